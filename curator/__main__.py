@@ -1,0 +1,6 @@
+"""`python -m curator`, which is also what `accelerate launch -m curator` runs."""
+
+from curator.cli import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,362 @@
+"""Estimates, affinities and selections for one target, computed once and kept in the store."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from curator import __version__, results
+from curator.corpus import Corpus, Task, TaskVersion
+from curator.errors import ConfigError
+from curator.estimate import SubsetEstimate, TargetEstimator, build_estimator
+from curator.manifest import (
+    Manifest,
+    ModelIdentity,
+    TargetEntry,
+    TaskEntry,
+    TaskFile,
+    now,
+    relative_to,
+)
+from curator.provenance import Inputs, hash_of, key_of
+from curator.select import (
+    Affinities,
+    Problem,
+    Selection,
+    Step,
+    sample_affinities,
+    sample_subsets,
+    select_backward,
+    select_ensemble,
+    select_exchange,
+    select_forward,
+)
+from curator.stages import GradientSet, projection, read_points
+
+if TYPE_CHECKING:
+    from curator.project import Project
+
+# Raised when the same gradients would give other numbers.
+_ESTIMATOR_VERSION = 1
+# Digits after the point of every loss and affinity that leaves the program: far below the noise, and far above what
+# the order of a sum changes, so that the same inputs print the same.
+_DIGITS = 6
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What a selection is asked to be."""
+
+    method: str
+    k: int | None = None
+    max_tokens: int | None = None
+    max_examples: int | None = None
+    threshold: float | None = None
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+
+    def options(self) -> dict[str, Any]:
+        """What was asked beside the method, without what was not."""
+        return {k: v for k, v in asdict(self).items() if k != "method" and v not in (None, ())}
+
+
+class Answers:
+    """What the gradients say about one target.
+
+    Args:
+        project: The project.
+        corpus: Its examples, split for the target.
+        sets: Gradients at the points of meta-training.
+    """
+
+    def __init__(self, project: "Project", corpus: Corpus, sets: Sequence[GradientSet]) -> None:
+        self._project, self._corpus, self._sets = project, corpus, sets
+        self._store, self._config = project.store, project.config
+        self.tasks = corpus.auxiliary
+        self._numbers = {task.name: number for number, task in enumerate(self.tasks)}
+        self.inputs: Inputs = {
+            "sets": [s.key for s in sets],
+            "tasks": {task.name: task.content for task in self.tasks},
+            "targets": {
+                task.name: {"train": task.content, "validation": hash_of(task.validation_hashes)}
+                for task in corpus.target_tasks
+            },
+            "estimate": self._config.estimate.model_dump(mode="json"),
+            "ensemble": {
+                "subsets": self._config.select.subsets,
+                "subset_size": self._config.select.subset_size,
+                "seed": self._config.select.seed,
+            },
+            "version": _ESTIMATOR_VERSION,
+        }
+        self.key = key_of(self.inputs)
+
+    @cached_property
+    def estimator(self) -> TargetEstimator:
+        """The estimator that the configuration names."""
+        points = read_points(self._config, self._corpus, self._store, self._sets)
+        return build_estimator(points, self._config.estimate)
+
+    def estimate(self, subsets: Sequence[Sequence[str]]) -> results.EstimatesReport:
+        """Estimate subsets by name.
+
+        Raises:
+            ConfigError: A name is no auxiliary task.
+        """
+        masks = np.zeros((len(subsets), len(self.tasks)), dtype=bool)
+        for row, subset in enumerate(subsets):
+            masks[row, [self._number(name) for name in subset]] = True
+        estimates = self.estimator.estimate(masks) if len(subsets) else []
+        found = [
+            results.EstimateResult(
+                subset=tuple(subset),
+                estimated_loss=_round(e.loss),
+                estimated_loss_low=_round(e.low),
+                estimated_loss_high=_round(e.high),
+            )
+            for subset, e in zip(subsets, estimates, strict=True)
+        ]
+        if found:
+            self._store.put_estimates(
+                self.key,
+                "+".join(self._corpus.targets),
+                [(e.subset, e.estimated_loss, e.estimated_loss_low, e.estimated_loss_high) for e in found],
+            )
+        return results.EstimatesReport(
+            target=self._corpus.targets, estimates=tuple(found), ridge=tuple(self.estimator.ridges)
+        )
+
+    def affinities(self) -> Affinities:
+        """Affinity of every task, from the store or from random subsets."""
+        kept = self._store.affinities(self.key)
+        if kept or not self.tasks:
+            values = np.array([kept[task.name] for task in self.tasks]).reshape(-1, 2)
+            return Affinities(values[:, 0], values[:, 1])
+        select = self._config.select
+        masks = sample_subsets(len(self.tasks), subsets=select.subsets, share=select.subset_size, seed=select.seed)
+        stage = self._project.reporter.stage("estimate", len(masks), "subsets")
+        affinities = sample_affinities(self.estimator, masks, on_chunk=stage.advance_to)
+        stage.finish(f"{len(masks)} random subsets of {int(masks[0].sum())} of {len(self.tasks)} tasks")
+        rows = [
+            (task.name, _round(value), _round(error))
+            for task, value, error in zip(self.tasks, affinities.values, affinities.standard_errors, strict=True)
+        ]
+        self._store.put_affinities(
+            self.key,
+            "+".join(self._corpus.targets),
+            rows,
+            inputs=self.inputs,
+            outputs={"ridges": list(self.estimator.ridges), "subsets": len(masks)},
+        )
+        return Affinities(np.array([row[1] for row in rows]), np.array([row[2] for row in rows]))
+
+    def select_inputs(self, request: Request, name: str) -> Inputs:
+        """What decides a selection."""
+        return {"estimate": self.key, "request": asdict(request), "name": name, "curator": __version__}
+
+    def select(self, request: Request, *, name: str, folder: Path, fresh: bool) -> tuple[Manifest, bool]:
+        """Select, or find the same selection in the store.
+
+        Args:
+            request: What is wanted.
+            name: The selection's name.
+            folder: What the manifest's paths are relative to.
+            fresh: Do not look in the store.
+
+        Returns:
+            The manifest, and whether it was there already.
+
+        Raises:
+            ConfigError: A name is no auxiliary task, or the pins contradict each other or the budget.
+        """
+        problem = self._problem(request)
+        inputs = self.select_inputs(request, name)
+        key = key_of(inputs)
+        kept = None if fresh else self._store.selection(key)
+        if kept is not None:
+            manifest = Manifest.model_validate_json(kept)
+            self._project.reporter.cached("select", f"{name!r}, made {manifest.created}")
+            return self._moved(manifest, folder), True
+        affinities = self.affinities()
+        stage = self._project.reporter.stage("select", 0, "steps")
+        steps: list[Step] = []
+
+        def follow(step: Step) -> None:
+            steps.append(step)
+            stage.advance_to(len(steps), loss=step.loss)
+
+        selection = self._run(request.method, problem, affinities, follow)
+        stage.finish(f"{int(selection.mask.sum())} of {len(self.tasks)} tasks by {request.method}")
+        manifest = self._manifest(request, name, selection, affinities)
+        self._store.put_selection(
+            key,
+            name,
+            target="+".join(self._corpus.targets),
+            method=request.method,
+            loss=manifest.estimated_loss,
+            manifest=manifest.model_dump_json(),
+            inputs=inputs,
+            outputs={"selected": [task.name for task in manifest.tasks if task.selected]},
+        )
+        return self._moved(manifest, folder), False
+
+    def _run(self, method: str, problem: Problem, affinities: Affinities, follow: Any) -> Selection:
+        if method == "ensemble":
+            return select_ensemble(self.estimator, problem, affinities, follow)
+        methods = {"forward": select_forward, "backward": select_backward, "exchange": select_exchange}
+        return methods[method](self.estimator, problem, follow)
+
+    def _problem(self, request: Request) -> Problem:
+        both = sorted(set(request.include) & set(request.exclude))
+        if both:
+            raise ConfigError(f"both included and excluded: {', '.join(both)}", hint="Name a task in one of them.")
+        problem = Problem(
+            tokens=np.array([task.tokens for task in self.tasks], dtype=np.int64),
+            examples=np.array([len(task.split.train) for task in self.tasks], dtype=np.int64),
+            include=frozenset(self._number(name) for name in request.include),
+            exclude=frozenset(self._number(name) for name in request.exclude),
+            k=request.k,
+            max_tokens=request.max_tokens,
+            max_examples=request.max_examples,
+            threshold=request.threshold,
+        )
+        if not problem.allows(problem.start(full=False)):
+            raise ConfigError(
+                "the tasks that are included exceed the budget by themselves",
+                hint="Raise --k, --max-tokens or --max-examples, or include fewer.",
+            )
+        return problem
+
+    def _number(self, name: str) -> int:
+        import difflib
+
+        if name in self._numbers:
+            return self._numbers[name]
+        if name in self._corpus.targets:
+            raise ConfigError(
+                f"{name!r} is the target, which is part of every subset", hint="Name auxiliary tasks only."
+            )
+        near = difflib.get_close_matches(name, self._numbers, n=1)
+        raise ConfigError(
+            f"no task {name!r} in this project",
+            hint=f"Did you mean {near[0]!r}?" if near else "`curator check` lists the tasks.",
+        )
+
+    def _manifest(self, request: Request, name: str, selection: Selection, affinities: Affinities) -> Manifest:
+        config = self._config
+        chosen, every, none = self.estimator.estimate(
+            np.stack([selection.mask, np.ones_like(selection.mask), np.zeros_like(selection.mask)])
+        )
+        return Manifest(
+            created=now(),
+            curator_version=__version__,
+            project=self._project.name,
+            name=name,
+            target=self._corpus.targets[0] if len(self._corpus.targets) == 1 else self._corpus.targets,
+            method=request.method,
+            options=_plain(request.options()),
+            model=ModelIdentity(
+                name_or_path=config.model.name_or_path,
+                revision=config.model.revision,
+                sha256=self._corpus.model.sha256,
+            ),
+            lora=config.lora.model_dump(mode="json"),
+            train=config.train.model_dump(mode="json"),
+            data=config.data.model_dump(
+                mode="json", include={"validation", "max_length", "max_examples_per_task", "seed"}
+            ),
+            gradients={
+                "projection_dim": config.gradients.projection_dim,
+                "projection_seed": config.gradients.projection_seed,
+                "projection": projection(config).kind,
+                "points": [s.snapshot.share for s in self._sets],
+            },
+            estimate={
+                "method": config.estimate.method,
+                "ridge": [_round(ridge) for ridge in self.estimator.ridges],
+                "calibrated": False,
+                "interval": "90 % over the validation examples",
+            },
+            targets=tuple(
+                TargetEntry(
+                    name=task.name,
+                    examples=len(task.split.train),
+                    tokens=task.tokens,
+                    validation_examples=len(task.split.validation),
+                    files=_files(task.version),
+                    validation_files=() if task.validation_version is None else _files(task.validation_version),
+                    left_out=task.split.left_out,
+                    source=task.version.source,
+                )
+                for task in self._corpus.target_tasks
+            ),
+            tasks=tuple(
+                TaskEntry(
+                    name=task.name,
+                    selected=bool(selection.mask[number]),
+                    examples=len(task.split.train),
+                    tokens=task.tokens,
+                    files=_files(task.version),
+                    affinity=_round(affinities.values[number]),
+                    affinity_standard_error=_round(affinities.standard_errors[number]),
+                    left_out=task.split.left_out,
+                    source=task.version.source,
+                )
+                for number, task in enumerate(self.tasks)
+            ),
+            estimated_loss=_round(chosen.loss),
+            estimated_loss_low=_round(chosen.low),
+            estimated_loss_high=_round(chosen.high),
+            reference={"all_tasks": _round(every.loss), "target_only": _round(none.loss)},
+            steps=tuple(
+                {"change": s.change, "tasks": [self.tasks[t].name for t in s.tasks], "loss": _round(s.loss)}
+                for s in selection.steps
+            ),
+        )
+
+    def _moved(self, manifest: Manifest, folder: Path) -> Manifest:
+        """The manifest with paths as they are now, as seen from its folder."""
+        here: dict[str, Task] = {task.name: task for task in self._corpus.tasks}
+
+        def files(version: TaskVersion) -> tuple[TaskFile, ...]:
+            return tuple(
+                file if version.source.get("hub") else file.model_copy(update={"path": relative_to(file.path, folder)})
+                for file in _files(version)
+            )
+
+        return manifest.model_copy(
+            update={
+                "targets": tuple(
+                    entry.model_copy(
+                        update={
+                            "files": files(here[entry.name].version),
+                            "validation_files": files(version)
+                            if (version := here[entry.name].validation_version)
+                            else (),
+                        }
+                    )
+                    for entry in manifest.targets
+                ),
+                "tasks": tuple(
+                    entry.model_copy(update={"files": files(here[entry.name].version)}) for entry in manifest.tasks
+                ),
+            }
+        )
+
+
+def _files(version: TaskVersion) -> tuple[TaskFile, ...]:
+    return tuple(TaskFile(path=path, sha256=digest, rows=rows) for path, digest, rows in version.files)
+
+
+def _plain(options: dict[str, Any]) -> dict[str, Any]:
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in options.items()}
+
+
+def _round(value: float) -> float:
+    return round(float(value), _DIGITS)
+
+
+__all__ = ["Answers", "Request", "SubsetEstimate"]

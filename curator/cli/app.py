@@ -1,0 +1,283 @@
+"""The commands. Each opens the project, calls one verb and shows what it returns."""
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from curator import __version__
+from curator.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from curator.project import Project
+
+app = typer.Typer(
+    name="curator",
+    help="Pick the auxiliary tasks that help a fine-tuning target, without training on every subset.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+ProjectOption = Annotated[
+    Path | None,
+    typer.Option("-p", "--project", metavar="DIR", help="Project folder; default: the nearest with a curator.toml."),
+]
+TargetOption = Annotated[
+    str | None, typer.Option("--target", metavar="T", help="Target task, in place of the configured one.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+FreshOption = Annotated[bool, typer.Option("--fresh", help="Run it again although it is there.")]
+QuietOption = Annotated[bool, typer.Option("-q", "--quiet", help="No progress and no warnings, only errors.")]
+VerboseOption = Annotated[bool, typer.Option("-v", "--verbose", help="Let the libraries underneath speak too.")]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"curator {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+@contextmanager
+def _project(folder: Path | None, *, quiet: bool) -> Iterator["Project"]:
+    """The project, with progress on standard error and a record under `.curator/runs`."""
+    from curator import parallel
+    from curator.cli.progress import make_progress
+    from curator.events import Reporter
+    from curator.project import Project
+    from curator.runs import RunLog
+
+    project = Project.open(folder)
+    if not parallel.is_main():
+        yield project
+        return
+    with make_progress(quiet=quiet) as progress, RunLog(project.folder / "runs") as log:
+        project.reporter = Reporter(progress, log)
+        yield project
+
+
+def _print_json(document: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps(document, ensure_ascii=False, indent=1) + "\n")
+
+
+@app.command(epilog="Example: curator init my-project --from 'data/*.jsonl' --target qa --model my-model")
+def init(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where to; made if need be.")],
+    sources: Annotated[
+        list[str] | None,
+        typer.Option("--from", metavar="FILE/GLOB/HUB-ID", help="Fill in the tasks found there. Repeatable."),
+    ] = None,
+    model: Annotated[str, typer.Option("--model", help="Hub id or folder of the model.")] = "model",
+    target: TargetOption = None,
+) -> None:
+    """Write a commented curator.toml."""
+    from curator.cli.init import write_project
+
+    path, tasks = write_project(folder, sources or [], model=model, target=target)
+    found = f" with {len(tasks)} tasks" if tasks else ""
+    typer.echo(f"wrote {path}{found}; next: curator check -p {folder}")
+
+
+@app.command(epilog="Example: curator check -p sample_data")
+def check(
+    project: ProjectOption = None,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Read config and data; print tasks, sizes, token counts, problems. Trains nothing."""
+    from curator.cli.tables import show_check
+
+    with _project(project, quiet=quiet) as opened:
+        report = opened.check()
+    _print_json(report.to_json()) if as_json else show_check(report)
+
+
+@app.command(epilog="Example: curator train --fresh")
+def train(
+    project: ProjectOption = None,
+    target: TargetOption = None,
+    fresh: FreshOption = False,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Meta-train: LoRA on all tasks together."""
+    from curator.cli.tables import show_train
+
+    with _project(project, quiet=quiet) as opened:
+        report = opened.train(target=target, fresh=fresh)
+    if _speaks():
+        _print_json(report.to_json()) if as_json else show_train(report)
+
+
+@app.command(epilog="Example: accelerate launch --num_processes 2 -m curator gradients")
+def gradients(
+    project: ProjectOption = None,
+    target: TargetOption = None,
+    fresh: FreshOption = False,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Project per-example gradients at the points of meta-training into the store."""
+    from curator.cli.tables import show_gradients
+
+    with _project(project, quiet=quiet) as opened:
+        report = opened.gradients(target=target, fresh=fresh)
+    if _speaks():
+        _print_json(report.to_json()) if as_json else show_gradients(report)
+
+
+@app.command(epilog="Example: curator estimate carry subtraction --json")
+def estimate(
+    tasks: Annotated[
+        list[str] | None, typer.Argument(metavar="[TASK]...", help="The subset; none: the target alone.")
+    ] = None,
+    subsets: Annotated[
+        Path | None,
+        typer.Option("--subsets", metavar="FILE", help="JSON list of lists of task names; - for standard input."),
+    ] = None,
+    project: ProjectOption = None,
+    target: TargetOption = None,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Estimate the target's loss after fine-tuning on a subset, without training on it."""
+    from curator.cli.tables import show_estimates
+
+    if subsets is not None and tasks:
+        raise ConfigError("both TASK and --subsets are given", hint="Name one subset, or a file of subsets.")
+    wanted = [tasks or []] if subsets is None else _read_subsets(subsets)
+    with _project(project, quiet=quiet) as opened:
+        if not _speaks():
+            opened.gradients(target=target)
+            return
+        report = opened.estimate_all(wanted, target=target)
+    _print_json(report.to_json()) if as_json else show_estimates(report)
+
+
+@app.command(epilog="Example: curator select --method exchange --max-tokens 20000 --exclude noise -o best.json --json")
+def select(
+    project: ProjectOption = None,
+    target: TargetOption = None,
+    method: Annotated[
+        str | None, typer.Option("--method", metavar="M", help="forward, backward, exchange or ensemble.")
+    ] = None,
+    k: Annotated[int | None, typer.Option("--k", min=0, help="Most tasks.")] = None,
+    max_tokens: Annotated[
+        int | None, typer.Option("--max-tokens", min=0, help="Most tokens of the selected tasks.")
+    ] = None,
+    max_examples: Annotated[
+        int | None, typer.Option("--max-examples", min=0, help="Most examples of the selected tasks.")
+    ] = None,
+    threshold: Annotated[
+        float | None,
+        typer.Option("--threshold", help="Least gain worth a task, in nats; for the ensemble, least affinity."),
+    ] = None,
+    include: Annotated[list[str] | None, typer.Option("--include", metavar="T", help="Must be in. Repeatable.")] = None,
+    exclude: Annotated[
+        list[str] | None, typer.Option("--exclude", metavar="T", help="Must not be in. Repeatable.")
+    ] = None,
+    name: Annotated[str, typer.Option("--name", help="Name of the selection.")] = "",
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", metavar="FILE", help="Manifest; default: curator-manifest.json in the project."),
+    ] = None,
+    fresh: FreshOption = False,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Select the tasks that help: runs what is missing before it, and writes a manifest."""
+    from curator.cli.tables import show_selection
+
+    with _project(project, quiet=quiet) as opened:
+        if not _speaks():
+            opened.gradients(target=target)
+            return
+        result = opened.select(
+            target=target,
+            method=method,
+            k=k,
+            max_tokens=max_tokens,
+            max_examples=max_examples,
+            threshold=threshold,
+            include=include or (),
+            exclude=exclude or (),
+            name=name,
+            output=output,
+            fresh=fresh,
+        )
+    _print_json(result.to_json()) if as_json else show_selection(result)
+
+
+@app.command(epilog="Example: curator export curator-manifest.json --format jsonl -o train-data")
+def export(
+    manifest: Annotated[Path, typer.Argument(metavar="MANIFEST", help="From `curator select`.")],
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="Where to.")],
+    format: Annotated[str, typer.Option("--format", metavar="F", help="jsonl.")] = "jsonl",
+    allow_changed: Annotated[bool, typer.Option("--allow-changed", help="Although files have changed since.")] = False,
+    project: ProjectOption = None,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Write the selected tasks and the target's training examples as files that a trainer reads."""
+    from curator.cli.tables import show_export
+    from curator.export import export as write
+
+    report = write(manifest, format=format, folder=output, allow_changed=allow_changed)
+    _print_json(report.to_json()) if as_json else show_export(report)
+
+
+@app.command(epilog="Example: curator status --json")
+def status(
+    project: ProjectOption = None,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Say which stages are done, which are stale and why; list runs and selections."""
+    from curator.cli.tables import show_status
+
+    with _project(project, quiet=True) as opened:
+        report = opened.status()
+    _print_json(report.to_json()) if as_json else show_status(report)
+
+
+def _speaks() -> bool:
+    from curator import parallel
+
+    return parallel.is_main()
+
+
+def _read_subsets(path: Path) -> list[list[str]]:
+    try:
+        text = sys.stdin.read() if str(path) == "-" else path.read_text(encoding="utf-8")
+        subsets = json.loads(text)
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: cannot be read: {error}") from error
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}: not valid JSON: {error}", hint='Write [["a", "b"], ["c"]].') from error
+    good = isinstance(subsets, list) and all(
+        isinstance(subset, list) and all(isinstance(task, str) for task in subset) for subset in subsets
+    )
+    if not good:
+        raise DataError(f"{path}: not a list of lists of task names", hint='Write [["a", "b"], ["c"]].')
+    return subsets  # type: ignore[no-any-return]

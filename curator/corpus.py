@@ -1,0 +1,332 @@
+"""A project's examples: read once, encoded for its model, kept in the store, split for its targets.
+
+A task's version is known by what it is made from (bytes of its files, tokenizer, length), so that nothing is read
+twice; `read_corpus` reads what is new, `known_corpus` only what is there already.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from curator.batches import TokenizedExample
+from curator.config import Config
+from curator.data import Source, check_target, find_tasks, find_validation, is_empty, read_task
+from curator.errors import DataError
+from curator.events import Reporter
+from curator.manifest import sha256_of
+from curator.model import find_model, identity_files, load_architecture, load_tokenizer
+from curator.provenance import Inputs, hash_of, key_of
+from curator.splits import LEAKED, TaskExamples, TaskSplit, split_tasks
+from curator.store import ExampleIndex, Store, StoredExample
+from curator.tokens import Encoder
+
+EMPTY = "empty"
+CUT_OFF = "completion cut off by max_length"
+# Raised when the same row would be read or encoded differently.
+_READER_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelFiles:
+    """The base model on disk."""
+
+    folder: Path
+    sha256: str
+    """Of everything that decides what it does."""
+    tokenizer_sha256: str
+    """Of everything but the weights."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskVersion:
+    """One task, or one validation file, as it was read for one tokenizer."""
+
+    key: str
+    files: tuple[tuple[str, str, int], ...]
+    """(path, sha256, rows) of each file; for a hub data set its id and the hash of its rows."""
+    source: dict[str, Any]
+    index: ExampleIndex
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """One task of a corpus."""
+
+    name: str
+    tags: tuple[str, ...]
+    version: TaskVersion
+    validation_version: TaskVersion | None
+    """Where the validation examples come from, if not from the task's own rows."""
+    split: TaskSplit
+
+    @property
+    def held_out_from(self) -> TaskVersion:
+        """The version that `split.validation` counts in."""
+        return self.validation_version or self.version
+
+    @cached_property
+    def train_hashes(self) -> list[str]:
+        """Token hashes of the training examples."""
+        return [self.version.index.token_hashes[n] for n in self.split.train]
+
+    @cached_property
+    def validation_hashes(self) -> list[str]:
+        """Token hashes of the validation examples; none unless the task is a target."""
+        return [self.held_out_from.index.token_hashes[n] for n in self.split.validation]
+
+    @cached_property
+    def tokens(self) -> int:
+        """Tokens of the training examples, prompt and completion."""
+        return sum(self.version.index.lengths[n] for n in self.split.train)
+
+    @cached_property
+    def truncated(self) -> int:
+        """Training examples whose end was cut off."""
+        return sum(self.version.index.truncated[n] for n in self.split.train)
+
+    @property
+    def content(self) -> str:
+        """Hash of the training examples in their order."""
+        return hash_of(self.train_hashes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Corpus:
+    """All tasks of a project, split for given targets."""
+
+    tasks: tuple[Task, ...]
+    targets: tuple[str, ...]
+    model: ModelFiles
+
+    @property
+    def auxiliary(self) -> list[Task]:
+        """The tasks that may be selected."""
+        return [task for task in self.tasks if task.name not in self.targets]
+
+    @property
+    def target_tasks(self) -> list[Task]:
+        """The targets, in the order in which they were named."""
+        by_name = {task.name: task for task in self.tasks}
+        return [by_name[name] for name in self.targets]
+
+    def problems(self) -> list[str]:
+        """What people should know about the data."""
+        found = []
+        for task in self.tasks:
+            for reason, numbers in task.split.left_out.items():
+                if reason in (EMPTY, CUT_OFF, LEAKED):
+                    found.append(f"{task.name}: {len(numbers)} examples left out: {reason}")
+            if task.truncated:
+                found.append(f"{task.name}: {task.truncated} examples longer than max_length were truncated")
+        return found
+
+
+def hash_files(store: Store, paths: Sequence[Path]) -> dict[Path, str]:
+    """SHA-256 of files, taken from the store where size, time and inode are as they were.
+
+    Raises:
+        DataError: A file cannot be read.
+    """
+    try:
+        stats = {path: path.stat() for path in paths}
+    except OSError as error:
+        raise DataError(f"{error.filename}: cannot be read: {error.strerror}") from error
+    known = store.file_hashes([str(path) for path in paths])
+    hashes, new = {}, []
+    for path, stat in stats.items():
+        row = known.get(str(path))
+        if row and row[:3] == (stat.st_size, stat.st_mtime_ns, stat.st_ino):
+            hashes[path] = row[3]
+            continue
+        hashes[path] = sha256_of(path)
+        new.append((str(path), stat.st_size, stat.st_mtime_ns, stat.st_ino, hashes[path]))
+    if new:
+        store.put_file_hashes(new)
+    return hashes
+
+
+def identify_model(config: Config, root: Path, store: Store) -> ModelFiles:
+    """Find the base model and hash it.
+
+    Raises:
+        DataError: There is none, or it has no weights.
+    """
+    folder = find_model(config.model, root)
+    hashes = hash_files(store, identity_files(folder))
+    rows = {path: f"{path.name}={digest}" for path, digest in hashes.items()}
+    return ModelFiles(
+        folder=folder,
+        sha256=hash_of(rows.values()),
+        tokenizer_sha256=hash_of(row for path, row in rows.items() if path.suffix != ".safetensors"),
+    )
+
+
+def read_corpus(
+    config: Config, root: Path, store: Store, reporter: Reporter, targets: tuple[str, ...], *, read: bool = True
+) -> Corpus | None:
+    """Bring the store up to date with the files, and split.
+
+    Args:
+        config: The project's configuration.
+        root: The project's folder.
+        store: Where examples are kept.
+        reporter: Told of tasks that are read.
+        targets: Tasks of which a part is held out; empty for none.
+        read: Whether to read what is new; else the answer is None when something is.
+
+    Raises:
+        ConfigError: A target is no task.
+        DataError: Files, rows or the model cannot be read.
+    """
+    sources = find_tasks(config.data, root)
+    if targets:
+        check_target(targets, sources)
+    model = identify_model(config, root, store)
+    held_out = {name: source for name in targets if (source := find_validation(config.data, name, root))}
+    wanted = [(source.name, source) for source in sources] + list(held_out.items())
+    hashes = hash_files(store, [file for _, source in wanted for file in source.files])
+    inputs = [_inputs(source, hashes, model, config) for _, source in wanted]
+    missing = _missing(store, inputs)
+    if missing:
+        if not read:
+            return None
+        _ingest([wanted[i][1] for i in missing], [inputs[i] for i in missing], model, config, store, reporter)
+    versions = _versions(store, [source for _, source in wanted], inputs, hashes)
+    own, other = versions[: len(sources)], dict(zip(held_out, versions[len(sources) :], strict=True))
+    splits = split_tasks(
+        [
+            TaskExamples(
+                name=source.name,
+                hashes=version.index.hashes,
+                left_out=version.index.left_out,
+                validation_hashes=other[source.name].index.hashes if source.name in other else None,
+                validation_left_out=other[source.name].index.left_out if source.name in other else (),
+            )
+            for source, version in zip(sources, own, strict=True)
+        ],
+        targets,
+        share=config.data.validation,
+        limit=config.data.max_examples_per_task,
+        seed=config.data.seed,
+    )
+    tasks = [
+        Task(name=s.name, tags=s.tags, version=v, validation_version=other.get(s.name), split=split)
+        for s, v, split in zip(sources, own, splits, strict=True)
+    ]
+    return Corpus(tasks=tuple(tasks), targets=targets, model=model)
+
+
+def training_examples(task: Task, store: Store) -> list[TokenizedExample]:
+    """Token ids of a task's training examples."""
+    rows = store.tokens(task.version.key)
+    return [TokenizedExample(*rows[n]) for n in task.split.train]
+
+
+def validation_examples(task: Task, store: Store) -> list[TokenizedExample]:
+    """Token ids of a target's validation examples."""
+    rows = store.tokens(task.held_out_from.key)
+    return [TokenizedExample(*rows[n]) for n in task.split.validation]
+
+
+def _inputs(source: Source, hashes: dict[Path, str], model: ModelFiles, config: Config) -> Inputs:
+    return {
+        "name": source.name,
+        "files": [[path.name, hashes[path]] for path in source.files],
+        "source": source.describe(),
+        "tokenizer": model.tokenizer_sha256,
+        "max_length": config.data.max_length,
+        "reader": _READER_VERSION,
+    }
+
+
+def _missing(store: Store, inputs: Sequence[Inputs]) -> list[int]:
+    keys = [key_of(i) for i in inputs]
+    known = {artifact.key for artifact in store.artifacts("task", keys)}
+    return [i for i, key in enumerate(keys) if key not in known]
+
+
+def _versions(
+    store: Store, sources: Sequence[Source], inputs: Sequence[Inputs], hashes: dict[Path, str]
+) -> list[TaskVersion]:
+    keys = [key_of(i) for i in inputs]
+    outputs = {artifact.key: artifact.outputs for artifact in store.artifacts("task", keys)}
+    indexes = store.example_indexes(keys)
+    versions = []
+    for key, source in zip(keys, sources, strict=True):
+        rows = outputs[key]["rows"]
+        if source.hub:
+            files = [(source.hub, outputs[key]["sha256"], rows[0])]
+        else:
+            files = [(str(f), hashes[f], n) for f, n in zip(source.files, rows, strict=True)]
+        described = {k: v for k, v in source.describe().items() if v not in ("", None) and (k, v) != ("split", "train")}
+        versions.append(TaskVersion(key=key, files=tuple(files), source=described, index=indexes[key]))
+    return versions
+
+
+def _ingest(
+    sources: Sequence[Source],
+    inputs: Sequence[Inputs],
+    model: ModelFiles,
+    config: Config,
+    store: Store,
+    reporter: Reporter,
+) -> None:
+    """Read tasks and store them, each in a transaction of its own."""
+    architecture = load_architecture(model.folder, config.model)
+    encoder = Encoder(
+        load_tokenizer(model.folder, config.model),
+        max_length=config.data.max_length,
+        encoder_decoder=bool(getattr(architecture, "is_encoder_decoder", False)),
+    )
+    stage = reporter.stage("data", len(sources), "tasks")
+    examples_read = 0
+    for source, task_inputs in zip(sources, inputs, strict=True):
+        examples = _encode(source, encoder)
+        counted = Counter(example.file for example in examples)
+        rows = [counted[file.name] for file in source.files] or [len(examples)]
+        if source.folder:
+            # The files of a saved data set are parts of one table; the first stands for all.
+            rows = [len(examples)] + [0] * (len(source.files) - 1)
+        store.put_task(
+            key_of(task_inputs),
+            source.name,
+            examples,
+            inputs=task_inputs,
+            outputs={"rows": rows, "sha256": hash_of(e.hash for e in examples)},
+        )
+        examples_read += len(examples)
+        stage.advance()
+    stage.finish(f"{examples_read} examples of {len(sources)} tasks")
+
+
+def _encode(source: Source, encoder: Encoder) -> list[StoredExample]:
+    examples = []
+    for row in read_task(source):
+        try:
+            encoded = encoder.encode(row.content)
+        except DataError as error:
+            place = f"{row.file}:{row.line}" if row.line else f"{row.file}, row {row.number + 1}"
+            raise DataError(f"{place}: {error.message}", hint=error.hint) from error
+        left_out = EMPTY if is_empty(row.content) else None
+        if left_out is None and encoded.completion_tokens == 0:
+            left_out = CUT_OFF if encoded.truncated else EMPTY
+        examples.append(
+            StoredExample(
+                number=row.number,
+                file=Path(row.file).name,
+                line=row.line,
+                hash=row.hash,
+                token_hash=encoded.token_hash,
+                text=encoded.text,
+                spans=encoded.spans,
+                input_ids=encoded.input_ids,
+                labels=encoded.labels,
+                completion_tokens=encoded.completion_tokens,
+                truncated=encoded.truncated,
+                left_out=left_out,
+            )
+        )
+    return examples

@@ -1,0 +1,187 @@
+"""Progress has one road: typed events, written as JSON lines, read by every front end.
+
+The engine reports through a `Reporter`; the events go to the sinks it was given: the run's `events.jsonl`, and whatever
+shows them (a progress bar, plain lines, the terminal interface).
+"""
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Literal
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageStarted:
+    """A stage begins, or goes on where it was interrupted."""
+
+    stage: str
+    total: int
+    """Units of work in all; 0 when it is not known beforehand."""
+    unit: str
+    done: int = 0
+    """Units that an earlier run has already done."""
+    time: float = field(default_factory=time.time)
+    """Seconds since the epoch, as in every event."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageProgress:
+    """A stage has come further."""
+
+    stage: str
+    done: int
+    total: int
+    unit: str
+    rate: float
+    """Units per second in this run."""
+    seconds_left: float | None
+    loss: float | None = None
+    """Training loss in nats per token, where the stage trains."""
+    time: float = field(default_factory=time.time)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageFinished:
+    """A stage is complete."""
+
+    stage: str
+    seconds: float
+    summary: str
+    cached: bool = False
+    """True when nothing had to be done."""
+    time: float = field(default_factory=time.time)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Note:
+    """Something that people should know."""
+
+    message: str
+    level: Literal["info", "warning"] = "info"
+    time: float = field(default_factory=time.time)
+
+
+Event = StageStarted | StageProgress | StageFinished | Note
+Sink = Callable[[Event], None]
+_TYPES: dict[str, type[Event]] = {kind.__name__: kind for kind in (StageStarted, StageProgress, StageFinished, Note)}
+
+
+class Stage:
+    """One stage while it runs: counts, and reports at most ten times a second."""
+
+    _interval = 0.1
+
+    def __init__(self, emit: Sink, name: str, total: int, unit: str, done: int = 0) -> None:
+        self._emit, self._name, self._total, self._unit = emit, name, total, unit
+        self._done = self._begun = done
+        self._start, self._last = time.monotonic(), 0.0
+        emit(StageStarted(stage=name, total=total, unit=unit, done=done))
+
+    def advance_to(self, done: int, *, loss: float | None = None) -> None:
+        """Report that `done` units are finished."""
+        self._done, now = done, time.monotonic()
+        if now - self._last < self._interval and done < self._total:
+            return
+        self._last = now
+        rate = (done - self._begun) / max(now - self._start, 1e-9)
+        left = (self._total - done) / rate if rate > 0 and self._total else None
+        self._emit(
+            StageProgress(
+                stage=self._name,
+                done=done,
+                total=self._total,
+                unit=self._unit,
+                rate=rate,
+                seconds_left=left,
+                loss=loss,
+            )
+        )
+
+    def advance(self, step: int = 1, *, loss: float | None = None) -> None:
+        """Report that `step` more units are finished."""
+        self.advance_to(self._done + step, loss=loss)
+
+    def finish(self, summary: str) -> None:
+        """Report that the stage is complete."""
+        seconds = time.monotonic() - self._start
+        self._emit(StageFinished(stage=self._name, seconds=seconds, summary=summary))
+
+
+class Reporter:
+    """Where the engine reports to.
+
+    Args:
+        sinks: Functions that take an event; without one, reporting costs nothing.
+    """
+
+    def __init__(self, *sinks: Sink) -> None:
+        self._sinks = sinks
+
+    def emit(self, event: Event) -> None:
+        """Hand one event to every sink."""
+        for sink in self._sinks:
+            sink(event)
+
+    def with_sink(self, sink: Sink) -> "Reporter":
+        """Return a reporter that also writes to `sink`."""
+        return Reporter(*self._sinks, sink)
+
+    def stage(self, name: str, total: int, unit: str, *, done: int = 0) -> Stage:
+        """Begin a stage of `total` units, `done` of which are already there."""
+        return Stage(self.emit, name, total, unit, done)
+
+    def cached(self, name: str, summary: str) -> None:
+        """Report a stage that has nothing to do."""
+        self.emit(StageFinished(stage=name, seconds=0.0, summary=summary, cached=True))
+
+    def warn(self, message: str) -> None:
+        """Report something that people should know and may want to change."""
+        self.emit(Note(message=message, level="warning"))
+
+    def note(self, message: str) -> None:
+        """Report something that people should know."""
+        self.emit(Note(message=message))
+
+
+class EventLog:
+    """Appends events to a JSON-lines file, one flushed line each.
+
+    Args:
+        path: The file; it is created, and its folder too.
+    """
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = path.open("a", encoding="utf-8")
+
+    def __call__(self, event: Event) -> None:
+        """Write one event."""
+        line = json.dumps({"event": type(event).__name__, **asdict(event)}, ensure_ascii=False)
+        self._file.write(line + "\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        """Write what is left and close the file."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+
+
+def read_events(path: Path) -> Iterator[Event]:
+    """Read the events of a log that may still be growing.
+
+    Args:
+        path: A file that `EventLog` writes.
+
+    Yields:
+        The events in order. A last line without its line break is still being written and is left for later.
+    """
+    with path.open(encoding="utf-8") as file:
+        for line in file:
+            if not line.endswith("\n"):
+                return
+            values = json.loads(line)
+            yield _TYPES[values.pop("event")](**values)

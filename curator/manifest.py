@@ -1,0 +1,240 @@
+"""The selection manifest, `curator-manifest.json`: what was selected, from what, by what.
+
+The shape is fixed in the contract; programs that train read it. Paths in it are relative to the file where they can be.
+The same inputs give the same bytes, but for `created`.
+"""
+
+import hashlib
+import json
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from curator.errors import DataError, ManifestMismatch
+
+SCHEMA_VERSION = 1
+MANIFEST_NAME = "curator-manifest.json"
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(
+        frozen=True,
+        strict=True,
+        extra="forbid",
+        allow_inf_nan=False,
+        use_attribute_docstrings=True,
+        protected_namespaces=(),
+    )
+
+
+class ModelIdentity(_Part):
+    """The base model."""
+
+    name_or_path: str
+    revision: str
+    sha256: str
+    """Of the files that decide what the model does."""
+
+
+class TaskFile(_Part):
+    """One file of a task."""
+
+    path: str
+    sha256: str
+    """Of its bytes; for a hub data set, of its rows."""
+    rows: int
+
+
+class TaskEntry(_Part):
+    """One auxiliary task."""
+
+    name: str
+    selected: bool
+    weight: float = 1.0
+    examples: int
+    """Training examples, after what was left out."""
+    tokens: int
+    """Tokens of the training examples, prompt and completion."""
+    files: tuple[TaskFile, ...]
+    affinity: float
+    affinity_standard_error: float
+    left_out: dict[str, tuple[int, ...]] = {}
+    """Numbers of the rows that are not trained on, from 0, by reason."""
+    source: dict[str, Any] = {}
+    """Hub id, split and filter, where there are any."""
+
+
+class TargetEntry(_Part):
+    """One target task; its training examples belong to every subset."""
+
+    name: str
+    examples: int
+    tokens: int
+    validation_examples: int
+    files: tuple[TaskFile, ...]
+    validation_files: tuple[TaskFile, ...] = ()
+    left_out: dict[str, tuple[int, ...]] = {}
+    source: dict[str, Any] = {}
+
+
+class Edit(_Part):
+    """One change that a person made to a selection."""
+
+    task: str
+    selected: bool
+    by: str
+
+
+class Manifest(_Part):
+    """A selection and its provenance."""
+
+    schema_version: Literal[1] = 1
+    created: str
+    curator_version: str
+    project: str
+    name: str
+    target: str | tuple[str, ...]
+    method: str
+    options: dict[str, Any] = {}
+    """What the method was told: budgets, threshold, pins."""
+    model: ModelIdentity
+    lora: dict[str, Any]
+    train: dict[str, Any]
+    data: dict[str, Any]
+    gradients: dict[str, Any]
+    estimate: dict[str, Any]
+    targets: tuple[TargetEntry, ...]
+    tasks: tuple[TaskEntry, ...]
+    estimated_loss: float
+    estimated_loss_low: float
+    estimated_loss_high: float
+    reference: dict[str, float] = {}
+    """Estimated loss of all tasks and of the target alone."""
+    measured_loss: float | None = None
+    edits: tuple[Edit, ...] = ()
+    steps: tuple[dict[str, Any], ...] = Field(default=())
+    """How the method came to the selection."""
+
+
+def render(manifest: Manifest) -> str:
+    """The manifest as the text of its file."""
+    return json.dumps(manifest.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n"
+
+
+def write_manifest(manifest: Manifest, path: Path) -> bool:
+    """Write a manifest, whole or not at all; leave a file that says the same as it is.
+
+    Args:
+        manifest: With paths that are absolute or relative to `path`'s folder.
+        path: Where to.
+
+    Returns:
+        Whether the file was written.
+
+    Raises:
+        DataError: It cannot be written.
+    """
+    try:
+        if path.exists() and _same(manifest, path):
+            return False
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, render(manifest).encode())
+    except OSError as error:
+        raise DataError(f"{path}: cannot be written: {error}", hint="Choose another place with -o.") from error
+    return True
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file so that it is never seen half written."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        partial.write_bytes(content)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _same(manifest: Manifest, path: Path) -> bool:
+    try:
+        there = read_manifest(path)
+    except DataError:
+        return False
+    return there.model_copy(update={"created": manifest.created}) == manifest
+
+
+def read_manifest(path: Path) -> Manifest:
+    """Read a manifest.
+
+    Raises:
+        DataError: It is missing, no manifest, or from a newer version.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(
+            f"{path}: cannot be read: {error}", hint="Name a manifest that `curator select` wrote."
+        ) from error
+    try:
+        return Manifest.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(map(str, first["loc"])) or "the file"
+        raise DataError(
+            f"{path}: no manifest that this curator knows: {where}: {first['msg']}",
+            hint="Name a manifest that `curator select` wrote.",
+        ) from error
+
+
+def check_files(manifest: Manifest, folder: Path) -> None:
+    """Make sure that the files a manifest names have not changed.
+
+    Args:
+        manifest: The manifest.
+        folder: The folder its paths are relative to.
+
+    Raises:
+        DataError: A file cannot be read.
+        ManifestMismatch: A file has changed.
+    """
+    entries: list[TaskEntry | TargetEntry] = [*manifest.targets, *(t for t in manifest.tasks if t.selected)]
+    for entry in entries:
+        for file in (*entry.files, *getattr(entry, "validation_files", ())):
+            if entry.source.get("hub"):
+                continue
+            path = folder / file.path
+            found = sha256_of(path)
+            if found != file.sha256:
+                raise ManifestMismatch(
+                    f"task {entry.name!r}: {path} has changed: sha256 {file.sha256[:12]}… in the manifest,"
+                    f" {found[:12]}… now",
+                    hint="Run `curator select` again, or pass --allow-changed.",
+                )
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file's bytes.
+
+    Raises:
+        DataError: It cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error}") from error
+
+
+def relative_to(path: str, folder: Path) -> str:
+    """A path as seen from a folder, where both are on one drive; else absolute."""
+    try:
+        return Path(os.path.relpath(path, folder)).as_posix()
+    except ValueError:
+        return str(path)
+
+
+def now() -> str:
+    """The present, as manifests write it: UTC, to the second."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -1,0 +1,273 @@
+"""LoRA training, by the transformers Trainer: on all tasks together it makes the meta-initialization.
+
+The same function makes every other fine-tuning run: the recipe is one. Several GPUs, mixed precision, gradient
+accumulation and resuming are the Trainer's and Accelerate's. The loss is the Trainer's own: the mean over all
+completion tokens of a step's examples.
+"""
+
+import math
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from curator.batches import TokenizedExample, by_length, collate, example_losses
+from curator.config import TrainSection
+from curator.errors import DataError, NumericalError
+from curator.events import Reporter, Stage
+from curator.model import TunedModel
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    from transformers import Trainer
+
+# Checkpoints in a run, so that a killed one loses at most this share of its work.
+_CHECKPOINTS = 20
+_COMPLETE = "complete"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """The adapter at one point of a training run."""
+
+    share: float
+    """Share of the run's steps."""
+    step: int
+    folder: str
+    """Folder's name, inside the run's folder."""
+    sha256: str
+    """Of the weights."""
+
+
+def train_adapter(
+    tuned: TunedModel,
+    examples: Sequence[TokenizedExample],
+    recipe: TrainSection,
+    *,
+    folder: Path,
+    shares: Sequence[float],
+    reporter: Reporter,
+    stage: str,
+    seed: int | None = None,
+) -> list[Snapshot]:
+    """Fine-tune the base model's adapter from its beginning, or from where an interrupted run left it.
+
+    Args:
+        tuned: Model; its adapter is reset, and holds the end of training afterwards.
+        examples: What is trained on (n).
+        recipe: `[train]`.
+        folder: Where snapshots and checkpoints go; checkpoints found there are resumed from.
+        shares: Shares of the steps at which the adapter is saved.
+        reporter: Told of steps, loss and time left.
+        stage: The stage's name in events.
+        seed: Seed of initialization and order, in place of the recipe's.
+
+    Returns:
+        The snapshots in order; shares that fall on the same step are one.
+
+    Raises:
+        NumericalError: The loss or the adapter is not finite.
+        DataError: A checkpoint or snapshot cannot be written.
+    """
+    seed = recipe.seed if seed is None else seed
+    tuned.reset(seed)
+    tuned.model.train()
+    checkpoints = folder / "checkpoints"
+    trainer, recorder = _trainer(tuned, examples, recipe, folder, checkpoints, shares, seed, reporter, stage)
+    resume_from = _last_complete(checkpoints)
+    try:
+        trainer.train(resume_from_checkpoint=None if resume_from is None else str(resume_from))
+    except OSError as error:
+        raise DataError(
+            f"{folder}: cannot be written: {error}", hint="Is the disk full? Run the same command again to go on."
+        ) from error
+    except RuntimeError as error:
+        # safetensors and torch's writers wrap what the disk said.
+        if "No space left" not in str(error) and "write failed" not in str(error):
+            raise
+        raise DataError(f"{folder}: cannot be written: {error}", hint="Is the disk full?") from error
+    tuned.model.eval()
+    if trainer.is_world_process_zero():
+        shutil.rmtree(checkpoints, ignore_errors=True)
+    recorder.finish()
+    return recorder.snapshots()
+
+
+def measure_losses(
+    tuned: TunedModel, examples: Sequence[TokenizedExample], *, batch_tokens: int
+) -> "npt.NDArray[np.float64]":
+    """Loss of each example under the model as it is now.
+
+    Args:
+        tuned: Model.
+        examples: What is judged by (n).
+        batch_tokens: Tokens that go through the model at once.
+
+    Returns:
+        Losses (n,), nats per completion token.
+    """
+    import numpy as np
+    import torch
+
+    tuned.model.eval()
+    losses = np.zeros(len(examples))
+    with torch.inference_mode():
+        for positions in by_length([e.length for e in examples], batch_tokens):
+            batch = collate([examples[p] for p in positions])
+            batch = {name: tensor.to(tuned.device) for name, tensor in batch.items()}
+            losses[positions] = example_losses(tuned.model, batch, encoder_decoder=tuned.encoder_decoder).cpu()
+    return losses
+
+
+def _trainer(
+    tuned: TunedModel,
+    examples: Sequence[TokenizedExample],
+    recipe: TrainSection,
+    folder: Path,
+    checkpoints: Path,
+    shares: Sequence[float],
+    seed: int,
+    reporter: Reporter,
+    stage: str,
+) -> tuple["Trainer", "_Recorder"]:
+    import torch
+    from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback, TrainingArguments
+
+    class Examples(torch.utils.data.Dataset[TokenizedExample]):
+        def __len__(self) -> int:
+            return len(examples)
+
+        def __getitem__(self, index: int) -> TokenizedExample:
+            return examples[index]
+
+    class Callback(TrainerCallback):
+        """Passes the Trainer's calls on to the recorder."""
+
+        def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            recorder.begin(state.global_step, state.max_steps, main=state.is_world_process_zero)
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            recorder.step(state.global_step)
+            interval = max(1, state.max_steps // _CHECKPOINTS)
+            control.should_save = state.global_step % interval == 0 and state.global_step < state.max_steps
+
+        def on_log(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+            if "loss" in given["logs"]:
+                recorder.loss(given["logs"]["loss"], state.global_step)
+
+        def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            # The last thing written: a checkpoint without it was cut short.
+            if state.is_world_process_zero:
+                (checkpoints / f"checkpoint-{state.global_step}" / _COMPLETE).touch()
+
+        def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            control.should_save = False
+
+    recorder = _Recorder(tuned, folder, shares, reporter, stage)
+    arguments = TrainingArguments(
+        output_dir=str(checkpoints),
+        num_train_epochs=recipe.epochs,
+        learning_rate=recipe.learning_rate,
+        per_device_train_batch_size=recipe.batch_size,
+        gradient_accumulation_steps=recipe.gradient_accumulation,
+        lr_scheduler_type=recipe.schedule,
+        warmup_steps=recipe.warmup,
+        weight_decay=recipe.weight_decay,
+        seed=seed,
+        save_strategy="no",
+        save_total_limit=2,
+        logging_steps=1 if tuned.device.type == "cpu" else 10,
+        logging_nan_inf_filter=False,
+        report_to="none",
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        dataloader_pin_memory=tuned.device.type == "cuda",
+        use_cpu=tuned.device.type == "cpu",
+    )
+    trainer = Trainer(
+        model=tuned.model,
+        args=arguments,
+        train_dataset=Examples(),
+        data_collator=collate,
+        callbacks=[Callback()],
+    )
+    for printer in (PrinterCallback, ProgressCallback):
+        trainer.remove_callback(printer)
+    return trainer, recorder
+
+
+class _Recorder:
+    """Follows a training run: progress, loss, and the adapter at the points asked for."""
+
+    def __init__(
+        self, tuned: TunedModel, folder: Path, shares: Sequence[float], reporter: Reporter, stage: str
+    ) -> None:
+        self._tuned, self._folder, self._shares = tuned, folder, sorted(shares)
+        self._reporter, self._name = reporter, stage
+        self._stage: Stage | None = None
+        self._main = True
+        self._points: dict[int, float] = {}
+        self._last_loss: float | None = None
+
+    def begin(self, done: int, total: int, *, main: bool) -> None:
+        self._main = main
+        self._points = {max(1, round(share * total)): share for share in self._shares}
+        self._stage = self._reporter.stage(self._name, total, "steps", done=done)
+
+    def step(self, step: int) -> None:
+        if self._stage is not None:
+            self._stage.advance_to(step, loss=self._last_loss)
+        if step in self._points and self._main:
+            self._tuned.save_adapter(self._folder / _point(step))
+
+    def loss(self, loss: float, step: int) -> None:
+        self._last_loss = loss
+        if not math.isfinite(loss):
+            raise NumericalError(
+                f"the training loss became {loss} at step {step}",
+                hint="Lower train.learning_rate, or set model.dtype to float32.",
+            )
+
+    def finish(self) -> None:
+        import torch
+
+        for name, parameter in self._tuned.model.named_parameters():
+            if parameter.requires_grad and not torch.isfinite(parameter).all():
+                raise NumericalError(f"training left {name} with NaN or infinity", hint="Lower train.learning_rate.")
+        if self._stage is not None:
+            loss = "" if self._last_loss is None else f"last loss {self._last_loss:.3f}"
+            self._stage.finish(loss)
+
+    def snapshots(self) -> list[Snapshot]:
+        import hashlib
+
+        return [
+            Snapshot(
+                share=share,
+                step=step,
+                folder=_point(step),
+                sha256=hashlib.sha256(
+                    (self._folder / _point(step) / "adapter_model.safetensors").read_bytes()
+                ).hexdigest(),
+            )
+            for step, share in sorted(self._points.items())
+        ]
+
+
+def _point(step: int) -> str:
+    return f"step-{step:06d}"
+
+
+def _last_complete(checkpoints: Path) -> Path | None:
+    """The newest checkpoint that was written to its end; those that were not are removed."""
+    best: tuple[int, Path] | None = None
+    for path in checkpoints.glob("checkpoint-*") if checkpoints.is_dir() else ():
+        if not (path / _COMPLETE).exists():
+            shutil.rmtree(path, ignore_errors=True)
+            continue
+        step = int(path.name.rpartition("-")[2])
+        if best is None or step > best[0]:
+            best = (step, path)
+    return None if best is None else best[1]

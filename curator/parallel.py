@@ -1,0 +1,60 @@
+"""Several processes under `accelerate launch`: who speaks, waiting for each other, and collecting results.
+
+In a single process, which is the usual case, all of this costs nothing and imports nothing.
+"""
+
+import os
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+def world_size() -> int:
+    """Number of processes."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def rank() -> int:
+    """Number of this process, from 0."""
+    return int(os.environ.get("RANK", "0"))
+
+
+def is_main() -> bool:
+    """Whether this process reads new data, writes to the store and speaks."""
+    return rank() == 0
+
+
+def wait() -> None:
+    """Return when every process has come here."""
+    if world_size() > 1:
+        from accelerate import PartialState
+
+        PartialState().wait_for_everyone()
+
+
+def gather(value: list[T]) -> list[T]:
+    """Lists of all processes, joined in the order of their ranks."""
+    if world_size() == 1:
+        return value
+    from accelerate.utils import gather_object
+
+    _join()
+    return list(gather_object(value))
+
+
+def from_main(value: T) -> T:
+    """The main process's value, in every process."""
+    if world_size() == 1:
+        return value
+    from accelerate.utils import broadcast_object_list
+
+    _join()
+    box = [value]
+    broadcast_object_list(box)
+    return box[0]
+
+
+def _join() -> None:
+    from accelerate import PartialState
+
+    PartialState()

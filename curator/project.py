@@ -1,0 +1,411 @@
+"""`Project`: curator's verbs on one project folder. The command line and the terminal interface are thin on top of it.
+
+Each verb runs what is missing of the stages before it, and nothing twice:
+
+    check → train → gradients → estimate → select → export
+"""
+
+import fcntl
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from curator import parallel, results
+from curator.config import CONFIG_NAME, Config, SelectSection, load_config
+from curator.errors import ConfigError, CuratorError, DataError, StoreBusy
+from curator.events import Reporter
+from curator.manifest import MANIFEST_NAME, Manifest, write_manifest
+
+if TYPE_CHECKING:
+    from curator.answers import Answers
+    from curator.corpus import Corpus
+    from curator.model import TunedModel
+    from curator.stages import GradientSet, MetaInit
+    from curator.store import Store
+
+
+class Project:
+    """A folder with a `curator.toml`, and all that curator has made for it.
+
+    Use `Project.open`.
+    """
+
+    def __init__(self, root: Path, config: Config, reporter: Reporter) -> None:
+        self.root = root
+        self.config = config
+        self.reporter = reporter
+        self._corpora: dict[tuple[str, ...], Corpus] = {}
+        self._answers: dict[tuple[str, ...], Answers] = {}
+
+    @classmethod
+    def open(cls, path: Path | str | None = None, *, reporter: Reporter | None = None) -> Self:
+        """Open a project.
+
+        Args:
+            path: Its folder; None looks for `curator.toml` here and in the folders above.
+            reporter: Told of progress.
+
+        Raises:
+            ConfigError: There is no project, or its configuration is wrong.
+        """
+        root = _find_root() if path is None else Path(path).absolute()
+        return cls(root, load_config(root / CONFIG_NAME), reporter or Reporter())
+
+    @property
+    def name(self) -> str:
+        """The project's name."""
+        return self.config.project.name or self.root.name
+
+    @property
+    def folder(self) -> Path:
+        """Where everything lives that curator makes: `.curator/`."""
+        return self.root / ".curator"
+
+    @cached_property
+    def store(self) -> "Store":
+        """The project's DuckDB store."""
+        from curator.store import Store
+
+        return Store(self.folder / "store.duckdb")
+
+    # -- verbs ----------------------------------------------------------------------------------------------------
+
+    def check(self) -> results.CheckReport:
+        """Read configuration and data, and say what is there and what is wrong. Trains nothing.
+
+        Raises:
+            ConfigError, DataError: Something cannot be used at all.
+        """
+        corpus = self.corpus(self._targets(None, needed=False))
+        return results.CheckReport(
+            project=self.name,
+            target=corpus.targets,
+            model=self.config.model.name_or_path,
+            tasks=tuple(
+                results.CheckedTask(
+                    name=task.name,
+                    target=task.name in corpus.targets,
+                    rows=len(task.version.index.hashes),
+                    examples=len(task.split.train),
+                    validation=len(task.split.validation),
+                    tokens=task.tokens,
+                    longest=max(task.version.index.lengths[n] for n in task.split.train),
+                    truncated=task.truncated,
+                    left_out={reason: len(numbers) for reason, numbers in task.split.left_out.items()},
+                )
+                for task in corpus.tasks
+            ),
+            problems=tuple(corpus.problems()),
+        )
+
+    def train(self, *, target: str | Sequence[str] | None = None, fresh: bool = False) -> results.TrainReport:
+        """Meta-train: LoRA on all tasks and the target together.
+
+        Args:
+            target: In place of the configured one.
+            fresh: Train again although a meta-initialization is there; tasks that were added since become part of it.
+
+        Raises:
+            ConfigError, DataError, NumericalError, StoreBusy: As the message says.
+        """
+        from dataclasses import asdict
+
+        meta, cached = self._meta_init(self.corpus(self._targets(target)), fresh=fresh)
+        return results.TrainReport(
+            key=meta.key,
+            steps=meta.snapshots[-1].step,
+            points=tuple(
+                {**asdict(s), "folder": str(self.folder / "adapters" / meta.key / s.folder)} for s in meta.snapshots
+            ),
+            examples=meta.examples,
+            trainable_parameters=meta.trainable_parameters,
+            unseen=meta.unseen,
+            cached=cached,
+        )
+
+    def gradients(self, *, target: str | Sequence[str] | None = None, fresh: bool = False) -> results.GradientsReport:
+        """Compute projected per-example gradients at the points of meta-training.
+
+        Args:
+            target: In place of the configured one.
+            fresh: Compute them all again.
+
+        Raises:
+            ConfigError, DataError, NumericalError, StoreBusy: As the message says.
+        """
+        corpus = self.corpus(self._targets(target))
+        sets, computed, count = self._gradients(corpus, fresh=fresh, fresh_train=False)
+        return results.GradientsReport(
+            examples=count,
+            points=len(sets),
+            projection_dim=self.config.gradients.projection_dim,
+            computed=computed,
+            cached=computed == 0,
+        )
+
+    def estimate(self, subset: Sequence[str], *, target: str | Sequence[str] | None = None) -> results.EstimateResult:
+        """Estimate the target's loss after fine-tuning on one subset of tasks (and the target itself).
+
+        Args:
+            subset: Names of auxiliary tasks.
+            target: In place of the configured one.
+
+        Raises:
+            ConfigError: A name is no auxiliary task.
+        """
+        return self.estimate_all([subset], target=target).estimates[0]
+
+    def estimate_all(
+        self, subsets: Sequence[Sequence[str]], *, target: str | Sequence[str] | None = None
+    ) -> results.EstimatesReport:
+        """Estimate several subsets; as `estimate`, in the order given."""
+        targets = self._targets(target)
+        return self.answers(targets).estimate(subsets)
+
+    def select(
+        self,
+        *,
+        target: str | Sequence[str] | None = None,
+        method: str | None = None,
+        k: int | None = None,
+        max_tokens: int | None = None,
+        max_examples: int | None = None,
+        threshold: float | None = None,
+        include: Sequence[str] = (),
+        exclude: Sequence[str] = (),
+        name: str = "",
+        output: Path | str | None = None,
+        fresh: bool = False,
+    ) -> results.SelectionResult:
+        """Select the subset of tasks with the least estimated target loss, and write a manifest.
+
+        Args:
+            target: In place of the configured one.
+            method: `forward`, `backward`, `exchange` or `ensemble`, in place of the configured one.
+            k: Most tasks.
+            max_tokens: Most training tokens of the selected tasks.
+            max_examples: Most training examples of the selected tasks.
+            threshold: Least gain in nats that is worth a task; for the ensemble, least affinity.
+            include: Tasks that must be in.
+            exclude: Tasks that must not be in.
+            name: Name of the selection; the method's by default.
+            output: Manifest file, `curator-manifest.json` in the project by default.
+            fresh: Run every stage again.
+
+        Raises:
+            ConfigError, DataError, NumericalError, StoreBusy: As the message says.
+        """
+        from curator.answers import Request
+
+        request = Request(
+            method=self._method(method),
+            k=k,
+            max_tokens=max_tokens,
+            max_examples=max_examples,
+            threshold=threshold,
+            include=tuple(sorted(set(include))),
+            exclude=tuple(sorted(set(exclude))),
+        )
+        path = self.root / MANIFEST_NAME if output is None else Path(output).absolute()
+        answers = self.answers(self._targets(target), fresh=fresh)
+        manifest, cached = answers.select(request, name=name or request.method, folder=path.parent, fresh=fresh)
+        if parallel.is_main():
+            write_manifest(manifest, path)
+        return _selection_result(manifest, path, cached)
+
+    def export(
+        self, manifest: Path | str, *, format: str = "jsonl", output: Path | str, allow_changed: bool = False
+    ) -> results.ExportReport:
+        """Write the files that a trainer reads.
+
+        Args:
+            manifest: A manifest that `select` wrote.
+            format: `jsonl`.
+            output: Folder, made if need be.
+            allow_changed: Export although files have changed since.
+
+        Raises:
+            ConfigError: The format is unknown.
+            DataError: Something cannot be read or written.
+            ManifestMismatch: A file has changed.
+        """
+        from curator.export import export
+
+        return export(Path(manifest), format=format, folder=Path(output), allow_changed=allow_changed)
+
+    def status(self) -> results.StatusReport:
+        """Say where every stage stands, and why one is stale. Computes nothing."""
+        from curator.status import status
+
+        return status(self)
+
+    # -- what the verbs share -------------------------------------------------------------------------------------
+
+    def corpus(self, targets: tuple[str, ...]) -> "Corpus":
+        """The project's examples, split for given targets; reads what is new."""
+        from curator.corpus import read_corpus
+
+        if targets not in self._corpora:
+            if not parallel.is_main():
+                parallel.wait()
+            corpus = read_corpus(self.config, self.root, self.store, self.reporter, targets)
+            if parallel.is_main():
+                parallel.wait()
+            assert corpus is not None
+            for problem in corpus.problems():
+                self.reporter.warn(problem)
+            self._corpora[targets] = corpus
+        return self._corpora[targets]
+
+    def answers(self, targets: tuple[str, ...], *, fresh: bool = False) -> "Answers":
+        """Estimates for given targets; runs what is missing of the stages before."""
+        from curator.answers import Answers
+
+        if fresh or targets not in self._answers:
+            corpus = self.corpus(targets)
+            sets, _, _ = self._gradients(corpus, fresh=fresh, fresh_train=fresh)
+            self._answers[targets] = Answers(self, corpus, sets)
+        return self._answers[targets]
+
+    def _meta_init(self, corpus: "Corpus", *, fresh: bool) -> tuple["MetaInit", bool]:
+        from curator.stages import find_meta_init, make_meta_init
+
+        found = None if fresh else find_meta_init(self.config, corpus, self.store)
+        found = parallel.from_main(found)
+        if found is not None:
+            unseen = f"; it has not seen {', '.join(found.unseen)} (--fresh trains on all)" if found.unseen else ""
+            self.reporter.cached("train", f"meta-initialization of {found.examples} examples{unseen}")
+            return found, True
+        with self._job("train"):
+            adapters = self.folder / "adapters"
+            return make_meta_init(
+                self.config, corpus, self.store, adapters, self._load, self.reporter, fresh=fresh
+            ), False
+
+    def _gradients(self, corpus: "Corpus", *, fresh: bool, fresh_train: bool) -> tuple[list["GradientSet"], int, int]:
+        """The sets of gradients, how many were computed, and how many examples each set has."""
+        from curator.provenance import key_of
+        from curator.stages import gradient_sets, gradients_inputs, make_gradients, wanted_hashes
+
+        meta, _ = self._meta_init(corpus, fresh=fresh_train)
+        sets = gradient_sets(self.config, meta)
+        inputs = gradients_inputs(sets, corpus)
+        count = len(wanted_hashes(corpus))
+        done = parallel.from_main(self.store.artifact("gradients", key_of(inputs)) is not None)
+        if done and not fresh:
+            self.reporter.cached("gradients", f"{count} examples at {len(sets)} points")
+            return sets, 0, count
+        with self._job("gradients"):
+            if fresh and parallel.is_main():
+                self.store.drop_gradients([s.key for s in sets])
+            parallel.wait()
+            adapters = self.folder / "adapters"
+            computed = make_gradients(self.config, corpus, self.store, meta, adapters, self._load, self.reporter)
+            if parallel.is_main():
+                self.store.put_artifact("gradients", key_of(inputs), inputs, {"examples": count})
+        return sets, computed, count
+
+    @cached_property
+    def _tuned(self) -> "TunedModel":
+        from curator.model import find_model, load_model
+
+        return load_model(find_model(self.config.model, self.root), self.config.model, self.config.lora)
+
+    def _load(self) -> "TunedModel":
+        return self._tuned
+
+    @contextmanager
+    def _job(self, stage: str) -> Iterator[None]:
+        """Keep two processes from doing the same long work on one project."""
+        if not parallel.is_main():
+            yield
+            return
+        path = self.folder / "job.lock"
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        except OSError as error:
+            raise DataError(f"{path}: cannot be made: {error}", hint="Is the disk full or read-only?") from error
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                holder = os.pread(descriptor, 100, 0).decode("utf-8", "replace") or "another process"
+                raise StoreBusy(
+                    f"{self.root}: {holder} is at work on this project",
+                    hint="Wait for it, or stop it: what it has done is kept.",
+                ) from None
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, f"process {os.getpid()} (stage {stage})".encode(), 0)
+            yield
+        finally:
+            os.close(descriptor)
+
+    def _targets(self, target: str | Sequence[str] | None, *, needed: bool = True) -> tuple[str, ...]:
+        if target is None:
+            targets = self.config.data.targets
+        else:
+            targets = (target,) if isinstance(target, str) else tuple(target)
+        if needed and not targets:
+            raise ConfigError(
+                "no target task is named", hint="Set `target` under [data] in curator.toml, or pass --target."
+            )
+        return targets
+
+    def _method(self, method: str | None) -> str:
+        if method is None:
+            return self.config.select.method
+        known = SelectSection.model_fields["method"].annotation
+        names: tuple[Any, ...] = getattr(known, "__args__", ())
+        if method not in names:
+            raise ConfigError(f"no selection method {method!r}", hint=f"Methods: {', '.join(names)}.")
+        return method
+
+
+def _find_root() -> Path:
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        if (folder / CONFIG_NAME).is_file():
+            return folder
+    raise ConfigError(
+        f"no {CONFIG_NAME} in {here} or above it",
+        hint="Run `curator init DIR` to make a project, or pass -p/--project DIR.",
+    )
+
+
+def _selection_result(manifest: Manifest, path: Path, cached: bool) -> results.SelectionResult:
+    targets = (manifest.target,) if isinstance(manifest.target, str) else manifest.target
+    try:
+        shown = path.relative_to(Path.cwd())
+    except (ValueError, OSError):
+        shown = path
+    return results.SelectionResult(
+        project=manifest.project,
+        name=manifest.name,
+        target=targets,
+        method=manifest.method,
+        tasks=tuple(
+            results.SelectedTask(
+                name=task.name,
+                examples=task.examples,
+                tokens=task.tokens,
+                affinity=task.affinity,
+                affinity_standard_error=task.affinity_standard_error,
+                selected=task.selected,
+            )
+            for task in manifest.tasks
+        ),
+        estimated_loss=manifest.estimated_loss,
+        estimated_loss_low=manifest.estimated_loss_low,
+        estimated_loss_high=manifest.estimated_loss_high,
+        reference=manifest.reference,
+        steps=manifest.steps,
+        manifest=shown,
+        cached=cached,
+    )
+
+
+__all__ = ["CuratorError", "Project"]

@@ -1,0 +1,221 @@
+"""What the verbs of a `Project` return: frozen values, each with the JSON document that `--json` prints."""
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+SCHEMA_VERSION = 1
+
+StageState = Literal["done", "stale", "partial", "missing"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckedTask:
+    """One task as `curator check` shows it."""
+
+    name: str
+    target: bool
+    rows: int
+    """Rows read."""
+    examples: int
+    """Examples that are trained on."""
+    validation: int
+    """Examples that are held out."""
+    tokens: int
+    """Tokens of the training examples."""
+    longest: int
+    """Tokens of the longest training example."""
+    truncated: int
+    left_out: dict[str, int]
+    """Rows that are not trained on, by reason."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckReport:
+    """What a project's data look like."""
+
+    project: str
+    target: tuple[str, ...]
+    model: str
+    tasks: tuple[CheckedTask, ...]
+    problems: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """As `curator check --json` prints it."""
+        return {"schema_version": SCHEMA_VERSION, **asdict(self), "target": one_or_list(self.target)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainReport:
+    """A meta-initialization."""
+
+    key: str
+    steps: int
+    points: tuple[dict[str, Any], ...]
+    """Share of the steps, step and folder of each snapshot."""
+    examples: int
+    trainable_parameters: int
+    unseen: tuple[str, ...]
+    """Tasks that were added since, which it has not seen."""
+    cached: bool
+
+    def to_json(self) -> dict[str, Any]:
+        """As `curator train --json` prints it."""
+        return {"schema_version": SCHEMA_VERSION, **asdict(self)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GradientsReport:
+    """Projected gradients in the store."""
+
+    examples: int
+    points: int
+    projection_dim: int
+    computed: int
+    """Gradients that this call computed; the others were there."""
+    cached: bool
+
+    def to_json(self) -> dict[str, Any]:
+        """As `curator gradients --json` prints it."""
+        return {"schema_version": SCHEMA_VERSION, **asdict(self)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EstimateResult:
+    """Estimated target loss of one subset, in nats per target token, with a 90 % interval."""
+
+    subset: tuple[str, ...]
+    estimated_loss: float
+    estimated_loss_low: float
+    estimated_loss_high: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EstimatesReport:
+    """Estimates of several subsets."""
+
+    target: tuple[str, ...]
+    estimates: tuple[EstimateResult, ...]
+    ridge: tuple[float, ...]
+    """Ridge at each point of meta-training."""
+
+    def to_json(self) -> dict[str, Any]:
+        """As `curator estimate --json` prints it."""
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "target": one_or_list(self.target),
+            "calibrated": False,
+            "estimates": [asdict(estimate) | {"subset": list(estimate.subset)} for estimate in self.estimates],
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SelectedTask:
+    """One auxiliary task and what the selection made of it."""
+
+    name: str
+    examples: int
+    tokens: int
+    affinity: float
+    affinity_standard_error: float
+    selected: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SelectionResult:
+    """A selection."""
+
+    project: str
+    name: str
+    target: tuple[str, ...]
+    method: str
+    tasks: tuple[SelectedTask, ...]
+    estimated_loss: float
+    estimated_loss_low: float
+    estimated_loss_high: float
+    reference: dict[str, float]
+    """Estimated loss of `all_tasks` and `target_only`."""
+    steps: tuple[dict[str, Any], ...]
+    manifest: Path | None
+    cached: bool
+
+    @property
+    def selected(self) -> list[str]:
+        """Names of the selected tasks."""
+        return [task.name for task in self.tasks if task.selected]
+
+    @property
+    def excluded(self) -> list[str]:
+        """Names of the others."""
+        return [task.name for task in self.tasks if not task.selected]
+
+    def to_json(self) -> dict[str, Any]:
+        """As `curator select --json` prints it."""
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "project": self.project,
+            "name": self.name,
+            "target": one_or_list(self.target),
+            "method": self.method,
+            "selected": self.selected,
+            "excluded": self.excluded,
+            "estimated_loss": self.estimated_loss,
+            "estimated_loss_low": self.estimated_loss_low,
+            "estimated_loss_high": self.estimated_loss_high,
+            "calibrated": False,
+            "reference": self.reference,
+            "tasks": [asdict(task) for task in self.tasks],
+            "steps": list(self.steps),
+            "manifest": None if self.manifest is None else str(self.manifest),
+            "cached": self.cached,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportReport:
+    """Files that an export wrote."""
+
+    format: str
+    folder: Path
+    files: tuple[tuple[str, int], ...]
+    """Name and rows of each data file."""
+
+    def to_json(self) -> dict[str, Any]:
+        """As `curator export --json` prints it."""
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "format": self.format,
+            "folder": str(self.folder),
+            "files": [{"name": name, "rows": rows} for name, rows in self.files],
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageStatus:
+    """Where one stage stands."""
+
+    stage: str
+    state: StageState
+    detail: str
+    """What is there."""
+    reasons: tuple[str, ...] = ()
+    """Why it is stale, and what it has not seen."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StatusReport:
+    """Where a project stands."""
+
+    project: str
+    stages: tuple[StageStatus, ...]
+    runs: tuple[dict[str, Any], ...] = field(default=())
+    selections: tuple[dict[str, Any], ...] = field(default=())
+
+    def to_json(self) -> dict[str, Any]:
+        """As `curator status --json` prints it."""
+        return {"schema_version": SCHEMA_VERSION, **asdict(self)}
+
+
+def one_or_list(names: tuple[str, ...]) -> str | list[str]:
+    """One name as itself, several as a list."""
+    return names[0] if len(names) == 1 else list(names)

@@ -1,0 +1,166 @@
+"""Where every stage of a project stands, and why one is stale. Reads the store and the files, computes nothing."""
+
+from typing import TYPE_CHECKING, Any
+
+from curator.answers import Answers
+from curator.config import Config
+from curator.corpus import Corpus, read_corpus
+from curator.provenance import Inputs, differences, key_of
+from curator.results import StageStatus, StatusReport
+from curator.runs import read_runs
+from curator.stages import (
+    MetaInit,
+    find_meta_init,
+    gradient_sets,
+    gradients_inputs,
+    train_inputs,
+    wanted_hashes,
+)
+from curator.store import Artifact, Store
+
+if TYPE_CHECKING:
+    from curator.project import Project
+
+_LISTED = 10
+
+
+def status(project: "Project") -> StatusReport:
+    """Report on every stage, the selections and the last runs."""
+    config, store = project.config, project.store
+    corpus = read_corpus(config, project.root, store, project.reporter, config.data.targets, read=False)
+    stages: list[StageStatus] = []
+    if corpus is None:
+        stages.append(
+            StageStatus(stage="data", state=_state(store, "task"), detail="new or changed files are not read yet")
+        )
+        stages += [
+            StageStatus(stage=stage, state=_state(store, name), detail="waits for data")
+            for stage, name in (
+                ("train", "train"),
+                ("gradients", "gradients"),
+                ("estimate", "estimate"),
+                ("select", "select"),
+            )
+        ]
+    else:
+        examples = sum(len(task.split.train) + len(task.split.validation) for task in corpus.tasks)
+        stages.append(StageStatus(stage="data", state="done", detail=f"{len(corpus.tasks)} tasks, {examples} examples"))
+        meta = find_meta_init(config, corpus, store)
+        stages.append(_train(config, corpus, store, meta))
+        if meta is None:
+            stages += [
+                StageStatus(stage=stage, state=_state(store, stage), detail="waits for train")
+                for stage in ("gradients", "estimate", "select")
+            ]
+        else:
+            stages += _after_train(project, corpus, meta)
+    return StatusReport(
+        project=project.name,
+        stages=tuple(stages),
+        runs=tuple(
+            {
+                "id": run.id,
+                "command": run.command,
+                "pid": run.pid,
+                "state": run.state,
+                "started": run.started.isoformat(),
+                "message": run.message,
+                "ended": None if run.ended is None else run.ended.isoformat(),
+            }
+            for run in read_runs(project.folder / "runs")[:_LISTED]
+        ),
+        selections=tuple(
+            {
+                "name": name,
+                "target": target,
+                "method": method,
+                "loss": loss,
+                "created": created.isoformat(timespec="seconds"),
+            }
+            for _, name, target, method, loss, _, created in store.selections()[:_LISTED]
+        ),
+    )
+
+
+def _train(config: Config, corpus: Corpus, store: Store, meta: MetaInit | None) -> StageStatus:
+    if meta is not None:
+        unseen = (
+            (f"the meta-initialization has not seen: {', '.join(meta.unseen)} (--fresh trains on all)",)
+            if meta.unseen
+            else ()
+        )
+        detail = f"{meta.examples} examples, {meta.snapshots[-1].step} steps, {len(meta.snapshots)} points"
+        return StageStatus(stage="train", state="done", detail=detail, reasons=unseen)
+    now = train_inputs(config, corpus)
+    last = _closest(store.artifacts("train"), now)
+    if last is None:
+        return StageStatus(stage="train", state="missing", detail="run `curator train` or `curator select`")
+    return StageStatus(
+        stage="train", state="stale", detail=f"made {last.created:%Y-%m-%d %H:%M} UTC", reasons=_reasons(last, now)
+    )
+
+
+def _after_train(project: "Project", corpus: Corpus, meta: MetaInit) -> list[StageStatus]:
+    config, store = project.config, project.store
+    sets = gradient_sets(config, meta)
+    wanted = wanted_hashes(corpus)
+    there = sum(len(wanted & store.gradient_hashes(s.key)) for s in sets)
+    total = len(wanted) * len(sets)
+    detail = f"{there} of {total} gradients at {len(sets)} points"
+    if there == total:
+        gradients = StageStatus(stage="gradients", state="done", detail=detail)
+    elif there:
+        gradients = StageStatus(
+            stage="gradients", state="partial", detail=detail, reasons=("the rest is computed when it is needed",)
+        )
+    else:
+        last = _closest(store.artifacts("gradients"), inputs := gradients_inputs(sets, corpus))
+        gradients = StageStatus(
+            stage="gradients",
+            state="stale" if last else "missing",
+            detail=detail,
+            reasons=_reasons(last, inputs) if last else (),
+        )
+    answers = Answers(project, corpus, sets)
+    estimate = _by_key(store, "estimate", answers.inputs, "affinities of every task")
+    selections = store.artifacts("select")
+    fitting = [a for a in selections if a.inputs["estimate"] == answers.key]
+    if fitting:
+        chosen = ", ".join(sorted({str(a.inputs["name"]) for a in fitting}))
+        select = StageStatus(stage="select", state="done", detail=chosen)
+    elif selections:
+        select = StageStatus(
+            stage="select",
+            state="stale",
+            detail=f"{len(selections)} made before",
+            reasons=("the estimates are other ones",),
+        )
+    else:
+        select = StageStatus(stage="select", state="missing", detail="run `curator select`")
+    return [gradients, estimate, select]
+
+
+def _by_key(store: Store, stage: str, inputs: Inputs, detail: str) -> StageStatus:
+    if store.artifact(stage, key_of(inputs)) is not None:
+        return StageStatus(stage=stage, state="done", detail=detail)
+    last = _closest(store.artifacts(stage), inputs)
+    if last is None:
+        return StageStatus(stage=stage, state="missing", detail="made by `curator select`")
+    return StageStatus(
+        stage=stage, state="stale", detail=f"made {last.created:%Y-%m-%d %H:%M} UTC", reasons=_reasons(last, inputs)
+    )
+
+
+def _closest(artifacts: list[Artifact], now: Inputs) -> Artifact | None:
+    """The artifact that differs in the fewest fields; the newest of equals."""
+    return min(artifacts, key=lambda artifact: len(differences(artifact.inputs, now)), default=None)
+
+
+def _reasons(last: Artifact, now: Inputs) -> tuple[str, ...]:
+    found = [str(difference) for difference in differences(last.inputs, now)]
+    more = [f"and {len(found) - _LISTED} more"] if len(found) > _LISTED else []
+    return tuple(found[:_LISTED] + more)
+
+
+def _state(store: Store, stage: str) -> Any:
+    return "stale" if store.artifacts(stage) else "missing"

@@ -1,0 +1,175 @@
+"""From what a row says to what the model sees: chat template, token ids, and which tokens carry loss."""
+
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from curator.data import Content, pair
+from curator.errors import DataError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+IGNORED = -100
+"""Label of a token that carries no loss, as in transformers."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Encoded:
+    """One example as the model sees it."""
+
+    text: str
+    spans: tuple[int, ...]
+    """Start and end, in characters, of each part of `text` that carries loss."""
+    input_ids: tuple[int, ...]
+    labels: tuple[int, ...]
+    completion_tokens: int
+    """Tokens that carry loss."""
+    truncated: bool
+
+    @property
+    def token_hash(self) -> str:
+        """Hash of the token ids and labels (32 hexadecimal digits)."""
+        digest = hashlib.sha256()
+        for ids in (self.input_ids, self.labels):
+            digest.update(np.asarray([len(ids), *ids], dtype="<i4").tobytes())
+        return digest.hexdigest()[:32]
+
+
+class Encoder:
+    """Encodes contents with a model's own tokenizer.
+
+    Args:
+        tokenizer: The tokenizer.
+        max_length: Longest example in tokens; the end of a longer one is cut off.
+        encoder_decoder: Whether prompt and completion go to the two halves of an encoder–decoder.
+    """
+
+    def __init__(self, tokenizer: "PreTrainedTokenizerBase", *, max_length: int, encoder_decoder: bool) -> None:
+        self._tokenizer = tokenizer
+        self._max_length = max_length
+        self._encoder_decoder = encoder_decoder
+        self._before, self._after = _special_tokens(tokenizer)
+        if not self._after and tokenizer.eos_token_id is not None:
+            # A model that never sees the end of an answer does not learn to stop.
+            self._after = [int(tokenizer.eos_token_id)]
+
+    def encode(self, content: Content) -> Encoded:
+        """Encode one example.
+
+        Raises:
+            DataError: The content does not fit the model: a chat without a template, or plain text for an
+                encoder–decoder.
+        """
+        text, spans, templated = self._render(content)
+        before, after = ([], []) if templated else (self._before, self._after)
+        if self._encoder_decoder:
+            if "text" in content:
+                raise DataError(
+                    "a row with `text` alone has no prompt, which an encoder–decoder needs",
+                    hint="Use rows with `prompt` and `completion`.",
+                )
+            start, end = spans[-2:] if spans else (len(text), len(text))
+            source = before + self._ids(text[:start]) + (after or self._after)
+            labels = self._ids(text[start:end]) + self._after
+            longest = max(len(source), len(labels))
+            source, labels = source[: self._max_length], labels[: self._max_length]
+            counted = len(labels)
+        else:
+            ids = self._ids(text)
+            carries = np.zeros(len(ids), dtype=bool)
+            for start, end in zip(spans[::2], spans[1::2], strict=True):
+                carries[self._tokens_within(text, start, ids) : self._tokens_within(text, end, ids)] = True
+            source = before + ids + after
+            ends_with_loss = bool(spans) and spans[-1] == len(text)
+            marks = [False] * len(before) + carries.tolist() + [ends_with_loss] * len(after)
+            longest = len(source)
+            source, marks = source[: self._max_length], marks[: self._max_length]
+            labels = [token if mark else IGNORED for token, mark in zip(source, marks, strict=True)]
+            # The first token is given, never predicted.
+            counted = sum(label != IGNORED for label in labels[1:])
+        return Encoded(
+            text=text,
+            spans=tuple(spans),
+            input_ids=tuple(source),
+            labels=tuple(labels),
+            completion_tokens=counted,
+            truncated=longest > self._max_length,
+        )
+
+    def _render(self, content: Content) -> tuple[str, list[int], bool]:
+        """Text, spans that carry loss, and whether the chat template has added the special tokens."""
+        if "text" in content:
+            return content["text"], [0, len(content["text"])], False
+        if "messages" in content:
+            return *self._render_chat(content["messages"]), True
+        prompt, completion = pair(content)
+        if "instruction" in content:
+            if getattr(self._tokenizer, "chat_template", None):
+                turns = [
+                    {"role": "user", "content": prompt},
+                    {"role": "assistant", "content": completion},
+                ]
+                return *self._render_chat(turns), True
+            prompt += "\n" if prompt and not prompt[-1].isspace() else ""
+        text = prompt + completion
+        return text, [len(prompt), len(text)], False
+
+    def _render_chat(self, messages: list[dict[str, str]]) -> tuple[str, list[int]]:
+        if not getattr(self._tokenizer, "chat_template", None):
+            raise DataError(
+                "the rows are chats, but the model's tokenizer has no chat template",
+                hint="Use a chat model, or rows with `prompt` and `completion`.",
+            )
+        text = self._template(messages)
+        spans: list[int] = []
+        for turn, message in enumerate(messages):
+            if message["role"] != "assistant":
+                continue
+            before = self._template(messages[:turn], add_generation_prompt=True)
+            through = self._template(messages[: turn + 1]).rstrip()
+            if not (text.startswith(through) and through.startswith(before)):
+                # Some templates add a generation prompt that the finished turn does not hold, or rewrite earlier
+                # turns: then the turn is where its content stands, after what came before it.
+                start = text.find(message["content"], spans[-1] if spans else 0)
+                if start < 0:
+                    raise DataError("the chat template changes the assistant's words, so the loss cannot be placed")
+                spans += [start, start + len(message["content"])]
+            else:
+                spans += [len(before), len(through)]
+        return text, spans
+
+    def _template(self, messages: list[dict[str, str]], **options: Any) -> str:
+        from jinja2 import TemplateError
+
+        try:
+            return str(self._tokenizer.apply_chat_template(messages, tokenize=False, **options))
+        except (TemplateError, ValueError) as error:
+            raise DataError(f"the chat template refuses the turns: {error}") from error
+
+    def _ids(self, text: str) -> list[int]:
+        return list(self._tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+
+    def _tokens_within(self, text: str, end: int, ids: list[int]) -> int:
+        """How many of `ids` lie wholly in `text[:end]`; a token that straddles the end does not."""
+        if end >= len(text):
+            return len(ids)
+        prefix = self._ids(text[:end])
+        shared = 0
+        for left, right in zip(prefix, ids, strict=False):
+            if left != right:
+                break
+            shared += 1
+        return shared
+
+
+def _special_tokens(tokenizer: "PreTrainedTokenizerBase") -> tuple[list[int], list[int]]:
+    """Token ids that the tokenizer puts before and after a text by itself."""
+    bare = list(tokenizer("a", add_special_tokens=False)["input_ids"])
+    full = list(tokenizer("a", add_special_tokens=True)["input_ids"])
+    for start in range(len(full) - len(bare) + 1):
+        if full[start : start + len(bare)] == bare:
+            return full[:start], full[start + len(bare) :]
+    return [], []
