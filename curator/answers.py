@@ -139,7 +139,7 @@ class Answers:
         masks = sample_subsets(len(self.tasks), subsets=select.subsets, share=select.subset_size, seed=select.seed)
         stage = self._project.reporter.stage("estimate", len(masks), "subsets")
         affinities = sample_affinities(self.estimator, masks, on_chunk=stage.advance_to)
-        stage.finish(f"{len(masks)} random subsets of {int(masks[0].sum())} of {len(self.tasks)} tasks")
+        stage.finish(f"{len(masks)} random subsets of {len(self.tasks)} tasks")
         rows = [
             (task.name, _round(value), _round(error))
             for task, value, error in zip(self.tasks, affinities.values, affinities.standard_errors, strict=True)
@@ -301,7 +301,7 @@ class Answers:
                     tokens=task.tokens,
                     files=_files(task.version),
                     affinity=_round(affinities.values[number]),
-                    affinity_standard_error=_round(affinities.standard_errors[number]),
+                    affinity_standard_error=_finite(affinities.standard_errors[number]),
                     left_out=task.split.left_out,
                     source=task.version.source,
                 )
@@ -353,6 +353,10 @@ def _files(version: TaskVersion) -> tuple[TaskFile, ...]:
 
 def _plain(options: dict[str, Any]) -> dict[str, Any]:
     return {name: list(value) if isinstance(value, tuple) else value for name, value in options.items()}
+
+
+def _finite(error: float) -> float | None:
+    return _round(error) if np.isfinite(error) else None
 
 
 def _round(value: float) -> float:

@@ -202,6 +202,7 @@ class TargetEstimator:
         every = np.ones((1, self.task_count), dtype=bool)
         self._every = [fit.displacements(every) for fit in self._fits]
         self._known = points[-1].validation.losses
+        self.all_tasks_loss = float(self._known @ self.validation_weights)
 
     def validation_losses(self, masks: Mask) -> Floats:
         """Estimated loss of each validation example (s, v) under each subset (s, t)."""

@@ -1,7 +1,7 @@
 """From a manifest to files that a trainer reads.
 
-One frozen JSONL file per selected task, the target's training split among them, and the manifest beside them. What curator
-left out of training is left out here.
+One frozen JSONL file per selected task, the training split of the target among them, and the manifest beside them. What
+was left out of training is left out here.
 """
 
 import json

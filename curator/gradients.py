@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from curator.batches import TokenizedExample, by_length, collate, example_losses
-from curator.events import Note, Reporter
+from curator.events import Reporter
 from curator.model import TunedModel
 from curator.projection import ProjectionSpec, SignProjection
 
@@ -64,15 +64,9 @@ class GradientEngine:
             if type(module) is torch.nn.Linear and module.weight.requires_grad
         }
         uncovered = [name for name in tuned.layout.shapes if name not in self._layers]
-        self._batched = not uncovered
+        self._reporter, self._batched = reporter, True
         if uncovered:
-            reporter.emit(
-                Note(
-                    message=f"{len(uncovered)} trainable parameters (such as {uncovered[0]}) are no linear layer's"
-                    " weight: gradients are taken one example at a time, which is slower",
-                    level="warning",
-                )
-            )
+            self._fall_back(f"{len(uncovered)} parameters (such as {uncovered[0]}) are no linear layer's weight")
 
     def batches(self, examples: Sequence[TokenizedExample]) -> list[list[int]]:
         """Positions of the examples, grouped into batches of similar length."""
@@ -101,6 +95,10 @@ class GradientEngine:
         first, second = self.project(examples[:half]), self.project(examples[half:])
         return np.concatenate([first[0], second[0]]), np.concatenate([first[1], second[1]])
 
+    def _fall_back(self, reason: str) -> None:
+        self._batched = False
+        self._reporter.warn(f"{reason}: gradients are taken one example at a time, which is slower")
+
     def _at_once(self, examples: Sequence[TokenizedExample]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float32]]:
         import torch
 
@@ -118,6 +116,10 @@ class GradientEngine:
         finally:
             for handle in handles:
                 handle.remove()
+        if any(inputs.shape[0] != len(examples) for _, inputs, _ in calls):
+            # Rows of other layers' inputs (experts that tokens are routed to) do not say which example they are of.
+            self._fall_back("a trained layer mixes the tokens of a batch")
+            return self._one_by_one(examples)
         # Asking for the gradients of the outputs alone spares the sums over the batch that `.backward()` would make.
         deltas = torch.autograd.grad(losses.sum(), [output for _, _, output in calls], allow_unused=True)
         projected = torch.zeros(len(examples), self._dim, device=self._tuned.device)

@@ -60,7 +60,8 @@ class TaskEntry(_Part):
     """Tokens of the training examples, prompt and completion."""
     files: tuple[TaskFile, ...]
     affinity: float
-    affinity_standard_error: float
+    affinity_standard_error: float | None
+    """None where the task was in all or in none of the sampled subsets."""
     left_out: dict[str, tuple[int, ...]] = {}
     """Numbers of the rows that are not trained on, from 0, by reason."""
     source: dict[str, Any] = {}

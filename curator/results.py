@@ -117,7 +117,8 @@ class SelectedTask:
     examples: int
     tokens: int
     affinity: float
-    affinity_standard_error: float
+    affinity_standard_error: float | None
+    """None where the task was in all or in none of the sampled subsets."""
     selected: bool
 
 

@@ -289,20 +289,21 @@ def select_ensemble(
 
 
 def sample_subsets(task_count: int, *, subsets: int, share: float, seed: int) -> Mask:
-    """Draw random subsets of equal size.
+    """Draw random subsets, in which each task is or is not by itself.
+
+    With subsets of one fixed size a task would stand in another's place, and among harmful tasks the least harmful one
+    would seem to help. Drawn independently, a task's affinity is its own effect.
 
     Args:
         task_count: Number t of tasks.
         subsets: How many to draw (s).
-        share: Share of the tasks in each; at least one task is in and, where there are two, one is out.
+        share: Probability that a task is in a subset, and so the mean share of the tasks in it.
         seed: Seed.
 
     Returns:
         Membership (s, t).
     """
-    size = min(max(round(share * task_count), 1), max(task_count - 1, 1))
-    ranks = np.random.default_rng(seed).random((subsets, task_count)).argsort(axis=1).argsort(axis=1)
-    return np.asarray(ranks < size)
+    return np.asarray(np.random.default_rng(seed).random((subsets, task_count)) < share)
 
 
 def sample_affinities(

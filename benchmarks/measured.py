@@ -1,0 +1,119 @@
+"""Really fine-tune subsets of a project's tasks, keep every result as it comes, and go on where it was left."""
+
+import json
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from curator import Project
+from curator.corpus import training_examples, validation_examples
+from curator.events import Reporter
+from curator.meta_train import measure_losses, train_adapter
+
+Run = dict[str, Any]
+
+
+class Measurer:
+    """Fine-tunes the base model on subsets, by the project's own recipe, and measures the target's validation loss.
+
+    Args:
+        project: The project.
+        results: JSON-lines file that each run is appended to; runs found there are not repeated.
+    """
+
+    def __init__(self, project: Project, results: Path) -> None:
+        self._project, self._results = project, results
+        self._corpus = project.corpus(project.config.data.targets)
+        results.parent.mkdir(parents=True, exist_ok=True)
+        lines = results.read_text().splitlines() if results.exists() else []
+        self.runs: list[Run] = [json.loads(line) for line in lines if line.strip()]
+
+    def measure(self, subset: Sequence[str], seed: int) -> float:
+        """Measured loss after fine-tuning on a subset and the target, in nats per target token."""
+        names = sorted(subset)
+        for run in self.runs:
+            if run["subset"] == names and run["seed"] == seed:
+                return float(run["loss"])
+        begin = time.monotonic()
+        store, tuned = self._project.store, self._project._load()
+        tasks = [t for t in self._corpus.auxiliary if t.name in names] + self._corpus.target_tasks
+        examples = [example for task in tasks for example in training_examples(task, store)]
+        with tempfile.TemporaryDirectory() as folder:
+            train_adapter(
+                tuned, examples, self._project.config.train, folder=Path(folder), shares=[], reporter=Reporter(),
+                stage="measure", seed=seed,
+            )  # fmt: skip
+        (target,) = self._corpus.target_tasks
+        losses = measure_losses(tuned, validation_examples(target, store), batch_tokens=4096)
+        run = {
+            "subset": names, "seed": seed, "loss": float(losses.mean()),
+            "seconds": round(time.monotonic() - begin, 2),
+        }  # fmt: skip
+        self.runs.append(run)
+        with self._results.open("a") as file:
+            file.write(json.dumps(run) + "\n")
+        return float(run["loss"])
+
+    def measure_all(self, subsets: Sequence[Sequence[str]], seeds: Iterable[int]) -> np.ndarray:
+        """Measured losses (subsets, seeds), with progress on standard error."""
+        seeds = list(seeds)
+        losses = np.zeros((len(subsets), len(seeds)))
+        begin, total = time.monotonic(), losses.size
+        for done, (row, column) in enumerate(np.ndindex(losses.shape)):
+            losses[row, column] = self.measure(subsets[row], seeds[column])
+            left = (time.monotonic() - begin) / (done + 1) * (total - done - 1)
+            print(f"fine-tuned {done + 1}/{total}, loss {losses[row, column]:.4f}, {left:.0f} s left", file=sys.stderr)
+        return losses
+
+
+def spearman(a: np.ndarray, b: np.ndarray) -> float:
+    """Rank correlation; equal values share their mean rank."""
+
+    def ranks(x: np.ndarray) -> np.ndarray:
+        _, inverse, counts = np.unique(x, return_inverse=True, return_counts=True)
+        return np.asarray((np.cumsum(counts) - (counts - 1) / 2)[inverse])
+
+    return float(np.corrcoef(ranks(a), ranks(b))[0, 1])
+
+
+def auc(scores: np.ndarray, positive: np.ndarray) -> float:
+    """Chance that a positive scores above a negative; a tie counts half."""
+    above = scores[positive][:, None] - scores[~positive][None, :]
+    return float((above > 0).mean() + 0.5 * (above == 0).mean())
+
+
+def provenance(command: str) -> dict[str, Any]:
+    """What a figure needs beside it: command, commit, versions and machine."""
+    commit = subprocess.run(
+        ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False
+    ).stdout.strip()
+    return {
+        "command": command,
+        "commit": commit,
+        "python": platform.python_version(),
+        "machine": f"{platform.machine()}, {platform.processor() or platform.system()}",
+        "versions": {name: version(name) for name in ("torch", "transformers", "peft", "numpy", "duckdb")},
+    }
+
+
+def copy_project(source: Path, target: Path) -> None:
+    """Copy a project without what curator has made for it."""
+    if not target.exists():
+        shutil.copytree(source, target, ignore=shutil.ignore_patterns(".curator", "curator-manifest.json", "*_cache"))
+
+
+def write_report(path: Path, report: dict[str, Any]) -> None:
+    """Write a report as JSON, and to standard output."""
+    text = json.dumps(report, indent=1)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text + "\n")
+    print(text)

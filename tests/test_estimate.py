@@ -1,0 +1,169 @@
+"""Estimates against slow, obvious twins, and what must not change them."""
+
+import numpy as np
+import pytest
+
+from curator.config import EstimateSection
+from curator.errors import NumericalError
+from curator.estimate import ExampleSet, PointGradients, TargetEstimator, build_estimator
+
+K, TASKS = 6, 4
+
+
+def _examples(rng: np.random.Generator, n: int, *, validation: bool = False) -> ExampleSet:
+    return ExampleSet(
+        losses=rng.uniform(0.05, 3, n),
+        gradients=rng.standard_normal((n, K)) + 0.3,
+        weights=np.full(n, 1 / n) if validation else rng.integers(1, 6, n).astype(float),
+    )
+
+
+def _points(seed: int = 0, count: int = 2, sizes: tuple[int, ...] = (5, 9, 1, 7)) -> list[PointGradients]:
+    """Points that share their weights, as points of one project do."""
+    points: list[PointGradients] = []
+    for number in range(count):
+        rng = np.random.default_rng(seed + 100 * number)
+        made = [_examples(rng, n) for n in sizes], _examples(rng, 6), _examples(rng, 8, validation=True)
+        if points:
+            first = points[0]
+            made = (
+                [_reweighted(m, f) for m, f in zip(made[0], first.tasks, strict=True)],
+                _reweighted(made[1], first.target),
+                made[2],
+            )
+        points.append(
+            PointGradients(share=(number + 1) / count, tasks=made[0], target=made[1], validation=made[2])
+        )
+    return points
+
+
+def _reweighted(examples: ExampleSet, like: ExampleSet) -> ExampleSet:
+    return ExampleSet(losses=examples.losses, gradients=examples.gradients, weights=like.weights)
+
+
+def _masks() -> np.ndarray:
+    return np.array([[bool(n >> t & 1) for t in range(TASKS)] for n in range(2**TASKS)])
+
+
+def _unit(point: PointGradients) -> float:
+    return float(np.concatenate([s.weights for s in (*point.tasks, point.target)]).mean())
+
+
+def _slow_quadratic(point: PointGradients, members: list[int], ridge: float) -> np.ndarray:
+    """Displacement, example by example."""
+    a, b = ridge * np.eye(K), np.zeros(K)
+    for examples in [*(point.tasks[t] for t in members), point.target]:
+        for gradient, weight in zip(examples.gradients, examples.weights / _unit(point), strict=True):
+            a += weight * np.outer(gradient, gradient)
+            b += weight * gradient
+    return -np.linalg.inv(a) @ b
+
+
+def _slow_logistic(point: PointGradients, members: list[int], ridge: float) -> np.ndarray:
+    """Displacement by many small steps of gradient descent."""
+    sets = [*(point.tasks[t] for t in members), point.target]
+    loss = np.concatenate([s.losses for s in sets])
+    weight = np.concatenate([s.weights for s in sets]) / _unit(point)
+    q = np.exp(-loss)
+    h = -np.concatenate([s.gradients for s in sets]) / (1 - q)[:, None]
+    margin = np.log(q / (1 - q))
+    w = np.zeros(K)
+    step = 1 / (ridge + 0.25 * (weight[:, None] * h**2).sum())
+    for _ in range(200_000):
+        slope = ridge * w - (weight / (1 + np.exp(margin + h @ w))) @ h
+        w -= step * slope
+        if np.abs(slope).max() < 1e-10:
+            break
+    return w
+
+
+@pytest.mark.parametrize(("method", "slow"), [("quadratic", _slow_quadratic), ("logistic", _slow_logistic)])
+def test_equals_the_slow_twin(method: str, slow: object) -> None:
+    points, ridges = _points(), [3.0, 7.0]
+    estimator = TargetEstimator(points, ridges, method=method)
+    masks = _masks()
+    estimates = estimator.estimate(masks)
+    for mask, estimate in zip(masks, estimates, strict=True):
+        members = np.flatnonzero(mask).tolist()
+        each = points[-1].validation.losses.copy()
+        for point, ridge in zip(points, ridges, strict=True):
+            moved = slow(point, members, ridge) - slow(point, list(range(TASKS)), ridge)  # type: ignore[operator]
+            each += point.validation.gradients @ moved / len(points)
+        assert estimate.loss == pytest.approx(each.mean(), abs=1e-6)
+        error = each.std() / np.sqrt(len(each))
+        assert estimate.high - estimate.loss == pytest.approx(1.645 * error, rel=1e-3)
+
+
+@pytest.mark.parametrize("method", ["quadratic", "logistic"])
+def test_all_tasks_together_have_the_loss_that_was_measured(method: str) -> None:
+    points = _points()
+    estimator = build_estimator(points, EstimateSection(method=method))  # type: ignore[arg-type]
+    (estimate,) = estimator.estimate(np.ones((1, TASKS), dtype=bool))
+    assert estimate.loss == pytest.approx(points[-1].validation.losses.mean())
+
+
+@pytest.mark.parametrize("method", ["quadratic", "logistic"])
+def test_order_of_tasks_does_not_matter(method: str) -> None:
+    points, order = _points(), np.array([2, 0, 3, 1])
+    turned = [
+        PointGradients(share=p.share, tasks=[p.tasks[t] for t in order], target=p.target, validation=p.validation)
+        for p in points
+    ]
+    masks = _masks()
+    here = TargetEstimator(points, [2, 2], method=method).estimate(masks)
+    there = TargetEstimator(turned, [2, 2], method=method).estimate(masks[:, order])
+    assert [e.loss for e in there] == pytest.approx([e.loss for e in here], abs=1e-7)
+
+
+@pytest.mark.parametrize("method", ["quadratic", "logistic"])
+def test_a_task_cut_in_two_is_the_task(method: str) -> None:
+    points = _points()
+    cut = []
+    for point in points:
+        whole = point.tasks[1]
+        halves = [
+            ExampleSet(losses=whole.losses[part], gradients=whole.gradients[part], weights=whole.weights[part])
+            for part in (slice(0, 4), slice(4, None))
+        ]
+        tasks = [point.tasks[0], *halves, *point.tasks[2:]]
+        cut.append(PointGradients(share=point.share, tasks=tasks, target=point.target, validation=point.validation))
+    masks = _masks()
+    here = TargetEstimator(points, [2, 2], method=method).estimate(masks)
+    there = TargetEstimator(cut, [2, 2], method=method).estimate(masks[:, [0, 1, 1, 2, 3]])
+    assert [e.loss for e in there] == pytest.approx([e.loss for e in here], abs=1e-7)
+
+
+def test_more_ridge_means_less_displacement() -> None:
+    points = _points()
+    spread = []
+    for ridge in (1e-2, 1e2, 1e6):
+        losses = [e.loss for e in TargetEstimator(points, [ridge, ridge], method="quadratic").estimate(_masks())]
+        spread.append(max(losses) - min(losses))
+    assert spread[0] > spread[1] > spread[2]
+    assert spread[2] < 1e-3
+
+
+@pytest.mark.parametrize("margin", [-10.0, -40.0])
+@pytest.mark.parametrize("ridge", [1e-4, 1e-1, 10.0])
+def test_newton_converges_where_the_plain_one_diverges(margin: float, ridge: float) -> None:
+    """Separable examples whose margins are far below nothing: full Newton steps overshoot without end."""
+    for seed in range(5):
+        rng = np.random.default_rng(seed)
+        truth = rng.standard_normal(K)
+        h = rng.standard_normal((40, K))
+        h *= np.sign(h @ truth)[:, None]
+        loss = np.logaddexp(0, -margin) * np.ones(40)
+        examples = ExampleSet(losses=loss, gradients=-h * (1 - np.exp(-loss))[:, None], weights=np.ones(40))
+        point = PointGradients(share=1.0, tasks=[examples], target=examples, validation=examples)
+        fit = TargetEstimator([point], [ridge], method="logistic")._fits[0]
+        (w,) = fit.displacements(np.array([[True]]))
+        margins = np.concatenate([h, h]) @ w + margin
+        slope = ridge * w - (1 / (1 + np.exp(margins))) @ np.concatenate([h, h])
+        assert np.abs(slope).max() < 1e-5
+
+
+def test_not_a_number_is_an_error() -> None:
+    points = _points()
+    points[0].tasks[2].gradients[0, 0] = np.nan
+    with pytest.raises(NumericalError, match="50%"):
+        build_estimator(points, EstimateSection())

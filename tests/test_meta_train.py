@@ -1,0 +1,103 @@
+"""Training: interrupted and resumed it ends where an undisturbed run ends, and a seed decides everything."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from curator.batches import TokenizedExample
+from curator.config import LoraSection, ModelSection, TrainSection
+from curator.errors import NumericalError
+from curator.events import Event, Reporter, StageFinished, StageProgress, StageStarted
+from curator.meta_train import Snapshot, measure_losses, train_adapter
+from curator.model import TunedModel, load_model
+
+RECIPE = TrainSection(epochs=3, learning_rate=5e-3, batch_size=4)
+
+
+@pytest.fixture
+def tuned(tiny_llama_folder: Path) -> TunedModel:
+    section = ModelSection(name_or_path=str(tiny_llama_folder), dtype="float32")
+    return load_model(tiny_llama_folder, section, LoraSection(r=2))
+
+
+def _examples(tuned: TunedModel, count: int = 22) -> list[TokenizedExample]:
+    rng = np.random.default_rng(0)
+    rows = [rng.integers(3, tuned.model.config.vocab_size, size=8).tolist() for _ in range(count)]
+    return [TokenizedExample(row, [-100] * 4 + row[4:]) for row in rows]
+
+
+def _train(
+    tuned: TunedModel, folder: Path, *sinks: object, seed: int | None = None, recipe: TrainSection = RECIPE
+) -> list[Snapshot]:
+    return train_adapter(
+        tuned, _examples(tuned), recipe, folder=folder, shares=[0.5, 1.0],
+        reporter=Reporter(*sinks), stage="train", seed=seed,  # type: ignore[arg-type]
+    )  # fmt: skip
+
+
+def test_training_lowers_the_loss_and_reports_it(tuned: TunedModel, tmp_path: Path) -> None:
+    events: list[Event] = []
+    examples = _examples(tuned)
+    before = measure_losses(tuned, examples, batch_tokens=64).mean()
+    snapshots = _train(tuned, tmp_path, events.append)
+    assert measure_losses(tuned, examples, batch_tokens=64).mean() < before - 0.1
+    assert [(s.share, s.step) for s in snapshots] == [(0.5, 9), (1.0, 18)]
+    assert isinstance(events[0], StageStarted)
+    assert events[0].total == 18
+    assert isinstance(events[-1], StageFinished)
+    assert any(isinstance(e, StageProgress) and e.loss is not None for e in events)
+    assert not (tmp_path / "checkpoints").exists()
+
+
+def test_the_last_snapshot_is_the_end_and_the_seed_decides(tuned: TunedModel, tmp_path: Path) -> None:
+    first = _train(tuned, tmp_path / "a")
+    end = tuned.layout.flatten(dict(tuned.model.named_parameters())).detach().clone()
+    again = _train(tuned, tmp_path / "b")
+    other = _train(tuned, tmp_path / "c", seed=1)
+    assert [s.sha256 for s in first] == [s.sha256 for s in again]
+    assert first[-1].sha256 != other[-1].sha256
+    tuned.load_adapter(tmp_path / "a" / first[-1].folder)
+    assert torch.equal(tuned.layout.flatten(dict(tuned.model.named_parameters())), end)
+    tuned.load_adapter(tmp_path / "a" / first[0].folder)
+    assert not torch.equal(tuned.layout.flatten(dict(tuned.model.named_parameters())), end)
+
+
+@pytest.mark.parametrize("stop", [1, 8, 12, 17])
+def test_interrupted_and_resumed_is_undisturbed(tuned: TunedModel, tmp_path: Path, stop: int) -> None:
+    class Stop(BaseException):
+        pass
+
+    def interrupt(event: Event) -> None:
+        if isinstance(event, StageProgress) and event.done >= stop:
+            raise Stop
+
+    whole = _train(tuned, tmp_path / "whole")
+    events: list[Event] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("curator.events.Stage._interval", 0.0)
+        with pytest.raises(Stop):
+            _train(tuned, tmp_path / "cut", interrupt)
+    # A checkpoint that was cut short while it was written must not be resumed from.
+    broken = tmp_path / "cut" / "checkpoints" / "checkpoint-16"
+    if not broken.exists():
+        broken.mkdir(parents=True)
+        (broken / "trainer_state.json").write_text("{")
+    resumed = _train(tuned, tmp_path / "cut", events.append)
+    assert [s.sha256 for s in resumed] == [s.sha256 for s in whole]
+    assert isinstance(events[0], StageStarted)
+    assert events[0].done == stop - 1
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(tuned: TunedModel, tmp_path: Path) -> None:
+    recipe = RECIPE.model_copy(update={"learning_rate": 1e38})
+    with pytest.raises(NumericalError, match="loss became|NaN or infinity"):
+        _train(tuned, tmp_path, recipe=recipe)
+
+
+def test_measured_losses_do_not_depend_on_the_batch(tuned: TunedModel) -> None:
+    examples = _examples(tuned)
+    np.testing.assert_allclose(
+        measure_losses(tuned, examples, batch_tokens=8), measure_losses(tuned, examples, batch_tokens=10**5), rtol=1e-5
+    )
