@@ -2,8 +2,8 @@
 
     python benchmarks/generated.py --work DIR
 
-makes the project of `generated_tasks`, estimates random subsets of 4, 7 and 10 of its 14 tasks, really fine-tunes on each
-with two seeds, and writes `benchmarks/results/generated.json`. About half an hour on two cores; resumable.
+makes the project of `generated_tasks`, estimates random subsets of 4, 7 and 10 of its 14 tasks, really fine-tunes
+on each with two seeds, and writes `benchmarks/results/generated.json`. About half an hour on two cores; resumable.
 """
 
 import argparse

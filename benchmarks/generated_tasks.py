@@ -1,8 +1,9 @@
 """A project with known ground truth, made from nothing: string and arithmetic tasks, and a character-level Llama.
 
-Used by the benchmarks that need many really fine-tuned subsets: a fine-tuning run takes seconds. The model is pretrained
-on exercises (copying, sums) that are none of the tasks. The target is a secret code: every letter stands for another one.
-Some tasks teach the same code, whole or in part; some have nothing to do with it; one is noise; two contradict it.
+Used by the benchmarks that need many really fine-tuned subsets: a fine-tuning run takes seconds. The model is
+pretrained on exercises (copying, sums) that are none of the tasks. The target is a secret code: every letter stands
+for another one. Some tasks teach the same code, whole or in part; some have nothing to do with it; one is noise;
+two contradict it.
 """
 
 import json
@@ -163,9 +164,20 @@ def make_tokenizer(alphabet: str) -> "PreTrainedTokenizerBase":
 
 def make_model(
     folder: Path, exercises: Sequence[Maker], rng: random.Random, *, steps: int, hidden: int = 96, layers: int = 3,
-    alphabet: str = ALPHABET,
+    alphabet: str = ALPHABET, spread: float = 0.02,
 ) -> None:  # fmt: skip
-    """Pretrain a small character-level Llama on exercises, and save it."""
+    """Pretrain a small character-level Llama on exercises, and save it.
+
+    Args:
+        folder: Where to.
+        exercises: What it learns.
+        rng: Source of the exercises and of the weights.
+        steps: Steps of 64 exercises each; 0 leaves the weights random.
+        hidden: Width.
+        layers: Depth.
+        alphabet: Characters that it knows.
+        spread: Standard deviation of the random weights.
+    """
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -181,6 +193,7 @@ def make_model(
             num_key_value_heads=4,
             max_position_embeddings=128,
             tie_word_embeddings=True,
+            initializer_range=spread,
             pad_token_id=0,
             eos_token_id=1,
             bos_token_id=None,

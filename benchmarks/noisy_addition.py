@@ -2,10 +2,11 @@
 
     python benchmarks/noisy_addition.py --work DIR
 
-Three-digit additions with the carries written out, in 20 groups of 25, each group a task: 12 groups are clean, in 8 every
-digit of the answer is random. The target is clean addition: 25 examples to train on, 200 to judge by. The model is a
-two-layer Llama of random weights, which LoRA of half its width trains from nothing. For each of 5 seeds (of rows, weights,
-training and projection) the AUC of the affinities, clean against noisy, goes to `benchmarks/results/noisy_addition.json`.
+Three-digit additions with the carries written out, in 20 groups of 25, each group a task: 12 groups are clean, in 8
+every digit of the answer is random. The target is clean addition: 25 examples to train on, 200 to judge by. The
+model is a two-layer Llama of random weights, which LoRA of half its width trains from nothing. For each of 5 seeds
+(of rows, weights, training and projection) the AUC of the affinities, clean against noisy, goes to
+`benchmarks/results/noisy_addition.json`.
 
 After Li et al., "Scalable Fine-tuning from Multiple Data Sources", EMNLP Findings 2024, and its notebook; numbers have
 three digits here, and five there.
@@ -74,7 +75,7 @@ def make_project(folder: Path, *, seed: int, epochs: int) -> None:
     (folder / "validation").mkdir(exist_ok=True)
     write_task(folder / "validation", "addition", [addition(rng, noisy=False) for _ in range(200)])
     if not (folder / "model" / "model.safetensors").exists():
-        make_model(folder / "model", [], rng, steps=0, hidden=64, layers=2, alphabet="0123456789+ \n")
+        make_model(folder / "model", [], rng, steps=0, hidden=64, layers=2, alphabet="0123456789+ \n", spread=0.125)
     (folder / "curator.toml").write_text(CONFIG.format(seed=seed, epochs=epochs))
 
 
@@ -108,9 +109,7 @@ def main() -> None:
         make_project(folder, seed=seed, epochs=arguments.epochs)
         rows += [{"seed": seed, "method": method, **measure(folder, method)} for method in ("quadratic", "logistic")]
         print(*rows[-2:], sep="\n", flush=True)
-    write_report(
-        arguments.json, {**provenance("python benchmarks/noisy_addition.py --work DIR"), "rows": rows}
-    )
+    write_report(arguments.json, {**provenance("python benchmarks/noisy_addition.py --work DIR"), "rows": rows})
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ from curator.select import (
     select_exchange,
     select_forward,
 )
-from curator.stages import GradientSet, projection, read_points
+from curator.stages import MetaInit, gradient_sets, projection, read_points
 
 if TYPE_CHECKING:
     from curator.project import Project
@@ -69,16 +69,17 @@ class Answers:
     Args:
         project: The project.
         corpus: Its examples, split for the target.
-        sets: Gradients at the points of meta-training.
+        meta: The meta-initialization that the gradients belong to.
     """
 
-    def __init__(self, project: "Project", corpus: Corpus, sets: Sequence[GradientSet]) -> None:
-        self._project, self._corpus, self._sets = project, corpus, sets
+    def __init__(self, project: "Project", corpus: Corpus, meta: MetaInit) -> None:
+        self._project, self._corpus, self._meta = project, corpus, meta
+        self._sets = gradient_sets(project.config, meta)
         self._store, self._config = project.store, project.config
         self.tasks = corpus.auxiliary
         self._numbers = {task.name: number for number, task in enumerate(self.tasks)}
         self.inputs: Inputs = {
-            "sets": [s.key for s in sets],
+            "sets": [s.key for s in self._sets],
             "tasks": {task.name: task.content for task in self.tasks},
             "targets": {
                 task.name: {"train": task.content, "validation": hash_of(task.validation_hashes)}
@@ -98,7 +99,8 @@ class Answers:
     def estimator(self) -> TargetEstimator:
         """The estimator that the configuration names."""
         points = read_points(self._config, self._corpus, self._store, self._sets)
-        return build_estimator(points, self._config.estimate)
+        final = [self._meta.final_losses[h] for task in self._corpus.target_tasks for h in task.validation_hashes]
+        return build_estimator(points, np.asarray(final), self._config.estimate)
 
     def estimate(self, subsets: Sequence[Sequence[str]]) -> results.EstimatesReport:
         """Estimate subsets by name.

@@ -81,9 +81,10 @@ def example_losses(
         encoder_decoder: Whether the labels are the decoder's; else they are shifted by one.
 
     Returns:
-        Losses (n,), nats per token, float32, with their graph.
+        Losses (n,), nats per token, in float32 or better, with their graph.
     """
-    import torch.nn.functional as functional
+    import torch
+    from torch.nn import functional
 
     labels = batch["labels"]
     if encoder_decoder:
@@ -91,6 +92,8 @@ def example_losses(
     else:
         logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits[:, :-1]
         labels = labels[:, 1:]
-    tokens = functional.cross_entropy(logits.float().transpose(1, 2), labels, ignore_index=IGNORED, reduction="none")
+    # Half precision is not enough for a sum over the vocabulary.
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    tokens = functional.cross_entropy(logits.transpose(1, 2), labels, ignore_index=IGNORED, reduction="none")
     counted = (labels != IGNORED).sum(dim=1).clamp(min=1)
     return tokens.sum(dim=1) / counted

@@ -7,6 +7,7 @@ range is one `ConfigError` that lists all of them, each with the file, the key a
 import difflib
 import json
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -64,7 +65,7 @@ class LoraSection(_Section):
     r: Positive = 8
     alpha: Annotated[float, Field(gt=0)] = 16
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    target_modules: Literal["all-linear"] | tuple[str, ...] = "all-linear"
+    target_modules: Literal["all-linear"] | Annotated[tuple[str, ...], Field(min_length=1)] = "all-linear"
 
 
 class TaskSource(_Section):
@@ -88,7 +89,9 @@ class TaskSource(_Section):
         if bool(self.path) == bool(self.hub):
             raise ValueError(f"task {self.name!r} needs either `path` or `hub`, and not both")
         if bool(self.column) != (self.value is not None):
-            raise ValueError(f"task {self.name!r}: `column` and `value` go together")
+            raise ValueError(f"task {self.name!r}: `column` and `value` go together; give both or neither")
+        if self.path and (self.config or self.revision):
+            raise ValueError(f"task {self.name!r}: `config` and `revision` belong to `hub`, not to `path`")
         return self
 
 
@@ -113,8 +116,10 @@ class DataSection(_Section):
 
     @model_validator(mode="after")
     def _tasks_once(self) -> Self:
-        if bool(self.tasks) == bool(self.task):
-            raise ValueError("name the tasks by the glob `tasks` or by [[data.task]] tables, not both")
+        if self.tasks and self.task:
+            raise ValueError("the tasks are named twice, by the glob `tasks` and by [[data.task]] tables; remove one")
+        if not self.tasks and not self.task:
+            raise ValueError('no task is named; add tasks = "tasks/*.jsonl", or [[data.task]] tables')
         names = [task.name for task in self.task]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
@@ -124,7 +129,8 @@ class DataSection(_Section):
     @property
     def targets(self) -> tuple[str, ...]:
         """The target as a tuple of names, whichever way it was written."""
-        return (self.target,) if isinstance(self.target, str) else self.target
+        names = (self.target,) if isinstance(self.target, str) else self.target
+        return tuple(name for name in names if name)
 
 
 class TrainSection(_Section):
@@ -147,15 +153,17 @@ class GradientsSection(_Section):
 
     projection_dim: Positive = 256
     projection_seed: Seed = 0
-    points: Literal["auto"] | tuple[Annotated[float, Field(gt=0, le=1)], ...] = "auto"
+    points: Literal["auto"] | Annotated[tuple[Annotated[float, Field(gt=0, le=1)], ...], Field(min_length=1)] = "auto"
     """Shares of meta-training's steps at which gradients are taken."""
+    average: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Share of the steps before each point over which the adapter is averaged; 0 takes it as it is at that step."""
     batch_tokens: Positive = 4096
     """Tokens, padding included, that go through the model at once."""
 
     @property
     def shares(self) -> tuple[float, ...]:
         """The points as increasing shares of meta-training's steps."""
-        return (0.2, 0.4, 0.7, 1.0) if self.points == "auto" else tuple(sorted(set(self.points)))
+        return (0.2, 0.4, 0.7) if self.points == "auto" else tuple(sorted(set(self.points)))
 
 
 class EstimateSection(_Section):
@@ -199,7 +207,7 @@ def load_config(path: Path) -> Config:
         ConfigError: The file is missing, is not TOML, or holds an unknown key, a wrong type or a value out of range.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError as error:
         raise ConfigError(
             f"{path}: no such file",
@@ -212,38 +220,91 @@ def load_config(path: Path) -> Config:
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise ConfigError(f"{path}: not valid TOML: {error}", hint="Mend the line named.") from error
     try:
-        # Through JSON, because strict mode takes a TOML array for a tuple only from there.
-        return Config.model_validate_json(json.dumps(values, default=str))
+        # Through JSON, because strict mode takes a TOML array for a tuple only from there. No key takes a date, which
+        # JSON does not have; it becomes what no key takes either.
+        return Config.model_validate_json(json.dumps(values, default=lambda date: [[str(date)]]))
     except ValidationError as error:
-        problems = [_explain(dict(item)) for item in error.errors(include_url=False)]
+        problems = _explain(values, [dict(item) for item in error.errors(include_url=False)])
         raise ConfigError(
-            f"{path}: " + "\n".join(f"{'' if i == 0 else '  '}{p}" for i, p in enumerate(problems)),
+            f"{path}: " + "\n  ".join(problems),
             hint="Every key is explained in the file that `curator init` writes.",
         ) from error
 
 
-def _explain(problem: dict[str, Any]) -> str:
-    """Turn one pydantic error into `key: what is wrong (the fix)`."""
-    path = [str(part) for part in problem["loc"] if not str(part).startswith(("literal[", "tuple["))]
-    key = ".".join(path) or "the file"
-    if problem["type"] == "extra_forbidden":
-        known = _known_keys(path[:-1])
-        near = difflib.get_close_matches(path[-1], known, n=1)
-        fix = f"did you mean `{near[0]}`?" if near else f"known: {', '.join(known)}"
-        return f"{key}: unknown key ({fix})"
-    if problem["type"] == "missing":
-        return f"{key}: missing; it must be given"
-    value = problem.get("input")
-    message = problem["msg"].removeprefix("Value error, ")
-    return f"{key}: {message}" + ("" if isinstance(value, dict) else f", got {value!r}")
+def _explain(values: dict[str, Any], problems: list[dict[str, Any]]) -> list[str]:
+    """Turn pydantic's errors into one line for each mistake: `key: what is wrong (the fix)`."""
+    by_place: dict[tuple[str | int, ...], list[dict[str, Any]]] = {}
+    for problem in problems:
+        by_place.setdefault(_place(values, problem), []).append(problem)
+    lines = []
+    for place, found in by_place.items():
+        # A key that takes a word or a list fails as both; the mistake is in the list's item.
+        if not any(other[: len(place)] == place and len(other) > len(place) for other in by_place) or any(
+            problem["type"] == "value_error" for problem in found
+        ):
+            lines.append(f"{_name(place)}: {_mistake(values, place, found)}")
+    return lines
+
+
+def _place(values: Any, problem: dict[str, Any]) -> tuple[str | int, ...]:
+    """Where in the file a problem lies: pydantic's location without its names for the alternatives of a key."""
+    place: list[str | int] = []
+    for part in problem["loc"]:
+        here = _at(values, place)
+        if isinstance(here, dict if isinstance(part, str) else list):
+            place.append(part)
+    return tuple(place)
+
+
+def _at(values: Any, place: Sequence[str | int]) -> Any:
+    for part in place:
+        if isinstance(values, dict) and part not in values:
+            return None
+        values = values[part]
+    return values
+
+
+def _name(place: tuple[str | int, ...]) -> str:
+    """The key as people write it, the items of a list counted from 1."""
+    words = [f"[{part + 1}]" if isinstance(part, int) else f".{part}" for part in place]
+    return "".join(words).removeprefix(".") or "the file"
+
+
+def _mistake(values: dict[str, Any], place: tuple[str | int, ...], found: list[dict[str, Any]]) -> str:
+    kinds = {problem["type"] for problem in found}
+    if "extra_forbidden" in kinds:
+        known = _known_keys([part for part in place[:-1] if isinstance(part, str)])
+        near = difflib.get_close_matches(str(place[-1]), known, n=1)
+        return "unknown key (" + (f"did you mean `{near[0]}`?" if near else f"known: {', '.join(known)}") + ")"
+    if "missing" in kinds:
+        return "missing; it must be given"
+    if kinds & {"too_short", "string_too_short"}:
+        return "must not be empty"
+    if "value_error" in kinds:
+        return "; ".join(problem["msg"].removeprefix("Value error, ") for problem in found)
+    # Of the alternatives of a key, the one that has the right type says what is wrong.
+    near_misses = [p for p in found if p["type"] != "literal_error" and not p["type"].endswith("_type")] or found
+    wanted = [problem["msg"].removeprefix("Input should be ") for problem in near_misses]
+    for pydantics, tomls in _TOML_WORDS.items():
+        wanted = [words.replace(pydantics, tomls) for words in wanted]
+    value = _at(values, place)
+    return f"must be {' or '.join(wanted)}" + ("" if isinstance(value, dict) else f", not {_toml(value)}")
+
+
+_TOML_WORDS = {"a valid array": "a list", "an object": "a table", "a valid integer": "an integer", "a valid ": "a "}
+
+
+def _toml(value: Any) -> str:
+    try:
+        return json.dumps(value, ensure_ascii=False)
+    except TypeError:
+        return str(value)
 
 
 def _known_keys(path: list[str]) -> list[str]:
     """Keys that may stand in the table at `path`."""
     model: type[BaseModel] = Config
     for part in path:
-        if part.isdigit():
-            continue
         if model is DataSection and part == "task":
             model = TaskSource
             continue

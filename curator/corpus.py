@@ -13,12 +13,13 @@ from typing import Any
 
 from curator.batches import TokenizedExample
 from curator.config import Config
-from curator.data import Source, check_target, find_tasks, find_validation, is_empty, read_task
+from curator.data import Source, check_target, find_tasks, find_validation, read_task
 from curator.errors import DataError
 from curator.events import Reporter
 from curator.manifest import sha256_of
 from curator.model import find_model, identity_files, load_architecture, load_tokenizer
 from curator.provenance import Inputs, hash_of, key_of
+from curator.rows import Row, is_empty
 from curator.splits import LEAKED, TaskExamples, TaskSplit, split_tasks
 from curator.store import ExampleIndex, Store, StoredExample
 from curator.tokens import Encoder
@@ -261,8 +262,7 @@ def _versions(
             files = [(source.hub, outputs[key]["sha256"], rows[0])]
         else:
             files = [(str(f), hashes[f], n) for f, n in zip(source.files, rows, strict=True)]
-        described = {k: v for k, v in source.describe().items() if v not in ("", None) and (k, v) != ("split", "train")}
-        versions.append(TaskVersion(key=key, files=tuple(files), source=described, index=indexes[key]))
+        versions.append(TaskVersion(key=key, files=tuple(files), source=source.describe(), index=indexes[key]))
     return versions
 
 
@@ -284,9 +284,10 @@ def _ingest(
     stage = reporter.stage("data", len(sources), "tasks")
     examples_read = 0
     for source, task_inputs in zip(sources, inputs, strict=True):
-        examples = _encode(source, encoder)
-        counted = Counter(example.file for example in examples)
-        rows = [counted[file.name] for file in source.files] or [len(examples)]
+        read = read_task(source)
+        examples = [_encode(row, encoder) for row in read]
+        counted = Counter(row.file for row in read)
+        rows = [counted[str(file)] for file in source.files] or [len(examples)]
         if source.folder:
             # The files of a saved data set are parts of one table; the first stands for all.
             rows = [len(examples)] + [0] * (len(source.files) - 1)
@@ -302,31 +303,25 @@ def _ingest(
     stage.finish(f"{examples_read} examples of {len(sources)} tasks")
 
 
-def _encode(source: Source, encoder: Encoder) -> list[StoredExample]:
-    examples = []
-    for row in read_task(source):
-        try:
-            encoded = encoder.encode(row.content)
-        except DataError as error:
-            place = f"{row.file}:{row.line}" if row.line else f"{row.file}, row {row.number + 1}"
-            raise DataError(f"{place}: {error.message}", hint=error.hint) from error
-        left_out = EMPTY if is_empty(row.content) else None
-        if left_out is None and encoded.completion_tokens == 0:
-            left_out = CUT_OFF if encoded.truncated else EMPTY
-        examples.append(
-            StoredExample(
-                number=row.number,
-                file=Path(row.file).name,
-                line=row.line,
-                hash=row.hash,
-                token_hash=encoded.token_hash,
-                text=encoded.text,
-                spans=encoded.spans,
-                input_ids=encoded.input_ids,
-                labels=encoded.labels,
-                completion_tokens=encoded.completion_tokens,
-                truncated=encoded.truncated,
-                left_out=left_out,
-            )
-        )
-    return examples
+def _encode(row: Row, encoder: Encoder) -> StoredExample:
+    try:
+        encoded = encoder.encode(row.content)
+    except DataError as error:
+        raise DataError(f"{row.place}: {error.message}", hint=error.hint) from error
+    left_out = EMPTY if is_empty(row.content) else None
+    if left_out is None and encoded.completion_tokens == 0:
+        left_out = CUT_OFF if encoded.truncated else EMPTY
+    return StoredExample(
+        number=row.number,
+        file=Path(row.file).name,
+        line=row.line,
+        hash=row.hash,
+        token_hash=encoded.token_hash,
+        text=encoded.text,
+        spans=encoded.spans,
+        input_ids=encoded.input_ids,
+        labels=encoded.labels,
+        completion_tokens=encoded.completion_tokens,
+        truncated=encoded.truncated,
+        left_out=left_out,
+    )

@@ -29,6 +29,8 @@ Mask = npt.NDArray[np.bool_]
 
 # 5 % to either side of the middle of a normal distribution.
 _NORMAL_90 = 1.6448536269514722
+# Of the trace of an average subset's matrix, see `pick_ridge`.
+_RIDGE_SHARE = 0.01
 # Least 1 − q: below it an example is learned, and its margin is not known in float32.
 _LEAST_DOUBT = 1e-6
 
@@ -185,12 +187,15 @@ class TargetEstimator:
     """Estimates of one target's loss, from gradients at one or more points of meta-training.
 
     Args:
-        points: Gradients at each point, the last one being the end of meta-training.
+        points: Gradients at each point of meta-training.
+        final_losses: Loss of each validation example at the end of meta-training (v,).
         ridges: Ridge c at each point; it belongs to the sum over examples, not to their mean.
         method: `quadratic` or `logistic`.
     """
 
-    def __init__(self, points: Sequence[PointGradients], ridges: Sequence[float], *, method: str) -> None:
+    def __init__(
+        self, points: Sequence[PointGradients], final_losses: Floats, ridges: Sequence[float], *, method: str
+    ) -> None:
         unit = _mean_weight(points[0])
         kind = _Quadratic if method == "quadratic" else _Logistic
         self.ridges = list(ridges)
@@ -201,7 +206,7 @@ class TargetEstimator:
         # All tasks together are what meta-training trained on: their loss is measured, not estimated.
         every = np.ones((1, self.task_count), dtype=bool)
         self._every = [fit.displacements(every) for fit in self._fits]
-        self._known = points[-1].validation.losses
+        self._known = final_losses
         self.all_tasks_loss = float(self._known @ self.validation_weights)
 
     def validation_losses(self, masks: Mask) -> Floats:
@@ -229,11 +234,14 @@ class TargetEstimator:
         ]
 
 
-def build_estimator(points: Sequence[PointGradients], section: EstimateSection) -> TargetEstimator:
+def build_estimator(
+    points: Sequence[PointGradients], final_losses: Floats, section: EstimateSection
+) -> TargetEstimator:
     """Make the estimator that the configuration names, with a ridge for each point.
 
     Args:
         points: From the store.
+        final_losses: As for `TargetEstimator`.
         section: `[estimate]`.
 
     Raises:
@@ -247,13 +255,22 @@ def build_estimator(points: Sequence[PointGradients], section: EstimateSection) 
                     hint="Run `curator gradients --fresh`.",
                 )
     ridges = [pick_ridge(point) if section.ridge == "auto" else section.ridge for point in points]
-    return TargetEstimator(points, ridges, method=section.method)
+    return TargetEstimator(points, final_losses, ridges, method=section.method)
 
 
 def pick_ridge(point: PointGradients) -> float:
-    """The ridge that `auto` stands for."""
-    examples = sum(len(s.losses) for s in point.tasks) / 2 + len(point.target.losses)
-    return max(examples / 2, 1.0)
+    """The ridge that `auto` stands for: a fixed share of the squared length of the gradients of half of the tasks.
+
+    In other words of the trace of Σ A_t over an average subset, so that neither the number of examples, nor the
+    scale of the parameters, nor projection_dim moves the estimates. That it is a constant share is found, not
+    derived: docs/decisions.md has the figures.
+
+    Returns:
+        Ridge c, in squared gradient units; 1 where there is no gradient at all.
+    """
+    unit = _mean_weight(point)
+    lengths = [float((s.weights / unit) @ (s.gradients**2).sum(axis=1)) for s in (*point.tasks, point.target)]
+    return _RIDGE_SHARE * (sum(lengths[:-1]) / 2 + lengths[-1]) or 1.0
 
 
 def _mean_weight(point: PointGradients) -> float:

@@ -4,6 +4,7 @@ The engine reports through a `Reporter`; the events go to the sinks it was given
 shows them (a progress bar, plain lines, the terminal interface).
 """
 
+import fcntl
 import json
 import os
 import time
@@ -156,10 +157,12 @@ class EventLog:
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = path.open("a", encoding="utf-8")
+        # Held until this process ends, however it ends: that is how others know that the log is still written.
+        fcntl.flock(self._file, fcntl.LOCK_EX)
 
     def __call__(self, event: Event) -> None:
         """Write one event."""
-        line = json.dumps({"event": type(event).__name__, **asdict(event)}, ensure_ascii=False)
+        line = json.dumps({"event": type(event).__name__, **asdict(event)})
         self._file.write(line + "\n")
         self._file.flush()
 
@@ -177,11 +180,28 @@ def read_events(path: Path) -> Iterator[Event]:
         path: A file that `EventLog` writes.
 
     Yields:
-        The events in order. A last line without its line break is still being written and is left for later.
+        The events in order. A last line without its line break is still being written and is left for later; a line
+        that is no event of this version is passed over.
     """
-    with path.open(encoding="utf-8") as file:
+    with path.open("rb") as file:
         for line in file:
-            if not line.endswith("\n"):
+            if not line.endswith(b"\n"):
                 return
-            values = json.loads(line)
-            yield _TYPES[values.pop("event")](**values)
+            try:
+                values = json.loads(line)
+                yield _TYPES[values.pop("event")](**values)
+            except (ValueError, KeyError, TypeError, AttributeError):
+                # What shows progress must not fail where a full disk cut a line, or a newer curator says more.
+                continue
+
+
+def is_written(path: Path) -> bool:
+    """Whether a process that is alive holds this log open for writing."""
+    try:
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False

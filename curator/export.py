@@ -7,10 +7,12 @@ was left out of training is left out here.
 import json
 import os
 import shutil
+import tempfile
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
-from curator.data import Row, Source, content_hash, read_task
+from curator.data import Source, read_task
 from curator.errors import ConfigError, DataError, ManifestMismatch
 from curator.manifest import (
     MANIFEST_NAME,
@@ -25,8 +27,11 @@ from curator.manifest import (
 )
 from curator.provenance import hash_of
 from curator.results import ExportReport
+from curator.rows import Row, content_hash
 
 FORMATS = ("jsonl",)
+# Windows opens devices by these names, whatever their ending.
+_RESERVED = {"CON", "PRN", "AUX", "NUL"} | {f"{port}{n}" for port in ("COM", "LPT") for n in range(1, 10)}
 
 
 def export(manifest_path: Path, *, format: str, folder: Path, allow_changed: bool = False) -> ExportReport:
@@ -35,53 +40,116 @@ def export(manifest_path: Path, *, format: str, folder: Path, allow_changed: boo
     Args:
         manifest_path: A manifest that `curator select` wrote.
         format: `jsonl`.
-        folder: Where to; made if need be. An earlier export there is replaced, other files are not touched.
-        allow_changed: Export although files have changed since.
+        folder: Where to; made if need be. An earlier export there is replaced; anything else is refused.
+        allow_changed: Export although files have changed since. Rows are left out by their number, as the manifest
+            has it, which after a change may be another row's.
 
     Raises:
         ConfigError: The format is unknown, or the folder holds something else.
         DataError: Something cannot be read or written.
         ManifestMismatch: A file has changed.
     """
+    shown = folder
     if format not in FORMATS:
         raise ConfigError(f"no export format {format!r}", hint=f"Formats: {', '.join(FORMATS)}.")
     manifest = read_manifest(manifest_path)
     here = manifest_path.absolute().parent
+    folder = folder.resolve() if folder.is_symlink() else folder.absolute()
     if not allow_changed:
         check_files(manifest, here)
-    if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not (folder / MANIFEST_NAME).exists())):
-        raise ConfigError(f"{folder} exists and is no export", hint="Choose an empty or a new folder with -o.")
-    partial = folder.with_name(folder.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
+    _check_folder(folder, manifest, here)
     try:
-        partial.mkdir(parents=True)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(prefix=f".{folder.name[:50]}.", suffix=".partial", dir=folder.parent))
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be made: {error}", hint="Choose another folder with -o.") from error
+    try:
         files = [
             (name, _write_task(partial / name, entry, here, allow_changed))
-            for name, entry in _names([*manifest.targets, *(t for t in manifest.tasks if t.selected)])
+            for name, entry in _names(_exported(manifest))
         ]
-        final = folder.absolute()
-        (partial / MANIFEST_NAME).write_text(render(_moved(manifest, here, final)), encoding="utf-8")
-        if folder.exists():
-            shutil.rmtree(folder)
-        partial.replace(folder)
+        (partial / MANIFEST_NAME).write_text(render(_moved(manifest, here, folder)), encoding="utf-8")
+        partial.chmod(0o777 & ~_umask())
+        _put_in_place(partial, folder)
     except OSError as error:
         raise DataError(f"{folder}: cannot be written: {error}", hint="Is the disk full?") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    return ExportReport(format=format, folder=folder, files=tuple(files))
+    return ExportReport(format=format, folder=shown, files=tuple(files))
+
+
+def _check_folder(folder: Path, manifest: Manifest, here: Path) -> None:
+    """Make sure that nothing is in a folder but an earlier export, and that no data is read from it.
+
+    Raises:
+        ConfigError: Something else is there.
+    """
+    if not folder.exists():
+        return
+    choose = "Choose an empty or a new folder with -o."
+    if not folder.is_dir():
+        raise ConfigError(f"{folder} exists and is no folder", hint=choose)
+    there = {path.name for path in folder.iterdir()}
+    if not there:
+        return
+    try:
+        ours = {MANIFEST_NAME, *(name for name, _ in _names(_exported(read_manifest(folder / MANIFEST_NAME))))}
+    except DataError:
+        ours = set()
+    foreign = sorted(there - ours)
+    if foreign:
+        raise ConfigError(f"{folder} exists and is no export: it holds {foreign[0]!r}", hint=choose)
+    for entry in _exported(manifest):
+        for file in () if entry.source.get("hub") else entry.files:
+            if (here / file.path).resolve().is_relative_to(folder.resolve()):
+                raise ConfigError(f"{folder} holds the data of task {entry.name!r}: {file.path}", hint=choose)
+
+
+def _put_in_place(partial: Path, folder: Path) -> None:
+    """Swap a finished export for the earlier one, which stays whole until the new one is there."""
+    old = partial.with_suffix(".old")
+    if folder.exists():
+        folder.replace(old)
+    try:
+        partial.replace(folder)
+    except OSError:
+        if old.exists():
+            old.replace(folder)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _umask() -> int:
+    """The permissions that new files do not get; `mkdtemp` gives fewer than they do."""
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
+
+
+def _exported(manifest: Manifest) -> list[TaskEntry | TargetEntry]:
+    return [*manifest.targets, *(task for task in manifest.tasks if task.selected)]
 
 
 def _names(entries: Sequence[TaskEntry | TargetEntry]) -> list[tuple[str, TaskEntry | TargetEntry]]:
-    """A file name for each task: its own name where that is a plain one."""
-    named, taken = [], {MANIFEST_NAME.lower()}
+    """A file name for each task, its own where that is a plain one: valid and different on every system."""
+    named, taken = [], set()
     for entry in entries:
-        plain = "".join(c if c.isalnum() or c in "-_. " else "_" for c in entry.name).strip(". ")[:100] or "task"
+        plain = "".join(c if c.isalnum() or c in "-_. " else "_" for c in entry.name)
+        # A file name has room for 255 bytes; this leaves some for the number and the ending.
+        plain = plain.encode()[:200].decode(errors="ignore").strip(". ") or "task"
+        if plain.partition(".")[0].rstrip().upper() in _RESERVED:
+            plain = f"_{plain}"
         name, number = f"{plain}.jsonl", 2
-        while name.lower() in taken:
+        while _folded(name) in taken:
             name, number = f"{plain}-{number}.jsonl", number + 1
-        taken.add(name.lower())
+        taken.add(_folded(name))
         named.append((name, entry))
     return named
+
+
+def _folded(name: str) -> str:
+    """What file systems that tell no case, or no spelling of an accent, take a name for."""
+    return unicodedata.normalize("NFKC", name).casefold()
 
 
 def _write_task(path: Path, entry: TaskEntry | TargetEntry, here: Path, allow_changed: bool) -> int:
@@ -109,7 +177,7 @@ def _write_task(path: Path, entry: TaskEntry | TargetEntry, here: Path, allow_ch
 def _rows(entry: TaskEntry | TargetEntry, here: Path) -> list[Row]:
     source = entry.source
     paths = tuple(Path(os.path.normpath(here / file.path)) for file in entry.files)
-    saved = not source.get("hub") and any(path.name in ("state.json", "dataset_dict.json") for path in paths)
+    saved = bool(source.get("saved_dataset"))
     return read_task(
         Source(
             name=entry.name,

@@ -21,20 +21,23 @@ from curator.model import TunedModel
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
+    import torch
     from transformers import Trainer
 
 # Checkpoints in a run, so that a killed one loses at most this share of its work.
 _CHECKPOINTS = 20
 _COMPLETE = "complete"
+_SUMS = "sums.safetensors"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
-    """The adapter at one point of a training run."""
+    """The adapter at one point of a training run: the mean over the steps that lead up to it."""
 
     share: float
     """Share of the run's steps."""
     step: int
+    """Last step of the mean."""
     folder: str
     """Folder's name, inside the run's folder."""
     sha256: str
@@ -47,7 +50,8 @@ def train_adapter(
     recipe: TrainSection,
     *,
     folder: Path,
-    shares: Sequence[float],
+    shares: Sequence[float] = (),
+    average: float = 0.0,
     reporter: Reporter,
     stage: str,
     seed: int | None = None,
@@ -60,6 +64,9 @@ def train_adapter(
         recipe: `[train]`.
         folder: Where snapshots and checkpoints go; checkpoints found there are resumed from.
         shares: Shares of the steps at which the adapter is saved.
+        average: Share of the steps before each of these over which the adapter saved is the mean. A single step's
+            adapter
+            still leans to the last few batches, and the gradients there show that more than they show the tasks.
         reporter: Told of steps, loss and time left.
         stage: The stage's name in events.
         seed: Seed of initialization and order, in place of the recipe's.
@@ -75,8 +82,9 @@ def train_adapter(
     tuned.reset(seed)
     tuned.model.train()
     checkpoints = folder / "checkpoints"
-    trainer, recorder = _trainer(tuned, examples, recipe, folder, checkpoints, shares, seed, reporter, stage)
     resume_from = _last_complete(checkpoints)
+    recorder = _Recorder(tuned, folder, shares, average, resume_from, reporter, stage)
+    trainer = _trainer(tuned, examples, recipe, checkpoints, seed, recorder)
     try:
         trainer.train(resume_from_checkpoint=None if resume_from is None else str(resume_from))
     except OSError as error:
@@ -125,13 +133,10 @@ def _trainer(
     tuned: TunedModel,
     examples: Sequence[TokenizedExample],
     recipe: TrainSection,
-    folder: Path,
     checkpoints: Path,
-    shares: Sequence[float],
     seed: int,
-    reporter: Reporter,
-    stage: str,
-) -> tuple["Trainer", "_Recorder"]:
+    recorder: "_Recorder",
+) -> "Trainer":
     import torch
     from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback, TrainingArguments
 
@@ -160,12 +165,13 @@ def _trainer(
         def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             # The last thing written: a checkpoint without it was cut short.
             if state.is_world_process_zero:
-                (checkpoints / f"checkpoint-{state.global_step}" / _COMPLETE).touch()
+                checkpoint = checkpoints / f"checkpoint-{state.global_step}"
+                recorder.save(checkpoint)
+                (checkpoint / _COMPLETE).touch()
 
         def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             control.should_save = False
 
-    recorder = _Recorder(tuned, folder, shares, reporter, stage)
     arguments = TrainingArguments(
         output_dir=str(checkpoints),
         num_train_epochs=recipe.epochs,
@@ -195,32 +201,72 @@ def _trainer(
     )
     for printer in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(printer)
-    return trainer, recorder
+    return trainer
 
 
 class _Recorder:
-    """Follows a training run: progress, loss, and the adapter at the points asked for."""
+    """Follows a training run: progress, loss, and the mean adapter at the points asked for."""
 
     def __init__(
-        self, tuned: TunedModel, folder: Path, shares: Sequence[float], reporter: Reporter, stage: str
+        self,
+        tuned: TunedModel,
+        folder: Path,
+        shares: Sequence[float],
+        average: float,
+        resume_from: Path | None,
+        reporter: Reporter,
+        stage: str,
     ) -> None:
-        self._tuned, self._folder, self._shares = tuned, folder, sorted(shares)
-        self._reporter, self._name = reporter, stage
+        self._tuned, self._folder, self._shares, self._average = tuned, folder, sorted(shares), average
+        self._resume_from, self._reporter, self._name = resume_from, reporter, stage
         self._stage: Stage | None = None
         self._main = True
+        self._window = 1
         self._points: dict[int, float] = {}
+        self._sums: dict[int, torch.Tensor] = {}
         self._last_loss: float | None = None
 
     def begin(self, done: int, total: int, *, main: bool) -> None:
         self._main = main
+        self._window = max(1, round(self._average * total))
         self._points = {max(1, round(share * total)): share for share in self._shares}
+        if self._resume_from is not None:
+            from safetensors.torch import load_file
+
+            sums = load_file(self._resume_from / _SUMS)
+            self._sums = {int(point): vector.to(self._tuned.device) for point, vector in sums.items()}
         self._stage = self._reporter.stage(self._name, total, "steps", done=done)
+
+    def save(self, checkpoint: Path) -> None:
+        """Keep the means that are not finished yet with a checkpoint."""
+        from safetensors.torch import save_file
+
+        save_file({str(point): vector.cpu() for point, vector in self._sums.items()}, checkpoint / _SUMS)
 
     def step(self, step: int) -> None:
         if self._stage is not None:
             self._stage.advance_to(step, loss=self._last_loss)
-        if step in self._points and self._main:
-            self._tuned.save_adapter(self._folder / _point(step))
+        open_windows = [p for p in self._points if max(p - self._window, 0) < step <= p]
+        if not open_windows:
+            return
+        parameters = {n: p.detach() for n, p in self._tuned.model.named_parameters() if p.requires_grad}
+        here = self._tuned.layout.flatten(parameters)
+        for point in open_windows:
+            self._sums[point] = self._sums[point] + here if point in self._sums else here.clone()
+        if step in self._points:
+            mean = self._sums.pop(step) / min(self._window, step)
+            if self._main:
+                self._put(mean)
+                self._tuned.save_adapter(self._folder / _point(step))
+                self._put(here)
+
+    def _put(self, vector: "torch.Tensor") -> None:
+        import torch
+
+        named = dict(self._tuned.model.named_parameters())
+        with torch.no_grad():
+            for name, values in self._tuned.layout.unflatten(vector).items():
+                named[name].copy_(values)
 
     def loss(self, loss: float, step: int) -> None:
         self._last_loss = loss

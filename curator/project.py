@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from curator.answers import Answers
     from curator.corpus import Corpus
     from curator.model import TunedModel
-    from curator.stages import GradientSet, MetaInit
+    from curator.stages import MetaInit
     from curator.store import Store
 
 
@@ -137,10 +137,10 @@ class Project:
             ConfigError, DataError, NumericalError, StoreBusy: As the message says.
         """
         corpus = self.corpus(self._targets(target))
-        sets, computed, count = self._gradients(corpus, fresh=fresh, fresh_train=False)
+        meta, computed, count = self._gradients(corpus, fresh=fresh, fresh_train=False)
         return results.GradientsReport(
             examples=count,
-            points=len(sets),
+            points=len(meta.snapshots),
             projection_dim=self.config.gradients.projection_dim,
             computed=computed,
             cached=computed == 0,
@@ -266,8 +266,8 @@ class Project:
 
         if fresh or targets not in self._answers:
             corpus = self.corpus(targets)
-            sets, _, _ = self._gradients(corpus, fresh=fresh, fresh_train=fresh)
-            self._answers[targets] = Answers(self, corpus, sets)
+            meta, _, _ = self._gradients(corpus, fresh=fresh, fresh_train=fresh)
+            self._answers[targets] = Answers(self, corpus, meta)
         return self._answers[targets]
 
     def _meta_init(self, corpus: "Corpus", *, fresh: bool) -> tuple["MetaInit", bool]:
@@ -285,8 +285,8 @@ class Project:
                 self.config, corpus, self.store, adapters, self._load, self.reporter, fresh=fresh
             ), False
 
-    def _gradients(self, corpus: "Corpus", *, fresh: bool, fresh_train: bool) -> tuple[list["GradientSet"], int, int]:
-        """The sets of gradients, how many were computed, and how many examples each set has."""
+    def _gradients(self, corpus: "Corpus", *, fresh: bool, fresh_train: bool) -> tuple["MetaInit", int, int]:
+        """The meta-initialization, how many gradients were computed there now, and of how many examples."""
         from curator.provenance import key_of
         from curator.stages import gradient_sets, gradients_inputs, make_gradients, wanted_hashes
 
@@ -297,7 +297,7 @@ class Project:
         done = parallel.from_main(self.store.artifact("gradients", key_of(inputs)) is not None)
         if done and not fresh:
             self.reporter.cached("gradients", f"{count} examples at {len(sets)} points")
-            return sets, 0, count
+            return meta, 0, count
         with self._job("gradients"):
             if fresh and parallel.is_main():
                 self.store.drop_gradients([s.key for s in sets])
@@ -306,7 +306,7 @@ class Project:
             computed = make_gradients(self.config, corpus, self.store, meta, adapters, self._load, self.reporter)
             if parallel.is_main():
                 self.store.put_artifact("gradients", key_of(inputs), inputs, {"examples": count})
-        return sets, computed, count
+        return meta, computed, count
 
     @cached_property
     def _tuned(self) -> "TunedModel":

@@ -6,15 +6,16 @@
 A run is recorded from its first stage on; a command that finds everything done leaves no trace.
 """
 
+import itertools
 import json
 import os
 import sys
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
-from curator.events import Event, EventLog, StageStarted
+from curator.events import Event, EventLog, StageStarted, is_written
 
 State = Literal["running", "done", "failed", "interrupted", "lost"]
 
@@ -62,15 +63,21 @@ class RunLog:
         """Record how the run ended."""
         if self._log is None:
             return
-        self._log.close()
         state: State = "done" if kind is None else "failed"
         if kind is not None and issubclass(kind, KeyboardInterrupt):
             state = "interrupted"
-        self._write(state=state, ended=_now(), message="" if error is None else str(error))
+        try:
+            self._write(state=state, ended=_now(), message="" if error is None else str(error))
+            self._log.close()
+        except OSError:
+            # A disk that is full has already made itself heard; it must not hide how the run really ended.
+            if error is None:
+                raise
 
     def _begin(self) -> None:
         moment = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
-        self._path = self._root / f"{moment}-{os.getpid()}"
+        names = (f"{moment}-{os.getpid()}" + (f"-{number}" if number else "") for number in itertools.count())
+        self._path = next(path for name in names if not (path := self._root / name).exists())
         self._log = EventLog(self._path / "events.jsonl")
         command = " ".join(["curator", *sys.argv[1:]])
         self._write(command=command, pid=os.getpid(), started=_now(), ended=None, state="running", message="")
@@ -78,7 +85,7 @@ class RunLog:
     def _write(self, **facts: Any) -> None:
         self._facts |= facts
         partial = self._path / "run.json.partial"
-        partial.write_text(json.dumps(self._facts, indent=1, ensure_ascii=False), encoding="utf-8")
+        partial.write_text(json.dumps(self._facts, indent=1), encoding="utf-8")
         partial.replace(self._path / "run.json")
 
 
@@ -93,7 +100,9 @@ def read_runs(folder: Path) -> list[Run]:
         try:
             facts = json.loads(path.read_text(encoding="utf-8"))
             state = facts["state"]
-            if state == "running" and not _alive(int(facts["pid"])):
+            if state not in get_args(State):
+                continue
+            if state == "running" and not is_written(path.parent / "events.jsonl"):
                 state = "lost"
             ended = facts["ended"] and datetime.fromisoformat(facts["ended"])
             runs.append(
@@ -111,16 +120,6 @@ def read_runs(folder: Path) -> list[Run]:
             # A folder that somebody else made or damaged is no run of ours.
             continue
     return runs
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def _now() -> str:

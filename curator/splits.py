@@ -82,8 +82,17 @@ def _held_out(task: TaskExamples, share: float, seed: int) -> tuple[int, ...]:
             f"target {task.name!r} has {len(usable)} usable examples; it needs one to train on and one to judge by",
             hint="Give the target more examples.",
         )
-    count = min(max(round(share * len(usable)), 1), len(usable) - 1)
-    return tuple(sorted(_ranked(usable, task.hashes, seed, VALIDATION)[:count]))
+    ranked = _ranked(usable, task.hashes, seed, VALIDATION)
+    # Between copies of one example there is no boundary: either all of them are held out, or none.
+    boundaries = [n for n in range(1, len(ranked)) if task.hashes[ranked[n - 1]] != task.hashes[ranked[n]]]
+    if not boundaries:
+        raise DataError(
+            f"target {task.name!r} says the same in all of its {len(usable)} usable examples; it needs one to train on"
+            " and another to judge by",
+            hint="Give the target more examples.",
+        )
+    count = min(boundaries, key=lambda n: abs(n - share * len(usable)))
+    return tuple(sorted(ranked[:count]))
 
 
 def _split(task: TaskExamples, validation: tuple[int, ...], secret: set[str], limit: int, seed: int) -> TaskSplit:

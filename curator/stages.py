@@ -23,7 +23,7 @@ from curator.errors import NumericalError
 from curator.estimate import ExampleSet, PointGradients
 from curator.events import Reporter
 from curator.gradients import GradientEngine
-from curator.meta_train import Snapshot, train_adapter
+from curator.meta_train import Snapshot, measure_losses, train_adapter
 from curator.model import TunedModel
 from curator.projection import ProjectionSpec
 from curator.provenance import Inputs, hash_of, key_of
@@ -46,6 +46,8 @@ class MetaInit:
     """Hash of the parameter layout."""
     trainable_parameters: int
     examples: int
+    final_losses: dict[str, float]
+    """Loss of each validation example at the end of training, by token hash."""
     unseen: tuple[str, ...]
     """Tasks that were added since."""
 
@@ -74,6 +76,7 @@ def train_inputs(config: Config, corpus: Corpus) -> Inputs:
         "lora": config.lora.model_dump(mode="json"),
         "train": config.train.model_dump(mode="json"),
         "points": list(config.gradients.shares),
+        "average": config.gradients.average,
         "tasks": {task.name: task.content for task in corpus.tasks},
         "validation": {task.name: hash_of(task.validation_hashes) for task in corpus.target_tasks},
     }
@@ -124,13 +127,19 @@ def make_meta_init(
     snapshots = train_adapter(
         tuned, examples, config.train, folder=place, shares=config.gradients.shares, reporter=reporter, stage="train"
     )
+    final_losses: dict[str, float] = {}
+    for task in corpus.target_tasks:
+        losses = measure_losses(tuned, validation_examples(task, store), batch_tokens=config.gradients.batch_tokens)
+        final_losses |= dict(zip(task.validation_hashes, losses.tolist(), strict=True))
     outputs = {
+        "final_losses": final_losses,
         "snapshots": [asdict(snapshot) for snapshot in snapshots],
         "layout": tuned.layout.sha256,
         "trainable_parameters": tuned.layout.size,
         "examples": len(examples),
     }
     if parallel.is_main():
+        tuned.save_adapter(place / "final")
         store.put_artifact("train", key, inputs, outputs)
     parallel.wait()
     found = store.artifact("train", key)
@@ -146,6 +155,7 @@ def _meta_init(artifact: Artifact, now: Inputs) -> MetaInit:
         layout=outputs["layout"],
         trainable_parameters=outputs["trainable_parameters"],
         examples=outputs["examples"],
+        final_losses=outputs["final_losses"],
         unseen=tuple(sorted(now["tasks"].keys() - artifact.inputs["tasks"].keys())),
     )
 

@@ -121,7 +121,7 @@ def _after_train(project: "Project", corpus: Corpus, meta: MetaInit) -> list[Sta
             detail=detail,
             reasons=_reasons(last, inputs) if last else (),
         )
-    answers = Answers(project, corpus, sets)
+    answers = Answers(project, corpus, meta)
     estimate = _by_key(store, "estimate", answers.inputs, "affinities of every task")
     selections = store.artifacts("select")
     fitting = [a for a in selections if a.inputs["estimate"] == answers.key]

@@ -1,19 +1,24 @@
 """From what a row says to what the model sees: chat template, token ids, and which tokens carry loss."""
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
-from curator.data import Content, pair
 from curator.errors import DataError
+from curator.rows import Content, pair
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 IGNORED = -100
 """Label of a token that carries no loss, as in transformers."""
+
+# Of two private characters, so that it shares neither beginning nor end with what people write.
+_PLACEHOLDER = "\ue0f1\ue0f2"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,16 +77,14 @@ class Encoder:
                     hint="Use rows with `prompt` and `completion`.",
                 )
             start, end = spans[-2:] if spans else (len(text), len(text))
-            source = before + self._ids(text[:start]) + (after or self._after)
-            labels = self._ids(text[start:end]) + self._after
+            source = before + self._ended(self._ids(text[:start]))
+            labels = self._ended(self._ids(text[start:end]))
             longest = max(len(source), len(labels))
             source, labels = source[: self._max_length], labels[: self._max_length]
             counted = len(labels)
         else:
-            ids = self._ids(text)
-            carries = np.zeros(len(ids), dtype=bool)
-            for start, end in zip(spans[::2], spans[1::2], strict=True):
-                carries[self._tokens_within(text, start, ids) : self._tokens_within(text, end, ids)] = True
+            ids, carries = self._marked_ids(text, spans)
+            after = self._ended(ids)[len(ids) :] if after else []
             source = before + ids + after
             ends_with_loss = bool(spans) and spans[-1] == len(text)
             marks = [False] * len(before) + carries.tolist() + [ends_with_loss] * len(after)
@@ -126,20 +129,42 @@ class Encoder:
         text = self._template(messages)
         spans: list[int] = []
         for turn, message in enumerate(messages):
-            if message["role"] != "assistant":
-                continue
-            before = self._template(messages[:turn], add_generation_prompt=True)
-            through = self._template(messages[: turn + 1]).rstrip()
-            if not (text.startswith(through) and through.startswith(before)):
-                # Some templates add a generation prompt that the finished turn does not hold, or rewrite earlier
-                # turns: then the turn is where its content stands, after what came before it.
-                start = text.find(message["content"], spans[-1] if spans else 0)
-                if start < 0:
-                    raise DataError("the chat template changes the assistant's words, so the loss cannot be placed")
-                spans += [start, start + len(message["content"])]
-            else:
-                spans += [len(before), len(through)]
+            if message["role"] == "assistant":
+                start, end = self._find_turn(messages, turn, text)
+                if start < end:
+                    spans += [start, end]
         return text, spans
+
+    def _find_turn(self, messages: list[dict[str, str]], turn: int, text: str) -> tuple[int, int]:
+        """Start and end in `text` of what the model has to write in an assistant's turn.
+
+        That is all between the prompt for generation and the marker that ends the turn, the marker with it. Where the
+        content stands is found by writing something else in its place, because a template may trim it, or hold the
+        same words elsewhere. Nothing (start = end) where the template leaves the turn out.
+        """
+        other = [dict(m) for m in messages]
+        other[turn]["content"] = _PLACEHOLDER
+        marked = self._template(other)
+        start = _shared(text, marked)
+        if start == len(text) == len(marked):
+            return start, start
+        end = len(text) - _shared(text[start:][::-1], marked[start:][::-1])
+        prompt = self._prefix(messages[:turn], add_generation_prompt=True)
+        if prompt != self._prefix(messages[:turn]) and len(prompt) <= start and text.startswith(prompt):
+            # A finished turn may hold more before the content than the prompt for it, an empty thought for example;
+            # the model has to write that, too.
+            start = len(prompt)
+        closing = self._prefix(other[: turn + 1]).rpartition(_PLACEHOLDER)[2].rstrip()
+        if text.startswith(closing, end):
+            end += len(closing)
+        return start, end
+
+    def _prefix(self, messages: list[dict[str, str]], **options: Any) -> str:
+        """As `_template`; empty where a template refuses a chat that is not finished."""
+        try:
+            return self._template(messages, **options) if messages else ""
+        except DataError:
+            return ""
 
     def _template(self, messages: list[dict[str, str]], **options: Any) -> str:
         from jinja2 import TemplateError
@@ -149,20 +174,43 @@ class Encoder:
         except (TemplateError, ValueError) as error:
             raise DataError(f"the chat template refuses the turns: {error}") from error
 
+    def _ended(self, ids: list[int]) -> list[int]:
+        """Ids with the end-of-text token, once."""
+        return ids if self._after and ids[-len(self._after) :] == self._after else ids + self._after
+
     def _ids(self, text: str) -> list[int]:
         return list(self._tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
 
-    def _tokens_within(self, text: str, end: int, ids: list[int]) -> int:
-        """How many of `ids` lie wholly in `text[:end]`; a token that straddles the end does not."""
-        if end >= len(text):
-            return len(ids)
-        prefix = self._ids(text[:end])
-        shared = 0
-        for left, right in zip(prefix, ids, strict=False):
-            if left != right:
-                break
-            shared += 1
-        return shared
+    def _marked_ids(self, text: str, spans: list[int]) -> tuple[list[int], npt.NDArray[np.bool_]]:
+        """Token ids, and which of them lie in a span; one that straddles a boundary is partly the model's to write."""
+        pairs = list(zip(spans[::2], spans[1::2], strict=True))
+        if not self._tokenizer.is_fast:
+            ids = self._ids(text)
+            carries = np.zeros(len(ids), dtype=bool)
+            for start, end in pairs:
+                carries[self._shared_tokens(text[:start], ids) : self._shared_tokens(text[:end], ids)] = True
+            return ids, carries
+        encoded = self._tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+        places = np.asarray(encoded["offset_mapping"], dtype=np.int64).reshape(-1, 2)
+        starts, ends = places[:, 0], places[:, 1]
+        # Some tokenizers do not count the blanks that a token holds; they are between it and the one before.
+        starts[1:] = np.minimum(starts[1:], ends[:-1])
+        carries = np.zeros(len(places), dtype=bool)
+        for start, end in pairs:
+            carries |= (ends > start) & (starts < end)
+        return list(encoded["input_ids"]), carries
+
+    def _shared_tokens(self, prefix: str, ids: list[int]) -> int:
+        """How many tokens a text shares with its prefix: for tokenizers that keep no account of places."""
+        return _shared(self._ids(prefix), ids)
+
+
+def _shared(left: Sequence[object], right: Sequence[object]) -> int:
+    """Length of the common beginning."""
+    for place, (a, b) in enumerate(zip(left, right, strict=False)):
+        if a != b:
+            return place
+    return min(len(left), len(right))
 
 
 def _special_tokens(tokenizer: "PreTrainedTokenizerBase") -> tuple[list[int], list[int]]:

@@ -5,9 +5,10 @@ import pytest
 
 from curator.config import EstimateSection
 from curator.errors import NumericalError
-from curator.estimate import ExampleSet, PointGradients, TargetEstimator, build_estimator
+from curator.estimate import ExampleSet, PointGradients, TargetEstimator, build_estimator, pick_ridge
 
 K, TASKS = 6, 4
+FINAL = np.linspace(0.5, 1.5, 8)
 
 
 def _examples(rng: np.random.Generator, n: int, *, validation: bool = False) -> ExampleSet:
@@ -31,9 +32,7 @@ def _points(seed: int = 0, count: int = 2, sizes: tuple[int, ...] = (5, 9, 1, 7)
                 _reweighted(made[1], first.target),
                 made[2],
             )
-        points.append(
-            PointGradients(share=(number + 1) / count, tasks=made[0], target=made[1], validation=made[2])
-        )
+        points.append(PointGradients(share=(number + 1) / count, tasks=made[0], target=made[1], validation=made[2]))
     return points
 
 
@@ -80,12 +79,12 @@ def _slow_logistic(point: PointGradients, members: list[int], ridge: float) -> n
 @pytest.mark.parametrize(("method", "slow"), [("quadratic", _slow_quadratic), ("logistic", _slow_logistic)])
 def test_equals_the_slow_twin(method: str, slow: object) -> None:
     points, ridges = _points(), [3.0, 7.0]
-    estimator = TargetEstimator(points, ridges, method=method)
+    estimator = TargetEstimator(points, FINAL, ridges, method=method)
     masks = _masks()
     estimates = estimator.estimate(masks)
     for mask, estimate in zip(masks, estimates, strict=True):
         members = np.flatnonzero(mask).tolist()
-        each = points[-1].validation.losses.copy()
+        each = FINAL.copy()
         for point, ridge in zip(points, ridges, strict=True):
             moved = slow(point, members, ridge) - slow(point, list(range(TASKS)), ridge)  # type: ignore[operator]
             each += point.validation.gradients @ moved / len(points)
@@ -97,9 +96,9 @@ def test_equals_the_slow_twin(method: str, slow: object) -> None:
 @pytest.mark.parametrize("method", ["quadratic", "logistic"])
 def test_all_tasks_together_have_the_loss_that_was_measured(method: str) -> None:
     points = _points()
-    estimator = build_estimator(points, EstimateSection(method=method))  # type: ignore[arg-type]
+    estimator = build_estimator(points, FINAL, EstimateSection(method=method))  # type: ignore[arg-type]
     (estimate,) = estimator.estimate(np.ones((1, TASKS), dtype=bool))
-    assert estimate.loss == pytest.approx(points[-1].validation.losses.mean())
+    assert estimate.loss == pytest.approx(FINAL.mean())
 
 
 @pytest.mark.parametrize("method", ["quadratic", "logistic"])
@@ -110,8 +109,8 @@ def test_order_of_tasks_does_not_matter(method: str) -> None:
         for p in points
     ]
     masks = _masks()
-    here = TargetEstimator(points, [2, 2], method=method).estimate(masks)
-    there = TargetEstimator(turned, [2, 2], method=method).estimate(masks[:, order])
+    here = TargetEstimator(points, FINAL, [2, 2], method=method).estimate(masks)
+    there = TargetEstimator(turned, FINAL, [2, 2], method=method).estimate(masks[:, order])
     assert [e.loss for e in there] == pytest.approx([e.loss for e in here], abs=1e-7)
 
 
@@ -128,8 +127,8 @@ def test_a_task_cut_in_two_is_the_task(method: str) -> None:
         tasks = [point.tasks[0], *halves, *point.tasks[2:]]
         cut.append(PointGradients(share=point.share, tasks=tasks, target=point.target, validation=point.validation))
     masks = _masks()
-    here = TargetEstimator(points, [2, 2], method=method).estimate(masks)
-    there = TargetEstimator(cut, [2, 2], method=method).estimate(masks[:, [0, 1, 1, 2, 3]])
+    here = TargetEstimator(points, FINAL, [2, 2], method=method).estimate(masks)
+    there = TargetEstimator(cut, FINAL, [2, 2], method=method).estimate(masks[:, [0, 1, 1, 2, 3]])
     assert [e.loss for e in there] == pytest.approx([e.loss for e in here], abs=1e-7)
 
 
@@ -137,7 +136,7 @@ def test_more_ridge_means_less_displacement() -> None:
     points = _points()
     spread = []
     for ridge in (1e-2, 1e2, 1e6):
-        losses = [e.loss for e in TargetEstimator(points, [ridge, ridge], method="quadratic").estimate(_masks())]
+        losses = [e.loss for e in TargetEstimator(points, FINAL, [ridge, ridge], method="quadratic").estimate(_masks())]
         spread.append(max(losses) - min(losses))
     assert spread[0] > spread[1] > spread[2]
     assert spread[2] < 1e-3
@@ -155,15 +154,29 @@ def test_newton_converges_where_the_plain_one_diverges(margin: float, ridge: flo
         loss = np.logaddexp(0, -margin) * np.ones(40)
         examples = ExampleSet(losses=loss, gradients=-h * (1 - np.exp(-loss))[:, None], weights=np.ones(40))
         point = PointGradients(share=1.0, tasks=[examples], target=examples, validation=examples)
-        fit = TargetEstimator([point], [ridge], method="logistic")._fits[0]
+        fit = TargetEstimator([point], loss, [ridge], method="logistic")._fits[0]
         (w,) = fit.displacements(np.array([[True]]))
         margins = np.concatenate([h, h]) @ w + margin
         slope = ridge * w - (1 / (1 + np.exp(margins))) @ np.concatenate([h, h])
         assert np.abs(slope).max() < 1e-5
 
 
+def test_the_ridge_follows_the_scale_of_the_gradients_and_nothing_else() -> None:
+    (point,) = _points(count=1)
+
+    def scaled(factor: float) -> PointGradients:
+        sets = [
+            ExampleSet(losses=s.losses, gradients=factor * s.gradients, weights=7 * s.weights)
+            for s in (*point.tasks, point.target)
+        ]
+        return PointGradients(share=1.0, tasks=sets[:-1], target=sets[-1], validation=point.validation)
+
+    assert pick_ridge(scaled(10.0)) == pytest.approx(100 * pick_ridge(point))
+    assert pick_ridge(scaled(0.0)) == 1.0
+
+
 def test_not_a_number_is_an_error() -> None:
     points = _points()
     points[0].tasks[2].gradients[0, 0] = np.nan
     with pytest.raises(NumericalError, match="50%"):
-        build_estimator(points, EstimateSection())
+        build_estimator(points, FINAL, EstimateSection())

@@ -19,7 +19,8 @@ SPEC = ProjectionSpec(dim=48, seed=5)
 
 def _tuned(folder: Path, target_modules: object = "all-linear") -> TunedModel:
     section = ModelSection(name_or_path=str(folder), dtype="float32")
-    tuned = load_model(folder, section, LoraSection(r=2, alpha=4, target_modules=target_modules))  # type: ignore[arg-type]
+    lora = LoraSection(r=2, alpha=4, target_modules=target_modules)  # type: ignore[arg-type]
+    tuned = load_model(folder, section, lora)
     tuned.reset(0)
     # LoRA's B begins at nothing, where half of the gradients vanish.
     torch.manual_seed(1)
@@ -66,19 +67,20 @@ def test_equals_autograd_one_by_one(tuned: TunedModel) -> None:
 
 
 def test_autograd_twin_is_the_slope_of_the_loss(tuned: TunedModel) -> None:
-    """The twin itself against finite differences, in double precision."""
-    tuned.model.double()
+    """The twin itself against central differences; layers compute in float32, so the step cannot be tiny."""
     (example,) = _examples(tuned, 1)
-    loss, gradient = gradient_of(tuned, example)
+    _, gradient = gradient_of(tuned, example)
     torch.manual_seed(0)
     direction = {name: torch.randn_like(g) for name, g in gradient.items()}
     slope = sum(float((gradient[name] * d).sum()) for name, d in direction.items())
-    step = 1e-5
-    with torch.no_grad():
-        for name, parameter in tuned.model.named_parameters():
-            if name in direction:
-                parameter += step * direction[name]
-    assert (gradient_of(tuned, example)[0] - loss) / step == pytest.approx(slope, rel=2e-2, abs=1e-4)
+    losses = []
+    for step in (1e-3, -2e-3):
+        with torch.no_grad():
+            for name, parameter in tuned.model.named_parameters():
+                if name in direction:
+                    parameter += step * direction[name]
+        losses.append(gradient_of(tuned, example)[0])
+    assert (losses[0] - losses[1]) / 2e-3 == pytest.approx(slope, rel=2e-2, abs=2e-3)
 
 
 def test_batch_size_padding_and_order_change_nothing(tuned: TunedModel) -> None:

@@ -29,10 +29,15 @@ def _examples(tuned: TunedModel, count: int = 22) -> list[TokenizedExample]:
 
 
 def _train(
-    tuned: TunedModel, folder: Path, *sinks: object, seed: int | None = None, recipe: TrainSection = RECIPE
+    tuned: TunedModel,
+    folder: Path,
+    *sinks: object,
+    seed: int | None = None,
+    recipe: TrainSection = RECIPE,
+    average: float = 0.0,
 ) -> list[Snapshot]:
     return train_adapter(
-        tuned, _examples(tuned), recipe, folder=folder, shares=[0.5, 1.0],
+        tuned, _examples(tuned), recipe, folder=folder, shares=[0.5, 1.0], average=average,
         reporter=Reporter(*sinks), stage="train", seed=seed,  # type: ignore[arg-type]
     )  # fmt: skip
 
@@ -64,6 +69,24 @@ def test_the_last_snapshot_is_the_end_and_the_seed_decides(tuned: TunedModel, tm
     assert not torch.equal(tuned.layout.flatten(dict(tuned.model.named_parameters())), end)
 
 
+def test_a_snapshot_is_the_mean_of_the_steps_that_lead_to_it(tuned: TunedModel, tmp_path: Path) -> None:
+    seen: dict[int, torch.Tensor] = {}
+
+    def follow(event: Event) -> None:
+        if isinstance(event, StageProgress):
+            seen[event.done] = tuned.layout.flatten(dict(tuned.model.named_parameters())).detach().clone()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("curator.events.Stage._interval", 0.0)
+        snapshots = _train(tuned, tmp_path, follow, average=0.2)
+    end = tuned.layout.flatten(dict(tuned.model.named_parameters())).detach().clone()
+    assert torch.equal(end, seen[18])
+    for snapshot in snapshots:
+        tuned.load_adapter(tmp_path / snapshot.folder)
+        mean = torch.stack([seen[s] for s in range(snapshot.step - 3, snapshot.step + 1)]).mean(dim=0)
+        torch.testing.assert_close(tuned.layout.flatten(dict(tuned.model.named_parameters())), mean)
+
+
 @pytest.mark.parametrize("stop", [1, 8, 12, 17])
 def test_interrupted_and_resumed_is_undisturbed(tuned: TunedModel, tmp_path: Path, stop: int) -> None:
     class Stop(BaseException):
@@ -73,18 +96,18 @@ def test_interrupted_and_resumed_is_undisturbed(tuned: TunedModel, tmp_path: Pat
         if isinstance(event, StageProgress) and event.done >= stop:
             raise Stop
 
-    whole = _train(tuned, tmp_path / "whole")
+    whole = _train(tuned, tmp_path / "whole", average=0.4)
     events: list[Event] = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("curator.events.Stage._interval", 0.0)
         with pytest.raises(Stop):
-            _train(tuned, tmp_path / "cut", interrupt)
+            _train(tuned, tmp_path / "cut", interrupt, average=0.4)
     # A checkpoint that was cut short while it was written must not be resumed from.
     broken = tmp_path / "cut" / "checkpoints" / "checkpoint-16"
     if not broken.exists():
         broken.mkdir(parents=True)
         (broken / "trainer_state.json").write_text("{")
-    resumed = _train(tuned, tmp_path / "cut", events.append)
+    resumed = _train(tuned, tmp_path / "cut", events.append, average=0.4)
     assert [s.sha256 for s in resumed] == [s.sha256 for s in whole]
     assert isinstance(events[0], StageStarted)
     assert events[0].done == stop - 1
@@ -92,7 +115,7 @@ def test_interrupted_and_resumed_is_undisturbed(tuned: TunedModel, tmp_path: Pat
 
 def test_a_loss_that_is_not_finite_stops_the_run(tuned: TunedModel, tmp_path: Path) -> None:
     recipe = RECIPE.model_copy(update={"learning_rate": 1e38})
-    with pytest.raises(NumericalError, match="loss became|NaN or infinity"):
+    with pytest.raises(NumericalError, match=r"loss became|NaN or infinity"):
         _train(tuned, tmp_path, recipe=recipe)
 
 

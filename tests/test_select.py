@@ -81,7 +81,7 @@ def test_forward_tries_all_that_remain_at_every_step() -> None:
 
 
 def test_exchange_finds_the_swap_that_the_others_miss() -> None:
-    # 0 is the best single task, but 1 and 2 together beat everything that holds 0; with room for two, only a swap helps.
+    # 0 is the best single task, but 1 and 2 together beat all that holds 0; with room for two, only a swap helps.
     pairs = np.zeros((3, 3))
     pairs[1, 2] = pairs[2, 1] = -1.0
     pairs[0, 1] = pairs[1, 0] = pairs[0, 2] = pairs[2, 0] = 0.1

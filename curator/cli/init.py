@@ -6,10 +6,9 @@ import os
 from pathlib import Path
 
 from curator.config import CONFIG_NAME
-from curator.data import FORMATS
 from curator.errors import ConfigError, DataError
-
-_SUFFIXES = (".jsonl", ".ndjson", ".json", ".parquet", ".csv", ".tsv")
+from curator.manifest import write_whole
+from curator.readers import FORMATS, is_saved_dataset, is_task_file, task_name
 
 _TEMPLATE = """\
 # A curator project. Paths are relative to this file. Results live in .curator/ beside it; deleting that folder
@@ -46,6 +45,7 @@ seed = 0
 projection_dim = 256          # more is more exact and takes more room
 projection_seed = 0
 points = "auto"               # shares of meta-training's steps, e.g. [0.4, 1.0]; [1.0] is the paper's
+average = 0.1                 # share of the steps before each point over which the adapter is averaged
 batch_tokens = 4096           # tokens that go through the model at once
 
 [estimate]
@@ -66,6 +66,15 @@ max_length = 256              # tokens; longer examples are truncated and counte
 max_examples_per_task = 0     # 0 = all
 seed = 0
 {tasks}
+
+# In place of the glob `tasks`, tables may name tasks one by one:
+#   [[data.task]]
+#   name = "carry"
+#   path = "tasks/carry.jsonl"  # a file, a folder or a glob; or, in its place:
+#   hub = "owner/name"          # a `datasets` id, with config = "", split = "train", revision = ""
+#   column = "task"             # keep only the rows whose `column` equals `value`: one file becomes many tasks
+#   value = "carry"
+#   tags = ["arithmetic"]
 """
 
 
@@ -100,52 +109,60 @@ def write_project(folder: Path, sources: list[str], *, model: str, target: str |
     )
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
+        write_whole(path, text.encode())
+    except UnicodeEncodeError as error:
+        raise DataError(
+            f"{path}: a file's name is not UTF-8: {error.object!a:.200}", hint="Rename the file."
+        ) from error
     except OSError as error:
-        raise DataError(f"{path}: cannot be written: {error}") from error
+        raise DataError(f"{path}: cannot be written: {error}", hint="Choose another folder.") from error
     return path, names
 
 
 def _tasks(sources: list[str], folder: Path) -> tuple[list[str], list[str]]:
     if not sources:
         return ['tasks = "tasks/*.jsonl"       # one file per task; the stem is the task\'s name'], []
-    if len(sources) == 1 and any(c in sources[0] for c in "*?["):
-        files = _files(sources[0])
-        return [f"tasks = {_quote(os.path.relpath(sources[0], folder))}"], sorted(_stem(f) for f in files)
+    if len(sources) == 1 and _is_glob(sources[0]):
+        names = [task_name(path) for path in _paths(sources[0])]
+        _check_names(names)
+        return [f"tasks = {_quote(os.path.relpath(sources[0], folder))}"], sorted(names)
     lines, names = [], []
     for source in sources:
         places: list[tuple[str, str, str]]
-        if any(c in source for c in "*?[") or Path(source).exists():
-            places = [(_stem(f), "path", os.path.relpath(f, folder)) for f in _files(source)]
-        elif source.count("/") == 1 and not source.startswith((".", "/", "~")) and not source.endswith(_SUFFIXES):
+        if _is_glob(source) or Path(source).exists():
+            places = [(task_name(path), "path", os.path.relpath(path, folder)) for path in _paths(source)]
+        elif source.count("/") == 1 and not source.startswith((".", "/", "~")) and not is_task_file(Path(source)):
             places = [(source.rpartition("/")[2], "hub", source)]
         else:
             raise DataError(f"--from {source}: does not exist", hint="Name a file, a folder, a glob or a hub id.")
         for name, key, value in places:
-            if name in names:
-                raise ConfigError(f"two tasks would be named {name!r}", hint="Rename one of the files.")
             names.append(name)
             lines += ["", "[[data.task]]", f"name = {_quote(name)}", f"{key} = {_quote(value)}"]
+    _check_names(names)
     return lines, names
 
 
-def _files(source: str) -> list[str]:
-    found = sorted(glob.glob(source, recursive=True))
-    if len(found) == 1 and Path(found[0]).is_dir():
-        inside = sorted(str(p) for p in Path(found[0]).iterdir() if _known(p))
-        found = inside or found
-    kept = [f for f in found if _known(Path(f)) or Path(f).is_dir()]
+def _is_glob(source: str) -> bool:
+    return any(c in source for c in "*?[") and not Path(source).exists()
+
+
+def _paths(source: str) -> list[Path]:
+    """The files and saved data sets that a file, a folder or a glob stands for."""
+    path = Path(source)
+    if path.is_dir() and not is_saved_dataset(path):
+        found = sorted(path.iterdir())
+    else:
+        found = [path] if path.exists() else sorted(map(Path, glob.glob(source, recursive=True)))
+    kept = [p for p in found if (is_task_file(p) or is_saved_dataset(p)) and not p.name.startswith(".")]
     if not kept:
         raise DataError(f"--from {source}: no task file there", hint=f"A task is one of: {FORMATS}.")
     return kept
 
 
-def _known(path: Path) -> bool:
-    return path.name.removesuffix(".gz").endswith(_SUFFIXES)
-
-
-def _stem(file: str) -> str:
-    return Path(Path(file).name.removesuffix(".gz")).stem
+def _check_names(names: list[str]) -> None:
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ConfigError(f"two tasks would be named {twice[0]!r}", hint="Rename one of the files.")
 
 
 def _quote(text: str) -> str:

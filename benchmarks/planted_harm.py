@@ -1,0 +1,83 @@
+"""Planted harm: copies of the target's own training examples with the answers shuffled must be seen for what they are.
+
+    python benchmarks/planted_harm.py --work DIR
+
+Adds three such tasks to a copy of `sample_data/`, then asks each estimator for their affinities and each method for a
+selection: once after meta-training on everything, once with the three added to a finished project, whose
+meta-initialization has not seen them. Writes `benchmarks/results/planted_harm.json`. About five minutes on two cores.
+"""
+
+import argparse
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+from measured import copy_project, provenance, write_report
+
+from curator import Project
+
+COPIES = 3
+METHODS = ("forward", "backward", "exchange", "ensemble")
+
+
+def plant(project: Project) -> list[str]:
+    """Write the shuffled copies of the target's training split; their names."""
+    (target,) = project.corpus(project.config.data.targets).target_tasks
+    path = project.root / "tasks" / f"{target.name}.jsonl"
+    lines = path.read_text().splitlines()
+    rows = [json.loads(lines[number]) for number in target.split.train]
+    names = []
+    for copy in range(COPIES):
+        answers = [row["completion"] for row in rows]
+        random.Random(copy).shuffle(answers)
+        shuffled = [row | {"completion": answer} for row, answer in zip(rows, answers, strict=True)]
+        names.append(f"planted-{copy}")
+        text = "".join(json.dumps(row) + "\n" for row in shuffled)
+        (project.root / "tasks" / f"planted-{copy}.jsonl").write_text(text)
+    return names
+
+
+def judge(folder: Path, planted: list[str], setting: str) -> list[dict[str, Any]]:
+    """Affinities of the planted tasks and whether a method selects one, for each estimator."""
+    rows = []
+    for estimator in ("quadratic", "logistic"):
+        config = Project.open(folder).config
+        section = config.estimate.model_copy(update={"method": estimator})
+        project = Project.open(folder)
+        project = Project(project.root, config.model_copy(update={"estimate": section}), project.reporter)
+        results = {m: project.select(method=m, output=folder.parent / "m.json") for m in METHODS}
+        affinities = {task.name: task.affinity for task in results["forward"].tasks}
+        rows.append(
+            {
+                "setting": setting,
+                "estimator": estimator,
+                "affinity": {name: affinities[name] for name in planted},
+                "selected_by": {
+                    method: sorted(set(result.selected) & set(planted)) for method, result in results.items()
+                },
+            }
+        )
+        print(rows[-1], flush=True)
+    return rows
+
+
+def main() -> None:
+    """Run the benchmark."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, required=True, help="folder for the copies")
+    parser.add_argument("--json", type=Path, default=Path(__file__).parent / "results" / "planted_harm.json")
+    arguments = parser.parse_args()
+    rows = []
+    for setting in ("meta-trained with them", "added afterwards"):
+        folder = arguments.work / setting.replace(" ", "-")
+        copy_project(Path(__file__).parents[1] / "sample_data", folder)
+        project = Project.open(folder)
+        if setting == "added afterwards":
+            project.gradients()
+        rows += judge(folder, plant(project), setting)
+    write_report(arguments.json, {**provenance("python benchmarks/planted_harm.py --work DIR"), "rows": rows})
+
+
+if __name__ == "__main__":
+    main()

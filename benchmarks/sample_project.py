@@ -1,0 +1,60 @@
+"""The sample project for real: does the selection beat all tasks, the target alone and a random subset of its size?
+
+    python benchmarks/sample_project.py --work DIR
+
+Runs `select` by every method on a copy of `sample_data/`, really fine-tunes on the selections and on what they are compared
+with, three seeds each, and writes `benchmarks/results/sample_project.json`. About ten minutes on two cores; resumable.
+"""
+
+import argparse
+import random
+from pathlib import Path
+
+from measured import Measurer, copy_project, provenance, write_report
+
+from curator import Project
+
+SEEDS = (0, 1, 2)
+METHODS = ("forward", "backward", "exchange", "ensemble")
+
+
+def main() -> None:
+    """Run the benchmark."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, required=True, help="folder for the copy and the runs")
+    parser.add_argument("--json", type=Path, default=Path(__file__).parent / "results" / "sample_project.json")
+    arguments = parser.parse_args()
+
+    folder = arguments.work / "project"
+    copy_project(Path(__file__).parents[1] / "sample_data", folder)
+    project = Project.open(folder)
+    subsets = {method: project.select(method=method, output=arguments.work / "m.json").selected for method in METHODS}
+    names = [task.name for task in project.select(output=arguments.work / "m.json").tasks]
+    subsets["all tasks"] = names
+    subsets["target alone"] = []
+    for seed in SEEDS:
+        subsets[f"random {seed}"] = sorted(random.Random(seed).sample(names, len(subsets["forward"])))
+    estimates = project.estimate_all(list(subsets.values())).estimates
+    measurer = Measurer(project, arguments.work / "measured.jsonl")
+    rows = []
+    for (name, subset), estimate in zip(subsets.items(), estimates, strict=True):
+        (losses,) = measurer.measure_all([subset], SEEDS)
+        rows.append(
+            {
+                "subset": name,
+                "tasks": subset,
+                "estimated": round(estimate.estimated_loss, 4),
+                "low": round(estimate.estimated_loss_low, 4),
+                "high": round(estimate.estimated_loss_high, 4),
+                "measured": [round(float(loss), 4) for loss in losses],
+                "measured_mean": round(float(losses.mean()), 4),
+            }
+        )
+    write_report(
+        arguments.json,
+        {**provenance("python benchmarks/sample_project.py --work DIR"), "seeds": len(SEEDS), "rows": rows},
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,262 @@
+"""Files, saved data sets and the hub → raw rows, each with its place.
+
+Parquet, saved data sets and the hub are read by `datasets`. JSON and CSV are text, and read as it stands: a loader that
+guesses types turns the label `007` into 7, `NA` into nothing and `2020-01-01` into a time, and cannot name the line
+of a mistake.
+"""
+
+import csv
+import glob
+import gzip
+import json
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import IO, Any, cast
+
+from curator.errors import DataError
+
+FORMATS = "JSONL, JSON, Parquet, CSV, TSV, or a folder that datasets.load_from_disk reads"
+_TEXT_HINT = "Mend or remove that line."
+
+RawRow = tuple[int, dict[str, Any]]
+"""Line in the file, from 1, or 0 where rows are not lines; and the row's fields."""
+
+
+def is_task_file(path: Path) -> bool:
+    """Whether a file's name is that of a format that can be read."""
+    return _suffix(path) in _READERS
+
+
+def is_saved_dataset(path: Path) -> bool:
+    """Whether a folder is what `save_to_disk` writes."""
+    return path.is_dir() and any((path / name).is_file() for name in ("state.json", "dataset_dict.json"))
+
+
+def task_name(path: Path) -> str:
+    """The task that a file or a saved data set stands for: its name without its endings."""
+    return path.name if path.is_dir() else Path(_without_gz(path)).stem
+
+
+def read_file(file: Path) -> Iterator[RawRow]:
+    """Read the rows of a file.
+
+    Raises:
+        DataError: It cannot be read; the message names the line where there is one.
+    """
+    read = _READERS[_suffix(file)]
+    try:
+        yield from read(file)
+    except FileNotFoundError as error:
+        raise DataError(f"{file}: does not exist", hint="Correct the path in curator.toml.") from error
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"{file}: cannot be read: {error}", hint="Is the file complete, and yours to read?") from error
+
+
+def read_saved(folder: Path, split: str) -> Iterator[RawRow]:
+    """Read the rows of a data set that `save_to_disk` wrote.
+
+    Raises:
+        DataError: It cannot be read, or has no such split.
+    """
+    import datasets
+
+    saved = _load(lambda: datasets.load_from_disk(str(folder)), str(folder))
+    if isinstance(saved, datasets.DatasetDict):
+        if split not in saved:
+            raise DataError(f"{folder}: no split {split!r}", hint=f"Splits here: {', '.join(saved)}.")
+        saved = saved[split]
+    return _iterate(saved, str(folder))
+
+
+def read_hub(name: str, config: str, split: str, revision: str) -> Iterator[RawRow]:
+    """Read the rows of a data set of the hub.
+
+    Raises:
+        DataError: It cannot be loaded.
+    """
+    import datasets
+
+    loaded = _load(
+        lambda: datasets.load_dataset(name, config or None, split=split, revision=revision or None, streaming=True),
+        name,
+    )
+    return _iterate(loaded, name)
+
+
+# -- text ---------------------------------------------------------------------------------------------------------
+
+
+def _lines(file: Path) -> Iterator[str]:
+    """The lines of a UTF-8 file with their line breaks, without a byte order mark."""
+    with _open(file) as stream:
+        for number, line in enumerate(stream, 1):
+            try:
+                yield line.decode("utf-8-sig" if number == 1 else "utf-8")
+            except UnicodeDecodeError as error:
+                raise DataError(
+                    f"{file}:{number}: not UTF-8 (byte {line[error.start]:#04x}): {error.reason}",
+                    hint="Save the file as UTF-8.",
+                ) from error
+
+
+def _open(file: Path) -> IO[bytes]:
+    return cast(IO[bytes], gzip.open(file)) if file.suffix.lower() == ".gz" else file.open("rb")
+
+
+def _read_json(file: Path) -> Iterator[RawRow]:
+    """JSON lines, one JSON list of rows, or one JSON object that is the only row."""
+    lines = _lines(file)
+    first = True
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        if first and (line.lstrip().startswith("[") or (_suffix(file) == ".json" and not _is_json(line))):
+            yield from _read_document(file, "".join([line, *lines]), number)
+            return
+        first = False
+        yield number, _row(_parse(line, file, number), file, number)
+
+
+def _is_json(line: str) -> bool:
+    try:
+        json.loads(line)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def _read_document(file: Path, text: str, first_line: int) -> Iterator[RawRow]:
+    """The items of a JSON list, each with the line on which it begins."""
+    # The whole first: what is wrong anywhere in it is wrong for all.
+    document = _parse(text, file, first_line)
+    if not isinstance(document, list):
+        yield first_line, _row(document, file, first_line)
+        return
+    decoder = json.JSONDecoder()
+    position = text.index("[") + 1
+    line, counted = first_line, 0
+    for _ in document:
+        while text[position] in " \t\r\n,":
+            position += 1
+        line, counted = line + text.count("\n", counted, position), position
+        item, position = decoder.raw_decode(text, position)
+        yield line, {"text": item} if isinstance(item, str) else _row(item, file, line)
+
+
+def _parse(text: str, file: Path, first_line: int) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        line = first_line + error.lineno - 1
+        if text[error.pos :].strip():
+            what = f"{error.msg} at column {error.colno}"
+        else:
+            # The decoder has run over the line's end, and counts that as another line.
+            line, what = first_line + text.rstrip().count("\n"), "it ends too early"
+        raise DataError(f"{file}:{line}: not valid JSON: {what}", hint=_TEXT_HINT) from error
+    except (ValueError, RecursionError) as error:
+        what = "nested too deeply" if isinstance(error, RecursionError) else str(error)
+        raise DataError(f"{file}:{first_line}: not valid JSON: {what}", hint=_TEXT_HINT) from error
+
+
+def _row(value: Any, file: Path, line: int) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise DataError(
+            f"{file}:{line}: a row must be a JSON object, this is {value!r:.60}",
+            hint='Write {"prompt": "…", "completion": "…"}.',
+        )
+    return value
+
+
+def _read_csv(file: Path) -> Iterator[RawRow]:
+    """CSV or TSV with a header; every cell is text."""
+    # The module's limit of 128 KiB for a cell is no limit of ours; it can only be set for all readers.
+    csv.field_size_limit(2**31 - 1)
+    reader = csv.reader(_lines(file), delimiter="\t" if _suffix(file) == ".tsv" else ",", strict=True)
+    header: list[str] | None = None
+    line = 1
+    try:
+        for cells in reader:
+            if not cells:
+                pass  # A blank line.
+            elif header is None:
+                header = cells
+                twice = sorted({name for name in header if header.count(name) > 1})
+                if twice:
+                    raise DataError(f"{file}:{line}: column {twice[0]!r} stands there twice", hint="Rename one.")
+            elif len(cells) != len(header):
+                raise DataError(
+                    f"{file}:{line}: {len(cells)} cells, but the header has {len(header)}",
+                    hint='A cell that holds a separator, a quote or a line break must be quoted: "a, b".',
+                )
+            else:
+                yield line, dict(zip(header, cells, strict=True))
+            line = reader.line_num + 1
+    except csv.Error as error:
+        raise DataError(
+            f"{file}:{line}: not valid CSV: {error}",
+            hint='Write a quote inside a quoted cell twice: "say ""yes""".',
+        ) from error
+
+
+# -- by `datasets` ------------------------------------------------------------------------------------------------
+
+
+def _read_parquet(file: Path) -> Iterator[RawRow]:
+    import datasets
+
+    if not file.exists():
+        raise FileNotFoundError(file)
+    rows = _load(
+        lambda: datasets.load_dataset("parquet", data_files=glob.escape(str(file)), split="train", streaming=True),
+        str(file),
+    )
+    return _iterate(rows, str(file))
+
+
+def _load(load: Callable[[], Any], where: str) -> Iterable[dict[str, Any]]:
+    try:
+        return cast(Iterable[dict[str, Any]], load())
+    except Exception as error:
+        # `datasets` and Arrow raise many kinds.
+        raise DataError(
+            f"{where}: cannot be loaded: {_cause(error)}",
+            hint="Is the file whole? For a hub id, check the name, the split and the network.",
+        ) from error
+
+
+def _iterate(rows: Iterable[dict[str, Any]], where: str) -> Iterator[RawRow]:
+    iterator = iter(rows)
+    while True:
+        try:
+            row = next(iterator)
+        except StopIteration:
+            return
+        except Exception as error:
+            raise DataError(f"{where}: cannot be read: {_cause(error)}", hint="Is the file whole?") from error
+        yield 0, row
+
+
+def _cause(error: BaseException) -> str:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return (f"{type(error).__name__}: {error}".splitlines() or [""])[0]
+
+
+def _suffix(path: Path) -> str:
+    return Path(_without_gz(path)).suffix.lower()
+
+
+def _without_gz(path: Path) -> str:
+    return path.stem if path.suffix.lower() == ".gz" else path.name
+
+
+_READERS: dict[str, Callable[[Path], Iterator[RawRow]]] = {
+    ".jsonl": _read_json,
+    ".ndjson": _read_json,
+    ".json": _read_json,
+    ".parquet": _read_parquet,
+    ".csv": _read_csv,
+    ".tsv": _read_csv,
+}

@@ -1,0 +1,12 @@
+"""What curator keeps: examples, gradients, estimates, selections, and what each was made from, in one DuckDB file.
+
+    access.py   locks, connections, transactions
+    schema.py   tables and migrations
+    tables.py   `Store`: reading and writing them
+
+The only package that speaks to DuckDB.
+"""
+
+from curator.store.tables import Artifact, ExampleIndex, Store, StoredExample
+
+__all__ = ["Artifact", "ExampleIndex", "Store", "StoredExample"]

@@ -1,0 +1,73 @@
+"""The tables of the store, and the way from an older schema to this one.
+
+Schema 1
+    file_hashes   content hash of a file, valid while its size and times are the same
+    artifacts     what a stage made (`outputs`) from what (`inputs`), by the hash of the inputs
+    examples      every example of every version of a task, as read and as the model sees it
+    gradients     projected gradient and loss of one example at one point of meta-training
+    affinities    what each task does to the target's estimated loss, by estimate
+    estimates     estimated loss of subsets that somebody asked for, by estimate
+    selections    selections by name, with their manifest
+"""
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+import duckdb
+
+Connection = duckdb.DuckDBPyConnection
+
+
+def _create(connection: Connection) -> None:
+    connection.execute(
+        """
+        CREATE TABLE file_hashes (
+            path VARCHAR PRIMARY KEY, size BIGINT, mtime_ns BIGINT, inode BIGINT, sha256 VARCHAR);
+        CREATE TABLE artifacts (
+            stage VARCHAR, key VARCHAR, inputs VARCHAR, outputs VARCHAR, created TIMESTAMP,
+            PRIMARY KEY (stage, key));
+        CREATE TABLE examples (
+            task_key VARCHAR, task VARCHAR, number INTEGER, file VARCHAR, line INTEGER,
+            hash VARCHAR, token_hash VARCHAR, text VARCHAR, spans INTEGER[],
+            input_ids INTEGER[], labels INTEGER[], completion_tokens INTEGER,
+            truncated BOOLEAN, left_out VARCHAR);
+        CREATE TABLE gradients (
+            set_key VARCHAR, token_hash VARCHAR, loss DOUBLE, gradient FLOAT[]);
+        CREATE TABLE affinities (
+            estimate_key VARCHAR, target VARCHAR, task VARCHAR, affinity DOUBLE, standard_error DOUBLE);
+        CREATE TABLE estimates (
+            estimate_key VARCHAR, target VARCHAR, subset VARCHAR, loss DOUBLE, low DOUBLE, high DOUBLE,
+            created TIMESTAMP);
+        CREATE TABLE selections (
+            key VARCHAR PRIMARY KEY, name VARCHAR, target VARCHAR, method VARCHAR, loss DOUBLE,
+            manifest VARCHAR, created TIMESTAMP);
+        """
+    )
+
+
+# Migration i brings a store from schema i to i + 1; each runs and is recorded in one transaction.
+MIGRATIONS: tuple[Callable[[Connection], None], ...] = (_create,)
+SCHEMA_VERSION = len(MIGRATIONS)
+
+
+def version_of(connection: Connection) -> int:
+    """Schema of an open store; 0 where nothing is in it yet."""
+    known = connection.execute("SELECT count(*) FROM duckdb_tables() WHERE table_name = 'schema_version'").fetchall()
+    if not known[0][0]:
+        return 0
+    return int(connection.execute("SELECT max(version) FROM schema_version").fetchall()[0][0] or 0)
+
+
+def migrate(connection: Connection) -> None:
+    """Bring an open store to this schema."""
+    for version in range(version_of(connection), SCHEMA_VERSION):
+        connection.execute("BEGIN")
+        connection.execute("CREATE TABLE IF NOT EXISTS schema_version (version INTEGER, applied TIMESTAMP)")
+        MIGRATIONS[version](connection)
+        connection.execute("INSERT INTO schema_version VALUES (?, ?)", [version + 1, utc_now()])
+        connection.execute("COMMIT")
+
+
+def utc_now() -> datetime:
+    """The present in UTC, as the store keeps it: without a zone, which DuckDB needs another package to read."""
+    return datetime.now(UTC).replace(tzinfo=None)

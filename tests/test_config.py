@@ -1,0 +1,171 @@
+"""curator.toml: every mistake is one line that names the file, the key and the fix."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from curator.config import Config, load_config
+from curator.errors import ConfigError, ExitCode
+
+MODEL = '[model]\nname_or_path = "m"\n'
+GOOD = MODEL + '[data]\ntasks = "tasks/*.jsonl"\n'
+
+
+def load(folder: Path, text: str, encoding: str = "utf-8") -> Config:
+    path = folder / "curator.toml"
+    path.write_text(text, encoding=encoding)
+    return load_config(path)
+
+
+def mistakes(folder: Path, text: str) -> list[str]:
+    """The lines of the error, without the file's name."""
+    with pytest.raises(ConfigError) as caught:
+        load(folder, text)
+    assert caught.value.exit_code == ExitCode.USAGE
+    assert caught.value.hint
+    path = folder / "curator.toml"
+    assert caught.value.message.startswith(f"{path}: ")
+    return [line.strip() for line in caught.value.message.removeprefix(f"{path}: ").splitlines()]
+
+
+def test_defaults_of_the_contract(tmp_path: Path) -> None:
+    config = load(tmp_path, GOOD)
+    assert (config.lora.r, config.lora.alpha, config.lora.dropout) == (8, 16, 0.0)
+    assert config.lora.target_modules == "all-linear"
+    assert (config.data.validation, config.data.max_length, config.data.max_examples_per_task) == (0.2, 256, 0)
+    assert (config.train.epochs, config.train.learning_rate, config.train.batch_size) == (3, 2e-4, 32)
+    assert (config.gradients.projection_dim, config.gradients.points) == (256, "auto")
+    assert (config.estimate.method, config.estimate.ridge) == ("quadratic", "auto")
+    assert (config.select.method, config.select.subsets, config.select.subset_size) == ("forward", 1000, 0.5)
+    assert config.model.trust_remote_code is False
+    assert config.data.targets == ()
+
+
+def test_the_example_of_the_contract(tmp_path: Path) -> None:
+    config = load(
+        tmp_path,
+        """
+        [project]
+        name = "arithmetic"
+        [model]
+        name_or_path = "model"
+        revision = ""
+        dtype = "auto"
+        quantization = "4bit"
+        attention = "auto"
+        trust_remote_code = false
+        [lora]
+        target_modules = ["q_proj", "v_proj"]
+        [data]
+        target = ["addition", "carry"]
+        validation_files = { addition = "validation/addition.jsonl" }
+        [[data.task]]
+        name = "a"
+        path = "x.jsonl"
+        column = "task"
+        value = 0
+        tags = ["t"]
+        [[data.task]]
+        name = "b"
+        hub = "owner/name"
+        config = "c"
+        split = "s"
+        revision = "r"
+        [gradients]
+        points = [1.0, 0.4, 0.4]
+        [estimate]
+        ridge = 1
+        """,
+    )
+    assert config.data.targets == ("addition", "carry")
+    assert config.data.task[0].value == 0
+    assert config.gradients.shares == (0.4, 1.0)
+    assert config.lora.target_modules == ("q_proj", "v_proj")
+
+
+def test_byte_order_mark(tmp_path: Path) -> None:
+    assert load(tmp_path, GOOD, encoding="utf-8-sig").model.name_or_path == "m"
+
+
+def test_an_empty_target_is_none(tmp_path: Path) -> None:
+    assert load(tmp_path, GOOD + 'target = ""\n').data.targets == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("[lora]\nr = 0", "lora.r: must be greater than or equal to 1, not 0"),
+        ("[lora]\nr = 8.0", "lora.r: must be an integer, not 8.0"),
+        ("[lora]\nr = true", "lora.r: must be an integer, not true"),
+        ("[lora]\ndropout = 1", "lora.dropout: must be less than 1, not 1"),
+        ("[lora]\ntarget_modules = 5", "lora.target_modules: must be 'all-linear' or a list, not 5"),
+        ('[lora]\ntarget_modules = "q"', "lora.target_modules: must be 'all-linear' or a list, not \"q\""),
+        ('[lora]\ntarget_modules = ["q", 5]', "lora.target_modules[2]: must be a string, not 5"),
+        ("[lora]\ntarget_modules = []", "lora.target_modules: must not be empty"),
+        ("[gradients]\npoints = [0.5, 2]", "gradients.points[2]: must be less than or equal to 1, not 2"),
+        ("[gradients]\npoints = 1.0", "gradients.points: must be 'auto' or a list, not 1.0"),
+        ("[gradients]\npoints = []", "gradients.points: must not be empty"),
+        ("[estimate]\nridge = -1", "estimate.ridge: must be greater than 0, not -1"),
+        ("[estimate]\nridge = true", "estimate.ridge: must be 'auto' or a number, not true"),
+        ('[estimate]\nmethod = "x"', "estimate.method: must be 'quadratic' or 'logistic', not \"x\""),
+        ("[train]\nlearning_rate = nan", "train.learning_rate: must be a finite number, not NaN"),
+        ("[train]\nlearnin_rate = 1", "train.learnin_rate: unknown key (did you mean `learning_rate`?)"),
+        ("[trian]\nx = 1", "trian: unknown key (did you mean `train`?)"),
+        ("[project]\nname = 2024-01-01", "project.name: must be a string, not 2024-01-01"),
+        ("[data.validation_files]\na = 1", "data.validation_files.a: must be a string, not 1"),
+        ("[data.validation_files]\na = 2024-01-01", "data.validation_files.a: must be a string, not 2024-01-01"),
+    ],
+)
+def test_one_mistake_is_one_line(tmp_path: Path, text: str, line: str) -> None:
+    assert mistakes(tmp_path, GOOD + text) == [line]
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ('pth = "b"', "data.task[1].pth: unknown key (did you mean `path`?)"),
+        ('path = "b"\ntags = "x"', 'data.task[1].tags: must be a list, not "x"'),
+        ('path = "b"\ncolumn = "c"\nvalue = 1.5', "data.task[1].value: must be a string or an integer or a boolean"),
+        ('path = "b"\ncolumn = "c"', "data.task[1]: task 'a': `column` and `value` go together"),
+        ('path = "b"\nhub = "o/n"', "data.task[1]: task 'a' needs either `path` or `hub`"),
+        ('path = "b"\nrevision = "r"', "data.task[1]: task 'a': `config` and `revision` belong to `hub`"),
+        ('path = "b"\n[[data.task]]\nname = "a"\npath = "c"', "data: task names must be unique; more than once: a"),
+    ],
+)
+def test_mistakes_in_task_tables(tmp_path: Path, text: str, line: str) -> None:
+    found = mistakes(tmp_path, MODEL + '[[data.task]]\nname = "a"\n' + text)
+    assert len(found) == 1
+    assert found[0].startswith(line)
+
+
+def test_several_mistakes_at_once(tmp_path: Path) -> None:
+    found = mistakes(tmp_path, GOOD + 'target = ["a", 5]\n[select]\nsubsets = 1\nfoo = 1\n[train]\nseed = -1')
+    assert [line.split(":")[0] for line in found] == ["data.target[2]", "train.seed", "select.subsets", "select.foo"]
+
+
+def test_what_must_be_given(tmp_path: Path) -> None:
+    assert mistakes(tmp_path, "") == ["model: missing; it must be given", "data: missing; it must be given"]
+    assert mistakes(tmp_path, MODEL + "[data]") == [
+        'data: no task is named; add tasks = "tasks/*.jsonl", or [[data.task]] tables'
+    ]
+    both = mistakes(tmp_path, GOOD + '[[data.task]]\nname = "a"\npath = "b"')
+    assert len(both) == 1
+    assert "named twice" in both[0]
+
+
+def test_a_section_that_is_no_table(tmp_path: Path) -> None:
+    assert mistakes(tmp_path, 'model = "x"\n[data]\ntasks = "x"') == ['model: must be a table, not "x"']
+
+
+def test_no_toml(tmp_path: Path) -> None:
+    assert re.match(r"not valid TOML: .*line 2", mistakes(tmp_path, "\na = = b")[0])
+    assert "not valid TOML" in mistakes(tmp_path, "a = " + "[" * 100_000)[0]
+
+
+def test_not_utf8_and_missing(tmp_path: Path) -> None:
+    (tmp_path / "curator.toml").write_bytes(b"a = '\xe9'")
+    with pytest.raises(ConfigError, match="cannot be read"):
+        load_config(tmp_path / "curator.toml")
+    with pytest.raises(ConfigError, match="no such file"):
+        load_config(tmp_path / "other.toml")

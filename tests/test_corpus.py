@@ -1,0 +1,134 @@
+"""Examples are read once, counted whatever becomes of them, and read again when their files change."""
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import MakeProject, pair_rows, write_rows
+
+from curator.corpus import CUT_OFF, EMPTY, Corpus, hash_files, read_corpus, training_examples, validation_examples
+from curator.errors import ConfigError, DataError
+from curator.events import Event, Reporter, StageFinished
+from curator.project import Project
+from curator.splits import LEAKED, VALIDATION
+
+
+def read(folder: Path, targets: tuple[str, ...] = ("target",), heard: list[Event] | None = None) -> Corpus:
+    project = Project.open(folder)
+    reporter = Reporter() if heard is None else Reporter(heard.append)
+    corpus = read_corpus(project.config, folder, project.store, reporter, targets)
+    assert corpus is not None
+    return corpus
+
+
+def test_every_row_is_accounted_for(make_project: MakeProject) -> None:
+    target = pair_rows("target", 10)
+    rows: list[dict[str, Any]] = [
+        *target,
+        *pair_rows("alpha", 3),
+        {"prompt": "x", "completion": ""},
+        {"prompt": "x " * 99, "completion": "y"},
+        {"prompt": "x", "completion": " y" * 99},
+    ]
+    corpus = read(make_project(tasks={"target": target, "alpha": rows}))
+    task, held = corpus.tasks[0], corpus.tasks[1].split.validation
+    assert len(held) == 3
+    assert {reason: len(numbers) for reason, numbers in task.split.left_out.items()} == {
+        LEAKED: 3,
+        EMPTY: 1,
+        CUT_OFF: 1,
+    }
+    assert task.split.left_out[LEAKED] == held
+    assert len(task.split.train) == len(rows) - 5
+    assert task.truncated == 1
+    assert sorted(corpus.problems()) == [
+        f"alpha: 1 examples left out: {CUT_OFF}",
+        f"alpha: 1 examples left out: {EMPTY}",
+        "alpha: 1 examples longer than max_length were truncated",
+        f"alpha: 3 examples left out: {LEAKED}",
+    ]
+    assert set(corpus.tasks[1].split.left_out) == {VALIDATION}
+
+
+def test_nothing_is_read_twice(make_project: MakeProject) -> None:
+    folder = make_project()
+    first = read(folder)
+    heard: list[Event] = []
+    again = read(folder, heard=heard)
+    assert heard == []
+    assert [t.content for t in again.tasks] == [t.content for t in first.tasks]
+    write_rows(folder / "tasks" / "beta.jsonl", pair_rows("beta", 9))
+    changed = read(folder, heard=heard)
+    assert [e.summary for e in heard if isinstance(e, StageFinished)] == ["9 examples of 1 tasks"]
+    assert [t.name for t, u in zip(first.tasks, changed.tasks, strict=True) if t.content != u.content] == ["beta"]
+    shutil.copytree(folder, folder.with_name("moved"))
+    heard.clear()
+    read(folder.with_name("moved"), heard=heard)
+    assert heard == [], "a project may be moved"
+
+
+def test_what_is_new_is_not_read_when_not_wanted(make_project: MakeProject) -> None:
+    project = Project.open(make_project())
+    assert read_corpus(project.config, project.root, project.store, Reporter(), (), read=False) is None
+
+
+def test_examples_for_the_model(make_project: MakeProject) -> None:
+    folder = make_project(tasks={"target": pair_rows("target", 5), "alpha": pair_rows("alpha", 2)})
+    write_rows(folder / "val" / "v.jsonl", [*pair_rows("other", 3), {"prompt": "p", "completion": ""}])
+    with (folder / "curator.toml").open("a") as file:
+        file.write('[data.validation_files]\ntarget = "val/v.jsonl"\n')
+    project = Project.open(folder)
+    target = read(folder).target_tasks[0]
+    assert len(training_examples(target, project.store)) == 5
+    assert len(validation_examples(target, project.store)) == 3
+    assert all(e.input_ids[0] == 1 and e.labels[-1] == 2 for e in validation_examples(target, project.store))
+
+
+def test_files_of_the_same_name_are_counted_apart(make_project: MakeProject) -> None:
+    folder = make_project(data={"tasks": None, "target": "t"})
+    write_rows(folder / "x" / "a" / "f.jsonl", pair_rows("one", 3))
+    write_rows(folder / "x" / "b" / "f.jsonl", pair_rows("two", 5))
+    with (folder / "curator.toml").open("a") as file:
+        file.write('[[data.task]]\nname = "t"\npath = "x/*/f.jsonl"\n')
+    version = read(folder, ("t",)).tasks[0].version
+    assert [(Path(path).parent.name, rows) for path, _, rows in version.files] == [("a", 3), ("b", 5)]
+
+
+def test_one_file_of_many_tasks(make_project: MakeProject) -> None:
+    folder = make_project(data={"tasks": None, "target": "even"})
+    rows = [row | {"kind": n % 2} for n, row in enumerate(pair_rows("x", 11))]
+    write_rows(folder / "all.jsonl", rows)
+    with (folder / "curator.toml").open("a") as file:
+        for value, name in enumerate(("even", "odd")):
+            file.write(f'[[data.task]]\nname = "{name}"\npath = "all.jsonl"\ncolumn = "kind"\nvalue = {value}\n')
+    even, odd = read(folder, ("even",)).tasks
+    assert (len(even.version.index.hashes), len(odd.split.train)) == (6, 5)
+    assert even.version.source == {"column": "kind", "value": 0}
+
+
+def test_mistakes(make_project: MakeProject) -> None:
+    folder = make_project()
+    with pytest.raises(ConfigError, match="'targte' is no task"):
+        read(folder, ("targte",))
+    write_rows(folder / "tasks" / "alpha.jsonl", [{"messages": [{"role": "assistant", "content": "x"}]}])
+    with pytest.raises(DataError, match=r"alpha\.jsonl:1: the rows are chats, but .* no chat template"):
+        read(folder)
+    (folder / "tasks" / "alpha.jsonl").write_text("")
+    with pytest.raises(DataError, match=r"alpha\.jsonl holds no rows"):
+        read(folder)
+
+
+def test_hashes_follow_the_bytes(make_project: MakeProject) -> None:
+    folder = make_project()
+    store = Project.open(folder).store
+    path = folder / "tasks" / "alpha.jsonl"
+    first = hash_files(store, [path])
+    assert hash_files(store, [path]) == first
+    content = path.read_bytes()
+    path.write_bytes(content[::-1])
+    os.utime(path, ns=(1, 1))
+    assert hash_files(store, [path]) != first
+    with pytest.raises(DataError, match=r"gone\.jsonl: cannot be read"):
+        hash_files(store, [folder / "gone.jsonl"])

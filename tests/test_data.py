@@ -1,0 +1,408 @@
+"""Every format of the contract, as people really write it; and what is wrong, by file and line."""
+
+import csv
+import gzip
+import io
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from curator.config import DataSection, TaskSource
+from curator.data import Source, check_target, find_tasks, find_validation, read_task
+from curator.errors import ConfigError, DataError, ExitCode
+from curator.rows import Row, content_hash, is_empty
+
+PAIR = {"prompt": "a", "completion": "b"}
+OTHER = {"prompt": "c", "completion": "d"}
+
+
+def lines(*rows: Any) -> str:
+    return "".join(json.dumps(row) + "\n" for row in rows)
+
+
+def read(folder: Path, name: str, content: str | bytes, **source: Any) -> list[Row]:
+    path = folder / name
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return read_task(Source(name="t", files=(path,), **source))
+
+
+def contents(folder: Path, name: str, content: str | bytes, **source: Any) -> list[Any]:
+    return [row.content for row in read(folder, name, content, **source)]
+
+
+def problem(folder: Path, name: str, content: str | bytes, **source: Any) -> str:
+    with pytest.raises(DataError) as caught:
+        read(folder, name, content, **source)
+    assert caught.value.exit_code == ExitCode.DATA
+    assert caught.value.hint
+    return caught.value.message.replace(str(folder) + os.sep, "")
+
+
+# -- formats of rows ----------------------------------------------------------------------------------------------
+
+
+def test_row_formats(tmp_path: Path) -> None:
+    chat = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "r"}]
+    assert contents(
+        tmp_path,
+        "t.jsonl",
+        lines(
+            PAIR,
+            {"messages": chat},
+            {"instruction": "i", "output": "o"},
+            {"instruction": "i", "input": "x", "output": "o"},
+            {"instruction": "i", "input": "", "output": "o"},
+            {"inputs": "i", "targets": "o"},
+            {"text": "t", "id": 5},
+        ),
+    ) == [
+        PAIR,
+        {"messages": chat},
+        {"instruction": "i", "response": "o"},
+        {"instruction": "i\n\nx", "response": "o"},
+        {"instruction": "i", "response": "o"},
+        {"instruction": "i", "response": "o"},
+        {"text": "t"},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"prompt": "a"}, "t.jsonl:2: not the right fields (found: prompt)"),
+        ({"prompt": "a", "completion": None}, "t.jsonl:2: not the right fields (found: prompt)"),
+        ({}, "t.jsonl:2: not the right fields (found: none)"),
+        ({"prompt": "a", "completion": 5}, "t.jsonl:2: 'completion' must be text, this is 5"),
+        ({"prompt": ["a"], "completion": "b"}, "t.jsonl:2: 'prompt' must be text, this is ['a']"),
+        ({"instruction": "a", "input": 1, "output": "b"}, "t.jsonl:2: 'input' must be text, this is 1"),
+        ({"text": 5}, "t.jsonl:2: 'text' must be text, this is 5"),
+        ({"messages": "hi"}, "t.jsonl:2: 'messages' must be a list of turns, this is 'hi'"),
+        ({"messages": []}, "t.jsonl:2: 'messages' must be a list of turns, this is []"),
+        ({"messages": [{"content": "x"}]}, "t.jsonl:2: each turn needs `role` and `content`"),
+        ({"messages": [{"role": "user"}]}, "t.jsonl:2: 'content' must be text, this is None"),
+        ({"messages": [{"role": "assistant", "content": "", "tool_calls": [{}]}]}, "t.jsonl:2: a turn holds"),
+        ({"prompt": "a", "completion": "\ud800"}, "t.jsonl:2: 'completion' holds half a surrogate pair"),
+        ([1, 2], "t.jsonl:2: a row must be a JSON object, this is [1, 2]"),
+        ("text", "t.jsonl:2: a row must be a JSON object, this is 'text'"),
+    ],
+)
+def test_wrong_fields_name_the_line(tmp_path: Path, row: Any, message: str) -> None:
+    assert problem(tmp_path, "t.jsonl", lines(PAIR, row)).startswith(message)
+
+
+def test_equal_examples_are_equal_in_any_format() -> None:
+    chat = {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}
+    assert len({content_hash(c) for c in (PAIR, chat, {"instruction": "a", "response": "b"})}) == 1
+    assert content_hash(PAIR) != content_hash({"prompt": "ab", "completion": ""})
+    assert content_hash({"text": "ab"}) != content_hash(PAIR)
+
+
+def test_empty() -> None:
+    assert is_empty({"prompt": "a", "completion": " \n"})
+    assert is_empty({"text": ""})
+    assert is_empty({"messages": [{"role": "user", "content": "a"}]})
+    assert is_empty({"messages": [{"role": "assistant", "content": " "}]})
+    assert not is_empty(PAIR)
+
+
+# -- text files ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        lines(PAIR, OTHER),
+        lines(PAIR, OTHER).rstrip("\n"),
+        lines(PAIR, OTHER).replace("\n", "\r\n"),
+        "\ufeff" + lines(PAIR, OTHER),
+        "\n" + lines(PAIR) + "\n  \n" + lines(OTHER) + "\n\n",
+    ],
+    ids=["plain", "no last line break", "CRLF", "BOM", "blank lines"],
+)
+def test_json_lines(tmp_path: Path, content: str) -> None:
+    for name in ("t.jsonl", "t.ndjson", "t.json"):
+        assert contents(tmp_path, name, content) == [PAIR, OTHER]
+    packed = tmp_path / "t.jsonl.gz"
+    packed.write_bytes(gzip.compress(content.encode()))
+    assert [row.content for row in read_task(Source(name="t", files=(packed,)))] == [PAIR, OTHER]
+
+
+def test_lines_are_counted_as_an_editor_does(tmp_path: Path) -> None:
+    rows = read(tmp_path, "t.jsonl", "\n" + lines(PAIR) + "\n\n" + lines(OTHER))
+    assert [(row.number, row.line) for row in rows] == [(0, 2), (1, 5)]
+
+
+@pytest.mark.parametrize("indent", [None, 2])
+@pytest.mark.parametrize("mark", ["", "\ufeff", "\n \n"])
+def test_json_list(tmp_path: Path, indent: int | None, mark: str) -> None:
+    rows = read(tmp_path, "t.json", mark + json.dumps([PAIR, OTHER], indent=indent))
+    assert [row.content for row in rows] == [PAIR, OTHER]
+    if indent:
+        text = (tmp_path / "t.json").read_text(encoding="utf-8").splitlines()
+        assert all(text[row.line - 1].strip() == "{" for row in rows)
+
+
+def test_json_object_and_list_of_texts(tmp_path: Path) -> None:
+    assert contents(tmp_path, "t.json", json.dumps(PAIR, indent=1)) == [PAIR]
+    assert contents(tmp_path, "t.json", '["x, y", "[z]"]') == [{"text": "x, y"}, {"text": "[z]"}]
+
+
+def test_nothing_is_guessed(tmp_path: Path) -> None:
+    """Loaders that infer types make times of dates, and numbers or nothing of labels."""
+    rows = [{"prompt": "2020-01-01", "completion": "2021-02-03"}, {"prompt": "007", "completion": "NA"}]
+    assert contents(tmp_path, "t.jsonl", lines(*rows)) == rows
+    assert contents(tmp_path, "t.json", json.dumps(rows)) == rows
+    text = io.StringIO()
+    writer = csv.DictWriter(text, ["prompt", "completion"])
+    writer.writeheader()
+    writer.writerows(rows)
+    assert contents(tmp_path, "t.csv", text.getvalue()) == rows
+    assert contents(tmp_path, "t.tsv", text.getvalue().replace(",", "\t")) == rows
+
+
+def test_other_columns_may_hold_anything(tmp_path: Path) -> None:
+    rows = [PAIR | {"meta": {"x": 1}}, PAIR | {"meta": [1, "s"]}, PAIR | {"n": 10**30, "type": "user", "message": {}}]
+    assert contents(tmp_path, "t.jsonl", lines(*rows)) == [PAIR] * 3
+
+
+def test_nul_and_any_text(tmp_path: Path) -> None:
+    row = {"prompt": "a\0b\u2028\x85", "completion": "😀"}
+    assert contents(tmp_path, "t.jsonl", lines(row)) == [row]
+    assert contents(tmp_path, "t.jsonl", json.dumps(row, ensure_ascii=False)) == [row]
+
+
+def test_a_line_of_ten_megabytes(tmp_path: Path) -> None:
+    long = {"prompt": "x" * 10_000_000, "completion": "y"}
+    assert contents(tmp_path, "t.jsonl", lines(PAIR, long, OTHER)) == [PAIR, long, OTHER]
+    assert contents(tmp_path, "t.csv", f"prompt,completion\n{long['prompt']},y\n") == [long]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("t.jsonl", lines(PAIR) + "\n{broken\n" + lines(PAIR), "t.jsonl:3: not valid JSON"),
+        ("t.jsonl", lines(PAIR) + '{"prompt": \n', "t.jsonl:2: not valid JSON: it ends too early"),
+        ("t.jsonl", lines(PAIR) + '{"prompt": "a", "completion": "b"} x', "t.jsonl:2: not valid JSON: Extra data"),
+        ("t.jsonl", b'{"prompt": "a\0"}', "t.jsonl:1: not valid JSON"),
+        ("t.jsonl", b'\n{"prompt": "\xe9"}', "t.jsonl:2: not UTF-8 (byte 0xe9)"),
+        ("t.jsonl", lines(PAIR).encode("utf-16"), "t.jsonl:1: not UTF-8"),
+        ("t.jsonl", '{"prompt": ' + "[" * 100_000, "t.jsonl:1: not valid JSON: nested too deeply"),
+        ("t.json", "[" * 100_000, "t.json:1: not valid JSON: nested too deeply"),
+        ("t.json", '[{"prompt": "a"},\n{"prompt":}]', "t.json:2: not valid JSON"),
+        ("t.json", '[\n{"prompt": "a", "completion": "b"},\n{"prompt": "c"}\n]', "t.json:3: not the right fields"),
+        ("t.json", '[\n{"prompt": "a", "completion": "b"},\n5]', "t.json:3: a row must be a JSON object"),
+        ("t.jsonl", "", "task 't': t.jsonl holds no rows"),
+        ("t.jsonl", "\n \n", "task 't': t.jsonl holds no rows"),
+        ("t.json", "[]", "task 't': t.json holds no rows"),
+        ("t.csv", "prompt,completion\n", "task 't': t.csv holds no rows"),
+        ("t.csv", "prompt,completion\na,b\nc,d,e\n", "t.csv:3: 3 cells, but the header has 2"),
+        ("t.csv", 'prompt,completion\n"a\nb",c\nd\n', "t.csv:4: 1 cells, but the header has 2"),
+        ("t.csv", 'prompt,completion\na,b\n"c,d\n', "t.csv:3: not valid CSV"),
+        ("t.csv", "prompt,prompt\na,b\n", "t.csv:1: column 'prompt' stands there twice"),
+        ("t.csv", b"prompt,completion\n\xe9,b\n", "t.csv:2: not UTF-8"),
+        ("t.csv", "question,answer\na,b\n", "t.csv:2: not the right fields (found: question, answer)"),
+        ("t.jsonl.gz", b"hello", "t.jsonl.gz: cannot be read: Not a gzipped file"),
+        ("t.jsonl.gz", gzip.compress(lines(PAIR).encode())[:-9], "t.jsonl.gz: cannot be read"),
+        ("t.jsonl.gz", gzip.compress(b'\n{"prompt": 1}'), "t.jsonl.gz:2: not the right fields"),
+        ("t.parquet", b"hello", "t.parquet: cannot be loaded"),
+    ],
+)
+def test_what_is_wrong_names_file_and_line(tmp_path: Path, name: str, content: str | bytes, message: str) -> None:
+    assert problem(tmp_path, name, content).startswith(message)
+
+
+def test_csv_cells(tmp_path: Path) -> None:
+    text = '\ufeffprompt,completion\r\n"a, ""b""","c\r\nd"\r\n\r\nnull,\r\n'
+    rows = read(tmp_path, "t.csv", text)
+    assert [row.content for row in rows] == [
+        {"prompt": 'a, "b"', "completion": "c\r\nd"},
+        {"prompt": "null", "completion": ""},
+    ]
+    assert [row.line for row in rows] == [2, 5]
+
+
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+
+
+@given(st.lists(st.tuples(texts, texts), min_size=1, max_size=5))
+def test_any_text_survives_every_format(tmp_path_factory: pytest.TempPathFactory, pairs: list[tuple[str, str]]) -> None:
+    folder = tmp_path_factory.mktemp("formats")
+    rows = [{"prompt": prompt, "completion": completion} for prompt, completion in pairs]
+    assert contents(folder, "t.jsonl", lines(*rows)) == rows
+    assert contents(folder, "u.jsonl", "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in rows)) == rows
+    assert contents(folder, "t.json", json.dumps(rows, ensure_ascii=False)) == rows
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, ["prompt", "completion"], quoting=csv.QUOTE_ALL)
+    writer.writeheader()
+    writer.writerows(rows)
+    assert contents(folder, "t.csv", text.getvalue()) == rows
+
+
+# -- by `datasets` ------------------------------------------------------------------------------------------------
+
+
+def test_parquet_and_saved_data_sets(tmp_path: Path) -> None:
+    made = datasets.Dataset.from_list([PAIR, OTHER])
+    made.to_parquet(tmp_path / "p[1].parquet")
+    assert [r.content for r in read_task(Source(name="t", files=(tmp_path / "p[1].parquet",)))] == [PAIR, OTHER]
+    made.save_to_disk(tmp_path / "one")
+    datasets.DatasetDict({"train": made, "test": made.select([1])}).save_to_disk(tmp_path / "many")
+    for folder, split, expected in (
+        ("one", "train", [PAIR, OTHER]),
+        ("many", "train", [PAIR, OTHER]),
+        ("many", "test", [OTHER]),
+    ):
+        data = DataSection(task=(TaskSource(name="t", path=folder, split=split),))
+        (source,) = find_tasks(data, tmp_path)
+        assert [row.content for row in read_task(source)] == expected
+        assert source.files
+    data = DataSection(task=(TaskSource(name="t", path="many", split="dev"),))
+    with pytest.raises(DataError, match="no split 'dev'"):
+        read_task(find_tasks(data, tmp_path)[0])
+
+
+def test_keys_that_only_some_turns_have(tmp_path: Path) -> None:
+    """Arrow fills in None for what a turn does not have."""
+    chats = [
+        {
+            "messages": [{"role": "user", "content": "q", "name": "x"}, {"role": "assistant", "content": "a"}],
+            "text": None,
+        },
+        {"messages": None, "text": "t"},
+    ]
+    datasets.Dataset.from_list(chats).to_parquet(tmp_path / "t.parquet")
+    assert [row.content for row in read_task(Source(name="t", files=(tmp_path / "t.parquet",)))] == [
+        {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]},
+        {"text": "t"},
+    ]
+    broken = [{"messages": [{"role": "user", "content": "q"}, {"role": "assistant"}]}]
+    datasets.Dataset.from_list(broken).to_parquet(tmp_path / "b.parquet")
+    with pytest.raises(DataError, match=r"b\.parquet, row 1: 'content' must be text, this is None"):
+        read_task(Source(name="t", files=(tmp_path / "b.parquet",)))
+
+
+# -- filters ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("cells", "value", "kept"),
+    [
+        ([1, 2, None, 1.0], 1, [0, 3]),
+        (["x", "y", "X"], "x", [0]),
+        ([True, False, 1], True, [0]),
+        (["2020-01-01", "2020-01-02"], "2020-01-01", [0]),
+        ([0, "", None, False], "", [1]),
+        ([0, "", None, False], False, [3]),
+        ([0, "", None, False], 0, [0]),
+        (["7", "007"], 7, [0]),
+    ],
+)
+def test_filter(tmp_path: Path, cells: list[Any], value: Any, kept: list[int]) -> None:
+    rows = [{"prompt": str(n), "completion": "x", "task": cell} for n, cell in enumerate(cells)]
+    found = read(tmp_path, "t.jsonl", lines(*rows), column="task", value=value)
+    assert [(row.number, row.line - 1) for row in found] == list(enumerate(kept))
+
+
+def test_filter_of_csv(tmp_path: Path) -> None:
+    text = "prompt,completion,task\na,b,true\nc,d,false\ne,f,7\n"
+    assert contents(tmp_path, "t.csv", text, column="task", value=True) == [PAIR]
+    assert contents(tmp_path, "t.csv", text, column="task", value=7) == [{"prompt": "e", "completion": "f"}]
+
+
+def test_rows_of_other_tasks_may_be_anything(tmp_path: Path) -> None:
+    text = lines({"task": "other"}, {"x": 1}, PAIR | {"task": "mine"})
+    assert contents(tmp_path, "t.jsonl", text, column="task", value="mine") == [PAIR]
+    wrong = problem(tmp_path, "t.jsonl", lines({"task": "other"}, {"task": "mine"}), column="task", value="mine")
+    assert wrong.startswith("t.jsonl:2: ")
+
+
+def test_filter_that_keeps_nothing(tmp_path: Path) -> None:
+    assert "no column 'tsk'" in problem(tmp_path, "t.jsonl", lines(PAIR), column="tsk", value="x")
+    assert "no rows with prompt = 'x'" in problem(tmp_path, "t.jsonl", lines(PAIR), column="prompt", value="x")
+
+
+# -- finding tasks ------------------------------------------------------------------------------------------------
+
+
+def touch(folder: Path, *names: str) -> None:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(lines(PAIR))
+
+
+def test_glob(tmp_path: Path) -> None:
+    touch(tmp_path, "tasks/b.jsonl", "tasks/a.v2.json", "tasks/c.csv.gz", "tasks/D.JSONL", "tasks/README.md")
+    touch(tmp_path, "tasks/.hidden.jsonl", "tasks/._a.json", "tasks/sub/e.jsonl")
+    assert [s.name for s in find_tasks(DataSection(tasks="tasks/*"), tmp_path)] == ["D", "a.v2", "b", "c"]
+    assert [s.name for s in find_tasks(DataSection(tasks="tasks/**/*.jsonl"), tmp_path)] == ["b", "e"]
+    assert [s.name for s in find_tasks(DataSection(tasks=str(tmp_path / "tasks/*.json")), Path("/"))] == ["a.v2"]
+
+
+def test_saved_data_sets_in_a_glob(tmp_path: Path) -> None:
+    datasets.Dataset.from_list([PAIR]).save_to_disk(tmp_path / "tasks" / "saved.v1")
+    touch(tmp_path, "tasks/a.jsonl")
+    assert [s.name for s in find_tasks(DataSection(tasks="tasks/*"), tmp_path)] == ["a", "saved.v1"]
+    table = DataSection(task=(TaskSource(name="t", path="tasks/*"),))
+    assert [f.name for f in find_tasks(table, tmp_path)[0].files] == ["a.jsonl"]
+
+
+def test_tables(tmp_path: Path) -> None:
+    touch(tmp_path, "x/b.jsonl", "x/a.csv", "x/.c.jsonl", "x/note.txt", "odd[1].jsonl")
+    task = TaskSource(name="t", path="x", tags=("tag",))
+    (source,) = find_tasks(DataSection(task=(task,)), tmp_path)
+    assert [f.name for f in source.files] == ["a.csv", "b.jsonl"]
+    assert source.tags == ("tag",)
+    (odd,) = find_tasks(DataSection(task=(TaskSource(name="t", path="odd[1].jsonl"),)), tmp_path)
+    assert odd.files == (tmp_path / "odd[1].jsonl",)
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("gone.jsonl", "does not exist"),
+        ("*.nothing", "no file matches"),
+        ("note.txt", "no known kind of file"),
+        ("empty", "holds no task file"),
+    ],
+)
+def test_paths_that_are_wrong(tmp_path: Path, path: str, message: str) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "note.txt").write_text("x")
+    with pytest.raises(DataError, match=message):
+        find_tasks(DataSection(task=(TaskSource(name="t", path=path),)), tmp_path)
+
+
+def test_two_files_of_one_name(tmp_path: Path) -> None:
+    touch(tmp_path, "tasks/a.jsonl", "tasks/a.json")
+    with pytest.raises(DataError, match="two files would be the task 'a'"):
+        find_tasks(DataSection(tasks="tasks/*"), tmp_path)
+
+
+@pytest.mark.skipif(os.name == "nt" or os.uname().sysname == "Darwin", reason="file names are Unicode there")
+def test_a_file_name_that_is_no_text(tmp_path: Path) -> None:
+    (tmp_path / os.fsdecode(b"a\xff.jsonl")).write_text(lines(PAIR))
+    with pytest.raises(DataError, match="name is not UTF-8") as caught:
+        find_tasks(DataSection(tasks="*.jsonl"), tmp_path)
+    caught.value.message.encode()
+
+
+def test_targets_and_validation_files(tmp_path: Path) -> None:
+    touch(tmp_path, "addition.jsonl", "carry.jsonl", "val/addition.jsonl")
+    data = DataSection(tasks="*.jsonl", validation_files={"addition": "val/addition.jsonl"})
+    sources = find_tasks(data, tmp_path)
+    check_target(("addition", "carry"), sources)
+    validation = find_validation(data, "addition", tmp_path)
+    assert validation is not None
+    assert validation.files == (tmp_path / "val/addition.jsonl",)
+    assert find_validation(data, "carry", tmp_path) is None
+    for targets, message in (((), "no target"), (("additoin",), "is no task"), (("carry", "carry"), "twice")):
+        with pytest.raises(ConfigError, match=message):
+            check_target(targets, sources)
+    with pytest.raises(ConfigError, match="validation_files: 'additoin' is no task"):
+        find_tasks(DataSection(tasks="*.jsonl", validation_files={"additoin": "val/addition.jsonl"}), tmp_path)

@@ -1,0 +1,217 @@
+"""An export holds what was trained on, touches nothing else, and is there whole or not at all."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pytest
+from conftest import MakeProject, pair_rows, write_rows
+from test_manifest import manifest_of
+
+from curator.errors import ConfigError, DataError, ManifestMismatch
+from curator.export import export
+from curator.manifest import MANIFEST_NAME, TaskFile, check_files, read_manifest, render, sha256_of
+from curator.project import Project
+
+RESERVED = ["../../evil", "a/b", "a\\b", "A/B", "", ".", "..", "con", "NUL.x", "é" * 150, "e\u0301", "\u00e9", "tab\t"]
+
+
+def rows_of(path: Path) -> list[Any]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def everything(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+@pytest.fixture
+def manifest(tmp_path: Path) -> Path:
+    """A manifest of the target `target` and the tasks `one` and `two`."""
+    for name in ("target", "one", "two"):
+        write_rows(tmp_path / "data" / f"{name}.jsonl", pair_rows(name, 3))
+    path = tmp_path / "data" / "best.json"
+    path.write_text(render(manifest_of(path.parent, "target", "one", "two")))
+    return path
+
+
+def test_it_is_what_was_trained_on(make_project: MakeProject, tmp_path: Path) -> None:
+    shared = pair_rows("target", 12)
+    tasks: dict[str, list[dict[str, Any]]] = {
+        "target": shared,
+        "alpha": [
+            *pair_rows("alpha", 6),
+            *shared,
+            {"prompt": "p", "completion": " "},
+            {"prompt": "long " * 99, "completion": "cut off"},
+            {"instruction": "i", "input": "x", "output": "o"},
+        ],
+        "beta": pair_rows("beta", 9),
+    }
+    folder = make_project(tasks=tasks, data={"max_examples_per_task": 8})
+    before = everything(folder)
+    project = Project.open(folder)
+    project.select(include=["alpha", "beta"], output=tmp_path / "m" / "m.json")
+    changed = {name for name, content in everything(folder).items() if before.get(name) != content}
+    assert all(name.startswith(".curator" + os.sep) for name in changed), "only .curator/ is written to"
+    corpus = project.corpus(("target",))
+    report = export(tmp_path / "m" / "m.json", format="jsonl", folder=tmp_path / "out")
+    assert [name for name, _ in report.files] == ["target.jsonl", "alpha.jsonl", "beta.jsonl"]
+    for task in corpus.tasks:
+        got = rows_of(tmp_path / "out" / f"{task.name}.jsonl")
+        wanted = [tasks[task.name][number] for number in task.split.train]
+        wanted = [{"instruction": "i\n\nx", "output": "o"} if "input" in row else row for row in wanted]
+        assert got == wanted
+    held_out = [shared[number] for number in corpus.target_tasks[0].split.validation]
+    assert held_out
+    assert not [row for row in held_out if row in rows_of(tmp_path / "out" / "alpha.jsonl")]
+    assert len(rows_of(tmp_path / "out" / "beta.jsonl")) == 8
+    # What stands beside the files is a manifest like the one they came from.
+    again = read_manifest(tmp_path / "out" / MANIFEST_NAME)
+    check_files(again, tmp_path / "out")
+    export(tmp_path / "out" / MANIFEST_NAME, format="jsonl", folder=tmp_path / "out2")
+    assert {n: c for n, c in everything(tmp_path / "out").items() if n != MANIFEST_NAME} == {
+        n: c for n, c in everything(tmp_path / "out2").items() if n != MANIFEST_NAME
+    }
+
+
+def test_nothing_is_written_elsewhere(make_project: MakeProject, tmp_path: Path) -> None:
+    """No caches in the home folder, nothing in the present one, nothing beside the user's own files."""
+    folder = make_project()
+    own = everything(folder)
+    for name in ("home", "work"):
+        (tmp_path / name).mkdir()
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "XDG_"))}
+    environment |= {"HOME": str(tmp_path / "home"), "TMPDIR": str(tmp_path / "home"), "HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, "-m", "curator", "select", "-p", str(folder), "-q"]
+    subprocess.run(command, cwd=tmp_path / "work", env=environment, check=True, capture_output=True)
+    assert everything(tmp_path / "home") == {}
+    assert everything(tmp_path / "work") == {}
+    made = {name: content for name, content in everything(folder).items() if not name.startswith(".curator")}
+    assert made.pop(MANIFEST_NAME)
+    assert made == own
+
+
+def test_twice_is_the_same(manifest: Path, tmp_path: Path) -> None:
+    out = tmp_path / "deep" / "out"
+    export(manifest, format="jsonl", folder=out)
+    before = everything(out)
+    export(manifest, format="jsonl", folder=out)
+    assert everything(out) == before
+    assert [p.name for p in out.parent.iterdir()] == ["out"]
+    assert out.stat().st_mode & 0o777 == out.parent.stat().st_mode & 0o777
+    # A selection of fewer tasks leaves none of the earlier files behind.
+    write_rows(manifest.parent / "three.jsonl", pair_rows("three", 1))
+    manifest.write_text(render(manifest_of(manifest.parent, "target", "three")))
+    export(manifest, format="jsonl", folder=out)
+    assert sorted(everything(out)) == [MANIFEST_NAME, "target.jsonl", "three.jsonl"]
+
+
+def test_names_of_any_kind(manifest: Path, tmp_path: Path) -> None:
+    base = read_manifest(manifest)
+    tasks = [base.tasks[0].model_copy(update={"name": name}) for name in [*RESERVED, *RESERVED]]
+    manifest.write_text(render(base.model_copy(update={"tasks": tuple(tasks)})))
+    report = export(manifest, format="jsonl", folder=tmp_path / "out")
+    names = [name for name, _ in report.files]
+    assert len({name.casefold() for name in names}) == 2 * len(RESERVED) + 1
+    assert sorted(everything(tmp_path / "out")) == sorted([MANIFEST_NAME, *names])
+    for name in names:
+        assert len(name.encode()) <= 255
+        assert not set(name) & set('/\\:*?"<>|\t')
+        assert name.partition(".")[0].upper() not in {"CON", "NUL"}
+        assert not name.startswith(".")
+    assert [p.name for p in tmp_path.iterdir() if p.name not in ("data", "out")] == []
+
+
+def test_the_project_is_no_export(manifest: Path, tmp_path: Path) -> None:
+    """A project folder holds a manifest, too; it must not be taken for an export, and be replaced."""
+    in_project = manifest.with_name(MANIFEST_NAME)
+    in_project.write_text(manifest.read_text())
+    manifest.unlink()
+    before = everything(tmp_path)
+    for folder in (in_project.parent, tmp_path):
+        with pytest.raises(ConfigError, match=r"is no export|holds the data"):
+            export(in_project, format="jsonl", folder=folder)
+    assert everything(tmp_path) == before
+
+
+def test_the_present_folder(manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    with pytest.raises(ConfigError, match="is no export"):
+        export(manifest, format="jsonl", folder=Path(".."))
+    export(manifest, format="jsonl", folder=Path())
+    assert len(rows_of(tmp_path / "here" / "one.jsonl")) == 3
+
+
+def test_what_is_not_ours_stays(manifest: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    export(manifest, format="jsonl", folder=out)
+    (out / "notes.txt").write_text("mine")
+    before = everything(out)
+    with pytest.raises(ConfigError, match=r"holds 'notes\.txt'"):
+        export(manifest, format="jsonl", folder=out)
+    assert everything(out) == before
+    (tmp_path / "out2.partial").mkdir()
+    (tmp_path / "out2.partial" / "mine").write_text("x")
+    export(manifest, format="jsonl", folder=tmp_path / "out2")
+    assert (tmp_path / "out2.partial" / "mine").exists()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match="is no folder"):
+        export(manifest, format="jsonl", folder=tmp_path / "file")
+
+
+def test_all_or_nothing(manifest: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    export(manifest, format="jsonl", folder=out)
+    before = everything(out)
+    (manifest.parent / "two.jsonl").write_text('{"prompt": "broken"}\n')
+    with pytest.raises(ManifestMismatch, match="'two'"):
+        export(manifest, format="jsonl", folder=out)
+    with pytest.raises(DataError, match=r"two\.jsonl:1"):
+        export(manifest, format="jsonl", folder=out, allow_changed=True)
+    assert everything(out) == before
+    with pytest.raises(DataError):
+        export(manifest, format="jsonl", folder=tmp_path / "new", allow_changed=True)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["data", "out"]
+    write_rows(manifest.parent / "two.jsonl", pair_rows("two", 5))
+    export(manifest, format="jsonl", folder=out, allow_changed=True)
+    assert len(rows_of(out / "two.jsonl")) == 5
+
+
+def test_sources_of_every_kind(manifest: Path, tmp_path: Path) -> None:
+    base = read_manifest(manifest)
+    data = manifest.parent
+    rows = [{"prompt": "p", "completion": "c", "task": kind} for kind in ("", "x")]
+    write_rows(data / "state.json", rows)
+    datasets.DatasetDict({"dev": datasets.Dataset.from_list(rows[:1])}).save_to_disk(data / "saved")
+
+    def files(*paths: Path) -> tuple[TaskFile, ...]:
+        return tuple(TaskFile(path=p.relative_to(data).as_posix(), sha256=sha256_of(p), rows=1) for p in sorted(paths))
+
+    saved = [path for path in (data / "saved").rglob("*") if path.is_file()]
+    tasks = (
+        base.tasks[0].model_copy(update={"name": "named as a part", "files": files(data / "state.json")}),
+        base.tasks[0].model_copy(
+            update={"name": "empty", "files": files(data / "state.json"), "source": {"column": "task", "value": ""}}
+        ),
+        base.tasks[0].model_copy(
+            update={"name": "saved", "files": files(*saved), "source": {"saved_dataset": True, "split": "dev"}}
+        ),
+    )
+    manifest.write_text(render(base.model_copy(update={"tasks": tasks})))
+    report = export(manifest, format="jsonl", folder=tmp_path / "out")
+    assert dict(report.files) == {
+        "target.jsonl": 3,
+        "named as a part.jsonl": 2,
+        "empty.jsonl": 1,
+        "saved.jsonl": 1,
+    }
+
+
+def test_unknown_format(manifest: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no export format 'x'"):
+        export(manifest, format="x", folder=tmp_path / "out")

@@ -1,0 +1,94 @@
+"""`curator init` writes a project that opens, with the tasks it says it found."""
+
+import os
+from pathlib import Path
+
+import pytest
+from conftest import pair_rows, write_rows
+
+from curator.cli.init import write_project
+from curator.config import Config, load_config
+from curator.data import find_tasks
+from curator.errors import ConfigError, DataError
+
+
+def found(path: Path) -> list[str]:
+    return [source.name for source in find_tasks(load_config(path).data, path.parent)]
+
+
+@pytest.fixture
+def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name in ("a.jsonl", "b.v1.csv", ".hidden.jsonl", 'quote"d\\.jsonl', "sub/c.jsonl"):
+        write_rows(tmp_path / "data" / name, pair_rows("x", 2))
+    (tmp_path / "data" / "notes.txt").write_text("x")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("sources", "names"),
+    [
+        (["data/*"], ["a", "b.v1", 'quote"d\\']),
+        (["data"], ["a", "b.v1", 'quote"d\\']),
+        (["data/**/*.jsonl"], ["a", "c", 'quote"d\\']),
+        (["data/a.jsonl", "data/sub/*.jsonl"], ["a", "c"]),
+        (["data/a.jsonl"], ["a"]),
+    ],
+)
+def test_what_it_says_is_what_is_found(data: Path, sources: list[str], names: list[str]) -> None:
+    path, said = write_project(data / "new" / "project", sources, model="model", target="a")
+    assert sorted(said) == names
+    assert found(path) == names
+    assert load_config(path).data.targets == ("a",)
+
+
+def test_hub_ids(data: Path) -> None:
+    path, said = write_project(data / "p", ["owner/name", "data/a.jsonl"], model="owner/model", target=None)
+    config = load_config(path)
+    assert said == ["name", "a"]
+    assert [(task.hub, bool(task.path)) for task in config.data.task] == [("owner/name", False), ("", True)]
+    assert config.model.name_or_path == "owner/model"
+    assert config.data.targets == ()
+
+
+def test_without_sources_every_default_is_as_without_the_key(data: Path) -> None:
+    path, said = write_project(data / 'na"me', [], model="m", target="t")
+    written = load_config(path)
+    assert said == []
+    assert written.project.name == 'na"me'
+    bare = {
+        "project": {"name": 'na"me'},
+        "model": {"name_or_path": "m"},
+        "data": {"tasks": "tasks/*.jsonl", "target": "t"},
+    }
+    assert written == Config.model_validate(bare)
+    for section in Config.model_fields.values():
+        for key in section.annotation.model_fields:  # type: ignore[union-attr]
+            assert f"{key}" in path.read_text(), f"{key} is not explained"
+
+
+def test_a_model_folder_is_seen_from_the_project(data: Path) -> None:
+    (data / "models" / "tiny").mkdir(parents=True)
+    path, _ = write_project(data / "x" / "p", [], model="models/tiny", target=None)
+    assert load_config(path).model.name_or_path == os.path.join("..", "..", "models", "tiny")
+
+
+def test_mistakes(data: Path) -> None:
+    write_rows(data / "other" / "a.jsonl", pair_rows("x", 1))
+    for sources, kind, message in (
+        (["gone.jsonl"], DataError, "does not exist"),
+        (["data/*.parquet"], DataError, "no task file there"),
+        (["data/notes.txt"], DataError, "no task file there"),
+        (["data/a.jsonl", "other/a.jsonl"], ConfigError, "two tasks would be named 'a'"),
+        (["*/a.jsonl"], ConfigError, "two tasks would be named 'a'"),
+    ):
+        with pytest.raises(kind, match=message):
+            write_project(data / "p", sources, model="m", target=None)
+    with pytest.raises(ConfigError, match="'x' is none of the tasks found"):
+        write_project(data / "p", ["data"], model="m", target="x")
+    assert not (data / "p").exists()
+    write_project(data / "p", [], model="m", target=None)
+    with pytest.raises(ConfigError, match="there is a project already"):
+        write_project(data / "p", [], model="m", target=None)
+    with pytest.raises(DataError, match="cannot be written"):
+        write_project(data / "data" / "notes.txt", [], model="m", target=None)

@@ -1,0 +1,139 @@
+"""The manifest's file: the same bytes for the same selection, whole or not at all."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from curator.errors import DataError, ExitCode, ManifestMismatch
+from curator.manifest import (
+    Manifest,
+    check_files,
+    read_manifest,
+    relative_to,
+    render,
+    sha256_of,
+    write_manifest,
+    write_whole,
+)
+
+
+def manifest_of(folder: Path, *names: str, **changes: Any) -> Manifest:
+    """A manifest of the target `names[0]` and the selected tasks after it; their files are in `folder`."""
+
+    def files(name: str) -> list[dict[str, Any]]:
+        path = folder / f"{name}.jsonl"
+        return [{"path": path.name, "sha256": sha256_of(path), "rows": 1}]
+
+    common = {"examples": 1, "tokens": 2}
+    values: dict[str, Any] = {
+        "created": "2026-11-23T12:00:00Z",
+        "curator_version": "0.1.0",
+        "project": "p",
+        "name": "n",
+        "target": names[0],
+        "method": "forward",
+        "model": {"name_or_path": "m", "revision": "", "sha256": "x"},
+        "lora": {},
+        "train": {},
+        "data": {},
+        "gradients": {},
+        "estimate": {},
+        "targets": [{"name": names[0], "validation_examples": 1, "files": files(names[0]), **common}],
+        "tasks": [
+            {"name": n, "selected": True, "files": files(n), "affinity": 0.1, "affinity_standard_error": None, **common}
+            for n in names[1:]
+        ],
+        "estimated_loss": 1.0,
+        "estimated_loss_low": 0.9,
+        "estimated_loss_high": 1.1,
+    }
+    return Manifest.model_validate_json(json.dumps(values | changes))
+
+
+@pytest.fixture
+def manifest(tmp_path: Path) -> Manifest:
+    for name in ("target", "Käse"):
+        (tmp_path / f"{name}.jsonl").write_text("{}\n")
+    return manifest_of(tmp_path, "target", "Käse")
+
+
+def test_round_trip(tmp_path: Path, manifest: Manifest) -> None:
+    path = tmp_path / "sub" / "m.json"
+    assert write_manifest(manifest, path)
+    assert read_manifest(path) == manifest
+    assert path.read_text(encoding="utf-8") == render(manifest)
+    assert render(read_manifest(path)) == render(manifest)
+    document = json.loads(path.read_text(encoding="utf-8"))
+    assert list(document)[:4] == ["schema_version", "created", "curator_version", "project"]
+    assert document["tasks"][0]["name"] == "Käse"
+    assert document["measured_loss"] is None
+    assert [p.name for p in path.parent.iterdir()] == ["m.json"], "nothing is left beside it"
+
+
+def test_a_file_that_says_the_same_is_left(tmp_path: Path, manifest: Manifest) -> None:
+    path = tmp_path / "m.json"
+    write_manifest(manifest, path)
+    before = path.stat()
+    assert not write_manifest(manifest.model_copy(update={"created": "2027-01-01T00:00:00Z"}), path)
+    assert (path.stat().st_mtime_ns, path.stat().st_ino) == (before.st_mtime_ns, before.st_ino)
+    assert write_manifest(manifest.model_copy(update={"name": "other"}), path)
+    path.write_text("{broken")
+    assert write_manifest(manifest, path)
+    assert read_manifest(path) == manifest
+
+
+def test_a_write_that_fails_leaves_what_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "f"
+    write_whole(path, b"old")
+
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", fail)
+    with pytest.raises(OSError, match="No space"):
+        write_whole(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert [p.name for p in tmp_path.iterdir()] == ["f"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "no manifest that this curator knows"),
+        ("[]", "no manifest"),
+        ('{"schema_version": 2}', "schema_version"),
+        ("\xff", "cannot be read"),
+        (None, "cannot be read"),
+    ],
+)
+def test_what_is_no_manifest(tmp_path: Path, content: str | None, message: str) -> None:
+    if content is not None:
+        (tmp_path / "m.json").write_text(content, encoding="latin-1")
+    with pytest.raises(DataError, match=message):
+        read_manifest(tmp_path / "m.json")
+
+
+def test_unwritable(tmp_path: Path, manifest: Manifest) -> None:
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path / "file" / "m.json", tmp_path):
+        with pytest.raises(DataError, match="cannot be written"):
+            write_manifest(manifest, path)
+
+
+def test_changed_files(tmp_path: Path, manifest: Manifest) -> None:
+    check_files(manifest, tmp_path)
+    (tmp_path / "Käse.jsonl").write_text("{}\n\n")
+    with pytest.raises(ManifestMismatch, match=r"'Käse'.*has changed: sha256 [0-9a-f]{12}.*, [0-9a-f]{12}") as caught:
+        check_files(manifest, tmp_path)
+    assert caught.value.exit_code == ExitCode.MISMATCH
+    unselected = manifest.tasks[0].model_copy(update={"selected": False})
+    check_files(manifest.model_copy(update={"tasks": (unselected,)}), tmp_path)
+    (tmp_path / "target.jsonl").unlink()
+    with pytest.raises(DataError, match="cannot be read"):
+        check_files(manifest, tmp_path)
+
+
+def test_relative_paths(tmp_path: Path) -> None:
+    assert relative_to("/a/b/c", Path("/a/d")) == "../b/c"

@@ -1,0 +1,322 @@
+"""The verbs end to end on a tiny project: caching, staleness, resuming after a kill, several processes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import pair_rows, write_rows
+
+import curator
+from curator.errors import ConfigError, DataError, NumericalError, StoreBusy
+from curator.events import Event, Reporter, StageFinished, StageStarted
+
+MakeProject = Callable[..., Path]
+
+
+def _open(folder: Path, events: list[Event] | None = None) -> curator.Project:
+    return curator.Project.open(folder, reporter=Reporter() if events is None else Reporter(events.append))
+
+
+def _started(events: list[Event]) -> list[str]:
+    return [e.stage for e in events if isinstance(e, StageStarted)]
+
+
+def _states(project: curator.Project) -> dict[str, str]:
+    return {stage.stage: stage.state for stage in project.status().stages}
+
+
+def _reasons(project: curator.Project, stage: str) -> str:
+    return " ".join(next(s.reasons for s in project.status().stages if s.stage == stage))
+
+
+def _manifest(folder: Path) -> dict[str, Any]:
+    manifest: dict[str, Any] = json.loads((folder / "curator-manifest.json").read_text())
+    del manifest["created"]
+    return manifest
+
+
+def test_select_runs_all_that_is_missing_and_nothing_twice(make_project: MakeProject) -> None:
+    folder = make_project()
+    events: list[Event] = []
+    result = _open(folder, events).select()
+    assert _started(events) == ["data", "train", "gradients", "estimate", "select"]
+    assert {t.name for t in result.tasks} == {"alpha", "beta", "gamma"}
+    assert not result.cached
+    first = (folder / "curator-manifest.json").read_bytes()
+
+    again: list[Event] = []
+    repeated = _open(folder, again).select()
+    assert repeated.cached
+    assert _started(again) == []
+    assert all(e.cached for e in again if isinstance(e, StageFinished))
+    assert (folder / "curator-manifest.json").read_bytes() == first
+    assert set(_states(_open(folder)).values()) == {"done"}
+
+
+def test_two_projects_of_the_same_input_give_the_same_manifest(make_project: MakeProject) -> None:
+    here, there = make_project("one", project={"name": "p"}), make_project("two", project={"name": "p"})
+    for folder in (here, there):
+        _open(folder).select()
+    assert _manifest(here) == _manifest(there)
+
+
+def test_estimates_agree_with_the_selection(make_project: MakeProject) -> None:
+    project = _open(make_project())
+    result = project.select(method="exchange")
+    estimate = project.estimate(result.selected)
+    assert estimate.estimated_loss == result.estimated_loss
+    report = project.estimate_all([["alpha", "beta", "gamma"], []])
+    assert [e.estimated_loss for e in report.estimates] == [
+        result.reference["all_tasks"],
+        result.reference["target_only"],
+    ]
+    # All tasks together are what meta-training trained on: that loss is known.
+    from curator.corpus import validation_examples
+    from curator.meta_train import measure_losses
+
+    tuned = project._load()
+    tuned.load_adapter(Path(project.train().points[-1]["folder"]))
+    (target,) = project.corpus(("target",)).target_tasks
+    measured = measure_losses(tuned, validation_examples(target, project.store), batch_tokens=512).mean()
+    assert report.estimates[0].estimated_loss == pytest.approx(measured, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("table", "key", "value", "stale"),
+    [
+        ("train", "learning_rate", 2e-3, {"train", "gradients", "estimate", "select"}),
+        ("gradients", "projection_dim", 8, {"gradients", "estimate", "select"}),
+        ("estimate", "ridge", 3.0, {"estimate", "select"}),
+        ("select", "subsets", 60, {"estimate", "select"}),
+        ("project", "name", "other", set()),
+    ],
+)
+def test_a_changed_key_makes_stale_what_depends_on_it(
+    make_project: MakeProject, table: str, key: str, value: Any, stale: set[str]
+) -> None:
+    folder = make_project()
+    _open(folder).select()
+    text = (folder / "curator.toml").read_text()
+    changed = make_project("changed", **{table: {key: value}})
+    (folder / "curator.toml").write_text((changed / "curator.toml").read_text().replace('"changed"', '"project"'))
+    project = _open(folder)
+    assert {stage for stage, state in _states(project).items() if state != "done"} == stale
+    first = next((s for s in ("train", "gradients", "estimate") if s in stale), None)
+    if first is not None:
+        assert key in _reasons(project, first) or first == "gradients"
+    if stale:
+        events: list[Event] = []
+        _open(folder, events).select()
+        assert set(_started(events)) == stale
+    # The old configuration finds its old results.
+    (folder / "curator.toml").write_text(text)
+    assert _open(folder).select().cached
+
+
+def test_an_added_task_needs_its_own_gradients_only(make_project: MakeProject) -> None:
+    folder = make_project()
+    project = _open(folder)
+    project.select()
+    before = project.gradients()
+    write_rows(folder / "tasks" / "delta.jsonl", pair_rows("delta", 5))
+    assert _states(_open(folder))["data"] != "done"
+    events: list[Event] = []
+    result = _open(folder, events).select()
+    assert "train" not in _started(events)
+    started = next(e for e in events if isinstance(e, StageStarted) and e.stage == "gradients")
+    assert started.total - started.done == 5 * before.points
+    assert [t.name for t in result.tasks] == ["alpha", "beta", "delta", "gamma"]
+    assert "has not seen: delta" in _reasons(_open(folder), "train")
+
+    fresh: list[Event] = []
+    _open(folder, fresh).select(fresh=True)
+    assert {"train", "gradients", "estimate", "select"} <= set(_started(fresh))
+    assert _reasons(_open(folder), "train") == ""
+
+
+def test_a_changed_task_makes_the_meta_initialization_stale(make_project: MakeProject) -> None:
+    folder = make_project()
+    _open(folder).select()
+    write_rows(folder / "tasks" / "beta.jsonl", pair_rows("changed", 8))
+    project = _open(folder)
+    project.check()
+    assert _states(project)["train"] == "stale"
+    assert "tasks.beta" in _reasons(project, "train")
+
+
+def test_rows_of_the_target_validation_are_not_trained_on(make_project: MakeProject) -> None:
+    folder = make_project()
+    project = _open(folder)
+    (target,) = project.corpus(("target",)).target_tasks
+    secret = [pair_rows("target", 12)[n] for n in target.split.validation[:2]]
+    write_rows(folder / "tasks" / "leaky.jsonl", [*pair_rows("leaky", 4), *secret])
+    report = _open(folder).check()
+    leaky = next(t for t in report.tasks if t.name == "leaky")
+    assert leaky.examples == 4
+    assert leaky.left_out == {"also in the target's validation": 2}
+    assert any("leaky: 2 examples left out" in problem for problem in report.problems)
+
+
+def test_pins_and_budgets_reach_the_selection(make_project: MakeProject) -> None:
+    project = _open(make_project())
+    for method in ("forward", "backward", "exchange", "ensemble"):
+        result = project.select(method=method, include=["beta"], exclude=["alpha"], k=1)
+        assert result.selected == ["beta"]
+    with pytest.raises(ConfigError, match="both included and excluded"):
+        project.select(include=["beta"], exclude=["beta"])
+    with pytest.raises(ConfigError, match="no task 'bata'") as caught:
+        project.select(include=["bata"])
+    assert "beta" in caught.value.hint
+    with pytest.raises(ConfigError, match="exceed the budget"):
+        project.select(include=["beta"], k=0)
+    with pytest.raises(ConfigError, match="is the target"):
+        project.estimate(["target"])
+    with pytest.raises(ConfigError, match="no selection method"):
+        project.select(method="magic")
+    with pytest.raises(ConfigError, match="no task of this project"):
+        project.select(target="tarhet")
+
+
+def test_another_target_holds_out_its_own_examples(make_project: MakeProject) -> None:
+    project = _open(make_project())
+    project.select()
+    result = project.select(target="alpha")
+    assert {t.name for t in result.tasks} == {"beta", "gamma", "target"}
+    both = project.select(target=["alpha", "target"])
+    assert {t.name for t in both.tasks} == {"beta", "gamma"}
+    assert both.to_json()["target"] == ["alpha", "target"]
+
+
+@pytest.mark.parametrize("method", ["quadratic", "logistic"])
+def test_both_estimators_and_an_encoder_decoder(make_project: MakeProject, tiny_t5_folder: Path, method: str) -> None:
+    folder = make_project(model=tiny_t5_folder, estimate={"method": method})
+    result = _open(folder).select()
+    assert np.isfinite([t.affinity for t in result.tasks]).all()
+    assert result.estimated_loss_low < result.estimated_loss < result.estimated_loss_high
+
+
+def test_nan_in_a_gradient_names_the_task(make_project: MakeProject, monkeypatch: pytest.MonkeyPatch) -> None:
+    from curator.gradients import GradientEngine
+
+    project = _open(make_project())
+    project.train()
+    real = GradientEngine.project
+
+    def broken(self: GradientEngine, examples: Any) -> Any:
+        losses, gradients = real(self, examples)
+        gradients[0, 3] = np.nan
+        return losses, gradients
+
+    with monkeypatch.context() as patch:
+        patch.setattr(GradientEngine, "project", broken)
+        with pytest.raises(NumericalError, match=r"example [0-9]+ of task 'alpha'"):
+            project.gradients()
+    assert project.gradients().computed > 0
+
+
+def test_a_second_process_is_told_who_is_at_work(make_project: MakeProject) -> None:
+    project = _open(make_project())
+    other = _open(project.root)
+    with project._job("train"), pytest.raises(StoreBusy, match=str(os.getpid())):
+        other.train()
+
+
+def test_a_model_without_weights(make_project: MakeProject) -> None:
+    folder = make_project()
+    (folder / "model" / "model.safetensors").rename(folder / "model" / "pytorch_model.bin")
+    with pytest.raises(DataError, match=r"no weights.*pickle"):
+        _open(folder).check()
+
+
+# -- real processes -------------------------------------------------------------------------------------------------
+
+
+def _command(folder: Path, *arguments: str) -> list[str]:
+    return [sys.executable, "-m", "curator", *arguments, "-p", str(folder)]
+
+
+def _kill_when(folder: Path, ready: Callable[[list[dict[str, Any]]], bool], sign: signal.Signals) -> int:
+    """Start `curator select` and kill it as soon as its events are as wanted; its exit code."""
+    process = subprocess.Popen(_command(folder, "select"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while process.poll() is None and time.monotonic() < deadline:
+        events = []
+        for log in (folder / ".curator" / "runs").glob("*/events.jsonl"):
+            events += [json.loads(line) for line in log.read_text().splitlines(keepends=True) if line.endswith("\n")]
+        if ready(events):
+            process.send_signal(sign)
+            break
+        time.sleep(0.005)
+    return process.wait(timeout=60)
+
+
+@pytest.mark.parametrize(
+    ("stage", "sign", "code"),
+    [
+        ("data", signal.SIGKILL, -9),
+        ("train", signal.SIGKILL, -9),
+        ("train", signal.SIGINT, 130),
+        ("gradients", signal.SIGKILL, -9),
+        ("gradients", signal.SIGTERM, 130),
+        ("estimate", signal.SIGKILL, -9),
+    ],
+)
+def test_killed_and_run_again_ends_with_the_same_manifest(
+    make_project: MakeProject, stage: str, sign: signal.Signals, code: int
+) -> None:
+    # Enough work in each stage for a kill to land in its midst.
+    sizes: dict[str, Any] = {"train": {"epochs": 12, "batch_size": 2}, "gradients": {"batch_tokens": 32}}
+    whole = make_project("whole", project={"name": "p"}, **sizes)
+    cut = make_project("cut", project={"name": "p"}, **sizes)
+    _open(whole).select()
+
+    def ready(events: list[dict[str, Any]]) -> bool:
+        mine = [e for e in events if e.get("stage") == stage]
+        wanted = "StageProgress" if stage in ("train", "gradients") else "StageStarted"
+        return any(e["event"] == wanted for e in mine)
+
+    assert _kill_when(cut, ready, sign) == code
+    assert not (cut / "curator-manifest.json").exists()
+    runs = _open(cut).status().runs
+    assert runs[0]["state"] == ("lost" if sign == signal.SIGKILL else "interrupted")
+    subprocess.run(_command(cut, "select", "-q"), check=True, stdout=subprocess.DEVNULL)
+    assert _manifest(cut) == _manifest(whole)
+    leftovers = [p for p in cut.rglob("*") if "partial" in p.name or "checkpoint" in p.name]
+    assert not leftovers
+    stored = _open(cut).store
+    for artifact in stored.artifacts("gradients"):
+        for key in artifact.inputs["sets"]:
+            hashes = stored.gradients(key)[0]
+            assert len(hashes) == len(set(hashes)) == artifact.outputs["examples"]
+
+
+def test_two_processes_under_accelerate_give_the_same_gradients(make_project: MakeProject) -> None:
+    one, two = make_project("one", project={"name": "p"}), make_project("two", project={"name": "p"})
+    _open(one).train()
+    # The same meta-initialization: two processes train on batches of twice the size.
+    subprocess.run(["cp", "-r", str(one / ".curator"), str(two)], check=True)
+    done = subprocess.run(
+        [
+            sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1",
+            "--mixed_precision", "no", "--dynamo_backend", "no", "-m", "curator", "gradients", "--json", "-p", str(two),
+        ],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["computed"] > 0
+    _open(one).gradients()
+    stores = _open(one).store, _open(two).store
+    for key in stores[0].artifacts("gradients")[0].inputs["sets"]:
+        (hashes, losses, here), (others, other_losses, there) = (store.gradients(key) for store in stores)
+        order, other_order = np.argsort(hashes), np.argsort(others)
+        assert sorted(hashes) == sorted(others)
+        np.testing.assert_allclose(losses[order], other_losses[other_order], rtol=1e-5)
+        np.testing.assert_allclose(here[order], there[other_order], atol=1e-5 * np.abs(here).max())

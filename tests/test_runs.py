@@ -1,0 +1,96 @@
+"""What became of a run is told rightly, however it ended."""
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from curator.errors import DataError
+from curator.events import Note, Reporter, read_events
+from curator.runs import RunLog, read_runs
+
+
+def record(folder: Path, error: BaseException | None = None) -> None:
+    with RunLog(folder) as log:
+        Reporter(log).stage("train", 1, "steps").finish("done")
+        if error is not None:
+            raise error
+
+
+@pytest.mark.parametrize(
+    ("error", "state"),
+    [(None, "done"), (DataError("no \udcff disk"), "failed"), (KeyboardInterrupt(), "interrupted")],
+)
+def test_how_it_ended(tmp_path: Path, error: BaseException | None, state: str) -> None:
+    with contextlib.suppress(DataError, KeyboardInterrupt):
+        record(tmp_path, error)
+    (run,) = read_runs(tmp_path)
+    assert (run.state, run.pid) == (state, os.getpid())
+    assert run.message == ("" if error is None else str(error))
+    assert run.ended is not None
+    assert run.started <= run.ended
+    assert len(list(read_events(tmp_path / run.id / "events.jsonl"))) == 2
+
+
+def test_nothing_to_do_leaves_no_trace(tmp_path: Path) -> None:
+    with RunLog(tmp_path / "runs") as log:
+        Reporter(log).cached("train", "was there")
+        log(Note(message="hm"))
+    assert not (tmp_path / "runs").exists()
+    assert read_runs(tmp_path / "runs") == []
+
+
+def test_two_runs_of_one_process_within_a_second(tmp_path: Path) -> None:
+    for _ in range(3):
+        record(tmp_path)
+    runs = read_runs(tmp_path)
+    assert len(runs) == 3
+    assert all(len(list(read_events(tmp_path / run.id / "events.jsonl"))) == 2 for run in runs)
+
+
+def test_running_and_lost(tmp_path: Path) -> None:
+    code = (
+        "import sys, time; from pathlib import Path; from curator.runs import RunLog; from curator.events import *\n"
+        "with RunLog(Path(sys.argv[1])) as log:\n"
+        "    Reporter(log).stage('train', 1, 'x'); print('there', flush=True); time.sleep(60)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        process.stdout.readline()
+        (run,) = read_runs(tmp_path)
+        assert (run.state, run.pid, run.ended) == ("running", process.pid, None)
+    finally:
+        process.kill()
+        process.wait()
+    assert [run.state for run in read_runs(tmp_path)] == ["lost"]
+    # Another process that was given the same number since is not that run.
+    path = tmp_path / run.id / "run.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"pid": os.getpid()}))
+    assert [run.state for run in read_runs(tmp_path)] == ["lost"]
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"state": "running"}', '{"state": "odd"}', "\xff"])
+def test_damaged_folders_are_passed_over(tmp_path: Path, content: str) -> None:
+    record(tmp_path)
+    (tmp_path / "99999999T999999-1").mkdir()
+    (tmp_path / "99999999T999999-1" / "run.json").write_text(content, encoding="latin-1")
+    assert len(read_runs(tmp_path)) == 1
+
+
+def test_a_full_disk_does_not_hide_the_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    def run() -> None:
+        with RunLog(tmp_path) as log:
+            Reporter(log).stage("train", 1, "steps")
+            monkeypatch.setattr(Path, "write_text", full)
+            raise DataError("the real one")
+
+    with pytest.raises(DataError, match="the real one"):
+        run()

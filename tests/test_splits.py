@@ -1,0 +1,151 @@
+"""What is trained on, what judges, and what never may do both."""
+
+import random
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from curator.errors import DataError
+from curator.splits import LEAKED, OVER_LIMIT, VALIDATION, TaskExamples, TaskSplit, split_tasks
+
+# Few different contents, so that copies within and between tasks are the rule.
+contents = st.lists(st.integers(0, 30).map(str), min_size=1, max_size=25)
+reasons = st.sampled_from([None, None, None, "empty"])
+corpora = st.lists(contents, min_size=2, max_size=4)
+shares = st.floats(0.05, 0.95)
+seeds = st.integers(0, 5)
+
+
+def task(name: str, hashes: list[str], left_out: list[str | None] | None = None) -> TaskExamples:
+    return TaskExamples(name=name, hashes=hashes, left_out=left_out or [None] * len(hashes))
+
+
+def split(
+    tasks: list[TaskExamples], targets: list[str], share: float = 0.3, limit: int = 0, seed: int = 0
+) -> list[TaskSplit]:
+    """As `split_tasks`; data that leave a task with nothing are no example."""
+    try:
+        return split_tasks(tasks, targets, share=share, limit=limit, seed=seed)
+    except DataError:
+        assume(False)
+        raise
+
+
+@given(corpora, st.data(), shares, st.integers(0, 6), seeds, st.integers(1, 2))
+def test_every_example_has_one_fate(
+    corpus: list[list[str]], data: st.DataObject, share: float, limit: int, seed: int, target_count: int
+) -> None:
+    tasks = [
+        task(str(n), hashes, data.draw(st.lists(reasons, min_size=len(hashes), max_size=len(hashes))))
+        for n, hashes in enumerate(corpus)
+    ]
+    targets = [str(n) for n in range(target_count)]
+    splits = split(tasks, targets, share, limit, seed)
+    held_out = {t.hashes[n] for t, s in zip(tasks, splits, strict=True) for n in s.validation}
+    for before, after in zip(tasks, splits, strict=True):
+        fates = [*after.train, *(n for numbers in after.left_out.values() for n in numbers)]
+        assert sorted(fates) == list(range(len(before.hashes)))
+        assert set(after.validation) == set(after.left_out.get(VALIDATION, ()))
+        assert bool(after.validation) == (before.name in targets)
+        assert after.train
+        assert not held_out & {before.hashes[n] for n in after.train}, "a held-out example is trained on"
+        assert not limit or len(after.train) <= limit
+        assert all(before.left_out[n] is None for n in (*after.train, *after.validation))
+        own = {before.hashes[n] for n in after.validation}
+        assert all(before.hashes[n] in held_out - own for n in after.left_out.get(LEAKED, ()) if before.name == "0")
+
+
+@given(corpora, shares, st.integers(0, 6), seeds, st.randoms())
+def test_order_does_not_matter(
+    corpus: list[list[str]], share: float, limit: int, seed: int, shuffle: random.Random
+) -> None:
+    tasks = [task(str(n), hashes) for n, hashes in enumerate(corpus)]
+    splits = split(tasks, ["0"], share, limit, seed)
+    assert splits == split(tasks, ["0"], share, limit, seed)
+    shuffled = [task(t.name, shuffle.sample(list(t.hashes), len(t.hashes))) for t in reversed(tasks)]
+    other = {s.name: s for s in split(shuffled, ["0"], share, limit, seed)}
+    again = {t.name: t for t in shuffled}
+    for before, after in zip(tasks, splits, strict=True):
+        for part in ("train", "validation"):
+            there = sorted(again[before.name].hashes[n] for n in getattr(other[before.name], part))
+            assert sorted(before.hashes[n] for n in getattr(after, part)) == there
+
+
+@given(contents, shares, seeds)
+def test_copies_stay_together(hashes: list[str], share: float, seed: int) -> None:
+    (result,) = split([task("t", hashes)], ["t"], share, 0, seed)
+    assert not {hashes[n] for n in result.validation} & {hashes[n] for n in result.train}
+    assert set(result.left_out) == {VALIDATION}
+
+
+@given(st.integers(2, 200), shares, seeds)
+def test_the_share_is_kept_where_all_differ(count: int, share: float, seed: int) -> None:
+    (result,) = split([task("t", [str(n) for n in range(count)])], ["t"], share, 0, seed)
+    assert abs(len(result.validation) - min(max(share * count, 1), count - 1)) <= 0.5 + 1e-9
+
+
+@given(st.integers(2, 60), st.integers(1, 30), shares, seeds)
+def test_new_rows_move_only_as_many_as_the_share_needs(count: int, more: int, share: float, seed: int) -> None:
+    few, many = [str(n) for n in range(count)], [str(n) for n in range(count + more)]
+    (before,), (after,) = (
+        split([task("t", few)], ["t"], share, 0, seed),
+        split([task("t", many)], ["t"], share, 0, seed),
+    )
+    then, now = set(before.validation), set(after.validation) & set(range(count))
+    # In the one order that the seed gives, the boundary moves; nobody changes places.
+    assert then <= now or now <= then
+
+
+def test_a_seed_decides() -> None:
+    hashes = [str(n) for n in range(40)]
+    results = {
+        split_tasks([task("t", hashes)], ["t"], share=0.3, limit=0, seed=seed)[0].validation for seed in range(5)
+    }
+    assert len(results) == 5
+
+
+def test_validation_file() -> None:
+    target = TaskExamples(
+        name="t",
+        hashes=["a", "b", "c"],
+        left_out=[None] * 3,
+        validation_hashes=["b", "x", "y"],
+        validation_left_out=[None, None, "empty"],
+    )
+    first, second = split_tasks([target, task("aux", ["x", "z"])], ["t"], share=0.5, limit=0, seed=0)
+    assert first.validation == (0, 1)
+    assert first.train == (0, 2)
+    assert first.left_out == {LEAKED: (1,)}
+    assert second.left_out == {LEAKED: (0,)}
+
+
+def test_limit_keeps_the_same_rows_in_any_order() -> None:
+    hashes = [str(n) for n in range(30)]
+    (one,) = split_tasks([task("t", hashes)], [], share=0.2, limit=7, seed=3)
+    (other,) = split_tasks([task("t", hashes[::-1])], [], share=0.2, limit=7, seed=3)
+    assert {hashes[n] for n in one.train} == {hashes[::-1][n] for n in other.train}
+    assert len(one.left_out[OVER_LIMIT]) == 23
+
+
+@pytest.mark.parametrize(
+    ("tasks", "message"),
+    [
+        ([task("t", ["a"])], "has 1 usable examples"),
+        ([task("t", ["a", "b"], ["empty", None])], "has 1 usable examples"),
+        ([task("t", ["a", "a", "a"])], "says the same in all of its 3"),
+        ([task("t", ["a", "b"]), task("x", ["a"], ["empty"])], "'x' has no example to train on .1 empty."),
+        ([task("t", ["a", "b"]), task("x", ["a"]), task("y", ["b"])], "has no example to train on .1 also in the"),
+        (
+            [
+                TaskExamples(
+                    name="t", hashes=["a"], left_out=[None], validation_hashes=["b"], validation_left_out=["empty"]
+                )
+            ],
+            "validation file of 't' holds no usable example",
+        ),
+    ],
+)
+def test_nothing_left(tasks: list[TaskExamples], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        split_tasks(tasks, ["t"], share=0.5, limit=0, seed=0)

@@ -1,0 +1,349 @@
+"""What is committed stays, what is not leaves no trace, and nobody is kept out for long."""
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import duckdb
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from curator.errors import DataError, ExitCode, StoreBusy
+from curator.store import Store, StoredExample, access, schema
+
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=10)
+int32 = st.integers(-(2**31), 2**31 - 1)
+examples = st.builds(
+    StoredExample,
+    number=st.just(0),
+    file=texts,
+    line=st.integers(0, 2**31 - 1),
+    hash=texts,
+    token_hash=texts,
+    text=texts,
+    spans=st.lists(int32, max_size=4).map(tuple),
+    input_ids=st.lists(int32, max_size=5).map(tuple),
+    labels=st.lists(int32, max_size=5).map(tuple),
+    completion_tokens=st.integers(0, 100),
+    truncated=st.booleans(),
+    left_out=st.none() | texts,
+)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / ".curator" / "store.duckdb")
+
+
+def python(code: str, *args: str, **options: object) -> "subprocess.Popen[str]":
+    """Start a process of its own that runs `code`."""
+    return subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(code), *args],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **options,  # type: ignore[call-overload]
+    )
+
+
+# -- round trips --------------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=15)
+@given(st.lists(examples, max_size=5), texts)
+def test_examples(tmp_path_factory: pytest.TempPathFactory, rows: list[StoredExample], name: str) -> None:
+    store = Store(tmp_path_factory.mktemp("store") / "store.duckdb")
+    rows = [StoredExample(**{f: getattr(row, f) for f in row.__slots__} | {"number": n}) for n, row in enumerate(rows)]
+    store.put_task("other", name, rows, inputs={}, outputs={})
+    for _ in range(2):
+        store.put_task("key", name, rows[::-1], inputs={"name": name}, outputs={"rows": [len(rows)]})
+        assert store.tokens("key") == [(list(r.input_ids), list(r.labels)) for r in rows]
+        index = store.example_indexes(["key"]).get("key")
+        assert (index is None) == (not rows)
+        if index is not None:
+            assert index.hashes == [r.hash for r in rows]
+            assert index.token_hashes == [r.token_hash for r in rows]
+            assert index.lengths == [len(r.input_ids) for r in rows]
+            assert index.left_out == [r.left_out for r in rows]
+            assert index.truncated == [r.truncated for r in rows]
+    artifact = store.artifact("task", "key")
+    assert artifact is not None
+    assert artifact.inputs == {"name": name}
+
+
+@settings(max_examples=15)
+@given(st.lists(st.integers(0, 9), min_size=0, max_size=12), st.integers(1, 40))
+def test_gradients(tmp_path_factory: pytest.TempPathFactory, numbers: list[int], dim: int) -> None:
+    """Whatever is put in again, and however often: each example once, as it was first."""
+    store = Store(tmp_path_factory.mktemp("store") / "store.duckdb")
+    rng = np.random.default_rng(len(numbers))
+    expected: dict[str, tuple[float, np.ndarray]] = {}
+    for part in (numbers[:6], numbers[6:], numbers):
+        hashes = [f"h{n}" for n in part]
+        losses, gradients = rng.random(len(part)), rng.standard_normal((len(part), dim)).astype(np.float32)
+        store.put_gradients("set", hashes, losses, gradients)
+        for row, h in enumerate(hashes):
+            expected.setdefault(h, (losses[row], gradients[row]))
+    store.put_gradients("other set", ["h0"], np.zeros(1), np.zeros((1, dim), np.float32))
+    hashes, losses, gradients = store.gradients("set")
+    assert sorted(hashes) == sorted(expected)
+    assert store.gradient_hashes("set") == set(expected)
+    for row, h in enumerate(hashes):
+        assert losses[row] == expected[h][0]
+        np.testing.assert_array_equal(gradients[row], expected[h][1])
+    store.drop_gradients(["set"])
+    assert store.gradients("set")[0] == []
+    assert store.gradient_hashes("other set") == {"h0"}
+
+
+def test_gradients_that_do_not_lie_in_a_row(store: Store) -> None:
+    matrix = np.arange(12, dtype=np.float32).reshape(3, 4).T
+    store.put_gradients("set", list("abcd"), np.arange(4.0), matrix)
+    hashes, _, found = store.gradients("set")
+    np.testing.assert_array_equal(found[np.argsort(hashes)], matrix)
+
+
+def test_results(store: Store) -> None:
+    store.put_affinities("e", "t", [("a", 0.5, float("nan")), ("'; DROP", 1.0, 0.1)], inputs={}, outputs={})
+    found = store.affinities("e")
+    assert found["'; DROP"] == (1.0, 0.1)
+    assert np.isnan(found["a"][1])
+    store.put_estimates("e", "t", [(["b", "a"], 1.0, 0.5, 1.5), (["a", "b"], 2.0, 1.5, 2.5), ([], 3.0, 3.0, 3.0)])
+    store.put_estimates("e", "t", [([], 4.0, 4.0, 4.0)])
+    with store.read() as connection:
+        assert connection is not None
+        rows = connection.execute("SELECT subset, loss FROM estimates ORDER BY loss").fetchall()
+    assert rows == [('["a", "b"]', 2.0), ("[]", 4.0)]
+    for loss in (1.0, 2.0):
+        store.put_selection("k", "n", target="t", method="m", loss=loss, manifest="{}", inputs={}, outputs={})
+    assert [row[4] for row in store.selections()] == [2.0]
+    assert store.selection("k") == "{}"
+    store.put_file_hashes([("/a", 1, 2, 3, "x"), ("/b", 1, 2, 3, "y")])
+    store.put_file_hashes([("/a", 4, 5, 6, "z")])
+    assert store.file_hashes(["/a", "/c"]) == {"/a": (4, 5, 6, "z")}
+
+
+def test_before_the_first_write(store: Store) -> None:
+    assert store.artifacts("train") == []
+    assert store.selection("k") is None
+    assert store.selections() == []
+    assert store.gradients("s")[0] == []
+    assert store.tokens("t") == []
+    assert store.example_indexes(["t"]) == {}
+    assert store.affinities("e") == {}
+    assert store.file_hashes(["/a"]) == {}
+    assert not store.path.parent.exists(), "reading makes nothing"
+
+
+# -- transactions -------------------------------------------------------------------------------------------------
+
+
+def test_an_error_rolls_back(store: Store) -> None:
+    store.put_artifact("train", "a", {}, {})
+
+    def interrupted() -> None:
+        with store.write() as connection:
+            connection.execute("DELETE FROM artifacts")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert store.artifact("train", "a") is not None
+
+
+def test_a_killed_writer_loses_nothing_that_was_committed(store: Store) -> None:
+    writer = python(
+        """
+        import sys
+        from pathlib import Path
+        import numpy as np
+        from curator.store import Store
+        store = Store(Path(sys.argv[1]))
+        for n in range(1000):
+            store.put_gradients("set", [f"{n}-{i}" for i in range(50)], np.full(50, n), np.full((50, 64), n, "f4"))
+            print(n, flush=True)
+        """,
+        str(store.path),
+    )
+    assert writer.stdout is not None
+    for line in writer.stdout:
+        if int(line) == 4:
+            break
+    time.sleep(0.02)
+    writer.kill()
+    acknowledged = [4, *(int(line) for line in writer.stdout.read().split("\n")[:-1])]
+    writer.wait()
+    hashes, losses, gradients = store.gradients("set")
+    assert {f"{n}-{i}" for n in range(max(acknowledged) + 1) for i in range(50)} <= set(hashes)
+    assert len(hashes) % 50 == 0, "a transaction is there whole or not at all"
+    assert (gradients == losses[:, None]).all()
+    store.put_gradients("set", ["new"], np.zeros(1), np.zeros((1, 64), np.float32))
+    assert "new" in store.gradient_hashes("set")
+
+
+def test_a_writer_that_was_killed_before_its_first_commit(store: Store) -> None:
+    store.path.parent.mkdir()
+    duckdb.connect(str(store.path)).close()
+    assert store.artifacts("train") == []
+    assert store.gradients("set")[0] == []
+    store.put_artifact("train", "a", {}, {})
+    assert len(store.artifacts("train")) == 1
+
+
+def _write(path: Path, name: str) -> None:
+    store = Store(path)
+    for n in range(15):
+        store.put_gradients("set", [f"{name}{n}"], np.zeros(1), np.zeros((1, 4), np.float32))
+        assert f"{name}{n}" in store.gradient_hashes("set")
+
+
+def test_two_processes_write_in_turns(store: Store) -> None:
+    spawn = multiprocessing.get_context("spawn")
+    processes = [spawn.Process(target=_write, args=(store.path, name)) for name in "ab"]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0, 0]
+    assert store.gradient_hashes("set") == {f"{name}{n}" for name in "ab" for n in range(15)}
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from curator.store import Store
+with getattr(Store(Path(sys.argv[1])), sys.argv[2])():
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("how", ["read", "write"])
+def test_busy_names_the_process(store: Store, how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(access, "_LOCK_SECONDS", 0.2)
+    store.put_artifact("train", "a", {}, {})
+    holder = python(HOLD, str(store.path), how)
+    try:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(StoreBusy, match=f"process {holder.pid} ") as caught:
+            store.put_artifact("train", "b", {}, {})
+        assert caught.value.exit_code == ExitCode.BUSY
+        if how == "read":
+            assert len(store.artifacts("train")) == 1, "readers do not shut out each other"
+    finally:
+        os.kill(holder.pid, signal.SIGKILL)
+        holder.wait()
+    store.put_artifact("train", "b", {}, {})
+
+
+def test_another_program_holds_it(store: Store) -> None:
+    store.put_artifact("train", "a", {}, {})
+    holder = python(
+        "import duckdb, sys, time; c = duckdb.connect(sys.argv[1]); print('held', flush=True); time.sleep(60)",
+        str(store.path),
+    )
+    try:
+        assert holder.stdout is not None
+        holder.stdout.readline()
+        with pytest.raises(StoreBusy, match=str(holder.pid)):
+            store.artifacts("train")
+    finally:
+        holder.kill()
+        holder.wait()
+
+
+# -- files that are not as they should be ---------------------------------------------------------------------------
+
+
+def test_a_newer_store(store: Store) -> None:
+    store.put_artifact("train", "a", {}, {})
+    with store.write() as connection:
+        connection.execute("INSERT INTO schema_version VALUES (99, current_timestamp)")
+    for use in (lambda: store.artifacts("train"), lambda: store.put_artifact("train", "b", {}, {})):
+        with pytest.raises(DataError, match=r"newer curator \(schema 99"):
+            use()
+
+
+def test_an_older_store_is_brought_up_to_date(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    store.put_artifact("train", "a", {"x": 1}, {})
+    more = (*schema.MIGRATIONS, lambda connection: connection.execute("CREATE TABLE new (x INTEGER)"))
+    monkeypatch.setattr(schema, "MIGRATIONS", more)
+    monkeypatch.setattr(schema, "SCHEMA_VERSION", 2)
+    monkeypatch.setattr(access, "SCHEMA_VERSION", 2)
+    assert [artifact.inputs for artifact in store.artifacts("train")] == [{"x": 1}]
+    with store.read() as connection:
+        assert connection is not None
+        assert schema.version_of(connection) == 2
+        assert connection.execute("SELECT * FROM new").fetchall() == []
+
+
+@pytest.mark.parametrize("where", ["header", "blocks", "short", "other"])
+def test_a_damaged_store(store: Store, where: str) -> None:
+    rng = np.random.default_rng(0)
+    store.put_gradients("set", [str(n) for n in range(3000)], np.zeros(3000), rng.random((3000, 64), np.float32))
+    content = bytearray(store.path.read_bytes())
+    if where == "header":
+        content[:4096] = b"\xff" * 4096
+    elif where == "blocks":
+        content[3 * 4096 :] = bytes(rng.integers(0, 256, len(content) - 3 * 4096, dtype=np.uint8))
+    elif where == "short":
+        del content[len(content) // 3 :]
+    else:
+        content = bytearray(b"not a database at all")
+    store.path.write_bytes(content)
+    with pytest.raises(DataError, match=r"store\.duckdb") as caught:
+        store.gradients("set")
+    assert caught.value.exit_code == ExitCode.DATA
+    assert ".curator" in caught.value.hint
+
+
+def test_a_full_disk(store: Store) -> None:
+    """A limit on the size of files is as near to a full disk as an ordinary user gets."""
+    store.put_gradients("set", ["kept"], np.zeros(1), np.ones((1, 256), np.float32))
+    size = store.path.stat().st_size
+    full = python(
+        """
+        import resource, sys
+        from pathlib import Path
+        import numpy as np
+        from curator.errors import DataError
+        from curator.store import Store
+        limit = int(sys.argv[2])
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+        store = Store(Path(sys.argv[1]))
+        rows = np.random.default_rng(0).random((20000, 256), np.float32)
+        try:
+            store.put_gradients("set", [str(n) for n in range(20000)], np.zeros(20000), rows)
+        except DataError as error:
+            print(error.message, error.hint)
+            sys.exit(error.exit_code)
+        """,
+        str(store.path),
+        str(size + 300_000),
+    )
+    out, err = full.communicate(timeout=60)
+    assert full.returncode == ExitCode.DATA, err
+    assert "cannot be written" in out
+    assert "disk full" in out
+    assert store.gradient_hashes("set") == {"kept"}
+    store.put_gradients("set", ["more"], np.zeros(1), np.ones((1, 256), np.float32))
+    assert store.gradient_hashes("set") == {"kept", "more"}
+
+
+def test_a_folder_that_is_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DataError, match="cannot be made"):
+        Store(tmp_path / "file" / "store.duckdb").put_artifact("train", "a", {}, {})
+
+
+def test_a_mistake_of_ours_stays_one(store: Store) -> None:
+    with pytest.raises(duckdb.CatalogException), store.write() as connection:
+        connection.execute("SELECT * FROM nothing")
