@@ -2,8 +2,9 @@
 
     python benchmarks/sample_project.py --work DIR
 
-Runs `select` by every method on a copy of `sample_data/`, really fine-tunes on the selections and on what they are compared
-with, three seeds each, and writes `benchmarks/results/sample_project.json`. About ten minutes on two cores; resumable.
+Runs `select` by every method on a copy of `sample_data/`, really fine-tunes on the selections and on what they are
+compared with, three seeds each, and writes `benchmarks/results/sample_project.json`. About ten minutes on two
+cores; resumable.
 """
 
 import argparse

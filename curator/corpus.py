@@ -4,6 +4,7 @@ A task's version is known by what it is made from (bytes of its files, tokenizer
 twice; `read_corpus` reads what is new, `known_corpus` only what is there already.
 """
 
+import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -125,8 +126,13 @@ class Corpus:
         return found
 
 
-def hash_files(store: Store, paths: Sequence[Path]) -> dict[Path, str]:
+def hash_files(store: Store, paths: Sequence[Path], *, remember: bool = True) -> dict[Path, str]:
     """SHA-256 of files, taken from the store where size, time and inode are as they were.
+
+    Args:
+        store: Where hashes are kept.
+        paths: The files.
+        remember: Whether to keep new hashes in the store.
 
     Raises:
         DataError: A file cannot be read.
@@ -143,20 +149,22 @@ def hash_files(store: Store, paths: Sequence[Path]) -> dict[Path, str]:
             hashes[path] = row[3]
             continue
         hashes[path] = sha256_of(path)
-        new.append((str(path), stat.st_size, stat.st_mtime_ns, stat.st_ino, hashes[path]))
-    if new:
+        # A file that has just been written may be written again within the same tick of its clock.
+        if time.time_ns() - stat.st_mtime_ns > 10**9:
+            new.append((str(path), stat.st_size, stat.st_mtime_ns, stat.st_ino, hashes[path]))
+    if new and remember:
         store.put_file_hashes(new)
     return hashes
 
 
-def identify_model(config: Config, root: Path, store: Store) -> ModelFiles:
+def identify_model(config: Config, root: Path, store: Store, *, remember: bool = True) -> ModelFiles:
     """Find the base model and hash it.
 
     Raises:
         DataError: There is none, or it has no weights.
     """
     folder = find_model(config.model, root)
-    hashes = hash_files(store, identity_files(folder))
+    hashes = hash_files(store, identity_files(folder), remember=remember)
     rows = {path: f"{path.name}={digest}" for path, digest in hashes.items()}
     return ModelFiles(
         folder=folder,
@@ -176,7 +184,7 @@ def read_corpus(
         store: Where examples are kept.
         reporter: Told of tasks that are read.
         targets: Tasks of which a part is held out; empty for none.
-        read: Whether to read what is new; else the answer is None when something is.
+        read: Whether to read what is new; else the answer is None when something is, and nothing is written.
 
     Raises:
         ConfigError: A target is no task.
@@ -185,10 +193,10 @@ def read_corpus(
     sources = find_tasks(config.data, root)
     if targets:
         check_target(targets, sources)
-    model = identify_model(config, root, store)
+    model = identify_model(config, root, store, remember=read)
     held_out = {name: source for name in targets if (source := find_validation(config.data, name, root))}
     wanted = [(source.name, source) for source in sources] + list(held_out.items())
-    hashes = hash_files(store, [file for _, source in wanted for file in source.files])
+    hashes = hash_files(store, [file for _, source in wanted for file in source.files], remember=read)
     inputs = [_inputs(source, hashes, model, config) for _, source in wanted]
     missing = _missing(store, inputs)
     if missing:

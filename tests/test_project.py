@@ -258,6 +258,25 @@ def _kill_when(folder: Path, ready: Callable[[list[dict[str, Any]]], bool], sign
     return process.wait(timeout=60)
 
 
+# Enough work in each stage for a kill to land in its midst.
+LONG: dict[str, Any] = {
+    "project": {"name": "p"},
+    "train": {"epochs": 12, "batch_size": 2},
+    "gradients": {"batch_tokens": 32},
+}
+_undisturbed: dict[str, Any] = {}
+
+
+@pytest.fixture
+def undisturbed(make_project: MakeProject) -> dict[str, Any]:
+    """Manifest of a run that nobody interrupted; made once."""
+    if not _undisturbed:
+        folder = make_project("whole", **LONG)
+        _open(folder).select()
+        _undisturbed.update(_manifest(folder))
+    return _undisturbed
+
+
 @pytest.mark.parametrize(
     ("stage", "sign", "code"),
     [
@@ -270,13 +289,9 @@ def _kill_when(folder: Path, ready: Callable[[list[dict[str, Any]]], bool], sign
     ],
 )
 def test_killed_and_run_again_ends_with_the_same_manifest(
-    make_project: MakeProject, stage: str, sign: signal.Signals, code: int
+    make_project: MakeProject, undisturbed: dict[str, Any], stage: str, sign: signal.Signals, code: int
 ) -> None:
-    # Enough work in each stage for a kill to land in its midst.
-    sizes: dict[str, Any] = {"train": {"epochs": 12, "batch_size": 2}, "gradients": {"batch_tokens": 32}}
-    whole = make_project("whole", project={"name": "p"}, **sizes)
-    cut = make_project("cut", project={"name": "p"}, **sizes)
-    _open(whole).select()
+    cut = make_project("cut", **LONG)
 
     def ready(events: list[dict[str, Any]]) -> bool:
         mine = [e for e in events if e.get("stage") == stage]
@@ -288,7 +303,7 @@ def test_killed_and_run_again_ends_with_the_same_manifest(
     runs = _open(cut).status().runs
     assert runs[0]["state"] == ("lost" if sign == signal.SIGKILL else "interrupted")
     subprocess.run(_command(cut, "select", "-q"), check=True, stdout=subprocess.DEVNULL)
-    assert _manifest(cut) == _manifest(whole)
+    assert _manifest(cut) == undisturbed
     leftovers = [p for p in cut.rglob("*") if "partial" in p.name or "checkpoint" in p.name]
     assert not leftovers
     stored = _open(cut).store

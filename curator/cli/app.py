@@ -229,7 +229,9 @@ def select(
 
 @app.command(epilog="Example: curator export curator-manifest.json --format jsonl -o train-data")
 def export(
-    manifest: Annotated[Path, typer.Argument(metavar="MANIFEST", help="From `curator select`.")],
+    manifest: Annotated[
+        Path, typer.Argument(metavar="MANIFEST", help="From `curator select`; looked for here, then in --project.")
+    ],
     output: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="Where to.")],
     format: Annotated[str, typer.Option("--format", metavar="F", help="jsonl.")] = "jsonl",
     allow_changed: Annotated[bool, typer.Option("--allow-changed", help="Although files have changed since.")] = False,
@@ -242,6 +244,8 @@ def export(
     from curator.cli.tables import show_export
     from curator.export import export as write
 
+    if project is not None and not manifest.exists():
+        manifest = project / manifest
     report = write(manifest, format=format, folder=output, allow_changed=allow_changed)
     _print_json(report.to_json()) if as_json else show_export(report)
 
