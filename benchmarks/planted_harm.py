@@ -4,7 +4,8 @@
 
 Adds three such tasks to a copy of `sample_data/`, then asks each estimator for their affinities and each method for a
 selection: once after meta-training on everything, once with the three added to a finished project, whose
-meta-initialization has not seen them. Writes `benchmarks/results/planted_harm.json`. About five minutes on two cores.
+meta-initialization has not seen them. Likewise with copies of the target's whole file, of which the greater part is
+held out, so that its questions come with wrong answers. Writes `benchmarks/results/planted_harm.json`. About ten minutes on two cores.
 """
 
 import argparse
@@ -21,12 +22,12 @@ COPIES = 3
 METHODS = ("forward", "backward", "exchange", "ensemble")
 
 
-def plant(project: Project) -> list[str]:
-    """Write the shuffled copies of the target's training split; their names."""
+def plant(project: Project, *, whole: bool) -> list[str]:
+    """Write the shuffled copies of the target's training split, or of its whole file; their names."""
     (target,) = project.corpus(project.config.data.targets).target_tasks
     path = project.root / "tasks" / f"{target.name}.jsonl"
     lines = path.read_text().splitlines()
-    rows = [json.loads(lines[number]) for number in target.split.train]
+    rows = [json.loads(lines[number]) for number in (range(len(lines)) if whole else target.split.train)]
     names = []
     for copy in range(COPIES):
         answers = [row["completion"] for row in rows]
@@ -69,13 +70,15 @@ def main() -> None:
     parser.add_argument("--json", type=Path, default=Path(__file__).parent / "results" / "planted_harm.json")
     arguments = parser.parse_args()
     rows = []
-    for setting in ("meta-trained with them", "added afterwards"):
-        folder = arguments.work / setting.replace(" ", "-")
-        copy_project(Path(__file__).parents[1] / "sample_data", folder)
-        project = Project.open(folder)
-        if setting == "added afterwards":
-            project.gradients()
-        rows += judge(folder, plant(project), setting)
+    for whole in (False, True):
+        for order in ("meta-trained with them", "added afterwards"):
+            setting = f"{'whole file' if whole else 'training split'}, {order}"
+            folder = arguments.work / setting.replace(", ", "-").replace(" ", "-")
+            copy_project(Path(__file__).parents[1] / "sample_data", folder)
+            project = Project.open(folder)
+            if order == "added afterwards":
+                project.gradients()
+            rows += judge(folder, plant(project, whole=whole), setting)
     write_report(arguments.json, {**provenance("python benchmarks/planted_harm.py --work DIR"), "rows": rows})
 
 

@@ -30,7 +30,7 @@ Mask = npt.NDArray[np.bool_]
 # 5 % to either side of the middle of a normal distribution.
 _NORMAL_90 = 1.6448536269514722
 # Of the trace of an average subset's matrix, see `pick_ridge`.
-_RIDGE_SHARE = 0.01
+_RIDGE_SHARE = 0.003
 # Least 1 − q: below it an example is learned, and its margin is not known in float32.
 _LEAST_DOUBT = 1e-6
 
