@@ -44,7 +44,7 @@ def main() -> None:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True, help="folder for the project and the runs")
-    parser.add_argument("--subsets", type=int, default=30)
+    parser.add_argument("--subsets", type=int, default=24)
     parser.add_argument("--json", type=Path, default=Path(__file__).parent / "results" / "generated.json")
     arguments = parser.parse_args()
 

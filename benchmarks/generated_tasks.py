@@ -45,6 +45,7 @@ max_length = 48
 epochs = 6
 learning_rate = 3e-3
 batch_size = 8
+warmup = 0.1
 """
 
 
@@ -121,7 +122,7 @@ EXERCISES: tuple[Maker, ...] = (
 )
 
 
-def make_project(folder: Path, *, seed: int = 0, pretraining_steps: int = 1500) -> None:
+def make_project(folder: Path, *, seed: int = 0, pretraining_steps: int = 3000) -> None:
     """Write tasks, model and `curator.toml`; a model that is there is kept.
 
     Args:

@@ -5,7 +5,8 @@
 Adds three such tasks to a copy of `sample_data/`, then asks each estimator for their affinities and each method for a
 selection: once after meta-training on everything, once with the three added to a finished project, whose
 meta-initialization has not seen them. Likewise with copies of the target's whole file, of which the greater part is
-held out, so that its questions come with wrong answers. Writes `benchmarks/results/planted_harm.json`. About ten minutes on two cores.
+held out, so that its questions come with wrong answers. Writes `benchmarks/results/planted_harm.json`. About ten
+minutes on two cores.
 """
 
 import argparse
