@@ -39,8 +39,8 @@ from curator.stages import MetaInit, gradient_sets, projection, read_points
 if TYPE_CHECKING:
     from curator.project import Project
 
-# Raised when the same gradients would give other numbers.
-_ESTIMATOR_VERSION = 2
+# Raised when the same gradients would give other numbers or selections.
+_ESTIMATOR_VERSION = 3
 # Digits after the point of every loss and affinity that leaves the program: far below the noise, and far above what
 # the order of a sum changes, so that the same inputs print the same.
 _DIGITS = 6

@@ -3,7 +3,7 @@
 Four methods, each under the same `Problem` (what must be in, what may be in, and what it may cost):
 
     forward    from nothing, add the task that helps most, over all that remain, until none helps by more than the noise
-    backward   from everything, remove the task that helps least, until each removal would do harm
+    backward   from everything, remove the task that helps least, down to nothing; take the best subset on the way
     exchange   from the better of the two, add, drop and swap until nothing improves
     ensemble   estimate many random subsets; take the tasks that lower the mean estimate of the subsets they are in
 
@@ -197,26 +197,30 @@ def select_forward(
 def select_backward(
     estimator: SubsetEstimator, problem: Problem, on_step: Callable[[Step], None] = _ignore
 ) -> Selection:
-    """Remove tasks one at a time, each time the one that helps least.
+    """Remove tasks one at a time, each time the one that helps least, and take the best subset on the way.
 
-    While the budget is exceeded something must go (what is lost per token or example decides); after that, a task goes
-    as long as the estimate does not rise by it, or by no more than `problem.threshold`.
+    It goes on to the end rather than stopping where each removal does harm: of several copies of a harmful task
+    none may be worth removing alone. While the budget is exceeded, what is lost per token or example decides what
+    goes.
 
-    Args, Returns: As for `select_forward`.
+    Args, Returns: As for `select_forward`. Of subsets that are worse than the best by no more than
+    `problem.threshold` it is the smallest.
     """
     search = _Search(estimator, problem, on_step)
     mask = problem.start(full=True)
     (loss,), _ = search.losses([mask])
+    path = [(mask, float(loss))]
     while tried := [t for t in problem.free() if mask[t]]:
         losses, _ = search.losses([_with(mask, t, False) for t in tried])
         rise = losses - loss
-        over = not problem.allows(mask)
-        best = int(np.argmin(rise / problem.cost()[tried] if over else rise))
-        if not over and rise[best] > (problem.threshold or 0.0):
-            break
+        best = int(np.argmin(rise if problem.allows(mask) else rise / problem.cost()[tried]))
         mask, loss = _with(mask, tried[best], False), losses[best]
+        path.append((mask, float(loss)))
         search.record("drop", (tried[best],), float(loss))
-    return Selection(mask, float(loss), tuple(search.steps))
+    allowed = [number for number, (mask, _) in enumerate(path) if problem.allows(mask)]
+    least = min(path[number][1] for number in allowed)
+    chosen = max(number for number in allowed if path[number][1] <= least + (problem.threshold or 0.0))
+    return Selection(*path[chosen], tuple(search.steps[:chosen]))
 
 
 def select_exchange(

@@ -91,6 +91,16 @@ def test_exchange_finds_the_swap_that_the_others_miss() -> None:
     assert select_exchange(toy, problem).loss == pytest.approx(toy.loss(best))
 
 
+def test_backward_goes_past_a_removal_that_hurts_alone() -> None:
+    # Two copies of one harm: either alone is no worse than both, so removing one gains nothing before both are gone.
+    pairs = np.zeros((3, 3))
+    pairs[0, 1] = pairs[1, 0] = -0.6
+    toy = Toy(np.array([0.5, 0.5, -0.2]), pairs)
+    both_but_one = toy.loss(np.array([False, True, True]))
+    assert both_but_one > toy.loss(np.array([True, True, True])) > toy.loss(np.array([False, False, True]))
+    assert np.flatnonzero(select_backward(toy, _problem(3)).mask).tolist() == [2]
+
+
 def _subsets(count: int, problem: Problem) -> list[np.ndarray]:
     masks = [np.array(bits) for bits in itertools.product([False, True], repeat=count)]
     return [
