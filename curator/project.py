@@ -116,7 +116,6 @@ class Project:
         meta, cached = self._meta_init(self.corpus(self._targets(target)), fresh=fresh)
         return results.TrainReport(
             key=meta.key,
-            steps=meta.snapshots[-1].step,
             points=tuple(
                 {**asdict(s), "folder": str(self.folder / "adapters" / meta.key / s.folder)} for s in meta.snapshots
             ),

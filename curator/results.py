@@ -50,7 +50,6 @@ class TrainReport:
     """A meta-initialization."""
 
     key: str
-    steps: int
     points: tuple[dict[str, Any], ...]
     """Share of the steps, step and folder of each snapshot."""
     examples: int

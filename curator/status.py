@@ -89,7 +89,7 @@ def _train(config: Config, corpus: Corpus, store: Store, meta: MetaInit | None) 
             if meta.unseen
             else ()
         )
-        detail = f"{meta.examples} examples, {meta.snapshots[-1].step} steps, {len(meta.snapshots)} points"
+        detail = f"{meta.examples} examples, {len(meta.snapshots)} points"
         return StageStatus(stage="train", state="done", detail=detail, reasons=unseen)
     now = train_inputs(config, corpus)
     last = _closest(store.artifacts("train"), now)

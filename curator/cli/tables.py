@@ -56,8 +56,8 @@ def show_train(report: results.TrainReport) -> None:
     out = console()
     out.print(
         styled(
-            f"meta-initialization: {report.trainable_parameters:,} parameters, {report.examples} examples,"
-            f" {report.steps} steps" + (" (was there)" if report.cached else "")
+            f"meta-initialization: {report.trainable_parameters:,} parameters, {report.examples} examples"
+            + (" (was there)" if report.cached else "")
         )
     )
     for point in report.points:
