@@ -1,7 +1,7 @@
 """A project's examples: read once, encoded for its model, kept in the store, split for its targets.
 
 A task's version is known by what it is made from (bytes of its files, tokenizer, length), so that nothing is read
-twice; `read_corpus` reads what is new, `known_corpus` only what is there already.
+twice; `read_corpus` reads what is new, unless it is told only to look.
 """
 
 import time

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from curator import parallel, results
 from curator.config import CONFIG_NAME, Config, SelectSection, load_config
-from curator.errors import ConfigError, CuratorError, DataError, StoreBusy
+from curator.errors import ConfigError, DataError, StoreBusy
 from curator.events import Reporter
 from curator.manifest import MANIFEST_NAME, Manifest, write_manifest
 
@@ -405,6 +405,3 @@ def _selection_result(manifest: Manifest, path: Path, cached: bool) -> results.S
         manifest=shown,
         cached=cached,
     )
-
-
-__all__ = ["CuratorError", "Project"]
