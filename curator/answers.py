@@ -13,6 +13,7 @@ from curator.corpus import Corpus, Task, TaskVersion
 from curator.errors import ConfigError
 from curator.estimate import SubsetEstimate, TargetEstimator, build_estimator
 from curator.manifest import (
+    Edit,
     Manifest,
     ModelIdentity,
     TargetEntry,
@@ -193,17 +194,47 @@ class Answers:
         selection = self._run(request.method, problem, affinities, follow)
         stage.finish(f"{int(selection.mask.sum())} of {len(self.tasks)} tasks by {request.method}")
         manifest = self._manifest(request, name, selection, affinities)
+        self._keep(key, manifest, inputs)
+        return self._moved(manifest, folder), False
+
+    def save(self, subset: Sequence[str], *, name: str, request: Request, edits: Sequence[Edit] = ()) -> Manifest:
+        """Keep a selection that a person made.
+
+        Args:
+            subset: Names of the selected tasks.
+            name: The selection's name; an earlier one of that name is no longer found by it.
+            request: What the selection began with: a method and its options, `include` and `exclude` the pins.
+            edits: What was changed by hand since, in order.
+
+        Returns:
+            Its manifest; the paths in it are relative to the project.
+
+        Raises:
+            ConfigError: A name is no auxiliary task.
+        """
+        mask = np.zeros(len(self.tasks), dtype=bool)
+        mask[[self._number(task) for task in subset]] = True
+        (estimate,) = self.estimator.estimate(mask[None])
+        manifest = self._manifest(request, name, Selection(mask, estimate.loss), self.affinities())
+        manifest = manifest.model_copy(update={"edits": tuple(edits)})
+        inputs = self.select_inputs(request, name) | {
+            "selected": sorted(subset),
+            "edits": [edit.model_dump() for edit in edits],
+        }
+        self._keep(key_of(inputs), manifest, inputs)
+        return self._moved(manifest, self._project.root)
+
+    def _keep(self, key: str, manifest: Manifest, inputs: Inputs) -> None:
         self._store.put_selection(
             key,
-            name,
+            manifest.name,
             target="+".join(self._corpus.targets),
-            method=request.method,
+            method=manifest.method,
             loss=manifest.estimated_loss,
-            manifest=manifest.model_dump_json(),
+            manifest=self._moved(manifest, self._project.root).model_dump_json(),
             inputs=inputs,
             outputs={"selected": [task.name for task in manifest.tasks if task.selected]},
         )
-        return self._moved(manifest, folder), False
 
     def _run(self, method: str, problem: Problem, affinities: Affinities, follow: Any) -> Selection:
         if method == "ensemble":

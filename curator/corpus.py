@@ -22,13 +22,15 @@ from curator.model import find_model, identity_files, load_architecture, load_to
 from curator.provenance import Inputs, hash_of, key_of
 from curator.rows import Row, is_empty
 from curator.splits import LEAKED, TaskExamples, TaskSplit, split_tasks
-from curator.store import ExampleIndex, Store, StoredExample
+from curator.store import ExampleIndex, Store, StoredExample, StoredTask
 from curator.tokens import Encoder
 
 EMPTY = "empty"
 CUT_OFF = "completion cut off by max_length"
 # Raised when the same row would be read or encoded differently.
 _READER_VERSION = 1
+# Tasks that are read are committed at least this often.
+_COMMIT_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -282,7 +284,7 @@ def _ingest(
     store: Store,
     reporter: Reporter,
 ) -> None:
-    """Read tasks and store them, each in a transaction of its own."""
+    """Read tasks and store them, often enough that an interrupted call loses little."""
     architecture = load_architecture(model.folder, config.model)
     encoder = Encoder(
         load_tokenizer(model.folder, config.model),
@@ -290,7 +292,8 @@ def _ingest(
         encoder_decoder=bool(getattr(architecture, "is_encoder_decoder", False)),
     )
     stage = reporter.stage("data", len(sources), "tasks")
-    examples_read = 0
+    examples_read, last = 0, time.monotonic()
+    waiting: list[StoredTask] = []
     for source, task_inputs in zip(sources, inputs, strict=True):
         read = read_task(source)
         examples = [_encode(row, encoder) for row in read]
@@ -299,15 +302,22 @@ def _ingest(
         if source.folder:
             # The files of a saved data set are parts of one table; the first stands for all.
             rows = [len(examples)] + [0] * (len(source.files) - 1)
-        store.put_task(
-            key_of(task_inputs),
-            source.name,
-            examples,
-            inputs=task_inputs,
-            outputs={"rows": rows, "sha256": hash_of(e.hash for e in examples)},
+        waiting.append(
+            StoredTask(
+                key=key_of(task_inputs),
+                name=source.name,
+                examples=examples,
+                inputs=task_inputs,
+                outputs={"rows": rows, "sha256": hash_of(e.hash for e in examples)},
+            )
         )
         examples_read += len(examples)
+        if time.monotonic() - last > _COMMIT_SECONDS:
+            store.put_tasks(waiting)
+            waiting, last = [], time.monotonic()
         stage.advance()
+    if waiting:
+        store.put_tasks(waiting)
     stage.finish(f"{examples_read} examples of {len(sources)} tasks")
 
 

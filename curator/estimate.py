@@ -14,6 +14,7 @@ The estimates of several points are averaged, each as a difference to the estima
 known: it is what meta-training came to.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -29,6 +30,8 @@ Mask = npt.NDArray[np.bool_]
 
 # 5 % to either side of the middle of a normal distribution.
 _NORMAL_90 = 1.6448536269514722
+# Most memory for a matrix per task, at each point; beyond it, sums are made from the examples.
+_STACK_BYTES = 2**28
 # Of the trace of an average subset's matrix, see `pick_ridge`.
 _RIDGE_SHARE = 0.003
 # Least 1 − q: below it an example is learned, and its margin is not known in float32.
@@ -77,25 +80,98 @@ class SubsetEstimate:
     high: float
 
 
-class _Quadratic:
-    """The quadratic estimator at one point: one k × k solve per subset."""
+class _Fit(ABC):
+    """An estimator at one point: where fine-tuning on a subset ends, and how steep it is there."""
 
     def __init__(self, point: PointGradients, ridge: float, unit: float) -> None:
         sets = [*point.tasks, point.target]
+        self._weights = np.concatenate([s.weights for s in sets]) / unit
+        self._task = np.repeat(np.arange(len(sets)), [len(s.losses) for s in sets])
+        self._means = np.stack([s.weights @ s.gradients / max(float(s.weights.sum()), 1e-300) for s in sets])
         self._ridge = ridge
-        self._b = np.stack([(s.weights / unit) @ s.gradients for s in sets])
-        self._a = np.stack([(s.gradients * (s.weights / unit)[:, None]).T @ s.gradients for s in sets])
 
+    @abstractmethod
     def displacements(self, masks: Mask) -> Floats:
         """Displacement w (s, k) of each subset (s, t)."""
-        members = np.c_[masks, np.ones(len(masks), dtype=bool)].astype(np.float64)
+
+    @abstractmethod
+    def _tangent(self, mask: Mask) -> tuple[Floats, Floats, Floats]:
+        """A subset's objective at its displacement.
+
+        Returns:
+            Its Hessian H (k, k), and slopes s (n,) and directions x (n, k) such that s_i x_i is the gradient of what
+            example i adds to the objective, whether it is in the subset or not.
+        """
+
+    def gains(self, mask: Mask, slope: Floats) -> Floats:
+        """How much each training example (n,) lowers a loss of slope (k,), to first order around a subset (t,)."""
+        hessian, slopes, directions = self._tangent(mask)
+        return np.asarray(slopes * (directions @ np.linalg.solve(hessian, slope)))
+
+    def transfer(self, mask: Mask) -> Floats:
+        """How much each task, by row, lowers the mean training loss of each, by column (t + 1, t + 1)."""
+        hessian, slopes, directions = self._tangent(mask)
+        bounds = np.searchsorted(self._task, np.arange(1, len(self._means)))
+        parts = zip(np.split(slopes, bounds), np.split(directions, bounds), strict=True)
+        by_task = np.stack([slope @ direction for slope, direction in parts])
+        return np.asarray(by_task @ np.linalg.solve(hessian, self._means.T))
+
+
+class _Quadratic(_Fit):
+    """The quadratic estimator at one point: one k × k solve per subset."""
+
+    def __init__(self, point: PointGradients, ridge: float, unit: float) -> None:
+        super().__init__(point, ridge, unit)
+        sets = [*point.tasks, point.target]
+        self._gradients = np.concatenate([s.gradients for s in sets])
+        self._b = np.stack([(s.weights / unit) @ s.gradients for s in sets])
+        tasks, dim = self._b.shape
+        self._stack: Floats | None = None
+        if tasks * dim * dim * 8 <= _STACK_BYTES:
+            self._stack = np.stack([self._sum(np.arange(tasks) == t) for t in range(tasks)]).reshape(tasks, -1)
+        self._base = np.zeros(tasks, dtype=bool), np.zeros((dim, dim))
+
+    def displacements(self, masks: Mask) -> Floats:
+        members = np.c_[masks, np.ones(len(masks), dtype=bool)]
+        pull = members.astype(np.float64) @ self._b
+        return -np.linalg.solve(self._matrices(members), pull[:, :, None])[:, :, 0]
+
+    def _tangent(self, mask: Mask) -> tuple[Floats, Floats, Floats]:
+        w = self.displacements(mask[None])[0]
+        slopes = self._weights * (1 + self._gradients @ w)
+        (hessian,) = self._matrices(np.append(mask, True)[None])
+        return hessian, slopes, self._gradients
+
+    def _matrices(self, members: Mask) -> Floats:
+        """Σ A_t + c·I of each subset (s, k, k)."""
         dim = self._b.shape[1]
-        matrices = (members @ self._a.reshape(len(self._a), -1)).reshape(-1, dim, dim)
-        matrices += self._ridge * np.eye(dim)
-        return -np.linalg.solve(matrices, (members @ self._b)[:, :, None])[:, :, 0]
+        if self._stack is not None:
+            matrices = (members.astype(np.float64) @ self._stack).reshape(-1, dim, dim)
+        else:
+            shared = members.all(axis=0)
+            base = self._moved_base(shared)
+            matrices = np.stack([base + self._sum(row & ~shared) for row in members])
+        return np.asarray(matrices + self._ridge * np.eye(dim))
+
+    def _moved_base(self, tasks: Mask) -> Floats:
+        """Σ A_t over some tasks, from the last such sum where that is less work: a toggle moves one task."""
+        there, matrix = self._base
+        added, dropped = tasks & ~there, there & ~tasks
+        if (added | dropped).sum() < tasks.sum():
+            matrix = matrix + self._sum(added) - self._sum(dropped)
+        else:
+            matrix = self._sum(tasks)
+        self._base = tasks, matrix
+        return matrix
+
+    def _sum(self, tasks: Mask) -> Floats:
+        """Σ A_t over some tasks, from their examples."""
+        rows = np.flatnonzero(tasks[self._task])
+        gradients = self._gradients[rows]
+        return np.asarray((gradients * self._weights[rows, None]).T @ gradients)
 
 
-class _Logistic:
+class _Logistic(_Fit):
     """The paper's estimator at one point: a convex problem per subset, many of them solved together.
 
     Newton's method, each step by conjugate gradients, with Armijo backtracking: plain Newton diverges on separable data
@@ -106,14 +182,12 @@ class _Logistic:
     _tolerance = 1e-8
 
     def __init__(self, point: PointGradients, ridge: float, unit: float) -> None:
+        super().__init__(point, ridge, unit)
         sets = [*point.tasks, point.target]
         losses = np.concatenate([s.losses for s in sets])
         doubt = np.maximum(-np.expm1(-losses), _LEAST_DOUBT)
         self._margins = -losses - np.log(doubt)
         self._h = -np.concatenate([s.gradients for s in sets]) / doubt[:, None]
-        self._weights = np.concatenate([s.weights for s in sets]) / unit
-        self._task = np.repeat(np.arange(len(sets)), [len(s.losses) for s in sets])
-        self._ridge = ridge
 
     def displacements(self, masks: Mask) -> Floats:
         """Displacement w (s, k) of each subset (s, t).
@@ -146,6 +220,13 @@ class _Logistic:
                 hint="Raise estimate.ridge, or use the quadratic estimator.",
             )
         return w
+
+    def _tangent(self, mask: Mask) -> tuple[Floats, Floats, Floats]:
+        w = self.displacements(mask[None])[0]
+        slope = _sigmoid(-(self._margins + self._h @ w))
+        curvature = np.where(np.append(mask, True)[self._task], self._weights * slope * (1 - slope), 0.0)
+        hessian = (self._h * curvature[:, None]).T @ self._h + self._ridge * np.eye(self._h.shape[1])
+        return hessian, -self._weights * slope, self._h
 
     def _value(self, w: Floats, weights: Floats) -> Floats:
         margins = self._margins + w @ self._h.T
@@ -197,11 +278,13 @@ class TargetEstimator:
         self, points: Sequence[PointGradients], final_losses: Floats, ridges: Sequence[float], *, method: str
     ) -> None:
         unit = _mean_weight(points[0])
-        kind = _Quadratic if method == "quadratic" else _Logistic
+        kind: type[_Fit] = _Quadratic if method == "quadratic" else _Logistic
         self.ridges = list(ridges)
         self.task_count = len(points[0].tasks)
+        sizes = [len(s.losses) for s in (*points[0].tasks, points[0].target)]
+        self._owners = np.repeat(np.arange(len(sizes)), sizes)
         self.validation_weights: Floats = points[0].validation.weights
-        self._fits = [kind(point, ridge, unit) for point, ridge in zip(points, ridges, strict=True)]
+        self._fits: list[_Fit] = [kind(point, ridge, unit) for point, ridge in zip(points, ridges, strict=True)]
         self._gradients = [point.validation.gradients for point in points]
         # All tasks together are what meta-training trained on: their loss is measured, not estimated.
         every = np.ones((1, self.task_count), dtype=bool)
@@ -215,6 +298,42 @@ class TargetEstimator:
         for fit, every, gradients in zip(self._fits, self._every, self._gradients, strict=True):
             change += (fit.displacements(masks) - every) @ gradients.T
         return np.asarray(self._known + change / len(self._fits))
+
+    def gains(self, mask: Mask) -> Floats:
+        """What each training example does to the target's estimated loss, to first order around a subset.
+
+        An influence function: the gain of example i is ḡᵀ H⁻¹ ∇f_i(w), with ḡ the mean validation gradient and H the
+        curvature of the subset's objective at its displacement w.
+
+        Args:
+            mask: Membership of the auxiliary tasks (t,).
+
+        Returns:
+            Gain in nats (n,), > 0 where the example helps; task by task, the target's examples last. An example that
+            is in the subset would be missed by that much, another one would add it.
+        """
+        total = sum(
+            fit.gains(mask, self.validation_weights @ gradients)
+            for fit, gradients in zip(self._fits, self._gradients, strict=True)
+        )
+        return np.asarray(total / len(self._fits))
+
+    def task_gains(self, gains: Floats) -> Floats:
+        """Sums of `gains` by auxiliary task (t,)."""
+        return np.asarray(np.bincount(self._owners, weights=gains, minlength=self.task_count + 1)[:-1], np.float64)
+
+    def gains_of(self, task: int, gains: Floats) -> Floats:
+        """The part of `gains` that belongs to one task, in the order of its training examples."""
+        return np.asarray(gains[self._owners == task])
+
+    def transfer(self) -> Floats:
+        """How much each auxiliary task lowers the mean training loss of each other (t, t), row → column, in nats.
+
+        To first order, around all tasks together; > 0 where the row helps the column.
+        """
+        every = np.ones(self.task_count, dtype=bool)
+        total = sum(fit.transfer(every) for fit in self._fits)
+        return np.asarray(total / len(self._fits))[:-1, :-1]
 
     def estimate(self, masks: Mask) -> list[SubsetEstimate]:
         """Estimated loss and interval of each subset.

@@ -34,11 +34,24 @@ FORMATS = ("jsonl",)
 _RESERVED = {"CON", "PRN", "AUX", "NUL"} | {f"{port}{n}" for port in ("COM", "LPT") for n in range(1, 10)}
 
 
-def export(manifest_path: Path, *, format: str, folder: Path, allow_changed: bool = False) -> ExportReport:
+def plan_export(manifest: Manifest, here: Path, *, format: str, folder: Path) -> ExportReport:
+    """Say what an export would write, and make sure that it may; writes nothing.
+
+    Args, Raises: As for `export`; changed files are not looked for.
+    """
+    if format not in FORMATS:
+        raise ConfigError(f"no export format {format!r}", hint=f"Formats: {', '.join(FORMATS)}.")
+    _check_folder(folder.resolve() if folder.is_symlink() else folder.absolute(), manifest, here)
+    files = tuple((name, _kept(entry)) for name, entry in _names(_exported(manifest)))
+    return ExportReport(format=format, folder=folder, files=files)
+
+
+def export(manifest: Manifest, here: Path, *, format: str, folder: Path, allow_changed: bool = False) -> ExportReport:
     """Write the training files of a selection; all of them or none.
 
     Args:
-        manifest_path: A manifest that `curator select` wrote.
+        manifest: What was selected.
+        here: The folder that its paths are relative to.
         format: `jsonl`.
         folder: Where to; made if need be. An earlier export there is replaced; anything else is refused.
         allow_changed: Export although files have changed since. Rows are left out by their number, as the manifest
@@ -49,15 +62,11 @@ def export(manifest_path: Path, *, format: str, folder: Path, allow_changed: boo
         DataError: Something cannot be read or written.
         ManifestMismatch: A file has changed.
     """
-    shown = folder
-    if format not in FORMATS:
-        raise ConfigError(f"no export format {format!r}", hint=f"Formats: {', '.join(FORMATS)}.")
-    manifest = read_manifest(manifest_path)
-    here = manifest_path.absolute().parent
+    shown, here = folder, here.absolute()
+    plan_export(manifest, here, format=format, folder=folder)
     folder = folder.resolve() if folder.is_symlink() else folder.absolute()
     if not allow_changed:
         check_files(manifest, here)
-    _check_folder(folder, manifest, here)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         partial = Path(tempfile.mkdtemp(prefix=f".{folder.name[:50]}.", suffix=".partial", dir=folder.parent))
@@ -128,6 +137,11 @@ def _umask() -> int:
 
 def _exported(manifest: Manifest) -> list[TaskEntry | TargetEntry]:
     return [*manifest.targets, *(task for task in manifest.tasks if task.selected)]
+
+
+def _kept(entry: TaskEntry | TargetEntry) -> int:
+    """Rows of a task that are trained on."""
+    return sum(file.rows for file in entry.files) - len({n for numbers in entry.left_out.values() for n in numbers})
 
 
 def _names(entries: Sequence[TaskEntry | TargetEntry]) -> list[tuple[str, TaskEntry | TargetEntry]]:

@@ -17,7 +17,7 @@ from curator import parallel, results
 from curator.config import CONFIG_NAME, Config, SelectSection, load_config
 from curator.errors import ConfigError, DataError, StoreBusy
 from curator.events import Reporter
-from curator.manifest import MANIFEST_NAME, Manifest, write_manifest
+from curator.manifest import MANIFEST_NAME, Manifest, read_manifest, write_manifest
 
 if TYPE_CHECKING:
     from curator.answers import Answers
@@ -221,7 +221,7 @@ class Project:
         """Write the files that a trainer reads.
 
         Args:
-            manifest: A manifest that `select` wrote.
+            manifest: A manifest that `select` wrote, or the name of a selection.
             format: `jsonl`.
             output: Folder, made if need be.
             allow_changed: Export although files have changed since.
@@ -233,7 +233,29 @@ class Project:
         """
         from curator.export import export
 
-        return export(Path(manifest), format=format, folder=Path(output), allow_changed=allow_changed)
+        found, here = self.manifest(manifest)
+        return export(found, here, format=format, folder=Path(output), allow_changed=allow_changed)
+
+    def manifest(self, wanted: Path | str) -> tuple[Manifest, Path]:
+        """A manifest, and the folder that its paths are relative to.
+
+        Args:
+            wanted: A file, looked for here and in the project; or the name of a selection in the store.
+
+        Raises:
+            DataError: There is none.
+        """
+        for path in (Path(wanted).absolute(), self.root / wanted):
+            if path.is_file():
+                return read_manifest(path), path.parent
+        kept = self.store.selection_named(str(wanted))
+        if kept is None:
+            names = sorted({name for _, name, *_ in self.store.selections()})
+            raise DataError(
+                f"{wanted}: neither a manifest nor the name of a selection",
+                hint=f"Selections: {', '.join(names)}." if names else "Run `curator select` first.",
+            )
+        return Manifest.model_validate_json(kept), self.root
 
     def status(self) -> results.StatusReport:
         """Say where every stage stands, and why one is stale. Computes nothing."""

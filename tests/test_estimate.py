@@ -180,3 +180,81 @@ def test_not_a_number_is_an_error() -> None:
     points[0].tasks[2].gradients[0, 0] = np.nan
     with pytest.raises(NumericalError, match="50%"):
         build_estimator(points, FINAL, EstimateSection())
+
+
+@pytest.mark.parametrize("method", ["quadratic", "logistic"])
+def test_gains_are_the_derivative_of_the_estimate(method: str) -> None:
+    # An example whose weight grows by a little moves the estimate by its gain times that little.
+    points, mask = _points(count=1), np.array([True, False, True, False])
+    ridge, epsilon = [2.0], 1e-5
+    gains = TargetEstimator(points, FINAL, ridge, method=method).gains(mask)
+    (point,) = points
+    slow = {"quadratic": _slow_quadratic, "logistic": _slow_logistic}[method]
+    unit = _unit(point)
+
+    def loss(task: int, number: int, change: float) -> float:
+        # One task holds a second copy of the example, of a small weight; the unit must stay what it was.
+        examples = point.tasks[task]
+        extra = ExampleSet(
+            losses=examples.losses[[number]],
+            gradients=examples.gradients[[number]],
+            weights=examples.weights[[number]] * change,
+        )
+        sets = [*point.tasks, extra]
+        grown = PointGradients(share=1.0, tasks=sets, target=point.target, validation=point.validation)
+        scaled = ridge[0] * unit / _unit(grown)
+        w = slow(grown, [*np.flatnonzero(mask), len(sets) - 1], scaled)
+        return float(point.validation.weights @ (point.validation.gradients @ w))
+
+    if method == "logistic":
+        # Gradient descent stops at a slope of 1e-10, which is as exact as this difference can be.
+        epsilon = 1e-3
+    first = 0
+    for task, examples in enumerate(point.tasks):
+        for number in (0, len(examples.losses) - 1):
+            slope = (loss(task, number, epsilon) - loss(task, number, 0.0)) / epsilon
+            assert gains[first + number] == pytest.approx(-slope, rel=2e-2, abs=1e-5)
+        first += len(examples.losses)
+    assert len(gains) == first + len(point.target.losses)
+
+
+def test_small_tasks_gain_what_they_change() -> None:
+    # Where one task hardly moves anything, its first-order gain is what leaving it out or putting it in does.
+    points = _points(count=2, sizes=(40, 1, 30, 1))
+    estimator = TargetEstimator(points, FINAL, [40.0, 30.0], method="quadratic")
+    mask = np.array([True, True, True, False])
+    gains = estimator.task_gains(estimator.gains(mask))
+    for task in (1, 3):
+        flipped = mask.copy()
+        flipped[task] ^= True
+        with_it, without = (mask, flipped) if mask[task] else (flipped, mask)
+        change = estimator.estimate(np.stack([without, with_it]))
+        assert gains[task] == pytest.approx(change[0].loss - change[1].loss, rel=0.15)
+    assert gains[1] == pytest.approx(estimator.gains_of(1, estimator.gains(mask)).sum())
+
+
+def test_transfer_is_the_gain_of_each_task_as_if_it_were_the_target() -> None:
+    points = _points(count=2)
+    estimator = TargetEstimator(points, FINAL, [2.0, 3.0], method="quadratic")
+    transfer = estimator.transfer()
+    every = np.ones(TASKS, dtype=bool)
+    for column in range(TASKS):
+        judged = []
+        for p in points:
+            own = p.tasks[column]
+            share = ExampleSet(losses=own.losses, gradients=own.gradients, weights=own.weights / own.weights.sum())
+            judged.append(PointGradients(share=p.share, tasks=p.tasks, target=p.target, validation=share))
+        as_target = TargetEstimator(judged, judged[0].validation.losses, [2.0, 3.0], method="quadratic")
+        expected = as_target.task_gains(as_target.gains(every))
+        np.testing.assert_allclose(transfer[:, column], expected, rtol=1e-9)
+
+
+def test_many_tasks_are_estimated_without_a_matrix_for_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    points, masks = _points(), _masks()
+    with_stack = TargetEstimator(points, FINAL, [2.0, 3.0], method="quadratic").validation_losses(masks)
+    monkeypatch.setattr("curator.estimate._STACK_BYTES", 0)
+    estimator = TargetEstimator(points, FINAL, [2.0, 3.0], method="quadratic")
+    # In an order in which what subsets share grows, shrinks and jumps.
+    for rows in (masks, masks[::-1], masks[:1], masks[5:7], masks[-1:]):
+        where = [int(np.flatnonzero((masks == row).all(axis=1))[0]) for row in rows]
+        np.testing.assert_allclose(estimator.validation_losses(rows), with_stack[where], rtol=1e-9)

@@ -12,12 +12,17 @@ import pytest
 from conftest import MakeProject, pair_rows, write_rows
 from test_manifest import manifest_of
 
+from curator import export as exports
 from curator.errors import ConfigError, DataError, ManifestMismatch
-from curator.export import export
 from curator.manifest import MANIFEST_NAME, TaskFile, check_files, read_manifest, render, sha256_of
 from curator.project import Project
+from curator.results import ExportReport
 
 RESERVED = ["../../evil", "a/b", "a\\b", "A/B", "", ".", "..", "con", "NUL.x", "é" * 150, "e\u0301", "\u00e9", "tab\t"]
+
+
+def export(path: Path, **options: Any) -> ExportReport:
+    return exports.export(read_manifest(path), path.parent, **options)
 
 
 def rows_of(path: Path) -> list[Any]:
@@ -215,3 +220,13 @@ def test_sources_of_every_kind(manifest: Path, tmp_path: Path) -> None:
 def test_unknown_format(manifest: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no export format 'x'"):
         export(manifest, format="x", folder=tmp_path / "out")
+
+
+def test_a_plan_says_what_will_be_written_and_writes_nothing(manifest: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    plan = exports.plan_export(read_manifest(manifest), manifest.parent, format="jsonl", folder=out)
+    assert not out.exists()
+    assert plan == export(manifest, format="jsonl", folder=out)
+    (out / "foreign").touch()
+    with pytest.raises(ConfigError, match="foreign"):
+        exports.plan_export(read_manifest(manifest), manifest.parent, format="jsonl", folder=out)

@@ -15,8 +15,10 @@ import pytest
 from conftest import pair_rows, write_rows
 
 import curator
+from curator.answers import Request
 from curator.errors import ConfigError, DataError, NumericalError, StoreBusy
 from curator.events import Event, Reporter, StageFinished, StageStarted
+from curator.manifest import Edit
 
 MakeProject = Callable[..., Path]
 
@@ -335,3 +337,26 @@ def test_two_processes_under_accelerate_give_the_same_gradients(make_project: Ma
         assert sorted(hashes) == sorted(others)
         np.testing.assert_allclose(losses[order], other_losses[other_order], rtol=1e-5)
         np.testing.assert_allclose(here[order], there[other_order], atol=1e-5 * np.abs(here).max())
+
+
+def test_a_selection_made_by_hand_is_kept_found_by_name_and_exported(make_project: MakeProject, tmp_path: Path) -> None:
+    project = _open(make_project())
+    project.select(name="auto")
+    answers = project.answers(("target",))
+    request = Request(method="forward", include=("beta",))
+    edits = [Edit(task="beta", selected=True, by="curator tui")]
+    saved = answers.save(["beta", "alpha"], name="mine", request=request, edits=edits)
+    assert [task.name for task in saved.tasks if task.selected] == ["alpha", "beta"]
+    assert saved.estimated_loss == project.estimate(["alpha", "beta"]).estimated_loss
+    assert saved.edits == tuple(edits)
+    found, here = project.manifest("mine")
+    assert found == saved
+    assert here == project.root
+    answers.save(["gamma"], name="mine", request=request)
+    assert [task.name for task in project.manifest("mine")[0].tasks if task.selected] == ["gamma"]
+    # Paths are relative to the project, which may move.
+    moved = project.root.rename(tmp_path / "moved")
+    report = _open(moved).export("mine", output=tmp_path / "out")
+    assert [name for name, _ in report.files] == ["target.jsonl", "gamma.jsonl"]
+    with pytest.raises(DataError, match="no such"):
+        _open(moved).manifest("no such")

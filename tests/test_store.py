@@ -7,6 +7,8 @@ import subprocess
 import sys
 import textwrap
 import time
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import duckdb
@@ -16,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from curator.errors import DataError, ExitCode, StoreBusy
-from curator.store import Store, StoredExample, access, schema
+from curator.store import Store, StoredEdit, StoredExample, StoredTask, access, schema
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=10)
 int32 = st.integers(-(2**31), 2**31 - 1)
@@ -61,9 +63,11 @@ def python(code: str, *args: str, **options: object) -> "subprocess.Popen[str]":
 def test_examples(tmp_path_factory: pytest.TempPathFactory, rows: list[StoredExample], name: str) -> None:
     store = Store(tmp_path_factory.mktemp("store") / "store.duckdb")
     rows = [StoredExample(**{f: getattr(row, f) for f in row.__slots__} | {"number": n}) for n, row in enumerate(rows)]
-    store.put_task("other", name, rows, inputs={}, outputs={})
+    other = StoredTask(key="other", name=name, examples=rows, inputs={}, outputs={})
     for _ in range(2):
-        store.put_task("key", name, rows[::-1], inputs={"name": name}, outputs={"rows": [len(rows)]})
+        mine = StoredTask(key="key", name=name, examples=rows[::-1], inputs={"name": name}, outputs={"rows": [1]})
+        store.put_tasks([other, mine])
+        assert store.examples("key") == rows
         assert store.tokens("key") == [(list(r.input_ids), list(r.labels)) for r in rows]
         index = store.example_indexes(["key"]).get("key")
         assert (index is None) == (not rows)
@@ -101,6 +105,30 @@ def test_gradients(tmp_path_factory: pytest.TempPathFactory, numbers: list[int],
     store.drop_gradients(["set"])
     assert store.gradients("set")[0] == []
     assert store.gradient_hashes("other set") == {"h0"}
+
+
+def test_edits(store: Store) -> None:
+    made = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+    edits = [
+        StoredEdit(number=n, kind="toggle", label="'; DROP \x1b", changes={"é": [0, n]}, loss=None, made=made)
+        for n in range(3)
+    ]
+    assert store.last_session("t") is None
+    store.put_edits("first", "t", edits[:2])
+    store.put_edits("other", "u", edits)
+    store.put_edits("first", "t", [edits[1], edits[2]])
+    assert store.last_session("t") == ("first", edits)
+    # What is learned later is filled in; what was known is not forgotten.
+    known = [replace(edits[1], loss=0.5)]
+    store.put_edits("first", "t", known)
+    store.put_edits("first", "t", [edits[1]])
+    found = store.last_session("t")
+    assert found is not None
+    assert found[1][1].loss == 0.5
+    store.put_edits("second", "t", [replace(edits[0], made=made + timedelta(seconds=1))])
+    found = store.last_session("t")
+    assert found is not None
+    assert found[0] == "second"
 
 
 def test_gradients_that_do_not_lie_in_a_row(store: Store) -> None:
@@ -276,12 +304,12 @@ def test_an_older_store_is_brought_up_to_date(store: Store, monkeypatch: pytest.
     store.put_artifact("train", "a", {"x": 1}, {})
     more = (*schema.MIGRATIONS, lambda connection: connection.execute("CREATE TABLE new (x INTEGER)"))
     monkeypatch.setattr(schema, "MIGRATIONS", more)
-    monkeypatch.setattr(schema, "SCHEMA_VERSION", 2)
-    monkeypatch.setattr(access, "SCHEMA_VERSION", 2)
+    monkeypatch.setattr(schema, "SCHEMA_VERSION", len(more))
+    monkeypatch.setattr(access, "SCHEMA_VERSION", len(more))
     assert [artifact.inputs for artifact in store.artifacts("train")] == [{"x": 1}]
     with store.read() as connection:
         assert connection is not None
-        assert schema.version_of(connection) == 2
+        assert schema.version_of(connection) == len(more)
         assert connection.execute("SELECT * FROM new").fetchall() == []
 
 

@@ -230,7 +230,8 @@ def select(
 @app.command(epilog="Example: curator export curator-manifest.json --format jsonl -o train-data")
 def export(
     manifest: Annotated[
-        Path, typer.Argument(metavar="MANIFEST", help="From `curator select`; looked for here, then in --project.")
+        str,
+        typer.Argument(metavar="MANIFEST", help="File from `curator select`, or the name of one of its selections."),
     ],
     output: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="Where to.")],
     format: Annotated[str, typer.Option("--format", metavar="F", help="jsonl.")] = "jsonl",
@@ -243,10 +244,18 @@ def export(
     """Write the selected tasks and the target's training examples as files that a trainer reads."""
     from curator.cli.tables import show_export
     from curator.export import export as write
+    from curator.manifest import read_manifest
+    from curator.project import Project
 
-    if project is not None and not manifest.exists():
-        manifest = project / manifest
-    report = write(manifest, format=format, folder=output, allow_changed=allow_changed)
+    path = Path(manifest)
+    if path.is_file():
+        # A manifest says all there is to know: it can be exported where its project is not.
+        report = write(
+            read_manifest(path), path.absolute().parent, format=format, folder=output, allow_changed=allow_changed
+        )
+    else:
+        opened = Project.open(project)
+        report = opened.export(manifest, format=format, output=output, allow_changed=allow_changed)
     _print_json(report.to_json()) if as_json else show_export(report)
 
 

@@ -7,6 +7,6 @@
 The only package that speaks to DuckDB.
 """
 
-from curator.store.tables import Artifact, ExampleIndex, Store, StoredExample
+from curator.store.tables import Artifact, ExampleIndex, Store, StoredEdit, StoredExample, StoredTask
 
-__all__ = ["Artifact", "ExampleIndex", "Store", "StoredExample"]
+__all__ = ["Artifact", "ExampleIndex", "Store", "StoredEdit", "StoredExample", "StoredTask"]

@@ -8,6 +8,9 @@ Schema 1
     affinities    what each task does to the target's estimated loss, by estimate
     estimates     estimated loss of subsets that somebody asked for, by estimate
     selections    selections by name, with their manifest
+
+Schema 2
+    edits         what people changed by hand, in order, by session; never deleted
 """
 
 from collections.abc import Callable
@@ -45,8 +48,18 @@ def _create(connection: Connection) -> None:
     )
 
 
+def _add_edits(connection: Connection) -> None:
+    connection.execute(
+        """
+        CREATE TABLE edits (
+            session VARCHAR, number INTEGER, target VARCHAR, kind VARCHAR, label VARCHAR, changes VARCHAR,
+            loss DOUBLE, made TIMESTAMP, PRIMARY KEY (session, number));
+        """
+    )
+
+
 # Migration i brings a store from schema i to i + 1; each runs and is recorded in one transaction.
-MIGRATIONS: tuple[Callable[[Connection], None], ...] = (_create,)
+MIGRATIONS: tuple[Callable[[Connection], None], ...] = (_create, _add_edits)
 SCHEMA_VERSION = len(MIGRATIONS)
 
 

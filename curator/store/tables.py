@@ -50,6 +50,17 @@ class StoredExample:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StoredTask:
+    """One version of a task: its examples, and what they were made from."""
+
+    key: str
+    name: str
+    examples: Sequence[StoredExample]
+    inputs: dict[str, Any]
+    outputs: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ExampleIndex:
     """The light columns of a task's examples, in the task's order."""
 
@@ -60,6 +71,21 @@ class ExampleIndex:
     completion_tokens: list[int]
     truncated: list[bool]
     left_out: list[str | None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredEdit:
+    """One entry in the history of a session in which somebody changes a selection by hand."""
+
+    number: int
+    """Position in the session's history, from 0."""
+    kind: str
+    label: str
+    """What was done, in words."""
+    changes: dict[str, Any]
+    loss: float | None
+    """Estimated loss after it, in nats per target token, if it was known."""
+    made: datetime
 
 
 class Store(Database):
@@ -115,30 +141,44 @@ class Store(Database):
 
     # -- examples -------------------------------------------------------------------------------------------------
 
-    def put_task(
-        self,
-        key: str,
-        name: str,
-        examples: Sequence[StoredExample],
-        *,
-        inputs: dict[str, Any],
-        outputs: dict[str, Any],
-    ) -> None:
-        """Store one version of a task: its examples and its artifact, in one transaction."""
+    def put_tasks(self, tasks: Sequence[StoredTask]) -> None:
+        """Store versions of tasks: their examples and their artifacts, in one transaction."""
+        rows = [(task, example) for task in tasks for example in task.examples]
         table = pa.table(
             {
-                "task_key": pa.array([key] * len(examples), pa.string()),
-                "task": pa.array([name] * len(examples), pa.string()),
+                "task_key": pa.array([task.key for task, _ in rows], pa.string()),
+                "task": pa.array([task.name for task, _ in rows], pa.string()),
                 **{
-                    column: pa.array([getattr(example, column) for example in examples], kind)
+                    column: pa.array([getattr(example, column) for _, example in rows], kind)
                     for column, kind in _EXAMPLE_COLUMNS.items()
                 },
             }
         )
         with self.write() as connection:
-            connection.execute("DELETE FROM examples WHERE task_key = ?", [key])
+            connection.execute(
+                "DELETE FROM examples WHERE task_key IN (SELECT unnest(?))", [[task.key for task in tasks]]
+            )
             _insert(connection, "INSERT INTO examples BY NAME SELECT * FROM new_rows", table)
-            _put_artifact(connection, "task", key, inputs, outputs)
+            for task in tasks:
+                _put_artifact(connection, "task", task.key, task.inputs, task.outputs)
+
+    def examples(self, task_key: str) -> list[StoredExample]:
+        """A task's examples as they were read, in the task's order."""
+        with self.read() as connection:
+            if connection is None:
+                return []
+            rows = connection.execute(
+                "SELECT number, file, line, hash, token_hash, text, spans, input_ids, labels, completion_tokens,"
+                " truncated, left_out FROM examples WHERE task_key = ? ORDER BY number",
+                [task_key],
+            ).fetchall()
+        return [
+            StoredExample(
+                **dict(zip(_EXAMPLE_COLUMNS, row, strict=True))
+                | {"spans": tuple(row[6]), "input_ids": tuple(row[7]), "labels": tuple(row[8])}
+            )
+            for row in rows
+        ]
 
     def example_indexes(self, task_keys: Sequence[str]) -> dict[str, ExampleIndex]:
         """The light columns of the examples of several tasks, by task key."""
@@ -331,6 +371,16 @@ class Store(Database):
             rows = connection.execute("SELECT manifest FROM selections WHERE key = ?", [key]).fetchall()
         return rows[0][0] if rows else None
 
+    def selection_named(self, name: str) -> str | None:
+        """The manifest of the newest selection of a name, as JSON, or None."""
+        with self.read() as connection:
+            if connection is None:
+                return None
+            rows = connection.execute(
+                "SELECT manifest FROM selections WHERE name = ? ORDER BY created DESC, key LIMIT 1", [name]
+            ).fetchall()
+        return rows[0][0] if rows else None
+
     def selections(self) -> list[tuple[str, str, str, str, float, str, datetime]]:
         """(key, name, target, method, loss, manifest, created) of every selection, newest first."""
         with self.read() as connection:
@@ -340,6 +390,48 @@ class Store(Database):
                 "SELECT key, name, target, method, loss, manifest, created FROM selections ORDER BY created DESC, key"
             ).fetchall()
         return [(*row[:-1], row[-1].replace(tzinfo=UTC)) for row in rows]
+
+    # -- edits ----------------------------------------------------------------------------------------------------
+
+    def put_edits(self, session: str, target: str, edits: Sequence[StoredEdit]) -> None:
+        """Append to a session's history; an edit that is there already is left as it is, but for its loss."""
+        with self.write() as connection:
+            connection.executemany(
+                "INSERT INTO edits VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+                " ON CONFLICT DO UPDATE SET loss = coalesce(excluded.loss, edits.loss)",
+                [
+                    (
+                        session,
+                        e.number,
+                        target,
+                        e.kind,
+                        e.label,
+                        json.dumps(e.changes, ensure_ascii=False),
+                        e.loss,
+                        e.made.astimezone(UTC).replace(tzinfo=None),
+                    )
+                    for e in edits
+                ],
+            )
+
+    def last_session(self, target: str) -> tuple[str, list[StoredEdit]] | None:
+        """The session for a target that was changed last, with its whole history; None when there is none."""
+        with self.read() as connection:
+            if connection is None:
+                return None
+            found = connection.execute(
+                "SELECT session FROM edits WHERE target = ? ORDER BY made DESC, number DESC LIMIT 1", [target]
+            ).fetchall()
+            if not found:
+                return None
+            rows = connection.execute(
+                "SELECT number, kind, label, changes, loss, made FROM edits WHERE session = ? ORDER BY number",
+                [found[0][0]],
+            ).fetchall()
+        return found[0][0], [
+            StoredEdit(number=n, kind=k, label=text, changes=json.loads(c), loss=loss, made=made.replace(tzinfo=UTC))
+            for n, k, text, c, loss, made in rows
+        ]
 
 
 _EXAMPLE_COLUMNS = {

@@ -1,0 +1,113 @@
+"""What would change: answers fast enough to be asked at every key press.
+
+A `Judgement` is the estimate of one subset with all that is needed to compare it with another; a `Difference` knows
+whether it is more than noise.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from curator.estimate import TargetEstimator
+
+Floats = npt.NDArray[np.float64]
+Mask = npt.NDArray[np.bool_]
+
+# 5 % to either side of the middle of a normal distribution, as in the intervals of single estimates.
+_NORMAL_90 = 1.6448536269514722
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Judgement:
+    """The estimated target loss of one subset, in nats per target token.
+
+    Attributes:
+        mask: The subset (t,).
+        loss: Estimated loss.
+        low: Lower end of its 90 % interval over the validation examples.
+        high: Upper end.
+        each: Estimated loss of every validation example (v,).
+    """
+
+    mask: Mask
+    loss: float
+    low: float
+    high: float
+    each: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """What one subset's estimated loss is above another's, in nats, and how far that may be chance.
+
+    Attributes:
+        value: Negative where the first is better.
+        noise: Half of the 90 % interval of the difference over the validation examples, which are the same for both.
+    """
+
+    value: float
+    noise: float
+
+    @property
+    def is_noise(self) -> bool:
+        """Whether the difference may be nothing but the choice of validation examples."""
+        return abs(self.value) <= self.noise
+
+
+def judge(estimator: TargetEstimator, mask: Mask) -> Judgement:
+    """Estimate one subset (t,)."""
+    return judge_each(estimator, mask[None])[0]
+
+
+def judge_each(estimator: TargetEstimator, masks: Mask) -> list[Judgement]:
+    """Estimate several subsets (s, t)."""
+    each = estimator.validation_losses(masks)
+    found = []
+    for mask, losses in zip(masks, each, strict=True):
+        loss, noise = _mean_and_noise(losses, estimator.validation_weights)
+        found.append(Judgement(mask, loss, max(loss - noise, 0.0), loss + noise, losses))
+    return found
+
+
+def difference(estimator: TargetEstimator, first: Judgement, second: Judgement) -> Difference:
+    """Compare two subsets, validation example by validation example."""
+    return Difference(*_mean_and_noise(first.each - second.each, estimator.validation_weights))
+
+
+def _mean_and_noise(values: Floats, weights: Floats) -> tuple[float, float]:
+    mean = float(values @ weights)
+    return mean, _NORMAL_90 * float(np.sqrt(((weights * (values - mean)) ** 2).sum()))
+
+
+def flips(estimator: TargetEstimator, current: Judgement, tasks: npt.NDArray[np.intp]) -> Floats:
+    """What putting each of several tasks in, or taking it out, adds to the estimated loss (len(tasks),)."""
+    masks = np.repeat(current.mask[None], len(tasks), axis=0)
+    masks[np.arange(len(tasks)), tasks] ^= True
+    return np.asarray(estimator.validation_losses(masks) @ estimator.validation_weights - current.loss)
+
+
+def best_order(
+    estimator: TargetEstimator, start: Mask, allowed: Mask, *, stop: Callable[[], bool] = lambda: False
+) -> Iterator[tuple[int, float]]:
+    """Add tasks one at a time, the one that promises most first, until all that are allowed are in.
+
+    The promise of a task is its first-order gain around the subset so far; each step's loss is estimated in full.
+
+    Args:
+        estimator: Of the target's loss.
+        start: The subset to begin with (t,).
+        allowed: The tasks that may be added (t,).
+        stop: Asked before each step whether to give up.
+
+    Yields:
+        The task that was added (−1 for the start), and the estimated loss with it.
+    """
+    mask = start.copy()
+    yield -1, judge(estimator, mask).loss
+    while (remaining := np.flatnonzero(allowed & ~mask)).size and not stop():
+        gains = estimator.task_gains(estimator.gains(mask))
+        task = int(remaining[np.argmax(gains[remaining])])
+        mask[task] = True
+        yield task, judge(estimator, mask).loss

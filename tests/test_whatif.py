@@ -1,0 +1,63 @@
+"""Quick answers equal the slow ones, and know what is noise."""
+
+import numpy as np
+import pytest
+from test_estimate import FINAL, _masks, _points
+
+from curator.estimate import TargetEstimator
+from curator.whatif import Difference, _mean_and_noise, best_order, difference, flips, judge, judge_each
+
+
+@pytest.fixture
+def estimator() -> TargetEstimator:
+    return TargetEstimator(_points(), FINAL, [2.0, 3.0], method="quadratic")
+
+
+def test_a_judgement_is_the_estimate(estimator: TargetEstimator) -> None:
+    for judged, estimate in zip(judge_each(estimator, _masks()), estimator.estimate(_masks()), strict=True):
+        assert (judged.loss, judged.low, judged.high) == pytest.approx((estimate.loss, estimate.low, estimate.high))
+
+
+def test_a_difference_is_paired(estimator: TargetEstimator) -> None:
+    first, second = judge_each(estimator, _masks()[[3, 12]])
+    found = difference(estimator, first, second)
+    weights = estimator.validation_weights
+    paired = first.each - second.each
+    assert found.value == pytest.approx(first.loss - second.loss)
+    assert found.noise == pytest.approx(1.6448536 * np.sqrt((weights**2 * (paired - found.value) ** 2).sum()))
+    assert difference(estimator, second, first).value == pytest.approx(-found.value)
+    nothing = difference(estimator, first, first)
+    assert (nothing.value, nothing.noise, nothing.is_noise) == (0, 0, True)
+
+
+def test_noise_covers_what_other_validation_examples_would_have_said() -> None:
+    # Two subsets that are equally good on average: nine differences in ten are called noise.
+    rng = np.random.default_rng(0)
+    called = 0
+    for _ in range(400):
+        values = rng.standard_normal(200)
+        weights = np.full(200, 1 / 200)
+        called += Difference(*_mean_and_noise(values, weights)).is_noise
+    assert 0.85 < called / 400 < 0.95
+
+
+def test_flips_are_what_the_flipped_subsets_differ_by(estimator: TargetEstimator) -> None:
+    for mask in _masks()[[0, 5, 15]]:
+        current = judge(estimator, mask)
+        for task, change in enumerate(flips(estimator, current, np.arange(len(mask)))):
+            flipped = mask.copy()
+            flipped[task] ^= True
+            assert change == pytest.approx(judge(estimator, flipped).loss - current.loss)
+
+
+def test_the_best_order_goes_over_all_that_are_allowed(estimator: TargetEstimator) -> None:
+    start, allowed = np.array([False, True, False, False]), np.array([True, True, True, False])
+    steps = list(best_order(estimator, start, allowed))
+    assert steps[0][0] == -1
+    assert {task for task, _ in steps[1:]} == {0, 2}
+    mask = start.copy()
+    for task, loss in steps:
+        if task >= 0:
+            mask[task] = True
+        assert loss == pytest.approx(judge(estimator, mask).loss)
+    assert len(list(best_order(estimator, start, allowed, stop=lambda: True))) == 1
