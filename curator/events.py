@@ -4,6 +4,7 @@ The engine reports through a `Reporter`; the events go to the sinks it was given
 shows them (a progress bar, plain lines, the terminal interface).
 """
 
+import contextlib
 import fcntl
 import json
 import os
@@ -11,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import BinaryIO, Literal
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +67,8 @@ class Note:
 
 
 Event = StageStarted | StageProgress | StageFinished | Note
+LOG_INTERVAL = 5.0
+"""Seconds between two lines about the progress of a stage, where people read lines."""
 Sink = Callable[[Event], None]
 _TYPES: dict[str, type[Event]] = {kind.__name__: kind for kind in (StageStarted, StageProgress, StageFinished, Note)}
 
@@ -147,16 +150,64 @@ class Reporter:
         self.emit(Note(message=message))
 
 
+def describe(event: StageProgress) -> str:
+    """Count, rate, loss and time left, as far as they are known."""
+    parts = [f"{event.done}/{event.total}" if event.total else f"{event.done}", event.unit]
+    if event.rate > 0:
+        parts.append(f"· {event.rate:.1f}/s")
+    if event.loss is not None:
+        parts.append(f"· loss {event.loss:.3f}")
+    if event.seconds_left is not None and event.total:
+        parts.append(f"· {duration(event.seconds_left)} left")
+    return " ".join(parts)
+
+
+def duration(seconds: float) -> str:
+    """A span of time, in the two units that matter."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02} min"
+
+
+def log_line(event: Event) -> str:
+    """An event in words, without its time.
+
+    The words are those of whoever reported: clean them before they reach a terminal.
+    """
+    if isinstance(event, StageProgress):
+        return f"{event.stage}: {describe(event)}"
+    if isinstance(event, StageStarted):
+        total = f" of {event.total} {event.unit}" if event.total else ""
+        gone_on = f", going on at {event.done}" if event.done else ""
+        return f"{event.stage}: begins{total}{gone_on}"
+    if isinstance(event, StageFinished):
+        took = "nothing to do" if event.cached else f"done in {duration(event.seconds)}"
+        return f"{event.stage}: {took}" + (f" ({event.summary})" if event.summary else "")
+    return f"{event.level}: {event.message}"
+
+
 class EventLog:
     """Appends events to a JSON-lines file, one flushed line each.
 
     Args:
         path: The file; it is created, and its folder too.
+        descriptor: The same file where it is already open for appending; the log owns it from now on.
     """
 
-    def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = path.open("a", encoding="utf-8")
+    def __init__(self, path: Path, *, descriptor: int | None = None) -> None:
+        if descriptor is None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = path.open("a", encoding="utf-8")
+        else:
+            # A process that we start must not keep the lock when we are gone.
+            os.set_inheritable(descriptor, False)
+            self._file = open(descriptor, "a", encoding="utf-8")  # noqa: SIM115
         # Held until this process ends, however it ends: that is how others know that the log is still written.
         fcntl.flock(self._file, fcntl.LOCK_EX)
 
@@ -184,15 +235,58 @@ def read_events(path: Path) -> Iterator[Event]:
         that is no event of this version is passed over.
     """
     with path.open("rb") as file:
-        for line in file:
-            if not line.endswith(b"\n"):
-                return
-            try:
-                values = json.loads(line)
-                yield _TYPES[values.pop("event")](**values)
-            except (ValueError, KeyError, TypeError, AttributeError):
-                # What shows progress must not fail where a full disk cut a line, or a newer curator says more.
-                continue
+        yield from (event for _, event in _complete_lines(file) if event is not None)
+
+
+class EventTail:
+    """Follows a log while it grows.
+
+    Args:
+        path: A file that `EventLog` writes; it need not be there yet.
+        last: Begin at most this many bytes before its end, at the next whole line; None begins at its start.
+    """
+
+    def __init__(self, path: Path, *, last: int | None = None) -> None:
+        self._path, self._last = path, last
+        self._offset = 0
+
+    def read(self) -> list[Event]:
+        """The events that were appended since the last call, by the rules of `read_events`."""
+        events = []
+        try:
+            with self._path.open("rb") as file:
+                self._skip(file)
+                file.seek(self._offset)
+                for size, event in _complete_lines(file):
+                    self._offset += size
+                    if event is not None:
+                        events.append(event)
+        except FileNotFoundError:
+            pass
+        return events
+
+    def _skip(self, file: BinaryIO) -> None:
+        if self._last is None:
+            return
+        start = file.seek(0, os.SEEK_END) - self._last
+        self._last = None
+        if start > 0:
+            # One byte back: a line that begins just there is whole.
+            file.seek(start - 1)
+            self._offset = start - 1 + len(file.readline())
+
+
+def _complete_lines(file: BinaryIO) -> Iterator[tuple[int, Event | None]]:
+    """Size in bytes of every line that is complete, and the event in it, if it is one of this version."""
+    for line in file:
+        if not line.endswith(b"\n"):
+            return
+        event: Event | None = None
+        # What shows progress must not fail where a full disk cut a line, or a newer curator says more.
+        with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):
+            values = json.loads(line)
+            event = _TYPES[values.pop("event")](**values)
+        yield len(line), event
 
 
 def is_written(path: Path) -> bool:

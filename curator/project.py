@@ -259,9 +259,11 @@ class Project:
 
     def status(self) -> results.StatusReport:
         """Say where every stage stands, and why one is stale. Computes nothing."""
+        from curator.corpus import read_corpus
         from curator.status import status
 
-        return status(self)
+        targets = self.config.data.targets
+        return status(self, read_corpus(self.config, self.root, self.store, self.reporter, targets, read=False))
 
     # -- what the verbs share -------------------------------------------------------------------------------------
 

@@ -2,15 +2,19 @@
 
     run.json        command, process, start, state
     events.jsonl    every event, as it happened
+    output.txt      what the process printed, where `curator.jobs` launched it
 
-A run is recorded from its first stage on; a command that finds everything done leaves no trace.
+A run is recorded from its first stage on; a command that finds everything done leaves no trace. A run that was launched
+has its folder, and holds its log, before its process has begun.
 """
 
 import itertools
 import json
 import os
+import socket
 import sys
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
@@ -18,6 +22,10 @@ from typing import Any, Literal, Self, get_args
 from curator.events import Event, EventLog, StageStarted, is_written
 
 State = Literal["running", "done", "failed", "interrupted", "lost"]
+EVENTS_NAME = "events.jsonl"
+LAUNCHED = "CURATOR_RUN"
+"""Environment variable that tells a process which run it is: the run's id, a colon, the descriptor of its events."""
+_FACTS_NAME = "run.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +39,12 @@ class Run:
     ended: datetime | None
     state: State
     message: str
+    host: str = ""
+    """Name of the machine; empty where it was not recorded."""
+    cwd: str = ""
+    """The folder that relative paths in the arguments start from; empty where it was not recorded."""
+    arguments: tuple[str, ...] | None = None
+    """The command line after `curator`, or None where it was not recorded."""
 
 
 class RunLog:
@@ -47,7 +61,8 @@ class RunLog:
         self._path = folder
 
     def __enter__(self) -> Self:
-        """Begin; nothing is written before the first stage."""
+        """Begin; nothing is written before the first stage, unless this process was launched as a run."""
+        self._adopt()
         return self
 
     def __call__(self, event: Event) -> None:
@@ -75,51 +90,133 @@ class RunLog:
                 raise
 
     def _begin(self) -> None:
-        moment = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
-        names = (f"{moment}-{os.getpid()}" + (f"-{number}" if number else "") for number in itertools.count())
-        self._path = next(path for name in names if not (path := self._root / name).exists())
-        self._log = EventLog(self._path / "events.jsonl")
-        command = " ".join(["curator", *sys.argv[1:]])
-        self._write(command=command, pid=os.getpid(), started=_now(), ended=None, state="running", message="")
+        self._path = make_run_folder(self._root)
+        self._log = EventLog(self._path / EVENTS_NAME)
+        self._write(**_first_facts())
+
+    def _adopt(self) -> None:
+        # Taken away, so that what this process starts does not take itself for the same run.
+        name, _, descriptor = os.environ.pop(LAUNCHED, "").rpartition(":")
+        if not name or not descriptor.isdecimal():
+            return
+        path = self._root / name
+        try:
+            there = os.path.samestat(os.fstat(int(descriptor)), (path / EVENTS_NAME).stat())
+        except OSError:
+            there = False
+        if there:
+            self._path = path
+            self._log = EventLog(path / EVENTS_NAME, descriptor=int(descriptor))
+            self._write(**_first_facts())
 
     def _write(self, **facts: Any) -> None:
         self._facts |= facts
-        partial = self._path / "run.json.partial"
+        partial = self._path / f"{_FACTS_NAME}.partial"
         partial.write_text(json.dumps(self._facts, indent=1), encoding="utf-8")
-        partial.replace(self._path / "run.json")
+        partial.replace(self._path / _FACTS_NAME)
 
 
-def read_runs(folder: Path) -> list[Run]:
+def make_run_folder(root: Path) -> Path:
+    """Make the folder of a new run; the newest sorts last.
+
+    Args:
+        root: `.curator/runs`; made if need be.
+    """
+    root.mkdir(parents=True, exist_ok=True)
+    moment = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
+    for number in itertools.count():
+        path = root / (f"{moment}-{os.getpid()}" + (f"-{number}" if number else ""))
+        try:
+            path.mkdir()
+        except FileExistsError:
+            continue
+        return path
+    raise AssertionError
+
+
+def write_launched(folder: Path, arguments: Sequence[str], *, pid: int, cwd: Path) -> None:
+    """Write what is known of a run before its process speaks for itself; where it already has, that stands.
+
+    Args:
+        folder: The run's own folder.
+        arguments: The command line after `curator`.
+        pid: The process.
+        cwd: The process's working folder.
+    """
+    try:
+        with (folder / _FACTS_NAME).open("x", encoding="utf-8") as file:
+            file.write(json.dumps(_facts(arguments, pid=pid, cwd=str(cwd)), indent=1))
+    except FileExistsError:
+        pass
+
+
+def read_runs(folder: Path, *, limit: int | None = None) -> list[Run]:
     """All runs, newest first; one whose process is gone without a word is `lost`.
 
     Args:
         folder: `.curator/runs`.
+        limit: At most so many; None for all.
     """
-    runs = []
-    for path in sorted(folder.glob("*/run.json"), reverse=True):
-        try:
-            facts = json.loads(path.read_text(encoding="utf-8"))
-            state = facts["state"]
-            if state not in get_args(State):
-                continue
-            if state == "running" and not is_written(path.parent / "events.jsonl"):
-                state = "lost"
-            ended = facts["ended"] and datetime.fromisoformat(facts["ended"])
-            runs.append(
-                Run(
-                    id=path.parent.name,
-                    command=str(facts["command"]),
-                    pid=int(facts["pid"]),
-                    started=datetime.fromisoformat(facts["started"]),
-                    ended=ended,
-                    state=state,
-                    message=str(facts["message"]),
-                )
-            )
-        except (OSError, ValueError, KeyError, TypeError):
-            # A folder that somebody else made or damaged is no run of ours.
-            continue
-    return runs
+    try:
+        paths = sorted(folder.iterdir(), reverse=True)
+    except OSError:
+        return []
+    return list(itertools.islice((run for path in paths if (run := _read(path)) is not None), limit))
+
+
+def _read(path: Path) -> Run | None:
+    run = _read_facts(path)
+    if run is None or run.state != "running" or is_written(path / EVENTS_NAME):
+        return run
+    # It may have ended well since: a run says how it ended before it lets go of its log.
+    run = _read_facts(path)
+    return replace(run, state="lost") if run is not None and run.state == "running" else run
+
+
+def _read_facts(path: Path) -> Run | None:
+    try:
+        facts = json.loads((path / _FACTS_NAME).read_text(encoding="utf-8"))
+        if facts["state"] not in get_args(State):
+            return None
+        arguments = facts.get("arguments")
+        known = isinstance(arguments, list) and all(isinstance(argument, str) for argument in arguments)
+        return Run(
+            id=path.name,
+            command=str(facts["command"]),
+            pid=int(facts["pid"]),
+            started=datetime.fromisoformat(facts["started"]),
+            ended=facts["ended"] and datetime.fromisoformat(facts["ended"]),
+            state=facts["state"],
+            message=str(facts["message"]),
+            host=str(facts.get("host", "")),
+            cwd=str(facts.get("cwd", "")),
+            arguments=tuple(arguments) if known else None,
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        # A folder that somebody else made or damaged is no run of ours.
+        return None
+
+
+def _first_facts() -> dict[str, Any]:
+    try:
+        cwd = os.getcwd()
+    except OSError:
+        cwd = ""
+    return _facts(sys.argv[1:], pid=os.getpid(), cwd=cwd)
+
+
+def _facts(arguments: Sequence[str], *, pid: int, cwd: str) -> dict[str, Any]:
+    return {
+        "command": " ".join(["curator", *arguments]),
+        "arguments": list(arguments),
+        "cwd": cwd,
+        "host": socket.gethostname(),
+        "pid": pid,
+        "started": _now(),
+        "ended": None,
+        "state": "running",
+        "message": "",
+    }
 
 
 def _now() -> str:

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from curator.answers import Answers
 from curator.config import Config
-from curator.corpus import Corpus, read_corpus
+from curator.corpus import Corpus
 from curator.provenance import Inputs, differences, key_of
 from curator.results import StageStatus, StatusReport
 from curator.runs import read_runs
@@ -24,10 +24,14 @@ if TYPE_CHECKING:
 _LISTED = 10
 
 
-def status(project: "Project") -> StatusReport:
-    """Report on every stage, the selections and the last runs."""
+def status(project: "Project", corpus: Corpus | None) -> StatusReport:
+    """Report on every stage, the selections and the last runs.
+
+    Args:
+        project: The project.
+        corpus: Its examples, if all of them have been read.
+    """
     config, store = project.config, project.store
-    corpus = read_corpus(config, project.root, store, project.reporter, config.data.targets, read=False)
     stages: list[StageStatus] = []
     if corpus is None:
         stages.append(

@@ -1,5 +1,8 @@
 """The event log survives whatever happens to the process that writes it."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,6 +12,7 @@ from hypothesis import strategies as st
 from curator.events import (
     Event,
     EventLog,
+    EventTail,
     Note,
     Reporter,
     Stage,
@@ -16,6 +20,7 @@ from curator.events import (
     StageProgress,
     StageStarted,
     is_written,
+    log_line,
     read_events,
 )
 
@@ -103,3 +108,86 @@ def test_every_sink_hears_all() -> None:
     reporter.note("n")
     assert [getattr(event, "message", None) for event in first] == ["w", "n"]
     assert len(second) == 1
+
+
+@given(st.lists(events, max_size=8), st.lists(st.integers(1, 300), max_size=20))
+def test_a_tail_reads_every_event_once(
+    tmp_path_factory: pytest.TempPathFactory, written: list[Event], sizes: list[int]
+) -> None:
+    folder = tmp_path_factory.mktemp("tail")
+    log = EventLog(folder / "whole.jsonl")
+    for event in written:
+        log(event)
+    log.close()
+    content = (folder / "whole.jsonl").read_bytes()
+    tail, seen = EventTail(folder / "events.jsonl"), list[Event]()
+    assert tail.read() == []
+    with (folder / "events.jsonl").open("ab", buffering=0) as file:
+        for size in [*sizes, len(content)]:
+            file.write(content[:size])
+            content = content[size:]
+            seen += tail.read()
+            assert seen == list(read_events(folder / "events.jsonl"))
+    assert seen == written
+    assert tail.read() == []
+
+
+@given(st.lists(events, max_size=8), st.integers(0, 1000))
+def test_a_tail_may_begin_near_the_end(
+    tmp_path_factory: pytest.TempPathFactory, written: list[Event], last: int
+) -> None:
+    path = tmp_path_factory.mktemp("tail") / "events.jsonl"
+    log = EventLog(path)
+    for event in written:
+        log(event)
+    content = path.read_bytes()
+    whole = content[-last:].count(b"\n") if last else 0
+    if last < len(content) and whole and not content[:-last].endswith(b"\n"):
+        whole -= 1
+    tail = EventTail(path, last=last)
+    assert tail.read() == written[len(written) - whole :]
+    log(Note(message="more"))
+    (more,) = tail.read()
+    assert isinstance(more, Note)
+    log.close()
+
+
+def test_a_tail_passes_over_what_is_no_event(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    path.write_bytes(b'{"event": "FromTheFuture"}\n\xff\n{"event": "Note", "message": "a"}\n{"event"')
+    tail = EventTail(path)
+    assert [event.message for event in tail.read() if isinstance(event, Note)] == ["a"]
+    with path.open("ab") as file:
+        file.write(b': "Note", "message": "b"}\n')
+    assert [event.message for event in tail.read() if isinstance(event, Note)] == ["b"]
+
+
+def test_a_log_takes_an_open_descriptor_and_keeps_it_to_itself(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.set_inheritable(descriptor, True)
+    log = EventLog(path, descriptor=descriptor)
+    log(Note(message="a"))
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, close_fds=False) as child:
+        log.close()
+        assert not is_written(path)
+        child.communicate(b"\n")
+    assert len(list(read_events(path))) == 1
+
+
+@pytest.mark.parametrize(
+    ("event", "line"),
+    [
+        (StageStarted(stage="train", total=9, unit="steps", done=3), "train: begins of 9 steps, going on at 3"),
+        (StageStarted(stage="select", total=0, unit="steps"), "select: begins"),
+        (
+            StageProgress(stage="train", done=3, total=9, unit="steps", rate=2.0, seconds_left=75.0, loss=1.25),
+            "train: 3/9 steps · 2.0/s · loss 1.250 · 1 min 15 s left",
+        ),
+        (StageFinished(stage="train", seconds=3.0, summary="9 steps"), "train: done in 3.0 s (9 steps)"),
+        (StageFinished(stage="train", seconds=0.0, summary="", cached=True), "train: nothing to do"),
+        (Note(message="hm", level="warning"), "warning: hm"),
+    ],
+)
+def test_events_in_words(event: Event, line: str) -> None:
+    assert log_line(event) == line

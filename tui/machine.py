@@ -36,7 +36,7 @@ class Machine:
     memory_used_gb: float
     memory_total_gb: float
     disk_mb_s: float
-    """Read and written by all disks, in MB per second since the last reading; 0 in the first."""
+    """Read and written by all disks, in MB per second since the last reading, or since the reader was made."""
     disk_free_gb: float
     """On the disk that the project is on."""
     gpus: tuple[Gpu, ...]

@@ -2,7 +2,7 @@
 
 import math
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
@@ -116,7 +116,7 @@ class _Story:
         self._tail, self._whole = tail, whole
         self._now = StageProgress(stage="", done=0, total=0, unit="", rate=0.0, seconds_left=None, time=0.0)
         self._stages: list[tuple[str, StageState, float | None]] = []
-        self._curve, self._curve_stage = Curve(), 0
+        self._curve, self._curve_stage = Curve(), -1
         self._rates: deque[float] = deque(maxlen=_MOST_RATES)
         self._log: deque[tuple[float, str]] = deque(maxlen=_MOST_LINES)
         self._heard = self._last_line = 0.0
@@ -144,29 +144,39 @@ class _Story:
         self._rates.clear()
 
     def _progress(self, event: StageProgress) -> None:
-        if self._now.stage != event.stage:
+        number = self._running(event.stage)
+        if number is None:
             # Its beginning lies before the part of the log that is read.
+            number = len(self._stages)
             self._begin(event.stage, event.total, event.unit, event.done)
+        if self._now.stage != event.stage:
+            self._rates.clear()
         self._now = event
         self._rates.append(event.rate)
         if event.loss is not None:
-            if self._curve_stage != len(self._stages):
-                self._curve, self._curve_stage = Curve(), len(self._stages)
+            if self._curve_stage != number:
+                self._curve, self._curve_stage = Curve(), number
             self._curve.add(event.done, event.loss)
 
     def _finish(self, event: StageFinished) -> None:
         state: StageState = "cached" if event.cached else "done"
-        names = [name if state == "running" else None for name, state, _ in self._stages]
-        if event.stage in names:
-            self._stages[names.index(event.stage)] = (event.stage, state, event.seconds)
-        else:
-            self._begin(event.stage, 0, "", 0)
-            self._stages[-1] = (event.stage, state, event.seconds)
+        number = self._running(event.stage)
+        if number is None:
+            if self._running(self._now.stage) is None:
+                self._begin(event.stage, 0, "", 0)
+                self._stages.pop()
+            self._stages.append((event.stage, state, event.seconds))
+            return
+        self._stages[number] = (event.stage, state, event.seconds)
         if event.stage == self._now.stage:
-            now = self._now
-            self._now = StageProgress(
-                stage=now.stage, done=now.done, total=now.total, unit=now.unit, rate=now.rate, seconds_left=None
-            )
+            self._now = replace(self._now, seconds_left=None)
+
+    def _running(self, stage: str) -> int | None:
+        """Place of a stage that has begun and not ended."""
+        for number, (name, state, _) in enumerate(self._stages):
+            if name == stage and state == "running":
+                return number
+        return None
 
     def view(self, run: Run, words: list[str]) -> RunView:
         """What is known of the run now."""

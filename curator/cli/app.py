@@ -274,6 +274,30 @@ def status(
     _print_json(report.to_json()) if as_json else show_status(report)
 
 
+@app.command(epilog="Example: curator tui -p sample_data")
+def tui(
+    project: ProjectOption = None,
+    mouse: Annotated[
+        bool | None, typer.Option("--mouse/--no-mouse", help="Use the pointer; default: as in the settings.")
+    ] = None,
+    serve: Annotated[bool, typer.Option("--serve", help="Offer it to a browser instead; there is no password.")] = False,
+    host: Annotated[str, typer.Option("--host", help="Address to serve on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", min=1, max=65535, help="Port to serve on.")] = 8000,
+    public_url: Annotated[
+        str | None, typer.Option("--public-url", metavar="URL", help="Where browsers find it, behind a proxy.")
+    ] = None,
+) -> None:
+    """Curate by looking: tasks, estimates that follow every change, examples, runs, export."""
+    from curator.cli.tui import open_tui, serve_tui
+    from curator.project import Project
+
+    root = Project.open(project).root
+    if serve:
+        serve_tui(root, host=host, port=port, public_url=public_url)
+    else:
+        open_tui(root, mouse=mouse)
+
+
 def _speaks() -> bool:
     from curator import parallel
 

@@ -6,14 +6,21 @@ from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from curator.events import Event, Note, StageFinished, StageProgress, StageStarted
+from curator.events import (
+    LOG_INTERVAL,
+    Event,
+    Note,
+    StageFinished,
+    StageProgress,
+    StageStarted,
+    describe,
+    duration,
+    log_line,
+)
 from curator.text import clean, styled
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
-
-# A plain line at most this often, in seconds.
-_PLAIN_INTERVAL = 5.0
 
 
 class PlainProgress(AbstractContextManager["PlainProgress"]):
@@ -24,24 +31,11 @@ class PlainProgress(AbstractContextManager["PlainProgress"]):
 
     def __call__(self, event: Event) -> None:
         """Show one event."""
-        if isinstance(event, StageProgress):
-            if event.time - self._last < _PLAIN_INTERVAL:
-                return
-            self._line(event.time, f"{event.stage}: {describe(event)}")
-        elif isinstance(event, StageStarted):
-            total = f" of {event.total} {event.unit}" if event.total else ""
-            gone_on = f", going on at {event.done}" if event.done else ""
-            self._line(event.time, f"{event.stage}: begins{total}{gone_on}")
-        elif isinstance(event, StageFinished):
-            took = "nothing to do" if event.cached else f"done in {duration(event.seconds)}"
-            self._line(event.time, f"{event.stage}: {took}" + (f" ({event.summary})" if event.summary else ""))
-        else:
-            self._line(event.time, f"{event.level}: {event.message}")
-
-    def _line(self, moment: float, text: str) -> None:
-        self._last = moment
-        stamp = time.strftime("%H:%M:%S", time.localtime(moment))
-        print(f"{stamp} {clean(text)}", file=sys.stderr, flush=True)
+        if isinstance(event, StageProgress) and event.time - self._last < LOG_INTERVAL:
+            return
+        self._last = event.time
+        stamp = time.strftime("%H:%M:%S", time.localtime(event.time))
+        print(f"{stamp} {clean(log_line(event))}", file=sys.stderr, flush=True)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -124,28 +118,3 @@ def make_progress(*, quiet: bool) -> PlainProgress | BarProgress | NoProgress:
     if quiet:
         return NoProgress()
     return BarProgress() if sys.stderr.isatty() else PlainProgress()
-
-
-def describe(event: StageProgress) -> str:
-    """Count, rate, loss and time left, as far as they are known."""
-    parts = [f"{event.done}/{event.total}" if event.total else f"{event.done}", event.unit]
-    if event.rate > 0:
-        parts.append(f"· {event.rate:.1f}/s")
-    if event.loss is not None:
-        parts.append(f"· loss {event.loss:.3f}")
-    if event.seconds_left is not None and event.total:
-        parts.append(f"· {duration(event.seconds_left)} left")
-    return " ".join(parts)
-
-
-def duration(seconds: float) -> str:
-    """A span of time, in the two units that matter."""
-    if seconds < 10:
-        return f"{seconds:.1f} s"
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest:02} s"
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02} min"

@@ -1,0 +1,60 @@
+"""`curator tui`: the one door to the terminal interface, and its way into a browser."""
+
+import os
+import shlex
+import sys
+from pathlib import Path
+
+from curator.errors import ConfigError
+
+LOOPBACK = "127.0.0.1"
+
+
+def open_tui(root: Path, *, mouse: bool | None) -> None:
+    """Open a project in this terminal.
+
+    Raises:
+        ConfigError: This is no terminal.
+    """
+    # A browser's session has no terminal but a driver that textual-serve names.
+    if "TEXTUAL_DRIVER" not in os.environ and not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise ConfigError(
+            "`curator tui` needs a terminal", hint="In scripts use `curator select --json` and `curator status --json`."
+        )
+    from tui.app import run
+
+    run(root, mouse=mouse)
+
+
+def serve_tui(root: Path, *, host: str, port: int, public_url: str | None) -> None:
+    """Offer the interface to a browser, until interrupted.
+
+    Args:
+        root: The project's folder.
+        host: Address to listen on.
+        port: Port to listen on.
+        public_url: Where browsers find it, behind a proxy.
+
+    Raises:
+        ConfigError: The address cannot be listened on.
+    """
+    import socket
+
+    from textual_serve.server import Server
+
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise ConfigError(f"{host}:{port}: cannot be listened on: {error}", hint="Choose another --port.") from error
+    command = shlex.join([sys.executable, "-m", "curator", "tui", "-p", str(root)])
+    warning = f"warning: http://{host}:{port} has no password: whoever can reach it can change this project and start runs"
+    print(warning, file=sys.stderr)
+    if host == LOOPBACK:
+        print(f"from elsewhere: ssh -L {port}:{LOOPBACK}:{port} THIS-HOST", file=sys.stderr)
+    else:
+        print(f"warning: {host} is open to the network; --host {LOOPBACK} is not", file=sys.stderr)
+    sys.stderr.flush()
+    os.environ.setdefault("TEXTUAL_COLOR_SYSTEM", "truecolor")
+    Server(command, host=host, port=port, title=f"curator: {root.name}", public_url=public_url).serve()

@@ -1,0 +1,242 @@
+"""What is shown of runs is what their logs say, however long they are and however they ended."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from curator.errors import DataError
+from curator.events import (
+    Event,
+    EventLog,
+    Note,
+    Reporter,
+    StageFinished,
+    StageProgress,
+    StageStarted,
+    log_line,
+    read_events,
+)
+from curator.runs import RunLog, read_runs
+from tui.machine import MachineReader, parse_gpus
+from tui.watch import Curve, RunWatcher
+
+
+def progress(
+    done: int, *, stage: str = "train", total: int = 100, loss: float | None = None, moment: float = 0.0
+) -> StageProgress:
+    return StageProgress(
+        stage=stage, done=done, total=total, unit="steps", rate=done / 2, seconds_left=1.0, loss=loss, time=moment
+    )
+
+
+def write(folder: Path, name: str, events: list[Event], **facts: Any) -> Path:
+    """The folder of a run that nobody writes any more."""
+    (folder / name).mkdir(parents=True)
+    log = EventLog(folder / name / "events.jsonl")
+    for event in events:
+        log(event)
+    log.close()
+    known = {
+        "command": "curator select",
+        "pid": 1,
+        "started": "2026-01-01T00:00:00+00:00",
+        "ended": "2026-01-01T00:01:00+00:00",
+        "state": "done",
+        "message": "",
+    }
+    (folder / name / "run.json").write_text(json.dumps(known | facts))
+    return folder / name
+
+
+def test_no_runs(tmp_path: Path) -> None:
+    assert RunWatcher(tmp_path / "nowhere").read() == ()
+
+
+def test_a_run_while_it_goes_on(tmp_path: Path) -> None:
+    watcher = RunWatcher(tmp_path)
+    with RunLog(tmp_path) as log:
+        reporter = Reporter(log)
+        train = reporter.stage("train", 3, "steps")
+        (view,) = watcher.read()
+        assert (view.run.state, view.stage, view.done, view.total) == ("running", "train", 0, 3)
+        assert view.stages == (("train", "running", None),)
+        train.advance(loss=2.0)
+        (view,) = watcher.read()
+        assert (view.done, view.unit, view.losses) == (1, "steps", ((1, 2.0),))
+        assert view.rate > 0
+        assert view.seconds_left is not None
+        train.advance_to(3, loss=1.0)
+        train.finish("fine")
+        reporter.cached("gradients", "there")
+        (view,) = watcher.read()
+        assert (view.stage, view.losses) == ("gradients", ((1, 2.0), (3, 1.0)))
+        assert [(name, state) for name, state, _ in view.stages] == [("train", "done"), ("gradients", "cached")]
+        estimate = reporter.stage("estimate", 9, "subsets")
+        estimate.advance()
+        (view,) = watcher.read()
+        assert (view.stage, view.done, view.total, view.unit) == ("estimate", 1, 9, "subsets")
+        # The curve of training stays until another stage has one.
+        assert view.losses == ((1, 2.0), (3, 1.0))
+        assert len(view.rates) == 1
+        assert view.elapsed >= 0
+        assert view.words == ()
+        select = reporter.stage("select", 0, "steps")
+        select.advance(loss=0.5)
+    (view,) = watcher.read()
+    assert view.run.state == "done"
+    assert view.losses == ((1, 0.5),)
+    assert view.whole
+    assert watcher.read()[0] is view
+    # Somebody who looks only now sees the same.
+    assert RunWatcher(tmp_path).read(view.run.id) == (view,)
+
+
+def test_runs_that_did_not_end_well(tmp_path: Path) -> None:
+    def fail() -> None:
+        with RunLog(tmp_path) as log:
+            Reporter(log).stage("train", 1, "steps")
+            raise DataError("no disk")
+
+    with pytest.raises(DataError):
+        fail()
+    (run,) = read_runs(tmp_path)
+    (tmp_path / run.id / "output.txt").write_text("a\nb\n")
+    lost = write(tmp_path, "10000101T000000-1", [progress(5, moment=1767225630.0)], state="running", ended=None)
+    (lost / "output.txt").write_text("Killed\n")
+    silent = write(tmp_path, "10000101T000000-0", [], state="running", ended=None)
+    views = RunWatcher(tmp_path).read()
+    assert [view.run.state for view in views] == ["failed", "lost", "lost"]
+    assert [view.words for view in views] == [("a", "b"), ("Killed",), ()]
+    assert [view.run.id for view in views] == [run.id, lost.name, silent.name]
+    assert views[0].stages == (("train", "running", None),)
+    assert views[1].elapsed == 30.0
+    assert views[1].seconds_left is None
+    assert (views[2].elapsed, views[2].stage) == (0.0, "")
+
+
+def test_the_log_is_calm(tmp_path: Path) -> None:
+    begins = StageStarted(stage="train", total=100, unit="steps", time=100.0)
+    steps = [progress(step, moment=100.0 + step / 10) for step in range(1, 101)]
+    ends = StageFinished(stage="train", seconds=10.0, summary="", time=110.1)
+    write(tmp_path, "1-1", [begins, *steps, Note(message="hm", time=110.05), ends])
+    (view,) = RunWatcher(tmp_path).read()
+    shown = [begins, steps[49], steps[99], Note(message="hm", time=110.05), ends]
+    assert list(view.log) == [(event.time, log_line(event)) for event in shown]
+    assert view.rates == tuple(event.rate for event in steps[-20:])
+
+
+def test_long_logs(tmp_path: Path) -> None:
+    steps: list[Event] = [progress(n, total=100_000, loss=1 / n, moment=n / 10) for n in range(1, 20_001)]
+    begins = StageStarted(stage="train", total=100_000, unit="steps", time=0.0)
+    for name in ("1-1", "2-1"):
+        write(tmp_path, name, [begins, *steps], state="interrupted")
+    watcher = RunWatcher(tmp_path)
+    start = time.perf_counter()
+    brief = watcher.read()
+    quick = time.perf_counter() - start
+    assert [view.whole for view in brief] == [False, False]
+    assert all((view.stage, view.done, view.total, view.elapsed) == ("train", 20_000, 100_000, 60) for view in brief)
+    assert all(view.stages == (("train", "running", None),) for view in brief)
+    start = time.perf_counter()
+    views = watcher.read("1-1")
+    slow = time.perf_counter() - start
+    assert quick < slow
+    assert views[0] is brief[0]
+    assert views[1].whole
+    assert 500 <= len(views[1].losses) <= 1000
+    assert views[1].losses[0] == (1, 1.0)
+    assert views[1].losses[-1] == (20_000, 1 / 20_000)
+    assert len(views[1].log) == 401
+    assert watcher.read()[1] is views[1]
+
+
+def test_at_most_so_many_runs(tmp_path: Path) -> None:
+    for number in range(203):
+        write(tmp_path, f"20260101T000000-{number:03}", [])
+    names = [view.run.id[-3:] for view in RunWatcher(tmp_path).read()]
+    assert names == [f"{number:03}" for number in range(202, 2, -1)]
+
+
+def test_a_running_run_of_another_process(tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from curator.runs import RunLog; from curator.events import *\n"
+        "with RunLog(Path(sys.argv[1])) as log:\n"
+        "    stage = Reporter(log).stage('train', 2, 'x')\n"
+        "    for line in sys.stdin:\n"
+        "        stage.advance(loss=float(line)); print(flush=True)\n"
+    )
+    watcher = RunWatcher(tmp_path)
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        for done, loss in ((1, 2.0), (2, 1.0)):
+            print(loss, file=process.stdin, flush=True)
+            process.stdout.readline()
+            (view,) = watcher.read()
+            assert (view.run.pid, view.run.state, view.done) == (process.pid, "running", done)
+            assert view.losses[-1] == (done, loss)
+        process.kill()
+        process.wait()
+    (view,) = watcher.read()
+    assert (view.run.state, view.done) == ("lost", 2)
+    assert len(list(read_events(tmp_path / view.run.id / "events.jsonl"))) == 3
+
+
+@given(st.lists(st.floats()), st.integers(4, 40))
+def test_a_curve_keeps_what_matters(values: list[float], limit: int) -> None:
+    curve = Curve(limit)
+    for x, y in enumerate(values):
+        curve.add(x, y)
+    points = [(x, y) for x, y in enumerate(values) if abs(y) < float("inf")]
+    kept = curve.points()
+    assert len(kept) <= limit
+    assert set(kept) <= set(points)
+    assert list(kept) == sorted(kept)
+    if points:
+        assert kept[-1] == points[-1]
+        assert min(y for _, y in kept) == min(y for _, y in points)
+        assert max(y for _, y in kept) == max(y for _, y in points)
+    if len(points) < limit // 2:
+        assert list(kept) == points
+
+
+def test_the_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert MachineReader(tmp_path).read().gpus == ()
+    script = tmp_path / "nvidia-smi"
+    script.write_text("#!/bin/sh\necho '97, 62464, 81920'\necho '0, 1, 81920'\n")
+    script.chmod(0o755)
+    machine = MachineReader(tmp_path).read()
+    assert [(gpu.name, gpu.percent, gpu.used_gb, gpu.total_gb) for gpu in machine.gpus] == [
+        ("gpu0", 97, 61, 80),
+        ("gpu1", 0, 1 / 1024, 80),
+    ]
+    assert 0 <= machine.cpu <= 100
+    assert 0 < machine.memory_used_gb < machine.memory_total_gb
+    assert machine.disk_mb_s >= 0
+    assert machine.disk_free_gb > 0
+    for broken in ("exit 9", "echo '[N/A], [N/A], [N/A]'", "echo Failed to initialize", "kill -9 $$"):
+        script.write_text(f"#!/bin/sh\n{broken}\n")
+        assert MachineReader(tmp_path).read().gpus == ()
+    assert MachineReader(tmp_path / "nowhere").read().disk_free_gb == 0
+    assert parse_gpus("") == ()
+
+
+def test_watching_is_light() -> None:
+    code = "import sys, tui.watch, tui.machine; print(*sys.modules)"
+    root = Path(__file__).parents[1]
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=root, env=os.environ
+    )
+    loaded = {name.partition(".")[0] for name in done.stdout.split()}
+    assert not loaded & {"textual", "torch", "transformers", "duckdb", "numpy", "rich", "typer"}

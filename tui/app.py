@@ -1,0 +1,549 @@
+"""The application: what is open, who works on it in the background, and who is told when something changes.
+
+    threads ──▶ messages ──▶ handlers here ──▶ `told` ──▶ screens draw
+    keys ──▶ actions of a screen ──▶ session ──▶ `edited` ──▶ `think` ──▶ the thinker's thread
+
+Nothing here waits: files, store and estimates are read in threads, long work runs in processes of its own.
+"""
+
+import fcntl
+import os
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from textual import work
+from textual.app import App
+from textual.binding import Binding, BindingType
+from textual.signal import Signal
+from textual.theme import Theme
+from textual.worker import get_current_worker
+
+from curator import jobs
+from curator.answers import Request
+from curator.errors import CuratorError
+from curator.manifest import Edit as ManifestEdit
+from curator.project import Project
+from tui.commands import CuratorCommands
+from tui.memory import Place, Settings
+from tui.messages import Failed, RunsRead, Thought, WorkspaceRead
+from tui.screens.home import HomeScreen
+from tui.screens.tasks import TasksScreen
+from tui.session import Rows as RowNumbers
+from tui.session import Session, State
+from tui.thinking import SOLVED_IN_FULL, Outlook, Question, Thinker
+from tui.view import Columns
+from tui.watch import RunView, RunWatcher
+from tui.widgets.lines import Line
+from tui.workspace import Workspace, load_workspace
+
+_FLASH_SECONDS = 8.0
+_KEEP_SECONDS = 0.3
+_WATCH_SECONDS = 1.0
+
+THEMES = (
+    Theme(
+        name="curator-dark",
+        primary="#7aa2f7",
+        secondary="#9d7cd8",
+        accent="#e0af68",
+        success="#8fc16a",
+        warning="#e0af68",
+        error="#f7768e",
+        foreground="#c8d0e8",
+        background="#16181f",
+        surface="#1b1e27",
+        panel="#2a2f3f",
+        dark=True,
+    ),
+    Theme(
+        name="curator-light",
+        primary="#2953b8",
+        secondary="#6b3fa0",
+        accent="#8a5a00",
+        success="#2f6f1e",
+        warning="#8a5a00",
+        error="#b3261e",
+        foreground="#1d2330",
+        background="#fbfbf8",
+        surface="#f1f2ee",
+        panel="#dcdfe6",
+        dark=False,
+    ),
+)
+
+
+class CuratorApp(App[None]):
+    """curator in a terminal.
+
+    Args:
+        root: The project's folder.
+        settings: What the person likes.
+    """
+
+    TITLE = "curator"
+    CSS_PATH = "app.tcss"
+    ENABLE_COMMAND_PALETTE = True
+    COMMANDS: ClassVar[set[Any]] = {CuratorCommands}
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("ctrl+q", "leave", "quit", show=False, priority=True, id="leave")]
+    MODES: ClassVar[dict[str, Any]] = {"home": HomeScreen, "tasks": TasksScreen}
+    PAUSE_GC_ON_SCROLL = True
+
+    def __init__(self, root: Path, settings: Settings | None = None) -> None:
+        super().__init__()
+        self.root = root
+        self.settings = settings or Settings.read(Settings.place())
+        self.place_path = root / ".curator" / "tui.json"
+        self.place = Place.read(self.place_path)
+        self.told: Signal[str] = Signal(self, "told")
+        self.workspace: Workspace | None = None
+        self.trouble: Exception | None = None
+        self.session: Session | None = None
+        self.session_id = ""
+        self.outlook: Outlook | None = None
+        self.runs: tuple[RunView, ...] = ()
+        self.watched: str | None = None
+        self.flash_line: Line = ()
+        self.thinker: Thinker | None = None
+        self._thinker_key = ""
+        self._lock: int | None = None
+        self._flash_count = 0
+        self._keeping = self._reading = self._watching = False
+        self._store_time = 0
+        self._watcher = RunWatcher(root / ".curator" / "runs")
+
+    # -- beginning and end ------------------------------------------------------------------------------------------
+
+    def on_mount(self) -> None:
+        """Begin to read."""
+        for theme in THEMES:
+            self.register_theme(theme)
+        self.theme = self.settings.theme if self.settings.theme in self.available_themes else self._fitting_theme()
+        if not self.settings.motion or os.environ.get("SSH_CONNECTION"):
+            self.animation_level = "none"
+        if self.settings.keys:
+            self.set_keymap(self.settings.keys)
+        self.switch_mode(self.place.mode if self.place.mode in self.MODES else "home")
+        self.read_workspace()
+        self.set_interval(_KEEP_SECONDS, self._keep)
+        self.set_interval(_WATCH_SECONDS, self._watch)
+
+    def _fitting_theme(self) -> str:
+        """Our own colours where the terminal can show them, else the terminal's."""
+        if self.console.color_system == "truecolor":
+            return "curator-dark"
+        return "ansi-dark" if "ansi-dark" in self.available_themes else "textual-dark"
+
+    async def leave(self) -> None:
+        """Keep what is not kept yet, and end; runs go on."""
+        if self.thinker is not None:
+            self.thinker.stop()
+        if self.session is not None and self.workspace is not None and (entries := self.session.take_unsaved()):
+            try:
+                self.workspace.project.store.put_edits(self.session_id, self.workspace.target, entries)
+            except CuratorError:
+                self.session.put_back(entries)
+                self.flash(f"{len(entries)} edits cannot be stored yet: the store is busy; try again", "bad")
+                return
+        self._remember()
+        self.exit()
+
+    async def action_leave(self) -> None:
+        """Leave."""
+        await self.leave()
+
+    async def action_quit(self) -> None:
+        """Leave."""
+        await self.leave()
+
+    def _remember(self) -> None:
+        self.place.mode = self.current_mode
+        if self.place_path.parent.is_dir():
+            self.place.write(self.place_path)
+
+    def go(self, mode: str) -> None:
+        """Show one of the main screens."""
+        if mode not in self.MODES:
+            return
+        if self.current_mode != mode:
+            self.switch_mode(mode)
+        elif len(self.screen_stack) > 1:
+            self.pop_screen()
+
+    # -- reading ----------------------------------------------------------------------------------------------------
+
+    def read_workspace(self) -> None:
+        """Read the project, in a thread."""
+        if not self._reading:
+            self._reading = True
+            self._read()
+
+    @work(thread=True, group="read", exit_on_error=False)
+    def _read(self) -> None:
+        try:
+            self.post_message(WorkspaceRead(load_workspace(self.root, self.workspace)))
+        except (CuratorError, OSError) as error:
+            self.post_message(Failed("read the project", error))
+
+    def on_workspace_read(self, message: WorkspaceRead) -> None:
+        """Take the project over; the session goes on where it was."""
+        self._reading, self.trouble = False, None
+        before, workspace = self.workspace, message.workspace
+        self.workspace = workspace
+        self._store_time = self._store_changed()
+        if self.session is None or before is None or before.names != workspace.names:
+            self._begin_session(workspace)
+        if workspace.answers is not None and workspace.answers.key != self._thinker_key:
+            self._begin_thinking(workspace)
+        self.tell("workspace")
+        self.think()
+
+    def _begin_session(self, workspace: Workspace) -> None:
+        if workspace.corpus is None:
+            return
+        if self.session is not None:
+            # Tasks came or went: the same history, on the tasks of today.
+            self.session = Session.replay(workspace.names, [edit.stored() for edit in self.session.history])
+            return
+        self.session = Session(workspace.names)
+        alone = self._take_lock(workspace.project)
+        if workspace.last_session is not None:
+            identity, entries = workspace.last_session
+            try:
+                resumed = Session.replay(workspace.names, entries)
+            except (ValueError, KeyError, TypeError, IndexError):
+                self.flash("the history of the last session is damaged: a new one begins", "warn")
+            else:
+                if alone:
+                    self.session, self.session_id = resumed, identity
+                    self.flash(f"resumed: {len(entries)} edits, undo goes back to the first")
+                    return
+                self.session.load(resumed.base, resumed.mask, resumed.pinned(State.PINNED_IN), resumed.pinned(State.PINNED_OUT))
+                self.flash("another curator tui is open here: this is a session of its own", "warn")
+        self.session_id = f"{os.urandom(8).hex()}"
+        if not self.session.history and workspace.selections:
+            newest = workspace.selections[0]
+            self.session.load(newest.name, newest.mask(workspace.names))
+
+    def _take_lock(self, project: Project) -> bool:
+        """Whether this is the only interface on the project."""
+        try:
+            project.folder.mkdir(parents=True, exist_ok=True)
+            self._lock = os.open(project.folder / "tui.lock", os.O_RDWR | os.O_CREAT, 0o666)
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return False
+        return True
+
+    def on_failed(self, message: Failed) -> None:
+        """Say what could not be done."""
+        if message.what == "read the project":
+            self._reading = False
+            self.trouble = message.error
+            self.tell("workspace")
+        hint = getattr(message.error, "hint", "")
+        self.flash(f"cannot {message.what}: {message.error}" + (f" · {hint}" if hint else ""), "bad")
+
+    # -- estimates --------------------------------------------------------------------------------------------------
+
+    def _begin_thinking(self, workspace: Workspace) -> None:
+        assert workspace.answers is not None
+        answers = workspace.answers
+        if self.thinker is not None:
+            self.thinker.stop()
+        self._thinker_key, self.outlook = answers.key, None
+
+        def answered(answer: Outlook | Exception) -> None:
+            known = isinstance(answer, Outlook)
+            self.post_message(Thought(answer) if isinstance(answer, Outlook) else Failed("estimate", answer))
+            del known
+
+        self.thinker = Thinker(lambda: answers.estimator, answered)
+        self.thinker.start()
+
+    def think(self) -> None:
+        """Ask for the estimate of the selection as it is."""
+        if self.thinker is None or self.session is None:
+            return
+        self.thinker.ask(Question(self.session.revision, self.session.mask, self.session.saved, self._visible()))
+
+    def think_about_visible(self) -> None:
+        """Ask again where only what is on the screen is solved in full, and something else is on it now."""
+        if self.session is not None and len(self.session.names) > SOLVED_IN_FULL:
+            self.think()
+
+    def _visible(self) -> RowNumbers:
+        for screen in self.screen_stack[::-1]:
+            if isinstance(screen, TasksScreen) and screen.is_mounted:
+                table = screen.table
+                return np.asarray(table.view[table.visible_rows.start : table.visible_rows.stop])
+        return np.zeros(0, dtype=np.intp)
+
+    def on_thought(self, message: Thought) -> None:
+        """Show an estimate, if it is still about the selection as it is."""
+        if self.session is None or message.outlook.revision != self.session.revision:
+            return
+        if self.outlook is not None and self.outlook.revision == message.outlook.revision:
+            flips = np.where(np.isnan(message.outlook.flips), self.outlook.flips, message.outlook.flips)
+            del flips
+        self.outlook = message.outlook
+        self.session.judged(message.outlook.judgement.loss)
+        self.tell("outlook")
+
+    def can_estimate(self) -> bool:
+        """Whether estimates can be made; says why not."""
+        if self.workspace is None or self.workspace.answers is None or self.session is None or self.outlook is None:
+            self.flash(self.missing() or "estimates are not ready yet", "warn")
+            return False
+        return True
+
+    def missing(self) -> str:
+        """What is missing before estimates can be made, and what to do about it."""
+        workspace = self.workspace
+        if workspace is None:
+            return "the project is being read"
+        if not workspace.target:
+            return "no target is named: set `target` under [data] in curator.toml"
+        if workspace.corpus is None:
+            return "files are new or have changed: press R and run `check` or `select`"
+        if workspace.answers is None:
+            return "no estimates yet: press R and run `select`"
+        return ""
+
+    def columns(self) -> Columns:
+        """What tasks are filtered and sorted by."""
+        workspace, session = self.workspace, self.session
+        assert workspace is not None
+        assert session is not None
+        current = self.outlook is not None and len(self.outlook.flips) == len(workspace.names)
+        return Columns(
+            names=workspace.names,
+            tags=workspace.tags,
+            sources=workspace.sources,
+            examples=workspace.examples,
+            tokens=workspace.tokens,
+            affinity=workspace.affinity,
+            flip=self.outlook.flips if current and self.outlook else np.full(len(workspace.names), np.nan),
+            selected=session.mask,
+            pinned=np.asarray(session.states >= State.PINNED_OUT),
+        )
+
+    # -- the session ------------------------------------------------------------------------------------------------
+
+    def edited(self, words: str) -> None:
+        """After an edit: say it, show it, estimate it."""
+        if words:
+            self.flash(words)
+        self.tell("session")
+        self.think()
+
+    def _keep(self) -> None:
+        """Write edits to the store, soon after they were made."""
+        if self._keeping or self.session is None or self.workspace is None:
+            return
+        entries = self.session.take_unsaved()
+        if entries:
+            self._keeping = True
+            self._write_edits(entries)
+
+    @work(thread=True, group="keep", exit_on_error=False)
+    def _write_edits(self, entries: list[Any]) -> None:
+        assert self.workspace is not None
+        try:
+            self.workspace.project.store.put_edits(self.session_id, self.workspace.target, entries)
+        except (CuratorError, OSError) as error:
+            self.call_from_thread(self._not_kept, entries, error)
+        else:
+            self.call_from_thread(self._kept)
+
+    def _kept(self) -> None:
+        self._keeping, self._store_time = False, self._store_changed()
+        self._remember()
+
+    def _not_kept(self, entries: list[Any], error: Exception) -> None:
+        if self.session is not None:
+            self.session.put_back(entries)
+        self._keeping = False
+        self.flash(f"{len(entries)} edits wait to be stored: {error}", "bad")
+
+    def save(self, name: str | None) -> None:
+        """Save the selection under a name."""
+        if name and self.workspace is not None and self.session is not None:
+            self.flash(f"saving {name} …")
+            self._save(name, [names for names, inside in zip(self.session.names, self.session.mask, strict=True) if inside])
+
+    @work(thread=True, group="save", exit_on_error=False)
+    def _save(self, name: str, subset: list[str]) -> None:
+        workspace, session = self.workspace, self.session
+        assert workspace is not None
+        assert workspace.answers is not None
+        assert session is not None
+        base = workspace.selection(session.base)
+        options = base.manifest.options if base is not None else {}
+        request = Request(
+            method=base.method if base is not None else "manual",
+            k=options.get("k"),
+            max_tokens=options.get("max_tokens"),
+            max_examples=options.get("max_examples"),
+            threshold=options.get("threshold"),
+            include=tuple(session.pinned(State.PINNED_IN)),
+            exclude=tuple(session.pinned(State.PINNED_OUT)),
+        )
+        earlier = base.manifest.edits if base is not None else ()
+        edits = [ManifestEdit(task=task, selected=selected, by="curator tui") for task, selected in session.by_hand()]
+        try:
+            workspace.answers.save(subset, name=name, request=request, edits=[*earlier, *edits])
+        except (CuratorError, OSError) as error:
+            self.post_message(Failed(f"save {name}", error))
+        else:
+            self.call_from_thread(self._saved, name)
+
+    def _saved(self, name: str) -> None:
+        if self.session is not None:
+            self.session.saved_as(name)
+            self.edited(f"saved as {name}")
+        self.read_workspace()
+
+    def load(self, name: str | None) -> None:
+        """Begin from a saved selection; "" is all tasks."""
+        if name is None or self.workspace is None or self.session is None:
+            return
+        chosen = self.workspace.selection(name)
+        if chosen is None:
+            edit = self.session.load("", np.ones(len(self.session.names), dtype=bool))
+        else:
+            options = chosen.manifest.options
+            edit = self.session.load(
+                name, chosen.mask(self.session.names), options.get("include", ()), options.get("exclude", ())
+            )
+        self.edited(edit.label)
+
+    def fill(self, found: tuple[Any, str] | None) -> None:
+        """Take over what a method selected."""
+        if found is not None and self.session is not None:
+            mask, label = found
+            edit = self.session.fill(mask, label)
+            self.edited(edit.label if edit else f"{label}: nothing to change")
+
+    # -- runs -------------------------------------------------------------------------------------------------------
+
+    def _watch(self) -> None:
+        """Look at the runs and at the store, in a thread."""
+        if not self._watching:
+            self._watching = True
+            self._read_runs()
+
+    @work(thread=True, group="watch", exit_on_error=False)
+    def _read_runs(self) -> None:
+        try:
+            self.post_message(RunsRead(self._watcher.read(self.watched)))
+        except OSError as error:
+            self.post_message(Failed("read the runs", error))
+        finally:
+            self._watching = False
+
+    def on_runs_read(self, message: RunsRead) -> None:
+        """Show the runs; a run that has ended may have changed what is there."""
+        before = {run.run.id for run in self.runs if run.run.state == "running"}
+        self.runs = message.runs
+        for view in self.runs:
+            if view.run.id in before and view.run.state != "running":
+                ok = view.run.state == "done"
+                self.flash(f"{view.stage or 'run'}: {view.run.state}", "good" if ok else "bad")
+        ended = before - {run.run.id for run in self.runs if run.run.state == "running"}
+        if ended or (self.workspace is not None and self._store_changed() != self._store_time and not before):
+            self._store_time = self._store_changed()
+            self.read_workspace()
+        self.tell("runs")
+
+    def _store_changed(self) -> int:
+        try:
+            return (self.root / ".curator" / "store.duckdb").stat().st_mtime_ns
+        except OSError:
+            return 0
+
+    def launch(self, arguments: list[str] | None) -> None:
+        """Start a command as a process that outlives this one."""
+        if arguments:
+            self._launch(arguments)
+
+    @work(thread=True, group="launch", exit_on_error=False)
+    def _launch(self, arguments: list[str]) -> None:
+        try:
+            run = jobs.launch(self.root / ".curator" / "runs", [*arguments, "-p", str(self.root)], cwd=self.root)
+        except (CuratorError, OSError) as error:
+            self.post_message(Failed("start the run", error))
+        else:
+            self.call_from_thread(self._launched, run)
+
+    def _launched(self, run: str) -> None:
+        self.watched = run
+        self.flash("started; it goes on when you leave")
+        self._watch()
+        self.go("runs")
+
+    # -- export -----------------------------------------------------------------------------------------------------
+
+    def export(self, name: str = "") -> None:
+        """Open the export of a saved selection; one that was changed is saved first."""
+        from tui.modals.export import ExportDialog
+
+        if self.workspace is None or self.session is None:
+            return
+        name = name or self.session.base
+        if self.workspace.selection(name) is None or (name == self.session.base and self.session.is_changed):
+            self.flash("save the selection first (w): an export is of a saved one", "warn")
+            return
+        self.push_screen(ExportDialog(name))
+
+    # -- telling ----------------------------------------------------------------------------------------------------
+
+    def tell(self, topic: str) -> None:
+        """Let the screens draw what changed."""
+        self.told.publish(topic)
+
+    def flash(self, words: str, style: str = "dim") -> None:
+        """Say something in the flash line for a while; trouble stays longer."""
+        mark = {"bad": "✗ ", "warn": "! ", "good": "✓ "}.get(style, "  ")
+        self.flash_line = [(mark, style), (words, style)]
+        self._flash_count += 1
+        self._show_flash()
+        self.set_timer(_FLASH_SECONDS * (3 if style == "bad" else 1), partial(self._end_flash, self._flash_count))
+
+    def _end_flash(self, count: int) -> None:
+        if count == self._flash_count:
+            self.flash_line = ()
+            self._show_flash()
+
+    def _show_flash(self) -> None:
+        from tui.screens.base import CuratorScreen
+
+        for screen in self.screen_stack:
+            if isinstance(screen, CuratorScreen) and screen.is_mounted:
+                screen.show_flash()
+
+    def open_task(self, task: int, view: RowNumbers) -> None:
+        """Show one task and its examples."""
+
+    def is_cancelled(self) -> Callable[[], bool]:
+        """Whether the worker that asks is no longer wanted."""
+        worker = get_current_worker()
+        return lambda: worker.is_cancelled
+
+
+def run(root: Path, *, mouse: bool | None = None) -> None:
+    """Open a project in the terminal.
+
+    Args:
+        root: Its folder.
+        mouse: Whether to use the pointer; None leaves it to the settings.
+
+    Raises:
+        ConfigError: There is no project, or its configuration is wrong.
+    """
+    Project.open(root)
+    settings = Settings.read(Settings.place())
+    app = CuratorApp(root, settings)
+    app.run(mouse=settings.mouse if mouse is None else mouse)

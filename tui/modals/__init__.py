@@ -1,0 +1,1 @@
+"""Dialogs, one module each; every one returns a plain value or None."""

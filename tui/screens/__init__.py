@@ -1,0 +1,1 @@
+"""One module per screen; `base.py` has what all of them share."""

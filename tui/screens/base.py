@@ -1,0 +1,222 @@
+"""What all screens share: the line at the top, the flash line, key hints, and the actions that are everywhere."""
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, ClassVar
+
+from textual.app import ComposeResult
+from textual.binding import BindingType
+from textual.containers import Container
+from textual.screen import Screen
+from textual.widget import Widget
+
+from tui.actions import actions_of, bindings_of, key_name
+from tui.widgets.lines import Line, Lines, Part, spread, width_of
+
+if TYPE_CHECKING:
+    from tui.app import CuratorApp
+
+MODES = ("home", "tasks", "matrix", "runs", "compare")
+LEAST_WIDTH, LEAST_HEIGHT = 60, 16
+WIDE = 120
+
+
+class CuratorScreen(Screen[None]):
+    """A screen with a line at the top, a body, a flash line and key hints.
+
+    A subclass says where it is (`place`), makes its body (`body`), and shows what changed (`show`).
+    """
+
+    BINDINGS: ClassVar[list[BindingType]] = bindings_of("any")
+    HORIZONTAL_BREAKPOINTS: ClassVar[list[tuple[int, str]]] = [(0, "-narrow"), (WIDE, "-wide")]
+    VERTICAL_BREAKPOINTS: ClassVar[list[tuple[int, str]]] = [(0, "-short"), (32, "-tall")]
+    AUTO_FOCUS = ".first-focus"
+    place = ""
+    app: "CuratorApp"
+
+    def body(self) -> Iterable[Widget]:
+        """The widgets between the top line and the flash line."""
+        return ()
+
+    def show(self, topic: str) -> None:
+        """Show what changed.
+
+        Args:
+            topic: `workspace`, `session`, `outlook` or `runs`; `all` when the screen comes up.
+        """
+
+    def trail(self) -> str:
+        """What follows the target in the top line, if anything."""
+        return ""
+
+    def compose(self) -> ComposeResult:
+        """Make the widgets."""
+        yield Lines([()], id="top")
+        with Container(id="body"):
+            yield from self.body()
+        yield Lines([()], id="flash")
+        yield Lines([()], id="hints")
+        yield Lines(id="small")
+
+    def on_mount(self) -> None:
+        """Listen to the application."""
+        self.app.told.subscribe(self, self._told)
+
+    def on_screen_resume(self) -> None:
+        """Catch up with what happened meanwhile."""
+        self._told("all")
+
+    def on_resize(self) -> None:
+        """Fit the new size."""
+        self.call_after_refresh(self._told, "all")
+
+    def _told(self, topic: str) -> None:
+        if not self.is_current and self.app.screen_stack[0] is not self:
+            return
+        if not self.is_mounted:
+            return
+        width, height = self.app.size
+        small = width < LEAST_WIDTH or height < LEAST_HEIGHT
+        self.set_class(small, "-small")
+        if small:
+            words = [f"{width}×{height} is too small,", f"{LEAST_WIDTH}×{LEAST_HEIGHT} is the least.", "q quits"]
+            self.query_one("#small", Lines).show([[""]] * max((height - 3) // 2, 0) + [[f" {word}"] for word in words])
+        self.query_one("#top", Lines).show([self._top(width)])
+        self.query_one("#hints", Lines).show([self._hints(width)])
+        self.show_flash()
+        self.show(topic)
+
+    def show_flash(self) -> None:
+        """Show the application's flash line."""
+        for line in self.query("#flash").results(Lines):
+            line.show([self.app.flash_line])
+
+    @property
+    def is_wide(self) -> bool:
+        """Whether there is room for a second column."""
+        return self.app.size.width >= WIDE
+
+    def _top(self, width: int) -> Line:
+        app = self.app
+        left: list[Part] = [("curator", "accent"), "  "]
+        if app.workspace is None:
+            left += [app.root.name, ("  reading …" if app.trouble is None else "  cannot be read", "warn")]
+        else:
+            left += [app.workspace.project.name, (" › ", "dim"), (app.workspace.target or "no target", "strong")]
+        if trail := self.trail():
+            left += [(" › ", "dim"), (trail, "strong")]
+        modes: list[Part] = []
+        for number, mode in enumerate(MODES, 1):
+            here = self.app.current_mode == mode
+            name = f"{number} {mode.title()}" if here or width >= WIDE else f"{number}"
+            modes += [(f"[{name}]" if here else f" {name} ", "accent" if here else "dim")]
+        right: list[Part] = [*modes, "  "]
+        running = [run for run in app.runs if run.run.state == "running"]
+        if running:
+            share = f" {running[0].done / running[0].total:.0%}" if running[0].total else ""
+            right.append((f"▶ {running[0].stage or 'run'}{share}  ", "warn"))
+        session = app.session
+        if session is not None:
+            changed = int((session.mask != session.saved).sum())
+            right.append((f"● {changed} changed" if changed else "✓ saved", "warn" if changed else "good"))
+        return spread(left, [*right, " "], width)
+
+    def _hints(self, width: int) -> Line:
+        parts: list[Part] = []
+        wanted = [a for a in (*actions_of(self.place), *actions_of("any")) if a.rank]
+        keep = sorted(wanted, key=lambda a: a.rank)
+        last = [a for a in keep if a.id in ("palette", "help")]
+        room = width - 1 - sum(len(key_name(a.keys[0])) + len(a.label) + 3 for a in last)
+        for action in [a for a in keep if a not in last] + last:
+            part: list[Part] = [" ", (key_name(action.keys[0]), "accent"), " ", (action.label, "dim"), " "]
+            size = width_of(part)
+            if action not in last:
+                if size > room:
+                    continue
+                room -= size
+            parts += part
+        return parts
+
+    # -- actions that are everywhere --------------------------------------------------------------------------------
+
+    def action_go_home(self) -> None:
+        """Home."""
+        self.app.go("home")
+
+    def action_go_tasks(self) -> None:
+        """Tasks."""
+        self.app.go("tasks")
+
+    def action_go_matrix(self) -> None:
+        """Matrix."""
+        self.app.go("matrix")
+
+    def action_go_runs(self) -> None:
+        """Runs."""
+        self.app.go("runs")
+
+    def action_go_compare(self) -> None:
+        """Compare."""
+        self.app.go("compare")
+
+    def action_back(self) -> None:
+        """Close this screen, if it lies on another."""
+        if len(self.app.screen_stack) > 1:
+            self.app.pop_screen()
+
+    def action_palette(self) -> None:
+        """Open the command palette."""
+        self.app.action_command_palette()
+
+    def action_help(self) -> None:
+        """Show all keys of this screen."""
+        from tui.modals.help import HelpDialog
+
+        self.app.push_screen(HelpDialog(self.place))
+
+    def action_settings(self) -> None:
+        """Open the settings."""
+        from tui.modals.settings import SettingsDialog
+
+        self.app.push_screen(SettingsDialog())
+
+    def action_reload(self) -> None:
+        """Read the project again."""
+        self.app.read_workspace()
+        self.app.flash("reading the project again …")
+
+    async def action_quit(self) -> None:
+        """Leave."""
+        await self.app.leave()
+
+    def action_start(self) -> None:
+        """Start a stage."""
+        from tui.modals.run import RunDialog
+
+        self.app.push_screen(RunDialog(), self.app.launch)
+
+    def action_undo(self) -> None:
+        """Undo the last edit."""
+        if self.app.session is not None:
+            edit = self.app.session.undo()
+            self.app.edited(f"undone: {edit.label}" if edit else "nothing to undo")
+
+    def action_redo(self) -> None:
+        """Redo what was undone."""
+        if self.app.session is not None:
+            edit = self.app.session.redo()
+            self.app.edited(f"redone: {edit.label}" if edit else "nothing to redo")
+
+    def action_save(self) -> None:
+        """Save the selection under a name."""
+        from tui.modals.save import SaveDialog
+
+        if self.app.can_estimate():
+            self.app.push_screen(SaveDialog(), self.app.save)
+
+    def action_compare(self) -> None:
+        """Compare this selection with saved ones."""
+        self.app.go("compare")
+
+    def action_export(self) -> None:
+        """Export a selection."""
+        self.app.export()

@@ -1,0 +1,339 @@
+"""Tasks: what each does to the target, and the selection with its estimate as it changes."""
+
+from collections.abc import Iterable
+from typing import ClassVar
+
+import numpy as np
+from textual import on
+from textual.binding import BindingType
+from textual.containers import Horizontal, Vertical
+from textual.widget import Widget
+from textual.widgets import Input
+
+from tui import numbers, view
+from tui.actions import bindings_of
+from tui.screens.base import CuratorScreen
+from tui.session import Rows as RowNumbers
+from tui.widgets.lines import Line, Lines, Part, spread
+from tui.widgets.outlook import headline, history_lines, task_lines
+from tui.widgets.plot import LinePlot, Series, sparkline
+from tui.widgets.rows import Rows
+from tui.widgets.task_table import TaskTable, TaskTitle
+
+
+class TasksScreen(CuratorScreen):
+    """The main screen."""
+
+    BINDINGS: ClassVar[list[BindingType]] = bindings_of("tasks")
+    place = "tasks"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._filter_error = ""
+
+    def body(self) -> Iterable[Widget]:
+        """Estimate, filter, table; on wide screens the plot, the task and the edits beside them."""
+        table = Vertical(
+            Lines([(), ()], id="estimate"),
+            Horizontal(Lines([()], id="chip"), Input(id="filter", placeholder="filter: words  tag:  aff>0  in:no  -not  a | b")),
+            TaskTitle([()], id="title"),
+            TaskTable(id="tasks", classes="first-focus"),
+            id="main",
+        )
+        side = Vertical(
+            Vertical(LinePlot(id="edits-plot"), classes="box", id="edits-box"),
+            Lines(id="task-box", classes="box"),
+            Lines(id="groups-box", classes="box"),
+            Lines(id="history-box", classes="box"),
+            id="side",
+        )
+        return [Horizontal(table, side)]
+
+    @property
+    def table(self) -> TaskTable:
+        """The table."""
+        return self.query_one(TaskTable)
+
+    # -- showing ----------------------------------------------------------------------------------------------------
+
+    def show(self, topic: str) -> None:
+        """Show what changed."""
+        app = self.app
+        if topic in ("workspace", "all"):
+            self._view(keep=True)
+        elif topic in ("session", "outlook"):
+            self.table.refresh()
+        self._headline()
+        if self.is_wide:
+            self._side()
+        if app.session is not None and topic in ("workspace", "session", "all"):
+            app.think()
+
+    def _headline(self) -> None:
+        app, width = self.app, self.query_one("#main").size.width or self.app.size.width
+        lines: list[Line] = [headline(app, width), self._sizes(width)]
+        self.query_one("#estimate", Lines).show(lines)
+        self._chip(width)
+        title = self.table.title(width, app.place.sort, descending=app.place.descending)
+        self.query_one("#title", Lines).show([title])
+
+    def _sizes(self, width: int) -> Line:
+        app = self.app
+        if app.workspace is None or app.session is None:
+            return ()
+        mask, workspace = app.session.mask, app.workspace
+        left: list[Part] = [
+            f" {int(mask.sum())}/{len(mask)} in · {workspace.examples[mask].sum():,.0f} examples ·"
+            f" {numbers.short(workspace.tokens[mask].sum())} tokens"
+        ]
+        losses = [edit.loss for edit in app.session.history if edit.loss is not None]
+        edits = f"edit {len(app.session.done)}/{len(app.session.done) + len(app.session.undone)} "
+        spark = sparkline(losses[-20:], 20) if len(losses) > 1 else ""
+        return spread(left, [(spark, "dim"), "  ", edits], width)
+
+    def _chip(self, width: int) -> None:
+        app = self.app
+        text, table = app.place.filter, self.table
+        left: list[Part] = [("─ ", "dim")]
+        if self._filter_error:
+            left += [("✗ ", "bad"), (self._filter_error, "bad")]
+        elif text:
+            left += [("/ ", "accent"), text]
+        else:
+            left += [("all tasks", "dim")]
+        total = len(app.workspace.names) if app.workspace is not None else 0
+        chosen = [f"{len(table.marked)} marked"] if table.marked else []
+        if table.anchor is not None:
+            chosen.append(f"range of {len(table.chosen())}")
+        arrow = "▼" if app.place.descending else "▲"
+        right = " · ".join([f"{table.count} of {total}", *chosen, f"{app.place.sort} {arrow}"])
+        left.append(" ")
+        line = spread(left, [(f" {right} ", "dim")], width)
+        self.query_one("#chip", Lines).show([line])
+
+    def _side(self) -> None:
+        app, table = self.app, self.table
+        width = max(self.query_one("#side").size.width - 4, 10)
+        history = [e for e in (app.session.history if app.session else []) if e.loss is not None]
+        plot, box = self.query_one("#edits-plot", LinePlot), self.query_one("#edits-box")
+        box.border_title = "estimated loss, edit by edit"
+        plot.show([Series([(e.number + 1.0, e.loss) for e in history])], x_label="edit")
+        task = self.query_one("#task-box", Lines)
+        if table.task is not None and app.workspace is not None:
+            task.border_title = "task"
+            task.show(task_lines(app, table.task, width))
+        groups = self._groups(width)
+        self.query_one("#groups-box").display = bool(groups)
+        self.query_one("#groups-box").border_title = "tags"
+        self.query_one("#groups-box", Lines).show(groups)
+        edits = self.query_one("#history-box", Lines)
+        edits.border_title = "edits   u undo · U redo"
+        edits.show(history_lines(app, 6, width))
+
+    def _groups(self, width: int) -> list[Line]:
+        workspace, session = self.app.workspace, self.app.session
+        if workspace is None or session is None or not any(workspace.tags):
+            return []
+        mask, found = session.mask, {}
+        for row, tags in enumerate(workspace.tags):
+            for tag in tags.split():
+                inside, count = found.get(tag, (0, 0))
+                found[tag] = inside + int(mask[row]), count + 1
+        top = sorted(found.items(), key=lambda item: -item[1][1])[:6]
+        return [
+            [f"{tag[:12]:<13}", (numbers.meter(inside / count, 12), "good"), f" {inside}/{count}"]
+            for tag, (inside, count) in top
+        ]
+
+    # -- filter and order -------------------------------------------------------------------------------------------
+
+    def _view(self, *, keep: bool) -> None:
+        """Filter and sort again; the cursor stays on its task where that is still there."""
+        app, table = self.app, self.table
+        if app.workspace is None or app.session is None:
+            table.view = np.zeros(0, dtype=np.intp)
+            table.changed()
+            return
+        before = table.task if table.count else None
+        columns = app.columns()
+        try:
+            rows = np.flatnonzero(view.filter_rows(app.place.filter, columns))
+            self._filter_error = ""
+        except view.FilterError as error:
+            rows, self._filter_error = np.sort(table.view), str(error)
+        table.view = view.sort_rows(rows, app.place.sort, descending=app.place.descending, columns=columns)
+        if before is None and app.place.task in app.workspace.names:
+            before = app.workspace.names.index(app.place.task)
+        there = np.flatnonzero(table.view == before) if keep and before is not None else ()
+        table.changed()
+        table.cursor = int(there[0]) if len(there) else 0
+        table.marked &= set(range(len(app.workspace.names)))
+
+    def action_filter(self) -> None:
+        """Type a filter."""
+        field = self.query_one("#filter", Input)
+        field.value = self.app.place.filter
+        self.add_class("-filtering")
+        field.focus()
+
+    @on(Input.Changed, "#filter")
+    def _typed(self, event: Input.Changed) -> None:
+        if self.has_class("-filtering"):
+            self.app.place.filter = event.value
+            self._view(keep=True)
+            self._headline()
+
+    @on(Input.Submitted, "#filter")
+    def _entered(self) -> None:
+        self._close_filter()
+
+    def _close_filter(self) -> None:
+        self.remove_class("-filtering")
+        self.table.focus()
+        self._headline()
+        self.app.think()
+
+    def action_back(self) -> None:
+        """Close or clear the filter, the range, the marks; in that order."""
+        table = self.table
+        if self.has_class("-filtering"):
+            self._close_filter()
+        elif table.anchor is not None:
+            table.anchor = None
+        elif table.marked:
+            table.marked.clear()
+        elif self.app.place.filter:
+            self.app.place.filter = ""
+            self._view(keep=True)
+        table.refresh()
+        self._headline()
+
+    def action_sort(self) -> None:
+        """Sort by the next column."""
+        names = list(view.SORTS)
+        self._sort(names[(names.index(self.app.place.sort) + 1) % len(names)])
+
+    def action_reverse(self) -> None:
+        """Sort the other way round."""
+        self.app.place.descending = not self.app.place.descending
+        self._view(keep=True)
+        self._headline()
+
+    @on(TaskTable.Sorted)
+    def _clicked_title(self, message: TaskTable.Sorted) -> None:
+        if message.column == self.app.place.sort:
+            self.action_reverse()
+        else:
+            self._sort(message.column)
+
+    def _sort(self, column: str) -> None:
+        self.app.place.sort, self.app.place.descending = column, view.SORTS[column]
+        self._view(keep=False)
+        self._headline()
+
+    # -- the selection ----------------------------------------------------------------------------------------------
+
+    def _changed(self, words: str) -> None:
+        """After a change: the range is done with."""
+        self.table.anchor = None
+        self.app.edited(words)
+
+    def action_toggle(self) -> None:
+        """Toggle the task, the marked ones or the range."""
+        rows = self.table.chosen()
+        if self.app.session is not None and len(rows):
+            edit = self.app.session.toggle(rows)
+            self._changed(edit.label if edit else "pinned tasks are left alone; toggle one by itself, or press p")
+
+    @on(TaskTable.Toggled)
+    def _clicked_glyph(self) -> None:
+        if self.app.session is not None and self.table.task is not None:
+            edit = self.app.session.toggle(np.array([self.table.task]))
+            self._changed(edit.label if edit else "")
+
+    def action_range(self) -> None:
+        """Begin or end a range."""
+        table = self.table
+        if table.anchor is None:
+            table.anchor = table.cursor
+        else:
+            table.marked |= {int(row) for row in table.chosen()}
+            table.anchor = None
+        table.refresh()
+        self._headline()
+
+    def action_mark(self) -> None:
+        """Mark the task and go on to the next."""
+        table = self.table
+        if table.task is not None:
+            table.marked ^= {table.task}
+            table.action_down()
+            table.refresh()
+            self._headline()
+
+    def _shown(self) -> RowNumbers:
+        return np.asarray(self.table.view)
+
+    def action_take_shown(self) -> None:
+        """Put all shown tasks in."""
+        if self.app.session is not None:
+            edit = self.app.session.put(self._shown(), True)
+            self._changed(edit.label if edit else "all of them are in, or pinned")
+
+    def action_drop_shown(self) -> None:
+        """Take all shown tasks out."""
+        if self.app.session is not None:
+            edit = self.app.session.put(self._shown(), False)
+            self._changed(edit.label if edit else "all of them are out, or pinned")
+
+    def action_invert_shown(self) -> None:
+        """Turn all shown tasks round."""
+        if self.app.session is not None:
+            edit = self.app.session.invert(self._shown())
+            self._changed(edit.label if edit else "all of them are pinned")
+
+    def action_pin(self) -> None:
+        """Pin in, pin out, let go."""
+        rows = self.table.chosen()
+        if self.app.session is not None and len(rows):
+            edit = self.app.session.pin(rows)
+            self._changed(edit.label if edit else "")
+
+    def action_fill(self) -> None:
+        """Let a method go on from here."""
+        from tui.modals.fill import FillDialog
+
+        if self.app.can_estimate():
+            self.app.push_screen(FillDialog(), self.app.fill)
+
+    def action_load(self) -> None:
+        """Load a saved selection."""
+        from tui.modals.load import LoadDialog
+
+        if self.app.workspace is not None and self.app.session is not None:
+            self.app.push_screen(LoadDialog(), self.app.load)
+
+    def action_order(self) -> None:
+        """Show the estimated loss as tasks are added in the best order."""
+        from tui.modals.order import OrderDialog
+
+        if self.app.can_estimate():
+            self.app.push_screen(OrderDialog())
+
+    # -- the table --------------------------------------------------------------------------------------------------
+
+    @on(Rows.Moved)
+    def _moved(self) -> None:
+        table, app = self.table, self.app
+        if table.task is not None and app.workspace is not None:
+            app.place.task = app.workspace.names[table.task]
+        if table.anchor is not None:
+            self._headline()
+        if self.is_wide:
+            self._side()
+        app.think_about_visible()
+
+    @on(Rows.Opened)
+    def _opened(self) -> None:
+        if self.table.task is not None:
+            self.app.open_task(self.table.task, self.table.view)

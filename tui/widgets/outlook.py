@@ -1,0 +1,104 @@
+"""What the selection is estimated to come to, in words that several screens share."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from curator.whatif import Difference
+from tui import numbers
+from tui.session import GLYPHS, State
+from tui.widgets.lines import Line, Part, fit, spread
+
+if TYPE_CHECKING:
+    from tui.app import CuratorApp
+
+
+def difference_parts(words: str, difference: Difference) -> list[Part]:
+    """A difference in loss; one that is within the noise is called so."""
+    value = numbers.signed(difference.value)
+    if difference.value == 0 and difference.noise == 0:
+        return [(f"   {words} ", "dim"), ("same", "dim")]
+    if difference.is_noise:
+        return [(f"   {words} ", "dim"), (f"{value} ~noise", "dim")]
+    return [(f"   {words} ", "dim"), (value, "good" if difference.value < 0 else "bad")]
+
+
+def headline(app: "CuratorApp", width: int) -> Line:
+    """The estimated loss of the selection in hand, and what it is above all tasks and the saved selection."""
+    if app.workspace is None:
+        return [" "]
+    if app.workspace.answers is None:
+        return [(f" {app.missing()}", "warn")]
+    if app.session is None:
+        return [" "]
+    outlook = app.outlook
+    if outlook is None:
+        return [(" reading gradients …", "dim")]
+    if outlook.revision != app.session.revision:
+        return spread([" loss ", ("…", "strong")], [("◌ estimating ", "dim")], width)
+    judged = outlook.judgement
+    parts: list[Part] = [
+        " loss ",
+        (numbers.loss(judged.loss), "strong"),
+        f" {numbers.half_width(judged.low, judged.high)}",
+        *difference_parts("vs all", outlook.versus_all),
+        *difference_parts(f"vs {app.session.base or 'saved'}"[:22], outlook.versus_saved),
+    ]
+    note = f"✓ {outlook.seconds * 1000:.0f} ms "
+    if width >= 110:
+        note = f"uncalibrated · nats/token · 90 % · {note}"
+    return spread(parts, [(note, "dim")], width)
+
+
+def task_lines(app: "CuratorApp", task: int, width: int) -> list[Line]:
+    """One task in a few lines."""
+    workspace, session, outlook = app.workspace, app.session, app.outlook
+    if workspace is None or session is None:
+        return []
+    state = session.state(task)
+    words = {
+        State.IN: "in",
+        State.OUT: "out",
+        State.PINNED_IN: "pinned in",
+        State.PINNED_OUT: "pinned out",
+    }[state]
+    lines: list[Line] = [[(f"{GLYPHS[state]} ", "good" if state.selected else "dim"), (fit(workspace.names[task], width - 2), "strong")]]
+    affinity, error = float(workspace.affinity[task]), float(workspace.affinity_error[task])
+    if not np.isnan(affinity):
+        known = workspace.affinity[~np.isnan(workspace.affinity)]
+        rank = int((known > affinity).sum()) + 1
+        spread_of = f" ±{1.645 * error:.4f}" if np.isfinite(error) else ""
+        lines.append([f"{words} · affinity {numbers.signed(affinity)}{spread_of} · rank {rank} of {len(known)}"])
+    else:
+        lines.append([words])
+    if outlook is not None and outlook.revision == session.revision and not np.isnan(outlook.flips[task]):
+        change = float(outlook.flips[task])
+        sign = "" if outlook.solved[task] else "≈ "
+        lines.append(
+            [
+                f"{'without' if state.selected else 'with'} it → {sign}{numbers.loss(outlook.judgement.loss + change)} (",
+                (numbers.signed(change), "good" if change < 0 else "bad"),
+                ")",
+            ]
+        )
+    else:
+        lines.append([""])
+    tags = f" · {workspace.tags[task]}" if workspace.tags[task] else ""
+    lines.append([(f"{workspace.examples[task]:,.0f} examples · {numbers.short(workspace.tokens[task])} tokens{tags}", "dim")])
+    return lines
+
+
+def history_lines(app: "CuratorApp", count: int, width: int) -> list[Line]:
+    """The last edits, newest first, and what each did to the loss."""
+    if app.session is None:
+        return []
+    lines: list[Line] = []
+    history = app.session.history
+    for entry in reversed(history[-count:]):
+        before = history[entry.number - 1].loss if entry.number else None
+        after = entry.loss
+        change = numbers.signed(after - before) if after is not None and before is not None else ""
+        words = {"undo": f"undo {entry.label}", "redo": f"redo {entry.label}"}.get(entry.kind, entry.label)
+        time = entry.made.astimezone().strftime("%H:%M")
+        lines.append(spread([(f"{time} ", "dim"), words], [(f" {change}", "dim")], width))
+    return lines or [[("no edits yet", "dim")]]

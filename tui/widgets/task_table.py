@@ -1,0 +1,165 @@
+"""The table of tasks."""
+
+from typing import Any
+
+import numpy as np
+from textual import events
+from textual.message import Message
+
+from tui import numbers
+from tui.session import GLYPHS, Rows as RowNumbers, State
+from tui.widgets.lines import Line, Lines, Part, fit
+from tui.widgets.rows import Rows
+
+# Columns and their least cells; the name takes what is left.
+_FIXED = (("examples", 8), ("affinity", 8), ("bar", 17), ("flip", 9))
+_WIDE = (("tokens", 8),)
+_TITLES = {
+    "task": "task",
+    "examples": "n",
+    "tokens": "tokens",
+    "affinity": "affin",
+    "bar": "",
+    "flip": "Δflip",
+    "tag": "tag",
+}
+
+
+class TaskTable(Rows):
+    """Tasks in the order of `view`, drawn from the application's workspace, session and outlook."""
+
+    class Sorted(Message):
+        """A column's title was clicked."""
+
+        def __init__(self, column: str) -> None:
+            super().__init__()
+            self.column = column
+
+    class Toggled(Message):
+        """A task's glyph was clicked."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.view: RowNumbers = np.zeros(0, dtype=np.intp)
+        self.marked: set[int] = set()
+        self.anchor: int | None = None
+
+    @property
+    def count(self) -> int:
+        """Tasks that are shown."""
+        return len(self.view)
+
+    @property
+    def task(self) -> int | None:
+        """The task under the cursor."""
+        return int(self.view[self.cursor]) if self.count else None
+
+    def chosen(self) -> RowNumbers:
+        """The tasks that an action is about: the range, else the marked ones, else the one under the cursor."""
+        if not self.count:
+            return self.view
+        if self.anchor is not None:
+            first, last = sorted((self._clamped(self.anchor), self.cursor))
+            return self.view[first : last + 1]
+        if self.marked:
+            return np.array(sorted(self.marked), dtype=np.intp)
+        return self.view[[self.cursor]]
+
+    def columns(self, width: int) -> list[tuple[str, int]]:
+        """Names and cells of the columns at a width."""
+        workspace = self.app.workspace  # type: ignore[attr-defined]
+        fixed = list(_FIXED)
+        if width >= 100:
+            fixed = [_FIXED[0], *_WIDE, *_FIXED[1:]]
+        tagged = workspace is not None and any(workspace.tags)
+        tag = 10 if tagged and width >= 74 else 0
+        name = width - 5 - sum(cells for _, cells in fixed) - (tag + 1 if tag else 0)
+        if name < 14:
+            fixed = [column for column in fixed if column[0] != "bar"]
+            name += 17
+        return [("task", max(name, 6)), *fixed, *([("tag", tag)] if tag else [])]
+
+    def title(self, width: int, sort: str, *, descending: bool) -> Line:
+        """The line above the table."""
+        parts: list[Part] = ["    "]
+        for column, cells in self.columns(width):
+            mark = ("▼" if descending else "▲") if column == sort else ""
+            if column == "bar":
+                scale = self._scale()
+                ends = f"{-scale:.2g}".replace("-", "−"), f"+{scale:.2g}"
+                middle = cells - 2 - len(ends[0]) - len(ends[1])
+                text = f" {ends[0]}{'0'.center(middle)}{ends[1]} " if scale and middle > 0 else " " * cells
+            else:
+                text = fit(mark + _TITLES[column], cells, right=column not in ("task", "tag"))
+                if column in ("task", "tag"):
+                    text = fit((" " if column == "tag" else "") + _TITLES[column] + mark, cells)
+            parts.append((text, "title"))
+        return parts
+
+    def line(self, row: int, width: int) -> Line:
+        """One task."""
+        app = self.app
+        workspace, session, outlook = app.workspace, app.session, app.outlook  # type: ignore[attr-defined]
+        task = int(self.view[row])
+        state = session.state(task)
+        style = {State.IN: "good", State.OUT: "dim"}.get(state, "pin")
+        affinity = float(workspace.affinity[task])
+        parts: list[Part] = [("*" if task in self.marked else " ", "warn"), (GLYPHS[state], style), " "]
+        for column, cells in self.columns(width + 1):
+            if column == "task":
+                parts.append((fit(workspace.names[task], cells), "strong" if state.selected else ""))
+            elif column == "examples":
+                parts.append(fit(f"{workspace.examples[task]:,.0f}", cells, right=True))
+            elif column == "tokens":
+                parts.append(fit(numbers.short(workspace.tokens[task]), cells, right=True))
+            elif column == "affinity":
+                unsure = abs(affinity) <= 1.645 * float(workspace.affinity_error[task])
+                shown = "good" if affinity > 0 else "bad"
+                parts.append((fit(numbers.signed(affinity) or "·", cells, right=True), "dim" if unsure else shown))
+            elif column == "bar":
+                parts.append((f" {numbers.bar(affinity, self._scale(), cells - 2)} ", "good" if affinity > 0 else "bad"))
+            elif column == "flip":
+                parts.append(self._flip(outlook, session.revision, task, cells))
+            else:
+                parts.append((" " + fit(workspace.tags[task], cells - 1), "dim"))
+        return parts
+
+    def _flip(self, outlook: Any, revision: int, task: int, cells: int) -> Part:
+        if outlook is None or outlook.revision != revision or np.isnan(outlook.flips[task]):
+            return fit("…" if outlook is not None else "", cells, right=True)
+        change = float(outlook.flips[task])
+        text = ("" if outlook.solved[task] else "≈") + numbers.signed(change)
+        return (fit(text, cells, right=True), "good" if change < 0 else "bad")
+
+    def _scale(self) -> float:
+        workspace = self.app.workspace  # type: ignore[attr-defined]
+        if workspace is None:
+            return 0.0
+        known = np.abs(workspace.affinity[~np.isnan(workspace.affinity)])
+        return float(known.max()) if known.size else 0.0
+
+    def lies_over(self, row: int) -> str:
+        """The range."""
+        if self.anchor is None:
+            return ""
+        first, last = sorted((self.anchor, self.cursor))
+        return "range" if first <= row <= last else ""
+
+    def clicked(self, row: int, x: int) -> None:
+        """The glyph toggles."""
+        if x in (2, 3):
+            self.post_message(self.Toggled())
+
+
+class TaskTitle(Lines):
+    """The titles of the table's columns; a click sorts."""
+
+    def on_click(self, event: events.Click) -> None:
+        """Sort by the column under the pointer."""
+        table = self.screen.query_one(TaskTable)
+        left = 4
+        for column, cells in table.columns(self.size.width):
+            if left <= event.x < left + cells:
+                table.post_message(TaskTable.Sorted({"bar": "affinity"}.get(column, column)))
+                return
+            left += cells

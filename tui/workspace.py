@@ -1,0 +1,149 @@
+"""What the store and the files know about one project, read at once; nothing stays open, nothing is computed."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from curator.answers import Answers
+from curator.corpus import Corpus, read_corpus
+from curator.errors import CuratorError
+from curator.manifest import Manifest
+from curator.project import Project
+from curator.provenance import key_of
+from curator.results import StatusReport
+from curator.stages import find_meta_init, gradient_sets, gradients_inputs
+from curator.status import status
+from curator.store import StoredEdit
+from tui.session import Mask
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class SavedSelection:
+    """A selection in the store."""
+
+    name: str
+    method: str
+    manifest: Manifest
+
+    def mask(self, names: list[str]) -> Mask:
+        """Membership (t,) of the tasks named; one that the selection does not know is out."""
+        selected = {task.name for task in self.manifest.tasks if task.selected}
+        return np.fromiter((name in selected for name in names), dtype=bool, count=len(names))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Workspace:
+    """All that is shown of a project, for one target.
+
+    Attributes:
+        project: The project.
+        target: Its target, or targets joined by `+`; "" where none is named.
+        status: Where every stage stands.
+        corpus: Its tasks; None while files have not been read.
+        answers: Estimates; None until there are gradients.
+        names: Auxiliary tasks (t), in the order of all arrays.
+        tags: Of each task, joined.
+        sources: File or hub id of each task.
+        examples: Training examples of each task (t,).
+        tokens: Training tokens of each task (t,).
+        affinity: Affinity of each task (t,); NaN where it is not known.
+        affinity_error: Its standard error (t,).
+        selections: Saved selections for this target, newest first, one of each name.
+        problems: What people should know about the data.
+        last_session: The session that was changed last, and its history.
+    """
+
+    project: Project
+    target: str
+    status: StatusReport
+    corpus: Corpus | None
+    answers: Answers | None
+    names: list[str]
+    tags: list[str]
+    sources: list[str]
+    examples: Floats
+    tokens: Floats
+    affinity: Floats
+    affinity_error: Floats
+    selections: tuple[SavedSelection, ...]
+    problems: tuple[str, ...]
+    last_session: tuple[str, list[StoredEdit]] | None
+
+    def selection(self, name: str) -> SavedSelection | None:
+        """The saved selection of a name."""
+        return next((s for s in self.selections if s.name == name), None)
+
+
+def load_workspace(root: Path, before: Workspace | None = None) -> Workspace:
+    """Read a project.
+
+    Args:
+        root: Its folder.
+        before: What was read last; its estimator is kept where nothing has changed that it rests on.
+
+    Raises:
+        CuratorError: Configuration, files or store cannot be read.
+    """
+    project = Project.open(root)
+    config, store = project.config, project.store
+    targets = config.data.targets
+    corpus = read_corpus(config, project.root, store, project.reporter, targets, read=False)
+    answers = _answers(project, corpus, before) if corpus is not None and targets else None
+    tasks = corpus.auxiliary if corpus is not None else []
+    known = store.affinities(answers.key) if answers is not None else {}
+    affinity = np.array([known.get(task.name, (np.nan, np.nan)) for task in tasks], dtype=np.float64).reshape(-1, 2)
+    target = "+".join(targets)
+    return Workspace(
+        project=project,
+        target=target,
+        status=status(project, corpus),
+        corpus=corpus,
+        answers=answers,
+        names=[task.name for task in tasks],
+        tags=[" ".join(task.tags) for task in tasks],
+        sources=[str(task.version.source.get("hub") or _file_name(task.version.files)) for task in tasks],
+        examples=np.array([len(task.split.train) for task in tasks], dtype=np.float64),
+        tokens=np.array([task.tokens for task in tasks], dtype=np.float64),
+        affinity=affinity[:, 0],
+        affinity_error=affinity[:, 1],
+        selections=_selections(project, target),
+        problems=tuple(corpus.problems()) if corpus is not None else (),
+        last_session=store.last_session(target),
+    )
+
+
+def _answers(project: Project, corpus: Corpus, before: Workspace | None) -> Answers | None:
+    meta = find_meta_init(project.config, corpus, project.store)
+    if meta is None:
+        return None
+    sets = gradient_sets(project.config, meta)
+    if project.store.artifact("gradients", key_of(gradients_inputs(sets, corpus))) is None:
+        return None
+    answers = Answers(project, corpus, meta)
+    if before is not None and before.answers is not None and before.answers.key == answers.key:
+        return before.answers
+    return answers
+
+
+def _selections(project: Project, target: str) -> tuple[SavedSelection, ...]:
+    found: dict[str, SavedSelection] = {}
+    for _, name, its_target, method, _, manifest, _ in project.store.selections():
+        if its_target == target and name not in found:
+            try:
+                loaded = Manifest.model_validate_json(manifest)
+            except ValueError:
+                # Made by another version; it is still there for that one.
+                continue
+            found[name] = SavedSelection(name=name, method=method, manifest=loaded)
+    return tuple(found.values())
+
+
+def _file_name(files: tuple[tuple[str, str, int], ...]) -> str:
+    return Path(files[0][0]).name if files else ""
+
+
+__all__ = ["CuratorError", "SavedSelection", "Workspace", "load_workspace"]
