@@ -12,6 +12,7 @@ from curator import __version__, results
 from curator.corpus import Corpus, Task, TaskVersion
 from curator.errors import ConfigError
 from curator.estimate import SubsetEstimate, TargetEstimator, build_estimator
+from curator.files import relative_to
 from curator.manifest import (
     Edit,
     Manifest,
@@ -20,7 +21,6 @@ from curator.manifest import (
     TaskEntry,
     TaskFile,
     now,
-    relative_to,
 )
 from curator.provenance import Inputs, hash_of, key_of
 from curator.select import (

@@ -7,6 +7,7 @@ range is one `ConfigError` that lists all of them, each with the file, the key a
 import difflib
 import json
 import tomllib
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -14,8 +15,6 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from curator.errors import ConfigError
-
-CONFIG_NAME = "curator.toml"
 
 Share = Annotated[float, Field(gt=0, lt=1)]
 Positive = Annotated[int, Field(ge=1)]
@@ -120,8 +119,8 @@ class DataSection(_Section):
             raise ValueError("the tasks are named twice, by the glob `tasks` and by [[data.task]] tables; remove one")
         if not self.tasks and not self.task:
             raise ValueError('no task is named; add tasks = "tasks/*.jsonl", or [[data.task]] tables')
-        names = [task.name for task in self.task]
-        twice = sorted({name for name in names if names.count(name) > 1})
+        counted = Counter(task.name for task in self.task)
+        twice = sorted(name for name, count in counted.items() if count > 1)
         if twice:
             raise ValueError(f"task names must be unique; more than once: {', '.join(twice)}")
         return self

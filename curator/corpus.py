@@ -17,7 +17,7 @@ from curator.config import Config
 from curator.data import Source, check_target, find_tasks, find_validation, read_task
 from curator.errors import DataError
 from curator.events import Reporter
-from curator.manifest import sha256_of
+from curator.files import sha256_of
 from curator.model import find_model, identity_files, load_architecture, load_tokenizer
 from curator.provenance import Inputs, hash_of, key_of
 from curator.rows import Row, is_empty

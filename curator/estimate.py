@@ -17,13 +17,15 @@ known: it is what meta-training came to.
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from curator.config import EstimateSection
 from curator.errors import NumericalError
+
+if TYPE_CHECKING:
+    from curator.config import EstimateSection
 
 Floats = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
@@ -148,7 +150,7 @@ class _Quadratic(_Fit):
         if self._stack is not None:
             matrices = (members.astype(np.float64) @ self._stack).reshape(-1, dim, dim)
         else:
-            shared = members.all(axis=0)
+                shared = np.asarray(members.all(axis=0))
             base = self._moved_base(shared)
             matrices = np.stack([base + self._sum(row & ~shared) for row in members])
         return np.asarray(matrices + self._ridge * np.eye(dim))
@@ -354,7 +356,7 @@ class TargetEstimator:
 
 
 def build_estimator(
-    points: Sequence[PointGradients], final_losses: Floats, section: EstimateSection
+    points: Sequence[PointGradients], final_losses: Floats, section: "EstimateSection"
 ) -> TargetEstimator:
     """Make the estimator that the configuration names, with a ridge for each point.
 

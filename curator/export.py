@@ -14,6 +14,7 @@ from pathlib import Path
 
 from curator.data import Source, read_task
 from curator.errors import ConfigError, DataError, ManifestMismatch
+from curator.files import relative_to
 from curator.manifest import (
     MANIFEST_NAME,
     Manifest,
@@ -22,7 +23,6 @@ from curator.manifest import (
     TaskFile,
     check_files,
     read_manifest,
-    relative_to,
     render,
 )
 from curator.provenance import hash_of

@@ -4,9 +4,7 @@ The shape is fixed in the contract; programs that train read it. Paths in it are
 The same inputs give the same bytes, but for `created`.
 """
 
-import hashlib
 import json
-import os
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -14,6 +12,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from curator.errors import DataError, ManifestMismatch
+from curator.files import sha256_of, write_whole
 
 SCHEMA_VERSION = 1
 MANIFEST_NAME = "curator-manifest.json"
@@ -148,19 +147,6 @@ def write_manifest(manifest: Manifest, path: Path) -> bool:
     return True
 
 
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file so that it is never seen half written."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with partial.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
 def _same(manifest: Manifest, path: Path) -> bool:
     try:
         there = read_manifest(path)
@@ -216,27 +202,6 @@ def check_files(manifest: Manifest, folder: Path) -> None:
                     f" {found[:12]}… now",
                     hint="Run `curator select` again, or pass --allow-changed.",
                 )
-
-
-def sha256_of(path: Path) -> str:
-    """SHA-256 of a file's bytes.
-
-    Raises:
-        DataError: It cannot be read.
-    """
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error}") from error
-
-
-def relative_to(path: str, folder: Path) -> str:
-    """A path as seen from a folder, where both are on one drive; else absolute."""
-    try:
-        return Path(os.path.relpath(path, folder)).as_posix()
-    except ValueError:
-        return str(path)
 
 
 def now() -> str:

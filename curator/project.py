@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from curator import parallel, results
-from curator.config import CONFIG_NAME, Config, SelectSection, load_config
+from curator.config import Config, SelectSection, load_config
 from curator.errors import ConfigError, DataError, StoreBusy
 from curator.events import Reporter
+from curator.files import CONFIG_NAME, find_project
 from curator.manifest import MANIFEST_NAME, Manifest, read_manifest, write_manifest
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ class Project:
         Raises:
             ConfigError: There is no project, or its configuration is wrong.
         """
-        root = _find_root() if path is None else Path(path).absolute()
+        root = find_project(path)
         return cls(root, load_config(root / CONFIG_NAME), reporter or Reporter())
 
     @property
@@ -386,17 +387,6 @@ class Project:
         if method not in names:
             raise ConfigError(f"no selection method {method!r}", hint=f"Methods: {', '.join(names)}.")
         return method
-
-
-def _find_root() -> Path:
-    here = Path.cwd()
-    for folder in (here, *here.parents):
-        if (folder / CONFIG_NAME).is_file():
-            return folder
-    raise ConfigError(
-        f"no {CONFIG_NAME} in {here} or above it",
-        hint="Run `curator init DIR` to make a project, or pass -p/--project DIR.",
-    )
 
 
 def _selection_result(manifest: Manifest, path: Path, cached: bool) -> results.SelectionResult:

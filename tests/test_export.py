@@ -14,7 +14,8 @@ from test_manifest import manifest_of
 
 from curator import export as exports
 from curator.errors import ConfigError, DataError, ManifestMismatch
-from curator.manifest import MANIFEST_NAME, TaskFile, check_files, read_manifest, render, sha256_of
+from curator.files import sha256_of
+from curator.manifest import MANIFEST_NAME, TaskFile, check_files, read_manifest, render
 from curator.project import Project
 from curator.results import ExportReport
 

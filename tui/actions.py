@@ -56,7 +56,9 @@ ACTIONS: tuple[Action, ...] = (
     _action("last", "G end", "last", "Last row", "list"),
     _action("open", "enter", "open", "Open what the cursor is on", "list"),
     # Changing the selection.
-    _action("toggle", "space", "toggle", "Put the task, the marked ones or the range in or out", "tasks task matrix", 10),
+    _action(
+        "toggle_task", "space", "toggle", "Put the task, the marked ones or the range in or out", "tasks task matrix", 10
+    ),
     _action("range", "v", "range", "Begin or end a range of rows", "tasks", 11),
     _action("mark", "m", "mark", "Mark the task, for changes to several", "tasks"),
     _action("take_shown", "a", "all in", "Put all shown tasks in; all that are not pinned", "tasks"),
@@ -69,7 +71,9 @@ ACTIONS: tuple[Action, ...] = (
     _action("save", "w ctrl+s", "save", "Save the selection under a name", "home tasks task matrix compare", 18),
     _action("load", "o", "load", "Load a saved selection in place of this one", "tasks"),
     # Looking.
-    _action("filter", "slash", "filter", "Show some tasks only; the help has the words it knows", "tasks task matrix", 13),
+    _action(
+        "filter", "slash", "filter", "Show some tasks only; the help has the words it knows", "tasks task matrix", 13
+    ),
     _action("next_match", "n", "next match", "Next match", "task runs"),
     _action("previous_match", "N", "match before", "Match before", "task runs"),
     _action("sort", "s", "sort", "Sort by the next column", "tasks task compare", 14),
@@ -92,6 +96,7 @@ ACTIONS: tuple[Action, ...] = (
     _action("resume", "r", "resume", "Run the same command again; it goes on where it was", "runs", 42),
     _action("follow", "f", "follow", "Follow the end of the log", "runs", 43),
     _action("log_scale", "L", "log scale", "Logarithmic loss axis", "runs", 44),
+    _action("search", "slash", "search", "Search the log of the run", "runs", 45),
     # Out.
     _action("compare", "c", "compare", "Compare this selection with saved ones", "home tasks", 50),
     _action("pick", "p", "pick", "Pick the selections to compare", "compare", 51),

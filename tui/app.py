@@ -8,10 +8,9 @@ Nothing here waits: files, store and estimates are read in threads, long work ru
 
 import fcntl
 import os
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from textual import work
@@ -19,17 +18,15 @@ from textual.app import App
 from textual.binding import Binding, BindingType
 from textual.signal import Signal
 from textual.theme import Theme
-from textual.worker import get_current_worker
 
 from curator import jobs
-from curator.answers import Request
 from curator.errors import CuratorError
-from curator.manifest import Edit as ManifestEdit
-from curator.project import Project
 from tui.commands import CuratorCommands
 from tui.memory import Place, Settings
 from tui.messages import Failed, RunsRead, Thought, WorkspaceRead
 from tui.screens.home import HomeScreen
+from tui.screens.matrix import MatrixScreen
+from tui.screens.runs import RunsScreen
 from tui.screens.tasks import TasksScreen
 from tui.session import Rows as RowNumbers
 from tui.session import Session, State
@@ -37,7 +34,11 @@ from tui.thinking import SOLVED_IN_FULL, Outlook, Question, Thinker
 from tui.view import Columns
 from tui.watch import RunView, RunWatcher
 from tui.widgets.lines import Line
-from tui.workspace import Workspace, load_workspace
+
+if TYPE_CHECKING:
+    from curator.project import Project
+    from curator.store import StoredEdit
+    from tui.workspace import Workspace
 
 _FLASH_SECONDS = 8.0
 _KEEP_SECONDS = 0.3
@@ -88,7 +89,12 @@ class CuratorApp(App[None]):
     ENABLE_COMMAND_PALETTE = True
     COMMANDS: ClassVar[set[Any]] = {CuratorCommands}
     BINDINGS: ClassVar[list[BindingType]] = [Binding("ctrl+q", "leave", "quit", show=False, priority=True, id="leave")]
-    MODES: ClassVar[dict[str, Any]] = {"home": HomeScreen, "tasks": TasksScreen}
+    MODES: ClassVar[dict[str, Any]] = {
+        "home": HomeScreen,
+        "tasks": TasksScreen,
+        "matrix": MatrixScreen,
+        "runs": RunsScreen,
+    }
     PAUSE_GC_ON_SCROLL = True
 
     def __init__(self, root: Path, settings: Settings | None = None) -> None:
@@ -182,6 +188,9 @@ class CuratorApp(App[None]):
 
     @work(thread=True, group="read", exit_on_error=False)
     def _read(self) -> None:
+        # The engine is imported here, when the first frame is on the screen.
+        from tui.workspace import load_workspace
+
         try:
             self.post_message(WorkspaceRead(load_workspace(self.root, self.workspace)))
         except (CuratorError, OSError) as error:
@@ -200,7 +209,7 @@ class CuratorApp(App[None]):
         self.tell("workspace")
         self.think()
 
-    def _begin_session(self, workspace: Workspace) -> None:
+    def _begin_session(self, workspace: "Workspace") -> None:
         if workspace.corpus is None:
             return
         if self.session is not None:
@@ -220,14 +229,16 @@ class CuratorApp(App[None]):
                     self.session, self.session_id = resumed, identity
                     self.flash(f"resumed: {len(entries)} edits, undo goes back to the first")
                     return
-                self.session.load(resumed.base, resumed.mask, resumed.pinned(State.PINNED_IN), resumed.pinned(State.PINNED_OUT))
+                self.session.load(
+                    resumed.base, resumed.mask, resumed.pinned(State.PINNED_IN), resumed.pinned(State.PINNED_OUT)
+                )
                 self.flash("another curator tui is open here: this is a session of its own", "warn")
         self.session_id = f"{os.urandom(8).hex()}"
         if not self.session.history and workspace.selections:
             newest = workspace.selections[0]
             self.session.load(newest.name, newest.mask(workspace.names))
 
-    def _take_lock(self, project: Project) -> bool:
+    def _take_lock(self, project: "Project") -> bool:
         """Whether this is the only interface on the project."""
         try:
             project.folder.mkdir(parents=True, exist_ok=True)
@@ -248,7 +259,7 @@ class CuratorApp(App[None]):
 
     # -- estimates --------------------------------------------------------------------------------------------------
 
-    def _begin_thinking(self, workspace: Workspace) -> None:
+    def _begin_thinking(self, workspace: "Workspace") -> None:
         assert workspace.answers is not None
         answers = workspace.answers
         if self.thinker is not None:
@@ -256,9 +267,7 @@ class CuratorApp(App[None]):
         self._thinker_key, self.outlook = answers.key, None
 
         def answered(answer: Outlook | Exception) -> None:
-            known = isinstance(answer, Outlook)
-            self.post_message(Thought(answer) if isinstance(answer, Outlook) else Failed("estimate", answer))
-            del known
+            self.post_message(Failed("estimate", answer) if isinstance(answer, Exception) else Thought(answer))
 
         self.thinker = Thinker(lambda: answers.estimator, answered)
         self.thinker.start()
@@ -285,9 +294,6 @@ class CuratorApp(App[None]):
         """Show an estimate, if it is still about the selection as it is."""
         if self.session is None or message.outlook.revision != self.session.revision:
             return
-        if self.outlook is not None and self.outlook.revision == message.outlook.revision:
-            flips = np.where(np.isnan(message.outlook.flips), self.outlook.flips, message.outlook.flips)
-            del flips
         self.outlook = message.outlook
         self.session.judged(message.outlook.judgement.loss)
         self.tell("outlook")
@@ -349,7 +355,7 @@ class CuratorApp(App[None]):
             self._write_edits(entries)
 
     @work(thread=True, group="keep", exit_on_error=False)
-    def _write_edits(self, entries: list[Any]) -> None:
+    def _write_edits(self, entries: "list[StoredEdit]") -> None:
         assert self.workspace is not None
         try:
             self.workspace.project.store.put_edits(self.session_id, self.workspace.target, entries)
@@ -362,7 +368,7 @@ class CuratorApp(App[None]):
         self._keeping, self._store_time = False, self._store_changed()
         self._remember()
 
-    def _not_kept(self, entries: list[Any], error: Exception) -> None:
+    def _not_kept(self, entries: "list[StoredEdit]", error: Exception) -> None:
         if self.session is not None:
             self.session.put_back(entries)
         self._keeping = False
@@ -372,10 +378,15 @@ class CuratorApp(App[None]):
         """Save the selection under a name."""
         if name and self.workspace is not None and self.session is not None:
             self.flash(f"saving {name} …")
-            self._save(name, [names for names, inside in zip(self.session.names, self.session.mask, strict=True) if inside])
+            self._save(
+                name, [names for names, inside in zip(self.session.names, self.session.mask, strict=True) if inside]
+            )
 
     @work(thread=True, group="save", exit_on_error=False)
     def _save(self, name: str, subset: list[str]) -> None:
+        from curator.answers import Request
+        from curator.manifest import Edit
+
         workspace, session = self.workspace, self.session
         assert workspace is not None
         assert workspace.answers is not None
@@ -392,7 +403,7 @@ class CuratorApp(App[None]):
             exclude=tuple(session.pinned(State.PINNED_OUT)),
         )
         earlier = base.manifest.edits if base is not None else ()
-        edits = [ManifestEdit(task=task, selected=selected, by="curator tui") for task, selected in session.by_hand()]
+        edits = [Edit(task=task, selected=selected, by="curator tui") for task, selected in session.by_hand()]
         try:
             workspace.answers.save(subset, name=name, request=request, edits=[*earlier, *edits])
         except (CuratorError, OSError) as error:
@@ -464,15 +475,25 @@ class CuratorApp(App[None]):
         except OSError:
             return 0
 
-    def launch(self, arguments: list[str] | None) -> None:
-        """Start a command as a process that outlives this one."""
+    def look_at_runs(self) -> None:
+        """Read the runs now, and the whole log of the one that is watched."""
+        self._watch()
+
+    def launch(self, arguments: list[str] | None, cwd: Path | None = None) -> None:
+        """Start a command as a process that outlives this one.
+
+        Args:
+            arguments: What follows `curator`; nothing is started without.
+            cwd: Its working folder, where the arguments say by themselves which project they are about; None is this
+                project.
+        """
         if arguments:
-            self._launch(arguments)
+            self._launch(arguments if cwd else [*arguments, "-p", str(self.root)], cwd or self.root)
 
     @work(thread=True, group="launch", exit_on_error=False)
-    def _launch(self, arguments: list[str]) -> None:
+    def _launch(self, arguments: list[str], cwd: Path) -> None:
         try:
-            run = jobs.launch(self.root / ".curator" / "runs", [*arguments, "-p", str(self.root)], cwd=self.root)
+            run = jobs.launch(self.root / ".curator" / "runs", arguments, cwd=cwd)
         except (CuratorError, OSError) as error:
             self.post_message(Failed("start the run", error))
         else:
@@ -527,11 +548,6 @@ class CuratorApp(App[None]):
     def open_task(self, task: int, view: RowNumbers) -> None:
         """Show one task and its examples."""
 
-    def is_cancelled(self) -> Callable[[], bool]:
-        """Whether the worker that asks is no longer wanted."""
-        worker = get_current_worker()
-        return lambda: worker.is_cancelled
-
 
 def run(root: Path, *, mouse: bool | None = None) -> None:
     """Open a project in the terminal.
@@ -539,11 +555,7 @@ def run(root: Path, *, mouse: bool | None = None) -> None:
     Args:
         root: Its folder.
         mouse: Whether to use the pointer; None leaves it to the settings.
-
-    Raises:
-        ConfigError: There is no project, or its configuration is wrong.
     """
-    Project.open(root)
     settings = Settings.read(Settings.place())
     app = CuratorApp(root, settings)
     app.run(mouse=settings.mouse if mouse is None else mouse)

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Self
 
-from curator.manifest import write_whole
+from curator.files import write_whole
 
 _VERSION = 1
 

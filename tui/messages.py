@@ -1,16 +1,19 @@
 """What threads tell the application. A thread only posts; what is on the screen is changed by the handlers."""
 
+from typing import TYPE_CHECKING
+
 from textual.message import Message
 
-from tui.thinking import Outlook
-from tui.watch import RunView
-from tui.workspace import Workspace
+if TYPE_CHECKING:
+    from tui.thinking import Outlook
+    from tui.watch import RunView
+    from tui.workspace import Workspace
 
 
 class WorkspaceRead(Message):
     """The project was read."""
 
-    def __init__(self, workspace: Workspace) -> None:
+    def __init__(self, workspace: "Workspace") -> None:
         super().__init__()
         self.workspace = workspace
 
@@ -26,7 +29,7 @@ class Failed(Message):
 class Thought(Message):
     """An estimate is there, or has become better."""
 
-    def __init__(self, outlook: Outlook) -> None:
+    def __init__(self, outlook: "Outlook") -> None:
         super().__init__()
         self.outlook = outlook
 
@@ -38,7 +41,7 @@ class Thought(Message):
 class RunsRead(Message):
     """The runs were read."""
 
-    def __init__(self, runs: tuple[RunView, ...]) -> None:
+    def __init__(self, runs: "tuple[RunView, ...]") -> None:
         super().__init__()
         self.runs = runs
 

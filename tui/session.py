@@ -8,12 +8,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import IntEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from curator.store import StoredEdit
+if TYPE_CHECKING:
+    from curator.store import StoredEdit
 
 Mask = npt.NDArray[np.bool_]
 Rows = npt.NDArray[np.intp]
@@ -65,8 +66,10 @@ class Edit:
     loss: float | None = None
     of: int | None = None
 
-    def stored(self) -> StoredEdit:
+    def stored(self) -> "StoredEdit":
         """As the store keeps it."""
+        from curator.store import StoredEdit
+
         changes = {name: list(pair) for name, pair in self.changes.items()}
         return StoredEdit(
             number=self.number,
@@ -107,7 +110,7 @@ class Session:
         self._unsaved: dict[int, Edit] = {}
 
     @classmethod
-    def replay(cls, names: Sequence[str], entries: Iterable[StoredEdit]) -> "Session":
+    def replay(cls, names: Sequence[str], entries: Iterable["StoredEdit"]) -> "Session":
         """The session that a history leads to; tasks that are gone are left out, new ones are in.
 
         Raises:
@@ -245,12 +248,12 @@ class Session:
             entry = replace(self.history[-1], loss=loss)
             self.history[-1] = self._unsaved[entry.number] = entry
 
-    def take_unsaved(self) -> list[StoredEdit]:
+    def take_unsaved(self) -> "list[StoredEdit]":
         """The entries that are not in the store yet; they count as stored from now on."""
         taken, self._unsaved = [edit.stored() for edit in self._unsaved.values()], {}
         return taken
 
-    def put_back(self, entries: Sequence[StoredEdit]) -> None:
+    def put_back(self, entries: "Sequence[StoredEdit]") -> None:
         """Entries that could not be stored are not, after all."""
         self._unsaved = {e.number: self.history[e.number] for e in entries} | self._unsaved
 

@@ -1,11 +1,11 @@
 """Which tasks are shown, and in which order: the filter language, and sorting. Arrays in, row numbers out.
 
-    carry sum           names that match both words, letter by letter in order (fuzzy)
-    -noise              not these
-    tag:math src:flan   tag or source holds the word
-    in:yes in:no        what is selected; pin:in pin:out pin:any pin:no
-    aff>0.1 n<500       numbers: aff, flip, n (examples), tokens, with > < >= <= =
-    a | b               either
+carry sum           names that match both words, letter by letter in order (fuzzy)
+-noise              not these
+tag:math src:flan   tag or source holds the word
+in:yes in:no        what is selected; pin:in pin:out pin:any pin:no
+aff>0.1 n<500       numbers: aff, flip, n (examples), tokens, with > < >= <= =
+a | b               either
 """
 
 import re

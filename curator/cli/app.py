@@ -280,7 +280,7 @@ def tui(
     mouse: Annotated[
         bool | None, typer.Option("--mouse/--no-mouse", help="Use the pointer; default: as in the settings.")
     ] = None,
-    serve: Annotated[bool, typer.Option("--serve", help="Offer it to a browser instead; there is no password.")] = False,
+    serve: Annotated[bool, typer.Option("--serve", help="Offer it to a browser; there is no password.")] = False,
     host: Annotated[str, typer.Option("--host", help="Address to serve on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", min=1, max=65535, help="Port to serve on.")] = 8000,
     public_url: Annotated[
@@ -289,9 +289,9 @@ def tui(
 ) -> None:
     """Curate by looking: tasks, estimates that follow every change, examples, runs, export."""
     from curator.cli.tui import open_tui, serve_tui
-    from curator.project import Project
+    from curator.files import find_project
 
-    root = Project.open(project).root
+    root = find_project(project)
     if serve:
         serve_tui(root, host=host, port=port, public_url=public_url)
     else:

@@ -5,9 +5,8 @@ import json
 import os
 from pathlib import Path
 
-from curator.config import CONFIG_NAME
 from curator.errors import ConfigError, DataError
-from curator.manifest import write_whole
+from curator.files import CONFIG_NAME, write_whole
 from curator.readers import FORMATS, is_saved_dataset, is_task_file, task_name
 
 _TEMPLATE = """\

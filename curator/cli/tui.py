@@ -47,9 +47,13 @@ def serve_tui(root: Path, *, host: str, port: int, public_url: str | None) -> No
         try:
             probe.bind((host, port))
         except OSError as error:
-            raise ConfigError(f"{host}:{port}: cannot be listened on: {error}", hint="Choose another --port.") from error
+            raise ConfigError(
+                f"{host}:{port}: cannot be listened on: {error}", hint="Choose another --port."
+            ) from error
     command = shlex.join([sys.executable, "-m", "curator", "tui", "-p", str(root)])
-    warning = f"warning: http://{host}:{port} has no password: whoever can reach it can change this project and start runs"
+    warning = (
+        f"warning: http://{host}:{port} has no password: whoever can reach it can change this project and start runs"
+    )
     print(warning, file=sys.stderr)
     if host == LOOPBACK:
         print(f"from elsewhere: ssh -L {port}:{LOOPBACK}:{port} THIS-HOST", file=sys.stderr)

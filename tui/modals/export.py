@@ -1,5 +1,6 @@
 """Export a saved selection: format, folder, preview, and the command that does the same."""
 
+import os
 import shlex
 import shutil
 from collections.abc import Iterable
@@ -37,22 +38,33 @@ class ExportDialog(Dialog[None]):
 
     def __init__(self, name: str) -> None:
         super().__init__()
-        self._name = name
+        self._selection = name
         self._plan: ExportReport | None = None
 
     def content(self) -> Iterable[Widget]:
         """Format, folder, preview."""
         assert self.app.workspace is not None
-        saved = self.app.workspace.selection(self._name)
+        saved = self.app.workspace.selection(self._selection)
         assert saved is not None
         self._manifest = saved.manifest
         chosen = [task for task in saved.manifest.tasks if task.selected]
         examples = sum(task.examples for task in chosen)
-        folder = Path(self.app.workspace.project.root) / "exports" / _plain(self._name)
+        folder = Path(self.app.workspace.project.root) / "exports" / _plain(self._selection)
         return [
-            Lines([[("selection ", "dim"), (self._name, "strong"), f"  {len(chosen)} tasks · {examples:,} examples"], []]),
+            Lines(
+                [
+                    [
+                        ("selection ", "dim"),
+                        (self._selection, "strong"),
+                        f"  {len(chosen)} tasks · {examples:,} examples",
+                    ],
+                    [],
+                ]
+            ),
             Choices([(format, format, _WORDS.get(format, "")) for format in FORMATS], id="formats"),
-            Horizontal(Lines([["folder  "]]), Input(value=str(folder), id="folder", classes="first-focus"), classes="field"),
+            Horizontal(
+                Lines([["folder  "]]), Input(value=str(folder), id="folder", classes="first-focus"), classes="field"
+            ),
             Lines([[]], id="fit"),
             Lines([[]], id="preview"),
         ]
@@ -69,7 +81,17 @@ class ExportDialog(Dialog[None]):
     def command(self) -> str:
         """The command that does the same."""
         format = self.query_one("#formats", Choices).value
-        words = ["curator", "export", self._name, "--format", format, "-o", str(self._folder), "-p", str(self.app.root)]
+        words = [
+            "curator",
+            "export",
+            self._selection,
+            "--format",
+            format,
+            "-o",
+            str(self._folder),
+            "-p",
+            str(self.app.root),
+        ]
         return shlex.join(words)
 
     @on(Input.Changed, "#folder")
@@ -91,13 +113,17 @@ class ExportDialog(Dialog[None]):
         self.query_one("#preview", Lines).show(self._preview())
 
     def _fit(self) -> list[Part]:
-        there = next(folder for folder in (self._folder.absolute(), *self._folder.absolute().parents) if folder.exists())
-        import os
-
+        there = next(
+            folder for folder in (self._folder.absolute(), *self._folder.absolute().parents) if folder.exists()
+        )
         if not os.access(there, os.W_OK):
             self._plan = None
             return [("✗ ", "bad"), (f"{there} is not yours to write", "bad")]
-        words = "replaces the export that is there" if self._folder.exists() and any(self._folder.iterdir()) else "will be made"
+        words = (
+            "replaces the export that is there"
+            if self._folder.exists() and any(self._folder.iterdir())
+            else "will be made"
+        )
         return [("✓ ", "good"), f"writable · {numbers.short(shutil.disk_usage(there).free)}B free · ", (words, "dim")]
 
     def _preview(self) -> list[Line]:
@@ -127,7 +153,7 @@ class ExportDialog(Dialog[None]):
     def _export(self, format: str, folder: Path) -> None:
         assert self.app.workspace is not None
         try:
-            report = self.app.workspace.project.export(self._name, format=format, output=folder)
+            report = self.app.workspace.project.export(self._selection, format=format, output=folder)
         except (CuratorError, OSError) as error:
             hint = getattr(error, "hint", "")
             self.app.call_from_thread(self._failed, f"{error} {hint}")

@@ -47,7 +47,11 @@ class OrderDialog(Dialog[None]):
 
     def content(self) -> Iterable[Widget]:
         """A plot above a list."""
-        return [Lines([[("estimating …", "dim")]], id="order-note"), LinePlot(id="order-plot"), _Steps(classes="first-focus")]
+        return [
+            Lines([[("estimating …", "dim")]], id="order-note"),
+            LinePlot(id="order-plot"),
+            _Steps(classes="first-focus"),
+        ]
 
     def on_mount(self) -> None:
         """Begin."""
@@ -67,7 +71,9 @@ class OrderDialog(Dialog[None]):
         for task, loss in steps:
             if task >= 0:
                 tokens += workspace.tokens[task]
-            name = workspace.names[task] if task >= 0 else "the target" + (" and what is pinned in" if start.any() else "")
+            name = (
+                workspace.names[task] if task >= 0 else "the target" + (" and what is pinned in" if start.any() else "")
+            )
             found.append((name, tokens, loss, loss - found[-1][2] if found else 0.0))
             if worker.is_cancelled:
                 return
@@ -81,7 +87,7 @@ class OrderDialog(Dialog[None]):
         rows = self.query_one(_Steps)
         rows.steps, rows.best = found, int(np.argmin([step[2] for step in found]))
         rows.changed()
-        name, tokens, loss, _ = found[rows.best]
+        _, tokens, loss, _ = found[rows.best]
         words = f"{len(found) - 1} of {of} …" if of else "pins are kept; gains to first order, losses in full"
         self.query_one("#order-note", Lines).show(
             [[f"least {numbers.loss(loss)} with {rows.best} tasks, {numbers.short(tokens)} tokens  ", (words, "dim")]]

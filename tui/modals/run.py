@@ -39,7 +39,9 @@ class RunDialog(Dialog[list[str]]):
     @on(Rows.Moved)
     def _say(self) -> None:
         command = f"curator {self.query_one(Choices).value} -p {shlex.quote(str(self.app.root))}"
-        self.query_one("#command", Lines).show([[], [("same as  ", "dim"), command], [("goes on when you leave; stop it with x on Runs", "dim")]])
+        self.query_one("#command", Lines).show(
+            [[], [("same as  ", "dim"), command], [("goes on when you leave; stop it with x on Runs", "dim")]]
+        )
 
     @on(Rows.Opened)
     def _start(self) -> None:

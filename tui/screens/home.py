@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Iterable
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from textual import on
 from textual.binding import BindingType
@@ -16,7 +16,9 @@ from tui.screens.base import CuratorScreen
 from tui.widgets.lines import Line, Lines, Part, fit, spread
 from tui.widgets.outlook import history_lines
 from tui.widgets.rows import Rows
-from tui.workspace import SavedSelection
+
+if TYPE_CHECKING:
+    from tui.workspace import SavedSelection
 
 _STATES = {"done": ("✓", "good"), "stale": ("~", "warn"), "partial": ("◐", "warn"), "missing": ("·", "dim")}
 _COMMANDS = {"data": "check", "train": "train", "gradients": "gradients", "estimate": "select", "select": "select"}
@@ -25,7 +27,7 @@ _COMMANDS = {"data": "check", "train": "train", "gradients": "gradients", "estim
 class Selections(Rows):
     """Saved selections, and the two that every project has: all tasks, and none."""
 
-    def selections(self) -> list[tuple[str, SavedSelection | None]]:
+    def selections(self) -> "list[tuple[str, SavedSelection | None]]":
         """Names, with what is saved under them."""
         workspace = self.app.workspace  # type: ignore[attr-defined]
         if workspace is None:
@@ -52,7 +54,12 @@ class Selections(Rows):
                 break
             if outlook is not None and not loss:
                 loss = numbers.loss(outlook.judgement.loss - outlook.versus_all.value)
-            return [mark, (fit("all tasks", room), "dim"), f"{len(workspace.names):>4} in  {loss:>7}", ("  base", "dim")]
+            return [
+                mark,
+                (fit("all tasks", room), "dim"),
+                f"{len(workspace.names):>4} in  {loss:>7}",
+                ("  base", "dim"),
+            ]
         manifest = saved.manifest
         inside = sum(task.selected for task in manifest.tasks)
         change = manifest.estimated_loss - manifest.reference.get("all_tasks", float("nan"))
@@ -140,8 +147,16 @@ class HomeScreen(CuratorScreen):
         held_out = sum(len(task.split.validation) for task in targets)
         free = shutil.disk_usage(app.root).free
         return [
-            [("base    ", "dim"), fit(config.model.name_or_path, max(width - 20, 8)).rstrip(), f"  LoRA r{config.lora.r}"],
-            [("target  ", "dim"), fit(workspace.target or "none", max(width - 26, 8)).rstrip(), f"  {held_out} held out"],
+            [
+                ("base    ", "dim"),
+                fit(config.model.name_or_path, max(width - 20, 8)).rstrip(),
+                f"  LoRA r{config.lora.r}",
+            ],
+            [
+                ("target  ", "dim"),
+                fit(workspace.target or "none", max(width - 26, 8)).rstrip(),
+                f"  {held_out} held out",
+            ],
             [("store   ", "dim"), f"store.duckdb {size}"],
             [("disk    ", "dim"), f"{numbers.short(free)}B free"],
         ]
@@ -158,11 +173,18 @@ class HomeScreen(CuratorScreen):
                 share = view.done / view.total if view.total else 0.0
                 left = duration(view.seconds_left) if view.seconds_left is not None else ""
                 lines.append(
-                    [("▶ ", "warn"), f"{number} {stage.stage:<10}", (numbers.meter(share, 8), "warn"), f" {share:.0%} {left}"]
+                    [
+                        ("▶ ", "warn"),
+                        f"{number} {stage.stage:<10}",
+                        (numbers.meter(share, 8), "warn"),
+                        f" {share:.0%} {left}",
+                    ]
                 )
                 continue
             mark, style = _STATES[stage.state]
-            lines.append([(f"{mark} ", style), f"{number} {stage.stage:<10}", (stage.detail, "dim" if style == "dim" else "")])
+            lines.append(
+                [(f"{mark} ", style), f"{number} {stage.stage:<10}", (stage.detail, "dim" if style == "dim" else "")]
+            )
         return lines
 
     def _attention(self) -> list[tuple[str, str, str]]:
@@ -176,7 +198,9 @@ class HomeScreen(CuratorScreen):
             found.append(("warn", missing, "start"))
         for stage in workspace.status.stages:
             if stage.state == "stale":
-                found.append(("warn", f"{stage.stage} is stale: {stage.reasons[0] if stage.reasons else stage.detail}", "start"))
+                found.append(
+                    ("warn", f"{stage.stage} is stale: {stage.reasons[0] if stage.reasons else stage.detail}", "start")
+                )
             elif stage.reasons:
                 found.append(("warn", f"{stage.stage}: {stage.reasons[0]}", "start"))
         found += [("warn", problem, f"task:{problem.partition(':')[0]}") for problem in workspace.problems]

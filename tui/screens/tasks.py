@@ -35,7 +35,8 @@ class TasksScreen(CuratorScreen):
         """Estimate, filter, table; on wide screens the plot, the task and the edits beside them."""
         table = Vertical(
             Lines([(), ()], id="estimate"),
-            Horizontal(Lines([()], id="chip"), Input(id="filter", placeholder="filter: words  tag:  aff>0  in:no  -not  a | b")),
+            Lines([()], id="chip"),
+            Input(id="filter", placeholder="filter: words  tag:  aff>0  in:no  -not  a | b"),
             TaskTitle([()], id="title"),
             TaskTable(id="tasks", classes="first-focus"),
             id="main",
@@ -103,7 +104,7 @@ class TasksScreen(CuratorScreen):
             left += [("all tasks", "dim")]
         total = len(app.workspace.names) if app.workspace is not None else 0
         chosen = [f"{len(table.marked)} marked"] if table.marked else []
-        if table.anchor is not None:
+        if table.range_start is not None:
             chosen.append(f"range of {len(table.chosen())}")
         arrow = "▼" if app.place.descending else "▲"
         right = " · ".join([f"{table.count} of {total}", *chosen, f"{app.place.sort} {arrow}"])
@@ -114,14 +115,14 @@ class TasksScreen(CuratorScreen):
     def _side(self) -> None:
         app, table = self.app, self.table
         width = max(self.query_one("#side").size.width - 4, 10)
-        history = [e for e in (app.session.history if app.session else []) if e.loss is not None]
+        history = app.session.history if app.session else []
         plot, box = self.query_one("#edits-plot", LinePlot), self.query_one("#edits-box")
         box.border_title = "estimated loss, edit by edit"
-        plot.show([Series([(e.number + 1.0, e.loss) for e in history])], x_label="edit")
+        plot.show([Series([(e.number + 1.0, e.loss) for e in history if e.loss is not None])], x_label="edit")
         task = self.query_one("#task-box", Lines)
-        if table.task is not None and app.workspace is not None:
+        if table.task_row is not None and app.workspace is not None:
             task.border_title = "task"
-            task.show(task_lines(app, table.task, width))
+            task.show(task_lines(app, table.task_row, width))
         groups = self._groups(width)
         self.query_one("#groups-box").display = bool(groups)
         self.query_one("#groups-box").border_title = "tags"
@@ -134,7 +135,8 @@ class TasksScreen(CuratorScreen):
         workspace, session = self.app.workspace, self.app.session
         if workspace is None or session is None or not any(workspace.tags):
             return []
-        mask, found = session.mask, {}
+        mask = session.mask
+        found: dict[str, tuple[int, int]] = {}
         for row, tags in enumerate(workspace.tags):
             for tag in tags.split():
                 inside, count = found.get(tag, (0, 0))
@@ -154,7 +156,7 @@ class TasksScreen(CuratorScreen):
             table.view = np.zeros(0, dtype=np.intp)
             table.changed()
             return
-        before = table.task if table.count else None
+        before = table.task_row if table.count else None
         columns = app.columns()
         try:
             rows = np.flatnonzero(view.filter_rows(app.place.filter, columns))
@@ -198,8 +200,8 @@ class TasksScreen(CuratorScreen):
         table = self.table
         if self.has_class("-filtering"):
             self._close_filter()
-        elif table.anchor is not None:
-            table.anchor = None
+        elif table.range_start is not None:
+            table.range_start = None
         elif table.marked:
             table.marked.clear()
         elif self.app.place.filter:
@@ -235,10 +237,10 @@ class TasksScreen(CuratorScreen):
 
     def _changed(self, words: str) -> None:
         """After a change: the range is done with."""
-        self.table.anchor = None
+        self.table.range_start = None
         self.app.edited(words)
 
-    def action_toggle(self) -> None:
+    def action_toggle_task(self) -> None:
         """Toggle the task, the marked ones or the range."""
         rows = self.table.chosen()
         if self.app.session is not None and len(rows):
@@ -247,26 +249,26 @@ class TasksScreen(CuratorScreen):
 
     @on(TaskTable.Toggled)
     def _clicked_glyph(self) -> None:
-        if self.app.session is not None and self.table.task is not None:
-            edit = self.app.session.toggle(np.array([self.table.task]))
+        if self.app.session is not None and self.table.task_row is not None:
+            edit = self.app.session.toggle(np.array([self.table.task_row]))
             self._changed(edit.label if edit else "")
 
     def action_range(self) -> None:
         """Begin or end a range."""
         table = self.table
-        if table.anchor is None:
-            table.anchor = table.cursor
+        if table.range_start is None:
+            table.range_start = table.cursor
         else:
             table.marked |= {int(row) for row in table.chosen()}
-            table.anchor = None
+            table.range_start = None
         table.refresh()
         self._headline()
 
     def action_mark(self) -> None:
         """Mark the task and go on to the next."""
         table = self.table
-        if table.task is not None:
-            table.marked ^= {table.task}
+        if table.task_row is not None:
+            table.marked ^= {table.task_row}
             table.action_down()
             table.refresh()
             self._headline()
@@ -325,9 +327,9 @@ class TasksScreen(CuratorScreen):
     @on(Rows.Moved)
     def _moved(self) -> None:
         table, app = self.table, self.app
-        if table.task is not None and app.workspace is not None:
-            app.place.task = app.workspace.names[table.task]
-        if table.anchor is not None:
+        if table.task_row is not None and app.workspace is not None:
+            app.place.task = app.workspace.names[table.task_row]
+        if table.range_start is not None:
             self._headline()
         if self.is_wide:
             self._side()
@@ -335,5 +337,5 @@ class TasksScreen(CuratorScreen):
 
     @on(Rows.Opened)
     def _opened(self) -> None:
-        if self.table.task is not None:
-            self.app.open_task(self.table.task, self.table.view)
+        if self.table.task_row is not None:
+            self.app.open_task(self.table.task_row, self.table.view)

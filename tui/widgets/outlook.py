@@ -4,16 +4,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from curator.whatif import Difference
 from tui import numbers
 from tui.session import GLYPHS, State
 from tui.widgets.lines import Line, Part, fit, spread
 
 if TYPE_CHECKING:
+    from curator.whatif import Difference
     from tui.app import CuratorApp
 
 
-def difference_parts(words: str, difference: Difference) -> list[Part]:
+def difference_parts(words: str, difference: "Difference") -> list[Part]:
     """A difference in loss; one that is within the noise is called so."""
     value = numbers.signed(difference.value)
     if difference.value == 0 and difference.noise == 0:
@@ -62,7 +62,9 @@ def task_lines(app: "CuratorApp", task: int, width: int) -> list[Line]:
         State.PINNED_IN: "pinned in",
         State.PINNED_OUT: "pinned out",
     }[state]
-    lines: list[Line] = [[(f"{GLYPHS[state]} ", "good" if state.selected else "dim"), (fit(workspace.names[task], width - 2), "strong")]]
+    lines: list[Line] = [
+        [(f"{GLYPHS[state]} ", "good" if state.selected else "dim"), (fit(workspace.names[task], width - 2), "strong")]
+    ]
     affinity, error = float(workspace.affinity[task]), float(workspace.affinity_error[task])
     if not np.isnan(affinity):
         known = workspace.affinity[~np.isnan(workspace.affinity)]
@@ -73,10 +75,10 @@ def task_lines(app: "CuratorApp", task: int, width: int) -> list[Line]:
         lines.append([words])
     if outlook is not None and outlook.revision == session.revision and not np.isnan(outlook.flips[task]):
         change = float(outlook.flips[task])
-        sign = "" if outlook.solved[task] else "≈ "
+        after = ("" if outlook.solved[task] else "≈ ") + numbers.loss(outlook.judgement.loss + change)
         lines.append(
             [
-                f"{'without' if state.selected else 'with'} it → {sign}{numbers.loss(outlook.judgement.loss + change)} (",
+                f"{'without' if state.selected else 'with'} it → {after} (",
                 (numbers.signed(change), "good" if change < 0 else "bad"),
                 ")",
             ]
@@ -84,7 +86,9 @@ def task_lines(app: "CuratorApp", task: int, width: int) -> list[Line]:
     else:
         lines.append([""])
     tags = f" · {workspace.tags[task]}" if workspace.tags[task] else ""
-    lines.append([(f"{workspace.examples[task]:,.0f} examples · {numbers.short(workspace.tokens[task])} tokens{tags}", "dim")])
+    lines.append(
+        [(f"{workspace.examples[task]:,.0f} examples · {numbers.short(workspace.tokens[task])} tokens{tags}", "dim")]
+    )
     return lines
 
 

@@ -7,7 +7,8 @@ from textual import events
 from textual.message import Message
 
 from tui import numbers
-from tui.session import GLYPHS, Rows as RowNumbers, State
+from tui.session import GLYPHS, State
+from tui.session import Rows as RowNumbers
 from tui.widgets.lines import Line, Lines, Part, fit
 from tui.widgets.rows import Rows
 
@@ -42,7 +43,7 @@ class TaskTable(Rows):
         super().__init__(**options)
         self.view: RowNumbers = np.zeros(0, dtype=np.intp)
         self.marked: set[int] = set()
-        self.anchor: int | None = None
+        self.range_start: int | None = None
 
     @property
     def count(self) -> int:
@@ -50,7 +51,7 @@ class TaskTable(Rows):
         return len(self.view)
 
     @property
-    def task(self) -> int | None:
+    def task_row(self) -> int | None:
         """The task under the cursor."""
         return int(self.view[self.cursor]) if self.count else None
 
@@ -58,8 +59,8 @@ class TaskTable(Rows):
         """The tasks that an action is about: the range, else the marked ones, else the one under the cursor."""
         if not self.count:
             return self.view
-        if self.anchor is not None:
-            first, last = sorted((self._clamped(self.anchor), self.cursor))
+        if self.range_start is not None:
+            first, last = sorted((self._clamped(self.range_start), self.cursor))
             return self.view[first : last + 1]
         if self.marked:
             return np.array(sorted(self.marked), dtype=np.intp)
@@ -117,7 +118,9 @@ class TaskTable(Rows):
                 shown = "good" if affinity > 0 else "bad"
                 parts.append((fit(numbers.signed(affinity) or "·", cells, right=True), "dim" if unsure else shown))
             elif column == "bar":
-                parts.append((f" {numbers.bar(affinity, self._scale(), cells - 2)} ", "good" if affinity > 0 else "bad"))
+                parts.append(
+                    (f" {numbers.bar(affinity, self._scale(), cells - 2)} ", "good" if affinity > 0 else "bad")
+                )
             elif column == "flip":
                 parts.append(self._flip(outlook, session.revision, task, cells))
             else:
@@ -140,9 +143,9 @@ class TaskTable(Rows):
 
     def lies_over(self, row: int) -> str:
         """The range."""
-        if self.anchor is None:
+        if self.range_start is None:
             return ""
-        first, last = sorted((self.anchor, self.cursor))
+        first, last = sorted((self.range_start, self.cursor))
         return "range" if first <= row <= last else ""
 
     def clicked(self, row: int, x: int) -> None:

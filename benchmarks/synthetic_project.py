@@ -1,0 +1,168 @@
+"""A project of any number of tasks, with gradients and affinities in its store that no model has computed.
+
+For what depends on how much there is, not on what it says: the speed of the terminal interface, and its tests. Rows are
+read and encoded, and everything is stored, by curator's own code; only the numbers are drawn: the gradients of a task
+point more or less the way of the target's.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from curator.meta_train import Snapshot
+from curator.project import Project
+from curator.provenance import key_of
+from curator.stages import GradientSet, MetaInit, gradient_sets, gradients_inputs, train_inputs, wanted_hashes
+
+TAGS = ("math", "code", "qa", "chat", "safety")
+
+
+def make_model(folder: Path) -> None:
+    """A random Llama of one layer, with a tokenizer of bytes."""
+    import torch
+
+    torch.manual_seed(0)
+    letters = {letter: number for number, letter in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()), start=3)}
+    tokenizer = Tokenizer(models.BPE(vocab={"<pad>": 0, "<s>": 1, "</s>": 2, **letters}, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="<pad>", bos_token="<s>", eos_token="</s>"
+    ).save_pretrained(folder)
+    config = LlamaConfig(
+        vocab_size=len(letters) + 3,
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        max_position_embeddings=128,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
+
+
+def make_project(
+    folder: Path, tasks: int, *, rows: int = 10, dim: int = 256, points: int = 3, names: list[str] | None = None
+) -> Project:
+    """Make the project.
+
+    Args:
+        folder: Where to.
+        tasks: Number of auxiliary tasks.
+        rows: Rows of each; the target has 60 more.
+        dim: projection_dim.
+        points: Points of meta-training.
+        names: Names of the first tasks, in place of `task0000` and so on.
+    """
+    folder.mkdir(parents=True)
+    make_model(folder / "model")
+    called = [*(names or []), *(f"task{number:04}" for number in range(tasks))][:tasks]
+    shared = "".join(
+        json.dumps({"task": name, "prompt": f"{number} of {n}: ", "completion": f"answer {number * 7 % 10}"}) + "\n"
+        for n, name in enumerate(called)
+        for number in range(rows)
+    )
+    target = "".join(
+        json.dumps({"task": "target", "prompt": f"target {number}: ", "completion": f"word {number}"}) + "\n"
+        for number in range(rows + 60)
+    )
+    (folder / "target.jsonl").write_text(target, encoding="utf-8")
+    (folder / "tasks").mkdir()
+    lines, entries = shared.splitlines(keepends=True), []
+    for n, name in enumerate(called):
+        path = f"tasks/{n:05}.jsonl"
+        (folder / path).write_text("".join(lines[n * rows : (n + 1) * rows]), encoding="utf-8")
+        tag = TAGS[n % len(TAGS)]
+        entries.append(f'[[data.task]]\nname = {json.dumps(name)}\npath = "{path}"\ntags = ["{tag}"]\n')
+    shares = [round((number + 1) / (points + 1), 3) for number in range(points)]
+    config = (
+        f'[project]\nname = "synthetic-{tasks}"\n[model]\nname_or_path = "model"\n[lora]\nr = 2\n'
+        f'[data]\ntarget = "target"\nvalidation = 0.5\nmax_length = 64\n[gradients]\nprojection_dim = {dim}\n'
+        f'points = {shares}\n[[data.task]]\nname = "target"\npath = "target.jsonl"\n{"".join(entries)}'
+    )
+    (folder / "curator.toml").write_text(config, encoding="utf-8")
+    project = Project.open(folder)
+    fill_store(project, dim=dim)
+    return project
+
+
+def fill_store(project: Project, *, dim: int) -> None:
+    """Store a meta-initialization, gradients and affinities that are drawn, not computed."""
+    from curator.answers import Answers
+
+    corpus = project.corpus(project.config.data.targets)
+    config, store, rng = project.config, project.store, np.random.default_rng(0)
+    inputs = train_inputs(config, corpus)
+    (target,) = corpus.target_tasks
+    snapshots = [
+        {"share": share, "step": step, "folder": f"point-{step}", "sha256": f"drawn-{step}"}
+        for step, share in enumerate(config.gradients.shares, 1)
+    ]
+    outputs = {
+        "final_losses": {
+            h: float(x) for h, x in zip(target.validation_hashes, rng.uniform(0.8, 1.2, 10**6), strict=False)
+        },
+        "snapshots": snapshots,
+        "layout": "drawn",
+        "trainable_parameters": 1000,
+        "examples": len(wanted_hashes(corpus)),
+    }
+    store.put_artifact("train", key_of(inputs), inputs, outputs)
+    meta = MetaInit(
+        key=key_of(inputs),
+        snapshots=tuple(Snapshot(**values) for values in snapshots),
+        layout="drawn",
+        trainable_parameters=1000,
+        examples=int(outputs["examples"]),
+        final_losses=outputs["final_losses"],
+        unseen=(),
+    )
+    sets = gradient_sets(config, meta)
+    way = rng.standard_normal(dim) / np.sqrt(dim)
+    helps = {task.name: rng.uniform(-1, 1) for task in corpus.auxiliary} | {target.name: 1.0}
+    for gradient_set in sets:
+        _store_gradients(project, gradient_set, helps, way, rng)
+    done = gradients_inputs(sets, corpus)
+    store.put_artifact("gradients", key_of(done), done, {"examples": outputs["examples"]})
+    answers = Answers(project, corpus, meta)
+    store.put_affinities(
+        answers.key,
+        "+".join(corpus.targets),
+        [
+            (task.name, round(helps[task.name] / 20, 6), round(float(rng.uniform(0.002, 0.01)), 6))
+            for task in answers.tasks
+        ],
+        inputs=answers.inputs,
+        outputs={},
+    )
+
+
+def _store_gradients(
+    project: Project, gradient_set: GradientSet, helps: dict[str, float], way: np.ndarray, rng: np.random.Generator
+) -> None:
+    corpus = project.corpus(project.config.data.targets)
+    hashes: list[str] = []
+    gradients = []
+    for task in corpus.tasks:
+        own = [*task.train_hashes, *task.validation_hashes]
+        hashes += own
+        noise = rng.standard_normal((len(own), len(way))) / np.sqrt(len(way))
+        gradients.append((helps[task.name] * way + noise).astype(np.float32))
+    losses = rng.uniform(0.5, 1.5, len(hashes))
+    project.store.put_gradients(gradient_set.key, hashes, losses, np.concatenate(gradients))
+
+
+def main() -> None:
+    """Make one from the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--tasks", type=int, default=100)
+    arguments = parser.parse_args()
+    make_project(arguments.folder, arguments.tasks)
+
+
+if __name__ == "__main__":
+    main()

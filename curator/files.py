@@ -1,0 +1,67 @@
+"""Files: written whole, known by what is in them, named as seen from a folder."""
+
+import hashlib
+import os
+from pathlib import Path
+
+from curator.errors import ConfigError, DataError
+
+CONFIG_NAME = "curator.toml"
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file so that it is never seen half written."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        with partial.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file's bytes.
+
+    Raises:
+        DataError: It cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error}") from error
+
+
+def relative_to(path: str, folder: Path) -> str:
+    """A path as seen from a folder, where both are on one drive; else absolute."""
+    try:
+        return Path(os.path.relpath(path, folder)).as_posix()
+    except ValueError:
+        return str(path)
+
+
+def find_project(path: Path | str | None = None) -> Path:
+    """The folder of a project, whose configuration is not read yet.
+
+    Args:
+        path: The folder; None looks for `curator.toml` here and in the folders above.
+
+    Raises:
+        ConfigError: There is no `curator.toml`.
+    """
+    if path is not None:
+        root = Path(path).absolute()
+        if not (root / CONFIG_NAME).is_file():
+            raise ConfigError(f"no {CONFIG_NAME} in {root}", hint=f"Run `curator init {path}` to make a project there.")
+        return root
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        if (folder / CONFIG_NAME).is_file():
+            return folder
+    raise ConfigError(
+        f"no {CONFIG_NAME} in {here} or above it",
+        hint="Run `curator init DIR` to make a project, or pass -p/--project DIR.",
+    )

@@ -1,0 +1,435 @@
+"""Runs: the long work, what it is doing, and what it said last."""
+
+import threading
+import time
+from collections.abc import Iterable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from textual import on, work
+from textual.binding import BindingType
+from textual.containers import Horizontal, Vertical
+from textual.message import Message
+from textual.widget import Widget
+from textual.widgets import Input
+
+from curator import jobs
+from curator.errors import CuratorError
+from curator.runs import Run
+from curator.text import clean
+from tui.actions import bindings_of
+from tui.machine import Machine, MachineReader
+from tui.messages import Failed
+from tui.modals.confirm import ConfirmDialog
+from tui.screens.base import CuratorScreen
+from tui.watch import RunView
+from tui.widgets.lines import Line, Lines, Part, spread
+from tui.widgets.plot import LinePlot, Series
+from tui.widgets.rows import Rows
+from tui.widgets.run_detail import (
+    History,
+    command_lines,
+    command_of,
+    count_line,
+    head_line,
+    machine_lines,
+    message_line,
+    remember,
+    rule,
+    stage_chips,
+    stage_lines,
+)
+from tui.widgets.run_log import RunLog
+from tui.widgets.run_rows import RunRows, one_line
+
+if TYPE_CHECKING:
+    from curator.config import Config
+
+_MACHINE_SECONDS = 2.0
+_FIRST_SECONDS = 0.3
+"""A machine's first reading covers this long."""
+_LEAST_LOG, _LEAST_PLOT, _MOST_PLOT = 4, 5, 24
+_SIDE = 54
+_COPIED = 60
+
+
+class MachineRead(Message):
+    """The machine was read."""
+
+    def __init__(self, machine: Machine) -> None:
+        super().__init__()
+        self.machine = machine
+
+
+class RunsScreen(CuratorScreen):
+    """A list of runs, and the one under the cursor."""
+
+    BINDINGS: ClassVar[list[BindingType]] = bindings_of("runs")
+    place = "runs"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._known = False
+        self._machine: Machine | None = None
+        self._history: History = {}
+        self._reader: MachineReader | None = None
+        self._reading = threading.Lock()
+        self._read_at = 0.0
+
+    def body(self) -> Iterable[Widget]:
+        """The list; under it the run: where it stands, its loss, the machine, its log. Wide screens have boxes."""
+        curve = Horizontal(
+            Vertical(LinePlot(id="loss-plot"), id="loss-box", classes="pane"),
+            Lines(id="machine-beside"),
+            id="run-curve",
+        )
+        log = Vertical(
+            Lines([()], id="log-head"),
+            Input(id="log-search", placeholder="search the log"),
+            RunLog(id="log"),
+            id="log-box",
+            classes="pane",
+        )
+        side = Vertical(
+            Lines(id="machine-box", classes="box"),
+            Lines(id="stages-box", classes="box"),
+            Lines(id="command-box", classes="box"),
+            id="run-side",
+        )
+        return [
+            Lines([()], id="runs-title"),
+            RunRows(id="runs", classes="first-focus"),
+            Lines([(), (), ()], id="run-head"),
+            Horizontal(Vertical(curve, log, id="run-main"), side, id="run-lower"),
+        ]
+
+    @property
+    def rows(self) -> RunRows:
+        """The list."""
+        return self.query_one(RunRows)
+
+    @property
+    def log_rows(self) -> RunLog:
+        """The log."""
+        return self.query_one(RunLog)
+
+    @property
+    def run_view(self) -> RunView | None:
+        """The run under the cursor."""
+        return self.rows.view
+
+    @property
+    def folder(self) -> Path:
+        """Where runs are recorded."""
+        return self.app.root / ".curator" / "runs"
+
+    # -- showing ----------------------------------------------------------------------------------------------------
+
+    def show(self, topic: str) -> None:
+        """Show what changed."""
+        if topic not in ("runs", "workspace", "all"):
+            return
+        app, rows = self.app, self.rows
+        self._known = self._known or topic == "runs" or bool(app.runs)
+        before = {view.run.id for view in rows.runs}
+        rows.take(app.runs, app.watched)
+        if rows.view is not None and (app.watched is None or app.watched in before - {v.run.id for v in app.runs}):
+            app.watched = rows.view.run.id
+        self._show_run()
+
+    def _show_run(self) -> None:
+        width, view = self.app.size.width, self.run_view
+        self.query_one("#runs-title", Lines).show([self.rows.title(width)])
+        self._arrange(view)
+        head = self.query_one("#run-head", Lines)
+        if view is None:
+            head.show(self._nothing(width))
+            self.query_one("#loss-plot", LinePlot).show([])
+        else:
+            head.show(self._head(view, width))
+            points = [(float(x), y) for x, y in view.losses] if view.whole else []
+            self.query_one("#loss-plot", LinePlot).show([Series(points)], x_label="step")
+        self.log_rows.take(view)
+        self._log_head()
+        self._show_machine()
+
+    def _nothing(self, width: int) -> list[Line]:
+        if not self._known:
+            return [rule([("reading the runs …", "dim")], "", width)]
+        lines: list[Line] = [rule([("no runs yet", "dim")], "", width), []]
+        lines += [[(" R", "accent"), " starts a stage as a process of its own: it goes on when this terminal closes."]]
+        lines += [[(" What is started elsewhere with `curator train` or `select` is shown here too.", "dim")]]
+        return lines
+
+    def _stages_known(self) -> list[str]:
+        workspace = self.app.workspace
+        return [stage.stage for stage in workspace.status.stages] if workspace is not None else []
+
+    def _head(self, view: RunView, width: int) -> list[Line]:
+        lines = [head_line(view, width), count_line(view, width)]
+        if view.run.state == "failed" and view.run.message:
+            lines.append(message_line(view, width))
+        elif not self.is_wide:
+            lines.append(stage_chips(view, self._stages_known(), width))
+        return lines
+
+    def _arrange(self, view: RunView | None) -> None:
+        """Share the rows among the list, the curve and the log."""
+        body = self.app.size.height - 3
+        rows = max(1, min(self.rows.count, max(3, body // 5)))
+        self.rows.styles.height = rows
+        left = body - 1 - rows - (2 if self.is_wide else 3)
+        frame = 2 if self.is_wide else 0
+        room = left - _LEAST_LOG - 1 - 2 * frame
+        has_loss = view is not None and bool(view.losses) and view.whole
+        plot = min(room, max(_LEAST_PLOT, round(0.55 * left) - frame), _MOST_PLOT)
+        curve, beside = self.query_one("#run-curve"), self.query_one("#machine-beside")
+        machine = len(machine_lines(self._machine, self._history, self.app.size.width, 5))
+        self.query_one("#loss-box").display = has_loss
+        beside.display = not self.is_wide and view is not None
+        if has_loss:
+            curve.display, curve.styles.height = plot >= _LEAST_PLOT, plot + frame
+        else:
+            curve.display, curve.styles.height = beside.display and room >= machine, machine
+        self.query_one("#run-side").display = self.is_wide and view is not None
+        self.query_one("#run-lower").display = view is not None
+
+    def _show_machine(self) -> None:
+        view = self.run_view
+        if view is None:
+            return
+        if not self.is_wide:
+            wide = not self.query_one("#loss-box").display
+            beside = self.query_one("#machine-beside", Lines)
+            beside.styles.width = "1fr" if wide else 36
+            width, most = (self.app.size.width, 5) if wide else (36, max(self.query_one("#run-curve").size.height, 4))
+            lines = machine_lines(self._machine, self._history, width, most)
+            if not wide:
+                lines = [[("│ ", "dim"), *line] for line in lines]
+                lines += [[("│", "dim")]] * (most - len(lines))
+            else:
+                lines = [[" ", *line] for line in lines]
+            beside.show(lines)
+            return
+        width = _SIDE - 4
+        left = self.app.size.height - 3 - 1 - self.rows.count - 3
+        boxes = (
+            ("#machine-box", "this machine", self._machine_box(width, left)),
+            ("#stages-box", "stages of the run", stage_lines(view, self._stages_known(), width)),
+            ("#command-box", "command", command_lines(view, self._config(), width)),
+        )
+        left = self.query_one("#run-lower").size.height or left
+        for name, title, lines in boxes:
+            box = self.query_one(name, Lines)
+            box.border_title = title
+            box.show(lines)
+            box.display = left >= len(lines) + 2
+            left -= len(lines) + 2 if box.display else 0
+
+    def _machine_box(self, width: int, room: int) -> list[Line]:
+        return machine_lines(self._machine, self._history, width, max(min(room // 2, 11), 4))
+
+    def _config(self) -> "Config | None":
+        workspace = self.app.workspace
+        return workspace.project.config if workspace is not None else None
+
+    def _log_head(self) -> None:
+        log = self.log_rows
+        width = log.size.width + 1 if self.is_wide else self.app.size.width
+        left: list[Part] = [("log", "accent" if log.has_focus else "title"), "   "]
+        left += [("● follows the end", "good")] if log.following else [("○ stays", "dim"), (" · f follows", "dim")]
+        if log.query_text:
+            count = len(log.matches())
+            left += [("   / ", "accent"), log.query_text, (f" {count}", "good" if count else "bad")]
+            left += [(" · n N", "dim")] if count else []
+        right = f"{log.cursor + 1:,} of {log.count:,}" if log.count else "empty"
+        if (view := self.run_view) is not None and not view.whole:
+            right = f"reading … · {right}"
+        line = spread(left, [(f"{right} ", "dim")], width) if self.is_wide else rule(left, right, width)
+        self.query_one("#log-head", Lines).show([line])
+        plot, box = self.query_one("#loss-plot", LinePlot), self.query_one("#loss-box")
+        if view is not None and self.is_wide:
+            box.border_title = "loss · log scale" if plot.log_y else "loss"
+
+    @on(Rows.Moved, "#runs")
+    def _chosen(self) -> None:
+        self._show_run()
+        self.app.look_at_runs()
+
+    @on(Rows.Moved, "#log")
+    def _read_on(self) -> None:
+        self._log_head()
+
+    # -- the machine ------------------------------------------------------------------------------------------------
+
+    def on_mount(self) -> None:
+        """Look at the machine now and then."""
+        self.set_interval(_MACHINE_SECONDS / 4, self._look)
+
+    def on_screen_resume(self) -> None:
+        """Catch up."""
+        self.app.look_at_runs()
+        self._look()
+
+    def _look(self) -> None:
+        shown = self.app.current_mode == "runs" and not self.has_class("-small")
+        if shown and time.monotonic() - self._read_at >= _MACHINE_SECONDS and not self._reading.locked():
+            self._read_at = time.monotonic()
+            self._read_machine()
+
+    @work(thread=True, group="machine", exit_on_error=False)
+    def _read_machine(self) -> None:
+        with self._reading:
+            if self._reader is None:
+                self._reader = MachineReader(self.app.root)
+                time.sleep(_FIRST_SECONDS)
+            self.post_message(MachineRead(self._reader.read()))
+
+    @on(MachineRead)
+    def _machine_read(self, message: MachineRead) -> None:
+        self._machine = message.machine
+        remember(self._history, message.machine)
+        self._arrange(self.run_view)
+        self._show_machine()
+
+    # -- what can be done -------------------------------------------------------------------------------------------
+
+    def action_stop(self) -> None:
+        """Stop the run, if that is really wanted."""
+        view = self.run_view
+        if view is None or view.run.state != "running":
+            self.app.flash(
+                "there is no run to stop" if view is None else f"nothing to stop: it is {view.run.state}", "warn"
+            )
+            return
+        lines: list[Line] = [
+            [command_of(view)],
+            [],
+            ["It keeps what it has done; ", ("r", "accent"), " goes on from there."],
+        ]
+        self.app.push_screen(ConfirmDialog("stop the run?", lines), partial(self._stop_if, view.run))
+
+    def _stop_if(self, run: Run, wanted: bool | None) -> None:
+        if wanted:
+            self.app.flash("asking the run to stop …")
+            self._stop(run)
+
+    @work(thread=True, group="stop", exit_on_error=False)
+    def _stop(self, run: Run) -> None:
+        try:
+            jobs.stop(self.folder, run)
+        except (CuratorError, OSError) as error:
+            self.app.post_message(Failed("stop the run", error))
+        else:
+            self.app.call_from_thread(self.app.flash, "asked to stop: it ends as soon as it has kept what it has done")
+            self.app.call_from_thread(self.app.look_at_runs)
+
+    def action_resume(self) -> None:
+        """Run the same command again."""
+        view = self.run_view
+        if view is None:
+            self.app.flash("there is no run to resume", "warn")
+        elif view.run.state == "running":
+            self.app.flash("it is running", "warn")
+        elif view.run.arguments is None or not view.run.cwd:
+            self.app.flash("its command was not recorded in full: R starts a stage", "warn")
+        elif "--fresh" in view.run.arguments:
+            lines: list[Line] = [
+                [command_of(view)],
+                [],
+                ["Because of --fresh it begins anew; what was done is done again."],
+            ]
+            self.app.push_screen(ConfirmDialog("run it again?", lines), partial(self._resume_if, view.run))
+        else:
+            self._resume_if(view.run, True)
+
+    def _resume_if(self, run: Run, wanted: bool | None) -> None:
+        if wanted and run.arguments is not None:
+            self.app.launch(list(run.arguments), cwd=Path(run.cwd))
+
+    def action_follow(self) -> None:
+        """Follow the end of the log, or stay."""
+        self.log_rows.follow(not self.log_rows.following)
+        self._log_head()
+
+    def action_log_scale(self) -> None:
+        """Turn the logarithmic loss axis on or off."""
+        plot = self.query_one("#loss-plot", LinePlot)
+        plot.log_y = not plot.log_y
+        self._log_head()
+        self.app.flash(f"loss axis: {'logarithmic' if plot.log_y else 'linear'}")
+
+    def action_copy(self) -> None:
+        """Copy the line of the log, where the cursor is in it, else the command."""
+        log, view = self.log_rows, self.run_view
+        if log.has_focus and log.entry is not None:
+            text = clean(log.entries[log.entry][1])
+        elif view is not None:
+            text = clean(command_of(view))
+        else:
+            self.app.flash("there is nothing to copy", "warn")
+            return
+        self.app.copy_to_clipboard(text)
+        self.app.flash(f"copied: {text if len(text) <= _COPIED else text[:_COPIED] + '…'}", "good")
+
+    def action_next_pane(self) -> None:
+        """The list, or the log."""
+        if self.run_view is not None and not self.log_rows.has_focus:
+            self.log_rows.focus()
+        else:
+            self.rows.focus()
+
+    @on(Rows.Opened, "#runs")
+    def _open_log(self) -> None:
+        self.log_rows.focus()
+
+    def action_back(self) -> None:
+        """End the search, then leave the log."""
+        if self.has_class("-searching"):
+            self._close_search()
+            self.log_rows.query_text = ""
+        elif self.log_rows.query_text:
+            self.log_rows.query_text = ""
+        else:
+            self.rows.focus()
+        self.log_rows.refresh()
+        self._log_head()
+
+    # -- searching --------------------------------------------------------------------------------------------------
+
+    def action_search(self) -> None:
+        """Type what to search the log for."""
+        if self.run_view is None:
+            return
+        field = self.query_one("#log-search", Input)
+        self.add_class("-searching")
+        field.value = self.log_rows.query_text
+        field.focus()
+
+    @on(Input.Changed, "#log-search")
+    def _typed(self, event: Input.Changed) -> None:
+        if self.has_class("-searching"):
+            self.log_rows.query_text = event.value
+            self.log_rows.search(0)
+            self._log_head()
+
+    @on(Input.Submitted, "#log-search")
+    def _close_search(self) -> None:
+        self.remove_class("-searching")
+        self.log_rows.focus()
+        self._log_head()
+
+    def action_next_match(self) -> None:
+        """Next match."""
+        self._search(1)
+
+    def action_previous_match(self) -> None:
+        """Match before."""
+        self._search(-1)
+
+    def _search(self, step: int) -> None:
+        if not self.log_rows.query_text:
+            self.action_search()
+        elif not self.log_rows.search(step):
+            self.app.flash(f"{one_line(self.log_rows.query_text)} is not in the log", "warn")

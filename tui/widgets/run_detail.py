@@ -1,0 +1,229 @@
+"""One run in words: where it stands, how fast it is, its stages, its command; and the machine that it runs on."""
+
+import os
+import shlex
+import socket
+from collections import deque
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
+
+from tui import numbers
+from tui.machine import Machine
+from tui.watch import RunView
+from tui.widgets.lines import Line, Part, fit, spread, width_of
+from tui.widgets.plot import sparkline
+from tui.widgets.run_log import fold
+from tui.widgets.run_rows import GLYPHS, one_line, share_of, span
+
+if TYPE_CHECKING:
+    from curator.config import Config
+
+_CHAIN = {"train": "train", "gradients": "gradients", "select": "select"}
+"""The last stage of each command that runs all stages before it."""
+_HISTORY = 20
+
+History = dict[str, deque[float]]
+"""The last readings of the machine by name, each from 0 to 1, or in MB per second."""
+
+
+def command_of(view: RunView) -> str:
+    """The command as one can give it to a shell."""
+    arguments = view.run.arguments
+    return view.run.command if arguments is None else shlex.join(["curator", *arguments])
+
+
+def outlives_terminal(view: RunView) -> bool:
+    """Whether a run on this machine leads a session of its own, so that it goes on when terminals close."""
+    if view.run.state != "running" or view.run.pid <= 0 or view.run.host not in ("", socket.gethostname()):
+        return False
+    try:
+        return os.getsid(view.run.pid) == view.run.pid
+    except OSError:
+        return False
+
+
+def rule(left: Sequence[Part], right: str, width: int) -> Line:
+    """A line across the screen with words at both ends; the left words are cut where they meet."""
+    end = f" {right} ─" if right else "─"
+    begin: list[Part] = [("─ ", "dim"), *left, " "]
+    room = width - width_of([end])
+    if width_of(begin) >= room:
+        return spread(begin, [(end, "dim")], width)
+    return [*begin, ("─" * (room - width_of(begin)), "dim"), (end, "dim")]
+
+
+def head_line(view: RunView, width: int) -> Line:
+    """What it is and where it runs."""
+    run = view.run
+    glyph, style = GLYPHS[run.state]
+    left: list[Part] = [(f"{glyph} ", style), (view.stage or run.state, "strong"), (" · ", "dim")]
+    if run.state == "running":
+        left.append(f"pid {run.pid}" + (f" on {run.host}" if run.host else ""))
+        if outlives_terminal(view):
+            left += [(" · ", "dim"), ("survives disconnect", "good")]
+        right = f"elapsed {span(view.elapsed)}"
+    elif run.state == "lost":
+        heard = (run.started + timedelta(seconds=view.elapsed)).astimezone()
+        left.append((f"lost: its process is gone without a word, last heard of {_moment(heard)}", style))
+        right = f"after {span(view.elapsed)}"
+    else:
+        ended = f" {_moment(run.ended.astimezone())}" if run.ended is not None else ""
+        left.append((f"{run.state}{ended}", style))
+        right = f"took {span(view.elapsed)}"
+    return rule(left, right, width)
+
+
+def count_line(view: RunView, width: int) -> Line:
+    """How far, how fast, how long still; and the loss."""
+    left: list[Part] = [" "]
+    if view.total:
+        left += [(f"{view.done:,}/{view.total:,}", "strong"), f" {view.unit}"]
+    elif view.done:
+        left += [(f"{view.done:,}", "strong"), f" {view.unit}"]
+    if view.rate > 0:
+        left += [(" · ", "dim"), pace(view.rate), " ", (sparkline(view.rates, 20 if width >= 110 else 10), "accent")]
+    if view.seconds_left is not None and view.run.state == "running":
+        left += [(" · ", "dim"), f"{span(view.seconds_left)} left of the stage"]
+    right: list[Part] = []
+    if view.losses:
+        right = [("loss ", "dim"), (numbers.loss(view.losses[-1][1]), "strong"), " "]
+    return spread(left, right, width)
+
+
+def pace(rate: float) -> str:
+    """Units per second; per minute where that is easier to read."""
+    if rate < 0.1:
+        return f"{rate * 60:.2g}/min"
+    return f"{rate:.1f}/s" if rate < 100 else f"{numbers.short(rate)}/s"
+
+
+def message_line(view: RunView, width: int) -> Line:
+    """Why it failed."""
+    words = one_line(view.run.message)
+    return [(" ✗ ", "bad"), (fit(words, max(width - 3, 0)), "bad")]
+
+
+def _stages(view: RunView, known: Sequence[str]) -> list[tuple[str, str, str, float | None]]:
+    """Glyph, style, name and seconds of every stage, those to come among them."""
+    stopped = GLYPHS[view.run.state] if view.run.state != "done" else ("■", "dim")
+    found: list[tuple[str, str, str, float | None]] = []
+    for name, state, seconds in view.stages:
+        glyph, style = {"done": ("✓", "good"), "cached": ("=", "dim")}.get(state, stopped)
+        found.append((glyph, style, name, seconds if state == "done" else None))
+    command = view.run.arguments[0] if view.run.arguments else ""
+    if view.run.state == "running" and command in _CHAIN and _CHAIN[command] in known:
+        last = known.index(_CHAIN[command])
+        reached = max((known.index(name) for name, _, _ in view.stages if name in known), default=-1)
+        found += [("·", "dim", name, None) for name in known[reached + 1 : last + 1]]
+    return found
+
+
+def stage_chips(view: RunView, known: Sequence[str], width: int) -> Line:
+    """The stages in one line; where there is no room for all, the last ones."""
+    chips: list[list[Part]] = []
+    for glyph, style, name, seconds in _stages(view, known):
+        took = f" {span(seconds)}" if seconds is not None else ""
+        chips.append([(f"{glyph} ", style), (name, "dim" if glyph in "=·" else ""), (f"{took}   ", "dim")])
+    while len(chips) > 1 and sum(width_of(chip) for chip in chips) > width - 3:
+        del chips[1 if chips[0] == [("… ", "dim")] else 0]
+        chips[:0] = [] if chips[0] == [("… ", "dim")] else [[("… ", "dim")]]
+    return [" ", *(part for chip in chips for part in chip)]
+
+
+def stage_lines(view: RunView, known: Sequence[str], width: int) -> list[Line]:
+    """The stages, one in each line."""
+    lines: list[Line] = []
+    share = share_of(view)
+    for glyph, style, name, seconds in _stages(view, known):
+        right: list[Part] = [""]
+        left: list[Part] = [(f"{glyph} ", style), fit(name, 11), " "]
+        if glyph == "✓" and seconds is not None:
+            right = [(span(seconds), "dim")]
+        elif glyph == "=":
+            right = [("was there already", "dim")]
+        elif glyph == "·":
+            right = [("to come", "dim")]
+        elif glyph == "▶":
+            left += [(numbers.meter(share, 12), style), f" {share:.0%}"] if share is not None else []
+            right = [(f"{span(view.seconds_left)} left", "")] if view.seconds_left is not None else [""]
+        else:
+            left += [(f"cut short at {share:.0%}" if share is not None else "cut short", style)]
+        lines.append(spread(left, right, width))
+    return lines or [[("none yet", "dim")]]
+
+
+def command_lines(view: RunView, config: "Config | None", width: int) -> list[Line]:
+    """The command, its process, and what the configuration says today."""
+    run = view.run
+    rows: list[tuple[str, str]] = [("command", command_of(view))]
+    if run.cwd:
+        rows.append(("in", run.cwd))
+    rows.append(("process", f"{run.pid}" + (f" on {run.host}" if run.host else "")))
+    rows.append(("started", _moment(run.started.astimezone())))
+    if run.ended is not None:
+        rows.append(("ended", _moment(run.ended.astimezone())))
+    lines: list[Line] = []
+    for title, text in rows:
+        lines += _titled(title, text, width)
+    if config is not None:
+        train, lora = config.train, config.lora
+        batch = f"{train.batch_size}" + (f"×{train.gradient_accumulation}" if train.gradient_accumulation > 1 else "")
+        lines += [[], [("curator.toml, as it is now", "title")]]
+        lines += _titled("model", config.model.name_or_path, width)
+        lines += _titled("lora", f"r{lora.r} α{lora.alpha:g}", width)
+        lines += _titled("train", f"{train.epochs:g} epochs · batch {batch} · lr {train.learning_rate:g}", width)
+        lines += _titled("project", f"{config.gradients.projection_dim} dimensions", width)
+    return lines
+
+
+def _titled(title: str, text: str, width: int) -> list[Line]:
+    pieces = fold(one_line(text), max(width - 9, 8))
+    return [[(f"{title if not row else '':<8} ", "dim"), piece] for row, piece in enumerate(pieces)]
+
+
+def _moment(time: datetime) -> str:
+    today = datetime.now(time.tzinfo).date() == time.date()
+    return f"{time:%H:%M:%S}" if today else f"{time:%Y-%m-%d %H:%M:%S}"
+
+
+# -- the machine ----------------------------------------------------------------------------------------------------
+
+
+def remember(history: History, machine: Machine) -> None:
+    """Add one reading to the last ones."""
+    readings = {
+        "cpu": machine.cpu / 100,
+        "ram": machine.memory_used_gb / max(machine.memory_total_gb, 1e-9),
+        "disk": machine.disk_mb_s,
+    } | {gpu.name: gpu.percent / 100 for gpu in machine.gpus}
+    for name, value in readings.items():
+        history.setdefault(name, deque(maxlen=_HISTORY)).append(value)
+
+
+def machine_lines(machine: Machine | None, history: Mapping[str, Sequence[float]], width: int, most: int) -> list[Line]:
+    """How busy this machine is, in at most so many lines; GPUs first."""
+    if machine is None:
+        return [[("reading …", "dim")]]
+    bars = 10 if width < 44 else 16
+
+    def row(name: str, value: str, more: str, *, high: float | None = 1.0) -> Line:
+        drawn = sparkline(list(history.get(name, ()))[-bars:], bars, low=0.0, high=high)
+        return [(f"{name:<5}", "dim"), (f"{drawn:<{bars}}", "accent"), f" {value:>5} ", (more, "")]
+
+    gpus = [row(g.name, f"{g.percent:.0f}%", f"{g.used_gb:.0f}/{g.total_gb:.0f} GB") for g in machine.gpus]
+    most_gpus = max(most - 3, 1)
+    if len(gpus) > most_gpus:
+        left_out = len(gpus) - most_gpus + 1
+        gpus = [*gpus[: most_gpus - 1], [(f"… {left_out} more GPUs", "dim")]]
+    peak = max([*history.get("disk", ()), 1.0])
+    return [
+        *gpus,
+        row("cpu", f"{machine.cpu:.0f}%", f"{os.cpu_count() or 1} cores"),
+        row(
+            "ram",
+            f"{machine.memory_used_gb / max(machine.memory_total_gb, 1e-9):.0%}",
+            f"{machine.memory_used_gb:.1f}/{machine.memory_total_gb:.0f} GB",
+        ),
+        row("disk", f"{machine.disk_mb_s:.0f}", f"MB/s · {machine.disk_free_gb:.0f} GB free", high=peak),
+    ]
