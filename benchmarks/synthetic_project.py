@@ -7,7 +7,9 @@ point more or less the way of the target's.
 
 import argparse
 import json
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
@@ -30,9 +32,8 @@ def make_model(folder: Path) -> None:
     tokenizer = Tokenizer(models.BPE(vocab={"<pad>": 0, "<s>": 1, "</s>": 2, **letters}, merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
-    PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="<pad>", bos_token="<s>", eos_token="</s>"
-    ).save_pretrained(folder)
+    wrapped: Any = PreTrainedTokenizerFast
+    wrapped(tokenizer_object=tokenizer, pad_token="<pad>", bos_token="<s>", eos_token="</s>").save_pretrained(folder)
     config = LlamaConfig(
         vocab_size=len(letters) + 3,
         hidden_size=16,
@@ -97,27 +98,28 @@ def fill_store(project: Project, *, dim: int) -> None:
     config, store, rng = project.config, project.store, np.random.default_rng(0)
     inputs = train_inputs(config, corpus)
     (target,) = corpus.target_tasks
-    snapshots = [
-        {"share": share, "step": step, "folder": f"point-{step}", "sha256": f"drawn-{step}"}
+    snapshots = tuple(
+        Snapshot(share=share, step=step, folder=f"point-{step}", sha256=f"drawn-{step}")
         for step, share in enumerate(config.gradients.shares, 1)
-    ]
+    )
+    hashes = target.validation_hashes
+    final_losses = dict(zip(hashes, rng.uniform(0.8, 1.2, len(hashes)).tolist(), strict=True))
+    examples = len(wanted_hashes(corpus))
     outputs = {
-        "final_losses": {
-            h: float(x) for h, x in zip(target.validation_hashes, rng.uniform(0.8, 1.2, 10**6), strict=False)
-        },
-        "snapshots": snapshots,
+        "final_losses": final_losses,
+        "snapshots": [asdict(snapshot) for snapshot in snapshots],
         "layout": "drawn",
         "trainable_parameters": 1000,
-        "examples": len(wanted_hashes(corpus)),
+        "examples": examples,
     }
     store.put_artifact("train", key_of(inputs), inputs, outputs)
     meta = MetaInit(
         key=key_of(inputs),
-        snapshots=tuple(Snapshot(**values) for values in snapshots),
+        snapshots=snapshots,
         layout="drawn",
         trainable_parameters=1000,
-        examples=int(outputs["examples"]),
-        final_losses=outputs["final_losses"],
+        examples=examples,
+        final_losses=final_losses,
         unseen=(),
     )
     sets = gradient_sets(config, meta)
@@ -126,7 +128,7 @@ def fill_store(project: Project, *, dim: int) -> None:
     for gradient_set in sets:
         _store_gradients(project, gradient_set, helps, way, rng)
     done = gradients_inputs(sets, corpus)
-    store.put_artifact("gradients", key_of(done), done, {"examples": outputs["examples"]})
+    store.put_artifact("gradients", key_of(done), done, {"examples": examples})
     answers = Answers(project, corpus, meta)
     store.put_affinities(
         answers.key,

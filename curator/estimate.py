@@ -150,7 +150,7 @@ class _Quadratic(_Fit):
         if self._stack is not None:
             matrices = (members.astype(np.float64) @ self._stack).reshape(-1, dim, dim)
         else:
-                shared = np.asarray(members.all(axis=0))
+            shared = np.asarray(members.all(axis=0))
             base = self._moved_base(shared)
             matrices = np.stack([base + self._sum(row & ~shared) for row in members])
         return np.asarray(matrices + self._ridge * np.eye(dim))

@@ -57,7 +57,7 @@ ACTIONS: tuple[Action, ...] = (
     _action("open", "enter", "open", "Open what the cursor is on", "list"),
     # Changing the selection.
     _action(
-        "toggle_task", "space", "toggle", "Put the task, the marked ones or the range in or out", "tasks task matrix", 10
+        "toggle_task", "space", "toggle", "Turn the task, the marked ones or the range round", "tasks task matrix", 10
     ),
     _action("range", "v", "range", "Begin or end a range of rows", "tasks", 11),
     _action("mark", "m", "mark", "Mark the task, for changes to several", "tasks"),
@@ -72,10 +72,11 @@ ACTIONS: tuple[Action, ...] = (
     _action("load", "o", "load", "Load a saved selection in place of this one", "tasks"),
     # Looking.
     _action(
-        "filter", "slash", "filter", "Show some tasks only; the help has the words it knows", "tasks task matrix", 13
+        "filter", "slash", "filter", "Show some tasks only; the help has the words it knows", "tasks matrix", 13
     ),
-    _action("next_match", "n", "next match", "Next match", "task runs"),
-    _action("previous_match", "N", "match before", "Match before", "task runs"),
+    _action("find", "slash", "search", "Show only the examples whose text holds some words", "task", 13),
+    _action("next_match", "n", "next match", "Next match", "runs"),
+    _action("previous_match", "N", "match before", "Match before", "runs"),
     _action("sort", "s", "sort", "Sort by the next column", "tasks task compare", 14),
     _action("reverse", "S", "reverse", "Sort the other way round", "tasks task compare"),
     _action("order", "b", "best order", "Estimated loss as tasks are added in the best order", "tasks"),

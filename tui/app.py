@@ -24,6 +24,7 @@ from curator.errors import CuratorError
 from tui.commands import CuratorCommands
 from tui.memory import Place, Settings
 from tui.messages import Failed, RunsRead, Thought, WorkspaceRead
+from tui.screens.compare import CompareScreen
 from tui.screens.home import HomeScreen
 from tui.screens.matrix import MatrixScreen
 from tui.screens.runs import RunsScreen
@@ -93,8 +94,7 @@ class CuratorApp(App[None]):
         "home": HomeScreen,
         "tasks": TasksScreen,
         "matrix": MatrixScreen,
-        "runs": RunsScreen,
-    }
+        "runs": RunsScreen, "compare": CompareScreen}
     PAUSE_GC_ON_SCROLL = True
 
     def __init__(self, root: Path, settings: Settings | None = None) -> None:
@@ -546,7 +546,18 @@ class CuratorApp(App[None]):
                 screen.show_flash()
 
     def open_task(self, task: int, view: RowNumbers) -> None:
-        """Show one task and its examples."""
+        """Show one task and its examples.
+
+        Args:
+            task: Number of the task; those of the targets follow on the auxiliary ones.
+            view: Tasks in the order in which they are listed.
+        """
+        from tui.screens.task import TaskScreen
+
+        if isinstance(self.screen, TaskScreen):
+            self.screen.switch(task, view)
+        else:
+            self.push_screen(TaskScreen(task, view))
 
 
 def run(root: Path, *, mouse: bool | None = None) -> None:

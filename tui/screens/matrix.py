@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -16,9 +16,7 @@ from textual.widget import Widget
 from textual.widgets import Input
 from textual.worker import get_current_worker
 
-from curator.answers import Answers
 from curator.errors import CuratorError
-from curator.estimate import TargetEstimator
 from curator.whatif import Difference, Judgement, difference, judge_each
 from tui import numbers, view
 from tui.actions import bindings_of
@@ -30,12 +28,16 @@ from tui.session import Rows as RowNumbers
 from tui.widgets.lines import Line, Lines, Part, fit, spread
 from tui.widgets.rows import Rows
 
+if TYPE_CHECKING:
+    from curator.answers import Answers
+    from curator.estimate import TargetEstimator
+
 Floats = npt.NDArray[np.float64]
 
 MOST_SHOWN = 1500
 ARRANGEMENTS = ("cluster", "affinity", "name")
 _REST_SECONDS = 0.15
-_GLYPH_CELLS, _NUMBER_CELLS = 2, 8
+_NARROW_CELLS, _GLYPH_CELLS, _NUMBER_CELLS = 2, 3, 8
 # Cells that the affinity takes at the right: a line, a glyph, a number.
 _TARGET_CELLS = 11
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
@@ -117,7 +119,7 @@ class Together:
     """What both change beyond the sum of what each changes alone; negative where they go well together."""
 
 
-def together(estimator: TargetEstimator, mask: Mask, cell: Cell) -> Together:
+def together(estimator: "TargetEstimator", mask: Mask, cell: Cell) -> Together:
     """Estimate what two tasks do to the target together.
 
     Args:
@@ -178,8 +180,15 @@ class Matrix(Rows):
 
     @property
     def cells(self) -> int:
-        """Width of a cell."""
-        return _NUMBER_CELLS if self.zoomed else _GLYPH_CELLS
+        """Width of a cell, the gap before it included; wider where all columns have room."""
+        if self.zoomed:
+            return _NUMBER_CELLS
+        return _GLYPH_CELLS if self.count * _GLYPH_CELLS <= self._room else _NARROW_CELLS
+
+    @property
+    def _room(self) -> int:
+        """Cells between the names and the affinities."""
+        return self.size.width - self.head - _TARGET_CELLS - 1
 
     @property
     def letters(self) -> int:
@@ -195,7 +204,7 @@ class Matrix(Rows):
     @property
     def shown_columns(self) -> range:
         """Columns that are on the screen."""
-        room = max((self.size.width - self.head - _TARGET_CELLS - 1) // self.cells, 1)
+        room = max(self._room // self.cells, 1)
         first = max(0, min(self.left, self.count - room))
         return range(first, min(first + room, self.count))
 
@@ -270,6 +279,9 @@ class Matrix(Rows):
         app = self.app
         workspace, session = app.workspace, app.session  # type: ignore[attr-defined]
         task = int(self.tasks[row])
+        if session is None or len(self.values) != len(session.names):
+            # Tasks came or went, and the screen has not been told yet.
+            return ()
         state = session.state(task)
         style = {State.IN: "good", State.OUT: "dim"}.get(state, "pin")
         here = row == self.cursor
@@ -298,7 +310,7 @@ class Matrix(Rows):
         style = "dim" if itself or np.isnan(value) else "good" if value > 0 else "bad"
         if self.zoomed:
             return _short(value, self.cells - 1), style
-        return ("·" if itself else glyph(value, self.scale)), style
+        return ("·" if itself else glyph(value, self.scale)) * (self.cells - 1), style
 
     def target_scale(self) -> float:
         """Full scale of the affinities, in nats."""
@@ -371,7 +383,7 @@ class MatrixScreen(CuratorScreen):
 
     def show(self, topic: str) -> None:
         """Show what changed."""
-        if topic == "runs":
+        if topic in ("runs", "outlook"):
             return
         self._ask_transfer()
         if topic in ("workspace", "all"):
@@ -553,7 +565,7 @@ class MatrixScreen(CuratorScreen):
         return [
             [(fit(names[giver], width), "strong")],
             ["→ ", (fit(names[taker], width - 2), "strong")],
-            [amount, (f" nats   {rank} that it helps", "dim")],
+            [amount, (f" nats · {rank}", "dim")],
             [("affinity to the target", "dim")],
             [f"  {first}, {second}"],
             [("loss of the target with", "dim")],
@@ -597,7 +609,8 @@ class MatrixScreen(CuratorScreen):
             short += [("▸" if here else "", "accent"), f"{word} {numbers.loss(judged.loss)}  "]
         noise = " ~noise" if known.synergy.is_noise else ""
         style = "dim" if noise else "good" if known.synergy.value < 0 else "bad"
-        synergy: list[Part] = [("synergy ", "dim"), (numbers.signed(known.synergy.value) + noise, style)]
+        meaning = noise or (" better together" if known.synergy.value < 0 else " worse together")
+        synergy: list[Part] = [("synergy ", "dim"), (numbers.signed(known.synergy.value) + meaning, style)]
         return [*lines, ["  ", *synergy]] if wide else [short, synergy]
 
     def _wanted_cell(self) -> Cell | None:
@@ -623,7 +636,7 @@ class MatrixScreen(CuratorScreen):
             self._estimate(workspace.answers, session.mask, wanted)
 
     @work(thread=True, exclusive=True, group="together", exit_on_error=False)
-    def _estimate(self, answers: Answers, mask: Mask, cell: Cell) -> None:
+    def _estimate(self, answers: "Answers", mask: Mask, cell: Cell) -> None:
         worker = get_current_worker()
         try:
             found = together(answers.estimator, mask, cell)
@@ -649,7 +662,7 @@ class MatrixScreen(CuratorScreen):
         self._compute(workspace.answers)
 
     @work(thread=True, exclusive=True, group="transfer", exit_on_error=False)
-    def _compute(self, answers: Answers) -> None:
+    def _compute(self, answers: "Answers") -> None:
         try:
             values = answers.estimator.transfer()
         except (CuratorError, OSError) as error:

@@ -50,7 +50,7 @@ _MACHINE_SECONDS = 2.0
 _FIRST_SECONDS = 0.3
 """A machine's first reading covers this long."""
 _LEAST_LOG, _LEAST_PLOT, _MOST_PLOT = 4, 5, 24
-_SIDE = 54
+_SIDE, _BESIDE = 54, 40
 _COPIED = 60
 
 
@@ -202,8 +202,8 @@ class RunsScreen(CuratorScreen):
         if not self.is_wide:
             wide = not self.query_one("#loss-box").display
             beside = self.query_one("#machine-beside", Lines)
-            beside.styles.width = "1fr" if wide else 36
-            width, most = (self.app.size.width, 5) if wide else (36, max(self.query_one("#run-curve").size.height, 4))
+            beside.styles.width = "1fr" if wide else _BESIDE
+            width, most = (self.app.size.width, 5) if wide else (_BESIDE, max(self.query_one("#run-curve").size.height, 4))
             lines = machine_lines(self._machine, self._history, width, most)
             if not wide:
                 lines = [[("│ ", "dim"), *line] for line in lines]
@@ -243,6 +243,8 @@ class RunsScreen(CuratorScreen):
             count = len(log.matches())
             left += [("   / ", "accent"), log.query_text, (f" {count}", "good" if count else "bad")]
             left += [(" · n N", "dim")] if count else []
+        else:
+            left += [("   / search", "dim")]
         right = f"{log.cursor + 1:,} of {log.count:,}" if log.count else "empty"
         if (view := self.run_view) is not None and not view.whole:
             right = f"reading … · {right}"

@@ -124,7 +124,7 @@ def stage_chips(view: RunView, known: Sequence[str], width: int) -> Line:
     chips: list[list[Part]] = []
     for glyph, style, name, seconds in _stages(view, known):
         took = f" {span(seconds)}" if seconds is not None else ""
-        chips.append([(f"{glyph} ", style), (name, "dim" if glyph in "=·" else ""), (f"{took}   ", "dim")])
+        chips.append([(f"{glyph} ", style), (name, "dim" if glyph in "=·" else ""), (f"{took}  ", "dim")])
     while len(chips) > 1 and sum(width_of(chip) for chip in chips) > width - 3:
         del chips[1 if chips[0] == [("… ", "dim")] else 0]
         chips[:0] = [] if chips[0] == [("… ", "dim")] else [[("… ", "dim")]]
@@ -150,6 +150,8 @@ def stage_lines(view: RunView, known: Sequence[str], width: int) -> list[Line]:
         else:
             left += [(f"cut short at {share:.0%}" if share is not None else "cut short", style)]
         lines.append(spread(left, right, width))
+    if view.rates:
+        lines += [[], [("rate  ", "dim"), (sparkline(view.rates, 20), "accent"), f"  {view.unit} {pace(view.rate)}"]]
     return lines or [[("none yet", "dim")]]
 
 
@@ -205,7 +207,7 @@ def machine_lines(machine: Machine | None, history: Mapping[str, Sequence[float]
     """How busy this machine is, in at most so many lines; GPUs first."""
     if machine is None:
         return [[("reading …", "dim")]]
-    bars = 10 if width < 44 else 16
+    bars = 8 if width < 44 else 16
 
     def row(name: str, value: str, more: str, *, high: float | None = 1.0) -> Line:
         drawn = sparkline(list(history.get(name, ()))[-bars:], bars, low=0.0, high=high)
