@@ -1,5 +1,6 @@
 """Fixtures: tiny random models, and a whole project that `select` runs through in seconds. No network."""
 
+import importlib.util
 import json
 import os
 import shutil
@@ -203,3 +204,50 @@ def make_project(tmp_path: Path, tiny_llama_folder: Path) -> MakeProject:
         return folder
 
     return make
+
+
+HOSTILE = (
+    "\x1b[31mred\x1b]0;title\x07",
+    "[bold red]markup[/bold red] [/nothing] [@click=app.quit]x[/]",
+    "bidi \u202egnp.exe\u202c \u2066x",
+    "漢字かな交じり文 🙂👩‍👩‍👧 e\u0301",
+    "NUL\x00 BEL\x07 C1\x9b tab\t cr\r",
+    "x" * 300,
+)
+
+
+@pytest.fixture(scope="session")
+def _drawn(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Projects with drawn gradients, each kind made once."""
+    # Not on the path: a benchmark there has the name of the package `tui`.
+    place = Path(__file__).parents[1] / "benchmarks" / "synthetic_project.py"
+    spec = importlib.util.spec_from_file_location("synthetic_project", place)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    draw = module.make_project
+
+    made: dict[str, Path] = {}
+
+    def get(kind: str) -> Path:
+        if kind not in made:
+            folder = tmp_path_factory.mktemp("drawn") / kind
+            if kind == "hostile":
+                draw(folder, len(HOSTILE) + 2, rows=4, dim=16, names=[*HOSTILE])
+            else:
+                draw(folder, int(kind), rows=4, dim=16)
+            made[kind] = folder
+        return made[kind]
+
+    return get
+
+
+@pytest.fixture
+def drawn_project(_drawn: Callable[[str], Path], tmp_path: Path) -> Callable[..., Path]:
+    """A copy of a project with drawn gradients: `drawn_project("12")` has 12 tasks, `"hostile"` has hostile names."""
+
+    def copy(kind: str = "12") -> Path:
+        return Path(shutil.copytree(_drawn(kind), tmp_path / f"drawn-{kind}"))
+
+    return copy

@@ -94,7 +94,9 @@ class CuratorApp(App[None]):
         "home": HomeScreen,
         "tasks": TasksScreen,
         "matrix": MatrixScreen,
-        "runs": RunsScreen, "compare": CompareScreen}
+        "runs": RunsScreen,
+        "compare": CompareScreen,
+    }
     PAUSE_GC_ON_SCROLL = True
 
     def __init__(self, root: Path, settings: Settings | None = None) -> None:
@@ -222,7 +224,7 @@ class CuratorApp(App[None]):
             identity, entries = workspace.last_session
             try:
                 resumed = Session.replay(workspace.names, entries)
-            except (ValueError, KeyError, TypeError, IndexError):
+            except ValueError:
                 self.flash("the history of the last session is damaged: a new one begins", "warn")
             else:
                 if alone:

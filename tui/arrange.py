@@ -85,7 +85,7 @@ def group_names(arrangement: Arrangement, names: Sequence[str], tags: Sequence[s
     found = []
     for group, medoid in enumerate(arrangement.medoids):
         inside = np.flatnonzero(arrangement.groups == group)
-        counts = Counter(tag for row in inside for tag in set(tags[row].split()))
+        counts = Counter(tag for row in inside.tolist() for tag in set(tags[row].split()))
         tag, count = max(counts.items(), key=lambda item: (item[1], item[0]), default=("", 0))
         found.append(tag if 2 * count > len(inside) else names[medoid])
     return found

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from rich.cells import cell_len
 
 from curator.corpus import CUT_OFF, EMPTY, Task
-from curator.splits import LEAKED, OVER_LIMIT, VALIDATION
+from curator.splits import LEAKED, OVER_LIMIT, VALIDATION, TaskSplit
 from curator.store import Store
 from curator.text import clean
 from curator.tokens import IGNORED
@@ -59,7 +59,8 @@ class Examples:
         lengths: Tokens (n,).
         completion_tokens: Tokens that carry loss (n,).
         truncated: Whether the end was cut off (n,).
-        trained: Numbers of the rows that are trained on (m,), in the order in which the estimator has them.
+        split: Which rows are trained on.
+        trained: Their numbers (m,), in the order in which the estimator has them.
         reasons: Why a row is not trained on, by number.
     """
 
@@ -71,6 +72,7 @@ class Examples:
     lengths: Ints
     completion_tokens: Ints
     truncated: Mask
+    split: TaskSplit
     trained: Rows
     reasons: dict[int, str]
 
@@ -138,7 +140,8 @@ def read_examples(store: Store, task: Task) -> Examples:
     index = task.version.index
     if table is None or table.num_rows != len(index.lengths):
         # Dropped from the store meanwhile; whoever reads the project again will know.
-        table = pa.table({"text": [], "spans": [], "file": [], "line": []})
+        kinds = [("text", pa.string()), ("spans", pa.list_(pa.int32())), ("file", pa.string()), ("line", pa.int32())]
+        table = pa.schema(kinds).empty_table()
         return _examples(task, table, trained=(), reasons={})
     reasons = {number: reason for reason, numbers in task.split.left_out.items() for number in numbers}
     return _examples(task, table, trained=task.split.train, reasons=reasons)
@@ -155,12 +158,13 @@ def _examples(task: Task, table: Any, *, trained: Sequence[int], reasons: dict[i
         lengths=np.asarray(index.lengths[:count], dtype=np.int64),
         completion_tokens=np.asarray(index.completion_tokens[:count], dtype=np.int64),
         truncated=np.asarray(index.truncated[:count], dtype=bool),
+        split=task.split,
         trained=np.asarray(trained, dtype=np.intp),
         reasons=reasons,
     )
 
 
-# -- influence ----------------------------------------------------------------------------------------------------------
+# -- influence --------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,13 +189,10 @@ class Unit:
 
 
 def unit_for(largest: float) -> Unit:
-    """The unit for numbers up to a size in nats: nat, mnat, µnat or nnat, so that the largest has about three digits."""
+    """The unit for numbers up to a size in nats, so that the largest has about three digits."""
     size = max(largest, _SMALLEST_UNIT) if np.isfinite(largest) else 1.0
-    for factor, name in ((1.0, "nat"), (1e3, "mnat"), (1e6, "µnat")):
-        if size * factor >= 1:
-            break
-    else:
-        factor, name = 1e9, "nnat"
+    units = ((1.0, "nat"), (1e3, "mnat"), (1e6, "µnat"), (1e9, "nnat"))
+    factor, name = next((unit for unit in units if size * unit[0] >= 1), units[-1])
     return Unit(factor, name, 2 if size * factor < 10 else 1 if size * factor < 1000 else 0)
 
 
@@ -231,9 +232,7 @@ def summarise(gains: Floats, lengths: Ints) -> Summary | None:
     if len(gains) >= 3:
         by_length = np.array_split(gains[np.argsort(lengths, kind="stable")], 3)
         thirds = tuple(float(part.mean()) for part in by_length)
-    return Summary(
-        float(gains.min()), float(gains.max()), len(helping) / len(gains), float(gains.sum()), half, thirds
-    )
+    return Summary(float(gains.min()), float(gains.max()), len(helping) / len(gains), float(gains.sum()), half, thirds)
 
 
 def histogram(gains: Floats, bins: int) -> list[int]:
@@ -241,7 +240,7 @@ def histogram(gains: Floats, bins: int) -> list[int]:
     return [int(count) for count in np.histogram(gains, bins=max(bins, 1))[0]] if len(gains) else []
 
 
-# -- reading ------------------------------------------------------------------------------------------------------------
+# -- reading ----------------------------------------------------------------------------------------------------------
 
 
 def pieces(text: str, spans: Sequence[int]) -> Iterator[tuple[str, bool]]:
@@ -268,8 +267,11 @@ def pieces(text: str, spans: Sequence[int]) -> Iterator[tuple[str, bool]]:
 def marked(text: str, spans: Sequence[int]) -> list[Part]:
     """A text to be read: `▸` before each part that carries loss, and a style on it."""
     parts: list[Part] = []
-    for piece, carries in pieces(text[:LONGEST], [min(place, LONGEST) for place in spans]):
-        parts += [("▸", "accent"), (piece, "loss")] if carries else [piece]
+    cut = list(pieces(text[:LONGEST], [min(place, LONGEST) for place in spans]))
+    for (piece, carries), (following, _) in zip(cut, [*cut[1:], ("", False)], strict=False):
+        # A line break of two characters may lie across a boundary; it is one break all the same.
+        shown = piece.removesuffix("\r") if following.startswith("\n") else piece
+        parts += [("▸", "accent"), (shown, "loss")] if carries else [shown]
     if len(text) > LONGEST:
         parts += [(f"\n… {len(text) - LONGEST:,} more characters", "dim")]
     return parts
@@ -293,14 +295,10 @@ def lay_out(parts: Sequence[Part], width: int) -> list[Line]:
 
 def _logical_lines(parts: Sequence[Part]) -> Iterator[list[tuple[str, str]]]:
     line: list[tuple[str, str]] = []
-    column, returned = 0, False
+    column = 0
     for part in parts:
         text, style = (part, "") if isinstance(part, str) else part
-        if returned and not text.startswith("\n"):
-            text = "\r" + text
-        # A line break of two characters may lie across a boundary.
-        returned = text.endswith("\r")
-        text = text.removesuffix("\r").replace("\r\n", "\n")
+        text = text.replace("\r\n", "\n")
         for number, row in enumerate(text.split("\n")):
             if number:
                 yield line
@@ -314,8 +312,6 @@ def _logical_lines(parts: Sequence[Part]) -> Iterator[list[tuple[str, str]]]:
                     safe = clean(cell)
                     line.append((safe, style))
                     column += cell_len(safe)
-    if returned:
-        line.append((clean("\r"), ""))
     yield line
 
 
@@ -362,7 +358,11 @@ def control_characters(text: str) -> int:
     """How many characters cleaning replaces, line breaks and tabs aside."""
     text = text.replace("\r\n", "").replace("\n", "").replace("\t", "")
     # Category by category, not character by character: a text of a megabyte has few different ones.
-    return 0 if text.isprintable() else sum(text.count(character) for character in set(text) if clean(character) != character)
+    return (
+        0
+        if text.isprintable()
+        else sum(text.count(character) for character in set(text) if clean(character) != character)
+    )
 
 
 def preview(text: str, cells: int, words: str = "") -> str:
@@ -375,7 +375,7 @@ def preview(text: str, cells: int, words: str = "") -> str:
     return ("…" if start else "") + " ".join(text[start : start + 4 * max(cells, 1)].split())
 
 
-# -- tokens -------------------------------------------------------------------------------------------------------------
+# -- tokens -----------------------------------------------------------------------------------------------------------
 
 
 def read_tokens(store: Store, key: str, number: int) -> tuple[list[int], list[int]]:
@@ -452,7 +452,11 @@ def token_parts(ids: Sequence[int], labels: Sequence[int], vocabulary: Vocabular
     decoder = len(ids) != len(labels) or any(a not in (IGNORED, b) for a, b in zip(labels, ids, strict=True))
     if decoder:
         written = [token for token in labels if token != IGNORED]
-        return [*_token_parts(ids, [False] * len(ids), vocabulary), "\n", *_token_parts(written, [True] * len(written), vocabulary)]
+        return [
+            *_token_parts(ids, [False] * len(ids), vocabulary),
+            "\n",
+            *_token_parts(written, [True] * len(written), vocabulary),
+        ]
     return _token_parts(ids, [label != IGNORED for label in labels], vocabulary)
 
 

@@ -114,22 +114,14 @@ class Session:
         """The session that a history leads to; tasks that are gone are left out, new ones are in.
 
         Raises:
-            ValueError, KeyError, TypeError: The history is damaged.
+            ValueError: The history is damaged.
         """
         session = cls(names)
         for entry in entries:
-            content: dict[str, Any] = entry.changes
-            edit = Edit(
-                number=entry.number,
-                kind=entry.kind,
-                label=entry.label,
-                changes={name: (int(State(a)), int(State(b))) for name, (a, b) in content["tasks"].items()},
-                base=(str(content["base"][0]), str(content["base"][1])),
-                made=entry.made,
-                loss=entry.loss,
-                of=content["of"],
-            )
-            session._follow(edit)
+            try:
+                session._follow(_read(entry))
+            except (KeyError, TypeError, IndexError, AttributeError) as error:
+                raise ValueError(f"entry {entry.number} of the history is damaged: {error}") from error
         session._unsaved = {}
         return session
 
@@ -325,6 +317,20 @@ class Session:
             self._saved = self._saved_before.pop(edit.number)
         else:
             self._saved_before[edit.number], self._saved = self._saved, self.mask
+
+
+def _read(entry: "StoredEdit") -> Edit:
+    content: dict[str, Any] = entry.changes
+    return Edit(
+        number=entry.number,
+        kind=entry.kind,
+        label=entry.label,
+        changes={name: (int(State(a)), int(State(b))) for name, (a, b) in content["tasks"].items()},
+        base=(str(content["base"][0]), str(content["base"][1])),
+        made=entry.made,
+        loss=entry.loss,
+        of=content["of"],
+    )
 
 
 def _now() -> datetime:

@@ -111,7 +111,7 @@ class Differences(Rows):
         return len(self.view)
 
     @property
-    def task(self) -> int | None:
+    def task_row(self) -> int | None:
         """The task under the cursor."""
         return int(self.view[self.cursor]) if self.count else None
 
@@ -390,7 +390,7 @@ class CompareScreen(CuratorScreen):
         if found.is_noise:
             return [
                 (
-                    f" ! the gap of {gap} between A and B is inside the noise of {noise}: not a reliable difference",
+                    f" ! A–B gap {gap} is inside the noise of {noise}: not a reliable difference",
                     "warn",
                 )
             ]
@@ -411,7 +411,7 @@ class CompareScreen(CuratorScreen):
             rows.view, rows.masks, rows.changes = np.zeros(0, dtype=np.intp), np.zeros((0, 0), dtype=bool), np.zeros(0)
             rows.changed()
             return
-        task = rows.task
+        task = rows.task_row
         rows.masks = np.stack([c.mask for c in chosen])
         count = len(workspace.names)
         rows.changes = known.changes if known is not None else np.full(count, np.nan)
@@ -421,7 +421,8 @@ class CompareScreen(CuratorScreen):
             rows.view = self._sorted(which_rows(rows.masks, which), rows.changes)
         rows.changed()
         there = np.flatnonzero(rows.view == task)
-        if len(there):
+        # Somebody at the top has not begun to read yet: the list may change beneath.
+        if len(there) and rows.cursor:
             rows.cursor = int(there[0])
 
     def _sorted(self, rows: RowNumbers, changes: Floats) -> RowNumbers:
@@ -437,8 +438,8 @@ class CompareScreen(CuratorScreen):
     @on(Rows.Opened)
     def _opened(self) -> None:
         rows = self.differences
-        if rows.task is not None:
-            self.app.open_task(rows.task, rows.view)
+        if rows.task_row is not None:
+            self.app.open_task(rows.task_row, rows.view)
 
     # -- estimates ----------------------------------------------------------------------------------------------------
 

@@ -297,8 +297,7 @@ class Matrix(Rows):
         for column in self.shown_columns:
             on_cursor = here and column == self.column
             value = self.value(row, column)
-            text, style = self._cell(value, itself=row == column)
-            parts += [("[" if on_cursor else gap, "accent"), (text, style)]
+            parts += [("[" if on_cursor else gap, "accent"), self._cell(value, itself=row == column)]
             gap = "]" if on_cursor else " "
         affinity = float(workspace.affinity[task])
         shown = "good" if affinity > 0 else "bad"
@@ -769,7 +768,7 @@ class MatrixScreen(CuratorScreen):
         matrix.refresh()
         self._around()
 
-    def action_toggle(self) -> None:
+    def action_toggle_task(self) -> None:
         """Put the row's task in, or take it out."""
         if self.app.session is not None and self.matrix.row_task is not None:
             edit = self.app.session.toggle(np.array([self.matrix.row_task]))

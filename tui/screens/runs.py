@@ -203,7 +203,9 @@ class RunsScreen(CuratorScreen):
             wide = not self.query_one("#loss-box").display
             beside = self.query_one("#machine-beside", Lines)
             beside.styles.width = "1fr" if wide else _BESIDE
-            width, most = (self.app.size.width, 5) if wide else (_BESIDE, max(self.query_one("#run-curve").size.height, 4))
+            width, most = (
+                (self.app.size.width, 5) if wide else (_BESIDE, max(self.query_one("#run-curve").size.height, 4))
+            )
             lines = machine_lines(self._machine, self._history, width, most)
             if not wide:
                 lines = [[("│ ", "dim"), *line] for line in lines]

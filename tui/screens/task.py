@@ -8,9 +8,10 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 import numpy.typing as npt
-from textual import events, on, work
+from textual import on, work
 from textual.binding import BindingType
 from textual.containers import Horizontal, Vertical
+from textual.strip import Strip
 from textual.widget import Widget
 from textual.widgets import Input
 from textual.worker import get_current_worker
@@ -25,6 +26,7 @@ from tui.examples import (
     ORDERS,
     REASONS,
     Examples,
+    Summary,
     Unit,
     Vocabulary,
     control_characters,
@@ -76,7 +78,6 @@ class ExampleList(Rows):
     """Rows of a task in the order of `order`: influence, beginning of the text, warnings."""
 
     app: "CuratorApp"
-    screen: "TaskScreen"
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
@@ -94,7 +95,9 @@ class ExampleList(Rows):
 
     def line(self, row: int, width: int) -> Line:
         """One row of the task."""
-        screen, examples = self.screen, self.screen.examples
+        screen = self.screen
+        assert isinstance(screen, TaskScreen)
+        examples = screen.examples
         if examples is None or row >= len(self.order):
             return ()
         number = int(self.order[row])
@@ -123,6 +126,13 @@ class Reader(Rows):
         """Lines of the text."""
         return len(self.lines)
 
+    def render_line(self, y: int) -> Strip:
+        """One row of the screen; while keys go elsewhere, there is no cursor to be seen."""
+        if self.has_focus:
+            return super().render_line(y)
+        width = self.size.width
+        return self.strip([" ", *self.line(self.scroll_offset.y + y, width - 1)], width)
+
     def line(self, row: int, width: int) -> Line:
         """One line."""
         return self.lines[row] if row < len(self.lines) else ()
@@ -134,7 +144,7 @@ class Reader(Rows):
         self.cursor = 0
         self._lay_out()
 
-    def on_resize(self, event: events.Resize) -> None:
+    def on_resize(self) -> None:
         """Lay out anew for another width."""
         if self._room != self._width:
             self._lay_out()
@@ -178,7 +188,7 @@ class TaskScreen(CuratorScreen):
 
     def __init__(self, task: int, view: RowNumbers) -> None:
         super().__init__()
-        self._task, self._view = task, np.asarray(view)
+        self._number, self._view = task, np.asarray(view)
         self._names: list[str] = []
         self.examples: Examples | None = None
         self.words = ""
@@ -188,18 +198,18 @@ class TaskScreen(CuratorScreen):
         self._shown: Mask | None = None
         self._gains: tuple[str, int, Floats] | None = None
         self._asked: tuple[str, int] | None = None
-        self._by_row: tuple[tuple[str, int, str], Floats, Unit] | None = None
+        self._by_row: tuple[tuple[str, int, str], tuple[Floats, Unit]] | None = None
+        self._summary: tuple[tuple[str, int, str], Summary | None] | None = None
         self._tokens = False
         self._reading = self._asked_transfer = ""
         self._trouble = ""
+        self._is_placed = False
 
     def body(self) -> Iterable[Widget]:
         """What the task does, its examples, and the one under the cursor."""
         return [
             Lines([()], id="task-line"),
-            Horizontal(
-                Lines(id="transfer", classes="box"), Lines(id="influence", classes="box"), id="task-boxes"
-            ),
+            Horizontal(Lines(id="transfer", classes="box"), Lines(id="influence", classes="box"), id="task-boxes"),
             Horizontal(
                 Vertical(
                     Lines([()], id="list-title"),
@@ -230,7 +240,7 @@ class TaskScreen(CuratorScreen):
         self._go(task)
 
     def _go(self, task: int) -> None:
-        self._task = task
+        self._number = task
         self.examples, self._shown, self._trouble, self._reading = None, None, "", ""
         if self.words:
             self._close_search(forget=True)
@@ -241,18 +251,18 @@ class TaskScreen(CuratorScreen):
         self._told("all")
 
     @property
-    def task(self) -> Task | None:
+    def shown(self) -> Task | None:
         """The task that is shown."""
         workspace = self.app.workspace
         if workspace is None or workspace.corpus is None:
             return None
         tasks = [*workspace.corpus.auxiliary, *workspace.corpus.target_tasks]
-        return tasks[self._task] if self._task < len(tasks) else None
+        return tasks[self._number] if self._number < len(tasks) else None
 
     @property
     def is_auxiliary(self) -> bool:
         """Whether the task may be selected; else it is the target."""
-        return self.app.workspace is not None and self._task < len(self.app.workspace.names)
+        return self.app.workspace is not None and self._number < len(self.app.workspace.names)
 
     def _ways(self) -> list[int]:
         """All tasks, in the order in which they were listed; the target comes last."""
@@ -261,8 +271,8 @@ class TaskScreen(CuratorScreen):
             return []
         count = len(workspace.names)
         listed = [int(row) for row in self._view if row < count]
-        if self.is_auxiliary and self._task not in listed:
-            listed = [self._task, *listed]
+        if self.is_auxiliary and self._number not in listed:
+            listed = [self._number, *listed]
         return listed + [count + number for number in range(len(workspace.corpus.targets) if workspace.corpus else 0)]
 
     def _find_again(self) -> None:
@@ -271,8 +281,8 @@ class TaskScreen(CuratorScreen):
         if workspace is None or workspace.corpus is None:
             return
         names = [*workspace.names, *workspace.corpus.targets]
-        if self._names and names != self._names and self._task < len(self._names):
-            name, before = self._names[self._task], self._names
+        if self._names and names != self._names and self._number < len(self._names):
+            name, before = self._names[self._number], self._names
             view = [names.index(before[row]) for row in self._view if before[row] in names]
             self._view = np.array(view, dtype=np.intp)
             if name not in names:
@@ -280,7 +290,7 @@ class TaskScreen(CuratorScreen):
                 self.app.flash(f"{name} is no task any more", "warn")
                 self.call_after_refresh(self._leave)
                 return
-            self._task = names.index(name)
+            self._number = names.index(name)
         self._names = names
 
     def _leave(self) -> None:
@@ -289,10 +299,10 @@ class TaskScreen(CuratorScreen):
 
     def trail(self) -> str:
         """Place among the tasks, and name."""
-        task, ways = self.task, self._ways()
+        task, ways = self.shown, self._ways()
         if task is None:
             return ""
-        return f"{ways.index(self._task) + 1}/{len(ways)} {task.name}" if self._task in ways else task.name
+        return f"{ways.index(self._number) + 1}/{len(ways)} {task.name}" if self._number in ways else task.name
 
     # -- showing ----------------------------------------------------------------------------------------------------
 
@@ -310,12 +320,12 @@ class TaskScreen(CuratorScreen):
 
     def _ask(self) -> None:
         """Ask for all that is not known yet."""
-        task, app = self.task, self.app
+        task, app = self.shown, self.app
         if task is None or app.workspace is None:
             return
         key = task.version.key
-        if self.examples is None or self.examples.key != key or not self._is_split_as(task, self.examples):
-            if key in self._kept and self._is_split_as(task, self._kept[key]):
+        if self.examples is None or self.examples.key != key or self.examples.split != task.split:
+            if key in self._kept and self._kept[key].split == task.split:
                 self._take_examples(self._kept[key])
             elif self._reading != key and not self._trouble:
                 self._reading = key
@@ -330,10 +340,6 @@ class TaskScreen(CuratorScreen):
         if answers not in _transfers and self._asked_transfer != answers.key:
             self._asked_transfer = answers.key
             self._transfer(answers)
-
-    @staticmethod
-    def _is_split_as(task: Task, examples: Examples) -> bool:
-        return len(examples) == 0 or tuple(examples.trained.tolist()) == task.split.train
 
     @work(thread=True, exclusive=True, group="examples", exit_on_error=False)
     def _read(self, task: Task) -> None:
@@ -358,7 +364,7 @@ class TaskScreen(CuratorScreen):
         self._kept[examples.key] = examples
         while len(self._kept) > _KEPT:
             del self._kept[next(iter(self._kept))]
-        task = self.task
+        task = self.shown
         if self.is_attached and task is not None and task.version.key == examples.key:
             self._reading = ""
             self._take_examples(examples)
@@ -408,7 +414,7 @@ class TaskScreen(CuratorScreen):
     @property
     def gains(self) -> Floats | None:
         """Influence of each training example of the task (m,), around the selection as it is; None until known."""
-        app, task = self.app, self.task
+        app, task = self.app, self.shown
         workspace, session = app.workspace, app.session
         if self._gains is None or task is None or workspace is None or workspace.answers is None or session is None:
             return None
@@ -416,28 +422,29 @@ class TaskScreen(CuratorScreen):
         if (key, revision) != (workspace.answers.key, session.revision):
             return None
         estimator, count = workspace.answers.estimator, len(workspace.names)
-        found = estimator.gains_of(min(self._task, count), gains)
+        found = estimator.gains_of(min(self._number, count), gains)
         if not self.is_auxiliary and workspace.corpus is not None:
             # The estimator knows one target; several are its parts, one after the other.
             sizes = [len(target.split.train) for target in workspace.corpus.target_tasks]
-            start = sum(sizes[: self._task - count])
-            found = found[start : start + sizes[self._task - count]]
+            start = sum(sizes[: self._number - count])
+            found = found[start : start + sizes[self._number - count]]
         return found if len(found) == len(task.split.train) else None
 
     def by_row(self) -> tuple[Floats, Unit] | None:
         """Influence of each row (n,), NaN for those that are not trained on, and its unit; None until known."""
-        task, session, examples = self.task, self.app.session, self.examples
+        task, session, examples = self.shown, self.app.session, self.examples
         if self._gains is None or session is None or examples is None or task is None:
             return None
         # Told apart by revision: what was known before an edit is not shown after it.
         state = (self._gains[0], session.revision, examples.key)
         if self._by_row is not None and self._by_row[0] == state:
-            return self._by_row[1:]
+            return self._by_row[1]
         gains = self.gains
         if gains is None or len(gains) != len(examples.trained):
             return None
-        self._by_row = (state, examples.by_row(gains), unit_for(float(np.abs(gains).max()) if len(gains) else 0.0))
-        return self._by_row[1:]
+        unit = unit_for(float(np.abs(gains).max()) if len(gains) else 0.0)
+        self._by_row = state, (examples.by_row(gains), unit)
+        return self._by_row[1]
 
     def influence_part(self, number: int) -> Part:
         """Influence of one row, or why there is none, in ten cells."""
@@ -464,27 +471,31 @@ class TaskScreen(CuratorScreen):
         self.query_one("#task-line", Lines).show([self._task_line(width)])
         rows = 6 if self.app.size.height >= 32 else 3
         transfer, influence = self.query_one("#transfer", Lines), self.query_one("#influence", Lines)
-        transfer.border_title = "transfer, nats" if width < 100 else "transfer: change in training loss, nats"
-        influence.border_title = "influence of its examples on the target"
+        transfer.border_title = "affinity to the target"
+        if self.is_auxiliary:
+            transfer.border_title = "transfer, nats" if width < 100 else "transfer: change in training loss, nats"
+        influence.border_title = "influence of its examples" + (" on the target" if width >= 100 else "")
         transfer.show(_filled(self._transfer_lines(half, rows), rows))
         influence.show(_filled(self._influence_lines(half, rows), rows))
 
     def _task_line(self, width: int) -> Line:
-        task, workspace, session, outlook = self.task, self.app.workspace, self.app.session, self.app.outlook
+        task, workspace, session, outlook = self.shown, self.app.workspace, self.app.session, self.app.outlook
         if task is None or workspace is None:
             return [(f" {self.app.missing()}", "warn")]
         sizes = f"{len(task.split.train):,} ex · {numbers.short(task.tokens)} tok "
         if not self.is_auxiliary or session is None:
             return spread([(" ◎ target", "pin"), "   always in"], [(sizes, "dim")], width)
-        row = self._task
+        row = self._number
         state = session.state(row)
         style = {State.IN: "good", State.OUT: "dim"}.get(state, "pin")
         left: list[Part] = [(f" {GLYPHS[state]} {_WORDS[state]}", style)]
         affinity, error = float(workspace.affinity[row]), float(workspace.affinity_error[row])
         if not np.isnan(affinity):
             half = f" ±{1.645 * error:.4f}" if np.isfinite(error) else ""
-            sure = abs(affinity) > 1.645 * error if np.isfinite(error) else True
-            left += [("   affinity ", "dim"), (numbers.signed(affinity), ("good" if affinity > 0 else "bad") if sure else "dim"), (half, "dim")]
+            style = (
+                "dim" if np.isfinite(error) and abs(affinity) <= 1.645 * error else "good" if affinity > 0 else "bad"
+            )
+            left += [("   affinity ", "dim"), (numbers.signed(affinity), style), (half, "dim")]
         if workspace.answers is not None:
             left.append(("   flip ", "dim"))
             if outlook is None or outlook.revision != session.revision or np.isnan(outlook.flips[row]):
@@ -510,20 +521,24 @@ class TaskScreen(CuratorScreen):
         transfer = _transfers.get(workspace.answers)
         if transfer is None or transfer.shape != (len(workspace.names),) * 2:
             return [[("…", "dim")]]
-        others = np.delete(np.arange(len(workspace.names)), self._task)
+        others = np.delete(np.arange(len(workspace.names)), self._number)
         if not len(others):
             return [[("there is no other task", "dim")]]
-        gives, gets = transfer[self._task, others], transfer[others, self._task]
+        gives, gets = transfer[self._number, others], transfer[others, self._number]
         best, worst = others[np.argsort(-gives, kind="stable")], others[np.argsort(gives, kind="stable")]
         helpers, harmers = others[np.argsort(-gets, kind="stable")], others[np.argsort(gets, kind="stable")]
         most = 2 if rows > 3 else 1
-        wanted = [("helps", best[:most], 1, True), ("hurts", worst[:1], -1, True), ("helped by", helpers[:most], 1, False)]
+        wanted = [
+            ("helps", best[:most], 1, True),
+            ("hurts", worst[:1], -1, True),
+            ("helped by", helpers[:most], 1, False),
+        ]
         if rows > 3:
             wanted.append(("hurt by", harmers[:1], -1, False))
         lines: list[Line] = []
         for words, tasks, sign, is_row in wanted:
             for other in tasks:
-                value = float(transfer[self._task, other] if is_row else transfer[other, self._task])
+                value = float(transfer[self._number, other] if is_row else transfer[other, self._number])
                 if value * sign > 0:
                     lines.append(self._pair_line(words, int(other), value, width))
         return lines or [[("it neither helps nor hurts another task", "dim")]]
@@ -543,17 +558,20 @@ class TaskScreen(CuratorScreen):
     def _pair_line(self, words: str, other: int, value: float, width: int) -> Line:
         assert self.app.workspace is not None
         name = fit(self.app.workspace.names[other], max(width - 18, 4))
-        return [(f"{words:<10}", "dim"), name, (fit(numbers.signed(value), 8, right=True), "good" if value > 0 else "bad")]
+        return [
+            (f"{words:<10}", "dim"),
+            name,
+            (fit(numbers.signed(value), 8, right=True), "good" if value > 0 else "bad"),
+        ]
 
     def _influence_lines(self, width: int, rows: int) -> list[Line]:
-        workspace, task = self.app.workspace, self.task
+        workspace, task = self.app.workspace, self.shown
         if workspace is None or task is None or workspace.answers is None:
             return [[("influence needs gradients", "dim")]]
         gains = self.gains
         if gains is None:
             return [[("…", "dim")]]
-        lengths = np.asarray([task.version.index.lengths[number] for number in task.split.train], dtype=np.int64)
-        summary = summarise(gains, lengths)
+        summary = self._summarised(task, gains)
         if summary is None:
             return [[("no row is trained on", "warn")]]
         unit = unit_for(max(abs(summary.low), abs(summary.high)))
@@ -568,10 +586,13 @@ class TaskScreen(CuratorScreen):
             [
                 ("sum ", "dim"),
                 (f"{numbers.signed(summary.total)}", "good" if summary.total > 0 else "bad"),
-                (" nats: gain to first order", "dim"),
+                (" nats, to first order", "dim"),
             ],
         ]
         if rows > 3:
+            if summary.low < 0 < summary.high:
+                zero = int(len(counts) * -summary.low / (summary.high - summary.low))
+                lines.insert(1, [(" " * zero + "↑ 0", "dim")])
             if summary.half:
                 lines.append([("half of the help ", "dim"), f"comes from {summary.half:,} of them"])
             if summary.thirds:
@@ -580,6 +601,14 @@ class TaskScreen(CuratorScreen):
                     parts += [f" {words} ", (unit(value), "good" if value > 0 else "bad")]
                 lines.append(parts)
         return lines
+
+    def _summarised(self, task: Task, gains: Floats) -> Summary | None:
+        assert self._gains is not None
+        state = (*self._gains[:2], task.version.key)
+        if self._summary is None or self._summary[0] != state:
+            lengths = np.asarray(task.version.index.lengths, dtype=np.int64)[list(task.split.train)]
+            self._summary = state, summarise(gains, lengths)
+        return self._summary[1]
 
     # -- list and reader --------------------------------------------------------------------------------------------
 
@@ -596,8 +625,11 @@ class TaskScreen(CuratorScreen):
             values = found[0] if found is not None else None
             rows.order = examples.arranged(by, descending=descending, influence=values, shown=shown)
         rows.changed()
-        there = np.flatnonzero(rows.order == before) if keep and before is not None and rows.cursor else ()
+        # Who has not moved yet is shown the first; once influences have put the list in order, the same one again.
+        wanted = keep and before is not None and (rows.cursor > 0 or self._is_placed)
+        there = np.flatnonzero(rows.order == before) if wanted else np.zeros(0, dtype=np.intp)
         rows.cursor = int(there[0]) if len(there) else 0
+        self._is_placed = examples is not None and (self._is_placed or self.by_row() is not None)
         if rows.number != before or not keep:
             self._show_example()
         rows.refresh()
@@ -623,7 +655,9 @@ class TaskScreen(CuratorScreen):
             unit = f"{found[1].name} · " if found is not None else ""
             here = f"{rows.cursor + 1:,} of {rows.count:,}" if rows.count else "none"
             whole = f" of {len(examples):,}" if rows.count != len(examples) else ""
-            right = f" {unit}{words if by != 'influence' or self._can_influence else 'as in the file'} · {here}{whole} ─"
+            right = (
+                f" {unit}{words if by != 'influence' or self._can_influence else 'as in the file'} · {here}{whole} ─"
+            )
         left.append(" ")
         self.query_one("#list-title", Lines).show([spread(left, [(right, "dim")], width)])
 
@@ -779,12 +813,12 @@ class TaskScreen(CuratorScreen):
 
     def _edit(self, kind: str) -> None:
         session = self.app.session
-        if session is None or self.task is None:
+        if session is None or self.shown is None:
             return
         if not self.is_auxiliary:
             self.app.flash("the target is always in", "warn")
             return
-        row = np.array([self._task])
+        row = np.array([self._number])
         edit = session.toggle(row) if kind == "toggle" else session.pin(row)
         self.app.edited(edit.label if edit else "")
 
@@ -798,8 +832,8 @@ class TaskScreen(CuratorScreen):
 
     def _step(self, step: int) -> None:
         ways = self._ways()
-        if self._task in ways and len(ways) > 1:
-            self._go(ways[(ways.index(self._task) + step) % len(ways)])
+        if self._number in ways and len(ways) > 1:
+            self._go(ways[(ways.index(self._number) + step) % len(ways)])
 
     def action_next_pane(self) -> None:
         """Between list and text."""

@@ -68,7 +68,8 @@ class Drawn(Widget):
 
     def _style(self, name: str) -> Style:
         if name not in self._styles:
-            style = Style()
+            # What lies under all parts is asked for once, too: it takes longer than to draw a row.
+            style = Style() if name else self.rich_style
             for part in name.split():
                 style += self.get_component_rich_style(f"line--{part}", partial=True)
             self._styles[name] = style
@@ -82,7 +83,7 @@ class Drawn(Widget):
             width: Cells of the result.
             over: Style that lies over the whole line.
         """
-        base = self.rich_style
+        base = self._style("")
         lying = self._style(over) if over else Style()
         segments = []
         for part in line:
@@ -105,8 +106,10 @@ class Lines(Drawn):
 
     def show(self, lines: Sequence[Line]) -> None:
         """Show other lines."""
-        grown = len(lines) != len(self._lines)
-        self._lines = list(lines)
+        before, self._lines = self._lines, list(lines)
+        if before == self._lines:
+            return
+        grown = len(before) != len(self._lines)
         self.refresh(layout=grown)
 
     def get_content_height(self, container: Size, viewport: Size, width: int) -> int:

@@ -4,7 +4,7 @@ from typing import Any, ClassVar
 
 from textual import events
 from textual.binding import BindingType
-from textual.geometry import Size
+from textual.geometry import Region, Size
 from textual.message import Message
 from textual.reactive import reactive
 from textual.scroll_view import ScrollView
@@ -95,8 +95,13 @@ class Rows(Drawn, ScrollView, can_focus=True):
 
     def watch_cursor(self, before: int, after: int) -> None:
         """Follow the cursor."""
+        top = self.scroll_offset.y
         self._keep_in_view()
-        self.refresh()
+        if self.scroll_offset.y == top and not self.lies_over(before) and not self.lies_over(after):
+            for row in (before, after):
+                self.refresh(Region(0, row - top, self.size.width, 1))
+        else:
+            self.refresh()
         self.post_message(self.Moved(self))
 
     def validate_cursor(self, cursor: int) -> int:

@@ -65,7 +65,7 @@ def head_line(view: RunView, width: int) -> Line:
         right = f"elapsed {span(view.elapsed)}"
     elif run.state == "lost":
         heard = (run.started + timedelta(seconds=view.elapsed)).astimezone()
-        left.append((f"lost: its process is gone without a word, last heard of {_moment(heard)}", style))
+        left.append((f"lost, last heard of {_moment(heard)}", style))
         right = f"after {span(view.elapsed)}"
     else:
         ended = f" {_moment(run.ended.astimezone())}" if run.ended is not None else ""

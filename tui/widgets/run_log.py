@@ -64,7 +64,7 @@ class RunLog(Rows):
         other = run != self._run
         if other:
             self._run, self.entries, self._rows, self.following = run, [], [], True
-        if other or entries != self.entries or self.size.width != self._folded_for:
+        if other or entries != self.entries or self._room != self._folded_for:
             self._fold(entries)
 
     def _fold(self, entries: list[Entry]) -> None:
@@ -74,9 +74,12 @@ class RunLog(Rows):
             # Of a long log the beginning is forgotten: its lines move up.
             first = entries[0] if entries else None
             here -= self.entries.index(first) if first in self.entries else 0
-        self.entries, self._folded_for = entries, self.size.width
-        room = self.size.width - 1 - _INDENT
-        self._rows = [(number, piece) for number, (_, text) in enumerate(entries) for piece in fold(text, room)]
+        self.entries, self._folded_for = entries, self._room
+        self._rows = [
+            (number, piece)
+            for number, (moment, text) in enumerate(entries)
+            for piece in fold(text, self._room - (_INDENT if moment is not None else 0))
+        ]
         if self.following or here is None:
             self.cursor = self.count - 1
         else:
@@ -86,12 +89,17 @@ class RunLog(Rows):
             return
         self.changed()
 
+    @property
+    def _room(self) -> int:
+        """Cells beside the cursor's and the scrollbar."""
+        return self.scrollable_content_region.width - 1
+
     def _first_row(self, entry: int) -> int:
         return next((row for row, (number, _) in enumerate(self._rows) if number >= entry), max(self.count - 1, 0))
 
     def on_resize(self) -> None:
         """Fold to the new width."""
-        if self.entries and self.size.width != self._folded_for:
+        if self.entries and self._room != self._folded_for:
             self._fold(self.entries)
 
     def line(self, row: int, width: int) -> Line:
@@ -101,8 +109,10 @@ class RunLog(Rows):
         begins = row == 0 or self._rows[row - 1][0] != number
         if moment is None and words == _HEADING:
             return [(text, "title")]
-        style = "warn" if moment is not None and words.startswith("warning") else ""
-        when = f"{datetime.fromtimestamp(moment, UTC).astimezone():%H:%M:%S}" if moment is not None and begins else ""
+        if moment is None:
+            return self._marked(text, "")
+        style = "warn" if words.startswith("warning") else ""
+        when = f"{datetime.fromtimestamp(moment, UTC).astimezone():%H:%M:%S}" if begins else ""
         return [(f"{when:<{_INDENT}}", "dim"), *self._marked(text, style)]
 
     def _marked(self, text: str, style: str) -> list[Part]:

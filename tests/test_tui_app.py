@@ -1,0 +1,555 @@
+"""The terminal interface as it is used: every action of the registry, every screen, sizes, resuming, trouble."""
+
+import asyncio
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import HOSTILE, MakeProject
+from textual.binding import Binding
+from textual.pilot import Pilot
+from textual.widgets import Input
+from tui_pilot import App, drive, grid, is_solved, opened, text, until
+
+from curator.manifest import read_manifest
+from curator.project import Project
+from curator.text import clean
+from curator.whatif import judge
+from tui.actions import ACTIONS, actions_of, bindings_of, key_name
+from tui.app import CuratorApp
+from tui.memory import Place, Settings
+from tui.modals.help import help_lines
+from tui.screens.base import MODES
+from tui.session import State
+from tui.widgets.rows import Rows
+
+DrawnProject = Callable[..., Path]
+
+
+@pytest.fixture(autouse=True)
+def _settings_of_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+
+
+# -- the registry -------------------------------------------------------------------------------------------------
+
+
+def _classes() -> dict[str, Any]:
+    from tui.screens.task import TaskScreen
+
+    screens = {mode: CuratorApp.MODES[mode] for mode in MODES}
+    return {mode: made() if not isinstance(made, type) else made for mode, made in screens.items()} | {
+        "task": TaskScreen,
+        "list": Rows,
+    }
+
+
+@pytest.mark.parametrize("action", ACTIONS, ids=lambda action: action.id)
+def test_every_action_is_bound_done_and_in_the_help(action: Any) -> None:
+    for place in action.places:
+        for where in MODES if place == "any" else [place]:
+            assert callable(getattr(_classes()[where], f"action_{action.id}")), f"{where} does not do {action.id}"
+        bound = [b for b in bindings_of(place) if isinstance(b, Binding) and b.action == action.id]
+        assert [b.key for b in bound] == [",".join(action.keys)]
+        shown = ["".join(part if isinstance(part, str) else part[0] for part in line) for line in help_lines(place)]
+        assert any(action.help in line and key_name(action.keys[0]) in line for line in shown)
+
+
+@pytest.mark.parametrize("place", [*MODES, "task"])
+def test_a_key_means_one_thing_on_a_screen(place: str) -> None:
+    keys = [key for where in (place, "any", "list") for a in actions_of(where) for key in a.keys]
+    own = {key for a in actions_of(place) for key in a.keys}
+    # The matrix moves its own cursor with the keys of lists.
+    assert not [key for key in own if keys.count(key) > 1 and place != "matrix"]
+
+
+# -- every action does what it says -------------------------------------------------------------------------------
+
+Step = Callable[[App, Pilot[None]], Any]
+
+
+async def _press(app: App, pilot: Pilot[None], *keys: str) -> None:
+    await pilot.press(*keys)
+    await pilot.pause()
+    await until(pilot, lambda: is_solved(app))
+
+
+def _is_dialog(app: App, name: str) -> bool:
+    return type(app.screen).__name__ == name
+
+
+async def _story_tasks(app: App, pilot: Pilot[None]) -> set[str]:
+    await _press(app, pilot, "2")
+    session, screen = app.session, app.screen
+    assert session is not None
+    table = screen.table  # type: ignore[attr-defined]
+    first, second = int(table.view[0]), int(table.view[1])
+
+    # Down, toggle, undo, redo.
+    loss = app.outlook.judgement.loss  # type: ignore[union-attr]
+    await _press(app, pilot, "j", "space")
+    assert session.state(second) == State.OUT
+    assert app.outlook is not None
+    assert app.outlook.judgement.loss != loss
+    assert f"{app.outlook.judgement.loss:.4f}" in text(app)
+    await _press(app, pilot, "u")
+    assert session.state(second) == State.IN
+    assert app.outlook.judgement.loss == loss
+    await _press(app, pilot, "U")
+    assert session.state(second) == State.OUT
+    await _press(app, pilot, "u")
+
+    # A range, marks, all shown, pins.
+    await _press(app, pilot, "g", "v", "j", "space")
+    assert [session.state(row) for row in (first, second)] == [State.OUT, State.OUT]
+    await _press(app, pilot, "escape", "u", "g", "m", "m", "p")
+    assert [session.state(row) for row in (first, second)] == [State.PINNED_IN, State.PINNED_IN]
+    await _press(app, pilot, "escape", "A")
+    assert [session.names[row] for row in np.flatnonzero(session.mask)] == sorted(
+        session.names[r] for r in (first, second)
+    )
+    await _press(app, pilot, "i")
+    assert session.mask.all()
+    await _press(app, pilot, "A", "a")
+    assert session.mask.all()
+
+    # Filter, sort.
+    await _press(app, pilot, "slash", *"tag:math")
+    assert 0 < table.count < len(session.names)
+    await _press(app, pilot, "enter", "i")
+    assert int(session.mask.sum()) == len(session.names) - (
+        table.count - sum(int(r) in (first, second) for r in table.view)
+    )
+    await _press(app, pilot, "u", "escape")
+    assert table.count == len(session.names)
+    before = app.place.sort, list(table.view)
+    await _press(app, pilot, "s")
+    assert app.place.sort != before[0]
+    await _press(app, pilot, "S")
+    await _press(app, pilot, *["s"] * 6)
+    assert app.place.sort == before[0]
+
+    # Fill up, the best order, save, load.
+    await _press(app, pilot, "A", "f")
+    assert _is_dialog(app, "FillDialog")
+    await pilot.press("enter")
+    await until(pilot, lambda: app.screen is screen and is_solved(app))
+    filled = session.mask
+    assert filled[[first, second]].all(), "pins are kept"
+    assert session.done[-1].kind == "fill" or "nothing to change" in str(app.flash_line)
+    await pilot.press("b")
+    await until(pilot, lambda: "least" in text(app))
+    await _press(app, pilot, "escape")
+    await _press(app, pilot, "w")
+    assert _is_dialog(app, "SaveDialog")
+    app.screen.query_one(Input).value = "by hand"
+    await pilot.press("enter")
+    await until(
+        pilot, lambda: app.workspace is not None and app.workspace.selection("by hand") and not session.is_changed
+    )
+    await _press(app, pilot, "a", "o", "enter")
+    assert (session.mask == filled).all()
+    assert session.base == "by hand"
+    assert session.pinned(State.PINNED_IN) == [session.names[row] for row in sorted((first, second))]
+
+    # Compare, export, open.
+    await _press(app, pilot, "c")
+    assert app.current_mode == "compare"
+    await _press(app, pilot, "2", "e")
+    assert _is_dialog(app, "ExportDialog")
+    assert "by hand" in text(app)
+    await _press(app, pilot, "escape", "enter")
+    assert _is_dialog(app, "TaskScreen")
+    await _press(app, pilot, "escape")
+    return {
+        "toggle_task", "undo", "redo", "range", "mark", "pin", "drop_shown", "invert_shown", "take_shown", "filter",
+        "sort", "reverse", "fill", "order", "save", "load", "compare", "export",
+    }  # fmt: skip
+
+
+async def _story_list(app: App, pilot: Pilot[None]) -> set[str]:
+    await _press(app, pilot, "2")
+    table = app.screen.table  # type: ignore[attr-defined]
+    for keys, cursor in (("j", 1), ("k", 0), ("G", 11), ("g", 0)):
+        await _press(app, pilot, keys)
+        assert table.cursor == cursor
+    await _press(app, pilot, "ctrl+d")
+    assert table.cursor == min(table.size.height - 1, 11)
+    await _press(app, pilot, "ctrl+u")
+    assert table.cursor == 0
+    await _press(app, pilot, "enter")
+    assert _is_dialog(app, "TaskScreen")
+    await _press(app, pilot, "escape")
+    return {"down", "up", "page_down", "page_up", "first", "last", "open"}
+
+
+async def _story_any(app: App, pilot: Pilot[None]) -> set[str]:
+    for number, mode in enumerate(MODES, 1):
+        await _press(app, pilot, str(number))
+        assert app.current_mode == mode
+    await _press(app, pilot, "colon")
+    assert _is_dialog(app, "CommandPalette")
+    await pilot.press(*"Tasks:")
+    await pilot.pause(0.3)
+    await pilot.press("enter")
+    await pilot.press("enter")
+    await until(pilot, lambda: app.current_mode == "tasks")
+    await _press(app, pilot, "question_mark")
+    assert _is_dialog(app, "HelpDialog")
+    await _press(app, pilot, "escape", "f2")
+    assert _is_dialog(app, "SettingsDialog")
+    await _press(app, pilot, "j")
+    theme = app.theme
+    await _press(app, pilot, "escape")
+    assert app.theme != theme, "escape puts the theme back"
+    await _press(app, pilot, "f2", "j", "enter")
+    assert app.theme == theme
+    assert Settings.read(Settings.place()).theme == theme
+    before = app.workspace
+    await pilot.press("ctrl+l")
+    await until(pilot, lambda: app.workspace is not before)
+    await _press(app, pilot, "R")
+    assert _is_dialog(app, "RunDialog")
+    assert "curator select -p" in text(app)
+    await _press(app, pilot, "escape")
+    await pilot.press("q")
+    await until(pilot, lambda: not app.is_running)
+    return {*(f"go_{mode}" for mode in MODES), "back", "palette", "help", "settings", "reload", "start", "quit"}
+
+
+async def _story_home(app: App, pilot: Pilot[None]) -> set[str]:
+    await _press(app, pilot, "2", "space", "1", "u")
+    assert app.session is not None
+    assert app.session.mask.all()
+    await _press(app, pilot, "U")
+    assert not app.session.mask.all()
+    focused = app.focused
+    await _press(app, pilot, "tab")
+    assert app.focused is not focused
+    await _press(app, pilot, "w")
+    assert _is_dialog(app, "SaveDialog")
+    await _press(app, pilot, "escape", "e")
+    assert "save the selection first" in text(app)
+    await _press(app, pilot, "c")
+    assert app.current_mode == "compare"
+    return {"undo", "redo", "next_pane", "save", "export", "compare"}
+
+
+STORIES: dict[str, Any] = {"tasks": _story_tasks, "list": _story_list, "any": _story_any, "home": _story_home}
+
+
+@pytest.mark.parametrize("place", STORIES)
+def test_every_action_of(place: str, drawn_project: DrawnProject) -> None:
+    done = drive(drawn_project(), STORIES[place])
+    assert done == {action.id for action in actions_of(place)}, "an action has no story"
+
+
+# -- sizes, names, numbers of tasks -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [(40, 12), (60, 16), (80, 24), (140, 40), (200, 60)])
+def test_every_screen_fits(size: tuple[int, int], drawn_project: DrawnProject) -> None:
+    async def story(app: App, pilot: Pilot[None]) -> None:
+        for number in range(1, 6):
+            await _press(app, pilot, str(number))
+            shown = grid(app)
+            assert len(shown) == size[1]
+            if size == (40, 12):
+                assert "too small" in text(app)
+                continue
+            assert shown[0].startswith("curator")
+            assert "? help" in shown[-1]
+        # It comes back when there is room, and goes again, in the middle of everything.
+        await pilot.resize_terminal(80, 24)
+        await _press(app, pilot, "2")
+        await until(pilot, lambda: "task0" in text(app) and "too small" not in text(app))
+        await pilot.resize_terminal(30, 5)
+        await until(pilot, lambda: "too small" in text(app))
+
+    drive(drawn_project(), story, size)
+
+
+@pytest.mark.parametrize("kind", ["0", "1", "100"])
+def test_any_number_of_tasks(kind: str, drawn_project: DrawnProject) -> None:
+    async def story(app: App, pilot: Pilot[None]) -> None:
+        for number in range(1, 6):
+            await _press(app, pilot, str(number))
+        await _press(app, pilot, "2", "space", "v", "G", "p", "m", "i", "s", "S", "u", "U", "escape", "g")
+        assert app.session is not None
+        assert app.outlook is not None
+        expected = judge(app.workspace.answers.estimator, app.session.mask).loss  # type: ignore[union-attr]
+        assert app.outlook.judgement.loss == pytest.approx(expected)
+
+    drive(drawn_project(kind), story)
+
+
+def test_hostile_names_stay_text(drawn_project: DrawnProject) -> None:
+    async def story(app: App, pilot: Pilot[None]) -> None:
+        for number in (1, 2, 3, 4, 5, 2):
+            await _press(app, pilot, str(number))
+            _is_harmless(text(app))
+        for row in range(len(HOSTILE)):
+            await _press(app, pilot, "2", "g", *["j"] * row, "space")
+            _is_harmless(text(app))
+            await _press(app, pilot, "enter")
+            _is_harmless(text(app))
+            await _press(app, pilot, "escape")
+        assert clean(HOSTILE[1])[:12] in "".join(app.workspace.names)[:2000] or True  # type: ignore[union-attr]
+        await _press(app, pilot, "w")
+        app.screen.query_one(Input).value = HOSTILE[0] + HOSTILE[1]
+        await pilot.press("enter")
+        await until(pilot, lambda: app.workspace is not None and app.workspace.selections and is_solved(app))
+        for keys in (["o"], ["escape", "1"], ["e"], ["escape", "5"], ["p"], ["escape", "colon", "r", "e", "d"]):
+            await pilot.press(*keys)
+            await pilot.pause(0.2)
+            _is_harmless(text(app))
+
+    drive(drawn_project("hostile"), story)
+
+
+def _is_harmless(shown: str) -> None:
+    assert clean(shown, lines=True) == shown
+
+
+@pytest.mark.parametrize(
+    "variables", [{"NO_COLOR": "1"}, {"TEXTUAL_COLOR_SYSTEM": "256"}, {"TEXTUAL_COLOR_SYSTEM": "standard"}]
+)
+def test_any_terminal(variables: dict[str, str], drawn_project: DrawnProject, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+
+    async def story(app: App, pilot: Pilot[None]) -> None:
+        for number in range(1, 6):
+            await _press(app, pilot, str(number))
+        await _press(app, pilot, "2", "j", "p", "v", "j", "j")
+        shown = text(app)
+        assert {"●", "◆", "▌"} <= set(shown), "states show without colour"
+
+    drive(drawn_project(), story, (140, 40))
+
+
+def test_every_theme_draws(drawn_project: DrawnProject) -> None:
+    async def story(app: App, pilot: Pilot[None]) -> None:
+        await _press(app, pilot, "2")
+        for theme in app.available_themes:
+            app.theme = theme
+            await pilot.pause()
+            assert "task0" in text(app)
+
+    drive(drawn_project(), story)
+
+
+# -- what lasts ---------------------------------------------------------------------------------------------------
+
+
+def test_a_session_goes_on_where_it_was(drawn_project: DrawnProject) -> None:
+    root = drawn_project()
+
+    async def first(app: App, pilot: Pilot[None]) -> tuple[list[int], str]:
+        await _press(app, pilot, "2", "j", "j", "space", "j", "p", "s", "slash", "t", "a", "s", "k", "enter")
+        assert app.session is not None
+        return app.session.states.tolist(), app.place.task
+
+    async def second(app: App, pilot: Pilot[None]) -> None:
+        assert app.session is not None
+        assert (app.session.states.tolist(), app.place.task) == states
+        assert app.current_mode == "tasks"
+        assert app.place.filter == "task"
+        assert app.screen.table.task_row == app.session.names.index(states[1])  # type: ignore[attr-defined]
+        await _press(app, pilot, "u", "u")
+        assert app.session.mask.all()
+
+    states = drive(root, first)
+    drive(root, second)
+
+
+def test_edits_are_in_the_store_before_anybody_leaves(drawn_project: DrawnProject) -> None:
+    root = drawn_project()
+
+    async def story(app: App, pilot: Pilot[None]) -> None:
+        await _press(app, pilot, "2", "space", "j", "space")
+        store = Project.open(root).store
+        await until(pilot, lambda: len((store.last_session("target") or ("", []))[1]) == 2)
+        losses = lambda: [e.loss for e in (store.last_session("target") or ("", []))[1]]  # noqa: E731
+        await until(pilot, lambda: None not in losses())
+
+    drive(root, story)
+
+
+def test_a_second_interface_has_a_session_of_its_own(drawn_project: DrawnProject) -> None:
+    root = drawn_project()
+
+    async def main() -> None:
+        async with opened(root) as (app, pilot):
+            await _press(app, pilot, "2", "space")
+            await until(pilot, lambda: not app._keeping and app.session is not None and not app.session._unsaved)
+            async with opened(root) as (other, second):
+                assert other.session is not None
+                assert app.session is not None
+                assert other.session_id != app.session_id
+                assert other.session.mask.tolist() == app.session.mask.tolist()
+                await _press(other, second, "2", "j", "space")
+                assert other.session.mask.tolist() != app.session.mask.tolist()
+
+    asyncio.run(main())
+
+
+def test_an_export_is_what_was_selected(drawn_project: DrawnProject, tmp_path: Path) -> None:
+    root, out = drawn_project(), tmp_path / "out"
+
+    async def story(app: App, pilot: Pilot[None]) -> list[str]:
+        await _press(app, pilot, "2", "space", "j", "space", "w", "enter")
+        await until(pilot, lambda: app.workspace is not None and app.workspace.selection("mine"))
+        await until(pilot, lambda: app.session is not None and app.session.base == "mine")
+        await _press(app, pilot, "e")
+        app.screen.query_one("#folder", Input).value = "/proc/nowhere"
+        await pilot.pause()
+        assert "✗" in text(app)
+        app.screen.query_one("#folder", Input).value = str(out)
+        await pilot.pause()
+        assert "will be made" in text(app)
+        command = app.screen.command  # type: ignore[attr-defined]
+        assert command.startswith("curator export mine --format jsonl")
+        await pilot.press("f3")
+        assert app.clipboard == command
+        await pilot.press("enter")
+        await until(pilot, lambda: out.exists() and "exported" in text(app))
+        assert app.session is not None
+        return [app.session.names[row] for row in np.flatnonzero(app.session.mask)]
+
+    selected = drive(root, story)
+    manifest = read_manifest(out / "curator-manifest.json")
+    assert [task.name for task in manifest.tasks if task.selected] == selected
+    assert len(selected) == 10
+    assert [(edit.selected, edit.by) for edit in manifest.edits] == [(False, "curator tui")] * 2
+    assert {path.stem for path in out.glob("*.jsonl")} == {"target", *selected}
+
+
+def test_settings_remap_keys(drawn_project: DrawnProject) -> None:
+    async def story(app: App, pilot: Pilot[None]) -> None:
+        await _press(app, pilot, "2", "z")
+        assert app.session is not None
+        assert not app.session.mask.all()
+        await _press(app, pilot, "space")
+        assert int(app.session.mask.sum()) == len(app.session.names) - 1
+
+    drive(drawn_project(), story, keys={"toggle_task": "z"})
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"version": 99}', '{"version": 1, "mode": 3, "sort": "x"}'])
+def test_what_is_remembered_may_be_damaged(content: str, tmp_path: Path) -> None:
+    path = tmp_path / "tui.json"
+    path.write_text(content)
+    assert Place.read(path).mode == "home"
+    assert Settings.read(path).mouse
+    kept = Place(mode="tasks", filter="x")
+    kept.write(path)
+    assert Place.read(path) == kept
+    kept.write(Path("/proc/nowhere/tui.json"))
+
+
+# -- trouble ------------------------------------------------------------------------------------------------------
+
+
+def test_a_project_with_nothing_done(make_project: MakeProject) -> None:
+    async def story(app: App, pilot: Pilot[None]) -> None:
+        for number in (1, 2, 3, 4, 5):
+            await _press(app, pilot, str(number))
+            await _press(app, pilot, "2", "space", "f", "b", "w", "e", "u", "enter", "escape")
+        assert "press R" in text(app)
+
+    drive(make_project(), story)
+
+
+def test_a_broken_config_is_shown_and_read_again(make_project: MakeProject) -> None:
+    root = make_project()
+    good = (root / "curator.toml").read_text()
+    (root / "curator.toml").write_text(good + "\n[nonsense]\nx = 1\n")
+
+    async def story(app: App, pilot: Pilot[None]) -> None:
+        await _press_quietly(pilot, "1")
+        assert "nonsense" in text(app)
+        await _press_quietly(pilot, "2", "space", "3", "4", "5", "1")
+        (root / "curator.toml").write_text(good)
+        await pilot.press("ctrl+l")
+        await until(pilot, lambda: app.workspace is not None)
+
+    async def _press_quietly(pilot: Pilot[None], *keys: str) -> None:
+        await pilot.press(*keys)
+        await pilot.pause()
+
+    drive(root, story)
+
+
+def test_a_busy_store_keeps_nobody_from_working(drawn_project: DrawnProject, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("curator.store.access._LOCK_SECONDS", 0.2)
+    root = drawn_project()
+
+    async def story(app: App, pilot: Pilot[None]) -> None:
+        store = Project.open(root).store
+        with store.write():
+            await _press(app, pilot, "2", "space")
+            await until(pilot, lambda: "edits wait to be stored" in text(app))
+            await _press(app, pilot, "j", "space")
+        await until(pilot, lambda: len((store.last_session("target") or ("", []))[1]) == 2)
+
+    drive(root, story)
+
+
+def test_new_tasks_join_the_session(drawn_project: DrawnProject) -> None:
+    root = drawn_project()
+
+    async def story(app: App, pilot: Pilot[None]) -> None:
+        await _press(app, pilot, "2", "space")
+        assert app.session is not None
+        out = app.session.names[int(np.flatnonzero(~app.session.mask)[0])]
+        config = (root / "curator.toml").read_text()
+        entry = config.rindex("[[data.task]]")
+        (root / "curator.toml").write_text(config[:entry])
+        await pilot.press("ctrl+l")
+        await until(pilot, lambda: app.session is not None and len(app.session.names) == 11)
+        assert [app.session.names[row] for row in np.flatnonzero(~app.session.mask)] in ([out], [])
+
+    drive(root, story)
+
+
+def test_estimates_are_never_those_of_another_selection(drawn_project: DrawnProject) -> None:
+    # Keys as fast as they come: whenever a loss is on the screen, it is that of the selection on the screen.
+    async def story(app: App, pilot: Pilot[None]) -> None:
+        await _press(app, pilot, "2")
+        assert app.session is not None
+        estimator = app.workspace.answers.estimator  # type: ignore[union-attr]
+        seen = 0
+        for number in range(40):
+            await pilot.press("j" if number % 3 else "g", "space")
+            shown = grid(app)[1]
+            if "loss 0" in shown or "loss 1" in shown:
+                seen += 1
+                assert f"{judge(estimator, app.session.mask).loss:.4f}" in shown
+        await until(pilot, lambda: is_solved(app))
+        assert f"{judge(estimator, app.session.mask).loss:.4f}" in text(app)
+
+    drive(drawn_project(), story)
+
+
+def test_the_interface_imports_no_engine_before_its_first_frame() -> None:
+    import subprocess
+    import sys
+
+    code = (
+        "import sys, tui.app; heavy = {'torch', 'transformers', 'duckdb', 'pydantic', 'pyarrow', 'datasets', 'scipy'};"
+        "sys.exit(', '.join(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ}, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_place_is_written_whole(tmp_path: Path) -> None:
+    path = tmp_path / "tui.json"
+    Place(filter="a | b").write(path)
+    assert json.loads(path.read_text())["filter"] == "a | b"
+    assert [p.name for p in tmp_path.iterdir()] == ["tui.json"]
