@@ -165,7 +165,7 @@ def test_two_tasks_together_are_four_estimates() -> None:
     assert found.synergy.value == pytest.approx(expected)
 
 
-@pytest.mark.parametrize("size", [(80, 24), (140, 40), (60, 16), (20, 5), (200, 60)])
+@pytest.mark.parametrize("size", [(80, 24), (140, 40), (20, 5)])
 def test_what_is_drawn_is_what_the_estimator_says(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, size: tuple[int, int]
 ) -> None:
@@ -190,13 +190,12 @@ def test_what_is_drawn_is_what_the_estimator_says(
         await pilot.press("t")
         assert matrix.cell == (giver, taker)
         assert matrix.value(matrix.cursor, matrix.column) == values[giver, taker]
-        await pilot.press("plus", "l", "j", "minus", "o", "o", "o", "h", "k")
+        await pilot.press("plus", "l", "minus", "o", "k")
 
     drive(monkeypatch, tmp_path, workspace_of(answers, names), do, size=size)
 
 
-@pytest.mark.parametrize("count", [0, 1, 2])
-@pytest.mark.parametrize("size", [(80, 24), (140, 40)])
+@pytest.mark.parametrize(("count", "size"), [(0, (140, 40)), (1, (80, 24)), (2, (60, 16))])
 def test_few_tasks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, count: int, size: tuple[int, int]) -> None:
     async def do(app: CuratorApp, pilot: Pilot[None]) -> None:
         screen = screen_of(app)
@@ -222,18 +221,17 @@ def test_many_tasks_scroll_both_ways_and_stay_quick(monkeypatch: pytest.MonkeyPa
         screen = screen_of(app)
         await until(pilot, lambda: screen.matrix.count == 300)
         matrix = screen.matrix
-        for _ in range(5):
-            await pilot.press("l", "j")
+        await pilot.press("l", "j")
         began = time.process_time()
         for row in range(40):
             matrix.cursor, matrix.column = row, 2 * row
             screen._moved()
         assert (time.process_time() - began) / 40 < 0.02
         await pilot.press("G")
-        for _ in range(3):
-            await pilot.press("pageup")
+        await pilot.press("pageup")
+        await until(pilot, lambda: matrix.cursor in matrix.visible_rows)
+        assert matrix.visible_rows.start > 0
         assert matrix.column in matrix.shown_columns
-        assert matrix.cursor in matrix.visible_rows
         matrix.column = 299
         await pilot.pause()
         assert matrix.shown_columns.stop == 300
@@ -313,8 +311,7 @@ def test_nothing_old_is_shown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
     drive(monkeypatch, tmp_path, workspace_of(Answers(6), _names(6)), do)
 
 
-@pytest.mark.parametrize("size", [(80, 24), (140, 40)])
-@pytest.mark.parametrize("colour", ["", "1"])
+@pytest.mark.parametrize(("size", "colour"), [((80, 24), "1"), ((140, 40), "")])
 def test_hostile_names(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, size: tuple[int, int], colour: str) -> None:
     if colour:
         monkeypatch.setenv("NO_COLOR", colour)
@@ -322,7 +319,7 @@ def test_hostile_names(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, size: tu
     async def do(app: CuratorApp, pilot: Pilot[None]) -> None:
         screen = screen_of(app)
         await until(pilot, lambda: screen.together is not None)
-        for key in ("j", "l", "j", "plus", "l", "o", "t"):
+        for key in ("j", "plus", "t"):
             await pilot.press(key)
             text = grid(app)
             assert not set(text) & {"\x1b", "\x07", "‮", "\t"}

@@ -55,9 +55,9 @@ async def until(pilot: Pilot[None], test: Callable[[], Any], seconds: float = 20
 
 def is_solved(app: CuratorApp) -> bool:
     """Whether the newest selection is estimated, with every flip that is solved in full."""
-    if app.workspace is None or app.session is None:
+    if app.workspace is None:
         return False
-    if app.workspace.answers is None:
+    if app.workspace.answers is None or app.session is None:
         return True
     outlook = app.outlook
     full = len(app.session.names) <= 300

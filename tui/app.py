@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 _FLASH_SECONDS = 8.0
 _KEEP_SECONDS = 0.3
 _WATCH_SECONDS = 1.0
+_JOIN_SECONDS = 5.0
 
 THEMES = (
     Theme(
@@ -571,4 +572,10 @@ def run(root: Path, *, mouse: bool | None = None) -> None:
     """
     settings = Settings.read(Settings.place())
     app = CuratorApp(root, settings)
-    app.run(mouse=settings.mouse if mouse is None else mouse)
+    try:
+        app.run(mouse=settings.mouse if mouse is None else mouse)
+    finally:
+        if app.thinker is not None:
+            # A thread that outlives the interpreter makes DuckDB's module complain on the terminal.
+            app.thinker.stop()
+            app.thinker.join(_JOIN_SECONDS)

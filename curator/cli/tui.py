@@ -40,7 +40,7 @@ def serve_tui(root: Path, *, host: str, port: int, public_url: str | None) -> No
     """
     import socket
 
-    from textual_serve.server import Server
+    from curator.cli.serve import SameOriginServer
 
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -51,14 +51,11 @@ def serve_tui(root: Path, *, host: str, port: int, public_url: str | None) -> No
                 f"{host}:{port}: cannot be listened on: {error}", hint="Choose another --port."
             ) from error
     command = shlex.join([sys.executable, "-m", "curator", "tui", "-p", str(root)])
-    warning = (
-        f"warning: http://{host}:{port} has no password: whoever can reach it can change this project and start runs"
-    )
-    print(warning, file=sys.stderr)
+    danger = "has no password: whoever can reach it can change this project and start runs"
+    print(f"warning: http://{host}:{port} {danger}", file=sys.stderr)
     if host == LOOPBACK:
         print(f"from elsewhere: ssh -L {port}:{LOOPBACK}:{port} THIS-HOST", file=sys.stderr)
     else:
         print(f"warning: {host} is open to the network; --host {LOOPBACK} is not", file=sys.stderr)
     sys.stderr.flush()
-    os.environ.setdefault("TEXTUAL_COLOR_SYSTEM", "truecolor")
-    Server(command, host=host, port=port, title=f"curator: {root.name}", public_url=public_url).serve()
+    SameOriginServer(command, host=host, port=port, title=f"curator: {root.name}", public_url=public_url).serve()

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Iterable
+from textwrap import wrap
 from typing import TYPE_CHECKING, ClassVar
 
 from textual import on
@@ -10,6 +11,7 @@ from textual.containers import Horizontal, Vertical
 from textual.widget import Widget
 
 from curator.events import duration
+from curator.text import clean
 from tui import numbers
 from tui.actions import bindings_of
 from tui.screens.base import CuratorScreen
@@ -45,7 +47,7 @@ class Selections(Rows):
         app = self.app
         here = app.session is not None and app.session.base == name  # type: ignore[attr-defined]
         mark: Part = ("★ " if here else "  ", "accent")
-        room = max(width - 27, 6)
+        room = max(width - 24, 6)
         if saved is None:
             workspace, outlook = app.workspace, app.outlook  # type: ignore[attr-defined]
             loss = ""
@@ -57,7 +59,7 @@ class Selections(Rows):
             return [
                 mark,
                 (fit("all tasks", room), "dim"),
-                f"{len(workspace.names):>4} in  {loss:>7}",
+                f"{len(workspace.names):>4} in {loss:>7}",
                 ("  base", "dim"),
             ]
         manifest = saved.manifest
@@ -67,7 +69,7 @@ class Selections(Rows):
         return [
             mark,
             fit(name, room),
-            f"{inside:>4} in  {numbers.loss(manifest.estimated_loss)} ",
+            f"{inside:>4} in {numbers.loss(manifest.estimated_loss)} ",
             (f"{numbers.signed(change)}", "good" if change < 0 else "bad"),
             measured,
         ]
@@ -137,8 +139,8 @@ class HomeScreen(CuratorScreen):
         app, workspace = self.app, self.app.workspace
         if workspace is None:
             if app.trouble is not None:
-                hint = getattr(app.trouble, "hint", "")
-                return [[("✗ ", "bad"), str(app.trouble)], [hint], [("ctrl+l reads it again", "dim")], []]
+                words = f"✗ {app.trouble} {getattr(app.trouble, 'hint', '')}"
+                return [*([(line, "bad")] for line in wrap(clean(words), width)), [("ctrl+l reads it again", "dim")]]
             return [[("reading …", "dim")], [], [], []]
         config = workspace.project.config
         store = workspace.project.store.path

@@ -1,5 +1,6 @@
 """Matrix: which task helps which, and what two tasks do to the target together."""
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -53,7 +54,7 @@ def glyph(value: float, scale: float) -> str:
         value: In nats; > 0 helps.
         scale: The size of a full one, in nats.
     """
-    if np.isnan(value):
+    if math.isnan(value):
         return "?"
     share = abs(value) / scale if scale > 0 else 0.0
     return next((sign for least, sign in (_HELPS if value > 0 else _HURTS) if share >= least), " ")
@@ -69,7 +70,7 @@ def label(number: int, count: int) -> str:
 
 def _short(value: float, cells: int) -> str:
     """A number in few cells, right-justified: +.0123, +1.234, +123."""
-    if np.isnan(value):
+    if math.isnan(value):
         return "?".rjust(cells)
     for digits in range(cells - 3, -1, -1):
         text = f"{value:+.{digits}f}".replace("-", "−")
@@ -293,23 +294,31 @@ class Matrix(Rows):
             " ",
             (fit(workspace.names[task], name), "strong" if here or state.selected else ""),
         ]
-        gap = " "
-        for column in self.shown_columns:
-            on_cursor = here and column == self.column
-            value = self.value(row, column)
-            parts += [("[" if on_cursor else gap, "accent"), self._cell(value, itself=row == column)]
-            gap = "]" if on_cursor else " "
+        columns = np.array(self.shown_columns, dtype=np.intp)
+        others = self.tasks[columns]
+        values = self.values[others, task] if self.transposed else self.values[task, others]
+        gap, cells = " ", self.cells
+        for column, value in zip(columns.tolist(), values.tolist(), strict=True):
+            text, style = self._cell(value, cells, itself=row == column)
+            if here and column == self.column:
+                parts += [("[", "accent"), (text, style)]
+                gap = "]"
+            elif gap == "]":
+                parts += [(gap, "accent"), (text, style)]
+                gap = " "
+            else:
+                parts.append((gap + text, style))
         affinity = float(workspace.affinity[task])
         shown = "good" if affinity > 0 else "bad"
         parts += [(gap, "accent"), ("│", "dim"), (glyph(affinity, self.target_scale()), shown)]
         parts.append((f" {numbers.signed(affinity):>7}", shown))
         return parts
 
-    def _cell(self, value: float, *, itself: bool) -> Part:
-        style = "dim" if itself or np.isnan(value) else "good" if value > 0 else "bad"
+    def _cell(self, value: float, cells: int, *, itself: bool) -> tuple[str, str]:
+        style = "dim" if itself or math.isnan(value) else "good" if value > 0 else "bad"
         if self.zoomed:
-            return _short(value, self.cells - 1), style
-        return ("·" if itself else glyph(value, self.scale)) * (self.cells - 1), style
+            return _short(value, cells - 1), style
+        return ("·" if itself else glyph(value, self.scale)) * (cells - 1), style
 
     def target_scale(self) -> float:
         """Full scale of the affinities, in nats."""

@@ -71,7 +71,12 @@ class Drawn(Widget):
             # What lies under all parts is asked for once, too: it takes longer than to draw a row.
             style = Style() if name else self.rich_style
             for part in name.split():
-                style += self.get_component_rich_style(f"line--{part}", partial=True)
+                said = self.get_component_rich_style(f"line--{part}", partial=True)
+                # A colour that depends on what is behind it is known only with that.
+                whole = self.get_component_rich_style(f"line--{part}")
+                style += said + Style(
+                    color=whole.color if said.color else None, bgcolor=whole.bgcolor if said.bgcolor else None
+                )
             self._styles[name] = style
         return self._styles[name]
 
