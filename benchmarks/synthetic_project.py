@@ -77,7 +77,9 @@ def make_project(
         path = f"tasks/{n:05}.jsonl"
         (folder / path).write_text("".join(lines[n * rows : (n + 1) * rows]), encoding="utf-8")
         tag = TAGS[n % len(TAGS)]
-        entries.append(f'[[data.task]]\nname = {json.dumps(name, ensure_ascii=False)}\npath = "{path}"\ntags = ["{tag}"]\n')
+        entries.append(
+            f'[[data.task]]\nname = {json.dumps(name, ensure_ascii=False)}\npath = "{path}"\ntags = ["{tag}"]\n'
+        )
     shares = [round((number + 1) / (points + 1), 3) for number in range(points)]
     config = (
         f'[project]\nname = "synthetic-{tasks}"\n[model]\nname_or_path = "model"\n[lora]\nr = 2\n'

@@ -74,8 +74,10 @@ class Terminal:
         os.write(self._master, key.encode())
         return (self.wait_for(pattern) - began) * 1000
 
-    def close(self) -> None:
-        """End the process."""
+    def __enter__(self) -> "Terminal":
+        return self
+
+    def __exit__(self, *_: object) -> None:
         self._process.send_signal(signal.SIGKILL)
         self._process.wait()
         os.close(self._master)
@@ -90,20 +92,20 @@ def measure(root: Path) -> dict[str, float | int]:
         place = root / ".curator" / "tui.json"
         place.write_text(json.dumps({"version": 1, "mode": "tasks"}))
         paints, readies = [], []
-        for start in range(STARTS):
-            terminal = Terminal(command, environment)
-            paints.append(terminal.wait_for(re.compile(b"curator")) - terminal.began)
-            readies.append(terminal.wait_for(ESTIMATE) - terminal.began)
-            if start < STARTS - 1:
-                terminal.close()
         cursor = re.compile(CURSOR)
-        times = {
-            "key": [terminal.press("k" if n % 3 == 2 else "j", cursor) for n in range(KEYS)],
-            "page": [terminal.press("\x1b[6~" if n % 4 < 2 else "\x1b[5~", cursor) for n in range(KEYS // 2)],
-            "sort": [terminal.press("s", cursor) for _ in range(KEYS // 2)],
-            "toggle": [terminal.press(" ", ESTIMATE) for _ in range(KEYS // 2)],
-        }
-        terminal.close()
+        times: dict[str, list[float]] = {}
+        for start in range(STARTS):
+            with Terminal(command, environment) as terminal:
+                paints.append(terminal.wait_for(re.compile(b"curator")) - terminal.began)
+                readies.append(terminal.wait_for(ESTIMATE) - terminal.began)
+                if start < STARTS - 1:
+                    continue
+                times = {
+                    "key": [terminal.press("k" if n % 3 == 2 else "j", cursor) for n in range(KEYS)],
+                    "page": [terminal.press("\x1b[6~" if n % 4 < 2 else "\x1b[5~", cursor) for n in range(KEYS // 2)],
+                    "sort": [terminal.press("s", cursor) for _ in range(KEYS // 2)],
+                    "toggle": [terminal.press(" ", ESTIMATE) for _ in range(KEYS // 2)],
+                }
     return {
         "first_paint_s": round(float(np.median(paints)), 3),
         "ready_s": round(float(np.median(readies)), 3),

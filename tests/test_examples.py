@@ -14,7 +14,10 @@ from curator.corpus import EMPTY, Task, TaskVersion
 from curator.splits import LEAKED, VALIDATION, TaskSplit
 from curator.store import ExampleIndex, Store, StoredExample, StoredTask
 from curator.tokens import IGNORED
-from tui import examples as ex
+from tui.examples import Examples, read_examples
+from tui.influence import histogram, summarise, unit_for
+from tui.reading import LONGEST, control_characters, lay_out, marked, pieces, preview
+from tui.tokens_view import Vocabulary, token_parts, vocabulary_of
 from tui.widgets.lines import Line, Part
 
 HOSTILE = [
@@ -90,7 +93,7 @@ def _words(lines: list[Line], style: str | None = None) -> str:
 
 def test_rows_come_with_reasons_and_in_order(tmp_path: Path) -> None:
     task = _task(Store(tmp_path / "s.duckdb"), ["a", "b", "c", "d"], left_out={VALIDATION: (2,), LEAKED: (0,)})
-    found = ex.read_examples(Store(tmp_path / "s.duckdb"), task)
+    found = read_examples(Store(tmp_path / "s.duckdb"), task)
     assert [found.text(n) for n in range(len(found))] == ["a", "b", "c", "d"]
     assert found.reasons == {2: VALIDATION, 0: LEAKED}
     assert found.trained.tolist() == [1, 3]
@@ -102,25 +105,24 @@ def test_rows_come_with_reasons_and_in_order(tmp_path: Path) -> None:
 
 def test_a_task_that_is_gone_is_empty(tmp_path: Path) -> None:
     task = _task(Store(tmp_path / "s.duckdb"), ["a", "b"])
-    found = ex.read_examples(Store(tmp_path / "none.duckdb"), task)
+    found = read_examples(Store(tmp_path / "none.duckdb"), task)
     assert len(found) == 0
     assert found.arranged("influence", descending=True, influence=None, shown=found.search("a")).size == 0
-    assert ex.read_tokens(Store(tmp_path / "none.duckdb"), "k", 0) == ([], [])
 
 
 def test_a_task_whose_rows_are_all_left_out(tmp_path: Path) -> None:
     task = _task(Store(tmp_path / "s.duckdb"), ["a", "b"], left_out={EMPTY: (0, 1)})
-    found = ex.read_examples(Store(tmp_path / "s.duckdb"), task)
+    found = read_examples(Store(tmp_path / "s.duckdb"), task)
     influence = found.by_row(np.zeros(0))
     assert found.arranged("influence", descending=True, influence=influence, shown=found.search("")).tolist() == [0, 1]
-    assert ex.summarise(np.zeros(0), np.zeros(0, dtype=np.int64)) is None
+    assert summarise(np.zeros(0), np.zeros(0, dtype=np.int64)) is None
 
 
 @given(st.lists(st.one_of(st.floats(-1, 1), st.just(float("nan"))), min_size=1, max_size=20))
 def test_most_helpful_first_then_most_harmful(values: list[float]) -> None:
     influence = np.array(values)
     count = len(values)
-    found = ex.Examples(
+    found = Examples(
         key="",
         texts=None,
         spans=None,
@@ -149,7 +151,7 @@ def test_most_helpful_first_then_most_harmful(values: list[float]) -> None:
 
 def test_search_is_plain_and_knows_no_case(tmp_path: Path) -> None:
     texts = ["a.b[c]", "A.B[C] %_\\", "axb", "Ünïcode", "", *HOSTILE]
-    found = ex.read_examples(Store(tmp_path / "s.duckdb"), _task(Store(tmp_path / "s.duckdb"), texts))
+    found = read_examples(Store(tmp_path / "s.duckdb"), _task(Store(tmp_path / "s.duckdb"), texts))
     for words in ("a.b[", "%_\\", "ünÏ", "[/foo]", "汉", "(", "*", "nothing of the kind"):
         expected = [words.casefold() in text.casefold() for text in texts]
         assert found.search(words).tolist() == expected, words
@@ -160,24 +162,24 @@ def test_search_is_plain_and_knows_no_case(tmp_path: Path) -> None:
 
 
 def test_units_have_about_three_digits() -> None:
-    assert ex.unit_for(2.0)(-1.5) == "−1.50"
-    unit = ex.unit_for(0.0123)
+    assert unit_for(2.0)(-1.5) == "−1.50"
+    unit = unit_for(0.0123)
     assert (unit.name, unit(0.0123), unit(-0.0001)) == ("mnat", "+12.3", "−0.1")
-    assert ex.unit_for(3e-6).name == "µnat"
-    assert ex.unit_for(0.0).name == "nnat"
-    assert ex.unit_for(float("nan")).name == "nat"
+    assert unit_for(3e-6).name == "µnat"
+    assert unit_for(0.0).name == "nnat"
+    assert unit_for(float("nan")).name == "nat"
     assert unit(float("nan")) == ""
 
 
 def test_summary_is_what_the_numbers_say() -> None:
     gains, lengths = np.array([3.0, -1.0, 2.0, 1.0, 0.0, 4.0]), np.array([1, 2, 3, 4, 5, 6])
-    found = ex.summarise(gains, lengths)
+    found = summarise(gains, lengths)
     assert found is not None
     assert (found.low, found.high, found.total, found.half) == (-1.0, 4.0, 9.0, 2)
     assert found.helping == pytest.approx(4 / 6)
     assert found.thirds == (1.0, 1.5, 2.0)
-    assert sum(ex.histogram(gains, 5)) == 6
-    assert ex.histogram(np.zeros(0), 5) == []
+    assert sum(histogram(gains, 5)) == 6
+    assert histogram(np.zeros(0), 5) == []
 
 
 # -- laying out -------------------------------------------------------------------------------------------------------
@@ -188,7 +190,7 @@ texts = st.text(alphabet=st.sampled_from("ab cd\n\r\t汉👍é️\u200d\x1b\x00[
 @given(texts, st.lists(st.integers(0, 60), max_size=6))
 def test_pieces_are_the_text(text: str, places: list[int]) -> None:
     spans = sorted(min(place, len(text)) for place in places)[: len(places) // 2 * 2]
-    found = list(ex.pieces(text, spans))
+    found = list(pieces(text, spans))
     assert "".join(piece for piece, _ in found) == text
     completion = "".join(text[a:b] for a, b in zip(spans[::2], spans[1::2], strict=True))
     assert "".join(piece for piece, carries in found if carries) == completion
@@ -197,12 +199,12 @@ def test_pieces_are_the_text(text: str, places: list[int]) -> None:
 @given(texts, st.integers(2, 30), st.lists(st.integers(0, 60), max_size=4))
 def test_lines_fit_and_nothing_is_lost(text: str, width: int, places: list[int]) -> None:
     spans = sorted(min(place, len(text)) for place in places)[: len(places) // 2 * 2]
-    lines = ex.lay_out(ex.marked(text, spans), width)
+    lines = lay_out(marked(text, spans), width)
     for line in lines:
         shown = _words([line])
         assert cell_len(shown.removesuffix(" ")) <= width
         assert not [c for c in shown if unicodedata.category(c) in {"Cc", "Cf", "Cs"}]
-    plain = ex.lay_out([text], 10**6)
+    plain = lay_out([text], 10**6)
     breaks = text.replace("\r\n", "\n").count("\n")
     assert len(plain) == breaks + 1
     squeezed = _words(lines).replace("▸", "").replace(" ", "")
@@ -215,28 +217,28 @@ def test_what_carries_loss_is_marked_exactly() -> None:
     for completion in (" four, of course\n", " 字\n"):
         spans += [text.index(completion), text.index(completion) + len(completion)]
     for width in (7, 20, 200):
-        lines = ex.lay_out(ex.marked(text, spans), width)
+        lines = lay_out(marked(text, spans), width)
         assert _words(lines, "loss") == " four, of course 字"
         assert _words(lines).count("▸") == 2
         assert _words(lines).replace("▸", "") == text.replace("\n", "")
 
 
 def test_a_line_break_across_a_boundary_is_one() -> None:
-    lines = ex.lay_out(ex.marked("a\r\nb", (2, 4)), 20)
+    lines = lay_out(marked("a\r\nb", (2, 4)), 20)
     assert [_words([line]) for line in lines] == ["a▸", "b"]
 
 
 def test_tabs_and_blanks() -> None:
-    assert [_words([line]) for line in ex.lay_out(["a\tb\n\tc"], 20)] == ["a   b", "    c"]
-    assert [_words([line]) for line in ex.lay_out(["one two three"], 8)] == ["one two ", "three"]
-    assert [_words([line]) for line in ex.lay_out(["x" * 10], 4)] == ["xxxx", "xxxx", "xx"]
-    assert [_words([line]) for line in ex.lay_out(["汉字汉"], 4)] == ["汉字", "汉"]
+    assert [_words([line]) for line in lay_out(["a\tb\n\tc"], 20)] == ["a   b", "    c"]
+    assert [_words([line]) for line in lay_out(["one two three"], 8)] == ["one two ", "three"]
+    assert [_words([line]) for line in lay_out(["x" * 10], 4)] == ["xxxx", "xxxx", "xx"]
+    assert [_words([line]) for line in lay_out(["汉字汉"], 4)] == ["汉字", "汉"]
 
 
 def test_long_texts_are_cut_with_a_word() -> None:
-    parts: list[Part] = ex.marked("x" * (ex.LONGEST + 10), (ex.LONGEST - 1, ex.LONGEST + 10))
+    parts: list[Part] = marked("x" * (LONGEST + 10), (LONGEST - 1, LONGEST + 10))
     assert "10 more characters" in str(parts[-1])
-    assert sum(len(part if isinstance(part, str) else part[0]) for part in parts) < ex.LONGEST + 50
+    assert sum(len(part if isinstance(part, str) else part[0]) for part in parts) < LONGEST + 50
 
 
 @pytest.mark.parametrize(
@@ -244,35 +246,35 @@ def test_long_texts_are_cut_with_a_word() -> None:
     [("plain\r\n\ttext", 0), ("\x1b[31m\x1b", 2), ("a\u202eb", 1), ("x\ry", 1), ("nbsp\xa0", 0), ("汉字", 0)],
 )
 def test_control_characters_are_counted(text: str, count: int) -> None:
-    assert ex.control_characters(text) == count
+    assert control_characters(text) == count
 
 
 def test_preview_goes_where_the_words_are() -> None:
     text = "beginning\n  " + "filler " * 40 + "needle end"
-    assert ex.preview(text, 30).startswith("beginning filler")
-    assert "needle" in ex.preview(text, 30, "NEEDLE")[:30]
+    assert preview(text, 30).startswith("beginning filler")
+    assert "needle" in preview(text, 30, "NEEDLE")[:30]
 
 
 # -- tokens -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
-def vocabulary(tmp_path_factory: pytest.TempPathFactory) -> ex.Vocabulary:
+def vocabulary(tmp_path_factory: pytest.TempPathFactory) -> Vocabulary:
     folder = tmp_path_factory.mktemp("tokenizer")
     make_tokenizer().save_pretrained(folder)
-    return ex.Vocabulary(folder)
+    return Vocabulary(folder)
 
 
-def test_tokens_say_what_they_add(vocabulary: ex.Vocabulary) -> None:
+def test_tokens_say_what_they_add(vocabulary: Vocabulary) -> None:
     ids = make_tokenizer()("the word is red\none", add_special_tokens=False)["input_ids"]
     assert "".join(vocabulary.words(ids)) == "the word is red\none"
     assert vocabulary.words([10**9]) == [str(10**9)]
 
 
-def test_tokens_that_carry_loss_are_marked(vocabulary: ex.Vocabulary) -> None:
+def test_tokens_that_carry_loss_are_marked(vocabulary: Vocabulary) -> None:
     ids = make_tokenizer()("the word is red", add_special_tokens=False)["input_ids"]
     labels = [IGNORED] * 2 + ids[2:]
-    parts = ex.token_parts(ids, labels, vocabulary)
+    parts = token_parts(ids, labels, vocabulary)
     assert "".join(p[0] for p in parts if not isinstance(p, str) and p[1] == "loss token") == "".join(
         vocabulary.words(ids)[2:]
     )
@@ -280,12 +282,21 @@ def test_tokens_that_carry_loss_are_marked(vocabulary: ex.Vocabulary) -> None:
 
 
 def test_tokens_without_a_tokenizer_are_numbers(tmp_path: Path) -> None:
-    parts = ex.token_parts([7, 8], [IGNORED, 8], ex.Vocabulary(tmp_path))
+    parts = token_parts([7, 8], [IGNORED, 8], Vocabulary(tmp_path))
     assert _words([parts]) == "│7▸8"
     (tmp_path / "tokenizer.json").write_text("{broken")
-    assert ex.Vocabulary(tmp_path).words([7]) == ["7"]
+    assert Vocabulary(tmp_path).words([7]) == ["7"]
+
+
+def test_another_tokenizer_is_read_again(tmp_path: Path) -> None:
+    before = vocabulary_of(tmp_path)
+    assert vocabulary_of(tmp_path) is before
+    make_tokenizer().save_pretrained(tmp_path)
+    after = vocabulary_of(tmp_path)
+    assert after is not before
+    assert after.words([1]) == ["<s>"]
 
 
 def test_the_decoders_tokens_follow_the_encoders(tmp_path: Path) -> None:
-    parts = ex.token_parts([7, 8, 9], [3, 4], ex.Vocabulary(tmp_path))
+    parts = token_parts([7, 8, 9], [3, 4], Vocabulary(tmp_path))
     assert _words([parts]) == "│7│8│9\n▸3│4"

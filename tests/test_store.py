@@ -67,19 +67,33 @@ def test_examples(tmp_path_factory: pytest.TempPathFactory, rows: list[StoredExa
     for _ in range(2):
         mine = StoredTask(key="key", name=name, examples=rows[::-1], inputs={"name": name}, outputs={"rows": [1]})
         store.put_tasks([other, mine])
-        assert store.examples("key") == rows
-        assert store.tokens("key") == [(list(r.input_ids), list(r.labels)) for r in rows]
+        assert store.example_texts("key").to_pylist() == [
+            {"text": r.text, "spans": list(r.spans), "file": r.file, "line": r.line} for r in rows
+        ]
+        tokens = [(list(r.input_ids), list(r.labels)) for r in rows]
+        assert store.tokens("key") == tokens
+        assert [store.tokens_of("key", number) for number in range(len(rows) + 1)] == [*tokens, ([], [])]
         index = store.example_indexes(["key"]).get("key")
         assert (index is None) == (not rows)
         if index is not None:
             assert index.hashes == [r.hash for r in rows]
             assert index.token_hashes == [r.token_hash for r in rows]
             assert index.lengths == [len(r.input_ids) for r in rows]
+            assert index.completion_tokens == [r.completion_tokens for r in rows]
             assert index.left_out == [r.left_out for r in rows]
             assert index.truncated == [r.truncated for r in rows]
     artifact = store.artifact("task", "key")
     assert artifact is not None
     assert artifact.inputs == {"name": name}
+
+
+def test_examples_that_are_not_there(store: Store) -> None:
+    for _ in range(2):
+        found = store.example_texts("key")
+        assert found.column_names == ["text", "spans", "file", "line"]
+        assert found.num_rows == 0
+        assert store.tokens_of("key", 0) == ([], [])
+        store.put_artifact("stage", "key", {}, {})
 
 
 @settings(max_examples=15)

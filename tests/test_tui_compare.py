@@ -1,23 +1,29 @@
 """Compare: what is shown is what the estimator says of the selections as they are."""
 
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
-from test_tui_matrix import HOSTILE, Answers, drive, grid, until, workspace_of
+from conftest import HOSTILE
 from textual.pilot import Pilot
+from tui_pilot import (
+    FakeAnswers,
+    drive_fake,
+    fake_names,
+    fake_selection,
+    fake_workspace,
+    grid,
+    read_fake,
+    text,
+    until,
+)
 
 from curator.whatif import difference, flips, judge
 from tui.app import CuratorApp
+from tui.comparison import ALL, NONE, NOW, Estimates, which_rows
 from tui.modals.pick import PickDialog
-from tui.screens.compare import ALL, NONE, NOW, CompareScreen, Estimates, which_rows
-
-
-def _saved(name: str, mask: np.ndarray, measured: float | None = None) -> Any:
-    manifest = SimpleNamespace(measured_loss=measured, tasks=[], options={}, edits=(), estimated_loss=1.0, reference={})
-    return SimpleNamespace(name=name, method="forward", manifest=manifest, mask=lambda names: mask.copy())
+from tui.screens.compare import CompareScreen
 
 
 def _screen(app: CuratorApp) -> CompareScreen:
@@ -25,11 +31,12 @@ def _screen(app: CuratorApp) -> CompareScreen:
     return app.screen
 
 
-def _workspace(count: int = 6, name: str = "best") -> Any:
-    mask = np.arange(count) % 2 == 0
-    other = np.arange(count) % 3 == 0
-    selections = [_saved(name, mask, 0.8388), _saved("other", other)] if count else []
-    return workspace_of(Answers(count), [f"task{n:04d}" for n in range(count)], selections=selections)
+def _workspace(count: int = 6, *, answers: bool = True) -> Any:
+    rows = np.arange(count)
+    selections = [fake_selection("best", rows % 2 == 0, 0.8388), fake_selection("other", rows % 3 == 0)]
+    return fake_workspace(
+        FakeAnswers(count) if answers else None, fake_names(count), selections=selections if count else []
+    )
 
 
 async def _complete(app: CuratorApp, pilot: Pilot[None]) -> Estimates:
@@ -53,60 +60,41 @@ def test_which_rows() -> None:
     assert which_rows(masks[:1], "different").tolist() == []
 
 
-@pytest.mark.parametrize("size", [(80, 24), (140, 40), (20, 5)])
-def test_what_is_shown_is_what_the_estimator_says(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, size: tuple[int, int]
-) -> None:
+def test_what_is_shown_is_what_the_estimator_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     workspace = _workspace()
+    copied: list[str] = []
+    exported: list[str] = []
 
-    async def do(app: CuratorApp, pilot: Pilot[None]) -> None:
-        _screen(app)._picked(["best", "other", ALL, NONE])
-        found = await _complete(app, pilot)
-        screen, estimator = _screen(app), workspace.answers.estimator
-        first, second = (judge(estimator, s.mask([])) for s in workspace.selections)
-        gap = difference(estimator, second, first)
-        assert [j.loss for j in found.judgements[:2]] == pytest.approx([first.loss, second.loss])
-        assert (found.versus_first[1].value, found.versus_first[1].noise) == pytest.approx((gap.value, gap.noise))
-        assert found.judgements[2].loss == pytest.approx(estimator.all_tasks_loss)
-        assert found.changes == pytest.approx(flips(estimator, first, np.arange(6)))
-        assert found.solved.all()
-        if size not in ((80, 24), (140, 40)):
-            return
-        text = grid(app)
-        for words in (f"{first.loss:.4f}", f"{second.loss:.4f}", "A best", "B other", "C all tasks", "D target only"):
-            assert words in text
-        assert "◎ 0.8388" in text
-        assert "A∩B 1 · A∪B 4 · Jaccard 0.250" in text
-        assert ("not a reliable difference" in text) == gap.is_noise
-        assert screen.differences.count == 6
-        row = screen.differences.line(0, 79)
-        assert "".join(part if isinstance(part, str) else part[0] for part in row)[:8].strip()
-
-    drive(monkeypatch, tmp_path, workspace, do, mode="compare", size=size)
-
-
-def test_at_first_it_is_now_its_base_and_all(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    async def do(app: CuratorApp, pilot: Pilot[None]) -> None:
+    async def at_first(app: CuratorApp, pilot: Pilot[None]) -> None:
         screen = _screen(app)
         await _complete(app, pilot)
+        # Now, its base, and all.
         assert screen.picks() == [NOW, "best", ALL]
-        assert "A and B hold the same tasks" in grid(app)
+        assert "A and B hold the same tasks" in text(app)
         # What was picked and is gone is left out.
         app.place.compared = ["gone", "other"]
         assert screen.picks() == ["other"]
-        app.place.compared = ["gone", 3]
+        app.place.compared = ["gone", 3]  # type: ignore[list-item]
         assert screen.picks() == [NOW, "best", ALL]
 
-    drive(monkeypatch, tmp_path, _workspace(), do, mode="compare")
-
-
-def test_pick_swap_which_sort(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    copied: list[str] = []
-
-    async def do(app: CuratorApp, pilot: Pilot[None]) -> None:
-        monkeypatch.setattr(app, "copy_to_clipboard", copied.append)
+    async def nothing_old(app: CuratorApp, pilot: Pilot[None]) -> None:
         screen = _screen(app)
-        await _complete(app, pilot)
+        old = await _complete(app, pilot)
+        assert app.session is not None
+        app.session.toggle(np.array([0]))
+        app.edited("")
+        assert screen._known(screen.chosen()) is None
+        screen.post_message(CompareScreen.Estimated(old))
+        await pilot.pause()
+        assert screen._known(screen.chosen()) is not old
+        new = await _complete(app, pilot)
+        assert new.judgements[0].loss == pytest.approx(judge(workspace.answers.estimator, app.session.mask).loss)
+        await pilot.press("u")
+        again = await _complete(app, pilot)
+        assert again.judgements[0].loss == pytest.approx(old.judgements[0].loss)
+
+    async def pick_swap_which_sort(app: CuratorApp, pilot: Pilot[None]) -> None:
+        screen = _screen(app)
         await pilot.press("p")
         assert isinstance(app.screen, PickDialog)
         # Leave now, take the other one.
@@ -121,7 +109,7 @@ def test_pick_swap_which_sort(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
             counts[screen._which] = screen.differences.count
             await pilot.press("d")
         assert counts == {"different": 5, "only A": 0, "only B": 3, "all": 6}
-        await pilot.press("d", "d", "d")
+        screen._which = "all"
         orders = set()
         for _ in range(3):
             await pilot.press("s")
@@ -133,110 +121,108 @@ def test_pick_swap_which_sort(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
         assert "Jaccard" in copied[0]
         assert "task0001" in copied[0]
         await pilot.press("V")
-        assert "curator verify" in grid(app)
-        exported: list[str] = []
-        monkeypatch.setattr(app, "export", exported.append)
-        await pilot.press("e")
-        await pilot.press("X", "e")
+        assert "curator verify" in text(app)
+        await pilot.press("e", "X", "e")
         assert exported == ["best"]
-        assert "not a saved selection" in grid(app)
+        assert "not a saved selection" in text(app)
 
-    drive(monkeypatch, tmp_path, _workspace(), do, mode="compare")
+    async def figures(app: CuratorApp, pilot: Pilot[None], found: Estimates) -> None:
+        screen, estimator = _screen(app), workspace.answers.estimator
+        first, second = (judge(estimator, s.mask([])) for s in workspace.selections)
+        gap = difference(estimator, second, first)
+        assert [j.loss for j in found.judgements[:2]] == pytest.approx([first.loss, second.loss])
+        assert (found.versus_first[1].value, found.versus_first[1].noise) == pytest.approx((gap.value, gap.noise))
+        assert found.judgements[2].loss == pytest.approx(estimator.all_tasks_loss)
+        assert found.changes == pytest.approx(flips(estimator, first, np.arange(6)))
+        assert found.solved.all()
+        shown = text(app)
+        for words in (f"{first.loss:.4f}", f"{second.loss:.4f}", "A best", "B other", "C all tasks", "D target only"):
+            assert words in shown
+        assert "◎ 0.8388" in shown
+        assert "A∩B 1 · A∪B 4 · Jaccard 0.250" in shown
+        assert ("not a reliable difference" in shown) == gap.is_noise
+        assert screen.differences.count == 6
+        row = screen.differences.line(0, 79)
+        assert "".join(part if isinstance(part, str) else part[0] for part in row)[:8].strip()
+
+    async def story(app: CuratorApp, pilot: Pilot[None]) -> None:
+        monkeypatch.setattr(app, "copy_to_clipboard", copied.append)
+        monkeypatch.setattr(app, "export", exported.append)
+        await at_first(app, pilot)
+        await nothing_old(app, pilot)
+        await pick_swap_which_sort(app, pilot)
+        _screen(app)._picked(["best", "other", ALL, NONE])
+        found = await _complete(app, pilot)
+        for size in ((80, 24), (140, 40)):
+            await pilot.resize_terminal(*size)
+            await until(pilot, lambda size=size: len(grid(app)) == size[1] and "task" in text(app))
+            await figures(app, pilot, found)
+
+    drive_fake(monkeypatch, tmp_path, workspace, story, mode="compare")
 
 
-def test_at_most_four_are_picked_and_at_least_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_any_number_of_tasks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    async def story(app: CuratorApp, pilot: Pilot[None]) -> None:
+        screen = _screen(app)
+        rows = screen.differences
+        # Without answers, the way to them is said, and what is known all the same is shown.
+        await pilot.press("d", "s", "X", "y", "enter")
+        assert app.missing() in text(app)
+        assert "A∩B" in text(app)
+        app.place.compared = []
+
+        for count, size in ((0, (80, 24)), (1, (140, 40)), (2, (20, 5)), (300, (60, 16))):
+            await read_fake(monkeypatch, app, pilot, _workspace(count))
+            await pilot.resize_terminal(*size)
+            await until(pilot, lambda: screen._known(screen.chosen()) is not None)
+            await pilot.press("d", "s", "S", "G", "X", "y")
+            assert len(grid(app)) == size[1]
+
+        # A long list scrolls.
+        screen._which = "different"
+        screen._picked(["best", ALL])
+        assert rows.count == 150
+        await pilot.press("G")
+        await until(pilot, lambda: rows.cursor in rows.visible_rows)
+        assert rows.cursor == 149
+        assert rows.visible_rows.start > 0
+
+    drive_fake(monkeypatch, tmp_path, _workspace(answers=False), story, mode="compare")
+
+
+def test_hostile_names(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    copied: list[str] = []
     answers: list[list[str] | None] = []
+    names = ["", *HOSTILE]
+    mask = np.arange(len(names)) % 2 == 0
+    selections = [fake_selection(name, mask) for name in ("\x1b[31m[b]", "\u202e" + "名" * 40)]
+    workspace = fake_workspace(FakeAnswers(len(names)), names, selections=selections)
 
-    async def do(app: CuratorApp, pilot: Pilot[None]) -> None:
-        choices = [(str(n), name, "") for n, name in enumerate(HOSTILE)]
+    async def story(app: CuratorApp, pilot: Pilot[None]) -> None:
+        monkeypatch.setattr(app, "copy_to_clipboard", copied.append)
+        _screen(app)._picked([*(s.name for s in selections), NONE])
+        await _complete(app, pilot)
+        for size in ((80, 24), (140, 40)):
+            await pilot.resize_terminal(*size)
+            await pilot.press("d", "y")
+            shown = [text(app), copied.pop()]
+            await pilot.press("p")
+            shown.append(text(app))
+            await pilot.press("escape")
+            for words in shown:
+                assert not set(words) & {"\x1b", "\x07", "\x00", "\u202e", "\t"}
+
+        # At most four are picked, and at least one.
+        choices = [(str(n), name, "") for n, name in enumerate(names)]
         app.push_screen(PickDialog(choices, ["1"]), answers.append)
         await pilot.pause()
         await pilot.press("j", "space", "enter")
         assert isinstance(app.screen, PickDialog)
-        assert "at least one" in grid(app)
-        for _ in range(5):
-            await pilot.press("space", "j")
-        assert "at most 4" in grid(app)
+        assert "at least one" in text(app)
+        await pilot.press("space", *["j", "space"] * 4)
+        assert "at most 4" in text(app)
         await pilot.press("enter")
         assert answers == [["1", "2", "3", "4"]]
 
-    drive(monkeypatch, tmp_path, _workspace(), do, mode="compare")
-
-
-def test_nothing_old_is_shown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    async def do(app: CuratorApp, pilot: Pilot[None]) -> None:
-        screen = _screen(app)
-        old = await _complete(app, pilot)
-        assert app.session is not None
-        app.session.toggle(np.array([0]))
-        app.edited("")
-        assert screen._known(screen.chosen()) is None
-        screen.post_message(CompareScreen.Estimated(old))
-        await pilot.pause()
-        assert screen._known(screen.chosen()) is not old
-        new = await _complete(app, pilot)
-        assert new.judgements[0].loss == pytest.approx(judge(app.workspace.answers.estimator, app.session.mask).loss)  # type: ignore[union-attr]
-        await pilot.press("u")
-        again = await _complete(app, pilot)
-        assert again.judgements[0].loss == pytest.approx(old.judgements[0].loss)
-
-    drive(monkeypatch, tmp_path, _workspace(), do, mode="compare")
-
-
-@pytest.mark.parametrize(("count", "size"), [(0, (80, 24)), (1, (140, 40)), (2, (80, 24)), (300, (60, 16))])
-def test_any_number_of_tasks(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, count: int, size: tuple[int, int]
-) -> None:
-    async def do(app: CuratorApp, pilot: Pilot[None]) -> None:
-        screen = _screen(app)
-        await until(pilot, lambda: screen.estimates is not None)
-        await pilot.press("d", "d", "d", "s", "S", "j", "G", "enter", "X", "y")
-        assert len(grid(app).splitlines()) == size[1]
-
-    drive(monkeypatch, tmp_path, _workspace(count), do, mode="compare", size=size)
-
-
-def test_without_answers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    workspace = _workspace()
-    workspace.answers = None
-
-    async def do(app: CuratorApp, pilot: Pilot[None]) -> None:
-        await pilot.press("d", "s", "X", "y", "j", "enter")
-        assert app.missing() in grid(app)
-        assert "A∩B" in grid(app)
-
-    drive(monkeypatch, tmp_path, workspace, do, mode="compare")
-
-
-@pytest.mark.parametrize(("size", "colour"), [((80, 24), "1"), ((140, 40), "")])
-def test_hostile_names(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, size: tuple[int, int], colour: str) -> None:
-    if colour:
-        monkeypatch.setenv("NO_COLOR", colour)
-    copied: list[str] = []
-    mask = np.arange(len(HOSTILE)) % 2 == 0
-    selections = [_saved(name, mask) for name in ("\x1b[31m[b]", "‮" + "名" * 40)]
-    workspace = workspace_of(Answers(len(HOSTILE)), HOSTILE, selections=selections)
-
-    async def do(app: CuratorApp, pilot: Pilot[None]) -> None:
-        monkeypatch.setattr(app, "copy_to_clipboard", copied.append)
-        _screen(app)._picked([*(s.name for s in selections), NONE])
-        await _complete(app, pilot)
-        await pilot.press("d", "y")
-        texts = [grid(app)]
-        await pilot.press("p")
-        texts.append(grid(app))
-        for text in [*texts, copied[0]]:
-            assert not set(text) & {"\x1b", "\x07", "‮", "\t"}
-
-    drive(monkeypatch, tmp_path, workspace, do, mode="compare", size=size)
-
-
-def test_a_long_list_scrolls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    async def do(app: CuratorApp, pilot: Pilot[None]) -> None:
-        rows = _screen(app).differences
-        await until(pilot, lambda: rows.count == 150)
-        await pilot.press("G")
-        await until(pilot, lambda: rows.cursor in rows.visible_rows)
-        assert rows.visible_rows.start > 0
-
-    drive(monkeypatch, tmp_path, _workspace(300), do, mode="compare")
+    drive_fake(monkeypatch, tmp_path, workspace, story, mode="compare")

@@ -3,13 +3,19 @@
 import asyncio
 import re
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from functools import cached_property
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
+import pytest
 from textual.pilot import Pilot
 
+from curator.errors import CuratorError
+from curator.estimate import ExampleSet, PointGradients, TargetEstimator
 from tui.app import CuratorApp
 from tui.memory import Settings
 
@@ -86,3 +92,120 @@ def drive(root: Path, story: Drive, size: tuple[int, int] = (80, 24), **settings
             return await story(app, pilot)
 
     return asyncio.run(main())
+
+
+# -- workspaces without files ---------------------------------------------------------------------------------------
+
+
+class FakeAnswers:
+    """Random gradients of as many tasks as wanted, in place of `curator.answers.Answers`.
+
+    Args:
+        count: Number of tasks.
+        key: What tells them from others.
+        broken: How often they cannot be read before they can.
+    """
+
+    def __init__(self, count: int, *, key: str = "", broken: int = 0) -> None:
+        self.key, self.count, self.broken = key or f"of {count}", count, broken
+
+    @cached_property
+    def estimator(self) -> TargetEstimator:
+        """What estimates come from."""
+        if self.broken:
+            self.broken -= 1
+            raise CuratorError("the gradients are gone")
+        rng = np.random.default_rng(self.count)
+
+        def examples(count: int, *, validation: bool = False) -> ExampleSet:
+            weights = np.full(count, 1 / count) if validation else rng.uniform(1, 20, count)
+            return ExampleSet(
+                losses=rng.uniform(0.2, 2, count), gradients=rng.standard_normal((count, 6)), weights=weights
+            )
+
+        point = PointGradients(
+            share=1.0,
+            tasks=[examples(3) for _ in range(self.count)],
+            target=examples(4),
+            validation=examples(8, validation=True),
+        )
+        return TargetEstimator([point], rng.uniform(0.5, 1.5, 8), [5.0], method="quadratic")
+
+
+def fake_names(count: int) -> list[str]:
+    """Names of so many tasks."""
+    return [f"task{n:04d}" for n in range(count)]
+
+
+def fake_selection(name: str, mask: Any, measured: float | None = None) -> Any:
+    """A saved selection without files."""
+    manifest = SimpleNamespace(measured_loss=measured, tasks=[], options={}, edits=(), estimated_loss=1.0, reference={})
+    return SimpleNamespace(name=name, method="forward", manifest=manifest, mask=lambda names: mask.copy())
+
+
+def fake_workspace(
+    answers: FakeAnswers | None,
+    names: Sequence[str],
+    *,
+    selections: Sequence[Any] = (),
+    tags: Sequence[str] | None = None,
+) -> Any:
+    """A workspace without files: sizes, affinities and selections of tasks that are only named."""
+    count, rng, nowhere = len(names), np.random.default_rng(1), Path("/nonexistent")
+    return SimpleNamespace(
+        project=SimpleNamespace(
+            name="fake", folder=nowhere, store=SimpleNamespace(put_edits=lambda *_: None, path=nowhere), config=None
+        ),
+        target="target",
+        status=SimpleNamespace(stages=()),
+        corpus=SimpleNamespace(target_tasks=[]),
+        answers=answers,
+        names=list(names),
+        tags=list(tags or [""] * count),
+        sources=[""] * count,
+        examples=np.full(count, 10.0),
+        tokens=np.arange(count) + 100.0,
+        affinity=rng.standard_normal(count) * 0.01,
+        affinity_error=np.full(count, 0.001),
+        selections=tuple(selections),
+        selection=lambda name: next((s for s in selections if s.name == name), None),
+        problems=(),
+        last_session=None,
+    )
+
+
+def drive_fake(
+    monkeypatch: pytest.MonkeyPatch,
+    root: Path,
+    workspace: Any,
+    story: Drive,
+    *,
+    mode: str,
+    size: tuple[int, int] = (80, 24),
+) -> list[int]:
+    """Do something with a workspace that is not on disk; gives the tasks that were opened.
+
+    Their own screen stays closed, as it reads examples from files; and nobody thinks about flips, as every key press
+    would wait for that.
+    """
+    monkeypatch.setattr("tui.workspace.load_workspace", lambda *_: workspace)
+    seen: list[int] = []
+
+    async def main() -> None:
+        app = CuratorApp(root, Settings(theme="curator-dark", motion=False))
+        app.place.mode = mode
+        monkeypatch.setattr(app, "open_task", lambda task, _: seen.append(task))
+        monkeypatch.setattr(app, "_begin_thinking", lambda _: None)
+        async with app.run_test(size=size) as pilot:
+            await until(pilot, lambda: app.workspace is not None)
+            await story(app, pilot)
+
+    asyncio.run(main())
+    return seen
+
+
+async def read_fake(monkeypatch: pytest.MonkeyPatch, app: CuratorApp, pilot: Pilot[None], workspace: Any) -> None:
+    """Put another workspace in place of the one that is open, as if the project had changed and was read again."""
+    monkeypatch.setattr("tui.workspace.load_workspace", lambda *_: workspace)
+    app.read_workspace()
+    await until(pilot, lambda: app.workspace is workspace)

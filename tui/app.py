@@ -21,13 +21,9 @@ from textual.theme import Theme
 
 from curator import jobs
 from curator.errors import CuratorError
-from tui.commands import CuratorCommands
 from tui.memory import Place, Settings
 from tui.messages import Failed, RunsRead, Thought, WorkspaceRead
-from tui.screens.compare import CompareScreen
 from tui.screens.home import HomeScreen
-from tui.screens.matrix import MatrixScreen
-from tui.screens.runs import RunsScreen
 from tui.screens.tasks import TasksScreen
 from tui.session import Rows as RowNumbers
 from tui.session import Session, State
@@ -37,8 +33,11 @@ from tui.watch import RunView, RunWatcher
 from tui.widgets.lines import Line
 
 if TYPE_CHECKING:
+    from textual.command import Provider
+
     from curator.project import Project
     from curator.store import StoredEdit
+    from tui.screens.base import CuratorScreen
     from tui.workspace import Workspace
 
 _FLASH_SECONDS = 8.0
@@ -78,6 +77,31 @@ THEMES = (
 )
 
 
+# Imported when they are looked at, so that the first frame waits for none of them.
+def _matrix() -> "CuratorScreen":
+    from tui.screens.matrix import MatrixScreen
+
+    return MatrixScreen()
+
+
+def _runs() -> "CuratorScreen":
+    from tui.screens.runs import RunsScreen
+
+    return RunsScreen()
+
+
+def _commands() -> "type[Provider]":
+    from tui.commands import CuratorCommands
+
+    return CuratorCommands
+
+
+def _compare() -> "CuratorScreen":
+    from tui.screens.compare import CompareScreen
+
+    return CompareScreen()
+
+
 class CuratorApp(App[None]):
     """curator in a terminal.
 
@@ -89,14 +113,14 @@ class CuratorApp(App[None]):
     TITLE = "curator"
     CSS_PATH = "app.tcss"
     ENABLE_COMMAND_PALETTE = True
-    COMMANDS: ClassVar[set[Any]] = {CuratorCommands}
+    COMMANDS: ClassVar[set[Any]] = {_commands}
     BINDINGS: ClassVar[list[BindingType]] = [Binding("ctrl+q", "leave", "quit", show=False, priority=True, id="leave")]
     MODES: ClassVar[dict[str, Any]] = {
         "home": HomeScreen,
         "tasks": TasksScreen,
-        "matrix": MatrixScreen,
-        "runs": RunsScreen,
-        "compare": CompareScreen,
+        "matrix": _matrix,
+        "runs": _runs,
+        "compare": _compare,
     }
     PAUSE_GC_ON_SCROLL = True
 
@@ -119,14 +143,14 @@ class CuratorApp(App[None]):
         self._thinker_key = ""
         self._lock: int | None = None
         self._flash_count = 0
-        self._keeping = self._reading = self._watching = False
+        self._keeping = self._reading = self._read_again = self._watching = False
         self._store_time = 0
         self._watcher = RunWatcher(root / ".curator" / "runs")
 
     # -- beginning and end ------------------------------------------------------------------------------------------
 
-    def on_mount(self) -> None:
-        """Begin to read."""
+    async def on_mount(self) -> None:
+        """Show the first screen, then begin to read."""
         for theme in THEMES:
             self.register_theme(theme)
         self.theme = self.settings.theme if self.settings.theme in self.available_themes else self._fitting_theme()
@@ -134,7 +158,11 @@ class CuratorApp(App[None]):
             self.animation_level = "none"
         if self.settings.keys:
             self.set_keymap(self.settings.keys)
-        self.switch_mode(self.place.mode if self.place.mode in self.MODES else "home")
+        await self.switch_mode(self.place.mode if self.place.mode in self.MODES else "home")
+        self.screen.call_after_refresh(self._begin)
+
+    def _begin(self) -> None:
+        """Read, once the first frame is on the screen."""
         self.read_workspace()
         self.set_interval(_KEEP_SECONDS, self._keep)
         self.set_interval(_WATCH_SECONDS, self._watch)
@@ -184,10 +212,16 @@ class CuratorApp(App[None]):
     # -- reading ----------------------------------------------------------------------------------------------------
 
     def read_workspace(self) -> None:
-        """Read the project, in a thread."""
+        """Read the project, in a thread; again, if it is being read: what is asked for may have come later."""
+        self._read_again = self._reading
         if not self._reading:
             self._reading = True
             self._read()
+
+    def _has_read(self) -> None:
+        self._reading = False
+        if self._read_again:
+            self.read_workspace()
 
     @work(thread=True, group="read", exit_on_error=False)
     def _read(self) -> None:
@@ -201,7 +235,7 @@ class CuratorApp(App[None]):
 
     def on_workspace_read(self, message: WorkspaceRead) -> None:
         """Take the project over; the session goes on where it was."""
-        self._reading, self.trouble = False, None
+        self.trouble = None
         before, workspace = self.workspace, message.workspace
         self.workspace = workspace
         self._store_time = self._store_changed()
@@ -209,6 +243,7 @@ class CuratorApp(App[None]):
             self._begin_session(workspace)
         if workspace.answers is not None and workspace.answers.key != self._thinker_key:
             self._begin_thinking(workspace)
+        self._has_read()
         self.tell("workspace")
         self.think()
 
@@ -254,8 +289,8 @@ class CuratorApp(App[None]):
     def on_failed(self, message: Failed) -> None:
         """Say what could not be done."""
         if message.what == "read the project":
-            self._reading = False
             self.trouble = message.error
+            self._has_read()
             self.tell("workspace")
         hint = getattr(message.error, "hint", "")
         self.flash(f"cannot {message.what}: {message.error}" + (f" · {hint}" if hint else ""), "bad")
@@ -407,18 +442,23 @@ class CuratorApp(App[None]):
         )
         earlier = base.manifest.edits if base is not None else ()
         edits = [Edit(task=task, selected=selected, by="curator tui") for task, selected in session.by_hand()]
+        from tui.workspace import load_workspace
+
         try:
             workspace.answers.save(subset, name=name, request=request, edits=[*earlier, *edits])
+            # What is said to be saved can be exported at once.
+            found = load_workspace(self.root, workspace)
         except (CuratorError, OSError) as error:
             self.post_message(Failed(f"save {name}", error))
         else:
-            self.call_from_thread(self._saved, name)
+            self.call_from_thread(self._saved, name, found)
 
-    def _saved(self, name: str) -> None:
+    def _saved(self, name: str, found: "Workspace") -> None:
+        self.workspace, self._store_time = found, self._store_changed()
         if self.session is not None:
             self.session.saved_as(name)
             self.edited(f"saved as {name}")
-        self.read_workspace()
+        self.tell("workspace")
 
     def load(self, name: str | None) -> None:
         """Begin from a saved selection; "" is all tasks."""

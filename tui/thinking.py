@@ -21,7 +21,10 @@ Rows = npt.NDArray[np.intp]
 
 # Up to so many tasks, every flip is solved in full; of more, those on the screen.
 SOLVED_IN_FULL = 300
-_AT_ONCE = 8
+_AT_ONCE = 4
+# In seconds. The screen gets the processor first, and is not drawn anew for every few flips.
+_HEAD_START = 0.03
+_SAY_EVERY = 0.2
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -125,19 +128,28 @@ class Thinker(threading.Thread):
             np.zeros(count, dtype=bool),
         )
         yield outlook
-        if not count or self._is_old():
+        if not count or self._waited(_HEAD_START):
             return
         gains = estimator.task_gains(estimator.gains(question.mask))
         changes, solved = np.where(question.mask, gains, -gains), np.zeros(count, dtype=bool)
         yield _with(outlook, changes, solved)
         rest = np.arange(count) if count <= SOLVED_IN_FULL else np.zeros(0, dtype=np.intp)
         wanted = np.concatenate([question.visible, np.setdiff1d(rest, question.visible)])
+        said = time.perf_counter()
         for start in range(0, len(wanted), _AT_ONCE):
             if self._is_old():
                 return
             part = wanted[start : start + _AT_ONCE]
             changes[part], solved[part] = flips(estimator, current, part), True
-            yield _with(outlook, changes, solved)
+            if time.perf_counter() - said > _SAY_EVERY:
+                said = time.perf_counter()
+                yield _with(outlook, changes, solved)
+        yield _with(outlook, changes, solved)
+
+    def _waited(self, seconds: float) -> bool:
+        """Wait a little, and say whether another question came meanwhile."""
+        with self._changed:
+            return self._changed.wait_for(self._is_old, seconds)
 
     def _reference(self, estimator: TargetEstimator, mask: Mask) -> Judgement:
         key = mask.tobytes()

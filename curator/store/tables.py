@@ -162,23 +162,22 @@ class Store(Database):
             for task in tasks:
                 _put_artifact(connection, "task", task.key, task.inputs, task.outputs)
 
-    def examples(self, task_key: str) -> list[StoredExample]:
-        """A task's examples as they were read, in the task's order."""
+    def example_texts(self, task_key: str) -> pa.Table:
+        """What a task's examples say and where they stand, in the task's order.
+
+        Args:
+            task_key: The task's version.
+
+        Returns:
+            Columns `text`, `spans`, `file` and `line` (n), as in `StoredExample`; no rows where the task is not there.
+        """
         with self.read() as connection:
             if connection is None:
-                return []
-            rows = connection.execute(
-                "SELECT number, file, line, hash, token_hash, text, spans, input_ids, labels, completion_tokens,"
-                " truncated, left_out FROM examples WHERE task_key = ? ORDER BY number",
-                [task_key],
-            ).fetchall()
-        return [
-            StoredExample(
-                **dict(zip(_EXAMPLE_COLUMNS, row, strict=True))
-                | {"spans": tuple(row[6]), "input_ids": tuple(row[7]), "labels": tuple(row[8])}
-            )
-            for row in rows
-        ]
+                kinds = [(column, _EXAMPLE_COLUMNS[column]) for column in ("text", "spans", "file", "line")]
+                return pa.schema(kinds).empty_table()
+            return connection.sql(
+                "SELECT text, spans, file, line FROM examples WHERE task_key = ? ORDER BY number", params=[task_key]
+            ).to_arrow_table()
 
     def example_indexes(self, task_keys: Sequence[str]) -> dict[str, ExampleIndex]:
         """The light columns of the examples of several tasks, by task key."""
@@ -212,6 +211,21 @@ class Store(Database):
             return connection.execute(
                 "SELECT input_ids, labels FROM examples WHERE task_key = ? ORDER BY number", [task_key]
             ).fetchall()
+
+    def tokens_of(self, task_key: str, number: int) -> tuple[list[int], list[int]]:
+        """Token ids and labels of one example; none where it is not there.
+
+        Args:
+            task_key: The task's version.
+            number: The example's position in the task, from 0.
+        """
+        with self.read() as connection:
+            if connection is None:
+                return [], []
+            rows = connection.execute(
+                "SELECT input_ids, labels FROM examples WHERE task_key = ? AND number = ?", [task_key, number]
+            ).fetchall()
+        return rows[0] if rows else ([], [])
 
     # -- gradients ------------------------------------------------------------------------------------------------
 

@@ -5,6 +5,7 @@ import shlex
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
+from textwrap import wrap
 from typing import ClassVar
 
 from textual import on, work
@@ -135,7 +136,8 @@ class ExportDialog(Dialog[None]):
             rest = len(files) - _SHOWN_FILES
             last = "curator-manifest.json" if rest <= 0 else f"… {rest} more, and curator-manifest.json"
             lines.append([f"        └ {last}"])
-        return [*lines, [], [("same as ", "dim"), self.command], []]
+        command = wrap(self.command, 55, break_on_hyphens=False)
+        return [*lines, [], *([("same as " if n == 0 else "        ", "dim"), part] for n, part in enumerate(command)), []]
 
     def action_copy(self) -> None:
         """Copy the command."""

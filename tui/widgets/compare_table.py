@@ -1,0 +1,120 @@
+"""Selections side by side: what they are estimated to come to, their size, and what to make of it."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from curator.whatif import Difference
+from tui import numbers
+from tui.comparison import LETTERS, Chosen, Estimates
+from tui.widgets.lines import Line, Part, spread
+
+if TYPE_CHECKING:
+    from tui.workspace import Workspace
+
+_HEAD_CELLS = 11
+_MOST_CELLS = 40
+
+
+def table_lines(chosen: Sequence[Chosen], known: Estimates | None, workspace: "Workspace", width: int) -> list[Line]:
+    """The table: a column for each selection.
+
+    Args:
+        chosen: The selections.
+        known: Their estimates, if they are known.
+        workspace: Whose tasks they hold.
+        width: Cells of each line.
+    """
+    cells = min((width - _HEAD_CELLS) // max(len(chosen), 1), _MOST_CELLS)
+
+    def row(word: str, values: Sequence[Line]) -> Line:
+        parts: list[Part] = [(f" {word}".ljust(_HEAD_CELLS), "dim")]
+        for value in values:
+            parts += [*spread(value, (), cells - 1), " "]
+        return parts
+
+    titles = [
+        row("", [[(f"{letter} ", "accent"), (c.title, "strong")] for letter, c in zip(LETTERS, chosen, strict=False)])
+    ]
+    if known is None:
+        waiting: list[Line] = [[("◌" if workspace.answers is not None else "—", "dim")]] * len(chosen)
+        estimated = [row(word, waiting) for word in ("est. loss", "vs A", "vs all")]
+    else:
+        losses: list[Line] = [
+            [(numbers.loss(j.loss), "strong"), f" {numbers.half_width(j.low, j.high)}"] for j in known.judgements
+        ]
+        scale = max((abs(d.value) for d in known.versus_all), default=0.0)
+        above_all = [
+            [("base", "dim")] if c.mask.all() else _versus_all(d, scale, cells)
+            for c, d in zip(chosen, known.versus_all, strict=True)
+        ]
+        estimated = [
+            row("est. loss", losses),
+            row("vs A", [[("—", "dim")], *(_versus(d, cells) for d in known.versus_first[1:])]),
+            row("vs all", above_all),
+        ]
+    measured = [[f"◎ {numbers.loss(c.measured)}"] if c.measured is not None else [("—", "dim")] for c in chosen]
+    sizes: list[Line] = []
+    for c in chosen:
+        examples, tokens = workspace.examples[c.mask].sum(), numbers.short(workspace.tokens[c.mask].sum())
+        long = f"{examples:,.0f} examples · {tokens} tokens"
+        sizes.append([long if len(long) < cells else f"{numbers.short(examples)} · {tokens}"])
+    return [
+        *titles,
+        *estimated,
+        row("measured", measured),
+        row("tasks", [[f"{int(c.mask.sum())} of {len(workspace.names)}"] for c in chosen]),
+        row("ex · tok", sizes),
+        [(" overlap".ljust(_HEAD_CELLS), "dim"), _overlap(chosen, workspace)],
+    ]
+
+
+def _versus(found: Difference, cells: int) -> Line:
+    if found.value == 0 and found.noise == 0:
+        return [("same", "dim")]
+    words = f"{numbers.signed(found.value)} ±{found.noise:.4f}"
+    if found.is_noise:
+        return [(words + (" ~noise" if len(words) + 8 < cells else "~"), "dim")]
+    return [(words, "good" if found.value < 0 else "bad")]
+
+
+def _versus_all(found: Difference, scale: float, cells: int) -> Line:
+    style = "dim" if found.is_noise else "good" if found.value < 0 else "bad"
+    text = numbers.signed(found.value) + ("~" if found.is_noise else " ")
+    length = max(min(cells - len(text) - 2, 24), 0)
+    return [(text, style), (numbers.meter(abs(found.value) / scale if scale else 0.0, length).rstrip(), style)]
+
+
+def _overlap(chosen: Sequence[Chosen], workspace: "Workspace") -> Part:
+    if len(chosen) < 2:
+        return ("—", "dim")
+    a, b = chosen[0].mask, chosen[1].mask
+    both, either = int((a & b).sum()), int((a | b).sum())
+    jaccard = f"{both / either:.3f}" if either else "—"
+    tokens = workspace.tokens[a].sum(), workspace.tokens[b].sum()
+    ratio = f"{tokens[0] / tokens[1]:.2f}×" if tokens[1] else "—"
+    return f"A∩B {both} · A∪B {either} · Jaccard {jaccard} · tokens A/B {ratio}"
+
+
+def verdict(chosen: Sequence[Chosen], known: Estimates | None, *, wide: bool) -> Line:
+    """What to make of the difference of the first two.
+
+    Args:
+        chosen: The selections.
+        known: Their estimates, if they are known.
+        wide: Whether there is room for where the noise comes from.
+    """
+    if known is None:
+        return [(" ◌ estimating …", "dim")]
+    if len(chosen) < 2:
+        return [(" pick another selection (p) to compare A with", "dim")]
+    if (chosen[0].mask == chosen[1].mask).all():
+        return [(" A and B hold the same tasks", "dim")]
+    found = known.versus_first[1]
+    gap, noise = f"{abs(found.value):.4f}", f"±{found.noise:.4f}"
+    if found.is_noise:
+        return [(f" ! A–B gap {gap} is inside the noise of {noise}: not a reliable difference", "warn")]
+    better = "B" if found.value < 0 else "A"
+    return [
+        (f" ✓ {better} is estimated lower by {gap}, beyond the noise of {noise}", "good"),
+        (" · by the choice of validation examples; not measured" if wide else " (not measured)", "dim"),
+    ]

@@ -1,0 +1,103 @@
+"""The tasks in which selections differ."""
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tui import numbers
+from tui.comparison import LETTERS
+from tui.session import Mask
+from tui.session import Rows as RowNumbers
+from tui.widgets.lines import Line, Part, fit
+from tui.widgets.rows import Rows
+
+if TYPE_CHECKING:
+    from tui.app import CuratorApp
+
+Floats = npt.NDArray[np.float64]
+
+
+class Differences(Rows):
+    """Tasks, and which of the selections they are in."""
+
+    app: "CuratorApp"
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.view: RowNumbers = np.zeros(0, dtype=np.intp)
+        self.masks: Mask = np.zeros((0, 0), dtype=bool)
+        self.changes: Floats = np.zeros(0)
+        self.solved: Mask = np.zeros(0, dtype=bool)
+
+    def clear(self) -> None:
+        """Show no tasks."""
+        self.view, self.masks, self.changes = np.zeros(0, dtype=np.intp), np.zeros((0, 0), dtype=bool), np.zeros(0)
+        self.changed()
+
+    def take(self, view: RowNumbers) -> None:
+        """Show tasks; the cursor stays on its task."""
+        task, self.view = self.task_row, view
+        self.changed()
+        there = np.flatnonzero(view == task)
+        # Somebody at the top has not begun to read yet: the list may change beneath.
+        if len(there) and self.cursor:
+            self.cursor = int(there[0])
+
+    @property
+    def count(self) -> int:
+        """Tasks that are shown."""
+        return len(self.view)
+
+    @property
+    def task_row(self) -> int | None:
+        """The task under the cursor."""
+        return int(self.view[self.cursor]) if self.count else None
+
+    def _cells(self, width: int) -> tuple[int, int]:
+        """Cells of the name and of the bar, in a line of a width."""
+        room = width - 2 * len(self.masks) - 1 - 9 - 10 - 17
+        bar = 25 if room >= 60 else 0
+        return max(room - bar, 8), bar
+
+    def title(self, width: int) -> Line:
+        """The line above the list, of the whole width."""
+        name, bar = self._cells(width - 1)
+        letters = "".join(f" {letter}" for letter in LETTERS[: len(self.masks)])
+        scale = self._scale()
+        ends = f"full bar {scale:.2g}".rjust(bar) if bar and scale else ""
+        return [(f" {letters}  {fit('task', name)}{'n':>8} {'affinity':>10}  {'if moved in A':<15}{ends}", "title")]
+
+    def _scale(self) -> float:
+        known = np.abs(self.changes[self.view][~np.isnan(self.changes[self.view])])
+        return float(known.max()) if known.size else 0.0
+
+    def line(self, row: int, width: int) -> Line:
+        """One task."""
+        workspace = self.app.workspace
+        if workspace is None or self.masks.shape[1] != len(workspace.names):
+            # Tasks came or went, and the screen has not been told yet.
+            return ()
+        task, (name, bar) = int(self.view[row]), self._cells(width)
+        parts: list[Part] = []
+        for mask in self.masks:
+            parts.append(("● " if mask[task] else "○ ", "good" if mask[task] else "dim"))
+        affinity = float(workspace.affinity[task])
+        style = "good" if affinity > 0 else "bad"
+        parts += [
+            " ",
+            fit(workspace.names[task], name),
+            f"{workspace.examples[task]:>8,.0f} ",
+            (f"{numbers.signed(affinity) or '·':>10}", style),
+        ]
+        change = float(self.changes[task])
+        style = "good" if change < 0 else "bad"
+        word = "drop" if self.masks[0][task] else "add "
+        if np.isnan(change):
+            parts.append((f"  {word} …".ljust(17), "dim"))
+        else:
+            about = " " if self.solved[task] else "≈"
+            parts += [f"  {word} ", (f"{about}{numbers.signed(change)}".ljust(10), style)]
+            if bar:
+                parts.append((numbers.bar(change, self._scale(), bar), style))
+        return parts

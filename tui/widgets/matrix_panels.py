@@ -1,0 +1,210 @@
+"""What stands around the matrix: the pair under its cursor, groups of tasks that are alike, what the glyphs mean."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tui import numbers
+from tui.session import Mask
+from tui.transfer import Together, Transfer
+from tui.widgets.lines import Line, Part, fit, spread
+from tui.widgets.matrix import HELPS, HURTS, Matrix, label
+
+if TYPE_CHECKING:
+    from tui.app import CuratorApp
+    from tui.workspace import Workspace
+
+
+def title_line(query: str, error: str, right: str, width: int, *, transposed: bool) -> Line:
+    """The line above the matrix.
+
+    Args:
+        query: The filter; "" for none.
+        error: What is wrong with it; "" for nothing.
+        right: What stands at the right.
+        width: Cells of the line.
+        transposed: Whether columns help rows.
+    """
+    arrow = "column → row" if transposed else "row → column"
+    left: list[Part] = [("─ ", "dim")]
+    if error:
+        left += [(f"✗ {error}", "bad")]
+    elif query:
+        left += [("/ ", "accent"), query, (f" · {arrow}", "dim")]
+    else:
+        left += [("who helps whom · ", "dim"), arrow]
+    return spread([*left, " "], [(f" {right} ", "dim")], width)
+
+
+def nothing_line(app: "CuratorApp", known: Transfer | None, *, failed: bool = False) -> Line:
+    """Why there is no matrix.
+
+    Args:
+        app: What is open.
+        known: Who helps whom, if that is known.
+        failed: Whether it was tried in vain.
+    """
+    if app.workspace is None or app.workspace.answers is None:
+        return [("" if app.trouble is not None else f" {app.missing()}", "warn")]
+    if not app.workspace.names:
+        return [(" there are no auxiliary tasks", "dim")]
+    if failed:
+        return [(" ✗ who helps whom could not be computed: ctrl+l tries again", "bad")]
+    if known is None:
+        return [(" ◌ reading gradients, and what each task does for each other …", "dim")]
+    return [(" no task passes the filter", "dim")]
+
+
+def legend_line(matrix: Matrix, *, wide: bool) -> Line:
+    """What the glyphs mean, on one line; where there is room for `legend_lines`, what they leave out."""
+    if wide:
+        return [(" [ ] cursor · ● in ○ out ◆ ◇ pinned · numbers at the right: affinity to the target", "dim")]
+    full = f"{matrix.scale:.2g}"
+    return [
+        (f" ━ −{full}", "bad"),
+        (" ╍ ╌ ", "bad"),
+        ("0", "dim"),
+        (" ░ ▒ ▓ ", "good"),
+        (f"█ +{full}", "good"),
+        (f" nats of the {'row' if matrix.transposed else 'column'}'s loss", "dim"),
+        (" · 5 % are beyond", "dim"),
+    ]
+
+
+def legend_lines(matrix: Matrix) -> list[Line]:
+    """What the glyphs mean, with the values at which each begins."""
+    scale, target = matrix.scale, matrix.target_scale
+    lines: list[Line] = [[("glyph    from      for the target from", "dim")]]
+    for signs, sign, style in ((HELPS, "+", "good"), (HURTS[::-1], "−", "bad")):
+        for least, shade in signs:
+            other = f"{sign}{least * target:.4f}" if target else ""
+            lines.append([(f"  {shade}    {sign}{least * scale:.4f}    ", style), (other, style)])
+    words = (
+        "  ·    the task itself; blank: near 0",
+        f"nats of the {'row' if matrix.transposed else 'column'}'s training loss, to",
+        "first order, around all tasks; full",
+        f"scale {scale:.2g}: 95 % of pairs are below",
+    )
+    return [*lines, *([(line, "dim")] for line in words)]
+
+
+def group_lines(known: Transfer, matrix: Matrix, mask: Mask, width: int) -> list[Line]:
+    """Groups of tasks that are alike, where they stand in the matrix, and how many of each are in the selection.
+
+    Args:
+        known: Who helps whom.
+        matrix: Where tasks stand.
+        mask: The selection (t,).
+        width: Cells of each line.
+    """
+    lines: list[Line] = []
+    shown = known.arrangement.groups[matrix.tasks]
+    for group, name in enumerate(known.groups):
+        inside = np.flatnonzero(shown == group)
+        if not inside.size:
+            continue
+        first, last = int(inside[0]), int(inside[-1])
+        span = (
+            label(first, matrix.count) if first == last else f"{label(first, matrix.count)}–{label(last, matrix.count)}"
+        )
+        if last - first + 1 != len(inside):
+            span = ""
+        here, chosen = shown[matrix.cursor] == group, int(mask[matrix.tasks[inside]].sum())
+        right: list[Part] = [f" {span:>5}", (f"  in {chosen}/{len(inside)}", "good" if chosen else "dim")]
+        left: list[Part] = [(f"{group + 1} ", "accent" if here else "dim"), (name, "strong" if here else "")]
+        lines.append(spread(left, right, width))
+    return lines
+
+
+def cell_title(matrix: Matrix) -> str:
+    """Labels of the pair under the cursor, the one that helps first."""
+    row, column = label(matrix.cursor, matrix.count), label(matrix.column, matrix.count)
+    return f"cell {column}→{row}" if matrix.transposed else f"cell {row}→{column}"
+
+
+def cell_lines(
+    known: Transfer, cell: tuple[int, int], workspace: "Workspace", pair: list[Line], width: int, *, wide: bool
+) -> list[Line]:
+    """The pair under the cursor; three lines on narrow screens.
+
+    Args:
+        known: Who helps whom.
+        cell: The task that helps, and the one that is helped.
+        workspace: Names and affinities of tasks.
+        pair: What both do together, from `together_lines`.
+        width: Cells of each line.
+        wide: Whether there is room for more than three lines.
+    """
+    giver, taker = cell
+    value, names = float(known.values[giver, taker]), workspace.names
+    amount: Part = (numbers.signed(value), "good" if value > 0 else "bad")
+    first, second = (numbers.signed(float(workspace.affinity[task])) or "unknown" for task in cell)
+    if giver == taker:
+        words: Part = ("what its own examples do for itself", "dim")
+        affinity: Line = [f"affinity to the target {first}"]
+        if wide:
+            return [[(fit(names[giver], width), "strong")], [amount], [words], affinity]
+        return [spread([(names[giver], "strong"), " ", words], ["  ", amount], width), affinity, []]
+    others = np.delete(known.values[giver], giver)
+    rank = f"rank {int((others > value).sum()) + 1} of {len(others)}"
+    if wide:
+        return [
+            [(fit(names[giver], width), "strong")],
+            ["→ ", (fit(names[taker], width - 2), "strong")],
+            [amount, (f" nats · {rank}", "dim")],
+            [("affinity to the target", "dim")],
+            [f"  {first}, {second}"],
+            [("loss of the target with", "dim")],
+            *pair,
+        ]
+    half = max((width - 26) // 2, 6)
+    heading: list[Part] = [(fit(names[task], half).rstrip(), "strong") for task in cell]
+    heading.insert(1, " → ")
+    return [
+        spread(heading, ["  ", amount, (f"  {rank}", "dim")], width),
+        spread([("affinity ", "dim"), f"{first}, {second}"], pair[-1], width),
+        pair[0],
+    ]
+
+
+def together_lines(found: Together | None, now: tuple[bool, bool], *, transposed: bool, wide: bool) -> list[Line]:
+    """The four losses of the target, and last what both tasks do together.
+
+    Args:
+        found: What is known; None while it is estimated.
+        now: Which of the two are in the selection.
+        transposed: Whether the task that helps stands in the column.
+        wide: Whether each loss has a line of its own.
+    """
+    if found is None:
+        waiting: Part = ("◌ estimating …", "dim")
+        return [[waiting], *([[]] * 4)] if wide else [[waiting], [("together …", "dim")]]
+    row, column = found.giver, found.taker
+    if transposed:
+        row, column, now = column, row, now[::-1]
+    lines: list[Line] = []
+    short: list[Part] = [("loss ", "dim")]
+    for word, judged, inside in (
+        ("both", found.both, (True, True)),
+        ("row", row, (True, False)),
+        ("column", column, (False, True)),
+        ("neither", found.neither, (False, False)),
+    ):
+        mark: Part = ("▸" if now == inside else "", "accent")
+        short += [mark, f"{word} {numbers.loss(judged.loss)}  "]
+        change = judged.loss - found.neither.loss
+        lines.append(
+            [
+                ("▸ " if now == inside else "  ", "accent"),
+                f"{f'{word} only' if word in ('row', 'column') else word:<12}{numbers.loss(judged.loss)}  ",
+                ("" if word == "neither" else numbers.signed(change), "good" if change < 0 else "bad"),
+                ("  now", "dim") if now == inside else "",
+            ]
+        )
+    better = found.synergy.value < 0
+    if found.synergy.is_noise:
+        style, meaning = "dim", "~noise"
+    else:
+        style, meaning = ("good", "better together") if better else ("bad", "worse together")
+    synergy: list[Part] = [("synergy ", "dim"), (f"{numbers.signed(found.synergy.value)} {meaning}", style)]
+    return [*lines, ["  ", *synergy]] if wide else [short, synergy]

@@ -1,0 +1,216 @@
+"""One task in words: its state and estimates, what it does for other tasks, what its examples do."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+from textual.app import ComposeResult
+from textual.containers import Horizontal, Vertical
+
+from curator.corpus import Task
+from tui import numbers
+from tui.influence import Influence, histogram
+from tui.session import GLYPHS, Session, State
+from tui.thinking import Outlook
+from tui.widgets.lines import Line, Lines, Part, fit, spread
+from tui.widgets.plot import sparkline
+from tui.workspace import Workspace
+
+if TYPE_CHECKING:
+    from tui.app import CuratorApp
+
+Floats = npt.NDArray[np.float64]
+
+_WORDS = {State.IN: "in", State.OUT: "out", State.PINNED_IN: "pinned in", State.PINNED_OUT: "pinned out"}
+_WIDE = 110
+
+
+class TaskBoxes(Vertical):
+    """A line about a task, and under it two boxes: the task and others, the task's examples."""
+
+    app: "CuratorApp"
+
+    def compose(self) -> ComposeResult:
+        """Make the widgets."""
+        yield Lines([()], id="task-line")
+        with Horizontal(id="task-boxes"):
+            yield Lines(id="transfer", classes="box")
+            yield Lines(id="influence", classes="box")
+
+    def show(self, task: Task | None, number: int, influence: Influence | None, transfer: Floats | None) -> None:
+        """Show a task.
+
+        Args:
+            task: The task, once the project is read.
+            number: Its number; those of the targets follow on the auxiliary ones.
+            influence: Of its examples; None until known.
+            transfer: How much each task helps each other (t, t), in nats; None until known.
+        """
+        app, (width, height) = self.app, self.app.size
+        workspace, session = app.workspace, app.session
+        half, rows = max(width // 2 - 4, 20), 6 if height >= 32 else 3
+        is_auxiliary = workspace is not None and number < len(workspace.names)
+        line: Line = [(f" {app.missing()}", "warn")]
+        others: list[Line] = [[(app.missing(), "warn")]]
+        own: list[Line] = [[("influence needs gradients", "dim")]]
+        if workspace is not None and task is not None:
+            line = target_line(task, width)
+            if is_auxiliary and session is not None:
+                line = task_line(task, number, workspace, session, app.outlook, width)
+        if workspace is not None and workspace.answers is not None:
+            others = affinity_lines(workspace, half, rows)
+            if is_auxiliary:
+                others = transfer_lines(workspace, transfer, number, half, rows)
+            if task is not None:
+                own = influence_lines(influence, half, rows)
+        title = "affinity to the target"
+        if is_auxiliary:
+            title = "transfer, nats" if width < 100 else "transfer: change in training loss, nats"
+        self.query_one("#task-line", Lines).show([line])
+        self._fill("#transfer", title, others, rows)
+        self._fill("#influence", "influence of its examples" + (" on the target" if width >= 100 else ""), own, rows)
+
+    def _fill(self, box: str, title: str, lines: Sequence[Line], rows: int) -> None:
+        widget = self.query_one(box, Lines)
+        widget.border_title = title
+        widget.show([*lines[:rows], *([()] * (rows - len(lines)))])
+
+
+def target_line(task: Task, width: int) -> Line:
+    """Of a target: its size."""
+    return spread([(" ◎ target", "pin"), "   always in"], [(_sizes(task), "dim")], width)
+
+
+def task_line(
+    task: Task, row: int, workspace: Workspace, session: Session, outlook: Outlook | None, width: int
+) -> Line:
+    """Of an auxiliary task: state, affinity, what turning it round does, size.
+
+    Args:
+        task: The task.
+        row: Its number.
+        workspace: The project.
+        session: The selection as it is.
+        outlook: What is estimated of a selection, if anything; only what is about this one is shown.
+        width: Cells.
+    """
+    state = session.state(row)
+    style = {State.IN: "good", State.OUT: "dim"}.get(state, "pin")
+    left: list[Part] = [(f" {GLYPHS[state]} {_WORDS[state]}", style)]
+    affinity, error = float(workspace.affinity[row]), 1.645 * float(workspace.affinity_error[row])
+    if not np.isnan(affinity):
+        is_known = np.isfinite(error)
+        style = "dim" if is_known and abs(affinity) <= error else _style(affinity)
+        left += [("   affinity ", "dim"), (numbers.signed(affinity), style)]
+        left.append((f" ±{error:.4f}" if is_known else "", "dim"))
+    if workspace.answers is not None:
+        left.append(("   flip ", "dim"))
+        if outlook is None or outlook.revision != session.revision or np.isnan(outlook.flips[row]):
+            left.append(("…", "dim"))
+        else:
+            change = float(outlook.flips[row])
+            left.append((("" if outlook.solved[row] else "≈") + numbers.signed(change), _style(-change)))
+            if width >= _WIDE:
+                words = "without it" if state.selected else "with it"
+                left.append((f" → {numbers.loss(outlook.judgement.loss + change)} {words}", "dim"))
+    sizes = _sizes(task)
+    if width >= _WIDE:
+        tags = f"{workspace.tags[row]} · " if workspace.tags[row] else ""
+        sizes = f"{tags}{workspace.sources[row]} · {sizes}"
+    return spread(left, [(fit(sizes, min(len(sizes), width // 3)), "dim")], width)
+
+
+def transfer_lines(workspace: Workspace, transfer: Floats | None, row: int, width: int, rows: int) -> list[Line]:
+    """Which tasks an auxiliary task helps and hurts most, and which help and hurt it.
+
+    Args:
+        workspace: The project.
+        transfer: How much each task helps each other (t, t), in nats; None until known.
+        row: The task's number.
+        width: Cells.
+        rows: Lines that there is room for.
+    """
+    if transfer is None or transfer.shape != (len(workspace.names),) * 2:
+        return [[("…", "dim")]]
+    others = np.delete(np.arange(len(workspace.names)), row)
+    if not len(others):
+        return [[("there is no other task", "dim")]]
+    most = 2 if rows > 3 else 1
+    gives, gets = transfer[row, others], transfer[others, row]
+    wanted = [("helps", gives, 1, most), ("hurts", gives, -1, 1), ("helped by", gets, 1, most)]
+    if rows > 3:
+        wanted.append(("hurt by", gets, -1, 1))
+    lines = [
+        _pair_line(words, workspace.names[others[place]], float(values[place]), width)
+        for words, values, sign, count in wanted
+        for place in np.argsort(-sign * values, kind="stable")[:count]
+        if values[place] * sign > 0
+    ]
+    return lines or [[("it neither helps nor hurts another task", "dim")]]
+
+
+def affinity_lines(workspace: Workspace, width: int, rows: int) -> list[Line]:
+    """Of the target: which tasks have the greatest affinity, and the least."""
+    affinity = workspace.affinity
+    known = np.flatnonzero(~np.isnan(affinity))
+    if not len(known):
+        return [[("no affinities yet", "dim")]]
+    order = known[np.argsort(-affinity[known], kind="stable")]
+    top = [("helped by", int(row)) for row in order[: rows - rows // 3] if affinity[row] > 0]
+    bottom = [("hurt by", int(row)) for row in order[::-1][: rows // 3] if affinity[row] < 0]
+    return [_pair_line(words, workspace.names[row], float(affinity[row]), width) for words, row in top + bottom[::-1]]
+
+
+def influence_lines(influence: Influence | None, width: int, rows: int) -> list[Line]:
+    """What the examples do: their distribution, how many help, how much in all.
+
+    Args:
+        influence: Of the task's examples; None until known.
+        width: Cells.
+        rows: Lines that there is room for.
+    """
+    if influence is None:
+        return [[("…", "dim")]]
+    summary, unit, gains = influence.summary, influence.unit, influence.gains
+    if summary is None:
+        return [[("no row is trained on", "warn")]]
+    ends = f" {unit(summary.low)} … {unit(summary.high)} {unit.name}"
+    counts = histogram(gains, max(min(width - len(ends), 24), 4))
+    bars = sparkline([float(count) for count in counts], len(counts), low=0)
+    shape = "".join(bar if count else " " for bar, count in zip(bars, counts, strict=True))
+    helping = round(summary.helping * len(gains))
+    lines: list[Line] = [
+        [shape, (ends, "dim")],
+        [(f"{summary.helping:.0%}", "good"), f" help: {helping:,} of {len(gains):,}"],
+        [("sum ", "dim"), (numbers.signed(summary.total), _style(summary.total)), (" nats, to first order", "dim")],
+    ]
+    if rows <= 3:
+        return lines
+    if summary.low < 0 < summary.high:
+        zero = int(len(counts) * -summary.low / (summary.high - summary.low))
+        lines.insert(1, [(" " * zero + "↑ 0", "dim")])
+    if summary.half:
+        lines.append([("half of the help ", "dim"), f"comes from {summary.half:,} of them"])
+    if summary.thirds:
+        parts: list[Part] = [("mean by length ", "dim")]
+        for words, value in zip(("short", "mid", "long"), summary.thirds, strict=True):
+            parts += [f" {words} ", (unit(value), _style(value))]
+        lines.append(parts)
+    return lines
+
+
+def _pair_line(words: str, name: str, value: float, width: int) -> Line:
+    return [
+        (f"{words:<10}", "dim"),
+        fit(name, max(width - 18, 4)),
+        (fit(numbers.signed(value), 8, right=True), _style(value)),
+    ]
+
+
+def _style(value: float) -> str:
+    return "good" if value > 0 else "bad"
+
+
+def _sizes(task: Task) -> str:
+    return f"{len(task.split.train):,} ex · {numbers.short(task.tokens)} tok "
