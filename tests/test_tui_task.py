@@ -261,7 +261,7 @@ def test_hostile_text_does_nothing_and_is_found(drawn_project: DrawnProject) -> 
 async def _is_clean(app: CuratorApp, screen: TaskScreen, pilot: Pilot[None], size: tuple[int, int]) -> None:
     warnings = 0
     screen.rows.focus()
-    for keys in ((), ("t", "tab"), ("t",)):
+    for keys in ((), ("t", "tab"), ("t",)) if size == (80, 24) else ((),):
         await pilot.press(*keys)
         for row in range(screen.rows.count if size[0] >= 60 else 1):
             screen.rows.cursor = row

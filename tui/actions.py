@@ -71,9 +71,7 @@ ACTIONS: tuple[Action, ...] = (
     _action("save", "w ctrl+s", "save", "Save the selection under a name", "home tasks task matrix compare", 18),
     _action("load", "o", "load", "Load a saved selection in place of this one", "tasks"),
     # Looking.
-    _action(
-        "filter", "slash", "filter", "Show some tasks only; the help has the words it knows", "tasks matrix", 13
-    ),
+    _action("filter", "slash", "filter", "Show some tasks only; the help has the words it knows", "tasks matrix", 13),
     _action("find", "slash", "search", "Show only the examples whose text holds some words", "task", 13),
     _action("next_match", "n", "next match", "Next match", "runs"),
     _action("previous_match", "N", "match before", "Match before", "runs"),

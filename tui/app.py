@@ -6,7 +6,6 @@
 Nothing here waits: files, store and estimates are read in threads, long work runs in processes of its own.
 """
 
-import fcntl
 import os
 from functools import partial
 from pathlib import Path
@@ -17,7 +16,6 @@ from textual import work
 from textual.app import App
 from textual.binding import Binding, BindingType
 from textual.signal import Signal
-from textual.theme import Theme
 
 from curator import jobs
 from curator.errors import CuratorError
@@ -27,6 +25,7 @@ from tui.screens.home import HomeScreen
 from tui.screens.tasks import TasksScreen
 from tui.session import Rows as RowNumbers
 from tui.session import Session, State
+from tui.themes import THEMES, fitting_theme
 from tui.thinking import SOLVED_IN_FULL, Outlook, Question, Thinker
 from tui.view import Columns
 from tui.watch import RunView, RunWatcher
@@ -35,46 +34,14 @@ from tui.widgets.lines import Line
 if TYPE_CHECKING:
     from textual.command import Provider
 
-    from curator.project import Project
     from curator.store import StoredEdit
     from tui.screens.base import CuratorScreen
-    from tui.workspace import Workspace
+    from tui.workspace import Draft, Workspace
 
 _FLASH_SECONDS = 8.0
 _KEEP_SECONDS = 0.3
 _WATCH_SECONDS = 1.0
 _JOIN_SECONDS = 5.0
-
-THEMES = (
-    Theme(
-        name="curator-dark",
-        primary="#7aa2f7",
-        secondary="#9d7cd8",
-        accent="#e0af68",
-        success="#8fc16a",
-        warning="#e0af68",
-        error="#f7768e",
-        foreground="#c8d0e8",
-        background="#16181f",
-        surface="#1b1e27",
-        panel="#2a2f3f",
-        dark=True,
-    ),
-    Theme(
-        name="curator-light",
-        primary="#2953b8",
-        secondary="#6b3fa0",
-        accent="#8a5a00",
-        success="#2f6f1e",
-        warning="#8a5a00",
-        error="#b3261e",
-        foreground="#1d2330",
-        background="#fbfbf8",
-        surface="#f1f2ee",
-        panel="#dcdfe6",
-        dark=False,
-    ),
-)
 
 
 # Imported when they are looked at, so that the first frame waits for none of them.
@@ -153,7 +120,11 @@ class CuratorApp(App[None]):
         """Show the first screen, then begin to read."""
         for theme in THEMES:
             self.register_theme(theme)
-        self.theme = self.settings.theme if self.settings.theme in self.available_themes else self._fitting_theme()
+        self.theme = (
+            self.settings.theme
+            if self.settings.theme in self.available_themes
+            else fitting_theme(self.console.color_system, self.available_themes)
+        )
         if not self.settings.motion or os.environ.get("SSH_CONNECTION"):
             self.animation_level = "none"
         if self.settings.keys:
@@ -166,12 +137,6 @@ class CuratorApp(App[None]):
         self.read_workspace()
         self.set_interval(_KEEP_SECONDS, self._keep)
         self.set_interval(_WATCH_SECONDS, self._watch)
-
-    def _fitting_theme(self) -> str:
-        """Our own colours where the terminal can show them, else the terminal's."""
-        if self.console.color_system == "truecolor":
-            return "curator-dark"
-        return "ansi-dark" if "ansi-dark" in self.available_themes else "textual-dark"
 
     async def leave(self) -> None:
         """Keep what is not kept yet, and end; runs go on."""
@@ -248,43 +213,18 @@ class CuratorApp(App[None]):
         self.think()
 
     def _begin_session(self, workspace: "Workspace") -> None:
+        from tui.resume import begin_session, take_lock
+
         if workspace.corpus is None:
             return
         if self.session is not None:
             # Tasks came or went: the same history, on the tasks of today.
             self.session = Session.replay(workspace.names, [edit.stored() for edit in self.session.history])
             return
-        self.session = Session(workspace.names)
-        alone = self._take_lock(workspace.project)
-        if workspace.last_session is not None:
-            identity, entries = workspace.last_session
-            try:
-                resumed = Session.replay(workspace.names, entries)
-            except ValueError:
-                self.flash("the history of the last session is damaged: a new one begins", "warn")
-            else:
-                if alone:
-                    self.session, self.session_id = resumed, identity
-                    self.flash(f"resumed: {len(entries)} edits, undo goes back to the first")
-                    return
-                self.session.load(
-                    resumed.base, resumed.mask, resumed.pinned(State.PINNED_IN), resumed.pinned(State.PINNED_OUT)
-                )
-                self.flash("another curator tui is open here: this is a session of its own", "warn")
-        self.session_id = f"{os.urandom(8).hex()}"
-        if not self.session.history and workspace.selections:
-            newest = workspace.selections[0]
-            self.session.load(newest.name, newest.mask(workspace.names))
-
-    def _take_lock(self, project: "Project") -> bool:
-        """Whether this is the only interface on the project."""
-        try:
-            project.folder.mkdir(parents=True, exist_ok=True)
-            self._lock = os.open(project.folder / "tui.lock", os.O_RDWR | os.O_CREAT, 0o666)
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            return False
-        return True
+        self._lock = take_lock(workspace.project.folder)
+        self.session, self.session_id, words = begin_session(workspace, alone=self._lock is not None)
+        if words:
+            self.flash(words, "dim" if words.startswith("resumed") else "warn")
 
     def on_failed(self, message: Failed) -> None:
         """Say what could not be done."""
@@ -345,16 +285,7 @@ class CuratorApp(App[None]):
 
     def missing(self) -> str:
         """What is missing before estimates can be made, and what to do about it."""
-        workspace = self.workspace
-        if workspace is None:
-            return "the project is being read"
-        if not workspace.target:
-            return "no target is named: set `target` under [data] in curator.toml"
-        if workspace.corpus is None:
-            return "files are new or have changed: press R and run `check` or `select`"
-        if workspace.answers is None:
-            return "no estimates yet: press R and run `select`"
-        return ""
+        return "the project is being read" if self.workspace is None else self.workspace.missing
 
     def columns(self) -> Columns:
         """What tasks are filtered and sorted by."""
@@ -414,50 +345,33 @@ class CuratorApp(App[None]):
 
     def save(self, name: str | None) -> None:
         """Save the selection under a name."""
-        if name and self.workspace is not None and self.session is not None:
-            self.flash(f"saving {name} …")
-            self._save(
-                name, [names for names, inside in zip(self.session.names, self.session.mask, strict=True) if inside]
-            )
+        if not name or self.workspace is None or self.session is None:
+            return
+        from tui.workspace import Draft
+
+        self.flash(f"saving {name} …")
+        self._save(Draft.of(name, self.session, self.workspace), self.workspace, self.session.revision)
 
     @work(thread=True, group="save", exit_on_error=False)
-    def _save(self, name: str, subset: list[str]) -> None:
-        from curator.answers import Request
-        from curator.manifest import Edit
-
-        workspace, session = self.workspace, self.session
-        assert workspace is not None
-        assert workspace.answers is not None
-        assert session is not None
-        base = workspace.selection(session.base)
-        options = base.manifest.options if base is not None else {}
-        request = Request(
-            method=base.method if base is not None else "manual",
-            k=options.get("k"),
-            max_tokens=options.get("max_tokens"),
-            max_examples=options.get("max_examples"),
-            threshold=options.get("threshold"),
-            include=tuple(session.pinned(State.PINNED_IN)),
-            exclude=tuple(session.pinned(State.PINNED_OUT)),
-        )
-        earlier = base.manifest.edits if base is not None else ()
-        edits = [Edit(task=task, selected=selected, by="curator tui") for task, selected in session.by_hand()]
+    def _save(self, draft: "Draft", workspace: "Workspace", revision: int) -> None:
         from tui.workspace import load_workspace
 
         try:
-            workspace.answers.save(subset, name=name, request=request, edits=[*earlier, *edits])
+            draft.save(workspace)
             # What is said to be saved can be exported at once.
             found = load_workspace(self.root, workspace)
         except (CuratorError, OSError) as error:
-            self.post_message(Failed(f"save {name}", error))
+            self.post_message(Failed(f"save {draft.name}", error))
         else:
-            self.call_from_thread(self._saved, name, found)
+            self.call_from_thread(self._saved, draft.name, found, revision)
 
-    def _saved(self, name: str, found: "Workspace") -> None:
+    def _saved(self, name: str, found: "Workspace", revision: int) -> None:
         self.workspace, self._store_time = found, self._store_changed()
-        if self.session is not None:
+        if self.session is not None and self.session.revision == revision:
             self.session.saved_as(name)
             self.edited(f"saved as {name}")
+        else:
+            self.flash(f"saved as {name}, without the edits since", "warn")
         self.tell("workspace")
 
     def load(self, name: str | None) -> None:

@@ -24,7 +24,7 @@ class _Remembered:
             for known in fields(made):
                 if isinstance(values.get(known.name), type(getattr(made, known.name))):
                     setattr(made, known.name, values[known.name])
-        except (OSError, ValueError, AttributeError, KeyError):
+        except (OSError, ValueError, AttributeError, KeyError, TypeError):
             pass
         return made
 

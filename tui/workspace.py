@@ -6,17 +6,16 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from curator.answers import Answers
+from curator.answers import Answers, Request
 from curator.corpus import Corpus, read_corpus
-from curator.errors import CuratorError
-from curator.manifest import Manifest
+from curator.manifest import Edit, Manifest
 from curator.project import Project
 from curator.provenance import key_of
 from curator.results import StatusReport
 from curator.stages import find_meta_init, gradient_sets, gradients_inputs
 from curator.status import status
 from curator.store import StoredEdit
-from tui.session import Mask
+from tui.session import Mask, Session, State
 
 Floats = npt.NDArray[np.float64]
 
@@ -73,9 +72,58 @@ class Workspace:
     problems: tuple[str, ...]
     last_session: tuple[str, list[StoredEdit]] | None
 
+    @property
+    def missing(self) -> str:
+        """What is missing before estimates can be made, and what to do about it; "" where nothing is."""
+        if not self.target:
+            return "no target is named: set `target` under [data] in curator.toml"
+        if self.corpus is None:
+            return "files are new or have changed: press R and run `check` or `select`"
+        if self.answers is None:
+            return "no estimates yet: press R and run `select`"
+        return ""
+
     def selection(self, name: str) -> SavedSelection | None:
         """The saved selection of a name."""
         return next((s for s in self.selections if s.name == name), None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Draft:
+    """A selection as it was when somebody asked to save it."""
+
+    name: str
+    subset: tuple[str, ...]
+    request: Request
+    edits: tuple[Edit, ...]
+
+    @classmethod
+    def of(cls, name: str, session: Session, workspace: Workspace) -> "Draft":
+        """What there is to save; edits follow those of the selection that the session rests on."""
+        base = workspace.selection(session.base)
+        options = base.manifest.options if base is not None else {}
+        asked = {key: options.get(key) for key in ("k", "max_tokens", "max_examples", "threshold")}
+        by_hand = (Edit(task=task, selected=selected, by="curator tui") for task, selected in session.by_hand())
+        return cls(
+            name=name,
+            subset=tuple(session.names[row] for row in np.flatnonzero(session.mask)),
+            request=Request(
+                method=base.method if base is not None else "manual",
+                include=tuple(session.pinned(State.PINNED_IN)),
+                exclude=tuple(session.pinned(State.PINNED_OUT)),
+                **asked,
+            ),
+            edits=(*(base.manifest.edits if base is not None else ()), *by_hand),
+        )
+
+    def save(self, workspace: Workspace) -> None:
+        """Put it into the store.
+
+        Raises:
+            CuratorError: It cannot be estimated or written.
+        """
+        assert workspace.answers is not None
+        workspace.answers.save(self.subset, name=self.name, request=self.request, edits=self.edits)
 
 
 def load_workspace(root: Path, before: Workspace | None = None) -> Workspace:
@@ -144,6 +192,3 @@ def _selections(project: Project, target: str) -> tuple[SavedSelection, ...]:
 
 def _file_name(files: tuple[tuple[str, str, int], ...]) -> str:
     return Path(files[0][0]).name if files else ""
-
-
-__all__ = ["CuratorError", "SavedSelection", "Workspace", "load_workspace"]

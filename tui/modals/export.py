@@ -136,8 +136,10 @@ class ExportDialog(Dialog[None]):
             rest = len(files) - _SHOWN_FILES
             last = "curator-manifest.json" if rest <= 0 else f"… {rest} more, and curator-manifest.json"
             lines.append([f"        └ {last}"])
-        command = wrap(self.command, 55, break_on_hyphens=False)
-        return [*lines, [], *([("same as " if n == 0 else "        ", "dim"), part] for n, part in enumerate(command)), []]
+        lines.append([])
+        for number, part in enumerate(wrap(self.command, 55, break_on_hyphens=False)):
+            lines.append([("        " if number else "same as ", "dim"), part])
+        return [*lines, []]
 
     def action_copy(self) -> None:
         """Copy the command."""

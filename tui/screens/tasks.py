@@ -162,13 +162,13 @@ class TasksScreen(CuratorScreen):
             rows = np.flatnonzero(view.filter_rows(app.place.filter, columns))
             self._filter_error = ""
         except view.FilterError as error:
-            rows, self._filter_error = np.sort(table.view), str(error)
+            rows, self._filter_error = table.view[table.view < len(columns.names)], str(error)
         table.view = view.sort_rows(rows, app.place.sort, descending=app.place.descending, columns=columns)
         if before is None and app.place.task in app.workspace.names:
             before = app.workspace.names.index(app.place.task)
-        there = np.flatnonzero(table.view == before) if keep and before is not None else ()
+        there = np.flatnonzero(table.view == before).tolist() if keep and before is not None else []
         table.changed()
-        table.cursor = int(there[0]) if len(there) else 0
+        table.cursor = there[0] if there else 0
         table.marked &= set(range(len(app.workspace.names)))
 
     def action_filter(self) -> None:

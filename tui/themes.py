@@ -1,0 +1,48 @@
+"""Colours: two themes of our own, and which theme fits a terminal."""
+
+from collections.abc import Container
+
+from textual.theme import Theme
+
+THEMES = (
+    Theme(
+        name="curator-dark",
+        primary="#7aa2f7",
+        secondary="#9d7cd8",
+        accent="#e0af68",
+        success="#8fc16a",
+        warning="#e0af68",
+        error="#f7768e",
+        foreground="#c8d0e8",
+        background="#16181f",
+        surface="#1b1e27",
+        panel="#2a2f3f",
+        dark=True,
+    ),
+    Theme(
+        name="curator-light",
+        primary="#2953b8",
+        secondary="#6b3fa0",
+        accent="#8a5a00",
+        success="#2f6f1e",
+        warning="#8a5a00",
+        error="#b3261e",
+        foreground="#1d2330",
+        background="#fbfbf8",
+        surface="#f1f2ee",
+        panel="#dcdfe6",
+        dark=False,
+    ),
+)
+
+
+def fitting_theme(color_system: str | None, available: Container[str]) -> str:
+    """Our own colours where a terminal can show them, else those that the terminal has.
+
+    Args:
+        color_system: As Rich names it: `truecolor`, `256`, `standard` or None.
+        available: Names of the themes there are.
+    """
+    if color_system == "truecolor":
+        return "curator-dark"
+    return "ansi-dark" if "ansi-dark" in available else "textual-dark"
