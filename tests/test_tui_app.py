@@ -303,7 +303,6 @@ def test_hostile_names_stay_text(drawn_project: DrawnProject) -> None:
             await _press(app, pilot, "enter")
             _is_harmless(text(app))
             await _press(app, pilot, "escape")
-        assert clean(HOSTILE[1])[:12] in "".join(app.workspace.names)[:2000] or True  # type: ignore[union-attr]
         await _press(app, pilot, "w")
         app.screen.query_one(Input).value = HOSTILE[0] + HOSTILE[1]
         await pilot.press("enter")
@@ -518,6 +517,8 @@ def test_new_tasks_join_the_session(drawn_project: DrawnProject) -> None:
         await pilot.press("ctrl+l")
         await until(pilot, lambda: app.session is not None and len(app.session.names) == 11)
         assert [app.session.names[row] for row in np.flatnonzero(~app.session.mask)] in ([out], [])
+        await pilot.pause(0.3)
+        assert "cannot" not in text(app)
 
     drive(root, story)
 

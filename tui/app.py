@@ -201,16 +201,18 @@ class CuratorApp(App[None]):
     def on_workspace_read(self, message: WorkspaceRead) -> None:
         """Take the project over; the session goes on where it was."""
         self.trouble = None
-        before, workspace = self.workspace, message.workspace
-        self.workspace = workspace
-        self._store_time = self._store_changed()
-        if self.session is None or before is None or before.names != workspace.names:
-            self._begin_session(workspace)
-        if workspace.answers is not None and workspace.answers.key != self._thinker_key:
-            self._begin_thinking(workspace)
+        self._take_over(message.workspace)
         self._has_read()
         self.tell("workspace")
         self.think()
+
+    def _take_over(self, workspace: "Workspace") -> None:
+        before, self.workspace = self.workspace, workspace
+        self._store_time = self._store_changed()
+        if self.session is None or before is None or before.names != workspace.names:
+            self._begin_session(workspace)
+        if (workspace.answers.key if workspace.answers is not None else "") != self._thinker_key:
+            self._begin_thinking(workspace)
 
     def _begin_session(self, workspace: "Workspace") -> None:
         from tui.resume import begin_session, take_lock
@@ -238,16 +240,18 @@ class CuratorApp(App[None]):
     # -- estimates --------------------------------------------------------------------------------------------------
 
     def _begin_thinking(self, workspace: "Workspace") -> None:
-        assert workspace.answers is not None
-        answers = workspace.answers
+        """Think about other gradients, or about none: what was thought of is about other tasks."""
         if self.thinker is not None:
             self.thinker.stop()
-        self._thinker_key, self.outlook = answers.key, None
+        self.thinker, self.outlook, self._thinker_key = None, None, ""
+        if workspace.answers is None:
+            return
+        answers = workspace.answers
 
         def answered(answer: Outlook | Exception) -> None:
             self.post_message(Failed("estimate", answer) if isinstance(answer, Exception) else Thought(answer))
 
-        self.thinker = Thinker(lambda: answers.estimator, answered)
+        self.thinker, self._thinker_key = Thinker(lambda: answers.estimator, answered), answers.key
         self.thinker.start()
 
     def think(self) -> None:
@@ -271,6 +275,8 @@ class CuratorApp(App[None]):
     def on_thought(self, message: Thought) -> None:
         """Show an estimate, if it is still about the selection as it is."""
         if self.session is None or message.outlook.revision != self.session.revision:
+            return
+        if len(message.outlook.flips) != len(self.session.names):
             return
         self.outlook = message.outlook
         self.session.judged(message.outlook.judgement.loss)
@@ -366,7 +372,7 @@ class CuratorApp(App[None]):
             self.call_from_thread(self._saved, draft.name, found, revision)
 
     def _saved(self, name: str, found: "Workspace", revision: int) -> None:
-        self.workspace, self._store_time = found, self._store_changed()
+        self._take_over(found)
         if self.session is not None and self.session.revision == revision:
             self.session.saved_as(name)
             self.edited(f"saved as {name}")

@@ -1,0 +1,62 @@
+"""Makes the README's pictures of the terminal interface: the real app, on a finished project.
+
+    python docs/make_pictures.py PROJECT
+
+PROJECT is a copy of sample_data on which `curator select` and `curator select --method ensemble --name ensemble` were
+run; it is edited as a person would.
+"""
+
+import asyncio
+import re
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from tui.app import CuratorApp
+from tui.memory import Settings
+
+FOLDER = Path(__file__).parent / "pictures"
+# Name, width, height, and the keys that lead there from a fresh start.
+PICTURES: tuple[tuple[str, int, int, Sequence[str]], ...] = (
+    ("tasks", 120, 32, ("2", "g", "j", "j", "p", "G", "space", "u", "g", "j", "j", "j", "j", "j", "space", "k")),
+    ("home", 100, 26, ("1",)),
+    ("task", 120, 32, ("2", "g", "enter")),
+    ("matrix", 120, 32, ("3", "j", "l", "l")),
+    ("compare", 100, 26, ("5",)),
+    ("order", 100, 26, ("2", "b")),
+)
+_SECONDS = 30.0
+
+
+async def _draw(root: Path, name: str, width: int, height: int, keys: Sequence[str]) -> None:
+    app = CuratorApp(root, Settings(theme="curator-dark", motion=False))
+    async with app.run_test(size=(width, height)) as pilot:
+        deadline = time.monotonic() + _SECONDS
+        while app.outlook is None or not app.outlook.solved.all():
+            assert time.monotonic() < deadline, "the project has no estimates"
+            await pilot.pause(0.1)
+        for key in keys:
+            await pilot.press(key)
+            await pilot.pause(0.3)
+        app.flash_line = ()
+        app._show_flash()
+        await pilot.pause(2.0)
+        picture = app.export_screenshot(title=f"curator tui · {name}")
+        # Fonts from elsewhere would make a picture that needs a network.
+        picture = re.sub(r"@font-face \{.*?\}", "", picture, flags=re.DOTALL)
+        FOLDER.mkdir(exist_ok=True)
+        (FOLDER / f"{name}.svg").write_text(picture, encoding="utf-8")
+        await app.leave()
+
+
+def main() -> None:
+    """Make all of them."""
+    root = Path(sys.argv[1])
+    for name, width, height, keys in PICTURES:
+        asyncio.run(_draw(root, name, width, height, keys))
+        print(f"{name}.svg")
+
+
+if __name__ == "__main__":
+    main()
