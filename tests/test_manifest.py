@@ -7,16 +7,8 @@ from typing import Any
 import pytest
 
 from curator.errors import DataError, ExitCode, ManifestMismatch
-from curator.manifest import (
-    Manifest,
-    check_files,
-    read_manifest,
-    relative_to,
-    render,
-    sha256_of,
-    write_manifest,
-    write_whole,
-)
+from curator.files import relative_to, sha256_of, write_whole
+from curator.manifest import Manifest, check_files, read_manifest, render, write_manifest
 
 
 def manifest_of(folder: Path, *names: str, **changes: Any) -> Manifest:

@@ -28,7 +28,7 @@ needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is ins
 
 @pytest.fixture(scope="module")
 def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The sample project with every stage done; one epoch and one point, to be done sooner."""
+    """The sample project with every stage done; one epoch, one point and some of the rows, to be done sooner."""
     source = Path(__file__).parents[1] / "sample_data"
     folder = tmp_path_factory.mktemp("sample") / "sample"
     shutil.copytree(source, folder, ignore=shutil.ignore_patterns(".curator", "curator-manifest.json", "exports"))
@@ -39,6 +39,8 @@ def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
         config = config.replace("[gradients]", "[gradients]\npoints = [0.7]")
     else:
         config += "\n[gradients]\npoints = [0.7]\n"
+    config, count = re.subn(r"(?m)^\[data\]$", "[data]\nmax_examples_per_task = 40", config)
+    assert count == 1
     (folder / "curator.toml").write_text(config)
     Project.open(folder).select(name="forward")
     return folder

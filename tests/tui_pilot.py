@@ -160,6 +160,7 @@ def fake_workspace(
         status=SimpleNamespace(stages=()),
         corpus=SimpleNamespace(target_tasks=[]),
         answers=answers,
+        missing="" if answers is not None else "no estimates yet: press R and run `select`",
         names=list(names),
         tags=list(tags or [""] * count),
         sources=[""] * count,

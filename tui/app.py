@@ -7,6 +7,7 @@ Nothing here waits: files, store and estimates are read in threads, long work ru
 """
 
 import os
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -97,6 +98,7 @@ class CuratorApp(App[None]):
         self.settings = settings or Settings.read(Settings.place())
         self.place_path = root / ".curator" / "tui.json"
         self.place = Place.read(self.place_path)
+        self._remembered = replace(self.place)
         self.told: Signal[str] = Signal(self, "told")
         self.workspace: Workspace | None = None
         self.trouble: Exception | None = None
@@ -341,7 +343,6 @@ class CuratorApp(App[None]):
 
     def _kept(self) -> None:
         self._keeping, self._store_time = False, self._store_changed()
-        self._remember()
 
     def _not_kept(self, entries: "list[StoredEdit]", error: Exception) -> None:
         if self.session is not None:
@@ -407,10 +408,15 @@ class CuratorApp(App[None]):
         """Look at the runs and at the store, in a thread."""
         if not self._watching:
             self._watching = True
-            self._read_runs()
+            self.place.mode = self.current_mode
+            self._read_runs(replace(self.place))
 
     @work(thread=True, group="watch", exit_on_error=False)
-    def _read_runs(self) -> None:
+    def _read_runs(self, place: Place) -> None:
+        if place != self._remembered and self.place_path.parent.is_dir():
+            # Now, not at the end: a connection that breaks takes this process with it.
+            place.write(self.place_path)
+            self._remembered = place
         try:
             self.post_message(RunsRead(self._watcher.read(self.watched)))
         except OSError as error:
