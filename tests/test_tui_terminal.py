@@ -39,7 +39,7 @@ def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
         config = config.replace("[gradients]", "[gradients]\npoints = [0.7]")
     else:
         config += "\n[gradients]\npoints = [0.7]\n"
-    config, count = re.subn(r"(?m)^\[data\]$", "[data]\nmax_examples_per_task = 40", config)
+    config, count = re.subn(r"(?m)^\[data\]$", "[data]\nmax_examples_per_task = 20", config)
     assert count == 1
     (folder / "curator.toml").write_text(config)
     Project.open(folder).select(name="forward")
@@ -351,6 +351,8 @@ def test_a_browser_sees_the_task_table(served: tuple[int, "subprocess.Popen[str]
                 await browser.call("Page.addScriptToEvaluateOnNewDocument", source=source)
                 await browser.call("Page.navigate", url=f"http://127.0.0.1:{port}/")
                 await browser.until(lambda shown: "pipeline" in shown or "? help" in shown)
+                focus = "document.querySelector('.xterm-helper-textarea').focus()"
+                await browser.call("Runtime.evaluate", expression=focus)
                 await browser.press("2")
                 shown = await browser.until(lambda shown: _loss(shown) and "hypernym" in shown)
                 await browser.press(" ")

@@ -21,6 +21,9 @@ def open_tui(root: Path, *, mouse: bool | None) -> None:
         raise ConfigError(
             "`curator tui` needs a terminal", hint="In scripts use `curator select --json` and `curator status --json`."
         )
+    # Where these are exported, Textual believes them, and no longer sees that the terminal changes its size.
+    for name in ("LINES", "COLUMNS"):
+        os.environ.pop(name, None)
     from tui.app import run
 
     run(root, mouse=mouse)

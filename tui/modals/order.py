@@ -32,7 +32,7 @@ class _Steps(Rows):
         name, tokens, loss, change = self.steps[row]
         return [
             f"{row:>4} ",
-            (fit(name, max(width - 34, 8)), "strong" if row <= self.best else "dim"),
+            (fit(name, max(width - 39, 8)), "strong" if row <= self.best else "dim"),
             f"{numbers.short(tokens):>8} ",
             f"{numbers.loss(loss)} ",
             (f"{numbers.signed(change):>8}", "good" if change < 0 else "bad"),
