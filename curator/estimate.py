@@ -34,6 +34,8 @@ Mask = npt.NDArray[np.bool_]
 _NORMAL_90 = 1.6448536269514722
 # Most memory for a matrix per task, at each point; beyond it, sums are made from the examples.
 _STACK_BYTES = 2**28
+# So few subsets are summed from what they share, even where there is a matrix per task to read.
+_FEW = 8
 # Of the trace of an average subset's matrix, see `pick_ridge`.
 _RIDGE_SHARE = 0.003
 # Least 1 − q: below it an example is learned, and its margin is not known in float32.
@@ -147,7 +149,7 @@ class _Quadratic(_Fit):
     def _matrices(self, members: Mask) -> Floats:
         """Σ A_t + c·I of each subset (s, k, k)."""
         dim = self._b.shape[1]
-        if self._stack is not None:
+        if self._stack is not None and len(members) > _FEW:
             matrices = (members.astype(np.float64) @ self._stack).reshape(-1, dim, dim)
         else:
             shared = np.asarray(members.all(axis=0))

@@ -7,6 +7,7 @@ Nothing here waits: files, store and estimates are read in threads, long work ru
 """
 
 import os
+import sys
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -43,6 +44,8 @@ _FLASH_SECONDS = 8.0
 _KEEP_SECONDS = 0.3
 _WATCH_SECONDS = 1.0
 _JOIN_SECONDS = 5.0
+# In seconds: less than anybody notices, and more than most estimates take.
+_PATIENCE = 0.025
 
 
 # Imported when they are looked at, so that the first frame waits for none of them.
@@ -278,7 +281,7 @@ class CuratorApp(App[None]):
         """Show an estimate, if it is still about the selection as it is."""
         if self.session is None or message.outlook.revision != self.session.revision:
             return
-        if len(message.outlook.flips) != len(self.session.names):
+        if message.outlook is self.outlook or len(message.outlook.flips) != len(self.session.names):
             return
         self.outlook = message.outlook
         self.session.judged(message.outlook.judgement.loss)
@@ -319,8 +322,13 @@ class CuratorApp(App[None]):
         """After an edit: say it, show it, estimate it."""
         if words:
             self.flash(words)
-        self.tell("session")
         self.think()
+        if self.thinker is not None and self.session is not None:
+            first = self.thinker.first_answer(self.session.revision, _PATIENCE)
+            if first is not None:
+                self.outlook = first
+                self.session.judged(first.judgement.loss)
+        self.tell("session")
 
     def _keep(self) -> None:
         """Write edits to the store, soon after they were made."""
@@ -538,6 +546,8 @@ def run(root: Path, *, mouse: bool | None = None) -> None:
     """
     settings = Settings.read(Settings.place())
     app = CuratorApp(root, settings)
+    # A thread that computes hands over sooner to the one that draws.
+    sys.setswitchinterval(0.001)
     try:
         app.run(mouse=settings.mouse if mouse is None else mouse)
     finally:

@@ -23,7 +23,7 @@ Rows = npt.NDArray[np.intp]
 SOLVED_IN_FULL = 300
 _AT_ONCE = 4
 # In seconds. The screen gets the processor first, and is not drawn anew for every few flips.
-_HEAD_START = 0.03
+_HEAD_START = 0.1
 _SAY_EVERY = 0.2
 
 
@@ -77,18 +77,29 @@ class Thinker(threading.Thread):
         self._question: Question | None = None
         self._stopped = False
         self._references: dict[bytes, Judgement] = {}
+        self._first: Outlook | None = None
 
     def ask(self, question: Question) -> None:
         """Ask; whatever was asked before is given up."""
         with self._changed:
             self._question = question
-            self._changed.notify()
+            self._changed.notify_all()
+
+    def first_answer(self, revision: int, seconds: float) -> Outlook | None:
+        """The estimate of a revision, if it comes within some seconds.
+
+        Drawing a screen takes longer than most estimates, and both at once take longer than one after the other.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: self._first is not None and self._first.revision == revision, seconds)
+            found = self._first
+        return found if found is not None and found.revision == revision else None
 
     def stop(self) -> None:
         """End, after the solve that is under way."""
         with self._changed:
             self._stopped = True
-            self._changed.notify()
+            self._changed.notify_all()
 
     def run(self) -> None:
         """Answer until told to stop."""
@@ -127,6 +138,9 @@ class Thinker(threading.Thread):
             np.full(count, np.nan),
             np.zeros(count, dtype=bool),
         )
+        with self._changed:
+            self._first = outlook
+            self._changed.notify_all()
         yield outlook
         if not count or self._waited(_HEAD_START):
             return

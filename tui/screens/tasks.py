@@ -67,7 +67,7 @@ class TasksScreen(CuratorScreen):
         self._headline()
         if self.is_wide:
             self._side()
-        if app.session is not None and topic in ("workspace", "session", "all"):
+        if app.session is not None and topic == "all":
             app.think()
 
     def _headline(self) -> None:
