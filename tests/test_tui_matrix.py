@@ -123,9 +123,7 @@ def test_what_is_drawn_is_what_the_estimator_says(monkeypatch: pytest.MonkeyPatc
         assert screen.together is not None
         assert screen.together.cell == screen._wanted_cell()
         # Other answers: what was known of those before is gone at once.
-        app.workspace.answers = FakeAnswers(12, key="two")  # type: ignore[union-attr, misc, assignment]
-        app.tell("workspace")
-        await pilot.pause()
+        await read_fake(monkeypatch, app, pilot, fake_workspace(FakeAnswers(12, key="two"), workspace.names))
         assert screen.matrix.count == 0 or screen.transfer.key == "two"  # type: ignore[union-attr]
         await until(pilot, lambda: screen.transfer is not None and screen.transfer.key == "two")
 

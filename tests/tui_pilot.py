@@ -18,6 +18,7 @@ from curator.errors import CuratorError
 from curator.estimate import ExampleSet, PointGradients, TargetEstimator
 from tui.app import CuratorApp
 from tui.memory import Settings
+from tui.workspace import Workspace
 
 App = CuratorApp
 Drive = Callable[[CuratorApp, Pilot[None]], Awaitable[Any]]
@@ -149,27 +150,28 @@ def fake_workspace(
     *,
     selections: Sequence[Any] = (),
     tags: Sequence[str] | None = None,
-) -> Any:
+) -> Workspace:
     """A workspace without files: sizes, affinities and selections of tasks that are only named."""
-    count, rng, nowhere = len(names), np.random.default_rng(1), Path("/nonexistent")
-    return SimpleNamespace(
-        project=SimpleNamespace(
+    count, nowhere = len(names), Path("/nonexistent")
+    parts: dict[str, Any] = {
+        "project": SimpleNamespace(
             name="fake", folder=nowhere, store=SimpleNamespace(put_edits=lambda *_: None, path=nowhere), config=None
         ),
+        "status": SimpleNamespace(stages=()),
+        "corpus": SimpleNamespace(target_tasks=[]),
+        "answers": answers,
+    }
+    return Workspace(
+        **parts,
         target="target",
-        status=SimpleNamespace(stages=()),
-        corpus=SimpleNamespace(target_tasks=[]),
-        answers=answers,
-        missing="" if answers is not None else "no estimates yet: press R and run `select`",
         names=list(names),
         tags=list(tags or [""] * count),
         sources=[""] * count,
         examples=np.full(count, 10.0),
         tokens=np.arange(count) + 100.0,
-        affinity=rng.standard_normal(count) * 0.01,
+        affinity=np.random.default_rng(1).standard_normal(count) * 0.01,
         affinity_error=np.full(count, 0.001),
         selections=tuple(selections),
-        selection=lambda name: next((s for s in selections if s.name == name), None),
         problems=(),
         last_session=None,
     )

@@ -21,7 +21,6 @@ Rows = npt.NDArray[np.intp]
 
 # Up to so many tasks, every flip is solved in full; of more, those on the screen.
 SOLVED_IN_FULL = 300
-_AT_ONCE = 4
 # In seconds. The screen gets the processor first, and is not drawn anew for every few flips.
 _HEAD_START = 0.1
 _SAY_EVERY = 0.2
@@ -150,11 +149,11 @@ class Thinker(threading.Thread):
         rest = np.arange(count) if count <= SOLVED_IN_FULL else np.zeros(0, dtype=np.intp)
         wanted = np.concatenate([question.visible, np.setdiff1d(rest, question.visible)])
         said = time.perf_counter()
-        for start in range(0, len(wanted), _AT_ONCE):
+        # One at a time: the next question waits for no more than one solve.
+        for task in wanted:
             if self._is_old():
                 return
-            part = wanted[start : start + _AT_ONCE]
-            changes[part], solved[part] = flips(estimator, current, part), True
+            changes[task], solved[task] = flips(estimator, current, np.array([task]))[0], True
             if time.perf_counter() - said > _SAY_EVERY:
                 said = time.perf_counter()
                 yield _with(outlook, changes, solved)
