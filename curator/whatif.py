@@ -17,6 +17,8 @@ Mask = npt.NDArray[np.bool_]
 
 # 5 % to either side of the middle of a normal distribution, as in the intervals of single estimates.
 _NORMAL_90 = 1.6448536269514722
+# In nats: below it, a difference between two sums is none.
+_ROUNDING = 1e-9
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -73,7 +75,10 @@ def judge_each(estimator: TargetEstimator, masks: Mask) -> list[Judgement]:
 
 def difference(estimator: TargetEstimator, first: Judgement, second: Judgement) -> Difference:
     """Compare two subsets, validation example by validation example."""
-    return Difference(*_mean_and_noise(first.each - second.each, estimator.validation_weights))
+    change = first.each - second.each
+    # The same subset, summed in another order, is the same subset.
+    change = np.where(np.abs(change) < _ROUNDING, 0.0, change)
+    return Difference(*_mean_and_noise(change, estimator.validation_weights))
 
 
 def _mean_and_noise(values: Floats, weights: Floats) -> tuple[float, float]:

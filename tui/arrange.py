@@ -70,7 +70,9 @@ def arrange(transfer: Floats) -> Arrangement:
     medoids = []
     for group in range(len(first)):
         inside = np.flatnonzero(groups == group)
-        medoids.append(int(inside[np.argmax(alike[np.ix_(inside, inside)].sum(axis=1))]))
+        # Of two that are alike, each is as good; rounding makes it the same one on every machine.
+        likeness = alike[np.ix_(inside, inside)].sum(axis=1).round(9)
+        medoids.append(int(inside[np.argmax(likeness)]))
     return Arrangement(order, groups, tuple(medoids))
 
 
