@@ -27,9 +27,12 @@ def clean(text: object, *, limit: int = 0, lines: bool = False) -> str:
     Returns:
         The text with every control, format and surrogate character replaced by U+FFFD.
     """
-    safe = "".join(
-        c if (lines and c == "\n") or unicodedata.category(c) not in _UNSAFE else _REPLACEMENT for c in str(text)
-    )
+    safe = str(text)
+    # Nearly all text is printable, which is narrower than safe, and known at once.
+    if not safe.isprintable():
+        safe = "".join(
+            c if (lines and c == "\n") or unicodedata.category(c) not in _UNSAFE else _REPLACEMENT for c in safe
+        )
     return safe if limit <= 0 or len(safe) <= limit else safe[: max(limit - 1, 0)] + "…"
 
 

@@ -144,6 +144,14 @@ def test_every_state_has_a_glyph_of_its_own() -> None:
     assert len(set(GLYPHS.values())) == len(State) == len(GLYPHS)
 
 
+def test_a_history_with_a_gap_is_an_error() -> None:
+    session = Session(NAMES)
+    session.toggle(np.array([0]))
+    session.toggle(np.array([1]))
+    with pytest.raises(ValueError, match="missing"):
+        Session.replay(NAMES, _stored(session)[1:])
+
+
 @pytest.mark.parametrize("content", [{}, {"tasks": {"a": [0, 9]}, "base": ["", ""], "of": None}, {"tasks": 3}])
 def test_a_damaged_history_is_an_error(content: dict[str, Any]) -> None:
     session = Session(NAMES)

@@ -319,15 +319,15 @@ class CuratorApp(App[None]):
     # -- the session ------------------------------------------------------------------------------------------------
 
     def edited(self, words: str) -> None:
-        """After an edit: say it, show it, estimate it."""
-        if words:
-            self.flash(words)
+        """After an edit: estimate it, say it, show it."""
         self.think()
         if self.thinker is not None and self.session is not None:
             first = self.thinker.first_answer(self.session.revision, _PATIENCE)
             if first is not None:
                 self.outlook = first
                 self.session.judged(first.judgement.loss)
+        if words:
+            self._say(words)
         self.tell("session")
 
     def _keep(self) -> None:
@@ -504,10 +504,14 @@ class CuratorApp(App[None]):
 
     def flash(self, words: str, style: str = "dim") -> None:
         """Say something in the flash line for a while; trouble stays longer."""
+        self._say(words, style)
+        self._show_flash()
+
+    def _say(self, words: str, style: str = "dim") -> None:
+        """Words for the flash line, which screens show with the rest: one frame is drawn sooner than two."""
         mark = {"bad": "✗ ", "warn": "! ", "good": "✓ "}.get(style, "  ")
         self.flash_line = [(mark, style), (words, style)]
         self._flash_count += 1
-        self._show_flash()
         self.set_timer(_FLASH_SECONDS * (3 if style == "bad" else 1), partial(self._end_flash, self._flash_count))
 
     def _end_flash(self, count: int) -> None:

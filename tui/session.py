@@ -117,7 +117,9 @@ class Session:
             ValueError: The history is damaged.
         """
         session = cls(names)
-        for entry in entries:
+        for place, entry in enumerate(entries):
+            if entry.number != place:
+                raise ValueError(f"entry {place} of the history is missing")
             try:
                 session._follow(_read(entry))
             except (KeyError, TypeError, IndexError, AttributeError) as error:

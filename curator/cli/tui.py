@@ -1,5 +1,6 @@
 """`curator tui`: the one door to the terminal interface, and its way into a browser."""
 
+import gc
 import os
 import shlex
 import sys
@@ -24,6 +25,10 @@ def open_tui(root: Path, *, mouse: bool | None) -> None:
     # Where these are exported, Textual believes them, and no longer sees that the terminal changes its size.
     for name in ("LINES", "COLUMNS"):
         os.environ.pop(name, None)
+    # Textual draws one to two beats of this after the frame before: at 60 a second that is most of an estimate's way.
+    os.environ.setdefault("TEXTUAL_FPS", "120")
+    # To walk all that torch's and DuckDB's neighbours keep takes longer than three frames; what is young goes as ever.
+    gc.set_threshold(2000, 10, 1000)
     from tui.app import run
 
     run(root, mouse=mouse)

@@ -60,10 +60,11 @@ class Drawn(Widget):
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self._styles: dict[str, Style] = {}
+        self._laid: dict[tuple[str, str], Style] = {}
 
     def notify_style_update(self) -> None:
         """Forget the styles of the theme before."""
-        self._styles = {}
+        self._styles, self._laid = {}, {}
         super().notify_style_update()
 
     def _style(self, name: str) -> Style:
@@ -88,14 +89,19 @@ class Drawn(Widget):
             width: Cells of the result.
             over: Style that lies over the whole line.
         """
-        base = self._style("")
-        lying = self._style(over) if over else Style()
         segments = []
         for part in line:
             text, style = (part, "") if isinstance(part, str) else part
-            segments.append(Segment(clean(text), base + (self._style(style) if style else Style()) + lying))
+            segments.append(Segment(clean(text), self._layers(style, over)))
         # A style on every cell: where there is none, Textual's filter for NO_COLOR fails.
-        return Strip(segments).adjust_cell_length(width, base + lying)
+        return Strip(segments).adjust_cell_length(width, self._layers("", over))
+
+    def _layers(self, style: str, over: str) -> Style:
+        """The widget's own style, a part's, and what lies over the line; kept, because adding styles is slow."""
+        if (style, over) not in self._laid:
+            part = self._style(style) if style else Style()
+            self._laid[style, over] = self._style("") + part + (self._style(over) if over else Style())
+        return self._laid[style, over]
 
 
 class Lines(Drawn):
