@@ -1,8 +1,9 @@
 """Examples as padded tensors, and the loss of each example of a batch."""
 
+import inspect
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from curator.tokens import IGNORED
 
@@ -77,23 +78,42 @@ def example_losses(
 
     Args:
         model: The model.
-        batch: From `collate`, on the model's device.
+        batch: From `collate`, in main memory: what is asked of the labels then makes no device wait.
         encoder_decoder: Whether the labels are the decoder's; else they are shifted by one.
 
     Returns:
-        Losses (n,), nats per token, in float32 or better, with their graph.
+        Losses (n,), nats per token, in float32 or better, with their graph, on the model's device.
     """
     import torch
     from torch.nn import functional
 
-    labels = batch["labels"]
-    if encoder_decoder:
-        logits = model(**batch).logits
-    else:
-        logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits[:, :-1]
-        labels = labels[:, 1:]
+    device = next(model.parameters()).device
+    labels = batch["labels"] if encoder_decoder else batch["labels"][:, 1:]
+    rows, places = (labels != IGNORED).nonzero(as_tuple=True)
+    inputs: dict[str, Any] = {name: _to(tensor, device) for name, tensor in batch.items()}
+    if not encoder_decoder:
+        del inputs["labels"]
+        if _can_skip_logits(model):
+            # The vocabulary is a large part of a small model: nothing is asked before the first completion token.
+            first = int(places.min()) if len(places) else 0
+            inputs["logits_to_keep"] = batch["input_ids"].shape[1] - first
+            places = places - first
+    logits = model(**inputs).logits[_to(rows, device), _to(places, device)]
     # Half precision is not enough for a sum over the vocabulary.
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    tokens = functional.cross_entropy(logits.transpose(1, 2), labels, ignore_index=IGNORED, reduction="none")
-    counted = (labels != IGNORED).sum(dim=1).clamp(min=1)
-    return tokens.sum(dim=1) / counted
+    tokens = functional.cross_entropy(logits, _to(labels[labels != IGNORED], device), reduction="none")
+    # Laid out and summed, rather than added by index: on a GPU that has no fixed order.
+    laid = logits.new_zeros(labels.shape).index_put((_to(rows, device), _to(places, device)), tokens)
+    counts = torch.bincount(rows, minlength=len(labels)).clamp(min=1)
+    losses: torch.Tensor = laid.sum(dim=1) / _to(counts, device)
+    return losses
+
+
+def _to(tensor: "torch.Tensor", device: "torch.device") -> "torch.Tensor":
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+
+
+def _can_skip_logits(model: "torch.nn.Module") -> bool:
+    """Whether the model can be asked for the logits of the last tokens alone."""
+    base = getattr(model, "get_base_model", lambda: model)()
+    return "logits_to_keep" in inspect.signature(base.forward).parameters

@@ -124,7 +124,6 @@ def measure_losses(
     with torch.inference_mode():
         for positions in by_length([e.length for e in examples], batch_tokens):
             batch = collate([examples[p] for p in positions])
-            batch = {name: tensor.to(tuned.device) for name, tensor in batch.items()}
             losses[positions] = example_losses(tuned.model, batch, encoder_decoder=tuned.encoder_decoder).cpu()
     return losses
 

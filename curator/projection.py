@@ -1,11 +1,21 @@
-"""Seeded random projection: p gradient coordinates into k, keeping inner products.
+"""Seeded random projection: p gradient coordinates into k, keeping inner products, at the cost of reading them.
 
-`Pᵀg` with independent entries ±1/√k is an unbiased sketch: E⟨Pᵀa, Pᵀb⟩ = ⟨a, b⟩, with a standard deviation of about
-‖a‖‖b‖/√k (Johnson and Lindenstrauss; Achlioptas 2003 for signs).
+The coordinates of a parameter are cut into blocks of k. Each coordinate is given a random sign, each block is turned
+by a random shift, and all blocks of all parameters are added up:
 
-The signs of a parameter are a function of the seed, the parameter's name and the position in it, drawn from Philox, a
-counter-based generator. So they depend on nothing else: not on batches, devices, processes, or on the other parameters.
-`ProjectionSpec` describes a projection; `SignProjection` applies it; `project_slowly` is its slow, obvious twin.
+    (Pg)_j = Σ_i σ_i g_i [ (i + shift of i's block) mod k = j ]
+
+This is a count sketch (Charikar, Chen and Farach-Colton 2002; Weinberger et al. 2009) in which coordinates of one block
+never meet, and any two others meet with probability 1/k. So it is unbiased, E⟨Pa, Pb⟩ = ⟨a, b⟩, and
+
+    Var⟨Pa, Pb⟩ = 1/k · Σ (a_i b_j + a_j b_i)²   over pairs i < j of different blocks,
+
+which is what a dense matrix of signs ±1/√k has over all pairs: it is never less exact than that one, at p operations
+per example instead of p·k, and at one byte per coordinate instead of k.
+
+Signs and shifts are a function of the seed and the parameter's name, drawn from Philox, a counter-based generator. They
+depend on nothing else: not on batches, devices, processes, or on the other parameters. `ProjectionSpec` describes a
+projection; `Projection` applies it; `project_slowly` is its slow, obvious twin.
 """
 
 import hashlib
@@ -18,10 +28,8 @@ import numpy.typing as npt
 if TYPE_CHECKING:
     import torch
 
-# Rows of P made at once; a row is one gradient coordinate. Bounds the memory of a tile to rows × k × 4 bytes.
-TILE_ROWS = 8192
-# Signs of all parameters are kept as one byte each up to this many bytes, else made anew for each batch.
-CACHE_BYTES = 256 * 2**20
+# Coordinates that are turned at once; bounds the memory of their places to 8 bytes times this.
+_PIECE = 2**19
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,41 +38,40 @@ class ProjectionSpec:
 
     Args:
         dim: Projected coordinates k.
-        seed: Seed of the signs.
+        seed: Seed of the signs and shifts.
         kind: Name of the scheme; artifacts made with another kind are incompatible.
     """
 
     dim: int
     seed: int
-    kind: str = "rademacher-philox"
+    kind: str = "block-sketch-philox"
 
     def as_dict(self) -> dict[str, Any]:
         """As plain values, for provenance."""
         return asdict(self)
 
 
-def signs(spec: ProjectionSpec, name: str, start: int, stop: int) -> npt.NDArray[np.int8]:
-    """Make rows `start` to `stop` of the sign matrix that belongs to one parameter.
-
-    Args:
-        spec: The projection.
-        name: The parameter's name.
-        start: First row; a multiple of `TILE_ROWS`.
-        stop: One past the last row.
-
-    Returns:
-        Signs (stop − start, k), each −1 or 1.
-    """
-    digest = hashlib.sha256(f"{spec.kind}\0{spec.seed}\0{name}\0{start // TILE_ROWS}".encode()).digest()
-    generator = np.random.Philox(key=np.frombuffer(digest[:16], dtype=np.uint64))
-    words_per_row = -(-spec.dim // 64)
-    words = generator.random_raw((stop - start) * words_per_row).astype("<u8")
-    bits = np.unpackbits(words.view(np.uint8).reshape(stop - start, -1), axis=1, bitorder="little")
-    return (bits[:, : spec.dim].astype(np.int8) << 1) - 1
+def signs(spec: ProjectionSpec, name: str, size: int) -> npt.NDArray[np.int8]:
+    """The sign, −1 or 1, of each coordinate (size,) of one parameter."""
+    words = _generator(spec, "signs", name).random_raw(-(-size // 64)).astype("<u8")
+    bits = np.unpackbits(words.view(np.uint8), bitorder="little")[:size]
+    return (bits.astype(np.int8) << 1) - 1
 
 
-class SignProjection:
-    """Applies a `ProjectionSpec` to gradients, parameter by parameter, tile by tile.
+def shifts(spec: ProjectionSpec, name: str, size: int) -> npt.NDArray[np.int64]:
+    """By how many places, 0 to k − 1, each block of k coordinates of one parameter is turned (⌈size / k⌉,)."""
+    words = _generator(spec, f"shifts of {spec.dim}", name).random_raw(-(-size // spec.dim))
+    # Of 64 random bits, the remainder favours no place by more than k / 2⁶⁴.
+    return (words % np.uint64(spec.dim)).astype(np.int64)
+
+
+def _generator(spec: ProjectionSpec, what: str, name: str) -> np.random.Philox:
+    digest = hashlib.sha256(f"{spec.kind}\0{spec.seed}\0{what}\0{name}".encode()).digest()
+    return np.random.Philox(key=np.frombuffer(digest[:16], dtype=np.uint64))
+
+
+class Projection:
+    """Applies a `ProjectionSpec` to gradients, parameter by parameter.
 
     Args:
         spec: The projection.
@@ -72,8 +79,7 @@ class SignProjection:
 
     def __init__(self, spec: ProjectionSpec) -> None:
         self.spec = spec
-        self._cache: dict[tuple[str, int], torch.Tensor] = {}
-        self._cached_bytes = 0
+        self._drawn: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
 
     def add(self, name: str, gradients: "torch.Tensor", into: "torch.Tensor") -> None:
         """Add one parameter's share of the projected gradients.
@@ -83,29 +89,40 @@ class SignProjection:
             gradients: Per-example gradients of that parameter (n, p of the parameter), float32.
             into: Projected gradients so far (n, k), float32 on the same device; changed in place.
         """
-        size = gradients.shape[1]
-        for start in range(0, size, TILE_ROWS):
-            stop = min(start + TILE_ROWS, size)
-            tile = self._tile(name, start, stop, gradients.device)
-            into.addmm_(gradients[:, start:stop], tile.to(gradients.dtype), alpha=self.spec.dim**-0.5)
-
-    def _tile(self, name: str, start: int, stop: int, device: "torch.device") -> "torch.Tensor":
         import torch
 
-        key = (name, start)
-        if key in self._cache:
-            return self._cache[key]
-        tile = torch.from_numpy(signs(self.spec, name, start, stop)).to(device)
-        if self._cached_bytes + tile.numel() <= CACHE_BYTES:
-            self._cache[key] = tile
-            self._cached_bytes += tile.numel()
-        return tile
+        rows, size = gradients.shape
+        dim = self.spec.dim
+        signs, shifts = self._of(name, size, gradients.device)
+        places = torch.arange(dim, device=gradients.device)
+        whole, step = size // dim, max(_PIECE // dim, 1)
+        for first in range(0, whole, step):
+            last = min(first + step, whole)
+            part = slice(first * dim, last * dim)
+            signed = (gradients[:, part] * signs[part].to(gradients.dtype)).view(rows, last - first, dim)
+            # What comes to place j lay at j − shift.
+            source = (places - shifts[first:last, None]).remainder_(dim)
+            into += signed.gather(2, source.expand(rows, -1, -1)).sum(1)
+        rest = size - whole * dim
+        if rest:
+            signed = gradients[:, whole * dim :] * signs[whole * dim :].to(gradients.dtype)
+            into[:, (places[:rest] + shifts[whole]).remainder_(dim)] += signed
+
+    def _of(self, name: str, size: int, device: "torch.device") -> "tuple[torch.Tensor, torch.Tensor]":
+        import torch
+
+        if name not in self._drawn:
+            self._drawn[name] = (
+                torch.from_numpy(signs(self.spec, name, size)).to(device),
+                torch.from_numpy(shifts(self.spec, name, size)).to(device),
+            )
+        return self._drawn[name]
 
 
 def project_slowly(
     spec: ProjectionSpec, gradients: dict[str, npt.NDArray[np.floating[Any]]]
 ) -> npt.NDArray[np.float64]:
-    """Project one example's gradient the obvious way: the whole matrix, float64.
+    """Project one example's gradient the obvious way: coordinate by coordinate, in float64.
 
     Args:
         spec: The projection.
@@ -116,9 +133,8 @@ def project_slowly(
     """
     projected = np.zeros(spec.dim)
     for name, gradient in gradients.items():
-        flat = gradient.reshape(-1).astype(np.float64)
-        matrix = np.concatenate(
-            [signs(spec, name, start, min(start + TILE_ROWS, flat.size)) for start in range(0, flat.size, TILE_ROWS)]
-        )
-        projected += flat @ matrix.astype(np.float64) / np.sqrt(spec.dim)
+        flat = gradient.reshape(-1)
+        sign, shift = signs(spec, name, flat.size), shifts(spec, name, flat.size)
+        for i, value in enumerate(flat.tolist()):
+            projected[(i + int(shift[i // spec.dim])) % spec.dim] += int(sign[i]) * value
     return projected

@@ -7,10 +7,10 @@ when a task it has seen was changed or removed, or when the target's held-out ex
 
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +22,7 @@ from curator.corpus import Corpus, Task, training_examples, validation_examples
 from curator.errors import NumericalError
 from curator.estimate import ExampleSet, PointGradients
 from curator.events import Reporter
-from curator.gradients import GradientEngine
+from curator.gradients import GradientEngine, Projected
 from curator.meta_train import Snapshot, measure_losses, train_adapter
 from curator.model import TunedModel
 from curator.projection import ProjectionSpec
@@ -224,8 +224,7 @@ def make_gradients(
         )
         writer = _Writer(store, gradient_set.key)
         with writer:
-            for batch in _batches(engine, corpus, store, there):
-                rows = engine.project([example for _, example, _ in batch]) if batch else None
+            for batch, rows in _ahead(engine, _batches(engine, corpus, store, there)):
                 if rows is not None:
                     _check_finite(batch, *rows)
                 for hashes, losses, gradients in parallel.gather(
@@ -240,9 +239,10 @@ def make_gradients(
 
 Batch = list[tuple[str, TokenizedExample, str]]
 """(token hash, example, where it comes from) of each example."""
+Arrays = tuple[npt.NDArray[np.float64], npt.NDArray[np.float32]]
 
 
-def _batches(engine: GradientEngine, corpus: Corpus, store: Store, there: set[str]) -> Any:
+def _batches(engine: GradientEngine, corpus: Corpus, store: Store, there: set[str]) -> Iterator[Batch]:
     """This process's batches; every process yields equally many, an empty one where there are too few."""
     seen = set(there)
     mine: Batch = []
@@ -262,6 +262,25 @@ def _batches(engine: GradientEngine, corpus: Corpus, store: Store, there: set[st
                 turn, mine = 0, []
     if turn:
         yield mine
+
+
+def _ahead(engine: GradientEngine, batches: Iterable[Batch]) -> Iterator[tuple[Batch, Arrays | None]]:
+    """Batches with their losses and gradients, None of an empty one.
+
+    A GPU is given the next batch before the last is waited for.
+    """
+    waiting: deque[tuple[Batch, Projected | None]] = deque()
+
+    def arrived() -> tuple[Batch, Arrays | None]:
+        batch, projected = waiting.popleft()
+        return batch, None if projected is None else projected.arrays()
+
+    for batch in batches:
+        waiting.append((batch, engine.project([example for _, example, _ in batch]) if batch else None))
+        if len(waiting) > engine.ahead:
+            yield arrived()
+    while waiting:
+        yield arrived()
 
 
 def _task_items(task: Task, store: Store) -> Batch:

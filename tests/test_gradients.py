@@ -54,8 +54,8 @@ def tuned(request: pytest.FixtureRequest) -> TunedModel:
 def test_equals_autograd_one_by_one(tuned: TunedModel) -> None:
     events: list[Event] = []
     examples = _examples(tuned)
-    losses, projected = GradientEngine(tuned, SPEC, batch_tokens=10**6, reporter=Reporter(events.append)).project(
-        examples
+    losses, projected = (
+        GradientEngine(tuned, SPEC, batch_tokens=10**6, reporter=Reporter(events.append)).project(examples).arrays()
     )
     assert not [e for e in events if isinstance(e, Note)], "the batched path must be taken"
     for row, example in enumerate(examples):
@@ -86,13 +86,13 @@ def test_autograd_twin_is_the_slope_of_the_loss(tuned: TunedModel) -> None:
 def test_batch_size_padding_and_order_change_nothing(tuned: TunedModel) -> None:
     engine = GradientEngine(tuned, SPEC, batch_tokens=10**6, reporter=Reporter())
     examples = _examples(tuned)
-    losses, projected = engine.project(examples)
+    losses, projected = engine.project(examples).arrays()
     scale = np.abs(projected).max()
-    backwards = engine.project(examples[::-1])
+    backwards = engine.project(examples[::-1]).arrays()
     np.testing.assert_allclose(backwards[1][::-1], projected, atol=1e-5 * scale)
     np.testing.assert_allclose(backwards[0][::-1], losses, rtol=1e-5)
     for row, example in enumerate(examples):
-        loss, alone = engine.project([example])
+        loss, alone = engine.project([example]).arrays()
         np.testing.assert_allclose(alone[0], projected[row], atol=1e-5 * scale)
         assert loss[0] == pytest.approx(losses[row], rel=1e-5)
 
@@ -104,7 +104,7 @@ def test_parameters_that_are_no_linear_weight_are_not_forgotten(tiny_llama_folde
     engine = GradientEngine(tuned, SPEC, batch_tokens=10**6, reporter=Reporter(events.append))
     assert [e.level for e in events if isinstance(e, Note)] == ["warning"]
     (example,) = _examples(tuned, 1)
-    _, projected = engine.project([example])
+    _, projected = engine.project([example]).arrays()
     _, gradient = gradient_of(tuned, example)
     embedding = {n: g.numpy() for n, g in gradient.items() if "embedding" in n}
     assert max(np.abs(g).max() for g in embedding.values()) > 1e-4
@@ -118,7 +118,7 @@ def test_a_layer_used_twice_counts_twice(tiny_llama_folder: Path) -> None:
     layers[1] = layers[0]
     tuned = TunedModel(tuned.model, encoder_decoder=False)
     examples = _examples(tuned, 4)
-    _, projected = GradientEngine(tuned, SPEC, batch_tokens=10**6, reporter=Reporter()).project(examples)
+    _, projected = GradientEngine(tuned, SPEC, batch_tokens=10**6, reporter=Reporter()).project(examples).arrays()
     for row, example in enumerate(examples):
         _, gradient = gradient_of(tuned, example)
         slow = project_slowly(SPEC, {n: g.numpy() for n, g in gradient.items()})
@@ -128,7 +128,7 @@ def test_a_layer_used_twice_counts_twice(tiny_llama_folder: Path) -> None:
 def test_a_batch_that_does_not_fit_is_halved(tuned: TunedModel, monkeypatch: pytest.MonkeyPatch) -> None:
     engine = GradientEngine(tuned, SPEC, batch_tokens=10**6, reporter=Reporter())
     examples = _examples(tuned)
-    losses, projected = engine.project(examples)
+    losses, projected = engine.project(examples).arrays()
     whole = engine._at_once
 
     def small(batch: list[TokenizedExample]) -> object:
@@ -137,7 +137,7 @@ def test_a_batch_that_does_not_fit_is_halved(tuned: TunedModel, monkeypatch: pyt
         return whole(batch)
 
     monkeypatch.setattr(engine, "_at_once", small)
-    halved = engine.project(examples)
+    halved = engine.project(examples).arrays()
     np.testing.assert_allclose(halved[0], losses, rtol=1e-5)
     np.testing.assert_allclose(halved[1], projected, atol=1e-5 * np.abs(projected).max())
 
