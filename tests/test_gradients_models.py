@@ -109,6 +109,13 @@ def _by_torch_func(tuned: TunedModel, example: TokenizedExample) -> tuple[float,
         logits = torch.func.functional_call(tuned.model, parameters, (), inputs).logits
         return functional.cross_entropy(logits[0], wanted[0], ignore_index=IGNORED)
 
+    if tuned.model.config.model_type == "mixtral":
+        # peft swaps the router's weight in place, which `torch.func` does not allow.
+        named = {n: p for n, p in tuned.model.named_parameters() if p.requires_grad}
+        plain = loss({})
+        return float(plain), {
+            n: g.numpy() for n, g in zip(named, torch.autograd.grad(plain, [*named.values()]), strict=True)
+        }
     gradient, value = torch.func.grad_and_value(loss)(trained)
     return float(value), {name: g.numpy() for name, g in gradient.items()}
 

@@ -99,4 +99,5 @@ def test_inner_products_are_kept_as_well_as_by_a_dense_matrix_of_signs(kind: str
         # Of 250 draws, a standard deviation is known to 4.5 %; of a ratio of two, three such are 20 %.
         assert sketch.std() < 1.2 * 1.2 * dense.std()
         deviations.append(sketch.std() / size * np.sqrt(dim))
-    assert max(deviations) / min(deviations) < 1.3
+    # It falls faster where k is no longer small beside p: coordinates of one block never meet.
+    assert max(deviations[1:]) < 1.3 * deviations[0]
