@@ -213,9 +213,9 @@ def test_nan_in_a_gradient_names_the_task(make_project: MakeProject, monkeypatch
     real = GradientEngine.project
 
     def broken(self: GradientEngine, examples: Any) -> Any:
-        losses, gradients = real(self, examples)
-        gradients[0, 3] = np.nan
-        return losses, gradients
+        projected = real(self, examples)
+        projected.gradients[0, 3] = np.nan
+        return projected
 
     with monkeypatch.context() as patch:
         patch.setattr(GradientEngine, "project", broken)
