@@ -2,7 +2,7 @@
 
     python benchmarks/estimates.py --json FILE [--work DIR] [--tasks 1700] [--dim 256] [--rows 10]
 
-A project is made with drawn gradients at three points (see synthetic_project.py), and one of 100 tasks beside it. Measured are
+A project is made with drawn gradients at three points (see synthetic_project.py), and one of 100 tasks. Measured are
 
     fill_s, load_s, bytes          making, storing and reading the sums over 1,700 tasks, and the memory that they take
     seconds_1000_subsets_1700_tasks    1,000 random halves of all tasks
@@ -140,7 +140,8 @@ def main() -> None:
     parser.add_argument("--dim", type=int, default=256)
     parser.add_argument("--rows", type=int, default=10, help="rows of each task")
     arguments = parser.parse_args()
-    rng, figures = np.random.default_rng(0), {}
+    rng = np.random.default_rng(0)
+    figures: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as temporary:
         projects = []
         for tasks in (arguments.tasks, 100):

@@ -16,7 +16,9 @@ The estimates of several points are averaged, each as a difference to the estima
 known: it is what meta-training came to.
 """
 
+import os
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -89,6 +91,8 @@ class TargetEstimator:
             for point, ridge in zip(points, ridges, strict=True)
         ]
         self._gradients = [point.validation.gradients for point in points]
+        # Matrices of some hundred rows are too small for more than one processor each, but points are independent.
+        self._threads = ThreadPoolExecutor(min(len(points), os.cpu_count() or 1), thread_name_prefix="point")
         # All tasks together are what meta-training trained on: their loss is measured, not estimated.
         every = np.ones((1, self.task_count), dtype=bool)
         self._every = [fit.displacements(every) for fit in self._fits]
@@ -97,9 +101,10 @@ class TargetEstimator:
 
     def validation_losses(self, masks: Mask) -> Floats:
         """Estimated loss of each validation example (s, v) under each subset (s, t)."""
+        found = self._threads.map(lambda fit: fit.displacements(masks), self._fits)
         change = np.zeros((len(masks), len(self._known)))
-        for fit, every, gradients in zip(self._fits, self._every, self._gradients, strict=True):
-            change += (fit.displacements(masks) - every) @ gradients.T
+        for displacements, every, gradients in zip(found, self._every, self._gradients, strict=True):
+            change += (displacements - every) @ gradients.T
         return np.asarray(self._known + change / len(self._fits))
 
     def task_gains(self, mask: Mask) -> Floats:

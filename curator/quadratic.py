@@ -17,9 +17,9 @@ _NEAR = 4
 # So few systems are solved faster by elimination than by inverting their middle first.
 _FEW = 6
 # Subsets whose sums are held at once, and matrices: the latter stay in the processor's cache.
-_SUMS, _MATRICES = 256, 16
+_SUMS, _MATRICES = 256, 8
 # Size of what is left of an error, of the size of the displacement, and most steps towards it.
-_TOLERANCE, _STEPS = 1e-10, 30
+_TOLERANCE, _STEPS = 1e-9, 30
 
 
 class Quadratic:
@@ -81,20 +81,31 @@ class Quadratic:
 
     def _solve_near(self, members: Mask, middle: Mask) -> Floats:
         matrix, pulls = self._matrix(middle), members.astype(np.float64) @ self._statistics.pulls
+        start = np.asarray(-np.linalg.solve(matrix, middle @ self._statistics.pulls), np.float64)
         moves = members.astype(np.int8) - middle
         if not moves.any():
-            return np.repeat(-np.linalg.solve(matrix, pulls[:1].T).T, len(members), axis=0)
+            return np.repeat(start[None], len(members), axis=0)
         inverse = np.asarray(np.linalg.inv(matrix), np.float64) if len(members) > _FEW else None
         found = np.zeros_like(pulls)
-        for start in range(0, len(members), _MATRICES):
-            part = slice(start, start + _MATRICES)
-            matrices = matrix + unpacked(self._statistics.sums(moves[part]), self._statistics.dim)
-            found[part] = -(
-                np.linalg.solve(matrices, pulls[part, :, None])[:, :, 0]
-                if inverse is None
-                else conjugate_gradients(matrices, pulls[part], inverse)
-            )
+        for first in range(0, len(members), _MATRICES):
+            part = slice(first, first + _MATRICES)
+            matrices = self._changes(moves[part])
+            matrices += matrix
+            if inverse is None:
+                found[part] = -np.linalg.solve(matrices, pulls[part, :, None])[:, :, 0]
+            else:
+                found[part] = conjugate_gradients(matrices, -pulls[part], inverse, start)
         return found
+
+    def _changes(self, moves: npt.NDArray[np.int8]) -> Floats:
+        """Σ_t move_t A_t for several rows of moves (s, t): (s, k, k)."""
+        if (np.count_nonzero(moves, axis=1) != 1).any():
+            return unpacked(self._statistics.sums(moves), self._statistics.dim)
+        tasks = np.abs(moves).argmax(axis=1)
+        matrices = unpacked(self._statistics.triangles[tasks], self._statistics.dim)
+        removed = moves[np.arange(len(moves)), tasks] < 0
+        matrices[removed] *= -1
+        return matrices
 
     def _matrix(self, members: Mask) -> Floats:
         """Σ A_t + c·I over a subset, from the last such sum where that is less work: a toggle moves one task."""
@@ -114,31 +125,33 @@ class Quadratic:
         return matrices
 
 
-def conjugate_gradients(matrices: Floats, right: Floats, inverse: Floats) -> Floats:
-    """Solve several symmetric positive definite systems, whose inverse is nearly known.
+def conjugate_gradients(matrices: Floats, right: Floats, inverse: Floats, start: Floats) -> Floats:
+    """Solve several symmetric positive definite systems, whose inverse and solution are nearly known.
 
     Args:
         matrices: Of the systems (s, k, k).
         right: Their right-hand sides (s, k).
         inverse: What is near the inverse of each (k, k).
+        start: What is near the solution of each (k,).
 
     Returns:
         Their solutions (s, k), to eight digits or better; by elimination where the inverse is too far off.
     """
-    x = right @ inverse
-    residual = right - (matrices @ x[:, :, None])[:, :, 0]
+    x = np.repeat(start[None], len(right), axis=0)
+    residual = right - matrices @ start
     direction = better = residual @ inverse
     size = (residual * better).sum(axis=1)
-    enough = _TOLERANCE**2 * (right * x).sum(axis=1)
+    enough = _TOLERANCE**2 * ((right @ inverse) * right).sum(axis=1)
+    # The floor is for systems that are solved to the last bit, whose direction is nothing.
+    floor = np.finfo(np.float64).tiny
     for _ in range(_STEPS):
         if (size <= enough).all():
             return x
         image = (matrices @ direction[:, :, None])[:, :, 0]
-        # The floor is for systems that are solved to the last bit, whose direction is nothing.
-        length = size / np.maximum((direction * image).sum(axis=1), np.finfo(np.float64).tiny)
-        x = x + length[:, None] * direction
-        residual = residual - length[:, None] * image
+        length = size / np.maximum((direction * image).sum(axis=1), floor)
+        x += length[:, None] * direction
+        residual -= length[:, None] * image
         better = residual @ inverse
         before, size = size, (residual * better).sum(axis=1)
-        direction = better + (size / np.maximum(before, np.finfo(np.float64).tiny))[:, None] * direction
+        direction = better + (size / np.maximum(before, floor))[:, None] * direction
     return np.asarray(np.linalg.solve(matrices, right[:, :, None])[:, :, 0])
