@@ -275,8 +275,8 @@ class Store(Sums):
                 " (SELECT number FROM statistics WHERE set_key IN (SELECT unnest(?)))",
                 [list(set_keys)],
             )
-            for table in ("gradients", "statistics"):
-                connection.execute(f"DELETE FROM {table} WHERE set_key IN (SELECT unnest(?))", [list(set_keys)])
+            connection.execute("DELETE FROM statistics WHERE set_key IN (SELECT unnest(?))", [list(set_keys)])
+            connection.execute("DELETE FROM gradients WHERE set_key IN (SELECT unnest(?))", [list(set_keys)])
 
     def gradient_hashes(self, set_key: str) -> set[str]:
         """Token hashes of the examples whose gradients are stored."""
