@@ -93,12 +93,11 @@ def test_only_what_is_new_is_summed(drawn: Drawn, monkeypatch: pytest.MonkeyPatc
 
 
 def test_small_portions_give_the_same(drawn: Drawn, monkeypatch: pytest.MonkeyPatch) -> None:
-    project, corpus, _ = drawn
+    _, corpus, _ = drawn
     stored = _follow(monkeypatch)
     monkeypatch.setattr("curator.points._EXAMPLES", 1)
     small = _points(drawn)
     assert {count for _, count in stored} == {1}, "a task that is too large is read by itself"
-    project.store.drop_gradients([])
     for point in small:
         read = Statistics.of(point.read(range(len(corpus.auxiliary) + 1)))
         np.testing.assert_array_equal(read.triangles, point.statistics.triangles)
