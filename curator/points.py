@@ -24,7 +24,7 @@ from curator.store import Store
 # Raised when the same gradients would give other sums.
 _VERSION = 1
 # Examples whose gradients are held at once, and sums: both bound memory, and how long others wait for the store.
-_EXAMPLES, _TASKS = 16384, 256
+_EXAMPLES, _TASKS = 16384, 512
 # Seconds after which people are told what takes so long.
 _PATIENCE = 1.0
 
