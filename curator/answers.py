@@ -22,6 +22,7 @@ from curator.manifest import (
     TaskFile,
     now,
 )
+from curator.points import read_points
 from curator.provenance import Inputs, hash_of, key_of
 from curator.select import (
     Affinities,
@@ -35,7 +36,7 @@ from curator.select import (
     select_exchange,
     select_forward,
 )
-from curator.stages import MetaInit, gradient_sets, projection, read_points
+from curator.stages import MetaInit, gradient_sets, projection
 
 if TYPE_CHECKING:
     from curator.project import Project
@@ -99,7 +100,7 @@ class Answers:
     @cached_property
     def estimator(self) -> TargetEstimator:
         """The estimator that the configuration names."""
-        points = read_points(self._config, self._corpus, self._store, self._sets)
+        points = read_points(self._config, self._corpus, self._store, self._sets, self._project.reporter)
         final = [self._meta.final_losses[h] for task in self._corpus.target_tasks for h in task.validation_hashes]
         return build_estimator(points, np.asarray(final), self._config.estimate)
 

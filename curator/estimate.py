@@ -10,12 +10,15 @@ with m_i = log(q_i / (1 − q_i)) the margin of the geometric mean token probabi
 softplus(−m_i) = ℓ_i exactly, and h_i = ∇m_i = −g_i / (1 − q_i). ω_i is the example's share of completion tokens,
 because training weighs tokens, not examples.
 
+The first needs sums per task only (statistics.py, quadratic.py), the second every example (logistic.py).
+
 The estimates of several points are averaged, each as a difference to the estimate of all tasks together, whose loss is
 known: it is what meta-training came to.
 """
 
-from abc import ABC, abstractmethod
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +26,9 @@ import numpy as np
 import numpy.typing as npt
 
 from curator.errors import NumericalError
+from curator.logistic import Logistic
+from curator.quadratic import Quadratic
+from curator.statistics import ExampleSet, Statistics
 
 if TYPE_CHECKING:
     from curator.config import EstimateSection
@@ -32,47 +38,25 @@ Mask = npt.NDArray[np.bool_]
 
 # 5 % to either side of the middle of a normal distribution.
 _NORMAL_90 = 1.6448536269514722
-# Most memory for a matrix per task, at each point; beyond it, sums are made from the examples.
-_STACK_BYTES = 2**28
-# So few subsets are summed from what they share, even where there is a matrix per task to read.
-_FEW = 8
 # Of the trace of an average subset's matrix, see `pick_ridge`.
 _RIDGE_SHARE = 0.003
-# Least 1 − q: below it an example is learned, and its margin is not known in float32.
-_LEAST_DOUBT = 1e-6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ExampleSet:
-    """Examples at one point of meta-training.
-
-    Attributes:
-        losses: Loss of each example (n,), nats per completion token.
-        gradients: Projected gradients (n, k).
-        weights: Of training examples, their completion tokens; of validation examples, their share of the target's
-            loss.
-    """
-
-    losses: Floats
-    gradients: Floats
-    weights: Floats
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PointGradients:
+class Point:
     """Everything that is known at one point of meta-training.
 
     Attributes:
         share: Share of meta-training's steps.
-        tasks: Training examples of each auxiliary task (t).
-        target: Training examples of the targets.
+        statistics: Sums of each auxiliary task (t), and those of the target last.
         validation: Held-out examples of the targets.
+        read: Reads the training examples of several tasks, the target being the last; it may take long and may fail.
     """
 
     share: float
-    tasks: Sequence[ExampleSet]
-    target: ExampleSet
+    statistics: Statistics
     validation: ExampleSet
+    read: Callable[[Sequence[int]], list[ExampleSet]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,190 +66,6 @@ class SubsetEstimate:
     loss: float
     low: float
     high: float
-
-
-class _Fit(ABC):
-    """An estimator at one point: where fine-tuning on a subset ends, and how steep it is there."""
-
-    def __init__(self, point: PointGradients, ridge: float, unit: float) -> None:
-        sets = [*point.tasks, point.target]
-        self._weights = np.concatenate([s.weights for s in sets]) / unit
-        self._task = np.repeat(np.arange(len(sets)), [len(s.losses) for s in sets])
-        self._means = np.stack([s.weights @ s.gradients / max(float(s.weights.sum()), 1e-300) for s in sets])
-        self._ridge = ridge
-
-    @abstractmethod
-    def displacements(self, masks: Mask) -> Floats:
-        """Displacement w (s, k) of each subset (s, t)."""
-
-    @abstractmethod
-    def _tangent(self, mask: Mask) -> tuple[Floats, Floats, Floats]:
-        """A subset's objective at its displacement.
-
-        Returns:
-            Its Hessian H (k, k), and slopes s (n,) and directions x (n, k) such that s_i x_i is the gradient of what
-            example i adds to the objective, whether it is in the subset or not.
-        """
-
-    def gains(self, mask: Mask, slope: Floats) -> Floats:
-        """How much each training example (n,) lowers a loss of slope (k,), to first order around a subset (t,)."""
-        hessian, slopes, directions = self._tangent(mask)
-        return np.asarray(slopes * (directions @ np.linalg.solve(hessian, slope)))
-
-    def transfer(self, mask: Mask) -> Floats:
-        """How much each task, by row, lowers the mean training loss of each, by column (t + 1, t + 1)."""
-        hessian, slopes, directions = self._tangent(mask)
-        bounds = np.searchsorted(self._task, np.arange(1, len(self._means)))
-        parts = zip(np.split(slopes, bounds), np.split(directions, bounds), strict=True)
-        by_task = np.stack([slope @ direction for slope, direction in parts])
-        return np.asarray(by_task @ np.linalg.solve(hessian, self._means.T))
-
-
-class _Quadratic(_Fit):
-    """The quadratic estimator at one point: one k × k solve per subset."""
-
-    def __init__(self, point: PointGradients, ridge: float, unit: float) -> None:
-        super().__init__(point, ridge, unit)
-        sets = [*point.tasks, point.target]
-        self._gradients = np.concatenate([s.gradients for s in sets])
-        self._b = np.stack([(s.weights / unit) @ s.gradients for s in sets])
-        tasks, dim = self._b.shape
-        self._stack: Floats | None = None
-        if tasks * dim * dim * 8 <= _STACK_BYTES:
-            self._stack = np.stack([self._sum(np.arange(tasks) == t) for t in range(tasks)]).reshape(tasks, -1)
-        self._base = np.zeros(tasks, dtype=bool), np.zeros((dim, dim))
-
-    def displacements(self, masks: Mask) -> Floats:
-        members = np.c_[masks, np.ones(len(masks), dtype=bool)]
-        pull = members.astype(np.float64) @ self._b
-        return -np.linalg.solve(self._matrices(members), pull[:, :, None])[:, :, 0]
-
-    def _tangent(self, mask: Mask) -> tuple[Floats, Floats, Floats]:
-        w = self.displacements(mask[None])[0]
-        slopes = self._weights * (1 + self._gradients @ w)
-        (hessian,) = self._matrices(np.append(mask, True)[None])
-        return hessian, slopes, self._gradients
-
-    def _matrices(self, members: Mask) -> Floats:
-        """Σ A_t + c·I of each subset (s, k, k)."""
-        dim = self._b.shape[1]
-        if self._stack is not None and len(members) > _FEW:
-            matrices = (members.astype(np.float64) @ self._stack).reshape(-1, dim, dim)
-        else:
-            shared = np.asarray(members.all(axis=0))
-            base = self._moved_base(shared)
-            matrices = np.stack([base + self._sum(row & ~shared) for row in members])
-        return np.asarray(matrices + self._ridge * np.eye(dim))
-
-    def _moved_base(self, tasks: Mask) -> Floats:
-        """Σ A_t over some tasks, from the last such sum where that is less work: a toggle moves one task."""
-        there, matrix = self._base
-        added, dropped = tasks & ~there, there & ~tasks
-        if (added | dropped).sum() < tasks.sum():
-            matrix = matrix + self._sum(added) - self._sum(dropped)
-        else:
-            matrix = self._sum(tasks)
-        self._base = tasks, matrix
-        return matrix
-
-    def _sum(self, tasks: Mask) -> Floats:
-        """Σ A_t over some tasks, from their examples."""
-        rows = np.flatnonzero(tasks[self._task])
-        gradients = self._gradients[rows]
-        return np.asarray((gradients * self._weights[rows, None]).T @ gradients)
-
-
-class _Logistic(_Fit):
-    """The paper's estimator at one point: a convex problem per subset, many of them solved together.
-
-    Newton's method, each step by conjugate gradients, with Armijo backtracking: plain Newton diverges on separable data
-    with margins near −10. All subsets advance at once, so that the work is matrix products.
-    """
-
-    _steps = 60
-    _tolerance = 1e-8
-
-    def __init__(self, point: PointGradients, ridge: float, unit: float) -> None:
-        super().__init__(point, ridge, unit)
-        sets = [*point.tasks, point.target]
-        losses = np.concatenate([s.losses for s in sets])
-        doubt = np.maximum(-np.expm1(-losses), _LEAST_DOUBT)
-        self._margins = -losses - np.log(doubt)
-        self._h = -np.concatenate([s.gradients for s in sets]) / doubt[:, None]
-
-    def displacements(self, masks: Mask) -> Floats:
-        """Displacement w (s, k) of each subset (s, t).
-
-        Raises:
-            NumericalError: Newton's method does not converge.
-        """
-        members = np.c_[masks, np.ones(len(masks), dtype=bool)]
-        weights = np.where(members[:, self._task], self._weights, 0.0)
-        w = np.zeros((len(masks), self._h.shape[1]))
-        value = self._value(w, weights)
-        active = np.arange(len(masks))
-        for _ in range(self._steps):
-            part, here = weights[active], w[active]
-            slope = _sigmoid(-(self._margins + here @ self._h.T))
-            gradient = self._ridge * here - (part * slope) @ self._h
-            small = np.abs(gradient).max(axis=1) <= self._tolerance * (1 + np.abs(part).sum(axis=1))
-            active, part, here, slope, gradient = (x[~small] for x in (active, part, here, slope, gradient))
-            if not active.size:
-                return w
-            direction = self._newton(part * slope * (1 - slope), gradient)
-            step = self._line_search(here, part, value[active], gradient, direction)
-            w[active] = here + step[:, None] * direction
-            value[active] = self._value(w[active], part)
-            # A step of nothing is the end of what float64 can tell apart.
-            active = active[step > 0]
-        if active.size:
-            raise NumericalError(
-                f"the logistic estimate of {active.size} subsets does not converge in {self._steps} steps",
-                hint="Raise estimate.ridge, or use the quadratic estimator.",
-            )
-        return w
-
-    def _tangent(self, mask: Mask) -> tuple[Floats, Floats, Floats]:
-        w = self.displacements(mask[None])[0]
-        slope = _sigmoid(-(self._margins + self._h @ w))
-        curvature = np.where(np.append(mask, True)[self._task], self._weights * slope * (1 - slope), 0.0)
-        hessian = (self._h * curvature[:, None]).T @ self._h + self._ridge * np.eye(self._h.shape[1])
-        return hessian, -self._weights * slope, self._h
-
-    def _value(self, w: Floats, weights: Floats) -> Floats:
-        margins = self._margins + w @ self._h.T
-        return np.asarray((weights * np.logaddexp(0, -margins)).sum(axis=1) + self._ridge / 2 * (w**2).sum(axis=1))
-
-    def _newton(self, curvature: Floats, gradient: Floats) -> Floats:
-        """Solve (Hᵀ diag(curvature) H + c·I) x = −gradient by conjugate gradients, for all subsets at once."""
-        x = np.zeros_like(gradient)
-        residual = -gradient
-        direction = residual.copy()
-        size = (residual**2).sum(axis=1)
-        enough = 1e-12 * size
-        for _ in range(2 * gradient.shape[1]):
-            image = (curvature * (direction @ self._h.T)) @ self._h + self._ridge * direction
-            length = size / np.maximum((direction * image).sum(axis=1), np.finfo(np.float64).tiny)
-            x += length[:, None] * direction
-            residual -= length[:, None] * image
-            new = (residual**2).sum(axis=1)
-            if (new <= enough).all():
-                break
-            direction = residual + (new / np.maximum(size, np.finfo(np.float64).tiny))[:, None] * direction
-            size = new
-        return x
-
-    def _line_search(self, w: Floats, weights: Floats, value: Floats, gradient: Floats, direction: Floats) -> Floats:
-        """Length of each subset's step: halved until the value falls by enough (Armijo)."""
-        slope = (gradient * direction).sum(axis=1)
-        step = np.ones(len(w))
-        for _ in range(50):
-            tried = self._value(w + step[:, None] * direction, weights)
-            good = tried <= value + 1e-4 * step * slope
-            if good.all():
-                return step
-            step = np.where(good, step, step / 2)
-        return np.where(good, step, 0.0)
 
 
 class TargetEstimator:
@@ -278,18 +78,21 @@ class TargetEstimator:
         method: `quadratic` or `logistic`.
     """
 
-    def __init__(
-        self, points: Sequence[PointGradients], final_losses: Floats, ridges: Sequence[float], *, method: str
-    ) -> None:
+    def __init__(self, points: Sequence[Point], final_losses: Floats, ridges: Sequence[float], *, method: str) -> None:
         unit = _mean_weight(points[0])
-        kind: type[_Fit] = _Quadratic if method == "quadratic" else _Logistic
         self.ridges = list(ridges)
-        self.task_count = len(points[0].tasks)
-        sizes = [len(s.losses) for s in (*points[0].tasks, points[0].target)]
-        self._owners = np.repeat(np.arange(len(sizes)), sizes)
+        self.task_count = len(points[0].statistics.weights) - 1
         self.validation_weights: Floats = points[0].validation.weights
-        self._fits: list[_Fit] = [kind(point, ridge, unit) for point, ridge in zip(points, ridges, strict=True)]
+        self._points = list(points)
+        self._fits: list[Quadratic | Logistic] = [
+            Quadratic(point.statistics, ridge * unit)
+            if method == "quadratic"
+            else Logistic(point.read(range(self.task_count + 1)), ridge, unit)
+            for point, ridge in zip(points, ridges, strict=True)
+        ]
         self._gradients = [point.validation.gradients for point in points]
+        # Matrices of some hundred rows are too small for more than one processor each, but points are independent.
+        self._threads = ThreadPoolExecutor(min(len(points), os.cpu_count() or 1), thread_name_prefix="point")
         # All tasks together are what meta-training trained on: their loss is measured, not estimated.
         every = np.ones((1, self.task_count), dtype=bool)
         self._every = [fit.displacements(every) for fit in self._fits]
@@ -298,37 +101,47 @@ class TargetEstimator:
 
     def validation_losses(self, masks: Mask) -> Floats:
         """Estimated loss of each validation example (s, v) under each subset (s, t)."""
+        found = self._threads.map(lambda fit: fit.displacements(masks), self._fits)
         change = np.zeros((len(masks), len(self._known)))
-        for fit, every, gradients in zip(self._fits, self._every, self._gradients, strict=True):
-            change += (fit.displacements(masks) - every) @ gradients.T
+        for displacements, every, gradients in zip(found, self._every, self._gradients, strict=True):
+            change += (displacements - every) @ gradients.T
         return np.asarray(self._known + change / len(self._fits))
 
-    def gains(self, mask: Mask) -> Floats:
-        """What each training example does to the target's estimated loss, to first order around a subset.
+    def task_gains(self, mask: Mask) -> Floats:
+        """What each auxiliary task does to the target's estimated loss, to first order around a subset.
 
-        An influence function: the gain of example i is ḡᵀ H⁻¹ ∇f_i(w), with ḡ the mean validation gradient and H the
-        curvature of the subset's objective at its displacement w.
+        The sums of `gains_of` over the tasks' examples, without reading these.
 
         Args:
             mask: Membership of the auxiliary tasks (t,).
 
         Returns:
-            Gain in nats (n,), > 0 where the example helps; task by task, the target's examples last. An example that
-            is in the subset would be missed by that much, another one would add it.
+            Gain in nats (t,), > 0 where the task helps.
         """
-        total = sum(
-            fit.gains(mask, self.validation_weights @ gradients)
-            for fit, gradients in zip(self._fits, self._gradients, strict=True)
-        )
-        return np.asarray(total / len(self._fits))
+        return self._mean([fit.task_gains(mask, slope) for fit, slope in zip(self._fits, self._slopes(), strict=True)])
 
-    def task_gains(self, gains: Floats) -> Floats:
-        """Sums of `gains` by auxiliary task (t,)."""
-        return np.asarray(np.bincount(self._owners, weights=gains, minlength=self.task_count + 1)[:-1], np.float64)
+    def gains_of(self, task: int, mask: Mask) -> Floats:
+        """What each training example of a task does to the target's estimated loss, to first order around a subset.
 
-    def gains_of(self, task: int, gains: Floats) -> Floats:
-        """The part of `gains` that belongs to one task, in the order of its training examples."""
-        return np.asarray(gains[self._owners == task])
+        An influence function: the gain of example i is ḡᵀ H⁻¹ ∇f_i(w), with ḡ the mean validation gradient and H the
+        curvature of the subset's objective at its displacement w.
+
+        Args:
+            task: Number of the auxiliary task; t stands for the target.
+            mask: Membership of the auxiliary tasks (t,).
+
+        Returns:
+            Gain in nats (n,), > 0 where the example helps. An example that is in the subset would be missed by that
+            much, another one would add it.
+
+        Raises:
+            CuratorError: The examples cannot be read.
+        """
+        found = []
+        for point, fit, slope in zip(self._points, self._fits, self._slopes(), strict=True):
+            (examples,) = point.read([task])
+            found.append(fit.gains(examples, mask, slope))
+        return self._mean(found)
 
     def transfer(self) -> Floats:
         """How much each auxiliary task lowers the mean training loss of each other (t, t), row → column, in nats.
@@ -336,8 +149,14 @@ class TargetEstimator:
         To first order, around all tasks together; > 0 where the row helps the column.
         """
         every = np.ones(self.task_count, dtype=bool)
-        total = sum(fit.transfer(every) for fit in self._fits)
-        return np.asarray(total / len(self._fits))[:-1, :-1]
+        return self._mean([fit.transfer(every) for fit in self._fits])
+
+    def _slopes(self) -> list[Floats]:
+        """Gradient of the target's loss at each point (k,)."""
+        return [self.validation_weights @ gradients for gradients in self._gradients]
+
+    def _mean(self, of_points: list[Floats]) -> Floats:
+        return np.asarray(sum(of_points) / len(of_points))
 
     def estimate(self, masks: Mask) -> list[SubsetEstimate]:
         """Estimated loss and interval of each subset.
@@ -357,9 +176,7 @@ class TargetEstimator:
         ]
 
 
-def build_estimator(
-    points: Sequence[PointGradients], final_losses: Floats, section: "EstimateSection"
-) -> TargetEstimator:
+def build_estimator(points: Sequence[Point], final_losses: Floats, section: "EstimateSection") -> TargetEstimator:
     """Make the estimator that the configuration names, with a ridge for each point.
 
     Args:
@@ -371,17 +188,18 @@ def build_estimator(
         NumericalError: Losses or gradients are not finite.
     """
     for point in points:
-        for examples in (*point.tasks, point.target, point.validation):
-            if not (np.isfinite(examples.losses).all() and np.isfinite(examples.gradients).all()):
-                raise NumericalError(
-                    f"the gradients at {point.share:.0%} of meta-training hold NaN or infinity",
-                    hint="Run `curator gradients --fresh`.",
-                )
+        # A trace holds every gradient squared: it is finite only where all of them are.
+        known = (point.statistics.traces(), point.statistics.pulls, point.validation.losses, point.validation.gradients)
+        if not all(np.isfinite(numbers).all() for numbers in known):
+            raise NumericalError(
+                f"the gradients at {point.share:.0%} of meta-training hold NaN or infinity",
+                hint="Run `curator gradients --fresh`.",
+            )
     ridges = [pick_ridge(point) if section.ridge == "auto" else section.ridge for point in points]
     return TargetEstimator(points, final_losses, ridges, method=section.method)
 
 
-def pick_ridge(point: PointGradients) -> float:
+def pick_ridge(point: Point) -> float:
     """The ridge that `auto` stands for: a fixed share of the squared length of the gradients of half of the tasks.
 
     In other words of the trace of Σ A_t over an average subset, so that neither the number of examples, nor the
@@ -391,23 +209,18 @@ def pick_ridge(point: PointGradients) -> float:
     Returns:
         Ridge c, in squared gradient units; 1 where there is no gradient at all.
     """
-    unit = _mean_weight(point)
-    lengths = [float((s.weights / unit) @ (s.gradients**2).sum(axis=1)) for s in (*point.tasks, point.target)]
-    return _RIDGE_SHARE * (sum(lengths[:-1]) / 2 + lengths[-1]) or 1.0
+    traces = point.statistics.traces() / _mean_weight(point)
+    return _RIDGE_SHARE * float(traces[:-1].sum() / 2 + traces[-1]) or 1.0
 
 
-def _mean_weight(point: PointGradients) -> float:
-    weights = np.concatenate([s.weights for s in (*point.tasks, point.target)])
-    return float(weights.mean())
-
-
-def _sigmoid(x: Floats) -> Floats:
-    return np.asarray(np.exp(-np.logaddexp(0, -x)))
+def _mean_weight(point: Point) -> float:
+    """Completion tokens of an average example: the unit of ω, by which the ridge is what it is for one token each."""
+    return float(point.statistics.weights.sum() / point.statistics.examples.sum())
 
 
 __all__: Sequence[Any] = [
     "ExampleSet",
-    "PointGradients",
+    "Point",
     "SubsetEstimate",
     "TargetEstimator",
     "build_estimator",

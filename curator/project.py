@@ -311,6 +311,7 @@ class Project:
 
     def _gradients(self, corpus: "Corpus", *, fresh: bool, fresh_train: bool) -> tuple["MetaInit", int, int]:
         """The meta-initialization, how many gradients were computed there now, and of how many examples."""
+        from curator.points import fill_statistics
         from curator.provenance import key_of
         from curator.stages import gradient_sets, gradients_inputs, make_gradients, wanted_hashes
 
@@ -330,6 +331,7 @@ class Project:
             computed = make_gradients(self.config, corpus, self.store, meta, adapters, self._load, self.reporter)
             if parallel.is_main():
                 self.store.put_artifact("gradients", key_of(inputs), inputs, {"examples": count})
+                fill_statistics(self.config, corpus, self.store, sets, self.reporter)
         return meta, computed, count
 
     @cached_property

@@ -311,7 +311,7 @@ def sample_subsets(task_count: int, *, subsets: int, share: float, seed: int) ->
 
 
 def sample_affinities(
-    estimator: SubsetEstimator, masks: Mask, *, chunk: int = 64, on_chunk: Callable[[int], None] = lambda _: None
+    estimator: SubsetEstimator, masks: Mask, *, chunk: int = 256, on_chunk: Callable[[int], None] = lambda _: None
 ) -> Affinities:
     """Estimate random subsets and compare those with a task with those without it.
 

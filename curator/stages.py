@@ -20,7 +20,6 @@ from curator.batches import TokenizedExample
 from curator.config import Config
 from curator.corpus import Corpus, Task, training_examples, validation_examples
 from curator.errors import NumericalError
-from curator.estimate import ExampleSet, PointGradients
 from curator.events import Reporter
 from curator.gradients import GradientEngine, Projected
 from curator.meta_train import Snapshot, measure_losses, train_adapter
@@ -341,37 +340,3 @@ class _Writer:
             self._commit()
         if kind is None:
             parallel.wait()
-
-
-def read_points(config: Config, corpus: Corpus, store: Store, sets: Sequence[GradientSet]) -> list[PointGradients]:
-    """Read what estimates are made from: gradients by task, at each point."""
-    points = []
-    for gradient_set in sets:
-        hashes, losses, gradients = store.gradients(gradient_set.key)
-        rows = {h: row for row, h in enumerate(hashes)}
-
-        def select(tasks: Sequence[Task], *, held_out: bool = False) -> ExampleSet:
-            wanted, weights = [], []
-            for task in tasks:
-                index = task.held_out_from.index if held_out else task.version.index
-                numbers = task.split.validation if held_out else task.split.train
-                wanted += [rows[index.token_hashes[n]] for n in numbers]  # noqa: B023 - used within the turn
-                weights += [
-                    1.0 / (len(numbers) * len(tasks)) if held_out else float(index.completion_tokens[n])
-                    for n in numbers
-                ]
-            return ExampleSet(
-                losses=losses[wanted],  # noqa: B023
-                gradients=gradients[wanted].astype(np.float64),  # noqa: B023
-                weights=np.asarray(weights),
-            )
-
-        points.append(
-            PointGradients(
-                share=gradient_set.snapshot.share,
-                tasks=[select([task]) for task in corpus.auxiliary],
-                target=select(corpus.target_tasks),
-                validation=select(corpus.target_tasks, held_out=True),
-            )
-        )
-    return points

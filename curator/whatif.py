@@ -112,7 +112,7 @@ def best_order(
     mask = start.copy()
     yield -1, judge(estimator, mask).loss
     while (remaining := np.flatnonzero(allowed & ~mask)).size and not stop():
-        gains = estimator.task_gains(estimator.gains(mask))
+        gains = estimator.task_gains(mask)
         task = int(remaining[np.argmax(gains[remaining])])
         mask[task] = True
         yield task, judge(estimator, mask).loss

@@ -18,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from curator.errors import DataError, ExitCode, StoreBusy
+from curator.statistics import Statistics
 from curator.store import Store, StoredEdit, StoredExample, StoredTask, access, schema
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=10)
@@ -119,6 +120,52 @@ def test_gradients(tmp_path_factory: pytest.TempPathFactory, numbers: list[int],
     store.drop_gradients(["set"])
     assert store.gradients("set")[0] == []
     assert store.gradient_hashes("other set") == {"h0"}
+
+
+def _sums(tasks: int, dim: int) -> Statistics:
+    rng = np.random.default_rng(tasks)
+    sums = Statistics.empty(tasks, dim)
+    sums.weights[:], sums.examples[:] = rng.random(tasks), rng.integers(0, 99, tasks)
+    sums.pulls[:], sums.triangles[:] = rng.random(sums.pulls.shape), rng.random(sums.triangles.shape)
+    return sums
+
+
+@pytest.mark.parametrize("dim", [1, 2, 7, 8, 64])
+def test_statistics(store: Store, dim: int) -> None:
+    """In any order, some not there, one twice, and each as it was first, whatever is put in again."""
+    assert not store.statistics("set", ["a"], dim).triangles.any()
+    sums, other = _sums(5, dim), _sums(3, dim)
+    store.put_statistics("set", list("abcde"), sums)
+    store.put_statistics("set", ["b", "f", "a"], other)
+    store.put_statistics("other set", ["a"], _sums(1, dim))
+    assert store.statistics_there("set") == set("abcdef")
+    found = store.statistics("set", ["f", "e", "nothing", "a", "e"], dim)
+    for row, (expected, number) in enumerate([(other, 1), (sums, 4), (None, 0), (sums, 0), (sums, 4)]):
+        for name in ("weights", "examples", "pulls", "triangles"):
+            value = getattr(found, name)[row]
+            wanted = np.zeros_like(value) if expected is None else getattr(expected, name)[number]
+            np.testing.assert_array_equal(value, wanted)
+    store.drop_gradients(["set"])
+    assert store.statistics_there("set") == set()
+    np.testing.assert_array_equal(store.statistics("other set", ["a"], dim).triangles, _sums(1, dim).triangles)
+    with store.read() as connection:
+        assert connection is not None
+        assert connection.execute("SELECT count(DISTINCT number) FROM triangles").fetchall() == [(1,)]
+
+
+def test_a_store_from_before_there_were_sums(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(schema, "MIGRATIONS", schema.MIGRATIONS[:2])
+        for module in (schema, access):
+            patched.setattr(module, "SCHEMA_VERSION", 2)
+        store.put_gradients("set", ["a"], np.ones(1), np.ones((1, 4), np.float32))
+        with store.read() as connection:
+            assert connection is not None
+            assert schema.version_of(connection) == 2
+    assert store.statistics_there("set") == set()
+    store.put_statistics("set", ["a"], _sums(1, 4))
+    assert store.statistics_there("set") == {"a"}
+    assert store.gradient_hashes("set") == {"a"}
 
 
 def test_edits(store: Store) -> None:

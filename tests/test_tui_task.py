@@ -96,11 +96,10 @@ async def _influences_are_the_estimators(app: CuratorApp, screen: TaskScreen, pi
     assert workspace.corpus is not None
     assert session is not None
     estimator, splits = workspace.answers.estimator, {task.name: task.split for task in workspace.corpus.tasks}
-    gains = estimator.gains(session.mask)
     for number, name in [*list(enumerate(workspace.names))[:3], (len(workspace.names), "target")]:
         app.open_task(number, np.arange(len(workspace.names)))
         await until(pilot, lambda: rows.values is not None)
-        expected, train = estimator.gains_of(number, gains), splits[name].train
+        expected, train = estimator.gains_of(number, session.mask), splits[name].train
         assert rows.values is not None
         assert np.allclose(rows.values[list(train)], expected)
         best = [train[n] for n in np.argsort(-expected, kind="stable")]
@@ -135,16 +134,15 @@ async def _old_influences_are_not_shown_after_an_edit(app: CuratorApp, screen: T
     assert title not in text(app)
     # An answer to an older question is not taken for the newer one.
     assert screen._gains is not None
-    screen._have_influence((asked[0][1][0], app.session.revision - 1), screen._gains[1])
+    screen._have_influence((asked[0][1][0], app.session.revision - 1, 1), screen._gains[1])
     assert screen.rows.values is None
     real(*asked[0])
     await until(pilot, lambda: screen.rows.values is not None)
     assert screen.rows.number == number
     answers = app.workspace.answers  # type: ignore[union-attr]
     assert answers is not None
-    gains = answers.estimator.gains(app.session.mask)
     assert screen.influence is not None
-    assert np.allclose(screen.influence.gains, answers.estimator.gains_of(1, gains))
+    assert np.allclose(screen.influence.gains, answers.estimator.gains_of(1, app.session.mask))
     await pilot.press("u")
     assert screen.rows.values is None
     del screen._weigh

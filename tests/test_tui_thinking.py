@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
-from test_estimate import FINAL, TASKS, _masks, _points
+from test_estimate import TASKS, _estimator, _masks, _points
 
 from curator.estimate import TargetEstimator
 from curator.whatif import judge
@@ -34,7 +34,7 @@ class Answers:
 
 @pytest.fixture
 def estimator() -> TargetEstimator:
-    return TargetEstimator(_points(), FINAL, [2.0, 3.0], method="quadratic")
+    return _estimator(_points(), [2.0, 3.0])
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from test_estimate import FINAL, _masks, _points
+from test_estimate import _estimator, _masks, _points
 
 from curator.estimate import TargetEstimator
 from curator.whatif import Difference, _mean_and_noise, best_order, difference, flips, judge, judge_each
@@ -10,7 +10,7 @@ from curator.whatif import Difference, _mean_and_noise, best_order, difference, 
 
 @pytest.fixture
 def estimator() -> TargetEstimator:
-    return TargetEstimator(_points(), FINAL, [2.0, 3.0], method="quadratic")
+    return _estimator(_points(), [2.0, 3.0])
 
 
 def test_a_judgement_is_the_estimate(estimator: TargetEstimator) -> None:

@@ -15,7 +15,8 @@ import pytest
 from textual.pilot import Pilot
 
 from curator.errors import CuratorError
-from curator.estimate import ExampleSet, PointGradients, TargetEstimator
+from curator.estimate import ExampleSet, Point, TargetEstimator
+from curator.statistics import Statistics
 from tui.app import CuratorApp
 from tui.memory import Settings
 from tui.workspace import Workspace
@@ -124,11 +125,12 @@ class FakeAnswers:
                 losses=rng.uniform(0.2, 2, count), gradients=rng.standard_normal((count, 6)), weights=weights
             )
 
-        point = PointGradients(
+        sets = [*(examples(3) for _ in range(self.count)), examples(4)]
+        point = Point(
             share=1.0,
-            tasks=[examples(3) for _ in range(self.count)],
-            target=examples(4),
+            statistics=Statistics.of(sets),
             validation=examples(8, validation=True),
+            read=lambda tasks: [sets[task] for task in tasks],
         )
         return TargetEstimator([point], rng.uniform(0.5, 1.5, 8), [5.0], method="quadratic")
 

@@ -130,7 +130,7 @@ def estimates(estimator: "TargetEstimator", masks: Mask, token: Token) -> Iterat
     first = [difference(estimator, judged, judgements[0]) for judged in judgements]
     above_all = [difference(estimator, judged, every) for judged in judgements]
     mask, count = masks[0], masks.shape[1]
-    gains = estimator.task_gains(estimator.gains(mask)) if count else np.zeros(0)
+    gains = estimator.task_gains(mask) if count else np.zeros(0)
     changes, solved = np.where(mask, gains, -gains), np.zeros(count, dtype=bool)
     # Those in which the selections differ are looked at first.
     different = which_rows(masks, "different")

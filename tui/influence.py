@@ -102,18 +102,16 @@ class Influence:
 
 
 def influence_of(workspace: Workspace, task: int, gains: Floats) -> Influence | None:
-    """The part of one task in the influences of all examples; None where its rows are not the estimator's any more.
+    """What the examples of one task do; None where its rows are not the estimator's any more.
 
     Args:
         workspace: The project, with its corpus and answers.
         task: Number of the task; those of the targets follow on the auxiliary ones.
-        gains: Influence of all training examples, as the estimator gives them.
+        gains: Influence of its training examples, as the estimator gives them; of those of all targets for one of them.
     """
-    assert workspace.answers is not None
     assert workspace.corpus is not None
     count, targets = len(workspace.names), workspace.corpus.target_tasks
-    own = workspace.answers.estimator.gains_of(min(task, count), gains)
-    shown = [*workspace.corpus.auxiliary, *targets][task]
+    shown, own = [*workspace.corpus.auxiliary, *targets][task], gains
     if task >= count:
         # The estimator knows one target; several are its parts, one after the other.
         start = sum(len(target.split.train) for target in targets[: task - count])

@@ -143,7 +143,7 @@ class Thinker(threading.Thread):
         yield outlook
         if not count or self._waited(_HEAD_START):
             return
-        gains = estimator.task_gains(estimator.gains(question.mask))
+        gains = estimator.task_gains(question.mask)
         changes, solved = np.where(question.mask, gains, -gains), np.zeros(count, dtype=bool)
         yield _with(outlook, changes, solved)
         rest = np.arange(count) if count <= SOLVED_IN_FULL else np.zeros(0, dtype=np.intp)

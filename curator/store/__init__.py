@@ -2,6 +2,7 @@
 
     access.py   locks, connections, transactions
     schema.py   tables and migrations
+    sums.py     sums over gradients
     tables.py   `Store`: reading and writing them
 
 The only package that speaks to DuckDB.

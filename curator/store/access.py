@@ -8,11 +8,12 @@ any other handle to it in this process would drop DuckDB's own lock.
 import fcntl
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import duckdb
+import pyarrow as pa
 
 from curator.errors import DataError, StoreBusy
 from curator.store.schema import SCHEMA_VERSION, Connection, migrate, version_of
@@ -162,6 +163,13 @@ class Database:
                 hint="Install the newer version of curator.",
             )
         return version
+
+
+def insert(connection: Connection, statement: str, table: pa.Table, parameters: Sequence[str] = ()) -> None:
+    """Insert from an Arrow table, which the statement calls `new_rows`; a thousand times as fast as row by row."""
+    connection.register("new_rows", table)
+    connection.execute(statement, list(parameters))
+    connection.unregister("new_rows")
 
 
 def _roll_back(connection: Connection) -> None:

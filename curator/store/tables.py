@@ -10,8 +10,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from curator.store.access import Database
+from curator.store.access import insert
 from curator.store.schema import Connection, utc_now
+from curator.store.sums import Sums
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,7 +89,7 @@ class StoredEdit:
     made: datetime
 
 
-class Store(Database):
+class Store(Sums):
     """The project's DuckDB file; each method is one short transaction.
 
     Args:
@@ -158,7 +159,7 @@ class Store(Database):
             connection.execute(
                 "DELETE FROM examples WHERE task_key IN (SELECT unnest(?))", [[task.key for task in tasks]]
             )
-            _insert(connection, "INSERT INTO examples BY NAME SELECT * FROM new_rows", table)
+            insert(connection, "INSERT INTO examples BY NAME SELECT * FROM new_rows", table)
             for task in tasks:
                 _put_artifact(connection, "task", task.key, task.inputs, task.outputs)
 
@@ -258,7 +259,7 @@ class Store(Database):
         )
         with self.write() as connection:
             # An interrupted caller cannot know whether its last commit succeeded, and may repeat it.
-            _insert(
+            insert(
                 connection,
                 "INSERT INTO gradients BY NAME SELECT * FROM new_rows"
                 " WHERE token_hash NOT IN (SELECT token_hash FROM gradients WHERE set_key = ?)",
@@ -267,8 +268,14 @@ class Store(Database):
             )
 
     def drop_gradients(self, set_keys: Sequence[str]) -> None:
-        """Forget the gradients of several sets."""
+        """Forget the gradients of several sets, and what was summed from them."""
         with self.write() as connection:
+            connection.execute(
+                "DELETE FROM triangles WHERE number IN"
+                " (SELECT number FROM statistics WHERE set_key IN (SELECT unnest(?)))",
+                [list(set_keys)],
+            )
+            connection.execute("DELETE FROM statistics WHERE set_key IN (SELECT unnest(?))", [list(set_keys)])
             connection.execute("DELETE FROM gradients WHERE set_key IN (SELECT unnest(?))", [list(set_keys)])
 
     def gradient_hashes(self, set_key: str) -> set[str]:
@@ -279,8 +286,14 @@ class Store(Database):
             rows = connection.execute("SELECT token_hash FROM gradients WHERE set_key = ?", [set_key])
             return {row[0] for row in rows.fetchall()}
 
-    def gradients(self, set_key: str) -> tuple[list[str], npt.NDArray[np.float64], npt.NDArray[np.float32]]:
-        """Read all gradients of a set.
+    def gradients(
+        self, set_key: str, token_hashes: Sequence[str] | None = None
+    ) -> tuple[list[str], npt.NDArray[np.float64], npt.NDArray[np.float32]]:
+        """Read gradients of a set.
+
+        Args:
+            set_key: As for `put_gradients`.
+            token_hashes: The examples that are wanted, where they are there; None for all.
 
         Returns:
             Token hashes (n), losses (n,) and projected gradients (n, k), in no particular order.
@@ -289,7 +302,9 @@ class Store(Database):
             if connection is None:
                 return [], np.zeros(0), np.zeros((0, 0), np.float32)
             table = connection.sql(
-                "SELECT token_hash, loss, gradient FROM gradients WHERE set_key = ?", params=[set_key]
+                "SELECT token_hash, loss, gradient FROM gradients"
+                " WHERE set_key = ? AND (? OR token_hash IN (SELECT unnest(?::VARCHAR[])))",
+                params=[set_key, token_hashes is None, list(token_hashes or [])],
             ).to_arrow_table()
         hashes = table.column("token_hash").to_pylist()
         losses = np.asarray(table.column("loss").to_numpy(), dtype=np.float64)
@@ -355,7 +370,7 @@ class Store(Database):
             connection.execute(
                 "DELETE FROM estimates WHERE estimate_key = ? AND subset IN (SELECT unnest(?))", [estimate_key, keys]
             )
-            _insert(connection, "INSERT INTO estimates BY NAME SELECT * FROM new_rows", table)
+            insert(connection, "INSERT INTO estimates BY NAME SELECT * FROM new_rows", table)
 
     def put_selection(
         self,
@@ -462,13 +477,6 @@ _EXAMPLE_COLUMNS = {
     "truncated": pa.bool_(),
     "left_out": pa.string(),
 }
-
-
-def _insert(connection: Connection, statement: str, table: pa.Table, parameters: Sequence[str] = ()) -> None:
-    """Insert from an Arrow table, which the statement calls `new_rows`; a thousand times as fast as row by row."""
-    connection.register("new_rows", table)
-    connection.execute(statement, list(parameters))
-    connection.unregister("new_rows")
 
 
 def _put_artifact(

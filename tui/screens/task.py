@@ -37,6 +37,8 @@ Mask = npt.NDArray[np.bool_]
 # Terminals take no more than that through OSC 52, in bytes.
 _CLIPBOARD = 75_000
 _KEPT = 4
+# What influences belong to: key of the answers, the session's revision, and number of the task.
+_Wanted = tuple[str, int, int]
 _ERRORS = (CuratorError, OSError, np.linalg.LinAlgError)
 
 # What tasks do for each other is the same whatever is selected.
@@ -58,8 +60,8 @@ class TaskScreen(CuratorScreen):
         super().__init__()
         self._ways = TaskWays(task, view)
         self._kept: dict[str, Examples] = {}
-        self._gains: tuple[tuple[str, int], Floats] | None = None
-        self._asked: tuple[str, int] | None = None
+        self._gains: tuple[_Wanted, Floats] | None = None
+        self._asked: _Wanted | None = None
         self._influence: tuple[Task, Floats, Influence | None] | None = None
         self._tokens = False
         self._reading = self._asked_transfer = self._trouble = ""
@@ -175,7 +177,7 @@ class TaskScreen(CuratorScreen):
         answers = app.workspace.answers
         if answers is None or app.session is None:
             return
-        wanted = answers.key, app.session.revision
+        wanted = answers.key, app.session.revision, self._ways.number
         if self._asked != wanted:
             self._asked = wanted
             self._weigh(answers, wanted, app.session.mask)
@@ -227,10 +229,11 @@ class TaskScreen(CuratorScreen):
     # -- influence --------------------------------------------------------------------------------------------------
 
     @work(thread=True, exclusive=True, group="influence", exit_on_error=False)
-    def _weigh(self, answers: Answers, wanted: tuple[str, int], mask: Mask) -> None:
+    def _weigh(self, answers: Answers, wanted: _Wanted, mask: Mask) -> None:
         worker = get_current_worker()
         try:
-            gains = answers.estimator.gains(mask)
+            # The targets are one to the estimator, after all that may be selected.
+            gains = answers.estimator.gains_of(min(wanted[2], len(mask)), mask)
         except _ERRORS as error:
             if not worker.is_cancelled:
                 self.app.post_message(Failed("estimate the influence of examples", error))
@@ -238,7 +241,7 @@ class TaskScreen(CuratorScreen):
         if not worker.is_cancelled:
             self.app.call_from_thread(self._have_influence, wanted, gains)
 
-    def _have_influence(self, wanted: tuple[str, int], gains: Floats) -> None:
+    def _have_influence(self, wanted: _Wanted, gains: Floats) -> None:
         if self.is_attached and self._asked == wanted:
             self._gains = wanted, gains
             self.rows.weigh(self.influence)
@@ -264,8 +267,8 @@ class TaskScreen(CuratorScreen):
         if self._gains is None or task is None or workspace is None or workspace.answers is None or session is None:
             return None
         known, gains = self._gains
-        # Told apart by revision: what was known before an edit is not shown after it.
-        if known != (workspace.answers.key, session.revision):
+        # Told apart by revision and task: what was known before an edit is not shown after it.
+        if known != (workspace.answers.key, session.revision, self._ways.number):
             return None
         if self._influence is None or self._influence[0] is not task or self._influence[1] is not gains:
             self._influence = task, gains, influence_of(workspace, self._ways.number, gains)

@@ -1,0 +1,206 @@
+"""How fast estimates are, against one logistic regression per subset, the way of the paper's official code.
+
+    python benchmarks/estimates.py --json FILE [--work DIR] [--tasks 1700] [--dim 256] [--rows 10]
+
+A project is made with drawn gradients at three points (see synthetic_project.py), and one of 100 tasks. Measured are
+
+    fill_s, first_load_s           making and storing the sums of a new project, and reading them for the first time
+    load_s, bytes                  reading them again, and the memory that they take
+    seconds_1000_subsets_1700_tasks    1,000 random halves of all tasks
+    toggle_ms_1700, toggle_ms_100  the median of many: one task put in or taken out, estimated anew
+    forward_100_tasks_s            a forward selection until no task helps any more
+    forward_every_step_s           as many candidates as if every task were added: 100 + 99 + … + 1
+    speedup_over_sklearn           on some of the subsets at one point, scikit-learn's time per subset over curator's
+
+scikit-learn is optional (`pip install "curator-tasks[benchmark]"`); without it the last is null. What it solves per
+subset is a logistic regression over the projected gradients of the subset's examples. It gets as many labels of either
+sign, drawn at random, and the same ridge.
+"""
+
+import argparse
+import json
+import os
+import platform
+import tempfile
+import time
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from synthetic_project import make_project
+
+from curator.answers import Answers
+from curator.estimate import TargetEstimator
+from curator.events import Reporter
+from curator.points import fill_statistics, read_points
+from curator.project import Project
+from curator.select import Problem, select_forward
+from curator.stages import find_meta_init, gradient_sets
+
+SUBSETS, AT_ONCE, TOGGLES, COMPARED = 1000, 256, 60, 5
+
+
+def answers_of(project: Project) -> Answers:
+    corpus = project.corpus(project.config.data.targets)
+    meta = find_meta_init(project.config, corpus, project.store)
+    assert meta is not None
+    return Answers(project, corpus, meta)
+
+
+def measure_statistics(project: Project) -> dict[str, Any]:
+    """Making and storing the sums, and reading them again."""
+    corpus = project.corpus(project.config.data.targets)
+    meta = find_meta_init(project.config, corpus, project.store)
+    assert meta is not None
+    sets = gradient_sets(project.config, meta)
+    begin = time.perf_counter()
+    fill_statistics(project.config, corpus, project.store, sets, Reporter())
+    times, size = [time.perf_counter()], 0
+    for _ in range(2):
+        points = read_points(project.config, corpus, project.store, sets, Reporter())
+        times.append(time.perf_counter())
+        size = sum(point.statistics.nbytes for point in points)
+        del points
+    return {
+        "fill_s": round(times[0] - begin, 3),
+        "first_load_s": round(times[1] - times[0], 3),
+        "load_s": round(times[2] - times[1], 3),
+        "bytes": size,
+    }
+
+
+def measure_subsets(estimator: TargetEstimator, masks: np.ndarray) -> float:
+    begin = time.perf_counter()
+    for start in range(0, len(masks), AT_ONCE):
+        estimator.validation_losses(masks[start : start + AT_ONCE])
+    return time.perf_counter() - begin
+
+
+def measure_toggle(estimator: TargetEstimator, rng: np.random.Generator) -> float:
+    """Median milliseconds."""
+    mask = rng.random(estimator.task_count) < 0.5
+    estimator.estimate(mask[None])
+    times = []
+    for task in rng.integers(0, estimator.task_count, TOGGLES):
+        mask[task] ^= True
+        begin = time.perf_counter()
+        estimator.estimate(mask[None])
+        times.append(time.perf_counter() - begin)
+    return 1e3 * float(np.median(times))
+
+
+def measure_forward(estimator: TargetEstimator) -> float:
+    """Seconds of a selection, until no task helps any more."""
+    ones = np.ones(estimator.task_count, dtype=np.int64)
+    begin = time.perf_counter()
+    select_forward(estimator, Problem(tokens=ones, examples=ones, threshold=0.0))
+    return time.perf_counter() - begin
+
+
+def measure_every_step(estimator: TargetEstimator) -> float:
+    """Seconds of as many steps as there are tasks, each of which adds the best of all that remain."""
+    mask = np.zeros(estimator.task_count, dtype=bool)
+    begin = time.perf_counter()
+    while (remaining := np.flatnonzero(~mask)).size:
+        masks = mask | np.eye(len(mask), dtype=bool)[remaining]
+        losses = estimator.validation_losses(masks) @ estimator.validation_weights
+        mask[remaining[np.argmin(losses)]] = True
+    return time.perf_counter() - begin
+
+
+def measure_sklearn(estimator: TargetEstimator, masks: np.ndarray, rng: np.random.Generator) -> float | None:
+    """Median seconds of one subset at one point, or None without scikit-learn."""
+    try:
+        from sklearn.linear_model import LogisticRegression
+    except ImportError:
+        return None
+    point = estimator._points[0]
+    sets = point.read(range(estimator.task_count + 1))
+    times = []
+    for mask in masks[:COMPARED]:
+        gradients = np.concatenate([s.gradients for s, member in zip(sets, [*mask, True], strict=True) if member])
+        signs = rng.choice([-1.0, 1.0], len(gradients))
+        model = LogisticRegression(C=1 / estimator.ridges[0], fit_intercept=False, max_iter=1000)
+        begin = time.perf_counter()
+        model.fit(gradients * signs[:, None], signs)
+        times.append(time.perf_counter() - begin)
+    return float(np.median(times))
+
+
+def versions() -> dict[str, str | None]:
+    found: dict[str, str | None] = {}
+    for name in ("numpy", "duckdb", "scikit-learn"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = None
+    return found
+
+
+def processor() -> str:
+    """The processor's name where the system tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def main() -> None:
+    """Measure, and write what was found."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", type=Path, metavar="FILE", help="where to write the figures")
+    parser.add_argument("--work", type=Path, metavar="DIR", help="keeps the projects; default: a temporary folder")
+    parser.add_argument("--tasks", type=int, default=1700)
+    parser.add_argument("--dim", type=int, default=256)
+    parser.add_argument("--rows", type=int, default=10, help="rows of each task")
+    arguments = parser.parse_args()
+    rng = np.random.default_rng(0)
+    figures: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as temporary:
+        projects = []
+        for tasks in (arguments.tasks, 100):
+            root = (arguments.work or Path(temporary)) / f"estimates-{tasks}-{arguments.rows}-{arguments.dim}"
+            if root.exists():
+                projects.append(Project.open(root))
+            else:
+                projects.append(make_project(root, tasks, rows=arguments.rows, dim=arguments.dim))
+        figures |= measure_statistics(projects[0])
+        many = answers_of(projects[0]).estimator
+        masks = rng.random((SUBSETS, many.task_count)) < 0.5
+        seconds = measure_subsets(many, masks)
+        peer = measure_sklearn(many, masks, rng)
+        own = seconds / SUBSETS / len(many.ridges)
+        figures |= {
+            "seconds_1000_subsets_1700_tasks": round(seconds, 3),
+            "toggle_ms_1700": round(measure_toggle(many, rng), 3),
+            "sklearn_seconds_per_subset": None if peer is None else round(peer, 4),
+            "speedup_over_sklearn": None if peer is None else round(peer / own, 1),
+        }
+        del many
+        few = answers_of(projects[1]).estimator
+        figures |= {
+            "toggle_ms_100": round(measure_toggle(few, rng), 3),
+            "forward_100_tasks_s": round(measure_forward(few), 3),
+            "forward_every_step_s": round(measure_every_step(few), 3),
+        }
+    left_out = [] if peer is not None else ["speedup_over_sklearn: scikit-learn is not installed"]
+    document = {
+        "command": f"OMP_NUM_THREADS={os.environ.get('OMP_NUM_THREADS', os.cpu_count())} python benchmarks/estimates.py"
+        f" --tasks {arguments.tasks} --dim {arguments.dim} --rows {arguments.rows}",
+        "machine": f"{os.cpu_count()} × {processor()}, Python {platform.python_version()}",
+        "versions": versions(),
+        "tasks": arguments.tasks,
+        "projection_dim": arguments.dim,
+        "points": len(few.ridges),
+        **figures,
+        "left_out": left_out,
+    }
+    print(json.dumps(document, indent=1))
+    if arguments.json:
+        arguments.json.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

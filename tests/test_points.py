@@ -1,0 +1,141 @@
+"""Sums over tasks are made once, for what is new only, and estimates do not depend on how they came about."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from curator.corpus import Corpus
+from curator.errors import DataError, StoreBusy
+from curator.estimate import Point
+from curator.events import Event, Note, Reporter
+from curator.points import fill_statistics, read_points, training_groups
+from curator.project import Project
+from curator.stages import GradientSet, find_meta_init, gradient_sets
+from curator.statistics import Statistics
+from curator.store import Store
+
+Drawn = tuple[Project, Corpus, list[GradientSet]]
+
+
+@pytest.fixture
+def drawn(drawn_project: Callable[..., Path]) -> Drawn:
+    project = Project.open(drawn_project("12"))
+    corpus = project.corpus(project.config.data.targets)
+    meta = find_meta_init(project.config, corpus, project.store)
+    assert meta is not None
+    sets = gradient_sets(project.config, meta)
+    # As a project is that was made before there were sums.
+    with project.store.write() as connection:
+        connection.execute("DELETE FROM statistics")
+        connection.execute("DELETE FROM triangles")
+    return project, corpus, sets
+
+
+def _without(corpus: Corpus, *names: str) -> Corpus:
+    tasks = tuple(task for task in corpus.tasks if task.name not in names)
+    return Corpus(tasks=tasks, targets=corpus.targets, model=corpus.model)
+
+
+def _points(drawn: Drawn, reporter: Reporter | None = None) -> list[Point]:
+    project, corpus, sets = drawn
+    return read_points(project.config, corpus, project.store, sets, reporter or Reporter())
+
+
+def _follow(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
+    """(gradient set, tasks) of every portion that is summed and stored from now on."""
+    stored: list[tuple[str, int]] = []
+    real = Store.put_statistics
+
+    def put(self: Store, set_key: str, contents: list[str], sums: Statistics) -> None:
+        stored.append((set_key, len(contents)))
+        real(self, set_key, contents, sums)
+
+    monkeypatch.setattr(Store, "put_statistics", put)
+    return stored
+
+
+def test_what_is_read_is_the_sum_of_the_examples(drawn: Drawn) -> None:
+    project, corpus, sets = drawn
+    for point, gradient_set in zip(_points(drawn), sets, strict=True):
+        hashes, _, gradients = project.store.gradients(gradient_set.key)
+        of = dict(zip(hashes, gradients.astype(float), strict=True))
+        for row, tasks in enumerate([*([task] for task in corpus.auxiliary), corpus.target_tasks]):
+            pull = sum(
+                task.version.index.completion_tokens[n] * of[task.version.index.token_hashes[n]]
+                for task in tasks
+                for n in task.split.train
+            )
+            np.testing.assert_allclose(point.statistics.pulls[row], pull, rtol=1e-12, atol=1e-12)
+        read = Statistics.of(point.read(range(len(corpus.auxiliary) + 1)))
+        np.testing.assert_array_equal(read.triangles, point.statistics.triangles)
+        np.testing.assert_array_equal(read.examples, point.statistics.examples)
+
+
+def test_only_what_is_new_is_summed(drawn: Drawn, monkeypatch: pytest.MonkeyPatch) -> None:
+    project, corpus, sets = drawn
+    stored = _follow(monkeypatch)
+    first, last = corpus.auxiliary[0].name, corpus.auxiliary[-1].name
+    before = _points((project, _without(corpus, last), sets))
+    assert stored == [(s.key, len(corpus.auxiliary)) for s in sets], "each task but one, and the target"
+    stored.clear()
+    after = _points(drawn)
+    assert stored == [(s.key, 1) for s in sets]
+    stored.clear()
+    fewer = _points((project, _without(corpus, first), sets))
+    assert not stored
+    for old, new, less in zip(before, after, fewer, strict=True):
+        np.testing.assert_array_equal(new.statistics.triangles[:-2], old.statistics.triangles[:-1])
+        np.testing.assert_array_equal(new.statistics.triangles[-1], old.statistics.triangles[-1])
+        np.testing.assert_array_equal(less.statistics.triangles, new.statistics.triangles[1:])
+        np.testing.assert_array_equal(less.statistics.pulls, new.statistics.pulls[1:])
+
+
+def test_small_portions_give_the_same(drawn: Drawn, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, corpus, _ = drawn
+    stored = _follow(monkeypatch)
+    monkeypatch.setattr("curator.points._EXAMPLES", 1)
+    small = _points(drawn)
+    assert {count for _, count in stored} == {1}, "a task that is too large is read by itself"
+    for point in small:
+        read = Statistics.of(point.read(range(len(corpus.auxiliary) + 1)))
+        np.testing.assert_array_equal(read.triangles, point.statistics.triangles)
+
+
+def test_a_store_that_cannot_be_written(drawn: Drawn, monkeypatch: pytest.MonkeyPatch) -> None:
+    def busy(*_: object) -> None:
+        raise StoreBusy("held by another process")
+
+    events: list[Event] = []
+    with monkeypatch.context() as patched:
+        patched.setattr(Store, "put_statistics", busy)
+        unsaved = _points(drawn, Reporter(events.append))
+    assert [event.message for event in events if isinstance(event, Note)] == [
+        "sums over tasks are not kept: held by another process"
+    ]
+    for there, here in zip(_points(drawn), unsaved, strict=True):
+        np.testing.assert_array_equal(here.statistics.triangles, there.statistics.triangles)
+        np.testing.assert_array_equal(here.statistics.weights, there.statistics.weights)
+
+
+def test_examples_are_read_when_they_are_asked_for(drawn: Drawn) -> None:
+    project, corpus, sets = drawn
+    (first, *_) = _points(drawn)
+    (target,) = first.read([len(corpus.auxiliary)])
+    assert len(target.losses) == sum(len(task.split.train) for task in corpus.target_tasks)
+    with project.store.write() as connection:
+        connection.execute("DELETE FROM gradients WHERE token_hash = ?", [corpus.auxiliary[0].train_hashes[0]])
+    with pytest.raises(DataError, match="gradients of 1 examples are not stored"):
+        first.read([0])
+    # A task is known by its sums: they do not need the examples any more.
+    _points(drawn)
+    project.store.drop_gradients([s.key for s in sets])
+    with pytest.raises(DataError, match="not stored"):
+        fill_statistics(project.config, corpus, project.store, sets, Reporter())
+
+
+def test_a_task_is_known_by_its_examples(drawn: Drawn) -> None:
+    _, corpus, _ = drawn
+    contents = [group.content for group in training_groups(corpus)]
+    assert len(set(contents)) == len(contents)

@@ -1,0 +1,92 @@
+"""Sums over examples against slow, obvious twins, and what must not change what is estimated from them."""
+
+import numpy as np
+import pytest
+
+from curator.quadratic import Quadratic, conjugate_gradients
+from curator.statistics import ExampleSet, Statistics, unpacked
+
+
+def _sets(dim: int, tasks: int, seed: int = 0) -> list[ExampleSet]:
+    rng = np.random.default_rng(seed)
+    return [
+        ExampleSet(losses=np.ones(n), gradients=rng.standard_normal((n, dim)), weights=rng.integers(1, 9, n) * 1.0)
+        for n in rng.integers(1, 12, tasks)
+    ]
+
+
+def _matrix(examples: ExampleSet) -> np.ndarray:
+    return sum(w * np.outer(g, g) for w, g in zip(examples.weights, examples.gradients, strict=True))  # type: ignore
+
+
+@pytest.mark.parametrize("dim", [1, 2, 5, 6])
+def test_sums_are_those_of_the_examples(dim: int) -> None:
+    sets = _sets(dim, 7)
+    sums = Statistics.of(sets)
+    rng = np.random.default_rng(1)
+    left, right = rng.standard_normal((2, dim))
+    for task, examples in enumerate(sets):
+        matrix = _matrix(examples)
+        np.testing.assert_allclose(unpacked(sums.triangles[task], dim), matrix, rtol=1e-6, atol=1e-5)
+        np.testing.assert_allclose(sums.pulls[task], examples.weights @ examples.gradients)
+        assert (sums.weights[task], sums.examples[task]) == (examples.weights.sum(), len(examples.losses))
+        assert sums.traces()[task] == pytest.approx(np.trace(matrix), rel=1e-6)
+        assert sums.products(left, right)[task] == pytest.approx(left @ matrix @ right, rel=1e-5, abs=1e-4)
+        np.testing.assert_allclose(sums.images(left)[task], matrix @ left, rtol=1e-5, atol=1e-4)
+
+
+def test_sums_come_out_the_same_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    sums, factors = Statistics.of(_sets(6, 9)), np.random.default_rng(0).integers(-1, 2, (5, 9)).astype(np.int8)
+    slow = np.stack([sum(f * t.astype(float) for f, t in zip(row, sums.triangles, strict=True)) for row in factors])
+    vector = np.arange(6.0)
+    whole = sums.products(vector, vector), sums.images(vector)
+    for held in (2**23, 20, 1):
+        monkeypatch.setattr("curator.statistics._AT_ONCE", held)
+        np.testing.assert_allclose(sums.sums(factors), slow, rtol=1e-12, atol=1e-12)
+        np.testing.assert_allclose(sums.products(vector, vector), whole[0], rtol=1e-12)
+        np.testing.assert_allclose(sums.images(vector), whole[1], rtol=1e-12)
+    assert not sums.sums(np.zeros((2, 9), dtype=np.int8)).any()
+
+
+@pytest.mark.parametrize("ridge", [1e-6, 1.0, 100.0])
+def test_a_subset_is_solved_the_same_in_any_company(ridge: float) -> None:
+    """Alone, after any other, beside near ones (singly and doubly changed) and beside far ones."""
+    sets = _sets(8, 31)
+    sums, rng = Statistics.of(sets), np.random.default_rng(3)
+    middle = rng.random(30) < 0.5
+    singles = middle ^ np.eye(30, dtype=bool)
+    companies = [singles, np.r_[singles, singles ^ np.roll(np.eye(30, dtype=bool), 1, axis=1)], middle[None]]
+    companies += [rng.random((20, 30)) < 0.5, np.zeros((1, 30), dtype=bool), np.ones((3, 30), dtype=bool)]
+    companies += [singles[:2], np.zeros((0, 30), dtype=bool)]
+    quadratic = Quadratic(sums, ridge)
+    matrices = unpacked(sums.triangles, 8)
+    for masks in companies:
+        found = quadratic.displacements(masks)
+        assert found.shape == (len(masks), 8)
+        for mask, w in zip(masks, found, strict=True):
+            members = np.append(mask, True)
+            slow = -np.linalg.solve(matrices[members].sum(axis=0) + ridge * np.eye(8), sums.pulls[members].sum(axis=0))
+            np.testing.assert_allclose(w, slow, rtol=1e-7, atol=1e-8 * np.abs(slow).max())
+
+
+def test_conjugate_gradients_solve_even_from_a_bad_start() -> None:
+    rng = np.random.default_rng(0)
+    factors = rng.standard_normal((5, 40, 60))
+    matrices = factors @ factors.transpose(0, 2, 1) + 1e-3 * np.eye(40)
+    right = rng.standard_normal((5, 40))
+    exact = np.linalg.solve(matrices, right[:, :, None])[:, :, 0]
+    near = np.linalg.inv(matrices[0] + np.eye(40))
+    for inverse, start in ((near, exact[0]), (np.eye(40), np.zeros(40)), (near, 1e6 * right[0])):
+        found = conjugate_gradients(matrices, right, inverse, start)
+        np.testing.assert_allclose(found, exact, rtol=0, atol=1e-7 * np.abs(exact).max())
+
+
+def test_toggling_back_and_forth_does_not_drift() -> None:
+    sums, rng = Statistics.of(_sets(6, 13)), np.random.default_rng(0)
+    worn, mask = Quadratic(sums, 1.0), np.ones(12, dtype=bool)
+    for task in rng.integers(0, 12, 5000):
+        mask[task] ^= True
+        worn.displacements(mask[None])
+    np.testing.assert_allclose(
+        worn.displacements(mask[None]), Quadratic(sums, 1.0).displacements(mask[None]), rtol=1e-9
+    )
