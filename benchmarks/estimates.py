@@ -12,7 +12,7 @@ A project is made with drawn gradients at three points (see synthetic_project.py
     forward_every_step_s           as many candidates as if every task were added: 100 + 99 + … + 1
     speedup_over_sklearn           on some of the subsets at one point, scikit-learn's time per subset over curator's
 
-scikit-learn is optional (`pip install "curator-tasks[benchmark]"`); without it the last is null. What it solves per
+scikit-learn is optional (`pip install "curator-tasks[peers]"`); without it the last is null. What it solves per
 subset is a logistic regression over the projected gradients of the subset's examples. It gets as many labels of either
 sign, drawn at random, and the same ridge.
 """
