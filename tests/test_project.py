@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 from conftest import pair_rows, write_rows
 
@@ -19,6 +20,7 @@ from curator.answers import Request
 from curator.errors import ConfigError, DataError, NumericalError, StoreBusy
 from curator.events import Event, Reporter, StageFinished, StageStarted
 from curator.manifest import Edit
+from curator.stages import find_meta_init, gradient_sets
 
 MakeProject = Callable[..., Path]
 
@@ -315,21 +317,16 @@ def test_killed_and_run_again_ends_with_the_same_manifest(
             assert len(hashes) == len(set(hashes)) == artifact.outputs["examples"]
 
 
-def test_two_processes_under_accelerate_give_the_same_gradients(make_project: MakeProject) -> None:
-    one, two = make_project("one", project={"name": "p"}), make_project("two", project={"name": "p"})
-    _open(one).train()
-    # The same meta-initialization: two processes train on batches of twice the size.
-    subprocess.run(["cp", "-r", str(one / ".curator"), str(two)], check=True)
-    done = subprocess.run(
-        [
-            sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1",
-            "--mixed_precision", "no", "--dynamo_backend", "no", "-m", "curator", "gradients", "--json", "-p", str(two),
-        ],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["computed"] > 0
-    _open(one).gradients()
+def _launch(folder: Path, *arguments: str) -> list[str]:
+    """The command for two processes on this machine."""
+    launcher = [
+        sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1",
+        "--mixed_precision", "no", "--dynamo_backend", "no",
+    ]  # fmt: skip
+    return [*launcher, "-m", "curator", *arguments, "-p", str(folder)]
+
+
+def _assert_same_gradients(one: Path, two: Path) -> None:
     stores = _open(one).store, _open(two).store
     for key in stores[0].artifacts("gradients")[0].inputs["sets"]:
         (hashes, losses, here), (others, other_losses, there) = (store.gradients(key) for store in stores)
@@ -337,6 +334,67 @@ def test_two_processes_under_accelerate_give_the_same_gradients(make_project: Ma
         assert sorted(hashes) == sorted(others)
         np.testing.assert_allclose(losses[order], other_losses[other_order], rtol=1e-5)
         np.testing.assert_allclose(here[order], there[other_order], atol=1e-5 * np.abs(here).max())
+
+
+def test_two_processes_under_accelerate_give_the_same_gradients(make_project: MakeProject) -> None:
+    one, two = make_project("one", project={"name": "p"}), make_project("two", project={"name": "p"})
+    _open(one).train()
+    # The same meta-initialization: two processes train on batches of twice the size.
+    subprocess.run(["cp", "-r", str(one / ".curator"), str(two)], check=True)
+    done = subprocess.run(_launch(two, "gradients", "--json"), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["computed"] > 0
+    _open(one).gradients()
+    _assert_same_gradients(one, two)
+
+
+def test_a_rank_that_dies_leaves_its_work_and_one_process_goes_on(make_project: MakeProject) -> None:
+    one, two = make_project("one", **LONG), make_project("two", **LONG)
+    _open(one).train()
+    subprocess.run(["cp", "-r", str(one / ".curator"), str(two)], check=True)
+    # Every batch is committed, so that some are when the rank dies.
+    slow = {"PYTHONPATH": str(_slow_commits(two.parent))}
+    launched = subprocess.Popen(
+        _launch(two, "gradients"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=os.environ | slow
+    )
+    deadline = time.monotonic() + 120
+    committed = 0
+    while launched.poll() is None and time.monotonic() < deadline and not committed:
+        time.sleep(0.05)
+        committed = sum(len(_open(two).store.gradient_hashes(key)) for key in _set_keys(one))
+    ranks = [p for p in psutil.Process(launched.pid).children(recursive=True) if "gradients" in p.cmdline()]
+    max(ranks, key=lambda p: int(p.environ().get("RANK", -1))).kill()
+    assert launched.wait(timeout=120) != 0
+    kept = sum(len(_open(two).store.gradient_hashes(key)) for key in _set_keys(one))
+    assert kept >= committed > 0
+    computed = _open(two).gradients().computed
+    assert computed == _open(one).gradients().computed - kept > 0
+    _assert_same_gradients(one, two)
+
+
+def _set_keys(folder: Path) -> list[str]:
+    project = _open(folder)
+    meta = find_meta_init(project.config, project.corpus(("target",)), project.store)
+    assert meta is not None
+    return [s.key for s in gradient_sets(project.config, meta)]
+
+
+def _slow_commits(folder: Path) -> Path:
+    """A folder whose `sitecustomize` makes every batch wait a little, and commits it."""
+    folder = folder / "slow"
+    folder.mkdir()
+    (folder / "sitecustomize.py").write_text(
+        "import os, time\n"
+        "if 'RANK' in os.environ:\n"
+        "    import curator.stages, curator.gradients\n"
+        "    curator.stages._COMMIT_SECONDS = 0.0\n"
+        "    project = curator.gradients.GradientEngine.project\n"
+        "    def slowly(self, examples):\n"
+        "        time.sleep(0.3)\n"
+        "        return project(self, examples)\n"
+        "    curator.gradients.GradientEngine.project = slowly\n"
+    )
+    return folder
 
 
 def test_a_selection_made_by_hand_is_kept_found_by_name_and_exported(make_project: MakeProject, tmp_path: Path) -> None:
