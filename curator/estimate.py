@@ -107,18 +107,20 @@ class TargetEstimator:
             change += (displacements - every) @ gradients.T
         return np.asarray(self._known + change / len(self._fits))
 
-    def task_gains(self, mask: Mask) -> Floats:
+    def task_gains(self, mask: Mask, *, stop: Callable[[], bool] = lambda: False) -> Floats:
         """What each auxiliary task does to the target's estimated loss, to first order around a subset.
 
         The sums of `gains_of` over the tasks' examples, without reading these.
 
         Args:
             mask: Membership of the auxiliary tasks (t,).
+            stop: Asked now and then whether to give up.
 
         Returns:
-            Gain in nats (t,), > 0 where the task helps.
+            Gain in nats (t,), > 0 where the task helps; NaN of those that were left when it was given up.
         """
-        return self._mean([fit.task_gains(mask, slope) for fit, slope in zip(self._fits, self._slopes(), strict=True)])
+        pairs = zip(self._fits, self._slopes(), strict=True)
+        return self._mean([fit.task_gains(mask, slope, stop) for fit, slope in pairs])
 
     def gains_of(self, task: int, mask: Mask) -> Floats:
         """What each training example of a task does to the target's estimated loss, to first order around a subset.

@@ -1,6 +1,6 @@
 """The paper's estimator at one point of meta-training: a convex problem per subset, from every example."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -71,8 +71,8 @@ class Logistic:
             )
         return w
 
-    def task_gains(self, mask: Mask, slope: Floats) -> Floats:
-        """How much each task lowers a loss of slope (k,), to first order around a subset (t,): (t,)."""
+    def task_gains(self, mask: Mask, slope: Floats, stop: Callable[[], bool]) -> Floats:
+        """How much each task lowers a loss of slope (k,), to first order around a subset (t,): (t,); in one piece."""
         w, hessian = self._tangent(mask)
         gains = self._slopes(w) * (self._h @ np.linalg.solve(hessian, slope))
         return np.asarray(np.bincount(self._task, weights=gains, minlength=len(mask) + 1)[:-1], np.float64)

@@ -5,6 +5,8 @@ Where subsets lie near one another (a toggle, every step of a search), they are 
 inverse is so nearly theirs that conjugate gradients come to eight digits in a few products with a small matrix.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 import numpy.typing as npt
 
@@ -44,10 +46,10 @@ class Quadratic:
         parts = [self._solve_far(members[start : start + _SUMS]) for start in range(0, len(members), _SUMS)]
         return np.concatenate(parts)
 
-    def task_gains(self, mask: Mask, slope: Floats) -> Floats:
+    def task_gains(self, mask: Mask, slope: Floats, stop: Callable[[], bool]) -> Floats:
         """How much each task lowers a loss of slope (k,), to first order around a subset (t,): (t,)."""
         w, adjoint = self._tangent(mask, slope)
-        gains = self._statistics.pulls @ adjoint + self._statistics.products(adjoint, w)
+        gains = self._statistics.pulls @ adjoint + self._statistics.products(adjoint, w, stop=stop)
         return np.asarray(gains[:-1])
 
     def gains(self, examples: ExampleSet, mask: Mask, slope: Floats) -> Floats:

@@ -9,7 +9,7 @@ A task's sums depend on that task alone, so they are made once and serve every s
 come and go.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -127,11 +127,19 @@ class Statistics:
                 found[:, columns] = part @ self.triangles[used, columns].astype(np.float64)
         return found
 
-    def products(self, left: Floats, right: Floats) -> Floats:
-        """leftᵀ A_t right of each task (t,)."""
+    def products(self, left: Floats, right: Floats, *, stop: Callable[[], bool] = lambda: False) -> Floats:
+        """leftᵀ A_t right of each task (t,); NaN of those that were left when `stop` said so."""
         rows, columns = np.triu_indices(self.dim)
         weights = left[rows] * right[columns] + np.where(rows == columns, 0.0, left[columns] * right[rows])
-        return np.concatenate([np.zeros(0), *(part.astype(np.float64) @ weights for part in self._parts(len(weights)))])
+        found = np.full(len(self.triangles), np.nan)
+        done = 0
+        # Less at once than elsewhere, so that nobody who stops it waits.
+        for part in self._parts(8 * len(weights)):
+            if stop():
+                break
+            found[done : done + len(part)] = part.astype(np.float64) @ weights
+            done += len(part)
+        return found
 
     def images(self, vector: Floats) -> Floats:
         """A_t vector of each task (t, k)."""

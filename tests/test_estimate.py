@@ -277,3 +277,10 @@ def test_transfer_is_the_gain_of_each_task_as_if_it_were_the_target() -> None:
         as_target = _estimator(judged, [2.0, 3.0], final=judged[0].validation.losses)
         expected = as_target.task_gains(every)
         np.testing.assert_allclose(transfer[:, column], expected, rtol=1e-9)
+
+
+def test_gains_can_be_given_up() -> None:
+    estimator = _estimator(_points(), [2.0, 3.0])
+    mask = np.array([True, False, True, True])
+    assert np.isnan(estimator.task_gains(mask, stop=lambda: True)).all()
+    assert np.isfinite(estimator.task_gains(mask, stop=lambda: False)).all()

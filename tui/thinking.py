@@ -143,7 +143,10 @@ class Thinker(threading.Thread):
         yield outlook
         if not count or self._waited(_HEAD_START):
             return
-        gains = estimator.task_gains(question.mask)
+        # Over many tasks it takes longer than a key may wait.
+        gains = estimator.task_gains(question.mask, stop=self._is_old)
+        if self._is_old():
+            return
         changes, solved = np.where(question.mask, gains, -gains), np.zeros(count, dtype=bool)
         yield _with(outlook, changes, solved)
         rest = np.arange(count) if count <= SOLVED_IN_FULL else np.zeros(0, dtype=np.intp)
