@@ -90,6 +90,7 @@ def example_losses(
     device = next(model.parameters()).device
     labels = batch["labels"] if encoder_decoder else batch["labels"][:, 1:]
     rows, places = (labels != IGNORED).nonzero(as_tuple=True)
+    wanted = labels[rows, places]
     inputs: dict[str, Any] = {name: _to(tensor, device) for name, tensor in batch.items()}
     if not encoder_decoder:
         del inputs["labels"]
@@ -101,7 +102,7 @@ def example_losses(
     logits = model(**inputs).logits[_to(rows, device), _to(places, device)]
     # Half precision is not enough for a sum over the vocabulary.
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    tokens = functional.cross_entropy(logits, _to(labels[labels != IGNORED], device), reduction="none")
+    tokens = functional.cross_entropy(logits, _to(wanted, device), reduction="none")
     # Laid out and summed, rather than added by index: on a GPU that has no fixed order.
     laid = logits.new_zeros(labels.shape).index_put((_to(rows, device), _to(places, device)), tokens)
     counts = torch.bincount(rows, minlength=len(labels)).clamp(min=1)

@@ -8,6 +8,7 @@ ever in memory. `gradient_of` is its slow, obvious twin, and what is used for tr
 weight of a linear layer.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -57,7 +58,7 @@ class Projected:
 
     def arrays(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float32]]:
         """Both in main memory; losses in nats per completion token."""
-        return self.losses.double().cpu().numpy(), self.gradients.cpu().numpy()
+        return self.losses.cpu().double().numpy(), self.gradients.cpu().numpy()
 
 
 class _MixedError(Exception):
@@ -79,6 +80,8 @@ class GradientEngine:
 
         self._tuned, self._batch_tokens, self._dim = tuned, batch_tokens, spec.dim
         self._projection = Projection(spec)
+        for name, shape in tuned.layout.shapes.items():
+            self._projection.draw(name, math.prod(shape), tuned.device)
         # Batches that may be under way at once: nothing waits for a CPU.
         self.ahead = 1 if tuned.device.type == "cuda" else 0
         tuned.model.eval()
@@ -192,7 +195,7 @@ class GradientEngine:
     def _one_by_one(self, examples: Sequence[TokenizedExample]) -> Projected:
         import torch
 
-        losses = torch.zeros(len(examples), dtype=torch.float64)
+        losses = torch.zeros(len(examples), device=self._tuned.device)
         projected = torch.zeros(len(examples), self._dim, device=self._tuned.device)
         for row, example in enumerate(examples):
             losses[row], gradients = gradient_of(self._tuned, example)

@@ -146,9 +146,15 @@ def read_points(
         (validation,) = _read(store, gradient_set.key, config, [_held_out(corpus.target_tasks)])
         sums = store.statistics(gradient_set.key, contents, config.gradients.projection_dim)
         kept = unsaved.get(gradient_set.key, {})
-        for number, content in enumerate(contents):
+        for number, (group, content) in enumerate(zip(groups, contents, strict=True)):
             if content in kept:
                 sums.put(number, kept[content])
+            if sums.examples[number] != len(group.hashes):
+                # Sums of nothing would be taken for a task that does nothing.
+                raise DataError(
+                    "sums over tasks were dropped while they were read",
+                    hint="Run the command again; another process is making gradients anew.",
+                )
         points.append(
             Point(
                 share=gradient_set.snapshot.share,

@@ -28,8 +28,8 @@ import numpy.typing as npt
 if TYPE_CHECKING:
     import torch
 
-# Coordinates that are turned at once; bounds the memory of their places to 8 bytes times this.
-_PIECE = 2**19
+# Numbers that are turned at once, of all examples; bounds what is copied meanwhile to 16 bytes times this.
+_PIECE = 2**21
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,8 +54,11 @@ class ProjectionSpec:
 def signs(spec: ProjectionSpec, name: str, size: int) -> npt.NDArray[np.int8]:
     """The sign, −1 or 1, of each coordinate (size,) of one parameter."""
     words = _generator(spec, "signs", name).random_raw(-(-size // 64)).astype("<u8")
-    bits = np.unpackbits(words.view(np.uint8), bitorder="little")[:size]
-    return (bits.astype(np.int8) << 1) - 1
+    # In place: what is kept lies among what is thrown away, and would hold all of it.
+    found = np.unpackbits(words.view(np.uint8), count=size, bitorder="little").view(np.int8)
+    found *= 2
+    found -= 1
+    return found
 
 
 def shifts(spec: ProjectionSpec, name: str, size: int) -> npt.NDArray[np.int64]:
@@ -93,9 +96,9 @@ class Projection:
 
         rows, size = gradients.shape
         dim = self.spec.dim
-        signs, shifts = self._of(name, size, gradients.device)
+        signs, shifts = self.draw(name, size, gradients.device)
         places = torch.arange(dim, device=gradients.device)
-        whole, step = size // dim, max(_PIECE // dim, 1)
+        whole, step = size // dim, max(_PIECE // (rows * dim), 1)
         for first in range(0, whole, step):
             last = min(first + step, whole)
             part = slice(first * dim, last * dim)
@@ -108,7 +111,11 @@ class Projection:
             signed = gradients[:, whole * dim :] * signs[whole * dim :].to(gradients.dtype)
             into[:, (places[:rest] + shifts[whole]).remainder_(dim)] += signed
 
-    def _of(self, name: str, size: int, device: "torch.device") -> "tuple[torch.Tensor, torch.Tensor]":
+    def draw(self, name: str, size: int, device: "torch.device") -> "tuple[torch.Tensor, torch.Tensor]":
+        """Signs and shifts of one parameter, once.
+
+        They are best drawn before anything is computed: laid among large passing arrays they would hold their memory.
+        """
         import torch
 
         if name not in self._drawn:

@@ -119,6 +119,21 @@ def test_a_store_that_cannot_be_written(drawn: Drawn, monkeypatch: pytest.Monkey
         np.testing.assert_array_equal(here.statistics.weights, there.statistics.weights)
 
 
+def test_sums_that_are_dropped_meanwhile_are_not_taken_for_nothing(
+    drawn: Drawn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = Store.statistics
+
+    def dropped(self: Store, set_key: str, contents: list[str], dim: int) -> Statistics:
+        with self.write() as connection:
+            connection.execute("DELETE FROM statistics")
+        return real(self, set_key, contents, dim)
+
+    monkeypatch.setattr(Store, "statistics", dropped)
+    with pytest.raises(DataError, match="dropped"):
+        _points(drawn)
+
+
 def test_examples_are_read_when_they_are_asked_for(drawn: Drawn) -> None:
     project, corpus, sets = drawn
     (first, *_) = _points(drawn)
