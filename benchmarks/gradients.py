@@ -40,7 +40,7 @@ from curator.config import LoraSection, ModelSection
 from curator.events import Reporter
 from curator.gradients import GradientEngine
 from curator.model import TunedModel, load_model
-from curator.projection import ProjectionSpec
+from curator.projection import Projection, ProjectionSpec
 from curator.tokens import IGNORED
 
 MODELS: dict[str, tuple[dict[str, Any], int]] = {
@@ -71,6 +71,7 @@ MODELS: dict[str, tuple[dict[str, Any], int]] = {
 }
 BATCH, LENGTH, RUNS = 16, 64, 5
 MOST_BYTES = 4 * 2**30
+RSS_UNIT = 1 if sys.platform == "darwin" else 1024
 Batches = list[list[TokenizedExample]]
 Run = Callable[[], None]
 
@@ -217,6 +218,19 @@ def seconds(run: Run) -> float:
     return time.perf_counter() - began
 
 
+def projection_bytes() -> int:
+    """What projecting 16 gradients of 40 million coordinates to 1,024 adds to this process's peak resident set."""
+    gradients, into = torch.randn(16, 400_000), torch.zeros(16, 1024)
+    projection = Projection(ProjectionSpec(dim=1024, seed=0))
+    names = [f"parameter {number}" for number in range(100)]
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for name in names:
+        projection.draw(name, gradients.shape[1], into.device)
+    for name in names:
+        projection.add(name, gradients, into)
+    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * RSS_UNIT
+
+
 def peak_bytes(engine: str, model: str, dim: int, arguments: argparse.Namespace) -> int:
     """Peak resident set of a process that runs one engine alone."""
     command = [sys.executable, __file__, "--alone", engine, "--models", model, "--dims", str(dim)]
@@ -225,13 +239,16 @@ def peak_bytes(engine: str, model: str, dim: int, arguments: argparse.Namespace)
 
 
 def alone(arguments: argparse.Namespace) -> None:
-    """Run one engine twice, and print the peak of this process's memory in bytes."""
+    """Run one engine twice, and print the peak of this process's memory in bytes; or what the projection takes."""
+    if arguments.alone == "projection":
+        print(projection_bytes())
+        return
     (model,), (dim,) = arguments.models, arguments.dims
     tuned, batches = make_model(model, arguments.work), make_batches(model, arguments.prompt)
     run = {"floor": floor, **ENGINES}[arguments.alone](tuned, batches, dim)
     run()
     run()
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024))
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * RSS_UNIT)
 
 
 def measure(model: str, dim: int, arguments: argparse.Namespace) -> list[dict[str, Any]]:
@@ -272,7 +289,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=RUNS)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--work", type=Path, help="keeps the models; default: a temporary folder")
-    parser.add_argument("--alone", choices=["floor", *ENGINES], help=argparse.SUPPRESS)
+    parser.add_argument("--alone", choices=["floor", "projection", *ENGINES], help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     if arguments.alone:
@@ -283,6 +300,7 @@ def main() -> None:
         rows = {_place(row): row for row in json.loads(arguments.json.read_text(encoding="utf-8"))["rows"]}
     with tempfile.TemporaryDirectory() as temporary:
         arguments.work = arguments.work or Path(temporary)
+        projecting = peak_bytes("projection", arguments.models[0], 1024, arguments)
         for model in arguments.models:
             for dim in arguments.dims:
                 rows |= {_place(row): row for row in measure(model, dim, arguments)}
@@ -292,6 +310,7 @@ def main() -> None:
                         "machine": f"{arguments.threads} × {platform.machine()}, Python {platform.python_version()}",
                         "versions": {name: version(name) for name in ("torch", "transformers", "peft")},
                         "batch": f"{BATCH} examples of {LENGTH} tokens",
+                        "projection_bytes_40_million_to_1024": projecting,
                         "rows": list(rows.values()),
                     }
                     arguments.json.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")

@@ -289,6 +289,9 @@ def load_model(folder: Path, section: ModelSection, lora: LoraSection) -> TunedM
     config = load_architecture(folder, section)
     encoder_decoder = bool(getattr(config, "is_encoder_decoder", False))
     device = pick_device()
+    if device.type == "cuda":
+        # LoRA's own products are in float32; tf32 is as exact as what bfloat16 layers give them.
+        torch.set_float32_matmul_precision("high")
     options: dict[str, Any] = {
         "dtype": pick_dtype(section, device),
         "use_safetensors": True,

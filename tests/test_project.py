@@ -17,9 +17,11 @@ from conftest import pair_rows, write_rows
 
 import curator
 from curator.answers import Request
+from curator.corpus import validation_examples
 from curator.errors import ConfigError, DataError, NumericalError, StoreBusy
 from curator.events import Event, Reporter, StageFinished, StageStarted
 from curator.manifest import Edit
+from curator.meta_train import measure_losses
 from curator.stages import find_meta_init, gradient_sets
 
 MakeProject = Callable[..., Path]
@@ -346,6 +348,22 @@ def test_two_processes_under_accelerate_give_the_same_gradients(make_project: Ma
     assert json.loads(done.stdout)["computed"] > 0
     _open(one).gradients()
     _assert_same_gradients(one, two)
+
+
+def test_two_processes_under_accelerate_meta_train(make_project: MakeProject) -> None:
+    folder = make_project(train={"epochs": 6})
+    done = subprocess.run(_launch(folder, "train", "--json"), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    project = _open(folder)
+    # One process goes on from what two have made, and the model has learned something.
+    assert project.train().cached
+    corpus = project.corpus(("target",))
+    meta = find_meta_init(project.config, corpus, project.store)
+    assert meta is not None
+    (target,) = corpus.target_tasks
+    before = measure_losses(project._load(), validation_examples(target, project.store), batch_tokens=512)
+    assert np.mean([meta.final_losses[h] for h in target.validation_hashes]) < before.mean()
+    assert np.isfinite(project.estimate(["alpha"]).estimated_loss)
 
 
 def test_a_rank_that_dies_leaves_its_work_and_one_process_goes_on(make_project: MakeProject) -> None:
