@@ -73,6 +73,10 @@ def test_a_run_from_beginning_to_end(make_project: MakeProject, folder: Path, tm
     run = wait_for_end(folder, run_id)
     assert (run.state, run.arguments, run.cwd) == ("done", ("check", "--json"), str(project))
     assert isinstance(EventTail(folder / run_id / "events.jsonl").read()[-1], StageFinished)
+    # The result is printed when the run is over.
+    deadline = time.monotonic() + 20
+    while last_words(folder, run_id)[-1] != "}" and time.monotonic() < deadline:
+        time.sleep(0.02)
     assert last_words(folder, run_id)[-1] == "}"
     assert not [path for path in (folder / run_id).iterdir() if "partial" in path.name]
     # Nothing is left to do: a launched run is recorded all the same.
