@@ -1,9 +1,10 @@
-"""A project with known ground truth, made from nothing: string and arithmetic tasks, and a character-level Llama.
+"""Projects with known ground truth, made from nothing: sums and strings, and a character-level Llama.
 
 Used by the benchmarks that need many really fine-tuned subsets: a fine-tuning run takes seconds. The model is
-pretrained on exercises (copying, sums) that are none of the tasks. The target is a secret code: every letter stands
-for another one. Some tasks teach the same code, whole or in part; some have nothing to do with it; one is noise;
-two contradict it.
+pretrained on exercises (copying, sums in other words) that are none of the tasks. The target is to add two numbers of two
+digits. Some tasks teach that, whole or in part or in other words; some have nothing to do with it. There are three kinds of
+difficulty beside these: tasks whose answers are partly or wholly random (`noisy`), tasks that teach other answers to the
+same question (`conflicting`), and tasks of very different sizes (`sizes`).
 """
 
 import json
@@ -23,58 +24,39 @@ Maker = Callable[[random.Random], Row]
 
 LETTERS = string.ascii_lowercase
 ALPHABET = LETTERS + string.digits + " +-*=:"
-TARGET = "code"
+TARGET = "add"
 CONFIG = """\
 [project]
-name = "secret-code"
+name = "additions"
 
 [model]
 name_or_path = "model"
 
 [lora]
-r = 8
-alpha = 16
+r = 4
+alpha = 8
+target_modules = "all-linear"
 
 [data]
 tasks = "tasks/*.jsonl"
-target = "code"
-validation = 0.75
+target = "add"
+validation_files = { add = "validation.jsonl" }
 max_length = 48
 
 [train]
 epochs = 6
-learning_rate = 3e-3
-batch_size = 8
+learning_rate = 5e-3
+batch_size = 16
 warmup = 0.1
 """
 
 
-def _shuffled(seed: int) -> dict[str, str]:
-    letters = list(LETTERS)
-    random.Random(seed).shuffle(letters)
-    return dict(zip(LETTERS, letters, strict=True))
-
-
-CODE, OTHER_CODE = _shuffled(1), _shuffled(2)
-BACK = {code: letter for letter, code in CODE.items()}
-
-
-def _word(rng: random.Random, letters: str = LETTERS, low: int = 4, high: int = 6) -> str:
-    return "".join(rng.choices(letters, k=rng.randint(low, high)))
-
-
-def _coded(prompt: str, code: dict[str, str], letters: str = LETTERS, low: int = 4, high: int = 6) -> Maker:
-    """Rows that write a word in a code."""
-
-    def make(rng: random.Random) -> Row:
-        word = _word(rng, letters, low, high)
-        return prompt.format(word), "".join(code[letter] for letter in word)
-
-    return make
+def _word(rng: random.Random) -> str:
+    return "".join(rng.choices(LETTERS, k=rng.randint(4, 6)))
 
 
 def _of_word(prompt: str, answer: Callable[[str], str]) -> Maker:
-    """Rows that do something else with a word."""
+    """Rows that do something with a word."""
 
     def make(rng: random.Random) -> Row:
         word = _word(rng)
@@ -83,64 +65,128 @@ def _of_word(prompt: str, answer: Callable[[str], str]) -> Maker:
     return make
 
 
-def _sum(rng: random.Random) -> Row:
-    a, b = rng.randint(0, 9), rng.randint(0, 9)
-    c = rng.randint(0, 9)
-    return f"{a}+{b}+{c}=", str(a + b + c)
+def _of_numbers(
+    prompt: str, answer: Callable[[int, int], int | str], low: int = 10, high: int = 99, *, keep: Callable[[int, int], bool] | None = None
+) -> Maker:
+    """Rows that do something with two numbers from a range, of those that are to be kept."""
+
+    def make(rng: random.Random) -> Row:
+        while True:
+            a, b = rng.randint(low, high), rng.randint(low, high)
+            if keep is None or keep(a, b):
+                return prompt.format(a, b), str(answer(a, b))
+
+    return make
 
 
-def _difference(rng: random.Random) -> Row:
-    a, b = rng.randint(0, 20), rng.randint(0, 9)
-    return f"{a + b}-{b}=", str(a)
+def _noisy(maker: Maker, share: float) -> Maker:
+    """The same rows, of which a share has a random number of as many digits for an answer."""
+
+    def make(rng: random.Random) -> Row:
+        prompt, answer = maker(rng)
+        noise = "".join(rng.choice(string.digits) for _ in answer)
+        return prompt, noise if rng.random() < share else answer
+
+    return make
 
 
-TASKS: dict[str, tuple[Maker, int]] = {
-    "code-reworded": (_coded("secret of {} is ", CODE), 100),
-    "code-long-words": (_coded("code {}: ", CODE, low=7, high=9), 60),
-    "code-first-letters": (_coded("code {}: ", CODE, LETTERS[:9]), 80),
-    "code-middle-letters": (_coded("code {}: ", CODE, LETTERS[9:18]), 80),
-    "code-last-letters": (_coded("code {}: ", CODE, LETTERS[18:]), 80),
-    "code-reversed": (_of_word("code backwards {}: ", lambda w: "".join(CODE[c] for c in reversed(w))), 100),
-    "decode": (_coded("decode {}: ", BACK), 100),
-    "reverse": (_of_word("reverse {}: ", lambda w: w[::-1]), 120),
-    "last-letter": (_of_word("last of {}: ", lambda w: w[-1]), 60),
-    "sort-letters": (_of_word("sort {}: ", lambda w: "".join(sorted(w))), 100),
-    "sums": (_sum, 100),
-    "differences": (_difference, 80),
-    "random-code": (lambda rng: (f"code {(w := _word(rng))}: ", _word(rng, low=len(w), high=len(w))), 80),
-    "other-code": (_coded("code {}: ", OTHER_CODE), 100),
+def _sum(a: int, b: int) -> int:
+    return a + b
+
+
+_ADD = _of_numbers("{}+{}=", _sum)
+_HELPFUL: dict[str, Maker] = {
+    "add-in-words": _of_numbers("sum of {} and {} is ", _sum),
+    "add-small": _of_numbers("{}+{}=", _sum, 10, 49),
+    "add-tens": _of_numbers("{}+{}=", _sum, keep=lambda a, b: b % 10 == 0),
+    "add-carries": _of_numbers("{}+{}=", _sum, keep=lambda a, b: a % 10 + b % 10 > 9),
+    "add-three-digits": _of_numbers("{}+{}=", _sum, 100, 499),
+    "double": _of_numbers("twice {} is ", lambda a, _: 2 * a),
 }
+_UNRELATED: dict[str, Maker] = {
+    "reverse": _of_word("reverse {}: ", lambda w: w[::-1]),
+    "last-letter": _of_word("last of {}: ", lambda w: w[-1]),
+    "sort-letters": _of_word("sort {}: ", lambda w: "".join(sorted(w))),
+    "smaller": _of_numbers("smaller of {} and {}: ", min),
+    "subtract": _of_numbers("{}-{}=", lambda a, b: a - b, keep=lambda a, b: a >= b),
+}
+_NOISY: dict[str, Maker] = {
+    "add-noisy-30": _noisy(_ADD, 0.3),
+    "add-noisy-60": _noisy(_ADD, 0.6),
+    "small-noisy-50": _noisy(_HELPFUL["add-small"], 0.5),
+    "random-numbers": _noisy(_ADD, 1.0),
+}
+_CONFLICTING: dict[str, Maker] = {
+    "one-more": _of_numbers("{}+{}=", lambda a, b: a + b + 1),
+    "ten-more": _of_numbers("{}+{}=", lambda a, b: a + b + 10),
+    "backwards": _of_numbers("{}+{}=", lambda a, b: str(a + b)[::-1]),
+    "first-number": _of_numbers("{}+{}=", lambda a, _: a),
+}
+
+
+def _some(tasks: dict[str, Maker], count: int) -> dict[str, Maker]:
+    return dict(list(tasks.items())[:count])
+
+
+DIFFICULTIES: dict[str, dict[str, tuple[Maker, int]]] = {
+    "noisy": {name: (maker, 80) for name, maker in (_some(_HELPFUL, 5) | _some(_UNRELATED, 4) | _NOISY).items()},
+    "conflicting": {
+        name: (maker, 80) for name, maker in (_some(_HELPFUL, 5) | _some(_UNRELATED, 4) | _CONFLICTING).items()
+    },
+    "sizes": {
+        name: (maker, (30, 200, 60, 120)[number % 4])
+        for number, (name, maker) in enumerate(
+            (_HELPFUL | _some(_UNRELATED, 4) | _some(_NOISY, 2) | _some(_CONFLICTING, 2)).items()
+        )
+    },
+}
+"""Auxiliary tasks and their rows, by what is difficult about them."""
+TARGET_TRAIN, VALIDATION = 100, 200
 EXERCISES: tuple[Maker, ...] = (
     _of_word("copy {}: ", lambda w: w),
-    _of_word("again {}: ", lambda w: w),
-    _of_word("say {} twice: ", lambda w: w + w),
     _of_word("first of {}: ", lambda w: w[0]),
-    _of_word("length of {}: ", lambda w: str(len(w))),
     _of_word("spell {}: ", lambda w: " ".join(w)),
-    lambda rng: (f"{(a := rng.randint(0, 9))}+{(b := rng.randint(0, 9))}=", str(a + b)),
-    lambda rng: (f"{(a := rng.randint(0, 9))}*{(b := rng.randint(0, 9))}=", str(a * b)),
+    _of_numbers("copy {}: ", lambda a, _: a),
+    _of_numbers("{}+{}=", _sum, 0, 9),
+    _of_numbers("{} plus {} makes ", _sum, 0, 99),
+    _of_numbers("{} plus {} makes ", _sum, 0, 99),
+    _of_numbers("{} and one is ", lambda a, _: a + 1, 0, 98),
+    _of_numbers("{0}0+{1}0=", lambda a, b: 10 * (a + b), 1, 9),
+    _of_numbers("{}-{}=", lambda a, b: a - b, 0, 9, keep=lambda a, b: a >= b),
 )
 
 
-def make_project(folder: Path, *, seed: int = 0, pretraining_steps: int = 3000) -> None:
+def make_project(folder: Path, difficulty: str, *, seed: int = 0, pretraining_steps: int = 3000) -> None:
     """Write tasks, model and `curator.toml`; a model that is there is kept.
 
     Args:
         folder: The project.
+        difficulty: One of `DIFFICULTIES`.
         seed: Of the rows and of the model.
         pretraining_steps: Steps of 64 exercises each.
     """
     rng = random.Random(seed)
     (folder / "tasks").mkdir(parents=True, exist_ok=True)
-    for name, (maker, count) in {TARGET: (_coded("code {}: ", CODE), 400), **TASKS}.items():
-        rows: dict[str, Row] = {}
-        while len(rows) < count:
-            row = maker(rng)
-            rows.setdefault(row[0], row)
-        write_task(folder / "tasks", name, rows.values())
+    held_out = _draw(rng, _ADD, VALIDATION, set())
+    write_task(folder, "validation", held_out.values())
+    for name, (maker, count) in {TARGET: (_ADD, TARGET_TRAIN), **DIFFICULTIES[difficulty]}.items():
+        write_task(folder / "tasks", name, _draw(rng, maker, count, set(held_out)).values())
     (folder / "curator.toml").write_text(CONFIG)
     if not (folder / "model" / "model.safetensors").exists():
         make_model(folder / "model", EXERCISES, rng, steps=pretraining_steps)
+
+
+def _draw(rng: random.Random, maker: Maker, count: int, without: set[str]) -> dict[str, Row]:
+    """Different rows, by prompt, but none of the prompts to go without."""
+    rows: dict[str, Row] = {}
+    # Doubles and the like have fewer rows than that.
+    for _ in range(100 * count):
+        row = maker(rng)
+        if row[0] not in without:
+            rows.setdefault(row[0], row)
+        if len(rows) == count:
+            break
+    return rows
 
 
 def write_task(folder: Path, name: str, rows: Iterable[Row]) -> None:

@@ -150,6 +150,25 @@ class Reporter:
         self.emit(Note(message=message))
 
 
+class Stopwatch:
+    """A sink that tells how long a stage takes as a whole.
+
+    Where an earlier run did part of it, that part is reckoned at the rate of the rest.
+    """
+
+    def __init__(self) -> None:
+        self._done = self._total = 0
+        self.whole = 0.0
+        """Seconds of the last stage that was finished."""
+
+    def __call__(self, event: Event) -> None:
+        """Follow one event."""
+        if isinstance(event, StageStarted):
+            self._done, self._total = event.done, event.total
+        elif isinstance(event, StageFinished):
+            self.whole = event.seconds * self._total / max(self._total - self._done, 1) if self._total else event.seconds
+
+
 def describe(event: StageProgress) -> str:
     """Count, rate, loss and time left, as far as they are known."""
     parts = [f"{event.done}/{event.total}" if event.total else f"{event.done}", event.unit]

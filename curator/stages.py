@@ -20,7 +20,7 @@ from curator.batches import TokenizedExample
 from curator.config import Config
 from curator.corpus import Corpus, Task, training_examples, validation_examples
 from curator.errors import NumericalError
-from curator.events import Reporter
+from curator.events import Reporter, Stopwatch
 from curator.gradients import GradientEngine, Projected
 from curator.meta_train import Snapshot, measure_losses, train_adapter
 from curator.model import TunedModel
@@ -28,6 +28,8 @@ from curator.projection import ProjectionSpec
 from curator.provenance import Inputs, hash_of, key_of
 from curator.store import Artifact, Store
 
+# Raised when the same inputs would give another meta-initialization.
+_TRAIN_VERSION = 2
 # Finished gradients are committed at least this often, so that a killed run loses no more.
 _COMMIT_SECONDS = 10.0
 _COMMIT_ROWS = 8192
@@ -64,6 +66,19 @@ class GradientSet:
 
 def train_inputs(config: Config, corpus: Corpus) -> Inputs:
     """What decides a meta-initialization."""
+    return {
+        "version": _TRAIN_VERSION,
+        **recipe_inputs(config, corpus),
+        "train": config.train.model_dump(mode="json"),
+        "points": list(config.gradients.shares),
+        "average": config.gradients.average,
+        "tasks": {task.name: task.content for task in corpus.tasks},
+        "validation": {task.name: hash_of(task.validation_hashes) for task in corpus.target_tasks},
+    }
+
+
+def recipe_inputs(config: Config, corpus: Corpus) -> Inputs:
+    """What decides any fine-tuning run, beside its examples and its seed."""
     model = config.model
     return {
         "model": {
@@ -73,11 +88,7 @@ def train_inputs(config: Config, corpus: Corpus) -> Inputs:
             "attention": model.attention,
         },
         "lora": config.lora.model_dump(mode="json"),
-        "train": config.train.model_dump(mode="json"),
-        "points": list(config.gradients.shares),
-        "average": config.gradients.average,
-        "tasks": {task.name: task.content for task in corpus.tasks},
-        "validation": {task.name: hash_of(task.validation_hashes) for task in corpus.target_tasks},
+        "train": config.train.model_dump(mode="json", exclude={"seed"}),
     }
 
 
@@ -123,14 +134,23 @@ def make_meta_init(
     parallel.wait()
     examples = [example for task in corpus.tasks for example in training_examples(task, store)]
     tuned = load()
+    took = Stopwatch()
     snapshots = train_adapter(
-        tuned, examples, config.train, folder=place, shares=config.gradients.shares, reporter=reporter, stage="train"
+        tuned,
+        examples,
+        config.train,
+        folder=place,
+        shares=config.gradients.shares,
+        average=config.gradients.average,
+        reporter=reporter.with_sink(took),
+        stage="train",
     )
     final_losses: dict[str, float] = {}
     for task in corpus.target_tasks:
         losses = measure_losses(tuned, validation_examples(task, store), batch_tokens=config.gradients.batch_tokens)
         final_losses |= dict(zip(task.validation_hashes, losses.tolist(), strict=True))
     outputs = {
+        "seconds": took.whole,
         "final_losses": final_losses,
         "snapshots": [asdict(snapshot) for snapshot in snapshots],
         "layout": tuned.layout.sha256,

@@ -74,6 +74,12 @@ def test_two_projects_of_the_same_input_give_the_same_manifest(make_project: Mak
     assert _manifest(here) == _manifest(there)
 
 
+def test_gradients_are_taken_at_the_mean_of_the_steps_before_a_point(make_project: MakeProject) -> None:
+    folders = [make_project(f"average-{average}", gradients={"average": average}) for average in (0.0, 0.5)]
+    hashes = [[point["sha256"] for point in _open(folder).train().points] for folder in folders]
+    assert not set(hashes[0]) & set(hashes[1])
+
+
 def test_estimates_agree_with_the_selection(make_project: MakeProject) -> None:
     project = _open(make_project())
     result = project.select(method="exchange")

@@ -15,6 +15,9 @@ Schema 2
 Schema 3
     statistics    sums over a task's training examples at one point of meta-training, found by the hash of the examples
     triangles     the largest of these sums, cut into short pieces, which DuckDB reads three times as fast as long ones
+
+Schema 4
+    measurements  target loss after really fine-tuning on a subset of tasks, by recipe and seed
 """
 
 from collections.abc import Callable
@@ -73,8 +76,18 @@ def _add_statistics(connection: Connection) -> None:
     )
 
 
+def _add_measurements(connection: Connection) -> None:
+    connection.execute(
+        """
+        CREATE TABLE measurements (
+            recipe VARCHAR, target VARCHAR, subset VARCHAR, seed BIGINT, loss DOUBLE, seconds DOUBLE, made TIMESTAMP,
+            PRIMARY KEY (recipe, subset, seed));
+        """
+    )
+
+
 # Migration i brings a store from schema i to i + 1; each runs and is recorded in one transaction.
-MIGRATIONS: tuple[Callable[[Connection], None], ...] = (_create, _add_edits, _add_statistics)
+MIGRATIONS: tuple[Callable[[Connection], None], ...] = (_create, _add_edits, _add_statistics, _add_measurements)
 SCHEMA_VERSION = len(MIGRATIONS)
 
 

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from curator.store.access import insert
+from curator.store.measured import Measured
 from curator.store.schema import Connection, utc_now
 from curator.store.sums import Sums
 
@@ -89,7 +90,7 @@ class StoredEdit:
     made: datetime
 
 
-class Store(Sums):
+class Store(Sums, Measured):
     """The project's DuckDB file; each method is one short transaction.
 
     Args:

@@ -1,0 +1,96 @@
+"""Really fine-tuning the base model on a subset of tasks, by the project's own recipe: what estimates are estimates of."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from curator.config import Config
+from curator.corpus import Corpus, training_examples, validation_examples
+from curator.events import Reporter, Stopwatch
+from curator.meta_train import measure_losses, train_adapter
+from curator.model import TunedModel
+from curator.provenance import Inputs, hash_of, key_of
+from curator.stages import recipe_inputs
+from curator.store import Measurement, Store
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FineTuned:
+    """What came of one run.
+
+    Attributes:
+        loss: The target's validation loss, nats per target token; each of several targets has its weight.
+        seconds: Time that training took, without loading and measuring.
+    """
+
+    loss: float
+    seconds: float
+
+
+def measurement_inputs(config: Config, corpus: Corpus) -> Inputs:
+    """What decides a measured loss, beside the subset and the seed."""
+    return recipe_inputs(config, corpus) | {
+        "targets": {
+            task.name: {"train": task.content, "validation": hash_of(task.validation_hashes)}
+            for task in corpus.target_tasks
+        }
+    }
+
+
+def recipe_key(config: Config, corpus: Corpus) -> str:
+    """Hash of `measurement_inputs`, by which measured losses are found."""
+    return key_of(measurement_inputs(config, corpus))
+
+
+def subset_content(corpus: Corpus, subset: frozenset[str]) -> dict[str, str]:
+    """Hash of the training examples of each task of a subset, by its name."""
+    return {task.name: task.content for task in corpus.auxiliary if task.name in subset}
+
+
+def fitting(corpus: Corpus, measurements: list[Measurement]) -> list[Measurement]:
+    """The measurements on tasks that are still as they were then."""
+    now: Mapping[str, str] = {task.name: task.content for task in corpus.auxiliary}
+    return [m for m in measurements if all(now.get(task) == content for task, content in m.subset.items())]
+
+
+def fine_tune(
+    config: Config,
+    corpus: Corpus,
+    store: Store,
+    subset: frozenset[str],
+    *,
+    seed: int,
+    tuned: TunedModel,
+    folder: Path,
+    reporter: Reporter,
+) -> FineTuned:
+    """Fine-tune the base model on a subset and the targets, and measure; an interrupted run is gone on with.
+
+    Args:
+        config: The project's configuration.
+        corpus: The tasks.
+        store: Where the examples are.
+        subset: Names of auxiliary tasks.
+        seed: Of initialization and order.
+        tuned: Model; its adapter holds the end of training afterwards.
+        folder: For checkpoints.
+        reporter: Told of progress, as stage `fine-tune`.
+
+    Raises:
+        NumericalError: The loss is not finite.
+        DataError: A checkpoint cannot be written.
+    """
+    tasks = [task for task in corpus.auxiliary if task.name in subset] + corpus.target_tasks
+    examples = [example for task in tasks for example in training_examples(task, store)]
+    took = Stopwatch()
+    train_adapter(
+        tuned, examples, config.train, folder=folder, reporter=reporter.with_sink(took), stage="fine-tune", seed=seed
+    )
+    batch_tokens = config.gradients.batch_tokens
+    losses = [
+        float(measure_losses(tuned, validation_examples(task, store), batch_tokens=batch_tokens).mean())
+        for task in corpus.target_tasks
+    ]
+    return FineTuned(loss=float(np.mean(losses)), seconds=took.whole)
