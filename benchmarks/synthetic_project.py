@@ -113,6 +113,7 @@ def fill_store(project: Project, *, dim: int) -> None:
         "layout": "drawn",
         "trainable_parameters": 1000,
         "examples": examples,
+        "seconds": 1.0,
     }
     store.put_artifact("train", key_of(inputs), inputs, outputs)
     meta = MetaInit(
@@ -123,6 +124,7 @@ def fill_store(project: Project, *, dim: int) -> None:
         examples=examples,
         final_losses=final_losses,
         unseen=(),
+        seconds=1.0,
     )
     sets = gradient_sets(config, meta)
     way = rng.standard_normal(dim) / np.sqrt(dim)
@@ -130,7 +132,7 @@ def fill_store(project: Project, *, dim: int) -> None:
     for gradient_set in sets:
         _store_gradients(project, gradient_set, helps, way, rng)
     done = gradients_inputs(sets, corpus)
-    store.put_artifact("gradients", key_of(done), done, {"examples": examples})
+    store.put_artifact("gradients", key_of(done), done, {"examples": examples, "seconds": 1.0})
     answers = Answers(project, corpus, meta)
     store.put_affinities(
         answers.key,

@@ -1,18 +1,22 @@
 """Estimates, affinities and selections for one target, computed once and kept in the store."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from curator import __version__, results
+from curator.calibration import LEAST_RUNS, RIDGE_SCALES, Calibration, Evidence, calibrate
 from curator.corpus import Corpus, Task, TaskVersion
 from curator.errors import ConfigError
-from curator.estimate import SubsetEstimate, TargetEstimator, build_estimator
+from curator.estimate import Point, SubsetEstimate, TargetEstimator, build_estimator
+from curator.events import Stopwatch
 from curator.files import relative_to
+from curator.fine_tune import measured_subsets, recipe_key
 from curator.manifest import (
     Edit,
     Manifest,
@@ -36,13 +40,14 @@ from curator.select import (
     select_exchange,
     select_forward,
 )
-from curator.stages import MetaInit, gradient_sets, projection
+from curator.stages import MetaInit, gradient_sets, gradients_inputs, projection
+from curator.whatif import difference, judge_each
 
 if TYPE_CHECKING:
     from curator.project import Project
 
 # Raised when the same gradients would give other numbers or selections.
-_ESTIMATOR_VERSION = 3
+_ESTIMATOR_VERSION = 4
 # Digits after the point of every loss and affinity that leaves the program: far below the noise, and far above what
 # the order of a sum changes, so that the same inputs print the same.
 _DIGITS = 6
@@ -79,6 +84,7 @@ class Answers:
         self._sets = gradient_sets(project.config, meta)
         self._store, self._config = project.store, project.config
         self.tasks = corpus.auxiliary
+        self.measured = measured_subsets(corpus, self._store.measurements(recipe_key(project.config, corpus)))
         self._numbers = {task.name: number for number, task in enumerate(self.tasks)}
         self.inputs: Inputs = {
             "sets": [s.key for s in self._sets],
@@ -93,16 +99,79 @@ class Answers:
                 "subset_size": self._config.select.subset_size,
                 "seed": self._config.select.seed,
             },
+            "measured": key_of({"subsets": [[sorted(m.subset), m.losses] for m in self.measured]}),
             "version": _ESTIMATOR_VERSION,
         }
         self.key = key_of(self.inputs)
 
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """Names of the targets."""
+        return self._corpus.targets
+
+    @cached_property
+    def points(self) -> list[Point]:
+        """What estimates are made from."""
+        return read_points(self._config, self._corpus, self._store, self._sets, self._project.reporter)
+
     @cached_property
     def estimator(self) -> TargetEstimator:
-        """The estimator that the configuration names."""
-        points = read_points(self._config, self._corpus, self._store, self._sets, self._project.reporter)
-        final = [self._meta.final_losses[h] for task in self._corpus.target_tasks for h in task.validation_hashes]
-        return build_estimator(points, np.asarray(final), self._config.estimate)
+        """The estimator that the configuration names, calibrated where enough subsets were really fine-tuned on."""
+        return self._estimator(self.calibration)
+
+    @cached_property
+    def evidence(self) -> Evidence | None:
+        """What is measured and what is estimated of the same subsets; None with too few to calibrate by."""
+        if len(self.measured) < LEAST_RUNS:
+            return None
+        scales = RIDGE_SCALES if self._config.estimate.ridge == "auto" else (1.0,)
+        masks = np.stack([self.mask(m.subset) for m in self.measured])
+        estimators = [self._estimator(None, scale=scale) for scale in scales]
+        return Evidence(
+            masks=masks,
+            losses=np.array([m.mean for m in self.measured]),
+            known=estimators[0].all_tasks_loss,
+            changes=np.stack([estimator.changes(masks) for estimator in estimators]),
+            scales=scales,
+        )
+
+    @cached_property
+    def calibration(self) -> Calibration | None:
+        """What really fine-tuned subsets made of the estimator; fitted once and kept."""
+        if len(self.measured) < LEAST_RUNS:
+            return None
+        kept = self._store.artifact("calibration", self.key)
+        if kept is not None:
+            return Calibration.from_dict(kept.outputs)
+        evidence = self.evidence
+        assert evidence is not None
+        found = calibrate(evidence)
+        self._store.put_artifact("calibration", self.key, self.inputs, found.as_dict())
+        return found
+
+    @property
+    def calibrated_on(self) -> int:
+        """How many really fine-tuned subsets correct the estimates; 0: they are not calibrated."""
+        return 0 if self.calibration is None else len(self.measured)
+
+    @cached_property
+    def _final(self) -> npt.NDArray[np.float64]:
+        """Loss of each validation example at the end of meta-training (v,)."""
+        known = self._meta.final_losses
+        return np.array([known[h] for task in self._corpus.target_tasks for h in task.validation_hashes])
+
+    def _estimator(self, calibration: Calibration | None, *, scale: float = 1.0) -> TargetEstimator:
+        return build_estimator(self.points, self._final, self._config.estimate, calibration, scale=scale)
+
+    def mask(self, subset: Collection[str]) -> npt.NDArray[np.bool_]:
+        """Membership (t,) of tasks by name.
+
+        Raises:
+            ConfigError: A name is no auxiliary task.
+        """
+        mask = np.zeros(len(self.tasks), dtype=bool)
+        mask[[self._number(name) for name in subset]] = True
+        return mask
 
     def estimate(self, subsets: Sequence[Sequence[str]]) -> results.EstimatesReport:
         """Estimate subsets by name.
@@ -110,18 +179,19 @@ class Answers:
         Raises:
             ConfigError: A name is no auxiliary task.
         """
-        masks = np.zeros((len(subsets), len(self.tasks)), dtype=bool)
-        for row, subset in enumerate(subsets):
-            masks[row, [self._number(name) for name in subset]] = True
-        estimates = self.estimator.estimate(masks) if len(subsets) else []
+        judged = judge_each(self.estimator, np.stack([self.mask(subset) for subset in subsets])) if subsets else []
+        best = min(judged, key=lambda j: j.loss, default=None)
+        measured = {m.subset: m.mean for m in self.measured}
         found = [
             results.EstimateResult(
                 subset=tuple(subset),
-                estimated_loss=_round(e.loss),
-                estimated_loss_low=_round(e.low),
-                estimated_loss_high=_round(e.high),
+                estimated_loss=_round(j.loss),
+                estimated_loss_low=_round(j.low),
+                estimated_loss_high=_round(j.high),
+                measured_loss=_rounded(measured.get(frozenset(subset))),
+                as_good_as_best=best is not None and (j is best or difference(self.estimator, j, best).is_noise),
             )
-            for subset, e in zip(subsets, estimates, strict=True)
+            for subset, j in zip(subsets, judged, strict=True)
         ]
         if found:
             self._store.put_estimates(
@@ -130,7 +200,10 @@ class Answers:
                 [(e.subset, e.estimated_loss, e.estimated_loss_low, e.estimated_loss_high) for e in found],
             )
         return results.EstimatesReport(
-            target=self._corpus.targets, estimates=tuple(found), ridge=tuple(self.estimator.ridges)
+            target=self._corpus.targets,
+            calibrated_on=self.calibrated_on,
+            estimates=tuple(found),
+            ridge=tuple(self.estimator.ridges),
         )
 
     def affinities(self) -> Affinities:
@@ -141,7 +214,8 @@ class Answers:
             return Affinities(values[:, 0], values[:, 1])
         select = self._config.select
         masks = sample_subsets(len(self.tasks), subsets=select.subsets, share=select.subset_size, seed=select.seed)
-        stage = self._project.reporter.stage("estimate", len(masks), "subsets")
+        took = Stopwatch()
+        stage = self._project.reporter.with_sink(took).stage("estimate", len(masks), "subsets")
         affinities = sample_affinities(self.estimator, masks, on_chunk=stage.advance_to)
         stage.finish(f"{len(masks)} random subsets of {len(self.tasks)} tasks")
         rows = [
@@ -153,9 +227,33 @@ class Answers:
             "+".join(self._corpus.targets),
             rows,
             inputs=self.inputs,
-            outputs={"ridges": list(self.estimator.ridges), "subsets": len(masks)},
+            outputs={"ridges": list(self.estimator.ridges), "subsets": len(masks), "seconds": took.whole},
         )
         return Affinities(np.array([row[1] for row in rows]), np.array([row[2] for row in rows]))
+
+    def current(self) -> list[str]:
+        """Tasks of the selection that was made or saved last; by the configured method where there is none."""
+        target = "+".join(self._corpus.targets)
+        for _, _, of, _, _, text, _ in self._store.selections():
+            if of == target:
+                chosen = [task.name for task in Manifest.model_validate_json(text).tasks if task.selected]
+                return [name for name in chosen if name in self._numbers]
+        request = Request(method=self._config.select.method)
+        manifest, _ = self.select(request, name=request.method, folder=self._project.root, fresh=False)
+        return [task.name for task in manifest.tasks if task.selected]
+
+    def seconds(self) -> tuple[float | None, int]:
+        """Time of meta-training, gradients and the estimates behind the affinities, and how many subsets these were of.
+
+        None where something of it was made by an older curator, or not at all.
+        """
+        self.affinities()
+        gradients = self._store.artifact("gradients", key_of(gradients_inputs(self._sets, self._corpus)))
+        estimates = self._store.artifact("estimate", self.key)
+        if gradients is None or estimates is None or "seconds" not in gradients.outputs:
+            return None, 0
+        spent = self._meta.seconds + gradients.outputs["seconds"] + estimates.outputs["seconds"]
+        return spent, int(estimates.outputs["subsets"])
 
     def select_inputs(self, request: Request, name: str) -> Inputs:
         """What decides a selection."""
@@ -213,8 +311,7 @@ class Answers:
         Raises:
             ConfigError: A name is no auxiliary task.
         """
-        mask = np.zeros(len(self.tasks), dtype=bool)
-        mask[[self._number(task) for task in subset]] = True
+        mask = self.mask(subset)
         (estimate,) = self.estimator.estimate(mask[None])
         manifest = self._manifest(request, name, Selection(mask, estimate.loss), self.affinities())
         manifest = manifest.model_copy(update={"edits": tuple(edits)})
@@ -281,9 +378,11 @@ class Answers:
 
     def _manifest(self, request: Request, name: str, selection: Selection, affinities: Affinities) -> Manifest:
         config = self._config
-        chosen, every, none = self.estimator.estimate(
-            np.stack([selection.mask, np.ones_like(selection.mask), np.zeros_like(selection.mask)])
-        )
+        masks = np.stack([selection.mask, np.ones_like(selection.mask), np.zeros_like(selection.mask)])
+        chosen, every, none = judge_each(self.estimator, masks)
+        others = {"all_tasks": every, "target_only": none}
+        selected = {task.name for task, inside in zip(self.tasks, selection.mask, strict=True) if inside}
+        measured = next((m.mean for m in self.measured if m.subset == selected), None)
         return Manifest(
             created=now(),
             curator_version=__version__,
@@ -311,8 +410,11 @@ class Answers:
             estimate={
                 "method": config.estimate.method,
                 "ridge": [_round(ridge) for ridge in self.estimator.ridges],
-                "calibrated": False,
-                "interval": "90 % over the validation examples",
+                "calibrated": self.calibration is not None,
+                "measured_subsets": len(self.measured),
+                "interval": "90 % over the validation examples"
+                if self.calibration is None or self.calibration.half_width is None
+                else "90 % conformal over the measured subsets",
             },
             targets=tuple(
                 TargetEntry(
@@ -344,7 +446,11 @@ class Answers:
             estimated_loss=_round(chosen.loss),
             estimated_loss_low=_round(chosen.low),
             estimated_loss_high=_round(chosen.high),
-            reference={"all_tasks": _round(every.loss), "target_only": _round(none.loss)},
+            measured_loss=_rounded(measured),
+            reference={name: _round(judged.loss) for name, judged in others.items()},
+            indistinguishable=tuple(
+                name for name, judged in others.items() if difference(self.estimator, chosen, judged).is_noise
+            ),
             steps=tuple(
                 {"change": s.change, "tasks": [self.tasks[t].name for t in s.tasks], "loss": _round(s.loss)}
                 for s in selection.steps
@@ -391,6 +497,10 @@ def _plain(options: dict[str, Any]) -> dict[str, Any]:
 
 def _finite(error: float) -> float | None:
     return _round(error) if np.isfinite(error) else None
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else _round(value)
 
 
 def _round(value: float) -> float:

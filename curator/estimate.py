@@ -13,7 +13,8 @@ because training weighs tokens, not examples.
 The first needs sums per task only (statistics.py, quadratic.py), the second every example (logistic.py).
 
 The estimates of several points are averaged, each as a difference to the estimate of all tasks together, whose loss is
-known: it is what meta-training came to.
+known: it is what meta-training came to. Where subsets were really fine-tuned on, these correct the estimates and say
+    how far they may be wrong (calibration.py).
 """
 
 import os
@@ -25,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from curator.calibration import Calibration
 from curator.errors import NumericalError
 from curator.logistic import Logistic
 from curator.quadratic import Quadratic
@@ -61,7 +63,11 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class SubsetEstimate:
-    """Estimated loss in nats per target token, and its 90 % interval over the validation examples."""
+    """Estimated loss in nats per target token, and its 90 % interval.
+
+    The interval is what really fine-tuned subsets came to, where there are enough; else what other validation examples
+    might.
+    """
 
     loss: float
     low: float
@@ -76,10 +82,20 @@ class TargetEstimator:
         final_losses: Loss of each validation example at the end of meta-training (v,).
         ridges: Ridge c at each point; it belongs to the sum over examples, not to their mean.
         method: `quadratic` or `logistic`.
+        calibration: What was learned from subsets that were really fine-tuned on, if any were.
     """
 
-    def __init__(self, points: Sequence[Point], final_losses: Floats, ridges: Sequence[float], *, method: str) -> None:
+    def __init__(
+        self,
+        points: Sequence[Point],
+        final_losses: Floats,
+        ridges: Sequence[float],
+        *,
+        method: str,
+        calibration: Calibration | None = None,
+    ) -> None:
         unit = _mean_weight(points[0])
+        self.calibration = calibration
         self.ridges = list(ridges)
         self.task_count = len(points[0].statistics.weights) - 1
         self.validation_weights: Floats = points[0].validation.weights
@@ -98,19 +114,33 @@ class TargetEstimator:
         self._every = [fit.displacements(every) for fit in self._fits]
         self._known = final_losses
         self.all_tasks_loss = float(self._known @ self.validation_weights)
+        self._shares = np.full(len(points), 1 / len(points)) if calibration is None else calibration.slopes
+        self._effects = np.zeros(self.task_count) if calibration is None else calibration.effects
+        self._offset = 0.0 if calibration is None else calibration.offset
 
     def validation_losses(self, masks: Mask) -> Floats:
         """Estimated loss of each validation example (s, v) under each subset (s, t)."""
+        moves = self._moves(masks)
+        losses = np.repeat(self._known[None], len(masks), axis=0)
+        losses += (self._offset + masks @ self._effects)[:, None]
+        for share, move, gradients in zip(self._shares, moves, self._gradients, strict=True):
+            losses += share * (move @ gradients.T)
+        return losses
+
+    def changes(self, masks: Mask) -> Floats:
+        """Estimated difference to the loss of all tasks (s, p), by each point alone, not calibrated."""
+        pairs = zip(self._moves(masks), self._slopes(), strict=True)
+        return np.stack([move @ slope for move, slope in pairs], axis=1)
+
+    def _moves(self, masks: Mask) -> list[Floats]:
+        """Displacements at each point (s, k), as seen from that of all tasks together."""
         found = self._threads.map(lambda fit: fit.displacements(masks), self._fits)
-        change = np.zeros((len(masks), len(self._known)))
-        for displacements, every, gradients in zip(found, self._every, self._gradients, strict=True):
-            change += (displacements - every) @ gradients.T
-        return np.asarray(self._known + change / len(self._fits))
+        return [displacements - every for displacements, every in zip(found, self._every, strict=True)]
 
     def task_gains(self, mask: Mask, *, stop: Callable[[], bool] = lambda: False) -> Floats:
         """What each auxiliary task does to the target's estimated loss, to first order around a subset.
 
-        The sums of `gains_of` over the tasks' examples, without reading these.
+        The sums of `gains_of` over the tasks' examples, without reading these, and what calibration adds to a task.
 
         Args:
             mask: Membership of the auxiliary tasks (t,).
@@ -120,7 +150,7 @@ class TargetEstimator:
             Gain in nats (t,), > 0 where the task helps; NaN of those that were left when it was given up.
         """
         pairs = zip(self._fits, self._slopes(), strict=True)
-        return self._mean([fit.task_gains(mask, slope, stop) for fit, slope in pairs])
+        return self._combined([fit.task_gains(mask, slope, stop) for fit, slope in pairs]) - self._effects
 
     def gains_of(self, task: int, mask: Mask) -> Floats:
         """What each training example of a task does to the target's estimated loss, to first order around a subset.
@@ -143,7 +173,7 @@ class TargetEstimator:
         for point, fit, slope in zip(self._points, self._fits, self._slopes(), strict=True):
             (examples,) = point.read([task])
             found.append(fit.gains(examples, mask, slope))
-        return self._mean(found)
+        return self._combined(found)
 
     def transfer(self) -> Floats:
         """How much each auxiliary task lowers the mean training loss of each other (t, t), row → column, in nats.
@@ -151,14 +181,14 @@ class TargetEstimator:
         To first order, around all tasks together; > 0 where the row helps the column.
         """
         every = np.ones(self.task_count, dtype=bool)
-        return self._mean([fit.transfer(every) for fit in self._fits])
+        return np.asarray(sum(fit.transfer(every) for fit in self._fits) / len(self._fits))
 
     def _slopes(self) -> list[Floats]:
         """Gradient of the target's loss at each point (k,)."""
         return [self.validation_weights @ gradients for gradients in self._gradients]
 
-    def _mean(self, of_points: list[Floats]) -> Floats:
-        return np.asarray(sum(of_points) / len(of_points))
+    def _combined(self, of_points: list[Floats]) -> Floats:
+        return np.asarray(sum(share * values for share, values in zip(self._shares, of_points, strict=True)))
 
     def estimate(self, masks: Mask) -> list[SubsetEstimate]:
         """Estimated loss and interval of each subset.
@@ -171,20 +201,37 @@ class TargetEstimator:
         """
         each = self.validation_losses(masks)
         losses = each @ self.validation_weights
-        spread = np.sqrt(((self.validation_weights * (each - losses[:, None])) ** 2).sum(axis=1))
+        half = self.half_widths(each)
         return [
-            SubsetEstimate(float(loss), max(float(loss - _NORMAL_90 * s), 0.0), float(loss + _NORMAL_90 * s))
-            for loss, s in zip(losses, spread, strict=True)
+            SubsetEstimate(float(loss), max(float(loss - width), 0.0), float(loss + width))
+            for loss, width in zip(losses, half, strict=True)
         ]
 
+    def half_widths(self, each: Floats) -> Floats:
+        """Half of the 90 % interval (s,) of subsets with given losses of each validation example (s, v)."""
+        known = None if self.calibration is None else self.calibration.half_width
+        if known is not None:
+            return np.full(len(each), known)
+        centred = each - (each @ self.validation_weights)[:, None]
+        return np.asarray(_NORMAL_90 * np.sqrt(((self.validation_weights * centred) ** 2).sum(axis=1)))
 
-def build_estimator(points: Sequence[Point], final_losses: Floats, section: "EstimateSection") -> TargetEstimator:
+
+def build_estimator(
+    points: Sequence[Point],
+    final_losses: Floats,
+    section: "EstimateSection",
+    calibration: Calibration | None = None,
+    *,
+    scale: float = 1.0,
+) -> TargetEstimator:
     """Make the estimator that the configuration names, with a ridge for each point.
 
     Args:
         points: From the store.
         final_losses: As for `TargetEstimator`.
         section: `[estimate]`.
+        calibration: As for `TargetEstimator`; it says by how much the ridge is multiplied.
+        scale: By how much it is multiplied where there is no calibration.
 
     Raises:
         NumericalError: Losses or gradients are not finite.
@@ -197,8 +244,9 @@ def build_estimator(points: Sequence[Point], final_losses: Floats, section: "Est
                 f"the gradients at {point.share:.0%} of meta-training hold NaN or infinity",
                 hint="Run `curator gradients --fresh`.",
             )
-    ridges = [pick_ridge(point) if section.ridge == "auto" else section.ridge for point in points]
-    return TargetEstimator(points, final_losses, ridges, method=section.method)
+    factor = scale if calibration is None else calibration.scale
+    ridges = [factor * (pick_ridge(point) if section.ridge == "auto" else section.ridge) for point in points]
+    return TargetEstimator(points, final_losses, ridges, method=section.method, calibration=calibration)
 
 
 def pick_ridge(point: Point) -> float:

@@ -166,7 +166,9 @@ class Stopwatch:
         if isinstance(event, StageStarted):
             self._done, self._total = event.done, event.total
         elif isinstance(event, StageFinished):
-            self.whole = event.seconds * self._total / max(self._total - self._done, 1) if self._total else event.seconds
+            self.whole = (
+                event.seconds * self._total / max(self._total - self._done, 1) if self._total else event.seconds
+            )
 
 
 def describe(event: StageProgress) -> str:

@@ -1,6 +1,6 @@
-"""Really fine-tuning the base model on a subset of tasks, by the project's own recipe: what estimates are estimates of."""
+"""Fine-tuning the base model on a subset of tasks, by the project's own recipe: what estimates are estimates of."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +29,24 @@ class FineTuned:
     seconds: float
 
 
+@dataclass(frozen=True, slots=True)
+class MeasuredSubset:
+    """One subset of tasks, and the runs on it with different seeds."""
+
+    subset: frozenset[str]
+    runs: tuple[Measurement, ...]
+
+    @property
+    def losses(self) -> list[float]:
+        """Measured loss of each run."""
+        return [run.loss for run in self.runs]
+
+    @property
+    def mean(self) -> float:
+        """The measured loss of the subset: the mean over its runs."""
+        return float(np.mean(self.losses))
+
+
 def measurement_inputs(config: Config, corpus: Corpus) -> Inputs:
     """What decides a measured loss, beside the subset and the seed."""
     return recipe_inputs(config, corpus) | {
@@ -44,22 +62,26 @@ def recipe_key(config: Config, corpus: Corpus) -> str:
     return key_of(measurement_inputs(config, corpus))
 
 
-def subset_content(corpus: Corpus, subset: frozenset[str]) -> dict[str, str]:
+def subset_content(corpus: Corpus, subset: Collection[str]) -> dict[str, str]:
     """Hash of the training examples of each task of a subset, by its name."""
     return {task.name: task.content for task in corpus.auxiliary if task.name in subset}
 
 
-def fitting(corpus: Corpus, measurements: list[Measurement]) -> list[Measurement]:
-    """The measurements on tasks that are still as they were then."""
-    now: Mapping[str, str] = {task.name: task.content for task in corpus.auxiliary}
-    return [m for m in measurements if all(now.get(task) == content for task, content in m.subset.items())]
+def measured_subsets(corpus: Corpus, measurements: Sequence[Measurement]) -> list[MeasuredSubset]:
+    """What was measured of subsets whose tasks are still as they were, in the order of their first runs."""
+    now = {task.name: task.content for task in corpus.auxiliary}
+    found: dict[frozenset[str], list[Measurement]] = {}
+    for m in measurements:
+        if all(now.get(task) == content for task, content in m.subset.items()):
+            found.setdefault(frozenset(m.subset), []).append(m)
+    return [MeasuredSubset(subset, tuple(runs)) for subset, runs in found.items()]
 
 
 def fine_tune(
     config: Config,
     corpus: Corpus,
     store: Store,
-    subset: frozenset[str],
+    subset: Collection[str],
     *,
     seed: int,
     tuned: TunedModel,

@@ -113,7 +113,10 @@ class Manifest(_Part):
     estimated_loss_high: float
     reference: dict[str, float] = {}
     """Estimated loss of all tasks and of the target alone."""
+    indistinguishable: tuple[str, ...] = ()
+    """Which of these the selection cannot be told apart from."""
     measured_loss: float | None = None
+    """After really fine-tuning on the selection, if that was done."""
     edits: tuple[Edit, ...] = ()
     steps: tuple[dict[str, Any], ...] = Field(default=())
     """How the method came to the selection."""

@@ -65,7 +65,8 @@ def train_adapter(
         folder: Where snapshots and checkpoints go; checkpoints found there are resumed from.
         shares: Shares of the steps at which the adapter is saved.
         average: Share of the steps before each of these over which the adapter saved is the mean. A single step's
-            adapter still leans to the last few batches, and the gradients there show that more than they show the tasks.
+            adapter still leans to the last few batches, and the gradients there show that more than they show the
+            tasks.
         reporter: Told of steps, loss and time left.
         stage: The stage's name in events.
         seed: Seed of initialization and order, in place of the recipe's.

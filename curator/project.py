@@ -3,6 +3,7 @@
 Each verb runs what is missing of the stages before it, and nothing twice:
 
     check → train → gradients → estimate → select → export
+                                    ↘ verify
 """
 
 import fcntl
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Self
 from curator import parallel, results
 from curator.config import Config, SelectSection, load_config
 from curator.errors import ConfigError, DataError, StoreBusy
-from curator.events import Reporter
+from curator.events import Reporter, Stopwatch
 from curator.files import CONFIG_NAME, find_project
 from curator.manifest import MANIFEST_NAME, Manifest, read_manifest, write_manifest
 
@@ -216,6 +217,47 @@ class Project:
             write_manifest(manifest, path)
         return _selection_result(manifest, path, cached)
 
+    def verify(
+        self,
+        *,
+        target: str | Sequence[str] | None = None,
+        runs: int | None = None,
+        seeds: int = 2,
+        fresh: bool = False,
+    ) -> results.VerifyReport:
+        """Really fine-tune on some subsets, compare with the estimates, and calibrate what is estimated from now on.
+
+        Args:
+            target: In place of the configured one.
+            runs: How many subsets to add to those that are measured; None measures some where there are none yet. What
+                an interrupted call had left to do is done first, and alone.
+            seeds: Fine-tuning runs on each subset, with different seeds.
+            fresh: Run every stage before again.
+
+        Raises:
+            ConfigError, DataError, NumericalError, StoreBusy: As the message says.
+        """
+        from curator.verify import measure, report, runs_to_make
+
+        targets = self._targets(target)
+        answers = self.answers(targets, fresh=fresh)
+        corpus = self.corpus(targets)
+        todo = parallel.from_main(
+            runs_to_make(self.config, corpus, self.store, answers, subsets=runs, seeds=seeds)
+            if parallel.is_main()
+            else []
+        )
+        if todo:
+            with self._job("verify"):
+                folder = self.folder / "adapters" / "verify"
+                measure(self.config, corpus, self.store, todo, load=self._load, folder=folder, reporter=self.reporter)
+            del self._answers[targets]
+            answers = self.answers(targets)
+        else:
+            self.reporter.cached("verify", f"{len(answers.measured)} subsets are measured; --runs N adds more")
+        seconds, subsets = answers.seconds()
+        return report(answers, seconds_estimating=seconds, subsets_estimated=subsets)
+
     def export(
         self, manifest: Path | str, *, format: str = "jsonl", output: Path | str, allow_changed: bool = False
     ) -> results.ExportReport:
@@ -328,9 +370,12 @@ class Project:
                 self.store.drop_gradients([s.key for s in sets])
             parallel.wait()
             adapters = self.folder / "adapters"
-            computed = make_gradients(self.config, corpus, self.store, meta, adapters, self._load, self.reporter)
+            took = Stopwatch()
+            reporter = self.reporter.with_sink(took)
+            computed = make_gradients(self.config, corpus, self.store, meta, adapters, self._load, reporter)
             if parallel.is_main():
-                self.store.put_artifact("gradients", key_of(inputs), inputs, {"examples": count})
+                outputs = {"examples": count, "seconds": took.whole}
+                self.store.put_artifact("gradients", key_of(inputs), inputs, outputs)
                 fill_statistics(self.config, corpus, self.store, sets, self.reporter)
         return meta, computed, count
 
@@ -416,7 +461,10 @@ def _selection_result(manifest: Manifest, path: Path, cached: bool) -> results.S
         estimated_loss=manifest.estimated_loss,
         estimated_loss_low=manifest.estimated_loss_low,
         estimated_loss_high=manifest.estimated_loss_high,
+        calibrated=bool(manifest.estimate["calibrated"]),
+        measured_loss=manifest.measured_loss,
         reference=manifest.reference,
+        indistinguishable=manifest.indistinguishable,
         steps=manifest.steps,
         manifest=shown,
         cached=cached,

@@ -87,6 +87,10 @@ class EstimateResult:
     estimated_loss: float
     estimated_loss_low: float
     estimated_loss_high: float
+    measured_loss: float | None
+    """Mean over the seeds with which the subset was really fine-tuned on; None where it was not."""
+    as_good_as_best: bool
+    """Whether it cannot be told apart from the best of the subsets asked for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,6 +98,8 @@ class EstimatesReport:
     """Estimates of several subsets."""
 
     target: tuple[str, ...]
+    calibrated_on: int
+    """Subsets that were really fine-tuned on and correct the estimates; 0: they are not calibrated."""
     estimates: tuple[EstimateResult, ...]
     ridge: tuple[float, ...]
     """Ridge at each point of meta-training."""
@@ -103,7 +109,7 @@ class EstimatesReport:
         return {
             "schema_version": SCHEMA_VERSION,
             "target": one_or_list(self.target),
-            "calibrated": False,
+            "calibrated": self.calibrated_on > 0,
             "estimates": [asdict(estimate) | {"subset": list(estimate.subset)} for estimate in self.estimates],
         }
 
@@ -133,8 +139,13 @@ class SelectionResult:
     estimated_loss: float
     estimated_loss_low: float
     estimated_loss_high: float
+    calibrated: bool
+    measured_loss: float | None
+    """After really fine-tuning on the selection, if that was done."""
     reference: dict[str, float]
     """Estimated loss of `all_tasks` and `target_only`."""
+    indistinguishable: tuple[str, ...]
+    """Which of these the selection cannot be told apart from."""
     steps: tuple[dict[str, Any], ...]
     manifest: Path | None
     cached: bool
@@ -162,12 +173,102 @@ class SelectionResult:
             "estimated_loss": self.estimated_loss,
             "estimated_loss_low": self.estimated_loss_low,
             "estimated_loss_high": self.estimated_loss_high,
-            "calibrated": False,
+            "calibrated": self.calibrated,
+            "measured_loss": self.measured_loss,
             "reference": self.reference,
+            "indistinguishable": list(self.indistinguishable),
             "tasks": [asdict(task) for task in self.tasks],
             "steps": list(self.steps),
             "manifest": None if self.manifest is None else str(self.manifest),
             "cached": self.cached,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerifiedRun:
+    """One fine-tuning run, and what a calibration that has not seen its subset estimates of it."""
+
+    subset: tuple[str, ...]
+    seed: int
+    estimated_loss: float
+    estimated_loss_low: float | None
+    """End of the 90 % interval; None with too few other subsets to tell."""
+    estimated_loss_high: float | None
+    measured_loss: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerifiedSubset:
+    """One measured subset, over all its runs."""
+
+    subset: tuple[str, ...]
+    estimated_loss: float
+    estimated_loss_low: float | None
+    estimated_loss_high: float | None
+    measured_loss: float
+    """Mean over its seeds."""
+    lowest_measured: float
+    highest_measured: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerifyReport:
+    """How far the estimates of a target may be trusted.
+
+    A subset's measured loss is the mean over its seeds; its estimate is that of a calibration on all other subsets.
+    """
+
+    target: tuple[str, ...]
+    calibrated: bool
+    """False with too few subsets: then the estimates are as they are without any run."""
+    runs: tuple[VerifiedRun, ...]
+    subsets: int
+    """Different subsets that were measured."""
+    relative_error: float
+    """Mean of |estimated − measured| / measured."""
+    constant_relative_error: float
+    """The same of always answering the mean measured loss."""
+    seed_noise: float | None
+    """Standard deviation between seeds of one subset, relative to the loss; None with one seed each."""
+    spearman: float | None
+    """None where nothing varies."""
+    interval_coverage: float | None
+    """Share of the subsets whose measured loss is in their interval; None with too few to make intervals."""
+    seconds_estimating: float | None
+    """Time of meta-training, gradients and estimates; None where an older curator made them."""
+    seconds_fine_tuning: float
+    """Time of all runs here."""
+    subsets_estimated: int
+    speedup: float | None
+    """Time to fine-tune on as many subsets as were estimated, over the time of estimating them."""
+    speedup_100: float | None
+    """The same for 100 subsets."""
+
+    def points(self) -> list[VerifiedSubset]:
+        """The subsets, in the order of their first runs."""
+        runs: dict[tuple[str, ...], list[VerifiedRun]] = {}
+        for run in self.runs:
+            runs.setdefault(run.subset, []).append(run)
+        return [
+            VerifiedSubset(
+                subset=subset,
+                estimated_loss=of[0].estimated_loss,
+                estimated_loss_low=of[0].estimated_loss_low,
+                estimated_loss_high=of[0].estimated_loss_high,
+                measured_loss=sum(run.measured_loss for run in of) / len(of),
+                lowest_measured=min(run.measured_loss for run in of),
+                highest_measured=max(run.measured_loss for run in of),
+            )
+            for subset, of in runs.items()
+        ]
+
+    def to_json(self) -> dict[str, Any]:
+        """As `curator verify --json` prints it."""
+        return {
+            "schema_version": SCHEMA_VERSION,
+            **asdict(self),
+            "target": one_or_list(self.target),
+            "runs": [asdict(run) | {"subset": list(run.subset)} for run in self.runs],
         }
 
 

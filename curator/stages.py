@@ -51,6 +51,8 @@ class MetaInit:
     """Loss of each validation example at the end of training, by token hash."""
     unseen: tuple[str, ...]
     """Tasks that were added since."""
+    seconds: float
+    """Time that meta-training took."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,6 +177,7 @@ def _meta_init(artifact: Artifact, now: Inputs) -> MetaInit:
         trainable_parameters=outputs["trainable_parameters"],
         examples=outputs["examples"],
         final_losses=outputs["final_losses"],
+        seconds=outputs["seconds"],
         unseen=tuple(sorted(now["tasks"].keys() - artifact.inputs["tasks"].keys())),
     )
 

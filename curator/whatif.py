@@ -4,6 +4,7 @@ A `Judgement` is the estimate of one subset with all that is needed to compare i
 whether it is more than noise.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -28,7 +29,7 @@ class Judgement:
     Attributes:
         mask: The subset (t,).
         loss: Estimated loss.
-        low: Lower end of its 90 % interval over the validation examples.
+        low: Lower end of its 90 % interval.
         high: Upper end.
         each: Estimated loss of every validation example (v,).
     """
@@ -46,7 +47,8 @@ class Difference:
 
     Attributes:
         value: Negative where the first is better.
-        noise: Half of the 90 % interval of the difference over the validation examples, which are the same for both.
+        noise: Half of the 90 % interval of the difference: over the validation examples, which are the same for both,
+            and, where subsets were really fine-tuned on, over what estimates got wrong of these.
     """
 
     value: float
@@ -54,7 +56,7 @@ class Difference:
 
     @property
     def is_noise(self) -> bool:
-        """Whether the difference may be nothing but the choice of validation examples."""
+        """Whether the two cannot be told apart."""
         return abs(self.value) <= self.noise
 
 
@@ -67,9 +69,9 @@ def judge_each(estimator: TargetEstimator, masks: Mask) -> list[Judgement]:
     """Estimate several subsets (s, t)."""
     each = estimator.validation_losses(masks)
     found = []
-    for mask, losses in zip(masks, each, strict=True):
-        loss, noise = _mean_and_noise(losses, estimator.validation_weights)
-        found.append(Judgement(mask, loss, max(loss - noise, 0.0), loss + noise, losses))
+    for mask, losses, half in zip(masks, each, estimator.half_widths(each), strict=True):
+        loss = float(losses @ estimator.validation_weights)
+        found.append(Judgement(mask, loss, max(loss - half, 0.0), loss + half, losses))
     return found
 
 
@@ -78,7 +80,12 @@ def difference(estimator: TargetEstimator, first: Judgement, second: Judgement) 
     change = first.each - second.each
     # The same subset, summed in another order, is the same subset.
     change = np.where(np.abs(change) < _ROUNDING, 0.0, change)
-    return Difference(*_mean_and_noise(change, estimator.validation_weights))
+    value, noise = _mean_and_noise(change, estimator.validation_weights)
+    if estimator.calibration is not None:
+        noise = math.hypot(
+            noise, estimator.calibration.noise_of_difference(int((first.mask ^ second.mask).sum())) or 0.0
+        )
+    return Difference(value, noise)
 
 
 def _mean_and_noise(values: Floats, weights: Floats) -> tuple[float, float]:

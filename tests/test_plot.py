@@ -11,10 +11,16 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 from textual.app import App, ComposeResult
 
-from tui.widgets.plot import LinePlot, Series, decimate, draw, sparkline
+from curator.chart import Series, decimate, sparkline
+from curator.chart import draw as draw_whole
+from tui.widgets.plot import LinePlot
 
 # Bits of a braille character by row and column, from the Unicode chart: dots 1-8.
 DOTS = {(0, 0): 0, (1, 0): 1, (2, 0): 2, (0, 1): 3, (1, 1): 4, (2, 1): 5, (3, 0): 6, (3, 1): 7}
+
+
+def draw(series: list[Series], width: int, height: int, **options: Any) -> list[str]:
+    return list(draw_whole(series, width, height, **options).lines)
 
 
 def dots(lines: list[str]) -> np.ndarray:
@@ -147,6 +153,10 @@ def test_sparkline() -> None:
 class PlotApp(App[None]):
     def compose(self) -> ComposeResult:
         yield LinePlot(id="plot")
+
+
+def draw(*args: Any, **kwargs: Any) -> list[str]:
+    return list(draw_whole(*args, **kwargs).lines)
 
 
 def grid(app: App[Any]) -> list[str]:

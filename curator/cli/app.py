@@ -227,6 +227,39 @@ def select(
     _print_json(result.to_json()) if as_json else show_selection(result)
 
 
+@app.command(epilog="Example: curator verify --runs 20 --seeds 2 --plot verify.svg")
+def verify(
+    project: ProjectOption = None,
+    target: TargetOption = None,
+    runs: Annotated[
+        int | None,
+        typer.Option("--runs", metavar="N", min=1, help="Subsets to add; default: 12 where none are measured yet."),
+    ] = None,
+    seeds: Annotated[int, typer.Option("--seeds", min=1, help="Fine-tuning runs on each subset.")] = 2,
+    plot: Annotated[
+        Path | None,
+        typer.Option("--plot", metavar="FILE", help="Draw estimated against measured losses: .svg, .png or .pdf."),
+    ] = None,
+    fresh: FreshOption = False,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Really fine-tune on some subsets, compare with the estimates, calibrate these, and say how far to trust them."""
+    from curator.cli.tables import show_verify
+    from curator.plots import check_plot_file, plot_verify
+
+    if plot is not None:
+        check_plot_file(plot)
+    with _project(project, quiet=quiet) as opened:
+        report = opened.verify(target=target, runs=runs, seeds=seeds, fresh=fresh)
+    if not _speaks():
+        return
+    if plot is not None:
+        plot_verify(report, plot)
+    _print_json(report.to_json()) if as_json else show_verify(report)
+
+
 @app.command(epilog="Example: curator export curator-manifest.json --format jsonl -o train-data")
 def export(
     manifest: Annotated[

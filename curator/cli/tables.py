@@ -4,6 +4,8 @@ import sys
 from typing import TYPE_CHECKING
 
 from curator import results
+from curator.chart import Series, draw
+from curator.events import duration
 from curator.text import styled
 
 if TYPE_CHECKING:
@@ -76,17 +78,24 @@ def show_gradients(report: results.GradientsReport) -> None:
     )
 
 
+def _calibrated(subsets: int) -> str:
+    return f"calibrated by {subsets} really fine-tuned subsets" if subsets else "uncalibrated"
+
+
 def show_estimates(report: results.EstimatesReport) -> None:
     """Estimated losses, with their intervals."""
-    table = _table("estimated loss", "90 % interval", "subset", numbers=("estimated loss",))
+    several = len(report.estimates) > 1
+    table = _table("", "estimated loss", "90 % interval", "measured", "subset", numbers=("estimated loss", "measured"))
     for e in report.estimates:
         table.add_row(
+            styled("≈ best" if several and e.as_good_as_best else "", "green"),
             styled(f"{e.estimated_loss:.4f}", "bold"),
             styled(f"{e.estimated_loss_low:.4f} to {e.estimated_loss_high:.4f}"),
+            styled("-" if e.measured_loss is None else f"{e.measured_loss:.4f}"),
             styled(", ".join(e.subset) or "(the target alone)"),
         )
     out = console()
-    out.print(styled(f"loss of {', '.join(report.target)} in nats per token (uncalibrated)"))
+    out.print(styled(f"loss of {', '.join(report.target)} in nats per token ({_calibrated(report.calibrated_on)})"))
     out.print(table)
 
 
@@ -114,12 +123,74 @@ def show_selection(result: results.SelectionResult) -> None:
     )
     out.print(table)
     loss, low, high = result.estimated_loss, result.estimated_loss_low, result.estimated_loss_high
-    out.print(styled("estimated loss, nats per target token (uncalibrated; 90 % interval over validation examples)"))
-    out.print(styled(f"  selected     {loss:.4f}   {low:.4f} to {high:.4f}", "bold"))
-    out.print(styled(f"  all tasks    {result.reference['all_tasks']:.4f}"))
-    out.print(styled(f"  target only  {result.reference['target_only']:.4f}"))
+    kind = "calibrated" if result.calibrated else "uncalibrated: `curator verify` says how far to trust it"
+    out.print(styled(f"estimated loss, nats per target token, with 90 % interval ({kind})"))
+    measured = "" if result.measured_loss is None else f"   measured {result.measured_loss:.4f}"
+    out.print(styled(f"  selected     {loss:.4f}   {low:.4f} to {high:.4f}{measured}", "bold"))
+    for name, words in (("all_tasks", "all tasks  "), ("target_only", "target only")):
+        same = "   indistinguishable from the selection" if name in result.indistinguishable else ""
+        out.print(styled(f"  {words}  {result.reference[name]:.4f}{same}"))
     if result.manifest is not None:
         out.print(styled(f"manifest: {result.manifest}"), soft_wrap=True)
+
+
+def show_verify(report: results.VerifyReport) -> None:
+    """Estimated against measured losses as a picture and a table, and how far estimates may be trusted."""
+    out = console()
+    numbers = ("estimated", "measured", "seeds", "error")
+    table = _table("", "90 % interval", *numbers, "subset", numbers=numbers)
+    for p in sorted(report.points(), key=lambda p: p.measured_loss):
+        low, high = p.estimated_loss_low, p.estimated_loss_high
+        inside = None if low is None or high is None else low <= p.measured_loss <= high
+        seeds = sum(run.subset == p.subset for run in report.runs)
+        table.add_row(
+            styled("" if inside is None else "✓" if inside else "✗", "green" if inside else "red"),
+            styled("-" if low is None else f"{low:.4f} to {high:.4f}", "dim"),
+            styled(f"{p.estimated_loss:.4f}"),
+            styled(f"{p.measured_loss:.4f}", "bold"),
+            styled(f"{seeds}", "dim"),
+            styled(f"{p.estimated_loss / p.measured_loss - 1:+.1%}"),
+            styled(", ".join(p.subset) or "(the target alone)"),
+        )
+    out.print(styled(f"{', '.join(report.target)}: measured against estimated loss, nats per target token", "bold"))
+    _print_scatter(out, report)
+    out.print(table)
+    kind = "each by a calibration on all others" if report.calibrated else "uncalibrated: too few subsets are measured"
+    rows = [
+        ("error of the estimates", f"{report.relative_error:.2%}", kind),
+        ("error of a constant guess", f"{report.constant_relative_error:.2%}", "always the mean measured loss"),
+        ("noise between seeds", _percent(report.seed_noise), "one run, standard deviation: no estimate can do better"),
+        ("rank correlation", "-" if report.spearman is None else f"{report.spearman:.3f}", "Spearman"),
+        ("inside the 90 % interval", _percent(report.interval_coverage, 0), "of subsets that calibration did not see"),
+        ("speed-up", "-" if report.speedup is None else f"{report.speedup:,.0f}×", _speedup(report)),
+    ]
+    for name, value, note in rows:
+        out.print(styled(f"  {name:<26}{value:>8}  "), styled(note, "dim"), sep="", soft_wrap=True)
+
+
+def _percent(share: float | None, digits: int = 2) -> str:
+    return "-" if share is None else f"{share:.{digits}%}"
+
+
+def _speedup(report: results.VerifyReport) -> str:
+    if report.speedup is None or report.seconds_estimating is None or report.speedup_100 is None:
+        return "meta-training or gradients were made by an older curator, which did not say how long they took"
+    return (
+        f"at {report.subsets_estimated:,} subsets, {report.speedup_100:,.0f}× at 100; estimating took"
+        f" {duration(report.seconds_estimating)}, these {len(report.runs)} runs {duration(report.seconds_fine_tuning)}"
+    )
+
+
+def _print_scatter(out: "Console", report: results.VerifyReport) -> None:
+    points = [(p.estimated_loss, p.measured_loss) for p in report.points()]
+    if len(points) < 2:
+        return
+    every = [loss for point in points for loss in point]
+    edges = [(min(every), min(every)), (max(every), max(every))]
+    series = [Series(edges, style="dim"), Series(points, style="bold green", mark="●")]
+    picture = draw(series, min(out.width, 72), 18, x_label="estimated")
+    for line in picture.lines:
+        out.print(styled(line), soft_wrap=True)
 
 
 def show_export(report: results.ExportReport) -> None:

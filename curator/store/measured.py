@@ -51,7 +51,8 @@ class Measured(Database):
             if connection is None:
                 return []
             rows = connection.execute(
-                "SELECT subset, seed, loss, seconds, made FROM measurements WHERE recipe = ? ORDER BY made, subset, seed",
+                "SELECT subset, seed, loss, seconds, made FROM measurements"
+                " WHERE recipe = ? ORDER BY made, subset, seed",
                 [recipe],
             ).fetchall()
         return [

@@ -7,12 +7,13 @@ from textual import work
 from textual.widget import Widget
 from textual.worker import get_current_worker
 
+from curator.chart import Series
 from curator.whatif import best_order
 from tui import numbers
 from tui.modals.base import Dialog
 from tui.session import State
 from tui.widgets.lines import Line, Lines, fit
-from tui.widgets.plot import LinePlot, Series
+from tui.widgets.plot import LinePlot
 from tui.widgets.rows import Rows
 
 

@@ -15,6 +15,7 @@ from textual.widget import Widget
 from textual.widgets import Input
 
 from curator import jobs
+from curator.chart import Series
 from curator.errors import CuratorError
 from curator.runs import Run
 from curator.text import clean
@@ -25,7 +26,7 @@ from tui.modals.confirm import ConfirmDialog
 from tui.screens.base import CuratorScreen
 from tui.watch import RunView
 from tui.widgets.lines import Line, Lines, Part, spread
-from tui.widgets.plot import LinePlot, Series
+from tui.widgets.plot import LinePlot
 from tui.widgets.rows import Rows
 from tui.widgets.run_detail import (
     History,

@@ -10,13 +10,14 @@ from textual.containers import Horizontal, Vertical
 from textual.widget import Widget
 from textual.widgets import Input
 
+from curator.chart import Series, sparkline
 from tui import numbers, view
 from tui.actions import bindings_of
 from tui.screens.base import CuratorScreen
 from tui.session import Rows as RowNumbers
 from tui.widgets.lines import Line, Lines, Part, spread
 from tui.widgets.outlook import headline, history_lines, task_lines
-from tui.widgets.plot import LinePlot, Series, sparkline
+from tui.widgets.plot import LinePlot
 from tui.widgets.rows import Rows
 from tui.widgets.task_table import TaskTable, TaskTitle
 

@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
+from curator.chart import sparkline
 from tui import numbers
 from tui.machine import Machine
 from tui.watch import RunView
 from tui.widgets.lines import Line, Part, fit, spread, width_of
-from tui.widgets.plot import sparkline
 from tui.widgets.run_log import fold
 from tui.widgets.run_rows import GLYPHS, one_line, share_of, span
 

@@ -8,13 +8,13 @@ import numpy.typing as npt
 from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical
 
+from curator.chart import sparkline
 from curator.corpus import Task
 from tui import numbers
 from tui.influence import Influence, histogram
 from tui.session import GLYPHS, Session, State
 from tui.thinking import Outlook
 from tui.widgets.lines import Line, Lines, Part, fit, spread
-from tui.widgets.plot import sparkline
 from tui.workspace import Workspace
 
 if TYPE_CHECKING:

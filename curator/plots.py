@@ -1,0 +1,71 @@
+"""Pictures as files, by matplotlib: SVG, PNG or PDF, after the file's name."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from curator import results
+from curator.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_KINDS = (".svg", ".png", ".pdf")
+
+
+def check_plot_file(path: Path) -> None:
+    """Make sure before any work is done that a picture can be written.
+
+    Raises:
+        ConfigError: The file's name does not say of which kind it is to be, or its folder is not there.
+    """
+    if path.suffix.lower() not in _KINDS:
+        raise ConfigError(f"{path}: no kind of picture", hint=f"Name a file that ends in {', '.join(_KINDS)}.")
+    if not path.absolute().parent.is_dir():
+        raise ConfigError(f"{path.parent}: no such folder", hint="Make it first, or name another.")
+
+
+def plot_verify(report: results.VerifyReport, path: Path) -> None:
+    """Draw measured over estimated losses, one point for each subset, with intervals and the spread of its seeds.
+
+    Raises:
+        DataError: The file cannot be written.
+    """
+    import numpy as np
+
+    figure = _figure(5.0, 5.0)
+    axes = figure.add_subplot()
+    points = report.points()
+    estimated, measured = np.array([(p.estimated_loss, p.measured_loss) for p in points]).T
+    ends = np.array([(p.estimated_loss_low or np.nan, p.estimated_loss_high or np.nan) for p in points])
+    across = np.nan_to_num(np.abs(ends.T - estimated))
+    up = np.abs(np.array([(p.lowest_measured, p.highest_measured) for p in points]).T - measured)
+    edges = [min(estimated.min(), measured.min()), max(estimated.max(), measured.max())]
+    axes.plot(edges, edges, color="0.6", linewidth=1, label="equal")
+    axes.errorbar(estimated, measured, xerr=across, yerr=up, fmt="o", markersize=4, elinewidth=0.8, alpha=0.8)
+    names = ", ".join(report.target)
+    axes.set_xlabel("estimated loss" + ("" if report.calibrated else " (uncalibrated)") + ", 90 % interval")
+    axes.set_ylabel("measured loss, mean and range over seeds")
+    rank = "" if report.spearman is None else f", Spearman {report.spearman:.2f}"
+    axes.set_title(f"{names}: error {report.relative_error:.1%}{rank}", parse_math=False)
+    _save(figure, path)
+
+
+def _figure(width: float, height: float) -> "Figure":
+    """A figure of so many inches, drawn without a display."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _save(figure: "Figure", path: Path) -> None:
+    import matplotlib as mpl
+
+    try:
+        # The same picture gives the same bytes.
+        with mpl.rc_context({"svg.hashsalt": "curator", "svg.fonttype": "none"}):
+            figure.savefig(path, dpi=150, metadata={"Date": None} if path.suffix.lower() == ".svg" else None)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be written: {error}", hint="Choose another file.") from error
