@@ -255,8 +255,7 @@ class Project:
             answers = self.answers(targets)
         else:
             self.reporter.cached("verify", f"{len(answers.measured)} subsets are measured; --runs N adds more")
-        seconds, subsets = answers.seconds()
-        return report(answers, seconds_estimating=seconds, subsets_estimated=subsets)
+        return report(answers)
 
     def export(
         self, manifest: Path | str, *, format: str = "jsonl", output: Path | str, allow_changed: bool = False

@@ -187,15 +187,14 @@ def measure(
     stage.finish(f"{len(runs)} fine-tuning runs")
 
 
-def report(answers: Answers, *, seconds_estimating: float | None, subsets_estimated: int) -> results.VerifyReport:
+def report(answers: Answers) -> results.VerifyReport:
     """Compare what was measured with what is estimated by a calibration that has not seen it.
 
     Args:
         answers: Of the target; at least one subset is measured.
-        seconds_estimating: Time of meta-training, gradients and estimates; None where it is not known.
-        subsets_estimated: How many subsets that time served.
     """
     measured = answers.measured
+    seconds_estimating, subsets_estimated = answers.seconds()
     masks = np.stack([answers.mask(m.subset) for m in measured])
     truth = np.array([m.mean for m in measured])
     evidence = answers.evidence

@@ -155,10 +155,6 @@ class PlotApp(App[None]):
         yield LinePlot(id="plot")
 
 
-def draw(*args: Any, **kwargs: Any) -> list[str]:
-    return list(draw_whole(*args, **kwargs).lines)
-
-
 def grid(app: App[Any]) -> list[str]:
     return ["".join(segment.text for segment in strip) for strip in app.screen._compositor.render_strips()]
 
