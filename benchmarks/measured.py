@@ -15,9 +15,8 @@ from typing import Any
 import numpy as np
 
 from curator import Project
-from curator.corpus import training_examples, validation_examples
 from curator.events import Reporter
-from curator.meta_train import measure_losses, train_adapter
+from curator.fine_tune import fine_tune
 
 Run = dict[str, Any]
 
@@ -43,21 +42,12 @@ class Measurer:
         for run in self.runs:
             if run["subset"] == names and run["seed"] == seed:
                 return float(run["loss"])
-        begin = time.monotonic()
-        store, tuned = self._project.store, self._project._load()
-        tasks = [t for t in self._corpus.auxiliary if t.name in names] + self._corpus.target_tasks
-        examples = [example for task in tasks for example in training_examples(task, store)]
         with tempfile.TemporaryDirectory() as folder:
-            train_adapter(
-                tuned, examples, self._project.config.train, folder=Path(folder), shares=[], reporter=Reporter(),
-                stage="measure", seed=seed,
+            found = fine_tune(
+                self._project.config, self._corpus, self._project.store, names, seed=seed,
+                tuned=self._project._load(), folder=Path(folder), reporter=Reporter(),
             )  # fmt: skip
-        (target,) = self._corpus.target_tasks
-        losses = measure_losses(tuned, validation_examples(target, store), batch_tokens=4096)
-        run = {
-            "subset": names, "seed": seed, "loss": float(losses.mean()),
-            "seconds": round(time.monotonic() - begin, 2),
-        }  # fmt: skip
+        run = {"subset": names, "seed": seed, "loss": found.loss, "seconds": round(found.seconds, 2)}
         self.runs.append(run)
         with self._results.open("a") as file:
             file.write(json.dumps(run) + "\n")

@@ -1,7 +1,7 @@
 """Estimates, affinities and selections for one target, computed once and kept in the store."""
 
 from collections.abc import Collection, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +12,7 @@ import numpy.typing as npt
 from curator import __version__, results
 from curator.calibration import LEAST_RUNS, RIDGE_SCALES, Calibration, Evidence, calibrate
 from curator.corpus import Corpus, Task, TaskVersion
+from curator.curve import budget_curve
 from curator.errors import ConfigError
 from curator.estimate import Point, SubsetEstimate, TargetEstimator, build_estimator
 from curator.events import Stopwatch
@@ -26,6 +27,7 @@ from curator.manifest import (
     TaskFile,
     now,
 )
+from curator.mixture import best_mixture
 from curator.points import read_points
 from curator.provenance import Inputs, hash_of, key_of
 from curator.select import (
@@ -90,7 +92,11 @@ class Answers:
             "sets": [s.key for s in self._sets],
             "tasks": {task.name: task.content for task in self.tasks},
             "targets": {
-                task.name: {"train": task.content, "validation": hash_of(task.validation_hashes)}
+                task.name: {
+                    "train": task.content,
+                    "validation": hash_of(task.validation_hashes),
+                    "share": self._config.data.share_of(task.name, corpus.targets),
+                }
                 for task in corpus.target_tasks
             },
             "estimate": self._config.estimate.model_dump(mode="json"),
@@ -155,13 +161,13 @@ class Answers:
         return 0 if self.calibration is None else len(self.measured)
 
     @cached_property
-    def _final(self) -> npt.NDArray[np.float64]:
+    def final_losses(self) -> npt.NDArray[np.float64]:
         """Loss of each validation example at the end of meta-training (v,)."""
         known = self._meta.final_losses
         return np.array([known[h] for task in self._corpus.target_tasks for h in task.validation_hashes])
 
     def _estimator(self, calibration: Calibration | None, *, scale: float = 1.0) -> TargetEstimator:
-        return build_estimator(self.points, self._final, self._config.estimate, calibration, scale=scale)
+        return build_estimator(self.points, self.final_losses, self._config.estimate, calibration, scale=scale)
 
     def mask(self, subset: Collection[str]) -> npt.NDArray[np.bool_]:
         """Membership (t,) of tasks by name.
@@ -230,6 +236,31 @@ class Answers:
             outputs={"ridges": list(self.estimator.ridges), "subsets": len(masks), "seconds": took.whole},
         )
         return Affinities(np.array([row[1] for row in rows]), np.array([row[2] for row in rows]))
+
+    def curve(self) -> results.CurveReport:
+        """Estimated loss against training tokens: greedy ways from nothing to everything, and the current selection."""
+        stage = self._project.reporter.stage("curve", 2 * len(self.tasks), "steps")
+        tokens = np.array([task.tokens for task in self.tasks], dtype=np.int64)
+        found = budget_curve(self.estimator, tokens, extra=self.mask(self.current())[None], on_step=stage.advance_to)
+        stage.finish(f"{len(found)} subsets")
+        measured = {m.subset: m.mean for m in self.measured}
+        names = np.array([task.name for task in self.tasks], dtype=object)
+        return results.CurveReport(
+            target=self.targets,
+            calibrated_on=self.calibrated_on,
+            points=tuple(
+                results.BudgetPoint(
+                    subset=(subset := tuple(names[point.judged.mask].tolist())),
+                    tokens=point.tokens,
+                    estimated_loss=_round(point.judged.loss),
+                    estimated_loss_low=_round(point.judged.low),
+                    estimated_loss_high=_round(point.judged.high),
+                    measured_loss=_rounded(measured.get(frozenset(subset))),
+                    on_front=point.on_front,
+                )
+                for point in found
+            ),
+        )
 
     def current(self) -> list[str]:
         """Tasks of the selection that was made or saved last; by the configured method where there is none."""
@@ -335,10 +366,27 @@ class Answers:
         )
 
     def _run(self, method: str, problem: Problem, affinities: Affinities, follow: Any) -> Selection:
+        if method == "mixture":
+            return self._mix(problem)
         if method == "ensemble":
             return select_ensemble(self.estimator, problem, affinities, follow)
         methods = {"forward": select_forward, "backward": select_backward, "exchange": select_exchange}
         return methods[method](self.estimator, problem, follow)
+
+    def _mix(self, problem: Problem) -> Selection:
+        if problem.k is not None or problem.max_examples is not None or problem.threshold is not None:
+            raise ConfigError(
+                "a mixture has a budget of tokens only", hint="Use --max-tokens in place of --k and the like."
+            )
+        found = best_mixture(
+            self.estimator,
+            tokens=problem.tokens.astype(np.float64),
+            allowed=problem.start(full=True),
+            needed=problem.start(full=False),
+            max_tokens=problem.max_tokens,
+            start=select_forward(self.estimator, problem).mask,
+        )
+        return Selection(found.weights > 0, found.loss, weights=found.weights)
 
     def _problem(self, request: Request) -> Problem:
         both = sorted(set(request.include) & set(request.exclude))
@@ -383,6 +431,11 @@ class Answers:
         others = {"all_tasks": every, "target_only": none}
         selected = {task.name for task, inside in zip(self.tasks, selection.mask, strict=True) if inside}
         measured = next((m.mean for m in self.measured if m.subset == selected), None)
+        if selection.weights is not None:
+            shift = selection.loss - chosen.loss
+            low, high = max(chosen.low + shift, 0.0), chosen.high + shift
+            chosen = replace(chosen, loss=selection.loss, low=low, high=high, each=chosen.each + shift)
+            measured = None
         return Manifest(
             created=now(),
             curator_version=__version__,
@@ -399,7 +452,7 @@ class Answers:
             lora=config.lora.model_dump(mode="json"),
             train=config.train.model_dump(mode="json"),
             data=config.data.model_dump(
-                mode="json", include={"validation", "max_length", "max_examples_per_task", "seed"}
+                mode="json", include={"validation", "max_length", "max_examples_per_task", "seed", "target_weights"}
             ),
             gradients={
                 "projection_dim": config.gradients.projection_dim,
@@ -433,6 +486,7 @@ class Answers:
                 TaskEntry(
                     name=task.name,
                     selected=bool(selection.mask[number]),
+                    weight=1.0 if selection.weights is None else _round(selection.weights[number]),
                     examples=len(task.split.train),
                     tokens=task.tokens,
                     files=_files(task.version),

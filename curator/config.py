@@ -19,7 +19,7 @@ from curator.errors import ConfigError
 Share = Annotated[float, Field(gt=0, lt=1)]
 Positive = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
-Method = Literal["forward", "backward", "exchange", "ensemble"]
+Method = Literal["forward", "backward", "exchange", "ensemble", "mixture"]
 Estimator = Literal["quadratic", "logistic"]
 
 
@@ -103,6 +103,8 @@ class DataSection(_Section):
     """Tasks named one by one, in place of the glob."""
     target: str | tuple[str, ...] = ()
     """Default target task, or several."""
+    target_weights: dict[str, Annotated[float, Field(gt=0)]] = {}
+    """How much each of several targets counts in the loss, by the target's name; 1 where it is not named."""
     validation: Share = 0.2
     """Share of the target held out, unless it has a file of its own below."""
     validation_files: dict[str, str] = {}
@@ -124,6 +126,10 @@ class DataSection(_Section):
         if twice:
             raise ValueError(f"task names must be unique; more than once: {', '.join(twice)}")
         return self
+
+    def share_of(self, target: str, targets: Sequence[str]) -> float:
+        """The share of one of several targets in the loss."""
+        return self.target_weights.get(target, 1.0) / sum(self.target_weights.get(name, 1.0) for name in targets)
 
     @property
     def targets(self) -> tuple[str, ...]:

@@ -27,7 +27,7 @@ import numpy as np
 import numpy.typing as npt
 
 from curator.calibration import Calibration
-from curator.errors import NumericalError
+from curator.errors import ConfigError, NumericalError
 from curator.logistic import Logistic
 from curator.quadratic import Quadratic
 from curator.statistics import ExampleSet, Statistics
@@ -136,6 +136,30 @@ class TargetEstimator:
         """Displacements at each point (s, k), as seen from that of all tasks together."""
         found = self._threads.map(lambda fit: fit.displacements(masks), self._fits)
         return [displacements - every for displacements, every in zip(found, self._every, strict=True)]
+
+    def weighted(self, weights: Floats) -> tuple[float, Floats]:
+        """The target's estimated loss where tasks count more or less, and its gradient.
+
+        Args:
+            weights: How much each auxiliary task counts (t,), ≥ 0; a subset has ones and zeros.
+
+        Returns:
+            The loss, and by how much it rises for each unit of a task's weight (t,).
+
+        Raises:
+            ConfigError: The estimator is the logistic one, whose sums have no weights.
+        """
+        loss = self.all_tasks_loss + self._offset + float(weights @ self._effects)
+        gradient = self._effects.copy()
+        for share, fit, every, slope in zip(self._shares, self._fits, self._every, self._slopes(), strict=True):
+            if isinstance(fit, Logistic):
+                raise ConfigError(
+                    "mixture weights need the quadratic estimator", hint='Set method = "quadratic" under [estimate].'
+                )
+            displacement, gains = fit.weighted(weights, slope)
+            loss += share * float((displacement - every[0]) @ slope)
+            gradient -= share * gains
+        return loss, gradient
 
     def task_gains(self, mask: Mask, *, stop: Callable[[], bool] = lambda: False) -> Floats:
         """What each auxiliary task does to the target's estimated loss, to first order around a subset.

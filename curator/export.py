@@ -6,6 +6,7 @@ was left out of training is left out here.
 
 import json
 import os
+import random
 import shutil
 import tempfile
 import unicodedata
@@ -140,8 +141,20 @@ def _exported(manifest: Manifest) -> list[TaskEntry | TargetEntry]:
 
 
 def _kept(entry: TaskEntry | TargetEntry) -> int:
-    """Rows of a task that are trained on."""
-    return sum(file.rows for file in entry.files) - len({n for numbers in entry.left_out.values() for n in numbers})
+    """Rows of a task that are trained on, each as often as it is."""
+    dropped = {n for numbers in entry.left_out.values() for n in numbers}
+    return round(_weight(entry) * (sum(file.rows for file in entry.files) - len(dropped)))
+
+
+def _weight(entry: TaskEntry | TargetEntry) -> float:
+    return getattr(entry, "weight", 1.0)
+
+
+def _weighted(rows: Sequence[Row], weight: float, seed: str) -> list[Row]:
+    """A task's rows as often as its weight says; what is left of a whole number is a seeded sample, in their order."""
+    whole, more = divmod(round(weight * len(rows)), max(len(rows), 1))
+    extra = set(random.Random(seed).sample(range(len(rows)), more))
+    return [row for number, row in enumerate(rows) for _ in range(whole + (number in extra))]
 
 
 def _names(entries: Sequence[TaskEntry | TargetEntry]) -> list[tuple[str, TaskEntry | TargetEntry]]:
@@ -177,7 +190,7 @@ def _write_task(path: Path, entry: TaskEntry | TargetEntry, here: Path, allow_ch
                 hint="Run `curator select` again, or pass --allow-changed.",
             )
     dropped = {number for numbers in entry.left_out.values() for number in numbers}
-    kept = [row for row in rows if row.number not in dropped]
+    kept = _weighted([row for row in rows if row.number not in dropped], _weight(entry), entry.name)
     with path.open("w", encoding="utf-8", newline="\n") as file:
         for row in kept:
             content = row.content

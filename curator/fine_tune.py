@@ -51,7 +51,11 @@ def measurement_inputs(config: Config, corpus: Corpus) -> Inputs:
     """What decides a measured loss, beside the subset and the seed."""
     return recipe_inputs(config, corpus) | {
         "targets": {
-            task.name: {"train": task.content, "validation": hash_of(task.validation_hashes)}
+            task.name: {
+                "train": task.content,
+                "validation": hash_of(task.validation_hashes),
+                "share": config.data.share_of(task.name, corpus.targets),
+            }
             for task in corpus.target_tasks
         }
     }
@@ -111,8 +115,9 @@ def fine_tune(
         tuned, examples, config.train, folder=folder, reporter=reporter.with_sink(took), stage="fine-tune", seed=seed
     )
     batch_tokens = config.gradients.batch_tokens
-    losses = [
-        float(measure_losses(tuned, validation_examples(task, store), batch_tokens=batch_tokens).mean())
+    loss = sum(
+        config.data.share_of(task.name, corpus.targets)
+        * float(measure_losses(tuned, validation_examples(task, store), batch_tokens=batch_tokens).mean())
         for task in corpus.target_tasks
-    ]
-    return FineTuned(loss=float(np.mean(losses)), seconds=took.whole)
+    )
+    return FineTuned(loss=loss, seconds=took.whole)

@@ -53,6 +53,7 @@ class TaskEntry(_Part):
     name: str
     selected: bool
     weight: float = 1.0
+    """How much it counts where it is selected: 0.5 for half of its examples, 2 for all of them twice."""
     examples: int
     """Training examples, after what was left out."""
     tokens: int

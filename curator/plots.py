@@ -50,6 +50,33 @@ def plot_verify(report: results.VerifyReport, path: Path) -> None:
     _save(figure, path)
 
 
+def plot_curve(report: results.CurveReport, path: Path) -> None:
+    """Draw estimated loss over training tokens, with intervals, the Pareto front, and what was measured.
+
+    Raises:
+        DataError: The file cannot be written.
+    """
+    figure = _figure(7.0, 4.5)
+    axes = figure.add_subplot()
+    front = report.front
+    tokens = [p.tokens for p in front]
+    axes.fill_between(
+        tokens, [p.estimated_loss_low for p in front], [p.estimated_loss_high for p in front], alpha=0.2, linewidth=0
+    )
+    axes.plot(
+        [p.tokens for p in report.points], [p.estimated_loss for p in report.points], ".", color="0.6", label="other"
+    )
+    axes.step(tokens, [p.estimated_loss for p in front], where="post", marker="o", markersize=4, label="best")
+    measured = [(p.tokens, p.measured_loss) for p in report.points if p.measured_loss is not None]
+    if measured:
+        axes.plot(*zip(*measured, strict=True), "x", color="C3", label="measured")
+    axes.set_xlabel("training tokens of the auxiliary tasks")
+    axes.set_ylabel("estimated loss" + ("" if report.calibrated_on else " (uncalibrated)"))
+    axes.set_title(", ".join(report.target), parse_math=False)
+    axes.legend()
+    _save(figure, path)
+
+
 def _figure(width: float, height: float) -> "Figure":
     """A figure of so many inches, drawn without a display."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg

@@ -62,11 +62,12 @@ def _training(tasks: Sequence[Task]) -> Group:
     )
 
 
-def _held_out(tasks: Sequence[Task]) -> Group:
-    """The validation examples; each target has the same share of the loss."""
+def _held_out(config: Config, tasks: Sequence[Task]) -> Group:
+    """The validation examples; each target has its share of the loss."""
+    shares = {task.name: config.data.share_of(task.name, [t.name for t in tasks]) for task in tasks}
     return Group(
         hashes=[h for task in tasks for h in task.validation_hashes],
-        weights=[1.0 / (len(task.split.validation) * len(tasks)) for task in tasks for _ in task.split.validation],
+        weights=[shares[task.name] / len(task.split.validation) for task in tasks for _ in task.split.validation],
     )
 
 
@@ -143,7 +144,7 @@ def read_points(
     contents = [group.content for group in groups]
     points = []
     for gradient_set in sets:
-        (validation,) = _read(store, gradient_set.key, config, [_held_out(corpus.target_tasks)])
+        (validation,) = _read(store, gradient_set.key, config, [_held_out(config, corpus.target_tasks)])
         sums = store.statistics(gradient_set.key, contents, config.gradients.projection_dim)
         kept = unsaved.get(gradient_set.key, {})
         for number, (group, content) in enumerate(zip(groups, contents, strict=True)):

@@ -185,7 +185,7 @@ class Project:
 
         Args:
             target: In place of the configured one.
-            method: `forward`, `backward`, `exchange` or `ensemble`, in place of the configured one.
+            method: `forward`, `backward`, `exchange`, `ensemble` or `mixture`, in place of the configured one.
             k: Most tasks.
             max_tokens: Most training tokens of the selected tasks.
             max_examples: Most training examples of the selected tasks.
@@ -216,6 +216,17 @@ class Project:
         if parallel.is_main():
             write_manifest(manifest, path)
         return _selection_result(manifest, path, cached)
+
+    def curve(self, *, target: str | Sequence[str] | None = None) -> results.CurveReport:
+        """Estimate what a budget of training tokens buys.
+
+        Args:
+            target: In place of the configured one.
+
+        Raises:
+            ConfigError, DataError, NumericalError, StoreBusy: As the message says.
+        """
+        return self.answers(self._targets(target)).curve()
 
     def verify(
         self,
@@ -415,10 +426,7 @@ class Project:
             os.close(descriptor)
 
     def _targets(self, target: str | Sequence[str] | None, *, needed: bool = True) -> tuple[str, ...]:
-        if target is None:
-            targets = self.config.data.targets
-        else:
-            targets = (target,) if isinstance(target, str) else tuple(target)
+        targets = self.config.data.targets if not target else (target,) if isinstance(target, str) else tuple(target)
         if needed and not targets:
             raise ConfigError(
                 "no target task is named", hint="Set `target` under [data] in curator.toml, or pass --target."
@@ -454,6 +462,7 @@ def _selection_result(manifest: Manifest, path: Path, cached: bool) -> results.S
                 affinity=task.affinity,
                 affinity_standard_error=task.affinity_standard_error,
                 selected=task.selected,
+                weight=task.weight,
             )
             for task in manifest.tasks
         ),

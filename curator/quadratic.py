@@ -46,6 +46,22 @@ class Quadratic:
         parts = [self._solve_far(members[start : start + _SUMS]) for start in range(0, len(members), _SUMS)]
         return np.concatenate(parts)
 
+    def weighted(self, weights: Floats, slope: Floats) -> tuple[Floats, Floats]:
+        """A subset in which tasks count more or less.
+
+        Args:
+            weights: How much each auxiliary task counts (t,), ≥ 0; the target counts once.
+            slope: Gradient of a loss (k,).
+
+        Returns:
+            The displacement (k,), and how much the loss falls for each unit of a task's weight (t,).
+        """
+        factors = np.append(weights, 1.0)
+        matrix = self._with_ridge(unpacked(self._statistics.sums(factors[None])[0], self._statistics.dim))
+        both = np.stack([-(factors @ self._statistics.pulls), slope], axis=1)
+        w, adjoint = np.linalg.solve(matrix, both).T
+        return w, (self._statistics.pulls @ adjoint + self._statistics.products(adjoint, w))[:-1]
+
     def task_gains(self, mask: Mask, slope: Floats, stop: Callable[[], bool]) -> Floats:
         """How much each task lowers a loss of slope (k,), to first order around a subset (t,): (t,)."""
         w, adjoint = self._tangent(mask, slope)

@@ -125,6 +125,8 @@ class SelectedTask:
     affinity_standard_error: float | None
     """None where the task was in all or in none of the sampled subsets."""
     selected: bool
+    weight: float
+    """How much it counts where it is selected: 0.5 for half of its examples, 2 for all of them twice."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -269,6 +271,46 @@ class VerifyReport:
             **asdict(self),
             "target": one_or_list(self.target),
             "runs": [asdict(run) | {"subset": list(run.subset)} for run in self.runs],
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BudgetPoint:
+    """One subset of a budget curve."""
+
+    subset: tuple[str, ...]
+    tokens: int
+    """Training tokens of its tasks, without the target's."""
+    estimated_loss: float
+    estimated_loss_low: float
+    estimated_loss_high: float
+    measured_loss: float | None
+    on_front: bool
+    """Whether no other subset of the curve is estimated lower at no more tokens."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CurveReport:
+    """What a budget of training tokens buys."""
+
+    target: tuple[str, ...]
+    calibrated_on: int
+    """Subsets that were really fine-tuned on and correct the estimates; 0: they are not calibrated."""
+    points: tuple[BudgetPoint, ...]
+    """By tokens."""
+
+    @property
+    def front(self) -> list[BudgetPoint]:
+        """The subsets that no other one beats: each costs more than the one before, and is estimated lower."""
+        return [point for point in self.points if point.on_front]
+
+    def to_json(self) -> dict[str, Any]:
+        """As `curator curve --json` prints it."""
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "target": one_or_list(self.target),
+            "calibrated": self.calibrated_on > 0,
+            "points": [asdict(point) | {"subset": list(point.subset)} for point in self.points],
         }
 
 

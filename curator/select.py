@@ -105,11 +105,19 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """A subset and how it came about."""
+    """A subset and how it came about.
+
+    Attributes:
+        mask: Membership (t,).
+        loss: Its estimated loss, with its weights if it has any.
+        steps: The way to it.
+        weights: How much each task counts (t,); None where all that are in count once.
+    """
 
     mask: Mask
     loss: float
     steps: tuple[Step, ...] = field(default=())
+    weights: Floats | None = None
 
 
 @dataclass(frozen=True, slots=True)

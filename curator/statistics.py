@@ -111,7 +111,7 @@ class Statistics:
         rows, columns = np.triu_indices(self.dim)
         return np.asarray(self.triangles[:, rows == columns].sum(axis=1, dtype=np.float64))
 
-    def sums(self, factors: npt.NDArray[np.int8]) -> Floats:
+    def sums(self, factors: npt.NDArray[np.int8] | Floats) -> Floats:
         """Triangles of Σ_t factor_t A_t, for several rows of factors (s, t): s × k(k + 1)/2.
 
         Float32 numbers add up in float64 all but without rounding, so that it does not matter in which order or by

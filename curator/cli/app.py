@@ -29,7 +29,8 @@ ProjectOption = Annotated[
     typer.Option("-p", "--project", metavar="DIR", help="Project folder; default: the nearest with a curator.toml."),
 ]
 TargetOption = Annotated[
-    str | None, typer.Option("--target", metavar="T", help="Target task, in place of the configured one.")
+    list[str] | None,
+    typer.Option("--target", metavar="T", help="Target task, in place of the configured one. Repeatable."),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 FreshOption = Annotated[bool, typer.Option("--fresh", help="Run it again although it is there.")]
@@ -82,7 +83,7 @@ def init(
         typer.Option("--from", metavar="FILE/GLOB/HUB-ID", help="Fill in the tasks found there. Repeatable."),
     ] = None,
     model: Annotated[str, typer.Option("--model", help="Hub id or folder of the model.")] = "model",
-    target: TargetOption = None,
+    target: Annotated[str | None, typer.Option("--target", metavar="T", help="The task to improve.")] = None,
 ) -> None:
     """Write a commented curator.toml."""
     from curator.cli.init import write_project
@@ -177,7 +178,7 @@ def select(
     project: ProjectOption = None,
     target: TargetOption = None,
     method: Annotated[
-        str | None, typer.Option("--method", metavar="M", help="forward, backward, exchange or ensemble.")
+        str | None, typer.Option("--method", metavar="M", help="forward, backward, exchange, ensemble or mixture.")
     ] = None,
     k: Annotated[int | None, typer.Option("--k", min=0, help="Most tasks.")] = None,
     max_tokens: Annotated[
@@ -258,6 +259,28 @@ def verify(
     if plot is not None:
         plot_verify(report, plot)
     _print_json(report.to_json()) if as_json else show_verify(report)
+
+
+@app.command(epilog="Example: curator curve --plot budget.svg")
+def curve(
+    project: ProjectOption = None,
+    target: TargetOption = None,
+    plot: Annotated[Path | None, typer.Option("--plot", metavar="FILE", help="Draw it: .svg, .png or .pdf.")] = None,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Show what a budget buys: estimated loss against training tokens, and the subsets that no other one beats."""
+    from curator.cli.tables import show_curve
+    from curator.plots import check_plot_file, plot_curve
+
+    if plot is not None:
+        check_plot_file(plot)
+    with _project(project, quiet=quiet) as opened:
+        report = opened.curve(target=target)
+    if plot is not None:
+        plot_curve(report, plot)
+    _print_json(report.to_json()) if as_json else show_curve(report)
 
 
 @app.command(epilog="Example: curator export curator-manifest.json --format jsonl -o train-data")

@@ -52,13 +52,14 @@ method = "quadratic"          # quadratic | logistic (the paper's)
 ridge = "auto"
 
 [select]
-method = "forward"            # forward | backward | exchange | ensemble
+method = "forward"            # forward | backward | exchange | ensemble | mixture
 subsets = 1000                # random ensemble: how many subsets
 subset_size = 0.5             # random ensemble: share of the tasks in each
 seed = 0
 
 [data]
 target = {target}             # the task to improve: a name, or a list of names
+# target_weights = {{ my-target = 2.0 }}  # how much each of several targets counts; 1 where it is not named
 validation = 0.2              # share of the target held out, unless it has its own file:
 # validation_files = {{ my-target = "validation/my-target.jsonl" }}
 max_length = 256              # tokens; longer examples are truncated and counted

@@ -102,7 +102,8 @@ def show_estimates(report: results.EstimatesReport) -> None:
 def show_selection(result: results.SelectionResult) -> None:
     """The selection: what is in, what it does, and what everything else would have done."""
     out = console()
-    numbers = ("affinity", "± s.e.", "examples", "tokens")
+    weighted = any(task.weight != 1.0 for task in result.tasks)
+    numbers = ("affinity", "± s.e.", "examples", "tokens", *(("weight",) if weighted else ()))
     table = _table("", "task", *numbers, numbers=numbers)
     for task in sorted(result.tasks, key=lambda task: -task.affinity):
         error = task.affinity_standard_error
@@ -113,6 +114,7 @@ def show_selection(result: results.SelectionResult) -> None:
             styled("-" if error is None else f"{error:.4f}", "dim"),
             styled(f"{task.examples:,}"),
             styled(f"{task.tokens:,}"),
+            *((styled(f"{task.weight:.2f}" if task.selected else "-"),) if weighted else ()),
         )
     out.print(
         styled(
@@ -191,6 +193,30 @@ def _print_scatter(out: "Console", report: results.VerifyReport) -> None:
     picture = draw(series, min(out.width, 72), 18, x_label="estimated")
     for line in picture.lines:
         out.print(styled(line), soft_wrap=True)
+
+
+def show_curve(report: results.CurveReport) -> None:
+    """Estimated loss against tokens as a picture, and the subsets that no other one beats."""
+    out = console()
+    names, kind = ", ".join(report.target), _calibrated(report.calibrated_on)
+    out.print(styled(f"{names}: estimated loss against training tokens ({kind})"))
+    others = [(float(p.tokens), p.estimated_loss) for p in report.points if not p.on_front]
+    front = [(float(p.tokens), p.estimated_loss) for p in report.front]
+    series = [Series(others, mark="·"), Series(front), Series(front, mark="●")]
+    picture = draw(series, min(out.width, 72), 16, x_label="tokens")
+    for line in picture.lines:
+        out.print(styled(line), soft_wrap=True)
+    numbers = ("tokens", "estimated loss", "measured")
+    table = _table(*numbers, "90 % interval", "subset", numbers=numbers)
+    for p in report.front:
+        table.add_row(
+            styled(f"{p.tokens:,}"),
+            styled(f"{p.estimated_loss:.4f}", "bold"),
+            styled("-" if p.measured_loss is None else f"{p.measured_loss:.4f}"),
+            styled(f"{p.estimated_loss_low:.4f} to {p.estimated_loss_high:.4f}"),
+            styled(", ".join(p.subset) or "(the target alone)"),
+        )
+    out.print(table)
 
 
 def show_export(report: results.ExportReport) -> None:

@@ -1,0 +1,202 @@
+"""How right are the estimates? Five settings, each with dozens of subsets that are really fine-tuned on.
+
+    python benchmarks/trust.py --work DIR                       # all but the real model: about two hours on two cores
+    python benchmarks/trust.py --work DIR --settings real-tasks --wheel WHEEL --bigbench ARCHIVE
+    python benchmarks/trust.py --report --json trust.json       # what the committed results say; runs nothing
+
+The settings are the sample project, three generated ones (generated_tasks.py), and SmolLM2-135M on tasks of BIG-bench
+(real_tasks.py). In each, random subsets of every size are fine-tuned on with two seeds and estimated; every run is
+kept as it ends, and the same command goes on where it was. `benchmarks/results/trust/SETTING.json` holds the runs,
+what each point of meta-training estimates of them at each ridge, and times taken one after the other in one process.
+
+The report calibrates on some of the subsets and judges the others, 200 times over with different halves, so that
+nothing that calibrated may judge and the figures do not hang on one split. A measured loss is the mean over its seeds.
+"""
+
+import argparse
+import json
+import random
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from generated_tasks import DIFFICULTIES
+from generated_tasks import make_project as make_generated
+from measured import Measurer, copy_project, provenance
+from real_tasks import make_project as make_real
+from scipy.stats import spearmanr
+
+from curator import Project
+from curator.calibration import RIDGE_SCALES, Evidence, calibrate
+from curator.estimate import build_estimator
+
+RESULTS = Path(__file__).parent / "results" / "trust"
+SETTINGS = ("sample", *(f"generated-{difficulty}" for difficulty in DIFFICULTIES), "real-tasks")
+SEEDS, SPLITS, MOST_CALIBRATING, LEAST_HELD_OUT = 2, 200, 24, 10
+# Fine-tuning runs whose time is taken for the speed-up.
+_TIMED = 4
+
+
+def draw_subsets(names: list[str], count: int) -> list[list[str]]:
+    """Nothing, everything, and random subsets of every size in turn, none twice; the sizes come mixed."""
+    rng = random.Random(0)
+    rest: list[list[str]] = []
+    while len(rest) < count - 2:
+        subset = sorted(rng.sample(names, 1 + len(rest) % (len(names) - 1)))
+        if subset not in rest:
+            rest.append(subset)
+    random.Random(1).shuffle(rest)
+    return [[], names, *rest]
+
+
+def make_setting(name: str, folder: Path, arguments: argparse.Namespace) -> Project:
+    """Make the project of a setting, but for what is there."""
+    if name == "sample":
+        copy_project(Path(__file__).parents[1] / "sample_data", folder)
+    elif name == "real-tasks":
+        if not (folder / "curator.toml").exists() and not (arguments.wheel and arguments.bigbench):
+            raise SystemExit("real-tasks needs --wheel and --bigbench: see real_tasks.py")
+        if not (folder / "curator.toml").exists():
+            make_real(folder, wheel=arguments.wheel, bigbench=arguments.bigbench)
+    elif not (folder / "curator.toml").exists():
+        make_generated(folder, name.removeprefix("generated-"))
+    return Project.open(folder)
+
+
+def run_setting(name: str, arguments: argparse.Namespace) -> None:
+    """Measure, estimate and time one setting, and write its file."""
+    place = arguments.work / name
+    project = make_setting(name, place / "project", arguments)
+    targets = project.config.data.targets
+    names = sorted(task.name for task in project.corpus(targets).auxiliary)
+    count = arguments.subsets or (24 if name == "real-tasks" else 40)
+    subsets = draw_subsets(names, count)
+    measured = Measurer(project, place / "measured.jsonl").measure_all(subsets, range(SEEDS))
+    answers = project.answers(targets)
+    masks = np.stack([answers.mask(subset) for subset in subsets])
+    section = project.config.estimate
+    estimators = [build_estimator(answers.points, answers.final_losses, section, scale=s) for s in RIDGE_SCALES]
+    report = {
+        **provenance(f"python benchmarks/trust.py --work DIR --settings {name}"),
+        "name": name,
+        "tasks": [task.name for task in answers.tasks],
+        "subsets": subsets,
+        "measured": np.round(measured, 5).tolist(),
+        "known": estimators[0].all_tasks_loss,
+        "ridge_scales": list(RIDGE_SCALES),
+        "changes": [np.round(estimator.changes(masks), 6).tolist() for estimator in estimators],
+        "timing": timing(project, place / "timed", subsets),
+    }
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    (RESULTS / f"{name}.json").write_text(json.dumps(report) + "\n")
+
+
+def timing(project: Project, folder: Path, subsets: list[list[str]]) -> dict[str, Any]:
+    """Take the time of all estimates and of some fine-tuning runs, one after the other on a fresh copy."""
+    copy_project(project.root, folder)
+    shutil.rmtree(folder / ".curator", ignore_errors=True)
+    fresh = Project.open(folder)
+    fresh.corpus(fresh.config.data.targets)
+    fresh._load()
+    begin = time.monotonic()
+    fresh.select(output=folder / "manifest.json")
+    estimating = time.monotonic() - begin
+    middle = sorted(subsets, key=lambda subset: abs(2 * len(subset) - len(subsets[1])))[:_TIMED]
+    runs = folder / "timed.jsonl"
+    runs.unlink(missing_ok=True)
+    measurer = Measurer(fresh, runs)
+    measurer.measure_all(middle, [0])
+    return {
+        "seconds_estimating": round(estimating, 2),
+        "subsets_estimated": fresh.config.select.subsets,
+        "seconds_fine_tuning": [run["seconds"] for run in measurer.runs],
+        "tasks_fine_tuned_on": [len(run["subset"]) for run in measurer.runs],
+    }
+
+
+def summarise(data: dict[str, Any]) -> dict[str, Any]:
+    """What a setting's file says: errors, ranks and coverage on subsets that calibration did not see."""
+    measured = np.array(data["measured"])
+    truth, tasks = measured.mean(axis=1), data["tasks"]
+    masks = np.array([[task in subset for task in tasks] for subset in data["subsets"]])
+    changes, scales = np.array(data["changes"]), data["ridge_scales"]
+
+    def evidence(rows: np.ndarray) -> Evidence:
+        return Evidence(
+            masks=masks[rows], losses=truth[rows], known=data["known"], changes=changes[:, rows], scales=scales
+        )
+
+    count = min(MOST_CALIBRATING, len(truth) - LEAST_HELD_OUT)
+    rng = np.random.default_rng(0)
+    rows = []
+    for _ in range(SPLITS):
+        order = rng.permutation(len(truth))
+        seen, held_out = order[:count], order[count:]
+        found, judged = calibrate(evidence(seen)), evidence(held_out)
+        estimated = found.losses(judged.known, judged.changes[scales.index(found.scale)], judged.masks)
+        rows.append(
+            [
+                _error(estimated, judged.losses),
+                _error(np.full_like(judged.losses, truth[seen].mean()), judged.losses),
+                spearmanr(estimated, judged.losses).statistic,
+                np.mean(np.abs(estimated - judged.losses) <= (found.half_width or np.inf)),
+            ]
+        )
+    error, constant, rank, coverage = np.mean(rows, axis=0)
+    raw = data["known"] + changes[scales.index(1.0)].mean(axis=1)
+    between = measured.std(axis=1, ddof=1) / truth
+    noise = float(np.sqrt((between**2).mean()))
+    times = data["timing"]
+    ratio = float(np.mean(times["seconds_fine_tuning"])) / times["seconds_estimating"]
+    return {
+        "name": data["name"],
+        "relative_error": round(float(error), 4),
+        "constant_relative_error": round(float(constant), 4),
+        "spearman": round(float(rank), 3),
+        "seed_noise": round(noise, 4),
+        "speedup_100_subsets": round(100 * ratio, 1),
+        "speedup_1000_subsets": round(1000 * ratio, 1),
+        "coverage": round(float(coverage), 3),
+        "calibrating_subsets": count,
+        "held_out_subsets": len(truth) - count,
+        "seeds": measured.shape[1],
+        "spearman_between_seeds": round(float(spearmanr(measured[:, 0], measured[:, 1]).statistic), 3),
+        "uncalibrated_relative_error": round(_error(raw, truth), 4),
+        "uncalibrated_spearman": round(float(spearmanr(raw, truth).statistic), 3),
+        "measured_from": round(float(truth.min()), 3),
+        "measured_to": round(float(truth.max()), 3),
+    }
+
+
+def _error(estimated: np.ndarray, truth: np.ndarray) -> float:
+    return float((np.abs(estimated - truth) / truth).mean())
+
+
+def main() -> None:
+    """Run the benchmark, or report what it found."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, help="folder for the projects and the runs")
+    parser.add_argument("--settings", nargs="+", choices=SETTINGS, default=[s for s in SETTINGS if s != "real-tasks"])
+    parser.add_argument("--subsets", type=int, help="subsets that are measured; default: 40, of real-tasks 24")
+    parser.add_argument("--wheel", type=Path, help="of SmolLM2, for real-tasks")
+    parser.add_argument("--bigbench", type=Path, help="archive of BIG-bench, for real-tasks")
+    parser.add_argument("--report", action="store_true", help="summarise what is in benchmarks/results/trust")
+    parser.add_argument("--json", type=Path, help="write the summary to a file")
+    arguments = parser.parse_args()
+    if not arguments.report:
+        if arguments.work is None:
+            parser.error("--work is needed to measure")
+        for name in arguments.settings:
+            run_setting(name, arguments)
+    found = [RESULTS / f"{name}.json" for name in SETTINGS]
+    settings = [summarise(json.loads(path.read_text())) for path in found if path.exists()]
+    for setting in settings:
+        print("  ".join(f"{key} {value}" for key, value in setting.items()))
+    if arguments.json is not None:
+        arguments.json.write_text(json.dumps({"settings": settings}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

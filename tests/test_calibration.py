@@ -1,0 +1,333 @@
+"""Calibration against its own definition, refitted by hand, and against losses whose law is known."""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from curator import calibration
+from curator.calibration import LEAST_RUNS, RIDGE_SCALES, Calibration, Evidence, calibrate, conformal, cross_validated
+
+POINTS = 3
+
+
+def _evidence(
+    subsets: int = 20,
+    tasks: int = 6,
+    *,
+    seed: int = 0,
+    law: Callable[[np.ndarray], np.ndarray] = lambda change: change,
+    noise: float = 0.0,
+    scales: tuple[float, ...] = RIDGE_SCALES,
+) -> Evidence:
+    """Subsets whose losses are a law of the change that the second ridge scale estimates, the mean of its points."""
+    rng = np.random.default_rng(seed)
+    masks = rng.random((subsets, tasks)) < 0.5
+    effects = rng.normal(-0.05, 0.1, (len(scales), tasks, POINTS))
+    bent = 0.02 * np.sin(masks @ rng.normal(0, 3, (tasks, POINTS)))
+    changes = np.stack([masks @ of + bent for of in effects])
+    row = min(1, len(scales) - 1)
+    losses = 1.5 + law(changes[row].mean(axis=1)) + noise * rng.standard_normal(subsets)
+    return Evidence(masks=masks, losses=losses, known=1.5, changes=changes, scales=scales)
+
+
+def _of(found: Calibration, evidence: Evidence) -> np.ndarray:
+    row = list(evidence.scales).index(found.scale)
+    return found.losses(evidence.known, evidence.changes[row], evidence.masks)
+
+
+def _part(evidence: Evidence, numbers: np.ndarray, tasks: np.ndarray | None = None) -> Evidence:
+    tasks = np.arange(evidence.masks.shape[1]) if tasks is None else tasks
+    return Evidence(
+        masks=evidence.masks[numbers][:, tasks],
+        losses=evidence.losses[numbers],
+        known=evidence.known,
+        changes=evidence.changes[:, numbers],
+        scales=evidence.scales,
+    )
+
+
+# -- the fit --------------------------------------------------------------------------------------------------------
+
+
+def test_the_fit_is_the_most_likely_point_of_the_model_that_is_described() -> None:
+    # The posterior mean of a linear model of normal priors is the minimum of one penalised sum of squares.
+    evidence = _evidence(14, scales=(1.0,), law=lambda change: 0.3 + 1.4 * change, noise=0.05)
+    found = calibrate(evidence)
+    changes = evidence.changes[0]
+    spread, unit = evidence.losses.std(), changes.mean(axis=1).std()
+    tasks = evidence.masks.shape[1]
+    prior = np.concatenate([[0.0], np.full(POINTS, 1 / POINTS), np.zeros(tasks)])
+    widths = spread * np.concatenate(
+        [
+            [calibration._OFFSET],
+            np.full(POINTS, calibration._SLOPES / (unit * math.sqrt(POINTS))),
+            np.full(tasks, calibration._EFFECTS / math.sqrt(tasks / 4)),
+        ]
+    )
+    design = np.c_[np.ones(14), changes, evidence.masks]
+    rows = np.concatenate([design / (calibration._NOISE * spread), np.diag(1 / widths)])
+    wanted = np.concatenate([(evidence.losses - evidence.known) / (calibration._NOISE * spread), prior / widths])
+    best = np.linalg.lstsq(rows, wanted, rcond=None)[0]
+    got = np.concatenate([[found.offset], found.slopes, found.effects])
+    np.testing.assert_allclose(got, best, rtol=1e-7, atol=1e-9)
+
+
+@pytest.mark.parametrize(("offset", "slope"), [(0.4, 1.0), (-0.2, 2.0), (0.3, 0.4), (0.0, -0.5)])
+def test_a_distortion_that_is_a_straight_line_is_undone(offset: float, slope: float) -> None:
+    evidence = _evidence(60, law=lambda change: offset + slope * change)
+    seen, new = _part(evidence, np.arange(30)), _part(evidence, np.arange(30, 60))
+    found = calibrate(seen)
+    raw = new.known + new.changes[1].mean(axis=1)
+    wrong, right = (np.abs(new.losses - losses).mean() for losses in (raw, _of(found, new)))
+    assert right < 0.15 * wrong
+    assert right < 0.15 * new.losses.std()
+
+
+def test_the_ridge_is_the_one_whose_changes_agree_with_the_runs() -> None:
+    # The law of `_evidence` is that of the second scale; those of the others are drawn apart from it.
+    for seed in range(5):
+        assert calibrate(_evidence(25, seed=seed, noise=0.005)).scale == RIDGE_SCALES[1]
+
+
+def test_runs_that_agree_with_the_estimates_leave_them_as_they_are() -> None:
+    evidence = _evidence(25)
+    found = calibrate(evidence)
+    assert found.slopes.sum() == pytest.approx(1, abs=0.02)
+    np.testing.assert_allclose(_of(found, evidence), evidence.losses, atol=1e-3)
+    assert found.half_width is not None
+    assert found.half_width < 0.02 * np.ptp(evidence.losses)
+
+
+def test_a_task_that_does_what_no_estimate_knows_has_an_effect() -> None:
+    evidence = _evidence(40, noise=0.01)
+    losses = evidence.losses + 0.5 * evidence.masks[:, 2]
+    found = calibrate(
+        Evidence(
+            masks=evidence.masks, losses=losses, known=1.5, changes=evidence.changes[1:2], scales=evidence.scales[1:2]
+        )
+    )
+    assert found.effects[2] > 0.3
+    assert found.effects[2] > 3 * np.abs(np.delete(found.effects, 2)).max()
+
+
+def test_losses_in_another_unit_are_calibrated_alike() -> None:
+    evidence = _evidence(15, noise=0.05)
+    bits = Evidence(
+        masks=evidence.masks,
+        losses=evidence.losses / math.log(2),
+        known=evidence.known / math.log(2),
+        changes=evidence.changes / math.log(2),
+        scales=evidence.scales,
+    )
+    np.testing.assert_allclose(
+        calibrate(bits).residuals * math.log(2), calibrate(evidence).residuals, rtol=1e-6, atol=1e-12
+    )
+
+
+@settings(max_examples=20)
+@given(st.integers(0, 10**6))
+def test_neither_the_order_of_subsets_nor_that_of_tasks_matters(seed: int) -> None:
+    evidence = _evidence(12, seed=seed, noise=0.1)
+    rng = np.random.default_rng(seed)
+    subsets, tasks = rng.permutation(12), rng.permutation(6)
+    here, there = calibrate(evidence), calibrate(_part(evidence, subsets, tasks))
+    assert there.scale == here.scale
+    assert there.offset == pytest.approx(here.offset, abs=1e-9)
+    np.testing.assert_allclose(there.slopes, here.slopes, atol=1e-9)
+    np.testing.assert_allclose(there.effects, here.effects[tasks], atol=1e-9)
+    np.testing.assert_allclose(there.residuals, here.residuals[subsets], atol=1e-9)
+    assert there.half_width == pytest.approx(here.half_width)
+    assert there.noise_of_difference(3) == pytest.approx(here.noise_of_difference(3))
+
+
+# -- what it has not seen -------------------------------------------------------------------------------------------
+
+
+def test_an_error_is_that_of_a_calibration_that_has_not_seen_the_subset() -> None:
+    evidence = _evidence(11, noise=0.1)
+    found = calibrate(evidence)
+    estimates, widths = cross_validated(evidence)
+    for number in range(11):
+        others = _part(evidence, np.delete(np.arange(11), number))
+        refitted = calibrate(others)
+        (estimate,) = _of(refitted, Evidence(
+            masks=evidence.masks[[number]],
+            losses=evidence.losses[[number]],
+            known=evidence.known,
+            changes=evidence.changes[:, [number]],
+            scales=evidence.scales,
+        ))  # fmt: skip
+        assert estimates[number] == pytest.approx(estimate, abs=1e-9)
+        assert found.residuals[number] == pytest.approx(evidence.losses[number] - estimate, abs=1e-9)
+        assert widths[number] == pytest.approx(refitted.half_width)
+
+
+def test_a_measured_loss_has_no_part_in_its_own_estimate_and_interval() -> None:
+    evidence = _evidence(12, noise=0.1)
+    estimates, widths = cross_validated(evidence)
+    for number in (0, 7):
+        losses = evidence.losses.copy()
+        losses[number] += 5.0
+        changed = Evidence(
+            masks=evidence.masks, losses=losses, known=evidence.known, changes=evidence.changes, scales=evidence.scales
+        )
+        again, wide = cross_validated(changed)
+        assert again[number] == pytest.approx(estimates[number], abs=1e-12)
+        assert wide[number] == pytest.approx(widths[number], abs=1e-12)
+        # The others do see it.
+        assert np.abs(np.delete(again - estimates, number)).min() > 1e-6
+
+
+def test_losses_that_nothing_explains_are_estimated_no_better_than_by_a_guess() -> None:
+    # A calibration that had seen what it is judged on would be better than the mean.
+    ratios = []
+    for seed in range(40):
+        evidence = _evidence(20, seed=seed)
+        pure = np.random.default_rng(1000 + seed).standard_normal(20)
+        evidence = Evidence(
+            masks=evidence.masks,
+            losses=pure,
+            known=evidence.known,
+            changes=evidence.changes,
+            scales=evidence.scales,
+        )
+        ratios.append(np.abs(calibrate(evidence).residuals).mean() / np.abs(pure - pure.mean()).mean())
+    assert np.mean(ratios) > 1.0
+
+
+# -- intervals ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("count", range(12))
+def test_fewer_than_nine_errors_make_no_interval(count: int) -> None:
+    errors = np.arange(count, dtype=float)
+    assert (conformal(errors) is None) == (count < 9)
+
+
+def test_the_interval_is_an_order_statistic_of_the_errors_sizes() -> None:
+    rng = np.random.default_rng(0)
+    for count, rank in ((9, 9), (19, 18), (29, 27), (99, 90)):
+        errors = rng.standard_normal(count)
+        assert conformal(errors) == pytest.approx(np.sort(np.abs(errors))[rank - 1])
+        assert conformal(rng.permutation(errors) * rng.choice([-1, 1], count)) == pytest.approx(conformal(errors))
+    # Between two of them: 0.9 · 15 = 13.5.
+    assert conformal(np.arange(1.0, 15.0)) == pytest.approx(13.5)
+
+
+@pytest.mark.parametrize("draw", ["standard_normal", "standard_cauchy", "standard_exponential", "random"])
+@pytest.mark.parametrize("count", [9, 12, 25])
+def test_nine_in_ten_of_errors_drawn_alike_are_inside(draw: str, count: int) -> None:
+    rng = np.random.default_rng(count)
+    inside = []
+    for _ in range(1500):
+        errors = getattr(rng, draw)(count + 1)
+        inside.append(abs(errors[-1]) <= (conformal(errors[:-1]) or 0.0))
+    assert 0.875 < np.mean(inside) < 0.925
+
+
+@pytest.mark.parametrize("law", ["line", "bent", "nothing"])
+def test_nine_in_ten_subsets_that_calibration_has_not_seen_are_in_their_interval(law: str) -> None:
+    laws: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+        "line": lambda change: 0.1 + 0.5 * change,
+        "bent": lambda change: 4 * change**2,
+        "nothing": lambda change: 0 * change,
+    }
+    inside: list[bool] = []
+    for seed in range(60):
+        evidence = _evidence(26, seed=seed, law=laws[law], noise=0.03, scales=RIDGE_SCALES[:3])
+        seen, new = _part(evidence, np.arange(14)), _part(evidence, np.arange(14, 26))
+        found = calibrate(seen)
+        assert found.half_width is not None
+        inside += (np.abs(new.losses - _of(found, new)) <= found.half_width).tolist()
+    assert 0.85 < np.mean(inside) < 0.95
+
+
+def test_nine_in_ten_differences_are_within_their_noise() -> None:
+    inside: list[bool] = []
+    for seed in range(60):
+        evidence = _evidence(30, seed=seed, law=lambda change: 0.1 + 0.5 * change, noise=0.03, scales=(1.0, 3.0))
+        seen, new = _part(evidence, np.arange(14)), _part(evidence, np.arange(14, 30))
+        found = calibrate(seen)
+        errors = new.losses - _of(found, new)
+        for one in range(0, 16, 2):
+            apart = int((new.masks[one] ^ new.masks[one + 1]).sum())
+            noise = found.noise_of_difference(max(apart, 1))
+            assert noise is not None
+            inside.append(abs(errors[one] - errors[one + 1]) <= noise)
+    assert 0.8 < np.mean(inside) < 0.97
+
+
+def test_the_noise_of_a_difference_grows_with_what_differs_and_is_none_of_the_same_subset() -> None:
+    found = calibrate(_evidence(12, noise=0.1))
+    noise = [found.noise_of_difference(tasks) for tasks in (0, 1, 4, 9)]
+    one = noise[1]
+    assert one is not None
+    assert one > 0
+    assert noise == pytest.approx([0.0, one, 2 * one, 3 * one])
+    assert calibrate(_evidence(8, noise=0.1)).noise_of_difference(3) is None
+
+
+# -- what must not be an error ----------------------------------------------------------------------------------------
+
+
+def _same(evidence: Evidence, **changes: object) -> Evidence:
+    values: dict[str, object] = {name: getattr(evidence, name) for name in evidence.__slots__}
+    return Evidence(**(values | changes))  # type: ignore[arg-type]
+
+
+def test_losses_that_are_all_the_same_are_expected_again() -> None:
+    evidence = _evidence(12)
+    for loss in (0.1, 0.3, 2.0):
+        # A mean of equal numbers may differ from them by its rounding.
+        found = calibrate(_same(evidence, losses=np.full(12, loss), known=loss, changes=0 * evidence.changes))
+        np.testing.assert_allclose(found.residuals, 0, atol=1e-9)
+        assert found.half_width == pytest.approx(0, abs=1e-9)
+        assert np.isfinite(_of(calibrate(_same(evidence, losses=np.full(12, loss))), evidence)).all()
+
+
+@pytest.mark.parametrize("count", [LEAST_RUNS, 9, 12])
+def test_changes_that_are_all_nothing(count: int) -> None:
+    evidence = _evidence(count, noise=0.1)
+    found = calibrate(_same(evidence, changes=np.zeros_like(evidence.changes)))
+    assert np.isfinite(found.residuals).all()
+    # Nothing tells the ridges apart, and the slopes stay what they were.
+    np.testing.assert_allclose(found.slopes, 1 / POINTS)
+    assert abs(found.residuals).max() < 10 * evidence.losses.std()
+
+
+def test_subsets_that_are_all_the_same() -> None:
+    evidence = _evidence(10, noise=0.1)
+    masks, changes = np.repeat(evidence.masks[:1], 10, axis=0), np.repeat(evidence.changes[:, :1], 10, axis=1)
+    found = calibrate(_same(evidence, masks=masks, changes=changes))
+    mean = evidence.losses.mean()
+    np.testing.assert_allclose(found.losses(1.5, changes[0], masks), mean, atol=0.1 * evidence.losses.std())
+    assert np.isfinite(found.noise_of_difference(2) or np.nan)
+
+
+@pytest.mark.parametrize("tasks", [0, 1, 40])
+def test_few_tasks_and_more_tasks_than_runs(tasks: int) -> None:
+    evidence = _evidence(10, tasks, noise=0.1)
+    found = calibrate(evidence)
+    assert found.effects.shape == (tasks,)
+    assert np.isfinite(_of(found, evidence)).all()
+    estimates, widths = cross_validated(evidence)
+    assert np.isfinite(estimates).all()
+    assert np.isfinite(widths).all()
+
+
+def test_what_is_kept_is_what_was_found() -> None:
+    import json
+
+    for tasks in (0, 5):
+        evidence = _evidence(10, tasks, noise=0.1)
+        found = calibrate(evidence)
+        again = Calibration.from_dict(json.loads(json.dumps(found.as_dict())))
+        assert again.masks.dtype == bool
+        assert (again.scale, again.offset) == (found.scale, found.offset)
+        assert again.half_width == found.half_width
+        assert again.noise_of_difference(2) == found.noise_of_difference(2)
+        np.testing.assert_array_equal(_of(again, evidence), _of(found, evidence))
