@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from curator import __version__, results
+from curator import __version__, baselines, results
 from curator.calibration import LEAST_RUNS, RIDGE_SCALES, Calibration, Evidence, calibrate
 from curator.corpus import Corpus, Task, TaskVersion
 from curator.curve import budget_curve
@@ -30,6 +30,7 @@ from curator.manifest import (
 from curator.mixture import best_mixture
 from curator.points import read_points
 from curator.provenance import Inputs, hash_of, key_of
+from curator.scores import Sources, baseline_scores, kmm_weights
 from curator.select import (
     Affinities,
     Problem,
@@ -41,6 +42,7 @@ from curator.select import (
     select_ensemble,
     select_exchange,
     select_forward,
+    select_scored,
 )
 from curator.stages import MetaInit, gradient_sets, gradients_inputs, projection
 from curator.whatif import difference, judge_each
@@ -237,6 +239,34 @@ class Answers:
         )
         return Affinities(np.array([row[1] for row in rows]), np.array([row[2] for row in rows]))
 
+    def examples(self, name: str) -> results.ExamplesReport:
+        """What each training example of an auxiliary task does to the target's loss, around the current selection.
+
+        Raises:
+            ConfigError: The name is no auxiliary task.
+        """
+        number, selected = self._number(name), self.current()
+        task = self.tasks[number]
+        gains = self.estimator.gains_of(number, self.mask(selected))
+        texts = self._store.example_texts(task.version.key).to_pydict()
+        order = np.argsort(-gains, kind="stable").tolist()
+        return results.ExamplesReport(
+            task=name,
+            target=self.targets,
+            selection=tuple(selected),
+            calibrated_on=self.calibrated_on,
+            examples=tuple(
+                results.ExampleInfluence(
+                    row=(row := task.split.train[position]) + 1,
+                    file=texts["file"][row],
+                    line=texts["line"][row],
+                    gain=float(gains[position]),
+                    text=texts["text"][row],
+                )
+                for position in order
+            ),
+        )
+
     def curve(self) -> results.CurveReport:
         """Estimated loss against training tokens: greedy ways from nothing to everything, and the current selection."""
         stage = self._project.reporter.stage("curve", 2 * len(self.tasks), "steps")
@@ -264,14 +294,16 @@ class Answers:
 
     def current(self) -> list[str]:
         """Tasks of the selection that was made or saved last; by the configured method where there is none."""
+        return [task.name for task in self.last_manifest().tasks if task.selected and task.name in self._numbers]
+
+    def last_manifest(self) -> Manifest:
+        """The selection that was made or saved last; by the configured method where there is none."""
         target = "+".join(self._corpus.targets)
         for _, _, of, _, _, text, _ in self._store.selections():
             if of == target:
-                chosen = [task.name for task in Manifest.model_validate_json(text).tasks if task.selected]
-                return [name for name in chosen if name in self._numbers]
+                return Manifest.model_validate_json(text)
         request = Request(method=self._config.select.method)
-        manifest, _ = self.select(request, name=request.method, folder=self._project.root, fresh=False)
-        return [task.name for task in manifest.tasks if task.selected]
+        return self.select(request, name=request.method, folder=self._project.root, fresh=False)[0]
 
     def seconds(self) -> tuple[float | None, int]:
         """Time of meta-training, gradients and the estimates behind the affinities, and how many subsets these were of.
@@ -327,6 +359,15 @@ class Answers:
         self._keep(key, manifest, inputs)
         return self._moved(manifest, folder), False
 
+    def choose(self, request: Request) -> list[str]:
+        """Names of the tasks that a method would select; nothing is kept.
+
+        Raises:
+            ConfigError: As `select`.
+        """
+        mask = self._run(request.method, self._problem(request), self.affinities(), lambda _: None).mask
+        return [task.name for task, chosen in zip(self.tasks, mask, strict=True) if chosen]
+
     def save(self, subset: Sequence[str], *, name: str, request: Request, edits: Sequence[Edit] = ()) -> Manifest:
         """Keep a selection that a person made.
 
@@ -370,8 +411,27 @@ class Answers:
             return self._mix(problem)
         if method == "ensemble":
             return select_ensemble(self.estimator, problem, affinities, follow)
+        if method in baselines.NAMES:
+            return self._baseline(method, problem, follow)
         methods = {"forward": select_forward, "backward": select_backward, "exchange": select_exchange}
         return methods[method](self.estimator, problem, follow)
+
+    def _baseline(self, method: str, problem: Problem, follow: Any) -> Selection:
+        sources = Sources(
+            config=self._config,
+            corpus=self._corpus,
+            store=self._store,
+            points=self.points,
+            embeddings=lambda: self._project.embeddings(self._corpus),
+        )
+        scores = baseline_scores(method, sources, problem.start(full=True))
+        found = select_scored(self.estimator, problem, scores, follow)
+        if method != "kmm":
+            return found
+        weights = kmm_weights(sources, found.mask)
+        # The logistic estimator knows no weights: its estimate is that of the tasks without.
+        quadratic = self._config.estimate.method == "quadratic"
+        return replace(found, weights=weights, loss=self.estimator.weighted(weights)[0] if quadratic else found.loss)
 
     def _mix(self, problem: Problem) -> Selection:
         if problem.k is not None or problem.max_examples is not None or problem.threshold is not None:

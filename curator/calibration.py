@@ -196,7 +196,8 @@ def _posterior(evidence: Evidence, changes: Floats) -> tuple[float, Floats]:
     points, tasks = changes.shape[1], evidence.masks.shape[1]
     spread = float(evidence.losses.std()) or 1.0
     # A slope is measured by what it adds: ridges shrink changes by orders of magnitude.
-    unit = float(changes.mean(axis=1).std()) or 1.0
+    # Where all subsets are estimated alike, what they differ by is rounding.
+    unit = max(float(changes.mean(axis=1).std()), 1e-3 * float(np.abs(changes).max(initial=0.0))) or 1.0
     design = np.c_[np.ones(len(evidence)), changes, evidence.masks]
     prior = np.concatenate([[0.0], np.full(points, 1 / points), np.zeros(tasks)])
     slopes, effects = _SLOPES / (unit * math.sqrt(points)), _EFFECTS / math.sqrt(max(tasks / 4, 1))

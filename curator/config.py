@@ -19,7 +19,19 @@ from curator.errors import ConfigError
 Share = Annotated[float, Field(gt=0, lt=1)]
 Positive = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
-Method = Literal["forward", "backward", "exchange", "ensemble", "mixture"]
+Method = Literal[
+    "forward",
+    "backward",
+    "exchange",
+    "ensemble",
+    "mixture",
+    "random",
+    "embedding",
+    "bm25",
+    "gradient-cosine",
+    "less",
+    "kmm",
+]
 Estimator = Literal["quadratic", "logistic"]
 
 

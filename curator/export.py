@@ -28,7 +28,7 @@ from curator.manifest import (
 )
 from curator.provenance import hash_of
 from curator.results import ExportReport
-from curator.rows import Row, content_hash
+from curator.rows import Row, content_hash, trainable
 
 FORMATS = ("jsonl",)
 # Windows opens devices by these names, whatever their ending.
@@ -193,11 +193,7 @@ def _write_task(path: Path, entry: TaskEntry | TargetEntry, here: Path, allow_ch
     kept = _weighted([row for row in rows if row.number not in dropped], _weight(entry), entry.name)
     with path.open("w", encoding="utf-8", newline="\n") as file:
         for row in kept:
-            content = row.content
-            if "instruction" in content:
-                # The names that trainers know.
-                content = {"instruction": content["instruction"], "output": content["response"]}
-            file.write(json.dumps(content, ensure_ascii=False) + "\n")
+            file.write(json.dumps(trainable(row.content), ensure_ascii=False) + "\n")
     return len(kept)
 
 

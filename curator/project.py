@@ -22,6 +22,9 @@ from curator.files import CONFIG_NAME, find_project
 from curator.manifest import MANIFEST_NAME, Manifest, read_manifest, write_manifest
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
     from curator.answers import Answers
     from curator.corpus import Corpus
     from curator.model import TunedModel
@@ -81,7 +84,10 @@ class Project:
         Raises:
             ConfigError, DataError: Something cannot be used at all.
         """
+        from curator.repeated import find_repeated
+
         corpus = self.corpus(self._targets(None, needed=False))
+        duplicates = find_repeated(corpus, self.store, self.reporter)
         return results.CheckReport(
             project=self.name,
             target=corpus.targets,
@@ -100,7 +106,9 @@ class Project:
                 )
                 for task in corpus.tasks
             ),
-            problems=tuple(corpus.problems()),
+            problems=(*corpus.problems(), *duplicates.problems),
+            overlaps=duplicates.overlaps,
+            near_duplicates=duplicates.pairs,
         )
 
     def train(self, *, target: str | Sequence[str] | None = None, fresh: bool = False) -> results.TrainReport:
@@ -185,11 +193,13 @@ class Project:
 
         Args:
             target: In place of the configured one.
-            method: `forward`, `backward`, `exchange`, `ensemble` or `mixture`, in place of the configured one.
+            method: `forward`, `backward`, `exchange`, `ensemble` or `mixture`, in place of the configured one; or, to
+                compare with, `random`, `embedding`, `bm25`, `gradient-cosine`, `less` or `kmm`.
             k: Most tasks.
             max_tokens: Most training tokens of the selected tasks.
             max_examples: Most training examples of the selected tasks.
-            threshold: Least gain in nats that is worth a task; for the ensemble, least affinity.
+            threshold: Least gain in nats that is worth a task; for the ensemble, least affinity; for the methods to
+                compare with, least score.
             include: Tasks that must be in.
             exclude: Tasks that must not be in.
             name: Name of the selection; the method's by default.
@@ -217,6 +227,40 @@ class Project:
             write_manifest(manifest, path)
         return _selection_result(manifest, path, cached)
 
+    def examples(self, task: str, *, target: str | Sequence[str] | None = None) -> results.ExamplesReport:
+        """Say what each training example of a task does to the target's estimated loss.
+
+        Args:
+            task: Name of an auxiliary task.
+            target: In place of the configured one.
+
+        Raises:
+            ConfigError, DataError, NumericalError, StoreBusy: As the message says.
+        """
+        return self.answers(self._targets(target)).examples(task)
+
+    def group(self, count: int) -> list[tuple[str, Path, int]]:
+        """Cut each auxiliary task into groups of examples that pull the model the same way.
+
+        Args:
+            count: Groups of each task.
+
+        Returns:
+            Name, file and rows of each group; the files are in `groups/`.
+
+        Raises:
+            ConfigError, DataError, NumericalError, StoreBusy: As the message says.
+        """
+        from curator.data import find_tasks
+        from curator.groups import write_groups
+
+        corpus = self.corpus(self._targets(None))
+        meta, _, _ = self._gradients(corpus, fresh=False, fresh_train=False)
+        sources = {source.name: source for source in find_tasks(self.config.data, self.root)}
+        return write_groups(
+            self.config, corpus, self.store, meta, sources, count=count, folder=self.root / "groups"
+        )
+
     def curve(self, *, target: str | Sequence[str] | None = None) -> results.CurveReport:
         """Estimate what a budget of training tokens buys.
 
@@ -234,6 +278,7 @@ class Project:
         target: str | Sequence[str] | None = None,
         runs: int | None = None,
         seeds: int = 2,
+        compare: bool = False,
         fresh: bool = False,
     ) -> results.VerifyReport:
         """Really fine-tune on some subsets, compare with the estimates, and calibrate what is estimated from now on.
@@ -243,21 +288,32 @@ class Project:
             runs: How many subsets to add to those that are measured; None measures some where there are none yet. What
                 an interrupted call had left to do is done first, and alone.
             seeds: Fine-tuning runs on each subset, with different seeds.
+            compare: Fine-tune on what each other method selects within the tokens of the current selection, and set
+                them side by side. Other subsets are then added only where `runs` says how many.
             fresh: Run every stage before again.
 
         Raises:
             ConfigError, DataError, NumericalError, StoreBusy: As the message says.
         """
+        from dataclasses import replace
+
+        from curator.comparison import compare_methods, plan_comparison, runs_to_compare
         from curator.verify import measure, report, runs_to_make
 
+        if seeds < 1 or (runs is not None and runs < 1):
+            raise ConfigError(f"runs={runs}, seeds={seeds}: each must be at least 1", hint="Leave out what to default.")
         targets = self._targets(target)
         answers = self.answers(targets, fresh=fresh)
         corpus = self.corpus(targets)
-        todo = parallel.from_main(
-            runs_to_make(self.config, corpus, self.store, answers, subsets=runs, seeds=seeds)
-            if parallel.is_main()
-            else []
-        )
+        todo, choices = [], []
+        if parallel.is_main():
+            if compare:
+                choices = plan_comparison(self.config, self.store, answers, self.reporter, fresh=fresh)
+                todo = runs_to_compare(self.config, answers, choices, seeds=seeds)
+            if runs is not None or not compare:
+                more = runs_to_make(self.config, corpus, self.store, answers, subsets=runs, seeds=seeds)
+                todo += [run for run in more if run not in todo]
+        todo, choices = parallel.from_main((todo, choices))
         if todo:
             with self._job("verify"):
                 folder = self.folder / "adapters" / "verify"
@@ -266,7 +322,8 @@ class Project:
             answers = self.answers(targets)
         else:
             self.reporter.cached("verify", f"{len(answers.measured)} subsets are measured; --runs N adds more")
-        return report(answers)
+        found = report(answers)
+        return replace(found, comparison=compare_methods(answers, found, choices)) if compare else found
 
     def export(
         self, manifest: Path | str, *, format: str = "jsonl", output: Path | str, allow_changed: bool = False
@@ -345,6 +402,18 @@ class Project:
             meta, _, _ = self._gradients(corpus, fresh=fresh, fresh_train=fresh)
             self._answers[targets] = Answers(self, corpus, meta)
         return self._answers[targets]
+
+    def embeddings(self, corpus: "Corpus") -> "npt.NDArray[np.float64]":
+        """The base model's mean hidden state over each task of a corpus, in its order (n, d); made where missing."""
+        from curator.embeddings import find_embeddings, make_embeddings
+
+        found = find_embeddings(self.config, corpus, self.store)
+        if found is None:
+            with self._job("embedding"):
+                make_embeddings(self.config, corpus, self.store, self._load, self.reporter)
+            found = find_embeddings(self.config, corpus, self.store)
+            assert found is not None
+        return found
 
     def _meta_init(self, corpus: "Corpus", *, fresh: bool) -> tuple["MetaInit", bool]:
         from curator.stages import find_meta_init, make_meta_init

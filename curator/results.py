@@ -31,6 +31,16 @@ class CheckedTask:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Overlap:
+    """Two tasks of which the smaller one is largely in the other."""
+
+    task: str
+    other: str
+    share: float
+    """Of the task's examples, those that are nearly the same in the other."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CheckReport:
     """What a project's data look like."""
 
@@ -39,6 +49,9 @@ class CheckReport:
     model: str
     tasks: tuple[CheckedTask, ...]
     problems: tuple[str, ...]
+    overlaps: tuple[Overlap, ...]
+    near_duplicates: tuple[tuple[str, int, str, int], ...]
+    """(task, row, other task, row) of examples that are nearly the same, rows counted from 1; the first thousand."""
 
     def to_json(self) -> dict[str, Any]:
         """As `curator check --json` prints it."""
@@ -214,6 +227,25 @@ class VerifiedSubset:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ComparedMethod:
+    """What one method selected within the tokens of the current selection, and what came of fine-tuning on that."""
+
+    method: str
+    selected: tuple[str, ...]
+    tokens: int
+    """Training tokens of the selected tasks."""
+    tokens_left: int | None
+    """What the budget has left; None where there was none, because the current selection is empty."""
+    estimated_loss: float
+    """By a calibration that has not seen this subset."""
+    measured_losses: tuple[float, ...]
+    """Of each seed."""
+    measured_loss: float
+    as_good_as_best: bool | None
+    """Whether its measured loss is above the lowest by no more than seeds alone may do; None with one seed each."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class VerifyReport:
     """How far the estimates of a target may be trusted.
 
@@ -245,6 +277,8 @@ class VerifyReport:
     """Time to fine-tune on as many subsets as were estimated, over the time of estimating them."""
     speedup_100: float | None
     """The same for 100 subsets."""
+    comparison: tuple[ComparedMethod, ...] | None = None
+    """The methods side by side, the current selection's first; None where nobody asked."""
 
     def points(self) -> list[VerifiedSubset]:
         """The subsets, in the order of their first runs."""
@@ -271,6 +305,42 @@ class VerifyReport:
             **asdict(self),
             "target": one_or_list(self.target),
             "runs": [asdict(run) | {"subset": list(run.subset)} for run in self.runs],
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExampleInfluence:
+    """What one training example does to the target's estimated loss."""
+
+    row: int
+    """Number of the row in its task, from 1."""
+    file: str
+    line: int
+    """Line in the file, from 1; 0 where rows are not lines."""
+    gain: float
+    """Nats by which it lowers the target's loss, to first order around the current selection; < 0 where it harms."""
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExamplesReport:
+    """The examples of a task, by what they do to the target's estimated loss."""
+
+    task: str
+    target: tuple[str, ...]
+    selection: tuple[str, ...]
+    """The tasks around which influence is taken."""
+    calibrated_on: int
+    examples: tuple[ExampleInfluence, ...]
+    """Of most help first."""
+
+    def to_json(self) -> dict[str, Any]:
+        """As `curator examples --json` prints it."""
+        return {
+            "schema_version": SCHEMA_VERSION,
+            **asdict(self),
+            "target": one_or_list(self.target),
+            "calibrated": self.calibrated_on > 0,
         }
 
 

@@ -77,6 +77,13 @@ def pair(content: Content) -> tuple[str, str]:
     return content["instruction"], content["response"]
 
 
+def trainable(content: Content) -> Content:
+    """A content under the names that trainers know."""
+    if "instruction" in content:
+        return {"instruction": content["instruction"], "output": content["response"]}
+    return content
+
+
 def is_empty(content: Content) -> bool:
     """Whether nothing is there to be learned: no completion, no assistant's turn, no text."""
     if "messages" in content:

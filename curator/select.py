@@ -7,6 +7,8 @@ Four methods, each under the same `Problem` (what must be in, what may be in, an
     exchange   from the better of the two, add, drop and swap until nothing improves
     ensemble   estimate many random subsets; take the tasks that lower the mean estimate of the subsets they are in
 
+`select_scored` takes the best of any other score, such as those of curator/baselines.py.
+
 `sample_affinities` is what the ensemble rests on, and what is shown beside every task whatever the method.
 """
 
@@ -131,6 +133,21 @@ class Affinities:
 
     values: Floats
     standard_errors: Floats
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Scores:
+    """What some other method thinks of each task.
+
+    Attributes:
+        values: Score of each task (t,), higher is better.
+        cutoff: Scores above it are worth a task where no budget and no threshold says how many.
+        least: Scores up to it are worth none, whatever the budget.
+    """
+
+    values: Floats
+    cutoff: float
+    least: float = -np.inf
 
 
 class _Search:
@@ -288,11 +305,39 @@ def select_ensemble(
     Returns:
         The subset.
     """
-    search = _Search(estimator, problem, on_step)
+    good = affinities.values > (problem.threshold or 0.0)
+    return _best_first(_Search(estimator, problem, on_step), affinities.values / problem.cost(), good)
+
+
+def select_scored(
+    estimator: SubsetEstimator, problem: Problem, scores: Scores, on_step: Callable[[Step], None] = _ignore
+) -> Selection:
+    """Take the tasks of the highest scores, as far as the budget goes; one that is too large for it is passed over.
+
+    Args:
+        estimator: Of the target's loss; it says what comes of the selection, and has no part in it.
+        problem: What may be selected; its `threshold` is one on the score.
+        scores: Of all tasks.
+        on_step: Called after each addition.
+
+    Returns:
+        The subset. Without a threshold a budget is used up as far as it goes, and without either the tasks above the
+        scores' own cutoff are taken.
+    """
+    limited = (problem.k, problem.max_tokens, problem.max_examples) != (None, None, None)
+    lowest = scores.cutoff if not limited else -np.inf
+    if problem.threshold is not None:
+        lowest = problem.threshold
+    good = scores.values > max(lowest, scores.least)
+    return _best_first(_Search(estimator, problem, on_step), scores.values, good)
+
+
+def _best_first(search: _Search, worth: Floats, good: Mask) -> Selection:
+    """Add tasks that are good (t,) in the order of what they are worth (t,), each if the budget allows it."""
+    problem = search.problem
     mask = problem.start(full=False)
-    worth = affinities.values / problem.cost()
     for task in sorted(problem.free(), key=lambda t: (-worth[t], t)):
-        if affinities.values[task] > (problem.threshold or 0.0) and problem.allows(_with(mask, task, True)):
+        if good[task] and problem.allows(_with(mask, task, True)):
             mask = _with(mask, task, True)
             (loss,), _ = search.losses([mask])
             search.record("add", (task,), float(loss))

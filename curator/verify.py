@@ -31,6 +31,8 @@ DEFAULT_SUBSETS = 12
 """Subsets that are measured where nobody says how many: the fewest by which intervals can be told, and two more."""
 # Random subsets of which those are taken that lie nearest to where they should.
 _CANDIDATES = 512
+# Nats, in which a loss that has vanished is told: what is relative to it must not be infinite.
+_LEAST_LOSS = 1e-6
 
 
 def probe_subsets(
@@ -55,12 +57,12 @@ def probe_subsets(
     rng = np.random.default_rng(seed)
     taken = {mask.tobytes() for mask in there}
     if task_count <= 9:
-        every = (np.arange(2**task_count)[:, None] >> np.arange(task_count)) & 1 > 0
-        candidates = rng.permutation(every)
+        candidates = (np.arange(2**task_count)[:, None] >> np.arange(task_count)) & 1 > 0
     else:
         sizes = rng.integers(1, task_count, _CANDIDATES)
         candidates = rng.permuted(np.arange(task_count) < sizes[:, None], axis=1)
-    candidates = np.unique(candidates, axis=0)
+    # In an order of no meaning: among those that lie at the same place, the first is taken.
+    candidates = rng.permutation(np.unique(candidates, axis=0))
     places = np.c_[_ranks(candidates.sum(axis=1).astype(np.float64)), _ranks(estimate(candidates))]
     free = np.array([mask.tobytes() not in taken for mask in candidates])
     # How much of the sequence is used up shows in what is there.
@@ -121,18 +123,30 @@ def runs_to_make(
         seeds: Runs on each.
     """
     inputs = measurement_inputs(config, corpus)
-    key, names = key_of(inputs), {task.name for task in answers.tasks}
+    key, tasks = key_of(inputs), {task.name: task.content for task in answers.tasks}
     done = {(m.subset, run.seed) for m in answers.measured for run in m.runs}
     kept = store.artifact("verify", key)
     planned = [] if kept is None else [(frozenset(subset), seed) for subset, seed in kept.outputs["runs"]]
-    left = [(subset, seed) for subset, seed in planned if (subset, seed) not in done and subset <= names]
+    # What was planned before a task changed is not left to do: it may well have been done then.
+    then = {} if kept is None else kept.inputs.get("tasks", {})
+    same = {name for name, content in tasks.items() if then.get(name) == content}
+    left = [(subset, seed) for subset, seed in planned if (subset, seed) not in done and subset <= same]
     if left or (subsets is None and answers.measured):
         return left
     chosen = plan(answers, count=DEFAULT_SUBSETS if subsets is None else subsets, seed=config.select.seed)
     # Each subset once before any is measured again: an early stop leaves more subsets.
-    runs = [(subset, config.train.seed + turn) for turn in range(seeds) for subset in chosen]
-    store.put_artifact("verify", key, inputs, {"runs": [[sorted(subset), seed] for subset, seed in runs]})
+    runs = [(subset, seed) for seed in run_seeds(config, seeds) for subset in chosen]
+    outputs = {"runs": [[sorted(subset), seed] for subset, seed in runs]}
+    store.put_artifact("verify", key, inputs | {"tasks": tasks}, outputs)
     return runs
+
+
+def run_seeds(config: Config, count: int) -> list[int]:
+    """Seeds of the runs on a subset, none of which is that of meta-training.
+
+    By that one, a run on all tasks can be meta-training step by step: the very loss from which estimates are made.
+    """
+    return [(config.train.seed + turn) % 2**32 for turn in range(1, count + 1)]
 
 
 def measure(
@@ -179,8 +193,9 @@ def measure(
             config, corpus, store, subset, seed=seed, tuned=tuned, folder=place, reporter=Reporter(follow)
         )
         if parallel.is_main():
-            store.put_measurement(key, target, content, seed=seed, loss=found.loss, seconds=found.seconds)
+            # In this order: a process that is killed in between leaves a run to be made again, but no folder.
             shutil.rmtree(place, ignore_errors=True)
+            store.put_measurement(key, target, content, seed=seed, loss=found.loss, seconds=found.seconds)
         parallel.wait()
         before += part
         reporter.note(f"run {number} of {len(runs)}: {len(subset)} tasks, seed {seed}: loss {found.loss:.4f}")
@@ -227,7 +242,7 @@ def report(answers: Answers) -> results.VerifyReport:
         subsets=len(measured),
         relative_error=_relative(estimated, truth),
         constant_relative_error=_relative(np.full_like(truth, truth.mean()), truth),
-        seed_noise=_seed_noise(measured),
+        seed_noise=None if (noise := seed_noise(measured)) is None else noise[0],
         spearman=rank_correlation(estimated, truth),
         interval_coverage=float(inside[known].mean()) if known.any() else None,
         seconds_estimating=seconds_estimating,
@@ -246,13 +261,17 @@ def rank_correlation(first: Floats, second: Floats) -> float | None:
 
 
 def _relative(estimated: Floats, truth: Floats) -> float:
-    return float((np.abs(estimated - truth) / truth).mean())
+    return float((np.abs(estimated - truth) / np.maximum(truth, _LEAST_LOSS)).mean())
 
 
-def _seed_noise(measured: Sequence[MeasuredSubset]) -> float | None:
-    """Standard deviation between seeds of a subset, relative to the loss, pooled; None with one seed each."""
-    several = [np.array(m.losses) / m.mean for m in measured if len(m.losses) > 1]
+def seed_noise(measured: Sequence[MeasuredSubset]) -> tuple[float, int] | None:
+    """Standard deviation between seeds of a subset, relative to the loss, pooled over all subsets.
+
+    Returns:
+        It and its degrees of freedom; None with one seed each.
+    """
+    several = [np.array(m.losses) / max(m.mean, _LEAST_LOSS) for m in measured if len(m.losses) > 1]
     if not several:
         return None
     freedom = sum(len(losses) - 1 for losses in several)
-    return float(np.sqrt(sum(((losses - 1) ** 2).sum() for losses in several) / freedom))
+    return float(np.sqrt(sum(((losses - losses.mean()) ** 2).sum() for losses in several) / freedom)), freedom

@@ -77,7 +77,7 @@ ACTIONS: tuple[Action, ...] = (
     _action("previous_match", "N", "match before", "Match before", "runs"),
     _action("sort", "s", "sort", "Sort by the next column", "tasks task compare", 14),
     _action("reverse", "S", "reverse", "Sort the other way round", "tasks task compare"),
-    _action("order", "b", "best order", "Estimated loss as tasks are added in the best order", "tasks"),
+    _action("order", "b", "best order", "Estimated loss against tokens as tasks are added in the best order", "tasks"),
     _action("next_task", "right_square_bracket", "next", "Next task; the target comes after the last", "task", 13),
     _action("previous_task", "left_square_bracket", "previous", "Task before", "task", 16),
     _action("next_pane", "tab", "pane", "Next pane", "home task runs", 22),
@@ -101,7 +101,14 @@ ACTIONS: tuple[Action, ...] = (
     _action("pick", "p", "pick", "Pick the selections to compare", "compare", 10),
     _action("swap", "X", "swap", "Swap the first two selections", "compare", 12),
     _action("show_which", "d", "which", "All tasks, only the different ones, only in A, only in B", "compare", 11),
-    _action("verify", "V", "verify", "Measure selections by really fine-tuning", "compare"),
+    _action(
+        "verify",
+        "V",
+        "verify",
+        "Verify: estimated against measured losses; measure more",
+        "home tasks runs compare",
+        55,
+    ),
     _action("export", "e", "export", "Write files that a trainer reads", "home tasks compare", 60),
 )
 

@@ -30,7 +30,7 @@ from tui.session import Session, State
 from tui.themes import THEMES, fitting_theme
 from tui.thinking import SOLVED_IN_FULL, Outlook, Question, Thinker
 from tui.view import Columns
-from tui.watch import RunView, RunWatcher
+from tui.watch import RunView, RunWatcher, name_of
 from tui.widgets.lines import Line
 
 if TYPE_CHECKING:
@@ -252,11 +252,12 @@ class CuratorApp(App[None]):
         if workspace.answers is None:
             return
         answers = workspace.answers
+        key = answers.key
 
         def answered(answer: Outlook | Exception) -> None:
-            self.post_message(Failed("estimate", answer) if isinstance(answer, Exception) else Thought(answer))
+            self.post_message(Failed("estimate", answer) if isinstance(answer, Exception) else Thought(answer, key))
 
-        self.thinker, self._thinker_key = Thinker(lambda: answers.estimator, answered), answers.key
+        self.thinker, self._thinker_key = Thinker(lambda: answers.estimator, answered), key
         self.thinker.start()
 
     def think(self) -> None:
@@ -280,6 +281,9 @@ class CuratorApp(App[None]):
     def on_thought(self, message: Thought) -> None:
         """Show an estimate, if it is still about the selection as it is."""
         if self.session is None or message.outlook.revision != self.session.revision:
+            return
+        if message.key != self._thinker_key:
+            # Of the same selection, but from before the estimates were calibrated, or made anew.
             return
         if message.outlook is self.outlook or len(message.outlook.flips) != len(self.session.names):
             return
@@ -439,7 +443,7 @@ class CuratorApp(App[None]):
         for view in self.runs:
             if view.run.id in before and view.run.state != "running":
                 ok = view.run.state == "done"
-                self.flash(f"{view.stage or 'run'}: {view.run.state}", "good" if ok else "bad")
+                self.flash(f"{name_of(view)}: {view.run.state}", "good" if ok else "bad")
         ended = before - {run.run.id for run in self.runs if run.run.state == "running"}
         if ended or (self.workspace is not None and self._store_changed() != self._store_time and not before):
             self._store_time = self._store_changed()

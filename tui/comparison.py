@@ -55,12 +55,15 @@ def choice(key: str, workspace: "Workspace", session: "Session") -> Chosen:
     """The selection of a key that `picked` gave."""
     if key == NOW:
         changed = int((session.mask != session.saved).sum())
-        return Chosen(NOW, f"now ({changed} changed)" if changed else "now", session.mask)
+        title = f"now ({changed} changed)" if changed else "now"
+        return Chosen(NOW, title, session.mask, workspace.measured_loss(session.mask))
     saved = workspace.selection(key)
     if saved is None:
-        title = "all tasks" if key == ALL else "target only"
-        return Chosen(key, title, np.full(len(workspace.names), key == ALL))
-    return Chosen(key, key, saved.mask(workspace.names), saved.manifest.measured_loss)
+        title, mask = "all tasks" if key == ALL else "target only", np.full(len(workspace.names), key == ALL)
+        return Chosen(key, title, mask, workspace.measured_loss(mask))
+    mask = saved.mask(workspace.names)
+    measured = workspace.measured_loss(mask)
+    return Chosen(key, key, mask, saved.manifest.measured_loss if measured is None else measured)
 
 
 def which_rows(masks: Mask, which: str) -> Rows:

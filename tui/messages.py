@@ -27,11 +27,11 @@ class Failed(Message):
 
 
 class Thought(Message):
-    """An estimate is there, or has become better."""
+    """An estimate is there, or has become better; the key is that of the answers that it comes from."""
 
-    def __init__(self, outlook: "Outlook") -> None:
+    def __init__(self, outlook: "Outlook", key: str) -> None:
         super().__init__()
-        self.outlook = outlook
+        self.outlook, self.key = outlook, key
 
     def can_replace(self, message: Message) -> bool:
         """Only the newest estimate counts."""

@@ -60,6 +60,11 @@ class RunView:
     """False where only the end of the log was read: losses, stages and log are then of that end."""
 
 
+def name_of(view: RunView) -> str:
+    """What a run is called: its command, which says more than the stage that it was in last."""
+    return view.run.arguments[0] if view.run.arguments else view.stage or "run"
+
+
 class RunWatcher:
     """Reads the runs of one project; each call costs only what has happened since the last.
 

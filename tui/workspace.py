@@ -1,6 +1,7 @@
 """What the store and the files know about one project, read at once; nothing stays open, nothing is computed."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import numpy.typing as npt
 
 from curator.answers import Answers, Request
 from curator.corpus import Corpus, read_corpus
+from curator.fine_tune import MeasuredSubset
 from curator.manifest import Edit, Manifest
 from curator.project import Project
 from curator.provenance import key_of
@@ -16,6 +18,7 @@ from curator.stages import find_meta_init, gradient_sets, gradients_inputs
 from curator.status import status
 from curator.store import StoredEdit
 from tui.session import Mask, Session, State
+from tui.trust import calibrated_on, trust_word
 
 Floats = npt.NDArray[np.float64]
 
@@ -32,6 +35,11 @@ class SavedSelection:
         """Membership (t,) of the tasks named; one that the selection does not know is out."""
         selected = {task.name for task in self.manifest.tasks if task.selected}
         return np.fromiter((name in selected for name in names), dtype=bool, count=len(names))
+
+    @property
+    def is_calibrated(self) -> bool:
+        """Whether its estimate was calibrated when it was made."""
+        return bool(self.manifest.estimate.get("calibrated", False))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -54,6 +62,8 @@ class Workspace:
         selections: Saved selections for this target, newest first, one of each name.
         problems: What people should know about the data.
         last_session: The session that was changed last, and its history.
+        calibrated_on: How many really fine-tuned subsets correct the estimates; 0: they are not calibrated.
+        measured: What was really fine-tuned on, by the bytes of its membership (t,).
     """
 
     project: Project
@@ -71,6 +81,18 @@ class Workspace:
     selections: tuple[SavedSelection, ...]
     problems: tuple[str, ...]
     last_session: tuple[str, list[StoredEdit]] | None
+    calibrated_on: int = 0
+    measured: Mapping[bytes, MeasuredSubset] = field(default_factory=dict)
+
+    @property
+    def trust(self) -> str:
+        """Whether the estimates are calibrated, in a word."""
+        return trust_word(self.calibrated_on)
+
+    def measured_loss(self, mask: Mask) -> float | None:
+        """Loss after really fine-tuning on a subset (t,); None where nobody did."""
+        found = self.measured.get(mask.tobytes())
+        return found.mean if found is not None else None
 
     @property
     def missing(self) -> str:
@@ -161,6 +183,8 @@ def load_workspace(root: Path, before: Workspace | None = None) -> Workspace:
         selections=_selections(project, target),
         problems=tuple(corpus.problems()) if corpus is not None else (),
         last_session=store.last_session(target),
+        calibrated_on=calibrated_on(answers.measured) if answers is not None else 0,
+        measured={answers.mask(m.subset).tobytes(): m for m in answers.measured} if answers is not None else {},
     )
 
 

@@ -33,6 +33,10 @@ TargetOption = Annotated[
     typer.Option("--target", metavar="T", help="Target task, in place of the configured one. Repeatable."),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+METHODS_HELP = (
+    "forward, backward, exchange, ensemble or mixture; baselines to compare with:"
+    " random, embedding, bm25, gradient-cosine, less or kmm."
+)
 FreshOption = Annotated[bool, typer.Option("--fresh", help="Run it again although it is there.")]
 QuietOption = Annotated[bool, typer.Option("-q", "--quiet", help="No progress and no warnings, only errors.")]
 VerboseOption = Annotated[bool, typer.Option("-v", "--verbose", help="Let the libraries underneath speak too.")]
@@ -84,11 +88,19 @@ def init(
     ] = None,
     model: Annotated[str, typer.Option("--model", help="Hub id or folder of the model.")] = "model",
     target: Annotated[str | None, typer.Option("--target", metavar="T", help="The task to improve.")] = None,
+    group: Annotated[
+        int | None,
+        typer.Option("--group", metavar="N", min=2, help="Cut the other tasks into N groups of alike examples each."),
+    ] = None,
+    quiet: QuietOption = False,
 ) -> None:
     """Write a commented curator.toml."""
-    from curator.cli.init import write_project
+    from curator.cli.init import write_groups, write_project
 
     path, tasks = write_project(folder, sources or [], model=model, target=target)
+    if group is not None:
+        with _project(folder, quiet=quiet) as opened:
+            tasks = write_groups(opened, group, model=model)
     found = f" with {len(tasks)} tasks" if tasks else ""
     typer.echo(f"wrote {path}{found}; next: curator check -p {folder}")
 
@@ -177,9 +189,7 @@ def estimate(
 def select(
     project: ProjectOption = None,
     target: TargetOption = None,
-    method: Annotated[
-        str | None, typer.Option("--method", metavar="M", help="forward, backward, exchange, ensemble or mixture.")
-    ] = None,
+    method: Annotated[str | None, typer.Option("--method", metavar="M", help=METHODS_HELP)] = None,
     k: Annotated[int | None, typer.Option("--k", min=0, help="Most tasks.")] = None,
     max_tokens: Annotated[
         int | None, typer.Option("--max-tokens", min=0, help="Most tokens of the selected tasks.")
@@ -189,7 +199,10 @@ def select(
     ] = None,
     threshold: Annotated[
         float | None,
-        typer.Option("--threshold", help="Least gain worth a task, in nats; for the ensemble, least affinity."),
+        typer.Option(
+            "--threshold",
+            help="Least gain worth a task, in nats; for the ensemble, least affinity; for a baseline, least score.",
+        ),
     ] = None,
     include: Annotated[list[str] | None, typer.Option("--include", metavar="T", help="Must be in. Repeatable.")] = None,
     exclude: Annotated[
@@ -237,6 +250,10 @@ def verify(
         typer.Option("--runs", metavar="N", min=1, help="Subsets to add; default: 12 where none are measured yet."),
     ] = None,
     seeds: Annotated[int, typer.Option("--seeds", min=1, help="Fine-tuning runs on each subset.")] = 2,
+    compare: Annotated[
+        bool,
+        typer.Option("--compare", help="Fine-tune on what the other methods select within the same tokens; a table."),
+    ] = False,
     plot: Annotated[
         Path | None,
         typer.Option("--plot", metavar="FILE", help="Draw estimated against measured losses: .svg, .png or .pdf."),
@@ -253,12 +270,30 @@ def verify(
     if plot is not None:
         check_plot_file(plot)
     with _project(project, quiet=quiet) as opened:
-        report = opened.verify(target=target, runs=runs, seeds=seeds, fresh=fresh)
+        report = opened.verify(target=target, runs=runs, seeds=seeds, compare=compare, fresh=fresh)
     if not _speaks():
         return
     if plot is not None:
         plot_verify(report, plot)
     _print_json(report.to_json()) if as_json else show_verify(report)
+
+
+@app.command(epilog="Example: curator examples carry --top 5")
+def examples(
+    task: Annotated[str, typer.Argument(metavar="TASK", help="An auxiliary task.")],
+    top: Annotated[int, typer.Option("--top", min=1, help="How many of each kind to print; --json has all.")] = 10,
+    project: ProjectOption = None,
+    target: TargetOption = None,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Show the examples of a task that help the target most, and those that harm it most."""
+    from curator.cli.tables import show_examples
+
+    with _project(project, quiet=quiet) as opened:
+        report = opened.examples(task, target=target)
+    _print_json(report.to_json()) if as_json else show_examples(report, top)
 
 
 @app.command(epilog="Example: curator curve --plot budget.svg")

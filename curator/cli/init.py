@@ -4,10 +4,15 @@ import glob
 import json
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from curator.data import find_tasks
 from curator.errors import ConfigError, DataError
 from curator.files import CONFIG_NAME, write_whole
 from curator.readers import FORMATS, is_saved_dataset, is_task_file, task_name
+
+if TYPE_CHECKING:
+    from curator.project import Project
 
 _TEMPLATE = """\
 # A curator project. Paths are relative to this file. Results live in .curator/ beside it; deleting that folder
@@ -52,7 +57,8 @@ method = "quadratic"          # quadratic | logistic (the paper's)
 ridge = "auto"
 
 [select]
-method = "forward"            # forward | backward | exchange | ensemble | mixture
+method = "forward"            # forward | backward | exchange | ensemble | mixture; baselines:
+                              # random | embedding | bm25 | gradient-cosine | less | kmm
 subsets = 1000                # random ensemble: how many subsets
 subset_size = 0.5             # random ensemble: share of the tasks in each
 seed = 0
@@ -78,7 +84,9 @@ seed = 0
 """
 
 
-def write_project(folder: Path, sources: list[str], *, model: str, target: str | None) -> tuple[Path, list[str]]:
+def write_project(
+    folder: Path, sources: list[str], *, model: str, target: str | None, replace: bool = False
+) -> tuple[Path, list[str]]:
     """Write `curator.toml`.
 
     Args:
@@ -86,6 +94,7 @@ def write_project(folder: Path, sources: list[str], *, model: str, target: str |
         sources: Files, folders, globs or hub ids to take tasks from; none for the glob `tasks/*.jsonl`.
         model: Hub id, or folder relative to the present one.
         target: The target, or None to leave it to be filled in.
+        replace: Whether to write over a `curator.toml` that is there.
 
     Returns:
         The file, and the names of the tasks found.
@@ -95,7 +104,7 @@ def write_project(folder: Path, sources: list[str], *, model: str, target: str |
         DataError: A source does not exist, or the file cannot be written.
     """
     path = folder / CONFIG_NAME
-    if path.exists():
+    if path.exists() and not replace:
         raise ConfigError(f"{path}: there is a project already", hint="Edit that file, or choose another folder.")
     lines, names = _tasks(sources, folder)
     if target is not None and names and target not in names:
@@ -117,6 +126,29 @@ def write_project(folder: Path, sources: list[str], *, model: str, target: str |
     except OSError as error:
         raise DataError(f"{path}: cannot be written: {error}", hint="Choose another folder.") from error
     return path, names
+
+
+def write_groups(project: "Project", count: int, *, model: str) -> list[str]:
+    """Cut the auxiliary tasks of a new project into groups, and name these in its `curator.toml` in their place.
+
+    Args:
+        project: As `write_project` made it.
+        count: Groups of each task.
+        model: As for `write_project`.
+
+    Returns:
+        Names of the tasks there are now.
+
+    Raises:
+        ConfigError, DataError: As `Project.group`.
+    """
+    targets = project.config.data.targets
+    groups = project.group(count)
+    kept = [source for source in find_tasks(project.config.data, project.root) if source.name in targets]
+    places = [str(path) for _, path, _ in groups]
+    places += [source.hub or str(source.folder or source.files[0]) for source in kept]
+    _, names = write_project(project.root, places, model=model, target=targets[0], replace=True)
+    return names
 
 
 def _tasks(sources: list[str], folder: Path) -> tuple[list[str], list[str]]:

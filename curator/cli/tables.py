@@ -1,6 +1,7 @@
 """Results as people read them, on standard output."""
 
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from curator import results
@@ -151,7 +152,7 @@ def show_verify(report: results.VerifyReport) -> None:
             styled(f"{p.estimated_loss:.4f}"),
             styled(f"{p.measured_loss:.4f}", "bold"),
             styled(f"{seeds}", "dim"),
-            styled(f"{p.estimated_loss / p.measured_loss - 1:+.1%}"),
+            styled(f"{p.estimated_loss / p.measured_loss - 1:+.1%}" if p.measured_loss else "-"),
             styled(", ".join(p.subset) or "(the target alone)"),
         )
     out.print(styled(f"{', '.join(report.target)}: measured against estimated loss, nats per target token", "bold"))
@@ -168,6 +169,34 @@ def show_verify(report: results.VerifyReport) -> None:
     ]
     for name, value, note in rows:
         out.print(styled(f"  {name:<26}{value:>8}  "), styled(note, "dim"), sep="", soft_wrap=True)
+    if report.comparison is not None:
+        _print_comparison(out, report.comparison)
+
+
+def _print_comparison(out: "Console", methods: tuple[results.ComparedMethod, ...]) -> None:
+    numbers = ("tasks", "tokens", "left", "estimated", "measured", "±")
+    table = _table("", "method", *numbers, "subset", numbers=numbers)
+    for m in sorted(methods, key=lambda m: m.measured_loss):
+        spread = (max(m.measured_losses) - min(m.measured_losses)) / 2
+        table.add_row(
+            styled({True: "≈ best", False: "", None: "?"}[m.as_good_as_best], "green" if m.as_good_as_best else "dim"),
+            styled(m.method, "bold" if m is methods[0] else ""),
+            styled(f"{len(m.selected)}"),
+            styled(f"{m.tokens:,}"),
+            styled("-" if m.tokens_left is None else f"{m.tokens_left:,}", "dim"),
+            styled(f"{m.estimated_loss:.4f}"),
+            styled(f"{m.measured_loss:.4f}", "bold"),
+            styled(f"{spread:.4f}" if len(m.measured_losses) > 1 else "-", "dim"),
+            styled(", ".join(m.selected) or "(the target alone)"),
+        )
+    out.print(styled(f"what others select within the tokens of the current selection ({methods[0].method})", "bold"))
+    out.print(table)
+    notes = (
+        "estimated by a calibration that has not seen the subset; measured: mean over seeds ± half of their range",
+        "≈ best: no further from the best than seeds alone may do, nine times out of ten (Student's t, noise pooled)",
+    )
+    for note in notes:
+        out.print(styled(f"  {note}", "dim"), soft_wrap=True)
 
 
 def _percent(share: float | None, digits: int = 2) -> str:
@@ -193,6 +222,33 @@ def _print_scatter(out: "Console", report: results.VerifyReport) -> None:
     picture = draw(series, min(out.width, 72), 18, x_label="estimated")
     for line in picture.lines:
         out.print(styled(line), soft_wrap=True)
+
+
+def show_examples(report: results.ExamplesReport, top: int) -> None:
+    """The most helpful and the most harmful examples, with where they stand."""
+    out = console()
+    helping = [e for e in report.examples if e.gain > 0][:top]
+    harming = [e for e in reversed(report.examples) if e.gain < 0][:top]
+    kind = _calibrated(report.calibrated_on)
+    share = sum(e.gain > 0 for e in report.examples) / max(len(report.examples), 1)
+    total = sum(e.gain for e in report.examples)
+    out.print(
+        styled(
+            f"{report.task}: {share:.0%} of {len(report.examples)} examples lower the loss of"
+            f" {', '.join(report.target)}, all together by {total:+.4f} nats ({kind})"
+        )
+    )
+    for title, rows in (("most helpful", helping), ("most harmful", harming)):
+        table = _table("mnat", "place", title, numbers=("mnat",))
+        for e in rows:
+            place = f"{Path(e.file).name}:{e.line}" if e.line else f"{Path(e.file).name} row {e.row}"
+            text = " ".join(e.text.split())
+            table.add_row(
+                styled(f"{1000 * e.gain:+.3f}", "green" if e.gain > 0 else "red"),
+                styled(place, "dim"),
+                styled(text, limit=160),
+            )
+        out.print(table)
 
 
 def show_curve(report: results.CurveReport) -> None:

@@ -87,14 +87,15 @@ class FillDialog(Dialog[Found]):
         worker, workspace = get_current_worker(), self.app.workspace
         assert workspace is not None
         assert workspace.answers is not None
-        names, steps = workspace.names, 0
+        names, trust, steps = workspace.names, workspace.trust, 0
 
         def follow(step: Step) -> None:
             nonlocal steps
             if worker.is_cancelled:
                 raise _Stopped
             steps += 1
-            words = f"{steps}: {step.change} {', '.join(names[t] for t in step.tasks)}  {numbers.loss(step.loss)}"
+            changed = ", ".join(names[t] for t in step.tasks)
+            words = f"{steps}: {numbers.loss(step.loss)} {trust}  {step.change} {changed}"
             self.app.call_from_thread(self._say, words, "dim")
 
         methods: dict[str, Any] = {"forward": select_forward, "exchange": select_exchange, "backward": select_backward}

@@ -20,10 +20,11 @@ _SIGNS: tuple[tuple[str, str], ...] = (
     ("◆ ◇", "pinned in, pinned out: automatic methods leave them"),
     ("★", "the selection that this session rests on"),
     ("≈", "to first order; without it, estimated in full"),
-    ("~noise", "a difference that the choice of validation examples explains"),
+    ("~noise", "indistinguishable: explained by the choice of validation examples, and by errors seen so far"),
     ("Δflip", "what turning the task round adds to the estimated loss; negative is better"),
     ("affin", "affinity: mean estimated loss without the task minus with it; positive helps"),
-    ("◎", "measured by really fine-tuning"),
+    ("◎", "measured by really fine-tuning (V)"),
+    ("uncalibrated, ?", "the estimate's level is not checked against measured losses; calibrated·14: by 14 subsets"),
 )
 
 

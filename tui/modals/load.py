@@ -23,8 +23,8 @@ class LoadDialog(Dialog[str]):
             (
                 s.name,
                 s.name,
-                f"{sum(t.selected for t in s.manifest.tasks)} in, loss {numbers.loss(s.manifest.estimated_loss)},"
-                f" {s.method}, {len(s.manifest.edits)} edits",
+                f"loss {numbers.loss(s.manifest.estimated_loss)} {'calibrated' if s.is_calibrated else 'uncalibrated'},"
+                f" {sum(t.selected for t in s.manifest.tasks)} in, {s.method}, {len(s.manifest.edits)} edits",
             )
             for s in saved
         ]

@@ -1,4 +1,4 @@
-"""Estimated loss against tokens as tasks are added in the best order."""
+"""The budget curve: estimated loss against tokens as tasks are added, best first, and where the selection stands."""
 
 from collections.abc import Iterable
 
@@ -12,9 +12,13 @@ from curator.whatif import best_order
 from tui import numbers
 from tui.modals.base import Dialog
 from tui.session import State
-from tui.widgets.lines import Line, Lines, fit
+from tui.trust import measured_part
+from tui.widgets.lines import Line, Lines, Part, fit
 from tui.widgets.plot import LinePlot
 from tui.widgets.rows import Rows
+
+# Where the selection in hand stands on the plot.
+_NOW = "×"
 
 
 class _Steps(Rows):
@@ -44,15 +48,29 @@ class _Steps(Rows):
 class OrderDialog(Dialog[None]):
     """A plot, and the tasks under it."""
 
-    title_text = "estimated loss as tasks are added in the best order"
+    title_text = "estimated loss against tokens, tasks added best first"
 
     def content(self) -> Iterable[Widget]:
         """A plot above a list."""
         return [
-            Lines([[("estimating …", "dim")]], id="order-note"),
+            Lines([[("estimating …", "dim")], []], id="order-note"),
             LinePlot(id="order-plot"),
             _Steps(classes="first-focus"),
         ]
+
+    def _now(self) -> tuple[Line, list[tuple[float, float]]]:
+        """The selection in hand, in words and as a point; and whether estimates are calibrated."""
+        workspace, session, outlook = self.app.workspace, self.app.session, self.app.outlook
+        if workspace is None or session is None:
+            return (), []
+        parts: list[Part] = [(workspace.trust, "dim")]
+        if outlook is None or outlook.revision != session.revision:
+            return parts, []
+        mask, loss = session.mask, outlook.judgement.loss
+        tokens = float(workspace.tokens[mask].sum())
+        words = f"{_NOW} now   {numbers.loss(loss)} with {int(mask.sum())} tasks, {numbers.short(tokens)} tokens  "
+        measured = workspace.measured_loss(mask)
+        return [words, *([measured_part(measured), "  "] if measured is not None else []), *parts], [(tokens, loss)]
 
     def on_mount(self) -> None:
         """Begin."""
@@ -90,10 +108,10 @@ class OrderDialog(Dialog[None]):
         rows.changed()
         _, tokens, loss, _ = found[rows.best]
         words = f"{len(found) - 1} of {of} …" if of else "pins are kept; gains to first order, losses in full"
-        self.query_one("#order-note", Lines).show(
-            [[f"least {numbers.loss(loss)} with {rows.best} tasks, {numbers.short(tokens)} tokens  ", (words, "dim")]]
-        )
+        least = f"● least {numbers.loss(loss)} with {rows.best} tasks, {numbers.short(tokens)} tokens  "
+        now, here = self._now()
+        self.query_one("#order-note", Lines).show([[least, (words, "dim")], now])
         points = [(tokens, loss) for _, tokens, loss, _ in found]
         self.query_one(LinePlot).show(
-            [Series(points)], x_label="tokens", marker=(points[rows.best][0], points[rows.best][1])
+            [Series(points), Series(here, style="bold", mark=_NOW)], x_label="tokens", marker=points[rows.best]
         )

@@ -194,6 +194,18 @@ class CuratorScreen(Screen[None]):
 
         self.app.push_screen(RunDialog(), self.app.launch)
 
+    def action_verify(self) -> None:
+        """Show estimated against measured losses; from there, measure more."""
+        from tui.modals.verify import VerifyDialog
+
+        self.app.push_screen(VerifyDialog(), self._measure_if)
+
+    def _measure_if(self, wanted: bool | None) -> None:
+        from tui.modals.run import RunDialog
+
+        if wanted:
+            self.app.push_screen(RunDialog("verify"), self.app.launch)
+
     def action_undo(self) -> None:
         """Undo the last edit."""
         if self.app.session is not None:

@@ -246,10 +246,6 @@ class CompareScreen(CuratorScreen):
         self._descending = not self._descending
         self._draw()
 
-    def action_verify(self) -> None:
-        """Say that nothing can be measured from here yet."""
-        self.app.flash("measured losses come with `curator verify`, which this version does not have", "warn")
-
     def action_copy(self) -> None:
         """Copy the table and the list."""
         chosen, rows = self.chosen(), self.differences

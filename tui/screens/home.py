@@ -2,77 +2,86 @@
 
 import shutil
 from collections.abc import Iterable
+from dataclasses import dataclass
 from textwrap import wrap
 from typing import TYPE_CHECKING, ClassVar
 
+import numpy as np
 from textual import on
 from textual.binding import BindingType
 from textual.containers import Horizontal, Vertical
 from textual.widget import Widget
 
+from curator.calibration import LEAST_RUNS
 from curator.events import duration
+from curator.results import StageStatus
 from curator.text import clean
 from tui import numbers
 from tui.actions import bindings_of
 from tui.screens.base import CuratorScreen
+from tui.trust import measured_part
+from tui.watch import name_of
 from tui.widgets.lines import Line, Lines, Part, fit, spread
 from tui.widgets.outlook import history_lines
 from tui.widgets.rows import Rows
 
 if TYPE_CHECKING:
-    from tui.workspace import SavedSelection
+    from tui.workspace import Workspace
 
 _STATES = {"done": ("✓", "good"), "stale": ("~", "warn"), "partial": ("◐", "warn"), "missing": ("·", "dim")}
-_COMMANDS = {"data": "check", "train": "train", "gradients": "gradients", "estimate": "select", "select": "select"}
+# Cells of a row that hold a difference and a measured loss.
+_BOTH = 48
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listed:
+    """A selection as it is listed; the one without a name is of all tasks.
+
+    Attributes:
+        name: Its name.
+        count: Tasks in it.
+        loss: Estimated loss; None until it is known.
+        change: Difference to all tasks.
+        measured: Measured loss; None where nobody measured it.
+        is_calibrated: Whether the estimate is.
+    """
+
+    name: str
+    count: int
+    loss: float | None
+    change: float
+    measured: float | None
+    is_calibrated: bool
 
 
 class Selections(Rows):
-    """Saved selections, and the two that every project has: all tasks, and none."""
+    """Saved selections, and the one that every project has: all tasks."""
 
-    def selections(self) -> "list[tuple[str, SavedSelection | None]]":
-        """Names, with what is saved under them."""
-        workspace = self.app.workspace  # type: ignore[attr-defined]
-        if workspace is None:
-            return []
-        return [(s.name, s) for s in workspace.selections] + [("", None)]
+    def __init__(self, **options: object) -> None:
+        super().__init__(**options)
+        self.items: list[Listed] = []
 
     @property
     def count(self) -> int:
         """Selections, and all tasks."""
-        return len(self.selections())
+        return len(self.items)
 
     def line(self, row: int, width: int) -> Line:
-        """One selection."""
-        name, saved = self.selections()[row]
+        """One selection: estimate, a question mark where that is uncalibrated, difference to all tasks, measured."""
+        item = self.items[row]
         app = self.app
-        here = app.session is not None and app.session.base == name  # type: ignore[attr-defined]
-        mark: Part = ("★ " if here else "  ", "accent")
-        room = max(width - 24, 6)
-        if saved is None:
-            workspace, outlook = app.workspace, app.outlook  # type: ignore[attr-defined]
-            loss = ""
-            for other in workspace.selections:
-                loss = numbers.loss(other.manifest.reference["all_tasks"]) if other.manifest.reference else ""
-                break
-            if outlook is not None and not loss:
-                loss = numbers.loss(outlook.judgement.loss - outlook.versus_all.value)
-            return [
-                mark,
-                (fit("all tasks", room), "dim"),
-                f"{len(workspace.names):>4} in {loss:>7}",
-                ("  base", "dim"),
-            ]
-        manifest = saved.manifest
-        inside = sum(task.selected for task in manifest.tasks)
-        change = manifest.estimated_loss - manifest.reference.get("all_tasks", float("nan"))
-        measured = "" if manifest.measured_loss is None else f" ◎ {numbers.loss(manifest.measured_loss)}"
-        return [
-            mark,
-            fit(name, room),
-            f"{inside:>4} in {numbers.loss(manifest.estimated_loss)} ",
-            (f"{numbers.signed(change)}", "good" if change < 0 else "bad"),
-            measured,
-        ]
+        here = app.session is not None and app.session.base == item.name  # type: ignore[attr-defined]
+        style = "dim" if not item.name else "good" if item.change < 0 else "bad"
+        change: Part = (numbers.signed(item.change) if item.name else "base   ", style)
+        last: list[Part] = [change]
+        if item.measured is not None:
+            # Where there is room for one of the two, what is true comes before what is estimated.
+            measured = measured_part(item.measured)
+            last = [change, "  ", measured] if width >= _BOTH else [measured]
+        right: list[Part] = [f"{item.count:>4} in ", numbers.loss(item.loss) if item.loss is not None else " " * 6]
+        right += ["  " if item.is_calibrated or item.loss is None else ("? ", "warn"), *last]
+        name = (item.name or "all tasks", "" if item.name else "dim")
+        return [("★ " if here else "  ", "accent"), *spread([name], right, width - 2)]
 
 
 class Attention(Rows):
@@ -93,11 +102,25 @@ class Attention(Rows):
         return [("! " if style != "dim" else "· ", style), (words, style if style == "bad" else "")]
 
 
+def _verified(workspace: "Workspace") -> StageStatus:
+    """Where the last stage stands, which is not needed by any other."""
+    count = len(workspace.measured)
+    if workspace.calibrated_on:
+        return StageStatus(stage="verify", state="done", detail=f"{count} subsets measured")
+    if count:
+        return StageStatus(stage="verify", state="partial", detail=f"{count} of {LEAST_RUNS} subsets measured")
+    return StageStatus(stage="verify", state="missing", detail="nothing measured: press V")
+
+
 class HomeScreen(CuratorScreen):
     """The first screen."""
 
     BINDINGS: ClassVar[list[BindingType]] = bindings_of("home")
     place = "home"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._saved: list[Listed] = []
 
     def body(self) -> Iterable[Widget]:
         """Boxes."""
@@ -122,18 +145,66 @@ class HomeScreen(CuratorScreen):
         """Show what changed."""
         project, pipeline = self.query_one("#project", Lines), self.query_one("#pipeline", Lines)
         project.border_title, pipeline.border_title = "project", "pipeline"
-        self.query_one("#selections-box").border_title = "selections"
+        selections = self.query_one(Selections)
+        if topic in ("workspace", "all"):
+            self._saved = self._listed()
+        if topic != "runs":
+            selections.items = [*self._saved, *self._all_tasks()]
+        uncalibrated = any(not item.is_calibrated and item.loss is not None for item in selections.items)
+        self.query_one("#selections-box").border_title = f"selections{' · ? uncalibrated' if uncalibrated else ''}"
         self.query_one("#attention-box").border_title = "needs attention"
         half = max(self.app.size.width // 2 - 4, 20)
         project.show(self._project(half))
         pipeline.show(self._pipeline(half))
-        self.query_one(Selections).changed()
+        selections.changed()
         attention = self.query_one(Attention)
         attention.items = self._attention()
         attention.changed()
         recent = self.query_one("#recent", Lines)
         recent.border_title = "recent"
         recent.show(self._recent(self.app.size.width - 4, 4 if self.app.size.height < 32 else 10))
+
+    def _listed(self) -> list[Listed]:
+        """Saved selections, as they were estimated when they were made."""
+        workspace = self.app.workspace
+        found = []
+        for saved in workspace.selections if workspace is not None else ():
+            assert workspace is not None
+            manifest, measured = saved.manifest, workspace.measured_loss(saved.mask(workspace.names))
+            found.append(
+                Listed(
+                    name=saved.name,
+                    count=sum(task.selected for task in manifest.tasks),
+                    loss=manifest.estimated_loss,
+                    change=manifest.estimated_loss - manifest.reference.get("all_tasks", float("nan")),
+                    measured=manifest.measured_loss if measured is None else measured,
+                    is_calibrated=saved.is_calibrated,
+                )
+            )
+        return found
+
+    def _all_tasks(self) -> list[Listed]:
+        """All tasks, as they are estimated now; until then, as they were for the newest selection."""
+        workspace, outlook = self.app.workspace, self.app.outlook
+        if workspace is None:
+            return []
+        loss, is_calibrated = None, False
+        if outlook is not None:
+            loss, is_calibrated = outlook.judgement.loss - outlook.versus_all.value, workspace.calibrated_on > 0
+        elif workspace.selections:
+            newest = workspace.selections[0]
+            loss, is_calibrated = newest.manifest.reference.get("all_tasks"), newest.is_calibrated
+        measured = workspace.measured_loss(np.ones(len(workspace.names), dtype=bool))
+        return [
+            Listed(
+                name="",
+                count=len(workspace.names),
+                loss=loss,
+                change=0.0,
+                measured=measured,
+                is_calibrated=is_calibrated,
+            )
+        ]
 
     def _project(self, width: int) -> list[Line]:
         app, workspace = self.app, self.app.workspace
@@ -166,10 +237,10 @@ class HomeScreen(CuratorScreen):
     def _pipeline(self, width: int) -> list[Line]:
         workspace = self.app.workspace
         if workspace is None:
-            return [[]] * 5
+            return [[]] * 6
         running = {run.stage: run for run in self.app.runs if run.run.state == "running"}
         lines: list[Line] = []
-        for number, stage in enumerate(workspace.status.stages, 1):
+        for number, stage in enumerate([*workspace.status.stages, _verified(workspace)], 1):
             if stage.stage in running:
                 view = running[stage.stage]
                 share = view.done / view.total if view.total else 0.0
@@ -206,13 +277,15 @@ class HomeScreen(CuratorScreen):
             elif stage.reasons:
                 found.append(("warn", f"{stage.stage}: {stage.reasons[0]}", "start"))
         found += [("warn", problem, f"task:{problem.partition(':')[0]}") for problem in workspace.problems]
+        if workspace.answers is not None and not workspace.calibrated_on:
+            found.append(("dim", "estimates are uncalibrated: V verifies", "verify"))
         return found or [("dim", "nothing", "")]
 
     def _recent(self, width: int, count: int) -> list[Line]:
         edits = history_lines(self.app, count, width) if self.app.session and self.app.session.history else []
         runs: list[Line] = [
             spread(
-                [(f"{view.run.started.astimezone():%H:%M} ", "dim"), f"run {view.stage or ''} {view.run.state}"],
+                [(f"{view.run.started.astimezone():%H:%M} ", "dim"), f"run {name_of(view)} {view.run.state}"],
                 [(f" {duration(view.elapsed)}", "dim")],
                 width,
             )
@@ -225,7 +298,9 @@ class HomeScreen(CuratorScreen):
     @on(Rows.Opened, "#selections")
     def _open_selection(self) -> None:
         rows = self.query_one(Selections)
-        name, _ = rows.selections()[rows.cursor]
+        if not rows.items:
+            return
+        name = rows.items[rows.cursor].name
         session = self.app.session
         if session is not None and (session.base != name or session.is_changed):
             self.app.load(name)
@@ -239,6 +314,8 @@ class HomeScreen(CuratorScreen):
             self.app.go("runs")
         elif way == "start":
             self.action_start()
+        elif way == "verify":
+            self.action_verify()
         elif way.startswith("task:") and self.app.workspace is not None:
             name = way.removeprefix("task:")
             if name in self.app.workspace.names:

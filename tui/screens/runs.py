@@ -150,7 +150,9 @@ class RunsScreen(CuratorScreen):
         else:
             head.show(self._head(view, width))
             points = [(float(x), y) for x, y in view.losses] if view.whole else []
-            self.query_one("#loss-plot", LinePlot).show([Series(points)], x_label="step")
+            # Training counts steps, verification the tokens of all its runs.
+            unit = view.unit if view.stage == "verify" else "step"
+            self.query_one("#loss-plot", LinePlot).show([Series(points)], x_label=unit)
         self.log_rows.take(view)
         self._log_head()
         self._show_machine()
@@ -165,7 +167,7 @@ class RunsScreen(CuratorScreen):
 
     def _stages_known(self) -> list[str]:
         workspace = self.app.workspace
-        return [stage.stage for stage in workspace.status.stages] if workspace is not None else []
+        return [*(stage.stage for stage in workspace.status.stages), "verify"] if workspace is not None else []
 
     def _head(self, view: RunView, width: int) -> list[Line]:
         lines = [head_line(view, width), count_line(view, width)]

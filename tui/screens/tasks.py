@@ -16,7 +16,7 @@ from tui.actions import bindings_of
 from tui.screens.base import CuratorScreen
 from tui.session import Rows as RowNumbers
 from tui.widgets.lines import Line, Lines, Part, spread
-from tui.widgets.outlook import headline, history_lines, task_lines
+from tui.widgets.outlook import HEADLINE_WIDE, headline, history_lines, measured_line, task_lines
 from tui.widgets.plot import LinePlot
 from tui.widgets.rows import Rows
 from tui.widgets.task_table import TaskTable, TaskTitle
@@ -84,13 +84,15 @@ class TasksScreen(CuratorScreen):
         if app.workspace is None or app.session is None:
             return ()
         mask, workspace = app.session.mask, app.workspace
-        left: list[Part] = [
+        measured = measured_line(app) if width < HEADLINE_WIDE else None
+        left: list[Part] = [" ", measured, " ·"] if measured is not None else []
+        left += [
             f" {int(mask.sum())}/{len(mask)} in · {workspace.examples[mask].sum():,.0f} examples ·"
             f" {numbers.short(workspace.tokens[mask].sum())} tokens"
         ]
         losses = [edit.loss for edit in app.session.history if edit.loss is not None]
         edits = f"edit {len(app.session.done)}/{len(app.session.done) + len(app.session.undone)} "
-        spark = sparkline(losses[-20:], 20) if len(losses) > 1 else ""
+        spark = sparkline(losses[-20:], 20) if len(losses) > 1 and measured is None else ""
         return spread(left, [(spark, "dim"), "  ", edits], width)
 
     def _chip(self, width: int) -> None:
@@ -118,11 +120,12 @@ class TasksScreen(CuratorScreen):
         width = max(self.query_one("#side").size.width - 4, 10)
         history = app.session.history if app.session else []
         plot, box = self.query_one("#edits-plot", LinePlot), self.query_one("#edits-box")
-        box.border_title = "estimated loss, edit by edit"
+        trust = f" · {app.workspace.trust}" if app.workspace is not None else ""
+        box.border_title = f"estimated loss, edit by edit{trust}"
         plot.show([Series([(e.number + 1.0, e.loss) for e in history if e.loss is not None])], x_label="edit")
         task = self.query_one("#task-box", Lines)
         if table.task_row is not None and app.workspace is not None:
-            task.border_title = "task"
+            task.border_title = f"task{trust}"
             task.show(task_lines(app, table.task_row, width))
         groups = self._groups(width)
         self.query_one("#groups-box").display = bool(groups)

@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING
 from curator.whatif import Difference
 from tui import numbers
 from tui.comparison import LETTERS, Chosen, Estimates
+from tui.trust import measured_part
 from tui.widgets.lines import Line, Part, spread
 
 if TYPE_CHECKING:
     from tui.workspace import Workspace
 
-_HEAD_CELLS = 11
+# As many as "calibrated·99" takes with a space to either side.
+_HEAD_CELLS = 15
 _MOST_CELLS = 40
 
 
@@ -32,27 +34,31 @@ def table_lines(chosen: Sequence[Chosen], known: Estimates | None, workspace: "W
             parts += [*spread(value, (), cells - 1), " "]
         return parts
 
+    # The estimates of all columns are of one kind: it stands in the corner.
+    trust = workspace.trust if workspace.answers is not None else ""
     titles = [
-        row("", [[(f"{letter} ", "accent"), (c.title, "strong")] for letter, c in zip(LETTERS, chosen, strict=False)])
+        row(
+            trust, [[(f"{letter} ", "accent"), (c.title, "strong")] for letter, c in zip(LETTERS, chosen, strict=False)]
+        )
     ]
     if known is None:
         waiting: list[Line] = [[("◌" if workspace.answers is not None else "—", "dim")]] * len(chosen)
-        estimated = [row(word, waiting) for word in ("est. loss", "vs A", "vs all")]
+        losses, versus = row("est. loss", waiting), [row(word, waiting) for word in ("vs A", "vs all")]
     else:
-        losses: list[Line] = [
+        judged: list[Line] = [
             [(numbers.loss(j.loss), "strong"), f" {numbers.half_width(j.low, j.high)}"] for j in known.judgements
         ]
+        losses = row("est. loss", judged)
         scale = max((abs(d.value) for d in known.versus_all), default=0.0)
         above_all = [
             [("base", "dim")] if c.mask.all() else _versus_all(d, scale, cells)
             for c, d in zip(chosen, known.versus_all, strict=True)
         ]
-        estimated = [
-            row("est. loss", losses),
+        versus = [
             row("vs A", [[("—", "dim")], *(_versus(d, cells) for d in known.versus_first[1:])]),
             row("vs all", above_all),
         ]
-    measured = [[f"◎ {numbers.loss(c.measured)}"] if c.measured is not None else [("—", "dim")] for c in chosen]
+    measured = [[measured_part(c.measured) or ("—", "dim")] for c in chosen]
     sizes: list[Line] = []
     for c in chosen:
         examples, tokens = workspace.examples[c.mask].sum(), numbers.short(workspace.tokens[c.mask].sum())
@@ -60,8 +66,9 @@ def table_lines(chosen: Sequence[Chosen], known: Estimates | None, workspace: "W
         sizes.append([long if len(long) < cells else f"{numbers.short(examples)} · {tokens}"])
     return [
         *titles,
-        *estimated,
+        losses,
         row("measured", measured),
+        *versus,
         row("tasks", [[f"{int(c.mask.sum())} of {len(workspace.names)}"] for c in chosen]),
         row("ex · tok", sizes),
         [(" overlap".ljust(_HEAD_CELLS), "dim"), _overlap(chosen, workspace)],
@@ -112,9 +119,16 @@ def verdict(chosen: Sequence[Chosen], known: Estimates | None, *, wide: bool) ->
     found = known.versus_first[1]
     gap, noise = f"{abs(found.value):.4f}", f"±{found.noise:.4f}"
     if found.is_noise:
-        return [(f" ! A–B gap {gap} is inside the noise of {noise}: not a reliable difference", "warn")]
+        words = f" ! A–B gap {gap} is inside the noise of {noise}: not a reliable difference"
+        return [(words, "warn"), (_measured_words(chosen), "dim")]
     better = "B" if found.value < 0 else "A"
-    return [
-        (f" ✓ {better} is estimated lower by {gap}, beyond the noise of {noise}", "good"),
-        (" · by the choice of validation examples; not measured" if wide else " (not measured)", "dim"),
-    ]
+    measured = _measured_words(chosen)
+    if not measured:
+        measured = " · by the choice of validation examples; not measured" if wide else " (not measured)"
+    return [(f" ✓ {better} is estimated lower by {gap}, beyond the noise of {noise}", "good"), (measured, "dim")]
+
+
+def _measured_words(chosen: Sequence[Chosen]) -> str:
+    """What B was measured above A; nothing where one of them was not."""
+    first, second = chosen[0].measured, chosen[1].measured
+    return "" if first is None or second is None else f" · ◎ B−A {numbers.signed(second - first)}"

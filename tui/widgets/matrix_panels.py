@@ -154,7 +154,7 @@ def cell_lines(
             [amount, (f" nats · {rank}", "dim")],
             [("affinity to the target", "dim")],
             [f"  {first}, {second}"],
-            [("loss of the target with", "dim")],
+            [(f"target's loss, {workspace.trust}, with", "dim")],
             *pair,
         ]
     half = max((width - 26) // 2, 6)
@@ -163,7 +163,7 @@ def cell_lines(
     return [
         spread(heading, ["  ", amount, (f"  {rank}", "dim")], width),
         spread([("affinity ", "dim"), f"{first}, {second}"], pair[-1], width),
-        pair[0],
+        spread(pair[0], [(workspace.trust, "dim")], width),
     ]
 
 

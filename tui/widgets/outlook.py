@@ -6,11 +6,16 @@ import numpy as np
 
 from tui import numbers
 from tui.session import GLYPHS, State
-from tui.widgets.lines import Line, Part, fit, spread
+from tui.trust import measured_part
+from tui.widgets.lines import Line, Part, fit, spread, width_of
 
 if TYPE_CHECKING:
     from curator.whatif import Difference
     from tui.app import CuratorApp
+
+HEADLINE_WIDE = 110
+"""Cells from which the headline holds what else stands in the line under it."""
+_LEAST_NAME, _MOST_NAME = 5, 22
 
 
 def difference_parts(words: str, difference: "Difference") -> list[Part]:
@@ -41,13 +46,26 @@ def headline(app: "CuratorApp", width: int) -> Line:
         " loss ",
         (numbers.loss(judged.loss), "strong"),
         f" {numbers.half_width(judged.low, judged.high)}",
-        *difference_parts("vs all", outlook.versus_all),
-        *difference_parts(f"vs {app.session.base or 'saved'}"[:22], outlook.versus_saved),
     ]
-    note = f"✓ {outlook.seconds * 1000:.0f} ms "
-    if width >= 110:
-        note = f"uncalibrated · nats/token · 90 % · {note}"
-    return spread(parts, [(note, "dim")], width)
+    note = f"{app.workspace.trust} "
+    if width >= HEADLINE_WIDE:
+        note = f"{app.workspace.trust} · nats/token · 90 % · ✓ {outlook.seconds * 1000:.0f} ms "
+        if (measured := measured_line(app)) is not None:
+            parts += ["  ", measured]
+    parts += difference_parts("vs all", outlook.versus_all)
+    without = width_of([*parts, *difference_parts("vs ", outlook.versus_saved), note])
+    room = max(_LEAST_NAME, min(width - without, _MOST_NAME))
+    name = app.session.base or "saved"
+    parts += difference_parts(f"vs {fit(name, room).rstrip()}", outlook.versus_saved)
+    return spread(parts, [(note, "dim" if app.workspace.calibrated_on else "warn")], width)
+
+
+def measured_line(app: "CuratorApp") -> Part | None:
+    """The measured loss of the selection in hand; None where nobody measured it."""
+    if app.workspace is None or app.session is None:
+        return None
+    measured = app.workspace.measured_loss(app.session.mask)
+    return measured_part(measured, word=True) if measured is not None else None
 
 
 def task_lines(app: "CuratorApp", task: int, width: int) -> list[Line]:

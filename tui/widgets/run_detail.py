@@ -19,8 +19,10 @@ from tui.widgets.run_rows import GLYPHS, one_line, share_of, span
 if TYPE_CHECKING:
     from curator.config import Config
 
-_CHAIN = {"train": "train", "gradients": "gradients", "select": "select"}
+_CHAIN = {"train": "train", "gradients": "gradients", "select": "select", "verify": "verify"}
 """The last stage of each command that runs all stages before it."""
+# What is to be verified needs these, too, but most of the time they are there, and then they are not seen.
+_UNSEEN = {"verify": ("estimate", "select")}
 _HISTORY = 20
 
 History = dict[str, deque[float]]
@@ -115,7 +117,8 @@ def _stages(view: RunView, known: Sequence[str]) -> list[tuple[str, str, str, fl
     if view.run.state == "running" and command in _CHAIN and _CHAIN[command] in known:
         last = known.index(_CHAIN[command])
         reached = max((known.index(name) for name, _, _ in view.stages if name in known), default=-1)
-        found += [("·", "dim", name, None) for name in known[reached + 1 : last + 1]]
+        unseen = _UNSEEN.get(command, ())
+        found += [("·", "dim", name, None) for name in known[reached + 1 : last + 1] if name not in unseen]
     return found
 
 

@@ -113,7 +113,8 @@ def task_line(
             left.append((("" if outlook.solved[row] else "≈") + numbers.signed(change), _style(-change)))
             if width >= _WIDE:
                 words = "without it" if state.selected else "with it"
-                left.append((f" → {numbers.loss(outlook.judgement.loss + change)} {words}", "dim"))
+                after = f" → {numbers.loss(outlook.judgement.loss + change)} {words}, {workspace.trust}"
+                left.append((after, "dim"))
     sizes = _sizes(task)
     if width >= _WIDE:
         tags = f"{workspace.tags[row]} · " if workspace.tags[row] else ""

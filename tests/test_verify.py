@@ -1,0 +1,580 @@
+"""Verification on a tiny project: what is chosen, what is run, what is kept, and what is said of it."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import pair_rows, write_rows
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import curator
+from curator import results
+from curator.answers import Answers, Request
+from curator.calibration import Calibration, Evidence, calibrate, conformal, cross_validated
+from curator.cli.tables import show_verify
+from curator.corpus import training_examples, validation_examples
+from curator.errors import ConfigError
+from curator.events import Event, Note, Reporter, StageStarted
+from curator.fine_tune import MeasuredSubset, recipe_key, subset_content
+from curator.meta_train import measure_losses, train_adapter
+from curator.verify import plan, probe_subsets, rank_correlation, runs_to_make
+
+MakeProject = Callable[..., Path]
+TASKS = ("alpha", "beta", "gamma", "delta")
+
+# -- which subsets ----------------------------------------------------------------------------------------------------
+
+
+def _law(masks: np.ndarray) -> np.ndarray:
+    tasks = masks.shape[1]
+    return np.asarray(masks @ np.cos(np.arange(tasks)) + 0.1 * masks.sum(axis=1))
+
+
+def _keys(masks: list[np.ndarray]) -> list[bytes]:
+    return [mask.tobytes() for mask in masks]
+
+
+@settings(max_examples=25)
+@given(st.integers(0, 12), st.integers(0, 20), st.integers(0, 99), st.integers(0, 6))
+def test_probes_are_new_and_different_and_seeded(tasks: int, count: int, seed: int, there: int) -> None:
+    known = [mask for mask in np.random.default_rng(seed).random((there, tasks)) < 0.5]
+    chosen = probe_subsets(_law, tasks, count=count, seed=seed, there=known)
+    assert all(mask.shape == (tasks,) and mask.dtype == bool for mask in chosen)
+    assert len(set(_keys(chosen))) == len(chosen)
+    assert not set(_keys(chosen)) & set(_keys(known))
+    assert len(chosen) == min(count, 2**tasks - len(set(_keys(known))))
+    assert _keys(chosen) == _keys(probe_subsets(_law, tasks, count=count, seed=seed, there=known))
+
+
+@pytest.mark.parametrize("tasks", [0, 1, 3, 5])
+def test_few_tasks_are_probed_until_no_subset_is_left(tasks: int) -> None:
+    chosen = probe_subsets(_law, tasks, count=1000, seed=0)
+    assert len(set(_keys(chosen))) == 2**tasks
+    assert probe_subsets(_law, tasks, count=5, seed=0, there=chosen) == []
+
+
+@pytest.mark.parametrize("tasks", [6, 20])
+def test_more_probes_begin_with_the_fewer_and_later_ones_go_on_with_them(tasks: int) -> None:
+    whole = probe_subsets(_law, tasks, count=14, seed=3)
+    first = probe_subsets(_law, tasks, count=5, seed=3)
+    assert _keys(whole)[:5] == _keys(first)
+    assert _keys(whole)[5:] == _keys(probe_subsets(_law, tasks, count=9, seed=3, there=first))
+    assert _keys(whole) != _keys(probe_subsets(_law, tasks, count=14, seed=4))
+
+
+@pytest.mark.parametrize("tasks", [12, 40])
+def test_probes_are_spread_over_size_and_estimate(tasks: int) -> None:
+    # An estimate that has little to do with size: both must be spread at once, so that each quarter of the ranks of
+    # either has a quarter of the probes.
+    def law(masks: np.ndarray) -> np.ndarray:
+        return np.asarray(masks @ np.random.default_rng(0).standard_normal(tasks))
+
+    rng = np.random.default_rng(1)
+    sizes = rng.integers(1, tasks, 4000)
+    others = law(rng.permuted(np.arange(tasks) < sizes[:, None], axis=1))
+    for seed in range(4):
+        chosen = np.array(probe_subsets(law, tasks, count=16, seed=seed))
+        of_size = np.histogram(chosen.sum(axis=1), np.linspace(0.5, tasks - 0.5, 5))[0]
+        of_loss = np.histogram(law(chosen), [-np.inf, *np.quantile(others, [0.25, 0.5, 0.75]), np.inf])[0]
+        assert min(of_size) >= 2
+        assert max(of_size) <= 6
+        assert min(of_loss) >= 2
+        assert max(of_loss) <= 6
+
+
+@pytest.mark.parametrize("tasks", [8, 20])
+def test_where_estimates_do_not_tell_subsets_apart_every_task_is_probed(tasks: int) -> None:
+    counts = np.zeros(tasks)
+    for seed in range(8):
+        chosen = np.array(probe_subsets(lambda masks: np.zeros(len(masks)), tasks, count=12, seed=seed))
+        counts += chosen.sum(axis=0)
+    assert counts.min() > 0.6 * counts.mean()
+    assert counts.max() < 1.4 * counts.mean()
+
+
+# -- a project ------------------------------------------------------------------------------------------------------
+
+
+def _open(folder: Path, events: list[Event] | None = None) -> curator.Project:
+    return curator.Project.open(folder, reporter=Reporter() if events is None else Reporter(events.append))
+
+
+def _answers(folder: Path, *targets: str) -> Answers:
+    return _open(folder).answers(targets or ("target",))
+
+
+_made: dict[str, Path] = {}
+
+
+@pytest.fixture
+def ready(make_project: MakeProject, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project of four tasks on which all is done but to verify; made once, and copied."""
+    if not _made:
+        tasks = {"target": pair_rows("target", 12)} | {name: pair_rows(name, 8) for name in TASKS}
+        folder = make_project("made", tasks=tasks, project={"name": "p"}, train={"learning_rate": 1e-2})
+        _open(folder).select()
+        _made["ready"] = Path(shutil.copytree(folder, tmp_path_factory.mktemp("ready") / "p"))
+    return Path(shutil.copytree(_made["ready"], tmp_path / "p"))
+
+
+def _measured(folder: Path, *targets: str) -> dict[tuple[str, int], float]:
+    """Loss of every run that counts, by subset and seed."""
+    return {
+        ("+".join(sorted(m.subset)), run.seed): run.loss for m in _answers(folder, *targets).measured for run in m.runs
+    }
+
+
+def _pretend(folder: Path, law: Callable[[frozenset[str]], float], subsets: list[frozenset[str]]) -> None:
+    """Put in what runs would have measured by a law."""
+    project = _open(folder)
+    corpus = project.corpus(("target",))
+    for subset in subsets:
+        content = subset_content(corpus, subset)
+        for seed in (0, 1):
+            project.store.put_measurement(
+                recipe_key(project.config, corpus), "target", content, seed=seed, loss=law(subset), seconds=2.0
+            )
+
+
+def _subsets(count: int) -> list[frozenset[str]]:
+    every = [frozenset(t for i, t in enumerate(TASKS) if n >> i & 1) for n in range(16)]
+    return [every[n] for n in np.random.default_rng(5).permutation(16)[:count]]
+
+
+def _left_over(folder: Path) -> list[Path]:
+    place = folder / ".curator" / "adapters" / "verify"
+    return list(place.iterdir()) if place.exists() else []
+
+
+def _edit(folder: Path, old: str, new: str) -> None:
+    path = folder / "curator.toml"
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+def test_verifying_measures_what_fine_tuning_the_base_model_comes_to(ready: Path) -> None:
+    events: list[Event] = []
+    project = _open(ready, events)
+    answers = project.answers(("target",))
+    answers.save(["delta", "alpha"], name="mine", request=Request(method="forward"))
+    report = project.verify(runs=4, seeds=2)
+    assert _left_over(ready) == []
+    notes = [e.message for e in events if isinstance(e, Note)]
+    assert [note.partition(":")[0] for note in notes if note.startswith("run ")] == [
+        f"run {n} of 8" for n in range(1, 9)
+    ]
+    assert report.subsets == 4
+    assert len(report.runs) == 8
+    seeds = Counter(run.subset for run in report.runs)
+    assert set(seeds.values()) == {2}
+    # The current selection, which a person made, all tasks and the target alone are among them, whatever else is.
+    assert {("alpha", "delta"), tuple(sorted(TASKS)), ()} < set(seeds)
+    # By hand: from the base model, on these tasks and the target, with the project's recipe.
+    corpus = project.corpus(("target",))
+    chosen = [task for task in corpus.tasks if task.name in ("alpha", "delta")] + corpus.target_tasks
+    examples = [example for task in chosen for example in training_examples(task, project.store)]
+    tuned = project._load()
+    for run in report.runs:
+        if run.subset == ("alpha", "delta"):
+            train_adapter(
+                tuned, examples, project.config.train, folder=ready / "by hand", reporter=Reporter(), stage="s",
+                seed=run.seed,
+            )  # fmt: skip
+            held_out = validation_examples(corpus.target_tasks[0], project.store)
+            loss = measure_losses(tuned, held_out, batch_tokens=512).mean()
+            assert run.measured_loss == pytest.approx(loss, abs=2e-6)
+
+
+def test_no_run_is_the_meta_training_from_which_estimates_are_made(ready: Path) -> None:
+    # Its loss is what all tasks are estimated at: a run that repeats it step by step would judge nothing.
+    report = _open(ready).verify(runs=3, seeds=2)
+    known = _answers(ready).estimator.all_tasks_loss
+    for run in report.runs:
+        if len(run.subset) == len(TASKS):
+            assert run.measured_loss != pytest.approx(known, abs=1e-6)
+
+
+def test_each_call_adds_runs_and_none_is_made_twice(ready: Path) -> None:
+    project = _open(ready)
+    assert project.verify(runs=2, seeds=1).subsets == 2
+    first = _measured(ready)
+    assert _open(ready).verify(runs=2, seeds=2).subsets == 4
+    second = _measured(ready)
+    assert first.items() < second.items()
+    assert len(second) == 2 + 4
+    events: list[Event] = []
+    again = _open(ready, events).verify()
+    assert _measured(ready) == second
+    assert not [e for e in events if isinstance(e, StageStarted) and e.stage == "verify"]
+    assert not again.calibrated
+    # All that there are, and then no more.
+    _pretend(ready, _noisy, _subsets(14))
+    left = 16 - len({m.subset for m in _answers(ready).measured})
+    assert _open(ready).verify(runs=100, seeds=1).subsets == 16
+    assert len(_measured(ready)) == len(_measured(ready).keys() | second.keys())
+    before = _measured(ready)
+    assert 0 <= left <= 2
+    assert _open(ready).verify(runs=5, seeds=1).subsets == 16
+    assert _measured(ready) == before
+
+
+def test_what_an_interrupted_call_had_left_is_done_before_anything_is_added(ready: Path) -> None:
+    project = _open(ready)
+    corpus, answers = project.corpus(("target",)), _answers(ready)
+
+    def todo(subsets: int | None, seeds: int = 2) -> list[tuple[frozenset[str], int]]:
+        found = _answers(ready)
+        return runs_to_make(project.config, corpus, project.store, found, subsets=subsets, seeds=seeds)
+
+    planned = todo(4)
+    assert [subset for subset, _ in planned[:4]] == plan(answers, count=4, seed=0)
+    assert [subset for subset, _ in planned[4:]] == [subset for subset, _ in planned[:4]]
+    assert len({seed for _, seed in planned}) == 2
+    # Nothing was run yet: however it is asked, the plan stands.
+    assert todo(None) == todo(9, 5) == planned
+    key = recipe_key(project.config, corpus)
+    for number, (subset, seed) in enumerate(planned[:5]):
+        content = subset_content(corpus, subset)
+        project.store.put_measurement(key, "target", content, seed=seed, loss=1.0, seconds=1.0)
+        assert todo(None) == todo(3) == planned[number + 1 :]
+    for subset, seed in planned[5:]:
+        content = subset_content(corpus, subset)
+        project.store.put_measurement(key, "target", content, seed=seed, loss=1.0, seconds=1.0)
+    assert todo(None) == []
+    more = todo(3, 1)
+    assert len({subset for subset, _ in more}) == len(more) == 3
+    assert not {subset for subset, _ in more} & {subset for subset, _ in planned}
+
+
+def test_a_changed_task_takes_its_measurements_with_it_and_no_others(ready: Path) -> None:
+    subsets = _subsets(8)
+    _pretend(ready, lambda subset: 2.0 + 0.1 * len(subset), subsets)
+    project = _open(ready)
+    corpus, answers = project.corpus(("target",)), _answers(ready)
+    # A plan that was carried out: nothing of it is to be done again because a task changed later.
+    todo = runs_to_make(project.config, corpus, project.store, answers, subsets=3, seeds=1)
+    for subset, seed in todo:
+        content = subset_content(corpus, subset)
+        project.store.put_measurement(
+            recipe_key(project.config, corpus), "target", content, seed=seed, loss=2.0, seconds=1.0
+        )
+    assert any("alpha" in subset for subset, _ in todo)
+    before = {m.subset for m in _answers(ready).measured}
+    assert before == set(subsets) | {subset for subset, _ in todo}
+    old = (ready / "tasks" / "alpha.jsonl").read_text()
+    write_rows(ready / "tasks" / "alpha.jsonl", pair_rows("other", 8))
+    changed = _answers(ready)
+    assert {m.subset for m in changed.measured} == {subset for subset in before if "alpha" not in subset}
+    project = _open(ready)
+    corpus = project.corpus(("target",))
+    assert runs_to_make(project.config, corpus, project.store, changed, subsets=None, seeds=1) == []
+    assert len(runs_to_make(project.config, corpus, project.store, changed, subsets=2, seeds=1)) == 2
+    (ready / "tasks" / "alpha.jsonl").write_text(old)
+    assert {m.subset for m in _answers(ready).measured} == before
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "counts"),
+    [
+        ("learning_rate = 0.01", "learning_rate = 0.02", False),
+        ("batch_size = 4", "batch_size = 8", False),
+        ("r = 2", "r = 3", False),
+        ("validation = 0.3", "validation = 0.4", False),
+        ("subsets = 50", "subsets = 50\nseed = 7", True),
+        ("epochs = 2", "epochs = 2\nseed = 7", True),
+        ("projection_dim = 16", "projection_dim = 8", True),
+    ],
+)
+def test_runs_count_for_their_own_recipe_and_target_only(ready: Path, old: str, new: str, counts: bool) -> None:
+    _pretend(ready, lambda subset: 2.0, _subsets(2))
+
+    def there() -> int:
+        project = _open(ready)
+        return len(project.store.measurements(recipe_key(project.config, project.corpus(("target",)))))
+
+    assert there() == 4
+    _edit(ready, old, new)
+    assert there() == (4 if counts else 0)
+    _edit(ready, new, old)
+    assert there() == 4
+
+
+def test_an_added_task_leaves_what_was_measured_as_it_is(ready: Path) -> None:
+    _pretend(ready, lambda subset: 2.0 + 0.1 * len(subset), _subsets(6))
+    write_rows(ready / "tasks" / "epsilon.jsonl", pair_rows("epsilon", 5))
+    answers = _answers(ready)
+    assert {m.subset for m in answers.measured} == set(_subsets(6))
+    assert answers.calibrated_on == 6
+    # All tasks together are more than before, and not yet measured.
+    assert frozenset((*TASKS, "epsilon")) in plan(answers, count=3, seed=0)
+
+
+def test_two_targets_are_measured_together(ready: Path) -> None:
+    project = _open(ready)
+    report = project.verify(target=["target", "alpha"], runs=1, seeds=1)
+    assert report.to_json()["target"] == ["target", "alpha"]
+    (run,) = report.runs
+    # The model still holds that run.
+    corpus = project.corpus(("target", "alpha"))
+    losses = [
+        measure_losses(project._load(), validation_examples(task, project.store), batch_tokens=512).mean()
+        for task in corpus.target_tasks
+    ]
+    assert run.measured_loss == pytest.approx(np.mean(losses), abs=2e-6)
+    # They are no runs of either target alone.
+    assert _measured(ready) == {}
+    assert len(_measured(ready, "target", "alpha")) == 1
+
+
+@pytest.mark.parametrize("wrong", [{"runs": 0}, {"runs": -1}, {"seeds": 0}])
+def test_no_runs_are_no_verification(ready: Path, wrong: dict[str, int]) -> None:
+    with pytest.raises(ConfigError, match="at least 1"):
+        _open(ready).verify(**wrong)  # type: ignore[arg-type]
+
+
+# -- what is said of it -----------------------------------------------------------------------------------------------
+
+
+def _noisy(subset: frozenset[str]) -> float:
+    """Losses that have nothing to do with what is in a subset."""
+    return 5.0 + 0.5 * float(np.random.default_rng(sum(map(ord, "".join(sorted(subset))))).standard_normal())
+
+
+def test_a_report_judges_each_subset_by_a_calibration_on_the_others(ready: Path) -> None:
+    _pretend(ready, _noisy, _subsets(12))
+    report = _open(ready).verify()
+    assert report.calibrated
+    evidence = _answers(ready).evidence
+    assert evidence is not None
+    points = report.points()
+    for number, point in enumerate(points):
+        assert point.subset == tuple(
+            t for t, inside in zip(sorted(TASKS), evidence.masks[number], strict=True) if inside
+        )
+        others = evidence.without(number)
+        found = calibrate(others)
+        row = list(evidence.scales).index(found.scale)
+        (loss,) = found.losses(evidence.known, evidence.changes[row, [number]], evidence.masks[[number]])
+        assert point.estimated_loss == pytest.approx(loss, abs=2e-6)
+        assert found.half_width is not None
+        assert point.estimated_loss_low == pytest.approx(max(loss - found.half_width, 0), abs=2e-6)
+        assert point.estimated_loss_high == pytest.approx(loss + found.half_width, abs=2e-6)
+    truth, estimated = (np.array(v) for v in zip(*[(p.measured_loss, p.estimated_loss) for p in points], strict=True))
+    assert report.relative_error == pytest.approx(np.mean(np.abs(estimated / truth - 1)), abs=1e-5)
+    assert report.constant_relative_error == pytest.approx(np.mean(np.abs(truth.mean() / truth - 1)), abs=1e-5)
+    # Losses without a law: whoever judges on what was fitted is better than a guess here.
+    assert report.relative_error > 0.9 * report.constant_relative_error
+    inside = [p.estimated_loss_low <= p.measured_loss <= p.estimated_loss_high for p in points]  # type: ignore[operator]
+    assert report.interval_coverage == pytest.approx(np.mean(inside))
+    assert report.seconds_fine_tuning == pytest.approx(24 * 2.0)
+    assert report.seed_noise == 0.0
+    assert report.seconds_estimating is not None
+    assert report.speedup_100 == pytest.approx(100 * 2.0 / report.seconds_estimating)
+    assert report.speedup == pytest.approx(50 * 2.0 / report.seconds_estimating)
+
+
+@pytest.mark.parametrize("count", [0, 4, 5, 8, 9, 12])
+def test_every_estimate_has_an_interval_and_says_whether_it_is_calibrated(ready: Path, count: int) -> None:
+    raw = _answers(ready).estimator
+    _pretend(ready, _noisy, _subsets(count))
+    project = _open(ready)
+    answers = project.answers(("target",))
+    mask = answers.mask(["alpha", "gamma"])
+    (estimate,) = answers.estimator.estimate(mask[None])
+    assert estimate.low < estimate.loss < estimate.high
+    assert project.estimate_all([["alpha"]]).to_json()["calibrated"] == (count >= 5)
+    result = project.select()
+    manifest = json.loads((ready / "curator-manifest.json").read_text())
+    assert result.to_json()["calibrated"] == manifest["estimate"]["calibrated"] == (count >= 5)
+    assert manifest["estimate"]["measured_subsets"] == count
+    assert ("conformal" in manifest["estimate"]["interval"]) == (count >= 9)
+    (uncalibrated,) = raw.estimate(mask[None])
+    if count < 5:
+        assert estimate == uncalibrated
+    else:
+        assert answers.calibration is not None
+        assert estimate.loss != pytest.approx(uncalibrated.loss, abs=1e-3)
+    if count >= 9:
+        residuals = cross_validated(answers.evidence)[0] - answers.evidence.losses  # type: ignore[arg-type, union-attr]
+        assert estimate.high - estimate.loss == pytest.approx(conformal(residuals))
+
+
+def test_a_calibration_is_found_again(ready: Path) -> None:
+    _pretend(ready, _noisy, _subsets(9))
+    first, again = _answers(ready), _answers(ready)
+    assert isinstance(first.calibration, Calibration)
+    assert _open(ready).store.artifact("calibration", first.key) is not None
+    masks = np.stack([first.mask(subset) for subset in _subsets(16)])
+    np.testing.assert_array_equal(first.estimator.validation_losses(masks), again.estimator.validation_losses(masks))
+    # Another run makes another calibration.
+    _pretend(ready, _noisy, _subsets(10))
+    assert _answers(ready).key != first.key
+    assert _answers(ready).calibrated_on == 10
+
+
+def test_what_runs_cannot_tell_apart_is_indistinguishable(ready: Path) -> None:
+    wanted = _answers(ready)
+    assert isinstance(wanted.evidence, Evidence | None)
+    noisy, clear = ready, Path(shutil.copytree(ready, ready.parent / "clear"))
+    _pretend(noisy, _noisy, _subsets(12))
+    _pretend(clear, lambda subset: 5.0 - 0.5 * ("alpha" in subset) + 0.5 * ("beta" in subset), _subsets(12))
+    one, other = ["alpha", "gamma"], ["beta"]
+    found = {}
+    for folder in (noisy, clear):
+        best, worst = _open(folder).estimate_all([one, other]).estimates
+        found[folder] = best.as_good_as_best and worst.as_good_as_best
+    assert found == {noisy: True, clear: False}
+    result = _open(clear).select(include=["alpha"], exclude=["beta"])
+    assert "all_tasks" not in result.indistinguishable
+    result = _open(noisy).select(include=["alpha"], exclude=["beta"])
+    assert "all_tasks" in result.indistinguishable
+
+
+def test_losses_that_vanish_are_reported(ready: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    # A target that the model has learned: to six digits, nothing is left of its loss.
+    _pretend(ready, lambda subset: 0.0 if len(subset) > 1 else 1e-8, _subsets(10))
+    report = _open(ready).verify()
+    assert "NaN" not in json.dumps(report.to_json())
+    assert "Infinity" not in json.dumps(report.to_json())
+    show_verify(report)
+    assert "target" in capsys.readouterr().out
+
+
+def test_the_same_of_everything_has_no_rank() -> None:
+    same, other = np.ones(3), np.arange(3.0)
+    assert rank_correlation(same, other) is None
+    assert rank_correlation(other, same) is None
+    assert rank_correlation(other[:1], other[:1]) is None
+    assert rank_correlation(other, other**3) == pytest.approx(1.0)
+
+
+# -- the command line -------------------------------------------------------------------------------------------------
+
+
+def _run(folder: Path, *arguments: str, code: int = 0, path: Path | None = None) -> "subprocess.CompletedProcess[str]":
+    env = os.environ | ({} if path is None else {"PYTHONPATH": str(path)})
+    command = [sys.executable, "-m", "curator", *arguments, "-p", str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=env)
+    assert done.returncode == code, done.stderr
+    return done
+
+
+def test_verifying_from_the_command_line(ready: Path, tmp_path: Path) -> None:
+    assert "uncalibrated" in _run(ready, "estimate", "alpha").stdout
+    wrong = _run(ready, "verify", "--plot", str(tmp_path / "x.docx"), code=2)
+    assert "x.docx" in wrong.stderr
+    assert _measured(ready) == {}
+    picture = tmp_path / "x.svg"
+    done = _run(ready, "verify", "--runs", "2", "--seeds", "1", "--json", "--plot", str(picture))
+    report = json.loads(done.stdout)
+    assert picture.read_bytes().startswith(b"<?xml")
+    assert report.keys() >= {
+        "schema_version", "target", "runs", "relative_error", "constant_relative_error", "spearman",
+        "interval_coverage", "seconds_estimating", "seconds_fine_tuning", "speedup",
+    }  # fmt: skip
+    assert report["schema_version"] == 1
+    assert report["target"] == "target"
+    assert report["calibrated"] is False
+    assert len(report["runs"]) == 2
+    for run in report["runs"]:
+        assert run.keys() >= {"subset", "seed", "estimated_loss", "measured_loss"}
+        assert _measured(ready)["+".join(run["subset"]), run["seed"]] == pytest.approx(run["measured_loss"], abs=1e-6)
+    _pretend(ready, _noisy, _subsets(11))
+    done = _run(ready, "verify", "--quiet")
+    assert done.stderr == ""
+    assert "each by a calibration on all others" in done.stdout
+    assert "uncalibrated" not in done.stdout
+    calibrated = _run(ready, "estimate", "alpha").stdout
+    assert f"calibrated by {len(_answers(ready).measured)} " in calibrated
+    assert "uncalibrated" not in calibrated
+
+
+def _killed_in(folder: Path) -> None:
+    """Start `curator verify` and kill it in the midst of its second run."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "curator", "verify", "--runs", "3", "--seeds", "1", "-p", str(folder)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    place, checkpoints = folder / ".curator" / "adapters" / "verify", "*/checkpoints/*/complete"
+    deadline, first = time.monotonic() + 120, None
+    while process.poll() is None and time.monotonic() < deadline:
+        here = {path.parts[-4] for path in place.glob(checkpoints)}
+        first = first or next(iter(here), None)
+        if here - {first}:
+            process.kill()
+            break
+        time.sleep(0.002)
+    assert process.wait(timeout=60) == -signal.SIGKILL
+
+
+def test_killed_in_the_midst_of_a_run_and_called_again_it_measures_what_it_would_have(ready: Path) -> None:
+    # Enough steps for a kill to land in their midst.
+    _edit(ready, "epochs = 2", "epochs = 8")
+    _open(ready).select()
+    whole = Path(shutil.copytree(ready, ready.parent / "whole"))
+    _open(whole).verify(runs=3, seeds=1)
+    _killed_in(ready)
+    assert len(_left_over(ready)) == 1
+    after = _measured(ready)
+    assert 0 < len(after) < 3
+    done = _run(ready, "verify", "--json")
+    assert _measured(ready) == _measured(whole)
+    assert after.items() < _measured(ready).items()
+    assert len(json.loads(done.stdout)["runs"]) == 3
+    assert _left_over(ready) == []
+    # The run that was cut short has the time of a whole one.
+    assert all(run.seconds > 0 for m in _answers(ready).measured for run in m.runs)
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_killed_while_a_run_is_kept_it_leaves_nothing_behind(ready: Path, tmp_path: Path, when: str) -> None:
+    folder = tmp_path / "kill"
+    folder.mkdir()
+    (folder / "sitecustomize.py").write_text(
+        "import os, signal\n"
+        "import curator.store\n"
+        "put = curator.store.Store.put_measurement\n"
+        "def killed(self, *given, **named):\n"
+        f"    if {when == 'after'}:\n"
+        "        put(self, *given, **named)\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+        "curator.store.Store.put_measurement = killed\n"
+    )
+    _run(ready, "verify", "--runs", "1", "--seeds", "1", code=-signal.SIGKILL, path=folder)
+    assert len(_measured(ready)) == (when == "after")
+    _open(ready).verify()
+    assert len(_measured(ready)) == 1
+    assert _left_over(ready) == []
+
+
+def test_a_subset_is_the_mean_of_its_runs() -> None:
+    report = results.VerifyReport(
+        target=("t",), calibrated=False, subsets=2, relative_error=0.1, constant_relative_error=0.1, seed_noise=None,
+        spearman=None, interval_coverage=None, seconds_estimating=None, seconds_fine_tuning=1.0, subsets_estimated=0,
+        speedup=None, speedup_100=None,
+        runs=tuple(
+            results.VerifiedRun(
+                subset=subset, seed=seed, estimated_loss=1.0, estimated_loss_low=None, estimated_loss_high=None,
+                measured_loss=loss,
+            )
+            for subset, seed, loss in ((("b",), 0, 1.0), ((), 0, 4.0), (("b",), 1, 3.0))
+        ),
+    )  # fmt: skip
+    points = report.points()
+    assert [(p.subset, p.measured_loss, p.lowest_measured, p.highest_measured) for p in points] == [
+        (("b",), 2.0, 1.0, 3.0),
+        ((), 4.0, 4.0, 4.0),
+    ]
+    assert isinstance(MeasuredSubset(frozenset(), ()).losses, list)
