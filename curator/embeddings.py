@@ -104,7 +104,7 @@ def embed(tuned: TunedModel, examples: Sequence[TokenizedExample], *, batch_toke
 
     tuned.model.eval()
     found: Floats | None = None
-    with torch.inference_mode(), tuned.model.disable_adapter():
+    with tuned.model.disable_adapter(), torch.inference_mode():
         for positions in by_length([len(example.input_ids) for example in examples], batch_tokens):
             batch = collate([examples[p] for p in positions])
             means = _means(tuned, batch).cpu().double().numpy()

@@ -1,5 +1,6 @@
 """Baselines against slow, obvious twins; on a tiny project every one of them, and the comparison of all."""
 
+import itertools
 import json
 import math
 import os
@@ -43,6 +44,7 @@ from curator.embeddings import embed
 from curator.errors import DataError, NumericalError
 from curator.events import Event, Note, Reporter, StageFinished, StageStarted
 from curator.fine_tune import MeasuredSubset
+from curator.meta_train import measure_losses
 from curator.model import load_model
 from curator.scores import Sources, baseline_scores, kmm_weights
 from curator.select import Problem, Scores, select_scored
@@ -162,11 +164,11 @@ def test_points_weigh_what_the_trainers_learning_rate_was(schedule: str, warmup:
         optimizer.step()
         scheduler.step()
     ends = [0, *(round(share * steps) for share in shares)]
-    means = np.array([np.mean(rates[begin:end]) for begin, end in zip(ends, ends[1:], strict=False)])
+    means = np.array([np.mean(rates[begin:end]) for begin, end in itertools.pairwise(ends)])
     np.testing.assert_allclose(point_weights(shares, schedule, warmup), means / means.sum(), atol=2e-3)
 
 
-# -- matching -----------------------------------------------------------------------------------------------------------
+# -- matching ---------------------------------------------------------------------------------------------------------
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:
@@ -322,18 +324,20 @@ def test_embeddings_are_the_base_models_one_by_one(name: str, request: pytest.Fi
         for parameter in tuned.model.parameters():
             if parameter.requires_grad:
                 parameter.normal_()
-    tuned.model.train()
     rng = np.random.default_rng(0)
     examples = []
     for length in (3, 17, 5, 11, 1):
         ids = rng.integers(3, 300, length).tolist()
         labels = [4, 5, 2] if tuned.encoder_decoder else ids
         examples.append(TokenizedExample(ids, labels))
+    before = measure_losses(tuned, examples[:2], batch_tokens=36)
+    tuned.model.train()
     found = embed(tuned, examples, batch_tokens=36)
     expected = np.stack([_by_hand(folder, e, encoder_decoder=tuned.encoder_decoder) for e in examples])
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
-    # The adapter is back.
-    assert not any(getattr(module, "disable_adapters", False) for module in tuned.model.modules())
+    # The adapter is back, and can be trained.
+    np.testing.assert_array_equal(measure_losses(tuned, examples[:2], batch_tokens=36), before)
+    assert {name for name, p in tuned.model.named_parameters() if p.requires_grad} == set(tuned.layout.shapes)
     assert embed(tuned, [], batch_tokens=36).shape == (0, 0)
 
 
@@ -483,14 +487,14 @@ def test_several_targets_count_by_their_weights(ready: Path, method: str) -> Non
     project = _open(ready)
     both = _sources(project, "target", "alpha")
     assert both.shares.tolist() == [0.25, 0.75]
-    alone = [_only(both, number) for number in (0, 1)]
+    alone = [_Only(both, number) for number in (0, 1)]
     every = np.ones(len(both.corpus.auxiliary), dtype=bool)
     one, other = (baseline_scores(method, sources, every).values for sources in alone)
     np.testing.assert_allclose(baseline_scores(method, both, every).values, 0.25 * one + 0.75 * other, atol=1e-9)
     assert np.abs(one - other).max() > 1e-6
 
 
-class _only(Sources):  # noqa: N801
+class _Only(Sources):
     """Sources of which one target has all of the weight."""
 
     def __init__(self, of: Sources, number: int) -> None:

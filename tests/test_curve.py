@@ -1,0 +1,67 @@
+"""Budget curves: where they begin and end, and which subsets no other one beats."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from test_estimate import _estimator, _points
+
+import curator
+from curator.curve import budget_curve
+
+MakeProject = Callable[..., Path]
+
+
+def test_a_curve_goes_from_nothing_to_everything_and_knows_its_front() -> None:
+    estimator, tokens = _estimator(_points(), [2.0, 3.0]), np.array([10, 20, 30, 40])
+    extra = np.array([[False, True, True, False]])
+    points = budget_curve(estimator, tokens, extra=extra)
+    masks = [tuple(point.judged.mask.tolist()) for point in points]
+    assert len(set(masks)) == len(masks)
+    assert {(False,) * 4, (True,) * 4, tuple(extra[0].tolist())} <= set(masks)
+    assert [p.tokens for p in points] == sorted(p.tokens for p in points)
+    for point in points:
+        assert point.tokens == tokens[point.judged.mask].sum()
+        beaten = any(o.tokens <= point.tokens and o.judged.loss < point.judged.loss for o in points)
+        assert point.on_front == (not beaten)
+
+
+def test_the_first_step_is_the_best_for_a_token() -> None:
+    estimator, tokens = _estimator(_points(), [2.0, 3.0]), np.array([10, 20, 30, 40])
+    singles = estimator.validation_losses(np.eye(4, dtype=bool)) @ estimator.validation_weights
+    none = (estimator.validation_losses(np.zeros((1, 4), dtype=bool)) @ estimator.validation_weights)[0]
+    best = int(np.argmin((singles - none) / tokens))
+    assert any(p.judged.mask.sum() == 1 and p.judged.mask[best] for p in budget_curve(estimator, tokens))
+
+
+def test_the_command_prints_and_draws(make_project: MakeProject, tmp_path: Path) -> None:
+    folder = make_project()
+    command = [sys.executable, "-m", "curator", "curve", "-p", str(folder)]
+    run = subprocess.run(
+        [*command, "--json", "--plot", str(tmp_path / "c.svg")], capture_output=True, text=True, check=True
+    )
+    found = json.loads(run.stdout)
+    assert found["calibrated"] is False
+    assert [p["subset"] for p in found["points"]][0] == []
+    assert "<svg" in (tmp_path / "c.svg").read_text()
+    wrong = subprocess.run([*command, "--plot", str(tmp_path / "c.txt")], capture_output=True, text=True, check=False)
+    assert wrong.returncode == 2
+    report = curator.Project.open(folder).curve()
+    assert [p.estimated_loss for p in report.front] == sorted((p.estimated_loss for p in report.front), reverse=True)
+
+
+def test_several_targets_count_by_their_weights(make_project: MakeProject) -> None:
+    one = curator.Project.open(make_project("one"))
+    alone = {t: one.estimate(["gamma"], target=["target", "alpha"]).estimated_loss for t in ("both",)}
+    weighted = make_project("two", data={"target_weights": {"target": 3.0, "alpha": 1.0}})
+    project = curator.Project.open(weighted)
+    found = project.estimate(["gamma"], target=["target", "alpha"]).estimated_loss
+    estimator = project.answers(("target", "alpha")).estimator
+    losses = estimator.validation_losses(np.array([[False, True]]))[0]
+    target, _ = (len(task.split.validation) for task in project.corpus(("target", "alpha")).target_tasks)
+    assert found == pytest.approx(0.75 * losses[:target].mean() + 0.25 * losses[target:].mean(), abs=1e-6)
+    assert alone["both"] == pytest.approx(0.5 * losses[:target].mean() + 0.5 * losses[target:].mean(), abs=1e-4)

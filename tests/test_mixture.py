@@ -1,0 +1,108 @@
+"""Mixture weights: their gradient, their optimum, and what becomes of them in an export."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from test_estimate import _estimator, _points
+
+import curator
+from curator.errors import ConfigError
+from curator.export import _weighted
+from curator.mixture import MOST, best_mixture
+from curator.rows import Row
+
+MakeProject = Callable[..., Path]
+
+
+def test_ones_and_zeros_are_subsets() -> None:
+    estimator = _estimator(_points(), [2.0, 3.0])
+    for mask in np.array([[0, 0, 0, 0], [1, 0, 1, 0], [1, 1, 1, 1]], dtype=bool):
+        loss = estimator.validation_losses(mask[None])[0] @ estimator.validation_weights
+        assert estimator.weighted(mask.astype(float))[0] == pytest.approx(loss)
+
+
+def test_the_gradient_is_that_of_the_loss() -> None:
+    estimator = _estimator(_points(), [2.0, 3.0])
+    weights = np.array([0.3, 1.7, 0.0, 1.0])
+    _, gradient = estimator.weighted(weights)
+    for task in range(4):
+        step = np.zeros(4)
+        step[task] = 1e-6
+        slope = (estimator.weighted(weights + step)[0] - estimator.weighted(weights - step)[0]) / 2e-6
+        assert gradient[task] == pytest.approx(slope, rel=1e-5, abs=1e-8)
+
+
+def _best(**options: object) -> tuple[np.ndarray, float]:
+    estimator = _estimator(_points(), [2.0, 3.0])
+    given: dict[str, object] = {
+        "tokens": np.array([10.0, 20.0, 30.0, 40.0]),
+        "allowed": np.ones(4, dtype=bool),
+        "needed": np.zeros(4, dtype=bool),
+    }
+    found = best_mixture(estimator, **(given | options))  # type: ignore[arg-type]
+    assert found.loss == pytest.approx(estimator.weighted(found.weights)[0])
+    return found.weights, found.loss
+
+
+def test_a_mixture_is_no_worse_than_any_subset_and_cannot_be_bettered_nearby() -> None:
+    estimator = _estimator(_points(), [2.0, 3.0])
+    weights, loss = _best()
+    masks = np.array([[n >> t & 1 for t in range(4)] for n in range(16)], dtype=bool)
+    subsets = estimator.validation_losses(masks) @ estimator.validation_weights
+    assert loss <= subsets.min() + 1e-6
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        near = np.clip(weights + rng.normal(0, 0.05, 4), 0, MOST)
+        assert estimator.weighted(near)[0] >= loss - 1e-4
+
+
+def test_budget_and_pins_hold() -> None:
+    tokens = np.array([10.0, 20.0, 30.0, 40.0])
+    free, best = _best()
+    for budget in (0, 15, 60):
+        weights, loss = _best(max_tokens=budget)
+        assert weights @ tokens <= budget + 1e-6
+        assert loss >= best - 1e-6
+    needed = np.array([False, False, True, False])
+    assert _best(needed=needed)[0][2] >= 1
+    allowed = np.array([True, False, True, True])
+    assert _best(allowed=allowed)[0][1] == 0
+    assert ((free >= 0) & (free <= MOST)).all()
+
+
+@given(st.integers(1, 40), st.floats(0, MOST))
+def test_rows_are_repeated_evenly(count: int, weight: float) -> None:
+    rows = [Row(content={"text": str(n)}, file="f", line=n + 1, number=n) for n in range(count)]
+    found = [row.number for row in _weighted(rows, weight, "seed")]
+    assert len(found) == round(weight * count)
+    assert found == sorted(found)
+    times = np.bincount(found, minlength=count)
+    assert times.max() - times.min() <= 1
+    assert [row.number for row in _weighted(rows, weight, "seed")] == found
+
+
+def test_select_mixture_writes_weights_that_export_follows(make_project: MakeProject, tmp_path: Path) -> None:
+    project = curator.Project.open(make_project())
+    result = project.select(method="mixture")
+    manifest = json.loads((project.root / "curator-manifest.json").read_text())
+    weights = {task["name"]: task["weight"] for task in manifest["tasks"] if task["selected"]}
+    assert set(weights) == set(result.selected)
+    assert all(0 < weight <= MOST for weight in weights.values())
+    project.export("curator-manifest.json", output=tmp_path / "out")
+    for name, weight in weights.items():
+        assert len((tmp_path / "out" / f"{name}.jsonl").read_text().splitlines()) == round(8 * weight)
+
+
+def test_a_mixture_has_a_budget_of_tokens_only_and_needs_sums(make_project: MakeProject) -> None:
+    folder = make_project()
+    with pytest.raises(ConfigError, match="tokens only"):
+        curator.Project.open(folder).select(method="mixture", k=2)
+    text = (folder / "curator.toml").read_text()
+    (folder / "curator.toml").write_text(text + '[estimate]\nmethod = "logistic"\n')
+    with pytest.raises(ConfigError, match="quadratic"):
+        curator.Project.open(folder).select(method="mixture")
