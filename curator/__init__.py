@@ -18,6 +18,9 @@ _HOMES = {
     "CheckReport": "curator.results",
     "EstimateResult": "curator.results",
     "SelectionResult": "curator.results",
+    "VerifyReport": "curator.results",
+    "CurveReport": "curator.results",
+    "ExamplesReport": "curator.results",
     "ConfigError": "curator.errors",
     "CuratorError": "curator.errors",
     "DataError": "curator.errors",
@@ -37,8 +40,11 @@ if TYPE_CHECKING:
     from curator.errors import StoreBusy as StoreBusy
     from curator.project import Project as Project
     from curator.results import CheckReport as CheckReport
+    from curator.results import CurveReport as CurveReport
     from curator.results import EstimateResult as EstimateResult
+    from curator.results import ExamplesReport as ExamplesReport
     from curator.results import SelectionResult as SelectionResult
+    from curator.results import VerifyReport as VerifyReport
 
 
 def __getattr__(name: str) -> Any:
