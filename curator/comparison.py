@@ -6,7 +6,7 @@ comparison that is interrupted must not go on with other subsets than it began w
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 
 from scipy.stats import t as student
 
@@ -38,7 +38,7 @@ class Choice:
 def plan_comparison(
     config: Config, store: Store, answers: Answers, reporter: Reporter, *, fresh: bool = False
 ) -> list[Choice]:
-    """What each method selects within the tokens of the current selection.
+    """What each method selects within the tokens of the current selection, around the same pins.
 
     Args:
         config: The project's configuration.
@@ -49,21 +49,29 @@ def plan_comparison(
 
     Returns:
         The current selection under the name of its method, then the configured method, the ensemble and the baselines.
+        Mixtures are left out, whose weights are what they are about: subsets are fine-tuned on as they are.
     """
     last, current = answers.last_manifest(), answers.current()
     inputs: Inputs = {name: value for name, value in answers.inputs.items() if name != "measured"}
-    inputs |= {"current": sorted(current), "method": last.method, "configured": config.select.method, "plan": _VERSION}
+    out = {*last.options.get("exclude", ())} - {*current}
+    alike = Request(
+        method=last.method,
+        max_tokens=sum(task.tokens for task in answers.tasks if task.name in current) or None,
+        include=tuple(name for name in last.options.get("include", ()) if name in current),
+        exclude=tuple(task.name for task in answers.tasks if task.name in out),
+    )
+    inputs |= {"current": sorted(current), "alike": asdict(alike), "method": config.select.method, "plan": _VERSION}
     kept = None if fresh else store.artifact("comparison", key_of(inputs))
     if kept is not None:
         return [Choice(method=m, subset=frozenset(names), budget=b) for m, names, b in kept.outputs["choices"]]
-    budget = sum(task.tokens for task in answers.tasks if task.name in current) or None
+    budget = alike.max_tokens
     if budget is None:
         reporter.warn("the current selection is empty: the other methods select without a budget")
-    others = [m for m in dict.fromkeys((config.select.method, "ensemble", *NAMES)) if m != last.method]
+    others = [m for m in dict.fromkeys((config.select.method, "ensemble", *NAMES)) if m not in (last.method, "mixture")]
     choices = [Choice(method=last.method, subset=frozenset(current), budget=budget)]
     stage = reporter.stage("compare", len(others), "methods")
     for method in others:
-        found = answers.choose(Request(method=method, max_tokens=budget if budget else None))
+        found = answers.choose(replace(alike, method=method))
         choices.append(Choice(method=method, subset=frozenset(found), budget=budget))
         stage.advance()
     stage.finish(f"{len({choice.subset for choice in choices})} different subsets by {len(choices)} methods")

@@ -98,6 +98,9 @@ def train_adapter(
         raise DataError(f"{folder}: cannot be written: {error}", hint="Is the disk full?") from error
     tuned.model.eval()
     if trainer.is_world_process_zero():
+        # First of all what says that they are whole: a process may be killed in the midst of removing them.
+        for marker in checkpoints.glob(f"*/{_COMPLETE}"):
+            marker.unlink()
         shutil.rmtree(checkpoints, ignore_errors=True)
     recorder.finish()
     return recorder.snapshots()

@@ -1,15 +1,19 @@
 """Pictures as files, by matplotlib: SVG, PNG or PDF, after the file's name."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from curator import results
 from curator.errors import ConfigError, DataError
+from curator.text import clean
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _KINDS = (".svg", ".png", ".pdf")
+# What else would make each picture another one.
+_TIMELESS = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
 
 
 def check_plot_file(path: Path) -> None:
@@ -36,17 +40,16 @@ def plot_verify(report: results.VerifyReport, path: Path) -> None:
     axes = figure.add_subplot()
     points = report.points()
     estimated, measured = np.array([(p.estimated_loss, p.measured_loss) for p in points]).T
-    ends = np.array([(p.estimated_loss_low or np.nan, p.estimated_loss_high or np.nan) for p in points])
+    ends = np.array([(p.estimated_loss_low, p.estimated_loss_high) for p in points], dtype=np.float64)
     across = np.nan_to_num(np.abs(ends.T - estimated))
     up = np.abs(np.array([(p.lowest_measured, p.highest_measured) for p in points]).T - measured)
     edges = [min(estimated.min(), measured.min()), max(estimated.max(), measured.max())]
     axes.plot(edges, edges, color="0.6", linewidth=1, label="equal")
     axes.errorbar(estimated, measured, xerr=across, yerr=up, fmt="o", markersize=4, elinewidth=0.8, alpha=0.8)
-    names = ", ".join(report.target)
     axes.set_xlabel("estimated loss" + ("" if report.calibrated else " (uncalibrated)") + ", 90 % interval")
     axes.set_ylabel("measured loss, mean and range over seeds")
     rank = "" if report.spearman is None else f", Spearman {report.spearman:.2f}"
-    axes.set_title(f"{names}: error {report.relative_error:.1%}{rank}", parse_math=False)
+    axes.set_title(f"{_names(report.target)}: error {report.relative_error:.1%}{rank}", parse_math=False)
     _save(figure, path)
 
 
@@ -72,9 +75,14 @@ def plot_curve(report: results.CurveReport, path: Path) -> None:
         axes.plot(*zip(*measured, strict=True), "x", color="C3", label="measured")
     axes.set_xlabel("training tokens of the auxiliary tasks")
     axes.set_ylabel("estimated loss" + ("" if report.calibrated_on else " (uncalibrated)"))
-    axes.set_title(", ".join(report.target), parse_math=False)
+    axes.set_title(_names(report.target), parse_math=False)
     axes.legend()
     _save(figure, path)
+
+
+def _names(names: Sequence[str]) -> str:
+    """Names as a title can hold them: a control character would make an SVG unreadable."""
+    return clean(", ".join(names), limit=60)
 
 
 def _figure(width: float, height: float) -> "Figure":
@@ -93,6 +101,6 @@ def _save(figure: "Figure", path: Path) -> None:
     try:
         # The same picture gives the same bytes.
         with mpl.rc_context({"svg.hashsalt": "curator", "svg.fonttype": "none"}):
-            figure.savefig(path, dpi=150, metadata={"Date": None} if path.suffix.lower() == ".svg" else None)
+            figure.savefig(path, dpi=150, metadata=_TIMELESS.get(path.suffix.lower()))
     except OSError as error:
         raise DataError(f"{path}: cannot be written: {error}", hint="Choose another file.") from error

@@ -592,7 +592,7 @@ def test_the_noise_of_a_difference_holds_nine_differences_of_ten() -> None:
 
 def test_verify_compares_all_methods_at_the_price_of_the_selection(ready: Path) -> None:
     project = _open(ready)
-    chosen = project.select(method="exchange", include=["gamma"], k=2, max_tokens=300)
+    chosen = project.select(method="exchange", include=["gamma"], exclude=["delta"], k=2, max_tokens=300)
     tokens = {task.name: task.tokens for task in chosen.tasks}
     budget = sum(tokens[name] for name in chosen.selected)
     report = json.loads(_run(ready, "verify", "--compare", "--seeds", "2", "--json").stdout)
@@ -608,11 +608,13 @@ def test_verify_compares_all_methods_at_the_price_of_the_selection(ready: Path) 
         assert row["measured_losses"] == [runs[tuple(row["selected"]), seed] for seed in run_seeds(project.config, 2)]
         assert row["measured_loss"] == pytest.approx(np.mean(row["measured_losses"]), abs=1e-6)
         assert row["as_good_as_best"] or row["measured_loss"] > best
+        assert "gamma" in row["selected"]
+        assert "delta" not in row["selected"]
     for row in rows[2:]:
         # Nothing that was left out would have fitted, where a method takes as much as it can.
         if row["method"] in ("random", "embedding", "bm25", "gradient-cosine", "less"):
-            left = [tokens[name] for name in tokens if name not in row["selected"]]
-            assert min(left) > row["tokens_left"]
+            left = [tokens[name] for name in tokens.keys() - {*row["selected"], "delta"}]
+            assert min(left, default=budget) > row["tokens_left"]
 
     # Nothing is run twice, and the same subsets are compared although they calibrate the estimates now.
     events: list[Event] = []
@@ -638,7 +640,8 @@ def test_verify_compares_all_methods_at_the_price_of_the_selection(ready: Path) 
 
 def test_one_seed_cannot_tell_methods_apart(ready: Path, capsys: pytest.CaptureFixture[str]) -> None:
     project = _open(ready)
-    project.select(k=1, include=["beta"])
+    # Two tasks, whatever they do.
+    project.select(k=2, threshold=-9.0)
     report = project.verify(compare=True, seeds=1)
     assert report.comparison is not None
     losses = {row.selected: row for row in report.comparison}

@@ -5,10 +5,12 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
+from curator.calibration import Calibration
 from curator.config import EstimateSection
 from curator.errors import NumericalError
 from curator.estimate import ExampleSet, Point, TargetEstimator, build_estimator, pick_ridge
 from curator.statistics import Statistics
+from curator.whatif import difference, judge_each
 
 K, TASKS = 6, 4
 FINAL = np.linspace(0.5, 1.5, 8)
@@ -284,3 +286,111 @@ def test_gains_can_be_given_up() -> None:
     mask = np.array([True, False, True, True])
     assert np.isnan(estimator.task_gains(mask, stop=lambda: True)).all()
     assert np.isfinite(estimator.task_gains(mask, stop=lambda: False)).all()
+
+
+# -- calibrated -----------------------------------------------------------------------------------------------------
+
+
+def _calibration(residuals: int = 12, *, scale: float = 1.0) -> Calibration:
+    rng = np.random.default_rng(residuals)
+    return Calibration(
+        scale=scale,
+        offset=0.3,
+        slopes=np.array([1.4, -0.2]),
+        effects=np.array([0.05, -0.1, 0.02, 0.2]),
+        residuals=0.1 * rng.standard_normal(residuals),
+        masks=rng.random((residuals, TASKS)) < 0.5,
+    )
+
+
+def _calibrated(points: list[Examples], ridges: list[float], calibration: Calibration, method: str) -> TargetEstimator:
+    return TargetEstimator([_point(p) for p in points], FINAL, ridges, method=method, calibration=calibration)
+
+
+@pytest.mark.parametrize(("method", "slow"), [("quadratic", _slow_quadratic), ("logistic", _slow_logistic)])
+def test_a_calibrated_estimate_is_the_sum_that_is_described(method: str, slow: object) -> None:
+    points, ridges, calibration = _points(), [3.0, 7.0], _calibration()
+    estimator = _calibrated(points, ridges, calibration, method)
+    masks = _masks()[[0, 3, 6, 15]]
+    estimates = estimator.estimate(masks)
+    changes = np.zeros((len(masks), 2))
+    for row, mask in enumerate(masks):
+        members = np.flatnonzero(mask).tolist()
+        for number, (point, ridge) in enumerate(zip(points, ridges, strict=True)):
+            moved = slow(point, members, ridge) - slow(point, list(range(TASKS)), ridge)  # type: ignore[operator]
+            changes[row, number] = (point.validation.gradients @ moved).mean()
+        loss = FINAL.mean() + 0.3 + changes[row] @ [1.4, -0.2] + mask @ [0.05, -0.1, 0.02, 0.2]
+        assert estimates[row].loss == pytest.approx(loss, abs=1e-6)
+    np.testing.assert_allclose(estimator.changes(masks), changes, atol=1e-6)
+    # The calibration says the same of the same changes, which are not calibrated.
+    losses = estimator.validation_losses(masks) @ estimator.validation_weights
+    np.testing.assert_allclose(calibration.losses(FINAL.mean(), estimator.changes(masks), masks), losses, atol=1e-12)
+    raw = _estimator(points, ridges, method=method)
+    np.testing.assert_allclose(raw.changes(masks), estimator.changes(masks), atol=1e-12)
+
+
+def test_the_interval_is_conformal_where_enough_was_measured() -> None:
+    points, ridges = _points(), [3.0, 7.0]
+    for residuals in (0, 8, 9, 30):
+        calibration = _calibration(residuals)
+        estimator = _calibrated(points, ridges, calibration, "quadratic")
+        each = estimator.validation_losses(_masks())
+        for estimate, losses in zip(estimator.estimate(_masks()), each, strict=True):
+            half = calibration.half_width if residuals >= 9 else 1.6448536 * losses.std() / np.sqrt(len(losses))
+            assert estimate.high - estimate.loss == pytest.approx(half, rel=1e-6)
+            assert estimate.low == pytest.approx(max(estimate.loss - (half or 0), 0.0))
+
+
+@pytest.mark.parametrize("method", ["quadratic", "logistic"])
+def test_calibrated_gains_are_what_small_tasks_change(method: str) -> None:
+    points = _points(count=2, sizes=(40, 1, 30, 1))
+    calibration = _calibration()
+    calibrated = _calibrated(points, [40.0, 30.0], calibration, method)
+    raw = _estimator(points, [40.0, 30.0], method=method)
+    mask = np.array([True, True, True, False])
+    gains = calibrated.task_gains(mask)
+    for task in (1, 3):
+        flipped = mask.copy()
+        flipped[task] ^= True
+        with_it, without = (mask, flipped) if mask[task] else (flipped, mask)
+        change = calibrated.estimate(np.stack([without, with_it]))
+        effect = calibration.effects[task]
+        assert gains[task] + effect == pytest.approx(change[0].loss - change[1].loss + effect, rel=0.15)
+    # Examples have their points' slopes; what a task does as a whole is no example's.
+    sums = [calibrated.gains_of(task, mask).sum() for task in range(TASKS)]
+    assert gains == pytest.approx(np.array(sums) - calibration.effects, rel=1e-6)
+    assert not np.allclose(gains, raw.task_gains(mask), atol=1e-3)
+
+
+def test_the_ridge_is_multiplied_as_calibration_found() -> None:
+    points = [_point(p) for p in _points()]
+    raw = build_estimator(points, FINAL, EstimateSection())
+    tripled = build_estimator(points, FINAL, EstimateSection(), _calibration(scale=3.0))
+    assert tripled.ridges == pytest.approx([3 * ridge for ridge in raw.ridges])
+    assert build_estimator(points, FINAL, EstimateSection(), scale=3.0).ridges == pytest.approx(tripled.ridges)
+
+
+def test_a_difference_within_what_estimates_get_wrong_is_noise() -> None:
+    points, ridges = _points(), [3.0, 7.0]
+    masks = _masks()[[1, 14]]
+    raw = _estimator(points, ridges)
+    for error, expected in ((1e-6, False), (10.0, True)):
+        residuals = error * np.random.default_rng(0).standard_normal(12)
+        made = Calibration(
+            scale=1.0,
+            offset=0.0,
+            slopes=np.full(2, 0.5),
+            effects=np.array([-5.0, 0.0, 0.0, 0.0]),
+            residuals=residuals,
+            masks=np.random.default_rng(1).random((12, TASKS)) < 0.5,
+        )
+        estimator = _calibrated(points, ridges, made, "quadratic")
+        first, second = judge_each(estimator, masks)
+        found = difference(estimator, first, second)
+        assert found.is_noise == expected
+        assert found.noise >= difference(raw, *judge_each(raw, masks)).noise
+        of_tasks = made.noise_of_difference(4)
+        assert of_tasks is not None
+        assert found.noise >= of_tasks
+        same = difference(estimator, first, first)
+        assert (same.value, same.noise, same.is_noise) == (0, 0, True)

@@ -1,6 +1,8 @@
 """Training: interrupted and resumed it ends where an undisturbed run ends, and a seed decides everything."""
 
+import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -111,6 +113,34 @@ def test_interrupted_and_resumed_is_undisturbed(tuned: TunedModel, tmp_path: Pat
     assert [s.sha256 for s in resumed] == [s.sha256 for s in whole]
     assert isinstance(events[0], StageStarted)
     assert events[0].done == stop - 1
+
+
+def test_interrupted_while_its_checkpoints_are_removed_it_does_not_go_on_from_half_of_one(
+    tuned: TunedModel, tmp_path: Path
+) -> None:
+    class Stop(BaseException):
+        pass
+
+    real = shutil.rmtree
+
+    def half(folder: Path, **options: Any) -> None:
+        if Path(folder).name != "checkpoints":
+            real(folder, **options)
+            return
+        # What a killed process leaves: some files are gone, and which is the file system's choice.
+        for path in Path(folder).glob("*/*"):
+            if path.suffix in (".safetensors", ".pt", ".json"):
+                path.unlink()
+        raise Stop
+
+    whole = _train(tuned, tmp_path / "whole")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("curator.meta_train.shutil.rmtree", half)
+        with pytest.raises(Stop):
+            _train(tuned, tmp_path / "cut")
+    assert list((tmp_path / "cut" / "checkpoints").iterdir())
+    assert [s.sha256 for s in _train(tuned, tmp_path / "cut")] == [s.sha256 for s in whole]
+    assert not (tmp_path / "cut" / "checkpoints").exists()
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(tuned: TunedModel, tmp_path: Path) -> None:

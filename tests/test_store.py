@@ -219,6 +219,67 @@ def test_results(store: Store) -> None:
     assert store.file_hashes(["/a", "/c"]) == {"/a": (4, 5, 6, "z")}
 
 
+def test_measurements(store: Store) -> None:
+    assert store.measurements("r") == []
+    assert not store.path.parent.exists(), "reading makes nothing"
+    content = {"b'; DROP \x1b": "2", "a": "1"}
+    store.put_measurement("r", "t", content, seed=1, loss=0.5, seconds=2.0)
+    store.put_measurement("r", "t", {}, seed=1, loss=0.75, seconds=2.5)
+    store.put_measurement("r", "t", content, seed=2, loss=0.25, seconds=3.0)
+    store.put_measurement("other", "t", content, seed=1, loss=9.0, seconds=1.0)
+    store.put_measurement("r", "t", {**content, "a": "changed"}, seed=1, loss=8.0, seconds=1.0)
+    # The same run again, its tasks in another order: what was measured first stays.
+    store.put_measurement("r", "t", dict(reversed(content.items())), seed=1, loss=7.0, seconds=1.0)
+    found = store.measurements("r")
+    assert [(m.subset, m.seed, m.loss, m.seconds) for m in found] == [
+        (content, 1, 0.5, 2.0),
+        ({}, 1, 0.75, 2.5),
+        (content, 2, 0.25, 3.0),
+        ({**content, "a": "changed"}, 1, 8.0, 1.0),
+    ]
+    assert [m.made for m in found] == sorted(m.made for m in found)
+    assert all(m.made.tzinfo is UTC and m.made <= datetime.now(UTC) for m in found)
+    assert [m.loss for m in store.measurements("other")] == [9.0]
+    for loss in (0.1, 1e-300, 5e-324):
+        store.put_measurement("exact", "t", {}, seed=int(-np.log10(loss)), loss=loss, seconds=0.0)
+    assert {m.loss for m in store.measurements("exact")} == {0.1, 1e-300, 5e-324}
+    store.put_measurement("large seed", "t", {}, seed=2**32 - 1, loss=1.0, seconds=0.0)
+    assert store.measurements("large seed")[0].seed == 2**32 - 1
+
+
+def test_a_store_from_before_anything_was_measured(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(schema, "MIGRATIONS", schema.MIGRATIONS[:3])
+        for module in (schema, access):
+            patched.setattr(module, "SCHEMA_VERSION", 3)
+        store.put_statistics("set", ["a"], _sums(1, 4))
+        store.put_artifact("train", "a", {"x": 1}, {})
+        with store.read() as connection:
+            assert connection is not None
+            assert schema.version_of(connection) == 3
+    assert store.measurements("r") == []
+    store.put_measurement("r", "t", {"a": "1"}, seed=0, loss=0.5, seconds=1.0)
+    assert [m.loss for m in store.measurements("r")] == [0.5]
+    assert store.statistics_there("set") == {"a"}
+    assert [artifact.inputs for artifact in store.artifacts("train")] == [{"x": 1}]
+
+
+def test_a_process_killed_after_a_measurement_has_kept_it(store: Store) -> None:
+    writer = python(
+        """
+        import os, signal, sys
+        from pathlib import Path
+        from curator.store import Store
+        store = Store(Path(sys.argv[1]))
+        store.put_measurement("r", "t", {"a": "1"}, seed=3, loss=0.5, seconds=1.0)
+        os.kill(os.getpid(), signal.SIGKILL)
+        """,
+        str(store.path),
+    )
+    assert writer.wait(timeout=60) == -signal.SIGKILL
+    assert [(m.seed, m.loss) for m in store.measurements("r")] == [(3, 0.5)]
+
+
 def test_before_the_first_write(store: Store) -> None:
     assert store.artifacts("train") == []
     assert store.selection("k") is None

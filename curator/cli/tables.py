@@ -194,6 +194,7 @@ def _print_comparison(out: "Console", methods: tuple[results.ComparedMethod, ...
     notes = (
         "estimated by a calibration that has not seen the subset; measured: mean over seeds ± half of their range",
         "≈ best: no further from the best than seeds alone may do, nine times out of ten (Student's t, noise pooled)",
+        "every subset is trained on as it is, without the weights that kmm and mixtures give",
     )
     for note in notes:
         out.print(styled(f"  {note}", "dim"), soft_wrap=True)

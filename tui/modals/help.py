@@ -20,7 +20,7 @@ _SIGNS: tuple[tuple[str, str], ...] = (
     ("◆ ◇", "pinned in, pinned out: automatic methods leave them"),
     ("★", "the selection that this session rests on"),
     ("≈", "to first order; without it, estimated in full"),
-    ("~noise", "indistinguishable: explained by the choice of validation examples, and by errors seen so far"),
+    ("~noise, ~", "indistinguishable: explained by the choice of validation examples, and by errors seen so far"),
     ("Δflip", "what turning the task round adds to the estimated loss; negative is better"),
     ("affin", "affinity: mean estimated loss without the task minus with it; positive helps"),
     ("◎", "measured by really fine-tuning (V)"),

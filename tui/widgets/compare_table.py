@@ -120,7 +120,7 @@ def verdict(chosen: Sequence[Chosen], known: Estimates | None, *, wide: bool) ->
     gap, noise = f"{abs(found.value):.4f}", f"±{found.noise:.4f}"
     if found.is_noise:
         words = f" ! A–B gap {gap} is inside the noise of {noise}: not a reliable difference"
-        return [(words, "warn"), (_measured_words(chosen), "dim")]
+        return [(words, "warn"), (_measured_words(chosen) if wide else "", "dim")]
     better = "B" if found.value < 0 else "A"
     measured = _measured_words(chosen)
     if not measured:

@@ -12,19 +12,20 @@ from tui.widgets.lines import Line, Part, fit, spread, width_of
 if TYPE_CHECKING:
     from curator.whatif import Difference
     from tui.app import CuratorApp
+    from tui.thinking import Outlook
 
 HEADLINE_WIDE = 110
 """Cells from which the headline holds what else stands in the line under it."""
-_LEAST_NAME, _MOST_NAME = 5, 22
+_LEAST_NAME, _MOST_NAME = 8, 22
 
 
-def difference_parts(words: str, difference: "Difference") -> list[Part]:
-    """A difference in loss; one that is within the noise is called so."""
+def difference_parts(words: str, difference: "Difference", *, short: bool = False) -> list[Part]:
+    """A difference in loss; one that is within the noise is called so, or is marked where there is little room."""
     value = numbers.signed(difference.value)
     if difference.value == 0 and difference.noise == 0:
         return [(f"   {words} ", "dim"), ("same", "dim")]
     if difference.is_noise:
-        return [(f"   {words} ", "dim"), (f"{value} ~noise", "dim")]
+        return [(f"   {words} ", "dim"), (f"{value}~" if short else f"{value} ~noise", "dim")]
     return [(f"   {words} ", "dim"), (value, "good" if difference.value < 0 else "bad")]
 
 
@@ -52,12 +53,20 @@ def headline(app: "CuratorApp", width: int) -> Line:
         note = f"{app.workspace.trust} · nats/token · 90 % · ✓ {outlook.seconds * 1000:.0f} ms "
         if (measured := measured_line(app)) is not None:
             parts += ["  ", measured]
-    parts += difference_parts("vs all", outlook.versus_all)
-    without = width_of([*parts, *difference_parts("vs ", outlook.versus_saved), note])
-    room = max(_LEAST_NAME, min(width - without, _MOST_NAME))
-    name = app.session.base or "saved"
-    parts += difference_parts(f"vs {fit(name, room).rstrip()}", outlook.versus_saved)
+    parts += _differences(outlook, app.session.base or "saved", width - width_of([*parts, note]))
     return spread(parts, [(note, "dim" if app.workspace.calibrated_on else "warn")], width)
+
+
+def _differences(outlook: "Outlook", base: str, width: int) -> list[Part]:
+    """Differences to all tasks and to the saved selection, in as many words as there is room for."""
+    name = fit(base, min(width_of([base]), _MOST_NAME))
+    for short in ((False, False), (False, True), (True, True)):
+        every = difference_parts("vs all", outlook.versus_all, short=short[0])
+        room = width - width_of([*every, *difference_parts("vs ", outlook.versus_saved, short=short[1])])
+        if room >= min(width_of([name]), _LEAST_NAME):
+            break
+    name = fit(name, max(min(width_of([name]), room), 1))
+    return [*every, *difference_parts(f"vs {name}", outlook.versus_saved, short=short[1])]
 
 
 def measured_line(app: "CuratorApp") -> Part | None:
