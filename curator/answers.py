@@ -343,6 +343,8 @@ class Answers:
         kept = None if fresh else self._store.selection(key)
         if kept is not None:
             manifest = Manifest.model_validate_json(kept)
+            # What was asked for last is the current selection, whenever it was made.
+            self._store.renew_selection(key)
             self._project.reporter.cached("select", f"{name!r}, made {manifest.created}")
             return self._moved(manifest, folder), True
         affinities = self.affinities()

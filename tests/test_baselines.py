@@ -42,12 +42,14 @@ from curator.config import LoraSection, Method, ModelSection, load_config
 from curator.corpus import training_examples, validation_examples
 from curator.embeddings import embed
 from curator.errors import DataError, NumericalError
+from curator.estimate import Point
 from curator.events import Event, Note, Reporter, StageFinished, StageStarted
 from curator.fine_tune import MeasuredSubset
 from curator.meta_train import measure_losses
 from curator.model import load_model
 from curator.scores import Sources, baseline_scores, kmm_weights
 from curator.select import Problem, Scores, select_scored
+from curator.statistics import ExampleSet, Statistics
 from curator.store import Measurement
 from curator.tokens import IGNORED
 from curator.verify import run_seeds
@@ -479,6 +481,52 @@ def test_an_excluded_task_has_no_part_in_the_match(ready: Path) -> None:
     np.testing.assert_allclose(found[allowed], match_scores(tasks[allowed], target))
     assert found[~allowed].tolist() == [0.0]
     assert kmm_weights(sources, allowed)[~allowed].tolist() == [0.0]
+
+
+def test_gradients_of_tasks_are_means_over_tokens_in_units_of_the_target() -> None:
+    rng = np.random.default_rng(3)
+
+    def drawn(count: int, weights: np.ndarray) -> ExampleSet:
+        return ExampleSet(losses=np.ones(count), gradients=rng.normal(size=(count, 4)), weights=weights)
+
+    points = []
+    for share in (0.5, 1.0):
+        tasks = [drawn(3, np.array([1.0, 7.0, 2.0])), drawn(2, np.array([30.0, 10.0])), drawn(1, np.ones(1))]
+        held_out = drawn(2, np.array([0.25, 0.75]))
+        points.append((Point(share=share, statistics=Statistics.of(tasks), validation=held_out, read=list), tasks))
+    nothing: Any = None
+    sources = Sources(
+        config=nothing, corpus=nothing, store=nothing, points=[point for point, _ in points], embeddings=nothing
+    )
+    found, target = sources.joined_gradients()
+    for number, (point, tasks) in enumerate(points):
+        part = slice(4 * number, 4 * number + 4)
+        slope = 0.25 * point.validation.gradients[0] + 0.75 * point.validation.gradients[1]
+        length = np.linalg.norm(slope)
+        np.testing.assert_allclose(target[part], slope / length)
+        # The last is the target's own training set, which is no candidate.
+        for row, task in zip(found, tasks[:-1], strict=True):
+            np.testing.assert_allclose(row[part], np.average(task.gradients, axis=0, weights=task.weights) / length)
+
+
+def test_training_by_the_weights_of_kmm_matches_the_target(ready: Path) -> None:
+    sources = _sources(_open(ready))
+    for selected in (np.array([True, True, False, True, False]), np.ones(5, dtype=bool)):
+        trained, wanted = [], []
+        weights = kmm_weights(sources, selected)
+        tasks, target = sources.joined_gradients()
+        scores = match_scores(tasks[selected], target)
+        for point in sources.points:
+            # What is trained on, example by example, each counted by its tokens and as often as its task weighs; those
+            # that the match does not need are not part of it.
+            needed = [t for t, score in zip(np.flatnonzero(selected), scores, strict=True) if score > 0]
+            slope = point.validation.gradients.mean(axis=0)
+            sums = [weights[t] * e.weights @ e.gradients for t, e in zip(needed, point.read(needed), strict=True)]
+            trained.append(np.sum(sums, axis=0) / np.linalg.norm(slope))
+            wanted.append(slope / np.linalg.norm(slope))
+        matched = scores @ _unit(tasks[selected])
+        assert _cosine(np.concatenate(trained), matched) == pytest.approx(1.0, abs=1e-6)
+        np.testing.assert_allclose(target, np.concatenate(wanted))
 
 
 @pytest.mark.parametrize("method", ["embedding", "bm25", "gradient-cosine", "less"])

@@ -80,6 +80,14 @@ def test_gradients_are_taken_at_the_mean_of_the_steps_before_a_point(make_projec
     assert not set(hashes[0]) & set(hashes[1])
 
 
+def test_the_current_selection_is_what_was_asked_for_last(make_project: MakeProject) -> None:
+    project = _open(make_project())
+    first = project.select(include=["alpha"], k=1).selected
+    assert project.select(include=["beta"], k=1).selected != first
+    assert project.select(include=["alpha"], k=1).cached
+    assert project.answers(("target",)).current() == first
+
+
 def test_estimates_agree_with_the_selection(make_project: MakeProject) -> None:
     project = _open(make_project())
     result = project.select(method="exchange")

@@ -156,8 +156,10 @@ async def _story_tasks(app: App, pilot: Pilot[None]) -> set[str]:
     assert session.base == "by hand"
     assert session.pinned(State.PINNED_IN) == [session.names[row] for row in sorted((first, second))]
 
-    # Compare, export, open.
-    await _press(app, pilot, "c")
+    # Verify, compare, export, open.
+    await _press(app, pilot, "V")
+    assert _is_dialog(app, "VerifyDialog")
+    await _press(app, pilot, "escape", "c")
     assert app.current_mode == "compare"
     await _press(app, pilot, "2", "e")
     assert _is_dialog(app, "ExportDialog")
@@ -167,7 +169,7 @@ async def _story_tasks(app: App, pilot: Pilot[None]) -> set[str]:
     await _press(app, pilot, "escape")
     return {
         "toggle_task", "undo", "redo", "range", "mark", "pin", "drop_shown", "invert_shown", "take_shown", "filter",
-        "sort", "reverse", "fill", "order", "save", "load", "compare", "export",
+        "sort", "reverse", "fill", "order", "save", "load", "verify", "compare", "export",
     }  # fmt: skip
 
 
@@ -234,9 +236,11 @@ async def _story_home(app: App, pilot: Pilot[None]) -> set[str]:
     assert _is_dialog(app, "SaveDialog")
     await _press(app, pilot, "escape", "e")
     assert "save the selection first" in text(app)
-    await _press(app, pilot, "c")
+    await _press(app, pilot, "V")
+    assert _is_dialog(app, "VerifyDialog")
+    await _press(app, pilot, "escape", "c")
     assert app.current_mode == "compare"
-    return {"undo", "redo", "next_pane", "save", "export", "compare"}
+    return {"undo", "redo", "next_pane", "save", "export", "compare", "verify"}
 
 
 STORIES: dict[str, Any] = {"tasks": _story_tasks, "list": _story_list, "any": _story_any, "home": _story_home}

@@ -123,7 +123,7 @@ def test_what_is_shown_is_what_the_estimator_says(monkeypatch: pytest.MonkeyPatc
         assert "task0001" in copied[0]
         await pilot.press("V")
         assert "curator verify" in text(app)
-        await pilot.press("e", "X", "e")
+        await pilot.press("escape", "e", "X", "e")
         assert exported == ["best"]
         assert "not a saved selection" in text(app)
 

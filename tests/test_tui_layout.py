@@ -26,6 +26,8 @@ SCREENS: tuple[tuple[str, tuple[str, ...], str], ...] = (
     ("fill", ("escape", "f"), "fill up"),
     ("save", ("escape", "w"), "save selection"),
     ("order", ("escape", "b"), "least"),
+    ("verify", ("escape", "V"), "nothing is measured"),
+    ("run", ("R",), "run a stage"),
 )
 
 

@@ -3,7 +3,7 @@
 import os
 import re
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -371,8 +371,8 @@ def test_a_verification_is_watched_to_its_end(make_project: MakeProject) -> None
 
 
 @pytest.fixture
-def found() -> Iterator[VerifyReport]:
-    yield VerifyReport(
+def found() -> VerifyReport:
+    return VerifyReport(
         target=("t",),
         calibrated=True,
         runs=(

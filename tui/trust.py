@@ -1,14 +1,17 @@
 """How far an estimated loss may be trusted, in words that all screens share. No Textual."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from curator.calibration import LEAST_RUNS
-from curator.fine_tune import MeasuredSubset
 from tui import numbers
 from tui.widgets.lines import Part
 
+if TYPE_CHECKING:
+    from curator.fine_tune import MeasuredSubset
 
-def calibrated_on(measured: Sequence[MeasuredSubset]) -> int:
+
+def calibrated_on(measured: Sequence["MeasuredSubset"]) -> int:
     """How many really fine-tuned subsets correct the estimates; 0: too few to correct anything.
 
     As `Answers.calibrated_on`, which would fit the correction first, and that may take longer than a key may wait.

@@ -401,6 +401,11 @@ class Store(Sums, Measured):
             rows = connection.execute("SELECT manifest FROM selections WHERE key = ?", [key]).fetchall()
         return rows[0][0] if rows else None
 
+    def renew_selection(self, key: str) -> None:
+        """Make a selection that is there already the newest one."""
+        with self.write() as connection:
+            connection.execute("UPDATE selections SET created = ? WHERE key = ?", [utc_now(), key])
+
     def selection_named(self, name: str) -> str | None:
         """The manifest of the newest selection of a name, as JSON, or None."""
         with self.read() as connection:
