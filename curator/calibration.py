@@ -11,7 +11,7 @@ likely.
 
 Intervals are conformal on leave-one-out errors of the whole procedure (Barber et al. 2021, "Predictive inference with
 the jackknife+"): the 0.9 (n + 1)th smallest of n errors is half of an interval that holds the measured loss of another
-subset nine times out of ten, whatever the errors' distribution, where subsets are drawn alike.
+subset about nine times out of ten, where subsets are drawn alike.
 """
 
 import math

@@ -277,7 +277,7 @@ class Project:
         *,
         target: str | Sequence[str] | None = None,
         runs: int | None = None,
-        seeds: int = 2,
+        seeds: int | None = None,
         compare: bool = False,
         fresh: bool = False,
     ) -> results.VerifyReport:
@@ -287,7 +287,8 @@ class Project:
             target: In place of the configured one.
             runs: How many subsets to add to those that are measured; None measures some where there are none yet. What
                 an interrupted call had left to do is done first, and alone.
-            seeds: Fine-tuning runs on each subset, with different seeds.
+            seeds: Fine-tuning runs on each subset, with different seeds; 2 by default. Without `runs`, subsets that are
+                measured already are brought to that many.
             compare: Fine-tune on what each other method selects within the tokens of the current selection, and set
                 them side by side. Other subsets are then added only where `runs` says how many.
             fresh: Run every stage before again.
@@ -298,9 +299,9 @@ class Project:
         from dataclasses import replace
 
         from curator.comparison import compare_methods, plan_comparison, runs_to_compare
-        from curator.verify import measure, report, runs_to_make
+        from curator.verify import DEFAULT_SEEDS, measure, report, runs_to_make
 
-        if seeds < 1 or (runs is not None and runs < 1):
+        if (seeds is not None and seeds < 1) or (runs is not None and runs < 1):
             raise ConfigError(f"runs={runs}, seeds={seeds}: each must be at least 1", hint="Leave out what to default.")
         targets = self._targets(target)
         answers = self.answers(targets, fresh=fresh)
@@ -309,7 +310,7 @@ class Project:
         if parallel.is_main():
             if compare:
                 choices = plan_comparison(self.config, self.store, answers, self.reporter, fresh=fresh)
-                todo = runs_to_compare(self.config, answers, choices, seeds=seeds)
+                todo = runs_to_compare(self.config, answers, choices, seeds=seeds or DEFAULT_SEEDS)
             if runs is not None or not compare:
                 more = runs_to_make(self.config, corpus, self.store, answers, subsets=runs, seeds=seeds)
                 todo += [run for run in more if run not in todo]

@@ -206,9 +206,8 @@ class VerifiedRun:
     subset: tuple[str, ...]
     seed: int
     estimated_loss: float
-    estimated_loss_low: float | None
-    """End of the 90 % interval; None with too few other subsets to tell."""
-    estimated_loss_high: float | None
+    estimated_loss_low: float
+    estimated_loss_high: float
     measured_loss: float
 
 
@@ -218,8 +217,8 @@ class VerifiedSubset:
 
     subset: tuple[str, ...]
     estimated_loss: float
-    estimated_loss_low: float | None
-    estimated_loss_high: float | None
+    estimated_loss_low: float
+    estimated_loss_high: float
     measured_loss: float
     """Mean over its seeds."""
     lowest_measured: float
@@ -266,8 +265,8 @@ class VerifyReport:
     """Standard deviation between seeds of one subset, relative to the loss; None with one seed each."""
     spearman: float | None
     """None where nothing varies."""
-    interval_coverage: float | None
-    """Share of the subsets whose measured loss is in their interval; None with too few to make intervals."""
+    interval_coverage: float
+    """Share of the subsets whose measured loss is in their interval."""
     seconds_estimating: float | None
     """Time of meta-training, gradients and estimates; None where an older curator made them."""
     seconds_fine_tuning: float

@@ -27,6 +27,8 @@ from curator.store import Store
 Floats = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
 
+DEFAULT_SEEDS = 2
+"""Runs on each of them."""
 DEFAULT_SUBSETS = 12
 """Subsets that are measured where nobody says how many: the fewest by which intervals can be told, and two more."""
 # Random subsets of which those are taken that lie nearest to where they should.
@@ -110,7 +112,7 @@ def plan(answers: Answers, *, count: int, seed: int) -> list[frozenset[str]]:
 
 
 def runs_to_make(
-    config: Config, corpus: Corpus, store: Store, answers: Answers, *, subsets: int | None, seeds: int
+    config: Config, corpus: Corpus, store: Store, answers: Answers, *, subsets: int | None, seeds: int | None
 ) -> list[tuple[frozenset[str], int]]:
     """Subset and seed of each run that a call is to make: what an interrupted one had left to do, or else a new plan.
 
@@ -120,7 +122,8 @@ def runs_to_make(
         store: Where plans are.
         answers: Of the target.
         subsets: How many to add; None adds `DEFAULT_SUBSETS` where none are measured yet.
-        seeds: Runs on each.
+        seeds: Runs on each; None stands for `DEFAULT_SEEDS`. With a number, and None for `subsets`, those that are
+            measured are brought to that many.
     """
     inputs = measurement_inputs(config, corpus)
     key, tasks = key_of(inputs), {task.name: task.content for task in answers.tasks}
@@ -131,11 +134,15 @@ def runs_to_make(
     then = {} if kept is None else kept.inputs.get("tasks", {})
     same = {name for name, content in tasks.items() if then.get(name) == content}
     left = [(subset, seed) for subset, seed in planned if (subset, seed) not in done and subset <= same]
-    if left or (subsets is None and answers.measured):
+    if left:
         return left
+    if subsets is None and answers.measured:
+        wanted = [(m.subset, seed) for seed in run_seeds(config, seeds or 0) for m in answers.measured]
+        short = {m.subset for m in answers.measured if len(m.runs) < (seeds or 0)}
+        return [(subset, seed) for subset, seed in wanted if subset in short and (subset, seed) not in done]
     chosen = plan(answers, count=DEFAULT_SUBSETS if subsets is None else subsets, seed=config.select.seed)
     # Each subset once before any is measured again: an early stop leaves more subsets.
-    runs = [(subset, seed) for seed in run_seeds(config, seeds) for subset in chosen]
+    runs = [(subset, seed) for seed in run_seeds(config, seeds or DEFAULT_SEEDS) for subset in chosen]
     outputs = {"runs": [[sorted(subset), seed] for subset, seed in runs]}
     store.put_artifact("verify", key, inputs | {"tasks": tasks}, outputs)
     return runs
@@ -219,11 +226,12 @@ def report(answers: Answers) -> results.VerifyReport:
         widths = np.array([e.high - e.loss for e in estimates])
     else:
         estimated, widths = cross_validated(evidence)
+        spread = answers.estimator.half_widths(answers.estimator.validation_losses(masks))
+        widths = np.where(np.isnan(widths), spread, widths)
     inside = np.abs(truth - estimated) <= widths
     seconds = [run.seconds for m in measured for run in m.runs]
     typical = float(np.mean([np.mean([run.seconds for run in m.runs]) for m in measured]))
     ratio = None if not seconds_estimating else typical / seconds_estimating
-    known = np.isfinite(widths)
     return results.VerifyReport(
         target=answers.targets,
         calibrated=evidence is not None,
@@ -232,8 +240,8 @@ def report(answers: Answers) -> results.VerifyReport:
                 subset=tuple(sorted(m.subset)),
                 seed=run.seed,
                 estimated_loss=round(float(loss), 6),
-                estimated_loss_low=None if not np.isfinite(width) else round(max(float(loss - width), 0.0), 6),
-                estimated_loss_high=None if not np.isfinite(width) else round(float(loss + width), 6),
+                estimated_loss_low=round(max(float(loss - width), 0.0), 6),
+                estimated_loss_high=round(float(loss + width), 6),
                 measured_loss=round(run.loss, 6),
             )
             for m, loss, width in zip(measured, estimated, widths, strict=True)
@@ -244,7 +252,7 @@ def report(answers: Answers) -> results.VerifyReport:
         constant_relative_error=_relative(np.full_like(truth, truth.mean()), truth),
         seed_noise=None if (noise := seed_noise(measured)) is None else noise[0],
         spearman=rank_correlation(estimated, truth),
-        interval_coverage=float(inside[known].mean()) if known.any() else None,
+        interval_coverage=float(inside.mean()),
         seconds_estimating=seconds_estimating,
         seconds_fine_tuning=float(np.sum(seconds)),
         subsets_estimated=subsets_estimated,

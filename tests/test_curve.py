@@ -46,7 +46,7 @@ def test_the_command_prints_and_draws(make_project: MakeProject, tmp_path: Path)
     )
     found = json.loads(run.stdout)
     assert found["calibrated"] is False
-    assert [p["subset"] for p in found["points"]][0] == []
+    assert found["points"][0]["subset"] == []
     assert "<svg" in (tmp_path / "c.svg").read_text()
     wrong = subprocess.run([*command, "--plot", str(tmp_path / "c.txt")], capture_output=True, text=True, check=False)
     assert wrong.returncode == 2

@@ -524,7 +524,7 @@ def _killed_in(folder: Path) -> None:
         stderr=subprocess.DEVNULL,
     )
     place, checkpoints = folder / ".curator" / "adapters" / "verify", "*/checkpoints/*/complete"
-    deadline, first = time.monotonic() + 120, None
+    deadline, first = time.monotonic() + 240, None
     while process.poll() is None and time.monotonic() < deadline:
         here = {path.parts[-4] for path in place.glob(checkpoints)}
         first = first or next(iter(here), None)
@@ -576,11 +576,11 @@ def test_killed_while_a_run_is_kept_it_leaves_nothing_behind(ready: Path, tmp_pa
 def test_a_subset_is_the_mean_of_its_runs() -> None:
     report = results.VerifyReport(
         target=("t",), calibrated=False, subsets=2, relative_error=0.1, constant_relative_error=0.1, seed_noise=None,
-        spearman=None, interval_coverage=None, seconds_estimating=None, seconds_fine_tuning=1.0, subsets_estimated=0,
+        spearman=None, interval_coverage=0.5, seconds_estimating=None, seconds_fine_tuning=1.0, subsets_estimated=0,
         speedup=None, speedup_100=None,
         runs=tuple(
             results.VerifiedRun(
-                subset=subset, seed=seed, estimated_loss=1.0, estimated_loss_low=None, estimated_loss_high=None,
+                subset=subset, seed=seed, estimated_loss=1.0, estimated_loss_low=0.5, estimated_loss_high=1.5,
                 measured_loss=loss,
             )
             for subset, seed, loss in ((("b",), 0, 1.0), ((), 0, 4.0), (("b",), 1, 3.0))
@@ -591,3 +591,14 @@ def test_a_subset_is_the_mean_of_its_runs() -> None:
         (("b",), 2.0, 1.0, 3.0),
         ((), 4.0, 4.0, 4.0),
     ]
+
+
+def test_subsets_that_are_measured_are_brought_to_more_seeds(ready: Path) -> None:
+    project = _open(ready)
+    project.verify(runs=2, seeds=1)
+    assert len(project.verify().runs) == 2
+    report = project.verify(seeds=3)
+    assert len(report.runs) == 6
+    assert {(run.subset, run.seed) for run in report.runs} == {
+        (point.subset, seed) for point in report.points() for seed in (1, 2, 3)
+    }

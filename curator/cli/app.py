@@ -249,7 +249,9 @@ def verify(
         int | None,
         typer.Option("--runs", metavar="N", min=1, help="Subsets to add; default: 12 where none are measured yet."),
     ] = None,
-    seeds: Annotated[int, typer.Option("--seeds", min=1, help="Fine-tuning runs on each subset.")] = 2,
+    seeds: Annotated[
+        int | None, typer.Option("--seeds", metavar="N", min=1, help="Fine-tuning runs on each subset; default: 2.")
+    ] = None,
     compare: Annotated[
         bool,
         typer.Option("--compare", help="Fine-tune on what the other methods select within the same tokens; a table."),
@@ -293,6 +295,8 @@ def examples(
 
     with _project(project, quiet=quiet) as opened:
         report = opened.examples(task, target=target)
+    if not _speaks():
+        return
     _print_json(report.to_json()) if as_json else show_examples(report, top)
 
 
@@ -313,6 +317,8 @@ def curve(
         check_plot_file(plot)
     with _project(project, quiet=quiet) as opened:
         report = opened.curve(target=target)
+    if not _speaks():
+        return
     if plot is not None:
         plot_curve(report, plot)
     _print_json(report.to_json()) if as_json else show_curve(report)

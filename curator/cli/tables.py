@@ -98,6 +98,8 @@ def show_estimates(report: results.EstimatesReport) -> None:
     out = console()
     out.print(styled(f"loss of {', '.join(report.target)} in nats per token ({_calibrated(report.calibrated_on)})"))
     out.print(table)
+    if report.calibrated_on and any(e.measured_loss is not None for e in report.estimates):
+        out.print(styled("what was measured calibrates its own estimate; `curator verify` judges by the others", "dim"))
 
 
 def show_selection(result: results.SelectionResult) -> None:
@@ -144,11 +146,11 @@ def show_verify(report: results.VerifyReport) -> None:
     table = _table("", "90 % interval", *numbers, "subset", numbers=numbers)
     for p in sorted(report.points(), key=lambda p: p.measured_loss):
         low, high = p.estimated_loss_low, p.estimated_loss_high
-        inside = None if low is None or high is None else low <= p.measured_loss <= high
+        inside = low <= p.measured_loss <= high
         seeds = sum(run.subset == p.subset for run in report.runs)
         table.add_row(
-            styled("" if inside is None else "✓" if inside else "✗", "green" if inside else "red"),
-            styled("-" if low is None else f"{low:.4f} to {high:.4f}", "dim"),
+            styled("✓" if inside else "✗", "green" if inside else "red"),
+            styled(f"{low:.4f} to {high:.4f}", "dim"),
             styled(f"{p.estimated_loss:.4f}"),
             styled(f"{p.measured_loss:.4f}", "bold"),
             styled(f"{seeds}", "dim"),
