@@ -29,8 +29,10 @@ if TYPE_CHECKING:
     from tui.workspace import Workspace
 
 _STATES = {"done": ("✓", "good"), "stale": ("~", "warn"), "partial": ("◐", "warn"), "missing": ("·", "dim")}
-# Cells of a row that hold a difference and a measured loss.
-_BOTH = 48
+# Cells of a row that hold the number of tasks; those that hold a difference and a measured loss.
+_COUNT, _BOTH = 32, 48
+# Lines of the screen that hold what happened last, beside the rest.
+_RECENT = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +80,8 @@ class Selections(Rows):
             # Where there is room for one of the two, what is true comes before what is estimated.
             measured = measured_part(item.measured)
             last = [change, "  ", measured] if width >= _BOTH else [measured]
-        right: list[Part] = [f"{item.count:>4} in ", numbers.loss(item.loss) if item.loss is not None else " " * 6]
+        right: list[Part] = [f"{item.count:>4} in " if width >= _COUNT else " "]
+        right.append(numbers.loss(item.loss) if item.loss is not None else " " * 6)
         right += ["  " if item.is_calibrated or item.loss is None else ("? ", "warn"), *last]
         name = (item.name or "all tasks", "" if item.name else "dim")
         return [("★ " if here else "  ", "accent"), *spread([name], right, width - 2)]
@@ -151,9 +154,11 @@ class HomeScreen(CuratorScreen):
         if topic != "runs":
             selections.items = [*self._saved, *self._all_tasks()]
         uncalibrated = any(not item.is_calibrated and item.loss is not None for item in selections.items)
-        self.query_one("#selections-box").border_title = f"selections{' · ? uncalibrated' if uncalibrated else ''}"
-        self.query_one("#attention-box").border_title = "needs attention"
         half = max(self.app.size.width // 2 - 4, 20)
+        # What the sign in the rows means has to be said, that they are selections can be seen.
+        words = ["selections"] if half >= _COUNT or not uncalibrated else []
+        self.query_one("#selections-box").border_title = " · ".join(words + ["? uncalibrated"] * uncalibrated)
+        self.query_one("#attention-box").border_title = "needs attention"
         project.show(self._project(half))
         pipeline.show(self._pipeline(half))
         selections.changed()
@@ -162,6 +167,7 @@ class HomeScreen(CuratorScreen):
         attention.changed()
         recent = self.query_one("#recent", Lines)
         recent.border_title = "recent"
+        recent.display = self.app.size.height >= _RECENT
         recent.show(self._recent(self.app.size.width - 4, 4 if self.app.size.height < 32 else 10))
 
     def _listed(self) -> list[Listed]:
