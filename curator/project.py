@@ -257,9 +257,7 @@ class Project:
         corpus = self.corpus(self._targets(None))
         meta, _, _ = self._gradients(corpus, fresh=False, fresh_train=False)
         sources = {source.name: source for source in find_tasks(self.config.data, self.root)}
-        return write_groups(
-            self.config, corpus, self.store, meta, sources, count=count, folder=self.root / "groups"
-        )
+        return write_groups(self.config, corpus, self.store, meta, sources, count=count, folder=self.root / "groups")
 
     def curve(self, *, target: str | Sequence[str] | None = None) -> results.CurveReport:
         """Estimate what a budget of training tokens buys.
