@@ -103,7 +103,7 @@ def test_estimates_agree_with_the_selection(make_project: MakeProject) -> None:
     from curator.meta_train import measure_losses
 
     tuned = project._load()
-    tuned.load_adapter(Path(project.train().points[-1]["folder"]))
+    tuned.load_adapter(project.folder / "adapters" / project.train().key / "final")
     (target,) = project.corpus(("target",)).target_tasks
     measured = measure_losses(tuned, validation_examples(target, project.store), batch_tokens=512).mean()
     assert report.estimates[0].estimated_loss == pytest.approx(measured, abs=1e-5)

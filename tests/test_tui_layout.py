@@ -27,7 +27,6 @@ SCREENS: tuple[tuple[str, tuple[str, ...], str], ...] = (
     ("save", ("escape", "w"), "save selection"),
     ("order", ("escape", "b"), "least"),
     ("verify", ("escape", "V"), "nothing is measured"),
-    ("run", ("R",), "run a stage"),
 )
 
 

@@ -162,7 +162,7 @@ def test_a_run_from_beginning_to_end(project: Path) -> None:
         await until(pilot, lambda: view_of(app).run.id == run.id)
         assert run.arguments == ("check", "-p", str(project))
         await until(pilot, lambda: view_of(app).run.state == "done")
-        await until(pilot, lambda: "✓ data · done" in grid(app))
+        await until(pilot, lambda: "✓ data " in grid(app) and " · done " in grid(app))
         assert "100%" in grid(app)
         assert "data: done in" in grid(app)
 

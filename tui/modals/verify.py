@@ -106,10 +106,10 @@ class VerifyDialog(Dialog[bool]):
             [
                 [(missing, "warn")] if missing else [("nothing is measured yet: estimates are uncalibrated", "warn")],
                 [],
-                [("R", "accent"), " starts `curator verify` as a run of its own, which is watched on Runs. It really"],
-                ["fine-tunes on some subsets: the current selection, all tasks, the target alone, and"],
-                [f"others spread over size and estimate. From {LEAST_RUNS} on, estimates are calibrated by them,"],
-                ["and intervals are of the error that was seen."],
+                [("R", "accent"), " starts `curator verify` as a run of its own, seen on Runs. It really"],
+                ["fine-tunes on some subsets: the selection, all tasks, the target alone,"],
+                [f"and others of every size and estimate. With {LEAST_RUNS} they calibrate the"],
+                ["estimates, whose intervals are then of the errors that were seen."],
             ]
         )
 

@@ -112,7 +112,7 @@ def _verified(workspace: "Workspace") -> StageStatus:
         return StageStatus(stage="verify", state="done", detail=f"{count} subsets measured")
     if count:
         return StageStatus(stage="verify", state="partial", detail=f"{count} of {LEAST_RUNS} subsets measured")
-    return StageStatus(stage="verify", state="missing", detail="nothing measured: press V")
+    return StageStatus(stage="verify", state="missing", detail="not yet: press V")
 
 
 class HomeScreen(CuratorScreen):
@@ -284,7 +284,7 @@ class HomeScreen(CuratorScreen):
                 found.append(("warn", f"{stage.stage}: {stage.reasons[0]}", "start"))
         found += [("warn", problem, f"task:{problem.partition(':')[0]}") for problem in workspace.problems]
         if workspace.answers is not None and not workspace.calibrated_on:
-            found.append(("dim", "estimates are uncalibrated: V verifies", "verify"))
+            found.append(("dim", "uncalibrated estimates: press V", "verify"))
         return found or [("dim", "nothing", "")]
 
     def _recent(self, width: int, count: int) -> list[Line]:
