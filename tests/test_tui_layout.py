@@ -26,7 +26,6 @@ SCREENS: tuple[tuple[str, tuple[str, ...], str], ...] = (
     ("fill", ("escape", "f"), "fill up"),
     ("save", ("escape", "w"), "save selection"),
     ("order", ("escape", "b"), "least"),
-    ("verify", ("escape", "V"), "nothing is measured"),
 )
 
 
