@@ -173,7 +173,7 @@ def test_a_run_outlives_the_terminal_that_started_it(sample: Path, tmux: Tmux, t
     tmux.until(lambda shown: "[4 Runs]" in shown)
     tmux.keys("R")
     tmux.until(lambda shown: "run a stage" in shown)
-    tmux.keys("j", "j", "Enter")
+    tmux.keys("j", "Enter")
     tmux.until(lambda shown: "▶" in shown)
     runs = sample / ".curator" / "runs"
     newest = sorted(runs.glob("*/run.json"))[-1]
