@@ -5,7 +5,7 @@
 
 import difflib
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,10 @@ from curator.readers import (
 from curator.rows import Row, normalise, place
 
 Value = str | int | bool | None
+
+# Bad rows that an error lists.
+_BAD_LISTED = 5
+_SKIP_HINT = 'To go on without such rows: --skip-bad-rows, or bad_rows = "skip" under [data].'
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -201,25 +205,48 @@ def _parts(folder: Path) -> tuple[Path, ...]:
 # -- reading rows -------------------------------------------------------------------------------------------------
 
 
-def read_task(source: Source) -> list[Row]:
+def refusal(bad: Sequence[tuple[str, str]], rows: int, where: str) -> DataError:
+    """The error for rows that cannot be used.
+
+    Args:
+        bad: Place and problem of each of them; at least one.
+        rows: How many rows there are in all.
+        where: What holds them.
+    """
+    first, _, hint = bad[0][1].partition("\n")
+    if len(bad) == 1:
+        return DataError(f"{bad[0][0]}: {first} (1 of {rows:,} rows in {where})", hint=f"{hint} {_SKIP_HINT}")
+    listed = [f"{place}: {problem.partition(chr(10))[0]}" for place, problem in bad[:_BAD_LISTED]]
+    if len(bad) > _BAD_LISTED:
+        listed.append(f"and {len(bad) - _BAD_LISTED:,} more")
+    return DataError(
+        f"{len(bad):,} of {rows:,} rows in {where} cannot be used:\n  " + "\n  ".join(listed),
+        hint=f"{hint} {_SKIP_HINT}",
+    )
+
+
+def read_task(source: Source, *, keep_bad: bool = False) -> list[Row]:
     """Read all rows of a task.
 
     Args:
         source: Where they are.
+        keep_bad: Whether rows that cannot be used are among those that are returned, with their problem.
 
     Raises:
-        DataError: A file cannot be read, a row has not the right fields (with file and line), or there are no rows.
+        DataError: A file cannot be read, there are no rows, or some cannot be used (with file and line).
     """
     rows: list[Row] = []
     columns: set[str] = set()
     for file, line, raw in _raw_rows(source):
-        if source.column:
+        if source.column and not isinstance(raw, DataError):
             columns.update(map(str, raw))
             if not _equals(raw.get(source.column), source.value):
                 continue
-        content = normalise(raw, place(file, line, len(rows)))
-        rows.append(Row(number=len(rows), file=file, line=line, content=content))
+        rows.append(_row(raw, file, line, len(rows)))
     if rows:
+        bad = [(row.place, row.problem) for row in rows if row.problem]
+        if bad and not keep_bad:
+            raise refusal(bad, len(rows), source.place)
         return rows
     if columns and source.column not in columns:
         raise DataError(
@@ -232,7 +259,23 @@ def read_task(source: Source) -> list[Row]:
     )
 
 
-def _raw_rows(source: Source) -> Iterator[tuple[str, int, dict[str, Any]]]:
+def _row(raw: dict[str, Any] | DataError, file: str, line: int, number: int) -> Row:
+    where = place(file, line, number)
+    try:
+        if isinstance(raw, DataError):
+            raise raw
+        return Row(number=number, file=file, line=line, content=normalise(raw, where))
+    except DataError as error:
+        return bad_row(number, file, line, error)
+
+
+def bad_row(number: int, file: str, line: int, error: DataError) -> Row:
+    """A row that cannot be used; the message is kept without its place."""
+    what = error.message.removeprefix(f"{place(file, line, number)}: ")
+    return Row(number=number, file=file, line=line, content={"text": ""}, problem=f"{what:.300}\n{error.hint}")
+
+
+def _raw_rows(source: Source) -> Iterator[tuple[str, int, dict[str, Any] | DataError]]:
     parts: list[tuple[str, Iterator[RawRow]]]
     if source.hub:
         parts = [(source.hub, read_hub(source.hub, source.config, source.split, source.revision))]

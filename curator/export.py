@@ -13,7 +13,7 @@ import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
-from curator.data import Source, read_task
+from curator.data import Source, read_task, refusal
 from curator.errors import ConfigError, DataError, ManifestMismatch
 from curator.files import relative_to
 from curator.manifest import (
@@ -190,7 +190,11 @@ def _write_task(path: Path, entry: TaskEntry | TargetEntry, here: Path, allow_ch
                 hint="Run `curator select` again, or pass --allow-changed.",
             )
     dropped = {number for numbers in entry.left_out.values() for number in numbers}
-    kept = _weighted([row for row in rows if row.number not in dropped], _weight(entry), entry.name)
+    rows = [row for row in rows if row.number not in dropped]
+    bad = [(row.place, row.problem) for row in rows if row.problem]
+    if bad:
+        raise refusal(bad, len(rows), f"task {entry.name!r}")
+    kept = _weighted(rows, _weight(entry), entry.name)
     with path.open("w", encoding="utf-8", newline="\n") as file:
         for row in kept:
             file.write(json.dumps(trainable(row.content), ensure_ascii=False) + "\n")
@@ -212,7 +216,8 @@ def _rows(entry: TaskEntry | TargetEntry, here: Path) -> list[Row]:
             revision=source.get("revision", ""),
             column=source.get("column", ""),
             value=source.get("value"),
-        )
+        ),
+        keep_bad=True,
     )
 
 

@@ -57,7 +57,7 @@ def write_groups(
                 hint="Give a smaller --group.",
             )
         groups = cluster(_directions(store, [s.key for s in sets], task), count, seed=config.data.seed)
-        rows = {row.number: row for row in read_task(sources[task.name])}
+        rows = {row.number: row for row in read_task(sources[task.name], keep_bad=True)}
         for group in range(count):
             numbers = [n for n, of in zip(task.split.train, groups.tolist(), strict=True) if of == group]
             if not numbers:

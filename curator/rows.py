@@ -41,6 +41,8 @@ class Row:
     line: int
     """Line in the file, from 1; 0 where rows are not lines."""
     content: Content
+    problem: str = ""
+    """Why it cannot be used, and in a second line what to do; its content then says nothing."""
 
     @property
     def hash(self) -> str:
@@ -115,7 +117,8 @@ def normalise(raw: dict[str, Any], where: str) -> Content:
         return {"instruction": said[0] + (f"\n\n{extra}" if extra else ""), "response": said[1]}
     if raw.get("text") is not None:
         return {"text": _text(raw, "text", where)}
-    found = ", ".join(str(key) for key, value in raw.items() if value is not None) or "none"
+    names = [str(key) for key, value in raw.items() if value is not None]
+    found = (", ".join(names[:20]) or "none") + (f" and {len(names) - 20} more" if len(names) > 20 else "")
     raise DataError(f"{where}: not the right fields (found: {found})", hint=_FIELDS)
 
 
