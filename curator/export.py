@@ -9,13 +9,12 @@ import os
 import random
 import shutil
 import tempfile
-import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
 from curator.data import Source, read_task, refusal
 from curator.errors import ConfigError, DataError, ManifestMismatch
-from curator.files import relative_to
+from curator.files import file_names, relative_to
 from curator.manifest import (
     MANIFEST_NAME,
     Manifest,
@@ -26,13 +25,12 @@ from curator.manifest import (
     read_manifest,
     render,
 )
+from curator.outside import check_inside
 from curator.provenance import hash_of
 from curator.results import ExportReport
 from curator.rows import Row, content_hash, trainable
 
 FORMATS = ("jsonl",)
-# Windows opens devices by these names, whatever their ending.
-_RESERVED = {"CON", "PRN", "AUX", "NUL"} | {f"{port}{n}" for port in ("COM", "LPT") for n in range(1, 10)}
 
 
 def plan_export(manifest: Manifest, here: Path, *, format: str, folder: Path) -> ExportReport:
@@ -47,7 +45,15 @@ def plan_export(manifest: Manifest, here: Path, *, format: str, folder: Path) ->
     return ExportReport(format=format, folder=folder, files=files)
 
 
-def export(manifest: Manifest, here: Path, *, format: str, folder: Path, allow_changed: bool = False) -> ExportReport:
+def export(
+    manifest: Manifest,
+    here: Path,
+    *,
+    format: str,
+    folder: Path,
+    allow_changed: bool = False,
+    allow_outside: bool = False,
+) -> ExportReport:
     """Write the training files of a selection; all of them or none.
 
     Args:
@@ -57,6 +63,7 @@ def export(manifest: Manifest, here: Path, *, format: str, folder: Path, allow_c
         folder: Where to; made if need be. An earlier export there is replaced; anything else is refused.
         allow_changed: Export although files have changed since. Rows are left out by their number, as the manifest
             has it, which after a change may be another row's.
+        allow_outside: Read also files that lie neither beside the manifest nor in a project.
 
     Raises:
         ConfigError: The format is unknown, or the folder holds something else.
@@ -66,6 +73,8 @@ def export(manifest: Manifest, here: Path, *, format: str, folder: Path, allow_c
     shown, here = folder, here.absolute()
     plan_export(manifest, here, format=format, folder=folder)
     folder = folder.resolve() if folder.is_symlink() else folder.absolute()
+    if not allow_outside:
+        check_inside(manifest, here)
     if not allow_changed:
         check_files(manifest, here)
     try:
@@ -158,25 +167,8 @@ def _weighted(rows: Sequence[Row], weight: float, seed: str) -> list[Row]:
 
 
 def _names(entries: Sequence[TaskEntry | TargetEntry]) -> list[tuple[str, TaskEntry | TargetEntry]]:
-    """A file name for each task, its own where that is a plain one: valid and different on every system."""
-    named, taken = [], set()
-    for entry in entries:
-        plain = "".join(c if c.isalnum() or c in "-_. " else "_" for c in entry.name)
-        # A file name has room for 255 bytes; this leaves some for the number and the ending.
-        plain = plain.encode()[:200].decode(errors="ignore").strip(". ") or "task"
-        if plain.partition(".")[0].rstrip().upper() in _RESERVED:
-            plain = f"_{plain}"
-        name, number = f"{plain}.jsonl", 2
-        while _folded(name) in taken:
-            name, number = f"{plain}-{number}.jsonl", number + 1
-        taken.add(_folded(name))
-        named.append((name, entry))
-    return named
-
-
-def _folded(name: str) -> str:
-    """What file systems that tell no case, or no spelling of an accent, take a name for."""
-    return unicodedata.normalize("NFKC", name).casefold()
+    """The file of each task."""
+    return list(zip(file_names([entry.name for entry in entries], ".jsonl"), entries, strict=True))
 
 
 def _write_task(path: Path, entry: TaskEntry | TargetEntry, here: Path, allow_changed: bool) -> int:

@@ -2,11 +2,15 @@
 
 import hashlib
 import os
+import unicodedata
+from collections.abc import Sequence
 from pathlib import Path
 
 from curator.errors import ConfigError, DataError
 
 CONFIG_NAME = "curator.toml"
+# Windows opens devices by these names, whatever their ending.
+_RESERVED = {"CON", "PRN", "AUX", "NUL"} | {f"{port}{n}" for port in ("COM", "LPT") for n in range(1, 10)}
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -28,6 +32,9 @@ def sha256_of(path: Path) -> str:
     Raises:
         DataError: It cannot be read.
     """
+    if path.exists() and not path.is_file():
+        # To read a pipe or a device may take forever.
+        raise DataError(f"{path}: no regular file", hint="Name a file.")
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
@@ -41,6 +48,51 @@ def relative_to(path: str, folder: Path) -> str:
         return Path(os.path.relpath(path, folder)).as_posix()
     except ValueError:
         return str(path)
+
+
+def refuse_links(folder: Path) -> None:
+    """Make sure that nothing that is written in `.curator/` is written elsewhere.
+
+    What is read of earlier runs is not looked at: nothing is written there any more.
+
+    Args:
+        folder: `.curator/`, which need not be there.
+
+    Raises:
+        DataError: It is a symbolic link, or holds one.
+    """
+    waiting = [folder]
+    while waiting:
+        path = waiting.pop()
+        if path.is_symlink():
+            raise DataError(
+                f"{path}: a symbolic link, through which curator does not write",
+                hint=f"Remove it if it is not yours. To keep results on another disk, mount that at {folder}.",
+            )
+        if path.is_dir() and path.parent != folder / "runs":
+            waiting += path.iterdir()
+
+
+def file_names(names: Sequence[str], ending: str) -> list[str]:
+    """A file name for each of several names, its own where that is a plain one: valid and different on every system."""
+    found, taken = [], set()
+    for name in names:
+        plain = "".join(c if c.isalnum() or c in "-_. " else "_" for c in name)
+        # A file name has room for 255 bytes; this leaves some for the number and the ending.
+        plain = plain.encode()[:200].decode(errors="ignore").strip(". ") or "task"
+        if plain.partition(".")[0].rstrip().upper() in _RESERVED:
+            plain = f"_{plain}"
+        file, number = f"{plain}{ending}", 2
+        while _folded(file) in taken:
+            file, number = f"{plain}-{number}{ending}", number + 1
+        taken.add(_folded(file))
+        found.append(file)
+    return found
+
+
+def _folded(name: str) -> str:
+    """What file systems that tell no case, or no spelling of an accent, take a name for."""
+    return unicodedata.normalize("NFKC", name).casefold()
 
 
 def find_project(path: Path | str | None = None) -> Path:

@@ -7,9 +7,9 @@ The same inputs give the same bytes, but for `created`.
 import json
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from curator.errors import DataError, ManifestMismatch
 from curator.files import sha256_of, write_whole
@@ -38,13 +38,30 @@ class ModelIdentity(_Part):
     """Of the files that decide what the model does."""
 
 
+def _plain_path(path: str) -> str:
+    if "\0" in path:
+        raise ValueError("a path holds no NUL")
+    return path
+
+
 class TaskFile(_Part):
     """One file of a task."""
 
-    path: str
+    path: Annotated[str, AfterValidator(_plain_path)]
     sha256: str
     """Of its bytes; for a hub data set, of its rows."""
     rows: int
+
+
+def _plain_source(source: dict[str, Any]) -> dict[str, Any]:
+    for key in ("hub", "config", "split", "revision", "column"):
+        if not isinstance(source.get(key, ""), str):
+            raise ValueError(f"{key} must be text")
+    return source
+
+
+Origin = Annotated[dict[str, Any], AfterValidator(_plain_source)]
+"""Where rows come from, beside files: hub id, split and filter, where there are any."""
 
 
 class TaskEntry(_Part):
@@ -52,20 +69,19 @@ class TaskEntry(_Part):
 
     name: str
     selected: bool
-    weight: float = 1.0
+    weight: Annotated[float, Field(ge=0, le=100)] = 1.0
     """How much it counts where it is selected: 0.5 for half of its examples, 2 for all of them twice."""
     examples: int
     """Training examples, after what was left out."""
     tokens: int
     """Tokens of the training examples, prompt and completion."""
-    files: tuple[TaskFile, ...]
+    files: Annotated[tuple[TaskFile, ...], Field(min_length=1)]
     affinity: float
     affinity_standard_error: float | None
     """None where the task was in all or in none of the sampled subsets."""
     left_out: dict[str, tuple[int, ...]] = {}
     """Numbers of the rows that are not trained on, from 0, by reason."""
-    source: dict[str, Any] = {}
-    """Hub id, split and filter, where there are any."""
+    source: Origin = {}
 
 
 class TargetEntry(_Part):
@@ -75,10 +91,10 @@ class TargetEntry(_Part):
     examples: int
     tokens: int
     validation_examples: int
-    files: tuple[TaskFile, ...]
+    files: Annotated[tuple[TaskFile, ...], Field(min_length=1)]
     validation_files: tuple[TaskFile, ...] = ()
     left_out: dict[str, tuple[int, ...]] = {}
-    source: dict[str, Any] = {}
+    source: Origin = {}
 
 
 class Edit(_Part):

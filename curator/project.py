@@ -18,7 +18,7 @@ from curator import parallel, results
 from curator.config import Config, SelectSection, load_config
 from curator.errors import ConfigError, DataError, StoreBusy
 from curator.events import Reporter, Stopwatch
-from curator.files import CONFIG_NAME, find_project
+from curator.files import CONFIG_NAME, find_project, refuse_links
 from curator.manifest import MANIFEST_NAME, Manifest, read_manifest, write_manifest
 
 if TYPE_CHECKING:
@@ -55,8 +55,10 @@ class Project:
 
         Raises:
             ConfigError: There is no project, or its configuration is wrong.
+            DataError: `.curator/` holds a symbolic link.
         """
         root = find_project(path)
+        refuse_links(root / ".curator")
         return cls(root, load_config(root / CONFIG_NAME), reporter or Reporter())
 
     @property
@@ -325,7 +327,13 @@ class Project:
         return replace(found, comparison=compare_methods(answers, found, choices)) if compare else found
 
     def export(
-        self, manifest: Path | str, *, format: str = "jsonl", output: Path | str, allow_changed: bool = False
+        self,
+        manifest: Path | str,
+        *,
+        format: str = "jsonl",
+        output: Path | str,
+        allow_changed: bool = False,
+        allow_outside: bool = False,
     ) -> results.ExportReport:
         """Write the files that a trainer reads.
 
@@ -334,6 +342,7 @@ class Project:
             format: `jsonl`.
             output: Folder, made if need be.
             allow_changed: Export although files have changed since.
+            allow_outside: Read also files that lie neither beside the manifest nor in a project.
 
         Raises:
             ConfigError: The format is unknown.
@@ -343,7 +352,14 @@ class Project:
         from curator.export import export
 
         found, here = self.manifest(manifest)
-        return export(found, here, format=format, folder=Path(output), allow_changed=allow_changed)
+        return export(
+            found,
+            here,
+            format=format,
+            folder=Path(output),
+            allow_changed=allow_changed,
+            allow_outside=allow_outside,
+        )
 
     def manifest(self, wanted: Path | str) -> tuple[Manifest, Path]:
         """A manifest, and the folder that its paths are relative to.

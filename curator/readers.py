@@ -48,7 +48,9 @@ def read_file(file: Path) -> Iterator[RawRow]:
         DataError: It cannot be read as a whole; the message names the line where there is one. A row that cannot be
             read comes as an error, and those after it are read.
     """
-    read = _READERS[_suffix(file)]
+    read = _READERS.get(_suffix(file))
+    if read is None:
+        raise DataError(f"{file}: no known kind of file", hint=f"Known: {FORMATS}.")
     try:
         yield from read(file)
     except FileNotFoundError as error:

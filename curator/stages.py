@@ -240,7 +240,8 @@ def make_gradients(
     for gradient_set, there in zip(sets, stored, strict=True):
         if wanted <= there:
             continue
-        tuned.load_adapter(folder / meta.key / gradient_set.snapshot.folder)
+        snapshot = gradient_set.snapshot
+        tuned.load_adapter(folder / meta.key / snapshot.folder, sha256=snapshot.sha256)
         engine = GradientEngine(
             tuned, projection(config), batch_tokens=config.gradients.batch_tokens, reporter=reporter
         )

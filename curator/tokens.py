@@ -174,12 +174,14 @@ class Encoder:
             return ""
 
     def _template(self, messages: list[dict[str, str]], **options: Any) -> str:
-        from jinja2 import TemplateError
-
         try:
             return str(self._tokenizer.apply_chat_template(messages, tokenize=False, **options))
-        except (TemplateError, ValueError) as error:
-            raise DataError(f"the chat template refuses the turns: {error}") from error
+        except Exception as error:
+            # A template is a program of the model's authors, and fails as programs do.
+            said = (str(error).splitlines() or [type(error).__name__])[0]
+            raise DataError(
+                f"the chat template refuses the turns: {said}", hint="Is the template meant for such turns?"
+            ) from error
 
     def _ended(self, ids: list[int]) -> list[int]:
         """Ids with the end-of-text token, once."""
@@ -193,7 +195,7 @@ class Encoder:
 
         Where a text is cut decides its last tokens, never those that lie as many tokens before the cut.
         """
-        call = partial(self._tokenizer, add_special_tokens=False, verbose=False, **options)
+        call: Any = partial(self._tokenizer.__call__, add_special_tokens=False, verbose=False, **options)
         if len(text) > (reach := _LONG + 100 * self._max_length):
             encoded = call(text[:reach])
             if len(encoded["input_ids"]) > 2 * self._max_length:

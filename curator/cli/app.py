@@ -347,6 +347,9 @@ def export(
     output: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="Where to.")],
     format: Annotated[str, typer.Option("--format", metavar="F", help="jsonl.")] = "jsonl",
     allow_changed: Annotated[bool, typer.Option("--allow-changed", help="Although files have changed since.")] = False,
+    allow_outside: Annotated[
+        bool, typer.Option("--allow-outside", help="Although files lie neither beside the manifest nor in a project.")
+    ] = False,
     project: ProjectOption = None,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
@@ -362,11 +365,18 @@ def export(
     if path.is_file():
         # A manifest says all there is to know: it can be exported where its project is not.
         report = write(
-            read_manifest(path), path.absolute().parent, format=format, folder=output, allow_changed=allow_changed
+            read_manifest(path),
+            path.absolute().parent,
+            format=format,
+            folder=output,
+            allow_changed=allow_changed,
+            allow_outside=allow_outside,
         )
     else:
         opened = Project.open(project)
-        report = opened.export(manifest, format=format, output=output, allow_changed=allow_changed)
+        report = opened.export(
+            manifest, format=format, output=output, allow_changed=allow_changed, allow_outside=allow_outside
+        )
     _print_json(report.to_json()) if as_json else show_export(report)
 
 
