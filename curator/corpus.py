@@ -17,7 +17,7 @@ from curator.config import Config
 from curator.data import Source, bad_row, check_target, find_tasks, find_validation, read_task, refusal
 from curator.errors import DataError
 from curator.events import Reporter
-from curator.files import sha256_of
+from curator.files import folded, sha256_of
 from curator.model import find_model, identity_files, load_architecture, load_tokenizer
 from curator.provenance import Inputs, hash_of, key_of
 from curator.rows import Row, is_empty, place
@@ -120,7 +120,11 @@ class Corpus:
     def problems(self) -> list[str]:
         """What people should know about the data."""
         found = []
+        alike: dict[str, str] = {}
         for task in self.tasks:
+            first = alike.setdefault(folded(task.name), task.name)
+            if first != task.name:
+                found.append(f"{first!r} and {task.name!r} look alike: they are two tasks")
             for reason, numbers in task.split.left_out.items():
                 if reason in (BAD, EMPTY, CUT_OFF, LEAKED):
                     found.append(f"{task.name}: {len(numbers)} examples left out: {reason}")

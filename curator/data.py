@@ -23,6 +23,7 @@ from curator.readers import (
     task_name,
 )
 from curator.rows import Row, normalise, place
+from curator.text import clean
 
 Value = str | int | bool | None
 
@@ -272,7 +273,9 @@ def _row(raw: dict[str, Any] | DataError, file: str, line: int, number: int) -> 
 def bad_row(number: int, file: str, line: int, error: DataError) -> Row:
     """A row that cannot be used; the message is kept without its place."""
     what = error.message.removeprefix(f"{place(file, line, number)}: ")
-    return Row(number=number, file=file, line=line, content={"text": ""}, problem=f"{what:.300}\n{error.hint}")
+    # Cleaned, because it is kept, and a store takes no half of a surrogate pair.
+    problem = f"{clean(what, limit=300)}\n{error.hint}"
+    return Row(number=number, file=file, line=line, content={"text": ""}, problem=problem)
 
 
 def _raw_rows(source: Source) -> Iterator[tuple[str, int, dict[str, Any] | DataError]]:

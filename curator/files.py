@@ -83,14 +83,14 @@ def file_names(names: Sequence[str], ending: str) -> list[str]:
         if plain.partition(".")[0].rstrip().upper() in _RESERVED:
             plain = f"_{plain}"
         file, number = f"{plain}{ending}", 2
-        while _folded(file) in taken:
+        while folded(file) in taken:
             file, number = f"{plain}-{number}{ending}", number + 1
-        taken.add(_folded(file))
+        taken.add(folded(file))
         found.append(file)
     return found
 
 
-def _folded(name: str) -> str:
+def folded(name: str) -> str:
     """What file systems that tell no case, or no spelling of an accent, take a name for."""
     return unicodedata.normalize("NFKC", name).casefold()
 
