@@ -14,7 +14,7 @@ from pathlib import Path
 
 from curator.data import Source, read_task, refusal
 from curator.errors import ConfigError, DataError, ManifestMismatch
-from curator.files import file_names, relative_to
+from curator.files import file_names, relative_to, umask
 from curator.manifest import (
     MANIFEST_NAME,
     Manifest,
@@ -88,7 +88,7 @@ def export(
             for name, entry in _names(_exported(manifest))
         ]
         (partial / MANIFEST_NAME).write_text(render(_moved(manifest, here, folder)), encoding="utf-8")
-        partial.chmod(0o777 & ~_umask())
+        partial.chmod(0o777 & ~umask())
         _put_in_place(partial, folder)
     except OSError as error:
         raise DataError(f"{folder}: cannot be written: {error}", hint="Is the disk full?") from error
@@ -136,13 +136,6 @@ def _put_in_place(partial: Path, folder: Path) -> None:
             old.replace(folder)
         raise
     shutil.rmtree(old, ignore_errors=True)
-
-
-def _umask() -> int:
-    """The permissions that new files do not get; `mkdtemp` gives fewer than they do."""
-    mask = os.umask(0o077)
-    os.umask(mask)
-    return mask
 
 
 def _exported(manifest: Manifest) -> list[TaskEntry | TargetEntry]:

@@ -50,6 +50,13 @@ def relative_to(path: str, folder: Path) -> str:
         return str(path)
 
 
+def umask() -> int:
+    """The permissions that new files do not get; `mkdtemp` and safetensors give fewer than they do."""
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
+
+
 def refuse_links(folder: Path) -> None:
     """Make sure that nothing that is written in `.curator/` is written elsewhere.
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from curator.config import LoraSection, ModelSection
 from curator.errors import ConfigError, DataError, ManifestMismatch
+from curator.files import umask
 
 if TYPE_CHECKING:
     import torch
@@ -235,6 +236,9 @@ class TunedModel:
         shutil.rmtree(partial, ignore_errors=True)
         try:
             self.model.save_pretrained(str(partial))
+            # safetensors makes files that nobody else may read.
+            for path in partial.iterdir():
+                path.chmod(0o666 & ~umask())
             shutil.rmtree(folder, ignore_errors=True)
             partial.replace(folder)
         except OSError as error:

@@ -13,7 +13,7 @@ from typing import Any
 import duckdb
 import numpy as np
 import pytest
-from conftest import MakeProject, pair_rows, write_rows
+from conftest import MakeProject, make_tokenizer, pair_rows, write_rows
 from hostile import nothing_changes, run_cli
 from test_manifest import manifest_of
 
@@ -25,6 +25,7 @@ from curator.jobs import stop
 from curator.manifest import Manifest, read_manifest
 from curator.project import Project
 from curator.runs import Run, read_runs
+from curator.tokens import Encoder
 
 
 class Evil:
@@ -103,11 +104,17 @@ def test_a_models_folder_is_data(make_project: MakeProject, command: str, poison
         "{{ raise_exception('\x1b[31m') }}",
     ],
 )
-def test_a_chat_template_that_fails_makes_bad_rows(make_project: MakeProject, template: str) -> None:
+def test_a_chat_template_that_fails_refuses_its_rows(template: str) -> None:
+    encoder = Encoder(make_tokenizer(chat_template=template), max_length=64, encoder_decoder=False)
+    with pytest.raises(DataError, match="the chat template refuses the turns"):
+        encoder.encode({"instruction": "a", "response": "b"})
+
+
+def test_what_a_template_refuses_is_a_bad_row(make_project: MakeProject) -> None:
     folder = make_project(tasks={"target": pair_rows("target", 6), "chat": [{"instruction": "a", "output": "b"}]})
-    _change(folder / "model" / "tokenizer_config.json", chat_template=template)
+    _change(folder / "model" / "tokenizer_config.json", chat_template="{{ raise_exception('\x1b[31m') }}")
     done = run_cli("check", "-p", folder, "-q").check(3)
-    assert "chat.jsonl:1: the chat template refuses the turns" in done.err
+    assert "chat.jsonl:1: the chat template refuses the turns: \ufffd[31m (1 of 7" in done.err
 
 
 # -- manifests ----------------------------------------------------------------------------------------------------
@@ -315,13 +322,7 @@ def test_a_checkpoint_is_no_program(make_project: MakeProject, monkeypatch: pyte
             Project.open(folder).train()
     *_, checkpoint = sorted((folder / ".curator" / "adapters").glob("*/checkpoints/checkpoint-*"))
     project = Project.open(folder)
-    for name in (
-        "optimizer.pt",
-        "rng_state.pth",
-        "adapter_model.safetensors",
-        "sums.safetensors",
-        "trainer_state.json",
-    ):
+    for name in ("optimizer.pt", "sums.safetensors"):
         before = (checkpoint / name).read_bytes()
         (checkpoint / name).write_bytes(pickle.dumps(Evil(folder / "pwned")))
         with pytest.raises(DataError, match=f"checkpoint {checkpoint}: cannot be gone on from"):

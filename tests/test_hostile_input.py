@@ -221,9 +221,9 @@ def named_project(make: MakeProject, names: list[str], **tables: Any) -> Path:
         tables_of.append((name, f"tasks/t{number}.jsonl"))
     text = (folder / "curator.toml").read_text()
     for name, path in tables_of:
-        quoted = json.dumps(name).replace("\x7f", "\\u007f")
+        quoted = json.dumps(name, ensure_ascii=False).replace("\x7f", "\\u007f")
         text += f"[[data.task]]\nname = {quoted}\npath = {json.dumps(path)}\n"
-    (folder / "curator.toml").write_text(text)
+    (folder / "curator.toml").write_text(text, encoding="utf-8")
     return folder
 
 
@@ -248,7 +248,7 @@ def test_names_of_any_kind_through_all_of_it(make_project: MakeProject, tmp_path
 @settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(name=st.text(st.characters(exclude_categories=("Cs",)), min_size=1, max_size=300))
 def test_any_name_through_the_command_line(folder: Path, name: str) -> None:
-    quoted = json.dumps(name).replace("\x7f", "\\u007f")
+    quoted = json.dumps(name, ensure_ascii=False).replace("\x7f", "\\u007f")
     other = folder.parent / "named"
     other.mkdir(exist_ok=True)
     text = (folder / "curator.toml").read_text().replace('tasks = "tasks/*"\n', "").replace('"target"\n', f"{quoted}\n")
