@@ -180,7 +180,7 @@ class GradientsSection(_Section):
     @property
     def shares(self) -> tuple[float, ...]:
         """The points as increasing shares of meta-training's steps."""
-        return (0.2, 0.4, 0.7) if self.points == "auto" else tuple(sorted(set(self.points)))
+        return (0.2, 0.4) if self.points == "auto" else tuple(sorted(set(self.points)))
 
 
 class EstimateSection(_Section):
