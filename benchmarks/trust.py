@@ -2,7 +2,7 @@
 
     python benchmarks/trust.py --work DIR                       # all but the real model: about two hours on two cores
     python benchmarks/trust.py --work DIR --settings real-tasks --wheel WHEEL --bigbench ARCHIVE
-    python benchmarks/trust.py --work DIR --compare             # the calibrated selection beside other methods', three seeds
+    python benchmarks/trust.py --work DIR --compare             # calibrated selections beside other methods
     python benchmarks/trust.py --report --json trust.json       # what the committed results say; runs nothing
 
 The settings are the sample project, three generated ones (generated_tasks.py), and SmolLM2-135M on tasks of BIG-bench

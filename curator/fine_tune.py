@@ -1,5 +1,6 @@
 """Fine-tuning the base model on a subset of tasks, by the project's own recipe: what estimates are estimates of."""
 
+import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,12 +74,21 @@ def subset_content(corpus: Corpus, subset: Collection[str]) -> dict[str, str]:
 
 def measured_subsets(corpus: Corpus, measurements: Sequence[Measurement]) -> list[MeasuredSubset]:
     """What was measured of subsets whose tasks are still as they were, in the order of their first runs."""
-    now = {task.name: task.content for task in corpus.auxiliary}
     found: dict[frozenset[str], list[Measurement]] = {}
-    for m in measurements:
-        if all(now.get(task) == content for task, content in m.subset.items()):
+    for m in _of_today(corpus, measurements):
+        if math.isfinite(m.loss):
             found.setdefault(frozenset(m.subset), []).append(m)
     return [MeasuredSubset(subset, tuple(runs)) for subset, runs in found.items()]
+
+
+def diverged_runs(corpus: Corpus, measurements: Sequence[Measurement]) -> set[tuple[frozenset[str], int]]:
+    """Subset and seed of each run that came to no loss; their subsets' tasks are still as they were."""
+    return {(frozenset(m.subset), m.seed) for m in _of_today(corpus, measurements) if not math.isfinite(m.loss)}
+
+
+def _of_today(corpus: Corpus, measurements: Sequence[Measurement]) -> list[Measurement]:
+    now = {task.name: task.content for task in corpus.auxiliary}
+    return [m for m in measurements if all(now.get(task) == content for task, content in m.subset.items())]
 
 
 def fine_tune(

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from curator.answers import Answers
+from curator.calibration import LEAST_RUNS
 from curator.config import Config
 from curator.corpus import Corpus
 from curator.provenance import Inputs, differences, key_of
@@ -44,6 +45,7 @@ def status(project: "Project", corpus: Corpus | None) -> StatusReport:
                 ("gradients", "gradients"),
                 ("estimate", "estimate"),
                 ("select", "select"),
+                ("verify", "verify"),
             )
         ]
     else:
@@ -54,7 +56,7 @@ def status(project: "Project", corpus: Corpus | None) -> StatusReport:
         if meta is None:
             stages += [
                 StageStatus(stage=stage, state=_state(store, stage), detail="waits for train")
-                for stage in ("gradients", "estimate", "select")
+                for stage in ("gradients", "estimate", "select", "verify")
             ]
         else:
             stages += _after_train(project, corpus, meta)
@@ -141,7 +143,16 @@ def _after_train(project: "Project", corpus: Corpus, meta: MetaInit) -> list[Sta
         )
     else:
         select = StageStatus(stage="select", state="missing", detail="run `curator select`")
-    return [gradients, estimate, select]
+    return [gradients, estimate, select, _verify(answers)]
+
+
+def _verify(answers: Answers) -> StageStatus:
+    count = len(answers.measured)
+    if count >= LEAST_RUNS:
+        return StageStatus(stage="verify", state="done", detail=f"{count} subsets measured")
+    if count:
+        return StageStatus(stage="verify", state="partial", detail=f"{count} of {LEAST_RUNS} subsets measured")
+    return StageStatus(stage="verify", state="missing", detail="run `curator verify`")
 
 
 def _by_key(store: Store, stage: str, inputs: Inputs, detail: str) -> StageStatus:

@@ -5,6 +5,7 @@ over size and estimate alike. Every run is kept as it ends, so that an interrupt
 and a later one adds.
 """
 
+import math
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,8 +19,16 @@ from curator.answers import Answers
 from curator.calibration import cross_validated
 from curator.config import Config
 from curator.corpus import Corpus
+from curator.errors import NumericalError
 from curator.events import Event, Reporter, StageProgress
-from curator.fine_tune import MeasuredSubset, fine_tune, measurement_inputs, recipe_key, subset_content
+from curator.fine_tune import (
+    FineTuned,
+    MeasuredSubset,
+    fine_tune,
+    measurement_inputs,
+    recipe_key,
+    subset_content,
+)
 from curator.provenance import key_of
 from curator.stages import LoadModel
 from curator.store import Store
@@ -96,7 +105,7 @@ def plan(answers: Answers, *, count: int, seed: int) -> list[frozenset[str]]:
         seed: As for `probe_subsets`.
     """
     names = [task.name for task in answers.tasks]
-    there = {m.subset for m in answers.measured}
+    there = {m.subset for m in answers.measured} | {subset for subset, _ in answers.diverged}
     always = dict.fromkeys((frozenset(answers.current()), frozenset(names), frozenset[str]()))
     found = [subset for subset in always if subset not in there][:count]
     masks = [answers.mask(subset) for subset in (*there, *found)]
@@ -128,6 +137,8 @@ def runs_to_make(
     inputs = measurement_inputs(config, corpus)
     key, tasks = key_of(inputs), {task.name: task.content for task in answers.tasks}
     done = {(m.subset, run.seed) for m in answers.measured for run in m.runs}
+    # By the same recipe it would diverge again.
+    done |= answers.diverged
     kept = store.artifact("verify", key)
     planned = [] if kept is None else [(frozenset(subset), seed) for subset, seed in kept.outputs["runs"]]
     # What was planned before a task changed is not left to do: it may well have been done then.
@@ -177,8 +188,10 @@ def measure(
         folder: For checkpoints.
         reporter: Told of progress.
 
+    A run that diverges is kept as one that came to no loss, and the others go on.
+
     Raises:
-        NumericalError, DataError: As `fine_tune`.
+        DataError: As `fine_tune`.
     """
     key, target = recipe_key(config, corpus), "+".join(corpus.targets)
     tokens = {task.name: task.tokens for task in corpus.tasks}
@@ -196,16 +209,21 @@ def measure(
 
         content = subset_content(corpus, subset)
         place = folder / key_of({"recipe": key, "subset": content, "seed": seed})
-        found = fine_tune(
-            config, corpus, store, subset, seed=seed, tuned=tuned, folder=place, reporter=Reporter(follow)
-        )
+        run = f"run {number} of {len(runs)}: {len(subset)} tasks, seed {seed}"
+        try:
+            found = fine_tune(
+                config, corpus, store, subset, seed=seed, tuned=tuned, folder=place, reporter=Reporter(follow)
+            )
+        except NumericalError as error:
+            found = FineTuned(loss=math.inf, seconds=0.0)
+            reporter.warn(f"{run}: {error}; it is left out, and not tried again")
         if parallel.is_main():
             # In this order: a process that is killed in between leaves a run to be made again, but no folder.
             shutil.rmtree(place, ignore_errors=True)
             store.put_measurement(key, target, content, seed=seed, loss=found.loss, seconds=found.seconds)
         parallel.wait()
         before += part
-        reporter.note(f"run {number} of {len(runs)}: {len(subset)} tasks, seed {seed}: loss {found.loss:.4f}")
+        reporter.note(f"{run}: loss {found.loss:.4f}")
     stage.finish(f"{len(runs)} fine-tuning runs")
 
 
@@ -213,9 +231,14 @@ def report(answers: Answers) -> results.VerifyReport:
     """Compare what was measured with what is estimated by a calibration that has not seen it.
 
     Args:
-        answers: Of the target; at least one subset is measured.
+        answers: Of the target.
+
+    Raises:
+        NumericalError: No subset is measured: every run diverged.
     """
     measured = answers.measured
+    if not measured:
+        raise NumericalError("every fine-tuning run diverged", hint="Lower train.learning_rate.")
     seconds_estimating, subsets_estimated = answers.seconds()
     masks = np.stack([answers.mask(m.subset) for m in measured])
     truth = np.array([m.mean for m in measured])
