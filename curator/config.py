@@ -74,9 +74,13 @@ class LoraSection(_Section):
     """`[lora]`: what is trained."""
 
     r: Positive = 8
+    """Rank of the adapter's factors."""
     alpha: Annotated[float, Field(gt=0)] = 16
+    """Scale: the adapter's output is multiplied by alpha / r."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of the adapter's inputs that is dropped in training."""
     target_modules: Literal["all-linear"] | Annotated[tuple[str, ...], Field(min_length=1)] = "all-linear"
+    """Layers that get an adapter: all linear ones but the head, or those of these names."""
 
 
 class TaskSource(_Section):
@@ -126,6 +130,7 @@ class DataSection(_Section):
     max_examples_per_task: Annotated[int, Field(ge=0)] = 0
     """0 means all; else a seeded sample."""
     seed: Seed = 0
+    """Of what is held out and what is sampled."""
 
     @model_validator(mode="after")
     def _tasks_once(self) -> Self:
@@ -154,22 +159,30 @@ class TrainSection(_Section):
     """`[train]`: the recipe of meta-training and of every fine-tuning run."""
 
     epochs: Annotated[float, Field(gt=0)] = 3
+    """Passes over the examples."""
     learning_rate: Annotated[float, Field(gt=0)] = 2e-4
+    """Of AdamW, at its highest."""
     batch_size: Positive = 32
     """Examples per optimizer step and process, before `gradient_accumulation`."""
     gradient_accumulation: Positive = 1
+    """Batches that make one optimizer step."""
     schedule: Literal["linear", "cosine", "constant"] = "linear"
+    """How the learning rate falls."""
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of the steps over which the learning rate rises."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    """Of AdamW."""
     seed: Seed = 0
+    """Of the adapter's initialization and the order of the examples."""
 
 
 class GradientsSection(_Section):
     """`[gradients]`: where gradients are taken, and how they are projected."""
 
     projection_dim: Positive = 256
+    """Numbers that are kept of a gradient."""
     projection_seed: Seed = 0
+    """Of the random projection."""
     points: Literal["auto"] | Annotated[tuple[Annotated[float, Field(gt=0, le=1)], ...], Field(min_length=1)] = "auto"
     """Shares of meta-training's steps at which gradients are taken."""
     average: Annotated[float, Field(ge=0, lt=1)] = 0.1
@@ -187,18 +200,22 @@ class EstimateSection(_Section):
     """`[estimate]`: from gradients to the loss of a subset."""
 
     method: Estimator = "quadratic"
+    """`logistic` is the paper's."""
     ridge: Literal["auto"] | Annotated[float, Field(gt=0)] = "auto"
+    """Holds the displacement back; `auto` is a share of the gradients' squared length."""
 
 
 class SelectSection(_Section):
     """`[select]`: from estimates to a subset."""
 
     method: Method = "forward"
+    """Way of selecting; the last six are baselines to compare with."""
     subsets: Annotated[int, Field(ge=2)] = 1000
     """Random ensemble: how many subsets."""
     subset_size: Share = 0.5
     """Random ensemble: share of the tasks in each subset."""
     seed: Seed = 0
+    """Of the random subsets, and of the subsets that `verify` chooses."""
 
 
 class Config(_Section):
