@@ -33,6 +33,24 @@ Method = Literal[
     "kmm",
 ]
 Estimator = Literal["quadratic", "logistic"]
+RowField = Literal[
+    "messages",
+    "conversations",
+    "prompt",
+    "completion",
+    "instruction",
+    "input",
+    "output",
+    "system",
+    "history",
+    "tools",
+    "inputs",
+    "targets",
+    "text",
+    "role",
+    "content",
+]
+Role = Literal["system", "user", "assistant", "tool"]
 
 
 class _Section(BaseModel):
@@ -86,28 +104,51 @@ class LoraSection(_Section):
 class TaskSource(_Section):
     """One `[[data.task]]` table."""
 
-    name: str = Field(min_length=1)
-    path: str = ""
-    """A file, a folder or a glob, relative to the project."""
+    name: str = ""
+    """The task's name; with `task_column`, what stands before the name of each."""
+    path: str | Annotated[tuple[str, ...], Field(min_length=1)] = ""
+    """A file, a folder or a glob, relative to the project, or an address such as `s3://…`; or a list of them."""
     hub: str = ""
     """A `datasets` id, in place of `path`."""
     config: str = ""
     split: str = "train"
     revision: str = ""
+    streaming: bool | None = None
+    """Read a hub data set as it comes over the net, or download it first; by default streamed, but for a slice."""
+    task_column: str = ""
+    """Make a task of each value of this column."""
     column: str = ""
     """Keep only the rows whose `column` equals `value`: one file becomes many tasks."""
     value: str | int | bool | None = None
+    columns: dict[RowField, Annotated[str, Field(min_length=1)]] = {}
+    """Names of the columns where they are not those that curator knows: `{instruction = "query"}`."""
+    roles: dict[str, Role] = {}
+    """Who speaks, where a chat calls them otherwise: `{customer = "user"}`."""
     tags: tuple[str, ...] = ()
 
     @model_validator(mode="after")
     def _one_place(self) -> Self:
+        if not self.name and not self.task_column:
+            raise ValueError("a task needs a `name`, unless `task_column` gives one to each of many")
+        named = f"task {self.name!r}" if self.name else f"`task_column` {self.task_column!r}"
         if bool(self.path) == bool(self.hub):
-            raise ValueError(f"task {self.name!r} needs either `path` or `hub`, and not both")
+            raise ValueError(f"{named} needs either `path` or `hub`, and not both")
         if bool(self.column) != (self.value is not None):
-            raise ValueError(f"task {self.name!r}: `column` and `value` go together; give both or neither")
+            raise ValueError(f"{named}: `column` and `value` go together; give both or neither")
+        if self.task_column and self.column:
+            raise ValueError(f"{named}: `task_column` makes a task of every value; remove `column` and `value`")
         if self.path and (self.config or self.revision):
-            raise ValueError(f"task {self.name!r}: `config` and `revision` belong to `hub`, not to `path`")
+            raise ValueError(f"{named}: `config` and `revision` belong to `hub`, not to `path`")
+        if self.path and self.streaming is not None:
+            raise ValueError(f"{named}: `streaming` belongs to `hub`, not to `path`")
+        if self.streaming and ("[" in self.split or "+" in self.split):
+            raise ValueError(f"{named}: the split {self.split!r} cannot be streamed; remove `streaming`")
         return self
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """`path` as a tuple, whichever way it was written."""
+        return (self.path,) if isinstance(self.path, str) else self.path
 
 
 class DataSection(_Section):
@@ -138,7 +179,7 @@ class DataSection(_Section):
             raise ValueError("the tasks are named twice, by the glob `tasks` and by [[data.task]] tables; remove one")
         if not self.tasks and not self.task:
             raise ValueError('no task is named; add tasks = "tasks/*.jsonl", or [[data.task]] tables')
-        counted = Counter(task.name for task in self.task)
+        counted = Counter(task.name for task in self.task if not task.task_column)
         twice = sorted(name for name, count in counted.items() if count > 1)
         if twice:
             raise ValueError(f"task names must be unique; more than once: {', '.join(twice)}")

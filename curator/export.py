@@ -15,7 +15,7 @@ from pathlib import Path
 
 from curator.data import Source, read_task
 from curator.errors import ConfigError, DataError, ManifestMismatch
-from curator.files import relative_to
+from curator.files import located, relative_to
 from curator.manifest import (
     MANIFEST_NAME,
     Manifest,
@@ -111,7 +111,8 @@ def _check_folder(folder: Path, manifest: Manifest, here: Path) -> None:
         raise ConfigError(f"{folder} exists and is no export: it holds {foreign[0]!r}", hint=choose)
     for entry in _exported(manifest):
         for file in () if entry.source.get("hub") else entry.files:
-            if (here / file.path).resolve().is_relative_to(folder.resolve()):
+            path = located(file.path, here)
+            if isinstance(path, Path) and path.resolve().is_relative_to(folder.resolve()):
                 raise ConfigError(f"{folder} holds the data of task {entry.name!r}: {file.path}", hint=choose)
 
 
@@ -198,22 +199,7 @@ def _write_task(path: Path, entry: TaskEntry | TargetEntry, here: Path, allow_ch
 
 
 def _rows(entry: TaskEntry | TargetEntry, here: Path) -> list[Row]:
-    source = entry.source
-    paths = tuple(Path(os.path.normpath(here / file.path)) for file in entry.files)
-    saved = bool(source.get("saved_dataset"))
-    return read_task(
-        Source(
-            name=entry.name,
-            files=() if source.get("hub") else paths,
-            folder=Path(os.path.commonpath([path.parent for path in paths])) if saved else None,
-            hub=source.get("hub", ""),
-            config=source.get("config", ""),
-            split=source.get("split", "train"),
-            revision=source.get("revision", ""),
-            column=source.get("column", ""),
-            value=source.get("value"),
-        )
-    )
+    return read_task(Source.described(entry.name, entry.source, [located(file.path, here) for file in entry.files]))
 
 
 def _moved(manifest: Manifest, here: Path, there: Path) -> Manifest:
@@ -223,7 +209,7 @@ def _moved(manifest: Manifest, here: Path, there: Path) -> Manifest:
         if entry.source.get("hub"):
             return files
         return tuple(
-            file.model_copy(update={"path": relative_to(os.path.normpath(here / file.path), there)}) for file in files
+            file.model_copy(update={"path": relative_to(str(located(file.path, here)), there)}) for file in files
         )
 
     return manifest.model_copy(

@@ -5,8 +5,12 @@ import os
 from pathlib import Path
 
 from curator.errors import ConfigError, DataError
+from curator.remote import RemoteFile, is_remote
 
 CONFIG_NAME = "curator.toml"
+
+File = Path | RemoteFile
+"""A file here or elsewhere."""
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -22,12 +26,14 @@ def write_whole(path: Path, content: bytes) -> None:
         partial.unlink(missing_ok=True)
 
 
-def sha256_of(path: Path) -> str:
+def sha256_of(path: File) -> str:
     """SHA-256 of a file's bytes.
 
     Raises:
         DataError: It cannot be read.
     """
+    if isinstance(path, RemoteFile):
+        return path.sha256()
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
@@ -35,8 +41,15 @@ def sha256_of(path: Path) -> str:
         raise DataError(f"{path}: cannot be read: {error}") from error
 
 
+def located(path: str, folder: Path) -> File:
+    """The file that a path stands for as seen from a folder: the inverse of `relative_to`."""
+    return RemoteFile(path) if is_remote(path) else Path(os.path.normpath(folder / path))
+
+
 def relative_to(path: str, folder: Path) -> str:
-    """A path as seen from a folder, where both are on one drive; else absolute."""
+    """A path as seen from a folder, where both are on one drive; else absolute. An address stays what it is."""
+    if is_remote(path):
+        return path
     try:
         return Path(os.path.relpath(path, folder)).as_posix()
     except ValueError:

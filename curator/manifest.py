@@ -12,7 +12,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from curator.errors import DataError, ManifestMismatch
-from curator.files import sha256_of, write_whole
+from curator.files import located, sha256_of, write_whole
 
 SCHEMA_VERSION = 1
 MANIFEST_NAME = "curator-manifest.json"
@@ -65,7 +65,7 @@ class TaskEntry(_Part):
     left_out: dict[str, tuple[int, ...]] = {}
     """Numbers of the rows that are not trained on, from 0, by reason."""
     source: dict[str, Any] = {}
-    """Hub id, split and filter, where there are any."""
+    """Hub id, split, filter and names of columns, where there are any (`Source.describe`)."""
 
 
 class TargetEntry(_Part):
@@ -198,7 +198,7 @@ def check_files(manifest: Manifest, folder: Path) -> None:
         for file in (*entry.files, *getattr(entry, "validation_files", ())):
             if entry.source.get("hub"):
                 continue
-            path = folder / file.path
+            path = located(file.path, folder)
             found = sha256_of(path)
             if found != file.sha256:
                 raise ManifestMismatch(
