@@ -50,7 +50,7 @@ RowField = Literal[
     "role",
     "content",
 ]
-Role = Literal["system", "user", "assistant", "tool"]
+Role = Literal["system", "user", "assistant", "tool", "function_call"]
 
 
 class _Section(BaseModel):

@@ -51,6 +51,20 @@ _SPEAKERS = {
     "function_response": "tool",
 }
 
+# Under the name `role` most mean what templates mean; these are from elsewhere.
+_OTHER_ROLES = {
+    "human": "user",
+    "gpt": "assistant",
+    "function_call": "assistant",
+    "function": "tool",
+    "observation": "tool",
+}
+
+
+def known_role(speaker: str) -> str | None:
+    """The role of a speaker that needs no `roles` to be known, or None."""
+    return _SPEAKERS.get(speaker)
+
 
 def renamed(raw: dict[str, Any], columns: Mapping[str, str], roles: Mapping[str, str]) -> dict[str, Any]:
     """A row under the names that `recognise` knows.
@@ -203,7 +217,7 @@ def _turn(turn: Any, where: str) -> dict[str, Any]:
     role = _role(turn, speaker, where)
     field = "value" if turn.get("content") is None and turn.get("value") is not None else "content"
     calls = _tool_calls(turn, where)
-    if turn.get("role") is None and speaker == "function_call":
+    if speaker == "function_call":
         calls, content = _calls_of(_parsed(_text(turn, field, where), "a function call", where), where), ""
     elif calls and turn.get(field) is None:
         content = ""
@@ -220,7 +234,7 @@ def _turn(turn: Any, where: str) -> dict[str, Any]:
 
 def _role(turn: dict[str, Any], speaker: str, where: str) -> str:
     if turn.get("role") is not None:
-        return {"human": "user", "gpt": "assistant", "function": "tool"}.get(speaker, speaker)
+        return _OTHER_ROLES.get(speaker, speaker)
     if speaker not in _SPEAKERS:
         raise DataError(
             f"{where}: a turn is from {speaker!r}, who is not known",

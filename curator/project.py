@@ -103,6 +103,7 @@ class Project:
                     longest=max(task.version.index.lengths[n] for n in task.split.train),
                     truncated=task.truncated,
                     left_out={reason: len(numbers) for reason, numbers in task.split.left_out.items()},
+                    formats=task.version.formats,
                 )
                 for task in corpus.tasks
             ),

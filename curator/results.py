@@ -28,6 +28,8 @@ class CheckedTask:
     truncated: int
     left_out: dict[str, int]
     """Rows that are not trained on, by reason."""
+    formats: dict[str, int]
+    """Rows by the format they were recognised in, the most frequent first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,13 +1,13 @@
 """From what a row says to what the model sees: chat template, token ids, and which tokens carry loss."""
 
 import hashlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from curator.chat import Chat, Turn, shared
 from curator.errors import DataError
 from curator.rows import Content, pair
 
@@ -16,9 +16,6 @@ if TYPE_CHECKING:
 
 IGNORED = -100
 """Label of a token that carries no loss, as in transformers."""
-
-# Of two private characters, so that it shares neither beginning nor end with what people write.
-_PLACEHOLDER = "\ue0f1\ue0f2"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,7 +104,7 @@ class Encoder:
         if "text" in content:
             return content["text"], [0, len(content["text"])], False
         if "messages" in content:
-            return *self._render_chat(content["messages"]), True
+            return *self._render_chat(content["messages"], content.get("tools")), True
         prompt, completion = pair(content)
         if "instruction" in content:
             if getattr(self._tokenizer, "chat_template", None):
@@ -120,59 +117,14 @@ class Encoder:
         text = prompt + completion
         return text, [len(prompt), len(text)], False
 
-    def _render_chat(self, messages: list[dict[str, str]]) -> tuple[str, list[int]]:
+    def _render_chat(self, messages: list[Turn], tools: list[Any] | None = None) -> tuple[str, list[int]]:
         if not getattr(self._tokenizer, "chat_template", None):
             raise DataError(
                 "the rows are chats, but the model's tokenizer has no chat template",
                 hint="Use a chat model, or rows with `prompt` and `completion`.",
             )
-        text = self._template(messages)
-        spans: list[int] = []
-        for turn, message in enumerate(messages):
-            if message["role"] == "assistant":
-                start, end = self._find_turn(messages, turn, text)
-                if start < end:
-                    spans += [start, end]
-        return text, spans
-
-    def _find_turn(self, messages: list[dict[str, str]], turn: int, text: str) -> tuple[int, int]:
-        """Start and end in `text` of what the model has to write in an assistant's turn.
-
-        That is all between the prompt for generation and the marker that ends the turn, the marker with it. Where the
-        content stands is found by writing something else in its place, because a template may trim it, or hold the
-        same words elsewhere. Nothing (start = end) where the template leaves the turn out.
-        """
-        other = [dict(m) for m in messages]
-        other[turn]["content"] = _PLACEHOLDER
-        marked = self._template(other)
-        start = _shared(text, marked)
-        if start == len(text) == len(marked):
-            return start, start
-        end = len(text) - _shared(text[start:][::-1], marked[start:][::-1])
-        prompt = self._prefix(messages[:turn], add_generation_prompt=True)
-        if prompt != self._prefix(messages[:turn]) and len(prompt) <= start and text.startswith(prompt):
-            # A finished turn may hold more before the content than the prompt for it, an empty thought for example;
-            # the model has to write that, too.
-            start = len(prompt)
-        closing = self._prefix(other[: turn + 1]).rpartition(_PLACEHOLDER)[2].rstrip()
-        if text.startswith(closing, end):
-            end += len(closing)
-        return start, end
-
-    def _prefix(self, messages: list[dict[str, str]], **options: Any) -> str:
-        """As `_template`; empty where a template refuses a chat that is not finished."""
-        try:
-            return self._template(messages, **options) if messages else ""
-        except DataError:
-            return ""
-
-    def _template(self, messages: list[dict[str, str]], **options: Any) -> str:
-        from jinja2 import TemplateError
-
-        try:
-            return str(self._tokenizer.apply_chat_template(messages, tokenize=False, **options))
-        except (TemplateError, ValueError) as error:
-            raise DataError(f"the chat template refuses the turns: {error}") from error
+        chat = Chat(self._tokenizer, messages, tools)
+        return chat.text, chat.spans()
 
     def _ended(self, ids: list[int]) -> list[int]:
         """Ids with the end-of-text token, once."""
@@ -202,15 +154,7 @@ class Encoder:
 
     def _shared_tokens(self, prefix: str, ids: list[int]) -> int:
         """How many tokens a text shares with its prefix: for tokenizers that keep no account of places."""
-        return _shared(self._ids(prefix), ids)
-
-
-def _shared(left: Sequence[object], right: Sequence[object]) -> int:
-    """Length of the common beginning."""
-    for place, (a, b) in enumerate(zip(left, right, strict=False)):
-        if a != b:
-            return place
-    return min(len(left), len(right))
+        return shared(self._ids(prefix), ids)
 
 
 def _special_tokens(tokenizer: "PreTrainedTokenizerBase") -> tuple[list[int], list[int]]:

@@ -38,13 +38,14 @@ def show_check(report: results.CheckReport) -> None:
     """Tasks, sizes and problems."""
     out = console()
     numbers = ("rows", "train", "held out", "tokens", "longest", "truncated", "left out")
-    table = _table("task", *numbers, numbers=numbers)
+    table = _table("task", *numbers, "format", numbers=numbers)
     for task in report.tasks:
         left_out = sum(count for reason, count in task.left_out.items() if reason != "validation")
         counts = (task.rows, task.examples, task.validation, task.tokens, task.longest, task.truncated, left_out)
         table.add_row(
             styled(f"{task.name} (target)" if task.target else task.name, "bold" if task.target else ""),
             *(styled(f"{count:,}" if count else "-", "" if count else "dim") for count in counts),
+            styled(_formats(task.formats), "dim"),
         )
     out.print(styled(f"{report.project}: {len(report.tasks)} tasks, model {report.model}"))
     out.print(table)
@@ -52,6 +53,11 @@ def show_check(report: results.CheckReport) -> None:
         out.print(styled("! no target is named: set `target` under [data], or pass --target", "yellow"))
     for problem in report.problems:
         out.print(styled("! ", "yellow"), styled(problem), sep="")
+
+
+def _formats(formats: dict[str, int]) -> str:
+    """The format of all rows, or each with its rows."""
+    return ", ".join(f"{name} ({rows:,})" if len(formats) > 1 else name for name, rows in formats.items())
 
 
 def show_train(report: results.TrainReport) -> None:
