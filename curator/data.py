@@ -69,13 +69,17 @@ class Source:
         described = {key: value for key, value in described.items() if value != ""}
         if self.streaming is not None:
             described["streaming"] = self.streaming
-        if self.column:
-            described |= {"column": self.column, "value": self.value}
+        described |= self.filter
         if self.columns:
             described["columns"] = dict(self.columns)
         if self.roles:
             described["roles"] = dict(self.roles)
         return described
+
+    @property
+    def filter(self) -> dict[str, Any]:
+        """The column and its value, where only some of the rows are the task's."""
+        return {"column": self.column, "value": self.value} if self.column else {}
 
     @classmethod
     def described(cls, name: str, description: Mapping[str, Any], files: Sequence[File]) -> Self:
@@ -399,7 +403,8 @@ def _check_found(source: Source, rows: list[Row], seen: set[str]) -> None:
     Raises:
         DataError: As said.
     """
-    named = {column for field, column in source.columns.items() if field not in TURN_FIELDS}
+    # A column under its own name says that no other is read; one under another that is not there is a mistake.
+    named = {column for field, column in source.columns.items() if field not in (*TURN_FIELDS, column)}
     missing = sorted(({source.column} if source.column else set()) - seen) or (sorted(named - seen) if rows else [])
     if missing and seen:
         raise DataError(

@@ -46,18 +46,10 @@ _SPEAKERS = {
     "model": "assistant",
     "system": "system",
     "function_call": "assistant",
+    "function": "tool",
     "tool": "tool",
     "observation": "tool",
     "function_response": "tool",
-}
-
-# Under the name `role` most mean what templates mean; these are from elsewhere.
-_OTHER_ROLES = {
-    "human": "user",
-    "gpt": "assistant",
-    "function_call": "assistant",
-    "function": "tool",
-    "observation": "tool",
 }
 
 
@@ -234,7 +226,7 @@ def _turn(turn: Any, where: str) -> dict[str, Any]:
 
 def _role(turn: dict[str, Any], speaker: str, where: str) -> str:
     if turn.get("role") is not None:
-        return _OTHER_ROLES.get(speaker, speaker)
+        return _SPEAKERS.get(speaker, speaker)
     if speaker not in _SPEAKERS:
         raise DataError(
             f"{where}: a turn is from {speaker!r}, who is not known",

@@ -62,7 +62,7 @@ ONE = np.ones(1)
 
 
 def test_every_baseline_can_be_named_everywhere(tmp_path: Path) -> None:
-    path, _ = write_project(tmp_path / "p", [], model="m", target="t")
+    path = write_project(tmp_path / "p", [], model="m", target="t").path
     for name in NAMES:
         assert name in get_args(Method)
         assert name in METHODS_HELP

@@ -84,9 +84,18 @@ def init(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where to; made if need be.")],
     sources: Annotated[
         list[str] | None,
-        typer.Option("--from", metavar="FILE/GLOB/HUB-ID", help="Fill in the tasks found there. Repeatable."),
+        typer.Option(
+            "--from",
+            metavar="FILE/GLOB/HUB-ID",
+            help="Fill in the tasks found there; or what LLaMA-Factory, axolotl or TRL is told. Repeatable.",
+        ),
     ] = None,
-    model: Annotated[str, typer.Option("--model", help="Hub id or folder of the model.")] = "model",
+    task_column: Annotated[
+        str, typer.Option("--task-column", metavar="COLUMN", help="Make a task of each value of this column.")
+    ] = "",
+    model: Annotated[
+        str | None, typer.Option("--model", help="Hub id or folder of the model; default: model, or what --from says.")
+    ] = None,
     target: Annotated[str | None, typer.Option("--target", metavar="T", help="The task to improve.")] = None,
     group: Annotated[
         int | None,
@@ -96,13 +105,19 @@ def init(
 ) -> None:
     """Write a commented curator.toml."""
     from curator.cli.init import write_groups, write_project
+    from curator.text import clean
 
-    path, tasks = write_project(folder, sources or [], model=model, target=target)
+    written = write_project(folder, sources or [], model=model, target=target, task_column=task_column)
+    tasks = written.tasks
+    if written.left_out and not quiet:
+        typer.echo("not taken over:", err=True)
+        for line in written.left_out:
+            typer.echo(f"  {clean(line)}", err=True)
     if group is not None:
         with _project(folder, quiet=quiet) as opened:
-            tasks = write_groups(opened, group, model=model)
+            tasks = write_groups(opened, group, written)
     found = f" with {len(tasks)} tasks" if tasks else ""
-    typer.echo(f"wrote {path}{found}; next: curator check -p {folder}")
+    typer.echo(f"wrote {written.path}{found}; next: curator check -p {folder}")
 
 
 @app.command(epilog="Example: curator check -p sample_data")
