@@ -320,7 +320,8 @@ def _versions(
                 files=tuple(files),
                 source=source.describe(),
                 index=indexes[key],
-                formats=outputs[key].get("formats", {}),
+                # The store keeps no order of keys.
+                formats=dict(Counter(outputs[key].get("formats", {})).most_common()),
             )
         )
     return versions
@@ -361,7 +362,7 @@ def _ingest(
                 outputs={
                     "rows": rows,
                     "sha256": hash_of(e.hash for e in examples),
-                    "formats": dict(Counter(row.format for row in read).most_common()),
+                    "formats": Counter(row.format for row in read),
                 },
             )
         )

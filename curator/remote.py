@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import IO, Any, cast
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from curator.errors import DataError
 
@@ -128,7 +128,7 @@ class RemoteFile:
     def without_secrets(self, text: str) -> str:
         """A message of a library without what this address must not show."""
         parts = urlsplit(self.address)
-        secrets = [parts.query, parts.fragment]
+        secrets = [parts.query, parts.fragment, *(value for _, value in parse_qsl(parts.query) if len(value) > 3)]
         if "@" in parts.netloc:
             secrets += [parts.netloc.rpartition("@")[0], *parts.netloc.rpartition("@")[0].split(":")]
         text = text.replace(self.address, str(self))

@@ -213,7 +213,6 @@ def test_check_names_them(make_project: MakeProject, capsys: pytest.CaptureFixtu
     assert json.loads(json.dumps(report.to_json()))["tasks"][0]["formats"] == {"ShareGPT": 3, "OpenAI messages": 1}
     show_check(report)
     shown = capsys.readouterr().out
-    print(shown)
     assert "ShareGPT (3), OpenAI messages (1)" in shown
     assert shown.count("prompt–completion") == 1
     # From the store the second time.

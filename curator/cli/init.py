@@ -15,7 +15,7 @@ from curator.errors import ConfigError, DataError
 from curator.files import CONFIG_NAME, write_whole
 from curator.migration import Migration, Table, read_migration
 from curator.readers import FORMATS, is_saved_dataset, is_task_file, task_name
-from curator.remote import has_wildcards, is_remote, matches, without_secrets
+from curator.remote import RemoteFile, has_wildcards, is_remote, matches
 from curator.text import clean
 
 if TYPE_CHECKING:
@@ -221,7 +221,7 @@ def _find(sources: Sequence[str], folder: Path, task_column: str) -> _Found:
     found = _Found()
     if len(sources) == 1 and _is_glob(sources[0]) and not task_column:
         found.glob = sources[0] if is_remote(sources[0]) else os.path.relpath(sources[0], folder)
-        files = [f for f in matches(sources[0]) if is_task_file(f)] if is_remote(sources[0]) else _paths(sources[0])
+        files = _elsewhere(sources[0]) if is_remote(sources[0]) else _paths(sources[0])
         found.names = sorted(task_name(path) for path in files)
         _check_names(found.names)
         return found
@@ -242,17 +242,20 @@ def _find(sources: Sequence[str], folder: Path, task_column: str) -> _Found:
 def _places(source: str, folder: Path) -> list[tuple[str, str, str]]:
     """Name, key and value of the tables that a source stands for."""
     if is_remote(source):
-        files = [file for file in matches(source) if is_task_file(file)]
-        if not files:
-            raise DataError(
-                f"--from {without_secrets(source)}: no task file there", hint=f"A task is one of: {FORMATS}."
-            )
-        return [(task_name(file), "path", file.address) for file in files]
+        return [(task_name(file), "path", file.address) for file in _elsewhere(source)]
     if _is_glob(source) or Path(source).exists():
         return [(task_name(path), "path", os.path.relpath(path, folder)) for path in _paths(source)]
     if source.count("/") == 1 and not source.startswith((".", "/", "~")) and not is_task_file(Path(source)):
         return [(source.rpartition("/")[2], "hub", source)]
     raise DataError(f"--from {source}: does not exist", hint="Name a file, a folder, a glob or a hub id.")
+
+
+def _elsewhere(source: str) -> list[RemoteFile]:
+    """The files that an address stands for."""
+    files = [file for file in matches(source) if is_task_file(file)]
+    if not files:
+        raise DataError(f"--from {RemoteFile(source)}: no task file there", hint=f"A task is one of: {FORMATS}.")
+    return files
 
 
 def _table(name: str, kind: str, place: str, **more: Any) -> Table:
