@@ -264,11 +264,11 @@ def _table(name: str, kind: str, place: str, **more: Any) -> Table:
 
 def _each(source: str, folder: Path, column: str) -> list[Table]:
     """A table for each value of a column of a source's files."""
-    tables = []
-    for _, key, value in _places(source, folder):
-        table = TaskSource.model_validate({key: value, "task_column": column})
-        for task in find_tasks(DataSection(task=(table,)), folder.absolute()):
-            tables.append(_table(task.name, key, value, **task.filter))
+    here, tables = Path.cwd(), []
+    # Paths as seen from here, because the project's folder is not there yet.
+    for (_, kind, place), (_, _, seen) in zip(_places(source, here), _places(source, folder), strict=True):
+        table = TaskSource.model_validate({kind: place, "task_column": column})
+        tables += [_table(t.name, kind, seen, **t.filter) for t in find_tasks(DataSection(task=(table,)), here)]
     return tables
 
 

@@ -31,6 +31,7 @@ _TAGS = {
     "function_tag": ("function_call", "function_call"),
     "system_tag": ("system", "system"),
 }
+_AS_CURATOR_DOES = {"stage": "sft", "finetuning_type": "lora", "do_train": True}
 _RUN: dict[str, Setting] = COMMON | {
     "lora_rank": ("lora", "r", whole),
     "lora_target": (
@@ -91,7 +92,9 @@ def read_run(values: Mapping[str, Any], path: Path) -> Migration:
     for name in names:
         if name not in described:
             migration.skip(name, f"{info} does not describe it")
-    migration.take(values, _RUN, handled=("dataset", "dataset_dir"))
+    migration.path = path
+    as_curator_does = tuple(key for key, value in _AS_CURATOR_DOES.items() if values.get(key) == value)
+    migration.take(values, _RUN, handled=("dataset", "dataset_dir", *as_curator_does))
     return migration
 
 

@@ -76,9 +76,9 @@ def _check(section: str, key: str, value: Any) -> None:
     if value is None or kind is None:
         return
     given = {key: tuple(value) if isinstance(value, list) else value}
-    missing = {"name_or_path": "model"} if section == "model" else {}
+    needed = {"model": {"name_or_path": "model"}, "data": {"tasks": "*"}}
     try:
-        kind.model_validate({**missing, **given})
+        kind.model_validate(needed.get(section, {}) | given)
     except ValueError as error:
         raise ValueError(f"curator does not take it ({str(error).splitlines()[-2].strip()})") from error
 
