@@ -227,6 +227,8 @@ def _from_table(task: TaskSource, root: Path) -> Source:
     files = tuple(file for path in task.paths for file in _files(path, root, f"task {task.name!r}"))
     for file in files:
         _check_name(task.name, file)
+        if files.count(file) > 1:
+            raise DataError(f"task {task.name!r}: {file} is named twice", hint="Name it once in `path`.")
     return Source(name=task.name, files=files, **rest)
 
 

@@ -56,7 +56,7 @@ def test_every_command_is_documented(command: str) -> None:
     assert f"curator {command}" in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-BANNED = {"eval", "exec", "pickle", "marshal", "yaml", "os.system", "shell"}
+BANNED = {"eval", "exec", "pickle", "marshal", "os.system", "shell"}
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.name)
@@ -65,7 +65,10 @@ def test_nothing_dangerous_is_called(path: Path) -> None:
         if isinstance(node, ast.Import):
             assert not {alias.name.partition(".")[0] for alias in node.names} & BANNED
         elif isinstance(node, ast.ImportFrom):
-            assert (node.module or "").partition(".")[0] not in BANNED
+            assert (node.module or "").partition(".")[0] not in BANNED | {"yaml"}
+        elif isinstance(node, ast.Attribute) and ast.unparse(node.value) == "yaml":
+            # The other ways of reading YAML make objects, or call functions, that the text names.
+            assert node.attr in {"safe_load", "YAMLError"}
         elif isinstance(node, ast.Call):
             name = ast.unparse(node.func)
             assert name not in BANNED | {"torch.load"}

@@ -439,6 +439,11 @@ def test_configurations_are_told_from_data(tmp_path: Path) -> None:
             "base_model: m\ndatasets: [{path: gone.jsonl, type: alpaca}]",
             "names no data set that curator can use: datasets.1. .gone.jsonl.: gone.jsonl does not exist",
         ),
+        (
+            "odd.yaml",
+            "base_model: m\ndatasets: [{path: a/b, type: chat_template, roles: [x]}]",
+            "not as its trainer has it",
+        ),
         ("bad.yaml", "!!python/object/apply:os.system ['true']", "not valid YAML"),
     ):
         with pytest.raises(DataError, match=message):

@@ -9,7 +9,7 @@ from typing import Any
 import datasets
 import fsspec
 import pytest
-from conftest import MakeProject, pair_rows
+from conftest import MakeProject, pair_rows, write_rows
 
 from curator.cli.init import write_project
 from curator.config import DataSection, TaskSource, load_config
@@ -61,9 +61,12 @@ def test_every_format(bucket: Any, tmp_path: Path) -> None:
         assert [source.name for source in sources] == ["a", "b", "c", "d", "e", "f"]
         for source in sources:
             assert [row.content for row in read_task(source)] == ROWS, source.name
-    table = TaskSource(name="t", path=("memory://bucket", "memory://bucket/a.jsonl"))
+    write_rows(tmp_path / "here.jsonl", ROWS)
+    table = TaskSource(name="t", path=("memory://bucket", "here.jsonl"))
     (source,) = find_tasks(DataSection(task=(table,)), tmp_path)
-    assert [file.name for file in source.files] == [*sorted(n for n in files if n[0] in "abcdef"), "a.jsonl"]
+    assert [file.name for file in source.files] == [*sorted(n for n in files if n[0] in "abcdef"), "here.jsonl"]
+    with pytest.raises(DataError, match=r"here\.jsonl is named twice"):
+        find_tasks(DataSection(task=(TaskSource(name="t", path=("here.jsonl", "*.jsonl")),)), tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,13 @@ def read_migration(path: Path) -> Migration | None:
     values = _load(path)
     if suffix == ".json" and not is_dataset_info(values):
         return None
-    migration = _read(path, values)
+    try:
+        migration = _read(path, values)
+    except (TypeError, AttributeError, ValueError, KeyError) as error:
+        # A list where a table should be, for example; where, the trainer's own parser says better.
+        raise DataError(
+            f"{path}: not as its trainer has it: {type(error).__name__}: {error}", hint="Does the trainer read it?"
+        ) from error
     if not migration.tables:
         said = "; ".join(migration.left_out[:3])
         raise DataError(f"{path}: names no data set that curator can use" + (f": {said}" if said else ""))

@@ -8,6 +8,7 @@ from curator.migration.migrated import (
     COMMON,
     Migration,
     Setting,
+    brief,
     modules,
     number,
     role_names,
@@ -79,7 +80,7 @@ def read_axolotl(values: Mapping[str, Any], path: Path) -> Migration:
         else:
             migration.skip(f"datasets[{place}]", "it has no `path`")
     if values.get("adapter") not in (None, "lora", "qlora"):
-        migration.skip(f"adapter = {values['adapter']!r:.40}", "curator trains LoRA")
+        migration.skip(f"adapter = {brief(values['adapter'])}", "curator trains LoRA")
     migration.take(values, _SETTINGS, handled=("datasets", "adapter"))
     return migration
 
@@ -103,7 +104,7 @@ def _add(migration: Migration, entry: dict[str, Any], label: str) -> None:
     for key, value in entry.items():
         if key not in _PLACE and key not in handled and value not in (None, False):
             hint = "; curator chooses among all rows" if key in ("weight", "shards") else ""
-            migration.skip(f"{label}.{key} = {value!r:.60}", f"not taken over{hint}")
+            migration.skip(f"{label}.{key} = {brief(value)}", f"not taken over{hint}")
     migration.add(place.name, keys | fields, label)
 
 
@@ -119,7 +120,7 @@ def _fields(entry: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
     kind = str(kind).partition(":")[0]
     kind = kind if kind in _TYPES else kind.removesuffix(".load")
     if kind not in _TYPES:
-        raise NotFoundError(f"the type {entry['type']!r:.60} is not known")
+        raise NotFoundError(f"the type {brief(entry['type'])} is not known")
     if kind == "completion":
         return {"columns": {"text": str(entry.get("field") or "text")}}, ("field",)
     if kind in ("chat_template", "sharegpt"):
@@ -142,9 +143,9 @@ def _custom(kind: Mapping[str, Any]) -> dict[str, str]:
 
 def _chat(entry: Mapping[str, Any], usual_column: str) -> dict[str, Any]:
     if not set(_list(entry.get("roles_to_train") or [])) <= {"assistant", "gpt"}:
-        raise NotFoundError(f"roles_to_train {entry['roles_to_train']!r:.60}: curator trains on the assistant's turns")
+        raise NotFoundError(f"roles_to_train {brief(entry['roles_to_train'])}: curator trains on the assistant's turns")
     if entry.get("train_on_eos") not in (None, "turn", "all"):
-        raise NotFoundError(f"train_on_eos {entry['train_on_eos']!r:.40}: curator trains on the end of each turn")
+        raise NotFoundError(f"train_on_eos {brief(entry['train_on_eos'])}: curator trains on the end of each turn")
     if entry.get("message_field_training") not in (None, "train", "weight"):
         raise NotFoundError("message_field_training: curator knows `train` and `weight`")
     columns = {"messages": str(entry.get("field_messages") or usual_column)}

@@ -10,6 +10,7 @@ from curator.migration.migrated import (
     COMMON,
     Migration,
     Setting,
+    brief,
     modules,
     role_names,
     whole,
@@ -99,7 +100,7 @@ def read_run(values: Mapping[str, Any], path: Path) -> Migration:
 
 
 def _add(migration: Migration, name: str, entry: Mapping[str, Any]) -> None:
-    columns = dict(entry.get("columns") or {})
+    columns = {str(theirs): str(column) for theirs, column in dict(entry.get("columns") or {}).items() if column}
     try:
         _check_kind(entry, columns)
         place = _place(entry).keys(migration.path.parent)
@@ -109,7 +110,7 @@ def _add(migration: Migration, name: str, entry: Mapping[str, Any]) -> None:
     for key in entry:
         if key not in _HANDLED:
             hint = "; curator chooses among all rows" if key == "num_samples" else ""
-            migration.skip(f"{name}.{key} = {entry[key]!r:.60}", f"not taken over{hint}")
+            migration.skip(f"{name}.{key} = {brief(entry[key])}", f"not taken over{hint}")
     if entry.get("formatting", "alpaca") == "alpaca":
         keys = {"columns": _alpaca(columns)}
     else:
@@ -128,7 +129,7 @@ def _check_kind(entry: Mapping[str, Any], columns: Mapping[str, Any]) -> None:
     if any(columns.get(column) for column in _MEDIA):
         raise NotFoundError("it holds pictures, sound or video; curator trains on text")
     if entry.get("formatting", "alpaca") not in ("alpaca", "sharegpt", "openai"):
-        raise NotFoundError(f"its formatting {entry['formatting']!r:.40} is not known")
+        raise NotFoundError(f"its formatting {brief(entry['formatting'])} is not known")
 
 
 def _place(entry: Mapping[str, Any]) -> Place:

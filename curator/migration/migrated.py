@@ -1,5 +1,6 @@
 """What comes out of another trainer's configuration, and what all of them have in common."""
 
+import reprlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,6 +38,7 @@ class Migration:
     def add(self, name: str, keys: Mapping[str, Any], entry: str) -> None:
         """Add a task under a name that no other has; empty values are left out."""
         taken = {table.keys["name"] for table in self.tables}
+        name = name or "task"
         unique, number = name, 2
         while unique in taken:
             unique, number = f"{name}-{number}", number + 1
@@ -59,8 +61,8 @@ class Migration:
             try:
                 converted = convert(value)
                 _check(section, name, converted)
-            except ValueError as error:
-                self.skip(f"{key} = {value!r:.60}", str(error).splitlines()[0])
+            except (ValueError, TypeError) as error:
+                self.skip(f"{key} = {brief(value)}", str(error).splitlines()[0])
                 continue
             if converted is not None:
                 self.settings.setdefault(section, {})[name] = converted
@@ -90,6 +92,11 @@ def role_names(tags: Mapping[str, str]) -> dict[str, str]:
 
 def _is_known(name: str, role: str) -> bool:
     return name == role or (known_role(name) == role and role != "function_call")
+
+
+def brief(value: Any) -> str:
+    """A value in a message; YAML can make one whose whole text would fill the memory."""
+    return reprlib.repr(value)[:60]
 
 
 # -- values -------------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from curator.migration.migrated import (
     COMMON,
     Migration,
     Setting,
+    brief,
     modules,
     precision,
     text,
@@ -71,7 +72,7 @@ def _add(migration: Migration, entry: Mapping[str, Any], label: str, values: Map
     for key, value in entry.items():
         if value is not None and (key not in _KNOWN or key == "fraction"):
             hint = "; curator chooses among all rows" if key == "fraction" else ""
-            migration.skip(f"{label}.{key} = {value!r:.60}", f"not taken over{hint}")
+            migration.skip(f"{label}.{key} = {brief(value)}", f"not taken over{hint}")
     streams = entry.get("streaming", values.get("streaming", values.get("dataset_streaming")))
     if "hub" in keys and streams is False:
         keys["streaming"] = False
