@@ -42,6 +42,18 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for task in ("topic", "word_topic", "spelling"):
         lines = (folder / "sample_data" / "tasks" / f"{task}.jsonl").read_text(encoding="utf-8").splitlines()
         (folder / "data" / f"{task}.jsonl").write_text("\n".join(lines[:24]) + "\n", encoding="utf-8")
+    (folder / "data" / "dataset_info.json").write_text(
+        '{"topic": {"file_name": "topic.jsonl", "columns": {"prompt": "prompt", "response": "completion"}}}',
+        encoding="utf-8",
+    )
+    (folder / "axolotl.yaml").write_text(
+        "base_model: model\ndatasets:\n- path: data/topic.jsonl\n"
+        "  type: {field_instruction: prompt, field_output: completion}\n",
+        encoding="utf-8",
+    )
+    (folder / "sft.yaml").write_text(
+        "model_name_or_path: model\ndatasets: [{path: json, data_files: data/topic.jsonl}]\n", encoding="utf-8"
+    )
     (folder / "subsets.json").write_text('[["word_topic"], ["word_topic", "rare_nouns"]]', encoding="utf-8")
     return folder
 
@@ -51,7 +63,7 @@ def test_every_command_of_a_page_runs(
     page: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(workplace)
-    for name in ("my-project", "grouped"):
+    for name in ("my-project", "grouped", "from-llama-factory", "from-axolotl", "from-trl"):
         shutil.rmtree(workplace / name, ignore_errors=True)
     for command in _commands(page):
         if set(command) & set("|>$"):
