@@ -2,7 +2,7 @@
 
 Each verb runs what is missing of the stages before it, and nothing twice:
 
-    check → train → gradients → estimate → select → export
+    check → train → gradients → estimate → select → export, apply
                                     ↘ verify
 """
 
@@ -18,8 +18,8 @@ from curator import parallel, results
 from curator.config import Config, SelectSection, load_config
 from curator.errors import ConfigError, DataError, StoreBusy
 from curator.events import Reporter, Stopwatch
-from curator.files import CONFIG_NAME, find_project
-from curator.manifest import MANIFEST_NAME, Manifest, read_manifest, write_manifest
+from curator.files import CONFIG_NAME, find_project, plain_name
+from curator.manifest import MANIFEST_NAME, Manifest, read_manifest, record_measured, write_manifest
 
 if TYPE_CHECKING:
     import numpy as np
@@ -345,6 +345,70 @@ class Project:
         found, here = self.manifest(manifest)
         return export(found, here, format=format, folder=Path(output), allow_changed=allow_changed)
 
+    def apply(
+        self,
+        manifest: Path | str = MANIFEST_NAME,
+        *,
+        output: Path | str | None = None,
+        seed: int | None = None,
+        allow_changed: bool = False,
+        fresh: bool = False,
+    ) -> results.ApplyReport:
+        """Fine-tune the base model on a selection by the project's recipe, and leave the adapter.
+
+        Examples of a task with a weight are trained on as often as it says. The measured loss is written into the
+        manifest.
+
+        Args:
+            manifest: A manifest that `select` wrote, or the name of a selection.
+            output: Folder of the adapter, made if need be; in `.curator/adapters/applied/` by default.
+            seed: Of initialization and order; by default that of the first run that `verify` makes on a subset.
+            allow_changed: Train on what is there now, although it is no longer what the manifest says.
+            fresh: Train again, although the adapter is there.
+
+        Raises:
+            ConfigError: The folder holds something else.
+            DataError: There is no such manifest, or something cannot be read or written.
+            ManifestMismatch: The model, the recipe or the files are no longer those of the manifest.
+            NumericalError, StoreBusy: As the message says.
+        """
+        from curator import apply as applying
+        from curator.verify import run_seeds
+
+        found, _ = self.manifest(manifest)
+        file = self._manifest_file(manifest)
+        targets = (found.target,) if isinstance(found.target, str) else found.target
+        corpus = self.corpus(targets)
+        unchanged = applying.check_unchanged(found, self.config, corpus, self.reporter, allow=allow_changed)
+        seed = run_seeds(self.config, 1)[0] if seed is None else seed
+        folder = self.folder / "adapters" / "applied"
+        place = folder / plain_name(f"{'+'.join(targets)}-{found.name}") if output is None else Path(output).absolute()
+        applying.check_folder(place)
+        with self._job("apply"):
+            done = applying.apply(
+                self.config,
+                corpus,
+                self.store,
+                found,
+                seed=seed,
+                folder=place,
+                work=self.folder / "adapters" / "apply",
+                load=self._load,
+                reporter=self.reporter,
+                fresh=fresh,
+            )
+            if parallel.is_main():
+                applying.keep_measured(self.config, corpus, self.store, found, done, seed=seed, unchanged=unchanged)
+                if not unchanged or (file and not record_measured(file, found, round(done.loss, 6))):
+                    self.reporter.warn(f"{manifest} is not what was trained on: its measured loss is not written there")
+                    file = None
+        # What was measured calibrates estimates from now on.
+        self._answers.pop(targets, None)
+        return applying.report(self.config, corpus, found, done, seed=seed, manifest_file=file)
+
+    def _manifest_file(self, wanted: Path | str) -> Path | None:
+        return next((path for path in (Path(wanted).absolute(), self.root / wanted) if path.is_file()), None)
+
     def manifest(self, wanted: Path | str) -> tuple[Manifest, Path]:
         """A manifest, and the folder that its paths are relative to.
 
@@ -354,9 +418,9 @@ class Project:
         Raises:
             DataError: There is none.
         """
-        for path in (Path(wanted).absolute(), self.root / wanted):
-            if path.is_file():
-                return read_manifest(path), path.parent
+        path = self._manifest_file(wanted)
+        if path is not None:
+            return read_manifest(path), path.parent
         kept = self.store.selection_named(str(wanted))
         if kept is None:
             names = sorted({name for _, name, *_ in self.store.selections()})

@@ -403,6 +403,54 @@ class ExportReport:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AppliedTask:
+    """One task that was trained on."""
+
+    name: str
+    target: bool
+    weight: float
+    """How often each of its examples was trained on."""
+    examples: int
+    """Examples that were trained on, each as often as it was."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApplyReport:
+    """An adapter: the base model fine-tuned on a selection, and what came of it."""
+
+    name: str
+    """The selection's."""
+    target: tuple[str, ...]
+    method: str
+    seed: int
+    estimated_loss: float
+    estimated_loss_low: float
+    estimated_loss_high: float
+    measured_loss: float
+    """Of this very adapter, on the target's validation examples."""
+    seconds: float
+    """Time that training took."""
+    base_model: str
+    """What the adapter goes on: a folder, or a hub id."""
+    adapter: Path
+    """Folder that `PeftModel.from_pretrained` reads."""
+    manifest: Path | None
+    """File that the measured loss was written into; None where there is none but the adapter's own."""
+    tasks: tuple[AppliedTask, ...]
+    cached: bool
+
+    def to_json(self) -> dict[str, Any]:
+        """As `curator apply --json` prints it."""
+        return {
+            "schema_version": SCHEMA_VERSION,
+            **asdict(self),
+            "target": one_or_list(self.target),
+            "adapter": str(self.adapter),
+            "manifest": None if self.manifest is None else str(self.manifest),
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StageStatus:
     """Where one stage stands."""
 

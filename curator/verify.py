@@ -5,7 +5,6 @@ over size and estimate alike. Every run is kept as it ends, so that an interrupt
 and a later one adds.
 """
 
-import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from curator.config import Config
 from curator.corpus import Corpus
 from curator.events import Event, Reporter, StageProgress
 from curator.fine_tune import MeasuredSubset, fine_tune, measurement_inputs, recipe_key, subset_content
+from curator.meta_train import remove_run
 from curator.provenance import key_of
 from curator.stages import LoadModel
 from curator.store import Store
@@ -201,7 +201,7 @@ def measure(
         )
         if parallel.is_main():
             # In this order: a process that is killed in between leaves a run to be made again, but no folder.
-            shutil.rmtree(place, ignore_errors=True)
+            remove_run(place)
             store.put_measurement(key, target, content, seed=seed, loss=found.loss, seconds=found.seconds)
         parallel.wait()
         before += part

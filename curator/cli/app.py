@@ -356,6 +356,38 @@ def export(
     _print_json(report.to_json()) if as_json else show_export(report)
 
 
+@app.command(epilog="Example: curator apply curator-manifest.json -o adapter")
+def apply(
+    manifest: Annotated[
+        str,
+        typer.Argument(metavar="[MANIFEST]", help="File from `curator select`, or the name of one of its selections."),
+    ] = "curator-manifest.json",
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", metavar="DIR", help="Adapter; default: in .curator/adapters/applied."),
+    ] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option("--seed", metavar="N", min=0, max=2**32 - 1, help="Default: that of the first run of verify."),
+    ] = None,
+    allow_changed: Annotated[
+        bool, typer.Option("--allow-changed", help="Train on what is there now, though it is not what was selected.")
+    ] = False,
+    project: ProjectOption = None,
+    fresh: FreshOption = False,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Fine-tune the base model on a selection by the project's recipe; leaves an adapter and its measured loss."""
+    from curator.cli.tables import show_apply
+
+    with _project(project, quiet=quiet) as opened:
+        report = opened.apply(manifest, output=output, seed=seed, allow_changed=allow_changed, fresh=fresh)
+    if _speaks():
+        _print_json(report.to_json()) if as_json else show_apply(report)
+
+
 @app.command(epilog="Example: curator status --json")
 def status(
     project: ProjectOption = None,

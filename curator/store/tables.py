@@ -401,6 +401,11 @@ class Store(Sums, Measured):
             rows = connection.execute("SELECT manifest FROM selections WHERE key = ?", [key]).fetchall()
         return rows[0][0] if rows else None
 
+    def put_manifest(self, key: str, manifest: str) -> None:
+        """Replace the manifest of a selection, as JSON."""
+        with self.write() as connection:
+            connection.execute("UPDATE selections SET manifest = ? WHERE key = ?", [manifest, key])
+
     def renew_selection(self, key: str) -> None:
         """Make a selection that is there already the newest one."""
         with self.write() as connection:
