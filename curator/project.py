@@ -438,6 +438,40 @@ class Project:
         targets = self.config.data.targets
         return status(self, read_corpus(self.config, self.root, self.store, self.reporter, targets, read=False))
 
+    def sql(
+        self, query: str = "", *, target: str | Sequence[str] | None = None, limit: int | None = None
+    ) -> results.QueryResult:
+        """Ask the store by SQL: the views `tasks`, `examples`, `affinities`, `subsets`, `runs` and `selections`.
+
+        Nothing is computed, and nothing can be written or read elsewhere.
+
+            >>> project.sql("SELECT task, affinity FROM affinities ORDER BY affinity DESC").to_pandas()
+
+        Args:
+            query: One query; without, the views are listed with their columns.
+            target: In place of the configured one; decides what is held out in `tasks` and `examples`.
+            limit: Keep at most so many rows.
+
+        Raises:
+            ConfigError: It is no query, or wrong, or reaches for something else.
+            DataError: There is no store, or files are not read yet.
+            StoreBusy: A writer held the store for ten seconds.
+        """
+        from curator.corpus import read_corpus
+        from curator.present import present
+        from curator.store import LISTING
+
+        targets = self._targets(target, needed=False)
+        corpus = read_corpus(self.config, self.root, self.store, self.reporter, targets, read=False)
+        if corpus is None:
+            there = self.store.path.exists()
+            raise DataError(
+                "new or changed files are not read yet" if there else f"{self.store.path}: nothing is kept yet",
+                hint="Run `curator check`, which reads them, or `curator select`.",
+            )
+        table, total = self.store.query(query.strip() or LISTING, present(self, corpus), limit=limit)
+        return results.QueryResult(table=table, total=total)
+
     # -- what the verbs share -------------------------------------------------------------------------------------
 
     def corpus(self, targets: tuple[str, ...]) -> "Corpus":

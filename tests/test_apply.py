@@ -1,4 +1,4 @@
-"""`curator apply`: the adapter that is left is the one that was measured, of what the manifest says, and found again."""
+"""`curator apply`: the adapter that is left is the one that was measured, and it is found again."""
 
 import json
 import shutil

@@ -388,6 +388,32 @@ def apply(
         _print_json(report.to_json()) if as_json else show_apply(report)
 
 
+@app.command(epilog="Example: curator sql 'SELECT task, affinity FROM affinities ORDER BY affinity DESC' --format csv")
+def sql(
+    query: Annotated[
+        str, typer.Argument(metavar="[QUERY]", help="One query; - reads it; none: the views are listed.")
+    ] = "",
+    format: Annotated[
+        str | None,
+        typer.Option("--format", metavar="F", help="table, csv, json or parquet; default: as FILE ends, or table."),
+    ] = None,
+    output: Annotated[Path | None, typer.Option("-o", "--output", metavar="FILE", help="Where to.")] = None,
+    project: ProjectOption = None,
+    target: TargetOption = None,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Ask the store by SQL: tasks, examples, affinities, subsets, runs and selections. Only reads."""
+    from curator.cli.answers import TABLE_ROWS, pick_format, write_answer
+
+    wanted = pick_format("json" if as_json else format, output)
+    text = sys.stdin.read() if query == "-" else query
+    with _project(project, quiet=True) as opened:
+        result = opened.sql(text, target=target, limit=TABLE_ROWS if wanted == "table" and text.strip() else None)
+    write_answer(result, wanted, output, quiet=quiet)
+
+
 @app.command(epilog="Example: curator status --json")
 def status(
     project: ProjectOption = None,

@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from curator.store.access import insert
 from curator.store.measured import Measured
+from curator.store.queries import Queries
 from curator.store.schema import Connection, utc_now
 from curator.store.sums import Sums
 
@@ -90,7 +91,7 @@ class StoredEdit:
     made: datetime
 
 
-class Store(Sums, Measured):
+class Store(Sums, Measured, Queries):
     """The project's DuckDB file; each method is one short transaction.
 
     Args:
