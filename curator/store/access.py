@@ -149,6 +149,11 @@ class Database:
             except OSError:
                 pass
             yield
+        except RuntimeError as error:
+            # What DuckDB makes of an interrupt.
+            if str(error) != "Query interrupted":
+                raise
+            raise KeyboardInterrupt from error
         finally:
             os.close(descriptor)
 

@@ -7,7 +7,7 @@ people is in docs/sql.md; `tests/test_sql.py` holds them to it.
 
 import contextlib
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
 import duckdb
@@ -40,7 +40,7 @@ _VIEWS = (
     """
     CREATE VIEW affinities AS
     SELECT a.target, a.task, a.affinity, a.standard_error, r.created AS made,
-        a.estimate_key = (SELECT estimate FROM present.keys) AS current
+        a.estimate_key IS NOT DISTINCT FROM (SELECT estimate FROM present.keys) AS current
     FROM store.affinities a JOIN store.artifacts r ON r.stage = 'estimate' AND r.key = a.estimate_key
     QUALIFY rank() OVER (PARTITION BY a.target ORDER BY r.created DESC, r.key) = 1
     """,
@@ -56,7 +56,7 @@ _VIEWS = (
     CREATE VIEW subsets AS
     WITH estimated AS (
         SELECT target, subset::JSON::VARCHAR[] AS subset, loss, low, high,
-            estimate_key = (SELECT estimate FROM present.keys) AS current
+            estimate_key IS NOT DISTINCT FROM (SELECT estimate FROM present.keys) AS current
         FROM store.estimates
         QUALIFY row_number() OVER (PARTITION BY target, subset ORDER BY created DESC, estimate_key) = 1),
     measured AS (
@@ -138,7 +138,9 @@ class Queries(Database):
                 try:
                     return answer.result()
                 except KeyboardInterrupt:
-                    connection.interrupt()
+                    # More than once: it is forgotten where the query has not begun yet.
+                    while not wait([answer], timeout=0.05).done:
+                        connection.interrupt()
                     raise
 
 
