@@ -35,7 +35,15 @@ if TYPE_CHECKING:
 class Project:
     """A folder with a `curator.toml`, and all that curator has made for it.
 
-    Use `Project.open`.
+    Use `Project.open`. What the verbs return are frozen values; each has `to_pandas()`, and is a table in a notebook.
+
+        >>> project = curator.Project.open("sample_data", progress=True)
+        >>> project.check().problems
+        >>> result = project.select(max_tokens=20000)
+        >>> result.selected
+        >>> result.to_pandas().sort_values("affinity")
+        >>> project.estimate(["carry", "subtraction"]).estimated_loss
+        >>> project.apply(output="adapter").measured_loss
     """
 
     def __init__(self, root: Path, config: Config, reporter: Reporter) -> None:
@@ -46,18 +54,26 @@ class Project:
         self._answers: dict[tuple[str, ...], Answers] = {}
 
     @classmethod
-    def open(cls, path: Path | str | None = None, *, reporter: Reporter | None = None) -> Self:
+    def open(cls, path: Path | str | None = None, *, reporter: Reporter | None = None, progress: bool = False) -> Self:
         """Open a project.
+
+            >>> project = curator.Project.open("sample_data", progress=True)
 
         Args:
             path: Its folder; None looks for `curator.toml` here and in the folders above.
             reporter: Told of progress.
+            progress: Say on standard error what goes on, with the time left, in plain lines; for notebooks and scripts.
 
         Raises:
             ConfigError: There is no project, or its configuration is wrong.
         """
         root = find_project(path)
-        return cls(root, load_config(root / CONFIG_NAME), reporter or Reporter())
+        reporter = reporter or Reporter()
+        if progress:
+            from curator.progress import PlainProgress
+
+            reporter = reporter.with_sink(PlainProgress())
+        return cls(root, load_config(root / CONFIG_NAME), reporter)
 
     @property
     def name(self) -> str:
@@ -158,6 +174,8 @@ class Project:
     def estimate(self, subset: Sequence[str], *, target: str | Sequence[str] | None = None) -> results.EstimateResult:
         """Estimate the target's loss after fine-tuning on one subset of tasks (and the target itself).
 
+            >>> project.estimate(["carry"]).estimated_loss
+
         Args:
             subset: Names of auxiliary tasks.
             target: In place of the configured one.
@@ -190,6 +208,8 @@ class Project:
         fresh: bool = False,
     ) -> results.SelectionResult:
         """Select the subset of tasks with the least estimated target loss, and write a manifest.
+
+            >>> project.select(method="exchange", k=5, exclude=["noise"]).selected
 
         Args:
             target: In place of the configured one.
@@ -281,6 +301,8 @@ class Project:
     ) -> results.VerifyReport:
         """Really fine-tune on some subsets, compare with the estimates, and calibrate what is estimated from now on.
 
+            >>> project.verify(runs=12).relative_error
+
         Args:
             target: In place of the configured one.
             runs: How many subsets to add to those that are measured; None measures some where there are none yet. What
@@ -358,6 +380,9 @@ class Project:
 
         Examples of a task with a weight are trained on as often as it says. The measured loss is written into the
         manifest.
+
+            >>> report = project.apply(output="adapter")
+            >>> model = peft.PeftModel.from_pretrained(base_model, report.adapter)
 
         Args:
             manifest: A manifest that `select` wrote, or the name of a selection.

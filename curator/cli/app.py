@@ -61,8 +61,8 @@ def _main(
 def _project(folder: Path | None, *, quiet: bool) -> Iterator["Project"]:
     """The project, with progress on standard error and a record under `.curator/runs`."""
     from curator import parallel
-    from curator.cli.progress import make_progress
     from curator.events import Reporter
+    from curator.progress import make_progress
     from curator.project import Project
     from curator.runs import RunLog
 
