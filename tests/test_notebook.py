@@ -140,7 +140,7 @@ def _run_as_notebook(path: Path) -> list[Any]:
 def test_the_example_runs_on_any_project(
     make_project: MakeProject, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    folder = make_project(train={"epochs": 1}, model={"dtype": "float32"})
+    folder = make_project(train={"epochs": 1})
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     monkeypatch.setenv("PROJECT", str(folder))
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
