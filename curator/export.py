@@ -6,7 +6,6 @@ was left out of training is left out here.
 
 import json
 import os
-import random
 import shutil
 import tempfile
 import unicodedata
@@ -29,6 +28,7 @@ from curator.manifest import (
 from curator.provenance import hash_of
 from curator.results import ExportReport
 from curator.rows import Row, content_hash, trainable
+from curator.weights import weighted
 
 FORMATS = ("jsonl",)
 # Windows opens devices by these names, whatever their ending.
@@ -151,13 +151,6 @@ def _weight(entry: TaskEntry | TargetEntry) -> float:
     return getattr(entry, "weight", 1.0)
 
 
-def _weighted(rows: Sequence[Row], weight: float, seed: str) -> list[Row]:
-    """A task's rows as often as its weight says; what is left of a whole number is a seeded sample, in their order."""
-    whole, more = divmod(round(weight * len(rows)), max(len(rows), 1))
-    extra = set(random.Random(seed).sample(range(len(rows)), more))
-    return [row for number, row in enumerate(rows) for _ in range(whole + (number in extra))]
-
-
 def _names(entries: Sequence[TaskEntry | TargetEntry]) -> list[tuple[str, TaskEntry | TargetEntry]]:
     """A file name for each task, its own where that is a plain one: valid and different on every system."""
     named, taken = [], set()
@@ -191,7 +184,7 @@ def _write_task(path: Path, entry: TaskEntry | TargetEntry, here: Path, allow_ch
                 hint="Run `curator select` again, or pass --allow-changed.",
             )
     dropped = {number for numbers in entry.left_out.values() for number in numbers}
-    kept = _weighted([row for row in rows if row.number not in dropped], _weight(entry), entry.name)
+    kept = weighted([row for row in rows if row.number not in dropped], _weight(entry), seed=entry.name)
     with path.open("w", encoding="utf-8", newline="\n") as file:
         for row in kept:
             file.write(json.dumps(trainable(row.content), ensure_ascii=False) + "\n")

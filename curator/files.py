@@ -2,6 +2,9 @@
 
 import hashlib
 import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from curator.errors import ConfigError, DataError
@@ -24,6 +27,33 @@ def write_whole(path: Path, content: bytes) -> None:
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def whole_folder(folder: Path) -> Iterator[Path]:
+    """A folder to fill, which takes the place of `folder` once it is filled; until then an earlier one stays whole.
+
+    Raises:
+        OSError: It cannot be made or put in place.
+    """
+    folder = folder.resolve() if folder.is_symlink() else folder
+    stem = f".{folder.name[:50]}.{os.getpid()}"
+    partial, old = folder.with_name(f"{stem}.partial"), folder.with_name(f"{stem}.old")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+        if folder.exists():
+            folder.replace(old)
+        try:
+            partial.replace(folder)
+        except OSError:
+            if old.exists():
+                old.replace(folder)
+            raise
+    finally:
+        shutil.rmtree(old, ignore_errors=True)
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def sha256_of(path: File) -> str:
@@ -54,6 +84,12 @@ def relative_to(path: str, folder: Path) -> str:
         return Path(os.path.relpath(path, folder)).as_posix()
     except ValueError:
         return str(path)
+
+
+def plain_name(name: str) -> str:
+    """A name of any kind as that of a file or folder: letters, digits, dashes and dots, never empty or hidden."""
+    plain = "".join(c if c.isalnum() or c in "-_.+ " else "_" for c in name)
+    return plain.encode()[:200].decode(errors="ignore").strip(". ") or "unnamed"
 
 
 def find_project(path: Path | str | None = None) -> Path:

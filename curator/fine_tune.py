@@ -1,7 +1,7 @@
 """Fine-tuning the base model on a subset of tasks, by the project's own recipe: what estimates are estimates of."""
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from curator.model import TunedModel
 from curator.provenance import Inputs, hash_of, key_of
 from curator.stages import recipe_inputs
 from curator.store import Measurement, Store
+from curator.weights import weighted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,6 +102,8 @@ def fine_tune(
     tuned: TunedModel,
     folder: Path,
     reporter: Reporter,
+    weights: Mapping[str, float] | None = None,
+    stage: str = "fine-tune",
 ) -> FineTuned:
     """Fine-tune the base model on a subset and the targets, and measure; an interrupted run is gone on with.
 
@@ -111,18 +114,31 @@ def fine_tune(
         subset: Names of auxiliary tasks.
         seed: Of initialization and order.
         tuned: Model; its adapter holds the end of training afterwards.
-        folder: For checkpoints.
-        reporter: Told of progress, as stage `fine-tune`.
+        folder: For checkpoints, which are there until the caller has kept what came of it: then `remove_run`.
+        reporter: Told of progress.
+        weights: How often a task's examples are trained on, by its name; once where it is not named.
+        stage: The stage's name in events.
 
     Raises:
         NumericalError: The loss is not finite.
         DataError: A checkpoint cannot be written.
     """
     tasks = [task for task in corpus.auxiliary if task.name in subset] + corpus.target_tasks
-    examples = [example for task in tasks for example in training_examples(task, store)]
+    examples = [
+        example
+        for task in tasks
+        for example in weighted(training_examples(task, store), (weights or {}).get(task.name, 1.0), seed=task.name)
+    ]
     took = Stopwatch()
     train_adapter(
-        tuned, examples, config.train, folder=folder, reporter=reporter.with_sink(took), stage="fine-tune", seed=seed
+        tuned,
+        examples,
+        config.train,
+        folder=folder,
+        reporter=reporter.with_sink(took),
+        stage=stage,
+        seed=seed,
+        keep_checkpoints=True,
     )
     batch_tokens = config.gradients.batch_tokens
     loss = sum(

@@ -125,7 +125,11 @@ class Manifest(_Part):
 
 def render(manifest: Manifest) -> str:
     """The manifest as the text of its file."""
-    return json.dumps(manifest.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n"
+    return _text(manifest.model_dump(mode="json"))
+
+
+def _text(document: dict[str, Any]) -> str:
+    return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
 
 
 def write_manifest(manifest: Manifest, path: Path) -> bool:
@@ -148,6 +152,38 @@ def write_manifest(manifest: Manifest, path: Path) -> bool:
         write_whole(path, render(manifest).encode())
     except OSError as error:
         raise DataError(f"{path}: cannot be written: {error}", hint="Choose another place with -o.") from error
+    return True
+
+
+def is_same_selection(one: Manifest, other: Manifest) -> bool:
+    """Whether two manifests differ at most in when and where they were written, and in what was measured."""
+    places = {"__all__": {"files": {"__all__": {"path"}}, "validation_files": {"__all__": {"path"}}}}
+    apart: Any = {"created": True, "measured_loss": True, "targets": places, "tasks": places}
+    return one.model_dump(exclude=apart) == other.model_dump(exclude=apart)
+
+
+def record_measured(path: Path, manifest: Manifest, loss: float) -> bool:
+    """Write a measured loss into a manifest's file, and leave all else in it as it is.
+
+    Args:
+        path: The file.
+        manifest: As it was read from there.
+        loss: Nats per target token.
+
+    Returns:
+        Whether it was written; not where the file is another selection's by now.
+
+    Raises:
+        DataError: It cannot be read or written.
+    """
+    if not is_same_selection(read_manifest(path), manifest):
+        return False
+    document = json.loads(path.read_text(encoding="utf-8"))
+    if document.get("measured_loss") != loss:
+        try:
+            write_whole(path, _text(document | {"measured_loss": loss}).encode())
+        except OSError as error:
+            raise DataError(f"{path}: cannot be written: {error}", hint="Is it yours to write?") from error
     return True
 
 

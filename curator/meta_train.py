@@ -55,6 +55,7 @@ def train_adapter(
     reporter: Reporter,
     stage: str,
     seed: int | None = None,
+    keep_checkpoints: bool = False,
 ) -> list[Snapshot]:
     """Fine-tune the base model's adapter from its beginning, or from where an interrupted run left it.
 
@@ -70,6 +71,8 @@ def train_adapter(
         reporter: Told of steps, loss and time left.
         stage: The stage's name in events.
         seed: Seed of initialization and order, in place of the recipe's.
+        keep_checkpoints: Leave the last ones, so that whoever is interrupted before the end of training is kept by
+            other means does not train anew. `remove_run` takes them away.
 
     Returns:
         The snapshots in order; shares that fall on the same step are one.
@@ -97,13 +100,18 @@ def train_adapter(
             raise
         raise DataError(f"{folder}: cannot be written: {error}", hint="Is the disk full?") from error
     tuned.model.eval()
-    if trainer.is_world_process_zero():
-        # First of all what says that they are whole: a process may be killed in the midst of removing them.
-        for marker in checkpoints.glob(f"*/{_COMPLETE}"):
-            marker.unlink()
-        shutil.rmtree(checkpoints, ignore_errors=True)
+    if trainer.is_world_process_zero() and not keep_checkpoints:
+        remove_run(checkpoints)
     recorder.finish()
     return recorder.snapshots()
+
+
+def remove_run(folder: Path) -> None:
+    """Remove a folder with the checkpoints in it, so that none is gone on with that is half removed."""
+    # First of all what says that they are whole: a process may be killed in the midst of removing them.
+    for marker in folder.rglob(_COMPLETE):
+        marker.unlink()
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def measure_losses(

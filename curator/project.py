@@ -2,7 +2,7 @@
 
 Each verb runs what is missing of the stages before it, and nothing twice:
 
-    check → train → gradients → estimate → select → export
+    check → train → gradients → estimate → select → export, apply
                                     ↘ verify
 """
 
@@ -18,8 +18,8 @@ from curator import parallel, results
 from curator.config import Config, SelectSection, load_config
 from curator.errors import ConfigError, DataError, StoreBusy
 from curator.events import Reporter, Stopwatch
-from curator.files import CONFIG_NAME, find_project
-from curator.manifest import MANIFEST_NAME, Manifest, read_manifest, write_manifest
+from curator.files import CONFIG_NAME, find_project, plain_name
+from curator.manifest import MANIFEST_NAME, Manifest, read_manifest, record_measured, write_manifest
 
 if TYPE_CHECKING:
     import numpy as np
@@ -35,7 +35,15 @@ if TYPE_CHECKING:
 class Project:
     """A folder with a `curator.toml`, and all that curator has made for it.
 
-    Use `Project.open`.
+    Use `Project.open`. What the verbs return are frozen values; each has `to_pandas()`, and is a table in a notebook.
+
+        >>> project = curator.Project.open("sample_data", progress=True)
+        >>> project.check().problems
+        >>> result = project.select(max_tokens=20000)
+        >>> result.selected
+        >>> result.to_pandas().sort_values("affinity")
+        >>> project.estimate(["carry", "subtraction"]).estimated_loss
+        >>> project.apply(output="adapter").measured_loss
     """
 
     def __init__(self, root: Path, config: Config, reporter: Reporter) -> None:
@@ -46,18 +54,26 @@ class Project:
         self._answers: dict[tuple[str, ...], Answers] = {}
 
     @classmethod
-    def open(cls, path: Path | str | None = None, *, reporter: Reporter | None = None) -> Self:
+    def open(cls, path: Path | str | None = None, *, reporter: Reporter | None = None, progress: bool = False) -> Self:
         """Open a project.
+
+            >>> project = curator.Project.open("sample_data", progress=True)
 
         Args:
             path: Its folder; None looks for `curator.toml` here and in the folders above.
             reporter: Told of progress.
+            progress: Say on standard error what goes on, with the time left, in plain lines; for notebooks and scripts.
 
         Raises:
             ConfigError: There is no project, or its configuration is wrong.
         """
         root = find_project(path)
-        return cls(root, load_config(root / CONFIG_NAME), reporter or Reporter())
+        reporter = reporter or Reporter()
+        if progress:
+            from curator.progress import PlainProgress
+
+            reporter = reporter.with_sink(PlainProgress())
+        return cls(root, load_config(root / CONFIG_NAME), reporter)
 
     @property
     def name(self) -> str:
@@ -159,6 +175,8 @@ class Project:
     def estimate(self, subset: Sequence[str], *, target: str | Sequence[str] | None = None) -> results.EstimateResult:
         """Estimate the target's loss after fine-tuning on one subset of tasks (and the target itself).
 
+            >>> project.estimate(["carry"]).estimated_loss
+
         Args:
             subset: Names of auxiliary tasks.
             target: In place of the configured one.
@@ -191,6 +209,8 @@ class Project:
         fresh: bool = False,
     ) -> results.SelectionResult:
         """Select the subset of tasks with the least estimated target loss, and write a manifest.
+
+            >>> project.select(method="exchange", k=5, exclude=["noise"]).selected
 
         Args:
             target: In place of the configured one.
@@ -282,6 +302,8 @@ class Project:
     ) -> results.VerifyReport:
         """Really fine-tune on some subsets, compare with the estimates, and calibrate what is estimated from now on.
 
+            >>> project.verify(runs=12).relative_error
+
         Args:
             target: In place of the configured one.
             runs: How many subsets to add to those that are measured; None measures some where there are none yet. What
@@ -346,6 +368,73 @@ class Project:
         found, here = self.manifest(manifest)
         return export(found, here, format=format, folder=Path(output), allow_changed=allow_changed)
 
+    def apply(
+        self,
+        manifest: Path | str = MANIFEST_NAME,
+        *,
+        output: Path | str | None = None,
+        seed: int | None = None,
+        allow_changed: bool = False,
+        fresh: bool = False,
+    ) -> results.ApplyReport:
+        """Fine-tune the base model on a selection by the project's recipe, and leave the adapter.
+
+        Examples of a task with a weight are trained on as often as it says. The measured loss is written into the
+        manifest.
+
+            >>> report = project.apply(output="adapter")
+            >>> model = peft.PeftModel.from_pretrained(base_model, report.adapter)
+
+        Args:
+            manifest: A manifest that `select` wrote, or the name of a selection.
+            output: Folder of the adapter, made if need be; in `.curator/adapters/applied/` by default.
+            seed: Of initialization and order; by default that of the first run that `verify` makes on a subset.
+            allow_changed: Train on what is there now, although it is no longer what the manifest says.
+            fresh: Train again, although the adapter is there.
+
+        Raises:
+            ConfigError: The folder holds something else.
+            DataError: There is no such manifest, or something cannot be read or written.
+            ManifestMismatch: The model, the recipe or the files are no longer those of the manifest.
+            NumericalError, StoreBusy: As the message says.
+        """
+        from curator import apply as applying
+        from curator.verify import run_seeds
+
+        found, _ = self.manifest(manifest)
+        file = self._manifest_file(manifest)
+        targets = (found.target,) if isinstance(found.target, str) else found.target
+        corpus = self.corpus(targets)
+        unchanged = applying.check_unchanged(found, self.config, corpus, self.reporter, allow=allow_changed)
+        seed = run_seeds(self.config, 1)[0] if seed is None else seed
+        folder = self.folder / "adapters" / "applied"
+        place = folder / plain_name(f"{'+'.join(targets)}-{found.name}") if output is None else Path(output).absolute()
+        applying.check_folder(place)
+        with self._job("apply"):
+            done = applying.apply(
+                self.config,
+                corpus,
+                self.store,
+                found,
+                seed=seed,
+                folder=place,
+                work=self.folder / "adapters" / "apply",
+                load=self._load,
+                reporter=self.reporter,
+                fresh=fresh,
+            )
+            if parallel.is_main():
+                applying.keep_measured(self.config, corpus, self.store, found, done, seed=seed, unchanged=unchanged)
+                if not unchanged or (file and not record_measured(file, found, round(done.loss, 6))):
+                    self.reporter.warn(f"{manifest} is not what was trained on: its measured loss is not written there")
+                    file = None
+        # What was measured calibrates estimates from now on.
+        self._answers.pop(targets, None)
+        return applying.report(self.config, corpus, found, done, seed=seed, manifest_file=file)
+
+    def _manifest_file(self, wanted: Path | str) -> Path | None:
+        return next((path for path in (Path(wanted).absolute(), self.root / wanted) if path.is_file()), None)
+
     def manifest(self, wanted: Path | str) -> tuple[Manifest, Path]:
         """A manifest, and the folder that its paths are relative to.
 
@@ -355,9 +444,9 @@ class Project:
         Raises:
             DataError: There is none.
         """
-        for path in (Path(wanted).absolute(), self.root / wanted):
-            if path.is_file():
-                return read_manifest(path), path.parent
+        path = self._manifest_file(wanted)
+        if path is not None:
+            return read_manifest(path), path.parent
         kept = self.store.selection_named(str(wanted))
         if kept is None:
             names = sorted({name for _, name, *_ in self.store.selections()})
@@ -374,6 +463,40 @@ class Project:
 
         targets = self.config.data.targets
         return status(self, read_corpus(self.config, self.root, self.store, self.reporter, targets, read=False))
+
+    def sql(
+        self, query: str = "", *, target: str | Sequence[str] | None = None, limit: int | None = None
+    ) -> results.QueryResult:
+        """Ask the store by SQL: the views `tasks`, `examples`, `affinities`, `subsets`, `runs` and `selections`.
+
+        Nothing is computed, and nothing can be written or read elsewhere.
+
+            >>> project.sql("SELECT task, affinity FROM affinities ORDER BY affinity DESC").to_pandas()
+
+        Args:
+            query: One query; without, the views are listed with their columns.
+            target: In place of the configured one; decides what is held out in `tasks` and `examples`.
+            limit: Keep at most so many rows.
+
+        Raises:
+            ConfigError: It is no query, or wrong, or reaches for something else.
+            DataError: There is no store, or files are not read yet.
+            StoreBusy: A writer held the store for ten seconds.
+        """
+        from curator.corpus import read_corpus
+        from curator.present import present
+        from curator.store import LISTING
+
+        targets = self._targets(target, needed=False)
+        corpus = read_corpus(self.config, self.root, self.store, self.reporter, targets, read=False)
+        if corpus is None:
+            there = self.store.path.exists()
+            raise DataError(
+                "new or changed files are not read yet" if there else f"{self.store.path}: nothing is kept yet",
+                hint="Run `curator check`, which reads them, or `curator select`.",
+            )
+        table, total = self.store.query(query.strip() or LISTING, present(self, corpus), limit=limit)
+        return results.QueryResult(table=table, total=total)
 
     # -- what the verbs share -------------------------------------------------------------------------------------
 

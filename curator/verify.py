@@ -6,7 +6,6 @@ and a later one adds.
 """
 
 import math
-import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -29,6 +28,7 @@ from curator.fine_tune import (
     recipe_key,
     subset_content,
 )
+from curator.meta_train import remove_run
 from curator.provenance import key_of
 from curator.stages import LoadModel
 from curator.store import Store
@@ -219,7 +219,7 @@ def measure(
             reporter.warn(f"{run}: {error}; it is left out, and not tried again")
         if parallel.is_main():
             # In this order: a process that is killed in between leaves a run to be made again, but no folder.
-            shutil.rmtree(place, ignore_errors=True)
+            remove_run(place)
             store.put_measurement(key, target, content, seed=seed, loss=found.loss, seconds=found.seconds)
         parallel.wait()
         before += part

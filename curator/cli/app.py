@@ -61,8 +61,8 @@ def _main(
 def _project(folder: Path | None, *, quiet: bool) -> Iterator["Project"]:
     """The project, with progress on standard error and a record under `.curator/runs`."""
     from curator import parallel
-    from curator.cli.progress import make_progress
     from curator.events import Reporter
+    from curator.progress import make_progress
     from curator.project import Project
     from curator.runs import RunLog
 
@@ -369,6 +369,64 @@ def export(
         opened = Project.open(project)
         report = opened.export(manifest, format=format, output=output, allow_changed=allow_changed)
     _print_json(report.to_json()) if as_json else show_export(report)
+
+
+@app.command(epilog="Example: curator apply curator-manifest.json -o adapter")
+def apply(
+    manifest: Annotated[
+        str,
+        typer.Argument(metavar="[MANIFEST]", help="File from `curator select`, or the name of one of its selections."),
+    ] = "curator-manifest.json",
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", metavar="DIR", help="Adapter; default: in .curator/adapters/applied."),
+    ] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option("--seed", metavar="N", min=0, max=2**32 - 1, help="Default: that of the first run of verify."),
+    ] = None,
+    allow_changed: Annotated[
+        bool, typer.Option("--allow-changed", help="Train on what is there now, though it is not what was selected.")
+    ] = False,
+    project: ProjectOption = None,
+    fresh: FreshOption = False,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Fine-tune the base model on a selection by the project's recipe; leaves an adapter and its measured loss."""
+    from curator.cli.tables import show_apply
+
+    with _project(project, quiet=quiet) as opened:
+        report = opened.apply(manifest, output=output, seed=seed, allow_changed=allow_changed, fresh=fresh)
+    if _speaks():
+        _print_json(report.to_json()) if as_json else show_apply(report)
+
+
+@app.command(epilog="Example: curator sql 'SELECT task, affinity FROM affinities ORDER BY affinity DESC' --format csv")
+def sql(
+    query: Annotated[
+        str, typer.Argument(metavar="[QUERY]", help="One query; - reads it; none: the views are listed.")
+    ] = "",
+    format: Annotated[
+        str | None,
+        typer.Option("--format", metavar="F", help="table, csv, json or parquet; default: as FILE ends, or table."),
+    ] = None,
+    output: Annotated[Path | None, typer.Option("-o", "--output", metavar="FILE", help="Where to.")] = None,
+    project: ProjectOption = None,
+    target: TargetOption = None,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Ask the store by SQL: tasks, examples, affinities, subsets, runs and selections. Only reads."""
+    from curator.cli.answers import TABLE_ROWS, pick_format, write_answer
+
+    wanted = pick_format("json" if as_json else format, output)
+    text = sys.stdin.read() if query == "-" else query
+    with _project(project, quiet=True) as opened:
+        result = opened.sql(text, target=target, limit=TABLE_ROWS if wanted == "table" and text.strip() else None)
+    write_answer(result, wanted, output, quiet=quiet)
 
 
 @app.command(epilog="Example: curator status --json")

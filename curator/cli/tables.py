@@ -292,6 +292,29 @@ def show_export(report: results.ExportReport) -> None:
     out.print(styled(f"{report.format}: {len(report.files)} files in {report.folder}"), soft_wrap=True)
 
 
+def show_apply(report: results.ApplyReport) -> None:
+    """What was trained on, what came of it, and where the adapter is."""
+    out = console()
+    table = _table("task", "examples", "weight", numbers=("examples", "weight"))
+    for task in report.tasks:
+        table.add_row(
+            styled(f"{task.name} (target)" if task.target else task.name, "bold" if task.target else ""),
+            styled(f"{task.examples:,}"),
+            styled(f"{task.weight:.2f}"),
+        )
+    words = "was there" if report.cached else f"trained in {duration(report.seconds)}"
+    out.print(styled(f"{report.name}, for {', '.join(report.target)}: seed {report.seed}, {words}", "bold"))
+    out.print(table)
+    low, high = report.estimated_loss_low, report.estimated_loss_high
+    out.print(styled("loss, nats per target token"))
+    out.print(styled(f"  measured   {report.measured_loss:.4f}", "bold"))
+    out.print(styled(f"  estimated  {report.estimated_loss:.4f}   {low:.4f} to {high:.4f}"))
+    out.print(styled(f"adapter: {report.adapter}"), soft_wrap=True)
+    out.print(styled(f"base model: {report.base_model}", "dim"), soft_wrap=True)
+    if report.manifest is not None:
+        out.print(styled(f"measured loss written into {report.manifest}", "dim"), soft_wrap=True)
+
+
 def show_status(report: results.StatusReport) -> None:
     """Stages, selections and runs."""
     out = console()

@@ -4,12 +4,24 @@
     schema.py   tables and migrations
     measured.py measured losses
     sums.py     sums over gradients
+    queries.py  SQL from outside, on views
     tables.py   `Store`: reading and writing them
 
 The only package that speaks to DuckDB.
 """
 
 from curator.store.measured import Measurement
+from curator.store.queries import LISTING, Present
 from curator.store.tables import Artifact, ExampleIndex, Store, StoredEdit, StoredExample, StoredTask
 
-__all__ = ["Artifact", "ExampleIndex", "Measurement", "Store", "StoredEdit", "StoredExample", "StoredTask"]
+__all__ = [
+    "LISTING",
+    "Artifact",
+    "ExampleIndex",
+    "Measurement",
+    "Present",
+    "Store",
+    "StoredEdit",
+    "StoredExample",
+    "StoredTask",
+]

@@ -79,6 +79,30 @@ class Database:
             yield current
 
     @contextmanager
+    def read_attached(self) -> Iterator[Connection]:
+        """A database of its own, in memory, to which the store is attached for reading as `store`.
+
+        The store must be there; `read` says so, and brings it to this schema.
+
+        Raises:
+            StoreBusy: A writer held it for ten seconds.
+            DataError: The file cannot be read.
+        """
+        with self._locked(fcntl.LOCK_SH):
+            # Without a folder for what does not fit into memory, which would be made where the process happens to be.
+            connection = duckdb.connect(":memory:", config=_SETTINGS | {"temp_directory": ""})
+            try:
+                try:
+                    connection.execute("ATTACH ? AS store (READ_ONLY)", [str(self.path)])
+                except duckdb.Error as error:
+                    raise self._not_opened(error) from error
+                yield connection
+            except _FILE_ERRORS as error:
+                raise DataError(f"{self.path}: cannot be read: {_first_line(error)}", hint=_DAMAGED) from error
+            finally:
+                connection.close()
+
+    @contextmanager
     def write(self) -> Iterator[Connection]:
         """Open the store for one transaction, which is rolled back on any error.
 
@@ -125,6 +149,11 @@ class Database:
             except OSError:
                 pass
             yield
+        except RuntimeError as error:
+            # What DuckDB makes of an interrupt.
+            if str(error) != "Query interrupted":
+                raise
+            raise KeyboardInterrupt from error
         finally:
             os.close(descriptor)
 
@@ -148,12 +177,15 @@ class Database:
         try:
             return duckdb.connect(str(self.path), read_only=read_only, config=_SETTINGS)
         except duckdb.Error as error:
-            if isinstance(error, duckdb.IOException) and "lock" in str(error).lower():
-                raise StoreBusy(
-                    f"{self.path}: open in another program: {_first_line(error)}",
-                    hint="Close that program (a DuckDB shell, perhaps) and run the command again.",
-                ) from error
-            raise DataError(f"{self.path}: cannot be opened: {_first_line(error)}", hint=_DAMAGED) from error
+            raise self._not_opened(error) from error
+
+    def _not_opened(self, error: duckdb.Error) -> StoreBusy | DataError:
+        if isinstance(error, duckdb.IOException) and "lock" in str(error).lower():
+            return StoreBusy(
+                f"{self.path}: open in another program: {_first_line(error)}",
+                hint="Close that program (a DuckDB shell, perhaps) and run the command again.",
+            )
+        return DataError(f"{self.path}: cannot be opened: {_first_line(error)}", hint=_DAMAGED)
 
     def _checked_version(self, connection: Connection) -> int:
         version = version_of(connection)

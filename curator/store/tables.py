@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from curator.store.access import insert
 from curator.store.measured import Measured
+from curator.store.queries import Queries
 from curator.store.schema import Connection, utc_now
 from curator.store.sums import Sums
 
@@ -90,7 +91,7 @@ class StoredEdit:
     made: datetime
 
 
-class Store(Sums, Measured):
+class Store(Sums, Measured, Queries):
     """The project's DuckDB file; each method is one short transaction.
 
     Args:
@@ -400,6 +401,11 @@ class Store(Sums, Measured):
                 return None
             rows = connection.execute("SELECT manifest FROM selections WHERE key = ?", [key]).fetchall()
         return rows[0][0] if rows else None
+
+    def put_manifest(self, key: str, manifest: str) -> None:
+        """Replace the manifest of a selection, as JSON."""
+        with self.write() as connection:
+            connection.execute("UPDATE selections SET manifest = ? WHERE key = ?", [manifest, key])
 
     def renew_selection(self, key: str) -> None:
         """Make a selection that is there already the newest one."""
