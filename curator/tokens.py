@@ -56,10 +56,21 @@ class Encoder:
         self._tokenizer = tokenizer
         self._max_length = max_length
         self._encoder_decoder = encoder_decoder
-        self._before, self._after = _special_tokens(tokenizer)
+        self._before, self._after = special_tokens(tokenizer)
         if not self._after and tokenizer.eos_token_id is not None:
             # A model that never sees the end of an answer does not learn to stop.
             self._after = [int(tokenizer.eos_token_id)]
+
+    @property
+    def special_tokens(self) -> tuple[list[int], list[int]]:
+        """Token ids before and after a text that the chat template has not rendered."""
+        return list(self._before), list(self._after)
+
+    def is_templated(self, content: Content) -> bool:
+        """Whether the chat template renders a content, and brings its special tokens."""
+        return "messages" in content or (
+            "instruction" in content and bool(getattr(self._tokenizer, "chat_template", None))
+        )
 
     def encode(self, content: Content) -> Encoded:
         """Encode one example.
@@ -110,7 +121,7 @@ class Encoder:
             return *self._render_chat(content["messages"]), True
         prompt, completion = pair(content)
         if "instruction" in content:
-            if getattr(self._tokenizer, "chat_template", None):
+            if self.is_templated(content):
                 turns = [
                     {"role": "user", "content": prompt},
                     {"role": "assistant", "content": completion},
@@ -126,7 +137,7 @@ class Encoder:
                 "the rows are chats, but the model's tokenizer has no chat template",
                 hint="Use a chat model, or rows with `prompt` and `completion`.",
             )
-        text = self._template(messages)
+        text = self.render(messages)
         spans: list[int] = []
         for turn, message in enumerate(messages):
             if message["role"] == "assistant":
@@ -144,7 +155,7 @@ class Encoder:
         """
         other = [dict(m) for m in messages]
         other[turn]["content"] = _PLACEHOLDER
-        marked = self._template(other)
+        marked = self.render(other)
         start = _shared(text, marked)
         if start == len(text) == len(marked):
             return start, start
@@ -160,13 +171,18 @@ class Encoder:
         return start, end
 
     def _prefix(self, messages: list[dict[str, str]], **options: Any) -> str:
-        """As `_template`; empty where a template refuses a chat that is not finished."""
+        """As `render`; empty where a template refuses a chat that is not finished."""
         try:
-            return self._template(messages, **options) if messages else ""
+            return self.render(messages, **options) if messages else ""
         except DataError:
             return ""
 
-    def _template(self, messages: list[dict[str, str]], **options: Any) -> str:
+    def render(self, messages: list[dict[str, str]], **options: Any) -> str:
+        """Turns as the chat template writes them.
+
+        Raises:
+            DataError: It refuses them.
+        """
         from jinja2 import TemplateError
 
         try:
@@ -213,7 +229,7 @@ def _shared(left: Sequence[object], right: Sequence[object]) -> int:
     return min(len(left), len(right))
 
 
-def _special_tokens(tokenizer: "PreTrainedTokenizerBase") -> tuple[list[int], list[int]]:
+def special_tokens(tokenizer: "PreTrainedTokenizerBase") -> tuple[list[int], list[int]]:
     """Token ids that the tokenizer puts before and after a text by itself."""
     bare = list(tokenizer("a", add_special_tokens=False)["input_ids"])
     full = list(tokenizer("a", add_special_tokens=True)["input_ids"])

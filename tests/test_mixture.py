@@ -12,9 +12,8 @@ from test_estimate import _estimator, _points
 
 import curator
 from curator.errors import ConfigError
-from curator.export import _weighted
+from curator.export.plan import repeated
 from curator.mixture import MOST, best_mixture
-from curator.rows import Row
 
 MakeProject = Callable[..., Path]
 
@@ -77,13 +76,12 @@ def test_budget_and_pins_hold() -> None:
 
 @given(st.integers(1, 40), st.floats(0, MOST))
 def test_rows_are_repeated_evenly(count: int, weight: float) -> None:
-    rows = [Row(content={"text": str(n)}, file="f", line=n + 1, number=n) for n in range(count)]
-    found = [row.number for row in _weighted(rows, weight, "seed")]
+    found = repeated(count, round(weight * count), "seed")
     assert len(found) == round(weight * count)
     assert found == sorted(found)
     times = np.bincount(found, minlength=count)
     assert times.max() - times.min() <= 1
-    assert [row.number for row in _weighted(rows, weight, "seed")] == found
+    assert repeated(count, round(weight * count), "seed") == found
 
 
 def test_select_mixture_writes_weights_that_export_follows(make_project: MakeProject, tmp_path: Path) -> None:
