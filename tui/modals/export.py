@@ -133,13 +133,9 @@ class ExportDialog(Dialog[None]):
             rows, tokens = sum(task.rows for task in tasks), sum(task.tokens for task in tasks)
             exact = all(task.tokens_are_exact for task in tasks)
             lines.append([("preview ", "dim"), f"{self._folder.name}/  {_amount(rows, tokens, exact)}"])
-            lines += [
-                [
-                    f"        ├ {fit(task.file or task.name, 30)}",
-                    _part(_amount(task.rows, task.tokens, task.tokens_are_exact)),
-                ]
-                for task in shown
-            ]
+            for task in shown:
+                amount = _amount(task.rows, task.tokens, task.tokens_are_exact)
+                lines.append([f"        ├ {fit(task.file or task.name, 24)}", (f"  {amount}", "dim")])
             rest = [f"{len(tasks) - len(shown)} more"] if len(shown) < len(tasks) else []
             others = [name for name in self._plan.configs if name != "README.md"]
             lines.append([f"        └ {', '.join([*rest, *others, 'curator-manifest.json'])}"])
@@ -190,7 +186,3 @@ def _plain(name: str) -> str:
 
 def _amount(rows: int, tokens: int, exact: bool) -> str:
     return f"{rows:,} rows, {'' if exact else 'about '}{tokens:,} tokens"
-
-
-def _part(words: str) -> Part:
-    return (f"  {words}", "dim")
