@@ -512,6 +512,8 @@ class Answers:
                 name_or_path=config.model.name_or_path,
                 revision=config.model.revision,
                 sha256=self._corpus.model.sha256,
+                dtype=config.model.dtype,
+                quantization=config.model.quantization,
             ),
             lora=config.lora.model_dump(mode="json"),
             train=config.train.model_dump(mode="json"),
@@ -585,8 +587,13 @@ class Answers:
                 for file in _files(version)
             )
 
+        model = manifest.model
+        base = self._project.root / model.name_or_path
+        if base.is_dir() and not Path(model.name_or_path).is_absolute():
+            model = model.model_copy(update={"name_or_path": relative_to(str(base), folder)})
         return manifest.model_copy(
             update={
+                "model": model,
                 "targets": tuple(
                     entry.model_copy(
                         update={

@@ -19,7 +19,7 @@ from curator.corpus import Corpus, Task, TaskVersion
 from curator.errors import ConfigError, DataError, ManifestMismatch, NumericalError
 from curator.events import Reporter
 from curator.files import relative_to, sha256_of, whole_folder
-from curator.fine_tune import fine_tune, measurement_inputs, recipe_key, subset_content
+from curator.fine_tune import example_counts, fine_tune, measurement_inputs, recipe_key, subset_content
 from curator.manifest import (
     MANIFEST_NAME,
     Manifest,
@@ -34,7 +34,6 @@ from curator.meta_train import remove_run
 from curator.provenance import Difference, Inputs, differences, hash_of, key_of
 from curator.stages import LoadModel
 from curator.store import Store
-from curator.weights import weighted
 
 # Raised when the same inputs would give another adapter.
 _VERSION = 1
@@ -263,6 +262,7 @@ def report(
 ) -> results.ApplyReport:
     """What `Project.apply` says of a run."""
     weights = weights_of(manifest) | dict.fromkeys(corpus.targets, 1.0)
+    counts = example_counts([task for task in corpus.tasks if task.name in weights], weights)
     return results.ApplyReport(
         name=manifest.name,
         target=corpus.targets,
@@ -281,7 +281,7 @@ def report(
                 name=task.name,
                 target=task.name in corpus.targets,
                 weight=weights[task.name],
-                examples=len(weighted(task.split.train, weights[task.name], seed=task.name)),
+                examples=counts[task.name],
             )
             for task in corpus.tasks
             if task.name in weights

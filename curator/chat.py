@@ -149,14 +149,22 @@ class Chat:
             return ""
 
     def _template(self, messages: Sequence[Turn], **options: Any) -> str:
-        from jinja2 import TemplateError
+        return render(self._tokenizer, messages, **({"tools": self._tools} | options))
 
-        said = [{key: value for key, value in turn.items() if key not in _OURS} for turn in messages]
-        try:
-            written = self._tokenizer.apply_chat_template(said, tokenize=False, **({"tools": self._tools} | options))
-        except (TemplateError, ValueError, TypeError, KeyError, AttributeError) as error:
-            raise DataError(f"the chat template refuses the turns: {error}") from error
-        return str(written)
+
+def render(tokenizer: "PreTrainedTokenizerBase", messages: Sequence[Turn], **options: Any) -> str:
+    """Turns as a chat template writes them.
+
+    Raises:
+        DataError: It refuses them.
+    """
+    from jinja2 import TemplateError
+
+    said = [{key: value for key, value in turn.items() if key not in _OURS} for turn in messages]
+    try:
+        return str(tokenizer.apply_chat_template(said, tokenize=False, **options))
+    except (TemplateError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise DataError(f"the chat template refuses the turns: {error}") from error
 
 
 def shared(left: Sequence[object], right: Sequence[object]) -> int:

@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 
 from curator.config import Config
-from curator.corpus import Corpus, training_examples, validation_examples
+from curator.corpus import Corpus, Task, training_examples, validation_examples
 from curator.events import Reporter, Stopwatch
 from curator.meta_train import measure_losses, train_adapter
 from curator.model import TunedModel
 from curator.provenance import Inputs, hash_of, key_of
 from curator.stages import recipe_inputs
 from curator.store import Measurement, Store
-from curator.weights import weighted
+from curator.weights import counts_of, repeated
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +92,16 @@ def _of_today(corpus: Corpus, measurements: Sequence[Measurement]) -> list[Measu
     return [m for m in measurements if all(now.get(task) == content for task, content in m.subset.items())]
 
 
+def example_counts(tasks: Sequence[Task], weights: Mapping[str, float]) -> dict[str, int]:
+    """How many examples of each task are trained on, where each counts as often as its task weighs.
+
+    Args:
+        tasks: What is trained on, the targets among it.
+        weights: By the task's name; 1 where it is not named.
+    """
+    return counts_of({task.name: (weights.get(task.name, 1.0), len(task.split.train)) for task in tasks})
+
+
 def fine_tune(
     config: Config,
     corpus: Corpus,
@@ -124,10 +134,11 @@ def fine_tune(
         DataError: A checkpoint cannot be written.
     """
     tasks = [task for task in corpus.auxiliary if task.name in subset] + corpus.target_tasks
+    counts = example_counts(tasks, weights or {})
     examples = [
         example
         for task in tasks
-        for example in weighted(training_examples(task, store), (weights or {}).get(task.name, 1.0), seed=task.name)
+        for example in repeated(training_examples(task, store), counts[task.name], seed=task.name)
     ]
     took = Stopwatch()
     train_adapter(

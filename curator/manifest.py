@@ -36,6 +36,9 @@ class ModelIdentity(_Part):
     revision: str
     sha256: str
     """Of the files that decide what the model does."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """As the project has it; `auto` is bfloat16 on a GPU that has it, else float32."""
+    quantization: Literal["none", "8bit", "4bit"] = "none"
 
 
 class TaskFile(_Part):

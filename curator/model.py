@@ -93,6 +93,22 @@ def find_model(section: ModelSection, root: Path) -> Path:
     Raises:
         DataError: There is no such folder or hub id, or it holds no safetensors weights.
     """
+    folder = find_tokenizer(section, root)
+    if not any(folder.glob("*.safetensors")):
+        other = sorted(p.name for p in folder.glob("*.bin"))
+        raise DataError(
+            f"model folder {folder} has no weights (*.safetensors)"
+            + (f"; {other[0]} is a pickle, which could run code" if other else ""),
+            hint="Save the model with save_pretrained(), which writes safetensors.",
+        )
+    return folder
+
+
+def find_tokenizer(section: ModelSection, root: Path) -> Path:
+    """Find the folder that holds a model's tokenizer and architecture, with its weights or without.
+
+    Args, Raises: As for `find_model`.
+    """
     folder = root / section.name_or_path
     if not folder.is_dir():
         if section.name_or_path.startswith((".", "/", "~")) or section.name_or_path.count("/") != 1:
@@ -102,13 +118,6 @@ def find_model(section: ModelSection, root: Path) -> Path:
         folder = _download(section)
     if not (folder / "config.json").is_file():
         raise DataError(f"model folder {folder} has no config.json", hint="Is it a transformers model?")
-    if not any(folder.glob("*.safetensors")):
-        other = sorted(p.name for p in folder.glob("*.bin"))
-        raise DataError(
-            f"model folder {folder} has no weights (*.safetensors)"
-            + (f"; {other[0]} is a pickle, which could run code" if other else ""),
-            hint="Save the model with save_pretrained(), which writes safetensors.",
-        )
     return folder
 
 

@@ -354,19 +354,21 @@ class Project:
 
         Args:
             manifest: A manifest that `select` wrote, or the name of a selection.
-            format: `jsonl`.
+            format: One of `curator.export.FORMATS`.
             output: Folder, made if need be.
             allow_changed: Export although files have changed since.
 
         Raises:
-            ConfigError: The format is unknown.
+            ConfigError: The format is unknown or does not suit the model, or the folder holds something else.
             DataError: Something cannot be read or written.
             ManifestMismatch: A file has changed.
         """
         from curator.export import export
 
         found, here = self.manifest(manifest)
-        return export(found, here, format=format, folder=Path(output), allow_changed=allow_changed)
+        return export(
+            found, here, format=format, folder=Path(output), allow_changed=allow_changed, reporter=self.reporter
+        )
 
     def apply(
         self,

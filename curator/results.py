@@ -406,25 +406,54 @@ class CurveReport(Shown):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ExportReport(Shown):
-    """Files that an export wrote."""
+class ExportedTask:
+    """One task of an export."""
 
-    _table: ClassVar[str] = "files"
+    name: str
+    target: bool
+    file: str
+    """Where its rows are, in the export's folder; empty where its weight leaves none."""
+    rows: int
+    """Rows that are trained on in an epoch."""
+    rows_in_file: int
+    """Not the same where the trainer takes `rows` of them by itself."""
+    tokens: int
+    """Of the rows that are trained on, prompt and completion."""
+    tokens_are_exact: bool
+    """Whether they were counted; else they are scaled from those of the whole task."""
+    weight: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportReport(Shown):
+    """What an export writes."""
+
+    _table: ClassVar[str] = "tasks"
 
     format: str
     folder: Path
-    files: tuple[tuple[str, int], ...]
-    """Name and rows of each data file."""
+    tasks: tuple[ExportedTask, ...]
+    """The targets first."""
+    form: str
+    """How rows are written; empty where that is not decided yet."""
+    rows_differing: int | None
+    """Rows of which the trainer makes other tokens or another loss than curator; None where nobody can know."""
+    configs: tuple[str, ...]
+    """Files beside the data and the manifest."""
+    command: str
+    """What trains on it, from within the folder."""
+    notes: tuple[str, ...]
 
-    def rows(self) -> list[dict[str, Any]]:
+    @property
+    def files(self) -> tuple[tuple[str, int], ...]:
         """Name and rows of each data file."""
-        return [{"name": name, "rows": rows} for name, rows in self.files]
+        return tuple((task.file, task.rows_in_file) for task in self.tasks if task.file)
 
     def to_json(self) -> dict[str, Any]:
         """As `curator export --json` prints it."""
         return {
             "schema_version": SCHEMA_VERSION,
-            "format": self.format,
+            **asdict(self),
             "folder": str(self.folder),
             "files": [{"name": name, "rows": rows} for name, rows in self.files],
         }

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from curator.chat import Chat, Turn, shared
+from curator.chat import Chat, Turn, render, shared
 from curator.errors import DataError
 from curator.rows import Content, pair
 
@@ -53,10 +53,29 @@ class Encoder:
         self._tokenizer = tokenizer
         self._max_length = max_length
         self._encoder_decoder = encoder_decoder
-        self._before, self._after = _special_tokens(tokenizer)
+        self._before, self._after = special_tokens(tokenizer)
         if not self._after and tokenizer.eos_token_id is not None:
             # A model that never sees the end of an answer does not learn to stop.
             self._after = [int(tokenizer.eos_token_id)]
+
+    @property
+    def special_tokens(self) -> tuple[list[int], list[int]]:
+        """Token ids before and after a text that the chat template has not rendered."""
+        return list(self._before), list(self._after)
+
+    def is_templated(self, content: Content) -> bool:
+        """Whether the chat template renders a content, and brings its special tokens."""
+        return "messages" in content or (
+            "instruction" in content and bool(getattr(self._tokenizer, "chat_template", None))
+        )
+
+    def render(self, messages: list[Turn], **options: Any) -> str:
+        """Turns as the chat template writes them.
+
+        Raises:
+            DataError: It refuses them.
+        """
+        return render(self._tokenizer, messages, **options)
 
     def encode(self, content: Content) -> Encoded:
         """Encode one example.
@@ -107,7 +126,7 @@ class Encoder:
             return *self._render_chat(content["messages"], content.get("tools")), True
         prompt, completion = pair(content)
         if "instruction" in content:
-            if getattr(self._tokenizer, "chat_template", None):
+            if self.is_templated(content):
                 turns = [
                     {"role": "user", "content": prompt},
                     {"role": "assistant", "content": completion},
@@ -157,7 +176,7 @@ class Encoder:
         return shared(self._ids(prefix), ids)
 
 
-def _special_tokens(tokenizer: "PreTrainedTokenizerBase") -> tuple[list[int], list[int]]:
+def special_tokens(tokenizer: "PreTrainedTokenizerBase") -> tuple[list[int], list[int]]:
     """Token ids that the tokenizer puts before and after a text by itself."""
     bare = list(tokenizer("a", add_special_tokens=False)["input_ids"])
     full = list(tokenizer("a", add_special_tokens=True)["input_ids"])

@@ -11,6 +11,7 @@ import typer
 
 from curator import __version__
 from curator.errors import ConfigError, DataError
+from curator.export import FORMATS
 
 if TYPE_CHECKING:
     from curator.project import Project
@@ -339,14 +340,17 @@ def curve(
     _print_json(report.to_json()) if as_json else show_curve(report)
 
 
-@app.command(epilog="Example: curator export curator-manifest.json --format jsonl -o train-data")
+@app.command(epilog="Example: curator export curator-manifest.json --format trl -o train-data")
 def export(
     manifest: Annotated[
         str,
         typer.Argument(metavar="MANIFEST", help="File from `curator select`, or the name of one of its selections."),
     ],
     output: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="Where to.")],
-    format: Annotated[str, typer.Option("--format", metavar="F", help="jsonl.")] = "jsonl",
+    format: Annotated[
+        str, typer.Option("--format", metavar="F", help=f"For which trainer: {', '.join(FORMATS)}.")
+    ] = "jsonl",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be written, and write nothing.")] = False,
     allow_changed: Annotated[bool, typer.Option("--allow-changed", help="Although files have changed since.")] = False,
     project: ProjectOption = None,
     as_json: JsonOption = False,
@@ -354,21 +358,30 @@ def export(
     verbose: VerboseOption = False,
 ) -> None:
     """Write the selected tasks and the target's training examples as files that a trainer reads."""
-    from curator.cli.tables import show_export
-    from curator.export import export as write
+    from curator.cli.progress import make_progress
+    from curator.cli.tables import show_export, show_exported
+    from curator.events import Reporter
+    from curator.export import prepare_export, write_export
     from curator.manifest import read_manifest
     from curator.project import Project
 
     path = Path(manifest)
-    if path.is_file():
-        # A manifest says all there is to know: it can be exported where its project is not.
-        report = write(
-            read_manifest(path), path.absolute().parent, format=format, folder=output, allow_changed=allow_changed
+    # A manifest says all there is to know: it can be exported where its project is not.
+    found, here = (
+        (read_manifest(path), path.absolute().parent) if path.is_file() else Project.open(project).manifest(manifest)
+    )
+    with make_progress(quiet=quiet) as progress:
+        plan = prepare_export(
+            found, here, format=format, folder=output, allow_changed=allow_changed, reporter=Reporter(progress)
         )
+    if not as_json:
+        show_export(plan.report)
+    if not dry_run:
+        write_export(plan)
+    if as_json:
+        _print_json(plan.report.to_json() | {"dry_run": dry_run})
     else:
-        opened = Project.open(project)
-        report = opened.export(manifest, format=format, output=output, allow_changed=allow_changed)
-    _print_json(report.to_json()) if as_json else show_export(report)
+        show_exported(plan.report, written=not dry_run)
 
 
 @app.command(epilog="Example: curator apply curator-manifest.json -o adapter")

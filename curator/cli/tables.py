@@ -1,5 +1,6 @@
 """Results as people read them, on standard output."""
 
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -285,11 +286,38 @@ def show_curve(report: results.CurveReport) -> None:
 
 
 def show_export(report: results.ExportReport) -> None:
-    """Files and rows."""
+    """Rows and tokens of each task, and what there is to know, before anything is written."""
     out = console()
-    for name, rows in report.files:
-        out.print(styled(f"  {rows:>8,} rows  {name}"), soft_wrap=True)
-    out.print(styled(f"{report.format}: {len(report.files)} files in {report.folder}"), soft_wrap=True)
+    numbers = ("rows", "tokens", "weight")
+    table = _table("task", *numbers, "file", numbers=numbers)
+    for task in report.tasks:
+        about = "" if task.tokens_are_exact else "about "
+        table.add_row(
+            styled(f"{task.name} (target)" if task.target else task.name, "bold" if task.target else ""),
+            styled(f"{task.rows:,}"),
+            styled(f"{about}{task.tokens:,}"),
+            styled(f"{task.weight:g}", "" if task.weight != 1.0 else "dim"),
+            styled(task.file or "-", "dim"),
+        )
+    out.print(table)
+    about = "" if all(task.tokens_are_exact for task in report.tasks) else "about "
+    total = (
+        f"{sum(task.rows for task in report.tasks):,} rows, {about}{sum(task.tokens for task in report.tasks):,} tokens"
+    )
+    out.print(styled(f"{report.format}: {total}; written as {report.form}"))
+    for note in report.notes:
+        out.print(styled("! ", "yellow"), styled(note), sep="", soft_wrap=True)
+
+
+def show_exported(report: results.ExportReport, *, written: bool) -> None:
+    """Where it is, and what trains on it."""
+    out = console()
+    if not written:
+        out.print(styled("nothing is written: --dry-run"))
+        return
+    out.print(styled(f"{report.format}: {len(report.files)} data files in {report.folder}"), soft_wrap=True)
+    if report.command:
+        out.print(styled(f"next: cd {shlex.quote(str(report.folder))} && {report.command}"), soft_wrap=True)
 
 
 def show_apply(report: results.ApplyReport) -> None:
