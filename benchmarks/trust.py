@@ -112,7 +112,7 @@ def compare_setting(name: str, arguments: argparse.Namespace) -> None:
             content = subset_content(corpus, subset)
             project.store.put_measurement(recipe, target, content, seed=seed, loss=loss, seconds=seconds)
     project.select(output=arguments.work / name / "manifest.json")
-    compared = project.verify(compare=True, seeds=COMPARED_SEEDS).comparison
+    compared = project.verify(compare=True, seeds=COMPARED_SEEDS).comparison or ()
     report = {
         **provenance(f"python benchmarks/trust.py --work DIR --compare --settings {name}"),
         "name": name,

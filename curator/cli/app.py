@@ -358,7 +358,7 @@ def export(
     verbose: VerboseOption = False,
 ) -> None:
     """Write the selected tasks and the target's training examples as files that a trainer reads."""
-    from curator.cli.progress import make_progress
+    from curator.progress import make_progress
     from curator.cli.tables import show_export, show_exported
     from curator.events import Reporter
     from curator.export import prepare_export, write_export
