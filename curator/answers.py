@@ -171,7 +171,14 @@ class Answers:
         return np.array([known[h] for task in self._corpus.target_tasks for h in task.validation_hashes])
 
     def _estimator(self, calibration: Calibration | None, *, scale: float = 1.0) -> TargetEstimator:
-        return build_estimator(self.points, self.final_losses, self._config.estimate, calibration, scale=scale)
+        return build_estimator(
+            self.points,
+            self.final_losses,
+            self._config.estimate,
+            calibration,
+            scale=scale,
+            names=[task.name for task in self._corpus.auxiliary],
+        )
 
     def mask(self, subset: Collection[str]) -> npt.NDArray[np.bool_]:
         """Membership (t,) of tasks by name.

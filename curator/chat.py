@@ -158,13 +158,14 @@ def render(tokenizer: "PreTrainedTokenizerBase", messages: Sequence[Turn], **opt
     Raises:
         DataError: It refuses them.
     """
-    from jinja2 import TemplateError
-
     said = [{key: value for key, value in turn.items() if key not in _OURS} for turn in messages]
     try:
         return str(tokenizer.apply_chat_template(said, tokenize=False, **options))
-    except (TemplateError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise DataError(f"the chat template refuses the turns: {error}") from error
+    except Exception as error:
+        # A template is a program of the model's authors, and fails as programs do.
+        words = (str(error).splitlines() or [type(error).__name__])[0]
+        hint = "Is the template meant for such turns?"
+        raise DataError(f"the chat template refuses the turns: {words}", hint=hint) from error
 
 
 def shared(left: Sequence[object], right: Sequence[object]) -> int:

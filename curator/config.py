@@ -6,6 +6,7 @@ range is one `ConfigError` that lists all of them, each with the file, the key a
 
 import difflib
 import json
+import re
 import tomllib
 from collections import Counter
 from collections.abc import Sequence
@@ -17,7 +18,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from curator.errors import ConfigError
 
 Share = Annotated[float, Field(gt=0, lt=1)]
-Positive = Annotated[int, Field(ge=1)]
+# What is larger fits no array; every number of 64 bits and more would fail somewhere, late.
+Positive = Annotated[int, Field(ge=1, lt=2**31)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Method = Literal[
     "forward",
@@ -51,6 +53,13 @@ RowField = Literal[
     "content",
 ]
 Role = Literal["system", "user", "assistant", "tool", "function_call"]
+
+# Largest file that is read; one of 10,000 tasks takes 2 MB.
+_MOST_BYTES = 2**24
+# A key of so many parts, where none has more than three: reading it takes time that grows with their square.
+_DEEP_KEY = re.compile(r"""(?<![\w-])(?:["']?[\w-]{1,40}["']?[ \t]*\.[ \t]*){50}""")
+# Mistakes that are looked at, and that are listed; characters of a foreign word that are.
+_LOOKED_AT, _LISTED, _LONGEST = 200, 20, 100
 
 
 class _Section(BaseModel):
@@ -104,7 +113,7 @@ class LoraSection(_Section):
 class TaskSource(_Section):
     """One `[[data.task]]` table."""
 
-    name: str = ""
+    name: str = Field(default="", max_length=1000)
     """The task's name; with `task_column`, what stands before the name of each."""
     path: str | Annotated[tuple[str, ...], Field(min_length=1)] = ""
     """A file, a folder or a glob, relative to the project, or an address such as `s3://…`; or a list of them."""
@@ -166,10 +175,12 @@ class DataSection(_Section):
     """Share of the target held out, unless it has a file of its own below."""
     validation_files: dict[str, str] = {}
     """Validation file of a target, by the target's name."""
-    max_length: Annotated[int, Field(ge=2)] = 256
+    max_length: Annotated[int, Field(ge=2, lt=2**31)] = 256
     """Tokens; longer examples are truncated and counted."""
-    max_examples_per_task: Annotated[int, Field(ge=0)] = 0
+    max_examples_per_task: Annotated[int, Field(ge=0, lt=2**31)] = 0
     """0 means all; else a seeded sample."""
+    bad_rows: Literal["refuse", "skip"] = "refuse"
+    """What becomes of rows that cannot be used: `skip` leaves them out, counted."""
     seed: Seed = 0
     """Of what is held out and what is sampled."""
 
@@ -182,7 +193,8 @@ class DataSection(_Section):
         counted = Counter(task.name for task in self.task if not task.task_column)
         twice = sorted(name for name, count in counted.items() if count > 1)
         if twice:
-            raise ValueError(f"task names must be unique; more than once: {', '.join(twice)}")
+            more = f" and {len(twice) - 5} more" if len(twice) > 5 else ""
+            raise ValueError(f"task names must be unique; more than once: {', '.join(twice[:5])}{more}")
         return self
 
     def share_of(self, target: str, targets: Sequence[str]) -> float:
@@ -220,7 +232,7 @@ class TrainSection(_Section):
 class GradientsSection(_Section):
     """`[gradients]`: where gradients are taken, and how they are projected."""
 
-    projection_dim: Positive = 256
+    projection_dim: Annotated[int, Field(ge=1, le=2**16)] = 256
     """Numbers that are kept of a gradient."""
     projection_seed: Seed = 0
     """Of the random projection."""
@@ -251,7 +263,7 @@ class SelectSection(_Section):
 
     method: Method = "forward"
     """Way of selecting; the last six are baselines to compare with."""
-    subsets: Annotated[int, Field(ge=2)] = 1000
+    subsets: Annotated[int, Field(ge=2, lt=2**31)] = 1000
     """Random ensemble: how many subsets."""
     subset_size: Share = 0.5
     """Random ensemble: share of the tasks in each subset."""
@@ -282,7 +294,9 @@ def load_config(path: Path) -> Config:
         ConfigError: The file is missing, is not TOML, or holds an unknown key, a wrong type or a value out of range.
     """
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        with path.open("rb") as file:
+            raw = file.read(_MOST_BYTES + 1)
+        text = raw.decode("utf-8-sig")
     except FileNotFoundError as error:
         raise ConfigError(
             f"{path}: no such file",
@@ -290,16 +304,28 @@ def load_config(path: Path) -> Config:
         ) from error
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from error
+    if len(raw) > _MOST_BYTES:
+        raise ConfigError(
+            f"{path}: larger than {_MOST_BYTES // 2**20} MiB", hint="Name the tasks by a glob or by a column."
+        )
     try:
+        if _DEEP_KEY.search(text):
+            raise RecursionError
         values = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise ConfigError(f"{path}: not valid TOML: {error}", hint="Mend the line named.") from error
-    try:
         # Through JSON, because strict mode takes a TOML array for a tuple only from there. No key takes a date, which
         # JSON does not have; it becomes what no key takes either.
-        return Config.model_validate_json(json.dumps(values, default=lambda date: [[str(date)]]))
+        document = json.dumps(values, default=lambda date: [[str(date)]])
+    except (ValueError, RecursionError) as error:
+        # ValueError also of a number with thousands of digits.
+        what = "nested too deeply" if isinstance(error, RecursionError) else f"{error}"
+        raise ConfigError(f"{path}: not valid TOML: {what}", hint="Mend the line named.") from error
+    try:
+        return Config.model_validate_json(document)
     except ValidationError as error:
-        problems = _explain(values, [dict(item) for item in error.errors(include_url=False)])
+        mistakes = error.errors(include_url=False, include_input=False)
+        problems = _explain(values, [dict(item) for item in mistakes[:_LOOKED_AT]])
+        if len(mistakes) > _LOOKED_AT or len(problems) > _LISTED:
+            problems = [*problems[:_LISTED], "and more like these"]
         raise ConfigError(
             f"{path}: " + "\n  ".join(problems),
             hint="Every key is explained in the file that `curator init` writes.",
@@ -341,20 +367,24 @@ def _at(values: Any, place: Sequence[str | int]) -> Any:
 
 def _name(place: tuple[str | int, ...]) -> str:
     """The key as people write it, the items of a list counted from 1."""
-    words = [f"[{part + 1}]" if isinstance(part, int) else f".{part}" for part in place]
+    words = [f"[{part + 1}]" if isinstance(part, int) else f".{_short(part)}" for part in place]
     return "".join(words).removeprefix(".") or "the file"
 
 
 def _mistake(values: dict[str, Any], place: tuple[str | int, ...], found: list[dict[str, Any]]) -> str:
     kinds = {problem["type"] for problem in found}
+    if "json_invalid" in kinds:
+        return "nested too deeply"
     if "extra_forbidden" in kinds:
         known = _known_keys([part for part in place[:-1] if isinstance(part, str)])
-        near = difflib.get_close_matches(str(place[-1]), known, n=1)
+        near = difflib.get_close_matches(_short(str(place[-1])), known, n=1)
         return "unknown key (" + (f"did you mean `{near[0]}`?" if near else f"known: {', '.join(known)}") + ")"
     if "missing" in kinds:
         return "missing; it must be given"
     if kinds & {"too_short", "string_too_short"}:
         return "must not be empty"
+    if "string_too_long" in kinds:
+        return f"must have at most {found[0]['ctx']['max_length']} characters"
     if "value_error" in kinds:
         return "; ".join(problem["msg"].removeprefix("Value error, ") for problem in found)
     # Of the alternatives of a key, the one that has the right type says what is wrong.
@@ -363,10 +393,14 @@ def _mistake(values: dict[str, Any], place: tuple[str | int, ...], found: list[d
     for pydantics, tomls in _TOML_WORDS.items():
         wanted = [words.replace(pydantics, tomls) for words in wanted]
     value = _at(values, place)
-    return f"must be {' or '.join(wanted)}" + ("" if isinstance(value, dict) else f", not {_toml(value)}")
+    return f"must be {' or '.join(wanted)}" + ("" if isinstance(value, dict) else f", not {_short(_toml(value))}")
 
 
 _TOML_WORDS = {"a valid array": "a list", "an object": "a table", "a valid integer": "an integer", "a valid ": "a "}
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _LONGEST else text[:_LONGEST] + "…"
 
 
 def _toml(value: Any) -> str:

@@ -14,20 +14,21 @@ from typing import Any
 
 from curator.batches import TokenizedExample
 from curator.config import Config
-from curator.data import Source, check_target, find_tasks, find_validation, read_tasks, read_values
+from curator.data import Source, bad_row, check_target, find_tasks, find_validation, read_tasks, read_values, refusal
 from curator.errors import DataError
 from curator.events import Reporter
-from curator.files import File, sha256_of
+from curator.files import File, folded, sha256_of
 from curator.model import find_model, identity_files, load_architecture, load_tokenizer
 from curator.provenance import Inputs, hash_of, key_of
 from curator.remote import RemoteFile
-from curator.rows import Row, is_empty
+from curator.rows import Row, is_empty, place
 from curator.splits import LEAKED, TaskExamples, TaskSplit, split_tasks
 from curator.store import ExampleIndex, Store, StoredExample, StoredTask
-from curator.tokens import Encoder
+from curator.tokens import NOTHING, Encoder
 
 EMPTY = "empty"
 CUT_OFF = "completion cut off by max_length"
+BAD = "cannot be used"
 # Raised when the same row would be read or encoded differently.
 _READER_VERSION = 2
 # Tasks that are read are committed at least this often.
@@ -122,9 +123,13 @@ class Corpus:
     def problems(self) -> list[str]:
         """What people should know about the data."""
         found = []
+        alike: dict[str, str] = {}
         for task in self.tasks:
+            first = alike.setdefault(folded(task.name), task.name)
+            if first != task.name:
+                found.append(f"{first!r} and {task.name!r} look alike: they are two tasks")
             for reason, numbers in task.split.left_out.items():
-                if reason in (EMPTY, CUT_OFF, LEAKED):
+                if reason in (BAD, EMPTY, CUT_OFF, LEAKED):
                     found.append(f"{task.name}: {len(numbers)} examples left out: {reason}")
             if task.truncated:
                 found.append(f"{task.name}: {task.truncated} examples longer than max_length were truncated")
@@ -202,7 +207,7 @@ def read_corpus(
 
     Raises:
         ConfigError: A target is no task.
-        DataError: Files, rows or the model cannot be read.
+        DataError: Files, rows or the model cannot be read; all bad rows of all files are counted.
     """
     try:
         sources = find_tasks(config.data, root, values=lambda s, column: _values(s, column, store, reporter, read=read))
@@ -221,6 +226,11 @@ def read_corpus(
             return None
         _ingest([wanted[i][1] for i in missing], [inputs[i] for i in missing], model, config, store, reporter)
     versions = _versions(store, [source for _, source in wanted], inputs, hashes)
+    refused = _refusal(store, [source for _, source in wanted], versions)
+    if refused is not None and config.data.bad_rows == "refuse":
+        if not read:
+            return None
+        raise refused
     own, other = versions[: len(sources)], dict(zip(held_out, versions[len(sources) :], strict=True))
     splits = split_tasks(
         [
@@ -327,6 +337,26 @@ def _versions(
     return versions
 
 
+def _refusal(store: Store, sources: Sequence[Source], versions: Sequence[TaskVersion]) -> DataError | None:
+    """The error for rows that cannot be used, each of them once; None where there are none."""
+    bad: dict[str, str] = {}
+    rows, files = 0, set()
+    for source, version in zip(sources, versions, strict=True):
+        rows += len(version.index.left_out)
+        numbers = [number for number, reason in enumerate(version.index.left_out) if reason == BAD]
+        if not numbers:
+            continue
+        paths = {Path(path).name: path for path, _, _ in version.files}
+        texts = store.example_texts(version.key).select(["text", "file", "line"]).take(numbers).to_pylist()
+        for number, row in zip(numbers, texts, strict=True):
+            file = source.hub or str(source.folder or paths.get(row["file"], row["file"]))
+            bad[place(file, row["line"], number)] = row["text"]
+            files.add(file)
+    if not bad:
+        return None
+    return refusal(list(bad.items()), rows, min(files) if len(files) == 1 else f"{len(files)} files")
+
+
 def _ingest(
     sources: Sequence[Source],
     inputs: Sequence[Inputs],
@@ -378,10 +408,11 @@ def _ingest(
 
 def _encode(row: Row, encoder: Encoder) -> StoredExample:
     try:
-        encoded = encoder.encode(row.content)
+        encoded = encoder.encode(row.content) if not row.problem else NOTHING
     except DataError as error:
-        raise DataError(f"{row.place}: {error.message}", hint=error.hint) from error
-    left_out = EMPTY if is_empty(row.content) else None
+        # What the tokenizer or its chat template does not take.
+        row, encoded = bad_row(row.number, row.file, row.line, error), NOTHING
+    left_out = BAD if row.problem else EMPTY if is_empty(row.content) else None
     if left_out is None and encoded.completion_tokens == 0:
         left_out = CUT_OFF if encoded.truncated else EMPTY
     return StoredExample(
@@ -390,7 +421,7 @@ def _encode(row: Row, encoder: Encoder) -> StoredExample:
         line=row.line,
         hash=row.hash,
         token_hash=encoded.token_hash,
-        text=encoded.text,
+        text=row.problem or encoded.text,
         spans=encoded.spans,
         input_ids=encoded.input_ids,
         labels=encoded.labels,

@@ -34,6 +34,9 @@ Value = str | int | bool | None
 # Rows that are held at once for tasks that share a file, in characters. What is beyond is read by going through the
 # file again.
 _MOST_HELD = 2**29
+# Bad rows that an error lists.
+_BAD_LISTED = 5
+_SKIP_HINT = 'To go on without such rows: --skip-bad-rows, or bad_rows = "skip" under [data].'
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -286,16 +289,40 @@ def _parts(folder: Path) -> tuple[File, ...]:
 # -- reading rows -------------------------------------------------------------------------------------------------
 
 
-def read_task(source: Source) -> list[Row]:
+def refusal(bad: Sequence[tuple[str, str]], rows: int, where: str) -> DataError:
+    """The error for rows that cannot be used.
+
+    Args:
+        bad: Place and problem of each of them; at least one.
+        rows: How many rows there are in all.
+        where: What holds them.
+    """
+    first, _, hint = bad[0][1].partition("\n")
+    if len(bad) == 1:
+        return DataError(f"{bad[0][0]}: {first} (1 of {rows:,} rows in {where})", hint=f"{hint} {_SKIP_HINT}")
+    listed = [f"{place}: {problem.partition(chr(10))[0]}" for place, problem in bad[:_BAD_LISTED]]
+    if len(bad) > _BAD_LISTED:
+        listed.append(f"and {len(bad) - _BAD_LISTED:,} more")
+    return DataError(
+        f"{len(bad):,} of {rows:,} rows in {where} cannot be used:\n  " + "\n  ".join(listed),
+        hint=f"{hint} {_SKIP_HINT}",
+    )
+
+
+def read_task(source: Source, *, keep_bad: bool = False) -> list[Row]:
     """Read all rows of a task.
 
     Args:
         source: Where they are.
+        keep_bad: Whether rows that cannot be used are among those that are returned, with their problem.
 
     Raises:
-        DataError: A file cannot be read, a row has not the right fields (with file and line), or there are no rows.
+        DataError: A file cannot be read, there are no rows, or some cannot be used (with file and line).
     """
     ((_, rows),) = read_tasks([source])
+    bad = [(row.place, row.problem) for row in rows if row.problem]
+    if bad and not keep_bad:
+        raise refusal(bad, len(rows), source.place)
     return rows
 
 
@@ -306,10 +333,11 @@ def read_tasks(sources: Sequence[Source]) -> Iterator[tuple[int, list[Row]]]:
         sources: Where they are.
 
     Yields:
-        The place of a task in `sources`, and its rows; tasks that share a file come together.
+        The place of a task in `sources`, and its rows, those that cannot be used among them; tasks that share a file
+        come together.
 
     Raises:
-        DataError: As `read_task`.
+        DataError: A file cannot be read, or there are no rows.
     """
     together: dict[Hashable, list[int]] = {}
     for number, source in enumerate(sources):
@@ -330,6 +358,8 @@ def read_values(source: Source, column: str) -> list[str]:
     """
     found: set[str] = set()
     for number, (file, line, raw) in enumerate(_raw_rows(source)):
+        if isinstance(raw, DataError):
+            continue
         cell = raw.get(column)
         if not isinstance(cell, str | int | float) or not str(cell).strip():
             raise DataError(
@@ -363,8 +393,12 @@ def _read_together(sources: dict[int, Source]) -> dict[int, list[Row]]:
     wanted: dict[Hashable, list[int]] = {}
     held = 0
     for file, line, raw in _raw_rows(first):
-        seen.update(raw)
-        for number in _numbers(raw.get(first.column), sources, wanted) if first.column else rows:
+        # Nobody knows whose a row is that cannot be read: it is counted wherever it may belong.
+        numbers = list(rows)
+        if not isinstance(raw, DataError):
+            seen.update(map(str, raw))
+            numbers = _numbers(raw.get(first.column), sources, wanted) if first.column else numbers
+        for number in numbers:
             if number not in rows:
                 continue
             source = sources[number]
@@ -379,13 +413,24 @@ def _read_together(sources: dict[int, Source]) -> dict[int, list[Row]]:
     return rows
 
 
-def _row(raw: dict[str, Any], source: Source, file: str, line: int, number: int) -> Row:
+def _row(raw: dict[str, Any] | DataError, source: Source, file: str, line: int, number: int) -> Row:
     where = place(file, line, number)
-    if source.columns or source.roles:
-        kind, content = recognise(renamed(raw, source.columns, source.roles), where, columns=map(str, raw))
-    else:
-        kind, content = recognise(raw, where)
-    return Row(number=number, file=file, line=line, content=content, format=kind)
+    try:
+        if isinstance(raw, DataError):
+            raise raw
+        named = renamed(raw, source.columns, source.roles) if source.columns or source.roles else raw
+        kind, content = recognise(named, where, columns=map(str, raw))
+        return Row(number=number, file=file, line=line, content=content, format=kind)
+    except DataError as error:
+        return bad_row(number, file, line, error)
+
+
+def bad_row(number: int, file: str, line: int, error: DataError) -> Row:
+    """A row that cannot be used; the message is kept without its place."""
+    what = error.message.removeprefix(f"{place(file, line, number)}: ")
+    # Cleaned, because it is kept, and a store takes no half of a surrogate pair.
+    problem = f"{clean(what, limit=300)}\n{error.hint}"
+    return Row(number=number, file=file, line=line, content={"text": ""}, problem=problem)
 
 
 def _numbers(cell: Any, sources: dict[int, Source], known: dict[Hashable, list[int]]) -> list[int]:
@@ -420,7 +465,7 @@ def _check_found(source: Source, rows: list[Row], seen: set[str]) -> None:
         )
 
 
-def _raw_rows(source: Source) -> Iterator[tuple[str, int, dict[str, Any]]]:
+def _raw_rows(source: Source) -> Iterator[tuple[str, int, dict[str, Any] | DataError]]:
     parts: list[tuple[str, Iterator[RawRow]]]
     if source.hub:
         rows = read_hub(source.hub, source.config, source.split, source.revision, streaming=source.streaming)

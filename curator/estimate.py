@@ -42,6 +42,8 @@ Mask = npt.NDArray[np.bool_]
 _NORMAL_90 = 1.6448536269514722
 # Of the trace of an average subset's matrix, see `pick_ridge`.
 _RIDGE_SHARE = 0.003
+# Of the trace of all tasks together: what float32 loses of their sums.
+_LEAST_RIDGE = 1e-7
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,7 +113,7 @@ class TargetEstimator:
         self._threads = ThreadPoolExecutor(min(len(points), os.cpu_count() or 1), thread_name_prefix="point")
         # All tasks together are what meta-training trained on: their loss is measured, not estimated.
         every = np.ones((1, self.task_count), dtype=bool)
-        self._every = [fit.displacements(every) for fit in self._fits]
+        self._every = [_solved(fit, every) for fit in self._fits]
         self._known = final_losses
         self.all_tasks_loss = float(self._known @ self.validation_weights)
         self._shares = np.full(len(points), 1 / len(points)) if calibration is None else calibration.slopes
@@ -134,7 +136,7 @@ class TargetEstimator:
 
     def _moves(self, masks: Mask) -> list[Floats]:
         """Displacements at each point (s, k), as seen from that of all tasks together."""
-        found = self._threads.map(lambda fit: fit.displacements(masks), self._fits)
+        found = self._threads.map(lambda fit: _solved(fit, masks), self._fits)
         return [displacements - every for displacements, every in zip(found, self._every, strict=True)]
 
     def weighted(self, weights: Floats) -> tuple[float, Floats]:
@@ -240,6 +242,21 @@ class TargetEstimator:
         return np.asarray(_NORMAL_90 * np.sqrt(((self.validation_weights * centred) ** 2).sum(axis=1)))
 
 
+def _solved(fit: Quadratic | Logistic, masks: Mask) -> Floats:
+    """Displacements (s, k) that are numbers.
+
+    Raises:
+        NumericalError: A system has no single solution, or one that float64 does not hold.
+    """
+    try:
+        found = fit.displacements(masks)
+    except np.linalg.LinAlgError:
+        found = np.full(1, np.nan)
+    if not np.isfinite(found).all():
+        raise NumericalError("the estimates' equations have no single solution", hint="Raise estimate.ridge.")
+    return found
+
+
 def build_estimator(
     points: Sequence[Point],
     final_losses: Floats,
@@ -247,6 +264,7 @@ def build_estimator(
     calibration: Calibration | None = None,
     *,
     scale: float = 1.0,
+    names: Sequence[str] = (),
 ) -> TargetEstimator:
     """Make the estimator that the configuration names, with a ridge for each point.
 
@@ -256,21 +274,41 @@ def build_estimator(
         section: `[estimate]`.
         calibration: As for `TargetEstimator`; it says by how much the ridge is multiplied.
         scale: By how much it is multiplied where there is no calibration.
+        names: The auxiliary tasks, for messages.
 
     Raises:
-        NumericalError: Losses or gradients are not finite.
+        NumericalError: Losses or gradients are not finite, or the ridge is too small for any system to be solved.
     """
     for point in points:
         # A trace holds every gradient squared: it is finite only where all of them are.
         known = (point.statistics.traces(), point.statistics.pulls, point.validation.losses, point.validation.gradients)
         if not all(np.isfinite(numbers).all() for numbers in known):
             raise NumericalError(
-                f"the gradients at {point.share:.0%} of meta-training hold NaN or infinity",
-                hint="Run `curator gradients --fresh`.",
+                f"the gradients at {point.share:.0%} of meta-training hold NaN or infinity, or their squares do"
+                f" ({_whose(point, names)})",
+                hint="Run `curator gradients --fresh`, with model.dtype = float32.",
             )
     factor = scale if calibration is None else calibration.scale
+    if section.ridge != "auto" and section.method == "quadratic":
+        for point in points:
+            least = _LEAST_RIDGE * float(point.statistics.traces().sum()) / _mean_weight(point)
+            if factor * section.ridge < least:
+                raise NumericalError(
+                    f"estimate.ridge = {section.ridge:g} is nothing beside the gradients at {point.share:.0%} of"
+                    " meta-training: there is no single solution",
+                    hint=f'Set it to "auto", or to {least:.1g} or more.',
+                )
     ridges = [factor * (pick_ridge(point) if section.ridge == "auto" else section.ridge) for point in points]
     return TargetEstimator(points, final_losses, ridges, method=section.method, calibration=calibration)
+
+
+def _whose(point: Point, names: Sequence[str]) -> str:
+    """Which tasks have numbers that are not finite."""
+    finite = np.isfinite(point.statistics.traces()) & np.isfinite(point.statistics.pulls).all(axis=1)
+    named = [repr(name) for name, good in zip(names, finite, strict=False) if not good]
+    if not finite[-1] or not named:
+        named.append("the target")
+    return ", ".join(named[:5])
 
 
 def pick_ridge(point: Point) -> float:

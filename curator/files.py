@@ -3,7 +3,8 @@
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator
+import unicodedata
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from curator.errors import ConfigError, DataError
 from curator.remote import RemoteFile, is_remote
 
 CONFIG_NAME = "curator.toml"
+# Windows opens devices by these names, whatever their ending.
+_RESERVED = {"CON", "PRN", "AUX", "NUL"} | {f"{port}{n}" for port in ("COM", "LPT") for n in range(1, 10)}
 
 File = Path | RemoteFile
 """A file here or elsewhere."""
@@ -64,6 +67,9 @@ def sha256_of(path: File) -> str:
     """
     if isinstance(path, RemoteFile):
         return path.sha256()
+    if path.exists() and not path.is_file():
+        # To read a pipe or a device may take forever.
+        raise DataError(f"{path}: no regular file", hint="Name a file.")
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
@@ -86,10 +92,66 @@ def relative_to(path: str, folder: Path) -> str:
         return str(path)
 
 
-def plain_name(name: str) -> str:
-    """A name of any kind as that of a file or folder: letters, digits, dashes and dots, never empty or hidden."""
-    plain = "".join(c if c.isalnum() or c in "-_.+ " else "_" for c in name)
-    return plain.encode()[:200].decode(errors="ignore").strip(". ") or "unnamed"
+def umask() -> int:
+    """The permissions that new files do not get; `mkdtemp` and safetensors give fewer than they do."""
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
+
+
+def refuse_links(folder: Path) -> None:
+    """Make sure that nothing that is written in `.curator/` is written elsewhere.
+
+    What is read of earlier runs is not looked at: nothing is written there any more.
+
+    Args:
+        folder: `.curator/`, which need not be there.
+
+    Raises:
+        DataError: It is a symbolic link, or holds one.
+    """
+    waiting = [folder]
+    while waiting:
+        path = waiting.pop()
+        if path.is_symlink():
+            raise DataError(
+                f"{path}: a symbolic link, through which curator does not write",
+                hint=f"Remove it if it is not yours. To keep results on another disk, mount that at {folder}.",
+            )
+        if path.is_dir() and path.parent != folder / "runs":
+            waiting += path.iterdir()
+
+
+def file_names(names: Sequence[str], *, allowed: str = "-_. ", taken: Collection[str] = ()) -> list[str]:
+    """A file name without an ending for each of several names: its own where that is a valid one.
+
+    Args:
+        names: Of any kind.
+        allowed: What may stand in one beside letters and digits.
+        taken: Names that are not to be had.
+
+    Returns:
+        Names that are valid and different on every system, never empty or hidden.
+    """
+    found, there = [], {folded(name) for name in taken}
+    joint = "-" if "-" in allowed else "_"
+    for name in names:
+        plain = "".join(c if c.isalnum() or c in allowed else "_" for c in name)
+        # A file name has room for 255 bytes; this leaves some for the number and the ending.
+        plain = plain.encode()[:200].decode(errors="ignore").strip(". ") or "unnamed"
+        if plain.partition(".")[0].rstrip().upper() in _RESERVED:
+            plain = f"_{plain}"
+        file, number = plain, 2
+        while folded(file) in there:
+            file, number = f"{plain}{joint}{number}", number + 1
+        there.add(folded(file))
+        found.append(file)
+    return found
+
+
+def folded(name: str) -> str:
+    """What file systems that tell no case, or no spelling of an accent, take a name for."""
+    return unicodedata.normalize("NFKC", name).casefold()
 
 
 def find_project(path: Path | str | None = None) -> Path:

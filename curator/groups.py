@@ -14,7 +14,7 @@ from curator.config import Config
 from curator.corpus import Corpus, Task
 from curator.data import Source, read_task
 from curator.errors import ConfigError, DataError
-from curator.files import write_whole
+from curator.files import file_names, write_whole
 from curator.rows import trainable
 from curator.stages import MetaInit, gradient_sets
 from curator.store import Store
@@ -49,6 +49,8 @@ def write_groups(
         DataError: A file cannot be read or written.
     """
     written = []
+    names = [_group_name(task.name, group, count) for task in corpus.auxiliary for group in range(count)]
+    files = dict(zip(names, file_names(names), strict=True))
     sets = gradient_sets(config, meta)
     for task in corpus.auxiliary:
         if len(task.split.train) < count:
@@ -57,13 +59,13 @@ def write_groups(
                 hint="Give a smaller --group.",
             )
         groups = cluster(_directions(store, [s.key for s in sets], task), count, seed=config.data.seed)
-        rows = {row.number: row for row in read_task(sources[task.name])}
+        rows = {row.number: row for row in read_task(sources[task.name], keep_bad=True)}
         for group in range(count):
             numbers = [n for n, of in zip(task.split.train, groups.tolist(), strict=True) if of == group]
             if not numbers:
                 continue
-            name = f"{task.name}-group-{group + 1:0{len(str(count))}}"
-            path = folder / f"{name}.jsonl"
+            name = _group_name(task.name, group, count)
+            path = folder / f"{files[name]}.jsonl"
             lines = [json.dumps(trainable(rows[n].content), ensure_ascii=False) + "\n" for n in numbers]
             try:
                 folder.mkdir(parents=True, exist_ok=True)
@@ -72,6 +74,10 @@ def write_groups(
                 raise DataError(f"{path}: cannot be written: {error}", hint="Is the disk full?") from error
             written.append((name, path, len(numbers)))
     return written
+
+
+def _group_name(task: str, group: int, count: int) -> str:
+    return f"{task}-group-{group + 1:0{len(str(count))}}"
 
 
 def _directions(store: Store, set_keys: list[str], task: Task) -> np.ndarray:

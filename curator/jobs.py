@@ -68,7 +68,8 @@ def stop(folder: Path, run: Run) -> None:
     if run.state == "running" and run.host not in ("", socket.gethostname()):
         raise ConfigError(f"run {run.id} is on {run.host}", hint=f"Stop it there: kill {run.pid}")
     # A process number says nothing once its process has ended, for it is given to others; the lock cannot be.
-    if run.state != "running" or run.pid <= 0 or not is_written(folder / run.id / EVENTS_NAME):
+    events = folder / run.id / EVENTS_NAME
+    if run.state != "running" or run.pid <= 0 or not is_written(events) or not _has_open(run.pid, events):
         raise ConfigError(f"run {run.id} is not running any more", hint="There is nothing to stop.")
     try:
         os.kill(run.pid, signal.SIGTERM)
@@ -77,6 +78,20 @@ def stop(folder: Path, run: Run) -> None:
     except OSError as error:
         problem = f"run {run.id}: process {run.pid} cannot be stopped: {error}"
         raise DataError(problem, hint="Did another user start it?") from error
+
+
+def _has_open(pid: int, path: Path) -> bool:
+    """Whether a process has a file open: what a run says of itself may be another's number, or made up."""
+    import psutil
+
+    try:
+        files = psutil.Process(pid).open_files()
+    except psutil.NoSuchProcess:
+        return False
+    except (psutil.AccessDenied, OSError):
+        # Another user's: the system will say whether it may be stopped.
+        return True
+    return any(os.path.realpath(file.path) == os.path.realpath(path) for file in files)
 
 
 def last_words(folder: Path, run_id: str, *, lines: int = 200) -> list[str]:

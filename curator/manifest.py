@@ -7,9 +7,9 @@ The same inputs give the same bytes, but for `created`.
 import json
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from curator.errors import DataError, ManifestMismatch
 from curator.files import located, sha256_of, write_whole
@@ -41,13 +41,43 @@ class ModelIdentity(_Part):
     quantization: Literal["none", "8bit", "4bit"] = "none"
 
 
+def _plain_path(path: str) -> str:
+    if "\0" in path:
+        raise ValueError("a path holds no NUL")
+    return path
+
+
 class TaskFile(_Part):
     """One file of a task."""
 
-    path: str
+    path: Annotated[str, AfterValidator(_plain_path)]
     sha256: str
     """Of its bytes; for a hub data set, of its rows."""
     rows: int
+
+
+_SOURCE: dict[str, type | tuple[type, ...]] = {
+    **dict.fromkeys(("hub", "config", "split", "revision", "column"), str),
+    "value": (str, int, bool, type(None)),
+    **dict.fromkeys(("saved_dataset", "streaming"), bool),
+    **dict.fromkeys(("columns", "roles"), dict),
+}
+
+
+def _plain_source(source: dict[str, Any]) -> dict[str, Any]:
+    for key, value in source.items():
+        kinds = _SOURCE.get(key)
+        if kinds is None:
+            raise ValueError(f"{key!r} says nothing of where rows come from")
+        if not isinstance(value, kinds):
+            raise ValueError(f"{key} is of the wrong type")
+        if isinstance(value, dict) and not all(isinstance(word, str) for word in (*value, *value.values())):
+            raise ValueError(f"{key} must be text")
+    return source
+
+
+Origin = Annotated[dict[str, Any], AfterValidator(_plain_source)]
+"""Where rows come from, beside files: hub id, split, filter and names of columns, where there are any."""
 
 
 class TaskEntry(_Part):
@@ -55,20 +85,19 @@ class TaskEntry(_Part):
 
     name: str
     selected: bool
-    weight: float = 1.0
+    weight: Annotated[float, Field(ge=0, le=100)] = 1.0
     """How much it counts where it is selected: 0.5 for half of its examples, 2 for all of them twice."""
     examples: int
     """Training examples, after what was left out."""
     tokens: int
     """Tokens of the training examples, prompt and completion."""
-    files: tuple[TaskFile, ...]
+    files: Annotated[tuple[TaskFile, ...], Field(min_length=1)]
     affinity: float
     affinity_standard_error: float | None
     """None where the task was in all or in none of the sampled subsets."""
     left_out: dict[str, tuple[int, ...]] = {}
     """Numbers of the rows that are not trained on, from 0, by reason."""
-    source: dict[str, Any] = {}
-    """Hub id, split, filter and names of columns, where there are any (`Source.describe`)."""
+    source: Origin = {}
 
 
 class TargetEntry(_Part):
@@ -78,10 +107,10 @@ class TargetEntry(_Part):
     examples: int
     tokens: int
     validation_examples: int
-    files: tuple[TaskFile, ...]
+    files: Annotated[tuple[TaskFile, ...], Field(min_length=1)]
     validation_files: tuple[TaskFile, ...] = ()
     left_out: dict[str, tuple[int, ...]] = {}
-    source: dict[str, Any] = {}
+    source: Origin = {}
 
 
 class Edit(_Part):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from curator.batches import TokenizedExample, by_length, collate, example_losses
 from curator.config import TrainSection
-from curator.errors import DataError, NumericalError
+from curator.errors import CuratorError, DataError, NumericalError
 from curator.events import Reporter, Stage
 from curator.model import TunedModel
 
@@ -81,6 +81,8 @@ def train_adapter(
         NumericalError: The loss or the adapter is not finite.
         DataError: A checkpoint or snapshot cannot be written.
     """
+    import torch
+
     seed = recipe.seed if seed is None else seed
     tuned.reset(seed)
     tuned.model.train()
@@ -90,15 +92,23 @@ def train_adapter(
     trainer = _trainer(tuned, examples, recipe, checkpoints, seed, recorder)
     try:
         trainer.train(resume_from_checkpoint=None if resume_from is None else str(resume_from))
+    except CuratorError:
+        raise
     except OSError as error:
         raise DataError(
             f"{folder}: cannot be written: {error}", hint="Is the disk full? Run the same command again to go on."
         ) from error
-    except RuntimeError as error:
+    except Exception as error:
+        said = (str(error).splitlines() or [type(error).__name__])[0]
         # safetensors and torch's writers wrap what the disk said.
-        if "No space left" not in str(error) and "write failed" not in str(error):
+        if "No space left" in str(error) or "write failed" in str(error):
+            raise DataError(f"{folder}: cannot be written: {said}", hint="Is the disk full?") from error
+        if resume_from is None or recorder.stepped or isinstance(error, torch.OutOfMemoryError):
             raise
-        raise DataError(f"{folder}: cannot be written: {error}", hint="Is the disk full?") from error
+        raise DataError(
+            f"checkpoint {resume_from}: cannot be gone on from: {said:.200}",
+            hint="Delete that folder, and run the same command again.",
+        ) from error
     tuned.model.eval()
     if trainer.is_world_process_zero() and not keep_checkpoints:
         remove_run(checkpoints)
@@ -230,6 +240,8 @@ class _Recorder:
         self._tuned, self._folder, self._shares, self._average = tuned, folder, sorted(shares), average
         self._resume_from, self._reporter, self._name = resume_from, reporter, stage
         self._stage: Stage | None = None
+        self.stepped = False
+        """Whether this process has come any further."""
         self._main = True
         self._window = 1
         self._points: dict[int, float] = {}
@@ -254,6 +266,7 @@ class _Recorder:
         save_file({str(point): vector.cpu() for point, vector in self._sums.items()}, checkpoint / _SUMS)
 
     def step(self, step: int) -> None:
+        self.stepped = True
         if self._stage is not None:
             self._stage.advance_to(step, loss=self._last_loss)
         open_windows = [p for p in self._points if max(p - self._window, 0) < step <= p]

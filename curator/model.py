@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from curator.config import LoraSection, ModelSection
 from curator.errors import ConfigError, DataError, ManifestMismatch
+from curator.files import umask
 
 if TYPE_CHECKING:
     import torch
@@ -244,6 +245,9 @@ class TunedModel:
         shutil.rmtree(partial, ignore_errors=True)
         try:
             self.model.save_pretrained(str(partial))
+            # safetensors makes files that nobody else may read.
+            for path in partial.iterdir():
+                path.chmod(0o666 & ~umask())
             shutil.rmtree(folder, ignore_errors=True)
             partial.replace(folder)
         except OSError as error:
@@ -251,12 +255,16 @@ class TunedModel:
             raise DataError(f"{folder}: cannot be written: {error}", hint="Is the disk full?") from error
         return hashlib.sha256((folder / _WEIGHTS).read_bytes()).hexdigest()
 
-    def load_adapter(self, folder: Path) -> None:
+    def load_adapter(self, folder: Path, *, sha256: str = "") -> None:
         """Read adapter weights that `save_adapter` wrote.
+
+        Args:
+            folder: Where they are.
+            sha256: What `save_adapter` said of their file; empty where that is not known.
 
         Raises:
             DataError: They cannot be read.
-            ManifestMismatch: They belong to another model or LoRA configuration.
+            ManifestMismatch: They are others, or belong to another model or LoRA configuration.
         """
         from peft import get_peft_model_state_dict, set_peft_model_state_dict
         from safetensors import SafetensorError
@@ -268,6 +276,12 @@ class TunedModel:
             raise DataError(
                 f"adapter {folder}: cannot be read: {error}", hint="Run `curator train --fresh` to make it anew."
             ) from error
+        found = hashlib.sha256((folder / _WEIGHTS).read_bytes()).hexdigest()
+        if sha256 and found != sha256:
+            raise ManifestMismatch(
+                f"adapter {folder}: sha256 {found[:12]}…, meta-training wrote {sha256[:12]}…",
+                hint="Run `curator train --fresh`.",
+            )
         here = {name: tuple(t.shape) for name, t in get_peft_model_state_dict(self.model).items()}
         there = {name: tuple(t.shape) for name, t in weights.items()}
         if here != there:

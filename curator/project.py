@@ -18,7 +18,7 @@ from curator import parallel, results
 from curator.config import Config, SelectSection, load_config
 from curator.errors import ConfigError, DataError, StoreBusy
 from curator.events import Reporter, Stopwatch
-from curator.files import CONFIG_NAME, find_project, plain_name
+from curator.files import CONFIG_NAME, file_names, find_project, refuse_links
 from curator.manifest import MANIFEST_NAME, Manifest, read_manifest, record_measured, write_manifest
 
 if TYPE_CHECKING:
@@ -66,8 +66,10 @@ class Project:
 
         Raises:
             ConfigError: There is no project, or its configuration is wrong.
+            DataError: `.curator/` holds a symbolic link.
         """
         root = find_project(path)
+        refuse_links(root / ".curator")
         reporter = reporter or Reporter()
         if progress:
             from curator.progress import PlainProgress
@@ -348,7 +350,13 @@ class Project:
         return replace(found, comparison=compare_methods(answers, found, choices)) if compare else found
 
     def export(
-        self, manifest: Path | str, *, format: str = "jsonl", output: Path | str, allow_changed: bool = False
+        self,
+        manifest: Path | str,
+        *,
+        format: str = "jsonl",
+        output: Path | str,
+        allow_changed: bool = False,
+        allow_outside: bool = False,
     ) -> results.ExportReport:
         """Write the files that a trainer reads.
 
@@ -357,6 +365,7 @@ class Project:
             format: One of `curator.export.FORMATS`.
             output: Folder, made if need be.
             allow_changed: Export although files have changed since.
+            allow_outside: Read also files that lie neither beside the manifest nor in a project.
 
         Raises:
             ConfigError: The format is unknown or does not suit the model, or the folder holds something else.
@@ -367,7 +376,13 @@ class Project:
 
         found, here = self.manifest(manifest)
         return export(
-            found, here, format=format, folder=Path(output), allow_changed=allow_changed, reporter=self.reporter
+            found,
+            here,
+            format=format,
+            folder=Path(output),
+            allow_changed=allow_changed,
+            allow_outside=allow_outside,
+            reporter=self.reporter,
         )
 
     def apply(
@@ -410,7 +425,8 @@ class Project:
         unchanged = applying.check_unchanged(found, self.config, corpus, self.reporter, allow=allow_changed)
         seed = run_seeds(self.config, 1)[0] if seed is None else seed
         folder = self.folder / "adapters" / "applied"
-        place = folder / plain_name(f"{'+'.join(targets)}-{found.name}") if output is None else Path(output).absolute()
+        (name,) = file_names([f"{'+'.join(targets)}-{found.name}"], allowed="-_.+ ")
+        place = folder / name if output is None else Path(output).absolute()
         applying.check_folder(place)
         with self._job("apply"):
             done = applying.apply(

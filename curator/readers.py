@@ -21,8 +21,11 @@ from curator.remote import RemoteFile
 FORMATS = "JSONL, JSON, Parquet, CSV, TSV, or a folder that datasets.load_from_disk reads"
 _TEXT_HINT = "Mend or remove that line."
 
-RawRow = tuple[int, dict[str, Any]]
-"""Line in the file, from 1, or 0 where rows are not lines; and the row's fields."""
+# Bytes of the longest line that is unpacked: a small packed file may hold one that fits into no memory.
+_LONGEST = 2**28
+
+RawRow = tuple[int, dict[str, Any] | DataError]
+"""Line in the file, from 1, or 0 where rows are not lines; and the row's fields, or why it has none."""
 
 
 def is_task_file(path: File) -> bool:
@@ -44,9 +47,12 @@ def read_file(file: File) -> Iterator[RawRow]:
     """Read the rows of a file, here or elsewhere.
 
     Raises:
-        DataError: It cannot be read; the message names the line where there is one.
+        DataError: It cannot be read as a whole; the message names the line where there is one. A row that cannot be
+            read comes as an error, and those after it are read.
     """
-    read = _READERS[_suffix(file)]
+    read = _READERS.get(_suffix(file))
+    if read is None:
+        raise DataError(f"{file}: no known kind of file", hint=f"Known: {FORMATS}.")
     if isinstance(file, RemoteFile):
         with file.asking():
             yield from read(file)
@@ -107,17 +113,30 @@ def is_slice(split: str) -> bool:
 # -- text ---------------------------------------------------------------------------------------------------------
 
 
-def _lines(file: File) -> Iterator[str]:
-    """The lines of a UTF-8 file with their line breaks, without a byte order mark."""
+def _lines(file: File) -> Iterator[str | DataError]:
+    """The lines of a UTF-8 file with their line breaks, without a byte order mark; an error for one that is not."""
     with _open(file) as stream:
-        for number, line in enumerate(stream, 1):
+        packed = isinstance(stream, gzip.GzipFile)
+        lines = iter(lambda: stream.readline(_LONGEST), b"") if packed else stream
+        for number, line in enumerate(lines, 1):
+            if packed and len(line) == _LONGEST:
+                raise DataError(f"{file}:{number}: a line of over {_LONGEST >> 20} MiB", hint="Unpack the file first.")
             try:
-                yield line.decode("utf-8-sig" if number == 1 else "utf-8")
+                text: str | DataError = line.decode("utf-8-sig" if number == 1 else "utf-8")
             except UnicodeDecodeError as error:
-                raise DataError(
+                text = DataError(
                     f"{file}:{number}: not UTF-8 (byte {line[error.start]:#04x}): {error.reason}",
                     hint="Save the file as UTF-8.",
-                ) from error
+                )
+            yield text
+
+
+def _whole(lines: Iterable[str | DataError]) -> Iterator[str]:
+    """Lines of a file in which one that is no text makes all of it useless."""
+    for line in lines:
+        if isinstance(line, DataError):
+            raise line
+        yield line
 
 
 def _open(file: File) -> IO[bytes]:
@@ -132,13 +151,21 @@ def _read_json(file: File) -> Iterator[RawRow]:
     lines = _lines(file)
     first = True
     for number, line in enumerate(lines, 1):
+        if isinstance(line, DataError):
+            first = False
+            yield number, line
+            continue
         if not line.strip():
             continue
         if first and (line.lstrip().startswith("[") or (_suffix(file) == ".json" and not _is_json(line))):
-            yield from _read_document(file, "".join([line, *lines]), number)
+            yield from _read_document(file, "".join([line, *_whole(lines)]), number)
             return
         first = False
-        yield number, _row(_parse(line, file, number), file, number)
+        try:
+            row: dict[str, Any] | DataError = _row(_parse(line, file, number), file, number)
+        except DataError as error:
+            row = error
+        yield number, row
 
 
 def _is_json(line: str) -> bool:
@@ -164,7 +191,11 @@ def _read_document(file: File, text: str, first_line: int) -> Iterator[RawRow]:
             position += 1
         line, counted = line + text.count("\n", counted, position), position
         item, position = decoder.raw_decode(text, position)
-        yield line, {"text": item} if isinstance(item, str) else _row(item, file, line)
+        try:
+            row: dict[str, Any] | DataError = {"text": item} if isinstance(item, str) else _row(item, file, line)
+        except DataError as error:
+            row = error
+        yield line, row
 
 
 def _parse(text: str, file: File, first_line: int) -> Any:
@@ -196,7 +227,7 @@ def _read_csv(file: File) -> Iterator[RawRow]:
     """CSV or TSV with a header; every cell is text."""
     # The module's limit of 128 KiB for a cell is no limit of ours; it can only be set for all readers.
     csv.field_size_limit(2**31 - 1)
-    reader = csv.reader(_lines(file), delimiter="\t" if _suffix(file) == ".tsv" else ",", strict=True)
+    reader = csv.reader(_whole(_lines(file)), delimiter="\t" if _suffix(file) == ".tsv" else ",", strict=True)
     header: list[str] | None = None
     line = 1
     try:
@@ -209,9 +240,12 @@ def _read_csv(file: File) -> Iterator[RawRow]:
                 if twice:
                     raise DataError(f"{file}:{line}: column {twice[0]!r} stands there twice", hint="Rename one.")
             elif len(cells) != len(header):
-                raise DataError(
-                    f"{file}:{line}: {len(cells)} cells, but the header has {len(header)}",
-                    hint='A cell that holds a separator, a quote or a line break must be quoted: "a, b".',
+                yield (
+                    line,
+                    DataError(
+                        f"{file}:{line}: {len(cells)} cells, but the header has {len(header)}",
+                        hint='A cell that holds a separator, a quote or a line break must be quoted: "a, b".',
+                    ),
                 )
             else:
                 yield line, dict(zip(header, cells, strict=True))

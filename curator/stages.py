@@ -33,6 +33,8 @@ _TRAIN_VERSION = 2
 # Finished gradients are committed at least this often, so that a killed run loses no more.
 _COMMIT_SECONDS = 10.0
 _COMMIT_ROWS = 8192
+# Examples of a task that are looked at to find where numbers went wrong.
+_JUDGED = 32
 
 LoadModel = Callable[[], TunedModel]
 
@@ -137,16 +139,20 @@ def make_meta_init(
     examples = [example for task in corpus.tasks for example in training_examples(task, store)]
     tuned = load()
     took = Stopwatch()
-    snapshots = train_adapter(
-        tuned,
-        examples,
-        config.train,
-        folder=place,
-        shares=config.gradients.shares,
-        average=config.gradients.average,
-        reporter=reporter.with_sink(took),
-        stage="train",
-    )
+    try:
+        snapshots = train_adapter(
+            tuned,
+            examples,
+            config.train,
+            folder=place,
+            shares=config.gradients.shares,
+            average=config.gradients.average,
+            reporter=reporter.with_sink(took),
+            stage="train",
+        )
+    except NumericalError as error:
+        tuned.reset(config.train.seed)
+        raise _with_tasks(error, corpus, store, tuned, config) from error
     final_losses: dict[str, float] = {}
     for task in corpus.target_tasks:
         losses = measure_losses(tuned, validation_examples(task, store), batch_tokens=config.gradients.batch_tokens)
@@ -166,6 +172,24 @@ def make_meta_init(
     found = store.artifact("train", key)
     assert found is not None
     return _meta_init(found, inputs)
+
+
+def _with_tasks(
+    error: NumericalError, corpus: Corpus, store: Store, tuned: TunedModel, config: Config
+) -> NumericalError:
+    """An error of training with the tasks whose loss is none even before it, judged by their first examples."""
+    bad = []
+    for task in corpus.tasks:
+        first = training_examples(task, store)[:_JUDGED]
+        if not np.isfinite(measure_losses(tuned, first, batch_tokens=config.gradients.batch_tokens)).all():
+            bad.append(repr(task.name))
+    if not bad:
+        return error
+    named = ", ".join(bad[:5]) + (f" and {len(bad) - 5} more" if len(bad) > 5 else "")
+    return NumericalError(
+        f"{error.message}; before training, the loss is not finite in {named}",
+        hint="Look at their examples, or set model.dtype to float32.",
+    )
 
 
 def _meta_init(artifact: Artifact, now: Inputs) -> MetaInit:
@@ -240,7 +264,8 @@ def make_gradients(
     for gradient_set, there in zip(sets, stored, strict=True):
         if wanted <= there:
             continue
-        tuned.load_adapter(folder / meta.key / gradient_set.snapshot.folder)
+        snapshot = gradient_set.snapshot
+        tuned.load_adapter(folder / meta.key / snapshot.folder, sha256=snapshot.sha256)
         engine = GradientEngine(
             tuned, projection(config), batch_tokens=config.gradients.batch_tokens, reporter=reporter
         )

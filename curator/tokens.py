@@ -2,6 +2,7 @@
 
 import hashlib
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
 
 IGNORED = -100
 """Label of a token that carries no loss, as in transformers."""
+
+# Characters that are tokenized whatever max_length is.
+_LONG = 10_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +42,10 @@ class Encoded:
         for ids in (self.input_ids, self.labels):
             digest.update(np.asarray([len(ids), *ids], dtype="<i4").tobytes())
         return digest.hexdigest()[:32]
+
+
+NOTHING = Encoded(text="", spans=(), input_ids=(), labels=(), completion_tokens=0, truncated=False)
+"""What the model sees of a row that cannot be used."""
 
 
 class Encoder:
@@ -150,7 +158,19 @@ class Encoder:
         return ids if self._after and ids[-len(self._after) :] == self._after else ids + self._after
 
     def _ids(self, text: str) -> list[int]:
-        return list(self._tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+        return list(self._tokenized(text)["input_ids"])
+
+    def _tokenized(self, text: str, **options: Any) -> Any:
+        """The tokens of a text; of a very long one those of its beginning, where these are more than are kept.
+
+        Where a text is cut decides its last tokens, never those that lie as many tokens before the cut.
+        """
+        call: Any = partial(self._tokenizer.__call__, add_special_tokens=False, verbose=False, **options)
+        if len(text) > (reach := _LONG + 100 * self._max_length):
+            encoded = call(text[:reach])
+            if len(encoded["input_ids"]) > 2 * self._max_length:
+                return encoded
+        return call(text)
 
     def _marked_ids(self, text: str, spans: list[int]) -> tuple[list[int], npt.NDArray[np.bool_]]:
         """Token ids, and which of them lie in a span; one that straddles a boundary is partly the model's to write."""
@@ -161,7 +181,7 @@ class Encoder:
             for start, end in pairs:
                 carries[self._shared_tokens(text[:start], ids) : self._shared_tokens(text[:end], ids)] = True
             return ids, carries
-        encoded = self._tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+        encoded = self._tokenized(text, return_offsets_mapping=True)
         places = np.asarray(encoded["offset_mapping"], dtype=np.int64).reshape(-1, 2)
         starts, ends = places[:, 0], places[:, 1]
         # Some tokenizers do not count the blanks that a token holds; they are between it and the one before.

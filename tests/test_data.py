@@ -191,7 +191,7 @@ def test_a_line_of_ten_megabytes(tmp_path: Path) -> None:
         ("t.jsonl", lines(PAIR) + '{"prompt": "a", "completion": "b"} x', "t.jsonl:2: not valid JSON: Extra data"),
         ("t.jsonl", b'{"prompt": "a\0"}', "t.jsonl:1: not valid JSON"),
         ("t.jsonl", b'\n{"prompt": "\xe9"}', "t.jsonl:2: not UTF-8 (byte 0xe9)"),
-        ("t.jsonl", lines(PAIR).encode("utf-16"), "t.jsonl:1: not UTF-8"),
+        ("t.jsonl", lines(PAIR).encode("utf-16"), "2 of 2 rows in t.jsonl cannot be used:\n  t.jsonl:1: not UTF-8"),
         ("t.jsonl", '{"prompt": ' + "[" * 100_000, "t.jsonl:1: not valid JSON: nested too deeply"),
         ("t.json", "[" * 100_000, "t.json:1: not valid JSON: nested too deeply"),
         ("t.json", '[{"prompt": "a"},\n{"prompt":}]', "t.json:2: not valid JSON"),

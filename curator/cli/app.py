@@ -40,6 +40,9 @@ METHODS_HELP = (
 )
 FreshOption = Annotated[bool, typer.Option("--fresh", help="Run it again although it is there.")]
 QuietOption = Annotated[bool, typer.Option("-q", "--quiet", help="No progress and no warnings, only errors.")]
+SkipOption = Annotated[
+    bool, typer.Option("--skip-bad-rows", help="Go on without rows that cannot be used; they are counted.")
+]
 VerboseOption = Annotated[bool, typer.Option("-v", "--verbose", help="Let the libraries underneath speak too.")]
 
 
@@ -59,7 +62,7 @@ def _main(
 
 
 @contextmanager
-def _project(folder: Path | None, *, quiet: bool) -> Iterator["Project"]:
+def _project(folder: Path | None, *, quiet: bool, skip_bad_rows: bool = False) -> Iterator["Project"]:
     """The project, with progress on standard error and a record under `.curator/runs`."""
     from curator import parallel
     from curator.events import Reporter
@@ -68,6 +71,9 @@ def _project(folder: Path | None, *, quiet: bool) -> Iterator["Project"]:
     from curator.runs import RunLog
 
     project = Project.open(folder)
+    if skip_bad_rows:
+        data = project.config.data.model_copy(update={"bad_rows": "skip"})
+        project.config = project.config.model_copy(update={"data": data})
     if not parallel.is_main():
         yield project
         return
@@ -125,13 +131,14 @@ def init(
 def check(
     project: ProjectOption = None,
     as_json: JsonOption = False,
+    skip_bad_rows: SkipOption = False,
     quiet: QuietOption = False,
     verbose: VerboseOption = False,
 ) -> None:
     """Read config and data; print tasks, sizes, token counts, problems. Trains nothing."""
     from curator.cli.tables import show_check
 
-    with _project(project, quiet=quiet) as opened:
+    with _project(project, quiet=quiet, skip_bad_rows=skip_bad_rows) as opened:
         report = opened.check()
     _print_json(report.to_json()) if as_json else show_check(report)
 
@@ -142,13 +149,14 @@ def train(
     target: TargetOption = None,
     fresh: FreshOption = False,
     as_json: JsonOption = False,
+    skip_bad_rows: SkipOption = False,
     quiet: QuietOption = False,
     verbose: VerboseOption = False,
 ) -> None:
     """Meta-train: LoRA on all tasks together."""
     from curator.cli.tables import show_train
 
-    with _project(project, quiet=quiet) as opened:
+    with _project(project, quiet=quiet, skip_bad_rows=skip_bad_rows) as opened:
         report = opened.train(target=target, fresh=fresh)
     if _speaks():
         _print_json(report.to_json()) if as_json else show_train(report)
@@ -160,13 +168,14 @@ def gradients(
     target: TargetOption = None,
     fresh: FreshOption = False,
     as_json: JsonOption = False,
+    skip_bad_rows: SkipOption = False,
     quiet: QuietOption = False,
     verbose: VerboseOption = False,
 ) -> None:
     """Project per-example gradients at the points of meta-training into the store."""
     from curator.cli.tables import show_gradients
 
-    with _project(project, quiet=quiet) as opened:
+    with _project(project, quiet=quiet, skip_bad_rows=skip_bad_rows) as opened:
         report = opened.gradients(target=target, fresh=fresh)
     if _speaks():
         _print_json(report.to_json()) if as_json else show_gradients(report)
@@ -184,6 +193,7 @@ def estimate(
     project: ProjectOption = None,
     target: TargetOption = None,
     as_json: JsonOption = False,
+    skip_bad_rows: SkipOption = False,
     quiet: QuietOption = False,
     verbose: VerboseOption = False,
 ) -> None:
@@ -193,7 +203,7 @@ def estimate(
     if subsets is not None and tasks:
         raise ConfigError("both TASK and --subsets are given", hint="Name one subset, or a file of subsets.")
     wanted = [tasks or []] if subsets is None else _read_subsets(subsets)
-    with _project(project, quiet=quiet) as opened:
+    with _project(project, quiet=quiet, skip_bad_rows=skip_bad_rows) as opened:
         if not _speaks():
             opened.gradients(target=target)
             return
@@ -231,13 +241,14 @@ def select(
     ] = None,
     fresh: FreshOption = False,
     as_json: JsonOption = False,
+    skip_bad_rows: SkipOption = False,
     quiet: QuietOption = False,
     verbose: VerboseOption = False,
 ) -> None:
     """Select the tasks that help: runs what is missing before it, and writes a manifest."""
     from curator.cli.tables import show_selection
 
-    with _project(project, quiet=quiet) as opened:
+    with _project(project, quiet=quiet, skip_bad_rows=skip_bad_rows) as opened:
         if not _speaks():
             opened.gradients(target=target)
             return
@@ -278,6 +289,7 @@ def verify(
     ] = None,
     fresh: FreshOption = False,
     as_json: JsonOption = False,
+    skip_bad_rows: SkipOption = False,
     quiet: QuietOption = False,
     verbose: VerboseOption = False,
 ) -> None:
@@ -287,7 +299,7 @@ def verify(
 
     if plot is not None:
         check_plot_file(plot)
-    with _project(project, quiet=quiet) as opened:
+    with _project(project, quiet=quiet, skip_bad_rows=skip_bad_rows) as opened:
         report = opened.verify(target=target, runs=runs, seeds=seeds, compare=compare, fresh=fresh)
     if not _speaks():
         return
@@ -303,13 +315,14 @@ def examples(
     project: ProjectOption = None,
     target: TargetOption = None,
     as_json: JsonOption = False,
+    skip_bad_rows: SkipOption = False,
     quiet: QuietOption = False,
     verbose: VerboseOption = False,
 ) -> None:
     """Show the examples of a task that help the target most, and those that harm it most."""
     from curator.cli.tables import show_examples
 
-    with _project(project, quiet=quiet) as opened:
+    with _project(project, quiet=quiet, skip_bad_rows=skip_bad_rows) as opened:
         report = opened.examples(task, target=target)
     if not _speaks():
         return
@@ -322,6 +335,7 @@ def curve(
     target: TargetOption = None,
     plot: Annotated[Path | None, typer.Option("--plot", metavar="FILE", help="Draw it: .svg, .png or .pdf.")] = None,
     as_json: JsonOption = False,
+    skip_bad_rows: SkipOption = False,
     quiet: QuietOption = False,
     verbose: VerboseOption = False,
 ) -> None:
@@ -331,7 +345,7 @@ def curve(
 
     if plot is not None:
         check_plot_file(plot)
-    with _project(project, quiet=quiet) as opened:
+    with _project(project, quiet=quiet, skip_bad_rows=skip_bad_rows) as opened:
         report = opened.curve(target=target)
     if not _speaks():
         return
@@ -352,17 +366,20 @@ def export(
     ] = "jsonl",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be written, and write nothing.")] = False,
     allow_changed: Annotated[bool, typer.Option("--allow-changed", help="Although files have changed since.")] = False,
+    allow_outside: Annotated[
+        bool, typer.Option("--allow-outside", help="Although files lie neither beside the manifest nor in a project.")
+    ] = False,
     project: ProjectOption = None,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
     verbose: VerboseOption = False,
 ) -> None:
     """Write the selected tasks and the target's training examples as files that a trainer reads."""
-    from curator.progress import make_progress
     from curator.cli.tables import show_export, show_exported
     from curator.events import Reporter
     from curator.export import prepare_export, write_export
     from curator.manifest import read_manifest
+    from curator.progress import make_progress
     from curator.project import Project
 
     path = Path(manifest)
@@ -372,7 +389,13 @@ def export(
     )
     with make_progress(quiet=quiet) as progress:
         plan = prepare_export(
-            found, here, format=format, folder=output, allow_changed=allow_changed, reporter=Reporter(progress)
+            found,
+            here,
+            format=format,
+            folder=output,
+            allow_changed=allow_changed,
+            allow_outside=allow_outside,
+            reporter=Reporter(progress),
         )
     if not as_json:
         show_export(plan.report)

@@ -77,6 +77,7 @@ validation = 0.2              # share of the target held out, unless it has its 
 # validation_files = {{ my-target = "validation/my-target.jsonl" }}
 max_length = 256              # tokens; longer examples are truncated and counted
 max_examples_per_task = 0     # 0 = all
+bad_rows = "refuse"           # refuse | skip: what becomes of rows that cannot be used
 seed = 0
 {tasks}
 

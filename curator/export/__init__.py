@@ -51,6 +51,7 @@ def prepare_export(
     format: str,
     folder: Path,
     allow_changed: bool = False,
+    allow_outside: bool = False,
     reporter: "Reporter | None" = None,
 ) -> "Plan":
     """Read the examples of a selection and decide how to write them; writes nothing.
@@ -60,8 +61,11 @@ def prepare_export(
     from curator.export.examples import read_plan
     from curator.export.plan import first_plan
     from curator.manifest import check_files
+    from curator.outside import check_inside
 
     plan = first_plan(manifest, here, format=format, folder=folder)
+    if not allow_outside:
+        check_inside(manifest, here)
     if not allow_changed:
         check_files(manifest, here)
     return read_plan(plan, allow_changed=allow_changed, reporter=reporter)
@@ -87,6 +91,7 @@ def export(
     format: str,
     folder: Path,
     allow_changed: bool = False,
+    allow_outside: bool = False,
     reporter: "Reporter | None" = None,
 ) -> "ExportReport":
     """Write the training files of a selection; all of them or none.
@@ -98,6 +103,7 @@ def export(
         folder: Where to; made if need be. An earlier export there is replaced; anything else is refused.
         allow_changed: Export although files have changed since. Rows are left out by their number, as the manifest
             has it, which after a change may be another row's.
+        allow_outside: Read also files that lie neither beside the manifest nor in a project.
         reporter: Told of progress.
 
     Raises:
@@ -105,6 +111,13 @@ def export(
         DataError: Something cannot be read or written.
         ManifestMismatch: A file has changed.
     """
-    return write_export(
-        prepare_export(manifest, here, format=format, folder=folder, allow_changed=allow_changed, reporter=reporter)
+    plan = prepare_export(
+        manifest,
+        here,
+        format=format,
+        folder=folder,
+        allow_changed=allow_changed,
+        allow_outside=allow_outside,
+        reporter=reporter,
     )
+    return write_export(plan)

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from curator.data import Source, read_task
+from curator.data import Source, read_task, refusal
 from curator.errors import ConfigError, CuratorError, DataError, ManifestMismatch
 from curator.export.forms import PLAIN, TOKENS, Encoding, Form, is_faithful
 from curator.export.plan import Plan, PlannedTask, dropped, weigh
@@ -70,13 +70,12 @@ def kept_rows(plan: Plan, task: PlannedTask) -> list[Row]:
     """The rows of a task that may be trained on, in their order.
 
     Raises:
-        DataError: They cannot be read.
+        DataError: They cannot be read, or some cannot be used.
         ManifestMismatch: They come from a hub data set that has changed.
     """
     entry = task.entry
-    rows = read_task(
-        Source.described(entry.name, entry.source, [located(file.path, plan.here) for file in entry.files])
-    )
+    files = [located(file.path, plan.here) for file in entry.files]
+    rows = read_task(Source.described(entry.name, entry.source, files), keep_bad=True)
     if entry.source.get("hub") and not plan.allow_changed:
         found = hash_of(content_hash(row.content) for row in rows)
         if found != entry.files[0].sha256:
@@ -86,7 +85,11 @@ def kept_rows(plan: Plan, task: PlannedTask) -> list[Row]:
                 hint="Run `curator select` again, or pass --allow-changed.",
             )
     out = dropped(entry)
-    return [row for row in rows if row.number not in out]
+    kept = [row for row in rows if row.number not in out]
+    bad = [(row.place, row.problem) for row in kept if row.problem]
+    if bad:
+        raise refusal(bad, len(kept), f"task {entry.name!r}")
+    return kept
 
 
 def encode(row: Row, encoding: Encoding) -> Encoded:

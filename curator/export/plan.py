@@ -1,15 +1,14 @@
 """What an export would write: names, rows, tokens and weights; and whether a folder may be written to."""
 
 import json
-import unicodedata
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from curator.errors import ConfigError, DataError
 from curator.export import FORMATS
-from curator.files import located, sha256_of
+from curator.files import file_names, located, sha256_of
 from curator.manifest import MANIFEST_NAME, Manifest, TargetEntry, TaskEntry, read_manifest
 from curator.results import ExportedTask, ExportReport
 from curator.weights import counts_of, repeated
@@ -19,8 +18,6 @@ if TYPE_CHECKING:
     from curator.export.forms import Encoding, Form
 
 RECORD_NAME = "curator-export.json"
-# Windows opens devices by these names, whatever their ending.
-_DEVICES = {"CON", "PRN", "AUX", "NUL"} | {f"{port}{n}" for port in ("COM", "LPT") for n in range(1, 10)}
 
 Entry = TaskEntry | TargetEntry
 
@@ -184,33 +181,16 @@ def kept(entry: Entry) -> int:
     return sum(file.rows for file in entry.files) - len(dropped(entry))
 
 
-def name_tasks(entries: Sequence[Entry], *, taken: set[str], plain: bool = False) -> list[tuple[str, Entry]]:
-    """A file name without its ending for each task: its own where that is a valid one, and different on every system.
+def name_tasks(entries: Sequence[Entry], *, taken: Collection[str], plain: bool = False) -> list[tuple[str, Entry]]:
+    """A file name without its ending for each task.
 
     Args:
         entries: The tasks.
         taken: Names that are not to be had.
         plain: Whether letters, digits and underscores are all that may stand in it.
     """
-    named, folded = [], {_folded(name) for name in taken}
-    for entry in entries:
-        allowed = "_" if plain else "-_. "
-        stem = "".join(c if c.isalnum() or c in allowed else "_" for c in entry.name)
-        # A file name has room for 255 bytes; this leaves some for the number and the ending.
-        stem = stem.encode()[:200].decode(errors="ignore").strip(". ") or "task"
-        if stem.partition(".")[0].rstrip().upper() in _DEVICES:
-            stem = f"_{stem}"
-        name, number = stem, 2
-        while _folded(name) in folded:
-            name, number = f"{stem}{'_' if plain else '-'}{number}", number + 1
-        folded.add(_folded(name))
-        named.append((name, entry))
-    return named
-
-
-def _folded(name: str) -> str:
-    """What file systems that tell no case, or no spelling of an accent, take a name for."""
-    return unicodedata.normalize("NFKC", name).casefold()
+    names = [entry.name for entry in entries]
+    return list(zip(file_names(names, allowed="_" if plain else "-_. ", taken=taken), entries, strict=True))
 
 
 # -- the folder ---------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from curator.errors import DataError
 from curator.export.examples import encode, kept_rows
 from curator.export.forms import PLAIN
 from curator.export.plan import RECORD_NAME, Entry, Plan, PlannedTask, check_folder
-from curator.files import located, relative_to, sha256_of
+from curator.files import located, relative_to, sha256_of, umask
 from curator.manifest import MANIFEST_NAME, Manifest, TaskFile, render
 from curator.rows import trainable
 
@@ -32,7 +32,7 @@ def write(plan: Plan) -> None:
         raise DataError(f"{folder}: cannot be made: {error}", hint="Choose another folder with -o.") from error
     try:
         _write_into(partial, plan)
-        partial.chmod(0o777 & ~_umask())
+        partial.chmod(0o777 & ~umask())
         _put_in_place(partial, folder)
     except OSError as error:
         raise DataError(f"{folder}: cannot be written: {error}", hint="Is the disk full?") from error
@@ -91,13 +91,6 @@ def _put_in_place(partial: Path, folder: Path) -> None:
             old.replace(folder)
         raise
     shutil.rmtree(old, ignore_errors=True)
-
-
-def _umask() -> int:
-    """The permissions that new files do not get; `mkdtemp` gives fewer than they do."""
-    mask = os.umask(0o077)
-    os.umask(mask)
-    return mask
 
 
 def _moved(manifest: Manifest, here: Path, there: Path) -> Manifest:

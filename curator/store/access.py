@@ -16,13 +16,16 @@ import duckdb
 import pyarrow as pa
 
 from curator.errors import DataError, StoreBusy
-from curator.store.schema import SCHEMA_VERSION, Connection, migrate, version_of
+from curator.store.schema import SCHEMA_VERSION, Connection, is_ours, migrate, version_of
 
 _LOCK_SECONDS = 10.0
 _SETTINGS: dict[str, str | bool | int | float | list[str]] = {
     "python_enable_replacements": False,
     "autoinstall_known_extensions": False,
     "autoload_known_extensions": False,
+    # A view in a store that somebody else made could read any file.
+    "enable_external_access": False,
+    "lock_configuration": True,
 }
 # What DuckDB raises for the disk and the file; all else is a mistake of ours in the SQL, and stays one.
 _FILE_ERRORS = (
@@ -34,7 +37,8 @@ _FILE_ERRORS = (
     duckdb.TransactionException,
     OSError,
 )
-_DAMAGED = "If the file is damaged, delete `.curator/`: results are lost, your data is not."
+DAMAGED = "If the file is damaged, delete `.curator/`: results are lost, your data is not."
+"""What to do about a store that cannot be used."""
 
 
 class Database:
@@ -68,7 +72,10 @@ class Database:
                     yield connection if version else None
                     return
             except _FILE_ERRORS as error:
-                raise DataError(f"{self.path}: cannot be read: {_first_line(error)}", hint=_DAMAGED) from error
+                raise DataError(f"{self.path}: cannot be read: {_first_line(error)}", hint=DAMAGED) from error
+            except duckdb.Error as error:
+                self._blame(connection, error)
+                raise
             finally:
                 connection.close()
 
@@ -90,7 +97,9 @@ class Database:
         """
         with self._locked(fcntl.LOCK_SH):
             # Without a folder for what does not fit into memory, which would be made where the process happens to be.
-            connection = duckdb.connect(":memory:", config=_SETTINGS | {"temp_directory": ""})
+            # It attaches the store first; whoever asks is then kept to that (queries.py).
+            free = {"enable_external_access": True, "lock_configuration": False, "temp_directory": ""}
+            connection = duckdb.connect(":memory:", config=_SETTINGS | free)
             try:
                 try:
                     connection.execute("ATTACH ? AS store (READ_ONLY)", [str(self.path)])
@@ -98,7 +107,7 @@ class Database:
                     raise self._not_opened(error) from error
                 yield connection
             except _FILE_ERRORS as error:
-                raise DataError(f"{self.path}: cannot be read: {_first_line(error)}", hint=_DAMAGED) from error
+                raise DataError(f"{self.path}: cannot be read: {_first_line(error)}", hint=DAMAGED) from error
             finally:
                 connection.close()
 
@@ -131,6 +140,9 @@ class Database:
                     f"{self.path}: cannot be written: {_first_line(error)}",
                     hint="Is the disk full or read-only? Nothing was half written: run the same command again.",
                 ) from error
+            except duckdb.Error as error:
+                self._blame(connection, error)
+                raise
             finally:
                 connection.close()
 
@@ -185,10 +197,19 @@ class Database:
                 f"{self.path}: open in another program: {_first_line(error)}",
                 hint="Close that program (a DuckDB shell, perhaps) and run the command again.",
             )
-        return DataError(f"{self.path}: cannot be opened: {_first_line(error)}", hint=_DAMAGED)
+        return DataError(f"{self.path}: cannot be opened: {_first_line(error)}", hint=DAMAGED)
+
+    def _blame(self, connection: Connection, error: duckdb.Error) -> None:
+        """Say so where an error comes of tables that are none of ours; else it is a mistake of ours."""
+        if not is_ours(connection):
+            raise DataError(
+                f"{self.path}: its tables are not those that curator makes: {_first_line(error)}", hint=DAMAGED
+            ) from error
 
     def _checked_version(self, connection: Connection) -> int:
         version = version_of(connection)
+        if version < 0:
+            raise DataError(f"{self.path}: schema {version} has never been", hint=DAMAGED)
         if version > SCHEMA_VERSION:
             raise DataError(
                 f"{self.path}: made by a newer curator (schema {version}, this one knows {SCHEMA_VERSION})",

@@ -109,6 +109,27 @@ def migrate(connection: Connection) -> None:
         connection.execute("COMMIT")
 
 
+def is_ours(connection: Connection) -> bool:
+    """Whether an open store has the tables of its schema, and nothing of its own making beside them."""
+    with duckdb.connect(":memory:") as fresh:
+        migrate(fresh)
+        return _catalog(connection) == _catalog(fresh)
+
+
+def _catalog(connection: Connection) -> list[tuple[str, ...]]:
+    try:
+        return connection.execute(
+            """
+            SELECT 'column', table_name, column_name, data_type FROM duckdb_columns() WHERE NOT internal
+            UNION ALL SELECT 'view', view_name, '', '' FROM duckdb_views() WHERE NOT internal
+            UNION ALL SELECT 'function', function_name, '', '' FROM duckdb_functions() WHERE NOT internal
+            ORDER BY ALL
+            """
+        ).fetchall()
+    except duckdb.Error:
+        return []
+
+
 def utc_now() -> datetime:
     """The present in UTC, as the store keeps it: without a zone, which DuckDB needs another package to read."""
     return datetime.now(UTC).replace(tzinfo=None)

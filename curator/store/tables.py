@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from curator.store.access import insert
+from curator.errors import DataError
+from curator.store.access import DAMAGED, insert
 from curator.store.measured import Measured
 from curator.store.queries import Queries
 from curator.store.schema import Connection, utc_now
@@ -91,6 +92,13 @@ class StoredEdit:
     made: datetime
 
 
+class _Facts(dict[str, Any]):
+    """What is known of an artifact."""
+
+    def __missing__(self, key: str) -> Any:
+        raise DataError(f"the store says nothing of {key!r} of an artifact", hint=DAMAGED)
+
+
 class Store(Sums, Measured, Queries):
     """The project's DuckDB file; each method is one short transaction.
 
@@ -133,9 +141,18 @@ class Store(Sums, Measured, Queries):
                 [stage, keys is None, list(keys or [])],
             ).fetchall()
         return [
-            Artifact(stage=s, key=k, inputs=json.loads(i), outputs=json.loads(o), created=c.replace(tzinfo=UTC))
+            Artifact(stage=s, key=k, inputs=self._facts(i), outputs=self._facts(o), created=c.replace(tzinfo=UTC))
             for s, k, i, o, c in rows
         ]
+
+    def _facts(self, text: str) -> "_Facts":
+        try:
+            values = json.loads(text)
+        except (ValueError, RecursionError):
+            values = None
+        if not isinstance(values, dict):
+            raise DataError(f"{self.path}: what it says of an artifact is no JSON object", hint=DAMAGED)
+        return _Facts(values)
 
     def put_artifact(self, stage: str, key: str, inputs: dict[str, Any], outputs: dict[str, Any]) -> None:
         """Record what a stage made from what, in place of an earlier one of the same key."""
@@ -183,7 +200,11 @@ class Store(Sums, Measured, Queries):
             ).to_arrow_table()
 
     def example_indexes(self, task_keys: Sequence[str]) -> dict[str, ExampleIndex]:
-        """The light columns of the examples of several tasks, by task key."""
+        """The light columns of the examples of several tasks, by task key.
+
+        Raises:
+            DataError: A task has none.
+        """
         with self.read() as connection:
             if connection is None:
                 return {}
@@ -194,6 +215,8 @@ class Store(Sums, Measured, Queries):
                 " FROM examples WHERE task_key IN (SELECT unnest(?)) GROUP BY task_key",
                 [list(task_keys)],
             ).fetchall()
+        if len(rows) < len(set(task_keys)):
+            raise DataError(f"{self.path}: examples of tasks that were read are gone", hint=DAMAGED)
         return {
             row[0]: ExampleIndex(
                 hashes=row[1],

@@ -1,0 +1,108 @@
+"""Rows that cannot be used: all of them are found, and whether to go on without them is the user's to say."""
+
+import json
+from pathlib import Path
+
+import pytest
+from conftest import MakeProject, pair_rows, write_rows
+from hostile import run_cli
+
+from curator.corpus import BAD
+from curator.errors import DataError
+from curator.export import export
+from curator.manifest import read_manifest
+from curator.project import Project
+
+
+@pytest.fixture
+def folder(make_project: MakeProject) -> Path:
+    """A project in which three rows of `alpha` and one of `beta` cannot be used."""
+    folder = make_project()
+    good = [json.dumps(row) for row in pair_rows("alpha", 8)]
+    bad = ['{"prompt": "a"}', "{broken", '{"prompt": "a", "completion": 5}']
+    lines = [*good[:2], bad[0], *good[2:5], *bad[1:], *good[5:]]
+    (folder / "tasks" / "alpha.jsonl").write_text("\n".join(lines) + "\n")
+    with (folder / "tasks" / "beta.jsonl").open("ab") as file:
+        file.write(b'{"prompt": "\xe9", "completion": "b"}\n')
+    return folder
+
+
+def test_all_are_counted_and_the_first_are_named(folder: Path) -> None:
+    tasks = folder / "tasks"
+    done = run_cli("check", "-p", folder, "-q").check(3)
+    assert "4 of 40 rows in 2 files cannot be used" in done.err
+    for line in (3, 7, 8):
+        assert f"{tasks / 'alpha.jsonl'}:{line}: " in done.err
+    assert f"{tasks / 'beta.jsonl'}:9: not UTF-8 (byte 0xe9)" in done.err
+    assert "--skip-bad-rows" in done.err
+    # It is as true the second time, when everything is in the store.
+    assert run_cli("check", "-p", folder, "-q") == done
+    assert run_cli("status", "-p", folder).check(0)
+    write_rows(tasks / "alpha.jsonl", [{"prompt": 1}] * 100 + pair_rows("alpha", 8))
+    done = run_cli("check", "-p", folder, "-q").check(3)
+    assert "101 of 137 rows" in done.err
+    assert "and 96 more" in done.err
+
+
+def test_one_is_named_with_what_to_do(folder: Path) -> None:
+    write_rows(folder / "tasks" / "alpha.jsonl", pair_rows("alpha", 8))
+    done = run_cli("check", "-p", folder, "-q").check(3)
+    assert f"{folder / 'tasks' / 'beta.jsonl'}:9: not UTF-8 (byte 0xe9): invalid continuation byte (1 of 37" in done.err
+    assert "Save the file as UTF-8." in done.err
+
+
+def test_they_are_left_out_where_that_is_wanted(folder: Path, tmp_path: Path) -> None:
+    done = run_cli("check", "-p", folder, "--skip-bad-rows", "--json").check(0)
+    report = json.loads(done.out)
+    rows = {task["name"]: task for task in report["tasks"]}
+    assert rows["alpha"]["left_out"] == {BAD: 3}
+    assert (rows["alpha"]["rows"], rows["alpha"]["examples"]) == (11, 8)
+    assert f"alpha: 3 examples left out: {BAD}" in report["problems"]
+    assert run_cli("select", "-p", folder, "-q").check(3)
+    wanted = ["--include", "alpha", "--include", "beta"]
+    assert run_cli("select", "-p", folder, "--skip-bad-rows", "-q", *wanted).check(0)
+    manifest = read_manifest(folder / "curator-manifest.json")
+    assert {task.name: task.left_out for task in manifest.tasks if task.left_out} == {
+        "alpha": {BAD: (2, 6, 7)},
+        "beta": {BAD: (8,)},
+    }
+    assert run_cli("export", folder / "curator-manifest.json", "-o", tmp_path / "out").check(0)
+    exported = [json.loads(line) for line in (tmp_path / "out" / "alpha.jsonl").read_text().splitlines()]
+    assert exported == pair_rows("alpha", 8)
+
+
+def test_what_the_manifest_does_not_leave_out_is_refused(folder: Path, tmp_path: Path) -> None:
+    write_rows(folder / "tasks" / "alpha.jsonl", pair_rows("alpha", 8))
+    write_rows(folder / "tasks" / "beta.jsonl", pair_rows("beta", 8))
+    Project.open(folder).select(include=["alpha"])
+    (folder / "tasks" / "alpha.jsonl").write_text("{broken\n")
+    with pytest.raises(DataError, match=r"alpha\.jsonl:1: not valid JSON"):
+        export(
+            read_manifest(folder / "curator-manifest.json"),
+            folder,
+            format="jsonl",
+            folder=tmp_path / "out",
+            allow_changed=True,
+        )
+
+
+def test_the_configuration_says_it_too(folder: Path) -> None:
+    config = folder / "curator.toml"
+    config.write_text(config.read_text().replace("[data]", '[data]\nbad_rows = "skip"'))
+    assert run_cli("check", "-p", folder, "-q").check(0)
+    assert Project.open(folder).status().stages[0].state != "stale"
+
+
+def test_nothing_but_bad_rows_is_no_task(folder: Path) -> None:
+    (folder / "tasks" / "alpha.jsonl").write_text("{broken\n")
+    done = run_cli("check", "-p", folder, "--skip-bad-rows", "-q").check(3)
+    assert "task 'alpha' has no example to train on (1 cannot be used)" in done.err
+
+
+def test_what_the_chat_template_refuses_is_a_bad_row(make_project: MakeProject) -> None:
+    folder = make_project()
+    with (folder / "tasks" / "alpha.jsonl").open("a") as file:
+        file.write(json.dumps({"messages": [{"role": "assistant", "content": "a"}]}) + "\n")
+    done = run_cli("check", "-p", folder, "-q").check(3)
+    assert "alpha.jsonl:9: the rows are chats, but the model's tokenizer has no chat template (1 of 37" in done.err
+    assert run_cli("check", "-p", folder, "-q", "--skip-bad-rows").check(0)

@@ -1,0 +1,377 @@
+"""Models, manifests and `.curator/` from strangers: refused by name, and nothing of them is executed."""
+
+import json
+import os
+import pickle
+import shutil
+import struct
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+import pytest
+from conftest import MakeProject, make_tokenizer, pair_rows, write_rows
+from hostile import nothing_changes, run_cli
+from test_manifest import manifest_of
+
+from curator import groups, meta_train
+from curator.errors import ConfigError, DataError, ManifestMismatch
+from curator.export import export
+from curator.files import sha256_of
+from curator.jobs import stop
+from curator.manifest import Manifest, read_manifest
+from curator.project import Project
+from curator.runs import Run, read_runs
+from curator.tokens import Encoder
+
+
+class Evil:
+    """Unpickled, it makes a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return open, (str(self.path), "w")
+
+
+# -- models -------------------------------------------------------------------------------------------------------
+
+
+def _change(path: Path, **values: Any) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
+def _code(model: Path, config: str, **values: Any) -> None:
+    _change(model / config, **values)
+    (model / "evil.py").write_text(f"open({str(model.parent / 'pwned')!r}, 'w')\n")
+
+
+def _pickle(model: Path) -> None:
+    (model / "model.safetensors").unlink()
+    (model / "pytorch_model.bin").write_bytes(pickle.dumps(Evil(model.parent / "pwned")))
+
+
+def _header(header: bytes, size: int | None = None) -> Any:
+    return lambda model: (model / "model.safetensors").write_bytes(
+        struct.pack("<Q", size or len(header)) + header + b"0000"
+    )
+
+
+@pytest.mark.parametrize(
+    ("command", "poison", "words"),
+    [
+        ("check", _pickle, "pytorch_model.bin is a pickle, which could run code"),
+        ("check", lambda m: _code(m, "config.json", model_type="e", auto_map={"AutoConfig": "evil.E"}), "does not run"),
+        (
+            "check",
+            lambda m: _code(
+                m, "tokenizer_config.json", tokenizer_class="E", auto_map={"AutoTokenizer": ["evil.E", None]}
+            ),
+            "does not run",
+        ),
+        ("train", _header(b"{}", 2**62), "header too large"),
+        (
+            "train",
+            _header(b'{"x":{"dtype":"F32","shape":[1099511627776,1099511627776],"data_offsets":[0,4]}}'),
+            "overflow",
+        ),
+        ("check", lambda m: (m / "config.json").write_text("[" * 100_000), "config.json cannot be used"),
+        ("check", lambda m: (m / "tokenizer.json").write_text("\x1b[31m{"), "the tokenizer cannot be read"),
+    ],
+    ids=["pickle", "model code", "tokenizer code", "header", "shape", "nested", "tokenizer"],
+)
+def test_a_models_folder_is_data(make_project: MakeProject, command: str, poison: Any, words: str) -> None:
+    folder = make_project()
+    poison(folder / "model")
+    assert words in run_cli(command, "-p", folder, "-q").check(3).err
+    assert not (folder / "pwned").exists()
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{{ ''.__class__.__mro__[1].__subclasses__() }}",
+        "{% import 'os' as os %}",
+        "{% macro a() %}{{ a() }}{% endmacro %}{{ a() }}",
+        "{% for i in range(10**9) %}{% endfor %}",
+        "{{ 'a' * 10**15 }}",
+        "{{ 1 / 0 }}",
+        "{{ messages + 1 }}",
+        "{{ raise_exception('\x1b[31m') }}",
+    ],
+)
+def test_a_chat_template_that_fails_refuses_its_rows(template: str) -> None:
+    encoder = Encoder(make_tokenizer(chat_template=template), max_length=64, encoder_decoder=False)
+    with pytest.raises(DataError, match="the chat template refuses the turns"):
+        encoder.encode({"instruction": "a", "response": "b"})
+
+
+def test_what_a_template_refuses_is_a_bad_row(make_project: MakeProject) -> None:
+    folder = make_project(tasks={"target": pair_rows("target", 6), "chat": [{"instruction": "a", "output": "b"}]})
+    _change(folder / "model" / "tokenizer_config.json", chat_template="{{ raise_exception('\x1b[31m') }}")
+    done = run_cli("check", "-p", folder, "-q").check(3)
+    assert "chat.jsonl:1: the chat template refuses the turns: \ufffd[31m (1 of 7" in done.err
+
+
+# -- manifests ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def manifest(tmp_path: Path) -> Manifest:
+    """A manifest for the folder `given`, of the target `target` and a task `secret` beside that folder."""
+    write_rows(tmp_path / "given" / "target.jsonl", pair_rows("target", 3))
+    write_rows(tmp_path / "secret.jsonl", pair_rows("secret", 3))
+    (tmp_path / "given" / "secret.jsonl").symlink_to(tmp_path / "secret.jsonl")
+    return manifest_of(tmp_path / "given", "target", "secret")
+
+
+def _naming(manifest: Manifest, path: str, **task: Any) -> Manifest:
+    (entry,) = manifest.tasks
+    files = (entry.files[0].model_copy(update={"path": path}),)
+    return manifest.model_copy(update={"tasks": (entry.model_copy(update={"files": files, **task}),)})
+
+
+@pytest.mark.parametrize("path", ["../secret.jsonl", "{}/secret.jsonl", "secret.jsonl", "../given/../secret.jsonl"])
+@pytest.mark.parametrize("selected", [True, False])
+def test_a_manifest_names_nothing_outside(manifest: Manifest, tmp_path: Path, path: str, selected: bool) -> None:
+    """Neither by dots, nor from the root, nor through a link; its hash being right makes no difference."""
+    found = _naming(manifest, path.format(tmp_path), selected=selected)
+    with pytest.raises(DataError, match=r"'secret': .*secret\.jsonl lies outside") as caught:
+        export(found, tmp_path / "given", format="jsonl", folder=tmp_path / "out", allow_changed=True)
+    assert "--allow-outside" in caught.value.hint
+    assert not (tmp_path / "out").exists()
+    export(found, tmp_path / "given", format="jsonl", folder=tmp_path / "out", allow_outside=True)
+    assert (tmp_path / "out" / "secret.jsonl").exists() == selected
+
+
+def test_a_project_may_name_what_is_outside(manifest: Manifest, tmp_path: Path) -> None:
+    found = _naming(manifest, "../secret.jsonl")
+    config = tmp_path / "given" / "curator.toml"
+    config.write_text('[model]\nname_or_path = "m"\n[data]\ntasks = "*.jsonl"\n')
+    # Through the link, which its glob matches.
+    export(found, tmp_path / "given", format="jsonl", folder=tmp_path / "out")
+    config.write_text(config.read_text().replace("*.jsonl", "t*.jsonl"))
+    with pytest.raises(DataError, match="lies outside"):
+        export(found, tmp_path / "given", format="jsonl", folder=tmp_path / "out2")
+    # A manifest that lies elsewhere names the data of a project.
+    config.rename(tmp_path / "curator.toml")
+    export(found, tmp_path / "given", format="jsonl", folder=tmp_path / "out3")
+
+
+def test_a_manifest_of_nonsense_is_refused(manifest: Manifest, tmp_path: Path) -> None:
+    write_rows(tmp_path / "given" / "one.jsonl", pair_rows("one", 1))
+    plain = manifest_of(tmp_path / "given", "target", "one").model_dump(mode="json")
+    os.mkfifo(tmp_path / "given" / "pipe.jsonl")
+    (tmp_path / "given" / "text.txt").write_text("x")
+    digest = sha256_of(tmp_path / "given" / "text.txt")
+
+    def task(**values: Any) -> dict[str, Any]:
+        return plain | {"tasks": [plain["tasks"][0] | values]}
+
+    for document in (
+        task(files=[]),
+        task(weight=1e300),
+        task(weight=-1),
+        task(source={"split": 5}),
+        task(source={"hub": ["a"]}),
+        task(files=[{"path": "a\0b", "sha256": "x", "rows": 1}]),
+        task(files=[{"path": "pipe.jsonl", "sha256": "x", "rows": 1}]),
+        task(files=[{"path": "text.txt", "sha256": digest, "rows": 1}]),
+        task(files=[{"path": ".", "sha256": "x", "rows": 1}]),
+        "[" * 100_000,
+        "\x1b[31m",
+    ):
+        path = tmp_path / "given" / "m.json"
+        path.write_text(document if isinstance(document, str) else json.dumps(document))
+        assert run_cli("export", path, "-o", tmp_path / "out").check(3).out == ""
+        assert not (tmp_path / "out").exists()
+
+
+def test_groups_are_files_of_their_folder(make_project: MakeProject, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = make_project()
+    project = Project.open(folder)
+    corpus = project.corpus(("target",))
+    names = {"alpha": "../../evil", "beta": "a/b", "gamma": "a_b"}
+    tasks = []
+    for task in corpus.tasks:
+        object.__setattr__(task, "name", names.get(task.name, task.name))
+        tasks.append(task)
+    monkeypatch.setattr(groups, "gradient_sets", lambda *_: [])
+    monkeypatch.setattr(groups, "_directions", lambda *_: np.arange(16.0).reshape(8, 2))
+    from curator.data import find_tasks
+
+    sources = {names.get(s.name, s.name): s for s in find_tasks(project.config.data, folder)}
+    with nothing_changes(folder.parent, but="project/groups"):
+        written = groups.write_groups(
+            project.config,
+            corpus,
+            project.store,
+            None,
+            sources,
+            count=2,
+            folder=folder / "groups",  # type: ignore[arg-type]
+        )
+    assert len({path for _, path, _ in written}) == len(written) == 6
+    assert {path.parent for _, path, _ in written} == {folder / "groups"}
+
+
+# -- .curator/ ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["", "job.lock", "store.lock", "store.duckdb", "adapters", "adapters/key", "runs"])
+def test_nothing_is_written_through_a_link(make_project: MakeProject, tmp_path: Path, name: str) -> None:
+    folder = make_project()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "precious").write_text("mine")
+    link = folder / ".curator" / name
+    link.parent.mkdir(parents=True, exist_ok=True)
+    link.symlink_to(tmp_path / "elsewhere" / ("precious" if "." in name else ""))
+    with nothing_changes(tmp_path, but="project/.curator"):
+        assert f"{link}: a symbolic link" in run_cli("check", "-p", folder, "-q").check(3).err
+    assert sorted(p.name for p in (tmp_path / "elsewhere").iterdir()) == ["precious"]
+
+
+@pytest.fixture(scope="module")
+def checked(tmp_path_factory: pytest.TempPathFactory, tiny_llama_folder: Path) -> Path:
+    """A project whose examples are in its store."""
+    folder = tmp_path_factory.mktemp("checked") / "project"
+    write_rows(folder / "tasks" / "target.jsonl", pair_rows("target", 6))
+    model = json.dumps(str(tiny_llama_folder))
+    (folder / "curator.toml").write_text(
+        f'[model]\nname_or_path = {model}\n[data]\ntasks = "tasks/*"\ntarget = "target"\n'
+    )
+    run_cli("check", "-p", folder, "-q").check(0)
+    return folder
+
+
+@pytest.mark.parametrize(
+    "statements",
+    [
+        "DROP TABLE examples; CREATE VIEW examples AS SELECT content AS task_key FROM read_text('/etc/passwd')",
+        "DROP TABLE artifacts; CREATE VIEW artifacts AS SELECT 1 AS stage",
+        "DROP TABLE examples",
+        "ALTER TABLE artifacts DROP outputs",
+        "CREATE MACRO list(x) AS 1",
+        "UPDATE artifacts SET outputs = '['",
+        "UPDATE artifacts SET outputs = '[]'",
+        "UPDATE artifacts SET outputs = '{}'",
+        "UPDATE schema_version SET version = -5",
+        "UPDATE schema_version SET version = 99",
+        "DROP TABLE schema_version; CREATE VIEW schema_version AS SELECT 0 AS version",
+        "DELETE FROM examples",
+        None,
+    ],
+)
+def test_a_store_that_is_not_ours_is_refused(checked: Path, tmp_path: Path, statements: str | None) -> None:
+    folder = Path(shutil.copytree(checked, tmp_path / "project"))
+    store = folder / ".curator" / "store.duckdb"
+    if statements is None:
+        store.write_bytes(b"DUCK" * 5000)
+    else:
+        with duckdb.connect(str(store)) as connection:
+            connection.execute(statements)
+    done = run_cli("check", "-p", folder, "-q").check(3)
+    assert "store" in done.err
+    assert "root:" not in done.err
+
+
+def test_a_view_in_a_store_reads_no_file(checked: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(checked, tmp_path / "project"))
+    (tmp_path / "secret").write_text("secret")
+    with duckdb.connect(str(folder / ".curator" / "store.duckdb")) as connection:
+        connection.execute("DROP TABLE selections")
+        connection.execute(
+            "CREATE VIEW selections AS SELECT 'k' AS key, 'n' AS name, content AS manifest, now()::TIMESTAMP AS created"
+            f" FROM read_text('{tmp_path / 'secret'}')"
+        )
+    with pytest.raises(DataError, match="not those that curator makes"):
+        Project.open(folder).store.selection_named("n")
+
+
+def test_another_adapter_is_refused(make_project: MakeProject) -> None:
+    folder = make_project()
+    project = Project.open(folder)
+    project.train()
+    (first, *_) = sorted((folder / ".curator" / "adapters").glob("*/step-*/adapter_model.safetensors"))
+    before = first.read_bytes()
+    first.write_bytes(before[:-4] + b"\0\0\x80\x7f")
+    with pytest.raises(ManifestMismatch, match=rf"adapter {first.parent}: sha256"):
+        Project.open(folder).gradients()
+    first.write_bytes(pickle.dumps(Evil(folder / "pwned")))
+    with pytest.raises(DataError, match=rf"adapter {first.parent}: cannot be read"):
+        Project.open(folder).gradients()
+    assert not (folder / "pwned").exists()
+
+
+def test_a_checkpoint_is_no_program(make_project: MakeProject, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = make_project()
+    step = meta_train._Recorder.step
+
+    def stopped(recorder: Any, number: int) -> None:
+        step(recorder, number)
+        if number == 3:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(meta_train._Recorder, "step", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            Project.open(folder).train()
+    *_, checkpoint = sorted((folder / ".curator" / "adapters").glob("*/checkpoints/checkpoint-*"))
+    project = Project.open(folder)
+    for name in ("optimizer.pt", "sums.safetensors"):
+        before = (checkpoint / name).read_bytes()
+        (checkpoint / name).write_bytes(pickle.dumps(Evil(folder / "pwned")))
+        with pytest.raises(DataError, match=f"checkpoint {checkpoint}: cannot be gone on from"):
+            project.train()
+        (checkpoint / name).write_bytes(before)
+    assert not (folder / "pwned").exists()
+    project.train()
+
+
+def test_a_run_that_names_a_foreign_process_does_not_stop_it(tmp_path: Path) -> None:
+    """Its log is held by one process, and its facts name another."""
+    folder = tmp_path / "runs" / "r1"
+    folder.mkdir(parents=True)
+    foreign = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    hold = "import fcntl, sys; f = open(sys.argv[1], 'a'); fcntl.flock(f, fcntl.LOCK_EX); print(flush=True); input()"
+    holder = subprocess.Popen(
+        [sys.executable, "-c", hold, folder / "events.jsonl"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    try:
+        assert holder.stdout is not None
+        holder.stdout.readline()
+        facts = {"command": "x", "pid": foreign.pid, "started": "2026-01-01T00:00:00+00:00", "ended": None}
+        (folder / "run.json").write_text(json.dumps(facts | {"state": "running", "message": ""}))
+        (run,) = read_runs(tmp_path / "runs")
+        assert run.state == "running"
+        with pytest.raises(ConfigError, match="not running"):
+            stop(tmp_path / "runs", run)
+        assert foreign.poll() is None
+    finally:
+        foreign.communicate(b"\n")
+        holder.communicate(b"\n")
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [{"pid": 10**30}, {"pid": "x"}, {"started": "\x1b[31m"}, {"state": "\x1b[31m"}, {"command": ["\x1b[31m"]}, {}],
+)
+def test_what_a_run_says_of_itself_is_only_text(checked: Path, facts: dict[str, Any]) -> None:
+    folder = checked / ".curator" / "runs" / "99999999T999999-1"
+    folder.mkdir(parents=True, exist_ok=True)
+    base = {"command": "\x1b[31m\u202e", "pid": 1, "started": "2026-01-01T00:00:00+00:00", "ended": None}
+    (folder / "run.json").write_text(json.dumps(base | {"state": "done", "message": "\x1b]0;x\x07"} | facts))
+    (folder / "events.jsonl").write_text('{"event": "Note", "message": "\\u001b[31m", "time": 1e400}\n[[[[\n')
+    run_cli("status", "-p", checked).check(0)
+    assert all(isinstance(run, Run) for run in read_runs(folder.parent))
+
+
+def test_reading_a_manifest_that_is_large_or_none(tmp_path: Path) -> None:
+    for content in (b"", b"\xff", b"null", b"{}", b"[" * 10_000):
+        (tmp_path / "m.json").write_bytes(content)
+        with pytest.raises(DataError, match=r"m\.json"):
+            read_manifest(tmp_path / "m.json")

@@ -1,0 +1,302 @@
+"""Data, names and configurations from strangers: one clear error or a right answer, and nothing else happens."""
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import HOSTILE, MakeProject, make_tokenizer, pair_rows, write_rows
+from hostile import Outcome, nothing_changes, run_cli
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from curator import readers
+from curator.config import load_config
+from curator.data import Source, read_task
+from curator.errors import ConfigError, DataError
+from curator.rows import Row
+from curator.text import clean
+from curator.tokens import Encoder
+
+GOOD = b'{"prompt": "a", "completion": "b"}\n'
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory, tiny_llama_folder: Path) -> Path:
+    """A project of two tasks; tests put what they like into `tasks/hostile…`."""
+    folder = tmp_path_factory.mktemp("outside") / "project"
+    (folder / "tasks").mkdir(parents=True)
+    write_rows(folder / "tasks" / "target.jsonl", pair_rows("target", 6))
+    text = (
+        f'[model]\nname_or_path = {json.dumps(str(tiny_llama_folder))}\n[data]\ntasks = "tasks/*"\ntarget = "target"\n'
+    )
+    (folder / "curator.toml").write_text(text + "max_length = 64\n")
+    return folder
+
+
+def check(folder: Path, name: str, content: bytes, *codes: int) -> Outcome:
+    """Run `curator check` on the project with one more file, and make sure that nothing else is changed."""
+    for old in (folder / "tasks").glob("hostile*"):
+        old.unlink()
+    (folder / "tasks" / name).write_bytes(content)
+    with nothing_changes(folder.parent, but="project/.curator"):
+        done = run_cli("check", "-p", folder, "-q").check(*codes)
+    assert name in done.err or done.code == 0
+    return done
+
+
+def row(**fields: Any) -> bytes:
+    return json.dumps(fields, ensure_ascii=False).encode("utf-8", "surrogatepass") + b"\n"
+
+
+@pytest.mark.parametrize(
+    ("ending", "content", "words"),
+    [
+        ("jsonl", b"", "holds no rows"),
+        ("jsonl", b"\0" * 100, ":1: not valid JSON"),
+        ("jsonl", GOOD + b"\xff\xfe\n", ":2: not UTF-8 (byte 0xff)"),
+        ("jsonl", GOOD + b"\xef\xbb\xbf" + GOOD, ":2: not valid JSON: Unexpected UTF-8 BOM"),
+        ("jsonl", GOOD.replace(b"\n", b"\r") * 2, ":1: not valid JSON: Extra data"),
+        ("jsonl", b"[" * 100_000 + b"]" * 100_000, ":1: not valid JSON: nested too deeply"),
+        ("jsonl", GOOD + b'{"a":' * 100_000, ":2: not valid JSON: nested too deeply"),
+        ("jsonl", b'{"messages":' + b"[" * 900 + b"]" * 900 + b"}\n", ":1: each turn needs"),
+        ("jsonl", b'{"prompt": ' + b"9" * 5000 + b', "completion": "b"}\n', ":1: not valid JSON: Exceeds the limit"),
+        ("jsonl", b'{"prompt": NaN, "completion": "b"}\n', ":1: 'prompt' must be text, this is nan"),
+        ("jsonl", b'{"\\ud800": "\\ud800"}\n', ":1: not the right fields (found: \ufffd)"),
+        ("jsonl", row(**{"\x1b[31m\u202e": "x"}), ":1: not the right fields (found: \ufffd[31m\ufffd)"),
+        ("jsonl", row(prompt=["\x1b[31m" * 99], completion="b"), ":1: 'prompt' must be text"),
+        ("jsonl", row(**{f"k{n}": n for n in range(100_000)}), "k19 and 99980 more)"),
+        ("json", b'[{"prompt": "a", "completion": "b"},\n 5]', ":2: a row must be a JSON object, this is 5"),
+        ("json", b"[1, 2", ":1: not valid JSON: it ends too early"),
+        ("csv", b'prompt,completion\na,b\n"a,b\n', ":3: not valid CSV"),
+        ("csv", b"\x1b[31m,x\na,b\n", ":2: not the right fields (found: \ufffd[31m, x)"),
+        ("tsv", b"prompt\tcompletion\na\n", ":2: 1 cells, but the header has 2"),
+        ("parquet", b"PAR1" + b"\0" * 100 + b"PAR1", ": cannot be loaded"),
+        ("jsonl.gz", gzip.compress(GOOD)[:-5], ": cannot be read"),
+    ],
+)
+def test_what_is_wrong_is_named(tmp_path: Path, ending: str, content: bytes, words: str) -> None:
+    path = tmp_path / f"hostile.{ending}"
+    path.write_bytes(content)
+    with pytest.raises(DataError) as caught:
+        read_task(Source(name="hostile", files=(path,)))
+    said = clean(caught.value.message, lines=True)
+    assert path.name in said
+    assert words in said
+    assert len(said) < 1000
+
+
+@pytest.mark.parametrize(
+    ("ending", "content"),
+    [
+        ("jsonl", GOOD + b"\xff\n\0\n" + b"[" * 100_000 + b'\n{"\\ud800": 1}\n' + row(**{"\x1b[31m\u202e": "x"})),
+        ("csv", b"\x1b[31m,\xe2\x80\xae\na,b\n"),
+        ("parquet", b"PAR1" + b"\0" * 100 + b"PAR1"),
+    ],
+    ids=["jsonl", "csv", "parquet"],
+)
+def test_it_is_one_error_of_the_command(folder: Path, ending: str, content: bytes) -> None:
+    check(folder, f"hostile.{ending}", content, 3)
+
+
+@pytest.mark.parametrize(
+    ("ending", "content"),
+    [
+        ("jsonl", b"\xef\xbb\xbf" + GOOD.replace(b"\n", b"\r\n") * 2),
+        ("jsonl", b'{"prompt": "a", "completion": "b", "x":' + b"[" * 900 + b"]" * 900 + b"}\n"),
+        ("jsonl", row(prompt="NUL\0 \x1b[31m \u202e \u2028 \x85", completion="\x9b\ufeffx") + GOOD),
+        ("jsonl", row(prompt="a", completion="x " * 100_000) + row(prompt="a b " * 50_000, completion="b") + GOOD),
+        ("jsonl", row(text="one two " * 1_250_000) + GOOD),
+        ("csv", b'prompt,completion\n"' + b"x" * 10_000_000 + b'",b\na,b\n'),
+        ("csv", b"prompt,completion\na\0,b\n"),
+    ],
+    ids=["BOM and CRLF", "deep", "control characters", "100,000 tokens", "10 MB line", "10 MB cell", "NUL in CSV"],
+)
+def test_what_is_odd_is_read(folder: Path, ending: str, content: bytes) -> None:
+    check(folder, f"hostile.{ending}", content, 0)
+
+
+def test_the_beginning_of_a_long_text_has_the_tokens_that_the_whole_has() -> None:
+    tokenizer = make_tokenizer(bos=True)
+    encoder = Encoder(tokenizer, max_length=50, encoder_decoder=False)
+    for text in ("one two carry digit " * 2000, "a" * 40_000, "the 🙂é\u0301\n" * 9000):
+        whole = tokenizer(text, add_special_tokens=True)["input_ids"]
+        encoded = encoder.encode({"text": text})
+        assert list(encoded.input_ids) == whole[:50]
+        assert encoded.truncated
+        assert encoded.completion_tokens == 49
+        # The other side of a prompt that is far too long has no token left.
+        assert encoder.encode({"prompt": text, "completion": "b"}).completion_tokens == 0
+
+
+def test_a_packed_line_that_fits_into_no_memory_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(readers, "_LONGEST", 2**20)
+    path = tmp_path / "t.jsonl.gz"
+    path.write_bytes(gzip.compress(GOOD + b" " * 2**21))
+    with pytest.raises(DataError, match=r"t\.jsonl\.gz:2: a line of over 1 MiB"):
+        read_task(Source(name="t", files=(path,)))
+
+
+FRAGMENTS = st.sampled_from(
+    [
+        *(letter.encode() for letter in '{}[]",:\n\r\0\u202e'),
+        *(b"\xff", b"\xef\xbb\xbf", b"\\ud800", b"\x1b[31m", b"prompt", b"NaN", b"1e999"),
+        *(GOOD, GOOD.strip(), b"prompt,completion\n", b"a,b\n"),
+    ]
+)
+TOML = st.lists(st.sampled_from([*"[]{}.=\"'\n#", "a", "data", "1e9", "true"]), max_size=40).map("".join)
+
+
+@settings(max_examples=300)
+@given(
+    parts=st.lists(FRAGMENTS | st.binary(max_size=20), max_size=12),
+    ending=st.sampled_from([".jsonl", ".json", ".csv", ".tsv", ".jsonl.gz"]),
+    packed=st.booleans(),
+)
+def test_any_bytes_are_rows_or_one_error(
+    tmp_path_factory: pytest.TempPathFactory, parts: list[bytes], ending: str, packed: bool
+) -> None:
+    path = tmp_path_factory.getbasetemp() / f"any{ending}"
+    content = b"".join(parts)
+    path.write_bytes(gzip.compress(content) if packed and ending.endswith(".gz") else content)
+    rows, error = outcome(path, keep_bad=True)
+    if error is not None:
+        assert path.name in error.message
+        assert error.hint
+        return
+    assert rows
+    assert all(len(row.problem) < 1000 and len(row.hash) == 32 for row in rows)
+    same, error = outcome(path, keep_bad=False)
+    assert (error is not None) == any(row.problem for row in rows)
+    assert same == (rows if error is None else [])
+
+
+def outcome(path: Path, *, keep_bad: bool) -> tuple[list[Row], DataError | None]:
+    try:
+        return read_task(Source(name="t", files=(path,)), keep_bad=keep_bad), None
+    except DataError as error:
+        return [], error
+
+
+@settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(content=st.lists(FRAGMENTS | st.binary(max_size=20), max_size=12))
+def test_any_bytes_through_the_command_line(folder: Path, content: list[bytes]) -> None:
+    check(folder, "hostile.jsonl", b"".join(content), 0, 3)
+
+
+# -- names --------------------------------------------------------------------------------------------------------
+
+NAMES = [
+    *HOSTILE,
+    "../../evil",
+    "/etc/passwd",
+    "a/b",
+    "a\\b",
+    "..",
+    ".",
+    " ",
+    "CON",
+    "x\ny",
+    "é" * 150,
+    "\u00e9",
+    "e\u0301",
+    "Case",
+    "case",
+    "'; DROP TABLE examples; --",
+    '"; DELETE FROM artifacts; --',
+    "[bold]x[/bold]",
+    "{{7*7}} ${x} %s %n",
+    "-p",
+    "--help",
+]
+
+
+def named_project(make: MakeProject, names: list[str], **tables: Any) -> Path:
+    """A project whose tasks have these names, each in a file with a plain one."""
+    folder = make(tasks={"target": pair_rows("target", 12)}, data={"tasks": None}, **tables)
+    tables_of = [("target", "tasks/target.jsonl")]
+    for number, name in enumerate(names):
+        write_rows(folder / "tasks" / f"t{number}.jsonl", pair_rows(f"t{number}", 3))
+        tables_of.append((name, f"tasks/t{number}.jsonl"))
+    text = (folder / "curator.toml").read_text()
+    for name, path in tables_of:
+        quoted = json.dumps(name, ensure_ascii=False).replace("\x7f", "\\u007f")
+        text += f"[[data.task]]\nname = {quoted}\npath = {json.dumps(path)}\n"
+    (folder / "curator.toml").write_text(text, encoding="utf-8")
+    return folder
+
+
+def test_names_of_any_kind_through_all_of_it(make_project: MakeProject, tmp_path: Path) -> None:
+    folder = named_project(make_project, NAMES)
+    with nothing_changes(tmp_path, but="project/.curator"):
+        done = run_cli("check", "-p", folder).check(0)
+        assert "! 'Case' and 'case' look alike" in done.out
+        assert done.out.count("look alike") == 2
+    includes = [part for name in NAMES for part in ("--include", name)]
+    done = run_cli("select", "-p", folder, "--name", "\x1b[31mbest", *includes).check(0)
+    for command in (["status"], ["examples", "../../evil"], ["estimate", *NAMES[:-2]], ["curve"]):
+        run_cli(*command[:1], "-p", folder, "--", *command[1:]).check(0)
+    assert json.loads(run_cli("status", "-p", folder, "--json").out)["selections"][0]["name"] == "\x1b[31mbest"
+    before = {path for path in tmp_path.rglob("*") if ".curator" not in path.parts}
+    run_cli("export", folder / "curator-manifest.json", "-o", tmp_path / "out").check(0)
+    made = {path for path in tmp_path.rglob("*") if ".curator" not in path.parts} - before
+    assert {path.parent for path in made if path.is_file()} == {tmp_path / "out"}
+    assert len(made) == 1 + 1 + 1 + len(NAMES)
+
+
+@settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(name=st.text(st.characters(exclude_categories=("Cs",)), min_size=1, max_size=300))
+def test_any_name_through_the_command_line(folder: Path, name: str) -> None:
+    quoted = json.dumps(name, ensure_ascii=False).replace("\x7f", "\\u007f")
+    other = folder.parent / "named"
+    other.mkdir(exist_ok=True)
+    text = (folder / "curator.toml").read_text().replace('tasks = "tasks/*"\n', "").replace('"target"\n', f"{quoted}\n")
+    text += f"[[data.task]]\nname = {quoted}\npath = {json.dumps(str(folder / 'tasks' / 'target.jsonl'))}\n"
+    (other / "curator.toml").write_text(text, encoding="utf-8")
+    run_cli("check", "-p", other).check(0)
+
+
+# -- curator.toml -------------------------------------------------------------------------------------------------
+
+BASE = '[model]\nname_or_path = "m"\n[data]\ntasks = "t/*"\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (BASE + "max_length = " + "9" * 5000, "Exceeds the limit"),
+        (BASE + "max_length = 0x" + "f" * 100_000, "Exceeds the limit"),
+        (BASE + "max_length = " + "9" * 4000, "data.max_length: must be less than 2147483648, not 9999"),
+        (BASE + "max_length = 99999999999999999999", "data.max_length: must be less than 2147483648"),
+        (BASE + "validation = 1e400", "data.validation: must be a finite number"),
+        ("a = " + "[" * 100_000, "nested too deeply"),
+        ("a = " + "{a = " * 5000, "nested too deeply"),
+        ("a = " + "[" * 900 + "]" * 900, "nested too deeply"),
+        (".".join("a" * 20_000) + " = 1", "nested too deeply"),
+        ("[" + " . ".join(['"a"'] * 20_000) + "]", "nested too deeply"),
+        (BASE + BASE, "Cannot declare"),
+        (BASE + "a" * 10**6 + " = 1", "unknown key"),
+        (BASE + "".join(f"k{n} = 1\n" for n in range(5000)), "and more like these"),
+        ('[project]\nname = "' + "a" * 10**6 + '"\n' + BASE, "project.name: must have at most 200 characters"),
+        (BASE.replace('tasks = "t/*"\n', "") + '[[data.task]]\nname = "a"\npath = "b"\n' * 5, "more than once: a"),
+        (BASE + '"\\u001b[31m\\u202e" = 1', "unknown key"),
+        (BASE + "#" * 2**24, "larger than 16 MiB"),
+    ],
+    ids=range(17),
+)
+def test_a_bomb_is_one_short_error(tmp_path: Path, text: str, words: str) -> None:
+    (tmp_path / "curator.toml").write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        load_config(tmp_path / "curator.toml")
+    assert words in caught.value.message
+    assert run_cli("check", "-p", tmp_path).check(2).out == ""
+
+
+@settings(max_examples=100)
+@given(text=st.text(max_size=60) | TOML)
+def test_any_text_is_a_configuration_or_an_error(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
+    path = tmp_path_factory.getbasetemp() / "any.toml"
+    path.write_text(text, encoding="utf-8", errors="surrogatepass")
+    with pytest.raises(ConfigError):
+        load_config(path)

@@ -1,0 +1,108 @@
+"""What leaves the machine, who may read what is made, and which secrets stand in it."""
+
+import os
+import shutil
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import MakeProject
+
+SECRETS = {
+    "HF_TOKEN": "hf_" + "s3cr3tT0k3n" * 3,
+    "AWS_SECRET_ACCESS_KEY": "aws" + "s3cr3tK3y" * 4,
+    "WANDB_API_KEY": "wandb" + "s3cr3t" * 6,
+    "HOME_GROWN": "my-own-s3cr3t",
+}
+STAGES = """
+import sys
+from hostile import run_cli
+p = sys.argv[1]
+for command in (
+    ["select", "-p", p, "-q"],
+    ["verify", "-p", p, "-q", "--runs", "1", "--seeds", "1"],
+    ["export", "forward", "-p", p, "-o", p + "/out"],
+    ["status", "-p", p],
+):
+    print(run_cli(*command).check(0))
+# Whatever went before: a model that is not there is asked for at the hub, and that is the only time.
+print(run_cli("train", "-p", p + "-of-the-hub", "-q").check(3))
+"""
+# Counts the addresses that anything looks up or connects to.
+NO_NETWORK = """
+import socket, sys
+asked = []
+def hook(event, args):
+    if event in ("socket.getaddrinfo", "socket.connect") and not isinstance(args[-1], (str, bytes)):
+        asked.append((event, args))
+sys.addaudithook(hook)
+"""
+
+
+@pytest.fixture(scope="module")
+def unplugged() -> list[str]:
+    """A command under which another one sees no network at all; none where that needs rights that we do not have."""
+    command = ["unshare", "--net", "--"]
+    if shutil.which("unshare") is None:
+        return []
+    tried = subprocess.run([*command, "true"], capture_output=True, check=False)
+    return command if tried.returncode == 0 else []
+
+
+def test_a_run_without_a_network_keeps_secrets_and_the_umask(
+    make_project: MakeProject, tmp_path: Path, unplugged: list[str]
+) -> None:
+    folder = make_project(train={"epochs": 1})
+    hub = make_project("project-of-the-hub", model=folder / "model")
+    config = (hub / "curator.toml").read_text()
+    (hub / "curator.toml").write_text(config.replace('name_or_path = "model"', 'name_or_path = "owner/nothing"'))
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("HF_")} | SECRETS
+    environment |= {"HOME": str(tmp_path / "home"), "PYTHONPATH": os.pathsep.join(sys.path)}
+    stages = STAGES.replace("# Whatever", "assert not asked, asked\n# Whatever")
+    script = f"{NO_NETWORK}\n{stages}"
+    done = subprocess.run(
+        [*unplugged, sys.executable, "-c", script, str(folder)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=lambda: os.umask(0o027),
+        timeout=250,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "neither a folder nor to be had from the hub" in done.stdout
+    made = [path for name in (".curator", "out", "curator-manifest.json") for path in _all(folder / name)]
+    assert len(made) > 10
+    for path in made:
+        wanted = 0o750 if path.is_dir() else 0o640
+        assert stat.S_IMODE(path.stat().st_mode) == wanted, (path, oct(path.stat().st_mode))
+    for path in (*made, *_all(hub)):
+        content = path.read_bytes() if path.is_file() else b""
+        for secret in SECRETS.values():
+            assert secret.encode() not in content, path
+    assert not any(secret in done.stdout + done.stderr for secret in SECRETS.values())
+
+
+def _all(path: Path) -> list[Path]:
+    return [path, *path.rglob("*")]
+
+
+@pytest.mark.parametrize(
+    ("given", "disabled"),
+    [
+        ({}, True),
+        ({"HF_HUB_DISABLE_TELEMETRY": "0"}, False),
+        ({"HF_HUB_DISABLE_TELEMETRY": "0", "DO_NOT_TRACK": "1"}, True),
+    ],
+)
+def test_no_telemetry_of_the_hub_unless_it_is_asked_for(given: dict[str, str], disabled: bool) -> None:
+    code = (
+        "import sys; from curator.cli import _quiet_libraries; _quiet_libraries();"
+        "from huggingface_hub import constants; sys.exit(not constants.HF_HUB_DISABLE_TELEMETRY)"
+    )
+    names = ("HF_HUB_DISABLE_TELEMETRY", "DISABLE_TELEMETRY", "DO_NOT_TRACK", "HF_HUB_OFFLINE")
+    environment = {k: v for k, v in os.environ.items() if k not in names} | given
+    done = subprocess.run([sys.executable, "-c", code], env=environment, check=False)
+    assert done.returncode == (0 if disabled else 1)
