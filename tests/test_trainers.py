@@ -66,7 +66,7 @@ FORMS = {
     "trl": "prompt-completion text prompt-completion tokens prompt-completion tokens messages tokens prompt-completion",
     "llamafactory": "turns turns tokens turns turns turns turns turns tokens",
     "axolotl": "segments segments tokens segments segments segments segments segments segments",
-    "oumi": "tokens tokens tokens tokens tokens tokens messages tokens tokens",
+    "oumi": "tokens " * 9,
 }
 Exported = tuple[Path, ExportReport, list[Encoded]]
 
@@ -134,7 +134,7 @@ def test_trl_trains_on_what_curator_does(
     assert (peft.r, peft.lora_alpha, training.learning_rate, training.seed) == (2, 4, 3e-5, 5)
     assert (training.per_device_train_batch_size, training.num_train_epochs, training.max_length) == (3, 1, MAX_LENGTH)
     # What is not all linear layers is not what the gradients were taken of.
-    adapted = {name.split(".")[-3] for name, _ in trainer.model.named_parameters() if "lora_A" in name}
+    adapted = {name.split(".")[-4] for name, _ in trainer.model.named_parameters() if "lora_A" in name}
     assert adapted == {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
 
 
@@ -171,7 +171,13 @@ PACKAGES = {
         *("axolotl==0.21.0", "addict", "colorama", "posthog", "requests", "urllib3", "certifi", "distro", "numba"),
         "llvmlite",
     ],
-    "oumi": [],
+    "oumi": [
+        *("oumi==0.9", "omegaconf==2.4.0.dev4", "jsonschema", "jsonschema-specifications", "referencing", "rpds-py"),
+        *("wandb", "protobuf", "mlflow", "databricks", "cachetools", "fastapi", "starlette", "importlib-metadata"),
+        *("opentelemetry-api", "opentelemetry-sdk", "opentelemetry-proto", "opentelemetry-semantic-conventions"),
+        *("sqlparse", "lazy-importer", "jsonlines", "pexpect", "ptyprocess", "tensorboard", "tensorboard-data-server"),
+        *("absl-py", "grpcio", "markdown", "werkzeug", "requests", "urllib3", "certifi"),
+    ],
 }
 
 
