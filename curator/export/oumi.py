@@ -1,14 +1,14 @@
 """oumi. Read and tested: 0.9.
 
-`text_sft` takes messages only, renders them by the tokenizer's chat template, and with `assistant_only` puts the loss
-on its `{% generation %}` blocks. A folder that `datasets` saved, with `input_ids` and `labels`, is taken as it is.
-`sample_count` repeats a whole data set and samples the rest without replacement, by a seed.
+`text_sft` takes messages only, and knows no prompt and completion; its loss mask depends on what the chat template
+marks. A folder that `datasets` saved, with `input_ids` and `labels`, is taken as it is. `sample_count` repeats a whole
+data set and samples the rest without replacement, by a seed.
 """
 
 from typing import TYPE_CHECKING, Any
 
 from curator.export.format import Format
-from curator.export.forms import MARKED_MESSAGES, TOKENS, Encoding, Form, Labelled, read_marked_messages
+from curator.export.forms import TOKENS
 from curator.export.readme import NAME, readme
 from curator.export.recipe import OUTPUT, recipe_of, rounding_notes
 from curator.export.store import Store
@@ -20,22 +20,12 @@ if TYPE_CHECKING:
 CONFIG = "train.yaml"
 
 
-def _read(row: dict[str, Any], encoding: Encoding) -> Labelled | None:
-    found = read_marked_messages(row, encoding)
-    # Nothing cuts what is too long.
-    return found if found is not None and len(found[0]) < encoding.max_length else None
-
-
-MESSAGES = Form(MARKED_MESSAGES.name, MARKED_MESSAGES.words, MARKED_MESSAGES.write, _read)
-
-
 def _samples(task: "PlannedTask") -> bool:
     return True
 
 
 def _files(plan: "Plan") -> dict[str, str]:
     recipe, seed = recipe_of(plan), int(plan.manifest.data.get("seed", 0))
-    messages = plan.form is MESSAGES
     config: dict[str, Any] = {
         "model": {
             "model_name": recipe.model,
@@ -49,9 +39,8 @@ def _files(plan: "Plan") -> dict[str, str]:
                 "datasets": [
                     {
                         # A name that oumi does not know is read from its path.
-                        "dataset_name": "text_sft" if messages else f"curator/{task.stem}",
+                        "dataset_name": f"curator/{task.stem}",
                         "dataset_path": plan.file(task),
-                        **({"dataset_kwargs": {"assistant_only": True}} if messages else {}),
                         **({"sample_count": task.rows, "shuffle": True, "seed": seed} if task.native else {}),
                     }
                     for task in plan.training
@@ -87,8 +76,8 @@ FORMAT = Format(
     name="oumi",
     trainer="oumi",
     tested="oumi 0.9, its own parser and tokens",
-    forms=(MESSAGES, TOKENS),
-    stores={MESSAGES.name: Store("jsonl"), TOKENS.name: Store("arrow")},
+    forms=(TOKENS,),
+    stores={TOKENS.name: Store("arrow")},
     config_names=(CONFIG, NAME),
     files=_files,
     command=f"oumi train -c {CONFIG}",
