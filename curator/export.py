@@ -8,14 +8,13 @@ import json
 import os
 import random
 import shutil
-import tempfile
 import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
 from curator.data import Source, read_task
 from curator.errors import ConfigError, DataError, ManifestMismatch
-from curator.files import relative_to
+from curator.files import partial_name, relative_to, remove_left_over
 from curator.manifest import (
     MANIFEST_NAME,
     Manifest,
@@ -70,7 +69,9 @@ def export(manifest: Manifest, here: Path, *, format: str, folder: Path, allow_c
         check_files(manifest, here)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix=f".{folder.name[:50]}.", suffix=".partial", dir=folder.parent))
+        remove_left_over(folder.parent, folder.name[:50])
+        partial = folder.with_name(partial_name(folder.name[:50]))
+        partial.mkdir(mode=0o700)
     except OSError as error:
         raise DataError(f"{folder}: cannot be made: {error}", hint="Choose another folder with -o.") from error
     try:
@@ -117,7 +118,7 @@ def _check_folder(folder: Path, manifest: Manifest, here: Path) -> None:
 
 def _put_in_place(partial: Path, folder: Path) -> None:
     """Swap a finished export for the earlier one, which stays whole until the new one is there."""
-    old = partial.with_suffix(".old")
+    old = folder.with_name(partial_name(folder.name[:50], what=".old"))
     if folder.exists():
         folder.replace(old)
     try:
@@ -130,7 +131,7 @@ def _put_in_place(partial: Path, folder: Path) -> None:
 
 
 def _umask() -> int:
-    """The permissions that new files do not get; `mkdtemp` gives fewer than they do."""
+    """The permissions that new files do not get."""
     mask = os.umask(0o077)
     os.umask(mask)
     return mask

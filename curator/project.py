@@ -6,7 +6,6 @@ Each verb runs what is missing of the stages before it, and nothing twice:
                                     ↘ verify
 """
 
-import fcntl
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,7 +17,7 @@ from curator import parallel, results
 from curator.config import Config, SelectSection, load_config
 from curator.errors import ConfigError, DataError, StoreBusy
 from curator.events import Reporter, Stopwatch
-from curator.files import CONFIG_NAME, find_project
+from curator.files import CONFIG_NAME, find_project, take_lock
 from curator.manifest import MANIFEST_NAME, Manifest, read_manifest, write_manifest
 
 if TYPE_CHECKING:
@@ -452,9 +451,10 @@ class Project:
             reporter = self.reporter.with_sink(took)
             computed = make_gradients(self.config, corpus, self.store, meta, adapters, self._load, reporter)
             if parallel.is_main():
-                outputs = {"examples": count, "seconds": took.whole}
-                self.store.put_artifact("gradients", key_of(inputs), inputs, outputs)
                 fill_statistics(self.config, corpus, self.store, sets, self.reporter)
+                # Last, for it says that all is there. Of gradients that an earlier call made, no time is known.
+                outputs = {"examples": count} | ({"seconds": took.whole} if computed else {})
+                self.store.put_artifact("gradients", key_of(inputs), inputs, outputs)
         return meta, computed, count
 
     @cached_property
@@ -479,14 +479,12 @@ class Project:
         except OSError as error:
             raise DataError(f"{path}: cannot be made: {error}", hint="Is the disk full or read-only?") from error
         try:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+            if not take_lock(descriptor, path):
                 holder = os.pread(descriptor, 100, 0).decode("utf-8", "replace") or "another process"
                 raise StoreBusy(
                     f"{self.root}: {holder} is at work on this project",
                     hint="Wait for it, or stop it: what it has done is kept.",
-                ) from None
+                )
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, f"process {os.getpid()} (stage {stage})".encode(), 0)
             yield

@@ -1,6 +1,7 @@
 """What curator keeps: examples, gradients, estimates, selections, and what each was made from, in one DuckDB file.
 
-    access.py   locks, connections, transactions
+    access.py   connections, transactions, backups
+    locks.py    who may, in which order
     schema.py   tables and migrations
     measured.py measured losses
     sums.py     sums over gradients

@@ -5,9 +5,7 @@ database, connects, does one short piece of work, and closes. The database file 
 any other handle to it in this process would drop DuckDB's own lock.
 """
 
-import fcntl
-import os
-import time
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,10 +14,10 @@ import duckdb
 import pyarrow as pa
 
 from curator.errors import DataError, StoreBusy
+from curator.store.locks import FileLock
 from curator.store.schema import SCHEMA_VERSION, Connection, migrate, version_of
 
-_LOCK_SECONDS = 10.0
-_SETTINGS: dict[str, str | bool | int | float | list[str]] = {
+SETTINGS: dict[str, str | bool | int | float | list[str]] = {
     "python_enable_replacements": False,
     "autoinstall_known_extensions": False,
     "autoload_known_extensions": False,
@@ -34,7 +32,11 @@ _FILE_ERRORS = (
     duckdb.TransactionException,
     OSError,
 )
-_DAMAGED = "If the file is damaged, delete `.curator/`: results are lost, your data is not."
+_FULL = "Is the disk full or read-only? Nothing was half written: run the same command again."
+_DAMAGED = (
+    "If it is damaged: `curator check --store` says what is, and `curator export-store DIR` saves what can be read."
+    " Then delete `.curator/store.duckdb`; what is missing is made again, and your data is as it was."
+)
 
 
 class Database:
@@ -46,7 +48,7 @@ class Database:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._lock_path = path.with_suffix(".lock")
+        self.lock = FileLock(path)
 
     @contextmanager
     def read(self) -> Iterator[Connection | None]:
@@ -59,7 +61,7 @@ class Database:
         if not self.path.exists():
             yield None
             return
-        with self._locked(fcntl.LOCK_SH):
+        with self.lock.held(exclusive=False), self._told("read", _DAMAGED):
             connection = self._connect(read_only=True)
             try:
                 version = self._checked_version(connection)
@@ -67,8 +69,6 @@ class Database:
                     # A writer that was killed before its first commit leaves a file with nothing in it.
                     yield connection if version else None
                     return
-            except _FILE_ERRORS as error:
-                raise DataError(f"{self.path}: cannot be read: {_first_line(error)}", hint=_DAMAGED) from error
             finally:
                 connection.close()
 
@@ -90,10 +90,16 @@ class Database:
             self.path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise DataError(f"{self.path.parent}: cannot be made: {error}", hint="Is the disk read-only?") from error
-        with self._locked(fcntl.LOCK_EX):
+        with self.lock.held(exclusive=True), self._told("written", _FULL):
             connection = self._connect(read_only=False)
             try:
-                self._checked_version(connection)
+                version = self._checked_version(connection)
+                if 0 < version < SCHEMA_VERSION:
+                    # Closed first: no other handle to the file may be closed while DuckDB has it open.
+                    connection.execute("CHECKPOINT")
+                    connection.close()
+                    self._back_up(version)
+                    connection = self._connect(read_only=False)
                 migrate(connection)
                 connection.execute("BEGIN")
                 try:
@@ -102,58 +108,67 @@ class Database:
                 except BaseException:
                     _roll_back(connection)
                     raise
-            except _FILE_ERRORS as error:
-                raise DataError(
-                    f"{self.path}: cannot be written: {_first_line(error)}",
-                    hint="Is the disk full or read-only? Nothing was half written: run the same command again.",
-                ) from error
             finally:
                 connection.close()
 
-    @contextmanager
-    def _locked(self, mode: int) -> Iterator[None]:
-        try:
-            descriptor = os.open(self._lock_path, os.O_RDWR | os.O_CREAT, 0o666)
-        except OSError as error:
-            raise DataError(f"{self._lock_path}: cannot be opened: {error}", hint="Is it yours to write?") from error
-        try:
-            self._wait_for(descriptor, mode)
-            # Whoever waits names the last one in; a full disk must not keep people from reading.
-            try:
-                os.ftruncate(descriptor, 0)
-                os.pwrite(descriptor, str(os.getpid()).encode(), 0)
-            except OSError:
-                pass
-            yield
-        finally:
-            os.close(descriptor)
+    def backups(self) -> list[Path]:
+        """Copies of the store from before an upgrade, oldest first."""
+        return sorted(self.path.parent.glob(f"{self.path.stem}.schema-*{self.path.suffix}"))
 
-    def _wait_for(self, descriptor: int, mode: int) -> None:
-        deadline, pause = time.monotonic() + _LOCK_SECONDS, 0.005
-        while True:
-            try:
-                fcntl.flock(descriptor, mode | fcntl.LOCK_NB)
-                return
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    holder = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip()
-                    raise StoreBusy(
-                        f"{self.path}: held by process {holder or 'unknown'} for over {_LOCK_SECONDS:.0f} seconds",
-                        hint="Wait for that process, or stop it, and run the command again.",
-                    ) from None
-                time.sleep(pause)
-                pause = min(pause * 2, 0.2)
+    def _back_up(self, version: int) -> None:
+        """Keep the store as it is before an upgrade: `store.schema-3.duckdb`. Earlier copies are then of no more use."""
+        kept = self.path.with_name(f"{self.path.stem}.schema-{version}{self.path.suffix}")
+        partial = kept.with_name(f"{kept.name}.partial")
+        try:
+            shutil.copyfile(self.path, partial)
+            partial.replace(kept)
+        except OSError as error:
+            partial.unlink(missing_ok=True)
+            raise DataError(
+                f"{self.path}: is of an older curator, and there is no room for the copy that is kept before it is"
+                f" brought up to date: {error}",
+                hint=f"Make room for {self.path.stat().st_size / 1e6:.0f} MB beside it.",
+            ) from error
+        for other in self.backups():
+            if other != kept:
+                other.unlink(missing_ok=True)
 
     def _connect(self, *, read_only: bool) -> Connection:
         try:
-            return duckdb.connect(str(self.path), read_only=read_only, config=_SETTINGS)
+            return duckdb.connect(str(self.path), read_only=read_only, config=SETTINGS)
         except duckdb.Error as error:
-            if isinstance(error, duckdb.IOException) and "lock" in str(error).lower():
+            line = _first_line(error)
+            if "Conflicting lock" in line:
                 raise StoreBusy(
-                    f"{self.path}: open in another program: {_first_line(error)}",
+                    f"{self.path}: open in another program: {line}",
                     hint="Close that program (a DuckDB shell, perhaps) and run the command again.",
                 ) from error
-            raise DataError(f"{self.path}: cannot be opened: {_first_line(error)}", hint=_DAMAGED) from error
+            if "storage version" in str(error):
+                raise DataError(
+                    f"{self.path}: written by another version of DuckDB than this one ({duckdb.__version__}): {line}",
+                    hint="Install the versions of curator and DuckDB that wrote it, or move `.curator/` away and begin"
+                    " anew.",
+                ) from error
+            raise DataError(f"{self.path}: cannot be opened: {line}", hint=_DAMAGED) from error
+
+    @contextmanager
+    def _told(self, what: str, hint: str) -> Iterator[None]:
+        """Turn what DuckDB says of the disk and of signals into errors that people can act on."""
+        try:
+            yield
+        except (RuntimeError, duckdb.InterruptException) as error:
+            # Asked to stop in the midst of a query, DuckDB forgets what it was asked by.
+            if isinstance(error, RuntimeError) and "interrupted" not in str(error):
+                raise
+            raise KeyboardInterrupt from error
+        except (duckdb.Error, OSError) as error:
+            # Only what it finds in a damaged block is an error of no kind.
+            if not isinstance(error, _FILE_ERRORS) and type(error) is not duckdb.Error:
+                raise
+            damaged = type(error) is duckdb.Error or "Corrupt" in str(error)
+            raise DataError(
+                f"{self.path}: cannot be {what}: {_first_line(error)}", hint=_DAMAGED if damaged else hint
+            ) from error
 
     def _checked_version(self, connection: Connection) -> int:
         version = version_of(connection)
