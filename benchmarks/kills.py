@@ -60,9 +60,14 @@ Row = dict[str, Any]
 
 
 class Server:
-    """Runs commands in processes that are forked from this one, which has imported everything and started no thread."""
+    """Runs commands in processes that are forked from this one, which has imported everything and started no thread.
 
-    def __init__(self) -> None:
+    Args:
+        words: Folder for what they print.
+    """
+
+    def __init__(self, words: Path) -> None:
+        self._words = words
         os.environ["TQDM_DISABLE"] = "1"
         for module in _IMPORTED:
             importlib.import_module(module)
@@ -71,15 +76,15 @@ class Server:
         from curator import corpus, stages
 
         torch.set_num_threads(1)
-        for module in (corpus, stages):
-            vars(module)["_COMMIT_SECONDS"] = 0.0
+        for committing in (corpus, stages):
+            vars(committing)["_COMMIT_SECONDS"] = 0.0
         self._fork = multiprocessing.get_context("fork")
 
     def run(
         self, folder: Path, command: list[str], *, sign: signal.Signals | None = None, delay: float = 0.0
     ) -> tuple[int, float, str]:
         """Run a command in a project; its exit code, its seconds (after the signal, if there was one) and its words."""
-        words = folder.with_suffix(".words")
+        words = self._words / "words"
         process = self._fork.Process(target=_run_command, args=(folder, command, words))
         began = time.monotonic()
         process.start()
@@ -91,19 +96,17 @@ class Server:
         process.join()
         seconds = time.monotonic() - began
         said = words.read_text(encoding="utf-8", errors="replace") if words.exists() else ""
-        words.unlink(missing_ok=True)
         return process.exitcode or 0, seconds, said
 
     def state(self, folder: Path) -> State:
         """What a project holds: each row of each table, and each file."""
-        answer = folder.with_suffix(".state")
+        answer = self._words / "state"
         process = self._fork.Process(target=_write_state, args=(folder, answer))
         process.start()
         process.join()
         if process.exitcode:
             raise RuntimeError(f"{folder}: its state cannot be read")
         found: dict[str, dict[str, int]] = json.loads(answer.read_text())
-        answer.unlink()
         return {name: Counter(rows) for name, rows in found.items()}
 
 
@@ -132,7 +135,10 @@ def _tables(folder: Path) -> State:
             return found
         tables = [row[0] for row in connection.execute("SELECT table_name FROM duckdb_tables()").fetchall()]
         # Sums are numbered as they come; what they are found by is compared.
-        named = {"triangles": "SELECT s.set_key, s.content, t.* EXCLUDE (number) FROM triangles t JOIN statistics s USING (number)"}
+        named = {
+            "triangles": "SELECT s.set_key, s.content, t.* EXCLUDE (number)"
+            " FROM triangles t JOIN statistics s USING (number)"
+        }
         for table in sorted(set(tables) - {"file_hashes"}):
             result = connection.execute(named.get(table, f'SELECT * FROM "{table}"'))
             columns = [column[0] for column in result.description]
@@ -211,22 +217,25 @@ class Stages:
         server: Runs the commands.
         project: A project of which nothing is made yet.
         work: For copies of it.
+        place: Where every command runs; the adapters' files say where the model is, so it is one for all.
     """
 
-    def __init__(self, server: Server, project: Path, work: Path) -> None:
-        self._server, self._work = server, work
+    def __init__(self, server: Server, project: Path, work: Path, *, place: Path | None = None) -> None:
+        self._server, self._place = server, place or work / "trial"
         self.starts: dict[str, Path] = {}
         self.ends: dict[str, State] = {}
         self.seconds: dict[str, float] = {}
+        self.bytes: dict[str, int] = {}
         here = project
         for stage, command in COMMANDS.items():
             self.starts[stage] = here
-            # All in one place, for the adapters' files say where the model is.
-            there = copy(here, work / "trial")
+            there = copy(here, self._place)
+            before = _size(there)
             code, self.seconds[stage], said = server.run(there, command)
             if code:
                 raise RuntimeError(f"{stage}: exit code {code}\n{said}")
             self.ends[stage] = server.state(there)
+            self.bytes[stage] = max(_size(there) - before, 2**14)
             here = copy(there, work / f"after-{stage}")
 
     def trial(self, stage: str, sign: signal.Signals, share: float) -> Row:
@@ -235,7 +244,7 @@ class Stages:
         Returns:
             `code` and `seconds` until the process had ended, and `problems`, which should be none.
         """
-        folder, command = copy(self.starts[stage], self._work / "trial"), COMMANDS[stage]
+        folder, command = copy(self.starts[stage], self._place), COMMANDS[stage]
         code, seconds, said = self._server.run(folder, command, sign=sign, delay=share * self.seconds[stage])
         fell = _last_event(folder)
         cut = self._server.state(folder)
@@ -268,6 +277,10 @@ def _last_event(folder: Path) -> str:
     return f"{event.get('stage', '')} {event['event']} {event.get('done', '')}".strip()
 
 
+def _size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
 def copy(source: Path, there: Path) -> Path:
     """A copy of a project, in place of an earlier one."""
     shutil.rmtree(there, ignore_errors=True)
@@ -289,21 +302,24 @@ def main() -> None:
     done = {(row["stage"], row["signal"], row["moment"]) for row in rows}
     with tempfile.TemporaryDirectory() as temporary:
         work = Path(arguments.work or temporary)
-        server = Server()
+        server = Server(Path(temporary))
         shutil.rmtree(work / "project", ignore_errors=True)
         stages = Stages(server, make_project(work / "project"), work)
-        for stage in arguments.stages:
-            for name in arguments.signals:
-                rng = random.Random(f"{arguments.seed} {stage} {name}")
-                for moment in range(arguments.moments):
-                    share = rng.random()
-                    if (stage, name, moment) in done:
-                        continue
-                    row = stages.trial(stage, signal.Signals[f"SIG{name}"], share)
-                    rows.append({"stage": stage, "signal": name, "moment": moment, "share": round(share, 4), **row})
-                    if row["problems"]:
-                        print(json.dumps(rows[-1], indent=1), flush=True)
-                    _write(arguments.json, rows, stages)
+        draws = {
+            (stage, name): random.Random(f"{arguments.seed} {stage} {name}")
+            for stage in arguments.stages
+            for name in arguments.signals
+        }
+        for moment in range(arguments.moments):
+            for (stage, name), draw in draws.items():
+                share = draw.random()
+                if (stage, name, moment) in done:
+                    continue
+                row = stages.trial(stage, signal.Signals[f"SIG{name}"], share)
+                rows.append({"stage": stage, "signal": name, "moment": moment, "share": round(share, 4), **row})
+                if row["problems"]:
+                    print(json.dumps(rows[-1], indent=1), flush=True)
+                _write(arguments.json, rows, stages)
     for stage in COMMANDS:
         mine = [row for row in rows if row["stage"] == stage]
         print(f"{stage:12} {len(mine)} moments, {sum(bool(row['problems']) for row in mine)} with problems")

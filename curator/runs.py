@@ -99,7 +99,9 @@ class RunLog:
             self._log = EventLog(self._path / EVENTS_NAME)
             self._write(**_first_facts())
         except OSError as error:
-            raise DataError(f"{self._root}: cannot be written: {error}", hint="Is the disk full or read-only?") from error
+            raise DataError(
+                f"{self._root}: cannot be written: {error}", hint="Is the disk full or read-only?"
+            ) from error
 
     def _adopt(self) -> None:
         # Taken away, so that what this process starts does not take itself for the same run.

@@ -1,4 +1,4 @@
-"""Being asked to stop, by Ctrl-C, SIGTERM or a lost connection: at once if it can be, within five seconds in any case."""
+"""Being asked to stop by Ctrl-C, SIGTERM or a lost connection: it is done within five seconds, cleanly if it can be."""
 
 import contextlib
 import os

@@ -4,6 +4,8 @@
     locks.py    who may, in which order
     schema.py   tables and migrations
     measured.py measured losses
+    reading.py  every row that can be read, in a process of its own
+    check.py    whether the store is sound, and what can be saved of it
     sums.py     sums over gradients
     tables.py   `Store`: reading and writing them
 

@@ -35,7 +35,7 @@ _FILE_ERRORS = (
 _FULL = "Is the disk full or read-only? Nothing was half written: run the same command again."
 _DAMAGED = (
     "If it is damaged: `curator check --store` says what is, and `curator export-store DIR` saves what can be read."
-    " Then delete `.curator/store.duckdb`; what is missing is made again, and your data is as it was."
+    " Then delete `.curator/store.duckdb`: results are lost, and made again by the same commands; your data is not."
 )
 
 
@@ -116,7 +116,7 @@ class Database:
         return sorted(self.path.parent.glob(f"{self.path.stem}.schema-*{self.path.suffix}"))
 
     def _back_up(self, version: int) -> None:
-        """Keep the store as it is before an upgrade: `store.schema-3.duckdb`. Earlier copies are then of no more use."""
+        """Keep the store as it is before an upgrade, as `store.schema-3.duckdb`, in place of earlier such copies."""
         kept = self.path.with_name(f"{self.path.stem}.schema-{version}{self.path.suffix}")
         partial = kept.with_name(f"{kept.name}.partial")
         try:
