@@ -12,7 +12,6 @@ import json
 import multiprocessing
 import os
 import platform
-import re
 import subprocess
 import sys
 import tempfile
@@ -24,8 +23,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from synthetic_project import make_project
-from tui_speed import ESTIMATE, Terminal
 
 from curator.store import Store
 
@@ -93,23 +90,23 @@ def select(root: Path, until: float) -> Answer:
 
 def look(root: Path, until: float) -> Answer:
     """Press keys in a terminal interface."""
+    from tui_speed import ESTIMATE, Terminal
+
     pressed, waits = 0, list[float]()
+    (root / ".curator" / "tui.json").write_text(json.dumps({"version": 1, "mode": "tasks"}))
     with tempfile.TemporaryDirectory() as home:
         environment = {**os.environ, "TERM": "xterm-256color", "XDG_CONFIG_HOME": home}
         with Terminal([sys.executable, "-m", "curator", "tui", "-p", str(root)], environment) as terminal:
-            terminal.wait_for(re.compile(b"curator"))
-            terminal.settle(1.0)
-            os.write(terminal.master, b"2")
             terminal.wait_for(ESTIMATE)
             while time.time() < until:
                 key = _KEYS[pressed % len(_KEYS)]
                 if key == " ":
                     waits.append(terminal.press(key, ESTIMATE) / 1000)
                 else:
-                    terminal.settle()
                     os.write(terminal.master, key.encode())
                 pressed += 1
-                time.sleep(0.3)
+                terminal.settle()
+                time.sleep(0.2)
             if terminal.ended:
                 raise RuntimeError("the interface has ended")
     return {"count": pressed, "longest": max(waits, default=0.0), "median": float(np.median(waits or [0.0]))}
@@ -139,9 +136,10 @@ def measure(root: Path, *, seconds: float, readers: int, tuis: int) -> dict[str,
     found: dict[str, Answer] = {}
     collector = threading.Thread(target=lambda: [found.update([answers.get()]) for _ in works], daemon=True)
     collector.start()
-    collector.join(seconds + 180)
+    collector.join(seconds + 60)
     for process in processes:
         process.join(10)
+        process.kill()
     problems = [f"{name}: {answer['error']}" for name, answer in found.items() if "error" in answer]
     problems += [f"{name}: did not answer" for name, _ in works if name not in found]
     hashes, losses, _ = _store(root).gradients("written")
@@ -153,6 +151,9 @@ def measure(root: Path, *, seconds: float, readers: int, tuis: int) -> dict[str,
 
 def main() -> None:
     """Measure, and write what was found."""
+    # Not in the processes that are started from here.
+    from synthetic_project import make_project
+
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, metavar="FILE", required=True)
     parser.add_argument("--seconds", type=float, default=600)

@@ -16,7 +16,7 @@ from curator.batches import TokenizedExample, by_length, collate, example_losses
 from curator.config import TrainSection
 from curator.errors import DataError, NumericalError
 from curator.events import Reporter, Stage
-from curator.model import TunedModel
+from curator.model import TunedModel, is_of_the_disk
 
 if TYPE_CHECKING:
     import numpy as np
@@ -87,15 +87,13 @@ def train_adapter(
     trainer = _trainer(tuned, examples, recipe, checkpoints, seed, recorder)
     try:
         trainer.train(resume_from_checkpoint=None if resume_from is None else str(resume_from))
-    except OSError as error:
+    except Exception as error:
+        if not is_of_the_disk(error):
+            raise
+        _remove_cut_short(checkpoints)
         raise DataError(
             f"{folder}: cannot be written: {error}", hint="Is the disk full? Run the same command again to go on."
         ) from error
-    except RuntimeError as error:
-        # safetensors and torch's writers wrap what the disk said.
-        if "No space left" not in str(error) and "write failed" not in str(error):
-            raise
-        raise DataError(f"{folder}: cannot be written: {error}", hint="Is the disk full?") from error
     tuned.model.eval()
     if trainer.is_world_process_zero():
         # First of all what says that they are whole: a process may be killed in the midst of removing them.
@@ -310,12 +308,11 @@ def _point(step: int) -> str:
 
 def _last_complete(checkpoints: Path) -> Path | None:
     """The newest checkpoint that was written to its end; those that were not are removed."""
-    best: tuple[int, Path] | None = None
-    for path in checkpoints.glob("checkpoint-*") if checkpoints.is_dir() else ():
+    _remove_cut_short(checkpoints)
+    return max(checkpoints.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]), default=None)
+
+
+def _remove_cut_short(checkpoints: Path) -> None:
+    for path in checkpoints.glob("checkpoint-*"):
         if not (path / _COMPLETE).exists():
             shutil.rmtree(path, ignore_errors=True)
-            continue
-        step = int(path.name.rpartition("-")[2])
-        if best is None or step > best[0]:
-            best = (step, path)
-    return None if best is None else best[1]

@@ -8,7 +8,7 @@ Each verb runs what is missing of the stages before it, and nothing twice:
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -296,7 +296,7 @@ class Project:
         from dataclasses import replace
 
         from curator.comparison import compare_methods, plan_comparison, runs_to_compare
-        from curator.verify import DEFAULT_SEEDS, measure, report, runs_to_make
+        from curator.verify import DEFAULT_SEEDS, mark_reported, measure, report, runs_to_make
 
         if (seeds is not None and seeds < 1) or (runs is not None and runs < 1):
             raise ConfigError(f"runs={runs}, seeds={seeds}: each must be at least 1", hint="Leave out what to default.")
@@ -321,6 +321,8 @@ class Project:
         else:
             self.reporter.cached("verify", f"{len(answers.measured)} subsets are measured; --runs N adds more")
         found = report(answers)
+        if parallel.is_main():
+            mark_reported(self.config, corpus, self.store)
         return replace(found, comparison=compare_methods(answers, found, choices)) if compare else found
 
     def export(
@@ -485,8 +487,10 @@ class Project:
                     f"{self.root}: {holder} is at work on this project",
                     hint="Wait for it, or stop it: what it has done is kept.",
                 )
-            os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, f"process {os.getpid()} (stage {stage})".encode(), 0)
+            # A full disk will make itself heard where something is lost by it.
+            with suppress(OSError):
+                os.ftruncate(descriptor, 0)
+                os.pwrite(descriptor, f"process {os.getpid()} (stage {stage})".encode(), 0)
             yield
         finally:
             os.close(descriptor)

@@ -5,6 +5,8 @@ database, connects, does one short piece of work, and closes. The database file 
 any other handle to it in this process would drop DuckDB's own lock.
 """
 
+import errno
+import os
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -33,6 +35,7 @@ _FILE_ERRORS = (
     OSError,
 )
 _FULL = "Is the disk full or read-only? Nothing was half written: run the same command again."
+_OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
 _DAMAGED = (
     "If it is damaged: `curator check --store` says what is, and `curator export-store DIR` saves what can be read."
     " Then delete `.curator/store.duckdb`: results are lost, and made again by the same commands; your data is not."
@@ -91,6 +94,8 @@ class Database:
         except OSError as error:
             raise DataError(f"{self.path.parent}: cannot be made: {error}", hint="Is the disk read-only?") from error
         with self.lock.held(exclusive=True), self._told("written", _FULL):
+            if not self.path.exists():
+                self._make()
             connection = self._connect(read_only=False)
             try:
                 version = self._checked_version(connection)
@@ -110,6 +115,19 @@ class Database:
                     raise
             finally:
                 connection.close()
+
+    def _make(self) -> None:
+        """Make an empty store, whole or not at all: a file that is cut short would be taken for a damaged one."""
+        partial = self.path.with_name(f"{self.path.name}.partial")
+        left = [partial, partial.with_name(f"{partial.name}.wal")]
+        try:
+            for path in left:
+                path.unlink(missing_ok=True)
+            duckdb.connect(str(partial), config=SETTINGS).close()
+            partial.replace(self.path)
+        finally:
+            for path in left:
+                path.unlink(missing_ok=True)
 
     def backups(self) -> list[Path]:
         """Copies of the store from before an upgrade, oldest first."""
@@ -149,7 +167,7 @@ class Database:
                     hint="Install the versions of curator and DuckDB that wrote it, or move `.curator/` away and begin"
                     " anew.",
                 ) from error
-            raise DataError(f"{self.path}: cannot be opened: {line}", hint=_DAMAGED) from error
+            raise DataError(f"{self.path}: cannot be opened: {line}", hint=_hint(error, _DAMAGED)) from error
 
     @contextmanager
     def _told(self, what: str, hint: str) -> Iterator[None]:
@@ -165,10 +183,7 @@ class Database:
             # Only what it finds in a damaged block is an error of no kind.
             if not isinstance(error, _FILE_ERRORS) and type(error) is not duckdb.Error:
                 raise
-            damaged = type(error) is duckdb.Error or "Corrupt" in str(error)
-            raise DataError(
-                f"{self.path}: cannot be {what}: {_first_line(error)}", hint=_DAMAGED if damaged else hint
-            ) from error
+            raise DataError(f"{self.path}: cannot be {what}: {_first_line(error)}", hint=_hint(error, hint)) from error
 
     def _checked_version(self, connection: Connection) -> int:
         version = version_of(connection)
@@ -193,6 +208,14 @@ def _roll_back(connection: Connection) -> None:
     except duckdb.Error:
         # The transaction is already gone, which is what was wanted; the first error is the one to report.
         return
+
+
+def _hint(error: BaseException, otherwise: str) -> str:
+    """What to do about an error of the disk or the file, as far as its words tell which of them it is."""
+    words = str(error)
+    if any(os.strerror(number) in words for number in _OF_THE_DISK):
+        return _FULL
+    return _DAMAGED if type(error) is duckdb.Error or "Corrupt" in words else otherwise
 
 
 def _first_line(error: BaseException) -> str:
