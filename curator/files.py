@@ -1,7 +1,11 @@
 """Files: written whole, known by what is in them, named as seen from a folder."""
 
+import errno
+import fcntl
+import glob
 import hashlib
 import os
+import re
 import shutil
 import unicodedata
 from collections.abc import Collection, Iterator, Sequence
@@ -19,9 +23,13 @@ File = Path | RemoteFile
 """A file here or elsewhere."""
 
 
+NO_LOCKS = "Several processes must not write at once, so locks are needed: move the project to a local disk."
+
+
 def write_whole(path: Path, content: bytes) -> None:
     """Write a file so that it is never seen half written."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    remove_left_over(path.parent, path.name)
+    partial = path.with_name(partial_name(path.name))
     try:
         with partial.open("wb") as file:
             file.write(content)
@@ -32,6 +40,51 @@ def write_whole(path: Path, content: bytes) -> None:
         partial.unlink(missing_ok=True)
 
 
+def partial_name(name: str, *, what: str = "") -> str:
+    """What a file or folder is called while this process writes it, so that others know when it is left over."""
+    return f".{name}.{os.getpid()}{what}.partial"
+
+
+def remove_left_over(folder: Path, name: str) -> None:
+    """Remove what a process that was killed had begun to write, as `partial_name` called it."""
+    for path in folder.glob(f".{glob.escape(name)}.*.partial"):
+        found = re.fullmatch(r"(\d+)(\.old)?\.partial", path.name[len(name) + 2 :])
+        if found and int(found[1]) != os.getpid() and not _is_alive(int(found[1])):
+            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        pass
+    return True
+
+
+def take_lock(descriptor: int, path: Path) -> bool:
+    """Take a lock on an open file at once; whether nobody else has it.
+
+    Raises:
+        DataError: The file system has no locks.
+    """
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if not has_no_locks(error):
+            raise
+        raise DataError(f"{path}: its file system has no locks: {error}", hint=NO_LOCKS) from error
+    return True
+
+
+def has_no_locks(error: OSError) -> bool:
+    """Whether an error says that a file system does not know locks."""
+    return error.errno in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
+
+
 @contextmanager
 def whole_folder(folder: Path) -> Iterator[Path]:
     """A folder to fill, which takes the place of `folder` once it is filled; until then an earlier one stays whole.
@@ -40,10 +93,12 @@ def whole_folder(folder: Path) -> Iterator[Path]:
         OSError: It cannot be made or put in place.
     """
     folder = folder.resolve() if folder.is_symlink() else folder
-    stem = f".{folder.name[:50]}.{os.getpid()}"
-    partial, old = folder.with_name(f"{stem}.partial"), folder.with_name(f"{stem}.old")
+    short = folder.name[:50]
+    partial, old = (folder.with_name(partial_name(short, what=what)) for what in ("", ".old"))
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    remove_left_over(folder.parent, short)
     shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
+    partial.mkdir()
     try:
         yield partial
         if folder.exists():

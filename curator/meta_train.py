@@ -16,7 +16,7 @@ from curator.batches import TokenizedExample, by_length, collate, example_losses
 from curator.config import TrainSection
 from curator.errors import CuratorError, DataError, NumericalError
 from curator.events import Reporter, Stage
-from curator.model import TunedModel
+from curator.model import TunedModel, is_of_the_disk
 
 if TYPE_CHECKING:
     import numpy as np
@@ -94,17 +94,15 @@ def train_adapter(
         trainer.train(resume_from_checkpoint=None if resume_from is None else str(resume_from))
     except CuratorError:
         raise
-    except OSError as error:
-        raise DataError(
-            f"{folder}: cannot be written: {error}", hint="Is the disk full? Run the same command again to go on."
-        ) from error
     except Exception as error:
-        said = (str(error).splitlines() or [type(error).__name__])[0]
-        # safetensors and torch's writers wrap what the disk said.
-        if "No space left" in str(error) or "write failed" in str(error):
-            raise DataError(f"{folder}: cannot be written: {said}", hint="Is the disk full?") from error
+        if is_of_the_disk(error):
+            _remove_cut_short(checkpoints)
+            raise DataError(
+                f"{folder}: cannot be written: {error}", hint="Is the disk full? Run the same command again to go on."
+            ) from error
         if resume_from is None or recorder.stepped or isinstance(error, torch.OutOfMemoryError):
             raise
+        said = (str(error).splitlines() or [type(error).__name__])[0]
         raise DataError(
             f"checkpoint {resume_from}: cannot be gone on from: {said:.200}",
             hint="Delete that folder, and run the same command again.",
@@ -331,12 +329,11 @@ def _point(step: int) -> str:
 
 def _last_complete(checkpoints: Path) -> Path | None:
     """The newest checkpoint that was written to its end; those that were not are removed."""
-    best: tuple[int, Path] | None = None
-    for path in checkpoints.glob("checkpoint-*") if checkpoints.is_dir() else ():
+    _remove_cut_short(checkpoints)
+    return max(checkpoints.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]), default=None)
+
+
+def _remove_cut_short(checkpoints: Path) -> None:
+    for path in checkpoints.glob("checkpoint-*"):
         if not (path / _COMPLETE).exists():
             shutil.rmtree(path, ignore_errors=True)
-            continue
-        step = int(path.name.rpartition("-")[2])
-        if best is None or step > best[0]:
-            best = (step, path)
-    return None if best is None else best[1]

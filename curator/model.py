@@ -250,8 +250,10 @@ class TunedModel:
                 path.chmod(0o666 & ~umask())
             shutil.rmtree(folder, ignore_errors=True)
             partial.replace(folder)
-        except OSError as error:
+        except Exception as error:
             shutil.rmtree(partial, ignore_errors=True)
+            if not is_of_the_disk(error):
+                raise
             raise DataError(f"{folder}: cannot be written: {error}", hint="Is the disk full?") from error
         return hashlib.sha256((folder / _WEIGHTS).read_bytes()).hexdigest()
 
@@ -364,6 +366,12 @@ def load_model(folder: Path, section: ModelSection, lora: LoraSection) -> TunedM
     model.config.use_cache = False
     torch.set_grad_enabled(True)
     return TunedModel(model, encoder_decoder=encoder_decoder)
+
+
+def is_of_the_disk(error: Exception) -> bool:
+    """Whether an error says that something cannot be written; safetensors and torch wrap what the disk said."""
+    words = ("No space left", "write failed", "os error 28", "File too large", "Read-only file system")
+    return isinstance(error, OSError) or any(word in str(error) for word in words)
 
 
 def _first_line(error: BaseException) -> str:

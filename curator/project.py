@@ -6,10 +6,9 @@ Each verb runs what is missing of the stages before it, and nothing twice:
                                     ↘ verify
 """
 
-import fcntl
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -18,7 +17,7 @@ from curator import parallel, results
 from curator.config import Config, SelectSection, load_config
 from curator.errors import ConfigError, DataError, StoreBusy
 from curator.events import Reporter, Stopwatch
-from curator.files import CONFIG_NAME, file_names, find_project, refuse_links
+from curator.files import CONFIG_NAME, file_names, find_project, refuse_links, take_lock
 from curator.manifest import MANIFEST_NAME, Manifest, read_manifest, record_measured, write_manifest
 
 if TYPE_CHECKING:
@@ -322,7 +321,7 @@ class Project:
         from dataclasses import replace
 
         from curator.comparison import compare_methods, plan_comparison, runs_to_compare
-        from curator.verify import DEFAULT_SEEDS, measure, report, runs_to_make
+        from curator.verify import DEFAULT_SEEDS, mark_reported, measure, report, runs_to_make
 
         if (seeds is not None and seeds < 1) or (runs is not None and runs < 1):
             raise ConfigError(f"runs={runs}, seeds={seeds}: each must be at least 1", hint="Leave out what to default.")
@@ -347,6 +346,8 @@ class Project:
         else:
             self.reporter.cached("verify", f"{len(answers.measured)} subsets are measured; --runs N adds more")
         found = report(answers)
+        if parallel.is_main():
+            mark_reported(self.config, corpus, self.store)
         return replace(found, comparison=compare_methods(answers, found, choices)) if compare else found
 
     def export(
@@ -594,9 +595,10 @@ class Project:
             reporter = self.reporter.with_sink(took)
             computed = make_gradients(self.config, corpus, self.store, meta, adapters, self._load, reporter)
             if parallel.is_main():
-                outputs = {"examples": count, "seconds": took.whole}
-                self.store.put_artifact("gradients", key_of(inputs), inputs, outputs)
                 fill_statistics(self.config, corpus, self.store, sets, self.reporter)
+                # Last, for it says that all is there. Of gradients that an earlier call made, no time is known.
+                outputs = {"examples": count} | ({"seconds": took.whole} if computed else {})
+                self.store.put_artifact("gradients", key_of(inputs), inputs, outputs)
         return meta, computed, count
 
     @cached_property
@@ -621,16 +623,16 @@ class Project:
         except OSError as error:
             raise DataError(f"{path}: cannot be made: {error}", hint="Is the disk full or read-only?") from error
         try:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+            if not take_lock(descriptor, path):
                 holder = os.pread(descriptor, 100, 0).decode("utf-8", "replace") or "another process"
                 raise StoreBusy(
                     f"{self.root}: {holder} is at work on this project",
                     hint="Wait for it, or stop it: what it has done is kept.",
-                ) from None
-            os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, f"process {os.getpid()} (stage {stage})".encode(), 0)
+                )
+            # A full disk will make itself heard where something is lost by it.
+            with suppress(OSError):
+                os.ftruncate(descriptor, 0)
+                os.pwrite(descriptor, f"process {os.getpid()} (stage {stage})".encode(), 0)
             yield
         finally:
             os.close(descriptor)

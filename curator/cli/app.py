@@ -130,14 +130,21 @@ def init(
 @app.command(epilog="Example: curator check -p sample_data")
 def check(
     project: ProjectOption = None,
+    store: Annotated[bool, typer.Option("--store", help="Check the store itself: every row of every table.")] = False,
     as_json: JsonOption = False,
     skip_bad_rows: SkipOption = False,
     quiet: QuietOption = False,
     verbose: VerboseOption = False,
 ) -> None:
     """Read config and data; print tasks, sizes, token counts, problems. Trains nothing."""
+    from curator.cli import store as of_store
     from curator.cli.tables import show_check
 
+    if store:
+        found = of_store.check(project)
+        _print_json(found.to_json()) if as_json else of_store.show(found)
+        of_store.fail_unless_sound(found)
+        return
     with _project(project, quiet=quiet, skip_bad_rows=skip_bad_rows) as opened:
         report = opened.check()
     _print_json(report.to_json()) if as_json else show_check(report)
@@ -463,6 +470,22 @@ def sql(
     with _project(project, quiet=True) as opened:
         result = opened.sql(text, target=target, limit=TABLE_ROWS if wanted == "table" and text.strip() else None)
     write_answer(result, wanted, output, quiet=quiet)
+
+
+@app.command(epilog="Example: curator export-store saved -p sample_data")
+def export_store(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where to; made if need be, and empty.")],
+    project: ProjectOption = None,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Save what can be read of the store, also of a damaged one: a Parquet file for each table."""
+    from curator.cli import store as of_store
+
+    found = of_store.export(project, folder)
+    _print_json(found.to_json()) if as_json else of_store.show(found)
+    of_store.fail_unless_sound(found)
 
 
 @app.command(epilog="Example: curator status --json")

@@ -2,8 +2,6 @@
 
 import json
 import os
-import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +9,7 @@ from curator.errors import DataError
 from curator.export.examples import encode, kept_rows
 from curator.export.forms import PLAIN
 from curator.export.plan import RECORD_NAME, Entry, Plan, PlannedTask, check_folder
-from curator.files import located, relative_to, sha256_of, umask
+from curator.files import located, relative_to, sha256_of, whole_folder
 from curator.manifest import MANIFEST_NAME, Manifest, TaskFile, render
 from curator.rows import trainable
 
@@ -26,18 +24,11 @@ def write(plan: Plan) -> None:
     folder = plan.folder
     check_folder(folder, plan.manifest, plan.here)
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix=f".{folder.name[:50]}.", suffix=".partial", dir=folder.parent))
+        with whole_folder(folder) as partial:
+            _write_into(partial, plan)
     except OSError as error:
-        raise DataError(f"{folder}: cannot be made: {error}", hint="Choose another folder with -o.") from error
-    try:
-        _write_into(partial, plan)
-        partial.chmod(0o777 & ~umask())
-        _put_in_place(partial, folder)
-    except OSError as error:
-        raise DataError(f"{folder}: cannot be written: {error}", hint="Is the disk full?") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        hint = "Is the disk full or read-only? Choose another folder with -o."
+        raise DataError(f"{folder}: cannot be written: {error}", hint=hint) from error
 
 
 def _write_into(folder: Path, plan: Plan) -> None:
@@ -77,20 +68,6 @@ def _row(plan: Plan, row: Any) -> dict[str, Any]:
             hint="Leave the task out, or export jsonl.",
         )
     return written
-
-
-def _put_in_place(partial: Path, folder: Path) -> None:
-    """Swap a finished export for the earlier one, which stays whole until the new one is there."""
-    old = partial.with_suffix(".old")
-    if folder.exists():
-        folder.replace(old)
-    try:
-        partial.replace(folder)
-    except OSError:
-        if old.exists():
-            old.replace(folder)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def _moved(manifest: Manifest, here: Path, there: Path) -> Manifest:
