@@ -2,12 +2,16 @@
 
     python benchmarks/trust.py --work DIR                       # all but the real model: about two hours on two cores
     python benchmarks/trust.py --work DIR --settings real-tasks --wheel WHEEL --bigbench ARCHIVE
+    python benchmarks/trust.py --work DIR --compare             # calibrated selections beside other methods
     python benchmarks/trust.py --report --json trust.json       # what the committed results say; runs nothing
 
 The settings are the sample project, three generated ones (generated_tasks.py), and SmolLM2-135M on tasks of BIG-bench
 (real_tasks.py). In each, random subsets of every size are fine-tuned on with two seeds and estimated; every run is
 kept as it ends, and the same command goes on where it was. `benchmarks/results/trust/SETTING.json` holds the runs,
 what each point of meta-training estimates of them at each ridge, and times taken one after the other in one process.
+
+A comparison puts the committed runs into the project, selects by estimates that these calibrate, and fine-tunes on what
+every method selects within the same tokens (`curator verify --compare`); it is kept in `compare/SETTING.json`.
 
 The report calibrates on some of the subsets and judges the others, 200 times over with different halves, so that
 nothing that calibrated may judge and the figures do not hang on one split. A measured loss is the mean over its seeds.
@@ -18,6 +22,7 @@ import json
 import random
 import shutil
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +36,12 @@ from scipy.stats import spearmanr
 from curator import Project
 from curator.calibration import RIDGE_SCALES, Evidence, calibrate
 from curator.estimate import build_estimator
+from curator.fine_tune import recipe_key, subset_content
 
 RESULTS = Path(__file__).parent / "results" / "trust"
 SETTINGS = ("sample", *(f"generated-{difficulty}" for difficulty in DIFFICULTIES), "real-tasks")
 SEEDS, SPLITS, MOST_CALIBRATING, LEAST_HELD_OUT = 2, 200, 24, 10
+COMPARED_SEEDS = 3
 # Fine-tuning runs whose time is taken for the speed-up.
 _TIMED = 4
 
@@ -91,6 +98,29 @@ def run_setting(name: str, arguments: argparse.Namespace) -> None:
     }
     RESULTS.mkdir(parents=True, exist_ok=True)
     (RESULTS / f"{name}.json").write_text(json.dumps(report) + "\n")
+
+
+def compare_setting(name: str, arguments: argparse.Namespace) -> None:
+    """Select by estimates that the committed runs calibrate, and set other methods' choices beside it."""
+    project = make_setting(name, arguments.work / name / "project", arguments)
+    data = json.loads((RESULTS / f"{name}.json").read_text())
+    corpus = project.corpus(project.config.data.targets)
+    recipe, target = recipe_key(project.config, corpus), "+".join(corpus.targets)
+    seconds = float(np.mean(data["timing"]["seconds_fine_tuning"]))
+    for subset, losses in zip(data["subsets"], data["measured"], strict=True):
+        for seed, loss in enumerate(losses):
+            content = subset_content(corpus, subset)
+            project.store.put_measurement(recipe, target, content, seed=seed, loss=loss, seconds=seconds)
+    project.select(output=arguments.work / name / "manifest.json")
+    compared = project.verify(compare=True, seeds=COMPARED_SEEDS).comparison or ()
+    report = {
+        **provenance(f"python benchmarks/trust.py --work DIR --compare --settings {name}"),
+        "name": name,
+        "calibrating_subsets": len(data["subsets"]),
+        "methods": [asdict(method) for method in compared],
+    }
+    (RESULTS / "compare").mkdir(parents=True, exist_ok=True)
+    (RESULTS / "compare" / f"{name}.json").write_text(json.dumps(report, indent=1) + "\n")
 
 
 def timing(project: Project, folder: Path, subsets: list[list[str]]) -> dict[str, Any]:
@@ -182,6 +212,7 @@ def main() -> None:
     parser.add_argument("--subsets", type=int, help="subsets that are measured; default: 40, of real-tasks 24")
     parser.add_argument("--wheel", type=Path, help="of SmolLM2, for real-tasks")
     parser.add_argument("--bigbench", type=Path, help="archive of BIG-bench, for real-tasks")
+    parser.add_argument("--compare", action="store_true", help="compare methods, calibrated by the committed runs")
     parser.add_argument("--report", action="store_true", help="summarise what is in benchmarks/results/trust")
     parser.add_argument("--json", type=Path, help="write the summary to a file")
     arguments = parser.parse_args()
@@ -189,7 +220,7 @@ def main() -> None:
         if arguments.work is None:
             parser.error("--work is needed to measure")
         for name in arguments.settings:
-            run_setting(name, arguments)
+            (compare_setting if arguments.compare else run_setting)(name, arguments)
     found = [RESULTS / f"{name}.json" for name in SETTINGS]
     settings = [summarise(json.loads(path.read_text())) for path in found if path.exists()]
     for setting in settings:

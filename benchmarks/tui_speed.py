@@ -50,28 +50,33 @@ class Terminal:
             command, stdin=slave, stdout=slave, stderr=slave, env=environment, start_new_session=True
         )
         os.close(slave)
-        self._master = master
+        self.master = master
+
+    @property
+    def ended(self) -> bool:
+        """Whether the process is gone."""
+        return self._process.poll() is not None
 
     def wait_for(self, pattern: "re.Pattern[bytes]", seconds: float = 120) -> float:
         """When output first matches, on `time.perf_counter`."""
         seen, deadline = b"", time.perf_counter() + seconds
         while not pattern.search(seen):
-            ready, _, _ = select.select([self._master], [], [], max(deadline - time.perf_counter(), 0))
+            ready, _, _ = select.select([self.master], [], [], max(deadline - time.perf_counter(), 0))
             if not ready:
                 raise TimeoutError(f"{pattern.pattern!r} is not on the screen after {seconds:.0f} s")
-            seen += os.read(self._master, 1 << 16)
+            seen += os.read(self.master, 1 << 16)
         return time.perf_counter()
 
     def settle(self, quiet: float = 0.15) -> None:
         """Wait until nothing has been written for a while."""
-        while select.select([self._master], [], [], quiet)[0]:
-            os.read(self._master, 1 << 16)
+        while select.select([self.master], [], [], quiet)[0]:
+            os.read(self.master, 1 << 16)
 
     def press(self, key: str, pattern: "re.Pattern[bytes]") -> float:
         """Milliseconds from a key to output that matches."""
         self.settle()
         began = time.perf_counter()
-        os.write(self._master, key.encode())
+        os.write(self.master, key.encode())
         return (self.wait_for(pattern) - began) * 1000
 
     def __enter__(self) -> "Terminal":
@@ -80,7 +85,7 @@ class Terminal:
     def __exit__(self, *_: object) -> None:
         self._process.send_signal(signal.SIGKILL)
         self._process.wait()
-        os.close(self._master)
+        os.close(self.master)
 
 
 def measure(root: Path) -> dict[str, float | int]:

@@ -21,6 +21,13 @@ _HOMES = {
     "VerifyReport": "curator.results",
     "CurveReport": "curator.results",
     "ExamplesReport": "curator.results",
+    "ApplyReport": "curator.results",
+    "EstimatesReport": "curator.results",
+    "ExportReport": "curator.results",
+    "GradientsReport": "curator.results",
+    "QueryResult": "curator.results",
+    "StatusReport": "curator.results",
+    "TrainReport": "curator.results",
     "ConfigError": "curator.errors",
     "CuratorError": "curator.errors",
     "DataError": "curator.errors",
@@ -39,11 +46,18 @@ if TYPE_CHECKING:
     from curator.errors import NumericalError as NumericalError
     from curator.errors import StoreBusy as StoreBusy
     from curator.project import Project as Project
+    from curator.results import ApplyReport as ApplyReport
     from curator.results import CheckReport as CheckReport
     from curator.results import CurveReport as CurveReport
     from curator.results import EstimateResult as EstimateResult
+    from curator.results import EstimatesReport as EstimatesReport
     from curator.results import ExamplesReport as ExamplesReport
+    from curator.results import ExportReport as ExportReport
+    from curator.results import GradientsReport as GradientsReport
+    from curator.results import QueryResult as QueryResult
     from curator.results import SelectionResult as SelectionResult
+    from curator.results import StatusReport as StatusReport
+    from curator.results import TrainReport as TrainReport
     from curator.results import VerifyReport as VerifyReport
 
 

@@ -17,7 +17,7 @@ from curator.errors import ConfigError
 from curator.estimate import Point, SubsetEstimate, TargetEstimator, build_estimator
 from curator.events import Stopwatch
 from curator.files import relative_to
-from curator.fine_tune import measured_subsets, recipe_key
+from curator.fine_tune import diverged_runs, measured_subsets, recipe_key
 from curator.manifest import (
     Edit,
     Manifest,
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from curator.project import Project
 
 # Raised when the same gradients would give other numbers or selections.
-_ESTIMATOR_VERSION = 4
+_ESTIMATOR_VERSION = 5
 # Digits after the point of every loss and affinity that leaves the program: far below the noise, and far above what
 # the order of a sum changes, so that the same inputs print the same.
 _DIGITS = 6
@@ -88,7 +88,9 @@ class Answers:
         self._sets = gradient_sets(project.config, meta)
         self._store, self._config = project.store, project.config
         self.tasks = corpus.auxiliary
-        self.measured = measured_subsets(corpus, self._store.measurements(recipe_key(project.config, corpus)))
+        measurements = self._store.measurements(recipe_key(project.config, corpus))
+        self.measured = measured_subsets(corpus, measurements)
+        self.diverged = diverged_runs(corpus, measurements)
         self._numbers = {task.name: number for number, task in enumerate(self.tasks)}
         self.inputs: Inputs = {
             "sets": [s.key for s in self._sets],
@@ -517,6 +519,8 @@ class Answers:
                 name_or_path=config.model.name_or_path,
                 revision=config.model.revision,
                 sha256=self._corpus.model.sha256,
+                dtype=config.model.dtype,
+                quantization=config.model.quantization,
             ),
             lora=config.lora.model_dump(mode="json"),
             train=config.train.model_dump(mode="json"),
@@ -590,8 +594,13 @@ class Answers:
                 for file in _files(version)
             )
 
+        model = manifest.model
+        base = self._project.root / model.name_or_path
+        if base.is_dir() and not Path(model.name_or_path).is_absolute():
+            model = model.model_copy(update={"name_or_path": relative_to(str(base), folder)})
         return manifest.model_copy(
             update={
+                "model": model,
                 "targets": tuple(
                     entry.model_copy(
                         update={

@@ -19,6 +19,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.optimize import nnls
 
+from curator.mixture import MOST
+
 Floats = npt.NDArray[np.float64]
 Tokens = npt.NDArray[np.integer]
 
@@ -149,8 +151,8 @@ def match_scores(tasks: Floats, target: Floats) -> Floats:
 
         minimise ‖Σ_t s_t φ_t − φ‖² + ε ‖s‖²  over s ≥ 0
 
-    φ_t being the direction of task t's mean gradient and φ the target's: the kernel is their cosine. Huang et al. also
-    bound the weights and their sum; here their scale is nothing, as they are normalised where they are used.
+    φ_t being the direction of task t's mean gradient and φ the target's: the kernel is their cosine. Their scale is
+    nothing: they are normalised, and bounded as Huang et al. bound them, where they are used (`match_weights`).
 
     Args:
         tasks: Mean gradient of each task (t, k).
@@ -179,14 +181,23 @@ def match_weights(scores: Floats, tasks: Floats, sizes: Floats, tokens: Floats) 
         tokens: All tokens of each (t,), which is what a budget counts.
 
     Returns:
-        Weights (t,) by which the tasks have as many tokens together as they have without. A task that the match does
-        not need, but was selected, keeps weight 1; so do all where none is needed.
+        Weights (t,) by which the tasks have as many tokens together as they have without, each at most
+        `mixture.MOST`. A task that the match does not need, but was selected, keeps weight 1; so do all where none is
+        needed.
     """
     weights = np.ones(len(scores))
-    needed = (scores > 0) & (tokens > 0)
-    if needed.any():
-        found = scores[needed] / (np.linalg.norm(tasks[needed], axis=1) * sizes[needed])
-        weights[needed] = found * tokens[needed].sum() / (found @ tokens[needed])
+    free = (scores > 0) & (tokens > 0)
+    left = tokens[free].sum()
+    while free.any():
+        found = scores[free] / (np.linalg.norm(tasks[free], axis=1) * sizes[free])
+        weights[free] = found * left / (found @ tokens[free])
+        # What is cut off a task goes to the others; they can take it, as all of them at the bound are more than all.
+        over = free & (weights > MOST)
+        if not over.any():
+            break
+        weights[over] = MOST
+        left -= MOST * tokens[over].sum()
+        free &= ~over
     return weights
 
 

@@ -14,6 +14,7 @@ from curator import results
 from curator.answers import Answers, Request
 from curator.baselines import NAMES
 from curator.config import Config
+from curator.errors import NumericalError
 from curator.events import Reporter
 from curator.fine_tune import MeasuredSubset
 from curator.provenance import Inputs, key_of
@@ -84,7 +85,7 @@ def runs_to_compare(
     config: Config, answers: Answers, choices: Sequence[Choice], *, seeds: int
 ) -> list[tuple[frozenset[str], int]]:
     """Subset and seed of each run that is not there yet: every subset once before any is measured again."""
-    done = {(m.subset, run.seed) for m in answers.measured for run in m.runs}
+    done = {(m.subset, run.seed) for m in answers.measured for run in m.runs} | answers.diverged
     subsets = list(dict.fromkeys(choice.subset for choice in choices))
     wanted = [(subset, seed) for seed in run_seeds(config, seeds) for subset in subsets]
     return [run for run in wanted if run not in done]
@@ -96,11 +97,20 @@ def compare_methods(
     """Set what was measured of each method's subset side by side.
 
     Args:
-        answers: Of the target; every subset that was chosen is measured.
+        answers: Of the target.
         report: Of all measured subsets; it has the estimates of calibrations that have not seen them.
         choices: From `plan_comparison`.
+
+    Raises:
+        NumericalError: Every run on what one of them chose diverged.
     """
     measured = {m.subset: m for m in answers.measured}
+    for choice in choices:
+        if choice.subset not in measured:
+            raise NumericalError(
+                f"fine-tuning on what {choice.method} selects diverged with every seed",
+                hint="Lower train.learning_rate.",
+            )
     estimated = {frozenset(run.subset): run.estimated_loss for run in report.runs}
     tokens = {task.name: task.tokens for task in answers.tasks}
     noise = seed_noise(answers.measured)

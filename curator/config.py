@@ -35,6 +35,24 @@ Method = Literal[
     "kmm",
 ]
 Estimator = Literal["quadratic", "logistic"]
+RowField = Literal[
+    "messages",
+    "conversations",
+    "prompt",
+    "completion",
+    "instruction",
+    "input",
+    "output",
+    "system",
+    "history",
+    "tools",
+    "inputs",
+    "targets",
+    "text",
+    "role",
+    "content",
+]
+Role = Literal["system", "user", "assistant", "tool", "function_call"]
 
 # Largest file that is read; one of 10,000 tasks takes 2 MB.
 _MOST_BYTES = 2**24
@@ -83,36 +101,63 @@ class LoraSection(_Section):
     """`[lora]`: what is trained."""
 
     r: Positive = 8
+    """Rank of the adapter's factors."""
     alpha: Annotated[float, Field(gt=0)] = 16
+    """Scale: the adapter's output is multiplied by alpha / r."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of the adapter's inputs that is dropped in training."""
     target_modules: Literal["all-linear"] | Annotated[tuple[str, ...], Field(min_length=1)] = "all-linear"
+    """Layers that get an adapter: all linear ones but the head, or those of these names."""
 
 
 class TaskSource(_Section):
     """One `[[data.task]]` table."""
 
-    name: str = Field(min_length=1, max_length=1000)
-    path: str = ""
-    """A file, a folder or a glob, relative to the project."""
+    name: str = Field(default="", max_length=1000)
+    """The task's name; with `task_column`, what stands before the name of each."""
+    path: str | Annotated[tuple[str, ...], Field(min_length=1)] = ""
+    """A file, a folder or a glob, relative to the project, or an address such as `s3://…`; or a list of them."""
     hub: str = ""
     """A `datasets` id, in place of `path`."""
     config: str = ""
     split: str = "train"
     revision: str = ""
+    streaming: bool | None = None
+    """Read a hub data set as it comes over the net, or download it first; by default streamed, but for a slice."""
+    task_column: str = ""
+    """Make a task of each value of this column."""
     column: str = ""
     """Keep only the rows whose `column` equals `value`: one file becomes many tasks."""
     value: str | int | bool | None = None
+    columns: dict[RowField, Annotated[str, Field(min_length=1)]] = {}
+    """Names of the columns where they are not those that curator knows: `{instruction = "query"}`."""
+    roles: dict[str, Role] = {}
+    """Who speaks, where a chat calls them otherwise: `{customer = "user"}`."""
     tags: tuple[str, ...] = ()
 
     @model_validator(mode="after")
     def _one_place(self) -> Self:
+        if not self.name and not self.task_column:
+            raise ValueError("a task needs a `name`, unless `task_column` gives one to each of many")
+        named = f"task {self.name!r}" if self.name else f"`task_column` {self.task_column!r}"
         if bool(self.path) == bool(self.hub):
-            raise ValueError(f"task {self.name!r} needs either `path` or `hub`, and not both")
+            raise ValueError(f"{named} needs either `path` or `hub`, and not both")
         if bool(self.column) != (self.value is not None):
-            raise ValueError(f"task {self.name!r}: `column` and `value` go together; give both or neither")
+            raise ValueError(f"{named}: `column` and `value` go together; give both or neither")
+        if self.task_column and self.column:
+            raise ValueError(f"{named}: `task_column` makes a task of every value; remove `column` and `value`")
         if self.path and (self.config or self.revision):
-            raise ValueError(f"task {self.name!r}: `config` and `revision` belong to `hub`, not to `path`")
+            raise ValueError(f"{named}: `config` and `revision` belong to `hub`, not to `path`")
+        if self.path and self.streaming is not None:
+            raise ValueError(f"{named}: `streaming` belongs to `hub`, not to `path`")
+        if self.streaming and ("[" in self.split or "+" in self.split):
+            raise ValueError(f"{named}: the split {self.split!r} cannot be streamed; remove `streaming`")
         return self
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """`path` as a tuple, whichever way it was written."""
+        return (self.path,) if isinstance(self.path, str) else self.path
 
 
 class DataSection(_Section):
@@ -137,6 +182,7 @@ class DataSection(_Section):
     bad_rows: Literal["refuse", "skip"] = "refuse"
     """What becomes of rows that cannot be used: `skip` leaves them out, counted."""
     seed: Seed = 0
+    """Of what is held out and what is sampled."""
 
     @model_validator(mode="after")
     def _tasks_once(self) -> Self:
@@ -144,7 +190,7 @@ class DataSection(_Section):
             raise ValueError("the tasks are named twice, by the glob `tasks` and by [[data.task]] tables; remove one")
         if not self.tasks and not self.task:
             raise ValueError('no task is named; add tasks = "tasks/*.jsonl", or [[data.task]] tables')
-        counted = Counter(task.name for task in self.task)
+        counted = Counter(task.name for task in self.task if not task.task_column)
         twice = sorted(name for name, count in counted.items() if count > 1)
         if twice:
             more = f" and {len(twice) - 5} more" if len(twice) > 5 else ""
@@ -166,22 +212,30 @@ class TrainSection(_Section):
     """`[train]`: the recipe of meta-training and of every fine-tuning run."""
 
     epochs: Annotated[float, Field(gt=0)] = 3
+    """Passes over the examples."""
     learning_rate: Annotated[float, Field(gt=0)] = 2e-4
+    """Of AdamW, at its highest."""
     batch_size: Positive = 32
     """Examples per optimizer step and process, before `gradient_accumulation`."""
     gradient_accumulation: Positive = 1
+    """Batches that make one optimizer step."""
     schedule: Literal["linear", "cosine", "constant"] = "linear"
+    """How the learning rate falls."""
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of the steps over which the learning rate rises."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    """Of AdamW."""
     seed: Seed = 0
+    """Of the adapter's initialization and the order of the examples."""
 
 
 class GradientsSection(_Section):
     """`[gradients]`: where gradients are taken, and how they are projected."""
 
     projection_dim: Annotated[int, Field(ge=1, le=2**16)] = 256
+    """Numbers that are kept of a gradient."""
     projection_seed: Seed = 0
+    """Of the random projection."""
     points: Literal["auto"] | Annotated[tuple[Annotated[float, Field(gt=0, le=1)], ...], Field(min_length=1)] = "auto"
     """Shares of meta-training's steps at which gradients are taken."""
     average: Annotated[float, Field(ge=0, lt=1)] = 0.1
@@ -192,25 +246,29 @@ class GradientsSection(_Section):
     @property
     def shares(self) -> tuple[float, ...]:
         """The points as increasing shares of meta-training's steps."""
-        return (0.2, 0.4, 0.7) if self.points == "auto" else tuple(sorted(set(self.points)))
+        return (0.2, 0.4) if self.points == "auto" else tuple(sorted(set(self.points)))
 
 
 class EstimateSection(_Section):
     """`[estimate]`: from gradients to the loss of a subset."""
 
     method: Estimator = "quadratic"
+    """`logistic` is the paper's."""
     ridge: Literal["auto"] | Annotated[float, Field(gt=0)] = "auto"
+    """Holds the displacement back; `auto` is a share of the gradients' squared length."""
 
 
 class SelectSection(_Section):
     """`[select]`: from estimates to a subset."""
 
     method: Method = "forward"
+    """Way of selecting; the last six are baselines to compare with."""
     subsets: Annotated[int, Field(ge=2, lt=2**31)] = 1000
     """Random ensemble: how many subsets."""
     subset_size: Share = 0.5
     """Random ensemble: share of the tasks in each subset."""
     seed: Seed = 0
+    """Of the random subsets, and of the subsets that `verify` chooses."""
 
 
 class Config(_Section):

@@ -7,19 +7,20 @@ twice; `read_corpus` reads what is new, unless it is told only to look.
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from curator.batches import TokenizedExample
 from curator.config import Config
-from curator.data import Source, bad_row, check_target, find_tasks, find_validation, read_task, refusal
+from curator.data import Source, bad_row, check_target, find_tasks, find_validation, read_tasks, read_values, refusal
 from curator.errors import DataError
 from curator.events import Reporter
-from curator.files import folded, sha256_of
+from curator.files import File, folded, sha256_of
 from curator.model import find_model, identity_files, load_architecture, load_tokenizer
 from curator.provenance import Inputs, hash_of, key_of
+from curator.remote import RemoteFile
 from curator.rows import Row, is_empty, place
 from curator.splits import LEAKED, TaskExamples, TaskSplit, split_tasks
 from curator.store import ExampleIndex, Store, StoredExample, StoredTask
@@ -29,7 +30,7 @@ EMPTY = "empty"
 CUT_OFF = "completion cut off by max_length"
 BAD = "cannot be used"
 # Raised when the same row would be read or encoded differently.
-_READER_VERSION = 1
+_READER_VERSION = 2
 # Tasks that are read are committed at least this often.
 _COMMIT_SECONDS = 1.0
 
@@ -54,6 +55,8 @@ class TaskVersion:
     """(path, sha256, rows) of each file; for a hub data set its id and the hash of its rows."""
     source: dict[str, Any]
     index: ExampleIndex
+    formats: dict[str, int] = field(default_factory=dict)
+    """Rows by the name of their format."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,7 +136,7 @@ class Corpus:
         return found
 
 
-def hash_files(store: Store, paths: Sequence[Path], *, remember: bool = True) -> dict[Path, str]:
+def hash_files(store: Store, paths: Sequence[File], *, remember: bool = True) -> dict[File, str]:
     """SHA-256 of files, taken from the store where size, time and inode are as they were.
 
     Args:
@@ -145,23 +148,32 @@ def hash_files(store: Store, paths: Sequence[Path], *, remember: bool = True) ->
         DataError: A file cannot be read.
     """
     try:
-        stats = {path: path.stat() for path in paths}
+        states = {path: _state(path) for path in dict.fromkeys(paths)}
     except OSError as error:
         raise DataError(f"{error.filename}: cannot be read: {error.strerror}") from error
-    known = store.file_hashes([str(path) for path in paths])
-    hashes, new = {}, []
-    for path, stat in stats.items():
+    known = store.file_hashes([str(path) for path in states])
+    hashes: dict[File, str] = {}
+    new = []
+    for path, state in states.items():
         row = known.get(str(path))
-        if row and row[:3] == (stat.st_size, stat.st_mtime_ns, stat.st_ino):
+        if row and row[:3] == state:
             hashes[path] = row[3]
             continue
         hashes[path] = sha256_of(path)
         # A file that has just been written may be written again within the same tick of its clock.
-        if time.time_ns() - stat.st_mtime_ns > 10**9:
-            new.append((str(path), stat.st_size, stat.st_mtime_ns, stat.st_ino, hashes[path]))
+        if isinstance(path, RemoteFile) or time.time_ns() - state[1] > 10**9:
+            new.append((str(path), *state, hashes[path]))
     if new and remember:
         store.put_file_hashes(new)
     return hashes
+
+
+def _state(path: File) -> tuple[int, int, int]:
+    """What changes when a file does: size, time in nanoseconds and inode; elsewhere what there is of these."""
+    if isinstance(path, RemoteFile):
+        return *path.state(), 0
+    stat = path.stat()
+    return stat.st_size, stat.st_mtime_ns, stat.st_ino
 
 
 def identify_model(config: Config, root: Path, store: Store, *, remember: bool = True) -> ModelFiles:
@@ -197,7 +209,10 @@ def read_corpus(
         ConfigError: A target is no task.
         DataError: Files, rows or the model cannot be read; all bad rows of all files are counted.
     """
-    sources = find_tasks(config.data, root)
+    try:
+        sources = find_tasks(config.data, root, values=lambda s, column: _values(s, column, store, reporter, read=read))
+    except _NotRead:
+        return None
     if targets:
         check_target(targets, sources)
     model = identify_model(config, root, store, remember=read)
@@ -252,7 +267,34 @@ def validation_examples(task: Task, store: Store) -> list[TokenizedExample]:
     return [TokenizedExample(*rows[n]) for n in task.split.validation]
 
 
-def _inputs(source: Source, hashes: dict[Path, str], model: ModelFiles, config: Config) -> Inputs:
+class _NotRead(Exception):
+    """Something would have to be read, and must not be."""
+
+
+def _values(source: Source, column: str, store: Store, reporter: Reporter, *, read: bool) -> list[str]:
+    """The values of a column, read once for as long as the files are the same."""
+    hashes = hash_files(store, source.files, remember=read)
+    inputs = {
+        "files": [[path.name, hashes[path]] for path in source.files],
+        "source": source.describe(),
+        "column": column,
+        "reader": _READER_VERSION,
+    }
+    key = key_of(inputs)
+    known = store.artifact("collection", key)
+    if known is not None:
+        return list(known.outputs["values"])
+    if not read:
+        raise _NotRead
+    stage = reporter.stage("data", 1, "collections")
+    values = read_values(source, column)
+    store.put_artifact("collection", key, inputs, {"values": values})
+    stage.advance()
+    stage.finish(f"{source.place}: {len(values)} tasks by {column}")
+    return values
+
+
+def _inputs(source: Source, hashes: dict[File, str], model: ModelFiles, config: Config) -> Inputs:
     return {
         "name": source.name,
         "files": [[path.name, hashes[path]] for path in source.files],
@@ -270,7 +312,7 @@ def _missing(store: Store, inputs: Sequence[Inputs]) -> list[int]:
 
 
 def _versions(
-    store: Store, sources: Sequence[Source], inputs: Sequence[Inputs], hashes: dict[Path, str]
+    store: Store, sources: Sequence[Source], inputs: Sequence[Inputs], hashes: dict[File, str]
 ) -> list[TaskVersion]:
     keys = [key_of(i) for i in inputs]
     outputs = {artifact.key: artifact.outputs for artifact in store.artifacts("task", keys)}
@@ -282,7 +324,16 @@ def _versions(
             files = [(source.hub, outputs[key]["sha256"], rows[0])]
         else:
             files = [(str(f), hashes[f], n) for f, n in zip(source.files, rows, strict=True)]
-        versions.append(TaskVersion(key=key, files=tuple(files), source=source.describe(), index=indexes[key]))
+        versions.append(
+            TaskVersion(
+                key=key,
+                files=tuple(files),
+                source=source.describe(),
+                index=indexes[key],
+                # The store keeps no order of keys.
+                formats=dict(Counter(outputs[key].get("formats", {})).most_common()),
+            )
+        )
     return versions
 
 
@@ -324,8 +375,8 @@ def _ingest(
     stage = reporter.stage("data", len(sources), "tasks")
     examples_read, last = 0, time.monotonic()
     waiting: list[StoredTask] = []
-    for source, task_inputs in zip(sources, inputs, strict=True):
-        read = read_task(source, keep_bad=True)
+    for number, read in read_tasks(sources):
+        source = sources[number]
         examples = [_encode(row, encoder) for row in read]
         counted = Counter(row.file for row in read)
         rows = [counted[str(file)] for file in source.files] or [len(examples)]
@@ -334,11 +385,15 @@ def _ingest(
             rows = [len(examples)] + [0] * (len(source.files) - 1)
         waiting.append(
             StoredTask(
-                key=key_of(task_inputs),
+                key=key_of(inputs[number]),
                 name=source.name,
                 examples=examples,
-                inputs=task_inputs,
-                outputs={"rows": rows, "sha256": hash_of(e.hash for e in examples)},
+                inputs=inputs[number],
+                outputs={
+                    "rows": rows,
+                    "sha256": hash_of(e.hash for e in examples),
+                    "formats": Counter(row.format for row in read),
+                },
             )
         )
         examples_read += len(examples)

@@ -1,17 +1,20 @@
 """Files and hub → tasks → rows.
 
-`find_tasks` turns `[data]` into sources; `read_task` reads one of them into `Row`s with a normalised content (rows.py).
+`find_tasks` turns `[data]` into sources; `read_tasks` reads them into `Row`s with a normalised content (rows.py).
 """
 
 import difflib
 import itertools
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import os
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from curator.config import DataSection, TaskSource
 from curator.errors import ConfigError, DataError
+from curator.files import File
+from curator.formats import TURN_FIELDS, recognise, renamed
 from curator.readers import (
     FORMATS,
     RawRow,
@@ -22,11 +25,15 @@ from curator.readers import (
     read_saved,
     task_name,
 )
-from curator.rows import Row, normalise, place
+from curator.remote import RemoteFile, has_wildcards, is_remote, matches
+from curator.rows import Row, place
 from curator.text import clean
 
 Value = str | int | bool | None
 
+# Rows that are held at once for tasks that share a file, in characters. What is beyond is read by going through the
+# file again.
+_MOST_HELD = 2**29
 # Bad rows that an error lists.
 _BAD_LISTED = 5
 _SKIP_HINT = 'To go on without such rows: --skip-bad-rows, or bad_rows = "skip" under [data].'
@@ -37,16 +44,20 @@ class Source:
     """Where one task's rows come from."""
 
     name: str
-    files: tuple[Path, ...] = ()
-    """Local files, in the order in which they are read."""
+    files: tuple[File, ...] = ()
+    """Files, in the order in which they are read."""
     folder: Path | None = None
     """A folder that `datasets.load_from_disk` reads; `files` are then its parts."""
     hub: str = ""
     config: str = ""
     split: str = "train"
     revision: str = ""
+    streaming: bool | None = None
     column: str = ""
     value: Value = None
+    columns: Mapping[str, str] = field(default_factory=dict)
+    """What curator calls a field → the column that holds it."""
+    roles: Mapping[str, str] = field(default_factory=dict)
     tags: tuple[str, ...] = ()
 
     def describe(self) -> dict[str, Any]:
@@ -59,9 +70,32 @@ class Source:
         if self.split != "train":
             described["split"] = self.split
         described = {key: value for key, value in described.items() if value != ""}
-        if self.column:
-            described |= {"column": self.column, "value": self.value}
+        if self.streaming is not None:
+            described["streaming"] = self.streaming
+        described |= self.filter
+        if self.columns:
+            described["columns"] = dict(self.columns)
+        if self.roles:
+            described["roles"] = dict(self.roles)
         return described
+
+    @property
+    def filter(self) -> dict[str, Any]:
+        """The column and its value, where only some of the rows are the task's."""
+        return {"column": self.column, "value": self.value} if self.column else {}
+
+    @classmethod
+    def described(cls, name: str, description: Mapping[str, Any], files: Sequence[File]) -> Self:
+        """The source that `describe` has described: as a manifest has it, with where its files are now."""
+        rest = dict(description)
+        saved = rest.pop("saved_dataset", False)
+        parents = [file.parent for file in files if isinstance(file, Path)]
+        return cls(
+            name=name,
+            files=() if rest.get("hub") else tuple(files),
+            folder=Path(os.path.commonpath(parents)) if saved else None,
+            **rest,
+        )
 
     @property
     def place(self) -> str:
@@ -72,12 +106,15 @@ class Source:
 # -- finding tasks ------------------------------------------------------------------------------------------------
 
 
-def find_tasks(data: DataSection, root: Path) -> list[Source]:
+def find_tasks(
+    data: DataSection, root: Path, *, values: "Callable[[Source, str], list[str]] | None" = None
+) -> list[Source]:
     """List the tasks that `[data]` names, by name.
 
     Args:
         data: The section.
         root: The project folder, to which paths are relative.
+        values: Says what is in the column of a source that makes a task of each of its values; `read_values` reads it.
 
     Raises:
         ConfigError: `validation_files` names a task that is none.
@@ -86,7 +123,10 @@ def find_tasks(data: DataSection, root: Path) -> list[Source]:
     if data.tasks:
         sources = [_from_file(path) for path in _matches(data.tasks, root, "data.tasks")]
     else:
-        sources = [_from_table(task, root) for task in data.task]
+        sources = []
+        for task in data.task:
+            source = _from_table(task, root)
+            sources += _each(source, task.task_column, values or read_values) if task.task_column else [source]
     sources.sort(key=lambda source: source.name)
     for first, second in itertools.pairwise(sources):
         if first.name == second.name:
@@ -134,8 +174,13 @@ def _nearest(name: str, names: list[str]) -> str:
     return f"Did you mean {near[0]!r}?" if near else f"Tasks: {', '.join(names[:20])}."
 
 
-def _matches(pattern: str, root: Path, key: str) -> list[Path]:
+def _matches(pattern: str, root: Path, key: str) -> list[File]:
     """What a glob matches of what can be read; like the shell's, it matches no hidden file by a wildcard."""
+    if is_remote(pattern):
+        there = [file for file in matches(pattern) if is_task_file(file)]
+        if not there:
+            raise DataError(f"{key}: no file matches {RemoteFile(pattern)}", hint=f"A task is one of: {FORMATS}.")
+        return [*there]
     base = Path(pattern)
     try:
         found = sorted(
@@ -150,47 +195,85 @@ def _matches(pattern: str, root: Path, key: str) -> list[Path]:
         found = [path for path in found if not path.name.startswith(".")]
     if not found:
         raise DataError(f"{key}: no file matches {pattern!r} in {root}", hint=f"A task is one of: {FORMATS}.")
-    return found
+    return [*found]
 
 
-def _from_file(path: Path) -> Source:
+def _from_file(path: File) -> Source:
     name = task_name(path)
     _check_name(name, path)
-    if path.is_dir():
+    if isinstance(path, Path) and path.is_dir():
         return Source(name=name, folder=path, files=_parts(path))
     return Source(name=name, files=(path,))
 
 
 def _from_table(task: TaskSource, root: Path) -> Source:
-    filters: dict[str, Any] = {"column": task.column, "value": task.value, "tags": task.tags}
+    rest: dict[str, Any] = {
+        "column": task.column,
+        "value": task.value,
+        "columns": dict(sorted(task.columns.items())),
+        "roles": dict(sorted(task.roles.items())),
+        "tags": task.tags,
+    }
     if task.hub:
         return Source(
-            name=task.name, hub=task.hub, config=task.config, split=task.split, revision=task.revision, **filters
+            name=task.name,
+            hub=task.hub,
+            config=task.config,
+            split=task.split,
+            revision=task.revision,
+            streaming=task.streaming,
+            **rest,
         )
-    path = root / task.path
-    key = f"task {task.name!r}"
-    if is_saved_dataset(path):
-        return Source(name=task.name, folder=path, files=_parts(path), split=task.split, **filters)
-    if path.is_dir():
-        files = tuple(sorted(p for p in path.iterdir() if is_task_file(p) and not p.name.startswith(".")))
-        if not files:
-            raise DataError(f"{key}: {path} holds no task file", hint=f"Known: {FORMATS}.")
-    elif path.exists():
-        if not is_task_file(path):
-            raise DataError(f"{key}: {path} is no known kind of file", hint=f"Known: {FORMATS}.")
-        files = (path,)
-    elif any(c in task.path for c in "*?["):
-        files = tuple(path for path in _matches(task.path, root, key) if path.is_file())
-        if not files:
-            raise DataError(f"{key}: {task.path!r} matches folders only", hint="Name one saved data set by its path.")
-    else:
-        raise DataError(f"{key}: {path} does not exist", hint="Correct `path` in curator.toml.")
+    if len(task.paths) == 1 and not is_remote(task.paths[0]) and is_saved_dataset(root / task.paths[0]):
+        folder = root / task.paths[0]
+        return Source(name=task.name, folder=folder, files=_parts(folder), split=task.split, **rest)
+    files = tuple(file for path in task.paths for file in _files(path, root, f"task {task.name!r}"))
     for file in files:
         _check_name(task.name, file)
-    return Source(name=task.name, files=files, **filters)
+        if files.count(file) > 1:
+            raise DataError(f"task {task.name!r}: {file} is named twice", hint="Name it once in `path`.")
+    return Source(name=task.name, files=files, **rest)
 
 
-def _check_name(name: str, path: Path) -> None:
+def _files(written: str, root: Path, key: str) -> list[File]:
+    """The files that a path in a table stands for."""
+    path = root / written
+    if is_remote(written):
+        found = matches(written)
+        kept: list[File] = [file for file in found if is_task_file(file)]
+        if not kept:
+            raise DataError(f"{key}: {RemoteFile(written)} is, or holds, no task file", hint=f"Known: {FORMATS}.")
+        return kept
+    if path.is_dir():
+        kept = [*sorted(p for p in path.iterdir() if is_task_file(p) and not p.name.startswith("."))]
+        if not kept:
+            raise DataError(f"{key}: {path} holds no task file", hint=f"Known: {FORMATS}.")
+        return kept
+    if path.exists():
+        if not is_task_file(path):
+            raise DataError(f"{key}: {path} is no known kind of file", hint=f"Known: {FORMATS}.")
+        return [path]
+    if has_wildcards(written):
+        kept = [path for path in _matches(written, root, key) if isinstance(path, Path) and path.is_file()]
+        if not kept:
+            raise DataError(f"{key}: {written!r} matches folders only", hint="Name one saved data set by its path.")
+        return kept
+    raise DataError(f"{key}: {path} does not exist", hint="Correct `path` in curator.toml.")
+
+
+def _each(source: Source, column: str, values: Callable[[Source, str], list[str]]) -> list[Source]:
+    """A source cut into one for each value of a column."""
+    made: dict[str, Source] = {}
+    for value in values(source, column):
+        plain = f"{source.name}-{clean(value).strip()}" if source.name else clean(value).strip()
+        name, number = plain, 2
+        while name in made:
+            name, number = f"{plain}-{number}", number + 1
+        made[name] = replace(source, name=name, column=column, value=value)
+    return list(made.values())
+
+
+def _check_name(name: str, path: File) -> None:
     try:
         f"{name}{path}".encode()
     except UnicodeEncodeError as error:
@@ -199,7 +282,7 @@ def _check_name(name: str, path: Path) -> None:
         ) from error
 
 
-def _parts(folder: Path) -> tuple[Path, ...]:
+def _parts(folder: Path) -> tuple[File, ...]:
     return tuple(sorted(path for path in folder.rglob("*") if path.is_file()))
 
 
@@ -236,36 +319,108 @@ def read_task(source: Source, *, keep_bad: bool = False) -> list[Row]:
     Raises:
         DataError: A file cannot be read, there are no rows, or some cannot be used (with file and line).
     """
-    rows: list[Row] = []
-    columns: set[str] = set()
-    for file, line, raw in _raw_rows(source):
-        if source.column and not isinstance(raw, DataError):
-            columns.update(map(str, raw))
-            if not _equals(raw.get(source.column), source.value):
-                continue
-        rows.append(_row(raw, file, line, len(rows)))
-    if rows:
-        bad = [(row.place, row.problem) for row in rows if row.problem]
-        if bad and not keep_bad:
-            raise refusal(bad, len(rows), source.place)
-        return rows
-    if columns and source.column not in columns:
-        raise DataError(
-            f"task {source.name!r}: {source.place}: no column {source.column!r}",
-            hint=f"Columns there: {', '.join(sorted(columns)[:20])}.",
-        )
-    kept = f" with {source.column} = {source.value!r}" if source.column else ""
-    raise DataError(
-        f"task {source.name!r}: {source.place} holds no rows{kept}", hint="Remove the task, or give it examples."
+    ((_, rows),) = read_tasks([source])
+    bad = [(row.place, row.problem) for row in rows if row.problem]
+    if bad and not keep_bad:
+        raise refusal(bad, len(rows), source.place)
+    return rows
+
+
+def read_tasks(sources: Sequence[Source]) -> Iterator[tuple[int, list[Row]]]:
+    """Read all rows of several tasks; a file that many share, each with a value of its own, is read once.
+
+    Args:
+        sources: Where they are.
+
+    Yields:
+        The place of a task in `sources`, and its rows, those that cannot be used among them; tasks that share a file
+        come together.
+
+    Raises:
+        DataError: A file cannot be read, or there are no rows.
+    """
+    together: dict[Hashable, list[int]] = {}
+    for number, source in enumerate(sources):
+        together.setdefault(_origin(source) if source.column else number, []).append(number)
+    for waiting in together.values():
+        while waiting:
+            rows = _read_together({number: sources[number] for number in waiting})
+            waiting = [number for number in waiting if number not in rows]
+            for number in list(rows):
+                yield number, rows.pop(number)
+
+
+def read_values(source: Source, column: str) -> list[str]:
+    """The values of a column, as text, in order.
+
+    Raises:
+        DataError: The source cannot be read, or a row has no such value.
+    """
+    found: set[str] = set()
+    for number, (file, line, raw) in enumerate(_raw_rows(source)):
+        if isinstance(raw, DataError):
+            continue
+        cell = raw.get(column)
+        if not isinstance(cell, str | int | float) or not str(cell).strip():
+            raise DataError(
+                f"{place(file, line, number)}: no text or number in the column {column!r}, which names the task"
+                + (f", but {cell!r:.60}" if cell is not None else ""),
+                hint=f"Columns there: {', '.join(list(map(str, raw))[:20])}.",
+            )
+        found.add(str(cell).lower() if isinstance(cell, bool) else str(cell))
+    return sorted(found)
+
+
+def _origin(source: Source) -> Hashable:
+    """What sources have in common that can be read together."""
+    return (
+        source.files,
+        source.folder,
+        source.hub,
+        source.config,
+        source.split,
+        source.revision,
+        source.streaming,
+        source.column,
     )
 
 
-def _row(raw: dict[str, Any] | DataError, file: str, line: int, number: int) -> Row:
+def _read_together(sources: dict[int, Source]) -> dict[int, list[Row]]:
+    """Rows of sources that differ by their value at most; of the first of them only, where all are too many."""
+    rows: dict[int, list[Row]] = {number: [] for number in sources}
+    first = next(iter(sources.values()))
+    seen: set[str] = set()
+    wanted: dict[Hashable, list[int]] = {}
+    held = 0
+    for file, line, raw in _raw_rows(first):
+        # Nobody knows whose a row is that cannot be read: it is counted wherever it may belong.
+        numbers = list(rows)
+        if not isinstance(raw, DataError):
+            seen.update(map(str, raw))
+            numbers = _numbers(raw.get(first.column), sources, wanted) if first.column else numbers
+        for number in numbers:
+            if number not in rows:
+                continue
+            source = sources[number]
+            row = _row(raw, source, file, line, len(rows[number]))
+            rows[number].append(row)
+            held += len(str(row.content)) if len(sources) > 1 else 0
+        while held > _MOST_HELD and len(rows) > 1:
+            _, dropped = rows.popitem()
+            held -= sum(len(str(row.content)) for row in dropped)
+    for number, found in rows.items():
+        _check_found(sources[number], found, seen)
+    return rows
+
+
+def _row(raw: dict[str, Any] | DataError, source: Source, file: str, line: int, number: int) -> Row:
     where = place(file, line, number)
     try:
         if isinstance(raw, DataError):
             raise raw
-        return Row(number=number, file=file, line=line, content=normalise(raw, where))
+        named = renamed(raw, source.columns, source.roles) if source.columns or source.roles else raw
+        kind, content = recognise(named, where, columns=map(str, raw))
+        return Row(number=number, file=file, line=line, content=content, format=kind)
     except DataError as error:
         return bad_row(number, file, line, error)
 
@@ -278,10 +433,43 @@ def bad_row(number: int, file: str, line: int, error: DataError) -> Row:
     return Row(number=number, file=file, line=line, content={"text": ""}, problem=problem)
 
 
+def _numbers(cell: Any, sources: dict[int, Source], known: dict[Hashable, list[int]]) -> list[int]:
+    """Which sources want a row with this cell; there are few different cells, and they are asked for once."""
+    key = (type(cell), cell) if isinstance(cell, str | int | float | None) else None
+    if key is None or key not in known:
+        numbers = [number for number, source in sources.items() if _equals(cell, source.value)]
+        if key is None:
+            return numbers
+        known[key] = numbers
+    return known[key]
+
+
+def _check_found(source: Source, rows: list[Row], seen: set[str]) -> None:
+    """Make sure that there are rows, and that no column of the configuration is one that is not there.
+
+    Raises:
+        DataError: As said.
+    """
+    # A column under its own name says that no other is read; one under another that is not there is a mistake.
+    named = {column for field, column in source.columns.items() if field not in (*TURN_FIELDS, column)}
+    missing = sorted(({source.column} if source.column else set()) - seen) or (sorted(named - seen) if rows else [])
+    if missing and seen:
+        raise DataError(
+            f"task {source.name!r}: {source.place}: no column {missing[0]!r}",
+            hint=f"Columns there: {', '.join(sorted(seen)[:20])}.",
+        )
+    if not rows:
+        kept = f" with {source.column} = {source.value!r}" if source.column else ""
+        raise DataError(
+            f"task {source.name!r}: {source.place} holds no rows{kept}", hint="Remove the task, or give it examples."
+        )
+
+
 def _raw_rows(source: Source) -> Iterator[tuple[str, int, dict[str, Any] | DataError]]:
     parts: list[tuple[str, Iterator[RawRow]]]
     if source.hub:
-        parts = [(source.hub, read_hub(source.hub, source.config, source.split, source.revision))]
+        rows = read_hub(source.hub, source.config, source.split, source.revision, streaming=source.streaming)
+        parts = [(source.hub, rows)]
     elif source.folder:
         parts = [(str(source.folder), read_saved(source.folder, source.split))]
     else:

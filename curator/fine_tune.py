@@ -1,19 +1,21 @@
 """Fine-tuning the base model on a subset of tasks, by the project's own recipe: what estimates are estimates of."""
 
-from collections.abc import Collection, Sequence
+import math
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from curator.config import Config
-from curator.corpus import Corpus, training_examples, validation_examples
+from curator.corpus import Corpus, Task, training_examples, validation_examples
 from curator.events import Reporter, Stopwatch
 from curator.meta_train import measure_losses, train_adapter
 from curator.model import TunedModel
 from curator.provenance import Inputs, hash_of, key_of
 from curator.stages import recipe_inputs
 from curator.store import Measurement, Store
+from curator.weights import counts_of, repeated
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,12 +75,31 @@ def subset_content(corpus: Corpus, subset: Collection[str]) -> dict[str, str]:
 
 def measured_subsets(corpus: Corpus, measurements: Sequence[Measurement]) -> list[MeasuredSubset]:
     """What was measured of subsets whose tasks are still as they were, in the order of their first runs."""
-    now = {task.name: task.content for task in corpus.auxiliary}
     found: dict[frozenset[str], list[Measurement]] = {}
-    for m in measurements:
-        if all(now.get(task) == content for task, content in m.subset.items()):
+    for m in _of_today(corpus, measurements):
+        if math.isfinite(m.loss):
             found.setdefault(frozenset(m.subset), []).append(m)
     return [MeasuredSubset(subset, tuple(runs)) for subset, runs in found.items()]
+
+
+def diverged_runs(corpus: Corpus, measurements: Sequence[Measurement]) -> set[tuple[frozenset[str], int]]:
+    """Subset and seed of each run that came to no loss; their subsets' tasks are still as they were."""
+    return {(frozenset(m.subset), m.seed) for m in _of_today(corpus, measurements) if not math.isfinite(m.loss)}
+
+
+def _of_today(corpus: Corpus, measurements: Sequence[Measurement]) -> list[Measurement]:
+    now = {task.name: task.content for task in corpus.auxiliary}
+    return [m for m in measurements if all(now.get(task) == content for task, content in m.subset.items())]
+
+
+def example_counts(tasks: Sequence[Task], weights: Mapping[str, float]) -> dict[str, int]:
+    """How many examples of each task are trained on, where each counts as often as its task weighs.
+
+    Args:
+        tasks: What is trained on, the targets among it.
+        weights: By the task's name; 1 where it is not named.
+    """
+    return counts_of({task.name: (weights.get(task.name, 1.0), len(task.split.train)) for task in tasks})
 
 
 def fine_tune(
@@ -91,6 +112,8 @@ def fine_tune(
     tuned: TunedModel,
     folder: Path,
     reporter: Reporter,
+    weights: Mapping[str, float] | None = None,
+    stage: str = "fine-tune",
 ) -> FineTuned:
     """Fine-tune the base model on a subset and the targets, and measure; an interrupted run is gone on with.
 
@@ -101,18 +124,32 @@ def fine_tune(
         subset: Names of auxiliary tasks.
         seed: Of initialization and order.
         tuned: Model; its adapter holds the end of training afterwards.
-        folder: For checkpoints.
-        reporter: Told of progress, as stage `fine-tune`.
+        folder: For checkpoints, which are there until the caller has kept what came of it: then `remove_run`.
+        reporter: Told of progress.
+        weights: How often a task's examples are trained on, by its name; once where it is not named.
+        stage: The stage's name in events.
 
     Raises:
         NumericalError: The loss is not finite.
         DataError: A checkpoint cannot be written.
     """
     tasks = [task for task in corpus.auxiliary if task.name in subset] + corpus.target_tasks
-    examples = [example for task in tasks for example in training_examples(task, store)]
+    counts = example_counts(tasks, weights or {})
+    examples = [
+        example
+        for task in tasks
+        for example in repeated(training_examples(task, store), counts[task.name], seed=task.name)
+    ]
     took = Stopwatch()
     train_adapter(
-        tuned, examples, config.train, folder=folder, reporter=reporter.with_sink(took), stage="fine-tune", seed=seed
+        tuned,
+        examples,
+        config.train,
+        folder=folder,
+        reporter=reporter.with_sink(took),
+        stage=stage,
+        seed=seed,
+        keep_checkpoints=True,
     )
     batch_tokens = config.gradients.batch_tokens
     loss = sum(

@@ -50,7 +50,7 @@ def write_groups(
     """
     written = []
     names = [_group_name(task.name, group, count) for task in corpus.auxiliary for group in range(count)]
-    files = dict(zip(names, file_names(names, ".jsonl"), strict=True))
+    files = dict(zip(names, file_names(names), strict=True))
     sets = gradient_sets(config, meta)
     for task in corpus.auxiliary:
         if len(task.split.train) < count:
@@ -65,7 +65,7 @@ def write_groups(
             if not numbers:
                 continue
             name = _group_name(task.name, group, count)
-            path = folder / files[name]
+            path = folder / f"{files[name]}.jsonl"
             lines = [json.dumps(trainable(rows[n].content), ensure_ascii=False) + "\n" for n in numbers]
             try:
                 folder.mkdir(parents=True, exist_ok=True)

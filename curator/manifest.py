@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from curator.errors import DataError, ManifestMismatch
-from curator.files import sha256_of, write_whole
+from curator.files import located, sha256_of, write_whole
 
 SCHEMA_VERSION = 1
 MANIFEST_NAME = "curator-manifest.json"
@@ -36,6 +36,9 @@ class ModelIdentity(_Part):
     revision: str
     sha256: str
     """Of the files that decide what the model does."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """As the project has it; `auto` is bfloat16 on a GPU that has it, else float32."""
+    quantization: Literal["none", "8bit", "4bit"] = "none"
 
 
 def _plain_path(path: str) -> str:
@@ -53,15 +56,28 @@ class TaskFile(_Part):
     rows: int
 
 
+_SOURCE: dict[str, type | tuple[type, ...]] = {
+    **dict.fromkeys(("hub", "config", "split", "revision", "column"), str),
+    "value": (str, int, bool, type(None)),
+    **dict.fromkeys(("saved_dataset", "streaming"), bool),
+    **dict.fromkeys(("columns", "roles"), dict),
+}
+
+
 def _plain_source(source: dict[str, Any]) -> dict[str, Any]:
-    for key in ("hub", "config", "split", "revision", "column"):
-        if not isinstance(source.get(key, ""), str):
+    for key, value in source.items():
+        kinds = _SOURCE.get(key)
+        if kinds is None:
+            raise ValueError(f"{key!r} says nothing of where rows come from")
+        if not isinstance(value, kinds):
+            raise ValueError(f"{key} is of the wrong type")
+        if isinstance(value, dict) and not all(isinstance(word, str) for word in (*value, *value.values())):
             raise ValueError(f"{key} must be text")
     return source
 
 
 Origin = Annotated[dict[str, Any], AfterValidator(_plain_source)]
-"""Where rows come from, beside files: hub id, split and filter, where there are any."""
+"""Where rows come from, beside files: hub id, split, filter and names of columns, where there are any."""
 
 
 class TaskEntry(_Part):
@@ -141,7 +157,11 @@ class Manifest(_Part):
 
 def render(manifest: Manifest) -> str:
     """The manifest as the text of its file."""
-    return json.dumps(manifest.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n"
+    return _text(manifest.model_dump(mode="json"))
+
+
+def _text(document: dict[str, Any]) -> str:
+    return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
 
 
 def write_manifest(manifest: Manifest, path: Path) -> bool:
@@ -164,6 +184,38 @@ def write_manifest(manifest: Manifest, path: Path) -> bool:
         write_whole(path, render(manifest).encode())
     except OSError as error:
         raise DataError(f"{path}: cannot be written: {error}", hint="Choose another place with -o.") from error
+    return True
+
+
+def is_same_selection(one: Manifest, other: Manifest) -> bool:
+    """Whether two manifests differ at most in when and where they were written, and in what was measured."""
+    places = {"__all__": {"files": {"__all__": {"path"}}, "validation_files": {"__all__": {"path"}}}}
+    apart: Any = {"created": True, "measured_loss": True, "targets": places, "tasks": places}
+    return one.model_dump(exclude=apart) == other.model_dump(exclude=apart)
+
+
+def record_measured(path: Path, manifest: Manifest, loss: float) -> bool:
+    """Write a measured loss into a manifest's file, and leave all else in it as it is.
+
+    Args:
+        path: The file.
+        manifest: As it was read from there.
+        loss: Nats per target token.
+
+    Returns:
+        Whether it was written; not where the file is another selection's by now.
+
+    Raises:
+        DataError: It cannot be read or written.
+    """
+    if not is_same_selection(read_manifest(path), manifest):
+        return False
+    document = json.loads(path.read_text(encoding="utf-8"))
+    if document.get("measured_loss") != loss:
+        try:
+            write_whole(path, _text(document | {"measured_loss": loss}).encode())
+        except OSError as error:
+            raise DataError(f"{path}: cannot be written: {error}", hint="Is it yours to write?") from error
     return True
 
 
@@ -214,7 +266,7 @@ def check_files(manifest: Manifest, folder: Path) -> None:
         for file in (*entry.files, *getattr(entry, "validation_files", ())):
             if entry.source.get("hub"):
                 continue
-            path = folder / file.path
+            path = located(file.path, folder)
             found = sha256_of(path)
             if found != file.sha256:
                 raise ManifestMismatch(

@@ -16,7 +16,7 @@ from curator.batches import TokenizedExample, by_length, collate, example_losses
 from curator.config import TrainSection
 from curator.errors import CuratorError, DataError, NumericalError
 from curator.events import Reporter, Stage
-from curator.model import TunedModel
+from curator.model import TunedModel, is_of_the_disk
 
 if TYPE_CHECKING:
     import numpy as np
@@ -55,6 +55,7 @@ def train_adapter(
     reporter: Reporter,
     stage: str,
     seed: int | None = None,
+    keep_checkpoints: bool = False,
 ) -> list[Snapshot]:
     """Fine-tune the base model's adapter from its beginning, or from where an interrupted run left it.
 
@@ -70,6 +71,8 @@ def train_adapter(
         reporter: Told of steps, loss and time left.
         stage: The stage's name in events.
         seed: Seed of initialization and order, in place of the recipe's.
+        keep_checkpoints: Leave the last ones, so that whoever is interrupted before the end of training is kept by
+            other means does not train anew. `remove_run` takes them away.
 
     Returns:
         The snapshots in order; shares that fall on the same step are one.
@@ -91,29 +94,32 @@ def train_adapter(
         trainer.train(resume_from_checkpoint=None if resume_from is None else str(resume_from))
     except CuratorError:
         raise
-    except OSError as error:
-        raise DataError(
-            f"{folder}: cannot be written: {error}", hint="Is the disk full? Run the same command again to go on."
-        ) from error
     except Exception as error:
-        said = (str(error).splitlines() or [type(error).__name__])[0]
-        # safetensors and torch's writers wrap what the disk said.
-        if "No space left" in str(error) or "write failed" in str(error):
-            raise DataError(f"{folder}: cannot be written: {said}", hint="Is the disk full?") from error
+        if is_of_the_disk(error):
+            _remove_cut_short(checkpoints)
+            raise DataError(
+                f"{folder}: cannot be written: {error}", hint="Is the disk full? Run the same command again to go on."
+            ) from error
         if resume_from is None or recorder.stepped or isinstance(error, torch.OutOfMemoryError):
             raise
+        said = (str(error).splitlines() or [type(error).__name__])[0]
         raise DataError(
             f"checkpoint {resume_from}: cannot be gone on from: {said:.200}",
             hint="Delete that folder, and run the same command again.",
         ) from error
     tuned.model.eval()
-    if trainer.is_world_process_zero():
-        # First of all what says that they are whole: a process may be killed in the midst of removing them.
-        for marker in checkpoints.glob(f"*/{_COMPLETE}"):
-            marker.unlink()
-        shutil.rmtree(checkpoints, ignore_errors=True)
+    if trainer.is_world_process_zero() and not keep_checkpoints:
+        remove_run(checkpoints)
     recorder.finish()
     return recorder.snapshots()
+
+
+def remove_run(folder: Path) -> None:
+    """Remove a folder with the checkpoints in it, so that none is gone on with that is half removed."""
+    # First of all what says that they are whole: a process may be killed in the midst of removing them.
+    for marker in folder.rglob(_COMPLETE):
+        marker.unlink()
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def measure_losses(
@@ -323,12 +329,11 @@ def _point(step: int) -> str:
 
 def _last_complete(checkpoints: Path) -> Path | None:
     """The newest checkpoint that was written to its end; those that were not are removed."""
-    best: tuple[int, Path] | None = None
-    for path in checkpoints.glob("checkpoint-*") if checkpoints.is_dir() else ():
+    _remove_cut_short(checkpoints)
+    return max(checkpoints.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]), default=None)
+
+
+def _remove_cut_short(checkpoints: Path) -> None:
+    for path in checkpoints.glob("checkpoint-*"):
         if not (path / _COMPLETE).exists():
             shutil.rmtree(path, ignore_errors=True)
-            continue
-        step = int(path.name.rpartition("-")[2])
-        if best is None or step > best[0]:
-            best = (step, path)
-    return None if best is None else best[1]

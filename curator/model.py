@@ -94,6 +94,22 @@ def find_model(section: ModelSection, root: Path) -> Path:
     Raises:
         DataError: There is no such folder or hub id, or it holds no safetensors weights.
     """
+    folder = find_tokenizer(section, root)
+    if not any(folder.glob("*.safetensors")):
+        other = sorted(p.name for p in folder.glob("*.bin"))
+        raise DataError(
+            f"model folder {folder} has no weights (*.safetensors)"
+            + (f"; {other[0]} is a pickle, which could run code" if other else ""),
+            hint="Save the model with save_pretrained(), which writes safetensors.",
+        )
+    return folder
+
+
+def find_tokenizer(section: ModelSection, root: Path) -> Path:
+    """Find the folder that holds a model's tokenizer and architecture, with its weights or without.
+
+    Args, Raises: As for `find_model`.
+    """
     folder = root / section.name_or_path
     if not folder.is_dir():
         if section.name_or_path.startswith((".", "/", "~")) or section.name_or_path.count("/") != 1:
@@ -103,13 +119,6 @@ def find_model(section: ModelSection, root: Path) -> Path:
         folder = _download(section)
     if not (folder / "config.json").is_file():
         raise DataError(f"model folder {folder} has no config.json", hint="Is it a transformers model?")
-    if not any(folder.glob("*.safetensors")):
-        other = sorted(p.name for p in folder.glob("*.bin"))
-        raise DataError(
-            f"model folder {folder} has no weights (*.safetensors)"
-            + (f"; {other[0]} is a pickle, which could run code" if other else ""),
-            hint="Save the model with save_pretrained(), which writes safetensors.",
-        )
     return folder
 
 
@@ -241,8 +250,10 @@ class TunedModel:
                 path.chmod(0o666 & ~umask())
             shutil.rmtree(folder, ignore_errors=True)
             partial.replace(folder)
-        except OSError as error:
+        except Exception as error:
             shutil.rmtree(partial, ignore_errors=True)
+            if not is_of_the_disk(error):
+                raise
             raise DataError(f"{folder}: cannot be written: {error}", hint="Is the disk full?") from error
         return hashlib.sha256((folder / _WEIGHTS).read_bytes()).hexdigest()
 
@@ -355,6 +366,12 @@ def load_model(folder: Path, section: ModelSection, lora: LoraSection) -> TunedM
     model.config.use_cache = False
     torch.set_grad_enabled(True)
     return TunedModel(model, encoder_decoder=encoder_decoder)
+
+
+def is_of_the_disk(error: Exception) -> bool:
+    """Whether an error says that something cannot be written; safetensors and torch wrap what the disk said."""
+    words = ("No space left", "write failed", "os error 28", "File too large", "Read-only file system")
+    return isinstance(error, OSError) or any(word in str(error) for word in words)
 
 
 def _first_line(error: BaseException) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from curator.config import load_config
 from curator.data import find_tasks, find_validation
 from curator.errors import CuratorError, DataError
-from curator.files import CONFIG_NAME
+from curator.files import CONFIG_NAME, File, located
 from curator.manifest import Manifest, TargetEntry, TaskEntry
 
 
@@ -17,7 +17,7 @@ def check_inside(manifest: Manifest, here: Path) -> None:
     """Make sure that a manifest names no file that it has no business with.
 
     A file may lie in the manifest's folder or in the folder of a project, links followed; or it is one that the
-    `curator.toml` above the manifest names.
+    `curator.toml` above the manifest names, as each that is elsewhere must be.
 
     Args:
         manifest: The manifest.
@@ -28,10 +28,12 @@ def check_inside(manifest: Manifest, here: Path) -> None:
     """
     known = _project_above(here.resolve())
     roots = [here.resolve(), *([known] if known is not None else [])]
-    named: set[Path] | None = None
+    named: set[Path | str] | None = None
     for name, path in _files(manifest, here):
-        real = path.resolve()
-        if any(real.is_relative_to(root) for root in roots) or _project_above(real.parent) is not None:
+        real = _real(path)
+        if isinstance(real, Path) and (
+            any(real.is_relative_to(root) for root in roots) or _project_above(real.parent) is not None
+        ):
             continue
         if named is None:
             named = set() if known is None else _named_by(known)
@@ -42,10 +44,15 @@ def check_inside(manifest: Manifest, here: Path) -> None:
             )
 
 
-def _files(manifest: Manifest, here: Path) -> list[tuple[str, Path]]:
+def _real(file: File) -> Path | str:
+    """Where a file is, links followed; of one elsewhere its address."""
+    return file.resolve() if isinstance(file, Path) else str(file)
+
+
+def _files(manifest: Manifest, here: Path) -> list[tuple[str, File]]:
     entries: list[TaskEntry | TargetEntry] = [*manifest.targets, *manifest.tasks]
     return [
-        (entry.name, here / file.path)
+        (entry.name, located(file.path, here))
         for entry in entries
         if not entry.source.get("hub")
         for file in (*entry.files, *getattr(entry, "validation_files", ()))
@@ -56,7 +63,7 @@ def _project_above(folder: Path) -> Path | None:
     return next((place for place in (folder, *folder.parents) if (place / CONFIG_NAME).is_file()), None)
 
 
-def _named_by(project: Path) -> set[Path]:
+def _named_by(project: Path) -> set[Path | str]:
     """The files of all tasks of a project; none where its configuration cannot be used."""
     try:
         data = load_config(project / CONFIG_NAME).data
@@ -64,4 +71,4 @@ def _named_by(project: Path) -> set[Path]:
         sources = [*find_tasks(data, project), *held_out]
     except CuratorError:
         return set()
-    return {file.resolve() for source in sources if source is not None for file in source.files}
+    return {_real(file) for source in sources if source is not None for file in source.files}

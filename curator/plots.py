@@ -1,11 +1,13 @@
 """Pictures as files, by matplotlib: SVG, PNG or PDF, after the file's name."""
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from curator import results
 from curator.errors import ConfigError, DataError
+from curator.files import write_whole
 from curator.text import clean
 
 if TYPE_CHECKING:
@@ -98,9 +100,11 @@ def _figure(width: float, height: float) -> "Figure":
 def _save(figure: "Figure", path: Path) -> None:
     import matplotlib as mpl
 
+    kind, picture = path.suffix.lower(), io.BytesIO()
+    # The same picture gives the same bytes.
+    with mpl.rc_context({"svg.hashsalt": "curator", "svg.fonttype": "none"}):
+        figure.savefig(picture, format=kind[1:], dpi=150, metadata=_TIMELESS.get(kind))
     try:
-        # The same picture gives the same bytes.
-        with mpl.rc_context({"svg.hashsalt": "curator", "svg.fonttype": "none"}):
-            figure.savefig(path, dpi=150, metadata=_TIMELESS.get(path.suffix.lower()))
+        write_whole(path, picture.getvalue())
     except OSError as error:
         raise DataError(f"{path}: cannot be written: {error}", hint="Choose another file.") from error

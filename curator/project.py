@@ -2,14 +2,13 @@
 
 Each verb runs what is missing of the stages before it, and nothing twice:
 
-    check → train → gradients → estimate → select → export
+    check → train → gradients → estimate → select → export, apply
                                     ↘ verify
 """
 
-import fcntl
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -18,8 +17,8 @@ from curator import parallel, results
 from curator.config import Config, SelectSection, load_config
 from curator.errors import ConfigError, DataError, StoreBusy
 from curator.events import Reporter, Stopwatch
-from curator.files import CONFIG_NAME, find_project, refuse_links
-from curator.manifest import MANIFEST_NAME, Manifest, read_manifest, write_manifest
+from curator.files import CONFIG_NAME, file_names, find_project, refuse_links, take_lock
+from curator.manifest import MANIFEST_NAME, Manifest, read_manifest, record_measured, write_manifest
 
 if TYPE_CHECKING:
     import numpy as np
@@ -35,7 +34,15 @@ if TYPE_CHECKING:
 class Project:
     """A folder with a `curator.toml`, and all that curator has made for it.
 
-    Use `Project.open`.
+    Use `Project.open`. What the verbs return are frozen values; each has `to_pandas()`, and is a table in a notebook.
+
+        >>> project = curator.Project.open("sample_data", progress=True)
+        >>> project.check().problems
+        >>> result = project.select(max_tokens=20000)
+        >>> result.selected
+        >>> result.to_pandas().sort_values("affinity")
+        >>> project.estimate(["carry", "subtraction"]).estimated_loss
+        >>> project.apply(output="adapter").measured_loss
     """
 
     def __init__(self, root: Path, config: Config, reporter: Reporter) -> None:
@@ -46,12 +53,15 @@ class Project:
         self._answers: dict[tuple[str, ...], Answers] = {}
 
     @classmethod
-    def open(cls, path: Path | str | None = None, *, reporter: Reporter | None = None) -> Self:
+    def open(cls, path: Path | str | None = None, *, reporter: Reporter | None = None, progress: bool = False) -> Self:
         """Open a project.
+
+            >>> project = curator.Project.open("sample_data", progress=True)
 
         Args:
             path: Its folder; None looks for `curator.toml` here and in the folders above.
             reporter: Told of progress.
+            progress: Say on standard error what goes on, with the time left, in plain lines; for notebooks and scripts.
 
         Raises:
             ConfigError: There is no project, or its configuration is wrong.
@@ -59,7 +69,12 @@ class Project:
         """
         root = find_project(path)
         refuse_links(root / ".curator")
-        return cls(root, load_config(root / CONFIG_NAME), reporter or Reporter())
+        reporter = reporter or Reporter()
+        if progress:
+            from curator.progress import PlainProgress
+
+            reporter = reporter.with_sink(PlainProgress())
+        return cls(root, load_config(root / CONFIG_NAME), reporter)
 
     @property
     def name(self) -> str:
@@ -105,6 +120,7 @@ class Project:
                     longest=max(task.version.index.lengths[n] for n in task.split.train),
                     truncated=task.truncated,
                     left_out={reason: len(numbers) for reason, numbers in task.split.left_out.items()},
+                    formats=task.version.formats,
                 )
                 for task in corpus.tasks
             ),
@@ -160,6 +176,8 @@ class Project:
     def estimate(self, subset: Sequence[str], *, target: str | Sequence[str] | None = None) -> results.EstimateResult:
         """Estimate the target's loss after fine-tuning on one subset of tasks (and the target itself).
 
+            >>> project.estimate(["carry"]).estimated_loss
+
         Args:
             subset: Names of auxiliary tasks.
             target: In place of the configured one.
@@ -192,6 +210,8 @@ class Project:
         fresh: bool = False,
     ) -> results.SelectionResult:
         """Select the subset of tasks with the least estimated target loss, and write a manifest.
+
+            >>> project.select(method="exchange", k=5, exclude=["noise"]).selected
 
         Args:
             target: In place of the configured one.
@@ -283,6 +303,8 @@ class Project:
     ) -> results.VerifyReport:
         """Really fine-tune on some subsets, compare with the estimates, and calibrate what is estimated from now on.
 
+            >>> project.verify(runs=12).relative_error
+
         Args:
             target: In place of the configured one.
             runs: How many subsets to add to those that are measured; None measures some where there are none yet. What
@@ -299,7 +321,7 @@ class Project:
         from dataclasses import replace
 
         from curator.comparison import compare_methods, plan_comparison, runs_to_compare
-        from curator.verify import DEFAULT_SEEDS, measure, report, runs_to_make
+        from curator.verify import DEFAULT_SEEDS, mark_reported, measure, report, runs_to_make
 
         if (seeds is not None and seeds < 1) or (runs is not None and runs < 1):
             raise ConfigError(f"runs={runs}, seeds={seeds}: each must be at least 1", hint="Leave out what to default.")
@@ -324,6 +346,8 @@ class Project:
         else:
             self.reporter.cached("verify", f"{len(answers.measured)} subsets are measured; --runs N adds more")
         found = report(answers)
+        if parallel.is_main():
+            mark_reported(self.config, corpus, self.store)
         return replace(found, comparison=compare_methods(answers, found, choices)) if compare else found
 
     def export(
@@ -339,13 +363,13 @@ class Project:
 
         Args:
             manifest: A manifest that `select` wrote, or the name of a selection.
-            format: `jsonl`.
+            format: One of `curator.export.FORMATS`.
             output: Folder, made if need be.
             allow_changed: Export although files have changed since.
             allow_outside: Read also files that lie neither beside the manifest nor in a project.
 
         Raises:
-            ConfigError: The format is unknown.
+            ConfigError: The format is unknown or does not suit the model, or the folder holds something else.
             DataError: Something cannot be read or written.
             ManifestMismatch: A file has changed.
         """
@@ -359,7 +383,76 @@ class Project:
             folder=Path(output),
             allow_changed=allow_changed,
             allow_outside=allow_outside,
+            reporter=self.reporter,
         )
+
+    def apply(
+        self,
+        manifest: Path | str = MANIFEST_NAME,
+        *,
+        output: Path | str | None = None,
+        seed: int | None = None,
+        allow_changed: bool = False,
+        fresh: bool = False,
+    ) -> results.ApplyReport:
+        """Fine-tune the base model on a selection by the project's recipe, and leave the adapter.
+
+        Examples of a task with a weight are trained on as often as it says. The measured loss is written into the
+        manifest.
+
+            >>> report = project.apply(output="adapter")
+            >>> model = peft.PeftModel.from_pretrained(base_model, report.adapter)
+
+        Args:
+            manifest: A manifest that `select` wrote, or the name of a selection.
+            output: Folder of the adapter, made if need be; in `.curator/adapters/applied/` by default.
+            seed: Of initialization and order; by default that of the first run that `verify` makes on a subset.
+            allow_changed: Train on what is there now, although it is no longer what the manifest says.
+            fresh: Train again, although the adapter is there.
+
+        Raises:
+            ConfigError: The folder holds something else.
+            DataError: There is no such manifest, or something cannot be read or written.
+            ManifestMismatch: The model, the recipe or the files are no longer those of the manifest.
+            NumericalError, StoreBusy: As the message says.
+        """
+        from curator import apply as applying
+        from curator.verify import run_seeds
+
+        found, _ = self.manifest(manifest)
+        file = self._manifest_file(manifest)
+        targets = (found.target,) if isinstance(found.target, str) else found.target
+        corpus = self.corpus(targets)
+        unchanged = applying.check_unchanged(found, self.config, corpus, self.reporter, allow=allow_changed)
+        seed = run_seeds(self.config, 1)[0] if seed is None else seed
+        folder = self.folder / "adapters" / "applied"
+        (name,) = file_names([f"{'+'.join(targets)}-{found.name}"], allowed="-_.+ ")
+        place = folder / name if output is None else Path(output).absolute()
+        applying.check_folder(place)
+        with self._job("apply"):
+            done = applying.apply(
+                self.config,
+                corpus,
+                self.store,
+                found,
+                seed=seed,
+                folder=place,
+                work=self.folder / "adapters" / "apply",
+                load=self._load,
+                reporter=self.reporter,
+                fresh=fresh,
+            )
+            if parallel.is_main():
+                applying.keep_measured(self.config, corpus, self.store, found, done, seed=seed, unchanged=unchanged)
+                if not unchanged or (file and not record_measured(file, found, round(done.loss, 6))):
+                    self.reporter.warn(f"{manifest} is not what was trained on: its measured loss is not written there")
+                    file = None
+        # What was measured calibrates estimates from now on.
+        self._answers.pop(targets, None)
+        return applying.report(self.config, corpus, found, done, seed=seed, manifest_file=file)
+
+    def _manifest_file(self, wanted: Path | str) -> Path | None:
+        return next((path for path in (Path(wanted).absolute(), self.root / wanted) if path.is_file()), None)
 
     def manifest(self, wanted: Path | str) -> tuple[Manifest, Path]:
         """A manifest, and the folder that its paths are relative to.
@@ -370,9 +463,9 @@ class Project:
         Raises:
             DataError: There is none.
         """
-        for path in (Path(wanted).absolute(), self.root / wanted):
-            if path.is_file():
-                return read_manifest(path), path.parent
+        path = self._manifest_file(wanted)
+        if path is not None:
+            return read_manifest(path), path.parent
         kept = self.store.selection_named(str(wanted))
         if kept is None:
             names = sorted({name for _, name, *_ in self.store.selections()})
@@ -389,6 +482,40 @@ class Project:
 
         targets = self.config.data.targets
         return status(self, read_corpus(self.config, self.root, self.store, self.reporter, targets, read=False))
+
+    def sql(
+        self, query: str = "", *, target: str | Sequence[str] | None = None, limit: int | None = None
+    ) -> results.QueryResult:
+        """Ask the store by SQL: the views `tasks`, `examples`, `affinities`, `subsets`, `runs` and `selections`.
+
+        Nothing is computed, and nothing can be written or read elsewhere.
+
+            >>> project.sql("SELECT task, affinity FROM affinities ORDER BY affinity DESC").to_pandas()
+
+        Args:
+            query: One query; without, the views are listed with their columns.
+            target: In place of the configured one; decides what is held out in `tasks` and `examples`.
+            limit: Keep at most so many rows.
+
+        Raises:
+            ConfigError: It is no query, or wrong, or reaches for something else.
+            DataError: There is no store, or files are not read yet.
+            StoreBusy: A writer held the store for ten seconds.
+        """
+        from curator.corpus import read_corpus
+        from curator.present import present
+        from curator.store import LISTING
+
+        targets = self._targets(target, needed=False)
+        corpus = read_corpus(self.config, self.root, self.store, self.reporter, targets, read=False)
+        if corpus is None:
+            there = self.store.path.exists()
+            raise DataError(
+                "new or changed files are not read yet" if there else f"{self.store.path}: nothing is kept yet",
+                hint="Run `curator check`, which reads them, or `curator select`.",
+            )
+        table, total = self.store.query(query.strip() or LISTING, present(self, corpus), limit=limit)
+        return results.QueryResult(table=table, total=total)
 
     # -- what the verbs share -------------------------------------------------------------------------------------
 
@@ -468,9 +595,10 @@ class Project:
             reporter = self.reporter.with_sink(took)
             computed = make_gradients(self.config, corpus, self.store, meta, adapters, self._load, reporter)
             if parallel.is_main():
-                outputs = {"examples": count, "seconds": took.whole}
-                self.store.put_artifact("gradients", key_of(inputs), inputs, outputs)
                 fill_statistics(self.config, corpus, self.store, sets, self.reporter)
+                # Last, for it says that all is there. Of gradients that an earlier call made, no time is known.
+                outputs = {"examples": count} | ({"seconds": took.whole} if computed else {})
+                self.store.put_artifact("gradients", key_of(inputs), inputs, outputs)
         return meta, computed, count
 
     @cached_property
@@ -495,16 +623,16 @@ class Project:
         except OSError as error:
             raise DataError(f"{path}: cannot be made: {error}", hint="Is the disk full or read-only?") from error
         try:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+            if not take_lock(descriptor, path):
                 holder = os.pread(descriptor, 100, 0).decode("utf-8", "replace") or "another process"
                 raise StoreBusy(
                     f"{self.root}: {holder} is at work on this project",
                     hint="Wait for it, or stop it: what it has done is kept.",
-                ) from None
-            os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, f"process {os.getpid()} (stage {stage})".encode(), 0)
+                )
+            # A full disk will make itself heard where something is lost by it.
+            with suppress(OSError):
+                os.ftruncate(descriptor, 0)
+                os.pwrite(descriptor, f"process {os.getpid()} (stage {stage})".encode(), 0)
             yield
         finally:
             os.close(descriptor)

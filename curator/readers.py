@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 from curator.errors import DataError
+from curator.files import File
+from curator.remote import RemoteFile
 
 FORMATS = "JSONL, JSON, Parquet, CSV, TSV, or a folder that datasets.load_from_disk reads"
 _TEXT_HINT = "Mend or remove that line."
@@ -26,7 +28,7 @@ RawRow = tuple[int, dict[str, Any] | DataError]
 """Line in the file, from 1, or 0 where rows are not lines; and the row's fields, or why it has none."""
 
 
-def is_task_file(path: Path) -> bool:
+def is_task_file(path: File) -> bool:
     """Whether a file's name is that of a format that can be read."""
     return _suffix(path) in _READERS
 
@@ -36,13 +38,13 @@ def is_saved_dataset(path: Path) -> bool:
     return path.is_dir() and any((path / name).is_file() for name in ("state.json", "dataset_dict.json"))
 
 
-def task_name(path: Path) -> str:
+def task_name(path: File) -> str:
     """The task that a file or a saved data set stands for: its name without its endings."""
-    return path.name if path.is_dir() else Path(_without_gz(path)).stem
+    return path.name if isinstance(path, Path) and path.is_dir() else Path(_without_gz(path)).stem
 
 
-def read_file(file: Path) -> Iterator[RawRow]:
-    """Read the rows of a file.
+def read_file(file: File) -> Iterator[RawRow]:
+    """Read the rows of a file, here or elsewhere.
 
     Raises:
         DataError: It cannot be read as a whole; the message names the line where there is one. A row that cannot be
@@ -51,6 +53,10 @@ def read_file(file: Path) -> Iterator[RawRow]:
     read = _READERS.get(_suffix(file))
     if read is None:
         raise DataError(f"{file}: no known kind of file", hint=f"Known: {FORMATS}.")
+    if isinstance(file, RemoteFile):
+        with file.asking():
+            yield from read(file)
+        return
     try:
         yield from read(file)
     except FileNotFoundError as error:
@@ -75,25 +81,39 @@ def read_saved(folder: Path, split: str) -> Iterator[RawRow]:
     return _iterate(saved, str(folder))
 
 
-def read_hub(name: str, config: str, split: str, revision: str) -> Iterator[RawRow]:
+def read_hub(name: str, config: str, split: str, revision: str, *, streaming: bool | None = None) -> Iterator[RawRow]:
     """Read the rows of a data set of the hub.
+
+    Args:
+        name: `owner/name`.
+        config: Its configuration, where it has several.
+        split: `train`, or a slice such as `train[:1000]`.
+        revision: Branch, tag or commit.
+        streaming: Whether rows are read as they come over the net, or all is downloaded and kept by `datasets` first;
+            None streams what can be streamed, which a slice cannot.
 
     Raises:
         DataError: It cannot be loaded.
     """
     import datasets
 
+    streams = not is_slice(split) if streaming is None else streaming
     loaded = _load(
-        lambda: datasets.load_dataset(name, config or None, split=split, revision=revision or None, streaming=True),
+        lambda: datasets.load_dataset(name, config or None, split=split, revision=revision or None, streaming=streams),
         name,
     )
     return _iterate(loaded, name)
 
 
+def is_slice(split: str) -> bool:
+    """Whether a split is a part or a sum of splits, which cannot be streamed."""
+    return "[" in split or "+" in split
+
+
 # -- text ---------------------------------------------------------------------------------------------------------
 
 
-def _lines(file: Path) -> Iterator[str | DataError]:
+def _lines(file: File) -> Iterator[str | DataError]:
     """The lines of a UTF-8 file with their line breaks, without a byte order mark; an error for one that is not."""
     with _open(file) as stream:
         packed = isinstance(stream, gzip.GzipFile)
@@ -119,11 +139,14 @@ def _whole(lines: Iterable[str | DataError]) -> Iterator[str]:
         yield line
 
 
-def _open(file: Path) -> IO[bytes]:
-    return cast(IO[bytes], gzip.open(file)) if file.suffix.lower() == ".gz" else file.open("rb")
+def _open(file: File) -> IO[bytes]:
+    packed = file.suffix.lower() == ".gz"
+    if isinstance(file, Path):
+        return cast(IO[bytes], gzip.open(file)) if packed else file.open("rb")
+    return cast(IO[bytes], gzip.open(file.open())) if packed else file.open()
 
 
-def _read_json(file: Path) -> Iterator[RawRow]:
+def _read_json(file: File) -> Iterator[RawRow]:
     """JSON lines, one JSON list of rows, or one JSON object that is the only row."""
     lines = _lines(file)
     first = True
@@ -153,7 +176,7 @@ def _is_json(line: str) -> bool:
     return True
 
 
-def _read_document(file: Path, text: str, first_line: int) -> Iterator[RawRow]:
+def _read_document(file: File, text: str, first_line: int) -> Iterator[RawRow]:
     """The items of a JSON list, each with the line on which it begins."""
     # The whole first: what is wrong anywhere in it is wrong for all.
     document = _parse(text, file, first_line)
@@ -175,7 +198,7 @@ def _read_document(file: Path, text: str, first_line: int) -> Iterator[RawRow]:
         yield line, row
 
 
-def _parse(text: str, file: Path, first_line: int) -> Any:
+def _parse(text: str, file: File, first_line: int) -> Any:
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
@@ -191,7 +214,7 @@ def _parse(text: str, file: Path, first_line: int) -> Any:
         raise DataError(f"{file}:{first_line}: not valid JSON: {what}", hint=_TEXT_HINT) from error
 
 
-def _row(value: Any, file: Path, line: int) -> dict[str, Any]:
+def _row(value: Any, file: File, line: int) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise DataError(
             f"{file}:{line}: a row must be a JSON object, this is {value!r:.60}",
@@ -200,7 +223,7 @@ def _row(value: Any, file: Path, line: int) -> dict[str, Any]:
     return value
 
 
-def _read_csv(file: Path) -> Iterator[RawRow]:
+def _read_csv(file: File) -> Iterator[RawRow]:
     """CSV or TSV with a header; every cell is text."""
     # The module's limit of 128 KiB for a cell is no limit of ours; it can only be set for all readers.
     csv.field_size_limit(2**31 - 1)
@@ -237,30 +260,34 @@ def _read_csv(file: Path) -> Iterator[RawRow]:
 # -- by `datasets` ------------------------------------------------------------------------------------------------
 
 
-def _read_parquet(file: Path) -> Iterator[RawRow]:
+def _read_parquet(file: File) -> Iterator[RawRow]:
     import datasets
 
-    if not file.exists():
-        raise FileNotFoundError(file)
+    if isinstance(file, Path):
+        if not file.exists():
+            raise FileNotFoundError(file)
+        place = glob.escape(str(file))
+    else:
+        file.state()
+        place = file.address
     rows = _load(
-        lambda: datasets.load_dataset("parquet", data_files=glob.escape(str(file)), split="train", streaming=True),
-        str(file),
+        lambda: datasets.load_dataset("parquet", data_files=place, split="train", streaming=True), str(file), file
     )
-    return _iterate(rows, str(file))
+    return _iterate(rows, str(file), file)
 
 
-def _load(load: Callable[[], Any], where: str) -> Iterable[dict[str, Any]]:
+def _load(load: Callable[[], Any], where: str, file: File | None = None) -> Iterable[dict[str, Any]]:
     try:
         return cast(Iterable[dict[str, Any]], load())
     except Exception as error:
         # `datasets` and Arrow raise many kinds.
         raise DataError(
-            f"{where}: cannot be loaded: {_cause(error)}",
+            f"{where}: cannot be loaded: {_cause(error, file)}",
             hint="Is the file whole? For a hub id, check the name, the split and the network.",
         ) from error
 
 
-def _iterate(rows: Iterable[dict[str, Any]], where: str) -> Iterator[RawRow]:
+def _iterate(rows: Iterable[dict[str, Any]], where: str, file: File | None = None) -> Iterator[RawRow]:
     iterator = iter(rows)
     while True:
         try:
@@ -268,25 +295,33 @@ def _iterate(rows: Iterable[dict[str, Any]], where: str) -> Iterator[RawRow]:
         except StopIteration:
             return
         except Exception as error:
-            raise DataError(f"{where}: cannot be read: {_cause(error)}", hint="Is the file whole?") from error
-        yield 0, row
+            raise DataError(f"{where}: cannot be read: {_cause(error, file)}", hint="Is the file whole?") from error
+        yield 0, {key: _without_fillers(value) for key, value in row.items()}
 
 
-def _cause(error: BaseException) -> str:
+def _without_fillers(value: Any) -> Any:
+    """A cell as it was before Arrow gave every object the keys of all the others, filled with None."""
+    if isinstance(value, dict):
+        return {key: _without_fillers(item) for key, item in value.items() if item is not None}
+    return [_without_fillers(item) for item in value] if isinstance(value, list) else value
+
+
+def _cause(error: BaseException, file: File | None) -> str:
     while error.__cause__ is not None:
         error = error.__cause__
-    return (f"{type(error).__name__}: {error}".splitlines() or [""])[0]
+    said = (f"{type(error).__name__}: {error}".splitlines() or [""])[0]
+    return file.without_secrets(said) if isinstance(file, RemoteFile) else said
 
 
-def _suffix(path: Path) -> str:
+def _suffix(path: File) -> str:
     return Path(_without_gz(path)).suffix.lower()
 
 
-def _without_gz(path: Path) -> str:
-    return path.stem if path.suffix.lower() == ".gz" else path.name
+def _without_gz(path: File) -> str:
+    return path.name[: -len(path.suffix)] if path.suffix.lower() == ".gz" else path.name
 
 
-_READERS: dict[str, Callable[[Path], Iterator[RawRow]]] = {
+_READERS: dict[str, Callable[[File], Iterator[RawRow]]] = {
     ".jsonl": _read_json,
     ".ndjson": _read_json,
     ".json": _read_json,

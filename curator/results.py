@@ -2,7 +2,13 @@
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from curator.frames import Shown, plain
+
+if TYPE_CHECKING:
+    import pandas
+    import pyarrow as pa
 
 SCHEMA_VERSION = 1
 
@@ -28,6 +34,8 @@ class CheckedTask:
     truncated: int
     left_out: dict[str, int]
     """Rows that are not trained on, by reason."""
+    formats: dict[str, int]
+    """Rows by the format they were recognised in, the most frequent first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,8 +49,10 @@ class Overlap:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CheckReport:
+class CheckReport(Shown):
     """What a project's data look like."""
+
+    _table: ClassVar[str] = "tasks"
 
     project: str
     target: tuple[str, ...]
@@ -59,8 +69,10 @@ class CheckReport:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TrainReport:
+class TrainReport(Shown):
     """A meta-initialization."""
+
+    _table: ClassVar[str] = "points"
 
     key: str
     points: tuple[dict[str, Any], ...]
@@ -77,7 +89,7 @@ class TrainReport:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class GradientsReport:
+class GradientsReport(Shown):
     """Projected gradients in the store."""
 
     examples: int
@@ -93,7 +105,7 @@ class GradientsReport:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EstimateResult:
+class EstimateResult(Shown):
     """Estimated target loss of one subset, in nats per target token, with a 90 % interval."""
 
     subset: tuple[str, ...]
@@ -107,8 +119,10 @@ class EstimateResult:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EstimatesReport:
+class EstimatesReport(Shown):
     """Estimates of several subsets."""
+
+    _table: ClassVar[str] = "estimates"
 
     target: tuple[str, ...]
     calibrated_on: int
@@ -143,8 +157,10 @@ class SelectedTask:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SelectionResult:
+class SelectionResult(Shown):
     """A selection."""
+
+    _table: ClassVar[str] = "tasks"
 
     project: str
     name: str
@@ -245,11 +261,13 @@ class ComparedMethod:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class VerifyReport:
+class VerifyReport(Shown):
     """How far the estimates of a target may be trusted.
 
     A subset's measured loss is the mean over its seeds; its estimate is that of a calibration on all other subsets.
     """
+
+    _table: ClassVar[str] = "runs"
 
     target: tuple[str, ...]
     calibrated: bool
@@ -322,8 +340,10 @@ class ExampleInfluence:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ExamplesReport:
+class ExamplesReport(Shown):
     """The examples of a task, by what they do to the target's estimated loss."""
+
+    _table: ClassVar[str] = "examples"
 
     task: str
     target: tuple[str, ...]
@@ -359,8 +379,10 @@ class BudgetPoint:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CurveReport:
+class CurveReport(Shown):
     """What a budget of training tokens buys."""
+
+    _table: ClassVar[str] = "points"
 
     target: tuple[str, ...]
     calibrated_on: int
@@ -384,21 +406,106 @@ class CurveReport:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ExportReport:
-    """Files that an export wrote."""
+class ExportedTask:
+    """One task of an export."""
+
+    name: str
+    target: bool
+    file: str
+    """Where its rows are, in the export's folder; empty where its weight leaves none."""
+    rows: int
+    """Rows that are trained on in an epoch."""
+    rows_in_file: int
+    """Not the same where the trainer takes `rows` of them by itself."""
+    tokens: int
+    """Of the rows that are trained on, prompt and completion."""
+    tokens_are_exact: bool
+    """Whether they were counted; else they are scaled from those of the whole task."""
+    weight: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportReport(Shown):
+    """What an export writes."""
+
+    _table: ClassVar[str] = "tasks"
 
     format: str
     folder: Path
-    files: tuple[tuple[str, int], ...]
-    """Name and rows of each data file."""
+    tasks: tuple[ExportedTask, ...]
+    """The targets first."""
+    form: str
+    """How rows are written; empty where that is not decided yet."""
+    rows_differing: int | None
+    """Rows of which the trainer makes other tokens or another loss than curator; None where nobody can know."""
+    configs: tuple[str, ...]
+    """Files beside the data and the manifest."""
+    command: str
+    """What trains on it, from within the folder."""
+    notes: tuple[str, ...]
+
+    @property
+    def files(self) -> tuple[tuple[str, int], ...]:
+        """Name and rows of each data file."""
+        return tuple((task.file, task.rows_in_file) for task in self.tasks if task.file)
 
     def to_json(self) -> dict[str, Any]:
         """As `curator export --json` prints it."""
         return {
             "schema_version": SCHEMA_VERSION,
-            "format": self.format,
+            **asdict(self),
             "folder": str(self.folder),
             "files": [{"name": name, "rows": rows} for name, rows in self.files],
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AppliedTask:
+    """One task that was trained on."""
+
+    name: str
+    target: bool
+    weight: float
+    """How often each of its examples was trained on."""
+    examples: int
+    """Examples that were trained on, each as often as it was."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApplyReport(Shown):
+    """An adapter: the base model fine-tuned on a selection, and what came of it."""
+
+    _table: ClassVar[str] = "tasks"
+
+    name: str
+    """The selection's."""
+    target: tuple[str, ...]
+    method: str
+    seed: int
+    estimated_loss: float
+    estimated_loss_low: float
+    estimated_loss_high: float
+    measured_loss: float
+    """Of this very adapter, on the target's validation examples."""
+    seconds: float
+    """Time that training took."""
+    base_model: str
+    """What the adapter goes on: a folder, or a hub id."""
+    adapter: Path
+    """Folder that `PeftModel.from_pretrained` reads."""
+    manifest: Path | None
+    """File that the measured loss was written into; None where there is none but the adapter's own."""
+    tasks: tuple[AppliedTask, ...]
+    cached: bool
+
+    def to_json(self) -> dict[str, Any]:
+        """As `curator apply --json` prints it."""
+        return {
+            "schema_version": SCHEMA_VERSION,
+            **asdict(self),
+            "target": one_or_list(self.target),
+            "adapter": str(self.adapter),
+            "manifest": None if self.manifest is None else str(self.manifest),
         }
 
 
@@ -415,8 +522,10 @@ class StageStatus:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StatusReport:
+class StatusReport(Shown):
     """Where a project stands."""
+
+    _table: ClassVar[str] = "stages"
 
     project: str
     stages: tuple[StageStatus, ...]
@@ -426,6 +535,44 @@ class StatusReport:
     def to_json(self) -> dict[str, Any]:
         """As `curator status --json` prints it."""
         return {"schema_version": SCHEMA_VERSION, **asdict(self)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueryResult(Shown):
+    """What SQL answers."""
+
+    table: "pa.Table"
+    """The rows, as Arrow has them."""
+    total: int
+    """How many there are in all; more than are here where only the first were asked for."""
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The rows, by column."""
+        return [dict(row) for row in self.table.to_pylist()]
+
+    def columns(self) -> list[str]:
+        """Names of the columns."""
+        return list(self.table.column_names)
+
+    def first(self, count: int) -> tuple[list[dict[str, Any]], int]:
+        """The first rows, and how many there are in all."""
+        return [dict(row) for row in self.table.slice(0, count).to_pylist()], self.total
+
+    def to_pandas(self) -> "pandas.DataFrame":
+        """The rows as a data frame."""
+        import pandas
+
+        frame: pandas.DataFrame = self.table.to_pandas()
+        return frame
+
+    def to_json(self) -> dict[str, Any]:
+        """As `curator sql --json` prints it."""
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "columns": [{"name": field.name, "type": str(field.type)} for field in self.table.schema],
+            "rows": plain(self.rows()),
+            "total": self.total,
+        }
 
 
 def one_or_list(names: tuple[str, ...]) -> str | list[str]:

@@ -2,10 +2,14 @@
 
 A content is one of
 
-    {"messages": [{"role", "content"}, …]}      chat
+    {"messages": [turn, …], "tools"}            chat; `tools` only where there are any
     {"prompt", "completion"}                    used word for word
     {"instruction", "response"}                 Alpaca and FLAN; the chat template, where the tokenizer has one
     {"text"}                                    loss on every token
+
+and a turn is `{"role", "content"}`, with `tool_calls` where the assistant calls tools, with the `name` and
+`tool_call_id` of a tool's answer, and with `"train": False` where an assistant's turn carries no loss. formats.py
+brings rows into these.
 
 What a row says is hashed, so that equal examples are equal whatever file, format or order they come in.
 """
@@ -15,19 +19,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from curator.errors import DataError
-
 Content = dict[str, Any]
-
-_PAIRS = (
-    ("prompt", "completion"),
-    ("instruction", "output"),
-    ("inputs", "targets"),
-)
-_FIELDS = (
-    "A row needs `messages`, or `prompt` + `completion`, or `instruction` (+ `input`) + `output`,"
-    " or `inputs` + `targets`, or `text`."
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,8 +33,8 @@ class Row:
     line: int
     """Line in the file, from 1; 0 where rows are not lines."""
     content: Content
-    problem: str = ""
-    """Why it cannot be used, and in a second line what to do; its content then says nothing."""
+    format: str = ""
+    """Name of the format it was written in (formats.py)."""
 
     @property
     def hash(self) -> str:
@@ -61,15 +53,26 @@ def place(file: str, line: int, number: int) -> str:
 
 
 def content_hash(content: Content) -> str:
-    """Hash a normalised content (32 hexadecimal digits); a prompt and a one-turn chat that say the same are equal."""
+    """Hash what a row says (32 hexadecimal digits); a prompt and a one-turn chat that say the same are equal.
+
+    The ids of tool calls, which are drawn at random, and which turns are learned are no part of it.
+    """
+    said: list[list[Any]]
     if "messages" in content:
-        said = [[m["role"], m["content"]] for m in content["messages"]]
+        said = [_said(turn) for turn in content["messages"]]
+        if content.get("tools"):
+            said.insert(0, ["tools", content["tools"]])
     elif "text" in content:
         said = [["text", content["text"]]]
     else:
         prompt, completion = pair(content)
         said = [["user", prompt], ["assistant", completion]]
     return hashlib.sha256(json.dumps(said, ensure_ascii=False).encode()).hexdigest()[:32]
+
+
+def _said(turn: Content) -> list[Any]:
+    calls = [[call["function"]["name"], call["function"]["arguments"]] for call in turn.get("tool_calls", ())]
+    return [turn["role"], turn["content"], *([calls] if calls else [])]
 
 
 def pair(content: Content) -> tuple[str, str]:
@@ -89,69 +92,12 @@ def trainable(content: Content) -> Content:
 def is_empty(content: Content) -> bool:
     """Whether nothing is there to be learned: no completion, no assistant's turn, no text."""
     if "messages" in content:
-        return not any(m["role"] == "assistant" and m["content"].strip() for m in content["messages"])
+        return not any(map(_learned, content["messages"]))
     if "text" in content:
         return not content["text"].strip()
     return not pair(content)[1].strip()
 
 
-def normalise(raw: dict[str, Any], where: str) -> Content:
-    """Recognise a row's format; a field that is None is one that is not there.
-
-    Args:
-        raw: The row as it was read.
-        where: Its place, for messages.
-
-    Raises:
-        DataError: No format fits, or a field is not text.
-    """
-    if raw.get("messages") is not None:
-        return {"messages": _messages(raw["messages"], where)}
-    for first, second in _PAIRS:
-        if raw.get(first) is None or raw.get(second) is None:
-            continue
-        said = _text(raw, first, where), _text(raw, second, where)
-        if first == "prompt":
-            return dict(zip(("prompt", "completion"), said, strict=True))
-        extra = _text(raw, "input", where) if first == "instruction" and raw.get("input") is not None else ""
-        return {"instruction": said[0] + (f"\n\n{extra}" if extra else ""), "response": said[1]}
-    if raw.get("text") is not None:
-        return {"text": _text(raw, "text", where)}
-    names = [str(key) for key, value in raw.items() if value is not None]
-    found = (", ".join(names[:20]) or "none") + (f" and {len(names) - 20} more" if len(names) > 20 else "")
-    raise DataError(f"{where}: not the right fields (found: {found})", hint=_FIELDS)
-
-
-def _messages(messages: Any, where: str) -> list[dict[str, str]]:
-    if not isinstance(messages, list) or not messages:
-        raise DataError(f"{where}: 'messages' must be a list of turns, this is {messages!r:.60}", hint=_FIELDS)
-    turns = []
-    for turn in messages:
-        if not isinstance(turn, dict) or not isinstance(turn.get("role"), str):
-            raise DataError(
-                f"{where}: each turn needs `role` and `content`, this is {turn!r:.60}",
-                hint='Write {"role": "user", "content": "…"}.',
-            )
-        if turn.get("tool_calls"):
-            raise DataError(
-                f"{where}: a turn holds `tool_calls`, which curator does not train on",
-                hint="Write the call into the turn's `content`, as the model should write it.",
-            )
-        turns.append({"role": turn["role"], "content": _text(turn, "content", where)})
-    return turns
-
-
-def _text(fields: dict[str, Any], name: str, where: str) -> str:
-    value = fields.get(name)
-    if not isinstance(value, str):
-        raise DataError(
-            f"{where}: {name!r} must be text, this is {value!r:.60}", hint='Put it in quotes: "5" rather than 5.'
-        )
-    try:
-        value.encode()
-    except UnicodeEncodeError as error:
-        raise DataError(
-            f"{where}: {name!r} holds half a surrogate pair, which is no text, at character {error.start + 1}",
-            hint="Mend the \\u escape in that row.",
-        ) from error
-    return value
+def _learned(turn: Content) -> bool:
+    said = turn["content"].strip() or turn.get("tool_calls")
+    return turn["role"] == "assistant" and turn.get("train", True) and bool(said)

@@ -19,7 +19,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
+from curator.errors import DataError
 from curator.events import Event, EventLog, StageStarted, is_written
+from curator.files import remove_left_over, write_whole
 
 State = Literal["running", "done", "failed", "interrupted", "lost"]
 EVENTS_NAME = "events.jsonl"
@@ -90,9 +92,16 @@ class RunLog:
                 raise
 
     def _begin(self) -> None:
-        self._path = make_run_folder(self._root)
-        self._log = EventLog(self._path / EVENTS_NAME)
-        self._write(**_first_facts())
+        try:
+            for left in self._root.glob(f"*/.{_FACTS_NAME}.*.partial"):
+                remove_left_over(left.parent, _FACTS_NAME)
+            self._path = make_run_folder(self._root)
+            self._log = EventLog(self._path / EVENTS_NAME)
+            self._write(**_first_facts())
+        except OSError as error:
+            raise DataError(
+                f"{self._root}: cannot be written: {error}", hint="Is the disk full or read-only?"
+            ) from error
 
     def _adopt(self) -> None:
         # Taken away, so that what this process starts does not take itself for the same run.
@@ -111,9 +120,7 @@ class RunLog:
 
     def _write(self, **facts: Any) -> None:
         self._facts |= facts
-        partial = self._path / f"{_FACTS_NAME}.partial"
-        partial.write_text(json.dumps(self._facts, indent=1), encoding="utf-8")
-        partial.replace(self._path / _FACTS_NAME)
+        write_whole(self._path / _FACTS_NAME, json.dumps(self._facts, indent=1).encode())
 
 
 def make_run_folder(root: Path) -> Path:

@@ -3,6 +3,8 @@
 from typing import TYPE_CHECKING, Any
 
 from curator.answers import Answers
+from curator.apply import run_inputs
+from curator.calibration import LEAST_RUNS
 from curator.config import Config
 from curator.corpus import Corpus
 from curator.provenance import Inputs, differences, key_of
@@ -44,6 +46,7 @@ def status(project: "Project", corpus: Corpus | None) -> StatusReport:
                 ("gradients", "gradients"),
                 ("estimate", "estimate"),
                 ("select", "select"),
+                ("verify", "verify"),
             )
         ]
     else:
@@ -54,10 +57,11 @@ def status(project: "Project", corpus: Corpus | None) -> StatusReport:
         if meta is None:
             stages += [
                 StageStatus(stage=stage, state=_state(store, stage), detail="waits for train")
-                for stage in ("gradients", "estimate", "select")
+                for stage in ("gradients", "estimate", "select", "verify")
             ]
         else:
             stages += _after_train(project, corpus, meta)
+        stages += _applied(config, corpus, store)
     return StatusReport(
         project=project.name,
         stages=tuple(stages),
@@ -141,7 +145,31 @@ def _after_train(project: "Project", corpus: Corpus, meta: MetaInit) -> list[Sta
         )
     else:
         select = StageStatus(stage="select", state="missing", detail="run `curator select`")
-    return [gradients, estimate, select]
+    return [gradients, estimate, select, _verify(answers)]
+
+
+def _verify(answers: Answers) -> StageStatus:
+    count = len(answers.measured)
+    if count >= LEAST_RUNS:
+        return StageStatus(stage="verify", state="done", detail=f"{count} subsets measured")
+    if count:
+        return StageStatus(stage="verify", state="partial", detail=f"{count} of {LEAST_RUNS} subsets measured")
+    return StageStatus(stage="verify", state="missing", detail="run `curator verify`")
+
+
+def _applied(config: Config, corpus: Corpus, store: Store) -> list[StageStatus]:
+    """Where adapters stand, if any was made: nobody need make one here."""
+    made = [(a, run_inputs(config, corpus, a.inputs["weights"], a.inputs["seed"])) for a in store.artifacts("apply")]
+    fitting = [artifact.outputs for artifact, now in made if artifact.key == key_of(now)]
+    if fitting:
+        found = ", ".join(f"{run['name']}: loss {run['loss']:.4f}" for run in fitting[:_LISTED])
+        return [StageStatus(stage="apply", state="done", detail=found)]
+    return [
+        StageStatus(
+            stage="apply", state="stale", detail=f"made {last.created:%Y-%m-%d %H:%M} UTC", reasons=_reasons(last, now)
+        )
+        for last, now in made[:1]
+    ]
 
 
 def _by_key(store: Store, stage: str, inputs: Inputs, detail: str) -> StageStatus:

@@ -1,7 +1,6 @@
 """From what a row says to what the model sees: chat template, token ids, and which tokens carry loss."""
 
 import hashlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -9,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from curator.chat import Chat, Turn, render, shared
 from curator.errors import DataError
 from curator.rows import Content, pair
 
@@ -20,8 +20,6 @@ IGNORED = -100
 
 # Characters that are tokenized whatever max_length is.
 _LONG = 10_000
-# Of two private characters, so that it shares neither beginning nor end with what people write.
-_PLACEHOLDER = "\ue0f1\ue0f2"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,10 +61,29 @@ class Encoder:
         self._tokenizer = tokenizer
         self._max_length = max_length
         self._encoder_decoder = encoder_decoder
-        self._before, self._after = _special_tokens(tokenizer)
+        self._before, self._after = special_tokens(tokenizer)
         if not self._after and tokenizer.eos_token_id is not None:
             # A model that never sees the end of an answer does not learn to stop.
             self._after = [int(tokenizer.eos_token_id)]
+
+    @property
+    def special_tokens(self) -> tuple[list[int], list[int]]:
+        """Token ids before and after a text that the chat template has not rendered."""
+        return list(self._before), list(self._after)
+
+    def is_templated(self, content: Content) -> bool:
+        """Whether the chat template renders a content, and brings its special tokens."""
+        return "messages" in content or (
+            "instruction" in content and bool(getattr(self._tokenizer, "chat_template", None))
+        )
+
+    def render(self, messages: list[Turn], **options: Any) -> str:
+        """Turns as the chat template writes them.
+
+        Raises:
+            DataError: It refuses them.
+        """
+        return render(self._tokenizer, messages, **options)
 
     def encode(self, content: Content) -> Encoded:
         """Encode one example.
@@ -114,10 +131,10 @@ class Encoder:
         if "text" in content:
             return content["text"], [0, len(content["text"])], False
         if "messages" in content:
-            return *self._render_chat(content["messages"]), True
+            return *self._render_chat(content["messages"], content.get("tools")), True
         prompt, completion = pair(content)
         if "instruction" in content:
-            if getattr(self._tokenizer, "chat_template", None):
+            if self.is_templated(content):
                 turns = [
                     {"role": "user", "content": prompt},
                     {"role": "assistant", "content": completion},
@@ -127,61 +144,14 @@ class Encoder:
         text = prompt + completion
         return text, [len(prompt), len(text)], False
 
-    def _render_chat(self, messages: list[dict[str, str]]) -> tuple[str, list[int]]:
+    def _render_chat(self, messages: list[Turn], tools: list[Any] | None = None) -> tuple[str, list[int]]:
         if not getattr(self._tokenizer, "chat_template", None):
             raise DataError(
                 "the rows are chats, but the model's tokenizer has no chat template",
                 hint="Use a chat model, or rows with `prompt` and `completion`.",
             )
-        text = self._template(messages)
-        spans: list[int] = []
-        for turn, message in enumerate(messages):
-            if message["role"] == "assistant":
-                start, end = self._find_turn(messages, turn, text)
-                if start < end:
-                    spans += [start, end]
-        return text, spans
-
-    def _find_turn(self, messages: list[dict[str, str]], turn: int, text: str) -> tuple[int, int]:
-        """Start and end in `text` of what the model has to write in an assistant's turn.
-
-        That is all between the prompt for generation and the marker that ends the turn, the marker with it. Where the
-        content stands is found by writing something else in its place, because a template may trim it, or hold the
-        same words elsewhere. Nothing (start = end) where the template leaves the turn out.
-        """
-        other = [dict(m) for m in messages]
-        other[turn]["content"] = _PLACEHOLDER
-        marked = self._template(other)
-        start = _shared(text, marked)
-        if start == len(text) == len(marked):
-            return start, start
-        end = len(text) - _shared(text[start:][::-1], marked[start:][::-1])
-        prompt = self._prefix(messages[:turn], add_generation_prompt=True)
-        if prompt != self._prefix(messages[:turn]) and len(prompt) <= start and text.startswith(prompt):
-            # A finished turn may hold more before the content than the prompt for it, an empty thought for example;
-            # the model has to write that, too.
-            start = len(prompt)
-        closing = self._prefix(other[: turn + 1]).rpartition(_PLACEHOLDER)[2].rstrip()
-        if text.startswith(closing, end):
-            end += len(closing)
-        return start, end
-
-    def _prefix(self, messages: list[dict[str, str]], **options: Any) -> str:
-        """As `_template`; empty where a template refuses a chat that is not finished."""
-        try:
-            return self._template(messages, **options) if messages else ""
-        except DataError:
-            return ""
-
-    def _template(self, messages: list[dict[str, str]], **options: Any) -> str:
-        try:
-            return str(self._tokenizer.apply_chat_template(messages, tokenize=False, **options))
-        except Exception as error:
-            # A template is a program of the model's authors, and fails as programs do.
-            said = (str(error).splitlines() or [type(error).__name__])[0]
-            raise DataError(
-                f"the chat template refuses the turns: {said}", hint="Is the template meant for such turns?"
-            ) from error
+        chat = Chat(self._tokenizer, messages, tools)
+        return chat.text, chat.spans()
 
     def _ended(self, ids: list[int]) -> list[int]:
         """Ids with the end-of-text token, once."""
@@ -223,18 +193,10 @@ class Encoder:
 
     def _shared_tokens(self, prefix: str, ids: list[int]) -> int:
         """How many tokens a text shares with its prefix: for tokenizers that keep no account of places."""
-        return _shared(self._ids(prefix), ids)
+        return shared(self._ids(prefix), ids)
 
 
-def _shared(left: Sequence[object], right: Sequence[object]) -> int:
-    """Length of the common beginning."""
-    for place, (a, b) in enumerate(zip(left, right, strict=False)):
-        if a != b:
-            return place
-    return min(len(left), len(right))
-
-
-def _special_tokens(tokenizer: "PreTrainedTokenizerBase") -> tuple[list[int], list[int]]:
+def special_tokens(tokenizer: "PreTrainedTokenizerBase") -> tuple[list[int], list[int]]:
     """Token ids that the tokenizer puts before and after a text by itself."""
     bare = list(tokenizer("a", add_special_tokens=False)["input_ids"])
     full = list(tokenizer("a", add_special_tokens=True)["input_ids"])

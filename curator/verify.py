@@ -5,7 +5,7 @@ over size and estimate alike. Every run is kept as it ends, so that an interrupt
 and a later one adds.
 """
 
-import shutil
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -18,8 +18,17 @@ from curator.answers import Answers
 from curator.calibration import cross_validated
 from curator.config import Config
 from curator.corpus import Corpus
+from curator.errors import NumericalError
 from curator.events import Event, Reporter, StageProgress
-from curator.fine_tune import MeasuredSubset, fine_tune, measurement_inputs, recipe_key, subset_content
+from curator.fine_tune import (
+    FineTuned,
+    MeasuredSubset,
+    fine_tune,
+    measurement_inputs,
+    recipe_key,
+    subset_content,
+)
+from curator.meta_train import remove_run
 from curator.provenance import key_of
 from curator.stages import LoadModel
 from curator.store import Store
@@ -96,7 +105,7 @@ def plan(answers: Answers, *, count: int, seed: int) -> list[frozenset[str]]:
         seed: As for `probe_subsets`.
     """
     names = [task.name for task in answers.tasks]
-    there = {m.subset for m in answers.measured}
+    there = {m.subset for m in answers.measured} | {subset for subset, _ in answers.diverged}
     always = dict.fromkeys((frozenset(answers.current()), frozenset(names), frozenset[str]()))
     found = [subset for subset in always if subset not in there][:count]
     masks = [answers.mask(subset) for subset in (*there, *found)]
@@ -128,6 +137,8 @@ def runs_to_make(
     inputs = measurement_inputs(config, corpus)
     key, tasks = key_of(inputs), {task.name: task.content for task in answers.tasks}
     done = {(m.subset, run.seed) for m in answers.measured for run in m.runs}
+    # By the same recipe it would diverge again.
+    done |= answers.diverged
     kept = store.artifact("verify", key)
     planned = [] if kept is None else [(frozenset(subset), seed) for subset, seed in kept.outputs["runs"]]
     # What was planned before a task changed is not left to do: it may well have been done then.
@@ -136,6 +147,9 @@ def runs_to_make(
     left = [(subset, seed) for subset, seed in planned if (subset, seed) not in done and subset <= same]
     if left:
         return left
+    if kept is not None and not kept.outputs.get("reported", True) and all(run in done for run in planned):
+        # All is measured, and whoever asked for it has not been told: that call is gone on with.
+        return []
     if subsets is None and answers.measured:
         wanted = [(m.subset, seed) for seed in run_seeds(config, seeds or 0) for m in answers.measured]
         short = {m.subset for m in answers.measured if len(m.runs) < (seeds or 0)}
@@ -143,9 +157,16 @@ def runs_to_make(
     chosen = plan(answers, count=DEFAULT_SUBSETS if subsets is None else subsets, seed=config.select.seed)
     # Each subset once before any is measured again: an early stop leaves more subsets.
     runs = [(subset, seed) for seed in run_seeds(config, seeds or DEFAULT_SEEDS) for subset in chosen]
-    outputs = {"runs": [[sorted(subset), seed] for subset, seed in runs]}
+    outputs = {"runs": [[sorted(subset), seed] for subset, seed in runs], "reported": False}
     store.put_artifact("verify", key, inputs | {"tasks": tasks}, outputs)
     return runs
+
+
+def mark_reported(config: Config, corpus: Corpus, store: Store) -> None:
+    """Note that what was planned has been reported, so that the next call may plan anew."""
+    kept = store.artifact("verify", recipe_key(config, corpus))
+    if kept is not None and not kept.outputs.get("reported", True):
+        store.put_artifact("verify", kept.key, kept.inputs, kept.outputs | {"reported": True})
 
 
 def run_seeds(config: Config, count: int) -> list[int]:
@@ -177,8 +198,10 @@ def measure(
         folder: For checkpoints.
         reporter: Told of progress.
 
+    A run that diverges is kept as one that came to no loss, and the others go on.
+
     Raises:
-        NumericalError, DataError: As `fine_tune`.
+        DataError: As `fine_tune`.
     """
     key, target = recipe_key(config, corpus), "+".join(corpus.targets)
     tokens = {task.name: task.tokens for task in corpus.tasks}
@@ -196,16 +219,21 @@ def measure(
 
         content = subset_content(corpus, subset)
         place = folder / key_of({"recipe": key, "subset": content, "seed": seed})
-        found = fine_tune(
-            config, corpus, store, subset, seed=seed, tuned=tuned, folder=place, reporter=Reporter(follow)
-        )
+        run = f"run {number} of {len(runs)}: {len(subset)} tasks, seed {seed}"
+        try:
+            found = fine_tune(
+                config, corpus, store, subset, seed=seed, tuned=tuned, folder=place, reporter=Reporter(follow)
+            )
+        except NumericalError as error:
+            found = FineTuned(loss=math.inf, seconds=0.0)
+            reporter.warn(f"{run}: {error}; it is left out, and not tried again")
         if parallel.is_main():
             # In this order: a process that is killed in between leaves a run to be made again, but no folder.
-            shutil.rmtree(place, ignore_errors=True)
+            remove_run(place)
             store.put_measurement(key, target, content, seed=seed, loss=found.loss, seconds=found.seconds)
         parallel.wait()
         before += part
-        reporter.note(f"run {number} of {len(runs)}: {len(subset)} tasks, seed {seed}: loss {found.loss:.4f}")
+        reporter.note(f"{run}: loss {found.loss:.4f}")
     stage.finish(f"{len(runs)} fine-tuning runs")
 
 
@@ -213,9 +241,14 @@ def report(answers: Answers) -> results.VerifyReport:
     """Compare what was measured with what is estimated by a calibration that has not seen it.
 
     Args:
-        answers: Of the target; at least one subset is measured.
+        answers: Of the target.
+
+    Raises:
+        NumericalError: No subset is measured: every run diverged.
     """
     measured = answers.measured
+    if not measured:
+        raise NumericalError("every fine-tuning run diverged", hint="Lower train.learning_rate.")
     seconds_estimating, subsets_estimated = answers.seconds()
     masks = np.stack([answers.mask(m.subset) for m in measured])
     truth = np.array([m.mean for m in measured])

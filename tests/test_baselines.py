@@ -46,6 +46,7 @@ from curator.estimate import Point
 from curator.events import Event, Note, Reporter, StageFinished, StageStarted
 from curator.fine_tune import MeasuredSubset
 from curator.meta_train import measure_losses
+from curator.mixture import MOST
 from curator.model import load_model
 from curator.scores import Sources, baseline_scores, kmm_weights
 from curator.select import Problem, Scores, select_scored
@@ -61,7 +62,7 @@ ONE = np.ones(1)
 
 
 def test_every_baseline_can_be_named_everywhere(tmp_path: Path) -> None:
-    path, _ = write_project(tmp_path / "p", [], model="m", target="t")
+    path = write_project(tmp_path / "p", [], model="m", target="t").path
     for name in NAMES:
         assert name in get_args(Method)
         assert name in METHODS_HELP
@@ -213,17 +214,32 @@ def test_of_two_tasks_that_are_alike_each_gets_half() -> None:
 def test_training_by_the_weights_has_the_matched_gradient() -> None:
     rng = np.random.default_rng(2)
     tasks, sizes, tokens = rng.normal(size=(3, 5)), np.array([10.0, 400.0, 55.0]), np.array([80.0, 900.0, 60.0])
-    s = np.array([0.5, 0.2, 0.9])
+    s = np.array([0.1, 2.0, 0.4])
     weights = match_weights(s, tasks, sizes, tokens)
     # What training on all examples sums up, each as often as its task weighs.
     trained = (weights * sizes) @ tasks
     assert _cosine(trained, s @ _unit(tasks)) == pytest.approx(1.0)
     assert weights @ tokens == pytest.approx(tokens.sum())
     # One that was asked for though it is not needed counts as it is, and the rest as if it were not there.
-    pinned = match_weights(np.array([0.5, 0.0, 0.9]), tasks, sizes, tokens)
+    pinned = match_weights(np.array([0.2, 0.0, 0.9]), tasks, sizes, tokens)
     assert pinned[1] == 1.0
     assert pinned @ tokens == pytest.approx(tokens.sum())
     assert match_weights(np.zeros(3), tasks, sizes, tokens).tolist() == [1.0, 1.0, 1.0]
+
+
+@settings(max_examples=50)
+@given(seed=st.integers(0, 10**6), count=st.integers(1, 6))
+def test_no_task_weighs_more_than_twice_and_the_others_take_what_is_cut_off(seed: int, count: int) -> None:
+    rng = np.random.default_rng(seed)
+    s, tasks = rng.exponential(size=count) ** 3, rng.normal(size=(count, 4))
+    sizes, tokens = rng.integers(1, 1000, count).astype(float), rng.integers(1, 5000, count).astype(float)
+    weights = match_weights(s, tasks, sizes, tokens)
+    assert weights.max() <= MOST
+    assert weights @ tokens == pytest.approx(tokens.sum())
+    # Among those that are not cut off, the match decides.
+    free = weights < MOST
+    wanted = s / (np.linalg.norm(tasks, axis=1) * sizes)
+    assert np.ptp(weights[free] / wanted[free]) <= 1e-9 * (weights[free] / wanted[free]).max(initial=0.0)
 
 
 @settings(max_examples=25)

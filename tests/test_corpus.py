@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 from conftest import MakeProject, pair_rows, write_rows
 
+from curator import data
 from curator.corpus import CUT_OFF, EMPTY, Corpus, hash_files, read_corpus, training_examples, validation_examples
 from curator.errors import ConfigError, DataError
 from curator.events import Event, Reporter, StageFinished
 from curator.project import Project
+from curator.readers import read_file
 from curator.splits import LEAKED, VALIDATION
 
 
@@ -106,6 +108,49 @@ def test_one_file_of_many_tasks(make_project: MakeProject) -> None:
     even, odd = read(folder, ("even",)).tasks
     assert (len(even.version.index.hashes), len(odd.split.train)) == (6, 5)
     assert even.version.source == {"column": "kind", "value": 0}
+
+
+def test_a_task_of_each_value(make_project: MakeProject, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = make_project(data={"tasks": None, "target": "x-even"})
+    rows = [row | {"kind": ("even", "odd", "\x1bodd", True, 7)[n % 5]} for n, row in enumerate(pair_rows("x", 25))]
+    write_rows(folder / "all.jsonl", rows)
+    with (folder / "curator.toml").open("a") as file:
+        file.write('[[data.task]]\nname = "x"\npath = "all.jsonl"\ntask_column = "kind"\n')
+    opened: list[str] = []
+    monkeypatch.setattr(data, "read_file", lambda file: opened.append(file.name) or read_file(file))
+    project = Project.open(folder)
+    assert read_corpus(project.config, folder, project.store, Reporter(), ("x-even",), read=False) is None
+    corpus = read(folder, ("x-even",))
+    assert {task.name: len(task.version.index.hashes) for task in corpus.tasks} == {
+        name: 5 for name in ("x-7", "x-even", "x-odd", "x-true", "x-\ufffdodd")
+    }
+    assert opened == ["all.jsonl"] * 2, "once for the names, once for the rows of all tasks"
+    heard: list[Event] = []
+    assert read(folder, ("x-even",), heard).tasks[0].content == corpus.tasks[0].content
+    assert (heard, len(opened)) == ([], 2)
+    write_rows(folder / "all.jsonl", [*rows, pair_rows("y", 1)[0] | {"kind": "new"}])
+    assert "x-new" in [task.name for task in read(folder, ("x-even",)).tasks]
+    write_rows(folder / "all.jsonl", [*rows, pair_rows("y", 1)[0]])
+    with pytest.raises(DataError, match=r"all\.jsonl:26: no text or number in the column 'kind'"):
+        read(folder, ("x-even",))
+
+
+def test_what_is_held_at_once_is_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_rows(tmp_path / "all.jsonl", [row | {"kind": n % 7} for n, row in enumerate(pair_rows("x", 70))])
+    sources = [data.Source(name=f"t{n}", files=(path,), column="kind", value=n) for n in range(7)]
+    apart = [data.read_task(source) for source in sources]
+    opened: list[str] = []
+    monkeypatch.setattr(data, "read_file", lambda file: opened.append(file.name) or read_file(file))
+    for most, times in ((10**9, 1), (2000, 3), (0, 7)):
+        monkeypatch.setattr(data, "_MOST_HELD", most)
+        opened.clear()
+        found = dict(data.read_tasks(sources))
+        assert [found[n] for n in range(7)] == apart
+        assert len(opened) <= times + 1
+        assert len(opened) >= times - 1
+    monkeypatch.setattr(data, "_MOST_HELD", 10**9)
+    with pytest.raises(DataError, match="holds no rows with kind = 9"):
+        list(data.read_tasks([*sources, data.Source(name="none", files=(path,), column="kind", value=9)]))
 
 
 def test_mistakes(make_project: MakeProject) -> None:

@@ -14,6 +14,7 @@ from test_manifest import manifest_of
 
 from curator import export as exports
 from curator.errors import ConfigError, DataError, ManifestMismatch
+from curator.export.plan import RECORD_NAME
 from curator.files import sha256_of
 from curator.manifest import MANIFEST_NAME, TaskFile, check_files, read_manifest, render
 from curator.project import Project
@@ -82,6 +83,13 @@ def test_it_is_what_was_trained_on(make_project: MakeProject, tmp_path: Path) ->
     assert {n: c for n, c in everything(tmp_path / "out").items() if n != MANIFEST_NAME} == {
         n: c for n, c in everything(tmp_path / "out2").items() if n != MANIFEST_NAME
     }
+    # Where nothing is sampled, the tokens of the manifest are exact.
+    assert [(task.tokens, task.tokens_are_exact) for task in report.tasks] == [
+        (corpus_task.tokens, True)
+        for name in ("target", "alpha", "beta")
+        for corpus_task in corpus.tasks
+        if corpus_task.name == name
+    ]
 
 
 def test_nothing_is_written_elsewhere(make_project: MakeProject, tmp_path: Path) -> None:
@@ -113,7 +121,7 @@ def test_twice_is_the_same(manifest: Path, tmp_path: Path) -> None:
     write_rows(manifest.parent / "three.jsonl", pair_rows("three", 1))
     manifest.write_text(render(manifest_of(manifest.parent, "target", "three")))
     export(manifest, format="jsonl", folder=out)
-    assert sorted(everything(out)) == [MANIFEST_NAME, "target.jsonl", "three.jsonl"]
+    assert sorted(everything(out)) == [RECORD_NAME, MANIFEST_NAME, "target.jsonl", "three.jsonl"]
 
 
 def test_names_of_any_kind(manifest: Path, tmp_path: Path) -> None:
@@ -123,7 +131,7 @@ def test_names_of_any_kind(manifest: Path, tmp_path: Path) -> None:
     report = export(manifest, format="jsonl", folder=tmp_path / "out")
     names = [name for name, _ in report.files]
     assert len({name.casefold() for name in names}) == 2 * len(RESERVED) + 1
-    assert sorted(everything(tmp_path / "out")) == sorted([MANIFEST_NAME, *names])
+    assert sorted(everything(tmp_path / "out")) == sorted([MANIFEST_NAME, RECORD_NAME, *names])
     for name in names:
         assert len(name.encode()) <= 255
         assert not set(name) & set('/\\:*?"<>|\t')
@@ -228,6 +236,9 @@ def test_a_plan_says_what_will_be_written_and_writes_nothing(manifest: Path, tmp
     plan = exports.plan_export(read_manifest(manifest), manifest.parent, format="jsonl", folder=out)
     assert not out.exists()
     assert plan == export(manifest, format="jsonl", folder=out)
+    prepared = exports.prepare_export(read_manifest(manifest), manifest.parent, format="jsonl", folder=out / "new")
+    assert prepared.report.files == plan.files
+    assert not (out / "new").exists()
     (out / "foreign").touch()
     with pytest.raises(ConfigError, match="foreign"):
         exports.plan_export(read_manifest(manifest), manifest.parent, format="jsonl", folder=out)

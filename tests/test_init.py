@@ -36,14 +36,16 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ],
 )
 def test_what_it_says_is_what_is_found(data: Path, sources: list[str], names: list[str]) -> None:
-    path, said = write_project(data / "new" / "project", sources, model="model", target="a")
+    written = write_project(data / "new" / "project", sources, model="model", target="a")
+    path, said = written.path, written.tasks
     assert sorted(said) == names
     assert found(path) == names
     assert load_config(path).data.targets == ("a",)
 
 
 def test_hub_ids(data: Path) -> None:
-    path, said = write_project(data / "p", ["owner/name", "data/a.jsonl"], model="owner/model", target=None)
+    written = write_project(data / "p", ["owner/name", "data/a.jsonl"], model="owner/model", target=None)
+    path, said = written.path, written.tasks
     config = load_config(path)
     assert said == ["name", "a"]
     assert [(task.hub, bool(task.path)) for task in config.data.task] == [("owner/name", False), ("", True)]
@@ -52,7 +54,8 @@ def test_hub_ids(data: Path) -> None:
 
 
 def test_without_sources_every_default_is_as_without_the_key(data: Path) -> None:
-    path, said = write_project(data / 'na"me', [], model="m", target="t")
+    written = write_project(data / 'na"me', [], model="m", target="t")
+    path, said = written.path, written.tasks
     written = load_config(path)
     assert said == []
     assert written.project.name == 'na"me'
@@ -69,7 +72,7 @@ def test_without_sources_every_default_is_as_without_the_key(data: Path) -> None
 
 def test_a_model_folder_is_seen_from_the_project(data: Path) -> None:
     (data / "models" / "tiny").mkdir(parents=True)
-    path, _ = write_project(data / "x" / "p", [], model="models/tiny", target=None)
+    path = write_project(data / "x" / "p", [], model="models/tiny", target=None).path
     assert load_config(path).model.name_or_path == os.path.join("..", "..", "models", "tiny")
 
 

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from random import Random
 
 import numpy as np
 import pytest
@@ -12,9 +13,8 @@ from test_estimate import _estimator, _points
 
 import curator
 from curator.errors import ConfigError
-from curator.export import _weighted
 from curator.mixture import MOST, best_mixture
-from curator.rows import Row
+from curator.weights import counts_of, repeated
 
 MakeProject = Callable[..., Path]
 
@@ -77,13 +77,24 @@ def test_budget_and_pins_hold() -> None:
 
 @given(st.integers(1, 40), st.floats(0, MOST))
 def test_rows_are_repeated_evenly(count: int, weight: float) -> None:
-    rows = [Row(content={"text": str(n)}, file="f", line=n + 1, number=n) for n in range(count)]
-    found = [row.number for row in _weighted(rows, weight, "seed")]
+    found = repeated(range(count), round(weight * count), seed="seed")
     assert len(found) == round(weight * count)
     assert found == sorted(found)
     times = np.bincount(found, minlength=count)
     assert times.max() - times.min() <= 1
-    assert [row.number for row in _weighted(rows, weight, "seed")] == found
+    assert repeated(range(count), round(weight * count), seed="seed") == found
+
+
+@given(st.lists(st.tuples(st.floats(0, MOST), st.integers(0, 50)), max_size=8), st.randoms())
+def test_counts_are_nearest_to_the_weights_whatever_the_order(tasks: list[tuple[float, int]], random: Random) -> None:
+    named = {f"task {number}": task for number, task in enumerate(tasks)}
+    counts = counts_of(named)
+    quotas = {name: weight * size for name, (weight, size) in named.items()}
+    assert sum(counts.values()) == round(sum(quotas.values()))
+    assert all(abs(counts[name] - quota) < 1 + 1e-6 for name, quota in quotas.items())
+    names = list(named)
+    random.shuffle(names)
+    assert counts_of({name: named[name] for name in names}) == counts
 
 
 def test_select_mixture_writes_weights_that_export_follows(make_project: MakeProject, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from curator.errors import DataError, ExitCode, StoreBusy
 from curator.statistics import Statistics
-from curator.store import Store, StoredEdit, StoredExample, StoredTask, access, schema
+from curator.store import Store, StoredEdit, StoredExample, StoredTask, access, locks, schema
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=10)
 int32 = st.integers(-(2**31), 2**31 - 1)
@@ -377,7 +377,7 @@ with getattr(Store(Path(sys.argv[1])), sys.argv[2])():
 
 @pytest.mark.parametrize("how", ["read", "write"])
 def test_busy_names_the_process(store: Store, how: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(access, "_LOCK_SECONDS", 0.2)
+    monkeypatch.setattr(locks, "_LOCK_SECONDS", 0.2)
     store.put_artifact("train", "a", {}, {})
     holder = python(HOLD, str(store.path), how)
     try:

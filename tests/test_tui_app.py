@@ -494,7 +494,7 @@ def test_a_broken_config_is_shown_and_read_again(make_project: MakeProject) -> N
 
 
 def test_a_busy_store_keeps_nobody_from_working(drawn_project: DrawnProject, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("curator.store.access._LOCK_SECONDS", 0.2)
+    monkeypatch.setattr("curator.store.locks._LOCK_SECONDS", 0.2)
     root = drawn_project()
 
     async def story(app: App, pilot: Pilot[None]) -> None:

@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,9 +24,9 @@ from curator.answers import Answers, Request
 from curator.calibration import Calibration, calibrate, conformal, cross_validated
 from curator.cli.tables import show_estimates, show_verify
 from curator.corpus import training_examples, validation_examples
-from curator.errors import ConfigError
+from curator.errors import ConfigError, NumericalError
 from curator.events import Event, Note, Reporter, StageStarted
-from curator.fine_tune import recipe_key, subset_content
+from curator.fine_tune import FineTuned, fine_tune, recipe_key, subset_content
 from curator.meta_train import measure_losses, train_adapter
 from curator.verify import plan, probe_subsets, rank_correlation, run_seeds, runs_to_make
 
@@ -194,6 +195,29 @@ def test_verifying_measures_what_fine_tuning_the_base_model_comes_to(ready: Path
             held_out = validation_examples(corpus.target_tasks[0], project.store)
             loss = measure_losses(tuned, held_out, batch_tokens=512).mean()
             assert run.measured_loss == pytest.approx(loss, abs=2e-6)
+
+
+def test_a_run_that_diverges_is_said_left_out_and_not_tried_again(ready: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[tuple[frozenset[str], int]] = []
+
+    def diverging(*arguments: Any, seed: int, **options: Any) -> FineTuned:
+        tried.append((frozenset(arguments[3]), seed))
+        if not arguments[3]:
+            raise NumericalError("the training loss became nan at step 3")
+        return fine_tune(*arguments, seed=seed, **options)
+
+    monkeypatch.setattr("curator.verify.fine_tune", diverging)
+    events: list[Event] = []
+    report = _open(ready, events).verify(runs=3, seeds=1)
+    assert len(tried) == 3
+    assert report.subsets == 2
+    assert () not in {run.subset for run in report.runs}
+    assert [e for e in events if isinstance(e, Note) and e.level == "warning" and "became nan" in e.message]
+    assert _left_over(ready) == []
+    # Neither as what was left over, nor as part of another plan.
+    _open(ready).verify(runs=2, seeds=1)
+    assert len(tried) == 5
+    assert len(set(tried)) == 5
 
 
 def test_no_run_is_the_meta_training_from_which_estimates_are_made(ready: Path) -> None:

@@ -1,28 +1,28 @@
 """The command line. `main` is the only place where errors become exit codes."""
 
+import contextlib
 import os
-import signal
 import sys
 import traceback
 import warnings
-from types import FrameType
 
+from curator.cli.interrupt import WORDS, Interrupt
 from curator.errors import CuratorError, ExitCode
 
 
 def main() -> None:
     """Run the command line, and exit as the contract says."""
     _quiet_libraries()
-    signal.signal(signal.SIGTERM, _interrupt)
+    interrupt = Interrupt()
     code = int(ExitCode.DONE)
     try:
+        interrupt.watch()
         from curator.cli.app import app
 
         app()
     except SystemExit as done:
         code = done.code if isinstance(done.code, int) else int(done.code is not None)
     except KeyboardInterrupt:
-        _say("interrupted: what is done is kept; run the same command again to go on")
         code = ExitCode.INTERRUPTED
     except CuratorError as error:
         _say(f"error: {error.message}", error.hint)
@@ -34,13 +34,14 @@ def main() -> None:
         _say(f"error: {error}", "Is the disk full, or a file not yours to write?")
         code = ExitCode.DATA
     except Exception:
-        _say(_bug())
+        if not interrupt.asked:
+            _say(_bug())
         code = ExitCode.BUG
+    # A library that is interrupted may make another error of it.
+    if code == ExitCode.INTERRUPTED or (interrupt.asked and code != ExitCode.DONE):
+        _say(WORDS)
+        code = ExitCode.INTERRUPTED
     sys.exit(code)
-
-
-def _interrupt(_signal: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
 
 
 def _quiet_libraries() -> None:
@@ -63,7 +64,9 @@ def _bug() -> str:
 def _say(message: str, hint: str = "") -> None:
     from curator.text import clean
 
-    print(clean(message, lines=True), file=sys.stderr)
-    if hint:
-        print(clean(hint, lines=True), file=sys.stderr)
-    sys.stderr.flush()
+    # Where a connection was lost, there is nobody left to tell.
+    with contextlib.suppress(OSError):
+        print(clean(message, lines=True), file=sys.stderr)
+        if hint:
+            print(clean(hint, lines=True), file=sys.stderr)
+        sys.stderr.flush()

@@ -11,6 +11,7 @@ import typer
 
 from curator import __version__
 from curator.errors import ConfigError, DataError
+from curator.export import FORMATS
 
 if TYPE_CHECKING:
     from curator.project import Project
@@ -64,8 +65,8 @@ def _main(
 def _project(folder: Path | None, *, quiet: bool, skip_bad_rows: bool = False) -> Iterator["Project"]:
     """The project, with progress on standard error and a record under `.curator/runs`."""
     from curator import parallel
-    from curator.cli.progress import make_progress
     from curator.events import Reporter
+    from curator.progress import make_progress
     from curator.project import Project
     from curator.runs import RunLog
 
@@ -90,9 +91,18 @@ def init(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where to; made if need be.")],
     sources: Annotated[
         list[str] | None,
-        typer.Option("--from", metavar="FILE/GLOB/HUB-ID", help="Fill in the tasks found there. Repeatable."),
+        typer.Option(
+            "--from",
+            metavar="FILE/GLOB/HUB-ID",
+            help="Fill in the tasks found there; or what LLaMA-Factory, axolotl or TRL is told. Repeatable.",
+        ),
     ] = None,
-    model: Annotated[str, typer.Option("--model", help="Hub id or folder of the model.")] = "model",
+    task_column: Annotated[
+        str, typer.Option("--task-column", metavar="COLUMN", help="Make a task of each value of this column.")
+    ] = "",
+    model: Annotated[
+        str | None, typer.Option("--model", help="Hub id or folder of the model; default: model, or what --from says.")
+    ] = None,
     target: Annotated[str | None, typer.Option("--target", metavar="T", help="The task to improve.")] = None,
     group: Annotated[
         int | None,
@@ -102,26 +112,39 @@ def init(
 ) -> None:
     """Write a commented curator.toml."""
     from curator.cli.init import write_groups, write_project
+    from curator.text import clean
 
-    path, tasks = write_project(folder, sources or [], model=model, target=target)
+    written = write_project(folder, sources or [], model=model, target=target, task_column=task_column)
+    tasks = written.tasks
+    if written.left_out and not quiet:
+        typer.echo("not taken over:", err=True)
+        for line in written.left_out:
+            typer.echo(f"  {clean(line)}", err=True)
     if group is not None:
         with _project(folder, quiet=quiet) as opened:
-            tasks = write_groups(opened, group, model=model)
+            tasks = write_groups(opened, group, written)
     found = f" with {len(tasks)} tasks" if tasks else ""
-    typer.echo(f"wrote {path}{found}; next: curator check -p {folder}")
+    typer.echo(f"wrote {written.path}{found}; next: curator check -p {folder}")
 
 
 @app.command(epilog="Example: curator check -p sample_data")
 def check(
     project: ProjectOption = None,
+    store: Annotated[bool, typer.Option("--store", help="Check the store itself: every row of every table.")] = False,
     as_json: JsonOption = False,
     skip_bad_rows: SkipOption = False,
     quiet: QuietOption = False,
     verbose: VerboseOption = False,
 ) -> None:
     """Read config and data; print tasks, sizes, token counts, problems. Trains nothing."""
+    from curator.cli import store as of_store
     from curator.cli.tables import show_check
 
+    if store:
+        found = of_store.check(project)
+        _print_json(found.to_json()) if as_json else of_store.show(found)
+        of_store.fail_unless_sound(found)
+        return
     with _project(project, quiet=quiet, skip_bad_rows=skip_bad_rows) as opened:
         report = opened.check()
     _print_json(report.to_json()) if as_json else show_check(report)
@@ -338,14 +361,17 @@ def curve(
     _print_json(report.to_json()) if as_json else show_curve(report)
 
 
-@app.command(epilog="Example: curator export curator-manifest.json --format jsonl -o train-data")
+@app.command(epilog="Example: curator export curator-manifest.json --format trl -o train-data")
 def export(
     manifest: Annotated[
         str,
         typer.Argument(metavar="MANIFEST", help="File from `curator select`, or the name of one of its selections."),
     ],
     output: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="Where to.")],
-    format: Annotated[str, typer.Option("--format", metavar="F", help="jsonl.")] = "jsonl",
+    format: Annotated[
+        str, typer.Option("--format", metavar="F", help=f"For which trainer: {', '.join(FORMATS)}.")
+    ] = "jsonl",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be written, and write nothing.")] = False,
     allow_changed: Annotated[bool, typer.Option("--allow-changed", help="Although files have changed since.")] = False,
     allow_outside: Annotated[
         bool, typer.Option("--allow-outside", help="Although files lie neither beside the manifest nor in a project.")
@@ -356,28 +382,110 @@ def export(
     verbose: VerboseOption = False,
 ) -> None:
     """Write the selected tasks and the target's training examples as files that a trainer reads."""
-    from curator.cli.tables import show_export
-    from curator.export import export as write
+    from curator.cli.tables import show_export, show_exported
+    from curator.events import Reporter
+    from curator.export import prepare_export, write_export
     from curator.manifest import read_manifest
+    from curator.progress import make_progress
     from curator.project import Project
 
     path = Path(manifest)
-    if path.is_file():
-        # A manifest says all there is to know: it can be exported where its project is not.
-        report = write(
-            read_manifest(path),
-            path.absolute().parent,
+    # A manifest says all there is to know: it can be exported where its project is not.
+    found, here = (
+        (read_manifest(path), path.absolute().parent) if path.is_file() else Project.open(project).manifest(manifest)
+    )
+    with make_progress(quiet=quiet) as progress:
+        plan = prepare_export(
+            found,
+            here,
             format=format,
             folder=output,
             allow_changed=allow_changed,
             allow_outside=allow_outside,
+            reporter=Reporter(progress),
         )
+    if not as_json:
+        show_export(plan.report)
+    if not dry_run:
+        write_export(plan)
+    if as_json:
+        _print_json(plan.report.to_json() | {"dry_run": dry_run})
     else:
-        opened = Project.open(project)
-        report = opened.export(
-            manifest, format=format, output=output, allow_changed=allow_changed, allow_outside=allow_outside
-        )
-    _print_json(report.to_json()) if as_json else show_export(report)
+        show_exported(plan.report, written=not dry_run)
+
+
+@app.command(epilog="Example: curator apply curator-manifest.json -o adapter")
+def apply(
+    manifest: Annotated[
+        str,
+        typer.Argument(metavar="[MANIFEST]", help="File from `curator select`, or the name of one of its selections."),
+    ] = "curator-manifest.json",
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", metavar="DIR", help="Adapter; default: in .curator/adapters/applied."),
+    ] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option("--seed", metavar="N", min=0, max=2**32 - 1, help="Default: that of the first run of verify."),
+    ] = None,
+    allow_changed: Annotated[
+        bool, typer.Option("--allow-changed", help="Train on what is there now, though it is not what was selected.")
+    ] = False,
+    project: ProjectOption = None,
+    fresh: FreshOption = False,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Fine-tune the base model on a selection by the project's recipe; leaves an adapter and its measured loss."""
+    from curator.cli.tables import show_apply
+
+    with _project(project, quiet=quiet) as opened:
+        report = opened.apply(manifest, output=output, seed=seed, allow_changed=allow_changed, fresh=fresh)
+    if _speaks():
+        _print_json(report.to_json()) if as_json else show_apply(report)
+
+
+@app.command(epilog="Example: curator sql 'SELECT task, affinity FROM affinities ORDER BY affinity DESC' --format csv")
+def sql(
+    query: Annotated[
+        str, typer.Argument(metavar="[QUERY]", help="One query; - reads it; none: the views are listed.")
+    ] = "",
+    format: Annotated[
+        str | None,
+        typer.Option("--format", metavar="F", help="table, csv, json or parquet; default: as FILE ends, or table."),
+    ] = None,
+    output: Annotated[Path | None, typer.Option("-o", "--output", metavar="FILE", help="Where to.")] = None,
+    project: ProjectOption = None,
+    target: TargetOption = None,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Ask the store by SQL: tasks, examples, affinities, subsets, runs and selections. Only reads."""
+    from curator.cli.answers import TABLE_ROWS, pick_format, write_answer
+
+    wanted = pick_format("json" if as_json else format, output)
+    text = sys.stdin.read() if query == "-" else query
+    with _project(project, quiet=True) as opened:
+        result = opened.sql(text, target=target, limit=TABLE_ROWS if wanted == "table" and text.strip() else None)
+    write_answer(result, wanted, output, quiet=quiet)
+
+
+@app.command(epilog="Example: curator export-store saved -p sample_data")
+def export_store(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where to; made if need be, and empty.")],
+    project: ProjectOption = None,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Save what can be read of the store, also of a damaged one: a Parquet file for each table."""
+    from curator.cli import store as of_store
+
+    found = of_store.export(project, folder)
+    _print_json(found.to_json()) if as_json else of_store.show(found)
+    of_store.fail_unless_sound(found)
 
 
 @app.command(epilog="Example: curator status --json")

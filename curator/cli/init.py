@@ -3,13 +3,20 @@
 import glob
 import json
 import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from curator.config import DataSection, TaskSource
 from curator.data import find_tasks
 from curator.errors import ConfigError, DataError
 from curator.files import CONFIG_NAME, write_whole
+from curator.migration import Migration, Table, read_migration
 from curator.readers import FORMATS, is_saved_dataset, is_task_file, task_name
+from curator.remote import RemoteFile, has_wildcards, is_remote, matches
+from curator.text import clean
 
 if TYPE_CHECKING:
     from curator.project import Project
@@ -22,7 +29,7 @@ _TEMPLATE = """\
 name = {name}
 
 [model]
-name_or_path = {model}        # a hub id, or a folder with a transformers model (safetensors)
+name_or_path = "model"        # a hub id, or a folder with a transformers model (safetensors)
 revision = ""                 # optional hub revision; recorded in the manifest
 dtype = "auto"                # auto | float32 | bfloat16 | float16
 quantization = "none"         # none | 8bit | 4bit (QLoRA, needs a CUDA GPU)
@@ -77,28 +84,60 @@ seed = 0
 # In place of the glob `tasks`, tables may name tasks one by one:
 #   [[data.task]]
 #   name = "carry"
-#   path = "tasks/carry.jsonl"  # a file, a folder or a glob; or, in its place:
-#   hub = "owner/name"          # a `datasets` id, with config = "", split = "train", revision = ""
+#   path = "tasks/carry.jsonl"  # a file, a folder, a glob, an address such as s3://…, or a list of these; or:
+#   hub = "owner/name"          # a `datasets` id, with config = "", split = "train", revision = "", streaming = true
 #   column = "task"             # keep only the rows whose `column` equals `value`: one file becomes many tasks
 #   value = "carry"
+#   task_column = "task"        # or, without `name`: make a task of each value of that column
+#   columns = {{ instruction = "question", output = "answer" }} # where columns have other names than curator's
+#   roles = {{ customer = "user" }}                             # where a chat calls its speakers otherwise
 #   tags = ["arithmetic"]
 """
 
 
+@dataclass(slots=True, kw_only=True)
+class _Found:
+    """What the sources of a new project hold."""
+
+    names: list[str] = field(default_factory=list)
+    glob: str = ""
+    """The only source, where it is a glob."""
+    tables: list[Table] = field(default_factory=list)
+    migrations: list[Migration] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Written:
+    """A project that was written."""
+
+    path: Path
+    """Its `curator.toml`."""
+    tasks: list[str]
+    settings: dict[tuple[str, str], Any]
+    """Values that are not as usual, by section and key."""
+    left_out: list[str]
+    """What a trainer's configuration says that could not be taken over, a line each."""
+
+
 def write_project(
-    folder: Path, sources: list[str], *, model: str, target: str | None, replace: bool = False
-) -> tuple[Path, list[str]]:
+    folder: Path,
+    sources: Sequence[str],
+    *,
+    model: str | None,
+    target: str | None,
+    task_column: str = "",
+    replace: bool = False,
+) -> Written:
     """Write `curator.toml`.
 
     Args:
         folder: The project's folder, made if need be.
-        sources: Files, folders, globs or hub ids to take tasks from; none for the glob `tasks/*.jsonl`.
-        model: Hub id, or folder relative to the present one.
+        sources: Files, folders, globs, addresses, hub ids or configurations of other trainers to take tasks from; none
+            for the glob `tasks/*.jsonl`.
+        model: Hub id, or folder relative to the present one; None for what a trainer's configuration says.
         target: The target, or None to leave it to be filled in.
+        task_column: Make a task of each value of this column.
         replace: Whether to write over a `curator.toml` that is there.
-
-    Returns:
-        The file, and the names of the tasks found.
 
     Raises:
         ConfigError: There is a `curator.toml` already.
@@ -107,35 +146,23 @@ def write_project(
     path = folder / CONFIG_NAME
     if path.exists() and not replace:
         raise ConfigError(f"{path}: there is a project already", hint="Edit that file, or choose another folder.")
-    lines, names = _tasks(sources, folder)
+    found = _find(sources, folder, task_column)
+    names = found.names
     if target is not None and names and target not in names:
         raise ConfigError(f"target {target!r} is none of the tasks found", hint=f"Found: {', '.join(names[:20])}.")
-    model_path = os.path.relpath(model, folder) if Path(model).is_dir() else model
-    text = _TEMPLATE.format(
-        name=_quote(folder.absolute().name),
-        model=_quote(model_path),
-        target=_quote(target or (names[0] if len(names) == 1 else "")),
-        tasks="\n".join(lines),
-    )
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        write_whole(path, text.encode())
-    except UnicodeEncodeError as error:
-        raise DataError(
-            f"{path}: a file's name is not UTF-8: {error.object!a:.200}", hint="Rename the file."
-        ) from error
-    except OSError as error:
-        raise DataError(f"{path}: cannot be written: {error}", hint="Choose another folder.") from error
-    return path, names
+    settings = _settings(found.migrations, folder, model)
+    _write(path, found, settings, target or (names[0] if len(names) == 1 else ""))
+    left_out = [f"{m.path.name}: {line}" for m in found.migrations for line in m.left_out]
+    return Written(path=path, tasks=names, settings=settings, left_out=left_out)
 
 
-def write_groups(project: "Project", count: int, *, model: str) -> list[str]:
+def write_groups(project: "Project", count: int, written: Written) -> list[str]:
     """Cut the auxiliary tasks of a new project into groups, and name these in its `curator.toml` in their place.
 
     Args:
         project: As `write_project` made it.
         count: Groups of each task.
-        model: As for `write_project`.
+        written: What `write_project` wrote.
 
     Returns:
         Names of the tasks there are now.
@@ -144,39 +171,149 @@ def write_groups(project: "Project", count: int, *, model: str) -> list[str]:
         ConfigError, DataError: As `Project.group`.
     """
     targets = project.config.data.targets
-    groups = project.group(count)
-    kept = [source for source in find_tasks(project.config.data, project.root) if source.name in targets]
-    places = [str(path) for _, path, _ in groups]
-    places += [source.hub or str(source.folder or source.files[0]) for source in kept]
-    _, names = write_project(project.root, places, model=model, target=targets[0], replace=True)
-    return names
+    tables = [_table(name, "path", os.path.relpath(path, project.root)) for name, path, _ in project.group(count)]
+    named = {task.name: task for task in project.config.data.task}
+    for source in find_tasks(project.config.data, project.root):
+        if source.name in targets and source.name in named:
+            tables.append(Table(keys=named[source.name].model_dump(mode="json", exclude_defaults=True), origin=""))
+        elif source.name in targets:
+            place = str(source.folder or source.files[0]) if not source.hub else source.hub
+            seen = place if source.hub or is_remote(place) else os.path.relpath(place, project.root)
+            tables.append(_table(source.name, "hub" if source.hub else "path", seen, **source.filter))
+    found = _Found(names=[table.keys["name"] for table in tables], tables=tables)
+    _check_names(found.names)
+    _write(written.path, found, written.settings, targets[0])
+    return found.names
 
 
-def _tasks(sources: list[str], folder: Path) -> tuple[list[str], list[str]]:
-    if not sources:
-        return ['tasks = "tasks/*.jsonl"       # one file per task; the stem is the task\'s name'], []
-    if len(sources) == 1 and _is_glob(sources[0]):
-        names = [task_name(path) for path in _paths(sources[0])]
-        _check_names(names)
-        return [f"tasks = {_quote(os.path.relpath(sources[0], folder))}"], sorted(names)
-    lines, names = [], []
+def _settings(migrations: Sequence[Migration], folder: Path, model: str | None) -> dict[tuple[str, str], Any]:
+    """Values of the file that are not as usual, by section and key; a folder of a model as seen from the project's."""
+    settings: dict[tuple[str, str], Any] = {("model", "name_or_path"): "model"}
+    for migration in migrations:
+        for section, keys in migration.settings.items():
+            settings |= {(section, key): value for key, value in keys.items()}
+        beside = migration.path.parent / migration.settings.get("model", {}).get("name_or_path", "model")
+        if "model" in migration.settings and beside.is_dir():
+            settings["model", "name_or_path"] = str(beside)
+    named = model or settings["model", "name_or_path"]
+    settings["model", "name_or_path"] = os.path.relpath(named, folder) if Path(named).is_dir() else named
+    return settings
+
+
+def _write(path: Path, found: _Found, settings: dict[tuple[str, str], Any], target: str) -> None:
+    text = _TEMPLATE.format(
+        name=_quote(path.parent.absolute().name), target=_quote(target), tasks="\n".join(_lines(found))
+    )
+    for (section, key), value in settings.items():
+        text = _with(text, section, key, value)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, text.encode())
+    except UnicodeEncodeError as error:
+        raise DataError(
+            f"{path}: a file's name is not UTF-8: {error.object!a:.200}", hint="Rename the file."
+        ) from error
+    except OSError as error:
+        raise DataError(f"{path}: cannot be written: {error}", hint="Choose another folder.") from error
+
+
+def _find(sources: Sequence[str], folder: Path, task_column: str) -> _Found:
+    """The tasks of some sources, with paths as seen from the project's folder."""
+    found = _Found()
+    if len(sources) == 1 and _is_glob(sources[0]) and not task_column:
+        found.glob = sources[0] if is_remote(sources[0]) else os.path.relpath(sources[0], folder)
+        files = _elsewhere(sources[0]) if is_remote(sources[0]) else _paths(sources[0])
+        found.names = sorted(task_name(path) for path in files)
+        _check_names(found.names)
+        return found
     for source in sources:
-        places: list[tuple[str, str, str]]
-        if _is_glob(source) or Path(source).exists():
-            places = [(task_name(path), "path", os.path.relpath(path, folder)) for path in _paths(source)]
-        elif source.count("/") == 1 and not source.startswith((".", "/", "~")) and not is_task_file(Path(source)):
-            places = [(source.rpartition("/")[2], "hub", source)]
+        migration = None if is_remote(source) else read_migration(Path(source))
+        if migration is not None:
+            found.migrations.append(migration)
+            found.tables += [_seen_from(table, folder) for table in migration.tables]
+        elif task_column:
+            found.tables += _each(source, folder, task_column)
         else:
-            raise DataError(f"--from {source}: does not exist", hint="Name a file, a folder, a glob or a hub id.")
-        for name, key, value in places:
-            names.append(name)
-            lines += ["", "[[data.task]]", f"name = {_quote(name)}", f"{key} = {_quote(value)}"]
-    _check_names(names)
-    return lines, names
+            found.tables += [_table(name, key, value) for name, key, value in _places(source, folder)]
+    found.names = [table.keys["name"] for table in found.tables]
+    _check_names(found.names)
+    return found
+
+
+def _places(source: str, folder: Path) -> list[tuple[str, str, str]]:
+    """Name, key and value of the tables that a source stands for."""
+    if is_remote(source):
+        return [(task_name(file), "path", file.address) for file in _elsewhere(source)]
+    if _is_glob(source) or Path(source).exists():
+        return [(task_name(path), "path", os.path.relpath(path, folder)) for path in _paths(source)]
+    if source.count("/") == 1 and not source.startswith((".", "/", "~")) and not is_task_file(Path(source)):
+        return [(source.rpartition("/")[2], "hub", source)]
+    raise DataError(f"--from {source}: does not exist", hint="Name a file, a folder, a glob or a hub id.")
+
+
+def _elsewhere(source: str) -> list[RemoteFile]:
+    """The files that an address stands for."""
+    files = [file for file in matches(source) if is_task_file(file)]
+    if not files:
+        raise DataError(f"--from {RemoteFile(source)}: no task file there", hint=f"A task is one of: {FORMATS}.")
+    return files
+
+
+def _table(name: str, kind: str, place: str, **more: Any) -> Table:
+    return Table(keys={"name": name, kind: place} | more, origin="")
+
+
+def _each(source: str, folder: Path, column: str) -> list[Table]:
+    """A table for each value of a column of a source's files."""
+    here, tables = Path.cwd(), []
+    # Paths as seen from here, because the project's folder is not there yet.
+    for (_, kind, place), (_, _, seen) in zip(_places(source, here), _places(source, folder), strict=True):
+        table = TaskSource.model_validate({kind: place, "task_column": column})
+        tables += [_table(t.name, kind, seen, **t.filter) for t in find_tasks(DataSection(task=(table,)), here)]
+    return tables
+
+
+def _seen_from(table: Table, folder: Path) -> Table:
+    """A table with paths as seen from the project's folder."""
+    paths = table.keys.get("path")
+    if paths is None:
+        return table
+    seen = [
+        path if is_remote(path) else os.path.relpath(path, folder)
+        for path in ([paths] if isinstance(paths, str) else paths)
+    ]
+    return Table(keys=table.keys | {"path": seen[0] if isinstance(paths, str) else seen}, origin=table.origin)
+
+
+def _lines(found: _Found) -> list[str]:
+    """What stands under `[data]` to name the tasks."""
+    if found.glob:
+        return [f"tasks = {_quote(found.glob)}"]
+    if not found.tables:
+        return ['tasks = "tasks/*.jsonl"       # one file per task; the stem is the task\'s name']
+    lines = []
+    for table in found.tables:
+        lines += ["", *([f"# {_comment(table.origin)}"] if table.origin else []), "[[data.task]]"]
+        lines += [f"{key} = {_toml(value)}" for key, value in table.keys.items()]
+    return lines
+
+
+def _with(text: str, section: str, key: str, value: Any) -> str:
+    """The file with another value of one key, its comment kept."""
+    start = text.index(f"\n[{section}]")
+    head, body = text[:start], text[start:]
+    line = re.compile(rf"^{key} = ([^#\n]*?)( *)(#.*)?$", re.MULTILINE)
+    written = f"{key} = {_toml(value)}"
+
+    def put(match: re.Match[str]) -> str:
+        comment = match[3] or ""
+        return f"{written:<29} {comment}" if comment else written
+
+    return head + line.sub(put, body, count=1)
 
 
 def _is_glob(source: str) -> bool:
-    return any(c in source for c in "*?[") and not Path(source).exists()
+    return has_wildcards(source) and (is_remote(source) or not Path(source).exists())
 
 
 def _paths(source: str) -> list[Path]:
@@ -201,3 +338,22 @@ def _check_names(names: list[str]) -> None:
 def _quote(text: str) -> str:
     """A TOML basic string; JSON's escapes are a subset of TOML's."""
     return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def _comment(text: str) -> str:
+    """Foreign text on one line."""
+    return " ".join(clean(text).split())
+
+
+def _toml(value: Any) -> str:
+    """A value of a table, in TOML."""
+    if isinstance(value, str):
+        return _quote(value)
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{_quote(key)} = {_toml(item)}" for key, item in value.items()) + " }"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(_toml, value)) + "]"
+    if isinstance(value, bool):
+        return str(value).lower()
+    # Python writes 1e-05; TOML takes that, too.
+    return repr(value)

@@ -1,5 +1,6 @@
 """Results as people read them, on standard output."""
 
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -38,13 +39,14 @@ def show_check(report: results.CheckReport) -> None:
     """Tasks, sizes and problems."""
     out = console()
     numbers = ("rows", "train", "held out", "tokens", "longest", "truncated", "left out")
-    table = _table("task", *numbers, numbers=numbers)
+    table = _table("task", *numbers, "format", numbers=numbers)
     for task in report.tasks:
         left_out = sum(count for reason, count in task.left_out.items() if reason != "validation")
         counts = (task.rows, task.examples, task.validation, task.tokens, task.longest, task.truncated, left_out)
         table.add_row(
             styled(f"{task.name} (target)" if task.target else task.name, "bold" if task.target else ""),
             *(styled(f"{count:,}" if count else "-", "" if count else "dim") for count in counts),
+            styled(_formats(task.formats), "dim"),
         )
     out.print(styled(f"{report.project}: {len(report.tasks)} tasks, model {report.model}"))
     out.print(table)
@@ -52,6 +54,11 @@ def show_check(report: results.CheckReport) -> None:
         out.print(styled("! no target is named: set `target` under [data], or pass --target", "yellow"))
     for problem in report.problems:
         out.print(styled("! ", "yellow"), styled(problem), sep="")
+
+
+def _formats(formats: dict[str, int]) -> str:
+    """The format of all rows, or each with its rows."""
+    return ", ".join(f"{name} ({rows:,})" if len(formats) > 1 else name for name, rows in formats.items())
 
 
 def show_train(report: results.TrainReport) -> None:
@@ -279,11 +286,61 @@ def show_curve(report: results.CurveReport) -> None:
 
 
 def show_export(report: results.ExportReport) -> None:
-    """Files and rows."""
+    """Rows and tokens of each task, and what there is to know, before anything is written."""
     out = console()
-    for name, rows in report.files:
-        out.print(styled(f"  {rows:>8,} rows  {name}"), soft_wrap=True)
-    out.print(styled(f"{report.format}: {len(report.files)} files in {report.folder}"), soft_wrap=True)
+    numbers = ("rows", "tokens", "weight")
+    table = _table("task", *numbers, "file", numbers=numbers)
+    for task in report.tasks:
+        about = "" if task.tokens_are_exact else "about "
+        table.add_row(
+            styled(f"{task.name} (target)" if task.target else task.name, "bold" if task.target else ""),
+            styled(f"{task.rows:,}"),
+            styled(f"{about}{task.tokens:,}"),
+            styled(f"{task.weight:g}", "" if task.weight != 1.0 else "dim"),
+            styled(task.file or "-", "dim"),
+        )
+    out.print(table)
+    about = "" if all(task.tokens_are_exact for task in report.tasks) else "about "
+    total = (
+        f"{sum(task.rows for task in report.tasks):,} rows, {about}{sum(task.tokens for task in report.tasks):,} tokens"
+    )
+    out.print(styled(f"{report.format}: {total}; written as {report.form}"))
+    for note in report.notes:
+        out.print(styled("! ", "yellow"), styled(note), sep="", soft_wrap=True)
+
+
+def show_exported(report: results.ExportReport, *, written: bool) -> None:
+    """Where it is, and what trains on it."""
+    out = console()
+    if not written:
+        out.print(styled("nothing is written: --dry-run"))
+        return
+    out.print(styled(f"{report.format}: {len(report.files)} data files in {report.folder}"), soft_wrap=True)
+    if report.command:
+        out.print(styled(f"next: cd {shlex.quote(str(report.folder))} && {report.command}"), soft_wrap=True)
+
+
+def show_apply(report: results.ApplyReport) -> None:
+    """What was trained on, what came of it, and where the adapter is."""
+    out = console()
+    table = _table("task", "examples", "weight", numbers=("examples", "weight"))
+    for task in report.tasks:
+        table.add_row(
+            styled(f"{task.name} (target)" if task.target else task.name, "bold" if task.target else ""),
+            styled(f"{task.examples:,}"),
+            styled(f"{task.weight:.2f}"),
+        )
+    words = "was there" if report.cached else f"trained in {duration(report.seconds)}"
+    out.print(styled(f"{report.name}, for {', '.join(report.target)}: seed {report.seed}, {words}", "bold"))
+    out.print(table)
+    low, high = report.estimated_loss_low, report.estimated_loss_high
+    out.print(styled("loss, nats per target token"))
+    out.print(styled(f"  measured   {report.measured_loss:.4f}", "bold"))
+    out.print(styled(f"  estimated  {report.estimated_loss:.4f}   {low:.4f} to {high:.4f}"))
+    out.print(styled(f"adapter: {report.adapter}"), soft_wrap=True)
+    out.print(styled(f"base model: {report.base_model}", "dim"), soft_wrap=True)
+    if report.manifest is not None:
+        out.print(styled(f"measured loss written into {report.manifest}", "dim"), soft_wrap=True)
 
 
 def show_status(report: results.StatusReport) -> None:

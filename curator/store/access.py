@@ -5,9 +5,9 @@ database, connects, does one short piece of work, and closes. The database file 
 any other handle to it in this process would drop DuckDB's own lock.
 """
 
-import fcntl
+import errno
 import os
-import time
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,10 +16,10 @@ import duckdb
 import pyarrow as pa
 
 from curator.errors import DataError, StoreBusy
+from curator.store.locks import FileLock
 from curator.store.schema import SCHEMA_VERSION, Connection, is_ours, migrate, version_of
 
-_LOCK_SECONDS = 10.0
-_SETTINGS: dict[str, str | bool | int | float | list[str]] = {
+SETTINGS: dict[str, str | bool | int | float | list[str]] = {
     "python_enable_replacements": False,
     "autoinstall_known_extensions": False,
     "autoload_known_extensions": False,
@@ -37,7 +37,12 @@ _FILE_ERRORS = (
     duckdb.TransactionException,
     OSError,
 )
-DAMAGED = "If the file is damaged, delete `.curator/`: results are lost, your data is not."
+_FULL = "Is the disk full or read-only? Nothing was half written: run the same command again."
+_OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
+DAMAGED = (
+    "If it is damaged: `curator check --store` says what is, and `curator export-store DIR` saves what can be read."
+    " Then delete `.curator/store.duckdb`: results are lost, and made again by the same commands; your data is not."
+)
 """What to do about a store that cannot be used."""
 
 
@@ -50,7 +55,7 @@ class Database:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._lock_path = path.with_suffix(".lock")
+        self.lock = FileLock(path)
 
     @contextmanager
     def read(self) -> Iterator[Connection | None]:
@@ -63,7 +68,7 @@ class Database:
         if not self.path.exists():
             yield None
             return
-        with self._locked(fcntl.LOCK_SH):
+        with self.lock.held(exclusive=False), self._told("read", DAMAGED):
             connection = self._connect(read_only=True)
             try:
                 version = self._checked_version(connection)
@@ -71,8 +76,6 @@ class Database:
                     # A writer that was killed before its first commit leaves a file with nothing in it.
                     yield connection if version else None
                     return
-            except _FILE_ERRORS as error:
-                raise DataError(f"{self.path}: cannot be read: {_first_line(error)}", hint=DAMAGED) from error
             except duckdb.Error as error:
                 self._blame(connection, error)
                 raise
@@ -86,6 +89,30 @@ class Database:
             yield current
 
     @contextmanager
+    def read_attached(self) -> Iterator[Connection]:
+        """A database of its own, in memory, to which the store is attached for reading as `store`.
+
+        The store must be there; `read` says so, and brings it to this schema.
+
+        Raises:
+            StoreBusy: A writer held it for ten seconds.
+            DataError: The file cannot be read.
+        """
+        with self.lock.held(exclusive=False), self._told("read", DAMAGED):
+            # It attaches the store first; whoever asks is then kept to that (queries.py). Without a folder for what
+            # does not fit into memory, which would be made where the process happens to be.
+            free = {"enable_external_access": True, "lock_configuration": False, "temp_directory": ""}
+            connection = duckdb.connect(":memory:", config=SETTINGS | free)
+            try:
+                try:
+                    connection.execute("ATTACH ? AS store (READ_ONLY)", [str(self.path)])
+                except duckdb.Error as error:
+                    raise self._not_opened(error) from error
+                yield connection
+            finally:
+                connection.close()
+
+    @contextmanager
     def write(self) -> Iterator[Connection]:
         """Open the store for one transaction, which is rolled back on any error.
 
@@ -97,10 +124,18 @@ class Database:
             self.path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise DataError(f"{self.path.parent}: cannot be made: {error}", hint="Is the disk read-only?") from error
-        with self._locked(fcntl.LOCK_EX):
+        with self.lock.held(exclusive=True), self._told("written", _FULL):
+            if not self.path.exists():
+                self._make()
             connection = self._connect(read_only=False)
             try:
-                self._checked_version(connection)
+                version = self._checked_version(connection)
+                if 0 < version < SCHEMA_VERSION:
+                    # Closed first: no other handle to the file may be closed while DuckDB has it open.
+                    connection.execute("CHECKPOINT")
+                    connection.close()
+                    self._back_up(version)
+                    connection = self._connect(read_only=False)
                 migrate(connection)
                 connection.execute("BEGIN")
                 try:
@@ -109,68 +144,90 @@ class Database:
                 except BaseException:
                     _roll_back(connection)
                     raise
-            except _FILE_ERRORS as error:
-                raise DataError(
-                    f"{self.path}: cannot be written: {_first_line(error)}",
-                    hint="Is the disk full or read-only? Nothing was half written: run the same command again.",
-                ) from error
             except duckdb.Error as error:
                 self._blame(connection, error)
                 raise
             finally:
                 connection.close()
 
-    @contextmanager
-    def _locked(self, mode: int) -> Iterator[None]:
+    def _make(self) -> None:
+        """Make an empty store, whole or not at all: a file that is cut short would be taken for a damaged one."""
+        partial = self.path.with_name(f"{self.path.name}.partial")
+        left = [partial, partial.with_name(f"{partial.name}.wal")]
         try:
-            descriptor = os.open(self._lock_path, os.O_RDWR | os.O_CREAT, 0o666)
-        except OSError as error:
-            raise DataError(f"{self._lock_path}: cannot be opened: {error}", hint="Is it yours to write?") from error
-        try:
-            self._wait_for(descriptor, mode)
-            # Whoever waits names the last one in; a full disk must not keep people from reading.
-            try:
-                os.ftruncate(descriptor, 0)
-                os.pwrite(descriptor, str(os.getpid()).encode(), 0)
-            except OSError:
-                pass
-            yield
+            for path in left:
+                path.unlink(missing_ok=True)
+            duckdb.connect(str(partial), config=SETTINGS).close()
+            partial.replace(self.path)
         finally:
-            os.close(descriptor)
+            for path in left:
+                path.unlink(missing_ok=True)
 
-    def _wait_for(self, descriptor: int, mode: int) -> None:
-        deadline, pause = time.monotonic() + _LOCK_SECONDS, 0.005
-        while True:
-            try:
-                fcntl.flock(descriptor, mode | fcntl.LOCK_NB)
-                return
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    holder = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip()
-                    raise StoreBusy(
-                        f"{self.path}: held by process {holder or 'unknown'} for over {_LOCK_SECONDS:.0f} seconds",
-                        hint="Wait for that process, or stop it, and run the command again.",
-                    ) from None
-                time.sleep(pause)
-                pause = min(pause * 2, 0.2)
+    def backups(self) -> list[Path]:
+        """Copies of the store from before an upgrade, oldest first."""
+        return sorted(self.path.parent.glob(f"{self.path.stem}.schema-*{self.path.suffix}"))
+
+    def _back_up(self, version: int) -> None:
+        """Keep the store as it is before an upgrade, as `store.schema-3.duckdb`, in place of earlier such copies."""
+        kept = self.path.with_name(f"{self.path.stem}.schema-{version}{self.path.suffix}")
+        partial = kept.with_name(f"{kept.name}.partial")
+        try:
+            shutil.copyfile(self.path, partial)
+            partial.replace(kept)
+        except OSError as error:
+            partial.unlink(missing_ok=True)
+            raise DataError(
+                f"{self.path}: is of an older curator, and there is no room for the copy that is kept before it is"
+                f" brought up to date: {error}",
+                hint=f"Make room for {self.path.stat().st_size / 1e6:.0f} MB beside it.",
+            ) from error
+        for other in self.backups():
+            if other != kept:
+                other.unlink(missing_ok=True)
 
     def _connect(self, *, read_only: bool) -> Connection:
         try:
-            return duckdb.connect(str(self.path), read_only=read_only, config=_SETTINGS)
+            return duckdb.connect(str(self.path), read_only=read_only, config=SETTINGS)
         except duckdb.Error as error:
-            if isinstance(error, duckdb.IOException) and "lock" in str(error).lower():
-                raise StoreBusy(
-                    f"{self.path}: open in another program: {_first_line(error)}",
-                    hint="Close that program (a DuckDB shell, perhaps) and run the command again.",
-                ) from error
-            raise DataError(f"{self.path}: cannot be opened: {_first_line(error)}", hint=DAMAGED) from error
+            raise self._not_opened(error) from error
+
+    def _not_opened(self, error: duckdb.Error) -> StoreBusy | DataError:
+        line = _first_line(error)
+        if "Conflicting lock" in line:
+            return StoreBusy(
+                f"{self.path}: open in another program: {line}",
+                hint="Close that program (a DuckDB shell, perhaps) and run the command again.",
+            )
+        if "storage version" in str(error):
+            return DataError(
+                f"{self.path}: written by another version of DuckDB than this one ({duckdb.__version__}): {line}",
+                hint="Install the versions of curator and DuckDB that wrote it, or move `.curator/` away and begin"
+                " anew.",
+            )
+        return DataError(f"{self.path}: cannot be opened: {line}", hint=_hint(error, DAMAGED))
 
     def _blame(self, connection: Connection, error: duckdb.Error) -> None:
         """Say so where an error comes of tables that are none of ours; else it is a mistake of ours."""
-        if not is_ours(connection):
+        if not isinstance(error, _FILE_ERRORS) and not is_ours(connection):
             raise DataError(
                 f"{self.path}: its tables are not those that curator makes: {_first_line(error)}", hint=DAMAGED
             ) from error
+
+    @contextmanager
+    def _told(self, what: str, hint: str) -> Iterator[None]:
+        """Turn what DuckDB says of the disk and of signals into errors that people can act on."""
+        try:
+            yield
+        except (RuntimeError, duckdb.InterruptException) as error:
+            # Asked to stop in the midst of a query, DuckDB forgets what it was asked by.
+            if isinstance(error, RuntimeError) and "interrupted" not in str(error):
+                raise
+            raise KeyboardInterrupt from error
+        except (duckdb.Error, OSError) as error:
+            # Only what it finds in a damaged block is an error of no kind.
+            if not isinstance(error, _FILE_ERRORS) and type(error) is not duckdb.Error:
+                raise
+            raise DataError(f"{self.path}: cannot be {what}: {_first_line(error)}", hint=_hint(error, hint)) from error
 
     def _checked_version(self, connection: Connection) -> int:
         version = version_of(connection)
@@ -197,6 +254,14 @@ def _roll_back(connection: Connection) -> None:
     except duckdb.Error:
         # The transaction is already gone, which is what was wanted; the first error is the one to report.
         return
+
+
+def _hint(error: BaseException, otherwise: str) -> str:
+    """What to do about an error of the disk or the file, as far as its words tell which of them it is."""
+    words = str(error)
+    if any(os.strerror(number) in words for number in _OF_THE_DISK):
+        return _FULL
+    return DAMAGED if type(error) is duckdb.Error or "Corrupt" in words else otherwise
 
 
 def _first_line(error: BaseException) -> str:

@@ -17,7 +17,7 @@ class Measurement:
     """Hash of the training examples of each auxiliary task in the subset, by the task's name."""
     seed: int
     loss: float
-    """Nats per target token."""
+    """Nats per target token; infinity where training diverged."""
     seconds: float
     """Time that fine-tuning took, without measuring."""
     made: datetime
@@ -36,7 +36,7 @@ class Measured(Database):
             target: The target's name.
             subset: As in `Measurement`.
             seed: Of initialization and order.
-            loss: Nats per target token.
+            loss: Nats per target token; infinity where training diverged.
             seconds: Time that fine-tuning took.
         """
         with self.write() as connection:

@@ -86,7 +86,7 @@ def _add_measurements(connection: Connection) -> None:
     )
 
 
-# Migration i brings a store from schema i to i + 1; each runs and is recorded in one transaction.
+# Migration i brings a store from schema i to i + 1; all that are missing run and are recorded in one transaction.
 MIGRATIONS: tuple[Callable[[Connection], None], ...] = (_create, _add_edits, _add_statistics, _add_measurements)
 SCHEMA_VERSION = len(MIGRATIONS)
 
@@ -100,13 +100,16 @@ def version_of(connection: Connection) -> int:
 
 
 def migrate(connection: Connection) -> None:
-    """Bring an open store to this schema."""
-    for version in range(version_of(connection), SCHEMA_VERSION):
-        connection.execute("BEGIN")
-        connection.execute("CREATE TABLE IF NOT EXISTS schema_version (version INTEGER, applied TIMESTAMP)")
+    """Bring an open store to this schema, in one transaction: killed in its midst, the store is as it was."""
+    here = version_of(connection)
+    if here >= SCHEMA_VERSION:
+        return
+    connection.execute("BEGIN")
+    connection.execute("CREATE TABLE IF NOT EXISTS schema_version (version INTEGER, applied TIMESTAMP)")
+    for version in range(here, SCHEMA_VERSION):
         MIGRATIONS[version](connection)
         connection.execute("INSERT INTO schema_version VALUES (?, ?)", [version + 1, utc_now()])
-        connection.execute("COMMIT")
+    connection.execute("COMMIT")
 
 
 def is_ours(connection: Connection) -> bool:

@@ -13,6 +13,7 @@ import pyarrow as pa
 from curator.errors import DataError
 from curator.store.access import DAMAGED, insert
 from curator.store.measured import Measured
+from curator.store.queries import Queries
 from curator.store.schema import Connection, utc_now
 from curator.store.sums import Sums
 
@@ -98,7 +99,7 @@ class _Facts(dict[str, Any]):
         raise DataError(f"the store says nothing of {key!r} of an artifact", hint=DAMAGED)
 
 
-class Store(Sums, Measured):
+class Store(Sums, Measured, Queries):
     """The project's DuckDB file; each method is one short transaction.
 
     Args:
@@ -423,6 +424,11 @@ class Store(Sums, Measured):
                 return None
             rows = connection.execute("SELECT manifest FROM selections WHERE key = ?", [key]).fetchall()
         return rows[0][0] if rows else None
+
+    def put_manifest(self, key: str, manifest: str) -> None:
+        """Replace the manifest of a selection, as JSON."""
+        with self.write() as connection:
+            connection.execute("UPDATE selections SET manifest = ? WHERE key = ?", [manifest, key])
 
     def renew_selection(self, key: str) -> None:
         """Make a selection that is there already the newest one."""

@@ -19,11 +19,10 @@ from curator.export import FORMATS, plan_export
 from curator.results import ExportReport
 from tui import numbers
 from tui.modals.base import Choices, Dialog
-from tui.widgets.lines import Line, Lines, Part
+from tui.widgets.lines import Line, Lines, Part, fit
 from tui.widgets.rows import Rows
 
-_WORDS = {"jsonl": "one JSON Lines file per task, and the manifest"}
-_SHOWN_FILES = 4
+_SHOWN_TASKS = 3
 
 
 class ExportDialog(Dialog[None]):
@@ -59,10 +58,9 @@ class ExportDialog(Dialog[None]):
                         (self._selection, "strong"),
                         f"  {len(chosen)} tasks · {examples:,} examples",
                     ],
-                    [],
                 ]
             ),
-            Choices([(format, format, _WORDS.get(format, "")) for format in FORMATS], id="formats"),
+            Choices([(format, format, words) for format, words in FORMATS.items()], id="formats"),
             Horizontal(
                 Lines([["folder  "]]), Input(value=str(folder), id="folder", classes="first-focus"), classes="field"
             ),
@@ -128,18 +126,22 @@ class ExportDialog(Dialog[None]):
         return [("✓ ", "good"), f"writable · {numbers.short(shutil.disk_usage(there).free)}B free · ", (words, "dim")]
 
     def _preview(self) -> list[Line]:
-        lines: list[Line] = [[]]
+        lines: list[Line] = []
         if self._plan is not None:
-            files = self._plan.files
-            lines.append([("preview ", "dim"), f"{self._folder.name}/"])
-            lines += [[f"        ├ {name}", (f"  {rows:,} rows", "dim")] for name, rows in files[:_SHOWN_FILES]]
-            rest = len(files) - _SHOWN_FILES
-            last = "curator-manifest.json" if rest <= 0 else f"… {rest} more, and curator-manifest.json"
-            lines.append([f"        └ {last}"])
-        lines.append([])
+            tasks = self._plan.tasks
+            shown = tasks if len(tasks) <= _SHOWN_TASKS + 1 else tasks[:_SHOWN_TASKS]
+            rows, tokens = sum(task.rows for task in tasks), sum(task.tokens for task in tasks)
+            exact = all(task.tokens_are_exact for task in tasks)
+            lines.append([("preview ", "dim"), f"{self._folder.name}/  {_amount(rows, tokens, exact)}"])
+            for task in shown:
+                amount = _amount(task.rows, task.tokens, task.tokens_are_exact)
+                lines.append([f"        ├ {fit(task.file or task.name, 24)}", (f"  {amount}", "dim")])
+            rest = [f"{len(tasks) - len(shown)} more"] if len(shown) < len(tasks) else []
+            others = [name for name in self._plan.configs if name != "README.md"]
+            lines.append([f"        └ {', '.join([*rest, *others, 'curator-manifest.json'])}"])
         for number, part in enumerate(wrap(self.command, 55, break_on_hyphens=False)):
             lines.append([("        " if number else "same as ", "dim"), part])
-        return [*lines, []]
+        return lines
 
     def action_copy(self) -> None:
         """Copy the command."""
@@ -169,10 +171,18 @@ class ExportDialog(Dialog[None]):
             self.query_one("#fit", Lines).show([["        ", ("✗ ", "bad"), (words, "bad")]])
 
     def _done(self, report: ExportReport) -> None:
-        self.app.flash(f"exported {len(report.files)} files to {report.folder}", "good")
+        if report.rows_differing:
+            words = f"exported to {report.folder}; {report.rows_differing:,} rows are not faithful: see README.md there"
+            self.app.flash(words, "warn")
+        else:
+            self.app.flash(f"exported {len(report.files)} files to {report.folder}", "good")
         if self.is_attached:
             self.dismiss(None)
 
 
 def _plain(name: str) -> str:
     return "".join(c if c.isalnum() or c in "-_" else "_" for c in name)[:60] or "selection"
+
+
+def _amount(rows: int, tokens: int, exact: bool) -> str:
+    return f"{rows:,} rows, {'' if exact else 'about '}{tokens:,} tokens"

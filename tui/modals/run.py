@@ -19,6 +19,7 @@ _STAGES = (
     ("gradients", "gradients", "projected gradients; meta-training first if need be"),
     ("select", "select", "all that is missing, then affinities and a selection"),
     ("verify", "verify", "really fine-tune on some subsets; calibrates estimates"),
+    ("apply", "apply", "fine-tune on curator-manifest.json; leaves an adapter"),
     ("train --fresh", "train anew", "meta-training on all tasks, though it is there"),
     ("select --fresh", "all anew", "every stage again"),
 )

@@ -4,7 +4,7 @@ import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
 from textwrap import wrap
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from textual import on
@@ -12,9 +12,7 @@ from textual.binding import BindingType
 from textual.containers import Horizontal, Vertical
 from textual.widget import Widget
 
-from curator.calibration import LEAST_RUNS
 from curator.events import duration
-from curator.results import StageStatus
 from curator.text import clean
 from tui import numbers
 from tui.actions import bindings_of
@@ -24,9 +22,6 @@ from tui.watch import name_of
 from tui.widgets.lines import Line, Lines, Part, fit, spread
 from tui.widgets.outlook import history_lines
 from tui.widgets.rows import Rows
-
-if TYPE_CHECKING:
-    from tui.workspace import Workspace
 
 _STATES = {"done": ("✓", "good"), "stale": ("~", "warn"), "partial": ("◐", "warn"), "missing": ("·", "dim")}
 # Cells of a row that hold the number of tasks; those that hold a difference and a measured loss.
@@ -103,16 +98,6 @@ class Attention(Rows):
         """One thing."""
         style, words, _ = self.items[row]
         return [("! " if style != "dim" else "· ", style), (words, style if style == "bad" else "")]
-
-
-def _verified(workspace: "Workspace") -> StageStatus:
-    """Where the last stage stands, which is not needed by any other."""
-    count = len(workspace.measured)
-    if workspace.calibrated_on:
-        return StageStatus(stage="verify", state="done", detail=f"{count} subsets measured")
-    if count:
-        return StageStatus(stage="verify", state="partial", detail=f"{count} of {LEAST_RUNS} subsets measured")
-    return StageStatus(stage="verify", state="missing", detail="not yet: press V")
 
 
 class HomeScreen(CuratorScreen):
@@ -246,7 +231,7 @@ class HomeScreen(CuratorScreen):
             return [[]] * 6
         running = {run.stage: run for run in self.app.runs if run.run.state == "running"}
         lines: list[Line] = []
-        for number, stage in enumerate([*workspace.status.stages, _verified(workspace)], 1):
+        for number, stage in enumerate(workspace.status.stages, 1):
             if stage.stage in running:
                 view = running[stage.stage]
                 share = view.done / view.total if view.total else 0.0

@@ -167,7 +167,7 @@ class RunsScreen(CuratorScreen):
 
     def _stages_known(self) -> list[str]:
         workspace = self.app.workspace
-        return [*(stage.stage for stage in workspace.status.stages), "verify"] if workspace is not None else []
+        return [stage.stage for stage in workspace.status.stages] if workspace is not None else []
 
     def _head(self, view: RunView, width: int) -> list[Line]:
         lines = [head_line(view, width), count_line(view, width)]

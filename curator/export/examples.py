@@ -1,0 +1,185 @@
+"""The examples of an export: read again from where the manifest says they are, and encoded as they were."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from curator.data import Source, read_task, refusal
+from curator.errors import ConfigError, CuratorError, DataError, ManifestMismatch
+from curator.export.forms import PLAIN, TOKENS, Encoding, Form, is_faithful
+from curator.export.plan import Plan, PlannedTask, dropped, weigh
+from curator.export.recipe import max_length_of, model_section
+from curator.files import located
+from curator.provenance import hash_of
+from curator.rows import Row, content_hash
+from curator.tokens import Encoded, Encoder
+
+if TYPE_CHECKING:
+    from curator.events import Reporter
+
+
+@dataclass(slots=True)
+class _Read:
+    """What was seen of one task."""
+
+    available: int
+    tokens: list[int] | None
+    """Of each row; None without a tokenizer."""
+
+
+def read_plan(plan: Plan, *, allow_changed: bool, reporter: "Reporter | None") -> Plan:
+    """Complete a plan by what is in the data: rows and tokens as they are, and the form in which rows are faithful.
+
+    Raises:
+        ConfigError: The trainer does not train such a model.
+        DataError: Rows or the tokenizer cannot be read.
+        ManifestMismatch: A hub data set has changed.
+    """
+    plan = replace(plan, allow_changed=allow_changed, encoding=_encoding(plan, allow_changed=allow_changed))
+    stage = None if reporter is None else reporter.stage("export", len(plan.tasks), "tasks")
+    candidates = [form for form in plan.format.forms if form is not PLAIN]
+    differing = [0] * len(candidates)
+    seen = []
+    for task in plan.tasks:
+        rows = kept_rows(plan, task)
+        if plan.encoding is None:
+            seen.append(_Read(len(rows), None))
+        else:
+            encoded = [encode(row, plan.encoding) for row in rows]
+            seen.append(_Read(len(rows), [len(e.input_ids) for e in encoded]))
+            for n, form in enumerate(candidates):
+                # A form that has failed is out, and only the last is used although it does.
+                if form is not TOKENS and (n == len(candidates) - 1 or not differing[n]):
+                    differing[n] += _count_unfaithful(form, rows, encoded, plan.encoding)
+        if stage is not None:
+            stage.advance()
+    if stage is not None:
+        stage.finish(f"{sum(read.available for read in seen):,} rows")
+    chosen, missing = PLAIN, None
+    for form, count in zip(candidates, differing, strict=True):
+        chosen, missing = form, count
+        if not count:
+            break
+    plan = replace(plan, form=chosen, rows_differing=missing, tasks=_weigh(plan, seen))
+    tasks = tuple(replace(task, native=_is_native(plan, chosen, task)) for task in plan.tasks)
+    plan = replace(plan, tasks=tuple(_counted(task, read) for task, read in zip(tasks, seen, strict=True)))
+    return replace(plan, notes=(*_notes(plan), *plan.format.notes(plan)))
+
+
+def kept_rows(plan: Plan, task: PlannedTask) -> list[Row]:
+    """The rows of a task that may be trained on, in their order.
+
+    Raises:
+        DataError: They cannot be read, or some cannot be used.
+        ManifestMismatch: They come from a hub data set that has changed.
+    """
+    entry = task.entry
+    files = [located(file.path, plan.here) for file in entry.files]
+    rows = read_task(Source.described(entry.name, entry.source, files), keep_bad=True)
+    if entry.source.get("hub") and not plan.allow_changed:
+        found = hash_of(content_hash(row.content) for row in rows)
+        if found != entry.files[0].sha256:
+            raise ManifestMismatch(
+                f"task {entry.name!r}: {entry.source['hub']} has changed: {entry.files[0].sha256[:12]} in the"
+                f" manifest, {found[:12]} now",
+                hint="Run `curator select` again, or pass --allow-changed.",
+            )
+    out = dropped(entry)
+    kept = [row for row in rows if row.number not in out]
+    bad = [(row.place, row.problem) for row in kept if row.problem]
+    if bad:
+        raise refusal(bad, len(kept), f"task {entry.name!r}")
+    return kept
+
+
+def encode(row: Row, encoding: Encoding) -> Encoded:
+    """Encode a row as curator does.
+
+    Raises:
+        DataError: It does not fit the model.
+    """
+    try:
+        return encoding.encoder.encode(row.content)
+    except DataError as error:
+        raise DataError(f"{row.place}: {error.message}", hint=error.hint) from error
+
+
+def _encoding(plan: Plan, *, allow_changed: bool) -> Encoding | None:
+    """The model's tokenizer, where rows have to be encoded to write them or to count them."""
+    needed = bool(plan.format.trainer)
+    if not needed and not allow_changed and not any(task.about for task in plan.tasks):
+        return None
+    from curator.model import find_tokenizer, load_architecture, load_tokenizer
+
+    section = model_section(plan)
+    try:
+        folder = find_tokenizer(section, plan.here)
+        encoder_decoder = bool(load_architecture(folder, section).is_encoder_decoder)
+        tokenizer = load_tokenizer(folder, section)
+    except CuratorError as error:
+        if not needed:
+            return None
+        raise DataError(
+            f"{plan.format.name} needs the tokenizer of {section.name_or_path!r}: {error.message}",
+            hint="Export where the model is; jsonl, parquet and hf do without.",
+        ) from error
+    if encoder_decoder and needed:
+        raise ConfigError(
+            f"{plan.format.trainer} trains causal models, and {section.name_or_path!r} is an encoder–decoder",
+            hint="Export jsonl, parquet or hf.",
+        )
+    length = max_length_of(plan)
+    return Encoding(tokenizer, Encoder(tokenizer, max_length=length, encoder_decoder=encoder_decoder), length)
+
+
+def _count_unfaithful(form: Form, rows: Sequence[Row], encoded: Sequence[Encoded], encoding: Encoding) -> int:
+    return sum(not is_faithful(form, row.content, e, encoding) for row, e in zip(rows, encoded, strict=True))
+
+
+def _weigh(plan: Plan, seen: Sequence[_Read]) -> tuple[PlannedTask, ...]:
+    tasks = [replace(task, available=read.available) for task, read in zip(plan.tasks, seen, strict=True)]
+    return weigh(tasks)
+
+
+def _is_native(plan: Plan, form: Form, task: PlannedTask) -> bool:
+    shards = plan.format.store_of(form).folder
+    return task.rows not in (0, task.available) and not shards and plan.format.samples(task)
+
+
+def _counted(task: PlannedTask, read: _Read) -> PlannedTask:
+    if read.tokens is None:
+        return task
+    if task.native:
+        # Which rows the trainer takes is its own affair; whole copies are known.
+        exact = task.rows % max(task.available, 1) == 0
+        tokens = sum(read.tokens) * task.rows / max(task.available, 1)
+        return replace(task, tokens=round(tokens), about=not exact)
+    return replace(task, tokens=sum(read.tokens[n] for n in task.sample(task.available)), about=False)
+
+
+def _notes(plan: Plan) -> Iterator[str]:
+    for task in plan.tasks:
+        if not task.rows:
+            yield f"{task.entry.name}: its weight of {task.weight:g} leaves no rows; it has no file"
+    weighted = [task for task in plan.training if task.weight != 1.0]
+    made = [task.entry.name for task in weighted if not task.native]
+    if made:
+        yield f"weights are in the files, whose rows are a seeded sample or repeated: {', '.join(made)}"
+    if any(task.native for task in weighted):
+        names = ", ".join(task.entry.name for task in weighted if task.native)
+        yield f"weights are in the config, and {plan.format.trainer} samples by itself: {names}"
+    if not plan.format.trainer:
+        return
+    if plan.rows_differing:
+        total = sum(task.available for task in plan.tasks)
+        yield (
+            f"not faithful: of {plan.rows_differing:,} of {total:,} rows {plan.format.trainer} makes other tokens or"
+            " another loss than curator, and has no form in which it would not"
+        )
+    elif plan.form is TOKENS and len(plan.format.forms) > 1:
+        yield (
+            f"rows are written as token ids: {plan.format.trainer} would make other tokens or another loss of them as"
+            " text"
+        )
+    elif plan.form is TOKENS:
+        yield f"rows are written as token ids, the only form in which {plan.format.trainer} makes the same of any row"

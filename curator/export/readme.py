@@ -1,0 +1,42 @@
+"""The page that stands beside the files of an export for a trainer."""
+
+from typing import TYPE_CHECKING
+
+from curator.text import clean
+
+if TYPE_CHECKING:
+    from curator.export.plan import Plan
+
+NAME = "README.md"
+
+
+def readme(plan: "Plan") -> str:
+    """What is in the folder, what trains on it, and what is not as curator estimated it."""
+    assert plan.form is not None
+    manifest, format = plan.manifest, plan.format
+    targets = ", ".join(_plain(target.name) for target in manifest.targets)
+    lines = [
+        f"# {_plain(manifest.project)}: {_plain(manifest.name)}, for {format.trainer}",
+        "",
+        f"Training data selected by curator {manifest.curator_version} for {targets}. In this folder:",
+        "",
+        f"    {format.command}",
+        "",
+        f"Rows are written as {plan.form.words}.",
+        "",
+        "| task | rows | tokens | weight | file |",
+        "|---|---:|---:|---:|---|",
+    ]
+    for task in plan.tasks:
+        about = "about " if task.about else ""
+        file = plan.file(task) or "-"
+        name = _plain(task.entry.name).replace("|", "\\|")
+        lines.append(f"| {name} | {task.rows:,} | {about}{task.tokens:,} | {task.weight:g} | {file} |")
+    if plan.notes:
+        lines += ["", *(f"- {_plain(note)}" for note in plan.notes)]
+    lines += ["", f"Tested: {format.tested}. What each trainer does is in curator's docs/export.md.", ""]
+    return "\n".join(lines)
+
+
+def _plain(text: str) -> str:
+    return clean(text)

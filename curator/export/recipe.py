@@ -1,0 +1,117 @@
+"""Model, LoRA and training settings of a manifest, as a trainer's config needs them."""
+
+import json
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from pydantic import BaseModel
+
+from curator.config import DataSection, LoraSection, ModelSection, TrainSection
+from curator.files import relative_to
+
+if TYPE_CHECKING:
+    from curator.export.plan import Plan
+
+SectionT = TypeVar("SectionT", bound=BaseModel)
+OUTPUT = "output"
+"""Where the trainer puts the adapter, in the export's folder."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """What is trained, and how."""
+
+    model: str
+    """Hub id, or a folder as seen from the export's."""
+    revision: str
+    dtype: str
+    """Of the base model, as curator loads it on this machine."""
+    quantization: str
+    lora: LoraSection
+    train: TrainSection
+    max_length: int
+    steps_per_epoch: int
+
+    @property
+    def alpha(self) -> int | float:
+        """LoRA's alpha, as a whole number where it is one."""
+        return int(self.lora.alpha) if self.lora.alpha == int(self.lora.alpha) else self.lora.alpha
+
+    @property
+    def whole_alpha(self) -> int:
+        """LoRA's alpha for trainers that take whole numbers only."""
+        return max(1, round(self.lora.alpha))
+
+    @property
+    def targets(self) -> list[str] | None:
+        """Names of the modules that LoRA is put on; None for all linear ones."""
+        return None if self.lora.target_modules == "all-linear" else list(self.lora.target_modules)
+
+    @property
+    def whole_epochs(self) -> int:
+        """Epochs, rounded up."""
+        return math.ceil(self.train.epochs)
+
+    @property
+    def max_steps(self) -> int | None:
+        """Steps after which a part of an epoch is over; None where the epochs are whole."""
+        if self.train.epochs == int(self.train.epochs):
+            return None
+        return math.ceil(self.train.epochs * self.steps_per_epoch)
+
+
+def model_section(plan: "Plan") -> ModelSection:
+    """The manifest's model, for those who load it."""
+    model = plan.manifest.model
+    return ModelSection.model_validate_json(
+        json.dumps(
+            {
+                "name_or_path": model.name_or_path,
+                "revision": model.revision,
+                "dtype": model.dtype,
+                "quantization": model.quantization,
+            }
+        )
+    )
+
+
+def recipe_of(plan: "Plan") -> Recipe:
+    """The settings that a plan's manifest has; defaults where it has none."""
+    from curator.model import pick_device, pick_dtype
+
+    manifest, section = plan.manifest, model_section(plan)
+    folder = plan.here / section.name_or_path
+    rows = sum(task.rows for task in plan.tasks)
+    train = _section(TrainSection, manifest.train)
+    return Recipe(
+        model=relative_to(str(folder), plan.folder) if folder.is_dir() else section.name_or_path,
+        revision=section.revision,
+        dtype=str(pick_dtype(section, pick_device())).removeprefix("torch."),
+        quantization=section.quantization,
+        lora=_section(LoraSection, manifest.lora),
+        train=train,
+        max_length=max_length_of(plan),
+        steps_per_epoch=math.ceil(math.ceil(rows / train.batch_size) / train.gradient_accumulation),
+    )
+
+
+def max_length_of(plan: "Plan") -> int:
+    """Tokens after which an example is cut off."""
+    return int(plan.manifest.data.get("max_length", DataSection.model_fields["max_length"].default))
+
+
+def rounding_notes(plan: "Plan", trainer: str, *, epochs: bool = False) -> list[str]:
+    """What of the recipe a trainer that takes whole numbers only does not follow."""
+    recipe = recipe_of(plan)
+    notes = []
+    if recipe.alpha != recipe.whole_alpha:
+        notes.append(f"lora alpha {recipe.alpha} is {recipe.whole_alpha} here: {trainer} takes whole numbers")
+    if epochs and recipe.max_steps is not None:
+        notes.append(f"{recipe.train.epochs} epochs are {recipe.whole_epochs} here: {trainer} takes whole numbers")
+    return notes
+
+
+def _section(kind: type[SectionT], values: dict[str, Any]) -> SectionT:
+    known = {name: value for name, value in values.items() if name in kind.model_fields}
+    return kind.model_validate_json(json.dumps(known))

@@ -1,0 +1,132 @@
+"""Kinds of data files, each written a row at a time."""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+_BATCH = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """A kind of data file.
+
+    Attributes:
+        kind: `jsonl`, `parquet`, or `arrow`: a folder for each task that `datasets.load_from_disk` reads.
+        folder: Where the files are, in the export's folder; an `arrow` store with one holds all tasks as the shards of
+            one data set.
+    """
+
+    kind: Literal["jsonl", "parquet", "arrow"]
+    folder: str = ""
+
+    def path(self, stem: str) -> str:
+        """Where a task's rows are."""
+        if self.folder:
+            return f"{self.folder}/{stem}.arrow"
+        return stem if self.kind == "arrow" else f"{stem}.{self.kind}"
+
+    def write(self, path: Path, rows: Sequence[dict[str, Any]]) -> None:
+        """Write one task's rows, of which there is one at least.
+
+        Raises:
+            OSError: It cannot be written.
+        """
+        path.parent.mkdir(exist_ok=True)
+        if self.kind == "jsonl":
+            with path.open("w", encoding="utf-8", newline="\n") as file:
+                for row in rows:
+                    file.write(json.dumps(row, ensure_ascii=False) + "\n")
+        elif self.kind == "parquet":
+            _write_parquet(path, rows)
+        elif self.folder:
+            _write_arrow(path, rows)
+        else:
+            path.mkdir()
+            schema = _write_arrow(path / "data-00000-of-00001.arrow", rows)
+            describe_dataset(path, ["data-00000-of-00001.arrow"], schema)
+
+    def finish(self, folder: Path, files: list[str]) -> None:
+        """Write what makes one data set of all tasks, where they are its shards."""
+        if self.kind == "arrow" and self.folder:
+            import pyarrow as pa
+
+            with pa.OSFile(str(folder / files[0])) as source, pa.ipc.open_stream(source) as reader:
+                schema = reader.schema
+            describe_dataset(folder / self.folder, [Path(file).name for file in files], schema)
+
+
+def _tables(rows: Sequence[dict[str, Any]]) -> Iterator[Any]:
+    """Tables of a thousand rows, all with the columns that any row has."""
+    import pyarrow as pa
+
+    turn = pa.struct([("role", pa.string()), ("content", pa.string())])
+    types = {
+        "messages": pa.list_(turn),
+        "input_ids": pa.list_(pa.int32()),
+        "attention_mask": pa.list_(pa.int8()),
+        "labels": pa.list_(pa.int32()),
+    }
+    names = dict.fromkeys(name for row in rows for name in row)
+    schema = pa.schema([(name, types.get(name, pa.string())) for name in names])
+    for start in range(0, len(rows), _BATCH):
+        yield pa.Table.from_pylist(list(rows[start : start + _BATCH]), schema=schema)
+
+
+def _write_parquet(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    import pyarrow.parquet as pq
+
+    tables = _tables(rows)
+    first = next(tables)
+    with pq.ParquetWriter(path, first.schema) as writer:
+        writer.write_table(first)
+        for table in tables:
+            writer.write_table(table)
+
+
+def _write_arrow(path: Path, rows: Sequence[dict[str, Any]]) -> Any:
+    import pyarrow as pa
+
+    tables = _tables(rows)
+    first = next(tables)
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_stream(sink, first.schema) as writer:
+        writer.write_table(first)
+        for table in tables:
+            writer.write_table(table)
+    return first.schema
+
+
+def describe_dataset(folder: Path, files: list[str], schema: Any) -> None:
+    """Write what `datasets.load_from_disk` looks for beside the Arrow files, as its versions since 2.0 read it."""
+    from hashlib import sha256
+
+    digest = sha256()
+    for name in files:
+        digest.update((folder / name).read_bytes())
+    state: dict[str, Any] = {
+        "_data_files": [{"filename": name} for name in files],
+        "_fingerprint": digest.hexdigest()[:16],
+        "_format_columns": None,
+        "_format_kwargs": {},
+        "_format_type": None,
+        "_output_all_columns": False,
+        "_split": None,
+    }
+    info = {"citation": "", "description": "", "homepage": "", "license": ""}
+    features = {field.name: _feature(field.type) for field in schema}
+    (folder / "state.json").write_text(json.dumps(state, indent=2), encoding="utf-8")
+    (folder / "dataset_info.json").write_text(json.dumps(info | {"features": features}, indent=2), encoding="utf-8")
+
+
+def _feature(type: Any) -> Any:
+    import pyarrow as pa
+
+    if pa.types.is_list(type):
+        inner = _feature(type.value_type)
+        # A list of structs is written as a list of one, which every version reads the same.
+        return [inner] if pa.types.is_struct(type.value_type) else {"feature": inner, "_type": "Sequence"}
+    if pa.types.is_struct(type):
+        return {field.name: _feature(field.type) for field in type}
+    return {"dtype": str(type), "_type": "Value"}

@@ -1,0 +1,56 @@
+-- The store as each version of curator made it, with a row in every table: what is below a line `-- schema N` brings
+-- schema N - 1 to N. Never changed: these stores are out there.
+
+-- schema 1
+CREATE TABLE schema_version (version INTEGER, applied TIMESTAMP);
+CREATE TABLE file_hashes (
+    path VARCHAR PRIMARY KEY, size BIGINT, mtime_ns BIGINT, inode BIGINT, sha256 VARCHAR);
+CREATE TABLE artifacts (
+    stage VARCHAR, key VARCHAR, inputs VARCHAR, outputs VARCHAR, created TIMESTAMP,
+    PRIMARY KEY (stage, key));
+CREATE TABLE examples (
+    task_key VARCHAR, task VARCHAR, number INTEGER, file VARCHAR, line INTEGER,
+    hash VARCHAR, token_hash VARCHAR, text VARCHAR, spans INTEGER[],
+    input_ids INTEGER[], labels INTEGER[], completion_tokens INTEGER,
+    truncated BOOLEAN, left_out VARCHAR);
+CREATE TABLE gradients (
+    set_key VARCHAR, token_hash VARCHAR, loss DOUBLE, gradient FLOAT[]);
+CREATE TABLE affinities (
+    estimate_key VARCHAR, target VARCHAR, task VARCHAR, affinity DOUBLE, standard_error DOUBLE);
+CREATE TABLE estimates (
+    estimate_key VARCHAR, target VARCHAR, subset VARCHAR, loss DOUBLE, low DOUBLE, high DOUBLE,
+    created TIMESTAMP);
+CREATE TABLE selections (
+    key VARCHAR PRIMARY KEY, name VARCHAR, target VARCHAR, method VARCHAR, loss DOUBLE,
+    manifest VARCHAR, created TIMESTAMP);
+INSERT INTO file_hashes VALUES ('tasks/a.jsonl', 10, 20, 30, 'sha');
+INSERT INTO artifacts VALUES ('task', 't', '{"name": "a"}', '{"rows": [1]}', '2026-11-01 12:00:00');
+INSERT INTO examples VALUES
+    ('t', 'a', 0, 'a.jsonl', 1, 'h', 'th', 'one two', [4, 7], [5, 6, 7], [-100, 6, 7], 2, false, NULL);
+INSERT INTO gradients VALUES ('set', 'th', 1.5, [0.5, -0.25]);
+INSERT INTO affinities VALUES ('e', 'target', 'a', 0.125, 0.5);
+INSERT INTO estimates VALUES ('e', 'target', '["a"]', 1.25, 1.0, 1.5, '2026-11-01 12:00:00');
+INSERT INTO selections VALUES ('s', 'best', 'target', 'forward', 1.25, '{}', '2026-11-01 12:00:00');
+INSERT INTO schema_version VALUES (1, '2026-11-01 12:00:00');
+
+-- schema 2
+CREATE TABLE edits (
+    session VARCHAR, number INTEGER, target VARCHAR, kind VARCHAR, label VARCHAR, changes VARCHAR,
+    loss DOUBLE, made TIMESTAMP, PRIMARY KEY (session, number));
+INSERT INTO edits VALUES ('x', 0, 'target', 'toggle', 'a in', '{"a": [0, 1]}', 1.25, '2026-11-01 12:00:00');
+INSERT INTO schema_version VALUES (2, '2026-11-01 12:00:00');
+
+-- schema 3
+CREATE TABLE statistics (
+    number BIGINT, set_key VARCHAR, content VARCHAR, weight DOUBLE, examples BIGINT, pull BLOB);
+CREATE TABLE triangles (number BIGINT, piece INTEGER, numbers BLOB);
+INSERT INTO statistics VALUES (0, 'set', 'c', 2.0, 1, '\x00\x00\x00\x00\x00\x00\xF0\x3F\x00\x00\x00\x00\x00\x00\x00\x40'::BLOB);
+INSERT INTO triangles VALUES (0, 0, '\x00\x00\x80\x3F\x00\x00\x00\x40\x00\x00\x40\x40'::BLOB);
+INSERT INTO schema_version VALUES (3, '2026-11-01 12:00:00');
+
+-- schema 4
+CREATE TABLE measurements (
+    recipe VARCHAR, target VARCHAR, subset VARCHAR, seed BIGINT, loss DOUBLE, seconds DOUBLE, made TIMESTAMP,
+    PRIMARY KEY (recipe, subset, seed));
+INSERT INTO measurements VALUES ('r', 'target', '{"a": "c"}', 1, 1.75, 3.0, '2026-11-01 12:00:00');
+INSERT INTO schema_version VALUES (4, '2026-11-01 12:00:00');

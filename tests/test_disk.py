@@ -1,0 +1,156 @@
+"""Disks that are full or cannot be written: exit code 3, words that help, nothing half written, then on as before."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from curator.errors import DataError
+from curator.events import Reporter
+from curator.export import export
+from curator.manifest import MANIFEST_NAME, read_manifest
+from curator.project import Project
+from curator.store import Store
+
+MakeProject = Callable[..., Path]
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A small file system in memory."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=48m", "tmpfs", str(place)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        pytest.skip("there is no program `mount`")
+    if done.returncode:
+        pytest.skip(f"no file system can be mounted here: {done.stderr.strip()}")
+    yield place
+    subprocess.run(["umount", "--lazy", str(place)], check=True)
+
+
+def fill(disk: Path, free: int = 0) -> Path:
+    """Leave so many bytes free; the file to delete to make room."""
+    ballast = disk / "ballast"
+    with ballast.open("wb") as file:
+        for _ in range(0, max(shutil.disk_usage(disk).free - free, 0), 4096):
+            file.write(bytes(4096))
+    return ballast
+
+
+def leavings(folder: Path) -> list[str]:
+    """What should not be left of a command that has ended by itself; whole checkpoints should, to go on from."""
+    return [
+        path.name
+        for path in folder.rglob("*")
+        if "partial" in path.name or (path.name.startswith("checkpoint-") and not (path / "complete").exists())
+    ]
+
+
+def test_stages_on_a_full_disk(make_project: MakeProject, disk: Path) -> None:
+    """At each stage of its filling, and then on: what comes out is what an undisturbed run gives."""
+    folder = Path(shutil.copytree(make_project(project={"name": "p"}), disk / "project"))
+    project = Project.open(folder)
+    verbs: list[tuple[Callable[[], object], int]] = [
+        (project.check, 0),
+        (project.train, 200_000),
+        (project.gradients, 0),
+        (project.select, 0),
+    ]
+    for verb, free in verbs:
+        ballast = fill(disk, free)
+        with pytest.raises(DataError, match=r"cannot be (written|made)|No space") as caught:
+            verb()
+        assert "full" in caught.value.hint
+        assert not leavings(folder)
+        ballast.unlink()
+        verb()
+        assert not leavings(folder)
+    other = Project.open(make_project("undisturbed", project={"name": "p"}))
+    other.select()
+    kept = [json.loads((p.root / MANIFEST_NAME).read_text()) | {"created": ""} for p in (project, other)]
+    assert kept[0] == kept[1]
+
+    manifest = read_manifest(folder / MANIFEST_NAME)
+    for there in (disk / "exported", disk / "exported"):
+        ballast = fill(disk)
+        before = sorted(path.name for path in there.rglob("*"))
+        with pytest.raises(DataError, match="No space"):
+            export(manifest, folder, format="jsonl", folder=there)
+        assert sorted(path.name for path in there.rglob("*")) == before
+        assert not list(disk.glob(".*"))
+        ballast.unlink()
+        export(manifest, folder, format="jsonl", folder=there)
+
+
+def test_what_is_written_beside_the_project(disk: Path, make_project: MakeProject) -> None:
+    """A picture, a new project and the log of a run."""
+    project = Project.open(make_project())
+    project.select()
+    picture, earlier = disk / "curve.svg", b"an earlier picture"
+    picture.write_bytes(earlier)
+    from curator.cli.init import write_project
+    from curator.plots import plot_curve
+    from curator.runs import RunLog
+
+    ballast = fill(disk)
+    with pytest.raises(DataError, match="cannot be written"):
+        plot_curve(project.curve(), picture)
+    assert picture.read_bytes() == earlier
+    with pytest.raises(DataError, match="cannot be written"):
+        write_project(disk / "new", [], model="m", target="t")
+    assert not (disk / "new" / "curator.toml").exists()
+    with pytest.raises(DataError, match="cannot be written"), RunLog(disk / "runs") as log:
+        Reporter(log).stage("train", 1, "steps")
+    assert not leavings(disk)
+    ballast.unlink()
+    plot_curve(project.curve(), picture)
+    assert picture.read_bytes() != earlier
+    write_project(disk / "new", [], model="m", target="t")
+
+
+def test_a_project_that_cannot_be_written(make_project: MakeProject, disk: Path) -> None:
+    folder = Path(shutil.copytree(make_project(), disk / "project"))
+    project = Project.open(folder)
+    project.select()
+    subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+    # What has been made can be read.
+    assert {stage.state for stage in Project.open(folder).status().stages} == {"done"}
+    assert Store(folder / ".curator" / "store.duckdb").selections()
+    done = subprocess.run(
+        [sys.executable, "-m", "curator", "train", "--fresh", "-p", str(folder)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 3
+    assert "Read-only file system" in done.stderr
+    assert "Traceback" not in done.stderr
+    subprocess.run(["mount", "-o", "remount,rw", str(disk)], check=True)
+    assert Project.open(folder).select().cached
+
+
+def test_what_a_killed_process_left_is_removed(make_project: MakeProject, tmp_path: Path) -> None:
+    project = Project.open(make_project())
+    project.select()
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    folder = project.root
+    mine, theirs = folder / f".{MANIFEST_NAME}.{dead.pid}.partial", folder / f".{MANIFEST_NAME}.{os.getppid()}.partial"
+    mine.write_text("half")
+    theirs.write_text("still being written")
+    for name in (f".out.{dead.pid}.partial", f".out.{dead.pid}.old.partial"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.jsonl").write_text("half")
+    project.select(k=1)
+    project.export(MANIFEST_NAME, output=tmp_path / "out")
+    assert not mine.exists()
+    assert theirs.exists()
+    assert [path.name for path in tmp_path.glob(".out*")] == []

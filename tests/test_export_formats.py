@@ -1,0 +1,278 @@
+"""What the formats have in common: faithful or said not to be, weights, tokens, and configs in plain YAML."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from conftest import pair_rows, write_rows
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_export import everything, rows_of
+from test_manifest import manifest_of
+from typer.testing import CliRunner
+
+from curator.cli.app import app
+from curator.errors import ConfigError, DataError
+from curator.export import FORMATS, export, plan_export
+from curator.export.format import find_format
+from curator.export.plan import RECORD_NAME, largest_remainder
+from curator.export.yaml import to_yaml
+from curator.manifest import MANIFEST_NAME, Manifest, read_manifest, render
+from curator.results import ExportReport
+from curator.tokens import Encoder
+
+TRAINERS = [name for name in FORMATS if find_format(name).trainer]
+
+
+@pytest.fixture
+def data(tmp_path: Path, tiny_llama_folder: Path) -> Path:
+    """Tasks of 8 rows and the model beside them."""
+    shutil.copytree(tiny_llama_folder, tmp_path / "data" / "model")
+    for name in ("target", "one", "two"):
+        write_rows(tmp_path / "data" / f"{name}.jsonl", pair_rows(name, 8))
+    return tmp_path / "data"
+
+
+def manifest(data: Path, *names: str, weights: dict[str, float] | None = None, **changes: Any) -> Manifest:
+    made = manifest_of(
+        data,
+        *(names or ("target", "one", "two")),
+        model={"name_or_path": "model", "revision": "", "sha256": "x"},
+        data={"max_length": 64, "seed": 3},
+        **changes,
+    )
+    tasks = [task.model_copy(update={"weight": (weights or {}).get(task.name, 1.0)}) for task in made.tasks]
+    return made.model_copy(update={"tasks": tuple(tasks)})
+
+
+def run(made: Manifest, data: Path, format: str) -> ExportReport:
+    return export(made, data, format=format, folder=data.parent / "out")
+
+
+# -- all of them ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_every_format_is_whole_the_same_twice_and_replaces_another(data: Path, format: str) -> None:
+    out = data.parent / "out"
+    report = run(manifest(data), data, format)
+    assert [(task.name, task.target, task.rows) for task in report.tasks] == [
+        ("target", True, 8),
+        ("one", False, 8),
+        ("two", False, 8),
+    ]
+    assert all((out / name).exists() for name, _ in report.files)
+    there = {path.name for path in out.iterdir()}
+    record = json.loads((out / RECORD_NAME).read_text())
+    assert there == {MANIFEST_NAME, RECORD_NAME, *record["written"]}
+    assert {name for name in report.configs if name != "tokenized"} <= there
+    assert read_manifest(out / MANIFEST_NAME).model.name_or_path == "../data/model"
+    before = everything(out)
+    run(manifest(data), data, format)
+    assert everything(out) == before
+    run(manifest(data, "target"), data, "jsonl")
+    assert {path.name for path in out.iterdir()} == {MANIFEST_NAME, RECORD_NAME, "target.jsonl"}
+
+
+def test_what_was_edited_stays(data: Path) -> None:
+    run(manifest(data), data, "trl")
+    config = data.parent / "out" / "sft.yaml"
+    config.write_text(config.read_text().replace("lora_r: 8", "lora_r: 9"))
+    with pytest.raises(ConfigError, match=r"'sft\.yaml' was changed"):
+        run(manifest(data), data, "jsonl")
+    assert "lora_r: 9" in config.read_text()
+
+
+@pytest.mark.parametrize("format", TRAINERS)
+def test_the_readme_says_what_trains_and_what_differs(data: Path, format: str) -> None:
+    report = run(manifest(data, weights={"one": 0.0}), data, format)
+    text = (data.parent / "out" / "README.md").read_text(encoding="utf-8")
+    assert report.command in text
+    assert all(f"- {note}" in text for note in report.notes)
+    assert any("leaves no rows" in note for note in report.notes)
+    assert "| one | 0 | 0 | 0 | - |" in text
+    # A base model has no chat template, which is all that open-instruct knows.
+    assert bool(report.rows_differing) == (format == "open-instruct")
+    assert any("not faithful" in note for note in report.notes) == (format == "open-instruct")
+
+
+@pytest.mark.parametrize("format", TRAINERS)
+def test_a_trainer_needs_the_tokenizer_and_the_others_do_not(data: Path, format: str) -> None:
+    shutil.rmtree(data / "model")
+    with pytest.raises(DataError, match="needs the tokenizer"):
+        run(manifest(data), data, format)
+    report = run(manifest(data, weights={"one": 0.5}), data, "jsonl")
+    assert [task.tokens_are_exact for task in report.tasks] == [True, False, True]
+
+
+def test_an_encoder_decoder_is_for_no_causal_trainer(data: Path, tiny_t5_folder: Path) -> None:
+    shutil.rmtree(data / "model")
+    shutil.copytree(tiny_t5_folder, data / "model")
+    with pytest.raises(ConfigError, match="encoder–decoder"):
+        run(manifest(data), data, "trl")
+    run(manifest(data), data, "hf")
+
+
+def test_tables_of_every_kind_of_row(data: Path) -> None:
+    rows: list[dict[str, Any]] = [
+        {"prompt": "p", "completion": "c"},
+        {"text": "t"},
+        {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]},
+    ]
+    write_rows(data / "one.jsonl", rows * 700)
+    made = manifest(data, "target", "one")
+    run(made, data, "parquet")
+    found = pq.read_table(data.parent / "out" / "one.parquet").to_pylist()
+    assert [{k: v for k, v in row.items() if v is not None} for row in found] == rows * 700
+    run(made, data, "hf")
+    loaded = datasets.load_from_disk(str(data.parent / "out"))
+    assert {name: len(split) for name, split in loaded.items()} == {"target": 8, "one": 2100}
+    assert [{k: v for k, v in row.items() if v is not None} for row in loaded["one"].select(range(3))] == rows
+    assert len(datasets.concatenate_datasets(list(loaded.values()))) == 2108
+
+
+def test_several_targets_and_names_that_are_one_file(data: Path) -> None:
+    made = manifest(data)
+    first, second = made.tasks
+    target = made.targets[0]
+    made = made.model_copy(
+        update={
+            "targets": (target, target.model_copy(update={"name": "README.md"})),
+            "tasks": (first.model_copy(update={"name": "a/b"}), second.model_copy(update={"name": "A_B"})),
+            "target": ("target", "README.md"),
+        }
+    )
+    for format in ("oumi", "hf", "llamafactory"):
+        report = run(made, data, format)
+        assert len({name.casefold() for name, _ in report.files}) == 4
+        assert [task.target for task in report.tasks] == [True, True, False, False]
+        assert (data.parent / "out" / "README.md").is_file() == (format != "hf")
+
+
+def test_a_target_with_a_validation_file_alone(data: Path) -> None:
+    made = manifest(data, "target")
+    held_out = made.targets[0].files[0].model_copy(update={"path": "two.jsonl"})
+    wrong = made.targets[0].model_copy(update={"validation_files": (held_out,)})
+    with pytest.raises(Exception, match="has changed"):
+        run(made.model_copy(update={"targets": (wrong,)}), data, "trl")
+    right = held_out.model_copy(update={"sha256": manifest(data, "two").targets[0].files[0].sha256})
+    good = made.targets[0].model_copy(update={"validation_files": (right,)})
+    report = run(made.model_copy(update={"targets": (good,)}), data, "trl")
+    assert [(task.name, task.rows) for task in report.tasks] == [("target", 8)]
+    assert not (data.parent / "out" / "two.jsonl").exists()
+
+
+# -- weights and tokens --------------------------------------------------------------------------------------------
+
+
+@given(st.lists(st.floats(0, 100), max_size=20))
+def test_largest_remainders(quotas: list[float]) -> None:
+    counts = largest_remainder(quotas)
+    assert abs(sum(counts) - sum(quotas)) <= 0.5 + 1e-6
+    assert all(abs(count - quota) < 1 + 1e-6 for count, quota in zip(counts, quotas, strict=True))
+
+
+def test_weights_are_in_the_files_or_in_the_config(data: Path) -> None:
+    made = manifest(data, weights={"one": 0.5, "two": 1.75})
+    wanted = {"target": 8, "one": 4, "two": 14}
+    encoder = Encoder(_tokenizer(data), max_length=64, encoder_decoder=False)
+    for format in ("jsonl", "trl", "axolotl", "llamafactory", "oumi", "swift", "open-instruct"):
+        report = run(made, data, format)
+        assert {task.name: task.rows for task in report.tasks} == wanted
+        in_file = {task.name: task.rows_in_file for task in report.tasks}
+        native = {"llamafactory": {"one"}, "oumi": {"one", "two"}, "swift": {"one", "two"}}
+        native["open-instruct"] = native["swift"]
+        for name in wanted:
+            assert in_file[name] == (8 if name in native.get(format, set()) else wanted[name])
+        exact = {task.name: task.tokens_are_exact for task in report.tasks}
+        assert {name for name in wanted if not exact[name]} == native.get(format, set())
+        if format == "trl":
+            rows = rows_of(data.parent / "out" / "two.jsonl")
+            assert sum(len(encoder.encode(row).input_ids) for row in rows) == report.tasks[2].tokens
+        if format == "llamafactory":
+            info = json.loads((data.parent / "out" / "dataset_info.json").read_text())
+            assert [part.get("num_samples") for part in info.values()] == [None, 4, None]
+        if format == "swift":
+            config = yaml.safe_load((data.parent / "out" / "sft.yaml").read_text())
+            assert config["dataset"] == ["target.jsonl", "one.jsonl#4", "two.jsonl#14"]
+        if format == "open-instruct":
+            script = (data.parent / "out" / "train.sh").read_text()
+            assert "--dataset_mixer_list target.jsonl 8 one.jsonl 4 two.jsonl 14" in script
+
+
+def _tokenizer(data: Path) -> Any:
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(data / "model")
+
+
+def test_a_plan_from_the_manifest_alone_is_near(data: Path) -> None:
+    made = manifest(data, weights={"one": 0.5})
+    quick = plan_export(made, data, format="trl", folder=data.parent / "out")
+    assert [task.rows for task in quick.tasks] == [8, 4, 8]
+    assert [task.tokens_are_exact for task in quick.tasks] == [True, False, True]
+    assert quick.configs == ("sft.yaml", "README.md")
+
+
+# -- configs -------------------------------------------------------------------------------------------------------
+
+PLAIN = st.none() | st.booleans() | st.integers(-(2**40), 2**40) | st.floats(allow_nan=False, allow_infinity=False)
+TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=8) | st.sampled_from(
+    ["no", "1e3", "a: b", "- x", "~", "3", "."]
+)
+
+
+KEYS = st.sampled_from(["a", "b_c", "on", "n"])
+
+
+@settings(max_examples=40)
+@given(
+    st.dictionaries(
+        KEYS,
+        st.recursive(
+            PLAIN | TEXTS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=2)
+        ),
+    )
+)
+def test_yaml_is_read_as_it_was(values: dict[str, Any]) -> None:
+    text = to_yaml(values, "a comment\nof two lines — é")
+    assert text.isascii()
+    assert (yaml.safe_load(text) or {}) == values
+
+
+def test_what_a_trainer_rounds_is_said(data: Path) -> None:
+    made = manifest(data, lora={"r": 4, "alpha": 12.6, "target_modules": ["q_proj"]}, train={"epochs": 1.5})
+    report = run(made, data, "llamafactory")
+    assert any("12.6 is 13" in note for note in report.notes)
+    config = yaml.safe_load((data.parent / "out" / "train.yaml").read_text())
+    assert (config["lora_alpha"], config["lora_target"], config["num_train_epochs"]) == (13, "q_proj", 1.5)
+    report = run(made, data, "axolotl")
+    config = yaml.safe_load((data.parent / "out" / "config.yaml").read_text())
+    # 24 rows in batches of 32 are one step for each epoch.
+    assert (config["num_epochs"], config["max_steps"], config["lora_target_modules"]) == (2, 2, ["q_proj"])
+
+
+# -- the command ---------------------------------------------------------------------------------------------------
+
+
+def test_the_command_shows_rows_and_tokens_first(data: Path) -> None:
+    path = data / "best.json"
+    path.write_text(render(manifest(data, weights={"two": 1.5})))
+    out = data.parent / "out"
+    words = ["export", str(path), "--format", "trl", "-o", str(out), "-q"]
+    shown = CliRunner().invoke(app, [*words, "--dry-run"])
+    assert shown.exit_code == 0, shown.output
+    assert re.search(r"two\s+12\s+\d+\s+1\.5\s+two\.jsonl", shown.stdout)
+    assert "nothing is written" in shown.stdout
+    assert not out.exists()
+    document = json.loads(CliRunner().invoke(app, [*words, "--json"]).stdout)
+    assert [task["rows"] for task in document["tasks"]] == [8, 8, 12]
+    assert (document["form"], document["rows_differing"], document["dry_run"]) == ("prompt-completion", 0, False)
+    assert document["files"][2] == {"name": "two.jsonl", "rows": 12}
+    assert (out / "sft.yaml").is_file()

@@ -1,0 +1,81 @@
+"""Asked to stop, a command stops within five seconds, says how to go on, and ends with exit code 130."""
+
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import pytest
+
+# A command line whose only command is what is given, run as the real one is.
+COMMAND = """
+import hashlib, os, signal, sys, threading, time
+import curator.cli
+from curator.cli import app, interrupt
+def command():
+    print("at work", flush=True)
+{work}
+app.app = command
+curator.cli.main()
+"""
+PATIENT = "time.sleep(60)"
+# Computes in C without looking at signals, as a long step of training may.
+DEAF = "interrupt._PATIENCE = 0.5\nhashlib.pbkdf2_hmac('sha256', b'', b'', 2**31 - 1)"
+OTHER_ERROR = """
+try:
+    time.sleep(60)
+except KeyboardInterrupt:
+    raise RuntimeError("a library makes something else of it")
+"""
+TIDIES = """
+try:
+    time.sleep(60)
+finally:
+    print("tidying", flush=True)
+    time.sleep(60)
+"""
+
+
+def start(work: str) -> "subprocess.Popen[str]":
+    process = subprocess.Popen(
+        [sys.executable, "-c", COMMAND.format(work=textwrap.indent(work, "    "))],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell's background job would ignore it.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "at work\n"
+    return process
+
+
+@pytest.mark.parametrize(
+    ("work", "sign"),
+    [(PATIENT, "SIGINT"), (PATIENT, "SIGTERM"), (PATIENT, "SIGHUP"), (DEAF, "SIGTERM"), (OTHER_ERROR, "SIGINT")],
+    ids=["int", "term", "hup", "deaf", "other error"],
+)
+def test_it_stops_and_says_how_to_go_on(work: str, sign: str) -> None:
+    process = start(work)
+    began = time.monotonic()
+    process.send_signal(signal.Signals[sign])
+    _, words = process.communicate(timeout=30)
+    assert time.monotonic() - began < 5
+    assert process.returncode == 130
+    assert words == "interrupted: what is done is kept; run the same command again to go on\n"
+
+
+def test_asked_twice_it_does_not_tidy_up() -> None:
+    process = start(TIDIES)
+    process.send_signal(signal.SIGINT)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "tidying\n"
+    # At once a second time, as from `timeout`, is the same request.
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.6)
+    assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    _, words = process.communicate(timeout=3)
+    assert process.returncode == 130
+    assert "run the same command again" in words

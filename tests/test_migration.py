@@ -1,0 +1,473 @@
+"""Configurations of other trainers, as their documentation shows them, become projects with the same rows."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from conftest import make_tokenizer, write_rows
+from typer.testing import CliRunner
+
+from curator.cli.app import app
+from curator.cli.init import Written, write_project
+from curator.config import Config, load_config
+from curator.data import find_tasks, read_task
+from curator.errors import CuratorError, DataError
+from curator.migration import read_migration
+
+
+def share(question: str, answer: str) -> list[dict[str, str]]:
+    return [{"from": "human", "value": question}, {"from": "gpt", "value": answer}]
+
+
+def chat(question: str, answer: str) -> dict[str, Any]:
+    return {"messages": [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]}
+
+
+def migrate(source: Path, folder: Path, **options: Any) -> tuple[Config, dict[str, list[Any]], Written]:
+    """The project made of a configuration, and the rows of its tasks that are on this machine."""
+    written = write_project(folder, [str(source)], **({"model": None, "target": None} | options))
+    config = load_config(written.path)
+    assert sorted(written.tasks) == sorted(task.name for task in config.data.task)
+    local = tuple(task for task in config.data.task if not task.hub and not str(task.path).startswith("hf://"))
+    sources = find_tasks(config.data.model_copy(update={"task": local}), folder) if local else []
+    return config, {s.name: [row.content for row in read_task(s)] for s in sources}, written
+
+
+# -- LLaMA-Factory ------------------------------------------------------------------------------------------------
+
+INFO = {
+    "identity": {"file_name": "identity.json"},
+    "named": {
+        "file_name": "sub/named.jsonl",
+        "columns": {
+            "prompt": "question",
+            "query": "context",
+            "response": "answer",
+            "system": "role_play",
+            "history": "before",
+        },
+        "num_samples": 100,
+    },
+    "glaive": {
+        "file_name": "glaive.json",
+        "formatting": "sharegpt",
+        "columns": {"messages": "conversations", "tools": "tools"},
+    },
+    "openai": {
+        "file_name": "openai.jsonl",
+        "formatting": "sharegpt",
+        "columns": {"messages": "messages"},
+        "tags": {
+            "role_tag": "role",
+            "content_tag": "content",
+            "user_tag": "user",
+            "assistant_tag": "assistant",
+            "system_tag": "system",
+        },
+    },
+    "strange": {
+        "file_name": "strange.jsonl",
+        "formatting": "sharegpt",
+        "columns": {"messages": "dialog"},
+        "tags": {"role_tag": "who", "content_tag": "said", "user_tag": "customer", "assistant_tag": "agent"},
+    },
+    "wiki": {"file_name": "wiki.jsonl", "columns": {"prompt": "body"}},
+    "alpaca_gpt4": {"hf_hub_url": "llamafactory/alpaca_gpt4_en", "subset": "en", "split": "test", "ms_hub_url": "x/y"},
+    "folder": {"hf_hub_url": "owner/many", "folder": "wikipedia/en"},
+    "dpo": {"file_name": "identity.json", "ranking": True, "columns": {"chosen": "chosen", "rejected": "rejected"}},
+    "mllm": {
+        "file_name": "identity.json",
+        "formatting": "sharegpt",
+        "columns": {"messages": "messages", "images": "images"},
+    },
+    "scripted": {"script_url": "belle_multiturn"},
+    "gone": {"file_name": "gone.json"},
+}
+
+
+@pytest.fixture
+def llama_factory(tmp_path: Path) -> Path:
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "identity.json").write_text(
+        json.dumps([{"instruction": "hi", "input": "", "output": "I am {{name}}", "system": "unread"}])
+    )
+    write_rows(
+        data / "sub" / "named.jsonl",
+        [{"question": "q", "context": "c", "answer": "a", "role_play": "s", "before": [["x", "y"]]}],
+    )
+    call = [{"from": "human", "value": "q"}, {"from": "function_call", "value": '{"name": "f", "arguments": {}}'}]
+    call += [{"from": "observation", "value": "r"}, {"from": "gpt", "value": "a"}]
+    (data / "glaive.json").write_text(
+        json.dumps([{"conversations": call, "tools": '[{"name": "f", "parameters": {}}]'}])
+    )
+    write_rows(data / "openai.jsonl", [chat("q", "a")])
+    write_rows(data / "strange.jsonl", [{"dialog": [{"who": "customer", "said": "q"}, {"who": "agent", "said": "a"}]}])
+    write_rows(data / "wiki.jsonl", [{"body": "b", "text": "unread"}])
+    (data / "dataset_info.json").write_text(json.dumps(INFO))
+    return data
+
+
+def test_llama_factory(llama_factory: Path, tmp_path: Path) -> None:
+    config, rows, written = migrate(llama_factory / "dataset_info.json", tmp_path / "project")
+    call = {"type": "function", "function": {"name": "f", "arguments": {}}}
+    turns = [{"role": "system", "content": "s"}, *chat("x", "y")["messages"], *chat("q\n\nc", "a")["messages"]]
+    asked = [
+        {"role": "user", "content": "q"},
+        {"role": "assistant", "content": "", "tool_calls": [call]},
+        {"role": "tool", "content": "r"},
+        {"role": "assistant", "content": "a"},
+    ]
+    tool = {"type": "function", "function": {"name": "f", "parameters": {}}}
+    assert rows == {
+        "identity": [{"instruction": "hi", "response": "I am {{name}}"}],
+        "named": [{"messages": turns}],
+        "glaive": [{"messages": asked, "tools": [tool]}],
+        "openai": [chat("q", "a")],
+        "strange": [chat("q", "a")],
+        "wiki": [{"text": "b"}],
+    }
+    hub = next(task for task in config.data.task if task.name == "alpaca_gpt4")
+    assert (
+        next(task for task in config.data.task if task.name == "folder").path == "hf://datasets/owner/many/wikipedia/en"
+    )
+    assert (hub.hub, hub.config, hub.split) == ("llamafactory/alpaca_gpt4_en", "en", "test")
+    assert [line.partition(":")[2].strip() for line in written.left_out] == [
+        "named.num_samples = 100: not taken over; curator chooses among all rows",
+        "dpo: it holds preferences, which curator does not train on",
+        "mllm: it holds pictures, sound or video; curator trains on text",
+        "scripted: it is on a hub, or made by a script, that curator does not read",
+        "gone: gone.json does not exist",
+    ]
+    assert '# "named" of dataset_info.json' in written.path.read_text()
+    assert all(not Path(str(task.path)).is_absolute() for task in config.data.task if task.path)
+
+
+def test_llama_factory_run(llama_factory: Path, tmp_path: Path) -> None:
+    run = {
+        "model_name_or_path": "Qwen/Qwen3-4B",
+        "stage": "sft",
+        "template": "qwen3",
+        "finetuning_type": "lora",
+        "lora_rank": 16,
+        "lora_target": "all",
+        "dataset": "identity, openai",
+        "dataset_dir": "data",
+        "cutoff_len": 2048,
+        "per_device_train_batch_size": 4,
+        "gradient_accumulation_steps": 8,
+        "learning_rate": "1.0e-4",
+        "num_train_epochs": 3.0,
+        "lr_scheduler_type": "cosine",
+        "warmup_ratio": 0.1,
+        "bf16": True,
+    }
+    (tmp_path / "train.yaml").write_text(yaml.safe_dump(run))
+    config, rows, written = migrate(tmp_path / "train.yaml", tmp_path / "project", target="openai")
+    assert sorted(rows) == ["identity", "openai"]
+    assert config.model.name_or_path == "Qwen/Qwen3-4B"
+    assert config.model.dtype == "bfloat16"
+    assert (config.lora.r, config.lora.target_modules, config.data.max_length) == (16, "all-linear", 2048)
+    train = config.train
+    assert (train.batch_size, train.gradient_accumulation, train.learning_rate, train.epochs) == (4, 8, 1e-4, 3)
+    assert (train.schedule, train.warmup, config.data.target) == ("cosine", 0.1, "openai")
+    assert written.left_out == ["train.yaml: template: curator has no such setting"]
+
+
+# -- axolotl ------------------------------------------------------------------------------------------------------
+
+AXOLOTL = """\
+base_model: base
+load_in_4bit: true
+adapter: qlora
+datasets:
+  - path: alpaca.jsonl
+    type: alpaca
+  - path: chats
+    type: chat_template
+    field_messages: talk
+    message_property_mappings:
+      role: speaker
+      content: text
+    roles:
+      user: [human, customer]
+      assistant: [agent]
+    roles_to_train: ["assistant"]
+  - path: json
+    data_files: [open.jsonl, more/open2.jsonl]
+    ds_type: json
+    type: chat_template
+    weight: 0.5
+  - path: books.jsonl
+    type: completion
+    field: body
+  - path: own.jsonl
+    type:
+      field_instruction: ask
+      field_output: reply
+  - path: Open-Orca/OpenOrca
+    type: alpaca_w_system.load_open_orca
+    split: train[:1%]
+    shards: 10
+  - path: mhenrichsen/alpaca_2k_test
+    data_files: part.jsonl
+    type: alpaca
+  - path: segments.jsonl
+    type: input_output
+  - path: own.jsonl
+    type: {field_instruction: ask, field_output: reply, format: "[INST] {instruction}"}
+  - path: chats
+    type: chat_template
+    roles_to_train: ["user"]
+val_set_size: 0.05
+sequence_len: 4096
+lora_r: 32
+lora_alpha: 64
+lora_dropout: 0.05
+lora_target_linear: true
+gradient_accumulation_steps: 4
+micro_batch_size: 2
+num_epochs: 1
+learning_rate: 2e-4
+lr_scheduler: cosine
+optimizer: adamw_bnb_8bit
+bf16: auto
+seed: 7
+"""
+
+
+def test_axolotl(tmp_path: Path) -> None:
+    there = tmp_path / "runs"
+    (there / "base").mkdir(parents=True)
+    write_rows(there / "alpaca.jsonl", [{"instruction": "i", "output": "o", "system": "unread"}])
+    write_rows(
+        there / "chats" / "a.jsonl",
+        [{"talk": [{"speaker": "customer", "text": "q"}, {"speaker": "agent", "text": "a"}]}],
+    )
+    write_rows(there / "open.jsonl", [chat("q", "a")])
+    write_rows(there / "more" / "open2.jsonl", [chat("r", "b")])
+    write_rows(there / "books.jsonl", [{"body": "b", "text": "unread"}])
+    write_rows(there / "own.jsonl", [{"ask": "q", "reply": "a"}])
+    write_rows(there / "segments.jsonl", [{"segments": []}])
+    (there / "run.yaml").write_text(AXOLOTL)
+    config, rows, written = migrate(there / "run.yaml", tmp_path / "project")
+    hub = {task.name: task for task in config.data.task if not task.path or str(task.path).startswith("hf://")}
+    assert rows == {
+        "alpaca": [{"instruction": "i", "response": "o"}],
+        "chats": [chat("q", "a")],
+        "open": [chat("q", "a"), chat("r", "b")],
+        "books": [{"text": "b"}],
+        "own": [{"instruction": "q", "response": "a"}],
+    }
+    assert (hub["OpenOrca"].hub, hub["OpenOrca"].split) == ("Open-Orca/OpenOrca", "train[:1%]")
+    assert hub["OpenOrca"].columns == {"system": "system_prompt", "instruction": "question", "output": "response"}
+    assert hub["alpaca_2k_test"].path == "hf://datasets/mhenrichsen/alpaca_2k_test/part.jsonl"
+    assert (tmp_path / "project" / config.model.name_or_path).resolve() == (there / "base").resolve()
+    assert (config.model.quantization, config.model.dtype, config.data.max_length) == ("4bit", "auto", 4096)
+    assert (config.lora.r, config.lora.alpha, config.lora.dropout) == (32, 64, 0.05)
+    train = config.train
+    assert (train.batch_size, train.gradient_accumulation, train.epochs, train.seed) == (2, 4, 1, 7)
+    assert (train.learning_rate, train.schedule) == (2e-4, "cosine")
+    said = "\n".join(written.left_out)
+    for what in (
+        "datasets[3] (json).weight = 0.5: not taken over",
+        "datasets[6] (Open-Orca/OpenOrca).shards = 10: not taken over",
+        "datasets[8] (segments.jsonl): the type 'input_output' is not known",
+        "datasets[9] (own.jsonl): its own format of prompts is not known",
+        "datasets[10] (chats): roles_to_train ['user']: curator trains on the assistant's turns",
+        "val_set_size: curator has no such setting",
+        "optimizer: curator has no such setting",
+    ):
+        assert what in said
+    assert len(written.left_out) == 7
+
+
+# -- TRL ----------------------------------------------------------------------------------------------------------
+
+TRL = """\
+model_name_or_path: Qwen/Qwen3-0.6B
+dtype: bfloat16
+datasets:
+  - path: trl-lib/tldr
+    split: test
+    columns: [prompt, completion]
+  - path: json
+    data_files: a.jsonl
+    split: train
+    columns: [messages]
+    fraction: 0.6
+  - path: json
+    data_files: {train: [b.jsonl, c.jsonl], test: a.jsonl}
+  - path: csv
+    data_files: gone.csv
+streaming: false
+learning_rate: 2.0e-5
+per_device_train_batch_size: 8
+use_peft: true
+lora_r: 8
+lora_target_modules: [q_proj, v_proj]
+max_length: 1024
+packing: true
+trust_remote_code: true
+"""
+
+
+def test_trl(tmp_path: Path) -> None:
+    write_rows(tmp_path / "a.jsonl", [chat("q", "a") | {"text": "unread"}])
+    write_rows(tmp_path / "b.jsonl", [{"prompt": "p", "completion": "c"}])
+    write_rows(tmp_path / "c.jsonl", [{"prompt": [{"role": "user", "content": "q"}], "completion": "a"}])
+    (tmp_path / "sft.yml").write_text(TRL)
+    config, rows, written = migrate(tmp_path / "sft.yml", tmp_path / "project")
+    assert rows == {"a": [chat("q", "a")], "b": [{"prompt": "p", "completion": "c"}, chat("q", "a")]}
+    hub = next(task for task in config.data.task if task.hub)
+    assert (hub.name, hub.hub, hub.split, hub.streaming) == ("tldr", "trl-lib/tldr", "test", False)
+    assert config.model.name_or_path == "Qwen/Qwen3-0.6B"
+    assert not config.model.trust_remote_code
+    assert config.lora.target_modules == ("q_proj", "v_proj")
+    assert (config.train.learning_rate, config.train.batch_size, config.data.max_length) == (2e-5, 8, 1024)
+    assert [line.removeprefix("sft.yml: ") for line in written.left_out] == [
+        "datasets[2] (json).fraction = 0.6: not taken over; curator chooses among all rows",
+        "datasets[4] (csv): gone.csv does not exist",
+        "packing: curator has no such setting",
+        "trust_remote_code = True: set it under [model] yourself, if you trust the model's code",
+    ]
+
+
+def test_trl_with_one_data_set(tmp_path: Path) -> None:
+    (tmp_path / "sft.yaml").write_text(
+        "model_name_or_path: m\ndataset_name: trl-lib/Capybara\ndataset_train_split: train\n"
+    )
+    config, _, _ = migrate(tmp_path / "sft.yaml", tmp_path / "project")
+    assert [(task.name, task.hub) for task in config.data.task] == [("Capybara", "trl-lib/Capybara")]
+
+
+# -- all of them --------------------------------------------------------------------------------------------------
+
+# As `curator export` writes them, each beside the files t_a.jsonl and t_b.jsonl.
+EXPORTED = {
+    "dataset_info.json": json.dumps(
+        {
+            name: {
+                "file_name": f"{name}.jsonl",
+                "formatting": "sharegpt",
+                "num_samples": 3,
+                "columns": {"messages": "messages"},
+                "tags": {
+                    "role_tag": "role",
+                    "content_tag": "content",
+                    "user_tag": "user",
+                    "assistant_tag": "assistant",
+                    "system_tag": "system",
+                },
+            }
+            for name in ("t_a", "t_b")
+        }
+    ),
+    "axolotl.yaml": """\
+datasets:
+  - {path: t_a.jsonl, ds_type: json, type: chat_template, field_messages: messages, weight: 0.5}
+  - {path: t_b.jsonl, ds_type: json, type: chat_template, field_messages: messages}
+""",
+    "sft.yaml": """\
+datasets:
+  - {path: json, data_files: t_a.jsonl, split: train, columns: [messages], fraction: 0.6}
+  - {path: json, data_files: t_b.jsonl, split: train, columns: [messages], fraction: 0.4}
+""",
+}
+
+
+@pytest.mark.parametrize("name", EXPORTED)
+def test_what_is_exported_can_be_taken_back(tmp_path: Path, name: str) -> None:
+    rows = {task: [chat(f"{task} {n}", "a") for n in range(3)] for task in ("t_a", "t_b")}
+    for task, found in rows.items():
+        write_rows(tmp_path / "out" / f"{task}.jsonl", found)
+    (tmp_path / "out" / name).write_text(EXPORTED[name])
+    assert migrate(tmp_path / "out" / name, tmp_path / "project")[1] == rows
+
+
+@pytest.mark.parametrize("name", EXPORTED)
+def test_a_migrated_project_runs(tmp_path: Path, tiny_llama_folder: Path, name: str) -> None:
+    template = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{{ eos_token }}{% endfor %}"
+    for task in ("t_a", "t_b"):
+        write_rows(tmp_path / "out" / f"{task}.jsonl", [chat(f"{task} {n}", f"{n}") for n in range(4)])
+    (tmp_path / "out" / name).write_text(EXPORTED[name])
+    model = tmp_path / "model"
+    model.mkdir()
+    for file in tiny_llama_folder.iterdir():
+        (model / file.name).write_bytes(file.read_bytes())
+    make_tokenizer(bos=True, chat_template=template).save_pretrained(model)
+    run = CliRunner()
+    project = str(tmp_path / "project")
+    made = run.invoke(
+        app, ["init", project, "--from", str(tmp_path / "out" / name), "--model", str(model), "--target", "t_a"]
+    )
+    assert made.exit_code == 0, made.output
+    assert "with 2 tasks" in made.stdout
+    assert "not taken over" not in made.stdout
+    assert "not taken over:" in made.stderr
+    done = run.invoke(app, ["check", "-p", project, "--json"])
+    assert done.exit_code == 0, done.output
+    report = json.loads(done.stdout)
+    assert {task["name"]: (task["rows"], task["formats"]) for task in report["tasks"]} == {
+        "t_a": (4, {"OpenAI messages": 4}),
+        "t_b": (4, {"OpenAI messages": 4}),
+    }
+
+
+def test_configurations_are_told_from_data(tmp_path: Path) -> None:
+    def made(name: str, text: str) -> Path:
+        (tmp_path / name).write_text(text)
+        return tmp_path / name
+
+    for name, text in (
+        ("rows.json", '[{"prompt": "a", "completion": "b"}]'),
+        ("row.json", '{"prompt": "a", "completion": "b"}'),
+        ("lines.json", '{"prompt": "a", "completion": "b"}\n{"prompt": "a", "completion": "b"}'),
+        ("broken.json", "{"),
+        ("t.jsonl", '{"a": {"file_name": "x"}}'),
+    ):
+        assert read_migration(made(name, text)) is None
+    assert read_migration(tmp_path / "gone.yaml") is None
+    for name, text, message in (
+        ("broken.yaml", "a: [", "not valid YAML"),
+        ("list.yaml", "- a", "no configuration of LLaMA-Factory, axolotl or TRL"),
+        ("other.yaml", "a: 1", "no configuration of LLaMA-Factory, axolotl or TRL"),
+        (
+            "run.yaml",
+            "base_model: m\ndatasets: [{path: gone.jsonl, type: alpaca}]",
+            "names no data set that curator can use: datasets.1. .gone.jsonl.: gone.jsonl does not exist",
+        ),
+        (
+            "odd.yaml",
+            "base_model: m\ndatasets: [{path: a/b, type: chat_template, roles: [x]}]",
+            "not as its trainer has it",
+        ),
+        ("bad.yaml", "!!python/object/apply:os.system ['true']", "not valid YAML"),
+    ):
+        with pytest.raises(DataError, match=message):
+            read_migration(made(name, text))
+
+
+@pytest.mark.parametrize("value", ["lora_r: -1", "learning_rate: fast", "lora_r: 1.5", "sequence_len: 1"])
+def test_values_that_curator_does_not_take(tmp_path: Path, value: str) -> None:
+    write_rows(tmp_path / "a.jsonl", [chat("q", "a")])
+    (tmp_path / "run.yaml").write_text(f"base_model: m\ndatasets: [{{path: a.jsonl, type: chat_template}}]\n{value}\n")
+    _, _, written = migrate(tmp_path / "run.yaml", tmp_path / "project")
+    assert len(written.left_out) == 1
+    assert written.left_out[0].startswith(f"run.yaml: {value.partition(':')[0]} = ")
+
+
+def test_a_task_column(tmp_path: Path) -> None:
+    rows = [chat(f"{n}", "a") | {"kind": kind} for n, kind in enumerate(["x", 'y "z"', "x", 3])]
+    write_rows(tmp_path / "all.jsonl", rows)
+    run = CliRunner()
+    made = run.invoke(
+        app, ["init", str(tmp_path / "p"), "--from", str(tmp_path / "all.jsonl"), "--task-column", "kind"]
+    )
+    assert made.exit_code == 0, made.output
+    sources = find_tasks(load_config(tmp_path / "p" / "curator.toml").data, tmp_path / "p")
+    assert {s.name: [r.line for r in read_task(s)] for s in sources} == {"3": [4], "x": [1, 3], 'y "z"': [2]}
+    with pytest.raises(CuratorError, match="no text or number in the column 'task'"):
+        write_project(tmp_path / "q", [str(tmp_path / "all.jsonl")], model=None, target=None, task_column="task")

@@ -1,0 +1,139 @@
+"""A store of every earlier schema opens, is brought up to date in one transaction, and is kept as it was beside it."""
+
+import re
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import duckdb
+import pytest
+
+from curator.errors import DataError
+from curator.store import Store, access, schema
+
+SECTIONS = re.split(r"(?m)^-- schema \d+$", (Path(__file__).parent / "data" / "store_schemas.sql").read_text())[1:]
+OLDER = range(1, schema.SCHEMA_VERSION)
+
+
+def make_store(path: Path, version: int) -> Store:
+    """A store as the curator of a schema made it."""
+    path.parent.mkdir()
+    with duckdb.connect(str(path)) as connection:
+        for section in SECTIONS[:version]:
+            connection.execute(section)
+    return Store(path)
+
+
+def rows_of(path: Path) -> dict[str, list[tuple[object, ...]]]:
+    """All rows of all tables."""
+    with duckdb.connect(str(path), read_only=True) as connection:
+        names = [name for (name,) in connection.execute("SELECT table_name FROM duckdb_tables()").fetchall()]
+        return {name: connection.execute(f"SELECT * FROM {name}").fetchall() for name in names}
+
+
+def layout_of(path: Path) -> list[tuple[object, ...]]:
+    """Tables, columns and kinds."""
+    query = "SELECT table_name, column_name, data_type FROM duckdb_columns() WHERE NOT internal ORDER BY ALL"
+    with duckdb.connect(str(path), read_only=True) as connection:
+        return connection.execute(query).fetchall()
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / ".curator" / "store.duckdb"
+
+
+def test_every_schema_is_here() -> None:
+    assert len(SECTIONS) == schema.SCHEMA_VERSION, "add what the new schema brings, with a row, to store_schemas.sql"
+
+
+@pytest.mark.parametrize("version", OLDER)
+def test_an_older_store_loses_nothing(path: Path, tmp_path: Path, version: int) -> None:
+    store = make_store(path, version)
+    before = rows_of(path)
+    # Reading is enough.
+    assert store.gradients("set")[0] == ["th"]
+    after = rows_of(path)
+    added = {row[0] for row in after.pop("schema_version")}
+    assert added == set(range(1, schema.SCHEMA_VERSION + 1))
+    kept = {name: rows for name, rows in before.items() if name != "schema_version"}
+    assert {name: rows for name, rows in after.items() if rows} == kept
+    new = Store(tmp_path / "new" / "store.duckdb")
+    new.put_artifact("stage", "key", {}, {})
+    assert layout_of(path) == layout_of(new.path)
+    (copy,) = store.backups()
+    assert copy.name == f"store.schema-{version}.duckdb"
+    assert rows_of(copy) == before
+    store.put_measurement("r", "target", {}, seed=1, loss=1.0, seconds=1.0)
+    assert store.backups() == [copy], "only an upgrade makes a copy"
+
+
+def test_the_newest_schema_needs_no_copy(path: Path) -> None:
+    store = make_store(path, schema.SCHEMA_VERSION)
+    store.put_artifact("stage", "key", {}, {})
+    assert store.backups() == []
+
+
+def test_a_copy_replaces_that_of_an_earlier_upgrade(path: Path) -> None:
+    store = make_store(path, schema.SCHEMA_VERSION - 1)
+    (path.parent / "store.schema-1.duckdb").write_bytes(b"old")
+    store.put_artifact("stage", "key", {}, {})
+    assert [copy.name for copy in store.backups()] == [f"store.schema-{schema.SCHEMA_VERSION - 1}.duckdb"]
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from curator.store import Store, schema
+def killed(connection):
+    steps[-1](connection)
+    os.kill(os.getpid(), signal.SIGKILL)
+steps = schema.MIGRATIONS
+schema.MIGRATIONS = (*steps[:-1], killed)
+Store(Path(sys.argv[1])).artifacts("task")
+"""
+
+
+def test_killed_in_the_midst_of_an_upgrade_the_store_is_as_it_was(path: Path) -> None:
+    store = make_store(path, 1)
+    before = rows_of(path)
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(KILLED), str(path)], check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert rows_of(path) == before
+    assert rows_of(store.backups()[0]) == before
+    assert store.gradients("set")[0] == ["th"]
+
+
+def test_an_upgrade_that_fails_leaves_the_store_as_it_was(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = make_store(path, 1)
+    before = rows_of(path)
+
+    def fails(connection: schema.Connection) -> None:
+        raise ZeroDivisionError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(schema, "MIGRATIONS", (*schema.MIGRATIONS[:-1], fails))
+        with pytest.raises(ZeroDivisionError):
+            store.artifacts("task")
+    assert rows_of(path) == before
+    assert len(store.artifacts("task")) == 1
+
+
+def test_no_room_for_the_copy(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = make_store(path, 2)
+    before = rows_of(path)
+
+    def full(source: Path, there: Path) -> None:
+        there.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(access.shutil, "copyfile", full)
+        with pytest.raises(DataError, match="no room for the copy") as caught:
+            store.artifacts("task")
+    assert "MB" in caught.value.hint
+    assert rows_of(path) == before
+    assert not list(path.parent.glob("*partial"))
+    assert len(store.artifacts("task")) == 1

@@ -1,0 +1,171 @@
+"""Results in a notebook: data frames, tables in HTML that nothing in the data can break, and the example in docs/."""
+
+import ast
+import dataclasses
+import html.parser
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+import pandas
+import pyarrow as pa
+import pytest
+
+import curator
+from curator import results
+from curator.events import Note, StageProgress
+from curator.frames import Shown
+from curator.progress import PlainProgress
+
+MakeProject = Callable[..., Path]
+NOTEBOOK = Path(__file__).parents[1] / "docs" / "notebook.py"
+HOSTILE = "<script>alert(1)</script>\x1b[31m\u202e & \"quoted\" 'x'"
+
+
+def _value(kind: Any) -> Any:
+    """Some value of a type, whose texts are hostile."""
+    if dataclasses.is_dataclass(kind):
+        return _made(kind)
+    if kind in (str, Path):
+        return kind(HOSTILE)
+    if kind in (int, float, bool):
+        return kind(1)
+    if getattr(kind, "__origin__", None) is tuple:
+        inner = [inner for inner in get_args(kind) if inner is not ...]
+        return tuple(_value(one) for one in inner)
+    if getattr(kind, "__origin__", None) is dict:
+        return {HOSTILE: _value(get_args(kind)[1])}
+    return _value(get_args(kind)[0]) if get_args(kind) else HOSTILE
+
+
+def _made(kind: Any) -> Any:
+    if kind is results.QueryResult:
+        return kind(table=pa.table({HOSTILE: [HOSTILE, None]}), total=2)
+    hints = get_type_hints(kind)
+    return kind(**{field.name: _value(hints[field.name]) for field in dataclasses.fields(kind)})
+
+
+class _Reader(html.parser.HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.seen: set[str] = set()
+        self.attributes: set[str] = set()
+
+    def handle_starttag(self, tag: str, attrs: Any) -> None:
+        self.open.append(tag)
+        self.seen.add(tag)
+        self.attributes |= {name for name, _ in attrs}
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+KINDS = [
+    kind for kind in vars(results).values() if isinstance(kind, type) and issubclass(kind, Shown) and kind is not Shown
+]
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
+def test_every_result_is_frozen_a_frame_and_safe_html(kind: Any) -> None:
+    made = _made(kind)
+    name = dataclasses.fields(made)[0].name
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        setattr(made, name, None)
+    frame = made.to_pandas()
+    assert list(frame.columns) == made.columns()
+    assert len(frame) == len(made.rows()) >= 1
+    text = made._repr_html_()
+    reader = _Reader()
+    reader.feed(text)
+    assert reader.open == []
+    assert reader.seen <= {"table", "thead", "tbody", "tr", "th", "td", "p", "b"}
+    assert reader.attributes <= {"style"}
+    assert "\x1b" not in text
+    assert "\u202e" not in text
+    assert kind.__name__ in curator.__all__
+    assert getattr(curator, kind.__name__) is kind
+
+
+def test_what_returns_to_users_can_be_shown() -> None:
+    """Every verb whose result is one of ours returns one that a notebook shows."""
+    returned = {
+        hints["return"]
+        for name, verb in vars(curator.Project).items()
+        if callable(verb) and not name.startswith("_") and name not in ("corpus", "answers", "embeddings")
+        if isinstance((hints := get_type_hints(verb, {"Path": Path})).get("return"), type)
+    }
+    assert {kind for kind in returned if kind.__module__ == "curator.results"} <= set(KINDS)
+
+
+def test_an_empty_table_has_its_columns() -> None:
+    report = results.EstimatesReport(target=("t",), calibrated_on=0, estimates=(), ridge=())
+    frame = report.to_pandas()
+    assert list(frame.columns) == [field.name for field in dataclasses.fields(results.EstimateResult)]
+    assert len(frame) == 0
+    assert "<tbody></tbody>" in report._repr_html_()
+
+
+def test_long_tables_say_how_long_they_are() -> None:
+    examples = tuple(
+        results.ExampleInfluence(row=n, file="f", line=n, gain=0.25 * n, text="t" * 1000) for n in range(500)
+    )
+    report = results.ExamplesReport(task="a", target=("t",), selection=("b",), calibrated_on=0, examples=examples)
+    text = report._repr_html_()
+    assert text.count("<tr>") == 21
+    assert "the first 20 of 500 rows" in text
+    assert "t" * 200 not in text
+    assert len(report.to_pandas()) == 500
+    assert report.to_pandas()["gain"].dtype == float
+
+
+def _run_as_notebook(path: Path) -> list[Any]:
+    """Run the cells of a file in the percent format; the value that each ends on, as a notebook shows it."""
+    space: dict[str, Any] = {"__name__": "__main__"}
+    shown = []
+    for cell in re.split(r"^# %%", path.read_text(encoding="utf-8"), flags=re.M)[1:]:
+        head, _, code = cell.partition("\n")
+        if "[markdown]" in head:
+            assert all(line.startswith("#") for line in code.splitlines() if line)
+            continue
+        tree = ast.parse(code)
+        last = tree.body.pop() if isinstance(tree.body[-1], ast.Expr) else None
+        exec(compile(tree, str(path), "exec"), space)
+        if isinstance(last, ast.Expr):
+            shown.append(eval(compile(ast.Expression(last.value), str(path), "eval"), space))
+    return shown
+
+
+def test_the_example_runs_on_any_project(
+    make_project: MakeProject, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    folder = make_project(train={"epochs": 1})
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    monkeypatch.setenv("PROJECT", str(folder))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    shown = _run_as_notebook(NOTEBOOK)
+    kinds = {type(value) for value in shown}
+    assert kinds >= {results.CheckReport, results.SelectionResult, results.VerifyReport, results.ApplyReport}
+    for value in shown:
+        assert isinstance(value, int | tuple) or "<table" in value._repr_html_()
+    frames = [value for value in shown if isinstance(value, pandas.DataFrame)]
+    assert len(frames) == 4
+    assert all(len(frame) for frame in frames)
+    applied = next(value for value in shown if isinstance(value, results.ApplyReport))
+    runs = next(value for value in shown if isinstance(value, results.QueryResult)).to_pandas()
+    assert round(applied.measured_loss, 4) in runs["measured_loss"].round(4).tolist()
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+    progress = capsys.readouterr().err
+    assert "train: done in" in progress
+    assert "apply: " in progress
+
+
+def test_progress_is_plain_lines_without_control_characters(capsys: pytest.CaptureFixture[str]) -> None:
+    show = PlainProgress()
+    show(Note(message="\x1b[31mred"))
+    for done in range(100):
+        show(StageProgress(stage="s", done=done, total=100, unit="steps", rate=1.0, seconds_left=1.0))
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1, "not a line for every event"
+    assert "\x1b" not in lines[0]

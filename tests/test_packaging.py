@@ -1,0 +1,97 @@
+"""What is built installs and runs where the checkout is not."""
+
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tarfile
+import tomllib
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+def _run(*command: str | Path, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        list(map(str, command)),
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | environment,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the sdist, and the wheel that is built from it."""
+    copy, folder = tmp_path_factory.mktemp("source") / "curator", tmp_path_factory.mktemp("dist")
+    hidden = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info", "build", "curator-manifest.json")
+    shutil.copytree(ROOT, copy, ignore=hidden)
+    _run(sys.executable, "-m", "build", "--no-isolation", "--outdir", folder, folder=copy)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def installed(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The programs of a new environment with the wheel, and what it depends on from the one that the tests run in."""
+    home = tmp_path_factory.mktemp("environment")
+    venv.create(home, with_pip=True)
+    (wheel,) = built.glob("*.whl")
+    _run(home / "bin" / "python", "-m", "pip", "install", "--quiet", "--no-deps", wheel, folder=home)
+    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    # Only a folder of packages: an editable install of the checkout is a file that it does not follow.
+    there = home / "lib" / version / "site-packages" / "dependencies.pth"
+    there.write_text(sysconfig.get_path("purelib") + "\n", encoding="utf-8")
+    return home / "bin"
+
+
+def test_the_wheel_holds_the_two_packages_and_what_they_read(built: Path) -> None:
+    (wheel,) = built.glob("*.whl")
+    names = set(zipfile.ZipFile(wheel).namelist())
+    assert {name.partition("/")[0] for name in names if ".dist-info/" not in name} == {"curator", "tui"}
+    sources = {str(p.relative_to(ROOT)) for package in ("curator", "tui") for p in (ROOT / package).rglob("*.py")}
+    assert sources <= names
+    assert {"curator/py.typed", "tui/app.tcss"} <= names
+    metadata = zipfile.ZipFile(wheel).read(next(n for n in names if n.endswith(".dist-info/METADATA"))).decode()
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert f"Name: {project['name']}" in metadata
+    assert "License-Expression: Apache-2.0" in metadata
+    assert any(name.endswith("licenses/LICENSE") for name in names)
+
+
+def test_the_sdist_holds_what_its_readme_speaks_of(built: Path) -> None:
+    (sdist,) = built.glob("*.tar.gz")
+    with tarfile.open(sdist) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    wanted = ("README.md", "CHANGELOG.md", "LICENSE", "constraints.txt", "docs/tutorial.md", "sample_data/curator.toml")
+    assert set(wanted) <= names
+    assert not [name for name in names if ".curator" in name or "__pycache__" in name]
+
+
+def test_it_runs_where_the_checkout_is_not(installed: Path, tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "sample_data", tmp_path / "sample", ignore=shutil.ignore_patterns(".curator"))
+    where = _run(installed / "python", "-c", "import curator, tui; print(curator.__file__)", folder=tmp_path).stdout
+    assert Path(where.strip()).is_relative_to(installed.parent)
+    assert _run(installed / "curator", "--version", folder=tmp_path).stdout.startswith("curator 0.")
+    assert "topic" in _run(installed / "curator", "check", "-p", "sample", folder=tmp_path).stdout
+
+
+def test_shells_complete_commands_and_options(installed: Path, tmp_path: Path) -> None:
+    shown = _run(
+        installed / "curator",
+        "--show-completion",
+        "bash",
+        folder=tmp_path,
+        _TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION="1",
+    )
+    assert "_CURATOR_COMPLETE" in shown.stdout
+    asked = {"_CURATOR_COMPLETE": "complete_bash", "COMP_WORDS": "curator sel", "COMP_CWORD": "1"}
+    assert _run(installed / "curator", folder=tmp_path, **asked).stdout.split() == ["select"]

@@ -1,0 +1,271 @@
+"""`curator sql`: the views say what the project knows, are what docs/sql.md says, and nothing else can be reached."""
+
+import csv
+import io
+import json
+import os
+import re
+import shutil
+import signal
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet
+import pytest
+from conftest import pair_rows, write_rows
+from typer.testing import CliRunner
+
+from curator.cli.app import app
+from curator.errors import ConfigError, DataError, StoreBusy
+from curator.fine_tune import recipe_key, subset_content
+from curator.project import Project
+
+MakeProject = Callable[..., Path]
+DOCS = Path(__file__).parents[1] / "docs" / "sql.md"
+_made: dict[str, Path] = {}
+
+
+@pytest.fixture
+def folder(make_project: MakeProject, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project with a selection, some estimates and made-up runs; made once, and copied."""
+    if not _made:
+        tasks: dict[str, list[dict[str, Any]]] = {"target": pair_rows("target", 12)}
+        tasks |= {t: pair_rows(t, 8) for t in ("alpha", "beta", "it's \x1b[31m")}
+        tasks["alpha"] += [{"prompt": "empty", "completion": " "}]
+        made = make_project("made", tasks=tasks, project={"name": "p"}, train={"epochs": 1})
+        project = Project.open(made)
+        project.select(include=["beta"], exclude=["alpha"], name="mine")
+        project.estimate_all([["alpha"], ["beta", "alpha"], []])
+        corpus = project.corpus(("target",))
+        recipe = recipe_key(project.config, corpus)
+        for seed, loss in ((1, 2.0), (2, 2.5)):
+            content = subset_content(corpus, {"alpha", "beta"})
+            project.store.put_measurement(recipe, "target", content, seed=seed, loss=loss, seconds=3.0)
+        project.store.put_measurement("another", "target", {"gone": "x"}, seed=1, loss=9.0, seconds=1.0)
+        _made["made"] = Path(shutil.copytree(made, tmp_path_factory.mktemp("sql") / "p"))
+    return Path(shutil.copytree(_made["made"], tmp_path / "p"))
+
+
+def _ask(folder: Path, query: str) -> list[dict[str, Any]]:
+    return Project.open(folder).sql(query).rows()
+
+
+def _invoke(folder: Path, *arguments: str, **options: Any) -> Any:
+    return CliRunner().invoke(app, ["sql", *arguments, "-p", str(folder)], catch_exceptions=True, **options)
+
+
+def test_the_views_are_those_of_the_documentation(folder: Path) -> None:
+    documented: dict[str, list[tuple[str, str]]] = {}
+    for part in re.split(r"^## ", DOCS.read_text(encoding="utf-8"), flags=re.M)[1:]:
+        columns = re.findall(r"^\| `(\w+)` \| ([A-Z\[\]]+) \| \S.*\|$", part, flags=re.M)
+        if columns:
+            documented[part.split("\n")[0]] = columns
+    found: dict[str, list[tuple[str, str]]] = {}
+    for row in _ask(folder, ""):
+        found.setdefault(row["view"], []).append((row["column"], row["type"]))
+    assert found == documented
+    assert set(found) == {"tasks", "examples", "affinities", "subsets", "runs", "selections"}
+    for view in found:
+        described = [(row["column_name"], row["column_type"]) for row in _ask(folder, f"DESCRIBE {view}")]
+        assert described == found[view]
+    assert "affinities" in _invoke(folder).stdout
+
+
+def test_the_views_say_what_the_verbs_say(folder: Path) -> None:
+    project = Project.open(folder)
+    checked = {task.name: task for task in project.check().tasks}
+    tasks = {row["task"]: row for row in _ask(folder, "FROM tasks")}
+    assert set(tasks) == set(checked)
+    for name, row in tasks.items():
+        task = checked[name]
+        assert (row["target"], row["rows"], row["examples"], row["validation"], row["tokens"], row["truncated"]) == (
+            task.target, task.rows, task.examples, task.validation, task.tokens, task.truncated,
+        )  # fmt: skip
+        assert row["files"] == [f"tasks/{name}.jsonl"]
+        assert row["rows"] == row["examples"] + row["validation"] + row["left_out"]
+    counted = _ask(folder, "SELECT task, split, reason, count(*) AS n, sum(tokens) AS t FROM examples GROUP BY ALL")
+    assert {(r["task"], r["n"], r["t"]) for r in counted if r["split"] == "train"} == {
+        (name, task.examples, task.tokens) for name, task in checked.items()
+    }
+    assert [(r["task"], r["n"], r["reason"]) for r in counted if r["split"] == "left out"] == [("alpha", 1, "empty")]
+    held_out = [number + 1 for number in project.corpus(("target",)).target_tasks[0].split.validation]
+    assert [r["row"] for r in _ask(folder, "FROM examples WHERE split = 'validation' ORDER BY row")] == held_out
+    (first,) = _ask(folder, "FROM examples WHERE task = 'beta' AND row = 3")
+    row = pair_rows("beta", 8)[2]
+    assert first["text"].endswith(row["prompt"] + row["completion"] + "</s>") or row["prompt"] in first["text"]
+    assert (first["file"], first["line"]) == ("beta.jsonl", 3)
+    manifest = json.loads((folder / "curator-manifest.json").read_text())
+    affinities = {r["task"]: (r["affinity"], r["standard_error"]) for r in _ask(folder, "FROM affinities")}
+    assert affinities == {t["name"]: (t["affinity"], t["affinity_standard_error"]) for t in manifest["tasks"]}
+    (selection,) = _ask(folder, "FROM selections")
+    assert selection["subset"] == [t["name"] for t in manifest["tasks"] if t["selected"]]
+    assert selection["weights"] == [1.0] * len(selection["subset"])
+    for name in ("estimated_loss", "estimated_loss_low", "estimated_loss_high", "measured_loss", "name", "method"):
+        assert selection[name] == manifest[name]
+    assert selection["current"]
+    assert json.loads(selection["manifest"])["name"] == "mine"
+
+
+def test_what_no_longer_holds_is_told_apart(folder: Path) -> None:
+    def subsets() -> dict[tuple[str, ...], tuple[Any, ...]]:
+        rows = _ask(folder, "FROM subsets")
+        return {tuple(r["subset"]): (r["current"], r["measured_loss"], r["runs"], r["size"]) for r in rows}
+
+    runs = _ask(folder, "FROM runs ORDER BY measured_loss")
+    assert [(r["subset"], r["seed"], r["measured_loss"], r["current"]) for r in runs] == [
+        (["alpha", "beta"], 1, 2.0, True), (["alpha", "beta"], 2, 2.5, True), (["gone"], 1, 9.0, False),
+    ]  # fmt: skip
+    # The runs were measured after the estimates, and will change them.
+    assert subsets() == {
+        ("alpha",): (False, None, 0, 1),
+        ("alpha", "beta"): (False, 2.25, 2, 2),
+        (): (False, None, 0, 0),
+    }
+    assert {r["current"] for r in _ask(folder, "FROM affinities")} == {False}
+    project = Project.open(folder)
+    estimate = project.estimate(["alpha"])
+    project.select(method="ensemble")
+    assert subsets()[("alpha",)] == (True, None, 0, 1)
+    assert {r["current"] for r in _ask(folder, "FROM affinities")} == {True}
+    (row,) = _ask(folder, "FROM subsets WHERE size = 1")
+    assert row["estimated_loss"] == estimate.estimated_loss
+    assert {(r["name"], r["current"]) for r in _ask(folder, "FROM selections")} == {("mine", False), ("ensemble", True)}
+    write_rows(folder / "tasks" / "alpha.jsonl", pair_rows("changed", 5))
+    with pytest.raises(DataError, match="not read yet") as raised:
+        _ask(folder, "FROM tasks")
+    assert "curator check" in raised.value.hint
+    Project.open(folder).check()
+    assert {r["current"] for r in _ask(folder, "FROM runs")} == {False}
+    assert subsets()[("alpha",)] == (False, None, 0, 1)
+    assert ("alpha", "beta") in subsets(), "it was estimated"
+    # An older version of the task is still in the store, and in no view.
+    assert _ask(folder, "SELECT count(*) AS n FROM examples WHERE task = 'alpha'") == [{"n": 5}]
+
+
+REFUSED = [
+    ("INSERT INTO tasks VALUES (1)", "INSERT"),
+    ("DROP TABLE store.examples", "DROP"),
+    ("DELETE FROM store.examples", "DELETE"),
+    ("WITH x AS (INSERT INTO present.keys VALUES ('a', 'b') RETURNING 1) FROM x", "read-only"),
+    ("WITH x AS (INSERT INTO store.file_hashes VALUES ('a', 1, 1, 1, 'b') RETURNING 1) FROM x", "read-only"),
+    ("COPY tasks TO '{place}/out.csv'", "COPY"),
+    ("EXPLAIN ANALYZE COPY tasks TO '{place}/out.csv'", "refused"),
+    ("COPY (SELECT 1) TO '{place}/out.csv'", "COPY"),
+    ("EXPORT DATABASE '{place}/out'", "EXPORT"),
+    ("ATTACH '{place}/other.duckdb'", "ATTACH"),
+    ("FROM read_csv('{place}/secret.csv')", "refused"),
+    ("FROM '{place}/secret.csv'", "refused"),
+    ("FROM read_text('{place}/secret.csv')", "refused"),
+    ("FROM read_blob('{place}/secret.csv')", "refused"),
+    ("FROM sniff_csv('{place}/secret.csv')", "refused"),
+    ("FROM glob('{place}/*')", "refused"),
+    ("FROM query('COPY tasks TO ''{place}/out.csv''')", "SELECT"),
+    ("FROM 'https://example.org/x.parquet'", ""),
+    ("SELECT getenv('HOME')", "getenv"),
+    ("INSTALL httpfs", "LOAD"),
+    ("LOAD httpfs", "LOAD"),
+    ("SET enable_external_access = true", "SET"),
+    ("RESET lock_configuration", ""),
+    ("PRAGMA enable_external_access", ""),
+    ("CALL pragma_version()", "CALL"),
+    ("BEGIN", "TRANSACTION"),
+    ("SELECT 1; SELECT 2", "2 statements"),
+    ("SELECT 1; DROP TABLE store.examples", "2 statements"),
+    ("-- nothing", "0 statements"),
+    ("SELEC 1", "syntax error"),
+    ("SELECT nope FROM tasks", "nope"),
+    ("SELECT $1", ""),
+    ("FROM folder", "folder"),
+]
+
+
+def test_nothing_is_written_and_nothing_else_is_read(folder: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "secret.csv").write_text("a\nswordfish\n")
+    project = Project.open(folder)
+    before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file() and p.suffix not in (".duckdb", ".lock")}
+    for query, words in REFUSED:
+        with pytest.raises(ConfigError) as raised:
+            project.sql(query.format(place=tmp_path))
+        assert raised.value.exit_code == 2
+        assert words in raised.value.message + raised.value.hint, query
+        assert raised.value.hint
+        assert "swordfish" not in raised.value.message
+    after = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file() and p.suffix not in (".duckdb", ".lock")}
+    assert after == before
+    assert len(_ask(folder, "FROM tasks")) == 4
+
+
+def test_every_format_has_the_same_rows(folder: Path, tmp_path: Path) -> None:
+    query = "SELECT task, tags, affinity, NULL AS nothing, 1 AS a, 2 AS a FROM affinities JOIN tasks USING (task)"
+    query += " ORDER BY task"
+    document = json.loads(_invoke(folder, query, "--json").stdout)
+    assert document["schema_version"] == 1
+    assert document["total"] == 3
+    rows = document["rows"]
+    assert [row["task"] for row in rows] == ["alpha", "beta", "it's \x1b[31m"]
+    assert [column["name"] for column in document["columns"]] == ["task", "tags", "affinity", "nothing", "a", "a_2"]
+    lines = list(csv.DictReader(io.StringIO(_invoke(folder, query, "--format", "csv").stdout)))
+    assert [(line["task"], float(line["affinity"]), line["nothing"], line["tags"]) for line in lines] == [
+        (row["task"], row["affinity"], "", "[]") for row in rows
+    ]
+    out = tmp_path / "out.parquet"
+    assert _invoke(folder, query, "-o", str(out)).exit_code == 0
+    assert pyarrow.parquet.read_table(out).to_pylist() == rows
+    piped = _invoke(folder, query, "--format", "parquet").stdout_bytes
+    assert piped == out.read_bytes()
+    shown = _invoke(folder, "-", input=query).stdout
+    assert "NULL" in shown
+    assert "\x1b" not in shown
+    assert "it's \N{REPLACEMENT CHARACTER}[31m" in shown
+    frame = Project.open(folder).sql(query).to_pandas()
+    assert frame["affinity"].tolist() == [row["affinity"] for row in rows]
+    assert str(Project.open(folder).sql("SELECT sum(tokens) AS t FROM tasks").to_pandas()["t"].dtype) == "int64"
+
+
+def test_a_table_is_for_people(folder: Path, tmp_path: Path) -> None:
+    done = _invoke(folder, "SELECT range AS n FROM range(20000)")
+    assert done.stdout.count("\n") < 110
+    assert "the first 100 of 20,000 rows" in done.stderr
+    assert "first" not in _invoke(folder, "SELECT range AS n FROM range(20000)", "-q").stderr
+    assert _invoke(folder, "SELECT range AS n FROM range(20000)", "--format", "csv").stdout.count("\n") == 20001
+    for arguments, words in ((["--format", "xml"], "no format"), (["-o", str(tmp_path / "x.txt")], "for people")):
+        done = _invoke(folder, "FROM tasks", *arguments)
+        assert isinstance(done.exception, ConfigError)
+        assert words in done.exception.message
+
+
+def test_without_a_store_it_says_what_to_do(make_project: MakeProject) -> None:
+    with pytest.raises(DataError, match="nothing is kept yet") as raised:
+        _ask(make_project(), "FROM tasks")
+    assert "curator check" in raised.value.hint
+    assert "curator select" in raised.value.hint
+
+
+def test_a_busy_store_names_its_holder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    project = Project.open(folder)
+    monkeypatch.setattr("curator.store.access._LOCK_SECONDS", 0.1)
+    with project.store.write(), pytest.raises(StoreBusy, match=str(os.getpid())):
+        Project.open(folder).sql("FROM tasks")
+
+
+def test_a_long_query_can_be_interrupted(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from curator.store import queries
+
+    project, check = Project.open(folder), queries._only_query
+
+    def interrupt_soon(*arguments: Any) -> str:
+        threading.Timer(0.3, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
+        return check(*arguments)
+
+    monkeypatch.setattr(queries, "_only_query", interrupt_soon)
+    with pytest.raises(KeyboardInterrupt):
+        project.sql("SELECT count(*) FROM range(1000000000000) WHERE range % 7 = 3")
+
+    # What DuckDB makes of an interrupt in a query of ours.
+    with pytest.raises(KeyboardInterrupt), project.store.read():
+        raise RuntimeError("Query interrupted")
+    monkeypatch.undo()
+    assert project.sql("SELECT 1 AS one").rows() == [{"one": 1}]

@@ -1,0 +1,273 @@
+"""Store files that are not as they should be: what is said, what is found, and what can be saved."""
+
+import errno
+import fcntl
+import json
+import os
+import signal
+import struct
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from curator.errors import ConfigError, DataError, ExitCode
+from curator.files import take_lock
+from curator.statistics import Statistics
+from curator.store import Store, StoredExample, StoredTask
+from curator.store.check import UNREADABLE_NAME, check_store, export_store
+from curator.store.locks import FileLock
+
+ROWS = 6000
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """A store with something in most tables, and several blocks of gradients."""
+    store = Store(tmp_path_factory.mktemp("sound") / "store.duckdb")
+    example = StoredExample(
+        number=0, file="a.jsonl", line=1, hash="h", token_hash="0", text="one", spans=(0, 3), input_ids=(1, 2),
+        labels=(-100, 2), completion_tokens=1, truncated=False, left_out=None,
+    )  # fmt: skip
+    store.put_tasks([StoredTask(key="t", name="a", examples=[example], inputs={}, outputs={"rows": [1]})])
+    gradients = np.random.default_rng(0).random((ROWS, 64), np.float32)
+    store.put_gradients("set", [str(n) for n in range(ROWS)], np.zeros(ROWS), gradients)
+    sums = Statistics.empty(1, 4)
+    store.put_statistics("set", ["c"], sums)
+    store.put_affinities("e", "t", [("a", 0.5, float("nan"))], inputs={}, outputs={})
+    store.put_estimates("e", "t", [(["a"], 1.0, 0.5, 1.5)])
+    store.put_measurement("r", "t", {"a": "c"}, seed=1, loss=0.5, seconds=1.0)
+    return store.path.read_bytes()
+
+
+@pytest.fixture
+def store(sound: bytes, tmp_path: Path) -> Store:
+    (tmp_path / ".curator").mkdir()
+    (tmp_path / "curator.toml").write_text("")
+    (tmp_path / ".curator" / "store.duckdb").write_bytes(sound)
+    return Store(tmp_path / ".curator" / "store.duckdb")
+
+
+def curator(*arguments: str) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-m", "curator", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+# -- damage -------------------------------------------------------------------------------------------------------
+
+
+def _checksum(content: bytes) -> int:
+    """DuckDB's, of a block of whole words."""
+    found = 5381
+    for (word,) in struct.iter_unpack("<Q", content):
+        found ^= word * 0xBF58476D1CE4E5B9 % 2**64
+    return found
+
+
+def _other_storage(content: bytearray, version: int) -> None:
+    """Say in the head of a file that another version of DuckDB wrote it."""
+    assert struct.unpack_from("<Q", content)[0] == _checksum(bytes(content[8:4096])), "the head is no longer like that"
+    struct.pack_into("<Q", content, 12, version)
+    struct.pack_into("<Q", content, 0, _checksum(bytes(content[8:4096])))
+
+
+@pytest.mark.parametrize("damage", ["empty", "text", "head", "short", "newer duckdb", "older duckdb"])
+def test_a_file_that_cannot_be_opened(store: Store, damage: str) -> None:
+    content = bytearray(store.path.read_bytes())
+    if damage == "empty":
+        content.clear()
+    elif damage == "text":
+        content = bytearray(b"this is not a database\n" * 500)
+    elif damage == "head":
+        content[4096:12288] = os.urandom(8192)
+    elif damage == "short":
+        del content[9000:]
+    else:
+        _other_storage(content, 998 if damage == "newer duckdb" else 20)
+    store.path.write_bytes(content)
+    for use in (lambda: store.artifacts("task"), lambda: store.put_artifact("task", "b", {}, {})):
+        with pytest.raises(DataError, match=r"store\.duckdb") as caught:
+            use()
+        if "duckdb" in damage:
+            assert "another version of DuckDB" in caught.value.message
+            assert "move `.curator/` away" in caught.value.hint
+        else:
+            assert "export-store" in caught.value.hint
+    assert store.path.read_bytes() == content, "what is damaged is left as it is"
+    report = check_store(store)
+    assert not report.sound
+    assert "cannot be opened" in report.problems[0]
+
+
+def _damage_gradients(store: Store) -> None:
+    content = bytearray(store.path.read_bytes())
+    # Gradients are by far the most of the file.
+    content[len(content) // 2 : len(content) // 2 + 64] = os.urandom(64)
+    store.path.write_bytes(content)
+
+
+def test_damage_in_the_midst(store: Store, tmp_path: Path) -> None:
+    _damage_gradients(store)
+    with pytest.raises(DataError, match=r"store\.duckdb: cannot be read: Corrupt") as caught:
+        store.gradients("set")
+    assert "export-store" in caught.value.hint
+    assert store.affinities("e"), "other tables are read as ever"
+
+    checked = curator("check", "--store", "-p", str(tmp_path), "--json")
+    assert checked.returncode == ExitCode.DATA
+    assert "export-store DIR" in checked.stderr
+    report = json.loads(checked.stdout)
+    assert not report["sound"]
+    (table,) = [table for table in report["tables"] if table["lost"]]
+    assert table["name"] == "gradients"
+
+    saved = tmp_path / "saved"
+    done = curator("export-store", str(saved), "-p", str(tmp_path))
+    assert done.returncode == ExitCode.DATA
+    rows = pq.read_table(saved / "gradients.parquet")
+    assert ROWS - 3 * 2048 <= rows.num_rows == table["rows"] < ROWS
+    assert len(set(rows.column("token_hash").to_pylist())) == rows.num_rows
+    assert sum(end - begin + 1 for begin, end in table["lost"]) == ROWS - rows.num_rows
+    assert pq.read_table(saved / "affinities.parquet").num_rows == 1
+    assert json.loads((saved / UNREADABLE_NAME).read_text())["problems"] == report["problems"]
+
+
+def test_duckdb_dies_of_a_table(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No damage is known that kills DuckDB; that it would is played."""
+    python = tmp_path / "python"
+    python.write_text(
+        f"#!{sys.executable}\nimport os, signal, sys\nfrom curator.store import reading\nread = reading._read\n"
+        "def dies(connection, table, folder):\n"
+        "    if table == 'gradients': os.kill(os.getpid(), signal.SIGSEGV)\n"
+        "    return read(connection, table, folder)\n"
+        "reading._read = dies\nsys.exit(reading.main(sys.argv[4:]))\n"
+    )
+    python.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(python))
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
+    report = export_store(store, tmp_path / "saved")
+    assert report.problems == (f"gradients: DuckDB dies of it (signal {signal.SIGSEGV})",)
+    assert {table.name: table.rows for table in report.tables}["affinities"] == 1
+    assert pq.read_table(tmp_path / "saved" / "measurements.parquet").num_rows == 1
+
+
+def test_a_sound_store(store: Store, tmp_path: Path) -> None:
+    before = store.path.read_bytes()
+    report = export_store(store, tmp_path / "saved")
+    assert report.sound
+    assert {t.name: t.rows for t in report.tables}["gradients"] == ROWS
+    assert check_store(store).sound
+    assert store.path.read_bytes() == before
+    with pytest.raises(ConfigError, match="is not empty"):
+        export_store(store, tmp_path / "saved")
+    with pytest.raises(DataError, match="there is no store"):
+        check_store(Store(tmp_path / "none.duckdb"))
+
+
+@pytest.mark.parametrize(
+    ("statement", "problem"),
+    [
+        ("INSERT INTO gradients SELECT * FROM gradients LIMIT 2", "gradients: 2 gradients twice"),
+        ("UPDATE gradients SET loss = 'nan' WHERE token_hash = '7'", "gradients: 1 gradients or losses that are no"),
+        ("INSERT INTO gradients VALUES ('set', 'x', 1, ['inf'])", "gradients: 1 gradients or losses that are no"),
+        ("INSERT INTO gradients VALUES ('set', 'x', 1, [1])", "gradients: 1 sets whose gradients have several lengths"),
+        ("DELETE FROM examples", "examples: 1 tasks with other than the rows"),
+        ("DELETE FROM artifacts WHERE stage = 'task'", "examples: 1 examples of no task"),
+        ("DELETE FROM gradients", "statistics: 1 sums over gradients that are not there"),
+        ("DELETE FROM triangles WHERE piece = 1", "triangles: 1 sums with other than all of their pieces"),
+        ("DELETE FROM statistics", "triangles: 2 pieces of no sum"),
+        ("UPDATE affinities SET affinity = 'inf'", "affinities: 1 affinities that are no numbers"),
+        ("UPDATE measurements SET subset = '{'", "measurements: 1 subsets that are no JSON"),
+        ("UPDATE artifacts SET inputs = '{' WHERE stage = 'estimate'", "artifacts: 1 artifacts that are no JSON"),
+    ],
+)
+def test_rows_that_contradict_each_other(
+    store: Store, statement: str, problem: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # That all can be read is another test's.
+    monkeypatch.setattr("curator.store.check._read_all", lambda path: ([], []))
+    with store.write() as connection:
+        connection.execute(statement)
+    assert any(found.startswith(problem) for found in check_store(store).problems), check_store(store).problems
+
+
+# -- locks --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks(store: Store, number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """None can be had here; what its `flock` would answer is played."""
+
+    def without(descriptor: int, mode: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", without)
+    for use in (lambda: store.artifacts("task"), lambda: store.put_artifact("task", "b", {}, {})):
+        with pytest.raises(DataError, match=r"store\.duckdb: its file system has no locks") as caught:
+            use()
+        assert "symbolic link" in caught.value.hint
+    with store.path.open("rb") as file, pytest.raises(DataError, match="no locks"):
+        take_lock(file.fileno(), store.path)
+
+
+def test_the_way_out_of_a_file_system_without_locks(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / ".curator").symlink_to(tmp_path / "elsewhere")
+    store = Store(tmp_path / ".curator" / "store.duckdb")
+    store.put_artifact("task", "a", {}, {})
+    assert len(store.artifacts("task")) == 1
+    assert (tmp_path / "elsewhere" / "store.duckdb").exists()
+
+
+def test_readers_that_overlap_do_not_keep_a_writer_out(tmp_path: Path) -> None:
+    lock, over = FileLock(tmp_path / "store.duckdb"), threading.Event()
+    reads = [0] * 4
+
+    def read(number: int) -> None:
+        time.sleep(0.01 * number)
+        while not over.is_set():
+            with lock.held(exclusive=False):
+                time.sleep(0.04)
+            reads[number] += 1
+
+    threads = [threading.Thread(target=read, args=(number,)) for number in range(len(reads))]
+    for thread in threads:
+        thread.start()
+    try:
+        waited = []
+        for _ in range(4):
+            before, began = sum(reads), time.monotonic()
+            with lock.held(exclusive=True):
+                waited.append(time.monotonic() - began)
+            while sum(reads) == before:
+                time.sleep(0.01)
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join()
+    assert max(waited) < 2
+
+
+def test_interrupted_in_the_midst_of_a_query(store: Store) -> None:
+    """DuckDB makes another error of it, which would be taken for a bug."""
+
+    def ask(how: str) -> None:
+        with getattr(store, how)() as connection:
+            assert connection is not None
+            if how == "write":
+                connection.execute("DELETE FROM artifacts")
+            connection.execute("SELECT count(*) FROM range(40000000) t(n) WHERE hash(n) % 7 = 1").fetchall()
+
+    before = len(store.artifacts("task"))
+    for how in ("read", "write"):
+        timer = threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT))
+        timer.start()
+        with pytest.raises(KeyboardInterrupt):
+            ask(how)
+        timer.join()
+    assert len(store.artifacts("task")) == before
