@@ -23,7 +23,7 @@ from curator.provenance import Inputs, hash_of, key_of
 from curator.remote import RemoteFile
 from curator.rows import Row, is_empty, place
 from curator.splits import LEAKED, TaskExamples, TaskSplit, split_tasks
-from curator.store import ExampleIndex, Store, StoredExample, StoredTask
+from curator.store import DAMAGED, ExampleIndex, Store, StoredExample, StoredTask
 from curator.tokens import NOTHING, Encoder
 
 EMPTY = "empty"
@@ -317,6 +317,8 @@ def _versions(
     keys = [key_of(i) for i in inputs]
     outputs = {artifact.key: artifact.outputs for artifact in store.artifacts("task", keys)}
     indexes = store.example_indexes(keys)
+    if len(indexes) < len(set(keys)):
+        raise DataError(f"{store.path}: examples of tasks that were read are gone", hint=DAMAGED)
     versions = []
     for key, source in zip(keys, sources, strict=True):
         rows = outputs[key]["rows"]

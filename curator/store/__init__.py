@@ -13,11 +13,13 @@
 The only package that speaks to DuckDB.
 """
 
+from curator.store.access import DAMAGED
 from curator.store.measured import Measurement
 from curator.store.queries import LISTING, Present
 from curator.store.tables import Artifact, ExampleIndex, Store, StoredEdit, StoredExample, StoredTask
 
 __all__ = [
+    "DAMAGED",
     "LISTING",
     "Artifact",
     "ExampleIndex",
