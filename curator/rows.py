@@ -35,6 +35,8 @@ class Row:
     content: Content
     format: str = ""
     """Name of the format it was written in (formats.py)."""
+    problem: str = ""
+    """Why it cannot be used, and in a second line what to do; its content then says nothing."""
 
     @property
     def hash(self) -> str:
