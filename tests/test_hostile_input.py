@@ -228,14 +228,14 @@ def named_project(make: MakeProject, names: list[str], **tables: Any) -> Path:
 
 
 def test_names_of_any_kind_through_all_of_it(make_project: MakeProject, tmp_path: Path) -> None:
-    folder = named_project(make_project, NAMES)
+    folder = named_project(make_project, NAMES, train={"epochs": 1}, gradients={"points": [1.0]}, select={"subsets": 5})
     with nothing_changes(tmp_path, but="project/.curator"):
         done = run_cli("check", "-p", folder).check(0)
         assert "! 'Case' and 'case' look alike" in done.out
         assert done.out.count("look alike") == 2
     includes = [part for name in NAMES for part in ("--include", name)]
     done = run_cli("select", "-p", folder, "--name", "\x1b[31mbest", *includes).check(0)
-    for command in (["status"], ["examples", "../../evil"], ["estimate", *NAMES[:-2]], ["curve"]):
+    for command in (["status"], ["examples", "../../evil"], ["estimate", *NAMES[:-2]]):
         run_cli(*command[:1], "-p", folder, "--", *command[1:]).check(0)
     assert json.loads(run_cli("status", "-p", folder, "--json").out)["selections"][0]["name"] == "\x1b[31mbest"
     before = {path for path in tmp_path.rglob("*") if ".curator" not in path.parts}
