@@ -136,7 +136,7 @@ def measure(root: Path, *, seconds: float, readers: int, tuis: int) -> dict[str,
     found: dict[str, Answer] = {}
     collector = threading.Thread(target=lambda: [found.update([answers.get()]) for _ in works], daemon=True)
     collector.start()
-    collector.join(seconds + 60)
+    collector.join(seconds + 240)
     for process in processes:
         process.join(10)
         process.kill()
