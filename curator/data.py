@@ -418,8 +418,10 @@ def _row(raw: dict[str, Any] | DataError, source: Source, file: str, line: int, 
     try:
         if isinstance(raw, DataError):
             raise raw
-        named = renamed(raw, source.columns, source.roles) if source.columns or source.roles else raw
-        kind, content = recognise(named, where, columns=map(str, raw))
+        if source.columns or source.roles:
+            kind, content = recognise(renamed(raw, source.columns, source.roles), where, columns=map(str, raw))
+        else:
+            kind, content = recognise(raw, where)
         return Row(number=number, file=file, line=line, content=content, format=kind)
     except DataError as error:
         return bad_row(number, file, line, error)

@@ -116,7 +116,7 @@ def recognise(raw: dict[str, Any], where: str, *, columns: Iterable[str] | None 
         return FLAN, {"instruction": _text(raw, "inputs", where), "response": _text(raw, "targets", where)}
     if raw.get("text") is not None:
         return TEXT, {"text": _text(raw, "text", where)}
-    names = list(columns or [str(key) for key, value in raw.items() if value is not None])
+    names = [*(columns or (str(key) for key, value in raw.items() if value is not None))]
     found = (", ".join(names[:20]) or "none") + (f" and {len(names) - 20} more" if len(names) > 20 else "")
     raise DataError(f"{where}: not the right fields (found: {found})", hint=_FIELDS)
 

@@ -370,7 +370,7 @@ def load_model(folder: Path, section: ModelSection, lora: LoraSection) -> TunedM
 
 def is_of_the_disk(error: Exception) -> bool:
     """Whether an error says that something cannot be written; safetensors and torch wrap what the disk said."""
-    words = ("No space left", "write failed", "os error 28", "File too large", "Read-only file system")
+    words = ("No space left", "write failed", "unexpected pos", "File too large", "Read-only file system")
     return isinstance(error, OSError) or any(word in str(error) for word in words)
 
 

@@ -242,6 +242,25 @@ def test_nan_in_a_gradient_names_the_task(make_project: MakeProject, monkeypatch
     assert project.gradients().computed > 0
 
 
+def test_gradients_are_done_when_their_sums_are_stored(
+    make_project: MakeProject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A call that ends just before it says so leaves nothing to be made later, and its time is not known."""
+    project = _open(make_project())
+    project.train()
+    with monkeypatch.context() as patch:
+        patch.setattr(type(project.store), "put_artifact", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            project.gradients()
+    meta = find_meta_init(project.config, project.corpus(("target",)), project.store)
+    assert meta is not None
+    keys = [s.key for s in gradient_sets(project.config, meta)]
+    assert all(len(project.store.statistics_there(key)) == 4 for key in keys)
+    assert project.gradients().computed == 0
+    (artifact,) = project.store.artifacts("gradients")
+    assert "seconds" not in artifact.outputs
+
+
 def test_a_second_process_is_told_who_is_at_work(make_project: MakeProject) -> None:
     project = _open(make_project())
     other = _open(project.root)

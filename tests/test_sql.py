@@ -20,6 +20,7 @@ from typer.testing import CliRunner
 from curator.cli.app import app
 from curator.errors import ConfigError, DataError, StoreBusy
 from curator.fine_tune import recipe_key, subset_content
+from curator.present import present
 from curator.project import Project
 
 MakeProject = Callable[..., Path]
@@ -185,10 +186,11 @@ def test_nothing_is_written_and_nothing_else_is_read(folder: Path, tmp_path: Pat
     monkeypatch.chdir(tmp_path)
     (tmp_path / "secret.csv").write_text("a\nswordfish\n")
     project = Project.open(folder)
+    now = present(project, project.corpus(("target",)))
     before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file() and p.suffix not in (".duckdb", ".lock")}
     for query, words in REFUSED:
         with pytest.raises(ConfigError) as raised:
-            project.sql(query.format(place=tmp_path))
+            project.store.query(query.format(place=tmp_path), now)
         assert raised.value.exit_code == 2
         assert words in raised.value.message + raised.value.hint, query
         assert raised.value.hint

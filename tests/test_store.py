@@ -60,7 +60,7 @@ def python(code: str, *args: str, **options: object) -> "subprocess.Popen[str]":
 
 
 @settings(max_examples=15)
-@given(st.lists(examples, max_size=5), texts)
+@given(st.lists(examples, min_size=1, max_size=5), texts)
 def test_examples(tmp_path_factory: pytest.TempPathFactory, rows: list[StoredExample], name: str) -> None:
     store = Store(tmp_path_factory.mktemp("store") / "store.duckdb")
     rows = [StoredExample(**{f: getattr(row, f) for f in row.__slots__} | {"number": n}) for n, row in enumerate(rows)]
@@ -74,15 +74,13 @@ def test_examples(tmp_path_factory: pytest.TempPathFactory, rows: list[StoredExa
         tokens = [(list(r.input_ids), list(r.labels)) for r in rows]
         assert store.tokens("key") == tokens
         assert [store.tokens_of("key", number) for number in range(len(rows) + 1)] == [*tokens, ([], [])]
-        index = store.example_indexes(["key"]).get("key")
-        assert (index is None) == (not rows)
-        if index is not None:
-            assert index.hashes == [r.hash for r in rows]
-            assert index.token_hashes == [r.token_hash for r in rows]
-            assert index.lengths == [len(r.input_ids) for r in rows]
-            assert index.completion_tokens == [r.completion_tokens for r in rows]
-            assert index.left_out == [r.left_out for r in rows]
-            assert index.truncated == [r.truncated for r in rows]
+        index = store.example_indexes(["key"])["key"]
+        assert index.hashes == [r.hash for r in rows]
+        assert index.token_hashes == [r.token_hash for r in rows]
+        assert index.lengths == [len(r.input_ids) for r in rows]
+        assert index.completion_tokens == [r.completion_tokens for r in rows]
+        assert index.left_out == [r.left_out for r in rows]
+        assert index.truncated == [r.truncated for r in rows]
     artifact = store.artifact("task", "key")
     assert artifact is not None
     assert artifact.inputs == {"name": name}

@@ -59,11 +59,11 @@ CASES: dict[str, tuple[dict[str, Any], Rows]] = {
         {"bos": True, "chat_template": CHAT_TEMPLATE},
         {"target": pair_rows("target", 3), "one": [{"text": "red"}] * 2, "two": [chat("u:q", "a:b")] * 2},
     ),
-    "cut off": ({}, {"target": pair_rows("target", 3), "one": [{"prompt": "one", "completion": " two" * 60}] * 2}),
+    "cut off": ({}, {"target": pair_rows("target", 3), "one": [{"prompt": "one", "completion": " two" * 90}] * 2}),
 }
 FORMS = {
     "trl": "prompt-completion text prompt-completion tokens prompt-completion tokens messages tokens prompt-completion",
-    "llamafactory": "turns turns tokens turns turns turns turns turns tokens",
+    "llamafactory": "turns turns tokens turns turns tokens turns turns tokens",
     "axolotl": "segments segments tokens segments segments segments segments segments segments",
     "oumi": "tokens " * 9,
 }

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from textual.pilot import Pilot
 from textual.widgets import Input
 from tui_pilot import App, drive, grid, is_solved, opened, text, until
 
+from curator.export import FORMATS
 from curator.manifest import read_manifest
 from curator.project import Project
 from curator.text import clean
@@ -420,6 +422,8 @@ def test_an_export_is_what_was_selected(drawn_project: DrawnProject, tmp_path: P
         app.screen.query_one("#folder", Input).value = str(out)
         await pilot.pause()
         assert "will be made" in text(app)
+        assert all(format in text(app) for format in FORMATS), "all fit on the smallest terminal"
+        assert re.search(r"preview out/ +\d+ rows, [\d,]+ tokens", text(app))
         command = app.screen.command  # type: ignore[attr-defined]
         assert command.startswith("curator export mine --format jsonl")
         await pilot.press("f3")

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import pty
 import re
 import shutil
 import signal
@@ -275,6 +276,27 @@ def test_a_port_in_use_is_an_error(sample: Path) -> None:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "--port" in done.stderr
+
+
+def test_it_ends_with_its_terminal(sample: Path, tmp_path: Path) -> None:
+    # Not the controlling one, of whose end a signal would tell: as in a container whose client is gone.
+    master, slave = pty.openpty()
+    environment = {**os.environ, "TERM": "xterm-256color", "XDG_CONFIG_HOME": str(tmp_path)}
+    process = subprocess.Popen(
+        [*CURATOR, "tui", "-p", str(sample)],
+        stdin=slave,
+        stdout=slave,
+        stderr=slave,
+        env=environment,
+        start_new_session=True,
+    )
+    os.close(slave)
+    try:
+        assert os.read(master, 1)
+        os.close(master)
+        process.wait(timeout=20)
+    finally:
+        process.kill()
 
 
 class Browser:

@@ -592,7 +592,8 @@ def test_killed_while_a_run_is_kept_it_leaves_nothing_behind(ready: Path, tmp_pa
     )
     _run(ready, "verify", "--runs", "1", "--seeds", "1", code=-signal.SIGKILL, path=folder)
     assert len(_measured(ready)) == (when == "after")
-    _open(ready).verify()
+    # The same call again: what was measured has not been reported, and is not added to.
+    _open(ready).verify(runs=1, seeds=1)
     assert len(_measured(ready)) == 1
     assert _left_over(ready) == []
 

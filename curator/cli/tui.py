@@ -2,11 +2,13 @@
 
 import gc
 import os
+import select
 import shlex
 import sys
+import threading
 from pathlib import Path
 
-from curator.errors import ConfigError
+from curator.errors import ConfigError, ExitCode
 
 LOOPBACK = "127.0.0.1"
 
@@ -29,9 +31,26 @@ def open_tui(root: Path, *, mouse: bool | None) -> None:
     os.environ.setdefault("TEXTUAL_FPS", "120")
     # To walk all that torch's and DuckDB's neighbours keep takes longer than three frames; what is young goes as ever.
     gc.set_threshold(2000, 10, 1000)
+    if sys.stdin.isatty():
+        _end_with_terminal(sys.stdin.fileno())
     from tui.app import run
 
     run(root, mouse=mouse)
+
+
+def _end_with_terminal(descriptor: int) -> None:
+    """See to it that the process ends when its terminal does, and does not read from where nothing is for ever.
+
+    A signal says so only where the terminal is the controlling one. Nothing is lost: edits are kept as they are made.
+    """
+    hung_up = select.poll()
+    hung_up.register(descriptor, 0)
+
+    def wait() -> None:
+        if any(event & (select.POLLHUP | select.POLLERR) for _, event in hung_up.poll()):
+            os._exit(ExitCode.INTERRUPTED)
+
+    threading.Thread(target=wait, name="terminal", daemon=True).start()
 
 
 def serve_tui(root: Path, *, host: str, port: int, public_url: str | None) -> None:

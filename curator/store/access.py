@@ -101,12 +101,8 @@ class Database:
         with self.lock.held(exclusive=False), self._told("read", DAMAGED):
             # It attaches the store first; whoever asks is then kept to that (queries.py). Without a folder for what
             # does not fit into memory, which would be made where the process happens to be.
-            free: dict[str, str | bool | int | float | list[str]] = {
-                "enable_external_access": True,
-                "lock_configuration": False,
-                "temp_directory": "",
-            }
-            connection = duckdb.connect(":memory:", config=SETTINGS | free)
+            config = SETTINGS | {"enable_external_access": True, "lock_configuration": False, "temp_directory": ""}
+            connection = duckdb.connect(":memory:", config=config)
             try:
                 try:
                     connection.execute("ATTACH ? AS store (READ_ONLY)", [str(self.path)])

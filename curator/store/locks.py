@@ -1,7 +1,7 @@
 """One writer or many readers, in the order in which they came.
 
-`flock` alone lets readers that overlap keep a writer out for ever. So each takes its turn first, on a second file: who
-waits for the lock holds the turn, and nobody overtakes.
+`flock` alone lets readers that overlap keep a writer out for ever. So each takes its turn first, on a second file, and
+gives it back when it has the lock: a writer that waits for the lock lets nobody past, readers let each other.
 """
 
 import errno
@@ -45,8 +45,9 @@ class FileLock:
             lock = _open(self._lock, needed=exclusive)
             # Where nobody can make these files, nobody can write either, and reading is safe.
             if turn >= 0 and lock >= 0:
-                self._wait_for(turn, fcntl.LOCK_EX, deadline, lock)
-                self._wait_for(lock, fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH, deadline, lock)
+                mode = fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH
+                self._wait_for(turn, mode, deadline, lock)
+                self._wait_for(lock, mode, deadline, lock)
                 _sign(lock)
             if turn >= 0:
                 os.close(turn)

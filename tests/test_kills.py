@@ -1,0 +1,32 @@
+"""Every stage killed in its midst, and many processes at once: shorter runs of what the benchmarks do at length."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+
+
+def run(script: str, tmp_path: Path, *arguments: str) -> dict[str, Any]:
+    """What a benchmark finds."""
+    found = tmp_path / "found.json"
+    command = [sys.executable, str(BENCHMARKS / script), "--json", str(found), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    document: dict[str, Any] = json.loads(found.read_text())
+    return document
+
+
+def test_each_stage_killed_and_run_again_ends_as_if_nobody_had_disturbed_it(tmp_path: Path) -> None:
+    rows = run("kills.py", tmp_path, "--moments", "1", "--seed", "7", "--work", str(tmp_path))["rows"]
+    assert len(rows) == 7
+    assert [row for row in rows if row["problems"]] == []
+    assert sum(row["code"] == -9 for row in rows) >= 5, "most kills fell into the work"
+
+
+def test_a_writer_readers_an_interface_and_selections_at_once(tmp_path: Path) -> None:
+    found = run("concurrency.py", tmp_path, "--seconds", "8", "--readers", "2", "--tuis", "1", "--tasks", "12")
+    assert found["problems"] == []
+    assert all(process["count"] > 0 for process in found["processes"].values())
