@@ -133,7 +133,8 @@ def first_plan(manifest: Manifest, here: Path, *, format: str, folder: Path) -> 
     found = find_format(format)
     absolute = folder.resolve() if folder.is_symlink() else folder.absolute()
     check_folder(absolute, manifest, here)
-    named = name_tasks(exported(manifest), taken={MANIFEST_NAME, RECORD_NAME, *found.config_names}, plain=found.plain)
+    taken = {MANIFEST_NAME, RECORD_NAME, *found.config_names, *(store.folder for store in found.stores.values())}
+    named = name_tasks(exported(manifest), taken=taken, plain=found.plain)
     tasks = [
         PlannedTask(entry=entry, stem=stem, available=kept(entry), rows=0, tokens=entry.tokens, about=False)
         for stem, entry in named
