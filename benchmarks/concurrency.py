@@ -4,7 +4,8 @@
 
 Each is a process of its own. The writer adds gradients and says how many it was told are kept; in the end all of them
 must be there, once. Readers measure how long they wait for the store, and how long a read takes in all. The interfaces
-run in terminals of their own and are sent keys that make them read and write. Any error is a row in `problems`.
+run in terminals of their own and are sent keys that make them read and write. Any error is a row in `problems`. Each
+does what it does once at least, also where everything is so slow that the time is over before it begins.
 """
 
 import argparse
@@ -38,7 +39,7 @@ def write(root: Path, until: float) -> Answer:
     """Add gradients, a transaction at a time."""
     store, seconds = _store(root), list[float]()
     rows = np.random.default_rng(0).random((_ROWS, _DIM), np.float32)
-    while time.time() < until:
+    while not seconds or time.time() < until:
         began = time.monotonic()
         hashes = [f"{len(seconds)}-{n}" for n in range(_ROWS)]
         store.put_gradients("written", hashes, np.full(_ROWS, len(seconds), dtype=np.float64), rows)
@@ -50,7 +51,7 @@ def write(root: Path, until: float) -> Answer:
 def read(root: Path, until: float) -> Answer:
     """Read what others write, and measure how long it takes to be let in."""
     store, waits, seconds = _store(root), list[float](), list[float]()
-    while time.time() < until:
+    while not seconds or time.time() < until:
         began = time.monotonic()
         with store.read() as connection:
             waits.append(time.monotonic() - began)
@@ -73,7 +74,7 @@ def read(root: Path, until: float) -> Answer:
 def select(root: Path, until: float) -> Answer:
     """Run `curator select` over and over, each time for something else."""
     seconds: list[float] = []
-    while time.time() < until:
+    while not seconds or time.time() < until:
         began = time.monotonic()
         name = f"s{len(seconds)}"
         command = [sys.executable, "-m", "curator", "select", "-p", str(root), "-q", "--json", "--name", name]
@@ -99,7 +100,6 @@ def look(root: Path, until: float) -> Answer:
         environment = {**os.environ, "TERM": "xterm-256color", "COLORTERM": "truecolor", "XDG_CONFIG_HOME": home}
         with Terminal([sys.executable, "-m", "curator", "tui", "-p", str(root)], environment) as terminal:
             terminal.wait_for(re.compile(b"examples"))
-            # A key at least, also where everything is so slow that the time is over.
             while not waits or time.time() < until:
                 # To the first sign of it; an estimate that comes out as it was is not drawn again.
                 waits.append(terminal.press(_KEYS[pressed % len(_KEYS)], re.compile(b"(?s).")) / 1000)
@@ -149,19 +149,21 @@ def measure(root: Path, *, seconds: float, readers: int, tuis: int) -> dict[str,
 
 def main() -> None:
     """Measure, and write what was found."""
-    # Not in the processes that are started from here.
-    from synthetic_project import make_project
-
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, metavar="FILE", required=True)
     parser.add_argument("--seconds", type=float, default=600)
     parser.add_argument("--readers", type=int, default=4)
     parser.add_argument("--tuis", type=int, default=2)
     parser.add_argument("--tasks", type=int, default=100)
+    parser.add_argument("--project", type=Path, metavar="DIR", help="in place of one that is made")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
-        root = Path(temporary) / "project"
-        make_project(root, arguments.tasks)
+        root = arguments.project or Path(temporary) / "project"
+        if arguments.project is None:
+            # Not in the processes that are started from here.
+            from synthetic_project import make_project
+
+            make_project(root, arguments.tasks)
         found = measure(root, seconds=arguments.seconds, readers=arguments.readers, tuis=arguments.tuis)
     document = {
         "command": f"python benchmarks/concurrency.py --seconds {arguments.seconds:.0f} --json FILE",

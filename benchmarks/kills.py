@@ -42,9 +42,9 @@ COMMANDS: dict[str, list[str]] = {
     "gradients": ["gradients"],
     "estimate": ["estimate", "task0"],
     "select": ["select"],
-    "verify": ["verify", "--runs", "1", "--seeds", "1"],
     "export": ["export", "curator-manifest.json", "-o", "exports"],
     "export again": ["export", "curator-manifest.json", "-o", "exports"],
+    "verify": ["verify", "--runs", "1", "--seeds", "1"],
 }
 """In order: each stage begins where the undisturbed one before it has ended."""
 _IMPORTED = (
@@ -220,9 +220,12 @@ class Stages:
         project: A project of which nothing is made yet.
         work: For copies of it.
         place: Where every command runs; the adapters' files say where the model is, so it is one for all.
+        last: The last stage that is asked for.
     """
 
-    def __init__(self, server: Server, project: Path, work: Path, *, place: Path | None = None) -> None:
+    def __init__(
+        self, server: Server, project: Path, work: Path, *, place: Path | None = None, last: str = "verify"
+    ) -> None:
         self._server, self._place = server, place or work / "trial"
         self.starts: dict[str, Path] = {}
         self.ends: dict[str, State] = {}
@@ -239,6 +242,8 @@ class Stages:
             self.ends[stage] = server.state(there)
             self.bytes[stage] = max(_size(there) - before, 2**14)
             here = copy(there, work / f"after-{stage}")
+            if stage == last:
+                break
 
     def trial(self, stage: str, sign: signal.Signals, share: float) -> Row:
         """Send a signal after a share of the stage's time, run it again, and compare.
@@ -308,7 +313,8 @@ def main() -> None:
         work = Path(arguments.work or temporary)
         server = Server(Path(temporary))
         shutil.rmtree(work / "project", ignore_errors=True)
-        stages = Stages(server, make_project(work / "project"), work)
+        last = max(arguments.stages, key=list(COMMANDS).index)
+        stages = Stages(server, make_project(work / "project"), work, last=last)
         draws = {
             (stage, name): random.Random(f"{arguments.seed} {stage} {name}")
             for stage in arguments.stages

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +21,18 @@ def run(script: str, tmp_path: Path, *arguments: str) -> dict[str, Any]:
 
 
 def test_each_stage_killed_and_run_again_ends_as_if_nobody_had_disturbed_it(tmp_path: Path) -> None:
-    rows = run("kills.py", tmp_path, "--moments", "1", "--seed", "7", "--work", str(tmp_path))["rows"]
-    assert len(rows) == 7
+    # Verifying is killed in test_verify.py.
+    stages = ("train", "gradients", "select", "export")
+    rows = run("kills.py", tmp_path, "--moments", "1", "--work", str(tmp_path), "--stages", *stages)["rows"]
+    assert len(rows) == len(stages)
     assert [row for row in rows if row["problems"]] == []
-    assert sum(row["code"] == -9 for row in rows) >= 5, "most kills fell into the work"
+    assert any(row["code"] == -9 for row in rows), "a kill fell into the work"
 
 
-def test_a_writer_readers_an_interface_and_selections_at_once(tmp_path: Path) -> None:
-    found = run("concurrency.py", tmp_path, "--seconds", "8", "--readers", "2", "--tuis", "1", "--tasks", "12")
+def test_a_writer_readers_an_interface_and_selections_at_once(
+    tmp_path: Path, drawn_project: Callable[..., Path]
+) -> None:
+    project = ("--project", str(drawn_project()))
+    found = run("concurrency.py", tmp_path, "--seconds", "3", "--readers", "2", "--tuis", "1", *project)
     assert found["problems"] == []
     assert all(process["count"] > 0 for process in found["processes"].values())
