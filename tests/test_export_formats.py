@@ -21,7 +21,7 @@ from curator.cli.app import app
 from curator.errors import ConfigError, DataError
 from curator.export import FORMATS, export, plan_export
 from curator.export.format import find_format
-from curator.export.plan import RECORD_NAME, largest_remainder
+from curator.export.plan import RECORD_NAME
 from curator.export.yaml import to_yaml
 from curator.manifest import MANIFEST_NAME, Manifest, read_manifest, render
 from curator.results import ExportReport
@@ -169,13 +169,6 @@ def test_a_target_with_a_validation_file_alone(data: Path) -> None:
 
 
 # -- weights and tokens --------------------------------------------------------------------------------------------
-
-
-@given(st.lists(st.floats(0, 100), max_size=20))
-def test_largest_remainders(quotas: list[float]) -> None:
-    counts = largest_remainder(quotas)
-    assert abs(sum(counts) - sum(quotas)) <= 0.5 + 1e-6
-    assert all(abs(count - quota) < 1 + 1e-6 for count, quota in zip(counts, quotas, strict=True))
 
 
 def test_weights_are_in_the_files_or_in_the_config(data: Path) -> None:

@@ -73,7 +73,7 @@ def row(**fields: Any) -> bytes:
         ("csv", b"\x1b[31m,x\na,b\n", ":2: not the right fields (found: \ufffd[31m, x)"),
         ("tsv", b"prompt\tcompletion\na\n", ":2: 1 cells, but the header has 2"),
         ("parquet", b"PAR1" + b"\0" * 100 + b"PAR1", ": cannot be loaded"),
-        ("jsonl.gz", gzip.compress(GOOD)[:-5], ": cannot be read"),
+        ("jsonl.gz", gzip.compress(GOOD, mtime=0)[:-5], ": cannot be read"),
     ],
 )
 def test_what_is_wrong_is_named(tmp_path: Path, ending: str, content: bytes, words: str) -> None:
@@ -133,7 +133,7 @@ def test_the_beginning_of_a_long_text_has_the_tokens_that_the_whole_has() -> Non
 def test_a_packed_line_that_fits_into_no_memory_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(readers, "_LONGEST", 2**20)
     path = tmp_path / "t.jsonl.gz"
-    path.write_bytes(gzip.compress(GOOD + b" " * 2**21))
+    path.write_bytes(gzip.compress(GOOD + b" " * 2**21, mtime=0))
     with pytest.raises(DataError, match=r"t\.jsonl\.gz:2: a line of over 1 MiB"):
         read_task(Source(name="t", files=(path,)))
 
@@ -159,7 +159,7 @@ def test_any_bytes_are_rows_or_one_error(
 ) -> None:
     path = tmp_path_factory.getbasetemp() / f"any{ending}"
     content = b"".join(parts)
-    path.write_bytes(gzip.compress(content) if packed and ending.endswith(".gz") else content)
+    path.write_bytes(gzip.compress(content, mtime=0) if packed and ending.endswith(".gz") else content)
     rows, error = outcome(path, keep_bad=True)
     if error is not None:
         assert path.name in error.message
