@@ -192,8 +192,13 @@ def _read_all(path: Path, folder: Path | None = None) -> tuple[list[TableReport]
     tables: dict[str, TableReport] = {}
     problems: list[str] = []
     while True:
-        command = [sys.executable, "-P", "-m", "curator.store.reading", str(path), str(folder or ""), *tables]
-        done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+        done = subprocess.run(
+            [sys.executable, "-P", "-m", "curator.store.reading", str(path), str(folder or ""), *tables],
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
+        )
         said = [json.loads(line) for line in done.stdout.splitlines()]
         for words in said:
             if "error" in words:
