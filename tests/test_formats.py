@@ -183,7 +183,7 @@ def test_columns_of_other_names(tmp_path: Path) -> None:
         "roles": {"customer": "user", "agent": "assistant"},
     }
     assert read(chat, **keys) == [{"messages": [Q, A]}]
-    with pytest.raises(DataError, match=r"t\.jsonl:1: not the right fields \(found: question, answer, text, system\)"):
+    with pytest.raises(DataError, match=r"t\.jsonl: no column 'qestion'"):
         read(row, columns={"instruction": "qestion", "output": "answer"})
     with pytest.raises(DataError, match="no column 'contxt'"):
         read(row, columns={"instruction": "question", "output": "answer", "input": "contxt"})

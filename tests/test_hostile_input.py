@@ -242,7 +242,8 @@ def test_names_of_any_kind_through_all_of_it(make_project: MakeProject, tmp_path
     run_cli("export", folder / "curator-manifest.json", "-o", tmp_path / "out").check(0)
     made = {path for path in tmp_path.rglob("*") if ".curator" not in path.parts} - before
     assert {path.parent for path in made if path.is_file()} == {tmp_path / "out"}
-    assert len(made) == 1 + 1 + 1 + len(NAMES)
+    assert {"curator-manifest.json", "curator-export.json"} <= {path.name for path in made}
+    assert len(made) == 1 + 2 + 1 + len(NAMES)
 
 
 @settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
