@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from curator.cli import main
+from curator.project import Project
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "docs" / "how-to").glob("*.md"))]
@@ -54,6 +55,8 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "sft.yaml").write_text(
         "model_name_or_path: model\ndatasets: [{path: json, data_files: data/topic.jsonl}]\n", encoding="utf-8"
     )
+    # Pages speak of what was selected.
+    Project.open(folder / "sample_data").select()
     (folder / "subsets.json").write_text('[["word_topic"], ["word_topic", "rare_nouns"]]', encoding="utf-8")
     return folder
 

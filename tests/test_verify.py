@@ -467,7 +467,7 @@ def test_a_calibration_is_found_again(ready: Path) -> None:
 def test_what_runs_cannot_tell_apart_is_indistinguishable(ready: Path) -> None:
     noisy, clear = ready, Path(shutil.copytree(ready, ready.parent / "clear"))
     _pretend(noisy, _noisy, _subsets(12))
-    _pretend(clear, lambda subset: 5.0 - 0.5 * ("alpha" in subset) + 0.5 * ("beta" in subset), _subsets(12))
+    _pretend(clear, lambda subset: 5.0 - 0.5 * ("alpha" in subset) + 0.5 * ("beta" in subset), _subsets(16))
     one, other = ["alpha", "gamma"], ["beta"]
     found = {}
     for folder in (noisy, clear):
