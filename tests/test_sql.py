@@ -248,7 +248,7 @@ def test_without_a_store_it_says_what_to_do(make_project: MakeProject) -> None:
 
 def test_a_busy_store_names_its_holder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     project = Project.open(folder)
-    monkeypatch.setattr("curator.store.access._LOCK_SECONDS", 0.1)
+    monkeypatch.setattr("curator.store.locks._LOCK_SECONDS", 0.1)
     with project.store.write(), pytest.raises(StoreBusy, match=str(os.getpid())):
         Project.open(folder).sql("FROM tasks")
 
