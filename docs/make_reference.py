@@ -92,7 +92,7 @@ def _toml(value: Any) -> str:
 
 def python_page() -> str:
     """The verbs of a `Project`, and what they return."""
-    lines = [_MADE, "# Python\n", "```python\nimport curator\n\nproject = curator.Project.open(\"sample_data\")\n```\n"]
+    lines = [_MADE, "# Python\n", '```python\nimport curator\n\nproject = curator.Project.open("sample_data")\n```\n']
     lines.append(f"{inspect.getdoc(Project)}\n")
     for name, method in vars(Project).items():
         inner = getattr(method, "__func__", method)
