@@ -3,6 +3,7 @@
     python benchmarks/trust.py --work DIR                       # all but the real model: about two hours on two cores
     python benchmarks/trust.py --work DIR --settings real-tasks --wheel WHEEL --bigbench ARCHIVE
     python benchmarks/trust.py --work DIR --compare             # calibrated selections beside other methods
+    python benchmarks/trust.py --work DIR --time                # the times of the committed settings anew
     python benchmarks/trust.py --report --json trust.json       # what the committed results say; runs nothing
 
 The settings are the sample project, three generated ones (generated_tasks.py), and SmolLM2-135M on tasks of BIG-bench
@@ -98,6 +99,15 @@ def run_setting(name: str, arguments: argparse.Namespace) -> None:
     }
     RESULTS.mkdir(parents=True, exist_ok=True)
     (RESULTS / f"{name}.json").write_text(json.dumps(report) + "\n")
+
+
+def time_setting(name: str, arguments: argparse.Namespace) -> None:
+    """Take the times anew, and put them into the setting's file."""
+    place, found = arguments.work / name, RESULTS / f"{name}.json"
+    data = json.loads(found.read_text())
+    taken = timing(make_setting(name, place / "project", arguments), place / "timed", data["subsets"])
+    data["timing"] = taken | provenance(f"python benchmarks/trust.py --work DIR --time --settings {name}")
+    found.write_text(json.dumps(data) + "\n")
 
 
 def compare_setting(name: str, arguments: argparse.Namespace) -> None:
@@ -213,14 +223,16 @@ def main() -> None:
     parser.add_argument("--wheel", type=Path, help="of SmolLM2, for real-tasks")
     parser.add_argument("--bigbench", type=Path, help="archive of BIG-bench, for real-tasks")
     parser.add_argument("--compare", action="store_true", help="compare methods, calibrated by the committed runs")
+    parser.add_argument("--time", action="store_true", help="take only the times anew")
     parser.add_argument("--report", action="store_true", help="summarise what is in benchmarks/results/trust")
     parser.add_argument("--json", type=Path, help="write the summary to a file")
     arguments = parser.parse_args()
     if not arguments.report:
         if arguments.work is None:
             parser.error("--work is needed to measure")
+        make = compare_setting if arguments.compare else time_setting if arguments.time else run_setting
         for name in arguments.settings:
-            (compare_setting if arguments.compare else run_setting)(name, arguments)
+            make(name, arguments)
     found = [RESULTS / f"{name}.json" for name in SETTINGS]
     settings = [summarise(json.loads(path.read_text())) for path in found if path.exists()]
     for setting in settings:

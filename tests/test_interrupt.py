@@ -79,3 +79,26 @@ def test_asked_twice_it_does_not_tidy_up() -> None:
     _, words = process.communicate(timeout=3)
     assert process.returncode == 130
     assert "run the same command again" in words
+
+
+def test_who_calls_the_command_line_keeps_its_own_signals() -> None:
+    """A notebook or a test that ran a command is not ended four seconds after its next Ctrl-C."""
+    script = COMMAND.format(work="    pass").replace("curator.cli.main()", "call()")
+    caller = """
+def call():
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
+    for _ in range(2):
+        try:
+            curator.cli.main()
+        except SystemExit as done:
+            assert done.code == 0, done.code
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)] == before
+    assert signal.set_wakeup_fd(-1) == -1
+    for thread in threading.enumerate():
+        if thread.name == "interrupt":
+            thread.join(5)
+            assert not thread.is_alive()
+"""
+    script = script.replace("call()", f"{caller}\ncall()")
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr

@@ -16,10 +16,10 @@ def main() -> None:
     interrupt = Interrupt()
     code = int(ExitCode.DONE)
     try:
-        interrupt.watch()
-        from curator.cli.app import app
+        with interrupt:
+            from curator.cli.app import app
 
-        app()
+            app()
     except SystemExit as done:
         code = done.code if isinstance(done.code, int) else int(done.code is not None)
     except KeyboardInterrupt:

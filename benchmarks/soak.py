@@ -1,0 +1,103 @@
+"""How the store holds up: 2,000 tasks with 200,000 stored gradients, and what each command takes of time and memory.
+
+    python benchmarks/soak.py --json FILE [--work DIR] [--tasks 2000] [--rows 100]
+
+Gradients are drawn and written through the store's own interface (synthetic_project.py), at one point of meta-training.
+Then each command runs in a process of its own, twice: what it makes first is found again. `peak_mb` is the most memory
+that the process held at once. `idle` is Python with what every command imports, which any of them holds too.
+"""
+
+import argparse
+import json
+import os
+import platform
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from importlib.metadata import version
+from pathlib import Path
+
+from synthetic_project import make_project
+from tui_speed import ESTIMATE, Terminal
+
+DIM = 256
+COMMANDS = {
+    "idle": ["-c", "import torch, duckdb, scipy.stats, transformers, curator.project"],
+    "open": ["-c", "from curator import Project; p = Project.open('.'); p.corpus(p.config.data.targets)"],
+    "check --store": ["-m", "curator", "check", "--store", "--json"],
+    "status": ["-m", "curator", "status", "--json"],
+    "estimate": ["-m", "curator", "estimate", "task0000", "task0001", "--json"],
+    "select": ["-m", "curator", "select", "--json"],
+    "sql": ["-m", "curator", "sql", "SELECT task, count(*) FROM examples GROUP BY task", "--json"],
+}
+
+
+def run(root: Path, arguments: list[str]) -> dict[str, float]:
+    """Seconds and peak memory of one command."""
+    began = time.monotonic()
+    process = subprocess.Popen([sys.executable, *arguments], cwd=root, stdout=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise SystemExit(f"{arguments}: exit code {process.returncode}")
+    return {"seconds": round(time.monotonic() - began, 2), "peak_mb": round(usage.ru_maxrss / 1024)}
+
+
+def run_tui(root: Path) -> dict[str, float]:
+    """Seconds until the interface shows an estimate, and the memory that it holds after a hundred toggles."""
+    command = [sys.executable, "-m", "curator", "tui", "-p", str(root)]
+    with tempfile.TemporaryDirectory() as home:
+        environment = {**os.environ, "TERM": "xterm-256color", "COLORTERM": "truecolor", "XDG_CONFIG_HOME": home}
+        environment.pop("NO_COLOR", None)
+        (root / ".curator" / "tui.json").write_text(json.dumps({"version": 1, "mode": "tasks"}))
+        with Terminal(command, environment) as terminal:
+            ready = terminal.wait_for(ESTIMATE, seconds=600) - terminal.began
+            for number in range(100):
+                terminal.press("j" if number % 2 else " ", re.compile(b".") if number % 2 else ESTIMATE)
+            held = Path(f"/proc/{terminal.pid}/status").read_text(encoding="utf-8")
+        peak = re.search(r"VmHWM:\s+(\d+)", held)
+        return {"seconds": round(ready, 2), "peak_mb": round(int(peak[1]) / 1024) if peak else 0}
+
+
+def main() -> None:
+    """Make the project where it is not there, and measure every command."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", type=Path, metavar="FILE", required=True)
+    parser.add_argument("--work", type=Path, metavar="DIR", help="keeps the project; default: a temporary folder")
+    parser.add_argument("--tasks", type=int, default=2000)
+    parser.add_argument("--rows", type=int, default=100, help="examples of each task")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        root = (arguments.work or Path(temporary)) / f"soak-{arguments.tasks}-{arguments.rows}"
+        began = time.monotonic()
+        if not (root / ".curator" / "store.duckdb").exists():
+            make_project(root, arguments.tasks, rows=arguments.rows, dim=DIM, points=1)
+        made = time.monotonic() - began
+        gradients = arguments.tasks * arguments.rows + arguments.rows + 60
+        store = root / ".curator" / "store.duckdb"
+        document = {
+            "command": f"python benchmarks/soak.py --tasks {arguments.tasks} --rows {arguments.rows} --json FILE",
+            "machine": f"{os.cpu_count()} × {platform.machine()}, Python {platform.python_version()}",
+            "versions": {name: version(name) for name in ("duckdb", "numpy", "textual")},
+            "gradients": gradients,
+            "seconds_to_make": round(made, 1),
+            "raw_mb": round(gradients * DIM * 4 / 2**20, 1),
+            "store_mb": round(store.stat().st_size / 2**20, 1),
+            "store_over_raw": round(store.stat().st_size / (gradients * DIM * 4), 3),
+            "rows": [],
+        }
+        for name, command in COMMANDS.items():
+            for time_of in ("first", "again"):
+                document["rows"].append({"command": name, "run": time_of, **run(root, command)})
+                print(json.dumps(document["rows"][-1]), flush=True)
+        document["rows"].append({"command": "tui", "run": "first", **run_tui(root)})
+        print(json.dumps(document["rows"][-1]), flush=True)
+        document["store_mb_at_the_end"] = round(store.stat().st_size / 2**20, 1)
+        arguments.json.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+        print(f"store: {document['store_mb']} MB, {document['store_over_raw']} of the raw floats")
+
+
+if __name__ == "__main__":
+    main()
