@@ -122,7 +122,8 @@ def test_a_project_that_cannot_be_written(make_project: MakeProject, disk: Path)
     project.select()
     subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
     # What has been made can be read.
-    assert {stage.state for stage in Project.open(folder).status().stages} == {"done"}
+    stages = Project.open(folder).status().stages
+    assert {stage.state for stage in stages if stage.stage not in ("verify", "apply")} == {"done"}
     assert Store(folder / ".curator" / "store.duckdb").selections()
     done = subprocess.run(
         [sys.executable, "-m", "curator", "train", "--fresh", "-p", str(folder)],

@@ -1,8 +1,8 @@
 """Short transactions under a lock: nobody holds the database.
 
 DuckDB lets one process write or many read, never both at once. So every access takes a lock on a file beside the
-database, connects, does one short piece of work, and closes. The database file is never opened by other means: closing
-any other handle to it in this process would drop DuckDB's own lock.
+database, attaches it, does one short piece of work, and detaches it. The database file is never opened by other means:
+closing any other handle to it in this process would drop DuckDB's own lock, which keeps other programs away.
 """
 
 import errno
@@ -16,17 +16,10 @@ import duckdb
 import pyarrow as pa
 
 from curator.errors import DataError, StoreBusy
+from curator.store.instances import SETTINGS, Instances
 from curator.store.locks import FileLock
 from curator.store.schema import SCHEMA_VERSION, Connection, is_ours, migrate, version_of
 
-SETTINGS: dict[str, str | bool | int | float | list[str]] = {
-    "python_enable_replacements": False,
-    "autoinstall_known_extensions": False,
-    "autoload_known_extensions": False,
-    # A view in a store that somebody else made could read any file.
-    "enable_external_access": False,
-    "lock_configuration": True,
-}
 # What DuckDB raises for the disk and the file; all else is a mistake of ours in the SQL, and stays one.
 _FILE_ERRORS = (
     duckdb.IOException,
@@ -56,6 +49,7 @@ class Database:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.lock = FileLock(path)
+        self._instances = Instances(path)
 
     @contextmanager
     def read(self) -> Iterator[Connection | None]:
@@ -68,19 +62,16 @@ class Database:
         if not self.path.exists():
             yield None
             return
-        with self.lock.held(exclusive=False), self._told("read", DAMAGED):
-            connection = self._connect(read_only=True)
-            try:
-                version = self._checked_version(connection)
-                if version in (0, SCHEMA_VERSION):
-                    # A writer that was killed before its first commit leaves a file with nothing in it.
-                    yield connection if version else None
-                    return
-            except duckdb.Error as error:
-                self._blame(connection, error)
-                raise
-            finally:
-                connection.close()
+        with (
+            self.lock.held(exclusive=False),
+            self._told("read", DAMAGED),
+            self._opened(read_only=True) as connection,
+        ):
+            version = self._checked_version(connection)
+            if version in (0, SCHEMA_VERSION):
+                # A writer that was killed before its first commit leaves a file with nothing in it.
+                yield connection if version else None
+                return
 
         # From an older schema; whoever writes brings it to this one.
         with self.write():
@@ -127,16 +118,16 @@ class Database:
         with self.lock.held(exclusive=True), self._told("written", _FULL):
             if not self.path.exists():
                 self._make()
-            connection = self._connect(read_only=False)
-            try:
+            with self._opened(read_only=False) as connection:
                 version = self._checked_version(connection)
                 if 0 < version < SCHEMA_VERSION:
                     # Closed first: no other handle to the file may be closed while DuckDB has it open.
                     connection.execute("CHECKPOINT")
-                    connection.close()
+                    self._instances.detach(connection)
                     self._back_up(version)
-                    connection = self._connect(read_only=False)
-                migrate(connection)
+                    self._instances.attach(connection, read_only=False)
+                if version < SCHEMA_VERSION:
+                    migrate(connection)
                 connection.execute("BEGIN")
                 try:
                     yield connection
@@ -144,11 +135,6 @@ class Database:
                 except BaseException:
                     _roll_back(connection)
                     raise
-            except duckdb.Error as error:
-                self._blame(connection, error)
-                raise
-            finally:
-                connection.close()
 
     def _make(self) -> None:
         """Make an empty store, whole or not at all: a file that is cut short would be taken for a damaged one."""
@@ -185,10 +171,20 @@ class Database:
             if other != kept:
                 other.unlink(missing_ok=True)
 
-    def _connect(self, *, read_only: bool) -> Connection:
+    @contextmanager
+    def _opened(self, *, read_only: bool) -> Iterator[Connection]:
+        attached = False
         try:
-            return duckdb.connect(str(self.path), read_only=read_only, config=SETTINGS)
+            with self._instances.attached(read_only=read_only) as connection:
+                attached = True
+                try:
+                    yield connection
+                except duckdb.Error as error:
+                    self._blame(connection, error)
+                    raise
         except duckdb.Error as error:
+            if attached:
+                raise
             raise self._not_opened(error) from error
 
     def _not_opened(self, error: duckdb.Error) -> StoreBusy | DataError:

@@ -16,7 +16,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from curator.store.access import SETTINGS
+from curator.store.instances import SETTINGS
 from curator.store.schema import Connection
 
 # Rows that are read at once, and the fewest that are given up together: as many as DuckDB keeps in a vector.

@@ -93,10 +93,10 @@ SCHEMA_VERSION = len(MIGRATIONS)
 
 def version_of(connection: Connection) -> int:
     """Schema of an open store; 0 where nothing is in it yet."""
-    known = connection.execute("SELECT count(*) FROM duckdb_tables() WHERE table_name = 'schema_version'").fetchall()
-    if not known[0][0]:
+    try:
+        return int(connection.execute("SELECT max(version) FROM schema_version").fetchall()[0][0] or 0)
+    except duckdb.CatalogException:
         return 0
-    return int(connection.execute("SELECT max(version) FROM schema_version").fetchall()[0][0] or 0)
 
 
 def migrate(connection: Connection) -> None:
