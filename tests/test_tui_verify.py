@@ -27,7 +27,7 @@ from tui.widgets.lines import Lines
 from tui.workspace import Workspace, load_workspace
 
 DrawnProject = Callable[..., Path]
-SIZES = [(60, 16), (80, 24), (112, 30), (140, 40), (200, 50)]
+SIZES = [(60, 16), (80, 24), (140, 40)]
 
 
 @pytest.fixture(autouse=True)

@@ -1,0 +1,181 @@
+"""The command line in real processes: killed and started again, and several at once under accelerate."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+from conftest import MakeProject
+
+from curator.corpus import validation_examples
+from curator.meta_train import measure_losses
+from curator.project import Project
+from curator.stages import find_meta_init, gradient_sets
+
+
+def _manifest(folder: Path) -> dict[str, Any]:
+    manifest: dict[str, Any] = json.loads((folder / "curator-manifest.json").read_text())
+    del manifest["created"]
+    return manifest
+
+
+def _command(folder: Path, *arguments: str) -> list[str]:
+    return [sys.executable, "-m", "curator", *arguments, "-p", str(folder)]
+
+
+def _kill_when(folder: Path, ready: Callable[[list[dict[str, Any]]], bool], sign: signal.Signals) -> int:
+    """Start `curator select` and kill it as soon as its events are as wanted; its exit code."""
+    process = subprocess.Popen(_command(folder, "select"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while process.poll() is None and time.monotonic() < deadline:
+        events = []
+        for log in (folder / ".curator" / "runs").glob("*/events.jsonl"):
+            events += [json.loads(line) for line in log.read_text().splitlines(keepends=True) if line.endswith("\n")]
+        if ready(events):
+            process.send_signal(sign)
+            break
+        time.sleep(0.005)
+    return process.wait(timeout=60)
+
+
+# Enough work in each stage for a kill to land in its midst.
+LONG: dict[str, Any] = {
+    "project": {"name": "p"},
+    "train": {"epochs": 12, "batch_size": 2},
+    "gradients": {"batch_tokens": 32},
+}
+
+
+@pytest.mark.parametrize(
+    ("stage", "sign", "code"),
+    # test_kills.py kills every stage, at random moments; here the command starts as a user's does.
+    [("train", signal.SIGKILL, -9), ("gradients", signal.SIGTERM, 130)],
+)
+def test_killed_and_run_again_ends_with_the_same_manifest(
+    make_project: MakeProject, stage: str, sign: signal.Signals, code: int
+) -> None:
+    whole, cut = make_project("whole", **LONG), make_project("cut", **LONG)
+    Project.open(whole).select()
+
+    def ready(events: list[dict[str, Any]]) -> bool:
+        mine = [e for e in events if e.get("stage") == stage]
+        wanted = "StageProgress" if stage in ("train", "gradients") else "StageStarted"
+        return any(e["event"] == wanted for e in mine)
+
+    assert _kill_when(cut, ready, sign) == code
+    assert not (cut / "curator-manifest.json").exists()
+    runs = Project.open(cut).status().runs
+    assert runs[0]["state"] == ("lost" if sign == signal.SIGKILL else "interrupted")
+    subprocess.run(_command(cut, "select", "-q"), check=True, stdout=subprocess.DEVNULL)
+    assert _manifest(cut) == _manifest(whole)
+    leftovers = [p for p in cut.rglob("*") if "partial" in p.name or "checkpoint" in p.name]
+    assert not leftovers
+    stored = Project.open(cut).store
+    for artifact in stored.artifacts("gradients"):
+        for key in artifact.inputs["sets"]:
+            hashes = stored.gradients(key)[0]
+            assert len(hashes) == len(set(hashes)) == artifact.outputs["examples"]
+
+
+def _launch(folder: Path, *arguments: str) -> list[str]:
+    """The command for two processes on this machine."""
+    launcher = [
+        sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1",
+        "--mixed_precision", "no", "--dynamo_backend", "no",
+    ]  # fmt: skip
+    return [*launcher, "-m", "curator", *arguments, "-p", str(folder)]
+
+
+def _assert_same_gradients(one: Path, two: Path) -> None:
+    stores = Project.open(one).store, Project.open(two).store
+    for key in stores[0].artifacts("gradients")[0].inputs["sets"]:
+        (hashes, losses, here), (others, other_losses, there) = (store.gradients(key) for store in stores)
+        order, other_order = np.argsort(hashes), np.argsort(others)
+        assert sorted(hashes) == sorted(others)
+        np.testing.assert_allclose(losses[order], other_losses[other_order], rtol=1e-5)
+        np.testing.assert_allclose(here[order], there[other_order], atol=1e-5 * np.abs(here).max())
+
+
+def test_two_processes_under_accelerate_give_the_same_gradients(make_project: MakeProject) -> None:
+    one, two = make_project("one", project={"name": "p"}), make_project("two", project={"name": "p"})
+    Project.open(one).train()
+    # The same meta-initialization: two processes train on batches of twice the size.
+    subprocess.run(["cp", "-r", str(one / ".curator"), str(two)], check=True)
+    done = subprocess.run(_launch(two, "gradients", "--json"), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["computed"] > 0
+    Project.open(one).gradients()
+    _assert_same_gradients(one, two)
+
+
+def test_two_processes_under_accelerate_meta_train(make_project: MakeProject) -> None:
+    folder = make_project(train={"epochs": 6})
+    done = subprocess.run(_launch(folder, "train", "--json"), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    project = Project.open(folder)
+    # One process goes on from what two have made, and the model has learned something.
+    assert project.train().cached
+    corpus = project.corpus(("target",))
+    meta = find_meta_init(project.config, corpus, project.store)
+    assert meta is not None
+    (target,) = corpus.target_tasks
+    before = measure_losses(project._load(), validation_examples(target, project.store), batch_tokens=512)
+    assert np.mean([meta.final_losses[h] for h in target.validation_hashes]) < before.mean()
+    assert np.isfinite(project.estimate(["alpha"]).estimated_loss)
+
+
+def test_a_rank_that_dies_leaves_its_work_and_one_process_goes_on(make_project: MakeProject) -> None:
+    one, two = make_project("one", **LONG), make_project("two", **LONG)
+    Project.open(one).train()
+    subprocess.run(["cp", "-r", str(one / ".curator"), str(two)], check=True)
+    # Every batch is committed, so that some are when the rank dies.
+    slow = {"PYTHONPATH": str(_slow_commits(two.parent))}
+    launched = subprocess.Popen(
+        _launch(two, "gradients"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=os.environ | slow
+    )
+    deadline = time.monotonic() + 120
+    committed = 0
+    while launched.poll() is None and time.monotonic() < deadline and not committed:
+        time.sleep(0.05)
+        committed = sum(len(Project.open(two).store.gradient_hashes(key)) for key in _set_keys(one))
+    ranks = [p for p in psutil.Process(launched.pid).children(recursive=True) if "gradients" in p.cmdline()]
+    max(ranks, key=lambda p: int(p.environ().get("RANK", -1))).kill()
+    assert launched.wait(timeout=120) != 0
+    kept = sum(len(Project.open(two).store.gradient_hashes(key)) for key in _set_keys(one))
+    assert kept >= committed > 0
+    computed = Project.open(two).gradients().computed
+    assert computed == Project.open(one).gradients().computed - kept > 0
+    _assert_same_gradients(one, two)
+
+
+def _set_keys(folder: Path) -> list[str]:
+    project = Project.open(folder)
+    meta = find_meta_init(project.config, project.corpus(("target",)), project.store)
+    assert meta is not None
+    return [s.key for s in gradient_sets(project.config, meta)]
+
+
+def _slow_commits(folder: Path) -> Path:
+    """A folder whose `sitecustomize` makes every batch wait a little, and commits it."""
+    folder = folder / "slow"
+    folder.mkdir()
+    (folder / "sitecustomize.py").write_text(
+        "import os, time\n"
+        "if 'RANK' in os.environ:\n"
+        "    import curator.stages, curator.gradients\n"
+        "    curator.stages._COMMIT_SECONDS = 0.0\n"
+        "    project = curator.gradients.GradientEngine.project\n"
+        "    def slowly(self, examples):\n"
+        "        time.sleep(0.3)\n"
+        "        return project(self, examples)\n"
+        "    curator.gradients.GradientEngine.project = slowly\n"
+    )
+    return folder
