@@ -21,8 +21,9 @@ _QUIET: Settings = {
     "autoload_known_extensions": False,
 }
 # A view in a store that somebody else made could read any file of this machine.
-_CLOSED: Settings = {"enable_external_access": False, "lock_configuration": True}
-SETTINGS = _QUIET | _CLOSED
+SETTINGS: Settings = _QUIET | {"enable_external_access": False, "lock_configuration": True}
+_CLOSE = "SET enable_external_access = false; SET lock_configuration = true"
+_ATTACH, _ATTACH_READ_ONLY = "ATTACH ? AS store", "ATTACH ? AS store (READ_ONLY)"
 # Of a process that this one was forked from. To destroy them would wait for threads that were not forked with them.
 _NOT_OURS: list[Connection] = []
 
@@ -63,7 +64,7 @@ class Instances:
 
     def attach(self, connection: Connection, *, read_only: bool) -> None:
         """Open the store's file."""
-        connection.execute(f"ATTACH ? AS store ({'READ_ONLY' if read_only else 'READ_WRITE'})", [self._path])
+        connection.execute(_ATTACH_READ_ONLY if read_only else _ATTACH, [self._path])
         connection.execute("USE store")
 
     def detach(self, connection: Connection) -> None:
@@ -81,6 +82,5 @@ class Instances:
         made = duckdb.connect(":memory:", config=_QUIET | {"temp_directory": f"{self._path}.tmp"})
         # The store's own folder, for what DuckDB writes beside it.
         made.execute("SET allowed_directories = ?", [[os.path.join(os.path.dirname(self._path), "")]])
-        for name, value in _CLOSED.items():
-            made.execute(f"SET {name} = {value}")
+        made.execute(_CLOSE)
         return made
