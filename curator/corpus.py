@@ -14,7 +14,7 @@ from typing import Any
 
 from curator.batches import TokenizedExample
 from curator.config import Config
-from curator.data import Source, bad_row, check_target, find_tasks, find_validation, read_tasks, read_values, refusal
+from curator.data import Source, bad_row, read_tasks, read_values, refusal
 from curator.errors import DataError
 from curator.events import Reporter
 from curator.files import File, folded, sha256_of
@@ -22,6 +22,7 @@ from curator.model import find_model, identity_files, load_architecture, load_to
 from curator.provenance import Inputs, hash_of, key_of
 from curator.remote import RemoteFile
 from curator.rows import Row, is_empty, place
+from curator.sources import check_target, find_tasks, find_validation
 from curator.splits import LEAKED, TaskExamples, TaskSplit, split_tasks
 from curator.store import DAMAGED, ExampleIndex, Store, StoredExample, StoredTask
 from curator.tokens import NOTHING, Encoder

@@ -7,10 +7,10 @@ place and the bytes of a file that is not theirs.
 from pathlib import Path
 
 from curator.config import load_config
-from curator.data import find_tasks, find_validation
 from curator.errors import CuratorError, DataError
 from curator.files import CONFIG_NAME, File, located
 from curator.manifest import Manifest, TargetEntry, TaskEntry
+from curator.sources import find_tasks, find_validation
 
 
 def check_inside(manifest: Manifest, here: Path) -> None:

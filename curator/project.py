@@ -273,8 +273,8 @@ class Project:
         Raises:
             ConfigError, DataError, NumericalError, StoreBusy: As the message says.
         """
-        from curator.data import find_tasks
         from curator.groups import write_groups
+        from curator.sources import find_tasks
 
         corpus = self.corpus(self._targets(None))
         meta, _, _ = self._gradients(corpus, fresh=False, fresh_train=False)

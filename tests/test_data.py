@@ -14,9 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from curator.config import DataSection, TaskSource
-from curator.data import Source, check_target, find_tasks, find_validation, read_task
+from curator.data import Source, read_task
 from curator.errors import ConfigError, DataError, ExitCode
 from curator.rows import Row, content_hash, is_empty
+from curator.sources import check_target, find_tasks, find_validation
 
 PAIR = {"prompt": "a", "completion": "b"}
 OTHER = {"prompt": "c", "completion": "d"}

@@ -202,7 +202,7 @@ def test_groups_are_files_of_their_folder(make_project: MakeProject, monkeypatch
         tasks.append(task)
     monkeypatch.setattr(groups, "gradient_sets", lambda *_: [])
     monkeypatch.setattr(groups, "_directions", lambda *_: np.arange(16.0).reshape(8, 2))
-    from curator.data import find_tasks
+    from curator.sources import find_tasks
 
     sources = {names.get(s.name, s.name): s for s in find_tasks(project.config.data, folder)}
     with nothing_changes(folder.parent, but="project/groups"):

@@ -8,8 +8,8 @@ from conftest import pair_rows, write_rows
 
 from curator.cli.init import write_project
 from curator.config import Config, load_config
-from curator.data import find_tasks
 from curator.errors import ConfigError, DataError
+from curator.sources import find_tasks
 
 
 def found(path: Path) -> list[str]:

@@ -12,9 +12,10 @@ from typer.testing import CliRunner
 from curator.cli.app import app
 from curator.cli.init import Written, write_project
 from curator.config import Config, load_config
-from curator.data import find_tasks, read_task
+from curator.data import read_task
 from curator.errors import CuratorError, DataError
 from curator.migration import read_migration
+from curator.sources import find_tasks
 
 
 def share(question: str, answer: str) -> list[dict[str, str]]:

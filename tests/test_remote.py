@@ -14,7 +14,7 @@ from conftest import MakeProject, pair_rows, write_rows
 from curator.cli.init import write_project
 from curator.config import DataSection, TaskSource, load_config
 from curator.corpus import Corpus, read_corpus
-from curator.data import Source, find_tasks, read_task
+from curator.data import Source, read_task
 from curator.errors import DataError, ManifestMismatch
 from curator.events import Event, Reporter
 from curator.export import export
@@ -22,6 +22,7 @@ from curator.files import located, relative_to
 from curator.manifest import check_files
 from curator.project import Project
 from curator.remote import RemoteFile, has_wildcards, is_remote, matches, without_secrets
+from curator.sources import find_tasks
 
 ROWS = [{"prompt": "a", "completion": "b"}, {"prompt": "c", "completion": "d"}]
 

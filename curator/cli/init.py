@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from curator.config import DataSection, TaskSource
-from curator.data import find_tasks
 from curator.errors import ConfigError, DataError
 from curator.files import CONFIG_NAME, write_whole
 from curator.migration import Migration, Table, read_migration
 from curator.readers import FORMATS, is_saved_dataset, is_task_file, task_name
 from curator.remote import RemoteFile, has_wildcards, is_remote, matches
+from curator.sources import find_tasks
 from curator.text import clean
 
 if TYPE_CHECKING:
