@@ -114,6 +114,9 @@ def test_two_processes_under_accelerate_give_the_same_gradients(make_project: Ma
     assert json.loads(done.stdout)["computed"] > 0
     Project.open(one).gradients()
     _assert_same_gradients(one, two)
+    alone, shared = (Project.open(folder).select() for folder in (one, two))
+    assert shared.selected == alone.selected
+    assert shared.estimated_loss == pytest.approx(alone.estimated_loss, rel=1e-5)
 
 
 def test_two_processes_under_accelerate_meta_train(make_project: MakeProject) -> None:
