@@ -415,7 +415,9 @@ def test_an_export_is_what_was_selected(drawn_project: DrawnProject, tmp_path: P
         await _press(app, pilot, "2", "space", "j", "space", "w", "enter")
         await until(pilot, lambda: app.workspace is not None and app.workspace.selection("mine"))
         await until(pilot, lambda: app.session is not None and app.session.base == "mine")
-        await _press(app, pilot, "e")
+        await _press(app, pilot, "e", "down", "down")
+        assert "--format hf" in app.screen.command  # type: ignore[attr-defined]
+        await _press(app, pilot, "up", "up")
         app.screen.query_one("#folder", Input).value = str(root)
         await pilot.pause()
         assert "✗" in text(app)

@@ -33,7 +33,7 @@ class ExportDialog(Dialog[None]):
     """
 
     title_text = "export"
-    keys = (("enter", "export"), ("tab", "next"), ("f3", "copy command"))
+    keys = (("↑↓", "format"), ("tab", "folder"), ("enter", "export"), ("f3", "copy command"))
     BINDINGS: ClassVar[list[BindingType]] = [Binding("f3", "copy", "copy command", show=False)]
 
     def __init__(self, name: str) -> None:
@@ -60,10 +60,10 @@ class ExportDialog(Dialog[None]):
                     ],
                 ]
             ),
-            Choices([(format, format, words) for format, words in FORMATS.items()], id="formats"),
-            Horizontal(
-                Lines([["folder  "]]), Input(value=str(folder), id="folder", classes="first-focus"), classes="field"
+            Choices(
+                [(format, format, words) for format, words in FORMATS.items()], id="formats", classes="first-focus"
             ),
+            Horizontal(Lines([["folder  "]]), Input(value=str(folder), id="folder"), classes="field"),
             Lines([[]], id="fit"),
             Lines([[]], id="preview"),
         ]
