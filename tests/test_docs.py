@@ -66,6 +66,8 @@ def test_every_command_of_a_page_runs(
     page: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(workplace)
+    # Fewer runs than a user would let it make.
+    monkeypatch.setattr("curator.verify.DEFAULT_SUBSETS", 2)
     for name in ("my-project", "grouped", "from-llama-factory", "from-axolotl", "from-trl"):
         shutil.rmtree(workplace / name, ignore_errors=True)
     for command in _commands(page):

@@ -72,8 +72,8 @@ def _errors(a: np.ndarray, b: np.ndarray, dim: int, seeds: int) -> np.ndarray:
     rng = np.random.default_rng(7)
     for seed in range(seeds):
         pa, pb = _project(ProjectionSpec(dim=dim, seed=seed), both).astype(np.float64)
-        dense = rng.integers(0, 2, (len(a), dim)) * 2.0 - 1
-        found[:, seed] = pa @ pb, (a @ dense) @ (b @ dense) / dim
+        dense = np.stack([a, b]).astype(np.float32) @ (rng.integers(0, 2, (len(a), dim), np.int8) * np.float32(2) - 1)
+        found[:, seed] = pa @ pb, dense[0] @ dense[1] / dim
     return np.asarray(found - a @ b)
 
 
