@@ -68,11 +68,13 @@ def test_signs_and_shifts_are_balanced_and_belong_to_seed_and_name() -> None:
 def _errors(a: np.ndarray, b: np.ndarray, dim: int, seeds: int) -> np.ndarray:
     """⟨Pa, Pb⟩ − ⟨a, b⟩ for many projections, of the sketch and of a dense matrix of signs (2, seeds)."""
     found = np.zeros((2, seeds))
-    both = {"w": torch.tensor(np.stack([a, b]), dtype=torch.float32)}
+    pair = np.stack([a, b]).astype(np.float32)
+    both = {"w": torch.tensor(pair)}
     rng = np.random.default_rng(7)
     for seed in range(seeds):
         pa, pb = _project(ProjectionSpec(dim=dim, seed=seed), both).astype(np.float64)
-        dense = np.stack([a, b]).astype(np.float32) @ (rng.integers(0, 2, (len(a), dim), np.int8) * np.float32(2) - 1)
+        bits = np.unpackbits(np.frombuffer(rng.bytes(len(a) * dim // 8), np.uint8)).reshape(len(a), dim)
+        dense = 2 * (pair @ bits.astype(np.float32)) - pair.sum(1, keepdims=True)
         found[:, seed] = pa @ pb, dense[0] @ dense[1] / dim
     return np.asarray(found - a @ b)
 
