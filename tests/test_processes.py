@@ -49,7 +49,7 @@ def _kill_when(folder: Path, ready: Callable[[list[dict[str, Any]]], bool], sign
 # Enough work in each stage for a kill to land in its midst.
 LONG: dict[str, Any] = {
     "project": {"name": "p"},
-    "train": {"epochs": 12, "batch_size": 2},
+    "train": {"epochs": 6, "batch_size": 2},
     "gradients": {"batch_tokens": 32},
 }
 
