@@ -51,7 +51,7 @@ _IMPORTED = (
     *("torch", "transformers", "peft", "accelerate", "safetensors.torch", "pyarrow", "scipy.stats", "datasets"),
     *("transformers.trainer", "transformers.models.llama.modeling_llama", "curator.project", "curator.answers"),
     *("curator.verify", "curator.comparison", "curator.status", "curator.export", "curator.cli.app"),
-    *("curator.cli.tables", "curator.cli.progress", "curator.store"),
+    *("curator.cli.tables", "curator.progress", "curator.store"),
 )
 # An artifact is replaced by what is known later of the same key.
 _REPLACED = {"files", "artifacts"}
