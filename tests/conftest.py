@@ -39,7 +39,7 @@ def _one_thread() -> None:
 
     torch.set_num_threads(1)
     # Every training collects garbage, which walks all that is imported: a fifth of the time of a tiny one.
-    for module in ("transformers.trainer", "peft", "datasets", "duckdb", "scipy.stats"):
+    for module in ("transformers.trainer", "peft", "datasets", "scipy.stats"):
         importlib.import_module(module)
     gc.collect()
     gc.freeze()

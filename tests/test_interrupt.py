@@ -30,6 +30,7 @@ except KeyboardInterrupt:
 """
 TIDIES = """
 try:
+    print("within", flush=True)
     time.sleep(60)
 finally:
     print("tidying", flush=True)
@@ -68,8 +69,9 @@ def test_it_stops_and_says_how_to_go_on(work: str, sign: str) -> None:
 
 def test_asked_twice_it_does_not_tidy_up() -> None:
     process = start(TIDIES)
-    process.send_signal(signal.SIGINT)
     assert process.stdout is not None
+    assert process.stdout.readline() == "within\n"
+    process.send_signal(signal.SIGINT)
     assert process.stdout.readline() == "tidying\n"
     # At once a second time, as from `timeout`, is the same request.
     process.send_signal(signal.SIGINT)

@@ -1,6 +1,7 @@
 """Selection methods against brute force, and under every limit."""
 
 import itertools
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -10,13 +11,16 @@ from hypothesis import strategies as st
 from curator.select import (
     Affinities,
     Problem,
+    Scores,
     Selection,
+    Step,
     sample_affinities,
     sample_subsets,
     select_backward,
     select_ensemble,
     select_exchange,
     select_forward,
+    select_scored,
 )
 
 METHODS = {"forward": select_forward, "backward": select_backward, "exchange": select_exchange}
@@ -190,3 +194,222 @@ def test_one_task_alone_has_an_affinity() -> None:
     toy = Toy(np.array([-0.3]))
     affinities: Affinities = sample_affinities(toy, sample_subsets(1, subsets=20, share=0.5, seed=0))
     assert affinities.values[0] == pytest.approx(0.3)
+
+
+# -- against slow, obvious twins ------------------------------------------------------------------------------------
+
+Way = tuple[set[int], list[tuple[str, tuple[int, ...]]]]
+
+
+class Twin:
+    """The methods as their docstrings say them, one subset at a time, on sets."""
+
+    def __init__(self, toy: Toy, problem: Problem) -> None:
+        self.toy, self.problem = toy, problem
+        self.free = [t for t in range(toy.task_count) if t not in problem.include | problem.exclude]
+
+    def each(self, subset: set[int]) -> np.ndarray:
+        return self.toy.validation_losses(np.array([[t in subset for t in range(self.toy.task_count)]]))[0]
+
+    def loss(self, subset: set[int]) -> float:
+        return float(self.each(subset) @ self.toy.validation_weights)
+
+    def allows(self, subset: set[int]) -> bool:
+        p = self.problem
+        limits = (
+            (len(subset), p.k),
+            (sum(p.tokens[t] for t in subset), p.max_tokens),
+            (sum(p.examples[t] for t in subset), p.max_examples),
+        )
+        return all(most is None or there <= most for there, most in limits)
+
+    def cost(self, task: int) -> float:
+        p = self.problem
+        if p.max_tokens is not None:
+            return max(float(p.tokens[task]), 1.0)
+        return max(float(p.examples[task]), 1.0) if p.max_examples is not None else 1.0
+
+    def needed(self, before: set[int], after: set[int]) -> float:
+        if self.problem.threshold is not None:
+            return self.problem.threshold
+        differences, weights = self.each(before) - self.each(after), self.toy.validation_weights
+        mean = sum(w * d for w, d in zip(weights, differences, strict=True))
+        return float(sum(w**2 * (d - mean) ** 2 for w, d in zip(weights, differences, strict=True)) ** 0.5)
+
+    def forward(self) -> Way:
+        subset, way = set(self.problem.include), []
+        while True:
+            worth = {}
+            for task in self.free:
+                more = subset | {task}
+                gain = self.loss(subset) - self.loss(more)
+                if task not in subset and self.allows(more) and gain > max(self.needed(subset, more), 1e-9):
+                    worth[task] = gain / self.cost(task)
+            if not worth:
+                return subset, way
+            best = max(worth, key=lambda task: worth[task])
+            subset = subset | {best}
+            way.append(("add", (best,)))
+
+    def backward(self) -> Way:
+        subset, way = set(self.problem.include) | set(self.free), []
+        path = [subset]
+        while inside := [t for t in self.free if t in subset]:
+            share = {t: 1.0 if self.allows(subset) else self.cost(t) for t in inside}
+            worst = min(inside, key=lambda t: (self.loss(subset - {t}) - self.loss(subset)) / share[t])
+            subset = subset - {worst}
+            path.append(subset)
+            way.append(("drop", (worst,)))
+        allowed = [n for n, subset in enumerate(path) if self.allows(subset)]
+        least = min(self.loss(path[n]) for n in allowed)
+        last = max(n for n in allowed if self.loss(path[n]) <= least + (self.problem.threshold or 0.0))
+        return path[last], way[:last]
+
+    def exchange(self, told: list[str]) -> Way:
+        starts = [way for way in (self.forward(), self.backward()) if self.allows(way[0])]
+        subset, way = min(starts, key=lambda way: self.loss(way[0]))
+        if all(start[0] == subset for start in starts):
+            # Two ways to one subset, whose estimates differ by how they were added up: either will do.
+            way = next((way for _, way in starts if [name for name, _ in way] == told[: len(way)]), way)
+        while True:
+            moves = [(t,) for t in self.free]
+            moves += [(i, o) for i in self.free for o in self.free if i in subset and o not in subset]
+            changed = {move: subset ^ set(move) for move in moves if self.allows(subset ^ set(move))}
+            if not changed:
+                return subset, way
+            best = min(changed, key=lambda move: self.loss(changed[move]))
+            if self.loss(changed[best]) > self.loss(subset) - max(self.problem.threshold or 0.0, 1e-9):
+                return subset, way
+            name = "swap" if len(best) == 2 else "drop" if best[0] in subset else "add"
+            subset = changed[best]
+            way = [*way, (name, best)]
+
+    def best_first(self, worth: np.ndarray, good: np.ndarray) -> Way:
+        subset, way = set(self.problem.include), []
+        for task in sorted(self.free, key=lambda t: (-worth[t], t)):
+            if good[task] and self.allows(subset | {task}):
+                subset = subset | {task}
+                way.append(("add", (task,)))
+        return subset, way
+
+
+def _drawn_problem(data: st.DataObject, count: int, thresholds: st.SearchStrategy[float | None]) -> Problem:
+    pins = data.draw(st.lists(st.sampled_from(["free", "free", "in", "out"]), min_size=count, max_size=count))
+    include = frozenset(t for t, pin in enumerate(pins) if pin == "in")
+    tokens = np.array(data.draw(st.lists(st.integers(0, 40), min_size=count, max_size=count)))
+    examples = np.array(data.draw(st.lists(st.integers(0, 9), min_size=count, max_size=count)))
+    within = list(include)
+    return Problem(
+        tokens=tokens,
+        examples=examples,
+        include=include,
+        exclude=frozenset(t for t, pin in enumerate(pins) if pin == "out"),
+        k=data.draw(st.none() | st.integers(len(include), count)),
+        max_tokens=data.draw(st.none() | st.integers(int(tokens[within].sum()), int(tokens.sum()))),
+        max_examples=data.draw(st.none() | st.integers(int(examples[within].sum()), int(examples.sum()))),
+        threshold=data.draw(thresholds),
+    )
+
+
+def _assert_the_same(found: Selection, told: list[Step], twin: Twin, expected: Way, *, told_all: bool = True) -> None:
+    subset, way = expected
+    assert set(np.flatnonzero(found.mask)) == subset
+    assert found.loss == pytest.approx(twin.loss(subset), abs=1e-9)
+    assert [(step.change, step.tasks) for step in found.steps] == way
+    here = subset
+    for step in found.steps[::-1]:
+        assert step.loss == pytest.approx(twin.loss(here), abs=1e-9)
+        here = here ^ set(step.tasks)
+    assert tuple(told)[: len(found.steps)] == found.steps
+    assert len(told) == len(found.steps) or not told_all
+
+
+@settings(max_examples=60)
+@given(data=st.data(), count=st.integers(1, 6), method=st.sampled_from([*METHODS]))
+def test_each_search_goes_the_way_of_its_slow_twin(data: st.DataObject, count: int, method: str) -> None:
+    rng = np.random.default_rng(data.draw(st.integers(0, 10**6)))
+    pairs = rng.normal(0, 0.15, (count, count))
+    toy = Toy(rng.normal(-0.05, 0.2, count), pairs + pairs.T, spread=data.draw(st.sampled_from([0.0, 0.1, 0.5])))
+    toy.validation_weights = rng.dirichlet(np.ones(10))
+    problem = _drawn_problem(data, count, st.sampled_from([None, 0.0, 0.02, 0.2]))
+    twin, told = Twin(toy, problem), list[Step]()
+    found = METHODS[method](toy, problem, told.append)
+    # Backward tells of all that it tries, and keeps the way to the best of it.
+    expected = twin.exchange([step.change for step in told]) if method == "exchange" else getattr(twin, method)()
+    _assert_the_same(found, told, twin, expected, told_all=method != "backward")
+
+
+@settings(max_examples=60)
+@given(data=st.data(), count=st.integers(1, 7))
+def test_the_best_first_go_the_way_of_their_slow_twin(data: st.DataObject, count: int) -> None:
+    rng = np.random.default_rng(data.draw(st.integers(0, 10**6)))
+    toy = Toy(rng.normal(0, 0.2, count))
+    problem = _drawn_problem(data, count, st.sampled_from([None, -0.1, 0.0, 0.1]))
+    twin = Twin(toy, problem)
+    # Ties among them: the first of equals.
+    values = rng.integers(-3, 4, count) / 10
+    costs = np.array([twin.cost(task) for task in range(count)])
+    affinities = Affinities(values, np.ones(count))
+    told: list[Step] = []
+    found = select_ensemble(toy, problem, affinities, told.append)
+    _assert_the_same(found, told, twin, twin.best_first(values / costs, values > (problem.threshold or 0.0)))
+
+    cutoff, least = data.draw(st.sampled_from([-0.1, 0.0, 0.2])), data.draw(st.sampled_from([-np.inf, -0.2, 0.1]))
+    if problem.threshold is not None:
+        lowest = problem.threshold
+    else:
+        limited = problem.k is not None or problem.max_tokens is not None or problem.max_examples is not None
+        lowest = -np.inf if limited else cutoff
+    good = (values > lowest) & (values > least)
+    told = []
+    scores = Scores(values, cutoff, least) if least != -np.inf else Scores(values, cutoff)
+    found = select_scored(toy, problem, scores, told.append)
+    _assert_the_same(found, told, twin, twin.best_first(values, good))
+
+
+@pytest.mark.parametrize("method", [*METHODS.values()], ids=[*METHODS])
+def test_with_all_tasks_pinned_there_is_nothing_to_choose(method: Callable[..., Selection]) -> None:
+    toy = Toy(np.array([0.3, -0.2, 0.1]))
+    found = method(toy, _problem(3, include=frozenset({0, 1}), exclude=frozenset({2})))
+    assert found.mask.tolist() == [True, True, False]
+    assert found.loss == pytest.approx(1.1)
+    assert found.steps == ()
+
+
+def test_more_swaps_than_are_tried_begin_with_those_whose_moves_are_best(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Room for one. Alone 0 is best, and so the start; only with the pinned 4 are 1, 2 and 3 better, 3 most of all.
+    pairs = np.zeros((5, 5))
+    toy = Toy(np.array([-0.5, -0.6, -0.7, -0.8, 0.0]), pairs)
+    monkeypatch.setattr(
+        "curator.select.select_forward", lambda *_: Selection(np.arange(5) == 0, toy.loss(np.arange(5) == 0))
+    )
+    monkeypatch.setattr(
+        "curator.select.select_backward", lambda *_: Selection(np.arange(5) == 0, toy.loss(np.arange(5) == 0))
+    )
+    monkeypatch.setattr("curator.select._SWAPS_TRIED", 1)
+    found = select_exchange(toy, _problem(5, k=1))
+    assert found.steps == (Step("swap", (0, 3), pytest.approx(0.2)),)
+
+
+def test_what_affinities_are_made_of() -> None:
+    rng = np.random.default_rng(2)
+    toy = Toy(rng.normal(0, 0.2, 4), spread=0.3)
+    toy.validation_weights = rng.dirichlet(np.ones(10))
+    masks = sample_subsets(4, subsets=23, share=0.5, seed=4)
+    masks[:, 2], masks[:, 3] = True, False
+    done: list[int] = []
+    found = sample_affinities(toy, masks, chunk=10, on_chunk=done.append)
+    assert done == [10, 20, 23]
+    assert found.values[2:].tolist() == [0.0, 0.0]
+    assert found.standard_errors[2:].tolist() == [np.inf, np.inf]
+    each, weights = toy.validation_losses(masks), toy.validation_weights
+    losses = each @ weights
+    for task in (0, 1):
+        inside = masks[:, task]
+        difference = each[~inside].mean(axis=0) - each[inside].mean(axis=0)
+        judged = sum(w**2 * (d - difference @ weights) ** 2 for w, d in zip(weights, difference, strict=True))
+        drawn = losses[inside].var() / inside.sum() + losses[~inside].var() / (~inside).sum()
+        assert found.values[task] == pytest.approx(difference @ weights)
+        assert found.standard_errors[task] == pytest.approx((judged + drawn) ** 0.5)
+    whole = sample_affinities(toy, masks)
+    np.testing.assert_allclose(whole.values, found.values)
