@@ -213,6 +213,40 @@ def test_not_a_number_is_an_error() -> None:
         build_estimator([_point(p) for p in points], FINAL, EstimateSection())
 
 
+@pytest.mark.parametrize(
+    ("bad", "named"),
+    [
+        ([2], "'c'"),
+        ([0, 3], "'a', 'd'"),
+        ([4], "the target"),
+        ([1, 4], "'b', the target"),
+        ([0, 1, 2, 3, 4], "'a', 'b', 'c', 'd', the target"),
+    ],
+)
+@pytest.mark.parametrize("number", [np.inf, np.nan, 1e200])
+def test_who_has_numbers_that_are_none_is_named(bad: list[int], named: str, number: float) -> None:
+    points = _points()
+    for task in bad:
+        # Squares of the largest are infinite, though all else is finite.
+        (*points[1].tasks, points[1].target)[task].gradients[0, 0] = number
+    with pytest.raises(NumericalError) as caught:
+        build_estimator([_point(p) for p in points], FINAL, EstimateSection(), names=["a", "b", "c", "d"])
+    assert f"({named})" in caught.value.message
+    assert "100%" in caught.value.message
+
+
+def test_no_more_than_five_are_named_and_losses_are_the_targets() -> None:
+    (point,) = _points(count=1, sizes=(1,) * 7)
+    for task in point.tasks:
+        task.gradients[0, 0] = np.nan
+    with pytest.raises(NumericalError, match=r"\('0', '1', '2', '3', '4'\)"):
+        build_estimator([_point(point)], FINAL, EstimateSection(), names=[str(n) for n in range(7)])
+    (point,) = _points(count=1)
+    point.validation.losses[0] = np.nan
+    with pytest.raises(NumericalError, match=r"\(the target\)"):
+        build_estimator([_point(point)], FINAL, EstimateSection(), names=["a", "b", "c", "d"])
+
+
 @pytest.mark.parametrize("method", ["quadratic", "logistic"])
 def test_gains_are_the_derivative_of_the_estimate(method: str) -> None:
     # An example whose weight grows by a little moves the estimate by its gain times that little.
@@ -327,6 +361,10 @@ def test_a_calibrated_estimate_is_the_sum_that_is_described(method: str, slow: o
     np.testing.assert_allclose(calibration.losses(FINAL.mean(), estimator.changes(masks), masks), losses, atol=1e-12)
     raw = _estimator(points, ridges, method=method)
     np.testing.assert_allclose(raw.changes(masks), estimator.changes(masks), atol=1e-12)
+    if method == "quadratic":
+        # A subset is a mixture of ones and zeros.
+        for mask, loss in zip(masks, losses, strict=True):
+            assert estimator.weighted(mask.astype(float))[0] == pytest.approx(loss, abs=1e-12)
 
 
 def test_the_interval_is_conformal_where_enough_was_measured() -> None:

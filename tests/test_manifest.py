@@ -1,6 +1,7 @@
 """The manifest's file: the same bytes for the same selection, whole or not at all."""
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,16 @@ import pytest
 
 from curator.errors import DataError, ExitCode, ManifestMismatch
 from curator.files import relative_to, sha256_of, write_whole
-from curator.manifest import Manifest, check_files, read_manifest, render, write_manifest
+from curator.manifest import (
+    Manifest,
+    check_files,
+    is_same_selection,
+    now,
+    read_manifest,
+    record_measured,
+    render,
+    write_manifest,
+)
 
 
 def manifest_of(folder: Path, *names: str, **changes: Any) -> Manifest:
@@ -52,7 +62,7 @@ def manifest(tmp_path: Path) -> Manifest:
 
 
 def test_round_trip(tmp_path: Path, manifest: Manifest) -> None:
-    path = tmp_path / "sub" / "m.json"
+    path = tmp_path / "sub" / "deeper" / "m.json"
     assert write_manifest(manifest, path)
     assert read_manifest(path) == manifest
     assert path.read_text(encoding="utf-8") == render(manifest)
@@ -60,6 +70,7 @@ def test_round_trip(tmp_path: Path, manifest: Manifest) -> None:
     document = json.loads(path.read_text(encoding="utf-8"))
     assert list(document)[:4] == ["schema_version", "created", "curator_version", "project"]
     assert document["tasks"][0]["name"] == "Käse"
+    assert path.read_text(encoding="utf-8") == json.dumps(document, indent=2, ensure_ascii=False) + "\n"
     assert document["measured_loss"] is None
     assert [p.name for p in path.parent.iterdir()] == ["m.json"], "nothing is left beside it"
 
@@ -110,8 +121,9 @@ def test_what_is_no_manifest(tmp_path: Path, content: str | None, message: str) 
 def test_unwritable(tmp_path: Path, manifest: Manifest) -> None:
     (tmp_path / "file").write_text("")
     for path in (tmp_path / "file" / "m.json", tmp_path):
-        with pytest.raises(DataError, match="cannot be written"):
+        with pytest.raises(DataError, match=f"^{path}: cannot be written: ") as caught:
             write_manifest(manifest, path)
+        assert caught.value.hint == "Choose another place with -o."
 
 
 def test_changed_files(tmp_path: Path, manifest: Manifest) -> None:
@@ -120,11 +132,83 @@ def test_changed_files(tmp_path: Path, manifest: Manifest) -> None:
     with pytest.raises(ManifestMismatch, match=r"'Käse'.*has changed: sha256 [0-9a-f]{12}.*, [0-9a-f]{12}") as caught:
         check_files(manifest, tmp_path)
     assert caught.value.exit_code == ExitCode.MISMATCH
+    assert caught.value.hint == "Run `curator select` again, or pass --allow-changed."
+    assert str(tmp_path / "Käse.jsonl") in caught.value.message
+    of_a_hub = manifest.tasks[0].model_copy(update={"source": {"hub": "some/where"}})
+    check_files(manifest.model_copy(update={"tasks": (of_a_hub, *manifest.tasks[1:])}), tmp_path)
     unselected = manifest.tasks[0].model_copy(update={"selected": False})
     check_files(manifest.model_copy(update={"tasks": (unselected,)}), tmp_path)
     (tmp_path / "target.jsonl").unlink()
     with pytest.raises(DataError, match="cannot be read"):
         check_files(manifest, tmp_path)
+
+
+def test_changed_validation_files(tmp_path: Path, manifest: Manifest) -> None:
+    held_out = tmp_path / "held-out.jsonl"
+    held_out.write_text("{}\n")
+    values = json.loads(render(manifest))
+    values["targets"][0]["validation_files"] = [{"path": held_out.name, "sha256": sha256_of(held_out), "rows": 1}]
+    judged = Manifest.model_validate_json(json.dumps(values))
+    check_files(judged, tmp_path)
+    held_out.write_text("{}\n{}\n")
+    with pytest.raises(ManifestMismatch, match=r"'target'.*held-out"):
+        check_files(judged, tmp_path)
+
+
+def _changed(manifest: Manifest, **changes: Any) -> Manifest:
+    return Manifest.model_validate_json(json.dumps(json.loads(render(manifest)) | changes))
+
+
+def test_the_same_selection_is_so_wherever_and_whenever(manifest: Manifest) -> None:
+    values = json.loads(render(manifest))
+    for entry in (*values["targets"], *values["tasks"]):
+        for file in entry["files"]:
+            file["path"] = f"../elsewhere/{file['path']}"
+    moved = _changed(manifest, targets=values["targets"], tasks=values["tasks"])
+    assert moved != manifest
+    assert is_same_selection(moved, manifest)
+    assert is_same_selection(_changed(manifest, created="2027-01-01T00:00:00Z", measured_loss=0.5), manifest)
+    for entry in ("targets", "tasks"):
+        other = json.loads(render(manifest))
+        other[entry][0]["files"][0]["sha256"] = "0" * 64
+        assert not is_same_selection(_changed(manifest, **{entry: other[entry]}), manifest)
+    for changes in ({"estimated_loss": 1.5}, {"name": "other"}, {"method": "backward"}):
+        assert not is_same_selection(_changed(manifest, **changes), manifest)
+
+
+def test_a_measured_loss_is_all_that_is_written(
+    tmp_path: Path, manifest: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "m.json"
+    write_manifest(manifest, path)
+    # What a later curator may add stays.
+    document = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps(document, ensure_ascii=False), encoding="utf-8")
+    assert record_measured(path, manifest, 0.75)
+    assert (
+        path.read_text(encoding="utf-8")
+        == json.dumps(document | {"measured_loss": 0.75}, indent=2, ensure_ascii=False) + "\n"
+    )
+    before = path.stat()
+    assert record_measured(path, manifest, 0.75)
+    assert path.stat().st_ino == before.st_ino, "nothing to write"
+    assert record_measured(path, manifest, 0.5)
+    assert read_manifest(path).measured_loss == 0.5
+    assert not record_measured(path, _changed(manifest, name="another"), 0.25)
+    assert read_manifest(path).measured_loss == 0.5
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("curator.manifest.write_whole", full)
+    with pytest.raises(DataError, match=f"^{path}: cannot be written: .*No space") as caught:
+        record_measured(path, manifest, 0.25)
+    assert caught.value.hint == "Is it yours to write?"
+
+
+def test_the_present_is_told_in_utc() -> None:
+    there = datetime.strptime(now(), "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
+    assert abs((datetime.now(UTC) - there).total_seconds()) < 5
 
 
 def test_relative_paths(tmp_path: Path) -> None:
