@@ -24,6 +24,7 @@ from tui.modals.run import RunDialog
 from tui.modals.verify import Measured, VerifyDialog, diagonal, is_inside, subset_words, summary_lines
 from tui.trust import measured_part, trust_word
 from tui.widgets.lines import Lines
+from tui.widgets.outlook import headline
 from tui.workspace import Workspace, load_workspace
 
 DrawnProject = Callable[..., Path]
@@ -75,6 +76,9 @@ def test_what_is_not_calibrated_is_called_so(size: tuple[int, int], drawn_projec
         await pilot.press("2", "space")
         await until(pilot, lambda: is_solved(app) and "uncalibrated" in grid(app)[1])
         assert "◎" not in text(app)
+        for width in range(60, 140):
+            head = "".join(part if isinstance(part, str) else part[0] for part in headline(app, width))
+            assert " uncalibrated " in head, f"it stands by itself at {width}: {head}"
         await _open(app, pilot, "b", "× now")
         assert "uncalibrated" in app.screen.query_one("#order-note", Lines).text
         await pilot.press("escape")

@@ -48,9 +48,9 @@ def headline(app: "CuratorApp", width: int) -> Line:
         (numbers.loss(judged.loss), "strong"),
         f" {numbers.half_width(judged.low, judged.high)}",
     ]
-    note = f"{app.workspace.trust} "
+    note = f" {app.workspace.trust} "
     if width >= HEADLINE_WIDE:
-        note = f"{app.workspace.trust} · nats/token · 90 % · ✓ {outlook.seconds * 1000:.0f} ms "
+        note = f" {app.workspace.trust} · nats/token · 90 % · ✓ {outlook.seconds * 1000:.0f} ms "
         if (measured := measured_line(app)) is not None:
             parts += ["  ", measured]
     parts += _differences(outlook, app.session.base or "saved", width - width_of([*parts, note]))
