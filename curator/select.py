@@ -256,7 +256,7 @@ def select_exchange(
     Args, Returns: As for `select_forward`; the steps are those of the better start and of the exchange.
     """
     starts = [method(estimator, problem) for method in (select_forward, select_backward)]
-    begin = min((s for s in starts if problem.allows(s.mask)), key=lambda s: s.loss, default=starts[0])
+    begin = min(starts, key=lambda start: start.loss)
     search = _Search(estimator, problem, on_step)
     for step in begin.steps:
         search.record(step.change, step.tasks, step.loss)

@@ -216,6 +216,7 @@ def test_not_a_number_is_an_error() -> None:
 @pytest.mark.parametrize(
     ("bad", "named"),
     [
+        ([1], "'b'"),
         ([2], "'c'"),
         ([0, 3], "'a', 'd'"),
         ([4], "the target"),

@@ -1,6 +1,7 @@
 """The manifest's file: the same bytes for the same selection, whole or not at all."""
 
 import json
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -109,12 +110,23 @@ def test_a_write_that_fails_leaves_what_was(tmp_path: Path, monkeypatch: pytest.
         ('{"schema_version": 2}', "schema_version"),
         ("\xff", "cannot be read"),
         (None, "cannot be read"),
+        ("{", "knows: the file: "),
+        ('{"targets": [{}]}', r"knows: [a-z_]+: "),
     ],
 )
 def test_what_is_no_manifest(tmp_path: Path, content: str | None, message: str) -> None:
     if content is not None:
         (tmp_path / "m.json").write_text(content, encoding="latin-1")
-    with pytest.raises(DataError, match=message):
+    with pytest.raises(DataError, match=message) as caught:
+        read_manifest(tmp_path / "m.json")
+    assert caught.value.hint == "Name a manifest that `curator select` wrote."
+
+
+def test_where_a_manifest_is_wrong(tmp_path: Path, manifest: Manifest) -> None:
+    values = json.loads(render(manifest))
+    values["tasks"][0]["affinity"] = "much"
+    (tmp_path / "m.json").write_text(json.dumps(values))
+    with pytest.raises(DataError, match=r"knows: tasks\.0\.affinity: "):
         read_manifest(tmp_path / "m.json")
 
 
@@ -126,10 +138,13 @@ def test_unwritable(tmp_path: Path, manifest: Manifest) -> None:
         assert caught.value.hint == "Choose another place with -o."
 
 
+_CHANGED = r"'Käse'.*has changed: sha256 [0-9a-f]{12}… in the manifest, [0-9a-f]{12}… now$"
+
+
 def test_changed_files(tmp_path: Path, manifest: Manifest) -> None:
     check_files(manifest, tmp_path)
     (tmp_path / "Käse.jsonl").write_text("{}\n\n")
-    with pytest.raises(ManifestMismatch, match=r"'Käse'.*has changed: sha256 [0-9a-f]{12}.*, [0-9a-f]{12}") as caught:
+    with pytest.raises(ManifestMismatch, match=_CHANGED) as caught:
         check_files(manifest, tmp_path)
     assert caught.value.exit_code == ExitCode.MISMATCH
     assert caught.value.hint == "Run `curator select` again, or pass --allow-changed."
@@ -161,8 +176,10 @@ def _changed(manifest: Manifest, **changes: Any) -> Manifest:
 
 def test_the_same_selection_is_so_wherever_and_whenever(manifest: Manifest) -> None:
     values = json.loads(render(manifest))
+    values["targets"][0]["validation_files"] = [dict(values["targets"][0]["files"][0])]
+    manifest = _changed(manifest, targets=values["targets"])
     for entry in (*values["targets"], *values["tasks"]):
-        for file in entry["files"]:
+        for file in (*entry["files"], *entry.get("validation_files", ())):
             file["path"] = f"../elsewhere/{file['path']}"
     moved = _changed(manifest, targets=values["targets"], tasks=values["tasks"])
     assert moved != manifest
@@ -206,8 +223,12 @@ def test_a_measured_loss_is_all_that_is_written(
     assert caught.value.hint == "Is it yours to write?"
 
 
-def test_the_present_is_told_in_utc() -> None:
+def test_the_present_is_told_in_utc(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    time.tzset()
     there = datetime.strptime(now(), "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
+    monkeypatch.undo()
+    time.tzset()
     assert abs((datetime.now(UTC) - there).total_seconds()) < 5
 
 

@@ -26,6 +26,12 @@ def test_ones_and_zeros_are_subsets() -> None:
         assert estimator.weighted(mask.astype(float))[0] == pytest.approx(loss)
 
 
+def test_the_logistic_estimator_has_no_weights() -> None:
+    with pytest.raises(ConfigError, match=r"^mixture weights need the quadratic estimator$") as caught:
+        _estimator(_points(), [2.0, 3.0], method="logistic").weighted(np.ones(4))
+    assert caught.value.hint == 'Set method = "quadratic" under [estimate].'
+
+
 def test_the_gradient_is_that_of_the_loss() -> None:
     estimator = _estimator(_points(), [2.0, 3.0])
     weights = np.array([0.3, 1.7, 0.0, 1.0])

@@ -376,19 +376,58 @@ def test_with_all_tasks_pinned_there_is_nothing_to_choose(method: Callable[..., 
     assert found.steps == ()
 
 
+def _exchanged(
+    monkeypatch: pytest.MonkeyPatch, toy: Toy, start: list[int], *, count: int = 256, **limits: object
+) -> list[tuple[str, tuple[int, ...]]]:
+    """What an exchange does from a start that forward and backward would not end at."""
+    mask = np.isin(np.arange(toy.task_count), start)
+    for name in ("select_forward", "select_backward"):
+        monkeypatch.setattr(f"curator.select.{name}", lambda *_: Selection(mask, toy.loss(mask)))
+    monkeypatch.setattr("curator.select._SWAPS_TRIED", count)
+    found = select_exchange(toy, _problem(toy.task_count, **limits))
+    for step in found.steps:
+        mask = mask ^ np.isin(np.arange(toy.task_count), step.tasks)
+        assert step.loss == pytest.approx(toy.loss(mask))
+    assert (found.mask == mask).all()
+    return [(step.change, step.tasks) for step in found.steps]
+
+
+def test_an_exchange_adds_drops_and_swaps(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert _exchanged(monkeypatch, Toy(np.array([0.3, -0.2, -0.5])), [0, 1]) == [("swap", (0, 2))]
+    assert _exchanged(monkeypatch, Toy(np.array([-0.3, -0.2, 0.1])), [0]) == [("add", (1,))]
+    assert _exchanged(monkeypatch, Toy(np.array([0.3, -0.2, 0.1])), [0, 1, 2]) == [("drop", (0,)), ("drop", (2,))]
+    # What gains less than the threshold is left, on either side of nothing.
+    near = Toy(np.array([-0.3, -0.1, 0.1]))
+    assert _exchanged(monkeypatch, near, [0], threshold=0.2) == []
+    assert _exchanged(monkeypatch, near, [0], threshold=0.05) == [("add", (1,))]
+
+
 def test_more_swaps_than_are_tried_begin_with_those_whose_moves_are_best(monkeypatch: pytest.MonkeyPatch) -> None:
-    # Room for one. Alone 0 is best, and so the start; only with the pinned 4 are 1, 2 and 3 better, 3 most of all.
-    pairs = np.zeros((5, 5))
-    toy = Toy(np.array([-0.5, -0.6, -0.7, -0.8, 0.0]), pairs)
-    monkeypatch.setattr(
-        "curator.select.select_forward", lambda *_: Selection(np.arange(5) == 0, toy.loss(np.arange(5) == 0))
-    )
-    monkeypatch.setattr(
-        "curator.select.select_backward", lambda *_: Selection(np.arange(5) == 0, toy.loss(np.arange(5) == 0))
-    )
-    monkeypatch.setattr("curator.select._SWAPS_TRIED", 1)
-    found = select_exchange(toy, _problem(5, k=1))
-    assert found.steps == (Step("swap", (0, 3), pytest.approx(0.2)),)
+    # There is room for as many as there are: the best that comes in for the worst that is there.
+    toy = Toy(np.array([-0.6, -0.5, -0.7, -0.9, -0.8]))
+    assert _exchanged(monkeypatch, toy, [0, 1], count=1, k=2)[0] == ("swap", (1, 3))
+
+
+def test_over_the_budget_what_is_lost_per_token_decides_and_within_it_what_is_lost() -> None:
+    # 0 costs ten tokens, 2 costs thirty: to drop 2 loses more, but less for each token.
+    assert [s.tasks for s in select_backward(Toy(np.array([-0.1, -0.9, -0.2])), _problem(3, max_tokens=30)).steps] == [
+        (2,)
+    ]
+    # Within the budget the least loss goes first, whatever it costs.
+    toy = Toy(np.array([0.3, 0.2, 0.5]))
+    told: list[Step] = []
+    select_backward(toy, _problem(3, max_tokens=100), told.append)
+    assert [step.tasks for step in told] == [(2,), (0,), (1,)]
+
+
+def test_without_a_budget_the_cutoff_of_the_scores_decides() -> None:
+    toy, scores = Toy(np.array([-0.1, -0.2, -0.3])), Scores(np.array([0.1, 0.6, -0.4]), 0.5)
+    assert select_scored(toy, _problem(3), scores).mask.tolist() == [False, True, False]
+    assert select_scored(toy, _problem(3, threshold=0.0), scores).mask.tolist() == [True, True, False]
+    assert select_scored(toy, _problem(3, k=3), scores).mask.all()
+    assert select_scored(toy, _problem(3, k=3), Scores(np.array([0.1, 0.6, -0.4]), 0.5, 0.0)).mask.tolist() == [
+        True, True, False,
+    ]  # fmt: skip
 
 
 def test_what_affinities_are_made_of() -> None:
@@ -413,3 +452,7 @@ def test_what_affinities_are_made_of() -> None:
         assert found.standard_errors[task] == pytest.approx((judged + drawn) ** 0.5)
     whole = sample_affinities(toy, masks)
     np.testing.assert_allclose(whole.values, found.values)
+    # Once in, or once out, is enough for a difference.
+    once = np.array([[True, False], [False, True], [False, True]])
+    assert np.isfinite(sample_affinities(toy_of_two := Toy(np.array([-0.3, 0.2])), once).standard_errors).all()
+    assert sample_affinities(toy_of_two, once).values[0] == pytest.approx(0.3 + 0.2)
