@@ -3,8 +3,8 @@
     pip install mutmut
     python benchmarks/mutation.py --json FILE [--work DIR] [--modules estimate select projection manifest]
 
-A copy of the tree is mutated by mutmut; the same command again goes on where it was. A mutant that no test kills is
-kept with its diff. `mutation_explained.json` beside the results says why some of them change nothing that can be seen.
+A copy of the tree is mutated by mutmut; the same command again goes on where it was, and tries anew what no test had
+killed. What lives is kept with its diff, and with the reason, where one is known, why it changes nothing to be seen.
 """
 
 import argparse
@@ -21,24 +21,39 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
-EXPLAINED = ROOT / "benchmarks" / "results" / "mutation_explained.json"
 MODULES = ("estimate", "select", "projection", "manifest")
 TESTS = ("estimate", "select", "projection", "manifest", "whatif", "curve", "mixture", "calibration", "statistics")
 _COPIED = ("curator", "tui", "tests", "benchmarks", "sample_data", "pyproject.toml", "README.md", "LICENSE")
 _KILLED = ("killed", "timeout", "segfault")
+# What the lines have that no test can see: a pattern that the changed lines match, and why.
+EXPLAINED = {
+    r"strict=|zip\(": "zip's guard against lengths that are equal by construction",
+    r'encoding=(None|"UTF-8")': "the machine's own encoding is UTF-8, or the same name written otherwise",
+    r"astype\(None\)": "None is float64 too",
+    r"reshape\(-2\)": "NumPy takes any negative number for the length that is left",
+    r'model_dump\(mode=(None|"XXjsonXX"|"JSON")': "all that a manifest holds is of JSON's kinds already",
+    r"ensure_ascii=None": "as false as False",
+    r"_with\(.*, None\)": "as false as False",
+    r"_Search\(estimator, None": "the search uses the problem in the scored methods only",
+    r"chunk: int = 257": "how many are estimated at once changes no estimate",
+    r"<= share": "a drawn number equals the share once in 2⁵³ draws",
+    r"include_url=(True|None)": "of the error only place and message are used",
+    r"^\+\s+break$": "what stands in a hub does so with all of its files",
+    r"losses\[best\] >= loss - least|gain >= np": "a difference that equals the least to the last bit",
+}
 
 
 def make_copy(work: Path, modules: list[str]) -> Path:
-    """A copy of the tree that mutmut is configured for."""
+    """A copy of the tree, as it is now, that mutmut is configured for."""
     folder = work / "tree"
-    if not folder.exists():
-        for name in _COPIED:
-            source = ROOT / name
-            if source.is_dir():
-                shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__", ".curator"))
-            else:
-                folder.mkdir(parents=True, exist_ok=True)
-                shutil.copy(source, folder / name)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in _COPIED:
+        source = ROOT / name
+        if source.is_dir():
+            ignored = shutil.ignore_patterns("__pycache__", ".curator")
+            shutil.copytree(source, folder / name, ignore=ignored, dirs_exist_ok=True)
+        else:
+            shutil.copy(source, folder / name)
     config = {
         "source_paths": ["curator"],
         "only_mutate": [f"curator/{module}.py" for module in modules],
@@ -66,6 +81,21 @@ def mutmut(folder: Path, *arguments: str, capture: bool = True) -> str:
     return done.stdout or ""
 
 
+def states_of(folder: Path) -> dict[str, str]:
+    """What became of each mutant so far."""
+    if not (folder / "mutants").exists():
+        return {}
+    return dict(re.findall(r"^\s*(\S+): (.+)$", mutmut(folder, "results", "--all", "true"), re.MULTILINE))
+
+
+def survivor(folder: Path, name: str, state: str) -> dict[str, str]:
+    """A mutant that lives: its changed lines, and why no test can see them."""
+    lines = mutmut(folder, "show", name).splitlines()
+    changed = [line for line in lines if re.match(r"[-+](?![-+])", line)]
+    why = next((why for pattern, why in EXPLAINED.items() if any(re.search(pattern, line) for line in changed)), "")
+    return {"name": name, "state": state, "why": why, "diff": "\n".join(changed)}
+
+
 def main() -> None:
     """Mutate, test, and write what came of it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -76,21 +106,20 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = make_copy(arguments.work or Path(temporary), arguments.modules)
-        mutmut(folder, "run", "--max-children", str(arguments.processes), capture=False)
-        states = dict(re.findall(r"^\s*(\S+): (.+)$", mutmut(folder, "results", "--all", "true"), re.MULTILINE))
-        explained = json.loads(EXPLAINED.read_text(encoding="utf-8")) if EXPLAINED.exists() else {}
+        lived = [name for name, state in states_of(folder).items() if state not in (*_KILLED, "not checked")]
+        for names in ([], lived) if lived else ([],):
+            mutmut(folder, "run", "--max-children", str(arguments.processes), *names, capture=False)
+        states = states_of(folder)
         modules: dict[str, Any] = {}
         for module in arguments.modules:
             mine = {name: state for name, state in states.items() if name.startswith(f"curator.{module}.")}
             counts = Counter("killed" if state in _KILLED else state for state in mine.values())
-            survivors = [
-                {"name": name, "state": state, "why": explained.get(name, ""), "diff": mutmut(folder, "show", name)}
-                for name, state in mine.items()
-                if state not in _KILLED
-            ]
+            survivors = [survivor(folder, name, state) for name, state in mine.items() if state not in _KILLED]
+            explained = sum(bool(found["why"]) for found in survivors)
             share = counts["killed"] / max(len(mine), 1)
+            counts["explained"] = explained
             modules[module] = {"mutants": len(mine), **counts, "killed_share": round(share, 3), "survivors": survivors}
-            print(f"{module:10} {len(mine)} mutants, {share:.1%} killed, {len(survivors)} live", flush=True)
+            print(f"{module:10} {len(mine)} mutants, {share:.1%} killed, {len(survivors)} live, {explained} explained")
     document = {
         "command": "python benchmarks/mutation.py --json FILE",
         "versions": {name: version(name) for name in ("mutmut", "pytest", "numpy")},
