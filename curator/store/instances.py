@@ -22,8 +22,6 @@ _QUIET: Settings = {
 }
 # A view in a store that somebody else made could read any file of this machine.
 SETTINGS: Settings = _QUIET | {"enable_external_access": False, "lock_configuration": True}
-_CLOSE = "SET enable_external_access = false; SET lock_configuration = true"
-_ATTACH, _ATTACH_READ_ONLY = "ATTACH ? AS store", "ATTACH ? AS store (READ_ONLY)"
 # Of a process that this one was forked from. To destroy them would wait for threads that were not forked with them.
 _NOT_OURS: list[Connection] = []
 
@@ -64,7 +62,10 @@ class Instances:
 
     def attach(self, connection: Connection, *, read_only: bool) -> None:
         """Open the store's file."""
-        connection.execute(_ATTACH_READ_ONLY if read_only else _ATTACH, [self._path])
+        if read_only:
+            connection.execute("ATTACH ? AS store (READ_ONLY)", [self._path])
+        else:
+            connection.execute("ATTACH ? AS store", [self._path])
         connection.execute("USE store")
 
     def detach(self, connection: Connection) -> None:
@@ -82,5 +83,5 @@ class Instances:
         made = duckdb.connect(":memory:", config=_QUIET | {"temp_directory": f"{self._path}.tmp"})
         # The store's own folder, for what DuckDB writes beside it.
         made.execute("SET allowed_directories = ?", [[os.path.join(os.path.dirname(self._path), "")]])
-        made.execute(_CLOSE)
+        made.execute("SET enable_external_access = false; SET lock_configuration = true")
         return made
