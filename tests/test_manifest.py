@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from curator.errors import DataError, ExitCode, ManifestMismatch
 from curator.files import relative_to, sha256_of, write_whole
@@ -128,6 +129,26 @@ def test_where_a_manifest_is_wrong(tmp_path: Path, manifest: Manifest) -> None:
     (tmp_path / "m.json").write_text(json.dumps(values))
     with pytest.raises(DataError, match=r"knows: tasks\.0\.affinity: "):
         read_manifest(tmp_path / "m.json")
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ({"program": "rm"}, "'program' says nothing of where rows come from"),
+        ({"hub": 3}, "hub is of the wrong type"),
+        ({"hub": ["a"]}, "hub is of the wrong type"),
+        ({"columns": {"prompt": 3}}, "columns must be text"),
+    ],
+)
+def test_a_source_says_where_rows_come_from_in_plain_words(
+    manifest: Manifest, source: dict[str, Any], message: str
+) -> None:
+    values = json.loads(render(manifest))
+    values["tasks"][0]["source"] = {"hub": "some/where", "split": "train"}
+    assert _changed(manifest, tasks=values["tasks"]).tasks[0].source == {"hub": "some/where", "split": "train"}
+    values["tasks"][0]["source"] = source
+    with pytest.raises(ValidationError, match=message):
+        _changed(manifest, tasks=values["tasks"])
 
 
 def test_unwritable(tmp_path: Path, manifest: Manifest) -> None:

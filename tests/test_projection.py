@@ -1,5 +1,7 @@
 """The projection: its twin, what it must not depend on, and that it keeps inner products."""
 
+import hashlib
+
 import numpy as np
 import pytest
 import torch
@@ -63,6 +65,16 @@ def test_signs_and_shifts_are_balanced_and_belong_to_seed_and_name() -> None:
         # Independent signs agree in half of the places, independent shifts in one of a hundred.
         assert abs((first == signs(other_spec, name, 50_000)).mean() - 0.5) < 0.02
         assert (turned == shifts(other_spec, name, 50_000)).mean() < 0.05
+
+
+def test_signs_and_shifts_are_what_they_have_always_been() -> None:
+    """Stored gradients hold on to them: others would need another `kind`."""
+    spec = ProjectionSpec(dim=100, seed=3)
+    assert signs(spec, "layer.lora_A", 12).tolist() == [-1, 1, -1, -1, -1, 1, 1, 1, -1, 1, -1, 1]
+    assert shifts(spec, "layer.lora_A", 500).tolist() == [83, 40, 7, 74, 87]
+    long = signs(spec, "layer.lora_A", 10_000), shifts(spec, "layer.lora_A", 10_000)
+    digests = [hashlib.sha256(drawn.tobytes()).hexdigest()[:16] for drawn in long]
+    assert digests == ["b4cd09f117d205b9", "37e450c5f025b1dc"]
 
 
 def _errors(a: np.ndarray, b: np.ndarray, dim: int, seeds: int) -> np.ndarray:
