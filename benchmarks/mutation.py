@@ -61,7 +61,8 @@ def make_copy(work: Path, modules: list[str]) -> Path:
         "source_paths": ["curator"],
         "only_mutate": [f"curator/{module}.py" for module in modules],
         "also_copy": [name for name in _COPIED if name != "curator"],
-        "pytest_add_cli_args": ["-n0", "-p", "no:cacheprovider", "-W", "ignore"],
+        # The longest test of all says how good a projection is, not whether it is the right one.
+        "pytest_add_cli_args": ["-n0", "-p", "no:cacheprovider", "-W", "ignore", "-k", "not inner_products"],
         "pytest_add_cli_args_test_selection": [f"tests/test_{name}.py" for name in TESTS],
     }
     lines = [f"{key} = {json.dumps(value)}" for key, value in config.items()]
