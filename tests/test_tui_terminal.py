@@ -144,6 +144,7 @@ def test_a_selection_is_made_by_hand_saved_and_exported(sample: Path, tmux: Tmux
     tmux.until(lambda shown: "vs by hand same" in shown)
     tmux.keys("e")
     tmux.until(lambda shown: "curator export" in shown)
+    tmux.keys("Tab")
     tmux.keys("C-u")
     tmux.until(lambda shown: "name a folder" in shown)
     tmux.type(str(out))

@@ -33,7 +33,7 @@ class ExportDialog(Dialog[None]):
     """
 
     title_text = "export"
-    keys = (("↑↓", "format"), ("tab", "folder"), ("enter", "export"), ("f3", "copy command"))
+    keys = (("↑↓", "format"), ("tab", "folder"), ("enter", "export"), ("f3", "copy"))
     BINDINGS: ClassVar[list[BindingType]] = [Binding("f3", "copy", "copy command", show=False)]
 
     def __init__(self, name: str) -> None:
