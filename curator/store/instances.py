@@ -83,5 +83,7 @@ class Instances:
         made = duckdb.connect(":memory:", config=_QUIET | {"temp_directory": f"{self._path}.tmp"})
         # The store's own folder, for what DuckDB writes beside it.
         made.execute("SET allowed_directories = ?", [[os.path.join(os.path.dirname(self._path), "")]])
+        # Where it takes Python for interactive, it would draw on standard output.
+        made.execute("SET enable_progress_bar = false")
         made.execute("SET enable_external_access = false; SET lock_configuration = true")
         return made
