@@ -166,8 +166,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--tasks", type=int, default=100)
-    arguments = parser.parse_args()
-    make_project(arguments.folder, arguments.tasks)
+    parser.add_argument("--rows", type=int, default=10)
+    parser.add_argument("--dim", type=int, default=256)
+    parser.add_argument("--points", type=int, default=3)
+    given = parser.parse_args()
+    make_project(given.folder, given.tasks, rows=given.rows, dim=given.dim, points=given.points)
 
 
 if __name__ == "__main__":
