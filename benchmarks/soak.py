@@ -18,6 +18,7 @@ import tempfile
 import time
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from tui_speed import ESTIMATE, Terminal
 
@@ -28,7 +29,7 @@ COMMANDS = {
     "check --store": ["-m", "curator", "check", "--store", "--json"],
     "status": ["-m", "curator", "status", "--json"],
     "estimate": ["-m", "curator", "estimate", "task0000", "task0001", "--json"],
-    "select": ["-m", "curator", "select", "--json"],
+    "select --k 20": ["-m", "curator", "select", "--k", "20", "--json"],
     "sql": ["-m", "curator", "sql", "SELECT task, count(*) FROM examples GROUP BY task", "--json"],
 }
 
@@ -79,7 +80,7 @@ def main() -> None:
         made = time.monotonic() - began
         gradients = arguments.tasks * arguments.rows + arguments.rows + 60
         store = root / ".curator" / "store.duckdb"
-        document = {
+        document: dict[str, Any] = {
             "command": f"python benchmarks/soak.py --tasks {arguments.tasks} --rows {arguments.rows} --json FILE",
             "machine": f"{os.cpu_count()} × {platform.machine()}, Python {platform.python_version()}",
             "versions": {name: version(name) for name in ("duckdb", "numpy", "textual")},
@@ -90,14 +91,17 @@ def main() -> None:
             "store_over_raw": round(store.stat().st_size / (gradients * DIM * 4), 3),
             "rows": [],
         }
+
+        def keep(name: str, time_of: str, measured: dict[str, float]) -> None:
+            document["rows"].append({"command": name, "run": time_of, **measured})
+            document["store_mb_at_the_end"] = round(store.stat().st_size / 2**20, 1)
+            arguments.json.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+            print(json.dumps(document["rows"][-1]), flush=True)
+
         for name, command in COMMANDS.items():
             for time_of in ("first", "again"):
-                document["rows"].append({"command": name, "run": time_of, **run(root, command)})
-                print(json.dumps(document["rows"][-1]), flush=True)
-        document["rows"].append({"command": "tui", "run": "first", **run_tui(root)})
-        print(json.dumps(document["rows"][-1]), flush=True)
-        document["store_mb_at_the_end"] = round(store.stat().st_size / 2**20, 1)
-        arguments.json.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+                keep(name, time_of, run(root, command))
+        keep("tui", "first", run_tui(root))
         print(f"store: {document['store_mb']} MB, {document['store_over_raw']} of the raw floats")
 
 
