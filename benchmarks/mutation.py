@@ -25,12 +25,12 @@ MODULES = ("estimate", "select", "projection", "manifest")
 TESTS = ("estimate", "select", "projection", "manifest", "whatif", "curve", "mixture", "calibration", "statistics")
 _COPIED = ("curator", "tui", "tests", "benchmarks", "sample_data", "pyproject.toml", "README.md", "LICENSE")
 _KILLED = ("killed", "timeout", "segfault")
-# What the lines have that no test can see: a pattern that the changed lines match, and why.
+# What a mutant's lines have that no test can see: a pattern, the first that they match, and why.
 EXPLAINED = {
-    r"strict=|zip\(": "zip's guard against lengths that are equal by construction",
     r'encoding=(None|"UTF-8")': "the machine's own encoding is UTF-8, or the same name written otherwise",
     r"astype\(None\)": "None is float64 too",
     r"\.to\(None\)|device=None|arange\(dim, \)|, size, None\)": "there is one device here, and one kind of number",
+    r"strict=(None|False)|, \)": "zip's guard against lengths that are equal by construction",
     r"/ signs\[": "to divide by a sign is to multiply by it",
     r"rows \* dim\), 2\)": "how much is turned at once changes no sum",
     r"reshape\(-2\)": "NumPy takes any negative number for the length that is left",
@@ -96,8 +96,13 @@ def survivor(folder: Path, name: str, state: str) -> dict[str, str]:
     """A mutant that lives: its changed lines, and why no test can see them."""
     lines = mutmut(folder, "show", name).splitlines()
     changed = [line for line in lines if re.match(r"[-+](?![-+])", line)]
-    why = next((why for pattern, why in EXPLAINED.items() if any(re.search(pattern, line) for line in changed)), "")
-    return {"name": name, "state": state, "why": why, "diff": "\n".join(changed)}
+    return {"name": name, "state": state, "why": reason(changed), "diff": "\n".join(changed)}
+
+
+def reason(changed: list[str]) -> str:
+    """Why no test can see a change, as its new lines say; empty where none is known."""
+    new = [line for line in changed if line.startswith("+")]
+    return next((why for pattern, why in EXPLAINED.items() if any(re.search(pattern, line) for line in new)), "")
 
 
 def main() -> None:
@@ -118,10 +123,10 @@ def main() -> None:
         for module in arguments.modules:
             mine = {name: state for name, state in states.items() if name.startswith(f"curator.{module}.")}
             counts = Counter("killed" if state in _KILLED else state for state in mine.values())
-            survivors = [survivor(folder, name, state) for name, state in mine.items() if state not in _KILLED]
-            explained = sum(bool(found["why"]) for found in survivors)
-            share = counts["killed"] / max(len(mine), 1)
-            counts["explained"] = explained
+            lived = [name for name, state in mine.items() if state not in (*_KILLED, "not checked")]
+            survivors = [survivor(folder, name, mine[name]) for name in lived]
+            counts["explained"] = explained = sum(bool(found["why"]) for found in survivors)
+            share = counts["killed"] / max(len(mine) - counts["not checked"], 1)
             modules[module] = {"mutants": len(mine), **counts, "killed_share": round(share, 3), "survivors": survivors}
             print(f"{module:10} {len(mine)} mutants, {share:.1%} killed, {len(survivors)} live, {explained} explained")
     document = {

@@ -32,7 +32,6 @@ from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
-from synthetic_project import make_project
 
 CURSOR = "▌".encode()
 ESTIMATE = re.compile("✓ \\d+ ms".encode())
@@ -126,6 +125,9 @@ def measure(root: Path) -> dict[str, float | int]:
 
 def main() -> None:
     """Measure, and write rows as they come."""
+    # What is measured from here is not to begin with what this imports.
+    from synthetic_project import make_project
+
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, metavar="FILE", help="where to write the rows")
     parser.add_argument("--work", type=Path, metavar="DIR", help="keeps the projects; default: a temporary folder")
