@@ -38,6 +38,7 @@ EXPLAINED = {
     r"ensure_ascii=None": "as false as False",
     r"_with\(.*, None\)": "as false as False",
     r"_Search\(estimator, None": "the search uses the problem in the scored methods only",
+    r"single_losses \+ loss": "the same number beside each change alters no order",
     r"chunk: int = 257": "how many are estimated at once changes no estimate",
     r"<= share": "a drawn number equals the share once in 2⁵³ draws",
     r"include_url=(True|None)": "of the error only place and message are used",

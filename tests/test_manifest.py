@@ -151,6 +151,13 @@ def test_a_source_says_where_rows_come_from_in_plain_words(
         _changed(manifest, tasks=values["tasks"])
 
 
+def test_a_path_is_one(manifest: Manifest) -> None:
+    values = json.loads(render(manifest))
+    values["tasks"][0]["files"][0]["path"] = "a\0b"
+    with pytest.raises(ValidationError, match="a path holds no NUL"):
+        _changed(manifest, tasks=values["tasks"])
+
+
 def test_unwritable(tmp_path: Path, manifest: Manifest) -> None:
     (tmp_path / "file").write_text("")
     for path in (tmp_path / "file" / "m.json", tmp_path):

@@ -456,3 +456,31 @@ def test_what_affinities_are_made_of() -> None:
     once = np.array([[True, False], [False, True], [False, True]])
     assert np.isfinite(sample_affinities(toy_of_two := Toy(np.array([-0.3, 0.2])), once).standard_errors).all()
     assert sample_affinities(toy_of_two, once).values[0] == pytest.approx(0.3 + 0.2)
+
+
+def test_the_noise_of_a_gain_is_its_standard_error_over_validation_examples() -> None:
+    rng = np.random.default_rng(1)
+    toy = Toy(np.zeros(2))
+    toy.validation_weights = weights = rng.dirichlet(np.ones(10))
+    spread = rng.standard_normal((2, 10))
+    toy.each = spread - (spread @ weights)[:, None]
+    errors = [sum((w * d) ** 2 for w, d in zip(weights, each, strict=True)) ** 0.5 for each in toy.each]
+    toy.effects = np.array([-1.02, -0.98]) * errors
+    assert select_forward(toy, _problem(2, exclude=frozenset({1}))).mask.tolist() == [True, False]
+    assert select_forward(toy, _problem(2, exclude=frozenset({0}))).mask.tolist() == [False, False]
+    # Each by its own, also where both are looked at.
+    assert select_forward(toy, _problem(2)).steps[0].tasks == (0,)
+    # It is that of the difference, whatever is there already.
+    toy.effects = -1.02 * np.array(errors)
+    assert select_forward(toy, _problem(2, include=frozenset({0}))).mask.all()
+
+
+@pytest.mark.parametrize(("sizes", "limit"), [("tokens", "max_tokens"), ("examples", "max_examples")])
+def test_what_a_task_costs_is_what_it_has_and_no_less_than_one(sizes: str, limit: str) -> None:
+    # A third for one against a half for two; nothing costs as much as one.
+    toy = Toy(np.array([-0.3, -0.5]))
+    for first in (0, 1):
+        problem = _problem(2, **{sizes: np.array([first, 2]), limit: 10})
+        assert select_forward(toy, problem).steps[0].tasks == (0,)
+        affinities = Affinities(-toy.effects, np.ones(2))
+        assert select_ensemble(toy, problem, affinities).steps[0].tasks == (0,)
