@@ -1,10 +1,13 @@
-"""Several processes under `accelerate launch`: who speaks, waiting for each other, and collecting results.
+"""Several processes under `torchrun` or `accelerate launch`: who speaks, waiting for each other, collecting results.
 
 In a single process, which is the usual case, all of this costs nothing and imports nothing.
 """
 
 import os
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from accelerate import PartialState
 
 T = TypeVar("T")
 
@@ -27,9 +30,7 @@ def is_main() -> bool:
 def wait() -> None:
     """Return when every process has come here."""
     if world_size() > 1:
-        from accelerate import PartialState
-
-        PartialState().wait_for_everyone()
+        _join().wait_for_everyone()
 
 
 def gather(value: list[T]) -> list[T]:
@@ -54,7 +55,9 @@ def from_main(value: T) -> T:
     return box[0]
 
 
-def _join() -> None:
+def _join() -> "PartialState":
+    import torch
     from accelerate import PartialState
 
-    PartialState()
+    # Unless told, it takes a machine without a GPU for one with a single process.
+    return PartialState(cpu=not torch.cuda.is_available())
