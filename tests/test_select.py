@@ -470,8 +470,9 @@ def test_the_noise_of_a_gain_is_its_standard_error_over_validation_examples() ->
     assert select_forward(toy, _problem(2, exclude=frozenset({0}))).mask.tolist() == [False, False]
     # Each by its own, also where both are looked at.
     assert select_forward(toy, _problem(2)).steps[0].tasks == (0,)
-    # It is that of the difference, whatever is there already.
-    toy.effects = -1.02 * np.array(errors)
+    # It is that of the difference, however far the examples are apart already.
+    toy.each = np.array([[50.0, -50.0] * 5, [0.0] * 10])
+    toy.effects = np.array([0.0, -0.1])
     assert select_forward(toy, _problem(2, include=frozenset({0}))).mask.all()
 
 
