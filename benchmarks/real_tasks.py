@@ -43,7 +43,7 @@ name = "real-tasks"
 
 [model]
 name_or_path = "model"
-dtype = "bfloat16"
+dtype = "{dtype}"
 
 [lora]
 r = 8
@@ -53,7 +53,7 @@ target_modules = ["q_proj", "v_proj"]
 [data]
 tasks = "tasks/*.jsonl"
 target = "multirc_answer"
-validation_files = { multirc_answer = "validation.jsonl" }
+validation_files = {{ multirc_answer = "validation.jsonl" }}
 max_length = 96
 
 [train]
@@ -124,13 +124,13 @@ def make_model(folder: Path, wheel: Path) -> None:
         plain.save_pretrained(folder)
 
 
-def make_project(folder: Path, *, wheel: Path, bigbench: Path) -> None:
+def make_project(folder: Path, *, wheel: Path, bigbench: Path, dtype: str = "bfloat16") -> None:
     """Make the project, but for what is there."""
     if not (folder / "model" / "config.json").exists():
         make_model(folder / "model", wheel)
     if not (folder / "tasks").exists():
         make_tasks(folder, bigbench)
-    (folder / "curator.toml").write_text(CONFIG)
+    (folder / "curator.toml").write_text(CONFIG.format(dtype=dtype))
 
 
 def main() -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from curator import parallel, results
+from curator.busy import OtherPrograms, crowding
 from curator.config import Config, SelectSection, load_config
 from curator.errors import ConfigError, DataError, StoreBusy
 from curator.events import Reporter, Stopwatch
@@ -603,9 +604,15 @@ class Project:
 
     @cached_property
     def _tuned(self) -> "TunedModel":
+        import torch
+
         from curator.model import find_model, load_model
 
-        return load_model(find_model(self.config.model, self.root), self.config.model, self.config.lora)
+        others = OtherPrograms()
+        tuned = load_model(find_model(self.config.model, self.root), self.config.model, self.config.lora)
+        if tuned.device.type == "cpu" and (words := crowding(others.cores(), torch.get_num_threads())):
+            self.reporter.warn(words)
+        return tuned
 
     def _load(self) -> "TunedModel":
         return self._tuned

@@ -3,10 +3,8 @@
 import itertools
 import json
 import math
-import os
 import shutil
 import subprocess
-import sys
 from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -16,7 +14,7 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 import torch
-from conftest import pair_rows, write_rows
+from conftest import pair_rows, run_curator, write_rows
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import t as student
@@ -415,8 +413,7 @@ def ready(make_project: MakeProject, tmp_path: Path, tmp_path_factory: pytest.Te
 
 
 def _run(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-m", "curator", *arguments, "-p", str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ.copy())
+    done = run_curator(*arguments, "-p", str(folder))
     assert done.returncode == 0, done.stderr
     return done
 

@@ -1,13 +1,12 @@
 """Budget curves: where they begin and end, and which subsets no other one beats."""
 
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import run_curator
 from test_estimate import _estimator, _points
 
 import curator
@@ -40,15 +39,13 @@ def test_the_first_step_is_the_best_for_a_token() -> None:
 
 def test_the_command_prints_and_draws(make_project: MakeProject, tmp_path: Path) -> None:
     folder = make_project()
-    command = [sys.executable, "-m", "curator", "curve", "-p", str(folder)]
-    run = subprocess.run(
-        [*command, "--json", "--plot", str(tmp_path / "c.svg")], capture_output=True, text=True, check=True
-    )
+    run = run_curator("curve", "-p", str(folder), "--json", "--plot", str(tmp_path / "c.svg"))
+    assert run.returncode == 0, run.stderr
     found = json.loads(run.stdout)
     assert found["calibrated"] is False
     assert found["points"][0]["subset"] == []
     assert "<svg" in (tmp_path / "c.svg").read_text()
-    wrong = subprocess.run([*command, "--plot", str(tmp_path / "c.txt")], capture_output=True, text=True, check=False)
+    wrong = run_curator("curve", "-p", str(folder), "--plot", str(tmp_path / "c.txt"))
     assert wrong.returncode == 2
     report = curator.Project.open(folder).curve()
     assert [p.estimated_loss for p in report.front] == sorted((p.estimated_loss for p in report.front), reverse=True)

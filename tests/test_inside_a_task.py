@@ -2,14 +2,12 @@
 
 import json
 import random
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import pair_rows, write_rows
+from conftest import pair_rows, run_curator, write_rows
 
 import curator
 from curator.clusters import cluster
@@ -49,10 +47,11 @@ def test_clusters_find_directions_whatever_the_length() -> None:
 
 def test_init_cuts_data_without_labels_into_groups(make_project: MakeProject, tmp_path: Path) -> None:
     source = make_project("source", tasks={"target": pair_rows("target", 12), "pile": pair_rows("pile", 20)})
-    command = [sys.executable, "-m", "curator", "init", str(tmp_path / "new"), "--model", str(source / "model")]
+    command = ["init", str(tmp_path / "new"), "--model", str(source / "model")]
     for name in ("target", "pile"):
         command += ["--from", str(source / "tasks" / f"{name}.jsonl")]
-    subprocess.run([*command, "--target", "target", "--group", "3"], capture_output=True, text=True, check=True)
+    done = run_curator(*command, "--target", "target", "--group", "3")
+    assert done.returncode == 0, done.stderr
     project = curator.Project.open(tmp_path / "new")
     report = project.check()
     groups = [task for task in report.tasks if task.name.startswith("pile-group-")]

@@ -2,11 +2,11 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,15 +30,15 @@ def _command(folder: Path, *arguments: str) -> list[str]:
     return [sys.executable, "-m", "curator", *arguments, "-p", str(folder)]
 
 
-def _kill_when(folder: Path, ready: Callable[[list[dict[str, Any]]], bool], sign: signal.Signals) -> int:
-    """Start `curator select` and kill it as soon as its events are as wanted; its exit code."""
+def _kill_when(folder: Path, stage: str, sign: signal.Signals) -> int:
+    """Start `curator select` and kill it as soon as a stage has done something; its exit code."""
     process = subprocess.Popen(_command(folder, "select"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
     while process.poll() is None and time.monotonic() < deadline:
         events = []
         for log in (folder / ".curator" / "runs").glob("*/events.jsonl"):
             events += [json.loads(line) for line in log.read_text().splitlines(keepends=True) if line.endswith("\n")]
-        if ready(events):
+        if any(event["event"] == "StageProgress" and event["stage"] == stage for event in events):
             process.send_signal(sign)
             break
         time.sleep(0.005)
@@ -48,32 +48,21 @@ def _kill_when(folder: Path, ready: Callable[[list[dict[str, Any]]], bool], sign
 # Enough work in each stage for a kill to land in its midst.
 LONG: dict[str, Any] = {
     "project": {"name": "p"},
-    "train": {"epochs": 6, "batch_size": 2},
+    "train": {"epochs": 3, "batch_size": 2},
     "gradients": {"batch_tokens": 32},
 }
 
 
-@pytest.mark.parametrize(
-    ("stage", "sign", "code"),
+def test_killed_and_run_again_ends_with_the_same_manifest(make_project: MakeProject) -> None:
     # test_kills.py kills every stage, at random moments; here the command starts as a user's does.
-    [("train", signal.SIGKILL, -9), ("gradients", signal.SIGTERM, 130)],
-)
-def test_killed_and_run_again_ends_with_the_same_manifest(
-    make_project: MakeProject, stage: str, sign: signal.Signals, code: int
-) -> None:
     whole, cut = make_project("whole", **LONG), make_project("cut", **LONG)
     Project.open(whole).select()
-
-    def ready(events: list[dict[str, Any]]) -> bool:
-        mine = [e for e in events if e.get("stage") == stage]
-        wanted = "StageProgress" if stage in ("train", "gradients") else "StageStarted"
-        return any(e["event"] == wanted for e in mine)
-
-    assert _kill_when(cut, ready, sign) == code
+    assert _kill_when(cut, "train", signal.SIGKILL) == -signal.SIGKILL
+    assert Project.open(cut).status().runs[0]["state"] == "lost"
+    assert _kill_when(cut, "gradients", signal.SIGTERM) == 130
+    assert Project.open(cut).status().runs[0]["state"] == "interrupted"
     assert not (cut / "curator-manifest.json").exists()
-    runs = Project.open(cut).status().runs
-    assert runs[0]["state"] == ("lost" if sign == signal.SIGKILL else "interrupted")
-    subprocess.run(_command(cut, "select", "-q"), check=True, stdout=subprocess.DEVNULL)
+    Project.open(cut).select()
     assert _manifest(cut) == _manifest(whole)
     leftovers = [p for p in cut.rglob("*") if "partial" in p.name or "checkpoint" in p.name]
     assert not leftovers
@@ -101,35 +90,26 @@ def _assert_same_gradients(one: Path, two: Path) -> None:
         np.testing.assert_allclose(here[order], there[other_order], atol=1e-5 * np.abs(here).max())
 
 
-def test_two_processes_give_the_same_gradients(make_project: MakeProject) -> None:
-    one, two = make_project("one", project={"name": "p"}), make_project("two", project={"name": "p"})
-    Project.open(one).train()
-    # The same meta-initialization: two processes train on batches of twice the size.
-    subprocess.run(["cp", "-r", str(one / ".curator"), str(two)], check=True)
-    done = subprocess.run(_launch(two, "gradients", "--json"), capture_output=True, text=True, check=False)
+def test_two_processes_make_what_one_does(make_project: MakeProject) -> None:
+    two = make_project("two", project={"name": "p"}, train={"epochs": 6})
+    done = subprocess.run(_launch(two, "select", "--json"), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["computed"] > 0
-    Project.open(one).gradients()
-    _assert_same_gradients(one, two)
-    alone, shared = (Project.open(folder).select() for folder in (one, two))
-    assert shared.selected == alone.selected
-    assert shared.estimated_loss == pytest.approx(alone.estimated_loss, rel=1e-5)
-
-
-def test_two_processes_meta_train(make_project: MakeProject) -> None:
-    folder = make_project(train={"epochs": 6})
-    done = subprocess.run(_launch(folder, "train", "--json"), capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    project = Project.open(folder)
-    # One process goes on from what two have made, and the model has learned something.
+    # One process goes on from what two have made, and makes the same gradients at the same points.
+    one = Path(shutil.copytree(two, two.parent / "one"))
+    project = Project.open(one)
     assert project.train().cached
+    assert project.gradients(fresh=True).computed > 0
+    _assert_same_gradients(one, two)
+    alone, shared = project.select(), json.loads(done.stdout)
+    assert [task for task in alone.selected] == [task["name"] for task in shared["tasks"] if task["selected"]]
+    assert shared["estimated_loss"] == pytest.approx(alone.estimated_loss, rel=1e-5)
+    # The model has learned something.
     corpus = project.corpus(("target",))
     meta = find_meta_init(project.config, corpus, project.store)
     assert meta is not None
     (target,) = corpus.target_tasks
     before = measure_losses(project._load(), validation_examples(target, project.store), batch_tokens=512)
     assert np.mean([meta.final_losses[h] for h in target.validation_hashes]) < before.mean()
-    assert np.isfinite(project.estimate(["alpha"]).estimated_loss)
 
 
 def test_a_rank_that_dies_leaves_its_work_and_one_process_goes_on(make_project: MakeProject) -> None:

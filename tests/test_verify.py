@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import pair_rows, write_rows
+from conftest import pair_rows, run_curator, write_rows
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -501,10 +501,8 @@ def test_the_same_of_everything_has_no_rank() -> None:
 # -- the command line -------------------------------------------------------------------------------------------------
 
 
-def _run(folder: Path, *arguments: str, code: int = 0, path: Path | None = None) -> "subprocess.CompletedProcess[str]":
-    env = os.environ | ({} if path is None else {"PYTHONPATH": str(path)})
-    command = [sys.executable, "-m", "curator", *arguments, "-p", str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=env)
+def _run(folder: Path, *arguments: str, code: int = 0) -> "subprocess.CompletedProcess[str]":
+    done = run_curator(*arguments, "-p", str(folder))
     assert done.returncode == code, done.stderr
     return done
 
@@ -592,7 +590,9 @@ def test_killed_while_a_run_is_kept_it_leaves_nothing_behind(ready: Path, tmp_pa
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
         "curator.store.Store.put_measurement = killed\n"
     )
-    _run(ready, "verify", "--runs", "1", "--seeds", "1", code=-signal.SIGKILL, path=folder)
+    command = [sys.executable, "-m", "curator", "verify", "--runs", "1", "--seeds", "1", "-q", "-p", str(ready)]
+    done = subprocess.run(command, check=False, env=os.environ | {"PYTHONPATH": str(folder)})
+    assert done.returncode == -signal.SIGKILL
     assert len(_measured(ready)) == (when == "after")
     # The same call again: what was measured has not been reported, and is not added to.
     _open(ready).verify(runs=1, seeds=1)

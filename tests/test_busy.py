@@ -1,0 +1,49 @@
+"""Threads without cores of their own are warned of."""
+
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+
+from curator.busy import OtherPrograms, crowding
+
+
+@pytest.mark.parametrize(
+    ("others", "threads", "cores", "crowded"),
+    [
+        (0.0, 2, 2, False),
+        (0.3, 2, 2, False),
+        (1.0, 2, 2, True),
+        (2.0, 1, 2, False),
+        (1.0, 6, 8, False),
+        (3.0, 6, 8, True),
+    ],
+)
+def test_threads_are_too_many_for_the_cores_that_are_left(
+    others: float, threads: int, cores: int, crowded: bool
+) -> None:
+    words = crowding(others, threads, cores)
+    assert (words is not None) == crowded
+    assert words is None or f"{others:.1f} of {cores} cores" in words
+
+
+def test_what_others_take_is_seen_and_what_we_take_is_not() -> None:
+    spin = "import time; end = time.monotonic() + 60\nwhile time.monotonic() < end: pass"
+    other = subprocess.Popen([sys.executable, "-c", spin])
+    try:
+        seen = OtherPrograms()
+        assert seen.cores() == 0.0
+        time.sleep(1.0)
+        # A core, or what is left of one on a machine that has more to do.
+        assert seen.cores() > 0.4
+        used, began = time.process_time(), time.monotonic()
+        own = OtherPrograms()
+        while time.monotonic() < began + 1.0:
+            pass
+        share = (time.process_time() - used) / (time.monotonic() - began)
+        assert own.cores() <= 0.1 + (os.cpu_count() or 1) - share
+    finally:
+        other.kill()
+        other.wait()
