@@ -75,11 +75,12 @@ class Server:
             importlib.import_module(module)
         import torch
 
-        from curator import corpus, stages
+        from curator import corpus, meta_train, stages
 
         torch.set_num_threads(1)
         for committing in (corpus, stages):
             vars(committing)["_COMMIT_SECONDS"] = 0.0
+        vars(meta_train)["_CHECKPOINT_SECONDS"] = 0.0
         self._fork = multiprocessing.get_context("fork")
 
     def run(

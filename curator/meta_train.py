@@ -7,11 +7,13 @@ completion tokens of a step's examples.
 
 import math
 import shutil
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from curator import parallel
 from curator.batches import TokenizedExample, by_length, collate, example_losses
 from curator.config import TrainSection
 from curator.errors import CuratorError, DataError, NumericalError
@@ -24,8 +26,10 @@ if TYPE_CHECKING:
     import torch
     from transformers import Trainer
 
-# Checkpoints in a run, so that a killed one loses at most this share of its work.
+# A run that is killed loses one part of this many, or what these seconds came to: a checkpoint of a small model takes
+# longer than its steps.
 _CHECKPOINTS = 20
+_CHECKPOINT_SECONDS = 2.0
 _COMPLETE = "complete"
 _SUMS = "sums.safetensors"
 
@@ -166,7 +170,9 @@ def _trainer(
             return examples[index]
 
     class Callback(TrainerCallback):
-        """Passes the Trainer's calls on to the recorder."""
+        """Passes the Trainer's calls on to the recorder, and says when a checkpoint is due."""
+
+        saved = time.monotonic()
 
         def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             recorder.begin(state.global_step, state.max_steps, main=state.is_world_process_zero)
@@ -174,7 +180,9 @@ def _trainer(
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             recorder.step(state.global_step)
             interval = max(1, state.max_steps // _CHECKPOINTS)
-            control.should_save = state.global_step % interval == 0 and state.global_step < state.max_steps
+            due = state.global_step % interval == 0 and state.global_step < state.max_steps
+            # Every process has a part in a checkpoint, and a clock of its own.
+            control.should_save = due and parallel.from_main(time.monotonic() - self.saved >= _CHECKPOINT_SECONDS)
 
         def on_log(self, args: Any, state: Any, control: Any, **given: Any) -> None:
             if "loss" in given["logs"]:
@@ -186,6 +194,7 @@ def _trainer(
                 checkpoint = checkpoints / f"checkpoint-{state.global_step}"
                 recorder.save(checkpoint)
                 (checkpoint / _COMPLETE).touch()
+            self.saved = time.monotonic()
 
         def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             control.should_save = False

@@ -66,6 +66,16 @@ def run_curator(*arguments: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.CompletedProcess(arguments, int(ended.value.code or 0), out.getvalue(), err.getvalue())
 
 
+CHECKPOINTS_AT_ONCE = "import curator.meta_train\ncurator.meta_train._CHECKPOINT_SECONDS = 0.0\n"
+
+
+def environment_with(folder: Path, program: str) -> dict[str, str]:
+    """The environment of a process whose Python runs a program before anything else; the folder holds that."""
+    folder.mkdir()
+    (folder / "sitecustomize.py").write_text(program)
+    return os.environ | {"PYTHONPATH": str(folder)}
+
+
 def make_tokenizer(*, bos: bool = False, eos: bool = False, chat_template: str | None = None) -> Any:
     """A byte-level BPE tokenizer with a few merges, so that tokens can straddle a boundary.
 

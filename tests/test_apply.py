@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import pair_rows, write_rows
+from conftest import CHECKPOINTS_AT_ONCE, environment_with, pair_rows, write_rows
 from typer.testing import CliRunner
 
 from curator.batches import TokenizedExample
@@ -279,7 +279,8 @@ def _apply(folder: Path, *arguments: str) -> list[str]:
 
 
 def test_killed_and_run_again_it_goes_on_to_the_same_adapter(ready: Path, applied: Path) -> None:
-    process = subprocess.Popen(_apply(ready), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    environment = environment_with(ready.parent / "at once", CHECKPOINTS_AT_ONCE)
+    process = subprocess.Popen(_apply(ready), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
     work = ready / ".curator" / "adapters" / "apply"
     deadline = time.monotonic() + 120
     while process.poll() is None and time.monotonic() < deadline and not list(work.rglob("complete")):
@@ -304,6 +305,7 @@ def test_interrupted_after_training_little_is_trained_again(ready: Path, monkeyp
     project = _open(ready)
     with monkeypatch.context() as patched:
         patched.setattr("curator.fine_tune.measure_losses", interrupt)
+        patched.setattr("curator.meta_train._CHECKPOINT_SECONDS", 0.0)
         with pytest.raises(KeyboardInterrupt):
             project.apply()
     events: list[Event] = []

@@ -54,8 +54,9 @@ def leavings(folder: Path) -> list[str]:
     ]
 
 
-def test_stages_on_a_full_disk(make_project: MakeProject, disk: Path) -> None:
+def test_stages_on_a_full_disk(make_project: MakeProject, disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """At each stage of its filling, and then on: what comes out is what an undisturbed run gives."""
+    monkeypatch.setattr("curator.meta_train._CHECKPOINT_SECONDS", 0.0)
     folder = Path(shutil.copytree(make_project(project={"name": "p"}), disk / "project"))
     project = Project.open(folder)
     verbs: list[tuple[Callable[[], object], int]] = [

@@ -318,6 +318,7 @@ def test_a_checkpoint_is_no_program(make_project: MakeProject, monkeypatch: pyte
 
     with monkeypatch.context() as patched:
         patched.setattr(meta_train._Recorder, "step", stopped)
+        patched.setattr(meta_train, "_CHECKPOINT_SECONDS", 0.0)
         with pytest.raises(KeyboardInterrupt):
             Project.open(folder).train()
     *_, checkpoint = sorted((folder / ".curator" / "adapters").glob("*/checkpoints/checkpoint-*"))

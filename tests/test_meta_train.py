@@ -2,6 +2,7 @@
 
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -89,6 +90,31 @@ def test_a_snapshot_is_the_mean_of_the_steps_that_lead_to_it(tuned: TunedModel, 
         torch.testing.assert_close(tuned.layout.flatten(dict(tuned.model.named_parameters())), mean)
 
 
+@pytest.fixture
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Checkpoints after every step of a short run."""
+    monkeypatch.setattr("curator.meta_train._CHECKPOINT_SECONDS", 0.0)
+
+
+def test_checkpoints_are_a_twentieth_of_a_run_apart_and_seconds(
+    tuned: TunedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved: list[int] = []
+    monkeypatch.setattr("curator.meta_train._Recorder.save", lambda _, path: saved.append(int(path.name[11:])))
+    recipe = RECIPE.model_copy(update={"epochs": 7})
+    _train(tuned, tmp_path / "quick", recipe=recipe)
+    assert saved == []
+    # Of 42 steps; each takes a second, and a checkpoint is 2.5 seconds after the last.
+    clock = iter(range(10**6))
+    monkeypatch.setattr("curator.meta_train._CHECKPOINT_SECONDS", 2.5)
+    monkeypatch.setattr("curator.meta_train.time", SimpleNamespace(monotonic=lambda: float(next(clock))))
+    _train(tuned, tmp_path / "slow", recipe=recipe)
+    assert saved
+    assert all(step % 2 == 0 and step < 42 for step in saved)
+    assert min(np.diff(saved)) >= 4
+
+
+@pytest.mark.usefixtures("at_once")
 @pytest.mark.parametrize("stop", [1, 8, 12, 17])
 def test_interrupted_and_resumed_is_undisturbed(tuned: TunedModel, tmp_path: Path, stop: int) -> None:
     class Stop(BaseException):
@@ -115,6 +141,7 @@ def test_interrupted_and_resumed_is_undisturbed(tuned: TunedModel, tmp_path: Pat
     assert events[0].done == stop - 1
 
 
+@pytest.mark.usefixtures("at_once")
 def test_interrupted_while_its_checkpoints_are_removed_it_does_not_go_on_from_half_of_one(
     tuned: TunedModel, tmp_path: Path
 ) -> None:

@@ -1,7 +1,6 @@
 """The command line in real processes: killed and started again, and several at once under torchrun."""
 
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -12,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import MakeProject
+from conftest import MakeProject, environment_with
 
 from curator.corpus import validation_examples
 from curator.meta_train import measure_losses
@@ -112,13 +111,30 @@ def test_two_processes_make_what_one_does(make_project: MakeProject) -> None:
     assert np.mean([meta.final_losses[h] for h in target.validation_hashes]) < before.mean()
 
 
+# Every batch is committed, and the last rank is killed in its third one.
+DYING_RANK = """\
+import os, signal
+if "RANK" in os.environ:
+    import curator.stages, curator.gradients
+    curator.stages._COMMIT_SECONDS = 0.0
+    project = curator.gradients.GradientEngine.project
+    batches = []
+    def at_most_two(self, examples):
+        batches.append(examples)
+        if os.environ["RANK"] == "1" and len(batches) == 3:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return project(self, examples)
+    curator.gradients.GradientEngine.project = at_most_two
+"""
+
+
 def test_a_rank_that_dies_leaves_its_work_and_one_process_goes_on(make_project: MakeProject) -> None:
     one, two = make_project("one", **LONG), make_project("two", **LONG)
     Project.open(one).train()
     subprocess.run(["cp", "-r", str(one / ".curator"), str(two)], check=True)
-    dying = {"PYTHONPATH": str(_dying_rank(two.parent))}
+    environment = environment_with(two.parent / "dying", DYING_RANK)
     launched = subprocess.run(
-        _launch(two, "gradients"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=os.environ | dying
+        _launch(two, "gradients"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment
     )
     assert launched.returncode != 0
     kept = sum(len(Project.open(two).store.gradient_hashes(key)) for key in _set_keys(one))
@@ -133,24 +149,3 @@ def _set_keys(folder: Path) -> list[str]:
     meta = find_meta_init(project.config, project.corpus(("target",)), project.store)
     assert meta is not None
     return [s.key for s in gradient_sets(project.config, meta)]
-
-
-def _dying_rank(folder: Path) -> Path:
-    """A folder whose `sitecustomize` commits every batch, and has the last rank killed in its third one."""
-    folder = folder / "dying"
-    folder.mkdir()
-    (folder / "sitecustomize.py").write_text(
-        "import os, signal\n"
-        "if 'RANK' in os.environ:\n"
-        "    import curator.stages, curator.gradients\n"
-        "    curator.stages._COMMIT_SECONDS = 0.0\n"
-        "    project = curator.gradients.GradientEngine.project\n"
-        "    batches = []\n"
-        "    def at_most_two(self, examples):\n"
-        "        batches.append(examples)\n"
-        "        if os.environ['RANK'] == '1' and len(batches) == 3:\n"
-        "            os.kill(os.getpid(), signal.SIGKILL)\n"
-        "        return project(self, examples)\n"
-        "    curator.gradients.GradientEngine.project = at_most_two\n"
-    )
-    return folder

@@ -1,7 +1,6 @@
 """Verification on a tiny project: what is chosen, what is run, what is kept, and what is said of it."""
 
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -14,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import pair_rows, run_curator, write_rows
+from conftest import CHECKPOINTS_AT_ONCE, environment_with, pair_rows, run_curator, write_rows
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -546,6 +545,7 @@ def _killed_in(folder: Path) -> None:
         [sys.executable, "-m", "curator", "verify", "--runs", "3", "--seeds", "1", "-p", str(folder)],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
+        env=environment_with(folder.parent / "at once", CHECKPOINTS_AT_ONCE),
     )
     place, checkpoints = folder / ".curator" / "adapters" / "verify", "*/checkpoints/*/complete"
     deadline, first = time.monotonic() + 240, None
@@ -578,9 +578,8 @@ def test_killed_in_the_midst_of_a_run_and_called_again_it_measures_what_it_would
 
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_killed_while_a_run_is_kept_it_leaves_nothing_behind(ready: Path, tmp_path: Path, when: str) -> None:
-    folder = tmp_path / "kill"
-    folder.mkdir()
-    (folder / "sitecustomize.py").write_text(
+    environment = environment_with(
+        tmp_path / "kill",
         "import os, signal\n"
         "import curator.store\n"
         "put = curator.store.Store.put_measurement\n"
@@ -588,10 +587,10 @@ def test_killed_while_a_run_is_kept_it_leaves_nothing_behind(ready: Path, tmp_pa
         f"    if {when == 'after'}:\n"
         "        put(self, *given, **named)\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
-        "curator.store.Store.put_measurement = killed\n"
+        "curator.store.Store.put_measurement = killed\n",
     )
     command = [sys.executable, "-m", "curator", "verify", "--runs", "1", "--seeds", "1", "-q", "-p", str(ready)]
-    done = subprocess.run(command, check=False, env=os.environ | {"PYTHONPATH": str(folder)})
+    done = subprocess.run(command, check=False, env=environment)
     assert done.returncode == -signal.SIGKILL
     assert len(_measured(ready)) == (when == "after")
     # The same call again: what was measured has not been reported, and is not added to.
