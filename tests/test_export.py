@@ -2,8 +2,6 @@
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -90,23 +88,6 @@ def test_it_is_what_was_trained_on(make_project: MakeProject, tmp_path: Path) ->
         for corpus_task in corpus.tasks
         if corpus_task.name == name
     ]
-
-
-def test_nothing_is_written_elsewhere(make_project: MakeProject, tmp_path: Path) -> None:
-    """No caches in the home folder, nothing in the present one, nothing beside the user's own files."""
-    folder = make_project()
-    own = everything(folder)
-    for name in ("home", "work"):
-        (tmp_path / name).mkdir()
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "XDG_"))}
-    environment |= {"HOME": str(tmp_path / "home"), "TMPDIR": str(tmp_path / "home"), "HF_HUB_OFFLINE": "1"}
-    command = [sys.executable, "-m", "curator", "select", "-p", str(folder), "-q"]
-    subprocess.run(command, cwd=tmp_path / "work", env=environment, check=True, capture_output=True)
-    assert everything(tmp_path / "home") == {}
-    assert everything(tmp_path / "work") == {}
-    made = {name: content for name, content in everything(folder).items() if not name.startswith(".curator")}
-    assert made.pop(MANIFEST_NAME)
-    assert made == own
 
 
 def test_twice_is_the_same(manifest: Path, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from conftest import MakeProject
+from test_export import everything
 
 SECRETS = {
     "HF_TOKEN": "hf_" + "s3cr3tT0k3n" * 3,
@@ -51,19 +52,24 @@ def unplugged() -> list[str]:
     return command if tried.returncode == 0 else []
 
 
-def test_a_run_without_a_network_keeps_secrets_and_the_umask(
+def test_a_run_without_a_network_keeps_to_its_folder_to_secrets_and_to_the_umask(
     make_project: MakeProject, tmp_path: Path, unplugged: list[str]
 ) -> None:
     folder = make_project(train={"epochs": 1})
+    own = everything(folder)
+    for name in ("home", "work"):
+        (tmp_path / name).mkdir()
     hub = make_project("project-of-the-hub", model=folder / "model")
     config = (hub / "curator.toml").read_text()
     (hub / "curator.toml").write_text(config.replace('name_or_path = "model"', 'name_or_path = "owner/nothing"'))
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("HF_")} | SECRETS
-    environment |= {"HOME": str(tmp_path / "home"), "PYTHONPATH": os.pathsep.join(sys.path)}
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "XDG_"))} | SECRETS
+    environment |= {"HOME": str(tmp_path / "home"), "TMPDIR": str(tmp_path / "home")}
+    environment |= {"PYTHONPATH": os.pathsep.join(sys.path)}
     stages = STAGES.replace("# Whatever", "assert not asked, asked\n# Whatever")
     script = f"{NO_NETWORK}\n{stages}"
     done = subprocess.run(
         [*unplugged, sys.executable, "-c", script, str(folder)],
+        cwd=tmp_path / "work",
         env=environment,
         capture_output=True,
         text=True,
@@ -73,6 +79,11 @@ def test_a_run_without_a_network_keeps_secrets_and_the_umask(
     )
     assert done.returncode == 0, done.stderr
     assert "neither a folder nor to be had from the hub" in done.stdout
+    # No caches in the home folder, nothing in the present one, nothing beside the user's own files.
+    assert everything(tmp_path / "home") == {}
+    assert everything(tmp_path / "work") == {}
+    apart = (".curator", "out", "curator-manifest.json")
+    assert {name: held for name, held in everything(folder).items() if Path(name).parts[0] not in apart} == own
     made = [path for name in (".curator", "out", "curator-manifest.json") for path in _all(folder / name)]
     assert len(made) > 10
     for path in made:
