@@ -34,7 +34,7 @@ from pathlib import Path
 import numpy as np
 
 CURSOR = "▌".encode()
-ESTIMATE = re.compile("✓ \\d+ ms".encode())
+ESTIMATE = re.compile(rb" loss (\x1b\[[\d;]*m)*-?\d+\.\d")
 STARTS, KEYS = 5, 60
 
 
@@ -65,8 +65,8 @@ class Terminal:
         """When output first matches, on `time.perf_counter`."""
         seen, deadline = b"", time.perf_counter() + seconds
         while not pattern.search(seen):
-            ready, _, _ = select.select([self.master], [], [], max(deadline - time.perf_counter(), 0))
-            if not ready:
+            left = deadline - time.perf_counter()
+            if left < 0 or not select.select([self.master], [], [], left)[0]:
                 raise TimeoutError(f"{pattern.pattern!r} is not on the screen after {seconds:.0f} s")
             seen += os.read(self.master, 1 << 16)
         return time.perf_counter()

@@ -14,7 +14,7 @@ from curator.calibration import LEAST_RUNS, RIDGE_SCALES, Calibration, Evidence,
 from curator.corpus import Corpus, Task, TaskVersion
 from curator.curve import budget_curve
 from curator.errors import ConfigError
-from curator.estimate import Point, SubsetEstimate, TargetEstimator, build_estimator
+from curator.estimate import Point, SubsetEstimate, TargetEstimator, build_estimator, interval
 from curator.events import Stopwatch
 from curator.files import relative_to
 from curator.fine_tune import diverged_runs, measured_subsets, recipe_key
@@ -504,7 +504,7 @@ class Answers:
         measured = next((m.mean for m in self.measured if m.subset == selected), None)
         if selection.weights is not None:
             shift = selection.loss - chosen.loss
-            low, high = max(chosen.low + shift, 0.0), chosen.high + shift
+            low, high = interval(selection.loss, chosen.high - chosen.loss)
             chosen = replace(chosen, loss=selection.loss, low=low, high=high, each=chosen.each + shift)
             measured = None
         return Manifest(

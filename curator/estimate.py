@@ -229,7 +229,7 @@ class TargetEstimator:
         losses = each @ self.validation_weights
         half = self.half_widths(each)
         return [
-            SubsetEstimate(float(loss), max(float(loss - width), 0.0), float(loss + width))
+            SubsetEstimate(float(loss), *interval(float(loss), float(width)))
             for loss, width in zip(losses, half, strict=True)
         ]
 
@@ -240,6 +240,11 @@ class TargetEstimator:
             return np.full(len(each), known)
         centred = each - (each @ self.validation_weights)[:, None]
         return np.asarray(_NORMAL_90 * np.sqrt(((self.validation_weights * centred) ** 2).sum(axis=1)))
+
+
+def interval(loss: float, half_width: float) -> tuple[float, float]:
+    """Both ends of an estimate's interval, in nats; a loss is never negative, but what stands for one may be."""
+    return max(loss - half_width, min(loss, 0.0)), loss + half_width
 
 
 def _solved(fit: Quadratic | Logistic, masks: Mask) -> Floats:
@@ -336,5 +341,6 @@ __all__: Sequence[Any] = [
     "SubsetEstimate",
     "TargetEstimator",
     "build_estimator",
+    "interval",
     "pick_ridge",
 ]

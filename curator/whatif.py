@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from curator.estimate import TargetEstimator
+from curator.estimate import TargetEstimator, interval
 
 Floats = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
@@ -71,7 +71,7 @@ def judge_each(estimator: TargetEstimator, masks: Mask) -> list[Judgement]:
     found = []
     for mask, losses, half in zip(masks, each, estimator.half_widths(each), strict=True):
         loss = float(losses @ estimator.validation_weights)
-        found.append(Judgement(mask, loss, max(loss - half, 0.0), loss + half, losses))
+        found.append(Judgement(mask, loss, *interval(loss, float(half)), losses))
     return found
 
 

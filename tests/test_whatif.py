@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from test_estimate import _estimator, _masks, _points
+from test_estimate import FINAL, _estimator, _masks, _points
 
 from curator.estimate import TargetEstimator
 from curator.whatif import Difference, _mean_and_noise, best_order, difference, flips, judge, judge_each
@@ -16,6 +16,13 @@ def estimator() -> TargetEstimator:
 def test_a_judgement_is_the_estimate(estimator: TargetEstimator) -> None:
     for judged, estimate in zip(judge_each(estimator, _masks()), estimator.estimate(_masks()), strict=True):
         assert (judged.loss, judged.low, judged.high) == pytest.approx((estimate.loss, estimate.low, estimate.high))
+
+
+def test_an_interval_holds_its_estimate_also_below_zero() -> None:
+    estimator = _estimator(_points(), [2.0, 3.0], final=FINAL - 10)
+    for judged, estimate in zip(judge_each(estimator, _masks()), estimator.estimate(_masks()), strict=True):
+        assert judged.low == judged.loss < min(judged.high, 0)
+        assert (estimate.low, estimate.high) == pytest.approx((judged.low, judged.high))
 
 
 def test_a_difference_is_paired(estimator: TargetEstimator) -> None:
