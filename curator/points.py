@@ -1,7 +1,8 @@
 """What estimates are made from, read from the store: sums over each task's training examples, at each point.
 
-Sums that are not stored yet are made from the gradients here, and only those. A task's sums are known by the hash of
-its training examples, so a task that comes needs its own alone, and one that goes takes nothing along.
+Sums are kept where they take less room than the gradients that they are made from; those of a small task, and any
+that are not there, are made as they are needed. A task's sums are known by the hash of its training examples, so a task
+that comes needs its own alone, and one that goes takes nothing along.
 """
 
 import time
@@ -24,12 +25,9 @@ from curator.store import Store
 # Raised when the same gradients would give other sums.
 _VERSION = 1
 # Examples whose gradients are held at once, and sums: both bound memory, and how long others wait for the store.
-_EXAMPLES, _TASKS = 16384, 512
+_EXAMPLES, _TASKS = 65536, 512
 # Seconds after which people are told what takes so long.
 _PATIENCE = 1.0
-
-Unsaved = dict[str, dict[str, Statistics]]
-"""Sums that could not be stored, by gradient set and content."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +46,10 @@ class Group:
     def content(self) -> str:
         """Hash of the examples. An example's weight follows from its tokens, as its completion is among them."""
         return hash_of([str(_VERSION), *self.hashes])
+
+    def is_small(self, dim: int) -> bool:
+        """Whether its gradients, of `dim` numbers each, take less room than the triangle of numbers that sums have."""
+        return 2 * len(self.hashes) <= dim + 1
 
 
 def training_groups(corpus: Corpus) -> list[Group]:
@@ -73,8 +75,8 @@ def _held_out(config: Config, tasks: Sequence[Task]) -> Group:
 
 def fill_statistics(
     config: Config, corpus: Corpus, store: Store, sets: Sequence[GradientSet], reporter: Reporter
-) -> Unsaved:
-    """Make the sums that are not stored yet, in one pass over their gradients, and store them.
+) -> None:
+    """Make the sums that are worth storing and not stored yet, in one pass over their gradients, and store them.
 
     Args:
         config: The project's configuration.
@@ -83,53 +85,23 @@ def fill_statistics(
         sets: The gradients at each point.
         reporter: Told of progress where it takes over a second, and of a store that cannot be written.
 
-    Returns:
-        The sums that could not be stored; usually none.
-
     Raises:
         DataError: A gradient is not stored.
         StoreBusy: The store cannot be read.
     """
-    groups = {group.content: group for group in training_groups(corpus) if group.hashes}
-    missing = []
+    dim = config.gradients.projection_dim
+    groups = list({group.content: group for group in training_groups(corpus) if not group.is_small(dim)}.values())
+    progress = _Progress(reporter)
     for gradient_set in sets:
         there = store.statistics_there(gradient_set.key)
-        missing += [(gradient_set.key, content) for content in groups if content not in there]
-    unsaved: Unsaved = {}
-    stage: Stage | None = None
-    began, done = time.monotonic(), 0
-    for set_key, contents in _portions(missing, groups):
-        sums = Statistics.of(_read(store, set_key, config, [groups[content] for content in contents]))
-        if not unsaved:
+        missing = [group for group in groups if group.content not in there]
+        for portion, sums in _made(config, store, gradient_set, missing, progress):
             try:
-                store.put_statistics(set_key, contents, sums)
+                store.put_statistics(gradient_set.key, [missing[n].content for n in portion], sums)
             except CuratorError as error:
                 reporter.warn(f"sums over tasks are not kept: {error.message}")
-                unsaved[set_key] = {}
-        if unsaved:
-            unsaved.setdefault(set_key, {}).update((content, sums.row(n)) for n, content in enumerate(contents))
-        done += len(contents)
-        if stage is None and time.monotonic() - began > _PATIENCE:
-            stage = reporter.stage("statistics", len(missing), "sums")
-        if stage is not None:
-            stage.advance_to(done)
-    if stage is not None:
-        stage.finish(f"sums of {len(groups)} tasks at {len(sets)} points")
-    return unsaved
-
-
-def _portions(missing: Sequence[tuple[str, str]], groups: dict[str, Group]) -> Iterator[tuple[str, list[str]]]:
-    """Cut (gradient set, content) into what is read at once; of one set each."""
-    start = 0
-    while start < len(missing):
-        end, examples = start, 0
-        while end < min(len(missing), start + _TASKS) and missing[end][0] == missing[start][0]:
-            examples += len(groups[missing[end][1]].hashes)
-            if examples > _EXAMPLES and end > start:
-                break
-            end += 1
-        yield missing[start][0], [content for _, content in missing[start:end]]
-        start = end
+                return
+    progress.finish()
 
 
 def read_points(
@@ -139,23 +111,17 @@ def read_points(
 
     Args, Raises: As for `fill_statistics`.
     """
-    unsaved = fill_statistics(config, corpus, store, sets, reporter)
+    fill_statistics(config, corpus, store, sets, reporter)
     groups = training_groups(corpus)
-    contents = [group.content for group in groups]
     points = []
+    progress = _Progress(reporter)
     for gradient_set in sets:
         (validation,) = _read(store, gradient_set.key, config, [_held_out(config, corpus.target_tasks)])
-        sums = store.statistics(gradient_set.key, contents, config.gradients.projection_dim)
-        kept = unsaved.get(gradient_set.key, {})
-        for number, (group, content) in enumerate(zip(groups, contents, strict=True)):
-            if content in kept:
-                sums.put(number, kept[content])
-            if sums.examples[number] != len(group.hashes):
-                # Sums of nothing would be taken for a task that does nothing.
-                raise DataError(
-                    "sums over tasks were dropped while they were read",
-                    hint="Run the command again; another process is making gradients anew.",
-                )
+        sums = store.statistics(gradient_set.key, [group.content for group in groups], config.gradients.projection_dim)
+        missing = [n for n, group in enumerate(groups) if sums.examples[n] != len(group.hashes)]
+        for portion, made in _made(config, store, gradient_set, [groups[n] for n in missing], progress):
+            for row, place in enumerate(portion):
+                sums.put(missing[place], made.row(row))
         points.append(
             Point(
                 share=gradient_set.snapshot.share,
@@ -164,7 +130,44 @@ def read_points(
                 read=partial(_read_tasks, store, gradient_set.key, config, groups),
             )
         )
+    progress.finish()
     return points
+
+
+class _Progress:
+    """Says how many tasks are summed up, where it takes long."""
+
+    def __init__(self, reporter: Reporter) -> None:
+        self._reporter, self._began, self._done = reporter, time.monotonic(), 0
+        self._stage: Stage | None = None
+
+    def advance(self, done: int, left: int) -> None:
+        self._done += done
+        if self._stage is None and time.monotonic() - self._began > _PATIENCE:
+            self._stage = self._reporter.stage("statistics", self._done + left, "sums")
+        if self._stage is not None:
+            self._stage.advance_to(self._done)
+
+    def finish(self) -> None:
+        if self._stage is not None:
+            self._stage.finish(f"sums of {self._done} tasks")
+
+
+def _made(
+    config: Config, store: Store, gradient_set: GradientSet, groups: Sequence[Group], progress: _Progress
+) -> Iterator[tuple[range, Statistics]]:
+    """Sums made from gradients, for as many groups at a time as memory is to hold."""
+    start = 0
+    while start < len(groups):
+        end, examples = start, 0
+        while end < min(len(groups), start + _TASKS):
+            examples += len(groups[end].hashes)
+            if examples > _EXAMPLES and end > start:
+                break
+            end += 1
+        yield range(start, end), Statistics.of(_read(store, gradient_set.key, config, groups[start:end]))
+        progress.advance(end - start, len(groups) - end)
+        start = end
 
 
 def _read_tasks(

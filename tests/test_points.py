@@ -10,7 +10,7 @@ from curator.corpus import Corpus
 from curator.errors import DataError, StoreBusy
 from curator.estimate import Point
 from curator.events import Event, Note, Reporter
-from curator.points import fill_statistics, read_points, training_groups
+from curator.points import Group, fill_statistics, read_points, training_groups
 from curator.project import Project
 from curator.stages import GradientSet, find_meta_init, gradient_sets
 from curator.statistics import Statistics
@@ -56,6 +56,12 @@ def _follow(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
     return stored
 
 
+@pytest.fixture
+def all_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sums of every task are stored."""
+    monkeypatch.setattr(Group, "is_small", lambda *_: False)
+
+
 def test_what_is_read_is_the_sum_of_the_examples(drawn: Drawn) -> None:
     project, corpus, sets = drawn
     for point, gradient_set in zip(_points(drawn), sets, strict=True):
@@ -73,6 +79,7 @@ def test_what_is_read_is_the_sum_of_the_examples(drawn: Drawn) -> None:
         np.testing.assert_array_equal(read.examples, point.statistics.examples)
 
 
+@pytest.mark.usefixtures("all_large")
 def test_only_what_is_new_is_summed(drawn: Drawn, monkeypatch: pytest.MonkeyPatch) -> None:
     project, corpus, sets = drawn
     stored = _follow(monkeypatch)
@@ -92,6 +99,7 @@ def test_only_what_is_new_is_summed(drawn: Drawn, monkeypatch: pytest.MonkeyPatc
         np.testing.assert_array_equal(less.statistics.pulls, new.statistics.pulls[1:])
 
 
+@pytest.mark.usefixtures("all_large")
 def test_small_portions_give_the_same(drawn: Drawn, monkeypatch: pytest.MonkeyPatch) -> None:
     _, corpus, _ = drawn
     stored = _follow(monkeypatch)
@@ -103,6 +111,7 @@ def test_small_portions_give_the_same(drawn: Drawn, monkeypatch: pytest.MonkeyPa
         np.testing.assert_array_equal(read.triangles, point.statistics.triangles)
 
 
+@pytest.mark.usefixtures("all_large")
 def test_a_store_that_cannot_be_written(drawn: Drawn, monkeypatch: pytest.MonkeyPatch) -> None:
     def busy(*_: object) -> None:
         raise StoreBusy("held by another process")
@@ -119,9 +128,27 @@ def test_a_store_that_cannot_be_written(drawn: Drawn, monkeypatch: pytest.Monkey
         np.testing.assert_array_equal(here.statistics.weights, there.statistics.weights)
 
 
-def test_sums_that_are_dropped_meanwhile_are_not_taken_for_nothing(
-    drawn: Drawn, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_sums_are_stored_where_they_take_less_room_than_gradients(drawn: Drawn) -> None:
+    project, corpus, sets = drawn
+    dim = project.config.gradients.projection_dim
+    groups = training_groups(corpus)
+    points = _points(drawn)
+    large = {g.content for g in groups if len(g.hashes) * dim > dim * (dim + 1) / 2}
+    assert 0 < len(large) < len(groups), "both kinds are here"
+    for gradient_set in sets:
+        assert project.store.statistics_there(gradient_set.key) == large
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Group, "is_small", lambda *_: False)
+        stored = _points(drawn)
+    assert project.store.statistics_there(sets[0].key) == {g.content for g in groups}
+    for here, there in zip(points, stored, strict=True):
+        np.testing.assert_array_equal(here.statistics.triangles, there.statistics.triangles)
+        np.testing.assert_array_equal(here.statistics.pulls, there.statistics.pulls)
+        np.testing.assert_array_equal(here.statistics.weights, there.statistics.weights)
+
+
+@pytest.mark.usefixtures("all_large")
+def test_sums_that_are_dropped_meanwhile_are_made_anew(drawn: Drawn, monkeypatch: pytest.MonkeyPatch) -> None:
     real = Store.statistics
 
     def dropped(self: Store, set_key: str, contents: list[str], dim: int) -> Statistics:
@@ -129,11 +156,13 @@ def test_sums_that_are_dropped_meanwhile_are_not_taken_for_nothing(
             connection.execute("DELETE FROM statistics")
         return real(self, set_key, contents, dim)
 
+    expected = _points(drawn)
     monkeypatch.setattr(Store, "statistics", dropped)
-    with pytest.raises(DataError, match="dropped"):
-        _points(drawn)
+    for here, there in zip(_points(drawn), expected, strict=True):
+        np.testing.assert_array_equal(here.statistics.triangles, there.statistics.triangles)
 
 
+@pytest.mark.usefixtures("all_large")
 def test_examples_are_read_when_they_are_asked_for(drawn: Drawn) -> None:
     project, corpus, sets = drawn
     (first, *_) = _points(drawn)
