@@ -42,6 +42,7 @@ EXPLAINED = {
     r"chunk: int = 257": "how many are estimated at once changes no estimate",
     r"<= share": "a drawn number equals the share once in 2⁵³ draws",
     r"include_url=(True|None)": "of the error only place and message are used",
+    r"ThreadPoolExecutor": "how many threads there are, and their names, change no estimate",
     r"^\+\s+break$": "what stands in a hub does so with all of its files",
     r"losses\[best\] >= loss - least|gain >= np": "a difference that equals the least to the last bit",
 }

@@ -8,7 +8,16 @@ import pytest
 from curator.calibration import Calibration
 from curator.config import EstimateSection
 from curator.errors import NumericalError
-from curator.estimate import ExampleSet, Point, TargetEstimator, build_estimator, pick_ridge
+from curator.estimate import (
+    _LEAST_RIDGE,
+    _RIDGE_SHARE,
+    ExampleSet,
+    Point,
+    TargetEstimator,
+    _solved,
+    build_estimator,
+    pick_ridge,
+)
 from curator.statistics import Statistics
 from curator.whatif import difference, judge_each
 
@@ -433,3 +442,87 @@ def test_a_difference_within_what_estimates_get_wrong_is_noise() -> None:
         assert found.noise >= of_tasks
         same = difference(estimator, first, first)
         assert (same.value, same.noise, same.is_noise) == (0, 0, True)
+
+
+# -- the ridge ----------------------------------------------------------------------------------------------------
+
+
+def _trace(examples: ExampleSet) -> float:
+    return float((examples.weights * (examples.gradients**2).sum(axis=1)).sum())
+
+
+def test_the_ridge_of_auto_is_a_share_of_the_gradients_of_half_of_the_tasks() -> None:
+    for examples in _points():
+        half = sum(_trace(task) for task in examples.tasks) / 2 + _trace(examples.target)
+        assert pick_ridge(_point(examples)) == pytest.approx(_RIDGE_SHARE * half / _unit(examples))
+
+
+@pytest.mark.parametrize("ridge", ["auto", 3.0])
+@pytest.mark.parametrize("method", ["quadratic", "logistic"])
+def test_the_ridge_is_what_the_configuration_says_times_what_calibration_does(ridge: str | float, method: str) -> None:
+    points = [_point(examples) for examples in _points()]
+    section = EstimateSection(method=method, ridge=ridge)  # type: ignore[arg-type]
+    expected = [pick_ridge(point) if ridge == "auto" else 3.0 for point in points]
+    assert build_estimator(points, FINAL, section).ridges == pytest.approx(expected)
+    assert build_estimator(points, FINAL, section, scale=0.5).ridges == pytest.approx([0.5 * r for r in expected])
+    calibration = Calibration(
+        scale=4.0, offset=0.1, slopes=np.array([0.7, 0.2]), effects=np.arange(TASKS) / 10,
+        residuals=np.zeros(5), masks=np.ones((5, TASKS), dtype=bool),
+    )  # fmt: skip
+    # What calibration found is what it is multiplied by, in place of the scale.
+    calibrated = build_estimator(points, FINAL, section, calibration, scale=0.5)
+    assert calibrated.ridges == pytest.approx([4.0 * r for r in expected])
+    twin = TargetEstimator(points, FINAL, calibrated.ridges, method=method, calibration=calibration)
+    np.testing.assert_array_equal(calibrated.validation_losses(_masks()), twin.validation_losses(_masks()))
+    assert calibrated.calibration is calibration
+
+
+def test_a_ridge_that_is_nothing_beside_the_gradients_is_refused() -> None:
+    made = _points()
+    points = [_point(examples) for examples in made]
+    least = [
+        _LEAST_RIDGE * sum(_trace(e) for e in (*examples.tasks, examples.target)) / _unit(examples) for examples in made
+    ]
+    largest = max(least)
+    share = points[int(np.argmax(least))].share
+    with pytest.raises(NumericalError) as refused:
+        build_estimator(points, FINAL, EstimateSection(ridge=0.99 * largest))
+    assert refused.value.message == (
+        f"estimate.ridge = {0.99 * largest:g} is nothing beside the gradients at {share:.0%} of meta-training: "
+        "there is no single solution"
+    )
+    assert refused.value.hint == f'Set it to "auto", or to {largest:.1g} or more.'
+    build_estimator(points, FINAL, EstimateSection(ridge=1.01 * largest))
+    # The factor counts, and the other estimator has a solution without a ridge.
+    build_estimator(points, FINAL, EstimateSection(ridge=0.99 * largest), scale=1.1)
+    with pytest.raises(NumericalError, match="no single solution"):
+        build_estimator(points, FINAL, EstimateSection(ridge=1.01 * largest), scale=0.9)
+    build_estimator(points, FINAL, EstimateSection(method="logistic", ridge=0.99 * largest))
+
+
+@pytest.mark.parametrize("number", [np.nan, np.inf])
+def test_equations_without_a_solution(number: float) -> None:
+    class Singular:
+        def displacements(self, _: np.ndarray) -> np.ndarray:
+            raise np.linalg.LinAlgError
+
+    class Overflowing:
+        def displacements(self, masks: np.ndarray) -> np.ndarray:
+            return np.array([[0.0, number]] * len(masks))
+
+    for fit in (Singular(), Overflowing()):
+        with pytest.raises(NumericalError) as raised:
+            _solved(fit, _masks())  # type: ignore[arg-type]
+        assert raised.value.message == "the estimates' equations have no single solution"
+        assert raised.value.hint == "Raise estimate.ridge."
+
+
+def test_gradients_that_are_no_numbers_name_their_task_and_the_way_out() -> None:
+    first, second = _points()
+    first.tasks[2].gradients[0, 0] = np.nan
+    with pytest.raises(NumericalError) as raised:
+        build_estimator([_point(first), _point(second)], FINAL, EstimateSection(), names=["a", "b", "c", "d"])
+    assert raised.value.message == (
+        "the gradients at 50% of meta-training hold NaN or infinity, or their squares do ('c')"
+    )
+    assert raised.value.hint == "Run `curator gradients --fresh`, with model.dtype = float32."
