@@ -17,7 +17,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import nnls
 
 from curator.mixture import MOST
 
@@ -161,6 +160,9 @@ def match_scores(tasks: Floats, target: Floats) -> Floats:
     Returns:
         s (t,), ≥ 0: what a task adds to the match; many are 0.
     """
+    # Takes as long to import as all else that an estimate needs.
+    from scipy.optimize import nnls
+
     count = len(tasks)
     if not count:
         return np.zeros(0)

@@ -11,7 +11,6 @@ from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import minimize
 
 Floats = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
@@ -120,6 +119,8 @@ def _descend(
     prices: Floats,
     on_step: Callable[[float], None],
 ) -> Mixture:
+    from scipy.optimize import minimize
+
     def priced(weights: Floats) -> tuple[float, Floats]:
         loss, gradient = estimator.weighted(weights)
         on_step(loss)

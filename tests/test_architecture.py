@@ -37,7 +37,7 @@ def test_imports_go_one_way() -> None:
         ),
         (
             "import curator.answers, curator.select, curator.project, curator.status",
-            {"torch", "transformers", "peft", "datasets", "accelerate", "textual"},
+            {"torch", "transformers", "peft", "datasets", "accelerate", "textual", "scipy"},
         ),
     ],
 )
