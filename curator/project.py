@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from curator import parallel, results
-from curator.busy import OtherPrograms, crowding
 from curator.config import Config, SelectSection, load_config
 from curator.errors import ConfigError, DataError, StoreBusy
 from curator.events import Reporter, Stopwatch
 from curator.files import CONFIG_NAME, file_names, find_project, refuse_links, take_lock
 from curator.manifest import MANIFEST_NAME, Manifest, read_manifest, record_measured, write_manifest
+from curator.pace import OtherPrograms, reasons
 
 if TYPE_CHECKING:
     import numpy as np
@@ -604,13 +604,11 @@ class Project:
 
     @cached_property
     def _tuned(self) -> "TunedModel":
-        import torch
-
-        from curator.model import find_model, load_model
+        from curator.model import find_model, load_model, pick_dtype
 
         others = OtherPrograms()
         tuned = load_model(find_model(self.config.model, self.root), self.config.model, self.config.lora)
-        if tuned.device.type == "cpu" and (words := crowding(others.cores(), torch.get_num_threads())):
+        for words in reasons(tuned.device, pick_dtype(self.config.model, tuned.device), others):
             self.reporter.warn(words)
         return tuned
 

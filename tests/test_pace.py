@@ -6,8 +6,9 @@ import sys
 import time
 
 import pytest
+import torch
 
-from curator.busy import OtherPrograms, crowding
+from curator.pace import OtherPrograms, arithmetic, crowding, reasons
 
 
 @pytest.mark.parametrize(
@@ -47,3 +48,19 @@ def test_what_others_take_is_seen_and_what_we_take_is_not() -> None:
     finally:
         other.kill()
         other.wait()
+
+
+def test_a_dtype_that_takes_much_longer_is_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = {torch.float32: 1.0, torch.bfloat16: 3.0, torch.float16: 20.0}
+    with monkeypatch.context() as patched:
+        patched.setattr("curator.pace._seconds", seconds.__getitem__)
+        assert arithmetic(torch.float32) is None
+        assert arithmetic(torch.bfloat16) is None
+        words = arithmetic(torch.float16)
+        assert words is not None
+        assert words.startswith("this CPU takes 20 times as long in float16 as in float32")
+        others = OtherPrograms()
+        assert reasons(torch.device("cpu"), torch.float16, others) == [words]
+        assert reasons(torch.device("cuda"), torch.float16, others) == []
+    # What is really measured: the dtype that it is compared with is not slow.
+    assert arithmetic(torch.float32) is None
