@@ -91,17 +91,15 @@ def fill_statistics(
     """
     dim = config.gradients.projection_dim
     groups = list({group.content: group for group in training_groups(corpus) if not group.is_small(dim)}.values())
-    progress = _Progress(reporter)
     for gradient_set in sets:
         there = store.statistics_there(gradient_set.key)
         missing = [group for group in groups if group.content not in there]
-        for portion, sums in _made(config, store, gradient_set, missing, progress):
+        for portion, sums in _made(config, store, gradient_set, missing, reporter):
             try:
                 store.put_statistics(gradient_set.key, [missing[n].content for n in portion], sums)
             except CuratorError as error:
                 reporter.warn(f"sums over tasks are not kept: {error.message}")
                 return
-    progress.finish()
 
 
 def read_points(
@@ -114,12 +112,11 @@ def read_points(
     fill_statistics(config, corpus, store, sets, reporter)
     groups = training_groups(corpus)
     points = []
-    progress = _Progress(reporter)
     for gradient_set in sets:
         (validation,) = _read(store, gradient_set.key, config, [_held_out(config, corpus.target_tasks)])
         sums = store.statistics(gradient_set.key, [group.content for group in groups], config.gradients.projection_dim)
         missing = [n for n, group in enumerate(groups) if sums.examples[n] != len(group.hashes)]
-        for portion, made in _made(config, store, gradient_set, [groups[n] for n in missing], progress):
+        for portion, made in _made(config, store, gradient_set, [groups[n] for n in missing], reporter):
             for row, place in enumerate(portion):
                 sums.put(missing[place], made.row(row))
         points.append(
@@ -130,34 +127,15 @@ def read_points(
                 read=partial(_read_tasks, store, gradient_set.key, config, groups),
             )
         )
-    progress.finish()
     return points
 
 
-class _Progress:
-    """Says how many tasks are summed up, where it takes long."""
-
-    def __init__(self, reporter: Reporter) -> None:
-        self._reporter, self._began, self._done = reporter, time.monotonic(), 0
-        self._stage: Stage | None = None
-
-    def advance(self, done: int, left: int) -> None:
-        self._done += done
-        if self._stage is None and time.monotonic() - self._began > _PATIENCE:
-            self._stage = self._reporter.stage("statistics", self._done + left, "sums")
-        if self._stage is not None:
-            self._stage.advance_to(self._done)
-
-    def finish(self) -> None:
-        if self._stage is not None:
-            self._stage.finish(f"sums of {self._done} tasks")
-
-
 def _made(
-    config: Config, store: Store, gradient_set: GradientSet, groups: Sequence[Group], progress: _Progress
+    config: Config, store: Store, gradient_set: GradientSet, groups: Sequence[Group], reporter: Reporter
 ) -> Iterator[tuple[range, Statistics]]:
     """Sums made from gradients, for as many groups at a time as memory is to hold."""
-    start = 0
+    stage: Stage | None = None
+    began, start = time.monotonic(), 0
     while start < len(groups):
         end, examples = start, 0
         while end < min(len(groups), start + _TASKS):
@@ -166,8 +144,13 @@ def _made(
                 break
             end += 1
         yield range(start, end), Statistics.of(_read(store, gradient_set.key, config, groups[start:end]))
-        progress.advance(end - start, len(groups) - end)
+        if stage is None and time.monotonic() - began > _PATIENCE:
+            stage = reporter.stage("statistics", len(groups), "sums")
+        if stage is not None:
+            stage.advance_to(end)
         start = end
+    if stage is not None:
+        stage.finish(f"sums of {len(groups)} tasks at {gradient_set.snapshot.share:.0%} of meta-training")
 
 
 def _read_tasks(

@@ -9,7 +9,7 @@ import pytest
 from curator.corpus import Corpus
 from curator.errors import DataError, StoreBusy
 from curator.estimate import Point
-from curator.events import Event, Note, Reporter
+from curator.events import Event, Note, Reporter, StageFinished, StageProgress, StageStarted
 from curator.points import Group, fill_statistics, read_points, training_groups
 from curator.project import Project
 from curator.stages import GradientSet, find_meta_init, gradient_sets
@@ -177,6 +177,23 @@ def test_examples_are_read_when_they_are_asked_for(drawn: Drawn) -> None:
     project.store.drop_gradients([s.key for s in sets])
     with pytest.raises(DataError, match="not stored"):
         fill_statistics(project.config, corpus, project.store, sets, Reporter())
+
+
+def test_what_takes_long_says_how_far_it_is(drawn: Drawn, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, _, sets = drawn
+    _points(drawn)
+    events: list[Event] = []
+    monkeypatch.setattr("curator.points._EXAMPLES", 1)
+    _points(drawn, Reporter(events.append))
+    assert not events, "a moment is not worth a word"
+    monkeypatch.setattr("curator.points._PATIENCE", -1.0)
+    monkeypatch.setattr("curator.events.Stage._interval", 0.0)
+    _points(drawn, Reporter(events.append))
+    begun = [event for event in events if isinstance(event, StageStarted)]
+    assert len(begun) == len(sets)
+    done = [event.done for event in events if isinstance(event, StageProgress)]
+    assert max(done) == begun[0].total == begun[1].total > 1
+    assert [event.summary[:7] for event in events if isinstance(event, StageFinished)] == ["sums of"] * len(sets)
 
 
 def test_a_task_is_known_by_its_examples(drawn: Drawn) -> None:
