@@ -101,6 +101,7 @@ def test_checkpoints_are_a_twentieth_of_a_run_apart_and_seconds(
 ) -> None:
     saved: list[int] = []
     monkeypatch.setattr("curator.meta_train._Recorder.save", lambda _, path: saved.append(int(path.name[11:])))
+    monkeypatch.setattr("curator.meta_train._CHECKPOINT_SECONDS", 3600.0)
     recipe = RECIPE.model_copy(update={"epochs": 7})
     _train(tuned, tmp_path / "quick", recipe=recipe)
     assert saved == []

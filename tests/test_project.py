@@ -240,7 +240,8 @@ def test_gradients_are_done_when_their_sums_are_stored(
     make_project: MakeProject, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A call that ends just before it says so leaves nothing to be made later, and its time is not known."""
-    project = _open(make_project())
+    # Of so few dimensions that sums are smaller than gradients.
+    project = _open(make_project(gradients={"projection_dim": 4}))
     project.train()
     with monkeypatch.context() as patch:
         patch.setattr(type(project.store), "put_artifact", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
