@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -57,7 +58,9 @@ def leavings(folder: Path) -> list[str]:
 def test_stages_on_a_full_disk(make_project: MakeProject, disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """At each stage of its filling, and then on: what comes out is what an undisturbed run gives."""
     monkeypatch.setattr("curator.meta_train._CHECKPOINT_SECONDS", 0.0)
-    folder = Path(shutil.copytree(make_project(project={"name": "p"}), disk / "project"))
+    # Gradients that find no room in what the store has of the disk already.
+    config: dict[str, Any] = {"project": {"name": "p"}, "gradients": {"projection_dim": 512}}
+    folder = Path(shutil.copytree(make_project(**config), disk / "project"))
     project = Project.open(folder)
     verbs: list[tuple[Callable[[], object], int]] = [
         (project.check, 0),
@@ -74,7 +77,7 @@ def test_stages_on_a_full_disk(make_project: MakeProject, disk: Path, monkeypatc
         ballast.unlink()
         verb()
         assert not leavings(folder)
-    other = Project.open(make_project("undisturbed", project={"name": "p"}))
+    other = Project.open(make_project("undisturbed", **config))
     other.select()
     kept = [json.loads((p.root / MANIFEST_NAME).read_text()) | {"created": ""} for p in (project, other)]
     assert kept[0] == kept[1]
