@@ -69,14 +69,15 @@ class Statistics:
     def of(cls, sets: Sequence[ExampleSet]) -> "Statistics":
         """Sum the examples of each task up; there is at least one task."""
         dim = sets[0].gradients.shape[1]
-        rows, columns = np.triu_indices(dim)
+        # In the same order as `np.triu_indices` has it, at a third of the time.
+        upper = np.triu(np.ones((dim, dim), dtype=bool))
         sums = cls.empty(len(sets), dim)
         for task, examples in enumerate(sets):
             weighted = examples.weights[:, None] * examples.gradients
             sums.weights[task] = examples.weights.sum()
             sums.examples[task] = len(examples.weights)
             sums.pulls[task] = weighted.sum(axis=0)
-            sums.triangles[task] = (weighted.T @ examples.gradients)[rows, columns]
+            sums.triangles[task] = (weighted.T @ examples.gradients)[upper]
         return sums
 
     def row(self, task: int) -> "Statistics":
