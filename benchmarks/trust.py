@@ -123,11 +123,19 @@ def compare_setting(name: str, arguments: argparse.Namespace) -> None:
             project.store.put_measurement(recipe, target, content, seed=seed, loss=loss, seconds=seconds)
     project.select(output=arguments.work / name / "manifest.json")
     compared = project.verify(compare=True, seeds=COMPARED_SEEDS).comparison or ()
+    chosen = [sorted(method.selected) for method in compared]
+    runs = [
+        run for run in project.store.measurements(recipe) if sorted(run.subset) in chosen and run.seconds != seconds
+    ]
+    stages = {stage: project.store.artifacts(stage)[0].outputs for stage in ("train", "gradients", "estimate")}
     report = {
         **provenance(f"python benchmarks/trust.py --work DIR --compare --settings {name}"),
         "name": name,
         "dtype": project.config.model.dtype,
         "calibrating_subsets": len(data["subsets"]),
+        # Beside whatever else the machine had to do.
+        "seconds": {stage: round(outputs.get("seconds", float("nan")), 1) for stage, outputs in stages.items()},
+        "seconds_fine_tuning": [round(run.seconds, 1) for run in runs],
         "methods": [asdict(method) for method in compared],
     }
     (RESULTS / "compare").mkdir(parents=True, exist_ok=True)
