@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from test_estimate import FINAL, _estimator, _masks, _points
 
-from curator.estimate import TargetEstimator
+from curator.estimate import TargetEstimator, interval
 from curator.whatif import Difference, _mean_and_noise, best_order, difference, flips, judge, judge_each
 
 
@@ -19,6 +19,8 @@ def test_a_judgement_is_the_estimate(estimator: TargetEstimator) -> None:
 
 
 def test_an_interval_holds_its_estimate_also_below_zero() -> None:
+    assert interval(0.5, 0.25) == (0.25, 0.75)
+    assert interval(0.5, 0.75) == (0.0, 1.25)
     estimator = _estimator(_points(), [2.0, 3.0], final=FINAL - 10)
     for judged, estimate in zip(judge_each(estimator, _masks()), estimator.estimate(_masks()), strict=True):
         assert judged.low == judged.loss < min(judged.high, 0)
