@@ -172,10 +172,9 @@ def _trainer(
     class Callback(TrainerCallback):
         """Passes the Trainer's calls on to the recorder, and says when a checkpoint is due."""
 
-        saved = time.monotonic()
-
         def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             recorder.begin(state.global_step, state.max_steps, main=state.is_world_process_zero)
+            self.saved = time.monotonic()
 
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             recorder.step(state.global_step)

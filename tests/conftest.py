@@ -3,15 +3,12 @@
 import gc
 import importlib
 import importlib.util
-import io
 import json
 import os
 import shutil
 import signal
-import subprocess
 import sys
 from collections.abc import Callable
-from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -53,18 +50,6 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     """Say at once what failed: a run that is cut off has no summary."""
     if report.failed and "PYTEST_XDIST_WORKER" not in os.environ:
         print(f"\n{report.nodeid}\n{report.longreprtext}", file=sys.__stderr__, flush=True)
-
-
-def run_curator(*arguments: str) -> "subprocess.CompletedProcess[str]":
-    """Run a command in this process, which has imported everything already; what it printed, and its exit code."""
-    from curator.cli import main
-
-    out, err = io.StringIO(), io.StringIO()
-    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
-        patch.setattr(sys, "argv", ["curator", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            main()
-    return subprocess.CompletedProcess(arguments, int(ended.value.code or 0), out.getvalue(), err.getvalue())
 
 
 CHECKPOINTS_AT_ONCE = "import curator.meta_train\ncurator.meta_train._CHECKPOINT_SECONDS = 0.0\n"

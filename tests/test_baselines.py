@@ -4,7 +4,6 @@ import itertools
 import json
 import math
 import shutil
-import subprocess
 from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -14,7 +13,8 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 import torch
-from conftest import pair_rows, run_curator, write_rows
+from conftest import pair_rows, write_rows
+from hostile import Outcome, run_cli
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import t as student
@@ -414,10 +414,8 @@ def ready(make_project: MakeProject, tmp_path: Path, tmp_path_factory: pytest.Te
     return Path(shutil.copytree(_made["ready"], tmp_path / "p"))
 
 
-def _run(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    done = run_curator(*arguments, "-p", str(folder))
-    assert done.returncode == 0, done.stderr
-    return done
+def _run(folder: Path, *arguments: str) -> Outcome:
+    return run_cli(*arguments, "-p", folder).check(0)
 
 
 @pytest.mark.parametrize("method", NAMES)
@@ -658,7 +656,7 @@ def test_verify_compares_all_methods_at_the_price_of_the_selection(ready: Path) 
     chosen = project.select(method="exchange", include=["gamma"], exclude=["delta"], k=2, max_tokens=300)
     tokens = {task.name: task.tokens for task in chosen.tasks}
     budget = sum(tokens[name] for name in chosen.selected)
-    report = json.loads(_run(ready, "verify", "--compare", "--seeds", "2", "--json").stdout)
+    report = json.loads(_run(ready, "verify", "--compare", "--seeds", "2", "--json").out)
     rows = report["comparison"]
     assert [row["method"] for row in rows] == ["exchange", "forward", "ensemble", *NAMES]
     assert rows[0]["selected"] == chosen.selected
@@ -689,7 +687,7 @@ def test_verify_compares_all_methods_at_the_price_of_the_selection(ready: Path) 
     # The current selection is still that of before.
     assert project.answers(("target",)).current() == chosen.selected
     assert _open(ready).verify().comparison is None
-    table = _run(ready, "verify", "--compare").stdout
+    table = _run(ready, "verify", "--compare").out
     assert "gradient-cosine" in table
     assert f"{budget:,}" in table
     assert "≈ best" in table

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import run_curator
+from hostile import run_cli
 from test_estimate import _estimator, _points
 
 import curator
@@ -39,14 +39,14 @@ def test_the_first_step_is_the_best_for_a_token() -> None:
 
 def test_the_command_prints_and_draws(make_project: MakeProject, tmp_path: Path) -> None:
     folder = make_project()
-    run = run_curator("curve", "-p", str(folder), "--json", "--plot", str(tmp_path / "c.svg"))
-    assert run.returncode == 0, run.stderr
-    found = json.loads(run.stdout)
+    run = run_cli("curve", "-p", str(folder), "--json", "--plot", str(tmp_path / "c.svg"))
+    assert run.code == 0, run.err
+    found = json.loads(run.out)
     assert found["calibrated"] is False
     assert found["points"][0]["subset"] == []
     assert "<svg" in (tmp_path / "c.svg").read_text()
-    wrong = run_curator("curve", "-p", str(folder), "--plot", str(tmp_path / "c.txt"))
-    assert wrong.returncode == 2
+    wrong = run_cli("curve", "-p", str(folder), "--plot", str(tmp_path / "c.txt"))
+    assert wrong.code == 2
     report = curator.Project.open(folder).curve()
     assert [p.estimated_loss for p in report.front] == sorted((p.estimated_loss for p in report.front), reverse=True)
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import pair_rows, run_curator, write_rows
+from conftest import pair_rows, write_rows
+from hostile import run_cli
 
 import curator
 from curator.clusters import cluster
@@ -50,8 +51,8 @@ def test_init_cuts_data_without_labels_into_groups(make_project: MakeProject, tm
     command = ["init", str(tmp_path / "new"), "--model", str(source / "model")]
     for name in ("target", "pile"):
         command += ["--from", str(source / "tasks" / f"{name}.jsonl")]
-    done = run_curator(*command, "--target", "target", "--group", "3")
-    assert done.returncode == 0, done.stderr
+    done = run_cli(*command, "--target", "target", "--group", "3")
+    assert done.code == 0, done.err
     project = curator.Project.open(tmp_path / "new")
     report = project.check()
     groups = [task for task in report.tasks if task.name.startswith("pile-group-")]

@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import CHECKPOINTS_AT_ONCE, environment_with, pair_rows, run_curator, write_rows
+from conftest import CHECKPOINTS_AT_ONCE, environment_with, pair_rows, write_rows
+from hostile import Outcome, run_cli
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -500,22 +501,20 @@ def test_the_same_of_everything_has_no_rank() -> None:
 # -- the command line -------------------------------------------------------------------------------------------------
 
 
-def _run(folder: Path, *arguments: str, code: int = 0) -> "subprocess.CompletedProcess[str]":
-    done = run_curator(*arguments, "-p", str(folder))
-    assert done.returncode == code, done.stderr
-    return done
+def _run(folder: Path, *arguments: str, code: int = 0) -> Outcome:
+    return run_cli(*arguments, "-p", folder).check(code)
 
 
 def test_verifying_from_the_command_line(ready: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     show_estimates(_open(ready).estimate_all([["alpha"]]))
     assert "uncalibrated" in capsys.readouterr().out
-    assert "uncalibrated" in _run(ready, "select").stdout
+    assert "uncalibrated" in _run(ready, "select").out
     wrong = _run(ready, "verify", "--plot", str(tmp_path / "x.docx"), code=2)
-    assert "x.docx" in wrong.stderr
+    assert "x.docx" in wrong.err
     assert _measured(ready) == {}
     picture = tmp_path / "x.svg"
     done = _run(ready, "verify", "--runs", "2", "--seeds", "1", "--json", "--plot", str(picture))
-    report = json.loads(done.stdout)
+    report = json.loads(done.out)
     assert picture.read_bytes().startswith(b"<?xml")
     assert report.keys() >= {
         "schema_version", "target", "runs", "relative_error", "constant_relative_error", "spearman",
@@ -530,9 +529,9 @@ def test_verifying_from_the_command_line(ready: Path, tmp_path: Path, capsys: py
         assert _measured(ready)["+".join(run["subset"]), run["seed"]] == pytest.approx(run["measured_loss"], abs=1e-6)
     _pretend(ready, _noisy, _subsets(11))
     done = _run(ready, "verify", "--quiet")
-    assert done.stderr == ""
-    assert "each by a calibration on all others" in done.stdout
-    assert "uncalibrated" not in done.stdout
+    assert done.err == ""
+    assert "each by a calibration on all others" in done.out
+    assert "uncalibrated" not in done.out
     show_estimates(_open(ready).estimate_all([["alpha"]]))
     calibrated = capsys.readouterr().out
     assert f"calibrated by {len(_answers(ready).measured)} " in calibrated
@@ -570,7 +569,7 @@ def test_killed_in_the_midst_of_a_run_and_called_again_it_measures_what_it_would
     done = _run(ready, "verify", "--json")
     assert _measured(ready) == _measured(whole)
     assert after.items() < _measured(ready).items()
-    assert len(json.loads(done.stdout)["runs"]) == 3
+    assert len(json.loads(done.out)["runs"]) == 3
     assert _left_over(ready) == []
     # The run that was cut short has the time of a whole one.
     assert all(run.seconds > 0 for m in _answers(ready).measured for run in m.runs)
