@@ -116,7 +116,8 @@ class Server:
 def _run_command(folder: Path, command: list[str], words: Path) -> None:
     from curator.cli import main
 
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    # Before the command listens, a signal does what it does to a program that has only begun to start.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     out = os.open(words, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(out, 1)
     os.dup2(out, 2)
@@ -250,7 +251,8 @@ class Stages:
         """Send a signal after a share of the stage's time, run it again, and compare.
 
         Returns:
-            `code` and `seconds` until the process had ended, and `problems`, which should be none.
+            `code` and `seconds` until the process had ended, and `problems`, which should be none. A process that has
+            said nothing and begun no run was not listening yet: it ends by the signal itself.
         """
         folder, command = copy(self.starts[stage], self._place), COMMANDS[stage]
         code, seconds, said = self._server.run(folder, command, sign=sign, delay=share * self.seconds[stage])
@@ -259,7 +261,8 @@ class Stages:
         problems = []
         if sign == signal.SIGKILL and code not in (-signal.SIGKILL, 0):
             problems.append(f"killed with exit code {code}: {said[-2000:]}")
-        if sign != signal.SIGKILL and code != 0:
+        began = bool(said or fell)
+        if sign != signal.SIGKILL and code != 0 and (began or code != -sign):
             if code != 130 or "run the same command again" not in said:
                 problems.append(f"stopped with exit code {code}: {said[-2000:]}")
             if seconds > 5:

@@ -11,12 +11,13 @@ from dataclasses import asdict, dataclass, replace
 from scipy.stats import t as student
 
 from curator import results
-from curator.answers import Answers, Request
+from curator.answers import Answers
 from curator.baselines import NAMES
 from curator.config import Config
 from curator.errors import NumericalError
 from curator.events import Reporter
 from curator.fine_tune import MeasuredSubset
+from curator.methods import Request
 from curator.provenance import Inputs, key_of
 from curator.store import Store
 from curator.verify import run_seeds, seed_noise

@@ -20,11 +20,13 @@ known: it is what meta-training came to. Where subsets were really fine-tuned on
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import numpy.typing as npt
+from threadpoolctl import get_cached_controller
 
 from curator.calibration import Calibration
 from curator.errors import ConfigError, NumericalError
@@ -109,7 +111,7 @@ class TargetEstimator:
             for point, ridge in zip(points, ridges, strict=True)
         ]
         self._gradients = [point.validation.gradients for point in points]
-        # Matrices of some hundred rows are too small for more than one processor each, but points are independent.
+        # Matrices of some hundred rows are too small for more than one core each, but points are independent.
         self._threads = ThreadPoolExecutor(min(len(points), os.cpu_count() or 1), thread_name_prefix="point")
         # All tasks together are what meta-training trained on: their loss is measured, not estimated.
         every = np.ones((1, self.task_count), dtype=bool)
@@ -136,7 +138,8 @@ class TargetEstimator:
 
     def _moves(self, masks: Mask) -> list[Floats]:
         """Displacements at each point (s, k), as seen from that of all tasks together."""
-        found = self._threads.map(lambda fit: _solved(fit, masks), self._fits)
+        with _one_core_each():
+            found = list(self._threads.map(lambda fit: _solved(fit, masks), self._fits))
         return [displacements - every for displacements, every in zip(found, self._every, strict=True)]
 
     def weighted(self, weights: Floats) -> tuple[float, Floats]:
@@ -176,7 +179,8 @@ class TargetEstimator:
             Gain in nats (t,), > 0 where the task helps; NaN of those that were left when it was given up.
         """
         pairs = zip(self._fits, self._slopes(), strict=True)
-        return self._combined([fit.task_gains(mask, slope, stop) for fit, slope in pairs]) - self._effects
+        with _one_core_each():
+            return self._combined([fit.task_gains(mask, slope, stop) for fit, slope in pairs]) - self._effects
 
     def gains_of(self, task: int, mask: Mask) -> Floats:
         """What each training example of a task does to the target's estimated loss, to first order around a subset.
@@ -245,6 +249,15 @@ class TargetEstimator:
 def interval(loss: float, half_width: float) -> tuple[float, float]:
     """Both ends of an estimate's interval, in nats; a loss is never negative, but what stands for one may be."""
     return max(loss - half_width, min(loss, 0.0)), loss + half_width
+
+
+def _one_core_each() -> AbstractContextManager[Any]:
+    """Keep BLAS to the thread that calls it.
+
+    It spreads every product over all cores. Where points are solved side by side, or other programs are at work, its
+    threads wait for each other longer than they compute, and whoever waits there keeps Python from other threads.
+    """
+    return cast(AbstractContextManager[Any], get_cached_controller().limit(limits=1, user_api="blas"))
 
 
 def _solved(fit: Quadratic | Logistic, masks: Mask) -> Floats:

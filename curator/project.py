@@ -232,7 +232,7 @@ class Project:
         Raises:
             ConfigError, DataError, NumericalError, StoreBusy: As the message says.
         """
-        from curator.answers import Request
+        from curator.methods import Request
 
         request = Request(
             method=self._method(method),

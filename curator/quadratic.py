@@ -99,10 +99,10 @@ class Quadratic:
 
     def _solve_near(self, members: Mask, middle: Mask) -> Floats:
         matrix, pulls = self._matrix(middle), members.astype(np.float64) @ self._statistics.pulls
-        start = np.asarray(-np.linalg.solve(matrix, middle @ self._statistics.pulls), np.float64)
         moves = members.astype(np.int8) - middle
         if not moves.any():
-            return np.repeat(start[None], len(members), axis=0)
+            same = np.asarray(-np.linalg.solve(matrix, middle @ self._statistics.pulls), np.float64)
+            return np.repeat(same[None], len(members), axis=0)
         inverse = np.asarray(np.linalg.inv(matrix), np.float64) if len(members) > _FEW else None
         found = np.zeros_like(pulls)
         for first in range(0, len(members), _MATRICES):
@@ -112,7 +112,7 @@ class Quadratic:
             if inverse is None:
                 found[part] = -np.linalg.solve(matrices, pulls[part, :, None])[:, :, 0]
             else:
-                found[part] = conjugate_gradients(matrices, -pulls[part], inverse, start)
+                found[part] = conjugate_gradients(matrices, -pulls[part], inverse)
         return found
 
     def _changes(self, moves: npt.NDArray[np.int8]) -> Floats:
@@ -143,20 +143,19 @@ class Quadratic:
         return matrices
 
 
-def conjugate_gradients(matrices: Floats, right: Floats, inverse: Floats, start: Floats) -> Floats:
-    """Solve several symmetric positive definite systems, whose inverse and solution are nearly known.
+def conjugate_gradients(matrices: Floats, right: Floats, inverse: Floats) -> Floats:
+    """Solve several symmetric positive definite systems, whose inverse is nearly known.
 
     Args:
         matrices: Of the systems (s, k, k).
         right: Their right-hand sides (s, k).
         inverse: What is near the inverse of each (k, k).
-        start: What is near the solution of each (k,).
 
     Returns:
         Their solutions (s, k), to eight digits or better; by elimination where the inverse is too far off.
     """
-    x = np.repeat(start[None], len(right), axis=0)
-    residual = right - matrices @ start
+    x = right @ inverse
+    residual = right - (matrices @ x[:, :, None])[:, :, 0]
     direction = better = residual @ inverse
     size = (residual * better).sum(axis=1)
     enough = _TOLERANCE**2 * ((right @ inverse) * right).sum(axis=1)

@@ -1,9 +1,11 @@
 """Estimates against slow, obvious twins, and what must not change them."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from curator.calibration import Calibration
 from curator.config import EstimateSection
@@ -18,6 +20,7 @@ from curator.estimate import (
     build_estimator,
     pick_ridge,
 )
+from curator.quadratic import Quadratic
 from curator.statistics import Statistics
 from curator.whatif import difference, judge_each
 
@@ -517,3 +520,26 @@ def test_equations_without_a_solution(number: float) -> None:
             _solved(fit, _masks())  # type: ignore[arg-type]
         assert raised.value.message == "the estimates' equations have no single solution"
         assert raised.value.hint == "Raise estimate.ridge."
+
+
+@pytest.mark.parametrize("method", ["displacements", "task_gains"])
+def test_matrices_are_small_and_leave_the_other_cores_to_others(monkeypatch: pytest.MonkeyPatch, method: str) -> None:
+    """Its threads wait for each other: beside other programs, estimates took two to three times as long."""
+
+    def threads() -> set[int]:
+        return {library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"}
+
+    estimator = _estimator(_points(), [1.0, 2.0])
+    solve, seen = getattr(Quadratic, method), list[set[int]]()
+
+    def watched(*arguments: Any) -> Any:
+        seen.append(threads())
+        return solve(*arguments)
+
+    monkeypatch.setattr(Quadratic, method, watched)
+    # Whatever the environment says, one is a change.
+    with threadpool_limits(limits=3, user_api="blas"):
+        estimator.estimate(_masks()[:1])
+        estimator.task_gains(_masks()[3])
+        assert threads() == {3}
+    assert seen == [{1}, {1}]

@@ -11,12 +11,12 @@ import pytest
 from conftest import pair_rows, write_rows
 
 import curator
-from curator.answers import Request
 from curator.corpus import validation_examples
 from curator.errors import ConfigError, DataError, NumericalError, StoreBusy
 from curator.events import Event, Reporter, StageFinished, StageStarted
 from curator.manifest import Edit
 from curator.meta_train import measure_losses
+from curator.methods import Request
 from curator.stages import find_meta_init, gradient_sets
 
 MakeProject = Callable[..., Path]

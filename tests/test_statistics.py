@@ -69,15 +69,14 @@ def test_a_subset_is_solved_the_same_in_any_company(ridge: float) -> None:
             np.testing.assert_allclose(w, slow, rtol=1e-7, atol=1e-8 * np.abs(slow).max())
 
 
-def test_conjugate_gradients_solve_even_from_a_bad_start() -> None:
+def test_conjugate_gradients_solve_even_where_the_inverse_is_far_off() -> None:
     rng = np.random.default_rng(0)
     factors = rng.standard_normal((5, 40, 60))
     matrices = factors @ factors.transpose(0, 2, 1) + 1e-3 * np.eye(40)
     right = rng.standard_normal((5, 40))
     exact = np.linalg.solve(matrices, right[:, :, None])[:, :, 0]
-    near = np.linalg.inv(matrices[0] + np.eye(40))
-    for inverse, start in ((near, exact[0]), (np.eye(40), np.zeros(40)), (near, 1e6 * right[0])):
-        found = conjugate_gradients(matrices, right, inverse, start)
+    for inverse in (np.linalg.inv(matrices[0]), np.linalg.inv(matrices[0] + np.eye(40)), 1e-6 * np.eye(40)):
+        found = conjugate_gradients(matrices, right, inverse)
         np.testing.assert_allclose(found, exact, rtol=0, atol=1e-7 * np.abs(exact).max())
 
 

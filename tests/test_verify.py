@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 import curator
 from curator import results
-from curator.answers import Answers, Request
+from curator.answers import Answers
 from curator.calibration import Calibration, calibrate, conformal, cross_validated
 from curator.cli.tables import show_estimates, show_verify
 from curator.corpus import training_examples, validation_examples
@@ -28,6 +28,7 @@ from curator.errors import ConfigError, NumericalError
 from curator.events import Event, Note, Reporter, StageStarted
 from curator.fine_tune import FineTuned, fine_tune, recipe_key, subset_content
 from curator.meta_train import measure_losses, train_adapter
+from curator.methods import Request
 from curator.verify import mark_reported, plan, probe_subsets, rank_correlation, run_seeds, runs_to_make
 
 MakeProject = Callable[..., Path]

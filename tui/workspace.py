@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from curator.answers import Answers, Request
+from curator.answers import Answers
 from curator.corpus import Corpus, read_corpus
 from curator.fine_tune import MeasuredSubset
 from curator.manifest import Edit, Manifest
+from curator.methods import Request
 from curator.project import Project
 from curator.provenance import key_of
 from curator.results import StatusReport
