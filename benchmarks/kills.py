@@ -35,6 +35,7 @@ EXCLUDED = {
     "file_hashes": "a file is remembered once it is older than a second; its inode is that of the copy",
     ".curator/runs": "one folder for each process, named after its start",
     "store.duckdb": "where DuckDB puts its blocks; its rows are compared instead",
+    "store.duckdb.wal": "what was committed and not merged yet; the next who writes does that",
     "*.lock, *.turn": "name the last process",
 }
 COMMANDS: dict[str, list[str]] = {
@@ -172,6 +173,8 @@ def _files(folder: Path) -> Counter[str]:
         elif name.startswith(".curator/runs/"):
             if path.name not in ("run.json", "events.jsonl"):
                 found[name] = 1
+        elif name == ".curator/store.duckdb.wal":
+            continue
         elif path.suffix in (".duckdb", ".lock", ".turn"):
             found[name] = 1
         elif path.name == "curator-manifest.json":
@@ -252,7 +255,7 @@ class Stages:
 
         Returns:
             `code` and `seconds` until the process had ended, and `problems`, which should be none. A process that has
-            said nothing and begun no run was not listening yet: it ends by the signal itself.
+            said nothing yet, or has done it all, may not be listening: it ends by the signal itself.
         """
         folder, command = copy(self.starts[stage], self._place), COMMANDS[stage]
         code, seconds, said = self._server.run(folder, command, sign=sign, delay=share * self.seconds[stage])
@@ -261,13 +264,14 @@ class Stages:
         problems = []
         if sign == signal.SIGKILL and code not in (-signal.SIGKILL, 0):
             problems.append(f"killed with exit code {code}: {said[-2000:]}")
-        began = bool(said or fell)
-        if sign != signal.SIGKILL and code != 0 and (began or code != -sign):
+        left = differences(self.ends[stage], cut)
+        listening = bool(left and (said or fell))
+        if sign != signal.SIGKILL and code != 0 and (listening or code != -sign):
             if code != 130 or "run the same command again" not in said:
                 problems.append(f"stopped with exit code {code}: {said[-2000:]}")
             if seconds > 5:
                 problems.append(f"stopped after {seconds:.1f} s")
-        if differences(self.ends[stage], cut):
+        if left:
             again, _, said = self._server.run(folder, command)
             if again:
                 problems.append(f"run again: exit code {again}: {said[-2000:]}")

@@ -13,7 +13,8 @@ import json
 import os
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -74,7 +75,8 @@ class RunLog:
                 return
             self._begin()
         assert self._log is not None
-        self._log(event)
+        with self._told():
+            self._log(event)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
         """Record how the run ended."""
@@ -84,24 +86,21 @@ class RunLog:
         if kind is not None and issubclass(kind, KeyboardInterrupt):
             state = "interrupted"
         try:
-            self._write(state=state, ended=_now(), message="" if error is None else str(error))
-            self._log.close()
-        except OSError:
+            with self._told():
+                self._write(state=state, ended=_now(), message="" if error is None else str(error))
+                self._log.close()
+        except DataError:
             # A disk that is full has already made itself heard; it must not hide how the run really ended.
             if error is None:
                 raise
 
     def _begin(self) -> None:
-        try:
+        with self._told():
             for left in self._root.glob(f"*/.{_FACTS_NAME}.*.partial"):
                 remove_left_over(left.parent, _FACTS_NAME)
             self._path = make_run_folder(self._root)
             self._log = EventLog(self._path / EVENTS_NAME)
             self._write(**_first_facts())
-        except OSError as error:
-            raise DataError(
-                f"{self._root}: cannot be written: {error}", hint="Is the disk full or read-only?"
-            ) from error
 
     def _adopt(self) -> None:
         # Taken away, so that what this process starts does not take itself for the same run.
@@ -116,7 +115,17 @@ class RunLog:
         if there:
             self._path = path
             self._log = EventLog(path / EVENTS_NAME, descriptor=int(descriptor))
-            self._write(**_first_facts())
+            with self._told():
+                self._write(**_first_facts())
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise DataError(
+                f"{self._path}: cannot be written: {error}", hint="Is the disk full or read-only?"
+            ) from error
 
     def _write(self, **facts: Any) -> None:
         self._facts |= facts

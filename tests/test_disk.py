@@ -2,20 +2,24 @@
 
 import json
 import os
+import resource
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hostile import run_cli
 
-from curator.errors import DataError
+from curator.errors import DataError, ExitCode
 from curator.events import Reporter
 from curator.export import export
 from curator.manifest import MANIFEST_NAME, read_manifest
 from curator.project import Project
+from curator.runs import RunLog, read_runs
 from curator.store import Store
 
 MakeProject = Callable[..., Path]
@@ -94,6 +98,56 @@ def test_stages_on_a_full_disk(make_project: MakeProject, disk: Path, monkeypatc
         export(manifest, folder, format="jsonl", folder=there)
 
 
+@contextmanager
+def small_files(most: int) -> Iterator[None]:
+    """Let no file grow past so many bytes, which is as near to a full disk as an ordinary user gets."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_commands_whose_files_cannot_grow(make_project: MakeProject) -> None:
+    folder = make_project(project={"name": "p"})
+    commands: list[list[str | Path]] = [
+        ["check"],
+        ["train"],
+        ["gradients"],
+        ["select", "-o", folder / "chosen.json"],
+        ["export", folder / "chosen.json", "-o", folder / "exported"],
+    ]
+    for command in commands:
+        with small_files(2048):
+            failed = run_cli(*command, "-p", folder, "-q").check(ExitCode.DATA)
+        assert "disk full" in failed.err, command
+        assert not leavings(folder), command
+        run_cli(*command, "-p", folder, "-q").check(ExitCode.DONE)
+    undisturbed = make_project("undisturbed", project={"name": "p"})
+    run_cli("select", "-p", undisturbed, "-o", undisturbed / "chosen.json").check(ExitCode.DONE)
+    texts = [json.loads((project / "chosen.json").read_text()) | {"created": ""} for project in (folder, undisturbed)]
+    assert texts[0] == texts[1]
+
+
+def test_a_log_that_cannot_grow_is_named(tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+
+    def talk() -> None:
+        with RunLog(runs) as log:
+            reporter = Reporter(log)
+            reporter.stage("train", 1, "steps")
+            with small_files(4096):
+                for _ in range(1000):
+                    reporter.warn("words")
+
+    with pytest.raises(DataError, match=r"runs/.*: cannot be written: .*too large") as caught:
+        talk()
+    assert "full" in caught.value.hint
+    (run,) = read_runs(runs)
+    assert run.state == "failed"
+
+
 def test_what_is_written_beside_the_project(disk: Path, make_project: MakeProject) -> None:
     """A picture, a new project and the log of a run."""
     project = Project.open(make_project())
@@ -102,7 +156,6 @@ def test_what_is_written_beside_the_project(disk: Path, make_project: MakeProjec
     picture.write_bytes(earlier)
     from curator.cli.init import write_project
     from curator.plots import plot_curve
-    from curator.runs import RunLog
 
     ballast = fill(disk)
     with pytest.raises(DataError, match="cannot be written"):
