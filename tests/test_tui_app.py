@@ -279,6 +279,21 @@ def test_every_screen_fits(size: tuple[int, int], drawn_project: DrawnProject) -
     drive(drawn_project(), story, size)
 
 
+def test_what_others_write_leaves_estimates_on_the_screen(drawn_project: DrawnProject) -> None:
+    """A run that writes into the store all the time must not make every flip unknown all the time."""
+
+    async def story(app: App, pilot: Pilot[None]) -> None:
+        await _press(app, pilot, "2")
+        before, outlook = app.workspace, app.outlook
+        assert before is not None
+        before.project.store.put_file_hashes([("/elsewhere", 1, 2, 3, "4")])
+        await until(pilot, lambda: app.workspace is not before)
+        await pilot.pause(0.3)
+        assert app.outlook is outlook
+
+    drive(drawn_project("100"), story)
+
+
 @pytest.mark.parametrize("kind", ["0", "1", "100"])
 def test_any_number_of_tasks(kind: str, drawn_project: DrawnProject) -> None:
     async def story(app: App, pilot: Pilot[None]) -> None:

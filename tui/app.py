@@ -209,7 +209,8 @@ class CuratorApp(App[None]):
         self._take_over(message.workspace)
         self._has_read()
         self.tell("workspace")
-        self.think()
+        if self.outlook is None or self.session is None or self.outlook.revision != self.session.revision:
+            self.think()
 
     def _take_over(self, workspace: "Workspace") -> None:
         before, self.workspace = self.workspace, workspace
