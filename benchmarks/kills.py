@@ -89,6 +89,7 @@ class Server:
     ) -> tuple[int, float, str]:
         """Run a command in a project; its exit code, its seconds (after the signal, if there was one) and its words."""
         words = self._words / "words"
+        words.unlink(missing_ok=True)
         process = self._fork.Process(target=_run_command, args=(folder, command, words))
         began = time.monotonic()
         process.start()
@@ -265,7 +266,7 @@ class Stages:
         if sign == signal.SIGKILL and code not in (-signal.SIGKILL, 0):
             problems.append(f"killed with exit code {code}: {said[-2000:]}")
         left = differences(self.ends[stage], cut)
-        listening = bool(left and (said or fell))
+        listening = bool(left and said)
         if sign != signal.SIGKILL and code != 0 and (listening or code != -sign):
             if code != 130 or "run the same command again" not in said:
                 problems.append(f"stopped with exit code {code}: {said[-2000:]}")
