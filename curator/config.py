@@ -100,7 +100,7 @@ class ModelSection(_Section):
 class LoraSection(_Section):
     """`[lora]`: what is trained."""
 
-    r: Positive = 8
+    r: Annotated[int, Field(ge=1, le=2**13)] = 8
     """Rank of the adapter's factors."""
     alpha: Annotated[float, Field(gt=0)] = 16
     """Scale: the adapter's output is multiplied by alpha / r."""
@@ -169,7 +169,7 @@ class DataSection(_Section):
     """Tasks named one by one, in place of the glob."""
     target: str | tuple[str, ...] = ()
     """Default target task, or several."""
-    target_weights: dict[str, Annotated[float, Field(gt=0)]] = {}
+    target_weights: dict[str, Annotated[float, Field(gt=0, le=1e9)]] = {}
     """How much each of several targets counts in the loss, by the target's name; 1 where it is not named."""
     validation: Share = 0.2
     """Share of the target held out, unless it has a file of its own below."""
@@ -211,7 +211,7 @@ class DataSection(_Section):
 class TrainSection(_Section):
     """`[train]`: the recipe of meta-training and of every fine-tuning run."""
 
-    epochs: Annotated[float, Field(gt=0)] = 3
+    epochs: Annotated[float, Field(gt=0, le=1e6)] = 3
     """Passes over the examples."""
     learning_rate: Annotated[float, Field(gt=0)] = 2e-4
     """Of AdamW, at its highest."""
@@ -232,7 +232,7 @@ class TrainSection(_Section):
 class GradientsSection(_Section):
     """`[gradients]`: where gradients are taken, and how they are projected."""
 
-    projection_dim: Annotated[int, Field(ge=1, le=2**16)] = 256
+    projection_dim: Annotated[int, Field(ge=1, le=2**13)] = 256
     """Numbers that are kept of a gradient."""
     projection_seed: Seed = 0
     """Of the random projection."""

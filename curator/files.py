@@ -27,7 +27,13 @@ NO_LOCKS = "Several processes must not write at once, so locks are needed: move 
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write a file so that it is never seen half written."""
+    """Write a file so that it is never seen half written.
+
+    Raises:
+        OSError: It cannot be written, or is a device or a pipe, which a file must not take the place of.
+    """
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise OSError(errno.EINVAL, "no regular file", str(path))
     remove_left_over(path.parent, path.name)
     partial = path.with_name(partial_name(path.name))
     try:
@@ -122,14 +128,26 @@ def sha256_of(path: File) -> str:
     """
     if isinstance(path, RemoteFile):
         return path.sha256()
-    if path.exists() and not path.is_file():
-        # To read a pipe or a device may take forever.
-        raise DataError(f"{path}: no regular file", hint="Name a file.")
+    refuse_endless(path)
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error}") from error
+
+
+def refuse_endless(path: Path) -> None:
+    """Make sure that reading a path comes to an end, which of a pipe or a device it may not.
+
+    Raises:
+        DataError: It is there, and no regular file; or its name is longer than the system allows.
+    """
+    try:
+        endless = path.exists() and not path.is_file()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error}", hint="Name a file.") from error
+    if endless:
+        raise DataError(f"{path}: no regular file", hint="Name a file.")
 
 
 def located(path: str, folder: Path) -> File:

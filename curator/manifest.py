@@ -7,12 +7,12 @@ The same inputs give the same bytes, but for `created`.
 import json
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from curator.errors import DataError, ManifestMismatch
-from curator.files import located, sha256_of, write_whole
+from curator.files import located, refuse_endless, sha256_of, write_whole
 
 SCHEMA_VERSION = 1
 MANIFEST_NAME = "curator-manifest.json"
@@ -41,6 +41,10 @@ class ModelIdentity(_Part):
     quantization: Literal["none", "8bit", "4bit"] = "none"
 
 
+# More than any machine holds, and few enough to be added and multiplied as floats.
+Count = Annotated[int, Field(ge=0, le=2**50)]
+
+
 def _plain_path(path: str) -> str:
     if "\0" in path:
         raise ValueError("a path holds no NUL")
@@ -53,7 +57,7 @@ class TaskFile(_Part):
     path: Annotated[str, AfterValidator(_plain_path)]
     sha256: str
     """Of its bytes; for a hub data set, of its rows."""
-    rows: int
+    rows: Count
 
 
 _SOURCE: dict[str, type | tuple[type, ...]] = {
@@ -87,9 +91,9 @@ class TaskEntry(_Part):
     selected: bool
     weight: Annotated[float, Field(ge=0, le=100)] = 1.0
     """How much it counts where it is selected: 0.5 for half of its examples, 2 for all of them twice."""
-    examples: int
+    examples: Count
     """Training examples, after what was left out."""
-    tokens: int
+    tokens: Count
     """Tokens of the training examples, prompt and completion."""
     files: Annotated[tuple[TaskFile, ...], Field(min_length=1)]
     affinity: float
@@ -104,9 +108,9 @@ class TargetEntry(_Part):
     """One target task; its training examples belong to every subset."""
 
     name: str
-    examples: int
-    tokens: int
-    validation_examples: int
+    examples: Count
+    tokens: Count
+    validation_examples: Count
     files: Annotated[tuple[TaskFile, ...], Field(min_length=1)]
     validation_files: tuple[TaskFile, ...] = ()
     left_out: dict[str, tuple[int, ...]] = {}
@@ -153,6 +157,14 @@ class Manifest(_Part):
     edits: tuple[Edit, ...] = ()
     steps: tuple[dict[str, Any], ...] = Field(default=())
     """How the method came to the selection."""
+
+    @model_validator(mode="after")
+    def _names_are_unique(self) -> Self:
+        names = [*(target.name for target in self.targets), *(task.name for task in self.tasks)]
+        twice = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
+        if twice:
+            raise ValueError(f"tasks are named more than once: {', '.join(twice[:5])}")
+        return self
 
 
 def render(manifest: Manifest) -> str:
@@ -233,6 +245,7 @@ def read_manifest(path: Path) -> Manifest:
     Raises:
         DataError: It is missing, no manifest, or from a newer version.
     """
+    refuse_endless(path)
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

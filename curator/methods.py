@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -55,6 +56,8 @@ def problem_of(request: Request, tasks: Sequence[Task], number_of: Callable[[str
     Raises:
         ConfigError: A name is no auxiliary task, or the pins contradict each other or the budget.
     """
+    if request.threshold is not None and not isfinite(request.threshold):
+        raise ConfigError(f"threshold {request.threshold}: no finite number", hint="Name a number of nats.")
     both = sorted(set(request.include) & set(request.exclude))
     if both:
         raise ConfigError(f"both included and excluded: {', '.join(both)}", hint="Name a task in one of them.")

@@ -20,6 +20,7 @@ from curator.events import Reporter, Stopwatch
 from curator.files import CONFIG_NAME, file_names, find_project, refuse_links, take_lock
 from curator.manifest import MANIFEST_NAME, Manifest, read_manifest, record_measured, write_manifest
 from curator.pace import OtherPrograms, reasons
+from curator.text import is_text
 
 if TYPE_CHECKING:
     import numpy as np
@@ -244,6 +245,8 @@ class Project:
             exclude=tuple(sorted(set(exclude))),
         )
         path = self.root / MANIFEST_NAME if output is None else Path(output).absolute()
+        if name and not is_text(name):
+            raise ConfigError(f"the selection's name {name!r} is no text", hint="Name it in UTF-8.")
         answers = self.answers(self._targets(target), fresh=fresh)
         manifest, cached = answers.select(request, name=name or request.method, folder=path.parent, fresh=fresh)
         if parallel.is_main():
@@ -453,7 +456,8 @@ class Project:
         return applying.report(self.config, corpus, found, done, seed=seed, manifest_file=file)
 
     def _manifest_file(self, wanted: Path | str) -> Path | None:
-        return next((path for path in (Path(wanted).absolute(), self.root / wanted) if path.is_file()), None)
+        # A selection's name may be longer than a file's; pathlib would raise an error of it.
+        return next((path for path in (Path(wanted).absolute(), self.root / wanted) if os.path.isfile(path)), None)
 
     def manifest(self, wanted: Path | str) -> tuple[Manifest, Path]:
         """A manifest, and the folder that its paths are relative to.
@@ -467,7 +471,7 @@ class Project:
         path = self._manifest_file(wanted)
         if path is not None:
             return read_manifest(path), path.parent
-        kept = self.store.selection_named(str(wanted))
+        kept = self.store.selection_named(str(wanted)) if is_text(str(wanted)) else None
         if kept is None:
             names = sorted({name for _, name, *_ in self.store.selections()})
             raise DataError(

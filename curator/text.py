@@ -16,6 +16,11 @@ _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 _UNSAFE = {"Cc", "Cf", "Cs", "Co", "Zl", "Zp"}
 
 
+def is_text(text: str) -> bool:
+    """Whether it can be written as UTF-8; what came from elsewhere may hold halves of characters."""
+    return not any("\ud800" <= c <= "\udfff" for c in text)
+
+
 def clean(text: object, *, limit: int = 0, lines: bool = False) -> str:
     """Make foreign text safe to print.
 

@@ -96,6 +96,16 @@ def test_an_empty_target_is_none(tmp_path: Path) -> None:
     ("text", "line"),
     [
         ("[lora]\nr = 0", "lora.r: must be greater than or equal to 1, not 0"),
+        ("[lora]\nr = 2147483647", "lora.r: must be less than or equal to 8192, not 2147483647"),
+        ("[train]\nepochs = 1e308", "train.epochs: must be less than or equal to 1000000, not 1e+308"),
+        (
+            "[gradients]\nprojection_dim = 65536",
+            "gradients.projection_dim: must be less than or equal to 8192, not 65536",
+        ),
+        (
+            "[data.target_weights]\na = 1e308",
+            "data.target_weights.a: must be less than or equal to 1000000000, not 1e+308",
+        ),
         ("[lora]\nr = 8.0", "lora.r: must be an integer, not 8.0"),
         ("[lora]\nr = true", "lora.r: must be an integer, not true"),
         ("[lora]\ndropout = 1", "lora.dropout: must be less than 1, not 1"),

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hostile import run_cli
 
@@ -128,6 +129,15 @@ def test_commands_whose_files_cannot_grow(make_project: MakeProject) -> None:
     run_cli("select", "-p", undisturbed, "-o", undisturbed / "chosen.json").check(ExitCode.DONE)
     texts = [json.loads((project / "chosen.json").read_text()) | {"created": ""} for project in (folder, undisturbed)]
     assert texts[0] == texts[1]
+
+
+def test_memory_that_is_not_there(make_project: MakeProject, monkeypatch: pytest.MonkeyPatch) -> None:
+    def ask_for_much(_: Project) -> None:
+        np.empty(2**50)
+
+    monkeypatch.setattr(Project, "check", ask_for_much)
+    failed = run_cli("check", "-p", make_project()).check(ExitCode.DATA)
+    assert failed.err.startswith("error: there is not enough memory: Unable to allocate")
 
 
 def test_a_log_that_cannot_grow_is_named(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The manifest's file: the same bytes for the same selection, whole or not at all."""
 
 import json
+import os
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -9,7 +10,10 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from curator.errors import DataError, ExitCode, ManifestMismatch
+from curator.errors import ConfigError, DataError, ExitCode, ManifestMismatch
+from curator.export import export
+from curator.export.plan import first_plan
+from curator.export.recipe import recipe_of
 from curator.files import relative_to, sha256_of, write_whole
 from curator.manifest import (
     Manifest,
@@ -262,3 +266,67 @@ def test_the_present_is_told_in_utc(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_relative_paths(tmp_path: Path) -> None:
     assert relative_to("/a/b/c", Path("/a/d")) == "../b/c"
+
+
+# -- manifests of strangers ---------------------------------------------------------------------------------------
+
+
+def test_a_manifest_takes_the_place_of_files_only(tmp_path: Path, manifest: Manifest) -> None:
+    """Nobody would have a device replaced, or wait for a pipe."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(DataError, match="no regular file"):
+        write_manifest(manifest, pipe)
+    with pytest.raises(OSError, match="no regular file"):
+        write_whole(pipe, b"")
+    assert pipe.is_fifo()
+    (tmp_path / "out").mkdir()
+    pipe.rename(tmp_path / "out" / "curator-export.json")
+    with pytest.raises(ConfigError, match="is no export"):
+        export(manifest, tmp_path, format="jsonl", folder=tmp_path / "out")
+
+
+def test_a_task_is_named_once(tmp_path: Path, manifest: Manifest) -> None:
+    document = manifest.model_dump(mode="json")
+    for tasks in (document["tasks"] * 2, [document["tasks"][0] | {"name": "target"}]):
+        (tmp_path / "m.json").write_text(json.dumps(document | {"tasks": tasks}))
+        with pytest.raises(DataError, match="named more than once"):
+            read_manifest(tmp_path / "m.json")
+
+
+@pytest.mark.parametrize(
+    ("section", "values"),
+    [
+        *(("train", {"learning_rate": value}) for value in ("x", None, -1)),
+        *(("train", {"epochs": value}) for value in ("x", -1, 1e308)),
+        *(("train", {"batch_size": value}) for value in (0, None, 10**30)),
+        ("train", {"schedule": 5}),
+        ("lora", {"r": "x"}),
+        ("lora", {"r": 2**31}),
+        ("data", {"max_length": "x"}),
+        ("data", {"max_length": None}),
+    ],
+)
+def test_settings_that_are_none_are_named(
+    tmp_path: Path, manifest: Manifest, section: str, values: dict[str, Any]
+) -> None:
+    (name,) = values
+    found = manifest.model_copy(update={section: values})
+    with pytest.raises(DataError, match=f"the manifest's {section}.{name}: "):
+        recipe_of(first_plan(found, tmp_path, format="trl", folder=tmp_path / "out"))
+
+
+@pytest.mark.parametrize("number", [-1, 10**400])
+def test_counts_are_numbers_that_something_can_be_of(tmp_path: Path, manifest: Manifest, number: int) -> None:
+    document = manifest.model_dump(mode="json")
+    document["tasks"][0]["files"][0]["rows"] = number
+    (tmp_path / "m.json").write_text(json.dumps(document))
+    with pytest.raises(DataError, match=r"tasks\.0\.files\.0\.rows"):
+        read_manifest(tmp_path / "m.json")
+
+
+def test_the_record_of_an_earlier_export_is_only_data(tmp_path: Path, manifest: Manifest) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "curator-export.json").write_text("[" * 100_000)
+    with pytest.raises(ConfigError, match="is no export"):
+        export(manifest, tmp_path, format="jsonl", folder=tmp_path / "out")

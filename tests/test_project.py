@@ -1,6 +1,7 @@
 """The verbs end to end on a tiny project: caching, staleness, what is made anew and what is not."""
 
 import json
+import math
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -268,6 +269,19 @@ def test_a_model_without_weights(make_project: MakeProject) -> None:
     (folder / "model" / "model.safetensors").rename(folder / "model" / "pytorch_model.bin")
     with pytest.raises(DataError, match=r"no weights.*pickle"):
         _open(folder).check()
+
+
+def test_what_is_no_text_and_no_number(make_project: MakeProject) -> None:
+    """As a shell gives them: bytes that are no UTF-8, and `--threshold nan`."""
+    project = _open(make_project())
+    with pytest.raises(ConfigError, match="is no text"):
+        project.select(name="\udcff")
+    for name in ("\udcff", "x" * 300, "x" * 100_000):
+        with pytest.raises(DataError, match="neither a manifest nor the name of a selection"):
+            project.manifest(name)
+    for number in (math.nan, math.inf):
+        with pytest.raises(ConfigError, match="no finite number"):
+            project.select(threshold=number)
 
 
 def test_a_selection_made_by_hand_is_kept_found_by_name_and_exported(make_project: MakeProject, tmp_path: Path) -> None:

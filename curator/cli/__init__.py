@@ -33,6 +33,9 @@ def main() -> None:
     except OSError as error:
         _say(f"error: {error}", "Is the disk full, or a file not yours to write?")
         code = ExitCode.DATA
+    except MemoryError as error:
+        _say(f"error: there is not enough memory: {error}", "Lower what is large under [gradients], [lora] or [model].")
+        code = ExitCode.DATA
     except Exception:
         if not interrupt.asked:
             _say(_bug())

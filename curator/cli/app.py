@@ -1,6 +1,7 @@
 """The commands. Each opens the project, calls one verb and shows what it returns."""
 
 import json
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -83,7 +84,9 @@ def _project(folder: Path | None, *, quiet: bool, skip_bad_rows: bool = False) -
 
 
 def _print_json(document: dict[str, Any]) -> None:
-    sys.stdout.write(json.dumps(document, ensure_ascii=False, indent=1) + "\n")
+    text = json.dumps(document, ensure_ascii=False, indent=1)
+    # A file's name may hold what is no character.
+    sys.stdout.write(text.encode("utf-8", "replace").decode() + "\n")
 
 
 @app.command(epilog="Example: curator init my-project --from 'data/*.jsonl' --target qa --model my-model")
@@ -392,7 +395,9 @@ def export(
     path = Path(manifest)
     # A manifest says all there is to know: it can be exported where its project is not.
     found, here = (
-        (read_manifest(path), path.absolute().parent) if path.is_file() else Project.open(project).manifest(manifest)
+        (read_manifest(path), path.absolute().parent)
+        if os.path.isfile(path)
+        else Project.open(project).manifest(manifest)
     )
     with make_progress(quiet=quiet) as progress:
         plan = prepare_export(

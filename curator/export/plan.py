@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from curator.errors import ConfigError, DataError
 from curator.export import FORMATS
-from curator.files import file_names, located, sha256_of
+from curator.files import file_names, located, refuse_endless, sha256_of
 from curator.manifest import MANIFEST_NAME, Manifest, TargetEntry, TaskEntry, read_manifest
 from curator.results import ExportedTask, ExportReport
 from curator.weights import counts_of, repeated
@@ -228,10 +228,11 @@ def check_folder(folder: Path, manifest: Manifest, here: Path) -> None:
 def _earlier_export(folder: Path) -> dict[str, str]:
     """Names of the files and folders that an earlier export put there, with the hash of each that people may edit."""
     try:
+        refuse_endless(folder / RECORD_NAME)
         record = json.loads((folder / RECORD_NAME).read_text(encoding="utf-8"))
         written: dict[str, Any] = record["written"]
         return {MANIFEST_NAME: "", RECORD_NAME: ""} | {str(name): str(digest) for name, digest in written.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, DataError):
         pass
     try:
         # An older curator wrote no record; JSON Lines were all it knew.

@@ -5,9 +5,10 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from curator.config import DataSection, LoraSection, ModelSection, TrainSection
+from curator.errors import DataError
 from curator.files import relative_to
 
 if TYPE_CHECKING:
@@ -83,13 +84,13 @@ def recipe_of(plan: "Plan") -> Recipe:
     manifest, section = plan.manifest, model_section(plan)
     folder = plan.here / section.name_or_path
     rows = sum(task.rows for task in plan.tasks)
-    train = _section(TrainSection, manifest.train)
+    train = _section(TrainSection, "train", manifest.train)
     return Recipe(
         model=relative_to(str(folder), plan.folder) if folder.is_dir() else section.name_or_path,
         revision=section.revision,
         dtype=str(pick_dtype(section, pick_device())).removeprefix("torch."),
         quantization=section.quantization,
-        lora=_section(LoraSection, manifest.lora),
+        lora=_section(LoraSection, "lora", manifest.lora),
         train=train,
         max_length=max_length_of(plan),
         steps_per_epoch=math.ceil(math.ceil(rows / train.batch_size) / train.gradient_accumulation),
@@ -97,8 +98,13 @@ def recipe_of(plan: "Plan") -> Recipe:
 
 
 def max_length_of(plan: "Plan") -> int:
-    """Tokens after which an example is cut off."""
-    return int(plan.manifest.data.get("max_length", DataSection.model_fields["max_length"].default))
+    """Tokens after which an example is cut off.
+
+    Raises:
+        DataError: The manifest has no usable number.
+    """
+    known = {name: value for name, value in plan.manifest.data.items() if name == "max_length"}
+    return _section(DataSection, "data", known).max_length
 
 
 def rounding_notes(plan: "Plan", trainer: str, *, epochs: bool = False) -> list[str]:
@@ -112,6 +118,13 @@ def rounding_notes(plan: "Plan", trainer: str, *, epochs: bool = False) -> list[
     return notes
 
 
-def _section(kind: type[SectionT], values: dict[str, Any]) -> SectionT:
-    known = {name: value for name, value in values.items() if name in kind.model_fields}
-    return kind.model_validate_json(json.dumps(known))
+def _section(kind: type[SectionT], name: str, values: dict[str, Any]) -> SectionT:
+    known = {key: value for key, value in values.items() if key in kind.model_fields}
+    try:
+        return kind.model_validate_json(json.dumps(known))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(map(str, (name, *first["loc"])))
+        raise DataError(
+            f"the manifest's {where}: {first['msg']}", hint="Export a manifest that `curator select` wrote."
+        ) from error
