@@ -199,6 +199,16 @@ def test_rows_that_contradict_each_other(
 # -- locks --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("name", ["store.duckdb", "store.duckdb.wal"])
+def test_a_pipe_in_place_of_a_file(tmp_path: Path, name: str) -> None:
+    os.mkfifo(tmp_path / name)
+    store = Store(tmp_path / "store.duckdb")
+    with pytest.raises(DataError, match=f"{name}: no regular file"):
+        store.artifacts("task")
+    with pytest.raises(DataError, match=f"{name}: no regular file"):
+        store.put_file_hashes([])
+
+
 @pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP])
 def test_a_file_system_without_locks(store: Store, number: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """None can be had here; what its `flock` would answer is played."""

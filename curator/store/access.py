@@ -16,6 +16,7 @@ import duckdb
 import pyarrow as pa
 
 from curator.errors import DataError, StoreBusy
+from curator.files import refuse_endless
 from curator.store.instances import SETTINGS, Instances
 from curator.store.locks import FileLock
 from curator.store.schema import SCHEMA_VERSION, Connection, is_ours, migrate, version_of
@@ -59,7 +60,7 @@ class Database:
             StoreBusy: A writer held it for ten seconds.
             DataError: The file is damaged or from a newer version.
         """
-        if not self.path.exists():
+        if not self._is_there():
             yield None
             return
         with (
@@ -116,7 +117,7 @@ class Database:
         except OSError as error:
             raise DataError(f"{self.path.parent}: cannot be made: {error}", hint="Is the disk read-only?") from error
         with self.lock.held(exclusive=True), self._told("written", _FULL):
-            if not self.path.exists():
+            if not self._is_there():
                 self._make()
             with self._opened(read_only=False) as connection:
                 version = self._checked_version(connection)
@@ -135,6 +136,12 @@ class Database:
                 except BaseException:
                     _roll_back(connection)
                     raise
+
+    def _is_there(self) -> bool:
+        # DuckDB would wait for a pipe without end.
+        for path in (self.path, self.path.with_name(f"{self.path.name}.wal")):
+            refuse_endless(path)
+        return self.path.exists()
 
     def _make(self) -> None:
         """Make an empty store, whole or not at all: a file that is cut short would be taken for a damaged one."""
