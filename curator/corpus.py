@@ -4,6 +4,8 @@ A task's version is known by what it is made from (bytes of its files, tokenizer
 twice; `read_corpus` reads what is new, unless it is told only to look.
 """
 
+import bisect
+import itertools
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -151,7 +153,10 @@ def hash_files(store: Store, paths: Sequence[File], *, remember: bool = True) ->
     try:
         states = {path: _state(path) for path in dict.fromkeys(paths)}
     except OSError as error:
-        raise DataError(f"{error.filename}: cannot be read: {error.strerror}") from error
+        raise DataError(
+            f"{error.filename}: cannot be read: {error.strerror}",
+            hint="Is it a link that leads nowhere, or a file not yours to read? Mend or remove it.",
+        ) from error
     known = store.file_hashes([str(path) for path in states])
     hashes: dict[File, str] = {}
     new = []
@@ -349,10 +354,11 @@ def _refusal(store: Store, sources: Sequence[Source], versions: Sequence[TaskVer
         numbers = [number for number, reason in enumerate(version.index.left_out) if reason == BAD]
         if not numbers:
             continue
-        paths = {Path(path).name: path for path, _, _ in version.files}
-        texts = store.example_texts(version.key).select(["text", "file", "line"]).take(numbers).to_pylist()
+        # Rows are in the order of the files; two of these may have the same name.
+        ends = list(itertools.accumulate(count for _, _, count in version.files))
+        texts = store.example_texts(version.key).select(["text", "line"]).take(numbers).to_pylist()
         for number, row in zip(numbers, texts, strict=True):
-            file = source.hub or str(source.folder or paths.get(row["file"], row["file"]))
+            file = source.hub or str(source.folder or version.files[bisect.bisect_right(ends, number)][0])
             bad[place(file, row["line"], number)] = row["text"]
             files.add(file)
     if not bad:

@@ -4,7 +4,7 @@ The engine reports through a `Reporter`; the events go to the sinks it was given
 shows them (a progress bar, plain lines, the terminal interface).
 """
 
-import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -12,7 +12,8 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import BinaryIO, Literal
+from types import UnionType
+from typing import Any, BinaryIO, Literal, get_args, get_origin, get_type_hints
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +72,13 @@ LOG_INTERVAL = 5.0
 """Seconds between two lines about the progress of a stage, where people read lines."""
 Sink = Callable[[Event], None]
 _TYPES: dict[str, type[Event]] = {kind.__name__: kind for kind in (StageStarted, StageProgress, StageFinished, Note)}
+_FIELDS = {kind: get_type_hints(kind) for kind in _TYPES.values()}
+# No count, rate or loss of ours comes near it, and what shows numbers can still draw it.
+_LARGEST = 10**18
+# The year 3000, in seconds since the epoch: every time zone has a date for it.
+_LATEST = 32_503_680_000
+# In bytes. No line of ours is that long, nor any small file that is read whole.
+_MOST_BYTES = 1_000_000
 
 
 class Stage:
@@ -255,7 +263,7 @@ def read_events(path: Path) -> Iterator[Event]:
         The events in order. A last line without its line break is still being written and is left for later; a line
         that is no event of this version is passed over.
     """
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         yield from (event for _, event in _complete_lines(file) if event is not None)
 
 
@@ -275,14 +283,15 @@ class EventTail:
         """The events that were appended since the last call, by the rules of `read_events`."""
         events = []
         try:
-            with self._path.open("rb") as file:
+            with open_regular(self._path) as file:
                 self._skip(file)
                 file.seek(self._offset)
                 for size, event in _complete_lines(file):
                     self._offset += size
                     if event is not None:
                         events.append(event)
-        except FileNotFoundError:
+        except OSError:
+            # Not there yet, or nothing that can be read: a run whose log tells nothing.
             pass
         return events
 
@@ -299,21 +308,73 @@ class EventTail:
 
 def _complete_lines(file: BinaryIO) -> Iterator[tuple[int, Event | None]]:
     """Size in bytes of every line that is complete, and the event in it, if it is one of this version."""
-    for line in file:
-        if not line.endswith(b"\n"):
+    while line := file.readline(_MOST_BYTES):
+        if not line.endswith(b"\n") and len(line) < _MOST_BYTES:
             return
-        event: Event | None = None
-        # What shows progress must not fail where a full disk cut a line, or a newer curator says more.
-        with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):
-            values = json.loads(line)
-            event = _TYPES[values.pop("event")](**values)
-        yield len(line), event
+        yield len(line), _event_of(line)
+
+
+def _event_of(line: bytes) -> Event | None:
+    # What shows progress must not fail where a full disk cut a line, a newer curator says more, or a stranger wrote it.
+    try:
+        values = json.loads(line)
+        event = _TYPES[values.pop("event")](**values)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
+    fits = all(_fits(getattr(event, name), kind) for name, kind in _FIELDS[type(event)].items())
+    return event if fits and is_moment(event.time) else None
+
+
+def _fits(value: object, kind: Any) -> bool:
+    """Whether a value is of a field's type, and a number that can be reckoned with."""
+    if get_origin(kind) is Literal:
+        return value in get_args(kind)
+    if isinstance(kind, UnionType):
+        return any(_fits(value, one) for one in get_args(kind))
+    if kind is int:
+        return type(value) is int and 0 <= value <= _LARGEST
+    if kind is float:
+        return isinstance(value, int | float) and type(value) is not bool and abs(value) <= _LARGEST
+    return type(value) is kind
+
+
+def is_moment(seconds: float) -> bool:
+    """Whether seconds since the epoch are a time that a clock can show, in any time zone."""
+    return 0 <= seconds <= _LATEST
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """Open a file for reading bytes, if it is one: to read a pipe or a device may take forever.
+
+    Raises:
+        OSError: It is not there, cannot be read, or is no regular file.
+    """
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "no regular file", str(path))
+    return path.open("rb")
+
+
+def read_small_json(path: Path) -> Any:
+    """What a JSON file of at most 1 MB holds.
+
+    Raises:
+        OSError: It cannot be read, or is no regular file.
+        ValueError: It is no JSON, too long or too deep.
+    """
+    with open_regular(path) as file:
+        content = file.read(_MOST_BYTES + 1)
+    if len(content) > _MOST_BYTES:
+        raise ValueError(f"{path}: more than {_MOST_BYTES} bytes")
+    try:
+        return json.loads(content.decode("utf-8"))
+    except RecursionError as error:
+        raise ValueError(f"{path}: nested too deeply") from error
 
 
 def is_written(path: Path) -> bool:
     """Whether a process that is alive holds this log open for writing."""
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True

@@ -207,6 +207,7 @@ def _turn(turn: Any, where: str) -> dict[str, Any]:
             f"{where}: each turn needs `role` and `content` (or `from` and `value`), this is {turn!r:.60}",
             hint='Write {"role": "user", "content": "…"}.',
         )
+    _check_text(speaker, "the role of a turn", where)
     role = _role(turn, speaker, where)
     field = "value" if turn.get("content") is None and turn.get("value") is not None else "content"
     calls = _tool_calls(turn, where)

@@ -8,9 +8,13 @@ of a mistake.
 import csv
 import glob
 import gzip
+import itertools
 import json
+import logging
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -23,6 +27,8 @@ _TEXT_HINT = "Mend or remove that line."
 
 # Bytes of the longest line that is unpacked: a small packed file may hold one that fits into no memory.
 _LONGEST = 2**28
+# Rows that are taken from `datasets` at once.
+_ROWS = 1000
 
 RawRow = tuple[int, dict[str, Any] | DataError]
 """Line in the file, from 1, or 0 where rows are not lines; and the row's fields, or why it has none."""
@@ -236,7 +242,7 @@ def _read_csv(file: File) -> Iterator[RawRow]:
                 pass  # A blank line.
             elif header is None:
                 header = cells
-                twice = sorted({name for name in header if header.count(name) > 1})
+                twice = sorted(name for name, count in Counter(header).items() if count > 1)
                 if twice:
                     raise DataError(f"{file}:{line}: column {twice[0]!r} stands there twice", hint="Rename one.")
             elif len(cells) != len(header):
@@ -271,14 +277,18 @@ def _read_parquet(file: File) -> Iterator[RawRow]:
         file.state()
         place = file.address
     rows = _load(
-        lambda: datasets.load_dataset("parquet", data_files=place, split="train", streaming=True), str(file), file
+        # Without a size of its own a batch is as long as the first row group, which may have no rows.
+        lambda: datasets.load_dataset("parquet", data_files=place, split="train", streaming=True, batch_size=_ROWS),
+        str(file),
+        file,
     )
     return _iterate(rows, str(file), file)
 
 
 def _load(load: Callable[[], Any], where: str, file: File | None = None) -> Iterable[dict[str, Any]]:
     try:
-        return cast(Iterable[dict[str, Any]], load())
+        with _quiet():
+            return cast(Iterable[dict[str, Any]], load())
     except Exception as error:
         # `datasets` and Arrow raise many kinds.
         raise DataError(
@@ -291,12 +301,26 @@ def _iterate(rows: Iterable[dict[str, Any]], where: str, file: File | None = Non
     iterator = iter(rows)
     while True:
         try:
-            row = next(iterator)
-        except StopIteration:
-            return
+            with _quiet():
+                taken = list(itertools.islice(iterator, _ROWS))
         except Exception as error:
             raise DataError(f"{where}: cannot be read: {_cause(error, file)}", hint="Is the file whole?") from error
-        yield 0, {key: _without_fillers(value) for key, value in row.items()}
+        if not taken:
+            return
+        for row in taken:
+            yield 0, {key: _without_fillers(value) for key, value in row.items()}
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep `datasets` from logging what it raises, too: it writes the names of files as they are to the terminal."""
+    logger = logging.getLogger("datasets")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _without_fillers(value: Any) -> Any:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import IO, Any, cast
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qsl, unquote
 
 from curator.errors import DataError
 
@@ -127,10 +127,11 @@ class RemoteFile:
 
     def without_secrets(self, text: str) -> str:
         """A message of a library without what this address must not show."""
-        parts = urlsplit(self.address)
-        secrets = [parts.query, parts.fragment, *(value for _, value in parse_qsl(parts.query) if len(value) > 3)]
-        if "@" in parts.netloc:
-            secrets += [parts.netloc.rpartition("@")[0], *parts.netloc.rpartition("@")[0].split(":")]
+        # By hand: `urlsplit` raises for what is no address.
+        rest, _, fragment = self.address.partition("://")[2].partition("#")
+        rest, _, query = rest.partition("?")
+        user = rest.partition("/")[0].rpartition("@")[0]
+        secrets = [query, fragment, *(value for _, value in parse_qsl(query) if len(value) > 3), user, *user.split(":")]
         text = text.replace(self.address, str(self))
         for secret in sorted({*secrets, *map(unquote, secrets)} - {""}, key=len, reverse=True):
             text = text.replace(secret, "…")

@@ -21,14 +21,17 @@ from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
 from curator.errors import DataError
-from curator.events import Event, EventLog, StageStarted, is_written
+from curator.events import Event, EventLog, StageStarted, is_moment, is_written, read_small_json
 from curator.files import remove_left_over, write_whole
+from curator.text import is_text
 
 State = Literal["running", "done", "failed", "interrupted", "lost"]
 EVENTS_NAME = "events.jsonl"
 LAUNCHED = "CURATOR_RUN"
 """Environment variable that tells a process which run it is: the run's id, a colon, the descriptor of its events."""
 _FACTS_NAME = "run.json"
+# What a process number fits into on every system of ours.
+_MOST_PID = 2**31 - 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -191,26 +194,52 @@ def _read(path: Path) -> Run | None:
 
 def _read_facts(path: Path) -> Run | None:
     try:
-        facts = json.loads((path / _FACTS_NAME).read_text(encoding="utf-8"))
-        if facts["state"] not in get_args(State):
-            return None
+        facts = read_small_json(path / _FACTS_NAME)
         arguments = facts.get("arguments")
         known = isinstance(arguments, list) and all(isinstance(argument, str) for argument in arguments)
+        if not is_text(path.name) or facts["state"] not in get_args(State):
+            return None
         return Run(
             id=path.name,
-            command=str(facts["command"]),
-            pid=int(facts["pid"]),
-            started=datetime.fromisoformat(facts["started"]),
-            ended=facts["ended"] and datetime.fromisoformat(facts["ended"]),
+            command=_words(facts["command"]),
+            pid=_pid(facts["pid"]),
+            started=_moment(facts["started"]),
+            ended=None if facts["ended"] is None else _moment(facts["ended"]),
             state=facts["state"],
-            message=str(facts["message"]),
-            host=str(facts.get("host", "")),
-            cwd=str(facts.get("cwd", "")),
+            message=_words(facts["message"]),
+            host=_words(facts.get("host", "")),
+            # As they are, for they may name files whose names are no text.
+            cwd=_string(facts.get("cwd", "")),
             arguments=tuple(arguments) if known else None,
         )
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         # A folder that somebody else made or damaged is no run of ours.
         return None
+
+
+def _string(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(value)
+    return value
+
+
+def _words(value: object) -> str:
+    # Halves of characters cannot be written anywhere else.
+    return _string(value).encode("utf-8", "replace").decode()
+
+
+def _pid(value: object) -> int:
+    if type(value) is not int or not 0 <= value <= _MOST_PID:
+        raise ValueError(value)
+    return value
+
+
+def _moment(value: object) -> datetime:
+    moment = datetime.fromisoformat(_string(value))
+    # Without a time zone it is no moment, and none at the ends of the calendar can be told in every zone.
+    if moment.tzinfo is None or not is_moment(moment.timestamp()):
+        raise ValueError(value)
+    return moment
 
 
 def _first_facts() -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Where tasks are: `find_tasks` turns `[data]` into sources, each of them one task's rows to be."""
 
 import difflib
+import errno
 import itertools
 from collections.abc import Callable
 from dataclasses import replace
@@ -101,11 +102,13 @@ def _matches(pattern: str, root: Path, key: str) -> list[File]:
         found = sorted(
             Path(base.anchor).glob(str(base.relative_to(base.anchor))) if base.is_absolute() else root.glob(pattern)
         )
-    except (ValueError, NotImplementedError, OSError) as error:
+        found = [path for path in found if is_saved_dataset(path) or (path.is_file() and is_task_file(path))]
+    except OSError as error:
+        raise _no_path(key, error) from error
+    except (ValueError, NotImplementedError) as error:
         raise ConfigError(f"{key}: {pattern!r} is no glob: {error}", hint='Write, for example, "tasks/*.jsonl".') from (
             error
         )
-    found = [path for path in found if is_saved_dataset(path) or (path.is_file() and is_task_file(path))]
     if not base.name.startswith("."):
         found = [path for path in found if not path.name.startswith(".")]
     if not found:
@@ -139,15 +142,27 @@ def _from_table(task: TaskSource, root: Path) -> Source:
             streaming=task.streaming,
             **rest,
         )
-    if len(task.paths) == 1 and not is_remote(task.paths[0]) and is_saved_dataset(root / task.paths[0]):
-        folder = root / task.paths[0]
-        return Source(name=task.name, folder=folder, files=_parts(folder), split=task.split, **rest)
-    files = tuple(file for path in task.paths for file in _files(path, root, f"task {task.name!r}"))
+    key = f"task {task.name!r}"
+    try:
+        if len(task.paths) == 1 and not is_remote(task.paths[0]) and is_saved_dataset(root / task.paths[0]):
+            folder = root / task.paths[0]
+            return Source(name=task.name, folder=folder, files=_parts(folder), split=task.split, **rest)
+        files = tuple(file for path in task.paths for file in _files(path, root, key))
+    except OSError as error:
+        raise _no_path(key, error) from error
     for file in files:
         _check_name(task.name, file)
         if files.count(file) > 1:
-            raise DataError(f"task {task.name!r}: {file} is named twice", hint="Name it once in `path`.")
+            raise DataError(f"{key}: {file} is named twice", hint="Name it once in `path`.")
     return Source(name=task.name, files=files, **rest)
+
+
+def _no_path(key: str, error: OSError) -> DataError:
+    """The error for a path that the system does not look up."""
+    path = clean(error.filename, limit=100)
+    if error.errno == errno.ENAMETOOLONG:
+        return DataError(f"{key}: the path is too long: {path}", hint="Correct the path in curator.toml.")
+    return DataError(f"{key}: {path}: cannot be read: {error.strerror}", hint="Is it yours to read?")
 
 
 def _files(written: str, root: Path, key: str) -> list[File]:

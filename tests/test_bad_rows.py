@@ -106,3 +106,23 @@ def test_what_the_chat_template_refuses_is_a_bad_row(make_project: MakeProject) 
     done = run_cli("check", "-p", folder, "-q").check(3)
     assert "alpha.jsonl:9: the rows are chats, but the model's tokenizer has no chat template (1 of 37" in done.err
     assert run_cli("check", "-p", folder, "-q", "--skip-bad-rows").check(0)
+
+
+def test_files_of_the_same_name_are_told_apart(make_project: MakeProject) -> None:
+    folder = make_project(data={"tasks": None, "target": None})
+    config = folder / "curator.toml"
+    config.write_text(
+        config.read_text() + '[[data.task]]\nname = "x"\npath = ["a/x.jsonl", "b/x.jsonl", "c/x.jsonl"]\n'
+    )
+    for name in "abc":
+        write_rows(
+            folder / name / "x.jsonl", [{"prompt": 1}, *pair_rows(name, 8)] if name != "b" else pair_rows("b", 8)
+        )
+    done = run_cli("check", "-p", folder, "-q").check(3)
+    assert "2 of 26 rows in 2 files" in done.err
+    assert f"{folder / 'a' / 'x.jsonl'}:1: " in done.err
+    assert f"{folder / 'c' / 'x.jsonl'}:1: " in done.err
+    write_rows(folder / "c" / "x.jsonl", pair_rows("c", 8))
+    done = run_cli("check", "-p", folder, "-q").check(3)
+    assert f"{folder / 'a' / 'x.jsonl'}:1: " in done.err
+    assert f"(1 of 25 rows in {folder / 'a' / 'x.jsonl'})" in done.err

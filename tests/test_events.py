@@ -1,9 +1,11 @@
 """The event log survives whatever happens to the process that writes it."""
 
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -24,22 +26,24 @@ from curator.events import (
     read_events,
 )
 
-numbers = st.floats(allow_nan=False, allow_infinity=False)
+numbers = st.floats(-1e18, 1e18)
+counts = st.integers(0, 10**18)
+times = st.floats(0, 3e10)
 events = st.one_of(
-    st.builds(StageStarted, stage=st.text(), total=st.integers(), unit=st.text(), done=st.integers(), time=numbers),
+    st.builds(StageStarted, stage=st.text(), total=counts, unit=st.text(), done=counts, time=times),
     st.builds(
         StageProgress,
         stage=st.text(),
-        done=st.integers(),
-        total=st.integers(),
+        done=counts,
+        total=counts,
         unit=st.text(),
         rate=numbers,
         seconds_left=st.none() | numbers,
         loss=st.none() | numbers,
-        time=numbers,
+        time=times,
     ),
-    st.builds(StageFinished, stage=st.text(), seconds=numbers, summary=st.text(), cached=st.booleans(), time=numbers),
-    st.builds(Note, message=st.text(), level=st.sampled_from(["info", "warning"]), time=numbers),
+    st.builds(StageFinished, stage=st.text(), seconds=numbers, summary=st.text(), cached=st.booleans(), time=times),
+    st.builds(Note, message=st.text(), level=st.sampled_from(["info", "warning"]), time=times),
 )
 
 
@@ -68,6 +72,73 @@ def test_lines_that_are_no_events_are_passed_over(tmp_path: Path) -> None:
     log = EventLog(path)
     log(Note(message="b"))
     assert [event.message for event in read_events(path) if isinstance(event, Note)] == ["a\udcff", "b"]
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"time": "now"},
+        {"time": 1e300},
+        {"time": -1},
+        {"time": float("nan")},
+        {"stage": 1},
+        {"stage": None},
+        {"done": 1.5},
+        {"done": True},
+        {"done": -1},
+        {"total": 10**400},
+        {"unit": []},
+        {"rate": float("inf")},
+        {"rate": None},
+        {"seconds_left": "1"},
+        {"loss": float("nan")},
+        {"loss": False},
+    ],
+    ids=lambda changed: str(changed)[:30],
+)
+def test_events_that_do_not_fit_are_passed_over(tmp_path: Path, changed: dict[str, Any]) -> None:
+    known = {
+        "event": "StageProgress",
+        "stage": "s",
+        "done": 1,
+        "total": 2,
+        "unit": "x",
+        "rate": 1,
+        "seconds_left": None,
+    }
+    path = tmp_path / "events.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in (known, known | changed, known | {"loss": 2})))
+    assert [event.loss for event in read_events(path) if isinstance(event, StageProgress)] == [None, 2]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"[" * 100_000,
+        b" " * 3_000_000,
+        b'{"event": []}',
+        b'{"event": "Note", "message": "x", "level": "\\u001b"}',
+        b'{"event": "Note", "message": "x", "level": []}',
+        b'{"event": "StageFinished", "stage": "s", "seconds": 1, "summary": "", "cached": 1}',
+    ],
+    ids=lambda line: str(line[:40]),
+)
+def test_lines_of_a_stranger_are_passed_over(tmp_path: Path, line: bytes) -> None:
+    path = tmp_path / "events.jsonl"
+    path.write_bytes(line + b'\n{"event": "Note", "message": "a"}\n')
+    tail = EventTail(path)
+    for found in (read_events(path), tail.read()):
+        assert [event.message for event in found if isinstance(event, Note)] == ["a"]
+    assert tail.read() == []
+
+
+def test_a_log_that_is_no_file_tells_nothing(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    for name in ("pipe", "folder"):
+        assert EventTail(tmp_path / name).read() == []
+        assert EventTail(tmp_path / name, last=10).read() == []
+        assert not is_written(tmp_path / name)
 
 
 def test_who_writes(tmp_path: Path) -> None:

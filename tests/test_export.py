@@ -107,11 +107,13 @@ def test_twice_is_the_same(manifest: Path, tmp_path: Path) -> None:
 
 def test_names_of_any_kind(manifest: Path, tmp_path: Path) -> None:
     base = read_manifest(manifest)
-    tasks = [base.tasks[0].model_copy(update={"name": name}) for name in [*RESERVED, *RESERVED]]
+    # Names that differ in case only are one file to some systems.
+    given = list(dict.fromkeys([*RESERVED, *map(str.swapcase, RESERVED)]))
+    tasks = [base.tasks[0].model_copy(update={"name": name}) for name in given]
     manifest.write_text(render(base.model_copy(update={"tasks": tuple(tasks)})))
     report = export(manifest, format="jsonl", folder=tmp_path / "out")
     names = [name for name, _ in report.files]
-    assert len({name.casefold() for name in names}) == 2 * len(RESERVED) + 1
+    assert len({name.casefold() for name in names}) == len(given) + 1
     assert sorted(everything(tmp_path / "out")) == sorted([MANIFEST_NAME, RECORD_NAME, *names])
     for name in names:
         assert len(name.encode()) <= 255

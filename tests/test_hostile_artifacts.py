@@ -16,6 +16,7 @@ import pytest
 from conftest import MakeProject, make_tokenizer, pair_rows, write_rows
 from hostile import nothing_changes, run_cli
 from test_manifest import manifest_of
+from tui_pilot import App, drive, text, until
 
 from curator import groups, meta_train
 from curator.errors import ConfigError, DataError, ManifestMismatch
@@ -26,6 +27,7 @@ from curator.manifest import Manifest, read_manifest
 from curator.project import Project
 from curator.runs import Run, read_runs
 from curator.tokens import Encoder
+from tui.memory import Place, Settings
 
 
 class Evil:
@@ -371,8 +373,111 @@ def test_what_a_run_says_of_itself_is_only_text(checked: Path, facts: dict[str, 
     assert all(isinstance(run, Run) for run in read_runs(folder.parent))
 
 
+@pytest.mark.parametrize(
+    "facts",
+    [
+        {"pid": float("inf")},
+        {"ended": 0},
+        {"message": "\ud800"},
+        {"started": "0001-01-01T00:00:00+14:00"},
+        {"ended": "9999-12-31T23:59:59-14:00"},
+    ],
+    ids=str,
+)
+def test_status_speaks_of_runs_of_strangers(checked: Path, facts: dict[str, Any]) -> None:
+    folder = checked / ".curator" / "runs" / "99990101T000000-1"
+    folder.mkdir(parents=True, exist_ok=True)
+    base = {"command": "x", "pid": 1, "started": "2026-01-01T00:00:00+00:00", "ended": None}
+    (folder / "run.json").write_text(json.dumps(base | {"state": "done", "message": "m"} | facts))
+    # JSON is for programs, and holds words as they are.
+    done = run_cli("status", "--json", "-p", checked)
+    assert done.code == 0, done.err
+    json.loads(done.out.encode("utf-8"))
+
+
+_STRANGE_EVENTS = (
+    {"event": "Note", "message": "x", "time": "now"},
+    {"event": "Note", "message": "x", "time": 1e300},
+    {"event": "StageProgress", "stage": 1, "done": "x", "total": 2, "unit": "u", "rate": 1.0, "seconds_left": None},
+    {"event": "StageProgress", "stage": "s", "done": 1, "total": 10**400, "unit": "u", "rate": 1, "seconds_left": 1},
+    {
+        "event": "StageProgress",
+        "stage": "s",
+        "done": 10**18,
+        "total": 1,
+        "unit": "\x1b",
+        "rate": 1e18,
+        "seconds_left": 1e18,
+    },
+    {"event": "StageFinished", "stage": "s", "seconds": -1e18, "summary": "\ud800", "time": 3e10},
+)
+
+
+def test_the_interface_opens_what_strangers_left(checked: Path) -> None:
+    """Every screen draws on a `.curator/` that is poisoned all over; what can be read is still there."""
+    kept = checked / ".curator"
+    base = {"command": "\x1b[31m", "pid": 1, "started": "1970-01-01T00:00:00+00:00", "ended": None, "message": "m"}
+    lines = "".join(json.dumps(event) + "\n" for event in _STRANGE_EVENTS)
+    strange: list[dict[str, Any]] = [{}, {"ended": "2999-12-31T23:59:59-12:00"}, {"state": "failed"}, {"pid": 1e400}]
+    for number, changed in enumerate(strange):
+        folder = kept / "runs" / f"99990101T00000{number}-1"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "run.json").write_text(json.dumps(base | {"state": "running"} | changed))
+        (folder / "events.jsonl").write_text(lines + "[" * 100_000 + "\n")
+    place = {"version": 1, "mode": "tasks", "task": "\x1b[31m", "filter": "aff>((((", "sort": "\x1b[31m"}
+    (kept / "tui.json").write_text(json.dumps(place | {"compared": [{"a": 1}, 5, None, "x"]}))
+
+    async def story(app: App, pilot: Any) -> None:
+        for key in "12345":
+            await pilot.press(key)
+            await pilot.pause()
+        await pilot.press("4")
+        await until(pilot, lambda: app.runs)
+        app.look_at_runs()
+        await pilot.pause(0.3)
+        assert "[31m" in text(app)
+
+    drive(checked, story)
+
+
 def test_reading_a_manifest_that_is_large_or_none(tmp_path: Path) -> None:
     for content in (b"", b"\xff", b"null", b"{}", b"[" * 10_000):
         (tmp_path / "m.json").write_bytes(content)
         with pytest.raises(DataError, match=r"m\.json"):
             read_manifest(tmp_path / "m.json")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "[" * 100_000,
+        "pipe",
+        " " * 1_000_001 + "{}",
+        '{"version":1,"sort":"\\u001b[31m","task":"\\u001b[31m","filter":"\\ud800","compared":[{"a":1},5,null,"x"]}',
+        json.dumps({"version": 1, "filter": "aff>(((( " * 10_000, "descending": 1}),
+    ],
+    ids=["deep", "pipe", "long", "words", "endless"],
+)
+def test_what_is_remembered_is_only_what_fits(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "tui.json"
+    if content == "pipe":
+        os.mkfifo(path)
+    else:
+        path.write_text(content)
+    assert Place.read(path) == Place()
+
+
+def test_settings_hold_only_words(tmp_path: Path) -> None:
+    (tmp_path / "tui.json").write_text('{"version": 1, "keys": {"toggle": 5}, "mouse": false}')
+    found = Settings.read(tmp_path / "tui.json")
+    assert (found.keys, found.mouse) == ({}, False)
+
+
+def test_a_crash_of_the_interface_is_told_to_the_shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def crash(app: App, **_: Any) -> None:
+        app._return_code = 1
+
+    monkeypatch.setattr(App, "run", crash)
+    monkeypatch.setenv("TEXTUAL_DRIVER", "none")
+    (tmp_path / "curator.toml").write_text("")
+    assert run_cli("tui", "-p", tmp_path).code == 1

@@ -2,9 +2,14 @@
 
 import gzip
 import json
+import logging
+import time
 from pathlib import Path
 from typing import Any
 
+import datasets
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from conftest import HOSTILE, MakeProject, make_tokenizer, pair_rows, write_rows
 from hostile import Outcome, nothing_changes, run_cli
@@ -115,6 +120,73 @@ def test_it_is_one_error_of_the_command(folder: Path, ending: str, content: byte
 )
 def test_what_is_odd_is_read(folder: Path, ending: str, content: bytes) -> None:
     check(folder, f"hostile.{ending}", content, 0)
+
+
+def test_a_name_with_escape_sequences_of_a_broken_file_is_not_logged(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    logger = logging.getLogger("datasets")
+    level = logger.level
+    for old in (folder / "tasks").glob("hostile*"):
+        old.unlink()
+    path = folder / "tasks" / "hostile\x1b[31m\x1b]0;PWNED\x07.parquet"
+    path.write_bytes(b"x")
+    assert "hostile\ufffd[31m" in run_cli("check", "-p", folder, "-q").check(3).err
+    assert not caplog.records
+    assert logger.level == level
+
+
+def test_a_parquet_file_of_no_rows(tmp_path: Path) -> None:
+    rows = datasets.Dataset.from_dict({"prompt": [], "completion": []})
+    rows.to_parquet(tmp_path / "none.parquet")
+    pq.write_table(pa.table({"prompt": pa.array([], pa.string())}), tmp_path / "bare.parquet")
+    for name in ("none", "bare"):
+        with pytest.raises(DataError, match=rf"{name}\.parquet holds no rows"):
+            read_task(Source(name="t", files=(tmp_path / f"{name}.parquet",)))
+
+
+def test_a_parquet_file_of_many_rows_is_read_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(readers, "_ROWS", 4)
+    numbers = [str(n) for n in range(12)]
+    table = pa.table({"text": numbers})
+    with pq.ParquetWriter(tmp_path / "t.parquet", table.schema) as writer:
+        for part in (table[:0], table[:5], table[5:]):
+            writer.write_table(part)
+    rows = read_task(Source(name="t", files=(tmp_path / "t.parquet",)))
+    assert [row.content["text"] for row in rows] == numbers
+
+
+def test_a_header_of_many_columns_is_read_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text(",".join(["text", *map(str, range(50_000))]) + "\n" + "a," * 50_000 + "b\n")
+    begun = time.process_time()
+    assert len(read_task(Source(name="t", files=(path,)))) == 1
+    assert time.process_time() - begun < 5
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"messages": [{"role": "\ud800", "content": "a"}]},
+        {"messages": [{"role": "user", "content": "a"}], "system": "\ud800"},
+        {"messages": [{"role": "user", "content": [{"type": "text", "text": "\ud800"}]}]},
+        {"messages": [{"role": "tool", "content": "a", "name": "\ud800"}]},
+        {"messages": [{"role": "tool", "content": "a", "tool_call_id": "\ud800"}]},
+        {"messages": [{"role": "user", "content": "a"}], "tools": [{"name": "\ud800"}]},
+        {"messages": [{"role": "user", "content": "a"}], "tools": [{"name": "f", "parameters": {"\ud800": 1}}]},
+        {"messages": [{"role": "assistant", "tool_calls": [{"name": "\ud800"}]}]},
+        {"messages": [{"role": "assistant", "tool_calls": [{"name": "f", "id": "\ud800"}]}]},
+        {"messages": [{"role": "assistant", "tool_calls": [{"name": "f", "arguments": {"x": ["\ud800"]}}]}]},
+        {"messages": [{"role": "assistant", "tool_calls": [{"name": "f", "arguments": '{"x": "\\ud800"}'}]}]},
+        {"conversations": [{"from": "function_call", "value": '{"name": "\\ud800"}'}]},
+        {"instruction": "a", "output": "b", "history": [["a", "\ud800"]]},
+    ],
+    ids=lambda fields: json.dumps(fields)[:90],
+)
+def test_half_a_surrogate_pair_anywhere_in_a_chat_is_a_bad_row(tmp_path: Path, fields: dict[str, Any]) -> None:
+    (tmp_path / "t.jsonl").write_text(json.dumps(fields) + "\n")
+    with pytest.raises(DataError, match=r"t\.jsonl:1: .* holds half a surrogate pair"):
+        read_task(Source(name="t", files=(tmp_path / "t.jsonl",)))
 
 
 def test_the_beginning_of_a_long_text_has_the_tokens_that_the_whole_has() -> None:
@@ -301,3 +373,33 @@ def test_any_text_is_a_configuration_or_an_error(tmp_path_factory: pytest.TempPa
     path.write_text(text, encoding="utf-8", errors="surrogatepass")
     with pytest.raises(ConfigError):
         load_config(path)
+
+
+@pytest.mark.parametrize(
+    ("data", "key"),
+    [
+        (f'tasks = "{"x" * 300}"\n', "data.tasks: "),
+        (f'tasks = "{"x" * 5000}/*.jsonl"\n', "data.tasks: "),
+        (f'[[data.task]]\nname = "a"\npath = "{"x" * 300}"\n', "task 'a': "),
+        (f'[[data.task]]\nname = "a"\npath = ["{"x" * 5000}.jsonl", "b.jsonl"]\n', "task 'a': "),
+    ],
+    ids=["glob", "folder of a glob", "path", "paths"],
+)
+def test_a_path_that_is_too_long_is_named(tmp_path: Path, data: str, key: str) -> None:
+    (tmp_path / "curator.toml").write_text(BASE.replace('tasks = "t/*"\n', data))
+    done = run_cli("check", "-p", tmp_path, "-q").check(3)
+    assert f"{key}the path is too long: " in done.err
+    assert "curator.toml" in done.err
+
+
+def test_links_that_lead_nowhere_are_named(folder: Path, tmp_path: Path) -> None:
+    text = (folder / "curator.toml").read_text().replace('tasks = "tasks/*"\n', "").replace('"target"\n', '"a"\n')
+    (tmp_path / "curator.toml").write_text(text + '[[data.task]]\nname = "a"\npath = "tasks"\n')
+    (tmp_path / "tasks").mkdir()
+    for target in ("nothing", "link.jsonl"):
+        link = tmp_path / "tasks" / "link.jsonl"
+        link.unlink(missing_ok=True)
+        link.symlink_to(target)
+        done = run_cli("check", "-p", tmp_path, "-q").check(3)
+        assert f"{link}: cannot be read: " in done.err
+        assert "link that leads nowhere" in done.err

@@ -185,6 +185,15 @@ def test_a_package_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> 
         RemoteFile("nope://x/y.jsonl").state()
 
 
+@pytest.mark.parametrize("address", ["https://\x1b[31m/x.jsonl", "https://[::1/x.jsonl", "https://a\u2100b/x.jsonl"])
+def test_what_is_no_address_is_named(address: str, tmp_path: Path) -> None:
+    for table in (DataSection(tasks=address), DataSection(task=(TaskSource(name="t", path=address),))):
+        with pytest.raises(DataError) as caught:
+            read_task(find_tasks(table, tmp_path)[0])
+        assert address in caught.value.message
+        assert caught.value.hint
+
+
 def test_paths_and_addresses() -> None:
     assert is_remote("s3://a/b")
     assert not any(map(is_remote, ("a/b", "/a/b", "C:\\a", "a:b", "owner/name")))

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -30,7 +31,8 @@ def test_how_it_ended(tmp_path: Path, error: BaseException | None, state: str) -
         record(tmp_path, error)
     (run,) = read_runs(tmp_path)
     assert (run.state, run.pid) == (state, os.getpid())
-    assert run.message == ("" if error is None else str(error))
+    # Half a character cannot be written anywhere else.
+    assert run.message == ("" if error is None else str(error).replace("\udcff", "?"))
     assert run.ended is not None
     assert run.started <= run.ended
     assert len(list(read_events(tmp_path / run.id / "events.jsonl"))) == 2
@@ -74,12 +76,75 @@ def test_running_and_lost(tmp_path: Path) -> None:
     assert [run.state for run in read_runs(tmp_path)] == ["lost"]
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"state": "running"}', '{"state": "odd"}', "\xff"])
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", "{}", '{"state": "running"}', '{"state": "odd"}', "\xff", "[" * 100_000]
+)
 def test_damaged_folders_are_passed_over(tmp_path: Path, content: str) -> None:
     record(tmp_path)
     (tmp_path / "99999999T999999-1").mkdir()
     (tmp_path / "99999999T999999-1" / "run.json").write_text(content, encoding="latin-1")
     assert len(read_runs(tmp_path)) == 1
+
+
+def facts_of(**changed: Any) -> str:
+    known = {"command": "x", "pid": 1, "started": "2026-01-01T00:00:00+00:00", "ended": None, "state": "done"}
+    return json.dumps(known | {"message": "m"} | changed)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"pid": float("inf")},
+        {"pid": 1e3},
+        {"pid": True},
+        {"pid": -1},
+        {"pid": 10**30},
+        {"ended": 0},
+        {"ended": False},
+        {"ended": ""},
+        {"started": None},
+        {"started": "2026-01-01T00:00:00"},
+        {"started": "0001-01-01T00:00:00+14:00"},
+        {"ended": "9999-12-31T23:59:59-14:00"},
+        {"command": ["x"]},
+        {"message": None},
+        {"host": 1},
+        {"cwd": {}},
+        {"state": ["done"]},
+    ],
+    ids=str,
+)
+def test_facts_that_do_not_fit_are_passed_over(tmp_path: Path, changed: dict[str, Any]) -> None:
+    for name, content in (("1", facts_of()), ("2", facts_of(**changed))):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "run.json").write_text(content)
+    assert [run.id for run in read_runs(tmp_path)] == ["1"]
+
+
+def test_what_a_run_says_can_be_written(tmp_path: Path) -> None:
+    for name in (b"a", b"\xff"):
+        folder = tmp_path / os.fsdecode(name)
+        folder.mkdir()
+        (folder / "run.json").write_text(facts_of(message="\ud800", command="\udcff", arguments=["\udcff"]))
+    (run,) = read_runs(tmp_path)
+    assert (run.message, run.command) == ("?", "?")
+    assert run.arguments == ("\udcff",), "it may name a file"
+
+
+@pytest.mark.parametrize("target", ["pipe", "/dev/zero", "large", "/"])
+def test_only_small_files_are_read(tmp_path: Path, target: str) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "large").write_text(facts_of(message="m" * 1_000_000))
+    (tmp_path / "runs" / "1").mkdir(parents=True)
+    (tmp_path / "runs" / "1" / "run.json").symlink_to(tmp_path / target)
+    assert read_runs(tmp_path / "runs") == []
+
+
+def test_a_pipe_in_place_of_a_log_is_nobodys(tmp_path: Path) -> None:
+    (tmp_path / "1").mkdir()
+    (tmp_path / "1" / "run.json").write_text(facts_of(state="running"))
+    os.mkfifo(tmp_path / "1" / "events.jsonl")
+    assert [run.state for run in read_runs(tmp_path)] == ["lost"]
 
 
 def test_a_full_disk_does_not_hide_the_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -122,6 +122,16 @@ def test_runs_that_did_not_end_well(tmp_path: Path) -> None:
     assert (views[2].elapsed, views[2].stage) == (0.0, "")
 
 
+def test_one_log_that_cannot_be_read_hides_no_other_run(tmp_path: Path) -> None:
+    for name in ("1-1", "2-1", "3-1"):
+        write(tmp_path, name, [progress(5)])
+    for name in ("2-1", "3-1"):
+        (tmp_path / name / "events.jsonl").unlink()
+    os.mkfifo(tmp_path / "2-1" / "events.jsonl")
+    (tmp_path / "3-1" / "events.jsonl").mkdir()
+    assert [(view.run.id, view.done) for view in RunWatcher(tmp_path).read()] == [("3-1", 0), ("2-1", 0), ("1-1", 5)]
+
+
 def test_the_log_is_calm(tmp_path: Path) -> None:
     begins = StageStarted(stage="train", total=100, unit="steps", time=100.0)
     steps = [progress(step, moment=100.0 + step / 10) for step in range(1, 101)]

@@ -546,12 +546,15 @@ class CuratorApp(App[None]):
             self.push_screen(TaskScreen(task, view))
 
 
-def run(root: Path, *, mouse: bool | None = None) -> None:
+def run(root: Path, *, mouse: bool | None = None) -> int:
     """Open a project in the terminal.
 
     Args:
         root: Its folder.
         mouse: Whether to use the pointer; None leaves it to the settings.
+
+    Returns:
+        The exit code: not 0 where it failed, which Textual itself has shown.
     """
     settings = Settings.read(Settings.place())
     app = CuratorApp(root, settings)
@@ -564,3 +567,4 @@ def run(root: Path, *, mouse: bool | None = None) -> None:
             # A thread that outlives the interpreter makes DuckDB's module complain on the terminal.
             app.thinker.stop()
             app.thinker.join(_JOIN_SECONDS)
+    return app.return_code or 0

@@ -6,9 +6,13 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Self
 
+from curator.events import read_small_json
 from curator.files import write_whole
+from curator.text import clean
+from tui.view import SORTS
 
 _VERSION = 1
+_LONGEST = 1000
 
 
 @dataclass(slots=True, kw_only=True)
@@ -18,15 +22,25 @@ class _Remembered:
         """Read it; what is missing, damaged or of another version is as it was at first."""
         made = cls()
         try:
-            values = json.loads(path.read_text(encoding="utf-8"))
+            values = read_small_json(path)
             if values.pop("version") != _VERSION:
                 return made
             for known in fields(made):
-                if isinstance(values.get(known.name), type(getattr(made, known.name))):
+                if made.fits(known.name, values.get(known.name)):
                     setattr(made, known.name, values[known.name])
         except (OSError, ValueError, AttributeError, KeyError, TypeError):
             pass
         return made
+
+    def fits(self, name: str, value: object) -> bool:
+        """Whether a field can take a value that was read: it is of its type, and words are such as can be shown."""
+        if type(value) is not type(getattr(self, name)):
+            return False
+        if isinstance(value, dict):
+            return all(_is_short(word) for pair in value.items() for word in pair)
+        if isinstance(value, list):
+            return all(_is_short(word) for word in value)
+        return not isinstance(value, str) or _is_short(value)
 
     def write(self, path: Path) -> None:
         """Write it, whole or not at all; a disk that is full or read-only is no reason to stop."""
@@ -68,3 +82,12 @@ class Place(_Remembered):
     descending: bool = True
     compared: list[Any] = field(default_factory=list)
     """Names of the selections that were compared."""
+
+    def fits(self, name: str, value: object) -> bool:
+        """As everywhere, and the tasks can be sorted by it."""
+        # A base class of a dataclass with slots is not found by a bare `super()`.
+        return _Remembered.fits(self, name, value) and (name != "sort" or value in SORTS)
+
+
+def _is_short(value: object) -> bool:
+    return isinstance(value, str) and len(value) <= _LONGEST and clean(value) == value

@@ -35,7 +35,8 @@ def open_tui(root: Path, *, mouse: bool | None) -> None:
         _end_with_terminal(sys.stdin.fileno())
     from tui.app import run
 
-    run(root, mouse=mouse)
+    if code := run(root, mouse=mouse):
+        sys.exit(code)
 
 
 def _end_with_terminal(descriptor: int) -> None:

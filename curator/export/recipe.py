@@ -3,9 +3,9 @@
 import json
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from curator.config import DataSection, LoraSection, ModelSection, TrainSection
 from curator.errors import DataError
@@ -17,6 +17,12 @@ if TYPE_CHECKING:
 SectionT = TypeVar("SectionT", bound=BaseModel)
 OUTPUT = "output"
 """Where the trainer puts the adapter, in the export's folder."""
+
+
+class _Length(BaseModel):
+    """What of `[data]` a trainer needs."""
+
+    max_length: Annotated[int, Field(ge=2, lt=2**31, strict=True)] = DataSection.model_fields["max_length"].default
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,7 +110,7 @@ def max_length_of(plan: "Plan") -> int:
         DataError: The manifest has no usable number.
     """
     known = {name: value for name, value in plan.manifest.data.items() if name == "max_length"}
-    return _section(DataSection, "data", known).max_length
+    return _section(_Length, "data", known).max_length
 
 
 def rounding_notes(plan: "Plan", trainer: str, *, epochs: bool = False) -> list[str]:
