@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from curator.errors import ConfigError, DataError
-from curator.events import EventLog, is_written
+from curator.events import EventLog, is_written, open_regular
 from curator.runs import EVENTS_NAME, LAUNCHED, Run, make_run_folder, write_launched
 
 _OUTPUT_NAME = "output.txt"
@@ -103,7 +103,7 @@ def last_words(folder: Path, run_id: str, *, lines: int = 200) -> list[str]:
         lines: At most so many; of the last 64 kB. They are not cleaned.
     """
     try:
-        with (folder / run_id / _OUTPUT_NAME).open("rb") as file:
+        with open_regular(folder / run_id / _OUTPUT_NAME) as file:
             start = max(file.seek(0, os.SEEK_END) - _MOST_BYTES, 0)
             file.seek(start)
             text = file.read(_MOST_BYTES).decode("utf-8", "replace")

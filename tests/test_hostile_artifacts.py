@@ -378,7 +378,7 @@ def test_what_a_run_says_of_itself_is_only_text(checked: Path, facts: dict[str, 
     [
         {"pid": float("inf")},
         {"ended": 0},
-        {"message": "\ud800"},
+        {"message": "\ud800\u202e\x7f\x9b31m\U000e0001"},
         {"started": "0001-01-01T00:00:00+14:00"},
         {"ended": "9999-12-31T23:59:59-14:00"},
     ],
@@ -389,9 +389,7 @@ def test_status_speaks_of_runs_of_strangers(checked: Path, facts: dict[str, Any]
     folder.mkdir(parents=True, exist_ok=True)
     base = {"command": "x", "pid": 1, "started": "2026-01-01T00:00:00+00:00", "ended": None}
     (folder / "run.json").write_text(json.dumps(base | {"state": "done", "message": "m"} | facts))
-    # JSON is for programs, and holds words as they are.
-    done = run_cli("status", "--json", "-p", checked)
-    assert done.code == 0, done.err
+    done = run_cli("status", "--json", "-p", checked).check(0)
     json.loads(done.out.encode("utf-8"))
 
 

@@ -168,3 +168,9 @@ def test_last_words(tmp_path: Path) -> None:
     assert last_words(tmp_path, "run", lines=10**9) == ["0123456789"] * (64 * 1024 // 11)
     output.write_bytes(b"x" * 100_000)
     assert last_words(tmp_path, "run") == ["x" * 64 * 1024]
+
+
+def test_a_pipe_in_place_of_what_was_printed_says_nothing(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    os.mkfifo(tmp_path / "run" / "output.txt")
+    assert last_words(tmp_path, "run") == []

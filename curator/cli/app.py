@@ -85,8 +85,14 @@ def _project(folder: Path | None, *, quiet: bool, skip_bad_rows: bool = False) -
 
 def _print_json(document: dict[str, Any]) -> None:
     text = json.dumps(document, ensure_ascii=False, indent=1)
-    # A file's name may hold what is no character.
-    sys.stdout.write(text.encode("utf-8", "replace").decode() + "\n")
+    # JSON leaves as they are what steers some terminals, and halves of characters, which are no UTF-8.
+    if not text.replace("\n", "").isprintable():
+        text = "".join(c if c.isprintable() or c == "\n" else _escaped(c) for c in text)
+    sys.stdout.write(text + "\n")
+
+
+def _escaped(character: str) -> str:
+    return "\\u007f" if character == "\x7f" else json.dumps(character)[1:-1]
 
 
 @app.command(epilog="Example: curator init my-project --from 'data/*.jsonl' --target qa --model my-model")
