@@ -4,7 +4,6 @@ The engine reports through a `Reporter`; the events go to the sinks it was given
 shows them (a progress bar, plain lines, the terminal interface).
 """
 
-import errno
 import fcntl
 import json
 import os
@@ -14,6 +13,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import UnionType
 from typing import Any, BinaryIO, Literal, get_args, get_origin, get_type_hints
+
+from curator.files import open_regular
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +78,7 @@ _FIELDS = {kind: get_type_hints(kind) for kind in _TYPES.values()}
 _LARGEST = 10**18
 # The year 3000, in seconds since the epoch: every time zone has a date for it.
 _LATEST = 32_503_680_000
-# In bytes. No line of ours is that long, nor any small file that is read whole.
+# In bytes. No line of ours is that long.
 _MOST_BYTES = 1_000_000
 
 
@@ -341,34 +342,6 @@ def _fits(value: object, kind: Any) -> bool:
 def is_moment(seconds: float) -> bool:
     """Whether seconds since the epoch are a time that a clock can show, in any time zone."""
     return 0 <= seconds <= _LATEST
-
-
-def open_regular(path: Path) -> BinaryIO:
-    """Open a file for reading bytes, if it is one: to read a pipe or a device may take forever.
-
-    Raises:
-        OSError: It is not there, cannot be read, or is no regular file.
-    """
-    if path.exists() and not path.is_file():
-        raise OSError(errno.EINVAL, "no regular file", str(path))
-    return path.open("rb")
-
-
-def read_small_json(path: Path) -> Any:
-    """What a JSON file of at most 1 MB holds.
-
-    Raises:
-        OSError: It cannot be read, or is no regular file.
-        ValueError: It is no JSON, too long or too deep.
-    """
-    with open_regular(path) as file:
-        content = file.read(_MOST_BYTES + 1)
-    if len(content) > _MOST_BYTES:
-        raise ValueError(f"{path}: more than {_MOST_BYTES} bytes")
-    try:
-        return json.loads(content.decode("utf-8"))
-    except RecursionError as error:
-        raise ValueError(f"{path}: nested too deeply") from error
 
 
 def is_written(path: Path) -> bool:

@@ -4,6 +4,7 @@ import errno
 import fcntl
 import glob
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -11,6 +12,7 @@ import unicodedata
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, BinaryIO
 
 from curator.errors import ConfigError, DataError
 from curator.remote import RemoteFile, is_remote
@@ -18,6 +20,8 @@ from curator.remote import RemoteFile, is_remote
 CONFIG_NAME = "curator.toml"
 # Windows opens devices by these names, whatever their ending.
 _RESERVED = {"CON", "PRN", "AUX", "NUL"} | {f"{port}{n}" for port in ("COM", "LPT") for n in range(1, 10)}
+# In bytes: what a small file may hold.
+_SMALL = 1_000_000
 
 File = Path | RemoteFile
 """A file here or elsewhere."""
@@ -143,11 +147,43 @@ def refuse_endless(path: Path) -> None:
         DataError: It is there, and no regular file; or its name is longer than the system allows.
     """
     try:
-        endless = path.exists() and not path.is_file()
+        endless = _is_endless(path)
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error}", hint="Name a file.") from error
     if endless:
         raise DataError(f"{path}: no regular file", hint="Name a file.")
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """Open a file for reading bytes, if it is one: to read a pipe or a device may take forever.
+
+    Raises:
+        OSError: It is not there, cannot be read, or is no regular file.
+    """
+    if _is_endless(path):
+        raise OSError(errno.EINVAL, "no regular file", str(path))
+    return path.open("rb")
+
+
+def read_small_json(path: Path) -> Any:
+    """What a JSON file of at most 1 MB holds.
+
+    Raises:
+        OSError: It cannot be read, or is no regular file.
+        ValueError: It is no JSON, too long or too deep.
+    """
+    with open_regular(path) as file:
+        content = file.read(_SMALL + 1)
+    if len(content) > _SMALL:
+        raise ValueError(f"{path}: more than {_SMALL} bytes")
+    try:
+        return json.loads(content.decode("utf-8"))
+    except RecursionError as error:
+        raise ValueError(f"{path}: nested too deeply") from error
+
+
+def _is_endless(path: Path) -> bool:
+    return path.exists() and not path.is_file()
 
 
 def located(path: str, folder: Path) -> File:

@@ -16,7 +16,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from curator.errors import ConfigError, DataError
-from curator.events import EventLog, is_written, open_regular
+from curator.events import EventLog, is_written
+from curator.files import open_regular
 from curator.runs import EVENTS_NAME, LAUNCHED, Run, make_run_folder, write_launched
 
 _OUTPUT_NAME = "output.txt"

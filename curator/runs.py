@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
 from curator.errors import DataError
-from curator.events import Event, EventLog, StageStarted, is_moment, is_written, read_small_json
-from curator.files import remove_left_over, write_whole
+from curator.events import Event, EventLog, StageStarted, is_moment, is_written
+from curator.files import read_small_json, remove_left_over, write_whole
 from curator.text import is_text
 
 State = Literal["running", "done", "failed", "interrupted", "lost"]

@@ -6,8 +6,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Self
 
-from curator.events import read_small_json
-from curator.files import write_whole
+from curator.files import read_small_json, write_whole
 from curator.text import clean
 from tui.view import SORTS
 
