@@ -30,13 +30,14 @@ from typing import Any
 import numpy as np
 from synthetic_project import make_project
 
-from curator.answers import Answers
-from curator.estimate import TargetEstimator
-from curator.events import Reporter
-from curator.points import fill_statistics, read_points
-from curator.project import Project
-from curator.select import Problem, select_forward
-from curator.stages import find_meta_init, gradient_sets
+from curator.core.events import Reporter
+from curator.estimate.estimator import TargetEstimator
+from curator.estimate.points import fill_statistics, read_points
+from curator.gradients.stage import gradient_sets
+from curator.project.project import Project
+from curator.select.search import Problem, select_forward
+from curator.select.selections import Answers
+from curator.training.meta_init import find_meta_init
 
 SUBSETS, AT_ONCE, TOGGLES, COMPARED = 1000, 256, 60, 5
 

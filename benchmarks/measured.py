@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from curator import Project
-from curator.events import Reporter
-from curator.fine_tune import fine_tune
+from curator.core.events import Reporter
+from curator.training.fine_tune import fine_tune
 
 Run = dict[str, Any]
 

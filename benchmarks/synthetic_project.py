@@ -15,10 +15,11 @@ import numpy as np
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from curator.meta_train import Snapshot
-from curator.project import Project
-from curator.provenance import key_of
-from curator.stages import GradientSet, MetaInit, gradient_sets, gradients_inputs, train_inputs, wanted_hashes
+from curator.core.provenance import key_of
+from curator.gradients.stage import GradientSet, gradient_sets, gradients_inputs, wanted_hashes
+from curator.project.project import Project
+from curator.training.meta_init import MetaInit, train_inputs
+from curator.training.trainer import Snapshot
 
 TAGS = ("math", "code", "qa", "chat", "safety")
 
@@ -94,7 +95,7 @@ def make_project(
 
 def fill_store(project: Project, *, dim: int) -> None:
     """Store a meta-initialization, gradients and affinities that are drawn, not computed."""
-    from curator.answers import Answers
+    from curator.select.selections import Answers
 
     corpus = project.corpus(project.config.data.targets)
     config, store, rng = project.config, project.store, np.random.default_rng(0)

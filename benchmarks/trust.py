@@ -35,9 +35,9 @@ from real_tasks import make_project as make_real
 from scipy.stats import spearmanr
 
 from curator import Project
-from curator.calibration import RIDGE_SCALES, Evidence, calibrate
-from curator.estimate import build_estimator
-from curator.fine_tune import recipe_key, subset_content
+from curator.estimate.calibration import RIDGE_SCALES, Evidence, calibrate
+from curator.estimate.estimator import build_estimator
+from curator.training.fine_tune import recipe_key, subset_content
 
 RESULTS = Path(__file__).parent / "results" / "trust"
 SETTINGS = ("sample", *(f"generated-{difficulty}" for difficulty in DIFFICULTIES), "real-tasks")

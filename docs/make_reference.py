@@ -17,10 +17,11 @@ import typer.main
 from pydantic import BaseModel
 
 import curator
-from curator import config, results
+from curator import results
 from curator.cli.app import app
-from curator.errors import ExitCode
-from curator.project import Project
+from curator.core import config
+from curator.core.errors import ExitCode
+from curator.project.project import Project
 
 FOLDER = Path(__file__).parent / "reference"
 _MADE = "<!-- Made by docs/make_reference.py: change the code, not this page. -->\n"

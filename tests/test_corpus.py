@@ -8,13 +8,14 @@ from typing import Any
 import pytest
 from conftest import MakeProject, pair_rows, write_rows
 
-from curator import data
-from curator.corpus import CUT_OFF, EMPTY, Corpus, hash_files, read_corpus, training_examples, validation_examples
-from curator.errors import ConfigError, DataError
-from curator.events import Event, Reporter, StageFinished
-from curator.project import Project
-from curator.readers import read_file
-from curator.splits import LEAKED, VALIDATION
+from curator.core.errors import ConfigError, DataError
+from curator.core.events import Event, Reporter, StageFinished
+from curator.data import task_rows as data
+from curator.data.corpus import CUT_OFF, EMPTY, Corpus, read_corpus, training_examples, validation_examples
+from curator.data.model_files import hash_files
+from curator.data.readers import read_file
+from curator.data.splits import LEAKED, VALIDATION
+from curator.project.project import Project
 
 
 def read(folder: Path, targets: tuple[str, ...] = ("target",), heard: list[Event] | None = None) -> Corpus:

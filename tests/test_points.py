@@ -6,15 +6,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from curator.corpus import Corpus
-from curator.errors import DataError, StoreBusy
-from curator.estimate import Point
-from curator.events import Event, Note, Reporter, StageFinished, StageProgress, StageStarted
-from curator.points import Group, fill_statistics, read_points, training_groups
-from curator.project import Project
-from curator.stages import GradientSet, find_meta_init, gradient_sets
-from curator.statistics import Statistics
-from curator.store import Store
+from curator.core.errors import DataError, StoreBusy
+from curator.core.events import Event, Note, Reporter, StageFinished, StageProgress, StageStarted
+from curator.data.corpus import Corpus
+from curator.estimate.estimator import Point
+from curator.estimate.points import Group, fill_statistics, read_points, training_groups
+from curator.estimate.task_sums import Statistics
+from curator.gradients.stage import GradientSet, gradient_sets
+from curator.project.project import Project
+from curator.training.meta_init import find_meta_init
+from curator.workspace.store.tables import Store
 
 Drawn = tuple[Project, Corpus, list[GradientSet]]
 
@@ -103,7 +104,7 @@ def test_only_what_is_new_is_summed(drawn: Drawn, monkeypatch: pytest.MonkeyPatc
 def test_small_portions_give_the_same(drawn: Drawn, monkeypatch: pytest.MonkeyPatch) -> None:
     _, corpus, _ = drawn
     stored = _follow(monkeypatch)
-    monkeypatch.setattr("curator.points._EXAMPLES", 1)
+    monkeypatch.setattr("curator.estimate.points._EXAMPLES", 1)
     small = _points(drawn)
     assert {count for _, count in stored} == {1}, "a task that is too large is read by itself"
     for point in small:
@@ -183,11 +184,11 @@ def test_what_takes_long_says_how_far_it_is(drawn: Drawn, monkeypatch: pytest.Mo
     _, _, sets = drawn
     _points(drawn)
     events: list[Event] = []
-    monkeypatch.setattr("curator.points._EXAMPLES", 1)
+    monkeypatch.setattr("curator.estimate.points._EXAMPLES", 1)
     _points(drawn, Reporter(events.append))
     assert not events, "a moment is not worth a word"
-    monkeypatch.setattr("curator.points._PATIENCE", -1.0)
-    monkeypatch.setattr("curator.events.Stage._interval", 0.0)
+    monkeypatch.setattr("curator.estimate.points._PATIENCE", -1.0)
+    monkeypatch.setattr("curator.core.events.Stage._interval", 0.0)
     _points(drawn, Reporter(events.append))
     begun = [event for event in events if isinstance(event, StageStarted)]
     assert len(begun) == len(sets)

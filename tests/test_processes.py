@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 from conftest import MakeProject, environment_with
 
-from curator.corpus import validation_examples
-from curator.meta_train import measure_losses
-from curator.project import Project
-from curator.stages import find_meta_init, gradient_sets
+from curator.data.corpus import validation_examples
+from curator.gradients.stage import gradient_sets
+from curator.project.project import Project
+from curator.training.meta_init import find_meta_init
+from curator.training.trainer import measure_losses
 
 
 def _manifest(folder: Path) -> dict[str, Any]:
@@ -115,16 +116,16 @@ def test_two_processes_make_what_one_does(make_project: MakeProject) -> None:
 DYING_RANK = """\
 import os, signal
 if "RANK" in os.environ:
-    import curator.stages, curator.gradients
-    curator.stages._COMMIT_SECONDS = 0.0
-    project = curator.gradients.GradientEngine.project
+    import curator.gradients.engine, curator.gradients.stage
+    curator.gradients.stage._COMMIT_SECONDS = 0.0
+    project = curator.gradients.engine.GradientEngine.project
     batches = []
     def at_most_two(self, examples):
         batches.append(examples)
         if os.environ["RANK"] == "1" and len(batches) == 3:
             os.kill(os.getpid(), signal.SIGKILL)
         return project(self, examples)
-    curator.gradients.GradientEngine.project = at_most_two
+    curator.gradients.engine.GradientEngine.project = at_most_two
 """
 
 

@@ -20,16 +20,18 @@ from hypothesis import strategies as st
 
 import curator
 from curator import results
-from curator.answers import Answers
-from curator.calibration import Calibration, calibrate, conformal, cross_validated
 from curator.cli.tables import show_estimates, show_verify
-from curator.corpus import training_examples, validation_examples
-from curator.errors import ConfigError, NumericalError
-from curator.events import Event, Note, Reporter, StageStarted
-from curator.fine_tune import FineTuned, fine_tune, recipe_key, subset_content
-from curator.meta_train import measure_losses, train_adapter
-from curator.methods import Request
-from curator.verify import mark_reported, plan, probe_subsets, rank_correlation, run_seeds, runs_to_make
+from curator.core.errors import ConfigError, NumericalError
+from curator.core.events import Event, Note, Reporter, StageStarted
+from curator.data.corpus import training_examples, validation_examples
+from curator.estimate.calibration import Calibration, calibrate, conformal, cross_validated
+from curator.select.methods import Request
+from curator.select.selections import Answers
+from curator.training.fine_tune import FineTuned, fine_tune, recipe_key, subset_content
+from curator.training.trainer import measure_losses, train_adapter
+from curator.verify.measure import mark_reported, run_seeds, runs_to_make
+from curator.verify.probes import plan, probe_subsets
+from curator.verify.report import rank_correlation
 
 MakeProject = Callable[..., Path]
 TASKS = ("alpha", "beta", "gamma", "delta")
@@ -207,7 +209,7 @@ def test_a_run_that_diverges_is_said_left_out_and_not_tried_again(ready: Path, m
             raise NumericalError("the training loss became nan at step 3")
         return fine_tune(*arguments, seed=seed, **options)
 
-    monkeypatch.setattr("curator.verify.fine_tune", diverging)
+    monkeypatch.setattr("curator.verify.measure.fine_tune", diverging)
     events: list[Event] = []
     report = _open(ready, events).verify(runs=3, seeds=1)
     assert len(tried) == 3
@@ -581,13 +583,13 @@ def test_killed_while_a_run_is_kept_it_leaves_nothing_behind(ready: Path, tmp_pa
     environment = environment_with(
         tmp_path / "kill",
         "import os, signal\n"
-        "import curator.store\n"
-        "put = curator.store.Store.put_measurement\n"
+        "from curator.workspace.store.tables import Store\n"
+        "put = Store.put_measurement\n"
         "def killed(self, *given, **named):\n"
         f"    if {when == 'after'}:\n"
         "        put(self, *given, **named)\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
-        "curator.store.Store.put_measurement = killed\n",
+        "Store.put_measurement = killed\n",
     )
     command = [sys.executable, "-m", "curator", "verify", "--runs", "1", "--seeds", "1", "-q", "-p", str(ready)]
     done = subprocess.run(command, check=False, env=environment)
