@@ -134,10 +134,10 @@ def fill_store(project: Project, *, dim: int) -> None:
         _store_gradients(project, gradient_set, helps, way, rng)
     done = gradients_inputs(sets, corpus)
     store.put_artifact("gradients", key_of(done), done, {"examples": examples, "seconds": 1.0})
-    answers = Answers(project, corpus, meta)
+    answers = Answers(project.workspace, corpus, meta)
     store.put_affinities(
         answers.key,
-        "+".join(corpus.targets),
+        corpus.target_label,
         [
             (task.name, round(helps[task.name] / 20, 6), round(float(rng.uniform(0.002, 0.01)), 6))
             for task in answers.tasks

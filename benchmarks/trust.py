@@ -115,7 +115,7 @@ def compare_setting(name: str, arguments: argparse.Namespace) -> None:
     project = make_setting(name, arguments.work / name / "project", arguments)
     data = json.loads((RESULTS / f"{name}.json").read_text())
     corpus = project.corpus(project.config.data.targets)
-    recipe, target = recipe_key(project.config, corpus), "+".join(corpus.targets)
+    recipe, target = recipe_key(project.config, corpus), corpus.target_label
     seconds = float(np.mean(data["timing"]["seconds_fine_tuning"]))
     for subset, losses in zip(data["subsets"], data["measured"], strict=True):
         for seed, loss in enumerate(losses):

@@ -177,7 +177,7 @@ def test_a_measured_loss_goes_into_no_manifest_but_its_own(ready: Path) -> None:
             (ready / MANIFEST_NAME).write_text(other)
 
     notes: list[Event] = []
-    project.reporter = Reporter(interfere)
+    project = Project(project.workspace.reporting_to(Reporter(interfere)))
     report = project.apply()
     assert (ready / MANIFEST_NAME).read_text() == other
     assert report.manifest is None

@@ -43,7 +43,7 @@ from curator.select.baselines import (
     point_weights,
     random_scores,
 )
-from curator.select.embeddings import embed
+from curator.select.embeddings import embed, task_embeddings
 from curator.select.mixture import MOST
 from curator.select.search import Problem, Scores, select_scored
 from curator.training.fine_tune import MeasuredSubset
@@ -384,11 +384,10 @@ def _sources(project: curator.Project, *targets: str) -> Sources:
     targets = targets or ("target",)
     corpus = project.corpus(targets)
     return Sources(
-        config=project.config,
+        workspace=project.workspace,
         corpus=corpus,
-        store=project.store,
         points=project.answers(targets).points,
-        embeddings=lambda: project.embeddings(corpus),
+        embeddings=lambda: task_embeddings(project.workspace, corpus, project._load),
     )
 
 
@@ -508,9 +507,7 @@ def test_gradients_of_tasks_are_means_over_tokens_in_units_of_the_target() -> No
         held_out = drawn(2, np.array([0.25, 0.75]))
         points.append((Point(share=share, statistics=Statistics.of(tasks), validation=held_out, read=list), tasks))
     nothing: Any = None
-    sources = Sources(
-        config=nothing, corpus=nothing, store=nothing, points=[point for point, _ in points], embeddings=nothing
-    )
+    sources = Sources(workspace=nothing, corpus=nothing, points=[point for point, _ in points], embeddings=nothing)
     found, target = sources.joined_gradients()
     for number, (point, tasks) in enumerate(points):
         part = slice(4 * number, 4 * number + 4)
@@ -584,14 +581,14 @@ def test_embeddings_are_kept_and_only_new_tasks_are_made(ready: Path) -> None:
 def test_embeddings_that_are_made_survive_what_comes_after(ready: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import curator.select.embeddings
 
-    real, calls = curator.embeddings.embed, Counter[str]()
+    real, calls = curator.select.embeddings.embed, Counter[str]()
 
     def broken(*arguments: Any, **options: Any) -> np.ndarray:
         calls["all"] += 1
         found = real(*arguments, **options)
         return np.full_like(found, np.nan) if calls["all"] == 3 else found
 
-    monkeypatch.setattr(curator.embeddings, "embed", broken)
+    monkeypatch.setattr(curator.select.embeddings, "embed", broken)
     project = _open(ready)
     with pytest.raises(NumericalError, match="hidden states of task '"):
         project.select(method="embedding")

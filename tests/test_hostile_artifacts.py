@@ -210,9 +210,8 @@ def test_groups_are_files_of_their_folder(make_project: MakeProject, monkeypatch
     sources = {names.get(s.name, s.name): s for s in find_tasks(project.config.data, folder)}
     with nothing_changes(folder.parent, but="project/groups"):
         written = groups.write_groups(
-            project.config,
+            project.workspace,
             corpus,
-            project.store,
             None,
             sources,
             count=2,

@@ -24,7 +24,7 @@ Drawn = tuple[Project, Corpus, list[GradientSet]]
 def drawn(drawn_project: Callable[..., Path]) -> Drawn:
     project = Project.open(drawn_project("12"))
     corpus = project.corpus(project.config.data.targets)
-    meta = find_meta_init(project.config, corpus, project.store)
+    meta = find_meta_init(project.workspace, corpus)
     assert meta is not None
     sets = gradient_sets(project.config, meta)
     # As a project is that was made before there were sums.
@@ -41,7 +41,7 @@ def _without(corpus: Corpus, *names: str) -> Corpus:
 
 def _points(drawn: Drawn, reporter: Reporter | None = None) -> list[Point]:
     project, corpus, sets = drawn
-    return read_points(project.config, corpus, project.store, sets, reporter or Reporter())
+    return read_points(project.workspace.reporting_to(reporter or Reporter()), corpus, sets)
 
 
 def _follow(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
@@ -177,7 +177,7 @@ def test_examples_are_read_when_they_are_asked_for(drawn: Drawn) -> None:
     _points(drawn)
     project.store.drop_gradients([s.key for s in sets])
     with pytest.raises(DataError, match="not stored"):
-        fill_statistics(project.config, corpus, project.store, sets, Reporter())
+        fill_statistics(project.workspace, corpus, sets)
 
 
 def test_what_takes_long_says_how_far_it_is(drawn: Drawn, monkeypatch: pytest.MonkeyPatch) -> None:

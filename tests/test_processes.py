@@ -105,7 +105,7 @@ def test_two_processes_make_what_one_does(make_project: MakeProject) -> None:
     assert shared["estimated_loss"] == pytest.approx(alone.estimated_loss, rel=1e-5)
     # The model has learned something.
     corpus = project.corpus(("target",))
-    meta = find_meta_init(project.config, corpus, project.store)
+    meta = find_meta_init(project.workspace, corpus)
     assert meta is not None
     (target,) = corpus.target_tasks
     before = measure_losses(project._load(), validation_examples(target, project.store), batch_tokens=512)
@@ -147,6 +147,6 @@ def test_a_rank_that_dies_leaves_its_work_and_one_process_goes_on(make_project: 
 
 def _set_keys(folder: Path) -> list[str]:
     project = Project.open(folder)
-    meta = find_meta_init(project.config, project.corpus(("target",)), project.store)
+    meta = find_meta_init(project.workspace, project.corpus(("target",)))
     assert meta is not None
     return [s.key for s in gradient_sets(project.config, meta)]

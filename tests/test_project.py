@@ -249,7 +249,7 @@ def test_gradients_are_done_when_their_sums_are_stored(
         patch.setattr(type(project.store), "put_artifact", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             project.gradients()
-    meta = find_meta_init(project.config, project.corpus(("target",)), project.store)
+    meta = find_meta_init(project.workspace, project.corpus(("target",)))
     assert meta is not None
     keys = [s.key for s in gradient_sets(project.config, meta)]
     assert all(len(project.store.statistics_there(key)) == 4 for key in keys)
@@ -261,7 +261,7 @@ def test_gradients_are_done_when_their_sums_are_stored(
 def test_a_second_process_is_told_who_is_at_work(make_project: MakeProject) -> None:
     project = _open(make_project())
     other = _open(project.root)
-    with project._job("train"), pytest.raises(StoreBusy, match=str(os.getpid())):
+    with project.workspace.job("train"), pytest.raises(StoreBusy, match=str(os.getpid())):
         other.train()
 
 

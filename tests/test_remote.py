@@ -99,7 +99,7 @@ def test_what_is_wrong_names_the_place(bucket: Any, name: str, content: bytes | 
 
 def read(folder: Path, heard: list[Event] | None = None) -> Corpus:
     project = Project.open(folder)
-    corpus = read_corpus(project.config, folder, project.store, Reporter((heard or []).append), ("target",))
+    corpus = read_corpus(project.workspace.reporting_to(Reporter((heard or []).append)), ("target",))
     assert corpus is not None
     return corpus
 

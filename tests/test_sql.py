@@ -186,7 +186,7 @@ def test_nothing_is_written_and_nothing_else_is_read(folder: Path, tmp_path: Pat
     monkeypatch.chdir(tmp_path)
     (tmp_path / "secret.csv").write_text("a\nswordfish\n")
     project = Project.open(folder)
-    now = present(project, project.corpus(("target",)))
+    now = present(project.workspace, project.corpus(("target",)))
     before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file() and p.suffix not in (".duckdb", ".lock")}
     for query, words in REFUSED:
         with pytest.raises(ConfigError) as raised:

@@ -73,14 +73,12 @@ def _project(folder: Path | None, *, quiet: bool, skip_bad_rows: bool = False) -
 
     project = Project.open(folder)
     if skip_bad_rows:
-        data = project.config.data.model_copy(update={"bad_rows": "skip"})
-        project.config = project.config.model_copy(update={"data": data})
+        project = Project(project.workspace.skipping_bad_rows())
     if not distributed.is_main():
         yield project
         return
     with make_progress(quiet=quiet) as progress, RunLog(project.folder / "runs") as log:
-        project.reporter = Reporter(progress, log)
-        yield project
+        yield Project(project.workspace.reporting_to(Reporter(progress, log)))
 
 
 def _print_json(document: dict[str, Any]) -> None:

@@ -48,6 +48,17 @@ RowField = Literal[
 Role = Literal["system", "user", "assistant", "tool", "function_call"]
 
 
+def target_names(target: str | Sequence[str] | None) -> tuple[str, ...]:
+    """Return the names of the targets, however they are written: one name, several, or none."""
+    names = (target,) if isinstance(target, str) else target or ()
+    return tuple(name for name in names if name)
+
+
+def target_label(targets: Sequence[str]) -> str:
+    """Return the one name by which the store and the screens know several targets."""
+    return "+".join(targets)
+
+
 class _Section(BaseModel):
     model_config = ConfigDict(
         frozen=True,
@@ -189,9 +200,8 @@ class DataSection(_Section):
 
     @property
     def targets(self) -> tuple[str, ...]:
-        """The target as a tuple of names, whichever way it was written."""
-        names = (self.target,) if isinstance(self.target, str) else self.target
-        return tuple(name for name in names if name)
+        """The target as a tuple of names, whichever way it is written."""
+        return target_names(self.target)
 
 
 class TrainSection(_Section):

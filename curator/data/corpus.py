@@ -14,9 +14,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from curator.core.config import Config
+from curator.core.config import Config, target_label
 from curator.core.errors import DataError
-from curator.core.events import Reporter
 from curator.core.files import File, folded
 from curator.core.provenance import Inputs, hash_of, key_of
 from curator.data.discovery import check_target, find_tasks, find_validation
@@ -29,6 +28,7 @@ from curator.data.tokens import NOTHING, Encoder, TokenizedExample
 from curator.workspace.store.access import DAMAGED
 from curator.workspace.store.records import ExampleIndex, StoredExample, StoredTask
 from curator.workspace.store.tables import Store
+from curator.workspace.workspace import Workspace
 
 EMPTY = "empty"
 CUT_OFF = "completion cut off by max_length"
@@ -108,6 +108,11 @@ class Corpus:
         return [task for task in self.tasks if task.name not in self.targets]
 
     @property
+    def target_label(self) -> str:
+        """The one name of the targets."""
+        return target_label(self.targets)
+
+    @property
     def target_tasks(self) -> list[Task]:
         """The targets, in the order in which they were named."""
         by_name = {task.name: task for task in self.tasks}
@@ -129,16 +134,11 @@ class Corpus:
         return found
 
 
-def read_corpus(
-    config: Config, root: Path, store: Store, reporter: Reporter, targets: tuple[str, ...], *, read: bool = True
-) -> Corpus | None:
+def read_corpus(workspace: Workspace, targets: tuple[str, ...], *, read: bool = True) -> Corpus | None:
     """Bring the store up to date with the files, and split.
 
     Args:
-        config: The project's configuration.
-        root: The project's folder.
-        store: Where examples are kept.
-        reporter: Told of tasks that are read.
+        workspace: The project.
         targets: Tasks of which a part is held out; empty for none.
         read: Whether to read what is new; else the answer is None when something is, and nothing is written.
 
@@ -146,13 +146,14 @@ def read_corpus(
         ConfigError: A target is no task.
         DataError: Files, rows or the model cannot be read; all bad rows of all files are counted.
     """
+    config, root, store = workspace.config, workspace.root, workspace.store
     try:
-        sources = find_tasks(config.data, root, values=lambda s, column: _values(s, column, store, reporter, read=read))
+        sources = find_tasks(config.data, root, values=lambda s, column: _values(workspace, s, column, read=read))
     except _NotRead:
         return None
     if targets:
         check_target(targets, sources)
-    model = identify_model(config, root, store, remember=read)
+    model = identify_model(workspace, remember=read)
     held_out = {name: source for name in targets if (source := find_validation(config.data, name, root))}
     wanted = [(source.name, source) for source in sources] + list(held_out.items())
     hashes = hash_files(store, [file for _, source in wanted for file in source.files], remember=read)
@@ -161,7 +162,7 @@ def read_corpus(
     if missing:
         if not read:
             return None
-        _ingest([wanted[i][1] for i in missing], [inputs[i] for i in missing], model, config, store, reporter)
+        _ingest(workspace, [wanted[i][1] for i in missing], [inputs[i] for i in missing], model)
     versions = _versions(store, [source for _, source in wanted], inputs, hashes)
     refused = _refusal(store, [source for _, source in wanted], versions)
     if refused is not None and config.data.bad_rows == "refuse":
@@ -208,8 +209,9 @@ class _NotRead(Exception):
     """Something would have to be read, and must not be."""
 
 
-def _values(source: Source, column: str, store: Store, reporter: Reporter, *, read: bool) -> list[str]:
+def _values(workspace: Workspace, source: Source, column: str, *, read: bool) -> list[str]:
     """The values of a column, read once for as long as the files are the same."""
+    store = workspace.store
     hashes = hash_files(store, source.files, remember=read)
     inputs = {
         "files": [[path.name, hashes[path]] for path in source.files],
@@ -223,7 +225,7 @@ def _values(source: Source, column: str, store: Store, reporter: Reporter, *, re
         return list(known.outputs["values"])
     if not read:
         raise _NotRead
-    stage = reporter.stage("data", 1, "collections")
+    stage = workspace.reporter.stage("data", 1, "collections")
     values = read_values(source, column)
     store.put_artifact("collection", key, inputs, {"values": values})
     stage.advance()
@@ -297,22 +299,16 @@ def _refusal(store: Store, sources: Sequence[Source], versions: Sequence[TaskVer
     return refusal(list(bad.items()), rows, min(files) if len(files) == 1 else f"{len(files)} files")
 
 
-def _ingest(
-    sources: Sequence[Source],
-    inputs: Sequence[Inputs],
-    model: ModelFiles,
-    config: Config,
-    store: Store,
-    reporter: Reporter,
-) -> None:
+def _ingest(workspace: Workspace, sources: Sequence[Source], inputs: Sequence[Inputs], model: ModelFiles) -> None:
     """Read tasks and store them, often enough that an interrupted call loses little."""
+    config = workspace.config
     architecture = load_architecture(model.folder, config.model)
     encoder = Encoder(
         load_tokenizer(model.folder, config.model),
         max_length=config.data.max_length,
         encoder_decoder=bool(getattr(architecture, "is_encoder_decoder", False)),
     )
-    stage = reporter.stage("data", len(sources), "tasks")
+    stage = workspace.reporter.stage("data", len(sources), "tasks")
     examples_read, last = 0, time.monotonic()
     waiting: list[StoredTask] = []
     for number, read in read_tasks(sources):
@@ -338,11 +334,11 @@ def _ingest(
         )
         examples_read += len(examples)
         if time.monotonic() - last > _COMMIT_SECONDS:
-            store.put_tasks(waiting)
+            workspace.store.put_tasks(waiting)
             waiting, last = [], time.monotonic()
         stage.advance()
     if waiting:
-        store.put_tasks(waiting)
+        workspace.store.put_tasks(waiting)
     stage.finish(f"{examples_read} examples of {len(sources)} tasks")
 
 

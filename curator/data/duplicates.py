@@ -13,9 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from curator import results
-from curator.core.events import Reporter
 from curator.data.corpus import Corpus
-from curator.workspace.store.tables import Store
+from curator.workspace.workspace import Workspace
 
 _SHINGLE, _BANDS, _ROWS = 4, 16, 4
 # Share of their shingles that two examples have in common (Jaccard) from which on they are nearly the same.
@@ -117,13 +116,12 @@ class Repeated:
     pairs: tuple[tuple[str, int, str, int], ...]
 
 
-def find_repeated(corpus: Corpus, store: Store, reporter: Reporter) -> Repeated:
+def find_repeated(workspace: Workspace, corpus: Corpus) -> Repeated:
     """Compare all examples of a project, the held-out ones included.
 
     Args:
+        workspace: The project.
         corpus: The tasks.
-        store: Where their tokens are.
-        reporter: Told of progress.
     """
     places: list[tuple[str, list[int]]] = []
     examples = []
@@ -132,10 +130,10 @@ def find_repeated(corpus: Corpus, store: Store, reporter: Reporter) -> Repeated:
             (task.version, task.split.train, False),
             (task.held_out_from, task.split.validation, True),
         ):
-            rows = store.tokens(version.key) if numbers else []
+            rows = workspace.store.tokens(version.key) if numbers else []
             places.append((f"validation of {task.name}" if held_out else task.name, list(numbers)))
             examples.append([rows[number][0] for number in numbers])
-    stage = reporter.stage("duplicates", sum(map(len, examples)), "examples")
+    stage = workspace.reporter.stage("duplicates", sum(map(len, examples)), "examples")
     found = near_duplicates(examples, on_example=stage.advance_to)
     stage.finish(f"{len(found)} pairs of nearly the same")
     sizes = [len(rows) for rows in examples]

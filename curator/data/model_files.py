@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from curator.core.config import Config, ModelSection
+from curator.core.config import ModelSection
 from curator.core.errors import DataError
 from curator.core.files import File, sha256_of
 from curator.core.provenance import hash_of
 from curator.core.remote import RemoteFile
 from curator.workspace.store.tables import Store
+from curator.workspace.workspace import Workspace
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedTokenizerBase
@@ -71,14 +72,14 @@ def _state(path: File) -> tuple[int, int, int]:
     return stat.st_size, stat.st_mtime_ns, stat.st_ino
 
 
-def identify_model(config: Config, root: Path, store: Store, *, remember: bool = True) -> ModelFiles:
+def identify_model(workspace: Workspace, *, remember: bool = True) -> ModelFiles:
     """Find the base model and hash it.
 
     Raises:
         DataError: There is none, or it has no weights.
     """
-    folder = find_model(config.model, root)
-    hashes = hash_files(store, identity_files(folder), remember=remember)
+    folder = find_model(workspace.config.model, workspace.root)
+    hashes = hash_files(workspace.store, identity_files(folder), remember=remember)
     rows = {path: f"{path.name}={digest}" for path, digest in hashes.items()}
     return ModelFiles(
         folder=folder,

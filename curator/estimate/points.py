@@ -14,13 +14,13 @@ import numpy as np
 
 from curator.core.config import Config
 from curator.core.errors import CuratorError, DataError
-from curator.core.events import Reporter, Stage
+from curator.core.events import Stage
 from curator.core.provenance import hash_of
 from curator.data.corpus import Corpus, Task
 from curator.estimate.estimator import Point
 from curator.estimate.task_sums import ExampleSet, Statistics
 from curator.gradients.stage import GradientSet
-from curator.workspace.store.tables import Store
+from curator.workspace.workspace import Workspace
 
 # Raised when the same gradients would give other sums.
 _VERSION = 1
@@ -73,50 +73,46 @@ def _held_out(config: Config, tasks: Sequence[Task]) -> Group:
     )
 
 
-def fill_statistics(
-    config: Config, corpus: Corpus, store: Store, sets: Sequence[GradientSet], reporter: Reporter
-) -> None:
+def fill_statistics(workspace: Workspace, corpus: Corpus, sets: Sequence[GradientSet]) -> None:
     """Make the sums that are worth storing and not stored yet, in one pass over their gradients, and store them.
 
     Args:
-        config: The project's configuration.
+        workspace: The project.
         corpus: The tasks.
-        store: Where the gradients are.
         sets: The gradients at each point.
-        reporter: Told of progress where it takes over a second, and of a store that cannot be written.
 
     Raises:
         DataError: A gradient is not stored.
         StoreBusy: The store cannot be read.
     """
-    dim = config.gradients.projection_dim
+    store = workspace.store
+    dim = workspace.config.gradients.projection_dim
     groups = list({group.content: group for group in training_groups(corpus) if not group.is_small(dim)}.values())
     for gradient_set in sets:
         there = store.statistics_there(gradient_set.key)
         missing = [group for group in groups if group.content not in there]
-        for portion, sums in _made(config, store, gradient_set, missing, reporter):
+        for portion, sums in _made(workspace, gradient_set, missing):
             try:
                 store.put_statistics(gradient_set.key, [missing[n].content for n in portion], sums)
             except CuratorError as error:
-                reporter.warn(f"sums over tasks are not kept: {error.message}")
+                workspace.reporter.warn(f"sums over tasks are not kept: {error.message}")
                 return
 
 
-def read_points(
-    config: Config, corpus: Corpus, store: Store, sets: Sequence[GradientSet], reporter: Reporter
-) -> list[Point]:
+def read_points(workspace: Workspace, corpus: Corpus, sets: Sequence[GradientSet]) -> list[Point]:
     """Read what estimates are made from, at each point; single examples are read when they are asked for.
 
     Args, Raises: As for `fill_statistics`.
     """
-    fill_statistics(config, corpus, store, sets, reporter)
+    config, store = workspace.config, workspace.store
+    fill_statistics(workspace, corpus, sets)
     groups = training_groups(corpus)
     points = []
     for gradient_set in sets:
-        (validation,) = _read(store, gradient_set.key, config, [_held_out(config, corpus.target_tasks)])
+        (validation,) = _read(workspace, gradient_set.key, [_held_out(config, corpus.target_tasks)])
         sums = store.statistics(gradient_set.key, [group.content for group in groups], config.gradients.projection_dim)
         missing = [n for n, group in enumerate(groups) if sums.examples[n] != len(group.hashes)]
-        for portion, made in _made(config, store, gradient_set, [groups[n] for n in missing], reporter):
+        for portion, made in _made(workspace, gradient_set, [groups[n] for n in missing]):
             for row, place in enumerate(portion):
                 sums.put(missing[place], made.row(row))
         points.append(
@@ -124,14 +120,14 @@ def read_points(
                 share=gradient_set.snapshot.share,
                 statistics=sums,
                 validation=validation,
-                read=partial(_read_tasks, store, gradient_set.key, config, groups),
+                read=partial(_read_tasks, workspace, gradient_set.key, groups),
             )
         )
     return points
 
 
 def _made(
-    config: Config, store: Store, gradient_set: GradientSet, groups: Sequence[Group], reporter: Reporter
+    workspace: Workspace, gradient_set: GradientSet, groups: Sequence[Group]
 ) -> Iterator[tuple[range, Statistics]]:
     """Sums made from gradients, for as many groups at a time as memory is to hold."""
     stage: Stage | None = None
@@ -143,9 +139,9 @@ def _made(
             if examples > _EXAMPLES and end > start:
                 break
             end += 1
-        yield range(start, end), Statistics.of(_read(store, gradient_set.key, config, groups[start:end]))
+        yield range(start, end), Statistics.of(_read(workspace, gradient_set.key, groups[start:end]))
         if stage is None and time.monotonic() - began > _PATIENCE:
-            stage = reporter.stage("statistics", len(groups), "sums")
+            stage = workspace.reporter.stage("statistics", len(groups), "sums")
         if stage is not None:
             stage.advance_to(end)
         start = end
@@ -153,21 +149,19 @@ def _made(
         stage.finish(f"sums of {len(groups)} tasks at {gradient_set.snapshot.share:.0%} of meta-training")
 
 
-def _read_tasks(
-    store: Store, set_key: str, config: Config, groups: Sequence[Group], tasks: Sequence[int]
-) -> list[ExampleSet]:
-    return _read(store, set_key, config, [groups[task] for task in tasks])
+def _read_tasks(workspace: Workspace, set_key: str, groups: Sequence[Group], tasks: Sequence[int]) -> list[ExampleSet]:
+    return _read(workspace, set_key, [groups[task] for task in tasks])
 
 
-def _read(store: Store, set_key: str, config: Config, groups: Sequence[Group]) -> list[ExampleSet]:
+def _read(workspace: Workspace, set_key: str, groups: Sequence[Group]) -> list[ExampleSet]:
     wanted = {h for group in groups for h in group.hashes}
-    hashes, losses, gradients = store.gradients(set_key, sorted(wanted))
+    hashes, losses, gradients = workspace.store.gradients(set_key, sorted(wanted))
     if len(hashes) < len(wanted):
         raise DataError(
             f"gradients of {len(wanted) - len(hashes)} examples are not stored", hint="Run `curator gradients`."
         )
     if not wanted:
-        gradients = np.zeros((0, config.gradients.projection_dim), dtype=np.float32)
+        gradients = np.zeros((0, workspace.config.gradients.projection_dim), dtype=np.float32)
     places = {h: place for place, h in enumerate(hashes)}
     found = []
     for group in groups:

@@ -17,7 +17,6 @@ from curator import results
 from curator.core import distributed
 from curator.core.config import Config, LoraSection, TrainSection
 from curator.core.errors import ConfigError, DataError, ManifestMismatch, NumericalError
-from curator.core.events import Reporter
 from curator.core.files import relative_to, sha256_of, whole_folder
 from curator.core.provenance import Difference, Inputs, differences, hash_of, key_of
 from curator.data.corpus import Corpus, Task, TaskVersion
@@ -34,7 +33,7 @@ from curator.select.manifest import (
 from curator.training.fine_tune import example_counts, fine_tune, measurement_inputs, recipe_key, subset_content
 from curator.training.meta_init import LoadModel
 from curator.training.trainer import remove_run
-from curator.workspace.store.tables import Store
+from curator.workspace.workspace import Workspace
 
 # Raised when the same inputs would give another adapter.
 _VERSION = 1
@@ -87,14 +86,13 @@ def changes_since(manifest: Manifest, config: Config, corpus: Corpus) -> list[Di
     return differences(then, now)
 
 
-def check_unchanged(manifest: Manifest, config: Config, corpus: Corpus, reporter: Reporter, *, allow: bool) -> bool:
+def check_unchanged(workspace: Workspace, manifest: Manifest, corpus: Corpus, *, allow: bool) -> bool:
     """Make sure that a manifest's tasks are there, and that they and the recipe are as they were.
 
     Args:
+        workspace: The project.
         manifest: The manifest.
-        config: The project's configuration.
         corpus: The project's tasks, split for the manifest's targets.
-        reporter: Told of what has changed.
         allow: Whether changes are only told of.
 
     Returns:
@@ -109,7 +107,7 @@ def check_unchanged(manifest: Manifest, config: Config, corpus: Corpus, reporter
             f"the manifest selects {gone[0]!r}, which is no auxiliary task of this project",
             hint="Run `curator select` again.",
         )
-    found = changes_since(manifest, config, corpus)
+    found = changes_since(manifest, workspace.config, corpus)
     if not found:
         return True
     more = f"; and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
@@ -117,7 +115,7 @@ def check_unchanged(manifest: Manifest, config: Config, corpus: Corpus, reporter
     if not allow:
         hint = "Run `curator select` again, or pass --allow-changed to train on what is there now."
         raise ManifestMismatch(words, hint=hint)
-    reporter.warn(words)
+    workspace.reporter.warn(words)
     return False
 
 
@@ -153,36 +151,33 @@ def check_folder(folder: Path) -> None:
 
 
 def apply(
-    config: Config,
+    workspace: Workspace,
     corpus: Corpus,
-    store: Store,
     manifest: Manifest,
     *,
     seed: int,
     folder: Path,
     work: Path,
     load: LoadModel,
-    reporter: Reporter,
     fresh: bool,
 ) -> Applied:
     """Fine-tune on a selection, measure, and leave the adapter; an interrupted run is gone on with.
 
     Args:
-        config: The project's configuration.
+        workspace: The project.
         corpus: Its tasks, split for the manifest's targets; the selected ones are among them.
-        store: Where what came of it is kept.
         manifest: The selection.
         seed: Of initialization and order.
         folder: Where the adapter goes; `check_folder` has seen it.
         work: For checkpoints.
         load: Gives the model.
-        reporter: Told of progress, as stage `apply`.
         fresh: Train again, although the adapter is there or half made.
 
     Raises:
         NumericalError: The loss is not finite.
         DataError: Something cannot be written.
     """
+    config, store = workspace.config, workspace.store
     weights = weights_of(manifest)
     inputs = run_inputs(config, corpus, weights, seed)
     key = key_of(inputs)
@@ -197,7 +192,9 @@ def apply(
                     shutil.copy2(source / name, partial / name)
                 _write_manifest(partial, folder, manifest, config, corpus, known["loss"])
         distributed.wait()
-        reporter.cached("apply", f"the adapter of {manifest.name!r} is there, seed {seed}: loss {known['loss']:.4f}")
+        workspace.reporter.cached(
+            "apply", f"the adapter of {manifest.name!r} is there, seed {seed}: loss {known['loss']:.4f}"
+        )
         return Applied(loss=known["loss"], seconds=known["seconds"], folder=folder, cached=True)
     place = work / key
     if fresh and distributed.is_main():
@@ -205,14 +202,12 @@ def apply(
     distributed.wait()
     tuned = load()
     found = fine_tune(
-        config,
+        workspace,
         corpus,
-        store,
         weights,
         seed=seed,
         tuned=tuned,
         folder=place,
-        reporter=reporter,
         weights=weights,
         stage="apply",
     )
@@ -231,7 +226,7 @@ def apply(
 
 
 def keep_measured(
-    config: Config, corpus: Corpus, store: Store, manifest: Manifest, applied: Applied, *, seed: int, unchanged: bool
+    workspace: Workspace, corpus: Corpus, manifest: Manifest, applied: Applied, *, seed: int, unchanged: bool
 ) -> None:
     """Keep what was measured where the project looks for it: with its selection, and among the measured subsets.
 
@@ -239,18 +234,18 @@ def keep_measured(
     estimates are made: neither may calibrate them.
 
     Args:
-        config: The project's configuration.
+        workspace: The project.
         corpus: Its tasks.
-        store: Where to.
         manifest: What was applied.
         applied: What came of it.
         seed: By which.
         unchanged: Whether the project is as the manifest says; else its selection is not what was measured.
     """
+    store = workspace.store
     weights = weights_of(manifest)
-    if seed != config.train.seed and all(weight == 1.0 for weight in weights.values()):
-        content, target = subset_content(corpus, weights), "+".join(corpus.targets)
-        recipe = recipe_key(config, corpus)
+    if seed != workspace.config.train.seed and all(weight == 1.0 for weight in weights.values()):
+        content, target = subset_content(corpus, weights), corpus.target_label
+        recipe = recipe_key(workspace.config, corpus)
         store.put_measurement(recipe, target, content, seed=seed, loss=applied.loss, seconds=applied.seconds)
     for key, name, *_, text, _ in store.selections() if unchanged else ():
         if name == manifest.name and is_same_selection(there := Manifest.model_validate_json(text), manifest):
@@ -259,7 +254,7 @@ def keep_measured(
 
 
 def report(
-    config: Config, corpus: Corpus, manifest: Manifest, applied: Applied, *, seed: int, manifest_file: Path | None
+    workspace: Workspace, corpus: Corpus, manifest: Manifest, applied: Applied, *, seed: int, manifest_file: Path | None
 ) -> results.ApplyReport:
     """What `Project.apply` says of a run."""
     weights = weights_of(manifest) | dict.fromkeys(corpus.targets, 1.0)
@@ -274,7 +269,7 @@ def report(
         estimated_loss_high=manifest.estimated_loss_high,
         measured_loss=round(applied.loss, 6),
         seconds=applied.seconds,
-        base_model=base_model(config, corpus),
+        base_model=base_model(workspace.config, corpus),
         adapter=applied.folder,
         manifest=manifest_file,
         tasks=tuple(

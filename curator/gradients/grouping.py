@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from curator.core.config import Config
 from curator.core.errors import ConfigError, DataError
 from curator.core.files import file_names, write_whole
 from curator.data.corpus import Corpus, Task
@@ -20,24 +19,17 @@ from curator.data.task_rows import read_task
 from curator.gradients.stage import gradient_sets
 from curator.training.meta_init import MetaInit
 from curator.workspace.store.tables import Store
+from curator.workspace.workspace import Workspace
 
 
 def write_groups(
-    config: Config,
-    corpus: Corpus,
-    store: Store,
-    meta: MetaInit,
-    sources: dict[str, Source],
-    *,
-    count: int,
-    folder: Path,
+    workspace: Workspace, corpus: Corpus, meta: MetaInit, sources: dict[str, Source], *, count: int, folder: Path
 ) -> list[tuple[str, Path, int]]:
     """Cut each auxiliary task into groups, and write one file for each.
 
     Args:
-        config: The project's configuration.
+        workspace: The project.
         corpus: The tasks.
-        store: Where gradients are.
         meta: The meta-initialization at whose points they were taken.
         sources: Where the rows of each task come from, by its name.
         count: Groups of each task.
@@ -53,14 +45,16 @@ def write_groups(
     written = []
     names = [_group_name(task.name, group, count) for task in corpus.auxiliary for group in range(count)]
     files = dict(zip(names, file_names(names), strict=True))
-    sets = gradient_sets(config, meta)
+    sets = gradient_sets(workspace.config, meta)
     for task in corpus.auxiliary:
         if len(task.split.train) < count:
             raise ConfigError(
                 f"task {task.name!r} has {len(task.split.train)} examples, too few for {count} groups",
                 hint="Give a smaller --group.",
             )
-        groups = cluster(_directions(store, [s.key for s in sets], task), count, seed=config.data.seed)
+        groups = cluster(
+            _directions(workspace.store, [s.key for s in sets], task), count, seed=workspace.config.data.seed
+        )
         rows = {row.number: row for row in read_task(sources[task.name], keep_bad=True)}
         for group in range(count):
             numbers = [n for n, of in zip(task.split.train, groups.tolist(), strict=True) if of == group]

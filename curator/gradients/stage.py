@@ -9,7 +9,6 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +16,6 @@ import numpy.typing as npt
 from curator.core import distributed
 from curator.core.config import Config
 from curator.core.errors import NumericalError
-from curator.core.events import Reporter
 from curator.core.provenance import Inputs, hash_of, key_of
 from curator.data.corpus import Corpus, Task, training_examples, validation_examples
 from curator.data.tokens import TokenizedExample
@@ -26,6 +24,7 @@ from curator.gradients.projection import ProjectionSpec
 from curator.training.meta_init import LoadModel, MetaInit
 from curator.training.trainer import Snapshot
 from curator.workspace.store.tables import Store
+from curator.workspace.workspace import Workspace
 
 # Finished gradients are committed at least this often, so that a killed run loses no more.
 _COMMIT_SECONDS = 10.0
@@ -73,9 +72,7 @@ def gradients_inputs(sets: Sequence[GradientSet], corpus: Corpus) -> Inputs:
     }
 
 
-def make_gradients(
-    config: Config, corpus: Corpus, store: Store, meta: MetaInit, folder: Path, load: LoadModel, reporter: Reporter
-) -> int:
+def make_gradients(workspace: Workspace, corpus: Corpus, meta: MetaInit, load: LoadModel) -> int:
     """Compute the gradients that are not stored yet, at every point.
 
     Batches are cut task by task from all of a task's examples, and committed whole: an interrupted run goes on with the
@@ -87,6 +84,7 @@ def make_gradients(
     Raises:
         NumericalError: A loss or gradient is not finite; the task and example are named.
     """
+    config, store = workspace.config, workspace.store
     sets = gradient_sets(config, meta)
     stored = distributed.from_main([store.gradient_hashes(s.key) for s in sets])
     wanted = wanted_hashes(corpus)
@@ -94,14 +92,14 @@ def make_gradients(
     if done == total:
         return 0
     tuned = load()
-    stage = reporter.stage("gradients", total, "gradients", done=done)
+    stage = workspace.reporter.stage("gradients", total, "gradients", done=done)
     for gradient_set, there in zip(sets, stored, strict=True):
         if wanted <= there:
             continue
         snapshot = gradient_set.snapshot
-        tuned.load_adapter(folder / meta.key / snapshot.folder, sha256=snapshot.sha256)
+        tuned.load_adapter(workspace.adapters / meta.key / snapshot.folder, sha256=snapshot.sha256)
         engine = GradientEngine(
-            tuned, projection(config), batch_tokens=config.gradients.batch_tokens, reporter=reporter
+            tuned, projection(config), batch_tokens=config.gradients.batch_tokens, reporter=workspace.reporter
         )
         writer = _Writer(store, gradient_set.key)
         with writer:

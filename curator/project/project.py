@@ -7,8 +7,7 @@ Each verb runs what is missing of the stages before it, and nothing twice:
 """
 
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -16,19 +15,16 @@ from typing import TYPE_CHECKING, Any, Self
 from curator import results
 from curator.core import distributed
 from curator.core.config import Config, SelectSection
-from curator.core.errors import ConfigError, DataError, StoreBusy
+from curator.core.errors import ConfigError, DataError
 from curator.core.events import Reporter, Stopwatch
-from curator.core.files import CONFIG_NAME, file_names, find_project, refuse_links, take_lock
-from curator.core.load_config import load_config
+from curator.core.files import file_names
 from curator.core.performance import OtherPrograms, reasons
 from curator.core.text import is_text
 from curator.select.manifest import MANIFEST_NAME, Manifest, read_manifest, record_measured, write_manifest
 from curator.select.selections import _selection_result
+from curator.workspace.workspace import Workspace
 
 if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-
     from curator.data.corpus import Corpus
     from curator.select.selections import Answers
     from curator.training.meta_init import MetaInit
@@ -50,10 +46,8 @@ class Project:
         >>> project.apply(output="adapter").measured_loss
     """
 
-    def __init__(self, root: Path, config: Config, reporter: Reporter) -> None:
-        self.root = root
-        self.config = config
-        self.reporter = reporter
+    def __init__(self, workspace: Workspace) -> None:
+        self.workspace = workspace
         self._corpora: dict[tuple[str, ...], Corpus] = {}
         self._answers: dict[tuple[str, ...], Answers] = {}
 
@@ -72,31 +66,42 @@ class Project:
             ConfigError: There is no project, or its configuration is wrong.
             DataError: `.curator/` holds a symbolic link.
         """
-        root = find_project(path)
-        refuse_links(root / ".curator")
         reporter = reporter or Reporter()
         if progress:
             from curator.core.progress import PlainProgress
 
             reporter = reporter.with_sink(PlainProgress())
-        return cls(root, load_config(root / CONFIG_NAME), reporter)
+        return cls(Workspace.open(path, reporter=reporter))
+
+    @property
+    def root(self) -> Path:
+        """Folder that holds `curator.toml`."""
+        return self.workspace.root
+
+    @property
+    def config(self) -> Config:
+        """The project's configuration."""
+        return self.workspace.config
+
+    @property
+    def reporter(self) -> Reporter:
+        """Receives progress and warnings."""
+        return self.workspace.reporter
 
     @property
     def name(self) -> str:
         """The project's name."""
-        return self.config.project.name or self.root.name
+        return self.workspace.name
 
     @property
     def folder(self) -> Path:
-        """Where everything lives that curator makes: `.curator/`."""
-        return self.root / ".curator"
+        """Folder of everything that curator makes: `.curator/`."""
+        return self.workspace.folder
 
-    @cached_property
+    @property
     def store(self) -> "Store":
         """The project's DuckDB store."""
-        from curator.workspace.store.tables import Store
-
-        return Store(self.folder / "store.duckdb")
+        return self.workspace.store
 
     # -- verbs ----------------------------------------------------------------------------------------------------
 
@@ -108,8 +113,8 @@ class Project:
         """
         from curator.data.duplicates import find_repeated
 
-        corpus = self.corpus(self._targets(None, needed=False))
-        duplicates = find_repeated(corpus, self.store, self.reporter)
+        corpus = self.corpus(self.workspace.targets(None, needed=False))
+        duplicates = find_repeated(self.workspace, corpus)
         return results.CheckReport(
             project=self.name,
             target=corpus.targets,
@@ -146,11 +151,11 @@ class Project:
         """
         from dataclasses import asdict
 
-        meta, cached = self._meta_init(self.corpus(self._targets(target)), fresh=fresh)
+        meta, cached = self._meta_init(self.corpus(self.workspace.targets(target)), fresh=fresh)
         return results.TrainReport(
             key=meta.key,
             points=tuple(
-                {**asdict(s), "folder": str(self.folder / "adapters" / meta.key / s.folder)} for s in meta.snapshots
+                {**asdict(s), "folder": str(self.workspace.adapters / meta.key / s.folder)} for s in meta.snapshots
             ),
             examples=meta.examples,
             trainable_parameters=meta.trainable_parameters,
@@ -168,7 +173,7 @@ class Project:
         Raises:
             ConfigError, DataError, NumericalError, StoreBusy: As the message says.
         """
-        corpus = self.corpus(self._targets(target))
+        corpus = self.corpus(self.workspace.targets(target))
         meta, computed, count = self._gradients(corpus, fresh=fresh, fresh_train=False)
         return results.GradientsReport(
             examples=count,
@@ -196,7 +201,7 @@ class Project:
         self, subsets: Sequence[Sequence[str]], *, target: str | Sequence[str] | None = None
     ) -> results.EstimatesReport:
         """Estimate several subsets; as `estimate`, in the order given."""
-        targets = self._targets(target)
+        targets = self.workspace.targets(target)
         return self.answers(targets).estimate(subsets)
 
     def select(
@@ -250,7 +255,7 @@ class Project:
         path = self.root / MANIFEST_NAME if output is None else Path(output).absolute()
         if name and not is_text(name):
             raise ConfigError(f"the selection's name {name!r} is no text", hint="Name it in UTF-8.")
-        answers = self.answers(self._targets(target), fresh=fresh)
+        answers = self.answers(self.workspace.targets(target), fresh=fresh)
         manifest, cached = answers.select(request, name=name or request.method, folder=path.parent, fresh=fresh)
         if distributed.is_main():
             write_manifest(manifest, path)
@@ -266,7 +271,7 @@ class Project:
         Raises:
             ConfigError, DataError, NumericalError, StoreBusy: As the message says.
         """
-        return self.answers(self._targets(target)).examples(task)
+        return self.answers(self.workspace.targets(target)).examples(task)
 
     def group(self, count: int) -> list[tuple[str, Path, int]]:
         """Cut each auxiliary task into groups of examples that pull the model the same way.
@@ -283,10 +288,10 @@ class Project:
         from curator.data.discovery import find_tasks
         from curator.gradients.grouping import write_groups
 
-        corpus = self.corpus(self._targets(None))
+        corpus = self.corpus(self.workspace.targets(None))
         meta, _, _ = self._gradients(corpus, fresh=False, fresh_train=False)
         sources = {source.name: source for source in find_tasks(self.config.data, self.root)}
-        return write_groups(self.config, corpus, self.store, meta, sources, count=count, folder=self.root / "groups")
+        return write_groups(self.workspace, corpus, meta, sources, count=count, folder=self.root / "groups")
 
     def curve(self, *, target: str | Sequence[str] | None = None) -> results.CurveReport:
         """Estimate what a budget of training tokens buys.
@@ -297,7 +302,7 @@ class Project:
         Raises:
             ConfigError, DataError, NumericalError, StoreBusy: As the message says.
         """
-        return self.answers(self._targets(target)).curve()
+        return self.answers(self.workspace.targets(target)).curve()
 
     def verify(
         self,
@@ -333,29 +338,29 @@ class Project:
 
         if (seeds is not None and seeds < 1) or (runs is not None and runs < 1):
             raise ConfigError(f"runs={runs}, seeds={seeds}: each must be at least 1", hint="Leave out what to default.")
-        targets = self._targets(target)
+        targets = self.workspace.targets(target)
         answers = self.answers(targets, fresh=fresh)
         corpus = self.corpus(targets)
         todo, choices = [], []
         if distributed.is_main():
             if compare:
-                choices = plan_comparison(self.config, self.store, answers, self.reporter, fresh=fresh)
-                todo = runs_to_compare(self.config, answers, choices, seeds=seeds or DEFAULT_SEEDS)
+                choices = plan_comparison(self.workspace, answers, fresh=fresh)
+                todo = runs_to_compare(self.workspace, answers, choices, seeds=seeds or DEFAULT_SEEDS)
             if runs is not None or not compare:
-                more = runs_to_make(self.config, corpus, self.store, answers, subsets=runs, seeds=seeds)
+                more = runs_to_make(self.workspace, corpus, answers, subsets=runs, seeds=seeds)
                 todo += [run for run in more if run not in todo]
         todo, choices = distributed.from_main((todo, choices))
         if todo:
-            with self._job("verify"):
-                folder = self.folder / "adapters" / "verify"
-                measure(self.config, corpus, self.store, todo, load=self._load, folder=folder, reporter=self.reporter)
+            with self.workspace.job("verify"):
+                folder = self.workspace.adapters / "verify"
+                measure(self.workspace, corpus, todo, load=self._load, folder=folder)
             del self._answers[targets]
             answers = self.answers(targets)
         else:
             self.reporter.cached("verify", f"{len(answers.measured)} subsets are measured; --runs N adds more")
         found = report(answers)
         if distributed.is_main():
-            mark_reported(self.config, corpus, self.store)
+            mark_reported(self.workspace, corpus)
         return replace(found, comparison=compare_methods(answers, found, choices)) if compare else found
 
     def export(
@@ -429,35 +434,33 @@ class Project:
 
         found, _ = self.manifest(manifest)
         file = self._manifest_file(manifest)
-        targets = (found.target,) if isinstance(found.target, str) else found.target
+        targets = found.target_names
         corpus = self.corpus(targets)
-        unchanged = applying.check_unchanged(found, self.config, corpus, self.reporter, allow=allow_changed)
+        unchanged = applying.check_unchanged(self.workspace, found, corpus, allow=allow_changed)
         seed = run_seeds(self.config, 1)[0] if seed is None else seed
-        folder = self.folder / "adapters" / "applied"
+        folder = self.workspace.adapters / "applied"
         (name,) = file_names([f"{'+'.join(targets)}-{found.name}"], allowed="-_.+ ")
         place = folder / name if output is None else Path(output).absolute()
         applying.check_folder(place)
-        with self._job("apply"):
+        with self.workspace.job("apply"):
             done = applying.apply(
-                self.config,
+                self.workspace,
                 corpus,
-                self.store,
                 found,
                 seed=seed,
                 folder=place,
-                work=self.folder / "adapters" / "apply",
+                work=self.workspace.adapters / "apply",
                 load=self._load,
-                reporter=self.reporter,
                 fresh=fresh,
             )
             if distributed.is_main():
-                applying.keep_measured(self.config, corpus, self.store, found, done, seed=seed, unchanged=unchanged)
+                applying.keep_measured(self.workspace, corpus, found, done, seed=seed, unchanged=unchanged)
                 if not unchanged or (file and not record_measured(file, found, round(done.loss, 6))):
                     self.reporter.warn(f"{manifest} is not what was trained on: its measured loss is not written there")
                     file = None
         # What was measured calibrates estimates from now on.
         self._answers.pop(targets, None)
-        return applying.report(self.config, corpus, found, done, seed=seed, manifest_file=file)
+        return applying.report(self.workspace, corpus, found, done, seed=seed, manifest_file=file)
 
     def _manifest_file(self, wanted: Path | str) -> Path | None:
         # A selection's name may be longer than a file's; pathlib would raise an error of it.
@@ -490,7 +493,7 @@ class Project:
         from curator.project.status import status
 
         targets = self.config.data.targets
-        return status(self, read_corpus(self.config, self.root, self.store, self.reporter, targets, read=False))
+        return status(self.workspace, read_corpus(self.workspace, targets, read=False))
 
     def sql(
         self, query: str = "", *, target: str | Sequence[str] | None = None, limit: int | None = None
@@ -515,15 +518,15 @@ class Project:
         from curator.project.sql_tables import present
         from curator.workspace.store.sql import LISTING
 
-        targets = self._targets(target, needed=False)
-        corpus = read_corpus(self.config, self.root, self.store, self.reporter, targets, read=False)
+        targets = self.workspace.targets(target, needed=False)
+        corpus = read_corpus(self.workspace, targets, read=False)
         if corpus is None:
             there = self.store.path.exists()
             raise DataError(
                 "new or changed files are not read yet" if there else f"{self.store.path}: nothing is kept yet",
                 hint="Run `curator check`, which reads them, or `curator select`.",
             )
-        table, total = self.store.query(query.strip() or LISTING, present(self, corpus), limit=limit)
+        table, total = self.store.query(query.strip() or LISTING, present(self.workspace, corpus), limit=limit)
         return results.QueryResult(table=table, total=total)
 
     # -- what the verbs share -------------------------------------------------------------------------------------
@@ -535,7 +538,7 @@ class Project:
         if targets not in self._corpora:
             if not distributed.is_main():
                 distributed.wait()
-            corpus = read_corpus(self.config, self.root, self.store, self.reporter, targets)
+            corpus = read_corpus(self.workspace, targets)
             if distributed.is_main():
                 distributed.wait()
             assert corpus is not None
@@ -551,35 +554,20 @@ class Project:
         if fresh or targets not in self._answers:
             corpus = self.corpus(targets)
             meta, _, _ = self._gradients(corpus, fresh=fresh, fresh_train=fresh)
-            self._answers[targets] = Answers(self, corpus, meta)
+            self._answers[targets] = Answers(self.workspace, corpus, meta, self._load)
         return self._answers[targets]
-
-    def embeddings(self, corpus: "Corpus") -> "npt.NDArray[np.float64]":
-        """The base model's mean hidden state over each task of a corpus, in its order (n, d); made where missing."""
-        from curator.select.embeddings import find_embeddings, make_embeddings
-
-        found = find_embeddings(self.config, corpus, self.store)
-        if found is None:
-            with self._job("embedding"):
-                make_embeddings(self.config, corpus, self.store, self._load, self.reporter)
-            found = find_embeddings(self.config, corpus, self.store)
-            assert found is not None
-        return found
 
     def _meta_init(self, corpus: "Corpus", *, fresh: bool) -> tuple["MetaInit", bool]:
         from curator.training.meta_init import find_meta_init, make_meta_init
 
-        found = None if fresh else find_meta_init(self.config, corpus, self.store)
+        found = None if fresh else find_meta_init(self.workspace, corpus)
         found = distributed.from_main(found)
         if found is not None:
             unseen = f"; it has not seen {', '.join(found.unseen)} (--fresh trains on all)" if found.unseen else ""
             self.reporter.cached("train", f"meta-initialization of {found.examples} examples{unseen}")
             return found, True
-        with self._job("train"):
-            adapters = self.folder / "adapters"
-            return make_meta_init(
-                self.config, corpus, self.store, adapters, self._load, self.reporter, fresh=fresh
-            ), False
+        with self.workspace.job("train"):
+            return make_meta_init(self.workspace, corpus, self._load, fresh=fresh), False
 
     def _gradients(self, corpus: "Corpus", *, fresh: bool, fresh_train: bool) -> tuple["MetaInit", int, int]:
         """The meta-initialization, how many gradients were computed there now, and of how many examples."""
@@ -595,16 +583,15 @@ class Project:
         if done and not fresh:
             self.reporter.cached("gradients", f"{count} examples at {len(sets)} points")
             return meta, 0, count
-        with self._job("gradients"):
+        with self.workspace.job("gradients"):
             if fresh and distributed.is_main():
                 self.store.drop_gradients([s.key for s in sets])
             distributed.wait()
-            adapters = self.folder / "adapters"
             took = Stopwatch()
-            reporter = self.reporter.with_sink(took)
-            computed = make_gradients(self.config, corpus, self.store, meta, adapters, self._load, reporter)
+            reporting = self.workspace.reporting_to(self.reporter.with_sink(took))
+            computed = make_gradients(reporting, corpus, meta, self._load)
             if distributed.is_main():
-                fill_statistics(self.config, corpus, self.store, sets, self.reporter)
+                fill_statistics(self.workspace, corpus, sets)
                 # Last, for it says that all is there. Of gradients that an earlier call made, no time is known.
                 outputs = {"examples": count} | ({"seconds": took.whole} if computed else {})
                 self.store.put_artifact("gradients", key_of(inputs), inputs, outputs)
@@ -623,41 +610,6 @@ class Project:
 
     def _load(self) -> "TunedModel":
         return self._tuned
-
-    @contextmanager
-    def _job(self, stage: str) -> Iterator[None]:
-        """Keep two processes from doing the same long work on one project."""
-        if not distributed.is_main():
-            yield
-            return
-        path = self.folder / "job.lock"
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-        except OSError as error:
-            raise DataError(f"{path}: cannot be made: {error}", hint="Is the disk full or read-only?") from error
-        try:
-            if not take_lock(descriptor, path):
-                holder = os.pread(descriptor, 100, 0).decode("utf-8", "replace") or "another process"
-                raise StoreBusy(
-                    f"{self.root}: {holder} is at work on this project",
-                    hint="Wait for it, or stop it: what it has done is kept.",
-                )
-            # A full disk will make itself heard where something is lost by it.
-            with suppress(OSError):
-                os.ftruncate(descriptor, 0)
-                os.pwrite(descriptor, f"process {os.getpid()} (stage {stage})".encode(), 0)
-            yield
-        finally:
-            os.close(descriptor)
-
-    def _targets(self, target: str | Sequence[str] | None, *, needed: bool = True) -> tuple[str, ...]:
-        targets = self.config.data.targets if not target else (target,) if isinstance(target, str) else tuple(target)
-        if needed and not targets:
-            raise ConfigError(
-                "no target task is named", hint="Set `target` under [data] in curator.toml, or pass --target."
-            )
-        return targets
 
     def _method(self, method: str | None) -> str:
         if method is None:

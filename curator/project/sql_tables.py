@@ -1,7 +1,6 @@
 """What of the store is the project as it is now: what SQL asks beside the store itself."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
@@ -12,9 +11,7 @@ from curator.select.selections import Answers
 from curator.training.fine_tune import recipe_key
 from curator.training.meta_init import find_meta_init
 from curator.workspace.store.sql import Present
-
-if TYPE_CHECKING:
-    from curator.project.project import Project
+from curator.workspace.workspace import Workspace
 
 _TASKS = pa.schema(
     {
@@ -36,21 +33,21 @@ _SPLIT = pa.schema(
 )
 
 
-def present(project: "Project", corpus: Corpus) -> Present:
+def present(workspace: Workspace, corpus: Corpus) -> Present:
     """Read off a project what a query needs.
 
     Args:
-        project: The project.
+        workspace: The workspace.
         corpus: Its examples, split for the targets that are asked about.
     """
-    meta = find_meta_init(project.config, corpus, project.store) if corpus.targets else None
+    meta = find_meta_init(workspace, corpus) if corpus.targets else None
     return Present(
-        tasks=pa.Table.from_pylist([_row(task, corpus, project.root) for task in corpus.tasks], _TASKS),
+        tasks=pa.Table.from_pylist([_row(task, corpus, workspace.root) for task in corpus.tasks], _TASKS),
         split=pa.concat_tables([_SPLIT.empty_table(), *(part for task in corpus.tasks for part in _split(task))]),
         keys=pa.table(
             {
-                "estimate": pa.array([None if meta is None else Answers(project, corpus, meta).key], pa.string()),
-                "recipe": pa.array([recipe_key(project.config, corpus)], pa.string()),
+                "estimate": pa.array([None if meta is None else Answers(workspace, corpus, meta).key], pa.string()),
+                "recipe": pa.array([recipe_key(workspace.config, corpus)], pa.string()),
             }
         ),
     )

@@ -1,8 +1,7 @@
 """Where every stage of a project stands, and why one is stale. Reads the store and the files, computes nothing."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from curator.core.config import Config
 from curator.core.provenance import Inputs, differences, key_of
 from curator.data.corpus import Corpus
 from curator.estimate.calibration import LEAST_RUNS
@@ -14,21 +13,19 @@ from curator.training.meta_init import MetaInit, find_meta_init, train_inputs
 from curator.workspace.job_log import read_runs
 from curator.workspace.store.records import Artifact
 from curator.workspace.store.tables import Store
-
-if TYPE_CHECKING:
-    from curator.project.project import Project
+from curator.workspace.workspace import Workspace
 
 _LISTED = 10
 
 
-def status(project: "Project", corpus: Corpus | None) -> StatusReport:
+def status(workspace: Workspace, corpus: Corpus | None) -> StatusReport:
     """Report on every stage, the selections and the last runs.
 
     Args:
-        project: The project.
+        workspace: The project.
         corpus: Its examples, if all of them have been read.
     """
-    config, store = project.config, project.store
+    store = workspace.store
     stages: list[StageStatus] = []
     if corpus is None:
         stages.append(
@@ -47,18 +44,18 @@ def status(project: "Project", corpus: Corpus | None) -> StatusReport:
     else:
         examples = sum(len(task.split.train) + len(task.split.validation) for task in corpus.tasks)
         stages.append(StageStatus(stage="data", state="done", detail=f"{len(corpus.tasks)} tasks, {examples} examples"))
-        meta = find_meta_init(config, corpus, store)
-        stages.append(_train(config, corpus, store, meta))
+        meta = find_meta_init(workspace, corpus)
+        stages.append(_train(workspace, corpus, meta))
         if meta is None:
             stages += [
                 StageStatus(stage=stage, state=_state(store, stage), detail="waits for train")
                 for stage in ("gradients", "estimate", "select", "verify")
             ]
         else:
-            stages += _after_train(project, corpus, meta)
-        stages += _applied(config, corpus, store)
+            stages += _after_train(workspace, corpus, meta)
+        stages += _applied(workspace, corpus)
     return StatusReport(
-        project=project.name,
+        project=workspace.name,
         stages=tuple(stages),
         runs=tuple(
             {
@@ -70,7 +67,7 @@ def status(project: "Project", corpus: Corpus | None) -> StatusReport:
                 "message": run.message,
                 "ended": None if run.ended is None else run.ended.isoformat(),
             }
-            for run in read_runs(project.folder / "runs")[:_LISTED]
+            for run in read_runs(workspace.folder / "runs")[:_LISTED]
         ),
         selections=tuple(
             {
@@ -85,7 +82,7 @@ def status(project: "Project", corpus: Corpus | None) -> StatusReport:
     )
 
 
-def _train(config: Config, corpus: Corpus, store: Store, meta: MetaInit | None) -> StageStatus:
+def _train(workspace: Workspace, corpus: Corpus, meta: MetaInit | None) -> StageStatus:
     if meta is not None:
         unseen = (
             (f"the meta-initialization has not seen: {', '.join(meta.unseen)} (--fresh trains on all)",)
@@ -94,8 +91,8 @@ def _train(config: Config, corpus: Corpus, store: Store, meta: MetaInit | None) 
         )
         detail = f"{meta.examples} examples, {len(meta.snapshots)} points"
         return StageStatus(stage="train", state="done", detail=detail, reasons=unseen)
-    now = train_inputs(config, corpus)
-    last = _closest(store.artifacts("train"), now)
+    now = train_inputs(workspace.config, corpus)
+    last = _closest(workspace.store.artifacts("train"), now)
     if last is None:
         return StageStatus(stage="train", state="missing", detail="run `curator train` or `curator select`")
     return StageStatus(
@@ -103,9 +100,9 @@ def _train(config: Config, corpus: Corpus, store: Store, meta: MetaInit | None) 
     )
 
 
-def _after_train(project: "Project", corpus: Corpus, meta: MetaInit) -> list[StageStatus]:
-    config, store = project.config, project.store
-    sets = gradient_sets(config, meta)
+def _after_train(workspace: Workspace, corpus: Corpus, meta: MetaInit) -> list[StageStatus]:
+    store = workspace.store
+    sets = gradient_sets(workspace.config, meta)
     wanted = wanted_hashes(corpus)
     there = sum(len(wanted & store.gradient_hashes(s.key)) for s in sets)
     total = len(wanted) * len(sets)
@@ -124,7 +121,7 @@ def _after_train(project: "Project", corpus: Corpus, meta: MetaInit) -> list[Sta
             detail=detail,
             reasons=_reasons(last, inputs) if last else (),
         )
-    answers = Answers(project, corpus, meta)
+    answers = Answers(workspace, corpus, meta)
     estimate = _by_key(store, "estimate", answers.inputs, "affinities of every task")
     selections = store.artifacts("select")
     fitting = [a for a in selections if a.inputs["estimate"] == answers.key]
@@ -152,9 +149,12 @@ def _verify(answers: Answers) -> StageStatus:
     return StageStatus(stage="verify", state="missing", detail="run `curator verify`")
 
 
-def _applied(config: Config, corpus: Corpus, store: Store) -> list[StageStatus]:
+def _applied(workspace: Workspace, corpus: Corpus) -> list[StageStatus]:
     """Where adapters stand, if any was made: nobody need make one here."""
-    made = [(a, run_inputs(config, corpus, a.inputs["weights"], a.inputs["seed"])) for a in store.artifacts("apply")]
+    made = [
+        (a, run_inputs(workspace.config, corpus, a.inputs["weights"], a.inputs["seed"]))
+        for a in workspace.store.artifacts("apply")
+    ]
     fitting = [artifact.outputs for artifact, now in made if artifact.key == key_of(now)]
     if fitting:
         found = ", ".join(f"{run['name']}: loss {run['loss']:.4f}" for run in fitting[:_LISTED])

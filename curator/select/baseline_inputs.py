@@ -8,7 +8,6 @@ import numpy as np
 import numpy.typing as npt
 
 from curator.core.arrays import Floats, Mask
-from curator.core.config import Config
 from curator.data.corpus import Corpus, training_examples, validation_examples
 from curator.data.tokens import IGNORED, TokenizedExample
 from curator.estimate.estimator import Point
@@ -22,7 +21,7 @@ from curator.select.baselines import (
     random_scores,
 )
 from curator.select.search import Scores
-from curator.workspace.store.tables import Store
+from curator.workspace.workspace import Workspace
 
 # Examples whose gradients are held at once.
 _EXAMPLES = 16384
@@ -33,16 +32,14 @@ class Sources:
     """Where the baselines find what they need.
 
     Attributes:
-        config: The project's configuration.
+        workspace: The project.
         corpus: Its tasks.
-        store: Its store.
         points: Gradients at each point of meta-training.
         embeddings: Gives the mean embedding of each task of the corpus, in its order (n, d).
     """
 
-    config: Config
+    workspace: Workspace
     corpus: Corpus
-    store: Store
     points: Sequence[Point]
     embeddings: Callable[[], Floats]
 
@@ -50,7 +47,7 @@ class Sources:
     def shares(self) -> Floats:
         """The targets' shares in the loss (u,)."""
         targets = self.corpus.targets
-        return np.array([self.config.data.share_of(name, targets) for name in targets])
+        return np.array([self.workspace.config.data.share_of(name, targets) for name in targets])
 
     def target_gradients(self, point: Point) -> Floats:
         """Mean validation gradient of each target at a point (u, k)."""
@@ -98,7 +95,7 @@ def baseline_scores(method: str, sources: Sources, allowed: Mask) -> Scores:
     """
     values = _SCORES[method](sources, allowed)
     if method == "random":
-        return Scores(values, cutoff=1 - sources.config.select.subset_size)
+        return Scores(values, cutoff=1 - sources.workspace.config.select.subset_size)
     if method == "kmm":
         return Scores(values, cutoff=0.0, least=0.0)
     return Scores(values, cutoff=float(values.mean()) if values.size else 0.0)
@@ -119,7 +116,7 @@ def kmm_weights(sources: Sources, selected: Mask) -> Floats:
 
 
 def _random(sources: Sources, _: Mask) -> Floats:
-    return random_scores([task.name for task in sources.corpus.auxiliary], sources.config.select.seed)
+    return random_scores([task.name for task in sources.corpus.auxiliary], sources.workspace.config.select.seed)
 
 
 def _embedding(sources: Sources, _: Mask) -> Floats:
@@ -130,7 +127,7 @@ def _embedding(sources: Sources, _: Mask) -> Floats:
 
 
 def _bm25(sources: Sources, _: Mask) -> Floats:
-    corpus, store = sources.corpus, sources.store
+    corpus, store = sources.corpus, sources.workspace.store
     tasks = [_words(training_examples(task, store)) for task in corpus.auxiliary]
     targets = [_words(training_examples(t, store) + validation_examples(t, store)) for t in corpus.target_tasks]
     return bm25_scores(tasks, targets, sources.shares)
@@ -145,7 +142,7 @@ def _gradient_cosine(sources: Sources, _: Mask) -> Floats:
 
 
 def _less(sources: Sources, _: Mask) -> Floats:
-    train = sources.config.train
+    train = sources.workspace.config.train
     weights = point_weights([point.share for point in sources.points], train.schedule, train.warmup)
     sizes = sources.points[0].statistics.examples[:-1].tolist()
     return less_scores([sources.example_cosines(point) for point in sources.points], sizes, weights)

@@ -13,7 +13,6 @@ import numpy as np
 from curator.core.arrays import Floats
 from curator.core.config import Config
 from curator.core.errors import DataError, NumericalError
-from curator.core.events import Reporter
 from curator.core.provenance import hash_of, key_of
 from curator.data.corpus import Corpus, Task, training_examples, validation_examples
 from curator.data.tokens import TokenizedExample
@@ -21,6 +20,7 @@ from curator.training.batches import by_length, collate
 from curator.training.meta_init import LoadModel
 from curator.training.model import TunedModel
 from curator.workspace.store.tables import Store
+from curator.workspace.workspace import Workspace
 
 if TYPE_CHECKING:
     import torch
@@ -31,45 +31,65 @@ _VERSION = 1
 _COMMIT_SECONDS = 10.0
 
 
-def find_embeddings(config: Config, corpus: Corpus, store: Store) -> Floats | None:
+def find_embeddings(workspace: Workspace, corpus: Corpus) -> Floats | None:
     """The mean embedding of each task of a corpus, in its order (n, d); None where one is not stored.
 
     A target's examples are its training and its validation examples.
     """
     contents = [_content(task) for task in corpus.tasks]
-    hashes, _, vectors = store.gradients(_set_key(config, corpus), sorted(set(contents)))
+    hashes, _, vectors = workspace.store.gradients(_set_key(workspace.config, corpus), sorted(set(contents)))
     rows = {content: row for row, content in enumerate(hashes)}
     if not rows.keys() >= set(contents):
         return None
     return vectors[[rows[content] for content in contents]].astype(np.float64)
 
 
-def make_embeddings(config: Config, corpus: Corpus, store: Store, load: LoadModel, reporter: Reporter) -> None:
+def task_embeddings(workspace: Workspace, corpus: Corpus, load: LoadModel) -> Floats:
+    """Return the mean embedding of each task of a corpus, in its order (n, d). Embed tasks that are not stored yet.
+
+    Args:
+        workspace: The project.
+        corpus: The tasks.
+        load: Gives the model.
+
+    Raises:
+        DataError, NumericalError: As `make_embeddings`.
+        StoreBusy: Another process works on the project.
+    """
+    found = find_embeddings(workspace, corpus)
+    if found is None:
+        with workspace.job("embedding"):
+            make_embeddings(workspace, corpus, load)
+        found = find_embeddings(workspace, corpus)
+        assert found is not None
+    return found
+
+
+def make_embeddings(workspace: Workspace, corpus: Corpus, load: LoadModel) -> None:
     """Embed the tasks that are not embedded yet, and keep what is finished if interrupted.
 
     Args:
-        config: The project's configuration.
+        workspace: The project.
         corpus: The tasks.
-        store: Where the means are kept, beside the gradients, as a set of their own.
         load: Gives the model.
-        reporter: Told of progress.
 
     Raises:
         DataError: The model shows no hidden states.
         NumericalError: They are not finite.
     """
-    key = _set_key(config, corpus)
+    store = workspace.store
+    key = _set_key(workspace.config, corpus)
     there = store.gradient_hashes(key)
     missing = {content: task for task in corpus.tasks if (content := _content(task)) not in there}
     count = sum(len(task.split.train) + len(task.split.validation) for task in missing.values())
     tuned = load()
-    stage = reporter.stage("embedding", count, "examples")
+    stage = workspace.reporter.stage("embedding", count, "examples")
     waiting: dict[str, Floats] = {}
     last = time.monotonic()
     try:
         for content, task in missing.items():
             examples = _examples(task, store)
-            waiting[content] = embed(tuned, examples, batch_tokens=config.gradients.batch_tokens).mean(axis=0)
+            waiting[content] = embed(tuned, examples, batch_tokens=workspace.config.gradients.batch_tokens).mean(axis=0)
             if not np.isfinite(waiting[content]).all():
                 del waiting[content]
                 raise NumericalError(

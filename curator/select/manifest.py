@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from curator.core.config import target_names
 from curator.core.errors import DataError, ManifestMismatch
 from curator.core.files import located, refuse_endless, sha256_of, write_whole
 
@@ -157,6 +158,11 @@ class Manifest(_Part):
     edits: tuple[Edit, ...] = ()
     steps: tuple[dict[str, Any], ...] = Field(default=())
     """How the method came to the selection."""
+
+    @property
+    def target_names(self) -> tuple[str, ...]:
+        """Names of the targets."""
+        return target_names(self.target)
 
     @model_validator(mode="after")
     def _names_are_unique(self) -> Self:

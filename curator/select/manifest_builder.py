@@ -34,7 +34,7 @@ def manifest_of(
         selection: The tasks that are in, and by which steps they came.
         affinities: Of every task.
     """
-    config, corpus = answers.project.config, answers.corpus
+    config, corpus = answers.workspace.config, answers.corpus
     masks = np.stack([selection.mask, np.ones_like(selection.mask), np.zeros_like(selection.mask)])
     chosen, every, none = judge_each(answers.estimator, masks)
     others = {"all_tasks": every, "target_only": none}
@@ -48,7 +48,7 @@ def manifest_of(
     return Manifest(
         created=now(),
         curator_version=__version__,
-        project=answers.project.name,
+        project=answers.workspace.name,
         name=name,
         target=corpus.targets[0] if len(corpus.targets) == 1 else corpus.targets,
         method=request.method,

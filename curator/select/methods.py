@@ -119,7 +119,7 @@ class Methods:
             return found
         weights = kmm_weights(self.sources, found.mask)
         # The logistic estimator knows no weights: its estimate is that of the tasks without.
-        quadratic = self.sources.config.estimate.method == "quadratic"
+        quadratic = self.sources.workspace.config.estimate.method == "quadratic"
         return replace(found, weights=weights, loss=self.estimator.weighted(weights)[0] if quadratic else found.loss)
 
     def _mixture(self, problem: Problem) -> Selection:

@@ -4,12 +4,12 @@ from collections.abc import Collection, Sequence
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from curator import __version__, results
+from curator.core.arrays import Floats
 from curator.core.errors import ConfigError
 from curator.core.events import Stopwatch
 from curator.core.provenance import Inputs, hash_of, key_of
@@ -22,15 +22,14 @@ from curator.estimate.whatif import budget_curve, difference, judge_each
 from curator.gradients.stage import gradient_sets, gradients_inputs
 from curator.results.base import rounded, rounded_if_known
 from curator.select.baseline_inputs import Sources
+from curator.select.embeddings import task_embeddings
 from curator.select.manifest import Edit, Manifest
 from curator.select.manifest_builder import manifest_of, seen_from
 from curator.select.methods import Methods, Request, problem_of
 from curator.select.search import Selection, Step
 from curator.training.fine_tune import diverged_runs, measured_subsets, recipe_key
-from curator.training.meta_init import MetaInit
-
-if TYPE_CHECKING:
-    from curator.project.project import Project
+from curator.training.meta_init import LoadModel, MetaInit
+from curator.workspace.workspace import Workspace
 
 # Raised when the same gradients would give other numbers or selections.
 _ESTIMATOR_VERSION = 5
@@ -40,17 +39,18 @@ class Answers:
     """What the gradients say about one target.
 
     Args:
-        project: The project.
+        workspace: The project.
         corpus: Its examples, split for the target.
         meta: The meta-initialization that the gradients belong to.
+        load: Gives the model, which one of the baselines needs.
     """
 
-    def __init__(self, project: "Project", corpus: Corpus, meta: MetaInit) -> None:
-        self.project, self.corpus, self._meta = project, corpus, meta
-        self.sets = gradient_sets(project.config, meta)
-        self._store, self._config = project.store, project.config
+    def __init__(self, workspace: Workspace, corpus: Corpus, meta: MetaInit, load: LoadModel | None = None) -> None:
+        self.workspace, self.corpus, self._meta, self._load = workspace, corpus, meta, load
+        self.sets = gradient_sets(workspace.config, meta)
+        self._store, self._config = workspace.store, workspace.config
         self.tasks = corpus.auxiliary
-        measurements = self._store.measurements(recipe_key(project.config, corpus))
+        measurements = self._store.measurements(recipe_key(workspace.config, corpus))
         self.measured = measured_subsets(corpus, measurements)
         self.diverged = diverged_runs(corpus, measurements)
         self._numbers = {task.name: number for number, task in enumerate(self.tasks)}
@@ -84,7 +84,7 @@ class Answers:
     @cached_property
     def points(self) -> list[Point]:
         """What estimates are made from."""
-        return read_points(self._config, self.corpus, self._store, self.sets, self.project.reporter)
+        return read_points(self.workspace, self.corpus, self.sets)
 
     @cached_property
     def estimator(self) -> TargetEstimator:
@@ -175,7 +175,7 @@ class Answers:
         if found:
             self._store.put_estimates(
                 self.key,
-                "+".join(self.corpus.targets),
+                self.corpus.target_label,
                 [(e.subset, e.estimated_loss, e.estimated_loss_low, e.estimated_loss_high) for e in found],
             )
         return results.EstimatesReport(
@@ -194,7 +194,7 @@ class Answers:
         select = self._config.select
         masks = sample_subsets(len(self.tasks), subsets=select.subsets, share=select.subset_size, seed=select.seed)
         took = Stopwatch()
-        stage = self.project.reporter.with_sink(took).stage("estimate", len(masks), "subsets")
+        stage = self.workspace.reporter.with_sink(took).stage("estimate", len(masks), "subsets")
         affinities = sample_affinities(self.estimator, masks, on_chunk=stage.advance_to)
         stage.finish(f"{len(masks)} random subsets of {len(self.tasks)} tasks")
         rows = [
@@ -203,7 +203,7 @@ class Answers:
         ]
         self._store.put_affinities(
             self.key,
-            "+".join(self.corpus.targets),
+            self.corpus.target_label,
             rows,
             inputs=self.inputs,
             outputs={"ridges": list(self.estimator.ridges), "subsets": len(masks), "seconds": took.whole},
@@ -240,7 +240,7 @@ class Answers:
 
     def curve(self) -> results.CurveReport:
         """Estimated loss against training tokens: greedy ways from nothing to everything, and the current selection."""
-        stage = self.project.reporter.stage("curve", 2 * len(self.tasks), "steps")
+        stage = self.workspace.reporter.stage("curve", 2 * len(self.tasks), "steps")
         tokens = np.array([task.tokens for task in self.tasks], dtype=np.int64)
         found = budget_curve(self.estimator, tokens, extra=self.mask(self.current())[None], on_step=stage.advance_to)
         stage.finish(f"{len(found)} subsets")
@@ -269,12 +269,12 @@ class Answers:
 
     def last_manifest(self) -> Manifest:
         """The selection that was made or saved last; by the configured method where there is none."""
-        target = "+".join(self.corpus.targets)
+        target = self.corpus.target_label
         for _, _, of, _, _, text, _ in self._store.selections():
             if of == target:
                 return Manifest.model_validate_json(text)
         request = Request(method=self._config.select.method)
-        return self.select(request, name=request.method, folder=self.project.root, fresh=False)[0]
+        return self.select(request, name=request.method, folder=self.workspace.root, fresh=False)[0]
 
     def seconds(self) -> tuple[float | None, int]:
         """Time of meta-training, gradients and the estimates behind the affinities, and how many subsets these were of.
@@ -316,10 +316,10 @@ class Answers:
             manifest = Manifest.model_validate_json(kept)
             # What was asked for last is the current selection, whenever it was made.
             self._store.renew_selection(key)
-            self.project.reporter.cached("select", f"{name!r}, made {manifest.created}")
+            self.workspace.reporter.cached("select", f"{name!r}, made {manifest.created}")
             return self._seen_from(folder, manifest), True
         affinities = self.affinities()
-        stage = self.project.reporter.stage("select", 0, "steps")
+        stage = self.workspace.reporter.stage("select", 0, "steps")
         steps: list[Step] = []
 
         def follow(step: Step) -> None:
@@ -366,33 +366,36 @@ class Answers:
             "edits": [edit.model_dump() for edit in edits],
         }
         self._keep(key_of(inputs), manifest, inputs)
-        return self._seen_from(self.project.root, manifest)
+        return self._seen_from(self.workspace.root, manifest)
 
     def _keep(self, key: str, manifest: Manifest, inputs: Inputs) -> None:
         self._store.put_selection(
             key,
             manifest.name,
-            target="+".join(self.corpus.targets),
+            target=self.corpus.target_label,
             method=manifest.method,
             loss=manifest.estimated_loss,
-            manifest=self._seen_from(self.project.root, manifest).model_dump_json(),
+            manifest=self._seen_from(self.workspace.root, manifest).model_dump_json(),
             inputs=inputs,
             outputs={"selected": [task.name for task in manifest.tasks if task.selected]},
         )
 
     def _seen_from(self, folder: Path, manifest: Manifest) -> Manifest:
-        return seen_from(folder, manifest, self.corpus, self.project.root)
+        return seen_from(folder, manifest, self.corpus, self.workspace.root)
 
     @cached_property
     def _methods(self) -> Methods:
         sources = Sources(
-            config=self._config,
+            workspace=self.workspace,
             corpus=self.corpus,
-            store=self._store,
             points=self.points,
-            embeddings=lambda: self.project.embeddings(self.corpus),
+            embeddings=self._embeddings,
         )
         return Methods(estimator=self.estimator, affinities=self.affinities(), sources=sources)
+
+    def _embeddings(self) -> Floats:
+        assert self._load is not None
+        return task_embeddings(self.workspace, self.corpus, self._load)
 
     def _number(self, name: str) -> int:
         import difflib
@@ -411,7 +414,7 @@ class Answers:
 
 
 def _selection_result(manifest: Manifest, path: Path, cached: bool) -> results.SelectionResult:
-    targets = (manifest.target,) if isinstance(manifest.target, str) else manifest.target
+    targets = manifest.target_names
     try:
         shown = path.relative_to(Path.cwd())
     except (ValueError, OSError):

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from curator.core.config import Config
-from curator.core.events import Reporter, Stopwatch
+from curator.core.events import Stopwatch
 from curator.core.provenance import Inputs, hash_of, key_of
 from curator.data.corpus import Corpus, Task, training_examples, validation_examples
 from curator.data.repetition import counts_of, repeated
@@ -16,7 +16,7 @@ from curator.training.meta_init import recipe_inputs
 from curator.training.model import TunedModel
 from curator.training.trainer import measure_losses, train_adapter
 from curator.workspace.store.measured import Measurement
-from curator.workspace.store.tables import Store
+from curator.workspace.workspace import Workspace
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,29 +104,25 @@ def example_counts(tasks: Sequence[Task], weights: Mapping[str, float]) -> dict[
 
 
 def fine_tune(
-    config: Config,
+    workspace: Workspace,
     corpus: Corpus,
-    store: Store,
     subset: Collection[str],
     *,
     seed: int,
     tuned: TunedModel,
     folder: Path,
-    reporter: Reporter,
     weights: Mapping[str, float] | None = None,
     stage: str = "fine-tune",
 ) -> FineTuned:
     """Fine-tune the base model on a subset and the targets, and measure; an interrupted run is gone on with.
 
     Args:
-        config: The project's configuration.
+        workspace: The project.
         corpus: The tasks.
-        store: Where the examples are.
         subset: Names of auxiliary tasks.
         seed: Of initialization and order.
         tuned: Model; its adapter holds the end of training afterwards.
         folder: For checkpoints, which are there until the caller has kept what came of it: then `remove_run`.
-        reporter: Told of progress.
         weights: How often a task's examples are trained on, by its name; once where it is not named.
         stage: The stage's name in events.
 
@@ -134,12 +130,13 @@ def fine_tune(
         NumericalError: The loss is not finite.
         DataError: A checkpoint cannot be written.
     """
+    config = workspace.config
     tasks = [task for task in corpus.auxiliary if task.name in subset] + corpus.target_tasks
     counts = example_counts(tasks, weights or {})
     examples = [
         example
         for task in tasks
-        for example in repeated(training_examples(task, store), counts[task.name], seed=task.name)
+        for example in repeated(training_examples(task, workspace.store), counts[task.name], seed=task.name)
     ]
     took = Stopwatch()
     train_adapter(
@@ -147,7 +144,7 @@ def fine_tune(
         examples,
         config.train,
         folder=folder,
-        reporter=reporter.with_sink(took),
+        reporter=workspace.reporter.with_sink(took),
         stage=stage,
         seed=seed,
         keep_checkpoints=True,
@@ -155,7 +152,7 @@ def fine_tune(
     batch_tokens = config.gradients.batch_tokens
     loss = sum(
         config.data.share_of(task.name, corpus.targets)
-        * float(measure_losses(tuned, validation_examples(task, store), batch_tokens=batch_tokens).mean())
+        * float(measure_losses(tuned, validation_examples(task, workspace.store), batch_tokens=batch_tokens).mean())
         for task in corpus.target_tasks
     )
     return FineTuned(loss=loss, seconds=took.whole)

@@ -8,20 +8,19 @@ when a task it has seen was changed or removed, or when the target's held-out ex
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import numpy as np
 
 from curator.core import distributed
 from curator.core.config import Config
 from curator.core.errors import NumericalError
-from curator.core.events import Reporter, Stopwatch
+from curator.core.events import Stopwatch
 from curator.core.provenance import Inputs, hash_of, key_of
 from curator.data.corpus import Corpus, training_examples, validation_examples
 from curator.training.model import TunedModel
 from curator.training.trainer import Snapshot, measure_losses, train_adapter
 from curator.workspace.store.records import Artifact
-from curator.workspace.store.tables import Store
+from curator.workspace.workspace import Workspace
 
 # Raised when the same inputs would give another meta-initialization.
 _TRAIN_VERSION = 2
@@ -88,35 +87,31 @@ def fits(then: Inputs, now: Inputs) -> bool:
     return same and all(now["tasks"].get(task) == content for task, content in then["tasks"].items())
 
 
-def find_meta_init(config: Config, corpus: Corpus, store: Store) -> MetaInit | None:
+def find_meta_init(workspace: Workspace, corpus: Corpus) -> MetaInit | None:
     """The meta-initialization that fits and has seen the most tasks, or None."""
-    now = train_inputs(config, corpus)
-    fitting = [artifact for artifact in store.artifacts("train") if fits(artifact.inputs, now)]
+    now = train_inputs(workspace.config, corpus)
+    fitting = [artifact for artifact in workspace.store.artifacts("train") if fits(artifact.inputs, now)]
     # `artifacts` gives the newest first, and max keeps the first of equals.
     best = max(fitting, key=lambda artifact: len(artifact.inputs["tasks"]), default=None)
     return None if best is None else _meta_init(best, now)
 
 
-def make_meta_init(
-    config: Config, corpus: Corpus, store: Store, folder: Path, load: LoadModel, reporter: Reporter, *, fresh: bool
-) -> MetaInit:
+def make_meta_init(workspace: Workspace, corpus: Corpus, load: LoadModel, *, fresh: bool) -> MetaInit:
     """Meta-train on all tasks and the targets together.
 
     Args:
-        config: The project's configuration.
+        workspace: The project.
         corpus: The tasks.
-        store: Where the artifact is recorded, when everything else is on disk.
-        folder: `.curator/adapters`.
         load: Gives the model.
-        reporter: Told of progress.
         fresh: Begin anew, rather than where an interrupted run left off.
 
     Raises:
         NumericalError, DataError: As `train_adapter`.
     """
+    config, store = workspace.config, workspace.store
     inputs = train_inputs(config, corpus)
     key = key_of(inputs)
-    place = folder / key
+    place = workspace.adapters / key
     if fresh and distributed.is_main():
         shutil.rmtree(place / "checkpoints", ignore_errors=True)
     distributed.wait()
@@ -131,12 +126,12 @@ def make_meta_init(
             folder=place,
             shares=config.gradients.shares,
             average=config.gradients.average,
-            reporter=reporter.with_sink(took),
+            reporter=workspace.reporter.with_sink(took),
             stage="train",
         )
     except NumericalError as error:
         tuned.reset(config.train.seed)
-        raise _with_tasks(error, corpus, store, tuned, config) from error
+        raise _with_tasks(workspace, error, corpus, tuned) from error
     final_losses: dict[str, float] = {}
     for task in corpus.target_tasks:
         losses = measure_losses(tuned, validation_examples(task, store), batch_tokens=config.gradients.batch_tokens)
@@ -158,14 +153,12 @@ def make_meta_init(
     return _meta_init(found, inputs)
 
 
-def _with_tasks(
-    error: NumericalError, corpus: Corpus, store: Store, tuned: TunedModel, config: Config
-) -> NumericalError:
+def _with_tasks(workspace: Workspace, error: NumericalError, corpus: Corpus, tuned: TunedModel) -> NumericalError:
     """An error of training with the tasks whose loss is none even before it, judged by their first examples."""
     bad = []
     for task in corpus.tasks:
-        first = training_examples(task, store)[:_JUDGED]
-        if not np.isfinite(measure_losses(tuned, first, batch_tokens=config.gradients.batch_tokens)).all():
+        first = training_examples(task, workspace.store)[:_JUDGED]
+        if not np.isfinite(measure_losses(tuned, first, batch_tokens=workspace.config.gradients.batch_tokens)).all():
             bad.append(repr(task.name))
     if not bad:
         return error

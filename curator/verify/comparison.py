@@ -11,9 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from scipy.stats import t as student
 
 from curator import results
-from curator.core.config import Config
 from curator.core.errors import NumericalError
-from curator.core.events import Reporter
 from curator.core.provenance import Inputs, key_of
 from curator.select.baselines import NAMES
 from curator.select.methods import Request
@@ -21,7 +19,7 @@ from curator.select.selections import Answers
 from curator.training.fine_tune import MeasuredSubset
 from curator.verify.measure import run_seeds
 from curator.verify.report import seed_noise
-from curator.workspace.store.tables import Store
+from curator.workspace.workspace import Workspace
 
 # Raised when the same answers would be compared with others.
 _VERSION = 1
@@ -38,16 +36,12 @@ class Choice:
     budget: int | None
 
 
-def plan_comparison(
-    config: Config, store: Store, answers: Answers, reporter: Reporter, *, fresh: bool = False
-) -> list[Choice]:
+def plan_comparison(workspace: Workspace, answers: Answers, *, fresh: bool = False) -> list[Choice]:
     """What each method selects within the tokens of the current selection, around the same pins.
 
     Args:
-        config: The project's configuration.
-        store: Where plans are kept.
+        workspace: The project.
         answers: Of the target.
-        reporter: Told of progress.
         fresh: Choose again, although a plan for this selection is there.
 
     Returns:
@@ -63,33 +57,42 @@ def plan_comparison(
         include=tuple(name for name in last.options.get("include", ()) if name in current),
         exclude=tuple(task.name for task in answers.tasks if task.name in out),
     )
-    inputs |= {"current": sorted(current), "alike": asdict(alike), "method": config.select.method, "plan": _VERSION}
-    kept = None if fresh else store.artifact("comparison", key_of(inputs))
+    inputs |= {
+        "current": sorted(current),
+        "alike": asdict(alike),
+        "method": workspace.config.select.method,
+        "plan": _VERSION,
+    }
+    kept = None if fresh else workspace.store.artifact("comparison", key_of(inputs))
     if kept is not None:
         return [Choice(method=m, subset=frozenset(names), budget=b) for m, names, b in kept.outputs["choices"]]
     budget = alike.max_tokens
     if budget is None:
-        reporter.warn("the current selection is empty: the other methods select without a budget")
-    others = [m for m in dict.fromkeys((config.select.method, "ensemble", *NAMES)) if m not in (last.method, "mixture")]
+        workspace.reporter.warn("the current selection is empty: the other methods select without a budget")
+    others = [
+        m
+        for m in dict.fromkeys((workspace.config.select.method, "ensemble", *NAMES))
+        if m not in (last.method, "mixture")
+    ]
     choices = [Choice(method=last.method, subset=frozenset(current), budget=budget)]
-    stage = reporter.stage("compare", len(others), "methods")
+    stage = workspace.reporter.stage("compare", len(others), "methods")
     for method in others:
         found = answers.choose(replace(alike, method=method))
         choices.append(Choice(method=method, subset=frozenset(found), budget=budget))
         stage.advance()
     stage.finish(f"{len({choice.subset for choice in choices})} different subsets by {len(choices)} methods")
     outputs = {"choices": [[choice.method, sorted(choice.subset), choice.budget] for choice in choices]}
-    store.put_artifact("comparison", key_of(inputs), inputs, outputs)
+    workspace.store.put_artifact("comparison", key_of(inputs), inputs, outputs)
     return choices
 
 
 def runs_to_compare(
-    config: Config, answers: Answers, choices: Sequence[Choice], *, seeds: int
+    workspace: Workspace, answers: Answers, choices: Sequence[Choice], *, seeds: int
 ) -> list[tuple[frozenset[str], int]]:
     """Subset and seed of each run that is not there yet: every subset once before any is measured again."""
     done = {(m.subset, run.seed) for m in answers.measured for run in m.runs} | answers.diverged
     subsets = list(dict.fromkeys(choice.subset for choice in choices))
-    wanted = [(subset, seed) for seed in run_seeds(config, seeds) for subset in subsets]
+    wanted = [(subset, seed) for seed in run_seeds(workspace.config, seeds) for subset in subsets]
     return [run for run in wanted if run not in done]
 
 

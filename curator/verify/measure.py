@@ -20,7 +20,7 @@ from curator.training.fine_tune import FineTuned, fine_tune, measurement_inputs,
 from curator.training.meta_init import LoadModel
 from curator.training.trainer import remove_run
 from curator.verify.probes import plan
-from curator.workspace.store.tables import Store
+from curator.workspace.workspace import Workspace
 
 DEFAULT_SEEDS = 2
 """Runs on each of them."""
@@ -29,25 +29,25 @@ DEFAULT_SUBSETS = 12
 
 
 def runs_to_make(
-    config: Config, corpus: Corpus, store: Store, answers: Answers, *, subsets: int | None, seeds: int | None
+    workspace: Workspace, corpus: Corpus, answers: Answers, *, subsets: int | None, seeds: int | None
 ) -> list[tuple[frozenset[str], int]]:
     """Subset and seed of each run that a call is to make: what an interrupted one had left to do, or else a new plan.
 
     Args:
-        config: The project's configuration.
+        workspace: The project.
         corpus: The tasks.
-        store: Where plans are.
         answers: Of the target.
         subsets: How many to add; None adds `DEFAULT_SUBSETS` where none are measured yet.
         seeds: Runs on each; None stands for `DEFAULT_SEEDS`. With a number, and None for `subsets`, those that are
             measured are brought to that many.
     """
+    config = workspace.config
     inputs = measurement_inputs(config, corpus)
     key, tasks = key_of(inputs), {task.name: task.content for task in answers.tasks}
     done = {(m.subset, run.seed) for m in answers.measured for run in m.runs}
     # By the same recipe it would diverge again.
     done |= answers.diverged
-    kept = store.artifact("verify", key)
+    kept = workspace.store.artifact("verify", key)
     planned = [] if kept is None else [(frozenset(subset), seed) for subset, seed in kept.outputs["runs"]]
     # What was planned before a task changed is not left to do: it may well have been done then.
     then = {} if kept is None else kept.inputs.get("tasks", {})
@@ -66,15 +66,15 @@ def runs_to_make(
     # Each subset once before any is measured again: an early stop leaves more subsets.
     runs = [(subset, seed) for seed in run_seeds(config, seeds or DEFAULT_SEEDS) for subset in chosen]
     outputs = {"runs": [[sorted(subset), seed] for subset, seed in runs], "reported": False}
-    store.put_artifact("verify", key, inputs | {"tasks": tasks}, outputs)
+    workspace.store.put_artifact("verify", key, inputs | {"tasks": tasks}, outputs)
     return runs
 
 
-def mark_reported(config: Config, corpus: Corpus, store: Store) -> None:
+def mark_reported(workspace: Workspace, corpus: Corpus) -> None:
     """Note that what was planned has been reported, so that the next call may plan anew."""
-    kept = store.artifact("verify", recipe_key(config, corpus))
+    kept = workspace.store.artifact("verify", recipe_key(workspace.config, corpus))
     if kept is not None and not kept.outputs.get("reported", True):
-        store.put_artifact("verify", kept.key, kept.inputs, kept.outputs | {"reported": True})
+        workspace.store.put_artifact("verify", kept.key, kept.inputs, kept.outputs | {"reported": True})
 
 
 def run_seeds(config: Config, count: int) -> list[int]:
@@ -86,32 +86,24 @@ def run_seeds(config: Config, count: int) -> list[int]:
 
 
 def measure(
-    config: Config,
-    corpus: Corpus,
-    store: Store,
-    runs: Sequence[tuple[frozenset[str], int]],
-    *,
-    load: LoadModel,
-    folder: Path,
-    reporter: Reporter,
+    workspace: Workspace, corpus: Corpus, runs: Sequence[tuple[frozenset[str], int]], *, load: LoadModel, folder: Path
 ) -> None:
     """Fine-tune on subsets and keep what comes of each as it ends.
 
     Args:
-        config: The project's configuration.
+        workspace: The project.
         corpus: The tasks.
-        store: Where measured losses go.
         runs: Subset and seed of each run.
         load: Gives the model.
         folder: For checkpoints.
-        reporter: Told of progress.
 
     A run that diverges is kept as one that came to no loss, and the others go on.
 
     Raises:
         DataError: As `fine_tune`.
     """
-    key, target = recipe_key(config, corpus), "+".join(corpus.targets)
+    config, reporter = workspace.config, workspace.reporter
+    key, target = recipe_key(config, corpus), corpus.target_label
     tokens = {task.name: task.tokens for task in corpus.tasks}
     costs = [sum(tokens[task] for task in (*subset, *corpus.targets)) for subset, _ in runs]
     tuned = load()
@@ -130,7 +122,7 @@ def measure(
         run = f"run {number} of {len(runs)}: {len(subset)} tasks, seed {seed}"
         try:
             found = fine_tune(
-                config, corpus, store, subset, seed=seed, tuned=tuned, folder=place, reporter=Reporter(follow)
+                workspace.reporting_to(Reporter(follow)), corpus, subset, seed=seed, tuned=tuned, folder=place
             )
         except NumericalError as error:
             found = FineTuned(loss=math.inf, seconds=0.0)
@@ -138,7 +130,7 @@ def measure(
         if distributed.is_main():
             # In this order: a process that is killed in between leaves a run to be made again, but no folder.
             remove_run(place)
-            store.put_measurement(key, target, content, seed=seed, loss=found.loss, seconds=found.seconds)
+            workspace.store.put_measurement(key, target, content, seed=seed, loss=found.loss, seconds=found.seconds)
         distributed.wait()
         before += part
         reporter.note(f"{run}: loss {found.loss:.4f}")

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from curator.core.arrays import Floats, Mask
+from curator.core.config import target_label
 from curator.core.provenance import key_of
 from curator.data.corpus import Corpus, read_corpus
 from curator.estimate.calibration import LEAST_RUNS
@@ -174,16 +175,16 @@ def load_workspace(root: Path, before: Workspace | None = None) -> Workspace:
     project = Project.open(root)
     config, store = project.config, project.store
     targets = config.data.targets
-    corpus = read_corpus(config, project.root, store, project.reporter, targets, read=False)
+    corpus = read_corpus(project.workspace, targets, read=False)
     answers = _answers(project, corpus, before) if corpus is not None and targets else None
     tasks = corpus.auxiliary if corpus is not None else []
     known = store.affinities(answers.key) if answers is not None else {}
     affinity = np.array([known.get(task.name, (np.nan, np.nan)) for task in tasks], dtype=np.float64).reshape(-1, 2)
-    target = "+".join(targets)
+    target = target_label(targets)
     return Workspace(
         project=project,
         target=target,
-        status=status(project, corpus),
+        status=status(project.workspace, corpus),
         corpus=corpus,
         answers=answers,
         names=[task.name for task in tasks],
@@ -202,13 +203,13 @@ def load_workspace(root: Path, before: Workspace | None = None) -> Workspace:
 
 
 def _answers(project: Project, corpus: Corpus, before: Workspace | None) -> Answers | None:
-    meta = find_meta_init(project.config, corpus, project.store)
+    meta = find_meta_init(project.workspace, corpus)
     if meta is None:
         return None
     sets = gradient_sets(project.config, meta)
     if project.store.artifact("gradients", key_of(gradients_inputs(sets, corpus))) is None:
         return None
-    answers = Answers(project, corpus, meta)
+    answers = Answers(project.workspace, corpus, meta)
     if before is not None and before.answers is not None and before.answers.key == answers.key:
         return before.answers
     return answers
