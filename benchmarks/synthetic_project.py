@@ -95,7 +95,7 @@ def make_project(
 
 def fill_store(project: Project, *, dim: int) -> None:
     """Store a meta-initialization, gradients and affinities that are drawn, not computed."""
-    from curator.select.selections import Answers
+    from curator.estimate.target import TargetEstimates
 
     corpus = project.corpus(project.config.data.targets)
     config, store, rng = project.config, project.store, np.random.default_rng(0)
@@ -134,15 +134,15 @@ def fill_store(project: Project, *, dim: int) -> None:
         _store_gradients(project, gradient_set, helps, way, rng)
     done = gradients_inputs(sets, corpus)
     store.put_artifact("gradients", key_of(done), done, {"examples": examples, "seconds": 1.0})
-    answers = Answers(project.workspace, corpus, meta)
+    estimates = TargetEstimates(project.workspace, corpus, meta)
     store.put_affinities(
-        answers.key,
+        estimates.key,
         corpus.target_label,
         [
             (task.name, round(helps[task.name] / 20, 6), round(float(rng.uniform(0.002, 0.01)), 6))
-            for task in answers.tasks
+            for task in estimates.tasks
         ],
-        inputs=answers.inputs,
+        inputs=estimates.inputs,
         outputs={},
     )
 

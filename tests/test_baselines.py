@@ -386,8 +386,8 @@ def _sources(project: curator.Project, *targets: str) -> Sources:
     return Sources(
         workspace=project.workspace,
         corpus=corpus,
-        points=project.answers(targets).points,
-        embeddings=lambda: task_embeddings(project.workspace, corpus, project._load),
+        points=project.estimates(targets).points,
+        embeddings=lambda: task_embeddings(project.workspace, corpus, project._pipeline.load),
     )
 
 
@@ -432,7 +432,7 @@ def test_every_baseline_selects(ready: Path, method: str) -> None:
         total = sum(weights[name] * tokens[name] for name in result.selected)
         assert total == pytest.approx(sum(tokens[name] for name in result.selected), rel=1e-4)
         assert all(weights[name] > 0 for name in result.selected)
-        answers = project.answers(("target",))
+        answers = project.estimates(("target",))
         by_number = np.array([weights[task.name] * (task.name in result.selected) for task in answers.tasks])
         assert answers.estimator.weighted(by_number)[0] == pytest.approx(result.estimated_loss, abs=1e-5)
     else:
@@ -557,7 +557,7 @@ class _Only(Sources):
     """Sources of which one target has all of the weight."""
 
     def __init__(self, of: Sources, number: int) -> None:
-        names = ("config", "corpus", "store", "points", "embeddings")
+        names = ("workspace", "corpus", "points", "embeddings")
         super().__init__(**{name: getattr(of, name) for name in names})
         self.__dict__["shares"] = np.eye(2)[number]
 
@@ -682,7 +682,7 @@ def test_verify_compares_all_methods_at_the_price_of_the_selection(ready: Path) 
     assert again.comparison is not None
     assert [list(row.selected) for row in again.comparison] == [row["selected"] for row in rows]
     # The current selection is still that of before.
-    assert project.answers(("target",)).current() == chosen.selected
+    assert project.selections(("target",)).last_names_or_select() == chosen.selected
     assert _open(ready).verify().comparison is None
     table = _run(ready, "verify", "--compare").out
     assert "gradient-cosine" in table

@@ -212,7 +212,7 @@ def test_results(store: Store) -> None:
     assert rows == [('["a", "b"]', 2.0), ("[]", 4.0)]
     for loss in (1.0, 2.0):
         store.put_selection("k", "n", target="t", method="m", loss=loss, manifest="{}", inputs={}, outputs={})
-    assert [row[4] for row in store.selections()] == [2.0]
+    assert [kept.loss for kept in store.selections()] == [2.0]
     assert store.selection("k") == "{}"
     store.put_file_hashes([("/a", 1, 2, 3, "x"), ("/b", 1, 2, 3, "y")])
     store.put_file_hashes([("/a", 4, 5, 6, "z")])

@@ -100,7 +100,7 @@ def drive(root: Path, story: Drive, size: tuple[int, int] = (80, 24), **settings
 
 
 class FakeAnswers:
-    """Random gradients of as many tasks as wanted, in place of `curator.select.selections.Answers`.
+    """Random gradients of as many tasks as wanted, in place of `curator.estimate.target.TargetEstimates`.
 
     Args:
         count: Number of tasks.

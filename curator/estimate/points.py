@@ -110,7 +110,9 @@ def read_points(workspace: Workspace, corpus: Corpus, sets: Sequence[GradientSet
     points = []
     for gradient_set in sets:
         (validation,) = _read(workspace, gradient_set.key, [_held_out(config, corpus.target_tasks)])
-        sums = store.statistics(gradient_set.key, [group.content for group in groups], config.gradients.projection_dim)
+        contents = [group.content for group in groups]
+        stored = store.statistics(gradient_set.key, contents, config.gradients.projection_dim)
+        sums = Statistics.from_stored(stored)
         missing = [n for n, group in enumerate(groups) if sums.examples[n] != len(group.hashes)]
         for portion, made in _made(workspace, gradient_set, [groups[n] for n in missing]):
             for row, place in enumerate(portion):

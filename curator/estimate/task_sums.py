@@ -16,7 +16,7 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
-from curator.core.arrays import Floats
+from curator.core.arrays import Floats, SumArrays
 
 Triangles = npt.NDArray[np.float32]
 
@@ -41,30 +41,13 @@ class ExampleSet:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Statistics:
-    """The sums of several tasks (t) at one point of meta-training.
-
-    Attributes:
-        weights: Σ ω_i of each task (t,), completion tokens.
-        examples: Examples of each task (t,).
-        pulls: b of each task (t, k).
-        triangles: Upper triangle of A of each task (t, k(k + 1)/2).
-    """
-
-    weights: Floats
-    examples: npt.NDArray[np.int64]
-    pulls: Floats
-    triangles: Triangles
+class Statistics(SumArrays):
+    """The sums of several tasks (t) at one point of meta-training, and what is computed with them."""
 
     @classmethod
-    def empty(cls, tasks: int, dim: int) -> "Statistics":
-        """Sums over no examples, to be filled in: of so many tasks, with gradients of so many numbers."""
-        return cls(
-            weights=np.zeros(tasks),
-            examples=np.zeros(tasks, dtype=np.int64),
-            pulls=np.zeros((tasks, dim)),
-            triangles=np.zeros((tasks, dim * (dim + 1) // 2), dtype=np.float32),
-        )
+    def from_stored(cls, stored: SumArrays) -> "Statistics":
+        """Wrap sums as the store returns them; nothing is copied."""
+        return cls(weights=stored.weights, examples=stored.examples, pulls=stored.pulls, triangles=stored.triangles)
 
     @classmethod
     def of(cls, sets: Sequence[ExampleSet]) -> "Statistics":

@@ -247,10 +247,13 @@ def keep_measured(
         content, target = subset_content(corpus, weights), corpus.target_label
         recipe = recipe_key(workspace.config, corpus)
         store.put_measurement(recipe, target, content, seed=seed, loss=applied.loss, seconds=applied.seconds)
-    for key, name, *_, text, _ in store.selections() if unchanged else ():
-        if name == manifest.name and is_same_selection(there := Manifest.model_validate_json(text), manifest):
+    for kept in store.selections() if unchanged else ():
+        if kept.name != manifest.name:
+            continue
+        there = Manifest.model_validate_json(kept.manifest)
+        if is_same_selection(there, manifest):
             loss = round(applied.loss, 6)
-            store.put_manifest(key, there.model_copy(update={"measured_loss": loss}).model_dump_json())
+            store.put_manifest(kept.key, there.model_copy(update={"measured_loss": loss}).model_dump_json())
 
 
 def report(

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from curator.estimate.task_sums import Statistics
+from curator.core.arrays import SumArrays
 from curator.workspace.store.access import Database, insert
 from curator.workspace.store.schema import Connection
 
@@ -17,7 +17,7 @@ _BATCH = 8192
 class Sums(Database):
     """The part of the store that keeps sums over examples."""
 
-    def put_statistics(self, set_key: str, contents: Sequence[str], sums: Statistics) -> None:
+    def put_statistics(self, set_key: str, contents: Sequence[str], sums: SumArrays) -> None:
         """Add sums over the examples of tasks that are not there yet, in one transaction.
 
         Args:
@@ -56,7 +56,7 @@ class Sums(Database):
         with self.read() as connection:
             return set() if connection is None else _contents(connection, set_key)
 
-    def statistics(self, set_key: str, contents: Sequence[str], dim: int) -> Statistics:
+    def statistics(self, set_key: str, contents: Sequence[str], dim: int) -> SumArrays:
         """Read sums over the examples of tasks.
 
         Args:
@@ -67,7 +67,7 @@ class Sums(Database):
         Returns:
             Sums of each task (t), nothing but zeros where they are not stored.
         """
-        sums = Statistics.empty(len(contents), dim)
+        sums = SumArrays.empty(len(contents), dim)
         with self.read() as connection:
             if connection is None:
                 return sums
