@@ -31,11 +31,11 @@ import numpy as np
 from synthetic_project import make_project
 
 from curator.estimate.estimator import TargetEstimator
-from curator.estimate.points import fill_statistics, read_points
+from curator.estimate.points import fill_sums, read_points
 from curator.estimate.target import TargetEstimates
 from curator.gradients.stage import gradient_sets
 from curator.project.project import Project
-from curator.select.search import Problem, select_forward
+from curator.select.search import Constraints, select_forward
 from curator.training.meta_init import find_meta_init
 
 SUBSETS, AT_ONCE, TOGGLES, COMPARED = 1000, 256, 60, 5
@@ -55,12 +55,12 @@ def measure_statistics(project: Project) -> dict[str, Any]:
     assert meta is not None
     sets = gradient_sets(project.config, meta)
     begin = time.perf_counter()
-    fill_statistics(project.workspace, corpus, sets)
+    fill_sums(project.workspace, corpus, sets)
     times, size = [time.perf_counter()], 0
     for _ in range(2):
         points = read_points(project.workspace, corpus, sets)
         times.append(time.perf_counter())
-        size = sum(point.statistics.nbytes for point in points)
+        size = sum(point.sums.nbytes for point in points)
         del points
     return {
         "fill_s": round(times[0] - begin, 3),
@@ -94,7 +94,7 @@ def measure_forward(estimator: TargetEstimator) -> float:
     """Seconds of a selection, until no task helps any more."""
     ones = np.ones(estimator.task_count, dtype=np.int64)
     begin = time.perf_counter()
-    select_forward(estimator, Problem(tokens=ones, examples=ones, threshold=0.0))
+    select_forward(estimator, Constraints(tokens=ones, examples=ones, threshold=0.0))
     return time.perf_counter() - begin
 
 

@@ -19,7 +19,7 @@ from curator.core.provenance import key_of
 from curator.gradients.stage import GradientSet, gradient_sets, gradients_inputs, wanted_hashes
 from curator.project.project import Project
 from curator.training.meta_init import MetaInit, train_inputs
-from curator.training.trainer import Snapshot
+from curator.training.trainer import Checkpoint
 
 TAGS = ("math", "code", "qa", "chat", "safety")
 
@@ -101,8 +101,8 @@ def fill_store(project: Project, *, dim: int) -> None:
     config, store, rng = project.config, project.store, np.random.default_rng(0)
     inputs = train_inputs(config, corpus)
     (target,) = corpus.target_tasks
-    snapshots = tuple(
-        Snapshot(share=share, step=step, folder=f"point-{step}", sha256=f"drawn-{step}")
+    checkpoints = tuple(
+        Checkpoint(share=share, step=step, folder=f"point-{step}", sha256=f"drawn-{step}")
         for step, share in enumerate(config.gradients.shares, 1)
     )
     hashes = target.validation_hashes
@@ -110,7 +110,7 @@ def fill_store(project: Project, *, dim: int) -> None:
     examples = len(wanted_hashes(corpus))
     outputs = {
         "final_losses": final_losses,
-        "snapshots": [asdict(snapshot) for snapshot in snapshots],
+        "snapshots": [asdict(checkpoint) for checkpoint in checkpoints],
         "layout": "drawn",
         "trainable_parameters": 1000,
         "examples": examples,
@@ -119,7 +119,7 @@ def fill_store(project: Project, *, dim: int) -> None:
     store.put_artifact("train", key_of(inputs), inputs, outputs)
     meta = MetaInit(
         key=key_of(inputs),
-        snapshots=snapshots,
+        checkpoints=checkpoints,
         layout="drawn",
         trainable_parameters=1000,
         examples=examples,

@@ -252,7 +252,7 @@ def test_gradients_are_done_when_their_sums_are_stored(
     meta = find_meta_init(project.workspace, project.corpus(("target",)))
     assert meta is not None
     keys = [s.key for s in gradient_sets(project.config, meta)]
-    assert all(len(project.store.statistics_there(key)) == 4 for key in keys)
+    assert all(len(project.store.stored_sums(key)) == 4 for key in keys)
     assert project.gradients().computed == 0
     (artifact,) = project.store.artifacts("gradients")
     assert "seconds" not in artifact.outputs

@@ -19,14 +19,14 @@ class SumArrays:
     Attributes:
         weights: Sum of the examples' weights of each task (t,).
         examples: Number of examples of each task (t,).
-        pulls: Weighted sum of the gradients of each task (t, k).
-        triangles: Upper triangle of the weighted sum of outer products, row by row (t, k(k + 1)/2).
+        gradient_sums: Weighted sum of the gradients of each task (t, k).
+        packed_curvatures: Upper triangle of the weighted sum of outer products, row by row (t, k(k + 1)/2).
     """
 
     weights: npt.NDArray[np.float64]
     examples: npt.NDArray[np.int64]
-    pulls: npt.NDArray[np.float64]
-    triangles: npt.NDArray[np.float32]
+    gradient_sums: npt.NDArray[np.float64]
+    packed_curvatures: npt.NDArray[np.float32]
 
     @classmethod
     def empty(cls, tasks: int, dim: int) -> Self:
@@ -34,11 +34,11 @@ class SumArrays:
         return cls(
             weights=np.zeros(tasks),
             examples=np.zeros(tasks, dtype=np.int64),
-            pulls=np.zeros((tasks, dim)),
-            triangles=np.zeros((tasks, dim * (dim + 1) // 2), dtype=np.float32),
+            gradient_sums=np.zeros((tasks, dim)),
+            packed_curvatures=np.zeros((tasks, dim * (dim + 1) // 2), dtype=np.float32),
         )
 
     @property
     def dim(self) -> int:
         """Numbers k of a gradient."""
-        return int(self.pulls.shape[1])
+        return int(self.gradient_sums.shape[1])

@@ -2,7 +2,7 @@
 
 from curator import results
 from curator.data.corpus import Corpus
-from curator.data.duplicates import find_repeated
+from curator.data.duplicates import find_duplicates
 from curator.workspace.workspace import Workspace
 
 
@@ -16,7 +16,7 @@ def check_data(workspace: Workspace, corpus: Corpus) -> results.CheckReport:
     Raises:
         DataError: The store cannot be read.
     """
-    duplicates = find_repeated(workspace, corpus)
+    duplicates = find_duplicates(workspace, corpus)
     return results.CheckReport(
         project=workspace.name,
         target=corpus.targets,

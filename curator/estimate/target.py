@@ -13,7 +13,7 @@ from curator.core.provenance import Inputs, hash_of, key_of
 from curator.data.corpus import Corpus
 from curator.estimate.affinity import Affinities, sample_affinities, sample_subsets
 from curator.estimate.calibration import LEAST_RUNS, RIDGE_SCALES, Calibration, Evidence, calibrate
-from curator.estimate.estimator import Point, TargetEstimator, build_estimator
+from curator.estimate.estimator import CheckpointSums, TargetEstimator, build_estimator
 from curator.estimate.points import read_points
 from curator.estimate.whatif import budget_curve, difference, judge_each
 from curator.gradients.stage import gradient_sets, gradients_inputs
@@ -72,7 +72,7 @@ class TargetEstimates:
         return self.corpus.targets
 
     @cached_property
-    def points(self) -> list[Point]:
+    def points(self) -> list[CheckpointSums]:
         """What estimates are made from."""
         return read_points(self.workspace, self.corpus, self.sets)
 

@@ -87,7 +87,7 @@ class Pipeline:
         Raises:
             NumericalError, DataError, StoreBusy: As `make_meta_init` and `make_gradients`.
         """
-        from curator.estimate.points import fill_statistics
+        from curator.estimate.points import fill_sums
         from curator.gradients.stage import gradient_sets, gradients_inputs, make_gradients, wanted_hashes
 
         workspace, store = self._workspace, self._workspace.store
@@ -107,7 +107,7 @@ class Pipeline:
             timed = workspace.reporting_to(workspace.reporter.with_sink(took))
             computed = make_gradients(timed, corpus, meta, self.load)
             if distributed.is_main():
-                fill_statistics(workspace, corpus, sets)
+                fill_sums(workspace, corpus, sets)
                 # Last, for it says that all is there. Of gradients that an earlier call made, no time is known.
                 outputs = {"examples": count} | ({"seconds": took.whole} if computed else {})
                 store.put_artifact("gradients", key_of(inputs), inputs, outputs)

@@ -126,7 +126,7 @@ class Project:
         return results.TrainReport(
             key=meta.key,
             points=tuple(
-                {**asdict(s), "folder": str(self.workspace.adapters / meta.key / s.folder)} for s in meta.snapshots
+                {**asdict(s), "folder": str(self.workspace.adapters / meta.key / s.folder)} for s in meta.checkpoints
             ),
             examples=meta.examples,
             trainable_parameters=meta.trainable_parameters,
@@ -148,7 +148,7 @@ class Project:
         meta, computed, count = self._pipeline.gradients(corpus, fresh=fresh, fresh_train=False)
         return results.GradientsReport(
             examples=count,
-            points=len(meta.snapshots),
+            points=len(meta.checkpoints),
             projection_dim=self.config.gradients.projection_dim,
             computed=computed,
             cached=computed == 0,
@@ -459,7 +459,7 @@ class Project:
             StoreBusy: A writer held the store for ten seconds.
         """
         from curator.data.corpus import read_corpus
-        from curator.project.sql_tables import present
+        from curator.project.sql_tables import project_tables
         from curator.workspace.store.sql import LISTING
 
         targets = self.workspace.targets(target, needed=False)
@@ -470,7 +470,7 @@ class Project:
                 "new or changed files are not read yet" if there else f"{self.store.path}: nothing is kept yet",
                 hint="Run `curator check`, which reads them, or `curator select`.",
             )
-        table, total = self.store.query(query.strip() or LISTING, present(self.workspace, corpus), limit=limit)
+        table, total = self.store.query(query.strip() or LISTING, project_tables(self.workspace, corpus), limit=limit)
         return results.QueryResult(table=table, total=total)
 
     # -- what the verbs share -------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from curator.data.splits import VALIDATION
 from curator.estimate.target import TargetEstimates
 from curator.training.fine_tune import recipe_key
 from curator.training.meta_init import find_meta_init
-from curator.workspace.store.sql import Present
+from curator.workspace.store.sql import ProjectTables
 from curator.workspace.workspace import Workspace
 
 _TASKS = pa.schema(
@@ -33,7 +33,7 @@ _SPLIT = pa.schema(
 )
 
 
-def present(workspace: Workspace, corpus: Corpus) -> Present:
+def project_tables(workspace: Workspace, corpus: Corpus) -> ProjectTables:
     """Read off a project what a query needs.
 
     Args:
@@ -42,7 +42,7 @@ def present(workspace: Workspace, corpus: Corpus) -> Present:
     """
     meta = find_meta_init(workspace, corpus) if corpus.targets else None
     key = None if meta is None else TargetEstimates(workspace, corpus, meta).key
-    return Present(
+    return ProjectTables(
         tasks=pa.Table.from_pylist([_row(task, corpus, workspace.root) for task in corpus.tasks], _TASKS),
         split=pa.concat_tables([_SPLIT.empty_table(), *(part for task in corpus.tasks for part in _split(task))]),
         keys=pa.table(

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from curator.core.provenance import Inputs, differences, key_of
+from curator.core.provenance import Inputs, input_changes, key_of
 from curator.data.corpus import Corpus
 from curator.estimate.calibration import LEAST_RUNS
 from curator.estimate.target import TargetEstimates
@@ -89,7 +89,7 @@ def _train(workspace: Workspace, corpus: Corpus, meta: MetaInit | None) -> Stage
             if meta.unseen
             else ()
         )
-        detail = f"{meta.examples} examples, {len(meta.snapshots)} points"
+        detail = f"{meta.examples} examples, {len(meta.checkpoints)} points"
         return StageStatus(stage="train", state="done", detail=detail, reasons=unseen)
     now = train_inputs(workspace.config, corpus)
     last = _closest(workspace.store.artifacts("train"), now)
@@ -180,11 +180,11 @@ def _by_key(store: Store, stage: str, inputs: Inputs, detail: str) -> StageStatu
 
 def _closest(artifacts: list[Artifact], now: Inputs) -> Artifact | None:
     """The artifact that differs in the fewest fields; the newest of equals."""
-    return min(artifacts, key=lambda artifact: len(differences(artifact.inputs, now)), default=None)
+    return min(artifacts, key=lambda artifact: len(input_changes(artifact.inputs, now)), default=None)
 
 
 def _reasons(last: Artifact, now: Inputs) -> tuple[str, ...]:
-    found = [str(difference) for difference in differences(last.inputs, now)]
+    found = [str(change) for change in input_changes(last.inputs, now)]
     more = [f"and {len(found) - _LISTED} more"] if len(found) > _LISTED else []
     return tuple(found[:_LISTED] + more)
 

@@ -67,7 +67,7 @@ def manifest_of(
             "projection_dim": config.gradients.projection_dim,
             "projection_seed": config.gradients.projection_seed,
             "projection": projection(config).kind,
-            "points": [s.snapshot.share for s in estimates.sets],
+            "points": [s.checkpoint.share for s in estimates.sets],
         },
         estimate={
             "method": config.estimate.method,

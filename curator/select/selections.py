@@ -12,11 +12,11 @@ from curator.core.errors import DataError
 from curator.core.provenance import Inputs, key_of
 from curator.core.text import is_text
 from curator.estimate.target import TargetEstimates
-from curator.select.baseline_inputs import Sources
+from curator.select.baseline_inputs import BaselineInputs
 from curator.select.embeddings import task_embeddings
 from curator.select.manifest import Edit, Manifest, read_manifest
 from curator.select.manifest_builder import manifest_of, seen_from
-from curator.select.methods import Methods, Request, problem_of
+from curator.select.methods import Methods, Request, constraints_of
 from curator.select.search import Selection, Step
 from curator.training.meta_init import LoadModel
 from curator.training.model import load_project_model
@@ -74,7 +74,7 @@ class Selections:
         Raises:
             ConfigError: A name is no auxiliary task, or the pins contradict each other or the budget.
         """
-        problem = problem_of(request, self.estimates.tasks, self.estimates.number_of)
+        constraints = constraints_of(request, self.estimates.tasks, self.estimates.number_of)
         inputs = self.select_inputs(request, name)
         key = key_of(inputs)
         kept = None if fresh else self._workspace.store.selection(key)
@@ -92,7 +92,7 @@ class Selections:
             steps.append(step)
             stage.advance_to(len(steps), loss=step.loss)
 
-        selection = self._methods.select(request.method, problem, follow)
+        selection = self._methods.select(request.method, constraints, follow)
         stage.finish(f"{int(selection.mask.sum())} of {len(self.estimates.tasks)} tasks by {request.method}")
         manifest = manifest_of(self.estimates, request, name, selection, affinities)
         self._keep(key, manifest, inputs)
@@ -104,8 +104,8 @@ class Selections:
         Raises:
             ConfigError: As `select`.
         """
-        problem = problem_of(request, self.estimates.tasks, self.estimates.number_of)
-        mask = self._methods.select(request.method, problem, lambda _: None).mask
+        constraints = constraints_of(request, self.estimates.tasks, self.estimates.number_of)
+        mask = self._methods.select(request.method, constraints, lambda _: None).mask
         return [task.name for task, chosen in zip(self.estimates.tasks, mask, strict=True) if chosen]
 
     def save(self, subset: Sequence[str], *, name: str, request: Request, edits: Sequence[Edit] = ()) -> Manifest:
@@ -153,13 +153,13 @@ class Selections:
 
     @cached_property
     def _methods(self) -> Methods:
-        sources = Sources(
+        inputs = BaselineInputs(
             workspace=self._workspace,
             corpus=self.estimates.corpus,
             points=self.estimates.points,
             embeddings=self._embeddings,
         )
-        return Methods(estimator=self.estimates.estimator, affinities=self.estimates.affinities(), sources=sources)
+        return Methods(estimator=self.estimates.estimator, affinities=self.estimates.affinities(), inputs=inputs)
 
     def _embeddings(self) -> Floats:
         return task_embeddings(self._workspace, self.estimates.corpus, self._load)
