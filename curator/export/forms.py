@@ -3,7 +3,7 @@
 `write` turns a content into the row of a file, or None where it cannot stand in this form; `read` says which token
 ids and labels the trainer gets from that row. A form is faithful to a row when these are what curator trains on and
 takes gradients of (`same`). What a trainer does was read in its source, and is compared with the trainer itself by
-tests/test_trainers.py.
+tests/export/test_trainers.py.
 """
 
 import re

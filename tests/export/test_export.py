@@ -1,6 +1,5 @@
 """An export holds what was trained on, touches nothing else, and is there whole or not at all."""
 
-import json
 import os
 from pathlib import Path
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 import datasets
 import pytest
 from conftest import MakeProject, pair_rows, write_rows
-from test_manifest import manifest_of
+from manifests import everything, manifest_of, rows_of
 
 from curator import export as exports
 from curator.core.errors import ConfigError, DataError, ManifestMismatch
@@ -23,14 +22,6 @@ RESERVED = ["../../evil", "a/b", "a\\b", "A/B", "", ".", "..", "con", "NUL.x", "
 
 def export(path: Path, **options: Any) -> ExportReport:
     return exports.export(read_manifest(path), path.parent, **options)
-
-
-def rows_of(path: Path) -> list[Any]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-
-
-def everything(folder: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
 @pytest.fixture

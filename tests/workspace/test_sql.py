@@ -24,7 +24,7 @@ from curator.project.sql_tables import project_tables
 from curator.training.fine_tune import recipe_key, subset_content
 
 MakeProject = Callable[..., Path]
-DOCS = Path(__file__).parents[1] / "docs" / "sql.md"
+DOCS = Path(__file__).parents[2] / "docs" / "sql.md"
 _made: dict[str, Path] = {}
 
 

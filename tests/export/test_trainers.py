@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 from conftest import CHAT_TEMPLATE, make_tokenizer, pair_rows, write_rows
-from test_manifest import manifest_of
+from manifests import manifest_of
 
 from curator.data.sources import Source
 from curator.data.task_rows import read_task
@@ -139,7 +139,7 @@ def test_trl_trains_on_what_curator_does(
 
 @pytest.mark.timeout(900)
 def test_trl_trains_the_sample_model(tmp_path: Path) -> None:
-    sample = Path(__file__).parents[1] / "sample_data"
+    sample = Path(__file__).parents[2] / "sample_data"
     manifest = manifest_of(
         sample / "tasks",
         "topic",

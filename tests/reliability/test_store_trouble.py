@@ -151,7 +151,7 @@ def test_duckdb_dies_of_a_table(store: Store, tmp_path: Path, monkeypatch: pytes
     )
     python.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(python))
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
     report = export_store(store, tmp_path / "saved")
     assert report.problems == (f"gradients: DuckDB dies of it (signal {signal.SIGSEGV})",)
     assert {table.name: table.rows for table in report.tables}["affinities"] == 1

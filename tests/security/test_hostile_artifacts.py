@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from conftest import MakeProject, make_tokenizer, pair_rows, write_rows
 from hostile import nothing_changes, run_cli
-from test_manifest import manifest_of
+from manifests import manifest_of
 from tui_pilot import App, drive, text, until
 
 from curator.core.errors import ConfigError, DataError, ManifestMismatch

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from drawn_estimators import draw_checkpoints, make_estimator
 from hostile import run_cli
-from test_estimate import _estimator, _points
 
 import curator
 from curator.estimate.whatif import budget_curve
@@ -16,7 +16,7 @@ MakeProject = Callable[..., Path]
 
 
 def test_a_curve_goes_from_nothing_to_everything_and_knows_its_front() -> None:
-    estimator, tokens = _estimator(_points(), [2.0, 3.0]), np.array([10, 20, 30, 40])
+    estimator, tokens = make_estimator(draw_checkpoints(), [2.0, 3.0]), np.array([10, 20, 30, 40])
     extra = np.array([[False, True, True, False]])
     points = budget_curve(estimator, tokens, extra=extra)
     masks = [tuple(point.judged.mask.tolist()) for point in points]
@@ -30,7 +30,7 @@ def test_a_curve_goes_from_nothing_to_everything_and_knows_its_front() -> None:
 
 
 def test_the_first_step_is_the_best_for_a_token() -> None:
-    estimator, tokens = _estimator(_points(), [2.0, 3.0]), np.array([10, 20, 30, 40])
+    estimator, tokens = make_estimator(draw_checkpoints(), [2.0, 3.0]), np.array([10, 20, 30, 40])
     singles = estimator.validation_losses(np.eye(4, dtype=bool)) @ estimator.validation_weights
     none = (estimator.validation_losses(np.zeros((1, 4), dtype=bool)) @ estimator.validation_weights)[0]
     best = int(np.argmin((singles - none) / tokens))

@@ -245,7 +245,7 @@ def test_the_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_watching_is_light() -> None:
     code = "import sys, tui.background.run_watcher, tui.background.machine; print(*sys.modules)"
-    root = Path(__file__).parents[1]
+    root = Path(__file__).parents[2]
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=root, env=os.environ
     )

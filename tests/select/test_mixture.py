@@ -7,9 +7,9 @@ from random import Random
 
 import numpy as np
 import pytest
+from drawn_estimators import draw_checkpoints, make_estimator
 from hypothesis import given
 from hypothesis import strategies as st
-from test_estimate import _estimator, _points
 
 import curator
 from curator.core.errors import ConfigError
@@ -20,7 +20,7 @@ MakeProject = Callable[..., Path]
 
 
 def test_ones_and_zeros_are_subsets() -> None:
-    estimator = _estimator(_points(), [2.0, 3.0])
+    estimator = make_estimator(draw_checkpoints(), [2.0, 3.0])
     for mask in np.array([[0, 0, 0, 0], [1, 0, 1, 0], [1, 1, 1, 1]], dtype=bool):
         loss = estimator.validation_losses(mask[None])[0] @ estimator.validation_weights
         assert estimator.weighted(mask.astype(float))[0] == pytest.approx(loss)
@@ -28,12 +28,12 @@ def test_ones_and_zeros_are_subsets() -> None:
 
 def test_the_logistic_estimator_has_no_weights() -> None:
     with pytest.raises(ConfigError, match=r"^mixture weights need the quadratic estimator$") as caught:
-        _estimator(_points(), [2.0, 3.0], method="logistic").weighted(np.ones(4))
+        make_estimator(draw_checkpoints(), [2.0, 3.0], method="logistic").weighted(np.ones(4))
     assert caught.value.hint == 'Set method = "quadratic" under [estimate].'
 
 
 def test_the_gradient_is_that_of_the_loss() -> None:
-    estimator = _estimator(_points(), [2.0, 3.0])
+    estimator = make_estimator(draw_checkpoints(), [2.0, 3.0])
     weights = np.array([0.3, 1.7, 0.0, 1.0])
     _, gradient = estimator.weighted(weights)
     for task in range(4):
@@ -44,7 +44,7 @@ def test_the_gradient_is_that_of_the_loss() -> None:
 
 
 def _best(**options: object) -> tuple[np.ndarray, float]:
-    estimator = _estimator(_points(), [2.0, 3.0])
+    estimator = make_estimator(draw_checkpoints(), [2.0, 3.0])
     given: dict[str, object] = {
         "tokens": np.array([10.0, 20.0, 30.0, 40.0]),
         "allowed": np.ones(4, dtype=bool),
@@ -56,7 +56,7 @@ def _best(**options: object) -> tuple[np.ndarray, float]:
 
 
 def test_a_mixture_is_no_worse_than_any_subset_and_cannot_be_bettered_nearby() -> None:
-    estimator = _estimator(_points(), [2.0, 3.0])
+    estimator = make_estimator(draw_checkpoints(), [2.0, 3.0])
     weights, loss = _best()
     masks = np.array([[n >> t & 1 for t in range(4)] for n in range(16)], dtype=bool)
     subsets = estimator.validation_losses(masks) @ estimator.validation_weights

@@ -30,7 +30,7 @@ needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is ins
 @pytest.fixture(scope="module")
 def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The sample project with every stage done; one epoch, one point and some of the rows, to be done sooner."""
-    source = Path(__file__).parents[1] / "sample_data"
+    source = Path(__file__).parents[2] / "sample_data"
     folder = tmp_path_factory.mktemp("sample") / "sample"
     shutil.copytree(source, folder, ignore=shutil.ignore_patterns(".curator", "curator-manifest.json", "exports"))
     config = (folder / "curator.toml").read_text()

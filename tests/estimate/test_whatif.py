@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from test_estimate import FINAL, _estimator, _masks, _points
+from drawn_estimators import FINAL, all_masks, draw_checkpoints, make_estimator
 
 from curator.estimate.estimator import TargetEstimator, interval
 from curator.estimate.whatif import Difference, _mean_and_noise, best_order, difference, flips, judge, judge_each
@@ -10,25 +10,25 @@ from curator.estimate.whatif import Difference, _mean_and_noise, best_order, dif
 
 @pytest.fixture
 def estimator() -> TargetEstimator:
-    return _estimator(_points(), [2.0, 3.0])
+    return make_estimator(draw_checkpoints(), [2.0, 3.0])
 
 
 def test_a_judgement_is_the_estimate(estimator: TargetEstimator) -> None:
-    for judged, estimate in zip(judge_each(estimator, _masks()), estimator.estimate(_masks()), strict=True):
+    for judged, estimate in zip(judge_each(estimator, all_masks()), estimator.estimate(all_masks()), strict=True):
         assert (judged.loss, judged.low, judged.high) == pytest.approx((estimate.loss, estimate.low, estimate.high))
 
 
 def test_an_interval_holds_its_estimate_also_below_zero() -> None:
     assert interval(0.5, 0.25) == (0.25, 0.75)
     assert interval(0.5, 0.75) == (0.0, 1.25)
-    estimator = _estimator(_points(), [2.0, 3.0], final=FINAL - 10)
-    for judged, estimate in zip(judge_each(estimator, _masks()), estimator.estimate(_masks()), strict=True):
+    estimator = make_estimator(draw_checkpoints(), [2.0, 3.0], final=FINAL - 10)
+    for judged, estimate in zip(judge_each(estimator, all_masks()), estimator.estimate(all_masks()), strict=True):
         assert judged.low == judged.loss < min(judged.high, 0)
         assert (estimate.low, estimate.high) == pytest.approx((judged.low, judged.high))
 
 
 def test_a_difference_is_paired(estimator: TargetEstimator) -> None:
-    first, second = judge_each(estimator, _masks()[[3, 12]])
+    first, second = judge_each(estimator, all_masks()[[3, 12]])
     found = difference(estimator, first, second)
     weights = estimator.validation_weights
     paired = first.each - second.each
@@ -51,7 +51,7 @@ def test_noise_covers_what_other_validation_examples_would_have_said() -> None:
 
 
 def test_flips_are_what_the_flipped_subsets_differ_by(estimator: TargetEstimator) -> None:
-    for mask in _masks()[[0, 5, 15]]:
+    for mask in all_masks()[[0, 5, 15]]:
         current = judge(estimator, mask)
         for task, change in enumerate(flips(estimator, current, np.arange(len(mask)))):
             flipped = mask.copy()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from conftest import MakeProject
-from test_export import everything
+from manifests import everything
 
 SECRETS = {
     "HF_TOKEN": "hf_" + "s3cr3tT0k3n" * 3,

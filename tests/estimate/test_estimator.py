@@ -1,10 +1,10 @@
 """Estimates against slow, obvious twins, and what must not change them."""
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pytest
+from drawn_estimators import FINAL, TASKS, Examples, K, all_masks, draw_checkpoints, make_estimator, sums_of
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from curator.core.config import EstimateSection
@@ -13,7 +13,6 @@ from curator.estimate.calibration import Calibration
 from curator.estimate.estimator import (
     _LEAST_RIDGE,
     _RIDGE_SHARE,
-    CheckpointSums,
     ExampleSet,
     TargetEstimator,
     _solved,
@@ -21,70 +20,7 @@ from curator.estimate.estimator import (
     pick_ridge,
 )
 from curator.estimate.quadratic import Quadratic
-from curator.estimate.task_sums import TaskSums
 from curator.estimate.whatif import difference, judge_each
-
-K, TASKS = 6, 4
-FINAL = np.linspace(0.5, 1.5, 8)
-
-
-@dataclass(frozen=True)
-class Examples:
-    """All examples of one point, from which its sums are made."""
-
-    share: float
-    tasks: list[ExampleSet]
-    target: ExampleSet
-    validation: ExampleSet
-
-
-def _point(e: Examples) -> CheckpointSums:
-    sets = [*e.tasks, e.target]
-    return CheckpointSums(
-        share=e.share,
-        sums=TaskSums.of(sets),
-        validation=e.validation,
-        read=lambda tasks: [sets[t] for t in tasks],
-    )
-
-
-def _estimator(
-    points: list[Examples], ridges: list[float], *, method: str = "quadratic", final: np.ndarray = FINAL
-) -> TargetEstimator:
-    return TargetEstimator([_point(p) for p in points], final, ridges, method=method)
-
-
-def _examples(rng: np.random.Generator, n: int, *, validation: bool = False) -> ExampleSet:
-    return ExampleSet(
-        losses=rng.uniform(0.05, 3, n),
-        gradients=rng.standard_normal((n, K)) + 0.3,
-        weights=np.full(n, 1 / n) if validation else rng.integers(1, 6, n).astype(float),
-    )
-
-
-def _points(seed: int = 0, count: int = 2, sizes: tuple[int, ...] = (5, 9, 1, 7)) -> list[Examples]:
-    """Points that share their weights, as points of one project do."""
-    points: list[Examples] = []
-    for number in range(count):
-        rng = np.random.default_rng(seed + 100 * number)
-        made = [_examples(rng, n) for n in sizes], _examples(rng, 6), _examples(rng, 8, validation=True)
-        if points:
-            first = points[0]
-            made = (
-                [_reweighted(m, f) for m, f in zip(made[0], first.tasks, strict=True)],
-                _reweighted(made[1], first.target),
-                made[2],
-            )
-        points.append(Examples(share=(number + 1) / count, tasks=made[0], target=made[1], validation=made[2]))
-    return points
-
-
-def _reweighted(examples: ExampleSet, like: ExampleSet) -> ExampleSet:
-    return ExampleSet(losses=examples.losses, gradients=examples.gradients, weights=like.weights)
-
-
-def _masks() -> np.ndarray:
-    return np.array([[bool(n >> t & 1) for t in range(TASKS)] for n in range(2**TASKS)])
 
 
 def _unit(point: Examples) -> float:
@@ -121,9 +57,9 @@ def _slow_logistic(point: Examples, members: list[int], ridge: float) -> np.ndar
 
 @pytest.mark.parametrize(("method", "slow"), [("quadratic", _slow_quadratic), ("logistic", _slow_logistic)])
 def test_equals_the_slow_twin(method: str, slow: object) -> None:
-    points, ridges = _points(), [3.0, 7.0]
-    estimator = _estimator(points, ridges, method=method)
-    masks = _masks()
+    points, ridges = draw_checkpoints(), [3.0, 7.0]
+    estimator = make_estimator(points, ridges, method=method)
+    masks = all_masks()
     estimates = estimator.estimate(masks)
     for mask, estimate in zip(masks, estimates, strict=True):
         members = np.flatnonzero(mask).tolist()
@@ -138,28 +74,28 @@ def test_equals_the_slow_twin(method: str, slow: object) -> None:
 
 @pytest.mark.parametrize("method", ["quadratic", "logistic"])
 def test_all_tasks_together_have_the_loss_that_was_measured(method: str) -> None:
-    points = _points()
-    estimator = build_estimator([_point(p) for p in points], FINAL, EstimateSection(method=method))  # type: ignore[arg-type]
+    points = draw_checkpoints()
+    estimator = build_estimator([sums_of(p) for p in points], FINAL, EstimateSection(method=method))  # type: ignore[arg-type]
     (estimate,) = estimator.estimate(np.ones((1, TASKS), dtype=bool))
     assert estimate.loss == pytest.approx(FINAL.mean())
 
 
 @pytest.mark.parametrize("method", ["quadratic", "logistic"])
 def test_order_of_tasks_does_not_matter(method: str) -> None:
-    points, order = _points(), np.array([2, 0, 3, 1])
+    points, order = draw_checkpoints(), np.array([2, 0, 3, 1])
     turned = [
         Examples(share=p.share, tasks=[p.tasks[t] for t in order], target=p.target, validation=p.validation)
         for p in points
     ]
-    masks = _masks()
-    here = _estimator(points, [2, 2], method=method).estimate(masks)
-    there = _estimator(turned, [2, 2], method=method).estimate(masks[:, order])
+    masks = all_masks()
+    here = make_estimator(points, [2, 2], method=method).estimate(masks)
+    there = make_estimator(turned, [2, 2], method=method).estimate(masks[:, order])
     assert [e.loss for e in there] == pytest.approx([e.loss for e in here], abs=1e-7)
 
 
 @pytest.mark.parametrize("method", ["quadratic", "logistic"])
 def test_a_task_cut_in_two_is_the_task(method: str) -> None:
-    points = _points()
+    points = draw_checkpoints()
     cut = []
     for point in points:
         whole = point.tasks[1]
@@ -169,17 +105,17 @@ def test_a_task_cut_in_two_is_the_task(method: str) -> None:
         ]
         tasks = [point.tasks[0], *halves, *point.tasks[2:]]
         cut.append(Examples(share=point.share, tasks=tasks, target=point.target, validation=point.validation))
-    masks = _masks()
-    here = _estimator(points, [2, 2], method=method).estimate(masks)
-    there = _estimator(cut, [2, 2], method=method).estimate(masks[:, [0, 1, 1, 2, 3]])
+    masks = all_masks()
+    here = make_estimator(points, [2, 2], method=method).estimate(masks)
+    there = make_estimator(cut, [2, 2], method=method).estimate(masks[:, [0, 1, 1, 2, 3]])
     assert [e.loss for e in there] == pytest.approx([e.loss for e in here], abs=1e-7)
 
 
 def test_more_ridge_means_less_displacement() -> None:
-    points = _points()
+    points = draw_checkpoints()
     spread = []
     for ridge in (1e-2, 1e2, 1e6):
-        losses = [e.loss for e in _estimator(points, [ridge, ridge]).estimate(_masks())]
+        losses = [e.loss for e in make_estimator(points, [ridge, ridge]).estimate(all_masks())]
         spread.append(max(losses) - min(losses))
     assert spread[0] > spread[1] > spread[2]
     assert spread[2] < 1e-3
@@ -197,7 +133,7 @@ def test_newton_converges_where_the_plain_one_diverges(margin: float, ridge: flo
         loss = np.logaddexp(0, -margin) * np.ones(40)
         examples = ExampleSet(losses=loss, gradients=-h * (1 - np.exp(-loss))[:, None], weights=np.ones(40))
         point = Examples(share=1.0, tasks=[examples], target=examples, validation=examples)
-        fit = _estimator([point], [ridge], method="logistic", final=loss)._fits[0]
+        fit = make_estimator([point], [ridge], method="logistic", final=loss)._fits[0]
         (w,) = fit.displacements(np.array([[True]]))
         margins = np.concatenate([h, h]) @ w + margin
         slope = ridge * w - (1 / (1 + np.exp(margins))) @ np.concatenate([h, h])
@@ -205,7 +141,7 @@ def test_newton_converges_where_the_plain_one_diverges(margin: float, ridge: flo
 
 
 def test_the_ridge_follows_the_scale_of_the_gradients_and_nothing_else() -> None:
-    (point,) = _points(count=1)
+    (point,) = draw_checkpoints(count=1)
 
     def scaled(factor: float) -> Examples:
         sets = [
@@ -214,15 +150,15 @@ def test_the_ridge_follows_the_scale_of_the_gradients_and_nothing_else() -> None
         ]
         return Examples(share=1.0, tasks=sets[:-1], target=sets[-1], validation=point.validation)
 
-    assert pick_ridge(_point(scaled(10.0))) == pytest.approx(100 * pick_ridge(_point(point)))
-    assert pick_ridge(_point(scaled(0.0))) == 1.0
+    assert pick_ridge(sums_of(scaled(10.0))) == pytest.approx(100 * pick_ridge(sums_of(point)))
+    assert pick_ridge(sums_of(scaled(0.0))) == 1.0
 
 
 def test_not_a_number_is_an_error() -> None:
-    points = _points()
+    points = draw_checkpoints()
     points[0].tasks[2].gradients[0, 0] = np.nan
     with pytest.raises(NumericalError, match="50%"):
-        build_estimator([_point(p) for p in points], FINAL, EstimateSection())
+        build_estimator([sums_of(p) for p in points], FINAL, EstimateSection())
 
 
 @pytest.mark.parametrize(
@@ -238,12 +174,12 @@ def test_not_a_number_is_an_error() -> None:
 )
 @pytest.mark.parametrize("number", [np.inf, np.nan, 1e200])
 def test_who_has_numbers_that_are_none_is_named(bad: list[int], named: str, number: float) -> None:
-    points = _points()
+    points = draw_checkpoints()
     for task in bad:
         # Squares of the largest are infinite, though all else is finite.
         (*points[1].tasks, points[1].target)[task].gradients[0, 0] = number
     with pytest.raises(NumericalError) as caught:
-        build_estimator([_point(p) for p in points], FINAL, EstimateSection(), names=["a", "b", "c", "d"])
+        build_estimator([sums_of(p) for p in points], FINAL, EstimateSection(), names=["a", "b", "c", "d"])
     assert caught.value.message == (
         f"the gradients at 100% of meta-training hold NaN or infinity, or their squares do ({named})"
     )
@@ -251,23 +187,23 @@ def test_who_has_numbers_that_are_none_is_named(bad: list[int], named: str, numb
 
 
 def test_no_more_than_five_are_named_and_losses_are_the_targets() -> None:
-    (point,) = _points(count=1, sizes=(1,) * 7)
+    (point,) = draw_checkpoints(count=1, sizes=(1,) * 7)
     for task in point.tasks:
         task.gradients[0, 0] = np.nan
     with pytest.raises(NumericalError, match=r"\('0', '1', '2', '3', '4'\)"):
-        build_estimator([_point(point)], FINAL, EstimateSection(), names=[str(n) for n in range(7)])
-    (point,) = _points(count=1)
+        build_estimator([sums_of(point)], FINAL, EstimateSection(), names=[str(n) for n in range(7)])
+    (point,) = draw_checkpoints(count=1)
     point.validation.losses[0] = np.nan
     with pytest.raises(NumericalError, match=r"\(the target\)"):
-        build_estimator([_point(point)], FINAL, EstimateSection(), names=["a", "b", "c", "d"])
+        build_estimator([sums_of(point)], FINAL, EstimateSection(), names=["a", "b", "c", "d"])
 
 
 @pytest.mark.parametrize("method", ["quadratic", "logistic"])
 def test_gains_are_the_derivative_of_the_estimate(method: str) -> None:
     # An example whose weight grows by a little moves the estimate by its gain times that little.
-    points, mask = _points(count=1), np.array([True, False, True, False])
+    points, mask = draw_checkpoints(count=1), np.array([True, False, True, False])
     ridge, epsilon = [2.0], 1e-5
-    estimator = _estimator(points, ridge, method=method)
+    estimator = make_estimator(points, ridge, method=method)
     (point,) = points
     slow = {"quadratic": _slow_quadratic, "logistic": _slow_logistic}[method]
     unit = _unit(point)
@@ -302,8 +238,8 @@ def test_gains_are_the_derivative_of_the_estimate(method: str) -> None:
 
 def test_small_tasks_gain_what_they_change() -> None:
     # Where one task hardly moves anything, its first-order gain is what leaving it out or putting it in does.
-    points = _points(count=2, sizes=(40, 1, 30, 1))
-    estimator = _estimator(points, [40.0, 30.0])
+    points = draw_checkpoints(count=2, sizes=(40, 1, 30, 1))
+    estimator = make_estimator(points, [40.0, 30.0])
     mask = np.array([True, True, True, False])
     gains = estimator.task_gains(mask)
     for task in (1, 3):
@@ -315,8 +251,8 @@ def test_small_tasks_gain_what_they_change() -> None:
 
 
 def test_transfer_is_the_gain_of_each_task_as_if_it_were_the_target() -> None:
-    points = _points(count=2)
-    estimator = _estimator(points, [2.0, 3.0])
+    points = draw_checkpoints(count=2)
+    estimator = make_estimator(points, [2.0, 3.0])
     transfer = estimator.transfer()
     every = np.ones(TASKS, dtype=bool)
     for column in range(TASKS):
@@ -325,13 +261,13 @@ def test_transfer_is_the_gain_of_each_task_as_if_it_were_the_target() -> None:
             own = p.tasks[column]
             share = ExampleSet(losses=own.losses, gradients=own.gradients, weights=own.weights / own.weights.sum())
             judged.append(Examples(share=p.share, tasks=p.tasks, target=p.target, validation=share))
-        as_target = _estimator(judged, [2.0, 3.0], final=judged[0].validation.losses)
+        as_target = make_estimator(judged, [2.0, 3.0], final=judged[0].validation.losses)
         expected = as_target.task_gains(every)
         np.testing.assert_allclose(transfer[:, column], expected, rtol=1e-9)
 
 
 def test_gains_can_be_given_up() -> None:
-    estimator = _estimator(_points(), [2.0, 3.0])
+    estimator = make_estimator(draw_checkpoints(), [2.0, 3.0])
     mask = np.array([True, False, True, True])
     assert np.isnan(estimator.task_gains(mask, stop=lambda: True)).all()
     assert np.isfinite(estimator.task_gains(mask, stop=lambda: False)).all()
@@ -353,14 +289,14 @@ def _calibration(residuals: int = 12, *, scale: float = 1.0) -> Calibration:
 
 
 def _calibrated(points: list[Examples], ridges: list[float], calibration: Calibration, method: str) -> TargetEstimator:
-    return TargetEstimator([_point(p) for p in points], FINAL, ridges, method=method, calibration=calibration)
+    return TargetEstimator([sums_of(p) for p in points], FINAL, ridges, method=method, calibration=calibration)
 
 
 @pytest.mark.parametrize(("method", "slow"), [("quadratic", _slow_quadratic), ("logistic", _slow_logistic)])
 def test_a_calibrated_estimate_is_the_sum_that_is_described(method: str, slow: object) -> None:
-    points, ridges, calibration = _points(), [3.0, 7.0], _calibration()
+    points, ridges, calibration = draw_checkpoints(), [3.0, 7.0], _calibration()
     estimator = _calibrated(points, ridges, calibration, method)
-    masks = _masks()[[0, 3, 6, 15]]
+    masks = all_masks()[[0, 3, 6, 15]]
     estimates = estimator.estimate(masks)
     changes = np.zeros((len(masks), 2))
     for row, mask in enumerate(masks):
@@ -374,7 +310,7 @@ def test_a_calibrated_estimate_is_the_sum_that_is_described(method: str, slow: o
     # The calibration says the same of the same changes, which are not calibrated.
     losses = estimator.validation_losses(masks) @ estimator.validation_weights
     np.testing.assert_allclose(calibration.losses(FINAL.mean(), estimator.changes(masks), masks), losses, atol=1e-12)
-    raw = _estimator(points, ridges, method=method)
+    raw = make_estimator(points, ridges, method=method)
     np.testing.assert_allclose(raw.changes(masks), estimator.changes(masks), atol=1e-12)
     if method == "quadratic":
         # A subset is a mixture of ones and zeros.
@@ -383,12 +319,12 @@ def test_a_calibrated_estimate_is_the_sum_that_is_described(method: str, slow: o
 
 
 def test_the_interval_is_conformal_where_enough_was_measured() -> None:
-    points, ridges = _points(), [3.0, 7.0]
+    points, ridges = draw_checkpoints(), [3.0, 7.0]
     for residuals in (0, 8, 9, 30):
         calibration = _calibration(residuals)
         estimator = _calibrated(points, ridges, calibration, "quadratic")
-        each = estimator.validation_losses(_masks())
-        for estimate, losses in zip(estimator.estimate(_masks()), each, strict=True):
+        each = estimator.validation_losses(all_masks())
+        for estimate, losses in zip(estimator.estimate(all_masks()), each, strict=True):
             half = calibration.half_width if residuals >= 9 else 1.6448536 * losses.std() / np.sqrt(len(losses))
             assert estimate.high - estimate.loss == pytest.approx(half, rel=1e-6)
             assert estimate.low == pytest.approx(max(estimate.loss - (half or 0), 0.0))
@@ -396,10 +332,10 @@ def test_the_interval_is_conformal_where_enough_was_measured() -> None:
 
 @pytest.mark.parametrize("method", ["quadratic", "logistic"])
 def test_calibrated_gains_are_what_small_tasks_change(method: str) -> None:
-    points = _points(count=2, sizes=(40, 1, 30, 1))
+    points = draw_checkpoints(count=2, sizes=(40, 1, 30, 1))
     calibration = _calibration()
     calibrated = _calibrated(points, [40.0, 30.0], calibration, method)
-    raw = _estimator(points, [40.0, 30.0], method=method)
+    raw = make_estimator(points, [40.0, 30.0], method=method)
     mask = np.array([True, True, True, False])
     gains = calibrated.task_gains(mask)
     for task in (1, 3):
@@ -416,7 +352,7 @@ def test_calibrated_gains_are_what_small_tasks_change(method: str) -> None:
 
 
 def test_the_ridge_is_multiplied_as_calibration_found() -> None:
-    points = [_point(p) for p in _points()]
+    points = [sums_of(p) for p in draw_checkpoints()]
     raw = build_estimator(points, FINAL, EstimateSection())
     tripled = build_estimator(points, FINAL, EstimateSection(), _calibration(scale=3.0))
     assert tripled.ridges == pytest.approx([3 * ridge for ridge in raw.ridges])
@@ -424,9 +360,9 @@ def test_the_ridge_is_multiplied_as_calibration_found() -> None:
 
 
 def test_a_difference_within_what_estimates_get_wrong_is_noise() -> None:
-    points, ridges = _points(), [3.0, 7.0]
-    masks = _masks()[[1, 14]]
-    raw = _estimator(points, ridges)
+    points, ridges = draw_checkpoints(), [3.0, 7.0]
+    masks = all_masks()[[1, 14]]
+    raw = make_estimator(points, ridges)
     for error, expected in ((1e-6, False), (10.0, True)):
         residuals = error * np.random.default_rng(0).standard_normal(12)
         made = Calibration(
@@ -457,15 +393,15 @@ def _trace(examples: ExampleSet) -> float:
 
 
 def test_the_ridge_of_auto_is_a_share_of_the_gradients_of_half_of_the_tasks() -> None:
-    for examples in _points():
+    for examples in draw_checkpoints():
         half = sum(_trace(task) for task in examples.tasks) / 2 + _trace(examples.target)
-        assert pick_ridge(_point(examples)) == pytest.approx(_RIDGE_SHARE * half / _unit(examples))
+        assert pick_ridge(sums_of(examples)) == pytest.approx(_RIDGE_SHARE * half / _unit(examples))
 
 
 @pytest.mark.parametrize("ridge", ["auto", 3.0])
 @pytest.mark.parametrize("method", ["quadratic", "logistic"])
 def test_the_ridge_is_what_the_configuration_says_times_what_calibration_does(ridge: str | float, method: str) -> None:
-    points = [_point(examples) for examples in _points()]
+    points = [sums_of(examples) for examples in draw_checkpoints()]
     section = EstimateSection(method=method, ridge=ridge)  # type: ignore[arg-type]
     expected = [pick_ridge(point) if ridge == "auto" else 3.0 for point in points]
     assert build_estimator(points, FINAL, section).ridges == pytest.approx(expected)
@@ -478,13 +414,13 @@ def test_the_ridge_is_what_the_configuration_says_times_what_calibration_does(ri
     calibrated = build_estimator(points, FINAL, section, calibration, scale=0.5)
     assert calibrated.ridges == pytest.approx([4.0 * r for r in expected])
     twin = TargetEstimator(points, FINAL, calibrated.ridges, method=method, calibration=calibration)
-    np.testing.assert_array_equal(calibrated.validation_losses(_masks()), twin.validation_losses(_masks()))
+    np.testing.assert_array_equal(calibrated.validation_losses(all_masks()), twin.validation_losses(all_masks()))
     assert calibrated.calibration is calibration
 
 
 def test_a_ridge_that_is_nothing_beside_the_gradients_is_refused() -> None:
-    made = _points()
-    points = [_point(examples) for examples in made]
+    made = draw_checkpoints()
+    points = [sums_of(examples) for examples in made]
     least = [
         _LEAST_RIDGE * sum(_trace(e) for e in (*examples.tasks, examples.target)) / _unit(examples) for examples in made
     ]
@@ -517,7 +453,7 @@ def test_equations_without_a_solution(number: float) -> None:
 
     for fit in (Singular(), Overflowing()):
         with pytest.raises(NumericalError) as raised:
-            _solved(fit, _masks())  # type: ignore[arg-type]
+            _solved(fit, all_masks())  # type: ignore[arg-type]
         assert raised.value.message == "the estimates' equations have no single solution"
         assert raised.value.hint == "Raise estimate.ridge."
 
@@ -529,7 +465,7 @@ def test_matrices_are_small_and_leave_the_other_cores_to_others(monkeypatch: pyt
     def threads() -> set[int]:
         return {library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"}
 
-    estimator = _estimator(_points(), [1.0, 2.0])
+    estimator = make_estimator(draw_checkpoints(), [1.0, 2.0])
     solve, seen = getattr(Quadratic, method), list[set[int]]()
 
     def watched(*arguments: Any) -> Any:
@@ -539,7 +475,7 @@ def test_matrices_are_small_and_leave_the_other_cores_to_others(monkeypatch: pyt
     monkeypatch.setattr(Quadratic, method, watched)
     # Whatever the environment says, one is a change.
     with threadpool_limits(limits=3, user_api="blas"):
-        estimator.estimate(_masks()[:1])
-        estimator.task_gains(_masks()[3])
+        estimator.estimate(all_masks()[:1])
+        estimator.task_gains(all_masks()[3])
         assert threads() == {3}
     assert seen == [{1}, {1}]

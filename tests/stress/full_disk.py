@@ -1,6 +1,6 @@
 """Let every stage run into a full disk, make room, run it again, and compare with a run that nobody disturbed.
 
-    python benchmarks/full_disk.py --json FILE [--work DIR] [--moments 20] [--stages train …]
+    python tests/stress/full_disk.py --json FILE [--work DIR] [--moments 20] [--stages train …]
 
 As kills.py, but for the disturbance: the project lies on a small file system in memory of which a seeded share of what
 the stage needs is free. A stage that does not get by with it must end with exit code 3 and say so, and leave no half
@@ -107,7 +107,7 @@ def main() -> None:
                 if rows[-1]["problems"]:
                     print(json.dumps(rows[-1], indent=1), flush=True)
                 document: dict[str, Any] = {
-                    "command": "python benchmarks/full_disk.py --json benchmarks/results/full_disk.json",
+                    "command": "python tests/stress/full_disk.py --json benchmarks/results/full_disk.json",
                     "not_compared": EXCLUDED,
                     "needed_bytes": stages.bytes,
                     "rows": rows,

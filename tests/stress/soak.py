@@ -1,6 +1,6 @@
 """How the store holds up: 2,000 tasks with 200,000 stored gradients, and what each command takes of time and memory.
 
-    python benchmarks/soak.py --json FILE [--work DIR] [--tasks 2000] [--rows 100]
+    python tests/stress/soak.py --json FILE [--work DIR] [--tasks 2000] [--rows 100]
 
 Gradients are drawn and written through the store's own interface (synthetic_project.py), at one point of meta-training.
 Then each command runs in a process of its own, twice: what it makes first is found again. `peak_mb` is the most memory
@@ -19,6 +19,10 @@ import time
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+# Benchmarks are scripts, not a package. Last on the path: one of them has the name of the package `tui`.
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+sys.path.append(str(BENCHMARKS))
 
 from tui_speed import ESTIMATE, Terminal
 
@@ -76,12 +80,12 @@ def main() -> None:
             # In a process of its own: what a process holds when it starts another counts as that one's peak.
             sizes = {"--tasks": arguments.tasks, "--rows": arguments.rows, "--dim": DIM, "--points": 1}
             words = [word for pair in sizes.items() for word in map(str, pair)]
-            subprocess.run([sys.executable, Path(__file__).with_name("synthetic_project.py"), root, *words], check=True)
+            subprocess.run([sys.executable, BENCHMARKS / "synthetic_project.py", root, *words], check=True)
         made = time.monotonic() - began
         gradients = arguments.tasks * arguments.rows + arguments.rows + 60
         store = root / ".curator" / "store.duckdb"
         document: dict[str, Any] = {
-            "command": f"python benchmarks/soak.py --tasks {arguments.tasks} --rows {arguments.rows} --json FILE",
+            "command": f"python tests/stress/soak.py --tasks {arguments.tasks} --rows {arguments.rows} --json FILE",
             "machine": f"{os.cpu_count()} × {platform.machine()}, Python {platform.python_version()}",
             "versions": {name: version(name) for name in ("duckdb", "numpy", "textual")},
             "gradients": gradients,

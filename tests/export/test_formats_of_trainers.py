@@ -13,8 +13,7 @@ import yaml
 from conftest import pair_rows, write_rows
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_export import everything, rows_of
-from test_manifest import manifest_of
+from manifests import everything, manifest_of, rows_of
 from typer.testing import CliRunner
 
 from curator.cli.app import app

@@ -14,7 +14,7 @@ from curator.core.errors import DataError
 from curator.workspace.store import access, schema
 from curator.workspace.store.tables import Store
 
-SECTIONS = re.split(r"(?m)^-- schema \d+$", (Path(__file__).parent / "data" / "store_schemas.sql").read_text())[1:]
+SECTIONS = re.split(r"(?m)^-- schema \d+$", (Path(__file__).with_name("store_schemas.sql")).read_text())[1:]
 OLDER = range(1, schema.SCHEMA_VERSION)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
-from test_estimate import TASKS, _estimator, _masks, _points
+from drawn_estimators import TASKS, all_masks, draw_checkpoints, make_estimator
 
 from curator.estimate.estimator import TargetEstimator
 from curator.estimate.whatif import judge
@@ -34,7 +34,7 @@ class Answers:
 
 @pytest.fixture
 def estimator() -> TargetEstimator:
-    return _estimator(_points(), [2.0, 3.0])
+    return make_estimator(draw_checkpoints(), [2.0, 3.0])
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def thinker(estimator: TargetEstimator) -> Iterator[tuple[Thinker, Answers]]:
 
 
 def _question(revision: int, mask: np.ndarray) -> Question:
-    return Question(revision, mask, _masks()[3], np.array([1]))
+    return Question(revision, mask, all_masks()[3], np.array([1]))
 
 
 def _is_complete(answers: Answers) -> bool:
@@ -59,7 +59,7 @@ def _is_complete(answers: Answers) -> bool:
 
 def test_an_answer_is_what_the_estimator_says(thinker: tuple[Thinker, Answers], estimator: TargetEstimator) -> None:
     made, answers = thinker
-    mask = _masks()[6]
+    mask = all_masks()[6]
     made.ask(_question(7, mask))
     answers.wait(_is_complete)
     last = answers.all[-1]
@@ -67,7 +67,7 @@ def test_an_answer_is_what_the_estimator_says(thinker: tuple[Thinker, Answers], 
     assert last.revision == 7
     assert last.judgement.loss == pytest.approx(judge(estimator, mask).loss)
     assert last.versus_all.value == pytest.approx(judge(estimator, mask).loss - judge(estimator, EVERY).loss)
-    assert last.versus_saved.value == pytest.approx(judge(estimator, mask).loss - judge(estimator, _masks()[3]).loss)
+    assert last.versus_saved.value == pytest.approx(judge(estimator, mask).loss - judge(estimator, all_masks()[3]).loss)
     for task in range(TASKS):
         flipped = mask.copy()
         flipped[task] ^= True
@@ -80,7 +80,7 @@ def test_an_answer_is_what_the_estimator_says(thinker: tuple[Thinker, Answers], 
 def test_of_many_questions_the_last_is_answered(thinker: tuple[Thinker, Answers]) -> None:
     made, answers = thinker
     for revision in range(200):
-        made.ask(_question(revision, _masks()[revision % 16]))
+        made.ask(_question(revision, all_masks()[revision % 16]))
     answers.wait(lambda a: _is_complete(a) and a.all[-1].revision == 199)  # type: ignore[union-attr]
     revisions = [a.revision for a in answers.all if isinstance(a, Outlook)]
     assert revisions == sorted(revisions)

@@ -7,13 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+STRESS = Path(__file__).parents[1] / "stress"
 
 
 def run(script: str, tmp_path: Path, *arguments: str) -> dict[str, Any]:
     """What a benchmark finds."""
     found = tmp_path / "found.json"
-    command = [sys.executable, str(BENCHMARKS / script), "--json", str(found), *arguments]
+    command = [sys.executable, str(STRESS / script), "--json", str(found), *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     document: dict[str, Any] = json.loads(found.read_text())

@@ -1,6 +1,6 @@
 """Kill every stage at random moments, run it again, and compare with a run that nobody disturbed.
 
-    python benchmarks/kills.py --json FILE [--work DIR] [--moments 50] [--signals KILL] [--stages train …]
+    python tests/stress/kills.py --json FILE [--work DIR] [--moments 50] [--signals KILL] [--stages train …]
 
 Each trial copies a tiny project that is ready for a stage, runs the stage's command in a process of its own, sends it a
 signal after a seeded share of the time that the undisturbed command takes, runs the command again, and compares what
@@ -28,6 +28,10 @@ from collections import Counter
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+# Benchmarks are scripts, not a package. Last on the path: one of them has the name of the package `tui`.
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+sys.path.append(str(BENCHMARKS))
 
 EXCLUDED = {
     "created, made, applied": "the time of day",
@@ -359,7 +363,7 @@ def main() -> None:
 
 def _write(path: Path, rows: list[Row], stages: Stages) -> None:
     document = {
-        "command": "python benchmarks/kills.py --json benchmarks/results/kills.json --signals KILL TERM INT",
+        "command": "python tests/stress/kills.py --json benchmarks/results/kills.json --signals KILL TERM INT",
         "versions": {name: version(name) for name in ("duckdb", "torch", "transformers")},
         "not_compared": EXCLUDED,
         "undisturbed_seconds": {stage: round(seconds, 3) for stage, seconds in stages.seconds.items()},

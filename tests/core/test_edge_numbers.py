@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import MakeProject, pair_rows
+from drawn_estimators import FINAL, Examples, all_masks, draw_checkpoints, draw_examples, make_estimator, sums_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_estimate import FINAL, Examples, _estimator, _examples, _masks, _point, _points
 
 from curator.core.config import EstimateSection
 from curator.core.errors import NumericalError
@@ -39,7 +39,7 @@ def _with(point: Examples, tasks: list[ExampleSet]) -> Examples:
 def _losses(points: list[Examples], masks: np.ndarray, method: str, ridge: float = 0.7) -> np.ndarray:
     """Estimates with a ridge that does not depend on how many examples there are: its unit is their mean weight."""
     units = [float(_joined(*p.tasks, p.target).weights.mean()) for p in points]
-    estimator = _estimator(points, [ridge / unit for unit in units], method=method)
+    estimator = make_estimator(points, [ridge / unit for unit in units], method=method)
     return estimator.validation_losses(np.atleast_2d(masks))
 
 
@@ -49,11 +49,11 @@ def _losses(points: list[Examples], masks: np.ndarray, method: str, ridge: float
 @settings(max_examples=25)
 @given(seed=SEEDS, method=ESTIMATORS, order=st.permutations(range(4)))
 def test_the_order_of_tasks_moves_nothing_but_their_places(seed: int, method: str, order: list[int]) -> None:
-    points = _points(seed)
+    points = draw_checkpoints(seed)
     moved = [_with(p, [p.tasks[t] for t in order]) for p in points]
-    masks = _masks()
+    masks = all_masks()
     np.testing.assert_allclose(_losses(points, masks, method), _losses(moved, masks[:, order], method), atol=1e-6)
-    here, there = (_estimator(p, [0.5, 0.5], method=method) for p in (points, moved))
+    here, there = (make_estimator(p, [0.5, 0.5], method=method) for p in (points, moved))
     affinities, others = sample_affinities(here, masks), sample_affinities(there, masks[:, order])
     np.testing.assert_allclose(affinities.values[order], others.values, atol=1e-6)
     ones = np.ones(4, dtype=np.int64)
@@ -64,14 +64,14 @@ def test_the_order_of_tasks_moves_nothing_but_their_places(seed: int, method: st
 @settings(max_examples=25)
 @given(seed=SEEDS, method=ESTIMATORS, cut=st.integers(1, 8))
 def test_a_task_cut_anywhere_is_the_task(seed: int, method: str, cut: int) -> None:
-    points = _points(seed)
+    points = draw_checkpoints(seed)
 
     def halved(s: ExampleSet) -> list[ExampleSet]:
         parts = slice(None, cut), slice(cut, None)
         return [ExampleSet(losses=s.losses[p], gradients=s.gradients[p], weights=s.weights[p]) for p in parts]
 
     split = [_with(p, [p.tasks[0], *halved(p.tasks[1]), *p.tasks[2:]]) for p in points]
-    masks = _masks()
+    masks = all_masks()
     np.testing.assert_allclose(
         _losses(points, masks, method), _losses(split, np.insert(masks, 1, masks[:, 1], axis=1), method), atol=1e-6
     )
@@ -81,10 +81,10 @@ def test_a_task_cut_anywhere_is_the_task(seed: int, method: str, cut: int) -> No
 @given(seed=SEEDS, method=ESTIMATORS)
 def test_a_task_twice_is_a_task_of_twice_the_examples(seed: int, method: str) -> None:
     """Both copies, all of the longer task; one of them, the task as it was, as seen from another mean weight."""
-    points = _points(seed)
+    points = draw_checkpoints(seed)
     twice = [_with(p, [*p.tasks, p.tasks[1]]) for p in points]
     longer = [_with(p, [p.tasks[0], _joined(p.tasks[1], p.tasks[1]), *p.tasks[2:]]) for p in points]
-    masks = _masks()
+    masks = all_masks()
     np.testing.assert_allclose(
         _losses(twice, np.c_[masks, masks[:, 1]], method), _losses(longer, masks, method), atol=1e-6
     )
@@ -98,7 +98,7 @@ def test_a_task_twice_is_a_task_of_twice_the_examples(seed: int, method: str) ->
 @given(seed=SEEDS, exponent=st.integers(-6, 6))
 def test_the_unit_of_the_parameters_moves_nothing(seed: int, exponent: int) -> None:
     """Gradients times s, and the ridge times s², are the same step in other units; `auto` does that by itself."""
-    points, scale = _points(seed), 10.0**exponent
+    points, scale = draw_checkpoints(seed), 10.0**exponent
 
     def scaled(s: ExampleSet) -> ExampleSet:
         return ExampleSet(losses=s.losses, gradients=s.gradients * scale, weights=s.weights)
@@ -108,7 +108,7 @@ def test_the_unit_of_the_parameters_moves_nothing(seed: int, exponent: int) -> N
         for p in points
     ]
     found = [
-        build_estimator([_point(p) for p in each], FINAL, EstimateSection()).validation_losses(_masks())
+        build_estimator([sums_of(p) for p in each], FINAL, EstimateSection()).validation_losses(all_masks())
         for each in (points, other)
     ]
     np.testing.assert_allclose(found[0], found[1], atol=1e-4)
@@ -117,14 +117,14 @@ def test_the_unit_of_the_parameters_moves_nothing(seed: int, exponent: int) -> N
 @settings(max_examples=25)
 @given(seed=SEEDS, factor=st.sampled_from([1e-3, 0.5, 7.0, 1e4]))
 def test_the_unit_of_the_weights_moves_nothing(seed: int, factor: float) -> None:
-    points = _points(seed)
+    points = draw_checkpoints(seed)
 
     def heavier(s: ExampleSet) -> ExampleSet:
         return ExampleSet(losses=s.losses, gradients=s.gradients, weights=s.weights * factor)
 
     other = [_with(p, [heavier(s) for s in p.tasks]) for p in points]
     other = [Examples(share=p.share, tasks=p.tasks, target=heavier(p.target), validation=p.validation) for p in other]
-    found = [_estimator(each, [0.5, 0.5]).validation_losses(_masks()) for each in (points, other)]
+    found = [make_estimator(each, [0.5, 0.5]).validation_losses(all_masks()) for each in (points, other)]
     np.testing.assert_allclose(found[0], found[1], atol=1e-5)
 
 
@@ -133,14 +133,16 @@ def test_the_unit_of_the_weights_moves_nothing(seed: int, factor: float) -> None
 
 def _one(*sizes: int, change: Callable[[list[ExampleSet]], None] = lambda _: None) -> list[Examples]:
     rng = np.random.default_rng(0)
-    sets = [_examples(rng, n) for n in sizes]
+    sets = [draw_examples(rng, n) for n in sizes]
     change(sets)
-    return [Examples(share=0.5, tasks=sets, target=_examples(rng, 6), validation=_examples(rng, 8, validation=True))]
+    return [
+        Examples(share=0.5, tasks=sets, target=draw_examples(rng, 6), validation=draw_examples(rng, 8, validation=True))
+    ]
 
 
 def _build(points: list[Examples], **section: Any) -> TargetEstimator:
     names = [f"task {n}" for n in range(len(points[0].tasks))]
-    return build_estimator([_point(p) for p in points], FINAL, EstimateSection(**section), names=names)
+    return build_estimator([sums_of(p) for p in points], FINAL, EstimateSection(**section), names=names)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e30])
@@ -174,7 +176,7 @@ def test_all_tasks_the_same_help_the_same() -> None:
         sets[1:] = [sets[0]] * 3
 
     estimator = _build(_one(4, 4, 4, 4, change=same))
-    masks = _masks()
+    masks = all_masks()
     losses = estimator.validation_losses(masks) @ estimator.validation_weights
     for count in range(5):
         of_size = losses[masks.sum(axis=1) == count]

@@ -1,7 +1,7 @@
 """Would the tests notice? Every small change of the mathematics and the manifest, each against the tests that run it.
 
     pip install mutmut
-    python benchmarks/mutation.py --json FILE [--work DIR] [--modules estimate select projection manifest]
+    python tests/stress/mutation.py --json FILE [--work DIR] [--modules estimate select projection manifest]
 
 A copy of the tree is mutated by mutmut; the same command again goes on where it was, and tries anew what no test had
 killed. What lives is kept with its diff, and with the reason, where one is known, why it changes nothing to be seen.
@@ -20,9 +20,20 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[1]
-MODULES = ("estimate", "select", "projection", "manifest")
-TESTS = ("estimate", "select", "projection", "manifest", "whatif", "curve", "mixture", "calibration", "statistics")
+ROOT = Path(__file__).parents[2]
+MODULES = {
+    "estimate": "curator/estimate/estimator.py",
+    "select": "curator/select/search.py",
+    "projection": "curator/gradients/projection.py",
+    "manifest": "curator/select/manifest.py",
+}
+TESTS = (
+    "tests/estimate",
+    "tests/select/test_search.py",
+    "tests/select/test_manifest.py",
+    "tests/select/test_mixture.py",
+    "tests/gradients/test_projection.py",
+)
 _COPIED = ("curator", "tui", "tests", "benchmarks", "sample_data", "pyproject.toml", "README.md", "LICENSE")
 _KILLED = ("killed", "timeout", "segfault")
 # What a mutant's lines have that no test can see: a pattern, the first that they match, and why.
@@ -61,11 +72,11 @@ def make_copy(work: Path, modules: list[str]) -> Path:
             shutil.copy(source, folder / name)
     config = {
         "source_paths": ["curator"],
-        "only_mutate": [f"curator/{module}.py" for module in modules],
+        "only_mutate": [MODULES[module] for module in modules],
         "also_copy": [name for name in _COPIED if name != "curator"],
         # The longest test of all says how good a projection is, not whether it is the right one.
         "pytest_add_cli_args": ["-n0", "-p", "no:cacheprovider", "-W", "ignore", "-k", "not inner_products"],
-        "pytest_add_cli_args_test_selection": [f"tests/test_{name}.py" for name in TESTS],
+        "pytest_add_cli_args_test_selection": list(TESTS),
     }
     lines = [f"{key} = {json.dumps(value)}" for key, value in config.items()]
     text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
@@ -112,7 +123,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, metavar="FILE", required=True)
     parser.add_argument("--work", type=Path, metavar="DIR", help="keeps the mutants; default: a temporary folder")
-    parser.add_argument("--modules", nargs="+", default=list(MODULES), choices=MODULES)
+    parser.add_argument("--modules", nargs="+", default=[*MODULES], choices=[*MODULES])
     parser.add_argument("--processes", type=int, default=os.cpu_count())
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
@@ -123,7 +134,11 @@ def main() -> None:
         states = states_of(folder)
         modules: dict[str, Any] = {}
         for module in arguments.modules:
-            mine = {name: state for name, state in states.items() if name.startswith(f"curator.{module}.")}
+            mine = {
+                name: state
+                for name, state in states.items()
+                if name.startswith(MODULES[module].removesuffix("py").replace("/", "."))
+            }
             counts = Counter("killed" if state in _KILLED else state for state in mine.values())
             lived = [name for name, state in mine.items() if state not in (*_KILLED, "not checked")]
             survivors = [survivor(folder, name, mine[name]) for name in lived]
@@ -132,9 +147,9 @@ def main() -> None:
             modules[module] = {"mutants": len(mine), **counts, "killed_share": round(share, 3), "survivors": survivors}
             print(f"{module:10} {len(mine)} mutants, {share:.1%} killed, {len(survivors)} live, {explained} explained")
     document = {
-        "command": "python benchmarks/mutation.py --json FILE",
+        "command": "python tests/stress/mutation.py --json FILE",
         "versions": {name: version(name) for name in ("mutmut", "pytest", "numpy")},
-        "tests": [f"tests/test_{name}.py" for name in TESTS],
+        "tests": list(TESTS),
         "modules": modules,
     }
     arguments.json.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")

@@ -1,6 +1,6 @@
 """One writer, four readers, two terminal interfaces and `curator select` in a loop, all on one project.
 
-    python benchmarks/concurrency.py --json FILE [--seconds 600] [--readers 4] [--tuis 2] [--tasks 100]
+    python tests/stress/concurrency.py --json FILE [--seconds 600] [--readers 4] [--tuis 2] [--tasks 100]
 
 Each is a process of its own. The writer adds gradients and says how many it was told are kept; in the end all of them
 must be there, once. Readers measure how long they wait for the store, and how long a read takes in all. The interfaces
@@ -27,6 +27,10 @@ from typing import Any
 import numpy as np
 
 from curator.workspace.store.tables import Store
+
+# Benchmarks are scripts, not a package. Last on the path: one of them has the name of the package `tui`.
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+sys.path.append(str(BENCHMARKS))
 
 _ROWS, _DIM = 64, 256
 _WRITER_PAUSE, _READER_PAUSE = 0.2, 0.05
@@ -166,7 +170,7 @@ def main() -> None:
             make_project(root, arguments.tasks)
         found = measure(root, seconds=arguments.seconds, readers=arguments.readers, tuis=arguments.tuis)
     document = {
-        "command": f"python benchmarks/concurrency.py --seconds {arguments.seconds:.0f} --json FILE",
+        "command": f"python tests/stress/concurrency.py --seconds {arguments.seconds:.0f} --json FILE",
         "machine": f"{os.cpu_count()} × {platform.machine()}, Python {platform.python_version()}",
         "load": os.getloadavg(),
         "versions": {name: version(name) for name in ("duckdb", "textual")},
