@@ -1,6 +1,6 @@
 """Every screen at two sizes, cell by cell.
 
-`CURATOR_UPDATE_SNAPSHOTS=1 pytest tests/tui/test_tui_layout.py` writes what is there as what ought to be: read the diff.
+`CURATOR_UPDATE_SNAPSHOTS=1 pytest tests/tui/test_tui_layout.py` overwrites the expected screens. Read the diff.
 """
 
 import os
