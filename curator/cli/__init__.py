@@ -6,8 +6,12 @@ import sys
 import traceback
 import warnings
 
+from collections.abc import Callable
+
 from curator.cli.interrupt import WORDS, Interrupt
 from curator.errors import CuratorError, ExitCode
+
+_DISTRIBUTION = "curator-tasks"
 
 
 def main() -> None:
@@ -36,10 +40,13 @@ def main() -> None:
     except MemoryError as error:
         _say(f"error: there is not enough memory: {error}", "Lower what is large under [gradients], [lora] or [model].")
         code = ExitCode.DATA
-    except Exception:
-        if not interrupt.asked:
-            _say(_bug())
+    except Exception as error:
         code = ExitCode.BUG
+        if isinstance(error, ImportError | AttributeError) and (owners := _other_owners()):
+            _say_owners(owners)
+            code = ExitCode.USAGE
+        elif not interrupt.asked:
+            _say(_bug())
     # A library that is interrupted may make another error of it.
     if code == ExitCode.INTERRUPTED or (interrupt.asked and code != ExitCode.DONE):
         _say(WORDS)
@@ -73,3 +80,39 @@ def _say(message: str, hint: str = "") -> None:
         if hint:
             print(clean(hint, lines=True), file=sys.stderr)
         sys.stderr.flush()
+
+
+def __getattr__(name: str) -> Callable[[], None]:
+    """Return the entry point that elasticsearch-curator's `curator` command calls, if that command replaced ours."""
+    if name == "cli" and (owners := _other_owners()):
+
+        def cli() -> None:
+            _say_owners(owners)
+            sys.exit(ExitCode.USAGE)
+
+        return cli
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def _other_owners() -> list[str]:
+    """Return the names of other installed distributions that own files of the package `curator`.
+
+    The search reads the file list of every distribution, so only a failed start calls it.
+    """
+    from importlib.metadata import distributions
+
+    owners = set()
+    for distribution in distributions():
+        name = distribution.metadata["Name"] or ""
+        if name.lower().replace("_", "-") != _DISTRIBUTION and any(
+            file.parts[0] == "curator" for file in distribution.files or ()
+        ):
+            owners.add(name)
+    return sorted(owners)
+
+
+def _say_owners(owners: list[str]) -> None:
+    _say(
+        f"error: another distribution owns files of the package `curator`: {', '.join(owners)}",
+        f"Install curator in its own environment: `uv tool install {_DISTRIBUTION}` or `pipx install {_DISTRIBUTION}`.",
+    )
