@@ -5,7 +5,6 @@ import os
 import sys
 import traceback
 import warnings
-
 from collections.abc import Callable
 
 from curator.cli.interrupt import WORDS, Interrupt
@@ -42,8 +41,13 @@ def main() -> None:
         code = ExitCode.DATA
     except Exception as error:
         code = ExitCode.BUG
-        if isinstance(error, ImportError | AttributeError) and (owners := _other_owners()):
+        failed_import = isinstance(error, ImportError | AttributeError)
+        if failed_import and (owners := _other_owners()):
             _say_owners(owners)
+            code = ExitCode.USAGE
+        elif failed_import and getattr(sys.modules["curator"], "__file__", None) is None:
+            # The removal of a distribution with files in `curator/` removes our `__init__.py` with its own.
+            _say("error: curator/__init__.py is missing", f"Run `pip install --force-reinstall {_DISTRIBUTION}`.")
             code = ExitCode.USAGE
         elif not interrupt.asked:
             _say(_bug())
@@ -105,7 +109,7 @@ def _other_owners() -> list[str]:
     for distribution in distributions():
         name = distribution.metadata["Name"] or ""
         if name.lower().replace("_", "-") != _DISTRIBUTION and any(
-            file.parts[0] == "curator" for file in distribution.files or ()
+            file.parts[:1] == ("curator",) for file in distribution.files or ()
         ):
             owners.add(name)
     return sorted(owners)
