@@ -26,7 +26,7 @@ def command(text: str, which: str) -> str:
     Raises:
         ValueError: README.md does not hold exactly one such command.
     """
-    lines = [block.strip() for block in re.findall(r"^```bash\n(.*?)^```", text, re.MULTILINE | re.DOTALL)]
+    lines: list[str] = [block.strip() for block in re.findall(r"^```bash\n(.*?)^```", text, re.MULTILINE | re.DOTALL)]
     found = [line for line in lines if line.startswith(_BEGINNING) and line.endswith(_ENDING[which])]
     if len(found) != 1 or "\n" in found[0]:
         raise ValueError(f"not exactly one line in README.md from {_BEGINNING!r} to {_ENDING[which]!r}: {found}")

@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 
-from curator.store import Store
+from curator.workspace.store.tables import Store
 
 _ROWS, _DIM = 64, 256
 _WRITER_PAUSE, _READER_PAUSE = 0.2, 0.05

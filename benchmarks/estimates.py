@@ -30,35 +30,35 @@ from typing import Any
 import numpy as np
 from synthetic_project import make_project
 
-from curator.answers import Answers
-from curator.estimate import TargetEstimator
-from curator.events import Reporter
-from curator.points import fill_statistics, read_points
-from curator.project import Project
-from curator.select import Problem, select_forward
-from curator.stages import find_meta_init, gradient_sets
+from curator.estimate.estimator import TargetEstimator
+from curator.estimate.points import fill_statistics, read_points
+from curator.gradients.stage import gradient_sets
+from curator.project.project import Project
+from curator.select.search import Problem, select_forward
+from curator.select.selections import Answers
+from curator.training.meta_init import find_meta_init
 
 SUBSETS, AT_ONCE, TOGGLES, COMPARED = 1000, 256, 60, 5
 
 
 def answers_of(project: Project) -> Answers:
     corpus = project.corpus(project.config.data.targets)
-    meta = find_meta_init(project.config, corpus, project.store)
+    meta = find_meta_init(project.workspace, corpus)
     assert meta is not None
-    return Answers(project, corpus, meta)
+    return Answers(project.workspace, corpus, meta)
 
 
 def measure_statistics(project: Project) -> dict[str, Any]:
     """Making and storing the sums, and reading them again."""
     corpus = project.corpus(project.config.data.targets)
-    meta = find_meta_init(project.config, corpus, project.store)
+    meta = find_meta_init(project.workspace, corpus)
     assert meta is not None
     sets = gradient_sets(project.config, meta)
     begin = time.perf_counter()
-    fill_statistics(project.config, corpus, project.store, sets, Reporter())
+    fill_statistics(project.workspace, corpus, sets)
     times, size = [time.perf_counter()], 0
     for _ in range(2):
-        points = read_points(project.config, corpus, project.store, sets, Reporter())
+        points = read_points(project.workspace, corpus, sets)
         times.append(time.perf_counter())
         size = sum(point.statistics.nbytes for point in points)
         del points

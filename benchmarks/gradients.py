@@ -6,7 +6,7 @@ In one process, run by run in turn, on the same model (random weights: they deci
 batches and threads:
 
     floor       forward and backward pass of a LoRA training step, all gradients summed by autograd
-    curator     `curator.gradients.GradientEngine`
+    curator     `curator.gradients.engine.GradientEngine`
     vmap+trak   `torch.func.vmap` of per-example gradients, projected by TRAK's BasicProjector (package `traker`)
     vmap+dattri the same, projected by dattri's `random_project` (package `dattri`)
     paper       one backward pass per example, one dense matrix of signs, as in Li et al. 2024 (in float32, not float64)
@@ -35,13 +35,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from curator.batches import TokenizedExample, collate, example_losses
-from curator.config import LoraSection, ModelSection
-from curator.events import Reporter
-from curator.gradients import GradientEngine
-from curator.model import TunedModel, load_model
-from curator.projection import Projection, ProjectionSpec
-from curator.tokens import IGNORED
+from curator.core.config import LoraSection, ModelSection
+from curator.core.events import Reporter
+from curator.data.tokens import IGNORED, TokenizedExample
+from curator.gradients.engine import GradientEngine
+from curator.gradients.projection import Projection, ProjectionSpec
+from curator.training.batches import collate, example_losses
+from curator.training.model import TunedModel, load_model
 
 MODELS: dict[str, tuple[dict[str, Any], int]] = {
     # The configuration of a Llama, and how many examples a run takes.

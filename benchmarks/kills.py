@@ -50,9 +50,20 @@ COMMANDS: dict[str, list[str]] = {
 """In order: each stage begins where the undisturbed one before it has ended."""
 _IMPORTED = (
     *("torch", "transformers", "peft", "accelerate", "safetensors.torch", "pyarrow", "scipy.stats", "datasets"),
-    *("transformers.trainer", "transformers.models.llama.modeling_llama", "curator.project", "curator.answers"),
-    *("curator.verify", "curator.comparison", "curator.status", "curator.export", "curator.cli.app"),
-    *("curator.cli.tables", "curator.progress", "curator.store"),
+    *(
+        "transformers.trainer",
+        "transformers.models.llama.modeling_llama",
+        "curator.project.project",
+        "curator.select.selections",
+    ),
+    *(
+        "curator.verify.measure",
+        "curator.verify.comparison",
+        "curator.project.status",
+        "curator.export",
+        "curator.cli.app",
+    ),
+    *("curator.cli.tables", "curator.core.progress", "curator.workspace.store.tables"),
 )
 # An artifact is replaced by what is known later of the same key.
 _REPLACED = {"files", "artifacts"}
@@ -76,7 +87,9 @@ class Server:
             importlib.import_module(module)
         import torch
 
-        from curator import corpus, meta_train, stages
+        from curator.data import corpus
+        from curator.gradients import stage as stages
+        from curator.training import trainer as meta_train
 
         torch.set_num_threads(1)
         for committing in (corpus, stages):
@@ -116,7 +129,7 @@ class Server:
 
 
 def _run_command(folder: Path, command: list[str], words: Path) -> None:
-    from curator.cli import main
+    from curator.cli.main import main
 
     # Before the command listens, a signal does what it does to a program that has only begun to start.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -133,7 +146,7 @@ def _write_state(folder: Path, answer: Path) -> None:
 
 
 def _tables(folder: Path) -> State:
-    from curator.store import Store
+    from curator.workspace.store.tables import Store
 
     found: State = {}
     with Store(folder / ".curator" / "store.duckdb").read() as connection:

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from curator import Project
-from curator.events import Reporter
-from curator.fine_tune import fine_tune
+from curator.core.events import Reporter
+from curator.training.fine_tune import fine_tune
 
 Run = dict[str, Any]
 
@@ -44,8 +44,8 @@ class Measurer:
                 return float(run["loss"])
         with tempfile.TemporaryDirectory() as folder:
             found = fine_tune(
-                self._project.config, self._corpus, self._project.store, names, seed=seed,
-                tuned=self._project._load(), folder=Path(folder), reporter=Reporter(),
+                self._project.workspace.reporting_to(Reporter()), self._corpus, names, seed=seed,
+                tuned=self._project._load(), folder=Path(folder),
             )  # fmt: skip
         run = {"subset": names, "seed": seed, "loss": found.loss, "seconds": round(found.seconds, 2)}
         self.runs.append(run)

@@ -14,6 +14,7 @@ three digits here, and five there.
 
 import argparse
 import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +84,7 @@ def measure(folder: Path, method: str) -> dict[str, Any]:
     """AUC of the affinities of one project."""
     project = Project.open(folder)
     section = project.config.estimate.model_copy(update={"method": method})
-    project = Project(project.root, project.config.model_copy(update={"estimate": section}), project.reporter)
+    project = Project(replace(project.workspace, config=project.config.model_copy(update={"estimate": section})))
     answers = project.answers(("addition",))
     affinities = answers.affinities().values
     clean = np.array([int(task.name.removeprefix("group-")) < CLEAN for task in answers.tasks])

@@ -12,6 +12,7 @@ minutes on two cores.
 import argparse
 import json
 import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,7 @@ def judge(folder: Path, planted: list[str], setting: str) -> list[dict[str, Any]
         config = Project.open(folder).config
         section = config.estimate.model_copy(update={"method": estimator})
         project = Project.open(folder)
-        project = Project(project.root, config.model_copy(update={"estimate": section}), project.reporter)
+        project = Project(replace(project.workspace, config=config.model_copy(update={"estimate": section})))
         results = {m: project.select(method=m, output=folder.parent / "m.json") for m in METHODS}
         affinities = {task.name: task.affinity for task in results["forward"].tasks}
         rows.append(

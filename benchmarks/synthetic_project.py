@@ -15,10 +15,11 @@ import numpy as np
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from curator.meta_train import Snapshot
-from curator.project import Project
-from curator.provenance import key_of
-from curator.stages import GradientSet, MetaInit, gradient_sets, gradients_inputs, train_inputs, wanted_hashes
+from curator.core.provenance import key_of
+from curator.gradients.stage import GradientSet, gradient_sets, gradients_inputs, wanted_hashes
+from curator.project.project import Project
+from curator.training.meta_init import MetaInit, train_inputs
+from curator.training.trainer import Snapshot
 
 TAGS = ("math", "code", "qa", "chat", "safety")
 
@@ -94,7 +95,7 @@ def make_project(
 
 def fill_store(project: Project, *, dim: int) -> None:
     """Store a meta-initialization, gradients and affinities that are drawn, not computed."""
-    from curator.answers import Answers
+    from curator.select.selections import Answers
 
     corpus = project.corpus(project.config.data.targets)
     config, store, rng = project.config, project.store, np.random.default_rng(0)
@@ -133,10 +134,10 @@ def fill_store(project: Project, *, dim: int) -> None:
         _store_gradients(project, gradient_set, helps, way, rng)
     done = gradients_inputs(sets, corpus)
     store.put_artifact("gradients", key_of(done), done, {"examples": examples, "seconds": 1.0})
-    answers = Answers(project, corpus, meta)
+    answers = Answers(project.workspace, corpus, meta)
     store.put_affinities(
         answers.key,
-        "+".join(corpus.targets),
+        corpus.target_label,
         [
             (task.name, round(helps[task.name] / 20, 6), round(float(rng.uniform(0.002, 0.01)), 6))
             for task in answers.tasks

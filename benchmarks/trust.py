@@ -35,9 +35,9 @@ from real_tasks import make_project as make_real
 from scipy.stats import spearmanr
 
 from curator import Project
-from curator.calibration import RIDGE_SCALES, Evidence, calibrate
-from curator.estimate import build_estimator
-from curator.fine_tune import recipe_key, subset_content
+from curator.estimate.calibration import RIDGE_SCALES, Evidence, calibrate
+from curator.estimate.estimator import build_estimator
+from curator.training.fine_tune import recipe_key, subset_content
 
 RESULTS = Path(__file__).parent / "results" / "trust"
 SETTINGS = ("sample", *(f"generated-{difficulty}" for difficulty in DIFFICULTIES), "real-tasks")
@@ -115,7 +115,7 @@ def compare_setting(name: str, arguments: argparse.Namespace) -> None:
     project = make_setting(name, arguments.work / name / "project", arguments)
     data = json.loads((RESULTS / f"{name}.json").read_text())
     corpus = project.corpus(project.config.data.targets)
-    recipe, target = recipe_key(project.config, corpus), "+".join(corpus.targets)
+    recipe, target = recipe_key(project.config, corpus), corpus.target_label
     seconds = float(np.mean(data["timing"]["seconds_fine_tuning"]))
     for subset, losses in zip(data["subsets"], data["measured"], strict=True):
         for seed, loss in enumerate(losses):

@@ -5,7 +5,10 @@
     >>> result = project.select()
     >>> result.selected
 
-Names are resolved when they are first used: `import curator` alone imports neither torch nor DuckDB.
+Twelve rooms, from the bottom of the pipeline to the top: core, workspace, results, data, training, gradients,
+estimate, select, verify, export, project, cli. A room imports only from the rooms before it.
+
+Names resolve at first use: `import curator` alone imports neither torch nor DuckDB.
 """
 
 import importlib
@@ -14,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _HOMES = {
-    "Project": "curator.project",
+    "Project": "curator.project.project",
     "CheckReport": "curator.results",
     "EstimateResult": "curator.results",
     "SelectionResult": "curator.results",
@@ -28,37 +31,37 @@ _HOMES = {
     "QueryResult": "curator.results",
     "StatusReport": "curator.results",
     "TrainReport": "curator.results",
-    "ConfigError": "curator.errors",
-    "CuratorError": "curator.errors",
-    "DataError": "curator.errors",
-    "ManifestMismatch": "curator.errors",
-    "NumericalError": "curator.errors",
-    "StoreBusy": "curator.errors",
+    "ConfigError": "curator.core.errors",
+    "CuratorError": "curator.core.errors",
+    "DataError": "curator.core.errors",
+    "ManifestMismatch": "curator.core.errors",
+    "NumericalError": "curator.core.errors",
+    "StoreBusy": "curator.core.errors",
 }
 
 __all__ = ["__version__", *_HOMES]
 
 if TYPE_CHECKING:
-    from curator.errors import ConfigError as ConfigError
-    from curator.errors import CuratorError as CuratorError
-    from curator.errors import DataError as DataError
-    from curator.errors import ManifestMismatch as ManifestMismatch
-    from curator.errors import NumericalError as NumericalError
-    from curator.errors import StoreBusy as StoreBusy
-    from curator.project import Project as Project
-    from curator.results import ApplyReport as ApplyReport
-    from curator.results import CheckReport as CheckReport
-    from curator.results import CurveReport as CurveReport
-    from curator.results import EstimateResult as EstimateResult
-    from curator.results import EstimatesReport as EstimatesReport
-    from curator.results import ExamplesReport as ExamplesReport
-    from curator.results import ExportReport as ExportReport
-    from curator.results import GradientsReport as GradientsReport
-    from curator.results import QueryResult as QueryResult
-    from curator.results import SelectionResult as SelectionResult
-    from curator.results import StatusReport as StatusReport
-    from curator.results import TrainReport as TrainReport
-    from curator.results import VerifyReport as VerifyReport
+    from curator.core.errors import ConfigError as ConfigError
+    from curator.core.errors import CuratorError as CuratorError
+    from curator.core.errors import DataError as DataError
+    from curator.core.errors import ManifestMismatch as ManifestMismatch
+    from curator.core.errors import NumericalError as NumericalError
+    from curator.core.errors import StoreBusy as StoreBusy
+    from curator.project.project import Project as Project
+    from curator.results.data import CheckReport as CheckReport
+    from curator.results.estimates import CurveReport as CurveReport
+    from curator.results.estimates import EstimateResult as EstimateResult
+    from curator.results.estimates import EstimatesReport as EstimatesReport
+    from curator.results.estimates import ExamplesReport as ExamplesReport
+    from curator.results.outputs import ApplyReport as ApplyReport
+    from curator.results.outputs import ExportReport as ExportReport
+    from curator.results.outputs import QueryResult as QueryResult
+    from curator.results.selection import SelectionResult as SelectionResult
+    from curator.results.stages import GradientsReport as GradientsReport
+    from curator.results.stages import StatusReport as StatusReport
+    from curator.results.stages import TrainReport as TrainReport
+    from curator.results.verification import VerifyReport as VerifyReport
 
 
 def __getattr__(name: str) -> Any:

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tui.app import CuratorApp
-from tui.memory import Settings
+from tui.settings import Settings
 
 FOLDER = Path(__file__).parent / "pictures"
 # Name, width, height, and the keys that lead there from a fresh start.

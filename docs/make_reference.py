@@ -6,6 +6,7 @@ python docs/make_reference.py --check    # says which are not as the code is, an
 
 import ast
 import inspect
+import re
 import sys
 import textwrap
 import typing
@@ -17,10 +18,11 @@ import typer.main
 from pydantic import BaseModel
 
 import curator
-from curator import config, results
+from curator import results
 from curator.cli.app import app
-from curator.errors import ExitCode
-from curator.project import Project
+from curator.core import config
+from curator.core.errors import ExitCode
+from curator.project.project import Project
 
 FOLDER = Path(__file__).parent / "reference"
 _MADE = "<!-- Made by docs/make_reference.py: change the code, not this page. -->\n"
@@ -98,12 +100,20 @@ def python_page() -> str:
         inner = getattr(method, "__func__", method)
         if name.startswith("_") or not inspect.isfunction(inner) or not inspect.getdoc(inner):
             continue
-        signature = (
-            str(inspect.signature(inner)).replace("curator.", "").replace("(self, ", "(").replace("(self)", "()")
-        )
+        # Classes without the modules they come from.
+        shown = re.sub(r"\b(?:\w+\.)+(?=[A-Z])", "", str(inspect.signature(inner)))
+        signature = shown.replace("(self, ", "(").replace("(self)", "()")
         lines += [f"## Project.{name}\n", f"```python\n{name}{signature}\n```\n", _indented(inspect.getdoc(inner)), ""]
     lines.append("# What they return\n")
-    for name, fields in _fields(Path(results.__file__)):
+    modules = [
+        results.data,
+        results.stages,
+        results.estimates,
+        results.selection,
+        results.verification,
+        results.outputs,
+    ]
+    for name, fields in (found for module in modules for found in _fields(Path(module.__file__))):
         kind = getattr(results, name)
         lines += [f"## {name}\n", f"{_paragraph(inspect.getdoc(kind))}\n", "| field | type | |", "|---|---|---|"]
         lines += [f"| `{field}` | `{_cell(kind)}` | {_cell(words)} |" for field, kind, words in fields]

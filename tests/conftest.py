@@ -52,7 +52,7 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
         print(f"\n{report.nodeid}\n{report.longreprtext}", file=sys.__stderr__, flush=True)
 
 
-CHECKPOINTS_AT_ONCE = "import curator.meta_train\ncurator.meta_train._CHECKPOINT_SECONDS = 0.0\n"
+CHECKPOINTS_AT_ONCE = "from curator.training import trainer\ntrainer._CHECKPOINT_SECONDS = 0.0\n"
 
 
 def environment_with(folder: Path, program: str) -> dict[str, str]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from unittest import mock
 
-from curator.cli import main
+from curator.cli.main import main
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,15 +14,15 @@ import pytest
 from conftest import CHECKPOINTS_AT_ONCE, environment_with, pair_rows, write_rows
 from typer.testing import CliRunner
 
-from curator.batches import TokenizedExample
 from curator.cli.app import app
-from curator.corpus import Corpus, validation_examples
-from curator.errors import ConfigError, DataError, ManifestMismatch
-from curator.events import Event, Note, Reporter, StageFinished, StageStarted
-from curator.files import sha256_of, whole_folder
-from curator.manifest import MANIFEST_NAME, check_files, read_manifest
-from curator.meta_train import measure_losses, train_adapter
-from curator.project import Project
+from curator.core.errors import ConfigError, DataError, ManifestMismatch
+from curator.core.events import Event, Note, Reporter, StageFinished, StageStarted
+from curator.core.files import sha256_of, whole_folder
+from curator.data.corpus import Corpus, validation_examples
+from curator.data.tokens import TokenizedExample
+from curator.project.project import Project
+from curator.select.manifest import MANIFEST_NAME, check_files, read_manifest
+from curator.training.trainer import measure_losses, train_adapter
 
 MakeProject = Callable[..., Path]
 WEIGHTS = "adapter_model.safetensors"
@@ -177,7 +177,7 @@ def test_a_measured_loss_goes_into_no_manifest_but_its_own(ready: Path) -> None:
             (ready / MANIFEST_NAME).write_text(other)
 
     notes: list[Event] = []
-    project.reporter = Reporter(interfere)
+    project = Project(project.workspace.reporting_to(Reporter(interfere)))
     report = project.apply()
     assert (ready / MANIFEST_NAME).read_text() == other
     assert report.manifest is None
@@ -304,8 +304,8 @@ def test_interrupted_after_training_little_is_trained_again(ready: Path, monkeyp
 
     project = _open(ready)
     with monkeypatch.context() as patched:
-        patched.setattr("curator.fine_tune.measure_losses", interrupt)
-        patched.setattr("curator.meta_train._CHECKPOINT_SECONDS", 0.0)
+        patched.setattr("curator.training.fine_tune.measure_losses", interrupt)
+        patched.setattr("curator.training.trainer._CHECKPOINT_SECONDS", 0.0)
         with pytest.raises(KeyboardInterrupt):
             project.apply()
     events: list[Event] = []

@@ -38,11 +38,11 @@ def test_imports_go_one_way() -> None:
     [
         ("import curator", {"torch", "textual", "duckdb", "pydantic", "typer", "numpy", "rich"}),
         (
-            "from curator.cli import main\nsys.argv = ['curator', '--help']\ntry: main()\nexcept SystemExit: pass",
+            "from curator.cli.main import main\nsys.argv = ['curator', '--help']\ntry: main()\nexcept SystemExit: pass",
             {"torch", "textual", "duckdb", "transformers", "datasets", "pyarrow", "numpy", "pydantic"},
         ),
         (
-            "import curator.answers, curator.select, curator.project, curator.status",
+            "import curator.select.selections, curator.select.search, curator.project.project, curator.project.status",
             {"torch", "transformers", "peft", "datasets", "accelerate", "textual", "scipy"},
         ),
     ],
@@ -71,11 +71,11 @@ OURS = {"opened.sql", "self.store.query"}
 # SQL that is no literal, by the end of the call, and why it may be.
 KNOWN_SQL = {
     # The views, which are literals, and the query of others, which test_sql.py attacks.
-    "curator/store/queries.py": (".execute(view)", ".sql(sql)"),
+    "curator/workspace/store/sql.py": (".execute(view)", ".sql(sql)"),
     # Questions that are literals, each asked in turn.
-    "curator/store/check.py": (".execute(query)",),
+    "curator/workspace/store/check.py": (".execute(query)",),
     # A table's name, which can be no parameter, is in quotes: that of a damaged store may be any.
-    "curator/store/reading.py": (
+    "curator/workspace/store/salvage.py": (
         "'SELECT max(rowid) FROM ' + quoted)",
         "'SELECT * FROM ' + quoted + ' LIMIT 0')",
         "'SELECT * FROM ' + quoted + ' WHERE rowid BETWEEN ? AND ?', params=[start, end])",

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tui.arrange import MOST_GROUPS, arrange, full_scale, group_names, similarity
+from tui.state.arrangement import MOST_GROUPS, arrange, full_scale, group_names, similarity
 
 
 def _blocks(sizes: tuple[int, ...], seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

@@ -7,11 +7,11 @@ import pytest
 from conftest import MakeProject, pair_rows, write_rows
 from hostile import run_cli
 
-from curator.corpus import BAD
-from curator.errors import DataError
+from curator.core.errors import DataError
+from curator.data.corpus import BAD
 from curator.export import export
-from curator.manifest import read_manifest
-from curator.project import Project
+from curator.project.project import Project
+from curator.select.manifest import read_manifest
 
 
 @pytest.fixture

@@ -21,7 +21,19 @@ from scipy.stats import t as student
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, get_scheduler
 
 import curator
-from curator.baselines import (
+from curator.cli.app import METHODS_HELP
+from curator.cli.init import write_project
+from curator.cli.tables import show_verify
+from curator.core.config import LoraSection, Method, ModelSection
+from curator.core.errors import DataError, NumericalError
+from curator.core.events import Event, Note, Reporter, StageFinished, StageStarted
+from curator.core.load_config import load_config
+from curator.data.corpus import training_examples, validation_examples
+from curator.data.tokens import IGNORED, TokenizedExample
+from curator.estimate.estimator import Point
+from curator.estimate.task_sums import ExampleSet, Statistics
+from curator.select.baseline_inputs import Sources, baseline_scores, kmm_weights
+from curator.select.baselines import (
     NAMES,
     bm25_scores,
     cosine_scores,
@@ -31,27 +43,15 @@ from curator.baselines import (
     point_weights,
     random_scores,
 )
-from curator.batches import TokenizedExample
-from curator.cli.app import METHODS_HELP
-from curator.cli.init import write_project
-from curator.cli.tables import show_verify
-from curator.comparison import noise_of_difference
-from curator.config import LoraSection, Method, ModelSection, load_config
-from curator.corpus import training_examples, validation_examples
-from curator.embeddings import embed
-from curator.errors import DataError, NumericalError
-from curator.estimate import Point
-from curator.events import Event, Note, Reporter, StageFinished, StageStarted
-from curator.fine_tune import MeasuredSubset
-from curator.meta_train import measure_losses
-from curator.mixture import MOST
-from curator.model import load_model
-from curator.scores import Sources, baseline_scores, kmm_weights
-from curator.select import Problem, Scores, select_scored
-from curator.statistics import ExampleSet, Statistics
-from curator.store import Measurement
-from curator.tokens import IGNORED
-from curator.verify import run_seeds
+from curator.select.embeddings import embed, task_embeddings
+from curator.select.mixture import MOST
+from curator.select.search import Problem, Scores, select_scored
+from curator.training.fine_tune import MeasuredSubset
+from curator.training.model import load_model
+from curator.training.trainer import measure_losses
+from curator.verify.comparison import noise_of_difference
+from curator.verify.measure import run_seeds
+from curator.workspace.store.measured import Measurement
 
 MakeProject = Callable[..., Path]
 ONE = np.ones(1)
@@ -384,11 +384,10 @@ def _sources(project: curator.Project, *targets: str) -> Sources:
     targets = targets or ("target",)
     corpus = project.corpus(targets)
     return Sources(
-        config=project.config,
+        workspace=project.workspace,
         corpus=corpus,
-        store=project.store,
         points=project.answers(targets).points,
-        embeddings=lambda: project.embeddings(corpus),
+        embeddings=lambda: task_embeddings(project.workspace, corpus, project._load),
     )
 
 
@@ -508,9 +507,7 @@ def test_gradients_of_tasks_are_means_over_tokens_in_units_of_the_target() -> No
         held_out = drawn(2, np.array([0.25, 0.75]))
         points.append((Point(share=share, statistics=Statistics.of(tasks), validation=held_out, read=list), tasks))
     nothing: Any = None
-    sources = Sources(
-        config=nothing, corpus=nothing, store=nothing, points=[point for point, _ in points], embeddings=nothing
-    )
+    sources = Sources(workspace=nothing, corpus=nothing, points=[point for point, _ in points], embeddings=nothing)
     found, target = sources.joined_gradients()
     for number, (point, tasks) in enumerate(points):
         part = slice(4 * number, 4 * number + 4)
@@ -582,16 +579,16 @@ def test_embeddings_are_kept_and_only_new_tasks_are_made(ready: Path) -> None:
 
 
 def test_embeddings_that_are_made_survive_what_comes_after(ready: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import curator.embeddings
+    import curator.select.embeddings
 
-    real, calls = curator.embeddings.embed, Counter[str]()
+    real, calls = curator.select.embeddings.embed, Counter[str]()
 
     def broken(*arguments: Any, **options: Any) -> np.ndarray:
         calls["all"] += 1
         found = real(*arguments, **options)
         return np.full_like(found, np.nan) if calls["all"] == 3 else found
 
-    monkeypatch.setattr(curator.embeddings, "embed", broken)
+    monkeypatch.setattr(curator.select.embeddings, "embed", broken)
     project = _open(ready)
     with pytest.raises(NumericalError, match="hidden states of task '"):
         project.select(method="embedding")

@@ -9,8 +9,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curator import calibration
-from curator.calibration import LEAST_RUNS, RIDGE_SCALES, Calibration, Evidence, calibrate, conformal, cross_validated
+from curator.estimate import calibration
+from curator.estimate.calibration import (
+    LEAST_RUNS,
+    RIDGE_SCALES,
+    Calibration,
+    Evidence,
+    calibrate,
+    conformal,
+    cross_validated,
+)
 
 POINTS = 3
 

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from curator.config import Config, load_config
-from curator.errors import ConfigError, ExitCode
+from curator.core.config import Config
+from curator.core.errors import ConfigError, ExitCode
+from curator.core.load_config import load_config
 
 MODEL = '[model]\nname_or_path = "m"\n'
 GOOD = MODEL + '[data]\ntasks = "tasks/*.jsonl"\n'

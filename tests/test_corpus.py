@@ -8,19 +8,20 @@ from typing import Any
 import pytest
 from conftest import MakeProject, pair_rows, write_rows
 
-from curator import data
-from curator.corpus import CUT_OFF, EMPTY, Corpus, hash_files, read_corpus, training_examples, validation_examples
-from curator.errors import ConfigError, DataError
-from curator.events import Event, Reporter, StageFinished
-from curator.project import Project
-from curator.readers import read_file
-from curator.splits import LEAKED, VALIDATION
+from curator.core.errors import ConfigError, DataError
+from curator.core.events import Event, Reporter, StageFinished
+from curator.data import task_rows as data
+from curator.data.corpus import CUT_OFF, EMPTY, Corpus, read_corpus, training_examples, validation_examples
+from curator.data.model_files import hash_files
+from curator.data.readers import read_file
+from curator.data.splits import LEAKED, VALIDATION
+from curator.project.project import Project
 
 
 def read(folder: Path, targets: tuple[str, ...] = ("target",), heard: list[Event] | None = None) -> Corpus:
     project = Project.open(folder)
     reporter = Reporter() if heard is None else Reporter(heard.append)
-    corpus = read_corpus(project.config, folder, project.store, reporter, targets)
+    corpus = read_corpus(project.workspace.reporting_to(reporter), targets)
     assert corpus is not None
     return corpus
 
@@ -73,7 +74,7 @@ def test_nothing_is_read_twice(make_project: MakeProject) -> None:
 
 def test_what_is_new_is_not_read_when_not_wanted(make_project: MakeProject) -> None:
     project = Project.open(make_project())
-    assert read_corpus(project.config, project.root, project.store, Reporter(), (), read=False) is None
+    assert read_corpus(project.workspace, (), read=False) is None
 
 
 def test_examples_for_the_model(make_project: MakeProject) -> None:
@@ -119,7 +120,7 @@ def test_a_task_of_each_value(make_project: MakeProject, monkeypatch: pytest.Mon
     opened: list[str] = []
     monkeypatch.setattr(data, "read_file", lambda file: opened.append(file.name) or read_file(file))
     project = Project.open(folder)
-    assert read_corpus(project.config, folder, project.store, Reporter(), ("x-even",), read=False) is None
+    assert read_corpus(project.workspace, ("x-even",), read=False) is None
     corpus = read(folder, ("x-even",))
     assert {task.name: len(task.version.index.hashes) for task in corpus.tasks} == {
         name: 5 for name in ("x-7", "x-even", "x-odd", "x-true", "x-\ufffdodd")

@@ -10,7 +10,7 @@ from hostile import run_cli
 from test_estimate import _estimator, _points
 
 import curator
-from curator.curve import budget_curve
+from curator.estimate.whatif import budget_curve
 
 MakeProject = Callable[..., Path]
 

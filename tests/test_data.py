@@ -13,11 +13,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from curator.config import DataSection, TaskSource
-from curator.data import Source, read_task
-from curator.errors import ConfigError, DataError, ExitCode
-from curator.rows import Row, content_hash, is_empty
-from curator.sources import check_target, find_tasks, find_validation
+from curator.core.config import DataSection, TaskSource
+from curator.core.errors import ConfigError, DataError, ExitCode
+from curator.data.discovery import check_target, find_tasks, find_validation
+from curator.data.rows import Row, content_hash, is_empty
+from curator.data.sources import Source
+from curator.data.task_rows import read_task
 
 PAIR = {"prompt": "a", "completion": "b"}
 OTHER = {"prompt": "c", "completion": "d"}

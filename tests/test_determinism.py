@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from curator import stages
-from curator.manifest import MANIFEST_NAME
-from curator.project import Project
+from curator.gradients import stage as stages
+from curator.project.project import Project
+from curator.select.manifest import MANIFEST_NAME
 
 MakeProject = Callable[..., Path]
 # Nats per target token: what the order of sums in float32 may change. docs/reliability.md promises it.

@@ -15,13 +15,13 @@ import numpy as np
 import pytest
 from hostile import run_cli
 
-from curator.errors import DataError, ExitCode
-from curator.events import Reporter
+from curator.core.errors import DataError, ExitCode
+from curator.core.events import Reporter
 from curator.export import export
-from curator.manifest import MANIFEST_NAME, read_manifest
-from curator.project import Project
-from curator.runs import RunLog, read_runs
-from curator.store import Store
+from curator.project.project import Project
+from curator.select.manifest import MANIFEST_NAME, read_manifest
+from curator.workspace.job_log import RunLog, read_runs
+from curator.workspace.store.tables import Store
 
 MakeProject = Callable[..., Path]
 
@@ -62,7 +62,7 @@ def leavings(folder: Path) -> list[str]:
 
 def test_stages_on_a_full_disk(make_project: MakeProject, disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """At each stage of its filling, and then on: what comes out is what an undisturbed run gives."""
-    monkeypatch.setattr("curator.meta_train._CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr("curator.training.trainer._CHECKPOINT_SECONDS", 0.0)
     # Gradients that find no room in what the store has of the disk already.
     config: dict[str, Any] = {"project": {"name": "p"}, "gradients": {"projection_dim": 512}}
     folder = Path(shutil.copytree(make_project(**config), disk / "project"))
@@ -165,7 +165,7 @@ def test_what_is_written_beside_the_project(disk: Path, make_project: MakeProjec
     picture, earlier = disk / "curve.svg", b"an earlier picture"
     picture.write_bytes(earlier)
     from curator.cli.init import write_project
-    from curator.plots import plot_curve
+    from curator.results.plots import plot_curve
 
     ballast = fill(disk)
     with pytest.raises(DataError, match="cannot be written"):

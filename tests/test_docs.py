@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from curator.cli import main
-from curator.project import Project
+from curator.cli.main import main
+from curator.project.project import Project
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "docs" / "how-to").glob("*.md"))]
@@ -67,7 +67,7 @@ def test_every_command_of_a_page_runs(
 ) -> None:
     monkeypatch.chdir(workplace)
     # Fewer runs than a user would let it make.
-    monkeypatch.setattr("curator.verify.DEFAULT_SUBSETS", 2)
+    monkeypatch.setattr("curator.verify.measure.DEFAULT_SUBSETS", 2)
     for name in ("my-project", "grouped", "from-llama-factory", "from-axolotl", "from-trl"):
         shutil.rmtree(workplace / name, ignore_errors=True)
     for command in _commands(page):

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from curator.calibration import Calibration
-from curator.config import EstimateSection
-from curator.errors import NumericalError
-from curator.estimate import (
+from curator.core.config import EstimateSection
+from curator.core.errors import NumericalError
+from curator.estimate.calibration import Calibration
+from curator.estimate.estimator import (
     _LEAST_RIDGE,
     _RIDGE_SHARE,
     ExampleSet,
@@ -20,9 +20,9 @@ from curator.estimate import (
     build_estimator,
     pick_ridge,
 )
-from curator.quadratic import Quadratic
-from curator.statistics import Statistics
-from curator.whatif import difference, judge_each
+from curator.estimate.quadratic import Quadratic
+from curator.estimate.task_sums import Statistics
+from curator.estimate.whatif import difference, judge_each
 
 K, TASKS = 6, 4
 FINAL = np.linspace(0.5, 1.5, 8)

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from curator.events import (
+from curator.core.events import (
     Event,
     EventLog,
     EventTail,

@@ -10,15 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from curator.corpus import EMPTY, Task, TaskVersion
-from curator.splits import LEAKED, VALIDATION, TaskSplit
-from curator.store import ExampleIndex, Store, StoredExample, StoredTask
-from curator.tokens import IGNORED
-from tui.examples import Examples, read_examples
-from tui.influence import histogram, summarise, unit_for
-from tui.reading import LONGEST, control_characters, lay_out, marked, pieces, preview
-from tui.tokens_view import Vocabulary, token_parts, vocabulary_of
+from curator.data.corpus import EMPTY, Task, TaskVersion
+from curator.data.splits import LEAKED, VALIDATION, TaskSplit
+from curator.data.tokens import IGNORED
+from curator.workspace.store.records import ExampleIndex, StoredExample, StoredTask
+from curator.workspace.store.tables import Store
+from tui.state.examples import Examples, read_examples
+from tui.state.influence import histogram, summarise, unit_for
 from tui.widgets.lines import Line, Part
+from tui.widgets.reading import LONGEST, control_characters, lay_out, marked, pieces, preview
+from tui.widgets.tokens import Vocabulary, token_parts, vocabulary_of
 
 HOSTILE = [
     "\x1b[31mred\x1b]52;c;aGk=\x07",

@@ -11,12 +11,12 @@ from conftest import MakeProject, pair_rows, write_rows
 from test_manifest import manifest_of
 
 from curator import export as exports
-from curator.errors import ConfigError, DataError, ManifestMismatch
+from curator.core.errors import ConfigError, DataError, ManifestMismatch
+from curator.core.files import sha256_of
 from curator.export.plan import RECORD_NAME
-from curator.files import sha256_of
-from curator.manifest import MANIFEST_NAME, TaskFile, check_files, read_manifest, render
-from curator.project import Project
-from curator.results import ExportReport
+from curator.project.project import Project
+from curator.results.outputs import ExportReport
+from curator.select.manifest import MANIFEST_NAME, TaskFile, check_files, read_manifest, render
 
 RESERVED = ["../../evil", "a/b", "a\\b", "A/B", "", ".", "..", "con", "NUL.x", "é" * 150, "e\u0301", "\u00e9", "tab\t"]
 

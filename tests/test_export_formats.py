@@ -18,14 +18,13 @@ from test_manifest import manifest_of
 from typer.testing import CliRunner
 
 from curator.cli.app import app
-from curator.errors import ConfigError, DataError
+from curator.core.errors import ConfigError, DataError
+from curator.data.tokens import Encoder
 from curator.export import FORMATS, export, plan_export
-from curator.export.format import find_format
-from curator.export.plan import RECORD_NAME
+from curator.export.plan import RECORD_NAME, find_format
 from curator.export.yaml import to_yaml
-from curator.manifest import MANIFEST_NAME, Manifest, read_manifest, render
-from curator.results import ExportReport
-from curator.tokens import Encoder
+from curator.results.outputs import ExportReport
+from curator.select.manifest import MANIFEST_NAME, Manifest, read_manifest, render
 
 TRAINERS = [name for name in FORMATS if find_format(name).trainer]
 

@@ -20,7 +20,7 @@ def _run(before: str, *arguments: str, after: str = "main()") -> subprocess.Comp
         f"sys.path.insert(0, {str(ROOT)!r})",
         f"sys.argv = ['curator', *{arguments!r}]",
         textwrap.dedent(before),
-        "from curator.cli import main",
+        "from curator.cli.main import main",
         after,
     ]
     return subprocess.run([sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True, check=False)

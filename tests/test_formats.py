@@ -8,12 +8,13 @@ import pytest
 from conftest import MakeProject, make_tokenizer, pair_rows, write_rows
 
 from curator.cli.tables import show_check
-from curator.config import TaskSource
-from curator.data import Source, read_task
-from curator.errors import DataError
-from curator.formats import recognise, renamed
-from curator.project import Project
-from curator.rows import content_hash, trainable
+from curator.core.config import TaskSource
+from curator.core.errors import DataError
+from curator.data.formats import recognise, renamed
+from curator.data.rows import content_hash, trainable
+from curator.data.sources import Source
+from curator.data.task_rows import read_task
+from curator.project.project import Project
 
 Q, A = {"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}
 SYSTEM = {"role": "system", "content": "s"}

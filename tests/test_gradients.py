@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from curator.batches import TokenizedExample, by_length
-from curator.config import LoraSection, ModelSection
-from curator.events import Event, Note, Reporter
-from curator.gradients import GradientEngine, gradient_of
-from curator.model import TunedModel, load_model
-from curator.projection import ProjectionSpec, project_slowly
-from curator.tokens import IGNORED
+from curator.core.config import LoraSection, ModelSection
+from curator.core.events import Event, Note, Reporter
+from curator.data.tokens import IGNORED, TokenizedExample
+from curator.gradients.engine import GradientEngine, gradient_of
+from curator.gradients.projection import ProjectionSpec, project_slowly
+from curator.training.batches import by_length
+from curator.training.model import TunedModel, load_model
 
 SPEC = ProjectionSpec(dim=48, seed=5)
 

@@ -10,13 +10,12 @@ import torch
 from torch.nn import functional
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
-from curator.batches import TokenizedExample
-from curator.config import LoraSection, ModelSection
-from curator.events import Event, Note, Reporter
-from curator.gradients import GradientEngine
-from curator.model import TunedModel, load_model
-from curator.projection import ProjectionSpec, project_slowly
-from curator.tokens import IGNORED
+from curator.core.config import LoraSection, ModelSection
+from curator.core.events import Event, Note, Reporter
+from curator.data.tokens import IGNORED, TokenizedExample
+from curator.gradients.engine import GradientEngine
+from curator.gradients.projection import ProjectionSpec, project_slowly
+from curator.training.model import TunedModel, load_model
 
 SPEC = ProjectionSpec(dim=64, seed=3)
 DECODER: dict[str, Any] = {

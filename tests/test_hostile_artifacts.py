@@ -18,16 +18,17 @@ from hostile import nothing_changes, run_cli
 from test_manifest import manifest_of
 from tui_pilot import App, drive, text, until
 
-from curator import groups, meta_train
-from curator.errors import ConfigError, DataError, ManifestMismatch
+from curator.core.errors import ConfigError, DataError, ManifestMismatch
+from curator.core.files import sha256_of
+from curator.data.tokens import Encoder
 from curator.export import export
-from curator.files import sha256_of
-from curator.jobs import stop
-from curator.manifest import Manifest, read_manifest
-from curator.project import Project
-from curator.runs import Run, read_runs
-from curator.tokens import Encoder
-from tui.memory import Place, Settings
+from curator.gradients import grouping as groups
+from curator.project.project import Project
+from curator.select.manifest import Manifest, read_manifest
+from curator.training import trainer as meta_train
+from curator.workspace.job_log import Run, read_runs
+from curator.workspace.jobs import stop
+from tui.settings import Place, Settings
 
 
 class Evil:
@@ -204,14 +205,13 @@ def test_groups_are_files_of_their_folder(make_project: MakeProject, monkeypatch
         tasks.append(task)
     monkeypatch.setattr(groups, "gradient_sets", lambda *_: [])
     monkeypatch.setattr(groups, "_directions", lambda *_: np.arange(16.0).reshape(8, 2))
-    from curator.sources import find_tasks
+    from curator.data.discovery import find_tasks
 
     sources = {names.get(s.name, s.name): s for s in find_tasks(project.config.data, folder)}
     with nothing_changes(folder.parent, but="project/groups"):
         written = groups.write_groups(
-            project.config,
+            project.workspace,
             corpus,
-            project.store,
             None,
             sources,
             count=2,

@@ -16,13 +16,14 @@ from hostile import Outcome, nothing_changes, run_cli
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from curator import readers
-from curator.config import load_config
-from curator.data import Source, read_task
-from curator.errors import ConfigError, DataError
-from curator.rows import Row
-from curator.text import clean
-from curator.tokens import Encoder
+from curator.core.errors import ConfigError, DataError
+from curator.core.load_config import load_config
+from curator.core.text import clean
+from curator.data import readers
+from curator.data.rows import Row
+from curator.data.sources import Source
+from curator.data.task_rows import read_task
+from curator.data.tokens import Encoder
 
 GOOD = b'{"prompt": "a", "completion": "b"}\n'
 

@@ -11,8 +11,8 @@ import pytest
 from conftest import MakeProject, pair_rows, write_rows
 from hub import local_hub
 
-from curator.config import TaskSource
-from curator.data import Source
+from curator.core.config import TaskSource
+from curator.data.sources import Source
 
 
 def lines(rows: list[dict[str, Any]]) -> bytes:
@@ -68,9 +68,9 @@ FILES = {
 # What `curator check` says, and then the same rows by what a manifest keeps of their source.
 PROGRAM = """
 import json
-from curator.data import Source, read_task
-from curator.files import located
-from curator.project import Project
+from curator.data.sources import Source; from curator.data.task_rows import read_task
+from curator.core.files import located
+from curator.project.project import Project
 project = Project.open(".")
 report = project.check()
 corpus = project.corpus(("target",))

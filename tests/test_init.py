@@ -7,9 +7,10 @@ import pytest
 from conftest import pair_rows, write_rows
 
 from curator.cli.init import write_project
-from curator.config import Config, load_config
-from curator.errors import ConfigError, DataError
-from curator.sources import find_tasks
+from curator.core.config import Config
+from curator.core.errors import ConfigError, DataError
+from curator.core.load_config import load_config
+from curator.data.discovery import find_tasks
 
 
 def found(path: Path) -> list[str]:

@@ -11,9 +11,9 @@ from conftest import pair_rows, write_rows
 from hostile import run_cli
 
 import curator
-from curator.clusters import cluster
-from curator.duplicates import near_duplicates, overlaps
-from curator.errors import ConfigError
+from curator.core.errors import ConfigError
+from curator.data.duplicates import near_duplicates, overlaps
+from curator.gradients.grouping import cluster
 
 MakeProject = Callable[..., Path]
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from curator.store import Store
-from curator.store.instances import Instances
+from curator.workspace.store.instances import Instances
+from curator.workspace.store.tables import Store
 
 
 @pytest.fixture

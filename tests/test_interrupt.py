@@ -11,13 +11,13 @@ import pytest
 # A command line whose only command is what is given, run as the real one is.
 COMMAND = """
 import hashlib, os, signal, sys, threading, time
-import curator.cli
+import curator.cli.main
 from curator.cli import app, interrupt
 def command():
     print("at work", flush=True)
 {work}
 app.app = command
-curator.cli.main()
+curator.cli.main.main()
 """
 PATIENT = "time.sleep(60)"
 # Computes in C without looking at signals, as a long step of training may.
@@ -85,13 +85,13 @@ def test_asked_twice_it_does_not_tidy_up() -> None:
 
 def test_who_calls_the_command_line_keeps_its_own_signals() -> None:
     """A notebook or a test that ran a command is not ended four seconds after its next Ctrl-C."""
-    script = COMMAND.format(work="    pass").replace("curator.cli.main()", "call()")
+    script = COMMAND.format(work="    pass").replace("curator.cli.main.main()", "call()")
     caller = """
 def call():
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
     for _ in range(2):
         try:
-            curator.cli.main()
+            curator.cli.main.main()
         except SystemExit as done:
             assert done.code == 0, done.code
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)] == before

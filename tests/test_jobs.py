@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from curator.errors import ConfigError, DataError
-from curator.events import Event, EventTail, StageFinished, StageProgress, StageStarted, is_written
-from curator.jobs import last_words, launch, stop
-from curator.runs import LAUNCHED, Run, RunLog, read_runs
+from curator.core.errors import ConfigError, DataError
+from curator.core.events import Event, EventTail, StageFinished, StageProgress, StageStarted, is_written
+from curator.workspace.job_log import LAUNCHED, Run, RunLog, read_runs
+from curator.workspace.jobs import last_words, launch, stop
 
 MakeProject = Callable[..., Path]
 # Training that would take minutes: what is launched on it is killed.
@@ -106,7 +106,7 @@ def test_stop_and_resume(make_project: MakeProject, folder: Path) -> None:
 def test_a_run_outlives_who_launched_it_and_is_lost_when_killed(make_project: MakeProject, folder: Path) -> None:
     project = make_project(train=ENDLESS)
     code = (
-        "import sys; from pathlib import Path; from curator.jobs import launch\n"
+        "import sys; from pathlib import Path; from curator.workspace.jobs import launch\n"
         "print(launch(Path(sys.argv[1]), ['train'], cwd=Path(sys.argv[2])))"
     )
     done = subprocess.run(

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from curator.errors import ConfigError, DataError, ExitCode, ManifestMismatch
+from curator.core.errors import ConfigError, DataError, ExitCode, ManifestMismatch
+from curator.core.files import relative_to, sha256_of, write_whole
 from curator.export import export
 from curator.export.plan import first_plan
 from curator.export.recipe import recipe_of
-from curator.files import relative_to, sha256_of, write_whole
-from curator.manifest import (
+from curator.select.manifest import (
     Manifest,
     check_files,
     is_same_selection,
@@ -249,7 +249,7 @@ def test_a_measured_loss_is_all_that_is_written(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("curator.manifest.write_whole", full)
+    monkeypatch.setattr("curator.select.manifest.write_whole", full)
     with pytest.raises(DataError, match=f"^{path}: cannot be written: .*No space") as caught:
         record_measured(path, manifest, 0.25)
     assert caught.value.hint == "Is it yours to write?"

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from curator.batches import TokenizedExample
-from curator.config import LoraSection, ModelSection, TrainSection
-from curator.errors import NumericalError
-from curator.events import Event, Reporter, StageFinished, StageProgress, StageStarted
-from curator.meta_train import Snapshot, measure_losses, train_adapter
-from curator.model import TunedModel, load_model
+from curator.core.config import LoraSection, ModelSection, TrainSection
+from curator.core.errors import NumericalError
+from curator.core.events import Event, Reporter, StageFinished, StageProgress, StageStarted
+from curator.data.tokens import TokenizedExample
+from curator.training.model import TunedModel, load_model
+from curator.training.trainer import Snapshot, measure_losses, train_adapter
 
 RECIPE = TrainSection(epochs=3, learning_rate=5e-3, batch_size=4)
 
@@ -80,7 +80,7 @@ def test_a_snapshot_is_the_mean_of_the_steps_that_lead_to_it(tuned: TunedModel, 
             seen[event.done] = tuned.layout.flatten(dict(tuned.model.named_parameters())).detach().clone()
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("curator.events.Stage._interval", 0.0)
+        patch.setattr("curator.core.events.Stage._interval", 0.0)
         snapshots = _train(tuned, tmp_path, follow, average=0.2)
     end = tuned.layout.flatten(dict(tuned.model.named_parameters())).detach().clone()
     assert torch.equal(end, seen[18])
@@ -93,22 +93,22 @@ def test_a_snapshot_is_the_mean_of_the_steps_that_lead_to_it(tuned: TunedModel, 
 @pytest.fixture
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Checkpoints after every step of a short run."""
-    monkeypatch.setattr("curator.meta_train._CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr("curator.training.trainer._CHECKPOINT_SECONDS", 0.0)
 
 
 def test_checkpoints_are_a_twentieth_of_a_run_apart_and_seconds(
     tuned: TunedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     saved: list[int] = []
-    monkeypatch.setattr("curator.meta_train._Recorder.save", lambda _, path: saved.append(int(path.name[11:])))
-    monkeypatch.setattr("curator.meta_train._CHECKPOINT_SECONDS", 3600.0)
+    monkeypatch.setattr("curator.training.trainer._Recorder.save", lambda _, path: saved.append(int(path.name[11:])))
+    monkeypatch.setattr("curator.training.trainer._CHECKPOINT_SECONDS", 3600.0)
     recipe = RECIPE.model_copy(update={"epochs": 7})
     _train(tuned, tmp_path / "quick", recipe=recipe)
     assert saved == []
     # Of 42 steps; each takes a second, and a checkpoint is 2.5 seconds after the last.
     clock = iter(range(10**6))
-    monkeypatch.setattr("curator.meta_train._CHECKPOINT_SECONDS", 2.5)
-    monkeypatch.setattr("curator.meta_train.time", SimpleNamespace(monotonic=lambda: float(next(clock))))
+    monkeypatch.setattr("curator.training.trainer._CHECKPOINT_SECONDS", 2.5)
+    monkeypatch.setattr("curator.training.trainer.time", SimpleNamespace(monotonic=lambda: float(next(clock))))
     _train(tuned, tmp_path / "slow", recipe=recipe)
     assert saved
     assert all(step % 2 == 0 and step < 42 for step in saved)
@@ -128,7 +128,7 @@ def test_interrupted_and_resumed_is_undisturbed(tuned: TunedModel, tmp_path: Pat
     whole = _train(tuned, tmp_path / "whole", average=0.4)
     events: list[Event] = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("curator.events.Stage._interval", 0.0)
+        patch.setattr("curator.core.events.Stage._interval", 0.0)
         with pytest.raises(Stop):
             _train(tuned, tmp_path / "cut", interrupt, average=0.4)
     # A checkpoint that was cut short while it was written must not be resumed from.
@@ -163,7 +163,7 @@ def test_interrupted_while_its_checkpoints_are_removed_it_does_not_go_on_from_ha
 
     whole = _train(tuned, tmp_path / "whole")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("curator.meta_train.shutil.rmtree", half)
+        patch.setattr("curator.training.trainer.shutil.rmtree", half)
         with pytest.raises(Stop):
             _train(tuned, tmp_path / "cut")
     assert list((tmp_path / "cut" / "checkpoints").iterdir())

@@ -11,11 +11,12 @@ from typer.testing import CliRunner
 
 from curator.cli.app import app
 from curator.cli.init import Written, write_project
-from curator.config import Config, load_config
-from curator.data import read_task
-from curator.errors import CuratorError, DataError
-from curator.migration import read_migration
-from curator.sources import find_tasks
+from curator.core.config import Config
+from curator.core.errors import CuratorError, DataError
+from curator.core.load_config import load_config
+from curator.data.discovery import find_tasks
+from curator.data.importers.importer import read_migration
+from curator.data.task_rows import read_task
 
 
 def share(question: str, answer: str) -> list[dict[str, str]]:

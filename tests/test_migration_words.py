@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 from datasets import Dataset
 
-from curator.migration.axolotl import read_axolotl
-from curator.migration.migrated import modules, never, precision, schedule, switched
-from curator.migration.places import NotFoundError, Place
+from curator.data.importers.axolotl import read_axolotl
+from curator.data.importers.base import modules, never, precision, schedule, switched
+from curator.data.importers.places import NotFoundError, Place
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,9 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from curator.errors import DataError
-from curator.store import Store, access, schema
+from curator.core.errors import DataError
+from curator.workspace.store import access, schema
+from curator.workspace.store.tables import Store
 
 SECTIONS = re.split(r"(?m)^-- schema \d+$", (Path(__file__).parent / "data" / "store_schemas.sql").read_text())[1:]
 OLDER = range(1, schema.SCHEMA_VERSION)
@@ -86,7 +87,7 @@ def test_a_copy_replaces_that_of_an_earlier_upgrade(path: Path) -> None:
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from curator.store import Store, schema
+from curator.workspace.store.tables import Store; from curator.workspace.store import schema
 def killed(connection):
     steps[-1](connection)
     os.kill(os.getpid(), signal.SIGKILL)

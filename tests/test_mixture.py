@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from test_estimate import _estimator, _points
 
 import curator
-from curator.errors import ConfigError
-from curator.mixture import MOST, best_mixture
-from curator.weights import counts_of, repeated
+from curator.core.errors import ConfigError
+from curator.data.repetition import counts_of, repeated
+from curator.select.mixture import MOST, best_mixture
 
 MakeProject = Callable[..., Path]
 

@@ -12,12 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_estimate import FINAL, Examples, _estimator, _examples, _masks, _point, _points
 
-from curator.config import EstimateSection
-from curator.errors import NumericalError
-from curator.estimate import ExampleSet, TargetEstimator, build_estimator
-from curator.project import Project
-from curator.select import Problem, sample_affinities, select_forward
-from curator.stages import _check_finite
+from curator.core.config import EstimateSection
+from curator.core.errors import NumericalError
+from curator.estimate.affinity import sample_affinities
+from curator.estimate.estimator import ExampleSet, TargetEstimator, build_estimator
+from curator.gradients.stage import _check_finite
+from curator.project.project import Project
+from curator.select.search import Problem, select_forward
 
 ESTIMATORS = st.sampled_from(["quadratic", "logistic"])
 SEEDS = st.integers(0, 2**32 - 1)

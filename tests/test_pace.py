@@ -8,7 +8,7 @@ import time
 import pytest
 import torch
 
-from curator.pace import OtherPrograms, _seconds, arithmetic, crowding, reasons
+from curator.core.performance import OtherPrograms, _seconds, arithmetic, crowding, reasons
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ def test_what_others_take_is_seen_and_what_we_take_is_not() -> None:
 def test_a_dtype_that_takes_much_longer_is_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:
     seconds = {torch.float32: 1.0, torch.bfloat16: 3.0, torch.float16: 20.0}
     with monkeypatch.context() as patched:
-        patched.setattr("curator.pace._seconds", seconds.__getitem__)
+        patched.setattr("curator.core.performance._seconds", seconds.__getitem__)
         assert arithmetic(torch.float32) is None
         assert arithmetic(torch.bfloat16) is None
         words = arithmetic(torch.float16)

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 from textual.app import App, ComposeResult
 
-from curator.chart import Series, decimate, sparkline
-from curator.chart import draw as draw_whole
+from curator.results.text_plot import Series, decimate, sparkline
+from curator.results.text_plot import draw as draw_whole
 from tui.widgets.plot import LinePlot
 
 # Bits of a braille character by row and column, from the Unicode chart: dots 1-8.

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from conftest import HOSTILE
 
-from curator.errors import ConfigError, DataError, ExitCode
-from curator.plots import check_plot_file, plot_verify
-from curator.results import VerifiedRun, VerifyReport
+from curator.core.errors import ConfigError, DataError, ExitCode
+from curator.results.plots import check_plot_file, plot_verify
+from curator.results.verification import VerifiedRun, VerifyReport
 
 MAGIC = {"svg": b"<?xml", "png": b"\x89PNG", "pdf": b"%PDF"}
 

@@ -6,15 +6,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from curator.corpus import Corpus
-from curator.errors import DataError, StoreBusy
-from curator.estimate import Point
-from curator.events import Event, Note, Reporter, StageFinished, StageProgress, StageStarted
-from curator.points import Group, fill_statistics, read_points, training_groups
-from curator.project import Project
-from curator.stages import GradientSet, find_meta_init, gradient_sets
-from curator.statistics import Statistics
-from curator.store import Store
+from curator.core.errors import DataError, StoreBusy
+from curator.core.events import Event, Note, Reporter, StageFinished, StageProgress, StageStarted
+from curator.data.corpus import Corpus
+from curator.estimate.estimator import Point
+from curator.estimate.points import Group, fill_statistics, read_points, training_groups
+from curator.estimate.task_sums import Statistics
+from curator.gradients.stage import GradientSet, gradient_sets
+from curator.project.project import Project
+from curator.training.meta_init import find_meta_init
+from curator.workspace.store.tables import Store
 
 Drawn = tuple[Project, Corpus, list[GradientSet]]
 
@@ -23,7 +24,7 @@ Drawn = tuple[Project, Corpus, list[GradientSet]]
 def drawn(drawn_project: Callable[..., Path]) -> Drawn:
     project = Project.open(drawn_project("12"))
     corpus = project.corpus(project.config.data.targets)
-    meta = find_meta_init(project.config, corpus, project.store)
+    meta = find_meta_init(project.workspace, corpus)
     assert meta is not None
     sets = gradient_sets(project.config, meta)
     # As a project is that was made before there were sums.
@@ -40,7 +41,7 @@ def _without(corpus: Corpus, *names: str) -> Corpus:
 
 def _points(drawn: Drawn, reporter: Reporter | None = None) -> list[Point]:
     project, corpus, sets = drawn
-    return read_points(project.config, corpus, project.store, sets, reporter or Reporter())
+    return read_points(project.workspace.reporting_to(reporter or Reporter()), corpus, sets)
 
 
 def _follow(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
@@ -103,7 +104,7 @@ def test_only_what_is_new_is_summed(drawn: Drawn, monkeypatch: pytest.MonkeyPatc
 def test_small_portions_give_the_same(drawn: Drawn, monkeypatch: pytest.MonkeyPatch) -> None:
     _, corpus, _ = drawn
     stored = _follow(monkeypatch)
-    monkeypatch.setattr("curator.points._EXAMPLES", 1)
+    monkeypatch.setattr("curator.estimate.points._EXAMPLES", 1)
     small = _points(drawn)
     assert {count for _, count in stored} == {1}, "a task that is too large is read by itself"
     for point in small:
@@ -176,18 +177,18 @@ def test_examples_are_read_when_they_are_asked_for(drawn: Drawn) -> None:
     _points(drawn)
     project.store.drop_gradients([s.key for s in sets])
     with pytest.raises(DataError, match="not stored"):
-        fill_statistics(project.config, corpus, project.store, sets, Reporter())
+        fill_statistics(project.workspace, corpus, sets)
 
 
 def test_what_takes_long_says_how_far_it_is(drawn: Drawn, monkeypatch: pytest.MonkeyPatch) -> None:
     _, _, sets = drawn
     _points(drawn)
     events: list[Event] = []
-    monkeypatch.setattr("curator.points._EXAMPLES", 1)
+    monkeypatch.setattr("curator.estimate.points._EXAMPLES", 1)
     _points(drawn, Reporter(events.append))
     assert not events, "a moment is not worth a word"
-    monkeypatch.setattr("curator.points._PATIENCE", -1.0)
-    monkeypatch.setattr("curator.events.Stage._interval", 0.0)
+    monkeypatch.setattr("curator.estimate.points._PATIENCE", -1.0)
+    monkeypatch.setattr("curator.core.events.Stage._interval", 0.0)
     _points(drawn, Reporter(events.append))
     begun = [event for event in events if isinstance(event, StageStarted)]
     assert len(begun) == len(sets)

@@ -110,7 +110,7 @@ def _all(path: Path) -> list[Path]:
 )
 def test_no_telemetry_of_the_hub_unless_it_is_asked_for(given: dict[str, str], disabled: bool) -> None:
     code = (
-        "import sys; from curator.cli import _quiet_libraries; _quiet_libraries();"
+        "import sys; from curator.cli.main import _quiet_libraries; _quiet_libraries();"
         "from huggingface_hub import constants; sys.exit(not constants.HF_HUB_DISABLE_TELEMETRY)"
     )
     names = ("HF_HUB_DISABLE_TELEMETRY", "DISABLE_TELEMETRY", "DO_NOT_TRACK", "HF_HUB_OFFLINE")

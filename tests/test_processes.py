@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 from conftest import MakeProject, environment_with
 
-from curator.corpus import validation_examples
-from curator.meta_train import measure_losses
-from curator.project import Project
-from curator.stages import find_meta_init, gradient_sets
+from curator.data.corpus import validation_examples
+from curator.gradients.stage import gradient_sets
+from curator.project.project import Project
+from curator.training.meta_init import find_meta_init
+from curator.training.trainer import measure_losses
 
 
 def _manifest(folder: Path) -> dict[str, Any]:
@@ -104,7 +105,7 @@ def test_two_processes_make_what_one_does(make_project: MakeProject) -> None:
     assert shared["estimated_loss"] == pytest.approx(alone.estimated_loss, rel=1e-5)
     # The model has learned something.
     corpus = project.corpus(("target",))
-    meta = find_meta_init(project.config, corpus, project.store)
+    meta = find_meta_init(project.workspace, corpus)
     assert meta is not None
     (target,) = corpus.target_tasks
     before = measure_losses(project._load(), validation_examples(target, project.store), batch_tokens=512)
@@ -115,16 +116,16 @@ def test_two_processes_make_what_one_does(make_project: MakeProject) -> None:
 DYING_RANK = """\
 import os, signal
 if "RANK" in os.environ:
-    import curator.stages, curator.gradients
-    curator.stages._COMMIT_SECONDS = 0.0
-    project = curator.gradients.GradientEngine.project
+    import curator.gradients.engine, curator.gradients.stage
+    curator.gradients.stage._COMMIT_SECONDS = 0.0
+    project = curator.gradients.engine.GradientEngine.project
     batches = []
     def at_most_two(self, examples):
         batches.append(examples)
         if os.environ["RANK"] == "1" and len(batches) == 3:
             os.kill(os.getpid(), signal.SIGKILL)
         return project(self, examples)
-    curator.gradients.GradientEngine.project = at_most_two
+    curator.gradients.engine.GradientEngine.project = at_most_two
 """
 
 
@@ -146,6 +147,6 @@ def test_a_rank_that_dies_leaves_its_work_and_one_process_goes_on(make_project: 
 
 def _set_keys(folder: Path) -> list[str]:
     project = Project.open(folder)
-    meta = find_meta_init(project.config, project.corpus(("target",)), project.store)
+    meta = find_meta_init(project.workspace, project.corpus(("target",)))
     assert meta is not None
     return [s.key for s in gradient_sets(project.config, meta)]

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from conftest import HOSTILE
 
-from curator.events import Note, StageFinished, StageProgress, StageStarted
-from curator.progress import BarProgress, NoProgress, PlainProgress, make_progress
-from curator.text import clean
+from curator.core.events import Note, StageFinished, StageProgress, StageStarted
+from curator.core.progress import BarProgress, NoProgress, PlainProgress, make_progress
+from curator.core.text import clean
 
 EVENTS = [
     StageProgress(stage="train", done=1, total=4, unit="steps", rate=1.0, seconds_left=3.0, time=0.5),

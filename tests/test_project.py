@@ -12,13 +12,14 @@ import pytest
 from conftest import pair_rows, write_rows
 
 import curator
-from curator.corpus import validation_examples
-from curator.errors import ConfigError, DataError, NumericalError, StoreBusy
-from curator.events import Event, Reporter, StageFinished, StageStarted
-from curator.manifest import Edit
-from curator.meta_train import measure_losses
-from curator.methods import Request
-from curator.stages import find_meta_init, gradient_sets
+from curator.core.errors import ConfigError, DataError, NumericalError, StoreBusy
+from curator.core.events import Event, Reporter, StageFinished, StageStarted
+from curator.data.corpus import validation_examples
+from curator.gradients.stage import gradient_sets
+from curator.select.manifest import Edit
+from curator.select.methods import Request
+from curator.training.meta_init import find_meta_init
+from curator.training.trainer import measure_losses
 
 MakeProject = Callable[..., Path]
 
@@ -219,7 +220,7 @@ def test_both_estimators_and_an_encoder_decoder(make_project: MakeProject, tiny_
 
 
 def test_nan_in_a_gradient_names_the_task(make_project: MakeProject, monkeypatch: pytest.MonkeyPatch) -> None:
-    from curator.gradients import GradientEngine
+    from curator.gradients.engine import GradientEngine
 
     project = _open(make_project())
     project.train()
@@ -248,7 +249,7 @@ def test_gradients_are_done_when_their_sums_are_stored(
         patch.setattr(type(project.store), "put_artifact", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             project.gradients()
-    meta = find_meta_init(project.config, project.corpus(("target",)), project.store)
+    meta = find_meta_init(project.workspace, project.corpus(("target",)))
     assert meta is not None
     keys = [s.key for s in gradient_sets(project.config, meta)]
     assert all(len(project.store.statistics_there(key)) == 4 for key in keys)
@@ -260,7 +261,7 @@ def test_gradients_are_done_when_their_sums_are_stored(
 def test_a_second_process_is_told_who_is_at_work(make_project: MakeProject) -> None:
     project = _open(make_project())
     other = _open(project.root)
-    with project._job("train"), pytest.raises(StoreBusy, match=str(os.getpid())):
+    with project.workspace.job("train"), pytest.raises(StoreBusy, match=str(os.getpid())):
         other.train()
 
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-import curator.projection
-from curator.projection import Projection, ProjectionSpec, project_slowly, shifts, signs
+import curator.gradients.projection
+from curator.gradients.projection import Projection, ProjectionSpec, project_slowly, shifts, signs
 
 SHAPES = {"layer.0.A": (4, 33), "layer.0.B": (70, 4), "layer.1.A": (3, 401)}
 
@@ -29,7 +29,7 @@ def _project(spec: ProjectionSpec, gradients: dict[str, torch.Tensor]) -> np.nda
 @pytest.mark.parametrize("dim", [1, 63, 64, 65, 200, 5000])
 @pytest.mark.parametrize("piece", [1, 900, 2**21])
 def test_equals_the_slow_twin(dim: int, piece: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(curator.projection, "_PIECE", piece)
+    monkeypatch.setattr(curator.gradients.projection, "_PIECE", piece)
     spec = ProjectionSpec(dim=dim, seed=3)
     gradients = _gradients(3)
     fast = _project(spec, gradients)

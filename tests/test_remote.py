@@ -12,17 +12,19 @@ import pytest
 from conftest import MakeProject, pair_rows, write_rows
 
 from curator.cli.init import write_project
-from curator.config import DataSection, TaskSource, load_config
-from curator.corpus import Corpus, read_corpus
-from curator.data import Source, read_task
-from curator.errors import DataError, ManifestMismatch
-from curator.events import Event, Reporter
+from curator.core.config import DataSection, TaskSource
+from curator.core.errors import DataError, ManifestMismatch
+from curator.core.events import Event, Reporter
+from curator.core.files import located, relative_to
+from curator.core.load_config import load_config
+from curator.core.remote import RemoteFile, has_wildcards, is_remote, matches, without_secrets
+from curator.data.corpus import Corpus, read_corpus
+from curator.data.discovery import find_tasks
+from curator.data.sources import Source
+from curator.data.task_rows import read_task
 from curator.export import export
-from curator.files import located, relative_to
-from curator.manifest import check_files
-from curator.project import Project
-from curator.remote import RemoteFile, has_wildcards, is_remote, matches, without_secrets
-from curator.sources import find_tasks
+from curator.project.project import Project
+from curator.select.manifest import check_files
 
 ROWS = [{"prompt": "a", "completion": "b"}, {"prompt": "c", "completion": "d"}]
 
@@ -97,7 +99,7 @@ def test_what_is_wrong_names_the_place(bucket: Any, name: str, content: bytes | 
 
 def read(folder: Path, heard: list[Event] | None = None) -> Corpus:
     project = Project.open(folder)
-    corpus = read_corpus(project.config, folder, project.store, Reporter((heard or []).append), ("target",))
+    corpus = read_corpus(project.workspace.reporting_to(Reporter((heard or []).append)), ("target",))
     assert corpus is not None
     return corpus
 
@@ -116,7 +118,7 @@ def test_a_project_of_files_elsewhere(bucket: Any, make_project: MakeProject, tm
     assert heard == []
     manifest = Project.open(folder).select().manifest
     assert manifest is not None
-    from curator.manifest import read_manifest
+    from curator.select.manifest import read_manifest
 
     said = read_manifest(Path(manifest))
     assert said.tasks[0].files[0].path == "memory:///b/sub/alpha.jsonl"

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from curator.errors import DataError
-from curator.events import Note, Reporter, read_events
-from curator.runs import RunLog, read_runs
+from curator.core.errors import DataError
+from curator.core.events import Note, Reporter, read_events
+from curator.workspace.job_log import RunLog, read_runs
 
 
 def record(folder: Path, error: BaseException | None = None) -> None:
@@ -56,7 +56,8 @@ def test_two_runs_of_one_process_within_a_second(tmp_path: Path) -> None:
 
 def test_running_and_lost(tmp_path: Path) -> None:
     code = (
-        "import sys, time; from pathlib import Path; from curator.runs import RunLog; from curator.events import *\n"
+        "import sys, time; from pathlib import Path; from curator.workspace.job_log import RunLog\n"
+        "from curator.core.events import *\n"
         "with RunLog(Path(sys.argv[1])) as log:\n"
         "    Reporter(log).stage('train', 1, 'x'); print('there', flush=True); time.sleep(60)"
     )

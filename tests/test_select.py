@@ -8,14 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curator.select import (
-    Affinities,
+from curator.estimate.affinity import Affinities, sample_affinities, sample_subsets
+from curator.select.search import (
     Problem,
     Scores,
     Selection,
     Step,
-    sample_affinities,
-    sample_subsets,
     select_backward,
     select_ensemble,
     select_exchange,
@@ -382,8 +380,8 @@ def _exchanged(
     """What an exchange does from a start that forward and backward would not end at."""
     mask = np.isin(np.arange(toy.task_count), start)
     for name in ("select_forward", "select_backward"):
-        monkeypatch.setattr(f"curator.select.{name}", lambda *_: Selection(mask, toy.loss(mask)))
-    monkeypatch.setattr("curator.select._SWAPS_TRIED", count)
+        monkeypatch.setattr(f"curator.select.search.{name}", lambda *_: Selection(mask, toy.loss(mask)))
+    monkeypatch.setattr("curator.select.search._SWAPS_TRIED", count)
     found = select_exchange(toy, _problem(toy.task_count, **limits))
     for step in found.steps:
         mask = mask ^ np.isin(np.arange(toy.task_count), step.tasks)

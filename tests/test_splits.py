@@ -6,8 +6,8 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from curator.errors import DataError
-from curator.splits import LEAKED, OVER_LIMIT, VALIDATION, TaskExamples, TaskSplit, split_tasks
+from curator.core.errors import DataError
+from curator.data.splits import LEAKED, OVER_LIMIT, VALIDATION, TaskExamples, TaskSplit, split_tasks
 
 # Few different contents, so that copies within and between tasks are the rule.
 contents = st.lists(st.integers(0, 30).map(str), min_size=1, max_size=25)

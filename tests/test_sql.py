@@ -18,10 +18,10 @@ from conftest import pair_rows, write_rows
 from typer.testing import CliRunner
 
 from curator.cli.app import app
-from curator.errors import ConfigError, DataError, StoreBusy
-from curator.fine_tune import recipe_key, subset_content
-from curator.present import present
-from curator.project import Project
+from curator.core.errors import ConfigError, DataError, StoreBusy
+from curator.project.project import Project
+from curator.project.sql_tables import present
+from curator.training.fine_tune import recipe_key, subset_content
 
 MakeProject = Callable[..., Path]
 DOCS = Path(__file__).parents[1] / "docs" / "sql.md"
@@ -186,7 +186,7 @@ def test_nothing_is_written_and_nothing_else_is_read(folder: Path, tmp_path: Pat
     monkeypatch.chdir(tmp_path)
     (tmp_path / "secret.csv").write_text("a\nswordfish\n")
     project = Project.open(folder)
-    now = present(project, project.corpus(("target",)))
+    now = present(project.workspace, project.corpus(("target",)))
     before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file() and p.suffix not in (".duckdb", ".lock")}
     for query, words in REFUSED:
         with pytest.raises(ConfigError) as raised:
@@ -248,13 +248,13 @@ def test_without_a_store_it_says_what_to_do(make_project: MakeProject) -> None:
 
 def test_a_busy_store_names_its_holder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     project = Project.open(folder)
-    monkeypatch.setattr("curator.store.locks._LOCK_SECONDS", 0.1)
+    monkeypatch.setattr("curator.workspace.store.locks._LOCK_SECONDS", 0.1)
     with project.store.write(), pytest.raises(StoreBusy, match=str(os.getpid())):
         Project.open(folder).sql("FROM tasks")
 
 
 def test_a_long_query_can_be_interrupted(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from curator.store import queries
+    from curator.workspace.store import sql as queries
 
     project, check = Project.open(folder), queries._only_query
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from curator.quadratic import Quadratic, conjugate_gradients
-from curator.statistics import ExampleSet, Statistics, unpacked
+from curator.estimate.quadratic import Quadratic, conjugate_gradients
+from curator.estimate.task_sums import ExampleSet, Statistics, unpacked
 
 
 def _sets(dim: int, tasks: int, seed: int = 0) -> list[ExampleSet]:
@@ -41,7 +41,7 @@ def test_sums_come_out_the_same_in_parts(monkeypatch: pytest.MonkeyPatch) -> Non
     vector = np.arange(6.0)
     whole = sums.products(vector, vector), sums.images(vector)
     for held in (2**23, 20, 1):
-        monkeypatch.setattr("curator.statistics._AT_ONCE", held)
+        monkeypatch.setattr("curator.estimate.task_sums._AT_ONCE", held)
         np.testing.assert_allclose(sums.sums(factors), slow, rtol=1e-12, atol=1e-12)
         np.testing.assert_allclose(sums.products(vector, vector), whole[0], rtol=1e-12)
         np.testing.assert_allclose(sums.images(vector), whole[1], rtol=1e-12)

@@ -17,9 +17,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curator.errors import DataError, ExitCode, StoreBusy
-from curator.statistics import Statistics
-from curator.store import Store, StoredEdit, StoredExample, StoredTask, access, locks, schema
+from curator.core.errors import DataError, ExitCode, StoreBusy
+from curator.estimate.task_sums import Statistics
+from curator.workspace.store import access, locks, schema
+from curator.workspace.store.records import StoredEdit, StoredExample, StoredTask
+from curator.workspace.store.tables import Store
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=10)
 int32 = st.integers(-(2**31), 2**31 - 1)
@@ -267,7 +269,7 @@ def test_a_process_killed_after_a_measurement_has_kept_it(store: Store) -> None:
         """
         import os, signal, sys
         from pathlib import Path
-        from curator.store import Store
+        from curator.workspace.store.tables import Store
         store = Store(Path(sys.argv[1]))
         store.put_measurement("r", "t", {"a": "1"}, seed=3, loss=0.5, seconds=1.0)
         os.kill(os.getpid(), signal.SIGKILL)
@@ -312,7 +314,7 @@ def test_a_killed_writer_loses_nothing_that_was_committed(store: Store) -> None:
         import sys
         from pathlib import Path
         import numpy as np
-        from curator.store import Store
+        from curator.workspace.store.tables import Store
         store = Store(Path(sys.argv[1]))
         for n in range(1000):
             store.put_gradients("set", [f"{n}-{i}" for i in range(50)], np.full(50, n), np.full((50, 64), n, "f4"))
@@ -366,7 +368,7 @@ def test_two_processes_write_in_turns(store: Store) -> None:
 HOLD = """
 import sys, time
 from pathlib import Path
-from curator.store import Store
+from curator.workspace.store.tables import Store
 with getattr(Store(Path(sys.argv[1])), sys.argv[2])():
     print("held", flush=True)
     time.sleep(60)
@@ -462,8 +464,8 @@ def test_a_full_disk(store: Store) -> None:
         import resource, sys
         from pathlib import Path
         import numpy as np
-        from curator.errors import DataError
-        from curator.store import Store
+        from curator.core.errors import DataError
+        from curator.workspace.store.tables import Store
         limit = int(sys.argv[2])
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
         store = Store(Path(sys.argv[1]))

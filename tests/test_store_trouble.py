@@ -16,12 +16,13 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from curator.errors import ConfigError, DataError, ExitCode
-from curator.files import take_lock
-from curator.statistics import Statistics
-from curator.store import Store, StoredExample, StoredTask
-from curator.store.check import UNREADABLE_NAME, check_store, export_store
-from curator.store.locks import FileLock
+from curator.core.errors import ConfigError, DataError, ExitCode
+from curator.core.files import take_lock
+from curator.estimate.task_sums import Statistics
+from curator.workspace.store.check import UNREADABLE_NAME, check_store, export_store
+from curator.workspace.store.locks import FileLock
+from curator.workspace.store.records import StoredExample, StoredTask
+from curator.workspace.store.tables import Store
 
 ROWS = 6000
 
@@ -141,11 +142,12 @@ def test_duckdb_dies_of_a_table(store: Store, tmp_path: Path, monkeypatch: pytes
     """No damage is known that kills DuckDB; that it would is played."""
     python = tmp_path / "python"
     python.write_text(
-        f"#!{sys.executable}\nimport os, signal, sys\nfrom curator.store import reading\nread = reading._read\n"
+        f"#!{sys.executable}\nimport os, signal, sys\n"
+        "from curator.workspace.store import salvage\nread = salvage._read\n"
         "def dies(connection, table, folder):\n"
         "    if table == 'gradients': os.kill(os.getpid(), signal.SIGSEGV)\n"
         "    return read(connection, table, folder)\n"
-        "reading._read = dies\nsys.exit(reading.main(sys.argv[4:]))\n"
+        "salvage._read = dies\nsys.exit(salvage.main(sys.argv[4:]))\n"
     )
     python.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(python))
@@ -190,7 +192,7 @@ def test_rows_that_contradict_each_other(
     store: Store, statement: str, problem: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # That all can be read is another test's.
-    monkeypatch.setattr("curator.store.check._read_all", lambda path: ([], []))
+    monkeypatch.setattr("curator.workspace.store.check._read_all", lambda path: ([], []))
     with store.write() as connection:
         connection.execute(statement)
     assert any(found.startswith(problem) for found in check_store(store).problems), check_store(store).problems

@@ -5,7 +5,7 @@ import unicodedata
 from hypothesis import given
 from hypothesis import strategies as st
 
-from curator.text import clean, styled
+from curator.core.text import clean, styled
 
 
 def test_escapes_are_replaced() -> None:

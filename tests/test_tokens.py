@@ -7,8 +7,8 @@ from conftest import CHAT_TEMPLATE, WORDS, make_tokenizer
 from hypothesis import given
 from hypothesis import strategies as st
 
-from curator.errors import DataError
-from curator.tokens import IGNORED, Encoded, Encoder
+from curator.core.errors import DataError
+from curator.data.tokens import IGNORED, Encoded, Encoder
 
 
 def encoder(max_length: int = 1000, encoder_decoder: bool = False, **tokenizer: Any) -> Encoder:

@@ -10,12 +10,13 @@ from conftest import CHAT_TEMPLATE, MakeProject, make_tokenizer, pair_rows
 from hypothesis import given
 from hypothesis import strategies as st
 
-from curator.data import Source, read_task
-from curator.errors import DataError
-from curator.formats import recognise
-from curator.project import Project
-from curator.rows import content_hash, is_empty
-from curator.tokens import IGNORED, Encoded, Encoder
+from curator.core.errors import DataError
+from curator.data.formats import recognise
+from curator.data.rows import content_hash, is_empty
+from curator.data.sources import Source
+from curator.data.task_rows import read_task
+from curator.data.tokens import IGNORED, Encoded, Encoder
+from curator.project.project import Project
 
 # ChatML with calls between marks, several answers in one user's turn; as Hermes and Qwen have it.
 HERMES = """\

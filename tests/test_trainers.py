@@ -19,11 +19,12 @@ import pytest
 from conftest import CHAT_TEMPLATE, make_tokenizer, pair_rows, write_rows
 from test_manifest import manifest_of
 
-from curator.data import Source, read_task
+from curator.data.sources import Source
+from curator.data.task_rows import read_task
+from curator.data.tokens import Encoded, Encoder
 from curator.export import export
 from curator.export.forms import same
-from curator.results import ExportReport
-from curator.tokens import Encoded, Encoder
+from curator.results.outputs import ExportReport
 
 Rows = dict[str, list[dict[str, Any]]]
 

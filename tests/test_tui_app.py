@@ -16,17 +16,17 @@ from textual.pilot import Pilot
 from textual.widgets import Input
 from tui_pilot import App, drive, grid, is_solved, opened, text, until
 
+from curator.core.text import clean
+from curator.estimate.whatif import judge
 from curator.export import FORMATS
-from curator.manifest import read_manifest
-from curator.project import Project
-from curator.text import clean
-from curator.whatif import judge
+from curator.project.project import Project
+from curator.select.manifest import read_manifest
 from tui.actions import ACTIONS, actions_of, bindings_of, key_name
 from tui.app import CuratorApp
-from tui.memory import Place, Settings
-from tui.modals.help import help_lines
+from tui.dialogs.help import help_lines
 from tui.screens.base import MODES
-from tui.session import State
+from tui.settings import Place, Settings
+from tui.state.session import State
 from tui.widgets.rows import Rows
 
 DrawnProject = Callable[..., Path]
@@ -515,7 +515,7 @@ def test_a_broken_config_is_shown_and_read_again(make_project: MakeProject) -> N
 
 
 def test_a_busy_store_keeps_nobody_from_working(drawn_project: DrawnProject, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("curator.store.locks._LOCK_SECONDS", 0.2)
+    monkeypatch.setattr("curator.workspace.store.locks._LOCK_SECONDS", 0.2)
     root = drawn_project()
 
     async def story(app: App, pilot: Pilot[None]) -> None:

@@ -19,11 +19,11 @@ from tui_pilot import (
     until,
 )
 
-from curator.whatif import difference, flips, judge
+from curator.estimate.whatif import difference, flips, judge
 from tui.app import CuratorApp
-from tui.comparison import ALL, NONE, NOW, Estimates, which_rows
-from tui.modals.pick import PickDialog
+from tui.dialogs.pick import PickDialog
 from tui.screens.compare import CompareScreen
+from tui.state.comparison import ALL, NONE, NOW, Estimates, which_rows
 from tui.widgets.rows import Rows
 
 

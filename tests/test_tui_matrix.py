@@ -10,11 +10,11 @@ from textual.pilot import Pilot
 from textual.widgets import Input
 from tui_pilot import FakeAnswers, drive_fake, fake_names, fake_workspace, grid, read_fake, text, until
 
-from curator.whatif import judge
+from curator.estimate.whatif import judge
 from tui.app import CuratorApp
 from tui.screens import matrix as module
 from tui.screens.matrix import MOST_SHOWN, MatrixScreen
-from tui.transfer import Cell, together
+from tui.state.transfer import Cell, together
 from tui.widgets.lines import Lines
 from tui.widgets.matrix import glyph, label
 

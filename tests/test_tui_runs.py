@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 from textual.pilot import Pilot
 
-from curator.events import Event, EventLog, Note, StageProgress, StageStarted
-from curator.runs import read_runs
+from curator.core.events import Event, EventLog, Note, StageProgress, StageStarted
+from curator.workspace.job_log import read_runs
 from tui.actions import actions_of
 from tui.app import CuratorApp
-from tui.machine import Gpu, Machine
-from tui.memory import Settings
+from tui.background.machine import Gpu, Machine
+from tui.background.run_watcher import RunView
 from tui.screens.runs import RunsScreen
-from tui.watch import RunView
+from tui.settings import Settings
 from tui.widgets.lines import Lines
 from tui.widgets.plot import LinePlot
 from tui.widgets.run_detail import machine_lines, pace

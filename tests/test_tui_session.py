@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from curator.store import StoredEdit
-from tui.session import GLYPHS, Session, State
+from curator.workspace.store.records import StoredEdit
+from tui.state.session import GLYPHS, Session, State
 
 NAMES = ["a", "b", "c", "d", "\x1b[31m'; DROP"]
 

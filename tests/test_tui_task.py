@@ -15,13 +15,13 @@ from conftest import HOSTILE as HOSTILE_NAMES
 from textual.pilot import Pilot
 from tui_pilot import grid, opened, text, until
 
-from curator.project import Project
-from curator.splits import LEAKED
-from curator.store import Store
+from curator.data.splits import LEAKED
+from curator.project.project import Project
+from curator.workspace.store.tables import Store
 from tui.app import CuratorApp
-from tui.examples import REASONS
-from tui.memory import Settings
 from tui.screens.task import TaskScreen
+from tui.settings import Settings
+from tui.state.examples import REASONS
 from tui.widgets.lines import Line
 
 DrawnProject = Callable[..., Path]

@@ -18,8 +18,8 @@ from typing import Any
 import aiohttp
 import pytest
 
-from curator.manifest import read_manifest
-from curator.project import Project
+from curator.project.project import Project
+from curator.select.manifest import read_manifest
 
 CURATOR = [sys.executable, "-m", "curator"]
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from test_estimate import TASKS, _estimator, _masks, _points
 
-from curator.estimate import TargetEstimator
-from curator.whatif import judge
-from tui.thinking import Outlook, Question, Thinker
+from curator.estimate.estimator import TargetEstimator
+from curator.estimate.whatif import judge
+from tui.background.estimator_thread import Outlook, Question, Thinker
 
 EVERY = np.ones(TASKS, dtype=bool)
 
@@ -112,7 +112,7 @@ def test_an_error_is_told_and_the_next_question_is_answered(estimator: TargetEst
 def test_many_tasks_are_solved_where_they_are_seen(
     thinker: tuple[Thinker, Answers], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tui.thinking.SOLVED_IN_FULL", TASKS - 1)
+    monkeypatch.setattr("tui.background.estimator_thread.SOLVED_IN_FULL", TASKS - 1)
     made, answers = thinker
     made.ask(_question(1, EVERY))
     answers.wait(lambda a: isinstance(a.all[-1], Outlook) and bool(a.all[-1].solved.any()) if a.all else False)

@@ -14,18 +14,18 @@ from textual.pilot import Pilot
 from textual.widgets import Input
 from tui_pilot import App, drive, grid, is_solved, text, until
 
-from curator.calibration import LEAST_RUNS
-from curator.fine_tune import recipe_key, subset_content
-from curator.results import VerifiedRun, VerifyReport
-from curator.runs import read_runs
-from curator.verify import report
-from tui.messages import Thought
-from tui.modals.run import RunDialog
-from tui.modals.verify import Measured, VerifyDialog, diagonal, is_inside, subset_words, summary_lines
-from tui.trust import measured_part, trust_word
+from curator.estimate.calibration import LEAST_RUNS
+from curator.results.verification import VerifiedRun, VerifyReport
+from curator.training.fine_tune import recipe_key, subset_content
+from curator.verify.report import report
+from curator.workspace.job_log import read_runs
+from tui.dialogs.run import RunDialog
+from tui.dialogs.verify import Measured, VerifyDialog, diagonal, is_inside, subset_words, summary_lines
+from tui.state.messages import Thought
+from tui.state.snapshot import Workspace, load_workspace, trust_word
 from tui.widgets.lines import Lines
 from tui.widgets.outlook import headline
-from tui.workspace import Workspace, load_workspace
+from tui.widgets.trust import measured_part
 
 DrawnProject = Callable[..., Path]
 SIZES = [(60, 16), (80, 24), (140, 40)]
@@ -238,7 +238,7 @@ def test_what_cannot_be_compared_is_said(drawn_project: DrawnProject, monkeypatc
     def fails(_: Any) -> None:
         raise OSError("the disk is gone")
 
-    monkeypatch.setattr("curator.verify.report", fails)
+    monkeypatch.setattr("curator.verify.report.report", fails)
 
     async def story(app: App, pilot: Pilot[None]) -> None:
         await _open(app, pilot, "V", "✗ the disk is gone")
@@ -342,7 +342,7 @@ def test_measured_meanwhile_calibrates_what_is_shown(drawn_project: DrawnProject
 
 
 def test_a_verification_is_watched_to_its_end(make_project: MakeProject) -> None:
-    from curator.project import Project
+    from curator.project.project import Project
 
     root = make_project(train={"epochs": 1})
     Project.open(root).select()

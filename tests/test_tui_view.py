@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tui import numbers
-from tui.view import SORTS, Columns, FilterError, filter_rows, is_fuzzy, sort_rows
+from tui.state.filters import SORTS, Columns, FilterError, filter_rows, is_fuzzy, sort_rows
+from tui.widgets import numbers
 
 COLUMNS = Columns(
     names=["orca/math_word", "flan/sentiment", "code/py", "Código/JS", "tulu-safety"],

@@ -20,16 +20,18 @@ from hypothesis import strategies as st
 
 import curator
 from curator import results
-from curator.answers import Answers
-from curator.calibration import Calibration, calibrate, conformal, cross_validated
 from curator.cli.tables import show_estimates, show_verify
-from curator.corpus import training_examples, validation_examples
-from curator.errors import ConfigError, NumericalError
-from curator.events import Event, Note, Reporter, StageStarted
-from curator.fine_tune import FineTuned, fine_tune, recipe_key, subset_content
-from curator.meta_train import measure_losses, train_adapter
-from curator.methods import Request
-from curator.verify import mark_reported, plan, probe_subsets, rank_correlation, run_seeds, runs_to_make
+from curator.core.errors import ConfigError, NumericalError
+from curator.core.events import Event, Note, Reporter, StageStarted
+from curator.data.corpus import training_examples, validation_examples
+from curator.estimate.calibration import Calibration, calibrate, conformal, cross_validated
+from curator.select.methods import Request
+from curator.select.selections import Answers
+from curator.training.fine_tune import FineTuned, fine_tune, recipe_key, subset_content
+from curator.training.trainer import measure_losses, train_adapter
+from curator.verify.measure import mark_reported, run_seeds, runs_to_make
+from curator.verify.probes import plan, probe_subsets
+from curator.verify.report import rank_correlation
 
 MakeProject = Callable[..., Path]
 TASKS = ("alpha", "beta", "gamma", "delta")
@@ -202,12 +204,12 @@ def test_a_run_that_diverges_is_said_left_out_and_not_tried_again(ready: Path, m
     tried: list[tuple[frozenset[str], int]] = []
 
     def diverging(*arguments: Any, seed: int, **options: Any) -> FineTuned:
-        tried.append((frozenset(arguments[3]), seed))
-        if not arguments[3]:
+        tried.append((frozenset(arguments[2]), seed))
+        if not arguments[2]:
             raise NumericalError("the training loss became nan at step 3")
         return fine_tune(*arguments, seed=seed, **options)
 
-    monkeypatch.setattr("curator.verify.fine_tune", diverging)
+    monkeypatch.setattr("curator.verify.measure.fine_tune", diverging)
     events: list[Event] = []
     report = _open(ready, events).verify(runs=3, seeds=1)
     assert len(tried) == 3
@@ -239,7 +241,7 @@ def test_no_run_is_the_meta_training_from_which_estimates_are_made(ready: Path) 
     (other,) = losses.values()
     assert other != pytest.approx(known, abs=1e-6)
     answers = _answers(ready)
-    todo = runs_to_make(project.config, corpus, project.store, answers, subsets=2, seeds=3)
+    todo = runs_to_make(project.workspace, corpus, answers, subsets=2, seeds=3)
     assert {seed for _, seed in todo} == set(run_seeds(project.config, 3))
     assert project.config.train.seed not in run_seeds(project.config, 50)
 
@@ -266,7 +268,7 @@ def test_when_every_subset_is_measured_nothing_is_added(ready: Path) -> None:
     corpus = project.corpus(("target",))
     for there, added in ((14, 2), (16, 0)):
         _pretend(ready, _noisy, _subsets(there))
-        todo = runs_to_make(project.config, corpus, project.store, _answers(ready), subsets=100, seeds=1)
+        todo = runs_to_make(project.workspace, corpus, _answers(ready), subsets=100, seeds=1)
         assert len({subset for subset, _ in todo}) == len(todo) == added
         assert not {subset for subset, _ in todo} & set(_subsets(there))
     assert _open(ready).verify(runs=5).subsets == 16
@@ -278,7 +280,7 @@ def test_what_an_interrupted_call_had_left_is_done_before_anything_is_added(read
 
     def todo(subsets: int | None, seeds: int = 2) -> list[tuple[frozenset[str], int]]:
         found = _answers(ready)
-        return runs_to_make(project.config, corpus, project.store, found, subsets=subsets, seeds=seeds)
+        return runs_to_make(project.workspace, corpus, found, subsets=subsets, seeds=seeds)
 
     planned = todo(4)
     assert [subset for subset, _ in planned[:4]] == plan(answers, count=4, seed=0)
@@ -296,7 +298,7 @@ def test_what_an_interrupted_call_had_left_is_done_before_anything_is_added(read
         project.store.put_measurement(key, "target", content, seed=seed, loss=1.0, seconds=1.0)
     # All of it is measured, and nobody was told yet.
     assert todo(None) == todo(3, 1) == []
-    mark_reported(project.config, corpus, project.store)
+    mark_reported(project.workspace, corpus)
     more = todo(3, 1)
     assert len({subset for subset, _ in more}) == len(more) == 3
     assert not {subset for subset, _ in more} & {subset for subset, _ in planned}
@@ -308,7 +310,7 @@ def test_a_changed_task_takes_its_measurements_with_it_and_no_others(ready: Path
     project = _open(ready)
     corpus, answers = project.corpus(("target",)), _answers(ready)
     # A plan that was carried out: nothing of it is to be done again because a task changed later.
-    todo = runs_to_make(project.config, corpus, project.store, answers, subsets=3, seeds=1)
+    todo = runs_to_make(project.workspace, corpus, answers, subsets=3, seeds=1)
     for subset, seed in todo:
         content = subset_content(corpus, subset)
         project.store.put_measurement(
@@ -322,8 +324,8 @@ def test_a_changed_task_takes_its_measurements_with_it_and_no_others(ready: Path
     assert {m.subset for m in changed.measured} == {subset for subset in before if "alpha" not in subset}
     project = _open(ready)
     corpus = project.corpus(("target",))
-    assert runs_to_make(project.config, corpus, project.store, changed, subsets=None, seeds=1) == []
-    assert len(runs_to_make(project.config, corpus, project.store, changed, subsets=2, seeds=1)) == 2
+    assert runs_to_make(project.workspace, corpus, changed, subsets=None, seeds=1) == []
+    assert len(runs_to_make(project.workspace, corpus, changed, subsets=2, seeds=1)) == 2
     (ready / "tasks" / "alpha.jsonl").write_text(old)
     assert {m.subset for m in _answers(ready).measured} == before
 
@@ -581,13 +583,13 @@ def test_killed_while_a_run_is_kept_it_leaves_nothing_behind(ready: Path, tmp_pa
     environment = environment_with(
         tmp_path / "kill",
         "import os, signal\n"
-        "import curator.store\n"
-        "put = curator.store.Store.put_measurement\n"
+        "from curator.workspace.store.tables import Store\n"
+        "put = Store.put_measurement\n"
         "def killed(self, *given, **named):\n"
         f"    if {when == 'after'}:\n"
         "        put(self, *given, **named)\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
-        "curator.store.Store.put_measurement = killed\n",
+        "Store.put_measurement = killed\n",
     )
     command = [sys.executable, "-m", "curator", "verify", "--runs", "1", "--seeds", "1", "-q", "-p", str(ready)]
     done = subprocess.run(command, check=False, env=environment)

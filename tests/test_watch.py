@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from curator.errors import DataError
-from curator.events import (
+from curator.core.errors import DataError
+from curator.core.events import (
     Event,
     EventLog,
     Note,
@@ -24,9 +24,9 @@ from curator.events import (
     log_line,
     read_events,
 )
-from curator.runs import RunLog, read_runs
-from tui.machine import MachineReader, parse_gpus
-from tui.watch import Curve, RunWatcher
+from curator.workspace.job_log import RunLog, read_runs
+from tui.background.machine import MachineReader, parse_gpus
+from tui.background.run_watcher import Curve, RunWatcher
 
 
 def progress(
@@ -177,7 +177,8 @@ def test_at_most_so_many_runs(tmp_path: Path) -> None:
 
 def test_a_running_run_of_another_process(tmp_path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from curator.runs import RunLog; from curator.events import *\n"
+        "import sys; from pathlib import Path; from curator.workspace.job_log import RunLog\n"
+        "from curator.core.events import *\n"
         "with RunLog(Path(sys.argv[1])) as log:\n"
         "    stage = Reporter(log).stage('train', 2, 'x')\n"
         "    for line in sys.stdin:\n"
@@ -243,7 +244,7 @@ def test_the_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_watching_is_light() -> None:
-    code = "import sys, tui.watch, tui.machine; print(*sys.modules)"
+    code = "import sys, tui.background.run_watcher, tui.background.machine; print(*sys.modules)"
     root = Path(__file__).parents[1]
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=root, env=os.environ

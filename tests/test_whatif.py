@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from test_estimate import FINAL, _estimator, _masks, _points
 
-from curator.estimate import TargetEstimator, interval
-from curator.whatif import Difference, _mean_and_noise, best_order, difference, flips, judge, judge_each
+from curator.estimate.estimator import TargetEstimator, interval
+from curator.estimate.whatif import Difference, _mean_and_noise, best_order, difference, flips, judge, judge_each
 
 
 @pytest.fixture

@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 from textual.pilot import Pilot
 
-from curator.errors import CuratorError
-from curator.estimate import ExampleSet, Point, TargetEstimator
-from curator.statistics import Statistics
+from curator.core.errors import CuratorError
+from curator.estimate.estimator import ExampleSet, Point, TargetEstimator
+from curator.estimate.task_sums import Statistics
 from tui.app import CuratorApp
-from tui.memory import Settings
-from tui.workspace import Workspace
+from tui.settings import Settings
+from tui.state.snapshot import Workspace
 
 App = CuratorApp
 Drive = Callable[[CuratorApp, Pilot[None]], Awaitable[Any]]
@@ -100,7 +100,7 @@ def drive(root: Path, story: Drive, size: tuple[int, int] = (80, 24), **settings
 
 
 class FakeAnswers:
-    """Random gradients of as many tasks as wanted, in place of `curator.answers.Answers`.
+    """Random gradients of as many tasks as wanted, in place of `curator.select.selections.Answers`.
 
     Args:
         count: Number of tasks.
@@ -193,7 +193,7 @@ def drive_fake(
     Their own screen stays closed, as it reads examples from files; and nobody thinks about flips, as every key press
     would wait for that.
     """
-    monkeypatch.setattr("tui.workspace.load_workspace", lambda *_: workspace)
+    monkeypatch.setattr("tui.state.snapshot.load_workspace", lambda *_: workspace)
     seen: list[int] = []
 
     async def main() -> None:
@@ -211,6 +211,6 @@ def drive_fake(
 
 async def read_fake(monkeypatch: pytest.MonkeyPatch, app: CuratorApp, pilot: Pilot[None], workspace: Any) -> None:
     """Put another workspace in place of the one that is open, as if the project had changed and was read again."""
-    monkeypatch.setattr("tui.workspace.load_workspace", lambda *_: workspace)
+    monkeypatch.setattr("tui.state.snapshot.load_workspace", lambda *_: workspace)
     app.read_workspace()
     await until(pilot, lambda: app.workspace is workspace)

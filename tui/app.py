@@ -19,26 +19,26 @@ from textual.app import App
 from textual.binding import Binding, BindingType
 from textual.signal import Signal
 
-from curator import jobs
-from curator.errors import CuratorError
-from tui.memory import Place, Settings
-from tui.messages import Failed, RunsRead, Thought, WorkspaceRead
+from curator.core.errors import CuratorError
+from curator.workspace import jobs
+from tui.background.estimator_thread import SOLVED_IN_FULL, Outlook, Question, Thinker
+from tui.background.run_watcher import RunView, RunWatcher, name_of
 from tui.screens.home import HomeScreen
 from tui.screens.tasks import TasksScreen
-from tui.session import Rows as RowNumbers
-from tui.session import Session, State
+from tui.settings import Place, Settings
+from tui.state.filters import Columns
+from tui.state.messages import Failed, RunsRead, Thought, WorkspaceRead
+from tui.state.session import Rows as RowNumbers
+from tui.state.session import Session, State
 from tui.themes import THEMES, fitting_theme
-from tui.thinking import SOLVED_IN_FULL, Outlook, Question, Thinker
-from tui.view import Columns
-from tui.watch import RunView, RunWatcher, name_of
 from tui.widgets.lines import Line
 
 if TYPE_CHECKING:
     from textual.command import Provider
 
-    from curator.store import StoredEdit
+    from curator.workspace.store.records import StoredEdit
     from tui.screens.base import CuratorScreen
-    from tui.workspace import Draft, Workspace
+    from tui.state.snapshot import Draft, Workspace
 
 _FLASH_SECONDS = 8.0
 _KEEP_SECONDS = 0.3
@@ -196,7 +196,7 @@ class CuratorApp(App[None]):
     @work(thread=True, group="read", exit_on_error=False)
     def _read(self) -> None:
         # The engine is imported here, when the first frame is on the screen.
-        from tui.workspace import load_workspace
+        from tui.state.snapshot import load_workspace
 
         try:
             self.post_message(WorkspaceRead(load_workspace(self.root, self.workspace)))
@@ -221,7 +221,7 @@ class CuratorApp(App[None]):
             self._begin_thinking(workspace)
 
     def _begin_session(self, workspace: "Workspace") -> None:
-        from tui.resume import begin_session, take_lock
+        from tui.state.resume import begin_session, take_lock
 
         if workspace.corpus is None:
             return
@@ -367,14 +367,14 @@ class CuratorApp(App[None]):
         """Save the selection under a name."""
         if not name or self.workspace is None or self.session is None:
             return
-        from tui.workspace import Draft
+        from tui.state.snapshot import Draft
 
         self.flash(f"saving {name} …")
         self._save(Draft.of(name, self.session, self.workspace), self.workspace, self.session.revision)
 
     @work(thread=True, group="save", exit_on_error=False)
     def _save(self, draft: "Draft", workspace: "Workspace", revision: int) -> None:
-        from tui.workspace import load_workspace
+        from tui.state.snapshot import load_workspace
 
         try:
             draft.save(workspace)
@@ -491,7 +491,7 @@ class CuratorApp(App[None]):
 
     def export(self, name: str = "") -> None:
         """Open the export of a saved selection; one that was changed is saved first."""
-        from tui.modals.export import ExportDialog
+        from tui.dialogs.export import ExportDialog
 
         if self.workspace is None or self.session is None:
             return

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from textual.command import DiscoveryHit, Hit, Hits, Provider
 
-from curator.text import clean
+from curator.core.text import clean
 from tui.actions import ACTIONS, key_name
 
 if TYPE_CHECKING:

@@ -1,122 +1,18 @@
-"""The command line. `main` is the only place where errors become exit codes."""
+"""The `curator` command.
 
-import contextlib
-import os
-import sys
-import traceback
-import warnings
+Takes command-line arguments.
+Opens a project and calls one verb.
+Prints the report as a table or as JSON, and exits with a documented code.
+"""
+
 from collections.abc import Callable
-
-from curator.cli.interrupt import WORDS, Interrupt
-from curator.errors import CuratorError, ExitCode
-
-_DISTRIBUTION = "curator-tasks"
-
-
-def main() -> None:
-    """Run the command line, and exit as the contract says."""
-    _quiet_libraries()
-    interrupt = Interrupt()
-    code = int(ExitCode.DONE)
-    try:
-        with interrupt:
-            from curator.cli.app import app
-
-            app()
-    except SystemExit as done:
-        code = done.code if isinstance(done.code, int) else int(done.code is not None)
-    except KeyboardInterrupt:
-        code = ExitCode.INTERRUPTED
-    except CuratorError as error:
-        _say(f"error: {error.message}", error.hint)
-        code = error.exit_code
-    except BrokenPipeError:
-        # Whoever read our output has gone; there is nobody left to tell.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except OSError as error:
-        _say(f"error: {error}", "Is the disk full, or a file not yours to write?")
-        code = ExitCode.DATA
-    except MemoryError as error:
-        _say(f"error: there is not enough memory: {error}", "Lower what is large under [gradients], [lora] or [model].")
-        code = ExitCode.DATA
-    except Exception as error:
-        code = ExitCode.BUG
-        failed_import = isinstance(error, ImportError | AttributeError)
-        if failed_import and (owners := _other_owners()):
-            _say_owners(owners)
-            code = ExitCode.USAGE
-        elif failed_import and getattr(sys.modules["curator"], "__file__", None) is None:
-            # The removal of a distribution with files in `curator/` removes our `__init__.py` with its own.
-            _say("error: curator/__init__.py is missing", f"Run `pip install --force-reinstall {_DISTRIBUTION}`.")
-            code = ExitCode.USAGE
-        elif not interrupt.asked:
-            _say(_bug())
-    # A library that is interrupted may make another error of it.
-    if code == ExitCode.INTERRUPTED or (interrupt.asked and code != ExitCode.DONE):
-        _say(WORDS)
-        code = ExitCode.INTERRUPTED
-    sys.exit(code)
-
-
-def _quiet_libraries() -> None:
-    """Standard error is for our progress; libraries speak under --verbose only."""
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    if "--verbose" in sys.argv:
-        return
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("DATASETS_VERBOSITY", "error")
-    os.environ.setdefault("TQDM_DISABLE", "1")
-    warnings.filterwarnings("ignore")
-
-
-def _bug() -> str:
-    return traceback.format_exc() + "This is a bug in curator: please report it with the lines above."
-
-
-def _say(message: str, hint: str = "") -> None:
-    from curator.text import clean
-
-    # Where a connection was lost, there is nobody left to tell.
-    with contextlib.suppress(OSError):
-        print(clean(message, lines=True), file=sys.stderr)
-        if hint:
-            print(clean(hint, lines=True), file=sys.stderr)
-        sys.stderr.flush()
 
 
 def __getattr__(name: str) -> Callable[[], None]:
     """Return the entry point that elasticsearch-curator's `curator` command calls, if that command replaced ours."""
-    if name == "cli" and (owners := _other_owners()):
+    if name == "cli":
+        from curator.cli.main import other_owners, report_other_owners
 
-        def cli() -> None:
-            _say_owners(owners)
-            sys.exit(ExitCode.USAGE)
-
-        return cli
+        if other_owners():
+            return report_other_owners
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def _other_owners() -> list[str]:
-    """Return the names of other installed distributions that own files of the package `curator`.
-
-    The search reads the file list of every distribution, so only a failed start calls it.
-    """
-    from importlib.metadata import distributions
-
-    owners = set()
-    for distribution in distributions():
-        name = distribution.metadata["Name"] or ""
-        if name.lower().replace("_", "-") != _DISTRIBUTION and any(
-            file.parts[:1] == ("curator",) for file in distribution.files or ()
-        ):
-            owners.add(name)
-    return sorted(owners)
-
-
-def _say_owners(owners: list[str]) -> None:
-    _say(
-        f"error: another distribution owns files of the package `curator`: {', '.join(owners)}",
-        f"Install curator in its own environment: `uv tool install {_DISTRIBUTION}` or `pipx install {_DISTRIBUTION}`.",
-    )

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from curator import __version__
-from curator.errors import ConfigError, DataError
+from curator.core.errors import ConfigError, DataError
 from curator.export import FORMATS
 
 if TYPE_CHECKING:
-    from curator.project import Project
+    from curator.project.project import Project
 
 app = typer.Typer(
     name="curator",
@@ -65,22 +65,20 @@ def _main(
 @contextmanager
 def _project(folder: Path | None, *, quiet: bool, skip_bad_rows: bool = False) -> Iterator["Project"]:
     """The project, with progress on standard error and a record under `.curator/runs`."""
-    from curator import parallel
-    from curator.events import Reporter
-    from curator.progress import make_progress
-    from curator.project import Project
-    from curator.runs import RunLog
+    from curator.core import distributed
+    from curator.core.events import Reporter
+    from curator.core.progress import make_progress
+    from curator.project.project import Project
+    from curator.workspace.job_log import RunLog
 
     project = Project.open(folder)
     if skip_bad_rows:
-        data = project.config.data.model_copy(update={"bad_rows": "skip"})
-        project.config = project.config.model_copy(update={"data": data})
-    if not parallel.is_main():
+        project = Project(project.workspace.skipping_bad_rows())
+    if not distributed.is_main():
         yield project
         return
     with make_progress(quiet=quiet) as progress, RunLog(project.folder / "runs") as log:
-        project.reporter = Reporter(progress, log)
-        yield project
+        yield Project(project.workspace.reporting_to(Reporter(progress, log)))
 
 
 def _print_json(document: dict[str, Any]) -> None:
@@ -121,7 +119,7 @@ def init(
 ) -> None:
     """Write a commented curator.toml."""
     from curator.cli.init import write_groups, write_project
-    from curator.text import clean
+    from curator.core.text import clean
 
     written = write_project(folder, sources or [], model=model, target=target, task_column=task_column)
     tasks = written.tasks
@@ -146,7 +144,7 @@ def check(
     verbose: VerboseOption = False,
 ) -> None:
     """Read config and data; print tasks, sizes, token counts, problems. Trains nothing."""
-    from curator.cli import store as of_store
+    from curator.cli import store_commands as of_store
     from curator.cli.tables import show_check
 
     if store:
@@ -311,7 +309,7 @@ def verify(
 ) -> None:
     """Really fine-tune on some subsets, compare with the estimates, calibrate these, and say how far to trust them."""
     from curator.cli.tables import show_verify
-    from curator.plots import check_plot_file, plot_verify
+    from curator.results.plots import check_plot_file, plot_verify
 
     if plot is not None:
         check_plot_file(plot)
@@ -357,7 +355,7 @@ def curve(
 ) -> None:
     """Show what a budget buys: estimated loss against training tokens, and the subsets that no other one beats."""
     from curator.cli.tables import show_curve
-    from curator.plots import check_plot_file, plot_curve
+    from curator.results.plots import check_plot_file, plot_curve
 
     if plot is not None:
         check_plot_file(plot)
@@ -392,11 +390,11 @@ def export(
 ) -> None:
     """Write the selected tasks and the target's training examples as files that a trainer reads."""
     from curator.cli.tables import show_export, show_exported
-    from curator.events import Reporter
+    from curator.core.events import Reporter
+    from curator.core.progress import make_progress
     from curator.export import prepare_export, write_export
-    from curator.manifest import read_manifest
-    from curator.progress import make_progress
-    from curator.project import Project
+    from curator.project.project import Project
+    from curator.select.manifest import read_manifest
 
     path = Path(manifest)
     # A manifest says all there is to know: it can be exported where its project is not.
@@ -474,7 +472,7 @@ def sql(
     verbose: VerboseOption = False,
 ) -> None:
     """Ask the store by SQL: tasks, examples, affinities, subsets, runs and selections. Only reads."""
-    from curator.cli.answers import TABLE_ROWS, pick_format, write_answer
+    from curator.cli.query_output import TABLE_ROWS, pick_format, write_answer
 
     wanted = pick_format("json" if as_json else format, output)
     text = sys.stdin.read() if query == "-" else query
@@ -492,7 +490,7 @@ def export_store(
     verbose: VerboseOption = False,
 ) -> None:
     """Save what can be read of the store, also of a damaged one: a Parquet file for each table."""
-    from curator.cli import store as of_store
+    from curator.cli import store_commands as of_store
 
     found = of_store.export(project, folder)
     _print_json(found.to_json()) if as_json else of_store.show(found)
@@ -529,7 +527,7 @@ def tui(
 ) -> None:
     """Curate by looking: tasks, estimates that follow every change, examples, runs, export."""
     from curator.cli.tui import open_tui, serve_tui
-    from curator.files import find_project
+    from curator.core.files import find_project
 
     root = find_project(project)
     if serve:
@@ -539,9 +537,9 @@ def tui(
 
 
 def _speaks() -> bool:
-    from curator import parallel
+    from curator.core import distributed
 
-    return parallel.is_main()
+    return distributed.is_main()
 
 
 def _read_subsets(path: Path) -> list[list[str]]:

@@ -9,17 +9,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from curator.config import DataSection, TaskSource
-from curator.errors import ConfigError, DataError
-from curator.files import CONFIG_NAME, write_whole
-from curator.migration import Migration, Table, read_migration
-from curator.readers import FORMATS, is_saved_dataset, is_task_file, task_name
-from curator.remote import RemoteFile, has_wildcards, is_remote, matches
-from curator.sources import find_tasks
-from curator.text import clean
+from curator.core.config import DataSection, TaskSource
+from curator.core.errors import ConfigError, DataError
+from curator.core.files import CONFIG_NAME, write_whole
+from curator.core.remote import RemoteFile, has_wildcards, is_remote, matches
+from curator.core.text import clean
+from curator.data.discovery import find_tasks
+from curator.data.importers.base import Migration, Table
+from curator.data.importers.importer import read_migration
+from curator.data.readers import FORMATS, is_saved_dataset, is_task_file, task_name
 
 if TYPE_CHECKING:
-    from curator.project import Project
+    from curator.project.project import Project
 
 _TEMPLATE = """\
 # A curator project. Paths are relative to this file. Results live in .curator/ beside it; deleting that folder

@@ -8,7 +8,7 @@ import threading
 import time
 from types import FrameType
 
-from curator.errors import ExitCode
+from curator.core.errors import ExitCode
 
 WORDS = "interrupted: what is done is kept; run the same command again to go on"
 # Then it goes without tidying up, which loses no more than `kill -9` does.

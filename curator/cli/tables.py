@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from curator import results
-from curator.chart import Series, draw
-from curator.events import duration
-from curator.text import styled
+from curator.core.events import duration
+from curator.core.text import styled
+from curator.results.text_plot import Series, draw
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -8,7 +8,7 @@ import sys
 import threading
 from pathlib import Path
 
-from curator.errors import ConfigError, ExitCode, missing_extra
+from curator.core.errors import ConfigError, ExitCode, missing_extra
 
 LOOPBACK = "127.0.0.1"
 

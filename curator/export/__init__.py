@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from curator.events import Reporter
-    from curator.export.plan import Plan
-    from curator.manifest import Manifest
-    from curator.results import ExportReport
+    from curator.core.events import Reporter
+    from curator.export.format import Plan
+    from curator.results.outputs import ExportReport
+    from curator.select.manifest import Manifest
 
 FORMATS = {
     "jsonl": "one JSON Lines file per task",
@@ -58,10 +58,10 @@ def prepare_export(
 
     Args, Raises: As for `export`.
     """
+    from curator.export.allowed_files import check_inside
     from curator.export.examples import read_plan
     from curator.export.plan import first_plan
-    from curator.manifest import check_files
-    from curator.outside import check_inside
+    from curator.select.manifest import check_files
 
     plan = first_plan(manifest, here, format=format, folder=folder)
     if not allow_outside:

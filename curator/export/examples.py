@@ -4,18 +4,20 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from curator.data import Source, read_task, refusal
-from curator.errors import ConfigError, CuratorError, DataError, ManifestMismatch
+from curator.core.errors import ConfigError, CuratorError, DataError, ManifestMismatch
+from curator.core.files import located
+from curator.core.provenance import hash_of
+from curator.data.rows import Row, content_hash
+from curator.data.sources import Source
+from curator.data.task_rows import read_task, refusal
+from curator.data.tokens import Encoded, Encoder
+from curator.export.format import Plan, PlannedTask
 from curator.export.forms import PLAIN, TOKENS, Encoding, Form, is_faithful
-from curator.export.plan import Plan, PlannedTask, dropped, weigh
+from curator.export.plan import dropped, weigh
 from curator.export.recipe import max_length_of, model_section
-from curator.files import located
-from curator.provenance import hash_of
-from curator.rows import Row, content_hash
-from curator.tokens import Encoded, Encoder
 
 if TYPE_CHECKING:
-    from curator.events import Reporter
+    from curator.core.events import Reporter
 
 
 @dataclass(slots=True)
@@ -109,7 +111,7 @@ def _encoding(plan: Plan, *, allow_changed: bool) -> Encoding | None:
     needed = bool(plan.format.trainer)
     if not needed and not allow_changed and not any(task.about for task in plan.tasks):
         return None
-    from curator.model import find_tokenizer, load_architecture, load_tokenizer
+    from curator.data.model_files import find_tokenizer, load_architecture, load_tokenizer
 
     section = model_section(plan)
     try:

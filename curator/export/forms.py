@@ -11,8 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from curator.rows import Content, pair, trainable
-from curator.tokens import IGNORED, Encoded, Encoder
+from curator.data.rows import Content, pair, trainable
+from curator.data.tokens import IGNORED, Encoded, Encoder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

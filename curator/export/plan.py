@@ -2,122 +2,25 @@
 
 import json
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, cast
 
-from curator.errors import ConfigError, DataError
+from curator.core.errors import ConfigError, DataError
+from curator.core.files import file_names, located, refuse_endless, sha256_of
+from curator.data.repetition import counts_of
 from curator.export import FORMATS
-from curator.files import file_names, located, refuse_endless, sha256_of
-from curator.manifest import MANIFEST_NAME, Manifest, TargetEntry, TaskEntry, read_manifest
-from curator.results import ExportedTask, ExportReport
-from curator.weights import counts_of, repeated
-
-if TYPE_CHECKING:
-    from curator.export.format import Format
-    from curator.export.forms import Encoding, Form
+from curator.export.format import Entry, Format, Plan, PlannedTask
+from curator.select.manifest import MANIFEST_NAME, Manifest, read_manifest
 
 RECORD_NAME = "curator-export.json"
 
-Entry = TaskEntry | TargetEntry
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PlannedTask:
-    """One task of an export."""
-
-    entry: Entry
-    stem: str
-    """Its file's name without the ending: valid and different on every system."""
-    available: int
-    """Rows that may be trained on."""
-    rows: int
-    """Rows that are trained on, each as often as it is; fewer or more than are available where it has a weight."""
-    tokens: int
-    """Of these."""
-    about: bool
-    """Whether `tokens` is scaled rather than counted."""
-    native: bool = False
-    """Whether the trainer itself takes `rows` of the rows in the file, which has each once."""
-
-    @property
-    def weight(self) -> float:
-        """How much the task counts."""
-        return weight_of(self.entry)
-
-    @property
-    def written(self) -> int:
-        """Rows in its file."""
-        return self.available if self.native else self.rows
-
-    def sample(self, count: int) -> list[int]:
-        """Which of `count` rows stand in the file, as places in their order."""
-        places = range(count)
-        return list(places) if self.native else repeated(places, self.rows, seed=self.entry.name)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
-    """All that an export is made from."""
-
-    manifest: Manifest
-    here: Path
-    """The folder that the manifest's paths are relative to."""
-    format: "Format"
-    folder: Path
-    """Where to, absolute."""
-    shown: Path
-    """The same as it was asked for."""
-    tasks: tuple[PlannedTask, ...]
-    """The targets first."""
-    form: "Form | None" = None
-    """How a row is written, once that is chosen."""
-    encoding: "Encoding | None" = None
-    """The model's tokenizer, where it is needed."""
-    rows_differing: int | None = None
-    """Rows of which the trainer would make something else than curator; None where that is not known."""
-    allow_changed: bool = False
-    notes: tuple[str, ...] = ()
-
-    @property
-    def training(self) -> list[PlannedTask]:
-        """The tasks of which there are rows."""
-        return [task for task in self.tasks if task.rows]
-
-    def file(self, task: PlannedTask) -> str:
-        """Where a task's rows are, as seen from the export's folder; empty where there are none."""
-        return self.format.store_of(self.form).path(task.stem) if task.rows else ""
-
-    @property
-    def configs(self) -> dict[str, str]:
-        """Text of the files beside the data, by name."""
-        return self.format.files(self)
-
-    @property
-    def report(self) -> ExportReport:
-        """What it comes to."""
-        return ExportReport(
-            format=self.format.name,
-            folder=self.shown,
-            tasks=tuple(
-                ExportedTask(
-                    name=task.entry.name,
-                    target=isinstance(task.entry, TargetEntry),
-                    file=self.file(task),
-                    rows=task.rows,
-                    rows_in_file=task.written,
-                    tokens=task.tokens,
-                    tokens_are_exact=not task.about,
-                    weight=task.weight,
-                )
-                for task in self.tasks
-            ),
-            form="" if self.form is None else self.form.name,
-            rows_differing=self.rows_differing,
-            configs=tuple(self.format.config_names),
-            command=self.format.command,
-            notes=self.notes,
-        )
+def find_format(name: str) -> Format:
+    """A format by its name, one of `FORMATS`."""
+    module = import_module(f"curator.export.trainers.{name.replace('-', '_')}")
+    return cast(Format, module.FORMAT)
 
 
 def first_plan(manifest: Manifest, here: Path, *, format: str, folder: Path) -> Plan:
@@ -126,8 +29,6 @@ def first_plan(manifest: Manifest, here: Path, *, format: str, folder: Path) -> 
     Raises:
         ConfigError: The format is unknown, or the folder holds something else.
     """
-    from curator.export.format import find_format
-
     if format not in FORMATS:
         raise ConfigError(f"no export format {format!r}", hint=f"Formats: {', '.join(FORMATS)}.")
     found = find_format(format)
@@ -165,11 +66,6 @@ def weigh(tasks: Sequence[PlannedTask]) -> tuple[PlannedTask, ...]:
 def exported(manifest: Manifest) -> list[Entry]:
     """The tasks that are trained on: the targets, then what was selected."""
     return [*manifest.targets, *(task for task in manifest.tasks if task.selected)]
-
-
-def weight_of(entry: Entry) -> float:
-    """How much a task counts; the targets count once."""
-    return getattr(entry, "weight", 1.0)
 
 
 def dropped(entry: Entry) -> set[int]:

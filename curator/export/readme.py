@@ -2,10 +2,10 @@
 
 from typing import TYPE_CHECKING
 
-from curator.text import clean
+from curator.core.text import clean
 
 if TYPE_CHECKING:
-    from curator.export.plan import Plan
+    from curator.export.format import Plan
 
 NAME = "README.md"
 

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from pydantic import BaseModel, Field, ValidationError
 
-from curator.config import DataSection, LoraSection, ModelSection, TrainSection
-from curator.errors import DataError
-from curator.files import relative_to
+from curator.core.config import DataSection, LoraSection, ModelSection, TrainSection
+from curator.core.errors import DataError
+from curator.core.files import relative_to
 
 if TYPE_CHECKING:
-    from curator.export.plan import Plan
+    from curator.export.format import Plan
 
 SectionT = TypeVar("SectionT", bound=BaseModel)
 OUTPUT = "output"
@@ -85,7 +85,7 @@ def model_section(plan: "Plan") -> ModelSection:
 
 def recipe_of(plan: "Plan") -> Recipe:
     """The settings that a plan's manifest has; defaults where it has none."""
-    from curator.model import pick_device, pick_dtype
+    from curator.training.model import pick_device, pick_dtype
 
     manifest, section = plan.manifest, model_section(plan)
     folder = plan.here / section.name_or_path

@@ -5,13 +5,14 @@ import os
 from pathlib import Path
 from typing import Any
 
-from curator.errors import DataError
+from curator.core.errors import DataError
+from curator.core.files import located, relative_to, sha256_of, whole_folder
+from curator.data.rows import trainable
 from curator.export.examples import encode, kept_rows
+from curator.export.format import Entry, Plan, PlannedTask
 from curator.export.forms import PLAIN
-from curator.export.plan import RECORD_NAME, Entry, Plan, PlannedTask, check_folder
-from curator.files import located, relative_to, sha256_of, whole_folder
-from curator.manifest import MANIFEST_NAME, Manifest, TaskFile, render
-from curator.rows import trainable
+from curator.export.plan import RECORD_NAME, check_folder
+from curator.select.manifest import MANIFEST_NAME, Manifest, TaskFile, render
 
 
 def write(plan: Plan) -> None:

@@ -1,1 +1,6 @@
-"""One module per screen; `base.py` has what all of them share."""
+"""Screens, one module each. `base.py` holds what all of them share.
+
+Takes snapshots and sessions.
+Shows them and reacts to keys.
+Returns nothing: every change goes through the application.
+"""

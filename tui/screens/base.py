@@ -169,13 +169,13 @@ class CuratorScreen(Screen[None]):
 
     def action_help(self) -> None:
         """Show all keys of this screen."""
-        from tui.modals.help import HelpDialog
+        from tui.dialogs.help import HelpDialog
 
         self.app.push_screen(HelpDialog(self.place))
 
     def action_settings(self) -> None:
         """Open the settings."""
-        from tui.modals.settings import SettingsDialog
+        from tui.dialogs.settings import SettingsDialog
 
         self.app.push_screen(SettingsDialog())
 
@@ -190,18 +190,18 @@ class CuratorScreen(Screen[None]):
 
     def action_start(self) -> None:
         """Start a stage."""
-        from tui.modals.run import RunDialog
+        from tui.dialogs.run import RunDialog
 
         self.app.push_screen(RunDialog(), self.app.launch)
 
     def action_verify(self) -> None:
         """Show estimated against measured losses; from there, measure more."""
-        from tui.modals.verify import VerifyDialog
+        from tui.dialogs.verify import VerifyDialog
 
         self.app.push_screen(VerifyDialog(), self._measure_if)
 
     def _measure_if(self, wanted: bool | None) -> None:
-        from tui.modals.run import RunDialog
+        from tui.dialogs.run import RunDialog
 
         if wanted:
             self.app.push_screen(RunDialog("verify"), self.app.launch)
@@ -220,7 +220,7 @@ class CuratorScreen(Screen[None]):
 
     def action_save(self) -> None:
         """Save the selection under a name."""
-        from tui.modals.save import SaveDialog
+        from tui.dialogs.save import SaveDialog
 
         if self.app.can_estimate():
             self.app.push_screen(SaveDialog(), self.app.save)

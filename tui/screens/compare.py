@@ -11,10 +11,13 @@ from textual.message import Message
 from textual.widget import Widget
 from textual.worker import get_current_worker
 
-from curator.errors import CuratorError
-from curator.text import clean
+from curator.core.arrays import Mask
+from curator.core.errors import CuratorError
+from curator.core.text import clean
 from tui.actions import bindings_of
-from tui.comparison import (
+from tui.dialogs.pick import PickDialog
+from tui.screens.base import CuratorScreen
+from tui.state.comparison import (
     ALL,
     NONE,
     NOW,
@@ -28,18 +31,15 @@ from tui.comparison import (
     sorted_rows,
     which_rows,
 )
-from tui.messages import Failed
-from tui.modals.pick import PickDialog
-from tui.screens.base import CuratorScreen
-from tui.session import Mask
+from tui.state.messages import Failed
 from tui.widgets.compare_table import table_lines, verdict
 from tui.widgets.differences import Differences
 from tui.widgets.lines import Line, Lines, Part, spread
 from tui.widgets.rows import Rows
 
 if TYPE_CHECKING:
-    from curator.answers import Answers
-    from tui.workspace import Workspace
+    from curator.select.selections import Answers
+    from tui.state.snapshot import Workspace
 
 
 class CompareScreen(CuratorScreen):

@@ -12,16 +12,16 @@ from textual.binding import BindingType
 from textual.containers import Horizontal, Vertical
 from textual.widget import Widget
 
-from curator.events import duration
-from curator.text import clean
-from tui import numbers
+from curator.core.events import duration
+from curator.core.text import clean
 from tui.actions import bindings_of
+from tui.background.run_watcher import name_of
 from tui.screens.base import CuratorScreen
-from tui.trust import measured_part
-from tui.watch import name_of
+from tui.widgets import numbers
 from tui.widgets.lines import Line, Lines, Part, fit, spread
 from tui.widgets.outlook import history_lines
 from tui.widgets.rows import Rows
+from tui.widgets.trust import measured_part
 
 _STATES = {"done": ("✓", "good"), "stale": ("~", "warn"), "partial": ("◐", "warn"), "missing": ("·", "dim")}
 # Cells of a row that hold the number of tasks; those that hold a difference and a measured loss.

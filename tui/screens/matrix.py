@@ -13,13 +13,13 @@ from textual.widget import Widget
 from textual.widgets import Input
 from textual.worker import get_current_worker
 
-from curator.errors import CuratorError
-from tui import view
+from curator.core.arrays import Mask
+from curator.core.errors import CuratorError
 from tui.actions import bindings_of
-from tui.messages import Failed
 from tui.screens.base import CuratorScreen
-from tui.session import Mask
-from tui.transfer import Cell, Together, Transfer, together, transfer_of
+from tui.state import filters as view
+from tui.state.messages import Failed
+from tui.state.transfer import Cell, Together, Transfer, together, transfer_of
 from tui.widgets.lines import Line, Lines
 from tui.widgets.matrix import Matrix
 from tui.widgets.matrix_panels import (
@@ -35,8 +35,8 @@ from tui.widgets.matrix_panels import (
 from tui.widgets.rows import Rows
 
 if TYPE_CHECKING:
-    from curator.answers import Answers
-    from tui.workspace import Workspace
+    from curator.select.selections import Answers
+    from tui.state.snapshot import Workspace
 
 MOST_SHOWN = 1500
 ARRANGEMENTS = ("cluster", "affinity", "name")

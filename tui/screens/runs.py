@@ -14,17 +14,17 @@ from textual.message import Message
 from textual.widget import Widget
 from textual.widgets import Input
 
-from curator import jobs
-from curator.chart import Series
-from curator.errors import CuratorError
-from curator.runs import Run
-from curator.text import clean
+from curator.core.errors import CuratorError
+from curator.core.text import clean
+from curator.results.text_plot import Series
+from curator.workspace import jobs
+from curator.workspace.job_log import Run
 from tui.actions import bindings_of
-from tui.machine import Machine, MachineReader
-from tui.messages import Failed
-from tui.modals.confirm import ConfirmDialog
+from tui.background.machine import Machine, MachineReader
+from tui.background.run_watcher import RunView
+from tui.dialogs.confirm import ConfirmDialog
 from tui.screens.base import CuratorScreen
-from tui.watch import RunView
+from tui.state.messages import Failed
 from tui.widgets.lines import Line, Lines, Part, spread
 from tui.widgets.plot import LinePlot
 from tui.widgets.rows import Rows
@@ -45,7 +45,7 @@ from tui.widgets.run_log import RunLog
 from tui.widgets.run_rows import RunRows, one_line
 
 if TYPE_CHECKING:
-    from curator.config import Config
+    from curator.core.config import Config
 
 _MACHINE_SECONDS = 2.0
 _FIRST_SECONDS = 0.3

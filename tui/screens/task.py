@@ -5,7 +5,6 @@ from typing import ClassVar
 from weakref import WeakKeyDictionary
 
 import numpy as np
-import numpy.typing as npt
 from textual import on, work
 from textual.binding import BindingType
 from textual.containers import Horizontal, Vertical
@@ -13,26 +12,24 @@ from textual.widget import Widget
 from textual.widgets import Input
 from textual.worker import get_current_worker
 
-from curator.answers import Answers
-from curator.corpus import Task
-from curator.errors import CuratorError
+from curator.core.arrays import Floats, Mask
+from curator.core.errors import CuratorError
+from curator.data.corpus import Task
+from curator.select.selections import Answers
 from tui.actions import bindings_of
-from tui.examples import Examples, read_examples
-from tui.influence import Influence, influence_of
-from tui.messages import Failed
-from tui.reading import marked
 from tui.screens.base import CuratorScreen
-from tui.session import Rows as RowNumbers
-from tui.task_ways import TaskWays
-from tui.tokens_view import token_parts, vocabulary_of
+from tui.state.examples import Examples, read_examples
+from tui.state.influence import Influence, influence_of
+from tui.state.messages import Failed
+from tui.state.neighbours import TaskWays
+from tui.state.session import Rows as RowNumbers
 from tui.widgets.example_list import ExampleList
 from tui.widgets.example_reader import Reader, reader_title
 from tui.widgets.lines import Line, Lines, Part
+from tui.widgets.reading import marked
 from tui.widgets.rows import Rows
 from tui.widgets.task_boxes import TaskBoxes
-
-Floats = npt.NDArray[np.float64]
-Mask = npt.NDArray[np.bool_]
+from tui.widgets.tokens import token_parts, vocabulary_of
 
 # Terminals take no more than that through OSC 52, in bytes.
 _CLIPBOARD = 75_000

@@ -10,11 +10,12 @@ from textual.containers import Horizontal, Vertical
 from textual.widget import Widget
 from textual.widgets import Input
 
-from curator.chart import Series, sparkline
-from tui import numbers, view
+from curator.results.text_plot import Series, sparkline
 from tui.actions import bindings_of
 from tui.screens.base import CuratorScreen
-from tui.session import Rows as RowNumbers
+from tui.state import filters as view
+from tui.state.session import Rows as RowNumbers
+from tui.widgets import numbers
 from tui.widgets.lines import Line, Lines, Part, spread
 from tui.widgets.outlook import HEADLINE_WIDE, headline, history_lines, measured_line, task_lines
 from tui.widgets.plot import LinePlot
@@ -307,21 +308,21 @@ class TasksScreen(CuratorScreen):
 
     def action_fill(self) -> None:
         """Let a method go on from here."""
-        from tui.modals.fill import FillDialog
+        from tui.dialogs.fill import FillDialog
 
         if self.app.can_estimate():
             self.app.push_screen(FillDialog(), self.app.fill)
 
     def action_load(self) -> None:
         """Load a saved selection."""
-        from tui.modals.load import LoadDialog
+        from tui.dialogs.load import LoadDialog
 
         if self.app.workspace is not None and self.app.session is not None:
             self.app.push_screen(LoadDialog(), self.app.load)
 
     def action_order(self) -> None:
         """Show the estimated loss as tasks are added in the best order."""
-        from tui.modals.order import OrderDialog
+        from tui.dialogs.order import OrderDialog
 
         if self.app.can_estimate():
             self.app.push_screen(OrderDialog())

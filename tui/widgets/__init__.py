@@ -1,1 +1,6 @@
-"""Widgets that Textual does not have."""
+"""Widgets that Textual does not have.
+
+Takes plain values.
+Draws them.
+Returns messages when the user acts.
+"""

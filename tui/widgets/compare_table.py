@@ -3,14 +3,14 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from curator.whatif import Difference
-from tui import numbers
-from tui.comparison import LETTERS, Chosen, Estimates
-from tui.trust import measured_part
+from curator.estimate.whatif import Difference
+from tui.state.comparison import LETTERS, Chosen, Estimates
+from tui.widgets import numbers
 from tui.widgets.lines import Line, Part, spread
+from tui.widgets.trust import measured_part
 
 if TYPE_CHECKING:
-    from tui.workspace import Workspace
+    from tui.state.snapshot import Workspace
 
 # As many as "calibrated·99" takes with a space to either side.
 _HEAD_CELLS = 15

@@ -3,19 +3,16 @@
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
-from tui import numbers
-from tui.comparison import LETTERS
-from tui.session import Mask
-from tui.session import Rows as RowNumbers
+from curator.core.arrays import Floats, Mask
+from tui.state.comparison import LETTERS
+from tui.state.session import Rows as RowNumbers
+from tui.widgets import numbers
 from tui.widgets.lines import Line, Part, fit
 from tui.widgets.rows import Rows
 
 if TYPE_CHECKING:
     from tui.app import CuratorApp
-
-Floats = npt.NDArray[np.float64]
 
 
 class Differences(Rows):

@@ -3,20 +3,18 @@
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
-from tui.examples import ORDERS, REASONS, Examples
-from tui.influence import Influence
-from tui.reading import LONGEST, control_characters, preview
-from tui.session import Rows as RowNumbers
+from curator.core.arrays import Floats, Mask
+from tui.state.examples import ORDERS, REASONS, Examples
+from tui.state.influence import Influence
+from tui.state.session import Rows as RowNumbers
 from tui.widgets.lines import Line, Part, fit, spread
+from tui.widgets.reading import LONGEST, control_characters, preview
 from tui.widgets.rows import Rows
 
 if TYPE_CHECKING:
     from tui.app import CuratorApp
 
-Floats = npt.NDArray[np.float64]
-Mask = npt.NDArray[np.bool_]
 
 _INFLUENCE = 10
 

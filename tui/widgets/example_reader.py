@@ -7,9 +7,9 @@ from textual import work
 from textual.strip import Strip
 from textual.worker import get_current_worker
 
-from tui.examples import Examples
-from tui.reading import LONGEST, control_characters, lay_out
+from tui.state.examples import Examples
 from tui.widgets.lines import Line, Part, spread
+from tui.widgets.reading import LONGEST, control_characters, lay_out
 from tui.widgets.rows import Rows
 
 # Longer texts are laid out in a thread.

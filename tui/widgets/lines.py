@@ -14,7 +14,7 @@ from textual.geometry import Size
 from textual.strip import Strip
 from textual.widget import Widget
 
-from curator.text import clean
+from curator.core.text import clean
 
 Part = str | tuple[str, str]
 Line = Sequence[Part]

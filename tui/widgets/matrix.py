@@ -5,21 +5,20 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 from textual import events
 from textual.reactive import reactive
 
-from tui import numbers
-from tui.session import GLYPHS, State
-from tui.session import Rows as RowNumbers
-from tui.transfer import Transfer
+from curator.core.arrays import Floats
+from tui.state.session import GLYPHS, State
+from tui.state.session import Rows as RowNumbers
+from tui.state.transfer import Transfer
+from tui.widgets import numbers
 from tui.widgets.lines import Line, Part, fit
 from tui.widgets.rows import Rows
 
 if TYPE_CHECKING:
     from tui.app import CuratorApp
 
-Floats = npt.NDArray[np.float64]
 
 # Shades help, lines hurt: sign and size are seen without colour. Shares of full scale at which each begins.
 HELPS = ((0.875, "█"), (0.625, "▓"), (0.375, "▒"), (0.125, "░"))

@@ -4,15 +4,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tui import numbers
-from tui.session import Mask
-from tui.transfer import Together, Transfer
+from curator.core.arrays import Mask
+from tui.state.transfer import Together, Transfer
+from tui.widgets import numbers
 from tui.widgets.lines import Line, Part, fit, spread
 from tui.widgets.matrix import HELPS, HURTS, Matrix, label
 
 if TYPE_CHECKING:
     from tui.app import CuratorApp
-    from tui.workspace import Workspace
+    from tui.state.snapshot import Workspace
 
 
 def title_line(query: str, error: str, right: str, width: int, *, transposed: bool) -> Line:

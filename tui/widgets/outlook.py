@@ -4,15 +4,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tui import numbers
-from tui.session import GLYPHS, State
-from tui.trust import measured_part
+from tui.state.session import GLYPHS, State
+from tui.widgets import numbers
 from tui.widgets.lines import Line, Part, fit, spread, width_of
+from tui.widgets.trust import measured_part
 
 if TYPE_CHECKING:
-    from curator.whatif import Difference
+    from curator.estimate.whatif import Difference
     from tui.app import CuratorApp
-    from tui.thinking import Outlook
+    from tui.background.estimator_thread import Outlook
 
 HEADLINE_WIDE = 110
 """Cells from which the headline holds what else stands in the line under it."""

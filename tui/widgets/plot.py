@@ -10,7 +10,7 @@ from textual.reactive import reactive
 from textual.strip import Strip
 from textual.widget import Widget
 
-from curator.chart import AXIS, MARKER, Picture, Series, draw
+from curator.results.text_plot import AXIS, MARKER, Picture, Series, draw
 
 
 class LinePlot(Widget):

@@ -8,16 +8,16 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
-from curator.chart import sparkline
-from tui import numbers
-from tui.machine import Machine
-from tui.watch import RunView
+from curator.results.text_plot import sparkline
+from tui.background.machine import Machine
+from tui.background.run_watcher import RunView
+from tui.widgets import numbers
 from tui.widgets.lines import Line, Part, fit, spread, width_of
 from tui.widgets.run_log import fold
 from tui.widgets.run_rows import GLYPHS, one_line, share_of, span
 
 if TYPE_CHECKING:
-    from curator.config import Config
+    from curator.core.config import Config
 
 _CHAIN = {"train": "train", "gradients": "gradients", "select": "select", "verify": "verify"}
 """The last stage of each command that runs all stages before it."""

@@ -6,8 +6,8 @@ from typing import Any
 
 from rich.cells import chop_cells
 
-from curator.text import clean
-from tui.watch import RunView
+from curator.core.text import clean
+from tui.background.run_watcher import RunView
 from tui.widgets.lines import Line, Part
 from tui.widgets.rows import Rows
 

@@ -6,9 +6,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from curator.runs import Run
-from tui import numbers
-from tui.watch import RunView
+from curator.workspace.job_log import Run
+from tui.background.run_watcher import RunView
+from tui.widgets import numbers
 from tui.widgets.lines import Line, Part, fit, width_of
 from tui.widgets.rows import Rows
 

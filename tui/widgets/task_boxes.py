@@ -4,23 +4,22 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical
 
-from curator.chart import sparkline
-from curator.corpus import Task
-from tui import numbers
-from tui.influence import Influence, histogram
-from tui.session import GLYPHS, Session, State
-from tui.thinking import Outlook
+from curator.core.arrays import Floats
+from curator.data.corpus import Task
+from curator.results.text_plot import sparkline
+from tui.background.estimator_thread import Outlook
+from tui.state.influence import Influence, histogram
+from tui.state.session import GLYPHS, Session, State
+from tui.state.snapshot import Workspace
+from tui.widgets import numbers
 from tui.widgets.lines import Line, Lines, Part, fit, spread
-from tui.workspace import Workspace
 
 if TYPE_CHECKING:
     from tui.app import CuratorApp
 
-Floats = npt.NDArray[np.float64]
 
 _WORDS = {State.IN: "in", State.OUT: "out", State.PINNED_IN: "pinned in", State.PINNED_OUT: "pinned out"}
 _WIDE = 110

@@ -6,9 +6,9 @@ import numpy as np
 from textual import events
 from textual.message import Message
 
-from tui import numbers
-from tui.session import GLYPHS, State
-from tui.session import Rows as RowNumbers
+from tui.state.session import GLYPHS, State
+from tui.state.session import Rows as RowNumbers
+from tui.widgets import numbers
 from tui.widgets.lines import Line, Lines, Part, fit
 from tui.widgets.rows import Rows
 

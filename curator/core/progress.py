@@ -1,0 +1,120 @@
+"""Progress on standard error: a bar on a terminal, plain lines with times elsewhere."""
+
+import sys
+import time
+from contextlib import AbstractContextManager
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from curator.core.events import (
+    LOG_INTERVAL,
+    Event,
+    Note,
+    StageFinished,
+    StageProgress,
+    StageStarted,
+    describe,
+    duration,
+    log_line,
+)
+from curator.core.text import clean, styled
+
+if TYPE_CHECKING:
+    from rich.progress import TaskID
+
+
+class PlainProgress(AbstractContextManager["PlainProgress"]):
+    """Writes plain lines with the time of day."""
+
+    def __init__(self) -> None:
+        self._last = 0.0
+
+    def __call__(self, event: Event) -> None:
+        """Show one event."""
+        if isinstance(event, StageProgress) and event.time - self._last < LOG_INTERVAL:
+            return
+        self._last = event.time
+        stamp = time.strftime("%H:%M:%S", time.localtime(event.time))
+        print(f"{stamp} {clean(log_line(event))}", file=sys.stderr, flush=True)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Nothing to put back."""
+
+
+class BarProgress(AbstractContextManager["BarProgress"]):
+    """Draws a Rich progress bar for the stage that runs, and leaves a line for each that is finished."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn
+
+        self._console = Console(stderr=True)
+        self._progress: Progress = Progress(
+            TextColumn("{task.fields[stage]:<9}"),
+            BarColumn(bar_width=None),
+            TextColumn("{task.fields[state]}"),
+            console=self._console,
+            transient=True,
+        )
+        self._task: TaskID | None = None
+
+    def __enter__(self) -> Self:
+        """Begin to draw."""
+        self._progress.start()
+        return self
+
+    def __call__(self, event: Event) -> None:
+        """Show one event."""
+        if isinstance(event, StageStarted):
+            self._clear()
+            self._task = self._progress.add_task(
+                "", total=event.total or None, completed=event.done, stage=clean(event.stage), state=""
+            )
+        elif isinstance(event, StageProgress) and self._task is not None:
+            self._progress.update(self._task, completed=event.done, state=clean(describe(event)))
+        elif isinstance(event, StageFinished):
+            self._clear()
+            took = "nothing to do" if event.cached else duration(event.seconds)
+            self._console.print(
+                styled("✓ ", "green"),
+                styled(f"{event.stage:<9}"),
+                styled(f"{took:>13}  "),
+                styled(event.summary, "dim"),
+                sep="",
+            )
+        elif isinstance(event, Note):
+            mark, style = ("! ", "yellow") if event.level == "warning" else ("  ", "dim")
+            self._console.print(styled(mark, style), styled(event.message), sep="")
+
+    def _clear(self) -> None:
+        if self._task is not None:
+            self._progress.remove_task(self._task)
+            self._task = None
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Take the bar away."""
+        self._clear()
+        self._progress.stop()
+
+
+class NoProgress(AbstractContextManager["NoProgress"]):
+    """Shows nothing."""
+
+    def __call__(self, event: Event) -> None:
+        """Ignore one event."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Nothing to put back."""
+
+
+def make_progress(*, quiet: bool) -> PlainProgress | BarProgress | NoProgress:
+    """What fits standard error: nothing, a bar, or lines."""
+    if quiet:
+        return NoProgress()
+    return BarProgress() if sys.stderr.isatty() else PlainProgress()

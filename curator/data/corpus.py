@@ -1,0 +1,367 @@
+"""A project's examples: read once, encoded for its model, kept in the store, split for its targets.
+
+A task's version is known by what it is made from (bytes of its files, tokenizer, length), so that nothing is read
+twice; `read_corpus` reads what is new, unless it is told only to look.
+"""
+
+import bisect
+import itertools
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from curator.core.config import Config, target_label
+from curator.core.errors import DataError
+from curator.core.files import File, folded
+from curator.core.provenance import Inputs, hash_of, key_of
+from curator.data.discovery import check_target, find_tasks, find_validation
+from curator.data.model_files import ModelFiles, hash_files, identify_model, load_architecture, load_tokenizer
+from curator.data.rows import Row, is_empty, place
+from curator.data.sources import Source
+from curator.data.splits import LEAKED, TaskExamples, TaskSplit, split_tasks
+from curator.data.task_rows import bad_row, read_tasks, read_values, refusal
+from curator.data.tokens import NOTHING, Encoder, TokenizedExample
+from curator.workspace.store.access import DAMAGED
+from curator.workspace.store.records import ExampleIndex, StoredExample, StoredTask
+from curator.workspace.store.tables import Store
+from curator.workspace.workspace import Workspace
+
+EMPTY = "empty"
+CUT_OFF = "completion cut off by max_length"
+BAD = "cannot be used"
+# Raised when the same row would be read or encoded differently.
+_READER_VERSION = 2
+# Tasks that are read are committed at least this often.
+_COMMIT_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskVersion:
+    """One task, or one validation file, as it was read for one tokenizer."""
+
+    key: str
+    files: tuple[tuple[str, str, int], ...]
+    """(path, sha256, rows) of each file; for a hub data set its id and the hash of its rows."""
+    source: dict[str, Any]
+    index: ExampleIndex
+    formats: dict[str, int] = field(default_factory=dict)
+    """Rows by the name of their format."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """One task of a corpus."""
+
+    name: str
+    tags: tuple[str, ...]
+    version: TaskVersion
+    validation_version: TaskVersion | None
+    """Where the validation examples come from, if not from the task's own rows."""
+    split: TaskSplit
+
+    @property
+    def held_out_from(self) -> TaskVersion:
+        """The version that `split.validation` counts in."""
+        return self.validation_version or self.version
+
+    @cached_property
+    def train_hashes(self) -> list[str]:
+        """Token hashes of the training examples."""
+        return [self.version.index.token_hashes[n] for n in self.split.train]
+
+    @cached_property
+    def validation_hashes(self) -> list[str]:
+        """Token hashes of the validation examples; none unless the task is a target."""
+        return [self.held_out_from.index.token_hashes[n] for n in self.split.validation]
+
+    @cached_property
+    def tokens(self) -> int:
+        """Tokens of the training examples, prompt and completion."""
+        return sum(self.version.index.lengths[n] for n in self.split.train)
+
+    @cached_property
+    def truncated(self) -> int:
+        """Training examples whose end was cut off."""
+        return sum(self.version.index.truncated[n] for n in self.split.train)
+
+    @property
+    def content(self) -> str:
+        """Hash of the training examples in their order."""
+        return hash_of(self.train_hashes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Corpus:
+    """All tasks of a project, split for given targets."""
+
+    tasks: tuple[Task, ...]
+    targets: tuple[str, ...]
+    model: ModelFiles
+
+    @property
+    def auxiliary(self) -> list[Task]:
+        """The tasks that may be selected."""
+        return [task for task in self.tasks if task.name not in self.targets]
+
+    @property
+    def target_label(self) -> str:
+        """The one name of the targets."""
+        return target_label(self.targets)
+
+    @property
+    def target_tasks(self) -> list[Task]:
+        """The targets, in the order in which they were named."""
+        by_name = {task.name: task for task in self.tasks}
+        return [by_name[name] for name in self.targets]
+
+    def problems(self) -> list[str]:
+        """What people should know about the data."""
+        found = []
+        alike: dict[str, str] = {}
+        for task in self.tasks:
+            first = alike.setdefault(folded(task.name), task.name)
+            if first != task.name:
+                found.append(f"{first!r} and {task.name!r} look alike: they are two tasks")
+            for reason, numbers in task.split.left_out.items():
+                if reason in (BAD, EMPTY, CUT_OFF, LEAKED):
+                    found.append(f"{task.name}: {len(numbers)} examples left out: {reason}")
+            if task.truncated:
+                found.append(f"{task.name}: {task.truncated} examples longer than max_length were truncated")
+        return found
+
+
+def read_corpus(workspace: Workspace, targets: tuple[str, ...], *, read: bool = True) -> Corpus | None:
+    """Bring the store up to date with the files, and split.
+
+    Args:
+        workspace: The project.
+        targets: Tasks of which a part is held out; empty for none.
+        read: Whether to read what is new; else the answer is None when something is, and nothing is written.
+
+    Raises:
+        ConfigError: A target is no task.
+        DataError: Files, rows or the model cannot be read; all bad rows of all files are counted.
+    """
+    config, root, store = workspace.config, workspace.root, workspace.store
+    try:
+        sources = find_tasks(config.data, root, values=lambda s, column: _values(workspace, s, column, read=read))
+    except _NotRead:
+        return None
+    if targets:
+        check_target(targets, sources)
+    model = identify_model(workspace, remember=read)
+    held_out = {name: source for name in targets if (source := find_validation(config.data, name, root))}
+    wanted = [(source.name, source) for source in sources] + list(held_out.items())
+    hashes = hash_files(store, [file for _, source in wanted for file in source.files], remember=read)
+    inputs = [_inputs(source, hashes, model, config) for _, source in wanted]
+    missing = _missing(store, inputs)
+    if missing:
+        if not read:
+            return None
+        _ingest(workspace, [wanted[i][1] for i in missing], [inputs[i] for i in missing], model)
+    versions = _versions(store, [source for _, source in wanted], inputs, hashes)
+    refused = _refusal(store, [source for _, source in wanted], versions)
+    if refused is not None and config.data.bad_rows == "refuse":
+        if not read:
+            return None
+        raise refused
+    own, other = versions[: len(sources)], dict(zip(held_out, versions[len(sources) :], strict=True))
+    splits = split_tasks(
+        [
+            TaskExamples(
+                name=source.name,
+                hashes=version.index.hashes,
+                left_out=version.index.left_out,
+                validation_hashes=other[source.name].index.hashes if source.name in other else None,
+                validation_left_out=other[source.name].index.left_out if source.name in other else (),
+            )
+            for source, version in zip(sources, own, strict=True)
+        ],
+        targets,
+        share=config.data.validation,
+        limit=config.data.max_examples_per_task,
+        seed=config.data.seed,
+    )
+    tasks = [
+        Task(name=s.name, tags=s.tags, version=v, validation_version=other.get(s.name), split=split)
+        for s, v, split in zip(sources, own, splits, strict=True)
+    ]
+    return Corpus(tasks=tuple(tasks), targets=targets, model=model)
+
+
+def training_examples(task: Task, store: Store) -> list[TokenizedExample]:
+    """Token ids of a task's training examples."""
+    rows = store.tokens(task.version.key)
+    return [TokenizedExample(*rows[n]) for n in task.split.train]
+
+
+def validation_examples(task: Task, store: Store) -> list[TokenizedExample]:
+    """Token ids of a target's validation examples."""
+    rows = store.tokens(task.held_out_from.key)
+    return [TokenizedExample(*rows[n]) for n in task.split.validation]
+
+
+class _NotRead(Exception):
+    """Something would have to be read, and must not be."""
+
+
+def _values(workspace: Workspace, source: Source, column: str, *, read: bool) -> list[str]:
+    """The values of a column, read once for as long as the files are the same."""
+    store = workspace.store
+    hashes = hash_files(store, source.files, remember=read)
+    inputs = {
+        "files": [[path.name, hashes[path]] for path in source.files],
+        "source": source.describe(),
+        "column": column,
+        "reader": _READER_VERSION,
+    }
+    key = key_of(inputs)
+    known = store.artifact("collection", key)
+    if known is not None:
+        return list(known.outputs["values"])
+    if not read:
+        raise _NotRead
+    stage = workspace.reporter.stage("data", 1, "collections")
+    values = read_values(source, column)
+    store.put_artifact("collection", key, inputs, {"values": values})
+    stage.advance()
+    stage.finish(f"{source.place}: {len(values)} tasks by {column}")
+    return values
+
+
+def _inputs(source: Source, hashes: dict[File, str], model: ModelFiles, config: Config) -> Inputs:
+    return {
+        "name": source.name,
+        "files": [[path.name, hashes[path]] for path in source.files],
+        "source": source.describe(),
+        "tokenizer": model.tokenizer_sha256,
+        "max_length": config.data.max_length,
+        "reader": _READER_VERSION,
+    }
+
+
+def _missing(store: Store, inputs: Sequence[Inputs]) -> list[int]:
+    keys = [key_of(i) for i in inputs]
+    known = {artifact.key for artifact in store.artifacts("task", keys)}
+    return [i for i, key in enumerate(keys) if key not in known]
+
+
+def _versions(
+    store: Store, sources: Sequence[Source], inputs: Sequence[Inputs], hashes: dict[File, str]
+) -> list[TaskVersion]:
+    keys = [key_of(i) for i in inputs]
+    outputs = {artifact.key: artifact.outputs for artifact in store.artifacts("task", keys)}
+    indexes = store.example_indexes(keys)
+    if len(indexes) < len(set(keys)):
+        raise DataError(f"{store.path}: examples of tasks that were read are gone", hint=DAMAGED)
+    versions = []
+    for key, source in zip(keys, sources, strict=True):
+        rows = outputs[key]["rows"]
+        if source.hub:
+            files = [(source.hub, outputs[key]["sha256"], rows[0])]
+        else:
+            files = [(str(f), hashes[f], n) for f, n in zip(source.files, rows, strict=True)]
+        versions.append(
+            TaskVersion(
+                key=key,
+                files=tuple(files),
+                source=source.describe(),
+                index=indexes[key],
+                # The store keeps no order of keys.
+                formats=dict(Counter(outputs[key].get("formats", {})).most_common()),
+            )
+        )
+    return versions
+
+
+def _refusal(store: Store, sources: Sequence[Source], versions: Sequence[TaskVersion]) -> DataError | None:
+    """The error for rows that cannot be used, each of them once; None where there are none."""
+    bad: dict[str, str] = {}
+    rows, files = 0, set()
+    for source, version in zip(sources, versions, strict=True):
+        rows += len(version.index.left_out)
+        numbers = [number for number, reason in enumerate(version.index.left_out) if reason == BAD]
+        if not numbers:
+            continue
+        # Rows are in the order of the files; two of these may have the same name.
+        ends = list(itertools.accumulate(count for _, _, count in version.files))
+        texts = store.example_texts(version.key).select(["text", "line"]).take(numbers).to_pylist()
+        for number, row in zip(numbers, texts, strict=True):
+            file = source.hub or str(source.folder or version.files[bisect.bisect_right(ends, number)][0])
+            bad[place(file, row["line"], number)] = row["text"]
+            files.add(file)
+    if not bad:
+        return None
+    return refusal(list(bad.items()), rows, min(files) if len(files) == 1 else f"{len(files)} files")
+
+
+def _ingest(workspace: Workspace, sources: Sequence[Source], inputs: Sequence[Inputs], model: ModelFiles) -> None:
+    """Read tasks and store them, often enough that an interrupted call loses little."""
+    config = workspace.config
+    architecture = load_architecture(model.folder, config.model)
+    encoder = Encoder(
+        load_tokenizer(model.folder, config.model),
+        max_length=config.data.max_length,
+        encoder_decoder=bool(getattr(architecture, "is_encoder_decoder", False)),
+    )
+    stage = workspace.reporter.stage("data", len(sources), "tasks")
+    examples_read, last = 0, time.monotonic()
+    waiting: list[StoredTask] = []
+    for number, read in read_tasks(sources):
+        source = sources[number]
+        examples = [_encode(row, encoder) for row in read]
+        counted = Counter(row.file for row in read)
+        rows = [counted[str(file)] for file in source.files] or [len(examples)]
+        if source.folder:
+            # The files of a saved data set are parts of one table; the first stands for all.
+            rows = [len(examples)] + [0] * (len(source.files) - 1)
+        waiting.append(
+            StoredTask(
+                key=key_of(inputs[number]),
+                name=source.name,
+                examples=examples,
+                inputs=inputs[number],
+                outputs={
+                    "rows": rows,
+                    "sha256": hash_of(e.hash for e in examples),
+                    "formats": Counter(row.format for row in read),
+                },
+            )
+        )
+        examples_read += len(examples)
+        if time.monotonic() - last > _COMMIT_SECONDS:
+            workspace.store.put_tasks(waiting)
+            waiting, last = [], time.monotonic()
+        stage.advance()
+    if waiting:
+        workspace.store.put_tasks(waiting)
+    stage.finish(f"{examples_read} examples of {len(sources)} tasks")
+
+
+def _encode(row: Row, encoder: Encoder) -> StoredExample:
+    try:
+        encoded = encoder.encode(row.content) if not row.problem else NOTHING
+    except DataError as error:
+        # What the tokenizer or its chat template does not take.
+        row, encoded = bad_row(row.number, row.file, row.line, error), NOTHING
+    left_out = BAD if row.problem else EMPTY if is_empty(row.content) else None
+    if left_out is None and encoded.completion_tokens == 0:
+        left_out = CUT_OFF if encoded.truncated else EMPTY
+    return StoredExample(
+        number=row.number,
+        file=Path(row.file).name,
+        line=row.line,
+        hash=row.hash,
+        token_hash=encoded.token_hash,
+        text=row.problem or encoded.text,
+        spans=encoded.spans,
+        input_ids=encoded.input_ids,
+        labels=encoded.labels,
+        completion_tokens=encoded.completion_tokens,
+        truncated=encoded.truncated,
+        left_out=left_out,
+    )

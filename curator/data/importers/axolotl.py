@@ -1,0 +1,169 @@
+"""axolotl: the YAML of a run."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from curator.data.importers.base import (
+    COMMON,
+    Migration,
+    Setting,
+    brief,
+    modules,
+    number,
+    role_names,
+    switched,
+    text,
+    whole,
+)
+from curator.data.importers.places import NotFoundError, Place
+
+_SETTINGS: dict[str, Setting] = {key: COMMON[key] for key in COMMON if "lora" in key} | {
+    "base_model": ("model", "name_or_path", text),
+    "revision_of_model": ("model", "revision", text),
+    "trust_remote_code": COMMON["trust_remote_code"],
+    "load_in_4bit": COMMON["load_in_4bit"],
+    "load_in_8bit": COMMON["load_in_8bit"],
+    "bf16": COMMON["bf16"],
+    "fp16": COMMON["fp16"],
+    "attn_implementation": ("model", "attention", text),
+    "flash_attention": ("model", "attention", lambda value: switched(value, "flash_attention_2")),
+    "sequence_len": ("data", "max_length", whole),
+    "lora_r": ("lora", "r", whole),
+    "lora_target_modules": ("lora", "target_modules", modules),
+    "lora_target_linear": ("lora", "target_modules", lambda value: switched(value, "all-linear")),
+    "learning_rate": COMMON["learning_rate"],
+    "num_epochs": ("train", "epochs", number),
+    "micro_batch_size": ("train", "batch_size", whole),
+    "gradient_accumulation_steps": COMMON["gradient_accumulation_steps"],
+    "lr_scheduler": ("train", "schedule", COMMON["lr_scheduler_type"][2]),
+    "warmup_ratio": COMMON["warmup_ratio"],
+    "weight_decay": COMMON["weight_decay"],
+    "seed": COMMON["seed"],
+}
+_PLACE = ("path", "name", "split", "revision", "data_files", "ds_type", "type")
+# Columns by the `type` of a data set; {} where its columns are those that curator knows.
+_TYPES: dict[str, dict[str, str]] = {
+    "alpaca": {"instruction": "instruction", "input": "input", "output": "output"},
+    "alpaca_chat": {"instruction": "instruction", "input": "input", "output": "output"},
+    "alpaca_chat.load_qa": {"instruction": "question", "output": "answer"},
+    "alpaca_w_system.load": {},
+    "alpaca_w_system.load_open_orca": {"system": "system_prompt", "instruction": "question", "output": "response"},
+    "gpteacher": {"instruction": "instruction", "input": "input", "output": "response"},
+    "completion": {"text": "text"},
+    "chat_template": {},
+    "sharegpt": {"messages": "conversations"},
+}
+_CHAT_KEYS = (
+    "field_messages",
+    "field_system",
+    "field_tools",
+    "message_property_mappings",
+    "message_field_role",
+    "message_field_content",
+    "message_field_training",
+    "roles",
+    "roles_to_train",
+    "train_on_eos",
+)
+
+
+def read_axolotl(values: Mapping[str, Any], path: Path) -> Migration:
+    """Read the YAML of a run."""
+    migration = Migration(path=path, trainer="axolotl")
+    entries = values.get("datasets")
+    for place, entry in enumerate(entries if isinstance(entries, list) else [], 1):
+        if isinstance(entry, str):
+            entry = {"path": entry}
+        if isinstance(entry, dict) and entry.get("path"):
+            _add(migration, dict(entry), f"datasets[{place}]")
+        else:
+            migration.skip(f"datasets[{place}]", "it has no `path`")
+    if values.get("adapter") not in (None, "lora", "qlora"):
+        migration.skip(f"adapter = {brief(values['adapter'])}", "curator trains LoRA")
+    migration.take(values, _SETTINGS, handled=("datasets", "adapter"))
+    return migration
+
+
+def _add(migration: Migration, entry: dict[str, Any], label: str) -> None:
+    label = f"{label} ({entry['path']})"
+    files = entry.get("data_files") or []
+    place = Place(
+        path=str(entry["path"]),
+        config=str(entry.get("name") or ""),
+        files=[files] if isinstance(files, str) else [str(file) for file in files],
+        split="train" if entry.get("split") is None else str(entry["split"]),
+        revision=str(entry.get("revision") or ""),
+    )
+    try:
+        keys = place.keys(migration.path.parent)
+        fields, handled = _fields(entry)
+    except NotFoundError as error:
+        migration.skip(label, str(error))
+        return
+    for key, value in entry.items():
+        if key not in _PLACE and key not in handled and value not in (None, False):
+            hint = "; curator chooses among all rows" if key in ("weight", "shards") else ""
+            migration.skip(f"{label}.{key} = {brief(value)}", f"not taken over{hint}")
+    migration.add(place.name, keys | fields, label)
+
+
+def _fields(entry: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """`columns` and `roles`, and the keys of the entry that say so.
+
+    Raises:
+        NotFoundError: The rows are of a kind that curator does not know.
+    """
+    kind = entry.get("type") or "chat_template"
+    if isinstance(kind, dict):
+        return {"columns": _custom(kind)}, ()
+    kind = str(kind).partition(":")[0]
+    kind = kind if kind in _TYPES else kind.removesuffix(".load")
+    if kind not in _TYPES:
+        raise NotFoundError(f"the type {brief(entry['type'])} is not known")
+    if kind == "completion":
+        return {"columns": {"text": str(entry.get("field") or "text")}}, ("field",)
+    if kind in ("chat_template", "sharegpt"):
+        return _chat(entry, _TYPES[kind].get("messages", "messages")), _CHAT_KEYS
+    return {"columns": _TYPES[kind]}, ()
+
+
+def _custom(kind: Mapping[str, Any]) -> dict[str, str]:
+    """The columns of a `type` that names its own."""
+    if any(kind.get(key) for key in ("system_prompt", "format", "no_input_format")):
+        raise NotFoundError("its own format of prompts is not known; write the prompts into the file")
+    names = {
+        "instruction": kind.get("field_instruction", "instruction"),
+        "output": kind.get("field_output", "output"),
+        "input": kind.get("field_input"),
+        "system": kind.get("field_system"),
+    }
+    return {ours: str(theirs) for ours, theirs in names.items() if theirs}
+
+
+def _chat(entry: Mapping[str, Any], usual_column: str) -> dict[str, Any]:
+    if not set(_list(entry.get("roles_to_train") or [])) <= {"assistant", "gpt"}:
+        raise NotFoundError(f"roles_to_train {brief(entry['roles_to_train'])}: curator trains on the assistant's turns")
+    if entry.get("train_on_eos") not in (None, "turn", "all"):
+        raise NotFoundError(f"train_on_eos {brief(entry['train_on_eos'])}: curator trains on the end of each turn")
+    if entry.get("message_field_training") not in (None, "train", "weight"):
+        raise NotFoundError("message_field_training: curator knows `train` and `weight`")
+    columns = {"messages": str(entry.get("field_messages") or usual_column)}
+    columns |= {ours: str(entry[f"field_{ours}"]) for ours in ("system", "tools") if entry.get(f"field_{ours}")}
+    if columns in ({"messages": "messages"}, {"messages": "conversations"}):
+        # As curator knows it, `tools` and `system` beside it.
+        columns = {}
+    mapped = dict(entry.get("message_property_mappings") or {})
+    for ours, usual in (("role", ("role", "from")), ("content", ("content", "value"))):
+        theirs = str(mapped.get(ours) or entry.get(f"message_field_{ours}") or usual[0])
+        if theirs not in usual:
+            columns[ours] = theirs
+    others = sorted(key for key, theirs in mapped.items() if key not in ("role", "content") and key != theirs)
+    if others:
+        raise NotFoundError(f"message_property_mappings of {', '.join(others)} are not known")
+    named = {str(name): str(ours) for ours, names in (entry.get("roles") or {}).items() for name in _list(names)}
+    return {"columns": columns, "roles": role_names(named)}
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]

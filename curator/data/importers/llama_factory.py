@@ -1,0 +1,161 @@
+"""LLaMA-Factory: `dataset_info.json`, and the YAML of a run that names data sets of it."""
+
+import json
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+from curator.core.errors import DataError
+from curator.data.importers.base import COMMON, Migration, Setting, brief, modules, role_names, whole
+from curator.data.importers.places import NotFoundError, Place, local_path
+
+_PLACES = ("file_name", "hf_hub_url", "ms_hub_url", "om_hub_url", "script_url", "cloud_file_name")
+_HANDLED = (*_PLACES, "file_sha1", "subset", "split", "revision", "folder", "formatting", "columns", "tags", "ranking")
+# Their names of columns and ours; without `columns` in an entry these are read and no others.
+_ALPACA = {"prompt": "instruction", "query": "input", "response": "output"}
+_ALPACA_MORE = {"history": "history", "system": "system", "tools": "tools"}
+_CHAT_MORE = {"system": "system", "tools": "tools"}
+_PREFERENCES = ("chosen", "rejected", "kto_tag")
+_MEDIA = ("images", "videos", "audios")
+_TAGS = {
+    "user_tag": ("human", "user"),
+    "assistant_tag": ("gpt", "assistant"),
+    "observation_tag": ("observation", "tool"),
+    "function_tag": ("function_call", "function_call"),
+    "system_tag": ("system", "system"),
+}
+_AS_CURATOR_DOES = {"stage": "sft", "finetuning_type": "lora", "do_train": True}
+_RUN: dict[str, Setting] = COMMON | {
+    "lora_rank": ("lora", "r", whole),
+    "lora_target": (
+        "lora",
+        "target_modules",
+        lambda value: "all-linear" if value == "all" else modules([name.strip() for name in str(value).split(",")]),
+    ),
+    "cutoff_len": ("data", "max_length", whole),
+    "quantization_bit": ("model", "quantization", lambda value: f"{value}bit"),
+    "flash_attn": (
+        "model",
+        "attention",
+        lambda value: {"fa2": "flash_attention_2", "sdpa": "sdpa", "disabled": "eager"}.get(str(value), "auto"),
+    ),
+}
+
+
+def is_dataset_info(values: Any) -> bool:
+    """Whether a JSON document describes data sets, rather than being one."""
+    return (
+        isinstance(values, dict)
+        and bool(values)
+        and all(isinstance(entry, dict) and any(place in entry for place in _PLACES) for entry in values.values())
+    )
+
+
+def read_dataset_info(values: Mapping[str, Any], path: Path, wanted: Collection[str] | None = None) -> Migration:
+    """Read `dataset_info.json`.
+
+    Args:
+        values: The document.
+        path: The file, in the folder that file names are relative to.
+        wanted: Names of the data sets to take; None for all.
+    """
+    migration = Migration(path=path, trainer="LLaMA-Factory")
+    for name, entry in values.items():
+        if wanted is None or name in wanted:
+            _add(migration, name, entry)
+    return migration
+
+
+def read_run(values: Mapping[str, Any], path: Path) -> Migration:
+    """Read the YAML of a run.
+
+    Raises:
+        DataError: Its data sets are described nowhere.
+    """
+    folder = local_path(str(values.get("dataset_dir", "data")), path.parent)
+    info = Path(folder or path.parent) / "dataset_info.json"
+    try:
+        described = json.loads(info.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"{info}, which {path} needs, cannot be read: {error}", hint="Correct `dataset_dir`."
+        ) from error
+    names = [name.strip() for name in str(values["dataset"]).split(",")]
+    migration = read_dataset_info(described, info, names)
+    for name in names:
+        if name not in described:
+            migration.skip(name, f"{info} does not describe it")
+    migration.path = path
+    as_curator_does = tuple(key for key, value in _AS_CURATOR_DOES.items() if values.get(key) == value)
+    migration.take(values, _RUN, handled=("dataset", "dataset_dir", *as_curator_does))
+    return migration
+
+
+def _add(migration: Migration, name: str, entry: Mapping[str, Any]) -> None:
+    columns = {str(theirs): str(column) for theirs, column in dict(entry.get("columns") or {}).items() if column}
+    try:
+        _check_kind(entry, columns)
+        place = _place(entry).keys(migration.path.parent)
+    except NotFoundError as error:
+        migration.skip(name, str(error))
+        return
+    for key in entry:
+        if key not in _HANDLED:
+            hint = "; curator chooses among all rows" if key == "num_samples" else ""
+            migration.skip(f"{name}.{key} = {brief(entry[key])}", f"not taken over{hint}")
+    if entry.get("formatting", "alpaca") == "alpaca":
+        keys = {"columns": _alpaca(columns)}
+    else:
+        keys = _chat(columns, entry.get("tags") or {})
+    migration.add(name, place | keys, f'"{name}"')
+
+
+def _check_kind(entry: Mapping[str, Any], columns: Mapping[str, Any]) -> None:
+    """Make sure that curator trains on what an entry holds.
+
+    Raises:
+        NotFoundError: It does not.
+    """
+    if entry.get("ranking") or any(columns.get(column) for column in _PREFERENCES):
+        raise NotFoundError("it holds preferences, which curator does not train on")
+    if any(columns.get(column) for column in _MEDIA):
+        raise NotFoundError("it holds pictures, sound or video; curator trains on text")
+    if entry.get("formatting", "alpaca") not in ("alpaca", "sharegpt", "openai"):
+        raise NotFoundError(f"its formatting {brief(entry['formatting'])} is not known")
+
+
+def _place(entry: Mapping[str, Any]) -> Place:
+    split = str(entry.get("split") or "train")
+    if entry.get("hf_hub_url"):
+        return Place(
+            path=str(entry["hf_hub_url"]),
+            config=str(entry.get("subset") or ""),
+            folder=str(entry.get("folder") or ""),
+            split=split,
+            revision=str(entry.get("revision") or ""),
+        )
+    file = entry.get("cloud_file_name") or entry.get("file_name")
+    if not file:
+        raise NotFoundError("it is on a hub, or made by a script, that curator does not read")
+    return Place(path="json", files=[str(file)], split=split)
+
+
+def _alpaca(columns: Mapping[str, str]) -> dict[str, str]:
+    if not columns:
+        return {ours: ours for ours in _ALPACA.values()}
+    if not columns.get("response"):
+        # Theirs for pre-training: all of the text is learned.
+        return {"text": columns.get("prompt") or "text"}
+    return {ours: columns[theirs] for theirs, ours in (_ALPACA | _ALPACA_MORE).items() if columns.get(theirs)}
+
+
+def _chat(columns: Mapping[str, str], tags: Mapping[str, str]) -> dict[str, Any]:
+    named = {"messages": columns.get("messages") or "conversations"}
+    named |= {ours: columns[theirs] for theirs, ours in _CHAT_MORE.items() if columns.get(theirs)}
+    role, content = tags.get("role_tag", "from"), tags.get("content_tag", "value")
+    if role not in ("from", "role"):
+        named["role"] = role
+    if content not in ("value", "content"):
+        named["content"] = content
+    roles = role_names({tags.get(tag) or usual: ours for tag, (usual, ours) in _TAGS.items()})
+    return {"columns": named, "roles": {name: r for name, r in roles.items() if name != r}}

@@ -1,0 +1,212 @@
+"""Find a model's files, hash them, and load its configuration and tokenizer. No weights are read."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from curator.core.config import ModelSection
+from curator.core.errors import DataError
+from curator.core.files import File, sha256_of
+from curator.core.provenance import hash_of
+from curator.core.remote import RemoteFile
+from curator.workspace.store.tables import Store
+from curator.workspace.workspace import Workspace
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelFiles:
+    """The base model on disk."""
+
+    folder: Path
+    sha256: str
+    """Of everything that decides what it does."""
+    tokenizer_sha256: str
+    """Of everything but the weights."""
+
+
+def hash_files(store: Store, paths: Sequence[File], *, remember: bool = True) -> dict[File, str]:
+    """SHA-256 of files, taken from the store where size, time and inode are as they were.
+
+    Args:
+        store: Where hashes are kept.
+        paths: The files.
+        remember: Whether to keep new hashes in the store.
+
+    Raises:
+        DataError: A file cannot be read.
+    """
+    try:
+        states = {path: _state(path) for path in dict.fromkeys(paths)}
+    except OSError as error:
+        raise DataError(
+            f"{error.filename}: cannot be read: {error.strerror}",
+            hint="Is it a link that leads nowhere, or a file not yours to read? Mend or remove it.",
+        ) from error
+    known = store.file_hashes([str(path) for path in states])
+    hashes: dict[File, str] = {}
+    new = []
+    for path, state in states.items():
+        row = known.get(str(path))
+        if row and row[:3] == state:
+            hashes[path] = row[3]
+            continue
+        hashes[path] = sha256_of(path)
+        # A file that has just been written may be written again within the same tick of its clock.
+        if isinstance(path, RemoteFile) or time.time_ns() - state[1] > 10**9:
+            new.append((str(path), *state, hashes[path]))
+    if new and remember:
+        store.put_file_hashes(new)
+    return hashes
+
+
+def _state(path: File) -> tuple[int, int, int]:
+    """What changes when a file does: size, time in nanoseconds and inode; elsewhere what there is of these."""
+    if isinstance(path, RemoteFile):
+        return *path.state(), 0
+    stat = path.stat()
+    return stat.st_size, stat.st_mtime_ns, stat.st_ino
+
+
+def identify_model(workspace: Workspace, *, remember: bool = True) -> ModelFiles:
+    """Find the base model and hash it.
+
+    Raises:
+        DataError: There is none, or it has no weights.
+    """
+    folder = find_model(workspace.config.model, workspace.root)
+    hashes = hash_files(workspace.store, identity_files(folder), remember=remember)
+    rows = {path: f"{path.name}={digest}" for path, digest in hashes.items()}
+    return ModelFiles(
+        folder=folder,
+        sha256=hash_of(rows.values()),
+        tokenizer_sha256=hash_of(row for path, row in rows.items() if path.suffix != ".safetensors"),
+    )
+
+
+_WEIGHTS = "adapter_model.safetensors"
+# What of a model folder decides its behaviour; readmes, caches and weights in other formats do not.
+_IDENTITY = ("*.safetensors", "*.json", "*.model", "*.txt", "*.jinja", "*.tiktoken", "*.py")
+
+
+def find_model(section: ModelSection, root: Path) -> Path:
+    """Find the folder that holds a model, downloading from the hub only what is not there yet.
+
+    Args:
+        section: `[model]`.
+        root: The project folder, to which a path is relative.
+
+    Raises:
+        DataError: There is no such folder or hub id, or it holds no safetensors weights.
+    """
+    folder = find_tokenizer(section, root)
+    if not any(folder.glob("*.safetensors")):
+        other = sorted(p.name for p in folder.glob("*.bin"))
+        raise DataError(
+            f"model folder {folder} has no weights (*.safetensors)"
+            + (f"; {other[0]} is a pickle, which could run code" if other else ""),
+            hint="Save the model with save_pretrained(), which writes safetensors.",
+        )
+    return folder
+
+
+def find_tokenizer(section: ModelSection, root: Path) -> Path:
+    """Find the folder that holds a model's tokenizer and architecture, with its weights or without.
+
+    Args, Raises: As for `find_model`.
+    """
+    folder = root / section.name_or_path
+    if not folder.is_dir():
+        if section.name_or_path.startswith((".", "/", "~")) or section.name_or_path.count("/") != 1:
+            raise DataError(
+                f"model folder {folder} does not exist", hint="Correct `name_or_path` under [model] in curator.toml."
+            )
+        folder = _download(section)
+    if not (folder / "config.json").is_file():
+        raise DataError(f"model folder {folder} has no config.json", hint="Is it a transformers model?")
+    return folder
+
+
+def _download(section: ModelSection) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    wanted: dict[str, Any] = {
+        "repo_id": section.name_or_path,
+        "revision": section.revision or None,
+        "allow_patterns": list(_IDENTITY[:-1]),
+    }
+    try:
+        return Path(snapshot_download(local_files_only=True, **wanted))
+    except (LocalEntryNotFoundError, ValueError):
+        pass
+    try:
+        return Path(snapshot_download(**wanted))
+    except Exception as error:
+        raise DataError(
+            f"model {section.name_or_path!r} is neither a folder nor to be had from the hub: {error}",
+            hint="Correct `name_or_path` under [model], or check the network and HF_TOKEN.",
+        ) from error
+
+
+def identity_files(folder: Path) -> list[Path]:
+    """Files of a model folder whose bytes decide what the model does."""
+    return sorted({path for pattern in _IDENTITY for path in folder.glob(pattern) if path.is_file()})
+
+
+def load_architecture(folder: Path, section: ModelSection) -> "PreTrainedConfig":
+    """Read the architecture.
+
+    Raises:
+        DataError: It cannot be read, or needs code of its own and `trust_remote_code` is off.
+    """
+    from transformers import AutoConfig
+
+    try:
+        return cast("PreTrainedConfig", AutoConfig.from_pretrained(folder, trust_remote_code=section.trust_remote_code))
+    except Exception as error:
+        raise DataError(
+            f"model {folder}: config.json cannot be used: {_first_line(error)}", hint=_code_hint(error)
+        ) from error
+
+
+def load_tokenizer(folder: Path, section: ModelSection) -> "PreTrainedTokenizerBase":
+    """Read the model's own tokenizer.
+
+    Raises:
+        DataError: It cannot be read.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        return cast(
+            "PreTrainedTokenizerBase",
+            AutoTokenizer.from_pretrained(folder, trust_remote_code=section.trust_remote_code),
+        )
+    except Exception as error:
+        raise DataError(
+            f"model {folder}: the tokenizer cannot be read: {_first_line(error)}", hint=_code_hint(error)
+        ) from error
+
+
+def is_of_the_disk(error: Exception) -> bool:
+    """Whether an error says that something cannot be written; safetensors and torch wrap what the disk said."""
+    words = ("No space left", "write failed", "unexpected pos", "File too large", "Read-only file system")
+    return isinstance(error, OSError) or any(word in str(error) for word in words)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def _code_hint(error: BaseException) -> str:
+    if "trust_remote_code" in str(error):
+        return (
+            "The model brings Python code of its own, which curator does not run. If you trust its authors, set"
+            " trust_remote_code = true under [model]."
+        )
+    return "Does the folder hold a complete transformers model (config, weights, tokenizer)?"

@@ -1,0 +1,176 @@
+"""What estimates are made from, read from the store: sums over each task's training examples, at each point.
+
+Sums are kept where they take less room than the gradients that they are made from; those of a small task, and any
+that are not there, are made as they are needed. A task's sums are known by the hash of its training examples, so a task
+that comes needs its own alone, and one that goes takes nothing along.
+"""
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+
+from curator.core.config import Config
+from curator.core.errors import CuratorError, DataError
+from curator.core.events import Stage
+from curator.core.provenance import hash_of
+from curator.data.corpus import Corpus, Task
+from curator.estimate.estimator import Point
+from curator.estimate.task_sums import ExampleSet, Statistics
+from curator.gradients.stage import GradientSet
+from curator.workspace.workspace import Workspace
+
+# Raised when the same gradients would give other sums.
+_VERSION = 1
+# Examples whose gradients are held at once, and sums: both bound memory, and how long others wait for the store.
+_EXAMPLES, _TASKS = 65536, 512
+# Seconds after which people are told what takes so long.
+_PATIENCE = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Group:
+    """Examples that are summed together.
+
+    Attributes:
+        hashes: Their token hashes (n).
+        weights: Their weights (n).
+    """
+
+    hashes: Sequence[str]
+    weights: Sequence[float]
+
+    @property
+    def content(self) -> str:
+        """Hash of the examples. An example's weight follows from its tokens, as its completion is among them."""
+        return hash_of([str(_VERSION), *self.hashes])
+
+    def is_small(self, dim: int) -> bool:
+        """Whether its gradients, of `dim` numbers each, take less room than the triangle of numbers that sums have."""
+        return 2 * len(self.hashes) <= dim + 1
+
+
+def training_groups(corpus: Corpus) -> list[Group]:
+    """Training examples of each auxiliary task, and those of all targets together last."""
+    return [_training(tasks) for tasks in (*([task] for task in corpus.auxiliary), corpus.target_tasks)]
+
+
+def _training(tasks: Sequence[Task]) -> Group:
+    return Group(
+        hashes=[h for task in tasks for h in task.train_hashes],
+        weights=[float(task.version.index.completion_tokens[n]) for task in tasks for n in task.split.train],
+    )
+
+
+def _held_out(config: Config, tasks: Sequence[Task]) -> Group:
+    """The validation examples; each target has its share of the loss."""
+    shares = {task.name: config.data.share_of(task.name, [t.name for t in tasks]) for task in tasks}
+    return Group(
+        hashes=[h for task in tasks for h in task.validation_hashes],
+        weights=[shares[task.name] / len(task.split.validation) for task in tasks for _ in task.split.validation],
+    )
+
+
+def fill_statistics(workspace: Workspace, corpus: Corpus, sets: Sequence[GradientSet]) -> None:
+    """Make the sums that are worth storing and not stored yet, in one pass over their gradients, and store them.
+
+    Args:
+        workspace: The project.
+        corpus: The tasks.
+        sets: The gradients at each point.
+
+    Raises:
+        DataError: A gradient is not stored.
+        StoreBusy: The store cannot be read.
+    """
+    store = workspace.store
+    dim = workspace.config.gradients.projection_dim
+    groups = list({group.content: group for group in training_groups(corpus) if not group.is_small(dim)}.values())
+    for gradient_set in sets:
+        there = store.statistics_there(gradient_set.key)
+        missing = [group for group in groups if group.content not in there]
+        for portion, sums in _made(workspace, gradient_set, missing):
+            try:
+                store.put_statistics(gradient_set.key, [missing[n].content for n in portion], sums)
+            except CuratorError as error:
+                workspace.reporter.warn(f"sums over tasks are not kept: {error.message}")
+                return
+
+
+def read_points(workspace: Workspace, corpus: Corpus, sets: Sequence[GradientSet]) -> list[Point]:
+    """Read what estimates are made from, at each point; single examples are read when they are asked for.
+
+    Args, Raises: As for `fill_statistics`.
+    """
+    config, store = workspace.config, workspace.store
+    fill_statistics(workspace, corpus, sets)
+    groups = training_groups(corpus)
+    points = []
+    for gradient_set in sets:
+        (validation,) = _read(workspace, gradient_set.key, [_held_out(config, corpus.target_tasks)])
+        sums = store.statistics(gradient_set.key, [group.content for group in groups], config.gradients.projection_dim)
+        missing = [n for n, group in enumerate(groups) if sums.examples[n] != len(group.hashes)]
+        for portion, made in _made(workspace, gradient_set, [groups[n] for n in missing]):
+            for row, place in enumerate(portion):
+                sums.put(missing[place], made.row(row))
+        points.append(
+            Point(
+                share=gradient_set.snapshot.share,
+                statistics=sums,
+                validation=validation,
+                read=partial(_read_tasks, workspace, gradient_set.key, groups),
+            )
+        )
+    return points
+
+
+def _made(
+    workspace: Workspace, gradient_set: GradientSet, groups: Sequence[Group]
+) -> Iterator[tuple[range, Statistics]]:
+    """Sums made from gradients, for as many groups at a time as memory is to hold."""
+    stage: Stage | None = None
+    began, start = time.monotonic(), 0
+    while start < len(groups):
+        end, examples = start, 0
+        while end < min(len(groups), start + _TASKS):
+            examples += len(groups[end].hashes)
+            if examples > _EXAMPLES and end > start:
+                break
+            end += 1
+        yield range(start, end), Statistics.of(_read(workspace, gradient_set.key, groups[start:end]))
+        if stage is None and time.monotonic() - began > _PATIENCE:
+            stage = workspace.reporter.stage("statistics", len(groups), "sums")
+        if stage is not None:
+            stage.advance_to(end)
+        start = end
+    if stage is not None:
+        stage.finish(f"sums of {len(groups)} tasks at {gradient_set.snapshot.share:.0%} of meta-training")
+
+
+def _read_tasks(workspace: Workspace, set_key: str, groups: Sequence[Group], tasks: Sequence[int]) -> list[ExampleSet]:
+    return _read(workspace, set_key, [groups[task] for task in tasks])
+
+
+def _read(workspace: Workspace, set_key: str, groups: Sequence[Group]) -> list[ExampleSet]:
+    wanted = {h for group in groups for h in group.hashes}
+    hashes, losses, gradients = workspace.store.gradients(set_key, sorted(wanted))
+    if len(hashes) < len(wanted):
+        raise DataError(
+            f"gradients of {len(wanted) - len(hashes)} examples are not stored", hint="Run `curator gradients`."
+        )
+    if not wanted:
+        gradients = np.zeros((0, workspace.config.gradients.projection_dim), dtype=np.float32)
+    places = {h: place for place, h in enumerate(hashes)}
+    found = []
+    for group in groups:
+        rows = np.array([places[h] for h in group.hashes], dtype=np.intp)
+        found.append(
+            ExampleSet(
+                losses=losses[rows],
+                gradients=gradients[rows].astype(np.float64),
+                weights=np.asarray(group.weights, dtype=np.float64),
+            )
+        )
+    return found

@@ -1,7 +1,0 @@
-"""JSON Lines: the rows as they are in the data, for whoever reads them."""
-
-from curator.export.format import Format
-from curator.export.forms import PLAIN
-from curator.export.store import Store
-
-FORMAT = Format(name="jsonl", forms=(PLAIN,), stores={PLAIN.name: Store("jsonl")})

@@ -1,0 +1,34 @@
+"""A `DatasetDict` on disk with one split for each task, for `datasets.load_from_disk`."""
+
+import json
+from typing import TYPE_CHECKING
+
+from curator.export.data_files import Store
+from curator.export.format import Format
+from curator.export.forms import PLAIN
+
+if TYPE_CHECKING:
+    from curator.export.format import Plan
+
+
+def _files(plan: "Plan") -> dict[str, str]:
+    names = [task.stem for task in plan.training]
+    snippet = f"""\
+from datasets import concatenate_datasets, load_from_disk
+
+tasks = load_from_disk(".")  # the folder of this file; a split for each task, the target first
+train = concatenate_datasets(list(tasks.values())).shuffle(seed={int(plan.manifest.train.get("seed", 0))})
+print(train)
+"""
+    return {"dataset_dict.json": json.dumps({"splits": names}), "load.py": snippet}
+
+
+FORMAT = Format(
+    name="hf",
+    forms=(PLAIN,),
+    stores={PLAIN.name: Store("arrow")},
+    config_names=("dataset_dict.json", "load.py"),
+    files=_files,
+    command="python load.py",
+    plain=True,
+)

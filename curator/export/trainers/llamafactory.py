@@ -1,0 +1,107 @@
+"""LLaMA-Factory. Read and tested: 0.9.5.
+
+Its chat templates are its own, by name, and may differ from the tokenizer's; `empty` adds nothing. So rows are
+rendered here: the user's turns are what carries no loss, the assistant's what does. Each turn is tokenized by itself.
+Rows longer than `cutoff_len` are cut on both sides. A data set with `input_ids` and `labels` under `tokenized_path` is
+taken as it is. `num_samples` takes that many of the rows, at random and by the training seed; more than there are it
+draws with replacement.
+"""
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from curator.export.data_files import Store
+from curator.export.format import Format
+from curator.export.forms import TOKENS, Encoding, Form, Labelled, parts_of, read_pieces, write_turns
+from curator.export.readme import NAME, readme
+from curator.export.recipe import OUTPUT, recipe_of, rounding_notes
+from curator.export.yaml import to_yaml
+
+if TYPE_CHECKING:
+    from curator.export.format import Plan, PlannedTask
+
+CONFIG, DATASETS, TOKENIZED = "train.yaml", "dataset_info.json", "tokenized"
+
+
+def _read(row: dict[str, Any], encoding: Encoding) -> Labelled | None:
+    ids, labels = read_pieces(parts_of(row), encoding)
+    # What is as long as the limit is cut, too: the last pair is left out once it is reached.
+    return (ids, labels) if len(ids) <= encoding.max_length else None
+
+
+TURNS = Form("turns", "turns whose text the model's chat template has rendered already", write_turns, _read)
+
+
+def _samples(task: "PlannedTask") -> bool:
+    return 0 < task.rows <= task.available
+
+
+def _files(plan: "Plan") -> dict[str, str]:
+    recipe = recipe_of(plan)
+    tokenized = plan.form is TOKENS
+    datasets = {
+        task.stem: {
+            "file_name": plan.file(task),
+            "formatting": "sharegpt",
+            "columns": {"messages": "messages"},
+            "tags": {
+                "role_tag": "role",
+                "content_tag": "content",
+                "user_tag": "user",
+                "assistant_tag": "assistant",
+                "system_tag": "system",
+            },
+            **({"num_samples": task.rows} if task.native else {}),
+        }
+        for task in plan.training
+    }
+    config: dict[str, Any] = {
+        "stage": "sft",
+        "do_train": True,
+        "model_name_or_path": recipe.model,
+        **({"model_revision": recipe.revision} if recipe.revision else {}),
+        **({"quantization_bit": int(recipe.quantization[0])} if recipe.quantization != "none" else {}),
+        "finetuning_type": "lora",
+        "lora_rank": recipe.lora.r,
+        "lora_alpha": recipe.whole_alpha,
+        "lora_dropout": recipe.lora.dropout,
+        "lora_target": ",".join(recipe.targets) if recipe.targets else "all",
+        "dataset_dir": ".",
+        "dataset": ",".join(datasets),
+        **({"tokenized_path": TOKENIZED} if tokenized else {}),
+        "template": "empty",
+        "cutoff_len": recipe.max_length,
+        "mix_strategy": "concat",
+        "overwrite_cache": True,
+        "num_train_epochs": recipe.train.epochs,
+        "learning_rate": recipe.train.learning_rate,
+        "per_device_train_batch_size": recipe.train.batch_size,
+        "gradient_accumulation_steps": recipe.train.gradient_accumulation,
+        "lr_scheduler_type": recipe.train.schedule,
+        **({"warmup_ratio": recipe.train.warmup} if recipe.train.warmup else {}),
+        "weight_decay": recipe.train.weight_decay,
+        "seed": recipe.train.seed,
+        **({"bf16": True} if recipe.dtype == "bfloat16" else {}),
+        **({"fp16": True} if recipe.dtype == "float16" else {}),
+        "report_to": "none",
+        "output_dir": OUTPUT,
+    }
+    return {
+        CONFIG: to_yaml(config, f"In this folder: {plan.format.command}"),
+        DATASETS: json.dumps(datasets, indent=2) + "\n",
+        NAME: readme(plan),
+    }
+
+
+FORMAT = Format(
+    name="llamafactory",
+    trainer="LLaMA-Factory",
+    tested="LLaMA-Factory 0.9.5, its own parser and tokens",
+    forms=(TURNS, TOKENS),
+    stores={TURNS.name: Store("jsonl"), TOKENS.name: Store("arrow", TOKENIZED)},
+    config_names=(CONFIG, DATASETS, NAME),
+    files=_files,
+    command=f"llamafactory-cli train {CONFIG}",
+    samples=_samples,
+    notes=lambda plan: rounding_notes(plan, "LLaMA-Factory"),
+)

@@ -1,0 +1,86 @@
+"""oumi. Read and tested: 0.9.
+
+`text_sft` takes messages only, and knows no prompt and completion; its loss mask depends on what the chat template
+marks. A folder that `datasets` saved, with `input_ids` and `labels`, is taken as it is. `sample_count` repeats a whole
+data set and samples the rest without replacement, by a seed.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from curator.export.data_files import Store
+from curator.export.format import Format
+from curator.export.forms import TOKENS
+from curator.export.readme import NAME, readme
+from curator.export.recipe import OUTPUT, recipe_of, rounding_notes
+from curator.export.yaml import to_yaml
+
+if TYPE_CHECKING:
+    from curator.export.format import Plan, PlannedTask
+
+CONFIG = "train.yaml"
+
+
+def _samples(task: "PlannedTask") -> bool:
+    return True
+
+
+def _files(plan: "Plan") -> dict[str, str]:
+    recipe, seed = recipe_of(plan), int(plan.manifest.data.get("seed", 0))
+    config: dict[str, Any] = {
+        "model": {
+            "model_name": recipe.model,
+            **({"model_revision": recipe.revision} if recipe.revision else {}),
+            "model_max_length": recipe.max_length,
+            "torch_dtype_str": recipe.dtype,
+        },
+        "data": {
+            "train": {
+                "collator_name": "text_with_padding",
+                "datasets": [
+                    {
+                        # A name that oumi does not know is read from its path.
+                        "dataset_name": f"curator/{task.stem}",
+                        "dataset_path": plan.file(task),
+                        **({"sample_count": task.rows, "shuffle": True, "seed": seed} if task.native else {}),
+                    }
+                    for task in plan.training
+                ],
+            }
+        },
+        "training": {
+            "trainer_type": "TRL_SFT",
+            "use_peft": True,
+            "num_train_epochs": recipe.whole_epochs,
+            **({"max_steps": recipe.max_steps} if recipe.max_steps else {}),
+            "learning_rate": recipe.train.learning_rate,
+            "per_device_train_batch_size": recipe.train.batch_size,
+            "gradient_accumulation_steps": recipe.train.gradient_accumulation,
+            "lr_scheduler_type": recipe.train.schedule,
+            **({"warmup_ratio": recipe.train.warmup} if recipe.train.warmup else {}),
+            "weight_decay": recipe.train.weight_decay,
+            "seed": recipe.train.seed,
+            "output_dir": OUTPUT,
+        },
+        "peft": {
+            "lora_r": recipe.lora.r,
+            "lora_alpha": recipe.whole_alpha,
+            "lora_dropout": recipe.lora.dropout,
+            "lora_target_modules": recipe.targets or ["all-linear"],
+            **({"q_lora": True, "q_lora_bits": int(recipe.quantization[0])} if recipe.quantization != "none" else {}),
+        },
+    }
+    return {CONFIG: to_yaml(config, f"In this folder: {plan.format.command}"), NAME: readme(plan)}
+
+
+FORMAT = Format(
+    name="oumi",
+    trainer="oumi",
+    tested="oumi 0.9, its own parser and tokens",
+    forms=(TOKENS,),
+    stores={TOKENS.name: Store("arrow")},
+    config_names=(CONFIG, NAME),
+    files=_files,
+    command=f"oumi train -c {CONFIG}",
+    samples=_samples,
+    notes=lambda plan: rounding_notes(plan, "oumi"),
+)

@@ -1,0 +1,96 @@
+"""ms-swift. Read only: 4.6.
+
+Its chat templates are its own, by model; `dummy` adds nothing but the special tokens that the tokenizer adds by itself,
+and an end-of-text token where the answer has none. It knows one question and one answer. `path#N` repeats the whole
+file and samples the rest without replacement, by `data_seed`.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from curator.data.rows import Content
+from curator.data.tokens import IGNORED, Encoded, special_tokens
+from curator.export.data_files import Store
+from curator.export.format import Format
+from curator.export.forms import Encoding, Form, Labelled
+from curator.export.readme import NAME, readme
+from curator.export.recipe import OUTPUT, recipe_of, rounding_notes
+from curator.export.yaml import to_yaml
+
+if TYPE_CHECKING:
+    from curator.export.format import Plan, PlannedTask
+
+CONFIG = "sft.yaml"
+
+
+def _write(content: Content, encoded: Encoded, encoding: Encoding) -> dict[str, Any]:
+    start, end = encoded.spans[-2:] if encoded.spans else (len(encoded.text), len(encoded.text))
+    return {
+        "messages": [
+            {"role": "user", "content": encoded.text[:start]},
+            {"role": "assistant", "content": encoded.text[start:end]},
+        ]
+    }
+
+
+def _read(row: dict[str, Any], encoding: Encoding) -> Labelled:
+    prompt, answer = (turn["content"] for turn in row["messages"])
+    before, after = special_tokens(encoding.tokenizer)
+    if not after and not answer.endswith(encoding.eos):
+        after = encoding.ids(encoding.eos)
+    start, said = encoding.ids(prompt), encoding.ids(answer)
+    ids = [*before, *start, *said, *after]
+    labels = [IGNORED] * (len(before) + len(start)) + said + after
+    return ids[: encoding.max_length], labels[: encoding.max_length]
+
+
+ANSWERS = Form("answers", "rendered text: what is before the last answer, and that answer", _write, _read)
+
+
+def _samples(task: "PlannedTask") -> bool:
+    return True
+
+
+def _files(plan: "Plan") -> dict[str, str]:
+    recipe = recipe_of(plan)
+    config: dict[str, Any] = {
+        "model": recipe.model,
+        **({"model_revision": recipe.revision} if recipe.revision else {}),
+        "use_hf": True,
+        "torch_dtype": recipe.dtype,
+        **({"quant_method": "bnb", "quant_bits": int(recipe.quantization[0])} if recipe.quantization != "none" else {}),
+        "template": "dummy",
+        "tuner_type": "lora",
+        "lora_rank": recipe.lora.r,
+        "lora_alpha": recipe.whole_alpha,
+        "lora_dropout": recipe.lora.dropout,
+        "target_modules": recipe.targets or ["all-linear"],
+        "dataset": [plan.file(task) + (f"#{task.rows}" if task.native else "") for task in plan.training],
+        "data_seed": int(plan.manifest.data.get("seed", 0)),
+        "split_dataset_ratio": 0,
+        "max_length": recipe.max_length,
+        "truncation_strategy": "right",
+        "num_train_epochs": recipe.train.epochs,
+        "learning_rate": recipe.train.learning_rate,
+        "per_device_train_batch_size": recipe.train.batch_size,
+        "gradient_accumulation_steps": recipe.train.gradient_accumulation,
+        "lr_scheduler_type": recipe.train.schedule,
+        "warmup_ratio": recipe.train.warmup,
+        "weight_decay": recipe.train.weight_decay,
+        "seed": recipe.train.seed,
+        "output_dir": OUTPUT,
+    }
+    return {CONFIG: to_yaml(config, f"In this folder: {plan.format.command}"), NAME: readme(plan)}
+
+
+FORMAT = Format(
+    name="swift",
+    trainer="ms-swift",
+    tested="nothing; written from the source of ms-swift 4.6.0",
+    forms=(ANSWERS,),
+    stores={ANSWERS.name: Store("jsonl")},
+    config_names=(CONFIG, NAME),
+    files=_files,
+    command=f"swift sft {CONFIG}",
+    samples=_samples,
+    notes=lambda plan: rounding_notes(plan, "ms-swift"),
+)

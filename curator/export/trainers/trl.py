@@ -1,0 +1,121 @@
+"""TRL's `trl sft`. Read and tested: 1.16.
+
+All data sets are concatenated into one, so that all must have the same columns. `prompt` and `completion` are
+tokenized together, and the completion is what follows the tokens that they share with the prompt alone; an end-of-text
+token is added where there is none. Data that have `input_ids` and `labels` are taken as they are. `fraction` is a share
+of the whole and takes the first rows: weights are in the files.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from curator.data.rows import Content
+from curator.data.tokens import IGNORED, Encoded
+from curator.export.data_files import Store
+from curator.export.format import Format
+from curator.export.forms import MARKED_MESSAGES, TOKENS, Encoding, Form, Labelled
+from curator.export.readme import NAME, readme
+from curator.export.recipe import OUTPUT, recipe_of
+from curator.export.yaml import to_yaml
+
+if TYPE_CHECKING:
+    from curator.export.format import Plan
+
+CONFIG = "sft.yaml"
+
+
+def _write_pair(content: Content, encoded: Encoded, encoding: Encoding) -> dict[str, Any] | None:
+    """Prompt and completion as text, where just the end of it carries loss."""
+    if "text" in content or len(encoded.spans) != 2:
+        return None
+    start, end = encoded.spans
+    return {"prompt": encoded.text[:start], "completion": encoded.text[start:end]}
+
+
+def _read_pair(row: dict[str, Any], encoding: Encoding) -> Labelled:
+    prompt, completion = row["prompt"], row["completion"]
+    if not completion.endswith(encoding.eos):
+        completion += encoding.eos
+    before, ids = encoding.ids(prompt, special=True), encoding.ids(prompt + completion, special=True)
+    shared = next((n for n, (a, b) in enumerate(zip(before, ids, strict=False)) if a != b), min(len(before), len(ids)))
+    labels = [IGNORED] * shared + ids[shared:]
+    return ids[: encoding.max_length], labels[: encoding.max_length]
+
+
+def _write_text(content: Content, encoded: Encoded, encoding: Encoding) -> dict[str, Any] | None:
+    return {"text": content["text"]} if "text" in content else None
+
+
+def _read_text(row: dict[str, Any], encoding: Encoding) -> Labelled:
+    text = row["text"] if row["text"].endswith(encoding.eos) else row["text"] + encoding.eos
+    ids = encoding.ids(text, special=True)[: encoding.max_length]
+    return ids, list(ids)
+
+
+PAIR = Form("prompt-completion", "prompt and completion, as text", _write_pair, _read_pair)
+TEXT = Form("text", "plain text", _write_text, _read_text)
+_COLUMNS = {
+    PAIR.name: ["prompt", "completion"],
+    TEXT.name: ["text"],
+    MARKED_MESSAGES.name: ["messages"],
+    TOKENS.name: ["input_ids", "labels"],
+}
+
+
+def _files(plan: "Plan") -> dict[str, str]:
+    recipe, form = recipe_of(plan), plan.form
+    assert form is not None
+    store = plan.format.store_of(form)
+    config: dict[str, Any] = {
+        "model_name_or_path": recipe.model,
+        **({"model_revision": recipe.revision} if recipe.revision else {}),
+        "dtype": recipe.dtype,
+        **({f"load_in_{recipe.quantization}": True} if recipe.quantization != "none" else {}),
+        "datasets": [
+            {
+                "path": "json" if store.kind == "jsonl" else store.kind,
+                "data_files": plan.file(task),
+                "split": "train",
+                "columns": _COLUMNS[form.name],
+            }
+            for task in plan.training
+        ],
+        "max_length": recipe.max_length,
+        "packing": False,
+        **({"completion_only_loss": True} if form is PAIR else {}),
+        **({"assistant_only_loss": True} if form is MARKED_MESSAGES else {}),
+        "use_peft": True,
+        "lora_r": recipe.lora.r,
+        "lora_alpha": recipe.alpha,
+        "lora_dropout": recipe.lora.dropout,
+        "lora_target_modules": recipe.targets or ["all-linear"],
+        "num_train_epochs": recipe.train.epochs,
+        "learning_rate": recipe.train.learning_rate,
+        "per_device_train_batch_size": recipe.train.batch_size,
+        "gradient_accumulation_steps": recipe.train.gradient_accumulation,
+        "lr_scheduler_type": recipe.train.schedule,
+        "warmup_steps": recipe.train.warmup,
+        "weight_decay": recipe.train.weight_decay,
+        "seed": recipe.train.seed,
+        "bf16": False,
+        "gradient_checkpointing": False,
+        "report_to": "none",
+        "output_dir": OUTPUT,
+    }
+    return {CONFIG: to_yaml(config, f"In this folder: {plan.format.command}"), NAME: readme(plan)}
+
+
+FORMAT = Format(
+    name="trl",
+    trainer="TRL",
+    tested="TRL 1.16.0, its own parser, tokens and two steps of training",
+    forms=(PAIR, TEXT, MARKED_MESSAGES, TOKENS),
+    stores={
+        PAIR.name: Store("jsonl"),
+        TEXT.name: Store("jsonl"),
+        MARKED_MESSAGES.name: Store("jsonl"),
+        TOKENS.name: Store("parquet"),
+    },
+    config_names=(CONFIG, NAME),
+    files=_files,
+    command=f"trl sft --config {CONFIG}",
+)

@@ -1,0 +1,222 @@
+"""The stages that cost: meta-training and gradients, each found again by what goes into it.
+
+`find_*` looks for an artifact that fits the present configuration and data; `make_*` does the work, resumably. A
+meta-initialization still fits when tasks were added after it: the new tasks only need gradients. It no longer fits
+when a task it has seen was changed or removed, or when the target's held-out examples changed.
+"""
+
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from curator.core import distributed
+from curator.core.config import Config
+from curator.core.errors import NumericalError
+from curator.core.provenance import Inputs, hash_of, key_of
+from curator.data.corpus import Corpus, Task, training_examples, validation_examples
+from curator.data.tokens import TokenizedExample
+from curator.gradients.engine import GradientEngine, Projected
+from curator.gradients.projection import ProjectionSpec
+from curator.training.meta_init import LoadModel, MetaInit
+from curator.training.trainer import Snapshot
+from curator.workspace.store.tables import Store
+from curator.workspace.workspace import Workspace
+
+# Finished gradients are committed at least this often, so that a killed run loses no more.
+_COMMIT_SECONDS = 10.0
+_COMMIT_ROWS = 8192
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GradientSet:
+    """The gradients at one point of one meta-training."""
+
+    key: str
+    snapshot: Snapshot
+
+
+# -- gradients ------------------------------------------------------------------------------------------------------
+
+
+def gradient_sets(config: Config, meta: MetaInit) -> list[GradientSet]:
+    """The sets that estimates rest on, one per point of meta-training."""
+    spec = projection(config)
+    return [
+        GradientSet(
+            key=key_of({"train": meta.key, "adapter": s.sha256, "layout": meta.layout, "projection": spec.as_dict()}),
+            snapshot=s,
+        )
+        for s in meta.snapshots
+    ]
+
+
+def projection(config: Config) -> ProjectionSpec:
+    """The projection that the configuration names."""
+    return ProjectionSpec(dim=config.gradients.projection_dim, seed=config.gradients.projection_seed)
+
+
+def wanted_hashes(corpus: Corpus) -> set[str]:
+    """Token hashes of every example whose gradient is needed."""
+    return {h for task in corpus.tasks for h in (*task.train_hashes, *task.validation_hashes)}
+
+
+def gradients_inputs(sets: Sequence[GradientSet], corpus: Corpus) -> Inputs:
+    """What decides whether the gradients are complete."""
+    return {
+        "sets": [s.key for s in sets],
+        "tasks": {task.name: hash_of([*task.train_hashes, *task.validation_hashes]) for task in corpus.tasks},
+    }
+
+
+def make_gradients(workspace: Workspace, corpus: Corpus, meta: MetaInit, load: LoadModel) -> int:
+    """Compute the gradients that are not stored yet, at every point.
+
+    Batches are cut task by task from all of a task's examples, and committed whole: an interrupted run goes on with the
+    very batches that an undisturbed one would have had.
+
+    Returns:
+        How many gradients were computed.
+
+    Raises:
+        NumericalError: A loss or gradient is not finite; the task and example are named.
+    """
+    config, store = workspace.config, workspace.store
+    sets = gradient_sets(config, meta)
+    stored = distributed.from_main([store.gradient_hashes(s.key) for s in sets])
+    wanted = wanted_hashes(corpus)
+    total, done = len(wanted) * len(sets), sum(len(wanted & there) for there in stored)
+    if done == total:
+        return 0
+    tuned = load()
+    stage = workspace.reporter.stage("gradients", total, "gradients", done=done)
+    for gradient_set, there in zip(sets, stored, strict=True):
+        if wanted <= there:
+            continue
+        snapshot = gradient_set.snapshot
+        tuned.load_adapter(workspace.adapters / meta.key / snapshot.folder, sha256=snapshot.sha256)
+        engine = GradientEngine(
+            tuned, projection(config), batch_tokens=config.gradients.batch_tokens, reporter=workspace.reporter
+        )
+        writer = _Writer(store, gradient_set.key)
+        with writer:
+            for batch, rows in _ahead(engine, _batches(engine, corpus, store, there)):
+                if rows is not None:
+                    _check_finite(batch, *rows)
+                for hashes, losses, gradients in distributed.gather(
+                    [] if rows is None else [([h for h, _, _ in batch], *rows)]
+                ):
+                    writer.add(hashes, losses, gradients)
+                    done += len(hashes)
+                stage.advance_to(min(done, total))
+    stage.finish(f"{total} gradients at {len(sets)} points")
+    return total - sum(len(wanted & there) for there in stored)
+
+
+Batch = list[tuple[str, TokenizedExample, str]]
+"""(token hash, example, where it comes from) of each example."""
+Arrays = tuple[npt.NDArray[np.float64], npt.NDArray[np.float32]]
+
+
+def _batches(engine: GradientEngine, corpus: Corpus, store: Store, there: set[str]) -> Iterator[Batch]:
+    """This process's batches; every process yields equally many, an empty one where there are too few."""
+    seen = set(there)
+    mine: Batch = []
+    turn = 0
+    for task in corpus.tasks:
+        items = _task_items(task, store)
+        for positions in engine.batches([example for _, example, _ in items]):
+            batch = [items[p] for p in positions if items[p][0] not in seen]
+            if not batch:
+                continue
+            seen |= {h for h, _, _ in batch}
+            if turn == distributed.rank():
+                mine = batch
+            turn += 1
+            if turn == distributed.world_size():
+                yield mine
+                turn, mine = 0, []
+    if turn:
+        yield mine
+
+
+def _ahead(engine: GradientEngine, batches: Iterable[Batch]) -> Iterator[tuple[Batch, Arrays | None]]:
+    """Batches with their losses and gradients, None of an empty one.
+
+    A GPU is given the next batch before the last is waited for.
+    """
+    waiting: deque[tuple[Batch, Projected | None]] = deque()
+
+    def arrived() -> tuple[Batch, Arrays | None]:
+        batch, projected = waiting.popleft()
+        return batch, None if projected is None else projected.arrays()
+
+    for batch in batches:
+        waiting.append((batch, engine.project([example for _, example, _ in batch]) if batch else None))
+        if len(waiting) > engine.ahead:
+            yield arrived()
+    while waiting:
+        yield arrived()
+
+
+def _task_items(task: Task, store: Store) -> Batch:
+    """Each different example of a task once."""
+    items = {
+        h: (h, example, f"example {number + 1} of task {task.name!r}")
+        for hashes, examples, numbers in (
+            (task.train_hashes, training_examples(task, store), task.split.train),
+            (task.validation_hashes, validation_examples(task, store), task.split.validation),
+        )
+        for h, example, number in zip(hashes, examples, numbers, strict=True)
+    }
+    return list(items.values())
+
+
+def _check_finite(batch: Batch, losses: npt.NDArray[np.float64], gradients: npt.NDArray[np.float32]) -> None:
+    bad = np.flatnonzero(~(np.isfinite(losses) & np.isfinite(gradients).all(axis=1)))
+    if bad.size:
+        raise NumericalError(
+            f"the gradient of {batch[bad[0]][2]} is not finite ({bad.size} in this batch)",
+            hint="Set model.dtype to float32, or lower train.learning_rate.",
+        )
+
+
+class _Writer:
+    """Commits finished batches to the store: often enough to lose little, seldom enough to cost little."""
+
+    def __init__(self, store: Store, set_key: str) -> None:
+        self._store, self._key = store, set_key
+        self._hashes: list[str] = []
+        self._losses: list[npt.NDArray[np.float64]] = []
+        self._gradients: list[npt.NDArray[np.float32]] = []
+        self._last = time.monotonic()
+
+    def __enter__(self) -> None:
+        return None
+
+    def add(self, hashes: list[str], losses: npt.NDArray[np.float64], gradients: npt.NDArray[np.float32]) -> None:
+        if not distributed.is_main():
+            return
+        self._hashes += hashes
+        self._losses.append(losses)
+        self._gradients.append(gradients)
+        if len(self._hashes) >= _COMMIT_ROWS or time.monotonic() - self._last > _COMMIT_SECONDS:
+            self._commit()
+
+    def _commit(self) -> None:
+        if self._hashes:
+            self._store.put_gradients(
+                self._key, self._hashes, np.concatenate(self._losses), np.concatenate(self._gradients)
+            )
+        self._hashes, self._losses, self._gradients = [], [], []
+        self._last = time.monotonic()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
+        # Also when interrupted: what is finished is worth keeping, unless it is the store that failed.
+        if kind is None or issubclass(kind, KeyboardInterrupt | NumericalError):
+            self._commit()
+        if kind is None:
+            distributed.wait()

@@ -1,0 +1,90 @@
+"""What of the store is the project as it is now: what SQL asks beside the store itself."""
+
+from pathlib import Path
+
+import pyarrow as pa
+
+from curator.core.files import relative_to
+from curator.data.corpus import Corpus, Task
+from curator.data.splits import VALIDATION
+from curator.select.selections import Answers
+from curator.training.fine_tune import recipe_key
+from curator.training.meta_init import find_meta_init
+from curator.workspace.store.sql import Present
+from curator.workspace.workspace import Workspace
+
+_TASKS = pa.schema(
+    {
+        "task": pa.string(),
+        "target": pa.bool_(),
+        "tags": pa.list_(pa.string()),
+        "files": pa.list_(pa.string()),
+        "rows": pa.int64(),
+        "examples": pa.int64(),
+        "validation": pa.int64(),
+        "left_out": pa.int64(),
+        "tokens": pa.int64(),
+        "truncated": pa.int64(),
+        "content": pa.string(),
+    }
+)
+_SPLIT = pa.schema(
+    {"task_key": pa.string(), "number": pa.int32(), "task": pa.string(), "split": pa.string(), "reason": pa.string()}
+)
+
+
+def present(workspace: Workspace, corpus: Corpus) -> Present:
+    """Read off a project what a query needs.
+
+    Args:
+        workspace: The workspace.
+        corpus: Its examples, split for the targets that are asked about.
+    """
+    meta = find_meta_init(workspace, corpus) if corpus.targets else None
+    return Present(
+        tasks=pa.Table.from_pylist([_row(task, corpus, workspace.root) for task in corpus.tasks], _TASKS),
+        split=pa.concat_tables([_SPLIT.empty_table(), *(part for task in corpus.tasks for part in _split(task))]),
+        keys=pa.table(
+            {
+                "estimate": pa.array([None if meta is None else Answers(workspace, corpus, meta).key], pa.string()),
+                "recipe": pa.array([recipe_key(workspace.config, corpus)], pa.string()),
+            }
+        ),
+    )
+
+
+def _row(task: Task, corpus: Corpus, root: Path) -> dict[str, object]:
+    is_hub = bool(task.version.source.get("hub"))
+    left_out = sum(len(numbers) for reason, numbers in task.split.left_out.items() if reason != VALIDATION)
+    return {
+        "task": task.name,
+        "target": task.name in corpus.targets,
+        "tags": list(task.tags),
+        "files": [name if is_hub else relative_to(name, root) for name, _, _ in task.version.files],
+        "rows": len(task.version.index.hashes),
+        "examples": len(task.split.train),
+        "validation": len(task.split.validation),
+        "left_out": left_out,
+        "tokens": task.tokens,
+        "truncated": task.truncated,
+        "content": task.content,
+    }
+
+
+def _split(task: Task) -> list[pa.Table]:
+    left_out = {reason: numbers for reason, numbers in task.split.left_out.items() if reason != VALIDATION}
+    return [
+        _part(task, task.version.key, task.split.train, "train"),
+        _part(task, task.held_out_from.key, task.split.validation, "validation"),
+        *(_part(task, task.version.key, numbers, "left out", reason) for reason, numbers in left_out.items()),
+    ]
+
+
+def _part(task: Task, key: str, numbers: tuple[int, ...], split: str, reason: str | None = None) -> pa.Table:
+    many = len(numbers)
+    columns = [
+        pa.repeat(pa.scalar(key, pa.string()), many),
+        pa.array(numbers, pa.int32()),
+        *(pa.repeat(pa.scalar(text, pa.string()), many) for text in (task.name, split, reason)),
+    ]
+    return pa.Table.from_arrays(columns, schema=_SPLIT)

@@ -1,0 +1,193 @@
+"""Where every stage of a project stands, and why one is stale. Reads the store and the files, computes nothing."""
+
+from typing import Any
+
+from curator.core.provenance import Inputs, differences, key_of
+from curator.data.corpus import Corpus
+from curator.estimate.calibration import LEAST_RUNS
+from curator.export.adapter import run_inputs
+from curator.gradients.stage import gradient_sets, gradients_inputs, wanted_hashes
+from curator.results.stages import StageStatus, StatusReport
+from curator.select.selections import Answers
+from curator.training.meta_init import MetaInit, find_meta_init, train_inputs
+from curator.workspace.job_log import read_runs
+from curator.workspace.store.records import Artifact
+from curator.workspace.store.tables import Store
+from curator.workspace.workspace import Workspace
+
+_LISTED = 10
+
+
+def status(workspace: Workspace, corpus: Corpus | None) -> StatusReport:
+    """Report on every stage, the selections and the last runs.
+
+    Args:
+        workspace: The project.
+        corpus: Its examples, if all of them have been read.
+    """
+    store = workspace.store
+    stages: list[StageStatus] = []
+    if corpus is None:
+        stages.append(
+            StageStatus(stage="data", state=_state(store, "task"), detail="new or changed files are not read yet")
+        )
+        stages += [
+            StageStatus(stage=stage, state=_state(store, name), detail="waits for data")
+            for stage, name in (
+                ("train", "train"),
+                ("gradients", "gradients"),
+                ("estimate", "estimate"),
+                ("select", "select"),
+                ("verify", "verify"),
+            )
+        ]
+    else:
+        examples = sum(len(task.split.train) + len(task.split.validation) for task in corpus.tasks)
+        stages.append(StageStatus(stage="data", state="done", detail=f"{len(corpus.tasks)} tasks, {examples} examples"))
+        meta = find_meta_init(workspace, corpus)
+        stages.append(_train(workspace, corpus, meta))
+        if meta is None:
+            stages += [
+                StageStatus(stage=stage, state=_state(store, stage), detail="waits for train")
+                for stage in ("gradients", "estimate", "select", "verify")
+            ]
+        else:
+            stages += _after_train(workspace, corpus, meta)
+        stages += _applied(workspace, corpus)
+    return StatusReport(
+        project=workspace.name,
+        stages=tuple(stages),
+        runs=tuple(
+            {
+                "id": run.id,
+                "command": run.command,
+                "pid": run.pid,
+                "state": run.state,
+                "started": run.started.isoformat(),
+                "message": run.message,
+                "ended": None if run.ended is None else run.ended.isoformat(),
+            }
+            for run in read_runs(workspace.folder / "runs")[:_LISTED]
+        ),
+        selections=tuple(
+            {
+                "name": name,
+                "target": target,
+                "method": method,
+                "loss": loss,
+                "created": created.isoformat(timespec="seconds"),
+            }
+            for _, name, target, method, loss, _, created in store.selections()[:_LISTED]
+        ),
+    )
+
+
+def _train(workspace: Workspace, corpus: Corpus, meta: MetaInit | None) -> StageStatus:
+    if meta is not None:
+        unseen = (
+            (f"the meta-initialization has not seen: {', '.join(meta.unseen)} (--fresh trains on all)",)
+            if meta.unseen
+            else ()
+        )
+        detail = f"{meta.examples} examples, {len(meta.snapshots)} points"
+        return StageStatus(stage="train", state="done", detail=detail, reasons=unseen)
+    now = train_inputs(workspace.config, corpus)
+    last = _closest(workspace.store.artifacts("train"), now)
+    if last is None:
+        return StageStatus(stage="train", state="missing", detail="run `curator train` or `curator select`")
+    return StageStatus(
+        stage="train", state="stale", detail=f"made {last.created:%Y-%m-%d %H:%M} UTC", reasons=_reasons(last, now)
+    )
+
+
+def _after_train(workspace: Workspace, corpus: Corpus, meta: MetaInit) -> list[StageStatus]:
+    store = workspace.store
+    sets = gradient_sets(workspace.config, meta)
+    wanted = wanted_hashes(corpus)
+    there = sum(len(wanted & store.gradient_hashes(s.key)) for s in sets)
+    total = len(wanted) * len(sets)
+    detail = f"{there} of {total} gradients at {len(sets)} points"
+    if there == total:
+        gradients = StageStatus(stage="gradients", state="done", detail=detail)
+    elif there:
+        gradients = StageStatus(
+            stage="gradients", state="partial", detail=detail, reasons=("the rest is computed when it is needed",)
+        )
+    else:
+        last = _closest(store.artifacts("gradients"), inputs := gradients_inputs(sets, corpus))
+        gradients = StageStatus(
+            stage="gradients",
+            state="stale" if last else "missing",
+            detail=detail,
+            reasons=_reasons(last, inputs) if last else (),
+        )
+    answers = Answers(workspace, corpus, meta)
+    estimate = _by_key(store, "estimate", answers.inputs, "affinities of every task")
+    selections = store.artifacts("select")
+    fitting = [a for a in selections if a.inputs["estimate"] == answers.key]
+    if fitting:
+        chosen = ", ".join(sorted({str(a.inputs["name"]) for a in fitting}))
+        select = StageStatus(stage="select", state="done", detail=chosen)
+    elif selections:
+        select = StageStatus(
+            stage="select",
+            state="stale",
+            detail=f"{len(selections)} made before",
+            reasons=("the estimates are other ones",),
+        )
+    else:
+        select = StageStatus(stage="select", state="missing", detail="run `curator select`")
+    return [gradients, estimate, select, _verify(answers)]
+
+
+def _verify(answers: Answers) -> StageStatus:
+    count = len(answers.measured)
+    if count >= LEAST_RUNS:
+        return StageStatus(stage="verify", state="done", detail=f"{count} subsets measured")
+    if count:
+        return StageStatus(stage="verify", state="partial", detail=f"{count} of {LEAST_RUNS} subsets measured")
+    return StageStatus(stage="verify", state="missing", detail="run `curator verify`")
+
+
+def _applied(workspace: Workspace, corpus: Corpus) -> list[StageStatus]:
+    """Where adapters stand, if any was made: nobody need make one here."""
+    made = [
+        (a, run_inputs(workspace.config, corpus, a.inputs["weights"], a.inputs["seed"]))
+        for a in workspace.store.artifacts("apply")
+    ]
+    fitting = [artifact.outputs for artifact, now in made if artifact.key == key_of(now)]
+    if fitting:
+        found = ", ".join(f"{run['name']}: loss {run['loss']:.4f}" for run in fitting[:_LISTED])
+        return [StageStatus(stage="apply", state="done", detail=found)]
+    return [
+        StageStatus(
+            stage="apply", state="stale", detail=f"made {last.created:%Y-%m-%d %H:%M} UTC", reasons=_reasons(last, now)
+        )
+        for last, now in made[:1]
+    ]
+
+
+def _by_key(store: Store, stage: str, inputs: Inputs, detail: str) -> StageStatus:
+    if store.artifact(stage, key_of(inputs)) is not None:
+        return StageStatus(stage=stage, state="done", detail=detail)
+    last = _closest(store.artifacts(stage), inputs)
+    if last is None:
+        return StageStatus(stage=stage, state="missing", detail="made by `curator select`")
+    return StageStatus(
+        stage=stage, state="stale", detail=f"made {last.created:%Y-%m-%d %H:%M} UTC", reasons=_reasons(last, inputs)
+    )
+
+
+def _closest(artifacts: list[Artifact], now: Inputs) -> Artifact | None:
+    """The artifact that differs in the fewest fields; the newest of equals."""
+    return min(artifacts, key=lambda artifact: len(differences(artifact.inputs, now)), default=None)
+
+
+def _reasons(last: Artifact, now: Inputs) -> tuple[str, ...]:
+    found = [str(difference) for difference in differences(last.inputs, now)]
+    more = [f"and {len(found) - _LISTED} more"] if len(found) > _LISTED else []
+    return tuple(found[:_LISTED] + more)
+
+
+def _state(store: Store, stage: str) -> Any:
+    return "stale" if store.artifacts(stage) else "missing"

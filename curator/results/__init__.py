@@ -1,0 +1,50 @@
+"""Report classes: what the verbs of a `Project` return.
+
+Takes names and numbers of the other rooms.
+Holds them as frozen values and shows them as JSON, as data frames, as plots and in notebooks.
+Returns one class for each verb, grouped by the step of the pipeline.
+"""
+
+from curator.results.base import SCHEMA_VERSION
+from curator.results.data import CheckedTask, CheckReport, Overlap
+from curator.results.estimates import (
+    BudgetPoint,
+    CurveReport,
+    EstimateResult,
+    EstimatesReport,
+    ExampleInfluence,
+    ExamplesReport,
+)
+from curator.results.outputs import AppliedTask, ApplyReport, ExportedTask, ExportReport, QueryResult
+from curator.results.selection import SelectedTask, SelectionResult
+from curator.results.stages import GradientsReport, StageState, StageStatus, StatusReport, TrainReport
+from curator.results.verification import ComparedMethod, VerifiedRun, VerifiedSubset, VerifyReport
+
+__all__ = [
+    "SCHEMA_VERSION",
+    "AppliedTask",
+    "ApplyReport",
+    "BudgetPoint",
+    "CheckReport",
+    "CheckedTask",
+    "ComparedMethod",
+    "CurveReport",
+    "EstimateResult",
+    "EstimatesReport",
+    "ExampleInfluence",
+    "ExamplesReport",
+    "ExportReport",
+    "ExportedTask",
+    "GradientsReport",
+    "Overlap",
+    "QueryResult",
+    "SelectedTask",
+    "SelectionResult",
+    "StageState",
+    "StageStatus",
+    "StatusReport",
+    "TrainReport",
+    "VerifiedRun",
+    "VerifiedSubset",
+    "VerifyReport",
+]

@@ -1,0 +1,134 @@
+"""Results as data frames and as HTML, for notebooks: one mixin for all of them."""
+
+import dataclasses
+import html
+import math
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, get_args, get_type_hints
+
+from curator.core.text import clean
+
+if TYPE_CHECKING:
+    import pandas
+
+# What a notebook shows of a table, and of a text in it.
+_ROWS, _LETTERS = 20, 160
+Row = dict[str, Any]
+
+
+class Shown:
+    """A result that can be seen as a table.
+
+    Its table is the field named in `_table`, one row for each value there, or the result itself, as one row. Columns
+    are the fields of such a value, as its class documents them.
+    """
+
+    __slots__ = ()
+    _table: ClassVar[str] = ""
+
+    def rows(self) -> list[Row]:
+        """The table's rows, by column."""
+        values = getattr(self, self._table) if self._table else (self,)
+        return [value if isinstance(value, dict) else _fields(value) for value in values]
+
+    def columns(self) -> list[str]:
+        """Names of the table's columns, also where it has no rows."""
+        kind: Any = type(self)
+        if self._table:
+            kind = get_args(get_type_hints(kind)[self._table])[0]
+        if dataclasses.is_dataclass(kind):
+            return [field.name for field in dataclasses.fields(kind)]
+        return list(dict.fromkeys(name for row in self.rows() for name in row))
+
+    def to_pandas(self) -> "pandas.DataFrame":
+        """The table as a data frame; losses are in nats per target token."""
+        import pandas
+
+        return pandas.DataFrame(self.rows(), columns=self.columns())
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: what is said of the whole, and the first rows of the table."""
+        facts = _fields(self).items() if self._table else ()
+        small = [(name, value) for name, value in facts if name != self._table and not _is_large(value)]
+        return _facts(small) + _html_table(self.columns(), *self.first(_ROWS))
+
+    def first(self, count: int) -> tuple[list[Row], int]:
+        """The first rows, and how many there are in all."""
+        rows = self.rows()
+        return rows[:count], len(rows)
+
+
+def plain(value: Any) -> Any:
+    """A value as JSON has it: numbers, strings, lists, objects and null."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Decimal):
+        if not value.is_finite():
+            return None
+        return int(value) if value == value.to_integral_value() else float(value)
+    if isinstance(value, datetime | date | time):
+        return value.isoformat()
+    if isinstance(value, timedelta):
+        return value.total_seconds()
+    if isinstance(value, bytes):
+        return value.hex()
+    if isinstance(value, dict):
+        return {str(name): plain(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [plain(inner) for inner in value]
+    return value if value is None or isinstance(value, bool | int | str) else str(value)
+
+
+def _fields(value: Any) -> Row:
+    return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+
+
+def _is_large(value: Any) -> bool:
+    """Whether a value is a table of its own."""
+    return isinstance(value, dict) or (
+        isinstance(value, tuple) and any(not isinstance(inner, str | int | float) for inner in value)
+    )
+
+
+def _facts(facts: list[tuple[str, Any]]) -> str:
+    if not facts:
+        return ""
+    parts = (f"{_escaped(name.replace('_', ' '))}: <b>{_cell(value)}</b>" for name, value in facts)
+    return f"<p>{' · '.join(parts)}</p>"
+
+
+def _html_table(columns: list[str], rows: list[Row], total: int) -> str:
+    head = "".join(f"<th>{_escaped(name)}</th>" for name in columns)
+    body = "".join(
+        "<tr>" + "".join(f"<td{_align(row[name])}>{_cell(row[name])}</td>" for name in columns) + "</tr>"
+        for row in rows
+    )
+    more = f"<p>the first {len(rows):,} of {total:,} rows</p>" if total > len(rows) else ""
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{more}"
+
+
+def _align(value: Any) -> str:
+    is_number = isinstance(value, int | float | Decimal) and not isinstance(value, bool)
+    return "" if is_number else ' style="text-align: left"'
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "–"
+    if isinstance(value, bool):
+        return "✓" if value else ""
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:.4f}"
+    if isinstance(value, tuple | list):
+        return _escaped(", ".join(map(str, value)) or "–")
+    if isinstance(value, dict):
+        return _escaped(", ".join(f"{name}: {inner}" for name, inner in value.items()) or "–")
+    return _escaped(str(value) if isinstance(value, Path) else value)
+
+
+def _escaped(text: object) -> str:
+    return html.escape(clean(text, limit=_LETTERS))

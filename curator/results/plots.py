@@ -1,0 +1,120 @@
+"""Pictures as files, by matplotlib: SVG, PNG or PDF, after the file's name."""
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from curator import results
+from curator.core.errors import ConfigError, DataError, missing_extra
+from curator.core.files import write_whole
+from curator.core.text import clean
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_KINDS = (".svg", ".png", ".pdf")
+# What else would make each picture another one.
+_TIMELESS = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
+
+
+def check_plot_file(path: Path) -> None:
+    """Make sure before any work is done that a picture can be written.
+
+    Raises:
+        ConfigError: The file's name does not say of which kind it is to be, or its folder is not there, or
+            matplotlib is not installed.
+    """
+    if path.suffix.lower() not in _KINDS:
+        raise ConfigError(f"{path}: no kind of picture", hint=f"Name a file that ends in {', '.join(_KINDS)}.")
+    if not path.absolute().parent.is_dir():
+        raise ConfigError(f"{path.parent}: no such folder", hint="Make it first, or name another.")
+    _require_matplotlib()
+
+
+def _require_matplotlib() -> None:
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError as error:
+        raise missing_extra("drawing a plot", "matplotlib", "plot") from error
+
+
+def plot_verify(report: results.VerifyReport, path: Path) -> None:
+    """Draw measured over estimated losses, one point for each subset, with intervals and the spread of its seeds.
+
+    Raises:
+        DataError: The file cannot be written.
+    """
+    import numpy as np
+
+    figure = _figure(5.0, 5.0)
+    axes = figure.add_subplot()
+    points = report.points()
+    estimated, measured = np.array([(p.estimated_loss, p.measured_loss) for p in points]).T
+    ends = np.array([(p.estimated_loss_low, p.estimated_loss_high) for p in points], dtype=np.float64)
+    across = np.nan_to_num(np.abs(ends.T - estimated))
+    up = np.abs(np.array([(p.lowest_measured, p.highest_measured) for p in points]).T - measured)
+    edges = [min(estimated.min(), measured.min()), max(estimated.max(), measured.max())]
+    axes.plot(edges, edges, color="0.6", linewidth=1, label="equal")
+    axes.errorbar(estimated, measured, xerr=across, yerr=up, fmt="o", markersize=4, elinewidth=0.8, alpha=0.8)
+    axes.set_xlabel("estimated loss" + ("" if report.calibrated else " (uncalibrated)") + ", 90 % interval")
+    axes.set_ylabel("measured loss, mean and range over seeds")
+    rank = "" if report.spearman is None else f", Spearman {report.spearman:.2f}"
+    axes.set_title(f"{_names(report.target)}: error {report.relative_error:.1%}{rank}", parse_math=False)
+    _save(figure, path)
+
+
+def plot_curve(report: results.CurveReport, path: Path) -> None:
+    """Draw estimated loss over training tokens, with intervals, the Pareto front, and what was measured.
+
+    Raises:
+        DataError: The file cannot be written.
+    """
+    figure = _figure(7.0, 4.5)
+    axes = figure.add_subplot()
+    front = report.front
+    tokens = [p.tokens for p in front]
+    axes.fill_between(
+        tokens, [p.estimated_loss_low for p in front], [p.estimated_loss_high for p in front], alpha=0.2, linewidth=0
+    )
+    axes.plot(
+        [p.tokens for p in report.points], [p.estimated_loss for p in report.points], ".", color="0.6", label="other"
+    )
+    axes.step(tokens, [p.estimated_loss for p in front], where="post", marker="o", markersize=4, label="best")
+    measured = [(p.tokens, p.measured_loss) for p in report.points if p.measured_loss is not None]
+    if measured:
+        axes.plot(*zip(*measured, strict=True), "x", color="C3", label="measured")
+    axes.set_xlabel("training tokens of the auxiliary tasks")
+    axes.set_ylabel("estimated loss" + ("" if report.calibrated_on else " (uncalibrated)"))
+    axes.set_title(_names(report.target), parse_math=False)
+    axes.legend()
+    _save(figure, path)
+
+
+def _names(names: Sequence[str]) -> str:
+    """Names as a title can hold them: a control character would make an SVG unreadable."""
+    return clean(", ".join(names), limit=60)
+
+
+def _figure(width: float, height: float) -> "Figure":
+    """A figure of so many inches, drawn without a display."""
+    _require_matplotlib()
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _save(figure: "Figure", path: Path) -> None:
+    import matplotlib as mpl
+
+    kind, picture = path.suffix.lower(), io.BytesIO()
+    # The same picture gives the same bytes.
+    with mpl.rc_context({"svg.hashsalt": "curator", "svg.fonttype": "none"}):
+        figure.savefig(picture, format=kind[1:], dpi=150, metadata=_TIMELESS.get(kind))
+    try:
+        write_whole(path, picture.getvalue())
+    except OSError as error:
+        raise DataError(f"{path}: cannot be written: {error}", hint="Choose another file.") from error

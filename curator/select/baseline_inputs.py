@@ -1,0 +1,191 @@
+"""What the baselines of curator/baselines.py are computed from: tokens, hidden states and gradients, from the store."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from curator.core.arrays import Floats, Mask
+from curator.data.corpus import Corpus, training_examples, validation_examples
+from curator.data.tokens import IGNORED, TokenizedExample
+from curator.estimate.estimator import Point
+from curator.select.baselines import (
+    bm25_scores,
+    cosine_scores,
+    less_scores,
+    match_scores,
+    match_weights,
+    point_weights,
+    random_scores,
+)
+from curator.select.search import Scores
+from curator.workspace.workspace import Workspace
+
+# Examples whose gradients are held at once.
+_EXAMPLES = 16384
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sources:
+    """Where the baselines find what they need.
+
+    Attributes:
+        workspace: The project.
+        corpus: Its tasks.
+        points: Gradients at each point of meta-training.
+        embeddings: Gives the mean embedding of each task of the corpus, in its order (n, d).
+    """
+
+    workspace: Workspace
+    corpus: Corpus
+    points: Sequence[Point]
+    embeddings: Callable[[], Floats]
+
+    @cached_property
+    def shares(self) -> Floats:
+        """The targets' shares in the loss (u,)."""
+        targets = self.corpus.targets
+        return np.array([self.workspace.config.data.share_of(name, targets) for name in targets])
+
+    def target_gradients(self, point: Point) -> Floats:
+        """Mean validation gradient of each target at a point (u, k)."""
+        ends = np.cumsum([len(task.split.validation) for task in self.corpus.target_tasks])
+        return np.stack([part.mean(axis=0) for part in np.split(point.validation.gradients, ends[:-1])])
+
+    def task_gradients(self, point: Point) -> Floats:
+        """Mean training gradient of each auxiliary task at a point, by completion tokens (t, k)."""
+        sums = point.statistics
+        return np.asarray(sums.pulls[:-1] / np.maximum(sums.weights[:-1], 1e-300)[:, None])
+
+    def joined_gradients(self) -> tuple[Floats, Floats]:
+        """Mean gradients at all points side by side: of the tasks (t, p·k), and of all targets together (p·k,).
+
+        At each point they are measured by the length of the targets', so that none outweighs another.
+        """
+        tasks, targets = [], []
+        for point in self.points:
+            target = point.validation.weights @ point.validation.gradients
+            length = float(np.linalg.norm(target)) or 1.0
+            tasks.append(self.task_gradients(point) / length)
+            targets.append(target / length)
+        return np.concatenate(tasks, axis=1), np.concatenate(targets)
+
+    def example_cosines(self, point: Point) -> Floats:
+        """Cosine of each auxiliary training example with the targets at a point (n,), task by task."""
+        targets = self.target_gradients(point)
+        found = [np.zeros(0)]
+        for tasks in _portions(point.statistics.examples[:-1].tolist()):
+            found += [cosine_scores(examples.gradients, targets, self.shares) for examples in point.read(tasks)]
+        return np.concatenate(found)
+
+
+def baseline_scores(method: str, sources: Sources, allowed: Mask) -> Scores:
+    """Score every auxiliary task by a baseline.
+
+    Args:
+        method: One of `curator.baselines.NAMES`.
+        sources: What it is computed from.
+        allowed: Tasks that may be selected (t,).
+
+    Returns:
+        The scores, and from where on a task is taken when no budget says it: as random subsets are drawn, where the
+        match needs a task, or else above the mean of all tasks.
+    """
+    values = _SCORES[method](sources, allowed)
+    if method == "random":
+        return Scores(values, cutoff=1 - sources.workspace.config.select.subset_size)
+    if method == "kmm":
+        return Scores(values, cutoff=0.0, least=0.0)
+    return Scores(values, cutoff=float(values.mean()) if values.size else 0.0)
+
+
+def kmm_weights(sources: Sources, selected: Mask) -> Floats:
+    """How much each example of the selected tasks is to count (t,), matched again without the others; 0 elsewhere."""
+    tasks, target = sources.joined_gradients()
+    found = match_weights(
+        match_scores(tasks[selected], target),
+        tasks[selected],
+        sources.points[0].statistics.weights[:-1][selected],
+        np.array([float(task.tokens) for task in sources.corpus.auxiliary])[selected],
+    )
+    weights = np.zeros(len(selected))
+    weights[selected] = found
+    return weights
+
+
+def _random(sources: Sources, _: Mask) -> Floats:
+    return random_scores([task.name for task in sources.corpus.auxiliary], sources.workspace.config.select.seed)
+
+
+def _embedding(sources: Sources, _: Mask) -> Floats:
+    found = dict(zip((task.name for task in sources.corpus.tasks), sources.embeddings(), strict=True))
+    tasks = np.array([found[task.name] for task in sources.corpus.auxiliary])
+    targets = np.array([found[name] for name in sources.corpus.targets])
+    return cosine_scores(tasks.reshape(-1, targets.shape[1]), targets, sources.shares)
+
+
+def _bm25(sources: Sources, _: Mask) -> Floats:
+    corpus, store = sources.corpus, sources.workspace.store
+    tasks = [_words(training_examples(task, store)) for task in corpus.auxiliary]
+    targets = [_words(training_examples(t, store) + validation_examples(t, store)) for t in corpus.target_tasks]
+    return bm25_scores(tasks, targets, sources.shares)
+
+
+def _gradient_cosine(sources: Sources, _: Mask) -> Floats:
+    found = [
+        cosine_scores(sources.task_gradients(point), sources.target_gradients(point), sources.shares)
+        for point in sources.points
+    ]
+    return np.asarray(np.mean(found, axis=0))
+
+
+def _less(sources: Sources, _: Mask) -> Floats:
+    train = sources.workspace.config.train
+    weights = point_weights([point.share for point in sources.points], train.schedule, train.warmup)
+    sizes = sources.points[0].statistics.examples[:-1].tolist()
+    return less_scores([sources.example_cosines(point) for point in sources.points], sizes, weights)
+
+
+def _kmm(sources: Sources, allowed: Mask) -> Floats:
+    tasks, target = sources.joined_gradients()
+    scores = np.zeros(len(allowed))
+    scores[allowed] = match_scores(tasks[allowed], target)
+    return scores
+
+
+_SCORES: dict[str, Callable[[Sources, Mask], Floats]] = {
+    "random": _random,
+    "embedding": _embedding,
+    "bm25": _bm25,
+    "gradient-cosine": _gradient_cosine,
+    "less": _less,
+    "kmm": _kmm,
+}
+
+
+def _words(examples: Sequence[TokenizedExample]) -> list[npt.NDArray[np.int64]]:
+    """Token ids of each example, whichever side they are on."""
+    return [np.array([*example.input_ids, *_answer(example)], dtype=np.int64) for example in examples]
+
+
+def _answer(example: TokenizedExample) -> list[int]:
+    """A decoder's tokens of its own: a causal model's labels only say again which of its input carries loss."""
+    if len(example.labels) == len(example.input_ids) and all(
+        label in (IGNORED, token) for label, token in zip(example.labels, example.input_ids, strict=True)
+    ):
+        return []
+    return [label for label in example.labels if label != IGNORED]
+
+
+def _portions(sizes: Sequence[int]) -> Iterator[list[int]]:
+    """Consecutive tasks, so many that their examples may be held at once."""
+    portion: list[int] = []
+    for task, size in enumerate(sizes):
+        if portion and sum(sizes[t] for t in portion) + size > _EXAMPLES:
+            yield portion
+            portion = []
+        portion.append(task)
+    if portion:
+        yield portion

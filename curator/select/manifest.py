@@ -1,0 +1,300 @@
+"""The selection manifest, `curator-manifest.json`: what was selected, from what, by what.
+
+The shape is fixed in the contract; programs that train read it. Paths in it are relative to the file where they can be.
+The same inputs give the same bytes, but for `created`.
+"""
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from curator.core.config import target_names
+from curator.core.errors import DataError, ManifestMismatch
+from curator.core.files import located, refuse_endless, sha256_of, write_whole
+
+SCHEMA_VERSION = 1
+MANIFEST_NAME = "curator-manifest.json"
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(
+        frozen=True,
+        strict=True,
+        extra="forbid",
+        allow_inf_nan=False,
+        use_attribute_docstrings=True,
+        protected_namespaces=(),
+    )
+
+
+class ModelIdentity(_Part):
+    """The base model."""
+
+    name_or_path: str
+    revision: str
+    sha256: str
+    """Of the files that decide what the model does."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """As the project has it; `auto` is bfloat16 on a GPU that has it, else float32."""
+    quantization: Literal["none", "8bit", "4bit"] = "none"
+
+
+# More than any machine holds, and few enough to be added and multiplied as floats.
+Count = Annotated[int, Field(ge=0, le=2**50)]
+
+
+def _plain_path(path: str) -> str:
+    if "\0" in path:
+        raise ValueError("a path holds no NUL")
+    return path
+
+
+class TaskFile(_Part):
+    """One file of a task."""
+
+    path: Annotated[str, AfterValidator(_plain_path)]
+    sha256: str
+    """Of its bytes; for a hub data set, of its rows."""
+    rows: Count
+
+
+_SOURCE: dict[str, type | tuple[type, ...]] = {
+    **dict.fromkeys(("hub", "config", "split", "revision", "column"), str),
+    "value": (str, int, bool, type(None)),
+    **dict.fromkeys(("saved_dataset", "streaming"), bool),
+    **dict.fromkeys(("columns", "roles"), dict),
+}
+
+
+def _plain_source(source: dict[str, Any]) -> dict[str, Any]:
+    for key, value in source.items():
+        kinds = _SOURCE.get(key)
+        if kinds is None:
+            raise ValueError(f"{key!r} says nothing of where rows come from")
+        if not isinstance(value, kinds):
+            raise ValueError(f"{key} is of the wrong type")
+        if isinstance(value, dict) and not all(isinstance(word, str) for word in (*value, *value.values())):
+            raise ValueError(f"{key} must be text")
+    return source
+
+
+Origin = Annotated[dict[str, Any], AfterValidator(_plain_source)]
+"""Where rows come from, beside files: hub id, split, filter and names of columns, where there are any."""
+
+
+class TaskEntry(_Part):
+    """One auxiliary task."""
+
+    name: str
+    selected: bool
+    weight: Annotated[float, Field(ge=0, le=100)] = 1.0
+    """How much it counts where it is selected: 0.5 for half of its examples, 2 for all of them twice."""
+    examples: Count
+    """Training examples, after what was left out."""
+    tokens: Count
+    """Tokens of the training examples, prompt and completion."""
+    files: Annotated[tuple[TaskFile, ...], Field(min_length=1)]
+    affinity: float
+    affinity_standard_error: float | None
+    """None where the task was in all or in none of the sampled subsets."""
+    left_out: dict[str, tuple[int, ...]] = {}
+    """Numbers of the rows that are not trained on, from 0, by reason."""
+    source: Origin = {}
+
+
+class TargetEntry(_Part):
+    """One target task; its training examples belong to every subset."""
+
+    name: str
+    examples: Count
+    tokens: Count
+    validation_examples: Count
+    files: Annotated[tuple[TaskFile, ...], Field(min_length=1)]
+    validation_files: tuple[TaskFile, ...] = ()
+    left_out: dict[str, tuple[int, ...]] = {}
+    source: Origin = {}
+
+
+class Edit(_Part):
+    """One change that a person made to a selection."""
+
+    task: str
+    selected: bool
+    by: str
+
+
+class Manifest(_Part):
+    """A selection and its provenance."""
+
+    schema_version: Literal[1] = 1
+    created: str
+    curator_version: str
+    project: str
+    name: str
+    target: str | tuple[str, ...]
+    method: str
+    options: dict[str, Any] = {}
+    """What the method was told: budgets, threshold, pins."""
+    model: ModelIdentity
+    lora: dict[str, Any]
+    train: dict[str, Any]
+    data: dict[str, Any]
+    gradients: dict[str, Any]
+    estimate: dict[str, Any]
+    targets: tuple[TargetEntry, ...]
+    tasks: tuple[TaskEntry, ...]
+    estimated_loss: float
+    estimated_loss_low: float
+    estimated_loss_high: float
+    reference: dict[str, float] = {}
+    """Estimated loss of all tasks and of the target alone."""
+    indistinguishable: tuple[str, ...] = ()
+    """Which of these the selection cannot be told apart from."""
+    measured_loss: float | None = None
+    """After really fine-tuning on the selection, if that was done."""
+    edits: tuple[Edit, ...] = ()
+    steps: tuple[dict[str, Any], ...] = Field(default=())
+    """How the method came to the selection."""
+
+    @property
+    def target_names(self) -> tuple[str, ...]:
+        """Names of the targets."""
+        return target_names(self.target)
+
+    @model_validator(mode="after")
+    def _names_are_unique(self) -> Self:
+        names = [*(target.name for target in self.targets), *(task.name for task in self.tasks)]
+        twice = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
+        if twice:
+            raise ValueError(f"tasks are named more than once: {', '.join(twice[:5])}")
+        return self
+
+
+def render(manifest: Manifest) -> str:
+    """The manifest as the text of its file."""
+    return _text(manifest.model_dump(mode="json"))
+
+
+def _text(document: dict[str, Any]) -> str:
+    return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+
+
+def write_manifest(manifest: Manifest, path: Path) -> bool:
+    """Write a manifest, whole or not at all; leave a file that says the same as it is.
+
+    Args:
+        manifest: With paths that are absolute or relative to `path`'s folder.
+        path: Where to.
+
+    Returns:
+        Whether the file was written.
+
+    Raises:
+        DataError: It cannot be written.
+    """
+    try:
+        if path.exists() and _same(manifest, path):
+            return False
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, render(manifest).encode())
+    except OSError as error:
+        raise DataError(f"{path}: cannot be written: {error}", hint="Choose another place with -o.") from error
+    return True
+
+
+def is_same_selection(one: Manifest, other: Manifest) -> bool:
+    """Whether two manifests differ at most in when and where they were written, and in what was measured."""
+    places = {"__all__": {"files": {"__all__": {"path"}}, "validation_files": {"__all__": {"path"}}}}
+    apart: Any = {"created": True, "measured_loss": True, "targets": places, "tasks": places}
+    return one.model_dump(exclude=apart) == other.model_dump(exclude=apart)
+
+
+def record_measured(path: Path, manifest: Manifest, loss: float) -> bool:
+    """Write a measured loss into a manifest's file, and leave all else in it as it is.
+
+    Args:
+        path: The file.
+        manifest: As it was read from there.
+        loss: Nats per target token.
+
+    Returns:
+        Whether it was written; not where the file is another selection's by now.
+
+    Raises:
+        DataError: It cannot be read or written.
+    """
+    if not is_same_selection(read_manifest(path), manifest):
+        return False
+    document = json.loads(path.read_text(encoding="utf-8"))
+    if document.get("measured_loss") != loss:
+        try:
+            write_whole(path, _text(document | {"measured_loss": loss}).encode())
+        except OSError as error:
+            raise DataError(f"{path}: cannot be written: {error}", hint="Is it yours to write?") from error
+    return True
+
+
+def _same(manifest: Manifest, path: Path) -> bool:
+    try:
+        there = read_manifest(path)
+    except DataError:
+        return False
+    return there.model_copy(update={"created": manifest.created}) == manifest
+
+
+def read_manifest(path: Path) -> Manifest:
+    """Read a manifest.
+
+    Raises:
+        DataError: It is missing, no manifest, or from a newer version.
+    """
+    refuse_endless(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(
+            f"{path}: cannot be read: {error}", hint="Name a manifest that `curator select` wrote."
+        ) from error
+    try:
+        return Manifest.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(map(str, first["loc"])) or "the file"
+        raise DataError(
+            f"{path}: no manifest that this curator knows: {where}: {first['msg']}",
+            hint="Name a manifest that `curator select` wrote.",
+        ) from error
+
+
+def check_files(manifest: Manifest, folder: Path) -> None:
+    """Make sure that the files a manifest names have not changed.
+
+    Args:
+        manifest: The manifest.
+        folder: The folder its paths are relative to.
+
+    Raises:
+        DataError: A file cannot be read.
+        ManifestMismatch: A file has changed.
+    """
+    entries: list[TaskEntry | TargetEntry] = [*manifest.targets, *(t for t in manifest.tasks if t.selected)]
+    for entry in entries:
+        for file in (*entry.files, *getattr(entry, "validation_files", ())):
+            if entry.source.get("hub"):
+                continue
+            path = located(file.path, folder)
+            found = sha256_of(path)
+            if found != file.sha256:
+                raise ManifestMismatch(
+                    f"task {entry.name!r}: {path} has changed: sha256 {file.sha256[:12]}… in the manifest,"
+                    f" {found[:12]}… now",
+                    hint="Run `curator select` again, or pass --allow-changed.",
+                )
+
+
+def now() -> str:
+    """The present, as manifests write it: UTC, to the second."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

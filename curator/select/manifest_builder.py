@@ -1,0 +1,175 @@
+"""What a selection is written down as: its manifest, with everything that it rests on."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from curator import __version__
+from curator.core.files import relative_to
+from curator.data.corpus import Corpus, Task, TaskVersion
+from curator.estimate.affinity import Affinities
+from curator.estimate.estimator import interval
+from curator.estimate.whatif import difference, judge_each
+from curator.gradients.stage import projection
+from curator.results.base import rounded, rounded_if_known
+from curator.select.manifest import Manifest, ModelIdentity, TargetEntry, TaskEntry, TaskFile, now
+from curator.select.methods import Request
+from curator.select.search import Selection
+
+if TYPE_CHECKING:
+    from curator.select.selections import Answers
+
+
+def manifest_of(
+    answers: "Answers", request: Request, name: str, selection: Selection, affinities: Affinities
+) -> Manifest:
+    """The manifest of a selection; paths in it are as in the corpus.
+
+    Args:
+        answers: What the gradients say about the target.
+        request: What the selection was asked to be.
+        name: What it is called.
+        selection: The tasks that are in, and by which steps they came.
+        affinities: Of every task.
+    """
+    config, corpus = answers.workspace.config, answers.corpus
+    masks = np.stack([selection.mask, np.ones_like(selection.mask), np.zeros_like(selection.mask)])
+    chosen, every, none = judge_each(answers.estimator, masks)
+    others = {"all_tasks": every, "target_only": none}
+    selected = {task.name for task, inside in zip(answers.tasks, selection.mask, strict=True) if inside}
+    measured = next((m.mean for m in answers.measured if m.subset == selected), None)
+    if selection.weights is not None:
+        shift = selection.loss - chosen.loss
+        low, high = interval(selection.loss, chosen.high - chosen.loss)
+        chosen = replace(chosen, loss=selection.loss, low=low, high=high, each=chosen.each + shift)
+        measured = None
+    return Manifest(
+        created=now(),
+        curator_version=__version__,
+        project=answers.workspace.name,
+        name=name,
+        target=corpus.targets[0] if len(corpus.targets) == 1 else corpus.targets,
+        method=request.method,
+        options=_plain(request.options()),
+        model=ModelIdentity(
+            name_or_path=config.model.name_or_path,
+            revision=config.model.revision,
+            sha256=corpus.model.sha256,
+            dtype=config.model.dtype,
+            quantization=config.model.quantization,
+        ),
+        lora=config.lora.model_dump(mode="json"),
+        train=config.train.model_dump(mode="json"),
+        data=config.data.model_dump(
+            mode="json", include={"validation", "max_length", "max_examples_per_task", "seed", "target_weights"}
+        ),
+        gradients={
+            "projection_dim": config.gradients.projection_dim,
+            "projection_seed": config.gradients.projection_seed,
+            "projection": projection(config).kind,
+            "points": [s.snapshot.share for s in answers.sets],
+        },
+        estimate={
+            "method": config.estimate.method,
+            "ridge": [rounded(ridge) for ridge in answers.estimator.ridges],
+            "calibrated": answers.calibration is not None,
+            "measured_subsets": len(answers.measured),
+            "interval": "90 % over the validation examples"
+            if answers.calibration is None or answers.calibration.half_width is None
+            else "90 % conformal over the measured subsets",
+        },
+        targets=tuple(
+            TargetEntry(
+                name=task.name,
+                examples=len(task.split.train),
+                tokens=task.tokens,
+                validation_examples=len(task.split.validation),
+                files=_files(task.version),
+                validation_files=() if task.validation_version is None else _files(task.validation_version),
+                left_out=task.split.left_out,
+                source=task.version.source,
+            )
+            for task in corpus.target_tasks
+        ),
+        tasks=tuple(
+            TaskEntry(
+                name=task.name,
+                selected=bool(selection.mask[number]),
+                weight=1.0 if selection.weights is None else rounded(selection.weights[number]),
+                examples=len(task.split.train),
+                tokens=task.tokens,
+                files=_files(task.version),
+                affinity=rounded(affinities.values[number]),
+                affinity_standard_error=_finite(affinities.standard_errors[number]),
+                left_out=task.split.left_out,
+                source=task.version.source,
+            )
+            for number, task in enumerate(answers.tasks)
+        ),
+        estimated_loss=rounded(chosen.loss),
+        estimated_loss_low=rounded(chosen.low),
+        estimated_loss_high=rounded(chosen.high),
+        measured_loss=rounded_if_known(measured),
+        reference={name: rounded(judged.loss) for name, judged in others.items()},
+        indistinguishable=tuple(
+            name for name, judged in others.items() if difference(answers.estimator, chosen, judged).is_noise
+        ),
+        steps=tuple(
+            {"change": s.change, "tasks": [answers.tasks[t].name for t in s.tasks], "loss": rounded(s.loss)}
+            for s in selection.steps
+        ),
+    )
+
+
+def seen_from(folder: Path, manifest: Manifest, corpus: Corpus, root: Path) -> Manifest:
+    """The manifest with paths as they are now, as seen from a folder.
+
+    Args:
+        folder: Where it is to lie.
+        manifest: Of a selection of tasks of the corpus.
+        corpus: Says where the tasks' files are.
+        root: The project's folder.
+    """
+    here: dict[str, Task] = {task.name: task for task in corpus.tasks}
+
+    def files(version: TaskVersion) -> tuple[TaskFile, ...]:
+        return tuple(
+            file if version.source.get("hub") else file.model_copy(update={"path": relative_to(file.path, folder)})
+            for file in _files(version)
+        )
+
+    model = manifest.model
+    base = root / model.name_or_path
+    if base.is_dir() and not Path(model.name_or_path).is_absolute():
+        model = model.model_copy(update={"name_or_path": relative_to(str(base), folder)})
+    return manifest.model_copy(
+        update={
+            "model": model,
+            "targets": tuple(
+                entry.model_copy(
+                    update={
+                        "files": files(here[entry.name].version),
+                        "validation_files": files(version) if (version := here[entry.name].validation_version) else (),
+                    }
+                )
+                for entry in manifest.targets
+            ),
+            "tasks": tuple(
+                entry.model_copy(update={"files": files(here[entry.name].version)}) for entry in manifest.tasks
+            ),
+        }
+    )
+
+
+def _files(version: TaskVersion) -> tuple[TaskFile, ...]:
+    return tuple(TaskFile(path=path, sha256=digest, rows=rows) for path, digest, rows in version.files)
+
+
+def _plain(options: dict[str, Any]) -> dict[str, Any]:
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in options.items()}
+
+
+def _finite(error: float) -> float | None:
+    return rounded(error) if np.isfinite(error) else None

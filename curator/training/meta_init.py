@@ -1,0 +1,183 @@
+"""Meta-training: train one adapter on all tasks together, and find it again.
+
+`find_meta_init` looks for an artifact that fits the current configuration and data. `make_meta_init` trains, resumably.
+A meta-initialization still fits when tasks were added after it: the new tasks only need gradients. It no longer fits
+when a task it has seen was changed or removed, or when the target's held-out examples changed.
+"""
+
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+from curator.core import distributed
+from curator.core.config import Config
+from curator.core.errors import NumericalError
+from curator.core.events import Stopwatch
+from curator.core.provenance import Inputs, hash_of, key_of
+from curator.data.corpus import Corpus, training_examples, validation_examples
+from curator.training.model import TunedModel
+from curator.training.trainer import Snapshot, measure_losses, train_adapter
+from curator.workspace.store.records import Artifact
+from curator.workspace.workspace import Workspace
+
+# Raised when the same inputs would give another meta-initialization.
+_TRAIN_VERSION = 2
+# Examples of a task that are looked at to find where numbers went wrong.
+_JUDGED = 32
+
+LoadModel = Callable[[], TunedModel]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MetaInit:
+    """A meta-initialization that fits the project."""
+
+    key: str
+    snapshots: tuple[Snapshot, ...]
+    layout: str
+    """Hash of the parameter layout."""
+    trainable_parameters: int
+    examples: int
+    final_losses: dict[str, float]
+    """Loss of each validation example at the end of training, by token hash."""
+    unseen: tuple[str, ...]
+    """Tasks that were added since."""
+    seconds: float
+    """Time that meta-training took."""
+
+
+# -- meta-training --------------------------------------------------------------------------------------------------
+
+
+def train_inputs(config: Config, corpus: Corpus) -> Inputs:
+    """What decides a meta-initialization."""
+    return {
+        "version": _TRAIN_VERSION,
+        **recipe_inputs(config, corpus),
+        "train": config.train.model_dump(mode="json"),
+        "points": list(config.gradients.shares),
+        "average": config.gradients.average,
+        "tasks": {task.name: task.content for task in corpus.tasks},
+        "validation": {task.name: hash_of(task.validation_hashes) for task in corpus.target_tasks},
+    }
+
+
+def recipe_inputs(config: Config, corpus: Corpus) -> Inputs:
+    """What decides any fine-tuning run, beside its examples and its seed."""
+    model = config.model
+    return {
+        "model": {
+            "sha256": corpus.model.sha256,
+            "dtype": model.dtype,
+            "quantization": model.quantization,
+            "attention": model.attention,
+        },
+        "lora": config.lora.model_dump(mode="json"),
+        "train": config.train.model_dump(mode="json", exclude={"seed"}),
+    }
+
+
+def fits(then: Inputs, now: Inputs) -> bool:
+    """Whether a meta-initialization made from `then` serves `now`: equal, but for tasks that were added."""
+    same = {name: value for name, value in then.items() if name != "tasks"} == {
+        name: value for name, value in now.items() if name != "tasks"
+    }
+    return same and all(now["tasks"].get(task) == content for task, content in then["tasks"].items())
+
+
+def find_meta_init(workspace: Workspace, corpus: Corpus) -> MetaInit | None:
+    """The meta-initialization that fits and has seen the most tasks, or None."""
+    now = train_inputs(workspace.config, corpus)
+    fitting = [artifact for artifact in workspace.store.artifacts("train") if fits(artifact.inputs, now)]
+    # `artifacts` gives the newest first, and max keeps the first of equals.
+    best = max(fitting, key=lambda artifact: len(artifact.inputs["tasks"]), default=None)
+    return None if best is None else _meta_init(best, now)
+
+
+def make_meta_init(workspace: Workspace, corpus: Corpus, load: LoadModel, *, fresh: bool) -> MetaInit:
+    """Meta-train on all tasks and the targets together.
+
+    Args:
+        workspace: The project.
+        corpus: The tasks.
+        load: Gives the model.
+        fresh: Begin anew, rather than where an interrupted run left off.
+
+    Raises:
+        NumericalError, DataError: As `train_adapter`.
+    """
+    config, store = workspace.config, workspace.store
+    inputs = train_inputs(config, corpus)
+    key = key_of(inputs)
+    place = workspace.adapters / key
+    if fresh and distributed.is_main():
+        shutil.rmtree(place / "checkpoints", ignore_errors=True)
+    distributed.wait()
+    examples = [example for task in corpus.tasks for example in training_examples(task, store)]
+    tuned = load()
+    took = Stopwatch()
+    try:
+        snapshots = train_adapter(
+            tuned,
+            examples,
+            config.train,
+            folder=place,
+            shares=config.gradients.shares,
+            average=config.gradients.average,
+            reporter=workspace.reporter.with_sink(took),
+            stage="train",
+        )
+    except NumericalError as error:
+        tuned.reset(config.train.seed)
+        raise _with_tasks(workspace, error, corpus, tuned) from error
+    final_losses: dict[str, float] = {}
+    for task in corpus.target_tasks:
+        losses = measure_losses(tuned, validation_examples(task, store), batch_tokens=config.gradients.batch_tokens)
+        final_losses |= dict(zip(task.validation_hashes, losses.tolist(), strict=True))
+    outputs = {
+        "seconds": took.whole,
+        "final_losses": final_losses,
+        "snapshots": [asdict(snapshot) for snapshot in snapshots],
+        "layout": tuned.layout.sha256,
+        "trainable_parameters": tuned.layout.size,
+        "examples": len(examples),
+    }
+    if distributed.is_main():
+        tuned.save_adapter(place / "final")
+        store.put_artifact("train", key, inputs, outputs)
+    distributed.wait()
+    found = store.artifact("train", key)
+    assert found is not None
+    return _meta_init(found, inputs)
+
+
+def _with_tasks(workspace: Workspace, error: NumericalError, corpus: Corpus, tuned: TunedModel) -> NumericalError:
+    """An error of training with the tasks whose loss is none even before it, judged by their first examples."""
+    bad = []
+    for task in corpus.tasks:
+        first = training_examples(task, workspace.store)[:_JUDGED]
+        if not np.isfinite(measure_losses(tuned, first, batch_tokens=workspace.config.gradients.batch_tokens)).all():
+            bad.append(repr(task.name))
+    if not bad:
+        return error
+    named = ", ".join(bad[:5]) + (f" and {len(bad) - 5} more" if len(bad) > 5 else "")
+    return NumericalError(
+        f"{error.message}; before training, the loss is not finite in {named}",
+        hint="Look at their examples, or set model.dtype to float32.",
+    )
+
+
+def _meta_init(artifact: Artifact, now: Inputs) -> MetaInit:
+    outputs = artifact.outputs
+    return MetaInit(
+        key=artifact.key,
+        snapshots=tuple(Snapshot(**values) for values in outputs["snapshots"]),
+        layout=outputs["layout"],
+        trainable_parameters=outputs["trainable_parameters"],
+        examples=outputs["examples"],
+        final_losses=outputs["final_losses"],
+        seconds=outputs["seconds"],
+        unseen=tuple(sorted(now["tasks"].keys() - artifact.inputs["tasks"].keys())),
+    )

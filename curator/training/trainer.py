@@ -1,0 +1,349 @@
+"""LoRA training, by the transformers Trainer: on all tasks together it makes the meta-initialization.
+
+The same function makes every other fine-tuning run: the recipe is one. Several GPUs, mixed precision, gradient
+accumulation and resuming are the Trainer's and Accelerate's. The loss is the Trainer's own: the mean over all
+completion tokens of a step's examples.
+"""
+
+import math
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from curator.core import distributed
+from curator.core.config import TrainSection
+from curator.core.errors import CuratorError, DataError, NumericalError
+from curator.core.events import Reporter, Stage
+from curator.data.model_files import is_of_the_disk
+from curator.data.tokens import TokenizedExample
+from curator.training.batches import by_length, collate, example_losses
+from curator.training.model import TunedModel
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    import torch
+    from transformers import Trainer
+
+# A run that is killed loses one part of this many, or what these seconds came to: a checkpoint of a small model takes
+# longer than its steps.
+_CHECKPOINTS = 20
+_CHECKPOINT_SECONDS = 2.0
+_COMPLETE = "complete"
+_SUMS = "sums.safetensors"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """The adapter at one point of a training run: the mean over the steps that lead up to it."""
+
+    share: float
+    """Share of the run's steps."""
+    step: int
+    """Last step of the mean."""
+    folder: str
+    """Folder's name, inside the run's folder."""
+    sha256: str
+    """Of the weights."""
+
+
+def train_adapter(
+    tuned: TunedModel,
+    examples: Sequence[TokenizedExample],
+    recipe: TrainSection,
+    *,
+    folder: Path,
+    shares: Sequence[float] = (),
+    average: float = 0.0,
+    reporter: Reporter,
+    stage: str,
+    seed: int | None = None,
+    keep_checkpoints: bool = False,
+) -> list[Snapshot]:
+    """Fine-tune the base model's adapter from its beginning, or from where an interrupted run left it.
+
+    Args:
+        tuned: Model; its adapter is reset, and holds the end of training afterwards.
+        examples: What is trained on (n).
+        recipe: `[train]`.
+        folder: Where snapshots and checkpoints go; checkpoints found there are resumed from.
+        shares: Shares of the steps at which the adapter is saved.
+        average: Share of the steps before each of these over which the adapter saved is the mean. A single step's
+            adapter still leans to the last few batches, and the gradients there show that more than they show the
+            tasks.
+        reporter: Told of steps, loss and time left.
+        stage: The stage's name in events.
+        seed: Seed of initialization and order, in place of the recipe's.
+        keep_checkpoints: Leave the last ones, so that whoever is interrupted before the end of training is kept by
+            other means does not train anew. `remove_run` takes them away.
+
+    Returns:
+        The snapshots in order; shares that fall on the same step are one.
+
+    Raises:
+        NumericalError: The loss or the adapter is not finite.
+        DataError: A checkpoint or snapshot cannot be written.
+    """
+    import torch
+
+    seed = recipe.seed if seed is None else seed
+    tuned.reset(seed)
+    tuned.model.train()
+    checkpoints = folder / "checkpoints"
+    resume_from = _last_complete(checkpoints)
+    recorder = _Recorder(tuned, folder, shares, average, resume_from, reporter, stage)
+    trainer = _trainer(tuned, examples, recipe, checkpoints, seed, recorder)
+    try:
+        trainer.train(resume_from_checkpoint=None if resume_from is None else str(resume_from))
+    except CuratorError:
+        raise
+    except Exception as error:
+        if is_of_the_disk(error):
+            _remove_cut_short(checkpoints)
+            raise DataError(
+                f"{folder}: cannot be written: {error}", hint="Is the disk full? Run the same command again to go on."
+            ) from error
+        if resume_from is None or recorder.stepped or isinstance(error, torch.OutOfMemoryError):
+            raise
+        said = (str(error).splitlines() or [type(error).__name__])[0]
+        raise DataError(
+            f"checkpoint {resume_from}: cannot be gone on from: {said:.200}",
+            hint="Delete that folder, and run the same command again.",
+        ) from error
+    tuned.model.eval()
+    if trainer.is_world_process_zero() and not keep_checkpoints:
+        remove_run(checkpoints)
+    recorder.finish()
+    return recorder.snapshots()
+
+
+def remove_run(folder: Path) -> None:
+    """Remove a folder with the checkpoints in it, so that none is gone on with that is half removed."""
+    # First of all what says that they are whole: a process may be killed in the midst of removing them.
+    for marker in folder.rglob(_COMPLETE):
+        marker.unlink()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def measure_losses(
+    tuned: TunedModel, examples: Sequence[TokenizedExample], *, batch_tokens: int
+) -> "npt.NDArray[np.float64]":
+    """Loss of each example under the model as it is now.
+
+    Args:
+        tuned: Model.
+        examples: What is judged by (n).
+        batch_tokens: Tokens that go through the model at once.
+
+    Returns:
+        Losses (n,), nats per completion token.
+    """
+    import numpy as np
+    import torch
+
+    tuned.model.eval()
+    losses = np.zeros(len(examples))
+    with torch.inference_mode():
+        for positions in by_length([e.length for e in examples], batch_tokens):
+            batch = collate([examples[p] for p in positions])
+            losses[positions] = example_losses(tuned.model, batch, encoder_decoder=tuned.encoder_decoder).cpu()
+    return losses
+
+
+def _trainer(
+    tuned: TunedModel,
+    examples: Sequence[TokenizedExample],
+    recipe: TrainSection,
+    checkpoints: Path,
+    seed: int,
+    recorder: "_Recorder",
+) -> "Trainer":
+    import torch
+    from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback, TrainingArguments
+
+    class Examples(torch.utils.data.Dataset[TokenizedExample]):
+        def __len__(self) -> int:
+            return len(examples)
+
+        def __getitem__(self, index: int) -> TokenizedExample:
+            return examples[index]
+
+    class Callback(TrainerCallback):
+        """Passes the Trainer's calls on to the recorder, and says when a checkpoint is due."""
+
+        def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            recorder.begin(state.global_step, state.max_steps, main=state.is_world_process_zero)
+            self.saved = time.monotonic()
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            recorder.step(state.global_step)
+            interval = max(1, state.max_steps // _CHECKPOINTS)
+            due = state.global_step % interval == 0 and state.global_step < state.max_steps
+            # Every process has a part in a checkpoint, and a clock of its own.
+            control.should_save = due and distributed.from_main(time.monotonic() - self.saved >= _CHECKPOINT_SECONDS)
+
+        def on_log(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+            if "loss" in given["logs"]:
+                recorder.loss(given["logs"]["loss"], state.global_step)
+
+        def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            # The last thing written: a checkpoint without it was cut short.
+            if state.is_world_process_zero:
+                checkpoint = checkpoints / f"checkpoint-{state.global_step}"
+                recorder.save(checkpoint)
+                (checkpoint / _COMPLETE).touch()
+            self.saved = time.monotonic()
+
+        def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            control.should_save = False
+
+    arguments = TrainingArguments(
+        output_dir=str(checkpoints),
+        num_train_epochs=recipe.epochs,
+        learning_rate=recipe.learning_rate,
+        per_device_train_batch_size=recipe.batch_size,
+        gradient_accumulation_steps=recipe.gradient_accumulation,
+        lr_scheduler_type=recipe.schedule,
+        warmup_steps=recipe.warmup,
+        weight_decay=recipe.weight_decay,
+        seed=seed,
+        save_strategy="no",
+        save_total_limit=2,
+        logging_steps=1 if tuned.device.type == "cpu" else 10,
+        logging_nan_inf_filter=False,
+        report_to="none",
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        dataloader_pin_memory=tuned.device.type == "cuda",
+        use_cpu=tuned.device.type == "cpu",
+    )
+    trainer = Trainer(
+        model=tuned.model,
+        args=arguments,
+        train_dataset=Examples(),
+        data_collator=collate,
+        callbacks=[Callback()],
+    )
+    for printer in (PrinterCallback, ProgressCallback):
+        trainer.remove_callback(printer)
+    return trainer
+
+
+class _Recorder:
+    """Follows a training run: progress, loss, and the mean adapter at the points asked for."""
+
+    def __init__(
+        self,
+        tuned: TunedModel,
+        folder: Path,
+        shares: Sequence[float],
+        average: float,
+        resume_from: Path | None,
+        reporter: Reporter,
+        stage: str,
+    ) -> None:
+        self._tuned, self._folder, self._shares, self._average = tuned, folder, sorted(shares), average
+        self._resume_from, self._reporter, self._name = resume_from, reporter, stage
+        self._stage: Stage | None = None
+        self.stepped = False
+        """Whether this process has come any further."""
+        self._main = True
+        self._window = 1
+        self._points: dict[int, float] = {}
+        self._sums: dict[int, torch.Tensor] = {}
+        self._last_loss: float | None = None
+
+    def begin(self, done: int, total: int, *, main: bool) -> None:
+        self._main = main
+        self._window = max(1, round(self._average * total))
+        self._points = {max(1, round(share * total)): share for share in self._shares}
+        if self._resume_from is not None:
+            from safetensors.torch import load_file
+
+            sums = load_file(self._resume_from / _SUMS)
+            self._sums = {int(point): vector.to(self._tuned.device) for point, vector in sums.items()}
+        self._stage = self._reporter.stage(self._name, total, "steps", done=done)
+
+    def save(self, checkpoint: Path) -> None:
+        """Keep the means that are not finished yet with a checkpoint."""
+        from safetensors.torch import save_file
+
+        save_file({str(point): vector.cpu() for point, vector in self._sums.items()}, checkpoint / _SUMS)
+
+    def step(self, step: int) -> None:
+        self.stepped = True
+        if self._stage is not None:
+            self._stage.advance_to(step, loss=self._last_loss)
+        open_windows = [p for p in self._points if max(p - self._window, 0) < step <= p]
+        if not open_windows:
+            return
+        parameters = {n: p.detach() for n, p in self._tuned.model.named_parameters() if p.requires_grad}
+        here = self._tuned.layout.flatten(parameters)
+        for point in open_windows:
+            self._sums[point] = self._sums[point] + here if point in self._sums else here.clone()
+        if step in self._points:
+            mean = self._sums.pop(step) / min(self._window, step)
+            if self._main:
+                self._put(mean)
+                self._tuned.save_adapter(self._folder / _point(step))
+                self._put(here)
+
+    def _put(self, vector: "torch.Tensor") -> None:
+        import torch
+
+        named = dict(self._tuned.model.named_parameters())
+        with torch.no_grad():
+            for name, values in self._tuned.layout.unflatten(vector).items():
+                named[name].copy_(values)
+
+    def loss(self, loss: float, step: int) -> None:
+        self._last_loss = loss
+        if not math.isfinite(loss):
+            raise NumericalError(
+                f"the training loss became {loss} at step {step}",
+                hint="Lower train.learning_rate, or set model.dtype to float32.",
+            )
+
+    def finish(self) -> None:
+        import torch
+
+        for name, parameter in self._tuned.model.named_parameters():
+            if parameter.requires_grad and not torch.isfinite(parameter).all():
+                raise NumericalError(f"training left {name} with NaN or infinity", hint="Lower train.learning_rate.")
+        if self._stage is not None:
+            loss = "" if self._last_loss is None else f"last loss {self._last_loss:.3f}"
+            self._stage.finish(loss)
+
+    def snapshots(self) -> list[Snapshot]:
+        import hashlib
+
+        return [
+            Snapshot(
+                share=share,
+                step=step,
+                folder=_point(step),
+                sha256=hashlib.sha256(
+                    (self._folder / _point(step) / "adapter_model.safetensors").read_bytes()
+                ).hexdigest(),
+            )
+            for step, share in sorted(self._points.items())
+        ]
+
+
+def _point(step: int) -> str:
+    return f"step-{step:06d}"
+
+
+def _last_complete(checkpoints: Path) -> Path | None:
+    """The newest checkpoint that was written to its end; those that were not are removed."""
+    _remove_cut_short(checkpoints)
+    return max(checkpoints.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]), default=None)
+
+
+def _remove_cut_short(checkpoints: Path) -> None:
+    for path in checkpoints.glob("checkpoint-*"):
+        if not (path / _COMPLETE).exists():
+            shutil.rmtree(path, ignore_errors=True)

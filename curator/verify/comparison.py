@@ -1,0 +1,164 @@
+"""The current selection beside what other methods would have selected at the same price, all really fine-tuned on.
+
+Who selects what is decided before anything is measured, and kept: measured subsets calibrate the estimates, and a
+comparison that is interrupted must not go on with other subsets than it began with.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+
+from scipy.stats import t as student
+
+from curator import results
+from curator.core.errors import NumericalError
+from curator.core.provenance import Inputs, key_of
+from curator.select.baselines import NAMES
+from curator.select.methods import Request
+from curator.select.selections import Answers
+from curator.training.fine_tune import MeasuredSubset
+from curator.verify.measure import run_seeds
+from curator.verify.report import seed_noise
+from curator.workspace.workspace import Workspace
+
+# Raised when the same answers would be compared with others.
+_VERSION = 1
+# One side of an interval that holds nine of ten differences which are nothing but chance.
+_QUANTILE = 0.95
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """What one method selects, and the tokens it may have; None where the current selection has none."""
+
+    method: str
+    subset: frozenset[str]
+    budget: int | None
+
+
+def plan_comparison(workspace: Workspace, answers: Answers, *, fresh: bool = False) -> list[Choice]:
+    """What each method selects within the tokens of the current selection, around the same pins.
+
+    Args:
+        workspace: The project.
+        answers: Of the target.
+        fresh: Choose again, although a plan for this selection is there.
+
+    Returns:
+        The current selection under the name of its method, then the configured method, the ensemble and the baselines.
+        Mixtures are left out, whose weights are what they are about: subsets are fine-tuned on as they are.
+    """
+    last, current = answers.last_manifest(), answers.current()
+    inputs: Inputs = {name: value for name, value in answers.inputs.items() if name != "measured"}
+    out = {*last.options.get("exclude", ())} - {*current}
+    alike = Request(
+        method=last.method,
+        max_tokens=sum(task.tokens for task in answers.tasks if task.name in current) or None,
+        include=tuple(name for name in last.options.get("include", ()) if name in current),
+        exclude=tuple(task.name for task in answers.tasks if task.name in out),
+    )
+    inputs |= {
+        "current": sorted(current),
+        "alike": asdict(alike),
+        "method": workspace.config.select.method,
+        "plan": _VERSION,
+    }
+    kept = None if fresh else workspace.store.artifact("comparison", key_of(inputs))
+    if kept is not None:
+        return [Choice(method=m, subset=frozenset(names), budget=b) for m, names, b in kept.outputs["choices"]]
+    budget = alike.max_tokens
+    if budget is None:
+        workspace.reporter.warn("the current selection is empty: the other methods select without a budget")
+    others = [
+        m
+        for m in dict.fromkeys((workspace.config.select.method, "ensemble", *NAMES))
+        if m not in (last.method, "mixture")
+    ]
+    choices = [Choice(method=last.method, subset=frozenset(current), budget=budget)]
+    stage = workspace.reporter.stage("compare", len(others), "methods")
+    for method in others:
+        found = answers.choose(replace(alike, method=method))
+        choices.append(Choice(method=method, subset=frozenset(found), budget=budget))
+        stage.advance()
+    stage.finish(f"{len({choice.subset for choice in choices})} different subsets by {len(choices)} methods")
+    outputs = {"choices": [[choice.method, sorted(choice.subset), choice.budget] for choice in choices]}
+    workspace.store.put_artifact("comparison", key_of(inputs), inputs, outputs)
+    return choices
+
+
+def runs_to_compare(
+    workspace: Workspace, answers: Answers, choices: Sequence[Choice], *, seeds: int
+) -> list[tuple[frozenset[str], int]]:
+    """Subset and seed of each run that is not there yet: every subset once before any is measured again."""
+    done = {(m.subset, run.seed) for m in answers.measured for run in m.runs} | answers.diverged
+    subsets = list(dict.fromkeys(choice.subset for choice in choices))
+    wanted = [(subset, seed) for seed in run_seeds(workspace.config, seeds) for subset in subsets]
+    return [run for run in wanted if run not in done]
+
+
+def compare_methods(
+    answers: Answers, report: results.VerifyReport, choices: Sequence[Choice]
+) -> tuple[results.ComparedMethod, ...]:
+    """Set what was measured of each method's subset side by side.
+
+    Args:
+        answers: Of the target.
+        report: Of all measured subsets; it has the estimates of calibrations that have not seen them.
+        choices: From `plan_comparison`.
+
+    Raises:
+        NumericalError: Every run on what one of them chose diverged.
+    """
+    measured = {m.subset: m for m in answers.measured}
+    for choice in choices:
+        if choice.subset not in measured:
+            raise NumericalError(
+                f"fine-tuning on what {choice.method} selects diverged with every seed",
+                hint="Lower train.learning_rate.",
+            )
+    estimated = {frozenset(run.subset): run.estimated_loss for run in report.runs}
+    tokens = {task.name: task.tokens for task in answers.tasks}
+    noise = seed_noise(answers.measured)
+    best = min((measured[choice.subset] for choice in choices), key=lambda m: m.mean)
+    found = []
+    for choice in choices:
+        spent = sum(tokens[name] for name in choice.subset)
+        found.append(
+            results.ComparedMethod(
+                method=choice.method,
+                selected=tuple(sorted(choice.subset)),
+                tokens=spent,
+                tokens_left=None if choice.budget is None else choice.budget - spent,
+                estimated_loss=estimated[choice.subset],
+                measured_losses=tuple(round(loss, 6) for loss in measured[choice.subset].losses),
+                measured_loss=round(measured[choice.subset].mean, 6),
+                as_good_as_best=_as_good(measured[choice.subset], best, noise),
+            )
+        )
+    return tuple(found)
+
+
+def noise_of_difference(first: MeasuredSubset, second: MeasuredSubset, spread: float, freedom: int) -> float:
+    """How far the measured losses of two subsets may differ by their seeds alone, nine times out of ten, in nats.
+
+    Student's t for a standard deviation that is pooled over all subsets measured with several seeds; as it is relative
+    to the loss, each of the two has its own:
+
+        t(0.95, freedom) · spread · √(m₁²/n₁ + m₂²/n₂)   with means m of n seeds each
+
+    Args:
+        first: One subset and its runs.
+        second: The other.
+        spread: Standard deviation of one run, relative to the loss, from `curator.verify.seed_noise`.
+        freedom: Its degrees of freedom.
+    """
+    both = math.hypot(*(m.mean / math.sqrt(len(m.losses)) for m in (first, second)))
+    return float(student.ppf(_QUANTILE, freedom)) * spread * both
+
+
+def _as_good(subset: MeasuredSubset, best: MeasuredSubset, noise: tuple[float, int] | None) -> bool | None:
+    if subset.subset == best.subset:
+        return True
+    if noise is None:
+        return None
+    return subset.mean - best.mean <= noise_of_difference(subset, best, *noise)

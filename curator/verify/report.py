@@ -1,0 +1,97 @@
+"""Compare measured with estimated losses."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy.stats import spearmanr
+
+from curator import results
+from curator.core.arrays import Floats
+from curator.core.errors import NumericalError
+from curator.estimate.calibration import cross_validated
+from curator.select.selections import Answers
+from curator.training.fine_tune import MeasuredSubset
+
+# Nats, in which a loss that has vanished is told: what is relative to it must not be infinite.
+_LEAST_LOSS = 1e-6
+
+
+def report(answers: Answers) -> results.VerifyReport:
+    """Compare what was measured with what is estimated by a calibration that has not seen it.
+
+    Args:
+        answers: Of the target.
+
+    Raises:
+        NumericalError: No subset is measured: every run diverged.
+    """
+    measured = answers.measured
+    if not measured:
+        raise NumericalError("every fine-tuning run diverged", hint="Lower train.learning_rate.")
+    seconds_estimating, subsets_estimated = answers.seconds()
+    masks = np.stack([answers.mask(m.subset) for m in measured])
+    truth = np.array([m.mean for m in measured])
+    evidence = answers.evidence
+    if evidence is None or len(measured) < 2:
+        estimates = answers.estimator.estimate(masks)
+        estimated = np.array([e.loss for e in estimates])
+        widths = np.array([e.high - e.loss for e in estimates])
+    else:
+        estimated, widths = cross_validated(evidence)
+        spread = answers.estimator.half_widths(answers.estimator.validation_losses(masks))
+        widths = np.where(np.isnan(widths), spread, widths)
+    inside = np.abs(truth - estimated) <= widths
+    seconds = [run.seconds for m in measured for run in m.runs]
+    typical = float(np.mean([np.mean([run.seconds for run in m.runs]) for m in measured]))
+    ratio = None if not seconds_estimating else typical / seconds_estimating
+    return results.VerifyReport(
+        target=answers.targets,
+        calibrated=evidence is not None,
+        runs=tuple(
+            results.VerifiedRun(
+                subset=tuple(sorted(m.subset)),
+                seed=run.seed,
+                estimated_loss=round(float(loss), 6),
+                estimated_loss_low=round(max(float(loss - width), 0.0), 6),
+                estimated_loss_high=round(float(loss + width), 6),
+                measured_loss=round(run.loss, 6),
+            )
+            for m, loss, width in zip(measured, estimated, widths, strict=True)
+            for run in m.runs
+        ),
+        subsets=len(measured),
+        relative_error=_relative(estimated, truth),
+        constant_relative_error=_relative(np.full_like(truth, truth.mean()), truth),
+        seed_noise=None if (noise := seed_noise(measured)) is None else noise[0],
+        spearman=rank_correlation(estimated, truth),
+        interval_coverage=float(inside.mean()),
+        seconds_estimating=seconds_estimating,
+        seconds_fine_tuning=float(np.sum(seconds)),
+        subsets_estimated=subsets_estimated,
+        speedup=None if ratio is None else ratio * subsets_estimated,
+        speedup_100=None if ratio is None else ratio * 100,
+    )
+
+
+def rank_correlation(first: Floats, second: Floats) -> float | None:
+    """Spearman's; None where one of them does not vary."""
+    if len(first) < 2 or np.ptp(first) == 0 or np.ptp(second) == 0:
+        return None
+    return float(spearmanr(first, second).statistic)
+
+
+def _relative(estimated: Floats, truth: Floats) -> float:
+    return float((np.abs(estimated - truth) / np.maximum(truth, _LEAST_LOSS)).mean())
+
+
+def seed_noise(measured: Sequence[MeasuredSubset]) -> tuple[float, int] | None:
+    """Standard deviation between seeds of a subset, relative to the loss, pooled over all subsets.
+
+    Returns:
+        It and its degrees of freedom; None with one seed each.
+    """
+    several = [np.array(m.losses) / max(m.mean, _LEAST_LOSS) for m in measured if len(m.losses) > 1]
+    if not several:
+        return None
+    freedom = sum(len(losses) - 1 for losses in several)
+    return float(np.sqrt(sum(((losses - losses.mean()) ** 2).sum() for losses in several) / freedom)), freedom

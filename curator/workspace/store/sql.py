@@ -1,0 +1,213 @@
+"""SQL from outside: one query, on views over the store, in a database in memory that can read nothing else.
+
+The only place where SQL text is not our own. So DuckDB is told first what it may do (no file but the store, which is
+attached for reading; no extension; no setting changed after), and only a query is passed on. What the views mean to
+people is in docs/sql.md; `tests/test_sql.py` holds them to it.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import dataclass
+
+import duckdb
+import pyarrow as pa
+
+from curator.core.errors import ConfigError, DataError
+from curator.workspace.store.access import Database, insert
+from curator.workspace.store.schema import Connection
+
+LISTING = """
+SELECT table_name AS "view", column_name AS "column", data_type AS "type" FROM duckdb_columns()
+WHERE database_name = 'memory' AND schema_name = 'main' ORDER BY table_oid, column_index
+"""
+"""A query that lists the views with their columns."""
+
+_READS = {duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN}
+_BATCH = 8192
+
+# `present` holds what the store cannot know by itself: which of its rows are those of the project as it is now.
+_VIEWS = (
+    """
+    CREATE VIEW tasks AS SELECT * EXCLUDE (content) FROM present.tasks
+    """,
+    """
+    CREATE VIEW examples AS
+    SELECT s.task, e.number + 1 AS "row", e.file, e.line, s.split, s.reason, len(e.input_ids)::INTEGER AS tokens,
+        e.completion_tokens, e.truncated, e.text, e.hash
+    FROM store.examples e JOIN present.split s ON e.task_key = s.task_key AND e.number = s.number
+    """,
+    """
+    CREATE VIEW affinities AS
+    SELECT a.target, a.task, a.affinity, a.standard_error, r.created AS made,
+        a.estimate_key IS NOT DISTINCT FROM (SELECT estimate FROM present.keys) AS current
+    FROM store.affinities a JOIN store.artifacts r ON r.stage = 'estimate' AND r.key = a.estimate_key
+    QUALIFY rank() OVER (PARTITION BY a.target ORDER BY r.created DESC, r.key) = 1
+    """,
+    """
+    CREATE VIEW runs AS
+    SELECT target, json_keys(subset) AS subset, seed, loss AS measured_loss, seconds, made,
+        recipe = (SELECT recipe FROM present.keys) AND list_has_all(
+            (SELECT list({'key': task, 'value': content}) FROM present.tasks),
+            map_entries(subset::JSON::MAP(VARCHAR, VARCHAR))) AS current
+    FROM store.measurements
+    """,
+    """
+    CREATE VIEW subsets AS
+    WITH estimated AS (
+        SELECT target, subset::JSON::VARCHAR[] AS subset, loss, low, high,
+            estimate_key IS NOT DISTINCT FROM (SELECT estimate FROM present.keys) AS current
+        FROM store.estimates
+        QUALIFY row_number() OVER (PARTITION BY target, subset ORDER BY created DESC, estimate_key) = 1),
+    measured AS (
+        SELECT target, subset, avg(measured_loss) AS loss, count(*) AS runs
+        FROM runs WHERE current GROUP BY target, subset)
+    SELECT target, subset, len(subset)::INTEGER AS size, e.loss AS estimated_loss, e.low AS estimated_loss_low,
+        e.high AS estimated_loss_high, e.current, m.loss AS measured_loss, coalesce(m.runs, 0) AS runs
+    FROM estimated e FULL JOIN measured m USING (target, subset)
+    """,
+    """
+    CREATE VIEW selections AS
+    WITH selected AS (
+        SELECT *, list_filter((manifest::JSON->'$.tasks')::JSON[], lambda t: (t->>'$.selected')::BOOLEAN) AS tasks
+        FROM store.selections)
+    SELECT name, target, method, list_transform(tasks, lambda t: t->>'$.name') AS subset,
+        list_transform(tasks, lambda t: (t->>'$.weight')::DOUBLE) AS weights,
+        loss AS estimated_loss, (manifest->>'$.estimated_loss_low')::DOUBLE AS estimated_loss_low,
+        (manifest->>'$.estimated_loss_high')::DOUBLE AS estimated_loss_high,
+        (manifest->>'$.measured_loss')::DOUBLE AS measured_loss, created AS made,
+        row_number() OVER (PARTITION BY target ORDER BY created DESC, key) = 1 AS current, manifest
+    FROM selected
+    """,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Present:
+    """What of the store is the project as it is now.
+
+    Attributes:
+        tasks: The view `tasks`, and `content`: the hash of a task's training examples.
+        split: `task_key`, `number`, `task`, `split` and `reason` of each example.
+        keys: One row: `estimate` and `recipe`, by which present estimates and runs are known; null where none are.
+    """
+
+    tasks: pa.Table
+    split: pa.Table
+    keys: pa.Table
+
+
+class Queries(Database):
+    """The part of the store that answers queries of others."""
+
+    def query(self, sql: str, present: Present, *, limit: int | None = None) -> tuple[pa.Table, int]:
+        """Answer one query.
+
+        Args:
+            sql: The query.
+            present: What is there now.
+            limit: Keep at most so many rows; None keeps all.
+
+        Returns:
+            The rows, each column with a name of its own, and how many there are in all.
+
+        Raises:
+            ConfigError: It is no query, more than one, wrong, or reaches for something else than the store.
+            DataError: There is no store, or it cannot be read.
+            StoreBusy: A writer held it for ten seconds.
+        """
+        with self.read() as connection:
+            # From here on the store is there, and of this schema.
+            if connection is None:
+                raise DataError(f"{self.path}: nothing is kept yet", hint="Run `curator check` or `curator select`.")
+        with self.read_attached() as connection, _explained():
+            connection.execute("CREATE SCHEMA present")
+            insert(connection, "CREATE TABLE present.tasks AS SELECT * FROM new_rows", present.tasks)
+            insert(connection, "CREATE TABLE present.split AS SELECT * FROM new_rows", present.split)
+            insert(connection, "CREATE TABLE present.keys AS SELECT * FROM new_rows", present.keys)
+            for view in _VIEWS:
+                connection.execute(view)
+            connection.execute("SET enable_external_access = false")
+            connection.execute("SET lock_configuration = true")
+            # A SELECT may hold an INSERT.
+            connection.execute("BEGIN TRANSACTION READ ONLY")
+            query = _only_query(connection, sql)
+            # In a thread of its own: DuckDB does not hear an interrupt while it works.
+            with ThreadPoolExecutor(1) as pool:
+                answer = pool.submit(_answer, connection, query, limit)
+                try:
+                    return answer.result()
+                except KeyboardInterrupt:
+                    # More than once: it is forgotten where the query has not begun yet.
+                    while not wait([answer], timeout=0.05).done:
+                        connection.interrupt()
+                    raise
+
+
+def _only_query(connection: Connection, sql: str) -> str:
+    statements = connection.extract_statements(sql)
+    if len(statements) != 1:
+        raise ConfigError(f"{len(statements)} statements in place of one query", hint="Ask one at a time.")
+    (statement,) = statements
+    if statement.type not in _READS:
+        raise ConfigError(
+            f"{statement.type.name} is refused: the store is only read here",
+            hint="Ask by SELECT, FROM, WITH, DESCRIBE, SUMMARIZE or EXPLAIN.",
+        )
+    return sql
+
+
+def _answer(connection: Connection, sql: str, limit: int | None) -> tuple[pa.Table, int]:
+    reader = connection.sql(sql).to_arrow_reader(_BATCH)
+    kept: list[pa.RecordBatch] = []
+    total = 0
+    for batch in reader:
+        room = batch.num_rows if limit is None else max(limit - total, 0)
+        if room:
+            kept.append(batch.slice(0, room))
+        total += batch.num_rows
+    table = pa.Table.from_batches(kept, reader.schema)
+    return _whole_numbers(table.rename_columns(_different(table.column_names))), total
+
+
+def _whole_numbers(table: pa.Table) -> pa.Table:
+    """Sums of whole numbers as whole numbers: DuckDB counts to 128 bits, for which Arrow has decimals only."""
+    for position, field in enumerate(table.schema):
+        if pa.types.is_decimal(field.type) and field.type.scale == 0:
+            # Left as it is where it is really that large.
+            with contextlib.suppress(pa.ArrowInvalid):
+                table = table.set_column(position, field.name, table.column(position).cast(pa.int64()))
+    return table
+
+
+def _different(names: list[str]) -> list[str]:
+    """Names of which no two are the same: the second `a` is `a_2`."""
+    found: list[str] = []
+    for name in names:
+        unused, number = name, 2
+        while unused in found:
+            unused, number = f"{name}_{number}", number + 1
+        found.append(unused)
+    return found
+
+
+@contextlib.contextmanager
+def _explained() -> Iterator[None]:
+    """Turn what DuckDB says of a query into an error that people can act on."""
+    try:
+        yield
+    except duckdb.InterruptException:
+        raise KeyboardInterrupt from None
+    except duckdb.PermissionException as error:
+        raise ConfigError(
+            f"refused: {_first_line(error)}", hint="Only the store is read here; `curator sql` lists its views."
+        ) from error
+    except (duckdb.IOException, duckdb.FatalException, duckdb.InternalException):
+        # The file, not the query.
+        raise
+    except duckdb.Error as error:
+        raise ConfigError(str(error).strip(), hint="`curator sql` lists the views and their columns.") from error
+
+
+def _first_line(error: duckdb.Error) -> str:
+    return str(error).strip().partition("\n")[0]

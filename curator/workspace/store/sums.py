@@ -1,0 +1,126 @@
+"""The tables of sums over the examples of tasks, which are large and must be read fast."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from curator.estimate.task_sums import Statistics
+from curator.workspace.store.access import Database, insert
+from curator.workspace.store.schema import Connection
+
+# Pieces that are read at once.
+_BATCH = 8192
+
+
+class Sums(Database):
+    """The part of the store that keeps sums over examples."""
+
+    def put_statistics(self, set_key: str, contents: Sequence[str], sums: Statistics) -> None:
+        """Add sums over the examples of tasks that are not there yet, in one transaction.
+
+        Args:
+            set_key: As for `put_gradients`.
+            contents: Hash of each task's examples (t).
+            sums: Of each task (t).
+        """
+        with self.write() as connection:
+            there = _contents(connection, set_key)
+            rows = [row for row, content in enumerate(contents) if content not in there]
+            (start,) = connection.execute("SELECT coalesce(max(number), -1) + 1 FROM statistics").fetchall()[0]
+            numbers = np.arange(start, start + len(rows))
+            pieces = sums.triangles[rows].reshape(len(rows), -1, _piece(sums.dim))
+            table = pa.table(
+                {
+                    "number": numbers,
+                    "set_key": pa.array([set_key] * len(rows), pa.string()),
+                    "content": pa.array([contents[row] for row in rows], pa.string()),
+                    "weight": sums.weights[rows],
+                    "examples": sums.examples[rows],
+                    "pull": _blobs(sums.pulls[rows]),
+                }
+            )
+            insert(connection, "INSERT INTO statistics BY NAME SELECT * FROM new_rows", table)
+            table = pa.table(
+                {
+                    "number": np.repeat(numbers, pieces.shape[1]),
+                    "piece": np.tile(np.arange(pieces.shape[1], dtype=np.int32), len(rows)),
+                    "numbers": _blobs(pieces.reshape(-1, pieces.shape[2])),
+                }
+            )
+            insert(connection, "INSERT INTO triangles BY NAME SELECT * FROM new_rows", table)
+
+    def statistics_there(self, set_key: str) -> set[str]:
+        """Hashes of the examples whose sums are stored."""
+        with self.read() as connection:
+            return set() if connection is None else _contents(connection, set_key)
+
+    def statistics(self, set_key: str, contents: Sequence[str], dim: int) -> Statistics:
+        """Read sums over the examples of tasks.
+
+        Args:
+            set_key: As for `put_gradients`.
+            contents: Hash of each task's examples (t).
+            dim: projection_dim k.
+
+        Returns:
+            Sums of each task (t), nothing but zeros where they are not stored.
+        """
+        sums = Statistics.empty(len(contents), dim)
+        with self.read() as connection:
+            if connection is None:
+                return sums
+            found = {
+                content: values
+                for content, *values in connection.execute(
+                    "SELECT content, number, weight, examples, pull FROM statistics WHERE set_key = ?", [set_key]
+                ).fetchall()
+            }
+            rows = [row for row, content in enumerate(contents) if content in found]
+            # Two tasks may hold the same examples: the pieces are read for the last of them.
+            row_of = np.zeros(max((values[0] for values in found.values()), default=-1) + 1, dtype=np.intp)
+            for row in rows:
+                row_of[found[contents[row]][0]] = row
+                _, sums.weights[row], sums.examples[row], pull = found[contents[row]]
+                sums.pulls[row] = np.frombuffer(pull)
+            pieces = sums.triangles.reshape(len(contents), -1, _piece(dim))
+            batches = connection.sql(
+                "SELECT number, piece, numbers FROM triangles WHERE number IN (SELECT unnest(?::BIGINT[]))",
+                params=[[found[contents[row]][0] for row in rows]],
+            ).to_arrow_reader(_BATCH)
+            for batch in batches:
+                places = row_of[batch.column("number").to_numpy()], batch.column("piece").to_numpy()
+                pieces[places] = _numbers(batch.column("numbers"), _piece(dim))
+        for row in rows:
+            read = row_of[found[contents[row]][0]]
+            if read != row:
+                sums.triangles[row] = sums.triangles[read]
+        return sums
+
+
+def _contents(connection: Connection, set_key: str) -> set[str]:
+    rows = connection.execute("SELECT content FROM statistics WHERE set_key = ?", [set_key])
+    return {row[0] for row in rows.fetchall()}
+
+
+def _piece(dim: int) -> int:
+    """Numbers in a piece of a triangle: k + 1, or half of that, divides k(k + 1)/2."""
+    return (dim + 1) // (1 + dim % 2)
+
+
+def _blobs(rows: npt.NDArray[np.generic]) -> pa.Array:
+    """Each row (n, m) as its bytes, without a copy."""
+    size = rows.shape[1] * rows.itemsize
+    ends = pa.py_buffer(np.arange(len(rows) + 1, dtype=np.int64) * size)
+    return pa.LargeBinaryArray.from_buffers(
+        pa.large_binary(), len(rows), [None, ends, pa.py_buffer(np.ascontiguousarray(rows))]
+    )
+
+
+def _numbers(blobs: pa.Array, width: int) -> npt.NDArray[np.float32]:
+    """The rows (n, width) that `_blobs` took, without a copy."""
+    _, ends, data = blobs.buffers()
+    kind = np.int64 if pa.types.is_large_binary(blobs.type) else np.int32
+    start = int(np.frombuffer(ends, dtype=kind)[blobs.offset])
+    return np.frombuffer(data, dtype=np.float32, count=len(blobs) * width, offset=start).reshape(-1, width)

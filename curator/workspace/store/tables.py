@@ -1,0 +1,443 @@
+"""The store's tables: what is put in, and what is asked for."""
+
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from curator.core.errors import DataError
+from curator.workspace.store.access import DAMAGED, insert
+from curator.workspace.store.measured import Measured
+from curator.workspace.store.records import Artifact, ExampleIndex, StoredEdit, StoredTask
+from curator.workspace.store.schema import Connection, utc_now
+from curator.workspace.store.sql import Queries
+from curator.workspace.store.sums import Sums
+
+
+class _Facts(dict[str, Any]):
+    """What is known of an artifact."""
+
+    def __missing__(self, key: str) -> Any:
+        raise DataError(f"the store says nothing of {key!r} of an artifact", hint=DAMAGED)
+
+
+class Store(Sums, Measured, Queries):
+    """The project's DuckDB file; each method is one short transaction.
+
+    Args:
+        path: `store.duckdb`; it and its folder are made at the first write.
+    """
+
+    # -- files and artifacts --------------------------------------------------------------------------------------
+
+    def file_hashes(self, paths: Sequence[str]) -> dict[str, tuple[int, int, int, str]]:
+        """Known (size, mtime_ns, inode, sha256) of files, by path."""
+        with self.read() as connection:
+            if connection is None or not paths:
+                return {}
+            rows = connection.execute(
+                "SELECT path, size, mtime_ns, inode, sha256 FROM file_hashes WHERE path IN (SELECT unnest(?))",
+                [list(paths)],
+            ).fetchall()
+        return {row[0]: (row[1], row[2], row[3], row[4]) for row in rows}
+
+    def put_file_hashes(self, rows: Sequence[tuple[str, int, int, int, str]]) -> None:
+        """Remember (path, size, mtime_ns, inode, sha256) of files."""
+        with self.write() as connection:
+            connection.executemany("INSERT OR REPLACE INTO file_hashes VALUES (?, ?, ?, ?, ?)", rows)
+
+    def artifact(self, stage: str, key: str) -> Artifact | None:
+        """The artifact of a stage by the hash of its inputs, or None."""
+        found = self.artifacts(stage, [key])
+        return found[0] if found else None
+
+    def artifacts(self, stage: str, keys: Sequence[str] | None = None) -> list[Artifact]:
+        """Artifacts of a stage, newest first: all of them, or those with the keys named."""
+        with self.read() as connection:
+            if connection is None:
+                return []
+            rows = connection.execute(
+                "SELECT stage, key, inputs, outputs, created FROM artifacts"
+                " WHERE stage = ? AND (? OR key IN (SELECT unnest(?::VARCHAR[])))"
+                " ORDER BY created DESC, key",
+                [stage, keys is None, list(keys or [])],
+            ).fetchall()
+        return [
+            Artifact(stage=s, key=k, inputs=self._facts(i), outputs=self._facts(o), created=c.replace(tzinfo=UTC))
+            for s, k, i, o, c in rows
+        ]
+
+    def _facts(self, text: str) -> "_Facts":
+        try:
+            values = json.loads(text)
+        except (ValueError, RecursionError):
+            values = None
+        if not isinstance(values, dict):
+            raise DataError(f"{self.path}: what it says of an artifact is no JSON object", hint=DAMAGED)
+        return _Facts(values)
+
+    def put_artifact(self, stage: str, key: str, inputs: dict[str, Any], outputs: dict[str, Any]) -> None:
+        """Record what a stage made from what, in place of an earlier one of the same key."""
+        with self.write() as connection:
+            _put_artifact(connection, stage, key, inputs, outputs)
+
+    # -- examples -------------------------------------------------------------------------------------------------
+
+    def put_tasks(self, tasks: Sequence[StoredTask]) -> None:
+        """Store versions of tasks: their examples and their artifacts, in one transaction."""
+        rows = [(task, example) for task in tasks for example in task.examples]
+        table = pa.table(
+            {
+                "task_key": pa.array([task.key for task, _ in rows], pa.string()),
+                "task": pa.array([task.name for task, _ in rows], pa.string()),
+                **{
+                    column: pa.array([getattr(example, column) for _, example in rows], kind)
+                    for column, kind in _EXAMPLE_COLUMNS.items()
+                },
+            }
+        )
+        with self.write() as connection:
+            connection.execute(
+                "DELETE FROM examples WHERE task_key IN (SELECT unnest(?))", [[task.key for task in tasks]]
+            )
+            insert(connection, "INSERT INTO examples BY NAME SELECT * FROM new_rows", table)
+            for task in tasks:
+                _put_artifact(connection, "task", task.key, task.inputs, task.outputs)
+
+    def example_texts(self, task_key: str) -> pa.Table:
+        """What a task's examples say and where they stand, in the task's order.
+
+        Args:
+            task_key: The task's version.
+
+        Returns:
+            Columns `text`, `spans`, `file` and `line` (n), as in `StoredExample`; no rows where the task is not there.
+        """
+        with self.read() as connection:
+            if connection is None:
+                kinds = [(column, _EXAMPLE_COLUMNS[column]) for column in ("text", "spans", "file", "line")]
+                return pa.schema(kinds).empty_table()
+            return connection.sql(
+                "SELECT text, spans, file, line FROM examples WHERE task_key = ? ORDER BY number", params=[task_key]
+            ).to_arrow_table()
+
+    def example_indexes(self, task_keys: Sequence[str]) -> dict[str, ExampleIndex]:
+        """The light columns of the examples of several tasks, by task key; one without examples is left out."""
+        with self.read() as connection:
+            if connection is None:
+                return {}
+            rows = connection.execute(
+                "SELECT task_key, list(hash ORDER BY number), list(token_hash ORDER BY number),"
+                " list(len(input_ids) ORDER BY number), list(completion_tokens ORDER BY number),"
+                " list(truncated ORDER BY number), list(left_out ORDER BY number)"
+                " FROM examples WHERE task_key IN (SELECT unnest(?)) GROUP BY task_key",
+                [list(task_keys)],
+            ).fetchall()
+        return {
+            row[0]: ExampleIndex(
+                hashes=row[1],
+                token_hashes=row[2],
+                lengths=row[3],
+                completion_tokens=row[4],
+                truncated=row[5],
+                left_out=row[6],
+            )
+            for row in rows
+        }
+
+    def tokens(self, task_key: str) -> list[tuple[list[int], list[int]]]:
+        """Token ids and labels of a task's examples, in the task's order."""
+        with self.read() as connection:
+            if connection is None:
+                return []
+            return connection.execute(
+                "SELECT input_ids, labels FROM examples WHERE task_key = ? ORDER BY number", [task_key]
+            ).fetchall()
+
+    def tokens_of(self, task_key: str, number: int) -> tuple[list[int], list[int]]:
+        """Token ids and labels of one example; none where it is not there.
+
+        Args:
+            task_key: The task's version.
+            number: The example's position in the task, from 0.
+        """
+        with self.read() as connection:
+            if connection is None:
+                return [], []
+            rows = connection.execute(
+                "SELECT input_ids, labels FROM examples WHERE task_key = ? AND number = ?", [task_key, number]
+            ).fetchall()
+        return rows[0] if rows else ([], [])
+
+    # -- gradients ------------------------------------------------------------------------------------------------
+
+    def put_gradients(
+        self,
+        set_key: str,
+        token_hashes: Sequence[str],
+        losses: npt.NDArray[np.float64],
+        gradients: npt.NDArray[np.float32],
+    ) -> None:
+        """Add projected gradients that are not there yet, in one transaction.
+
+        Args:
+            set_key: Which point of which meta-training, projection and so on.
+            token_hashes: The examples (n).
+            losses: Their losses (n,), nats per completion token.
+            gradients: Their projected gradients (n, k).
+        """
+        # The first of equal ones; the same example may stand in several tasks.
+        rows = list({h: row for row, h in reversed(list(enumerate(token_hashes)))}.values())
+        vectors = np.ascontiguousarray(gradients[rows], dtype=np.float32)
+        offsets = pa.array(np.arange(len(rows) + 1, dtype=np.int32) * gradients.shape[1])
+        table = pa.table(
+            {
+                "set_key": pa.array([set_key] * len(rows), pa.string()),
+                "token_hash": pa.array([token_hashes[row] for row in rows], pa.string()),
+                "loss": pa.array(np.asarray(losses, dtype=np.float64)[rows]),
+                "gradient": pa.ListArray.from_arrays(offsets, pa.array(vectors.reshape(-1))),
+            }
+        )
+        with self.write() as connection:
+            # An interrupted caller cannot know whether its last commit succeeded, and may repeat it.
+            insert(
+                connection,
+                "INSERT INTO gradients BY NAME SELECT * FROM new_rows"
+                " WHERE token_hash NOT IN (SELECT token_hash FROM gradients WHERE set_key = ?)",
+                table,
+                [set_key],
+            )
+
+    def drop_gradients(self, set_keys: Sequence[str]) -> None:
+        """Forget the gradients of several sets, and what was summed from them."""
+        with self.write() as connection:
+            connection.execute(
+                "DELETE FROM triangles WHERE number IN"
+                " (SELECT number FROM statistics WHERE set_key IN (SELECT unnest(?)))",
+                [list(set_keys)],
+            )
+            connection.execute("DELETE FROM statistics WHERE set_key IN (SELECT unnest(?))", [list(set_keys)])
+            connection.execute("DELETE FROM gradients WHERE set_key IN (SELECT unnest(?))", [list(set_keys)])
+
+    def gradient_hashes(self, set_key: str) -> set[str]:
+        """Token hashes of the examples whose gradients are stored."""
+        with self.read() as connection:
+            if connection is None:
+                return set()
+            rows = connection.execute("SELECT token_hash FROM gradients WHERE set_key = ?", [set_key])
+            return {row[0] for row in rows.fetchall()}
+
+    def gradients(
+        self, set_key: str, token_hashes: Sequence[str] | None = None
+    ) -> tuple[list[str], npt.NDArray[np.float64], npt.NDArray[np.float32]]:
+        """Read gradients of a set.
+
+        Args:
+            set_key: As for `put_gradients`.
+            token_hashes: The examples that are wanted, where they are there; None for all.
+
+        Returns:
+            Token hashes (n), losses (n,) and projected gradients (n, k), in no particular order.
+        """
+        with self.read() as connection:
+            if connection is None:
+                return [], np.zeros(0), np.zeros((0, 0), np.float32)
+            table = connection.sql(
+                "SELECT token_hash, loss, gradient FROM gradients"
+                " WHERE set_key = ? AND (? OR token_hash IN (SELECT unnest(?::VARCHAR[])))",
+                params=[set_key, token_hashes is None, list(token_hashes or [])],
+            ).to_arrow_table()
+        hashes = table.column("token_hash").to_pylist()
+        losses = np.asarray(table.column("loss").to_numpy(), dtype=np.float64)
+        if not hashes:
+            return [], losses, np.zeros((0, 0), np.float32)
+        # Chunk by chunk: one list array of all would overflow its 32-bit offsets at 8 GB.
+        flat = np.concatenate([chunk.flatten().to_numpy() for chunk in table.column("gradient").chunks])
+        return hashes, losses, flat.reshape(len(hashes), -1)
+
+    # -- results --------------------------------------------------------------------------------------------------
+
+    def put_affinities(
+        self,
+        estimate_key: str,
+        target: str,
+        rows: Sequence[tuple[str, float, float]],
+        *,
+        inputs: dict[str, Any],
+        outputs: dict[str, Any],
+    ) -> None:
+        """Store (task, affinity, standard error) of an estimate, and its artifact."""
+        with self.write() as connection:
+            connection.execute("DELETE FROM affinities WHERE estimate_key = ?", [estimate_key])
+            if rows:
+                connection.executemany(
+                    "INSERT INTO affinities VALUES (?, ?, ?, ?, ?)",
+                    [(estimate_key, target, *row) for row in rows],
+                )
+            _put_artifact(connection, "estimate", estimate_key, inputs, outputs)
+
+    def affinities(self, estimate_key: str) -> dict[str, tuple[float, float]]:
+        """Affinity and standard error by task; empty when the estimate was never stored."""
+        with self.read() as connection:
+            if connection is None:
+                return {}
+            rows = connection.execute(
+                "SELECT task, affinity, standard_error FROM affinities WHERE estimate_key = ?", [estimate_key]
+            ).fetchall()
+        return {task: (affinity, error) for task, affinity, error in rows}
+
+    def put_estimates(
+        self,
+        estimate_key: str,
+        target: str,
+        rows: Sequence[tuple[Sequence[str], float, float, float]],
+    ) -> None:
+        """Store (subset, loss, low, high) of subsets that somebody asked for."""
+        keys = [json.dumps(sorted(subset), ensure_ascii=False) for subset, *_ in rows]
+        latest = list({key: row for row, key in enumerate(keys)}.values())
+        table = pa.table(
+            {
+                "estimate_key": pa.array([estimate_key] * len(latest), pa.string()),
+                "target": pa.array([target] * len(latest), pa.string()),
+                "subset": pa.array([keys[row] for row in latest], pa.string()),
+                **{
+                    name: pa.array([rows[row][column] for row in latest], pa.float64())
+                    for column, name in enumerate(("loss", "low", "high"), start=1)
+                },
+                "created": pa.array([utc_now()] * len(latest), pa.timestamp("us")),
+            }
+        )
+        with self.write() as connection:
+            connection.execute(
+                "DELETE FROM estimates WHERE estimate_key = ? AND subset IN (SELECT unnest(?))", [estimate_key, keys]
+            )
+            insert(connection, "INSERT INTO estimates BY NAME SELECT * FROM new_rows", table)
+
+    def put_selection(
+        self,
+        key: str,
+        name: str,
+        *,
+        target: str,
+        method: str,
+        loss: float,
+        manifest: str,
+        inputs: dict[str, Any],
+        outputs: dict[str, Any],
+    ) -> None:
+        """Store a selection with its manifest, and its artifact."""
+        with self.write() as connection:
+            connection.execute(
+                "INSERT OR REPLACE INTO selections VALUES (?, ?, ?, ?, ?, ?, ?)",
+                [key, name, target, method, loss, manifest, utc_now()],
+            )
+            _put_artifact(connection, "select", key, inputs, outputs)
+
+    def selection(self, key: str) -> str | None:
+        """The manifest of a selection, as JSON, or None."""
+        with self.read() as connection:
+            if connection is None:
+                return None
+            rows = connection.execute("SELECT manifest FROM selections WHERE key = ?", [key]).fetchall()
+        return rows[0][0] if rows else None
+
+    def put_manifest(self, key: str, manifest: str) -> None:
+        """Replace the manifest of a selection, as JSON."""
+        with self.write() as connection:
+            connection.execute("UPDATE selections SET manifest = ? WHERE key = ?", [manifest, key])
+
+    def renew_selection(self, key: str) -> None:
+        """Make a selection that is there already the newest one."""
+        with self.write() as connection:
+            connection.execute("UPDATE selections SET created = ? WHERE key = ?", [utc_now(), key])
+
+    def selection_named(self, name: str) -> str | None:
+        """The manifest of the newest selection of a name, as JSON, or None."""
+        with self.read() as connection:
+            if connection is None:
+                return None
+            rows = connection.execute(
+                "SELECT manifest FROM selections WHERE name = ? ORDER BY created DESC, key LIMIT 1", [name]
+            ).fetchall()
+        return rows[0][0] if rows else None
+
+    def selections(self) -> list[tuple[str, str, str, str, float, str, datetime]]:
+        """(key, name, target, method, loss, manifest, created) of every selection, newest first."""
+        with self.read() as connection:
+            if connection is None:
+                return []
+            rows = connection.execute(
+                "SELECT key, name, target, method, loss, manifest, created FROM selections ORDER BY created DESC, key"
+            ).fetchall()
+        return [(*row[:-1], row[-1].replace(tzinfo=UTC)) for row in rows]
+
+    # -- edits ----------------------------------------------------------------------------------------------------
+
+    def put_edits(self, session: str, target: str, edits: Sequence[StoredEdit]) -> None:
+        """Append to a session's history; an edit that is there already is left as it is, but for its loss."""
+        with self.write() as connection:
+            connection.executemany(
+                "INSERT INTO edits VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+                " ON CONFLICT DO UPDATE SET loss = coalesce(excluded.loss, edits.loss)",
+                [
+                    (
+                        session,
+                        e.number,
+                        target,
+                        e.kind,
+                        e.label,
+                        json.dumps(e.changes, ensure_ascii=False),
+                        e.loss,
+                        e.made.astimezone(UTC).replace(tzinfo=None),
+                    )
+                    for e in edits
+                ],
+            )
+
+    def last_session(self, target: str) -> tuple[str, list[StoredEdit]] | None:
+        """The session for a target that was changed last, with its whole history; None when there is none."""
+        with self.read() as connection:
+            if connection is None:
+                return None
+            found = connection.execute(
+                "SELECT session FROM edits WHERE target = ? ORDER BY made DESC, number DESC LIMIT 1", [target]
+            ).fetchall()
+            if not found:
+                return None
+            rows = connection.execute(
+                "SELECT number, kind, label, changes, loss, made FROM edits WHERE session = ? ORDER BY number",
+                [found[0][0]],
+            ).fetchall()
+        return found[0][0], [
+            StoredEdit(number=n, kind=k, label=text, changes=json.loads(c), loss=loss, made=made.replace(tzinfo=UTC))
+            for n, k, text, c, loss, made in rows
+        ]
+
+
+_EXAMPLE_COLUMNS = {
+    "number": pa.int32(),
+    "file": pa.string(),
+    "line": pa.int32(),
+    "hash": pa.string(),
+    "token_hash": pa.string(),
+    "text": pa.string(),
+    "spans": pa.list_(pa.int32()),
+    "input_ids": pa.list_(pa.int32()),
+    "labels": pa.list_(pa.int32()),
+    "completion_tokens": pa.int32(),
+    "truncated": pa.bool_(),
+    "left_out": pa.string(),
+}
+
+
+def _put_artifact(
+    connection: Connection, stage: str, key: str, inputs: dict[str, Any], outputs: dict[str, Any]
+) -> None:
+    connection.execute(
+        "INSERT OR REPLACE INTO artifacts VALUES (?, ?, ?, ?, ?)",
+        [stage, key, json.dumps(inputs, sort_keys=True), json.dumps(outputs, sort_keys=True), utc_now()],
+    )

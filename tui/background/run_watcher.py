@@ -1,0 +1,258 @@
+"""What the runs of a project are doing, read from their folders again and again. Knows no Textual."""
+
+import math
+from collections import deque
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+from curator.core.events import LOG_INTERVAL, Event, EventTail, StageFinished, StageProgress, StageStarted, log_line
+from curator.workspace.job_log import EVENTS_NAME, Run, read_runs
+from curator.workspace.jobs import last_words
+
+StageState = Literal["done", "running", "cached"]
+
+MOST_RUNS = 200
+_MOST_LOSSES = 1000
+_MOST_LINES = 500
+_MOST_RATES = 20
+# Of a run that has ended and is not looked at, this much of the log tells where it stood. In bytes.
+_END_OF_LOG = 32 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunView:
+    """A run as a front end shows it. Words in it are not cleaned."""
+
+    run: Run
+    stage: str
+    """The stage that runs or was the last to run; empty before the first."""
+    done: int
+    total: int
+    """Units of work in the stage; 0 when it is not known."""
+    unit: str
+    rate: float
+    """Units per second."""
+    seconds_left: float | None
+    """Of the stage."""
+    losses: tuple[tuple[int, float], ...]
+    """Units done and loss, in the last stage that reported a loss; thinned to at most 1,000, extremes kept."""
+    rates: tuple[float, ...]
+    """The last 20 rates of the stage, in units per second."""
+    stages: tuple[tuple[str, StageState, float | None], ...]
+    """Name, state and seconds of every stage in order; one that is `running` in a run that has ended was cut short."""
+    log: tuple[tuple[float, str], ...]
+    """Seconds since the epoch and words of the last 500 lines."""
+    elapsed: float
+    """Seconds since the start, until now or until the end; of a lost run, until it was last heard of."""
+    words: tuple[str, ...]
+    """What the process printed last, of a run that failed or is lost."""
+    whole: bool
+    """False where only the end of the log was read: losses, stages and log are then of that end."""
+
+
+def name_of(view: RunView) -> str:
+    """What a run is called: its command, which says more than the stage that it was in last."""
+    return view.run.arguments[0] if view.run.arguments else view.stage or "run"
+
+
+class RunWatcher:
+    """Reads the runs of one project; each call costs only what has happened since the last.
+
+    Args:
+        folder: `.curator/runs`; it need not be there yet.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._stories: dict[str, _Story] = {}
+        self._ended: dict[str, RunView] = {}
+
+    def read(self, detail: str | None = None) -> tuple[RunView, ...]:
+        """The newest 200 runs, newest first.
+
+        Args:
+            detail: Id of the run that is looked at: its log is read from the start, as that of a running one is.
+        """
+        runs = read_runs(self._folder, limit=MOST_RUNS)
+        here = {run.id for run in runs}
+        self._stories = {name: story for name, story in self._stories.items() if name in here}
+        self._ended = {name: view for name, view in self._ended.items() if name in here}
+        return tuple(self._view(run, whole=run.state == "running" or run.id == detail) for run in runs)
+
+    def _view(self, run: Run, *, whole: bool) -> RunView:
+        known = self._ended.get(run.id)
+        if known is not None and known.run == run and (known.whole or not whole):
+            return known
+        path = self._folder / run.id / EVENTS_NAME
+        story = self._stories.pop(run.id, None)
+        if story is None:
+            story = _Story(EventTail(path, last=None if whole else _END_OF_LOG), whole=_is_whole(path, whole))
+        story.go_on()
+        words = last_words(self._folder, run.id) if run.state in ("failed", "lost") else []
+        view = story.view(run, words)
+        if run.state == "running":
+            self._stories[run.id] = story
+        else:
+            self._ended[run.id] = view
+        return view
+
+
+def _is_whole(path: Path, wanted: bool) -> bool:
+    try:
+        return wanted or path.stat().st_size <= _END_OF_LOG
+    except OSError:
+        return True
+
+
+class _Story:
+    """Everything that the events of one run have told so far."""
+
+    def __init__(self, tail: EventTail, *, whole: bool) -> None:
+        self._tail, self._whole = tail, whole
+        self._now = StageProgress(stage="", done=0, total=0, unit="", rate=0.0, seconds_left=None, time=0.0)
+        self._stages: list[tuple[str, StageState, float | None]] = []
+        self._curve, self._curve_stage = Curve(), -1
+        self._rates: deque[float] = deque(maxlen=_MOST_RATES)
+        self._log: deque[tuple[float, str]] = deque(maxlen=_MOST_LINES)
+        self._heard = self._last_line = 0.0
+
+    def go_on(self) -> None:
+        """Read what has happened since."""
+        for event in self._tail.read():
+            self._hear(event)
+
+    def _hear(self, event: Event) -> None:
+        self._heard = event.time
+        if isinstance(event, StageProgress):
+            self._progress(event)
+        elif isinstance(event, StageStarted):
+            self._begin(event.stage, event.total, event.unit, event.done)
+        elif isinstance(event, StageFinished):
+            self._finish(event)
+        if not isinstance(event, StageProgress) or event.time - self._last_line >= LOG_INTERVAL:
+            self._last_line = event.time
+            self._log.append((event.time, log_line(event)))
+
+    def _begin(self, stage: str, total: int, unit: str, done: int) -> None:
+        self._stages.append((stage, "running", None))
+        self._now = StageProgress(stage=stage, done=done, total=total, unit=unit, rate=0.0, seconds_left=None)
+        self._rates.clear()
+
+    def _progress(self, event: StageProgress) -> None:
+        number = self._running(event.stage)
+        if number is None:
+            # Its beginning lies before the part of the log that is read.
+            number = len(self._stages)
+            self._begin(event.stage, event.total, event.unit, event.done)
+        if self._now.stage != event.stage:
+            self._rates.clear()
+        self._now = event
+        self._rates.append(event.rate)
+        if event.loss is not None:
+            if self._curve_stage != number:
+                self._curve, self._curve_stage = Curve(), number
+            self._curve.add(event.done, event.loss)
+
+    def _finish(self, event: StageFinished) -> None:
+        state: StageState = "cached" if event.cached else "done"
+        number = self._running(event.stage)
+        if number is None:
+            if self._running(self._now.stage) is None:
+                self._begin(event.stage, 0, "", 0)
+                self._stages.pop()
+            self._stages.append((event.stage, state, event.seconds))
+            return
+        self._stages[number] = (event.stage, state, event.seconds)
+        if event.stage == self._now.stage:
+            self._now = replace(self._now, seconds_left=None)
+
+    def _running(self, stage: str) -> int | None:
+        """Place of a stage that has begun and not ended."""
+        for number, (name, state, _) in enumerate(self._stages):
+            if name == stage and state == "running":
+                return number
+        return None
+
+    def view(self, run: Run, words: list[str]) -> RunView:
+        """What is known of the run now."""
+        end = datetime.now(UTC) if run.state == "running" else run.ended
+        until = self._heard if end is None else end.timestamp()
+        return RunView(
+            run=run,
+            stage=self._now.stage,
+            done=self._now.done,
+            total=self._now.total,
+            unit=self._now.unit,
+            rate=self._now.rate,
+            seconds_left=self._now.seconds_left if run.state == "running" else None,
+            losses=self._curve.points(),
+            rates=tuple(self._rates),
+            stages=tuple(self._stages),
+            log=tuple(self._log),
+            elapsed=max(until - run.started.timestamp(), 0.0),
+            words=tuple(words),
+            whole=self._whole,
+        )
+
+
+@dataclass(slots=True)
+class _Bucket:
+    count: int
+    low: tuple[int, float]
+    high: tuple[int, float]
+
+
+@dataclass(slots=True)
+class Curve:
+    """A growing curve of which at most `limit` points are kept: of every stretch, its lowest and its highest.
+
+    All stretches are of equally many points, so that the beginning is as fine as the end.
+    """
+
+    limit: int = _MOST_LOSSES
+    """At least 4."""
+    _buckets: list[_Bucket] = field(default_factory=list)
+    _width: int = 1
+    _last: tuple[int, float] | None = None
+
+    def add(self, x: int, y: float) -> None:
+        """Add a point; one that is not finite is left out."""
+        if not math.isfinite(y):
+            return
+        self._last = point = (x, y)
+        if self._buckets and self._buckets[-1].count < self._width:
+            last = self._buckets[-1]
+            last.count += 1
+            last.low, last.high = min(last.low, point, key=_height), max(last.high, point, key=_height)
+            return
+        if 2 * (len(self._buckets) + 1) + 1 > self.limit:
+            # Pairs become one: half as many, twice as wide.
+            pairs = zip(self._buckets[::2], [*self._buckets[1::2], None], strict=False)
+            self._buckets = [first if second is None else _join(first, second) for first, second in pairs]
+            self._width *= 2
+            self.add(x, y)
+            return
+        self._buckets.append(_Bucket(1, point, point))
+
+    def points(self) -> tuple[tuple[int, float], ...]:
+        """The points that are kept, in order, the newest among them."""
+        kept: dict[tuple[int, float], None] = {}
+        for bucket in self._buckets:
+            kept |= dict.fromkeys(sorted((bucket.low, bucket.high)))
+        if self._last is not None:
+            kept[self._last] = None
+        return tuple(kept)
+
+
+def _height(point: tuple[int, float]) -> float:
+    return point[1]
+
+
+def _join(first: _Bucket, second: _Bucket) -> _Bucket:
+    return _Bucket(
+        first.count + second.count,
+        min(first.low, second.low, key=_height),
+        max(first.high, second.high, key=_height),
+    )

@@ -1,0 +1,188 @@
+"""Export a saved selection: format, folder, preview, and the command that does the same."""
+
+import os
+import shlex
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from textwrap import wrap
+from typing import ClassVar
+
+from textual import on, work
+from textual.binding import Binding, BindingType
+from textual.containers import Horizontal
+from textual.widget import Widget
+from textual.widgets import Input
+
+from curator.core.errors import CuratorError
+from curator.export import FORMATS, plan_export
+from curator.results.outputs import ExportReport
+from tui.dialogs.base import Choices, Dialog
+from tui.widgets import numbers
+from tui.widgets.lines import Line, Lines, Part, fit
+from tui.widgets.rows import Rows
+
+_SHOWN_TASKS = 3
+
+
+class ExportDialog(Dialog[None]):
+    """Asks where to, shows what would be written, and writes it.
+
+    Args:
+        name: The saved selection.
+    """
+
+    title_text = "export"
+    keys = (("↑↓", "format"), ("tab", "folder"), ("enter", "export"), ("f3", "copy"))
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("f3", "copy", "copy command", show=False)]
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self._selection = name
+        self._plan: ExportReport | None = None
+
+    def content(self) -> Iterable[Widget]:
+        """Format, folder, preview."""
+        assert self.app.workspace is not None
+        saved = self.app.workspace.selection(self._selection)
+        assert saved is not None
+        self._manifest = saved.manifest
+        chosen = [task for task in saved.manifest.tasks if task.selected]
+        examples = sum(task.examples for task in chosen)
+        folder = Path(self.app.workspace.project.root) / "exports" / _plain(self._selection)
+        return [
+            Lines(
+                [
+                    [
+                        ("selection ", "dim"),
+                        (self._selection, "strong"),
+                        f"  {len(chosen)} tasks · {examples:,} examples",
+                    ],
+                ]
+            ),
+            Choices(
+                [(format, format, words) for format, words in FORMATS.items()], id="formats", classes="first-focus"
+            ),
+            Horizontal(Lines([["folder  "]]), Input(value=str(folder), id="folder"), classes="field"),
+            Lines([[]], id="fit"),
+            Lines([[]], id="preview"),
+        ]
+
+    def on_mount(self) -> None:
+        """Look at the first folder."""
+        self._look()
+
+    @property
+    def _folder(self) -> Path:
+        return Path(self.query_one("#folder", Input).value.strip()).expanduser()
+
+    @property
+    def command(self) -> str:
+        """The command that does the same."""
+        format = self.query_one("#formats", Choices).value
+        words = [
+            "curator",
+            "export",
+            self._selection,
+            "--format",
+            format,
+            "-o",
+            str(self._folder),
+            "-p",
+            str(self.app.root),
+        ]
+        return shlex.join(words)
+
+    @on(Input.Changed, "#folder")
+    @on(Rows.Moved, "#formats")
+    def _look(self) -> None:
+        assert self.app.workspace is not None
+        root = self.app.workspace.project.root
+        notes: Line
+        try:
+            if not self.query_one("#folder", Input).value.strip():
+                raise CuratorError("name a folder")
+            format = self.query_one("#formats", Choices).value
+            self._plan = plan_export(self._manifest, root, format=format, folder=self._folder)
+            notes = self._fit()
+        except (CuratorError, OSError) as error:
+            self._plan = None
+            notes = [("✗ ", "bad"), (str(error), "bad")]
+        self.query_one("#fit", Lines).show([["        ", *notes]])
+        self.query_one("#preview", Lines).show(self._preview())
+
+    def _fit(self) -> list[Part]:
+        there = next(
+            folder for folder in (self._folder.absolute(), *self._folder.absolute().parents) if folder.exists()
+        )
+        if not os.access(there, os.W_OK):
+            self._plan = None
+            return [("✗ ", "bad"), (f"{there} is not yours to write", "bad")]
+        words = (
+            "replaces the export that is there"
+            if self._folder.exists() and any(self._folder.iterdir())
+            else "will be made"
+        )
+        return [("✓ ", "good"), f"writable · {numbers.short(shutil.disk_usage(there).free)}B free · ", (words, "dim")]
+
+    def _preview(self) -> list[Line]:
+        lines: list[Line] = []
+        if self._plan is not None:
+            tasks = self._plan.tasks
+            shown = tasks if len(tasks) <= _SHOWN_TASKS + 1 else tasks[:_SHOWN_TASKS]
+            rows, tokens = sum(task.rows for task in tasks), sum(task.tokens for task in tasks)
+            exact = all(task.tokens_are_exact for task in tasks)
+            lines.append([("preview ", "dim"), f"{self._folder.name}/  {_amount(rows, tokens, exact)}"])
+            for task in shown:
+                amount = _amount(task.rows, task.tokens, task.tokens_are_exact)
+                lines.append([f"        ├ {fit(task.file or task.name, 24)}", (f"  {amount}", "dim")])
+            rest = [f"{len(tasks) - len(shown)} more"] if len(shown) < len(tasks) else []
+            others = [name for name in self._plan.configs if name != "README.md"]
+            lines.append([f"        └ {', '.join([*rest, *others, 'curator-manifest.json'])}"])
+        for number, part in enumerate(wrap(self.command, 55, break_on_hyphens=False)):
+            lines.append([("        " if number else "same as ", "dim"), part])
+        return lines
+
+    def action_copy(self) -> None:
+        """Copy the command."""
+        self.app.copy_to_clipboard(self.command)
+        self.app.flash("copied, if the terminal lets it (OSC 52)")
+
+    @on(Input.Submitted, "#folder")
+    @on(Rows.Opened, "#formats")
+    def _begin(self) -> None:
+        if self._plan is not None:
+            self.query_one("#fit", Lines).show([["        ", ("writing …", "dim")]])
+            self._export(self.query_one("#formats", Choices).value, self._folder)
+
+    @work(thread=True, exclusive=True, group="export", exit_on_error=False)
+    def _export(self, format: str, folder: Path) -> None:
+        assert self.app.workspace is not None
+        try:
+            report = self.app.workspace.project.export(self._selection, format=format, output=folder)
+        except (CuratorError, OSError) as error:
+            hint = getattr(error, "hint", "")
+            self.app.call_from_thread(self._failed, f"{error} {hint}")
+        else:
+            self.app.call_from_thread(self._done, report)
+
+    def _failed(self, words: str) -> None:
+        if self.is_attached:
+            self.query_one("#fit", Lines).show([["        ", ("✗ ", "bad"), (words, "bad")]])
+
+    def _done(self, report: ExportReport) -> None:
+        if report.rows_differing:
+            words = f"exported to {report.folder}; {report.rows_differing:,} rows are not faithful: see README.md there"
+            self.app.flash(words, "warn")
+        else:
+            self.app.flash(f"exported {len(report.files)} files to {report.folder}", "good")
+        if self.is_attached:
+            self.dismiss(None)
+
+
+def _plain(name: str) -> str:
+    return "".join(c if c.isalnum() or c in "-_" else "_" for c in name)[:60] or "selection"
+
+
+def _amount(rows: int, tokens: int, exact: bool) -> str:
+    return f"{rows:,} rows, {'' if exact else 'about '}{tokens:,} tokens"

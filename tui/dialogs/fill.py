@@ -1,0 +1,110 @@
+"""Let an automatic method go on from here, around the pins."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from textual import on, work
+from textual.containers import Horizontal
+from textual.widget import Widget
+from textual.widgets import Input
+from textual.worker import get_current_worker
+
+from curator.select.search import Problem, Step, select_backward, select_exchange, select_forward
+from tui.dialogs.base import Choices, Dialog
+from tui.state.session import State
+from tui.widgets import numbers
+from tui.widgets.lines import Lines
+from tui.widgets.rows import Rows
+
+Found = tuple[npt.NDArray[np.bool_], str]
+
+_METHODS = (
+    ("forward", "forward", "keep what is in, add what helps most, one by one"),
+    ("exchange", "exchange", "choose anew around the pins: add, drop and swap"),
+    ("backward", "backward", "choose anew: drop from all, keeping to the pins"),
+)
+
+
+class _Stopped(Exception):
+    """The dialog was closed."""
+
+
+class FillDialog(Dialog[Found]):
+    """Asks for a method and limits, runs it, and returns the subset."""
+
+    title_text = "fill up from here"
+    keys = (("enter", "run"), ("tab", "limits"))
+
+    def content(self) -> Iterable[Widget]:
+        """Methods, limits, progress."""
+        return [
+            Choices(_METHODS, classes="first-focus", id="methods"),
+            Lines([[], [("limits, if any", "title")]]),
+            Horizontal(Lines([["most tasks  "]]), Input(id="most-tasks", type="integer"), classes="field"),
+            Horizontal(Lines([["most tokens "]]), Input(id="most-tokens", type="integer"), classes="field"),
+            Lines([[], [self._pins()], []], id="progress"),
+        ]
+
+    def _pins(self) -> tuple[str, str]:
+        session = self.app.session
+        assert session is not None
+        inside, outside = len(session.pinned(State.PINNED_IN)), len(session.pinned(State.PINNED_OUT))
+        return f"◆ {inside} pinned in, ◇ {outside} pinned out stay as they are", "dim"
+
+    @on(Rows.Opened, "#methods")
+    @on(Input.Submitted)
+    def _begin(self) -> None:
+        workspace, session = self.app.workspace, self.app.session
+        assert workspace is not None
+        assert session is not None
+        method = self.query_one("#methods", Choices).value
+        kept = session.mask if method == "forward" else np.asarray(session.states == State.PINNED_IN)
+        problem = Problem(
+            tokens=workspace.tokens.astype(np.int64),
+            examples=workspace.examples.astype(np.int64),
+            include=frozenset(int(row) for row in np.flatnonzero(kept)),
+            exclude=frozenset(int(row) for row in np.flatnonzero(session.states == State.PINNED_OUT)),
+            k=self._limit("#most-tasks"),
+            max_tokens=self._limit("#most-tokens"),
+        )
+        if not problem.allows(problem.start(full=False)):
+            self._say("what must stay in exceeds the limits by itself", "bad")
+            return
+        self._say("running …", "dim")
+        self._fill(method, problem)
+
+    def _limit(self, field: str) -> int | None:
+        text = self.query_one(field, Input).value.strip()
+        return int(text) if text.isdigit() else None
+
+    def _say(self, words: str, style: str) -> None:
+        self.query_one("#progress", Lines).show([[], [(words, style)], []])
+
+    @work(thread=True, exclusive=True, group="fill", exit_on_error=False)
+    def _fill(self, method: str, problem: Problem) -> None:
+        worker, workspace = get_current_worker(), self.app.workspace
+        assert workspace is not None
+        assert workspace.answers is not None
+        names, trust, steps = workspace.names, workspace.trust, 0
+
+        def follow(step: Step) -> None:
+            nonlocal steps
+            if worker.is_cancelled:
+                raise _Stopped
+            steps += 1
+            changed = ", ".join(names[t] for t in step.tasks)
+            words = f"{steps}: {numbers.loss(step.loss)} {trust}  {step.change} {changed}"
+            self.app.call_from_thread(self._say, words, "dim")
+
+        methods: dict[str, Any] = {"forward": select_forward, "exchange": select_exchange, "backward": select_backward}
+        try:
+            found = methods[method](workspace.answers.estimator, problem, follow)
+        except _Stopped:
+            return
+        self.app.call_from_thread(self._done, (found.mask, f"filled by {method}, {steps} steps"))
+
+    def _done(self, found: Found) -> None:
+        if self.is_attached:
+            self.dismiss(found)

@@ -1,0 +1,117 @@
+"""The budget curve: estimated loss against tokens as tasks are added, best first, and where the selection stands."""
+
+from collections.abc import Iterable
+
+import numpy as np
+from textual import work
+from textual.widget import Widget
+from textual.worker import get_current_worker
+
+from curator.estimate.whatif import best_order
+from curator.results.text_plot import Series
+from tui.dialogs.base import Dialog
+from tui.state.session import State
+from tui.widgets import numbers
+from tui.widgets.lines import Line, Lines, Part, fit
+from tui.widgets.plot import LinePlot
+from tui.widgets.rows import Rows
+from tui.widgets.trust import measured_part
+
+# Where the selection in hand stands on the plot.
+_NOW = "×"
+
+
+class _Steps(Rows):
+    """The tasks in their order."""
+
+    def __init__(self, **options: object) -> None:
+        super().__init__(**options)
+        self.steps: list[tuple[str, float, float, float]] = []
+        self.best = 0
+
+    @property
+    def count(self) -> int:
+        return len(self.steps)
+
+    def line(self, row: int, width: int) -> Line:
+        name, tokens, loss, change = self.steps[row]
+        return [
+            f"{row:>4} ",
+            (fit(name, max(width - 39, 8)), "strong" if row <= self.best else "dim"),
+            f"{numbers.short(tokens):>8} ",
+            f"{numbers.loss(loss)} ",
+            (f"{numbers.signed(change):>8}", "good" if change < 0 else "bad"),
+            (" ◀ least", "accent") if row == self.best else "",
+        ]
+
+
+class OrderDialog(Dialog[None]):
+    """A plot, and the tasks under it."""
+
+    title_text = "estimated loss against tokens, tasks added best first"
+
+    def content(self) -> Iterable[Widget]:
+        """A plot above a list."""
+        return [
+            Lines([[("estimating …", "dim")], []], id="order-note"),
+            LinePlot(id="order-plot"),
+            _Steps(classes="first-focus"),
+        ]
+
+    def _now(self) -> tuple[Line, list[tuple[float, float]]]:
+        """The selection in hand, in words and as a point; and whether estimates are calibrated."""
+        workspace, session, outlook = self.app.workspace, self.app.session, self.app.outlook
+        if workspace is None or session is None:
+            return (), []
+        parts: list[Part] = [(workspace.trust, "dim")]
+        if outlook is None or outlook.revision != session.revision:
+            return parts, []
+        mask, loss = session.mask, outlook.judgement.loss
+        tokens = float(workspace.tokens[mask].sum())
+        words = f"{_NOW} now   {numbers.loss(loss)} with {int(mask.sum())} tasks, {numbers.short(tokens)} tokens  "
+        measured = workspace.measured_loss(mask)
+        return [words, *([measured_part(measured), "  "] if measured is not None else []), *parts], [(tokens, loss)]
+
+    def on_mount(self) -> None:
+        """Begin."""
+        self._order()
+
+    @work(thread=True, exclusive=True, group="order", exit_on_error=False)
+    def _order(self) -> None:
+        worker, workspace, session = get_current_worker(), self.app.workspace, self.app.session
+        assert workspace is not None
+        assert workspace.answers is not None
+        assert session is not None
+        start = np.asarray(session.states == State.PINNED_IN)
+        allowed = np.asarray(session.states != State.PINNED_OUT)
+        steps = best_order(workspace.answers.estimator, start, allowed, stop=lambda: worker.is_cancelled)
+        tokens = float(workspace.tokens[start].sum())
+        found: list[tuple[str, float, float, float]] = []
+        for task, loss in steps:
+            if task >= 0:
+                tokens += workspace.tokens[task]
+            name = (
+                workspace.names[task] if task >= 0 else "the target" + (" and what is pinned in" if start.any() else "")
+            )
+            found.append((name, tokens, loss, loss - found[-1][2] if found else 0.0))
+            if worker.is_cancelled:
+                return
+            if len(found) % 10 == 1:
+                self.app.call_from_thread(self._show, list(found), len(allowed))
+        self.app.call_from_thread(self._show, found, 0)
+
+    def _show(self, found: list[tuple[str, float, float, float]], of: int) -> None:
+        if not self.is_attached:
+            return
+        rows = self.query_one(_Steps)
+        rows.steps, rows.best = found, int(np.argmin([step[2] for step in found]))
+        rows.changed()
+        _, tokens, loss, _ = found[rows.best]
+        words = f"{len(found) - 1} of {of} …" if of else "pins are kept; gains to first order, losses in full"
+        least = f"● least {numbers.loss(loss)} with {rows.best} tasks, {numbers.short(tokens)} tokens  "
+        now, here = self._now()
+        self.query_one("#order-note", Lines).show([[least, (words, "dim")], now])
+        points = [(tokens, loss) for _, tokens, loss, _ in found]
+        self.query_one(LinePlot).show(
+            [Series(points), Series(here, style="bold", mark=_NOW)], x_label="tokens", marker=points[rows.best]
+        )

@@ -1,0 +1,96 @@
+"""Pick up to four selections to compare."""
+
+from collections.abc import Iterable, Sequence
+from typing import ClassVar
+
+from textual import on
+from textual.binding import Binding, BindingType
+from textual.message import Message
+from textual.widget import Widget
+
+from tui.dialogs.base import Dialog
+from tui.widgets.lines import Line, Lines, fit
+from tui.widgets.rows import Rows
+
+MOST = 4
+
+
+class _Selections(Rows):
+    """Selections, with the letter of those that are picked."""
+
+    class Picked(Message):
+        """A glyph was clicked."""
+
+    def __init__(self, choices: Sequence[tuple[str, str, str]], picked: Sequence[str], **options: object) -> None:
+        super().__init__(**options)
+        self.choices, self.picked = list(choices), list(picked)
+
+    @property
+    def count(self) -> int:
+        return len(self.choices)
+
+    def line(self, row: int, width: int) -> Line:
+        value, words, more = self.choices[row]
+        chosen = value in self.picked
+        letter = "ABCD"[self.picked.index(value)] if chosen else " "
+        name = max(width // 2 - 4, 8)
+        return [
+            ("● " if chosen else "○ ", "good" if chosen else "dim"),
+            (f"{letter} ", "accent"),
+            (fit(words, name), "strong" if chosen else ""),
+            (f" {more}", "dim"),
+        ]
+
+    def on_mount(self) -> None:
+        self.styles.height = max(min(self.count, 12), 1)
+        self.changed()
+
+    def clicked(self, row: int, x: int) -> None:
+        if x <= 2:
+            self.post_message(self.Picked())
+
+
+class PickDialog(Dialog[list[str]]):
+    """Asks which selections to compare; the first that is picked is A.
+
+    Args:
+        choices: (value, words, more words).
+        picked: Values that are picked already, in order.
+    """
+
+    title_text = "compare up to four"
+    keys = (("space", "pick"), ("enter", "keep"))
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("space", "pick", "pick", show=False)]
+
+    def __init__(self, choices: Sequence[tuple[str, str, str]], picked: Sequence[str]) -> None:
+        super().__init__()
+        self._choices, self._picked = choices, picked
+
+    def content(self) -> Iterable[Widget]:
+        """A list, and what is wrong with what is picked."""
+        return [_Selections(self._choices, self._picked, classes="first-focus"), Lines([[]], id="pick-note")]
+
+    @on(_Selections.Picked)
+    def _clicked(self) -> None:
+        self.action_pick()
+
+    def action_pick(self) -> None:
+        """Pick the selection, or leave it."""
+        rows = self.query_one(_Selections)
+        value, words = rows.choices[rows.cursor][0], ""
+        if value in rows.picked:
+            rows.picked.remove(value)
+        elif len(rows.picked) < MOST:
+            rows.picked.append(value)
+        else:
+            words = f"at most {MOST}: leave one first"
+        self.query_one("#pick-note", Lines).show([[(words, "warn")]])
+        rows.refresh()
+
+    @on(Rows.Opened)
+    def _keep(self) -> None:
+        picked = self.query_one(_Selections).picked
+        if picked:
+            self.dismiss(list(picked))
+        else:
+            self.query_one("#pick-note", Lines).show([[("pick at least one", "warn")]])

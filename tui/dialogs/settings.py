@@ -1,0 +1,71 @@
+"""Settings: theme, pointer, motion. What is chosen is seen at once and kept for all projects."""
+
+from collections.abc import Iterable
+from typing import ClassVar
+
+from textual import on
+from textual.binding import Binding, BindingType
+from textual.widget import Widget
+
+from tui.dialogs.base import Choices, Dialog
+from tui.settings import Settings
+from tui.widgets.lines import Lines
+from tui.widgets.rows import Rows
+
+
+class SettingsDialog(Dialog[None]):
+    """Themes to choose from, and switches."""
+
+    title_text = "settings"
+    keys = (("enter", "keep"), ("m", "pointer"), ("a", "motion"))
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("m", "mouse", "pointer", show=False),
+        Binding("a", "motion", "motion", show=False),
+    ]
+
+    def content(self) -> Iterable[Widget]:
+        """Switches above the themes."""
+        self._before = self.app.theme
+        names = sorted(self.app.available_themes, key=lambda name: (not name.startswith("curator"), name))
+        themes = Choices(
+            [(name, name, "dark" if self.app.available_themes[name].dark else "light") for name in names],
+            classes="first-focus",
+            id="themes",
+        )
+        themes.cursor = names.index(self.app.theme)
+        return [Lines(self._switches(), id="switches"), themes]
+
+    def _switches(self) -> list[list[str | tuple[str, str]]]:
+        settings = self.app.settings
+        return [
+            [f"[{'x' if settings.mouse else ' '}] pointer ", ("m; from the next start on", "dim")],
+            [f"[{'x' if settings.motion else ' '}] motion  ", ("a; never over SSH", "dim")],
+            [],
+        ]
+
+    @on(Rows.Moved, "#themes")
+    def _preview(self) -> None:
+        self.app.theme = self.query_one(Choices).value
+
+    @on(Rows.Opened, "#themes")
+    def _keep(self) -> None:
+        self.app.settings.theme = self.query_one(Choices).value
+        self.app.settings.write(Settings.place())
+        self.dismiss(None)
+
+    def action_cancel(self) -> None:
+        """Put the theme back."""
+        self.app.theme = self._before
+        self.app.settings.write(Settings.place())
+        self.dismiss(None)
+
+    def action_mouse(self) -> None:
+        """Turn the pointer on or off."""
+        self.app.settings.mouse = not self.app.settings.mouse
+        self.query_one("#switches", Lines).show(self._switches())
+
+    def action_motion(self) -> None:
+        """Turn motion on or off."""
+        self.app.settings.motion = not self.app.settings.motion
+        self.app.animation_level = "full" if self.app.settings.motion else "none"
+        self.query_one("#switches", Lines).show(self._switches())

@@ -1,1 +1,0 @@
-"""Dialogs, one module each; every one returns a plain value or None."""

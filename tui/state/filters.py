@@ -1,0 +1,162 @@
+"""Which tasks are shown, and in which order: the filter language, and sorting. Arrays in, row numbers out.
+
+carry sum           names that match both words, letter by letter in order (fuzzy)
+-noise              not these
+tag:math src:flan   tag or source holds the word
+in:yes in:no        what is selected; pin:in pin:out pin:any pin:no
+aff>0.1 n<500       numbers: aff, flip, n (examples), tokens, with > < >= <= =
+a | b               either
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from curator.core.arrays import Floats, Mask
+
+Rows = npt.NDArray[np.intp]
+
+
+class FilterError(ValueError):
+    """A filter that means nothing; the message says which word."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Columns:
+    """What tasks can be filtered and sorted by; one entry per task in every field."""
+
+    names: Sequence[str]
+    tags: Sequence[str]
+    sources: Sequence[str]
+    examples: Floats
+    tokens: Floats
+    affinity: Floats
+    """NaN where it is not known, as for `flip`."""
+    flip: Floats
+    selected: Mask
+    pinned: Mask
+
+
+# Sort columns in the order in which `s` goes through them, each with its first direction: True is descending.
+SORTS: dict[str, bool] = {
+    "affinity": True,
+    "flip": False,
+    "task": False,
+    "examples": True,
+    "tokens": True,
+    "in": True,
+    "tag": False,
+}
+
+_NUMBER = re.compile(r"(aff|affinity|flip|n|examples|tokens|tok)(>=|<=|=|>|<)([-+−]?[0-9.]+(?:e[-+]?[0-9]+)?)$", re.I)
+_FIELD = re.compile(r"(tag|src|in|pin):(.*)$", re.I)
+
+
+def filter_rows(text: str, columns: Columns) -> Mask:
+    """The tasks (t,) that a filter lets through; an empty one lets all through.
+
+    Raises:
+        FilterError: A word of it means nothing.
+    """
+    count = len(columns.names)
+    groups = [group.split() for group in text.split("|")]
+    if not any(groups):
+        return np.ones(count, dtype=bool)
+    found = np.zeros(count, dtype=bool)
+    for words in groups:
+        if not words:
+            continue
+        here = np.ones(count, dtype=bool)
+        for word in words:
+            negated = word.startswith("-") and len(word) > 1
+            matches = _matches(word[1:] if negated else word, columns)
+            here &= ~matches if negated else matches
+        found |= here
+    return found
+
+
+def _matches(word: str, columns: Columns) -> Mask:
+    if number := _NUMBER.match(word):
+        return _by_number(number[1].lower(), number[2], number[3], columns)
+    if field := _FIELD.match(word):
+        return _by_field(field[1].lower(), field[2].lower(), columns)
+    if re.match(r"(aff|flip|n|tokens)[<>=]", word, re.I):
+        raise FilterError(f"{word}: no number")
+    return _each(columns.names, lambda name: is_fuzzy(word, name))
+
+
+def _by_number(field: str, sign: str, text: str, columns: Columns) -> Mask:
+    values = {"a": columns.affinity, "f": columns.flip, "n": columns.examples, "e": columns.examples}.get(
+        field[0], columns.tokens
+    )
+    try:
+        number = float(text.replace("−", "-"))
+    except ValueError:
+        raise FilterError(f"{text}: no number") from None
+    compare: dict[str, Callable[[Floats, float], Mask]] = {
+        ">": np.greater,
+        "<": np.less,
+        ">=": np.greater_equal,
+        "<=": np.less_equal,
+        "=": np.equal,
+    }
+    return np.asarray(compare[sign](values, number) & ~np.isnan(values))
+
+
+def _by_field(field: str, value: str, columns: Columns) -> Mask:
+    if field in ("tag", "src"):
+        return _each(columns.tags if field == "tag" else columns.sources, lambda text: value in text.casefold())
+    if field == "in":
+        known = {"yes": columns.selected, "y": columns.selected, "no": ~columns.selected, "n": ~columns.selected}
+    else:
+        known = {
+            "in": columns.pinned & columns.selected,
+            "out": columns.pinned & ~columns.selected,
+            "any": columns.pinned,
+            "yes": columns.pinned,
+            "no": ~columns.pinned,
+        }
+    if value not in known:
+        raise FilterError(f"{field}:{value}: say {', '.join(known)}")
+    return np.asarray(known[value])
+
+
+def _each(texts: Sequence[str], test: Callable[[str], bool]) -> Mask:
+    return np.fromiter((test(text) for text in texts), dtype=bool, count=len(texts))
+
+
+def is_fuzzy(word: str, text: str) -> bool:
+    """Whether the letters of a word occur in a text in their order, whatever their case."""
+    letters = iter(text.casefold())
+    return all(letter in letters for letter in word.casefold())
+
+
+def sort_rows(rows: Rows, by: str, *, descending: bool, columns: Columns) -> Rows:
+    """Sort rows by a column, stably by name within it; what is not known comes last.
+
+    Args:
+        rows: Row numbers.
+        by: One of `SORTS`.
+        descending: Largest first.
+        columns: What to sort by.
+    """
+    named = sorted(rows.tolist(), key=lambda row: columns.names[row].casefold())
+    if by == "task":
+        return np.array(named[::-1] if descending else named, dtype=np.intp)
+    if by == "tag":
+        named.sort(key=lambda row: columns.tags[row].casefold(), reverse=descending)
+        return np.array(named, dtype=np.intp)
+    values = {
+        "affinity": columns.affinity,
+        "flip": columns.flip,
+        "examples": columns.examples,
+        "tokens": columns.tokens,
+        "in": columns.selected * 2.0 + columns.pinned,
+    }[by]
+    order = np.array(named, dtype=np.intp)
+    chosen = values[order]
+    # NaN sorts last either way.
+    return order[np.argsort(-chosen if descending else chosen, kind="stable")]
