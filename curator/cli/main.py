@@ -85,7 +85,7 @@ def _say(message: str, hint: str = "") -> None:
         sys.stderr.flush()
 
 
-def reportother_owners() -> None:
+def report_other_owners() -> None:
     """Name the distributions that own files of the package `curator`, and exit."""
     _say(*_conflict(other_owners()))
     sys.exit(ExitCode.USAGE)
