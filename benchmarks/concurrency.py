@@ -83,7 +83,7 @@ def select(root: Path, until: float) -> Answer:
         if done.returncode:
             raise RuntimeError(f"curator select: exit code {done.returncode}: {done.stderr}")
         seconds.append(time.monotonic() - began)
-    names = {row[1] for row in _store(root).selections()}
+    names = {kept.name for kept in _store(root).selections()}
     missing = [n for n in range(len(seconds)) if f"s{n}" not in names]
     if missing:
         raise RuntimeError(f"selections {missing} are lost")

@@ -31,21 +31,21 @@ import numpy as np
 from synthetic_project import make_project
 
 from curator.estimate.estimator import TargetEstimator
-from curator.estimate.points import fill_statistics, read_points
+from curator.estimate.points import fill_sums, read_points
+from curator.estimate.target import TargetEstimates
 from curator.gradients.stage import gradient_sets
 from curator.project.project import Project
-from curator.select.search import Problem, select_forward
-from curator.select.selections import Answers
+from curator.select.search import Constraints, select_forward
 from curator.training.meta_init import find_meta_init
 
 SUBSETS, AT_ONCE, TOGGLES, COMPARED = 1000, 256, 60, 5
 
 
-def answers_of(project: Project) -> Answers:
+def estimates_of(project: Project) -> TargetEstimates:
     corpus = project.corpus(project.config.data.targets)
     meta = find_meta_init(project.workspace, corpus)
     assert meta is not None
-    return Answers(project.workspace, corpus, meta)
+    return TargetEstimates(project.workspace, corpus, meta)
 
 
 def measure_statistics(project: Project) -> dict[str, Any]:
@@ -55,12 +55,12 @@ def measure_statistics(project: Project) -> dict[str, Any]:
     assert meta is not None
     sets = gradient_sets(project.config, meta)
     begin = time.perf_counter()
-    fill_statistics(project.workspace, corpus, sets)
+    fill_sums(project.workspace, corpus, sets)
     times, size = [time.perf_counter()], 0
     for _ in range(2):
         points = read_points(project.workspace, corpus, sets)
         times.append(time.perf_counter())
-        size = sum(point.statistics.nbytes for point in points)
+        size = sum(point.sums.nbytes for point in points)
         del points
     return {
         "fill_s": round(times[0] - begin, 3),
@@ -94,7 +94,7 @@ def measure_forward(estimator: TargetEstimator) -> float:
     """Seconds of a selection, until no task helps any more."""
     ones = np.ones(estimator.task_count, dtype=np.int64)
     begin = time.perf_counter()
-    select_forward(estimator, Problem(tokens=ones, examples=ones, threshold=0.0))
+    select_forward(estimator, Constraints(tokens=ones, examples=ones, threshold=0.0))
     return time.perf_counter() - begin
 
 
@@ -167,7 +167,7 @@ def main() -> None:
             else:
                 projects.append(make_project(root, tasks, rows=arguments.rows, dim=arguments.dim))
         figures |= measure_statistics(projects[0])
-        many = answers_of(projects[0]).estimator
+        many = estimates_of(projects[0]).estimator
         masks = rng.random((SUBSETS, many.task_count)) < 0.5
         seconds = measure_subsets(many, masks)
         peer = measure_sklearn(many, masks, rng)
@@ -179,7 +179,7 @@ def main() -> None:
             "speedup_over_sklearn": None if peer is None else round(peer / own, 1),
         }
         del many
-        few = answers_of(projects[1]).estimator
+        few = estimates_of(projects[1]).estimator
         figures |= {
             "toggle_ms_100": round(measure_toggle(few, rng), 3),
             "forward_100_tasks_s": round(measure_forward(few), 3),

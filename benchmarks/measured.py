@@ -45,7 +45,7 @@ class Measurer:
         with tempfile.TemporaryDirectory() as folder:
             found = fine_tune(
                 self._project.workspace.reporting_to(Reporter()), self._corpus, names, seed=seed,
-                tuned=self._project._load(), folder=Path(folder),
+                tuned=self._project._pipeline.load(), folder=Path(folder),
             )  # fmt: skip
         run = {"subset": names, "seed": seed, "loss": found.loss, "seconds": round(found.seconds, 2)}
         self.runs.append(run)

@@ -85,14 +85,14 @@ def measure(folder: Path, method: str) -> dict[str, Any]:
     project = Project.open(folder)
     section = project.config.estimate.model_copy(update={"method": method})
     project = Project(replace(project.workspace, config=project.config.model_copy(update={"estimate": section})))
-    answers = project.answers(("addition",))
-    affinities = answers.affinities().values
-    clean = np.array([int(task.name.removeprefix("group-")) < CLEAN for task in answers.tasks])
+    estimates = project.estimates(("addition",))
+    affinities = estimates.affinities().values
+    clean = np.array([int(task.name.removeprefix("group-")) < CLEAN for task in estimates.tasks])
     return {
         "auc": round(auc(affinities, clean), 4),
         "affinity_clean": round(float(affinities[clean].mean()), 4),
         "affinity_noisy": round(float(affinities[~clean].mean()), 4),
-        "target_loss_after_meta_training": round(answers.estimator.all_tasks_loss, 4),
+        "target_loss_after_meta_training": round(estimates.estimator.all_tasks_loss, 4),
     }
 
 

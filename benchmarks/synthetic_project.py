@@ -19,7 +19,7 @@ from curator.core.provenance import key_of
 from curator.gradients.stage import GradientSet, gradient_sets, gradients_inputs, wanted_hashes
 from curator.project.project import Project
 from curator.training.meta_init import MetaInit, train_inputs
-from curator.training.trainer import Snapshot
+from curator.training.trainer import Checkpoint
 
 TAGS = ("math", "code", "qa", "chat", "safety")
 
@@ -95,14 +95,14 @@ def make_project(
 
 def fill_store(project: Project, *, dim: int) -> None:
     """Store a meta-initialization, gradients and affinities that are drawn, not computed."""
-    from curator.select.selections import Answers
+    from curator.estimate.target import TargetEstimates
 
     corpus = project.corpus(project.config.data.targets)
     config, store, rng = project.config, project.store, np.random.default_rng(0)
     inputs = train_inputs(config, corpus)
     (target,) = corpus.target_tasks
-    snapshots = tuple(
-        Snapshot(share=share, step=step, folder=f"point-{step}", sha256=f"drawn-{step}")
+    checkpoints = tuple(
+        Checkpoint(share=share, step=step, folder=f"point-{step}", sha256=f"drawn-{step}")
         for step, share in enumerate(config.gradients.shares, 1)
     )
     hashes = target.validation_hashes
@@ -110,7 +110,7 @@ def fill_store(project: Project, *, dim: int) -> None:
     examples = len(wanted_hashes(corpus))
     outputs = {
         "final_losses": final_losses,
-        "snapshots": [asdict(snapshot) for snapshot in snapshots],
+        "snapshots": [asdict(checkpoint) for checkpoint in checkpoints],
         "layout": "drawn",
         "trainable_parameters": 1000,
         "examples": examples,
@@ -119,7 +119,7 @@ def fill_store(project: Project, *, dim: int) -> None:
     store.put_artifact("train", key_of(inputs), inputs, outputs)
     meta = MetaInit(
         key=key_of(inputs),
-        snapshots=snapshots,
+        checkpoints=checkpoints,
         layout="drawn",
         trainable_parameters=1000,
         examples=examples,
@@ -134,15 +134,15 @@ def fill_store(project: Project, *, dim: int) -> None:
         _store_gradients(project, gradient_set, helps, way, rng)
     done = gradients_inputs(sets, corpus)
     store.put_artifact("gradients", key_of(done), done, {"examples": examples, "seconds": 1.0})
-    answers = Answers(project.workspace, corpus, meta)
+    estimates = TargetEstimates(project.workspace, corpus, meta)
     store.put_affinities(
-        answers.key,
+        estimates.key,
         corpus.target_label,
         [
             (task.name, round(helps[task.name] / 20, 6), round(float(rng.uniform(0.002, 0.01)), 6))
-            for task in answers.tasks
+            for task in estimates.tasks
         ],
-        inputs=answers.inputs,
+        inputs=estimates.inputs,
         outputs={},
     )
 

@@ -82,14 +82,14 @@ def run_setting(name: str, arguments: argparse.Namespace) -> None:
     count = arguments.subsets or (24 if name == "real-tasks" else 40)
     subsets = draw_subsets(names, count)
     measured = Measurer(project, place / "measured.jsonl").measure_all(subsets, range(SEEDS))
-    answers = project.answers(targets)
-    masks = np.stack([answers.mask(subset) for subset in subsets])
+    estimates = project.estimates(targets)
+    masks = np.stack([estimates.mask(subset) for subset in subsets])
     section = project.config.estimate
-    estimators = [build_estimator(answers.points, answers.final_losses, section, scale=s) for s in RIDGE_SCALES]
+    estimators = [build_estimator(estimates.points, estimates.final_losses, section, scale=s) for s in RIDGE_SCALES]
     report = {
         **provenance(f"python benchmarks/trust.py --work DIR --settings {name}"),
         "name": name,
-        "tasks": [task.name for task in answers.tasks],
+        "tasks": [task.name for task in estimates.tasks],
         "subsets": subsets,
         "measured": np.round(measured, 5).tolist(),
         "known": estimators[0].all_tasks_loss,
@@ -148,7 +148,7 @@ def timing(project: Project, folder: Path, subsets: list[list[str]]) -> dict[str
     shutil.rmtree(folder / ".curator", ignore_errors=True)
     fresh = Project.open(folder)
     fresh.corpus(fresh.config.data.targets)
-    fresh._load()
+    fresh._pipeline.load()
     begin = time.monotonic()
     fresh.select(output=folder / "manifest.json")
     estimating = time.monotonic() - begin

@@ -73,7 +73,7 @@ def _loss(project: Project, adapter: Path, corpus: Corpus) -> float:
 
 
 def _by_hand(project: Project, examples: Sequence[TokenizedExample], seed: int) -> float:
-    corpus, tuned = project.corpus(("target",)), project._load()
+    corpus, tuned = project.corpus(("target",)), project._pipeline.load()
     train_adapter(
         tuned, examples, project.config.train, folder=project.root / "hand", reporter=Reporter(), stage="s", seed=seed
     )
@@ -103,7 +103,7 @@ def test_the_adapter_is_the_one_that_was_measured_and_is_found_again(applied: Pa
     assert after == before | {"measured_loss": report.measured_loss}
     assert list(after) == list(before)
     # The same run as `verify` would make, kept as if it had.
-    (measured,) = _open(ready).answers(("target",)).measured
+    (measured,) = _open(ready).estimates(("target",)).measured
     assert measured.subset == {"alpha", "beta"}
     assert [run.seed for run in measured.runs] == [report.seed] == [project.config.train.seed + 1]
     assert measured.mean == pytest.approx(report.measured_loss, abs=1e-6)
@@ -253,14 +253,14 @@ def test_weights_are_honoured_as_an_export_writes_them(ready: Path, tmp_path: Pa
     assert report.measured_loss == pytest.approx(_by_hand(project, examples, report.seed), abs=2e-6)
     assert json.loads(path.read_text())["measured_loss"] == report.measured_loss
     # What is weighted is no subset: it must not calibrate one.
-    assert _open(ready).answers(("target",)).measured == []
+    assert _open(ready).estimates(("target",)).measured == []
     assert _open(ready).apply().cached
 
 
 def test_the_seed_of_meta_training_calibrates_nothing(ready: Path) -> None:
     project = _open(ready)
     assert project.apply(seed=project.config.train.seed).measured_loss > 0
-    assert _open(ready).answers(("target",)).measured == []
+    assert _open(ready).estimates(("target",)).measured == []
 
 
 def test_several_targets_are_measured_by_their_shares(make_project: MakeProject) -> None:

@@ -30,9 +30,9 @@ from curator.core.events import Event, Note, Reporter, StageFinished, StageStart
 from curator.core.load_config import load_config
 from curator.data.corpus import training_examples, validation_examples
 from curator.data.tokens import IGNORED, TokenizedExample
-from curator.estimate.estimator import Point
-from curator.estimate.task_sums import ExampleSet, Statistics
-from curator.select.baseline_inputs import Sources, baseline_scores, kmm_weights
+from curator.estimate.estimator import CheckpointSums
+from curator.estimate.task_sums import ExampleSet, TaskSums
+from curator.select.baseline_inputs import BaselineInputs, baseline_scores, kmm_weights
 from curator.select.baselines import (
     NAMES,
     bm25_scores,
@@ -45,7 +45,7 @@ from curator.select.baselines import (
 )
 from curator.select.embeddings import embed, task_embeddings
 from curator.select.mixture import MOST
-from curator.select.search import Problem, Scores, select_scored
+from curator.select.search import Constraints, Scores, select_scored
 from curator.training.fine_tune import MeasuredSubset
 from curator.training.model import load_model
 from curator.training.trainer import measure_losses
@@ -289,7 +289,7 @@ def test_every_limit_holds_and_the_budget_is_used(data: st.DataObject, count: in
     values, tokens, examples = rng.normal(size=count), rng.integers(1, 9, count) * 10, rng.integers(1, 9, count)
     pins = data.draw(st.lists(st.sampled_from(["free", "in", "out"]), min_size=count, max_size=count))
     include = frozenset(t for t, pin in enumerate(pins) if pin == "in")
-    problem = Problem(
+    constraints = Constraints(
         tokens=tokens,
         examples=examples,
         include=include,
@@ -302,21 +302,21 @@ def test_every_limit_holds_and_the_budget_is_used(data: st.DataObject, count: in
         threshold=data.draw(st.none() | st.floats(-1, 1)),
     )
     scores = Scores(values, cutoff=0.1, least=data.draw(st.sampled_from([-np.inf, 0.0])))
-    found = select_scored(_Adding(count), problem, scores)
-    assert problem.allows(found.mask)
+    found = select_scored(_Adding(count), constraints, scores)
+    assert constraints.allows(found.mask)
     assert found.mask[list(include)].all()
-    assert not found.mask[list(problem.exclude)].any()
+    assert not found.mask[list(constraints.exclude)].any()
     assert found.loss == pytest.approx(5 - 0.1 * found.mask.sum())
-    limited = (problem.k, problem.max_tokens, problem.max_examples) != (None, None, None)
-    least = problem.threshold if problem.threshold is not None else -np.inf if limited else 0.1
-    chosen = [t for t in problem.free() if found.mask[t]]
+    limited = (constraints.k, constraints.max_tokens, constraints.max_examples) != (None, None, None)
+    least = constraints.threshold if constraints.threshold is not None else -np.inf if limited else 0.1
+    chosen = [t for t in constraints.free() if found.mask[t]]
     assert all(values[t] > max(least, scores.least) for t in chosen)
     # Best first: whoever is out though good enough did not fit beside all that are better.
     assert [step.tasks[0] for step in found.steps] == sorted(chosen, key=lambda t: -values[t])
-    for out in [t for t in problem.free() if not found.mask[t] and values[t] > max(least, scores.least)]:
-        better = problem.start(full=False)
+    for out in [t for t in constraints.free() if not found.mask[t] and values[t] > max(least, scores.least)]:
+        better = constraints.start(full=False)
         better[[t for t in chosen if values[t] > values[out]] + [out]] = True
-        assert not problem.allows(better)
+        assert not constraints.allows(better)
 
 
 # -- embeddings -------------------------------------------------------------------------------------------------------
@@ -380,21 +380,21 @@ def _started(events: list[Event]) -> list[str]:
     return [event.stage for event in events if isinstance(event, StageStarted)]
 
 
-def _sources(project: curator.Project, *targets: str) -> Sources:
+def _inputs(project: curator.Project, *targets: str) -> BaselineInputs:
     targets = targets or ("target",)
     corpus = project.corpus(targets)
-    return Sources(
+    return BaselineInputs(
         workspace=project.workspace,
         corpus=corpus,
-        points=project.answers(targets).points,
-        embeddings=lambda: task_embeddings(project.workspace, corpus, project._load),
+        points=project.estimates(targets).points,
+        embeddings=lambda: task_embeddings(project.workspace, corpus, project._pipeline.load),
     )
 
 
 def _scores(project: curator.Project, method: str, *targets: str) -> dict[str, float]:
-    sources = _sources(project, *targets)
-    tasks = sources.corpus.auxiliary
-    found = baseline_scores(method, sources, np.ones(len(tasks), dtype=bool))
+    inputs = _inputs(project, *targets)
+    tasks = inputs.corpus.auxiliary
+    found = baseline_scores(method, inputs, np.ones(len(tasks), dtype=bool))
     return dict(zip((task.name for task in tasks), found.values.tolist(), strict=True))
 
 
@@ -432,7 +432,7 @@ def test_every_baseline_selects(ready: Path, method: str) -> None:
         total = sum(weights[name] * tokens[name] for name in result.selected)
         assert total == pytest.approx(sum(tokens[name] for name in result.selected), rel=1e-4)
         assert all(weights[name] > 0 for name in result.selected)
-        answers = project.answers(("target",))
+        answers = project.estimates(("target",))
         by_number = np.array([weights[task.name] * (task.name in result.selected) for task in answers.tasks])
         assert answers.estimator.weighted(by_number)[0] == pytest.approx(result.estimated_loss, abs=1e-5)
     else:
@@ -456,8 +456,8 @@ def test_every_baseline_selects(ready: Path, method: str) -> None:
 
 def test_every_baseline_is_what_its_formula_says(ready: Path) -> None:
     project = _open(ready)
-    sources = _sources(project)
-    store, corpus = project.store, sources.corpus
+    inputs = _inputs(project)
+    store, corpus = project.store, inputs.corpus
     (target,) = corpus.target_tasks
     held_out = validation_examples(target, store)
     everything = training_examples(target, store) + held_out
@@ -471,13 +471,13 @@ def test_every_baseline_is_what_its_formula_says(ready: Path) -> None:
     cosines = [_cosine(mean(training_examples(task, store)), mean(everything)) for task in corpus.auxiliary]
     assert list(_scores(project, "embedding").values()) == pytest.approx(cosines, abs=1e-5)
 
-    weights = point_weights([point.share for point in sources.points], "linear", 0.0)
+    weights = point_weights([point.share for point in inputs.points], "linear", 0.0)
     by_mean, by_example = np.zeros(5), np.zeros(5)
-    for point, weight in zip(sources.points, weights, strict=True):
+    for point, weight in zip(inputs.points, weights, strict=True):
         slope = point.validation.gradients.mean(axis=0)
         for number, task in enumerate(point.read(range(5))):
             weighted = (task.weights[:, None] * task.gradients).sum(axis=0) / task.weights.sum()
-            by_mean[number] += _cosine(weighted, slope) / len(sources.points)
+            by_mean[number] += _cosine(weighted, slope) / len(inputs.points)
             by_example[number] += weight * np.mean([_cosine(gradient, slope) for gradient in task.gradients])
     assert list(_scores(project, "gradient-cosine").values()) == pytest.approx(by_mean.tolist(), abs=1e-6)
     assert list(_scores(project, "less").values()) == pytest.approx(by_example.tolist(), abs=1e-6)
@@ -486,13 +486,13 @@ def test_every_baseline_is_what_its_formula_says(ready: Path) -> None:
 def test_an_excluded_task_has_no_part_in_the_match(ready: Path) -> None:
     project = _open(ready)
     best = max(scores := _scores(project, "kmm"), key=lambda name: scores[name])
-    sources = _sources(project)
-    allowed = np.array([task.name != best for task in sources.corpus.auxiliary])
-    found = baseline_scores("kmm", sources, allowed).values
-    tasks, target = sources.joined_gradients()
+    inputs = _inputs(project)
+    allowed = np.array([task.name != best for task in inputs.corpus.auxiliary])
+    found = baseline_scores("kmm", inputs, allowed).values
+    tasks, target = inputs.joined_gradients()
     np.testing.assert_allclose(found[allowed], match_scores(tasks[allowed], target))
     assert found[~allowed].tolist() == [0.0]
-    assert kmm_weights(sources, allowed)[~allowed].tolist() == [0.0]
+    assert kmm_weights(inputs, allowed)[~allowed].tolist() == [0.0]
 
 
 def test_gradients_of_tasks_are_means_over_tokens_in_units_of_the_target() -> None:
@@ -505,10 +505,12 @@ def test_gradients_of_tasks_are_means_over_tokens_in_units_of_the_target() -> No
     for share in (0.5, 1.0):
         tasks = [drawn(3, np.array([1.0, 7.0, 2.0])), drawn(2, np.array([30.0, 10.0])), drawn(1, np.ones(1))]
         held_out = drawn(2, np.array([0.25, 0.75]))
-        points.append((Point(share=share, statistics=Statistics.of(tasks), validation=held_out, read=list), tasks))
+        points.append((CheckpointSums(share=share, sums=TaskSums.of(tasks), validation=held_out, read=list), tasks))
     nothing: Any = None
-    sources = Sources(workspace=nothing, corpus=nothing, points=[point for point, _ in points], embeddings=nothing)
-    found, target = sources.joined_gradients()
+    inputs = BaselineInputs(
+        workspace=nothing, corpus=nothing, points=[point for point, _ in points], embeddings=nothing
+    )
+    found, target = inputs.joined_gradients()
     for number, (point, tasks) in enumerate(points):
         part = slice(4 * number, 4 * number + 4)
         slope = 0.25 * point.validation.gradients[0] + 0.75 * point.validation.gradients[1]
@@ -520,13 +522,13 @@ def test_gradients_of_tasks_are_means_over_tokens_in_units_of_the_target() -> No
 
 
 def test_training_by_the_weights_of_kmm_matches_the_target(ready: Path) -> None:
-    sources = _sources(_open(ready))
+    inputs = _inputs(_open(ready))
     for selected in (np.array([True, True, False, True, False]), np.ones(5, dtype=bool)):
         trained, wanted = [], []
-        weights = kmm_weights(sources, selected)
-        tasks, target = sources.joined_gradients()
+        weights = kmm_weights(inputs, selected)
+        tasks, target = inputs.joined_gradients()
         scores = match_scores(tasks[selected], target)
-        for point in sources.points:
+        for point in inputs.points:
             # What is trained on, example by example, each counted by its tokens and as often as its task weighs; those
             # that the match does not need are not part of it.
             needed = [t for t, score in zip(np.flatnonzero(selected), scores, strict=True) if score > 0]
@@ -544,20 +546,20 @@ def test_several_targets_count_by_their_weights(ready: Path, method: str) -> Non
     path = ready / "curator.toml"
     path.write_text(path.read_text().replace("[data]", "[data]\ntarget_weights = { alpha = 3.0 }"))
     project = _open(ready)
-    both = _sources(project, "target", "alpha")
+    both = _inputs(project, "target", "alpha")
     assert both.shares.tolist() == [0.25, 0.75]
     alone = [_Only(both, number) for number in (0, 1)]
     every = np.ones(len(both.corpus.auxiliary), dtype=bool)
-    one, other = (baseline_scores(method, sources, every).values for sources in alone)
+    one, other = (baseline_scores(method, inputs, every).values for inputs in alone)
     np.testing.assert_allclose(baseline_scores(method, both, every).values, 0.25 * one + 0.75 * other, atol=1e-9)
     assert np.abs(one - other).max() > 1e-6
 
 
-class _Only(Sources):
+class _Only(BaselineInputs):
     """Sources of which one target has all of the weight."""
 
-    def __init__(self, of: Sources, number: int) -> None:
-        names = ("config", "corpus", "store", "points", "embeddings")
+    def __init__(self, of: BaselineInputs, number: int) -> None:
+        names = ("workspace", "corpus", "points", "embeddings")
         super().__init__(**{name: getattr(of, name) for name in names})
         self.__dict__["shares"] = np.eye(2)[number]
 
@@ -604,15 +606,15 @@ def test_all_baselines_on_an_encoder_decoder(make_project: MakeProject, tiny_t5_
         assert np.isfinite(list(scores.values())).all()
         assert len(project.select(method=method, k=2).selected) == 2 or method == "kmm"
     # What the decoder says counts too.
-    sources = _sources(project)
+    inputs = _inputs(project)
     words = [
         [
             [*e.input_ids, *(label for label in e.labels if label != IGNORED)]
             for e in training_examples(t, project.store)
         ]
-        for t in sources.corpus.auxiliary
+        for t in inputs.corpus.auxiliary
     ]
-    (target,) = sources.corpus.target_tasks
+    (target,) = inputs.corpus.target_tasks
     examples = training_examples(target, project.store) + validation_examples(target, project.store)
     queries = [[*e.input_ids, *e.labels] for e in examples]
     assert list(_scores(project, "bm25").values()) == pytest.approx(_slow_bm25(words, queries))
@@ -682,7 +684,7 @@ def test_verify_compares_all_methods_at_the_price_of_the_selection(ready: Path) 
     assert again.comparison is not None
     assert [list(row.selected) for row in again.comparison] == [row["selected"] for row in rows]
     # The current selection is still that of before.
-    assert project.answers(("target",)).current() == chosen.selected
+    assert project.selections(("target",)).last_names_or_select() == chosen.selected
     assert _open(ready).verify().comparison is None
     table = _run(ready, "verify", "--compare").out
     assert "gradient-cosine" in table

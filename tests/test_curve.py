@@ -57,7 +57,7 @@ def test_several_targets_count_by_their_weights(make_project: MakeProject) -> No
     weighted = make_project("two", data={"target_weights": {"target": 3.0, "alpha": 1.0}})
     project = curator.Project.open(weighted)
     found = project.estimate(["gamma"], target=["target", "alpha"]).estimated_loss
-    estimator = project.answers(("target", "alpha")).estimator
+    estimator = project.estimates(("target", "alpha")).estimator
     losses = estimator.validation_losses(np.array([[False, True]]))[0]
     target, _ = (len(task.split.validation) for task in project.corpus(("target", "alpha")).target_tasks)
     assert found == pytest.approx(0.75 * losses[:target].mean() + 0.25 * losses[target:].mean(), abs=1e-6)

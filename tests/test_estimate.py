@@ -13,15 +13,15 @@ from curator.estimate.calibration import Calibration
 from curator.estimate.estimator import (
     _LEAST_RIDGE,
     _RIDGE_SHARE,
+    CheckpointSums,
     ExampleSet,
-    Point,
     TargetEstimator,
     _solved,
     build_estimator,
     pick_ridge,
 )
 from curator.estimate.quadratic import Quadratic
-from curator.estimate.task_sums import Statistics
+from curator.estimate.task_sums import TaskSums
 from curator.estimate.whatif import difference, judge_each
 
 K, TASKS = 6, 4
@@ -38,11 +38,11 @@ class Examples:
     validation: ExampleSet
 
 
-def _point(e: Examples) -> Point:
+def _point(e: Examples) -> CheckpointSums:
     sets = [*e.tasks, e.target]
-    return Point(
+    return CheckpointSums(
         share=e.share,
-        statistics=Statistics.of(sets),
+        sums=TaskSums.of(sets),
         validation=e.validation,
         read=lambda tasks: [sets[t] for t in tasks],
     )

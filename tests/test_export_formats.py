@@ -96,9 +96,8 @@ def test_the_readme_says_what_trains_and_what_differs(data: Path, format: str) -
     assert all(f"- {note}" in text for note in report.notes)
     assert any("leaves no rows" in note for note in report.notes)
     assert "| one | 0 | 0 | 0 | - |" in text
-    # A base model has no chat template, which is all that open-instruct knows.
-    assert bool(report.rows_differing) == (format == "open-instruct")
-    assert any("not faithful" in note for note in report.notes) == (format == "open-instruct")
+    assert report.rows_differing == 0
+    assert not any("not faithful" in note for note in report.notes)
 
 
 @pytest.mark.parametrize("format", TRAINERS)
@@ -174,12 +173,11 @@ def test_weights_are_in_the_files_or_in_the_config(data: Path) -> None:
     made = manifest(data, weights={"one": 0.5, "two": 1.75})
     wanted = {"target": 8, "one": 4, "two": 14}
     encoder = Encoder(_tokenizer(data), max_length=64, encoder_decoder=False)
-    for format in ("jsonl", "trl", "axolotl", "llamafactory", "oumi", "swift", "open-instruct"):
+    for format in ("jsonl", "trl", "axolotl", "llamafactory", "oumi", "swift"):
         report = run(made, data, format)
         assert {task.name: task.rows for task in report.tasks} == wanted
         in_file = {task.name: task.rows_in_file for task in report.tasks}
         native = {"llamafactory": {"one"}, "oumi": {"one", "two"}, "swift": {"one", "two"}}
-        native["open-instruct"] = native["swift"]
         for name in wanted:
             assert in_file[name] == (8 if name in native.get(format, set()) else wanted[name])
         exact = {task.name: task.tokens_are_exact for task in report.tasks}
@@ -193,9 +191,6 @@ def test_weights_are_in_the_files_or_in_the_config(data: Path) -> None:
         if format == "swift":
             config = yaml.safe_load((data.parent / "out" / "sft.yaml").read_text())
             assert config["dataset"] == ["target.jsonl", "one.jsonl#4", "two.jsonl#14"]
-        if format == "open-instruct":
-            script = (data.parent / "out" / "train.sh").read_text()
-            assert "--dataset_mixer_list target.jsonl 8 one.jsonl 4 two.jsonl 14" in script
 
 
 def _tokenizer(data: Path) -> Any:

@@ -22,9 +22,9 @@ def test_examples_are_ranked_by_what_the_estimator_says(make_project: MakeProjec
     project = curator.Project.open(make_project())
     selected = project.select().selected
     report = project.examples("alpha")
-    answers = project.answers(("target",))
-    mask = answers.mask(selected)
-    gains = answers.estimator.gains_of([t.name for t in answers.tasks].index("alpha"), mask)
+    estimates = project.estimates(("target",))
+    mask = estimates.mask(selected)
+    gains = estimates.estimator.gains_of([t.name for t in estimates.tasks].index("alpha"), mask)
     assert [e.gain for e in report.examples] == sorted(gains.tolist(), reverse=True)
     rows = [json.loads(line) for line in (project.root / "tasks" / "alpha.jsonl").read_text().splitlines()]
     for example in report.examples:

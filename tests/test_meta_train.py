@@ -14,7 +14,7 @@ from curator.core.errors import NumericalError
 from curator.core.events import Event, Reporter, StageFinished, StageProgress, StageStarted
 from curator.data.tokens import TokenizedExample
 from curator.training.model import TunedModel, load_model
-from curator.training.trainer import Snapshot, measure_losses, train_adapter
+from curator.training.trainer import Checkpoint, measure_losses, train_adapter
 
 RECIPE = TrainSection(epochs=3, learning_rate=5e-3, batch_size=4)
 
@@ -38,7 +38,7 @@ def _train(
     seed: int | None = None,
     recipe: TrainSection = RECIPE,
     average: float = 0.0,
-) -> list[Snapshot]:
+) -> list[Checkpoint]:
     return train_adapter(
         tuned, _examples(tuned), recipe, folder=folder, shares=[0.5, 1.0], average=average,
         reporter=Reporter(*sinks), stage="train", seed=seed,  # type: ignore[arg-type]
@@ -49,9 +49,9 @@ def test_training_lowers_the_loss_and_reports_it(tuned: TunedModel, tmp_path: Pa
     events: list[Event] = []
     examples = _examples(tuned)
     before = measure_losses(tuned, examples, batch_tokens=64).mean()
-    snapshots = _train(tuned, tmp_path, events.append)
+    checkpoints = _train(tuned, tmp_path, events.append)
     assert measure_losses(tuned, examples, batch_tokens=64).mean() < before - 0.1
-    assert [(s.share, s.step) for s in snapshots] == [(0.5, 9), (1.0, 18)]
+    assert [(s.share, s.step) for s in checkpoints] == [(0.5, 9), (1.0, 18)]
     assert isinstance(events[0], StageStarted)
     assert events[0].total == 18
     assert isinstance(events[-1], StageFinished)
@@ -81,12 +81,12 @@ def test_a_snapshot_is_the_mean_of_the_steps_that_lead_to_it(tuned: TunedModel, 
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("curator.core.events.Stage._interval", 0.0)
-        snapshots = _train(tuned, tmp_path, follow, average=0.2)
+        checkpoints = _train(tuned, tmp_path, follow, average=0.2)
     end = tuned.layout.flatten(dict(tuned.model.named_parameters())).detach().clone()
     assert torch.equal(end, seen[18])
-    for snapshot in snapshots:
-        tuned.load_adapter(tmp_path / snapshot.folder)
-        mean = torch.stack([seen[s] for s in range(snapshot.step - 3, snapshot.step + 1)]).mean(dim=0)
+    for checkpoint in checkpoints:
+        tuned.load_adapter(tmp_path / checkpoint.folder)
+        mean = torch.stack([seen[s] for s in range(checkpoint.step - 3, checkpoint.step + 1)]).mean(dim=0)
         torch.testing.assert_close(tuned.layout.flatten(dict(tuned.model.named_parameters())), mean)
 
 

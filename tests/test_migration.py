@@ -15,7 +15,7 @@ from curator.core.config import Config
 from curator.core.errors import CuratorError, DataError
 from curator.core.load_config import load_config
 from curator.data.discovery import find_tasks
-from curator.data.importers.importer import read_migration
+from curator.data.importers.importer import read_trainer_config
 from curator.data.task_rows import read_task
 
 
@@ -430,8 +430,8 @@ def test_configurations_are_told_from_data(tmp_path: Path) -> None:
         ("broken.json", "{"),
         ("t.jsonl", '{"a": {"file_name": "x"}}'),
     ):
-        assert read_migration(made(name, text)) is None
-    assert read_migration(tmp_path / "gone.yaml") is None
+        assert read_trainer_config(made(name, text)) is None
+    assert read_trainer_config(tmp_path / "gone.yaml") is None
     for name, text, message in (
         ("broken.yaml", "a: [", "not valid YAML"),
         ("list.yaml", "- a", "no configuration of LLaMA-Factory, axolotl or TRL"),
@@ -449,7 +449,7 @@ def test_configurations_are_told_from_data(tmp_path: Path) -> None:
         ("bad.yaml", "!!python/object/apply:os.system ['true']", "not valid YAML"),
     ):
         with pytest.raises(DataError, match=message):
-            read_migration(made(name, text))
+            read_trainer_config(made(name, text))
 
 
 @pytest.mark.parametrize("value", ["lora_r: -1", "learning_rate: fast", "lora_r: 1.5", "sequence_len: 1"])

@@ -97,8 +97,8 @@ def test_places_that_are_none(place: Place, words: str, tmp_path: Path) -> None:
 def test_chats_of_axolotl_that_train_on_something_else(entry: dict[str, Any], words: str, tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('{"messages": []}\n')
     values = {"datasets": [{"path": "a.jsonl", "type": "chat_template"} | entry, "a.jsonl", {"type": "alpaca"}]}
-    migration = read_axolotl(values | {"adapter": "ia3"}, tmp_path / "config.yaml")
-    skipped = "\n".join(migration.left_out)
+    imported = read_axolotl(values | {"adapter": "ia3"}, tmp_path / "config.yaml")
+    skipped = "\n".join(imported.left_out)
     assert words in skipped
     assert "has no `path`" in skipped
     assert "curator trains LoRA" in skipped

@@ -18,7 +18,7 @@ from curator.estimate.affinity import sample_affinities
 from curator.estimate.estimator import ExampleSet, TargetEstimator, build_estimator
 from curator.gradients.stage import _check_finite
 from curator.project.project import Project
-from curator.select.search import Problem, select_forward
+from curator.select.search import Constraints, select_forward
 
 ESTIMATORS = st.sampled_from(["quadratic", "logistic"])
 SEEDS = st.integers(0, 2**32 - 1)
@@ -57,8 +57,8 @@ def test_the_order_of_tasks_moves_nothing_but_their_places(seed: int, method: st
     affinities, others = sample_affinities(here, masks), sample_affinities(there, masks[:, order])
     np.testing.assert_allclose(affinities.values[order], others.values, atol=1e-6)
     ones = np.ones(4, dtype=np.int64)
-    chosen = select_forward(here, Problem(tokens=ones, examples=ones)).mask
-    assert (chosen[order] == select_forward(there, Problem(tokens=ones, examples=ones)).mask).all()
+    chosen = select_forward(here, Constraints(tokens=ones, examples=ones)).mask
+    assert (chosen[order] == select_forward(there, Constraints(tokens=ones, examples=ones)).mask).all()
 
 
 @settings(max_examples=25)

@@ -9,9 +9,9 @@ import pytest
 from curator.core.errors import DataError, StoreBusy
 from curator.core.events import Event, Note, Reporter, StageFinished, StageProgress, StageStarted
 from curator.data.corpus import Corpus
-from curator.estimate.estimator import Point
-from curator.estimate.points import Group, fill_statistics, read_points, training_groups
-from curator.estimate.task_sums import Statistics
+from curator.estimate.estimator import CheckpointSums
+from curator.estimate.points import ExampleGroup, fill_sums, read_points, training_groups
+from curator.estimate.task_sums import TaskSums
 from curator.gradients.stage import GradientSet, gradient_sets
 from curator.project.project import Project
 from curator.training.meta_init import find_meta_init
@@ -39,7 +39,7 @@ def _without(corpus: Corpus, *names: str) -> Corpus:
     return Corpus(tasks=tasks, targets=corpus.targets, model=corpus.model)
 
 
-def _points(drawn: Drawn, reporter: Reporter | None = None) -> list[Point]:
+def _points(drawn: Drawn, reporter: Reporter | None = None) -> list[CheckpointSums]:
     project, corpus, sets = drawn
     return read_points(project.workspace.reporting_to(reporter or Reporter()), corpus, sets)
 
@@ -47,20 +47,20 @@ def _points(drawn: Drawn, reporter: Reporter | None = None) -> list[Point]:
 def _follow(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
     """(gradient set, tasks) of every portion that is summed and stored from now on."""
     stored: list[tuple[str, int]] = []
-    real = Store.put_statistics
+    real = Store.put_sums
 
-    def put(self: Store, set_key: str, contents: list[str], sums: Statistics) -> None:
+    def put(self: Store, set_key: str, contents: list[str], sums: TaskSums) -> None:
         stored.append((set_key, len(contents)))
         real(self, set_key, contents, sums)
 
-    monkeypatch.setattr(Store, "put_statistics", put)
+    monkeypatch.setattr(Store, "put_sums", put)
     return stored
 
 
 @pytest.fixture
 def all_large(monkeypatch: pytest.MonkeyPatch) -> None:
     """Sums of every task are stored."""
-    monkeypatch.setattr(Group, "is_small", lambda *_: False)
+    monkeypatch.setattr(ExampleGroup, "is_small", lambda *_: False)
 
 
 def test_what_is_read_is_the_sum_of_the_examples(drawn: Drawn) -> None:
@@ -74,10 +74,10 @@ def test_what_is_read_is_the_sum_of_the_examples(drawn: Drawn) -> None:
                 for task in tasks
                 for n in task.split.train
             )
-            np.testing.assert_allclose(point.statistics.pulls[row], pull, rtol=1e-12, atol=1e-12)
-        read = Statistics.of(point.read(range(len(corpus.auxiliary) + 1)))
-        np.testing.assert_array_equal(read.triangles, point.statistics.triangles)
-        np.testing.assert_array_equal(read.examples, point.statistics.examples)
+            np.testing.assert_allclose(point.sums.gradient_sums[row], pull, rtol=1e-12, atol=1e-12)
+        read = TaskSums.of(point.read(range(len(corpus.auxiliary) + 1)))
+        np.testing.assert_array_equal(read.packed_curvatures, point.sums.packed_curvatures)
+        np.testing.assert_array_equal(read.examples, point.sums.examples)
 
 
 @pytest.mark.usefixtures("all_large")
@@ -94,10 +94,10 @@ def test_only_what_is_new_is_summed(drawn: Drawn, monkeypatch: pytest.MonkeyPatc
     fewer = _points((project, _without(corpus, first), sets))
     assert not stored
     for old, new, less in zip(before, after, fewer, strict=True):
-        np.testing.assert_array_equal(new.statistics.triangles[:-2], old.statistics.triangles[:-1])
-        np.testing.assert_array_equal(new.statistics.triangles[-1], old.statistics.triangles[-1])
-        np.testing.assert_array_equal(less.statistics.triangles, new.statistics.triangles[1:])
-        np.testing.assert_array_equal(less.statistics.pulls, new.statistics.pulls[1:])
+        np.testing.assert_array_equal(new.sums.packed_curvatures[:-2], old.sums.packed_curvatures[:-1])
+        np.testing.assert_array_equal(new.sums.packed_curvatures[-1], old.sums.packed_curvatures[-1])
+        np.testing.assert_array_equal(less.sums.packed_curvatures, new.sums.packed_curvatures[1:])
+        np.testing.assert_array_equal(less.sums.gradient_sums, new.sums.gradient_sums[1:])
 
 
 @pytest.mark.usefixtures("all_large")
@@ -108,8 +108,8 @@ def test_small_portions_give_the_same(drawn: Drawn, monkeypatch: pytest.MonkeyPa
     small = _points(drawn)
     assert {count for _, count in stored} == {1}, "a task that is too large is read by itself"
     for point in small:
-        read = Statistics.of(point.read(range(len(corpus.auxiliary) + 1)))
-        np.testing.assert_array_equal(read.triangles, point.statistics.triangles)
+        read = TaskSums.of(point.read(range(len(corpus.auxiliary) + 1)))
+        np.testing.assert_array_equal(read.packed_curvatures, point.sums.packed_curvatures)
 
 
 @pytest.mark.usefixtures("all_large")
@@ -119,14 +119,14 @@ def test_a_store_that_cannot_be_written(drawn: Drawn, monkeypatch: pytest.Monkey
 
     events: list[Event] = []
     with monkeypatch.context() as patched:
-        patched.setattr(Store, "put_statistics", busy)
+        patched.setattr(Store, "put_sums", busy)
         unsaved = _points(drawn, Reporter(events.append))
     assert [event.message for event in events if isinstance(event, Note)] == [
         "sums over tasks are not kept: held by another process"
     ]
     for there, here in zip(_points(drawn), unsaved, strict=True):
-        np.testing.assert_array_equal(here.statistics.triangles, there.statistics.triangles)
-        np.testing.assert_array_equal(here.statistics.weights, there.statistics.weights)
+        np.testing.assert_array_equal(here.sums.packed_curvatures, there.sums.packed_curvatures)
+        np.testing.assert_array_equal(here.sums.weights, there.sums.weights)
 
 
 def test_sums_are_stored_where_they_take_less_room_than_gradients(drawn: Drawn) -> None:
@@ -137,22 +137,22 @@ def test_sums_are_stored_where_they_take_less_room_than_gradients(drawn: Drawn) 
     large = {g.content for g in groups if len(g.hashes) * dim > dim * (dim + 1) / 2}
     assert 0 < len(large) < len(groups), "both kinds are here"
     for gradient_set in sets:
-        assert project.store.statistics_there(gradient_set.key) == large
+        assert project.store.stored_sums(gradient_set.key) == large
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Group, "is_small", lambda *_: False)
+        patch.setattr(ExampleGroup, "is_small", lambda *_: False)
         stored = _points(drawn)
-    assert project.store.statistics_there(sets[0].key) == {g.content for g in groups}
+    assert project.store.stored_sums(sets[0].key) == {g.content for g in groups}
     for here, there in zip(points, stored, strict=True):
-        np.testing.assert_array_equal(here.statistics.triangles, there.statistics.triangles)
-        np.testing.assert_array_equal(here.statistics.pulls, there.statistics.pulls)
-        np.testing.assert_array_equal(here.statistics.weights, there.statistics.weights)
+        np.testing.assert_array_equal(here.sums.packed_curvatures, there.sums.packed_curvatures)
+        np.testing.assert_array_equal(here.sums.gradient_sums, there.sums.gradient_sums)
+        np.testing.assert_array_equal(here.sums.weights, there.sums.weights)
 
 
 @pytest.mark.usefixtures("all_large")
 def test_sums_that_are_dropped_meanwhile_are_made_anew(drawn: Drawn, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = Store.statistics
+    real = Store.sums
 
-    def dropped(self: Store, set_key: str, contents: list[str], dim: int) -> Statistics:
+    def dropped(self: Store, set_key: str, contents: list[str], dim: int) -> TaskSums:
         with self.write() as connection:
             connection.execute("DELETE FROM statistics")
         return real(self, set_key, contents, dim)
@@ -160,7 +160,7 @@ def test_sums_that_are_dropped_meanwhile_are_made_anew(drawn: Drawn, monkeypatch
     expected = _points(drawn)
     monkeypatch.setattr(Store, "statistics", dropped)
     for here, there in zip(_points(drawn), expected, strict=True):
-        np.testing.assert_array_equal(here.statistics.triangles, there.statistics.triangles)
+        np.testing.assert_array_equal(here.sums.packed_curvatures, there.sums.packed_curvatures)
 
 
 @pytest.mark.usefixtures("all_large")
@@ -177,7 +177,7 @@ def test_examples_are_read_when_they_are_asked_for(drawn: Drawn) -> None:
     _points(drawn)
     project.store.drop_gradients([s.key for s in sets])
     with pytest.raises(DataError, match="not stored"):
-        fill_statistics(project.workspace, corpus, sets)
+        fill_sums(project.workspace, corpus, sets)
 
 
 def test_what_takes_long_says_how_far_it_is(drawn: Drawn, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -108,7 +108,7 @@ def test_two_processes_make_what_one_does(make_project: MakeProject) -> None:
     meta = find_meta_init(project.workspace, corpus)
     assert meta is not None
     (target,) = corpus.target_tasks
-    before = measure_losses(project._load(), validation_examples(target, project.store), batch_tokens=512)
+    before = measure_losses(project._pipeline.load(), validation_examples(target, project.store), batch_tokens=512)
     assert np.mean([meta.final_losses[h] for h in target.validation_hashes]) < before.mean()
 
 

@@ -83,7 +83,7 @@ def test_the_current_selection_is_what_was_asked_for_last(make_project: MakeProj
     first = project.select(include=["alpha"], k=1).selected
     assert project.select(include=["beta"], k=1).selected != first
     assert project.select(include=["alpha"], k=1).cached
-    assert project.answers(("target",)).current() == first
+    assert project.selections(("target",)).last_names_or_select() == first
 
 
 def test_estimates_agree_with_the_selection(make_project: MakeProject) -> None:
@@ -98,7 +98,7 @@ def test_estimates_agree_with_the_selection(make_project: MakeProject) -> None:
     ]
     # All tasks together are what meta-training trained on: that loss is known.
 
-    tuned = project._load()
+    tuned = project._pipeline.load()
     tuned.load_adapter(project.folder / "adapters" / project.train().key / "final")
     (target,) = project.corpus(("target",)).target_tasks
     measured = measure_losses(tuned, validation_examples(target, project.store), batch_tokens=512).mean()
@@ -252,7 +252,7 @@ def test_gradients_are_done_when_their_sums_are_stored(
     meta = find_meta_init(project.workspace, project.corpus(("target",)))
     assert meta is not None
     keys = [s.key for s in gradient_sets(project.config, meta)]
-    assert all(len(project.store.statistics_there(key)) == 4 for key in keys)
+    assert all(len(project.store.stored_sums(key)) == 4 for key in keys)
     assert project.gradients().computed == 0
     (artifact,) = project.store.artifacts("gradients")
     assert "seconds" not in artifact.outputs
@@ -288,17 +288,17 @@ def test_what_is_no_text_and_no_number(make_project: MakeProject) -> None:
 def test_a_selection_made_by_hand_is_kept_found_by_name_and_exported(make_project: MakeProject, tmp_path: Path) -> None:
     project = _open(make_project())
     project.select(name="auto")
-    answers = project.answers(("target",))
+    selections = project.selections(("target",))
     request = Request(method="forward", include=("beta",))
     edits = [Edit(task="beta", selected=True, by="curator tui")]
-    saved = answers.save(["beta", "alpha"], name="mine", request=request, edits=edits)
+    saved = selections.save(["beta", "alpha"], name="mine", request=request, edits=edits)
     assert [task.name for task in saved.tasks if task.selected] == ["alpha", "beta"]
     assert saved.estimated_loss == project.estimate(["alpha", "beta"]).estimated_loss
     assert saved.edits == tuple(edits)
     found, here = project.manifest("mine")
     assert found == saved
     assert here == project.root
-    answers.save(["gamma"], name="mine", request=request)
+    selections.save(["gamma"], name="mine", request=request)
     assert [task.name for task in project.manifest("mine")[0].tasks if task.selected] == ["gamma"]
     # Paths are relative to the project, which may move.
     moved = project.root.rename(tmp_path / "moved")

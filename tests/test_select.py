@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from curator.estimate.affinity import Affinities, sample_affinities, sample_subsets
 from curator.select.search import (
-    Problem,
+    Constraints,
     Scores,
     Selection,
     Step,
@@ -45,16 +45,16 @@ class Toy:
         return float((self.validation_losses(mask[None]) @ self.validation_weights)[0])
 
 
-def _problem(count: int, **limits: object) -> Problem:
+def _problem(count: int, **limits: object) -> Constraints:
     values: dict[str, object] = {"tokens": np.arange(1, count + 1) * 10, "examples": np.arange(1, count + 1)}
-    return Problem(**(values | limits))  # type: ignore[arg-type]
+    return Constraints(**(values | limits))  # type: ignore[arg-type]
 
 
-def _run(method: str, toy: Toy, problem: Problem) -> Selection:
+def _run(method: str, toy: Toy, constraints: Constraints) -> Selection:
     if method == "ensemble":
         masks = sample_subsets(toy.task_count, subsets=400, share=0.5, seed=0)
-        return select_ensemble(toy, problem, sample_affinities(toy, masks))
-    return METHODS[method](toy, problem)
+        return select_ensemble(toy, constraints, sample_affinities(toy, masks))
+    return METHODS[method](toy, constraints)
 
 
 ALL = [*METHODS, "ensemble"]
@@ -88,9 +88,9 @@ def test_exchange_finds_the_swap_that_the_others_miss() -> None:
     pairs[1, 2] = pairs[2, 1] = -1.0
     pairs[0, 1] = pairs[1, 0] = pairs[0, 2] = pairs[2, 0] = 0.1
     toy = Toy(np.array([-0.5, -0.2, -0.2]), pairs)
-    problem = _problem(3, k=2)
-    best = min(_subsets(3, problem), key=toy.loss)
-    assert select_exchange(toy, problem).loss == pytest.approx(toy.loss(best))
+    constraints = _problem(3, k=2)
+    best = min(_subsets(3, constraints), key=toy.loss)
+    assert select_exchange(toy, constraints).loss == pytest.approx(toy.loss(best))
 
 
 def test_backward_goes_past_a_removal_that_hurts_alone() -> None:
@@ -103,11 +103,11 @@ def test_backward_goes_past_a_removal_that_hurts_alone() -> None:
     assert np.flatnonzero(select_backward(toy, _problem(3)).mask).tolist() == [2]
 
 
-def _subsets(count: int, problem: Problem) -> list[np.ndarray]:
+def _subsets(count: int, constraints: Constraints) -> list[np.ndarray]:
     masks = [np.array(bits) for bits in itertools.product([False, True], repeat=count)]
     return [
         m for m in masks
-        if problem.allows(m) and m[list(problem.include)].all() and not m[list(problem.exclude)].any()
+        if constraints.allows(m) and m[list(constraints.include)].all() and not m[list(constraints.exclude)].any()
     ]  # fmt: skip
 
 
@@ -119,7 +119,7 @@ def test_every_limit_holds_in_every_method(data: st.DataObject, count: int, meth
     toy = Toy(rng.normal(0, 0.2, count), (pairs + pairs.T) / 2, spread=0.05)
     pins = data.draw(st.lists(st.sampled_from(["free", "in", "out"]), min_size=count, max_size=count))
     include = frozenset(t for t, pin in enumerate(pins) if pin == "in")
-    problem = _problem(
+    constraints = _problem(
         count,
         include=include,
         exclude=frozenset(t for t, pin in enumerate(pins) if pin == "out"),
@@ -127,18 +127,18 @@ def test_every_limit_holds_in_every_method(data: st.DataObject, count: int, meth
         max_tokens=data.draw(st.none() | st.integers(sum(10 * (t + 1) for t in include), 250)),
         max_examples=data.draw(st.none() | st.integers(sum(t + 1 for t in include), 25)),
     )
-    selection = _run(method, toy, problem)
-    assert any((selection.mask == m).all() for m in _subsets(count, problem))
+    selection = _run(method, toy, constraints)
+    assert any((selection.mask == m).all() for m in _subsets(count, constraints))
     assert selection.loss == pytest.approx(toy.loss(selection.mask))
     if method == "exchange":
         # Nothing that one add, drop or swap away would be better.
-        for other in _subsets(count, problem):
+        for other in _subsets(count, constraints):
             changed = np.flatnonzero(other != selection.mask)
             one_swap = len(changed) == 2 and other[changed].sum() == 1
             if len(changed) == 1 or one_swap:
                 assert toy.loss(other) >= selection.loss - 1e-8
         for start in (select_forward, select_backward):
-            assert selection.loss <= start(toy, problem).loss + 1e-9
+            assert selection.loss <= start(toy, constraints).loss + 1e-9
 
 
 def test_a_gain_within_the_noise_is_none() -> None:
@@ -202,9 +202,9 @@ Way = tuple[set[int], list[tuple[str, tuple[int, ...]]]]
 class Twin:
     """The methods as their docstrings say them, one subset at a time, on sets."""
 
-    def __init__(self, toy: Toy, problem: Problem) -> None:
-        self.toy, self.problem = toy, problem
-        self.free = [t for t in range(toy.task_count) if t not in problem.include | problem.exclude]
+    def __init__(self, toy: Toy, constraints: Constraints) -> None:
+        self.toy, self.constraints = toy, constraints
+        self.free = [t for t in range(toy.task_count) if t not in constraints.include | constraints.exclude]
 
     def each(self, subset: set[int]) -> np.ndarray:
         return self.toy.validation_losses(np.array([[t in subset for t in range(self.toy.task_count)]]))[0]
@@ -213,7 +213,7 @@ class Twin:
         return float(self.each(subset) @ self.toy.validation_weights)
 
     def allows(self, subset: set[int]) -> bool:
-        p = self.problem
+        p = self.constraints
         limits = (
             (len(subset), p.k),
             (sum(p.tokens[t] for t in subset), p.max_tokens),
@@ -222,20 +222,20 @@ class Twin:
         return all(most is None or there <= most for there, most in limits)
 
     def cost(self, task: int) -> float:
-        p = self.problem
+        p = self.constraints
         if p.max_tokens is not None:
             return max(float(p.tokens[task]), 1.0)
         return max(float(p.examples[task]), 1.0) if p.max_examples is not None else 1.0
 
     def needed(self, before: set[int], after: set[int]) -> float:
-        if self.problem.threshold is not None:
-            return self.problem.threshold
+        if self.constraints.threshold is not None:
+            return self.constraints.threshold
         differences, weights = self.each(before) - self.each(after), self.toy.validation_weights
         mean = sum(w * d for w, d in zip(weights, differences, strict=True))
         return float(sum(w**2 * (d - mean) ** 2 for w, d in zip(weights, differences, strict=True)) ** 0.5)
 
     def forward(self) -> Way:
-        subset, way = set(self.problem.include), []
+        subset, way = set(self.constraints.include), []
         while True:
             worth = {}
             for task in self.free:
@@ -250,7 +250,7 @@ class Twin:
             way.append(("add", (best,)))
 
     def backward(self) -> Way:
-        subset, way = set(self.problem.include) | set(self.free), []
+        subset, way = set(self.constraints.include) | set(self.free), []
         path = [subset]
         while inside := [t for t in self.free if t in subset]:
             share = {t: 1.0 if self.allows(subset) else self.cost(t) for t in inside}
@@ -260,7 +260,7 @@ class Twin:
             way.append(("drop", (worst,)))
         allowed = [n for n, subset in enumerate(path) if self.allows(subset)]
         least = min(self.loss(path[n]) for n in allowed)
-        last = max(n for n in allowed if self.loss(path[n]) <= least + (self.problem.threshold or 0.0))
+        last = max(n for n in allowed if self.loss(path[n]) <= least + (self.constraints.threshold or 0.0))
         return path[last], way[:last]
 
     def exchange(self, told: list[str]) -> Way:
@@ -276,14 +276,14 @@ class Twin:
             if not changed:
                 return subset, way
             best = min(changed, key=lambda move: self.loss(changed[move]))
-            if self.loss(changed[best]) > self.loss(subset) - max(self.problem.threshold or 0.0, 1e-9):
+            if self.loss(changed[best]) > self.loss(subset) - max(self.constraints.threshold or 0.0, 1e-9):
                 return subset, way
             name = "swap" if len(best) == 2 else "drop" if best[0] in subset else "add"
             subset = changed[best]
             way = [*way, (name, best)]
 
     def best_first(self, worth: np.ndarray, good: np.ndarray) -> Way:
-        subset, way = set(self.problem.include), []
+        subset, way = set(self.constraints.include), []
         for task in sorted(self.free, key=lambda t: (-worth[t], t)):
             if good[task] and self.allows(subset | {task}):
                 subset = subset | {task}
@@ -291,13 +291,13 @@ class Twin:
         return subset, way
 
 
-def _drawn_problem(data: st.DataObject, count: int, thresholds: st.SearchStrategy[float | None]) -> Problem:
+def _drawn_problem(data: st.DataObject, count: int, thresholds: st.SearchStrategy[float | None]) -> Constraints:
     pins = data.draw(st.lists(st.sampled_from(["free", "free", "in", "out"]), min_size=count, max_size=count))
     include = frozenset(t for t, pin in enumerate(pins) if pin == "in")
     tokens = np.array(data.draw(st.lists(st.integers(0, 40), min_size=count, max_size=count)))
     examples = np.array(data.draw(st.lists(st.integers(0, 9), min_size=count, max_size=count)))
     within = list(include)
-    return Problem(
+    return Constraints(
         tokens=tokens,
         examples=examples,
         include=include,
@@ -329,9 +329,9 @@ def test_each_search_goes_the_way_of_its_slow_twin(data: st.DataObject, count: i
     pairs = rng.normal(0, 0.15, (count, count))
     toy = Toy(rng.normal(-0.05, 0.2, count), pairs + pairs.T, spread=data.draw(st.sampled_from([0.0, 0.1, 0.5])))
     toy.validation_weights = rng.dirichlet(np.ones(10))
-    problem = _drawn_problem(data, count, st.sampled_from([None, 0.0, 0.02, 0.2]))
-    twin, told = Twin(toy, problem), list[Step]()
-    found = METHODS[method](toy, problem, told.append)
+    constraints = _drawn_problem(data, count, st.sampled_from([None, 0.0, 0.02, 0.2]))
+    twin, told = Twin(toy, constraints), list[Step]()
+    found = METHODS[method](toy, constraints, told.append)
     # Backward tells of all that it tries, and keeps the way to the best of it.
     expected = twin.exchange([step.change for step in told]) if method == "exchange" else getattr(twin, method)()
     _assert_the_same(found, told, twin, expected, told_all=method != "backward")
@@ -342,26 +342,28 @@ def test_each_search_goes_the_way_of_its_slow_twin(data: st.DataObject, count: i
 def test_the_best_first_go_the_way_of_their_slow_twin(data: st.DataObject, count: int) -> None:
     rng = np.random.default_rng(data.draw(st.integers(0, 10**6)))
     toy = Toy(rng.normal(0, 0.2, count))
-    problem = _drawn_problem(data, count, st.sampled_from([None, -0.1, 0.0, 0.1]))
-    twin = Twin(toy, problem)
+    constraints = _drawn_problem(data, count, st.sampled_from([None, -0.1, 0.0, 0.1]))
+    twin = Twin(toy, constraints)
     # Ties among them: the first of equals.
     values = rng.integers(-3, 4, count) / 10
     costs = np.array([twin.cost(task) for task in range(count)])
     affinities = Affinities(values, np.ones(count))
     told: list[Step] = []
-    found = select_ensemble(toy, problem, affinities, told.append)
-    _assert_the_same(found, told, twin, twin.best_first(values / costs, values > (problem.threshold or 0.0)))
+    found = select_ensemble(toy, constraints, affinities, told.append)
+    _assert_the_same(found, told, twin, twin.best_first(values / costs, values > (constraints.threshold or 0.0)))
 
     cutoff, least = data.draw(st.sampled_from([-0.1, 0.0, 0.2])), data.draw(st.sampled_from([-np.inf, -0.2, 0.1]))
-    if problem.threshold is not None:
-        lowest = problem.threshold
+    if constraints.threshold is not None:
+        lowest = constraints.threshold
     else:
-        limited = problem.k is not None or problem.max_tokens is not None or problem.max_examples is not None
+        limited = (
+            constraints.k is not None or constraints.max_tokens is not None or constraints.max_examples is not None
+        )
         lowest = -np.inf if limited else cutoff
     good = (values > lowest) & (values > least)
     told = []
     scores = Scores(values, cutoff, least) if least != -np.inf else Scores(values, cutoff)
-    found = select_scored(toy, problem, scores, told.append)
+    found = select_scored(toy, constraints, scores, told.append)
     _assert_the_same(found, told, twin, twin.best_first(values, good))
 
 
@@ -479,7 +481,7 @@ def test_what_a_task_costs_is_what_it_has_and_no_less_than_one(sizes: str, limit
     # A third for one against a half for two; nothing costs as much as one.
     toy = Toy(np.array([-0.3, -0.5]))
     for first in (0, 1):
-        problem = _problem(2, **{sizes: np.array([first, 2]), limit: 10})
-        assert select_forward(toy, problem).steps[0].tasks == (0,)
+        constraints = _problem(2, **{sizes: np.array([first, 2]), limit: 10})
+        assert select_forward(toy, constraints).steps[0].tasks == (0,)
         affinities = Affinities(-toy.effects, np.ones(2))
-        assert select_ensemble(toy, problem, affinities).steps[0].tasks == (0,)
+        assert select_ensemble(toy, constraints, affinities).steps[0].tasks == (0,)

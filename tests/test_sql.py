@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 from curator.cli.app import app
 from curator.core.errors import ConfigError, DataError, StoreBusy
 from curator.project.project import Project
-from curator.project.sql_tables import present
+from curator.project.sql_tables import project_tables
 from curator.training.fine_tune import recipe_key, subset_content
 
 MakeProject = Callable[..., Path]
@@ -186,7 +186,7 @@ def test_nothing_is_written_and_nothing_else_is_read(folder: Path, tmp_path: Pat
     monkeypatch.chdir(tmp_path)
     (tmp_path / "secret.csv").write_text("a\nswordfish\n")
     project = Project.open(folder)
-    now = present(project.workspace, project.corpus(("target",)))
+    now = project_tables(project.workspace, project.corpus(("target",)))
     before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file() and p.suffix not in (".duckdb", ".lock")}
     for query, words in REFUSED:
         with pytest.raises(ConfigError) as raised:

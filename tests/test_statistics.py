@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from curator.estimate.quadratic import Quadratic, conjugate_gradients
-from curator.estimate.task_sums import ExampleSet, Statistics, unpacked
+from curator.estimate.task_sums import ExampleSet, TaskSums, unpacked
 
 
 def _sets(dim: int, tasks: int, seed: int = 0) -> list[ExampleSet]:
@@ -22,13 +22,13 @@ def _matrix(examples: ExampleSet) -> np.ndarray:
 @pytest.mark.parametrize("dim", [1, 2, 5, 6])
 def test_sums_are_those_of_the_examples(dim: int) -> None:
     sets = _sets(dim, 7)
-    sums = Statistics.of(sets)
+    sums = TaskSums.of(sets)
     rng = np.random.default_rng(1)
     left, right = rng.standard_normal((2, dim))
     for task, examples in enumerate(sets):
         matrix = _matrix(examples)
-        np.testing.assert_allclose(unpacked(sums.triangles[task], dim), matrix, rtol=1e-6, atol=1e-5)
-        np.testing.assert_allclose(sums.pulls[task], examples.weights @ examples.gradients)
+        np.testing.assert_allclose(unpacked(sums.packed_curvatures[task], dim), matrix, rtol=1e-6, atol=1e-5)
+        np.testing.assert_allclose(sums.gradient_sums[task], examples.weights @ examples.gradients)
         assert (sums.weights[task], sums.examples[task]) == (examples.weights.sum(), len(examples.losses))
         assert sums.traces()[task] == pytest.approx(np.trace(matrix), rel=1e-6)
         assert sums.products(left, right)[task] == pytest.approx(left @ matrix @ right, rel=1e-5, abs=1e-4)
@@ -36,8 +36,10 @@ def test_sums_are_those_of_the_examples(dim: int) -> None:
 
 
 def test_sums_come_out_the_same_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    sums, factors = Statistics.of(_sets(6, 9)), np.random.default_rng(0).integers(-1, 2, (5, 9)).astype(np.int8)
-    slow = np.stack([sum(f * t.astype(float) for f, t in zip(row, sums.triangles, strict=True)) for row in factors])
+    sums, factors = TaskSums.of(_sets(6, 9)), np.random.default_rng(0).integers(-1, 2, (5, 9)).astype(np.int8)
+    slow = np.stack(
+        [sum(f * t.astype(float) for f, t in zip(row, sums.packed_curvatures, strict=True)) for row in factors]
+    )
     vector = np.arange(6.0)
     whole = sums.products(vector, vector), sums.images(vector)
     for held in (2**23, 20, 1):
@@ -52,20 +54,22 @@ def test_sums_come_out_the_same_in_parts(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_a_subset_is_solved_the_same_in_any_company(ridge: float) -> None:
     """Alone, after any other, beside near ones (singly and doubly changed) and beside far ones."""
     sets = _sets(8, 31)
-    sums, rng = Statistics.of(sets), np.random.default_rng(3)
+    sums, rng = TaskSums.of(sets), np.random.default_rng(3)
     middle = rng.random(30) < 0.5
     singles = middle ^ np.eye(30, dtype=bool)
     companies = [singles, np.r_[singles, singles ^ np.roll(np.eye(30, dtype=bool), 1, axis=1)], middle[None]]
     companies += [rng.random((20, 30)) < 0.5, np.zeros((1, 30), dtype=bool), np.ones((3, 30), dtype=bool)]
     companies += [singles[:2], np.zeros((0, 30), dtype=bool)]
     quadratic = Quadratic(sums, ridge)
-    matrices = unpacked(sums.triangles, 8)
+    matrices = unpacked(sums.packed_curvatures, 8)
     for masks in companies:
         found = quadratic.displacements(masks)
         assert found.shape == (len(masks), 8)
         for mask, w in zip(masks, found, strict=True):
             members = np.append(mask, True)
-            slow = -np.linalg.solve(matrices[members].sum(axis=0) + ridge * np.eye(8), sums.pulls[members].sum(axis=0))
+            slow = -np.linalg.solve(
+                matrices[members].sum(axis=0) + ridge * np.eye(8), sums.gradient_sums[members].sum(axis=0)
+            )
             np.testing.assert_allclose(w, slow, rtol=1e-7, atol=1e-8 * np.abs(slow).max())
 
 
@@ -81,7 +85,7 @@ def test_conjugate_gradients_solve_even_where_the_inverse_is_far_off() -> None:
 
 
 def test_toggling_back_and_forth_does_not_drift() -> None:
-    sums, rng = Statistics.of(_sets(6, 13)), np.random.default_rng(0)
+    sums, rng = TaskSums.of(_sets(6, 13)), np.random.default_rng(0)
     worn, mask = Quadratic(sums, 1.0), np.ones(12, dtype=bool)
     for task in rng.integers(0, 12, 5000):
         mask[task] ^= True

@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from curator.core.errors import DataError, ExitCode, StoreBusy
-from curator.estimate.task_sums import Statistics
+from curator.estimate.task_sums import TaskSums
 from curator.workspace.store import access, locks, schema
 from curator.workspace.store.records import StoredEdit, StoredExample, StoredTask
 from curator.workspace.store.tables import Store
@@ -122,32 +122,37 @@ def test_gradients(tmp_path_factory: pytest.TempPathFactory, numbers: list[int],
     assert store.gradient_hashes("other set") == {"h0"}
 
 
-def _sums(tasks: int, dim: int) -> Statistics:
+def _sums(tasks: int, dim: int) -> TaskSums:
     rng = np.random.default_rng(tasks)
-    sums = Statistics.empty(tasks, dim)
+    sums = TaskSums.empty(tasks, dim)
     sums.weights[:], sums.examples[:] = rng.random(tasks), rng.integers(0, 99, tasks)
-    sums.pulls[:], sums.triangles[:] = rng.random(sums.pulls.shape), rng.random(sums.triangles.shape)
+    sums.gradient_sums[:], sums.packed_curvatures[:] = (
+        rng.random(sums.gradient_sums.shape),
+        rng.random(sums.packed_curvatures.shape),
+    )
     return sums
 
 
 @pytest.mark.parametrize("dim", [1, 2, 7, 8, 64])
 def test_statistics(store: Store, dim: int) -> None:
     """In any order, some not there, one twice, and each as it was first, whatever is put in again."""
-    assert not store.statistics("set", ["a"], dim).triangles.any()
+    assert not store.sums("set", ["a"], dim).packed_curvatures.any()
     sums, other = _sums(5, dim), _sums(3, dim)
-    store.put_statistics("set", list("abcde"), sums)
-    store.put_statistics("set", ["b", "f", "a"], other)
-    store.put_statistics("other set", ["a"], _sums(1, dim))
-    assert store.statistics_there("set") == set("abcdef")
-    found = store.statistics("set", ["f", "e", "nothing", "a", "e"], dim)
+    store.put_sums("set", list("abcde"), sums)
+    store.put_sums("set", ["b", "f", "a"], other)
+    store.put_sums("other set", ["a"], _sums(1, dim))
+    assert store.stored_sums("set") == set("abcdef")
+    found = store.sums("set", ["f", "e", "nothing", "a", "e"], dim)
     for row, (expected, number) in enumerate([(other, 1), (sums, 4), (None, 0), (sums, 0), (sums, 4)]):
         for name in ("weights", "examples", "pulls", "triangles"):
             value = getattr(found, name)[row]
             wanted = np.zeros_like(value) if expected is None else getattr(expected, name)[number]
             np.testing.assert_array_equal(value, wanted)
     store.drop_gradients(["set"])
-    assert store.statistics_there("set") == set()
-    np.testing.assert_array_equal(store.statistics("other set", ["a"], dim).triangles, _sums(1, dim).triangles)
+    assert store.stored_sums("set") == set()
+    np.testing.assert_array_equal(
+        store.sums("other set", ["a"], dim).packed_curvatures, _sums(1, dim).packed_curvatures
+    )
     with store.read() as connection:
         assert connection is not None
         assert connection.execute("SELECT count(DISTINCT number) FROM triangles").fetchall() == [(1,)]
@@ -162,9 +167,9 @@ def test_a_store_from_before_there_were_sums(store: Store, monkeypatch: pytest.M
         with store.read() as connection:
             assert connection is not None
             assert schema.version_of(connection) == 2
-    assert store.statistics_there("set") == set()
-    store.put_statistics("set", ["a"], _sums(1, 4))
-    assert store.statistics_there("set") == {"a"}
+    assert store.stored_sums("set") == set()
+    store.put_sums("set", ["a"], _sums(1, 4))
+    assert store.stored_sums("set") == {"a"}
     assert store.gradient_hashes("set") == {"a"}
 
 
@@ -212,7 +217,7 @@ def test_results(store: Store) -> None:
     assert rows == [('["a", "b"]', 2.0), ("[]", 4.0)]
     for loss in (1.0, 2.0):
         store.put_selection("k", "n", target="t", method="m", loss=loss, manifest="{}", inputs={}, outputs={})
-    assert [row[4] for row in store.selections()] == [2.0]
+    assert [kept.loss for kept in store.selections()] == [2.0]
     assert store.selection("k") == "{}"
     store.put_file_hashes([("/a", 1, 2, 3, "x"), ("/b", 1, 2, 3, "y")])
     store.put_file_hashes([("/a", 4, 5, 6, "z")])
@@ -252,7 +257,7 @@ def test_a_store_from_before_anything_was_measured(store: Store, monkeypatch: py
         patched.setattr(schema, "MIGRATIONS", schema.MIGRATIONS[:3])
         for module in (schema, access):
             patched.setattr(module, "SCHEMA_VERSION", 3)
-        store.put_statistics("set", ["a"], _sums(1, 4))
+        store.put_sums("set", ["a"], _sums(1, 4))
         store.put_artifact("train", "a", {"x": 1}, {})
         with store.read() as connection:
             assert connection is not None
@@ -260,7 +265,7 @@ def test_a_store_from_before_anything_was_measured(store: Store, monkeypatch: py
     assert store.measurements("r") == []
     store.put_measurement("r", "t", {"a": "1"}, seed=0, loss=0.5, seconds=1.0)
     assert [m.loss for m in store.measurements("r")] == [0.5]
-    assert store.statistics_there("set") == {"a"}
+    assert store.stored_sums("set") == {"a"}
     assert [artifact.inputs for artifact in store.artifacts("train")] == [{"x": 1}]
 
 

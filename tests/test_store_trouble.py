@@ -18,7 +18,7 @@ import pytest
 
 from curator.core.errors import ConfigError, DataError, ExitCode
 from curator.core.files import take_lock
-from curator.estimate.task_sums import Statistics
+from curator.estimate.task_sums import TaskSums
 from curator.workspace.store.check import UNREADABLE_NAME, check_store, export_store
 from curator.workspace.store.locks import FileLock
 from curator.workspace.store.records import StoredExample, StoredTask
@@ -38,8 +38,8 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     store.put_tasks([StoredTask(key="t", name="a", examples=[example], inputs={}, outputs={"rows": [1]})])
     gradients = np.random.default_rng(0).random((ROWS, 64), np.float32)
     store.put_gradients("set", [str(n) for n in range(ROWS)], np.zeros(ROWS), gradients)
-    sums = Statistics.empty(1, 4)
-    store.put_statistics("set", ["c"], sums)
+    sums = TaskSums.empty(1, 4)
+    store.put_sums("set", ["c"], sums)
     store.put_affinities("e", "t", [("a", 0.5, float("nan"))], inputs={}, outputs={})
     store.put_estimates("e", "t", [(["a"], 1.0, 0.5, 1.5)])
     store.put_measurement("r", "t", {"a": "c"}, seed=1, loss=0.5, seconds=1.0)

@@ -25,8 +25,9 @@ from curator.core.errors import ConfigError, NumericalError
 from curator.core.events import Event, Note, Reporter, StageStarted
 from curator.data.corpus import training_examples, validation_examples
 from curator.estimate.calibration import Calibration, calibrate, conformal, cross_validated
+from curator.estimate.target import TargetEstimates
 from curator.select.methods import Request
-from curator.select.selections import Answers
+from curator.select.selections import Selections
 from curator.training.fine_tune import FineTuned, fine_tune, recipe_key, subset_content
 from curator.training.trainer import measure_losses, train_adapter
 from curator.verify.measure import mark_reported, run_seeds, runs_to_make
@@ -113,8 +114,12 @@ def _open(folder: Path, events: list[Event] | None = None) -> curator.Project:
     return curator.Project.open(folder, reporter=Reporter() if events is None else Reporter(events.append))
 
 
-def _answers(folder: Path, *targets: str) -> Answers:
-    return _open(folder).answers(targets or ("target",))
+def _selections(folder: Path, *targets: str) -> Selections:
+    return _open(folder).selections(targets or ("target",))
+
+
+def _estimates(folder: Path, *targets: str) -> TargetEstimates:
+    return _open(folder).estimates(targets or ("target",))
 
 
 _made: dict[str, Path] = {}
@@ -134,7 +139,9 @@ def ready(make_project: MakeProject, tmp_path: Path, tmp_path_factory: pytest.Te
 def _measured(folder: Path, *targets: str) -> dict[tuple[str, int], float]:
     """Loss of every run that counts, by subset and seed."""
     return {
-        ("+".join(sorted(m.subset)), run.seed): run.loss for m in _answers(folder, *targets).measured for run in m.runs
+        ("+".join(sorted(m.subset)), run.seed): run.loss
+        for m in _estimates(folder, *targets).measured
+        for run in m.runs
     }
 
 
@@ -170,8 +177,8 @@ def _edit(folder: Path, old: str, new: str) -> None:
 def test_verifying_measures_what_fine_tuning_the_base_model_comes_to(ready: Path) -> None:
     events: list[Event] = []
     project = _open(ready, events)
-    answers = project.answers(("target",))
-    answers.save(["delta", "alpha"], name="mine", request=Request(method="forward"))
+    selections = project.selections(("target",))
+    selections.save(["delta", "alpha"], name="mine", request=Request(method="forward"))
     report = project.verify(runs=3, seeds=2)
     assert _left_over(ready) == []
     notes = [e.message for e in events if isinstance(e, Note)]
@@ -188,7 +195,7 @@ def test_verifying_measures_what_fine_tuning_the_base_model_comes_to(ready: Path
     corpus = project.corpus(("target",))
     chosen = [task for task in corpus.tasks if task.name in ("alpha", "delta")] + corpus.target_tasks
     examples = [example for task in chosen for example in training_examples(task, project.store)]
-    tuned = project._load()
+    tuned = project._pipeline.load()
     for run in report.runs:
         if run.subset == ("alpha", "delta"):
             train_adapter(
@@ -226,9 +233,9 @@ def test_a_run_that_diverges_is_said_left_out_and_not_tried_again(ready: Path, m
 def test_no_run_is_the_meta_training_from_which_estimates_are_made(ready: Path) -> None:
     # Its loss is what all tasks are estimated at: a run that repeats it step by step would judge nothing.
     project = _open(ready)
-    corpus, tuned = project.corpus(("target",)), project._load()
+    corpus, tuned = project.corpus(("target",)), project._pipeline.load()
     examples = [example for task in corpus.tasks for example in training_examples(task, project.store)]
-    known = _answers(ready).estimator.all_tasks_loss
+    known = _estimates(ready).estimator.all_tasks_loss
     assert [task.name for task in corpus.tasks][-1] == "target", "in the order of a run on all tasks"
     losses = {}
     for seed in (project.config.train.seed, *run_seeds(project.config, 1)):
@@ -240,8 +247,8 @@ def test_no_run_is_the_meta_training_from_which_estimates_are_made(ready: Path) 
     assert losses.pop(project.config.train.seed) == pytest.approx(known, abs=1e-6)
     (other,) = losses.values()
     assert other != pytest.approx(known, abs=1e-6)
-    answers = _answers(ready)
-    todo = runs_to_make(project.workspace, corpus, answers, subsets=2, seeds=3)
+    selections = _selections(ready)
+    todo = runs_to_make(selections, subsets=2, seeds=3)
     assert {seed for _, seed in todo} == set(run_seeds(project.config, 3))
     assert project.config.train.seed not in run_seeds(project.config, 50)
 
@@ -264,11 +271,9 @@ def test_each_call_adds_runs_and_none_is_made_twice(ready: Path) -> None:
 
 
 def test_when_every_subset_is_measured_nothing_is_added(ready: Path) -> None:
-    project = _open(ready)
-    corpus = project.corpus(("target",))
     for there, added in ((14, 2), (16, 0)):
         _pretend(ready, _noisy, _subsets(there))
-        todo = runs_to_make(project.workspace, corpus, _answers(ready), subsets=100, seeds=1)
+        todo = runs_to_make(_selections(ready), subsets=100, seeds=1)
         assert len({subset for subset, _ in todo}) == len(todo) == added
         assert not {subset for subset, _ in todo} & set(_subsets(there))
     assert _open(ready).verify(runs=5).subsets == 16
@@ -276,14 +281,14 @@ def test_when_every_subset_is_measured_nothing_is_added(ready: Path) -> None:
 
 def test_what_an_interrupted_call_had_left_is_done_before_anything_is_added(ready: Path) -> None:
     project = _open(ready)
-    corpus, answers = project.corpus(("target",)), _answers(ready)
+    corpus, selections = project.corpus(("target",)), _selections(ready)
 
     def todo(subsets: int | None, seeds: int = 2) -> list[tuple[frozenset[str], int]]:
-        found = _answers(ready)
-        return runs_to_make(project.workspace, corpus, found, subsets=subsets, seeds=seeds)
+        found = _selections(ready)
+        return runs_to_make(found, subsets=subsets, seeds=seeds)
 
     planned = todo(4)
-    assert [subset for subset, _ in planned[:4]] == plan(answers, count=4, seed=0)
+    assert [subset for subset, _ in planned[:4]] == plan(selections, count=4, seed=0)
     assert [subset for subset, _ in planned[4:]] == [subset for subset, _ in planned[:4]]
     assert len({seed for _, seed in planned}) == 2
     # Nothing was run yet: however it is asked, the plan stands.
@@ -308,26 +313,24 @@ def test_a_changed_task_takes_its_measurements_with_it_and_no_others(ready: Path
     subsets = [subset for subset in _subsets(9) if 0 < len(subset) < len(TASKS)]
     _pretend(ready, lambda subset: 2.0 + 0.1 * len(subset), subsets)
     project = _open(ready)
-    corpus, answers = project.corpus(("target",)), _answers(ready)
+    corpus, selections = project.corpus(("target",)), _selections(ready)
     # A plan that was carried out: nothing of it is to be done again because a task changed later.
-    todo = runs_to_make(project.workspace, corpus, answers, subsets=3, seeds=1)
+    todo = runs_to_make(selections, subsets=3, seeds=1)
     for subset, seed in todo:
         content = subset_content(corpus, subset)
         project.store.put_measurement(
             recipe_key(project.config, corpus), "target", content, seed=seed, loss=2.0, seconds=1.0
         )
-    before = {m.subset for m in _answers(ready).measured}
+    before = {m.subset for m in _estimates(ready).measured}
     assert before == set(subsets) | {subset for subset, _ in todo}
     old = (ready / "tasks" / "alpha.jsonl").read_text()
     write_rows(ready / "tasks" / "alpha.jsonl", pair_rows("other", 8))
-    changed = _answers(ready)
-    assert {m.subset for m in changed.measured} == {subset for subset in before if "alpha" not in subset}
-    project = _open(ready)
-    corpus = project.corpus(("target",))
-    assert runs_to_make(project.workspace, corpus, changed, subsets=None, seeds=1) == []
-    assert len(runs_to_make(project.workspace, corpus, changed, subsets=2, seeds=1)) == 2
+    changed = _selections(ready)
+    assert {m.subset for m in changed.estimates.measured} == {subset for subset in before if "alpha" not in subset}
+    assert runs_to_make(changed, subsets=None, seeds=1) == []
+    assert len(runs_to_make(changed, subsets=2, seeds=1)) == 2
     (ready / "tasks" / "alpha.jsonl").write_text(old)
-    assert {m.subset for m in _answers(ready).measured} == before
+    assert {m.subset for m in _estimates(ready).measured} == before
 
 
 @pytest.mark.parametrize(
@@ -359,11 +362,11 @@ def test_runs_count_for_their_own_recipe_and_target_only(ready: Path, old: str, 
 def test_an_added_task_leaves_what_was_measured_as_it_is(ready: Path) -> None:
     _pretend(ready, lambda subset: 2.0 + 0.1 * len(subset), _subsets(6))
     write_rows(ready / "tasks" / "epsilon.jsonl", pair_rows("epsilon", 5))
-    answers = _answers(ready)
-    assert {m.subset for m in answers.measured} == set(_subsets(6))
-    assert answers.calibrated_on == 6
+    estimates = _estimates(ready)
+    assert {m.subset for m in estimates.measured} == set(_subsets(6))
+    assert estimates.calibrated_on == 6
     # All tasks together are more than before, and not yet measured.
-    assert frozenset((*TASKS, "epsilon")) in plan(answers, count=3, seed=0)
+    assert frozenset((*TASKS, "epsilon")) in plan(_selections(ready), count=3, seed=0)
 
 
 def test_two_targets_are_measured_together(ready: Path) -> None:
@@ -374,7 +377,7 @@ def test_two_targets_are_measured_together(ready: Path) -> None:
     # The model still holds that run.
     corpus = project.corpus(("target", "alpha"))
     losses = [
-        measure_losses(project._load(), validation_examples(task, project.store), batch_tokens=512).mean()
+        measure_losses(project._pipeline.load(), validation_examples(task, project.store), batch_tokens=512).mean()
         for task in corpus.target_tasks
     ]
     assert run.measured_loss == pytest.approx(np.mean(losses), abs=2e-6)
@@ -401,7 +404,7 @@ def test_a_report_judges_each_subset_by_a_calibration_on_the_others(ready: Path)
     _pretend(ready, _noisy, _subsets(12))
     report = _open(ready).verify()
     assert report.calibrated
-    evidence = _answers(ready).evidence
+    evidence = _estimates(ready).evidence
     assert evidence is not None
     points = report.points()
     for number, point in enumerate(points):
@@ -430,12 +433,12 @@ def test_a_report_judges_each_subset_by_a_calibration_on_the_others(ready: Path)
 
 @pytest.mark.parametrize("count", [0, 5, 8, 12])
 def test_every_estimate_has_an_interval_and_says_whether_it_is_calibrated(ready: Path, count: int) -> None:
-    raw = _answers(ready).estimator
+    raw = _estimates(ready).estimator
     _pretend(ready, _noisy, _subsets(count))
     project = _open(ready)
-    answers = project.answers(("target",))
-    mask = answers.mask(["alpha", "gamma"])
-    (estimate,) = answers.estimator.estimate(mask[None])
+    estimates = project.estimates(("target",))
+    mask = estimates.mask(["alpha", "gamma"])
+    (estimate,) = estimates.estimator.estimate(mask[None])
     assert estimate.low < estimate.loss < estimate.high
     assert project.estimate_all([["alpha"]]).to_json()["calibrated"] == (count >= 5)
     result = project.select()
@@ -447,24 +450,24 @@ def test_every_estimate_has_an_interval_and_says_whether_it_is_calibrated(ready:
     if count < 5:
         assert estimate == uncalibrated
     else:
-        assert answers.calibration is not None
+        assert estimates.calibration is not None
         assert estimate.loss != pytest.approx(uncalibrated.loss, abs=1e-3)
     if count >= 9:
-        residuals = cross_validated(answers.evidence)[0] - answers.evidence.losses  # type: ignore[arg-type, union-attr]
+        residuals = cross_validated(estimates.evidence)[0] - estimates.evidence.losses  # type: ignore[arg-type, union-attr]
         assert estimate.high - estimate.loss == pytest.approx(conformal(residuals))
 
 
 def test_a_calibration_is_found_again(ready: Path) -> None:
     _pretend(ready, _noisy, _subsets(9))
-    first, again = _answers(ready), _answers(ready)
+    first, again = _estimates(ready), _estimates(ready)
     assert isinstance(first.calibration, Calibration)
     assert _open(ready).store.artifact("calibration", first.key) is not None
     masks = np.stack([first.mask(subset) for subset in _subsets(16)])
     np.testing.assert_array_equal(first.estimator.validation_losses(masks), again.estimator.validation_losses(masks))
     # Another run makes another calibration.
     _pretend(ready, _noisy, _subsets(10))
-    assert _answers(ready).key != first.key
-    assert _answers(ready).calibrated_on == 10
+    assert _estimates(ready).key != first.key
+    assert _estimates(ready).calibrated_on == 10
 
 
 def test_what_runs_cannot_tell_apart_is_indistinguishable(ready: Path) -> None:
@@ -537,7 +540,7 @@ def test_verifying_from_the_command_line(ready: Path, tmp_path: Path, capsys: py
     assert "uncalibrated" not in done.out
     show_estimates(_open(ready).estimate_all([["alpha"]]))
     calibrated = capsys.readouterr().out
-    assert f"calibrated by {len(_answers(ready).measured)} " in calibrated
+    assert f"calibrated by {len(_estimates(ready).measured)} " in calibrated
     assert "uncalibrated" not in calibrated
 
 
@@ -575,7 +578,7 @@ def test_killed_in_the_midst_of_a_run_and_called_again_it_measures_what_it_would
     assert len(json.loads(done.out)["runs"]) == 3
     assert _left_over(ready) == []
     # The run that was cut short has the time of a whole one.
-    assert all(run.seconds > 0 for m in _answers(ready).measured for run in m.runs)
+    assert all(run.seconds > 0 for m in _estimates(ready).measured for run in m.runs)
 
 
 @pytest.mark.parametrize("when", ["before", "after"])

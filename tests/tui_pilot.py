@@ -15,8 +15,8 @@ import pytest
 from textual.pilot import Pilot
 
 from curator.core.errors import CuratorError
-from curator.estimate.estimator import ExampleSet, Point, TargetEstimator
-from curator.estimate.task_sums import Statistics
+from curator.estimate.estimator import CheckpointSums, ExampleSet, TargetEstimator
+from curator.estimate.task_sums import TaskSums
 from tui.app import CuratorApp
 from tui.settings import Settings
 from tui.state.snapshot import Workspace
@@ -100,7 +100,7 @@ def drive(root: Path, story: Drive, size: tuple[int, int] = (80, 24), **settings
 
 
 class FakeAnswers:
-    """Random gradients of as many tasks as wanted, in place of `curator.select.selections.Answers`.
+    """Random gradients of as many tasks as wanted, in place of `curator.estimate.target.TargetEstimates`.
 
     Args:
         count: Number of tasks.
@@ -126,9 +126,9 @@ class FakeAnswers:
             )
 
         sets = [*(examples(3) for _ in range(self.count)), examples(4)]
-        point = Point(
+        point = CheckpointSums(
             share=1.0,
-            statistics=Statistics.of(sets),
+            sums=TaskSums.of(sets),
             validation=examples(8, validation=True),
             read=lambda tasks: [sets[task] for task in tasks],
         )

@@ -15,8 +15,8 @@ from curator.core.files import CONFIG_NAME, write_whole
 from curator.core.remote import RemoteFile, has_wildcards, is_remote, matches
 from curator.core.text import clean
 from curator.data.discovery import find_tasks
-from curator.data.importers.base import Migration, Table
-from curator.data.importers.importer import read_migration
+from curator.data.importers.base import ImportedConfig, Table
+from curator.data.importers.importer import read_trainer_config
 from curator.data.readers import FORMATS, is_saved_dataset, is_task_file, task_name
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ class _Found:
     glob: str = ""
     """The only source, where it is a glob."""
     tables: list[Table] = field(default_factory=list)
-    migrations: list[Migration] = field(default_factory=list)
+    imports: list[ImportedConfig] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,9 +151,9 @@ def write_project(
     names = found.names
     if target is not None and names and target not in names:
         raise ConfigError(f"target {target!r} is none of the tasks found", hint=f"Found: {', '.join(names[:20])}.")
-    settings = _settings(found.migrations, folder, model)
+    settings = _settings(found.imports, folder, model)
     _write(path, found, settings, target or (names[0] if len(names) == 1 else ""))
-    left_out = [f"{m.path.name}: {line}" for m in found.migrations for line in m.left_out]
+    left_out = [f"{m.path.name}: {line}" for m in found.imports for line in m.left_out]
     return Written(path=path, tasks=names, settings=settings, left_out=left_out)
 
 
@@ -187,14 +187,14 @@ def write_groups(project: "Project", count: int, written: Written) -> list[str]:
     return found.names
 
 
-def _settings(migrations: Sequence[Migration], folder: Path, model: str | None) -> dict[tuple[str, str], Any]:
+def _settings(imports: Sequence[ImportedConfig], folder: Path, model: str | None) -> dict[tuple[str, str], Any]:
     """Values of the file that are not as usual, by section and key; a folder of a model as seen from the project's."""
     settings: dict[tuple[str, str], Any] = {("model", "name_or_path"): "model"}
-    for migration in migrations:
-        for section, keys in migration.settings.items():
+    for imported in imports:
+        for section, keys in imported.settings.items():
             settings |= {(section, key): value for key, value in keys.items()}
-        beside = migration.path.parent / migration.settings.get("model", {}).get("name_or_path", "model")
-        if "model" in migration.settings and beside.is_dir():
+        beside = imported.path.parent / imported.settings.get("model", {}).get("name_or_path", "model")
+        if "model" in imported.settings and beside.is_dir():
             settings["model", "name_or_path"] = str(beside)
     named = model or settings["model", "name_or_path"]
     settings["model", "name_or_path"] = os.path.relpath(named, folder) if Path(named).is_dir() else named
@@ -228,10 +228,10 @@ def _find(sources: Sequence[str], folder: Path, task_column: str) -> _Found:
         _check_names(found.names)
         return found
     for source in sources:
-        migration = None if is_remote(source) else read_migration(Path(source))
-        if migration is not None:
-            found.migrations.append(migration)
-            found.tables += [_seen_from(table, folder) for table in migration.tables]
+        imported = None if is_remote(source) else read_trainer_config(Path(source))
+        if imported is not None:
+            found.imports.append(imported)
+            found.tables += [_seen_from(table, folder) for table in imported.tables]
         elif task_column:
             found.tables += _each(source, folder, task_column)
         else:

@@ -10,7 +10,7 @@ Inputs = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Difference:
+class InputChange:
     """One field in which two sets of inputs differ; None where a side has no such field."""
 
     field: str
@@ -41,11 +41,11 @@ def hash_of(items: Iterable[str]) -> str:
     return digest.hexdigest()[:32]
 
 
-def differences(then: Inputs, now: Inputs) -> list[Difference]:
+def input_changes(then: Inputs, now: Inputs) -> list[InputChange]:
     """Fields in which `now` differs from `then`, by dotted name."""
     before, after = _flat(then), _flat(now)
     return [
-        Difference(field, before.get(field), after.get(field))
+        InputChange(field, before.get(field), after.get(field))
         for field in sorted(before.keys() | after.keys())
         if before.get(field) != after.get(field)
     ]

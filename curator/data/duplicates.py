@@ -108,7 +108,7 @@ _LISTED = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Repeated:
+class Duplicates:
     """What is repeated, as `curator check` says it."""
 
     problems: tuple[str, ...]
@@ -116,7 +116,7 @@ class Repeated:
     pairs: tuple[tuple[str, int, str, int], ...]
 
 
-def find_repeated(workspace: Workspace, corpus: Corpus) -> Repeated:
+def find_duplicates(workspace: Workspace, corpus: Corpus) -> Duplicates:
     """Compare all examples of a project, the held-out ones included.
 
     Args:
@@ -146,7 +146,7 @@ def find_repeated(workspace: Workspace, corpus: Corpus) -> Repeated:
         for p in found
         if (places[p.first[0]][0].startswith("validation of ")) != (places[p.second[0]][0].startswith("validation of "))
     )
-    return Repeated(
+    return Duplicates(
         problems=(
             *(
                 f"{count} examples are nearly the same in {' and in '.join(sorted(both))}"

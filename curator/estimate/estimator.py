@@ -32,7 +32,7 @@ from curator.core.errors import ConfigError, NumericalError
 from curator.estimate.calibration import Calibration
 from curator.estimate.logistic import Logistic
 from curator.estimate.quadratic import Quadratic
-from curator.estimate.task_sums import ExampleSet, Statistics
+from curator.estimate.task_sums import ExampleSet, TaskSums
 
 if TYPE_CHECKING:
     from curator.core.config import EstimateSection
@@ -47,18 +47,18 @@ _LEAST_RIDGE = 1e-7
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Point:
+class CheckpointSums:
     """Everything that is known at one point of meta-training.
 
     Attributes:
         share: Share of meta-training's steps.
-        statistics: Sums of each auxiliary task (t), and those of the target last.
+        sums: Sums of each auxiliary task (t), and those of the target last.
         validation: Held-out examples of the targets.
         read: Reads the training examples of several tasks, the target being the last; it may take long and may fail.
     """
 
     share: float
-    statistics: Statistics
+    sums: TaskSums
     validation: ExampleSet
     read: Callable[[Sequence[int]], list[ExampleSet]]
 
@@ -89,7 +89,7 @@ class TargetEstimator:
 
     def __init__(
         self,
-        points: Sequence[Point],
+        points: Sequence[CheckpointSums],
         final_losses: Floats,
         ridges: Sequence[float],
         *,
@@ -99,11 +99,11 @@ class TargetEstimator:
         unit = _mean_weight(points[0])
         self.calibration = calibration
         self.ridges = list(ridges)
-        self.task_count = len(points[0].statistics.weights) - 1
+        self.task_count = len(points[0].sums.weights) - 1
         self.validation_weights: Floats = points[0].validation.weights
         self._points = list(points)
         self._fits: list[Quadratic | Logistic] = [
-            Quadratic(point.statistics, ridge * unit)
+            Quadratic(point.sums, ridge * unit)
             if method == "quadratic"
             else Logistic(point.read(range(self.task_count + 1)), ridge, unit)
             for point, ridge in zip(points, ridges, strict=True)
@@ -274,7 +274,7 @@ def _solved(fit: Quadratic | Logistic, masks: Mask) -> Floats:
 
 
 def build_estimator(
-    points: Sequence[Point],
+    points: Sequence[CheckpointSums],
     final_losses: Floats,
     section: "EstimateSection",
     calibration: Calibration | None = None,
@@ -297,7 +297,7 @@ def build_estimator(
     """
     for point in points:
         # A trace holds every gradient squared: it is finite only where all of them are.
-        known = (point.statistics.traces(), point.statistics.pulls, point.validation.losses, point.validation.gradients)
+        known = (point.sums.traces(), point.sums.gradient_sums, point.validation.losses, point.validation.gradients)
         if not all(np.isfinite(numbers).all() for numbers in known):
             raise NumericalError(
                 f"the gradients at {point.share:.0%} of meta-training hold NaN or infinity, or their squares do"
@@ -307,7 +307,7 @@ def build_estimator(
     factor = scale if calibration is None else calibration.scale
     if section.ridge != "auto" and section.method == "quadratic":
         for point in points:
-            least = _LEAST_RIDGE * float(point.statistics.traces().sum()) / _mean_weight(point)
+            least = _LEAST_RIDGE * float(point.sums.traces().sum()) / _mean_weight(point)
             if factor * section.ridge < least:
                 raise NumericalError(
                     f"estimate.ridge = {section.ridge:g} is nothing beside the gradients at {point.share:.0%} of"
@@ -318,16 +318,16 @@ def build_estimator(
     return TargetEstimator(points, final_losses, ridges, method=section.method, calibration=calibration)
 
 
-def _whose(point: Point, names: Sequence[str]) -> str:
+def _whose(point: CheckpointSums, names: Sequence[str]) -> str:
     """Which tasks have numbers that are not finite."""
-    finite = np.isfinite(point.statistics.traces()) & np.isfinite(point.statistics.pulls).all(axis=1)
+    finite = np.isfinite(point.sums.traces()) & np.isfinite(point.sums.gradient_sums).all(axis=1)
     named = [repr(name) for name, good in zip(names, finite, strict=False) if not good]
     if not finite[-1] or not named:
         named.append("the target")
     return ", ".join(named[:5])
 
 
-def pick_ridge(point: Point) -> float:
+def pick_ridge(point: CheckpointSums) -> float:
     """The ridge that `auto` stands for: a fixed share of the squared length of the gradients of half of the tasks.
 
     In other words of the trace of Σ A_t over an average subset, so that neither the number of examples, nor the
@@ -337,18 +337,18 @@ def pick_ridge(point: Point) -> float:
     Returns:
         Ridge c, in squared gradient units; 1 where there is no gradient at all.
     """
-    traces = point.statistics.traces() / _mean_weight(point)
+    traces = point.sums.traces() / _mean_weight(point)
     return _RIDGE_SHARE * float(traces[:-1].sum() / 2 + traces[-1]) or 1.0
 
 
-def _mean_weight(point: Point) -> float:
+def _mean_weight(point: CheckpointSums) -> float:
     """Completion tokens of an average example: the unit of ω, by which the ridge is what it is for one token each."""
-    return float(point.statistics.weights.sum() / point.statistics.examples.sum())
+    return float(point.sums.weights.sum() / point.sums.examples.sum())
 
 
 __all__: Sequence[Any] = [
+    "CheckpointSums",
     "ExampleSet",
-    "Point",
     "SubsetEstimate",
     "TargetEstimator",
     "build_estimator",

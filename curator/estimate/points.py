@@ -17,8 +17,8 @@ from curator.core.errors import CuratorError, DataError
 from curator.core.events import Stage
 from curator.core.provenance import hash_of
 from curator.data.corpus import Corpus, Task
-from curator.estimate.estimator import Point
-from curator.estimate.task_sums import ExampleSet, Statistics
+from curator.estimate.estimator import CheckpointSums
+from curator.estimate.task_sums import ExampleSet, TaskSums
 from curator.gradients.stage import GradientSet
 from curator.workspace.workspace import Workspace
 
@@ -31,7 +31,7 @@ _PATIENCE = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Group:
+class ExampleGroup:
     """Examples that are summed together.
 
     Attributes:
@@ -52,28 +52,28 @@ class Group:
         return 2 * len(self.hashes) <= dim + 1
 
 
-def training_groups(corpus: Corpus) -> list[Group]:
+def training_groups(corpus: Corpus) -> list[ExampleGroup]:
     """Training examples of each auxiliary task, and those of all targets together last."""
     return [_training(tasks) for tasks in (*([task] for task in corpus.auxiliary), corpus.target_tasks)]
 
 
-def _training(tasks: Sequence[Task]) -> Group:
-    return Group(
+def _training(tasks: Sequence[Task]) -> ExampleGroup:
+    return ExampleGroup(
         hashes=[h for task in tasks for h in task.train_hashes],
         weights=[float(task.version.index.completion_tokens[n]) for task in tasks for n in task.split.train],
     )
 
 
-def _held_out(config: Config, tasks: Sequence[Task]) -> Group:
+def _held_out(config: Config, tasks: Sequence[Task]) -> ExampleGroup:
     """The validation examples; each target has its share of the loss."""
     shares = {task.name: config.data.share_of(task.name, [t.name for t in tasks]) for task in tasks}
-    return Group(
+    return ExampleGroup(
         hashes=[h for task in tasks for h in task.validation_hashes],
         weights=[shares[task.name] / len(task.split.validation) for task in tasks for _ in task.split.validation],
     )
 
 
-def fill_statistics(workspace: Workspace, corpus: Corpus, sets: Sequence[GradientSet]) -> None:
+def fill_sums(workspace: Workspace, corpus: Corpus, sets: Sequence[GradientSet]) -> None:
     """Make the sums that are worth storing and not stored yet, in one pass over their gradients, and store them.
 
     Args:
@@ -89,36 +89,38 @@ def fill_statistics(workspace: Workspace, corpus: Corpus, sets: Sequence[Gradien
     dim = workspace.config.gradients.projection_dim
     groups = list({group.content: group for group in training_groups(corpus) if not group.is_small(dim)}.values())
     for gradient_set in sets:
-        there = store.statistics_there(gradient_set.key)
+        there = store.stored_sums(gradient_set.key)
         missing = [group for group in groups if group.content not in there]
         for portion, sums in _made(workspace, gradient_set, missing):
             try:
-                store.put_statistics(gradient_set.key, [missing[n].content for n in portion], sums)
+                store.put_sums(gradient_set.key, [missing[n].content for n in portion], sums)
             except CuratorError as error:
                 workspace.reporter.warn(f"sums over tasks are not kept: {error.message}")
                 return
 
 
-def read_points(workspace: Workspace, corpus: Corpus, sets: Sequence[GradientSet]) -> list[Point]:
+def read_points(workspace: Workspace, corpus: Corpus, sets: Sequence[GradientSet]) -> list[CheckpointSums]:
     """Read what estimates are made from, at each point; single examples are read when they are asked for.
 
-    Args, Raises: As for `fill_statistics`.
+    Args, Raises: As for `fill_sums`.
     """
     config, store = workspace.config, workspace.store
-    fill_statistics(workspace, corpus, sets)
+    fill_sums(workspace, corpus, sets)
     groups = training_groups(corpus)
     points = []
     for gradient_set in sets:
         (validation,) = _read(workspace, gradient_set.key, [_held_out(config, corpus.target_tasks)])
-        sums = store.statistics(gradient_set.key, [group.content for group in groups], config.gradients.projection_dim)
+        contents = [group.content for group in groups]
+        stored = store.sums(gradient_set.key, contents, config.gradients.projection_dim)
+        sums = TaskSums.from_stored(stored)
         missing = [n for n, group in enumerate(groups) if sums.examples[n] != len(group.hashes)]
         for portion, made in _made(workspace, gradient_set, [groups[n] for n in missing]):
             for row, place in enumerate(portion):
                 sums.put(missing[place], made.row(row))
         points.append(
-            Point(
-                share=gradient_set.snapshot.share,
-                statistics=sums,
+            CheckpointSums(
+                share=gradient_set.checkpoint.share,
+                sums=sums,
                 validation=validation,
                 read=partial(_read_tasks, workspace, gradient_set.key, groups),
             )
@@ -127,8 +129,8 @@ def read_points(workspace: Workspace, corpus: Corpus, sets: Sequence[GradientSet
 
 
 def _made(
-    workspace: Workspace, gradient_set: GradientSet, groups: Sequence[Group]
-) -> Iterator[tuple[range, Statistics]]:
+    workspace: Workspace, gradient_set: GradientSet, groups: Sequence[ExampleGroup]
+) -> Iterator[tuple[range, TaskSums]]:
     """Sums made from gradients, for as many groups at a time as memory is to hold."""
     stage: Stage | None = None
     began, start = time.monotonic(), 0
@@ -139,21 +141,23 @@ def _made(
             if examples > _EXAMPLES and end > start:
                 break
             end += 1
-        yield range(start, end), Statistics.of(_read(workspace, gradient_set.key, groups[start:end]))
+        yield range(start, end), TaskSums.of(_read(workspace, gradient_set.key, groups[start:end]))
         if stage is None and time.monotonic() - began > _PATIENCE:
             stage = workspace.reporter.stage("statistics", len(groups), "sums")
         if stage is not None:
             stage.advance_to(end)
         start = end
     if stage is not None:
-        stage.finish(f"sums of {len(groups)} tasks at {gradient_set.snapshot.share:.0%} of meta-training")
+        stage.finish(f"sums of {len(groups)} tasks at {gradient_set.checkpoint.share:.0%} of meta-training")
 
 
-def _read_tasks(workspace: Workspace, set_key: str, groups: Sequence[Group], tasks: Sequence[int]) -> list[ExampleSet]:
+def _read_tasks(
+    workspace: Workspace, set_key: str, groups: Sequence[ExampleGroup], tasks: Sequence[int]
+) -> list[ExampleSet]:
     return _read(workspace, set_key, [groups[task] for task in tasks])
 
 
-def _read(workspace: Workspace, set_key: str, groups: Sequence[Group]) -> list[ExampleSet]:
+def _read(workspace: Workspace, set_key: str, groups: Sequence[ExampleGroup]) -> list[ExampleSet]:
     wanted = {h for group in groups for h in group.hashes}
     hashes, losses, gradients = workspace.store.gradients(set_key, sorted(wanted))
     if len(hashes) < len(wanted):

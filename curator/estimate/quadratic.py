@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from curator.core.arrays import Floats, Mask
-from curator.estimate.task_sums import ExampleSet, Statistics, unpacked
+from curator.estimate.task_sums import ExampleSet, TaskSums, unpacked
 
 # Tasks by which subsets differ from their middle, in the mean, up to which they are near one another.
 _NEAR = 4
@@ -27,14 +27,14 @@ class Quadratic:
     """Where fine-tuning on a subset ends, and how steep it is there.
 
     Args:
-        statistics: Sums of each auxiliary task (t), and those of the target last.
+        sums: Sums of each auxiliary task (t), and those of the target last.
         ridge: Added to the diagonal of every subset's matrix, in the units of Σ A_t.
     """
 
-    def __init__(self, statistics: Statistics, ridge: float) -> None:
+    def __init__(self, statistics: TaskSums, ridge: float) -> None:
         self._statistics, self._ridge = statistics, ridge
         # The last sum over a subset, in one tuple: threads that ask at once see one or another, never half of each.
-        self._base = np.zeros(len(statistics.weights), dtype=bool), np.zeros(statistics.triangles.shape[1])
+        self._base = np.zeros(len(statistics.weights), dtype=bool), np.zeros(statistics.packed_curvatures.shape[1])
 
     def displacements(self, masks: Mask) -> Floats:
         """Displacement w (s, k) of each subset (s, t)."""
@@ -57,14 +57,14 @@ class Quadratic:
         """
         factors = np.append(weights, 1.0)
         matrix = self._with_ridge(unpacked(self._statistics.sums(factors[None])[0], self._statistics.dim))
-        both = np.stack([-(factors @ self._statistics.pulls), slope], axis=1)
+        both = np.stack([-(factors @ self._statistics.gradient_sums), slope], axis=1)
         w, adjoint = np.linalg.solve(matrix, both).T
-        return w, (self._statistics.pulls @ adjoint + self._statistics.products(adjoint, w))[:-1]
+        return w, (self._statistics.gradient_sums @ adjoint + self._statistics.products(adjoint, w))[:-1]
 
     def task_gains(self, mask: Mask, slope: Floats, stop: Callable[[], bool]) -> Floats:
         """How much each task lowers a loss of slope (k,), to first order around a subset (t,): (t,)."""
         w, adjoint = self._tangent(mask, slope)
-        gains = self._statistics.pulls @ adjoint + self._statistics.products(adjoint, w, stop=stop)
+        gains = self._statistics.gradient_sums @ adjoint + self._statistics.products(adjoint, w, stop=stop)
         return np.asarray(gains[:-1])
 
     def gains(self, examples: ExampleSet, mask: Mask, slope: Floats) -> Floats:
@@ -75,20 +75,20 @@ class Quadratic:
     def transfer(self, mask: Mask) -> Floats:
         """How much each task, by row, lowers the mean training loss of each, by column (t, t)."""
         sums, (w,) = self._statistics, self.displacements(mask[None])
-        means = sums.pulls / np.maximum(sums.weights, 1e-300)[:, None]
-        slopes = sums.pulls + sums.images(w)
+        means = sums.gradient_sums / np.maximum(sums.weights, 1e-300)[:, None]
+        slopes = sums.gradient_sums + sums.images(w)
         return np.asarray(slopes @ np.linalg.solve(self._matrix(np.append(mask, True)), means.T))[:-1, :-1]
 
     def _tangent(self, mask: Mask, slope: Floats) -> tuple[Floats, Floats]:
         """A subset's displacement (k,), and H⁻¹ of a slope (k,), H being the curvature there."""
         members = np.append(mask, True)
-        both = np.stack([-(members @ self._statistics.pulls), slope], axis=1)
+        both = np.stack([-(members @ self._statistics.gradient_sums), slope], axis=1)
         w, adjoint = np.linalg.solve(self._matrix(members), both).T
         return w, adjoint
 
     def _solve_far(self, members: Mask) -> Floats:
         sums = self._statistics.sums(members.astype(np.int8))
-        pulls = members.astype(np.float64) @ self._statistics.pulls
+        pulls = members.astype(np.float64) @ self._statistics.gradient_sums
         found = np.zeros_like(pulls)
         for start in range(0, len(members), _MATRICES):
             part = slice(start, start + _MATRICES)
@@ -97,10 +97,10 @@ class Quadratic:
         return found
 
     def _solve_near(self, members: Mask, middle: Mask) -> Floats:
-        matrix, pulls = self._matrix(middle), members.astype(np.float64) @ self._statistics.pulls
+        matrix, pulls = self._matrix(middle), members.astype(np.float64) @ self._statistics.gradient_sums
         moves = members.astype(np.int8) - middle
         if not moves.any():
-            same = np.asarray(-np.linalg.solve(matrix, middle @ self._statistics.pulls), np.float64)
+            same = np.asarray(-np.linalg.solve(matrix, middle @ self._statistics.gradient_sums), np.float64)
             return np.repeat(same[None], len(members), axis=0)
         inverse = np.asarray(np.linalg.inv(matrix), np.float64) if len(members) > _FEW else None
         found = np.zeros_like(pulls)
@@ -119,7 +119,7 @@ class Quadratic:
         if (np.count_nonzero(moves, axis=1) != 1).any():
             return unpacked(self._statistics.sums(moves), self._statistics.dim)
         tasks = np.abs(moves).argmax(axis=1)
-        matrices = unpacked(self._statistics.triangles[tasks], self._statistics.dim)
+        matrices = unpacked(self._statistics.packed_curvatures[tasks], self._statistics.dim)
         removed = moves[np.arange(len(moves)), tasks] < 0
         matrices[removed] *= -1
         return matrices

@@ -124,7 +124,7 @@ def best_order(
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class CurvePoint:
+class BudgetStep:
     """One subset on the way from the target alone to all tasks.
 
     Attributes:
@@ -144,7 +144,7 @@ def budget_curve(
     *,
     extra: Mask | None = None,
     on_step: Callable[[int], None] = lambda _: None,
-) -> list[CurvePoint]:
+) -> list[BudgetStep]:
     """Walk from nothing to everything, each time by the task that gives most per token, and back the same way.
 
     Both ways are greedy: adding finds the tasks that help alone, removing those that help beside others.
@@ -180,6 +180,6 @@ def budget_curve(
     order = sorted(range(len(every)), key=lambda n: (costs[n], judged[n].loss))
     points, least = [], np.inf
     for number in order:
-        points.append(CurvePoint(judged[number], int(costs[number]), judged[number].loss < least))
+        points.append(BudgetStep(judged[number], int(costs[number]), judged[number].loss < least))
         least = min(least, judged[number].loss)
     return points

@@ -29,7 +29,6 @@ FORMATS = {
     "trl": "TRL: sft.yaml for `trl sft`",
     "oumi": "oumi: train.yaml",
     "swift": "ms-swift: sft.yaml for `swift sft`",
-    "open-instruct": "open-instruct: train.sh",
 }
 """What can be written, in a line each."""
 

@@ -18,7 +18,7 @@ from curator.core import distributed
 from curator.core.config import Config, LoraSection, TrainSection
 from curator.core.errors import ConfigError, DataError, ManifestMismatch, NumericalError
 from curator.core.files import relative_to, sha256_of, whole_folder
-from curator.core.provenance import Difference, Inputs, differences, hash_of, key_of
+from curator.core.provenance import InputChange, Inputs, hash_of, input_changes, key_of
 from curator.data.corpus import Corpus, Task, TaskVersion
 from curator.select.manifest import (
     MANIFEST_NAME,
@@ -63,7 +63,7 @@ class Applied:
     cached: bool
 
 
-def changes_since(manifest: Manifest, config: Config, corpus: Corpus) -> list[Difference]:
+def changes_since(manifest: Manifest, config: Config, corpus: Corpus) -> list[InputChange]:
     """In what the project is no longer the one that a manifest was made from, as far as training goes."""
     tasks = {task.name: task for task in corpus.tasks}
     entries: dict[str, Sequence[TaskEntry | TargetEntry]] = {"targets": manifest.targets, "tasks": _selected(manifest)}
@@ -83,7 +83,7 @@ def changes_since(manifest: Manifest, config: Config, corpus: Corpus) -> list[Di
     for part, listed in entries.items():
         then[part] = {entry.name: _described(entry) for entry in listed}
         now[part] = {e.name: _described(_as_now(e, tasks[e.name], Path())) for e in listed if e.name in tasks}
-    return differences(then, now)
+    return input_changes(then, now)
 
 
 def check_unchanged(workspace: Workspace, manifest: Manifest, corpus: Corpus, *, allow: bool) -> bool:
@@ -247,10 +247,13 @@ def keep_measured(
         content, target = subset_content(corpus, weights), corpus.target_label
         recipe = recipe_key(workspace.config, corpus)
         store.put_measurement(recipe, target, content, seed=seed, loss=applied.loss, seconds=applied.seconds)
-    for key, name, *_, text, _ in store.selections() if unchanged else ():
-        if name == manifest.name and is_same_selection(there := Manifest.model_validate_json(text), manifest):
+    for kept in store.selections() if unchanged else ():
+        if kept.name != manifest.name:
+            continue
+        there = Manifest.model_validate_json(kept.manifest)
+        if is_same_selection(there, manifest):
             loss = round(applied.loss, 6)
-            store.put_manifest(key, there.model_copy(update={"measured_loss": loss}).model_dump_json())
+            store.put_manifest(kept.key, there.model_copy(update={"measured_loss": loss}).model_dump_json())
 
 
 def report(

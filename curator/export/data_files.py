@@ -10,7 +10,7 @@ _BATCH = 1000
 
 
 @dataclass(frozen=True, slots=True)
-class Store:
+class DataFile:
     """A kind of data file.
 
     Attributes:

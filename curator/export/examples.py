@@ -144,7 +144,7 @@ def _weigh(plan: Plan, seen: Sequence[_Read]) -> tuple[PlannedTask, ...]:
 
 
 def _is_native(plan: Plan, form: Form, task: PlannedTask) -> bool:
-    shards = plan.format.store_of(form).folder
+    shards = plan.format.data_file_of(form).folder
     return task.rows not in (0, task.available) and not shards and plan.format.samples(task)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from curator.data.repetition import repeated
-from curator.export.data_files import Store
+from curator.export.data_files import DataFile
 from curator.export.forms import Form
 from curator.results.outputs import ExportedTask, ExportReport
 from curator.select.manifest import Manifest, TargetEntry, TaskEntry
@@ -39,7 +39,7 @@ class Format:
     forms: tuple[Form, ...]
     """Ways to write the rows, from the most readable to the surest; the first is taken of which the trainer makes what
     curator made."""
-    stores: dict[str, Store]
+    data_files: dict[str, DataFile]
     """Kind of data file, by form."""
     config_names: tuple[str, ...] = ()
     """Files beside the data."""
@@ -55,9 +55,9 @@ class Format:
     plain: bool = False
     """Whether letters, digits and underscores are all that may stand in a task's name."""
 
-    def store_of(self, form: Form | None) -> Store:
+    def data_file_of(self, form: Form | None) -> DataFile:
         """The kind of data file for a form; for the first one where it is not chosen yet."""
-        return self.stores[(form or self.forms[0]).name]
+        return self.data_files[(form or self.forms[0]).name]
 
 
 Entry = TaskEntry | TargetEntry
@@ -127,7 +127,7 @@ class Plan:
 
     def file(self, task: PlannedTask) -> str:
         """Where a task's rows are, as seen from the export's folder; empty where there are none."""
-        return self.format.store_of(self.form).path(task.stem) if task.rows else ""
+        return self.format.data_file_of(self.form).path(task.stem) if task.rows else ""
 
     @property
     def configs(self) -> dict[str, str]:

@@ -34,7 +34,7 @@ def first_plan(manifest: Manifest, here: Path, *, format: str, folder: Path) -> 
     found = find_format(format)
     absolute = folder.resolve() if folder.is_symlink() else folder.absolute()
     check_folder(absolute, manifest, here)
-    taken = {MANIFEST_NAME, RECORD_NAME, *found.config_names, *(store.folder for store in found.stores.values())}
+    taken = {MANIFEST_NAME, RECORD_NAME, *found.config_names, *(store.folder for store in found.data_files.values())}
     named = name_tasks(exported(manifest), taken=taken, plain=found.plain)
     tasks = [
         PlannedTask(entry=entry, stem=stem, available=kept(entry), rows=0, tokens=entry.tokens, about=False)

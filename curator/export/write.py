@@ -33,7 +33,7 @@ def write(plan: Plan) -> None:
 
 
 def _write_into(folder: Path, plan: Plan) -> None:
-    store = plan.format.store_of(plan.form)
+    store = plan.format.data_file_of(plan.form)
     for task in plan.training:
         store.write(folder / plan.file(task), _rows(plan, task))
     store.finish(folder, [plan.file(task) for task in plan.training])

@@ -22,7 +22,7 @@ from curator.data.tokens import TokenizedExample
 from curator.gradients.engine import GradientEngine, Projected
 from curator.gradients.projection import ProjectionSpec
 from curator.training.meta_init import LoadModel, MetaInit
-from curator.training.trainer import Snapshot
+from curator.training.trainer import Checkpoint
 from curator.workspace.store.tables import Store
 from curator.workspace.workspace import Workspace
 
@@ -36,7 +36,7 @@ class GradientSet:
     """The gradients at one point of one meta-training."""
 
     key: str
-    snapshot: Snapshot
+    checkpoint: Checkpoint
 
 
 # -- gradients ------------------------------------------------------------------------------------------------------
@@ -48,9 +48,9 @@ def gradient_sets(config: Config, meta: MetaInit) -> list[GradientSet]:
     return [
         GradientSet(
             key=key_of({"train": meta.key, "adapter": s.sha256, "layout": meta.layout, "projection": spec.as_dict()}),
-            snapshot=s,
+            checkpoint=s,
         )
-        for s in meta.snapshots
+        for s in meta.checkpoints
     ]
 
 
@@ -96,8 +96,8 @@ def make_gradients(workspace: Workspace, corpus: Corpus, meta: MetaInit, load: L
     for gradient_set, there in zip(sets, stored, strict=True):
         if wanted <= there:
             continue
-        snapshot = gradient_set.snapshot
-        tuned.load_adapter(workspace.adapters / meta.key / snapshot.folder, sha256=snapshot.sha256)
+        checkpoint = gradient_set.checkpoint
+        tuned.load_adapter(workspace.adapters / meta.key / checkpoint.folder, sha256=checkpoint.sha256)
         engine = GradientEngine(
             tuned, projection(config), batch_tokens=config.gradients.batch_tokens, reporter=workspace.reporter
         )

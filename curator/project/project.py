@@ -6,9 +6,7 @@ Each verb runs what is missing of the stages before it, and nothing twice:
                                     ↘ verify
 """
 
-import os
 from collections.abc import Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -16,19 +14,17 @@ from curator import results
 from curator.core import distributed
 from curator.core.config import Config, SelectSection
 from curator.core.errors import ConfigError, DataError
-from curator.core.events import Reporter, Stopwatch
+from curator.core.events import Reporter
 from curator.core.files import file_names
-from curator.core.performance import OtherPrograms, reasons
 from curator.core.text import is_text
-from curator.select.manifest import MANIFEST_NAME, Manifest, read_manifest, record_measured, write_manifest
-from curator.select.selections import _selection_result
+from curator.project.pipeline import Pipeline
+from curator.select.manifest import MANIFEST_NAME, Manifest, record_measured, write_manifest
 from curator.workspace.workspace import Workspace
 
 if TYPE_CHECKING:
     from curator.data.corpus import Corpus
-    from curator.select.selections import Answers
-    from curator.training.meta_init import MetaInit
-    from curator.training.model import TunedModel
+    from curator.estimate.target import TargetEstimates
+    from curator.select.selections import Selections
     from curator.workspace.store.tables import Store
 
 
@@ -48,8 +44,7 @@ class Project:
 
     def __init__(self, workspace: Workspace) -> None:
         self.workspace = workspace
-        self._corpora: dict[tuple[str, ...], Corpus] = {}
-        self._answers: dict[tuple[str, ...], Answers] = {}
+        self._pipeline = Pipeline(workspace)
 
     @classmethod
     def open(cls, path: Path | str | None = None, *, reporter: Reporter | None = None, progress: bool = False) -> Self:
@@ -111,33 +106,9 @@ class Project:
         Raises:
             ConfigError, DataError: Something cannot be used at all.
         """
-        from curator.data.duplicates import find_repeated
+        from curator.data.check import check_data
 
-        corpus = self.corpus(self.workspace.targets(None, needed=False))
-        duplicates = find_repeated(self.workspace, corpus)
-        return results.CheckReport(
-            project=self.name,
-            target=corpus.targets,
-            model=self.config.model.name_or_path,
-            tasks=tuple(
-                results.CheckedTask(
-                    name=task.name,
-                    target=task.name in corpus.targets,
-                    rows=len(task.version.index.hashes),
-                    examples=len(task.split.train),
-                    validation=len(task.split.validation),
-                    tokens=task.tokens,
-                    longest=max(task.version.index.lengths[n] for n in task.split.train),
-                    truncated=task.truncated,
-                    left_out={reason: len(numbers) for reason, numbers in task.split.left_out.items()},
-                    formats=task.version.formats,
-                )
-                for task in corpus.tasks
-            ),
-            problems=(*corpus.problems(), *duplicates.problems),
-            overlaps=duplicates.overlaps,
-            near_duplicates=duplicates.pairs,
-        )
+        return check_data(self.workspace, self.corpus(self.workspace.targets(needed=False)))
 
     def train(self, *, target: str | Sequence[str] | None = None, fresh: bool = False) -> results.TrainReport:
         """Meta-train: LoRA on all tasks and the target together.
@@ -151,11 +122,11 @@ class Project:
         """
         from dataclasses import asdict
 
-        meta, cached = self._meta_init(self.corpus(self.workspace.targets(target)), fresh=fresh)
+        meta, cached = self._pipeline.meta_init(self.corpus(self.workspace.targets(target)), fresh=fresh)
         return results.TrainReport(
             key=meta.key,
             points=tuple(
-                {**asdict(s), "folder": str(self.workspace.adapters / meta.key / s.folder)} for s in meta.snapshots
+                {**asdict(s), "folder": str(self.workspace.adapters / meta.key / s.folder)} for s in meta.checkpoints
             ),
             examples=meta.examples,
             trainable_parameters=meta.trainable_parameters,
@@ -174,10 +145,10 @@ class Project:
             ConfigError, DataError, NumericalError, StoreBusy: As the message says.
         """
         corpus = self.corpus(self.workspace.targets(target))
-        meta, computed, count = self._gradients(corpus, fresh=fresh, fresh_train=False)
+        meta, computed, count = self._pipeline.gradients(corpus, fresh=fresh, fresh_train=False)
         return results.GradientsReport(
             examples=count,
-            points=len(meta.snapshots),
+            points=len(meta.checkpoints),
             projection_dim=self.config.gradients.projection_dim,
             computed=computed,
             cached=computed == 0,
@@ -202,7 +173,7 @@ class Project:
     ) -> results.EstimatesReport:
         """Estimate several subsets; as `estimate`, in the order given."""
         targets = self.workspace.targets(target)
-        return self.answers(targets).estimate(subsets)
+        return self.estimates(targets).estimate(subsets)
 
     def select(
         self,
@@ -242,6 +213,7 @@ class Project:
             ConfigError, DataError, NumericalError, StoreBusy: As the message says.
         """
         from curator.select.methods import Request
+        from curator.select.selections import selection_report
 
         request = Request(
             method=self._method(method),
@@ -255,11 +227,11 @@ class Project:
         path = self.root / MANIFEST_NAME if output is None else Path(output).absolute()
         if name and not is_text(name):
             raise ConfigError(f"the selection's name {name!r} is no text", hint="Name it in UTF-8.")
-        answers = self.answers(self.workspace.targets(target), fresh=fresh)
-        manifest, cached = answers.select(request, name=name or request.method, folder=path.parent, fresh=fresh)
+        selections = self.selections(self.workspace.targets(target), fresh=fresh)
+        manifest, cached = selections.select(request, name=name or request.method, folder=path.parent, fresh=fresh)
         if distributed.is_main():
             write_manifest(manifest, path)
-        return _selection_result(manifest, path, cached)
+        return selection_report(manifest, path, cached)
 
     def examples(self, task: str, *, target: str | Sequence[str] | None = None) -> results.ExamplesReport:
         """Say what each training example of a task does to the target's estimated loss.
@@ -271,7 +243,9 @@ class Project:
         Raises:
             ConfigError, DataError, NumericalError, StoreBusy: As the message says.
         """
-        return self.answers(self.workspace.targets(target)).examples(task)
+        selections = self.selections(self.workspace.targets(target))
+        selections.estimates.number_of(task)
+        return selections.estimates.examples(task, selections.last_names_or_select())
 
     def group(self, count: int) -> list[tuple[str, Path, int]]:
         """Cut each auxiliary task into groups of examples that pull the model the same way.
@@ -289,7 +263,7 @@ class Project:
         from curator.gradients.grouping import write_groups
 
         corpus = self.corpus(self.workspace.targets(None))
-        meta, _, _ = self._gradients(corpus, fresh=False, fresh_train=False)
+        meta, _, _ = self._pipeline.gradients(corpus, fresh=False, fresh_train=False)
         sources = {source.name: source for source in find_tasks(self.config.data, self.root)}
         return write_groups(self.workspace, corpus, meta, sources, count=count, folder=self.root / "groups")
 
@@ -302,7 +276,8 @@ class Project:
         Raises:
             ConfigError, DataError, NumericalError, StoreBusy: As the message says.
         """
-        return self.answers(self.workspace.targets(target)).curve()
+        selections = self.selections(self.workspace.targets(target))
+        return selections.estimates.curve(selections.last_names_or_select())
 
     def verify(
         self,
@@ -330,38 +305,20 @@ class Project:
         Raises:
             ConfigError, DataError, NumericalError, StoreBusy: As the message says.
         """
-        from dataclasses import replace
+        from curator.verify.measure import measure
+        from curator.verify.verification import plan_runs, report_runs
 
-        from curator.verify.comparison import compare_methods, plan_comparison, runs_to_compare
-        from curator.verify.measure import DEFAULT_SEEDS, mark_reported, measure, runs_to_make
-        from curator.verify.report import report
-
-        if (seeds is not None and seeds < 1) or (runs is not None and runs < 1):
-            raise ConfigError(f"runs={runs}, seeds={seeds}: each must be at least 1", hint="Leave out what to default.")
         targets = self.workspace.targets(target)
-        answers = self.answers(targets, fresh=fresh)
-        corpus = self.corpus(targets)
-        todo, choices = [], []
-        if distributed.is_main():
-            if compare:
-                choices = plan_comparison(self.workspace, answers, fresh=fresh)
-                todo = runs_to_compare(self.workspace, answers, choices, seeds=seeds or DEFAULT_SEEDS)
-            if runs is not None or not compare:
-                more = runs_to_make(self.workspace, corpus, answers, subsets=runs, seeds=seeds)
-                todo += [run for run in more if run not in todo]
-        todo, choices = distributed.from_main((todo, choices))
+        selections = self.selections(targets, fresh=fresh)
+        todo, choices = plan_runs(selections, runs=runs, seeds=seeds, compare=compare, fresh=fresh)
         if todo:
-            with self.workspace.job("verify"):
-                folder = self.workspace.adapters / "verify"
-                measure(self.workspace, corpus, todo, load=self._load, folder=folder)
-            del self._answers[targets]
-            answers = self.answers(targets)
+            folder = self.workspace.adapters / "verify"
+            with self._pipeline.measuring(targets, "verify"):
+                measure(self.workspace, self.corpus(targets), todo, load=self._pipeline.load, folder=folder)
         else:
-            self.reporter.cached("verify", f"{len(answers.measured)} subsets are measured; --runs N adds more")
-        found = report(answers)
-        if distributed.is_main():
-            mark_reported(self.workspace, corpus)
-        return replace(found, comparison=compare_methods(answers, found, choices)) if compare else found
+            count = len(selections.estimates.measured)
+            self.reporter.cached("verify", f"{count} subsets are measured; --runs N adds more")
+        return report_runs(self.estimates(targets), choices)
 
     def export(
         self,
@@ -430,10 +387,11 @@ class Project:
             NumericalError, StoreBusy: As the message says.
         """
         from curator.export import adapter as applying
+        from curator.select.selections import find_manifest_file
         from curator.verify.measure import run_seeds
 
         found, _ = self.manifest(manifest)
-        file = self._manifest_file(manifest)
+        file = find_manifest_file(self.workspace, manifest)
         targets = found.target_names
         corpus = self.corpus(targets)
         unchanged = applying.check_unchanged(self.workspace, found, corpus, allow=allow_changed)
@@ -442,7 +400,7 @@ class Project:
         (name,) = file_names([f"{'+'.join(targets)}-{found.name}"], allowed="-_.+ ")
         place = folder / name if output is None else Path(output).absolute()
         applying.check_folder(place)
-        with self.workspace.job("apply"):
+        with self._pipeline.measuring(targets, "apply"):
             done = applying.apply(
                 self.workspace,
                 corpus,
@@ -450,7 +408,7 @@ class Project:
                 seed=seed,
                 folder=place,
                 work=self.workspace.adapters / "apply",
-                load=self._load,
+                load=self._pipeline.load,
                 fresh=fresh,
             )
             if distributed.is_main():
@@ -458,13 +416,7 @@ class Project:
                 if not unchanged or (file and not record_measured(file, found, round(done.loss, 6))):
                     self.reporter.warn(f"{manifest} is not what was trained on: its measured loss is not written there")
                     file = None
-        # What was measured calibrates estimates from now on.
-        self._answers.pop(targets, None)
         return applying.report(self.workspace, corpus, found, done, seed=seed, manifest_file=file)
-
-    def _manifest_file(self, wanted: Path | str) -> Path | None:
-        # A selection's name may be longer than a file's; pathlib would raise an error of it.
-        return next((path for path in (Path(wanted).absolute(), self.root / wanted) if os.path.isfile(path)), None)
 
     def manifest(self, wanted: Path | str) -> tuple[Manifest, Path]:
         """A manifest, and the folder that its paths are relative to.
@@ -475,17 +427,9 @@ class Project:
         Raises:
             DataError: There is none.
         """
-        path = self._manifest_file(wanted)
-        if path is not None:
-            return read_manifest(path), path.parent
-        kept = self.store.selection_named(str(wanted)) if is_text(str(wanted)) else None
-        if kept is None:
-            names = sorted({name for _, name, *_ in self.store.selections()})
-            raise DataError(
-                f"{wanted}: neither a manifest nor the name of a selection",
-                hint=f"Selections: {', '.join(names)}." if names else "Run `curator select` first.",
-            )
-        return Manifest.model_validate_json(kept), self.root
+        from curator.select.selections import find_manifest
+
+        return find_manifest(self.workspace, wanted)
 
     def status(self) -> results.StatusReport:
         """Say where every stage stands, and why one is stale. Computes nothing."""
@@ -515,7 +459,7 @@ class Project:
             StoreBusy: A writer held the store for ten seconds.
         """
         from curator.data.corpus import read_corpus
-        from curator.project.sql_tables import present
+        from curator.project.sql_tables import project_tables
         from curator.workspace.store.sql import LISTING
 
         targets = self.workspace.targets(target, needed=False)
@@ -526,90 +470,38 @@ class Project:
                 "new or changed files are not read yet" if there else f"{self.store.path}: nothing is kept yet",
                 hint="Run `curator check`, which reads them, or `curator select`.",
             )
-        table, total = self.store.query(query.strip() or LISTING, present(self.workspace, corpus), limit=limit)
+        table, total = self.store.query(query.strip() or LISTING, project_tables(self.workspace, corpus), limit=limit)
         return results.QueryResult(table=table, total=total)
 
     # -- what the verbs share -------------------------------------------------------------------------------------
 
     def corpus(self, targets: tuple[str, ...]) -> "Corpus":
-        """The project's examples, split for given targets; reads what is new."""
-        from curator.data.corpus import read_corpus
+        """Return the project's examples, split for the targets. Read files that are new or changed.
 
-        if targets not in self._corpora:
-            if not distributed.is_main():
-                distributed.wait()
-            corpus = read_corpus(self.workspace, targets)
-            if distributed.is_main():
-                distributed.wait()
-            assert corpus is not None
-            for problem in corpus.problems():
-                self.reporter.warn(problem)
-            self._corpora[targets] = corpus
-        return self._corpora[targets]
+        Raises:
+            ConfigError, DataError: As the message says.
+        """
+        return self._pipeline.corpus(targets)
 
-    def answers(self, targets: tuple[str, ...], *, fresh: bool = False) -> "Answers":
-        """Estimates for given targets; runs what is missing of the stages before."""
-        from curator.select.selections import Answers
+    def estimates(self, targets: tuple[str, ...]) -> "TargetEstimates":
+        """Return the estimates for the targets. Run the stages before that are missing.
 
-        if fresh or targets not in self._answers:
-            corpus = self.corpus(targets)
-            meta, _, _ = self._gradients(corpus, fresh=fresh, fresh_train=fresh)
-            self._answers[targets] = Answers(self.workspace, corpus, meta, self._load)
-        return self._answers[targets]
+        Raises:
+            ConfigError, DataError, NumericalError, StoreBusy: As the message says.
+        """
+        return self._pipeline.estimates(targets)
 
-    def _meta_init(self, corpus: "Corpus", *, fresh: bool) -> tuple["MetaInit", bool]:
-        from curator.training.meta_init import find_meta_init, make_meta_init
+    def selections(self, targets: tuple[str, ...], *, fresh: bool = False) -> "Selections":
+        """Return the selections for the targets. Run the stages before that are missing.
 
-        found = None if fresh else find_meta_init(self.workspace, corpus)
-        found = distributed.from_main(found)
-        if found is not None:
-            unseen = f"; it has not seen {', '.join(found.unseen)} (--fresh trains on all)" if found.unseen else ""
-            self.reporter.cached("train", f"meta-initialization of {found.examples} examples{unseen}")
-            return found, True
-        with self.workspace.job("train"):
-            return make_meta_init(self.workspace, corpus, self._load, fresh=fresh), False
+        Args:
+            targets: Names of the targets.
+            fresh: Run every stage again.
 
-    def _gradients(self, corpus: "Corpus", *, fresh: bool, fresh_train: bool) -> tuple["MetaInit", int, int]:
-        """The meta-initialization, how many gradients were computed there now, and of how many examples."""
-        from curator.core.provenance import key_of
-        from curator.estimate.points import fill_statistics
-        from curator.gradients.stage import gradient_sets, gradients_inputs, make_gradients, wanted_hashes
-
-        meta, _ = self._meta_init(corpus, fresh=fresh_train)
-        sets = gradient_sets(self.config, meta)
-        inputs = gradients_inputs(sets, corpus)
-        count = len(wanted_hashes(corpus))
-        done = distributed.from_main(self.store.artifact("gradients", key_of(inputs)) is not None)
-        if done and not fresh:
-            self.reporter.cached("gradients", f"{count} examples at {len(sets)} points")
-            return meta, 0, count
-        with self.workspace.job("gradients"):
-            if fresh and distributed.is_main():
-                self.store.drop_gradients([s.key for s in sets])
-            distributed.wait()
-            took = Stopwatch()
-            reporting = self.workspace.reporting_to(self.reporter.with_sink(took))
-            computed = make_gradients(reporting, corpus, meta, self._load)
-            if distributed.is_main():
-                fill_statistics(self.workspace, corpus, sets)
-                # Last, for it says that all is there. Of gradients that an earlier call made, no time is known.
-                outputs = {"examples": count} | ({"seconds": took.whole} if computed else {})
-                self.store.put_artifact("gradients", key_of(inputs), inputs, outputs)
-        return meta, computed, count
-
-    @cached_property
-    def _tuned(self) -> "TunedModel":
-        from curator.data.model_files import find_model
-        from curator.training.model import load_model, pick_dtype
-
-        others = OtherPrograms()
-        tuned = load_model(find_model(self.config.model, self.root), self.config.model, self.config.lora)
-        for words in reasons(tuned.device, pick_dtype(self.config.model, tuned.device), others):
-            self.reporter.warn(words)
-        return tuned
-
-    def _load(self) -> "TunedModel":
-        return self._tuned
+        Raises:
+            ConfigError, DataError, NumericalError, StoreBusy: As the message says.
+        """
+        return self._pipeline.selections(targets, fresh=fresh)
 
     def _method(self, method: str | None) -> str:
         if method is None:

@@ -7,10 +7,10 @@ import pyarrow as pa
 from curator.core.files import relative_to
 from curator.data.corpus import Corpus, Task
 from curator.data.splits import VALIDATION
-from curator.select.selections import Answers
+from curator.estimate.target import TargetEstimates
 from curator.training.fine_tune import recipe_key
 from curator.training.meta_init import find_meta_init
-from curator.workspace.store.sql import Present
+from curator.workspace.store.sql import ProjectTables
 from curator.workspace.workspace import Workspace
 
 _TASKS = pa.schema(
@@ -33,7 +33,7 @@ _SPLIT = pa.schema(
 )
 
 
-def present(workspace: Workspace, corpus: Corpus) -> Present:
+def project_tables(workspace: Workspace, corpus: Corpus) -> ProjectTables:
     """Read off a project what a query needs.
 
     Args:
@@ -41,12 +41,13 @@ def present(workspace: Workspace, corpus: Corpus) -> Present:
         corpus: Its examples, split for the targets that are asked about.
     """
     meta = find_meta_init(workspace, corpus) if corpus.targets else None
-    return Present(
+    key = None if meta is None else TargetEstimates(workspace, corpus, meta).key
+    return ProjectTables(
         tasks=pa.Table.from_pylist([_row(task, corpus, workspace.root) for task in corpus.tasks], _TASKS),
         split=pa.concat_tables([_SPLIT.empty_table(), *(part for task in corpus.tasks for part in _split(task))]),
         keys=pa.table(
             {
-                "estimate": pa.array([None if meta is None else Answers(workspace, corpus, meta).key], pa.string()),
+                "estimate": pa.array([key], pa.string()),
                 "recipe": pa.array([recipe_key(workspace.config, corpus)], pa.string()),
             }
         ),

@@ -2,13 +2,13 @@
 
 from typing import Any
 
-from curator.core.provenance import Inputs, differences, key_of
+from curator.core.provenance import Inputs, input_changes, key_of
 from curator.data.corpus import Corpus
 from curator.estimate.calibration import LEAST_RUNS
+from curator.estimate.target import TargetEstimates
 from curator.export.adapter import run_inputs
 from curator.gradients.stage import gradient_sets, gradients_inputs, wanted_hashes
 from curator.results.stages import StageStatus, StatusReport
-from curator.select.selections import Answers
 from curator.training.meta_init import MetaInit, find_meta_init, train_inputs
 from curator.workspace.job_log import read_runs
 from curator.workspace.store.records import Artifact
@@ -71,13 +71,13 @@ def status(workspace: Workspace, corpus: Corpus | None) -> StatusReport:
         ),
         selections=tuple(
             {
-                "name": name,
-                "target": target,
-                "method": method,
-                "loss": loss,
-                "created": created.isoformat(timespec="seconds"),
+                "name": kept.name,
+                "target": kept.target,
+                "method": kept.method,
+                "loss": kept.loss,
+                "created": kept.created.isoformat(timespec="seconds"),
             }
-            for _, name, target, method, loss, _, created in store.selections()[:_LISTED]
+            for kept in store.selections()[:_LISTED]
         ),
     )
 
@@ -89,7 +89,7 @@ def _train(workspace: Workspace, corpus: Corpus, meta: MetaInit | None) -> Stage
             if meta.unseen
             else ()
         )
-        detail = f"{meta.examples} examples, {len(meta.snapshots)} points"
+        detail = f"{meta.examples} examples, {len(meta.checkpoints)} points"
         return StageStatus(stage="train", state="done", detail=detail, reasons=unseen)
     now = train_inputs(workspace.config, corpus)
     last = _closest(workspace.store.artifacts("train"), now)
@@ -121,10 +121,10 @@ def _after_train(workspace: Workspace, corpus: Corpus, meta: MetaInit) -> list[S
             detail=detail,
             reasons=_reasons(last, inputs) if last else (),
         )
-    answers = Answers(workspace, corpus, meta)
-    estimate = _by_key(store, "estimate", answers.inputs, "affinities of every task")
+    estimates = TargetEstimates(workspace, corpus, meta)
+    estimate = _by_key(store, "estimate", estimates.inputs, "affinities of every task")
     selections = store.artifacts("select")
-    fitting = [a for a in selections if a.inputs["estimate"] == answers.key]
+    fitting = [a for a in selections if a.inputs["estimate"] == estimates.key]
     if fitting:
         chosen = ", ".join(sorted({str(a.inputs["name"]) for a in fitting}))
         select = StageStatus(stage="select", state="done", detail=chosen)
@@ -137,11 +137,11 @@ def _after_train(workspace: Workspace, corpus: Corpus, meta: MetaInit) -> list[S
         )
     else:
         select = StageStatus(stage="select", state="missing", detail="run `curator select`")
-    return [gradients, estimate, select, _verify(answers)]
+    return [gradients, estimate, select, _verify(estimates)]
 
 
-def _verify(answers: Answers) -> StageStatus:
-    count = len(answers.measured)
+def _verify(estimates: TargetEstimates) -> StageStatus:
+    count = len(estimates.measured)
     if count >= LEAST_RUNS:
         return StageStatus(stage="verify", state="done", detail=f"{count} subsets measured")
     if count:
@@ -180,11 +180,11 @@ def _by_key(store: Store, stage: str, inputs: Inputs, detail: str) -> StageStatu
 
 def _closest(artifacts: list[Artifact], now: Inputs) -> Artifact | None:
     """The artifact that differs in the fewest fields; the newest of equals."""
-    return min(artifacts, key=lambda artifact: len(differences(artifact.inputs, now)), default=None)
+    return min(artifacts, key=lambda artifact: len(input_changes(artifact.inputs, now)), default=None)
 
 
 def _reasons(last: Artifact, now: Inputs) -> tuple[str, ...]:
-    found = [str(difference) for difference in differences(last.inputs, now)]
+    found = [str(change) for change in input_changes(last.inputs, now)]
     more = [f"and {len(found) - _LISTED} more"] if len(found) > _LISTED else []
     return tuple(found[:_LISTED] + more)
 

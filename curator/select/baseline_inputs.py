@@ -10,7 +10,7 @@ import numpy.typing as npt
 from curator.core.arrays import Floats, Mask
 from curator.data.corpus import Corpus, training_examples, validation_examples
 from curator.data.tokens import IGNORED, TokenizedExample
-from curator.estimate.estimator import Point
+from curator.estimate.estimator import CheckpointSums
 from curator.select.baselines import (
     bm25_scores,
     cosine_scores,
@@ -28,7 +28,7 @@ _EXAMPLES = 16384
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sources:
+class BaselineInputs:
     """Where the baselines find what they need.
 
     Attributes:
@@ -40,7 +40,7 @@ class Sources:
 
     workspace: Workspace
     corpus: Corpus
-    points: Sequence[Point]
+    points: Sequence[CheckpointSums]
     embeddings: Callable[[], Floats]
 
     @cached_property
@@ -49,15 +49,15 @@ class Sources:
         targets = self.corpus.targets
         return np.array([self.workspace.config.data.share_of(name, targets) for name in targets])
 
-    def target_gradients(self, point: Point) -> Floats:
+    def target_gradients(self, point: CheckpointSums) -> Floats:
         """Mean validation gradient of each target at a point (u, k)."""
         ends = np.cumsum([len(task.split.validation) for task in self.corpus.target_tasks])
         return np.stack([part.mean(axis=0) for part in np.split(point.validation.gradients, ends[:-1])])
 
-    def task_gradients(self, point: Point) -> Floats:
+    def task_gradients(self, point: CheckpointSums) -> Floats:
         """Mean training gradient of each auxiliary task at a point, by completion tokens (t, k)."""
-        sums = point.statistics
-        return np.asarray(sums.pulls[:-1] / np.maximum(sums.weights[:-1], 1e-300)[:, None])
+        sums = point.sums
+        return np.asarray(sums.gradient_sums[:-1] / np.maximum(sums.weights[:-1], 1e-300)[:, None])
 
     def joined_gradients(self) -> tuple[Floats, Floats]:
         """Mean gradients at all points side by side: of the tasks (t, p·k), and of all targets together (p·k,).
@@ -72,90 +72,90 @@ class Sources:
             targets.append(target / length)
         return np.concatenate(tasks, axis=1), np.concatenate(targets)
 
-    def example_cosines(self, point: Point) -> Floats:
+    def example_cosines(self, point: CheckpointSums) -> Floats:
         """Cosine of each auxiliary training example with the targets at a point (n,), task by task."""
         targets = self.target_gradients(point)
         found = [np.zeros(0)]
-        for tasks in _portions(point.statistics.examples[:-1].tolist()):
+        for tasks in _portions(point.sums.examples[:-1].tolist()):
             found += [cosine_scores(examples.gradients, targets, self.shares) for examples in point.read(tasks)]
         return np.concatenate(found)
 
 
-def baseline_scores(method: str, sources: Sources, allowed: Mask) -> Scores:
+def baseline_scores(method: str, inputs: BaselineInputs, allowed: Mask) -> Scores:
     """Score every auxiliary task by a baseline.
 
     Args:
         method: One of `curator.baselines.NAMES`.
-        sources: What it is computed from.
+        inputs: What it is computed from.
         allowed: Tasks that may be selected (t,).
 
     Returns:
         The scores, and from where on a task is taken when no budget says it: as random subsets are drawn, where the
         match needs a task, or else above the mean of all tasks.
     """
-    values = _SCORES[method](sources, allowed)
+    values = _SCORES[method](inputs, allowed)
     if method == "random":
-        return Scores(values, cutoff=1 - sources.workspace.config.select.subset_size)
+        return Scores(values, cutoff=1 - inputs.workspace.config.select.subset_size)
     if method == "kmm":
         return Scores(values, cutoff=0.0, least=0.0)
     return Scores(values, cutoff=float(values.mean()) if values.size else 0.0)
 
 
-def kmm_weights(sources: Sources, selected: Mask) -> Floats:
+def kmm_weights(inputs: BaselineInputs, selected: Mask) -> Floats:
     """How much each example of the selected tasks is to count (t,), matched again without the others; 0 elsewhere."""
-    tasks, target = sources.joined_gradients()
+    tasks, target = inputs.joined_gradients()
     found = match_weights(
         match_scores(tasks[selected], target),
         tasks[selected],
-        sources.points[0].statistics.weights[:-1][selected],
-        np.array([float(task.tokens) for task in sources.corpus.auxiliary])[selected],
+        inputs.points[0].sums.weights[:-1][selected],
+        np.array([float(task.tokens) for task in inputs.corpus.auxiliary])[selected],
     )
     weights = np.zeros(len(selected))
     weights[selected] = found
     return weights
 
 
-def _random(sources: Sources, _: Mask) -> Floats:
-    return random_scores([task.name for task in sources.corpus.auxiliary], sources.workspace.config.select.seed)
+def _random(inputs: BaselineInputs, _: Mask) -> Floats:
+    return random_scores([task.name for task in inputs.corpus.auxiliary], inputs.workspace.config.select.seed)
 
 
-def _embedding(sources: Sources, _: Mask) -> Floats:
-    found = dict(zip((task.name for task in sources.corpus.tasks), sources.embeddings(), strict=True))
-    tasks = np.array([found[task.name] for task in sources.corpus.auxiliary])
-    targets = np.array([found[name] for name in sources.corpus.targets])
-    return cosine_scores(tasks.reshape(-1, targets.shape[1]), targets, sources.shares)
+def _embedding(inputs: BaselineInputs, _: Mask) -> Floats:
+    found = dict(zip((task.name for task in inputs.corpus.tasks), inputs.embeddings(), strict=True))
+    tasks = np.array([found[task.name] for task in inputs.corpus.auxiliary])
+    targets = np.array([found[name] for name in inputs.corpus.targets])
+    return cosine_scores(tasks.reshape(-1, targets.shape[1]), targets, inputs.shares)
 
 
-def _bm25(sources: Sources, _: Mask) -> Floats:
-    corpus, store = sources.corpus, sources.workspace.store
+def _bm25(inputs: BaselineInputs, _: Mask) -> Floats:
+    corpus, store = inputs.corpus, inputs.workspace.store
     tasks = [_words(training_examples(task, store)) for task in corpus.auxiliary]
     targets = [_words(training_examples(t, store) + validation_examples(t, store)) for t in corpus.target_tasks]
-    return bm25_scores(tasks, targets, sources.shares)
+    return bm25_scores(tasks, targets, inputs.shares)
 
 
-def _gradient_cosine(sources: Sources, _: Mask) -> Floats:
+def _gradient_cosine(inputs: BaselineInputs, _: Mask) -> Floats:
     found = [
-        cosine_scores(sources.task_gradients(point), sources.target_gradients(point), sources.shares)
-        for point in sources.points
+        cosine_scores(inputs.task_gradients(point), inputs.target_gradients(point), inputs.shares)
+        for point in inputs.points
     ]
     return np.asarray(np.mean(found, axis=0))
 
 
-def _less(sources: Sources, _: Mask) -> Floats:
-    train = sources.workspace.config.train
-    weights = point_weights([point.share for point in sources.points], train.schedule, train.warmup)
-    sizes = sources.points[0].statistics.examples[:-1].tolist()
-    return less_scores([sources.example_cosines(point) for point in sources.points], sizes, weights)
+def _less(inputs: BaselineInputs, _: Mask) -> Floats:
+    train = inputs.workspace.config.train
+    weights = point_weights([point.share for point in inputs.points], train.schedule, train.warmup)
+    sizes = inputs.points[0].sums.examples[:-1].tolist()
+    return less_scores([inputs.example_cosines(point) for point in inputs.points], sizes, weights)
 
 
-def _kmm(sources: Sources, allowed: Mask) -> Floats:
-    tasks, target = sources.joined_gradients()
+def _kmm(inputs: BaselineInputs, allowed: Mask) -> Floats:
+    tasks, target = inputs.joined_gradients()
     scores = np.zeros(len(allowed))
     scores[allowed] = match_scores(tasks[allowed], target)
     return scores
 
 
-_SCORES: dict[str, Callable[[Sources, Mask], Floats]] = {
+_SCORES: dict[str, Callable[[BaselineInputs, Mask], Floats]] = {
     "random": _random,
     "embedding": _embedding,
     "bm25": _bm25,

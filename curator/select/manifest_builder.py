@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -11,6 +11,7 @@ from curator.core.files import relative_to
 from curator.data.corpus import Corpus, Task, TaskVersion
 from curator.estimate.affinity import Affinities
 from curator.estimate.estimator import interval
+from curator.estimate.target import TargetEstimates
 from curator.estimate.whatif import difference, judge_each
 from curator.gradients.stage import projection
 from curator.results.base import rounded, rounded_if_known
@@ -18,28 +19,25 @@ from curator.select.manifest import Manifest, ModelIdentity, TargetEntry, TaskEn
 from curator.select.methods import Request
 from curator.select.search import Selection
 
-if TYPE_CHECKING:
-    from curator.select.selections import Answers
-
 
 def manifest_of(
-    answers: "Answers", request: Request, name: str, selection: Selection, affinities: Affinities
+    estimates: TargetEstimates, request: Request, name: str, selection: Selection, affinities: Affinities
 ) -> Manifest:
     """The manifest of a selection; paths in it are as in the corpus.
 
     Args:
-        answers: What the gradients say about the target.
+        estimates: Of the target.
         request: What the selection was asked to be.
         name: What it is called.
         selection: The tasks that are in, and by which steps they came.
         affinities: Of every task.
     """
-    config, corpus = answers.workspace.config, answers.corpus
+    config, corpus = estimates.workspace.config, estimates.corpus
     masks = np.stack([selection.mask, np.ones_like(selection.mask), np.zeros_like(selection.mask)])
-    chosen, every, none = judge_each(answers.estimator, masks)
+    chosen, every, none = judge_each(estimates.estimator, masks)
     others = {"all_tasks": every, "target_only": none}
-    selected = {task.name for task, inside in zip(answers.tasks, selection.mask, strict=True) if inside}
-    measured = next((m.mean for m in answers.measured if m.subset == selected), None)
+    selected = {task.name for task, inside in zip(estimates.tasks, selection.mask, strict=True) if inside}
+    measured = next((m.mean for m in estimates.measured if m.subset == selected), None)
     if selection.weights is not None:
         shift = selection.loss - chosen.loss
         low, high = interval(selection.loss, chosen.high - chosen.loss)
@@ -48,7 +46,7 @@ def manifest_of(
     return Manifest(
         created=now(),
         curator_version=__version__,
-        project=answers.workspace.name,
+        project=estimates.workspace.name,
         name=name,
         target=corpus.targets[0] if len(corpus.targets) == 1 else corpus.targets,
         method=request.method,
@@ -69,15 +67,15 @@ def manifest_of(
             "projection_dim": config.gradients.projection_dim,
             "projection_seed": config.gradients.projection_seed,
             "projection": projection(config).kind,
-            "points": [s.snapshot.share for s in answers.sets],
+            "points": [s.checkpoint.share for s in estimates.sets],
         },
         estimate={
             "method": config.estimate.method,
-            "ridge": [rounded(ridge) for ridge in answers.estimator.ridges],
-            "calibrated": answers.calibration is not None,
-            "measured_subsets": len(answers.measured),
+            "ridge": [rounded(ridge) for ridge in estimates.estimator.ridges],
+            "calibrated": estimates.calibration is not None,
+            "measured_subsets": len(estimates.measured),
             "interval": "90 % over the validation examples"
-            if answers.calibration is None or answers.calibration.half_width is None
+            if estimates.calibration is None or estimates.calibration.half_width is None
             else "90 % conformal over the measured subsets",
         },
         targets=tuple(
@@ -106,7 +104,7 @@ def manifest_of(
                 left_out=task.split.left_out,
                 source=task.version.source,
             )
-            for number, task in enumerate(answers.tasks)
+            for number, task in enumerate(estimates.tasks)
         ),
         estimated_loss=rounded(chosen.loss),
         estimated_loss_low=rounded(chosen.low),
@@ -114,10 +112,10 @@ def manifest_of(
         measured_loss=rounded_if_known(measured),
         reference={name: rounded(judged.loss) for name, judged in others.items()},
         indistinguishable=tuple(
-            name for name, judged in others.items() if difference(answers.estimator, chosen, judged).is_noise
+            name for name, judged in others.items() if difference(estimates.estimator, chosen, judged).is_noise
         ),
         steps=tuple(
-            {"change": s.change, "tasks": [answers.tasks[t].name for t in s.tasks], "loss": rounded(s.loss)}
+            {"change": s.change, "tasks": [estimates.tasks[t].name for t in s.tasks], "loss": rounded(s.loss)}
             for s in selection.steps
         ),
     )

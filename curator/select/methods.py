@@ -12,10 +12,10 @@ from curator.data.corpus import Task
 from curator.estimate.affinity import Affinities
 from curator.estimate.estimator import TargetEstimator
 from curator.select import baselines
-from curator.select.baseline_inputs import Sources, baseline_scores, kmm_weights
+from curator.select.baseline_inputs import BaselineInputs, baseline_scores, kmm_weights
 from curator.select.mixture import best_mixture
 from curator.select.search import (
-    Problem,
+    Constraints,
     Selection,
     Step,
     select_backward,
@@ -45,7 +45,7 @@ class Request:
         return {k: v for k, v in asdict(self).items() if k != "method" and v not in (None, ())}
 
 
-def problem_of(request: Request, tasks: Sequence[Task], number_of: Callable[[str], int]) -> Problem:
+def constraints_of(request: Request, tasks: Sequence[Task], number_of: Callable[[str], int]) -> Constraints:
     """What is asked for, with tasks by number.
 
     Args:
@@ -61,7 +61,7 @@ def problem_of(request: Request, tasks: Sequence[Task], number_of: Callable[[str
     both = sorted(set(request.include) & set(request.exclude))
     if both:
         raise ConfigError(f"both included and excluded: {', '.join(both)}", hint="Name a task in one of them.")
-    problem = Problem(
+    constraints = Constraints(
         tokens=np.array([task.tokens for task in tasks], dtype=np.int64),
         examples=np.array([len(task.split.train) for task in tasks], dtype=np.int64),
         include=frozenset(number_of(name) for name in request.include),
@@ -71,12 +71,12 @@ def problem_of(request: Request, tasks: Sequence[Task], number_of: Callable[[str
         max_examples=request.max_examples,
         threshold=request.threshold,
     )
-    if not problem.allows(problem.start(full=False)):
+    if not constraints.allows(constraints.start(full=False)):
         raise ConfigError(
             "the tasks that are included exceed the budget by themselves",
             hint="Raise --k, --max-tokens or --max-examples, or include fewer.",
         )
-    return problem
+    return constraints
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,53 +86,53 @@ class Methods:
     Attributes:
         estimator: Says what a subset comes to.
         affinities: Gives the affinity of every task.
-        sources: What baselines are computed from.
+        inputs: What baselines are computed from.
     """
 
     estimator: TargetEstimator
     affinities: Affinities
-    sources: Sources
+    inputs: BaselineInputs
 
-    def select(self, method: str, problem: Problem, follow: Callable[[Step], None]) -> Selection:
+    def select(self, method: str, constraints: Constraints, follow: Callable[[Step], None]) -> Selection:
         """Select by a method.
 
         Args:
             method: Its name; `curator select --method` lists them.
-            problem: What is asked for.
+            constraints: What is asked for.
             follow: Told of each step.
 
         Raises:
             ConfigError: The method knows no such budget, or the estimator no weights.
         """
         if method == "mixture":
-            return self._mixture(problem)
+            return self._mixture(constraints)
         if method == "ensemble":
-            return select_ensemble(self.estimator, problem, self.affinities, follow)
+            return select_ensemble(self.estimator, constraints, self.affinities, follow)
         if method in baselines.NAMES:
-            return self._baseline(method, problem, follow)
-        return _SEARCHES[method](self.estimator, problem, follow)
+            return self._baseline(method, constraints, follow)
+        return _SEARCHES[method](self.estimator, constraints, follow)
 
-    def _baseline(self, method: str, problem: Problem, follow: Callable[[Step], None]) -> Selection:
-        scores = baseline_scores(method, self.sources, problem.start(full=True))
-        found = select_scored(self.estimator, problem, scores, follow)
+    def _baseline(self, method: str, constraints: Constraints, follow: Callable[[Step], None]) -> Selection:
+        scores = baseline_scores(method, self.inputs, constraints.start(full=True))
+        found = select_scored(self.estimator, constraints, scores, follow)
         if method != "kmm":
             return found
-        weights = kmm_weights(self.sources, found.mask)
+        weights = kmm_weights(self.inputs, found.mask)
         # The logistic estimator knows no weights: its estimate is that of the tasks without.
-        quadratic = self.sources.workspace.config.estimate.method == "quadratic"
+        quadratic = self.inputs.workspace.config.estimate.method == "quadratic"
         return replace(found, weights=weights, loss=self.estimator.weighted(weights)[0] if quadratic else found.loss)
 
-    def _mixture(self, problem: Problem) -> Selection:
-        if problem.k is not None or problem.max_examples is not None or problem.threshold is not None:
+    def _mixture(self, constraints: Constraints) -> Selection:
+        if constraints.k is not None or constraints.max_examples is not None or constraints.threshold is not None:
             raise ConfigError(
                 "a mixture has a budget of tokens only", hint="Use --max-tokens in place of --k and the like."
             )
         found = best_mixture(
             self.estimator,
-            tokens=problem.tokens.astype(np.float64),
-            allowed=problem.start(full=True),
-            needed=problem.start(full=False),
-            max_tokens=problem.max_tokens,
-            start=select_forward(self.estimator, problem).mask,
+            tokens=constraints.tokens.astype(np.float64),
+            allowed=constraints.start(full=True),
+            needed=constraints.start(full=False),
+            max_tokens=constraints.max_tokens,
+            start=select_forward(self.estimator, constraints).mask,
         )
         return Selection(found.weights > 0, found.loss, weights=found.weights)

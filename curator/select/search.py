@@ -1,6 +1,6 @@
 """From estimates to a subset of tasks.
 
-Four methods, each under the same `Problem` (what must be in, what may be in, and what it may cost):
+Four methods, each under the same `Constraints` (what must be in, what may be in, and what it may cost):
 
     forward    from nothing, add the task that helps most, over all that remain, until none helps by more than the noise
     backward   from everything, remove the task that helps least, down to nothing; take the best subset on the way
@@ -28,7 +28,7 @@ _SWAPS_TRIED = 256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Problem:
+class Constraints:
     """What may be selected.
 
     Args:
@@ -124,8 +124,8 @@ class Scores:
 class _Search:
     """Estimates subsets for the methods, and knows how sure a difference is."""
 
-    def __init__(self, estimator: SubsetEstimator, problem: Problem, on_step: Callable[[Step], None]) -> None:
-        self.problem, self._estimator, self._on_step = problem, estimator, on_step
+    def __init__(self, estimator: SubsetEstimator, constraints: Constraints, on_step: Callable[[Step], None]) -> None:
+        self.constraints, self._estimator, self._on_step = constraints, estimator, on_step
         self.steps: list[Step] = []
 
     def losses(self, masks: Sequence[Mask]) -> tuple[Floats, Floats]:
@@ -150,36 +150,38 @@ def _ignore(_: Step) -> None:
 
 
 def select_forward(
-    estimator: SubsetEstimator, problem: Problem, on_step: Callable[[Step], None] = _ignore
+    estimator: SubsetEstimator, constraints: Constraints, on_step: Callable[[Step], None] = _ignore
 ) -> Selection:
     """Add tasks one at a time, each time the best of all that remain.
 
     A task is worth adding when it lowers the estimate by more than one standard error of that difference over the
-    validation examples, or by more than `problem.threshold`. Under a budget of tokens or examples, the improvement per
-    token or example decides between those that are.
+    validation examples, or by more than `constraints.threshold`. Under a budget of tokens or examples, the
+    improvement per token or example decides between those that are.
 
     Args:
         estimator: Of the target's loss.
-        problem: What may be selected.
+        constraints: What may be selected.
         on_step: Called after each addition.
 
     Returns:
-        The subset; only `problem.include` when nothing helps.
+        The subset; only `constraints.include` when nothing helps.
     """
-    search = _Search(estimator, problem, on_step)
-    mask = problem.start(full=False)
+    search = _Search(estimator, constraints, on_step)
+    mask = constraints.start(full=False)
     (loss,), (each,) = search.losses([mask])
-    remaining = [t for t in problem.free() if not mask[t]]
+    remaining = [t for t in constraints.free() if not mask[t]]
     while True:
-        tried = [t for t in remaining if problem.allows(_with(mask, t, True))]
+        tried = [t for t in remaining if constraints.allows(_with(mask, t, True))]
         if not tried:
             break
         losses, per_example = search.losses([_with(mask, t, True) for t in tried])
         needed = (
-            search.noise(each - per_example) if problem.threshold is None else np.full(len(tried), problem.threshold)
+            search.noise(each - per_example)
+            if constraints.threshold is None
+            else np.full(len(tried), constraints.threshold)
         )
         gain = loss - losses
-        worth = np.where(gain > np.maximum(needed, _ROUNDING), gain / problem.cost()[tried], -np.inf)
+        worth = np.where(gain > np.maximum(needed, _ROUNDING), gain / constraints.cost()[tried], -np.inf)
         best = int(np.argmax(worth))
         if worth[best] == -np.inf:
             break
@@ -191,7 +193,7 @@ def select_forward(
 
 
 def select_backward(
-    estimator: SubsetEstimator, problem: Problem, on_step: Callable[[Step], None] = _ignore
+    estimator: SubsetEstimator, constraints: Constraints, on_step: Callable[[Step], None] = _ignore
 ) -> Selection:
     """Remove tasks one at a time, each time the one that helps least, and take the best subset on the way.
 
@@ -200,41 +202,41 @@ def select_backward(
     goes.
 
     Args, Returns: As for `select_forward`. Of subsets that are worse than the best by no more than
-    `problem.threshold` it is the smallest.
+    `constraints.threshold` it is the smallest.
     """
-    search = _Search(estimator, problem, on_step)
-    mask = problem.start(full=True)
+    search = _Search(estimator, constraints, on_step)
+    mask = constraints.start(full=True)
     (loss,), _ = search.losses([mask])
     path = [(mask, float(loss))]
-    while tried := [t for t in problem.free() if mask[t]]:
+    while tried := [t for t in constraints.free() if mask[t]]:
         losses, _ = search.losses([_with(mask, t, False) for t in tried])
         rise = losses - loss
-        best = int(np.argmin(rise if problem.allows(mask) else rise / problem.cost()[tried]))
+        best = int(np.argmin(rise if constraints.allows(mask) else rise / constraints.cost()[tried]))
         mask, loss = _with(mask, tried[best], False), losses[best]
         path.append((mask, float(loss)))
         search.record("drop", (tried[best],), float(loss))
-    allowed = [number for number, (mask, _) in enumerate(path) if problem.allows(mask)]
+    allowed = [number for number, (mask, _) in enumerate(path) if constraints.allows(mask)]
     least = min(path[number][1] for number in allowed)
-    chosen = max(number for number in allowed if path[number][1] <= least + (problem.threshold or 0.0))
+    chosen = max(number for number in allowed if path[number][1] <= least + (constraints.threshold or 0.0))
     return Selection(*path[chosen], tuple(search.steps[:chosen]))
 
 
 def select_exchange(
-    estimator: SubsetEstimator, problem: Problem, on_step: Callable[[Step], None] = _ignore
+    estimator: SubsetEstimator, constraints: Constraints, on_step: Callable[[Step], None] = _ignore
 ) -> Selection:
     """Start from the better of forward and backward; add, drop and swap as long as the estimate falls.
 
     Args, Returns: As for `select_forward`; the steps are those of the better start and of the exchange.
     """
-    starts = [method(estimator, problem) for method in (select_forward, select_backward)]
+    starts = [method(estimator, constraints) for method in (select_forward, select_backward)]
     begin = min(starts, key=lambda start: start.loss)
-    search = _Search(estimator, problem, on_step)
+    search = _Search(estimator, constraints, on_step)
     for step in begin.steps:
         search.record(step.change, step.tasks, step.loss)
     mask, loss = begin.mask, begin.loss
-    least = max(problem.threshold or 0.0, _ROUNDING)
+    least = max(constraints.threshold or 0.0, _ROUNDING)
     while True:
-        singles = problem.free()
+        singles = constraints.free()
         if not singles:
             break
         single_losses, _ = search.losses([_with(mask, t, not mask[t]) for t in singles])
@@ -243,7 +245,7 @@ def select_exchange(
         inside, outside = [t for t in singles if mask[t]], [t for t in singles if not mask[t]]
         swaps = sorted(((i, o) for i in inside for o in outside), key=lambda swap: change[swap[0]] + change[swap[1]])
         moves += swaps[:_SWAPS_TRIED]
-        moves = [move for move in moves if problem.allows(_flipped(mask, move))]
+        moves = [move for move in moves if constraints.allows(_flipped(mask, move))]
         if not moves:
             break
         losses, _ = search.losses([_flipped(mask, move) for move in moves])
@@ -259,7 +261,7 @@ def select_exchange(
 
 def select_ensemble(
     estimator: SubsetEstimator,
-    problem: Problem,
+    constraints: Constraints,
     affinities: Affinities,
     on_step: Callable[[Step], None] = _ignore,
 ) -> Selection:
@@ -269,25 +271,25 @@ def select_ensemble(
 
     Args:
         estimator: Of the target's loss.
-        problem: What may be selected; its `threshold` is one on the affinity.
+        constraints: What may be selected; its `threshold` is one on the affinity.
         affinities: From `sample_affinities`.
         on_step: Called after each addition.
 
     Returns:
         The subset.
     """
-    good = affinities.values > (problem.threshold or 0.0)
-    return _best_first(_Search(estimator, problem, on_step), affinities.values / problem.cost(), good)
+    good = affinities.values > (constraints.threshold or 0.0)
+    return _best_first(_Search(estimator, constraints, on_step), affinities.values / constraints.cost(), good)
 
 
 def select_scored(
-    estimator: SubsetEstimator, problem: Problem, scores: Scores, on_step: Callable[[Step], None] = _ignore
+    estimator: SubsetEstimator, constraints: Constraints, scores: Scores, on_step: Callable[[Step], None] = _ignore
 ) -> Selection:
     """Take the tasks of the highest scores, as far as the budget goes; one that is too large for it is passed over.
 
     Args:
         estimator: Of the target's loss; it says what comes of the selection, and has no part in it.
-        problem: What may be selected; its `threshold` is one on the score.
+        constraints: What may be selected; its `threshold` is one on the score.
         scores: Of all tasks.
         on_step: Called after each addition.
 
@@ -295,20 +297,20 @@ def select_scored(
         The subset. Without a threshold a budget is used up as far as it goes, and without either the tasks above the
         scores' own cutoff are taken.
     """
-    limited = (problem.k, problem.max_tokens, problem.max_examples) != (None, None, None)
+    limited = (constraints.k, constraints.max_tokens, constraints.max_examples) != (None, None, None)
     lowest = scores.cutoff if not limited else -np.inf
-    if problem.threshold is not None:
-        lowest = problem.threshold
+    if constraints.threshold is not None:
+        lowest = constraints.threshold
     good = scores.values > max(lowest, scores.least)
-    return _best_first(_Search(estimator, problem, on_step), scores.values, good)
+    return _best_first(_Search(estimator, constraints, on_step), scores.values, good)
 
 
 def _best_first(search: _Search, worth: Floats, good: Mask) -> Selection:
     """Add tasks that are good (t,) in the order of what they are worth (t,), each if the budget allows it."""
-    problem = search.problem
-    mask = problem.start(full=False)
-    for task in sorted(problem.free(), key=lambda t: (-worth[t], t)):
-        if good[task] and problem.allows(_with(mask, task, True)):
+    constraints = search.constraints
+    mask = constraints.start(full=False)
+    for task in sorted(constraints.free(), key=lambda t: (-worth[t], t)):
+        if good[task] and constraints.allows(_with(mask, task, True)):
             mask = _with(mask, task, True)
             (loss,), _ = search.losses([mask])
             search.record("add", (task,), float(loss))

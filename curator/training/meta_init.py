@@ -18,7 +18,7 @@ from curator.core.events import Stopwatch
 from curator.core.provenance import Inputs, hash_of, key_of
 from curator.data.corpus import Corpus, training_examples, validation_examples
 from curator.training.model import TunedModel
-from curator.training.trainer import Snapshot, measure_losses, train_adapter
+from curator.training.trainer import Checkpoint, measure_losses, train_adapter
 from curator.workspace.store.records import Artifact
 from curator.workspace.workspace import Workspace
 
@@ -35,7 +35,7 @@ class MetaInit:
     """A meta-initialization that fits the project."""
 
     key: str
-    snapshots: tuple[Snapshot, ...]
+    checkpoints: tuple[Checkpoint, ...]
     layout: str
     """Hash of the parameter layout."""
     trainable_parameters: int
@@ -119,7 +119,7 @@ def make_meta_init(workspace: Workspace, corpus: Corpus, load: LoadModel, *, fre
     tuned = load()
     took = Stopwatch()
     try:
-        snapshots = train_adapter(
+        checkpoints = train_adapter(
             tuned,
             examples,
             config.train,
@@ -139,7 +139,7 @@ def make_meta_init(workspace: Workspace, corpus: Corpus, load: LoadModel, *, fre
     outputs = {
         "seconds": took.whole,
         "final_losses": final_losses,
-        "snapshots": [asdict(snapshot) for snapshot in snapshots],
+        "snapshots": [asdict(checkpoint) for checkpoint in checkpoints],
         "layout": tuned.layout.sha256,
         "trainable_parameters": tuned.layout.size,
         "examples": len(examples),
@@ -173,7 +173,7 @@ def _meta_init(artifact: Artifact, now: Inputs) -> MetaInit:
     outputs = artifact.outputs
     return MetaInit(
         key=artifact.key,
-        snapshots=tuple(Snapshot(**values) for values in outputs["snapshots"]),
+        checkpoints=tuple(Checkpoint(**values) for values in outputs["snapshots"]),
         layout=outputs["layout"],
         trainable_parameters=outputs["trainable_parameters"],
         examples=outputs["examples"],

@@ -18,7 +18,9 @@ from typing import TYPE_CHECKING, Any, cast
 from curator.core.config import LoraSection, ModelSection
 from curator.core.errors import ConfigError, DataError, ManifestMismatch
 from curator.core.files import umask
-from curator.data.model_files import _WEIGHTS, _code_hint, _first_line, is_of_the_disk, load_architecture
+from curator.core.performance import OtherPrograms, reasons
+from curator.data.model_files import _WEIGHTS, _code_hint, _first_line, find_model, is_of_the_disk, load_architecture
+from curator.workspace.workspace import Workspace
 
 if TYPE_CHECKING:
     import torch
@@ -262,3 +264,20 @@ def load_model(folder: Path, section: ModelSection, lora: LoraSection) -> TunedM
     model.config.use_cache = False
     torch.set_grad_enabled(True)
     return TunedModel(model, encoder_decoder=encoder_decoder)
+
+
+def load_project_model(workspace: Workspace) -> TunedModel:
+    """Load the project's base model with a new LoRA adapter. Warn where this machine is slower than it could be.
+
+    Args:
+        workspace: The project.
+
+    Raises:
+        ConfigError, DataError: As `find_model` and `load_model`.
+    """
+    config = workspace.config
+    others = OtherPrograms()
+    tuned = load_model(find_model(config.model, workspace.root), config.model, config.lora)
+    for words in reasons(tuned.device, pick_dtype(config.model, tuned.device), others):
+        workspace.reporter.warn(words)
+    return tuned

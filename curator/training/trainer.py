@@ -37,7 +37,7 @@ _SUMS = "sums.safetensors"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Snapshot:
+class Checkpoint:
     """The adapter at one point of a training run: the mean over the steps that lead up to it."""
 
     share: float
@@ -62,7 +62,7 @@ def train_adapter(
     stage: str,
     seed: int | None = None,
     keep_checkpoints: bool = False,
-) -> list[Snapshot]:
+) -> list[Checkpoint]:
     """Fine-tune the base model's adapter from its beginning, or from where an interrupted run left it.
 
     Args:
@@ -81,7 +81,7 @@ def train_adapter(
             other means does not train anew. `remove_run` takes them away.
 
     Returns:
-        The snapshots in order; shares that fall on the same step are one.
+        The checkpoints in order; shares that fall on the same step are one.
 
     Raises:
         NumericalError: The loss or the adapter is not finite.
@@ -117,7 +117,7 @@ def train_adapter(
     if trainer.is_world_process_zero() and not keep_checkpoints:
         remove_run(checkpoints)
     recorder.finish()
-    return recorder.snapshots()
+    return recorder.checkpoints()
 
 
 def remove_run(folder: Path) -> None:
@@ -317,11 +317,11 @@ class _Recorder:
             loss = "" if self._last_loss is None else f"last loss {self._last_loss:.3f}"
             self._stage.finish(loss)
 
-    def snapshots(self) -> list[Snapshot]:
+    def checkpoints(self) -> list[Checkpoint]:
         import hashlib
 
         return [
-            Snapshot(
+            Checkpoint(
                 share=share,
                 step=step,
                 folder=_point(step),

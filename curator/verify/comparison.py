@@ -13,13 +13,13 @@ from scipy.stats import t as student
 from curator import results
 from curator.core.errors import NumericalError
 from curator.core.provenance import Inputs, key_of
+from curator.estimate.target import TargetEstimates
 from curator.select.baselines import NAMES
 from curator.select.methods import Request
-from curator.select.selections import Answers
+from curator.select.selections import Selections
 from curator.training.fine_tune import MeasuredSubset
-from curator.verify.measure import run_seeds
+from curator.verify.measure import Run, run_seeds
 from curator.verify.report import seed_noise
-from curator.workspace.workspace import Workspace
 
 # Raised when the same answers would be compared with others.
 _VERSION = 1
@@ -36,26 +36,26 @@ class Choice:
     budget: int | None
 
 
-def plan_comparison(workspace: Workspace, answers: Answers, *, fresh: bool = False) -> list[Choice]:
+def plan_comparison(selections: Selections, *, fresh: bool = False) -> list[Choice]:
     """What each method selects within the tokens of the current selection, around the same pins.
 
     Args:
-        workspace: The project.
-        answers: Of the target.
+        selections: Of the target.
         fresh: Choose again, although a plan for this selection is there.
 
     Returns:
         The current selection under the name of its method, then the configured method, the ensemble and the baselines.
         Mixtures are left out, whose weights are what they are about: subsets are fine-tuned on as they are.
     """
-    last, current = answers.last_manifest(), answers.current()
-    inputs: Inputs = {name: value for name, value in answers.inputs.items() if name != "measured"}
+    estimates, workspace = selections.estimates, selections.estimates.workspace
+    last, current = selections.last_or_select(), selections.last_names_or_select()
+    inputs: Inputs = {name: value for name, value in estimates.inputs.items() if name != "measured"}
     out = {*last.options.get("exclude", ())} - {*current}
     alike = Request(
         method=last.method,
-        max_tokens=sum(task.tokens for task in answers.tasks if task.name in current) or None,
+        max_tokens=sum(task.tokens for task in estimates.tasks if task.name in current) or None,
         include=tuple(name for name in last.options.get("include", ()) if name in current),
-        exclude=tuple(task.name for task in answers.tasks if task.name in out),
+        exclude=tuple(task.name for task in estimates.tasks if task.name in out),
     )
     inputs |= {
         "current": sorted(current),
@@ -77,7 +77,7 @@ def plan_comparison(workspace: Workspace, answers: Answers, *, fresh: bool = Fal
     choices = [Choice(method=last.method, subset=frozenset(current), budget=budget)]
     stage = workspace.reporter.stage("compare", len(others), "methods")
     for method in others:
-        found = answers.choose(replace(alike, method=method))
+        found = selections.choose(replace(alike, method=method))
         choices.append(Choice(method=method, subset=frozenset(found), budget=budget))
         stage.advance()
     stage.finish(f"{len({choice.subset for choice in choices})} different subsets by {len(choices)} methods")
@@ -86,30 +86,28 @@ def plan_comparison(workspace: Workspace, answers: Answers, *, fresh: bool = Fal
     return choices
 
 
-def runs_to_compare(
-    workspace: Workspace, answers: Answers, choices: Sequence[Choice], *, seeds: int
-) -> list[tuple[frozenset[str], int]]:
+def runs_to_compare(estimates: TargetEstimates, choices: Sequence[Choice], *, seeds: int) -> list[Run]:
     """Subset and seed of each run that is not there yet: every subset once before any is measured again."""
-    done = {(m.subset, run.seed) for m in answers.measured for run in m.runs} | answers.diverged
+    done = {(m.subset, run.seed) for m in estimates.measured for run in m.runs} | estimates.diverged
     subsets = list(dict.fromkeys(choice.subset for choice in choices))
-    wanted = [(subset, seed) for seed in run_seeds(workspace.config, seeds) for subset in subsets]
+    wanted = [(subset, seed) for seed in run_seeds(estimates.workspace.config, seeds) for subset in subsets]
     return [run for run in wanted if run not in done]
 
 
 def compare_methods(
-    answers: Answers, report: results.VerifyReport, choices: Sequence[Choice]
+    estimates: TargetEstimates, report: results.VerifyReport, choices: Sequence[Choice]
 ) -> tuple[results.ComparedMethod, ...]:
     """Set what was measured of each method's subset side by side.
 
     Args:
-        answers: Of the target.
+        estimates: Of the target.
         report: Of all measured subsets; it has the estimates of calibrations that have not seen them.
         choices: From `plan_comparison`.
 
     Raises:
         NumericalError: Every run on what one of them chose diverged.
     """
-    measured = {m.subset: m for m in answers.measured}
+    measured = {m.subset: m for m in estimates.measured}
     for choice in choices:
         if choice.subset not in measured:
             raise NumericalError(
@@ -117,8 +115,8 @@ def compare_methods(
                 hint="Lower train.learning_rate.",
             )
     estimated = {frozenset(run.subset): run.estimated_loss for run in report.runs}
-    tokens = {task.name: task.tokens for task in answers.tasks}
-    noise = seed_noise(answers.measured)
+    tokens = {task.name: task.tokens for task in estimates.tasks}
+    noise = seed_noise(estimates.measured)
     best = min((measured[choice.subset] for choice in choices), key=lambda m: m.mean)
     found = []
     for choice in choices:

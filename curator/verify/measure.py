@@ -15,38 +15,37 @@ from curator.core.errors import NumericalError
 from curator.core.events import Event, Reporter, StageProgress
 from curator.core.provenance import key_of
 from curator.data.corpus import Corpus
-from curator.select.selections import Answers
+from curator.select.selections import Selections
 from curator.training.fine_tune import FineTuned, fine_tune, measurement_inputs, recipe_key, subset_content
 from curator.training.meta_init import LoadModel
 from curator.training.trainer import remove_run
 from curator.verify.probes import plan
 from curator.workspace.workspace import Workspace
 
+Run = tuple[frozenset[str], int]
+"""Subset and seed of one fine-tuning run."""
 DEFAULT_SEEDS = 2
 """Runs on each of them."""
 DEFAULT_SUBSETS = 12
 """Subsets that are measured where nobody says how many: the fewest by which intervals can be told, and two more."""
 
 
-def runs_to_make(
-    workspace: Workspace, corpus: Corpus, answers: Answers, *, subsets: int | None, seeds: int | None
-) -> list[tuple[frozenset[str], int]]:
+def runs_to_make(selections: Selections, *, subsets: int | None, seeds: int | None) -> list[Run]:
     """Subset and seed of each run that a call is to make: what an interrupted one had left to do, or else a new plan.
 
     Args:
-        workspace: The project.
-        corpus: The tasks.
-        answers: Of the target.
+        selections: Of the target.
         subsets: How many to add; None adds `DEFAULT_SUBSETS` where none are measured yet.
         seeds: Runs on each; None stands for `DEFAULT_SEEDS`. With a number, and None for `subsets`, those that are
             measured are brought to that many.
     """
+    estimates, workspace, corpus = selections.estimates, selections.estimates.workspace, selections.estimates.corpus
     config = workspace.config
     inputs = measurement_inputs(config, corpus)
-    key, tasks = key_of(inputs), {task.name: task.content for task in answers.tasks}
-    done = {(m.subset, run.seed) for m in answers.measured for run in m.runs}
+    key, tasks = key_of(inputs), {task.name: task.content for task in estimates.tasks}
+    done = {(m.subset, run.seed) for m in estimates.measured for run in m.runs}
     # By the same recipe it would diverge again.
-    done |= answers.diverged
+    done |= estimates.diverged
     kept = workspace.store.artifact("verify", key)
     planned = [] if kept is None else [(frozenset(subset), seed) for subset, seed in kept.outputs["runs"]]
     # What was planned before a task changed is not left to do: it may well have been done then.
@@ -58,11 +57,11 @@ def runs_to_make(
     if kept is not None and not kept.outputs.get("reported", True) and all(run in done for run in planned):
         # All is measured, and whoever asked for it has not been told: that call is gone on with.
         return []
-    if subsets is None and answers.measured:
-        wanted = [(m.subset, seed) for seed in run_seeds(config, seeds or 0) for m in answers.measured]
-        short = {m.subset for m in answers.measured if len(m.runs) < (seeds or 0)}
+    if subsets is None and estimates.measured:
+        wanted = [(m.subset, seed) for seed in run_seeds(config, seeds or 0) for m in estimates.measured]
+        short = {m.subset for m in estimates.measured if len(m.runs) < (seeds or 0)}
         return [(subset, seed) for subset, seed in wanted if subset in short and (subset, seed) not in done]
-    chosen = plan(answers, count=DEFAULT_SUBSETS if subsets is None else subsets, seed=config.select.seed)
+    chosen = plan(selections, count=DEFAULT_SUBSETS if subsets is None else subsets, seed=config.select.seed)
     # Each subset once before any is measured again: an early stop leaves more subsets.
     runs = [(subset, seed) for seed in run_seeds(config, seeds or DEFAULT_SEEDS) for subset in chosen]
     outputs = {"runs": [[sorted(subset), seed] for subset, seed in runs], "reported": False}
@@ -85,9 +84,7 @@ def run_seeds(config: Config, count: int) -> list[int]:
     return [(config.train.seed + turn) % 2**32 for turn in range(1, count + 1)]
 
 
-def measure(
-    workspace: Workspace, corpus: Corpus, runs: Sequence[tuple[frozenset[str], int]], *, load: LoadModel, folder: Path
-) -> None:
+def measure(workspace: Workspace, corpus: Corpus, runs: Sequence[Run], *, load: LoadModel, folder: Path) -> None:
     """Fine-tune on subsets and keep what comes of each as it ends.
 
     Args:

@@ -6,7 +6,7 @@ import numpy as np
 from scipy.stats import qmc
 
 from curator.core.arrays import Floats, Mask
-from curator.select.selections import Answers
+from curator.select.selections import Selections
 
 # Random subsets of which those are taken that lie nearest to where they should.
 _CANDIDATES = 512
@@ -62,20 +62,21 @@ def _ranks(values: Floats) -> Floats:
     return np.asarray(middle[inverse] / len(values))
 
 
-def plan(answers: Answers, *, count: int, seed: int) -> list[frozenset[str]]:
+def plan(selections: Selections, *, count: int, seed: int) -> list[frozenset[str]]:
     """Subsets to measure beside those that are, in the order in which they should be.
 
     Args:
-        answers: Of the target.
+        selections: Of the target.
         count: How many; the current selection, all tasks and the target alone come first.
         seed: As for `probe_subsets`.
     """
-    names = [task.name for task in answers.tasks]
-    there = {m.subset for m in answers.measured} | {subset for subset, _ in answers.diverged}
-    always = dict.fromkeys((frozenset(answers.current()), frozenset(names), frozenset[str]()))
+    estimates = selections.estimates
+    names = [task.name for task in estimates.tasks]
+    there = {m.subset for m in estimates.measured} | {subset for subset, _ in estimates.diverged}
+    always = dict.fromkeys((frozenset(selections.last_names_or_select()), frozenset(names), frozenset[str]()))
     found = [subset for subset in always if subset not in there][:count]
-    masks = [answers.mask(subset) for subset in (*there, *found)]
-    estimator = answers.estimator
+    masks = [estimates.mask(subset) for subset in (*there, *found)]
+    estimator = estimates.estimator
     more = probe_subsets(
         lambda asked: estimator.validation_losses(asked) @ estimator.validation_weights,
         len(names),

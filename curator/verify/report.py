@@ -9,43 +9,43 @@ from curator import results
 from curator.core.arrays import Floats
 from curator.core.errors import NumericalError
 from curator.estimate.calibration import cross_validated
-from curator.select.selections import Answers
+from curator.estimate.target import TargetEstimates
 from curator.training.fine_tune import MeasuredSubset
 
 # Nats, in which a loss that has vanished is told: what is relative to it must not be infinite.
 _LEAST_LOSS = 1e-6
 
 
-def report(answers: Answers) -> results.VerifyReport:
+def report(estimates: TargetEstimates) -> results.VerifyReport:
     """Compare what was measured with what is estimated by a calibration that has not seen it.
 
     Args:
-        answers: Of the target.
+        estimates: Of the target.
 
     Raises:
         NumericalError: No subset is measured: every run diverged.
     """
-    measured = answers.measured
+    measured = estimates.measured
     if not measured:
         raise NumericalError("every fine-tuning run diverged", hint="Lower train.learning_rate.")
-    seconds_estimating, subsets_estimated = answers.seconds()
-    masks = np.stack([answers.mask(m.subset) for m in measured])
+    seconds_estimating, subsets_estimated = estimates.seconds()
+    masks = np.stack([estimates.mask(m.subset) for m in measured])
     truth = np.array([m.mean for m in measured])
-    evidence = answers.evidence
+    evidence = estimates.evidence
     if evidence is None or len(measured) < 2:
-        estimates = answers.estimator.estimate(masks)
-        estimated = np.array([e.loss for e in estimates])
-        widths = np.array([e.high - e.loss for e in estimates])
+        each = estimates.estimator.estimate(masks)
+        estimated = np.array([e.loss for e in each])
+        widths = np.array([e.high - e.loss for e in each])
     else:
         estimated, widths = cross_validated(evidence)
-        spread = answers.estimator.half_widths(answers.estimator.validation_losses(masks))
+        spread = estimates.estimator.half_widths(estimates.estimator.validation_losses(masks))
         widths = np.where(np.isnan(widths), spread, widths)
     inside = np.abs(truth - estimated) <= widths
     seconds = [run.seconds for m in measured for run in m.runs]
     typical = float(np.mean([np.mean([run.seconds for run in m.runs]) for m in measured]))
     ratio = None if not seconds_estimating else typical / seconds_estimating
     return results.VerifyReport(
-        target=answers.targets,
+        target=estimates.targets,
         calibrated=evidence is not None,
         runs=tuple(
             results.VerifiedRun(

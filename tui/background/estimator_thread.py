@@ -59,7 +59,7 @@ class Outlook:
 
 
 class Thinker(threading.Thread):
-    """Answers the newest question.
+    """TargetEstimates the newest question.
 
     Args:
         estimator: Makes the estimator; called once, in this thread.

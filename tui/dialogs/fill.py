@@ -11,7 +11,7 @@ from textual.widget import Widget
 from textual.widgets import Input
 from textual.worker import get_current_worker
 
-from curator.select.search import Problem, Step, select_backward, select_exchange, select_forward
+from curator.select.search import Constraints, Step, select_backward, select_exchange, select_forward
 from tui.dialogs.base import Choices, Dialog
 from tui.state.session import State
 from tui.widgets import numbers
@@ -61,7 +61,7 @@ class FillDialog(Dialog[Found]):
         assert session is not None
         method = self.query_one("#methods", Choices).value
         kept = session.mask if method == "forward" else np.asarray(session.states == State.PINNED_IN)
-        problem = Problem(
+        constraints = Constraints(
             tokens=workspace.tokens.astype(np.int64),
             examples=workspace.examples.astype(np.int64),
             include=frozenset(int(row) for row in np.flatnonzero(kept)),
@@ -69,11 +69,11 @@ class FillDialog(Dialog[Found]):
             k=self._limit("#most-tasks"),
             max_tokens=self._limit("#most-tokens"),
         )
-        if not problem.allows(problem.start(full=False)):
+        if not constraints.allows(constraints.start(full=False)):
             self._say("what must stay in exceeds the limits by itself", "bad")
             return
         self._say("running …", "dim")
-        self._fill(method, problem)
+        self._fill(method, constraints)
 
     def _limit(self, field: str) -> int | None:
         text = self.query_one(field, Input).value.strip()
@@ -83,7 +83,7 @@ class FillDialog(Dialog[Found]):
         self.query_one("#progress", Lines).show([[], [(words, style)], []])
 
     @work(thread=True, exclusive=True, group="fill", exit_on_error=False)
-    def _fill(self, method: str, problem: Problem) -> None:
+    def _fill(self, method: str, constraints: Constraints) -> None:
         worker, workspace = get_current_worker(), self.app.workspace
         assert workspace is not None
         assert workspace.answers is not None
@@ -100,7 +100,7 @@ class FillDialog(Dialog[Found]):
 
         methods: dict[str, Any] = {"forward": select_forward, "exchange": select_exchange, "backward": select_backward}
         try:
-            found = methods[method](workspace.answers.estimator, problem, follow)
+            found = methods[method](workspace.answers.estimator, constraints, follow)
         except _Stopped:
             return
         self.app.call_from_thread(self._done, (found.mask, f"filled by {method}, {steps} steps"))

@@ -11,9 +11,9 @@ from textual.widget import Widget
 
 from curator.core.errors import CuratorError
 from curator.estimate.calibration import LEAST_RUNS
+from curator.estimate.target import TargetEstimates
 from curator.results.text_plot import Series
 from curator.results.verification import VerifiedSubset, VerifyReport
-from curator.select.selections import Answers
 from tui.dialogs.base import Dialog
 from tui.state.messages import Failed
 from tui.widgets import numbers
@@ -29,7 +29,7 @@ _INSIDE, _OUTSIDE = "○", "×"
 _INTERVAL = 17
 
 # Made once for each calibration: it takes longer the more is measured.
-_reports: WeakKeyDictionary[Answers, VerifyReport] = WeakKeyDictionary()
+_reports: WeakKeyDictionary[TargetEstimates, VerifyReport] = WeakKeyDictionary()
 
 
 class Measured(Rows):
@@ -114,7 +114,7 @@ class VerifyDialog(Dialog[bool]):
         )
 
     @work(thread=True, exclusive=True, group="verify", exit_on_error=False)
-    def _report(self, workspace: "Workspace", answers: Answers) -> None:
+    def _report(self, workspace: "Workspace", answers: TargetEstimates) -> None:
         # Not before it is wanted: half a second of SciPy comes with it.
         from curator.verify.report import report
 

@@ -38,7 +38,7 @@ from tui.widgets.lines import Line, Lines, Part, spread
 from tui.widgets.rows import Rows
 
 if TYPE_CHECKING:
-    from curator.select.selections import Answers
+    from curator.estimate.target import TargetEstimates
     from tui.state.snapshot import Workspace
 
 
@@ -176,7 +176,7 @@ class CompareScreen(CuratorScreen):
         self._estimate(workspace.answers, np.stack([c.mask for c in chosen]), token)
 
     @work(thread=True, exclusive=True, group="compare", exit_on_error=False)
-    def _estimate(self, answers: "Answers", masks: Mask, token: Token) -> None:
+    def _estimate(self, answers: "TargetEstimates", masks: Mask, token: Token) -> None:
         worker = get_current_worker()
         try:
             for found in estimates(answers.estimator, masks, token):

@@ -35,7 +35,7 @@ from tui.widgets.matrix_panels import (
 from tui.widgets.rows import Rows
 
 if TYPE_CHECKING:
-    from curator.select.selections import Answers
+    from curator.estimate.target import TargetEstimates
     from tui.state.snapshot import Workspace
 
 MOST_SHOWN = 1500
@@ -188,7 +188,7 @@ class MatrixScreen(CuratorScreen):
             self._estimate(workspace.answers, session.mask, wanted)
 
     @work(thread=True, exclusive=True, group="together", exit_on_error=False)
-    def _estimate(self, answers: "Answers", mask: Mask, cell: Cell) -> None:
+    def _estimate(self, answers: "TargetEstimates", mask: Mask, cell: Cell) -> None:
         worker = get_current_worker()
         try:
             found = together(answers.estimator, mask, cell)
@@ -213,7 +213,7 @@ class MatrixScreen(CuratorScreen):
             self._compute(workspace.answers, workspace)
 
     @work(thread=True, exclusive=True, group="transfer", exit_on_error=False)
-    def _compute(self, answers: "Answers", workspace: "Workspace") -> None:
+    def _compute(self, answers: "TargetEstimates", workspace: "Workspace") -> None:
         transfer = None
         try:
             transfer = transfer_of(answers, workspace)

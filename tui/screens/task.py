@@ -15,7 +15,7 @@ from textual.worker import get_current_worker
 from curator.core.arrays import Floats, Mask
 from curator.core.errors import CuratorError
 from curator.data.corpus import Task
-from curator.select.selections import Answers
+from curator.estimate.target import TargetEstimates
 from tui.actions import bindings_of
 from tui.screens.base import CuratorScreen
 from tui.state.examples import Examples, read_examples
@@ -39,7 +39,7 @@ _Wanted = tuple[str, int, int]
 _ERRORS = (CuratorError, OSError, np.linalg.LinAlgError)
 
 # What tasks do for each other is the same whatever is selected.
-_transfers: WeakKeyDictionary[Answers, Floats] = WeakKeyDictionary()
+_transfers: WeakKeyDictionary[TargetEstimates, Floats] = WeakKeyDictionary()
 
 
 class TaskScreen(CuratorScreen):
@@ -226,7 +226,7 @@ class TaskScreen(CuratorScreen):
     # -- influence --------------------------------------------------------------------------------------------------
 
     @work(thread=True, exclusive=True, group="influence", exit_on_error=False)
-    def _weigh(self, answers: Answers, wanted: _Wanted, mask: Mask) -> None:
+    def _weigh(self, answers: TargetEstimates, wanted: _Wanted, mask: Mask) -> None:
         worker = get_current_worker()
         try:
             # The targets are one to the estimator, after all that may be selected.
@@ -246,7 +246,7 @@ class TaskScreen(CuratorScreen):
             self._show_task()
 
     @work(thread=True, exclusive=True, group="transfer", exit_on_error=False)
-    def _transfer(self, answers: Answers) -> None:
+    def _transfer(self, answers: TargetEstimates) -> None:
         worker = get_current_worker()
         try:
             _transfers[answers] = answers.estimator.transfer()

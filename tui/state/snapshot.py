@@ -11,13 +11,14 @@ from curator.core.config import target_label
 from curator.core.provenance import key_of
 from curator.data.corpus import Corpus, read_corpus
 from curator.estimate.calibration import LEAST_RUNS
+from curator.estimate.target import TargetEstimates
 from curator.gradients.stage import gradient_sets, gradients_inputs
 from curator.project.project import Project
 from curator.project.status import status
 from curator.results.stages import StatusReport
 from curator.select.manifest import Edit, Manifest
 from curator.select.methods import Request
-from curator.select.selections import Answers
+from curator.select.selections import Selections
 from curator.training.fine_tune import MeasuredSubset
 from curator.training.meta_init import find_meta_init
 from curator.workspace.store.records import StoredEdit
@@ -27,7 +28,7 @@ from tui.state.session import Session, State
 def calibrated_on(measured: Sequence["MeasuredSubset"]) -> int:
     """How many really fine-tuned subsets correct the estimates; 0: too few to correct anything.
 
-    As `Answers.calibrated_on`, which would fit the correction first, and that may take longer than a key may wait.
+    As `TargetEstimates.calibrated_on`, which fits the correction first. A fit may take longer than a key may wait.
     """
     return len(measured) if len(measured) >= LEAST_RUNS else 0
 
@@ -84,7 +85,7 @@ class Workspace:
     target: str
     status: StatusReport
     corpus: Corpus | None
-    answers: Answers | None
+    answers: TargetEstimates | None
     names: list[str]
     tags: list[str]
     sources: list[str]
@@ -159,7 +160,7 @@ class Draft:
             CuratorError: It cannot be estimated or written.
         """
         assert workspace.answers is not None
-        workspace.answers.save(self.subset, name=self.name, request=self.request, edits=self.edits)
+        Selections(workspace.answers).save(self.subset, name=self.name, request=self.request, edits=self.edits)
 
 
 def load_workspace(root: Path, before: Workspace | None = None) -> Workspace:
@@ -202,14 +203,14 @@ def load_workspace(root: Path, before: Workspace | None = None) -> Workspace:
     )
 
 
-def _answers(project: Project, corpus: Corpus, before: Workspace | None) -> Answers | None:
+def _answers(project: Project, corpus: Corpus, before: Workspace | None) -> TargetEstimates | None:
     meta = find_meta_init(project.workspace, corpus)
     if meta is None:
         return None
     sets = gradient_sets(project.config, meta)
     if project.store.artifact("gradients", key_of(gradients_inputs(sets, corpus))) is None:
         return None
-    answers = Answers(project.workspace, corpus, meta)
+    answers = TargetEstimates(project.workspace, corpus, meta)
     if before is not None and before.answers is not None and before.answers.key == answers.key:
         return before.answers
     return answers
@@ -217,14 +218,14 @@ def _answers(project: Project, corpus: Corpus, before: Workspace | None) -> Answ
 
 def _selections(project: Project, target: str) -> tuple[SavedSelection, ...]:
     found: dict[str, SavedSelection] = {}
-    for _, name, its_target, method, _, manifest, _ in project.store.selections():
-        if its_target == target and name not in found:
+    for kept in project.store.selections():
+        if kept.target == target and kept.name not in found:
             try:
-                loaded = Manifest.model_validate_json(manifest)
+                loaded = Manifest.model_validate_json(kept.manifest)
             except ValueError:
                 # Made by another version; it is still there for that one.
                 continue
-            found[name] = SavedSelection(name=name, method=method, manifest=loaded)
+            found[kept.name] = SavedSelection(name=kept.name, method=kept.method, manifest=loaded)
     return tuple(found.values())
 
 

@@ -11,7 +11,7 @@ from tui.state.arrangement import Arrangement, arrange, full_scale, group_names
 
 if TYPE_CHECKING:
     from curator.estimate.estimator import TargetEstimator
-    from curator.select.selections import Answers
+    from curator.estimate.target import TargetEstimates
     from tui.state.snapshot import Workspace
 
 
@@ -34,7 +34,7 @@ class Transfer:
     groups: list[str]
 
 
-def transfer_of(answers: "Answers", workspace: "Workspace") -> Transfer:
+def transfer_of(answers: "TargetEstimates", workspace: "Workspace") -> Transfer:
     """Estimate who helps whom; gradients are read where they have not been yet.
 
     Args:

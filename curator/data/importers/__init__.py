@@ -2,5 +2,5 @@
 
 Takes a LLaMA-Factory, axolotl or TRL configuration file.
 Translates data sets into tasks and the recipe into `[train]` and `[lora]`.
-Returns a `Migration` that also lists every setting it could not translate.
+Returns a `ImportedConfig` that also lists every setting it could not translate.
 """

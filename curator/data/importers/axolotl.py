@@ -6,7 +6,7 @@ from typing import Any
 
 from curator.data.importers.base import (
     COMMON,
-    Migration,
+    ImportedConfig,
     Setting,
     brief,
     modules,
@@ -68,24 +68,24 @@ _CHAT_KEYS = (
 )
 
 
-def read_axolotl(values: Mapping[str, Any], path: Path) -> Migration:
+def read_axolotl(values: Mapping[str, Any], path: Path) -> ImportedConfig:
     """Read the YAML of a run."""
-    migration = Migration(path=path, trainer="axolotl")
+    imported = ImportedConfig(path=path, trainer="axolotl")
     entries = values.get("datasets")
     for place, entry in enumerate(entries if isinstance(entries, list) else [], 1):
         if isinstance(entry, str):
             entry = {"path": entry}
         if isinstance(entry, dict) and entry.get("path"):
-            _add(migration, dict(entry), f"datasets[{place}]")
+            _add(imported, dict(entry), f"datasets[{place}]")
         else:
-            migration.skip(f"datasets[{place}]", "it has no `path`")
+            imported.skip(f"datasets[{place}]", "it has no `path`")
     if values.get("adapter") not in (None, "lora", "qlora"):
-        migration.skip(f"adapter = {brief(values['adapter'])}", "curator trains LoRA")
-    migration.take(values, _SETTINGS, handled=("datasets", "adapter"))
-    return migration
+        imported.skip(f"adapter = {brief(values['adapter'])}", "curator trains LoRA")
+    imported.take(values, _SETTINGS, handled=("datasets", "adapter"))
+    return imported
 
 
-def _add(migration: Migration, entry: dict[str, Any], label: str) -> None:
+def _add(imported: ImportedConfig, entry: dict[str, Any], label: str) -> None:
     label = f"{label} ({entry['path']})"
     files = entry.get("data_files") or []
     place = Place(
@@ -96,16 +96,16 @@ def _add(migration: Migration, entry: dict[str, Any], label: str) -> None:
         revision=str(entry.get("revision") or ""),
     )
     try:
-        keys = place.keys(migration.path.parent)
+        keys = place.keys(imported.path.parent)
         fields, handled = _fields(entry)
     except NotFoundError as error:
-        migration.skip(label, str(error))
+        imported.skip(label, str(error))
         return
     for key, value in entry.items():
         if key not in _PLACE and key not in handled and value not in (None, False):
             hint = "; curator chooses among all rows" if key in ("weight", "shards") else ""
-            migration.skip(f"{label}.{key} = {brief(value)}", f"not taken over{hint}")
-    migration.add(place.name, keys | fields, label)
+            imported.skip(f"{label}.{key} = {brief(value)}", f"not taken over{hint}")
+    imported.add(place.name, keys | fields, label)
 
 
 def _fields(entry: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:

@@ -24,7 +24,7 @@ class Table:
 
 
 @dataclass(slots=True, kw_only=True)
-class Migration:
+class ImportedConfig:
     """What a configuration says in curator's words."""
 
     path: Path

@@ -4,7 +4,7 @@
     axolotl         the YAML of a run
     TRL             the YAML of a run, with `datasets` or `dataset_name`
 
-Nothing is dropped in silence: what curator has no word for is in `Migration.left_out`.
+Nothing is dropped in silence: what curator has no word for is in `ImportedConfig.left_out`.
 """
 
 import json
@@ -13,18 +13,18 @@ from typing import Any
 
 from curator.core.errors import DataError
 from curator.data.importers.axolotl import read_axolotl
-from curator.data.importers.base import Migration, Table
+from curator.data.importers.base import ImportedConfig, Table
 from curator.data.importers.llama_factory import is_dataset_info, read_dataset_info, read_run
 from curator.data.importers.trl import read_trl
 
-__all__ = ["Migration", "Table", "read_migration"]
+__all__ = ["ImportedConfig", "Table", "read_trainer_config"]
 
 _YAML = (".yaml", ".yml")
 # A file of data may end in .json, too, and is not read whole to find that out.
 _LARGEST = 2**24
 
 
-def read_migration(path: Path) -> Migration | None:
+def read_trainer_config(path: Path) -> ImportedConfig | None:
     """Read another trainer's configuration, told apart by what is in it.
 
     Args:
@@ -43,16 +43,16 @@ def read_migration(path: Path) -> Migration | None:
     if suffix == ".json" and not is_dataset_info(values):
         return None
     try:
-        migration = _read(path, values)
+        imported = _read(path, values)
     except (TypeError, AttributeError, ValueError, KeyError) as error:
         # A list where a table should be, for example; where, the trainer's own parser says better.
         raise DataError(
             f"{path}: not as its trainer has it: {type(error).__name__}: {error}", hint="Does the trainer read it?"
         ) from error
-    if not migration.tables:
-        said = "; ".join(migration.left_out[:3])
+    if not imported.tables:
+        said = "; ".join(imported.left_out[:3])
         raise DataError(f"{path}: names no data set that curator can use" + (f": {said}" if said else ""))
-    return migration
+    return imported
 
 
 def _load(path: Path) -> Any:
@@ -77,7 +77,7 @@ def _json(text: str) -> Any:
         return None
 
 
-def _read(path: Path, values: Any) -> Migration:
+def _read(path: Path, values: Any) -> ImportedConfig:
     if not isinstance(values, dict):
         values = {}
     if path.suffix.lower() == ".json":

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from curator.core.errors import DataError
-from curator.data.importers.base import COMMON, Migration, Setting, brief, modules, role_names, whole
+from curator.data.importers.base import COMMON, ImportedConfig, Setting, brief, modules, role_names, whole
 from curator.data.importers.places import NotFoundError, Place, local_path
 
 _PLACES = ("file_name", "hf_hub_url", "ms_hub_url", "om_hub_url", "script_url", "cloud_file_name")
@@ -51,7 +51,7 @@ def is_dataset_info(values: Any) -> bool:
     )
 
 
-def read_dataset_info(values: Mapping[str, Any], path: Path, wanted: Collection[str] | None = None) -> Migration:
+def read_dataset_info(values: Mapping[str, Any], path: Path, wanted: Collection[str] | None = None) -> ImportedConfig:
     """Read `dataset_info.json`.
 
     Args:
@@ -59,14 +59,14 @@ def read_dataset_info(values: Mapping[str, Any], path: Path, wanted: Collection[
         path: The file, in the folder that file names are relative to.
         wanted: Names of the data sets to take; None for all.
     """
-    migration = Migration(path=path, trainer="LLaMA-Factory")
+    imported = ImportedConfig(path=path, trainer="LLaMA-Factory")
     for name, entry in values.items():
         if wanted is None or name in wanted:
-            _add(migration, name, entry)
-    return migration
+            _add(imported, name, entry)
+    return imported
 
 
-def read_run(values: Mapping[str, Any], path: Path) -> Migration:
+def read_run(values: Mapping[str, Any], path: Path) -> ImportedConfig:
     """Read the YAML of a run.
 
     Raises:
@@ -81,33 +81,33 @@ def read_run(values: Mapping[str, Any], path: Path) -> Migration:
             f"{info}, which {path} needs, cannot be read: {error}", hint="Correct `dataset_dir`."
         ) from error
     names = [name.strip() for name in str(values["dataset"]).split(",")]
-    migration = read_dataset_info(described, info, names)
+    imported = read_dataset_info(described, info, names)
     for name in names:
         if name not in described:
-            migration.skip(name, f"{info} does not describe it")
-    migration.path = path
+            imported.skip(name, f"{info} does not describe it")
+    imported.path = path
     as_curator_does = tuple(key for key, value in _AS_CURATOR_DOES.items() if values.get(key) == value)
-    migration.take(values, _RUN, handled=("dataset", "dataset_dir", *as_curator_does))
-    return migration
+    imported.take(values, _RUN, handled=("dataset", "dataset_dir", *as_curator_does))
+    return imported
 
 
-def _add(migration: Migration, name: str, entry: Mapping[str, Any]) -> None:
+def _add(imported: ImportedConfig, name: str, entry: Mapping[str, Any]) -> None:
     columns = {str(theirs): str(column) for theirs, column in dict(entry.get("columns") or {}).items() if column}
     try:
         _check_kind(entry, columns)
-        place = _place(entry).keys(migration.path.parent)
+        place = _place(entry).keys(imported.path.parent)
     except NotFoundError as error:
-        migration.skip(name, str(error))
+        imported.skip(name, str(error))
         return
     for key in entry:
         if key not in _HANDLED:
             hint = "; curator chooses among all rows" if key == "num_samples" else ""
-            migration.skip(f"{name}.{key} = {brief(entry[key])}", f"not taken over{hint}")
+            imported.skip(f"{name}.{key} = {brief(entry[key])}", f"not taken over{hint}")
     if entry.get("formatting", "alpaca") == "alpaca":
         keys = {"columns": _alpaca(columns)}
     else:
         keys = _chat(columns, entry.get("tags") or {})
-    migration.add(name, place | keys, f'"{name}"')
+    imported.add(name, place | keys, f'"{name}"')
 
 
 def _check_kind(entry: Mapping[str, Any], columns: Mapping[str, Any]) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from curator.core.config import RowField
-from curator.data.importers.base import COMMON, Migration, Setting, brief, modules, precision, text, whole
+from curator.data.importers.base import COMMON, ImportedConfig, Setting, brief, modules, precision, text, whole
 from curator.data.importers.places import NotFoundError, Place
 
 _SETTINGS: dict[str, Setting] = COMMON | {
@@ -24,51 +24,51 @@ _SETTINGS: dict[str, Setting] = COMMON | {
 _KNOWN = ("path", "name", "data_dir", "data_files", "split", "columns", "fraction", "streaming", "revision")
 
 
-def read_trl(values: Mapping[str, Any], path: Path) -> Migration:
+def read_trl(values: Mapping[str, Any], path: Path) -> ImportedConfig:
     """Read the YAML of a run."""
-    migration = Migration(path=path, trainer="TRL")
+    imported = ImportedConfig(path=path, trainer="TRL")
     entries = values.get("datasets")
     for place, entry in enumerate(entries if isinstance(entries, list) else [], 1):
         if isinstance(entry, dict) and entry.get("path"):
-            _add(migration, entry, f"datasets[{place}]", values)
+            _add(imported, entry, f"datasets[{place}]", values)
         else:
-            migration.skip(f"datasets[{place}]", "it has no `path`")
+            imported.skip(f"datasets[{place}]", "it has no `path`")
     if values.get("dataset_name") and not entries:
         single = {
             "path": values["dataset_name"],
             "name": values.get("dataset_config"),
             "split": values.get("dataset_train_split"),
         }
-        _add(migration, single, "dataset_name", values)
+        _add(imported, single, "dataset_name", values)
     handled = ("datasets", "dataset_name", "dataset_config", "dataset_train_split", "dataset_streaming", "streaming")
     peft = ("use_peft",) if str(values.get("use_peft", True)).lower() == "true" else ()
-    migration.take(values, _SETTINGS, handled=(*handled, *peft))
-    return migration
+    imported.take(values, _SETTINGS, handled=(*handled, *peft))
+    return imported
 
 
-def _add(migration: Migration, entry: Mapping[str, Any], label: str, values: Mapping[str, Any]) -> None:
+def _add(imported: ImportedConfig, entry: Mapping[str, Any], label: str, values: Mapping[str, Any]) -> None:
     label = f"{label} ({entry['path']})"
     columns = [str(column) for column in entry.get("columns") or []]
     foreign = [column for column in columns if column not in get_args(RowField)]
     place = _place(entry)
     try:
-        keys = place.keys(migration.path.parent)
+        keys = place.keys(imported.path.parent)
         if columns and len(foreign) == len(columns):
             raise NotFoundError(f"none of its columns {', '.join(columns)} is one that curator knows")
     except NotFoundError as error:
-        migration.skip(label, str(error))
+        imported.skip(label, str(error))
         return
     for column in foreign:
-        migration.skip(f"{label}.columns", f"curator does not read {column!r}")
+        imported.skip(f"{label}.columns", f"curator does not read {column!r}")
     for key, value in entry.items():
         if value is not None and (key not in _KNOWN or key == "fraction"):
             hint = "; curator chooses among all rows" if key == "fraction" else ""
-            migration.skip(f"{label}.{key} = {brief(value)}", f"not taken over{hint}")
+            imported.skip(f"{label}.{key} = {brief(value)}", f"not taken over{hint}")
     streams = entry.get("streaming", values.get("streaming", values.get("dataset_streaming")))
     if "hub" in keys and streams is False:
         keys["streaming"] = False
     kept = {column: column for column in columns if column not in foreign}
-    migration.add(place.name, keys | {"columns": kept}, label)
+    imported.add(place.name, keys | {"columns": kept}, label)
 
 
 def _place(entry: Mapping[str, Any]) -> Place:

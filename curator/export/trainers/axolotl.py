@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from curator.data.rows import Content
 from curator.data.tokens import Encoded
-from curator.export.data_files import Store
+from curator.export.data_files import DataFile
 from curator.export.format import Format
 from curator.export.forms import TOKENS, Encoding, Form, Labelled, pieces, read_pieces
 from curator.export.readme import NAME, readme
@@ -39,7 +39,7 @@ SEGMENTS = Form("segments", "segments of rendered text, with loss and without", 
 
 def _files(plan: "Plan") -> dict[str, str]:
     recipe, form = recipe_of(plan), plan.form
-    store = plan.format.store_of(form)
+    store = plan.format.data_file_of(form)
     config: dict[str, Any] = {
         "base_model": recipe.model,
         **({"revision_of_model": recipe.revision} if recipe.revision else {}),
@@ -87,7 +87,7 @@ FORMAT = Format(
     trainer="axolotl",
     tested="axolotl 0.21.0, its own parser and tokens",
     forms=(SEGMENTS, TOKENS),
-    stores={SEGMENTS.name: Store("jsonl"), TOKENS.name: Store("parquet")},
+    data_files={SEGMENTS.name: DataFile("jsonl"), TOKENS.name: DataFile("parquet")},
     config_names=(CONFIG, NAME),
     files=_files,
     command=f"axolotl train {CONFIG}",

@@ -3,7 +3,7 @@
 import json
 from typing import TYPE_CHECKING
 
-from curator.export.data_files import Store
+from curator.export.data_files import DataFile
 from curator.export.format import Format
 from curator.export.forms import PLAIN
 
@@ -26,7 +26,7 @@ print(train)
 FORMAT = Format(
     name="hf",
     forms=(PLAIN,),
-    stores={PLAIN.name: Store("arrow")},
+    data_files={PLAIN.name: DataFile("arrow")},
     config_names=("dataset_dict.json", "load.py"),
     files=_files,
     command="python load.py",

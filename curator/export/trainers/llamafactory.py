@@ -10,7 +10,7 @@ draws with replacement.
 import json
 from typing import TYPE_CHECKING, Any
 
-from curator.export.data_files import Store
+from curator.export.data_files import DataFile
 from curator.export.format import Format
 from curator.export.forms import TOKENS, Encoding, Form, Labelled, parts_of, read_pieces, write_turns
 from curator.export.readme import NAME, readme
@@ -98,7 +98,7 @@ FORMAT = Format(
     trainer="LLaMA-Factory",
     tested="LLaMA-Factory 0.9.5, its own parser and tokens",
     forms=(TURNS, TOKENS),
-    stores={TURNS.name: Store("jsonl"), TOKENS.name: Store("arrow", TOKENIZED)},
+    data_files={TURNS.name: DataFile("jsonl"), TOKENS.name: DataFile("arrow", TOKENIZED)},
     config_names=(CONFIG, DATASETS, NAME),
     files=_files,
     command=f"llamafactory-cli train {CONFIG}",

@@ -7,7 +7,7 @@ data set and samples the rest without replacement, by a seed.
 
 from typing import TYPE_CHECKING, Any
 
-from curator.export.data_files import Store
+from curator.export.data_files import DataFile
 from curator.export.format import Format
 from curator.export.forms import TOKENS
 from curator.export.readme import NAME, readme
@@ -77,7 +77,7 @@ FORMAT = Format(
     trainer="oumi",
     tested="oumi 0.9, its own parser and tokens",
     forms=(TOKENS,),
-    stores={TOKENS.name: Store("arrow")},
+    data_files={TOKENS.name: DataFile("arrow")},
     config_names=(CONFIG, NAME),
     files=_files,
     command=f"oumi train -c {CONFIG}",

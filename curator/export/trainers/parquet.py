@@ -1,7 +1,7 @@
 """Parquet: the rows as they are in the data, for whoever reads them."""
 
-from curator.export.data_files import Store
+from curator.export.data_files import DataFile
 from curator.export.format import Format
 from curator.export.forms import PLAIN
 
-FORMAT = Format(name="parquet", forms=(PLAIN,), stores={PLAIN.name: Store("parquet")})
+FORMAT = Format(name="parquet", forms=(PLAIN,), data_files={PLAIN.name: DataFile("parquet")})

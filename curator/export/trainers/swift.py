@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from curator.data.rows import Content
 from curator.data.tokens import IGNORED, Encoded, special_tokens
-from curator.export.data_files import Store
+from curator.export.data_files import DataFile
 from curator.export.format import Format
 from curator.export.forms import Encoding, Form, Labelled
 from curator.export.readme import NAME, readme
@@ -87,7 +87,7 @@ FORMAT = Format(
     trainer="ms-swift",
     tested="nothing; written from the source of ms-swift 4.6.0",
     forms=(ANSWERS,),
-    stores={ANSWERS.name: Store("jsonl")},
+    data_files={ANSWERS.name: DataFile("jsonl")},
     config_names=(CONFIG, NAME),
     files=_files,
     command=f"swift sft {CONFIG}",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from curator.data.rows import Content
 from curator.data.tokens import IGNORED, Encoded
-from curator.export.data_files import Store
+from curator.export.data_files import DataFile
 from curator.export.format import Format
 from curator.export.forms import MARKED_MESSAGES, TOKENS, Encoding, Form, Labelled
 from curator.export.readme import NAME, readme
@@ -64,7 +64,7 @@ _COLUMNS = {
 def _files(plan: "Plan") -> dict[str, str]:
     recipe, form = recipe_of(plan), plan.form
     assert form is not None
-    store = plan.format.store_of(form)
+    store = plan.format.data_file_of(form)
     config: dict[str, Any] = {
         "model_name_or_path": recipe.model,
         **({"model_revision": recipe.revision} if recipe.revision else {}),
@@ -109,11 +109,11 @@ FORMAT = Format(
     trainer="TRL",
     tested="TRL 1.16.0, its own parser, tokens and two steps of training",
     forms=(PAIR, TEXT, MARKED_MESSAGES, TOKENS),
-    stores={
-        PAIR.name: Store("jsonl"),
-        TEXT.name: Store("jsonl"),
-        MARKED_MESSAGES.name: Store("jsonl"),
-        TOKENS.name: Store("parquet"),
+    data_files={
+        PAIR.name: DataFile("jsonl"),
+        TEXT.name: DataFile("jsonl"),
+        MARKED_MESSAGES.name: DataFile("jsonl"),
+        TOKENS.name: DataFile("parquet"),
     },
     config_names=(CONFIG, NAME),
     files=_files,

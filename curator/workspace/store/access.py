@@ -6,11 +6,13 @@ closing any other handle to it in this process would drop DuckDB's own lock, whi
 """
 
 import errno
+import json
 import os
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pyarrow as pa
@@ -19,7 +21,7 @@ from curator.core.errors import DataError, StoreBusy
 from curator.core.files import refuse_endless
 from curator.workspace.store.instances import SETTINGS, Instances
 from curator.workspace.store.locks import FileLock
-from curator.workspace.store.schema import SCHEMA_VERSION, Connection, is_ours, migrate, version_of
+from curator.workspace.store.schema import SCHEMA_VERSION, Connection, is_ours, migrate, utc_now, version_of
 
 # What DuckDB raises for the disk and the file; all else is a mistake of ours in the SQL, and stays one.
 _FILE_ERRORS = (
@@ -249,6 +251,14 @@ def insert(connection: Connection, statement: str, table: pa.Table, parameters: 
     connection.register("new_rows", table)
     connection.execute(statement, list(parameters))
     connection.unregister("new_rows")
+
+
+def put_artifact(connection: Connection, stage: str, key: str, inputs: dict[str, Any], outputs: dict[str, Any]) -> None:
+    """Store an artifact within a transaction. An artifact with the same stage and key is replaced."""
+    connection.execute(
+        "INSERT OR REPLACE INTO artifacts VALUES (?, ?, ?, ?, ?)",
+        [stage, key, json.dumps(inputs, sort_keys=True), json.dumps(outputs, sort_keys=True), utc_now()],
+    )
 
 
 def _roll_back(connection: Connection) -> None:

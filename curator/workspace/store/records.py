@@ -66,6 +66,23 @@ class ExampleIndex:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StoredSelection:
+    """A selection with its manifest."""
+
+    key: str
+    """Hash of what decides the selection."""
+    name: str
+    target: str
+    """Label of the targets: their names, joined."""
+    method: str
+    loss: float
+    """Estimated loss, nats per target token."""
+    manifest: str
+    """The manifest as JSON; its paths are relative to the project."""
+    created: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StoredEdit:
     """One entry in the history of a session in which somebody changes a selection by hand."""
 

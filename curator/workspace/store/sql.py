@@ -83,7 +83,7 @@ _VIEWS = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Present:
+class ProjectTables:
     """What of the store is the project as it is now.
 
     Attributes:
@@ -100,7 +100,7 @@ class Present:
 class Queries(Database):
     """The part of the store that answers queries of others."""
 
-    def query(self, sql: str, present: Present, *, limit: int | None = None) -> tuple[pa.Table, int]:
+    def query(self, sql: str, present: ProjectTables, *, limit: int | None = None) -> tuple[pa.Table, int]:
         """Answer one query.
 
         Args:

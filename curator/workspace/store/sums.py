@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from curator.estimate.task_sums import Statistics
+from curator.core.arrays import SumArrays
 from curator.workspace.store.access import Database, insert
 from curator.workspace.store.schema import Connection
 
@@ -17,7 +17,7 @@ _BATCH = 8192
 class Sums(Database):
     """The part of the store that keeps sums over examples."""
 
-    def put_statistics(self, set_key: str, contents: Sequence[str], sums: Statistics) -> None:
+    def put_sums(self, set_key: str, contents: Sequence[str], sums: SumArrays) -> None:
         """Add sums over the examples of tasks that are not there yet, in one transaction.
 
         Args:
@@ -30,7 +30,7 @@ class Sums(Database):
             rows = [row for row, content in enumerate(contents) if content not in there]
             (start,) = connection.execute("SELECT coalesce(max(number), -1) + 1 FROM statistics").fetchall()[0]
             numbers = np.arange(start, start + len(rows))
-            pieces = sums.triangles[rows].reshape(len(rows), -1, _piece(sums.dim))
+            pieces = sums.packed_curvatures[rows].reshape(len(rows), -1, _piece(sums.dim))
             table = pa.table(
                 {
                     "number": numbers,
@@ -38,7 +38,7 @@ class Sums(Database):
                     "content": pa.array([contents[row] for row in rows], pa.string()),
                     "weight": sums.weights[rows],
                     "examples": sums.examples[rows],
-                    "pull": _blobs(sums.pulls[rows]),
+                    "pull": _blobs(sums.gradient_sums[rows]),
                 }
             )
             insert(connection, "INSERT INTO statistics BY NAME SELECT * FROM new_rows", table)
@@ -51,12 +51,12 @@ class Sums(Database):
             )
             insert(connection, "INSERT INTO triangles BY NAME SELECT * FROM new_rows", table)
 
-    def statistics_there(self, set_key: str) -> set[str]:
+    def stored_sums(self, set_key: str) -> set[str]:
         """Hashes of the examples whose sums are stored."""
         with self.read() as connection:
             return set() if connection is None else _contents(connection, set_key)
 
-    def statistics(self, set_key: str, contents: Sequence[str], dim: int) -> Statistics:
+    def sums(self, set_key: str, contents: Sequence[str], dim: int) -> SumArrays:
         """Read sums over the examples of tasks.
 
         Args:
@@ -67,7 +67,7 @@ class Sums(Database):
         Returns:
             Sums of each task (t), nothing but zeros where they are not stored.
         """
-        sums = Statistics.empty(len(contents), dim)
+        sums = SumArrays.empty(len(contents), dim)
         with self.read() as connection:
             if connection is None:
                 return sums
@@ -83,8 +83,8 @@ class Sums(Database):
             for row in rows:
                 row_of[found[contents[row]][0]] = row
                 _, sums.weights[row], sums.examples[row], pull = found[contents[row]]
-                sums.pulls[row] = np.frombuffer(pull)
-            pieces = sums.triangles.reshape(len(contents), -1, _piece(dim))
+                sums.gradient_sums[row] = np.frombuffer(pull)
+            pieces = sums.packed_curvatures.reshape(len(contents), -1, _piece(dim))
             batches = connection.sql(
                 "SELECT number, piece, numbers FROM triangles WHERE number IN (SELECT unnest(?::BIGINT[]))",
                 params=[[found[contents[row]][0] for row in rows]],
@@ -95,7 +95,7 @@ class Sums(Database):
         for row in rows:
             read = row_of[found[contents[row]][0]]
             if read != row:
-                sums.triangles[row] = sums.triangles[read]
+                sums.packed_curvatures[row] = sums.packed_curvatures[read]
         return sums
 
 

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC
 from typing import Any
 
 import numpy as np
@@ -10,10 +10,11 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from curator.core.errors import DataError
-from curator.workspace.store.access import DAMAGED, insert
+from curator.workspace.store.access import DAMAGED, insert, put_artifact
 from curator.workspace.store.measured import Measured
-from curator.workspace.store.records import Artifact, ExampleIndex, StoredEdit, StoredTask
-from curator.workspace.store.schema import Connection, utc_now
+from curator.workspace.store.records import Artifact, ExampleIndex, StoredTask
+from curator.workspace.store.schema import utc_now
+from curator.workspace.store.selections import SelectionTable
 from curator.workspace.store.sql import Queries
 from curator.workspace.store.sums import Sums
 
@@ -25,7 +26,7 @@ class _Facts(dict[str, Any]):
         raise DataError(f"the store says nothing of {key!r} of an artifact", hint=DAMAGED)
 
 
-class Store(Sums, Measured, Queries):
+class Store(Sums, Measured, SelectionTable, Queries):
     """The project's DuckDB file; each method is one short transaction.
 
     Args:
@@ -83,7 +84,7 @@ class Store(Sums, Measured, Queries):
     def put_artifact(self, stage: str, key: str, inputs: dict[str, Any], outputs: dict[str, Any]) -> None:
         """Record what a stage made from what, in place of an earlier one of the same key."""
         with self.write() as connection:
-            _put_artifact(connection, stage, key, inputs, outputs)
+            put_artifact(connection, stage, key, inputs, outputs)
 
     # -- examples -------------------------------------------------------------------------------------------------
 
@@ -106,7 +107,7 @@ class Store(Sums, Measured, Queries):
             )
             insert(connection, "INSERT INTO examples BY NAME SELECT * FROM new_rows", table)
             for task in tasks:
-                _put_artifact(connection, "task", task.key, task.inputs, task.outputs)
+                put_artifact(connection, "task", task.key, task.inputs, task.outputs)
 
     def example_texts(self, task_key: str) -> pa.Table:
         """What a task's examples say and where they stand, in the task's order.
@@ -278,7 +279,7 @@ class Store(Sums, Measured, Queries):
                     "INSERT INTO affinities VALUES (?, ?, ?, ?, ?)",
                     [(estimate_key, target, *row) for row in rows],
                 )
-            _put_artifact(connection, "estimate", estimate_key, inputs, outputs)
+            put_artifact(connection, "estimate", estimate_key, inputs, outputs)
 
     def affinities(self, estimate_key: str) -> dict[str, tuple[float, float]]:
         """Affinity and standard error by task; empty when the estimate was never stored."""
@@ -317,106 +318,6 @@ class Store(Sums, Measured, Queries):
             )
             insert(connection, "INSERT INTO estimates BY NAME SELECT * FROM new_rows", table)
 
-    def put_selection(
-        self,
-        key: str,
-        name: str,
-        *,
-        target: str,
-        method: str,
-        loss: float,
-        manifest: str,
-        inputs: dict[str, Any],
-        outputs: dict[str, Any],
-    ) -> None:
-        """Store a selection with its manifest, and its artifact."""
-        with self.write() as connection:
-            connection.execute(
-                "INSERT OR REPLACE INTO selections VALUES (?, ?, ?, ?, ?, ?, ?)",
-                [key, name, target, method, loss, manifest, utc_now()],
-            )
-            _put_artifact(connection, "select", key, inputs, outputs)
-
-    def selection(self, key: str) -> str | None:
-        """The manifest of a selection, as JSON, or None."""
-        with self.read() as connection:
-            if connection is None:
-                return None
-            rows = connection.execute("SELECT manifest FROM selections WHERE key = ?", [key]).fetchall()
-        return rows[0][0] if rows else None
-
-    def put_manifest(self, key: str, manifest: str) -> None:
-        """Replace the manifest of a selection, as JSON."""
-        with self.write() as connection:
-            connection.execute("UPDATE selections SET manifest = ? WHERE key = ?", [manifest, key])
-
-    def renew_selection(self, key: str) -> None:
-        """Make a selection that is there already the newest one."""
-        with self.write() as connection:
-            connection.execute("UPDATE selections SET created = ? WHERE key = ?", [utc_now(), key])
-
-    def selection_named(self, name: str) -> str | None:
-        """The manifest of the newest selection of a name, as JSON, or None."""
-        with self.read() as connection:
-            if connection is None:
-                return None
-            rows = connection.execute(
-                "SELECT manifest FROM selections WHERE name = ? ORDER BY created DESC, key LIMIT 1", [name]
-            ).fetchall()
-        return rows[0][0] if rows else None
-
-    def selections(self) -> list[tuple[str, str, str, str, float, str, datetime]]:
-        """(key, name, target, method, loss, manifest, created) of every selection, newest first."""
-        with self.read() as connection:
-            if connection is None:
-                return []
-            rows = connection.execute(
-                "SELECT key, name, target, method, loss, manifest, created FROM selections ORDER BY created DESC, key"
-            ).fetchall()
-        return [(*row[:-1], row[-1].replace(tzinfo=UTC)) for row in rows]
-
-    # -- edits ----------------------------------------------------------------------------------------------------
-
-    def put_edits(self, session: str, target: str, edits: Sequence[StoredEdit]) -> None:
-        """Append to a session's history; an edit that is there already is left as it is, but for its loss."""
-        with self.write() as connection:
-            connection.executemany(
-                "INSERT INTO edits VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
-                " ON CONFLICT DO UPDATE SET loss = coalesce(excluded.loss, edits.loss)",
-                [
-                    (
-                        session,
-                        e.number,
-                        target,
-                        e.kind,
-                        e.label,
-                        json.dumps(e.changes, ensure_ascii=False),
-                        e.loss,
-                        e.made.astimezone(UTC).replace(tzinfo=None),
-                    )
-                    for e in edits
-                ],
-            )
-
-    def last_session(self, target: str) -> tuple[str, list[StoredEdit]] | None:
-        """The session for a target that was changed last, with its whole history; None when there is none."""
-        with self.read() as connection:
-            if connection is None:
-                return None
-            found = connection.execute(
-                "SELECT session FROM edits WHERE target = ? ORDER BY made DESC, number DESC LIMIT 1", [target]
-            ).fetchall()
-            if not found:
-                return None
-            rows = connection.execute(
-                "SELECT number, kind, label, changes, loss, made FROM edits WHERE session = ? ORDER BY number",
-                [found[0][0]],
-            ).fetchall()
-        return found[0][0], [
-            StoredEdit(number=n, kind=k, label=text, changes=json.loads(c), loss=loss, made=made.replace(tzinfo=UTC))
-            for n, k, text, c, loss, made in rows
-        ]
-
 
 _EXAMPLE_COLUMNS = {
     "number": pa.int32(),
@@ -432,12 +333,3 @@ _EXAMPLE_COLUMNS = {
     "truncated": pa.bool_(),
     "left_out": pa.string(),
 }
-
-
-def _put_artifact(
-    connection: Connection, stage: str, key: str, inputs: dict[str, Any], outputs: dict[str, Any]
-) -> None:
-    connection.execute(
-        "INSERT OR REPLACE INTO artifacts VALUES (?, ?, ?, ?, ?)",
-        [stage, key, json.dumps(inputs, sort_keys=True), json.dumps(outputs, sort_keys=True), utc_now()],
-    )

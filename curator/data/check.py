@@ -1,0 +1,42 @@
+"""`check`: what a project's data holds, and what is wrong with it."""
+
+from curator import results
+from curator.data.corpus import Corpus
+from curator.data.duplicates import find_duplicates
+from curator.workspace.workspace import Workspace
+
+
+def check_data(workspace: Workspace, corpus: Corpus) -> results.CheckReport:
+    """Count examples and tokens of every task, and look for near duplicates.
+
+    Args:
+        workspace: The project.
+        corpus: Its tasks.
+
+    Raises:
+        DataError: The store cannot be read.
+    """
+    duplicates = find_duplicates(workspace, corpus)
+    return results.CheckReport(
+        project=workspace.name,
+        target=corpus.targets,
+        model=workspace.config.model.name_or_path,
+        tasks=tuple(
+            results.CheckedTask(
+                name=task.name,
+                target=task.name in corpus.targets,
+                rows=len(task.version.index.hashes),
+                examples=len(task.split.train),
+                validation=len(task.split.validation),
+                tokens=task.tokens,
+                longest=max(task.version.index.lengths[n] for n in task.split.train),
+                truncated=task.truncated,
+                left_out={reason: len(numbers) for reason, numbers in task.split.left_out.items()},
+                formats=task.version.formats,
+            )
+            for task in corpus.tasks
+        ),
+        problems=(*corpus.problems(), *duplicates.problems),
+        overlaps=duplicates.overlaps,
+        near_duplicates=duplicates.pairs,
+    )

@@ -1,0 +1,295 @@
+"""`TargetEstimates`: losses, affinities and influences for one target, computed once and kept in the store."""
+
+from collections.abc import Collection, Sequence
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from curator import results
+from curator.core.errors import ConfigError
+from curator.core.events import Stopwatch
+from curator.core.provenance import Inputs, hash_of, key_of
+from curator.data.corpus import Corpus
+from curator.estimate.affinity import Affinities, sample_affinities, sample_subsets
+from curator.estimate.calibration import LEAST_RUNS, RIDGE_SCALES, Calibration, Evidence, calibrate
+from curator.estimate.estimator import CheckpointSums, TargetEstimator, build_estimator
+from curator.estimate.points import read_points
+from curator.estimate.whatif import budget_curve, difference, judge_each
+from curator.gradients.stage import gradient_sets, gradients_inputs
+from curator.results.base import rounded, rounded_if_known
+from curator.training.fine_tune import diverged_runs, measured_subsets, recipe_key
+from curator.training.meta_init import MetaInit
+from curator.workspace.workspace import Workspace
+
+# Raised when the same gradients would give other numbers or selections.
+_ESTIMATOR_VERSION = 5
+
+
+class TargetEstimates:
+    """Estimates of one target's loss from the stored gradients.
+
+    Args:
+        workspace: The project.
+        corpus: Its examples, split for the target.
+        meta: The meta-initialization that the gradients belong to.
+    """
+
+    def __init__(self, workspace: Workspace, corpus: Corpus, meta: MetaInit) -> None:
+        self.workspace, self.corpus, self._meta = workspace, corpus, meta
+        self.sets = gradient_sets(workspace.config, meta)
+        self._store, self._config = workspace.store, workspace.config
+        self.tasks = corpus.auxiliary
+        measurements = self._store.measurements(recipe_key(workspace.config, corpus))
+        self.measured = measured_subsets(corpus, measurements)
+        self.diverged = diverged_runs(corpus, measurements)
+        self._numbers = {task.name: number for number, task in enumerate(self.tasks)}
+        self.inputs: Inputs = {
+            "sets": [s.key for s in self.sets],
+            "tasks": {task.name: task.content for task in self.tasks},
+            "targets": {
+                task.name: {
+                    "train": task.content,
+                    "validation": hash_of(task.validation_hashes),
+                    "share": self._config.data.share_of(task.name, corpus.targets),
+                }
+                for task in corpus.target_tasks
+            },
+            "estimate": self._config.estimate.model_dump(mode="json"),
+            "ensemble": {
+                "subsets": self._config.select.subsets,
+                "subset_size": self._config.select.subset_size,
+                "seed": self._config.select.seed,
+            },
+            "measured": key_of({"subsets": [[sorted(m.subset), m.losses] for m in self.measured]}),
+            "version": _ESTIMATOR_VERSION,
+        }
+        self.key = key_of(self.inputs)
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """Names of the targets."""
+        return self.corpus.targets
+
+    @cached_property
+    def points(self) -> list[CheckpointSums]:
+        """What estimates are made from."""
+        return read_points(self.workspace, self.corpus, self.sets)
+
+    @cached_property
+    def estimator(self) -> TargetEstimator:
+        """The estimator that the configuration names, calibrated where enough subsets were really fine-tuned on."""
+        return self._estimator(self.calibration)
+
+    @cached_property
+    def evidence(self) -> Evidence | None:
+        """What is measured and what is estimated of the same subsets; None with too few to calibrate by."""
+        if len(self.measured) < LEAST_RUNS:
+            return None
+        scales = RIDGE_SCALES if self._config.estimate.ridge == "auto" else (1.0,)
+        masks = np.stack([self.mask(m.subset) for m in self.measured])
+        estimators = [self._estimator(None, scale=scale) for scale in scales]
+        return Evidence(
+            masks=masks,
+            losses=np.array([m.mean for m in self.measured]),
+            known=estimators[0].all_tasks_loss,
+            changes=np.stack([estimator.changes(masks) for estimator in estimators]),
+            scales=scales,
+        )
+
+    @cached_property
+    def calibration(self) -> Calibration | None:
+        """What really fine-tuned subsets made of the estimator; fitted once and kept."""
+        if len(self.measured) < LEAST_RUNS:
+            return None
+        kept = self._store.artifact("calibration", self.key)
+        if kept is not None:
+            return Calibration.from_dict(kept.outputs)
+        evidence = self.evidence
+        assert evidence is not None
+        found = calibrate(evidence)
+        self._store.put_artifact("calibration", self.key, self.inputs, found.as_dict())
+        return found
+
+    @property
+    def calibrated_on(self) -> int:
+        """How many really fine-tuned subsets correct the estimates; 0: they are not calibrated."""
+        return 0 if self.calibration is None else len(self.measured)
+
+    @cached_property
+    def final_losses(self) -> npt.NDArray[np.float64]:
+        """Loss of each validation example at the end of meta-training (v,)."""
+        known = self._meta.final_losses
+        return np.array([known[h] for task in self.corpus.target_tasks for h in task.validation_hashes])
+
+    def _estimator(self, calibration: Calibration | None, *, scale: float = 1.0) -> TargetEstimator:
+        return build_estimator(
+            self.points,
+            self.final_losses,
+            self._config.estimate,
+            calibration,
+            scale=scale,
+            names=[task.name for task in self.corpus.auxiliary],
+        )
+
+    def mask(self, subset: Collection[str]) -> npt.NDArray[np.bool_]:
+        """Membership (t,) of tasks by name.
+
+        Raises:
+            ConfigError: A name is no auxiliary task.
+        """
+        mask = np.zeros(len(self.tasks), dtype=bool)
+        mask[[self.number_of(name) for name in subset]] = True
+        return mask
+
+    def estimate(self, subsets: Sequence[Sequence[str]]) -> results.EstimatesReport:
+        """Estimate subsets by name.
+
+        Raises:
+            ConfigError: A name is no auxiliary task.
+        """
+        judged = judge_each(self.estimator, np.stack([self.mask(subset) for subset in subsets])) if subsets else []
+        best = min(judged, key=lambda j: j.loss, default=None)
+        measured = {m.subset: m.mean for m in self.measured}
+        found = [
+            results.EstimateResult(
+                subset=tuple(subset),
+                estimated_loss=rounded(j.loss),
+                estimated_loss_low=rounded(j.low),
+                estimated_loss_high=rounded(j.high),
+                measured_loss=rounded_if_known(measured.get(frozenset(subset))),
+                as_good_as_best=best is not None and (j is best or difference(self.estimator, j, best).is_noise),
+            )
+            for subset, j in zip(subsets, judged, strict=True)
+        ]
+        if found:
+            self._store.put_estimates(
+                self.key,
+                self.corpus.target_label,
+                [(e.subset, e.estimated_loss, e.estimated_loss_low, e.estimated_loss_high) for e in found],
+            )
+        return results.EstimatesReport(
+            target=self.corpus.targets,
+            calibrated_on=self.calibrated_on,
+            estimates=tuple(found),
+            ridge=tuple(self.estimator.ridges),
+        )
+
+    def affinities(self) -> Affinities:
+        """Affinity of every task, from the store or from random subsets."""
+        kept = self._store.affinities(self.key)
+        if kept or not self.tasks:
+            values = np.array([kept[task.name] for task in self.tasks]).reshape(-1, 2)
+            return Affinities(values[:, 0], values[:, 1])
+        select = self._config.select
+        masks = sample_subsets(len(self.tasks), subsets=select.subsets, share=select.subset_size, seed=select.seed)
+        took = Stopwatch()
+        stage = self.workspace.reporter.with_sink(took).stage("estimate", len(masks), "subsets")
+        affinities = sample_affinities(self.estimator, masks, on_chunk=stage.advance_to)
+        stage.finish(f"{len(masks)} random subsets of {len(self.tasks)} tasks")
+        rows = [
+            (task.name, rounded(value), rounded(error))
+            for task, value, error in zip(self.tasks, affinities.values, affinities.standard_errors, strict=True)
+        ]
+        self._store.put_affinities(
+            self.key,
+            self.corpus.target_label,
+            rows,
+            inputs=self.inputs,
+            outputs={"ridges": list(self.estimator.ridges), "subsets": len(masks), "seconds": took.whole},
+        )
+        return Affinities(np.array([row[1] for row in rows]), np.array([row[2] for row in rows]))
+
+    def examples(self, name: str, selected: Sequence[str]) -> results.ExamplesReport:
+        """Estimate what each training example of an auxiliary task does to the target's loss, around a selection.
+
+        Args:
+            name: Name of the task.
+            selected: Names of the selected tasks.
+
+        Raises:
+            ConfigError: A name is not an auxiliary task.
+        """
+        number = self.number_of(name)
+        task = self.tasks[number]
+        gains = self.estimator.gains_of(number, self.mask(selected))
+        texts = self._store.example_texts(task.version.key).to_pydict()
+        order = np.argsort(-gains, kind="stable").tolist()
+        return results.ExamplesReport(
+            task=name,
+            target=self.targets,
+            selection=tuple(selected),
+            calibrated_on=self.calibrated_on,
+            examples=tuple(
+                results.ExampleInfluence(
+                    row=(row := task.split.train[position]) + 1,
+                    file=texts["file"][row],
+                    line=texts["line"][row],
+                    gain=float(gains[position]),
+                    text=texts["text"][row],
+                )
+                for position in order
+            ),
+        )
+
+    def curve(self, selected: Sequence[str]) -> results.CurveReport:
+        """Estimate the loss against training tokens: greedy paths between no task and all tasks, and one selection.
+
+        Args:
+            selected: Names of the selected tasks.
+        """
+        stage = self.workspace.reporter.stage("curve", 2 * len(self.tasks), "steps")
+        tokens = np.array([task.tokens for task in self.tasks], dtype=np.int64)
+        found = budget_curve(self.estimator, tokens, extra=self.mask(selected)[None], on_step=stage.advance_to)
+        stage.finish(f"{len(found)} subsets")
+        measured = {m.subset: m.mean for m in self.measured}
+        names = np.array([task.name for task in self.tasks], dtype=object)
+        return results.CurveReport(
+            target=self.targets,
+            calibrated_on=self.calibrated_on,
+            points=tuple(
+                results.BudgetPoint(
+                    subset=(subset := tuple(names[point.judged.mask].tolist())),
+                    tokens=point.tokens,
+                    estimated_loss=rounded(point.judged.loss),
+                    estimated_loss_low=rounded(point.judged.low),
+                    estimated_loss_high=rounded(point.judged.high),
+                    measured_loss=rounded_if_known(measured.get(frozenset(subset))),
+                    on_front=point.on_front,
+                )
+                for point in found
+            ),
+        )
+
+    def seconds(self) -> tuple[float | None, int]:
+        """Time of meta-training, gradients and the estimates behind the affinities, and how many subsets these were of.
+
+        None where something of it was made by an older curator, or not at all.
+        """
+        self.affinities()
+        gradients = self._store.artifact("gradients", key_of(gradients_inputs(self.sets, self.corpus)))
+        estimates = self._store.artifact("estimate", self.key)
+        if gradients is None or estimates is None or "seconds" not in gradients.outputs:
+            return None, 0
+        spent = self._meta.seconds + gradients.outputs["seconds"] + estimates.outputs["seconds"]
+        return spent, int(estimates.outputs["subsets"])
+
+    def number_of(self, name: str) -> int:
+        """Return the position of an auxiliary task.
+
+        Raises:
+            ConfigError: The name is not an auxiliary task.
+        """
+        import difflib
+
+        if name in self._numbers:
+            return self._numbers[name]
+        if name in self.corpus.targets:
+            raise ConfigError(
+                f"{name!r} is the target, which is part of every subset", hint="Name auxiliary tasks only."
+            )
+        near = difflib.get_close_matches(name, self._numbers, n=1)
+        raise ConfigError(
+            f"no task {name!r} in this project",
+            hint=f"Did you mean {near[0]!r}?" if near else "`curator check` lists the tasks.",
+        )

@@ -1,0 +1,168 @@
+"""`Pipeline`: run the stages that are missing for one target, each once, and keep what they return."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from curator.core import distributed
+from curator.core.events import Stopwatch
+from curator.core.provenance import key_of
+from curator.workspace.workspace import Workspace
+
+if TYPE_CHECKING:
+    from curator.data.corpus import Corpus
+    from curator.estimate.target import TargetEstimates
+    from curator.select.selections import Selections
+    from curator.training.meta_init import MetaInit
+    from curator.training.model import TunedModel
+
+Targets = tuple[str, ...]
+
+
+class Pipeline:
+    """The stages of one project, from its files to its selections.
+
+    Args:
+        workspace: The project.
+    """
+
+    def __init__(self, workspace: Workspace) -> None:
+        self._workspace = workspace
+        self._corpora: dict[Targets, Corpus] = {}
+        self._selections: dict[Targets, Selections] = {}
+
+    def corpus(self, targets: Targets) -> "Corpus":
+        """Return the project's examples, split for the targets. Read files that are new or changed.
+
+        Raises:
+            ConfigError, DataError: As `read_corpus`.
+        """
+        from curator.data.corpus import read_corpus
+
+        if targets not in self._corpora:
+            if not distributed.is_main():
+                distributed.wait()
+            corpus = read_corpus(self._workspace, targets)
+            if distributed.is_main():
+                distributed.wait()
+            assert corpus is not None
+            for problem in corpus.problems():
+                self._workspace.reporter.warn(problem)
+            self._corpora[targets] = corpus
+        return self._corpora[targets]
+
+    def meta_init(self, corpus: "Corpus", *, fresh: bool) -> tuple["MetaInit", bool]:
+        """Return the meta-initialization, and whether it was cached. Train it if it is missing.
+
+        Args:
+            corpus: The project's examples.
+            fresh: Train again even if it is cached.
+
+        Raises:
+            NumericalError, DataError, StoreBusy: As `make_meta_init`.
+        """
+        from curator.training.meta_init import find_meta_init, make_meta_init
+
+        found = None if fresh else find_meta_init(self._workspace, corpus)
+        found = distributed.from_main(found)
+        if found is not None:
+            unseen = f"; it has not seen {', '.join(found.unseen)} (--fresh trains on all)" if found.unseen else ""
+            self._workspace.reporter.cached("train", f"meta-initialization of {found.examples} examples{unseen}")
+            return found, True
+        with self._workspace.job("train"):
+            return make_meta_init(self._workspace, corpus, self.load, fresh=fresh), False
+
+    def gradients(self, corpus: "Corpus", *, fresh: bool, fresh_train: bool) -> tuple["MetaInit", int, int]:
+        """Compute the gradients that are missing.
+
+        Args:
+            corpus: The project's examples.
+            fresh: Compute all gradients again.
+            fresh_train: Train the meta-initialization again.
+
+        Returns:
+            The meta-initialization, the number of gradients that were computed now, and the number of examples.
+
+        Raises:
+            NumericalError, DataError, StoreBusy: As `make_meta_init` and `make_gradients`.
+        """
+        from curator.estimate.points import fill_sums
+        from curator.gradients.stage import gradient_sets, gradients_inputs, make_gradients, wanted_hashes
+
+        workspace, store = self._workspace, self._workspace.store
+        meta, _ = self.meta_init(corpus, fresh=fresh_train)
+        sets = gradient_sets(workspace.config, meta)
+        inputs = gradients_inputs(sets, corpus)
+        count = len(wanted_hashes(corpus))
+        done = distributed.from_main(store.artifact("gradients", key_of(inputs)) is not None)
+        if done and not fresh:
+            workspace.reporter.cached("gradients", f"{count} examples at {len(sets)} points")
+            return meta, 0, count
+        with workspace.job("gradients"):
+            if fresh and distributed.is_main():
+                store.drop_gradients([s.key for s in sets])
+            distributed.wait()
+            took = Stopwatch()
+            timed = workspace.reporting_to(workspace.reporter.with_sink(took))
+            computed = make_gradients(timed, corpus, meta, self.load)
+            if distributed.is_main():
+                fill_sums(workspace, corpus, sets)
+                # Last, for it says that all is there. Of gradients that an earlier call made, no time is known.
+                outputs = {"examples": count} | ({"seconds": took.whole} if computed else {})
+                store.put_artifact("gradients", key_of(inputs), inputs, outputs)
+        return meta, computed, count
+
+    def selections(self, targets: Targets, *, fresh: bool = False) -> "Selections":
+        """Return the selections for the targets. Run the stages before that are missing.
+
+        Args:
+            targets: Names of the targets.
+            fresh: Run every stage again.
+
+        Raises:
+            ConfigError, NumericalError, DataError, StoreBusy: As the stages.
+        """
+        from curator.estimate.target import TargetEstimates
+        from curator.select.selections import Selections
+
+        if fresh or targets not in self._selections:
+            corpus = self.corpus(targets)
+            meta, _, _ = self.gradients(corpus, fresh=fresh, fresh_train=fresh)
+            self._selections[targets] = Selections(TargetEstimates(self._workspace, corpus, meta), self.load)
+        return self._selections[targets]
+
+    def estimates(self, targets: Targets, *, fresh: bool = False) -> "TargetEstimates":
+        """Return the estimates for the targets. Arguments and errors are those of `selections`."""
+        return self.selections(targets, fresh=fresh).estimates
+
+    @contextmanager
+    def measuring(self, targets: Targets, stage: str) -> Iterator[None]:
+        """Hold the job lock while subsets are measured. Afterwards, estimates are made anew: runs calibrate them.
+
+        Args:
+            targets: Names of the targets.
+            stage: Name of the stage.
+
+        Raises:
+            StoreBusy: Another process holds the lock.
+        """
+        try:
+            with self._workspace.job(stage):
+                yield
+        finally:
+            self._selections.pop(targets, None)
+
+    def load(self) -> "TunedModel":
+        """Return the base model with a LoRA adapter. It is loaded once.
+
+        Raises:
+            ConfigError, DataError: As `load_project_model`.
+        """
+        return self._tuned
+
+    @cached_property
+    def _tuned(self) -> "TunedModel":
+        from curator.training.model import load_project_model
+
+        return load_project_model(self._workspace)

@@ -1,0 +1,62 @@
+"""`verify`: which runs one call makes, and what it reports."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from curator import results
+from curator.core import distributed
+from curator.core.errors import ConfigError
+from curator.estimate.target import TargetEstimates
+from curator.select.selections import Selections
+from curator.verify.comparison import Choice, compare_methods, plan_comparison, runs_to_compare
+from curator.verify.measure import DEFAULT_SEEDS, Run, mark_reported, runs_to_make
+from curator.verify.report import report
+
+
+def plan_runs(
+    selections: Selections, *, runs: int | None, seeds: int | None, compare: bool, fresh: bool
+) -> tuple[list[Run], list[Choice]]:
+    """Decide which fine-tuning runs a call makes.
+
+    Args:
+        selections: Of the target.
+        runs: Number of subsets to add; None adds some if none are measured.
+        seeds: Fine-tuning runs on each subset; None is `DEFAULT_SEEDS`.
+        compare: Whether to run what the other methods select.
+        fresh: Plan the comparison again.
+
+    Returns:
+        Subset and seed of each run, and the selections to compare (none without `compare`). Every process gets the
+        same.
+
+    Raises:
+        ConfigError: `runs` or `seeds` is below 1.
+    """
+    if (seeds is not None and seeds < 1) or (runs is not None and runs < 1):
+        raise ConfigError(f"runs={runs}, seeds={seeds}: each must be at least 1", hint="Leave out what to default.")
+    todo: list[Run] = []
+    choices: list[Choice] = []
+    if distributed.is_main():
+        if compare:
+            choices = plan_comparison(selections, fresh=fresh)
+            todo = runs_to_compare(selections.estimates, choices, seeds=seeds or DEFAULT_SEEDS)
+        if runs is not None or not compare:
+            more = runs_to_make(selections, subsets=runs, seeds=seeds)
+            todo += [run for run in more if run not in todo]
+    return distributed.from_main((todo, choices))
+
+
+def report_runs(estimates: TargetEstimates, choices: Sequence[Choice]) -> results.VerifyReport:
+    """Report on all measured subsets, and compare the methods if there are choices.
+
+    Args:
+        estimates: Of the target, made after the runs.
+        choices: From `plan_runs`.
+
+    Raises:
+        NumericalError: No subset is measured, or every run on one of the choices diverged.
+    """
+    found = report(estimates)
+    if distributed.is_main():
+        mark_reported(estimates.workspace, estimates.corpus)
+    return replace(found, comparison=compare_methods(estimates, found, choices)) if choices else found

@@ -1,0 +1,125 @@
+"""The tables of selections and of the edits that users make in sessions."""
+
+import json
+from collections.abc import Sequence
+from datetime import UTC
+from typing import Any
+
+from curator.workspace.store.access import Database, put_artifact
+from curator.workspace.store.records import StoredEdit, StoredSelection
+from curator.workspace.store.schema import utc_now
+
+
+class SelectionTable(Database):
+    """The part of the store that keeps selections and edits."""
+
+    def put_selection(
+        self,
+        key: str,
+        name: str,
+        *,
+        target: str,
+        method: str,
+        loss: float,
+        manifest: str,
+        inputs: dict[str, Any],
+        outputs: dict[str, Any],
+    ) -> None:
+        """Store a selection with its manifest, and its artifact."""
+        with self.write() as connection:
+            connection.execute(
+                "INSERT OR REPLACE INTO selections VALUES (?, ?, ?, ?, ?, ?, ?)",
+                [key, name, target, method, loss, manifest, utc_now()],
+            )
+            put_artifact(connection, "select", key, inputs, outputs)
+
+    def selection(self, key: str) -> str | None:
+        """The manifest of a selection, as JSON, or None."""
+        with self.read() as connection:
+            if connection is None:
+                return None
+            rows = connection.execute("SELECT manifest FROM selections WHERE key = ?", [key]).fetchall()
+        return rows[0][0] if rows else None
+
+    def put_manifest(self, key: str, manifest: str) -> None:
+        """Replace the manifest of a selection, as JSON."""
+        with self.write() as connection:
+            connection.execute("UPDATE selections SET manifest = ? WHERE key = ?", [manifest, key])
+
+    def renew_selection(self, key: str) -> None:
+        """Make a selection that is there already the newest one."""
+        with self.write() as connection:
+            connection.execute("UPDATE selections SET created = ? WHERE key = ?", [utc_now(), key])
+
+    def selection_named(self, name: str) -> str | None:
+        """The manifest of the newest selection of a name, as JSON, or None."""
+        with self.read() as connection:
+            if connection is None:
+                return None
+            rows = connection.execute(
+                "SELECT manifest FROM selections WHERE name = ? ORDER BY created DESC, key LIMIT 1", [name]
+            ).fetchall()
+        return rows[0][0] if rows else None
+
+    def selections(self) -> list[StoredSelection]:
+        """Return every selection, newest first."""
+        with self.read() as connection:
+            if connection is None:
+                return []
+            rows = connection.execute(
+                "SELECT key, name, target, method, loss, manifest, created FROM selections ORDER BY created DESC, key"
+            ).fetchall()
+        return [
+            StoredSelection(
+                key=key,
+                name=name,
+                target=target,
+                method=method,
+                loss=loss,
+                manifest=manifest,
+                created=created.replace(tzinfo=UTC),
+            )
+            for key, name, target, method, loss, manifest, created in rows
+        ]
+
+    # -- edits ----------------------------------------------------------------------------------------------------
+
+    def put_edits(self, session: str, target: str, edits: Sequence[StoredEdit]) -> None:
+        """Append to a session's history; an edit that is there already is left as it is, but for its loss."""
+        with self.write() as connection:
+            connection.executemany(
+                "INSERT INTO edits VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+                " ON CONFLICT DO UPDATE SET loss = coalesce(excluded.loss, edits.loss)",
+                [
+                    (
+                        session,
+                        e.number,
+                        target,
+                        e.kind,
+                        e.label,
+                        json.dumps(e.changes, ensure_ascii=False),
+                        e.loss,
+                        e.made.astimezone(UTC).replace(tzinfo=None),
+                    )
+                    for e in edits
+                ],
+            )
+
+    def last_session(self, target: str) -> tuple[str, list[StoredEdit]] | None:
+        """The session for a target that was changed last, with its whole history; None when there is none."""
+        with self.read() as connection:
+            if connection is None:
+                return None
+            found = connection.execute(
+                "SELECT session FROM edits WHERE target = ? ORDER BY made DESC, number DESC LIMIT 1", [target]
+            ).fetchall()
+            if not found:
+                return None
+            rows = connection.execute(
+                "SELECT number, kind, label, changes, loss, made FROM edits WHERE session = ? ORDER BY number",
+                [found[0][0]],
+            ).fetchall()
+        return found[0][0], [
+            StoredEdit(number=n, kind=k, label=text, changes=json.loads(c), loss=loss, made=made.replace(tzinfo=UTC))
+            for n, k, text, c, loss, made in rows
+        ]
