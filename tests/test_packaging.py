@@ -71,8 +71,12 @@ def test_the_sdist_holds_what_its_readme_speaks_of(built: Path) -> None:
     (sdist,) = built.glob("*.tar.gz")
     with tarfile.open(sdist) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
-    wanted = ("README.md", "CHANGELOG.md", "LICENSE", "constraints.txt", "docs/tutorial.md", "sample_data/curator.toml")
-    assert set(wanted) <= names
+    wanted = {
+        *("AGENTS.md", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "Makefile", "README.md", "RELEASE.md"),
+        *("SECURITY.md", "constraints.txt", "docs/decisions/README.md", "sample_data/README.md"),
+        "sample_data/curator.toml",
+    }
+    assert wanted <= names
     assert not [name for name in names if ".curator" in name or "__pycache__" in name]
 
 

@@ -9,6 +9,8 @@ import warnings
 from curator.cli.interrupt import WORDS, Interrupt
 from curator.core.errors import CuratorError, ExitCode
 
+_DISTRIBUTION = "curator-tasks"
+
 
 def main() -> None:
     """Run the command line, and exit as the contract says."""
@@ -36,10 +38,18 @@ def main() -> None:
     except MemoryError as error:
         _say(f"error: there is not enough memory: {error}", "Lower what is large under [gradients], [lora] or [model].")
         code = ExitCode.DATA
-    except Exception:
-        if not interrupt.asked:
-            _say(_bug())
+    except Exception as error:
         code = ExitCode.BUG
+        failed_import = isinstance(error, ImportError | AttributeError)
+        if failed_import and (owners := other_owners()):
+            _say(*_conflict(owners))
+            code = ExitCode.USAGE
+        elif failed_import and getattr(sys.modules["curator"], "__file__", None) is None:
+            # The removal of a distribution with files in `curator/` removes our `__init__.py` with its own.
+            _say("error: curator/__init__.py is missing", f"Run `pip install --force-reinstall {_DISTRIBUTION}`.")
+            code = ExitCode.USAGE
+        elif not interrupt.asked:
+            _say(_bug())
     # A library that is interrupted may make another error of it.
     if code == ExitCode.INTERRUPTED or (interrupt.asked and code != ExitCode.DONE):
         _say(WORDS)
@@ -73,3 +83,33 @@ def _say(message: str, hint: str = "") -> None:
         if hint:
             print(clean(hint, lines=True), file=sys.stderr)
         sys.stderr.flush()
+
+
+def report_other_owners() -> None:
+    """Name the distributions that own files of the package `curator`, and exit."""
+    _say(*_conflict(other_owners()))
+    sys.exit(ExitCode.USAGE)
+
+
+def other_owners() -> list[str]:
+    """Return the names of other installed distributions that own files of the package `curator`.
+
+    The search reads the file list of every distribution, so only a failed start calls it.
+    """
+    from importlib.metadata import distributions
+
+    owners = set()
+    for distribution in distributions():
+        name = distribution.metadata["Name"] or ""
+        if name.lower().replace("_", "-") != _DISTRIBUTION and any(
+            file.parts[:1] == ("curator",) for file in distribution.files or ()
+        ):
+            owners.add(name)
+    return sorted(owners)
+
+
+def _conflict(owners: list[str]) -> tuple[str, str]:
+    return (
+        f"error: another distribution owns files of the package `curator`: {', '.join(owners)}",
+        f"Install curator in its own environment: `uv tool install {_DISTRIBUTION}` or `pipx install {_DISTRIBUTION}`.",
+    )

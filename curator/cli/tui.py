@@ -8,7 +8,7 @@ import sys
 import threading
 from pathlib import Path
 
-from curator.core.errors import ConfigError, ExitCode
+from curator.core.errors import ConfigError, ExitCode, missing_extra
 
 LOOPBACK = "127.0.0.1"
 
@@ -64,11 +64,16 @@ def serve_tui(root: Path, *, host: str, port: int, public_url: str | None) -> No
         public_url: Where browsers find it, behind a proxy.
 
     Raises:
-        ConfigError: The address cannot be listened on.
+        ConfigError: The address cannot be listened on, or textual-serve is not installed.
     """
     import socket
 
-    from curator.cli.serve import SameOriginServer
+    try:
+        from curator.cli.serve import SameOriginServer
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in {"aiohttp", "textual_serve"}:
+            raise
+        raise missing_extra("`curator tui --serve`", "textual-serve", "serve") from error
 
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -71,3 +71,14 @@ class NumericalError(CuratorError):
     """Numbers went wrong: NaN, infinity, no convergence."""
 
     exit_code = ExitCode.NUMERICAL
+
+
+def missing_extra(purpose: str, package: str, extra: str) -> ConfigError:
+    """Return the error for a package that belongs to an extra and is not installed.
+
+    Args:
+        purpose: Subject of the message, for example "drawing a plot".
+        package: Distribution that is missing.
+        extra: Extra of curator-tasks that installs the package.
+    """
+    return ConfigError(f"{purpose} needs {package}", hint=f"Run `pip install 'curator-tasks[{extra}]'`.")

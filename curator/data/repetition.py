@@ -38,5 +38,5 @@ def repeated(items: Sequence[T], count: int, *, seed: str) -> list[T]:
         No two items occur numbers of times that differ by more than one.
     """
     whole, more = divmod(count, max(len(items), 1))
-    extra = set(random.Random(seed).sample(range(len(items)), more))
+    extra = set(random.Random(seed).sample(range(len(items)), more))  # noqa: S311 - a reproducible draw, not a secret
     return [item for number, item in enumerate(items) for _ in range(whole + (number in extra))]

@@ -29,7 +29,7 @@ LEAST_RUNS = 5
 """Different subsets without which nothing is calibrated."""
 COVERAGE = 0.9
 # Standard deviations of the prior, in the standard deviation of the measured losses: what a slope adds, what the
-# effects of an average subset do together, and what no estimate knows. Found on the benchmarks (docs/decisions.md).
+# effects of an average subset do together, and what no estimate knows. Found on the benchmarks (docs/decisions/).
 _SLOPES, _EFFECTS, _NOISE = 0.3, 0.3, 0.3
 # Of the offset: wide, because the loss of all tasks together is that of one run.
 _OFFSET = 10.0

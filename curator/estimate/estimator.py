@@ -332,7 +332,7 @@ def pick_ridge(point: CheckpointSums) -> float:
 
     In other words of the trace of Σ A_t over an average subset, so that neither the number of examples, nor the
     scale of the parameters, nor projection_dim moves the estimates. That it is a constant share is found, not
-    derived: docs/decisions.md has the figures.
+    derived: docs/decisions/ has the figures.
 
     Returns:
         Ridge c, in squared gradient units; 1 where there is no gradient at all.

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from curator import results
-from curator.core.errors import ConfigError, DataError
+from curator.core.errors import ConfigError, DataError, missing_extra
 from curator.core.files import write_whole
 from curator.core.text import clean
 
@@ -22,12 +22,21 @@ def check_plot_file(path: Path) -> None:
     """Make sure before any work is done that a picture can be written.
 
     Raises:
-        ConfigError: The file's name does not say of which kind it is to be, or its folder is not there.
+        ConfigError: The file's name does not say of which kind it is to be, or its folder is not there, or
+            matplotlib is not installed.
     """
     if path.suffix.lower() not in _KINDS:
         raise ConfigError(f"{path}: no kind of picture", hint=f"Name a file that ends in {', '.join(_KINDS)}.")
     if not path.absolute().parent.is_dir():
         raise ConfigError(f"{path.parent}: no such folder", hint="Make it first, or name another.")
+    _require_matplotlib()
+
+
+def _require_matplotlib() -> None:
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError as error:
+        raise missing_extra("drawing a plot", "matplotlib", "plot") from error
 
 
 def plot_verify(report: results.VerifyReport, path: Path) -> None:
@@ -89,6 +98,7 @@ def _names(names: Sequence[str]) -> str:
 
 def _figure(width: float, height: float) -> "Figure":
     """A figure of so many inches, drawn without a display."""
+    _require_matplotlib()
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

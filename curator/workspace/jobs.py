@@ -123,7 +123,7 @@ def _start(path: Path, arguments: Sequence[str], cwd: Path) -> "subprocess.Popen
     log = EventLog(path / EVENTS_NAME, descriptor=events)
     try:
         with (path / _OUTPUT_NAME).open("wb") as output:
-            process = subprocess.Popen(
+            process = subprocess.Popen(  # noqa: S603 - starts this interpreter, from a list of words
                 # -P: what lies in the working folder must not stand in for a module of Python.
                 [sys.executable, "-P", "-m", "curator", *arguments],
                 cwd=cwd,

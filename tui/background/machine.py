@@ -77,7 +77,7 @@ class MachineReader:
         if self._smi is None or time.monotonic() < self._ask_from:
             return ()
         try:
-            done = subprocess.run(
+            done = subprocess.run(  # noqa: S603 - starts nvidia-smi, from a list of constant words
                 [self._smi, *_SMI_QUERY],
                 stdin=subprocess.DEVNULL,
                 capture_output=True,

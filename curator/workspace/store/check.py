@@ -192,7 +192,7 @@ def _read_all(path: Path, folder: Path | None = None) -> tuple[list[TableReport]
     tables: dict[str, TableReport] = {}
     problems: list[str] = []
     while True:
-        done = subprocess.run(
+        done = subprocess.run(  # noqa: S603 - starts this interpreter, from a list of words
             [sys.executable, "-P", "-m", "curator.workspace.store.salvage", str(path), str(folder or ""), *tables],
             capture_output=True,
             text=True,

@@ -50,8 +50,8 @@ def _read(connection: Connection, table: str, folder: Path | None) -> dict[str, 
     read, lost, words = 0, [], ""
     writer: pq.ParquetWriter | None = None
     try:
-        (top,) = connection.execute("SELECT max(rowid) FROM " + quoted).fetchall()[0]
-        schema = connection.sql("SELECT * FROM " + quoted + " LIMIT 0").to_arrow_table().schema
+        (top,) = connection.execute("SELECT max(rowid) FROM " + quoted).fetchall()[0]  # noqa: S608 - quoted above
+        schema = connection.sql("SELECT * FROM " + quoted + " LIMIT 0").to_arrow_table().schema  # noqa: S608 - quoted above
         if folder is not None:
             # A table's name is what the file says; it must not name another folder.
             writer = pq.ParquetWriter(folder / f"{Path(table).name}.parquet", schema, compression="zstd")
@@ -79,7 +79,8 @@ def _parts(
         end = min(start + size - 1, last)
         try:
             found = connection.sql(
-                "SELECT * FROM " + quoted + " WHERE rowid BETWEEN ? AND ?", params=[start, end]
+                "SELECT * FROM " + quoted + " WHERE rowid BETWEEN ? AND ?",  # noqa: S608 - `_read` quotes the name
+                params=[start, end],
             ).to_arrow_table()
         except duckdb.Error as error:
             if size > _FEWEST:
