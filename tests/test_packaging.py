@@ -71,8 +71,8 @@ def test_the_sdist_holds_what_its_readme_speaks_of(built: Path) -> None:
     (sdist,) = built.glob("*.tar.gz")
     with tarfile.open(sdist) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
-    wanted = ("README.md", "CHANGELOG.md", "LICENSE", "constraints.txt", "docs/tutorial.md", "sample_data/curator.toml")
-    assert set(wanted) <= names
+    wanted = {"README.md", "CHANGELOG.md", "LICENSE", "constraints.txt", "mkdocs.yml", "sample_data/curator.toml"}
+    assert wanted | {"docs/tutorial/sample-project.md", "docs/pictures/tasks.svg"} <= names
     assert not [name for name in names if ".curator" in name or "__pycache__" in name]
 
 
