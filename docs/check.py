@@ -1,4 +1,4 @@
-"""Check README and docs: links, anchors, generated pages and commands.
+"""Check the pages at the top level and in docs: links, anchors, generated pages and commands.
 
 python docs/check.py            # check everything, which runs every command of the pages
 python docs/check.py --links    # check links and generated pages only, in a second
@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-README = ROOT / "README.md"
 DOCS = ROOT / "docs"
 # The terminal interface ends when a user ends it. Its own tests drive it in a terminal.
 _INTERACTIVE = "curator tui"
@@ -21,8 +20,8 @@ _LINK = re.compile(r"\]\(([^)\s]+)\)")
 
 
 def pages() -> list[Path]:
-    """Return README.md and every page of docs."""
-    return [README, *sorted(DOCS.rglob("*.md"))]
+    """Return the pages at the top level, and every page of docs."""
+    return [*sorted(ROOT.glob("*.md")), *sorted(DOCS.rglob("*.md"))]
 
 
 def commands(page: Path) -> list[str]:
@@ -45,7 +44,7 @@ def broken_links(page: Path) -> Iterator[str]:
         target = (page.parent / path).resolve() if path else page
         if not target.exists():
             yield f"file not found: {link}"
-        elif page != README and not target.is_relative_to(DOCS):
+        elif page.is_relative_to(DOCS) and not target.is_relative_to(DOCS):
             yield f"file outside docs: {link}"
         elif anchor and anchor not in _anchors(target):
             yield f"anchor not found: {link}"
