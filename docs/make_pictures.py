@@ -1,9 +1,9 @@
-"""Makes the README's pictures of the terminal interface: the real app, on a finished project.
+"""Draw the pictures of the terminal interface for README and docs.
 
     python docs/make_pictures.py PROJECT
 
-PROJECT is a copy of sample_data on which `curator select` and `curator select --method ensemble --name ensemble` were
-run; it is edited as a person would.
+PROJECT is a copy of sample_data. Run `curator select` and `curator select --method ensemble --name ensemble` on PROJECT
+first. The script starts the application on PROJECT and presses keys as a user would, which edits PROJECT.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ from tui.app import CuratorApp
 from tui.settings import Settings
 
 FOLDER = Path(__file__).parent / "pictures"
-# Name, width, height, and the keys that lead there from a fresh start.
+# Name, width, height, and the keys that open the screen after the start.
 PICTURES: tuple[tuple[str, int, int, Sequence[str]], ...] = (
     ("tasks", 120, 32, ("2", "g", "j", "j", "p", "G", "space", "u", "g", "j", "j", "j", "j", "j", "space", "k")),
     ("home", 100, 26, ("1",)),
@@ -43,7 +43,7 @@ async def _draw(root: Path, name: str, width: int, height: int, keys: Sequence[s
         app._show_flash()
         await pilot.pause(2.0)
         picture = app.export_screenshot(title=f"curator tui · {name}")
-        # Fonts from elsewhere would make a picture that needs a network.
+        # Web fonts would need a network.
         picture = re.sub(r"@font-face \{.*?\}", "", picture, flags=re.DOTALL)
         FOLDER.mkdir(exist_ok=True)
         (FOLDER / f"{name}.svg").write_text(picture, encoding="utf-8")
@@ -51,7 +51,7 @@ async def _draw(root: Path, name: str, width: int, height: int, keys: Sequence[s
 
 
 def main() -> None:
-    """Make all of them."""
+    """Draw all pictures."""
     root = Path(sys.argv[1])
     for name, width, height, keys in PICTURES:
         asyncio.run(_draw(root, name, width, height, keys))

@@ -1,9 +1,9 @@
 # %% [markdown]
 # # Which tasks help?
 #
-# From data to an adapter, in a notebook. This file is a notebook in the percent format: Jupyter (with jupytext),
-# VS Code, Spyder and PyCharm open it as cells. It runs as it is on the sample project, in a few minutes on two CPU
-# cores, and writes into a copy of it. `PROJECT` in the environment names another project's folder.
+# Select tasks and train an adapter in Python. The file is a notebook in the percent format. Jupyter (with jupytext),
+# VS Code, Spyder and PyCharm open the file as cells. The notebook runs on a copy of the sample project, in a few
+# minutes on two CPU cores. Set the environment variable `PROJECT` to use another project's folder.
 
 # %%
 import os
@@ -21,7 +21,7 @@ project = curator.Project.open(folder, progress=True)
 # %% [markdown]
 # ## The data
 #
-# A row per task. What is wrong with them is in `problems`.
+# The table has one row per task. `problems` lists the problems of the data.
 
 # %%
 checked = project.check()
@@ -33,23 +33,24 @@ checked.problems
 # %% [markdown]
 # ## The selection
 #
-# Meta-training, gradients and estimates come first where they are missing. Nothing is fine-tuned for it.
+# `select` first runs meta-training, gradients and estimates, if they are missing. `select` fine-tunes nothing.
 
 # %%
 selection = project.select()
 selection
 
 # %% [markdown]
-# Every result is a data frame too. `affinity` is positive where a task helps.
+# `to_pandas` returns a result as a data frame. A positive `affinity` means that the task helps.
 
 # %%
 tasks = selection.to_pandas().set_index("name").sort_values("affinity", ascending=False)
 tasks[["affinity", "affinity_standard_error", "selected", "tokens"]]
 
 # %% [markdown]
-# ## What if?
+# ## Other subsets
 #
-# Any subset is estimated in milliseconds: here the selection without each of its tasks, or each task alone.
+# An estimate takes milliseconds. The next cell estimates the selection without each of its tasks. If the selection is
+# empty, the cell estimates each task alone.
 
 # %%
 chosen = selection.selected
@@ -58,16 +59,16 @@ estimates = project.estimate_all([chosen, *subsets])
 estimates.to_pandas()[["subset", "estimated_loss", "estimated_loss_low", "estimated_loss_high", "as_good_as_best"]]
 
 # %% [markdown]
-# What does a budget of tokens buy?
+# `curve` shows the estimated loss for each budget of tokens.
 
 # %%
 curve = project.curve().to_pandas()
 curve[curve.on_front][["tokens", "estimated_loss", "subset"]]
 
 # %% [markdown]
-# ## How far to trust it
+# ## Accuracy of the estimates
 #
-# A few subsets are really fine-tuned on. Two are enough to look at; a dozen calibrate the estimates (`runs=12`).
+# `verify` fine-tunes on a few subsets. Two subsets suffice for an example. Use `runs=12` to calibrate the estimates.
 
 # %%
 verified = project.verify(runs=2, seeds=1)
@@ -76,8 +77,7 @@ verified
 # %% [markdown]
 # ## The adapter
 #
-# The base model fine-tuned on the selection, by the project's recipe. Its loss on what was held out goes into the
-# manifest.
+# `apply` fine-tunes the base model on the selection, with the project's recipe. The manifest records the measured loss.
 
 # %%
 applied = project.apply()
@@ -91,9 +91,9 @@ model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(applied.b
 model.num_parameters(only_trainable=False)
 
 # %% [markdown]
-# ## Ask anything else by SQL
+# ## SQL
 #
-# [The views](sql.md) have tasks, examples, affinities, subsets, runs and selections.
+# [The views](reference/sql.md) contain tasks, examples, affinities, subsets, runs and selections.
 
 # %%
 project.sql("""

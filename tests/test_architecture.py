@@ -59,7 +59,7 @@ def test_every_command_is_documented(command: str) -> None:
         [sys.executable, "-m", "curator", command, "--help"], capture_output=True, text=True, check=True
     )
     assert "Example: " in done.stdout
-    assert f"curator {command}" in (ROOT / "README.md").read_text(encoding="utf-8")
+    assert f"## curator {command}\n" in (ROOT / "docs" / "reference" / "commands.md").read_text(encoding="utf-8")
 
 
 # What ruff does not find. Its rules S and TID251 find the rest: `test_ruff_dangerous_code_is_refused`.

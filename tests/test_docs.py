@@ -1,5 +1,6 @@
-"""The documentation: every command in it runs, and the reference is as the code is."""
+"""README and docs: links resolve, every command runs, the reference pages equal the code, README is short."""
 
+import importlib.util
 import os
 import re
 import shlex
@@ -7,29 +8,37 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 from curator.cli.main import main
 from curator.project.project import Project
 
-ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "docs" / "how-to").glob("*.md"))]
-# It draws on a terminal, and ends when a person ends it: test_tui_terminal.py drives it.
-INTERACTIVE = "curator tui"
+ROOT = next(folder for folder in Path(__file__).parents if (folder / "docs" / "check.py").is_file())
 
 
-def _commands(page: Path) -> list[str]:
-    """The curator commands in a page's blocks of shell, in order, without their comments."""
-    blocks = re.findall(r"^```bash\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
-    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
-    found = [" ".join(line.partition(" #")[0].split()) for line in lines]
-    return [line for line in found if line.startswith("curator ") and not line.startswith(INTERACTIVE)]
+def _load_check() -> ModuleType:
+    """Load docs/check.py, which is not part of a package."""
+    spec = importlib.util.spec_from_file_location("docs_check", ROOT / "docs" / "check.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+check = _load_check()
+PAGES: list[Path] = check.pages()
+
+
+def _name(page: Path) -> str:
+    return str(page.relative_to(ROOT))
 
 
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in which the pages' commands make sense: the sample project, shortened, and its parts as own data."""
+    """Make a folder for the commands of the pages: the shortened sample project, and parts of it as own data."""
     folder = tmp_path_factory.mktemp("docs")
     shutil.copytree(ROOT / "sample_data", folder / "sample_data", ignore=shutil.ignore_patterns(".curator"))
     config = folder / "sample_data" / "curator.toml"
@@ -55,22 +64,22 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "sft.yaml").write_text(
         "model_name_or_path: model\ndatasets: [{path: json, data_files: data/topic.jsonl}]\n", encoding="utf-8"
     )
-    # Pages speak of what was selected.
+    # Some pages use a finished selection.
     Project.open(folder / "sample_data").select()
     (folder / "subsets.json").write_text('[["word_topic"], ["word_topic", "rare_nouns"]]', encoding="utf-8")
     return folder
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if _commands(page)], ids=lambda page: page.name)
-def test_every_command_of_a_page_runs(
+@pytest.mark.parametrize("page", [page for page in PAGES if check.commands(page)], ids=_name)
+def test_page_commands_run(
     page: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(workplace)
-    # Fewer runs than a user would let it make.
+    # A user's `curator verify` measures more subsets.
     monkeypatch.setattr("curator.verify.measure.DEFAULT_SUBSETS", 2)
-    for name in ("my-project", "grouped", "from-llama-factory", "from-axolotl", "from-trl"):
+    for name in ("my-project", "grouped", "saved", "from-llama-factory", "from-axolotl", "from-trl"):
         shutil.rmtree(workplace / name, ignore_errors=True)
-    for command in _commands(page):
+    for command in check.commands(page):
         if set(command) & set("|>$"):
             script = f'curator() {{ "{sys.executable}" -m curator "$@"; }}\n{command}'
             done = subprocess.run(
@@ -88,7 +97,7 @@ def test_every_command_of_a_page_runs(
         assert ended.value.code == 0, f"{command}\n{capfd.readouterr().err}"
 
 
-def test_the_reference_is_as_the_code_is() -> None:
+def test_reference_pages_equal_code() -> None:
     done = subprocess.run(
         [sys.executable, str(ROOT / "docs" / "make_reference.py"), "--check"],
         capture_output=True,
@@ -99,8 +108,34 @@ def test_the_reference_is_as_the_code_is() -> None:
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_links_lead_somewhere(page: Path) -> None:
-    for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
-        if "://" not in target:
-            assert (page.parent / target).exists(), f"{page.name}: {target}"
+@pytest.mark.parametrize("page", PAGES, ids=_name)
+def test_page_links_resolve(page: Path) -> None:
+    assert list(check.broken_links(page)) == []
+
+
+def test_broken_links_missing_file_or_anchor_names_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(check, "DOCS", tmp_path / "docs")
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "LICENSE").touch()
+    page = tmp_path / "docs" / "page.md"
+    page.write_text(
+        "# A `page`, and *more*\n\n[here](#a-page-and-more) [site](https://example.org/x#y) [self](page.md)\n"
+        "[file](gone.md) [anchor](page.md#gone) [outside](../LICENSE)\n\n```\n[code](gone.md)\n```\n",
+        encoding="utf-8",
+    )
+    found = ["file not found: gone.md", "anchor not found: page.md#gone", "file outside docs: ../LICENSE"]
+    assert list(check.broken_links(page)) == found
+
+
+def test_commands_bash_block_skips_comments_and_tui(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(
+        "```bash\ncurator select \\\n  --k 2   # two\ncurator tui\necho x | curator sql -\npip install x\n```\n"
+        "\n```\ncurator status\n```\n",
+        encoding="utf-8",
+    )
+    assert check.commands(page) == ["curator select --k 2", "echo x | curator sql -"]
+
+
+def test_readme_has_at_most_700_words() -> None:
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").split()) <= 700

@@ -73,8 +73,9 @@ def test_the_sdist_holds_what_its_readme_speaks_of(built: Path) -> None:
         names = {name.partition("/")[2] for name in archive.getnames()}
     wanted = {
         *("AGENTS.md", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "Makefile", "README.md", "RELEASE.md"),
-        *("SECURITY.md", "constraints.txt", "docs/decisions/README.md", "sample_data/README.md"),
+        *("SECURITY.md", "constraints.txt", "mkdocs.yml", "docs/decisions/README.md", "sample_data/README.md"),
         "sample_data/curator.toml",
+        *("docs/tutorial/sample-project.md", "docs/pictures/tasks.svg"),
     }
     assert wanted <= names
     assert not [name for name in names if ".curator" in name or "__pycache__" in name]

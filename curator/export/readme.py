@@ -34,7 +34,7 @@ def readme(plan: "Plan") -> str:
         lines.append(f"| {name} | {task.rows:,} | {about}{task.tokens:,} | {task.weight:g} | {file} |")
     if plan.notes:
         lines += ["", *(f"- {_plain(note)}" for note in plan.notes)]
-    lines += ["", f"Tested: {format.tested}. What each trainer does is in curator's docs/export.md.", ""]
+    lines += ["", f"Tested: {format.tested}. curator's docs/reference/export.md describes each trainer.", ""]
     return "\n".join(lines)
 
 

@@ -14,7 +14,7 @@ from curator.project.project import Project
 from curator.select.manifest import MANIFEST_NAME
 
 MakeProject = Callable[..., Path]
-# Nats per target token: what the order of sums in float32 may change. docs/reliability.md promises it.
+# Nats per target token: what the order of sums in float32 may change. docs/explanation/reliability.md promises it.
 TOLERANCE = 1e-4
 
 

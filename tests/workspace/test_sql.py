@@ -1,4 +1,4 @@
-"""`curator sql`: the views say what the project knows, are what docs/sql.md says, and nothing else can be reached."""
+"""`curator sql`: views match what the project knows and docs/reference/sql.md, and a query reaches nothing else."""
 
 import csv
 import io
@@ -24,7 +24,7 @@ from curator.project.sql_tables import project_tables
 from curator.training.fine_tune import recipe_key, subset_content
 
 MakeProject = Callable[..., Path]
-DOCS = Path(__file__).parents[2] / "docs" / "sql.md"
+DOCS = Path(__file__).parents[2] / "docs" / "reference" / "sql.md"
 _made: dict[str, Path] = {}
 
 

@@ -2,7 +2,7 @@
 
 The only place where SQL text is not our own. So DuckDB is told first what it may do (no file but the store, which is
 attached for reading; no extension; no setting changed after), and only a query is passed on. What the views mean to
-people is in docs/sql.md; `tests/workspace/test_sql.py` holds them to it.
+people is in docs/reference/sql.md; `tests/workspace/test_sql.py` holds them to it.
 """
 
 import contextlib
