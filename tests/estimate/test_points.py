@@ -158,7 +158,7 @@ def test_sums_that_are_dropped_meanwhile_are_made_anew(drawn: Drawn, monkeypatch
         return real(self, set_key, contents, dim)
 
     expected = _points(drawn)
-    monkeypatch.setattr(Store, "statistics", dropped)
+    monkeypatch.setattr(Store, "sums", dropped)
     for here, there in zip(_points(drawn), expected, strict=True):
         np.testing.assert_array_equal(here.sums.packed_curvatures, there.sums.packed_curvatures)
 

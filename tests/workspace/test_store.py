@@ -144,7 +144,7 @@ def test_statistics(store: Store, dim: int) -> None:
     assert store.stored_sums("set") == set("abcdef")
     found = store.sums("set", ["f", "e", "nothing", "a", "e"], dim)
     for row, (expected, number) in enumerate([(other, 1), (sums, 4), (None, 0), (sums, 0), (sums, 4)]):
-        for name in ("weights", "examples", "pulls", "triangles"):
+        for name in ("weights", "examples", "gradient_sums", "packed_curvatures"):
             value = getattr(found, name)[row]
             wanted = np.zeros_like(value) if expected is None else getattr(expected, name)[number]
             np.testing.assert_array_equal(value, wanted)
