@@ -80,19 +80,19 @@ def test_a_model_folder_is_seen_from_the_project(data: Path) -> None:
 def test_mistakes(data: Path) -> None:
     write_rows(data / "other" / "a.jsonl", pair_rows("x", 1))
     for sources, kind, message in (
-        (["gone.jsonl"], DataError, "does not exist"),
-        (["data/*.parquet"], DataError, "no task file there"),
-        (["data/notes.txt"], DataError, "no task file there"),
-        (["data/a.jsonl", "other/a.jsonl"], ConfigError, "two tasks would be named 'a'"),
-        (["*/a.jsonl"], ConfigError, "two tasks would be named 'a'"),
+        (["gone.jsonl"], DataError, "not found: --from gone.jsonl"),
+        (["data/*.parquet"], DataError, "no task file found"),
+        (["data/notes.txt"], DataError, "no task file found"),
+        (["data/a.jsonl", "other/a.jsonl"], ConfigError, "duplicate task name: 'a'"),
+        (["*/a.jsonl"], ConfigError, "duplicate task name: 'a'"),
     ):
         with pytest.raises(kind, match=message):
             write_project(data / "p", sources, model="m", target=None)
-    with pytest.raises(ConfigError, match="'x' is none of the tasks found"):
+    with pytest.raises(ConfigError, match="unknown target: 'x'"):
         write_project(data / "p", ["data"], model="m", target="x")
     assert not (data / "p").exists()
     write_project(data / "p", [], model="m", target=None)
-    with pytest.raises(ConfigError, match="there is a project already"):
+    with pytest.raises(ConfigError, match="project exists already"):
         write_project(data / "p", [], model="m", target=None)
     with pytest.raises(DataError, match="cannot be written"):
         write_project(data / "data" / "notes.txt", [], model="m", target=None)

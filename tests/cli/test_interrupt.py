@@ -64,7 +64,7 @@ def test_it_stops_and_says_how_to_go_on(work: str, sign: str) -> None:
     _, words = process.communicate(timeout=30)
     assert time.monotonic() - began < 5
     assert process.returncode == 130
-    assert words == "interrupted: what is done is kept; run the same command again to go on\n"
+    assert words == "interrupted: finished work is kept; run the same command again to resume\n"
 
 
 def test_asked_twice_it_does_not_tidy_up() -> None:
