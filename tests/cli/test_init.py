@@ -94,5 +94,5 @@ def test_mistakes(data: Path) -> None:
     write_project(data / "p", [], model="m", target=None)
     with pytest.raises(ConfigError, match="project exists already"):
         write_project(data / "p", [], model="m", target=None)
-    with pytest.raises(DataError, match="cannot be written"):
+    with pytest.raises(DataError, match="cannot write"):
         write_project(data / "data" / "notes.txt", [], model="m", target=None)
