@@ -28,7 +28,8 @@ from curator.select.manifest import Manifest, read_manifest
 from curator.training import trainer as meta_train
 from curator.workspace.job_log import Run, read_runs
 from curator.workspace.jobs import stop
-from tui.settings import Place, Settings
+from tui.settings import Settings
+from tui.state.place import Place
 
 
 class Evil:

@@ -25,7 +25,8 @@ from tui.actions import ACTIONS, actions_of, bindings_of, key_name
 from tui.app import CuratorApp
 from tui.dialogs.help import help_lines
 from tui.screens.base import MODES
-from tui.settings import Place, Settings
+from tui.settings import Settings
+from tui.state.place import Place
 from tui.state.session import State
 from tui.widgets.rows import Rows
 

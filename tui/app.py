@@ -25,9 +25,10 @@ from tui.background.estimator_thread import SOLVED_IN_FULL, Outlook, Question, T
 from tui.background.run_watcher import RunView, RunWatcher, name_of
 from tui.screens.home import HomeScreen
 from tui.screens.tasks import TasksScreen
-from tui.settings import Place, Settings
+from tui.settings import Settings
 from tui.state.filters import Columns
 from tui.state.messages import Failed, RunsRead, Thought, WorkspaceRead
+from tui.state.place import Place
 from tui.state.session import Rows as RowNumbers
 from tui.state.session import Session, State
 from tui.themes import THEMES, fitting_theme
