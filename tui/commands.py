@@ -2,15 +2,13 @@
 
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from textual.command import DiscoveryHit, Hit, Hits, Provider
 
 from curator.core.text import clean
 from tui.actions import ACTIONS, key_name
-
-if TYPE_CHECKING:
-    from tui.app import CuratorApp
+from tui.app_base import AppBase
 
 _MOST_TASKS = 20
 
@@ -26,7 +24,7 @@ class CuratorCommands(Provider):
                 yield f"{action.help}", f"{key_name(action.keys[0])}  {action.label}", run
 
     def _places(self) -> Iterator[tuple[str, str, Callable[[], Any]]]:
-        app: CuratorApp = self.app  # type: ignore[assignment]
+        app: AppBase = self.app  # type: ignore[assignment]
         if app.workspace is None:
             return
         for selection in app.workspace.selections:

@@ -1,7 +1,7 @@
 """What all screens share: the line at the top, the flash line, key hints, and the actions that are everywhere."""
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from textual.app import ComposeResult
 from textual.binding import BindingType
@@ -10,10 +10,8 @@ from textual.screen import Screen
 from textual.widget import Widget
 
 from tui.actions import actions_of, bindings_of, key_name
+from tui.app_base import AppBase
 from tui.widgets.lines import Line, Lines, Part, spread, width_of
-
-if TYPE_CHECKING:
-    from tui.app import CuratorApp
 
 MODES = ("home", "tasks", "matrix", "runs", "compare")
 LEAST_WIDTH, LEAST_HEIGHT = 60, 16
@@ -31,7 +29,7 @@ class CuratorScreen(Screen[None]):
     VERTICAL_BREAKPOINTS = [(0, "-short"), (32, "-tall")]  # noqa: RUF012
     AUTO_FOCUS = ".first-focus"
     place = ""
-    app: "CuratorApp"
+    app: AppBase
 
     def body(self) -> Iterable[Widget]:
         """The widgets between the top line and the flash line."""
@@ -175,9 +173,7 @@ class CuratorScreen(Screen[None]):
 
     def action_settings(self) -> None:
         """Open the settings."""
-        from tui.dialogs.settings import SettingsDialog
-
-        self.app.push_screen(SettingsDialog())
+        self.app.open_settings()
 
     def action_reload(self) -> None:
         """Read the project again."""

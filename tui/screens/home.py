@@ -67,7 +67,7 @@ class Selections(Rows):
         """One selection: estimate, a question mark where that is uncalibrated, difference to all tasks, measured."""
         item = self.items[row]
         app = self.app
-        here = app.session is not None and app.session.base == item.name  # type: ignore[attr-defined]
+        here = app.session is not None and app.session.base == item.name
         style = "dim" if not item.name else "good" if item.change < 0 else "bad"
         change: Part = (numbers.signed(item.change) if item.name else "base   ", style)
         last: list[Part] = [change]

@@ -1,6 +1,6 @@
 """The tasks in which selections differ."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -11,14 +11,9 @@ from tui.widgets import numbers
 from tui.widgets.lines import Line, Part, fit
 from tui.widgets.rows import Rows
 
-if TYPE_CHECKING:
-    from tui.app import CuratorApp
-
 
 class Differences(Rows):
     """Tasks, and which of the selections they are in."""
-
-    app: "CuratorApp"
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from textual import events
@@ -15,10 +15,6 @@ from tui.state.transfer import Transfer
 from tui.widgets import numbers
 from tui.widgets.lines import Line, Part, fit
 from tui.widgets.rows import Rows
-
-if TYPE_CHECKING:
-    from tui.app import CuratorApp
-
 
 # Shades help, lines hurt: sign and size are seen without colour. Shares of full scale at which each begins.
 HELPS = ((0.875, "█"), (0.625, "▓"), (0.375, "▒"), (0.125, "░"))
@@ -65,7 +61,6 @@ def _short(value: float, cells: int) -> str:
 class Matrix(Rows):
     """Tasks by tasks; only the cells on the screen are drawn."""
 
-    app: "CuratorApp"
     column: reactive[int] = reactive(0, repaint=False)
 
     def __init__(self, **options: Any) -> None:

@@ -5,13 +5,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from curator.core.arrays import Mask
+from tui.app_base import AppBase
 from tui.state.transfer import Together, Transfer
 from tui.widgets import numbers
 from tui.widgets.lines import Line, Part, fit, spread
 from tui.widgets.matrix import HELPS, HURTS, Matrix, label
 
 if TYPE_CHECKING:
-    from tui.app import CuratorApp
     from tui.state.snapshot import Workspace
 
 
@@ -36,7 +36,7 @@ def title_line(query: str, error: str, right: str, width: int, *, transposed: bo
     return spread([*left, " "], [(f" {right} ", "dim")], width)
 
 
-def nothing_line(app: "CuratorApp", known: Transfer | None, *, failed: bool = False) -> Line:
+def nothing_line(app: AppBase, known: Transfer | None, *, failed: bool = False) -> Line:
     """Why there is no matrix.
 
     Args:

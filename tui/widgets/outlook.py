@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tui.app_base import AppBase
 from tui.state.session import GLYPHS, State
 from tui.widgets import numbers
 from tui.widgets.lines import Line, Part, fit, spread, width_of
@@ -11,7 +12,6 @@ from tui.widgets.trust import measured_part
 
 if TYPE_CHECKING:
     from curator.estimate.whatif import Difference
-    from tui.app import CuratorApp
     from tui.background.estimator_thread import Outlook
 
 HEADLINE_WIDE = 110
@@ -29,7 +29,7 @@ def difference_parts(words: str, difference: "Difference", *, short: bool = Fals
     return [(f"   {words} ", "dim"), (value, "good" if difference.value < 0 else "bad")]
 
 
-def headline(app: "CuratorApp", width: int) -> Line:
+def headline(app: AppBase, width: int) -> Line:
     """The estimated loss of the selection in hand, and what it is above all tasks and the saved selection."""
     if app.workspace is None:
         return [" "]
@@ -69,7 +69,7 @@ def _differences(outlook: "Outlook", base: str, width: int) -> list[Part]:
     return [*every, *difference_parts(f"vs {name}", outlook.versus_saved, short=short[1])]
 
 
-def measured_line(app: "CuratorApp") -> Part | None:
+def measured_line(app: AppBase) -> Part | None:
     """The measured loss of the selection in hand; None where nobody measured it."""
     if app.workspace is None or app.session is None:
         return None
@@ -77,7 +77,7 @@ def measured_line(app: "CuratorApp") -> Part | None:
     return measured_part(measured, word=True) if measured is not None else None
 
 
-def task_lines(app: "CuratorApp", task: int, width: int) -> list[Line]:
+def task_lines(app: AppBase, task: int, width: int) -> list[Line]:
     """One task in a few lines."""
     workspace, session, outlook = app.workspace, app.session, app.outlook
     if workspace is None or session is None:
@@ -119,7 +119,7 @@ def task_lines(app: "CuratorApp", task: int, width: int) -> list[Line]:
     return lines
 
 
-def history_lines(app: "CuratorApp", count: int, width: int) -> list[Line]:
+def history_lines(app: AppBase, count: int, width: int) -> list[Line]:
     """The last edits, newest first, and what each did to the loss."""
     if app.session is None:
         return []

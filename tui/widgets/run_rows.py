@@ -106,7 +106,7 @@ class RunRows(Rows):
         super().watch_cursor(before, after)
         if self.view is not None:
             # Here, and not when the message arrives: a reading in between would bring the cursor back.
-            self.app.watched = self.view.run.id  # type: ignore[attr-defined]
+            self.app.watched = self.view.run.id
 
     def _columns(self, width: int) -> tuple[int, int, int]:
         """Cells of the meter, the start and the command."""
@@ -149,7 +149,7 @@ class RunRows(Rows):
         ]
 
     def _command(self, view: RunView, width: int) -> list[Part]:
-        words = short_command(view.run, self.app.root)  # type: ignore[attr-defined]
+        words = short_command(view.run, self.app.root)
         said = one_line(view.run.message) if view.run.state == "failed" else ""
         used = min(width_of([fit(words, width).rstrip()]) + 3, width)
         if said and width - used >= _LEAST_COMMAND:

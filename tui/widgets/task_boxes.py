@@ -1,7 +1,6 @@
 """One task in words: its state and estimates, what it does for other tasks, what its examples do."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 from textual.app import ComposeResult
@@ -10,16 +9,13 @@ from textual.containers import Horizontal, Vertical
 from curator.core.arrays import Floats
 from curator.data.corpus import Task
 from curator.results.text_plot import sparkline
+from tui.app_base import AppBase
 from tui.background.estimator_thread import Outlook
 from tui.state.influence import Influence, histogram
 from tui.state.session import GLYPHS, Session, State
 from tui.state.snapshot import Workspace
 from tui.widgets import numbers
 from tui.widgets.lines import Line, Lines, Part, fit, spread
-
-if TYPE_CHECKING:
-    from tui.app import CuratorApp
-
 
 _WORDS = {State.IN: "in", State.OUT: "out", State.PINNED_IN: "pinned in", State.PINNED_OUT: "pinned out"}
 _WIDE = 110
@@ -28,7 +24,7 @@ _WIDE = 110
 class TaskBoxes(Vertical):
     """A line about a task, and under it two boxes: the task and others, the task's examples."""
 
-    app: "CuratorApp"
+    app: AppBase
 
     def compose(self) -> ComposeResult:
         """Make the widgets."""

@@ -68,7 +68,7 @@ class TaskTable(Rows):
 
     def columns(self, width: int) -> list[tuple[str, int]]:
         """Names and cells of the columns at a width."""
-        workspace = self.app.workspace  # type: ignore[attr-defined]
+        workspace = self.app.workspace
         fixed = list(_FIXED)
         if width >= 100:
             fixed = [_FIXED[0], *_WIDE, *_FIXED[1:]]
@@ -100,7 +100,9 @@ class TaskTable(Rows):
     def line(self, row: int, width: int) -> Line:
         """One task."""
         app = self.app
-        workspace, session, outlook = app.workspace, app.session, app.outlook  # type: ignore[attr-defined]
+        workspace, session, outlook = app.workspace, app.session, app.outlook
+        if workspace is None or session is None:
+            return ()
         task = int(self.view[row])
         state = session.state(task)
         style = {State.IN: "good", State.OUT: "dim"}.get(state, "pin")
@@ -135,7 +137,7 @@ class TaskTable(Rows):
         return (fit(text, cells, right=True), "good" if change < 0 else "bad")
 
     def _scale(self) -> float:
-        workspace = self.app.workspace  # type: ignore[attr-defined]
+        workspace = self.app.workspace
         if workspace is None:
             return 0.0
         known = np.abs(workspace.affinity[~np.isnan(workspace.affinity)])
