@@ -40,7 +40,7 @@ async def _draw(root: Path, name: str, width: int, height: int, keys: Sequence[s
             await pilot.press(key)
             await pilot.pause(0.3)
         app.flash_line = ()
-        app._show_flash()
+        app.show_flash()
         await pilot.pause(2.0)
         picture = app.export_screenshot(title=f"curator tui · {name}")
         # Fonts from elsewhere would make a picture that needs a network.
