@@ -432,8 +432,8 @@ def test_the_interface_opens_what_strangers_left(checked: Path) -> None:
             await pilot.press(key)
             await pilot.pause()
         await pilot.press("4")
-        await until(pilot, lambda: app.runs)
-        app.look_at_runs()
+        await until(pilot, lambda: app.jobs)
+        app.look_at_jobs()
         await pilot.pause(0.3)
         assert "[31m" in text(app)
 

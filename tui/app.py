@@ -16,12 +16,12 @@ from textual.binding import Binding, BindingType
 from curator.core.errors import CuratorError
 from curator.workspace import jobs
 from tui.app_base import AppBase
-from tui.background.run_watcher import RunWatcher, name_of
+from tui.background.run_watcher import JobWatcher, name_of
 from tui.screens.base import CuratorScreen
 from tui.screens.home import HomeScreen
 from tui.screens.tasks import TasksScreen
 from tui.settings import Settings
-from tui.state.messages import Failed, RunsRead
+from tui.state.messages import Failed, JobsRead
 from tui.state.place import Place
 from tui.state.session import Rows
 from tui.themes import THEMES, fitting_theme
@@ -29,7 +29,7 @@ from tui.themes import THEMES, fitting_theme
 if TYPE_CHECKING:
     from textual.command import Provider
 
-    from tui.state.snapshot import Draft, Workspace
+    from tui.state.snapshot import Draft, Snapshot
 
 _KEEP_SECONDS = 0.3
 _WATCH_SECONDS = 1.0
@@ -89,12 +89,12 @@ class CuratorApp(AppBase):
         self.settings = settings or Settings.read(Settings.place())
         self._remembered = replace(self.place)
         self._watching = False
-        self._watcher = RunWatcher(root / ".curator" / "runs")
+        self._watcher = JobWatcher(root / ".curator" / "runs")
 
     # -- beginning and end ------------------------------------------------------------------------------------------
 
     async def on_mount(self) -> None:
-        """Show the first screen, then begin to read."""
+        """Show the first screen. Reading starts after its first frame."""
         for theme in THEMES:
             self.register_theme(theme)
         self.theme = (
@@ -110,18 +110,18 @@ class CuratorApp(AppBase):
         self.screen.call_after_refresh(self._begin)
 
     def _begin(self) -> None:
-        """Read, once the first frame is on the screen."""
-        self.read_workspace()
+        """Start reading, after the first frame."""
+        self.read_snapshot()
         self.set_interval(_KEEP_SECONDS, self._keep)
         self.set_interval(_WATCH_SECONDS, self._watch)
 
     async def leave(self) -> None:
-        """Keep what is not kept yet, and end; runs go on."""
-        if self.thinker is not None:
-            self.thinker.stop()
-        if self.session is not None and self.workspace is not None and (entries := self.session.take_unsaved()):
+        """Store the edits and exit. Jobs continue."""
+        if self.estimator_thread is not None:
+            self.estimator_thread.stop()
+        if self.session is not None and self.snapshot is not None and (entries := self.session.take_unsaved()):
             try:
-                self.workspace.project.store.put_edits(self.session_id, self.workspace.target, entries)
+                self.snapshot.project.store.put_edits(self.session_id, self.snapshot.target, entries)
             except CuratorError:
                 self.session.put_back(entries)
                 self.flash(f"{len(entries)} edits cannot be stored yet: the store is busy; try again", "bad")
@@ -130,11 +130,11 @@ class CuratorApp(AppBase):
         self.exit()
 
     async def action_leave(self) -> None:
-        """Leave."""
+        """Store the edits and exit."""
         await self.leave()
 
     async def action_quit(self) -> None:
-        """Leave."""
+        """Store the edits and exit."""
         await self.leave()
 
     def _remember(self) -> None:
@@ -143,7 +143,7 @@ class CuratorApp(AppBase):
             self.place.write(self.place_path)
 
     def go(self, mode: str) -> None:
-        """Show one of the main screens."""
+        """Show one of the main screens. On that screen, close the screen above it."""
         if mode not in self.MODES:
             return
         if self.current_mode != mode:
@@ -188,13 +188,17 @@ class CuratorApp(AppBase):
         self.push_screen(SettingsDialog(self.settings))
 
     def export(self, name: str = "") -> None:
-        """Open the export of a saved selection; one that was changed is saved first."""
+        """Open the export of a saved selection. A changed selection must be saved first.
+
+        Args:
+            name: Name of the selection. The empty name is the selection that the session started from.
+        """
         from tui.dialogs.export import ExportDialog
 
-        if self.workspace is None or self.session is None:
+        if self.snapshot is None or self.session is None:
             return
         name = name or self.session.base
-        if self.workspace.selection(name) is None or (name == self.session.base and self.session.is_changed):
+        if self.snapshot.selection(name) is None or (name == self.session.base and self.session.is_changed):
             self.flash("save the selection first (w): an export is of a saved one", "warn")
             return
         self.push_screen(ExportDialog(name))
@@ -202,83 +206,82 @@ class CuratorApp(AppBase):
     # -- saving -----------------------------------------------------------------------------------------------------
 
     def save(self, name: str | None) -> None:
-        """Save the selection under a name."""
-        if not name or self.workspace is None or self.session is None:
+        """Save the selection under a name. None saves nothing."""
+        if not name or self.snapshot is None or self.session is None:
             return
         from tui.state.snapshot import Draft
 
         self.flash(f"saving {name} …")
-        self._save(Draft.of(name, self.session, self.workspace), self.workspace, self.session.revision)
+        self._save(Draft.of(name, self.session, self.snapshot), self.snapshot, self.session.revision)
 
     @work(thread=True, group="save", exit_on_error=False)
-    def _save(self, draft: "Draft", workspace: "Workspace", revision: int) -> None:
-        from tui.state.snapshot import load_workspace
+    def _save(self, draft: "Draft", snapshot: "Snapshot", revision: int) -> None:
+        from tui.state.snapshot import load_snapshot
 
         try:
-            draft.save(workspace)
-            # What is said to be saved can be exported at once.
-            found = load_workspace(self.root, workspace)
+            draft.save(snapshot)
+            # Read before the message appears, so that the user can export the selection at once.
+            found = load_snapshot(self.root, snapshot)
         except (CuratorError, OSError) as error:
             self.post_message(Failed(f"save {draft.name}", error))
         else:
             self.call_from_thread(self._saved, draft.name, found, revision)
 
-    def _saved(self, name: str, found: "Workspace", revision: int) -> None:
+    def _saved(self, name: str, found: "Snapshot", revision: int) -> None:
         self._take_over(found)
         if self.session is not None and self.session.revision == revision:
             self.session.saved_as(name)
             self.edited(f"saved as {name}")
         else:
             self.flash(f"saved as {name}, without the edits since", "warn")
-        self.tell("workspace")
+        self.notify_screens("snapshot")
 
-    # -- runs -------------------------------------------------------------------------------------------------------
+    # -- jobs -------------------------------------------------------------------------------------------------------
 
     def _watch(self) -> None:
-        """Look at the runs and at the store, in a thread."""
+        """Read the jobs and the time of the store, in a thread."""
         if not self._watching:
             self._watching = True
             self.place.mode = self.current_mode
-            self._read_runs(replace(self.place))
+            self._read_jobs(replace(self.place))
 
     @work(thread=True, group="watch", exit_on_error=False)
-    def _read_runs(self, place: Place) -> None:
+    def _read_jobs(self, place: Place) -> None:
         if place != self._remembered and self.place_path.parent.is_dir():
-            # Now, not at the end: a connection that breaks takes this process with it.
+            # Write at once. A broken connection ends this process without warning.
             place.write(self.place_path)
             self._remembered = place
         try:
-            self.post_message(RunsRead(self._watcher.read(self.watched)))
+            self.post_message(JobsRead(self._watcher.read(self.watched)))
         except OSError as error:
             self.post_message(Failed("read the runs", error))
         finally:
             self._watching = False
 
-    def on_runs_read(self, message: RunsRead) -> None:
-        """Show the runs; a run that has ended may have changed what is there."""
-        before = {run.run.id for run in self.runs if run.run.state == "running"}
-        self.runs = message.runs
-        for view in self.runs:
-            if view.run.id in before and view.run.state != "running":
-                ok = view.run.state == "done"
-                self.flash(f"{name_of(view)}: {view.run.state}", "good" if ok else "bad")
-        ended = before - {run.run.id for run in self.runs if run.run.state == "running"}
-        if ended or (self.workspace is not None and self._store_changed() != self._store_time and not before):
+    def on_jobs_read(self, message: JobsRead) -> None:
+        """Show the jobs. Read the project again if a job has ended."""
+        before = {view.job.id for view in self.jobs if view.job.state == "running"}
+        self.jobs = message.jobs
+        for view in self.jobs:
+            if view.job.id in before and view.job.state != "running":
+                ok = view.job.state == "done"
+                self.flash(f"{name_of(view)}: {view.job.state}", "good" if ok else "bad")
+        ended = before - {view.job.id for view in self.jobs if view.job.state == "running"}
+        if ended or (self.snapshot is not None and self._store_changed() != self._store_time and not before):
             self._store_time = self._store_changed()
-            self.read_workspace()
-        self.tell("runs")
+            self.read_snapshot()
+        self.notify_screens("jobs")
 
-    def look_at_runs(self) -> None:
-        """Read the runs now, and the whole log of the one that is watched."""
+    def look_at_jobs(self) -> None:
+        """Read the jobs now, and the whole log of the watched job."""
         self._watch()
 
     def launch(self, arguments: list[str] | None, cwd: Path | None = None) -> None:
-        """Start a command as a process that outlives this one.
+        """Start a command as a job that survives the end of this process.
 
         Args:
-            arguments: What follows `curator`; nothing is started without.
-            cwd: Its working folder, where the arguments say by themselves which project they are about; None is this
-                project.
+            arguments: Arguments of `curator`. None or an empty list starts nothing.
+            cwd: Working folder, if the arguments name the project. None is the folder of this project.
         """
         if arguments:
             self._launch(arguments if cwd else [*arguments, "-p", str(self.root)], cwd or self.root)
@@ -286,14 +289,14 @@ class CuratorApp(AppBase):
     @work(thread=True, group="launch", exit_on_error=False)
     def _launch(self, arguments: list[str], cwd: Path) -> None:
         try:
-            run = jobs.launch(self.root / ".curator" / "runs", arguments, cwd=cwd)
+            job = jobs.launch(self.root / ".curator" / "runs", arguments, cwd=cwd)
         except (CuratorError, OSError) as error:
             self.post_message(Failed("start the run", error))
         else:
-            self.call_from_thread(self._launched, run)
+            self.call_from_thread(self._launched, job)
 
-    def _launched(self, run: str) -> None:
-        self.watched = run
+    def _launched(self, job: str) -> None:
+        self.watched = job
         self.flash("started; it goes on when you leave")
         self._watch()
         self.go("runs")
@@ -303,21 +306,21 @@ def run(root: Path, *, mouse: bool | None = None) -> int:
     """Open a project in the terminal.
 
     Args:
-        root: Its folder.
-        mouse: Whether to use the pointer; None leaves it to the settings.
+        root: Folder of the project.
+        mouse: Whether to use the pointer. None uses the preference of the user.
 
     Returns:
-        The exit code: not 0 where it failed, which Textual itself has shown.
+        The exit code. It is not 0 after an error, which Textual has shown.
     """
     settings = Settings.read(Settings.place())
     app = CuratorApp(root, settings)
-    # A thread that computes hands over sooner to the one that draws.
+    # A thread that computes yields sooner to the thread that draws.
     sys.setswitchinterval(0.001)
     try:
         app.run(mouse=settings.mouse if mouse is None else mouse)
     finally:
-        if app.thinker is not None:
-            # A thread that outlives the interpreter makes DuckDB's module complain on the terminal.
-            app.thinker.stop()
-            app.thinker.join(_JOIN_SECONDS)
+        if app.estimator_thread is not None:
+            # DuckDB prints errors if a thread outlives the interpreter.
+            app.estimator_thread.stop()
+            app.estimator_thread.join(_JOIN_SECONDS)
     return app.return_code or 0

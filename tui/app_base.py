@@ -1,7 +1,7 @@
 """The part of the application that screens, dialogs and widgets use.
 
-    threads ──▶ messages ──▶ handlers here ──▶ `told` ──▶ screens draw
-    keys ──▶ actions of a screen ──▶ session ──▶ `edited` ──▶ `think` ──▶ thread of the estimator
+    threads ──▶ messages ──▶ handlers here ──▶ `changed` ──▶ screens draw
+    keys ──▶ actions of a screen ──▶ session ──▶ `edited` ──▶ `request_estimate` ──▶ thread of the estimator
 
 No method here waits. Threads read files, the store and estimates. Jobs run in separate processes.
 """
@@ -16,10 +16,10 @@ from textual.app import App
 from textual.signal import Signal
 
 from curator.core.errors import CuratorError
-from tui.background.estimator_thread import SOLVED_IN_FULL, Outlook, Question, Thinker
-from tui.background.run_watcher import RunView
+from tui.background.estimator_thread import SOLVED_IN_FULL, EstimateRequest, EstimatorThread, SelectionEstimate
+from tui.background.run_watcher import JobView
 from tui.state.filters import Columns
-from tui.state.messages import Failed, Thought, WorkspaceRead
+from tui.state.messages import EstimateReady, Failed, SnapshotRead
 from tui.state.place import Place
 from tui.state.session import Rows, Session, State
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from curator.workspace.store.records import StoredEdit
 
     # This module imports pyarrow and pydantic. The first frame must not wait for them.
-    from tui.state.snapshot import Workspace
+    from tui.state.snapshot import Snapshot
 
 _FLASH_SECONDS = 8.0
 # In seconds: too short to notice, and longer than most estimates take.
@@ -44,32 +44,32 @@ class AppBase(App[None]):
         place: The screen, task, filter and order that the user saw last.
 
     Attributes:
-        told: Signal for the screens. Its value is the topic that changed.
-        workspace: The project as it was read last; None before the first reading.
+        changed: Signal for the screens. Its value is the topic that changed.
+        snapshot: The project as it was read last; None before the first reading.
         trouble: The error of the last reading; None if the reading succeeded.
         session: The selection in progress; None before the first reading.
         session_id: Identity of the session in the store.
-        outlook: The newest estimate of the selection; None if estimates are not available.
-        runs: The jobs of the project, newest first.
+        estimate: The newest estimate of the selection; None if estimates are not available.
+        jobs: The jobs of the project, newest first.
         watched: Id of the job whose whole log is read.
         flash_line: Texts and their styles in the flash line.
-        thinker: The thread that estimates; None if estimates are not available.
+        estimator_thread: The thread that estimates; None if estimates are not available.
     """
 
     def __init__(self, root: Path, place: Place) -> None:
         super().__init__()
         self.root, self.place = root, place
-        self.told: Signal[str] = Signal(self, "told")
-        self.workspace: Workspace | None = None
+        self.changed: Signal[str] = Signal(self, "changed")
+        self.snapshot: Snapshot | None = None
         self.trouble: Exception | None = None
         self.session: Session | None = None
         self.session_id = ""
-        self.outlook: Outlook | None = None
-        self.runs: tuple[RunView, ...] = ()
+        self.estimate: SelectionEstimate | None = None
+        self.jobs: tuple[JobView, ...] = ()
         self.watched: str | None = None
         self.flash_line: tuple[tuple[str, str], ...] = ()
-        self.thinker: Thinker | None = None
-        self._thinker_key = ""
+        self.estimator_thread: EstimatorThread | None = None
+        self._estimator_key = ""
         self._lock: int | None = None
         self._flash_count = 0
         self._keeping = self._reading = self._read_again = False
@@ -115,7 +115,7 @@ class AppBase(App[None]):
         """
         raise NotImplementedError
 
-    def look_at_runs(self) -> None:
+    def look_at_jobs(self) -> None:
         """Read the jobs now, and the whole log of the watched job."""
         raise NotImplementedError
 
@@ -129,13 +129,13 @@ class AppBase(App[None]):
 
     # -- flash line and changes ---------------------------------------------------------------------------------------
 
-    def tell(self, topic: str) -> None:
+    def notify_screens(self, topic: str) -> None:
         """Let the screens draw a change.
 
         Args:
-            topic: `workspace`, `session`, `outlook` or `runs`.
+            topic: `snapshot`, `session`, `estimate` or `jobs`.
         """
-        self.told.publish(topic)
+        self.changed.publish(topic)
 
     def flash(self, words: str, style: str = "dim") -> None:
         """Show a text in the flash line for some seconds. Errors stay longer."""
@@ -159,13 +159,13 @@ class AppBase(App[None]):
         if message.what == "read the project":
             self.trouble = message.error
             self._has_read()
-            self.tell("workspace")
+            self.notify_screens("snapshot")
         hint = getattr(message.error, "hint", "")
         self.flash(f"cannot {message.what}: {message.error}" + (f" · {hint}" if hint else ""), "bad")
 
     # -- reading ------------------------------------------------------------------------------------------------------
 
-    def read_workspace(self) -> None:
+    def read_snapshot(self) -> None:
         """Read the project in a thread. A request during a reading starts another reading after it."""
         self._read_again = self._reading
         if not self._reading:
@@ -175,46 +175,46 @@ class AppBase(App[None]):
     def _has_read(self) -> None:
         self._reading = False
         if self._read_again:
-            self.read_workspace()
+            self.read_snapshot()
 
     @work(thread=True, group="read", exit_on_error=False)
     def _read(self) -> None:
         # This import is slow. It happens after the first frame.
-        from tui.state.snapshot import load_workspace
+        from tui.state.snapshot import load_snapshot
 
         try:
-            self.post_message(WorkspaceRead(load_workspace(self.root, self.workspace)))
+            self.post_message(SnapshotRead(load_snapshot(self.root, self.snapshot)))
         except (CuratorError, OSError) as error:
             self.post_message(Failed("read the project", error))
 
-    def on_workspace_read(self, message: WorkspaceRead) -> None:
+    def on_snapshot_read(self, message: SnapshotRead) -> None:
         """Show the project. The session continues."""
         self.trouble = None
-        self._take_over(message.workspace)
+        self._take_over(message.snapshot)
         self._has_read()
-        self.tell("workspace")
-        if self.outlook is None or self.session is None or self.outlook.revision != self.session.revision:
-            self.think()
+        self.notify_screens("snapshot")
+        if self.estimate is None or self.session is None or self.estimate.revision != self.session.revision:
+            self.request_estimate()
 
-    def _take_over(self, workspace: "Workspace") -> None:
-        before, self.workspace = self.workspace, workspace
+    def _take_over(self, snapshot: "Snapshot") -> None:
+        before, self.snapshot = self.snapshot, snapshot
         self._store_time = self._store_changed()
-        if self.session is None or before is None or before.names != workspace.names:
-            self._begin_session(workspace)
-        if (workspace.answers.key if workspace.answers is not None else "") != self._thinker_key:
-            self._begin_thinking(workspace)
+        if self.session is None or before is None or before.names != snapshot.names:
+            self._begin_session(snapshot)
+        if (snapshot.answers.key if snapshot.answers is not None else "") != self._estimator_key:
+            self._start_estimator(snapshot)
 
-    def _begin_session(self, workspace: "Workspace") -> None:
+    def _begin_session(self, snapshot: "Snapshot") -> None:
         from tui.state.resume import begin_session, take_lock
 
-        if workspace.corpus is None:
+        if snapshot.corpus is None:
             return
         if self.session is not None:
             # The project has other tasks now. Apply the history to them.
-            self.session = Session.replay(workspace.names, [edit.stored() for edit in self.session.history])
+            self.session = Session.replay(snapshot.names, [edit.stored() for edit in self.session.history])
             return
-        self._lock = take_lock(workspace.project.folder)
-        self.session, self.session_id, words = begin_session(workspace, alone=self._lock is not None)
+        self._lock = take_lock(snapshot.project.folder)
+        self.session, self.session_id, words = begin_session(snapshot, alone=self._lock is not None)
         if words:
             self.flash(words, "dim" if words.startswith("resumed") else "warn")
 
@@ -227,72 +227,76 @@ class AppBase(App[None]):
 
     # -- estimates ----------------------------------------------------------------------------------------------------
 
-    def _begin_thinking(self, workspace: "Workspace") -> None:
+    def _start_estimator(self, snapshot: "Snapshot") -> None:
         """Start a thread for other gradients. Earlier estimates belong to other tasks."""
-        if self.thinker is not None:
-            self.thinker.stop()
-        self.thinker, self.outlook, self._thinker_key = None, None, ""
-        if workspace.answers is None:
+        if self.estimator_thread is not None:
+            self.estimator_thread.stop()
+        self.estimator_thread, self.estimate, self._estimator_key = None, None, ""
+        if snapshot.answers is None:
             return
-        answers = workspace.answers
+        answers = snapshot.answers
         key = answers.key
 
-        def answered(answer: Outlook | Exception) -> None:
-            self.post_message(Failed("estimate", answer) if isinstance(answer, Exception) else Thought(answer, key))
+        def deliver(answer: SelectionEstimate | Exception) -> None:
+            self.post_message(
+                Failed("estimate", answer) if isinstance(answer, Exception) else EstimateReady(answer, key)
+            )
 
-        self.thinker, self._thinker_key = Thinker(lambda: answers.estimator, answered), key
-        self.thinker.start()
+        self.estimator_thread, self._estimator_key = EstimatorThread(lambda: answers.estimator, deliver), key
+        self.estimator_thread.start()
 
-    def think(self) -> None:
+    def request_estimate(self) -> None:
         """Request the estimate of the current selection."""
-        if self.thinker is None or self.session is None:
+        if self.estimator_thread is None or self.session is None:
             return
         visible = self.visible_tasks()
-        self.thinker.ask(Question(self.session.revision, self.session.mask, self.session.saved, visible))
+        self.estimator_thread.request(
+            EstimateRequest(self.session.revision, self.session.mask, self.session.saved, visible)
+        )
 
-    def think_about_visible(self) -> None:
+    def request_visible_estimates(self) -> None:
         """Request estimates of other visible tasks, if only those of visible tasks are solved in full."""
         if self.session is not None and len(self.session.names) > SOLVED_IN_FULL:
-            self.think()
+            self.request_estimate()
 
-    def on_thought(self, message: Thought) -> None:
+    def on_estimate_ready(self, message: EstimateReady) -> None:
         """Show an estimate, if the selection has not changed since."""
-        if self.session is None or message.outlook.revision != self.session.revision:
+        if self.session is None or message.estimate.revision != self.session.revision:
             return
-        if message.key != self._thinker_key:
+        if message.key != self._estimator_key:
             # The estimate is of the same selection, but of gradients or a calibration that were replaced.
             return
-        if message.outlook is self.outlook or len(message.outlook.flips) != len(self.session.names):
+        if message.estimate is self.estimate or len(message.estimate.flips) != len(self.session.names):
             return
-        self.outlook = message.outlook
-        self.session.judged(message.outlook.judgement.loss)
-        self.tell("outlook")
+        self.estimate = message.estimate
+        self.session.set_loss(message.estimate.target_loss.loss)
+        self.notify_screens("estimate")
 
     def can_estimate(self) -> bool:
         """Return whether estimates are available. If not, show the reason in the flash line."""
-        if self.workspace is None or self.workspace.answers is None or self.session is None or self.outlook is None:
+        if self.snapshot is None or self.snapshot.answers is None or self.session is None or self.estimate is None:
             self.flash(self.missing() or "estimates are not ready yet", "warn")
             return False
         return True
 
     def missing(self) -> str:
         """Return what is missing for estimates and how to add it; "" if nothing is missing."""
-        return "the project is being read" if self.workspace is None else self.workspace.missing
+        return "the project is being read" if self.snapshot is None else self.snapshot.missing
 
     def columns(self) -> Columns:
         """Return the columns by which tasks are filtered and sorted."""
-        workspace, session = self.workspace, self.session
-        assert workspace is not None
+        snapshot, session = self.snapshot, self.session
+        assert snapshot is not None
         assert session is not None
-        current = self.outlook is not None and len(self.outlook.flips) == len(workspace.names)
+        current = self.estimate is not None and len(self.estimate.flips) == len(snapshot.names)
         return Columns(
-            names=workspace.names,
-            tags=workspace.tags,
-            sources=workspace.sources,
-            examples=workspace.examples,
-            tokens=workspace.tokens,
-            affinity=workspace.affinity,
-            flip=self.outlook.flips if current and self.outlook else np.full(len(workspace.names), np.nan),
+            names=snapshot.names,
+            tags=snapshot.tags,
+            sources=snapshot.sources,
+            examples=snapshot.examples,
+            tokens=snapshot.tokens,
+            affinity=snapshot.affinity,
+            flip=self.estimate.flips if current and self.estimate else np.full(len(snapshot.names), np.nan),
             selected=session.mask,
             pinned=np.asarray(session.states >= State.PINNED_OUT),
         )
@@ -305,21 +309,21 @@ class AppBase(App[None]):
         Args:
             words: Text for the flash line. The empty text leaves the flash line unchanged.
         """
-        self.think()
-        if self.thinker is not None and self.session is not None:
-            first = self.thinker.first_answer(self.session.revision, _PATIENCE)
+        self.request_estimate()
+        if self.estimator_thread is not None and self.session is not None:
+            first = self.estimator_thread.first_estimate(self.session.revision, _PATIENCE)
             if first is not None:
-                self.outlook = first
-                self.session.judged(first.judgement.loss)
+                self.estimate = first
+                self.session.set_loss(first.target_loss.loss)
         if words:
             self._say(words)
-        self.tell("session")
+        self.notify_screens("session")
 
     def load(self, name: str | None) -> None:
         """Load a saved selection. The empty name is all tasks, and None changes nothing."""
-        if name is None or self.workspace is None or self.session is None:
+        if name is None or self.snapshot is None or self.session is None:
             return
-        chosen = self.workspace.selection(name)
+        chosen = self.snapshot.selection(name)
         if chosen is None:
             edit = self.session.load("", np.ones(len(self.session.names), dtype=bool))
         else:
@@ -338,7 +342,7 @@ class AppBase(App[None]):
 
     def _keep(self) -> None:
         """Store new edits in a thread."""
-        if self._keeping or self.session is None or self.workspace is None:
+        if self._keeping or self.session is None or self.snapshot is None:
             return
         entries = self.session.take_unsaved()
         if entries:
@@ -347,9 +351,9 @@ class AppBase(App[None]):
 
     @work(thread=True, group="keep", exit_on_error=False)
     def _write_edits(self, entries: "list[StoredEdit]") -> None:
-        assert self.workspace is not None
+        assert self.snapshot is not None
         try:
-            self.workspace.project.store.put_edits(self.session_id, self.workspace.target, entries)
+            self.snapshot.project.store.put_edits(self.session_id, self.snapshot.target, entries)
         except (CuratorError, OSError) as error:
             self.call_from_thread(self._not_kept, entries, error)
         else:

@@ -1,4 +1,4 @@
-"""What all dialogs share."""
+"""The base of all dialogs, and a short list of choices."""
 
 from collections.abc import Iterable, Sequence
 from typing import ClassVar, Generic, TypeVar

@@ -92,7 +92,7 @@ class ExampleList(Rows):
 
     @property
     def _has_answers(self) -> bool:
-        return self.app.workspace is not None and self.app.workspace.answers is not None
+        return self.app.snapshot is not None and self.app.snapshot.answers is not None
 
     def title(self, width: int, trouble: str) -> Line:
         """The line above the list.

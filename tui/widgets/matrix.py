@@ -218,9 +218,9 @@ class Matrix(Rows):
 
     def line(self, row: int, width: int) -> Line:
         """One task, and what it does to each."""
-        workspace, session = self.app.workspace, self.app.session
-        if workspace is None or session is None or len(self.values) != len(session.names):
-            # Tasks came or went, and the screen has not been told yet.
+        snapshot, session = self.app.snapshot, self.app.session
+        if snapshot is None or session is None or len(self.values) != len(session.names):
+            # Tasks came or went, and the screen has not drawn them yet.
             return ()
         task = int(self.tasks[row])
         state = session.state(task)
@@ -232,7 +232,7 @@ class Matrix(Rows):
             " ",
             (GLYPHS[state], style),
             " ",
-            (fit(workspace.names[task], name), "strong" if here or state.selected else ""),
+            (fit(snapshot.names[task], name), "strong" if here or state.selected else ""),
         ]
         columns = np.array(self.shown_columns, dtype=np.intp)
         others = self.tasks[columns]
@@ -248,7 +248,7 @@ class Matrix(Rows):
                 gap = " "
             else:
                 parts.append((gap + text, style))
-        affinity = float(workspace.affinity[task])
+        affinity = float(snapshot.affinity[task])
         shown = "good" if affinity > 0 else "bad"
         parts += [(gap, "accent"), ("│", "dim"), (glyph(affinity, self.target_scale), shown)]
         parts.append((f" {numbers.signed(affinity):>7}", shown))
