@@ -4,8 +4,8 @@ from typing import Annotated
 
 import typer
 
-from curator import __version__
 from curator.cli.options import Shared, app, shared_options
+from curator.core.version import __version__
 
 # Each module adds its commands to `app`. The order is that of `curator --help`.
 # isort: split
