@@ -22,7 +22,7 @@ def open_tui(root: Path, *, mouse: bool | None) -> None:
     # A session in a browser has no terminal. textual-serve names a driver instead.
     if "TEXTUAL_DRIVER" not in os.environ and not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise ConfigError(
-            "`curator tui` needs a terminal", hint="In scripts, run `curator select --json` or `curator status --json`."
+            "`curator tui` needs a terminal", hint="Run `curator select --json` or `curator status --json` in scripts."
         )
     # Textual trusts these variables, and then misses changes of the terminal's size.
     for name in ("LINES", "COLUMNS"):
