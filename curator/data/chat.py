@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 Turn = dict[str, Any]
 
+Shape = tuple[Any, ...]
+"""Whether a chat has tools, then role, tool calls and text of each turn: what decides which turns a template writes."""
+
 # Of two private characters, so that it shares neither beginning nor end with what people write.
 _PLACEHOLDER = "\ue0f1\ue0f2"
 # What is said to curator, and not to a template.
@@ -29,13 +32,18 @@ class Chat:
         tokenizer: With a chat template.
         messages: The turns.
         tools: The tools that may be called, if any.
+        dropped: Cache of the turns that the template leaves out, by the shape of a chat.
 
     Raises:
         DataError: The template refuses the turns, or takes no tools where there are some.
     """
 
     def __init__(
-        self, tokenizer: "PreTrainedTokenizerBase", messages: Sequence[Turn], tools: list[Any] | None = None
+        self,
+        tokenizer: "PreTrainedTokenizerBase",
+        messages: Sequence[Turn],
+        tools: list[Any] | None = None,
+        dropped: "dict[Shape, frozenset[int]] | None" = None,
     ) -> None:
         self._tokenizer = tokenizer
         self._tools = tools or None
@@ -49,12 +57,35 @@ class Chat:
                 "the row offers tools, but the model's chat template has no place for them",
                 hint="Use a model with a template for tools, or remove `tools` from the row.",
             )
-        for number, turn in enumerate(self._messages):
-            if turn["role"] == "tool" and turn["content"].strip() and self._marked(number) == self.text:
+        for number in self._dropped(dropped):
+            role = self._messages[number]["role"]
+            if role == "tool":
                 raise DataError(
                     "the row holds a tool's answer, which the model's chat template leaves out",
                     hint="Use a model with a template for tools, or write the answer into the user's turn.",
                 )
+            raise DataError(
+                f"the model's chat template leaves out turn {number + 1}, of the role {role!r}",
+                hint="Set roles = { … } in [[data.task]] to name it user, assistant, system or tool.",
+            )
+
+    def _dropped(self, known: "dict[Shape, frozenset[int]] | None") -> list[int]:
+        """Return the turns with text that the template leaves out. Chats of one shape are rendered once."""
+        shape: Shape = (
+            bool(self._tools),
+            *((turn["role"], "tool_calls" in turn, bool(turn["content"].strip())) for turn in self._messages),
+        )
+        known = {} if known is None else known
+        if shape not in known:
+            spoken = [n for n, turn in enumerate(self._messages) if turn["content"].strip()]
+            marks = {n: f"{_PLACEHOLDER}{n}{_PLACEHOLDER}" for n in spoken}
+            marked = self._prefix(
+                [turn | {"content": marks.get(n, turn["content"])} for n, turn in enumerate(self._messages)]
+            )
+            lost = [n for n in spoken if marks[n] not in marked]
+            # A template may refuse or rewrite the marks. Then each turn is changed alone.
+            known[shape] = frozenset(n for n in lost if self._marked(n) == self.text)
+        return sorted(known[shape])
 
     def spans(self) -> list[int]:
         """Start and end, in characters, of each part of the text that carries loss."""

@@ -34,7 +34,7 @@ EMPTY = "empty"
 CUT_OFF = "completion cut off by max_length"
 BAD = "cannot be used"
 # Raised when the same row would be read or encoded differently.
-_READER_VERSION = 2
+_READER_VERSION = 3
 # Tasks that are read are committed at least this often.
 _COMMIT_SECONDS = 1.0
 
@@ -50,6 +50,8 @@ class TaskVersion:
     index: ExampleIndex
     formats: dict[str, int] = field(default_factory=dict)
     """Rows by the name of their format."""
+    unused: dict[str, int] = field(default_factory=dict)
+    """Rows by the name of a column that holds something and is not read."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,6 +131,9 @@ class Corpus:
             for reason, numbers in task.split.left_out.items():
                 if reason in (BAD, EMPTY, CUT_OFF, LEAKED):
                     found.append(f"{task.name}: {len(numbers)} examples left out: {reason}")
+            if task.version.unused:
+                columns = ", ".join(f"{name} ({rows:,} rows)" for name, rows in task.version.unused.items())
+                found.append(f"{task.name}: unused columns: {columns}")
             if task.truncated:
                 found.append(f"{task.name}: {task.truncated} examples longer than max_length were truncated")
         return found
@@ -273,6 +278,7 @@ def _versions(
                 index=indexes[key],
                 # The store keeps no order of keys.
                 formats=dict(Counter(outputs[key].get("formats", {})).most_common()),
+                unused=dict(Counter(outputs[key].get("unused", {})).most_common()),
             )
         )
     return versions
@@ -329,6 +335,7 @@ def _ingest(workspace: Workspace, sources: Sequence[Source], inputs: Sequence[In
                     "rows": rows,
                     "sha256": hash_of(e.hash for e in examples),
                     "formats": Counter(row.format for row in read),
+                    "unused": Counter(name for row in read for name in row.unused),
                 },
             )
         )

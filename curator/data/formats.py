@@ -18,6 +18,7 @@ from typing import Any
 
 from curator.core.errors import DataError
 from curator.data.rows import Content
+from curator.data.shapes import suggestion
 
 OPENAI = "OpenAI messages"
 TULU = "Tülu"
@@ -118,7 +119,7 @@ def recognise(raw: dict[str, Any], where: str, *, columns: Iterable[str] | None 
         return TEXT, {"text": _text(raw, "text", where)}
     names = [*(columns or (str(key) for key, value in raw.items() if value is not None))]
     found = (", ".join(names[:20]) or "none") + (f" and {len(names) - 20} more" if len(names) > 20 else "")
-    raise DataError(f"{where}: not the right fields (found: {found})", hint=_FIELDS)
+    raise DataError(f"{where}: not the right fields (found: {found})", hint=suggestion(raw) or _FIELDS)
 
 
 def _has(raw: dict[str, Any], *fields: str) -> bool:

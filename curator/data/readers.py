@@ -21,6 +21,7 @@ from typing import IO, Any, cast
 from curator.core.errors import DataError
 from curator.core.files import File
 from curator.core.remote import RemoteFile
+from curator.data.file_kinds import refuse_other_kinds_of_file
 
 FORMATS = "JSONL, JSON, Parquet, CSV, TSV, or a folder that datasets.load_from_disk reads"
 _TEXT_HINT = "Mend or remove that line."
@@ -64,6 +65,8 @@ def read_file(file: File) -> Iterator[RawRow]:
             yield from read(file)
         return
     try:
+        if read is not _read_parquet:
+            refuse_other_kinds_of_file(file)
         yield from read(file)
     except FileNotFoundError as error:
         raise DataError(f"{file}: does not exist", hint="Correct the path in curator.toml.") from error
@@ -189,7 +192,7 @@ def _read_document(file: File, text: str, first_line: int) -> Iterator[RawRow]:
     if not isinstance(document, list):
         yield first_line, _row(document, file, first_line)
         return
-    decoder = json.JSONDecoder()
+    decoder = json.JSONDecoder(object_pairs_hook=_without_repeated_keys)
     position = text.index("[") + 1
     line, counted = first_line, 0
     for _ in document:
@@ -204,9 +207,22 @@ def _read_document(file: File, text: str, first_line: int) -> Iterator[RawRow]:
         yield line, row
 
 
+def _without_repeated_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Build a JSON object. Python would keep the last of two values under one key, and drop the first.
+
+    Raises:
+        ValueError: A key occurs twice.
+    """
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
+        raise ValueError(f"the key {twice!r:.60} occurs twice in one object")
+    return found
+
+
 def _parse(text: str, file: File, first_line: int) -> Any:
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=_without_repeated_keys)
     except json.JSONDecodeError as error:
         line = first_line + error.lineno - 1
         if text[error.pos :].strip():

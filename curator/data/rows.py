@@ -35,6 +35,8 @@ class Row:
     content: Content
     format: str = ""
     """Name of the format it was written in (formats.py)."""
+    unused: tuple[str, ...] = ()
+    """Columns that hold something and are not read (columns.py)."""
     problem: str = ""
     """Why it cannot be used, and in a second line what to do; its content then says nothing."""
 
@@ -82,6 +84,13 @@ def pair(content: Content) -> tuple[str, str]:
     if "prompt" in content:
         return content["prompt"], content["completion"]
     return content["instruction"], content["response"]
+
+
+def texts(content: Content) -> list[str]:
+    """Return everything that a content says, turn by turn."""
+    if "messages" in content:
+        return [turn["content"] for turn in content["messages"]]
+    return [content["text"]] if "text" in content else list(pair(content))
 
 
 def trainable(content: Content) -> Content:

@@ -1,6 +1,7 @@
 """Which example of which task is trained on, which judges, and which is left out and why."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -78,9 +79,14 @@ def _held_out(task: TaskExamples, share: float, seed: int) -> tuple[int, ...]:
         return tuple(numbers)
     usable = [n for n, reason in enumerate(task.left_out) if reason is None]
     if len(usable) < 2:
+        counted = Counter(reason for reason in task.left_out if reason is not None)
+        reasons = ", ".join(f"{count:,} {reason}" for reason, count in counted.most_common())
         raise DataError(
-            f"target {task.name!r} has {len(usable)} usable examples; it needs one to train on and one to judge by",
-            hint="Give the target more examples.",
+            f"target {task.name!r} has {len(usable)} usable examples, and needs two: one to train on, one held out"
+            + (f" (left out: {reasons})" if reasons else ""),
+            hint="Raise max_length under [data] for answers that are cut off. Else give the target more examples."
+            if counted
+            else "Give the target more examples.",
         )
     ranked = _ranked(usable, task.hashes, seed, VALIDATION)
     # Between copies of one example there is no boundary: either all of them are held out, or none.

@@ -5,9 +5,11 @@ from typing import Any
 
 from curator.core.errors import DataError
 from curator.core.text import clean
+from curator.data.columns import refuse_other_kinds, refuse_placeholders, unused_columns
 from curator.data.formats import TURN_FIELDS, recognise, renamed
 from curator.data.readers import RawRow, read_file, read_hub, read_saved
-from curator.data.rows import Row, place
+from curator.data.rows import Row, place, texts
+from curator.data.shapes import as_known
 from curator.data.sources import Source, Value
 
 # Rows that are held at once for tasks that share a file, in characters. What is beyond is read by going through the
@@ -32,13 +34,27 @@ def refusal(bad: Sequence[tuple[str, str]], rows: int, where: str) -> DataError:
     first, _, hint = bad[0][1].partition("\n")
     if len(bad) == 1:
         return DataError(f"{bad[0][0]}: {first} (1 of {rows:,} rows in {where})", hint=f"{hint} {_SKIP_HINT}")
-    listed = [f"{place}: {problem.partition(chr(10))[0]}" for place, problem in bad[:_BAD_LISTED]]
-    if len(bad) > _BAD_LISTED:
-        listed.append(f"and {len(bad) - _BAD_LISTED:,} more")
+    # One line for each file and reason, with its number of rows.
+    groups: dict[tuple[str, str], list[str]] = {}
+    for stands, problem in bad:
+        groups.setdefault((_file_of(stands), problem.partition("\n")[0]), []).append(stands)
+    listed = [
+        f"{places[0]}: {problem}" + (f" ({len(places):,} rows)" if len(places) > 1 else "")
+        for (_, problem), places in list(groups.items())[:_BAD_LISTED]
+    ]
+    rest = sum(len(places) for places in list(groups.values())[_BAD_LISTED:])
+    if rest:
+        listed.append(f"and {rest:,} more")
     return DataError(
         f"{len(bad):,} of {rows:,} rows in {where} cannot be used:\n  " + "\n  ".join(listed),
         hint=f"{hint} {_SKIP_HINT}",
     )
+
+
+def _file_of(place: str) -> str:
+    """Return the file of a place such as `file:line` or `file, row 3`."""
+    head, _, tail = place.rpartition(":")
+    return head if tail.isdigit() else place.rpartition(", row ")[0]
 
 
 def read_task(source: Source, *, keep_bad: bool = False) -> list[Row]:
@@ -150,11 +166,13 @@ def _row(raw: dict[str, Any] | DataError, source: Source, file: str, line: int, 
     try:
         if isinstance(raw, DataError):
             raise raw
-        if source.columns or source.roles:
-            kind, content = recognise(renamed(raw, source.columns, source.roles), where, columns=map(str, raw))
-        else:
-            kind, content = recognise(raw, where)
-        return Row(number=number, file=file, line=line, content=content, format=kind)
+        named = as_known(renamed(raw, source.columns, source.roles) if source.columns or source.roles else raw)
+        refuse_other_kinds(named, where)
+        columns = map(str, raw) if source.columns or source.roles else None
+        kind, content = recognise(named, where, columns=columns)
+        unused = unused_columns(named, kind, where)
+        refuse_placeholders(texts(content), where)
+        return Row(number=number, file=file, line=line, content=content, format=kind, unused=unused)
     except DataError as error:
         return bad_row(number, file, line, error)
 

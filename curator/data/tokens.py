@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from curator.core.errors import DataError
-from curator.data.chat import Chat, Turn, render, shared
+from curator.data.chat import Chat, Shape, Turn, render, shared
 from curator.data.rows import Content, pair
 
 if TYPE_CHECKING:
@@ -77,6 +77,7 @@ class Encoder:
         self._tokenizer = tokenizer
         self._max_length = max_length
         self._encoder_decoder = encoder_decoder
+        self._dropped: dict[Shape, frozenset[int]] = {}
         self._before, self._after = special_tokens(tokenizer)
         if not self._after and tokenizer.eos_token_id is not None:
             # A model that never sees the end of an answer does not learn to stop.
@@ -166,7 +167,7 @@ class Encoder:
                 "the rows are chats, but the model's tokenizer has no chat template",
                 hint="Use a chat model, or rows with `prompt` and `completion`.",
             )
-        chat = Chat(self._tokenizer, messages, tools)
+        chat = Chat(self._tokenizer, messages, tools, self._dropped)
         return chat.text, chat.spans()
 
     def _ended(self, ids: list[int]) -> list[int]:

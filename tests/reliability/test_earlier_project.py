@@ -25,7 +25,9 @@ def earlier(tmp_path: Path) -> Path:
 
 
 def test_status_of_an_earlier_project_finds_every_stage(earlier: Path) -> None:
-    report = Project.open(earlier).status()
+    project = Project.open(earlier)
+    project.check()
+    report = project.status()
     states = {stage.stage: stage.state for stage in report.stages}
     assert {states[stage] for stage in ("data", "train", "gradients", "estimate", "select")} == {"done"}
     assert {row["name"] for row in report.selections} == {"second", "forward"}
@@ -38,5 +40,7 @@ def test_select_in_an_earlier_project_computes_nothing_and_keeps_the_manifest(ea
     result = project.select(method="exchange", name="second")
     assert result.cached
     assert json.loads((earlier / "curator-manifest.json").read_text()) == before
-    assert [event.stage for event in events if isinstance(event, StageStarted)] == []
+    stages = {event.stage for event in events if isinstance(event, StageStarted)}
+    # Rows are read again where a newer curator looks for more in them. Nothing that costs is computed again.
+    assert stages <= {"data"}
     assert project.estimates(("target",)).measured != []

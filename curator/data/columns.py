@@ -1,0 +1,129 @@
+"""Account for every column of a row: used, named as unused, or a reason to refuse the row.
+
+A row that holds more than curator reads would otherwise train as if the rest were not there. Preference data, media
+and reasoning change what an answer means, so such rows are refused. Every other unread column is reported once a task.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from curator.core.errors import DataError
+
+_CHAT = {"messages", "conversations", "system", "tools", "functions"}
+_READ = {
+    "OpenAI messages": _CHAT,
+    "Tülu": _CHAT,
+    "ShareGPT": _CHAT,
+    "conversational prompt–completion": {"prompt", "completion", "system", "tools", "functions"},
+    "prompt–completion": {"prompt", "completion"},
+    "Alpaca": {"instruction", "input", "output", "system", "history", "tools", "functions"},
+    "FLAN": {"inputs", "targets"},
+    "text": {"text"},
+}
+"""Columns that each format reads."""
+_CONTENT = {"system", "history", "tools", "functions"}
+"""Columns that change the prompt wherever they stand."""
+_PREFERENCES = ("chosen", "rejected", "chosen_messages", "rejected_messages")
+_LABELS = ("label", "kto_tag")
+_MEDIA = ("images", "image", "videos", "video", "audios", "audio")
+_PLACEHOLDERS = ("<image>", "<video>", "<audio>")
+_REASONING = ("reasoning_content", "reasoning", "thinking", "reasoning_details")
+_TURN = {
+    *("role", "content", "from", "value", "train", "weight", "train_detail"),
+    *("tool_calls", "function_call", "name", "tool_call_id"),
+}
+
+
+def refuse_other_kinds(row: Mapping[str, Any], where: str) -> None:
+    """Refuse a row of preferences or with media, whatever its format.
+
+    Args:
+        row: The row, under the names that `recognise` knows.
+        where: Place of the row, for messages.
+
+    Raises:
+        DataError: The row holds preferences, pictures, videos or sound.
+    """
+    pair = [name for name in _PREFERENCES if _is_there(row.get(name))]
+    if pair:
+        raise DataError(
+            f"{where}: preference data, not an example to learn: the row has {' and '.join(map(repr, pair))}",
+            hint='Set columns = { prompt = "prompt", completion = "chosen" } in [[data.task]] to learn chosen answers.',
+        )
+    for name in _LABELS:
+        if _is_verdict(row.get(name)):
+            raise DataError(
+                f"{where}: preference data, not an example to learn: {name!r} says whether the answer is wanted",
+                hint=f"Keep the rows with {name} = true, and remove the column.",
+            )
+    for name in _MEDIA:
+        if _is_there(row.get(name)):
+            raise DataError(f"{where}: {name!r} holds media, and curator trains on text", hint="Remove that row.")
+
+
+def unused_columns(row: Mapping[str, Any], kind: str, where: str) -> tuple[str, ...]:
+    """Return the columns that a format does not read, and refuse a row whose prompt they would change.
+
+    Args:
+        row: The row, under the names that `recognise` knows.
+        kind: Name of its format.
+        where: Place of the row, for messages.
+
+    Returns:
+        Names of the columns and of the keys of turns (`messages[].key`) that hold something and are not read.
+
+    Raises:
+        DataError: A column is part of the prompt, or a turn holds reasoning.
+    """
+    unread = [name for name, value in row.items() if name not in _READ[kind] and _is_there(value)]
+    for name in unread:
+        if name in _CONTENT:
+            raise DataError(
+                f"{where}: {name!r} is not read in rows of the format {kind}",
+                hint="Use `messages`, or `instruction` and `output`, which both read that column.",
+            )
+    found = dict.fromkeys(map(str, unread))
+    for field in ("messages", "conversations", "prompt", "completion"):
+        turns = row.get(field) if field in _READ[kind] else None
+        for turn in turns if isinstance(turns, list) else ():
+            if isinstance(turn, Mapping):
+                found |= dict.fromkeys(f"{field}[].{key}" for key in _unread_keys(turn, where))
+    return tuple(found)
+
+
+def refuse_placeholders(texts: list[str], where: str) -> None:
+    """Refuse a row whose text stands for a picture, a video or sound.
+
+    Args:
+        texts: What each turn, or prompt and completion, say.
+        where: Place of the row, for messages.
+
+    Raises:
+        DataError: A text begins or ends with a placeholder such as `<image>`.
+    """
+    for text in texts:
+        for mark in _PLACEHOLDERS:
+            if text.strip().startswith(mark) or text.strip().endswith(mark):
+                raise DataError(
+                    f"{where}: {mark} stands for media, and curator trains on text", hint="Remove that row."
+                )
+
+
+def _unread_keys(turn: Mapping[str, Any], where: str) -> list[str]:
+    unread = [str(key) for key, value in turn.items() if key not in _TURN and _is_there(value)]
+    for key in unread:
+        if key in _REASONING:
+            raise DataError(
+                f"{where}: a turn holds {key!r}, which curator does not read",
+                hint="Write the reasoning into `content` the way the model writes it, or remove the key.",
+            )
+    return unread
+
+
+def _is_there(value: Any) -> bool:
+    """Return whether a cell holds something: not None, not empty, and not pandas' NaN."""
+    return value is not None and value == value and value not in ("", [], {}, ())
+
+
+def _is_verdict(value: Any) -> bool:
+    return isinstance(value, bool) or (isinstance(value, str) and value.strip().lower() in ("true", "false"))

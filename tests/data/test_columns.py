@@ -1,0 +1,186 @@
+"""Every column of a row is used, named as unused, or a reason to refuse the row."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import CHAT_TEMPLATE, MakeProject, make_tokenizer, pair_rows
+
+from curator.core.errors import DataError
+from curator.data.sources import Source
+from curator.data.task_rows import read_task
+from curator.data.tokens import Encoder
+from curator.project.project import Project
+
+TURNS = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
+
+
+def _read(tmp_path: Path, *rows: dict[str, Any] | str, **options: Any) -> list[Any]:
+    path = tmp_path / "t.jsonl"
+    path.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows))
+    return read_task(Source(name="t", files=(path,), **options))
+
+
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        ({"prompt": "q", "completion": "a", "label": False}, "preference data.*'label' says whether"),
+        ({"prompt": "q", "completion": "a", "label": True}, "preference data.*'label' says whether"),
+        ({"messages": TURNS, "kto_tag": False}, "preference data.*'kto_tag'"),
+        ({"prompt": "q", "chosen": "a", "rejected": "b"}, "preference data.*'chosen' and 'rejected'"),
+        ({"conversations": TURNS, "chosen": TURNS[1], "rejected": TURNS[1]}, "preference data"),
+        ({"messages": TURNS, "images": ["a.png"]}, "'images' holds media"),
+        ({"messages": TURNS, "videos": ["a.mp4"]}, "'videos' holds media"),
+        ({"messages": TURNS, "audios": [{"path": "a"}]}, "'audios' holds media"),
+        ({"messages": [{"role": "user", "content": "<image>\nq"}, TURNS[1]]}, "<image> stands for media"),
+        ({"instruction": "q <audio>", "output": "a"}, "<audio> stands for media"),
+        ({"prompt": "q", "completion": "a", "system": "s"}, "'system' is not read in rows of the format prompt"),
+        ({"inputs": "q", "targets": "a", "system": "s"}, "'system' is not read in rows of the format FLAN"),
+        ({"prompt": "q", "completion": "a", "history": [["b", "c"]]}, "'history' is not read"),
+        ({"messages": [TURNS[0], TURNS[1] | {"reasoning_content": "r"}]}, "a turn holds 'reasoning_content'"),
+        ({"messages": [TURNS[0], TURNS[1] | {"thinking": "r"}]}, "a turn holds 'thinking'"),
+        ('{"prompt": "q", "prompt": "p", "completion": "a"}', "the key 'prompt' occurs twice"),
+        ('{"messages": [{"role": "user", "content": "q", "content": "r"}]}', "the key 'content' occurs twice"),
+    ],
+)
+def test_read_task_row_with_more_than_an_example_is_refused_by_name(
+    tmp_path: Path, row: dict[str, Any] | str, words: str
+) -> None:
+    with pytest.raises(DataError, match=words):
+        _read(tmp_path, row)
+
+
+@pytest.mark.parametrize(
+    ("row", "unused"),
+    [
+        ({"text": "t", "label": 3, "id": 7}, ("label", "id")),
+        ({"prompt": "q", "completion": "a", "explanation": "e", "score": 0.5}, ("explanation", "score")),
+        ({"messages": [TURNS[0] | {"id": 1}, TURNS[1]], "text": "rendered"}, ("text", "messages[].id")),
+        ({"prompt": "q", "completion": "a", "images": [], "system": "", "label": None}, ()),
+        ({"prompt": "<image> is a tag", "completion": "a"}, None),
+    ],
+)
+def test_read_task_unread_column_is_named_as_unused(
+    tmp_path: Path, row: dict[str, Any], unused: tuple[str, ...] | None
+) -> None:
+    if unused is None:
+        with pytest.raises(DataError, match="stands for media"):
+            _read(tmp_path, row)
+        return
+    assert _read(tmp_path, row)[0].unused == unused
+
+
+def test_read_task_named_columns_are_the_only_ones_that_are_read(tmp_path: Path) -> None:
+    """`columns` says which columns count: the others are left out on purpose."""
+    row = {"prompt": "q", "chosen": "a", "rejected": "b", "note": "n"}
+    (read,) = _read(tmp_path, row, columns={"prompt": "prompt", "completion": "chosen"})
+    assert read.content == {"prompt": "q", "completion": "a"}
+    assert read.unused == ()
+
+
+def test_check_unused_columns_are_reported_once_a_task_with_their_rows(make_project: MakeProject) -> None:
+    rows = [row | {"note": "n"} for row in pair_rows("alpha", 8)]
+    folder = make_project(tasks={"target": pair_rows("target", 12), "alpha": rows})
+    problems = Project.open(folder).check().problems
+    assert [problem for problem in problems if "unused" in problem] == ["alpha: unused columns: note (8 rows)"]
+
+
+@pytest.mark.parametrize("role", ["critic", "developer", "tool_call"])
+def test_encode_turn_that_the_template_leaves_out_is_refused(role: str) -> None:
+    template = (
+        "{% for m in messages %}{% if m.role in ('user', 'assistant') %}<{{ m.role }}>{{ m.content }}\n"
+        "{% endif %}{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"
+    )
+    encoder = Encoder(make_tokenizer(chat_template=template), max_length=64, encoder_decoder=False)
+    for said in ("the", "q"):
+        # `q` occurs in another turn as well: the check must not look for the words alone.
+        with pytest.raises(DataError, match=f"leaves out turn 1, of the role '{role}'"):
+            encoder.encode({"messages": [{"role": role, "content": said}, *TURNS]})
+    encoder.encode({"messages": TURNS})
+
+
+def test_encode_turns_of_a_template_that_writes_every_role_are_accepted() -> None:
+    encoder = Encoder(make_tokenizer(chat_template=CHAT_TEMPLATE), max_length=64, encoder_decoder=False)
+    assert "the" in encoder.encode({"messages": [{"role": "critic", "content": "the"}, *TURNS]}).text
+
+
+@pytest.mark.parametrize(
+    ("row", "content"),
+    [
+        ({"question": "q", "answer": "a"}, {"instruction": "q", "response": "a"}),
+        ({"Question": "q", "Answer": "a"}, {"instruction": "q", "response": "a"}),
+        ({"query": "q", "response": "a"}, {"instruction": "q", "response": "a"}),
+        ({"instruction": "q", "context": "c", "response": "a"}, {"instruction": "q\n\nc", "response": "a"}),
+        ({"instruction": "q", "context": "", "response": "a"}, {"instruction": "q", "response": "a"}),
+        ({"Prompt": "q", "Completion": "a"}, {"prompt": "q", "completion": "a"}),
+        ({"instruction": "q", "output": 3}, {"instruction": "q", "response": "3"}),
+        ({"prompt": "q", "completion": 2.5}, {"prompt": "q", "completion": "2.5"}),
+        ({"instruction": "q", "input": float("nan"), "output": "a"}, {"instruction": "q", "response": "a"}),
+        (
+            {"system_prompt": "s", "question": "q", "response": "a"},
+            {
+                "messages": [
+                    {"role": "system", "content": "s"},
+                    {"role": "user", "content": "q"},
+                    {"role": "assistant", "content": "a"},
+                ]
+            },
+        ),
+        (
+            {"query": "q", "response": "a", "history": [["b", "c"]]},
+            {
+                "messages": [
+                    {"role": "user", "content": "b"},
+                    {"role": "assistant", "content": "c"},
+                    {"role": "user", "content": "q"},
+                    {"role": "assistant", "content": "a"},
+                ]
+            },
+        ),
+    ],
+)
+def test_read_task_public_shape_is_read(tmp_path: Path, row: dict[str, Any], content: dict[str, Any]) -> None:
+    assert _read(tmp_path, row)[0].content == content
+
+
+def test_read_task_number_of_a_choice_is_not_taken_for_an_answer(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="not the right fields"):
+        _read(tmp_path, {"question": "q", "choices": ["a", "b"], "answer": 1})
+
+
+def test_read_task_unknown_pair_of_texts_gets_the_line_to_paste(tmp_path: Path) -> None:
+    with pytest.raises(DataError) as refused:
+        _read(tmp_path, {"q": "x", "a": "y"})
+    assert 'columns = { prompt = "q", completion = "a" }' in refused.value.hint
+
+
+def test_read_task_equal_problems_are_one_line_with_their_number(tmp_path: Path) -> None:
+    rows = [{"q": "x"}] * 7 + [{"z": "x"}] * 2
+    with pytest.raises(DataError) as refused:
+        _read(tmp_path, *rows)
+    lines = refused.value.message.splitlines()
+    assert len(lines) == 3
+    assert lines[1].endswith("t.jsonl:1: not the right fields (found: q) (7 rows)")
+    assert lines[2].endswith("t.jsonl:8: not the right fields (found: z) (2 rows)")
+
+
+@pytest.mark.parametrize(
+    ("name", "first", "words"),
+    [
+        ("t.jsonl", b"version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 3\n", "is a Git LFS pointer"),
+        ("t.jsonl", b"\x1f\x8b\x08\x00rest", "is packed with gzip"),
+        ("t.csv", b"\x28\xb5\x2f\xfdrest", "is packed with zstd"),
+        ("t.json", b"\xff\xfe{\x00", "is UTF-16, not UTF-8"),
+        ("t.jsonl", b"<!DOCTYPE html><html>", "is a web page"),
+        ("t.jsonl.gz", b'{"prompt": "q", "completion": "a"}', "is not a gzip file"),
+    ],
+)
+def test_read_task_file_of_another_kind_is_named_in_one_line(
+    tmp_path: Path, name: str, first: bytes, words: str
+) -> None:
+    path = tmp_path / name
+    path.write_bytes(first)
+    with pytest.raises(DataError, match=words) as refused:
+        read_task(Source(name="t", files=(path,)))
+    assert "\n" not in refused.value.message
