@@ -1,20 +1,21 @@
-"""How fast estimates are, against one logistic regression per subset, the way of the paper's official code.
+"""Measure the speed of estimates, and compare with one logistic regression per subset.
 
     python benchmarks/estimates.py --json FILE [--work DIR] [--tasks 1700] [--dim 256] [--rows 10]
 
-A project is made with drawn gradients at three points (see synthetic_project.py), and one of 100 tasks. Measured are
+The script makes two projects with random gradients at three checkpoints (synthetic_project.py): one with `--tasks`
+tasks, one with 100. It measures
 
-    fill_s, first_load_s           making and storing the sums of a new project, and reading them for the first time
-    load_s, bytes                  reading them again, and the memory that they take
-    seconds_1000_subsets_1700_tasks    1,000 random halves of all tasks
-    toggle_ms_1700, toggle_ms_100  the median of many: one task put in or taken out, estimated anew
-    forward_100_tasks_s            a forward selection until no task helps any more
-    forward_every_step_s           as many candidates as if every task were added: 100 + 99 + … + 1
-    speedup_over_sklearn           on some of the subsets at one point, scikit-learn's time per subset over curator's
+    fill_s, first_load_s           computing and storing the sums of a new project, and reading them the first time
+    load_s, bytes                  reading the sums again, and their size in memory
+    seconds_1000_subsets_1700_tasks    estimates of 1,000 random halves of all tasks
+    toggle_ms_1700, toggle_ms_100  median time of an estimate after one task is added or removed
+    forward_100_tasks_s            forward selection until no task helps
+    forward_every_step_s           forward selection that adds every task: 100 + 99 + … + 1 candidates
+    speedup_over_sklearn           scikit-learn's time per subset and checkpoint, divided by curator's
 
-scikit-learn is optional (`pip install "curator-tasks[peers]"`); without it the last is null. What it solves per
-subset is a logistic regression over the projected gradients of the subset's examples. It gets as many labels of either
-sign, drawn at random, and the same ridge.
+scikit-learn is optional (`pip install "curator-tasks[peers]"`). Without it, the last value is null. For each subset,
+scikit-learn fits a logistic regression to the projected gradients of the subset's examples, as the paper's official
+code does. Labels are random signs, and the ridge is the same.
 """
 
 import argparse
@@ -42,6 +43,7 @@ SUBSETS, AT_ONCE, TOGGLES, COMPARED = 1000, 256, 60, 5
 
 
 def estimates_of(project: Project) -> TargetEstimates:
+    """Return the estimates for the project's target, from stored gradients."""
     corpus = project.corpus(project.config.data.targets)
     meta = find_meta_init(project.workspace, corpus)
     assert meta is not None
@@ -49,7 +51,7 @@ def estimates_of(project: Project) -> TargetEstimates:
 
 
 def measure_statistics(project: Project) -> dict[str, Any]:
-    """Making and storing the sums, and reading them again."""
+    """Measure the time to compute, store and read the sums of all tasks, and their size."""
     corpus = project.corpus(project.config.data.targets)
     meta = find_meta_init(project.workspace, corpus)
     assert meta is not None
@@ -71,6 +73,12 @@ def measure_statistics(project: Project) -> dict[str, Any]:
 
 
 def measure_subsets(estimator: TargetEstimator, masks: np.ndarray) -> float:
+    """Measure the seconds to estimate all subsets, 256 at a time.
+
+    Args:
+        estimator: The estimator.
+        masks: Members of each subset, shape (subsets, tasks).
+    """
     begin = time.perf_counter()
     for start in range(0, len(masks), AT_ONCE):
         estimator.validation_losses(masks[start : start + AT_ONCE])
@@ -78,7 +86,7 @@ def measure_subsets(estimator: TargetEstimator, masks: np.ndarray) -> float:
 
 
 def measure_toggle(estimator: TargetEstimator, rng: np.random.Generator) -> float:
-    """Median milliseconds."""
+    """Measure the median milliseconds of an estimate after one task is added or removed."""
     mask = rng.random(estimator.task_count) < 0.5
     estimator.estimate(mask[None])
     times = []
@@ -91,7 +99,7 @@ def measure_toggle(estimator: TargetEstimator, rng: np.random.Generator) -> floa
 
 
 def measure_forward(estimator: TargetEstimator) -> float:
-    """Seconds of a selection, until no task helps any more."""
+    """Measure the seconds of a forward selection until no task helps."""
     ones = np.ones(estimator.task_count, dtype=np.int64)
     begin = time.perf_counter()
     select_forward(estimator, Constraints(tokens=ones, examples=ones, threshold=0.0))
@@ -99,7 +107,7 @@ def measure_forward(estimator: TargetEstimator) -> float:
 
 
 def measure_every_step(estimator: TargetEstimator) -> float:
-    """Seconds of as many steps as there are tasks, each of which adds the best of all that remain."""
+    """Measure the seconds of a forward selection that adds every task, the best remaining task at each step."""
     mask = np.zeros(estimator.task_count, dtype=bool)
     begin = time.perf_counter()
     while (remaining := np.flatnonzero(~mask)).size:
@@ -110,7 +118,7 @@ def measure_every_step(estimator: TargetEstimator) -> float:
 
 
 def measure_sklearn(estimator: TargetEstimator, masks: np.ndarray, rng: np.random.Generator) -> float | None:
-    """Median seconds of one subset at one point, or None without scikit-learn."""
+    """Measure scikit-learn's median seconds for one subset at one checkpoint, or return None without scikit-learn."""
     try:
         from sklearn.linear_model import LogisticRegression
     except ImportError:
@@ -129,6 +137,7 @@ def measure_sklearn(estimator: TargetEstimator, masks: np.ndarray, rng: np.rando
 
 
 def versions() -> dict[str, str | None]:
+    """Return the versions of the compared packages, with None for a missing package."""
     found: dict[str, str | None] = {}
     for name in ("numpy", "duckdb", "scikit-learn"):
         try:
@@ -139,7 +148,7 @@ def versions() -> dict[str, str | None]:
 
 
 def processor() -> str:
-    """The processor's name where the system tells it."""
+    """Return the processor's name if the system reports it, otherwise the machine's type."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -148,13 +157,15 @@ def processor() -> str:
 
 
 def main() -> None:
-    """Measure, and write what was found."""
+    """Measure, and write the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", type=Path, metavar="FILE", help="where to write the figures")
-    parser.add_argument("--work", type=Path, metavar="DIR", help="keeps the projects; default: a temporary folder")
-    parser.add_argument("--tasks", type=int, default=1700)
-    parser.add_argument("--dim", type=int, default=256)
-    parser.add_argument("--rows", type=int, default=10, help="rows of each task")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the results to FILE")
+    parser.add_argument(
+        "--work", type=Path, metavar="DIR", help="keep the projects in DIR; default: a temporary folder"
+    )
+    parser.add_argument("--tasks", type=int, default=1700, help="tasks of the large project (default: 1700)")
+    parser.add_argument("--dim", type=int, default=256, help="dimension of the projected gradients (default: 256)")
+    parser.add_argument("--rows", type=int, default=10, help="rows of each task (default: 10)")
     arguments = parser.parse_args()
     rng = np.random.default_rng(0)
     figures: dict[str, Any] = {}

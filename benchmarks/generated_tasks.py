@@ -1,10 +1,12 @@
-"""Projects with known ground truth, made from nothing: sums and strings, and a character-level Llama.
+"""Generate projects with known ground truth: tasks about numbers and words, and a character-level Llama.
 
-Used by the benchmarks that need many really fine-tuned subsets: a fine-tuning run takes seconds. The model is
-pretrained on exercises (copying, sums in other words) that are none of the tasks. The target is to add two numbers of
-two digits. Some tasks teach that, whole or in part or in other words; some have nothing to do with it. There are three
-kinds of difficulty beside these: tasks whose answers are partly or wholly random (`noisy`), tasks that teach other
-answers to the same question (`conflicting`), and tasks of very different sizes (`sizes`).
+Benchmarks that fine-tune on many subsets use these projects, because one run takes seconds. The model is pretrained on
+exercises (copying, sums in other words) that are not among the tasks. The target is to add two numbers of two digits.
+Some auxiliary tasks teach addition, some are unrelated. Each difficulty adds a challenge:
+
+- `noisy`: tasks whose answers are partly or wholly random,
+- `conflicting`: tasks that give other answers to the target's question,
+- `sizes`: tasks of very different sizes, some of them noisy or conflicting.
 """
 
 import json
@@ -56,7 +58,7 @@ def _word(rng: random.Random) -> str:
 
 
 def _of_word(prompt: str, answer: Callable[[str], str]) -> Maker:
-    """Rows that do something with a word."""
+    """Make rows from random words."""
 
     def make(rng: random.Random) -> Row:
         word = _word(rng)
@@ -73,7 +75,15 @@ def _of_numbers(
     *,
     keep: Callable[[int, int], bool] | None = None,
 ) -> Maker:
-    """Rows that do something with two numbers from a range, of those that are to be kept."""
+    """Make rows from pairs of random numbers.
+
+    Args:
+        prompt: Format string of the prompt.
+        answer: Computes the answer.
+        low: Smallest number.
+        high: Largest number.
+        keep: Accepts a pair; by default, every pair is accepted.
+    """
 
     def make(rng: random.Random) -> Row:
         while True:
@@ -85,7 +95,7 @@ def _of_numbers(
 
 
 def _noisy(maker: Maker, share: float) -> Maker:
-    """The same rows, of which a share has a random number of as many digits for an answer."""
+    """Replace a share of the answers by random numbers with the same number of digits."""
 
     def make(rng: random.Random) -> Row:
         prompt, answer = maker(rng)
@@ -145,7 +155,7 @@ DIFFICULTIES: dict[str, dict[str, tuple[Maker, int]]] = {
         )
     },
 }
-"""Auxiliary tasks and their rows, by what is difficult about them."""
+"""For each difficulty, the maker and the number of rows of each auxiliary task."""
 TARGET_TRAIN, VALIDATION = 100, 200
 EXERCISES: tuple[Maker, ...] = (
     _of_word("copy {}: ", lambda w: w),
@@ -162,12 +172,12 @@ EXERCISES: tuple[Maker, ...] = (
 
 
 def make_project(folder: Path, difficulty: str, *, seed: int = 0, pretraining_steps: int = 3000) -> None:
-    """Write tasks, model and `curator.toml`; a model that is there is kept.
+    """Write tasks, model and `curator.toml`, but keep an existing model.
 
     Args:
         folder: The project.
         difficulty: One of `DIFFICULTIES`.
-        seed: Of the rows and of the model.
+        seed: Seed of the rows and of the model.
         pretraining_steps: Steps of 64 exercises each.
     """
     rng = random.Random(seed)
@@ -182,9 +192,16 @@ def make_project(folder: Path, difficulty: str, *, seed: int = 0, pretraining_st
 
 
 def _draw(rng: random.Random, maker: Maker, count: int, without: set[str]) -> dict[str, Row]:
-    """Different rows, by prompt, but none of the prompts to go without."""
+    """Draw rows with different prompts.
+
+    Args:
+        rng: Random numbers.
+        maker: Makes one row.
+        count: Number of rows; a maker with few different prompts gives fewer.
+        without: Prompts to leave out.
+    """
     rows: dict[str, Row] = {}
-    # Doubles and the like have fewer rows than that.
+    # Stop after many draws: tasks such as `double` have too few different prompts.
     for _ in range(100 * count):
         row = maker(rng)
         if row[0] not in without:
@@ -195,13 +212,13 @@ def _draw(rng: random.Random, maker: Maker, count: int, without: set[str]) -> di
 
 
 def write_task(folder: Path, name: str, rows: Iterable[Row]) -> None:
-    """Write one task file into a folder."""
+    """Write the rows of a task to `NAME.jsonl` in a folder."""
     lines = [json.dumps({"prompt": prompt, "completion": answer}) for prompt, answer in rows]
     (folder / f"{name}.jsonl").write_text("\n".join(lines) + "\n")
 
 
 def make_tokenizer(alphabet: str) -> "PreTrainedTokenizerBase":
-    """A tokenizer whose tokens are the characters of an alphabet."""
+    """Make a tokenizer with one token for each character of an alphabet."""
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
@@ -221,13 +238,13 @@ def make_model(
     """Pretrain a small character-level Llama on exercises, and save it.
 
     Args:
-        folder: Where to.
-        exercises: What it learns.
-        rng: Source of the exercises and of the weights.
-        steps: Steps of 64 exercises each; 0 leaves the weights random.
-        hidden: Width.
-        layers: Depth.
-        alphabet: Characters that it knows.
+        folder: Folder of the saved model.
+        exercises: Makers of the training rows.
+        rng: Random numbers for exercises and weights.
+        steps: Steps of 64 exercises each. Weights stay random with 0 steps.
+        hidden: Hidden size.
+        layers: Number of layers.
+        alphabet: Characters of the tokenizer.
         spread: Standard deviation of the random weights.
     """
     import torch

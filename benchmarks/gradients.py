@@ -1,9 +1,9 @@
-"""How much per-example projected gradients cost, above a plain training step.
+"""Measure the cost of projected gradients per example, relative to a training step.
 
     python benchmarks/gradients.py --json FILE [--models NAME ...] [--dims K ...] [--engines NAME ...] [--prompt TOKENS]
 
-In one process, run by run in turn, on the same model (random weights: they decide nothing about speed), examples,
-batches and threads:
+One process alternates between the engines, with the same model, examples, batches and threads. Weights are random,
+because they do not affect speed.
 
     floor       forward and backward pass of a LoRA training step, all gradients summed by autograd
     curator     `curator.gradients.engine.GradientEngine`
@@ -11,10 +11,12 @@ batches and threads:
     vmap+dattri the same, projected by dattri's `random_project` (package `dattri`)
     paper       one backward pass per example, one dense matrix of signs, as in Li et al. 2024 (in float32, not float64)
 
-Ratios are medians over runs of an engine's time to that of the floor beside it. Peak memory is the resident set of a
-process that runs one engine alone, to that of one that runs the floor alone. Peers that are not installed, or whose
-dense matrix would take more than 4 GB, are left out, and that is said. Rows are written as they come, beside those that
-the file has of other engines, models and dimensions: an interrupted run goes on where `--engines` and so on say.
+A time ratio divides an engine's time by the floor's time just before, and is the median over runs. A memory ratio
+divides the peak resident set of a process with one engine by that of a process with the floor. The script leaves out a
+peer that is not installed, or whose dense matrix needs more than 4 GB, and prints the reason.
+
+Each row is written as soon as it is measured. Rows of other engines, models and dimensions stay in FILE. To resume,
+name the remaining ones with `--engines`, `--models` and `--dims`.
 """
 
 import argparse
@@ -44,7 +46,7 @@ from curator.training.batches import collate, example_losses
 from curator.training.model import TunedModel, load_model
 
 MODELS: dict[str, tuple[dict[str, Any], int]] = {
-    # The configuration of a Llama, and how many examples a run takes.
+    # Configuration of a Llama, and number of examples of a run.
     "llama-6x256": (
         {
             "hidden_size": 256,
@@ -77,11 +79,16 @@ Run = Callable[[], None]
 
 
 class LeftOut(Exception):
-    """An engine that cannot be measured here, and why."""
+    """Raised with the reason why an engine cannot be measured here."""
 
 
 def make_model(name: str, folder: Path) -> TunedModel:
-    """A model of the named shape with LoRA (r = 8) on all linear layers, in float32."""
+    """Make a random model with LoRA (r = 8) on all linear layers, in float32.
+
+    Args:
+        name: Key of `MODELS`.
+        folder: Folder for saved models.
+    """
     from transformers import LlamaConfig, LlamaForCausalLM
 
     place = folder / name
@@ -97,7 +104,12 @@ def make_model(name: str, folder: Path) -> TunedModel:
 
 
 def make_batches(name: str, prompt: int) -> Batches:
-    """Batches of 16 examples of 64 tokens each."""
+    """Make batches of 16 random examples of 64 tokens each.
+
+    Args:
+        name: Key of `MODELS`.
+        prompt: Number of tokens of each example without a loss.
+    """
     config, count = MODELS[name]
     rng = np.random.default_rng(0)
     ids = rng.integers(3, config["vocab_size"], size=(count, LENGTH)).tolist()
@@ -106,7 +118,7 @@ def make_batches(name: str, prompt: int) -> Batches:
 
 
 def floor(tuned: TunedModel, batches: Batches, dim: int) -> Run:
-    """What a trainer does."""
+    """Return a run of plain training steps."""
 
     def run() -> None:
         for batch in batches:
@@ -117,7 +129,7 @@ def floor(tuned: TunedModel, batches: Batches, dim: int) -> Run:
 
 
 def curator(tuned: TunedModel, batches: Batches, dim: int) -> Run:
-    """This project's engine."""
+    """Return a run of curator's engine."""
     spec = ProjectionSpec(dim=dim, seed=0)
     engine = GradientEngine(tuned, spec, batch_tokens=BATCH * LENGTH, reporter=Reporter())
 
@@ -129,9 +141,13 @@ def curator(tuned: TunedModel, batches: Batches, dim: int) -> Run:
 
 
 def paper(tuned: TunedModel, batches: Batches, dim: int) -> Run:
-    """One backward pass per example."""
+    """Return a run with one backward pass per example and a dense projection.
+
+    Raises:
+        LeftOut: The dense matrix needs more than 4 GB.
+    """
     if tuned.layout.size * dim * 4 > MOST_BYTES:
-        raise LeftOut("its dense matrix would take more than 4 GB")
+        raise LeftOut("its dense matrix needs more than 4 GB")
     torch.manual_seed(0)
     matrix = torch.randint(0, 2, (tuned.layout.size, dim), dtype=torch.int8).float().mul_(2).sub_(1).div_(dim**0.5)
     trained = [p for p in tuned.model.parameters() if p.requires_grad]
@@ -165,13 +181,19 @@ def _vmap(tuned: TunedModel, batches: Batches, project: Callable[[dict[str, torc
 
 
 def trak(tuned: TunedModel, batches: Batches, dim: int) -> Run:
-    """TRAK's projector for CPUs; it makes its matrix anew for each batch, unless all of it is one block."""
+    """Return a run of TRAK's projector for CPUs.
+
+    The whole matrix is one block. Otherwise the projector makes its matrix again for each batch.
+
+    Raises:
+        LeftOut: traker is not installed, or the dense matrix needs more than 4 GB.
+    """
     if importlib.util.find_spec("trak") is None:
         raise LeftOut("traker is not installed")
     from trak.projectors import BasicProjector, ProjectionType
 
     if tuned.layout.size * dim * 4 > MOST_BYTES:
-        raise LeftOut("its dense matrix would take more than 4 GB")
+        raise LeftOut("its dense matrix needs more than 4 GB")
     projector = BasicProjector(
         grad_dim=tuned.layout.size,
         proj_dim=dim,
@@ -186,13 +208,17 @@ def trak(tuned: TunedModel, batches: Batches, dim: int) -> Run:
 
 
 def dattri(tuned: TunedModel, batches: Batches, dim: int) -> Run:
-    """The projection that dattri has for CPUs."""
+    """Return a run of dattri's projection for CPUs.
+
+    Raises:
+        LeftOut: dattri is not installed, or the dense matrix needs more than 4 GB.
+    """
     if importlib.util.find_spec("dattri") is None:
         raise LeftOut("dattri is not installed")
     from dattri.func.projection import random_project
 
     if tuned.layout.size * dim * 4 > MOST_BYTES:
-        raise LeftOut("its dense matrix would take more than 4 GB")
+        raise LeftOut("its dense matrix needs more than 4 GB")
 
     def project(gradients: dict[str, torch.Tensor]) -> object:
         whole = torch.cat([*gradients.values()], dim=1)
@@ -212,14 +238,17 @@ ENGINES: dict[str, Callable[[TunedModel, Batches, int], Run]] = {
 
 
 def seconds(run: Run) -> float:
-    """Of one run."""
+    """Measure the seconds of one run."""
     began = time.perf_counter()
     run()
     return time.perf_counter() - began
 
 
 def projection_bytes() -> int:
-    """What projecting 16 gradients of 40 million coordinates to 1,024 adds to this process's peak resident set."""
+    """Measure how many bytes a projection of 16 gradients adds to the peak resident set of this process.
+
+    The gradients have 40 million coordinates, and the projection has 1,024.
+    """
     gradients, into = torch.randn(16, 400_000), torch.zeros(16, 1024)
     projection = Projection(ProjectionSpec(dim=1024, seed=0))
     names = [f"parameter {number}" for number in range(100)]
@@ -232,14 +261,14 @@ def projection_bytes() -> int:
 
 
 def peak_bytes(engine: str, model: str, dim: int, arguments: argparse.Namespace) -> int:
-    """Peak resident set of a process that runs one engine alone."""
+    """Measure the peak resident set, in bytes, of a process that runs only one engine."""
     command = [sys.executable, __file__, "--alone", engine, "--models", model, "--dims", str(dim)]
     options = ["--work", str(arguments.work), "--prompt", str(arguments.prompt), "--threads", str(arguments.threads)]
     return int(subprocess.run([*command, *options], capture_output=True, text=True, check=True).stdout.split()[-1])
 
 
 def alone(arguments: argparse.Namespace) -> None:
-    """Run one engine twice, and print the peak of this process's memory in bytes; or what the projection takes."""
+    """Run one engine twice and print the peak memory of this process in bytes, or that of a projection."""
     if arguments.alone == "projection":
         print(projection_bytes())
         return
@@ -252,7 +281,7 @@ def alone(arguments: argparse.Namespace) -> None:
 
 
 def measure(model: str, dim: int, arguments: argparse.Namespace) -> list[dict[str, Any]]:
-    """The rows of one model and projection_dim."""
+    """Measure all engines on one model and dimension, and return their rows."""
     tuned, batches = make_model(model, arguments.work), make_batches(model, arguments.prompt)
     base, floor_bytes = floor(tuned, batches, dim), peak_bytes("floor", model, dim, arguments)
     rows = []
@@ -265,7 +294,7 @@ def measure(model: str, dim: int, arguments: argparse.Namespace) -> list[dict[st
             run()
             times = np.array([(seconds(base), seconds(run)) for _ in range(arguments.runs)])
         except (LeftOut, ImportError, RuntimeError) as error:
-            print(f"{engine} is left out on {model} at {dim}: {error}", file=sys.stderr)
+            print(f"left out {engine} on {model} with dimension {dim}: {error}", file=sys.stderr)
             continue
         row |= {
             "ratio_to_floor": round(float(np.median(times[:, 1] / times[:, 0])), 3),
@@ -279,16 +308,22 @@ def measure(model: str, dim: int, arguments: argparse.Namespace) -> list[dict[st
 
 
 def main() -> None:
-    """Measure, and write rows as they come."""
+    """Measure, and write each row as soon as it is measured."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", type=Path, metavar="FILE", help="where to write the rows")
-    parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
-    parser.add_argument("--dims", type=int, nargs="+", default=[256, 512, 1024])
-    parser.add_argument("--engines", nargs="+", choices=ENGINES, default=list(ENGINES))
-    parser.add_argument("--prompt", type=int, default=1, help="tokens of each example that carry no loss")
-    parser.add_argument("--runs", type=int, default=RUNS)
-    parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument("--work", type=Path, help="keeps the models; default: a temporary folder")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows to FILE, and keep its other rows")
+    parser.add_argument(
+        "--models", nargs="+", choices=MODELS, default=list(MODELS), help="measure on these models (default: all)"
+    )
+    parser.add_argument(
+        "--dims", type=int, nargs="+", default=[256, 512, 1024], help="dimensions (default: 256 512 1024)"
+    )
+    parser.add_argument(
+        "--engines", nargs="+", choices=ENGINES, default=list(ENGINES), help="measure these engines (default: all)"
+    )
+    parser.add_argument("--prompt", type=int, default=1, help="tokens of each example without a loss (default: 1)")
+    parser.add_argument("--runs", type=int, default=RUNS, help=f"runs of each engine (default: {RUNS})")
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="threads (default: number of CPU cores)")
+    parser.add_argument("--work", type=Path, help="keep the models in this folder; default: a temporary folder")
     parser.add_argument("--alone", choices=["floor", "projection", *ENGINES], help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)

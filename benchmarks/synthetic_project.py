@@ -1,8 +1,8 @@
-"""A project of any number of tasks, with gradients and affinities in its store that no model has computed.
+"""Make a project of any number of tasks with random gradients and affinities in its store.
 
-For what depends on how much there is, not on what it says: the speed of the terminal interface, and its tests. Rows are
-read and encoded, and everything is stored, by curator's own code; only the numbers are drawn: the gradients of a task
-point more or less the way of the target's.
+Tests and benchmarks use such a project if only the amount of data matters, such as for the speed of the terminal
+interface. curator's own code reads, encodes and stores everything. Only the numbers are random. Each task's gradients
+point more or less in the direction of the target's gradients.
 """
 
 import argparse
@@ -25,7 +25,7 @@ TAGS = ("math", "code", "qa", "chat", "safety")
 
 
 def make_model(folder: Path) -> None:
-    """A random Llama of one layer, with a tokenizer of bytes."""
+    """Save a random Llama of one layer with a byte-level tokenizer."""
     import torch
 
     torch.manual_seed(0)
@@ -49,15 +49,15 @@ def make_model(folder: Path) -> None:
 def make_project(
     folder: Path, tasks: int, *, rows: int = 10, dim: int = 256, points: int = 3, names: list[str] | None = None
 ) -> Project:
-    """Make the project.
+    """Make the project, with a filled store.
 
     Args:
-        folder: Where to.
+        folder: A new folder.
         tasks: Number of auxiliary tasks.
-        rows: Rows of each; the target has 60 more.
-        dim: projection_dim.
-        points: Points of meta-training.
-        names: Names of the first tasks, in place of `task0000` and so on.
+        rows: Rows of each auxiliary task. The target has 60 more.
+        dim: Dimension of the projected gradients.
+        points: Number of checkpoints of meta-training.
+        names: Names of the first tasks, instead of `task0000` and so on.
     """
     folder.mkdir(parents=True)
     make_model(folder / "model")
@@ -94,7 +94,7 @@ def make_project(
 
 
 def fill_store(project: Project, *, dim: int) -> None:
-    """Store a meta-initialization, gradients and affinities that are drawn, not computed."""
+    """Store a random meta-initialization, random gradients and random affinities."""
     from curator.estimate.target import TargetEstimates
 
     corpus = project.corpus(project.config.data.targets)
@@ -128,10 +128,10 @@ def fill_store(project: Project, *, dim: int) -> None:
         seconds=1.0,
     )
     sets = gradient_sets(config, meta)
-    way = rng.standard_normal(dim) / np.sqrt(dim)
+    direction = rng.standard_normal(dim) / np.sqrt(dim)
     helps = {task.name: rng.uniform(-1, 1) for task in corpus.auxiliary} | {target.name: 1.0}
     for gradient_set in sets:
-        _store_gradients(project, gradient_set, helps, way, rng)
+        _store_gradients(project, gradient_set, helps, direction, rng)
     done = gradients_inputs(sets, corpus)
     store.put_artifact("gradients", key_of(done), done, {"examples": examples, "seconds": 1.0})
     estimates = TargetEstimates(project.workspace, corpus, meta)
@@ -148,7 +148,11 @@ def fill_store(project: Project, *, dim: int) -> None:
 
 
 def _store_gradients(
-    project: Project, gradient_set: GradientSet, helps: dict[str, float], way: np.ndarray, rng: np.random.Generator
+    project: Project,
+    gradient_set: GradientSet,
+    helps: dict[str, float],
+    direction: np.ndarray,
+    rng: np.random.Generator,
 ) -> None:
     corpus = project.corpus(project.config.data.targets)
     hashes: list[str] = []
@@ -156,20 +160,20 @@ def _store_gradients(
     for task in corpus.tasks:
         own = [*task.train_hashes, *task.validation_hashes]
         hashes += own
-        noise = rng.standard_normal((len(own), len(way))) / np.sqrt(len(way))
-        gradients.append((helps[task.name] * way + noise).astype(np.float32))
+        noise = rng.standard_normal((len(own), len(direction))) / np.sqrt(len(direction))
+        gradients.append((helps[task.name] * direction + noise).astype(np.float32))
     losses = rng.uniform(0.5, 1.5, len(hashes))
     project.store.put_gradients(gradient_set.key, hashes, losses, np.concatenate(gradients))
 
 
 def main() -> None:
-    """Make one from the command line."""
+    """Make a project from the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--tasks", type=int, default=100)
-    parser.add_argument("--rows", type=int, default=10)
-    parser.add_argument("--dim", type=int, default=256)
-    parser.add_argument("--points", type=int, default=3)
+    parser.add_argument("folder", type=Path, help="a new folder")
+    parser.add_argument("--tasks", type=int, default=100, help="number of auxiliary tasks (default: 100)")
+    parser.add_argument("--rows", type=int, default=10, help="rows of each auxiliary task (default: 10)")
+    parser.add_argument("--dim", type=int, default=256, help="dimension of the projected gradients (default: 256)")
+    parser.add_argument("--points", type=int, default=3, help="checkpoints of meta-training (default: 3)")
     given = parser.parse_args()
     make_project(given.folder, given.tasks, rows=given.rows, dim=given.dim, points=given.points)
 

@@ -1,21 +1,23 @@
-"""How right are the estimates? Five settings, each with dozens of subsets that are really fine-tuned on.
+"""Measure the accuracy of estimates in five settings, each with dozens of fine-tuned subsets.
 
     python benchmarks/trust.py --work DIR                       # all but the real model: about two hours on two cores
     python benchmarks/trust.py --work DIR --settings real-tasks --wheel WHEEL --bigbench ARCHIVE
-    python benchmarks/trust.py --work DIR --compare             # calibrated selections beside other methods
-    python benchmarks/trust.py --work DIR --time                # the times of the committed settings anew
-    python benchmarks/trust.py --report --json trust.json       # what the committed results say; runs nothing
+    python benchmarks/trust.py --work DIR --compare             # compare calibrated selections with other methods
+    python benchmarks/trust.py --work DIR --time                # measure only the times again
+    python benchmarks/trust.py --report --json trust.json       # summarise the committed results, without runs
 
-The settings are the sample project, three generated ones (generated_tasks.py), and SmolLM2-135M on tasks of BIG-bench
-(real_tasks.py). In each, random subsets of every size are fine-tuned on with two seeds and estimated; every run is
-kept as it ends, and the same command goes on where it was. `benchmarks/results/trust/SETTING.json` holds the runs,
-what each point of meta-training estimates of them at each ridge, and times taken one after the other in one process.
+The settings are the sample project, three generated projects (generated_tasks.py), and SmolLM2-135M on tasks of
+BIG-bench (real_tasks.py). The script draws random subsets of every size. It estimates each subset, and fine-tunes on
+it with two seeds. Every run is kept when it ends. Run the same command again to resume.
+`benchmarks/results/trust/SETTING.json` holds the runs, the estimates of each checkpoint at each ridge, and the times of
+estimates and runs in one process.
 
-A comparison puts the committed runs into the project, selects by estimates that these calibrate, and fine-tunes on what
-every method selects within the same tokens (`curator verify --compare`); it is kept in `compare/SETTING.json`.
+A comparison stores the committed runs in the project, selects by estimates that these runs calibrate, and fine-tunes
+on the selection of every method within the same tokens (`curator verify --compare`). The results are in
+`benchmarks/results/trust/compare/SETTING.json`.
 
-The report calibrates on some of the subsets and judges the others, 200 times over with different halves, so that
-nothing that calibrated may judge and the figures do not hang on one split. A measured loss is the mean over its seeds.
+The report calibrates on some of the subsets, and computes errors on the others, for 200 random splits. No subset
+calibrates and judges in the same split. A measured loss is the mean over its seeds.
 """
 
 import argparse
@@ -43,12 +45,12 @@ RESULTS = Path(__file__).parent / "results" / "trust"
 SETTINGS = ("sample", *(f"generated-{difficulty}" for difficulty in DIFFICULTIES), "real-tasks")
 SEEDS, SPLITS, MOST_CALIBRATING, LEAST_HELD_OUT = 2, 200, 24, 10
 COMPARED_SEEDS = 3
-# Fine-tuning runs whose time is taken for the speed-up.
+# Number of fine-tuning runs that measure the speed-up.
 _TIMED = 4
 
 
 def draw_subsets(names: list[str], count: int) -> list[list[str]]:
-    """Nothing, everything, and random subsets of every size in turn, none twice; the sizes come mixed."""
+    """Draw the empty subset, all tasks, and different random subsets of every size, in random order of sizes."""
     rng = random.Random(0)
     rest: list[list[str]] = []
     while len(rest) < count - 2:
@@ -60,12 +62,16 @@ def draw_subsets(names: list[str], count: int) -> list[list[str]]:
 
 
 def make_setting(name: str, folder: Path, arguments: argparse.Namespace) -> Project:
-    """Make the project of a setting, but for what is there."""
+    """Make the missing parts of a setting's project, and open the project.
+
+    Raises:
+        SystemExit: The setting is real-tasks, and `--wheel` or `--bigbench` is missing.
+    """
     if name == "sample":
         copy_project(Path(__file__).parents[1] / "sample_data", folder)
     elif name == "real-tasks":
         if not (folder / "curator.toml").exists() and not (arguments.wheel and arguments.bigbench):
-            raise SystemExit("real-tasks needs --wheel and --bigbench: see real_tasks.py")
+            raise SystemExit("setting real-tasks needs --wheel and --bigbench\nFollow the steps in real_tasks.py.")
         if not (folder / "curator.toml").exists():
             make_real(folder, wheel=arguments.wheel, bigbench=arguments.bigbench, dtype=arguments.dtype)
     elif not (folder / "curator.toml").exists():
@@ -102,7 +108,7 @@ def run_setting(name: str, arguments: argparse.Namespace) -> None:
 
 
 def time_setting(name: str, arguments: argparse.Namespace) -> None:
-    """Take the times anew, and put them into the setting's file."""
+    """Measure the times again, and update the setting's file."""
     place, found = arguments.work / name, RESULTS / f"{name}.json"
     data = json.loads(found.read_text())
     taken = timing(make_setting(name, place / "project", arguments), place / "timed", data["subsets"])
@@ -111,7 +117,7 @@ def time_setting(name: str, arguments: argparse.Namespace) -> None:
 
 
 def compare_setting(name: str, arguments: argparse.Namespace) -> None:
-    """Select by estimates that the committed runs calibrate, and set other methods' choices beside it."""
+    """Select by estimates that the committed runs calibrate, and compare with the selections of other methods."""
     project = make_setting(name, arguments.work / name / "project", arguments)
     data = json.loads((RESULTS / f"{name}.json").read_text())
     corpus = project.corpus(project.config.data.targets)
@@ -133,7 +139,7 @@ def compare_setting(name: str, arguments: argparse.Namespace) -> None:
         "name": name,
         "dtype": project.config.model.dtype,
         "calibrating_subsets": len(data["subsets"]),
-        # Beside whatever else the machine had to do.
+        # Includes the load of other programs on the machine.
         "seconds": {stage: round(outputs.get("seconds", float("nan")), 1) for stage, outputs in stages.items()},
         "seconds_fine_tuning": [round(run.seconds, 1) for run in runs],
         "methods": [asdict(method) for method in compared],
@@ -143,7 +149,13 @@ def compare_setting(name: str, arguments: argparse.Namespace) -> None:
 
 
 def timing(project: Project, folder: Path, subsets: list[list[str]]) -> dict[str, Any]:
-    """Take the time of all estimates and of some fine-tuning runs, one after the other on a fresh copy."""
+    """Measure the time of all estimates and of some fine-tuning runs, in sequence on a new copy.
+
+    Args:
+        project: The project.
+        folder: Folder for the copy.
+        subsets: Subsets of the setting. The second one holds all tasks.
+    """
     copy_project(project.root, folder)
     shutil.rmtree(folder / ".curator", ignore_errors=True)
     fresh = Project.open(folder)
@@ -166,7 +178,11 @@ def timing(project: Project, folder: Path, subsets: list[list[str]]) -> dict[str
 
 
 def summarise(data: dict[str, Any]) -> dict[str, Any]:
-    """What a setting's file says: errors, ranks and coverage on subsets that calibration did not see."""
+    """Compute errors, ranks and coverage on subsets that calibration did not use.
+
+    Args:
+        data: Content of a setting's file.
+    """
     measured = np.array(data["measured"])
     truth, tasks = measured.mean(axis=1), data["tasks"]
     masks = np.array([[task in subset for task in tasks] for subset in data["subsets"]])
@@ -224,24 +240,32 @@ def _error(estimated: np.ndarray, truth: np.ndarray) -> float:
 
 
 def main() -> None:
-    """Run the benchmark, or report what it found."""
+    """Run the benchmark, or summarise its results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, help="folder for the projects and the runs")
-    parser.add_argument("--settings", nargs="+", choices=SETTINGS, default=[s for s in SETTINGS if s != "real-tasks"])
-    parser.add_argument("--subsets", type=int, help="subsets that are measured; default: 40, of real-tasks 24")
-    parser.add_argument("--wheel", type=Path, help="of SmolLM2, for real-tasks")
+    parser.add_argument(
+        "--settings",
+        nargs="+",
+        choices=SETTINGS,
+        default=[s for s in SETTINGS if s != "real-tasks"],
+        help="run these settings (default: all but real-tasks)",
+    )
+    parser.add_argument("--subsets", type=int, help="number of measured subsets (default: 40, for real-tasks 24)")
+    parser.add_argument("--wheel", type=Path, help="wheel of SmolLM2, for real-tasks")
     parser.add_argument("--bigbench", type=Path, help="archive of BIG-bench, for real-tasks")
     parser.add_argument(
-        "--dtype", default="bfloat16", help="of SmolLM2; float32 is 35 times faster on a CPU without bfloat16"
+        "--dtype",
+        default="bfloat16",
+        help="number format of SmolLM2 (default: bfloat16); float32 is 35 times faster on a CPU without bfloat16",
     )
     parser.add_argument("--compare", action="store_true", help="compare methods, calibrated by the committed runs")
-    parser.add_argument("--time", action="store_true", help="take only the times anew")
-    parser.add_argument("--report", action="store_true", help="summarise what is in benchmarks/results/trust")
-    parser.add_argument("--json", type=Path, help="write the summary to a file")
+    parser.add_argument("--time", action="store_true", help="measure only the times again")
+    parser.add_argument("--report", action="store_true", help="only summarise benchmarks/results/trust")
+    parser.add_argument("--json", type=Path, help="write the summary to this file")
     arguments = parser.parse_args()
     if not arguments.report:
         if arguments.work is None:
-            parser.error("--work is needed to measure")
+            parser.error("--work is required without --report")
         make = compare_setting if arguments.compare else time_setting if arguments.time else run_setting
         for name in arguments.settings:
             make(name, arguments)

@@ -1,4 +1,4 @@
-"""How fast the terminal interface is; tui_speed.py has what is measured, and how.
+"""Measure the speed of the terminal interface with tui_speed.py, which describes the measurements.
 
 python benchmarks/tui.py --json FILE [--work DIR] [--tasks 100 1000 5000]
 """

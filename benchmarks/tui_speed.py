@@ -1,16 +1,18 @@
-"""How fast the terminal interface is: a real process on a real pseudo-terminal, timed from outside.
+"""Measure the speed of the terminal interface: a process on a pseudo-terminal, timed from outside.
 
     python benchmarks/tui.py --json FILE [--work DIR] [--tasks 100 1000 5000]
 
-For each number of tasks, a project is made (drawn gradients; see synthetic_project.py), `curator tui` is started on it
-in a terminal of 140 × 40, and keys are sent. Measured are
+For each number of tasks, the script makes a project with random gradients (synthetic_project.py). It starts
+`curator tui` in a terminal of 140 × 40, and sends keys. It measures
 
     first_paint_s   from the start of the process to the first frame
-    ready_s         until the table and its estimate are on the screen
-    key_p95_ms      from a key (down, up) to the table with the cursor elsewhere
-    page_p95_ms     the same for a page
-    sort_p95_ms     the same for sorting by the next column
+    ready_s         from the start of the process to the table and its estimate
+    key_p95_ms      from a key (down, up) to the moved cursor
+    page_p95_ms     from page down or page up to the moved cursor
+    sort_p95_ms     from the key to sort by the next column to the sorted table
     toggle_p95_ms   from the space bar to the new estimate
+
+`p95` is the 95th percentile.
 """
 
 import argparse
@@ -39,7 +41,12 @@ STARTS, KEYS = 5, 60
 
 
 class Terminal:
-    """A process on a pseudo-terminal of 140 × 40."""
+    """Runs a process on a pseudo-terminal of 140 × 40, and kills the process at the end of a `with` block.
+
+    Args:
+        command: Program and arguments.
+        environment: Environment of the process.
+    """
 
     def __init__(self, command: list[str], environment: dict[str, str]) -> None:
         self.began = time.perf_counter()
@@ -53,31 +60,39 @@ class Terminal:
 
     @property
     def pid(self) -> int:
-        """Of the process."""
+        """Return the process id."""
         return self._process.pid
 
     @property
     def ended(self) -> bool:
-        """Whether the process is gone."""
+        """Report whether the process has ended."""
         return self._process.poll() is not None
 
     def wait_for(self, pattern: "re.Pattern[bytes]", seconds: float = 120) -> float:
-        """When output first matches, on `time.perf_counter`."""
+        """Wait until output matches a pattern, and return the time of `time.perf_counter`.
+
+        Args:
+            pattern: The pattern.
+            seconds: The longest wait.
+
+        Raises:
+            TimeoutError: No output matches in time.
+        """
         seen, deadline = b"", time.perf_counter() + seconds
         while not pattern.search(seen):
             left = deadline - time.perf_counter()
             if left < 0 or not select.select([self.master], [], [], left)[0]:
-                raise TimeoutError(f"{pattern.pattern!r} is not on the screen after {seconds:.0f} s")
+                raise TimeoutError(f"pattern is not on the screen after {seconds:.0f} s: {pattern.pattern!r}")
             seen += os.read(self.master, 1 << 16)
         return time.perf_counter()
 
     def settle(self, quiet: float = 0.15) -> None:
-        """Wait until nothing has been written for a while."""
+        """Wait until the process has written nothing for `quiet` seconds."""
         while select.select([self.master], [], [], quiet)[0]:
             os.read(self.master, 1 << 16)
 
     def press(self, key: str, pattern: "re.Pattern[bytes]") -> float:
-        """Milliseconds from a key to output that matches."""
+        """Press a key, and return the milliseconds until output matches a pattern."""
         self.settle()
         began = time.perf_counter()
         os.write(self.master, key.encode())
@@ -93,7 +108,7 @@ class Terminal:
 
 
 def measure(root: Path) -> dict[str, float | int]:
-    """One row."""
+    """Measure one project, and return its row."""
     command = [sys.executable, "-m", "curator", "tui", "-p", str(root)]
     with tempfile.TemporaryDirectory() as home:
         environment = {**os.environ, "TERM": "xterm-256color", "COLORTERM": "truecolor", "XDG_CONFIG_HOME": home}
@@ -124,14 +139,18 @@ def measure(root: Path) -> dict[str, float | int]:
 
 
 def main() -> None:
-    """Measure, and write rows as they come."""
-    # What is measured from here is not to begin with what this imports.
+    """Measure, and write each row as soon as it is measured."""
+    # Import torch only here: tests/stress imports `Terminal` from this file, and must not load torch.
     from synthetic_project import make_project
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", type=Path, metavar="FILE", help="where to write the rows")
-    parser.add_argument("--work", type=Path, metavar="DIR", help="keeps the projects; default: a temporary folder")
-    parser.add_argument("--tasks", type=int, nargs="+", default=[100, 1000, 5000])
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows to FILE")
+    parser.add_argument(
+        "--work", type=Path, metavar="DIR", help="keep the projects in DIR; default: a temporary folder"
+    )
+    parser.add_argument(
+        "--tasks", type=int, nargs="+", default=[100, 1000, 5000], help="numbers of tasks (default: 100 1000 5000)"
+    )
     arguments = parser.parse_args()
     rows: list[dict[str, float | int]] = []
     with tempfile.TemporaryDirectory() as temporary:

@@ -1,26 +1,23 @@
 """Rebuild the sample project: its task files and its small language model.
 
-Everything here is made from one source, WordNet 3.0 of Princeton University, as Debian packages
-it. Fetch it with
+The only source is WordNet 3.0 of Princeton University, as Debian packages it:
 
     apt-get install wordnet-base
-
-which puts the database files in /usr/share/wordnet. Then
-
     python sample_data/build.py --wordnet /usr/share/wordnet
 
-writes, beside this script,
+The script writes two folders next to this file.
 
-* ``tasks/*.jsonl``: the target task ``topic`` (which topic does a definition belong to?) and
-  sixteen other tasks, of which some help the target, some do nothing for it, and some harm it;
-* ``model/``: a byte-level BPE tokenizer and a Llama of about a million weights, trained from
-  scratch on WordNet's definitions and example sentences, written as plain running text. The text
-  has none of the tasks' prompts. It has the target's definitions, with the words they define and
-  the next wider term ("a kind of meal"), but not their topics, except where the two are the same
-  word: so it is for 15 of the target's 300 rows.
+- `tasks/*.jsonl` holds the target task `topic` (find the topic of a definition) and sixteen auxiliary tasks. Some help
+  the target, some have no effect, and some harm it.
+- `model/` holds a byte-level BPE tokenizer and a Llama with about a million weights. The Llama is trained from scratch
+  on plain text: WordNet's definitions and example sentences.
 
-The tasks take seconds, the model about a quarter of an hour on one core. Both depend on nothing
-but the database and the seeds below; the model's last digits may differ between machines.
+The text contains no prompt of a task. It contains the target's definitions with the defined words and the next wider
+term ("a kind of meal"). It does not contain their topics, except in 15 of the target's 300 rows. There, the topic and
+the wider term are the same word.
+
+The tasks take seconds, and the model takes about a quarter of an hour on one core. Both depend only on the database and
+the seeds below. The model's last digits may differ between machines.
 """
 
 import argparse
@@ -43,8 +40,8 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 HERE = Path(__file__).resolve().parent
 SEED = 0
 
-# WordNet files every noun under one of 26 "lexicographer files". These are the ones whose
-# subject has a plain name of one word: number of the file -> that word.
+# WordNet puts every noun into one of 26 "lexicographer files". The keys are the numbers of the files whose subject has
+# a common name of one word.
 TOPICS = {
     4: "act",
     5: "animal",
@@ -74,24 +71,28 @@ class Pointer(NamedTuple):
 
     symbol: str
     synset: str
-    source_word: int  # counted from 1; 0 means the whole synset
+    source_word: int  # counted from 1, or 0 for the whole synset
     target_word: int
 
 
 @dataclass(frozen=True)
 class Synset:
-    """One meaning: the words for it, its definition, and where it stands among the others."""
+    """One meaning: its words, its definition, and its relations to other meanings."""
 
-    key: str  # part of speech and byte offset, which is how pointers name it
+    key: str  # part of speech and byte offset, as in pointers
     file: int  # number of the lexicographer file
     words: tuple[str, ...]
     definition: str
     examples: tuple[str, ...]
     pointers: tuple[Pointer, ...]
-    uses: int  # how often its first word was seen with this meaning in WordNet's tagged texts
+    uses: int  # how often its first word has this meaning in WordNet's tagged texts
 
     def related(self, symbol: str) -> list[str]:
-        """Return the keys of the synsets that a relation leads to."""
+        """Return the keys of the synsets with a relation.
+
+        Args:
+            symbol: Symbol of the relation, such as `@` for a wider term.
+        """
         return [pointer.synset for pointer in self.pointers if pointer.symbol == symbol]
 
 
@@ -104,11 +105,11 @@ class WordNet:
     irregular: dict[str, list[tuple[str, str]]]  # part of speech -> (inflected form, base form)
 
     def means_first(self, word: str, synset: Synset) -> bool:
-        """Tell whether a word, met alone, most likely has this meaning."""
+        """Report whether this meaning is the commonest one of a word."""
         return self.senses.get((synset.key[0], word.lower()), [""])[0] == synset.key
 
     def uses(self, part: str, word: str) -> int:
-        """Return how often a word was seen with its commonest meaning."""
+        """Return how often a word has its commonest meaning in WordNet's tagged texts."""
         senses = self.senses.get((part, word.lower()), [])
         return self.synsets[senses[0]].uses if senses else 0
 
@@ -140,14 +141,19 @@ def read_wordnet(folder: Path) -> WordNet:
 
 
 def database_lines(path: Path) -> Iterator[str]:
-    """Yield a database file's lines without the license at its head, which is indented."""
+    """Yield the lines of a database file without the indented license at its head."""
     for line in path.read_text(encoding="latin-1").splitlines():
         if not line.startswith(" "):
             yield line
 
 
 def parse_synset(line: str, uses: dict[tuple[str, ...], int]) -> Synset:
-    """Parse one line of a data file; its layout is described in WordNet's manual page wndb(5)."""
+    """Parse one line of a data file.
+
+    Args:
+        line: The line, in the layout of WordNet's manual page wndb(5).
+        uses: Number of uses of each sense.
+    """
     head, _, gloss = line.partition(" | ")
     fields = head.split()
     offset, file, kind = fields[:3]
@@ -179,10 +185,10 @@ def parse_synset(line: str, uses: dict[tuple[str, ...], int]) -> Synset:
 
 
 class Deck:
-    """Noun meanings by topic, dealt out without repetition, so that no two tasks share one."""
+    """Deals out noun meanings by topic without repetition, so that no two tasks share a meaning."""
 
     def __init__(self, wordnet: WordNet, dice: random.Random) -> None:
-        """Collect the meanings that a short sentence defines."""
+        """Collect and shuffle the meanings with a short definition."""
         self.topics: dict[str, list[Synset]] = {topic: [] for topic in TOPICS.values()}
         for synset in wordnet.synsets.values():
             if synset.key[0] == "n" and synset.file in TOPICS and is_plain(synset):
@@ -192,7 +198,12 @@ class Deck:
         self.dice = dice
 
     def deal(self, count: int, fits: Callable[[Synset], bool]) -> list[tuple[Synset, str]]:
-        """Take meanings that fit, with their topics; as many of each topic as can be."""
+        """Take meanings with their topics, as evenly over the topics as possible.
+
+        Args:
+            count: Number of meanings.
+            fits: Accepts a meaning.
+        """
         hand: list[tuple[Synset, str]] = []
         topics = list(self.topics)
         while topics and len(hand) < count:
@@ -207,7 +218,7 @@ class Deck:
 
 
 def is_plain(synset: Synset) -> bool:
-    """Tell whether a meaning has a short definition, and a word that is not a name."""
+    """Report whether a meaning has a short definition, and a word that is not a name."""
     length = len(synset.definition.split())
     simple = re.fullmatch(r"[a-z][a-z ,;'-]+", synset.definition) is not None
     plain = simple and 4 <= length <= 18 and synset.words[0].islower()
@@ -215,7 +226,7 @@ def is_plain(synset: Synset) -> bool:
 
 
 def is_decent(synset: Synset) -> bool:
-    """Tell whether a meaning suits every reader: a dictionary has insults too."""
+    """Report whether a meaning suits every reader, because a dictionary also contains insults."""
     text = " ".join([*synset.words, synset.definition, *synset.examples]).lower()
     unfit = (
         "offensive|slur|derogat|disparag|insult|vulgar|obscen|racis|racial|ethnic|negro|blackface|"
@@ -226,23 +237,23 @@ def is_decent(synset: Synset) -> bool:
 
 
 def is_common(synset: Synset) -> bool:
-    """Tell whether a meaning occurs in WordNet's tagged texts."""
+    """Report whether a meaning occurs in WordNet's tagged texts."""
     return synset.uses > 0
 
 
 def is_rare(synset: Synset) -> bool:
-    """Tell whether a meaning does not occur in WordNet's tagged texts."""
+    """Report whether a meaning does not occur in WordNet's tagged texts."""
     return synset.uses == 0
 
 
 def row(completion: str, **lines: str) -> Row:
-    """Make a row: its prompt has a line for each keyword, and one that the completion ends."""
+    """Make a row with one line of prompt for each keyword; the completion continues the last line."""
     *given, asked = (f"{name.replace('_', ' ').capitalize()}: {text}".rstrip() for name, text in lines.items())
     return {"prompt": "\n".join([*given, asked]), "completion": f" {completion}"}
 
 
 def make_tasks(wordnet: WordNet) -> dict[str, list[Row]]:
-    """Make all tasks. The target goes first, so that changing another task leaves it as it is."""
+    """Make all tasks, the target first, so that a change of another task does not change the target."""
     dice = random.Random(SEED)
     deck = Deck(wordnet, dice)
 
@@ -267,7 +278,7 @@ def make_tasks(wordnet: WordNet) -> dict[str, list[Row]]:
 
     tasks: dict[str, list[Row]] = {"topic": definitions(300, is_common)}
 
-    # The same question, put in other ways.
+    # The target's question in other words.
     tasks["rare_nouns"] = definitions(120, is_rare)
     tasks["word_topic"] = [
         row(topic, word=synset.words[0], topic="") for synset, topic in deck.deal(130, first_meaning)
@@ -294,7 +305,7 @@ def make_tasks(wordnet: WordNet) -> dict[str, list[Row]]:
         for synset, _ in deck.deal(140, has_plain_hypernym)
     ]
 
-    # Questions about the form of words, and facts that have nothing to do with topics.
+    # Questions about the form of words, and facts unrelated to topics.
     tasks["opposite"] = opposites(wordnet, dice)
     tasks["part_of_speech"] = parts_of_speech(wordnet, dice)
     tasks["singular"] = irregular_forms(wordnet, dice, "n", 80)
@@ -310,7 +321,7 @@ def make_tasks(wordnet: WordNet) -> dict[str, list[Row]]:
 
 
 def yes_or_no(deck: Deck, dice: random.Random) -> list[Row]:
-    """Ask whether a definition belongs to a topic; half of the answers are yes."""
+    """Ask whether a definition belongs to a topic, with yes as half of the answers."""
     rows = []
     for number, (synset, topic) in enumerate(deck.deal(120, is_rare)):
         others = [other for other in TOPICS.values() if other != topic]
@@ -333,7 +344,7 @@ def opposites(wordnet: WordNet, dice: random.Random) -> list[Row]:
 
 
 def parts_of_speech(wordnet: WordNet, dice: random.Random) -> list[Row]:
-    """Ask for the part of speech of words that have only one."""
+    """Ask for the part of speech of words with only one."""
     names = {"n": "noun", "v": "verb", "a": "adjective", "r": "adverb"}
     parts = Counter(word for _, word in wordnet.senses)
     rows = []
@@ -371,7 +382,7 @@ def spellings(wordnet: WordNet, dice: random.Random) -> list[Row]:
 
 
 def chemical_symbols(wordnet: WordNet, dice: random.Random) -> list[Row]:
-    """Ask for the symbols of the chemical elements, which WordNet has as synonyms."""
+    """Ask for the symbols of the chemical elements, which are synonyms in WordNet."""
     rows = []
     for synset in wordnet.synsets.values():
         symbols = [word for word in synset.words if re.fullmatch("[A-Z][a-z]?", word)]
@@ -382,10 +393,10 @@ def chemical_symbols(wordnet: WordNet, dice: random.Random) -> list[Row]:
 
 
 def subject_fields(wordnet: WordNet, dice: random.Random) -> list[Row]:
-    """Ask the target's question, and answer with a field of knowledge: music, physics, law."""
+    """Ask the target's question, and answer with a field of knowledge, such as music, physics or law."""
     fields: dict[str, list[Synset]] = defaultdict(list)
     for synset in wordnet.synsets.values():
-        # Where a definition starts with its field in parentheses, WordNet points to the field, too.
+        # If a definition starts with its field in parentheses, WordNet also has a pointer to the field.
         named = re.match(r"\([^)]*\) *", synset.definition)
         if named and synset.key[0] == "n" and synset.related(";c"):
             field = wordnet.synsets[synset.related(";c")[0]].words[0]
@@ -402,42 +413,42 @@ def subject_fields(wordnet: WordNet, dice: random.Random) -> list[Row]:
 
 
 def shuffled(rows: list[Row], dice: random.Random) -> list[Row]:
-    """Deal the rows' completions out anew, at random."""
+    """Shuffle the completions of the rows."""
     completions = [row["completion"] for row in rows]
     dice.shuffle(completions)
     return [row | {"completion": completion} for row, completion in zip(rows, completions, strict=True)]
 
 
 def renamed(rows: list[Row]) -> list[Row]:
-    """Call each topic by the name of the next."""
+    """Replace each topic by the next one."""
     topics = list(TOPICS.values())
     following = dict(zip(topics, topics[1:] + topics[:1], strict=True))
     return [row | {"completion": f" {following[row['completion'].strip()]}"} for row in rows]
 
 
 def write_tasks(wordnet: WordNet, folder: Path) -> None:
-    """Write one file per task, and say how large each is."""
+    """Write one file per task, and report its number of rows."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, rows in make_tasks(wordnet).items():
         lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
         (folder / f"{name}.jsonl").write_text("".join(lines), encoding="utf-8")
-        say(f"{name}: {len(rows)} rows, the first: {rows[0]}")
+        report(f"{name}: {len(rows)} rows, first row {rows[0]}")
 
 
 # --- Model --------------------------------------------------------------------------------------
 
 
 def running_text(wordnet: WordNet) -> list[str]:
-    """Put every meaning into a few sentences of plain text."""
+    """Describe every meaning in a few sentences of plain text, one document for each meaning."""
     dice = random.Random(SEED)
     documents = []
     for synset in wordnet.synsets.values():
         if not synset.words[0].islower() or not is_decent(synset):
-            continue  # most capitals are proper names and Latin genera, too rare to be learned
+            continue  # most capitalised words are names and Latin genera, too rare for the model to learn
         names = ", ".join(synset.words)
         kinds = " and ".join(wordnet.synsets[key].words[0] for key in synset.related("@"))
         kind = f"a kind of {kinds}" if kinds else ""
-        # In every order, for a model learns to go only the ways that it has seen.
+        # Use every order, because a model learns only the orders that it has seen.
         orders = [[names, synset.definition, kind], [synset.definition, names, kind]]
         orders += [[synset.definition, kind, names]] if kind else []
         first, *rest = dice.choice(orders)
@@ -449,7 +460,7 @@ def running_text(wordnet: WordNet) -> list[str]:
 
 
 def train_tokenizer(documents: list[str]) -> PreTrainedTokenizerFast:
-    """Train a byte-level BPE that begins every text as Llama's does."""
+    """Train a byte-level BPE tokenizer that starts every text with a start token, as Llama's tokenizer does."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -475,7 +486,13 @@ def train_tokenizer(documents: list[str]) -> PreTrainedTokenizerFast:
 
 
 def pretrain(documents: list[str], tokenizer: PreTrainedTokenizerFast, steps: int) -> LlamaForCausalLM:
-    """Train the language model on the documents, packed one after the other."""
+    """Train the language model on the documents, packed into blocks of 128 tokens.
+
+    Args:
+        documents: Texts.
+        tokenizer: Encodes the texts.
+        steps: Number of optimizer steps.
+    """
     torch.manual_seed(SEED)
     torch.set_num_threads(1)
     ids = [
@@ -485,7 +502,7 @@ def pretrain(documents: list[str], tokenizer: PreTrainedTokenizerFast, steps: in
     ]
     length, batch = 128, 16
     blocks = torch.tensor(ids[: len(ids) // length * length]).view(-1, length)
-    say(f"{len(documents)} documents, {len(ids)} tokens, {len(blocks) // batch} steps an epoch")
+    report(f"{len(documents)} documents, {len(ids)} tokens, {len(blocks) // batch} steps per epoch")
 
     model = LlamaForCausalLM(
         LlamaConfig(
@@ -496,21 +513,21 @@ def pretrain(documents: list[str], tokenizer: PreTrainedTokenizerFast, steps: in
             num_attention_heads=4,
             max_position_embeddings=CONTEXT,
             tie_word_embeddings=True,
-            initializer_range=0.06,  # the default, 0.02, is for models ten times as wide
+            initializer_range=0.06,  # the default of 0.02 suits models that are ten times wider
             bos_token_id=tokenizer.bos_token_id,
             eos_token_id=tokenizer.eos_token_id,
             pad_token_id=tokenizer.pad_token_id,
         )
     )
-    say(f"{model.num_parameters()} weights")
+    report(f"{model.num_parameters()} weights")
     matrices = [weight for weight in model.model.layers.parameters() if weight.ndim > 1]
     others = [model.model.embed_tokens.weight, model.model.norm.weight]
     others += [weight for weight in model.model.layers.parameters() if weight.ndim == 1]
     optimizer = torch.optim.AdamW(
         [
             {"params": matrices, "lr": 3e-3, "weight_decay": 0.1},
-            # The embeddings are the output layer, too. They have to grow, or else a narrow model
-            # cannot be sure of anything: its largest logit is bounded by their length.
+            # The embeddings are also the output layer, and their length bounds the largest logit. They must grow,
+            # otherwise a narrow model cannot predict any token with confidence.
             {"params": others, "lr": 1e-2, "weight_decay": 0.0},
         ],
         betas=(0.9, 0.95),
@@ -532,12 +549,12 @@ def pretrain(documents: list[str], tokenizer: PreTrainedTokenizerFast, steps: in
         smooth = loss.item() if step == 0 else 0.98 * smooth + 0.02 * loss.item()
         if (step + 1) % 50 == 0:
             left = (time.monotonic() - started) / (step + 1) * (steps - step - 1)
-            say(f"step {step + 1}/{steps}: loss {smooth:.3f}, {left / 60:.1f} minutes left")
+            report(f"step {step + 1}/{steps}: loss {smooth:.3f}, {left / 60:.1f} minutes left")
     return model
 
 
 def write_model(wordnet: WordNet, folder: Path, steps: int) -> None:
-    """Make the tokenizer and the model, and save them as transformers loads them."""
+    """Make the tokenizer and the model, and save them in the format of transformers."""
     documents = running_text(wordnet)
     tokenizer = train_tokenizer(documents)
     model = pretrain(documents, tokenizer, steps)
@@ -548,23 +565,30 @@ def write_model(wordnet: WordNet, folder: Path, steps: int) -> None:
 # --- Command line -------------------------------------------------------------------------------
 
 
-def say(message: str) -> None:
-    """Report progress."""
+def report(message: str) -> None:
+    """Print progress to standard error."""
     print(message, file=sys.stderr, flush=True)
 
 
 def main() -> None:
-    """Rebuild what is asked for."""
+    """Rebuild the tasks, the model, or both."""
     summary = (__doc__ or "").partition("\n")[0]
     parser = argparse.ArgumentParser(description=summary)
-    parser.add_argument("--wordnet", type=Path, default=Path("/usr/share/wordnet"))
-    parser.add_argument("--only", choices=["tasks", "model"], help="rebuild one of the two")
-    parser.add_argument("--steps", type=int, default=2500, help="steps of pretraining")
-    parser.add_argument("--output", type=Path, default=HERE, help="where to write")
+    parser.add_argument(
+        "--wordnet",
+        type=Path,
+        default=Path("/usr/share/wordnet"),
+        help="folder of WordNet's database files (default: /usr/share/wordnet)",
+    )
+    parser.add_argument("--only", choices=["tasks", "model"], help="rebuild only the tasks or only the model")
+    parser.add_argument("--steps", type=int, default=2500, help="steps of pretraining (default: 2500)")
+    parser.add_argument("--output", type=Path, default=HERE, help="folder of the results (default: sample_data)")
     arguments = parser.parse_args()
 
     if not (arguments.wordnet / "data.noun").exists():
-        parser.error(f"no WordNet in {arguments.wordnet}; on Debian, apt-get install wordnet-base puts it there")
+        parser.error(
+            f"WordNet not found: {arguments.wordnet / 'data.noun'}\nOn Debian, run `apt-get install wordnet-base`."
+        )
     wordnet = read_wordnet(arguments.wordnet)
     if arguments.only != "model":
         write_tasks(wordnet, arguments.output / "tasks")

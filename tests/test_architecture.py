@@ -1,4 +1,4 @@
-"""What holds for the code as a whole: direction of imports, what is imported when, what is never used."""
+"""Rules for the whole code: the direction of imports, light imports, help of commands, and dangerous calls."""
 
 import ast
 import subprocess
@@ -16,18 +16,18 @@ COMMANDS = sorted(typer.main.get_command(app).commands)  # type: ignore[attr-def
 
 
 def _loaded(code: str) -> set[str]:
-    """Top-level modules that a fresh interpreter has loaded after running some code."""
+    """Return the top-level modules that a new interpreter has loaded after running some code."""
     script = f"import sys\n{code}\nprint(*sorted({{m.partition('.')[0] for m in sys.modules}}), file=sys.stderr)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     return set(done.stderr.split())
 
 
 def _program(name: str) -> str:
-    """A program of the interpreter's own environment, which need not be active."""
+    """Return the path of a program in the interpreter's environment, which may be inactive."""
     return str(Path(sys.executable).with_name(name))
 
 
-def test_imports_follow_the_contracts() -> None:
+def test_lint_imports_of_the_project_keeps_every_contract() -> None:
     command = [_program("lint-imports"), "--no-cache"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
@@ -62,19 +62,19 @@ def test_command_help_has_example_and_reference_page(command: str) -> None:
     assert f"## curator {command}\n" in (ROOT / "docs" / "reference" / "commands.md").read_text(encoding="utf-8")
 
 
-# What ruff does not find. Its rules S and TID251 find the rest: `test_ruff_dangerous_code_is_refused`.
+# Dangers that ruff does not find. Its rules S and TID251 find the others: `test_ruff_dangerous_code_is_refused`.
 BANNED_CALLS = {"compile", "__import__"}
 BANNED_WORDS = {"allow_pickle"}
 EXECUTING = {"execute", "executemany", "sql", "query"}
-# Verbs of ours of the same name, which hand SQL on to the one module that takes any.
+# Functions of curator with such a name. They pass SQL on to the only module that accepts any SQL.
 OURS = {"opened.sql", "self.store.query"}
-# SQL that is no literal, by the end of the call, and why it may be.
+# Permitted SQL that is not a literal: the end of each call, and the reason.
 KNOWN_SQL = {
-    # The views, which are literals, and the query of others, which test_sql.py attacks.
+    # The views are literals. The user's query runs in a sandbox, which test_sql.py attacks.
     "curator/workspace/store/sql.py": (".execute(view)", ".sql(sql)"),
-    # Questions that are literals, each asked in turn.
+    # A loop over queries that are literals.
     "curator/workspace/store/check.py": (".execute(query)",),
-    # A table's name, which can be no parameter, is in quotes: that of a damaged store may be any.
+    # A table's name cannot be a parameter. It is quoted, because a damaged store may contain any name.
     "curator/workspace/store/salvage.py": (
         "'SELECT max(rowid) FROM ' + quoted)",
         "'SELECT * FROM ' + quoted + ' LIMIT 0')",
@@ -137,7 +137,7 @@ def test_dangers_dangerous_code_is_found(code: str) -> None:
 )
 @pytest.mark.parametrize("folder", ["curator", "tui"])
 def test_ruff_dangerous_code_is_refused(code: str, rule: str, folder: str) -> None:
-    """The lint configuration of the project has these rules, and ignores none of them in the two packages."""
+    """The project's configuration of ruff applies these rules to both packages."""
     command = [_program("ruff"), "check", "--no-cache", "--output-format", "concise", "--stdin-filename"]
     done = subprocess.run(
         [*command, f"{folder}/snippet.py", "-"], cwd=ROOT, input=code, capture_output=True, text=True, check=False
@@ -146,16 +146,23 @@ def test_ruff_dangerous_code_is_refused(code: str, rule: str, folder: str) -> No
     assert f": {rule} " in done.stdout
 
 
-def test_ruff_both_packages_are_clean() -> None:
+def test_ruff_security_rules_find_nothing_in_both_packages() -> None:
     command = [_program("ruff"), "check", "--no-cache", "--select", "S,TID251", "--ignore", "S101"]
     done = subprocess.run([*command, "curator", "tui"], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
 
 
 def dangers(code: str) -> list[str]:
-    """Return the calls that run foreign code, and the SQL that is not a literal."""
+    """List calls that run code of others, and SQL statements that are not literals.
+
+    Args:
+        code: Source of a module.
+
+    Returns:
+        Line and text of each call.
+    """
     tree = ast.parse(code)
-    # The one function that passes a statement on; those that call it are looked at instead.
+    # Only `insert` passes a statement on. The statements of its callers are checked instead.
     passing = [n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef) and n.name == "insert"]
     passed = {id(inner) for function in passing for inner in ast.walk(function)}
     found = []
@@ -165,7 +172,7 @@ def dangers(code: str) -> list[str]:
             name, words = ast.unparse(node.func), {word.arg: ast.unparse(word.value) for word in node.keywords}
             wrong = name in BANNED_CALLS or bool(words.keys() & BANNED_WORDS)
             wrong |= name == "torch.load" and words.get("weights_only") != "True"
-            # A command is a list of words, which no shell reads.
+            # A command must be a list, which no shell interprets.
             wrong |= name.startswith("subprocess.") and bool(node.args) and not isinstance(node.args[0], ast.List)
             statement = None
             if name == "insert" and len(node.args) > 1:
@@ -174,7 +181,7 @@ def dangers(code: str) -> list[str]:
                 isinstance(node.func, ast.Attribute) and node.func.attr in EXECUTING and name not in OURS and node.args
             ):
                 statement = node.args[0]
-            # SQL takes values as parameters only: a statement is a literal.
+            # Values belong in parameters, so that every statement is a literal.
             literal = isinstance(statement, ast.Constant) and isinstance(statement.value, str)
             wrong |= statement is not None and not literal and id(node) not in passed
         if wrong:

@@ -8,7 +8,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 SCRIPT = ROOT / ".ci" / "readme.py"
-pytestmark = pytest.mark.skipif(not SCRIPT.is_file(), reason="this copy has no .ci/")
+pytestmark = pytest.mark.skipif(not SCRIPT.is_file(), reason="the folder .ci is missing in an sdist")
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,7 @@ def test_compare_different_digit_names_both_lines(
     assert readme.main(["compare", str(output)]) == 0
     output.write_text(shown.replace("+0.0749", "+0.0748") + "\n", encoding="utf-8")
     assert readme.main(["compare", str(output)]) == 1
-    words = capsys.readouterr().err
-    assert "differs from README.md" in words
-    assert "+0.0749" in words
-    assert "+0.0748" in words
+    error = capsys.readouterr().err
+    assert "differs from README.md" in error
+    assert "+0.0749" in error
+    assert "+0.0748" in error

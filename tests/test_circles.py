@@ -1,4 +1,4 @@
-"""No file of `curator` or `tui` imports itself through other files, imports for type checking included."""
+"""Circular imports between the files of `curator` and of `tui`, including imports for type checking."""
 
 import grimp
 import pytest
@@ -17,18 +17,25 @@ def test_imports_of_package_have_no_circle(package: str) -> None:
     assert circles(imports) == []
 
 
-def test_circles_of_files_in_one_direction_are_empty() -> None:
+def test_circles_imports_in_one_direction_is_empty() -> None:
     assert circles({"app": {"screen"}, "screen": {"state"}, "state": set()}) == []
 
 
-def test_circles_of_files_that_need_each_other_name_them() -> None:
+def test_circles_imports_of_each_other_names_the_files() -> None:
     assert circles({"app": {"screen"}, "screen": {"widget"}, "widget": {"app"}, "state": set()}) == [
         ["app", "screen", "widget"]
     ]
 
 
 def circles(imports: dict[str, set[str]]) -> list[list[str]]:
-    """Return the files that import each other, one sorted list for each circle."""
+    """Find circular imports.
+
+    Args:
+        imports: The files that each file imports.
+
+    Returns:
+        One sorted list of files for each circle.
+    """
     reachable = {module: _reachable(module, imports) for module in imports}
     found = {
         tuple(sorted(other for other in reached if module in reachable.get(other, ())))

@@ -1,4 +1,4 @@
-"""README and docs: links resolve, every command runs, the reference pages equal the code, README is short."""
+"""Links and commands of README.md and docs, the generated reference pages, and the length of README.md."""
 
 import importlib.util
 import os
@@ -75,7 +75,7 @@ def test_page_commands_run(
     page: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(workplace)
-    # A user's `curator verify` measures more subsets.
+    # Save time: by default, `curator verify` measures more subsets.
     monkeypatch.setattr("curator.verify.measure.DEFAULT_SUBSETS", 2)
     for name in ("my-project", "grouped", "saved", "from-llama-factory", "from-axolotl", "from-trl"):
         shutil.rmtree(workplace / name, ignore_errors=True)
@@ -120,10 +120,10 @@ def test_broken_links_missing_file_or_anchor_names_each(tmp_path: Path, monkeypa
     page = tmp_path / "docs" / "page.md"
     page.write_text(
         "# A `page`, and *more*\n\n[here](#a-page-and-more) [site](https://example.org/x#y) [self](page.md)\n"
-        "[file](gone.md) [anchor](page.md#gone) [outside](../LICENSE)\n\n```\n[code](gone.md)\n```\n",
+        "[file](missing.md) [anchor](page.md#missing) [outside](../LICENSE)\n\n```\n[code](missing.md)\n```\n",
         encoding="utf-8",
     )
-    found = ["file not found: gone.md", "anchor not found: page.md#gone", "file outside docs: ../LICENSE"]
+    found = ["file not found: missing.md", "anchor not found: page.md#missing", "file outside docs: ../LICENSE"]
     assert list(check.broken_links(page)) == found
 
 

@@ -1,4 +1,4 @@
-"""Packages that are missing or in the way: one line of error, one line of hint, no traceback."""
+"""Missing packages and foreign files in the package: one line of error, one line of hint, no traceback."""
 
 import subprocess
 import sys
@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 SAMPLE = str(ROOT / "sample_data")
-# Install in an own environment, as the hint says.
+# The hint if another distribution owns files of the package.
 REMEDY = "Install curator in its own environment: `uv tool install curator-tasks` or `pipx install curator-tasks`."
 
 
@@ -55,7 +55,7 @@ def _run(before: str, *arguments: str, after: str = "main()") -> subprocess.Comp
 def test_command_without_its_extra_names_the_install_command(
     blocked: str, arguments: tuple[str, ...], error: str, hint: str
 ) -> None:
-    # The finder acts as an environment without the package: None in `sys.modules` raises another exception.
+    # A finder simulates a missing package. None in `sys.modules` would raise another exception.
     hide = f"""
     class Hidden:
         def find_spec(self, name, path=None, target=None):
@@ -83,7 +83,7 @@ BROKEN = "import curator.cli.app as broken\ndel broken.app"
 
 @pytest.mark.parametrize("after", ["main()", "from curator.cli import cli; cli()"], ids=["ours", "theirs"])
 def test_start_with_foreign_files_names_their_distribution(tmp_path: Path, after: str) -> None:
-    """Their command starts `curator.cli:cli`, and ours `curator.cli:main`: the last one installed is on PATH."""
+    """The command on PATH is that of the distribution installed last: ours, or theirs, which starts `cli`."""
     _install_other(tmp_path)
     done = _run(f"sys.path.append({str(tmp_path)!r})\n{BROKEN}", "--version", after=after)
     error = "error: another distribution owns files of the package `curator`: elasticsearch-curator"

@@ -1,4 +1,4 @@
-"""Results in a notebook: data frames, tables in HTML that nothing in the data can break, and the example in docs/."""
+"""Results in a notebook: data frames, safe HTML tables, the example notebook in docs/, and progress."""
 
 import ast
 import dataclasses
@@ -24,7 +24,7 @@ HOSTILE = "<script>alert(1)</script>\x1b[31m\u202e & \"quoted\" 'x'"
 
 
 def _value(kind: Any) -> Any:
-    """Some value of a type, whose texts are hostile."""
+    """Return a value of a type, with hostile text in every text."""
     if dataclasses.is_dataclass(kind):
         return _made(kind)
     if kind in (str, Path):
@@ -68,7 +68,7 @@ KINDS = [
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
-def test_every_result_is_frozen_a_frame_and_safe_html(kind: Any) -> None:
+def test_result_with_hostile_text_is_frozen_and_shows_safe_html(kind: Any) -> None:
     made = _made(kind)
     name = dataclasses.fields(made)[0].name
     with pytest.raises(dataclasses.FrozenInstanceError):
@@ -88,18 +88,19 @@ def test_every_result_is_frozen_a_frame_and_safe_html(kind: Any) -> None:
     assert getattr(curator, kind.__name__) is kind
 
 
-def test_what_returns_to_users_can_be_shown() -> None:
-    """Every verb whose result is one of ours returns one that a notebook shows."""
+def test_project_methods_return_results_that_a_notebook_shows() -> None:
+    # These methods return internal classes.
+    internal = ("corpus", "estimates", "selections", "manifest")
     returned = {
         hints["return"]
-        for name, verb in vars(curator.Project).items()
-        if callable(verb) and not name.startswith("_") and name not in ("corpus", "estimates", "selections", "manifest")
-        if isinstance((hints := get_type_hints(verb, {"Path": Path})).get("return"), type)
+        for name, method in vars(curator.Project).items()
+        if callable(method) and not name.startswith("_") and name not in internal
+        if isinstance((hints := get_type_hints(method, {"Path": Path})).get("return"), type)
     }
     assert {kind for kind in returned if kind.__module__.startswith("curator.results.")} <= set(KINDS)
 
 
-def test_an_empty_table_has_its_columns() -> None:
+def test_to_pandas_of_empty_report_has_all_columns() -> None:
     report = results.EstimatesReport(target=("t",), calibrated_on=0, estimates=(), ridge=())
     frame = report.to_pandas()
     assert list(frame.columns) == [field.name for field in dataclasses.fields(results.EstimateResult)]
@@ -107,7 +108,7 @@ def test_an_empty_table_has_its_columns() -> None:
     assert "<tbody></tbody>" in report._repr_html_()
 
 
-def test_long_tables_say_how_long_they_are() -> None:
+def test_html_of_long_table_shows_20_rows_and_their_number() -> None:
     examples = tuple(
         results.ExampleInfluence(row=n, file="f", line=n, gain=0.25 * n, text="t" * 1000) for n in range(500)
     )
@@ -121,7 +122,7 @@ def test_long_tables_say_how_long_they_are() -> None:
 
 
 def _run_as_notebook(path: Path) -> list[Any]:
-    """Run the cells of a file in the percent format; the value that each ends on, as a notebook shows it."""
+    """Run the cells of a file in the percent format, and return the values that a notebook would show."""
     space: dict[str, Any] = {"__name__": "__main__"}
     shown = []
     for cell in re.split(r"^# %%", path.read_text(encoding="utf-8"), flags=re.M)[1:]:
@@ -137,7 +138,7 @@ def _run_as_notebook(path: Path) -> list[Any]:
     return shown
 
 
-def test_the_example_runs_on_any_project(
+def test_example_notebook_on_other_project_runs_on_a_copy(
     make_project: MakeProject, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     folder = make_project(train={"epochs": 1})
@@ -161,11 +162,13 @@ def test_the_example_runs_on_any_project(
     assert "apply: " in progress
 
 
-def test_progress_is_plain_lines_without_control_characters(capsys: pytest.CaptureFixture[str]) -> None:
+def test_plain_progress_of_many_events_is_one_line_without_control_characters(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     show = PlainProgress()
     show(Note(message="\x1b[31mred"))
     for done in range(100):
         show(StageProgress(stage="s", done=done, total=100, unit="steps", rate=1.0, seconds_left=1.0))
     lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 1, "not a line for every event"
+    assert len(lines) == 1, "events in quick succession share one line"
     assert "\x1b" not in lines[0]

@@ -1,4 +1,4 @@
-"""What is built installs and runs where the checkout is not."""
+"""The wheel and the sdist: contents, and an installation outside of the checkout."""
 
 import os
 import shutil
@@ -31,7 +31,7 @@ def _run(*command: str | Path, folder: Path, **environment: str) -> subprocess.C
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the sdist, and the wheel that is built from it."""
+    """Return a folder with the sdist and the wheel built from the sdist."""
     copy, folder = tmp_path_factory.mktemp("source") / "curator", tmp_path_factory.mktemp("dist")
     hidden = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info", "build", "curator-manifest.json")
     shutil.copytree(ROOT, copy, ignore=hidden)
@@ -41,13 +41,13 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def installed(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The programs of a new environment with the wheel, and what it depends on from the one that the tests run in."""
+    """Return the `bin` folder of a new environment with the wheel. Dependencies come from the current one."""
     home = tmp_path_factory.mktemp("environment")
     venv.create(home, with_pip=True)
     (wheel,) = built.glob("*.whl")
     _run(home / "bin" / "python", "-m", "pip", "install", "--quiet", "--no-deps", wheel, folder=home)
     version = f"python{sys.version_info.major}.{sys.version_info.minor}"
-    # Only a folder of packages: an editable install of the checkout is a file that it does not follow.
+    # The `.pth` file adds the installed packages, but not an editable install of the checkout.
     there = home / "lib" / version / "site-packages" / "dependencies.pth"
     there.write_text(sysconfig.get_path("purelib") + "\n", encoding="utf-8")
     return home / "bin"

@@ -1,11 +1,16 @@
-"""One writer, four readers, two terminal interfaces and `curator select` in a loop, all on one project.
+"""Use one project from a writer, readers, terminal interfaces and `curator select` at the same time.
 
     python tests/stress/concurrency.py --json FILE [--seconds 600] [--readers 4] [--tuis 2] [--tasks 100]
 
-Each is a process of its own. The writer adds gradients and says how many it was told are kept; in the end all of them
-must be there, once. Readers measure how long they wait for the store, and how long a read takes in all. The interfaces
-run in terminals of their own and are sent keys that make them read and write. Any error is a row in `problems`. Each
-does what it does once at least, also where everything is so slow that the time is over before it begins.
+Each worker is a separate process.
+
+- The writer adds gradients and counts the commits. At the end, the store must hold every committed row exactly once.
+- Readers measure how long they wait for the store, and how long a whole read takes.
+- Each terminal interface runs in its own terminal and receives keys that make the interface read and write.
+- `curator select` runs in a loop and saves selections. At the end, the store must hold every selection.
+
+Every error becomes a row of `problems`. Each worker does its work at least once, even if starting takes longer than
+`--seconds`.
 """
 
 import argparse
@@ -28,7 +33,7 @@ import numpy as np
 
 from curator.workspace.store.tables import Store
 
-# Benchmarks are scripts, not a package. Last on the path: one of them has the name of the package `tui`.
+# The benchmarks are scripts, not a package. They come last on the path: `benchmarks/tui.py` would hide package `tui`.
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 sys.path.append(str(BENCHMARKS))
 
@@ -36,11 +41,11 @@ _ROWS, _DIM = 64, 256
 _WRITER_PAUSE, _READER_PAUSE = 0.2, 0.05
 _KEYS = ("j", " ", "j", " ", "u", "k")
 
-Answer = dict[str, Any]
+Result = dict[str, Any]
 
 
-def write(root: Path, until: float) -> Answer:
-    """Add gradients, a transaction at a time."""
+def write(root: Path, until: float) -> Result:
+    """Add gradients, one transaction at a time."""
     store, seconds = _store(root), list[float]()
     rows = np.random.default_rng(0).random((_ROWS, _DIM), np.float32)
     while not seconds or time.time() < until:
@@ -52,8 +57,12 @@ def write(root: Path, until: float) -> Answer:
     return {"count": len(seconds), "longest": max(seconds), "median": float(np.median(seconds))}
 
 
-def read(root: Path, until: float) -> Answer:
-    """Read what others write, and measure how long it takes to be let in."""
+def read(root: Path, until: float) -> Result:
+    """Read the written gradients, and measure the wait for the store.
+
+    Raises:
+        RuntimeError: A read saw a part of a transaction.
+    """
     store, waits, seconds = _store(root), list[float](), list[float]()
     while not seconds or time.time() < until:
         began = time.monotonic()
@@ -65,7 +74,7 @@ def read(root: Path, until: float) -> Answer:
             ).fetchall()[0]
         seconds.append(time.monotonic() - began)
         if count != (0 if last is None else (last + 1) * _ROWS):
-            raise RuntimeError(f"{count} rows of {last} transactions: one was read in part")
+            raise RuntimeError(f"read a part of a transaction: {count} rows, highest transaction {last}")
         time.sleep(_READER_PAUSE)
     return {
         "count": len(waits),
@@ -75,8 +84,12 @@ def read(root: Path, until: float) -> Answer:
     }
 
 
-def select(root: Path, until: float) -> Answer:
-    """Run `curator select` over and over, each time for something else."""
+def select(root: Path, until: float) -> Result:
+    """Run `curator select` in a loop, with another name and size each time.
+
+    Raises:
+        RuntimeError: A command failed, or a saved selection is missing at the end.
+    """
     seconds: list[float] = []
     while not seconds or time.time() < until:
         began = time.monotonic()
@@ -90,12 +103,16 @@ def select(root: Path, until: float) -> Answer:
     names = {kept.name for kept in _store(root).selections()}
     missing = [n for n in range(len(seconds)) if f"s{n}" not in names]
     if missing:
-        raise RuntimeError(f"selections {missing} are lost")
+        raise RuntimeError(f"saved selections are missing: {missing}")
     return {"count": len(seconds), "longest": max(seconds), "median": float(np.median(seconds))}
 
 
-def look(root: Path, until: float) -> Answer:
-    """Press keys in a terminal interface."""
+def use_tui(root: Path, until: float) -> Result:
+    """Press keys in a terminal interface.
+
+    Raises:
+        RuntimeError: The interface ended before its time.
+    """
     from tui_speed import Terminal
 
     pressed, waits = 0, list[float]()
@@ -105,12 +122,12 @@ def look(root: Path, until: float) -> Answer:
         with Terminal([sys.executable, "-m", "curator", "tui", "-p", str(root)], environment) as terminal:
             terminal.wait_for(re.compile(b"examples"))
             while not waits or time.time() < until:
-                # To the first sign of it; an estimate that comes out as it was is not drawn again.
+                # Wait for any output, because the interface does not redraw an unchanged estimate.
                 waits.append(terminal.press(_KEYS[pressed % len(_KEYS)], re.compile(b"(?s).")) / 1000)
                 pressed += 1
                 time.sleep(0.3)
             if terminal.ended:
-                raise RuntimeError("the interface has ended")
+                raise RuntimeError("the terminal interface ended")
     return {"count": pressed, "longest": max(waits, default=0.0), "median": float(np.median(waits or [0.0]))}
 
 
@@ -118,53 +135,62 @@ def _store(root: Path) -> Store:
     return Store(root / ".curator" / "store.duckdb")
 
 
-def _run(name: str, work: Callable[[Path, float], Answer], root: Path, until: float, answers: Any) -> None:
+def _run(name: str, work: Callable[[Path, float], Result], root: Path, until: float, results: Any) -> None:
     try:
-        answers.put((name, work(root, until)))
+        results.put((name, work(root, until)))
     except BaseException as error:
-        answers.put((name, {"error": f"{type(error).__name__}: {error}"}))
+        results.put((name, {"error": f"{type(error).__name__}: {error}"}))
 
 
 def measure(root: Path, *, seconds: float, readers: int, tuis: int) -> dict[str, Any]:
-    """Run all of them at once, and see what became of it."""
+    """Run all workers at the same time, and collect their results and problems.
+
+    Args:
+        root: The project's folder.
+        seconds: How long each worker runs.
+        readers: Number of readers.
+        tuis: Number of terminal interfaces.
+    """
     spawn = multiprocessing.get_context("spawn")
-    answers = spawn.Queue()
+    results = spawn.Queue()
     works = [("writer", write), ("select", select)]
-    works += [(f"reader {n + 1}", read) for n in range(readers)] + [(f"tui {n + 1}", look) for n in range(tuis)]
+    works += [(f"reader {n + 1}", read) for n in range(readers)] + [(f"tui {n + 1}", use_tui) for n in range(tuis)]
     until = time.time() + seconds
-    processes = [spawn.Process(target=_run, args=(name, work, root, until, answers)) for name, work in works]
+    processes = [spawn.Process(target=_run, args=(name, work, root, until, results)) for name, work in works]
     for process in processes:
         process.start()
-    found: dict[str, Answer] = {}
-    collector = threading.Thread(target=lambda: [found.update([answers.get()]) for _ in works], daemon=True)
+    found: dict[str, Result] = {}
+    collector = threading.Thread(target=lambda: [found.update([results.get()]) for _ in works], daemon=True)
     collector.start()
     collector.join(seconds + 240)
     for process in processes:
         process.join(10)
         process.kill()
-    problems = [f"{name}: {answer['error']}" for name, answer in found.items() if "error" in answer]
-    problems += [f"{name}: did not answer" for name, _ in works if name not in found]
+    problems = [f"{name}: {result['error']}" for name, result in found.items() if "error" in result]
+    problems += [f"{name}: returned no result" for name, _ in works if name not in found]
     hashes, losses, _ = _store(root).gradients("written")
     written = found.get("writer", {}).get("count", 0)
     if len(hashes) != len(set(hashes)) or len(hashes) != written * _ROWS or len(set(losses.tolist())) != written:
-        problems.append(f"{written} transactions of {_ROWS} rows were acknowledged, {len(set(hashes))} rows are there")
+        problems.append(
+            f"committed {written} transactions of {_ROWS} rows, but the store holds {len(set(hashes))} rows"
+        )
     return {"seconds": seconds, "processes": dict(sorted(found.items())), "problems": problems}
 
 
 def main() -> None:
-    """Measure, and write what was found."""
+    """Measure, and write the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", type=Path, metavar="FILE", required=True)
-    parser.add_argument("--seconds", type=float, default=600)
-    parser.add_argument("--readers", type=int, default=4)
-    parser.add_argument("--tuis", type=int, default=2)
-    parser.add_argument("--tasks", type=int, default=100)
-    parser.add_argument("--project", type=Path, metavar="DIR", help="in place of one that is made")
+    parser.add_argument("--json", type=Path, metavar="FILE", required=True, help="write the results to FILE")
+    parser.add_argument("--seconds", type=float, default=600, help="run for so many seconds (default: 600)")
+    parser.add_argument("--readers", type=int, default=4, help="number of readers (default: 4)")
+    parser.add_argument("--tuis", type=int, default=2, help="number of terminal interfaces (default: 2)")
+    parser.add_argument("--tasks", type=int, default=100, help="number of tasks of the new project (default: 100)")
+    parser.add_argument("--project", type=Path, metavar="DIR", help="use the project in DIR; default: a new project")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         root = arguments.project or Path(temporary) / "project"
         if arguments.project is None:
-            # Not in the processes that are started from here.
+            # The worker processes must not import torch and transformers through this module.
             from synthetic_project import make_project
 
             make_project(root, arguments.tasks)

@@ -1,10 +1,10 @@
-"""Let every stage run into a full disk, make room, run it again, and compare with a run that nobody disturbed.
+"""Fill the disk during every stage, free it, resume the stage, and compare with an undisturbed run.
 
-    python tests/stress/full_disk.py --json FILE [--work DIR] [--moments 20] [--stages train …]
+    python tests/stress/full_disk.py --json FILE [--moments 20] [--stages train …]
 
-As kills.py, but for the disturbance: the project lies on a small file system in memory of which a seeded share of what
-the stage needs is free. A stage that does not get by with it must end with exit code 3 and say so, and leave no half
-written file. Mounting needs root.
+The script works like kills.py, with a full disk instead of a signal. The project is on a small file system in memory.
+Its free space is a seeded share of the bytes that the stage needs. A stage that needs more must exit with code 3,
+report the full disk, and leave no partial file. Mounting the file system needs root.
 """
 
 import argparse
@@ -24,12 +24,12 @@ SIZE = 64 * 2**20
 
 
 class FullDisk:
-    """Runs stages on a disk with little room.
+    """Runs stages on a disk with little free space.
 
     Args:
         server: Runs the commands.
-        stages: Where each begins and what it leaves.
-        disk: A mounted file system, on which the project's place is `trial`.
+        stages: The starting project and the expected result of each stage.
+        disk: A mounted file system. Each trial uses its folder `trial`.
     """
 
     def __init__(self, server: Server, stages: Stages, disk: Path) -> None:
@@ -37,32 +37,37 @@ class FullDisk:
         self.needs: dict[str, int] = {}
 
     def trial(self, stage: str, free: int) -> Row:
-        """Run a stage with so many bytes free, make room, run it again, and compare."""
+        """Run a stage with little free space, free the disk, resume the stage, and compare.
+
+        Args:
+            stage: Name of the stage.
+            free: Free space in bytes.
+        """
         folder = copy(self._stages.starts[stage], self._disk / "trial")
         ballast = self._disk / "ballast"
         with ballast.open("wb") as file:
             left = shutil.disk_usage(self._disk).free - free
             for _ in range(0, max(left, 0), 4096):
                 file.write(bytes(4096))
-        code, seconds, said = self._server.run(folder, COMMANDS[stage])
+        code, seconds, output = self._server.run(folder, COMMANDS[stage])
         ballast.unlink()
         problems = []
         if code not in (0, 3):
-            problems.append(f"exit code {code}: {said[-2000:]}")
-        if code == 3 and "full" not in said and "No space" not in said:
-            problems.append(f"it does not say that the disk is full: {said[-500:]}")
-        problems += [f"half written: {path.relative_to(folder)}" for path in half_written(folder)]
-        again, _, words = self._server.run(folder, COMMANDS[stage])
+            problems.append(f"exit code {code}: {output[-2000:]}")
+        if code == 3 and not any(words in output for words in ("full", "No space", "disk space")):
+            problems.append(f"does not report the full disk: {output[-500:]}")
+        problems += [f"partial file: {path.relative_to(folder)}" for path in partial_files(folder)]
+        again, _, output_again = self._server.run(folder, COMMANDS[stage])
         if again:
-            problems.append(f"run again: exit code {again}: {words[-2000:]}")
+            problems.append(f"resumed: exit code {again}: {output_again[-2000:]}")
         problems += differences(self._stages.ends[stage], self._server.state(folder))
-        errors = [line for line in said.splitlines() if line.startswith("error")]
+        errors = [line for line in output.splitlines() if line.startswith("error")]
         shutil.rmtree(folder)
         return {"free": free, "code": code, "seconds": round(seconds, 3), "said": errors[-1:], "problems": problems}
 
 
-def half_written(folder: Path) -> list[Path]:
-    """What should not be there after a command has ended by itself."""
+def partial_files(folder: Path) -> list[Path]:
+    """Return the files that a command must remove before it exits without a signal."""
     return [
         path
         for path in folder.rglob("*")
@@ -72,7 +77,12 @@ def half_written(folder: Path) -> list[Path]:
 
 @contextmanager
 def mounted(place: Path, size: int) -> Iterator[Path]:
-    """A file system in memory of so many bytes."""
+    """Mount a file system in memory, and unmount it at the end.
+
+    Args:
+        place: The mount point.
+        size: Size in bytes.
+    """
     place.mkdir(parents=True, exist_ok=True)
     subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(place)], check=True)
     try:
@@ -82,12 +92,16 @@ def mounted(place: Path, size: int) -> Iterator[Path]:
 
 
 def main() -> None:
-    """Run the trials that are missing, and write rows as they come."""
+    """Run the missing trials, and write each row as soon as its trial ends."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", type=Path, metavar="FILE", required=True, help="where rows are, and go")
-    parser.add_argument("--moments", type=int, default=20)
-    parser.add_argument("--stages", nargs="+", default=list(COMMANDS), choices=list(COMMANDS))
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--json", type=Path, metavar="FILE", required=True, help="read earlier rows from FILE, and add rows"
+    )
+    parser.add_argument("--moments", type=int, default=20, help="number of trials of each stage (default: 20)")
+    parser.add_argument(
+        "--stages", nargs="+", default=list(COMMANDS), choices=list(COMMANDS), help="test these stages (default: all)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of the free space (default: 0)")
     arguments = parser.parse_args()
     rows: list[Row] = json.loads(arguments.json.read_text())["rows"] if arguments.json.exists() else []
     done = {(row["stage"], row["moment"]) for row in rows}

@@ -1,14 +1,20 @@
-"""Kill every stage at random moments, run it again, and compare with a run that nobody disturbed.
+"""Interrupt every stage at random moments, resume it, and compare with an undisturbed run.
 
     python tests/stress/kills.py --json FILE [--work DIR] [--moments 50] [--signals KILL] [--stages train …]
 
-Each trial copies a tiny project that is ready for a stage, runs the stage's command in a process of its own, sends it a
-signal after a seeded share of the time that the undisturbed command takes, runs the command again, and compares what
-the store holds, every file and its bytes. Processes are forked from one that has imported everything, so that the
-moments fall into the work and not into imports. Stages commit after every batch here, as they do after ten seconds, so
-that a tiny project has as many moments between commits as a large one.
+Each trial has five steps.
 
-Rows are kept as they come; the same command again goes on where it was.
+1. Copy a tiny project that is ready for the stage.
+2. Run the stage's command in a separate process.
+3. Send a signal after a seeded share of the time that the undisturbed command takes.
+4. Run the command again.
+5. Compare the rows of the store, and the bytes of every file.
+
+Processes are forked from a process that has imported everything. Signals therefore arrive during the work, not during
+imports. Stages commit after every batch instead of every ten seconds. A tiny project then has as many moments between
+commits as a large one.
+
+Each row is written as soon as its trial ends. Run the same command again to resume.
 """
 
 import argparse
@@ -29,7 +35,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-# Benchmarks are scripts, not a package. Last on the path: one of them has the name of the package `tui`.
+# The benchmarks are scripts, not a package. They come last on the path: `benchmarks/tui.py` would hide package `tui`.
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 sys.path.append(str(BENCHMARKS))
 
@@ -51,25 +57,15 @@ COMMANDS: dict[str, list[str]] = {
     "export again": ["export", "curator-manifest.json", "-o", "exports"],
     "verify": ["verify", "--runs", "1", "--seeds", "1"],
 }
-"""In order: each stage begins where the undisturbed one before it has ended."""
+"""The command of each stage, in order. Each stage starts from the result of the undisturbed stage before it."""
 _IMPORTED = (
     *("torch", "transformers", "peft", "accelerate", "safetensors.torch", "pyarrow", "scipy.stats", "datasets"),
-    *(
-        "transformers.trainer",
-        "transformers.models.llama.modeling_llama",
-        "curator.project.project",
-        "curator.select.selections",
-    ),
-    *(
-        "curator.verify.measure",
-        "curator.verify.comparison",
-        "curator.project.status",
-        "curator.export",
-        "curator.cli.app",
-    ),
-    *("curator.cli.tables", "curator.core.progress", "curator.workspace.store.tables"),
+    *("transformers.trainer", "transformers.models.llama.modeling_llama"),
+    *("curator.cli.app", "curator.cli.tables", "curator.core.progress", "curator.export", "curator.project.project"),
+    *("curator.project.status", "curator.select.selections", "curator.verify.comparison", "curator.verify.measure"),
+    "curator.workspace.store.tables",
 )
-# An artifact is replaced by what is known later of the same key.
+# A later result with the same key replaces a file or an artifact.
 _REPLACED = {"files", "artifacts"}
 _TIMES = {"created", "made", "applied", "seconds"}
 
@@ -78,14 +74,14 @@ Row = dict[str, Any]
 
 
 class Server:
-    """Runs commands in processes that are forked from this one, which has imported everything and started no thread.
+    """Forks a process for each command, from this process with its finished imports and its single thread.
 
     Args:
-        words: Folder for what they print.
+        scratch: Folder for the output of the commands.
     """
 
-    def __init__(self, words: Path) -> None:
-        self._words = words
+    def __init__(self, scratch: Path) -> None:
+        self._scratch = scratch
         os.environ["TQDM_DISABLE"] = "1"
         for module in _IMPORTED:
             importlib.import_module(module)
@@ -104,10 +100,20 @@ class Server:
     def run(
         self, folder: Path, command: list[str], *, sign: signal.Signals | None = None, delay: float = 0.0
     ) -> tuple[int, float, str]:
-        """Run a command in a project; its exit code, its seconds (after the signal, if there was one) and its words."""
-        words = self._words / "words"
-        words.unlink(missing_ok=True)
-        process = self._fork.Process(target=_run_command, args=(folder, command, words))
+        """Run a command in a project.
+
+        Args:
+            folder: The project.
+            command: The command without `curator`.
+            sign: Signal to send.
+            delay: Seconds until the signal.
+
+        Returns:
+            Exit code, seconds from the start or from the signal, and output.
+        """
+        path = self._scratch / "output"
+        path.unlink(missing_ok=True)
+        process = self._fork.Process(target=_run_command, args=(folder, command, path))
         began = time.monotonic()
         process.start()
         if sign is not None:
@@ -117,27 +123,31 @@ class Server:
                 os.kill(process.pid or 0, sign)
         process.join()
         seconds = time.monotonic() - began
-        said = words.read_text(encoding="utf-8", errors="replace") if words.exists() else ""
-        return process.exitcode or 0, seconds, said
+        output = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+        return process.exitcode or 0, seconds, output
 
     def state(self, folder: Path) -> State:
-        """What a project holds: each row of each table, and each file."""
-        answer = self._words / "state"
-        process = self._fork.Process(target=_write_state, args=(folder, answer))
+        """Count the rows of each table and the files of a project.
+
+        Raises:
+            RuntimeError: The store or a file cannot be read.
+        """
+        path = self._scratch / "state"
+        process = self._fork.Process(target=_write_state, args=(folder, path))
         process.start()
         process.join()
         if process.exitcode:
-            raise RuntimeError(f"{folder}: its state cannot be read")
-        found: dict[str, dict[str, int]] = json.loads(answer.read_text())
+            raise RuntimeError(f"cannot read the state of the project: {folder}")
+        found: dict[str, dict[str, int]] = json.loads(path.read_text())
         return {name: Counter(rows) for name, rows in found.items()}
 
 
-def _run_command(folder: Path, command: list[str], words: Path) -> None:
+def _run_command(folder: Path, command: list[str], output: Path) -> None:
     from curator.cli.main import main
 
-    # Before the command listens, a signal does what it does to a program that has only begun to start.
+    # Until the command installs its handlers, a signal ends the process, as in any starting program.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    out = os.open(words, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    out = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(out, 1)
     os.dup2(out, 2)
     os.chdir(folder)
@@ -145,8 +155,8 @@ def _run_command(folder: Path, command: list[str], words: Path) -> None:
     main()
 
 
-def _write_state(folder: Path, answer: Path) -> None:
-    answer.write_text(json.dumps(_tables(folder) | {"files": _files(folder)}))
+def _write_state(folder: Path, path: Path) -> None:
+    path.write_text(json.dumps(_tables(folder) | {"files": _files(folder)}))
 
 
 def _tables(folder: Path) -> State:
@@ -157,7 +167,7 @@ def _tables(folder: Path) -> State:
         if connection is None:
             return found
         tables = [row[0] for row in connection.execute("SELECT table_name FROM duckdb_tables()").fetchall()]
-        # Sums are numbered as they come; what they are found by is compared.
+        # The number of a sum depends on the order of writing. Its key and content do not.
         named = {
             "triangles": "SELECT s.set_key, s.content, t.* EXCLUDE (number)"
             " FROM triangles t JOIN statistics s USING (number)"
@@ -204,20 +214,20 @@ def _files(folder: Path) -> Counter[str]:
 
 
 def differences(expected: State, found: State) -> list[str]:
-    """What is lost and what is there beside, in words."""
+    """List the rows and files that are lost, and those that are extra."""
     return [
-        f"{name}: {what} {count} × {row}"
+        f"{name}: {kind} {count} × {row}"
         for name in sorted(expected.keys() | found.keys())
-        for what, rows in (
+        for kind, rows in (
             ("lost", expected.get(name, Counter()) - found.get(name, Counter())),
-            ("beside", found.get(name, Counter()) - expected.get(name, Counter())),
+            ("extra", found.get(name, Counter()) - expected.get(name, Counter())),
         )
         for row, count in rows.items()
     ]
 
 
 def make_project(folder: Path) -> Path:
-    """A project of a target and three tasks, with enough batches for a moment to fall between them."""
+    """Make a project of a target and three tasks, with enough batches for signals between two commits."""
     from synthetic_project import make_model
 
     folder.mkdir(parents=True)
@@ -236,14 +246,17 @@ def make_project(folder: Path) -> Path:
 
 
 class Stages:
-    """Where each stage begins, how long it takes, and what an undisturbed run of it leaves.
+    """Runs every stage undisturbed, and keeps its starting project, its duration and its result.
 
     Args:
         server: Runs the commands.
-        project: A project of which nothing is made yet.
-        work: For copies of it.
-        place: Where every command runs; the adapters' files say where the model is, so it is one for all.
-        last: The last stage that is asked for.
+        project: A project without results.
+        work: Folder for copies of the project.
+        place: Folder in which every command runs. It is the same for all, because adapters store the model's path.
+        last: The last stage to run.
+
+    Raises:
+        RuntimeError: An undisturbed stage failed.
     """
 
     def __init__(
@@ -259,9 +272,9 @@ class Stages:
             self.starts[stage] = here
             there = copy(here, self._place)
             before = _size(there)
-            code, self.seconds[stage], said = server.run(there, command)
+            code, self.seconds[stage], output = server.run(there, command)
             if code:
-                raise RuntimeError(f"{stage}: exit code {code}\n{said}")
+                raise RuntimeError(f"stage {stage} failed undisturbed: exit code {code}\n{output}")
             self.ends[stage] = server.state(there)
             self.bytes[stage] = max(_size(there) - before, 2**14)
             here = copy(there, work / f"after-{stage}")
@@ -269,41 +282,42 @@ class Stages:
                 break
 
     def trial(self, stage: str, sign: signal.Signals, share: float) -> Row:
-        """Send a signal after a share of the stage's time, run it again, and compare.
+        """Send a signal after a share of the stage's time, resume the stage, and compare.
+
+        A process has no signal handler before its first output and after its work. Such a process dies of the signal.
 
         Returns:
-            `code` and `seconds` until the process had ended, and `problems`, which should be none. A process that has
-            said nothing yet, or has done it all, may not be listening: it ends by the signal itself.
+            `code`, `seconds` from the signal to the end of the process, `fell_in`, and `problems`.
         """
         folder, command = copy(self.starts[stage], self._place), COMMANDS[stage]
-        code, seconds, said = self._server.run(folder, command, sign=sign, delay=share * self.seconds[stage])
+        code, seconds, output = self._server.run(folder, command, sign=sign, delay=share * self.seconds[stage])
         fell = _last_event(folder)
         cut = self._server.state(folder)
         problems = []
         if sign == signal.SIGKILL and code not in (-signal.SIGKILL, 0):
-            problems.append(f"killed with exit code {code}: {said[-2000:]}")
+            problems.append(f"killed with exit code {code}: {output[-2000:]}")
         left = differences(self.ends[stage], cut)
-        listening = bool(left and said)
-        if sign != signal.SIGKILL and code != 0 and (listening or code != -sign):
-            if code != 130 or "run the same command again" not in said:
-                problems.append(f"stopped with exit code {code}: {said[-2000:]}")
+        has_handler = bool(left and output)
+        if sign != signal.SIGKILL and code != 0 and (has_handler or code != -sign):
+            if code != 130 or "run the same command again" not in output:
+                problems.append(f"stopped with exit code {code}: {output[-2000:]}")
             if seconds > 5:
                 problems.append(f"stopped after {seconds:.1f} s")
         if left:
-            again, _, said = self._server.run(folder, command)
+            again, _, output = self._server.run(folder, command)
             if again:
-                problems.append(f"run again: exit code {again}: {said[-2000:]}")
+                problems.append(f"resumed: exit code {again}: {output[-2000:]}")
             found = self._server.state(folder)
             problems += differences(self.ends[stage], found)
             lost = differences({name: rows for name, rows in cut.items() if name not in _REPLACED}, found)
             problems += [f"committed, then {problem}" for problem in lost if ": lost " in problem]
-        # Else all was done, and only its end was not seen: `verify --runs 1` would rightly add another.
+        # If nothing is left, do not run the command again: `verify --runs 1` would add another run.
         shutil.rmtree(folder)
         return {"code": code, "seconds": round(seconds, 3), "fell_in": fell, "problems": problems}
 
 
 def _last_event(folder: Path) -> str:
-    """What the newest run of a project said last."""
+    """Name the last event of the newest job of a project."""
     logs = sorted((folder / ".curator" / "runs").glob("*/events.jsonl"))
     lines = [line for line in logs[-1].read_text().splitlines(keepends=True) if line.endswith("\n")] if logs else []
     if not lines:
@@ -317,20 +331,32 @@ def _size(folder: Path) -> int:
 
 
 def copy(source: Path, there: Path) -> Path:
-    """A copy of a project, in place of an earlier one."""
+    """Replace a folder by a copy of a project."""
     shutil.rmtree(there, ignore_errors=True)
     return Path(shutil.copytree(source, there))
 
 
 def main() -> None:
-    """Run the trials that are missing, and write rows as they come."""
+    """Run the missing trials, and write each row as soon as its trial ends."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", type=Path, metavar="FILE", required=True, help="where rows are, and go")
-    parser.add_argument("--work", type=Path, metavar="DIR", help="for copies of the project; default: a temporary one")
-    parser.add_argument("--moments", type=int, default=50)
-    parser.add_argument("--signals", nargs="+", default=["KILL"], choices=["KILL", "TERM", "INT"])
-    parser.add_argument("--stages", nargs="+", default=list(COMMANDS), choices=list(COMMANDS))
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--json", type=Path, metavar="FILE", required=True, help="read earlier rows from FILE, and add rows"
+    )
+    parser.add_argument("--work", type=Path, metavar="DIR", help="copy projects into DIR; default: a temporary folder")
+    parser.add_argument(
+        "--moments", type=int, default=50, help="number of trials of each stage and signal (default: 50)"
+    )
+    parser.add_argument(
+        "--signals",
+        nargs="+",
+        default=["KILL"],
+        choices=["KILL", "TERM", "INT"],
+        help="signals to send (default: KILL)",
+    )
+    parser.add_argument(
+        "--stages", nargs="+", default=list(COMMANDS), choices=list(COMMANDS), help="test these stages (default: all)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of the moments (default: 0)")
     arguments = parser.parse_args()
     document: dict[str, Any] = json.loads(arguments.json.read_text()) if arguments.json.exists() else {"rows": []}
     rows: list[Row] = document["rows"]

@@ -1,10 +1,10 @@
-"""Would the tests notice? Every small change of the mathematics and the manifest, each against the tests that run it.
+"""Change the mathematics and the manifest line by line, and check that a test fails for each change.
 
     pip install mutmut
     python tests/stress/mutation.py --json FILE [--work DIR] [--modules estimate select projection manifest]
 
-A copy of the tree is mutated by mutmut; the same command again goes on where it was, and tries anew what no test had
-killed. What lives is kept with its diff, and with the reason, where one is known, why it changes nothing to be seen.
+mutmut changes a copy of the tree. The results list each surviving change with its diff. For a change that no test can
+see, the results give the reason. Run the same command with the same `--work` to resume. It tests survivors again.
 """
 
 import argparse
@@ -36,7 +36,7 @@ TESTS = (
 )
 _COPIED = ("curator", "tui", "tests", "benchmarks", "sample_data", "pyproject.toml", "README.md", "LICENSE")
 _KILLED = ("killed", "timeout", "segfault")
-# What a mutant's lines have that no test can see: a pattern, the first that they match, and why.
+# Patterns of changed lines that no test can see, each with the reason. The first matching pattern counts.
 EXPLAINED = {
     r'encoding=(None|"UTF-8")': "the machine's own encoding is UTF-8, or the same name written otherwise",
     r"astype\(None\)": "None is float64 too",
@@ -49,7 +49,7 @@ EXPLAINED = {
     r"ensure_ascii=None": "as false as False",
     r"_with\(.*, None\)": "as false as False",
     r"_Search\(estimator, None": "the search uses the problem in the scored methods only",
-    r"single_losses \+ loss": "the same number beside each change alters no order",
+    r"single_losses \+ loss": "the same number added to each change alters no order",
     r"chunk: int = 257": "how many are estimated at once changes no estimate",
     r"<= share": "a drawn number equals the share once in 2⁵³ draws",
     r"include_url=(True|None)": "of the error only place and message are used",
@@ -60,7 +60,12 @@ EXPLAINED = {
 
 
 def make_copy(work: Path, modules: list[str]) -> Path:
-    """A copy of the tree, as it is now, that mutmut is configured for."""
+    """Copy the working tree, and configure mutmut for some modules.
+
+    Args:
+        work: Folder for the copy.
+        modules: Keys of `MODULES`.
+    """
     folder = work / "tree"
     folder.mkdir(parents=True, exist_ok=True)
     for name in _COPIED:
@@ -74,7 +79,7 @@ def make_copy(work: Path, modules: list[str]) -> Path:
         "source_paths": ["curator"],
         "only_mutate": [MODULES[module] for module in modules],
         "also_copy": [name for name in _COPIED if name != "curator"],
-        # The longest test of all says how good a projection is, not whether it is the right one.
+        # Skip the slowest test: it measures how good a projection is, not whether it is correct.
         "pytest_add_cli_args": ["-n0", "-p", "no:cacheprovider", "-W", "ignore", "-k", "not inner_products"],
         "pytest_add_cli_args_test_selection": list(TESTS),
     }
@@ -85,7 +90,7 @@ def make_copy(work: Path, modules: list[str]) -> Path:
 
 
 def mutmut(folder: Path, *arguments: str, capture: bool = True) -> str:
-    """Run mutmut in the copy; what it prints."""
+    """Run mutmut in the copy, and return its output."""
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     done = subprocess.run(
         [sys.executable, "-m", "mutmut", *arguments],
@@ -99,32 +104,36 @@ def mutmut(folder: Path, *arguments: str, capture: bool = True) -> str:
 
 
 def states_of(folder: Path) -> dict[str, str]:
-    """What became of each mutant so far."""
+    """Return the state of each mutant."""
     if not (folder / "mutants").exists():
         return {}
     return dict(re.findall(r"^\s*(\S+): (.+)$", mutmut(folder, "results", "--all", "true"), re.MULTILINE))
 
 
 def survivor(folder: Path, name: str, state: str) -> dict[str, str]:
-    """A mutant that lives: its changed lines, and why no test can see them."""
+    """Describe a surviving mutant by its changed lines and the known reason for its survival."""
     lines = mutmut(folder, "show", name).splitlines()
     changed = [line for line in lines if re.match(r"[-+](?![-+])", line)]
     return {"name": name, "state": state, "why": reason(changed), "diff": "\n".join(changed)}
 
 
 def reason(changed: list[str]) -> str:
-    """Why no test can see a change, as its new lines say; empty where none is known."""
+    """Return the reason why no test can see a change, or an empty text."""
     new = [line for line in changed if line.startswith("+")]
     return next((why for pattern, why in EXPLAINED.items() if any(re.search(pattern, line) for line in new)), "")
 
 
 def main() -> None:
-    """Mutate, test, and write what came of it."""
+    """Mutate, test, and write the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", type=Path, metavar="FILE", required=True)
-    parser.add_argument("--work", type=Path, metavar="DIR", help="keeps the mutants; default: a temporary folder")
-    parser.add_argument("--modules", nargs="+", default=[*MODULES], choices=[*MODULES])
-    parser.add_argument("--processes", type=int, default=os.cpu_count())
+    parser.add_argument("--json", type=Path, metavar="FILE", required=True, help="write the results to FILE")
+    parser.add_argument("--work", type=Path, metavar="DIR", help="keep the mutants in DIR; default: a temporary folder")
+    parser.add_argument(
+        "--modules", nargs="+", default=[*MODULES], choices=[*MODULES], help="mutate these modules (default: all)"
+    )
+    parser.add_argument(
+        "--processes", type=int, default=os.cpu_count(), help="number of processes (default: CPU cores)"
+    )
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = make_copy(arguments.work or Path(temporary), arguments.modules)
@@ -145,7 +154,8 @@ def main() -> None:
             counts["explained"] = explained = sum(bool(found["why"]) for found in survivors)
             share = counts["killed"] / max(len(mine) - counts["not checked"], 1)
             modules[module] = {"mutants": len(mine), **counts, "killed_share": round(share, 3), "survivors": survivors}
-            print(f"{module:10} {len(mine)} mutants, {share:.1%} killed, {len(survivors)} live, {explained} explained")
+            killed = f"{len(mine)} mutants, {share:.1%} killed"
+            print(f"{module:10} {killed}, {len(survivors)} survive, {explained} of them explained")
     document = {
         "command": "python tests/stress/mutation.py --json FILE",
         "versions": {name: version(name) for name in ("mutmut", "pytest", "numpy")},

@@ -1,10 +1,10 @@
-"""How the store holds up: 2,000 tasks with 200,000 stored gradients, and what each command takes of time and memory.
+"""Measure time and memory of each command on a store with 2,000 tasks and 200,000 gradients.
 
     python tests/stress/soak.py --json FILE [--work DIR] [--tasks 2000] [--rows 100]
 
-Gradients are drawn and written through the store's own interface (synthetic_project.py), at one point of meta-training.
-Then each command runs in a process of its own, twice: what it makes first is found again. `peak_mb` is the most memory
-that the process held at once. `idle` is Python with what every command imports, which any of them holds too.
+The gradients are random. `benchmarks/synthetic_project.py` writes them through the store's own interface, for one
+checkpoint of meta-training. Each command then runs twice in a separate process. The second run uses cached results.
+`peak_mb` is the peak memory of the process. `idle` is the baseline: Python with the imports of every command.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-# Benchmarks are scripts, not a package. Last on the path: one of them has the name of the package `tui`.
+# The benchmarks are scripts, not a package. They come last on the path: `benchmarks/tui.py` would hide package `tui`.
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 sys.path.append(str(BENCHMARKS))
 
@@ -39,18 +39,23 @@ COMMANDS = {
 
 
 def run(root: Path, arguments: list[str]) -> dict[str, float]:
-    """Seconds and peak memory of one command."""
+    """Measure seconds and peak memory of one command.
+
+    Args:
+        root: The project's folder.
+        arguments: Arguments of Python.
+    """
     began = time.monotonic()
     process = subprocess.Popen([sys.executable, *arguments], cwd=root, stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
-        raise SystemExit(f"{arguments}: exit code {process.returncode}")
+        raise SystemExit(f"command failed with exit code {process.returncode}: {arguments}")
     return {"seconds": round(time.monotonic() - began, 2), "peak_mb": round(usage.ru_maxrss / 1024)}
 
 
 def run_tui(root: Path) -> dict[str, float]:
-    """Seconds until the interface shows an estimate, and the memory that it holds after a hundred toggles."""
+    """Measure the seconds until the interface shows an estimate, and its peak memory after 50 toggles."""
     command = [sys.executable, "-m", "curator", "tui", "-p", str(root)]
     with tempfile.TemporaryDirectory() as home:
         environment = {**os.environ, "TERM": "xterm-256color", "COLORTERM": "truecolor", "XDG_CONFIG_HOME": home}
@@ -60,24 +65,24 @@ def run_tui(root: Path) -> dict[str, float]:
             ready = terminal.wait_for(ESTIMATE, seconds=600) - terminal.began
             for number in range(100):
                 terminal.press("j" if number % 2 else " ", re.compile(b".") if number % 2 else ESTIMATE)
-            held = Path(f"/proc/{terminal.pid}/status").read_text(encoding="utf-8")
-        peak = re.search(r"VmHWM:\s+(\d+)", held)
+            status = Path(f"/proc/{terminal.pid}/status").read_text(encoding="utf-8")
+        peak = re.search(r"VmHWM:\s+(\d+)", status)
         return {"seconds": round(ready, 2), "peak_mb": round(int(peak[1]) / 1024) if peak else 0}
 
 
 def main() -> None:
-    """Make the project where it is not there, and measure every command."""
+    """Make the project if it is missing, and measure every command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", type=Path, metavar="FILE", required=True)
-    parser.add_argument("--work", type=Path, metavar="DIR", help="keeps the project; default: a temporary folder")
-    parser.add_argument("--tasks", type=int, default=2000)
-    parser.add_argument("--rows", type=int, default=100, help="examples of each task")
+    parser.add_argument("--json", type=Path, metavar="FILE", required=True, help="write the results to FILE")
+    parser.add_argument("--work", type=Path, metavar="DIR", help="keep the project in DIR; default: a temporary folder")
+    parser.add_argument("--tasks", type=int, default=2000, help="number of tasks (default: 2000)")
+    parser.add_argument("--rows", type=int, default=100, help="examples of each task (default: 100)")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         root = (arguments.work or Path(temporary)) / f"soak-{arguments.tasks}-{arguments.rows}"
         began = time.monotonic()
         if not (root / ".curator" / "store.duckdb").exists():
-            # In a process of its own: what a process holds when it starts another counts as that one's peak.
+            # Make it in a separate process: a child process inherits the peak memory of its parent.
             sizes = {"--tasks": arguments.tasks, "--rows": arguments.rows, "--dim": DIM, "--points": 1}
             words = [word for pair in sizes.items() for word in map(str, pair)]
             subprocess.run([sys.executable, BENCHMARKS / "synthetic_project.py", root, *words], check=True)
@@ -106,7 +111,7 @@ def main() -> None:
             for time_of in ("first", "again"):
                 keep(name, time_of, run(root, command))
         keep("tui", "first", run_tui(root))
-        print(f"store: {document['store_mb']} MB, {document['store_over_raw']} of the raw floats")
+        print(f"store: {document['store_mb']} MB, {document['store_over_raw']} × the raw floats")
 
 
 if __name__ == "__main__":
