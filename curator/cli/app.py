@@ -69,7 +69,7 @@ def _project(folder: Path | None, *, quiet: bool, skip_bad_rows: bool = False) -
     from curator.core.events import Reporter
     from curator.core.progress import make_progress
     from curator.project.project import Project
-    from curator.workspace.job_log import RunLog
+    from curator.workspace.job_log import JobLog
 
     project = Project.open(folder)
     if skip_bad_rows:
@@ -77,7 +77,7 @@ def _project(folder: Path | None, *, quiet: bool, skip_bad_rows: bool = False) -
     if not distributed.is_main():
         yield project
         return
-    with make_progress(quiet=quiet) as progress, RunLog(project.folder / "runs") as log:
+    with make_progress(quiet=quiet) as progress, JobLog(project.folder / "runs") as log:
         yield Project(project.workspace.reporting_to(Reporter(progress, log)))
 
 

@@ -121,8 +121,8 @@ def test_an_empty_target_is_none(tmp_path: Path) -> None:
         ("[estimate]\nridge = true", "estimate.ridge: must be 'auto' or a number, not true"),
         ('[estimate]\nmethod = "x"', "estimate.method: must be 'quadratic' or 'logistic', not \"x\""),
         ("[train]\nlearning_rate = nan", "train.learning_rate: must be a finite number, not NaN"),
-        ("[train]\nlearnin_rate = 1", "train.learnin_rate: unknown key (did you mean `learning_rate`?)"),
-        ("[trian]\nx = 1", "trian: unknown key (did you mean `train`?)"),
+        ("[train]\nlearnin_rate = 1", "train.learnin_rate: unknown key (use `learning_rate`)"),
+        ("[trian]\nx = 1", "trian: unknown key (use `train`)"),
         ("[project]\nname = 2024-01-01", "project.name: must be a string, not 2024-01-01"),
         ("[data.validation_files]\na = 1", "data.validation_files.a: must be a string, not 1"),
         ("[data.validation_files]\na = 2024-01-01", "data.validation_files.a: must be a string, not 2024-01-01"),
@@ -135,13 +135,13 @@ def test_one_mistake_is_one_line(tmp_path: Path, text: str, line: str) -> None:
 @pytest.mark.parametrize(
     ("text", "line"),
     [
-        ('pth = "b"', "data.task[1].pth: unknown key (did you mean `path`?)"),
+        ('pth = "b"', "data.task[1].pth: unknown key (use `path`)"),
         ('path = "b"\ntags = "x"', 'data.task[1].tags: must be a list, not "x"'),
         ('path = "b"\ncolumn = "c"\nvalue = 1.5', "data.task[1].value: must be a string or an integer or a boolean"),
-        ('path = "b"\ncolumn = "c"', "data.task[1]: task 'a': `column` and `value` go together"),
-        ('path = "b"\nhub = "o/n"', "data.task[1]: task 'a' needs either `path` or `hub`"),
-        ('path = "b"\nrevision = "r"', "data.task[1]: task 'a': `config` and `revision` belong to `hub`"),
-        ('path = "b"\n[[data.task]]\nname = "a"\npath = "c"', "data: task names must be unique; more than once: a"),
+        ('path = "b"\ncolumn = "c"', "data.task[1]: task 'a': `column` and `value` require each other"),
+        ('path = "b"\nhub = "o/n"', "data.task[1]: task 'a': exactly one of `path` and `hub` is required"),
+        ('path = "b"\nrevision = "r"', "data.task[1]: task 'a': `config` and `revision` require `hub`"),
+        ('path = "b"\n[[data.task]]\nname = "a"\npath = "c"', "data: duplicate task names: a"),
     ],
 )
 def test_mistakes_in_task_tables(tmp_path: Path, text: str, line: str) -> None:
@@ -156,13 +156,13 @@ def test_several_mistakes_at_once(tmp_path: Path) -> None:
 
 
 def test_what_must_be_given(tmp_path: Path) -> None:
-    assert mistakes(tmp_path, "") == ["model: missing; it must be given", "data: missing; it must be given"]
+    assert mistakes(tmp_path, "") == ["model: required key is missing", "data: required key is missing"]
     assert mistakes(tmp_path, MODEL + "[data]") == [
-        'data: no task is named; add tasks = "tasks/*.jsonl", or [[data.task]] tables'
+        'data: no task is set (add tasks = "tasks/*.jsonl", or [[data.task]] tables)'
     ]
     both = mistakes(tmp_path, GOOD + '[[data.task]]\nname = "a"\npath = "b"')
     assert len(both) == 1
-    assert "named twice" in both[0]
+    assert both[0].startswith("data: `tasks` and [[data.task]] are both set")
 
 
 def test_a_section_that_is_no_table(tmp_path: Path) -> None:
@@ -176,7 +176,7 @@ def test_no_toml(tmp_path: Path) -> None:
 
 def test_not_utf8_and_missing(tmp_path: Path) -> None:
     (tmp_path / "curator.toml").write_bytes(b"a = '\xe9'")
-    with pytest.raises(ConfigError, match="cannot be read"):
+    with pytest.raises(ConfigError, match=r"cannot read .*curator\.toml"):
         load_config(tmp_path / "curator.toml")
-    with pytest.raises(ConfigError, match="no such file"):
+    with pytest.raises(ConfigError, match=r"file does not exist: .*other\.toml"):
         load_config(tmp_path / "other.toml")

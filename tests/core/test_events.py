@@ -249,8 +249,9 @@ def test_a_log_takes_an_open_descriptor_and_keeps_it_to_itself(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("event", "line"),
     [
-        (StageStarted(stage="train", total=9, unit="steps", done=3), "train: begins of 9 steps, going on at 3"),
-        (StageStarted(stage="select", total=0, unit="steps"), "select: begins"),
+        (StageStarted(stage="train", total=9, unit="steps", done=3), "train: resumed at 3 of 9 steps"),
+        (StageStarted(stage="train", total=9, unit="steps"), "train: started (9 steps)"),
+        (StageStarted(stage="select", total=0, unit="steps"), "select: started"),
         (
             StageProgress(stage="train", done=3, total=9, unit="steps", rate=2.0, seconds_left=75.0, loss=1.25),
             "train: 3/9 steps · 2.0/s · loss 1.250 · 1 min 15 s left",

@@ -82,10 +82,10 @@ def test_every_format(bucket: Any, tmp_path: Path) -> None:
         ),
         ("t.jsonl", b"{", "memory://b/t.jsonl:1: not valid JSON"),
         ("t.csv", b"prompt,completion\na\n", "memory://b/t.csv:2: 1 cells"),
-        ("t.jsonl.gz", b"hello", "memory://b/t.jsonl.gz: cannot be read: BadGzipFile"),
+        ("t.jsonl.gz", b"hello", "cannot read memory://b/t.jsonl.gz: BadGzipFile"),
         ("t.parquet", b"hello", "memory://b/t.parquet: cannot be loaded"),
-        ("t.jsonl", None, "memory://b/t.jsonl: does not exist"),
-        ("t.parquet", None, "memory://b/t.parquet: does not exist"),
+        ("t.jsonl", None, "file does not exist: memory://b/t.jsonl"),
+        ("t.parquet", None, "file does not exist: memory://b/t.parquet"),
     ],
 )
 def test_what_is_wrong_names_the_place(bucket: Any, name: str, content: bytes | None, message: str) -> None:

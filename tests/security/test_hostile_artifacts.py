@@ -26,7 +26,7 @@ from curator.gradients import grouping as groups
 from curator.project.project import Project
 from curator.select.manifest import Manifest, read_manifest
 from curator.training import trainer as meta_train
-from curator.workspace.job_log import Run, read_runs
+from curator.workspace.job_log import Job, read_jobs
 from curator.workspace.jobs import stop
 from tui.settings import Place, Settings
 
@@ -233,7 +233,7 @@ def test_nothing_is_written_through_a_link(make_project: MakeProject, tmp_path: 
     link.parent.mkdir(parents=True, exist_ok=True)
     link.symlink_to(tmp_path / "elsewhere" / ("precious" if "." in name else ""))
     with nothing_changes(tmp_path, but="project/.curator"):
-        assert f"{link}: a symbolic link" in run_cli("check", "-p", folder, "-q").check(3).err
+        assert f"symbolic link in the results folder: {link}" in run_cli("check", "-p", folder, "-q").check(3).err
     assert sorted(p.name for p in (tmp_path / "elsewhere").iterdir()) == ["precious"]
 
 
@@ -290,7 +290,7 @@ def test_a_view_in_a_store_reads_no_file(checked: Path, tmp_path: Path) -> None:
             "CREATE VIEW selections AS SELECT 'k' AS key, 'n' AS name, content AS manifest, now()::TIMESTAMP AS created"
             f" FROM read_text('{tmp_path / 'secret'}')"
         )
-    with pytest.raises(DataError, match="not those that curator makes"):
+    with pytest.raises(DataError, match="unexpected tables in "):
         Project.open(folder).store.selection_named("n")
 
 
@@ -349,9 +349,9 @@ def test_a_run_that_names_a_foreign_process_does_not_stop_it(tmp_path: Path) -> 
         holder.stdout.readline()
         facts = {"command": "x", "pid": foreign.pid, "started": "2026-01-01T00:00:00+00:00", "ended": None}
         (folder / "run.json").write_text(json.dumps(facts | {"state": "running", "message": ""}))
-        (run,) = read_runs(tmp_path / "runs")
+        (run,) = read_jobs(tmp_path / "runs")
         assert run.state == "running"
-        with pytest.raises(ConfigError, match="not running"):
+        with pytest.raises(ConfigError, match="job has already ended"):
             stop(tmp_path / "runs", run)
         assert foreign.poll() is None
     finally:
@@ -370,7 +370,7 @@ def test_what_a_run_says_of_itself_is_only_text(checked: Path, facts: dict[str, 
     (folder / "run.json").write_text(json.dumps(base | {"state": "done", "message": "\x1b]0;x\x07"} | facts))
     (folder / "events.jsonl").write_text('{"event": "Note", "message": "\\u001b[31m", "time": 1e400}\n[[[[\n')
     run_cli("status", "-p", checked).check(0)
-    assert all(isinstance(run, Run) for run in read_runs(folder.parent))
+    assert all(isinstance(job, Job) for job in read_jobs(folder.parent))
 
 
 @pytest.mark.parametrize(

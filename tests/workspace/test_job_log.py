@@ -12,11 +12,11 @@ import pytest
 
 from curator.core.errors import DataError
 from curator.core.events import Note, Reporter, read_events
-from curator.workspace.job_log import RunLog, read_runs
+from curator.workspace.job_log import JobLog, read_jobs
 
 
 def record(folder: Path, error: BaseException | None = None) -> None:
-    with RunLog(folder) as log:
+    with JobLog(folder) as log:
         Reporter(log).stage("train", 1, "steps").finish("done")
         if error is not None:
             raise error
@@ -29,7 +29,7 @@ def record(folder: Path, error: BaseException | None = None) -> None:
 def test_how_it_ended(tmp_path: Path, error: BaseException | None, state: str) -> None:
     with contextlib.suppress(DataError, KeyboardInterrupt):
         record(tmp_path, error)
-    (run,) = read_runs(tmp_path)
+    (run,) = read_jobs(tmp_path)
     assert (run.state, run.pid) == (state, os.getpid())
     # Half a character cannot be written anywhere else.
     assert run.message == ("" if error is None else str(error).replace("\udcff", "?"))
@@ -39,42 +39,42 @@ def test_how_it_ended(tmp_path: Path, error: BaseException | None, state: str) -
 
 
 def test_nothing_to_do_leaves_no_trace(tmp_path: Path) -> None:
-    with RunLog(tmp_path / "runs") as log:
+    with JobLog(tmp_path / "runs") as log:
         Reporter(log).cached("train", "was there")
         log(Note(message="hm"))
     assert not (tmp_path / "runs").exists()
-    assert read_runs(tmp_path / "runs") == []
+    assert read_jobs(tmp_path / "runs") == []
 
 
 def test_two_runs_of_one_process_within_a_second(tmp_path: Path) -> None:
     for _ in range(3):
         record(tmp_path)
-    runs = read_runs(tmp_path)
+    runs = read_jobs(tmp_path)
     assert len(runs) == 3
     assert all(len(list(read_events(tmp_path / run.id / "events.jsonl"))) == 2 for run in runs)
 
 
 def test_running_and_lost(tmp_path: Path) -> None:
     code = (
-        "import sys, time; from pathlib import Path; from curator.workspace.job_log import RunLog\n"
+        "import sys, time; from pathlib import Path; from curator.workspace.job_log import JobLog\n"
         "from curator.core.events import *\n"
-        "with RunLog(Path(sys.argv[1])) as log:\n"
+        "with JobLog(Path(sys.argv[1])) as log:\n"
         "    Reporter(log).stage('train', 1, 'x'); print('there', flush=True); time.sleep(60)"
     )
     process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None
         process.stdout.readline()
-        (run,) = read_runs(tmp_path)
+        (run,) = read_jobs(tmp_path)
         assert (run.state, run.pid, run.ended) == ("running", process.pid, None)
     finally:
         process.kill()
         process.wait()
-    assert [run.state for run in read_runs(tmp_path)] == ["lost"]
+    assert [run.state for run in read_jobs(tmp_path)] == ["lost"]
     # Another process that was given the same number since is not that run.
     path = tmp_path / run.id / "run.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"pid": os.getpid()}))
-    assert [run.state for run in read_runs(tmp_path)] == ["lost"]
+    assert [run.state for run in read_jobs(tmp_path)] == ["lost"]
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ def test_damaged_folders_are_passed_over(tmp_path: Path, content: str) -> None:
     record(tmp_path)
     (tmp_path / "99999999T999999-1").mkdir()
     (tmp_path / "99999999T999999-1" / "run.json").write_text(content, encoding="latin-1")
-    assert len(read_runs(tmp_path)) == 1
+    assert len(read_jobs(tmp_path)) == 1
 
 
 def facts_of(**changed: Any) -> str:
@@ -119,7 +119,7 @@ def test_facts_that_do_not_fit_are_passed_over(tmp_path: Path, changed: dict[str
     for name, content in (("1", facts_of()), ("2", facts_of(**changed))):
         (tmp_path / name).mkdir()
         (tmp_path / name / "run.json").write_text(content)
-    assert [run.id for run in read_runs(tmp_path)] == ["1"]
+    assert [run.id for run in read_jobs(tmp_path)] == ["1"]
 
 
 def test_what_a_run_says_can_be_written(tmp_path: Path) -> None:
@@ -127,7 +127,7 @@ def test_what_a_run_says_can_be_written(tmp_path: Path) -> None:
         folder = tmp_path / os.fsdecode(name)
         folder.mkdir()
         (folder / "run.json").write_text(facts_of(message="\ud800", command="\udcff", arguments=["\udcff"]))
-    (run,) = read_runs(tmp_path)
+    (run,) = read_jobs(tmp_path)
     assert (run.message, run.command) == ("?", "?")
     assert run.arguments == ("\udcff",), "it may name a file"
 
@@ -138,14 +138,14 @@ def test_only_small_files_are_read(tmp_path: Path, target: str) -> None:
     (tmp_path / "large").write_text(facts_of(message="m" * 1_000_000))
     (tmp_path / "runs" / "1").mkdir(parents=True)
     (tmp_path / "runs" / "1" / "run.json").symlink_to(tmp_path / target)
-    assert read_runs(tmp_path / "runs") == []
+    assert read_jobs(tmp_path / "runs") == []
 
 
 def test_a_pipe_in_place_of_a_log_is_nobodys(tmp_path: Path) -> None:
     (tmp_path / "1").mkdir()
     (tmp_path / "1" / "run.json").write_text(facts_of(state="running"))
     os.mkfifo(tmp_path / "1" / "events.jsonl")
-    assert [run.state for run in read_runs(tmp_path)] == ["lost"]
+    assert [run.state for run in read_jobs(tmp_path)] == ["lost"]
 
 
 def test_a_full_disk_does_not_hide_the_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -153,7 +153,7 @@ def test_a_full_disk_does_not_hide_the_error(tmp_path: Path, monkeypatch: pytest
         raise OSError(28, "No space left on device")
 
     def run() -> None:
-        with RunLog(tmp_path) as log:
+        with JobLog(tmp_path) as log:
             Reporter(log).stage("train", 1, "steps")
             monkeypatch.setattr(Path, "write_text", full)
             raise DataError("the real one")

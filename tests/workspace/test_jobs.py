@@ -13,7 +13,7 @@ import pytest
 
 from curator.core.errors import ConfigError, DataError
 from curator.core.events import Event, EventTail, StageFinished, StageProgress, StageStarted, is_written
-from curator.workspace.job_log import LAUNCHED, Run, RunLog, read_runs
+from curator.workspace.job_log import LAUNCHED, Job, JobLog, read_jobs
 from curator.workspace.jobs import last_words, launch, stop
 
 MakeProject = Callable[..., Path]
@@ -26,16 +26,16 @@ def folder(tmp_path: Path) -> Iterator[Path]:
     """`.curator/runs` of the project `project`; what still runs there at the end is killed."""
     runs = tmp_path / "project" / ".curator" / "runs"
     yield runs
-    for run in read_runs(runs):
+    for run in read_jobs(runs):
         if run.state == "running":
             os.kill(run.pid, signal.SIGKILL)
 
 
-def the_run(folder: Path, run_id: str) -> Run:
-    return next(run for run in read_runs(folder) if run.id == run_id)
+def the_run(folder: Path, run_id: str) -> Job:
+    return next(run for run in read_jobs(folder) if run.id == run_id)
 
 
-def wait_for_end(folder: Path, run_id: str) -> Run:
+def wait_for_end(folder: Path, run_id: str) -> Job:
     deadline = time.monotonic() + 60
     while (run := the_run(folder, run_id)).state == "running":
         assert time.monotonic() < deadline, last_words(folder, run_id)
@@ -82,8 +82,8 @@ def test_a_run_from_beginning_to_end(make_project: MakeProject, folder: Path, tm
     # Nothing is left to do: a launched run is recorded all the same.
     again = launch(folder, ["check", "-q"], cwd=project)
     assert wait_for_end(folder, again).state == "done"
-    assert [run.id for run in read_runs(folder)] == [again, run_id]
-    with pytest.raises(ConfigError, match="not running"):
+    assert [run.id for run in read_jobs(folder)] == [again, run_id]
+    with pytest.raises(ConfigError, match="job has already ended"):
         stop(folder, the_run(folder, again))
 
 
@@ -92,7 +92,7 @@ def test_stop_and_resume(make_project: MakeProject, folder: Path) -> None:
     run_id = launch(folder, ["train", "-q"], cwd=project)
     wait_for(folder, run_id, trains)
     elsewhere = dataclasses.replace(the_run(folder, run_id), host="elsewhere")
-    with pytest.raises(ConfigError, match="on elsewhere"):
+    with pytest.raises(ConfigError, match="another machine: elsewhere"):
         stop(folder, elsewhere)
     stop(folder, the_run(folder, run_id))
     run = wait_for_end(folder, run_id)
@@ -119,8 +119,8 @@ def test_a_run_outlives_who_launched_it_and_is_lost_when_killed(make_project: Ma
     assert os.getsid(run.pid) != os.getsid(0)
     os.kill(run.pid, signal.SIGKILL)
     assert wait_for_end(folder, run_id).state == "lost"
-    assert any("train: begins" in line for line in last_words(folder, run_id))
-    with pytest.raises(ConfigError, match="not running"):
+    assert any("train: started" in line for line in last_words(folder, run_id))
+    with pytest.raises(ConfigError, match="job has already ended"):
         stop(folder, run)
 
 
@@ -134,13 +134,13 @@ def test_a_run_that_never_began(make_project: MakeProject, folder: Path) -> None
 
 
 def test_what_cannot_be_launched_leaves_no_trace(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="cannot be started"):
+    with pytest.raises(DataError, match="cannot start `curator "):
         launch(tmp_path / "runs", ["check"], cwd=tmp_path / "nowhere")
-    with pytest.raises(DataError, match="cannot be started"):
+    with pytest.raises(DataError, match="cannot start `curator "):
         launch(tmp_path / "runs", ["a\0b"], cwd=tmp_path)
     assert list((tmp_path / "runs").iterdir()) == []
     (tmp_path / "file").touch()
-    with pytest.raises(DataError, match="cannot be written"):
+    with pytest.raises(DataError, match="cannot write "):
         launch(tmp_path / "file", ["check"], cwd=tmp_path)
 
 
@@ -149,9 +149,9 @@ def test_a_variable_that_means_nothing_here(tmp_path: Path, monkeypatch: pytest.
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "events.jsonl").touch()
     monkeypatch.setenv(LAUNCHED, value)
-    with RunLog(tmp_path):
+    with JobLog(tmp_path):
         assert LAUNCHED not in os.environ
-    assert read_runs(tmp_path) == []
+    assert read_jobs(tmp_path) == []
 
 
 def test_last_words(tmp_path: Path) -> None:

@@ -388,7 +388,7 @@ def test_busy_names_the_process(store: Store, how: str, monkeypatch: pytest.Monk
     try:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "held\n"
-        with pytest.raises(StoreBusy, match=f"process {holder.pid} ") as caught:
+        with pytest.raises(StoreBusy, match=f"by process {holder.pid}$") as caught:
             store.put_artifact("train", "b", {}, {})
         assert caught.value.exit_code == ExitCode.BUSY
         if how == "read":
@@ -423,7 +423,7 @@ def test_a_newer_store(store: Store) -> None:
     with store.write() as connection:
         connection.execute("INSERT INTO schema_version VALUES (99, current_timestamp)")
     for use in (lambda: store.artifacts("train"), lambda: store.put_artifact("train", "b", {}, {})):
-        with pytest.raises(DataError, match=r"newer curator \(schema 99"):
+        with pytest.raises(DataError, match="newer curator: schema 99"):
             use()
 
 
@@ -486,8 +486,8 @@ def test_a_full_disk(store: Store) -> None:
     )
     out, err = full.communicate(timeout=60)
     assert full.returncode == ExitCode.DATA, err
-    assert "cannot be written" in out
-    assert "disk full" in out
+    assert "cannot write" in out
+    assert "free disk space" in out
     assert store.gradient_hashes("set") == {"kept"}
     store.put_gradients("set", ["more"], np.zeros(1), np.ones((1, 256), np.float32))
     assert store.gradient_hashes("set") == {"kept", "more"}
@@ -495,7 +495,7 @@ def test_a_full_disk(store: Store) -> None:
 
 def test_a_folder_that_is_no_folder(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(DataError, match="cannot be made"):
+    with pytest.raises(DataError, match="cannot create "):
         Store(tmp_path / "file" / "store.duckdb").put_artifact("train", "a", {}, {})
 
 

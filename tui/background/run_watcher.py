@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Literal
 
 from curator.core.events import LOG_INTERVAL, Event, EventTail, StageFinished, StageProgress, StageStarted, log_line
-from curator.workspace.job_log import EVENTS_NAME, Run, read_runs
+from curator.workspace.job_log import EVENTS_NAME, read_jobs
+from curator.workspace.job_log import Job as Run
 from curator.workspace.jobs import last_words
 
 StageState = Literal["done", "running", "cached"]
@@ -75,7 +76,7 @@ class RunWatcher:
         Args:
             detail: Id of the run that is looked at: its log is read from the start, as that of a running one is.
         """
-        runs = read_runs(self._folder, limit=MOST_RUNS)
+        runs = read_jobs(self._folder, limit=MOST_RUNS)
         here = {run.id for run in runs}
         self._stories = {name: story for name, story in self._stories.items() if name in here}
         self._ended = {name: view for name, view in self._ended.items() if name in here}

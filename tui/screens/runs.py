@@ -18,7 +18,7 @@ from curator.core.errors import CuratorError
 from curator.core.text import clean
 from curator.results.text_plot import Series
 from curator.workspace import jobs
-from curator.workspace.job_log import Run
+from curator.workspace.job_log import Job as Run
 from tui.actions import bindings_of
 from tui.background.machine import Machine, MachineReader
 from tui.background.run_watcher import RunView

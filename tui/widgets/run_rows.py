@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from curator.workspace.job_log import Run
+from curator.workspace.job_log import Job as Run
 from tui.background.run_watcher import RunView
 from tui.widgets import numbers
 from tui.widgets.lines import Line, Part, fit, width_of
