@@ -1,4 +1,4 @@
-"""What is built installs and runs where the checkout is not."""
+"""The wheel and the sdist: contents, and an installation outside of the checkout."""
 
 import os
 import shutil
@@ -31,7 +31,7 @@ def _run(*command: str | Path, folder: Path, **environment: str) -> subprocess.C
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the sdist, and the wheel that is built from it."""
+    """Return a folder with the sdist and the wheel built from the sdist."""
     copy, folder = tmp_path_factory.mktemp("source") / "curator", tmp_path_factory.mktemp("dist")
     hidden = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info", "build", "curator-manifest.json")
     shutil.copytree(ROOT, copy, ignore=hidden)
@@ -41,19 +41,19 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def installed(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The programs of a new environment with the wheel, and what it depends on from the one that the tests run in."""
+    """Return the `bin` folder of a new environment with the wheel. Dependencies come from the current one."""
     home = tmp_path_factory.mktemp("environment")
     venv.create(home, with_pip=True)
     (wheel,) = built.glob("*.whl")
     _run(home / "bin" / "python", "-m", "pip", "install", "--quiet", "--no-deps", wheel, folder=home)
     version = f"python{sys.version_info.major}.{sys.version_info.minor}"
-    # Only a folder of packages: an editable install of the checkout is a file that it does not follow.
+    # The `.pth` file adds the installed packages, but not an editable install of the checkout.
     there = home / "lib" / version / "site-packages" / "dependencies.pth"
     there.write_text(sysconfig.get_path("purelib") + "\n", encoding="utf-8")
     return home / "bin"
 
 
-def test_the_wheel_holds_the_two_packages_and_what_they_read(built: Path) -> None:
+def test_wheel_contains_packages_and_data_files(built: Path) -> None:
     (wheel,) = built.glob("*.whl")
     names = set(zipfile.ZipFile(wheel).namelist())
     assert {name.partition("/")[0] for name in names if ".dist-info/" not in name} == {"curator", "tui"}
@@ -67,7 +67,7 @@ def test_the_wheel_holds_the_two_packages_and_what_they_read(built: Path) -> Non
     assert any(name.endswith("licenses/LICENSE") for name in names)
 
 
-def test_the_sdist_holds_what_its_readme_speaks_of(built: Path) -> None:
+def test_sdist_contains_documents_and_sample_data(built: Path) -> None:
     (sdist,) = built.glob("*.tar.gz")
     with tarfile.open(sdist) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
@@ -81,7 +81,7 @@ def test_the_sdist_holds_what_its_readme_speaks_of(built: Path) -> None:
     assert not [name for name in names if ".curator" in name or "__pycache__" in name]
 
 
-def test_it_runs_where_the_checkout_is_not(installed: Path, tmp_path: Path) -> None:
+def test_wheel_installed_runs_without_checkout(installed: Path, tmp_path: Path) -> None:
     shutil.copytree(ROOT / "sample_data", tmp_path / "sample", ignore=shutil.ignore_patterns(".curator"))
     where = _run(installed / "python", "-c", "import curator, tui; print(curator.__file__)", folder=tmp_path).stdout
     assert Path(where.strip()).is_relative_to(installed.parent)
@@ -89,7 +89,7 @@ def test_it_runs_where_the_checkout_is_not(installed: Path, tmp_path: Path) -> N
     assert "topic" in _run(installed / "curator", "check", "-p", "sample", folder=tmp_path).stdout
 
 
-def test_shells_complete_commands_and_options(installed: Path, tmp_path: Path) -> None:
+def test_wheel_installed_completes_commands(installed: Path, tmp_path: Path) -> None:
     shown = _run(
         installed / "curator",
         "--show-completion",

@@ -28,6 +28,9 @@ class Sums(Database):
         with self.write() as connection:
             there = _contents(connection, set_key)
             rows = [row for row, content in enumerate(contents) if content not in there]
+            if not rows:
+                # Another process has stored these sums since the caller looked.
+                return
             (start,) = connection.execute("SELECT coalesce(max(number), -1) + 1 FROM statistics").fetchall()[0]
             numbers = np.arange(start, start + len(rows))
             pieces = sums.packed_curvatures[rows].reshape(len(rows), -1, _piece(sums.dim))
