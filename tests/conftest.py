@@ -1,4 +1,4 @@
-"""Fixtures: tiny random models, and a whole project that `select` runs through in seconds. No network."""
+"""Fixtures: tiny random models, and a project on which `select` takes seconds. Tests need no network."""
 
 import gc
 import importlib
@@ -19,7 +19,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import pytest
 from hypothesis import settings
 
-# What passed once passes again: CURATOR_EXPLORE=1 draws other examples each time, and finds what these do not.
+# Hypothesis draws the same examples in every session. Set CURATOR_EXPLORE=1 to draw new examples.
 settings.register_profile("curator", deadline=None, max_examples=50, derandomize="CURATOR_EXPLORE" not in os.environ)
 settings.load_profile("curator")
 
@@ -30,7 +30,7 @@ CHAT_TEMPLATE = (
 WORDS = ["the", "a", "one", "two", "three", "plus", "minus", "is", "sum", "word", "number", "carry", "digit", "red"]
 
 
-# A shell's background job ignores Ctrl-C, and so would all that is started here.
+# A background job of a shell ignores Ctrl-C, and its child processes inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
@@ -39,7 +39,7 @@ def _one_thread() -> None:
     import torch
 
     torch.set_num_threads(1)
-    # Every training collects garbage, which walks all that is imported: a fifth of the time of a tiny one.
+    # Training collects garbage over all imported objects, a fifth of the time of a tiny training.
     for module in ("transformers.trainer", "peft", "datasets", "scipy.stats"):
         importlib.import_module(module)
     gc.collect()
@@ -47,7 +47,7 @@ def _one_thread() -> None:
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    """Say at once what failed: a run that is cut off has no summary."""
+    """Print failures at once: a test session that is cut off prints no summary."""
     if report.failed and "PYTEST_XDIST_WORKER" not in os.environ:
         print(f"\n{report.nodeid}\n{report.longreprtext}", file=sys.__stderr__, flush=True)
 
@@ -56,19 +56,19 @@ CHECKPOINTS_AT_ONCE = "from curator.training import trainer\ntrainer._CHECKPOINT
 
 
 def environment_with(folder: Path, program: str) -> dict[str, str]:
-    """The environment of a process whose Python runs a program before anything else; the folder holds that."""
+    """Return an environment in which Python first runs `program`. The program is stored in `folder`."""
     folder.mkdir()
     (folder / "sitecustomize.py").write_text(program)
     return os.environ | {"PYTHONPATH": str(folder)}
 
 
 def make_tokenizer(*, bos: bool = False, eos: bool = False, chat_template: str | None = None) -> Any:
-    """A byte-level BPE tokenizer with a few merges, so that tokens can straddle a boundary.
+    """Make a byte-level BPE tokenizer with a few merges, so that tokens can cross a boundary.
 
     Args:
-        bos: Whether it puts a BOS before every text.
-        eos: Whether it puts an EOS after every text.
-        chat_template: Its chat template, if any.
+        bos: Whether to add a BOS token before every text.
+        eos: Whether to add an EOS token after every text.
+        chat_template: Chat template. None for no template.
     """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
@@ -108,7 +108,7 @@ def _save(folder: Path, model: Any, **tokenizer: Any) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_llama_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random Llama of two layers. Of all tests: copy it before you change it."""
+    """Return the folder of a random Llama with two layers. Shared by all tests: copy it before changing it."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -130,7 +130,7 @@ def tiny_llama_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_gpt2_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random GPT-2, whose linear layers are transposed `Conv1D`s."""
+    """Return the folder of a random GPT-2. Its linear layers are transposed `Conv1D` layers."""
     import torch
     from transformers import GPT2Config, GPT2LMHeadModel
 
@@ -143,7 +143,7 @@ def tiny_gpt2_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_t5_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random T5: an encoder and a decoder."""
+    """Return the folder of a random T5, an encoder–decoder model."""
     import torch
     from transformers import T5Config, T5ForConditionalGeneration
 
@@ -163,7 +163,7 @@ def tiny_t5_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def pair_rows(task: str, count: int) -> list[dict[str, str]]:
-    """Different short rows, the same for the same task."""
+    """Return `count` different short rows. They depend only on the task and the count."""
     words = WORDS[len(task) :] + WORDS[: len(task)]
     return [
         {
@@ -182,7 +182,7 @@ def write_rows(path: Path, rows: list[dict[str, Any]]) -> Path:
 
 
 def toml_of(values: dict[str, Any]) -> str:
-    """A TOML document of tables of plain values; `None` leaves a key out."""
+    """Format tables of plain values as TOML. Keys with the value None are omitted."""
     lines = []
     for table, keys in values.items():
         lines.append(f"[{table}]")
@@ -200,9 +200,11 @@ MakeProject = Callable[..., Path]
 
 @pytest.fixture
 def make_project(tmp_path: Path, tiny_llama_folder: Path) -> MakeProject:
-    """Make a project folder: `make_project(train={"epochs": 1})`, `make_project("other", tasks={"t": rows})`.
+    """Return a function that makes a project folder.
 
-    The target is `target` with 12 rows; `alpha`, `beta` and `gamma` have 8 each.
+    Examples: `make_project(train={"epochs": 1})`, `make_project("other", tasks={"t": rows})`.
+
+    By default the target `target` has 12 rows. The tasks `alpha`, `beta` and `gamma` have 8 rows each.
     """
 
     def make(
@@ -248,8 +250,8 @@ HOSTILE = (
 
 @pytest.fixture(scope="session")
 def _drawn(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Projects with drawn gradients, each kind made once."""
-    # Not on the path: a benchmark there has the name of the package `tui`.
+    """Return a function that makes projects with random gradients, each kind once."""
+    # Loaded by path: a benchmark in that folder has the same name as the package `tui`.
     place = Path(__file__).parents[1] / "benchmarks" / "synthetic_project.py"
     spec = importlib.util.spec_from_file_location("synthetic_project", place)
     assert spec is not None
@@ -275,7 +277,10 @@ def _drawn(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 
 @pytest.fixture
 def drawn_project(_drawn: Callable[[str], Path], tmp_path: Path) -> Callable[..., Path]:
-    """A copy of a project with drawn gradients: `drawn_project("12")` has 12 tasks, `"hostile"` has hostile names."""
+    """Return a function that copies a project with random gradients.
+
+    `drawn_project("12")` has 12 tasks. `drawn_project("hostile")` has hostile names.
+    """
 
     def copy(kind: str = "12") -> Path:
         return Path(shutil.copytree(_drawn(kind), tmp_path / f"drawn-{kind}"))

@@ -1,4 +1,4 @@
-"""Runs the command line in this process, on whatever strangers may have put into a project."""
+"""Helpers of the security tests: run the command line in this process and check its output."""
 
 import contextlib
 import io
@@ -16,27 +16,27 @@ from curator.cli.main import main
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a command came to."""
+    """Exit code and output of a command."""
 
     code: int
     out: str
     err: str
 
     def check(self, *codes: int) -> "Outcome":
-        """Make sure that it ended in one of the ways named, in few words that steer no terminal."""
-        said = self.out + self.err
-        assert "Traceback" not in said, self.err
+        """Assert that the exit code is one of `codes` and that the output is short and free of control characters."""
+        text = self.out + self.err
+        assert "Traceback" not in text, self.err
         assert self.code in codes, (self.code, self.err)
-        assert not {c for c in said if c != "\n" and unicodedata.category(c) in ("Cc", "Cf", "Cs", "Co", "Zl", "Zp")}
+        assert not {c for c in text if c != "\n" and unicodedata.category(c) in ("Cc", "Cf", "Cs", "Co", "Zl", "Zp")}
         assert len(self.err) < 5000
         return self
 
 
 def run_cli(*arguments: str | Path) -> Outcome:
-    """Run `curator` with arguments, as a shell would."""
+    """Run `curator` with arguments, as a shell does."""
     from transformers.utils import logging
 
-    # In a process of its own the environment says so before it is imported.
+    # In a separate process, an environment variable has this effect before the import.
     logging.disable_progress_bar()
     out, err = io.StringIO(), io.StringIO()
     with (
@@ -57,7 +57,7 @@ def run_cli(*arguments: str | Path) -> Outcome:
 
 @contextlib.contextmanager
 def nothing_changes(folder: Path, *, but: str) -> Iterator[None]:
-    """Make sure that no file of a folder is made, changed or removed, but in the subfolder named."""
+    """Assert that the block creates, changes and removes no file of a folder, except in the subfolder `but`."""
     before = _everything(folder, but)
     yield
     assert _everything(folder, but) == before

@@ -83,7 +83,7 @@ class Shared:
         from curator.core.events import Reporter
         from curator.core.progress import make_progress
         from curator.project.project import Project
-        from curator.workspace.job_log import RunLog
+        from curator.workspace.job_log import JobLog
         from curator.workspace.workspace import Workspace
 
         workspace = Workspace.open(folder or self.project)
@@ -92,7 +92,7 @@ class Shared:
         if not distributed.is_main():
             yield Project(workspace)
             return
-        with make_progress(quiet=silent or self.quiet) as progress, RunLog(workspace.folder / "runs") as log:
+        with make_progress(quiet=silent or self.quiet) as progress, JobLog(workspace.folder / "runs") as log:
             yield Project(workspace.reporting_to(Reporter(progress, log)))
 
     def show(self, report: AnyReport, table: Callable[[AnyReport], None]) -> None:

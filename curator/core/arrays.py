@@ -1,4 +1,4 @@
-"""Types of arrays and named arrays, declared once."""
+"""Array types and named arrays that several rooms share."""
 
 from dataclasses import dataclass
 from typing import Self
@@ -9,7 +9,7 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float64]
 """Double-precision numbers. The docstring of each function gives their shape."""
 Mask = npt.NDArray[np.bool_]
-"""Membership of tasks or examples: True if the task is in the subset."""
+"""Membership of tasks or examples: True if the task or example is in the subset."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -30,7 +30,7 @@ class SumArrays:
 
     @classmethod
     def empty(cls, tasks: int, dim: int) -> Self:
-        """Return zeros for `tasks` tasks and gradients of `dim` numbers, to be filled in."""
+        """Return zeros for `tasks` tasks and gradients of `dim` numbers. The caller fills them in."""
         return cls(
             weights=np.zeros(tasks),
             examples=np.zeros(tasks, dtype=np.int64),
@@ -40,5 +40,5 @@ class SumArrays:
 
     @property
     def dim(self) -> int:
-        """Numbers k of a gradient."""
+        """Return the number k of entries of a gradient."""
         return int(self.gradient_sums.shape[1])

@@ -1,7 +1,7 @@
-"""One TOML file, `curator.toml`, into frozen, checked models.
+"""Models of `curator.toml`: frozen, with every value checked.
 
-Every value has a default that works, except the model and the tasks. An unknown key, a wrong type or a value out of
-range is one `ConfigError` that lists all of them, each with the file, the key and the fix.
+Every key has a default, except the model and the tasks. One `ConfigError` lists all unknown keys, wrong types and
+values out of range, each with the key and the fix.
 """
 
 from collections import Counter
@@ -11,7 +11,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Share = Annotated[float, Field(gt=0, lt=1)]
-# What is larger fits no array; every number of 64 bits and more would fail somewhere, late.
+# Larger numbers fit no array, and would fail late.
 Positive = Annotated[int, Field(ge=1, lt=2**31)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Method = Literal[
@@ -49,13 +49,13 @@ Role = Literal["system", "user", "assistant", "tool", "function_call"]
 
 
 def target_names(target: str | Sequence[str] | None) -> tuple[str, ...]:
-    """Return the names of the targets, however they are written: one name, several, or none."""
+    """Return the names of the targets as a tuple, from one name, several names or None."""
     names = (target,) if isinstance(target, str) else target or ()
     return tuple(name for name in names if name)
 
 
 def target_label(targets: Sequence[str]) -> str:
-    """Return the one name by which the store and the screens know several targets."""
+    """Return the label of several targets in the store and on screens: their names, joined by `+`."""
     return "+".join(targets)
 
 
@@ -71,204 +71,209 @@ class _Section(BaseModel):
 
 
 class ProjectSection(_Section):
-    """`[project]`."""
+    """`[project]`: name of the project."""
 
     name: str = Field(default="", max_length=200)
-    """Name in reports and manifests; empty means the folder's name."""
+    """Name in reports and manifests. Empty for the name of the folder."""
 
 
 class ModelSection(_Section):
     """`[model]`: the language model that is fine-tuned."""
 
     name_or_path: str = Field(min_length=1)
-    """A hub id, or a folder relative to the project."""
+    """Hub id, or a folder relative to the project."""
     revision: str = ""
-    """Hub revision; recorded in the manifest."""
+    """Hub revision. Recorded in the manifest."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """`auto`: bfloat16 on a GPU that has it, else float32."""
+    """Precision of the weights. `auto` is bfloat16 on a GPU that supports it, else float32."""
     quantization: Literal["none", "8bit", "4bit"] = "none"
-    """QLoRA through bitsandbytes; needs a CUDA GPU."""
+    """QLoRA with bitsandbytes. Requires a CUDA GPU."""
     attention: str = "auto"
-    """Passed on as `attn_implementation`."""
+    """Passed to transformers as `attn_implementation`."""
     trust_remote_code: bool = False
-    """Run Python code that comes with the model. Never true by itself."""
+    """Run Python code of the model's repository. curator never sets it to true."""
 
 
 class LoraSection(_Section):
-    """`[lora]`: what is trained."""
+    """`[lora]`: the adapter that is trained."""
 
     r: Annotated[int, Field(ge=1, le=2**13)] = 8
-    """Rank of the adapter's factors."""
+    """Rank of the adapter."""
     alpha: Annotated[float, Field(gt=0)] = 16
-    """Scale: the adapter's output is multiplied by alpha / r."""
+    """Scale of the adapter: its output is multiplied by alpha / r."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Share of the adapter's inputs that is dropped in training."""
+    """Share of the adapter's inputs that training drops."""
     target_modules: Literal["all-linear"] | Annotated[tuple[str, ...], Field(min_length=1)] = "all-linear"
-    """Layers that get an adapter: all linear ones but the head, or those of these names."""
+    """Layers with an adapter: all linear layers except the head, or a list of names."""
 
 
 class TaskSource(_Section):
     """One `[[data.task]]` table."""
 
     name: str = Field(default="", max_length=1000)
-    """The task's name; with `task_column`, what stands before the name of each."""
+    """Name of the task. With `task_column`, prefix of each name."""
     path: str | Annotated[tuple[str, ...], Field(min_length=1)] = ""
-    """A file, a folder or a glob, relative to the project, or an address such as `s3://…`; or a list of them."""
+    """File, folder or glob relative to the project, an address such as `s3://…`, or a list of these."""
     hub: str = ""
-    """A `datasets` id, in place of `path`."""
+    """Id of a `datasets` data set, instead of `path`."""
     config: str = ""
+    """Configuration of the hub data set."""
     split: str = "train"
+    """Split of the hub data set, or a slice such as `train[:1000]`."""
     revision: str = ""
+    """Revision of the hub data set."""
     streaming: bool | None = None
-    """Read a hub data set as it comes over the net, or download it first; by default streamed, but for a slice."""
+    """Stream a hub data set instead of downloading it first. By default true, except for a slice of a split."""
     task_column: str = ""
-    """Make a task of each value of this column."""
+    """Create one task for each value of this column."""
     column: str = ""
-    """Keep only the rows whose `column` equals `value`: one file becomes many tasks."""
+    """Keep only the rows whose `column` equals `value`, so that one file can hold many tasks."""
     value: str | int | bool | None = None
+    """Value of `column` in the rows to keep."""
     columns: dict[RowField, Annotated[str, Field(min_length=1)]] = {}
-    """Names of the columns where they are not those that curator knows: `{instruction = "query"}`."""
+    """Names of columns that differ from the known names: `{instruction = "query"}`."""
     roles: dict[str, Role] = {}
-    """Who speaks, where a chat calls them otherwise: `{customer = "user"}`."""
+    """Roles in a chat that differ from the known roles: `{customer = "user"}`."""
     tags: tuple[str, ...] = ()
+    """Labels of the task, for filters."""
 
     @model_validator(mode="after")
     def _one_place(self) -> Self:
         if not self.name and not self.task_column:
-            raise ValueError("a task needs a `name`, unless `task_column` gives one to each of many")
+            raise ValueError("a task needs a `name` or a `task_column`")
         named = f"task {self.name!r}" if self.name else f"`task_column` {self.task_column!r}"
         if bool(self.path) == bool(self.hub):
-            raise ValueError(f"{named} needs either `path` or `hub`, and not both")
+            raise ValueError(f"{named}: exactly one of `path` and `hub` is required")
         if bool(self.column) != (self.value is not None):
-            raise ValueError(f"{named}: `column` and `value` go together; give both or neither")
+            raise ValueError(f"{named}: `column` and `value` require each other (set both or neither)")
         if self.task_column and self.column:
-            raise ValueError(f"{named}: `task_column` makes a task of every value; remove `column` and `value`")
+            raise ValueError(f"{named}: `task_column` excludes `column` and `value` (remove them)")
         if self.path and (self.config or self.revision):
-            raise ValueError(f"{named}: `config` and `revision` belong to `hub`, not to `path`")
+            raise ValueError(f"{named}: `config` and `revision` require `hub`, not `path`")
         if self.path and self.streaming is not None:
-            raise ValueError(f"{named}: `streaming` belongs to `hub`, not to `path`")
+            raise ValueError(f"{named}: `streaming` requires `hub`, not `path`")
         if self.streaming and ("[" in self.split or "+" in self.split):
-            raise ValueError(f"{named}: the split {self.split!r} cannot be streamed; remove `streaming`")
+            raise ValueError(f"{named}: cannot stream the split {self.split!r} (remove `streaming`)")
         return self
 
     @property
     def paths(self) -> tuple[str, ...]:
-        """`path` as a tuple, whichever way it was written."""
+        """Return `path` as a tuple."""
         return (self.path,) if isinstance(self.path, str) else self.path
 
 
 class DataSection(_Section):
-    """`[data]`: the tasks, and which of them is the target."""
+    """`[data]`: the tasks and the target."""
 
     tasks: str = ""
-    """Glob, relative to the project: one file per task, its stem is the task's name."""
+    """Glob relative to the project, with one file per task. The file's stem is the name of the task."""
     task: tuple[TaskSource, ...] = ()
-    """Tasks named one by one, in place of the glob."""
+    """Tasks listed one by one, instead of the glob."""
     target: str | tuple[str, ...] = ()
-    """Default target task, or several."""
+    """Default target task, or a list of target tasks."""
     target_weights: dict[str, Annotated[float, Field(gt=0, le=1e9)]] = {}
-    """How much each of several targets counts in the loss, by the target's name; 1 where it is not named."""
+    """Weight of each of several targets in the loss, by the target's name. 1 if not listed."""
     validation: Share = 0.2
-    """Share of the target held out, unless it has a file of its own below."""
+    """Held-out share of the target task, unless `validation_files` lists the target."""
     validation_files: dict[str, str] = {}
     """Validation file of a target, by the target's name."""
     max_length: Annotated[int, Field(ge=2, lt=2**31)] = 256
-    """Tokens; longer examples are truncated and counted."""
+    """Maximum number of tokens. Longer examples are truncated and counted."""
     max_examples_per_task: Annotated[int, Field(ge=0, lt=2**31)] = 0
-    """0 means all; else a seeded sample."""
+    """Maximum number of examples of a task, drawn by `seed`. 0 for all."""
     bad_rows: Literal["refuse", "skip"] = "refuse"
-    """What becomes of rows that cannot be used: `skip` leaves them out, counted."""
+    """Treatment of invalid rows: `refuse` stops with an error, `skip` omits and counts them."""
     seed: Seed = 0
-    """Of what is held out and what is sampled."""
+    """Seed of held-out and sampled examples."""
 
     @model_validator(mode="after")
     def _tasks_once(self) -> Self:
         if self.tasks and self.task:
-            raise ValueError("the tasks are named twice, by the glob `tasks` and by [[data.task]] tables; remove one")
+            raise ValueError("`tasks` and [[data.task]] are both set (remove one)")
         if not self.tasks and not self.task:
-            raise ValueError('no task is named; add tasks = "tasks/*.jsonl", or [[data.task]] tables')
+            raise ValueError('no task is set (add tasks = "tasks/*.jsonl", or [[data.task]] tables)')
         counted = Counter(task.name for task in self.task if not task.task_column)
         twice = sorted(name for name, count in counted.items() if count > 1)
         if twice:
             more = f" and {len(twice) - 5} more" if len(twice) > 5 else ""
-            raise ValueError(f"task names must be unique; more than once: {', '.join(twice[:5])}{more}")
+            raise ValueError(f"duplicate task names: {', '.join(twice[:5])}{more}")
         return self
 
     def share_of(self, target: str, targets: Sequence[str]) -> float:
-        """The share of one of several targets in the loss."""
+        """Return the share of one of several targets in the loss, from 0 to 1."""
         return self.target_weights.get(target, 1.0) / sum(self.target_weights.get(name, 1.0) for name in targets)
 
     @property
     def targets(self) -> tuple[str, ...]:
-        """The target as a tuple of names, whichever way it is written."""
+        """Return the names of the targets as a tuple."""
         return target_names(self.target)
 
 
 class TrainSection(_Section):
-    """`[train]`: the recipe of meta-training and of every fine-tuning run."""
+    """`[train]`: settings of meta-training and of every fine-tuning run."""
 
     epochs: Annotated[float, Field(gt=0, le=1e6)] = 3
     """Passes over the examples."""
     learning_rate: Annotated[float, Field(gt=0)] = 2e-4
-    """Of AdamW, at its highest."""
+    """Highest learning rate of AdamW."""
     batch_size: Positive = 32
-    """Examples per optimizer step and process, before `gradient_accumulation`."""
+    """Examples per batch and process. `gradient_accumulation` batches make one optimizer step."""
     gradient_accumulation: Positive = 1
-    """Batches that make one optimizer step."""
+    """Batches per optimizer step."""
     schedule: Literal["linear", "cosine", "constant"] = "linear"
-    """How the learning rate falls."""
+    """Decay of the learning rate."""
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Share of the steps over which the learning rate rises."""
+    """Share of the steps during which the learning rate rises."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    """Of AdamW."""
+    """Weight decay of AdamW."""
     seed: Seed = 0
-    """Of the adapter's initialization and the order of the examples."""
+    """Seed of the adapter's initialization and of the order of examples."""
 
 
 class GradientsSection(_Section):
-    """`[gradients]`: where gradients are taken, and how they are projected."""
+    """`[gradients]`: checkpoints and projection of the gradients."""
 
     projection_dim: Annotated[int, Field(ge=1, le=2**13)] = 256
-    """Numbers that are kept of a gradient."""
+    """Number of entries of a projected gradient."""
     projection_seed: Seed = 0
-    """Of the random projection."""
+    """Seed of the random projection."""
     points: Literal["auto"] | Annotated[tuple[Annotated[float, Field(gt=0, le=1)], ...], Field(min_length=1)] = "auto"
-    """Shares of meta-training's steps at which gradients are taken."""
+    """Checkpoints of the gradients, as shares of the steps of meta-training. `auto` is 0.2 and 0.4."""
     average: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    """Share of the steps before each point over which the adapter is averaged; 0 takes it as it is at that step."""
+    """Share of the steps before each checkpoint over which the adapter is averaged. 0 disables averaging."""
     batch_tokens: Positive = 4096
-    """Tokens, padding included, that go through the model at once."""
+    """Maximum number of tokens in a batch, padding included."""
 
     @property
     def shares(self) -> tuple[float, ...]:
-        """The points as increasing shares of meta-training's steps."""
+        """Return the checkpoints as increasing shares of the steps of meta-training."""
         return (0.2, 0.4) if self.points == "auto" else tuple(sorted(set(self.points)))
 
 
 class EstimateSection(_Section):
-    """`[estimate]`: from gradients to the loss of a subset."""
+    """`[estimate]`: how the loss of a subset is estimated from gradients."""
 
     method: Estimator = "quadratic"
-    """`logistic` is the paper's."""
+    """Estimator. `logistic` is the method of the paper."""
     ridge: Literal["auto"] | Annotated[float, Field(gt=0)] = "auto"
-    """Holds the displacement back; `auto` is a share of the gradients' squared length."""
+    """Strength of the L2 penalty on the displacement. `auto` is a share of the gradients' squared length."""
 
 
 class SelectSection(_Section):
-    """`[select]`: from estimates to a subset."""
+    """`[select]`: how a subset is selected from estimates."""
 
     method: Method = "forward"
-    """Way of selecting; the last six are baselines to compare with."""
+    """Method of selection. The last six are baselines for comparison."""
     subsets: Annotated[int, Field(ge=2, lt=2**31)] = 1000
-    """Random ensemble: how many subsets."""
+    """Random ensemble: number of subsets."""
     subset_size: Share = 0.5
     """Random ensemble: share of the tasks in each subset."""
     seed: Seed = 0
-    """Of the random subsets, and of the subsets that `verify` chooses."""
+    """Seed of the random subsets, and of the subsets that `verify` measures."""
 
 
 class Config(_Section):
-    """The whole of `curator.toml`."""
+    """All tables of `curator.toml`."""
 
     project: ProjectSection = ProjectSection()
     model: ModelSection

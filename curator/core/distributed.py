@@ -1,6 +1,6 @@
-"""Several processes under `torchrun` or `accelerate launch`: who speaks, waiting for each other, collecting results.
+"""Coordinate several processes under `torchrun` or `accelerate launch`.
 
-In a single process, which is the usual case, all of this costs nothing and imports nothing.
+In a single process, the usual case, these functions return at once and import nothing.
 """
 
 import os
@@ -13,28 +13,28 @@ T = TypeVar("T")
 
 
 def world_size() -> int:
-    """Number of processes."""
+    """Return the number of processes."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def rank() -> int:
-    """Number of this process, from 0."""
+    """Return the number of this process, from 0."""
     return int(os.environ.get("RANK", "0"))
 
 
 def is_main() -> bool:
-    """Whether this process reads new data, writes to the store and speaks."""
+    """Return whether this process reads new data, writes to the store and reports progress."""
     return rank() == 0
 
 
 def wait() -> None:
-    """Return when every process has come here."""
+    """Wait until every process has called this function."""
     if world_size() > 1:
         _join().wait_for_everyone()
 
 
 def gather(value: list[T]) -> list[T]:
-    """Lists of all processes, joined in the order of their ranks."""
+    """Return the lists of all processes, joined in the order of the ranks."""
     if world_size() == 1:
         return value
     from accelerate.utils import gather_object
@@ -44,7 +44,7 @@ def gather(value: list[T]) -> list[T]:
 
 
 def from_main(value: T) -> T:
-    """The main process's value, in every process."""
+    """Return the main process's value in every process."""
     if world_size() == 1:
         return value
     from accelerate.utils import broadcast_object_list
@@ -59,5 +59,5 @@ def _join() -> "PartialState":
     import torch
     from accelerate import PartialState
 
-    # Unless told, it takes a machine without a GPU for one with a single process.
+    # On a machine without a GPU, `PartialState` assumes a single process unless `cpu` is set.
     return PartialState(cpu=not torch.cuda.is_available())

@@ -1,21 +1,21 @@
-"""Errors that people can act on, and the exit codes they become.
+"""Errors for users, each with an exit code.
 
-    CuratorError            anything below; carries a message and a hint
+    CuratorError            base class with a message and a hint
     ├── ConfigError         2    usage or config
     ├── DataError           3    data or model cannot be read
     ├── ManifestMismatch    4    an artifact belongs to another config
     ├── StoreBusy           5    another process holds the store or the project
     └── NumericalError      6    NaN, no convergence
 
-A message says what, where and which value; the hint says what to do next. Errors are raised anywhere and turned into an
-exit code in one place, `curator.cli`. Exit code 1 is left for bugs, which keep their traceback.
+A message names the failure, the place and the value. A hint names the next action. Any room raises these errors.
+`curator.cli` alone converts them to exit codes. Exit code 1 is reserved for bugs, which keep their traceback.
 """
 
 from enum import IntEnum
 
 
 class ExitCode(IntEnum):
-    """What a process that runs curator returns to its caller."""
+    """Exit codes of the `curator` command."""
 
     DONE = 0
     BUG = 1
@@ -28,11 +28,11 @@ class ExitCode(IntEnum):
 
 
 class CuratorError(Exception):
-    """Base of every error that is meant for the user rather than for us.
+    """Base class of all errors that users can act on.
 
     Args:
-        message: What went wrong, where, and the offending value.
-        hint: What to do next; empty where there is nothing to add.
+        message: The failure, its place and the invalid value.
+        hint: The next action, as an imperative sentence. Empty if the message suffices.
     """
 
     exit_code = ExitCode.USAGE
@@ -44,7 +44,7 @@ class CuratorError(Exception):
 
 
 class ConfigError(CuratorError):
-    """The command line or `curator.toml` asks for something that cannot be."""
+    """The command line or `curator.toml` is invalid."""
 
     exit_code = ExitCode.USAGE
 
@@ -56,7 +56,7 @@ class DataError(CuratorError):
 
 
 class ManifestMismatch(CuratorError):
-    """An artifact was made from something else than what is there now."""
+    """An artifact belongs to another configuration or to other files than the current ones."""
 
     exit_code = ExitCode.MISMATCH
 
@@ -68,13 +68,13 @@ class StoreBusy(CuratorError):
 
 
 class NumericalError(CuratorError):
-    """Numbers went wrong: NaN, infinity, no convergence."""
+    """A computation failed: NaN, infinity, or no convergence."""
 
     exit_code = ExitCode.NUMERICAL
 
 
 def missing_extra(purpose: str, package: str, extra: str) -> ConfigError:
-    """Return the error for a package that belongs to an extra and is not installed.
+    """Return the error for a missing package of an extra.
 
     Args:
         purpose: Subject of the message, for example "drawing a plot".

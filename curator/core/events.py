@@ -1,7 +1,7 @@
-"""Progress has one road: typed events, written as JSON lines, read by every front end.
+"""Report progress as typed events, written as JSON lines and read by every front end.
 
-The engine reports through a `Reporter`; the events go to the sinks it was given: the run's `events.jsonl`, and whatever
-shows them (a progress bar, plain lines, the terminal interface).
+Stages report through a `Reporter`. The reporter passes each event to its sinks: the job's `events.jsonl`, and a display
+(a progress bar, plain lines or the terminal interface).
 """
 
 import fcntl
@@ -19,31 +19,31 @@ from curator.core.files import open_regular
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageStarted:
-    """A stage begins, or goes on where it was interrupted."""
+    """A stage starts, or resumes after an interruption."""
 
     stage: str
     total: int
-    """Units of work in all; 0 when it is not known beforehand."""
+    """Total units of work. 0 if unknown."""
     unit: str
     done: int = 0
-    """Units that an earlier run has already done."""
+    """Units that an earlier job has already finished."""
     time: float = field(default_factory=time.time)
-    """Seconds since the epoch, as in every event."""
+    """Seconds since the epoch. The same holds for every event."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageProgress:
-    """A stage has come further."""
+    """A stage has finished more units."""
 
     stage: str
     done: int
     total: int
     unit: str
     rate: float
-    """Units per second in this run."""
+    """Units per second in this job."""
     seconds_left: float | None
     loss: float | None = None
-    """Training loss in nats per token, where the stage trains."""
+    """Training loss in nats per token. None for a stage that does not train."""
     time: float = field(default_factory=time.time)
 
 
@@ -55,13 +55,13 @@ class StageFinished:
     seconds: float
     summary: str
     cached: bool = False
-    """True when nothing had to be done."""
+    """True if the result was cached."""
     time: float = field(default_factory=time.time)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Note:
-    """Something that people should know."""
+    """Information or a warning for the user."""
 
     message: str
     level: Literal["info", "warning"] = "info"
@@ -70,20 +70,28 @@ class Note:
 
 Event = StageStarted | StageProgress | StageFinished | Note
 LOG_INTERVAL = 5.0
-"""Seconds between two lines about the progress of a stage, where people read lines."""
+"""Seconds between two progress lines of a stage in plain output."""
 Sink = Callable[[Event], None]
 _TYPES: dict[str, type[Event]] = {kind.__name__: kind for kind in (StageStarted, StageProgress, StageFinished, Note)}
 _FIELDS = {kind: get_type_hints(kind) for kind in _TYPES.values()}
-# No count, rate or loss of ours comes near it, and what shows numbers can still draw it.
+# Largest valid number in an event. Real counts, rates and losses are far smaller, and displays can still show it.
 _LARGEST = 10**18
 # The year 3000, in seconds since the epoch: every time zone has a date for it.
 _LATEST = 32_503_680_000
-# In bytes. No line of ours is that long.
+# Maximum length of a line in bytes. Lines that `EventLog` writes are far shorter.
 _MOST_BYTES = 1_000_000
 
 
 class Stage:
-    """One stage while it runs: counts, and reports at most ten times a second."""
+    """Count the finished units of a running stage, and report at most ten times a second.
+
+    Args:
+        emit: Receives the events.
+        name: Name of the stage.
+        total: Total units of work. 0 if unknown.
+        unit: Plural name of the units.
+        done: Units that an earlier job has already finished.
+    """
 
     _interval = 0.1
 
@@ -124,54 +132,54 @@ class Stage:
 
 
 class Reporter:
-    """Where the engine reports to.
+    """Pass the events of stages to sinks.
 
     Args:
-        sinks: Functions that take an event; without one, reporting costs nothing.
+        sinks: Functions that receive each event. Without sinks, events are discarded.
     """
 
     def __init__(self, *sinks: Sink) -> None:
         self._sinks = sinks
 
     def emit(self, event: Event) -> None:
-        """Hand one event to every sink."""
+        """Pass one event to every sink."""
         for sink in self._sinks:
             sink(event)
 
     def with_sink(self, sink: Sink) -> "Reporter":
-        """Return a reporter that also writes to `sink`."""
+        """Return a reporter that also reports to `sink`."""
         return Reporter(*self._sinks, sink)
 
     def stage(self, name: str, total: int, unit: str, *, done: int = 0) -> Stage:
-        """Begin a stage of `total` units, `done` of which are already there."""
+        """Report the start of a stage of `total` units, of which `done` are already finished."""
         return Stage(self.emit, name, total, unit, done)
 
     def cached(self, name: str, summary: str) -> None:
-        """Report a stage that has nothing to do."""
+        """Report a stage whose result is cached."""
         self.emit(StageFinished(stage=name, seconds=0.0, summary=summary, cached=True))
 
     def warn(self, message: str) -> None:
-        """Report something that people should know and may want to change."""
+        """Report a warning: a problem that the user may want to fix."""
         self.emit(Note(message=message, level="warning"))
 
     def note(self, message: str) -> None:
-        """Report something that people should know."""
+        """Report information for the user."""
         self.emit(Note(message=message))
 
 
 class Stopwatch:
-    """A sink that tells how long a stage takes as a whole.
+    """Measure how long a whole stage takes. A sink for a `Reporter`.
 
-    Where an earlier run did part of it, that part is reckoned at the rate of the rest.
+    If an earlier job finished part of the stage, the duration of that part is extrapolated from the rest.
     """
 
     def __init__(self) -> None:
         self._done = self._total = 0
         self.whole = 0.0
-        """Seconds of the last stage that was finished."""
+        """Duration in seconds of the last finished stage."""
 
     def __call__(self, event: Event) -> None:
-        """Follow one event."""
+        """Record the start or the end of a stage."""
         if isinstance(event, StageStarted):
             self._done, self._total = event.done, event.total
         elif isinstance(event, StageFinished):
@@ -181,7 +189,7 @@ class Stopwatch:
 
 
 def describe(event: StageProgress) -> str:
-    """Count, rate, loss and time left, as far as they are known."""
+    """Format count, rate, loss and time left, as far as known."""
     parts = [f"{event.done}/{event.total}" if event.total else f"{event.done}", event.unit]
     if event.rate > 0:
         parts.append(f"· {event.rate:.1f}/s")
@@ -193,7 +201,7 @@ def describe(event: StageProgress) -> str:
 
 
 def duration(seconds: float) -> str:
-    """A span of time, in the two units that matter."""
+    """Format a duration with at most two units, for example `1 min 15 s`."""
     if seconds < 10:
         return f"{seconds:.1f} s"
     if seconds < 60:
@@ -206,16 +214,18 @@ def duration(seconds: float) -> str:
 
 
 def log_line(event: Event) -> str:
-    """An event in words, without its time.
+    """Format an event as one line, without its time.
 
-    The words are those of whoever reported: clean them before they reach a terminal.
+    The line holds untrusted text. Clean the line before printing it.
     """
     if isinstance(event, StageProgress):
         return f"{event.stage}: {describe(event)}"
     if isinstance(event, StageStarted):
-        total = f" of {event.total} {event.unit}" if event.total else ""
-        gone_on = f", going on at {event.done}" if event.done else ""
-        return f"{event.stage}: begins{total}{gone_on}"
+        if event.done:
+            return f"{event.stage}: resumed at {event.done}" + (
+                f" of {event.total} {event.unit}" if event.total else ""
+            )
+        return f"{event.stage}: started" + (f" ({event.total} {event.unit})" if event.total else "")
     if isinstance(event, StageFinished):
         took = "nothing to do" if event.cached else f"done in {duration(event.seconds)}"
         return f"{event.stage}: {took}" + (f" ({event.summary})" if event.summary else "")
@@ -223,11 +233,11 @@ def log_line(event: Event) -> str:
 
 
 class EventLog:
-    """Appends events to a JSON-lines file, one flushed line each.
+    """Append events to a JSON Lines file. Each line is flushed. The log holds a lock on the file.
 
     Args:
-        path: The file; it is created, and its folder too.
-        descriptor: The same file where it is already open for appending; the log owns it from now on.
+        path: The file. The file and its folder are created if missing.
+        descriptor: Descriptor of the same file, open for appending. The log takes ownership of the descriptor.
     """
 
     def __init__(self, path: Path, *, descriptor: int | None = None) -> None:
@@ -235,10 +245,10 @@ class EventLog:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = path.open("a", encoding="utf-8")
         else:
-            # A process that we start must not keep the lock when we are gone.
+            # Child processes must not keep the lock after this process ends.
             os.set_inheritable(descriptor, False)
             self._file = open(descriptor, "a", encoding="utf-8")  # noqa: SIM115
-        # Held until this process ends, however it ends: that is how others know that the log is still written.
+        # The system releases the lock when this process ends. `is_written` relies on the lock.
         fcntl.flock(self._file, fcntl.LOCK_EX)
 
     def __call__(self, event: Event) -> None:
@@ -248,7 +258,7 @@ class EventLog:
         self._file.flush()
 
     def close(self) -> None:
-        """Write what is left and close the file."""
+        """Flush the file to disk and close it."""
         self._file.flush()
         os.fsync(self._file.fileno())
         self._file.close()
@@ -261,19 +271,22 @@ def read_events(path: Path) -> Iterator[Event]:
         path: A file that `EventLog` writes.
 
     Yields:
-        The events in order. A last line without its line break is still being written and is left for later; a line
-        that is no event of this version is passed over.
+        The events in order. Lines that are not events of this version are skipped. A last line without its line break
+        is incomplete and is skipped too.
+
+    Raises:
+        OSError: The file does not exist, cannot be read or is not a regular file.
     """
     with open_regular(path) as file:
         yield from (event for _, event in _complete_lines(file) if event is not None)
 
 
 class EventTail:
-    """Follows a log while it grows.
+    """Follow a log while it grows.
 
     Args:
-        path: A file that `EventLog` writes; it need not be there yet.
-        last: Begin at most this many bytes before its end, at the next whole line; None begins at its start.
+        path: A file that `EventLog` writes. The file need not exist yet.
+        last: Start at the first whole line within this many last bytes of the file. None starts at the first line.
     """
 
     def __init__(self, path: Path, *, last: int | None = None) -> None:
@@ -281,7 +294,7 @@ class EventTail:
         self._offset = 0
 
     def read(self) -> list[Event]:
-        """The events that were appended since the last call, by the rules of `read_events`."""
+        """Return the events appended since the last call, by the rules of `read_events`."""
         events = []
         try:
             with open_regular(self._path) as file:
@@ -292,7 +305,7 @@ class EventTail:
                     if event is not None:
                         events.append(event)
         except OSError:
-            # Not there yet, or nothing that can be read: a run whose log tells nothing.
+            # A log that is missing or unreadable has no events.
             pass
         return events
 
@@ -302,13 +315,13 @@ class EventTail:
         start = file.seek(0, os.SEEK_END) - self._last
         self._last = None
         if start > 0:
-            # One byte back: a line that begins just there is whole.
+            # One byte earlier, so that a line that starts exactly at `start` is kept.
             file.seek(start - 1)
             self._offset = start - 1 + len(file.readline())
 
 
 def _complete_lines(file: BinaryIO) -> Iterator[tuple[int, Event | None]]:
-    """Size in bytes of every line that is complete, and the event in it, if it is one of this version."""
+    """Yield each complete line's size in bytes and its event. None for a line that is not an event of this version."""
     while line := file.readline(_MOST_BYTES):
         if not line.endswith(b"\n") and len(line) < _MOST_BYTES:
             return
@@ -316,7 +329,7 @@ def _complete_lines(file: BinaryIO) -> Iterator[tuple[int, Event | None]]:
 
 
 def _event_of(line: bytes) -> Event | None:
-    # What shows progress must not fail where a full disk cut a line, a newer curator says more, or a stranger wrote it.
+    # Displays must not fail on lines that a full disk cut, that a newer curator wrote, or that are hostile.
     try:
         values = json.loads(line)
         event = _TYPES[values.pop("event")](**values)
@@ -327,7 +340,7 @@ def _event_of(line: bytes) -> Event | None:
 
 
 def _fits(value: object, kind: Any) -> bool:
-    """Whether a value is of a field's type, and a number that can be reckoned with."""
+    """Return whether a value has the type of a field. A number must also be finite and within limits."""
     if get_origin(kind) is Literal:
         return value in get_args(kind)
     if isinstance(kind, UnionType):
@@ -340,12 +353,12 @@ def _fits(value: object, kind: Any) -> bool:
 
 
 def is_moment(seconds: float) -> bool:
-    """Whether seconds since the epoch are a time that a clock can show, in any time zone."""
+    """Return whether a time in seconds since the epoch is a valid date in every time zone."""
     return 0 <= seconds <= _LATEST
 
 
 def is_written(path: Path) -> bool:
-    """Whether a process that is alive holds this log open for writing."""
+    """Return whether a running process holds this log open for writing."""
     try:
         with open_regular(path) as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)

@@ -1,4 +1,4 @@
-"""Files: written whole, known by what is in them, named as seen from a folder."""
+"""Write files atomically, hash and lock files, resolve paths and make valid file names."""
 
 import errno
 import fcntl
@@ -18,26 +18,29 @@ from curator.core.errors import ConfigError, DataError
 from curator.core.remote import RemoteFile, is_remote
 
 CONFIG_NAME = "curator.toml"
-# Windows opens devices by these names, whatever their ending.
+# Windows opens devices by these names, with any suffix.
 _RESERVED = {"CON", "PRN", "AUX", "NUL"} | {f"{port}{n}" for port in ("COM", "LPT") for n in range(1, 10)}
-# In bytes: what a small file may hold.
+# Maximum size in bytes for `read_small_json`.
 _SMALL = 1_000_000
+_CHECK_FILE = "Check the path and the read permissions of the file."
 
 File = Path | RemoteFile
-"""A file here or elsewhere."""
+"""A local or a remote file."""
 
-
-NO_LOCKS = "Several processes must not write at once, so locks are needed: move the project to a local disk."
+CHECK_DISK = "Check free disk space and write permissions."
+"""Hint for a file or folder that cannot be written."""
+NO_LOCKS = "Move the project to a local disk. curator needs file locks."
+"""Hint for a file system without locks."""
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write a file so that it is never seen half written.
+    """Write a file atomically: readers see the old content or the new content, never a part.
 
     Raises:
-        OSError: It cannot be written, or is a device or a pipe, which a file must not take the place of.
+        OSError: The file cannot be written, or the path is a device or a pipe, which must not be replaced.
     """
     if path.exists() and not (path.is_file() or path.is_dir()):
-        raise OSError(errno.EINVAL, "no regular file", str(path))
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
     remove_left_over(path.parent, path.name)
     partial = path.with_name(partial_name(path.name))
     try:
@@ -50,13 +53,13 @@ def write_whole(path: Path, content: bytes) -> None:
         partial.unlink(missing_ok=True)
 
 
-def partial_name(name: str, *, what: str = "") -> str:
-    """What a file or folder is called while this process writes it, so that others know when it is left over."""
-    return f".{name}.{os.getpid()}{what}.partial"
+def partial_name(name: str, *, suffix: str = "") -> str:
+    """Return a temporary name for a file or folder. The process id in it shows whether the writer is alive."""
+    return f".{name}.{os.getpid()}{suffix}.partial"
 
 
 def remove_left_over(folder: Path, name: str) -> None:
-    """Remove what a process that was killed had begun to write, as `partial_name` called it."""
+    """Remove temporary files and folders of killed processes. `partial_name` gave them their names."""
     for path in folder.glob(f".{glob.escape(name)}.*.partial"):
         found = re.fullmatch(r"(\d+)(\.old)?\.partial", path.name[len(name) + 2 :])
         if found and int(found[1]) != os.getpid() and not _is_alive(int(found[1])):
@@ -74,7 +77,7 @@ def _is_alive(pid: int) -> bool:
 
 
 def take_lock(descriptor: int, path: Path) -> bool:
-    """Take a lock on an open file at once; whether nobody else has it.
+    """Take an exclusive lock on an open file without waiting. Returns False if another process holds the lock.
 
     Raises:
         DataError: The file system has no locks.
@@ -86,25 +89,27 @@ def take_lock(descriptor: int, path: Path) -> bool:
     except OSError as error:
         if not has_no_locks(error):
             raise
-        raise DataError(f"{path}: its file system has no locks: {error}", hint=NO_LOCKS) from error
+        raise DataError(f"the file system of {path} has no locks: {error}", hint=NO_LOCKS) from error
     return True
 
 
 def has_no_locks(error: OSError) -> bool:
-    """Whether an error says that a file system does not know locks."""
+    """Return whether an error means that the file system has no locks."""
     return error.errno in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 
 
 @contextmanager
 def whole_folder(folder: Path) -> Iterator[Path]:
-    """A folder to fill, which takes the place of `folder` once it is filled; until then an earlier one stays whole.
+    """Yield a temporary folder that replaces `folder` at the end of the `with` block.
+
+    An error in the block leaves an earlier `folder` unchanged.
 
     Raises:
-        OSError: It cannot be made or put in place.
+        OSError: The temporary folder cannot be created, or cannot replace `folder`.
     """
     folder = folder.resolve() if folder.is_symlink() else folder
     short = folder.name[:50]
-    partial, old = (folder.with_name(partial_name(short, what=what)) for what in ("", ".old"))
+    partial, old = (folder.with_name(partial_name(short, suffix=suffix)) for suffix in ("", ".old"))
     folder.parent.mkdir(parents=True, exist_ok=True)
     remove_left_over(folder.parent, short)
     shutil.rmtree(partial, ignore_errors=True)
@@ -125,10 +130,10 @@ def whole_folder(folder: Path) -> Iterator[Path]:
 
 
 def sha256_of(path: File) -> str:
-    """SHA-256 of a file's bytes.
+    """Return the SHA-256 of a file's bytes.
 
     Raises:
-        DataError: It cannot be read.
+        DataError: The file cannot be read.
     """
     if isinstance(path, RemoteFile):
         return path.sha256()
@@ -137,49 +142,49 @@ def sha256_of(path: File) -> str:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error}") from error
+        raise DataError(f"cannot read {path}: {error}", hint=_CHECK_FILE) from error
 
 
 def refuse_endless(path: Path) -> None:
-    """Make sure that reading a path comes to an end, which of a pipe or a device it may not.
+    """Raise an error for a pipe or a device: reading it may never end. A missing path is accepted.
 
     Raises:
-        DataError: It is there, and no regular file; or its name is longer than the system allows.
+        DataError: The path exists and is not a regular file, or its name is longer than the system allows.
     """
     try:
         endless = _is_endless(path)
     except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error}", hint="Name a file.") from error
+        raise DataError(f"cannot read {path}: {error}", hint=_CHECK_FILE) from error
     if endless:
-        raise DataError(f"{path}: no regular file", hint="Name a file.")
+        raise DataError(f"not a regular file: {path}", hint="Use the path of a regular file.")
 
 
 def open_regular(path: Path) -> BinaryIO:
-    """Open a file for reading bytes, if it is one: to read a pipe or a device may take forever.
+    """Open a regular file for reading bytes. Pipes and devices are refused: reading them may never end.
 
     Raises:
-        OSError: It is not there, cannot be read, or is no regular file.
+        OSError: The file does not exist, cannot be read, or is not a regular file.
     """
     if _is_endless(path):
-        raise OSError(errno.EINVAL, "no regular file", str(path))
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
     return path.open("rb")
 
 
 def read_small_json(path: Path) -> Any:
-    """What a JSON file of at most 1 MB holds.
+    """Read a JSON file of at most 1 MB.
 
     Raises:
-        OSError: It cannot be read, or is no regular file.
-        ValueError: It is no JSON, too long or too deep.
+        OSError: The file cannot be read, or is not a regular file.
+        ValueError: The file is not valid JSON, is larger than 1 MB or is nested too deeply.
     """
     with open_regular(path) as file:
         content = file.read(_SMALL + 1)
     if len(content) > _SMALL:
-        raise ValueError(f"{path}: more than {_SMALL} bytes")
+        raise ValueError(f"file is larger than {_SMALL} bytes: {path}")
     try:
         return json.loads(content.decode("utf-8"))
     except RecursionError as error:
-        raise ValueError(f"{path}: nested too deeply") from error
+        raise ValueError(f"JSON is nested too deeply: {path}") from error
 
 
 def _is_endless(path: Path) -> bool:
@@ -187,12 +192,12 @@ def _is_endless(path: Path) -> bool:
 
 
 def located(path: str, folder: Path) -> File:
-    """The file that a path stands for as seen from a folder: the inverse of `relative_to`."""
+    """Return the file of a path that is relative to a folder. Inverse of `relative_to`."""
     return RemoteFile(path) if is_remote(path) else Path(os.path.normpath(folder / path))
 
 
 def relative_to(path: str, folder: Path) -> str:
-    """A path as seen from a folder, where both are on one drive; else absolute. An address stays what it is."""
+    """Return a path relative to a folder. Paths on another drive and remote addresses stay unchanged."""
     if is_remote(path):
         return path
     try:
@@ -202,51 +207,51 @@ def relative_to(path: str, folder: Path) -> str:
 
 
 def umask() -> int:
-    """The permissions that new files do not get; `mkdtemp` and safetensors give fewer than they do."""
+    """Return the file mode mask of this process. `mkdtemp` and safetensors ignore the mask and restrict more."""
     mask = os.umask(0o077)
     os.umask(mask)
     return mask
 
 
 def refuse_links(folder: Path) -> None:
-    """Make sure that nothing that is written in `.curator/` is written elsewhere.
+    """Raise an error for symbolic links in `.curator/`, so that curator writes nowhere else.
 
-    What is read of earlier runs is not looked at: nothing is written there any more.
+    Folders of earlier jobs are not checked: curator only reads them.
 
     Args:
-        folder: `.curator/`, which need not be there.
+        folder: `.curator/`. The folder need not exist.
 
     Raises:
-        DataError: It is a symbolic link, or holds one.
+        DataError: The folder is a symbolic link, or contains one.
     """
     waiting = [folder]
     while waiting:
         path = waiting.pop()
         if path.is_symlink():
             raise DataError(
-                f"{path}: a symbolic link, through which curator does not write",
-                hint=f"Remove it if it is not yours. To keep results on another disk, mount that at {folder}.",
+                f"symbolic link in the results folder: {path}",
+                hint=f"Remove the link. To store results on another disk, mount the disk at {folder}.",
             )
         if path.is_dir() and path.parent != folder / "runs":
             waiting += path.iterdir()
 
 
 def file_names(names: Sequence[str], *, allowed: str = "-_. ", taken: Collection[str] = ()) -> list[str]:
-    """A file name without an ending for each of several names: its own where that is a valid one.
+    """Make valid, distinct file names without suffix. Names that are already valid stay unchanged.
 
     Args:
-        names: Of any kind.
-        allowed: What may stand in one beside letters and digits.
-        taken: Names that are not to be had.
+        names: Any texts, for example names of tasks.
+        allowed: Characters that a file name may contain besides letters and digits.
+        taken: File names that must not be used.
 
     Returns:
-        Names that are valid and different on every system, never empty or hidden.
+        One file name for each name, valid and distinct on every system, never empty or hidden.
     """
     found, there = [], {folded(name) for name in taken}
     joint = "-" if "-" in allowed else "_"
     for name in names:
         plain = "".join(c if c.isalnum() or c in allowed else "_" for c in name)
-        # A file name has room for 255 bytes; this leaves some for the number and the ending.
+        # File systems allow 255 bytes. The rest is for the number and the suffix.
         plain = plain.encode()[:200].decode(errors="ignore").strip(". ") or "unnamed"
         if plain.partition(".")[0].rstrip().upper() in _RESERVED:
             plain = f"_{plain}"
@@ -259,29 +264,29 @@ def file_names(names: Sequence[str], *, allowed: str = "-_. ", taken: Collection
 
 
 def folded(name: str) -> str:
-    """What file systems that tell no case, or no spelling of an accent, take a name for."""
+    """Normalize a name as file systems do that ignore case or the encoding of accents."""
     return unicodedata.normalize("NFKC", name).casefold()
 
 
 def find_project(path: Path | str | None = None) -> Path:
-    """The folder of a project, whose configuration is not read yet.
+    """Find the folder of a project, without reading its configuration.
 
     Args:
-        path: The folder; None looks for `curator.toml` here and in the folders above.
+        path: The folder. None searches the current folder and its parents for `curator.toml`.
 
     Raises:
-        ConfigError: There is no `curator.toml`.
+        ConfigError: No `curator.toml` is found.
     """
     if path is not None:
         root = Path(path).absolute()
         if not (root / CONFIG_NAME).is_file():
-            raise ConfigError(f"no {CONFIG_NAME} in {root}", hint=f"Run `curator init {path}` to make a project there.")
+            raise ConfigError(f"no {CONFIG_NAME} in {root}", hint=f"Run `curator init {path}` to create a project.")
         return root
     here = Path.cwd()
     for folder in (here, *here.parents):
         if (folder / CONFIG_NAME).is_file():
             return folder
     raise ConfigError(
-        f"no {CONFIG_NAME} in {here} or above it",
-        hint="Run `curator init DIR` to make a project, or pass -p/--project DIR.",
+        f"no {CONFIG_NAME} in {here} or its parents",
+        hint="Run `curator init DIR` to create a project, or pass -p/--project DIR.",
     )

@@ -1,4 +1,4 @@
-"""Read `curator.toml`, and explain each mistake in it."""
+"""Read `curator.toml` and explain each mistake."""
 
 import difflib
 import json
@@ -13,11 +13,11 @@ from pydantic import BaseModel, ValidationError
 from curator.core.config import Config, DataSection, TaskSource
 from curator.core.errors import ConfigError
 
-# Largest file that is read; one of 10,000 tasks takes 2 MB.
+# Maximum file size in bytes. A file with 10,000 tasks takes 2 MB.
 _MOST_BYTES = 2**24
-# A key of so many parts, where none has more than three: reading it takes time that grows with their square.
+# Dotted keys with 50 parts or more. Valid keys have at most three. `tomllib` takes quadratic time for long keys.
 _DEEP_KEY = re.compile(r"""(?<![\w-])(?:["']?[\w-]{1,40}["']?[ \t]*\.[ \t]*){50}""")
-# Mistakes that are looked at, and that are listed; characters of a foreign word that are.
+# Maximum number of mistakes that are explained and listed. Maximum number of characters of an untrusted word.
 _LOOKED_AT, _LISTED, _LONGEST = 200, 20, 100
 
 
@@ -36,47 +36,50 @@ def load_config(path: Path) -> Config:
         text = raw.decode("utf-8-sig")
     except FileNotFoundError as error:
         raise ConfigError(
-            f"{path}: no such file",
-            hint="Run `curator init DIR` to make a project, or pass -p/--project DIR.",
+            f"file does not exist: {path}",
+            hint="Run `curator init DIR` to create a project, or pass -p/--project DIR.",
         ) from error
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read: {error}") from error
+        raise ConfigError(
+            f"cannot read {path}: {error}", hint="Check the permissions of the file, and save it as UTF-8."
+        ) from error
     if len(raw) > _MOST_BYTES:
         raise ConfigError(
-            f"{path}: larger than {_MOST_BYTES // 2**20} MiB", hint="Name the tasks by a glob or by a column."
+            f"file is larger than {_MOST_BYTES // 2**20} MiB: {path}",
+            hint="Set `tasks` to a glob or use `task_column`.",
         )
     try:
         if _DEEP_KEY.search(text):
             raise RecursionError
         values = tomllib.loads(text)
-        # Through JSON, because strict mode takes a TOML array for a tuple only from there. No key takes a date, which
-        # JSON does not have; it becomes what no key takes either.
+        # Through JSON: in strict mode, pydantic accepts arrays as tuples only from JSON. JSON has no dates, and no key
+        # accepts a date, so a date becomes a nested list, which no key accepts either.
         document = json.dumps(values, default=lambda date: [[str(date)]])
     except (ValueError, RecursionError) as error:
-        # ValueError also of a number with thousands of digits.
-        what = "nested too deeply" if isinstance(error, RecursionError) else f"{error}"
-        raise ConfigError(f"{path}: not valid TOML: {what}", hint="Mend the line named.") from error
+        # A number with thousands of digits also raises a ValueError.
+        reason = "nested too deeply" if isinstance(error, RecursionError) else f"{error}"
+        raise ConfigError(f"{path}: not valid TOML: {reason}", hint="Correct the TOML syntax of the file.") from error
     try:
         return Config.model_validate_json(document)
     except ValidationError as error:
         mistakes = error.errors(include_url=False, include_input=False)
         problems = _explain(values, [dict(item) for item in mistakes[:_LOOKED_AT]])
         if len(mistakes) > _LOOKED_AT or len(problems) > _LISTED:
-            problems = [*problems[:_LISTED], "and more like these"]
+            problems = [*problems[:_LISTED], "more mistakes are not listed"]
         raise ConfigError(
             f"{path}: " + "\n  ".join(problems),
-            hint="Every key is explained in the file that `curator init` writes.",
+            hint="Correct these keys. `curator init` writes a file that explains every key.",
         ) from error
 
 
 def _explain(values: dict[str, Any], problems: list[dict[str, Any]]) -> list[str]:
-    """Turn pydantic's errors into one line for each mistake: `key: what is wrong (the fix)`."""
+    """Convert pydantic's errors to one line for each mistake: `key: mistake (fix)`."""
     by_place: dict[tuple[str | int, ...], list[dict[str, Any]]] = {}
     for problem in problems:
         by_place.setdefault(_place(values, problem), []).append(problem)
     lines = []
     for place, found in by_place.items():
-        # A key that takes a word or a list fails as both; the mistake is in the list's item.
+        # A key that accepts a string or a list fails as both. The error of the list's item is the useful one.
         if not any(other[: len(place)] == place and len(other) > len(place) for other in by_place) or any(
             problem["type"] == "value_error" for problem in found
         ):
@@ -85,7 +88,7 @@ def _explain(values: dict[str, Any], problems: list[dict[str, Any]]) -> list[str
 
 
 def _place(values: Any, problem: dict[str, Any]) -> tuple[str | int, ...]:
-    """Where in the file a problem lies: pydantic's location without its names for the alternatives of a key."""
+    """Return the place of a problem in the file: pydantic's location without its names for the types of a union."""
     place: list[str | int] = []
     for part in problem["loc"]:
         here = _at(values, place)
@@ -103,7 +106,7 @@ def _at(values: Any, place: Sequence[str | int]) -> Any:
 
 
 def _name(place: tuple[str | int, ...]) -> str:
-    """The key as people write it, the items of a list counted from 1."""
+    """Format a place as a dotted key. Items of a list count from 1."""
     words = [f"[{part + 1}]" if isinstance(part, int) else f".{_short(part)}" for part in place]
     return "".join(words).removeprefix(".") or "the file"
 
@@ -115,16 +118,16 @@ def _mistake(values: dict[str, Any], place: tuple[str | int, ...], found: list[d
     if "extra_forbidden" in kinds:
         known = _known_keys([part for part in place[:-1] if isinstance(part, str)])
         near = difflib.get_close_matches(_short(str(place[-1])), known, n=1)
-        return "unknown key (" + (f"did you mean `{near[0]}`?" if near else f"known: {', '.join(known)}") + ")"
+        return "unknown key (" + (f"use `{near[0]}`" if near else f"known keys: {', '.join(known)}") + ")"
     if "missing" in kinds:
-        return "missing; it must be given"
+        return "required key is missing"
     if kinds & {"too_short", "string_too_short"}:
         return "must not be empty"
     if "string_too_long" in kinds:
         return f"must have at most {found[0]['ctx']['max_length']} characters"
     if "value_error" in kinds:
         return "; ".join(problem["msg"].removeprefix("Value error, ") for problem in found)
-    # Of the alternatives of a key, the one that has the right type says what is wrong.
+    # For a union, report the error of the type that matches the value.
     near_misses = [p for p in found if p["type"] != "literal_error" and not p["type"].endswith("_type")] or found
     wanted = [problem["msg"].removeprefix("Input should be ") for problem in near_misses]
     for pydantics, tomls in _TOML_WORDS.items():
@@ -148,7 +151,7 @@ def _toml(value: Any) -> str:
 
 
 def _known_keys(path: list[str]) -> list[str]:
-    """Keys that may stand in the table at `path`."""
+    """Return the valid keys of the table at `path`."""
     model: type[BaseModel] = Config
     for part in path:
         if model is DataSection and part == "task":

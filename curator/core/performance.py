@@ -1,7 +1,7 @@
-"""Why this machine is slower than it could be, where people can mend that.
+"""Detect two causes of slow computation that users can fix: busy cores and slow half precision.
 
-Threads of one operation wait for each other: where one of them has no core of its own, all are many times slower. And
-a CPU without arithmetic for half precision takes many times as long in it as in float32.
+Threads of one operation wait for each other. If other programs occupy the core of one thread, all threads are many
+times slower. A CPU without half-precision arithmetic is many times slower in half precision than in float32.
 """
 
 import os
@@ -13,22 +13,22 @@ import psutil
 if TYPE_CHECKING:
     import torch
 
-# In seconds; the system counts in hundredths.
+# Minimum duration of a measurement in seconds. The system counts CPU time in hundredths of a second.
 _TOO_SHORT = 0.3
-# Of a core.
+# Number of cores by which threads and other programs must exceed the machine's cores.
 _MUCH = 0.5
-# Times as long as in float32.
+# Smallest ratio to the time in float32 that is reported.
 _SLOW = 4.0
 
 
 class OtherPrograms:
-    """What other programs take of this machine's cores from now on."""
+    """Measure how many cores other programs use, from the creation of this object on."""
 
     def __init__(self) -> None:
         self._began, self._taken, self._own = time.monotonic(), _taken(), time.process_time()
 
     def cores(self) -> float:
-        """Cores that others kept busy on average; 0 where too little time went by to tell."""
+        """Return the mean number of cores that other programs used. 0 if too little time has passed."""
         seconds = time.monotonic() - self._began
         if seconds < _TOO_SHORT:
             return 0.0
@@ -36,7 +36,13 @@ class OtherPrograms:
 
 
 def reasons(device: "torch.device", dtype: "torch.dtype", others: OtherPrograms) -> list[str]:
-    """What to tell people whose model computes on a device in a dtype, beside other programs."""
+    """Return a warning for each cause of slow computation.
+
+    Args:
+        device: Device of the model.
+        dtype: Dtype of the model.
+        others: Measurement of other programs.
+    """
     import torch
 
     if device.type != "cpu":
@@ -45,24 +51,24 @@ def reasons(device: "torch.device", dtype: "torch.dtype", others: OtherPrograms)
 
 
 def crowding(others: float, threads: int, cores: int | None = None) -> str | None:
-    """What to tell people about threads that have no cores of their own, if there are such.
+    """Return a warning if too few cores are free for the threads of this program, else None.
 
     Args:
-        others: Cores that other programs keep busy.
-        threads: Threads that one operation of this program uses.
-        cores: Of this machine; found out by default.
+        others: Number of cores that other programs use.
+        threads: Number of threads that one operation of this program uses.
+        cores: Number of cores of this machine. None detects the number.
     """
     cores = cores or os.cpu_count() or 1
     if threads == 1 or others + threads < cores + _MUCH:
         return None
     return (
-        f"other programs keep {others:.1f} of {cores} cores busy, and {threads} threads wait for each other: "
-        "with OMP_NUM_THREADS=1 this may be many times faster"
+        f"other programs use {others:.1f} of {cores} cores, so {threads} threads wait for each other. "
+        "Set OMP_NUM_THREADS=1: curator may be many times faster."
     )
 
 
 def arithmetic(dtype: "torch.dtype") -> str | None:
-    """What to tell people about a dtype that this CPU is slow in, if it is."""
+    """Return a warning if this CPU is slow in a dtype, else None."""
     import torch
 
     if dtype == torch.float32:
@@ -71,13 +77,13 @@ def arithmetic(dtype: "torch.dtype") -> str | None:
     if ratio < _SLOW:
         return None
     return (
-        f"this CPU takes {ratio:.0f} times as long in {str(dtype).removeprefix('torch.')} as in float32: "
-        'set dtype = "float32" under [model]'
+        f"this CPU takes {ratio:.0f} times as long in {str(dtype).removeprefix('torch.')} as in float32. "
+        'Set dtype = "float32" under [model].'
     )
 
 
 def _seconds(dtype: "torch.dtype") -> float:
-    """Of a small product of matrices, forward and back: the least of some tries."""
+    """Return the shortest of 20 durations of a small matrix product, forward and backward."""
     import torch
 
     rows, square = torch.ones(32, 256, dtype=dtype), torch.ones(256, 256, dtype=dtype)

@@ -1,4 +1,4 @@
-"""Progress on standard error: a bar on a terminal, plain lines with times elsewhere."""
+"""Show progress on standard error: a bar on a terminal, else plain lines with times."""
 
 import sys
 import time
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class PlainProgress(AbstractContextManager["PlainProgress"]):
-    """Writes plain lines with the time of day."""
+    """Write plain lines with the time of day."""
 
     def __init__(self) -> None:
         self._last = 0.0
@@ -40,11 +40,11 @@ class PlainProgress(AbstractContextManager["PlainProgress"]):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Nothing to put back."""
+        """Do nothing."""
 
 
 class BarProgress(AbstractContextManager["BarProgress"]):
-    """Draws a Rich progress bar for the stage that runs, and leaves a line for each that is finished."""
+    """Draw a Rich progress bar for the running stage, and print a line for each finished stage."""
 
     def __init__(self) -> None:
         from rich.console import Console
@@ -61,7 +61,7 @@ class BarProgress(AbstractContextManager["BarProgress"]):
         self._task: TaskID | None = None
 
     def __enter__(self) -> Self:
-        """Begin to draw."""
+        """Start drawing."""
         self._progress.start()
         return self
 
@@ -96,13 +96,13 @@ class BarProgress(AbstractContextManager["BarProgress"]):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Take the bar away."""
+        """Remove the bar."""
         self._clear()
         self._progress.stop()
 
 
 class NoProgress(AbstractContextManager["NoProgress"]):
-    """Shows nothing."""
+    """Show no progress."""
 
     def __call__(self, event: Event) -> None:
         """Ignore one event."""
@@ -110,11 +110,11 @@ class NoProgress(AbstractContextManager["NoProgress"]):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Nothing to put back."""
+        """Do nothing."""
 
 
 def make_progress(*, quiet: bool) -> PlainProgress | BarProgress | NoProgress:
-    """What fits standard error: nothing, a bar, or lines."""
+    """Return a display for standard error: none if quiet, a bar on a terminal, else plain lines."""
     if quiet:
         return NoProgress()
     return BarProgress() if sys.stderr.isatty() else PlainProgress()

@@ -1,4 +1,4 @@
-"""What an artifact was made from: a key for finding it again, and the differences when it no longer fits."""
+"""Hash the inputs of an artifact to a key, and compare the inputs of two artifacts."""
 
 import hashlib
 import json
@@ -11,29 +11,29 @@ Inputs = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class InputChange:
-    """One field in which two sets of inputs differ; None where a side has no such field."""
+    """One field in which two sets of inputs differ. None if a side lacks the field."""
 
     field: str
     then: Any
     now: Any
 
     def __str__(self) -> str:
-        """As `field: then → now`, hashes shortened."""
+        """Format the change as `field: then → now`, with shortened hashes."""
         if self.then is None:
-            return f"{self.field} is new"
+            return f"{self.field} was added"
         if self.now is None:
-            return f"{self.field} is gone"
+            return f"{self.field} was removed"
         return f"{self.field}: {_short(self.then)} → {_short(self.now)}"
 
 
 def key_of(inputs: Inputs) -> str:
-    """Hash of inputs (32 hexadecimal digits), the same for equal values in any order of keys."""
+    """Hash inputs to 32 hexadecimal digits, independent of the order of keys."""
     text = json.dumps(inputs, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
 def hash_of(items: Iterable[str]) -> str:
-    """Hash of strings in their order (32 hexadecimal digits)."""
+    """Hash a sequence of strings to 32 hexadecimal digits. The order matters."""
     digest = hashlib.sha256()
     for item in items:
         digest.update(item.encode("utf-8", "surrogatepass"))
@@ -42,7 +42,7 @@ def hash_of(items: Iterable[str]) -> str:
 
 
 def input_changes(then: Inputs, now: Inputs) -> list[InputChange]:
-    """Fields in which `now` differs from `then`, by dotted name."""
+    """Return the fields in which `now` differs from `then`, sorted by dotted name."""
     before, after = _flat(then), _flat(now)
     return [
         InputChange(field, before.get(field), after.get(field))

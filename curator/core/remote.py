@@ -1,7 +1,7 @@
-"""Files that are elsewhere: `s3://`, `gs://`, `hf://` and whatever else fsspec reads.
+"""Read remote files: `s3://`, `gs://`, `hf://` and other protocols of fsspec.
 
-An address may hold a password or a signature. It is used for reading alone: all that is shown, stored or written to a
-manifest is the address without them.
+An address may contain a password or a signature. curator uses these secrets only for reading. Messages, the store and
+manifests contain the address without secrets.
 """
 
 import hashlib
@@ -16,7 +16,7 @@ from urllib.parse import parse_qsl, unquote
 from curator.core.errors import DataError
 
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
-# What pip installs for a protocol; most have an extra of the same name.
+# Package that pip installs for a protocol.
 _PACKAGES = {
     "s3": "curator-tasks[s3]",
     "s3a": "curator-tasks[s3]",
@@ -34,12 +34,12 @@ _PACKAGES = {
 
 
 def is_remote(path: str) -> bool:
-    """Whether a path is an address that fsspec reads, rather than a path on this machine."""
+    """Return whether a path is a remote address rather than a local path."""
     return _ADDRESS.match(path) is not None
 
 
 def without_secrets(address: str) -> str:
-    """An address as it may be shown: without user, password, query and fragment."""
+    """Return an address without user, password, query and fragment."""
     start, _, rest = address.partition("://")
     place, slash, path = re.split(r"[?#]", rest, maxsplit=1)[0].partition("/")
     # On the hub `owner/name@revision` is part of the path.
@@ -48,10 +48,10 @@ def without_secrets(address: str) -> str:
 
 @dataclass(frozen=True, slots=True, order=True)
 class RemoteFile:
-    """One file elsewhere; it answers to the same names as a `Path`.
+    """Read one remote file, through some of the methods of `Path`.
 
     Args:
-        address: With all that it takes to read it.
+        address: Full address, secrets included.
     """
 
     address: str = field(repr=False)
@@ -61,28 +61,28 @@ class RemoteFile:
 
     @property
     def name(self) -> str:
-        """The last part of its path."""
+        """Return the last part of the path."""
         return PurePosixPath(str(self).partition("://")[2]).name
 
     @property
     def suffix(self) -> str:
-        """The ending of its name."""
+        """Return the suffix of the name, for example `.jsonl`."""
         return PurePosixPath(self.name).suffix
 
     def open(self, mode: str = "rb") -> IO[bytes]:
-        """Open it for reading.
+        """Open the file for reading bytes.
 
         Raises:
-            DataError: It cannot be opened.
+            DataError: The file cannot be opened.
         """
         with self.asking() as (system, path):
             return cast(IO[bytes], system.open(path, mode))
 
     def sha256(self) -> str:
-        """SHA-256 of its bytes.
+        """Return the SHA-256 of the file's bytes.
 
         Raises:
-            DataError: It cannot be read.
+            DataError: The file cannot be read.
         """
         digest = hashlib.sha256()
         with self.asking(), self.open() as file:
@@ -91,17 +91,21 @@ class RemoteFile:
         return digest.hexdigest()
 
     def state(self) -> tuple[int, int]:
-        """Its size, and a number that changes when the file system says that the file did.
+        """Return the size in bytes, and a number that changes when the file system reports a changed file.
 
         Raises:
-            DataError: It does not exist, or cannot be asked for.
+            DataError: The file does not exist, or its state cannot be read.
         """
         with self.asking() as (system, path):
             return int(system.info(path).get("size") or 0), int(str(system.ukey(path))[:15], 16)
 
     @contextmanager
     def asking(self) -> Iterator[tuple[Any, str]]:
-        """The file system and the path in it; what it raises becomes a `DataError` without secrets."""
+        """Yield the file system and the file's path in it.
+
+        Raises:
+            DataError: The block or fsspec raised an error. The message contains no secrets.
+        """
         from fsspec.core import url_to_fs
 
         try:
@@ -112,22 +116,22 @@ class RemoteFile:
             protocol = self.address.partition("://")[0].lower()
             package = _PACKAGES.get(protocol)
             raise DataError(
-                f"{self}: {protocol}:// needs a package that is not installed",
+                f"cannot read {self}: {protocol}:// needs a package that is not installed",
                 hint=f"Run `pip install '{package}'`." if package else self.without_secrets(str(error)),
             ) from error
         except FileNotFoundError as error:
-            raise DataError(f"{self}: does not exist", hint="Correct the path in curator.toml.") from error
+            raise DataError(f"file does not exist: {self}", hint="Correct the path in curator.toml.") from error
         except Exception as error:
-            # Every file system has errors of its own.
-            said = (str(error).splitlines() or [""])[0]
+            # Each file system has its own error classes.
+            reason = (str(error).splitlines() or [""])[0]
             raise DataError(
-                f"{self}: cannot be read: {type(error).__name__}: {self.without_secrets(said)}",
-                hint="Check the address, the network, and the credentials that its file system asks for.",
+                f"cannot read {self}: {type(error).__name__}: {self.without_secrets(reason)}",
+                hint="Check the address, the network and the credentials of the file system.",
             ) from error
 
     def without_secrets(self, text: str) -> str:
-        """A message of a library without what this address must not show."""
-        # By hand: `urlsplit` raises for what is no address.
+        """Return a library's message without the secrets of this address."""
+        # Split by hand: `urlsplit` raises for an invalid address.
         rest, _, fragment = self.address.partition("://")[2].partition("#")
         rest, _, query = rest.partition("?")
         user = rest.partition("/")[0].rpartition("@")[0]
@@ -139,10 +143,13 @@ class RemoteFile:
 
 
 def matches(address: str) -> list[RemoteFile]:
-    """The files that an address with `*`, `?` or `[` stands for, or a folder; by name, hidden ones left out.
+    """List the files that match an address, sorted by address, without hidden files.
+
+    Args:
+        address: A file, a folder, or a glob with `*`, `?` or `[`.
 
     Raises:
-        DataError: The file system cannot be asked.
+        DataError: The file system cannot list the files.
     """
     there = RemoteFile(address)
     with there.asking() as (system, path):
@@ -155,12 +162,12 @@ def matches(address: str) -> list[RemoteFile]:
 
 
 def has_wildcards(path: str) -> bool:
-    """Whether a path is a glob; in an address of the web `?` begins the query."""
+    """Return whether a path is a glob. In an http address, `?` starts the query instead."""
     return any(c in path for c in ("*[" if path.lower().startswith("http") and is_remote(path) else "*?["))
 
 
 def _address(pattern: RemoteFile, root: str, path: str) -> str:
-    """The address of what a pattern has matched, with the pattern's credentials."""
+    """Return the address of a matched file, with the pattern's credentials."""
     protocol, _, rest = pattern.address.partition("://")
     user = rest.partition("/")[0].rpartition("@")
     bare = path.partition("://")[2] if is_remote(path) else path

@@ -1,8 +1,8 @@
-"""The one choke point for foreign text on its way to a terminal.
+"""Clean untrusted text before it reaches a terminal.
 
-Task names, examples, file names, model output and error messages may hold escape sequences, bidirectional overrides or
-markup. All that is printed passes through `clean` (plain text) or `styled` (text for Rich, where brackets mean
-nothing).
+Task names, examples, file names, model output and error messages may contain escape sequences, bidirectional overrides
+or markup. Everything that curator prints passes through `clean` (plain text) or `styled` (text for Rich, without
+markup).
 """
 
 import unicodedata
@@ -17,23 +17,23 @@ _UNSAFE = {"Cc", "Cf", "Cs", "Co", "Zl", "Zp"}
 
 
 def is_text(text: str) -> bool:
-    """Whether it can be written as UTF-8; what came from elsewhere may hold halves of characters."""
+    """Return whether a text is valid UTF-8. Text from outside may contain lone surrogates."""
     return not any("\ud800" <= c <= "\udfff" for c in text)
 
 
 def clean(text: object, *, limit: int = 0, lines: bool = False) -> str:
-    """Make foreign text safe to print.
+    """Make untrusted text safe to print.
 
     Args:
-        text: Anything; it is turned into a string first.
-        limit: Longest result in characters, 0 for no limit; what is cut is marked by an ellipsis.
-        lines: Keep line breaks; by default they are replaced too, so that the result is one line.
+        text: Any object. It is converted to a string first.
+        limit: Maximum length of the result in characters. 0 for no limit. An ellipsis marks cut text.
+        lines: Whether to keep line breaks. By default they are replaced too, so that the result is one line.
 
     Returns:
         The text with every control, format and surrogate character replaced by U+FFFD.
     """
     safe = str(text)
-    # Nearly all text is printable, which is narrower than safe, and known at once.
+    # Fast path: printable text is safe.
     if not safe.isprintable():
         safe = "".join(
             c if (lines and c == "\n") or unicodedata.category(c) not in _UNSAFE else _REPLACEMENT for c in safe
@@ -42,12 +42,12 @@ def clean(text: object, *, limit: int = 0, lines: bool = False) -> str:
 
 
 def styled(text: object, style: str = "", *, limit: int = 0) -> "Text":
-    """Wrap foreign text for Rich: cleaned, and never read as markup.
+    """Convert untrusted text to clean Rich text, without reading markup.
 
     Args:
-        text: Anything; it is turned into a string first.
+        text: Any object. It is converted to a string first.
         style: Rich style of the whole text.
-        limit: As in `clean`.
+        limit: Maximum length of the result in characters, as in `clean`.
     """
     from rich.text import Text
 

@@ -10,7 +10,7 @@ from curator.export.adapter import run_inputs
 from curator.gradients.stage import gradient_sets, gradients_inputs, wanted_hashes
 from curator.results.stages import StageStatus, StatusReport
 from curator.training.meta_init import MetaInit, find_meta_init, train_inputs
-from curator.workspace.job_log import read_runs
+from curator.workspace.job_log import read_jobs
 from curator.workspace.store.records import Artifact
 from curator.workspace.store.tables import Store
 from curator.workspace.workspace import Workspace
@@ -59,15 +59,15 @@ def status(workspace: Workspace, corpus: Corpus | None) -> StatusReport:
         stages=tuple(stages),
         runs=tuple(
             {
-                "id": run.id,
-                "command": run.command,
-                "pid": run.pid,
-                "state": run.state,
-                "started": run.started.isoformat(),
-                "message": run.message,
-                "ended": None if run.ended is None else run.ended.isoformat(),
+                "id": job.id,
+                "command": job.command,
+                "pid": job.pid,
+                "state": job.state,
+                "started": job.started.isoformat(),
+                "message": job.message,
+                "ended": None if job.ended is None else job.ended.isoformat(),
             }
-            for run in read_runs(workspace.folder / "runs")[:_LISTED]
+            for job in read_jobs(workspace.folder / "runs")[:_LISTED]
         ),
         selections=tuple(
             {

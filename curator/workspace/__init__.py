@@ -2,5 +2,5 @@
 
 Takes a folder with a `curator.toml`.
 Opens the DuckDB store under locks and starts jobs as processes.
-Returns a `Workspace`, rows of the store and the events of jobs.
+Returns a `Workspace`, rows of the store and records of jobs.
 """

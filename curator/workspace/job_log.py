@@ -1,11 +1,11 @@
-"""What was run, and what became of it: one folder per run under `.curator/runs/`.
+"""Record jobs and read their records: one folder per job under `.curator/runs/`.
 
     run.json        command, process, start, state
-    events.jsonl    every event, as it happened
-    output.txt      what the process printed, where `curator.jobs` launched it
+    events.jsonl    every event, in order
+    output.txt      output of the process, if `curator.workspace.jobs` launched it
 
-A run is recorded from its first stage on; a command that finds everything done leaves no trace. A run that was launched
-has its folder, and holds its log, before its process has begun.
+The record of a job starts at its first stage. A command that finds every stage cached leaves no record. A launched job
+has its folder and its locked log before its process starts.
 """
 
 import itertools
@@ -22,21 +22,21 @@ from typing import Any, Literal, Self, get_args
 
 from curator.core.errors import DataError
 from curator.core.events import Event, EventLog, StageStarted, is_moment, is_written
-from curator.core.files import read_small_json, remove_left_over, write_whole
+from curator.core.files import CHECK_DISK, read_small_json, remove_left_over, write_whole
 from curator.core.text import is_text
 
 State = Literal["running", "done", "failed", "interrupted", "lost"]
 EVENTS_NAME = "events.jsonl"
 LAUNCHED = "CURATOR_RUN"
-"""Environment variable that tells a process which run it is: the run's id, a colon, the descriptor of its events."""
+"""Environment variable that identifies a launched job: the job's id, a colon, the descriptor of its event log."""
 _FACTS_NAME = "run.json"
-# What a process number fits into on every system of ours.
+# Process ids of every supported system fit into 31 bits.
 _MOST_PID = 2**31 - 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Run:
-    """A run as its folder tells it."""
+class Job:
+    """Record of one job, read from its folder."""
 
     id: str
     command: str
@@ -46,15 +46,15 @@ class Run:
     state: State
     message: str
     host: str = ""
-    """Name of the machine; empty where it was not recorded."""
+    """Name of the machine. Empty if not recorded."""
     cwd: str = ""
-    """The folder that relative paths in the arguments start from; empty where it was not recorded."""
+    """Folder that relative paths in the arguments start from. Empty if not recorded."""
     arguments: tuple[str, ...] | None = None
-    """The command line after `curator`, or None where it was not recorded."""
+    """The command line after `curator`. None if not recorded."""
 
 
-class RunLog:
-    """An event sink that records a run; use it as a context manager.
+class JobLog:
+    """Record a job: an event sink, used as a context manager.
 
     Args:
         folder: `.curator/runs`.
@@ -67,7 +67,7 @@ class RunLog:
         self._path = folder
 
     def __enter__(self) -> Self:
-        """Begin; nothing is written before the first stage, unless this process was launched as a run."""
+        """Take over the record of a launched job. Any other job writes nothing before its first stage."""
         self._adopt()
         return self
 
@@ -78,35 +78,35 @@ class RunLog:
                 return
             self._begin()
         assert self._log is not None
-        with self._told():
+        with self._disk_errors():
             self._log(event)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
-        """Record how the run ended."""
+        """Record how the job ended."""
         if self._log is None:
             return
         state: State = "done" if kind is None else "failed"
         if kind is not None and issubclass(kind, KeyboardInterrupt):
             state = "interrupted"
         try:
-            with self._told():
+            with self._disk_errors():
                 self._write(state=state, ended=_now(), message="" if error is None else str(error))
                 self._log.close()
         except DataError:
-            # A disk that is full has already made itself heard; it must not hide how the run really ended.
+            # A full disk was already reported. The error that ended the job has priority.
             if error is None:
                 raise
 
     def _begin(self) -> None:
-        with self._told():
+        with self._disk_errors():
             for left in self._root.glob(f"*/.{_FACTS_NAME}.*.partial"):
                 remove_left_over(left.parent, _FACTS_NAME)
-            self._path = make_run_folder(self._root)
+            self._path = make_job_folder(self._root)
             self._log = EventLog(self._path / EVENTS_NAME)
             self._write(**_first_facts())
 
     def _adopt(self) -> None:
-        # Taken away, so that what this process starts does not take itself for the same run.
+        # Removed, so that processes started by this job do not record themselves as the same job.
         name, _, descriptor = os.environ.pop(LAUNCHED, "").rpartition(":")
         if not name or not descriptor.isdecimal():
             return
@@ -118,28 +118,26 @@ class RunLog:
         if there:
             self._path = path
             self._log = EventLog(path / EVENTS_NAME, descriptor=int(descriptor))
-            with self._told():
+            with self._disk_errors():
                 self._write(**_first_facts())
 
     @contextmanager
-    def _told(self) -> Iterator[None]:
+    def _disk_errors(self) -> Iterator[None]:
         try:
             yield
         except OSError as error:
-            raise DataError(
-                f"{self._path}: cannot be written: {error}", hint="Is the disk full or read-only?"
-            ) from error
+            raise DataError(f"cannot write {self._path}: {error}", hint=CHECK_DISK) from error
 
     def _write(self, **facts: Any) -> None:
         self._facts |= facts
         write_whole(self._path / _FACTS_NAME, json.dumps(self._facts, indent=1).encode())
 
 
-def make_run_folder(root: Path) -> Path:
-    """Make the folder of a new run; the newest sorts last.
+def make_job_folder(root: Path) -> Path:
+    """Make the folder of a new job. The newest folder sorts last.
 
     Args:
-        root: `.curator/runs`; made if need be.
+        root: `.curator/runs`. Created if missing.
     """
     root.mkdir(parents=True, exist_ok=True)
     moment = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
@@ -154,13 +152,13 @@ def make_run_folder(root: Path) -> Path:
 
 
 def write_launched(folder: Path, arguments: Sequence[str], *, pid: int, cwd: Path) -> None:
-    """Write what is known of a run before its process speaks for itself; where it already has, that stands.
+    """Write the first record of a launched job, unless its process has already written one.
 
     Args:
-        folder: The run's own folder.
+        folder: Folder of the job.
         arguments: The command line after `curator`.
-        pid: The process.
-        cwd: The process's working folder.
+        pid: Id of the process.
+        cwd: Working folder of the process.
     """
     try:
         with (folder / _FACTS_NAME).open("x", encoding="utf-8") as file:
@@ -169,51 +167,53 @@ def write_launched(folder: Path, arguments: Sequence[str], *, pid: int, cwd: Pat
         pass
 
 
-def read_runs(folder: Path, *, limit: int | None = None) -> list[Run]:
-    """All runs, newest first; one whose process is gone without a word is `lost`.
+def read_jobs(folder: Path, *, limit: int | None = None) -> list[Job]:
+    """Read the records of all jobs, newest first.
+
+    A job is `lost` if its process ended without recording how.
 
     Args:
         folder: `.curator/runs`.
-        limit: At most so many; None for all.
+        limit: Maximum number of jobs. None reads all.
     """
     try:
         paths = sorted(folder.iterdir(), reverse=True)
     except OSError:
         return []
-    return list(itertools.islice((run for path in paths if (run := _read(path)) is not None), limit))
+    return list(itertools.islice((job for path in paths if (job := _read(path)) is not None), limit))
 
 
-def _read(path: Path) -> Run | None:
-    run = _read_facts(path)
-    if run is None or run.state != "running" or is_written(path / EVENTS_NAME):
-        return run
-    # It may have ended well since: a run says how it ended before it lets go of its log.
-    run = _read_facts(path)
-    return replace(run, state="lost") if run is not None and run.state == "running" else run
+def _read(path: Path) -> Job | None:
+    job = _read_facts(path)
+    if job is None or job.state != "running" or is_written(path / EVENTS_NAME):
+        return job
+    # The job may have ended since the first read. A job records its end before it releases its log.
+    job = _read_facts(path)
+    return replace(job, state="lost") if job is not None and job.state == "running" else job
 
 
-def _read_facts(path: Path) -> Run | None:
+def _read_facts(path: Path) -> Job | None:
     try:
         facts = read_small_json(path / _FACTS_NAME)
         arguments = facts.get("arguments")
         known = isinstance(arguments, list) and all(isinstance(argument, str) for argument in arguments)
         if not is_text(path.name) or facts["state"] not in get_args(State):
             return None
-        return Run(
+        return Job(
             id=path.name,
-            command=_words(facts["command"]),
+            command=_encodable(facts["command"]),
             pid=_pid(facts["pid"]),
-            started=_moment(facts["started"]),
-            ended=None if facts["ended"] is None else _moment(facts["ended"]),
+            started=_time(facts["started"]),
+            ended=None if facts["ended"] is None else _time(facts["ended"]),
             state=facts["state"],
-            message=_words(facts["message"]),
-            host=_words(facts.get("host", "")),
-            # As they are, for they may name files whose names are no text.
+            message=_encodable(facts["message"]),
+            host=_encodable(facts.get("host", "")),
+            # Kept unchanged: file names are not always valid UTF-8.
             cwd=_string(facts.get("cwd", "")),
             arguments=tuple(arguments) if known else None,
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        # A folder that somebody else made or damaged is no run of ours.
+        # The folder is damaged, or curator did not write it.
         return None
 
 
@@ -223,8 +223,8 @@ def _string(value: object) -> str:
     return value
 
 
-def _words(value: object) -> str:
-    # Halves of characters cannot be written anywhere else.
+def _encodable(value: object) -> str:
+    # Lone surrogates cannot be encoded as UTF-8 later.
     return _string(value).encode("utf-8", "replace").decode()
 
 
@@ -234,9 +234,9 @@ def _pid(value: object) -> int:
     return value
 
 
-def _moment(value: object) -> datetime:
+def _time(value: object) -> datetime:
     moment = datetime.fromisoformat(_string(value))
-    # Without a time zone it is no moment, and none at the ends of the calendar can be told in every zone.
+    # A time without a zone is ambiguous. Times at the ends of the calendar overflow in some zones.
     if moment.tzinfo is None or not is_moment(moment.timestamp()):
         raise ValueError(value)
     return moment

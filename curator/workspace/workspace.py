@@ -1,4 +1,4 @@
-"""`Workspace`: one project folder with its configuration, its store and its reporter. Every stage takes one."""
+"""`Workspace`: a project folder with its configuration, store and reporter. Every stage takes a `Workspace`."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -11,14 +11,14 @@ from curator.core import distributed
 from curator.core.config import Config, target_names
 from curator.core.errors import ConfigError, DataError, StoreBusy
 from curator.core.events import Reporter
-from curator.core.files import CONFIG_NAME, find_project, refuse_links, take_lock
+from curator.core.files import CHECK_DISK, CONFIG_NAME, find_project, refuse_links, take_lock
 from curator.core.load_config import load_config
 from curator.workspace.store.tables import Store
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workspace:
-    """A project folder and what every stage needs of it.
+    """Hold a project folder with its configuration, store and reporter.
 
     Attributes:
         root: Folder that holds `curator.toml`.
@@ -55,12 +55,12 @@ class Workspace:
 
     @property
     def name(self) -> str:
-        """The project's name."""
+        """Name of the project: `project.name`, or the name of the folder."""
         return self.config.project.name or self.root.name
 
     @property
     def folder(self) -> Path:
-        """Folder of everything that curator makes: `.curator/`."""
+        """Folder of all results: `.curator/`."""
         return self.root / ".curator"
 
     @property
@@ -81,7 +81,7 @@ class Workspace:
         """Return the names of the targets.
 
         Args:
-            target: One or several names; None or an empty value takes those of the configuration.
+            target: One or several names. None or an empty value selects the configured targets.
             needed: Whether a missing target is an error.
 
         Raises:
@@ -90,20 +90,20 @@ class Workspace:
         targets = target_names(target) or self.config.data.targets
         if needed and not targets:
             raise ConfigError(
-                "no target task is named", hint="Set `target` under [data] in curator.toml, or pass --target."
+                "no target task is set", hint="Set `target` under [data] in curator.toml, or pass --target."
             )
         return targets
 
     @contextmanager
     def job(self, stage: str) -> Iterator[None]:
-        """Hold the lock that keeps two processes from the same long work on one project.
+        """Hold the job lock, so that only one process at a time computes stages of the project.
 
         Args:
-            stage: Name of the stage, for the message that another process shows.
+            stage: Name of the stage, for the error message of other processes.
 
         Raises:
             StoreBusy: Another process holds the lock.
-            DataError: The lock file cannot be made.
+            DataError: The lock file cannot be created, or the file system has no locks.
         """
         if not distributed.is_main():
             yield
@@ -113,15 +113,15 @@ class Workspace:
             path.parent.mkdir(parents=True, exist_ok=True)
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         except OSError as error:
-            raise DataError(f"{path}: cannot be made: {error}", hint="Is the disk full or read-only?") from error
+            raise DataError(f"cannot create {path}: {error}", hint=CHECK_DISK) from error
         try:
             if not take_lock(descriptor, path):
                 holder = os.pread(descriptor, 100, 0).decode("utf-8", "replace") or "another process"
                 raise StoreBusy(
-                    f"{self.root}: {holder} is at work on this project",
-                    hint="Wait for it, or stop it: what it has done is kept.",
+                    f"project {self.root} is in use: {holder}",
+                    hint="Wait for that process, or stop it. Its finished work is kept.",
                 )
-            # A full disk raises its error where something is lost by it.
+            # The name of the holder is optional. A full disk is reported where data would be lost.
             with suppress(OSError):
                 os.ftruncate(descriptor, 0)
                 os.pwrite(descriptor, f"process {os.getpid()} (stage {stage})".encode(), 0)

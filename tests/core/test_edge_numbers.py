@@ -1,4 +1,4 @@
-"""Numbers at their edges: exit code 6 with what is wrong named, or a right answer; and what the mathematics says."""
+"""Estimates at numerical limits: a correct result, or a `NumericalError` that names the cause. Invariances too."""
 
 import contextlib
 from collections.abc import Callable
@@ -37,18 +37,18 @@ def _with(point: Examples, tasks: list[ExampleSet]) -> Examples:
 
 
 def _losses(points: list[Examples], masks: np.ndarray, method: str, ridge: float = 0.7) -> np.ndarray:
-    """Estimates with a ridge that does not depend on how many examples there are: its unit is their mean weight."""
+    """Return estimates with a ridge in units of the mean weight, so that the number of examples has no effect."""
     units = [float(_joined(*p.tasks, p.target).weights.mean()) for p in points]
     estimator = make_estimator(points, [ridge / unit for unit in units], method=method)
     return estimator.validation_losses(np.atleast_2d(masks))
 
 
-# -- what the mathematics says -------------------------------------------------------------------------------------
+# -- invariances ---------------------------------------------------------------------------------------------------
 
 
 @settings(max_examples=25)
 @given(seed=SEEDS, method=ESTIMATORS, order=st.permutations(range(4)))
-def test_the_order_of_tasks_moves_nothing_but_their_places(seed: int, method: str, order: list[int]) -> None:
+def test_estimate_permuted_tasks_permutes_results(seed: int, method: str, order: list[int]) -> None:
     points = draw_checkpoints(seed)
     moved = [_with(p, [p.tasks[t] for t in order]) for p in points]
     masks = all_masks()
@@ -63,7 +63,7 @@ def test_the_order_of_tasks_moves_nothing_but_their_places(seed: int, method: st
 
 @settings(max_examples=25)
 @given(seed=SEEDS, method=ESTIMATORS, cut=st.integers(1, 8))
-def test_a_task_cut_anywhere_is_the_task(seed: int, method: str, cut: int) -> None:
+def test_estimate_task_split_in_two_is_unchanged(seed: int, method: str, cut: int) -> None:
     points = draw_checkpoints(seed)
 
     def halved(s: ExampleSet) -> list[ExampleSet]:
@@ -79,8 +79,8 @@ def test_a_task_cut_anywhere_is_the_task(seed: int, method: str, cut: int) -> No
 
 @settings(max_examples=25)
 @given(seed=SEEDS, method=ESTIMATORS)
-def test_a_task_twice_is_a_task_of_twice_the_examples(seed: int, method: str) -> None:
-    """Both copies, all of the longer task; one of them, the task as it was, as seen from another mean weight."""
+def test_estimate_duplicate_task_equals_doubled_examples(seed: int, method: str) -> None:
+    """Both copies together equal the doubled task. One copy equals the other copy."""
     points = draw_checkpoints(seed)
     twice = [_with(p, [*p.tasks, p.tasks[1]]) for p in points]
     longer = [_with(p, [p.tasks[0], _joined(p.tasks[1], p.tasks[1]), *p.tasks[2:]]) for p in points]
@@ -96,8 +96,8 @@ def test_a_task_twice_is_a_task_of_twice_the_examples(seed: int, method: str) ->
 
 @settings(max_examples=25)
 @given(seed=SEEDS, exponent=st.integers(-6, 6))
-def test_the_unit_of_the_parameters_moves_nothing(seed: int, exponent: int) -> None:
-    """Gradients times s, and the ridge times s², are the same step in other units; `auto` does that by itself."""
+def test_estimate_rescaled_gradients_is_unchanged(seed: int, exponent: int) -> None:
+    """Scaling gradients by s and the ridge by s² changes only the units. `auto` scales the ridge."""
     points, scale = draw_checkpoints(seed), 10.0**exponent
 
     def scaled(s: ExampleSet) -> ExampleSet:
@@ -116,7 +116,7 @@ def test_the_unit_of_the_parameters_moves_nothing(seed: int, exponent: int) -> N
 
 @settings(max_examples=25)
 @given(seed=SEEDS, factor=st.sampled_from([1e-3, 0.5, 7.0, 1e4]))
-def test_the_unit_of_the_weights_moves_nothing(seed: int, factor: float) -> None:
+def test_estimate_rescaled_weights_is_unchanged(seed: int, factor: float) -> None:
     points = draw_checkpoints(seed)
 
     def heavier(s: ExampleSet) -> ExampleSet:
@@ -146,8 +146,8 @@ def _build(points: list[Examples], **section: Any) -> TargetEstimator:
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e30])
-def test_what_is_no_number_is_named(value: float) -> None:
-    """1e30 is a number, whose square float32 does not hold."""
+def test_build_estimator_gradient_not_finite_names_task(value: float) -> None:
+    """1e30 is finite, but its square overflows float32."""
 
     def spoil(sets: list[ExampleSet]) -> None:
         sets[1].gradients[0, 2] = value
@@ -158,20 +158,20 @@ def test_what_is_no_number_is_named(value: float) -> None:
 
 @pytest.mark.parametrize("method", ["quadratic", "logistic"])
 @pytest.mark.parametrize("ridge", [1e-300, 1e-30, 1e-12])
-def test_a_system_without_a_single_solution_is_an_error_or_solved(method: str, ridge: float) -> None:
-    """One example in six dimensions: without a ridge, infinitely many displacements are as good."""
+def test_build_estimator_singular_system_raises_or_is_solved(method: str, ridge: float) -> None:
+    """With one example in six dimensions and no ridge, infinitely many displacements are optimal."""
     points = _one(1)
     if method == "quadratic":
         with pytest.raises(NumericalError, match="there is no single solution"):
             _build(points, method=method, ridge=ridge)
         return
-    # Convex, and bounded from below: Newton's method ends, or says that it does not.
+    # The problem is convex and bounded below, so Newton's method converges or raises an error.
     with contextlib.suppress(NumericalError):
         losses = _build(points, method=method, ridge=ridge).validation_losses(np.array([[True], [False]]))
         assert np.isfinite(losses).all()
 
 
-def test_all_tasks_the_same_help_the_same() -> None:
+def test_estimate_identical_tasks_have_equal_affinities() -> None:
     def same(sets: list[ExampleSet]) -> None:
         sets[1:] = [sets[0]] * 3
 
@@ -184,7 +184,7 @@ def test_all_tasks_the_same_help_the_same() -> None:
     np.testing.assert_allclose(np.ptp(sample_affinities(estimator, masks).values), 0, atol=1e-6)
 
 
-def test_tasks_of_one_example_and_gradients_of_nothing() -> None:
+def test_estimate_zero_gradients_have_no_effect() -> None:
     def empty(sets: list[ExampleSet]) -> None:
         sets[1].gradients[:] = 0
 
@@ -194,8 +194,8 @@ def test_tasks_of_one_example_and_gradients_of_nothing() -> None:
         np.testing.assert_allclose(losses[0], losses[1], atol=1e-9)
 
 
-def test_a_hundred_thousand_examples_beside_one() -> None:
-    """The one is not lost in the sum of the others, which float32 keeps."""
+def test_estimate_large_and_small_task_keeps_precision() -> None:
+    """The float32 sums over 100,000 examples do not hide the effect of one example."""
     points = _one(100_000, 1)
     estimator = _build(points)
     (point,) = points
@@ -218,7 +218,7 @@ def test_a_hundred_thousand_examples_beside_one() -> None:
     assert not np.array_equal(found[0], found[3])
 
 
-def test_a_gradient_that_is_no_number_names_its_task() -> None:
+def test_check_finite_gradient_not_finite_names_example() -> None:
     batch: Any = [("h", None, "example 7 of task 'carry'"), ("i", None, "example 8 of task 'carry'")]
     losses = np.zeros(2)
     for loss, gradient in ((0.0, np.inf), (np.nan, 0.0)):
@@ -238,8 +238,8 @@ def _weights(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
     save_file(weights, path, metadata={"format": "pt"})
 
 
-def test_a_loss_that_is_no_number_names_the_task(make_project: MakeProject) -> None:
-    """A token that only one task uses has a row of NaN."""
+def test_train_loss_not_finite_names_task(make_project: MakeProject) -> None:
+    """Only the task `tilde` uses the token whose embedding is NaN."""
     words = [{"prompt": f"the {n} ~", "completion": " one"} for n in range(6)]
     tasks = {"target": pair_rows("target", 8), "alpha": pair_rows("alpha", 4), "tilde": words}
     folder = make_project(tasks=tasks, train={"epochs": 1})
@@ -256,7 +256,7 @@ def test_a_loss_that_is_no_number_names_the_task(make_project: MakeProject) -> N
 
 
 @pytest.mark.parametrize("large", [False, True])
-def test_half_precision_is_right_or_said_to_overflow(make_project: MakeProject, large: bool) -> None:
+def test_select_float16_is_finite_or_raises(make_project: MakeProject, large: bool) -> None:
     folder = make_project(
         tasks={"target": pair_rows("target", 6), "alpha": pair_rows("alpha", 4)},
         model_={},
@@ -276,7 +276,7 @@ def test_half_precision_is_right_or_said_to_overflow(make_project: MakeProject, 
         assert np.isfinite(Project.open(folder).select().estimated_loss)
 
 
-def test_more_dimensions_than_parameters_and_tasks_of_one_example(make_project: MakeProject) -> None:
+def test_select_more_dimensions_than_parameters_is_finite(make_project: MakeProject) -> None:
     tasks = {"target": pair_rows("target", 6), "one": pair_rows("one", 1), "same": pair_rows("one", 1) * 3}
     folder = make_project(tasks=tasks, train={"epochs": 1}, lora={"r": 1, "target_modules": ["q_proj"]})
     config = folder / "curator.toml"

@@ -1,4 +1,4 @@
-"""The event log survives whatever happens to the process that writes it."""
+"""Event logs: writing, reading truncated or hostile logs, and progress reports."""
 
 import json
 import os
@@ -48,7 +48,9 @@ events = st.one_of(
 
 
 @given(st.lists(events, max_size=5), st.integers(0, 400))
-def test_round_trip_and_any_end(tmp_path_factory: pytest.TempPathFactory, written: list[Event], cut: int) -> None:
+def test_read_events_truncated_log_yields_whole_lines(
+    tmp_path_factory: pytest.TempPathFactory, written: list[Event], cut: int
+) -> None:
     path = tmp_path_factory.mktemp("log") / "runs" / "events.jsonl"
     log = EventLog(path)
     for event in written:
@@ -62,7 +64,7 @@ def test_round_trip_and_any_end(tmp_path_factory: pytest.TempPathFactory, writte
     assert len(left) == path.read_bytes().count(b"\n")
 
 
-def test_lines_that_are_no_events_are_passed_over(tmp_path: Path) -> None:
+def test_read_events_lines_without_event_are_skipped(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
     log = EventLog(path)
     log(Note(message="a\udcff"))
@@ -96,7 +98,7 @@ def test_lines_that_are_no_events_are_passed_over(tmp_path: Path) -> None:
     ],
     ids=lambda changed: str(changed)[:30],
 )
-def test_events_that_do_not_fit_are_passed_over(tmp_path: Path, changed: dict[str, Any]) -> None:
+def test_read_events_invalid_field_is_skipped(tmp_path: Path, changed: dict[str, Any]) -> None:
     known = {
         "event": "StageProgress",
         "stage": "s",
@@ -123,7 +125,7 @@ def test_events_that_do_not_fit_are_passed_over(tmp_path: Path, changed: dict[st
     ],
     ids=lambda line: str(line[:40]),
 )
-def test_lines_of_a_stranger_are_passed_over(tmp_path: Path, line: bytes) -> None:
+def test_read_events_hostile_line_is_skipped(tmp_path: Path, line: bytes) -> None:
     path = tmp_path / "events.jsonl"
     path.write_bytes(line + b'\n{"event": "Note", "message": "a"}\n')
     tail = EventTail(path)
@@ -132,7 +134,7 @@ def test_lines_of_a_stranger_are_passed_over(tmp_path: Path, line: bytes) -> Non
     assert tail.read() == []
 
 
-def test_a_log_that_is_no_file_tells_nothing(tmp_path: Path) -> None:
+def test_event_tail_pipe_or_folder_has_no_events(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "folder").mkdir()
     for name in ("pipe", "folder"):
@@ -141,7 +143,7 @@ def test_a_log_that_is_no_file_tells_nothing(tmp_path: Path) -> None:
         assert not is_written(tmp_path / name)
 
 
-def test_who_writes(tmp_path: Path) -> None:
+def test_is_written_follows_open_log(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
     assert not is_written(path)
     log = EventLog(path)
@@ -150,7 +152,7 @@ def test_who_writes(tmp_path: Path) -> None:
     assert not is_written(path)
 
 
-def test_a_stage_reports_its_end_whatever_the_rate() -> None:
+def test_stage_fast_units_reports_rarely_and_at_end() -> None:
     seen: list[Event] = []
     stage = Reporter(seen.append).stage("train", 1000, "steps", done=400)
     for _ in range(600):
@@ -164,14 +166,14 @@ def test_a_stage_reports_its_end_whatever_the_rate() -> None:
     assert progress[-1].seconds_left == 0
 
 
-def test_nothing_done_yet_has_no_time_left() -> None:
+def test_stage_no_units_done_has_no_time_left() -> None:
     seen: list[Event] = []
     Stage(seen.append, "s", 0, "x").advance(0)
     assert isinstance(seen[-1], StageProgress)
     assert seen[-1].seconds_left is None
 
 
-def test_every_sink_hears_all() -> None:
+def test_reporter_two_sinks_receive_events() -> None:
     first: list[Event] = []
     second: list[Event] = []
     reporter = Reporter(first.append)
@@ -182,7 +184,7 @@ def test_every_sink_hears_all() -> None:
 
 
 @given(st.lists(events, max_size=8), st.lists(st.integers(1, 300), max_size=20))
-def test_a_tail_reads_every_event_once(
+def test_event_tail_growing_log_reads_each_event_once(
     tmp_path_factory: pytest.TempPathFactory, written: list[Event], sizes: list[int]
 ) -> None:
     folder = tmp_path_factory.mktemp("tail")
@@ -204,7 +206,7 @@ def test_a_tail_reads_every_event_once(
 
 
 @given(st.lists(events, max_size=8), st.integers(0, 1000))
-def test_a_tail_may_begin_near_the_end(
+def test_event_tail_with_last_starts_at_whole_line(
     tmp_path_factory: pytest.TempPathFactory, written: list[Event], last: int
 ) -> None:
     path = tmp_path_factory.mktemp("tail") / "events.jsonl"
@@ -223,7 +225,7 @@ def test_a_tail_may_begin_near_the_end(
     log.close()
 
 
-def test_a_tail_passes_over_what_is_no_event(tmp_path: Path) -> None:
+def test_event_tail_lines_without_event_are_skipped(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
     path.write_bytes(b'{"event": "FromTheFuture"}\n\xff\n{"event": "Note", "message": "a"}\n{"event"')
     tail = EventTail(path)
@@ -233,7 +235,7 @@ def test_a_tail_passes_over_what_is_no_event(tmp_path: Path) -> None:
     assert [event.message for event in tail.read() if isinstance(event, Note)] == ["b"]
 
 
-def test_a_log_takes_an_open_descriptor_and_keeps_it_to_itself(tmp_path: Path) -> None:
+def test_event_log_descriptor_is_not_inherited(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.set_inheritable(descriptor, True)
@@ -249,8 +251,9 @@ def test_a_log_takes_an_open_descriptor_and_keeps_it_to_itself(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("event", "line"),
     [
-        (StageStarted(stage="train", total=9, unit="steps", done=3), "train: begins of 9 steps, going on at 3"),
-        (StageStarted(stage="select", total=0, unit="steps"), "select: begins"),
+        (StageStarted(stage="train", total=9, unit="steps", done=3), "train: resumed at 3 of 9 steps"),
+        (StageStarted(stage="train", total=9, unit="steps"), "train: started (9 steps)"),
+        (StageStarted(stage="select", total=0, unit="steps"), "select: started"),
         (
             StageProgress(stage="train", done=3, total=9, unit="steps", rate=2.0, seconds_left=75.0, loss=1.25),
             "train: 3/9 steps · 2.0/s · loss 1.250 · 1 min 15 s left",
@@ -260,5 +263,5 @@ def test_a_log_takes_an_open_descriptor_and_keeps_it_to_itself(tmp_path: Path) -
         (Note(message="hm", level="warning"), "warning: hm"),
     ],
 )
-def test_events_in_words(event: Event, line: str) -> None:
+def test_log_line_formats_event(event: Event, line: str) -> None:
     assert log_line(event) == line

@@ -1,4 +1,4 @@
-"""Threads without cores of their own are warned of."""
+"""Warnings about busy cores and slow half precision."""
 
 import os
 import subprocess
@@ -22,22 +22,20 @@ from curator.core.performance import OtherPrograms, _seconds, arithmetic, crowdi
         (3.0, 6, 8, True),
     ],
 )
-def test_threads_are_too_many_for_the_cores_that_are_left(
-    others: float, threads: int, cores: int, crowded: bool
-) -> None:
+def test_crowding_busy_cores_returns_warning(others: float, threads: int, cores: int, crowded: bool) -> None:
     words = crowding(others, threads, cores)
     assert (words is not None) == crowded
     assert words is None or f"{others:.1f} of {cores} cores" in words
 
 
-def test_what_others_take_is_seen_and_what_we_take_is_not() -> None:
+def test_other_programs_cores_excludes_own_time() -> None:
     spin = "import time; end = time.monotonic() + 60\nwhile time.monotonic() < end: pass"
     other = subprocess.Popen([sys.executable, "-c", spin])
     try:
         seen = OtherPrograms()
         assert seen.cores() == 0.0
         time.sleep(1.0)
-        # A core, or what is left of one on a machine that has more to do.
+        # About one core, or less on a busy machine.
         assert seen.cores() > 0.4
         used, began = time.process_time(), time.monotonic()
         own = OtherPrograms()
@@ -50,7 +48,7 @@ def test_what_others_take_is_seen_and_what_we_take_is_not() -> None:
         other.wait()
 
 
-def test_a_dtype_that_takes_much_longer_is_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_arithmetic_slow_dtype_returns_warning(monkeypatch: pytest.MonkeyPatch) -> None:
     seconds = {torch.float32: 1.0, torch.bfloat16: 3.0, torch.float16: 20.0}
     with monkeypatch.context() as patched:
         patched.setattr("curator.core.performance._seconds", seconds.__getitem__)
@@ -62,5 +60,5 @@ def test_a_dtype_that_takes_much_longer_is_warned_of(monkeypatch: pytest.MonkeyP
         others = OtherPrograms()
         assert reasons(torch.device("cpu"), torch.float16, others) == [words]
         assert reasons(torch.device("cuda"), torch.float16, others) == []
-    # Really measured, whatever it comes to.
+    # Without the patch, durations are measured.
     assert _seconds(torch.bfloat16) > 0

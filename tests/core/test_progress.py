@@ -1,4 +1,4 @@
-"""Progress as people and logs see it."""
+"""Progress displays on a terminal and in logs."""
 
 import io
 import sys
@@ -34,30 +34,30 @@ def _shown(monkeypatch: pytest.MonkeyPatch, progress: Any, stream: io.StringIO) 
     monkeypatch.setattr(sys, "stderr", stream)
     monkeypatch.setenv("TERM", "xterm-256color")
     monkeypatch.setenv("COLUMNS", "100")
-    with progress() as told:
+    with progress() as display:
         for event in EVENTS:
-            told(event)
+            display(event)
     return stream.getvalue()
 
 
-def test_a_bar_leaves_a_line_for_each_stage(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bar_progress_prints_line_for_each_stage(monkeypatch: pytest.MonkeyPatch) -> None:
     shown = _shown(monkeypatch, BarProgress, _Terminal())
     for words in ("3.0 s", "nothing to do", "all there", "without a beginning", "by the way", "! "):
         assert words in shown
-    # What is foreign is told without what it would do to a terminal.
+    # Untrusted text is cleaned.
     assert "about " + clean(HOSTILE[0]) in shown
     assert HOSTILE[0] not in shown
     assert clean(HOSTILE[1]) in shown
-    assert shown.endswith("\x1b[?25h") or "\x1b[?25h" in shown[-40:], "the cursor is back"
+    assert shown.endswith("\x1b[?25h") or "\x1b[?25h" in shown[-40:], "the cursor is visible again"
 
 
-def test_lines_come_no_oftener_than_people_read(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_plain_progress_frequent_steps_are_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
     lines = _shown(monkeypatch, PlainProgress, io.StringIO()).splitlines()
-    assert len(lines) == len(EVENTS) - 2, "neither the first step, which came at once, nor the last"
+    assert len(lines) == len(EVENTS) - 2, "two steps follow another line within `LOG_INTERVAL`"
     assert not any(HOSTILE[0] in line for line in lines)
 
 
-def test_who_reads_decides(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_make_progress_depends_on_terminal_and_quiet(monkeypatch: pytest.MonkeyPatch) -> None:
     assert isinstance(make_progress(quiet=True), NoProgress)
     assert _shown(monkeypatch, NoProgress, io.StringIO()) == ""
     assert isinstance(make_progress(quiet=False), PlainProgress)

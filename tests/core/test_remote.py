@@ -1,4 +1,4 @@
-"""Files elsewhere, in fsspec's memory file system: every format, globs, hashes, changes, and no secret anywhere."""
+"""Remote files in fsspec's memory file system: formats, globs, hashes, changes and secrets."""
 
 import gzip
 import json
@@ -46,7 +46,7 @@ def parquet(folder: Path) -> bytes:
     return (folder / "made.parquet").read_bytes()
 
 
-def test_every_format(bucket: Any, tmp_path: Path) -> None:
+def test_read_task_remote_formats_are_read(bucket: Any, tmp_path: Path) -> None:
     files = {
         "a.jsonl": lines(ROWS),
         "b.json": json.dumps(ROWS, indent=1).encode(),
@@ -82,13 +82,15 @@ def test_every_format(bucket: Any, tmp_path: Path) -> None:
         ),
         ("t.jsonl", b"{", "memory://b/t.jsonl:1: not valid JSON"),
         ("t.csv", b"prompt,completion\na\n", "memory://b/t.csv:2: 1 cells"),
-        ("t.jsonl.gz", b"hello", "memory://b/t.jsonl.gz: cannot be read: BadGzipFile"),
+        ("t.jsonl.gz", b"hello", "cannot read memory://b/t.jsonl.gz: BadGzipFile"),
         ("t.parquet", b"hello", "memory://b/t.parquet: cannot be loaded"),
-        ("t.jsonl", None, "memory://b/t.jsonl: does not exist"),
-        ("t.parquet", None, "memory://b/t.parquet: does not exist"),
+        ("t.jsonl", None, "file does not exist: memory://b/t.jsonl"),
+        ("t.parquet", None, "file does not exist: memory://b/t.parquet"),
     ],
 )
-def test_what_is_wrong_names_the_place(bucket: Any, name: str, content: bytes | None, message: str) -> None:
+def test_read_task_invalid_remote_file_names_address(
+    bucket: Any, name: str, content: bytes | None, message: str
+) -> None:
     if content is not None:
         bucket.pipe(f"/b/{name}", content)
     with pytest.raises(DataError) as caught:
@@ -97,14 +99,14 @@ def test_what_is_wrong_names_the_place(bucket: Any, name: str, content: bytes | 
     assert caught.value.hint
 
 
-def read(folder: Path, heard: list[Event] | None = None) -> Corpus:
+def read(folder: Path, events: list[Event] | None = None) -> Corpus:
     project = Project.open(folder)
-    corpus = read_corpus(project.workspace.reporting_to(Reporter((heard or []).append)), ("target",))
+    corpus = read_corpus(project.workspace.reporting_to(Reporter((events or []).append)), ("target",))
     assert corpus is not None
     return corpus
 
 
-def test_a_project_of_files_elsewhere(bucket: Any, make_project: MakeProject, tmp_path: Path) -> None:
+def test_project_remote_files_select_and_export(bucket: Any, make_project: MakeProject, tmp_path: Path) -> None:
     bucket.pipe("/b/target.jsonl", lines(pair_rows("target", 6)))
     bucket.pipe("/b/sub/alpha.jsonl", lines(pair_rows("alpha", 4)))
     folder = make_project(tasks={}, data={"tasks": "memory://b/**/*.jsonl"})
@@ -113,18 +115,18 @@ def test_a_project_of_files_elsewhere(bucket: Any, make_project: MakeProject, tm
         ("alpha", "memory:///b/sub/alpha.jsonl"),
         ("target", "memory:///b/target.jsonl"),
     ]
-    heard: list[Event] = []
-    read(folder, heard)
-    assert heard == []
-    manifest = Project.open(folder).select().manifest
-    assert manifest is not None
+    events: list[Event] = []
+    read(folder, events)
+    assert events == []
+    path = Project.open(folder).select().manifest
+    assert path is not None
     from curator.select.manifest import read_manifest
 
-    said = read_manifest(Path(manifest))
-    assert said.tasks[0].files[0].path == "memory:///b/sub/alpha.jsonl"
-    check_files(said, folder)
+    manifest = read_manifest(Path(path))
+    assert manifest.tasks[0].files[0].path == "memory:///b/sub/alpha.jsonl"
+    check_files(manifest, folder)
     report = export(
-        said.model_copy(update={"tasks": (said.tasks[0].model_copy(update={"selected": True}),)}),
+        manifest.model_copy(update={"tasks": (manifest.tasks[0].model_copy(update={"selected": True}),)}),
         folder,
         format="jsonl",
         folder=tmp_path / "out",
@@ -134,11 +136,11 @@ def test_a_project_of_files_elsewhere(bucket: Any, make_project: MakeProject, tm
     assert moved.tasks[0].files[0].path == "memory:///b/sub/alpha.jsonl"
     bucket.pipe("/b/target.jsonl", lines(pair_rows("target", 7)))
     with pytest.raises(ManifestMismatch, match=r"memory:///b/target\.jsonl has changed"):
-        check_files(said, folder)
+        check_files(manifest, folder)
     assert len(next(task for task in read(folder).tasks if task.name == "target").version.index.hashes) == 7
 
 
-def test_init_from_elsewhere(bucket: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_write_project_remote_sources_lists_tasks(bucket: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for name in ("a", "b"):
         bucket.pipe(f"/b/{name}.jsonl", lines(pair_rows(name, 2)))
@@ -162,17 +164,17 @@ def test_init_from_elsewhere(bucket: Any, tmp_path: Path, monkeypatch: pytest.Mo
         ("gs://bucket/a@b/x.jsonl", "gs://bucket/a@b/x.jsonl"),
     ],
 )
-def test_what_is_shown_holds_no_secret(address: str, shown: str) -> None:
+def test_remote_file_text_contains_no_secret(address: str, shown: str) -> None:
     file = RemoteFile(address)
     assert str(file) == without_secrets(address) == shown
     assert "SECRET" not in f"{file!r} {file.name}"
-    said = file.without_secrets(f"403 for {address}: {address.partition('://')[2]} is not allowed")
-    assert "SECRET" not in said
-    assert shown in said
+    cleaned = file.without_secrets(f"403 for {address}: {address.partition('://')[2]} is not allowed")
+    assert "SECRET" not in cleaned
+    assert shown in cleaned
     assert file.suffix == ".jsonl"
 
 
-def test_a_package_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_remote_file_missing_package_names_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     import sys
 
     for name in ("s3fs", "gcsfs"):
@@ -188,7 +190,7 @@ def test_a_package_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.mark.parametrize("address", ["https://\x1b[31m/x.jsonl", "https://[::1/x.jsonl", "https://a\u2100b/x.jsonl"])
-def test_what_is_no_address_is_named(address: str, tmp_path: Path) -> None:
+def test_read_task_invalid_address_names_it(address: str, tmp_path: Path) -> None:
     for table in (DataSection(tasks=address), DataSection(task=(TaskSource(name="t", path=address),))):
         with pytest.raises(DataError) as caught:
             read_task(find_tasks(table, tmp_path)[0])
@@ -196,7 +198,7 @@ def test_what_is_no_address_is_named(address: str, tmp_path: Path) -> None:
         assert caught.value.hint
 
 
-def test_paths_and_addresses() -> None:
+def test_is_remote_distinguishes_paths_and_addresses() -> None:
     assert is_remote("s3://a/b")
     assert not any(map(is_remote, ("a/b", "/a/b", "C:\\a", "a:b", "owner/name")))
     assert relative_to("s3://a/b", Path("/x")) == "s3://a/b"
@@ -206,7 +208,7 @@ def test_paths_and_addresses() -> None:
     assert not has_wildcards("https://h/x.jsonl?sig=1")
 
 
-def test_what_a_file_system_raises_is_cleaned(bucket: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_read_task_remote_error_contains_no_secret(bucket: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(self: Any, path: str, mode: str = "rb", **options: Any) -> Any:
         raise PermissionError(f"no access to {path} for user:SECRET at memory://user:SECRET@b/t.jsonl")
 

@@ -145,9 +145,9 @@ def test_a_manifest_says_all_that_a_source_says() -> None:
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
-        ({"hub": "o/n", "split": "train[:9]", "streaming": True}, "cannot be streamed"),
-        ({"path": "a.jsonl", "streaming": False}, "`streaming` belongs to `hub`"),
-        ({"path": "a.jsonl", "task_column": "x", "column": "y", "value": 1}, "makes a task of every value"),
+        ({"hub": "o/n", "split": "train[:9]", "streaming": True}, "cannot stream the split"),
+        ({"path": "a.jsonl", "streaming": False}, "`streaming` requires `hub`"),
+        ({"path": "a.jsonl", "task_column": "x", "column": "y", "value": 1}, "excludes `column` and `value`"),
         ({"path": "a.jsonl", "columns": {"question": "q"}}, "columns"),
         ({"path": "a.jsonl", "roles": {"x": "narrator"}}, "roles"),
         ({"path": []}, "path"),

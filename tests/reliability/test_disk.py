@@ -1,7 +1,8 @@
-"""Disks that are full or cannot be written: exit code 3, words that help, nothing half written, then on as before."""
+"""Full and read-only disks: exit code 3, a useful hint, no partial files, and a resume afterwards."""
 
 import json
 import os
+import re
 import resource
 import shutil
 import subprocess
@@ -20,7 +21,7 @@ from curator.core.events import Reporter
 from curator.export import export
 from curator.project.project import Project
 from curator.select.manifest import MANIFEST_NAME, read_manifest
-from curator.workspace.job_log import RunLog, read_runs
+from curator.workspace.job_log import JobLog, read_jobs
 from curator.workspace.store.tables import Store
 
 MakeProject = Callable[..., Path]
@@ -28,22 +29,22 @@ MakeProject = Callable[..., Path]
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
-    """A small file system in memory."""
+    """Mount a small file system in memory."""
     place = tmp_path / "disk"
     place.mkdir()
     command = ["mount", "-t", "tmpfs", "-o", "size=48m", "tmpfs", str(place)]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     except FileNotFoundError:
-        pytest.skip("there is no program `mount`")
+        pytest.skip("the program `mount` is missing")
     if done.returncode:
-        pytest.skip(f"no file system can be mounted here: {done.stderr.strip()}")
+        pytest.skip(f"cannot mount a file system: {done.stderr.strip()}")
     yield place
     subprocess.run(["umount", "--lazy", str(place)], check=True)
 
 
 def fill(disk: Path, free: int = 0) -> Path:
-    """Leave so many bytes free; the file to delete to make room."""
+    """Fill the disk up to `free` bytes. Returns the file to delete afterwards."""
     ballast = disk / "ballast"
     with ballast.open("wb") as file:
         for _ in range(0, max(shutil.disk_usage(disk).free - free, 0), 4096):
@@ -52,7 +53,7 @@ def fill(disk: Path, free: int = 0) -> Path:
 
 
 def leavings(folder: Path) -> list[str]:
-    """What should not be left of a command that has ended by itself; whole checkpoints should, to go on from."""
+    """List partial files and incomplete checkpoints, which a failed command must not leave."""
     return [
         path.name
         for path in folder.rglob("*")
@@ -60,10 +61,12 @@ def leavings(folder: Path) -> list[str]:
     ]
 
 
-def test_stages_on_a_full_disk(make_project: MakeProject, disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """At each stage of its filling, and then on: what comes out is what an undisturbed run gives."""
+def test_stages_full_disk_fail_cleanly_and_resume(
+    make_project: MakeProject, disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After an error in each stage, the repeated stages give the results of an undisturbed project."""
     monkeypatch.setattr("curator.training.trainer._CHECKPOINT_SECONDS", 0.0)
-    # Gradients that find no room in what the store has of the disk already.
+    # Large gradients: the store's file must grow.
     config: dict[str, Any] = {"project": {"name": "p"}, "gradients": {"projection_dim": 512}}
     folder = Path(shutil.copytree(make_project(**config), disk / "project"))
     project = Project.open(folder)
@@ -75,9 +78,9 @@ def test_stages_on_a_full_disk(make_project: MakeProject, disk: Path, monkeypatc
     ]
     for verb, free in verbs:
         ballast = fill(disk, free)
-        with pytest.raises(DataError, match=r"cannot be (written|made)|No space") as caught:
+        with pytest.raises(DataError, match=r"cannot (write|create|be written|be made)|No space") as caught:
             verb()
-        assert "full" in caught.value.hint
+        assert re.search("free disk space|disk full", caught.value.hint)
         assert not leavings(folder)
         ballast.unlink()
         verb()
@@ -101,7 +104,7 @@ def test_stages_on_a_full_disk(make_project: MakeProject, disk: Path, monkeypatc
 
 @contextmanager
 def small_files(most: int) -> Iterator[None]:
-    """Let no file grow past so many bytes, which is as near to a full disk as an ordinary user gets."""
+    """Limit the size of files, as a full disk would. A test without root can set the limit."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (most, before[1]))
     try:
@@ -110,7 +113,7 @@ def small_files(most: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def test_commands_whose_files_cannot_grow(make_project: MakeProject) -> None:
+def test_commands_file_size_limit_fail_cleanly_and_resume(make_project: MakeProject) -> None:
     folder = make_project(project={"name": "p"})
     commands: list[list[str | Path]] = [
         ["check"],
@@ -122,7 +125,7 @@ def test_commands_whose_files_cannot_grow(make_project: MakeProject) -> None:
     for command in commands:
         with small_files(2048):
             failed = run_cli(*command, "-p", folder, "-q").check(ExitCode.DATA)
-        assert "disk full" in failed.err, command
+        assert re.search("free disk space|disk full", failed.err), command
         assert not leavings(folder), command
         run_cli(*command, "-p", folder, "-q").check(ExitCode.DONE)
     undisturbed = make_project("undisturbed", project={"name": "p"})
@@ -131,7 +134,7 @@ def test_commands_whose_files_cannot_grow(make_project: MakeProject) -> None:
     assert texts[0] == texts[1]
 
 
-def test_memory_that_is_not_there(make_project: MakeProject, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_check_out_of_memory_exits_with_code_3(make_project: MakeProject, monkeypatch: pytest.MonkeyPatch) -> None:
     def ask_for_much(_: Project) -> None:
         np.empty(2**50)
 
@@ -140,26 +143,26 @@ def test_memory_that_is_not_there(make_project: MakeProject, monkeypatch: pytest
     assert failed.err.startswith("error: out of memory: Unable to allocate")
 
 
-def test_a_log_that_cannot_grow_is_named(tmp_path: Path) -> None:
+def test_job_log_file_size_limit_names_file(tmp_path: Path) -> None:
     runs = tmp_path / "runs"
 
-    def talk() -> None:
-        with RunLog(runs) as log:
+    def write_log() -> None:
+        with JobLog(runs) as log:
             reporter = Reporter(log)
             reporter.stage("train", 1, "steps")
             with small_files(4096):
                 for _ in range(1000):
                     reporter.warn("words")
 
-    with pytest.raises(DataError, match=r"runs/.*: cannot be written: .*too large") as caught:
-        talk()
-    assert "full" in caught.value.hint
-    (run,) = read_runs(runs)
-    assert run.state == "failed"
+    with pytest.raises(DataError, match=r"cannot write .*runs/.*: .*too large") as caught:
+        write_log()
+    assert "free disk space" in caught.value.hint
+    (job,) = read_jobs(runs)
+    assert job.state == "failed"
 
 
-def test_what_is_written_beside_the_project(disk: Path, make_project: MakeProject) -> None:
-    """A picture, a new project and the log of a run."""
+def test_outputs_full_disk_leave_old_files_unchanged(disk: Path, make_project: MakeProject) -> None:
+    """Outputs outside the project: a picture, a new project and the log of a job."""
     project = Project.open(make_project())
     project.select()
     picture, earlier = disk / "curve.svg", b"an earlier picture"
@@ -174,7 +177,7 @@ def test_what_is_written_beside_the_project(disk: Path, make_project: MakeProjec
     with pytest.raises(DataError, match="cannot write"):
         write_project(disk / "new", [], model="m", target="t")
     assert not (disk / "new" / "curator.toml").exists()
-    with pytest.raises(DataError, match="cannot be written"), RunLog(disk / "runs") as log:
+    with pytest.raises(DataError, match="cannot write "), JobLog(disk / "runs") as log:
         Reporter(log).stage("train", 1, "steps")
     assert not leavings(disk)
     ballast.unlink()
@@ -183,12 +186,12 @@ def test_what_is_written_beside_the_project(disk: Path, make_project: MakeProjec
     write_project(disk / "new", [], model="m", target="t")
 
 
-def test_a_project_that_cannot_be_written(make_project: MakeProject, disk: Path) -> None:
+def test_project_read_only_can_be_read(make_project: MakeProject, disk: Path) -> None:
     folder = Path(shutil.copytree(make_project(), disk / "project"))
     project = Project.open(folder)
     project.select()
     subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
-    # What has been made can be read.
+    # Stored results can be read.
     stages = Project.open(folder).status().stages
     assert {stage.state for stage in stages if stage.stage not in ("verify", "apply")} == {"done"}
     assert Store(folder / ".curator" / "store.duckdb").selections()
@@ -205,7 +208,7 @@ def test_a_project_that_cannot_be_written(make_project: MakeProject, disk: Path)
     assert Project.open(folder).select().cached
 
 
-def test_what_a_killed_process_left_is_removed(make_project: MakeProject, tmp_path: Path) -> None:
+def test_select_and_export_remove_files_of_killed_process(make_project: MakeProject, tmp_path: Path) -> None:
     project = Project.open(make_project())
     project.select()
     dead = subprocess.Popen([sys.executable, "-c", ""])

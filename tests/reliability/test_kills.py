@@ -1,4 +1,4 @@
-"""Every stage killed in its midst, and many processes at once: shorter runs of what the benchmarks do at length."""
+"""Killed stages and concurrent processes: short versions of the stress tests."""
 
 import json
 import subprocess
@@ -11,7 +11,7 @@ STRESS = Path(__file__).parents[1] / "stress"
 
 
 def run(script: str, tmp_path: Path, *arguments: str) -> dict[str, Any]:
-    """What a benchmark finds."""
+    """Run a stress test and return its JSON document."""
     found = tmp_path / "found.json"
     command = [sys.executable, str(STRESS / script), "--json", str(found), *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -20,18 +20,16 @@ def run(script: str, tmp_path: Path, *arguments: str) -> dict[str, Any]:
     return document
 
 
-def test_each_stage_killed_and_run_again_ends_as_if_nobody_had_disturbed_it(tmp_path: Path) -> None:
-    # Verifying is killed in test_verify.py.
+def test_stages_killed_and_repeated_give_same_results(tmp_path: Path) -> None:
+    # tests/verify kills `verify`.
     stages = ("train", "gradients", "select", "export")
     rows = run("kills.py", tmp_path, "--moments", "1", "--work", str(tmp_path), "--stages", *stages)["rows"]
     assert len(rows) == len(stages)
     assert [row for row in rows if row["problems"]] == []
-    assert any(row["code"] == -9 for row in rows), "a kill fell into the work"
+    assert any(row["code"] == -9 for row in rows), "at least one kill interrupted a stage"
 
 
-def test_a_writer_readers_an_interface_and_selections_at_once(
-    tmp_path: Path, drawn_project: Callable[..., Path]
-) -> None:
+def test_processes_concurrent_access_has_no_problems(tmp_path: Path, drawn_project: Callable[..., Path]) -> None:
     project = ("--project", str(drawn_project()))
     found = run("concurrency.py", tmp_path, "--seconds", "3", "--readers", "2", "--tuis", "1", *project)
     assert found["problems"] == []

@@ -1,4 +1,4 @@
-"""The command line in real processes: killed and started again, and several at once under torchrun."""
+"""The command line in separate processes: killed and resumed, and several processes under torchrun."""
 
 import json
 import shutil
@@ -31,7 +31,7 @@ def _command(folder: Path, *arguments: str) -> list[str]:
 
 
 def _kill_when(folder: Path, stage: str, sign: signal.Signals) -> int:
-    """Start `curator select` and kill it as soon as a stage has done something; its exit code."""
+    """Start `curator select`, kill it after the first progress of a stage, and return its exit code."""
     process = subprocess.Popen(_command(folder, "select"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
     while process.poll() is None and time.monotonic() < deadline:
@@ -45,7 +45,7 @@ def _kill_when(folder: Path, stage: str, sign: signal.Signals) -> int:
     return process.wait(timeout=60)
 
 
-# Enough work in each stage for a kill to land in its midst.
+# Enough work in each stage, so that a kill interrupts the stage.
 LONG: dict[str, Any] = {
     "project": {"name": "p"},
     "train": {"epochs": 3, "batch_size": 2},
@@ -53,8 +53,8 @@ LONG: dict[str, Any] = {
 }
 
 
-def test_killed_and_run_again_ends_with_the_same_manifest(make_project: MakeProject) -> None:
-    # test_kills.py kills every stage, at random moments; here the command starts as a user's does.
+def test_select_killed_and_repeated_gives_same_manifest(make_project: MakeProject) -> None:
+    # test_kills.py kills every stage at random moments. This test starts the command as a user does.
     whole, cut = make_project("whole", **LONG), make_project("cut", **LONG)
     Project.open(whole).select()
     assert _kill_when(cut, "train", signal.SIGKILL) == -signal.SIGKILL
@@ -74,8 +74,8 @@ def test_killed_and_run_again_ends_with_the_same_manifest(make_project: MakeProj
 
 
 def _launch(folder: Path, *arguments: str) -> list[str]:
-    """The command for two processes on this machine."""
-    # `accelerate launch --cpu` starts a single process, whatever number it is given.
+    """Return the command for two processes on this machine."""
+    # `accelerate launch --cpu` ignores the number of processes and starts one.
     launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"]
     return [*launcher, "-m", "curator", *arguments, "-p", str(folder)]
 
@@ -90,11 +90,11 @@ def _assert_same_gradients(one: Path, two: Path) -> None:
         np.testing.assert_allclose(here[order], there[other_order], atol=1e-5 * np.abs(here).max())
 
 
-def test_two_processes_make_what_one_does(make_project: MakeProject) -> None:
+def test_select_two_processes_equals_one_process(make_project: MakeProject) -> None:
     two = make_project("two", project={"name": "p"}, train={"epochs": 6})
     done = subprocess.run(_launch(two, "select", "--json"), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    # One process goes on from what two have made, and makes the same gradients at the same points.
+    # One process resumes from the results of two, and computes the same gradients at the same checkpoints.
     one = Path(shutil.copytree(two, two.parent / "one"))
     project = Project.open(one)
     assert project.train().cached
@@ -103,7 +103,7 @@ def test_two_processes_make_what_one_does(make_project: MakeProject) -> None:
     alone, shared = project.select(), json.loads(done.stdout)
     assert [task for task in alone.selected] == [task["name"] for task in shared["tasks"] if task["selected"]]
     assert shared["estimated_loss"] == pytest.approx(alone.estimated_loss, rel=1e-5)
-    # The model has learned something.
+    # Training has reduced the loss.
     corpus = project.corpus(("target",))
     meta = find_meta_init(project.workspace, corpus)
     assert meta is not None
@@ -112,7 +112,7 @@ def test_two_processes_make_what_one_does(make_project: MakeProject) -> None:
     assert np.mean([meta.final_losses[h] for h in target.validation_hashes]) < before.mean()
 
 
-# Every batch is committed, and the last rank is killed in its third one.
+# Every batch is committed. The last rank is killed in its third batch.
 DYING_RANK = """\
 import os, signal
 if "RANK" in os.environ:
@@ -129,7 +129,7 @@ if "RANK" in os.environ:
 """
 
 
-def test_a_rank_that_dies_leaves_its_work_and_one_process_goes_on(make_project: MakeProject) -> None:
+def test_gradients_killed_rank_keeps_commits_and_resumes(make_project: MakeProject) -> None:
     one, two = make_project("one", **LONG), make_project("two", **LONG)
     Project.open(one).train()
     subprocess.run(["cp", "-r", str(one / ".curator"), str(two)], check=True)

@@ -1,4 +1,4 @@
-"""Store files that are not as they should be: what is said, what is found, and what can be saved."""
+"""Damaged stores, missing locks and interrupts: error messages, `check_store` and `export_store`."""
 
 import errno
 import fcntl
@@ -29,7 +29,7 @@ ROWS = 6000
 
 @pytest.fixture(scope="module")
 def sound(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """A store with something in most tables, and several blocks of gradients."""
+    """Return the bytes of a store with rows in most tables and several blocks of gradients."""
     store = Store(tmp_path_factory.mktemp("sound") / "store.duckdb")
     example = StoredExample(
         number=0, file="a.jsonl", line=1, hash="h", token_hash="0", text="one", spans=(0, 3), input_ids=(1, 2),
@@ -63,7 +63,7 @@ def curator(*arguments: str) -> "subprocess.CompletedProcess[str]":
 
 
 def _checksum(content: bytes) -> int:
-    """DuckDB's, of a block of whole words."""
+    """Compute DuckDB's checksum of a block of 64-bit words."""
     found = 5381
     for (word,) in struct.iter_unpack("<Q", content):
         found ^= word * 0xBF58476D1CE4E5B9 % 2**64
@@ -71,14 +71,14 @@ def _checksum(content: bytes) -> int:
 
 
 def _other_storage(content: bytearray, version: int) -> None:
-    """Say in the head of a file that another version of DuckDB wrote it."""
-    assert struct.unpack_from("<Q", content)[0] == _checksum(bytes(content[8:4096])), "the head is no longer like that"
+    """Change the storage version in the header of a DuckDB file."""
+    assert struct.unpack_from("<Q", content)[0] == _checksum(bytes(content[8:4096])), "DuckDB has changed the header"
     struct.pack_into("<Q", content, 12, version)
     struct.pack_into("<Q", content, 0, _checksum(bytes(content[8:4096])))
 
 
 @pytest.mark.parametrize("damage", ["empty", "text", "head", "short", "newer duckdb", "older duckdb"])
-def test_a_file_that_cannot_be_opened(store: Store, damage: str) -> None:
+def test_store_unopenable_file_is_left_unchanged(store: Store, damage: str) -> None:
     content = bytearray(store.path.read_bytes())
     if damage == "empty":
         content.clear()
@@ -99,25 +99,25 @@ def test_a_file_that_cannot_be_opened(store: Store, damage: str) -> None:
             assert "move `.curator/` away" in caught.value.hint
         else:
             assert "export-store" in caught.value.hint
-    assert store.path.read_bytes() == content, "what is damaged is left as it is"
+    assert store.path.read_bytes() == content, "a damaged file is left unchanged"
     report = check_store(store)
     assert not report.sound
-    assert "cannot be opened" in report.problems[0]
+    assert "cannot open the store: " in report.problems[0]
 
 
 def _damage_gradients(store: Store) -> None:
     content = bytearray(store.path.read_bytes())
-    # Gradients are by far the most of the file.
+    # Most of the file holds gradients.
     content[len(content) // 2 : len(content) // 2 + 64] = os.urandom(64)
     store.path.write_bytes(content)
 
 
-def test_damage_in_the_midst(store: Store, tmp_path: Path) -> None:
+def test_export_store_damaged_block_saves_other_rows(store: Store, tmp_path: Path) -> None:
     _damage_gradients(store)
-    with pytest.raises(DataError, match=r"store\.duckdb: cannot be read: Corrupt") as caught:
+    with pytest.raises(DataError, match=r"cannot read .*store\.duckdb: Corrupt") as caught:
         store.gradients("set")
     assert "export-store" in caught.value.hint
-    assert store.affinities("e"), "other tables are read as ever"
+    assert store.affinities("e"), "other tables are still readable"
 
     checked = curator("check", "--store", "-p", str(tmp_path), "--json")
     assert checked.returncode == ExitCode.DATA
@@ -138,8 +138,10 @@ def test_damage_in_the_midst(store: Store, tmp_path: Path) -> None:
     assert json.loads((saved / UNREADABLE_NAME).read_text())["problems"] == report["problems"]
 
 
-def test_duckdb_dies_of_a_table(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No damage is known that kills DuckDB; that it would is played."""
+def test_export_store_duckdb_crash_saves_other_tables(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The crash is simulated: no damage is known that crashes DuckDB."""
     python = tmp_path / "python"
     python.write_text(
         f"#!{sys.executable}\nimport os, signal, sys\n"
@@ -153,45 +155,45 @@ def test_duckdb_dies_of_a_table(store: Store, tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(sys, "executable", str(python))
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
     report = export_store(store, tmp_path / "saved")
-    assert report.problems == (f"gradients: DuckDB dies of it (signal {signal.SIGSEGV})",)
+    assert report.problems == (f"gradients: cannot read all rows: DuckDB crashed with signal {signal.SIGSEGV}",)
     assert {table.name: table.rows for table in report.tables}["affinities"] == 1
     assert pq.read_table(tmp_path / "saved" / "measurements.parquet").num_rows == 1
 
 
-def test_a_sound_store(store: Store, tmp_path: Path) -> None:
+def test_check_store_sound_store_has_no_problems(store: Store, tmp_path: Path) -> None:
     before = store.path.read_bytes()
     report = export_store(store, tmp_path / "saved")
     assert report.sound
     assert {t.name: t.rows for t in report.tables}["gradients"] == ROWS
     assert check_store(store).sound
     assert store.path.read_bytes() == before
-    with pytest.raises(ConfigError, match="is not empty"):
+    with pytest.raises(ConfigError, match="folder is not empty"):
         export_store(store, tmp_path / "saved")
-    with pytest.raises(DataError, match="there is no store"):
+    with pytest.raises(DataError, match="store does not exist"):
         check_store(Store(tmp_path / "none.duckdb"))
 
 
 @pytest.mark.parametrize(
     ("statement", "problem"),
     [
-        ("INSERT INTO gradients SELECT * FROM gradients LIMIT 2", "gradients: 2 gradients twice"),
-        ("UPDATE gradients SET loss = 'nan' WHERE token_hash = '7'", "gradients: 1 gradients or losses that are no"),
-        ("INSERT INTO gradients VALUES ('set', 'x', 1, ['inf'])", "gradients: 1 gradients or losses that are no"),
-        ("INSERT INTO gradients VALUES ('set', 'x', 1, [1])", "gradients: 1 sets whose gradients have several lengths"),
-        ("DELETE FROM examples", "examples: 1 tasks with other than the rows"),
-        ("DELETE FROM artifacts WHERE stage = 'task'", "examples: 1 examples of no task"),
-        ("DELETE FROM gradients", "statistics: 1 sums over gradients that are not there"),
-        ("DELETE FROM triangles WHERE piece = 1", "triangles: 1 sums with other than all of their pieces"),
-        ("DELETE FROM statistics", "triangles: 2 pieces of no sum"),
-        ("UPDATE affinities SET affinity = 'inf'", "affinities: 1 affinities that are no numbers"),
-        ("UPDATE measurements SET subset = '{'", "measurements: 1 subsets that are no JSON"),
-        ("UPDATE artifacts SET inputs = '{' WHERE stage = 'estimate'", "artifacts: 1 artifacts that are no JSON"),
+        ("INSERT INTO gradients SELECT * FROM gradients LIMIT 2", "gradients: 2 duplicate gradients"),
+        ("UPDATE gradients SET loss = 'nan' WHERE token_hash = '7'", "gradients: 1 gradients or losses that are not"),
+        ("INSERT INTO gradients VALUES ('set', 'x', 1, ['inf'])", "gradients: 1 gradients or losses that are not"),
+        ("INSERT INTO gradients VALUES ('set', 'x', 1, [1])", "gradients: 1 sets with gradients of different lengths"),
+        ("DELETE FROM examples", "examples: 1 tasks whose number of examples differs"),
+        ("DELETE FROM artifacts WHERE stage = 'task'", "examples: 1 examples without a task"),
+        ("DELETE FROM gradients", "statistics: 1 sums without gradients"),
+        ("DELETE FROM triangles WHERE piece = 1", "triangles: 1 sums with missing or extra pieces"),
+        ("DELETE FROM statistics", "triangles: 2 pieces that are duplicate or have no sum"),
+        ("UPDATE affinities SET affinity = 'inf'", "affinities: 1 affinities that are null or infinite"),
+        ("UPDATE measurements SET subset = '{'", "measurements: 1 subsets that are not JSON"),
+        ("UPDATE artifacts SET inputs = '{' WHERE stage = 'estimate'", "artifacts: 1 artifacts that are not JSON"),
     ],
 )
-def test_rows_that_contradict_each_other(
+def test_check_store_inconsistent_rows_are_reported(
     store: Store, statement: str, problem: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # That all can be read is another test's.
+    # Other tests cover unreadable rows.
     monkeypatch.setattr("curator.workspace.store.check._read_all", lambda path: ([], []))
     with store.write() as connection:
         connection.execute(statement)
@@ -202,32 +204,32 @@ def test_rows_that_contradict_each_other(
 
 
 @pytest.mark.parametrize("name", ["store.duckdb", "store.duckdb.wal"])
-def test_a_pipe_in_place_of_a_file(tmp_path: Path, name: str) -> None:
+def test_store_pipe_as_file_is_refused(tmp_path: Path, name: str) -> None:
     os.mkfifo(tmp_path / name)
     store = Store(tmp_path / "store.duckdb")
-    with pytest.raises(DataError, match=f"{name}: no regular file"):
+    with pytest.raises(DataError, match=f"not a regular file: .*{name}$"):
         store.artifacts("task")
-    with pytest.raises(DataError, match=f"{name}: no regular file"):
+    with pytest.raises(DataError, match=f"not a regular file: .*{name}$"):
         store.put_file_hashes([])
 
 
 @pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP])
-def test_a_file_system_without_locks(store: Store, number: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """None can be had here; what its `flock` would answer is played."""
+def test_store_without_locks_suggests_local_disk(store: Store, number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The errors of `flock` are simulated: such a file system is not available in tests."""
 
     def without(descriptor: int, mode: int) -> None:
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(fcntl, "flock", without)
     for use in (lambda: store.artifacts("task"), lambda: store.put_artifact("task", "b", {}, {})):
-        with pytest.raises(DataError, match=r"store\.duckdb: its file system has no locks") as caught:
+        with pytest.raises(DataError, match=r"file system of .*store\.duckdb has no locks") as caught:
             use()
         assert "local disk" in caught.value.hint
-    with store.path.open("rb") as file, pytest.raises(DataError, match="no locks"):
+    with store.path.open("rb") as file, pytest.raises(DataError, match="has no locks"):
         take_lock(file.fileno(), store.path)
 
 
-def test_the_way_out_of_a_file_system_without_locks(tmp_path: Path) -> None:
+def test_store_in_linked_folder_works(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / ".curator").symlink_to(tmp_path / "elsewhere")
     store = Store(tmp_path / ".curator" / "store.duckdb")
@@ -236,7 +238,7 @@ def test_the_way_out_of_a_file_system_without_locks(tmp_path: Path) -> None:
     assert (tmp_path / "elsewhere" / "store.duckdb").exists()
 
 
-def test_readers_that_overlap_do_not_keep_a_writer_out(tmp_path: Path) -> None:
+def test_file_lock_overlapping_readers_do_not_block_writer(tmp_path: Path) -> None:
     lock, over = FileLock(tmp_path / "store.duckdb"), threading.Event()
     reads = [0] * 4
 
@@ -265,8 +267,8 @@ def test_readers_that_overlap_do_not_keep_a_writer_out(tmp_path: Path) -> None:
     assert max(waited) < 2
 
 
-def test_interrupted_in_the_midst_of_a_query(store: Store) -> None:
-    """DuckDB makes another error of it, which would be taken for a bug."""
+def test_store_interrupted_query_raises_keyboard_interrupt(store: Store) -> None:
+    """DuckDB replaces the interrupt by its own error, which would look like a bug."""
 
     def ask(how: str) -> None:
         with getattr(store, how)() as connection:

@@ -1,4 +1,4 @@
-"""Models, manifests and `.curator/` from strangers: refused by name, and nothing of them is executed."""
+"""Hostile models, manifests and `.curator/` folders: an error names them, and none of their code runs."""
 
 import json
 import os
@@ -26,14 +26,14 @@ from curator.gradients import grouping as groups
 from curator.project.project import Project
 from curator.select.manifest import Manifest, read_manifest
 from curator.training import trainer as meta_train
-from curator.workspace.job_log import Run, read_runs
+from curator.workspace.job_log import Job, read_jobs
 from curator.workspace.jobs import stop
 from tui.settings import Settings
 from tui.state.place import Place
 
 
 class Evil:
-    """Unpickled, it makes a file."""
+    """Creates a file when unpickled."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -88,7 +88,9 @@ def _header(header: bytes, size: int | None = None) -> Any:
     ],
     ids=["pickle", "model code", "tokenizer code", "header", "shape", "nested", "tokenizer"],
 )
-def test_a_models_folder_is_data(make_project: MakeProject, command: str, poison: Any, words: str) -> None:
+def test_load_model_hostile_folder_runs_no_code(
+    make_project: MakeProject, command: str, poison: Any, words: str
+) -> None:
     folder = make_project()
     poison(folder / "model")
     assert words in run_cli(command, "-p", folder, "-q").check(3).err
@@ -108,13 +110,13 @@ def test_a_models_folder_is_data(make_project: MakeProject, command: str, poison
         "{{ raise_exception('\x1b[31m') }}",
     ],
 )
-def test_a_chat_template_that_fails_refuses_its_rows(template: str) -> None:
+def test_encode_failing_chat_template_raises_data_error(template: str) -> None:
     encoder = Encoder(make_tokenizer(chat_template=template), max_length=64, encoder_decoder=False)
     with pytest.raises(DataError, match="the chat template refuses the turns"):
         encoder.encode({"instruction": "a", "response": "b"})
 
 
-def test_what_a_template_refuses_is_a_bad_row(make_project: MakeProject) -> None:
+def test_check_row_refused_by_template_is_bad_row(make_project: MakeProject) -> None:
     folder = make_project(tasks={"target": pair_rows("target", 6), "chat": [{"instruction": "a", "output": "b"}]})
     _change(folder / "model" / "tokenizer_config.json", chat_template="{{ raise_exception('\x1b[31m') }}")
     done = run_cli("check", "-p", folder, "-q").check(3)
@@ -126,7 +128,7 @@ def test_what_a_template_refuses_is_a_bad_row(make_project: MakeProject) -> None
 
 @pytest.fixture
 def manifest(tmp_path: Path) -> Manifest:
-    """A manifest for the folder `given`, of the target `target` and a task `secret` beside that folder."""
+    """Return a manifest of the folder `given`, with a task `secret` whose file is outside of the folder."""
     write_rows(tmp_path / "given" / "target.jsonl", pair_rows("target", 3))
     write_rows(tmp_path / "secret.jsonl", pair_rows("secret", 3))
     (tmp_path / "given" / "secret.jsonl").symlink_to(tmp_path / "secret.jsonl")
@@ -141,8 +143,8 @@ def _naming(manifest: Manifest, path: str, **task: Any) -> Manifest:
 
 @pytest.mark.parametrize("path", ["../secret.jsonl", "{}/secret.jsonl", "secret.jsonl", "../given/../secret.jsonl"])
 @pytest.mark.parametrize("selected", [True, False])
-def test_a_manifest_names_nothing_outside(manifest: Manifest, tmp_path: Path, path: str, selected: bool) -> None:
-    """Neither by dots, nor from the root, nor through a link; its hash being right makes no difference."""
+def test_export_manifest_path_outside_is_refused(manifest: Manifest, tmp_path: Path, path: str, selected: bool) -> None:
+    """Relative paths, absolute paths and links are refused, even with the correct hash."""
     found = _naming(manifest, path.format(tmp_path), selected=selected)
     with pytest.raises(DataError, match=r"'secret': .*secret\.jsonl lies outside") as caught:
         export(found, tmp_path / "given", format="jsonl", folder=tmp_path / "out", allow_changed=True)
@@ -152,21 +154,21 @@ def test_a_manifest_names_nothing_outside(manifest: Manifest, tmp_path: Path, pa
     assert (tmp_path / "out" / "secret.jsonl").exists() == selected
 
 
-def test_a_project_may_name_what_is_outside(manifest: Manifest, tmp_path: Path) -> None:
+def test_export_path_of_project_config_is_allowed(manifest: Manifest, tmp_path: Path) -> None:
     found = _naming(manifest, "../secret.jsonl")
     config = tmp_path / "given" / "curator.toml"
     config.write_text('[model]\nname_or_path = "m"\n[data]\ntasks = "*.jsonl"\n')
-    # Through the link, which its glob matches.
+    # The glob of the project matches the link.
     export(found, tmp_path / "given", format="jsonl", folder=tmp_path / "out")
     config.write_text(config.read_text().replace("*.jsonl", "t*.jsonl"))
     with pytest.raises(DataError, match="lies outside"):
         export(found, tmp_path / "given", format="jsonl", folder=tmp_path / "out2")
-    # A manifest that lies elsewhere names the data of a project.
+    # The manifest's folder is inside a project.
     config.rename(tmp_path / "curator.toml")
     export(found, tmp_path / "given", format="jsonl", folder=tmp_path / "out3")
 
 
-def test_a_manifest_of_nonsense_is_refused(manifest: Manifest, tmp_path: Path) -> None:
+def test_export_invalid_manifest_exits_with_code_3(manifest: Manifest, tmp_path: Path) -> None:
     write_rows(tmp_path / "given" / "one.jsonl", pair_rows("one", 1))
     plain = manifest_of(tmp_path / "given", "target", "one").model_dump(mode="json")
     os.mkfifo(tmp_path / "given" / "pipe.jsonl")
@@ -195,7 +197,7 @@ def test_a_manifest_of_nonsense_is_refused(manifest: Manifest, tmp_path: Path) -
         assert not (tmp_path / "out").exists()
 
 
-def test_groups_are_files_of_their_folder(make_project: MakeProject, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_write_groups_hostile_names_stay_in_folder(make_project: MakeProject, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = make_project()
     project = Project.open(folder)
     corpus = project.corpus(("target",))
@@ -226,7 +228,7 @@ def test_groups_are_files_of_their_folder(make_project: MakeProject, monkeypatch
 
 
 @pytest.mark.parametrize("name", ["", "job.lock", "store.lock", "store.duckdb", "adapters", "adapters/key", "runs"])
-def test_nothing_is_written_through_a_link(make_project: MakeProject, tmp_path: Path, name: str) -> None:
+def test_check_symbolic_link_in_results_is_refused(make_project: MakeProject, tmp_path: Path, name: str) -> None:
     folder = make_project()
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere" / "precious").write_text("mine")
@@ -234,13 +236,13 @@ def test_nothing_is_written_through_a_link(make_project: MakeProject, tmp_path: 
     link.parent.mkdir(parents=True, exist_ok=True)
     link.symlink_to(tmp_path / "elsewhere" / ("precious" if "." in name else ""))
     with nothing_changes(tmp_path, but="project/.curator"):
-        assert f"{link}: a symbolic link" in run_cli("check", "-p", folder, "-q").check(3).err
+        assert f"symbolic link in the results folder: {link}" in run_cli("check", "-p", folder, "-q").check(3).err
     assert sorted(p.name for p in (tmp_path / "elsewhere").iterdir()) == ["precious"]
 
 
 @pytest.fixture(scope="module")
 def checked(tmp_path_factory: pytest.TempPathFactory, tiny_llama_folder: Path) -> Path:
-    """A project whose examples are in its store."""
+    """Return a project whose examples are stored."""
     folder = tmp_path_factory.mktemp("checked") / "project"
     write_rows(folder / "tasks" / "target.jsonl", pair_rows("target", 6))
     model = json.dumps(str(tiny_llama_folder))
@@ -269,7 +271,7 @@ def checked(tmp_path_factory: pytest.TempPathFactory, tiny_llama_folder: Path) -
         None,
     ],
 )
-def test_a_store_that_is_not_ours_is_refused(checked: Path, tmp_path: Path, statements: str | None) -> None:
+def test_check_foreign_store_exits_with_code_3(checked: Path, tmp_path: Path, statements: str | None) -> None:
     folder = Path(shutil.copytree(checked, tmp_path / "project"))
     store = folder / ".curator" / "store.duckdb"
     if statements is None:
@@ -282,7 +284,7 @@ def test_a_store_that_is_not_ours_is_refused(checked: Path, tmp_path: Path, stat
     assert "root:" not in done.err
 
 
-def test_a_view_in_a_store_reads_no_file(checked: Path, tmp_path: Path) -> None:
+def test_store_foreign_view_reads_no_file(checked: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(checked, tmp_path / "project"))
     (tmp_path / "secret").write_text("secret")
     with duckdb.connect(str(folder / ".curator" / "store.duckdb")) as connection:
@@ -291,11 +293,11 @@ def test_a_view_in_a_store_reads_no_file(checked: Path, tmp_path: Path) -> None:
             "CREATE VIEW selections AS SELECT 'k' AS key, 'n' AS name, content AS manifest, now()::TIMESTAMP AS created"
             f" FROM read_text('{tmp_path / 'secret'}')"
         )
-    with pytest.raises(DataError, match="not those that curator makes"):
+    with pytest.raises(DataError, match="unexpected tables in "):
         Project.open(folder).store.selection_named("n")
 
 
-def test_another_adapter_is_refused(make_project: MakeProject) -> None:
+def test_gradients_changed_adapter_is_refused(make_project: MakeProject) -> None:
     folder = make_project()
     project = Project.open(folder)
     project.train()
@@ -310,7 +312,7 @@ def test_another_adapter_is_refused(make_project: MakeProject) -> None:
     assert not (folder / "pwned").exists()
 
 
-def test_a_checkpoint_is_no_program(make_project: MakeProject, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_train_pickled_checkpoint_runs_no_code(make_project: MakeProject, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = make_project()
     step = meta_train._Recorder.step
 
@@ -336,8 +338,8 @@ def test_a_checkpoint_is_no_program(make_project: MakeProject, monkeypatch: pyte
     project.train()
 
 
-def test_a_run_that_names_a_foreign_process_does_not_stop_it(tmp_path: Path) -> None:
-    """Its log is held by one process, and its facts name another."""
+def test_stop_record_with_foreign_pid_does_not_kill_it(tmp_path: Path) -> None:
+    """One process holds the log, and the record contains the id of another process."""
     folder = tmp_path / "runs" / "r1"
     folder.mkdir(parents=True)
     foreign = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
@@ -350,10 +352,10 @@ def test_a_run_that_names_a_foreign_process_does_not_stop_it(tmp_path: Path) -> 
         holder.stdout.readline()
         facts = {"command": "x", "pid": foreign.pid, "started": "2026-01-01T00:00:00+00:00", "ended": None}
         (folder / "run.json").write_text(json.dumps(facts | {"state": "running", "message": ""}))
-        (run,) = read_runs(tmp_path / "runs")
-        assert run.state == "running"
-        with pytest.raises(ConfigError, match="not running"):
-            stop(tmp_path / "runs", run)
+        (job,) = read_jobs(tmp_path / "runs")
+        assert job.state == "running"
+        with pytest.raises(ConfigError, match="job has already ended"):
+            stop(tmp_path / "runs", job)
         assert foreign.poll() is None
     finally:
         foreign.communicate(b"\n")
@@ -364,14 +366,14 @@ def test_a_run_that_names_a_foreign_process_does_not_stop_it(tmp_path: Path) -> 
     "facts",
     [{"pid": 10**30}, {"pid": "x"}, {"started": "\x1b[31m"}, {"state": "\x1b[31m"}, {"command": ["\x1b[31m"]}, {}],
 )
-def test_what_a_run_says_of_itself_is_only_text(checked: Path, facts: dict[str, Any]) -> None:
+def test_status_hostile_job_record_is_plain_text(checked: Path, facts: dict[str, Any]) -> None:
     folder = checked / ".curator" / "runs" / "99999999T999999-1"
     folder.mkdir(parents=True, exist_ok=True)
     base = {"command": "\x1b[31m\u202e", "pid": 1, "started": "2026-01-01T00:00:00+00:00", "ended": None}
     (folder / "run.json").write_text(json.dumps(base | {"state": "done", "message": "\x1b]0;x\x07"} | facts))
     (folder / "events.jsonl").write_text('{"event": "Note", "message": "\\u001b[31m", "time": 1e400}\n[[[[\n')
     run_cli("status", "-p", checked).check(0)
-    assert all(isinstance(run, Run) for run in read_runs(folder.parent))
+    assert all(isinstance(job, Job) for job in read_jobs(folder.parent))
 
 
 @pytest.mark.parametrize(
@@ -385,7 +387,7 @@ def test_what_a_run_says_of_itself_is_only_text(checked: Path, facts: dict[str, 
     ],
     ids=str,
 )
-def test_status_speaks_of_runs_of_strangers(checked: Path, facts: dict[str, Any]) -> None:
+def test_status_json_hostile_job_record_is_valid_json(checked: Path, facts: dict[str, Any]) -> None:
     folder = checked / ".curator" / "runs" / "99990101T000000-1"
     folder.mkdir(parents=True, exist_ok=True)
     base = {"command": "x", "pid": 1, "started": "2026-01-01T00:00:00+00:00", "ended": None}
@@ -412,8 +414,8 @@ _STRANGE_EVENTS = (
 )
 
 
-def test_the_interface_opens_what_strangers_left(checked: Path) -> None:
-    """Every screen draws on a `.curator/` that is poisoned all over; what can be read is still there."""
+def test_tui_hostile_results_folder_opens(checked: Path) -> None:
+    """Every screen opens on a hostile `.curator/` and shows the readable parts."""
     kept = checked / ".curator"
     base = {"command": "\x1b[31m", "pid": 1, "started": "1970-01-01T00:00:00+00:00", "ended": None, "message": "m"}
     lines = "".join(json.dumps(event) + "\n" for event in _STRANGE_EVENTS)
@@ -439,7 +441,7 @@ def test_the_interface_opens_what_strangers_left(checked: Path) -> None:
     drive(checked, story)
 
 
-def test_reading_a_manifest_that_is_large_or_none(tmp_path: Path) -> None:
+def test_read_manifest_invalid_content_raises_data_error(tmp_path: Path) -> None:
     for content in (b"", b"\xff", b"null", b"{}", b"[" * 10_000):
         (tmp_path / "m.json").write_bytes(content)
         with pytest.raises(DataError, match=r"m\.json"):
@@ -457,7 +459,7 @@ def test_reading_a_manifest_that_is_large_or_none(tmp_path: Path) -> None:
     ],
     ids=["deep", "pipe", "long", "words", "endless"],
 )
-def test_what_is_remembered_is_only_what_fits(tmp_path: Path, content: str) -> None:
+def test_place_read_invalid_file_gives_defaults(tmp_path: Path, content: str) -> None:
     path = tmp_path / "tui.json"
     if content == "pipe":
         os.mkfifo(path)
@@ -466,13 +468,13 @@ def test_what_is_remembered_is_only_what_fits(tmp_path: Path, content: str) -> N
     assert Place.read(path) == Place()
 
 
-def test_settings_hold_only_words(tmp_path: Path) -> None:
+def test_settings_read_invalid_keys_are_ignored(tmp_path: Path) -> None:
     (tmp_path / "tui.json").write_text('{"version": 1, "keys": {"toggle": 5}, "mouse": false}')
     found = Settings.read(tmp_path / "tui.json")
     assert (found.keys, found.mouse) == ({}, False)
 
 
-def test_a_crash_of_the_interface_is_told_to_the_shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tui_crash_exits_with_code_1(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def crash(app: App, **_: Any) -> None:
         app._return_code = 1
 

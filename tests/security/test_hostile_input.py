@@ -1,4 +1,4 @@
-"""Data, names and configurations from strangers: one clear error or a right answer, and nothing else happens."""
+"""Hostile data, names and configurations: one clear error or a correct result, and no side effects."""
 
 import gzip
 import json
@@ -30,7 +30,7 @@ GOOD = b'{"prompt": "a", "completion": "b"}\n'
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory, tiny_llama_folder: Path) -> Path:
-    """A project of two tasks; tests put what they like into `tasks/hostile…`."""
+    """Return a project with one task. Tests add files `tasks/hostile…`."""
     folder = tmp_path_factory.mktemp("outside") / "project"
     (folder / "tasks").mkdir(parents=True)
     write_rows(folder / "tasks" / "target.jsonl", pair_rows("target", 6))
@@ -42,7 +42,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, tiny_llama_folder: Path) ->
 
 
 def check(folder: Path, name: str, content: bytes, *codes: int) -> Outcome:
-    """Run `curator check` on the project with one more file, and make sure that nothing else is changed."""
+    """Run `curator check` on the project with one more file. No file outside `.curator/` may change."""
     for old in (folder / "tasks").glob("hostile*"):
         old.unlink()
     (folder / "tasks" / name).write_bytes(content)
@@ -82,15 +82,15 @@ def row(**fields: Any) -> bytes:
         ("jsonl.gz", gzip.compress(GOOD, mtime=0)[:-5], ": cannot be read"),
     ],
 )
-def test_what_is_wrong_is_named(tmp_path: Path, ending: str, content: bytes, words: str) -> None:
+def test_read_task_invalid_file_names_file_and_line(tmp_path: Path, ending: str, content: bytes, words: str) -> None:
     path = tmp_path / f"hostile.{ending}"
     path.write_bytes(content)
     with pytest.raises(DataError) as caught:
         read_task(Source(name="hostile", files=(path,)))
-    said = clean(caught.value.message, lines=True)
-    assert path.name in said
-    assert words in said
-    assert len(said) < 1000
+    message = clean(caught.value.message, lines=True)
+    assert path.name in message
+    assert words in message
+    assert len(message) < 1000
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_what_is_wrong_is_named(tmp_path: Path, ending: str, content: bytes, wor
     ],
     ids=["jsonl", "csv", "parquet"],
 )
-def test_it_is_one_error_of_the_command(folder: Path, ending: str, content: bytes) -> None:
+def test_check_invalid_file_exits_with_code_3(folder: Path, ending: str, content: bytes) -> None:
     check(folder, f"hostile.{ending}", content, 3)
 
 
@@ -119,13 +119,11 @@ def test_it_is_one_error_of_the_command(folder: Path, ending: str, content: byte
     ],
     ids=["BOM and CRLF", "deep", "control characters", "100,000 tokens", "10 MB line", "10 MB cell", "NUL in CSV"],
 )
-def test_what_is_odd_is_read(folder: Path, ending: str, content: bytes) -> None:
+def test_check_unusual_file_is_read(folder: Path, ending: str, content: bytes) -> None:
     check(folder, f"hostile.{ending}", content, 0)
 
 
-def test_a_name_with_escape_sequences_of_a_broken_file_is_not_logged(
-    folder: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_check_hostile_file_name_is_not_logged(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     logger = logging.getLogger("datasets")
     level = logger.level
     for old in (folder / "tasks").glob("hostile*"):
@@ -137,7 +135,7 @@ def test_a_name_with_escape_sequences_of_a_broken_file_is_not_logged(
     assert logger.level == level
 
 
-def test_a_parquet_file_of_no_rows(tmp_path: Path) -> None:
+def test_read_task_parquet_without_rows_raises_data_error(tmp_path: Path) -> None:
     rows = datasets.Dataset.from_dict({"prompt": [], "completion": []})
     rows.to_parquet(tmp_path / "none.parquet")
     pq.write_table(pa.table({"prompt": pa.array([], pa.string())}), tmp_path / "bare.parquet")
@@ -146,7 +144,7 @@ def test_a_parquet_file_of_no_rows(tmp_path: Path) -> None:
             read_task(Source(name="t", files=(tmp_path / f"{name}.parquet",)))
 
 
-def test_a_parquet_file_of_many_rows_is_read_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_read_task_parquet_batches_keep_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(readers, "_ROWS", 4)
     numbers = [str(n) for n in range(12)]
     table = pa.table({"text": numbers})
@@ -157,7 +155,7 @@ def test_a_parquet_file_of_many_rows_is_read_in_order(tmp_path: Path, monkeypatc
     assert [row.content["text"] for row in rows] == numbers
 
 
-def test_a_header_of_many_columns_is_read_at_once(tmp_path: Path) -> None:
+def test_read_task_csv_with_many_columns_is_fast(tmp_path: Path) -> None:
     path = tmp_path / "t.csv"
     path.write_text(",".join(["text", *map(str, range(50_000))]) + "\n" + "a," * 50_000 + "b\n")
     begun = time.process_time()
@@ -184,13 +182,13 @@ def test_a_header_of_many_columns_is_read_at_once(tmp_path: Path) -> None:
     ],
     ids=lambda fields: json.dumps(fields)[:90],
 )
-def test_half_a_surrogate_pair_anywhere_in_a_chat_is_a_bad_row(tmp_path: Path, fields: dict[str, Any]) -> None:
+def test_read_task_lone_surrogate_in_chat_is_bad_row(tmp_path: Path, fields: dict[str, Any]) -> None:
     (tmp_path / "t.jsonl").write_text(json.dumps(fields) + "\n")
     with pytest.raises(DataError, match=r"t\.jsonl:1: .* holds half a surrogate pair"):
         read_task(Source(name="t", files=(tmp_path / "t.jsonl",)))
 
 
-def test_the_beginning_of_a_long_text_has_the_tokens_that_the_whole_has() -> None:
+def test_encode_long_text_equals_start_of_whole() -> None:
     tokenizer = make_tokenizer(bos=True)
     encoder = Encoder(tokenizer, max_length=50, encoder_decoder=False)
     for text in ("one two carry digit " * 2000, "a" * 40_000, "the 🙂é\u0301\n" * 9000):
@@ -199,11 +197,11 @@ def test_the_beginning_of_a_long_text_has_the_tokens_that_the_whole_has() -> Non
         assert list(encoded.input_ids) == whole[:50]
         assert encoded.truncated
         assert encoded.completion_tokens == 49
-        # The other side of a prompt that is far too long has no token left.
+        # A prompt that is too long leaves no token for the completion.
         assert encoder.encode({"prompt": text, "completion": "b"}).completion_tokens == 0
 
 
-def test_a_packed_line_that_fits_into_no_memory_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_read_task_huge_compressed_line_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(readers, "_LONGEST", 2**20)
     path = tmp_path / "t.jsonl.gz"
     path.write_bytes(gzip.compress(GOOD + b" " * 2**21, mtime=0))
@@ -227,7 +225,7 @@ TOML = st.lists(st.sampled_from([*"[]{}.=\"'\n#", "a", "data", "1e9", "true"]), 
     ending=st.sampled_from([".jsonl", ".json", ".csv", ".tsv", ".jsonl.gz"]),
     packed=st.booleans(),
 )
-def test_any_bytes_are_rows_or_one_error(
+def test_read_task_any_bytes_gives_rows_or_one_error(
     tmp_path_factory: pytest.TempPathFactory, parts: list[bytes], ending: str, packed: bool
 ) -> None:
     path = tmp_path_factory.getbasetemp() / f"any{ending}"
@@ -254,7 +252,7 @@ def outcome(path: Path, *, keep_bad: bool) -> tuple[list[Row], DataError | None]
 
 @settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(content=st.lists(FRAGMENTS | st.binary(max_size=20), max_size=12))
-def test_any_bytes_through_the_command_line(folder: Path, content: list[bytes]) -> None:
+def test_check_any_bytes_exits_with_code_0_or_3(folder: Path, content: list[bytes]) -> None:
     check(folder, "hostile.jsonl", b"".join(content), 0, 3)
 
 
@@ -286,7 +284,7 @@ NAMES = [
 
 
 def named_project(make: MakeProject, names: list[str], **tables: Any) -> Path:
-    """A project whose tasks have these names, each in a file with a plain one."""
+    """Create a project with these task names. The files have plain names."""
     folder = make(tasks={"target": pair_rows("target", 12)}, data={"tasks": None}, **tables)
     tables_of = [("target", "tasks/target.jsonl")]
     for number, name in enumerate(names):
@@ -300,7 +298,7 @@ def named_project(make: MakeProject, names: list[str], **tables: Any) -> Path:
     return folder
 
 
-def test_names_of_any_kind_through_all_of_it(make_project: MakeProject, tmp_path: Path) -> None:
+def test_commands_hostile_task_names_are_safe(make_project: MakeProject, tmp_path: Path) -> None:
     folder = named_project(make_project, NAMES, train={"epochs": 1}, gradients={"points": [1.0]}, select={"subsets": 5})
     with nothing_changes(tmp_path, but="project/.curator"):
         done = run_cli("check", "-p", folder).check(0)
@@ -321,7 +319,7 @@ def test_names_of_any_kind_through_all_of_it(make_project: MakeProject, tmp_path
 
 @settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(name=st.text(st.characters(exclude_categories=("Cs",)), min_size=1, max_size=300))
-def test_any_name_through_the_command_line(folder: Path, name: str) -> None:
+def test_check_any_task_name_exits_with_code_0(folder: Path, name: str) -> None:
     quoted = json.dumps(name, ensure_ascii=False).replace("\x7f", "\\u007f")
     other = folder.parent / "named"
     other.mkdir(exist_ok=True)
@@ -351,15 +349,15 @@ BASE = '[model]\nname_or_path = "m"\n[data]\ntasks = "t/*"\n'
         ("[" + " . ".join(['"a"'] * 20_000) + "]", "nested too deeply"),
         (BASE + BASE, "Cannot declare"),
         (BASE + "a" * 10**6 + " = 1", "unknown key"),
-        (BASE + "".join(f"k{n} = 1\n" for n in range(5000)), "and more like these"),
+        (BASE + "".join(f"k{n} = 1\n" for n in range(5000)), "more mistakes are not listed"),
         ('[project]\nname = "' + "a" * 10**6 + '"\n' + BASE, "project.name: must have at most 200 characters"),
-        (BASE.replace('tasks = "t/*"\n', "") + '[[data.task]]\nname = "a"\npath = "b"\n' * 5, "more than once: a"),
+        (BASE.replace('tasks = "t/*"\n', "") + '[[data.task]]\nname = "a"\npath = "b"\n' * 5, "task names: a"),
         (BASE + '"\\u001b[31m\\u202e" = 1', "unknown key"),
         (BASE + "#" * 2**24, "larger than 16 MiB"),
     ],
     ids=range(17),
 )
-def test_a_bomb_is_one_short_error(tmp_path: Path, text: str, words: str) -> None:
+def test_load_config_huge_file_gives_short_error(tmp_path: Path, text: str, words: str) -> None:
     (tmp_path / "curator.toml").write_text(text)
     with pytest.raises(ConfigError) as caught:
         load_config(tmp_path / "curator.toml")
@@ -369,7 +367,7 @@ def test_a_bomb_is_one_short_error(tmp_path: Path, text: str, words: str) -> Non
 
 @settings(max_examples=100)
 @given(text=st.text(max_size=60) | TOML)
-def test_any_text_is_a_configuration_or_an_error(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
+def test_load_config_any_text_raises_config_error(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
     path = tmp_path_factory.getbasetemp() / "any.toml"
     path.write_text(text, encoding="utf-8", errors="surrogatepass")
     with pytest.raises(ConfigError):
@@ -386,14 +384,14 @@ def test_any_text_is_a_configuration_or_an_error(tmp_path_factory: pytest.TempPa
     ],
     ids=["glob", "folder of a glob", "path", "paths"],
 )
-def test_a_path_that_is_too_long_is_named(tmp_path: Path, data: str, key: str) -> None:
+def test_check_too_long_path_names_key(tmp_path: Path, data: str, key: str) -> None:
     (tmp_path / "curator.toml").write_text(BASE.replace('tasks = "t/*"\n', data))
     done = run_cli("check", "-p", tmp_path, "-q").check(3)
     assert f"{key}the path is too long: " in done.err
     assert "curator.toml" in done.err
 
 
-def test_links_that_lead_nowhere_are_named(folder: Path, tmp_path: Path) -> None:
+def test_check_broken_link_names_link(folder: Path, tmp_path: Path) -> None:
     text = (folder / "curator.toml").read_text().replace('tasks = "tasks/*"\n', "").replace('"target"\n', '"a"\n')
     (tmp_path / "curator.toml").write_text(text + '[[data.task]]\nname = "a"\npath = "tasks"\n')
     (tmp_path / "tasks").mkdir()

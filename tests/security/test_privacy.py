@@ -1,4 +1,4 @@
-"""What leaves the machine, who may read what is made, and which secrets stand in it."""
+"""Network access, file permissions, and secrets in output files."""
 
 import os
 import shutil
@@ -28,10 +28,10 @@ for command in (
     ["status", "-p", p],
 ):
     print(run_cli(*command).check(0))
-# Whatever went before: a model that is not there is asked for at the hub, and that is the only time.
+# Whatever happened before, only a missing model is requested from the hub.
 print(run_cli("train", "-p", p + "-of-the-hub", "-q").check(3))
 """
-# Counts the addresses that anything looks up or connects to.
+# Records every address that the process looks up or connects to.
 NO_NETWORK = """
 import socket, sys
 asked = []
@@ -44,7 +44,7 @@ sys.addaudithook(hook)
 
 @pytest.fixture(scope="module")
 def unplugged() -> list[str]:
-    """A command under which another one sees no network at all; none where that needs rights that we do not have."""
+    """Return a command prefix that removes the network. Empty if the prefix needs missing rights."""
     command = ["unshare", "--net", "--"]
     if shutil.which("unshare") is None:
         return []
@@ -52,7 +52,7 @@ def unplugged() -> list[str]:
     return command if tried.returncode == 0 else []
 
 
-def test_a_run_without_a_network_keeps_to_its_folder_to_secrets_and_to_the_umask(
+def test_commands_offline_write_only_to_project_without_secrets(
     make_project: MakeProject, tmp_path: Path, unplugged: list[str]
 ) -> None:
     folder = make_project(train={"epochs": 1})
@@ -79,7 +79,7 @@ def test_a_run_without_a_network_keeps_to_its_folder_to_secrets_and_to_the_umask
     )
     assert done.returncode == 0, done.stderr
     assert "neither a folder nor to be had from the hub" in done.stdout
-    # No caches in the home folder, nothing in the present one, nothing beside the user's own files.
+    # No caches in the home folder, no files in the current folder, and no changes to the user's files.
     assert everything(tmp_path / "home") == {}
     assert everything(tmp_path / "work") == {}
     apart = (".curator", "out", "curator-manifest.json")
@@ -108,7 +108,7 @@ def _all(path: Path) -> list[Path]:
         ({"HF_HUB_DISABLE_TELEMETRY": "0", "DO_NOT_TRACK": "1"}, True),
     ],
 )
-def test_no_telemetry_of_the_hub_unless_it_is_asked_for(given: dict[str, str], disabled: bool) -> None:
+def test_quiet_libraries_disables_telemetry_by_default(given: dict[str, str], disabled: bool) -> None:
     code = (
         "import sys; from curator.cli.main import _quiet_libraries; _quiet_libraries();"
         "from huggingface_hub import constants; sys.exit(not constants.HF_HUB_DISABLE_TELEMETRY)"

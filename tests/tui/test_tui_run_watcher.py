@@ -24,7 +24,7 @@ from curator.core.events import (
     log_line,
     read_events,
 )
-from curator.workspace.job_log import RunLog, read_runs
+from curator.workspace.job_log import JobLog, read_jobs
 from tui.background.machine import MachineReader, parse_gpus
 from tui.background.run_watcher import Curve, JobWatcher
 
@@ -62,7 +62,7 @@ def test_no_runs(tmp_path: Path) -> None:
 
 def test_a_run_while_it_goes_on(tmp_path: Path) -> None:
     watcher = JobWatcher(tmp_path)
-    with RunLog(tmp_path) as log:
+    with JobLog(tmp_path) as log:
         reporter = Reporter(log)
         train = reporter.stage("train", 3, "steps")
         (view,) = watcher.read()
@@ -101,13 +101,13 @@ def test_a_run_while_it_goes_on(tmp_path: Path) -> None:
 
 def test_runs_that_did_not_end_well(tmp_path: Path) -> None:
     def fail() -> None:
-        with RunLog(tmp_path) as log:
+        with JobLog(tmp_path) as log:
             Reporter(log).stage("train", 1, "steps")
             raise DataError("no disk")
 
     with pytest.raises(DataError):
         fail()
-    (run,) = read_runs(tmp_path)
+    (run,) = read_jobs(tmp_path)
     (tmp_path / run.id / "output.txt").write_text("a\nb\n")
     lost = write(tmp_path, "10000101T000000-1", [progress(5, moment=1767225630.0)], state="running", ended=None)
     (lost / "output.txt").write_text("Killed\n")
@@ -177,9 +177,9 @@ def test_at_most_so_many_runs(tmp_path: Path) -> None:
 
 def test_a_running_run_of_another_process(tmp_path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from curator.workspace.job_log import RunLog\n"
+        "import sys; from pathlib import Path; from curator.workspace.job_log import JobLog\n"
         "from curator.core.events import *\n"
-        "with RunLog(Path(sys.argv[1])) as log:\n"
+        "with JobLog(Path(sys.argv[1])) as log:\n"
         "    stage = Reporter(log).stage('train', 2, 'x')\n"
         "    for line in sys.stdin:\n"
         "        stage.advance(loss=float(line)); print(flush=True)\n"

@@ -12,7 +12,7 @@ import pytest
 from textual.pilot import Pilot
 
 from curator.core.events import Event, EventLog, Note, StageProgress, StageStarted
-from curator.workspace.job_log import read_runs
+from curator.workspace.job_log import read_jobs
 from tui.actions import actions_of
 from tui.app import CuratorApp
 from tui.background.machine import Gpu, Machine
@@ -36,7 +36,7 @@ def project(make_project: MakeProject) -> Iterator[Path]:
     """A tiny project; what still runs there at the end is killed."""
     root = make_project(train=ENDLESS)
     yield root
-    for run in read_runs(root / ".curator" / "runs"):
+    for run in read_jobs(root / ".curator" / "runs"):
         if run.state == "running":
             os.kill(run.pid, signal.SIGKILL)
 
@@ -295,7 +295,7 @@ def test_fresh_is_asked_about(project: Path) -> None:
         await until(pilot, lambda: "run it again?" in grid(app))
         await pilot.press("y")
         await until(pilot, lambda: "cannot start the run" in grid(app))
-        assert len(read_runs(project / ".curator" / "runs")) == 2
+        assert len(read_jobs(project / ".curator" / "runs")) == 2
 
     show(project, watch)
 

@@ -18,7 +18,7 @@ from curator.estimate.calibration import LEAST_RUNS
 from curator.results.verification import VerifiedRun, VerifyReport
 from curator.training.fine_tune import recipe_key, subset_content
 from curator.verify.report import report
-from curator.workspace.job_log import read_runs
+from curator.workspace.job_log import read_jobs
 from tui.dialogs.run import RunDialog
 from tui.dialogs.verify import Measured, VerifyDialog, diagonal, is_inside, subset_words, summary_lines
 from tui.state.messages import EstimateReady
@@ -365,7 +365,7 @@ def test_a_verification_is_watched_to_its_end(make_project: MakeProject) -> None
     try:
         drive(root, story)
     finally:
-        for run in read_runs(root / ".curator" / "runs"):
+        for run in read_jobs(root / ".curator" / "runs"):
             if run.state == "running":
                 os.kill(run.pid, signal.SIGKILL)
 

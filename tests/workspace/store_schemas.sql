@@ -1,5 +1,5 @@
--- The store as each version of curator made it, with a row in every table: what is below a line `-- schema N` brings
--- schema N - 1 to N. Never changed: these stores are out there.
+-- Stores of every schema, with a row in every table. The statements below `-- schema N` upgrade schema N - 1 to N.
+-- Never change these statements: users have such stores.
 
 -- schema 1
 CREATE TABLE schema_version (version INTEGER, applied TIMESTAMP);

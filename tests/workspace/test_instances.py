@@ -1,4 +1,4 @@
-"""DuckDB instances are kept between accesses, and never hold the store."""
+"""DuckDB instances are reused between accesses and do not hold the store in between."""
 
 import os
 import threading
@@ -21,12 +21,12 @@ def store(tmp_path: Path) -> Store:
 def _open_files(name: str) -> list[str]:
     files = Path("/proc/self/fd")
     if not files.exists():
-        pytest.skip("no /proc to look into")
+        pytest.skip("/proc does not exist")
     found = [os.readlink(path) for path in files.iterdir() if path.exists()]
     return [path for path in found if name in path]
 
 
-def test_an_instance_is_used_again_and_holds_nothing_between(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_store_second_access_reuses_instance(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(store.artifacts("task")) == 1
     made = []
     connect = duckdb.connect
@@ -38,7 +38,7 @@ def test_an_instance_is_used_again_and_holds_nothing_between(store: Store, monke
     assert _open_files("store.duckdb") == []
 
 
-def test_each_thread_has_an_instance_of_its_own(store: Store) -> None:
+def test_store_four_threads_read_at_once(store: Store) -> None:
     inside, problems = threading.Barrier(4, timeout=30), []
 
     def look() -> None:
@@ -61,7 +61,7 @@ def test_each_thread_has_an_instance_of_its_own(store: Store) -> None:
     assert len(store.artifacts("task")) == 2
 
 
-def test_a_forked_process_leaves_its_parents_instances_alone(store: Store) -> None:
+def test_store_forked_process_makes_own_instances(store: Store) -> None:
     assert len(store.artifacts("task")) == 1
     child = os.fork()
     if child == 0:
@@ -75,10 +75,10 @@ def test_a_forked_process_leaves_its_parents_instances_alone(store: Store) -> No
     assert len(store.artifacts("task")) == 2
 
 
-def test_what_failed_is_not_used_again(store: Store) -> None:
+def test_instances_failed_connection_is_not_reused(store: Store) -> None:
     instances = Instances(store.path)
     with pytest.raises(duckdb.CatalogException), instances.attached(read_only=True) as failed:
-        failed.execute("SELECT * FROM nothing_of_the_kind")
+        failed.execute("SELECT * FROM missing_table")
     with pytest.raises(duckdb.ConnectionException):
         failed.execute("SELECT 1")
     with instances.attached(read_only=True) as another:
@@ -87,7 +87,7 @@ def test_what_failed_is_not_used_again(store: Store) -> None:
         assert again is another
 
 
-def test_it_reaches_the_stores_folder_and_nothing_else(store: Store, tmp_path: Path) -> None:
+def test_store_read_cannot_access_other_files(store: Store, tmp_path: Path) -> None:
     secret = tmp_path / "secret.txt"
     secret.write_text("secret")
     with store.read() as connection:

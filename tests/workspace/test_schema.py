@@ -1,4 +1,4 @@
-"""A store of every earlier schema opens, is brought up to date in one transaction, and is kept as it was beside it."""
+"""Upgrades from every earlier schema, in one transaction, with a copy of the old store."""
 
 import re
 import signal
@@ -19,7 +19,7 @@ OLDER = range(1, schema.SCHEMA_VERSION)
 
 
 def make_store(path: Path, version: int) -> Store:
-    """A store as the curator of a schema made it."""
+    """Create a store with an older schema."""
     path.parent.mkdir()
     with duckdb.connect(str(path)) as connection:
         for section in SECTIONS[:version]:
@@ -28,14 +28,14 @@ def make_store(path: Path, version: int) -> Store:
 
 
 def rows_of(path: Path) -> dict[str, list[tuple[object, ...]]]:
-    """All rows of all tables."""
+    """Return all rows of all tables."""
     with duckdb.connect(str(path), read_only=True) as connection:
         names = [name for (name,) in connection.execute("SELECT table_name FROM duckdb_tables()").fetchall()]
         return {name: connection.execute(f"SELECT * FROM {name}").fetchall() for name in names}
 
 
 def layout_of(path: Path) -> list[tuple[object, ...]]:
-    """Tables, columns and kinds."""
+    """Return tables, columns and types."""
     query = "SELECT table_name, column_name, data_type FROM duckdb_columns() WHERE NOT internal ORDER BY ALL"
     with duckdb.connect(str(path), read_only=True) as connection:
         return connection.execute(query).fetchall()
@@ -46,15 +46,15 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / ".curator" / "store.duckdb"
 
 
-def test_every_schema_is_here() -> None:
-    assert len(SECTIONS) == schema.SCHEMA_VERSION, "add what the new schema brings, with a row, to store_schemas.sql"
+def test_store_schemas_sql_covers_every_schema() -> None:
+    assert len(SECTIONS) == schema.SCHEMA_VERSION, "add the tables of the new schema, with a row, to store_schemas.sql"
 
 
 @pytest.mark.parametrize("version", OLDER)
-def test_an_older_store_loses_nothing(path: Path, tmp_path: Path, version: int) -> None:
+def test_store_older_schema_is_upgraded_without_loss(path: Path, tmp_path: Path, version: int) -> None:
     store = make_store(path, version)
     before = rows_of(path)
-    # Reading is enough.
+    # Reading upgrades the store.
     assert store.gradients("set")[0] == ["th"]
     after = rows_of(path)
     added = {row[0] for row in after.pop("schema_version")}
@@ -71,13 +71,13 @@ def test_an_older_store_loses_nothing(path: Path, tmp_path: Path, version: int) 
     assert store.backups() == [copy], "only an upgrade makes a copy"
 
 
-def test_the_newest_schema_needs_no_copy(path: Path) -> None:
+def test_store_current_schema_is_not_copied(path: Path) -> None:
     store = make_store(path, schema.SCHEMA_VERSION)
     store.put_artifact("stage", "key", {}, {})
     assert store.backups() == []
 
 
-def test_a_copy_replaces_that_of_an_earlier_upgrade(path: Path) -> None:
+def test_store_upgrade_copy_replaces_earlier_copy(path: Path) -> None:
     store = make_store(path, schema.SCHEMA_VERSION - 1)
     (path.parent / "store.schema-1.duckdb").write_bytes(b"old")
     store.put_artifact("stage", "key", {}, {})
@@ -97,7 +97,7 @@ Store(Path(sys.argv[1])).artifacts("task")
 """
 
 
-def test_killed_in_the_midst_of_an_upgrade_the_store_is_as_it_was(path: Path) -> None:
+def test_store_killed_upgrade_leaves_store_unchanged(path: Path) -> None:
     store = make_store(path, 1)
     before = rows_of(path)
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(KILLED), str(path)], check=False)
@@ -107,7 +107,7 @@ def test_killed_in_the_midst_of_an_upgrade_the_store_is_as_it_was(path: Path) ->
     assert store.gradients("set")[0] == ["th"]
 
 
-def test_an_upgrade_that_fails_leaves_the_store_as_it_was(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_store_failed_upgrade_leaves_store_unchanged(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = make_store(path, 1)
     before = rows_of(path)
 
@@ -122,7 +122,7 @@ def test_an_upgrade_that_fails_leaves_the_store_as_it_was(path: Path, monkeypatc
     assert len(store.artifacts("task")) == 1
 
 
-def test_no_room_for_the_copy(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_store_upgrade_without_space_raises_data_error(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = make_store(path, 2)
     before = rows_of(path)
 
@@ -132,7 +132,7 @@ def test_no_room_for_the_copy(path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
     with monkeypatch.context() as patch:
         patch.setattr(access.shutil, "copyfile", full)
-        with pytest.raises(DataError, match="no room for the copy") as caught:
+        with pytest.raises(DataError, match=r"cannot copy .*No space left") as caught:
             store.artifacts("task")
     assert "MB" in caught.value.hint
     assert rows_of(path) == before

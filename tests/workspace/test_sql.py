@@ -1,4 +1,4 @@
-"""`curator sql`: views match what the project knows and docs/reference/sql.md, and a query reaches nothing else."""
+"""`curator sql`: views match the project and docs/reference/sql.md, and queries access only the views."""
 
 import csv
 import io
@@ -30,7 +30,7 @@ _made: dict[str, Path] = {}
 
 @pytest.fixture
 def folder(make_project: MakeProject, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project with a selection, some estimates and made-up runs; made once, and copied."""
+    """Return a copy of a project with a selection, estimates and invented measurements."""
     if not _made:
         tasks: dict[str, list[dict[str, Any]]] = {"target": pair_rows("target", 12)}
         tasks |= {t: pair_rows(t, 8) for t in ("alpha", "beta", "it's \x1b[31m")}
@@ -57,7 +57,7 @@ def _invoke(folder: Path, *arguments: str, **options: Any) -> Any:
     return CliRunner().invoke(app, ["sql", *arguments, "-p", str(folder)], catch_exceptions=True, **options)
 
 
-def test_the_views_are_those_of_the_documentation(folder: Path) -> None:
+def test_sql_views_match_documentation(folder: Path) -> None:
     documented: dict[str, list[tuple[str, str]]] = {}
     for part in re.split(r"^## ", DOCS.read_text(encoding="utf-8"), flags=re.M)[1:]:
         columns = re.findall(r"^\| `(\w+)` \| ([A-Z\[\]]+) \| \S.*\|$", part, flags=re.M)
@@ -74,7 +74,7 @@ def test_the_views_are_those_of_the_documentation(folder: Path) -> None:
     assert "affinities" in _invoke(folder).stdout
 
 
-def test_the_views_say_what_the_verbs_say(folder: Path) -> None:
+def test_sql_views_match_project_results(folder: Path) -> None:
     project = Project.open(folder)
     checked = {task.name: task for task in project.check().tasks}
     tasks = {row["task"]: row for row in _ask(folder, "FROM tasks")}
@@ -109,7 +109,7 @@ def test_the_views_say_what_the_verbs_say(folder: Path) -> None:
     assert json.loads(selection["manifest"])["name"] == "mine"
 
 
-def test_what_no_longer_holds_is_told_apart(folder: Path) -> None:
+def test_sql_views_flag_outdated_rows(folder: Path) -> None:
     def subsets() -> dict[tuple[str, ...], tuple[Any, ...]]:
         rows = _ask(folder, "FROM subsets")
         return {tuple(r["subset"]): (r["current"], r["measured_loss"], r["runs"], r["size"]) for r in rows}
@@ -118,7 +118,7 @@ def test_what_no_longer_holds_is_told_apart(folder: Path) -> None:
     assert [(r["subset"], r["seed"], r["measured_loss"], r["current"]) for r in runs] == [
         (["alpha", "beta"], 1, 2.0, True), (["alpha", "beta"], 2, 2.5, True), (["gone"], 1, 9.0, False),
     ]  # fmt: skip
-    # The runs were measured after the estimates, and will change them.
+    # The measurements are newer than the estimates, so the estimates are outdated.
     assert subsets() == {
         ("alpha",): (False, None, 0, 1),
         ("alpha", "beta"): (False, 2.25, 2, 2),
@@ -140,8 +140,8 @@ def test_what_no_longer_holds_is_told_apart(folder: Path) -> None:
     Project.open(folder).check()
     assert {r["current"] for r in _ask(folder, "FROM runs")} == {False}
     assert subsets()[("alpha",)] == (False, None, 0, 1)
-    assert ("alpha", "beta") in subsets(), "it was estimated"
-    # An older version of the task is still in the store, and in no view.
+    assert ("alpha", "beta") in subsets(), "an estimate of the subset is stored"
+    # The older version of the task is still in the store, but in no view.
     assert _ask(folder, "SELECT count(*) AS n FROM examples WHERE task = 'alpha'") == [{"n": 5}]
 
 
@@ -152,16 +152,16 @@ REFUSED = [
     ("WITH x AS (INSERT INTO present.keys VALUES ('a', 'b') RETURNING 1) FROM x", "read-only"),
     ("WITH x AS (INSERT INTO store.file_hashes VALUES ('a', 1, 1, 1, 'b') RETURNING 1) FROM x", "read-only"),
     ("COPY tasks TO '{place}/out.csv'", "COPY"),
-    ("EXPLAIN ANALYZE COPY tasks TO '{place}/out.csv'", "refused"),
+    ("EXPLAIN ANALYZE COPY tasks TO '{place}/out.csv'", "not allowed"),
     ("COPY (SELECT 1) TO '{place}/out.csv'", "COPY"),
     ("EXPORT DATABASE '{place}/out'", "EXPORT"),
     ("ATTACH '{place}/other.duckdb'", "ATTACH"),
-    ("FROM read_csv('{place}/secret.csv')", "refused"),
-    ("FROM '{place}/secret.csv'", "refused"),
-    ("FROM read_text('{place}/secret.csv')", "refused"),
-    ("FROM read_blob('{place}/secret.csv')", "refused"),
-    ("FROM sniff_csv('{place}/secret.csv')", "refused"),
-    ("FROM glob('{place}/*')", "refused"),
+    ("FROM read_csv('{place}/secret.csv')", "not allowed"),
+    ("FROM '{place}/secret.csv'", "not allowed"),
+    ("FROM read_text('{place}/secret.csv')", "not allowed"),
+    ("FROM read_blob('{place}/secret.csv')", "not allowed"),
+    ("FROM sniff_csv('{place}/secret.csv')", "not allowed"),
+    ("FROM glob('{place}/*')", "not allowed"),
     ("FROM query('COPY tasks TO ''{place}/out.csv''')", "SELECT"),
     ("FROM 'https://example.org/x.parquet'", ""),
     ("SELECT getenv('HOME')", "getenv"),
@@ -182,7 +182,7 @@ REFUSED = [
 ]
 
 
-def test_nothing_is_written_and_nothing_else_is_read(folder: Path, tmp_path: Path, monkeypatch: Any) -> None:
+def test_sql_refused_statement_reads_and_writes_nothing(folder: Path, tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "secret.csv").write_text("a\nswordfish\n")
     project = Project.open(folder)
@@ -200,7 +200,7 @@ def test_nothing_is_written_and_nothing_else_is_read(folder: Path, tmp_path: Pat
     assert len(_ask(folder, "FROM tasks")) == 4
 
 
-def test_every_format_has_the_same_rows(folder: Path, tmp_path: Path) -> None:
+def test_sql_formats_have_equal_rows(folder: Path, tmp_path: Path) -> None:
     query = "SELECT task, tags, affinity, NULL AS nothing, 1 AS a, 2 AS a FROM affinities JOIN tasks USING (task)"
     query += " ORDER BY task"
     document = json.loads(_invoke(folder, query, "--json").stdout)
@@ -227,7 +227,7 @@ def test_every_format_has_the_same_rows(folder: Path, tmp_path: Path) -> None:
     assert str(Project.open(folder).sql("SELECT sum(tokens) AS t FROM tasks").to_pandas()["t"].dtype) == "int64"
 
 
-def test_a_table_is_for_people(folder: Path, tmp_path: Path) -> None:
+def test_sql_table_shows_first_rows(folder: Path, tmp_path: Path) -> None:
     done = _invoke(folder, "SELECT range AS n FROM range(20000)")
     assert done.stdout.count("\n") < 110
     assert "showing 100 of 20,000 rows" in done.stderr
@@ -239,21 +239,21 @@ def test_a_table_is_for_people(folder: Path, tmp_path: Path) -> None:
         assert words in done.exception.message
 
 
-def test_without_a_store_it_says_what_to_do(make_project: MakeProject) -> None:
+def test_sql_missing_store_suggests_commands(make_project: MakeProject) -> None:
     with pytest.raises(DataError, match="nothing is kept yet") as raised:
         _ask(make_project(), "FROM tasks")
     assert "curator check" in raised.value.hint
     assert "curator select" in raised.value.hint
 
 
-def test_a_busy_store_names_its_holder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sql_busy_store_names_process(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     project = Project.open(folder)
     monkeypatch.setattr("curator.workspace.store.locks._LOCK_SECONDS", 0.1)
     with project.store.write(), pytest.raises(StoreBusy, match=str(os.getpid())):
         Project.open(folder).sql("FROM tasks")
 
 
-def test_a_long_query_can_be_interrupted(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sql_long_query_can_be_interrupted(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from curator.workspace.store import sql as queries
 
     project, check = Project.open(folder), queries._only_query
@@ -266,7 +266,7 @@ def test_a_long_query_can_be_interrupted(folder: Path, monkeypatch: pytest.Monke
     with pytest.raises(KeyboardInterrupt):
         project.sql("SELECT count(*) FROM range(1000000000000) WHERE range % 7 = 3")
 
-    # What DuckDB makes of an interrupt in a query of ours.
+    # DuckDB raises this error for an interrupt in one of curator's queries.
     with pytest.raises(KeyboardInterrupt), project.store.read():
         raise RuntimeError("Query interrupted")
     monkeypatch.undo()

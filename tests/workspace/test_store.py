@@ -1,4 +1,4 @@
-"""What is committed stays, what is not leaves no trace, and nobody is kept out for long."""
+"""`Store`: round trips, transactions, locks, and damaged or unusual files."""
 
 import multiprocessing
 import os
@@ -48,7 +48,7 @@ def store(tmp_path: Path) -> Store:
 
 
 def python(code: str, *args: str, **options: object) -> "subprocess.Popen[str]":
-    """Start a process of its own that runs `code`."""
+    """Start a process that runs `code`."""
     return subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(code), *args],
         stdout=subprocess.PIPE,
@@ -63,7 +63,9 @@ def python(code: str, *args: str, **options: object) -> "subprocess.Popen[str]":
 
 @settings(max_examples=15)
 @given(st.lists(examples, min_size=1, max_size=5), texts)
-def test_examples(tmp_path_factory: pytest.TempPathFactory, rows: list[StoredExample], name: str) -> None:
+def test_store_examples_round_trip(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[StoredExample], name: str
+) -> None:
     store = Store(tmp_path_factory.mktemp("store") / "store.duckdb")
     rows = [StoredExample(**{f: getattr(row, f) for f in row.__slots__} | {"number": n}) for n, row in enumerate(rows)]
     other = StoredTask(key="other", name=name, examples=rows, inputs={}, outputs={})
@@ -88,7 +90,7 @@ def test_examples(tmp_path_factory: pytest.TempPathFactory, rows: list[StoredExa
     assert artifact.inputs == {"name": name}
 
 
-def test_examples_that_are_not_there(store: Store) -> None:
+def test_store_missing_examples_are_empty(store: Store) -> None:
     for _ in range(2):
         found = store.example_texts("key")
         assert found.column_names == ["text", "spans", "file", "line"]
@@ -99,8 +101,10 @@ def test_examples_that_are_not_there(store: Store) -> None:
 
 @settings(max_examples=15)
 @given(st.lists(st.integers(0, 9), min_size=0, max_size=12), st.integers(1, 40))
-def test_gradients(tmp_path_factory: pytest.TempPathFactory, numbers: list[int], dim: int) -> None:
-    """Whatever is put in again, and however often: each example once, as it was first."""
+def test_store_gradients_round_trip_keeps_first(
+    tmp_path_factory: pytest.TempPathFactory, numbers: list[int], dim: int
+) -> None:
+    """Repeated examples are stored once, with their first values."""
     store = Store(tmp_path_factory.mktemp("store") / "store.duckdb")
     rng = np.random.default_rng(len(numbers))
     expected: dict[str, tuple[float, np.ndarray]] = {}
@@ -134,8 +138,8 @@ def _sums(tasks: int, dim: int) -> TaskSums:
 
 
 @pytest.mark.parametrize("dim", [1, 2, 7, 8, 64])
-def test_statistics(store: Store, dim: int) -> None:
-    """In any order, some not there, one twice, and each as it was first, whatever is put in again."""
+def test_store_sums_round_trip_keeps_first(store: Store, dim: int) -> None:
+    """Sums are read in any order, repeated or missing. The first stored values are kept."""
     assert not store.sums("set", ["a"], dim).packed_curvatures.any()
     sums, other = _sums(5, dim), _sums(3, dim)
     store.put_sums("set", list("abcde"), sums)
@@ -158,7 +162,16 @@ def test_statistics(store: Store, dim: int) -> None:
         assert connection.execute("SELECT count(DISTINCT number) FROM triangles").fetchall() == [(1,)]
 
 
-def test_a_store_from_before_there_were_sums(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_put_sums_all_stored_keeps_first(store: Store) -> None:
+    """Two processes may compute the same sums at the same time."""
+    other = _sums(1, 4)
+    other.gradient_sums[:] = 0
+    store.put_sums("set", ["a"], _sums(1, 4))
+    store.put_sums("set", ["a"], other)
+    np.testing.assert_array_equal(store.sums("set", ["a"], 4).gradient_sums, _sums(1, 4).gradient_sums)
+
+
+def test_store_schema_2_is_upgraded_for_sums(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patched:
         patched.setattr(schema, "MIGRATIONS", schema.MIGRATIONS[:2])
         for module in (schema, access):
@@ -173,7 +186,7 @@ def test_a_store_from_before_there_were_sums(store: Store, monkeypatch: pytest.M
     assert store.gradient_hashes("set") == {"a"}
 
 
-def test_edits(store: Store) -> None:
+def test_store_edits_round_trip(store: Store) -> None:
     made = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
     edits = [
         StoredEdit(number=n, kind="toggle", label="'; DROP \x1b", changes={"é": [0, n]}, loss=None, made=made)
@@ -184,7 +197,7 @@ def test_edits(store: Store) -> None:
     store.put_edits("other", "u", edits)
     store.put_edits("first", "t", [edits[1], edits[2]])
     assert store.last_session("t") == ("first", edits)
-    # What is learned later is filled in; what was known is not forgotten.
+    # A later loss is added. A known loss is kept.
     known = [replace(edits[1], loss=0.5)]
     store.put_edits("first", "t", known)
     store.put_edits("first", "t", [edits[1]])
@@ -197,14 +210,14 @@ def test_edits(store: Store) -> None:
     assert found[0] == "second"
 
 
-def test_gradients_that_do_not_lie_in_a_row(store: Store) -> None:
+def test_store_transposed_gradients_round_trip(store: Store) -> None:
     matrix = np.arange(12, dtype=np.float32).reshape(3, 4).T
     store.put_gradients("set", list("abcd"), np.arange(4.0), matrix)
     hashes, _, found = store.gradients("set")
     np.testing.assert_array_equal(found[np.argsort(hashes)], matrix)
 
 
-def test_results(store: Store) -> None:
+def test_store_results_round_trip(store: Store) -> None:
     store.put_affinities("e", "t", [("a", 0.5, float("nan")), ("'; DROP", 1.0, 0.1)], inputs={}, outputs={})
     found = store.affinities("e")
     assert found["'; DROP"] == (1.0, 0.1)
@@ -224,16 +237,16 @@ def test_results(store: Store) -> None:
     assert store.file_hashes(["/a", "/c"]) == {"/a": (4, 5, 6, "z")}
 
 
-def test_measurements(store: Store) -> None:
+def test_store_measurements_round_trip_keeps_first(store: Store) -> None:
     assert store.measurements("r") == []
-    assert not store.path.parent.exists(), "reading makes nothing"
+    assert not store.path.parent.exists(), "reading creates no files"
     content = {"b'; DROP \x1b": "2", "a": "1"}
     store.put_measurement("r", "t", content, seed=1, loss=0.5, seconds=2.0)
     store.put_measurement("r", "t", {}, seed=1, loss=0.75, seconds=2.5)
     store.put_measurement("r", "t", content, seed=2, loss=0.25, seconds=3.0)
     store.put_measurement("other", "t", content, seed=1, loss=9.0, seconds=1.0)
     store.put_measurement("r", "t", {**content, "a": "changed"}, seed=1, loss=8.0, seconds=1.0)
-    # The same run again, its tasks in another order: what was measured first stays.
+    # The same run with another order of tasks: the first loss is kept.
     store.put_measurement("r", "t", dict(reversed(content.items())), seed=1, loss=7.0, seconds=1.0)
     found = store.measurements("r")
     assert [(m.subset, m.seed, m.loss, m.seconds) for m in found] == [
@@ -252,7 +265,7 @@ def test_measurements(store: Store) -> None:
     assert store.measurements("large seed")[0].seed == 2**32 - 1
 
 
-def test_a_store_from_before_anything_was_measured(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_store_schema_3_is_upgraded_for_measurements(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patched:
         patched.setattr(schema, "MIGRATIONS", schema.MIGRATIONS[:3])
         for module in (schema, access):
@@ -269,7 +282,7 @@ def test_a_store_from_before_anything_was_measured(store: Store, monkeypatch: py
     assert [artifact.inputs for artifact in store.artifacts("train")] == [{"x": 1}]
 
 
-def test_a_process_killed_after_a_measurement_has_kept_it(store: Store) -> None:
+def test_store_killed_process_keeps_measurement(store: Store) -> None:
     writer = python(
         """
         import os, signal, sys
@@ -285,7 +298,7 @@ def test_a_process_killed_after_a_measurement_has_kept_it(store: Store) -> None:
     assert [(m.seed, m.loss) for m in store.measurements("r")] == [(3, 0.5)]
 
 
-def test_before_the_first_write(store: Store) -> None:
+def test_store_read_before_first_write_is_empty(store: Store) -> None:
     assert store.artifacts("train") == []
     assert store.selection("k") is None
     assert store.selections() == []
@@ -294,13 +307,13 @@ def test_before_the_first_write(store: Store) -> None:
     assert store.example_indexes(["t"]) == {}
     assert store.affinities("e") == {}
     assert store.file_hashes(["/a"]) == {}
-    assert not store.path.parent.exists(), "reading makes nothing"
+    assert not store.path.parent.exists(), "reading creates no files"
 
 
 # -- transactions -------------------------------------------------------------------------------------------------
 
 
-def test_an_error_rolls_back(store: Store) -> None:
+def test_store_write_error_rolls_back(store: Store) -> None:
     store.put_artifact("train", "a", {}, {})
 
     def interrupted() -> None:
@@ -313,7 +326,7 @@ def test_an_error_rolls_back(store: Store) -> None:
     assert store.artifact("train", "a") is not None
 
 
-def test_a_killed_writer_loses_nothing_that_was_committed(store: Store) -> None:
+def test_store_killed_writer_keeps_commits(store: Store) -> None:
     writer = python(
         """
         import sys
@@ -337,13 +350,13 @@ def test_a_killed_writer_loses_nothing_that_was_committed(store: Store) -> None:
     writer.wait()
     hashes, losses, gradients = store.gradients("set")
     assert {f"{n}-{i}" for n in range(max(acknowledged) + 1) for i in range(50)} <= set(hashes)
-    assert len(hashes) % 50 == 0, "a transaction is there whole or not at all"
+    assert len(hashes) % 50 == 0, "transactions are atomic"
     assert (gradients == losses[:, None]).all()
     store.put_gradients("set", ["new"], np.zeros(1), np.zeros((1, 64), np.float32))
     assert "new" in store.gradient_hashes("set")
 
 
-def test_a_writer_that_was_killed_before_its_first_commit(store: Store) -> None:
+def test_store_empty_database_file_is_usable(store: Store) -> None:
     store.path.parent.mkdir()
     duckdb.connect(str(store.path)).close()
     assert store.artifacts("train") == []
@@ -359,7 +372,7 @@ def _write(path: Path, name: str) -> None:
         assert f"{name}{n}" in store.gradient_hashes("set")
 
 
-def test_two_processes_write_in_turns(store: Store) -> None:
+def test_store_two_writers_both_succeed(store: Store) -> None:
     spawn = multiprocessing.get_context("spawn")
     processes = [spawn.Process(target=_write, args=(store.path, name)) for name in "ab"]
     for process in processes:
@@ -381,25 +394,25 @@ with getattr(Store(Path(sys.argv[1])), sys.argv[2])():
 
 
 @pytest.mark.parametrize("how", ["read", "write"])
-def test_busy_names_the_process(store: Store, how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_store_locked_names_process(store: Store, how: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(locks, "_LOCK_SECONDS", 0.2)
     store.put_artifact("train", "a", {}, {})
     holder = python(HOLD, str(store.path), how)
     try:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "held\n"
-        with pytest.raises(StoreBusy, match=f"process {holder.pid} ") as caught:
+        with pytest.raises(StoreBusy, match=f"by process {holder.pid}$") as caught:
             store.put_artifact("train", "b", {}, {})
         assert caught.value.exit_code == ExitCode.BUSY
         if how == "read":
-            assert len(store.artifacts("train")) == 1, "readers do not shut out each other"
+            assert len(store.artifacts("train")) == 1, "readers do not block each other"
     finally:
         os.kill(holder.pid, signal.SIGKILL)
         holder.wait()
     store.put_artifact("train", "b", {}, {})
 
 
-def test_another_program_holds_it(store: Store) -> None:
+def test_store_open_in_other_program_names_process(store: Store) -> None:
     store.put_artifact("train", "a", {}, {})
     holder = python(
         "import duckdb, sys, time; c = duckdb.connect(sys.argv[1]); print('held', flush=True); time.sleep(60)",
@@ -415,19 +428,19 @@ def test_another_program_holds_it(store: Store) -> None:
         holder.wait()
 
 
-# -- files that are not as they should be ---------------------------------------------------------------------------
+# -- damaged and unusual files --------------------------------------------------------------------------------------
 
 
-def test_a_newer_store(store: Store) -> None:
+def test_store_newer_schema_is_refused(store: Store) -> None:
     store.put_artifact("train", "a", {}, {})
     with store.write() as connection:
         connection.execute("INSERT INTO schema_version VALUES (99, current_timestamp)")
     for use in (lambda: store.artifacts("train"), lambda: store.put_artifact("train", "b", {}, {})):
-        with pytest.raises(DataError, match=r"newer curator \(schema 99"):
+        with pytest.raises(DataError, match="newer curator: schema 99"):
             use()
 
 
-def test_an_older_store_is_brought_up_to_date(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_store_older_schema_is_upgraded(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     store.put_artifact("train", "a", {"x": 1}, {})
     more = (*schema.MIGRATIONS, lambda connection: connection.execute("CREATE TABLE new (x INTEGER)"))
     monkeypatch.setattr(schema, "MIGRATIONS", more)
@@ -441,7 +454,7 @@ def test_an_older_store_is_brought_up_to_date(store: Store, monkeypatch: pytest.
 
 
 @pytest.mark.parametrize("where", ["header", "blocks", "short", "other"])
-def test_a_damaged_store(store: Store, where: str) -> None:
+def test_store_damaged_file_raises_data_error(store: Store, where: str) -> None:
     rng = np.random.default_rng(0)
     store.put_gradients("set", [str(n) for n in range(3000)], np.zeros(3000), rng.random((3000, 64), np.float32))
     content = bytearray(store.path.read_bytes())
@@ -460,8 +473,8 @@ def test_a_damaged_store(store: Store, where: str) -> None:
     assert ".curator" in caught.value.hint
 
 
-def test_a_full_disk(store: Store) -> None:
-    """A limit on the size of files is as near to a full disk as an ordinary user gets."""
+def test_store_full_disk_keeps_committed_rows(store: Store) -> None:
+    """A limit on file sizes stands in for a full disk, because a test without root can set it."""
     store.put_gradients("set", ["kept"], np.zeros(1), np.ones((1, 256), np.float32))
     size = store.path.stat().st_size
     full = python(
@@ -486,19 +499,19 @@ def test_a_full_disk(store: Store) -> None:
     )
     out, err = full.communicate(timeout=60)
     assert full.returncode == ExitCode.DATA, err
-    assert "cannot be written" in out
-    assert "disk full" in out
+    assert "cannot write" in out
+    assert "free disk space" in out
     assert store.gradient_hashes("set") == {"kept"}
     store.put_gradients("set", ["more"], np.zeros(1), np.ones((1, 256), np.float32))
     assert store.gradient_hashes("set") == {"kept", "more"}
 
 
-def test_a_folder_that_is_no_folder(tmp_path: Path) -> None:
+def test_store_folder_is_file_raises_data_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(DataError, match="cannot be made"):
+    with pytest.raises(DataError, match="cannot create "):
         Store(tmp_path / "file" / "store.duckdb").put_artifact("train", "a", {}, {})
 
 
-def test_a_mistake_of_ours_stays_one(store: Store) -> None:
+def test_store_invalid_sql_is_not_converted(store: Store) -> None:
     with pytest.raises(duckdb.CatalogException), store.write() as connection:
         connection.execute("SELECT * FROM nothing")

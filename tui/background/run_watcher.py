@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from curator.core.events import LOG_INTERVAL, Event, EventTail, StageFinished, StageProgress, StageStarted, log_line
-from curator.workspace.job_log import EVENTS_NAME, Run, read_runs
+from curator.workspace.job_log import EVENTS_NAME, Job, read_jobs
 from curator.workspace.jobs import last_words
 
 StageState = Literal["done", "running", "cached"]
@@ -25,7 +25,7 @@ _END_OF_LOG = 32 * 1024
 class JobView:
     """The state of a job for display. Texts are not cleaned."""
 
-    job: Run
+    job: Job
     stage: str
     """The running stage or the last one; empty before the first stage."""
     done: int
@@ -75,13 +75,13 @@ class JobWatcher:
         Args:
             detail: Id of the selected job. Its log is read from the start, like that of a running job.
         """
-        jobs = read_runs(self._folder, limit=MOST_JOBS)
+        jobs = read_jobs(self._folder, limit=MOST_JOBS)
         here = {job.id for job in jobs}
         self._stories = {name: story for name, story in self._stories.items() if name in here}
         self._ended = {name: view for name, view in self._ended.items() if name in here}
         return tuple(self._view(job, whole=job.state == "running" or job.id == detail) for job in jobs)
 
-    def _view(self, job: Run, *, whole: bool) -> JobView:
+    def _view(self, job: Job, *, whole: bool) -> JobView:
         known = self._ended.get(job.id)
         if known is not None and known.job == job and (known.whole or not whole):
             return known
@@ -175,7 +175,7 @@ class _Story:
                 return number
         return None
 
-    def view(self, job: Run, words: list[str]) -> JobView:
+    def view(self, job: Job, words: list[str]) -> JobView:
         """Return the current state of the job."""
         end = datetime.now(UTC) if job.state == "running" else job.ended
         until = self._heard if end is None else end.timestamp()

@@ -18,7 +18,7 @@ from curator.core.errors import CuratorError
 from curator.core.text import clean
 from curator.results.text_plot import Series
 from curator.workspace import jobs
-from curator.workspace.job_log import Run
+from curator.workspace.job_log import Job
 from tui.actions import bindings_of
 from tui.background.machine import Machine, MachineReader
 from tui.background.run_watcher import JobView
@@ -317,13 +317,13 @@ class RunsScreen(CuratorScreen):
         ]
         self.app.push_screen(ConfirmDialog("stop the run?", lines), partial(self._stop_if, view.job))
 
-    def _stop_if(self, job: Run, wanted: bool | None) -> None:
+    def _stop_if(self, job: Job, wanted: bool | None) -> None:
         if wanted:
             self.app.flash("asking the run to stop …")
             self._stop(job)
 
     @work(thread=True, group="stop", exit_on_error=False)
-    def _stop(self, job: Run) -> None:
+    def _stop(self, job: Job) -> None:
         try:
             jobs.stop(self.folder, job)
         except (CuratorError, OSError) as error:
@@ -351,7 +351,7 @@ class RunsScreen(CuratorScreen):
         else:
             self._resume_if(view.job, True)
 
-    def _resume_if(self, job: Run, wanted: bool | None) -> None:
+    def _resume_if(self, job: Job, wanted: bool | None) -> None:
         if wanted and job.arguments is not None:
             self.app.launch(list(job.arguments), cwd=Path(job.cwd))
 

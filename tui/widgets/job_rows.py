@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from curator.workspace.job_log import Run
+from curator.workspace.job_log import Job
 from tui.background.run_watcher import JobView
 from tui.widgets import numbers
 from tui.widgets.lines import Line, Part, fit, width_of
@@ -48,7 +48,7 @@ def one_line(text: str) -> str:
     return " ".join(text.split())
 
 
-def short_command(job: Run, root: Path) -> str:
+def short_command(job: Job, root: Path) -> str:
     """A command without what is the same for all: `curator`, and the project's own folder."""
     if job.arguments is None:
         return one_line(job.command).removeprefix("curator ")

@@ -1,8 +1,9 @@
-"""Short transactions under a lock: nobody holds the database.
+"""Access the store in short transactions under a lock. No process holds the database between two accesses.
 
-DuckDB lets one process write or many read, never both at once. So every access takes a lock on a file beside the
-database, attaches it, does one short piece of work, and detaches it. The database file is never opened by other means:
-closing any other handle to it in this process would drop DuckDB's own lock, which keeps other programs away.
+DuckDB allows one writing process or several reading processes, never both. Every access therefore takes a lock on a
+file next to the database, attaches the database, runs one short transaction and detaches the database. No other code
+opens the database file: closing another handle in this process would drop DuckDB's own lock, which blocks other
+programs.
 """
 
 import errno
@@ -18,35 +19,36 @@ import duckdb
 import pyarrow as pa
 
 from curator.core.errors import DataError, StoreBusy
-from curator.core.files import refuse_endless
+from curator.core.files import CHECK_DISK, refuse_endless
 from curator.workspace.store.instances import SETTINGS, Instances
 from curator.workspace.store.locks import FileLock
 from curator.workspace.store.schema import SCHEMA_VERSION, Connection, is_ours, migrate, utc_now, version_of
 
-# What DuckDB raises for the disk and the file; all else is a mistake of ours in the SQL, and stays one.
+# Errors that DuckDB raises for the disk and the file. Any other error is a bug in curator's SQL, and is not converted.
 _FILE_ERRORS = (
     duckdb.IOException,
     duckdb.FatalException,
     duckdb.InternalException,
     duckdb.SerializationException,
-    # What a COMMIT raises when the disk is full.
+    # COMMIT raises this error when the disk is full.
     duckdb.TransactionException,
     OSError,
 )
-_FULL = "Is the disk full or read-only? Nothing was half written: run the same command again."
+_FULL = f"{CHECK_DISK} Then run the same command again. The store holds no partial results."
 _OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
 DAMAGED = (
-    "If it is damaged: `curator check --store` says what is, and `curator export-store DIR` saves what can be read."
-    " Then delete `.curator/store.duckdb`: results are lost, and made again by the same commands; your data is not."
+    "Run `curator check --store` to find damage, and `curator export-store DIR` to save the readable rows."
+    " Then delete `.curator/store.duckdb`. Results are lost, and the same commands compute them again."
+    " Data files are not affected."
 )
-"""What to do about a store that cannot be used."""
+"""Hint for a store that cannot be used."""
 
 
 class Database:
-    """A DuckDB file that several processes read and write in turns.
+    """Read and write a DuckDB file that several processes share.
 
     Args:
-        path: The file; it and its folder are made at the first write.
+        path: The file. The first write creates the file and its folder.
     """
 
     def __init__(self, path: Path) -> None:
@@ -56,10 +58,10 @@ class Database:
 
     @contextmanager
     def read(self) -> Iterator[Connection | None]:
-        """Open the store for reading; None when there is none yet.
+        """Open the store for reading. Yields None if the store does not exist yet.
 
         Raises:
-            StoreBusy: A writer held it for ten seconds.
+            StoreBusy: A writer held the store for ten seconds.
             DataError: The file is damaged or from a newer version.
         """
         if not self._is_there():
@@ -67,16 +69,16 @@ class Database:
             return
         with (
             self.lock.held(exclusive=False),
-            self._told("read", DAMAGED),
+            self._file_errors("read", DAMAGED),
             self._opened(read_only=True) as connection,
         ):
             version = self._checked_version(connection)
             if version in (0, SCHEMA_VERSION):
-                # A writer that was killed before its first commit leaves a file with nothing in it.
+                # A writer that was killed before its first commit leaves an empty database.
                 yield connection if version else None
                 return
 
-        # From an older schema; whoever writes brings it to this one.
+        # The store has an older schema. A write upgrades the schema.
         with self.write():
             pass
         with self.read() as current:
@@ -84,17 +86,17 @@ class Database:
 
     @contextmanager
     def read_attached(self) -> Iterator[Connection]:
-        """A database of its own, in memory, to which the store is attached for reading as `store`.
+        """Open a new in-memory database with the store attached as `store`, read-only.
 
-        The store must be there; `read` says so, and brings it to this schema.
+        The store must exist and have the current schema. Call `read` first: it checks both.
 
         Raises:
-            StoreBusy: A writer held it for ten seconds.
+            StoreBusy: A writer held the store for ten seconds.
             DataError: The file cannot be read.
         """
-        with self.lock.held(exclusive=False), self._told("read", DAMAGED):
-            # It attaches the store first; whoever asks is then kept to that (queries.py). Without a folder for what
-            # does not fit into memory, which would be made where the process happens to be.
+        with self.lock.held(exclusive=False), self._file_errors("read", DAMAGED):
+            # External access is needed to attach the store. The caller then removes it (`sql.py`). Without a temporary
+            # folder: DuckDB would create that in the current folder.
             config = SETTINGS | {"enable_external_access": True, "lock_configuration": False, "temp_directory": ""}
             connection = duckdb.connect(":memory:", config=config)
             try:
@@ -108,23 +110,23 @@ class Database:
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
-        """Open the store for one transaction, which is rolled back on any error.
+        """Open the store for one transaction. Any error rolls the transaction back.
 
         Raises:
-            StoreBusy: Another process held it for ten seconds.
+            StoreBusy: Another process held the store for ten seconds.
             DataError: The file cannot be written, is damaged, or is from a newer version.
         """
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise DataError(f"{self.path.parent}: cannot be made: {error}", hint="Is the disk read-only?") from error
-        with self.lock.held(exclusive=True), self._told("written", _FULL):
+            raise DataError(f"cannot create {self.path.parent}: {error}", hint=CHECK_DISK) from error
+        with self.lock.held(exclusive=True), self._file_errors("write", _FULL):
             if not self._is_there():
                 self._make()
             with self._opened(read_only=False) as connection:
                 version = self._checked_version(connection)
                 if 0 < version < SCHEMA_VERSION:
-                    # Closed first: no other handle to the file may be closed while DuckDB has it open.
+                    # Detached first: closing the copy's handle would drop the lock of an attached file.
                     connection.execute("CHECKPOINT")
                     self._instances.detach(connection)
                     self._back_up(version)
@@ -140,13 +142,13 @@ class Database:
                     raise
 
     def _is_there(self) -> bool:
-        # DuckDB would wait for a pipe without end.
+        # DuckDB would wait for a pipe forever.
         for path in (self.path, self.path.with_name(f"{self.path.name}.wal")):
             refuse_endless(path)
         return self.path.exists()
 
     def _make(self) -> None:
-        """Make an empty store, whole or not at all: a file that is cut short would be taken for a damaged one."""
+        """Create an empty store atomically: a truncated file would look damaged."""
         partial = self.path.with_name(f"{self.path.name}.partial")
         left = [partial, partial.with_name(f"{partial.name}.wal")]
         try:
@@ -159,11 +161,11 @@ class Database:
                 path.unlink(missing_ok=True)
 
     def backups(self) -> list[Path]:
-        """Copies of the store from before an upgrade, oldest first."""
+        """Return the copies of the store that upgrades made, oldest first."""
         return sorted(self.path.parent.glob(f"{self.path.stem}.schema-*{self.path.suffix}"))
 
     def _back_up(self, version: int) -> None:
-        """Keep the store as it is before an upgrade, as `store.schema-3.duckdb`, in place of earlier such copies."""
+        """Copy the store before an upgrade, to `store.schema-3.duckdb` for example, and delete earlier copies."""
         kept = self.path.with_name(f"{self.path.stem}.schema-{version}{self.path.suffix}")
         partial = kept.with_name(f"{kept.name}.partial")
         try:
@@ -172,9 +174,8 @@ class Database:
         except OSError as error:
             partial.unlink(missing_ok=True)
             raise DataError(
-                f"{self.path}: is of an older curator, and there is no room for the copy that is kept before it is"
-                f" brought up to date: {error}",
-                hint=f"Make room for {self.path.stat().st_size / 1e6:.0f} MB beside it.",
+                f"cannot copy {self.path} before the upgrade of its schema: {error}",
+                hint=f"Free {self.path.stat().st_size / 1e6:.0f} MB on the disk of the store.",
             ) from error
         for other in self.backups():
             if other != kept:
@@ -200,54 +201,58 @@ class Database:
         line = _first_line(error)
         if "Conflicting lock" in line:
             return StoreBusy(
-                f"{self.path}: open in another program: {line}",
-                hint="Close that program (a DuckDB shell, perhaps) and run the command again.",
+                f"{self.path} is open in another program: {line}",
+                hint="Close that program, for example a DuckDB shell, and run the command again.",
             )
         if "storage version" in str(error):
             return DataError(
-                f"{self.path}: written by another version of DuckDB than this one ({duckdb.__version__}): {line}",
-                hint="Install the versions of curator and DuckDB that wrote it, or move `.curator/` away and begin"
-                " anew.",
+                f"{self.path} was written by another version of DuckDB (installed: {duckdb.__version__}): {line}",
+                hint="Install the versions of curator and DuckDB that wrote the store, or move `.curator/` away.",
             )
-        return DataError(f"{self.path}: cannot be opened: {line}", hint=_hint(error, DAMAGED))
+        return DataError(f"cannot open {self.path}: {line}", hint=_hint(error, DAMAGED))
 
     def _blame(self, connection: Connection, error: duckdb.Error) -> None:
-        """Say so where an error comes of tables that are none of ours; else it is a mistake of ours."""
+        """Convert an error caused by foreign tables. Any other error is a bug in curator's SQL."""
         if not isinstance(error, _FILE_ERRORS) and not is_ours(connection):
-            raise DataError(
-                f"{self.path}: its tables are not those that curator makes: {_first_line(error)}", hint=DAMAGED
-            ) from error
+            raise DataError(f"unexpected tables in {self.path}: {_first_line(error)}", hint=DAMAGED) from error
 
     @contextmanager
-    def _told(self, what: str, hint: str) -> Iterator[None]:
-        """Turn what DuckDB says of the disk and of signals into errors that people can act on."""
+    def _file_errors(self, action: str, hint: str) -> Iterator[None]:
+        """Convert errors of the disk to `DataError`, and interrupts to `KeyboardInterrupt`."""
         try:
             yield
         except (RuntimeError, duckdb.InterruptException) as error:
-            # Asked to stop in the midst of a query, DuckDB forgets what it was asked by.
+            # DuckDB replaces a KeyboardInterrupt during a query by its own error.
             if isinstance(error, RuntimeError) and "interrupted" not in str(error):
                 raise
             raise KeyboardInterrupt from error
         except (duckdb.Error, OSError) as error:
-            # Only what it finds in a damaged block is an error of no kind.
+            # DuckDB raises the base class `duckdb.Error` itself only for damaged blocks.
             if not isinstance(error, _FILE_ERRORS) and type(error) is not duckdb.Error:
                 raise
-            raise DataError(f"{self.path}: cannot be {what}: {_first_line(error)}", hint=_hint(error, hint)) from error
+            raise DataError(f"cannot {action} {self.path}: {_first_line(error)}", hint=_hint(error, hint)) from error
 
     def _checked_version(self, connection: Connection) -> int:
         version = version_of(connection)
         if version < 0:
-            raise DataError(f"{self.path}: schema {version} has never been", hint=DAMAGED)
+            raise DataError(f"invalid schema version in {self.path}: {version}", hint=DAMAGED)
         if version > SCHEMA_VERSION:
             raise DataError(
-                f"{self.path}: made by a newer curator (schema {version}, this one knows {SCHEMA_VERSION})",
+                f"{self.path} belongs to a newer curator: schema {version}, supported up to {SCHEMA_VERSION}",
                 hint="Install the newer version of curator.",
             )
         return version
 
 
 def insert(connection: Connection, statement: str, table: pa.Table, parameters: Sequence[str] = ()) -> None:
-    """Insert from an Arrow table, which the statement calls `new_rows`; a thousand times as fast as row by row."""
+    """Insert the rows of an Arrow table, a thousand times as fast as row by row.
+
+    Args:
+        connection: An open store, within a transaction.
+        statement: An INSERT or CREATE statement that reads from `new_rows`.
+        table: The rows (n).
+        parameters: Values of the statement's parameters.
+    """
     connection.register("new_rows", table)
     connection.execute(statement, list(parameters))
     connection.unregister("new_rows")
@@ -265,16 +270,16 @@ def _roll_back(connection: Connection) -> None:
     try:
         connection.execute("ROLLBACK")
     except duckdb.Error:
-        # The transaction is already gone, which is what was wanted; the first error is the one to report.
+        # DuckDB has already ended the transaction. The first error is the one to report.
         return
 
 
 def _hint(error: BaseException, otherwise: str) -> str:
-    """What to do about an error of the disk or the file, as far as its words tell which of them it is."""
-    words = str(error)
-    if any(os.strerror(number) in words for number in _OF_THE_DISK):
+    """Choose a hint by the text of an error: DuckDB has no error classes for a full disk or a damaged file."""
+    text = str(error)
+    if any(os.strerror(number) in text for number in _OF_THE_DISK):
         return _FULL
-    return DAMAGED if type(error) is duckdb.Error or "Corrupt" in words else otherwise
+    return DAMAGED if type(error) is duckdb.Error or "Corrupt" in text else otherwise
 
 
 def _first_line(error: BaseException) -> str:

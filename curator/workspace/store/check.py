@@ -1,4 +1,4 @@
-"""Whether a store is sound, and what of one that is not can be saved."""
+"""Check whether a store is sound, and save the readable rows of a damaged store."""
 
 import json
 import subprocess
@@ -11,7 +11,7 @@ from typing import Any
 import duckdb
 
 from curator.core.errors import ConfigError, DataError
-from curator.core.files import write_whole
+from curator.core.files import CHECK_DISK, write_whole
 from curator.workspace.store.access import Database
 from curator.workspace.store.schema import Connection
 
@@ -20,35 +20,35 @@ UNREADABLE_NAME = "unreadable.json"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TableReport:
-    """What is left of one table."""
+    """Readable and lost rows of one table."""
 
     name: str
     rows: int
     """Rows that can be read."""
     lost: tuple[tuple[int, int | None], ...] = ()
-    """First and last number of rows that cannot, from 0; None where not even their number is known."""
+    """First and last number of each range of unreadable rows, from 0. The last is None if it is unknown."""
     words: str = ""
-    """What DuckDB says of the first of them."""
+    """DuckDB's error for the first unreadable row."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoreReport:
-    """Whether a store is sound."""
+    """Result of `check_store` or `export_store`."""
 
     store: Path
     tables: tuple[TableReport, ...]
     problems: tuple[str, ...]
-    """What is wrong, in words; none where all is well."""
+    """One message for each problem. Empty if the store is sound."""
     backups: tuple[tuple[Path, int], ...] = ()
-    """Copies from before an upgrade, and their bytes."""
+    """Copies that upgrades made, and their size in bytes."""
 
     @property
     def sound(self) -> bool:
-        """Whether nothing is wrong."""
+        """Return whether the store has no problem."""
         return not self.problems
 
     def to_json(self) -> dict[str, Any]:
-        """As one JSON document."""
+        """Return the report as one JSON document."""
         return {
             "schema_version": 1,
             "store": str(self.store),
@@ -59,92 +59,100 @@ class StoreReport:
         }
 
 
-# What must hold of rows that can be read: table, what is wrong with those that are counted, and the count.
+# Conditions on readable rows: table, description of the rows that violate the condition, and a query that counts them.
 _FACTS = (
-    ("schema_version", "versions given twice", "SELECT count(*) - count(DISTINCT version) FROM schema_version"),
-    ("examples", "examples twice", "SELECT count(*) - count(DISTINCT (task_key, number)) FROM examples"),
+    ("schema_version", "duplicate versions", "SELECT count(*) - count(DISTINCT version) FROM schema_version"),
+    ("examples", "duplicate examples", "SELECT count(*) - count(DISTINCT (task_key, number)) FROM examples"),
     (
         "examples",
-        "examples of no task",
+        "examples without a task",
         "SELECT count(*) FROM examples WHERE task_key NOT IN (SELECT key FROM artifacts WHERE stage = 'task')",
     ),
     (
         "examples",
-        "tasks with other than the rows that were read",
+        "tasks whose number of examples differs from the number of rows read",
         "SELECT count(*) FROM (SELECT key, list_sum(from_json(outputs -> 'rows', '[\"BIGINT\"]')) AS n FROM artifacts"
         " WHERE stage = 'task') t LEFT JOIN (SELECT task_key, count(*) AS m FROM examples GROUP BY 1) e"
         " ON t.key = e.task_key WHERE coalesce(t.n, 0) <> coalesce(e.m, 0)",
     ),
     (
         "examples",
-        "examples with other tokens than labels can be of",
+        "examples with invalid labels or completion tokens",
         "SELECT count(*) FROM examples WHERE left_out IS NULL AND (len(labels) = 0 OR completion_tokens < 1)",
     ),
-    ("gradients", "gradients twice", "SELECT count(*) - count(DISTINCT (set_key, token_hash)) FROM gradients"),
+    ("gradients", "duplicate gradients", "SELECT count(*) - count(DISTINCT (set_key, token_hash)) FROM gradients"),
     (
         "gradients",
-        "sets whose gradients have several lengths",
+        "sets with gradients of different lengths",
         "SELECT count(*) FROM (SELECT set_key FROM gradients GROUP BY 1 HAVING count(DISTINCT len(gradient)) > 1)",
     ),
     (
         "gradients",
-        "gradients or losses that are no numbers",
+        "gradients or losses that are not finite",
         "SELECT count(*) FROM gradients WHERE loss IS NULL OR gradient IS NULL OR NOT isfinite(loss)"
         " OR NOT coalesce(isfinite(list_sum(gradient)), true)",
     ),
-    ("affinities", "affinities twice", "SELECT count(*) - count(DISTINCT (estimate_key, task)) FROM affinities"),
+    ("affinities", "duplicate affinities", "SELECT count(*) - count(DISTINCT (estimate_key, task)) FROM affinities"),
     (
         "affinities",
-        "affinities that are no numbers",
+        "affinities that are null or infinite",
         "SELECT count(*) FROM affinities WHERE affinity IS NULL OR isinf(affinity)",
     ),
-    ("estimates", "estimates twice", "SELECT count(*) - count(DISTINCT (estimate_key, subset)) FROM estimates"),
+    ("estimates", "duplicate estimates", "SELECT count(*) - count(DISTINCT (estimate_key, subset)) FROM estimates"),
     (
         "estimates",
-        "estimates that are no numbers",
+        "estimates that are not finite",
         "SELECT count(*) FROM estimates WHERE loss IS NULL OR NOT isfinite(loss)",
     ),
     (
         "measurements",
-        "measured losses that are no numbers",
+        "measured losses that are not finite",
         "SELECT count(*) FROM measurements WHERE loss IS NULL OR NOT isfinite(loss)",
     ),
-    ("statistics", "sums twice", "SELECT count(*) - count(DISTINCT (set_key, content)) FROM statistics"),
+    ("statistics", "duplicate sums", "SELECT count(*) - count(DISTINCT (set_key, content)) FROM statistics"),
     (
         "statistics",
-        "sums over gradients that are not there",
+        "sums without gradients",
         "SELECT count(*) FROM statistics WHERE set_key NOT IN (SELECT set_key FROM gradients)",
     ),
     (
         "triangles",
-        "pieces of no sum, or twice",
+        "pieces that are duplicate or have no sum",
         "SELECT count(*) - count(DISTINCT (number, piece)) FILTER (number IN (SELECT number FROM statistics))"
         " FROM triangles",
     ),
     (
         "triangles",
-        "sums with other than all of their pieces",
+        "sums with missing or extra pieces",
         "SELECT count(*) FROM (SELECT number, octet_length(pull) // 8 AS k FROM statistics) s LEFT JOIN (SELECT number,"
         " sum(octet_length(numbers)) AS size FROM triangles GROUP BY 1) t USING (number)"
         " WHERE coalesce(t.size, 0) <> 2 * k * (k + 1)",
     ),
     (
         "artifacts",
-        "artifacts that are no JSON",
+        "artifacts that are not JSON",
         "SELECT count(*) FROM artifacts WHERE NOT (json_valid(inputs) AND json_valid(outputs))",
     ),
-    ("selections", "manifests that are no JSON", "SELECT count(*) FROM selections WHERE NOT json_valid(manifest)"),
-    ("edits", "edits that are no JSON", "SELECT count(*) FROM edits WHERE NOT json_valid(changes)"),
-    ("measurements", "subsets that are no JSON", "SELECT count(*) FROM measurements WHERE NOT json_valid(subset)"),
+    (
+        "selections",
+        "manifests that are not JSON",
+        "SELECT count(*) FROM selections WHERE NOT json_valid(manifest)",
+    ),
+    ("edits", "edits that are not JSON", "SELECT count(*) FROM edits WHERE NOT json_valid(changes)"),
+    (
+        "measurements",
+        "subsets that are not JSON",
+        "SELECT count(*) FROM measurements WHERE NOT json_valid(subset)",
+    ),
 )
 
 
 def check_store(database: Database) -> StoreReport:
-    """Read every row, and see whether what is in one table agrees with what is in others. Changes nothing.
+    """Read every row and check that the tables agree. The store is not changed.
 
     Raises:
-        DataError: There is no store, or it is from a newer version.
-        StoreBusy: A writer held it for ten seconds.
+        DataError: The store does not exist, or is from a newer version.
+        StoreBusy: A writer held the store for ten seconds.
     """
     with database.lock.held(exclusive=False):
         tables, problems = _read_all(database.path)
@@ -161,34 +169,34 @@ def check_store(database: Database) -> StoreReport:
 
 
 def export_store(database: Database, folder: Path) -> StoreReport:
-    """Save what can be read: one Parquet file for each table, and `unreadable.json`, which says what is lost.
+    """Save the readable rows: one Parquet file for each table, and `unreadable.json` with the lost rows.
 
     Args:
-        database: The store, which may be damaged; it is not changed.
-        folder: Where to; made if need be, and empty.
+        database: The store, which may be damaged. The store is not changed.
+        folder: Output folder. Created if missing. Must be empty.
 
     Raises:
         ConfigError: The folder is not empty.
-        DataError: There is no store, or the folder cannot be written.
+        DataError: The store does not exist, or the folder cannot be written.
         StoreBusy: A writer held the store for ten seconds.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if any(folder.iterdir()):
-            raise ConfigError(f"{folder}: is not empty", hint="Name a new folder.")
+            raise ConfigError(f"folder is not empty: {folder}", hint="Pass a new or an empty folder.")
         with database.lock.held(exclusive=False):
             tables, problems = _read_all(database.path, folder)
         report = StoreReport(store=database.path, tables=tuple(tables), problems=tuple(problems))
         write_whole(folder / UNREADABLE_NAME, (json.dumps(report.to_json(), indent=1) + "\n").encode())
     except OSError as error:
-        raise DataError(f"{folder}: cannot be written: {error}", hint="Is the disk full or read-only?") from error
+        raise DataError(f"cannot write {folder}: {error}", hint=CHECK_DISK) from error
     return report
 
 
 def _read_all(path: Path, folder: Path | None = None) -> tuple[list[TableReport], list[str]]:
-    """Read all tables in a process of its own; begin another one after the table at which one died."""
+    """Read all tables in a child process. If the child dies at a table, another child reads the next tables."""
     if not path.exists():
-        raise DataError(f"{path}: there is no store", hint="Run `curator check`, which makes one.")
+        raise DataError(f"store does not exist: {path}", hint="Run `curator check` to create the store.")
     tables: dict[str, TableReport] = {}
     problems: list[str] = []
     while True:
@@ -199,25 +207,26 @@ def _read_all(path: Path, folder: Path | None = None) -> tuple[list[TableReport]
             errors="replace",
             check=False,
         )
-        said = [json.loads(line) for line in done.stdout.splitlines()]
-        for words in said:
-            if "error" in words:
-                problems.append(f"cannot be opened: {words['error']}")
-            elif "read" in words:
-                lost = tuple((begin, end) for begin, end in words["lost"])
-                name = words["table"]
-                tables[name] = TableReport(name=name, rows=words["read"], lost=lost, words=words["words"])
+        replies = [json.loads(line) for line in done.stdout.splitlines()]
+        for reply in replies:
+            if "error" in reply:
+                problems.append(f"cannot open the store: {reply['error']}")
+            elif "read" in reply:
+                lost = tuple((begin, end) for begin, end in reply["lost"])
+                name = reply["table"]
+                tables[name] = TableReport(name=name, rows=reply["read"], lost=lost, words=reply["words"])
                 if lost:
-                    problems.append(f"{name}: {_count(lost)} cannot be read: {words['words']}")
+                    problems.append(f"{name}: cannot read {_count(lost)}: {reply['words']}")
         if done.returncode in (0, 1) and (done.returncode == 0 or problems):
             return list(tables.values()), problems
-        at = next((words["table"] for words in reversed(said) if "table" in words), None)
+        at = next((reply["table"] for reply in reversed(replies) if "table" in reply), None)
         last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
         if done.returncode > 0 or at is None or at in tables:
-            # It did not die of the file: the disk that is written to is full, perhaps.
-            raise DataError(f"{path}: reading it failed: {last}", hint="Is the disk full or read-only?")
-        tables[at] = TableReport(name=at, rows=0, lost=((0, None),), words=f"DuckDB ended by signal {-done.returncode}")
-        problems.append(f"{at}: DuckDB dies of it (signal {-done.returncode})")
+            # The store is not the cause. The disk of the output folder may be full.
+            raise DataError(f"cannot read {path}: {last}", hint=CHECK_DISK)
+        crash = f"DuckDB crashed with signal {-done.returncode}"
+        tables[at] = TableReport(name=at, rows=0, lost=((0, None),), words=crash)
+        problems.append(f"{at}: cannot read all rows: {crash}")
 
 
 def _count(lost: Sequence[tuple[int, int | None]]) -> str:
@@ -228,13 +237,13 @@ def _count(lost: Sequence[tuple[int, int | None]]) -> str:
 
 def _broken_facts(connection: Connection) -> list[str]:
     found = []
-    for table, words, query in _FACTS:
+    for table, violation, query in _FACTS:
         try:
             (count,) = connection.execute(query).fetchall()[0]
         except duckdb.Error as error:
-            # What was said of the JSON may be in the way of another question.
-            found.append(f"{table}: {words}: cannot be told: {str(error).splitlines()[0]}")
+            # Invalid JSON can break a query of another condition.
+            found.append(f"{table}: cannot check for {violation}: {str(error).splitlines()[0]}")
             continue
         if count:
-            found.append(f"{table}: {count} {words}")
+            found.append(f"{table}: {count} {violation}")
     return found

@@ -1,7 +1,6 @@
-"""DuckDB instances that are kept between accesses to a store, which is attached to one only while it is in use.
+"""Reuse DuckDB instances between accesses to a store. The store is attached only during an access.
 
-To make an instance takes ten times as long as to attach a file to it, and a command looks into its store dozens of
-times.
+Creating an instance takes ten times as long as attaching a file, and one command accesses its store dozens of times.
 """
 
 import os
@@ -20,17 +19,17 @@ _QUIET: Settings = {
     "autoinstall_known_extensions": False,
     "autoload_known_extensions": False,
 }
-# A view in a store that somebody else made could read any file of this machine.
+# A view in a foreign store could otherwise read any file of this machine.
 SETTINGS: Settings = _QUIET | {"enable_external_access": False, "lock_configuration": True}
-# Of a process that this one was forked from. To destroy them would wait for threads that were not forked with them.
+# Instances of the parent process after a fork. Destroying them would wait for threads that the fork did not copy.
 _NOT_OURS: list[Connection] = []
 
 
 class Instances:
-    """The instances of one store: as many as threads have used it at once.
+    """Hold the idle instances of one store: at most one for each thread that used the store at the same time.
 
     Args:
-        path: The store's file, which must be there when it is attached.
+        path: File of the store. The file must exist when it is attached.
     """
 
     def __init__(self, path: Path) -> None:
@@ -40,10 +39,10 @@ class Instances:
 
     @contextmanager
     def attached(self, *, read_only: bool) -> Iterator[Connection]:
-        """A connection whose tables are the store's.
+        """Open a connection with the store attached and selected.
 
         Raises:
-            duckdb.Error: It cannot be opened.
+            duckdb.Error: The store cannot be opened.
         """
         connection = self._take()
         whole = False
@@ -54,14 +53,14 @@ class Instances:
                 self.detach(connection)
                 whole = True
         finally:
-            # What failed may hold a transaction or the file, and is not used again.
+            # A failed connection may still hold a transaction or the file, and is not reused.
             if whole:
                 self._idle.append(connection)
             else:
                 connection.close()
 
     def attach(self, connection: Connection, *, read_only: bool) -> None:
-        """Open the store's file."""
+        """Attach the store's file to a connection."""
         if read_only:
             connection.execute("ATTACH ? AS store (READ_ONLY)", [self._path])
         else:
@@ -69,7 +68,7 @@ class Instances:
         connection.execute("USE store")
 
     def detach(self, connection: Connection) -> None:
-        """Close the store's file, with all that was committed in it."""
+        """Detach the store's file. Committed rows are on disk afterwards."""
         connection.execute("USE memory")
         connection.execute("DETACH store")
 
@@ -77,13 +76,13 @@ class Instances:
         if self._process != os.getpid():
             _NOT_OURS.extend(self._idle)
             self._idle, self._process = [], os.getpid()
-        # Other threads take and give back too; each of these is one step to Python.
+        # Safe with other threads: `pop` and `append` are atomic.
         with suppress(IndexError):
             return self._idle.pop()
         made = duckdb.connect(":memory:", config=_QUIET | {"temp_directory": f"{self._path}.tmp"})
-        # The store's own folder, for what DuckDB writes beside it.
+        # DuckDB writes its log and temporary files next to the store.
         made.execute("SET allowed_directories = ?", [[os.path.join(os.path.dirname(self._path), "")]])
-        # Where it takes Python for interactive, it would draw on standard output.
+        # In interactive Python, DuckDB would draw a progress bar on standard output.
         made.execute("SET enable_progress_bar = false")
         made.execute("SET enable_external_access = false; SET lock_configuration = true")
         return made

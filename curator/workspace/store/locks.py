@@ -1,7 +1,8 @@
-"""One writer or many readers, in the order in which they came.
+"""Lock a file for one writer or many readers, in order of arrival.
 
-`flock` alone lets readers that overlap keep a writer out for ever. So each takes its turn first, on a second file, and
-gives it back when it has the lock: a writer that waits for the lock lets nobody past, readers let each other.
+With `flock` alone, overlapping readers block a writer forever. Every process therefore first locks a second file, the
+turn, and releases the turn when it holds the lock. A writer that waits for the lock keeps the turn, so that later
+processes wait behind it.
 """
 
 import errno
@@ -13,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from curator.core.errors import DataError, StoreBusy
-from curator.core.files import NO_LOCKS, has_no_locks
+from curator.core.files import CHECK_DISK, NO_LOCKS, has_no_locks
 
 _LOCK_SECONDS = 10.0
 _PAUSE, _LONGEST_PAUSE = 0.002, 0.02
@@ -21,10 +22,10 @@ _READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 class FileLock:
-    """A lock that is kept in two files beside what it is for.
+    """Lock a file through two files next to it.
 
     Args:
-        path: What the lock is for; the files are named after it, with the endings `.lock` and `.turn`.
+        path: The file to lock. The lock files have the same stem and the suffixes `.lock` and `.turn`.
     """
 
     def __init__(self, path: Path) -> None:
@@ -33,17 +34,20 @@ class FileLock:
 
     @contextmanager
     def held(self, *, exclusive: bool) -> Iterator[None]:
-        """Hold the lock: alone, or beside others who do not change anything.
+        """Hold the lock within a `with` block.
+
+        Args:
+            exclusive: True for a writer, which excludes all others. False for a reader, which excludes writers.
 
         Raises:
-            StoreBusy: Others held it for ten seconds.
-            DataError: The files cannot be made, or the file system has no locks.
+            StoreBusy: Other processes held the lock for ten seconds.
+            DataError: The lock files cannot be created, or the file system has no locks.
         """
         deadline = time.monotonic() + _LOCK_SECONDS
         turn, lock = _open(self._turn, needed=exclusive), -1
         try:
             lock = _open(self._lock, needed=exclusive)
-            # Where nobody can make these files, nobody can write either, and reading is safe.
+            # Without permission to create these files, no process can write the store, and reading is safe.
             if turn >= 0 and lock >= 0:
                 mode = fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH
                 self._wait_for(turn, mode, deadline, lock)
@@ -68,26 +72,25 @@ class FileLock:
                 if time.monotonic() > deadline:
                     holder = os.pread(lock, 32, 0).decode("ascii", "replace").strip()
                     raise StoreBusy(
-                        f"{self._path}: held by process {holder or 'unknown'} for over {_LOCK_SECONDS:.0f} seconds",
-                        hint="Wait for that process, or stop it, and run the command again.",
+                        f"{self._path} is locked for over {_LOCK_SECONDS:.0f} seconds by process"
+                        f" {holder or '(unknown)'}",
+                        hint="Wait for that process, or stop it. Then run the command again.",
                     ) from None
                 time.sleep(pause)
                 pause = min(pause * 2, _LONGEST_PAUSE)
             except OSError as error:
                 if not has_no_locks(error):
                     raise
-                raise DataError(f"{self._path}: its file system has no locks: {error}", hint=NO_LOCKS) from error
+                raise DataError(f"the file system of {self._path} has no locks: {error}", hint=NO_LOCKS) from error
 
 
 def _open(path: Path, *, needed: bool) -> int:
-    """Descriptor of a lock's file; −1 where it is neither needed nor to be had."""
+    """Return a descriptor of a lock file, or −1 if the file is unavailable and not needed."""
     try:
         return os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     except OSError as error:
         if needed or error.errno not in (*_READ_ONLY, errno.ENOSPC):
-            raise DataError(
-                f"{path}: cannot be opened: {error}", hint="Is the disk full or read-only, or the folder not yours?"
-            ) from error
+            raise DataError(f"cannot open {path}: {error}", hint=CHECK_DISK) from error
     try:
         return os.open(path, os.O_RDONLY)
     except OSError:
@@ -95,7 +98,7 @@ def _open(path: Path, *, needed: bool) -> int:
 
 
 def _sign(descriptor: int) -> None:
-    # Whoever waits names the last one in; a full disk must not keep people from reading.
+    # A waiting process reports the last holder. A full disk must not prevent reading.
     try:
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, str(os.getpid()).encode(), 0)

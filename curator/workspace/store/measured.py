@@ -1,4 +1,4 @@
-"""The table of measured losses: what really came of fine-tuning on a subset of tasks."""
+"""The table of measured losses: target losses after fine-tuning on a subset of tasks."""
 
 import json
 from collections.abc import Mapping
@@ -11,33 +11,33 @@ from curator.workspace.store.schema import utc_now
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measurement:
-    """One fine-tuning run, and the target's validation loss after it."""
+    """Target's validation loss after one fine-tuning run."""
 
     subset: Mapping[str, str]
     """Hash of the training examples of each auxiliary task in the subset, by the task's name."""
     seed: int
     loss: float
-    """Nats per target token; infinity where training diverged."""
+    """Nats per target token. Infinite if training diverged."""
     seconds: float
-    """Time that fine-tuning took, without measuring."""
+    """Duration of fine-tuning, without the measurement."""
     made: datetime
 
 
 class Measured(Database):
-    """The part of the store that keeps measured losses; one that was put in is never changed."""
+    """Store and read measured losses. A stored loss never changes."""
 
     def put_measurement(
         self, recipe: str, target: str, subset: Mapping[str, str], *, seed: int, loss: float, seconds: float
     ) -> None:
-        """Store what came of one run.
+        """Store the measured loss of one run. A loss that is already stored stays unchanged.
 
         Args:
-            recipe: Hash of all that decides a run beside the subset and the seed.
-            target: The target's name.
-            subset: As in `Measurement`.
-            seed: Of initialization and order.
-            loss: Nats per target token; infinity where training diverged.
-            seconds: Time that fine-tuning took.
+            recipe: Hash of everything that determines a run except the subset and the seed.
+            target: Name of the target.
+            subset: Hash of the training examples of each auxiliary task, by the task's name.
+            seed: Seed of the adapter's initialization and of the order of examples.
+            loss: Nats per target token. Infinite if training diverged.
+            seconds: Duration of fine-tuning.
         """
         with self.write() as connection:
             connection.execute(
@@ -46,7 +46,7 @@ class Measured(Database):
             )
 
     def measurements(self, recipe: str) -> list[Measurement]:
-        """What was measured by a recipe, oldest first."""
+        """Return all measurements of a recipe, oldest first."""
         with self.read() as connection:
             if connection is None:
                 return []

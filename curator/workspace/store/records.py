@@ -1,4 +1,4 @@
-"""What is put into the store and found in it, row by row."""
+"""Rows of the store as frozen dataclasses."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Artifact:
-    """What a stage made, and from what."""
+    """Outputs of a stage, with the inputs that determine them."""
 
     stage: str
     key: str
@@ -19,31 +19,31 @@ class Artifact:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredExample:
-    """One example as it was read and as the model sees it."""
+    """One example: its text, and its tokens for the model."""
 
     number: int
     """Position in the task, from 0."""
     file: str
     line: int
     hash: str
-    """Hash of the content, whatever the tokenizer."""
+    """Hash of the content, independent of the tokenizer."""
     token_hash: str
-    """Hash of `input_ids` and `labels`: what a gradient depends on."""
+    """Hash of `input_ids` and `labels`, which determine the gradient."""
     text: str
     spans: tuple[int, ...]
-    """Start and end of each part of `text` that carries loss, in characters, one after the other."""
+    """Alternating start and end, in characters, of each part of `text` that has loss."""
     input_ids: tuple[int, ...]
     labels: tuple[int, ...]
-    """Token ids that carry loss, −100 elsewhere; for an encoder–decoder the decoder's tokens."""
+    """Token ids that have loss, −100 elsewhere. Tokens of the decoder for an encoder–decoder model."""
     completion_tokens: int
     truncated: bool
     left_out: str | None
-    """Why the example cannot be trained on, or None."""
+    """Reason why the example cannot be trained on, or None."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredTask:
-    """One version of a task: its examples, and what they were made from."""
+    """One version of a task: its examples, with the inputs that determine them."""
 
     key: str
     name: str
@@ -54,7 +54,7 @@ class StoredTask:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExampleIndex:
-    """The light columns of a task's examples, in the task's order."""
+    """Small columns of a task's examples, in the order of the task."""
 
     hashes: list[str]
     token_hashes: list[str]
@@ -67,31 +67,31 @@ class ExampleIndex:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredSelection:
-    """A selection with its manifest."""
+    """One selection with its manifest."""
 
     key: str
-    """Hash of what decides the selection."""
+    """Hash of the inputs that determine the selection."""
     name: str
     target: str
-    """Label of the targets: their names, joined."""
+    """Names of the targets, joined by `+`."""
     method: str
     loss: float
     """Estimated loss, nats per target token."""
     manifest: str
-    """The manifest as JSON; its paths are relative to the project."""
+    """The manifest as JSON. Its paths are relative to the project."""
     created: datetime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredEdit:
-    """One entry in the history of a session in which somebody changes a selection by hand."""
+    """One entry in the history of a session that edits a selection by hand."""
 
     number: int
     """Position in the session's history, from 0."""
     kind: str
     label: str
-    """What was done, in words."""
+    """Description of the edit for people."""
     changes: dict[str, Any]
     loss: float | None
-    """Estimated loss after it, in nats per target token, if it was known."""
+    """Estimated loss after the edit, in nats per target token. None if it was unknown."""
     made: datetime

@@ -1,8 +1,8 @@
-"""Reads every row of every table of a store that may be damaged, and saves what can be read.
+"""Read every row of a store that may be damaged, and save the readable rows.
 
-Run as a process of its own (`python -m curator.workspace.store.salvage FILE [DIR [TABLE …]]`), because a damaged file
-may take DuckDB down with it. It says on standard output how far it has come, one JSON document a line, so that whoever
-started it can go on after the table at which it died.
+Run this module as a child process (`python -m curator.workspace.store.salvage FILE [DIR [TABLE …]]`), because a damaged
+file can crash DuckDB. The child reports each table on standard output, one JSON document a line. After a crash, the
+parent starts another child for the next tables.
 """
 
 import json
@@ -19,15 +19,18 @@ import pyarrow.parquet as pq
 from curator.workspace.store.instances import SETTINGS
 from curator.workspace.store.schema import Connection
 
-# Rows that are read at once, and the fewest that are given up together: as many as DuckDB keeps in a vector.
+# Rows that are read at once, and the smallest range that is given up as a whole: one DuckDB vector.
 _ROWS, _FEWEST = 16384, 2048
 
 
 def main(arguments: list[str]) -> int:
-    """Read a store; see the module.
+    """Read a store and report each table on standard output.
 
     Args:
-        arguments: The file; the folder that Parquet files go to, or nothing; tables to pass over.
+        arguments: The file, then the output folder of Parquet files (empty for none), then tables to skip.
+
+    Returns:
+        Exit code: 1 if the store cannot be opened.
     """
     path, folder, skipped = arguments[0], arguments[1] if len(arguments) > 1 else "", set(arguments[2:])
     try:
@@ -45,7 +48,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _read(connection: Connection, table: str, folder: Path | None) -> dict[str, Any]:
-    """Read a table; rows read, rows lost (as ranges) and the first error."""
+    """Read a table. Returns the number of rows read, the ranges of rows lost, and the first error."""
     quoted = '"' + table.replace('"', '""') + '"'
     read, lost, words = 0, [], ""
     writer: pq.ParquetWriter | None = None
@@ -53,7 +56,7 @@ def _read(connection: Connection, table: str, folder: Path | None) -> dict[str, 
         (top,) = connection.execute("SELECT max(rowid) FROM " + quoted).fetchall()[0]  # noqa: S608 - quoted above
         schema = connection.sql("SELECT * FROM " + quoted + " LIMIT 0").to_arrow_table().schema  # noqa: S608 - quoted above
         if folder is not None:
-            # A table's name is what the file says; it must not name another folder.
+            # The table's name is untrusted: it must not point to another folder.
             writer = pq.ParquetWriter(folder / f"{Path(table).name}.parquet", schema, compression="zstd")
         for begin, end, found in _parts(connection, quoted, 0, -1 if top is None else top):
             if isinstance(found, duckdb.Error):
@@ -74,7 +77,7 @@ def _read(connection: Connection, table: str, folder: Path | None) -> dict[str, 
 def _parts(
     connection: Connection, quoted: str, begin: int, last: int, size: int = _ROWS
 ) -> Iterator[tuple[int, int, pa.Table | duckdb.Error]]:
-    """Rows by their number, in parts; where one cannot be read, smaller ones are tried."""
+    """Yield rows in ranges of row numbers. An unreadable range is read again in smaller ranges."""
     for start in range(begin, last + 1, size):
         end = min(start + size - 1, last)
         try:

@@ -1,23 +1,23 @@
-"""The tables of the store, and the way from an older schema to this one.
+"""Tables of the store, and migrations from older schemas.
 
 Schema 1
-    file_hashes   content hash of a file, valid while its size and times are the same
-    artifacts     what a stage made (`outputs`) from what (`inputs`), by the hash of the inputs
-    examples      every example of every version of a task, as read and as the model sees it
-    gradients     projected gradient and loss of one example at one point of meta-training
-    affinities    what each task does to the target's estimated loss, by estimate
-    estimates     estimated loss of subsets that somebody asked for, by estimate
+    file_hashes   content hash of a file, valid while the file's size and times are unchanged
+    artifacts     `outputs` of a stage with the `inputs` that determine them, by the hash of the inputs
+    examples      text and tokens of every example of every version of a task
+    gradients     projected gradient and loss of one example at one checkpoint of meta-training
+    affinities    effect of each task on the target's estimated loss, by estimate
+    estimates     estimated loss of requested subsets, by estimate
     selections    selections by name, with their manifest
 
 Schema 2
-    edits         what people changed by hand, in order, by session; never deleted
+    edits         edits by hand, in order, by session. Never deleted
 
 Schema 3
-    statistics    sums over a task's training examples at one point of meta-training, found by the hash of the examples
-    triangles     the largest of these sums, cut into short pieces, which DuckDB reads three times as fast as long ones
+    statistics    sums over a task's training examples at one checkpoint of meta-training, by the hash of the examples
+    triangles     packed curvatures of these sums, in short pieces, which DuckDB reads three times as fast as long ones
 
 Schema 4
-    measurements  target loss after really fine-tuning on a subset of tasks, by recipe and seed
+    measurements  target loss after fine-tuning on a subset of tasks, by recipe and seed
 """
 
 from collections.abc import Callable
@@ -66,7 +66,7 @@ def _add_edits(connection: Connection) -> None:
 
 
 def _add_statistics(connection: Connection) -> None:
-    # DuckDB would look for a way to compress numbers that have none, which takes longer than all the rest.
+    # Uncompressed: these numbers do not compress, and DuckDB's search for a compression takes most of the time.
     connection.execute(
         """
         CREATE TABLE statistics (
@@ -86,13 +86,13 @@ def _add_measurements(connection: Connection) -> None:
     )
 
 
-# Migration i brings a store from schema i to i + 1; all that are missing run and are recorded in one transaction.
+# Migration i upgrades a store from schema i to i + 1. One transaction runs and records all missing migrations.
 MIGRATIONS: tuple[Callable[[Connection], None], ...] = (_create, _add_edits, _add_statistics, _add_measurements)
 SCHEMA_VERSION = len(MIGRATIONS)
 
 
 def version_of(connection: Connection) -> int:
-    """Schema of an open store; 0 where nothing is in it yet."""
+    """Return the schema version of an open store, or 0 if the store is empty."""
     try:
         return int(connection.execute("SELECT max(version) FROM schema_version").fetchall()[0][0] or 0)
     except duckdb.CatalogException:
@@ -100,7 +100,10 @@ def version_of(connection: Connection) -> int:
 
 
 def migrate(connection: Connection) -> None:
-    """Bring an open store to this schema, in one transaction: killed in its midst, the store is as it was."""
+    """Upgrade an open store to the current schema, in one transaction.
+
+    A killed upgrade leaves the store unchanged.
+    """
     here = version_of(connection)
     if here >= SCHEMA_VERSION:
         return
@@ -113,7 +116,7 @@ def migrate(connection: Connection) -> None:
 
 
 def is_ours(connection: Connection) -> bool:
-    """Whether an open store has the tables of its schema, and nothing of its own making beside them."""
+    """Return whether an open store holds exactly the tables of the schema, and no views or functions."""
     with duckdb.connect(":memory:") as fresh:
         migrate(fresh)
         return _catalog(connection) == _catalog(fresh)
@@ -134,5 +137,5 @@ def _catalog(connection: Connection) -> list[tuple[str, ...]]:
 
 
 def utc_now() -> datetime:
-    """The present in UTC, as the store keeps it: without a zone, which DuckDB needs another package to read."""
+    """Return the current UTC time without a time zone: DuckDB needs another package to read time zones."""
     return datetime.now(UTC).replace(tzinfo=None)

@@ -11,7 +11,7 @@ from curator.workspace.store.schema import utc_now
 
 
 class SelectionTable(Database):
-    """The part of the store that keeps selections and edits."""
+    """Store and read selections and edits."""
 
     def put_selection(
         self,
@@ -25,7 +25,7 @@ class SelectionTable(Database):
         inputs: dict[str, Any],
         outputs: dict[str, Any],
     ) -> None:
-        """Store a selection with its manifest, and its artifact."""
+        """Store a selection with its manifest and its artifact. A selection with the same key is replaced."""
         with self.write() as connection:
             connection.execute(
                 "INSERT OR REPLACE INTO selections VALUES (?, ?, ?, ?, ?, ?, ?)",
@@ -34,7 +34,7 @@ class SelectionTable(Database):
             put_artifact(connection, "select", key, inputs, outputs)
 
     def selection(self, key: str) -> str | None:
-        """The manifest of a selection, as JSON, or None."""
+        """Return the manifest of a selection as JSON, or None if the selection is not stored."""
         with self.read() as connection:
             if connection is None:
                 return None
@@ -42,17 +42,17 @@ class SelectionTable(Database):
         return rows[0][0] if rows else None
 
     def put_manifest(self, key: str, manifest: str) -> None:
-        """Replace the manifest of a selection, as JSON."""
+        """Replace the manifest of a selection by another JSON text."""
         with self.write() as connection:
             connection.execute("UPDATE selections SET manifest = ? WHERE key = ?", [manifest, key])
 
     def renew_selection(self, key: str) -> None:
-        """Make a selection that is there already the newest one."""
+        """Set the time of a stored selection to now, so that it is the newest one."""
         with self.write() as connection:
             connection.execute("UPDATE selections SET created = ? WHERE key = ?", [utc_now(), key])
 
     def selection_named(self, name: str) -> str | None:
-        """The manifest of the newest selection of a name, as JSON, or None."""
+        """Return the manifest of the newest selection with a name as JSON, or None if no selection has the name."""
         with self.read() as connection:
             if connection is None:
                 return None
@@ -85,7 +85,7 @@ class SelectionTable(Database):
     # -- edits ----------------------------------------------------------------------------------------------------
 
     def put_edits(self, session: str, target: str, edits: Sequence[StoredEdit]) -> None:
-        """Append to a session's history; an edit that is there already is left as it is, but for its loss."""
+        """Append edits to the history of a session. For a stored edit, only the loss is updated."""
         with self.write() as connection:
             connection.executemany(
                 "INSERT INTO edits VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
@@ -106,7 +106,7 @@ class SelectionTable(Database):
             )
 
     def last_session(self, target: str) -> tuple[str, list[StoredEdit]] | None:
-        """The session for a target that was changed last, with its whole history; None when there is none."""
+        """Return the newest session of a target with its history, or None if the target has no session."""
         with self.read() as connection:
             if connection is None:
                 return None

@@ -1,8 +1,8 @@
-"""SQL from outside: one query, on views over the store, in a database in memory that can read nothing else.
+"""Run one SQL query of a user on views over the store, in an in-memory database without other access.
 
-The only place where SQL text is not our own. So DuckDB is told first what it may do (no file but the store, which is
-attached for reading; no extension; no setting changed after), and only a query is passed on. What the views mean to
-people is in docs/reference/sql.md; `tests/workspace/test_sql.py` holds them to it.
+This module alone runs SQL text that users write. DuckDB is therefore restricted first: the store is attached read-only,
+and other files, extensions and changes of settings are blocked. Only a single query is run. docs/reference/sql.md
+describes the views, and `tests/workspace/test_sql.py` tests the description.
 """
 
 import contextlib
@@ -21,12 +21,12 @@ LISTING = """
 SELECT table_name AS "view", column_name AS "column", data_type AS "type" FROM duckdb_columns()
 WHERE database_name = 'memory' AND schema_name = 'main' ORDER BY table_oid, column_index
 """
-"""A query that lists the views with their columns."""
+"""Query that lists the views with their columns."""
 
 _READS = {duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN}
 _BATCH = 8192
 
-# `present` holds what the store cannot know by itself: which of its rows are those of the project as it is now.
+# The schema `present` holds facts that are not in the store: which rows belong to the current project.
 _VIEWS = (
     """
     CREATE VIEW tasks AS SELECT * EXCLUDE (content) FROM present.tasks
@@ -84,12 +84,12 @@ _VIEWS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ProjectTables:
-    """What of the store is the project as it is now.
+    """Tables about the current project, which `curator sql` joins with the store.
 
     Attributes:
-        tasks: The view `tasks`, and `content`: the hash of a task's training examples.
+        tasks: Rows of the view `tasks`, and `content`: the hash of a task's training examples.
         split: `task_key`, `number`, `task`, `split` and `reason` of each example.
-        keys: One row: `estimate` and `recipe`, by which present estimates and runs are known; null where none are.
+        keys: One row: keys of the current `estimate` and `recipe`. Null if there is no estimate or recipe.
     """
 
     tasks: pa.Table
@@ -98,29 +98,29 @@ class ProjectTables:
 
 
 class Queries(Database):
-    """The part of the store that answers queries of others."""
+    """Run SQL queries of users on the store."""
 
     def query(self, sql: str, present: ProjectTables, *, limit: int | None = None) -> tuple[pa.Table, int]:
-        """Answer one query.
+        """Run one query.
 
         Args:
-            sql: The query.
-            present: What is there now.
-            limit: Keep at most so many rows; None keeps all.
+            sql: One query that only reads.
+            present: Tables about the current project.
+            limit: Maximum number of rows to keep. None keeps all.
 
         Returns:
-            The rows, each column with a name of its own, and how many there are in all.
+            The rows, under unique column names, and the number of rows before the limit.
 
         Raises:
-            ConfigError: It is no query, more than one, wrong, or reaches for something else than the store.
-            DataError: There is no store, or it cannot be read.
-            StoreBusy: A writer held it for ten seconds.
+            ConfigError: The text is not exactly one valid query, or the query reads or writes anything but the views.
+            DataError: The store does not exist or cannot be read.
+            StoreBusy: A writer held the store for ten seconds.
         """
         with self.read() as connection:
-            # From here on the store is there, and of this schema.
+            # `read` has upgraded an older schema.
             if connection is None:
-                raise DataError(f"{self.path}: nothing is kept yet", hint="Run `curator check` or `curator select`.")
-        with self.read_attached() as connection, _explained():
+                raise DataError(f"store is empty: {self.path}", hint="Run `curator check` or `curator select`.")
+        with self.read_attached() as connection, _query_errors():
             connection.execute("CREATE SCHEMA present")
             insert(connection, "CREATE TABLE present.tasks AS SELECT * FROM new_rows", present.tasks)
             insert(connection, "CREATE TABLE present.split AS SELECT * FROM new_rows", present.split)
@@ -129,17 +129,17 @@ class Queries(Database):
                 connection.execute(view)
             connection.execute("SET enable_external_access = false")
             connection.execute("SET lock_configuration = true")
-            # A SELECT may hold an INSERT.
+            # Read-only: a SELECT may contain an INSERT.
             connection.execute("BEGIN TRANSACTION READ ONLY")
             query = _only_query(connection, sql)
-            # In a thread of its own: DuckDB does not hear an interrupt while it works.
+            # In a separate thread: DuckDB ignores Ctrl-C during a query.
             with ThreadPoolExecutor(1) as pool:
-                answer = pool.submit(_answer, connection, query, limit)
+                result = pool.submit(_run, connection, query, limit)
                 try:
-                    return answer.result()
+                    return result.result()
                 except KeyboardInterrupt:
-                    # More than once: it is forgotten where the query has not begun yet.
-                    while not wait([answer], timeout=0.05).done:
+                    # Repeated: DuckDB forgets an interrupt that arrives before the query starts.
+                    while not wait([result], timeout=0.05).done:
                         connection.interrupt()
                     raise
 
@@ -147,17 +147,17 @@ class Queries(Database):
 def _only_query(connection: Connection, sql: str) -> str:
     statements = connection.extract_statements(sql)
     if len(statements) != 1:
-        raise ConfigError(f"{len(statements)} statements in place of one query", hint="Ask one at a time.")
+        raise ConfigError(f"expected one query, found {len(statements)} statements", hint="Pass one query at a time.")
     (statement,) = statements
     if statement.type not in _READS:
         raise ConfigError(
-            f"{statement.type.name} is refused: the store is only read here",
-            hint="Ask by SELECT, FROM, WITH, DESCRIBE, SUMMARIZE or EXPLAIN.",
+            f"statement is not a query: {statement.type.name}",
+            hint="Use SELECT, FROM, WITH, DESCRIBE, SUMMARIZE or EXPLAIN.",
         )
     return sql
 
 
-def _answer(connection: Connection, sql: str, limit: int | None) -> tuple[pa.Table, int]:
+def _run(connection: Connection, sql: str, limit: int | None) -> tuple[pa.Table, int]:
     reader = connection.sql(sql).to_arrow_reader(_BATCH)
     kept: list[pa.RecordBatch] = []
     total = 0
@@ -171,17 +171,17 @@ def _answer(connection: Connection, sql: str, limit: int | None) -> tuple[pa.Tab
 
 
 def _whole_numbers(table: pa.Table) -> pa.Table:
-    """Sums of whole numbers as whole numbers: DuckDB counts to 128 bits, for which Arrow has decimals only."""
+    """Convert 128-bit integers, which DuckDB returns for sums and Arrow stores as decimals, to 64 bits."""
     for position, field in enumerate(table.schema):
         if pa.types.is_decimal(field.type) and field.type.scale == 0:
-            # Left as it is where it is really that large.
+            # Larger values stay decimals.
             with contextlib.suppress(pa.ArrowInvalid):
                 table = table.set_column(position, field.name, table.column(position).cast(pa.int64()))
     return table
 
 
 def _different(names: list[str]) -> list[str]:
-    """Names of which no two are the same: the second `a` is `a_2`."""
+    """Return unique names: the second `a` becomes `a_2`."""
     found: list[str] = []
     for name in names:
         unused, number = name, 2
@@ -192,21 +192,24 @@ def _different(names: list[str]) -> list[str]:
 
 
 @contextlib.contextmanager
-def _explained() -> Iterator[None]:
-    """Turn what DuckDB says of a query into an error that people can act on."""
+def _query_errors() -> Iterator[None]:
+    """Convert DuckDB's errors about a query to `ConfigError`."""
     try:
         yield
     except duckdb.InterruptException:
         raise KeyboardInterrupt from None
     except duckdb.PermissionException as error:
         raise ConfigError(
-            f"refused: {_first_line(error)}", hint="Only the store is read here; `curator sql` lists its views."
+            f"query is not allowed: {_first_line(error)}",
+            hint="Read only from the views. Run `curator sql` to list the views.",
         ) from error
     except (duckdb.IOException, duckdb.FatalException, duckdb.InternalException):
-        # The file, not the query.
+        # Errors of the file, which the caller converts.
         raise
     except duckdb.Error as error:
-        raise ConfigError(str(error).strip(), hint="`curator sql` lists the views and their columns.") from error
+        raise ConfigError(
+            f"query failed: {str(error).strip()}", hint="Run `curator sql` to list the views and their columns."
+        ) from error
 
 
 def _first_line(error: duckdb.Error) -> str:

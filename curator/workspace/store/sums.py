@@ -1,4 +1,4 @@
-"""The tables of sums over the examples of tasks, which are large and must be read fast."""
+"""Tables of sums over the examples of tasks. The sums are large and must be read fast."""
 
 from collections.abc import Sequence
 
@@ -15,19 +15,22 @@ _BATCH = 8192
 
 
 class Sums(Database):
-    """The part of the store that keeps sums over examples."""
+    """Store and read sums over examples."""
 
     def put_sums(self, set_key: str, contents: Sequence[str], sums: SumArrays) -> None:
-        """Add sums over the examples of tasks that are not there yet, in one transaction.
+        """Add sums over the examples of tasks, in one transaction. Stored sums are skipped.
 
         Args:
-            set_key: As for `put_gradients`.
+            set_key: Key of the set of gradients, as for `put_gradients`.
             contents: Hash of each task's examples (t).
-            sums: Of each task (t).
+            sums: Sums of each task (t).
         """
         with self.write() as connection:
             there = _contents(connection, set_key)
             rows = [row for row, content in enumerate(contents) if content not in there]
+            if not rows:
+                # Another process has stored these sums since the caller looked.
+                return
             (start,) = connection.execute("SELECT coalesce(max(number), -1) + 1 FROM statistics").fetchall()[0]
             numbers = np.arange(start, start + len(rows))
             pieces = sums.packed_curvatures[rows].reshape(len(rows), -1, _piece(sums.dim))
@@ -52,7 +55,7 @@ class Sums(Database):
             insert(connection, "INSERT INTO triangles BY NAME SELECT * FROM new_rows", table)
 
     def stored_sums(self, set_key: str) -> set[str]:
-        """Hashes of the examples whose sums are stored."""
+        """Return the hashes of examples whose sums are stored."""
         with self.read() as connection:
             return set() if connection is None else _contents(connection, set_key)
 
@@ -60,12 +63,12 @@ class Sums(Database):
         """Read sums over the examples of tasks.
 
         Args:
-            set_key: As for `put_gradients`.
+            set_key: Key of the set of gradients, as for `put_gradients`.
             contents: Hash of each task's examples (t).
-            dim: projection_dim k.
+            dim: Projection dimension k.
 
         Returns:
-            Sums of each task (t), nothing but zeros where they are not stored.
+            Sums of each task (t). All zeros for a task without stored sums.
         """
         sums = SumArrays.empty(len(contents), dim)
         with self.read() as connection:
@@ -78,7 +81,7 @@ class Sums(Database):
                 ).fetchall()
             }
             rows = [row for row, content in enumerate(contents) if content in found]
-            # Two tasks may hold the same examples: the pieces are read for the last of them.
+            # Tasks with the same examples share their pieces, which are read for the last of these tasks.
             row_of = np.zeros(max((values[0] for values in found.values()), default=-1) + 1, dtype=np.intp)
             for row in rows:
                 row_of[found[contents[row]][0]] = row
@@ -105,12 +108,12 @@ def _contents(connection: Connection, set_key: str) -> set[str]:
 
 
 def _piece(dim: int) -> int:
-    """Numbers in a piece of a triangle: k + 1, or half of that, divides k(k + 1)/2."""
+    """Return how many numbers a piece of a triangle has: k + 1, or half of it, which divides k(k + 1)/2."""
     return (dim + 1) // (1 + dim % 2)
 
 
 def _blobs(rows: npt.NDArray[np.generic]) -> pa.Array:
-    """Each row (n, m) as its bytes, without a copy."""
+    """Return the bytes of each row (n, m), without a copy."""
     size = rows.shape[1] * rows.itemsize
     ends = pa.py_buffer(np.arange(len(rows) + 1, dtype=np.int64) * size)
     return pa.LargeBinaryArray.from_buffers(
@@ -119,7 +122,7 @@ def _blobs(rows: npt.NDArray[np.generic]) -> pa.Array:
 
 
 def _numbers(blobs: pa.Array, width: int) -> npt.NDArray[np.float32]:
-    """The rows (n, width) that `_blobs` took, without a copy."""
+    """Return the rows (n, width) that `_blobs` received, without a copy."""
     _, ends, data = blobs.buffers()
     kind = np.int64 if pa.types.is_large_binary(blobs.type) else np.int32
     start = int(np.frombuffer(ends, dtype=kind)[blobs.offset])

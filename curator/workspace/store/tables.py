@@ -1,4 +1,4 @@
-"""The store's tables: what is put in, and what is asked for."""
+"""`Store`: read and write every table of the store."""
 
 import json
 from collections.abc import Sequence
@@ -20,23 +20,23 @@ from curator.workspace.store.sums import Sums
 
 
 class _Facts(dict[str, Any]):
-    """What is known of an artifact."""
+    """Inputs or outputs of an artifact. A missing key means that the store is damaged."""
 
     def __missing__(self, key: str) -> Any:
-        raise DataError(f"the store says nothing of {key!r} of an artifact", hint=DAMAGED)
+        raise DataError(f"missing key in an artifact of the store: {key!r}", hint=DAMAGED)
 
 
 class Store(Sums, Measured, SelectionTable, Queries):
-    """The project's DuckDB file; each method is one short transaction.
+    """Read and write the project's DuckDB file. Each method is one short transaction.
 
     Args:
-        path: `store.duckdb`; it and its folder are made at the first write.
+        path: `store.duckdb`. The first write creates the file and its folder.
     """
 
     # -- files and artifacts --------------------------------------------------------------------------------------
 
     def file_hashes(self, paths: Sequence[str]) -> dict[str, tuple[int, int, int, str]]:
-        """Known (size, mtime_ns, inode, sha256) of files, by path."""
+        """Return stored (size in bytes, mtime_ns, inode, sha256) of files, by path."""
         with self.read() as connection:
             if connection is None or not paths:
                 return {}
@@ -47,17 +47,17 @@ class Store(Sums, Measured, SelectionTable, Queries):
         return {row[0]: (row[1], row[2], row[3], row[4]) for row in rows}
 
     def put_file_hashes(self, rows: Sequence[tuple[str, int, int, int, str]]) -> None:
-        """Remember (path, size, mtime_ns, inode, sha256) of files."""
+        """Store (path, size in bytes, mtime_ns, inode, sha256) of files."""
         with self.write() as connection:
             connection.executemany("INSERT OR REPLACE INTO file_hashes VALUES (?, ?, ?, ?, ?)", rows)
 
     def artifact(self, stage: str, key: str) -> Artifact | None:
-        """The artifact of a stage by the hash of its inputs, or None."""
+        """Return the artifact of a stage by the hash of its inputs, or None if it is not stored."""
         found = self.artifacts(stage, [key])
         return found[0] if found else None
 
     def artifacts(self, stage: str, keys: Sequence[str] | None = None) -> list[Artifact]:
-        """Artifacts of a stage, newest first: all of them, or those with the keys named."""
+        """Return artifacts of a stage, newest first: all, or those with the given keys."""
         with self.read() as connection:
             if connection is None:
                 return []
@@ -78,18 +78,18 @@ class Store(Sums, Measured, SelectionTable, Queries):
         except (ValueError, RecursionError):
             values = None
         if not isinstance(values, dict):
-            raise DataError(f"{self.path}: what it says of an artifact is no JSON object", hint=DAMAGED)
+            raise DataError(f"artifact is not a JSON object: {self.path}", hint=DAMAGED)
         return _Facts(values)
 
     def put_artifact(self, stage: str, key: str, inputs: dict[str, Any], outputs: dict[str, Any]) -> None:
-        """Record what a stage made from what, in place of an earlier one of the same key."""
+        """Store inputs and outputs of a stage. An artifact with the same stage and key is replaced."""
         with self.write() as connection:
             put_artifact(connection, stage, key, inputs, outputs)
 
     # -- examples -------------------------------------------------------------------------------------------------
 
     def put_tasks(self, tasks: Sequence[StoredTask]) -> None:
-        """Store versions of tasks: their examples and their artifacts, in one transaction."""
+        """Store versions of tasks with their examples and artifacts, in one transaction."""
         rows = [(task, example) for task in tasks for example in task.examples]
         table = pa.table(
             {
@@ -110,13 +110,13 @@ class Store(Sums, Measured, SelectionTable, Queries):
                 put_artifact(connection, "task", task.key, task.inputs, task.outputs)
 
     def example_texts(self, task_key: str) -> pa.Table:
-        """What a task's examples say and where they stand, in the task's order.
+        """Return text and location of a task's examples, in the order of the task.
 
         Args:
-            task_key: The task's version.
+            task_key: Key of the task's version.
 
         Returns:
-            Columns `text`, `spans`, `file` and `line` (n), as in `StoredExample`; no rows where the task is not there.
+            Columns `text`, `spans`, `file` and `line` (n), as in `StoredExample`. Empty if the task is not stored.
         """
         with self.read() as connection:
             if connection is None:
@@ -127,7 +127,7 @@ class Store(Sums, Measured, SelectionTable, Queries):
             ).to_arrow_table()
 
     def example_indexes(self, task_keys: Sequence[str]) -> dict[str, ExampleIndex]:
-        """The light columns of the examples of several tasks, by task key; one without examples is left out."""
+        """Return small columns of the examples of several tasks, by task key. Tasks without examples are omitted."""
         with self.read() as connection:
             if connection is None:
                 return {}
@@ -151,7 +151,7 @@ class Store(Sums, Measured, SelectionTable, Queries):
         }
 
     def tokens(self, task_key: str) -> list[tuple[list[int], list[int]]]:
-        """Token ids and labels of a task's examples, in the task's order."""
+        """Return token ids and labels of a task's examples, in the order of the task."""
         with self.read() as connection:
             if connection is None:
                 return []
@@ -160,11 +160,11 @@ class Store(Sums, Measured, SelectionTable, Queries):
             ).fetchall()
 
     def tokens_of(self, task_key: str, number: int) -> tuple[list[int], list[int]]:
-        """Token ids and labels of one example; none where it is not there.
+        """Return token ids and labels of one example. Empty lists if the example is not stored.
 
         Args:
-            task_key: The task's version.
-            number: The example's position in the task, from 0.
+            task_key: Key of the task's version.
+            number: Position of the example in the task, from 0.
         """
         with self.read() as connection:
             if connection is None:
@@ -183,15 +183,15 @@ class Store(Sums, Measured, SelectionTable, Queries):
         losses: npt.NDArray[np.float64],
         gradients: npt.NDArray[np.float32],
     ) -> None:
-        """Add projected gradients that are not there yet, in one transaction.
+        """Add projected gradients to a set, in one transaction. Stored gradients are skipped.
 
         Args:
-            set_key: Which point of which meta-training, projection and so on.
-            token_hashes: The examples (n).
-            losses: Their losses (n,), nats per completion token.
-            gradients: Their projected gradients (n, k).
+            set_key: Key of the set: hash of the checkpoint, the projection and other inputs.
+            token_hashes: Token hash of each example (n).
+            losses: Loss of each example (n,), nats per completion token.
+            gradients: Projected gradient of each example (n, k).
         """
-        # The first of equal ones; the same example may stand in several tasks.
+        # Several tasks may share an example. Its first row is kept.
         rows = list({h: row for row, h in reversed(list(enumerate(token_hashes)))}.values())
         vectors = np.ascontiguousarray(gradients[rows], dtype=np.float32)
         offsets = pa.array(np.arange(len(rows) + 1, dtype=np.int32) * gradients.shape[1])
@@ -214,7 +214,7 @@ class Store(Sums, Measured, SelectionTable, Queries):
             )
 
     def drop_gradients(self, set_keys: Sequence[str]) -> None:
-        """Forget the gradients of several sets, and what was summed from them."""
+        """Delete the gradients of several sets, and the sums over them."""
         with self.write() as connection:
             connection.execute(
                 "DELETE FROM triangles WHERE number IN"
@@ -225,7 +225,7 @@ class Store(Sums, Measured, SelectionTable, Queries):
             connection.execute("DELETE FROM gradients WHERE set_key IN (SELECT unnest(?))", [list(set_keys)])
 
     def gradient_hashes(self, set_key: str) -> set[str]:
-        """Token hashes of the examples whose gradients are stored."""
+        """Return the token hashes of examples whose gradients are stored."""
         with self.read() as connection:
             if connection is None:
                 return set()
@@ -238,11 +238,11 @@ class Store(Sums, Measured, SelectionTable, Queries):
         """Read gradients of a set.
 
         Args:
-            set_key: As for `put_gradients`.
-            token_hashes: The examples that are wanted, where they are there; None for all.
+            set_key: Key of the set, as for `put_gradients`.
+            token_hashes: Token hashes of the examples to read. Examples without gradients are omitted. None reads all.
 
         Returns:
-            Token hashes (n), losses (n,) and projected gradients (n, k), in no particular order.
+            Token hashes (n), losses (n,) in nats per completion token and projected gradients (n, k), in any order.
         """
         with self.read() as connection:
             if connection is None:
@@ -256,7 +256,7 @@ class Store(Sums, Measured, SelectionTable, Queries):
         losses = np.asarray(table.column("loss").to_numpy(), dtype=np.float64)
         if not hashes:
             return [], losses, np.zeros((0, 0), np.float32)
-        # Chunk by chunk: one list array of all would overflow its 32-bit offsets at 8 GB.
+        # Chunk by chunk: a single list array would overflow its 32-bit offsets at 8 GB.
         flat = np.concatenate([chunk.flatten().to_numpy() for chunk in table.column("gradient").chunks])
         return hashes, losses, flat.reshape(len(hashes), -1)
 
@@ -271,7 +271,7 @@ class Store(Sums, Measured, SelectionTable, Queries):
         inputs: dict[str, Any],
         outputs: dict[str, Any],
     ) -> None:
-        """Store (task, affinity, standard error) of an estimate, and its artifact."""
+        """Store (task, affinity, standard error) of an estimate, and the artifact of the estimate."""
         with self.write() as connection:
             connection.execute("DELETE FROM affinities WHERE estimate_key = ?", [estimate_key])
             if rows:
@@ -282,7 +282,7 @@ class Store(Sums, Measured, SelectionTable, Queries):
             put_artifact(connection, "estimate", estimate_key, inputs, outputs)
 
     def affinities(self, estimate_key: str) -> dict[str, tuple[float, float]]:
-        """Affinity and standard error by task; empty when the estimate was never stored."""
+        """Return affinity and standard error by task. Empty if the estimate is not stored."""
         with self.read() as connection:
             if connection is None:
                 return {}
@@ -297,7 +297,7 @@ class Store(Sums, Measured, SelectionTable, Queries):
         target: str,
         rows: Sequence[tuple[Sequence[str], float, float, float]],
     ) -> None:
-        """Store (subset, loss, low, high) of subsets that somebody asked for."""
+        """Store (subset, loss, low, high) of requested subsets. Losses are in nats per target token."""
         keys = [json.dumps(sorted(subset), ensure_ascii=False) for subset, *_ in rows]
         latest = list({key: row for row, key in enumerate(keys)}.values())
         table = pa.table(
