@@ -134,13 +134,13 @@ def _compare(tuned: TunedModel, *, batched: bool) -> None:
 
 
 @pytest.mark.parametrize("kind", MODELS)
-def test_equals_torch_func(kind: str, tmp_path: Path) -> None:
+def test_project_every_architecture_equals_torch_func(kind: str, tmp_path: Path) -> None:
     # peft allows no adapter on the layers that Mamba's kernel reads for itself.
     modules = ("in_proj", "x_proj") if kind == "mamba" else "all-linear"
     _compare(_tuned(kind, tmp_path, modules), batched=MODELS[kind][1])
 
 
-def test_embeddings_and_tied_weights(tmp_path: Path) -> None:
+def test_project_tied_embeddings_equals_torch_func(tmp_path: Path) -> None:
     tuned = _tuned("llama", tmp_path, ("embed_tokens", "q_proj", "lm_head"), tie_word_embeddings=True)
     assert any("embedding" in name for name in tuned.layout.shapes)
     _compare(tuned, batched=False)
@@ -163,7 +163,7 @@ class _Past(torch.nn.Module):
         return ["default"]
 
 
-def test_a_weight_that_is_used_past_its_layer_is_named_and_not_lost(tmp_path: Path) -> None:
+def test_project_weight_used_outside_its_layer_warns_and_is_included(tmp_path: Path) -> None:
     tuned = _tuned("llama", tmp_path)
     name, parent = next((n, m) for n, m in tuned.model.named_modules() if n.endswith("layers.1.self_attn.v_proj"))
     parent.lora_A = _Past(parent.lora_A["default"])

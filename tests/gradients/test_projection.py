@@ -28,7 +28,7 @@ def _project(spec: ProjectionSpec, gradients: dict[str, torch.Tensor]) -> np.nda
 
 @pytest.mark.parametrize("dim", [1, 63, 64, 65, 200, 5000])
 @pytest.mark.parametrize("piece", [1, 900, 2**21])
-def test_equals_the_slow_twin(dim: int, piece: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_projection_any_dimension_equals_reference(dim: int, piece: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(curator.gradients.projection, "_PIECE", piece)
     spec = ProjectionSpec(dim=dim, seed=3)
     gradients = _gradients(3)
@@ -38,7 +38,7 @@ def test_equals_the_slow_twin(dim: int, piece: int, monkeypatch: pytest.MonkeyPa
         np.testing.assert_allclose(fast[row], slow, rtol=1e-4, atol=1e-3)
 
 
-def test_does_not_depend_on_batch_or_order_of_parameters() -> None:
+def test_projection_batch_and_parameter_order_do_not_matter() -> None:
     spec = ProjectionSpec(dim=32, seed=0)
     gradients = _gradients(5)
     whole = _project(spec, gradients)
@@ -48,7 +48,7 @@ def test_does_not_depend_on_batch_or_order_of_parameters() -> None:
     np.testing.assert_allclose(whole, backwards, rtol=1e-5, atol=1e-4)
 
 
-def test_signs_and_shifts_are_balanced_and_belong_to_seed_and_name() -> None:
+def test_signs_and_shifts_are_balanced_and_depend_on_seed_and_name() -> None:
     spec = ProjectionSpec(dim=100, seed=0)
     first = signs(spec, "a", 50_000)
     assert set(np.unique(first)) == {-1, 1}
@@ -67,7 +67,7 @@ def test_signs_and_shifts_are_balanced_and_belong_to_seed_and_name() -> None:
         assert (turned == shifts(other_spec, name, 50_000)).mean() < 0.05
 
 
-def test_signs_and_shifts_are_what_they_have_always_been() -> None:
+def test_signs_and_shifts_keep_stored_values() -> None:
     """Stored gradients hold on to them: others would need another `kind`."""
     spec = ProjectionSpec(dim=100, seed=3)
     assert signs(spec, "layer.lora_A", 12).tolist() == [-1, 1, -1, -1, -1, 1, 1, 1, -1, 1, -1, 1]
@@ -92,7 +92,7 @@ def _errors(a: np.ndarray, b: np.ndarray, dim: int, seeds: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("kind", ["flat", "low rank", "few large"])
-def test_inner_products_are_kept_as_well_as_by_a_dense_matrix_of_signs(kind: str) -> None:
+def test_projection_inner_products_match_dense_sign_matrix(kind: str) -> None:
     """Unbiased, the error falls as 1/√k, and is no more than 20 % above that of the dense matrix."""
     rng = np.random.default_rng(0)
     if kind == "low rank":

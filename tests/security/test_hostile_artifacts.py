@@ -83,8 +83,8 @@ def _header(header: bytes, size: int | None = None) -> Any:
             _header(b'{"x":{"dtype":"F32","shape":[1099511627776,1099511627776],"data_offsets":[0,4]}}'),
             "overflow",
         ),
-        ("check", lambda m: (m / "config.json").write_text("[" * 100_000), "config.json cannot be used"),
-        ("check", lambda m: (m / "tokenizer.json").write_text("\x1b[31m{"), "the tokenizer cannot be read"),
+        ("check", lambda m: (m / "config.json").write_text("[" * 100_000), "cannot use config.json"),
+        ("check", lambda m: (m / "tokenizer.json").write_text("\x1b[31m{"), "cannot read the tokenizer"),
     ],
     ids=["pickle", "model code", "tokenizer code", "header", "shape", "nested", "tokenizer"],
 )
@@ -110,7 +110,7 @@ def test_a_models_folder_is_data(make_project: MakeProject, command: str, poison
 )
 def test_a_chat_template_that_fails_refuses_its_rows(template: str) -> None:
     encoder = Encoder(make_tokenizer(chat_template=template), max_length=64, encoder_decoder=False)
-    with pytest.raises(DataError, match="the chat template refuses the turns"):
+    with pytest.raises(DataError, match="the chat template rejects the turns"):
         encoder.encode({"instruction": "a", "response": "b"})
 
 
@@ -118,7 +118,7 @@ def test_what_a_template_refuses_is_a_bad_row(make_project: MakeProject) -> None
     folder = make_project(tasks={"target": pair_rows("target", 6), "chat": [{"instruction": "a", "output": "b"}]})
     _change(folder / "model" / "tokenizer_config.json", chat_template="{{ raise_exception('\x1b[31m') }}")
     done = run_cli("check", "-p", folder, "-q").check(3)
-    assert "chat.jsonl:1: the chat template refuses the turns: \ufffd[31m (1 of 7" in done.err
+    assert "chat.jsonl:1: the chat template rejects the turns: \ufffd[31m (1 of 7" in done.err
 
 
 # -- manifests ----------------------------------------------------------------------------------------------------
