@@ -242,7 +242,7 @@ def test_encode_turns_with_weight_zero_carry_no_loss() -> None:
 
 def test_encode_tools_unsupported_by_template_raises_data_error() -> None:
     offered = {"messages": [user("q"), says("a")], "tools": [WEATHER]}
-    with pytest.raises(DataError, match="lists tools, but .* omits them"):
+    with pytest.raises(DataError, match=r"lists tools, but .* omits them"):
         encoder(CHAT_TEMPLATE).encode(offered)
     called = recognise({"messages": CHATS["one call"]}, "here")[1]
     with pytest.raises(DataError, match="omits the calls"):

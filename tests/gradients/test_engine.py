@@ -1,4 +1,4 @@
-"""Batched per-example gradients against plain autograd, one example at a time."""
+"""Test batched per-example gradients against plain autograd on one example at a time."""
 
 from pathlib import Path
 
@@ -22,7 +22,7 @@ def _tuned(folder: Path, target_modules: object = "all-linear") -> TunedModel:
     lora = LoraSection(r=2, alpha=4, target_modules=target_modules)  # type: ignore[arg-type]
     tuned = load_model(folder, section, lora)
     tuned.reset(0)
-    # LoRA's B begins at nothing, where half of the gradients vanish.
+    # LoRA's B starts at zero, where half of the gradients vanish.
     torch.manual_seed(1)
     for name, parameter in tuned.model.named_parameters():
         if parameter.requires_grad:
@@ -57,7 +57,7 @@ def test_project_batch_equals_autograd_per_example(tuned: TunedModel) -> None:
     losses, projected = (
         GradientEngine(tuned, SPEC, batch_tokens=10**6, reporter=Reporter(events.append)).project(examples).arrays()
     )
-    assert not [e for e in events if isinstance(e, Note)], "the batched path must be taken"
+    assert not [e for e in events if isinstance(e, Note)], "the engine does not use the batched path"
     for row, example in enumerate(examples):
         loss, gradient = gradient_of(tuned, example)
         slow = project_slowly(SPEC, {name: g.numpy() for name, g in gradient.items()})
@@ -67,7 +67,7 @@ def test_project_batch_equals_autograd_per_example(tuned: TunedModel) -> None:
 
 
 def test_gradient_of_equals_central_differences(tuned: TunedModel) -> None:
-    """The twin itself against central differences; layers compute in float32, so the step cannot be tiny."""
+    """Layers compute in float32, so the step cannot be tiny."""
     (example,) = _examples(tuned, 1)
     _, gradient = gradient_of(tuned, example)
     torch.manual_seed(0)

@@ -1,4 +1,4 @@
-"""Inside a task: influence of examples, groups by gradient, near duplicates."""
+"""Test the influence of examples, groups by gradient, and near duplicates."""
 
 import json
 import random

@@ -1,4 +1,4 @@
-"""The projection: its twin, what it must not depend on, and that it keeps inner products."""
+"""Test the projection against its reference, its independence of batches and order, and its inner products."""
 
 import hashlib
 
@@ -59,16 +59,16 @@ def test_signs_and_shifts_are_balanced_and_depend_on_seed_and_name() -> None:
     assert len(turned) == 500
     assert turned.min() >= 0
     assert turned.max() < 100
-    # 500 draws of 100 places: all but about one place in 150 is hit.
+    # 500 draws of 100 positions miss about one position in 150.
     assert len(np.unique(turned)) > 90
     for other_spec, name in ((ProjectionSpec(dim=100, seed=1), "a"), (spec, "b")):
-        # Independent signs agree in half of the places, independent shifts in one of a hundred.
+        # Independent signs agree in half of the positions, independent shifts in one of a hundred.
         assert abs((first == signs(other_spec, name, 50_000)).mean() - 0.5) < 0.02
         assert (turned == shifts(other_spec, name, 50_000)).mean() < 0.05
 
 
 def test_signs_and_shifts_keep_stored_values() -> None:
-    """Stored gradients hold on to them: others would need another `kind`."""
+    """Stored gradients depend on these values. Other values need another `kind`."""
     spec = ProjectionSpec(dim=100, seed=3)
     assert signs(spec, "layer.lora_A", 12).tolist() == [-1, 1, -1, -1, -1, 1, 1, 1, -1, 1, -1, 1]
     assert shifts(spec, "layer.lora_A", 500).tolist() == [83, 40, 7, 74, 87]
@@ -78,7 +78,7 @@ def test_signs_and_shifts_keep_stored_values() -> None:
 
 
 def _errors(a: np.ndarray, b: np.ndarray, dim: int, seeds: int) -> np.ndarray:
-    """⟨Pa, Pb⟩ − ⟨a, b⟩ for many projections, of the sketch and of a dense matrix of signs (2, seeds)."""
+    """Return ⟨Pa, Pb⟩ − ⟨a, b⟩ of the sketch and of a dense sign matrix for many seeds (2, seeds)."""
     found = np.zeros((2, seeds))
     pair = np.stack([a, b]).astype(np.float32)
     both = {"w": torch.tensor(pair)}
@@ -93,10 +93,10 @@ def _errors(a: np.ndarray, b: np.ndarray, dim: int, seeds: int) -> np.ndarray:
 
 @pytest.mark.parametrize("kind", ["flat", "low rank", "few large"])
 def test_projection_inner_products_match_dense_sign_matrix(kind: str) -> None:
-    """Unbiased, the error falls as 1/√k, and is no more than 20 % above that of the dense matrix."""
+    """The sketch is unbiased. Its error falls as 1/√k, and exceeds the dense matrix's error by at most 20 %."""
     rng = np.random.default_rng(0)
     if kind == "low rank":
-        # As LoRA's gradients are: a few directions, the same columns large in every row.
+        # Like LoRA's gradients: a few directions, and large values in the same columns of every row.
         columns = rng.standard_normal(384) * np.exp(rng.standard_normal(384))
         a, b = (np.outer(rng.standard_normal(8), columns + rng.standard_normal(384)).ravel() for _ in range(2))
     else:
@@ -110,8 +110,8 @@ def test_projection_inner_products_match_dense_sign_matrix(kind: str) -> None:
     for dim in (64, 256, 1024):
         sketch, dense = _errors(a, b, dim, 250)
         assert abs(sketch.mean()) < 4 * sketch.std() / np.sqrt(250)
-        # Of 250 draws, a standard deviation is known to 4.5 %; of a ratio of two, three such are 20 %.
+        # 250 draws give a standard deviation to 4.5 %. Three such errors of a ratio are about 20 %.
         assert sketch.std() < 1.2 * 1.2 * dense.std()
         deviations.append(sketch.std() / size * np.sqrt(dim))
-    # It falls faster where k is no longer small beside p: coordinates of one block never meet.
+    # The error falls faster if k is not small compared with p, because coordinates of one block never collide.
     assert max(deviations[1:]) < 1.3 * deviations[0]

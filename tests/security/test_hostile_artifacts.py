@@ -305,7 +305,7 @@ def test_another_adapter_is_refused(make_project: MakeProject) -> None:
     with pytest.raises(ManifestMismatch, match=rf"adapter {first.parent}: sha256"):
         Project.open(folder).gradients()
     first.write_bytes(pickle.dumps(Evil(folder / "pwned")))
-    with pytest.raises(DataError, match=rf"adapter {first.parent}: cannot be read"):
+    with pytest.raises(DataError, match=rf"cannot read adapter {first.parent}: "):
         Project.open(folder).gradients()
     assert not (folder / "pwned").exists()
 
@@ -329,7 +329,7 @@ def test_a_checkpoint_is_no_program(make_project: MakeProject, monkeypatch: pyte
     for name in ("optimizer.pt", "sums.safetensors"):
         before = (checkpoint / name).read_bytes()
         (checkpoint / name).write_bytes(pickle.dumps(Evil(folder / "pwned")))
-        with pytest.raises(DataError, match=f"checkpoint {checkpoint}: cannot be gone on from"):
+        with pytest.raises(DataError, match=f"cannot resume from checkpoint {checkpoint}: "):
             project.train()
         (checkpoint / name).write_bytes(before)
     assert not (folder / "pwned").exists()

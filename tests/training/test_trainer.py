@@ -1,4 +1,4 @@
-"""Training: interrupted and resumed it ends where an undisturbed run ends, and a seed decides everything."""
+"""Test that training resumes exactly, that a seed decides the result, and that checkpoints are complete."""
 
 import shutil
 from pathlib import Path
@@ -92,7 +92,7 @@ def test_train_adapter_checkpoint_is_mean_of_last_steps(tuned: TunedModel, tmp_p
 
 @pytest.fixture
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Checkpoints after every step of a short run."""
+    """Save a checkpoint whenever the share of steps allows one, without a minimum time."""
     monkeypatch.setattr("curator.training.trainer._CHECKPOINT_SECONDS", 0.0)
 
 
@@ -105,7 +105,7 @@ def test_train_adapter_saves_by_share_of_steps_and_by_time(
     recipe = RECIPE.model_copy(update={"epochs": 7})
     _train(tuned, tmp_path / "quick", recipe=recipe)
     assert saved == []
-    # Of 42 steps; each takes a second, and a checkpoint is 2.5 seconds after the last.
+    # The run has 42 steps of one second. At least 2.5 seconds separate two checkpoints.
     clock = iter(range(10**6))
     monkeypatch.setattr("curator.training.trainer._CHECKPOINT_SECONDS", 2.5)
     monkeypatch.setattr("curator.training.trainer.time", SimpleNamespace(monotonic=lambda: float(next(clock))))
@@ -131,7 +131,7 @@ def test_train_adapter_resumed_run_equals_uninterrupted_run(tuned: TunedModel, t
         patch.setattr("curator.core.events.Stage._interval", 0.0)
         with pytest.raises(Stop):
             _train(tuned, tmp_path / "cut", interrupt, average=0.4)
-    # A checkpoint that was cut short while it was written must not be resumed from.
+    # The run must not resume from an incomplete checkpoint.
     broken = tmp_path / "cut" / "checkpoints" / "checkpoint-16"
     if not broken.exists():
         broken.mkdir(parents=True)
@@ -143,9 +143,7 @@ def test_train_adapter_resumed_run_equals_uninterrupted_run(tuned: TunedModel, t
 
 
 @pytest.mark.usefixtures("at_once")
-def test_train_adapter_killed_during_cleanup_ignores_broken_checkpoint(
-    tuned: TunedModel, tmp_path: Path
-) -> None:
+def test_train_adapter_killed_during_cleanup_ignores_broken_checkpoint(tuned: TunedModel, tmp_path: Path) -> None:
     class Stop(BaseException):
         pass
 
@@ -155,7 +153,7 @@ def test_train_adapter_killed_during_cleanup_ignores_broken_checkpoint(
         if Path(folder).name != "checkpoints":
             real(folder, **options)
             return
-        # What a killed process leaves: some files are gone, and which is the file system's choice.
+        # A killed process removes some files, in an order that the file system decides.
         for path in Path(folder).glob("*/*"):
             if path.suffix in (".safetensors", ".pt", ".json"):
                 path.unlink()
