@@ -226,6 +226,6 @@ def _code_hint(error: BaseException) -> str:
     if "trust_remote_code" in str(error):
         return (
             "Set trust_remote_code = true under [model] if you trust the model's authors."
-            " Then curator runs the Python code of the model."
+            " Otherwise curator does not run the model's Python code."
         )
     return "Check that the folder holds a complete transformers model: config, weights and tokenizer."

@@ -68,7 +68,7 @@ def _header(header: bytes, size: int | None = None) -> Any:
 @pytest.mark.parametrize(
     ("command", "poison", "words"),
     [
-        ("check", _pickle, "pytorch_model.bin is a pickle, which could run code"),
+        ("check", _pickle, "pytorch_model.bin is a pickle, which can run code"),
         ("check", lambda m: _code(m, "config.json", model_type="e", auto_map={"AutoConfig": "evil.E"}), "does not run"),
         (
             "check",
@@ -302,7 +302,7 @@ def test_another_adapter_is_refused(make_project: MakeProject) -> None:
     (first, *_) = sorted((folder / ".curator" / "adapters").glob("*/step-*/adapter_model.safetensors"))
     before = first.read_bytes()
     first.write_bytes(before[:-4] + b"\0\0\x80\x7f")
-    with pytest.raises(ManifestMismatch, match=rf"adapter {first.parent}: sha256"):
+    with pytest.raises(ManifestMismatch, match=rf"adapter {first.parent} has sha256"):
         Project.open(folder).gradients()
     first.write_bytes(pickle.dumps(Evil(folder / "pwned")))
     with pytest.raises(DataError, match=rf"cannot read adapter {first.parent}: "):
