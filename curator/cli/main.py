@@ -44,10 +44,6 @@ def main() -> None:
         if failed_import and (owners := other_owners()):
             _say(*_conflict(owners))
             code = ExitCode.USAGE
-        elif failed_import and getattr(sys.modules["curator"], "__file__", None) is None:
-            # The removal of a distribution with files in `curator/` removes our `__init__.py` with its own.
-            _say("error: curator/__init__.py is missing", f"Run `pip install --force-reinstall {_DISTRIBUTION}`.")
-            code = ExitCode.USAGE
         elif not interrupt.asked:
             _say(_bug())
     # A library that is interrupted may raise another error.

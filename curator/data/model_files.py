@@ -1,5 +1,6 @@
 """Find a model's files, hash them, and load its configuration and tokenizer, but not its weights."""
 
+import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -72,6 +73,39 @@ def _state(path: File) -> tuple[int, int, int]:
     return stat.st_size, stat.st_mtime_ns, stat.st_ino
 
 
+def weight_files(folder: Path) -> list[Path]:
+    """Return the weight files of a model folder: `*.safetensors`, and the files that an index of shards names.
+
+    Args:
+        folder: The model folder.
+
+    Raises:
+        DataError: An index is not valid, or names a file that is missing or outside the folder.
+    """
+    found = set(folder.glob("*.safetensors"))
+    for index in sorted(folder.glob("*.safetensors.index.json")):
+        for name in _index_targets(index):
+            path = folder / name
+            if Path(name).is_absolute() or ".." in Path(name).parts:
+                raise DataError(
+                    f"{index} names a file outside the model folder: {name!r}", hint="Do not use this model."
+                )
+            if not path.is_file():
+                raise DataError(f"missing weights: {path}, which {index.name} names", hint="Download the model again.")
+            found.add(path)
+    return sorted(found)
+
+
+def _index_targets(index: Path) -> list[str]:
+    try:
+        named = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        return sorted({str(name) for name in named.values()})
+    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+        raise DataError(
+            f"cannot read the index of weights {index}: {error}", hint="Download the model again."
+        ) from error
+
+
 def identify_model(workspace: Workspace, *, remember: bool = True) -> ModelFiles:
     """Find the base model and hash its files.
 
@@ -84,7 +118,7 @@ def identify_model(workspace: Workspace, *, remember: bool = True) -> ModelFiles
     """
     folder = find_model(workspace.config.model, workspace.root)
     hashes = hash_files(workspace.store, identity_files(folder), remember=remember)
-    rows = {path: f"{path.name}={digest}" for path, digest in hashes.items()}
+    rows = {path: f"{Path(str(path)).relative_to(folder).as_posix()}={digest}" for path, digest in hashes.items()}
     return ModelFiles(
         folder=folder,
         sha256=hash_of(rows.values()),
@@ -94,7 +128,10 @@ def identify_model(workspace: Workspace, *, remember: bool = True) -> ModelFiles
 
 _WEIGHTS = "adapter_model.safetensors"
 # Files that decide a model's behaviour. Readmes, caches and weights in other formats do not.
-_IDENTITY = ("*.safetensors", "*.json", "*.model", "*.txt", "*.jinja", "*.tiktoken", "*.py")
+_IDENTITY = (
+    *("*.safetensors", "*.json", "*.model", "*.txt", "*.jinja", "*.tiktoken", "*.vocab", "*.bpe", "*.spm"),
+    *("additional_chat_templates/*.jinja", "*.py"),
+)
 
 
 def find_model(section: ModelSection, root: Path) -> Path:
@@ -108,7 +145,7 @@ def find_model(section: ModelSection, root: Path) -> Path:
         DataError: The folder or hub id does not exist, or has no safetensors weights.
     """
     folder = find_tokenizer(section, root)
-    if not any(folder.glob("*.safetensors")):
+    if not weight_files(folder):
         other = sorted(p.name for p in folder.glob("*.bin"))
         raise DataError(
             f"no weights (*.safetensors) in model folder {folder}"
@@ -135,11 +172,25 @@ def find_tokenizer(section: ModelSection, root: Path) -> Path:
                 f"no such model folder: {folder}", hint="Correct `name_or_path` under [model] in curator.toml."
             )
         folder = _download(section)
+    adapter = folder / "adapter_config.json"
+    if adapter.is_file() and not (folder / "config.json").is_file():
+        raise DataError(
+            f"model folder {folder} holds a LoRA adapter, not a model{_base_of(adapter)}",
+            hint="Set `name_or_path` under [model] to the base model, or merge the adapter into it.",
+        )
     if not (folder / "config.json").is_file():
         raise DataError(
             f"no config.json in model folder {folder}", hint="Set `name_or_path` under [model] to a transformers model."
         )
     return folder
+
+
+def _base_of(adapter: Path) -> str:
+    try:
+        base = json.loads(adapter.read_text(encoding="utf-8")).get("base_model_name_or_path")
+    except (OSError, ValueError, AttributeError):
+        return ""
+    return f"; its base model is {base!r:.200}" if isinstance(base, str) and base else ""
 
 
 def _download(section: ModelSection) -> Path:
@@ -166,7 +217,8 @@ def _download(section: ModelSection) -> Path:
 
 def identity_files(folder: Path) -> list[Path]:
     """Return the sorted files of a model folder that decide the model's behaviour."""
-    return sorted({path for pattern in _IDENTITY for path in folder.glob(pattern) if path.is_file()})
+    found = {path for pattern in _IDENTITY for path in folder.glob(pattern) if path.is_file()}
+    return sorted(found | set(weight_files(folder)))
 
 
 def load_architecture(folder: Path, section: ModelSection) -> "PreTrainedConfig":
