@@ -1,8 +1,9 @@
-"""A chat as the model's template writes it, and which parts of that the model has to write.
+"""Render a chat with the model's template, and find the parts that carry loss.
 
-These are the assistant's turns: in each all between the prompt for generation and the marker that ends the turn, the
-marker with it. Where a turn stands is found by writing something else in its place, because a template may trim what is
-said, reorder it, or hold the same words elsewhere.
+The assistant's turns carry loss.
+Such a part starts after the generation prompt, and includes the marker that ends the turn.
+`Chat` renders the chat again with a placeholder in one turn, and locates the turn by the difference.
+A search for the turn's text would fail: a template may trim, reorder or repeat the text.
 """
 
 import json
@@ -19,23 +20,23 @@ Turn = dict[str, Any]
 Shape = tuple[Any, ...]
 """Whether a chat has tools, then role, tool calls and text of each turn: what decides which turns a template writes."""
 
-# Of two private characters, so that it shares neither beginning nor end with what people write.
+# Two different private-use characters: neither a prefix nor a suffix of the placeholder occurs in real text.
 _PLACEHOLDER = "\ue0f1\ue0f2"
-# What is said to curator, and not to a template.
-_OURS = ("train",)
+# Keys of a turn that curator reads and that templates must not see.
+_OWN_KEYS = ("train",)
 
 
 class Chat:
-    """One chat, rendered.
+    """Hold one rendered chat.
 
     Args:
-        tokenizer: With a chat template.
-        messages: The turns.
-        tools: The tools that may be called, if any.
+        tokenizer: Tokenizer with a chat template.
+        messages: Turns of the chat.
+        tools: Tools that the assistant may call.
         dropped: Cache of the turns that the template leaves out, by the shape of a chat.
 
     Raises:
-        DataError: The template refuses the turns, or takes no tools where there are some.
+        DataError: The template rejects the turns, or omits the tools, the calls or the tool responses.
     """
 
     def __init__(
@@ -54,15 +55,15 @@ class Chat:
             self.text = self._template(messages)
         if self._tools and self._prefix(self._messages, tools=None) == self.text:
             raise DataError(
-                "the row offers tools, but the model's chat template has no place for them",
+                "the row lists tools, but the model's chat template omits them",
                 hint="Use a model with a template for tools, or remove `tools` from the row.",
             )
         for number in self._dropped(dropped):
             role = self._messages[number]["role"]
             if role == "tool":
                 raise DataError(
-                    "the row holds a tool's answer, which the model's chat template leaves out",
-                    hint="Use a model with a template for tools, or write the answer into the user's turn.",
+                    "the row has a tool response, but the model's chat template omits it",
+                    hint="Use a model with a template for tools, or write the response into the user's turn.",
                 )
             raise DataError(
                 f"the model's chat template leaves out turn {number + 1}, of the role {role!r}",
@@ -88,7 +89,7 @@ class Chat:
         return sorted(known[shape])
 
     def spans(self) -> list[int]:
-        """Start and end, in characters, of each part of the text that carries loss."""
+        """Return start and end, in characters, of each part of the text that carries loss, as one flat list."""
         spans: list[int] = []
         for number, turn in enumerate(self._messages):
             if turn["role"] == "assistant" and turn.get("train", True):
@@ -98,32 +99,32 @@ class Chat:
         return spans
 
     def _find_turn(self, number: int) -> tuple[int, int]:
-        """Start and end of a turn; nothing (start = end) where the template leaves it out."""
+        """Return start and end of a turn, in characters. Both are equal if the template omits the turn."""
         marked = self._marked(number)
         start = shared(self.text, marked)
         if start == len(self.text) == len(marked):
             return start, start
         end = len(self.text) - shared(self.text[start:][::-1], marked[start:][::-1])
-        return self._opened(number, start), end + len(self._closing(number, end))
+        return self._content_start(number, start), end + len(self._closing(number, end))
 
     def _find_call(self, number: int) -> tuple[int, int]:
-        """Start and end of a turn that calls tools.
+        """Return start and end of a turn that calls tools, in characters.
 
-        What the template puts around a call is the model's to write, too. It begins where plain text would begin in
-        its place.
+        The model also writes the markup around a call.
+        The markup starts where plain text would start in the same turn.
         """
         start, end = self._find_turn(number)
         plain = self._prefix([*self._messages[:number], {"role": "assistant", "content": _PLACEHOLDER}])
-        begins = shared(self.text, plain)
-        if begins < start and plain[begins:].lstrip().startswith(_PLACEHOLDER):
-            start = begins
+        plain_start = shared(self.text, plain)
+        if plain_start < start and plain[plain_start:].lstrip().startswith(_PLACEHOLDER):
+            start = plain_start
         return start, end
 
-    def _opened(self, number: int, start: int) -> int:
-        """Where the prompt for generation ends, if that is before `start`.
+    def _content_start(self, number: int, start: int) -> int:
+        """Return the end of the generation prompt if it lies before `start`, else `start`.
 
-        A finished turn may hold more before the content than the prompt for it, an empty thought for example; the model
-        has to write that, too.
+        A template may put text between the generation prompt and the content, for example an empty thought.
+        The model writes this text, so the text carries loss.
         """
         before = self._messages[:number]
         prompt = self._prefix(before, add_generation_prompt=True)
@@ -132,21 +133,21 @@ class Chat:
         return start
 
     def _closing(self, number: int, end: int) -> str:
-        """What stands between the last word of a turn and its end, and follows there."""
+        """Return the text that ends a turn after its content, or an empty string if other text follows at `end`."""
         finished = self._prefix([*self._messages[:number], _replaced(self._messages[number])])
         closing = finished.rpartition(_PLACEHOLDER)[2].rstrip()
         return closing if self.text.startswith(closing, end) else ""
 
     def _marked(self, number: int) -> str:
-        """The text with something else in the place of all that one turn says."""
+        """Render the chat with a placeholder instead of the content of one turn."""
         return self._template(
             [*self._messages[:number], _replaced(self._messages[number]), *self._messages[number + 1 :]]
         )
 
     def _write_calls(self) -> str:
-        """The text of a chat with tool calls, their arguments as objects or, where a template wants it so, as text."""
+        """Render a chat with tool calls, with arguments as objects, or as JSON text if the template needs text."""
         refused: DataError | None = None
-        for write in (_as_they_are, _as_text):
+        for write in (_unchanged, _as_text):
             self._messages = [_with_arguments(turn, write) for turn in self._messages]
             try:
                 text = self._template(self._messages)
@@ -167,13 +168,13 @@ class Chat:
                 == text
             ):
                 raise DataError(
-                    "the row calls tools, but the model's chat template leaves the calls out",
+                    "the row calls tools, but the model's chat template omits the calls",
                     hint="Use a model with a template for tools, or write the call into the turn's `content`.",
                 )
         return text
 
     def _prefix(self, messages: Sequence[Turn], **options: Any) -> str:
-        """As `_template`; empty where a template refuses a chat that is not finished."""
+        """Render the first turns of a chat. Return an empty string if the template rejects an unfinished chat."""
         try:
             return self._template(messages, **options) if messages else ""
         except DataError:
@@ -184,23 +185,28 @@ class Chat:
 
 
 def render(tokenizer: "PreTrainedTokenizerBase", messages: Sequence[Turn], **options: Any) -> str:
-    """Turns as a chat template writes them.
+    """Render turns with the tokenizer's chat template.
+
+    Args:
+        tokenizer: Tokenizer with a chat template.
+        messages: Turns of the chat.
+        options: Further arguments of `apply_chat_template`.
 
     Raises:
-        DataError: It refuses them.
+        DataError: The template rejects the turns.
     """
-    said = [{key: value for key, value in turn.items() if key not in _OURS} for turn in messages]
+    turns = [{key: value for key, value in turn.items() if key not in _OWN_KEYS} for turn in messages]
     try:
-        return str(tokenizer.apply_chat_template(said, tokenize=False, **options))
+        return str(tokenizer.apply_chat_template(turns, tokenize=False, **options))
     except Exception as error:
-        # A template is a program of the model's authors, and fails as programs do.
-        words = (str(error).splitlines() or [type(error).__name__])[0]
-        hint = "Is the template meant for such turns?"
-        raise DataError(f"the chat template refuses the turns: {words}", hint=hint) from error
+        # A template is a program of the model's authors and can raise any exception.
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        hint = "Check that the template supports these roles in this order."
+        raise DataError(f"the chat template rejects the turns: {reason}", hint=hint) from error
 
 
 def shared(left: Sequence[object], right: Sequence[object]) -> int:
-    """Length of the common beginning."""
+    """Return the length of the common prefix."""
     for place, (a, b) in enumerate(zip(left, right, strict=False)):
         if a != b:
             return place
@@ -208,11 +214,11 @@ def shared(left: Sequence[object], right: Sequence[object]) -> int:
 
 
 def _replaced(turn: Turn, *, calls_alone: bool = False) -> Turn:
-    """A turn that says something else: other words, calls of other functions, other words in their arguments."""
+    """Replace the content of a turn, the names of its calls and the text in their arguments with placeholders."""
     other = dict(turn)
     if "tool_calls" in turn:
         other["tool_calls"] = [
-            call | {"function": {"name": _PLACEHOLDER, "arguments": _other(call["function"]["arguments"])}}
+            call | {"function": {"name": _PLACEHOLDER, "arguments": _replaced_text(call["function"]["arguments"])}}
             for call in turn["tool_calls"]
         ]
     if not calls_alone and (turn["content"] or "tool_calls" not in turn):
@@ -220,12 +226,12 @@ def _replaced(turn: Turn, *, calls_alone: bool = False) -> Turn:
     return other
 
 
-def _other(value: Any) -> Any:
-    """Arguments with other words; what is no text stays."""
+def _replaced_text(value: Any) -> Any:
+    """Replace every string in the arguments of a call. Other values stay."""
     if isinstance(value, dict):
-        return {key: _other(item) for key, item in value.items()}
+        return {key: _replaced_text(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_other(item) for item in value]
+        return [_replaced_text(item) for item in value]
     return _PLACEHOLDER if isinstance(value, str) else value
 
 
@@ -234,7 +240,7 @@ def _calls(messages: Sequence[Turn]) -> list[Any]:
 
 
 def _python(arguments: Any) -> str:
-    """How Python, and no JSON, writes arguments: what a template makes of an object that it takes for text."""
+    """Return the Python notation of arguments, which appears when a template prints an object as text."""
     return str(arguments) if isinstance(arguments, dict) and arguments else _PLACEHOLDER
 
 
@@ -249,7 +255,7 @@ def _with_arguments(turn: Turn, write: Callable[[Any], Any]) -> Turn:
     }
 
 
-def _as_they_are(arguments: Any) -> Any:
+def _unchanged(arguments: Any) -> Any:
     return arguments
 
 

@@ -1,4 +1,4 @@
-"""`check`: what a project's data holds, and what is wrong with it."""
+"""Report the contents and the problems of a project's data for `curator check`."""
 
 from curator import results
 from curator.data.corpus import Corpus
@@ -8,11 +8,11 @@ from curator.workspace.workspace import Workspace
 
 
 def check_data(workspace: Workspace, corpus: Corpus) -> results.CheckReport:
-    """Count examples and tokens of every task, and look for near duplicates.
+    """Count the examples and tokens of every task, and find near duplicates.
 
     Args:
         workspace: The project.
-        corpus: Its tasks.
+        corpus: Tasks of the project.
 
     Raises:
         DataError: The store cannot be read, or the model does not fit (`check_model`).

@@ -1,7 +1,7 @@
-"""A project's examples: read once, encoded for its model, kept in the store, split for its targets.
+"""Read a project's examples, encode them for its model, store them, and split them for its targets.
 
-A task's version is known by what it is made from (bytes of its files, tokenizer, length), so that nothing is read
-twice; `read_corpus` reads what is new, unless it is told only to look.
+The key of a task version is a hash of its files, the tokenizer and `max_length`.
+`read_corpus` reads only versions whose key is not in the store.
 """
 
 import bisect
@@ -33,72 +33,72 @@ from curator.workspace.workspace import Workspace
 EMPTY = "empty"
 CUT_OFF = "completion cut off by max_length"
 BAD = "cannot be used"
-# Raised when the same row would be read or encoded differently.
+# Increase the number when the same row is read or encoded differently.
 _READER_VERSION = 3
-# Tasks that are read are committed at least this often.
+# Longest time between two commits while tasks are read.
 _COMMIT_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskVersion:
-    """One task, or one validation file, as it was read for one tokenizer."""
+    """Describe one task or one validation file, read for one tokenizer."""
 
     key: str
     files: tuple[tuple[str, str, int], ...]
-    """(path, sha256, rows) of each file; for a hub data set its id and the hash of its rows."""
+    """(path, sha256, rows) of each file, or (id, hash of the rows, rows) of a hub data set."""
     source: dict[str, Any]
     index: ExampleIndex
     formats: dict[str, int] = field(default_factory=dict)
-    """Rows by the name of their format."""
+    """Number of rows by format name."""
     unused: dict[str, int] = field(default_factory=dict)
-    """Rows by the name of a column that holds something and is not read."""
+    """Number of rows by the name of a column that has a value and is not read."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """One task of a corpus."""
+    """Describe one task of a corpus and the split of its examples."""
 
     name: str
     tags: tuple[str, ...]
     version: TaskVersion
     validation_version: TaskVersion | None
-    """Where the validation examples come from, if not from the task's own rows."""
+    """Source of the validation examples. None if they are rows of the task itself."""
     split: TaskSplit
 
     @property
     def held_out_from(self) -> TaskVersion:
-        """The version that `split.validation` counts in."""
+        """Return the version that the numbers in `split.validation` refer to."""
         return self.validation_version or self.version
 
     @cached_property
     def train_hashes(self) -> list[str]:
-        """Token hashes of the training examples."""
+        """Return the token hashes of the training examples."""
         return [self.version.index.token_hashes[n] for n in self.split.train]
 
     @cached_property
     def validation_hashes(self) -> list[str]:
-        """Token hashes of the validation examples; none unless the task is a target."""
+        """Return the token hashes of the validation examples. The list is empty unless the task is a target."""
         return [self.held_out_from.index.token_hashes[n] for n in self.split.validation]
 
     @cached_property
     def tokens(self) -> int:
-        """Tokens of the training examples, prompt and completion."""
+        """Return the number of tokens of the training examples, prompt and completion."""
         return sum(self.version.index.lengths[n] for n in self.split.train)
 
     @cached_property
     def truncated(self) -> int:
-        """Training examples whose end was cut off."""
+        """Return the number of truncated training examples."""
         return sum(self.version.index.truncated[n] for n in self.split.train)
 
     @property
     def content(self) -> str:
-        """Hash of the training examples in their order."""
+        """Return a hash of the training examples in their order."""
         return hash_of(self.train_hashes)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Corpus:
-    """All tasks of a project, split for given targets."""
+    """Hold all tasks of a project, split for given targets."""
 
     tasks: tuple[Task, ...]
     targets: tuple[str, ...]
@@ -106,28 +106,28 @@ class Corpus:
 
     @property
     def auxiliary(self) -> list[Task]:
-        """The tasks that may be selected."""
+        """Return the auxiliary tasks: all tasks that are not targets."""
         return [task for task in self.tasks if task.name not in self.targets]
 
     @property
     def target_label(self) -> str:
-        """The one name of the targets."""
+        """Return one name for all targets."""
         return target_label(self.targets)
 
     @property
     def target_tasks(self) -> list[Task]:
-        """The targets, in the order in which they were named."""
+        """Return the target tasks in the order of `targets`."""
         by_name = {task.name: task for task in self.tasks}
         return [by_name[name] for name in self.targets]
 
     def problems(self) -> list[str]:
-        """What people should know about the data."""
+        """List similar task names, examples that are left out, and truncated examples, one line each."""
         found = []
-        alike: dict[str, str] = {}
+        first_names: dict[str, str] = {}
         for task in self.tasks:
-            first = alike.setdefault(folded(task.name), task.name)
+            first = first_names.setdefault(folded(task.name), task.name)
             if first != task.name:
-                found.append(f"{first!r} and {task.name!r} look alike: they are two tasks")
+                found.append(f"{first!r} and {task.name!r} look alike but are two tasks")
             for reason, numbers in task.split.left_out.items():
                 if reason in (BAD, EMPTY, CUT_OFF, LEAKED):
                     found.append(f"{task.name}: {len(numbers)} examples left out: {reason}")
@@ -140,16 +140,19 @@ class Corpus:
 
 
 def read_corpus(workspace: Workspace, targets: tuple[str, ...], *, read: bool = True) -> Corpus | None:
-    """Bring the store up to date with the files, and split.
+    """Read new or changed task files into the store, and split the examples of every task.
 
     Args:
         workspace: The project.
-        targets: Tasks of which a part is held out; empty for none.
-        read: Whether to read what is new; else the answer is None when something is, and nothing is written.
+        targets: Tasks with held-out examples. Empty for no targets.
+        read: Whether to read new files. If False, the function writes nothing.
+
+    Returns:
+        The corpus. None if a file is new or changed and `read` is False.
 
     Raises:
-        ConfigError: A target is no task.
-        DataError: Files, rows or the model cannot be read; all bad rows of all files are counted.
+        ConfigError: A target is not a task of the project.
+        DataError: Files, rows or the model cannot be read. The error counts the bad rows of all files.
     """
     config, root, store = workspace.config, workspace.root, workspace.store
     try:
@@ -199,23 +202,23 @@ def read_corpus(workspace: Workspace, targets: tuple[str, ...], *, read: bool = 
 
 
 def training_examples(task: Task, store: Store) -> list[TokenizedExample]:
-    """Token ids of a task's training examples."""
+    """Return token ids and labels of a task's training examples."""
     rows = store.tokens(task.version.key)
     return [TokenizedExample(*rows[n]) for n in task.split.train]
 
 
 def validation_examples(task: Task, store: Store) -> list[TokenizedExample]:
-    """Token ids of a target's validation examples."""
+    """Return token ids and labels of a target's validation examples."""
     rows = store.tokens(task.held_out_from.key)
     return [TokenizedExample(*rows[n]) for n in task.split.validation]
 
 
 class _NotRead(Exception):
-    """Something would have to be read, and must not be."""
+    """Signal that a source is not in the store and must not be read."""
 
 
 def _values(workspace: Workspace, source: Source, column: str, *, read: bool) -> list[str]:
-    """The values of a column, read once for as long as the files are the same."""
+    """Return the values of a column. Read them once and cache them by the content of the files."""
     store = workspace.store
     hashes = hash_files(store, source.files, remember=read)
     inputs = {
@@ -262,7 +265,7 @@ def _versions(
     outputs = {artifact.key: artifact.outputs for artifact in store.artifacts("task", keys)}
     indexes = store.example_indexes(keys)
     if len(indexes) < len(set(keys)):
-        raise DataError(f"{store.path}: examples of tasks that were read are gone", hint=DAMAGED)
+        raise DataError(f"examples of stored tasks are missing in {store.path}", hint=DAMAGED)
     versions = []
     for key, source in zip(keys, sources, strict=True):
         rows = outputs[key]["rows"]
@@ -276,7 +279,7 @@ def _versions(
                 files=tuple(files),
                 source=source.describe(),
                 index=indexes[key],
-                # The store keeps no order of keys.
+                # The store does not keep the order of keys.
                 formats=dict(Counter(outputs[key].get("formats", {})).most_common()),
                 unused=dict(Counter(outputs[key].get("unused", {})).most_common()),
             )
@@ -285,7 +288,7 @@ def _versions(
 
 
 def _refusal(store: Store, sources: Sequence[Source], versions: Sequence[TaskVersion]) -> DataError | None:
-    """The error for rows that cannot be used, each of them once; None where there are none."""
+    """Return the error that lists every bad row once, or None if all rows can be used."""
     bad: dict[str, str] = {}
     rows, files = 0, set()
     for source, version in zip(sources, versions, strict=True):
@@ -293,7 +296,7 @@ def _refusal(store: Store, sources: Sequence[Source], versions: Sequence[TaskVer
         numbers = [number for number, reason in enumerate(version.index.left_out) if reason == BAD]
         if not numbers:
             continue
-        # Rows are in the order of the files; two of these may have the same name.
+        # Two files may have the same name, so the position of a row decides its file.
         ends = list(itertools.accumulate(count for _, _, count in version.files))
         texts = store.example_texts(version.key).select(["text", "line"]).take(numbers).to_pylist()
         for number, row in zip(numbers, texts, strict=True):
@@ -306,7 +309,7 @@ def _refusal(store: Store, sources: Sequence[Source], versions: Sequence[TaskVer
 
 
 def _ingest(workspace: Workspace, sources: Sequence[Source], inputs: Sequence[Inputs], model: ModelFiles) -> None:
-    """Read tasks and store them, often enough that an interrupted call loses little."""
+    """Read tasks and store them. Commit often, so that an interrupted call loses little work."""
     config = workspace.config
     architecture = load_architecture(model.folder, config.model)
     encoder = Encoder(
@@ -323,7 +326,7 @@ def _ingest(workspace: Workspace, sources: Sequence[Source], inputs: Sequence[In
         counted = Counter(row.file for row in read)
         rows = [counted[str(file)] for file in source.files] or [len(examples)]
         if source.folder:
-            # The files of a saved data set are parts of one table; the first stands for all.
+            # The files of a saved data set are parts of one table. The first file counts all rows.
             rows = [len(examples)] + [0] * (len(source.files) - 1)
         waiting.append(
             StoredTask(
@@ -353,7 +356,7 @@ def _encode(row: Row, encoder: Encoder) -> StoredExample:
     try:
         encoded = encoder.encode(row.content) if not row.problem else NOTHING
     except DataError as error:
-        # What the tokenizer or its chat template does not take.
+        # The tokenizer or its chat template rejects the row.
         row, encoded = bad_row(row.number, row.file, row.line, error), NOTHING
     left_out = BAD if row.problem else EMPTY if is_empty(row.content) else None
     if left_out is None and encoded.completion_tokens == 0:

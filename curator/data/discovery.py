@@ -1,4 +1,4 @@
-"""Where tasks are: `find_tasks` turns `[data]` into sources, each of them one task's rows to be."""
+"""Find the tasks that `[data]` names, and return one `Source` for each task."""
 
 import difflib
 import errno
@@ -21,16 +21,16 @@ from curator.data.task_rows import read_values
 def find_tasks(
     data: DataSection, root: Path, *, values: "Callable[[Source, str], list[str]] | None" = None
 ) -> list[Source]:
-    """List the tasks that `[data]` names, by name.
+    """List the sources of all tasks that `[data]` names, sorted by task name.
 
     Args:
-        data: The section.
-        root: The project folder, to which paths are relative.
-        values: Says what is in the column of a source that makes a task of each of its values; `read_values` reads it.
+        data: Section `[data]` of the configuration.
+        root: Project folder. Paths are relative to it.
+        values: Returns the values of a source's `task_column`. The default, `read_values`, reads the source.
 
     Raises:
-        ConfigError: `validation_files` names a task that is none.
-        DataError: A path does not exist, the glob matches nothing, or two files would be the same task.
+        ConfigError: `validation_files` names an unknown task.
+        DataError: A path does not exist, a glob matches no file, or two files have the same task name.
     """
     if data.tasks:
         sources = [_from_file(path) for path in _matches(data.tasks, root, "data.tasks")]
@@ -43,56 +43,62 @@ def find_tasks(
     for first, second in itertools.pairwise(sources):
         if first.name == second.name:
             raise DataError(
-                f"two files would be the task {first.name!r}: {first.place} and {second.place}",
-                hint="Rename one of them: a task is named after its file.",
+                f"two files have the same task name: {first.name!r}: {first.place} and {second.place}",
+                hint="Rename one of the files. A task is named after its file.",
             )
     names = [source.name for source in sources]
     for name in data.validation_files:
         if name not in names:
-            raise ConfigError(f"data.validation_files: {name!r} is no task of this project", hint=_nearest(name, names))
+            raise ConfigError(f"data.validation_files: unknown task: {name!r}", hint=_nearest(name, names))
     return sources
 
 
 def find_validation(data: DataSection, target: str, root: Path) -> Source | None:
-    """The target's own validation file, if `[data]` names one.
+    """Return the source of a target's validation file, or None if `[data]` names no file.
+
+    Args:
+        data: Section `[data]` of the configuration.
+        target: Name of the target task.
+        root: Project folder. Paths are relative to it.
 
     Raises:
-        DataError: It does not exist.
+        DataError: The file does not exist.
     """
     path = data.validation_files.get(target)
     return None if path is None else _from_table(TaskSource(name=target, path=path), root)
 
 
 def check_target(targets: tuple[str, ...], sources: list[Source]) -> None:
-    """Make sure that every target is a task.
+    """Check that every target is a task of the project.
 
     Raises:
-        ConfigError: There is no target, one is no task, or one stands there twice.
+        ConfigError: `targets` is empty, holds an unknown task, or holds a task twice.
     """
     names = [source.name for source in sources]
     if not targets:
-        raise ConfigError(
-            "no target task is named", hint="Set `target` under [data] in curator.toml, or pass --target."
-        )
+        raise ConfigError("no target task is set", hint="Set `target` under [data] in curator.toml, or pass --target.")
     for target in targets:
         if target not in names:
-            raise ConfigError(f"target {target!r} is no task of this project", hint=_nearest(target, names))
+            raise ConfigError(f"unknown target: {target!r}", hint=_nearest(target, names))
         if targets.count(target) > 1:
-            raise ConfigError(f"target {target!r} is named twice", hint="Name each target once.")
+            raise ConfigError(f"duplicate target: {target!r}", hint="Name each target once.")
 
 
 def _nearest(name: str, names: list[str]) -> str:
     near = difflib.get_close_matches(name, names, n=1)
-    return f"Did you mean {near[0]!r}?" if near else f"Tasks: {', '.join(names[:20])}."
+    return f"Check the spelling: a task is named {near[0]!r}." if near else f"Use one of: {', '.join(names[:20])}."
 
 
 def _matches(pattern: str, root: Path, key: str) -> list[File]:
-    """What a glob matches of what can be read; like the shell's, it matches no hidden file by a wildcard."""
+    """Return the task files and saved data sets that a glob matches.
+
+    Like in the shell, a wildcard matches no hidden file.
+    """
     if is_remote(pattern):
-        there = [file for file in matches(pattern) if is_task_file(file)]
-        if not there:
-            raise DataError(f"{key}: no file matches {RemoteFile(pattern)}", hint=f"A task is one of: {FORMATS}.")
-        return [*there]
+        remote = [file for file in matches(pattern) if is_task_file(file)]
+        if not remote:
+            raise DataError(f"{key}: no task file matches: {RemoteFile(pattern)}", hint=f"Use {FORMATS}.")
+        return [*remote]
     base = Path(pattern)
     try:
         found = sorted(
@@ -102,13 +108,13 @@ def _matches(pattern: str, root: Path, key: str) -> list[File]:
     except OSError as error:
         raise _no_path(key, error) from error
     except (ValueError, NotImplementedError) as error:
-        raise ConfigError(f"{key}: {pattern!r} is no glob: {error}", hint='Write, for example, "tasks/*.jsonl".') from (
-            error
-        )
+        raise ConfigError(
+            f"{key}: not a valid glob: {pattern!r}: {error}", hint='Write, for example, "tasks/*.jsonl".'
+        ) from error
     if not base.name.startswith("."):
         found = [path for path in found if not path.name.startswith(".")]
     if not found:
-        raise DataError(f"{key}: no file matches {pattern!r} in {root}", hint=f"A task is one of: {FORMATS}.")
+        raise DataError(f"{key}: no task file matches: {pattern!r} in {root}", hint=f"Use {FORMATS}.")
     return [*found]
 
 
@@ -149,46 +155,46 @@ def _from_table(task: TaskSource, root: Path) -> Source:
     for file in files:
         _check_name(task.name, file)
         if files.count(file) > 1:
-            raise DataError(f"{key}: {file} is named twice", hint="Name it once in `path`.")
+            raise DataError(f"{key}: duplicate file: {file}", hint="Name each file once in `path`.")
     return Source(name=task.name, files=files, **rest)
 
 
 def _no_path(key: str, error: OSError) -> DataError:
-    """The error for a path that the system does not look up."""
+    """Return the error for a path that the operating system cannot look up."""
     path = clean(error.filename, limit=100)
     if error.errno == errno.ENAMETOOLONG:
         return DataError(f"{key}: the path is too long: {path}", hint="Correct the path in curator.toml.")
-    return DataError(f"{key}: {path}: cannot be read: {error.strerror}", hint="Is it yours to read?")
+    return DataError(f"{key}: cannot read {path}: {error.strerror}", hint="Check the permissions of the path.")
 
 
 def _files(written: str, root: Path, key: str) -> list[File]:
-    """The files that a path in a table stands for."""
+    """Return the task files that `path` in a `[[data.task]]` table names: a file, a folder, a glob or an address."""
     path = root / written
     if is_remote(written):
         found = matches(written)
         kept: list[File] = [file for file in found if is_task_file(file)]
         if not kept:
-            raise DataError(f"{key}: {RemoteFile(written)} is, or holds, no task file", hint=f"Known: {FORMATS}.")
+            raise DataError(f"{key}: no task file at {RemoteFile(written)}", hint=f"Use {FORMATS}.")
         return kept
     if path.is_dir():
         kept = [*sorted(p for p in path.iterdir() if is_task_file(p) and not p.name.startswith("."))]
         if not kept:
-            raise DataError(f"{key}: {path} holds no task file", hint=f"Known: {FORMATS}.")
+            raise DataError(f"{key}: no task file in folder {path}", hint=f"Use {FORMATS}.")
         return kept
     if path.exists():
         if not is_task_file(path):
-            raise DataError(f"{key}: {path} is no known kind of file", hint=f"Known: {FORMATS}.")
+            raise DataError(f"{key}: unsupported file type: {path}", hint=f"Use {FORMATS}.")
         return [path]
     if has_wildcards(written):
         kept = [path for path in _matches(written, root, key) if isinstance(path, Path) and path.is_file()]
         if not kept:
-            raise DataError(f"{key}: {written!r} matches folders only", hint="Name one saved data set by its path.")
+            raise DataError(f"{key}: only folders match: {written!r}", hint="Name one saved data set by its path.")
         return kept
-    raise DataError(f"{key}: {path} does not exist", hint="Correct `path` in curator.toml.")
+    raise DataError(f"{key}: no such file or folder: {path}", hint="Correct `path` in curator.toml.")
 
 
 def _each(source: Source, column: str, values: Callable[[Source, str], list[str]]) -> list[Source]:
-    """A source cut into one for each value of a column."""
+    """Split a source into one source for each value of a column."""
     made: dict[str, Source] = {}
     for value in values(source, column):
         plain = f"{source.name}-{clean(value).strip()}" if source.name else clean(value).strip()
@@ -204,7 +210,7 @@ def _check_name(name: str, path: File) -> None:
         f"{name}{path}".encode()
     except UnicodeEncodeError as error:
         raise DataError(
-            f"{str(path)!a}: the file's name is not UTF-8, and could stand in no manifest", hint="Rename the file."
+            f"file name is not valid UTF-8: {str(path)!a}", hint="Rename the file. A manifest holds UTF-8 only."
         ) from error
 
 

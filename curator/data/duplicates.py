@@ -1,8 +1,9 @@
-"""Examples that say nearly the same, and tasks that hold much of each other.
+"""Find near-duplicate examples, and tasks that overlap.
 
-Examples are compared by the runs of tokens in them (shingles): MinHash signatures (Broder 1997) are cut into bands,
-and examples that agree in a whole band are compared in full. What is the same but for a word or two is found with near
-certainty, what shares less than half of its shingles hardly ever.
+The similarity of two examples is the share of common shingles, which are runs of four tokens (Jaccard index).
+MinHash signatures (Broder 1997) are cut into bands. Examples that agree in a whole band are compared exactly.
+The search finds examples that differ in one or two words with near certainty.
+It rarely compares examples that share less than half of their shingles.
 """
 
 from collections import Counter, defaultdict
@@ -17,15 +18,15 @@ from curator.data.corpus import Corpus
 from curator.workspace.workspace import Workspace
 
 _SHINGLE, _BANDS, _ROWS = 4, 16, 4
-# Share of their shingles that two examples have in common (Jaccard) from which on they are nearly the same.
+# Smallest Jaccard index of two near duplicates.
 NEARLY = 0.8
-# Examples in one band that agree beyond this are one big group of copies: comparing each with a few is enough.
+# Comparisons of each example within a band. More examples in one band form one large group of copies.
 _COMPARED = 20
 
 
 @dataclass(frozen=True, slots=True)
 class DuplicatePair:
-    """Two examples that are nearly the same: task and position of each, and the share of shingles in common."""
+    """Describe two near-duplicate examples: (task, position) of each, and the share of common shingles."""
 
     first: tuple[int, int]
     second: tuple[int, int]
@@ -35,14 +36,17 @@ class DuplicatePair:
 def near_duplicates(
     tasks: Sequence[Sequence[Sequence[int]]], *, on_example: Callable[[int], None] = lambda _: None
 ) -> list[DuplicatePair]:
-    """Find examples that are nearly the same, within a task and across tasks.
+    """Find near-duplicate examples within tasks and across tasks.
 
     Args:
         tasks: Token ids of each example of each task.
-        on_example: Told how many examples are looked at.
+        on_example: Called with the number of examples read so far.
 
     Returns:
-        Pairs, the first of them before the second; not all pairs of a large group of copies.
+        Sorted pairs. The first example of a pair precedes the second. Large groups of copies yield only some pairs.
+
+    Source:
+        Broder, "On the resemblance and containment of documents", SEQUENCES 1997.
     """
     rng = np.random.default_rng(0)
     factors = rng.integers(1, 1 << 31, (_BANDS * _ROWS, 2), dtype=np.uint64)
@@ -72,15 +76,15 @@ def near_duplicates(
 def overlaps(
     pairs: Sequence[DuplicatePair], sizes: Sequence[int], *, least: float = 0.5
 ) -> list[tuple[int, int, float]]:
-    """Tasks of which a large share is nearly in another.
+    """Find tasks with many near duplicates in another task.
 
     Args:
-        pairs: From `near_duplicates`.
-        sizes: Examples of each task.
-        least: Share of the smaller task's examples from which on it is named.
+        pairs: Result of `near_duplicates`.
+        sizes: Number of examples of each task.
+        least: Smallest reported share of the smaller task's examples.
 
     Returns:
-        Smaller task, larger task and that share, the largest first.
+        (smaller task, larger task, share of the smaller task) by falling share.
     """
     shared: dict[tuple[int, int], set[tuple[int, int]]] = defaultdict(set)
     for pair in pairs:
@@ -92,7 +96,7 @@ def overlaps(
 
 
 def _shingles(tokens: Sequence[int]) -> frozenset[int]:
-    """Hashes of the runs of tokens in an example; one that is shorter than a run is one itself."""
+    """Hash all runs of four tokens of an example. Zeros fill a shorter example."""
     ids: npt.NDArray[np.uint64] = np.asarray(tokens, dtype=np.uint64)
     if len(ids) < _SHINGLE:
         ids = np.pad(ids, (0, _SHINGLE - len(ids)))
@@ -104,12 +108,13 @@ def _shingles(tokens: Sequence[int]) -> frozenset[int]:
     return frozenset((mixed >> np.uint64(1)).tolist())
 
 
+# Largest number of pairs in a report.
 _LISTED = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Duplicates:
-    """What is repeated, as `curator check` says it."""
+    """Hold near duplicates and overlaps as `curator check` reports them."""
 
     problems: tuple[str, ...]
     overlaps: tuple[results.Overlap, ...]
@@ -117,11 +122,14 @@ class Duplicates:
 
 
 def find_duplicates(workspace: Workspace, corpus: Corpus) -> Duplicates:
-    """Compare all examples of a project, the held-out ones included.
+    """Find near duplicates among all examples of a project, including held-out examples.
 
     Args:
         workspace: The project.
-        corpus: The tasks.
+        corpus: Tasks of the project.
+
+    Raises:
+        DataError: The store cannot be read.
     """
     places: list[tuple[str, list[int]]] = []
     examples = []
@@ -135,7 +143,7 @@ def find_duplicates(workspace: Workspace, corpus: Corpus) -> Duplicates:
             examples.append([rows[number][0] for number in numbers])
     stage = workspace.reporter.stage("duplicates", sum(map(len, examples)), "examples")
     found = near_duplicates(examples, on_example=stage.advance_to)
-    stage.finish(f"{len(found)} pairs of nearly the same")
+    stage.finish(f"{len(found)} near-duplicate pairs")
     sizes = [len(rows) for rows in examples]
     named = tuple(
         results.Overlap(task=places[small][0], other=places[large][0], share=round(share, 3))
@@ -148,11 +156,8 @@ def find_duplicates(workspace: Workspace, corpus: Corpus) -> Duplicates:
     )
     return Duplicates(
         problems=(
-            *(
-                f"{count} examples are nearly the same in {' and in '.join(sorted(both))}"
-                for both, count in leaks.items()
-            ),
-            *(f"{o.share:.0%} of {o.task} is nearly the same in {o.other}" for o in named),
+            *(f"{count} near-duplicate pairs between {' and '.join(sorted(both))}" for both, count in leaks.items()),
+            *(f"{o.share:.0%} of {o.task} has near duplicates in {o.other}" for o in named),
         ),
         overlaps=named,
         pairs=tuple(

@@ -1,11 +1,11 @@
-"""Recognise the format of a row, and bring what it says into one of the contents of rows.py.
+"""Recognise the format of a row, and convert the row to one of the contents of rows.py.
 
 | name | fields |
 |---|---|
 | OpenAI messages | `messages` (or `conversations`) of turns with `role` and `content`; `tools`, `system` |
 | Tülu | the same, with `id` and `dataset` or `source` |
 | ShareGPT | `conversations` (or `messages`) of turns with `from` and `value`; `tools`, `system` |
-| conversational prompt–completion | `prompt` and `completion` that are lists of turns; `tools` |
+| conversational prompt–completion | `prompt` and `completion`, as lists of turns; `tools` |
 | prompt–completion | `prompt`, `completion` |
 | Alpaca | `instruction`, `output`; `input`, `system`, `history`, `tools` |
 | FLAN | `inputs`, `targets` |
@@ -30,12 +30,12 @@ FLAN = "FLAN"
 TEXT = "text"
 
 _FIELDS = (
-    "A row needs `messages` or `conversations`, or `prompt` + `completion`, or `instruction` (+ `input`) + `output`,"
-    " or `inputs` + `targets`, or `text`; where its columns have other names, say so by `columns` in [[data.task]]."
+    "Use `messages` or `conversations`, or `prompt` + `completion`, or `instruction` (+ `input`) + `output`,"
+    " or `inputs` + `targets`, or `text`. Set `columns` in [[data.task]] if the columns have other names."
 )
 TURN_FIELDS = ("role", "content")
-"""Fields of a turn, not of a row."""
-# What ShareGPT's many writers call the speakers.
+"""Fields of a turn. All other fields belong to a row."""
+# Speakers of ShareGPT files, which have no common standard, and their roles.
 _SPEAKERS = {
     "human": "user",
     "user": "user",
@@ -55,18 +55,18 @@ _SPEAKERS = {
 
 
 def known_role(speaker: str) -> str | None:
-    """The role of a speaker that needs no `roles` to be known, or None."""
+    """Return the role of a speaker that is known without `roles`, or None."""
     return _SPEAKERS.get(speaker)
 
 
 def renamed(raw: dict[str, Any], columns: Mapping[str, str], roles: Mapping[str, str]) -> dict[str, Any]:
-    """A row under the names that `recognise` knows.
+    """Rename the columns, turn fields and speakers of a row to the names that `recognise` knows.
 
     Args:
-        raw: The row as it was read.
-        columns: What curator calls a field → what the row calls it; if there are any, no other column is read. `role`
-            and `content` are fields of each turn.
-        roles: What the row calls a speaker → `user`, `assistant`, `system` or `tool`.
+        raw: Row as read from the file.
+        columns: Column of the row by curator's field name. If it names a column, no other columns are read. `role` and
+            `content` are fields of each turn.
+        roles: Role (`user`, `assistant`, `system` or `tool`) by speaker.
     """
     top = {field: column for field, column in columns.items() if field not in TURN_FIELDS}
     row = {field: raw.get(column) for field, column in top.items()} if top else dict(raw)
@@ -92,18 +92,18 @@ def _renamed_turn(turn: Any, inside: Mapping[str, str], roles: Mapping[str, str]
 
 
 def recognise(raw: dict[str, Any], where: str, *, columns: Iterable[str] | None = None) -> tuple[str, Content]:
-    """Recognise a row's format; a field that is None is one that is not there.
+    """Recognise the format of a row and return its content. A null field counts as missing.
 
     Args:
-        raw: The row as it was read, or as `renamed` made it.
-        where: Its place, for messages.
-        columns: The columns that were there to be renamed, for messages.
+        raw: Row as read from the file, or the result of `renamed`.
+        where: Place of the row, for error messages.
+        columns: Columns of the row before `renamed`, for error messages.
 
     Returns:
-        The format's name, and what the row says.
+        Name of the format, and the content of the row.
 
     Raises:
-        DataError: No format fits, or a field is not what it must be.
+        DataError: No format fits, or a field has a wrong type or value.
     """
     for field in ("messages", "conversations"):
         if raw.get(field) is not None and (field == "messages" or not _has_pair_or_text(raw)):
@@ -119,7 +119,7 @@ def recognise(raw: dict[str, Any], where: str, *, columns: Iterable[str] | None 
         return TEXT, {"text": _text(raw, "text", where)}
     names = [*(columns or (str(key) for key, value in raw.items() if value is not None))]
     found = (", ".join(names[:20]) or "none") + (f" and {len(names) - 20} more" if len(names) > 20 else "")
-    raise DataError(f"{where}: not the right fields (found: {found})", hint=suggestion(raw) or _FIELDS)
+    raise DataError(f"{where}: unknown row format (fields: {found})", hint=suggestion(raw) or _FIELDS)
 
 
 def _has(raw: dict[str, Any], *fields: str) -> bool:
@@ -143,13 +143,13 @@ def _prompt(raw: dict[str, Any], where: str) -> tuple[str, Content]:
     turns = []
     for field, role in (("prompt", "user"), ("completion", "assistant")):
         if _is_chat(raw[field]):
-            said = _turns(raw[field], field, where)
+            part = _turns(raw[field], field, where)
         else:
-            said = [{"role": role, "content": _text(raw, field, where)}]
+            part = [{"role": role, "content": _text(raw, field, where)}]
         if field == "prompt":
-            # What is given is not learned, whoever said it.
-            said = [turn | {"train": False} if turn["role"] == "assistant" else turn for turn in said]
-        turns += said
+            # No turn of the prompt carries loss, not even the assistant's.
+            part = [turn | {"train": False} if turn["role"] == "assistant" else turn for turn in part]
+        turns += part
     return CONVERSATIONAL, _chat(turns, raw, where)
 
 
@@ -165,13 +165,13 @@ def _alpaca(raw: dict[str, Any], where: str) -> Content:
     if not (history or raw.get("system") or raw.get("tools")):
         return {"instruction": prompt, "response": response}
     turns: list[dict[str, Any]] = []
-    for said in history if isinstance(history, list) else [history]:
-        if not isinstance(said, list | tuple) or len(said) != 2:
+    for exchange in history if isinstance(history, list) else [history]:
+        if not isinstance(exchange, list | tuple) or len(exchange) != 2:
             raise DataError(
-                f"{where}: 'history' must be a list of pairs, this is {history!r:.60}",
+                f"{where}: 'history' must be a list of pairs, not {history!r:.60}",
                 hint='Write [["first question", "first answer"], …].',
             )
-        for role, text in zip(("user", "assistant"), said, strict=True):
+        for role, text in zip(("user", "assistant"), exchange, strict=True):
             turns.append({"role": role, "content": _text({"history": text}, "history", where)})
     turns += [{"role": "user", "content": prompt}, {"role": "assistant", "content": response}]
     return _chat(turns, raw, where)
@@ -181,14 +181,14 @@ def _alpaca(raw: dict[str, Any], where: str) -> Content:
 
 
 def _chat(turns: list[dict[str, Any]], raw: dict[str, Any], where: str) -> Content:
-    """Turns with the system prompt and the tools that stand beside them."""
+    """Combine turns with the system prompt and the tools of their row."""
     if raw.get("system"):
         system = _text(raw, "system", where)
         if turns[0]["role"] != "system":
             turns = [{"role": "system", "content": system}, *turns]
         elif turns[0]["content"] != system:
             raise DataError(
-                f"{where}: two system prompts, one in 'system' and one as the first turn", hint="Keep one of them."
+                f"{where}: two system prompts: one in 'system', one in the first turn", hint="Keep one of them."
             )
     tools = _tools(raw, where)
     return {"messages": turns} | ({"tools": tools} if tools else {})
@@ -196,16 +196,16 @@ def _chat(turns: list[dict[str, Any]], raw: dict[str, Any], where: str) -> Conte
 
 def _turns(turns: Any, field: str, where: str) -> list[dict[str, Any]]:
     if not isinstance(turns, list) or not turns:
-        raise DataError(f"{where}: {field!r} must be a list of turns, this is {turns!r:.60}", hint=_FIELDS)
+        raise DataError(f"{where}: {field!r} must be a list of turns, not {turns!r:.60}", hint=_FIELDS)
     return [_turn(turn, where) for turn in turns]
 
 
 def _turn(turn: Any, where: str) -> dict[str, Any]:
-    """One turn as chat templates want it: role, content and, where there are any, tool calls."""
+    """Convert a turn to the form that chat templates read: role, content and optional tool calls."""
     speaker = (turn.get("role") or turn.get("from")) if isinstance(turn, dict) else None
     if not isinstance(speaker, str):
         raise DataError(
-            f"{where}: each turn needs `role` and `content` (or `from` and `value`), this is {turn!r:.60}",
+            f"{where}: each turn needs `role` and `content` (or `from` and `value`), not {turn!r:.60}",
             hint='Write {"role": "user", "content": "…"}.',
         )
     _check_text(speaker, "the role of a turn", where)
@@ -218,13 +218,13 @@ def _turn(turn: Any, where: str) -> dict[str, Any]:
         content = ""
     else:
         content = _content(turn, field, where)
-    said: dict[str, Any] = {"role": role, "content": content}
+    made: dict[str, Any] = {"role": role, "content": content}
     if calls:
-        said["tool_calls"] = calls
+        made["tool_calls"] = calls
     if role == "tool":
-        said |= {key: _text(turn, key, where) for key in ("name", "tool_call_id") if turn.get(key)}
-    learned = _learned(turn, role, where)
-    return said if learned or role != "assistant" else said | {"train": False}
+        made |= {key: _text(turn, key, where) for key in ("name", "tool_call_id") if turn.get(key)}
+    trained = _carries_loss(turn, role, where)
+    return made if trained or role != "assistant" else made | {"train": False}
 
 
 def _role(turn: dict[str, Any], speaker: str, where: str) -> str:
@@ -232,22 +232,22 @@ def _role(turn: dict[str, Any], speaker: str, where: str) -> str:
         return _SPEAKERS.get(speaker, speaker)
     if speaker not in _SPEAKERS:
         raise DataError(
-            f"{where}: a turn is from {speaker!r}, who is not known",
-            hint=f"Known: {', '.join(_SPEAKERS)}. Say who others are by `roles` in [[data.task]].",
+            f"{where}: unknown speaker of a turn: {speaker!r}",
+            hint=f"Use one of: {', '.join(_SPEAKERS)}. Map other speakers by `roles` in [[data.task]].",
         )
     return _SPEAKERS[speaker]
 
 
-def _learned(turn: dict[str, Any], role: str, where: str) -> bool:
-    """Whether a turn carries loss, by axolotl's `train` and OpenAI's `weight`.
+def _carries_loss(turn: dict[str, Any], role: str, where: str) -> bool:
+    """Return whether a turn carries loss, by axolotl's `train` and OpenAI's `weight`.
 
     Raises:
-        DataError: It asks for what curator does not do.
+        DataError: The turn has `train_detail` or a fractional weight, or trains on a role other than the assistant.
     """
     if turn.get("train_detail") is not None:
         raise DataError(
-            f"{where}: a turn has 'train_detail', which curator does not know",
-            hint="Say by `train` whether the whole turn is learned.",
+            f"{where}: unsupported field in a turn: 'train_detail'",
+            hint="Set `train` to true or false for the whole turn.",
         )
     for field in ("train", "weight"):
         value = turn.get(field)
@@ -255,29 +255,29 @@ def _learned(turn: dict[str, Any], role: str, where: str) -> bool:
             continue
         if value not in (0, 1):
             raise DataError(
-                f"{where}: {field!r} of a turn must be 0 or 1, this is {value!r:.60}",
-                hint="A turn is learned or it is not; there is no weight between.",
+                f"{where}: {field!r} of a turn must be 0 or 1, not {value!r:.60}",
+                hint="Set 1 to train on the turn, or 0 to leave it out of the loss.",
             )
         if not value:
             return False
         if field == "train" and role != "assistant":
             raise DataError(
-                f"{where}: 'train' is true for a turn of {role!r}; only the assistant's are learned",
-                hint="Remove it there, or use `prompt` and `completion`.",
+                f"{where}: 'train' is true for a turn with role {role!r}, but only assistant turns carry loss",
+                hint="Remove `train` from the turn, or use `prompt` and `completion`.",
             )
     return True
 
 
 def _content(turn: dict[str, Any], field: str, where: str) -> str:
-    """A turn's text; OpenAI writes it as a list of parts, too."""
+    """Return the text of a turn. OpenAI also allows a list of text parts."""
     value: Any = turn.get(field)
     if not _is_chat(value):
         return _text(turn, field, where)
     for part in value:
         if part.get("type", "text") != "text":
             raise DataError(
-                f"{where}: a turn holds a part of type {part.get('type')!r:.60}; curator trains on text",
-                hint="Remove that row.",
+                f"{where}: unsupported part in a turn: type {part.get('type')!r:.60}",
+                hint="Remove the row. curator trains on text only.",
             )
     return "".join(_text(part, "text", where) for part in value)
 
@@ -286,7 +286,7 @@ def _content(turn: dict[str, Any], field: str, where: str) -> str:
 
 
 def _tools(raw: dict[str, Any], where: str) -> list[dict[str, Any]]:
-    """The tools a chat may use, as chat templates want them: `{"type": "function", "function": {…}}` each."""
+    """Return the tools of a chat as chat templates read them: `{"type": "function", "function": {…}}`."""
     field = "tools" if raw.get("tools") else "functions"
     tools: Any = raw.get(field) or []
     if isinstance(tools, str):
@@ -299,7 +299,7 @@ def _tool(tool: Any, where: str) -> dict[str, Any]:
     inner = tool.get("function", tool) if isinstance(tool, dict) else None
     if not isinstance(inner, dict) or not isinstance(inner.get("name"), str):
         raise DataError(
-            f"{where}: a tool needs a `name`, this is {tool!r:.60}",
+            f"{where}: a tool without a `name`: {tool!r:.60}",
             hint='Write {"type": "function", "function": {"name": "…", "description": "…", "parameters": {…}}}.',
         )
     _check_text(tool, "a tool", where)
@@ -318,11 +318,11 @@ def _calls_of(calls: Any, where: str) -> list[dict[str, Any]]:
 
 
 def _call(call: Any, where: str) -> dict[str, Any]:
-    """One call; its arguments are an object, as chat templates want them, and not OpenAI's text."""
+    """Convert a tool call to the form that chat templates read. OpenAI's arguments are text, a template's an object."""
     inner = call.get("function", call) if isinstance(call, dict) else None
     if not isinstance(inner, dict) or not isinstance(inner.get("name"), str):
         raise DataError(
-            f"{where}: a turn holds a tool call without a name: {call!r:.60}",
+            f"{where}: a tool call without a `name`: {call!r:.60}",
             hint='Write {"type": "function", "function": {"name": "…", "arguments": {…}}}.',
         )
     arguments = inner.get("arguments")
@@ -332,7 +332,7 @@ def _call(call: Any, where: str) -> dict[str, Any]:
         arguments = {}
     if not isinstance(arguments, dict):
         raise DataError(
-            f"{where}: the arguments of {inner['name']!r:.60} must be an object, this is {arguments!r:.60}",
+            f"{where}: the arguments of {inner['name']!r:.60} must be an object, not {arguments!r:.60}",
             hint='Write {"city": "Paris"}, or the same as JSON text.',
         )
     made = {"type": "function", "function": {"name": inner["name"], "arguments": arguments}}
@@ -347,7 +347,7 @@ def _parsed(text: str, what: str, where: str) -> Any:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
         raise DataError(
-            f"{where}: {what:.60} is not valid JSON: {text!r:.60}", hint="Mend or remove that row."
+            f"{where}: not valid JSON in {what:.60}: {text!r:.60}", hint="Fix or remove the row."
         ) from error
 
 
@@ -358,21 +358,21 @@ def _text(fields: dict[str, Any], name: str, where: str) -> str:
     value = fields.get(name)
     if not isinstance(value, str):
         raise DataError(
-            f"{where}: {name!r} must be text, this is {value!r:.60}", hint='Put it in quotes: "5" rather than 5.'
+            f"{where}: {name!r} must be text, not {value!r:.60}", hint='Put the value in quotes: "5" instead of 5.'
         )
     _check_text(value, f"{name!r}", where)
     return value
 
 
 def _check_text(value: Any, what: str, where: str) -> None:
-    """Make sure that what is said can be encoded."""
+    """Check that a value can be written as JSON in UTF-8."""
     try:
         text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
         text.encode()
     except TypeError as error:
-        raise DataError(f"{where}: {what} is no JSON: {error}", hint="Mend or remove that row.") from error
+        raise DataError(f"{where}: {what} cannot be written as JSON: {error}", hint="Fix or remove the row.") from error
     except UnicodeEncodeError as error:
         raise DataError(
-            f"{where}: {what} holds half a surrogate pair, which is no text, at character {error.start + 1}",
-            hint="Mend the \\u escape in that row.",
+            f"{where}: {what} holds half a surrogate pair at character {error.start + 1}",
+            hint="Fix the \\u escape in the row.",
         ) from error

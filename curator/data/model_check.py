@@ -14,7 +14,7 @@ def check_model(workspace: Workspace, corpus: Corpus) -> None:
 
     Args:
         workspace: The project.
-        corpus: Its examples.
+        corpus: Tasks of the project.
 
     Raises:
         DataError: The folder holds another kind of model, a file of weights is missing, the tokenizer has more tokens

@@ -1,4 +1,4 @@
-"""Find a model's files, hash them, and load its configuration and tokenizer. No weights are read."""
+"""Find a model's files, hash them, and load its configuration and tokenizer, but not its weights."""
 
 import json
 import time
@@ -21,22 +21,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelFiles:
-    """The base model on disk."""
+    """Locate and identify the base model on disk."""
 
     folder: Path
     sha256: str
-    """Of everything that decides what it does."""
+    """Hash of all files that decide the model's behaviour."""
     tokenizer_sha256: str
-    """Of everything but the weights."""
+    """Hash of the same files without the weights."""
 
 
 def hash_files(store: Store, paths: Sequence[File], *, remember: bool = True) -> dict[File, str]:
-    """SHA-256 of files, taken from the store where size, time and inode are as they were.
+    """Hash files with SHA-256. Reuse a stored hash if size, modification time and inode are unchanged.
 
     Args:
-        store: Where hashes are kept.
-        paths: The files.
-        remember: Whether to keep new hashes in the store.
+        store: Store of known hashes.
+        paths: Files to hash.
+        remember: Whether to write new hashes to the store.
 
     Raises:
         DataError: A file cannot be read.
@@ -45,8 +45,8 @@ def hash_files(store: Store, paths: Sequence[File], *, remember: bool = True) ->
         states = {path: _state(path) for path in dict.fromkeys(paths)}
     except OSError as error:
         raise DataError(
-            f"{error.filename}: cannot be read: {error.strerror}",
-            hint="Is it a link that leads nowhere, or a file not yours to read? Mend or remove it.",
+            f"cannot read {error.filename}: {error.strerror}",
+            hint="Check the permissions of the file, and the target if the file is a link.",
         ) from error
     known = store.file_hashes([str(path) for path in states])
     hashes: dict[File, str] = {}
@@ -57,7 +57,7 @@ def hash_files(store: Store, paths: Sequence[File], *, remember: bool = True) ->
             hashes[path] = row[3]
             continue
         hashes[path] = sha256_of(path)
-        # A file that has just been written may be written again within the same tick of its clock.
+        # Two writes within one tick of the file system's clock leave the same modification time.
         if isinstance(path, RemoteFile) or time.time_ns() - state[1] > 10**9:
             new.append((str(path), *state, hashes[path]))
     if new and remember:
@@ -66,7 +66,7 @@ def hash_files(store: Store, paths: Sequence[File], *, remember: bool = True) ->
 
 
 def _state(path: File) -> tuple[int, int, int]:
-    """What changes when a file does: size, time in nanoseconds and inode; elsewhere what there is of these."""
+    """Return size, modification time (ns) and inode of a file. A remote file has no inode."""
     if isinstance(path, RemoteFile):
         return *path.state(), 0
     stat = path.stat()
@@ -107,10 +107,14 @@ def _index_targets(index: Path) -> list[str]:
 
 
 def identify_model(workspace: Workspace, *, remember: bool = True) -> ModelFiles:
-    """Find the base model and hash it.
+    """Find the base model and hash its files.
+
+    Args:
+        workspace: The project.
+        remember: Whether to write new hashes to the store.
 
     Raises:
-        DataError: There is none, or it has no weights.
+        DataError: The model cannot be found or read, or has no safetensors weights.
     """
     folder = find_model(workspace.config.model, workspace.root)
     hashes = hash_files(workspace.store, identity_files(folder), remember=remember)
@@ -123,7 +127,7 @@ def identify_model(workspace: Workspace, *, remember: bool = True) -> ModelFiles
 
 
 _WEIGHTS = "adapter_model.safetensors"
-# What of a model folder decides its behaviour; readmes, caches and weights in other formats do not.
+# Files that decide a model's behaviour. Readmes, caches and weights in other formats do not.
 _IDENTITY = (
     *("*.safetensors", "*.json", "*.model", "*.txt", "*.jinja", "*.tiktoken", "*.vocab", "*.bpe", "*.spm"),
     *("additional_chat_templates/*.jinja", "*.py"),
@@ -131,36 +135,41 @@ _IDENTITY = (
 
 
 def find_model(section: ModelSection, root: Path) -> Path:
-    """Find the folder that holds a model, downloading from the hub only what is not there yet.
+    """Return the folder that holds a model. Download a hub model unless it is in the cache.
 
     Args:
-        section: `[model]`.
-        root: The project folder, to which a path is relative.
+        section: Section `[model]` of the configuration.
+        root: Project folder. A path is relative to it.
 
     Raises:
-        DataError: There is no such folder or hub id, or it holds no safetensors weights.
+        DataError: The folder or hub id does not exist, or has no safetensors weights.
     """
     folder = find_tokenizer(section, root)
     if not weight_files(folder):
         other = sorted(p.name for p in folder.glob("*.bin"))
         raise DataError(
-            f"model folder {folder} has no weights (*.safetensors)"
-            + (f"; {other[0]} is a pickle, which could run code" if other else ""),
+            f"no weights (*.safetensors) in model folder {folder}"
+            + (f" ({other[0]} is a pickle, which can run code)" if other else ""),
             hint="Save the model with save_pretrained(), which writes safetensors.",
         )
     return folder
 
 
 def find_tokenizer(section: ModelSection, root: Path) -> Path:
-    """Find the folder that holds a model's tokenizer and architecture, with its weights or without.
+    """Return the folder that holds a model's tokenizer and architecture. The weights may be missing.
 
-    Args, Raises: As for `find_model`.
+    Args:
+        section: Section `[model]` of the configuration.
+        root: Project folder. A path is relative to it.
+
+    Raises:
+        DataError: The folder or hub id does not exist, or has no `config.json`.
     """
     folder = root / section.name_or_path
     if not folder.is_dir():
         if section.name_or_path.startswith((".", "/", "~")) or section.name_or_path.count("/") != 1:
             raise DataError(
-                f"model folder {folder} does not exist", hint="Correct `name_or_path` under [model] in curator.toml."
+                f"no such model folder: {folder}", hint="Correct `name_or_path` under [model] in curator.toml."
             )
         folder = _download(section)
     adapter = folder / "adapter_config.json"
@@ -170,7 +179,9 @@ def find_tokenizer(section: ModelSection, root: Path) -> Path:
             hint="Set `name_or_path` under [model] to the base model, or merge the adapter into it.",
         )
     if not (folder / "config.json").is_file():
-        raise DataError(f"model folder {folder} has no config.json", hint="Is it a transformers model?")
+        raise DataError(
+            f"no config.json in model folder {folder}", hint="Set `name_or_path` under [model] to a transformers model."
+        )
     return folder
 
 
@@ -199,22 +210,26 @@ def _download(section: ModelSection) -> Path:
         return Path(snapshot_download(**wanted))
     except Exception as error:
         raise DataError(
-            f"model {section.name_or_path!r} is neither a folder nor to be had from the hub: {error}",
+            f"model is not a local folder, and not found on the hub: {section.name_or_path!r}: {error}",
             hint="Correct `name_or_path` under [model], or check the network and HF_TOKEN.",
         ) from error
 
 
 def identity_files(folder: Path) -> list[Path]:
-    """Files of a model folder whose bytes decide what the model does."""
+    """Return the sorted files of a model folder that decide the model's behaviour."""
     found = {path for pattern in _IDENTITY for path in folder.glob(pattern) if path.is_file()}
     return sorted(found | set(weight_files(folder)))
 
 
 def load_architecture(folder: Path, section: ModelSection) -> "PreTrainedConfig":
-    """Read the architecture.
+    """Read a model's configuration, which describes its architecture.
+
+    Args:
+        folder: Result of `find_model` or `find_tokenizer`.
+        section: Section `[model]` of the configuration.
 
     Raises:
-        DataError: It cannot be read, or needs code of its own and `trust_remote_code` is off.
+        DataError: The configuration cannot be read, or needs its own code and `trust_remote_code` is false.
     """
     from transformers import AutoConfig
 
@@ -222,15 +237,19 @@ def load_architecture(folder: Path, section: ModelSection) -> "PreTrainedConfig"
         return cast("PreTrainedConfig", AutoConfig.from_pretrained(folder, trust_remote_code=section.trust_remote_code))
     except Exception as error:
         raise DataError(
-            f"model {folder}: config.json cannot be used: {_first_line(error)}", hint=_code_hint(error)
+            f"cannot use config.json of model {folder}: {_first_line(error)}", hint=_code_hint(error)
         ) from error
 
 
 def load_tokenizer(folder: Path, section: ModelSection) -> "PreTrainedTokenizerBase":
-    """Read the model's own tokenizer.
+    """Read a model's tokenizer.
+
+    Args:
+        folder: Result of `find_model` or `find_tokenizer`.
+        section: Section `[model]` of the configuration.
 
     Raises:
-        DataError: It cannot be read.
+        DataError: The tokenizer cannot be read, or needs its own code and `trust_remote_code` is false.
     """
     from transformers import AutoTokenizer
 
@@ -241,12 +260,12 @@ def load_tokenizer(folder: Path, section: ModelSection) -> "PreTrainedTokenizerB
         )
     except Exception as error:
         raise DataError(
-            f"model {folder}: the tokenizer cannot be read: {_first_line(error)}", hint=_code_hint(error)
+            f"cannot read the tokenizer of model {folder}: {_first_line(error)}", hint=_code_hint(error)
         ) from error
 
 
 def is_of_the_disk(error: Exception) -> bool:
-    """Whether an error says that something cannot be written; safetensors and torch wrap what the disk said."""
+    """Return whether an error means a failed write. safetensors and torch wrap the error of the operating system."""
     words = ("No space left", "write failed", "unexpected pos", "File too large", "Read-only file system")
     return isinstance(error, OSError) or any(word in str(error) for word in words)
 
@@ -258,7 +277,7 @@ def _first_line(error: BaseException) -> str:
 def _code_hint(error: BaseException) -> str:
     if "trust_remote_code" in str(error):
         return (
-            "The model brings Python code of its own, which curator does not run. If you trust its authors, set"
-            " trust_remote_code = true under [model]."
+            "Set trust_remote_code = true under [model] if you trust the model's authors."
+            " Otherwise curator does not run the model's Python code."
         )
-    return "Does the folder hold a complete transformers model (config, weights, tokenizer)?"
+    return "Check that the folder holds a complete transformers model: config, weights and tokenizer."

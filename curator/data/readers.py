@@ -1,8 +1,9 @@
-"""Files, saved data sets and the hub → raw rows, each with its place.
+"""Read raw rows from files, saved data sets and the hub, each with its line.
 
-Parquet, saved data sets and the hub are read by `datasets`. JSON and CSV are text, and read as it stands: a loader that
-guesses types turns the label `007` into 7, `NA` into nothing and `2020-01-01` into a time, and cannot name the line
-of a mistake.
+`datasets` reads Parquet, saved data sets and the hub.
+This module reads JSON and CSV itself and guesses no types.
+A loader that guesses types turns the label `007` into 7, `NA` into null and `2020-01-01` into a time.
+Such a loader also cannot name the line of an error.
 """
 
 import csv
@@ -24,42 +25,47 @@ from curator.core.remote import RemoteFile
 from curator.data.file_kinds import refuse_other_kinds_of_file
 
 FORMATS = "JSONL, JSON, Parquet, CSV, TSV, or a folder that datasets.load_from_disk reads"
-_TEXT_HINT = "Mend or remove that line."
+_TEXT_HINT = "Fix or remove the line."
 
-# Bytes of the longest line that is unpacked: a small packed file may hold one that fits into no memory.
+# Longest line of a packed file, in bytes. A small packed file can hold a line that exceeds the memory.
 _LONGEST = 2**28
-# Rows that are taken from `datasets` at once.
+# Rows read from `datasets` at a time.
 _ROWS = 1000
 
 RawRow = tuple[int, dict[str, Any] | DataError]
-"""Line in the file, from 1, or 0 where rows are not lines; and the row's fields, or why it has none."""
+"""Line in the file from 1 (0 if rows are not lines), and the fields of the row or the error of the row."""
 
 
 def is_task_file(path: File) -> bool:
-    """Whether a file's name is that of a format that can be read."""
+    """Return whether a file name has the suffix of a supported format."""
     return _suffix(path) in _READERS
 
 
 def is_saved_dataset(path: Path) -> bool:
-    """Whether a folder is what `save_to_disk` writes."""
+    """Return whether `save_to_disk` of `datasets` wrote a folder."""
     return path.is_dir() and any((path / name).is_file() for name in ("state.json", "dataset_dict.json"))
 
 
 def task_name(path: File) -> str:
-    """The task that a file or a saved data set stands for: its name without its endings."""
+    """Return the task name of a file or a saved data set: the file's name without suffixes, or the folder's name."""
     return path.name if isinstance(path, Path) and path.is_dir() else Path(_without_gz(path)).stem
 
 
 def read_file(file: File) -> Iterator[RawRow]:
-    """Read the rows of a file, here or elsewhere.
+    """Read the rows of a local or remote file.
+
+    Args:
+        file: File of a supported format.
+
+    Yields:
+        Line and fields of each row, or line and error of a row that cannot be read.
 
     Raises:
-        DataError: It cannot be read as a whole; the message names the line where there is one. A row that cannot be
-            read comes as an error, and those after it are read.
+        DataError: The file has an unsupported type, or cannot be read as a whole.
     """
     read = _READERS.get(_suffix(file))
     if read is None:
-        raise DataError(f"{file}: no known kind of file", hint=f"Known: {FORMATS}.")
+        raise DataError(f"unsupported file type: {file}", hint=f"Use {FORMATS}.")
     if isinstance(file, RemoteFile):
         with file.asking():
             yield from read(file)
@@ -69,40 +75,50 @@ def read_file(file: File) -> Iterator[RawRow]:
             refuse_other_kinds_of_file(file)
         yield from read(file)
     except FileNotFoundError as error:
-        raise DataError(f"{file}: does not exist", hint="Correct the path in curator.toml.") from error
+        raise DataError(f"no such file: {file}", hint="Correct the path in curator.toml.") from error
     except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{file}: cannot be read: {error}", hint="Is the file complete, and yours to read?") from error
+        hint = "Check that the file is complete, and check its permissions."
+        raise DataError(f"cannot read {file}: {error}", hint=hint) from error
 
 
 def read_saved(folder: Path, split: str) -> Iterator[RawRow]:
     """Read the rows of a data set that `save_to_disk` wrote.
 
+    Args:
+        folder: Folder of the data set.
+        split: Split to read if the folder holds several.
+
+    Yields:
+        0 and the fields of each row.
+
     Raises:
-        DataError: It cannot be read, or has no such split.
+        DataError: The data set cannot be read, or has no such split.
     """
     import datasets
 
     saved = _load(lambda: datasets.load_from_disk(str(folder)), str(folder))
     if isinstance(saved, datasets.DatasetDict):
         if split not in saved:
-            raise DataError(f"{folder}: no split {split!r}", hint=f"Splits here: {', '.join(saved)}.")
+            raise DataError(f"no split {split!r} in {folder}", hint=f"Use one of: {', '.join(saved)}.")
         saved = saved[split]
     return _iterate(saved, str(folder))
 
 
 def read_hub(name: str, config: str, split: str, revision: str, *, streaming: bool | None = None) -> Iterator[RawRow]:
-    """Read the rows of a data set of the hub.
+    """Read the rows of a data set from the hub.
 
     Args:
-        name: `owner/name`.
-        config: Its configuration, where it has several.
+        name: Hub id, `owner/name`.
+        config: Configuration of the data set. Empty for the default.
         split: `train`, or a slice such as `train[:1000]`.
-        revision: Branch, tag or commit.
-        streaming: Whether rows are read as they come over the net, or all is downloaded and kept by `datasets` first;
-            None streams what can be streamed, which a slice cannot.
+        revision: Branch, tag or commit. Empty for the default branch.
+        streaming: True streams the rows. False downloads the data set first. None streams unless `split` is a slice.
+
+    Yields:
+        0 and the fields of each row.
 
     Raises:
-        DataError: It cannot be loaded.
+        DataError: The data set cannot be loaded.
     """
     import datasets
 
@@ -115,7 +131,7 @@ def read_hub(name: str, config: str, split: str, revision: str, *, streaming: bo
 
 
 def is_slice(split: str) -> bool:
-    """Whether a split is a part or a sum of splits, which cannot be streamed."""
+    """Return whether a split is a slice or a sum of splits, which `datasets` cannot stream."""
     return "[" in split or "+" in split
 
 
@@ -123,13 +139,18 @@ def is_slice(split: str) -> bool:
 
 
 def _lines(file: File) -> Iterator[str | DataError]:
-    """The lines of a UTF-8 file with their line breaks, without a byte order mark; an error for one that is not."""
+    """Yield the lines of a UTF-8 file with their line breaks. An invalid line yields an error.
+
+    A byte order mark is removed.
+    """
     with _open(file) as stream:
         packed = isinstance(stream, gzip.GzipFile)
         lines = iter(lambda: stream.readline(_LONGEST), b"") if packed else stream
         for number, line in enumerate(lines, 1):
             if packed and len(line) == _LONGEST:
-                raise DataError(f"{file}:{number}: a line of over {_LONGEST >> 20} MiB", hint="Unpack the file first.")
+                raise DataError(
+                    f"{file}:{number}: line is longer than {_LONGEST >> 20} MiB", hint="Save the file uncompressed."
+                )
             try:
                 text: str | DataError = line.decode("utf-8-sig" if number == 1 else "utf-8")
             except UnicodeDecodeError as error:
@@ -141,7 +162,7 @@ def _lines(file: File) -> Iterator[str | DataError]:
 
 
 def _whole(lines: Iterable[str | DataError]) -> Iterator[str]:
-    """Lines of a file in which one that is no text makes all of it useless."""
+    """Yield lines of a file that is useless as a whole if one line is invalid. Raise the error of an invalid line."""
     for line in lines:
         if isinstance(line, DataError):
             raise line
@@ -156,7 +177,7 @@ def _open(file: File) -> IO[bytes]:
 
 
 def _read_json(file: File) -> Iterator[RawRow]:
-    """JSON lines, one JSON list of rows, or one JSON object that is the only row."""
+    """Read JSON lines, one JSON list of rows, or one JSON object as the only row."""
     lines = _lines(file)
     first = True
     for number, line in enumerate(lines, 1):
@@ -186,8 +207,8 @@ def _is_json(line: str) -> bool:
 
 
 def _read_document(file: File, text: str, first_line: int) -> Iterator[RawRow]:
-    """The items of a JSON list, each with the line on which it begins."""
-    # The whole first: what is wrong anywhere in it is wrong for all.
+    """Yield the items of a JSON list, each with its first line."""
+    # An error anywhere in the document makes the whole document invalid.
     document = _parse(text, file, first_line)
     if not isinstance(document, list):
         yield first_line, _row(document, file, first_line)
@@ -226,28 +247,28 @@ def _parse(text: str, file: File, first_line: int) -> Any:
     except json.JSONDecodeError as error:
         line = first_line + error.lineno - 1
         if text[error.pos :].strip():
-            what = f"{error.msg} at column {error.colno}"
+            reason = f"{error.msg} at column {error.colno}"
         else:
-            # The decoder has run over the line's end, and counts that as another line.
-            line, what = first_line + text.rstrip().count("\n"), "it ends too early"
-        raise DataError(f"{file}:{line}: not valid JSON: {what}", hint=_TEXT_HINT) from error
+            # The decoder counts the line break at the end of the text as one more line.
+            line, reason = first_line + text.rstrip().count("\n"), "unexpected end"
+        raise DataError(f"{file}:{line}: not valid JSON: {reason}", hint=_TEXT_HINT) from error
     except (ValueError, RecursionError) as error:
-        what = "nested too deeply" if isinstance(error, RecursionError) else str(error)
-        raise DataError(f"{file}:{first_line}: not valid JSON: {what}", hint=_TEXT_HINT) from error
+        reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)
+        raise DataError(f"{file}:{first_line}: not valid JSON: {reason}", hint=_TEXT_HINT) from error
 
 
 def _row(value: Any, file: File, line: int) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise DataError(
-            f"{file}:{line}: a row must be a JSON object, this is {value!r:.60}",
+            f"{file}:{line}: a row must be a JSON object, not {value!r:.60}",
             hint='Write {"prompt": "…", "completion": "…"}.',
         )
     return value
 
 
 def _read_csv(file: File) -> Iterator[RawRow]:
-    """CSV or TSV with a header; every cell is text."""
-    # The module's limit of 128 KiB for a cell is no limit of ours; it can only be set for all readers.
+    """Read CSV or TSV with a header. Every cell is text."""
+    # The module limits a cell to 128 KiB by default. The limit applies to all readers of the process.
     csv.field_size_limit(2**31 - 1)
     reader = csv.reader(_whole(_lines(file)), delimiter="\t" if _suffix(file) == ".tsv" else ",", strict=True)
     header: list[str] | None = None
@@ -258,15 +279,17 @@ def _read_csv(file: File) -> Iterator[RawRow]:
                 pass  # A blank line.
             elif header is None:
                 header = cells
-                twice = sorted(name for name, count in Counter(header).items() if count > 1)
-                if twice:
-                    raise DataError(f"{file}:{line}: column {twice[0]!r} stands there twice", hint="Rename one.")
+                duplicates = sorted(name for name, count in Counter(header).items() if count > 1)
+                if duplicates:
+                    raise DataError(
+                        f"{file}:{line}: duplicate column: {duplicates[0]!r}", hint="Rename one of the columns."
+                    )
             elif len(cells) != len(header):
                 yield (
                     line,
                     DataError(
                         f"{file}:{line}: {len(cells)} cells, but the header has {len(header)}",
-                        hint='A cell that holds a separator, a quote or a line break must be quoted: "a, b".',
+                        hint='Put a cell with a separator, a quote or a line break in quotes: "a, b".',
                     ),
                 )
             else:
@@ -293,7 +316,7 @@ def _read_parquet(file: File) -> Iterator[RawRow]:
         file.state()
         place = file.address
     rows = _load(
-        # Without a size of its own a batch is as long as the first row group, which may have no rows.
+        # The default batch size is the size of the first row group, which can be zero.
         lambda: datasets.load_dataset("parquet", data_files=place, split="train", streaming=True, batch_size=_ROWS),
         str(file),
         file,
@@ -306,10 +329,10 @@ def _load(load: Callable[[], Any], where: str, file: File | None = None) -> Iter
         with _quiet():
             return cast(Iterable[dict[str, Any]], load())
     except Exception as error:
-        # `datasets` and Arrow raise many kinds.
+        # `datasets` and Arrow raise many types of errors.
         raise DataError(
-            f"{where}: cannot be loaded: {_cause(error, file)}",
-            hint="Is the file whole? For a hub id, check the name, the split and the network.",
+            f"cannot load {where}: {_cause(error, file)}",
+            hint="Check that the file is complete. For a hub id, check the name, the split and the network.",
         ) from error
 
 
@@ -320,7 +343,8 @@ def _iterate(rows: Iterable[dict[str, Any]], where: str, file: File | None = Non
             with _quiet():
                 taken = list(itertools.islice(iterator, _ROWS))
         except Exception as error:
-            raise DataError(f"{where}: cannot be read: {_cause(error, file)}", hint="Is the file whole?") from error
+            hint = "Check that the file is complete."
+            raise DataError(f"cannot read {where}: {_cause(error, file)}", hint=hint) from error
         if not taken:
             return
         for row in taken:
@@ -329,7 +353,7 @@ def _iterate(rows: Iterable[dict[str, Any]], where: str, file: File | None = Non
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep `datasets` from logging what it raises, too: it writes the names of files as they are to the terminal."""
+    """Silence the log of `datasets`, which prints file names with their escape sequences to the terminal."""
     logger = logging.getLogger("datasets")
     level = logger.level
     logger.setLevel(logging.CRITICAL)
@@ -340,7 +364,7 @@ def _quiet() -> Iterator[None]:
 
 
 def _without_fillers(value: Any) -> Any:
-    """A cell as it was before Arrow gave every object the keys of all the others, filled with None."""
+    """Remove null values from a cell. Arrow gives every object the keys of all others, filled with null."""
     if isinstance(value, dict):
         return {key: _without_fillers(item) for key, item in value.items() if item is not None}
     return [_without_fillers(item) for item in value] if isinstance(value, list) else value
@@ -349,8 +373,8 @@ def _without_fillers(value: Any) -> Any:
 def _cause(error: BaseException, file: File | None) -> str:
     while error.__cause__ is not None:
         error = error.__cause__
-    said = (f"{type(error).__name__}: {error}".splitlines() or [""])[0]
-    return file.without_secrets(said) if isinstance(file, RemoteFile) else said
+    line = (f"{type(error).__name__}: {error}".splitlines() or [""])[0]
+    return file.without_secrets(line) if isinstance(file, RemoteFile) else line
 
 
 def _suffix(path: File) -> str:

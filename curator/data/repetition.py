@@ -1,4 +1,4 @@
-"""How often an example is trained on: the one rule by which `apply` trains and `export` writes."""
+"""Repeat examples by task weight. `curator apply` and `curator export` share this rule."""
 
 import random
 from collections.abc import Mapping, Sequence
@@ -8,14 +8,14 @@ T = TypeVar("T")
 
 
 def counts_of(tasks: Mapping[str, tuple[float, int]]) -> dict[str, int]:
-    """How many examples of each task are trained on, by the largest remainder.
+    """Return the number of training examples of each task by the largest-remainder method.
 
     Args:
-        tasks: Weight and number of examples, by the task's name.
+        tasks: (weight, number of examples) by task name.
 
     Returns:
-        Whole numbers that sum to the rounded sum of all weights times examples, each its own rounded down or up. The
-        order of the tasks does not matter.
+        Count by task name. Each count is `weight * examples`, rounded down or up. The counts sum to the rounded total.
+        The order of the tasks does not matter.
     """
     quotas = {name: weight * size for name, (weight, size) in tasks.items()}
     counts = {name: int(quota + 1e-9) for name, quota in quotas.items()}
@@ -27,15 +27,15 @@ def counts_of(tasks: Mapping[str, tuple[float, int]]) -> dict[str, int]:
 
 
 def repeated(items: Sequence[T], count: int, *, seed: str) -> list[T]:
-    """Items as often as makes `count` of them, in their order.
+    """Repeat or drop items until `count` items remain, in their order.
 
     Args:
         items: Training examples of a task (n).
-        count: How many there are to be.
-        seed: Decides which of them stand for what is left of a whole number; the task's name.
+        count: Number of items to return.
+        seed: Seed of the draw of items that occur once more than others. Callers pass the task's name.
 
     Returns:
-        No two items occur numbers of times that differ by more than one.
+        List (count,). The numbers of times that two items occur differ by at most one.
     """
     whole, more = divmod(count, max(len(items), 1))
     extra = set(random.Random(seed).sample(range(len(items)), more))  # noqa: S311 - a reproducible draw, not a secret

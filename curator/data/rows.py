@@ -1,17 +1,17 @@
-"""What one row says, in whichever of the known formats it says it.
+"""Represent the content of a row independently of its format, and hash it.
 
-A content is one of
+A content has one of these forms:
 
-    {"messages": [turn, …], "tools"}            chat; `tools` only where there are any
-    {"prompt", "completion"}                    used word for word
-    {"instruction", "response"}                 Alpaca and FLAN; the chat template, where the tokenizer has one
+    {"messages": [turn, …], "tools"}            chat; `tools` is optional
+    {"prompt", "completion"}                    used verbatim
+    {"instruction", "response"}                 Alpaca and FLAN; rendered by the chat template if there is one
     {"text"}                                    loss on every token
 
-and a turn is `{"role", "content"}`, with `tool_calls` where the assistant calls tools, with the `name` and
-`tool_call_id` of a tool's answer, and with `"train": False` where an assistant's turn carries no loss. formats.py
-brings rows into these.
+A turn is `{"role", "content"}`. A turn of the assistant that calls tools has `tool_calls`.
+A tool response has `name` and `tool_call_id`. An assistant turn without loss has `"train": False`.
+formats.py converts rows to contents.
 
-What a row says is hashed, so that equal examples are equal whatever file, format or order they come in.
+The hash depends on the content only. Equal examples have equal hashes in any file, format or order.
 """
 
 import hashlib
@@ -24,63 +24,69 @@ Content = dict[str, Any]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One example as it was read."""
+    """Hold one example as read from its source."""
 
     number: int
     """Position in the task, from 0."""
     file: str
     """File or hub id."""
     line: int
-    """Line in the file, from 1; 0 where rows are not lines."""
+    """Line in the file, from 1. 0 if rows are not lines."""
     content: Content
     format: str = ""
-    """Name of the format it was written in (formats.py)."""
+    """Name of the row's format (formats.py)."""
     unused: tuple[str, ...] = ()
-    """Columns that hold something and are not read (columns.py)."""
+    """Columns that have a value and are not read (columns.py)."""
     problem: str = ""
-    """Why it cannot be used, and in a second line what to do; its content then says nothing."""
+    """Reason why the row cannot be used, and the hint on a second line. The content is then empty."""
 
     @property
     def hash(self) -> str:
-        """Hash of what the row says, in whichever format it says it."""
+        """Return the hash of the content. It does not depend on the format."""
         return content_hash(self.content)
 
     @property
     def place(self) -> str:
-        """Where it stands, for messages."""
+        """Return the place of the row for error messages."""
         return place(self.file, self.line, self.number)
 
 
 def place(file: str, line: int, number: int) -> str:
-    """`file:line` where rows are lines; else the row's number in the task, from 1."""
+    """Return `file:line` if rows are lines, else the file and the row's number in the task.
+
+    Args:
+        file: File or hub id.
+        line: Line in the file from 1, or 0.
+        number: Position in the task from 0.
+    """
     return f"{file}:{line}" if line else f"{file}, row {number + 1}"
 
 
 def content_hash(content: Content) -> str:
-    """Hash what a row says (32 hexadecimal digits); a prompt and a one-turn chat that say the same are equal.
+    """Hash a content (32 hexadecimal digits). A prompt and a chat of one exchange with equal text have equal hashes.
 
-    The ids of tool calls, which are drawn at random, and which turns are learned are no part of it.
+    The hash ignores the ids of tool calls, because they are random. It also ignores which turns carry loss.
     """
-    said: list[list[Any]]
+    parts: list[list[Any]]
     if "messages" in content:
-        said = [_said(turn) for turn in content["messages"]]
+        parts = [_hashed_parts(turn) for turn in content["messages"]]
         if content.get("tools"):
-            said.insert(0, ["tools", content["tools"]])
+            parts.insert(0, ["tools", content["tools"]])
     elif "text" in content:
-        said = [["text", content["text"]]]
+        parts = [["text", content["text"]]]
     else:
         prompt, completion = pair(content)
-        said = [["user", prompt], ["assistant", completion]]
-    return hashlib.sha256(json.dumps(said, ensure_ascii=False).encode()).hexdigest()[:32]
+        parts = [["user", prompt], ["assistant", completion]]
+    return hashlib.sha256(json.dumps(parts, ensure_ascii=False).encode()).hexdigest()[:32]
 
 
-def _said(turn: Content) -> list[Any]:
+def _hashed_parts(turn: Content) -> list[Any]:
     calls = [[call["function"]["name"], call["function"]["arguments"]] for call in turn.get("tool_calls", ())]
     return [turn["role"], turn["content"], *([calls] if calls else [])]
 
 
 def pair(content: Content) -> tuple[str, str]:
-    """Prompt and completion of a content that has the two."""
+    """Return prompt and completion of a content that is neither a chat nor a text."""
     if "prompt" in content:
         return content["prompt"], content["completion"]
     return content["instruction"], content["response"]
@@ -94,21 +100,21 @@ def texts(content: Content) -> list[str]:
 
 
 def trainable(content: Content) -> Content:
-    """A content under the names that trainers know."""
+    """Return a content with the field names that trainers read."""
     if "instruction" in content:
         return {"instruction": content["instruction"], "output": content["response"]}
     return content
 
 
 def is_empty(content: Content) -> bool:
-    """Whether nothing is there to be learned: no completion, no assistant's turn, no text."""
+    """Return whether a content has nothing to train on: no completion, no assistant turn with loss, and no text."""
     if "messages" in content:
-        return not any(map(_learned, content["messages"]))
+        return not any(map(_carries_loss, content["messages"]))
     if "text" in content:
         return not content["text"].strip()
     return not pair(content)[1].strip()
 
 
-def _learned(turn: Content) -> bool:
-    said = turn["content"].strip() or turn.get("tool_calls")
-    return turn["role"] == "assistant" and turn.get("train", True) and bool(said)
+def _carries_loss(turn: Content) -> bool:
+    output = turn["content"].strip() or turn.get("tool_calls")
+    return turn["role"] == "assistant" and turn.get("train", True) and bool(output)

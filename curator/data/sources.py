@@ -1,4 +1,4 @@
-"""Where the rows of one task come from."""
+"""Describe the source of one task's rows."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -13,13 +13,13 @@ Value = str | int | bool | None
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """Where one task's rows come from."""
+    """Name the files, the saved data set or the hub data set of one task, and the rows to read."""
 
     name: str
     files: tuple[File, ...] = ()
-    """Files, in the order in which they are read."""
+    """Files in reading order."""
     folder: Path | None = None
-    """A folder that `datasets.load_from_disk` reads; `files` are then its parts."""
+    """Folder of a saved data set, which `datasets.load_from_disk` reads. `files` are then its parts."""
     hub: str = ""
     config: str = ""
     split: str = "train"
@@ -28,12 +28,13 @@ class Source:
     column: str = ""
     value: Value = None
     columns: Mapping[str, str] = field(default_factory=dict)
-    """What curator calls a field → the column that holds it."""
+    """Column of the rows by curator's field name."""
     roles: Mapping[str, str] = field(default_factory=dict)
+    """Role by speaker."""
     tags: tuple[str, ...] = ()
 
     def describe(self) -> dict[str, Any]:
-        """What decides which rows are read, beside the bytes of the files; only what is not as usual."""
+        """Return all settings that decide which rows are read. Settings with default values are omitted."""
         described: dict[str, Any] = {}
         if self.hub:
             described = {"hub": self.hub, "config": self.config, "revision": self.revision}
@@ -53,12 +54,18 @@ class Source:
 
     @property
     def filter(self) -> dict[str, Any]:
-        """The column and its value, where only some of the rows are the task's."""
+        """Return the column and the value that select the task's rows, or an empty dict."""
         return {"column": self.column, "value": self.value} if self.column else {}
 
     @classmethod
     def described(cls, name: str, description: Mapping[str, Any], files: Sequence[File]) -> Self:
-        """The source that `describe` has described: as a manifest has it, with where its files are now."""
+        """Rebuild a source from the result of `describe`, for example from a manifest.
+
+        Args:
+            name: Name of the task.
+            description: Result of `describe`.
+            files: Files of the source in reading order.
+        """
         rest = dict(description)
         saved = rest.pop("saved_dataset", False)
         parents = [file.parent for file in files if isinstance(file, Path)]
@@ -71,5 +78,5 @@ class Source:
 
     @property
     def place(self) -> str:
-        """Where the rows are, for messages."""
+        """Return the place of the rows for error messages."""
         return self.hub or str(self.folder or ", ".join(map(str, self.files[:3])))

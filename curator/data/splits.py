@@ -1,4 +1,4 @@
-"""Which example of which task is trained on, which judges, and which is left out and why."""
+"""Decide for every example whether it is for training, for validation, or left out, and why."""
 
 import hashlib
 from collections import Counter
@@ -14,26 +14,26 @@ VALIDATION = "validation"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskSplit:
-    """What becomes of one task's examples, by their number in the task."""
+    """List the training, validation and left-out examples of one task by their number in the task."""
 
     name: str
     train: tuple[int, ...]
     validation: tuple[int, ...]
-    """Held-out examples; their numbers are in the validation file where the target has one."""
+    """Held-out examples. The numbers refer to the validation file if the target has one."""
     left_out: dict[str, tuple[int, ...]]
-    """Numbers of the examples that are not trained on, by reason."""
+    """Examples without training, by reason. They include the held-out examples."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskExamples:
-    """What a split is made from.
+    """Describe one task for `split_tasks`.
 
     Args:
-        name: The task.
-        hashes: Content hash of each example.
-        left_out: Why an example cannot be used, or None.
-        validation_hashes: Content hashes of the task's own validation file, if it is a target that has one.
-        validation_left_out: As `left_out`, of that file.
+        name: Name of the task.
+        hashes: Content hash of each example (n).
+        left_out: Reason why an example cannot be used, or None, for each example (n).
+        validation_hashes: Content hashes of the task's validation file (m), or None without such a file.
+        validation_left_out: Reason why an example of the validation file cannot be used, or None (m).
     """
 
     name: str
@@ -46,69 +46,73 @@ class TaskExamples:
 def split_tasks(
     tasks: Sequence[TaskExamples], targets: Sequence[str], *, share: float, limit: int, seed: int
 ) -> list[TaskSplit]:
-    """Split every task.
+    """Split the examples of every task. No example of a task equals a held-out example.
 
     Args:
-        tasks: All tasks, the targets among them.
-        targets: Tasks of which a part is held out.
-        share: Share of a target that is held out where it has no validation file.
-        limit: Most training examples of a task, 0 for no limit.
-        seed: Decides what is held out and, under a limit, what is kept. An example's fate depends on what it says
-            and on the seed, not on its place in the file.
+        tasks: All tasks, including the targets.
+        targets: Names of the tasks with held-out examples.
+        share: Held-out share of a target without a validation file, between 0 and 1.
+        limit: Maximum number of training examples of a task. 0 for no limit.
+        seed: Seed of the held-out examples and of the examples kept under `limit`. The decision about an example
+            depends on its content and the seed, not on its position.
 
     Returns:
-        One split per task, in the order given.
+        One split per task, in the order of `tasks`.
 
     Raises:
-        DataError: A task is left without training examples, or a target without validation examples.
+        DataError: A task has no training examples, or a target has no validation examples.
     """
     held_out = {task.name: _held_out(task, share, seed) for task in tasks if task.name in targets}
-    secret = {
+    held_out_hashes = {
         (task.hashes if task.validation_hashes is None else task.validation_hashes)[number]
         for task in tasks
         for number in held_out.get(task.name, ())
     }
-    return [_split(task, held_out.get(task.name, ()), secret, limit, seed) for task in tasks]
+    return [_split(task, held_out.get(task.name, ()), held_out_hashes, limit, seed) for task in tasks]
 
 
 def _held_out(task: TaskExamples, share: float, seed: int) -> tuple[int, ...]:
     if task.validation_hashes is not None:
         numbers = [n for n, reason in enumerate(task.validation_left_out) if reason is None]
         if not numbers:
-            raise DataError(f"the validation file of {task.name!r} holds no usable example")
+            raise DataError(
+                f"no usable example in the validation file of target {task.name!r}",
+                hint="Add examples with a completion to the file.",
+            )
         return tuple(numbers)
     usable = [n for n, reason in enumerate(task.left_out) if reason is None]
     if len(usable) < 2:
         counted = Counter(reason for reason in task.left_out if reason is not None)
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in counted.most_common())
         raise DataError(
-            f"target {task.name!r} has {len(usable)} usable examples, and needs two: one to train on, one held out"
+            f"too few usable examples in target {task.name!r}: {len(usable)}"
             + (f" (left out: {reasons})" if reasons else ""),
-            hint="Raise max_length under [data] for answers that are cut off. Else give the target more examples."
+            hint="Add examples, or raise max_length under [data] if answers are cut off. A target needs two examples."
             if counted
-            else "Give the target more examples.",
+            else "Add examples. A target needs one for training and one for validation.",
         )
     ranked = _ranked(usable, task.hashes, seed, VALIDATION)
-    # Between copies of one example there is no boundary: either all of them are held out, or none.
+    # Copies of one example stay together: all of them are held out, or all are for training.
     boundaries = [n for n in range(1, len(ranked)) if task.hashes[ranked[n - 1]] != task.hashes[ranked[n]]]
     if not boundaries:
         raise DataError(
-            f"target {task.name!r} says the same in all of its {len(usable)} usable examples; it needs one to train on"
-            " and another to judge by",
-            hint="Give the target more examples.",
+            f"all usable examples of target {task.name!r} are equal: {len(usable)} copies",
+            hint="Add different examples. A target needs one for training and one for validation.",
         )
     count = min(boundaries, key=lambda n: abs(n - share * len(usable)))
     return tuple(sorted(ranked[:count]))
 
 
-def _split(task: TaskExamples, validation: tuple[int, ...], secret: set[str], limit: int, seed: int) -> TaskSplit:
+def _split(
+    task: TaskExamples, validation: tuple[int, ...], held_out_hashes: set[str], limit: int, seed: int
+) -> TaskSplit:
     own = set(validation) if task.validation_hashes is None else set()
     reasons: dict[str, list[int]] = {}
     train = []
     for number, reason in enumerate(task.left_out):
         if number in own:
             reason = VALIDATION
-        elif reason is None and task.hashes[number] in secret:
+        elif reason is None and task.hashes[number] in held_out_hashes:
             reason = LEAKED
         if reason is None:
             train.append(number)
@@ -120,8 +124,8 @@ def _split(task: TaskExamples, validation: tuple[int, ...], secret: set[str], li
     if not train:
         why = ", ".join(f"{len(numbers)} {reason}" for reason, numbers in reasons.items())
         raise DataError(
-            f"task {task.name!r} has no example to train on ({why})",
-            hint="Remove the task, or give it examples with a completion.",
+            f"no training examples in task {task.name!r} ({why})",
+            hint="Remove the task, or add examples with a completion.",
         )
     return TaskSplit(
         name=task.name,
@@ -132,7 +136,7 @@ def _split(task: TaskExamples, validation: tuple[int, ...], secret: set[str], li
 
 
 def _ranked(numbers: list[int], hashes: Sequence[str], seed: int, purpose: str) -> list[int]:
-    """Shuffle by what the examples say: equal ones stay together, and new ones move none of the others."""
+    """Shuffle by content hash. Equal examples stay adjacent, and new examples keep the order of the others."""
 
     def rank(number: int) -> tuple[str, int]:
         return hashlib.sha256(f"{seed}\0{purpose}\0{hashes[number]}".encode()).hexdigest(), number

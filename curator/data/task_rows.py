@@ -1,4 +1,4 @@
-"""Sources → rows: `read_tasks` reads them into `Row`s with a normalised content (rows.py)."""
+"""Read sources into rows with a normalised content (rows.py)."""
 
 from collections.abc import Hashable, Iterator, Sequence
 from typing import Any
@@ -12,24 +12,20 @@ from curator.data.rows import Row, place, texts
 from curator.data.shapes import as_known
 from curator.data.sources import Source, Value
 
-# Rows that are held at once for tasks that share a file, in characters. What is beyond is read by going through the
-# file again.
+# Largest total content, in characters, of rows in memory for tasks that share a file. More rows need another pass.
 _MOST_HELD = 2**29
-# Bad rows that an error lists.
+# Largest number of bad rows that an error lists.
 _BAD_LISTED = 5
-_SKIP_HINT = 'To go on without such rows: --skip-bad-rows, or bad_rows = "skip" under [data].'
-
-
-# -- finding tasks ------------------------------------------------------------------------------------------------
+_SKIP_HINT = 'Pass --skip-bad-rows, or set bad_rows = "skip" under [data], to continue without such rows.'
 
 
 def refusal(bad: Sequence[tuple[str, str]], rows: int, where: str) -> DataError:
-    """The error for rows that cannot be used.
+    """Return the error for rows that cannot be used.
 
     Args:
-        bad: Place and problem of each of them; at least one.
-        rows: How many rows there are in all.
-        where: What holds them.
+        bad: Place and problem of each bad row. At least one.
+        rows: Number of all rows, good and bad.
+        where: Name of the file or files that hold the rows.
     """
     first, _, hint = bad[0][1].partition("\n")
     if len(bad) == 1:
@@ -61,11 +57,11 @@ def read_task(source: Source, *, keep_bad: bool = False) -> list[Row]:
     """Read all rows of a task.
 
     Args:
-        source: Where they are.
-        keep_bad: Whether rows that cannot be used are among those that are returned, with their problem.
+        source: Source of the task.
+        keep_bad: Whether to return bad rows with their problem instead of raising.
 
     Raises:
-        DataError: A file cannot be read, there are no rows, or some cannot be used (with file and line).
+        DataError: A file cannot be read, the source has no rows, or `keep_bad` is false and a row cannot be used.
     """
     ((_, rows),) = read_tasks([source])
     bad = [(row.place, row.problem) for row in rows if row.problem]
@@ -75,17 +71,16 @@ def read_task(source: Source, *, keep_bad: bool = False) -> list[Row]:
 
 
 def read_tasks(sources: Sequence[Source]) -> Iterator[tuple[int, list[Row]]]:
-    """Read all rows of several tasks; a file that many share, each with a value of its own, is read once.
+    """Read all rows of several tasks. Tasks that differ only in the value of one column share a pass over their file.
 
     Args:
-        sources: Where they are.
+        sources: Sources of the tasks.
 
     Yields:
-        The place of a task in `sources`, and its rows, those that cannot be used among them; tasks that share a file
-        come together.
+        Index of a task in `sources`, and its rows, including bad rows. Tasks that share a file are adjacent.
 
     Raises:
-        DataError: A file cannot be read, or there are no rows.
+        DataError: A file cannot be read, or a source has no rows.
     """
     together: dict[Hashable, list[int]] = {}
     for number, source in enumerate(sources):
@@ -99,10 +94,14 @@ def read_tasks(sources: Sequence[Source]) -> Iterator[tuple[int, list[Row]]]:
 
 
 def read_values(source: Source, column: str) -> list[str]:
-    """The values of a column, as text, in order.
+    """Return the distinct values of a column as sorted text.
+
+    Args:
+        source: Source of the rows.
+        column: Column of the rows.
 
     Raises:
-        DataError: The source cannot be read, or a row has no such value.
+        DataError: The source cannot be read, or a row has neither text nor a number in the column.
     """
     found: set[str] = set()
     for number, (file, line, raw) in enumerate(_raw_rows(source)):
@@ -111,16 +110,16 @@ def read_values(source: Source, column: str) -> list[str]:
         cell = raw.get(column)
         if not isinstance(cell, str | int | float) or not str(cell).strip():
             raise DataError(
-                f"{place(file, line, number)}: no text or number in the column {column!r}, which names the task"
-                + (f", but {cell!r:.60}" if cell is not None else ""),
-                hint=f"Columns there: {', '.join(list(map(str, raw))[:20])}.",
+                f"{place(file, line, number)}: no text or number in the task column {column!r}"
+                + (f": {cell!r:.60}" if cell is not None else ""),
+                hint=f"Use one of the columns {', '.join(list(map(str, raw))[:20])}.",
             )
         found.add(str(cell).lower() if isinstance(cell, bool) else str(cell))
     return sorted(found)
 
 
 def _origin(source: Source) -> Hashable:
-    """What sources have in common that can be read together."""
+    """Return the key that sources share if one pass can read them."""
     return (
         source.files,
         source.folder,
@@ -134,14 +133,14 @@ def _origin(source: Source) -> Hashable:
 
 
 def _read_together(sources: dict[int, Source]) -> dict[int, list[Row]]:
-    """Rows of sources that differ by their value at most; of the first of them only, where all are too many."""
+    """Read the rows of sources that differ only in `value`. Return only the first sources if the rows are too many."""
     rows: dict[int, list[Row]] = {number: [] for number in sources}
     first = next(iter(sources.values()))
     seen: set[str] = set()
     wanted: dict[Hashable, list[int]] = {}
     held = 0
     for file, line, raw in _raw_rows(first):
-        # Nobody knows whose a row is that cannot be read: it is counted wherever it may belong.
+        # The task of an unreadable row is unknown, so the row counts in every task that it may belong to.
         numbers = list(rows)
         if not isinstance(raw, DataError):
             seen.update(map(str, raw))
@@ -178,15 +177,22 @@ def _row(raw: dict[str, Any] | DataError, source: Source, file: str, line: int, 
 
 
 def bad_row(number: int, file: str, line: int, error: DataError) -> Row:
-    """A row that cannot be used; the message is kept without its place."""
-    what = error.message.removeprefix(f"{place(file, line, number)}: ")
-    # Cleaned, because it is kept, and a store takes no half of a surrogate pair.
-    problem = f"{clean(what, limit=300)}\n{error.hint}"
+    """Return a row that records why it cannot be used.
+
+    Args:
+        number: Position in the task from 0.
+        file: File or hub id.
+        line: Line in the file from 1, or 0.
+        error: Reason. The row stores the message without its place, and the hint.
+    """
+    message = error.message.removeprefix(f"{place(file, line, number)}: ")
+    # The store cannot hold half a surrogate pair, so the message is cleaned.
+    problem = f"{clean(message, limit=300)}\n{error.hint}"
     return Row(number=number, file=file, line=line, content={"text": ""}, problem=problem)
 
 
 def _numbers(cell: Any, sources: dict[int, Source], known: dict[Hashable, list[int]]) -> list[int]:
-    """Which sources want a row with this cell; there are few different cells, and they are asked for once."""
+    """Return the sources that include a row with this cell, cached by cell."""
     key = (type(cell), cell) if isinstance(cell, str | int | float | None) else None
     if key is None or key not in known:
         numbers = [number for number, source in sources.items() if _equals(cell, source.value)]
@@ -197,23 +203,23 @@ def _numbers(cell: Any, sources: dict[int, Source], known: dict[Hashable, list[i
 
 
 def _check_found(source: Source, rows: list[Row], seen: set[str]) -> None:
-    """Make sure that there are rows, and that no column of the configuration is one that is not there.
+    """Check that a source has rows and the columns of its configuration.
 
     Raises:
-        DataError: As said.
+        DataError: The source has no rows, or the rows lack a configured column.
     """
-    # A column under its own name says that no other is read; one under another that is not there is a mistake.
+    # `columns = { text = "text" }` only excludes other columns, so such a column may be missing.
     named = {column for field, column in source.columns.items() if field not in (*TURN_FIELDS, column)}
     missing = sorted(({source.column} if source.column else set()) - seen) or (sorted(named - seen) if rows else [])
     if missing and seen:
         raise DataError(
-            f"task {source.name!r}: {source.place}: no column {missing[0]!r}",
-            hint=f"Columns there: {', '.join(sorted(seen)[:20])}.",
+            f"task {source.name!r}: no column {missing[0]!r} in {source.place}",
+            hint=f"Use one of the columns {', '.join(sorted(seen)[:20])}.",
         )
     if not rows:
         kept = f" with {source.column} = {source.value!r}" if source.column else ""
         raise DataError(
-            f"task {source.name!r}: {source.place} holds no rows{kept}", hint="Remove the task, or give it examples."
+            f"task {source.name!r}: {source.place} holds no rows{kept}", hint="Remove the task, or add examples."
         )
 
 
@@ -232,7 +238,7 @@ def _raw_rows(source: Source) -> Iterator[tuple[str, int, dict[str, Any] | DataE
 
 
 def _equals(cell: Any, value: Value) -> bool:
-    """Whether a cell is the value of a filter; in CSV every cell is text, elsewhere it may have a type."""
+    """Return whether a cell equals the value of a filter. CSV cells are text, so text is compared with any type."""
     if cell is None:
         return False
     if isinstance(cell, str) and not isinstance(value, str):

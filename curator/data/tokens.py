@@ -1,4 +1,4 @@
-"""From what a row says to what the model sees: chat template, token ids, and which tokens carry loss."""
+"""Encode the content of a row for the model: chat template, token ids, and the tokens that carry loss."""
 
 import hashlib
 from collections.abc import Sequence
@@ -19,41 +19,41 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class TokenizedExample:
-    """What the model is given for one example."""
+    """Hold the model's input for one example."""
 
     input_ids: Sequence[int]
     labels: Sequence[int]
-    """For a causal model as long as `input_ids`, −100 where there is no loss; else the decoder's tokens."""
+    """Causal model: as long as `input_ids`, −100 for tokens without loss. Encoder–decoder: tokens of the decoder."""
 
     @property
     def length(self) -> int:
-        """Tokens of the longer side."""
+        """Return the number of tokens of the longer side."""
         return max(len(self.input_ids), len(self.labels))
 
 
 IGNORED = -100
-"""Label of a token that carries no loss, as in transformers."""
+"""Label of a token without loss, as in transformers."""
 
-# Characters that are tokenized whatever max_length is.
+# Number of characters that are always tokenized, for any max_length.
 _LONG = 10_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Encoded:
-    """One example as the model sees it."""
+    """Hold one encoded example: its text, tokens and labels."""
 
     text: str
     spans: tuple[int, ...]
-    """Start and end, in characters, of each part of `text` that carries loss."""
+    """Start and end, in characters, of each part of `text` that carries loss, as one flat tuple."""
     input_ids: tuple[int, ...]
     labels: tuple[int, ...]
     completion_tokens: int
-    """Tokens that carry loss."""
+    """Number of tokens that carry loss."""
     truncated: bool
 
     @property
     def token_hash(self) -> str:
-        """Hash of the token ids and labels (32 hexadecimal digits)."""
+        """Return the hash of the token ids and labels (32 hexadecimal digits)."""
         digest = hashlib.sha256()
         for ids in (self.input_ids, self.labels):
             digest.update(np.asarray([len(ids), *ids], dtype="<i4").tobytes())
@@ -61,16 +61,17 @@ class Encoded:
 
 
 NOTHING = Encoded(text="", spans=(), input_ids=(), labels=(), completion_tokens=0, truncated=False)
-"""What the model sees of a row that cannot be used."""
+"""Empty example. It stands for a row that cannot be used."""
 
 
 class Encoder:
-    """Encodes contents with a model's own tokenizer.
+    """Encode contents with a model's tokenizer.
 
     Args:
-        tokenizer: The tokenizer.
-        max_length: Longest example in tokens; the end of a longer one is cut off.
-        encoder_decoder: Whether prompt and completion go to the two halves of an encoder–decoder.
+        tokenizer: Tokenizer of the model.
+        max_length: Maximum length of an example in tokens. Longer examples are truncated at the end.
+        encoder_decoder: Whether the model is an encoder–decoder. Then the encoder reads the prompt, and the decoder
+            writes the completion.
     """
 
     def __init__(self, tokenizer: "PreTrainedTokenizerBase", *, max_length: int, encoder_decoder: bool) -> None:
@@ -80,25 +81,29 @@ class Encoder:
         self._dropped: dict[Shape, frozenset[int]] = {}
         self._before, self._after = special_tokens(tokenizer)
         if not self._after and tokenizer.eos_token_id is not None:
-            # A model that never sees the end of an answer does not learn to stop.
+            # Without an end-of-text token in the examples, a model does not learn to stop.
             self._after = [int(tokenizer.eos_token_id)]
 
     @property
     def special_tokens(self) -> tuple[list[int], list[int]]:
-        """Token ids before and after a text that the chat template has not rendered."""
+        """Return the token ids before and after a text that the chat template does not render."""
         return list(self._before), list(self._after)
 
     def is_templated(self, content: Content) -> bool:
-        """Whether the chat template renders a content, and brings its special tokens."""
+        """Return whether the chat template renders a content and adds its special tokens."""
         return "messages" in content or (
             "instruction" in content and bool(getattr(self._tokenizer, "chat_template", None))
         )
 
     def render(self, messages: list[Turn], **options: Any) -> str:
-        """Turns as the chat template writes them.
+        """Render turns with the chat template.
+
+        Args:
+            messages: Turns of the chat.
+            options: Further arguments of `apply_chat_template`.
 
         Raises:
-            DataError: It refuses them.
+            DataError: The template rejects the turns.
         """
         return render(self._tokenizer, messages, **options)
 
@@ -106,15 +111,15 @@ class Encoder:
         """Encode one example.
 
         Raises:
-            DataError: The content does not fit the model: a chat without a template, or plain text for an
-                encoder–decoder.
+            DataError: The content is a chat and the tokenizer has no template, or the template rejects the chat. Or
+                the content is plain text and the model is an encoder–decoder.
         """
         text, spans, templated = self._render(content)
         before, after = ([], []) if templated else (self._before, self._after)
         if self._encoder_decoder:
             if "text" in content:
                 raise DataError(
-                    "a row with `text` alone has no prompt, which an encoder–decoder needs",
+                    "a row with only `text` has no prompt, but an encoder–decoder needs a prompt",
                     hint="Use rows with `prompt` and `completion`.",
                 )
             start, end = spans[-2:] if spans else (len(text), len(text))
@@ -132,7 +137,7 @@ class Encoder:
             longest = len(source)
             source, marks = source[: self._max_length], marks[: self._max_length]
             labels = [token if mark else IGNORED for token, mark in zip(source, marks, strict=True)]
-            # The first token is given, never predicted.
+            # No earlier token predicts the first token.
             counted = sum(label != IGNORED for label in labels[1:])
         return Encoded(
             text=text,
@@ -144,7 +149,7 @@ class Encoder:
         )
 
     def _render(self, content: Content) -> tuple[str, list[int], bool]:
-        """Text, spans that carry loss, and whether the chat template has added the special tokens."""
+        """Return the text, the spans that carry loss, and whether the chat template added the special tokens."""
         if "text" in content:
             return content["text"], [0, len(content["text"])], False
         if "messages" in content:
@@ -171,16 +176,16 @@ class Encoder:
         return chat.text, chat.spans()
 
     def _ended(self, ids: list[int]) -> list[int]:
-        """Ids with the end-of-text token, once."""
+        """Append the end-of-text token unless the ids end with it."""
         return ids if self._after and ids[-len(self._after) :] == self._after else ids + self._after
 
     def _ids(self, text: str) -> list[int]:
         return list(self._tokenized(text)["input_ids"])
 
     def _tokenized(self, text: str, **options: Any) -> Any:
-        """The tokens of a text; of a very long one those of its beginning, where these are more than are kept.
+        """Tokenize a text. Tokenize only the beginning of a very long text if its tokens exceed `max_length`.
 
-        Where a text is cut decides its last tokens, never those that lie as many tokens before the cut.
+        A cut changes only tokens near the cut. Twice `max_length` tokens keep the first `max_length` tokens exact.
         """
         call: Any = partial(self._tokenizer.__call__, add_special_tokens=False, verbose=False, **options)
         if len(text) > (reach := _LONG + 100 * self._max_length):
@@ -190,7 +195,10 @@ class Encoder:
         return call(text)
 
     def _marked_ids(self, text: str, spans: list[int]) -> tuple[list[int], npt.NDArray[np.bool_]]:
-        """Token ids, and which of them lie in a span; one that straddles a boundary is partly the model's to write."""
+        """Return token ids and whether each token carries loss.
+
+        A token across the start of a span carries loss, because the model writes part of the token.
+        """
         pairs = list(zip(spans[::2], spans[1::2], strict=True))
         if not self._tokenizer.is_fast:
             ids = self._ids(text)
@@ -201,7 +209,7 @@ class Encoder:
         encoded = self._tokenized(text, return_offsets_mapping=True)
         places = np.asarray(encoded["offset_mapping"], dtype=np.int64).reshape(-1, 2)
         starts, ends = places[:, 0], places[:, 1]
-        # Some tokenizers do not count the blanks that a token holds; they are between it and the one before.
+        # Some tokenizers leave the blanks of a token out of its offsets. The blanks follow the previous token.
         starts[1:] = np.minimum(starts[1:], ends[:-1])
         carries = np.zeros(len(places), dtype=bool)
         for start, end in pairs:
@@ -209,12 +217,12 @@ class Encoder:
         return list(encoded["input_ids"]), carries
 
     def _shared_tokens(self, prefix: str, ids: list[int]) -> int:
-        """How many tokens a text shares with its prefix: for tokenizers that keep no account of places."""
+        """Count the tokens that a text shares with its prefix. Slow tokenizers report no offsets."""
         return shared(self._ids(prefix), ids)
 
 
 def special_tokens(tokenizer: "PreTrainedTokenizerBase") -> tuple[list[int], list[int]]:
-    """Token ids that the tokenizer puts before and after a text by itself."""
+    """Return the token ids that the tokenizer adds before and after a text."""
     bare = list(tokenizer("a", add_special_tokens=False)["input_ids"])
     full = list(tokenizer("a", add_special_tokens=True)["input_ids"])
     for start in range(len(full) - len(bare) + 1):

@@ -1,4 +1,4 @@
-"""Projected per-example gradients.
+"""Compute projected per-example gradients.
 
 Takes the checkpoints of meta-training and a corpus.
 Computes the gradient of every example and projects it to `projection_dim` numbers.

@@ -1,11 +1,12 @@
-"""Per-example gradients of the LoRA parameters, projected, a batch at a time, at the cost of a training step.
+"""Compute projected per-example gradients of the LoRA parameters, one batch at a time.
 
-One backward pass gives the gradients of a whole batch: the gradient of a linear layer's weight for example i is
-Σ_t δ_it ⊗ x_it over its tokens, of which the forward pass holds the inputs x, and the backward pass brings the output
-gradients δ. Where a trainer multiplies the two for the whole batch, `GradientEngine` multiplies them example by
-example, which is the same work, and projects the product at once: no more than one layer's per-example gradients are
-ever in memory. `gradient_of` is its slow, obvious twin, and what is used for trainable parameters that are not the
-weight of a linear layer.
+One backward pass gives the gradients of a whole batch, at the cost of a training step.
+The gradient of a linear layer's weight for example i is Σ_t δ_it ⊗ x_it over the tokens t.
+The forward pass provides the inputs x. The backward pass provides the output gradients δ.
+A trainer multiplies x and δ for the whole batch. `GradientEngine` multiplies them per example, which is equal work.
+The engine projects each product at once, so memory holds the per-example gradients of only one layer.
+
+`gradient_of` is the slow reference. It also serves parameters that are not the weight of a linear layer.
 """
 
 import math
@@ -25,19 +26,22 @@ from curator.training.model import TunedModel
 if TYPE_CHECKING:
     import torch
 
-    # Told of each parameter's per-example gradients (n, p of the parameter); more than once, where a layer is used
-    # more than once.
+    # Receives name and per-example gradients (n, p of the parameter). A layer that is used twice calls the sink twice.
     Sink = Callable[[str, torch.Tensor], None]
 
-# Of a gradient's length: more than half precision loses, and less than any layer that was not seen.
-_LIKENESS = 0.1
+# Largest error, relative to a gradient's norm. The error of half precision is smaller, that of a missed use larger.
+_TOLERANCE = 0.1
 
 
 def gradient_of(tuned: TunedModel, example: TokenizedExample) -> tuple[float, dict[str, "torch.Tensor"]]:
-    """Loss and gradient of one example by plain autograd.
+    """Compute loss and gradient of one example with plain autograd.
+
+    Args:
+        tuned: Model.
+        example: The example.
 
     Returns:
-        Loss in nats per completion token, and the gradient by parameter name in the order of the layout.
+        Loss in nats per completion token, and gradient by parameter name in the order of the layout.
     """
     import torch
 
@@ -52,28 +56,28 @@ def gradient_of(tuned: TunedModel, example: TokenizedExample) -> tuple[float, di
 
 @dataclass(frozen=True, slots=True)
 class Projected:
-    """A batch's losses (n,) and projected gradients (n, k), possibly still being computed by a GPU."""
+    """Hold the losses (n,) and projected gradients (n, k) of a batch. A GPU may still compute them."""
 
     losses: "torch.Tensor"
     gradients: "torch.Tensor"
 
     def arrays(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float32]]:
-        """Both in main memory; losses in nats per completion token."""
+        """Wait for the device, and return losses (n,) in nats per completion token and gradients (n, k)."""
         return self.losses.cpu().double().numpy(), self.gradients.cpu().numpy()
 
 
 class _MixedError(Exception):
-    """A layer's rows do not say which example they are of."""
+    """Signal that the rows of a layer cannot be assigned to examples."""
 
 
 class GradientEngine:
-    """Projected per-example gradients of a model's trainable parameters.
+    """Compute projected per-example gradients of a model's trainable parameters.
 
     Args:
-        tuned: Model; it is put into evaluation mode, so that dropout is off.
-        spec: The projection.
-        batch_tokens: Tokens, padding included, that go through the model at once.
-        reporter: Told when something is slow for a reason.
+        tuned: Model. The engine sets evaluation mode, which disables dropout.
+        spec: Projection.
+        batch_tokens: Maximum number of tokens of a batch, including padding.
+        reporter: Receives a warning if the engine must process one example at a time.
     """
 
     def __init__(self, tuned: TunedModel, spec: ProjectionSpec, *, batch_tokens: int, reporter: Reporter) -> None:
@@ -83,7 +87,7 @@ class GradientEngine:
         self._projection = Projection(spec)
         for name, shape in tuned.layout.shapes.items():
             self._projection.draw(name, math.prod(shape), tuned.device)
-        # Batches that may be under way at once: nothing waits for a CPU.
+        # Number of batches that a GPU computes in advance. A CPU gains nothing from it.
         self.ahead = 1 if tuned.device.type == "cuda" else 0
         tuned.model.eval()
         self._layers = {
@@ -94,17 +98,20 @@ class GradientEngine:
         self._reporter, self._batched, self._checked = reporter, True, False
         uncovered = [name for name in tuned.layout.shapes if name not in self._layers]
         if uncovered:
-            self._fall_back(f"{len(uncovered)} parameters (such as {uncovered[0]}) are no linear layer's weight")
+            self._fall_back(f"{len(uncovered)} parameters, such as {uncovered[0]}, are not weights of linear layers")
 
     def batches(self, examples: Sequence[TokenizedExample]) -> list[list[int]]:
-        """Positions of the examples, grouped into batches of similar length."""
+        """Group the positions of examples into batches of similar length."""
         return list(by_length([example.length for example in examples], self._batch_tokens))
 
     def project(self, examples: Sequence[TokenizedExample]) -> Projected:
-        """Losses and projected gradients of one batch; on a GPU they are asked for, and not waited for.
+        """Compute losses and projected gradients of one batch. On a GPU, return before the computation ends.
 
         Args:
-            examples: The batch (n). Where it does not fit into memory it is halved, without changing the result.
+            examples: Examples of the batch (n). A batch that exceeds the memory is halved, with the same result.
+
+        Raises:
+            torch.OutOfMemoryError: A single example exceeds the memory.
         """
         import torch
 
@@ -127,10 +134,10 @@ class GradientEngine:
 
     def _fall_back(self, reason: str) -> None:
         self._batched = False
-        self._reporter.warn(f"{reason}: gradients are taken one example at a time, which is slower")
+        self._reporter.warn(f"curator computes gradients one example at a time, which is slower: {reason}")
 
     def _check(self, example: TokenizedExample) -> None:
-        """Compare one example with plain autograd: a parameter that is used in a way no hook sees must not be zero."""
+        """Compare one example with plain autograd, because hooks miss a weight that is used outside its layer."""
         found: dict[str, torch.Tensor] = {}
 
         def keep(name: str, gradients: "torch.Tensor") -> None:
@@ -139,15 +146,15 @@ class GradientEngine:
         try:
             self._backward([example], keep)
         except _MixedError:
-            # Of one example, a layer may see fewer rows; a batch will tell.
+            # A layer may route only some tokens of one example. The next batch repeats the check.
             return
         _, expected = gradient_of(self._tuned, example)
         self._checked = True
         for name, gradient in expected.items():
             exact = gradient.float().reshape(-1)
             missing = exact - found[name] if name in found else exact
-            if float(missing.norm()) > _LIKENESS * float(exact.norm()):
-                self._fall_back(f"the gradient of {name} does not pass through its layer alone")
+            if float(missing.norm()) > _TOLERANCE * float(exact.norm()):
+                self._fall_back(f"the model uses {name} outside its layer")
                 return
 
     def _at_once(self, examples: Sequence[TokenizedExample]) -> Projected:
@@ -158,24 +165,27 @@ class GradientEngine:
         return Projected(losses, projected)
 
     def _backward(self, examples: Sequence[TokenizedExample], sink: "Sink") -> "torch.Tensor":
-        """Go through the model and back, handing each layer's per-example gradients (n, p) to a sink.
+        """Run a forward and a backward pass, and pass each layer's per-example gradients (n, p) to a sink.
 
         Returns:
-            Losses (n,).
+            Losses (n,) in nats per completion token.
+
+        Raises:
+            _MixedError: The rows of a layer cannot be assigned to examples.
         """
         import torch
 
         batch, rows = collate(examples), len(examples)
-        # One row per example, or one per token of each in turn.
+        # A layer's input has one row per example, or one row per token of each example.
         fitting = {rows, batch["input_ids"].numel(), batch["labels"].numel()}
         ends: list[torch.Tensor] = []
 
         def hook(name: str) -> Any:
-            # A layer that is used twice in a forward pass is called twice, and its gradient is the sum.
+            # The sink adds the gradients of a layer that is called twice in one forward pass.
             def called(_module: "torch.nn.Module", inputs: "tuple[torch.Tensor, ...]", output: "torch.Tensor") -> None:
                 (x,) = inputs
                 if x.shape[0] not in fitting:
-                    # Rows that are some of the tokens (those routed to an expert) do not say whose they are.
+                    # An expert's rows are some of the tokens, and their examples are unknown.
                     raise _MixedError
                 if not x.requires_grad:
                     ends.append(output)
@@ -189,7 +199,7 @@ class GradientEngine:
         finally:
             for handle in handles:
                 handle.remove()
-        # Going back to the first layers passes all others, and spares the sums over the batch that are of no use here.
+        # The gradient of the first layers' outputs passes all hooks. It skips the unused sums over the batch.
         torch.autograd.grad(losses.sum(), ends, allow_unused=True)
         return losses.detach()
 
@@ -206,7 +216,7 @@ class GradientEngine:
 
 
 def _multiply(name: str, inputs: "torch.Tensor", sink: "Sink") -> "Callable[[torch.Tensor], None]":
-    """What is done with a layer's output gradients when they arrive; its inputs are (n, tokens, features)."""
+    """Return a hook that multiplies a layer's output gradients with its inputs (n, tokens, features) per example."""
     import torch
 
     def arrived(delta: "torch.Tensor") -> None:

@@ -1,7 +1,7 @@
-"""Data without labels → tasks: the examples of each auxiliary task cut into groups that pull the model the same way.
+"""Split data without task labels into tasks: groups of examples with similar gradients.
 
-The paper's experiments on chains of thought select groups, not tasks. Here a group is a cluster of projected
-gradients; each becomes a file and a task of its own.
+The paper's experiments on chains of thought select groups instead of tasks.
+A group is a cluster of projected gradients. Each group becomes a file and a task.
 """
 
 import json
@@ -25,18 +25,18 @@ from curator.workspace.workspace import Workspace
 def write_groups(
     workspace: Workspace, corpus: Corpus, meta: MetaInit, sources: dict[str, Source], *, count: int, folder: Path
 ) -> list[tuple[str, Path, int]]:
-    """Cut each auxiliary task into groups, and write one file for each.
+    """Split each auxiliary task into groups of examples, and write one file per group.
 
     Args:
         workspace: The project.
-        corpus: The tasks.
-        meta: The meta-initialization at whose points they were taken.
-        sources: Where the rows of each task come from, by its name.
-        count: Groups of each task.
-        folder: Where to.
+        corpus: Tasks of the project.
+        meta: Meta-initialization of the stored gradients.
+        sources: Source of each task by name.
+        count: Maximum number of groups per task.
+        folder: Folder for the files.
 
     Returns:
-        Name, file and rows of each group.
+        Name, file and number of rows of each group. Empty groups are left out.
 
     Raises:
         ConfigError: A task has fewer examples than groups.
@@ -49,8 +49,8 @@ def write_groups(
     for task in corpus.auxiliary:
         if len(task.split.train) < count:
             raise ConfigError(
-                f"task {task.name!r} has {len(task.split.train)} examples, too few for {count} groups",
-                hint="Give a smaller --group.",
+                f"too few examples in task {task.name!r} for {count} groups: {len(task.split.train)}",
+                hint="Pass a smaller --group.",
             )
         groups = cluster(
             _directions(workspace.store, [s.key for s in sets], task), count, seed=workspace.config.data.seed
@@ -67,7 +67,8 @@ def write_groups(
                 folder.mkdir(parents=True, exist_ok=True)
                 write_whole(path, "".join(lines).encode())
             except OSError as error:
-                raise DataError(f"{path}: cannot be written: {error}", hint="Is the disk full?") from error
+                hint = "Check free disk space and write permissions."
+                raise DataError(f"cannot write {path}: {error}", hint=hint) from error
             written.append((name, path, len(numbers)))
     return written
 
@@ -77,7 +78,7 @@ def _group_name(task: str, group: int, count: int) -> str:
 
 
 def _directions(store: Store, set_keys: list[str], task: Task) -> np.ndarray:
-    """The gradients of a task's training examples at all points, each of length 1, side by side (n, points · k)."""
+    """Return the normalised gradients of a task's training examples at all checkpoints (n, checkpoints · k)."""
     parts = []
     for key in set_keys:
         hashes, _, gradients = store.gradients(key, sorted(set(task.train_hashes)))
@@ -87,19 +88,24 @@ def _directions(store: Store, set_keys: list[str], task: Task) -> np.ndarray:
     return np.concatenate(parts, axis=1)
 
 
+# Largest number of k-means rounds, and number of random starts.
 _ROUNDS, _STARTS = 100, 4
 
 
 def cluster(gradients: npt.NDArray[np.floating], count: int, *, seed: int) -> npt.NDArray[np.intp]:
-    """Group examples by spherical k-means (Dhillon & Modha 2001), begun by k-means++.
+    """Group examples by the direction of their gradients with spherical k-means and k-means++ starts.
 
     Args:
-        gradients: One row for each example (n, k); only its direction counts.
-        count: Number of groups.
-        seed: Of the starts, of which the best is kept.
+        gradients: One row per example (n, k). Only the direction of a row matters.
+        count: Maximum number of groups.
+        seed: Seed of the random starts. The best start is kept.
 
     Returns:
-        Group of each example (n,), the largest group being 0; some may be empty where examples are few or alike.
+        Group of each example (n,), from 0 by falling size. Groups can be empty if examples are few or equal.
+
+    Source:
+        Dhillon & Modha, "Concept decompositions for large sparse text data using clustering", Machine Learning 2001.
+        Arthur & Vassilvitskii, "k-means++: the advantages of careful seeding", SODA 2007.
     """
     rows = gradients.astype(np.float64)
     rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), np.finfo(np.float64).tiny)
@@ -126,7 +132,7 @@ def cluster(gradients: npt.NDArray[np.floating], count: int, *, seed: int) -> np
 
 
 def _spread(rows: npt.NDArray[np.float64], count: int, rng: np.random.Generator) -> npt.NDArray[np.float64]:
-    """Rows far from one another, to begin with."""
+    """Draw the initial centres by k-means++: rows far from each other are more likely."""
     chosen = [int(rng.integers(len(rows)))]
     while len(chosen) < count:
         apart = np.maximum(1 - (rows @ rows[chosen].T).max(axis=1), 0.0)

@@ -1,21 +1,26 @@
-"""Seeded random projection: p gradient coordinates into k, keeping inner products, at the cost of reading them.
+"""Project p gradient coordinates to k with a seeded random sketch that preserves inner products.
 
-The coordinates of a parameter are cut into blocks of k. Each coordinate is given a random sign, each block is turned
-by a random shift, and all blocks of all parameters are added up:
+The coordinates of a parameter are cut into blocks of k.
+Each coordinate gets a random sign. Each block is rotated by a random shift.
+The projection is the sum of all blocks of all parameters:
 
     (Pg)_j = Σ_i σ_i g_i [ (i + shift of i's block) mod k = j ]
 
-This is a count sketch (Charikar, Chen and Farach-Colton 2002; Weinberger et al. 2009) in which coordinates of one block
-never meet, and any two others meet with probability 1/k. So it is unbiased, E⟨Pa, Pb⟩ = ⟨a, b⟩, and
+This is a count sketch (Charikar, Chen and Farach-Colton 2002; Weinberger et al. 2009).
+Coordinates of one block never collide. Any two other coordinates collide with probability 1/k.
+So the sketch is unbiased, E⟨Pa, Pb⟩ = ⟨a, b⟩, and its variance is
 
-    Var⟨Pa, Pb⟩ = 1/k · Σ (a_i b_j + a_j b_i)²   over pairs i < j of different blocks,
+    Var⟨Pa, Pb⟩ = 1/k · Σ (a_i b_j + a_j b_i)²   over pairs i < j of different blocks.
 
-which is what a dense matrix of signs ±1/√k has over all pairs: it is never less exact than that one, at p operations
-per example instead of p·k, and at one byte per coordinate instead of k.
+The variance of a dense matrix of signs ±1/√k is the same sum over all pairs.
+So the sketch is never less exact.
+The sketch needs p operations per example instead of p·k, and one byte per coordinate instead of k.
 
-Signs and shifts are a function of the seed and the parameter's name, drawn from Philox, a counter-based generator. They
-depend on nothing else: not on batches, devices, processes, or on the other parameters. `ProjectionSpec` describes a
-projection; `Projection` applies it; `project_slowly` is its slow, obvious twin.
+Signs and shifts come from Philox, a counter-based generator.
+They depend only on the seed and the parameter's name.
+Batches, devices, processes and other parameters do not change them.
+
+`ProjectionSpec` describes a projection. `Projection` applies it. `project_slowly` is the slow reference.
 """
 
 import hashlib
@@ -28,18 +33,18 @@ import numpy.typing as npt
 if TYPE_CHECKING:
     import torch
 
-# Numbers that are turned at once, of all examples; bounds what is copied meanwhile to 16 bytes times this.
+# Largest number of values, over all examples, to rotate at once. A value needs at most 16 bytes of temporary memory.
 _PIECE = 2**21
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProjectionSpec:
-    """All that a projection depends on.
+    """Hold everything that a projection depends on.
 
     Args:
-        dim: Projected coordinates k.
+        dim: Number of projected coordinates k.
         seed: Seed of the signs and shifts.
-        kind: Name of the scheme; artifacts made with another kind are incompatible.
+        kind: Name of the scheme. Artifacts of another kind are incompatible.
     """
 
     dim: int
@@ -47,14 +52,23 @@ class ProjectionSpec:
     kind: str = "block-sketch-philox"
 
     def as_dict(self) -> dict[str, Any]:
-        """As plain values, for provenance."""
+        """Return the fields as plain values, for provenance."""
         return asdict(self)
 
 
 def signs(spec: ProjectionSpec, name: str, size: int) -> npt.NDArray[np.int8]:
-    """The sign, −1 or 1, of each coordinate (size,) of one parameter."""
+    """Return the sign, −1 or 1, of each coordinate of one parameter.
+
+    Args:
+        spec: Projection.
+        name: Name of the parameter.
+        size: Number of coordinates.
+
+    Returns:
+        Signs (size,).
+    """
     words = _generator(spec, "signs", name).random_raw(-(-size // 64)).astype("<u8")
-    # In place: what is kept lies among what is thrown away, and would hold all of it.
+    # Compute without copies. A copy between freed temporary arrays fragments the memory.
     found = np.unpackbits(words.view(np.uint8), count=size, bitorder="little").view(np.int8)
     found *= 2
     found -= 1
@@ -62,9 +76,18 @@ def signs(spec: ProjectionSpec, name: str, size: int) -> npt.NDArray[np.int8]:
 
 
 def shifts(spec: ProjectionSpec, name: str, size: int) -> npt.NDArray[np.int64]:
-    """By how many places, 0 to k − 1, each block of k coordinates of one parameter is turned (⌈size / k⌉,)."""
+    """Return the rotation, 0 to k − 1, of each block of k coordinates of one parameter.
+
+    Args:
+        spec: Projection.
+        name: Name of the parameter.
+        size: Number of coordinates.
+
+    Returns:
+        Shifts (⌈size / k⌉,).
+    """
     words = _generator(spec, f"shifts of {spec.dim}", name).random_raw(-(-size // spec.dim))
-    # Of 64 random bits, the remainder favours no place by more than k / 2⁶⁴.
+    # The bias of the remainder of 64 random bits is at most k / 2⁶⁴.
     return (words % np.uint64(spec.dim)).astype(np.int64)
 
 
@@ -74,10 +97,10 @@ def _generator(spec: ProjectionSpec, what: str, name: str) -> np.random.Philox:
 
 
 class Projection:
-    """Applies a `ProjectionSpec` to gradients, parameter by parameter.
+    """Apply a `ProjectionSpec` to gradients, one parameter at a time.
 
     Args:
-        spec: The projection.
+        spec: Projection.
     """
 
     def __init__(self, spec: ProjectionSpec) -> None:
@@ -85,12 +108,12 @@ class Projection:
         self._drawn: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
 
     def add(self, name: str, gradients: "torch.Tensor", into: "torch.Tensor") -> None:
-        """Add one parameter's share of the projected gradients.
+        """Add one parameter's part of the projected gradients.
 
         Args:
-            name: The parameter's name.
-            gradients: Per-example gradients of that parameter (n, p of the parameter), float32.
-            into: Projected gradients so far (n, k), float32 on the same device; changed in place.
+            name: Name of the parameter.
+            gradients: Per-example gradients of the parameter (n, p of the parameter), float32.
+            into: Sum of the projected gradients (n, k), float32 on the same device. Modified in place.
         """
         import torch
 
@@ -103,7 +126,7 @@ class Projection:
             last = min(first + step, whole)
             part = slice(first * dim, last * dim)
             signed = (gradients[:, part] * signs[part].to(gradients.dtype)).view(rows, last - first, dim)
-            # What comes to place j lay at j − shift.
+            # Position j receives the value at j − shift.
             source = (places - shifts[first:last, None]).remainder_(dim)
             into += signed.gather(2, source.expand(rows, -1, -1)).sum(1)
         rest = size - whole * dim
@@ -112,9 +135,17 @@ class Projection:
             into[:, (places[:rest] + shifts[whole]).remainder_(dim)] += signed
 
     def draw(self, name: str, size: int, device: "torch.device") -> "tuple[torch.Tensor, torch.Tensor]":
-        """Signs and shifts of one parameter, once.
+        """Draw and cache the signs and shifts of one parameter.
 
-        They are best drawn before anything is computed: laid among large passing arrays they would hold their memory.
+        Draw before any computation. Between large temporary arrays, the cached arrays fragment the memory.
+
+        Args:
+            name: Name of the parameter.
+            size: Number of coordinates.
+            device: Device of the arrays.
+
+        Returns:
+            Signs (size,) and shifts (⌈size / k⌉,).
         """
         import torch
 
@@ -129,11 +160,11 @@ class Projection:
 def project_slowly(
     spec: ProjectionSpec, gradients: dict[str, npt.NDArray[np.floating[Any]]]
 ) -> npt.NDArray[np.float64]:
-    """Project one example's gradient the obvious way: coordinate by coordinate, in float64.
+    """Project one example's gradient one coordinate at a time in float64, as a reference for tests.
 
     Args:
-        spec: The projection.
-        gradients: The example's gradient by parameter name, any shapes.
+        spec: Projection.
+        gradients: Gradient of the example by parameter name, of any shapes.
 
     Returns:
         Projected gradient (k,).

@@ -1,8 +1,7 @@
-"""The stages that cost: meta-training and gradients, each found again by what goes into it.
+"""Compute the gradients of all examples at every checkpoint of meta-training, and store them.
 
-`find_*` looks for an artifact that fits the present configuration and data; `make_*` does the work, resumably. A
-meta-initialization still fits when tasks were added after it: the new tasks only need gradients. It no longer fits
-when a task it has seen was changed or removed, or when the target's held-out examples changed.
+The key of a gradient set is a hash of the checkpoint, the parameter layout and the projection.
+`make_gradients` computes only gradients that are not in the store, so an interrupted run resumes.
 """
 
 import time
@@ -26,14 +25,14 @@ from curator.training.trainer import Checkpoint
 from curator.workspace.store.tables import Store
 from curator.workspace.workspace import Workspace
 
-# Finished gradients are committed at least this often, so that a killed run loses no more.
+# Longest time and most rows between two commits. They limit the work that a killed run loses.
 _COMMIT_SECONDS = 10.0
 _COMMIT_ROWS = 8192
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GradientSet:
-    """The gradients at one point of one meta-training."""
+    """Identify the gradients at one checkpoint of one meta-training run."""
 
     key: str
     checkpoint: Checkpoint
@@ -43,7 +42,12 @@ class GradientSet:
 
 
 def gradient_sets(config: Config, meta: MetaInit) -> list[GradientSet]:
-    """The sets that estimates rest on, one per point of meta-training."""
+    """Return the gradient sets that estimates use, one per checkpoint of meta-training.
+
+    Args:
+        config: Configuration of the project.
+        meta: Meta-initialization.
+    """
     spec = projection(config)
     return [
         GradientSet(
@@ -55,17 +59,17 @@ def gradient_sets(config: Config, meta: MetaInit) -> list[GradientSet]:
 
 
 def projection(config: Config) -> ProjectionSpec:
-    """The projection that the configuration names."""
+    """Return the projection of the configuration."""
     return ProjectionSpec(dim=config.gradients.projection_dim, seed=config.gradients.projection_seed)
 
 
 def wanted_hashes(corpus: Corpus) -> set[str]:
-    """Token hashes of every example whose gradient is needed."""
+    """Return the token hashes of all examples that need gradients: training and validation."""
     return {h for task in corpus.tasks for h in (*task.train_hashes, *task.validation_hashes)}
 
 
 def gradients_inputs(sets: Sequence[GradientSet], corpus: Corpus) -> Inputs:
-    """What decides whether the gradients are complete."""
+    """Return all inputs that decide whether the gradients are complete."""
     return {
         "sets": [s.key for s in sets],
         "tasks": {task.name: hash_of([*task.train_hashes, *task.validation_hashes]) for task in corpus.tasks},
@@ -73,16 +77,24 @@ def gradients_inputs(sets: Sequence[GradientSet], corpus: Corpus) -> Inputs:
 
 
 def make_gradients(workspace: Workspace, corpus: Corpus, meta: MetaInit, load: LoadModel) -> int:
-    """Compute the gradients that are not stored yet, at every point.
+    """Compute the gradients that are not in the store, at every checkpoint.
 
-    Batches are cut task by task from all of a task's examples, and committed whole: an interrupted run goes on with the
-    very batches that an undisturbed one would have had.
+    Batches are cut task by task from all examples of a task, and committed as a whole.
+    So a resumed run has the same batches as an uninterrupted run.
+
+    Args:
+        workspace: The project.
+        corpus: Tasks of the project.
+        meta: Meta-initialization.
+        load: Loads the model.
 
     Returns:
-        How many gradients were computed.
+        Number of computed gradients.
 
     Raises:
-        NumericalError: A loss or gradient is not finite; the task and example are named.
+        NumericalError: A loss or gradient is not finite. The message names the task and the example.
+        DataError: An adapter of meta-training cannot be read.
+        ManifestMismatch: An adapter differs from the one that meta-training wrote.
     """
     config, store = workspace.config, workspace.store
     sets = gradient_sets(config, meta)
@@ -112,17 +124,17 @@ def make_gradients(workspace: Workspace, corpus: Corpus, meta: MetaInit, load: L
                     writer.add(hashes, losses, gradients)
                     done += len(hashes)
                 stage.advance_to(min(done, total))
-    stage.finish(f"{total} gradients at {len(sets)} points")
+    stage.finish(f"{total} gradients at {len(sets)} checkpoints")
     return total - sum(len(wanted & there) for there in stored)
 
 
 Batch = list[tuple[str, TokenizedExample, str]]
-"""(token hash, example, where it comes from) of each example."""
+"""(token hash, example, description of its place) of each example."""
 Arrays = tuple[npt.NDArray[np.float64], npt.NDArray[np.float32]]
 
 
 def _batches(engine: GradientEngine, corpus: Corpus, store: Store, there: set[str]) -> Iterator[Batch]:
-    """This process's batches; every process yields equally many, an empty one where there are too few."""
+    """Yield the batches of this process. Every process yields the same number, so some batches are empty."""
     seen = set(there)
     mine: Batch = []
     turn = 0
@@ -144,9 +156,9 @@ def _batches(engine: GradientEngine, corpus: Corpus, store: Store, there: set[st
 
 
 def _ahead(engine: GradientEngine, batches: Iterable[Batch]) -> Iterator[tuple[Batch, Arrays | None]]:
-    """Batches with their losses and gradients, None of an empty one.
+    """Yield each batch with its losses and gradients, or with None if the batch is empty.
 
-    A GPU is given the next batch before the last is waited for.
+    A GPU gets the next batch before the function waits for the previous one.
     """
     waiting: deque[tuple[Batch, Projected | None]] = deque()
 
@@ -163,7 +175,7 @@ def _ahead(engine: GradientEngine, batches: Iterable[Batch]) -> Iterator[tuple[B
 
 
 def _task_items(task: Task, store: Store) -> Batch:
-    """Each different example of a task once."""
+    """Return each distinct example of a task once."""
     items = {
         h: (h, example, f"example {number + 1} of task {task.name!r}")
         for hashes, examples, numbers in (
@@ -185,7 +197,7 @@ def _check_finite(batch: Batch, losses: npt.NDArray[np.float64], gradients: npt.
 
 
 class _Writer:
-    """Commits finished batches to the store: often enough to lose little, seldom enough to cost little."""
+    """Commit finished batches to the store in groups, by time and number of rows."""
 
     def __init__(self, store: Store, set_key: str) -> None:
         self._store, self._key = store, set_key
@@ -215,7 +227,7 @@ class _Writer:
         self._last = time.monotonic()
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
-        # Also when interrupted: what is finished is worth keeping, unless it is the store that failed.
+        # An interrupted run also keeps its finished batches, unless the store itself failed.
         if kind is None or issubclass(kind, KeyboardInterrupt | NumericalError):
             self._commit()
         if kind is None:

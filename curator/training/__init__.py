@@ -1,4 +1,4 @@
-"""Fine-tuning with LoRA.
+"""Fine-tune models with LoRA.
 
 Takes a model, encoded examples and the `[lora]` and `[train]` configuration.
 Trains adapters with the transformers Trainer, and resumes interrupted runs.

@@ -1,4 +1,4 @@
-"""Examples as padded tensors, and the loss of each example of a batch."""
+"""Pad examples to tensors, group them into batches, and compute the loss of each example."""
 
 import inspect
 from collections.abc import Iterator, Sequence
@@ -11,13 +11,13 @@ if TYPE_CHECKING:
 
 
 def collate(examples: Sequence[TokenizedExample]) -> dict[str, "torch.Tensor"]:
-    """Pad on the right; the attention mask hides what was filled up, so any token id serves.
+    """Pad the examples of a batch on the right. The attention mask hides the padding, so its token id is arbitrary.
 
     Args:
-        examples: The batch (n).
+        examples: Examples of the batch (n).
 
     Returns:
-        `input_ids` and `attention_mask` (n, longest), `labels` (n, longest).
+        `input_ids` and `attention_mask` (n, longest input), and `labels` (n, longest labels).
     """
     import torch
 
@@ -34,16 +34,16 @@ def collate(examples: Sequence[TokenizedExample]) -> dict[str, "torch.Tensor"]:
 
 
 def by_length(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
-    """Group examples of similar length into batches of at most `budget` tokens, padding included; longest first.
+    """Group examples of similar length into batches of at most `budget` tokens, including padding.
 
-    Longest first, so that a batch that does not fit into memory shows at once.
+    The longest batch is first, so a batch that exceeds the memory fails at once.
 
     Args:
-        lengths: Tokens of each example.
-        budget: Most tokens of a batch; an example that is longer by itself is a batch of its own.
+        lengths: Length of each example in tokens (n).
+        budget: Maximum number of tokens of a batch. A longer example is a batch of its own.
 
     Yields:
-        Positions in `lengths`.
+        Positions in `lengths` of the examples of one batch.
     """
     batch: list[int] = []
     for position in sorted(range(len(lengths)), key=lambda p: (-lengths[p], p)):
@@ -59,15 +59,15 @@ def by_length(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
 def example_losses(
     model: "torch.nn.Module", batch: dict[str, "torch.Tensor"], *, encoder_decoder: bool
 ) -> "torch.Tensor":
-    """Loss of each example: the mean negative log-likelihood of the tokens that carry loss.
+    """Compute the loss of each example: the mean negative log-likelihood of the tokens that carry loss.
 
     Args:
-        model: The model.
-        batch: From `collate`, in main memory: what is asked of the labels then makes no device wait.
-        encoder_decoder: Whether the labels are the decoder's; else they are shifted by one.
+        model: Causal model or encoder–decoder.
+        batch: Result of `collate`, in main memory. Reading the labels there causes no wait for the device.
+        encoder_decoder: Whether the labels are those of a decoder. The labels of a causal model are shifted by one.
 
     Returns:
-        Losses (n,), nats per token, in float32 or better, with their graph, on the model's device.
+        Losses (n,) in nats per token, at least float32, with their graph, on the model's device.
     """
     import torch
     from torch.nn import functional
@@ -80,18 +80,18 @@ def example_losses(
     if not encoder_decoder:
         del inputs["labels"]
         if _can_skip_logits(model):
-            # The vocabulary is a large part of a small model: nothing is asked before the first completion token.
+            # The output layer is a large part of a small model, so logits before the first completion are skipped.
             first = int(places.min()) if len(places) else 0
             inputs["logits_to_keep"] = batch["input_ids"].shape[1] - first
             places = places - first
     logits = model(**inputs).logits[_to(rows, device), _to(places, device)]
-    # Half precision is not enough for a sum over the vocabulary.
+    # Half precision is too coarse for a sum over the vocabulary.
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     tokens = functional.cross_entropy(logits, _to(wanted, device), reduction="none")
-    # Laid out and summed, rather than added by index: on a GPU that has no fixed order.
-    laid = logits.new_zeros(labels.shape).index_put((_to(rows, device), _to(places, device)), tokens)
+    # `index_add` sums in a random order on a GPU, so the losses are placed in a matrix and summed by row.
+    placed = logits.new_zeros(labels.shape).index_put((_to(rows, device), _to(places, device)), tokens)
     counts = torch.bincount(rows, minlength=len(labels)).clamp(min=1)
-    losses: torch.Tensor = laid.sum(dim=1) / _to(counts, device)
+    losses: torch.Tensor = placed.sum(dim=1) / _to(counts, device)
     return losses
 
 
@@ -100,6 +100,6 @@ def _to(tensor: "torch.Tensor", device: "torch.device") -> "torch.Tensor":
 
 
 def _can_skip_logits(model: "torch.nn.Module") -> bool:
-    """Whether the model can be asked for the logits of the last tokens alone."""
+    """Return whether the model can compute only the logits of the last tokens."""
     base = getattr(model, "get_base_model", lambda: model)()
     return "logits_to_keep" in inspect.signature(base.forward).parameters

@@ -1,4 +1,4 @@
-"""Fine-tuning the base model on a subset of tasks, by the project's own recipe: what estimates are estimates of."""
+"""Fine-tune the base model on a subset of tasks with the project's recipe. Estimates predict the resulting loss."""
 
 import math
 from collections.abc import Collection, Mapping, Sequence
@@ -21,11 +21,11 @@ from curator.workspace.workspace import Workspace
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FineTuned:
-    """What came of one run.
+    """Hold the result of one fine-tuning run.
 
     Attributes:
-        loss: The target's validation loss, nats per target token; each of several targets has its weight.
-        seconds: Time that training took, without loading and measuring.
+        loss: Validation loss of the targets, weighted by `share_of`, in nats per target token.
+        seconds: Training time, without loading and measuring.
     """
 
     loss: float
@@ -34,24 +34,24 @@ class FineTuned:
 
 @dataclass(frozen=True, slots=True)
 class MeasuredSubset:
-    """One subset of tasks, and the runs on it with different seeds."""
+    """Hold one subset of tasks and its fine-tuning runs with different seeds."""
 
     subset: frozenset[str]
     runs: tuple[Measurement, ...]
 
     @property
     def losses(self) -> list[float]:
-        """Measured loss of each run."""
+        """Return the measured loss of each run."""
         return [run.loss for run in self.runs]
 
     @property
     def mean(self) -> float:
-        """The measured loss of the subset: the mean over its runs."""
+        """Return the measured loss of the subset: the mean over its runs."""
         return float(np.mean(self.losses))
 
 
 def measurement_inputs(config: Config, corpus: Corpus) -> Inputs:
-    """What decides a measured loss, beside the subset and the seed."""
+    """Return all inputs that decide a measured loss, except the subset and the seed."""
     return recipe_inputs(config, corpus) | {
         "targets": {
             task.name: {
@@ -65,40 +65,45 @@ def measurement_inputs(config: Config, corpus: Corpus) -> Inputs:
 
 
 def recipe_key(config: Config, corpus: Corpus) -> str:
-    """Hash of `measurement_inputs`, by which measured losses are found."""
+    """Return the hash of `measurement_inputs`, which is the key of measured losses in the store."""
     return key_of(measurement_inputs(config, corpus))
 
 
 def subset_content(corpus: Corpus, subset: Collection[str]) -> dict[str, str]:
-    """Hash of the training examples of each task of a subset, by its name."""
+    """Return the hash of the training examples of each task of a subset, by task name."""
     return {task.name: task.content for task in corpus.auxiliary if task.name in subset}
 
 
 def measured_subsets(corpus: Corpus, measurements: Sequence[Measurement]) -> list[MeasuredSubset]:
-    """What was measured of subsets whose tasks are still as they were, in the order of their first runs."""
+    """Group the measurements of subsets whose tasks are unchanged, in the order of their first runs.
+
+    Args:
+        corpus: Tasks of the project.
+        measurements: Runs from the store. Runs without a finite loss are left out.
+    """
     found: dict[frozenset[str], list[Measurement]] = {}
-    for m in _of_today(corpus, measurements):
+    for m in _unchanged(corpus, measurements):
         if math.isfinite(m.loss):
             found.setdefault(frozenset(m.subset), []).append(m)
     return [MeasuredSubset(subset, tuple(runs)) for subset, runs in found.items()]
 
 
 def diverged_runs(corpus: Corpus, measurements: Sequence[Measurement]) -> set[tuple[frozenset[str], int]]:
-    """Subset and seed of each run that came to no loss; their subsets' tasks are still as they were."""
-    return {(frozenset(m.subset), m.seed) for m in _of_today(corpus, measurements) if not math.isfinite(m.loss)}
+    """Return subset and seed of each run without a finite loss whose tasks are unchanged."""
+    return {(frozenset(m.subset), m.seed) for m in _unchanged(corpus, measurements) if not math.isfinite(m.loss)}
 
 
-def _of_today(corpus: Corpus, measurements: Sequence[Measurement]) -> list[Measurement]:
+def _unchanged(corpus: Corpus, measurements: Sequence[Measurement]) -> list[Measurement]:
     now = {task.name: task.content for task in corpus.auxiliary}
     return [m for m in measurements if all(now.get(task) == content for task, content in m.subset.items())]
 
 
 def example_counts(tasks: Sequence[Task], weights: Mapping[str, float]) -> dict[str, int]:
-    """How many examples of each task are trained on, where each counts as often as its task weighs.
+    """Return the number of training examples of each task, repeated by the weight of the task.
 
     Args:
-        tasks: What is trained on, the targets among it.
-        weights: By the task's name; 1 where it is not named.
+        tasks: Tasks to train on, including the targets.
+        weights: Weight by task name. Missing tasks have weight 1.
     """
     return counts_of({task.name: (weights.get(task.name, 1.0), len(task.split.train)) for task in tasks})
 
@@ -114,21 +119,23 @@ def fine_tune(
     weights: Mapping[str, float] | None = None,
     stage: str = "fine-tune",
 ) -> FineTuned:
-    """Fine-tune the base model on a subset and the targets, and measure; an interrupted run is gone on with.
+    """Fine-tune the base model on a subset and the targets, and measure the validation loss of the targets.
+
+    The function resumes an interrupted run from the checkpoints in `folder`.
 
     Args:
         workspace: The project.
-        corpus: The tasks.
+        corpus: Tasks of the project.
         subset: Names of auxiliary tasks.
-        seed: Of initialization and order.
-        tuned: Model; its adapter holds the end of training afterwards.
-        folder: For checkpoints, which are there until the caller has kept what came of it: then `remove_run`.
-        weights: How often a task's examples are trained on, by its name; once where it is not named.
-        stage: The stage's name in events.
+        seed: Seed of the initialization and of the order of examples.
+        tuned: Model. Its adapter holds the fine-tuned weights afterwards.
+        folder: Folder for checkpoints. Call `remove_run` after the result is stored.
+        weights: Number of times that a task's examples are repeated, by task name. Missing tasks have weight 1.
+        stage: Name of the stage in events.
 
     Raises:
-        NumericalError: The loss is not finite.
-        DataError: A checkpoint cannot be written.
+        NumericalError: The loss or the adapter is not finite.
+        DataError: A checkpoint cannot be read or written.
     """
     config = workspace.config
     tasks = [task for task in corpus.auxiliary if task.name in subset] + corpus.target_tasks

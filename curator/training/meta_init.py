@@ -1,8 +1,10 @@
-"""Meta-training: train one adapter on all tasks together, and find it again.
+"""Meta-train one adapter on all tasks together, and find a stored one that fits.
 
-`find_meta_init` looks for an artifact that fits the current configuration and data. `make_meta_init` trains, resumably.
-A meta-initialization still fits when tasks were added after it: the new tasks only need gradients. It no longer fits
-when a task it has seen was changed or removed, or when the target's held-out examples changed.
+`find_meta_init` looks for an artifact that fits the current configuration and data.
+`make_meta_init` trains, and resumes an interrupted run.
+A meta-initialization still fits after a task is added. The new task only needs gradients.
+A meta-initialization does not fit after a task of its training changed or was removed.
+It also does not fit after the held-out examples of a target changed.
 """
 
 import shutil
@@ -22,17 +24,17 @@ from curator.training.trainer import Checkpoint, measure_losses, train_adapter
 from curator.workspace.store.records import Artifact
 from curator.workspace.workspace import Workspace
 
-# Raised when the same inputs would give another meta-initialization.
+# Increase the number when the same inputs give another meta-initialization.
 _TRAIN_VERSION = 2
-# Examples of a task that are looked at to find where numbers went wrong.
-_JUDGED = 32
+# Examples per task in the search for a loss that is not finite.
+_CHECKED_EXAMPLES = 32
 
 LoadModel = Callable[[], TunedModel]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MetaInit:
-    """A meta-initialization that fits the project."""
+    """Describe a meta-initialization that fits the project."""
 
     key: str
     checkpoints: tuple[Checkpoint, ...]
@@ -43,16 +45,16 @@ class MetaInit:
     final_losses: dict[str, float]
     """Loss of each validation example at the end of training, by token hash."""
     unseen: tuple[str, ...]
-    """Tasks that were added since."""
+    """Tasks that were added after meta-training."""
     seconds: float
-    """Time that meta-training took."""
+    """Duration of meta-training."""
 
 
 # -- meta-training --------------------------------------------------------------------------------------------------
 
 
 def train_inputs(config: Config, corpus: Corpus) -> Inputs:
-    """What decides a meta-initialization."""
+    """Return all inputs that decide a meta-initialization."""
     return {
         "version": _TRAIN_VERSION,
         **recipe_inputs(config, corpus),
@@ -65,7 +67,7 @@ def train_inputs(config: Config, corpus: Corpus) -> Inputs:
 
 
 def recipe_inputs(config: Config, corpus: Corpus) -> Inputs:
-    """What decides any fine-tuning run, beside its examples and its seed."""
+    """Return all inputs that decide a fine-tuning run, except its examples and its seed."""
     model = config.model
     return {
         "model": {
@@ -80,7 +82,7 @@ def recipe_inputs(config: Config, corpus: Corpus) -> Inputs:
 
 
 def fits(then: Inputs, now: Inputs) -> bool:
-    """Whether a meta-initialization made from `then` serves `now`: equal, but for tasks that were added."""
+    """Return whether a meta-initialization made from `then` fits `now`: `now` may only add tasks."""
     same = {name: value for name, value in then.items() if name != "tasks"} == {
         name: value for name, value in now.items() if name != "tasks"
     }
@@ -88,10 +90,18 @@ def fits(then: Inputs, now: Inputs) -> bool:
 
 
 def find_meta_init(workspace: Workspace, corpus: Corpus) -> MetaInit | None:
-    """The meta-initialization that fits and has seen the most tasks, or None."""
+    """Return the meta-initialization that fits and was trained on the most tasks, or None if none fits.
+
+    Args:
+        workspace: The project.
+        corpus: Tasks of the project.
+
+    Raises:
+        DataError: The store cannot be read.
+    """
     now = train_inputs(workspace.config, corpus)
     fitting = [artifact for artifact in workspace.store.artifacts("train") if fits(artifact.inputs, now)]
-    # `artifacts` gives the newest first, and max keeps the first of equals.
+    # `artifacts` returns the newest first, and `max` keeps the first of equals.
     best = max(fitting, key=lambda artifact: len(artifact.inputs["tasks"]), default=None)
     return None if best is None else _meta_init(best, now)
 
@@ -101,12 +111,13 @@ def make_meta_init(workspace: Workspace, corpus: Corpus, load: LoadModel, *, fre
 
     Args:
         workspace: The project.
-        corpus: The tasks.
-        load: Gives the model.
-        fresh: Begin anew, rather than where an interrupted run left off.
+        corpus: Tasks of the project.
+        load: Loads the model.
+        fresh: Whether to train from the beginning instead of resuming an interrupted run.
 
     Raises:
-        NumericalError, DataError: As `train_adapter`.
+        NumericalError: The loss or the adapter is not finite.
+        DataError: A checkpoint cannot be read or written.
     """
     config, store = workspace.config, workspace.store
     inputs = train_inputs(config, corpus)
@@ -154,10 +165,10 @@ def make_meta_init(workspace: Workspace, corpus: Corpus, load: LoadModel, *, fre
 
 
 def _with_tasks(workspace: Workspace, error: NumericalError, corpus: Corpus, tuned: TunedModel) -> NumericalError:
-    """An error of training with the tasks whose loss is none even before it, judged by their first examples."""
+    """Add to a training error the tasks whose first examples have no finite loss before training."""
     bad = []
     for task in corpus.tasks:
-        first = training_examples(task, workspace.store)[:_JUDGED]
+        first = training_examples(task, workspace.store)[:_CHECKED_EXAMPLES]
         if not np.isfinite(measure_losses(tuned, first, batch_tokens=workspace.config.gradients.batch_tokens)).all():
             bad.append(repr(task.name))
     if not bad:
@@ -165,7 +176,7 @@ def _with_tasks(workspace: Workspace, error: NumericalError, corpus: Corpus, tun
     named = ", ".join(bad[:5]) + (f" and {len(bad) - 5} more" if len(bad) > 5 else "")
     return NumericalError(
         f"{error.message}; before training, the loss is not finite in {named}",
-        hint="Look at their examples, or set model.dtype to float32.",
+        hint="Check the examples of these tasks, or set model.dtype to float32.",
     )
 
 

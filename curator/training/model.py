@@ -1,8 +1,7 @@
-"""Load a base model with a fresh LoRA adapter, and fix the order of its trainable parameters.
+"""Load a base model with a new LoRA adapter, and fix the order of its trainable parameters.
 
-`find_model` turns a name into a local folder; `load_tokenizer` and `load_model` read from it, safetensors only.
-What comes out is a `TunedModel`: the model, its device, and the one `ParameterLayout` by which gradients are laid
-out.
+`load_model` reads weights from safetensors only.
+It returns a `TunedModel`: the model and the `ParameterLayout` of its gradients.
 """
 
 import hashlib
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class ParameterLayout:
-    """Names and shapes of the trainable parameters, in one fixed order.
+    """Fix names, shapes and order of the trainable parameters.
 
     Args:
         shapes: Shape of each parameter by name, in the order of `named_parameters`.
@@ -39,21 +38,24 @@ class ParameterLayout:
 
     @classmethod
     def of(cls, model: "torch.nn.Module") -> "ParameterLayout":
-        """Read the layout off a model's parameters that require a gradient."""
+        """Return the layout of the parameters that require a gradient."""
         return cls({name: tuple(p.shape) for name, p in model.named_parameters() if p.requires_grad})
 
     @property
     def size(self) -> int:
-        """Number of trainable coordinates p."""
+        """Return the number of trainable coordinates p."""
         return sum(math.prod(shape) for shape in self.shapes.values())
 
     @property
     def sha256(self) -> str:
-        """Hash of names, shapes and order."""
+        """Return a hash of names, shapes and order."""
         return hashlib.sha256(json.dumps(list(self.shapes.items())).encode()).hexdigest()
 
     def flatten(self, tensors: Mapping[str, "torch.Tensor"]) -> "torch.Tensor":
-        """Lay tensors out as one vector (p,).
+        """Concatenate tensors to one vector (p,).
+
+        Args:
+            tensors: Tensor of each parameter by name.
 
         Raises:
             ManifestMismatch: A parameter is missing or has another shape.
@@ -63,17 +65,22 @@ class ParameterLayout:
         for name, shape in self.shapes.items():
             found = tuple(tensors[name].shape) if name in tensors else None
             if found != shape:
-                raise ManifestMismatch(f"parameter {name}: the layout says {shape}, the tensors {found}")
+                raise ManifestMismatch(f"parameter {name} has shape {found}, but the layout has {shape}")
         return torch.cat([tensors[name].reshape(-1) for name in self.shapes])
 
     def unflatten(self, vector: "torch.Tensor") -> dict[str, "torch.Tensor"]:
-        """Cut a vector (p,) into tensors by name.
+        """Cut a vector into tensors by parameter name.
+
+        Args:
+            vector: Coordinates of all parameters (p,).
 
         Raises:
             ManifestMismatch: The vector has another length.
         """
         if vector.shape != (self.size,):
-            raise ManifestMismatch(f"layout of {self.size} coordinates, vector of shape {tuple(vector.shape)}")
+            raise ManifestMismatch(
+                f"vector has shape {tuple(vector.shape)}, but the layout has {self.size} coordinates"
+            )
         tensors, start = {}, 0
         for name, shape in self.shapes.items():
             stop = start + math.prod(shape)
@@ -83,7 +90,7 @@ class ParameterLayout:
 
 
 def pick_device() -> "torch.device":
-    """CUDA (this process's GPU), else MPS, else the CPU."""
+    """Return the CUDA device of this process, else MPS, else the CPU."""
     import torch
 
     if torch.cuda.is_available():
@@ -92,7 +99,12 @@ def pick_device() -> "torch.device":
 
 
 def pick_dtype(section: ModelSection, device: "torch.device") -> "torch.dtype":
-    """The dtype of the frozen base model; LoRA itself is float32."""
+    """Return the dtype of the frozen base model. LoRA weights are always float32.
+
+    Args:
+        section: Section `[model]` of the configuration.
+        device: Device of the model.
+    """
     import torch
 
     if section.dtype != "auto":
@@ -102,13 +114,12 @@ def pick_dtype(section: ModelSection, device: "torch.device") -> "torch.dtype":
 
 
 class TunedModel:
-    """A base model with a LoRA adapter.
+    """Hold a base model with a LoRA adapter.
 
     Attributes:
-        model: The peft model, on its device.
-        layout: Its trainable parameters.
-        encoder_decoder: Whether it has two halves.
-        device: Where it is.
+        model: peft model on its device.
+        layout: Layout of the trainable parameters.
+        encoder_decoder: Whether the model is an encoder–decoder.
     """
 
     def __init__(self, model: "PeftModel", *, encoder_decoder: bool) -> None:
@@ -118,15 +129,19 @@ class TunedModel:
 
     @property
     def device(self) -> "torch.device":
-        """Device of the model."""
+        """Return the device of the model."""
         return cast("torch.device", self.model.device)
 
     def reset(self, seed: int) -> None:
-        """Begin the adapter anew, as for a new fine-tuning run."""
+        """Reinitialize the adapter for a new fine-tuning run.
+
+        Args:
+            seed: Seed of the LoRA weights. A seed gives the same weights on every device.
+        """
         import torch
         from peft.tuners.lora import LoraLayer
 
-        # On the CPU, so that a seed means the same start on every device.
+        # peft draws the weights on the CPU.
         torch.manual_seed(seed)
         for module in self.model.modules():
             if isinstance(module, LoraLayer):
@@ -134,16 +149,22 @@ class TunedModel:
                     module.reset_lora_parameters(adapter, True)  # type: ignore[no-untyped-call]
 
     def save_adapter(self, folder: Path) -> str:
-        """Write the adapter so that `PeftModel.from_pretrained` reads it; all of it or nothing.
+        """Write the adapter as a whole or not at all. `PeftModel.from_pretrained` can read the folder.
+
+        Args:
+            folder: Folder to write. An existing folder is replaced.
 
         Returns:
-            SHA-256 of the weights' file.
+            SHA-256 of the file of weights.
+
+        Raises:
+            DataError: The disk is full, or the folder cannot be written.
         """
         partial = folder.with_name(folder.name + ".partial")
         shutil.rmtree(partial, ignore_errors=True)
         try:
             self.model.save_pretrained(str(partial))
-            # safetensors makes files that nobody else may read.
+            # safetensors creates files that other users may not read.
             for path in partial.iterdir():
                 path.chmod(0o666 & ~umask())
             shutil.rmtree(folder, ignore_errors=True)
@@ -152,19 +173,20 @@ class TunedModel:
             shutil.rmtree(partial, ignore_errors=True)
             if not is_of_the_disk(error):
                 raise
-            raise DataError(f"{folder}: cannot be written: {error}", hint="Is the disk full?") from error
+            hint = "Check free disk space and write permissions."
+            raise DataError(f"cannot write {folder}: {error}", hint=hint) from error
         return hashlib.sha256((folder / _WEIGHTS).read_bytes()).hexdigest()
 
     def load_adapter(self, folder: Path, *, sha256: str = "") -> None:
-        """Read adapter weights that `save_adapter` wrote.
+        """Load adapter weights that `save_adapter` wrote.
 
         Args:
-            folder: Where they are.
-            sha256: What `save_adapter` said of their file; empty where that is not known.
+            folder: Folder of the adapter.
+            sha256: Expected result of `save_adapter`. Empty to skip the check.
 
         Raises:
-            DataError: They cannot be read.
-            ManifestMismatch: They are others, or belong to another model or LoRA configuration.
+            DataError: The weights cannot be read.
+            ManifestMismatch: The hash differs, or the shapes belong to another model or LoRA configuration.
         """
         from peft import get_peft_model_state_dict, set_peft_model_state_dict
         from safetensors import SafetensorError
@@ -174,36 +196,36 @@ class TunedModel:
             weights = load_file(folder / _WEIGHTS)
         except (OSError, SafetensorError) as error:
             raise DataError(
-                f"adapter {folder}: cannot be read: {error}", hint="Run `curator train --fresh` to make it anew."
+                f"cannot read adapter {folder}: {error}", hint="Run `curator train --fresh` to train it again."
             ) from error
         found = hashlib.sha256((folder / _WEIGHTS).read_bytes()).hexdigest()
         if sha256 and found != sha256:
             raise ManifestMismatch(
-                f"adapter {folder}: sha256 {found[:12]}…, meta-training wrote {sha256[:12]}…",
-                hint="Run `curator train --fresh`.",
+                f"adapter {folder} has sha256 {found[:12]}…, but meta-training wrote {sha256[:12]}…",
+                hint="Run `curator train --fresh` to train it again.",
             )
         here = {name: tuple(t.shape) for name, t in get_peft_model_state_dict(self.model).items()}
         there = {name: tuple(t.shape) for name, t in weights.items()}
         if here != there:
             name = min(name for name in here.keys() | there.keys() if here.get(name) != there.get(name))
             raise ManifestMismatch(
-                f"adapter {folder}: {name} has shape {there.get(name)}, the model wants {here.get(name)}",
-                hint="Run `curator train --fresh`.",
+                f"adapter {folder}: {name} has shape {there.get(name)}, but the model has {here.get(name)}",
+                hint="Run `curator train --fresh` to train it again.",
             )
         set_peft_model_state_dict(self.model, weights)
 
 
 def load_model(folder: Path, section: ModelSection, lora: LoraSection) -> TunedModel:
-    """Load a base model and put a LoRA adapter on it.
+    """Load a base model and add a LoRA adapter.
 
     Args:
-        folder: From `find_model`.
-        section: `[model]`.
-        lora: `[lora]`.
+        folder: Result of `find_model`.
+        section: Section `[model]` of the configuration.
+        lora: Section `[lora]` of the configuration.
 
     Raises:
         DataError: The model cannot be loaded.
-        ConfigError: LoRA finds none of its target modules, or quantization has no GPU.
+        ConfigError: The model has no target module of LoRA, or quantization is set without a CUDA GPU.
     """
     import torch
     from peft import LoraConfig, TaskType, get_peft_model, prepare_model_for_kbit_training
@@ -213,7 +235,7 @@ def load_model(folder: Path, section: ModelSection, lora: LoraSection) -> TunedM
     encoder_decoder = bool(getattr(config, "is_encoder_decoder", False))
     device = pick_device()
     if device.type == "cuda":
-        # LoRA's own products are in float32; tf32 is as exact as what bfloat16 layers give them.
+        # LoRA multiplies in float32. Its inputs come from bfloat16 layers, so tf32 loses no accuracy.
         torch.set_float32_matmul_precision("high")
     options: dict[str, Any] = {
         "dtype": pick_dtype(section, device),
@@ -225,7 +247,7 @@ def load_model(folder: Path, section: ModelSection, lora: LoraSection) -> TunedM
     if section.quantization != "none":
         if device.type != "cuda":
             raise ConfigError(
-                f"model.quantization = {section.quantization!r} needs a CUDA GPU, this machine has none",
+                f"no CUDA GPU for model.quantization = {section.quantization!r}",
                 hint='Set quantization = "none".',
             )
         from transformers import BitsAndBytesConfig
@@ -242,8 +264,8 @@ def load_model(folder: Path, section: ModelSection, lora: LoraSection) -> TunedM
     try:
         base, report = auto.from_pretrained(folder, output_loading_info=True, **options)
     except Exception as error:
-        raise DataError(f"model {folder}: cannot be loaded: {_first_line(error)}", hint=_code_hint(error)) from error
-    # transformers fills weights that are missing with random numbers, and only prints a table.
+        raise DataError(f"cannot load model {folder}: {_first_line(error)}", hint=_code_hint(error)) from error
+    # transformers fills missing weights with random numbers, and only prints a table.
     problem = loading_problem(report)
     if problem:
         raise DataError(
@@ -263,8 +285,8 @@ def load_model(folder: Path, section: ModelSection, lora: LoraSection) -> TunedM
         model = get_peft_model(base, peft_config)
     except ValueError as error:
         raise ConfigError(
-            f"lora.target_modules = {lora.target_modules!r} does not fit {folder}: {_first_line(error)}",
-            hint='Use "all-linear", or names of modules that the model has.',
+            f"cannot use lora.target_modules = {lora.target_modules!r} with model {folder}: {_first_line(error)}",
+            hint='Use "all-linear", or names of modules of the model.',
         ) from error
     if section.quantization == "none":
         model.to(device)
@@ -274,10 +296,10 @@ def load_model(folder: Path, section: ModelSection, lora: LoraSection) -> TunedM
 
 
 def loading_problem(report: dict[str, Any]) -> str:
-    """Return what transformers reports about weights that did not come from the files; "" if there is nothing.
+    """Describe weights that transformers did not load as they are in the files. Return "" if all are loaded.
 
     Args:
-        report: `output_loading_info` of `from_pretrained`.
+        report: Loading info that `from_pretrained` returns with `output_loading_info`.
     """
     parts = []
     for key, words in (
@@ -294,13 +316,14 @@ def loading_problem(report: dict[str, Any]) -> str:
 
 
 def load_project_model(workspace: Workspace) -> TunedModel:
-    """Load the project's base model with a new LoRA adapter. Warn where this machine is slower than it could be.
+    """Load the project's base model with a new LoRA adapter. Warn if the machine can run it faster.
 
     Args:
         workspace: The project.
 
     Raises:
-        ConfigError, DataError: As `find_model` and `load_model`.
+        ConfigError: The model has no target module of LoRA, or quantization is set without a CUDA GPU.
+        DataError: The model cannot be found or loaded.
     """
     config = workspace.config
     others = OtherPrograms()

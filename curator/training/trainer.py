@@ -1,8 +1,8 @@
-"""LoRA training, by the transformers Trainer: on all tasks together it makes the meta-initialization.
+"""Train LoRA adapters with the transformers Trainer.
 
-The same function makes every other fine-tuning run: the recipe is one. Several GPUs, mixed precision, gradient
-accumulation and resuming are the Trainer's and Accelerate's. The loss is the Trainer's own: the mean over all
-completion tokens of a step's examples.
+Meta-training and every other fine-tuning run use the same function, so they share one recipe.
+The Trainer and Accelerate provide several GPUs, mixed precision, gradient accumulation and resuming.
+The loss is the Trainer's: the mean over all completion tokens of a step's examples.
 """
 
 import math
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     import torch
     from transformers import Trainer
 
-# A run that is killed loses one part of this many, or what these seconds came to: a checkpoint of a small model takes
-# longer than its steps.
+# Largest number of checkpoints of a run, and shortest time between two. They limit the work that a killed run loses.
+# The time matters for small models, whose checkpoints take longer than their steps.
 _CHECKPOINTS = 20
 _CHECKPOINT_SECONDS = 2.0
 _COMPLETE = "complete"
@@ -38,16 +38,16 @@ _SUMS = "sums.safetensors"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checkpoint:
-    """The adapter at one point of a training run: the mean over the steps that lead up to it."""
+    """Describe the saved adapter at one moment of a training run, averaged over the preceding steps."""
 
     share: float
-    """Share of the run's steps."""
+    """Share of the run's steps, in (0, 1]."""
     step: int
-    """Last step of the mean."""
+    """Last step of the average."""
     folder: str
-    """Folder's name, inside the run's folder."""
+    """Name of the folder inside the run's folder."""
     sha256: str
-    """Of the weights."""
+    """SHA-256 of the file of weights."""
 
 
 def train_adapter(
@@ -63,29 +63,28 @@ def train_adapter(
     seed: int | None = None,
     keep_checkpoints: bool = False,
 ) -> list[Checkpoint]:
-    """Fine-tune the base model's adapter from its beginning, or from where an interrupted run left it.
+    """Fine-tune the adapter of a model. Resume an interrupted run from its last checkpoint.
 
     Args:
-        tuned: Model; its adapter is reset, and holds the end of training afterwards.
-        examples: What is trained on (n).
-        recipe: `[train]`.
-        folder: Where snapshots and checkpoints go; checkpoints found there are resumed from.
-        shares: Shares of the steps at which the adapter is saved.
-        average: Share of the steps before each of these over which the adapter saved is the mean. A single step's
-            adapter still leans to the last few batches, and the gradients there show that more than they show the
-            tasks.
-        reporter: Told of steps, loss and time left.
-        stage: The stage's name in events.
-        seed: Seed of initialization and order, in place of the recipe's.
-        keep_checkpoints: Leave the last ones, so that whoever is interrupted before the end of training is kept by
-            other means does not train anew. `remove_run` takes them away.
+        tuned: Model. Its adapter is reset first, and holds the trained weights afterwards.
+        examples: Training examples (n).
+        recipe: Section `[train]` of the configuration.
+        folder: Folder of the run, for saved adapters and for checkpoints to resume from.
+        shares: Shares of the steps at which to save the adapter, in (0, 1].
+        average: Share of the steps to average before each saved adapter. A single step's adapter depends mainly on
+            the last few batches. Gradients there describe those batches more than the tasks.
+        reporter: Receives steps, loss and time left.
+        stage: Name of the stage in events.
+        seed: Seed of the initialization and of the order of examples. Default: the recipe's seed.
+        keep_checkpoints: Whether to keep the last checkpoints. A caller that is interrupted before it stores the
+            result then need not train again. `remove_run` removes the checkpoints.
 
     Returns:
-        The checkpoints in order; shares that fall on the same step are one.
+        Saved adapters in order of their steps. Shares of the same step give one adapter.
 
     Raises:
         NumericalError: The loss or the adapter is not finite.
-        DataError: A checkpoint or snapshot cannot be written.
+        DataError: A checkpoint or adapter cannot be written, or a checkpoint cannot be read.
     """
     import torch
 
@@ -102,16 +101,17 @@ def train_adapter(
         raise
     except Exception as error:
         if is_of_the_disk(error):
-            _remove_cut_short(checkpoints)
+            _remove_incomplete(checkpoints)
             raise DataError(
-                f"{folder}: cannot be written: {error}", hint="Is the disk full? Run the same command again to go on."
+                f"cannot write {folder}: {error}",
+                hint="Check free disk space and write permissions. Run the same command again to resume.",
             ) from error
         if resume_from is None or recorder.stepped or isinstance(error, torch.OutOfMemoryError):
             raise
-        said = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise DataError(
-            f"checkpoint {resume_from}: cannot be gone on from: {said:.200}",
-            hint="Delete that folder, and run the same command again.",
+            f"cannot resume from checkpoint {resume_from}: {reason:.200}",
+            hint="Delete the folder of the checkpoint, and run the same command again.",
         ) from error
     tuned.model.eval()
     if trainer.is_world_process_zero() and not keep_checkpoints:
@@ -121,8 +121,12 @@ def train_adapter(
 
 
 def remove_run(folder: Path) -> None:
-    """Remove a folder with the checkpoints in it, so that none is gone on with that is half removed."""
-    # First of all what says that they are whole: a process may be killed in the midst of removing them.
+    """Remove a folder with its checkpoints. After a kill during removal, no run resumes from a partial checkpoint.
+
+    Args:
+        folder: Folder that holds the checkpoints, at any depth.
+    """
+    # Remove the completion markers first, so that a partly removed checkpoint counts as incomplete.
     for marker in folder.rglob(_COMPLETE):
         marker.unlink()
     shutil.rmtree(folder, ignore_errors=True)
@@ -131,15 +135,15 @@ def remove_run(folder: Path) -> None:
 def measure_losses(
     tuned: TunedModel, examples: Sequence[TokenizedExample], *, batch_tokens: int
 ) -> "npt.NDArray[np.float64]":
-    """Loss of each example under the model as it is now.
+    """Measure the loss of each example with the current adapter.
 
     Args:
         tuned: Model.
-        examples: What is judged by (n).
-        batch_tokens: Tokens that go through the model at once.
+        examples: Examples to measure (n).
+        batch_tokens: Maximum number of tokens of a batch, including padding.
 
     Returns:
-        Losses (n,), nats per completion token.
+        Losses (n,) in nats per completion token.
     """
     import numpy as np
     import torch
@@ -172,7 +176,7 @@ def _trainer(
             return examples[index]
 
     class Callback(TrainerCallback):
-        """Passes the Trainer's calls on to the recorder, and says when a checkpoint is due."""
+        """Forward the Trainer's calls to the recorder, and decide when to save a checkpoint."""
 
         def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             recorder.begin(state.global_step, state.max_steps, main=state.is_world_process_zero)
@@ -182,7 +186,7 @@ def _trainer(
             recorder.step(state.global_step)
             interval = max(1, state.max_steps // _CHECKPOINTS)
             due = state.global_step % interval == 0 and state.global_step < state.max_steps
-            # Every process has a part in a checkpoint, and a clock of its own.
+            # All processes write a checkpoint together. Their clocks differ, so the main process decides.
             control.should_save = due and distributed.from_main(time.monotonic() - self.saved >= _CHECKPOINT_SECONDS)
 
         def on_log(self, args: Any, state: Any, control: Any, **given: Any) -> None:
@@ -190,7 +194,7 @@ def _trainer(
                 recorder.loss(given["logs"]["loss"], state.global_step)
 
         def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            # The last thing written: a checkpoint without it was cut short.
+            # The marker is written last. A checkpoint without it is incomplete.
             if state.is_world_process_zero:
                 checkpoint = checkpoints / f"checkpoint-{state.global_step}"
                 recorder.save(checkpoint)
@@ -233,7 +237,7 @@ def _trainer(
 
 
 class _Recorder:
-    """Follows a training run: progress, loss, and the mean adapter at the points asked for."""
+    """Follow a training run: report progress and loss, and save the averaged adapters."""
 
     def __init__(
         self,
@@ -249,7 +253,7 @@ class _Recorder:
         self._resume_from, self._reporter, self._name = resume_from, reporter, stage
         self._stage: Stage | None = None
         self.stepped = False
-        """Whether this process has come any further."""
+        """Whether this process has made at least one step."""
         self._main = True
         self._window = 1
         self._points: dict[int, float] = {}
@@ -268,7 +272,7 @@ class _Recorder:
         self._stage = self._reporter.stage(self._name, total, "steps", done=done)
 
     def save(self, checkpoint: Path) -> None:
-        """Keep the means that are not finished yet with a checkpoint."""
+        """Save the unfinished sums of averaged adapters with a checkpoint."""
         from safetensors.torch import save_file
 
         save_file({str(point): vector.cpu() for point, vector in self._sums.items()}, checkpoint / _SUMS)
@@ -312,7 +316,7 @@ class _Recorder:
 
         for name, parameter in self._tuned.model.named_parameters():
             if parameter.requires_grad and not torch.isfinite(parameter).all():
-                raise NumericalError(f"training left {name} with NaN or infinity", hint="Lower train.learning_rate.")
+                raise NumericalError(f"NaN or infinity in {name} after training", hint="Lower train.learning_rate.")
         if self._stage is not None:
             loss = "" if self._last_loss is None else f"last loss {self._last_loss:.3f}"
             self._stage.finish(loss)
@@ -338,12 +342,12 @@ def _point(step: int) -> str:
 
 
 def _last_complete(checkpoints: Path) -> Path | None:
-    """The newest checkpoint that was written to its end; those that were not are removed."""
-    _remove_cut_short(checkpoints)
+    """Remove incomplete checkpoints, and return the newest complete one, or None."""
+    _remove_incomplete(checkpoints)
     return max(checkpoints.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]), default=None)
 
 
-def _remove_cut_short(checkpoints: Path) -> None:
+def _remove_incomplete(checkpoints: Path) -> None:
     for path in checkpoints.glob("checkpoint-*"):
         if not (path / _COMPLETE).exists():
             shutil.rmtree(path, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""A hub on this machine: as much of the real one's protocol as `datasets` and `hf://` speak to read files."""
+"""Serve a local hub with the part of the protocol that `datasets` and `hf://` use to read files."""
 
 import hashlib
 import json
@@ -12,12 +12,12 @@ from urllib.parse import unquote, urlsplit
 
 SHA = "0123456789abcdef0123456789abcdef01234567"
 Files = dict[str, dict[str, bytes]]
-"""Bytes by path, by data set."""
+"""Content of each file, by data set and path."""
 
 
 @contextmanager
 def local_hub(files: Files) -> Iterator[tuple[str, list[str]]]:
-    """Serve data sets; yields the address and the paths that were asked for."""
+    """Serve data sets. Yield the address and the list of requested paths."""
     asked: list[str] = []
 
     class Handler(BaseHTTPRequestHandler):

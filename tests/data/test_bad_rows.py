@@ -1,4 +1,4 @@
-"""Rows that cannot be used: all of them are found, and whether to go on without them is the user's to say."""
+"""Test that curator finds all bad rows, and that the user decides whether to skip them."""
 
 import json
 from pathlib import Path
@@ -27,7 +27,7 @@ def folder(make_project: MakeProject) -> Path:
     return folder
 
 
-def test_all_are_counted_and_the_first_are_named(folder: Path) -> None:
+def test_check_bad_rows_counts_all_and_lists_first(folder: Path) -> None:
     tasks = folder / "tasks"
     done = run_cli("check", "-p", folder, "-q").check(3)
     assert "4 of 40 rows in 2 files cannot be used" in done.err
@@ -35,7 +35,7 @@ def test_all_are_counted_and_the_first_are_named(folder: Path) -> None:
         assert f"{tasks / 'alpha.jsonl'}:{line}: " in done.err
     assert f"{tasks / 'beta.jsonl'}:9: not UTF-8 (byte 0xe9)" in done.err
     assert "--skip-bad-rows" in done.err
-    # It is as true the second time, when everything is in the store.
+    # The second call reads the store and gives the same output.
     assert run_cli("check", "-p", folder, "-q") == done
     assert run_cli("status", "-p", folder).check(0)
     write_rows(tasks / "alpha.jsonl", [{"prompt": 1}] * 100 + pair_rows("alpha", 8))
@@ -44,14 +44,14 @@ def test_all_are_counted_and_the_first_are_named(folder: Path) -> None:
     assert "(100 rows)" in done.err
 
 
-def test_one_is_named_with_what_to_do(folder: Path) -> None:
+def test_check_one_bad_row_names_it_and_suggests_fix(folder: Path) -> None:
     write_rows(folder / "tasks" / "alpha.jsonl", pair_rows("alpha", 8))
     done = run_cli("check", "-p", folder, "-q").check(3)
     assert f"{folder / 'tasks' / 'beta.jsonl'}:9: not UTF-8 (byte 0xe9): invalid continuation byte (1 of 37" in done.err
     assert "Save the file as UTF-8." in done.err
 
 
-def test_they_are_left_out_where_that_is_wanted(folder: Path, tmp_path: Path) -> None:
+def test_skip_bad_rows_leaves_them_out_of_manifest_and_export(folder: Path, tmp_path: Path) -> None:
     done = run_cli("check", "-p", folder, "--skip-bad-rows", "--json").check(0)
     report = json.loads(done.out)
     rows = {task["name"]: task for task in report["tasks"]}
@@ -71,7 +71,7 @@ def test_they_are_left_out_where_that_is_wanted(folder: Path, tmp_path: Path) ->
     assert exported == pair_rows("alpha", 8)
 
 
-def test_what_the_manifest_does_not_leave_out_is_refused(folder: Path, tmp_path: Path) -> None:
+def test_export_bad_row_missing_in_manifest_raises_data_error(folder: Path, tmp_path: Path) -> None:
     write_rows(folder / "tasks" / "alpha.jsonl", pair_rows("alpha", 8))
     write_rows(folder / "tasks" / "beta.jsonl", pair_rows("beta", 8))
     Project.open(folder).select(include=["alpha"])
@@ -86,20 +86,20 @@ def test_what_the_manifest_does_not_leave_out_is_refused(folder: Path, tmp_path:
         )
 
 
-def test_the_configuration_says_it_too(folder: Path) -> None:
+def test_bad_rows_skip_in_config_check_succeeds(folder: Path) -> None:
     config = folder / "curator.toml"
     config.write_text(config.read_text().replace("[data]", '[data]\nbad_rows = "skip"'))
     assert run_cli("check", "-p", folder, "-q").check(0)
     assert Project.open(folder).status().stages[0].state != "stale"
 
 
-def test_nothing_but_bad_rows_is_no_task(folder: Path) -> None:
+def test_check_task_of_only_bad_rows_raises_data_error(folder: Path) -> None:
     (folder / "tasks" / "alpha.jsonl").write_text("{broken\n")
     done = run_cli("check", "-p", folder, "--skip-bad-rows", "-q").check(3)
-    assert "task 'alpha' has no example to train on (1 cannot be used)" in done.err
+    assert "no training examples in task 'alpha' (1 cannot be used)" in done.err
 
 
-def test_what_the_chat_template_refuses_is_a_bad_row(make_project: MakeProject) -> None:
+def test_check_row_rejected_by_chat_template_is_bad_row(make_project: MakeProject) -> None:
     folder = make_project()
     with (folder / "tasks" / "alpha.jsonl").open("a") as file:
         file.write(json.dumps({"messages": [{"role": "assistant", "content": "a"}]}) + "\n")
@@ -108,7 +108,7 @@ def test_what_the_chat_template_refuses_is_a_bad_row(make_project: MakeProject) 
     assert run_cli("check", "-p", folder, "-q", "--skip-bad-rows").check(0)
 
 
-def test_files_of_the_same_name_are_told_apart(make_project: MakeProject) -> None:
+def test_check_files_of_equal_name_names_the_right_file(make_project: MakeProject) -> None:
     folder = make_project(data={"tasks": None, "target": None})
     config = folder / "curator.toml"
     config.write_text(

@@ -145,7 +145,7 @@ def test_read_task_public_shape_is_read(tmp_path: Path, row: dict[str, Any], con
 
 
 def test_read_task_number_of_a_choice_is_not_taken_for_an_answer(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="not the right fields"):
+    with pytest.raises(DataError, match="unknown row format"):
         _read(tmp_path, {"question": "q", "choices": ["a", "b"], "answer": 1})
 
 
@@ -161,8 +161,8 @@ def test_read_task_equal_problems_are_one_line_with_their_number(tmp_path: Path)
         _read(tmp_path, *rows)
     lines = refused.value.message.splitlines()
     assert len(lines) == 3
-    assert lines[1].endswith("t.jsonl:1: not the right fields (found: q) (7 rows)")
-    assert lines[2].endswith("t.jsonl:8: not the right fields (found: z) (2 rows)")
+    assert lines[1].endswith("t.jsonl:1: unknown row format (fields: q) (7 rows)")
+    assert lines[2].endswith("t.jsonl:8: unknown row format (fields: z) (2 rows)")
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Examples are read once, counted whatever becomes of them, and read again when their files change."""
+"""Test that examples are read once, that every row is counted, and that changed files are read again."""
 
 import os
 import shutil
@@ -26,7 +26,7 @@ def read(folder: Path, targets: tuple[str, ...] = ("target",), heard: list[Event
     return corpus
 
 
-def test_every_row_is_accounted_for(make_project: MakeProject) -> None:
+def test_read_corpus_every_row_is_train_held_out_or_left_out(make_project: MakeProject) -> None:
     target = pair_rows("target", 10)
     rows: list[dict[str, Any]] = [
         *target,
@@ -55,7 +55,7 @@ def test_every_row_is_accounted_for(make_project: MakeProject) -> None:
     assert set(corpus.tasks[1].split.left_out) == {VALIDATION}
 
 
-def test_nothing_is_read_twice(make_project: MakeProject) -> None:
+def test_read_corpus_unchanged_files_are_not_read_again(make_project: MakeProject) -> None:
     folder = make_project()
     first = read(folder)
     heard: list[Event] = []
@@ -69,15 +69,15 @@ def test_nothing_is_read_twice(make_project: MakeProject) -> None:
     shutil.copytree(folder, folder.with_name("moved"))
     heard.clear()
     read(folder.with_name("moved"), heard=heard)
-    assert heard == [], "a project may be moved"
+    assert heard == [], "a moved project is read again"
 
 
-def test_what_is_new_is_not_read_when_not_wanted(make_project: MakeProject) -> None:
+def test_read_corpus_new_files_without_read_returns_none(make_project: MakeProject) -> None:
     project = Project.open(make_project())
     assert read_corpus(project.workspace, (), read=False) is None
 
 
-def test_examples_for_the_model(make_project: MakeProject) -> None:
+def test_training_examples_validation_file_gives_tokens_and_labels(make_project: MakeProject) -> None:
     folder = make_project(tasks={"target": pair_rows("target", 5), "alpha": pair_rows("alpha", 2)})
     write_rows(folder / "val" / "v.jsonl", [*pair_rows("other", 3), {"prompt": "p", "completion": ""}])
     with (folder / "curator.toml").open("a") as file:
@@ -89,7 +89,7 @@ def test_examples_for_the_model(make_project: MakeProject) -> None:
     assert all(e.input_ids[0] == 1 and e.labels[-1] == 2 for e in validation_examples(target, project.store))
 
 
-def test_files_of_the_same_name_are_counted_apart(make_project: MakeProject) -> None:
+def test_read_corpus_files_of_equal_name_are_counted_separately(make_project: MakeProject) -> None:
     folder = make_project(data={"tasks": None, "target": "t"})
     write_rows(folder / "x" / "a" / "f.jsonl", pair_rows("one", 3))
     write_rows(folder / "x" / "b" / "f.jsonl", pair_rows("two", 5))
@@ -99,7 +99,7 @@ def test_files_of_the_same_name_are_counted_apart(make_project: MakeProject) -> 
     assert [(Path(path).parent.name, rows) for path, _, rows in version.files] == [("a", 3), ("b", 5)]
 
 
-def test_one_file_of_many_tasks(make_project: MakeProject) -> None:
+def test_read_corpus_column_filter_splits_one_file_into_tasks(make_project: MakeProject) -> None:
     folder = make_project(data={"tasks": None, "target": "even"})
     rows = [row | {"kind": n % 2} for n, row in enumerate(pair_rows("x", 11))]
     write_rows(folder / "all.jsonl", rows)
@@ -111,7 +111,9 @@ def test_one_file_of_many_tasks(make_project: MakeProject) -> None:
     assert even.version.source == {"column": "kind", "value": 0}
 
 
-def test_a_task_of_each_value(make_project: MakeProject, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_read_corpus_task_column_makes_one_task_per_value(
+    make_project: MakeProject, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = make_project(data={"tasks": None, "target": "x-even"})
     rows = [row | {"kind": ("even", "odd", "\x1bodd", True, 7)[n % 5]} for n, row in enumerate(pair_rows("x", 25))]
     write_rows(folder / "all.jsonl", rows)
@@ -132,11 +134,11 @@ def test_a_task_of_each_value(make_project: MakeProject, monkeypatch: pytest.Mon
     write_rows(folder / "all.jsonl", [*rows, pair_rows("y", 1)[0] | {"kind": "new"}])
     assert "x-new" in [task.name for task in read(folder, ("x-even",)).tasks]
     write_rows(folder / "all.jsonl", [*rows, pair_rows("y", 1)[0]])
-    with pytest.raises(DataError, match=r"all\.jsonl:26: no text or number in the column 'kind'"):
+    with pytest.raises(DataError, match=r"all\.jsonl:26: no text or number in the task column 'kind'"):
         read(folder, ("x-even",))
 
 
-def test_what_is_held_at_once_is_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_read_tasks_over_memory_limit_reads_the_file_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_rows(tmp_path / "all.jsonl", [row | {"kind": n % 7} for n, row in enumerate(pair_rows("x", 70))])
     sources = [data.Source(name=f"t{n}", files=(path,), column="kind", value=n) for n in range(7)]
     apart = [data.read_task(source) for source in sources]
@@ -154,9 +156,9 @@ def test_what_is_held_at_once_is_limited(tmp_path: Path, monkeypatch: pytest.Mon
         list(data.read_tasks([*sources, data.Source(name="none", files=(path,), column="kind", value=9)]))
 
 
-def test_mistakes(make_project: MakeProject) -> None:
+def test_read_corpus_bad_target_or_rows_raises_error(make_project: MakeProject) -> None:
     folder = make_project()
-    with pytest.raises(ConfigError, match="'targte' is no task"):
+    with pytest.raises(ConfigError, match="unknown target: 'targte'"):
         read(folder, ("targte",))
     write_rows(folder / "tasks" / "alpha.jsonl", [{"messages": [{"role": "assistant", "content": "x"}]}])
     with pytest.raises(DataError, match=r"alpha\.jsonl:1: the rows are chats, but .* no chat template"):
@@ -166,7 +168,7 @@ def test_mistakes(make_project: MakeProject) -> None:
         read(folder)
 
 
-def test_hashes_follow_the_bytes(make_project: MakeProject) -> None:
+def test_hash_files_changed_bytes_change_the_hash(make_project: MakeProject) -> None:
     folder = make_project()
     store = Project.open(folder).store
     path = folder / "tasks" / "alpha.jsonl"
@@ -176,5 +178,5 @@ def test_hashes_follow_the_bytes(make_project: MakeProject) -> None:
     path.write_bytes(content[::-1])
     os.utime(path, ns=(1, 1))
     assert hash_files(store, [path]) != first
-    with pytest.raises(DataError, match=r"gone\.jsonl: cannot be read"):
-        hash_files(store, [folder / "gone.jsonl"])
+    with pytest.raises(DataError, match=r"cannot read .*missing\.jsonl"):
+        hash_files(store, [folder / "missing.jsonl"])

@@ -1,4 +1,4 @@
-"""Rows as other trainers write them, each recognised by itself; and what cannot be taken as it is, by name."""
+"""Test that rows of other trainers are recognised, and that unsupported rows are named."""
 
 import json
 from pathlib import Path
@@ -88,9 +88,9 @@ def share(*said: str) -> list[dict[str, str]]:
         ({"messages": [Q, A | {"weight": 0}, Q, A | {"train": True}]}, "OpenAI messages", [Q, GIVEN, Q, A]),
     ],
 )
-def test_chats(row: dict[str, Any], name: str, turns: list[dict[str, Any]]) -> None:
+def test_recognise_chat_row_gives_name_and_turns(row: dict[str, Any], name: str, turns: list[dict[str, Any]]) -> None:
     assert recognise(row, "here") == (name, {"messages": turns})
-    # What is exported is read back as it was.
+    # An exported row is read back unchanged.
     assert recognise(json.loads(json.dumps(trainable({"messages": turns}))), "here")[1] == {"messages": turns}
 
 
@@ -108,12 +108,14 @@ def test_chats(row: dict[str, Any], name: str, turns: list[dict[str, Any]]) -> N
         ({"text": "x", "conversations": []}, "text", {"text": "x"}),
     ],
 )
-def test_pairs_and_text(row: dict[str, Any], name: str, content: dict[str, Any]) -> None:
+def test_recognise_pair_or_text_row_gives_name_and_content(
+    row: dict[str, Any], name: str, content: dict[str, Any]
+) -> None:
     assert recognise(row, "here") == (name, content)
 
 
 @pytest.mark.parametrize("tools", [[TOOL], [TOOL["function"]], json.dumps([TOOL]), [json.dumps(TOOL)]])
-def test_tools_however_they_are_written(tools: Any) -> None:
+def test_recognise_tools_in_any_notation_gives_equal_content(tools: Any) -> None:
     for row in (
         {"messages": [Q, A]},
         {"conversations": share("human:q", "gpt:a")},
@@ -125,17 +127,17 @@ def test_tools_however_they_are_written(tools: Any) -> None:
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ({"conversations": share("human:q", "narrator:a")}, "a turn is from 'narrator', who is not known"),
-        ({"messages": [Q, A | {"weight": 0.5}]}, "'weight' of a turn must be 0 or 1, this is 0.5"),
-        ({"messages": [Q, A | {"train_detail": [{"begin_offset": 0}]}]}, "a turn has 'train_detail'"),
-        ({"messages": [Q | {"train": True}, A]}, "'train' is true for a turn of 'user'"),
-        ({"messages": [Q | {"content": [{"type": "image_url"}]}, A]}, "a turn holds a part of type 'image_url'"),
+        ({"conversations": share("human:q", "narrator:a")}, "unknown speaker of a turn: 'narrator'"),
+        ({"messages": [Q, A | {"weight": 0.5}]}, "'weight' of a turn must be 0 or 1, not 0.5"),
+        ({"messages": [Q, A | {"train_detail": [{"begin_offset": 0}]}]}, "unsupported field in a turn: 'train_detail'"),
+        ({"messages": [Q | {"train": True}, A]}, "'train' is true for a turn with role 'user'"),
+        ({"messages": [Q | {"content": [{"type": "image_url"}]}, A]}, "unsupported part in a turn: type 'image_url'"),
         ({"messages": [SYSTEM, Q, A], "system": "other"}, "two system prompts"),
-        ({"messages": [Q, A], "tools": "["}, "'tools' is not valid JSON"),
-        ({"messages": [Q, A], "tools": [{"x": 1}]}, "a tool needs a `name`"),
+        ({"messages": [Q, A], "tools": "["}, "not valid JSON in 'tools'"),
+        ({"messages": [Q, A], "tools": [{"x": 1}]}, "a tool without a `name`"),
         (
             {"messages": [Q, CALLS | {"tool_calls": [{"function": {"name": "f", "arguments": "{"}}]}]},
-            "the arguments of 'f' is not valid JSON",
+            "not valid JSON in the arguments of 'f'",
         ),
         (
             {"messages": [Q, CALLS | {"tool_calls": [{"name": "f", "arguments": [1]}]}]},
@@ -145,20 +147,20 @@ def test_tools_however_they_are_written(tools: Any) -> None:
             {"messages": [Q, CALLS | {"tool_calls": [{"name": "f", "arguments": {"x": "\ud800"}}]}]},
             "a tool call holds half a surrogate",
         ),
-        ({"conversations": share("human:q", "function_call:f(x)")}, "a function call is not valid JSON"),
+        ({"conversations": share("human:q", "function_call:f(x)")}, "not valid JSON in a function call"),
         ({"instruction": "q", "output": "a", "history": ["q", "a"]}, "'history' must be a list of pairs"),
         ({"conversations": []}, "'conversations' must be a list of turns"),
     ],
 )
-def test_what_cannot_be_taken_is_named(row: dict[str, Any], message: str) -> None:
+def test_recognise_unsupported_row_names_place_and_problem(row: dict[str, Any], message: str) -> None:
     with pytest.raises(DataError) as caught:
         recognise(row, "t.jsonl:7")
     assert caught.value.message.startswith(f"t.jsonl:7: {message}")
     assert caught.value.hint
 
 
-def test_hashes_of_what_was_known_before_are_as_they_were() -> None:
-    """Stores hold these."""
+def test_content_hash_known_rows_keeps_stored_values() -> None:
+    """Stores hold these hashes, so a change would make every stored example invalid."""
     for row, known in (
         ({"prompt": "q", "completion": "a"}, "a68be1e11fdc7d3ed45427c06462ef50"),
         (
@@ -170,7 +172,7 @@ def test_hashes_of_what_was_known_before_are_as_they_were() -> None:
         assert content_hash(recognise(row, "here")[1]) == known
 
 
-def test_columns_of_other_names(tmp_path: Path) -> None:
+def test_read_task_renamed_columns_gives_known_fields(tmp_path: Path) -> None:
     def read(*rows: dict[str, Any], **keys: Any) -> list[Any]:
         path = write_rows(tmp_path / "t.jsonl", list(rows))
         return [row.content for row in read_task(Source(name="t", files=(path,), **keys))]
@@ -184,24 +186,26 @@ def test_columns_of_other_names(tmp_path: Path) -> None:
         "roles": {"customer": "user", "agent": "assistant"},
     }
     assert read(chat, **keys) == [{"messages": [Q, A]}]
-    with pytest.raises(DataError, match=r"t\.jsonl: no column 'qestion'"):
+    with pytest.raises(DataError, match=r"no column 'qestion' in .*t\.jsonl"):
         read(row, columns={"instruction": "qestion", "output": "answer"})
     with pytest.raises(DataError, match="no column 'contxt'"):
         read(row, columns={"instruction": "question", "output": "answer", "input": "contxt"})
-    # Under its own name a column may be missing: that no other is read was all that was said.
+    # A column under its own name may be missing. It only excludes other columns.
     assert read({"prompt": "q", "completion": "a", "text": "t"}, columns={"text": "text", "prompt": "prompt"}) == [
         {"text": "t"}
     ]
 
 
-def test_every_field_can_be_renamed() -> None:
+def test_renamed_every_field_maps_back() -> None:
     row = {"messages": [Q, A], "tools": [TOOL], "system": "s"}
     columns = {"messages": "x", "tools": "y", "system": "z"}
     assert renamed({columns[key]: value for key, value in row.items()}, columns, {}) == row
     TaskSource.model_validate({"name": "t", "path": "p", "columns": columns})
 
 
-def test_check_names_them(make_project: MakeProject, capsys: pytest.CaptureFixture[str]) -> None:
+def test_check_mixed_formats_counts_rows_by_format(
+    make_project: MakeProject, capsys: pytest.CaptureFixture[str]
+) -> None:
     mixed = [{"conversations": share("human:q", f"gpt:{n}")} for n in range(3)] + [{"messages": [Q, A]}]
     folder = make_project(tasks={"target": pair_rows("target", 6), "mixed": mixed})
     template = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}"
@@ -216,5 +220,5 @@ def test_check_names_them(make_project: MakeProject, capsys: pytest.CaptureFixtu
     shown = capsys.readouterr().out
     assert "ShareGPT (3), OpenAI messages (1)" in shown
     assert shown.count("prompt–completion") == 1
-    # From the store the second time.
+    # The second call reads the store.
     assert [task.formats for task in Project.open(folder).check().tasks] == [task.formats for task in report.tasks]

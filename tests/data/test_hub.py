@@ -1,4 +1,4 @@
-"""Data sets of the hub by the libraries that read the real one, from a hub on this machine."""
+"""Test data sets of a local hub with the libraries that read the real hub."""
 
 import json
 import os
@@ -65,7 +65,7 @@ FILES = {
     },
 }
 
-# What `curator check` says, and then the same rows by what a manifest keeps of their source.
+# Print the report of `curator check`, and read the same rows from the sources as a manifest stores them.
 PROGRAM = """
 import json
 from curator.data.sources import Source; from curator.data.task_rows import read_task
@@ -89,7 +89,7 @@ print(json.dumps({
 """
 
 
-def test_the_hub(make_project: MakeProject, tmp_path: Path) -> None:
+def test_read_hub_every_kind_of_source_gives_rows(make_project: MakeProject, tmp_path: Path) -> None:
     folder = make_project(data={"tasks": None}, tasks={})
     write_rows(folder / "target.jsonl", pair_rows("target", 6))
     with (folder / "curator.toml").open("a") as file:
@@ -120,12 +120,12 @@ def test_the_hub(make_project: MakeProject, tmp_path: Path) -> None:
     assert found["source"]["kept"] == {"hub": "owner/name", "split": "test", "streaming": False}
     assert found["source"]["many-odd"] == {"hub": "owner/collection", "column": "kind", "value": "odd"}
     assert found["files"]["files"] == [f"hf://datasets/owner/name/{name}.jsonl" for name in ("test", "train")]
-    # Its values, its rows for both tasks together, and each again from the manifest's source.
+    # One read of the values, one read of the rows of both tasks, and two reads from the manifest's sources.
     reads = [path for path in asked if path.startswith("GET /datasets/owner/collection/resolve/") and "train" in path]
     assert len(reads) <= 2 * (1 + 1 + 2)
 
 
-def test_a_manifest_says_all_that_a_source_says() -> None:
+def test_source_described_restores_all_settings() -> None:
     source = Source(
         name="t",
         hub="owner/name",
@@ -153,7 +153,7 @@ def test_a_manifest_says_all_that_a_source_says() -> None:
         ({"path": []}, "path"),
     ],
 )
-def test_tables_that_cannot_be(keys: dict[str, Any], message: str) -> None:
+def test_task_source_contradicting_keys_raises_value_error(keys: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         TaskSource.model_validate({"name": "t"} | keys)
     with pytest.raises(ValueError, match="a task needs a `name`"):

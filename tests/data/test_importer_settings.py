@@ -1,4 +1,4 @@
-"""What other trainers' configurations say, where curator takes it and where it says why not."""
+"""Test which settings of other trainers are imported, and the reasons for skipped settings."""
 
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from curator.data.importers.places import NotFoundError, Place
         (never, "no", None),
     ],
 )
-def test_what_is_known_is_taken(read: Any, value: Any, expected: Any) -> None:
+def test_converter_supported_value_is_converted(read: Any, value: Any, expected: Any) -> None:
     assert read(value) == expected
 
 
@@ -40,16 +40,16 @@ def test_what_is_known_is_taken(read: Any, value: Any, expected: Any) -> None:
         (never, "yes", "if you trust"),
     ],
 )
-def test_what_is_not_known_is_said(read: Any, value: Any, words: str) -> None:
+def test_converter_unsupported_value_raises_with_reason(read: Any, value: Any, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         read(value)
 
 
-def test_a_switch_means_something_where_it_is_on() -> None:
+def test_switched_on_or_off_gives_meaning_or_none() -> None:
     assert [switched(value, "8bit") for value in (True, "true", "1", False, None, "off")] == ["8bit"] * 3 + [None] * 3
 
 
-def test_places(tmp_path: Path) -> None:
+def test_place_keys_existing_data_gives_table_keys(tmp_path: Path) -> None:
     for name in ("a.jsonl", "b.jsonl", "notes.bin"):
         (tmp_path / name).write_text("{}\n")
     Dataset.from_dict({"text": ["a"]}).save_to_disk(str(tmp_path / "saved"))
@@ -70,15 +70,15 @@ def test_places(tmp_path: Path) -> None:
     ("place", "words"),
     [
         (Place(path="json"), "without `data_files`"),
-        (Place(path="./nothing"), "does not exist"),
-        (Place(path="json", files=["nothing.jsonl"]), "does not exist"),
-        (Place(path="json", files=["notes.bin"]), "no known kind"),
-        (Place(path="a.jsonl", split="test"), "the split 'test' of files"),
-        (Place(path="some/set", files=["x.jsonl"], split="test"), "together with"),
-        (Place(path="some/set", files=["x.jsonl"], config="c"), "together with"),
+        (Place(path="./nothing"), "no such file or hub id"),
+        (Place(path="json", files=["nothing.jsonl"]), "no such file: nothing.jsonl"),
+        (Place(path="json", files=["notes.bin"]), "unsupported file type"),
+        (Place(path="a.jsonl", split="test"), "no split 'test' in files"),
+        (Place(path="some/set", files=["x.jsonl"], split="test"), "unsupported combination of hub files"),
+        (Place(path="some/set", files=["x.jsonl"], config="c"), "unsupported combination of hub files"),
     ],
 )
-def test_places_that_are_none(place: Place, words: str, tmp_path: Path) -> None:
+def test_place_keys_missing_or_unsupported_data_raises(place: Place, words: str, tmp_path: Path) -> None:
     for name in ("a.jsonl", "notes.bin"):
         (tmp_path / name).write_text("{}\n")
     with pytest.raises(NotFoundError, match=words):
@@ -91,14 +91,14 @@ def test_places_that_are_none(place: Place, words: str, tmp_path: Path) -> None:
         ({"roles_to_train": ["user"]}, "roles_to_train"),
         ({"train_on_eos": "last"}, "train_on_eos"),
         ({"message_field_training": "use"}, "message_field_training"),
-        ({"message_property_mappings": {"weight": "w"}}, "message_property_mappings of weight"),
+        ({"message_property_mappings": {"weight": "w"}}, "unsupported message_property_mappings: weight"),
     ],
 )
-def test_chats_of_axolotl_that_train_on_something_else(entry: dict[str, Any], words: str, tmp_path: Path) -> None:
+def test_read_axolotl_unsupported_chat_options_are_skipped(entry: dict[str, Any], words: str, tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('{"messages": []}\n')
     values = {"datasets": [{"path": "a.jsonl", "type": "chat_template"} | entry, "a.jsonl", {"type": "alpaca"}]}
     imported = read_axolotl(values | {"adapter": "ia3"}, tmp_path / "config.yaml")
     skipped = "\n".join(imported.left_out)
     assert words in skipped
-    assert "has no `path`" in skipped
+    assert ": no `path`" in skipped
     assert "curator trains LoRA" in skipped

@@ -1,4 +1,4 @@
-"""Configurations of other trainers, as their documentation shows them, become projects with the same rows."""
+"""Test that configurations from the documentation of other trainers become projects with the same rows."""
 
 import json
 from pathlib import Path
@@ -28,7 +28,7 @@ def chat(question: str, answer: str) -> dict[str, Any]:
 
 
 def migrate(source: Path, folder: Path, **options: Any) -> tuple[Config, dict[str, list[Any]], Written]:
-    """The project made of a configuration, and the rows of its tasks that are on this machine."""
+    """Make a project from a configuration. Return its config, the rows of local tasks, and the report."""
     written = write_project(folder, [str(source)], **({"model": None, "target": None} | options))
     config = load_config(written.path)
     assert sorted(written.tasks) == sorted(task.name for task in config.data.task)
@@ -85,7 +85,7 @@ INFO = {
         "columns": {"messages": "messages", "images": "images"},
     },
     "scripted": {"script_url": "belle_multiturn"},
-    "gone": {"file_name": "gone.json"},
+    "missing": {"file_name": "missing.json"},
 }
 
 
@@ -112,7 +112,7 @@ def llama_factory(tmp_path: Path) -> Path:
     return data
 
 
-def test_llama_factory(llama_factory: Path, tmp_path: Path) -> None:
+def test_read_dataset_info_all_kinds_gives_equal_rows(llama_factory: Path, tmp_path: Path) -> None:
     config, rows, written = migrate(llama_factory / "dataset_info.json", tmp_path / "project")
     call = {"type": "function", "function": {"name": "f", "arguments": {}}}
     turns = [{"role": "system", "content": "s"}, *chat("x", "y")["messages"], *chat("q\n\nc", "a")["messages"]]
@@ -137,17 +137,17 @@ def test_llama_factory(llama_factory: Path, tmp_path: Path) -> None:
     )
     assert (hub.hub, hub.config, hub.split) == ("llamafactory/alpaca_gpt4_en", "en", "test")
     assert [line.partition(":")[2].strip() for line in written.left_out] == [
-        "named.num_samples = 100: not taken over; curator chooses among all rows",
-        "dpo: it holds preferences, which curator does not train on",
-        "mllm: it holds pictures, sound or video; curator trains on text",
-        "scripted: it is on a hub, or made by a script, that curator does not read",
-        "gone: gone.json does not exist",
+        "named.num_samples = 100: no equivalent in curator, which selects from all rows",
+        "dpo: unsupported preference data",
+        "mllm: unsupported images, audio or video (curator trains on text only)",
+        "scripted: unsupported hub or loading script",
+        "missing: no such file: missing.json",
     ]
     assert '# "named" of dataset_info.json' in written.path.read_text()
     assert all(not Path(str(task.path)).is_absolute() for task in config.data.task if task.path)
 
 
-def test_llama_factory_run(llama_factory: Path, tmp_path: Path) -> None:
+def test_read_run_llama_factory_yaml_gives_recipe_and_tasks(llama_factory: Path, tmp_path: Path) -> None:
     run = {
         "model_name_or_path": "Qwen/Qwen3-4B",
         "stage": "sft",
@@ -175,7 +175,7 @@ def test_llama_factory_run(llama_factory: Path, tmp_path: Path) -> None:
     train = config.train
     assert (train.batch_size, train.gradient_accumulation, train.learning_rate, train.epochs) == (4, 8, 1e-4, 3)
     assert (train.schedule, train.warmup, config.data.target) == ("cosine", 0.1, "openai")
-    assert written.left_out == ["train.yaml: template: curator has no such setting"]
+    assert written.left_out == ["train.yaml: template: no equivalent in curator"]
 
 
 # -- axolotl ------------------------------------------------------------------------------------------------------
@@ -240,7 +240,7 @@ seed: 7
 """
 
 
-def test_axolotl(tmp_path: Path) -> None:
+def test_read_axolotl_full_yaml_gives_recipe_and_tasks(tmp_path: Path) -> None:
     there = tmp_path / "runs"
     (there / "base").mkdir(parents=True)
     write_rows(there / "alpaca.jsonl", [{"instruction": "i", "output": "o", "system": "unread"}])
@@ -272,17 +272,17 @@ def test_axolotl(tmp_path: Path) -> None:
     train = config.train
     assert (train.batch_size, train.gradient_accumulation, train.epochs, train.seed) == (2, 4, 1, 7)
     assert (train.learning_rate, train.schedule) == (2e-4, "cosine")
-    said = "\n".join(written.left_out)
-    for what in (
-        "datasets[3] (json).weight = 0.5: not taken over",
-        "datasets[6] (Open-Orca/OpenOrca).shards = 10: not taken over",
-        "datasets[8] (segments.jsonl): the type 'input_output' is not known",
-        "datasets[9] (own.jsonl): its own format of prompts is not known",
-        "datasets[10] (chats): roles_to_train ['user']: curator trains on the assistant's turns",
-        "val_set_size: curator has no such setting",
-        "optimizer: curator has no such setting",
+    skipped = "\n".join(written.left_out)
+    for line in (
+        "datasets[3] (json).weight = 0.5: no equivalent in curator, which selects from all rows",
+        "datasets[6] (Open-Orca/OpenOrca).shards = 10: no equivalent in curator, which selects from all rows",
+        "datasets[8] (segments.jsonl): unsupported type: 'input_output'",
+        "datasets[9] (own.jsonl): unsupported custom prompt format",
+        "datasets[10] (chats): roles_to_train ['user']: curator trains on assistant turns only",
+        "val_set_size: no equivalent in curator",
+        "optimizer: no equivalent in curator",
     ):
-        assert what in said
+        assert line in skipped
     assert len(written.left_out) == 7
 
 
@@ -303,7 +303,7 @@ datasets:
   - path: json
     data_files: {train: [b.jsonl, c.jsonl], test: a.jsonl}
   - path: csv
-    data_files: gone.csv
+    data_files: missing.csv
 streaming: false
 learning_rate: 2.0e-5
 per_device_train_batch_size: 8
@@ -316,7 +316,7 @@ trust_remote_code: true
 """
 
 
-def test_trl(tmp_path: Path) -> None:
+def test_read_trl_mixture_gives_recipe_and_tasks(tmp_path: Path) -> None:
     write_rows(tmp_path / "a.jsonl", [chat("q", "a") | {"text": "unread"}])
     write_rows(tmp_path / "b.jsonl", [{"prompt": "p", "completion": "c"}])
     write_rows(tmp_path / "c.jsonl", [{"prompt": [{"role": "user", "content": "q"}], "completion": "a"}])
@@ -330,14 +330,14 @@ def test_trl(tmp_path: Path) -> None:
     assert config.lora.target_modules == ("q_proj", "v_proj")
     assert (config.train.learning_rate, config.train.batch_size, config.data.max_length) == (2e-5, 8, 1024)
     assert [line.removeprefix("sft.yml: ") for line in written.left_out] == [
-        "datasets[2] (json).fraction = 0.6: not taken over; curator chooses among all rows",
-        "datasets[4] (csv): gone.csv does not exist",
-        "packing: curator has no such setting",
-        "trust_remote_code = True: set it under [model] yourself, if you trust the model's code",
+        "datasets[2] (json).fraction = 0.6: no equivalent in curator, which selects from all rows",
+        "datasets[4] (csv): no such file: missing.csv",
+        "packing: no equivalent in curator",
+        "trust_remote_code = True: set it under [model] if you trust the model's code",
     ]
 
 
-def test_trl_with_one_data_set(tmp_path: Path) -> None:
+def test_read_trl_single_data_set_gives_one_task(tmp_path: Path) -> None:
     (tmp_path / "sft.yaml").write_text(
         "model_name_or_path: m\ndataset_name: trl-lib/Capybara\ndataset_train_split: train\n"
     )
@@ -347,7 +347,7 @@ def test_trl_with_one_data_set(tmp_path: Path) -> None:
 
 # -- all of them --------------------------------------------------------------------------------------------------
 
-# As `curator export` writes them, each beside the files t_a.jsonl and t_b.jsonl.
+# Configurations that `curator export` writes, each next to the files t_a.jsonl and t_b.jsonl.
 EXPORTED = {
     "dataset_info.json": json.dumps(
         {
@@ -381,7 +381,7 @@ datasets:
 
 
 @pytest.mark.parametrize("name", EXPORTED)
-def test_what_is_exported_can_be_taken_back(tmp_path: Path, name: str) -> None:
+def test_import_exported_configuration_gives_equal_rows(tmp_path: Path, name: str) -> None:
     rows = {task: [chat(f"{task} {n}", "a") for n in range(3)] for task in ("t_a", "t_b")}
     for task, found in rows.items():
         write_rows(tmp_path / "out" / f"{task}.jsonl", found)
@@ -390,7 +390,7 @@ def test_what_is_exported_can_be_taken_back(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", EXPORTED)
-def test_a_migrated_project_runs(tmp_path: Path, tiny_llama_folder: Path, name: str) -> None:
+def test_init_from_trainer_config_gives_project_that_checks(tmp_path: Path, tiny_llama_folder: Path, name: str) -> None:
     template = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{{ eos_token }}{% endfor %}"
     for task in ("t_a", "t_b"):
         write_rows(tmp_path / "out" / f"{task}.jsonl", [chat(f"{task} {n}", f"{n}") for n in range(4)])
@@ -418,7 +418,7 @@ def test_a_migrated_project_runs(tmp_path: Path, tiny_llama_folder: Path, name: 
     }
 
 
-def test_configurations_are_told_from_data(tmp_path: Path) -> None:
+def test_read_trainer_config_data_gives_none_and_bad_config_raises(tmp_path: Path) -> None:
     def made(name: str, text: str) -> Path:
         (tmp_path / name).write_text(text)
         return tmp_path / name
@@ -431,20 +431,20 @@ def test_configurations_are_told_from_data(tmp_path: Path) -> None:
         ("t.jsonl", '{"a": {"file_name": "x"}}'),
     ):
         assert read_trainer_config(made(name, text)) is None
-    assert read_trainer_config(tmp_path / "gone.yaml") is None
+    assert read_trainer_config(tmp_path / "missing.yaml") is None
     for name, text, message in (
         ("broken.yaml", "a: [", "not valid YAML"),
-        ("list.yaml", "- a", "no configuration of LLaMA-Factory, axolotl or TRL"),
-        ("other.yaml", "a: 1", "no configuration of LLaMA-Factory, axolotl or TRL"),
+        ("list.yaml", "- a", "not a configuration of LLaMA-Factory, axolotl or TRL"),
+        ("other.yaml", "a: 1", "not a configuration of LLaMA-Factory, axolotl or TRL"),
         (
             "run.yaml",
-            "base_model: m\ndatasets: [{path: gone.jsonl, type: alpaca}]",
-            "names no data set that curator can use: datasets.1. .gone.jsonl.: gone.jsonl does not exist",
+            "base_model: m\ndatasets: [{path: missing.jsonl, type: alpaca}]",
+            "no usable data set: datasets.1. .missing.jsonl.: no such file or hub id: missing.jsonl",
         ),
         (
             "odd.yaml",
             "base_model: m\ndatasets: [{path: a/b, type: chat_template, roles: [x]}]",
-            "not as its trainer has it",
+            "unexpected structure",
         ),
         ("bad.yaml", "!!python/object/apply:os.system ['true']", "not valid YAML"),
     ):
@@ -453,7 +453,7 @@ def test_configurations_are_told_from_data(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("value", ["lora_r: -1", "learning_rate: fast", "lora_r: 1.5", "sequence_len: 1"])
-def test_values_that_curator_does_not_take(tmp_path: Path, value: str) -> None:
+def test_read_axolotl_invalid_value_is_skipped(tmp_path: Path, value: str) -> None:
     write_rows(tmp_path / "a.jsonl", [chat("q", "a")])
     (tmp_path / "run.yaml").write_text(f"base_model: m\ndatasets: [{{path: a.jsonl, type: chat_template}}]\n{value}\n")
     _, _, written = migrate(tmp_path / "run.yaml", tmp_path / "project")
@@ -461,7 +461,7 @@ def test_values_that_curator_does_not_take(tmp_path: Path, value: str) -> None:
     assert written.left_out[0].startswith(f"run.yaml: {value.partition(':')[0]} = ")
 
 
-def test_a_task_column(tmp_path: Path) -> None:
+def test_init_task_column_gives_task_per_value(tmp_path: Path) -> None:
     rows = [chat(f"{n}", "a") | {"kind": kind} for n, kind in enumerate(["x", 'y "z"', "x", 3])]
     write_rows(tmp_path / "all.jsonl", rows)
     run = CliRunner()
@@ -471,5 +471,5 @@ def test_a_task_column(tmp_path: Path) -> None:
     assert made.exit_code == 0, made.output
     sources = find_tasks(load_config(tmp_path / "p" / "curator.toml").data, tmp_path / "p")
     assert {s.name: [r.line for r in read_task(s)] for s in sources} == {"3": [4], "x": [1, 3], 'y "z"': [2]}
-    with pytest.raises(CuratorError, match="no text or number in the column 'task'"):
+    with pytest.raises(CuratorError, match="no text or number in the task column 'task'"):
         write_project(tmp_path / "q", [str(tmp_path / "all.jsonl")], model=None, target=None, task_column="task")

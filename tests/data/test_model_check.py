@@ -1,4 +1,4 @@
-"""A model that is incomplete, of another kind, or too small for the data is refused before anything trains."""
+"""Test that curator refuses a model that is incomplete, of another kind or too small, before any training."""
 
 import json
 import shutil
@@ -92,14 +92,14 @@ def test_train_damaged_model_is_refused_with_equal_words_in_every_copy(
     make_project: MakeProject, damage: Damage, words: str
 ) -> None:
     """transformers fills missing weights with random numbers: two copies would select different tasks."""
-    said = []
+    messages = []
     for name in ("one", "two"):
         folder = make_project(name)
         damage(folder / "model")
         with pytest.raises(CuratorError, match=words) as refused:
             Project.open(folder).train()
-        said.append(refused.value.message.replace(str(folder), ""))
-    assert said[0] == said[1]
+        messages.append(refused.value.message.replace(str(folder), ""))
+    assert messages[0] == messages[1]
 
 
 def test_check_sharded_model_counts_every_shard_in_its_identity(make_project: MakeProject) -> None:

@@ -1,4 +1,4 @@
-"""What is trained on, what judges, and what never may do both."""
+"""Test the split into training and validation examples, and that no example is in both."""
 
 import random
 
@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from curator.core.errors import DataError
 from curator.data.splits import LEAKED, OVER_LIMIT, VALIDATION, TaskExamples, TaskSplit, split_tasks
 
-# Few different contents, so that copies within and between tasks are the rule.
+# Few different contents give many copies within and between tasks.
 contents = st.lists(st.integers(0, 30).map(str), min_size=1, max_size=25)
 reasons = st.sampled_from([None, None, None, "empty"])
 corpora = st.lists(contents, min_size=2, max_size=4)
@@ -24,7 +24,7 @@ def task(name: str, hashes: list[str], left_out: list[str | None] | None = None)
 def split(
     tasks: list[TaskExamples], targets: list[str], share: float = 0.3, limit: int = 0, seed: int = 0
 ) -> list[TaskSplit]:
-    """As `split_tasks`; data that leave a task with nothing are no example."""
+    """Call `split_tasks`. Reject generated data that leave a task empty."""
     try:
         return split_tasks(tasks, targets, share=share, limit=limit, seed=seed)
     except DataError:
@@ -33,7 +33,7 @@ def split(
 
 
 @given(corpora, st.data(), shares, st.integers(0, 6), seeds, st.integers(1, 2))
-def test_every_example_has_one_fate(
+def test_split_tasks_every_example_has_exactly_one_role(
     corpus: list[list[str]], data: st.DataObject, share: float, limit: int, seed: int, target_count: int
 ) -> None:
     tasks = [
@@ -57,7 +57,7 @@ def test_every_example_has_one_fate(
 
 
 @given(corpora, shares, st.integers(0, 6), seeds, st.randoms())
-def test_order_does_not_matter(
+def test_split_tasks_order_of_rows_and_tasks_does_not_matter(
     corpus: list[list[str]], share: float, limit: int, seed: int, shuffle: random.Random
 ) -> None:
     tasks = [task(str(n), hashes) for n, hashes in enumerate(corpus)]
@@ -73,31 +73,31 @@ def test_order_does_not_matter(
 
 
 @given(contents, shares, seeds)
-def test_copies_stay_together(hashes: list[str], share: float, seed: int) -> None:
+def test_split_tasks_copies_are_all_held_out_or_all_trained(hashes: list[str], share: float, seed: int) -> None:
     (result,) = split([task("t", hashes)], ["t"], share, 0, seed)
     assert not {hashes[n] for n in result.validation} & {hashes[n] for n in result.train}
     assert set(result.left_out) == {VALIDATION}
 
 
 @given(st.integers(2, 200), shares, seeds)
-def test_the_share_is_kept_where_all_differ(count: int, share: float, seed: int) -> None:
+def test_split_tasks_distinct_examples_keeps_the_share(count: int, share: float, seed: int) -> None:
     (result,) = split([task("t", [str(n) for n in range(count)])], ["t"], share, 0, seed)
     assert abs(len(result.validation) - min(max(share * count, 1), count - 1)) <= 0.5 + 1e-9
 
 
 @given(st.integers(2, 60), st.integers(1, 30), shares, seeds)
-def test_new_rows_move_only_as_many_as_the_share_needs(count: int, more: int, share: float, seed: int) -> None:
+def test_split_tasks_new_rows_move_only_the_boundary(count: int, more: int, share: float, seed: int) -> None:
     few, many = [str(n) for n in range(count)], [str(n) for n in range(count + more)]
     (before,), (after,) = (
         split([task("t", few)], ["t"], share, 0, seed),
         split([task("t", many)], ["t"], share, 0, seed),
     )
     then, now = set(before.validation), set(after.validation) & set(range(count))
-    # In the one order that the seed gives, the boundary moves; nobody changes places.
+    # New rows move the boundary in the order that the seed gives. They do not reorder other rows.
     assert then <= now or now <= then
 
 
-def test_a_seed_decides() -> None:
+def test_split_tasks_other_seed_gives_other_validation() -> None:
     hashes = [str(n) for n in range(40)]
     results = {
         split_tasks([task("t", hashes)], ["t"], share=0.3, limit=0, seed=seed)[0].validation for seed in range(5)
@@ -105,7 +105,7 @@ def test_a_seed_decides() -> None:
     assert len(results) == 5
 
 
-def test_validation_file() -> None:
+def test_split_tasks_validation_file_replaces_share() -> None:
     target = TaskExamples(
         name="t",
         hashes=["a", "b", "c"],
@@ -120,7 +120,7 @@ def test_validation_file() -> None:
     assert second.left_out == {LEAKED: (0,)}
 
 
-def test_limit_keeps_the_same_rows_in_any_order() -> None:
+def test_split_tasks_limit_keeps_same_rows_in_any_order() -> None:
     hashes = [str(n) for n in range(30)]
     (one,) = split_tasks([task("t", hashes)], [], share=0.2, limit=7, seed=3)
     (other,) = split_tasks([task("t", hashes[::-1])], [], share=0.2, limit=7, seed=3)
@@ -131,21 +131,21 @@ def test_limit_keeps_the_same_rows_in_any_order() -> None:
 @pytest.mark.parametrize(
     ("tasks", "message"),
     [
-        ([task("t", ["a"])], "has 1 usable examples"),
-        ([task("t", ["a", "b"], ["empty", None])], "has 1 usable examples"),
-        ([task("t", ["a", "a", "a"])], "says the same in all of its 3"),
-        ([task("t", ["a", "b"]), task("x", ["a"], ["empty"])], "'x' has no example to train on .1 empty."),
-        ([task("t", ["a", "b"]), task("x", ["a"]), task("y", ["b"])], "has no example to train on .1 also in the"),
+        ([task("t", ["a"])], "too few usable examples in target 't': 1"),
+        ([task("t", ["a", "b"], ["empty", None])], "too few usable examples in target 't': 1"),
+        ([task("t", ["a", "a", "a"])], "all usable examples of target 't' are equal: 3 copies"),
+        ([task("t", ["a", "b"]), task("x", ["a"], ["empty"])], "no training examples in task 'x' .1 empty."),
+        ([task("t", ["a", "b"]), task("x", ["a"]), task("y", ["b"])], "no training examples in task .* .1 also in the"),
         (
             [
                 TaskExamples(
                     name="t", hashes=["a"], left_out=[None], validation_hashes=["b"], validation_left_out=["empty"]
                 )
             ],
-            "validation file of 't' holds no usable example",
+            "no usable example in the validation file of target 't'",
         ),
     ],
 )
-def test_nothing_left(tasks: list[TaskExamples], message: str) -> None:
+def test_split_tasks_nothing_left_raises_data_error(tasks: list[TaskExamples], message: str) -> None:
     with pytest.raises(DataError, match=message):
         split_tasks(tasks, ["t"], share=0.5, limit=0, seed=0)

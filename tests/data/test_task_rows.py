@@ -1,4 +1,4 @@
-"""Every format of the contract, as people really write it; and what is wrong, by file and line."""
+"""Test every row and file format of the contract, and that errors name file and line."""
 
 import csv
 import gzip
@@ -49,7 +49,7 @@ def problem(folder: Path, name: str, content: str | bytes, **source: Any) -> str
 # -- formats of rows ----------------------------------------------------------------------------------------------
 
 
-def test_row_formats(tmp_path: Path) -> None:
+def test_read_task_every_format_gives_content(tmp_path: Path) -> None:
     chat = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "r"}]
     assert contents(
         tmp_path,
@@ -77,35 +77,35 @@ def test_row_formats(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ({"prompt": "a"}, "t.jsonl:2: not the right fields (found: prompt)"),
-        ({"prompt": "a", "completion": None}, "t.jsonl:2: not the right fields (found: prompt)"),
-        ({}, "t.jsonl:2: not the right fields (found: none)"),
-        ({"prompt": "a", "completion": ["b"]}, "t.jsonl:2: 'completion' must be text, this is ['b']"),
-        ({"prompt": ["a"], "completion": "b"}, "t.jsonl:2: 'prompt' must be text, this is ['a']"),
-        ({"instruction": "a", "input": 1, "output": "b"}, "t.jsonl:2: 'input' must be text, this is 1"),
-        ({"text": 5}, "t.jsonl:2: 'text' must be text, this is 5"),
-        ({"messages": "hi"}, "t.jsonl:2: 'messages' must be a list of turns, this is 'hi'"),
-        ({"messages": []}, "t.jsonl:2: 'messages' must be a list of turns, this is []"),
+        ({"prompt": "a"}, "t.jsonl:2: unknown row format (fields: prompt)"),
+        ({"prompt": "a", "completion": None}, "t.jsonl:2: unknown row format (fields: prompt)"),
+        ({}, "t.jsonl:2: unknown row format (fields: none)"),
+        ({"prompt": "a", "completion": ["b"]}, "t.jsonl:2: 'completion' must be text, not ['b']"),
+        ({"prompt": ["a"], "completion": "b"}, "t.jsonl:2: 'prompt' must be text, not ['a']"),
+        ({"instruction": "a", "input": 1, "output": "b"}, "t.jsonl:2: 'input' must be text, not 1"),
+        ({"text": 5}, "t.jsonl:2: 'text' must be text, not 5"),
+        ({"messages": "hi"}, "t.jsonl:2: 'messages' must be a list of turns, not 'hi'"),
+        ({"messages": []}, "t.jsonl:2: 'messages' must be a list of turns, not []"),
         ({"messages": [{"content": "x"}]}, "t.jsonl:2: each turn needs `role` and `content`"),
-        ({"messages": [{"role": "user"}]}, "t.jsonl:2: 'content' must be text, this is None"),
-        ({"messages": [{"role": "assistant", "content": "", "tool_calls": [{}]}]}, "t.jsonl:2: a turn holds"),
+        ({"messages": [{"role": "user"}]}, "t.jsonl:2: 'content' must be text, not None"),
+        ({"messages": [{"role": "assistant", "content": "", "tool_calls": [{}]}]}, "t.jsonl:2: a tool call without"),
         ({"prompt": "a", "completion": "\ud800"}, "t.jsonl:2: 'completion' holds half a surrogate pair"),
-        ([1, 2], "t.jsonl:2: a row must be a JSON object, this is [1, 2]"),
-        ("text", "t.jsonl:2: a row must be a JSON object, this is 'text'"),
+        ([1, 2], "t.jsonl:2: a row must be a JSON object, not [1, 2]"),
+        ("text", "t.jsonl:2: a row must be a JSON object, not 'text'"),
     ],
 )
-def test_wrong_fields_name_the_line(tmp_path: Path, row: Any, message: str) -> None:
+def test_read_task_wrong_fields_names_the_line(tmp_path: Path, row: Any, message: str) -> None:
     assert problem(tmp_path, "t.jsonl", lines(PAIR, row)).startswith(message)
 
 
-def test_equal_examples_are_equal_in_any_format() -> None:
+def test_content_hash_equal_examples_have_equal_hash() -> None:
     chat = {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}
     assert len({content_hash(c) for c in (PAIR, chat, {"instruction": "a", "response": "b"})}) == 1
     assert content_hash(PAIR) != content_hash({"prompt": "ab", "completion": ""})
     assert content_hash({"text": "ab"}) != content_hash(PAIR)
 
 
-def test_empty() -> None:
+def test_is_empty_without_completion_is_true() -> None:
     assert is_empty({"prompt": "a", "completion": " \n"})
     assert is_empty({"text": ""})
     assert is_empty({"messages": [{"role": "user", "content": "a"}]})
@@ -127,7 +127,7 @@ def test_empty() -> None:
     ],
     ids=["plain", "no last line break", "CRLF", "BOM", "blank lines"],
 )
-def test_json_lines(tmp_path: Path, content: str) -> None:
+def test_read_task_json_lines_in_any_layout_gives_rows(tmp_path: Path, content: str) -> None:
     for name in ("t.jsonl", "t.ndjson", "t.json"):
         assert contents(tmp_path, name, content) == [PAIR, OTHER]
     packed = tmp_path / "t.jsonl.gz"
@@ -135,14 +135,14 @@ def test_json_lines(tmp_path: Path, content: str) -> None:
     assert [row.content for row in read_task(Source(name="t", files=(packed,)))] == [PAIR, OTHER]
 
 
-def test_lines_are_counted_as_an_editor_does(tmp_path: Path) -> None:
+def test_read_task_blank_lines_count_as_lines(tmp_path: Path) -> None:
     rows = read(tmp_path, "t.jsonl", "\n" + lines(PAIR) + "\n\n" + lines(OTHER))
     assert [(row.number, row.line) for row in rows] == [(0, 2), (1, 5)]
 
 
 @pytest.mark.parametrize("indent", [None, 2])
 @pytest.mark.parametrize("mark", ["", "\ufeff", "\n \n"])
-def test_json_list(tmp_path: Path, indent: int | None, mark: str) -> None:
+def test_read_task_json_list_gives_rows_and_lines(tmp_path: Path, indent: int | None, mark: str) -> None:
     rows = read(tmp_path, "t.json", mark + json.dumps([PAIR, OTHER], indent=indent))
     assert [row.content for row in rows] == [PAIR, OTHER]
     if indent:
@@ -150,13 +150,13 @@ def test_json_list(tmp_path: Path, indent: int | None, mark: str) -> None:
         assert all(text[row.line - 1].strip() == "{" for row in rows)
 
 
-def test_json_object_and_list_of_texts(tmp_path: Path) -> None:
+def test_read_task_json_object_or_texts_gives_rows(tmp_path: Path) -> None:
     assert contents(tmp_path, "t.json", json.dumps(PAIR, indent=1)) == [PAIR]
     assert contents(tmp_path, "t.json", '["x, y", "[z]"]') == [{"text": "x, y"}, {"text": "[z]"}]
 
 
-def test_nothing_is_guessed(tmp_path: Path) -> None:
-    """Loaders that infer types make times of dates, and numbers or nothing of labels."""
+def test_read_task_dates_and_labels_stay_text(tmp_path: Path) -> None:
+    """Loaders that infer types turn dates into times, and labels into numbers or null."""
     rows = [{"prompt": "2020-01-01", "completion": "2021-02-03"}, {"prompt": "007", "completion": "NA"}]
     assert contents(tmp_path, "t.jsonl", lines(*rows)) == rows
     assert contents(tmp_path, "t.json", json.dumps(rows)) == rows
@@ -168,18 +168,18 @@ def test_nothing_is_guessed(tmp_path: Path) -> None:
     assert contents(tmp_path, "t.tsv", text.getvalue().replace(",", "\t")) == rows
 
 
-def test_other_columns_may_hold_anything(tmp_path: Path) -> None:
+def test_read_task_other_columns_hold_any_type(tmp_path: Path) -> None:
     rows = [PAIR | {"meta": {"x": 1}}, PAIR | {"meta": [1, "s"]}, PAIR | {"n": 10**30, "type": "user", "message": {}}]
     assert contents(tmp_path, "t.jsonl", lines(*rows)) == [PAIR] * 3
 
 
-def test_nul_and_any_text(tmp_path: Path) -> None:
+def test_read_task_nul_and_unicode_are_kept(tmp_path: Path) -> None:
     row = {"prompt": "a\0b\u2028\x85", "completion": "😀"}
     assert contents(tmp_path, "t.jsonl", lines(row)) == [row]
     assert contents(tmp_path, "t.jsonl", json.dumps(row, ensure_ascii=False)) == [row]
 
 
-def test_a_line_of_ten_megabytes(tmp_path: Path) -> None:
+def test_read_task_line_of_ten_megabytes_is_read(tmp_path: Path) -> None:
     long = {"prompt": "x" * 10_000_000, "completion": "y"}
     assert contents(tmp_path, "t.jsonl", lines(PAIR, long, OTHER)) == [PAIR, long, OTHER]
     assert contents(tmp_path, "t.csv", f"prompt,completion\n{long['prompt']},y\n") == [long]
@@ -189,7 +189,7 @@ def test_a_line_of_ten_megabytes(tmp_path: Path) -> None:
     ("name", "content", "message"),
     [
         ("t.jsonl", lines(PAIR) + "\n{broken\n" + lines(PAIR), "t.jsonl:3: not valid JSON"),
-        ("t.jsonl", lines(PAIR) + '{"prompt": \n', "t.jsonl:2: not valid JSON: it ends too early"),
+        ("t.jsonl", lines(PAIR) + '{"prompt": \n', "t.jsonl:2: not valid JSON: unexpected end"),
         ("t.jsonl", lines(PAIR) + '{"prompt": "a", "completion": "b"} x', "t.jsonl:2: not valid JSON: Extra data"),
         ("t.jsonl", b'{"prompt": "a\0"}', "t.jsonl:1: not valid JSON"),
         ("t.jsonl", b'\n{"prompt": "\xe9"}', "t.jsonl:2: not UTF-8 (byte 0xe9)"),
@@ -197,7 +197,7 @@ def test_a_line_of_ten_megabytes(tmp_path: Path) -> None:
         ("t.jsonl", '{"prompt": ' + "[" * 100_000, "t.jsonl:1: not valid JSON: nested too deeply"),
         ("t.json", "[" * 100_000, "t.json:1: not valid JSON: nested too deeply"),
         ("t.json", '[{"prompt": "a"},\n{"prompt":}]', "t.json:2: not valid JSON"),
-        ("t.json", '[\n{"prompt": "a", "completion": "b"},\n{"prompt": "c"}\n]', "t.json:3: not the right fields"),
+        ("t.json", '[\n{"prompt": "a", "completion": "b"},\n{"prompt": "c"}\n]', "t.json:3: unknown row format"),
         ("t.json", '[\n{"prompt": "a", "completion": "b"},\n5]', "t.json:3: a row must be a JSON object"),
         ("t.jsonl", "", "task 't': t.jsonl holds no rows"),
         ("t.jsonl", "\n \n", "task 't': t.jsonl holds no rows"),
@@ -206,20 +206,22 @@ def test_a_line_of_ten_megabytes(tmp_path: Path) -> None:
         ("t.csv", "prompt,completion\na,b\nc,d,e\n", "t.csv:3: 3 cells, but the header has 2"),
         ("t.csv", 'prompt,completion\n"a\nb",c\nd\n', "t.csv:4: 1 cells, but the header has 2"),
         ("t.csv", 'prompt,completion\na,b\n"c,d\n', "t.csv:3: not valid CSV"),
-        ("t.csv", "prompt,prompt\na,b\n", "t.csv:1: column 'prompt' stands there twice"),
+        ("t.csv", "prompt,prompt\na,b\n", "t.csv:1: duplicate column: 'prompt'"),
         ("t.csv", b"prompt,completion\n\xe9,b\n", "t.csv:2: not UTF-8"),
-        ("t.csv", "a,b,c\nd,e,f\n", "t.csv:2: not the right fields (found: a, b, c)"),
+        ("t.csv", "a,b,c\nd,e,f\n", "t.csv:2: unknown row format (fields: a, b, c)"),
         ("t.jsonl.gz", b"hello", "t.jsonl.gz is not a gzip file"),
-        ("t.jsonl.gz", gzip.compress(lines(PAIR).encode(), mtime=0)[:-9], "t.jsonl.gz: cannot be read"),
-        ("t.jsonl.gz", gzip.compress(b'\n{"prompt": 1}', mtime=0), "t.jsonl.gz:2: not the right fields"),
-        ("t.parquet", b"hello", "t.parquet: cannot be loaded"),
+        ("t.jsonl.gz", gzip.compress(lines(PAIR).encode(), mtime=0)[:-9], "cannot read t.jsonl.gz: "),
+        ("t.jsonl.gz", gzip.compress(b'\n{"prompt": 1}', mtime=0), "t.jsonl.gz:2: unknown row format"),
+        ("t.parquet", b"hello", "cannot load t.parquet: "),
     ],
 )
-def test_what_is_wrong_names_file_and_line(tmp_path: Path, name: str, content: str | bytes, message: str) -> None:
+def test_read_task_broken_file_names_file_and_line(
+    tmp_path: Path, name: str, content: str | bytes, message: str
+) -> None:
     assert problem(tmp_path, name, content).startswith(message)
 
 
-def test_csv_cells(tmp_path: Path) -> None:
+def test_read_task_quoted_csv_cells_give_text_and_lines(tmp_path: Path) -> None:
     text = '\ufeffprompt,completion\r\n"a, ""b""","c\r\nd"\r\n\r\nnull,\r\n'
     rows = read(tmp_path, "t.csv", text)
     assert [row.content for row in rows] == [
@@ -233,7 +235,9 @@ texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 
 
 @given(st.lists(st.tuples(texts, texts), min_size=1, max_size=5))
-def test_any_text_survives_every_format(tmp_path_factory: pytest.TempPathFactory, pairs: list[tuple[str, str]]) -> None:
+def test_read_task_any_text_survives_every_format(
+    tmp_path_factory: pytest.TempPathFactory, pairs: list[tuple[str, str]]
+) -> None:
     folder = tmp_path_factory.mktemp("formats")
     rows = [{"prompt": prompt, "completion": completion} for prompt, completion in pairs]
     assert contents(folder, "t.jsonl", lines(*rows)) == rows
@@ -249,7 +253,7 @@ def test_any_text_survives_every_format(tmp_path_factory: pytest.TempPathFactory
 # -- by `datasets` ------------------------------------------------------------------------------------------------
 
 
-def test_parquet_and_saved_data_sets(tmp_path: Path) -> None:
+def test_read_task_parquet_and_saved_data_sets_give_rows(tmp_path: Path) -> None:
     made = datasets.Dataset.from_list([PAIR, OTHER])
     made.to_parquet(tmp_path / "p[1].parquet")
     assert [r.content for r in read_task(Source(name="t", files=(tmp_path / "p[1].parquet",)))] == [PAIR, OTHER]
@@ -269,8 +273,8 @@ def test_parquet_and_saved_data_sets(tmp_path: Path) -> None:
         read_task(find_tasks(data, tmp_path)[0])
 
 
-def test_keys_that_only_some_turns_have(tmp_path: Path) -> None:
-    """Arrow fills in None for what a turn does not have."""
+def test_read_task_null_keys_of_parquet_are_dropped(tmp_path: Path) -> None:
+    """Arrow fills missing keys of a turn with null."""
     chats = [
         {
             "messages": [{"role": "user", "content": "q", "name": "x"}, {"role": "assistant", "content": "a"}],
@@ -285,7 +289,7 @@ def test_keys_that_only_some_turns_have(tmp_path: Path) -> None:
     ]
     broken = [{"messages": [{"role": "user", "content": "q"}, {"role": "assistant"}]}]
     datasets.Dataset.from_list(broken).to_parquet(tmp_path / "b.parquet")
-    with pytest.raises(DataError, match=r"b\.parquet, row 1: 'content' must be text, this is None"):
+    with pytest.raises(DataError, match=r"b\.parquet, row 1: 'content' must be text, not None"):
         read_task(Source(name="t", files=(tmp_path / "b.parquet",)))
 
 
@@ -305,26 +309,26 @@ def test_keys_that_only_some_turns_have(tmp_path: Path) -> None:
         (["7", "007"], 7, [0]),
     ],
 )
-def test_filter(tmp_path: Path, cells: list[Any], value: Any, kept: list[int]) -> None:
+def test_read_task_filter_keeps_equal_cells(tmp_path: Path, cells: list[Any], value: Any, kept: list[int]) -> None:
     rows = [{"prompt": str(n), "completion": "x", "task": cell} for n, cell in enumerate(cells)]
     found = read(tmp_path, "t.jsonl", lines(*rows), column="task", value=value)
     assert [(row.number, row.line - 1) for row in found] == list(enumerate(kept))
 
 
-def test_filter_of_csv(tmp_path: Path) -> None:
+def test_read_task_csv_filter_compares_text(tmp_path: Path) -> None:
     text = "prompt,completion,task\na,b,true\nc,d,false\ne,f,7\n"
     assert contents(tmp_path, "t.csv", text, column="task", value=True) == [PAIR]
     assert contents(tmp_path, "t.csv", text, column="task", value=7) == [{"prompt": "e", "completion": "f"}]
 
 
-def test_rows_of_other_tasks_may_be_anything(tmp_path: Path) -> None:
+def test_read_task_filter_ignores_bad_rows_of_others(tmp_path: Path) -> None:
     text = lines({"task": "other"}, {"x": 1}, PAIR | {"task": "mine"})
     assert contents(tmp_path, "t.jsonl", text, column="task", value="mine") == [PAIR]
     wrong = problem(tmp_path, "t.jsonl", lines({"task": "other"}, {"task": "mine"}), column="task", value="mine")
     assert wrong.startswith("t.jsonl:2: ")
 
 
-def test_filter_that_keeps_nothing(tmp_path: Path) -> None:
+def test_read_task_filter_without_match_raises_data_error(tmp_path: Path) -> None:
     assert "no column 'tsk'" in problem(tmp_path, "t.jsonl", lines(PAIR), column="tsk", value="x")
     assert "no rows with prompt = 'x'" in problem(tmp_path, "t.jsonl", lines(PAIR), column="prompt", value="x")
 
@@ -338,7 +342,7 @@ def touch(folder: Path, *names: str) -> None:
         (folder / name).write_text(lines(PAIR))
 
 
-def test_glob(tmp_path: Path) -> None:
+def test_find_tasks_glob_matches_task_files_only(tmp_path: Path) -> None:
     touch(tmp_path, "tasks/b.jsonl", "tasks/a.v2.json", "tasks/c.csv.gz", "tasks/D.JSONL", "tasks/README.md")
     touch(tmp_path, "tasks/.hidden.jsonl", "tasks/._a.json", "tasks/sub/e.jsonl")
     assert [s.name for s in find_tasks(DataSection(tasks="tasks/*"), tmp_path)] == ["D", "a.v2", "b", "c"]
@@ -346,7 +350,7 @@ def test_glob(tmp_path: Path) -> None:
     assert [s.name for s in find_tasks(DataSection(tasks=str(tmp_path / "tasks/*.json")), Path("/"))] == ["a.v2"]
 
 
-def test_saved_data_sets_in_a_glob(tmp_path: Path) -> None:
+def test_find_tasks_glob_includes_saved_data_sets(tmp_path: Path) -> None:
     datasets.Dataset.from_list([PAIR]).save_to_disk(tmp_path / "tasks" / "saved.v1")
     touch(tmp_path, "tasks/a.jsonl")
     assert [s.name for s in find_tasks(DataSection(tasks="tasks/*"), tmp_path)] == ["a", "saved.v1"]
@@ -354,7 +358,7 @@ def test_saved_data_sets_in_a_glob(tmp_path: Path) -> None:
     assert [f.name for f in find_tasks(table, tmp_path)[0].files] == ["a.jsonl"]
 
 
-def test_tables(tmp_path: Path) -> None:
+def test_find_tasks_table_reads_folder_and_file(tmp_path: Path) -> None:
     touch(tmp_path, "x/b.jsonl", "x/a.csv", "x/.c.jsonl", "x/note.txt", "odd[1].jsonl")
     task = TaskSource(name="t", path="x", tags=("tag",))
     (source,) = find_tasks(DataSection(task=(task,)), tmp_path)
@@ -367,34 +371,34 @@ def test_tables(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("path", "message"),
     [
-        ("gone.jsonl", "does not exist"),
-        ("*.nothing", "no file matches"),
-        ("note.txt", "no known kind of file"),
-        ("empty", "holds no task file"),
+        ("missing.jsonl", "no such file or folder"),
+        ("*.nothing", "no task file matches"),
+        ("note.txt", "unsupported file type"),
+        ("empty", "no task file in folder"),
     ],
 )
-def test_paths_that_are_wrong(tmp_path: Path, path: str, message: str) -> None:
+def test_find_tasks_wrong_path_raises_data_error(tmp_path: Path, path: str, message: str) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "note.txt").write_text("x")
     with pytest.raises(DataError, match=message):
         find_tasks(DataSection(task=(TaskSource(name="t", path=path),)), tmp_path)
 
 
-def test_two_files_of_one_name(tmp_path: Path) -> None:
+def test_find_tasks_equal_task_names_raise_data_error(tmp_path: Path) -> None:
     touch(tmp_path, "tasks/a.jsonl", "tasks/a.json")
-    with pytest.raises(DataError, match="two files would be the task 'a'"):
+    with pytest.raises(DataError, match="two files have the same task name: 'a'"):
         find_tasks(DataSection(tasks="tasks/*"), tmp_path)
 
 
 @pytest.mark.skipif(os.name == "nt" or os.uname().sysname == "Darwin", reason="file names are Unicode there")
-def test_a_file_name_that_is_no_text(tmp_path: Path) -> None:
+def test_find_tasks_name_not_utf8_raises_data_error(tmp_path: Path) -> None:
     (tmp_path / os.fsdecode(b"a\xff.jsonl")).write_text(lines(PAIR))
-    with pytest.raises(DataError, match="name is not UTF-8") as caught:
+    with pytest.raises(DataError, match="file name is not valid UTF-8") as caught:
         find_tasks(DataSection(tasks="*.jsonl"), tmp_path)
     caught.value.message.encode()
 
 
-def test_targets_and_validation_files(tmp_path: Path) -> None:
+def test_check_target_unknown_or_twice_raises_config_error(tmp_path: Path) -> None:
     touch(tmp_path, "addition.jsonl", "carry.jsonl", "val/addition.jsonl")
     data = DataSection(tasks="*.jsonl", validation_files={"addition": "val/addition.jsonl"})
     sources = find_tasks(data, tmp_path)
@@ -403,8 +407,12 @@ def test_targets_and_validation_files(tmp_path: Path) -> None:
     assert validation is not None
     assert validation.files == (tmp_path / "val/addition.jsonl",)
     assert find_validation(data, "carry", tmp_path) is None
-    for targets, message in (((), "no target"), (("additoin",), "is no task"), (("carry", "carry"), "twice")):
+    for targets, message in (
+        ((), "no target task is set"),
+        (("additoin",), "unknown target: 'additoin'"),
+        (("carry", "carry"), "duplicate target: 'carry'"),
+    ):
         with pytest.raises(ConfigError, match=message):
             check_target(targets, sources)
-    with pytest.raises(ConfigError, match="validation_files: 'additoin' is no task"):
+    with pytest.raises(ConfigError, match="validation_files: unknown task: 'additoin'"):
         find_tasks(DataSection(tasks="*.jsonl", validation_files={"additoin": "val/addition.jsonl"}), tmp_path)

@@ -1,4 +1,4 @@
-"""What carries loss, judged by decoding it."""
+"""Test which tokens carry loss, by decoding them."""
 
 from typing import Any
 
@@ -31,31 +31,31 @@ MANY_TEXTS = st.text(st.characters(exclude_categories=["Cs"]) | st.sampled_from(
 
 
 @given(MANY_TEXTS, MANY_TEXTS)
-def test_the_loss_is_on_the_completion(prompt: str, completion: str) -> None:
+def test_encode_prompt_completion_puts_loss_on_completion(prompt: str, completion: str) -> None:
     encoded = PLAIN.encode({"prompt": prompt, "completion": completion})
     assert seen(encoded) == prompt + completion + "</s>"
     assert len(encoded.labels) == len(encoded.input_ids)
     assert all(label in (IGNORED, token) for label, token in zip(encoded.labels, encoded.input_ids, strict=True))
-    # A token may straddle the boundary; then it is the completion's, and no other token of the prompt is.
-    said = learned(encoded)
+    # A token across the boundary carries loss. No other token of the prompt does.
+    decoded = learned(encoded)
     first = next(n for n, label in enumerate(encoded.labels) if label != IGNORED)
     assert IGNORED not in encoded.labels[first:]
-    assert said.endswith("</s>")
+    assert decoded.endswith("</s>")
     spare = len(PLAIN._tokenizer.decode(encoded.labels[first : first + 1]))
-    if "\ufffd" not in said:
-        assert said.endswith(completion + "</s>")
-        assert len(said) < len(completion + "</s>") + spare or said == completion + "</s>"
+    if "\ufffd" not in decoded:
+        assert decoded.endswith(completion + "</s>")
+        assert len(decoded) < len(completion + "</s>") + spare or decoded == completion + "</s>"
 
 
-def test_a_prompt_that_ends_in_a_blank() -> None:
+def test_encode_prompt_ending_in_blank_puts_shared_token_in_loss() -> None:
     word = WORDS[0]
     joined = PLAIN.encode({"prompt": f"{word} ", "completion": word})
-    assert learned(joined) == f" {word}</s>", "the token that straddles is the completion's"
+    assert learned(joined) == f" {word}</s>", "the token across the boundary carries no loss"
     assert learned(PLAIN.encode({"prompt": word, "completion": f" {word}"})) == f" {word}</s>"
 
 
-def test_what_trims_blanks_loses_none() -> None:
-    """Llama 3's tokenizer leaves blanks out of the places it reports."""
+def test_encode_trimmed_offsets_keeps_blanks() -> None:
+    """Llama 3's tokenizer leaves blanks out of the reported offsets."""
     from tokenizers import processors
 
     tokenizer = make_tokenizer()
@@ -66,7 +66,7 @@ def test_what_trims_blanks_loses_none() -> None:
         assert trimming.encode(content) == PLAIN.encode(content)
 
 
-def test_special_tokens_stand_once() -> None:
+def test_encode_special_tokens_are_added_once() -> None:
     for options in ({"bos": True}, {"bos": True, "eos": True}, {"eos": True}, {}):
         encoded = encoder(**options).encode({"prompt": "q", "completion": " a"})
         assert seen(encoded) == ("<s>" if options.get("bos") else "") + "q a</s>"
@@ -75,22 +75,22 @@ def test_special_tokens_stand_once() -> None:
         assert written.input_ids == encoded.input_ids
 
 
-def test_no_eos_no_end() -> None:
+def test_encode_without_eos_adds_no_end() -> None:
     tokenizer = make_tokenizer()
     tokenizer.eos_token = None
     encoded = Encoder(tokenizer, max_length=10, encoder_decoder=False).encode({"prompt": "q", "completion": "a"})
     assert learned(encoded) == "a"
 
 
-def test_text_is_all_learned_but_its_first_token() -> None:
+def test_encode_text_puts_loss_on_all_but_first_token() -> None:
     encoded = encoder(bos=True).encode({"text": "q a"})
     assert learned(encoded) == "q a</s>"
     assert encoded.completion_tokens == len(encoded.input_ids) - 1
     bare = PLAIN.encode({"text": "q a"})
-    assert bare.completion_tokens == len(bare.input_ids) - 1, "nothing predicts the first token"
+    assert bare.completion_tokens == len(bare.input_ids) - 1, "the first token counts"
 
 
-def test_instructions_follow_the_template_where_there_is_one() -> None:
+def test_encode_instruction_uses_chat_template_if_present() -> None:
     content = {"instruction": "q", "response": "a"}
     assert seen(PLAIN.encode(content)) == "q\na</s>"
     assert learned(PLAIN.encode(content)) == "a</s>"
@@ -103,7 +103,7 @@ def test_instructions_follow_the_template_where_there_is_one() -> None:
 
 
 def chat(*turns: str) -> dict[str, Any]:
-    """Turns of user and assistant, one after the other; `s:…` is the system's."""
+    """Make turns from texts with the prefix `u:` (user), `a:` (assistant) or `s:` (system)."""
     roles = {"u": "user", "a": "assistant", "s": "system"}
     return {"messages": [{"role": roles[turn[0]], "content": turn[2:]} for turn in turns]}
 
@@ -142,24 +142,24 @@ FORGETS = "{% for m in messages[-2:] %}{{ m.role }}: {{ m.content }}</s>{% endfo
         (STRICT, chat("u:a", "a:a", "u:b", "a:b"), ["a</s>", "b</s>"]),
     ],
 )
-def test_the_loss_is_on_the_assistants_turns(template: str, content: dict[str, Any], expected: list[str]) -> None:
+def test_encode_chat_puts_loss_on_assistant_turns(template: str, content: dict[str, Any], expected: list[str]) -> None:
     encoded = encoder(chat_template=template).encode(content)
     spans = [encoded.text[a:b] for a, b in zip(encoded.spans[::2], encoded.spans[1::2], strict=True)]
     assert spans == expected
-    # But for the blank of a token that straddles the boundary.
+    # Ignore the blank of a token across the boundary.
     assert learned(encoded).replace(" ", "") == "".join(expected).replace(" ", "")
     assert seen(encoded) == encoded.text
 
 
-def test_the_template_brings_the_special_tokens() -> None:
+def test_encode_chat_leaves_special_tokens_to_template() -> None:
     encoded = encoder(bos=True, eos=True, chat_template="<s>" + CHAT_TEMPLATE).encode(chat("u:q", "a:a"))
     assert seen(encoded) == "<s><|user|>q</s>\n<|assistant|>a</s>\n"
 
 
-def test_a_chat_that_cannot_be() -> None:
+def test_encode_chat_without_fitting_template_raises_data_error() -> None:
     with pytest.raises(DataError, match="has no chat template"):
         PLAIN.encode(chat("u:q", "a:a"))
-    with pytest.raises(DataError, match="refuses the turns: must begin with the user"):
+    with pytest.raises(DataError, match="rejects the turns: must begin with the user"):
         encoder(chat_template=STRICT).encode(chat("s:x", "u:q", "a:a"))
     with pytest.raises(DataError, match="leaves out turn 1, of the role 'user'"):
         encoder(chat_template=FORGETS).encode(chat("u:q", "a:lost", "u:r", "a:kept"))
@@ -168,7 +168,7 @@ def test_a_chat_that_cannot_be() -> None:
 # -- length -------------------------------------------------------------------------------------------------------
 
 
-def test_truncation_cuts_the_end() -> None:
+def test_encode_too_long_example_is_truncated_at_end() -> None:
     whole = PLAIN.encode({"prompt": "qqq", "completion": "xyz"})
     length = len(whole.input_ids)
     assert not encoder(length).encode({"prompt": "qqq", "completion": "xyz"}).truncated
@@ -179,14 +179,14 @@ def test_truncation_cuts_the_end() -> None:
     assert cut.completion_tokens == 3
 
 
-def test_a_completion_that_is_cut_off() -> None:
+def test_encode_completion_cut_off_counts_no_tokens() -> None:
     cut = encoder(3).encode({"prompt": "qqq", "completion": "xyz"})
     assert cut.truncated
     assert cut.completion_tokens == 0
     assert len(cut.input_ids) == len(cut.labels) == 3
 
 
-def test_encoder_decoder() -> None:
+def test_encode_encoder_decoder_splits_prompt_and_completion() -> None:
     t5 = encoder(encoder_decoder=True, eos=True)
     encoded = t5.encode({"prompt": "q", "completion": "a"})
     assert (seen(encoded), learned(encoded)) == ("q</s>", "a</s>")
@@ -204,7 +204,7 @@ def test_encoder_decoder() -> None:
     assert seen(turns).startswith("<|user|>q</s>\n<|assistant|>a</s>\n<|user|>r</s>\n<|assistant|>")
 
 
-def test_the_hash_tells_ids_and_labels_apart() -> None:
+def test_token_hash_distinguishes_ids_and_labels() -> None:
     same = PLAIN.encode({"prompt": "q", "completion": "a"})
     assert same.token_hash == PLAIN.encode({"prompt": "q", "completion": "a"}).token_hash
     assert same.token_hash != PLAIN.encode({"prompt": "", "completion": "qa"}).token_hash

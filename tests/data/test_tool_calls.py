@@ -1,4 +1,4 @@
-"""Chats that call tools: what the model has to write, judged by rendering one turn more, for many templates."""
+"""Test the loss of chats with tool calls for many templates. The reference renders the chat turn by turn."""
 
 import json
 from functools import cache
@@ -18,7 +18,7 @@ from curator.data.task_rows import read_task
 from curator.data.tokens import IGNORED, Encoded, Encoder
 from curator.project.project import Project
 
-# ChatML with calls between marks, several answers in one user's turn; as Hermes and Qwen have it.
+# Like Hermes and Qwen: ChatML with marked calls, and several tool responses in one user turn.
 HERMES = """\
 {%- if tools %}<|im_start|>system
 {% if messages[0].role == 'system' %}{{ messages[0].content }}
@@ -46,7 +46,7 @@ HERMES = """\
 {%- if add_generation_prompt %}<|im_start|>assistant
 {% endif %}"""
 
-# One call, as bare JSON, and nothing that is said beside it; as Llama 3 has it.
+# Like Llama 3: one call as plain JSON, without other content.
 LLAMA = """\
 {%- if tools %}<|start|>system<|head|>
 
@@ -67,7 +67,7 @@ Tools: {{ tools | tojson }}<|eot|>{% endif %}
 
 {% endif %}"""
 
-# No prompt for generation, ids in the call, and a tool's answer only where there was a call; as Mistral has it.
+# Like Mistral: no generation prompt, ids in the call, and tool responses only after a call.
 MISTRAL = """\
 {%- if tools %}[TOOLS]{{ tools | tojson }}[/TOOLS]{% endif %}
 {%- set called = namespace(it=false) %}
@@ -81,7 +81,7 @@ MISTRAL = """\
 [RESULT] {{ m.tool_call_id }}: {{ m.content }} [/RESULT]
 {%- else %} {{ m.content }}</s>{% set called.it = false %}{% endif %}{% endfor %}"""
 
-# Takes arguments for text; as DeepSeek has it.
+# Like DeepSeek: arguments are text.
 DEEPSEEK = """\
 {%- for tool in tools or [] %}{{ tool.function.name }}
 {% endfor %}
@@ -93,7 +93,7 @@ DEEPSEEK = """\
 {{- '<|call|>' + call.function.name + '\n' + call.function.arguments + '<|end|>' }}{% endfor %}</s>
 {%- endif %}{% endfor %}
 {%- if add_generation_prompt %}<|Assistant|>{% endif %}"""
-# The same, but an object does not stop it: it is printed as Python prints it.
+# The same, but the template prints an object in Python notation instead of raising an error.
 PRINTED = DEEPSEEK.replace("'\\n' + call.function.arguments + '<|end|>'", "'\\n' ~ call.function.arguments ~ '<|end|>'")
 
 WEATHER = {
@@ -168,7 +168,7 @@ def learned_spans(encoded: Encoded) -> list[str]:
 
 
 def by_prefixes(template: str, messages: list[dict[str, Any]], tools: list[Any] | None) -> list[str]:
-    """What a turn adds to the prompt for it, without the line break after it: slow, and right for these templates."""
+    """Return the text that each assistant turn adds to its generation prompt, without the final line break."""
     tokenizer = tokenizer_with(template)
 
     def text(turns: list[dict[str, Any]], **options: Any) -> str:
@@ -180,14 +180,14 @@ def by_prefixes(template: str, messages: list[dict[str, Any]], tools: list[Any] 
             before = text(messages[:number], add_generation_prompt=True)
             until = text(messages[: number + 1])
             assert until.startswith(before)
-            said = until[len(before) :].rstrip("\n")
-            # Without a prompt for generation, the blank before what is said is the template's.
-            added.append(said.removeprefix(" ") if template == MISTRAL else said)
+            turn_text = until[len(before) :].rstrip("\n")
+            # Without a generation prompt, the template writes the blank before the content.
+            added.append(turn_text.removeprefix(" ") if template == MISTRAL else turn_text)
     return added
 
 
 def as_text(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The same with arguments as OpenAI writes them."""
+    """Return the messages with arguments as JSON text, as OpenAI writes them."""
     copy = json.loads(json.dumps(messages))
     for turn in copy:
         for one in turn.get("tool_calls", ()):
@@ -202,7 +202,7 @@ def plain(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
 @pytest.mark.parametrize("tools", [[WEATHER], None], ids=["tools", "no tools"])
 @pytest.mark.parametrize("template", [HERMES, LLAMA, MISTRAL, DEEPSEEK, PRINTED], ids="HLMDP")
 @pytest.mark.parametrize("chat", [*CHATS, "several"])
-def test_the_loss_is_on_all_that_the_assistant_writes(chat: str, template: str, tools: list[Any] | None) -> None:
+def test_encode_tool_calls_puts_loss_on_all_assistant_output(chat: str, template: str, tools: list[Any] | None) -> None:
     if chat == "several" and template == LLAMA:
         chat = "one call"
     messages = CHATS.get(chat, SEVERAL)
@@ -221,14 +221,16 @@ arguments = st.dictionaries(
 
 
 @given(words, arguments, words, words, st.sampled_from([HERMES, LLAMA, MISTRAL]))
-def test_whatever_is_called(question: str, given_to: dict[str, Any], result: str, end: str, template: str) -> None:
+def test_encode_any_tool_call_matches_prefix_rendering(
+    question: str, given_to: dict[str, Any], result: str, end: str, template: str
+) -> None:
     made = {"id": "abc123def", "type": "function", "function": {"name": "f", "arguments": given_to}}
     messages = [user(question), asks(made), answer(result), says(end)]
     encoded = encoder(template).encode(recognise({"messages": messages}, "here")[1])
     assert learned_spans(encoded) == [s for s in by_prefixes(template, plain(messages), None) if s]
 
 
-def test_turns_that_are_not_learned() -> None:
+def test_encode_turns_with_weight_zero_carry_no_loss() -> None:
     messages = [user("q"), says("a", weight=0), user("r"), says("b", weight=1), user("s"), says("c", train=False)]
     _, content = recognise({"messages": messages}, "here")
     assert learned_spans(encoder(CHAT_TEMPLATE).encode(content)) == ["b</s>"]
@@ -238,22 +240,22 @@ def test_turns_that_are_not_learned() -> None:
     assert is_empty(recognise({"messages": [user("q"), says("a", weight=0)]}, "here")[1])
 
 
-def test_templates_that_take_no_tools() -> None:
+def test_encode_tools_unsupported_by_template_raises_data_error() -> None:
     offered = {"messages": [user("q"), says("a")], "tools": [WEATHER]}
-    with pytest.raises(DataError, match="no place for them"):
+    with pytest.raises(DataError, match=r"lists tools, but .* omits them"):
         encoder(CHAT_TEMPLATE).encode(offered)
     called = recognise({"messages": CHATS["one call"]}, "here")[1]
-    with pytest.raises(DataError, match="leaves the calls out"):
+    with pytest.raises(DataError, match="omits the calls"):
         encoder(CHAT_TEMPLATE).encode(called)
     answered = {"messages": [user("q"), says("a"), {"role": "tool", "content": "12"}, says("b")]}
-    deaf = "{% for m in messages if m.role != 'tool' %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
-    with pytest.raises(DataError, match="holds a tool's answer, which the model's chat template leaves out"):
-        encoder(deaf).encode(answered)
-    with pytest.raises(DataError, match="refuses the turns: one call at a time"):
+    omits_tools = "{% for m in messages if m.role != 'tool' %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
+    with pytest.raises(DataError, match="has a tool response, but the model's chat template omits it"):
+        encoder(omits_tools).encode(answered)
+    with pytest.raises(DataError, match="rejects the turns: one call at a time"):
         encoder(LLAMA).encode(recognise({"messages": SEVERAL}, "here")[1])
 
 
-def test_the_hash_knows_the_call_and_not_its_id() -> None:
+def test_content_hash_includes_call_but_not_its_id() -> None:
     def hashed(**changed: Any) -> str:
         made = call(city="Paris") | {key: value for key, value in changed.items() if key == "id"}
         made["function"] = made["function"] | {key: value for key, value in changed.items() if key != "id"}
@@ -265,7 +267,7 @@ def test_the_hash_knows_the_call_and_not_its_id() -> None:
     assert hashed(tools=[WEATHER["function"]]) == hashed(tools=json.dumps([WEATHER]))
 
 
-def test_a_template_without_tools_names_file_and_line(make_project: MakeProject, tmp_path: Path) -> None:
+def test_check_tools_unsupported_by_template_names_file_and_line(make_project: MakeProject, tmp_path: Path) -> None:
     folder = make_project(
         tasks={"target": pair_rows("target", 4), "alpha": [*pair_rows("alpha", 1), {"messages": CHATS["one call"]}]}
     )
@@ -275,7 +277,7 @@ def test_a_template_without_tools_names_file_and_line(make_project: MakeProject,
         Project.open(folder).check()
 
 
-def test_what_arrow_fills_in_is_no_argument(tmp_path: Path) -> None:
+def test_read_task_null_arguments_of_parquet_are_dropped(tmp_path: Path) -> None:
     import datasets
 
     rows = [

@@ -1,4 +1,4 @@
-"""Batched per-example gradients against plain autograd, one example at a time."""
+"""Test batched per-example gradients against plain autograd on one example at a time."""
 
 from pathlib import Path
 
@@ -22,7 +22,7 @@ def _tuned(folder: Path, target_modules: object = "all-linear") -> TunedModel:
     lora = LoraSection(r=2, alpha=4, target_modules=target_modules)  # type: ignore[arg-type]
     tuned = load_model(folder, section, lora)
     tuned.reset(0)
-    # LoRA's B begins at nothing, where half of the gradients vanish.
+    # LoRA's B starts at zero, where half of the gradients vanish.
     torch.manual_seed(1)
     for name, parameter in tuned.model.named_parameters():
         if parameter.requires_grad:
@@ -51,13 +51,13 @@ def tuned(request: pytest.FixtureRequest) -> TunedModel:
     return _tuned(request.getfixturevalue(f"tiny_{request.param}_folder"))
 
 
-def test_equals_autograd_one_by_one(tuned: TunedModel) -> None:
+def test_project_batch_equals_autograd_per_example(tuned: TunedModel) -> None:
     events: list[Event] = []
     examples = _examples(tuned)
     losses, projected = (
         GradientEngine(tuned, SPEC, batch_tokens=10**6, reporter=Reporter(events.append)).project(examples).arrays()
     )
-    assert not [e for e in events if isinstance(e, Note)], "the batched path must be taken"
+    assert not [e for e in events if isinstance(e, Note)], "the engine does not use the batched path"
     for row, example in enumerate(examples):
         loss, gradient = gradient_of(tuned, example)
         slow = project_slowly(SPEC, {name: g.numpy() for name, g in gradient.items()})
@@ -66,8 +66,8 @@ def test_equals_autograd_one_by_one(tuned: TunedModel) -> None:
         assert np.abs(slow).max() > 1e-3
 
 
-def test_autograd_twin_is_the_slope_of_the_loss(tuned: TunedModel) -> None:
-    """The twin itself against central differences; layers compute in float32, so the step cannot be tiny."""
+def test_gradient_of_equals_central_differences(tuned: TunedModel) -> None:
+    """Layers compute in float32, so the step cannot be tiny."""
     (example,) = _examples(tuned, 1)
     _, gradient = gradient_of(tuned, example)
     torch.manual_seed(0)
@@ -83,7 +83,7 @@ def test_autograd_twin_is_the_slope_of_the_loss(tuned: TunedModel) -> None:
     assert (losses[0] - losses[1]) / 2e-3 == pytest.approx(slope, rel=2e-2, abs=2e-3)
 
 
-def test_batch_size_padding_and_order_change_nothing(tuned: TunedModel) -> None:
+def test_project_batch_size_padding_and_order_do_not_matter(tuned: TunedModel) -> None:
     engine = GradientEngine(tuned, SPEC, batch_tokens=10**6, reporter=Reporter())
     examples = _examples(tuned)
     losses, projected = engine.project(examples).arrays()
@@ -97,7 +97,7 @@ def test_batch_size_padding_and_order_change_nothing(tuned: TunedModel) -> None:
         assert loss[0] == pytest.approx(losses[row], rel=1e-5)
 
 
-def test_parameters_that_are_no_linear_weight_are_not_forgotten(tiny_llama_folder: Path) -> None:
+def test_project_embedding_parameters_are_included(tiny_llama_folder: Path) -> None:
     events: list[Event] = []
     tuned = _tuned(tiny_llama_folder, ("embed_tokens", "q_proj"))
     assert any("embedding" in name for name in tuned.layout.shapes)
@@ -112,7 +112,7 @@ def test_parameters_that_are_no_linear_weight_are_not_forgotten(tiny_llama_folde
     np.testing.assert_allclose(projected[0], slow, rtol=1e-3, atol=1e-5)
 
 
-def test_a_layer_used_twice_counts_twice(tiny_llama_folder: Path) -> None:
+def test_project_layer_used_twice_sums_both_uses(tiny_llama_folder: Path) -> None:
     tuned = _tuned(tiny_llama_folder)
     layers = tuned.model.get_base_model().model.layers
     layers[1] = layers[0]
@@ -125,7 +125,7 @@ def test_a_layer_used_twice_counts_twice(tiny_llama_folder: Path) -> None:
         np.testing.assert_allclose(projected[row], slow, rtol=1e-3, atol=1e-4 * np.abs(slow).max())
 
 
-def test_a_batch_that_does_not_fit_is_halved(tuned: TunedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_project_batch_out_of_memory_is_halved(tuned: TunedModel, monkeypatch: pytest.MonkeyPatch) -> None:
     engine = GradientEngine(tuned, SPEC, batch_tokens=10**6, reporter=Reporter())
     examples = _examples(tuned)
     losses, projected = engine.project(examples).arrays()
@@ -142,7 +142,7 @@ def test_a_batch_that_does_not_fit_is_halved(tuned: TunedModel, monkeypatch: pyt
     np.testing.assert_allclose(halved[1], projected, atol=1e-5 * np.abs(projected).max())
 
 
-def test_batches_hold_every_example_once_and_keep_the_budget() -> None:
+def test_by_length_batches_hold_all_examples_within_budget() -> None:
     lengths = [5, 90, 3, 3, 40, 41, 7, 200]
     batches = list(by_length(lengths, 100))
     assert sorted(p for batch in batches for p in batch) == list(range(len(lengths)))

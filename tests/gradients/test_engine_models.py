@@ -1,4 +1,4 @@
-"""Per-example gradients of many architectures, against `torch.func`, which knows nothing of layers and hooks."""
+"""Test per-example gradients of many architectures against `torch.func`, which uses neither layers nor hooks."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -28,7 +28,7 @@ DECODER: dict[str, Any] = {
     "head_dim": 8,
     "pad_token_id": 0,
 }
-# Model type, its configuration, and whether all of a batch goes through at once.
+# Configuration of each model type, and whether the engine processes a batch at once.
 MODELS: dict[str, tuple[dict[str, Any], bool]] = {
     "llama": (DECODER, True),
     "qwen2": (DECODER, True),
@@ -64,7 +64,7 @@ MODELS: dict[str, tuple[dict[str, Any], bool]] = {
         True,
     ),
     "mamba": ({"vocab_size": 200, "hidden_size": 32, "state_size": 4, "num_hidden_layers": 2, "pad_token_id": 0}, True),
-    # The router takes its weight past its layer.
+    # The router uses its weight outside its layer.
     "mixtral": (DECODER | {"num_local_experts": 4, "num_experts_per_tok": 2}, False),
 }
 
@@ -95,7 +95,7 @@ def _examples(tuned: TunedModel) -> list[TokenizedExample]:
 
 
 def _by_torch_func(tuned: TunedModel, example: TokenizedExample) -> tuple[float, dict[str, np.ndarray]]:
-    """Loss and gradient of one example as a function of its trainable parameters."""
+    """Return loss and gradient of one example by `torch.func`."""
     trained = {n: p.detach() for n, p in tuned.model.named_parameters() if p.requires_grad}
     ids, labels = torch.tensor([list(example.input_ids)]), torch.tensor([list(example.labels)])
 
@@ -134,20 +134,20 @@ def _compare(tuned: TunedModel, *, batched: bool) -> None:
 
 
 @pytest.mark.parametrize("kind", MODELS)
-def test_equals_torch_func(kind: str, tmp_path: Path) -> None:
-    # peft allows no adapter on the layers that Mamba's kernel reads for itself.
+def test_project_every_architecture_equals_torch_func(kind: str, tmp_path: Path) -> None:
+    # peft allows no adapter on the layers that Mamba's kernel reads directly.
     modules = ("in_proj", "x_proj") if kind == "mamba" else "all-linear"
     _compare(_tuned(kind, tmp_path, modules), batched=MODELS[kind][1])
 
 
-def test_embeddings_and_tied_weights(tmp_path: Path) -> None:
+def test_project_tied_embeddings_equals_torch_func(tmp_path: Path) -> None:
     tuned = _tuned("llama", tmp_path, ("embed_tokens", "q_proj", "lm_head"), tie_word_embeddings=True)
     assert any("embedding" in name for name in tuned.layout.shapes)
     _compare(tuned, batched=False)
 
 
-class _Past(torch.nn.Module):
-    """Holds a linear layer, and uses its weight without calling it, as fused kernels do."""
+class _Bypass(torch.nn.Module):
+    """Use the weight of a linear layer without calling the layer, like a fused kernel."""
 
     def __init__(self, layer: torch.nn.Linear) -> None:
         super().__init__()
@@ -159,14 +159,14 @@ class _Past(torch.nn.Module):
         return self.weight_user
 
     def keys(self) -> list[str]:
-        """As peft asks for its adapters."""
+        """Return the name of the adapter, as peft expects."""
         return ["default"]
 
 
-def test_a_weight_that_is_used_past_its_layer_is_named_and_not_lost(tmp_path: Path) -> None:
+def test_project_weight_used_outside_its_layer_warns_and_is_included(tmp_path: Path) -> None:
     tuned = _tuned("llama", tmp_path)
     name, parent = next((n, m) for n, m in tuned.model.named_modules() if n.endswith("layers.1.self_attn.v_proj"))
-    parent.lora_A = _Past(parent.lora_A["default"])
+    parent.lora_A = _Bypass(parent.lora_A["default"])
     events: list[Event] = []
     engine = GradientEngine(tuned, SPEC, batch_tokens=10**6, reporter=Reporter(events.append))
     (example, *_) = _examples(tuned)

@@ -1,4 +1,4 @@
-"""Inside a task: influence of examples, groups by gradient, near duplicates."""
+"""Test the influence of examples, groups by gradient, and near duplicates."""
 
 import json
 import random
@@ -18,7 +18,7 @@ from curator.gradients.grouping import cluster
 MakeProject = Callable[..., Path]
 
 
-def test_examples_are_ranked_by_what_the_estimator_says(make_project: MakeProject) -> None:
+def test_examples_report_ranks_by_estimated_gain(make_project: MakeProject) -> None:
     project = curator.Project.open(make_project())
     selected = project.select().selected
     report = project.examples("alpha")
@@ -33,7 +33,7 @@ def test_examples_are_ranked_by_what_the_estimator_says(make_project: MakeProjec
         project.examples("alhpa")
 
 
-def test_clusters_find_directions_whatever_the_length() -> None:
+def test_cluster_directions_of_any_length_are_found() -> None:
     rng = np.random.default_rng(0)
     centres = rng.standard_normal((3, 20))
     truth = np.repeat([0, 1, 2], [30, 20, 10])
@@ -46,7 +46,7 @@ def test_clusters_find_directions_whatever_the_length() -> None:
     assert set(cluster(np.zeros((5, 4)), 3, seed=0).tolist()) <= {0, 1, 2}
 
 
-def test_init_cuts_data_without_labels_into_groups(make_project: MakeProject, tmp_path: Path) -> None:
+def test_init_group_splits_unlabelled_data(make_project: MakeProject, tmp_path: Path) -> None:
     source = make_project("source", tasks={"target": pair_rows("target", 12), "pile": pair_rows("pile", 20)})
     command = ["init", str(tmp_path / "new"), "--model", str(source / "model")]
     for name in ("target", "pile"):
@@ -67,7 +67,7 @@ def test_init_cuts_data_without_labels_into_groups(make_project: MakeProject, tm
     assert sorted(r["prompt"] for r in rows) == sorted(r["prompt"] for r in pair_rows("pile", 20))
 
 
-def test_near_duplicates_are_those_that_share_most_runs_of_tokens() -> None:
+def test_near_duplicates_equal_exhaustive_comparison() -> None:
     rng = random.Random(0)
     first = [[rng.randrange(500) for _ in range(rng.randint(3, 60))] for _ in range(300)]
     second = [list(example) for example in first[:40]]
@@ -91,7 +91,7 @@ def test_near_duplicates_are_those_that_share_most_runs_of_tokens() -> None:
     assert overlaps(near_duplicates([first, second]), [300, 40]) == [(1, 0, pytest.approx(len(expected) / 40))]
 
 
-def test_check_names_what_is_repeated(make_project: MakeProject) -> None:
+def test_check_copied_task_reports_overlap_and_pairs(make_project: MakeProject) -> None:
     folder = make_project()
     rows = pair_rows("alpha", 8)
     write_rows(folder / "tasks" / "copy.jsonl", [{**row, "completion": row["completion"] + " "} for row in rows])
@@ -100,5 +100,5 @@ def test_check_names_what_is_repeated(make_project: MakeProject) -> None:
     write_rows(folder / "tasks" / "copy.jsonl", rows)
     report = curator.Project.open(folder).check()
     assert [(o.task, o.other, o.share) for o in report.overlaps] == [("alpha", "copy", 1.0)]
-    assert any("nearly the same in copy" in problem for problem in report.problems)
+    assert any("has near duplicates in copy" in problem for problem in report.problems)
     assert ("alpha", 1, "copy", 1) in report.near_duplicates

@@ -1,4 +1,4 @@
-"""The projection: its twin, what it must not depend on, and that it keeps inner products."""
+"""Test the projection against its reference, its independence of batches and order, and its inner products."""
 
 import hashlib
 
@@ -28,7 +28,7 @@ def _project(spec: ProjectionSpec, gradients: dict[str, torch.Tensor]) -> np.nda
 
 @pytest.mark.parametrize("dim", [1, 63, 64, 65, 200, 5000])
 @pytest.mark.parametrize("piece", [1, 900, 2**21])
-def test_equals_the_slow_twin(dim: int, piece: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_projection_any_dimension_equals_reference(dim: int, piece: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(curator.gradients.projection, "_PIECE", piece)
     spec = ProjectionSpec(dim=dim, seed=3)
     gradients = _gradients(3)
@@ -38,7 +38,7 @@ def test_equals_the_slow_twin(dim: int, piece: int, monkeypatch: pytest.MonkeyPa
         np.testing.assert_allclose(fast[row], slow, rtol=1e-4, atol=1e-3)
 
 
-def test_does_not_depend_on_batch_or_order_of_parameters() -> None:
+def test_projection_batch_and_parameter_order_do_not_matter() -> None:
     spec = ProjectionSpec(dim=32, seed=0)
     gradients = _gradients(5)
     whole = _project(spec, gradients)
@@ -48,7 +48,7 @@ def test_does_not_depend_on_batch_or_order_of_parameters() -> None:
     np.testing.assert_allclose(whole, backwards, rtol=1e-5, atol=1e-4)
 
 
-def test_signs_and_shifts_are_balanced_and_belong_to_seed_and_name() -> None:
+def test_signs_and_shifts_are_balanced_and_depend_on_seed_and_name() -> None:
     spec = ProjectionSpec(dim=100, seed=0)
     first = signs(spec, "a", 50_000)
     assert set(np.unique(first)) == {-1, 1}
@@ -59,16 +59,16 @@ def test_signs_and_shifts_are_balanced_and_belong_to_seed_and_name() -> None:
     assert len(turned) == 500
     assert turned.min() >= 0
     assert turned.max() < 100
-    # 500 draws of 100 places: all but about one place in 150 is hit.
+    # 500 draws of 100 positions miss about one position in 150.
     assert len(np.unique(turned)) > 90
     for other_spec, name in ((ProjectionSpec(dim=100, seed=1), "a"), (spec, "b")):
-        # Independent signs agree in half of the places, independent shifts in one of a hundred.
+        # Independent signs agree in half of the positions, independent shifts in one of a hundred.
         assert abs((first == signs(other_spec, name, 50_000)).mean() - 0.5) < 0.02
         assert (turned == shifts(other_spec, name, 50_000)).mean() < 0.05
 
 
-def test_signs_and_shifts_are_what_they_have_always_been() -> None:
-    """Stored gradients hold on to them: others would need another `kind`."""
+def test_signs_and_shifts_keep_stored_values() -> None:
+    """Stored gradients depend on these values. Other values need another `kind`."""
     spec = ProjectionSpec(dim=100, seed=3)
     assert signs(spec, "layer.lora_A", 12).tolist() == [-1, 1, -1, -1, -1, 1, 1, 1, -1, 1, -1, 1]
     assert shifts(spec, "layer.lora_A", 500).tolist() == [83, 40, 7, 74, 87]
@@ -78,7 +78,7 @@ def test_signs_and_shifts_are_what_they_have_always_been() -> None:
 
 
 def _errors(a: np.ndarray, b: np.ndarray, dim: int, seeds: int) -> np.ndarray:
-    """⟨Pa, Pb⟩ − ⟨a, b⟩ for many projections, of the sketch and of a dense matrix of signs (2, seeds)."""
+    """Return ⟨Pa, Pb⟩ − ⟨a, b⟩ of the sketch and of a dense sign matrix for many seeds (2, seeds)."""
     found = np.zeros((2, seeds))
     pair = np.stack([a, b]).astype(np.float32)
     both = {"w": torch.tensor(pair)}
@@ -92,11 +92,11 @@ def _errors(a: np.ndarray, b: np.ndarray, dim: int, seeds: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("kind", ["flat", "low rank", "few large"])
-def test_inner_products_are_kept_as_well_as_by_a_dense_matrix_of_signs(kind: str) -> None:
-    """Unbiased, the error falls as 1/√k, and is no more than 20 % above that of the dense matrix."""
+def test_projection_inner_products_match_dense_sign_matrix(kind: str) -> None:
+    """The sketch is unbiased. Its error falls as 1/√k, and exceeds the dense matrix's error by at most 20 %."""
     rng = np.random.default_rng(0)
     if kind == "low rank":
-        # As LoRA's gradients are: a few directions, the same columns large in every row.
+        # Like LoRA's gradients: a few directions, and large values in the same columns of every row.
         columns = rng.standard_normal(384) * np.exp(rng.standard_normal(384))
         a, b = (np.outer(rng.standard_normal(8), columns + rng.standard_normal(384)).ravel() for _ in range(2))
     else:
@@ -110,8 +110,8 @@ def test_inner_products_are_kept_as_well_as_by_a_dense_matrix_of_signs(kind: str
     for dim in (64, 256, 1024):
         sketch, dense = _errors(a, b, dim, 250)
         assert abs(sketch.mean()) < 4 * sketch.std() / np.sqrt(250)
-        # Of 250 draws, a standard deviation is known to 4.5 %; of a ratio of two, three such are 20 %.
+        # 250 draws give a standard deviation to 4.5 %. Three such errors of a ratio are about 20 %.
         assert sketch.std() < 1.2 * 1.2 * dense.std()
         deviations.append(sketch.std() / size * np.sqrt(dim))
-    # It falls faster where k is no longer small beside p: coordinates of one block never meet.
+    # The error falls faster if k is not small compared with p, because coordinates of one block never collide.
     assert max(deviations[1:]) < 1.3 * deviations[0]

@@ -68,7 +68,7 @@ def _header(header: bytes, size: int | None = None) -> Any:
 @pytest.mark.parametrize(
     ("command", "poison", "words"),
     [
-        ("check", _pickle, "pytorch_model.bin is a pickle, which could run code"),
+        ("check", _pickle, "pytorch_model.bin is a pickle, which can run code"),
         ("check", lambda m: _code(m, "config.json", model_type="e", auto_map={"AutoConfig": "evil.E"}), "does not run"),
         (
             "check",
@@ -83,8 +83,8 @@ def _header(header: bytes, size: int | None = None) -> Any:
             _header(b'{"x":{"dtype":"F32","shape":[1099511627776,1099511627776],"data_offsets":[0,4]}}'),
             "overflow",
         ),
-        ("check", lambda m: (m / "config.json").write_text("[" * 100_000), "config.json cannot be used"),
-        ("check", lambda m: (m / "tokenizer.json").write_text("\x1b[31m{"), "the tokenizer cannot be read"),
+        ("check", lambda m: (m / "config.json").write_text("[" * 100_000), "cannot use config.json"),
+        ("check", lambda m: (m / "tokenizer.json").write_text("\x1b[31m{"), "cannot read the tokenizer"),
     ],
     ids=["pickle", "model code", "tokenizer code", "header", "shape", "nested", "tokenizer"],
 )
@@ -112,7 +112,7 @@ def test_load_model_hostile_folder_runs_no_code(
 )
 def test_encode_failing_chat_template_raises_data_error(template: str) -> None:
     encoder = Encoder(make_tokenizer(chat_template=template), max_length=64, encoder_decoder=False)
-    with pytest.raises(DataError, match="the chat template refuses the turns"):
+    with pytest.raises(DataError, match="the chat template rejects the turns"):
         encoder.encode({"instruction": "a", "response": "b"})
 
 
@@ -120,7 +120,7 @@ def test_check_row_refused_by_template_is_bad_row(make_project: MakeProject) -> 
     folder = make_project(tasks={"target": pair_rows("target", 6), "chat": [{"instruction": "a", "output": "b"}]})
     _change(folder / "model" / "tokenizer_config.json", chat_template="{{ raise_exception('\x1b[31m') }}")
     done = run_cli("check", "-p", folder, "-q").check(3)
-    assert "chat.jsonl:1: the chat template refuses the turns: \ufffd[31m (1 of 7" in done.err
+    assert "chat.jsonl:1: the chat template rejects the turns: \ufffd[31m (1 of 7" in done.err
 
 
 # -- manifests ----------------------------------------------------------------------------------------------------
@@ -304,10 +304,10 @@ def test_gradients_changed_adapter_is_refused(make_project: MakeProject) -> None
     (first, *_) = sorted((folder / ".curator" / "adapters").glob("*/step-*/adapter_model.safetensors"))
     before = first.read_bytes()
     first.write_bytes(before[:-4] + b"\0\0\x80\x7f")
-    with pytest.raises(ManifestMismatch, match=rf"adapter {first.parent}: sha256"):
+    with pytest.raises(ManifestMismatch, match=rf"adapter {first.parent} has sha256"):
         Project.open(folder).gradients()
     first.write_bytes(pickle.dumps(Evil(folder / "pwned")))
-    with pytest.raises(DataError, match=rf"adapter {first.parent}: cannot be read"):
+    with pytest.raises(DataError, match=rf"cannot read adapter {first.parent}: "):
         Project.open(folder).gradients()
     assert not (folder / "pwned").exists()
 
@@ -331,7 +331,7 @@ def test_train_pickled_checkpoint_runs_no_code(make_project: MakeProject, monkey
     for name in ("optimizer.pt", "sums.safetensors"):
         before = (checkpoint / name).read_bytes()
         (checkpoint / name).write_bytes(pickle.dumps(Evil(folder / "pwned")))
-        with pytest.raises(DataError, match=f"checkpoint {checkpoint}: cannot be gone on from"):
+        with pytest.raises(DataError, match=f"cannot resume from checkpoint {checkpoint}: "):
             project.train()
         (checkpoint / name).write_bytes(before)
     assert not (folder / "pwned").exists()

@@ -1,4 +1,4 @@
-"""Training: interrupted and resumed it ends where an undisturbed run ends, and a seed decides everything."""
+"""Test that training resumes exactly, that a seed decides the result, and that checkpoints are complete."""
 
 import shutil
 from pathlib import Path
@@ -45,7 +45,7 @@ def _train(
     )  # fmt: skip
 
 
-def test_training_lowers_the_loss_and_reports_it(tuned: TunedModel, tmp_path: Path) -> None:
+def test_train_adapter_lowers_and_reports_loss(tuned: TunedModel, tmp_path: Path) -> None:
     events: list[Event] = []
     examples = _examples(tuned)
     before = measure_losses(tuned, examples, batch_tokens=64).mean()
@@ -59,7 +59,7 @@ def test_training_lowers_the_loss_and_reports_it(tuned: TunedModel, tmp_path: Pa
     assert not (tmp_path / "checkpoints").exists()
 
 
-def test_the_last_snapshot_is_the_end_and_the_seed_decides(tuned: TunedModel, tmp_path: Path) -> None:
+def test_train_adapter_last_checkpoint_is_end_and_seed_decides(tuned: TunedModel, tmp_path: Path) -> None:
     first = _train(tuned, tmp_path / "a")
     end = tuned.layout.flatten(dict(tuned.model.named_parameters())).detach().clone()
     again = _train(tuned, tmp_path / "b")
@@ -72,7 +72,7 @@ def test_the_last_snapshot_is_the_end_and_the_seed_decides(tuned: TunedModel, tm
     assert not torch.equal(tuned.layout.flatten(dict(tuned.model.named_parameters())), end)
 
 
-def test_a_snapshot_is_the_mean_of_the_steps_that_lead_to_it(tuned: TunedModel, tmp_path: Path) -> None:
+def test_train_adapter_checkpoint_is_mean_of_last_steps(tuned: TunedModel, tmp_path: Path) -> None:
     seen: dict[int, torch.Tensor] = {}
 
     def follow(event: Event) -> None:
@@ -92,11 +92,11 @@ def test_a_snapshot_is_the_mean_of_the_steps_that_lead_to_it(tuned: TunedModel, 
 
 @pytest.fixture
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Checkpoints after every step of a short run."""
+    """Save a checkpoint whenever the share of steps allows one, without a minimum time."""
     monkeypatch.setattr("curator.training.trainer._CHECKPOINT_SECONDS", 0.0)
 
 
-def test_checkpoints_are_a_twentieth_of_a_run_apart_and_seconds(
+def test_train_adapter_saves_by_share_of_steps_and_by_time(
     tuned: TunedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     saved: list[int] = []
@@ -105,7 +105,7 @@ def test_checkpoints_are_a_twentieth_of_a_run_apart_and_seconds(
     recipe = RECIPE.model_copy(update={"epochs": 7})
     _train(tuned, tmp_path / "quick", recipe=recipe)
     assert saved == []
-    # Of 42 steps; each takes a second, and a checkpoint is 2.5 seconds after the last.
+    # The run has 42 steps of one second. At least 2.5 seconds separate two checkpoints.
     clock = iter(range(10**6))
     monkeypatch.setattr("curator.training.trainer._CHECKPOINT_SECONDS", 2.5)
     monkeypatch.setattr("curator.training.trainer.time", SimpleNamespace(monotonic=lambda: float(next(clock))))
@@ -117,7 +117,7 @@ def test_checkpoints_are_a_twentieth_of_a_run_apart_and_seconds(
 
 @pytest.mark.usefixtures("at_once")
 @pytest.mark.parametrize("stop", [1, 8, 12, 17])
-def test_interrupted_and_resumed_is_undisturbed(tuned: TunedModel, tmp_path: Path, stop: int) -> None:
+def test_train_adapter_resumed_run_equals_uninterrupted_run(tuned: TunedModel, tmp_path: Path, stop: int) -> None:
     class Stop(BaseException):
         pass
 
@@ -131,7 +131,7 @@ def test_interrupted_and_resumed_is_undisturbed(tuned: TunedModel, tmp_path: Pat
         patch.setattr("curator.core.events.Stage._interval", 0.0)
         with pytest.raises(Stop):
             _train(tuned, tmp_path / "cut", interrupt, average=0.4)
-    # A checkpoint that was cut short while it was written must not be resumed from.
+    # The run must not resume from an incomplete checkpoint.
     broken = tmp_path / "cut" / "checkpoints" / "checkpoint-16"
     if not broken.exists():
         broken.mkdir(parents=True)
@@ -143,9 +143,7 @@ def test_interrupted_and_resumed_is_undisturbed(tuned: TunedModel, tmp_path: Pat
 
 
 @pytest.mark.usefixtures("at_once")
-def test_interrupted_while_its_checkpoints_are_removed_it_does_not_go_on_from_half_of_one(
-    tuned: TunedModel, tmp_path: Path
-) -> None:
+def test_train_adapter_killed_during_cleanup_ignores_broken_checkpoint(tuned: TunedModel, tmp_path: Path) -> None:
     class Stop(BaseException):
         pass
 
@@ -155,7 +153,7 @@ def test_interrupted_while_its_checkpoints_are_removed_it_does_not_go_on_from_ha
         if Path(folder).name != "checkpoints":
             real(folder, **options)
             return
-        # What a killed process leaves: some files are gone, and which is the file system's choice.
+        # A killed process removes some files, in an order that the file system decides.
         for path in Path(folder).glob("*/*"):
             if path.suffix in (".safetensors", ".pt", ".json"):
                 path.unlink()
@@ -171,13 +169,13 @@ def test_interrupted_while_its_checkpoints_are_removed_it_does_not_go_on_from_ha
     assert not (tmp_path / "cut" / "checkpoints").exists()
 
 
-def test_a_loss_that_is_not_finite_stops_the_run(tuned: TunedModel, tmp_path: Path) -> None:
+def test_train_adapter_infinite_loss_raises_numerical_error(tuned: TunedModel, tmp_path: Path) -> None:
     recipe = RECIPE.model_copy(update={"learning_rate": 1e38})
     with pytest.raises(NumericalError, match=r"loss became|NaN or infinity"):
         _train(tuned, tmp_path, recipe=recipe)
 
 
-def test_measured_losses_do_not_depend_on_the_batch(tuned: TunedModel) -> None:
+def test_measure_losses_batch_size_does_not_matter(tuned: TunedModel) -> None:
     examples = _examples(tuned)
     np.testing.assert_allclose(
         measure_losses(tuned, examples, batch_tokens=8), measure_losses(tuned, examples, batch_tokens=10**5), rtol=1e-5

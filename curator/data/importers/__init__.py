@@ -2,5 +2,5 @@
 
 Takes a LLaMA-Factory, axolotl or TRL configuration file.
 Translates data sets into tasks and the recipe into `[train]` and `[lora]`.
-Returns a `ImportedConfig` that also lists every setting it could not translate.
+Returns an `ImportedConfig` that also lists every setting it could not translate.
 """

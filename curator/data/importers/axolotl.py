@@ -1,11 +1,13 @@
-"""axolotl: the YAML of a run."""
+"""Import the YAML of an axolotl run."""
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from curator.data.importers.base import (
+    ALL_ROWS,
     COMMON,
+    NO_SETTING,
     ImportedConfig,
     Setting,
     brief,
@@ -42,7 +44,7 @@ _SETTINGS: dict[str, Setting] = {key: COMMON[key] for key in COMMON if "lora" in
     "seed": COMMON["seed"],
 }
 _PLACE = ("path", "name", "split", "revision", "data_files", "ds_type", "type")
-# Columns by the `type` of a data set; {} where its columns are those that curator knows.
+# Columns by the `type` of a data set. {} means that curator recognises the columns.
 _TYPES: dict[str, dict[str, str]] = {
     "alpaca": {"instruction": "instruction", "input": "input", "output": "output"},
     "alpaca_chat": {"instruction": "instruction", "input": "input", "output": "output"},
@@ -69,7 +71,12 @@ _CHAT_KEYS = (
 
 
 def read_axolotl(values: Mapping[str, Any], path: Path) -> ImportedConfig:
-    """Read the YAML of a run."""
+    """Import the YAML of an axolotl run.
+
+    Args:
+        values: Content of the file.
+        path: The file. Paths in `values` are relative to its folder.
+    """
     imported = ImportedConfig(path=path, trainer="axolotl")
     entries = values.get("datasets")
     for place, entry in enumerate(entries if isinstance(entries, list) else [], 1):
@@ -78,9 +85,9 @@ def read_axolotl(values: Mapping[str, Any], path: Path) -> ImportedConfig:
         if isinstance(entry, dict) and entry.get("path"):
             _add(imported, dict(entry), f"datasets[{place}]")
         else:
-            imported.skip(f"datasets[{place}]", "it has no `path`")
+            imported.skip(f"datasets[{place}]", "no `path`")
     if values.get("adapter") not in (None, "lora", "qlora"):
-        imported.skip(f"adapter = {brief(values['adapter'])}", "curator trains LoRA")
+        imported.skip(f"adapter = {brief(values['adapter'])}", "curator trains LoRA only")
     imported.take(values, _SETTINGS, handled=("datasets", "adapter"))
     return imported
 
@@ -103,16 +110,15 @@ def _add(imported: ImportedConfig, entry: dict[str, Any], label: str) -> None:
         return
     for key, value in entry.items():
         if key not in _PLACE and key not in handled and value not in (None, False):
-            hint = "; curator chooses among all rows" if key in ("weight", "shards") else ""
-            imported.skip(f"{label}.{key} = {brief(value)}", f"not taken over{hint}")
+            imported.skip(f"{label}.{key} = {brief(value)}", ALL_ROWS if key in ("weight", "shards") else NO_SETTING)
     imported.add(place.name, keys | fields, label)
 
 
 def _fields(entry: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """`columns` and `roles`, and the keys of the entry that say so.
+    """Return `columns` and `roles` of a task, and the keys of the entry that define them.
 
     Raises:
-        NotFoundError: The rows are of a kind that curator does not know.
+        NotFoundError: curator does not support the `type` of the data set.
     """
     kind = entry.get("type") or "chat_template"
     if isinstance(kind, dict):
@@ -120,7 +126,7 @@ def _fields(entry: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
     kind = str(kind).partition(":")[0]
     kind = kind if kind in _TYPES else kind.removesuffix(".load")
     if kind not in _TYPES:
-        raise NotFoundError(f"the type {brief(entry['type'])} is not known")
+        raise NotFoundError(f"unsupported type: {brief(entry['type'])}")
     if kind == "completion":
         return {"columns": {"text": str(entry.get("field") or "text")}}, ("field",)
     if kind in ("chat_template", "sharegpt"):
@@ -129,9 +135,9 @@ def _fields(entry: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
 
 
 def _custom(kind: Mapping[str, Any]) -> dict[str, str]:
-    """The columns of a `type` that names its own."""
+    """Return the columns of a custom `type`."""
     if any(kind.get(key) for key in ("system_prompt", "format", "no_input_format")):
-        raise NotFoundError("its own format of prompts is not known; write the prompts into the file")
+        raise NotFoundError("unsupported custom prompt format (write the prompts into the file instead)")
     names = {
         "instruction": kind.get("field_instruction", "instruction"),
         "output": kind.get("field_output", "output"),
@@ -143,15 +149,15 @@ def _custom(kind: Mapping[str, Any]) -> dict[str, str]:
 
 def _chat(entry: Mapping[str, Any], usual_column: str) -> dict[str, Any]:
     if not set(_list(entry.get("roles_to_train") or [])) <= {"assistant", "gpt"}:
-        raise NotFoundError(f"roles_to_train {brief(entry['roles_to_train'])}: curator trains on the assistant's turns")
+        raise NotFoundError(f"roles_to_train {brief(entry['roles_to_train'])}: curator trains on assistant turns only")
     if entry.get("train_on_eos") not in (None, "turn", "all"):
-        raise NotFoundError(f"train_on_eos {brief(entry['train_on_eos'])}: curator trains on the end of each turn")
+        raise NotFoundError(f"train_on_eos {brief(entry['train_on_eos'])}: curator always trains on the end of a turn")
     if entry.get("message_field_training") not in (None, "train", "weight"):
-        raise NotFoundError("message_field_training: curator knows `train` and `weight`")
+        raise NotFoundError("message_field_training: curator supports `train` and `weight`")
     columns = {"messages": str(entry.get("field_messages") or usual_column)}
     columns |= {ours: str(entry[f"field_{ours}"]) for ours in ("system", "tools") if entry.get(f"field_{ours}")}
     if columns in ({"messages": "messages"}, {"messages": "conversations"}):
-        # As curator knows it, `tools` and `system` beside it.
+        # curator recognises these columns, and `tools` and `system` with them.
         columns = {}
     mapped = dict(entry.get("message_property_mappings") or {})
     for ours, usual in (("role", ("role", "from")), ("content", ("content", "value"))):
@@ -160,7 +166,7 @@ def _chat(entry: Mapping[str, Any], usual_column: str) -> dict[str, Any]:
             columns[ours] = theirs
     others = sorted(key for key, theirs in mapped.items() if key not in ("role", "content") and key != theirs)
     if others:
-        raise NotFoundError(f"message_property_mappings of {', '.join(others)} are not known")
+        raise NotFoundError(f"unsupported message_property_mappings: {', '.join(others)}")
     named = {str(name): str(ours) for ours, names in (entry.get("roles") or {}).items() for name in _list(names)}
     return {"columns": columns, "roles": role_names(named)}
 

@@ -1,4 +1,4 @@
-"""What comes out of another trainer's configuration, and what all of them have in common."""
+"""Hold an imported configuration, and convert the settings that several trainers share."""
 
 import reprlib
 from collections.abc import Callable, Mapping
@@ -11,21 +11,26 @@ from curator.data.formats import known_role
 
 Settings = dict[str, dict[str, Any]]
 Setting = tuple[str, str, Callable[[Any], Any]]
-"""Section and key of `curator.toml`, and what makes its value of theirs; it raises ValueError where it cannot."""
+"""Section and key of `curator.toml`, and a converter of the value. The converter raises ValueError or TypeError."""
+
+NO_SETTING = "no equivalent in curator"
+"""Reason for a setting that curator does not import."""
+ALL_ROWS = "no equivalent in curator, which selects from all rows"
+"""Reason for a setting that samples rows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Table:
-    """One `[[data.task]]` table."""
+    """Hold one `[[data.task]]` table."""
 
     keys: dict[str, Any]
     origin: str
-    """Which entry of which file it was made from."""
+    """Entry and file that the table comes from."""
 
 
 @dataclass(slots=True, kw_only=True)
 class ImportedConfig:
-    """What a configuration says in curator's words."""
+    """Hold another trainer's configuration in the terms of `curator.toml`."""
 
     path: Path
     trainer: str
@@ -33,10 +38,16 @@ class ImportedConfig:
     settings: Settings = field(default_factory=dict)
     """Values of `curator.toml`, by section and key."""
     left_out: list[str] = field(default_factory=list)
-    """What could not be taken over, and why; a line each."""
+    """Settings that were not imported, and the reason, one line each."""
 
     def add(self, name: str, keys: Mapping[str, Any], entry: str) -> None:
-        """Add a task under a name that no other has; empty values are left out."""
+        """Add a task under a unique name. Omit empty values.
+
+        Args:
+            name: Name of the task. A number makes a duplicate unique.
+            keys: Keys of the `[[data.task]]` table.
+            entry: Entry of the configuration that the task comes from.
+        """
         taken = {table.keys["name"] for table in self.tables}
         name = name or "task"
         unique, number = name, 2
@@ -46,16 +57,22 @@ class ImportedConfig:
         self.tables.append(Table(keys={"name": unique} | kept, origin=f"{entry} of {self.path.name}"))
 
     def skip(self, entry: str, why: str) -> None:
-        """Say that something was not taken over."""
+        """Record an entry that was not imported, and the reason."""
         self.left_out.append(f"{entry}: {why}")
 
     def take(self, values: Mapping[str, Any], known: Mapping[str, Setting], *, handled: tuple[str, ...] = ()) -> None:
-        """Take settings over by their names, and say of the others that they were not."""
+        """Import known settings, and record all others as skipped.
+
+        Args:
+            values: Settings of the configuration.
+            known: Converter by name of the setting.
+            handled: Settings to ignore.
+        """
         for key, value in values.items():
             if key in handled or value is None:
                 continue
             if key not in known:
-                self.skip(key, "curator has no such setting")
+                self.skip(key, NO_SETTING)
                 continue
             section, name, convert = known[key]
             try:
@@ -69,10 +86,10 @@ class ImportedConfig:
 
 
 def _check(section: str, key: str, value: Any) -> None:
-    """Make sure that `curator.toml` takes a value.
+    """Check that `curator.toml` accepts a value.
 
     Raises:
-        ValueError: It does not.
+        ValueError: The value is not valid for the key.
     """
     kind = Config.model_fields[section].annotation
     if value is None or kind is None:
@@ -82,11 +99,11 @@ def _check(section: str, key: str, value: Any) -> None:
     try:
         kind.model_validate(needed.get(section, {}) | given)
     except ValueError as error:
-        raise ValueError(f"curator does not take it ({str(error).splitlines()[-2].strip()})") from error
+        raise ValueError(f"invalid value in curator: {str(error).splitlines()[-2].strip()}") from error
 
 
 def role_names(tags: Mapping[str, str]) -> dict[str, str]:
-    """`roles` of a task for speakers (name → role) that are not known without."""
+    """Return the speakers, with their roles, that a task must list under `roles`."""
     return {name: role for name, role in tags.items() if name and not _is_known(name, role)}
 
 
@@ -95,7 +112,7 @@ def _is_known(name: str, role: str) -> bool:
 
 
 def brief(value: Any) -> str:
-    """A value in a message; YAML can make one whose whole text would fill the memory."""
+    """Shorten a value for a message. The full text of a YAML value with aliases can exceed the memory."""
     return reprlib.repr(value)[:60]
 
 
@@ -103,56 +120,80 @@ def brief(value: Any) -> str:
 
 
 def text(value: Any) -> str:
-    """A value as text."""
+    """Convert a value to text."""
     return str(value)
 
 
 def number(value: Any) -> float:
-    """A number, which YAML reads as text when it is written 2e-4."""
+    """Convert a value to a number. YAML reads 2e-4 as text.
+
+    Raises:
+        ValueError: The value is not a number.
+    """
     return float(value)
 
 
 def whole(value: Any) -> int:
-    """A whole number."""
+    """Convert a value to a whole number.
+
+    Raises:
+        ValueError: The value is not a whole number.
+    """
     if int(value) != float(value):
-        raise ValueError("it is no whole number")
+        raise ValueError("not a whole number")
     return int(value)
 
 
 def schedule(value: Any) -> str:
-    """A learning-rate schedule."""
+    """Return a learning-rate schedule.
+
+    Raises:
+        ValueError: curator does not support the schedule.
+    """
     if value not in ("linear", "cosine", "constant"):
-        raise ValueError("curator knows linear, cosine and constant")
+        raise ValueError("curator supports linear, cosine and constant")
     return str(value)
 
 
 def modules(value: Any) -> Any:
-    """LoRA's target modules."""
+    """Return LoRA's target modules.
+
+    Raises:
+        ValueError: The value is neither a list of names nor "all-linear".
+    """
     if value == "all-linear":
         return value
     if isinstance(value, list) and value and all(isinstance(name, str) for name in value):
         return value
-    raise ValueError("curator takes a list of names, or all-linear")
+    raise ValueError("curator supports a list of names, or all-linear")
 
 
 def precision(value: Any) -> str:
-    """A data type."""
+    """Convert a data type to its name in PyTorch.
+
+    Raises:
+        ValueError: curator does not support the data type.
+    """
     plain = str(value).removeprefix("torch.")
     known = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
     if known.get(plain, plain) not in ("auto", "float32", "bfloat16", "float16"):
-        raise ValueError("curator knows auto, float32, bfloat16 and float16")
+        raise ValueError("curator supports auto, float32, bfloat16 and float16")
     return known.get(plain, plain)
 
 
 def switched(value: Any, meaning: str) -> str | None:
-    """A meaning where a switch is on, nothing where it is off."""
+    """Return `meaning` if a switch is on, else None."""
     return meaning if str(value).lower() in ("true", "1", "yes") else None
 
 
 def never(value: Any) -> None:
-    """Foreign code is allowed by people alone."""
+    """Refuse to import `trust_remote_code`, which only the user may set.
+
+    Raises:
+        ValueError: The switch is on.
+    """
     if str(value).lower() in ("true", "1", "yes"):
-        raise ValueError("set it under [model] yourself, if you trust the model's code")
+        raise ValueError("set it under [model] if you trust the model's code")
 
 
 COMMON: dict[str, Setting] = {
@@ -174,4 +215,4 @@ COMMON: dict[str, Setting] = {
     "bf16": ("model", "dtype", lambda value: "auto" if value == "auto" else switched(value, "bfloat16")),
     "fp16": ("model", "dtype", lambda value: switched(value, "float16")),
 }
-"""What trainers call by the same names, as they have them from transformers and PEFT."""
+"""Settings of transformers and PEFT, which trainers share."""

@@ -1,10 +1,11 @@
-"""What other trainers are told, read for `curator init --from`: their data sets become tasks, their recipe `[train]`.
+"""Recognise and import another trainer's configuration for `curator init --from`.
 
     LLaMA-Factory   dataset_info.json, or the YAML of a run that names some of its data sets
     axolotl         the YAML of a run
     TRL             the YAML of a run, with `datasets` or `dataset_name`
 
-Nothing is dropped in silence: what curator has no word for is in `ImportedConfig.left_out`.
+Data sets become tasks, and the recipe becomes `[train]` and `[lora]`.
+`ImportedConfig.left_out` lists every setting without an equivalent in curator.
 """
 
 import json
@@ -20,21 +21,21 @@ from curator.data.importers.trl import read_trl
 __all__ = ["ImportedConfig", "Table", "read_trainer_config"]
 
 _YAML = (".yaml", ".yml")
-# A file of data may end in .json, too, and is not read whole to find that out.
+# Data files can also end in .json. Larger files are not read, because they are data.
 _LARGEST = 2**24
 
 
 def read_trainer_config(path: Path) -> ImportedConfig | None:
-    """Read another trainer's configuration, told apart by what is in it.
+    """Import another trainer's configuration. The content of the file decides which trainer it belongs to.
 
     Args:
         path: The file.
 
     Returns:
-        What it says, or None where the file is none of theirs but may be data.
+        The imported configuration, or None if the file may be a data file.
 
     Raises:
-        DataError: It cannot be read, is YAML of no known trainer, or names no data set that can be used.
+        DataError: The file cannot be read, is YAML of an unknown trainer, or names no usable data set.
     """
     suffix = path.suffix.lower()
     if suffix not in (*_YAML, ".json") or not path.is_file() or path.stat().st_size > _LARGEST:
@@ -45,13 +46,17 @@ def read_trainer_config(path: Path) -> ImportedConfig | None:
     try:
         imported = _read(path, values)
     except (TypeError, AttributeError, ValueError, KeyError) as error:
-        # A list where a table should be, for example; where, the trainer's own parser says better.
+        # For example a list instead of a table. The trainer's parser names the place.
         raise DataError(
-            f"{path}: not as its trainer has it: {type(error).__name__}: {error}", hint="Does the trainer read it?"
+            f"{path}: unexpected structure: {type(error).__name__}: {error}",
+            hint="Check that the trainer reads the file.",
         ) from error
     if not imported.tables:
-        said = "; ".join(imported.left_out[:3])
-        raise DataError(f"{path}: names no data set that curator can use" + (f": {said}" if said else ""))
+        reasons = "; ".join(imported.left_out[:3])
+        raise DataError(
+            f"{path}: no usable data set" + (f": {reasons}" if reasons else ""),
+            hint="Correct the data sets in the file, or pass data files to --from.",
+        )
     return imported
 
 
@@ -64,10 +69,10 @@ def _load(path: Path) -> Any:
             return _json(text)
         return yaml.safe_load(text)
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read: {error}") from error
+        raise DataError(f"cannot read {path}: {error}", hint="Check the permissions and the encoding.") from error
     except (yaml.YAMLError, RecursionError, ValueError) as error:
-        said = " ".join(str(error).split())
-        raise DataError(f"{path}: not valid YAML: {said}", hint="Mend the line named.") from error
+        reason = " ".join(str(error).split())
+        raise DataError(f"{path}: not valid YAML: {reason}", hint="Fix the line in the message.") from error
 
 
 def _json(text: str) -> Any:
@@ -91,6 +96,6 @@ def _read(path: Path, values: Any) -> ImportedConfig:
     if entries or "dataset_name" in values:
         return read_trl(values, path)
     raise DataError(
-        f"{path}: no configuration of LLaMA-Factory, axolotl or TRL",
-        hint="It has to name data sets: `dataset`, `datasets` or `dataset_name`.",
+        f"{path}: not a configuration of LLaMA-Factory, axolotl or TRL",
+        hint="Use a file that names data sets: `dataset`, `datasets` or `dataset_name`.",
     )

@@ -1,4 +1,4 @@
-"""LLaMA-Factory: `dataset_info.json`, and the YAML of a run that names data sets of it."""
+"""Import LLaMA-Factory's `dataset_info.json`, or the YAML of a run that names data sets of that file."""
 
 import json
 from collections.abc import Collection, Mapping
@@ -6,12 +6,22 @@ from pathlib import Path
 from typing import Any
 
 from curator.core.errors import DataError
-from curator.data.importers.base import COMMON, ImportedConfig, Setting, brief, modules, role_names, whole
+from curator.data.importers.base import (
+    ALL_ROWS,
+    COMMON,
+    NO_SETTING,
+    ImportedConfig,
+    Setting,
+    brief,
+    modules,
+    role_names,
+    whole,
+)
 from curator.data.importers.places import NotFoundError, Place, local_path
 
 _PLACES = ("file_name", "hf_hub_url", "ms_hub_url", "om_hub_url", "script_url", "cloud_file_name")
 _HANDLED = (*_PLACES, "file_sha1", "subset", "split", "revision", "folder", "formatting", "columns", "tags", "ranking")
-# Their names of columns and ours; without `columns` in an entry these are read and no others.
+# curator's column names by LLaMA-Factory's names. An entry without `columns` reads exactly these columns.
 _ALPACA = {"prompt": "instruction", "query": "input", "response": "output"}
 _ALPACA_MORE = {"history": "history", "system": "system", "tools": "tools"}
 _CHAT_MORE = {"system": "system", "tools": "tools"}
@@ -24,7 +34,7 @@ _TAGS = {
     "function_tag": ("function_call", "function_call"),
     "system_tag": ("system", "system"),
 }
-_AS_CURATOR_DOES = {"stage": "sft", "finetuning_type": "lora", "do_train": True}
+_SAME_AS_CURATOR = {"stage": "sft", "finetuning_type": "lora", "do_train": True}
 _RUN: dict[str, Setting] = COMMON | {
     "lora_rank": ("lora", "r", whole),
     "lora_target": (
@@ -43,7 +53,7 @@ _RUN: dict[str, Setting] = COMMON | {
 
 
 def is_dataset_info(values: Any) -> bool:
-    """Whether a JSON document describes data sets, rather than being one."""
+    """Return whether a JSON document is a `dataset_info.json` and not a data set."""
     return (
         isinstance(values, dict)
         and bool(values)
@@ -52,12 +62,12 @@ def is_dataset_info(values: Any) -> bool:
 
 
 def read_dataset_info(values: Mapping[str, Any], path: Path, wanted: Collection[str] | None = None) -> ImportedConfig:
-    """Read `dataset_info.json`.
+    """Import `dataset_info.json`.
 
     Args:
-        values: The document.
-        path: The file, in the folder that file names are relative to.
-        wanted: Names of the data sets to take; None for all.
+        values: Content of the file.
+        path: The file. File names in `values` are relative to its folder.
+        wanted: Names of the data sets to import. None for all.
     """
     imported = ImportedConfig(path=path, trainer="LLaMA-Factory")
     for name, entry in values.items():
@@ -67,10 +77,14 @@ def read_dataset_info(values: Mapping[str, Any], path: Path, wanted: Collection[
 
 
 def read_run(values: Mapping[str, Any], path: Path) -> ImportedConfig:
-    """Read the YAML of a run.
+    """Import the YAML of a LLaMA-Factory run.
+
+    Args:
+        values: Content of the file.
+        path: The file. `dataset_dir` is relative to its folder.
 
     Raises:
-        DataError: Its data sets are described nowhere.
+        DataError: The `dataset_info.json` of the run cannot be read.
     """
     folder = local_path(str(values.get("dataset_dir", "data")), path.parent)
     info = Path(folder or path.parent) / "dataset_info.json"
@@ -78,16 +92,16 @@ def read_run(values: Mapping[str, Any], path: Path) -> ImportedConfig:
         described = json.loads(info.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
         raise DataError(
-            f"{info}, which {path} needs, cannot be read: {error}", hint="Correct `dataset_dir`."
+            f"cannot read {info}, which {path} needs: {error}", hint="Correct `dataset_dir` in the configuration."
         ) from error
     names = [name.strip() for name in str(values["dataset"]).split(",")]
     imported = read_dataset_info(described, info, names)
     for name in names:
         if name not in described:
-            imported.skip(name, f"{info} does not describe it")
+            imported.skip(name, f"not in {info}")
     imported.path = path
-    as_curator_does = tuple(key for key, value in _AS_CURATOR_DOES.items() if values.get(key) == value)
-    imported.take(values, _RUN, handled=("dataset", "dataset_dir", *as_curator_does))
+    same_as_curator = tuple(key for key, value in _SAME_AS_CURATOR.items() if values.get(key) == value)
+    imported.take(values, _RUN, handled=("dataset", "dataset_dir", *same_as_curator))
     return imported
 
 
@@ -101,8 +115,7 @@ def _add(imported: ImportedConfig, name: str, entry: Mapping[str, Any]) -> None:
         return
     for key in entry:
         if key not in _HANDLED:
-            hint = "; curator chooses among all rows" if key == "num_samples" else ""
-            imported.skip(f"{name}.{key} = {brief(entry[key])}", f"not taken over{hint}")
+            imported.skip(f"{name}.{key} = {brief(entry[key])}", ALL_ROWS if key == "num_samples" else NO_SETTING)
     if entry.get("formatting", "alpaca") == "alpaca":
         keys = {"columns": _alpaca(columns)}
     else:
@@ -111,17 +124,17 @@ def _add(imported: ImportedConfig, name: str, entry: Mapping[str, Any]) -> None:
 
 
 def _check_kind(entry: Mapping[str, Any], columns: Mapping[str, Any]) -> None:
-    """Make sure that curator trains on what an entry holds.
+    """Check that curator can train on a data set.
 
     Raises:
-        NotFoundError: It does not.
+        NotFoundError: The data set holds preferences or media, or has an unsupported formatting.
     """
     if entry.get("ranking") or any(columns.get(column) for column in _PREFERENCES):
-        raise NotFoundError("it holds preferences, which curator does not train on")
+        raise NotFoundError("unsupported preference data")
     if any(columns.get(column) for column in _MEDIA):
-        raise NotFoundError("it holds pictures, sound or video; curator trains on text")
+        raise NotFoundError("unsupported images, audio or video (curator trains on text only)")
     if entry.get("formatting", "alpaca") not in ("alpaca", "sharegpt", "openai"):
-        raise NotFoundError(f"its formatting {brief(entry['formatting'])} is not known")
+        raise NotFoundError(f"unsupported formatting: {brief(entry['formatting'])}")
 
 
 def _place(entry: Mapping[str, Any]) -> Place:
@@ -136,7 +149,7 @@ def _place(entry: Mapping[str, Any]) -> Place:
         )
     file = entry.get("cloud_file_name") or entry.get("file_name")
     if not file:
-        raise NotFoundError("it is on a hub, or made by a script, that curator does not read")
+        raise NotFoundError("unsupported hub or loading script")
     return Place(path="json", files=[str(file)], split=split)
 
 
@@ -144,7 +157,7 @@ def _alpaca(columns: Mapping[str, str]) -> dict[str, str]:
     if not columns:
         return {ours: ours for ours in _ALPACA.values()}
     if not columns.get("response"):
-        # Theirs for pre-training: all of the text is learned.
+        # LLaMA-Factory's form for pre-training: the whole text carries loss.
         return {"text": columns.get("prompt") or "text"}
     return {ours: columns[theirs] for theirs, ours in (_ALPACA | _ALPACA_MORE).items() if columns.get(theirs)}
 

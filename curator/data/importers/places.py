@@ -1,4 +1,4 @@
-"""Where a configuration's rows are: here, elsewhere, or on the hub."""
+"""Locate the data sets of a configuration: local files, remote files, or the hub."""
 
 import os
 from collections.abc import Sequence
@@ -9,25 +9,25 @@ from typing import Any
 from curator.core.remote import has_wildcards, is_remote
 from curator.data.readers import is_saved_dataset, is_task_file, task_name
 
-# What `datasets.load_dataset` takes for a format rather than for a place.
+# Values of `path` that `datasets.load_dataset` reads as a format, not as a place.
 _FORMATS = ("json", "csv", "parquet")
 
 
 class NotFoundError(Exception):
-    """Why rows cannot be had."""
+    """Report that a data set cannot be found or is not supported. `ImportedConfig.left_out` shows the message."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """What a configuration says of where a data set is, as `datasets.load_dataset` has it.
+    """Describe the place of a data set with the arguments of `datasets.load_dataset`.
 
     Args:
-        path: A format, a file, a folder or a hub id.
+        path: Format, file, folder or hub id.
         config: Configuration of a hub data set.
         files: Files in a folder or a hub data set.
-        folder: Folder that these are in.
-        split: The split.
-        revision: Of the hub.
+        folder: Folder that holds `files`.
+        split: Split to read.
+        revision: Branch, tag or commit of a hub data set.
     """
 
     path: str
@@ -39,35 +39,35 @@ class Place:
 
     @property
     def name(self) -> str:
-        """A task's name after the place."""
+        """Return the name of a task at this place."""
         path = self.files[0] if self.path in _FORMATS and self.files else self.path
         return task_name(Path(path.rstrip("/*"))) or "task"
 
     def keys(self, base: Path) -> dict[str, Any]:
-        """Keys of a `[[data.task]]` table.
+        """Return the keys of a `[[data.task]]` table that locate the data set.
 
         Args:
-            base: The configuration's folder.
+            base: Folder of the configuration. Relative paths refer to it.
 
         Raises:
-            NotFoundError: Nothing is there, or nothing that curator can read.
+            NotFoundError: A path does not exist, or curator cannot read the file type or the split.
         """
         here = local_path(self.path, base)
         if self.path in _FORMATS:
             if not self.files:
-                raise NotFoundError(f"{self.path} without `data_files` is no data")
+                raise NotFoundError(f"{self.path} without `data_files`")
             return self._here([os.path.join(self.folder, file) for file in self.files], base)
         if here is not None:
             if not self.files and not self.folder:
                 return self._here([here], base)
             return self._here([os.path.join(here, self.folder, file) for file in self.files or [""]], base)
         if not _is_hub_id(self.path):
-            raise NotFoundError(f"{self.path} does not exist")
+            raise NotFoundError(f"no such file or hub id: {self.path}")
         split = {"split": self.split} if self.split != "train" else {}
         if not self.files and not self.folder:
             return {"hub": self.path, "config": self.config, "revision": self.revision} | split
         if self.config or split:
-            raise NotFoundError("files of a hub data set together with a configuration or a split are not known")
+            raise NotFoundError("unsupported combination of hub files with a configuration or a split")
         at = "/".join(part for part in (f"{self.path}{'@' * bool(self.revision)}{self.revision}", self.folder) if part)
         return {"path": _one([f"hf://datasets/{at}/{file}".rstrip("/") for file in self.files or [""]])}
 
@@ -76,24 +76,24 @@ class Place:
         for file in written:
             path = local_path(file, base)
             if path is None:
-                raise NotFoundError(f"{file} does not exist")
+                raise NotFoundError(f"no such file: {file}")
             if not _is_readable(path):
-                raise NotFoundError(f"{path} is no known kind of file")
+                raise NotFoundError(f"unsupported file type: {path}")
             found.append(path)
         if self.split == "train":
             return {"path": _one(found)}
-        # Files have one split, which is called train; only folders that `save_to_disk` wrote may have more.
+        # Files have one split, "train". Only folders that `save_to_disk` wrote can have more.
         if len(found) == 1 and is_saved_dataset(Path(found[0])):
             return {"path": found[0], "split": self.split}
-        raise NotFoundError(f"the split {self.split!r} of files is not known")
+        raise NotFoundError(f"no split {self.split!r} in files")
 
 
 def local_path(written: str, base: Path) -> str | None:
-    """A path in a configuration as an absolute one, an address as it is; None where there is nothing.
+    """Make a path of a configuration absolute. Return an address unchanged, and None if the path does not exist.
 
     Args:
-        written: Relative to the configuration's folder or, where that has none, to the present one.
-        base: The configuration's folder.
+        written: Path relative to `base`, or else to the working directory. Or an address.
+        base: Folder of the configuration.
     """
     if is_remote(written):
         return written
@@ -105,9 +105,9 @@ def local_path(written: str, base: Path) -> str | None:
 
 
 def _is_readable(path: str) -> bool:
-    """Whether curator knows the kind of a file; a folder or a glob is looked into later."""
-    there = Path(path)
-    return is_remote(path) or has_wildcards(path) or there.is_dir() or is_task_file(there)
+    """Return whether curator supports a file type. Folders and globs pass, because `find_tasks` checks their files."""
+    local = Path(path)
+    return is_remote(path) or has_wildcards(path) or local.is_dir() or is_task_file(local)
 
 
 def _is_hub_id(path: str) -> bool:
@@ -116,5 +116,5 @@ def _is_hub_id(path: str) -> bool:
 
 
 def _one(paths: list[str]) -> Any:
-    """A path alone rather than in a list of one."""
+    """Return a single path instead of a list with one path."""
     return paths[0] if len(paths) == 1 else paths

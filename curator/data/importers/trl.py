@@ -1,11 +1,22 @@
-"""TRL: the YAML of a run, whose `datasets` are a mixture, or which names one data set."""
+"""Import the YAML of a TRL run, which names a mixture of data sets or one data set."""
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_args
 
 from curator.core.config import RowField
-from curator.data.importers.base import COMMON, ImportedConfig, Setting, brief, modules, precision, text, whole
+from curator.data.importers.base import (
+    ALL_ROWS,
+    COMMON,
+    NO_SETTING,
+    ImportedConfig,
+    Setting,
+    brief,
+    modules,
+    precision,
+    text,
+    whole,
+)
 from curator.data.importers.places import NotFoundError, Place
 
 _SETTINGS: dict[str, Setting] = COMMON | {
@@ -25,14 +36,19 @@ _KNOWN = ("path", "name", "data_dir", "data_files", "split", "columns", "fractio
 
 
 def read_trl(values: Mapping[str, Any], path: Path) -> ImportedConfig:
-    """Read the YAML of a run."""
+    """Import the YAML of a TRL run.
+
+    Args:
+        values: Content of the file.
+        path: The file. Paths in `values` are relative to its folder.
+    """
     imported = ImportedConfig(path=path, trainer="TRL")
     entries = values.get("datasets")
     for place, entry in enumerate(entries if isinstance(entries, list) else [], 1):
         if isinstance(entry, dict) and entry.get("path"):
             _add(imported, entry, f"datasets[{place}]", values)
         else:
-            imported.skip(f"datasets[{place}]", "it has no `path`")
+            imported.skip(f"datasets[{place}]", "no `path`")
     if values.get("dataset_name") and not entries:
         single = {
             "path": values["dataset_name"],
@@ -54,16 +70,15 @@ def _add(imported: ImportedConfig, entry: Mapping[str, Any], label: str, values:
     try:
         keys = place.keys(imported.path.parent)
         if columns and len(foreign) == len(columns):
-            raise NotFoundError(f"none of its columns {', '.join(columns)} is one that curator knows")
+            raise NotFoundError(f"unsupported columns: {', '.join(columns)}")
     except NotFoundError as error:
         imported.skip(label, str(error))
         return
     for column in foreign:
-        imported.skip(f"{label}.columns", f"curator does not read {column!r}")
+        imported.skip(f"{label}.columns", f"unsupported column: {column!r}")
     for key, value in entry.items():
         if value is not None and (key not in _KNOWN or key == "fraction"):
-            hint = "; curator chooses among all rows" if key == "fraction" else ""
-            imported.skip(f"{label}.{key} = {brief(value)}", f"not taken over{hint}")
+            imported.skip(f"{label}.{key} = {brief(value)}", ALL_ROWS if key == "fraction" else NO_SETTING)
     streams = entry.get("streaming", values.get("streaming", values.get("dataset_streaming")))
     if "hub" in keys and streams is False:
         keys["streaming"] = False
@@ -74,7 +89,7 @@ def _add(imported: ImportedConfig, entry: Mapping[str, Any], label: str, values:
 def _place(entry: Mapping[str, Any]) -> Place:
     files, split = entry.get("data_files") or [], str(entry.get("split") or "train")
     if isinstance(files, dict):
-        # Which files are which split is said here; of each all is read.
+        # `data_files` maps splits to files. Each file is read as a whole.
         files, split = files.get(split) or [], "train"
     return Place(
         path=str(entry["path"]),
