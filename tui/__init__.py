@@ -1,6 +1,6 @@
 """The terminal interface. Only `curator tui` starts it.
 
-From the top down; a line imports only from the lines below it:
+The list goes from the top down. Each line imports only from the lines below it.
 
 app.py          the application: opens screens and dialogs, starts jobs
 screens/        one module for each screen
