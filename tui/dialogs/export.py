@@ -123,7 +123,11 @@ class ExportDialog(Dialog[None]):
             if self._folder.exists() and any(self._folder.iterdir())
             else "will be created"
         )
-        return [("✓ ", "good"), f"writable · {numbers.short(shutil.disk_usage(existing).free)}B free · ", (words, "dim")]
+        return [
+            ("✓ ", "good"),
+            f"writable · {numbers.short(shutil.disk_usage(existing).free)}B free · ",
+            (words, "dim"),
+        ]
 
     def _preview(self) -> list[Line]:
         lines: list[Line] = []

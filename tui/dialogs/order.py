@@ -90,9 +90,7 @@ class OrderDialog(Dialog[None]):
         for task, loss in steps:
             if task >= 0:
                 tokens += snapshot.tokens[task]
-            name = (
-                snapshot.names[task] if task >= 0 else "the target" + (" and pinned tasks" if start.any() else "")
-            )
+            name = snapshot.names[task] if task >= 0 else "the target" + (" and pinned tasks" if start.any() else "")
             found.append((name, tokens, loss, loss - found[-1][2] if found else 0.0))
             if worker.is_cancelled:
                 return

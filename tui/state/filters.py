@@ -1,11 +1,13 @@
 """Filter and sort tasks. Arrays in, row numbers out.
 
-carry sum           names that match both words, letter by letter in order (fuzzy)
--noise              names that do not match
-tag:math src:flan   tag or source contains the word
-in:yes in:no        selected or not, also pin:in pin:out pin:any pin:no
-aff>0.1 n<500       numbers: aff, flip, n (examples), tokens, with > < >= <= =
-a | b               either
+The filter language:
+
+    carry sum           names that match both words, letter by letter in order (fuzzy)
+    -noise              names that do not match
+    tag:math src:flan   tag or source contains the word
+    in:yes in:no        selected or not, also pin:in pin:out pin:any pin:no
+    aff>0.1 n<500       numbers: aff, flip, n (examples), tokens, with > < >= <= =
+    a | b               either
 """
 
 import re
