@@ -105,7 +105,7 @@ class OrderDialog(Dialog[None]):
         rows.steps, rows.best = found, int(np.argmin([step[2] for step in found]))
         rows.changed()
         _, tokens, loss, _ = found[rows.best]
-        words = f"{len(found) - 1} of {of} …" if of else "pins are kept · first-order gains · full losses"
+        words = f"{len(found) - 1} of {of} …" if of else "pins kept · full losses · first-order gains"
         least = f"● least {numbers.loss(loss)} with {rows.best} tasks, {numbers.short(tokens)} tokens  "
         now, here = self._now()
         self.query_one("#order-note", Lines).show([[least, (words, "dim")], now])
