@@ -56,7 +56,7 @@ class CompareScreen(CuratorScreen):
             self.estimates = estimates
 
         def can_replace(self, message: Message) -> bool:
-            """Only the newest estimates count."""
+            """Replace an older message, because only the newest estimates count."""
             return isinstance(message, CompareScreen.Estimated)
 
     def __init__(self) -> None:

@@ -35,7 +35,7 @@ class Rows(Drawn, ScrollView, can_focus=True):
             return self.rows
 
         def can_replace(self, message: Message) -> bool:
-            """Only the last of several moves counts."""
+            """Replace an older message of the same list, because only the last move counts."""
             return isinstance(message, Rows.Moved) and message.rows is self.rows
 
     class Opened(Message):
