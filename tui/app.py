@@ -124,7 +124,7 @@ class CuratorApp(AppBase):
                 self.snapshot.project.store.put_edits(self.session_id, self.snapshot.target, entries)
             except CuratorError:
                 self.session.put_back(entries)
-                self.flash(f"{len(entries)} edits cannot be stored yet: the store is busy; try again", "bad")
+                self.flash(f"cannot store {len(entries)} edits: the store is busy. Try again.", "bad")
                 return
         self._remember()
         self.exit()
@@ -199,7 +199,7 @@ class CuratorApp(AppBase):
             return
         name = name or self.session.base
         if self.snapshot.selection(name) is None or (name == self.session.base and self.session.is_changed):
-            self.flash("save the selection first (w): an export is of a saved one", "warn")
+            self.flash("save the selection first (w): only saved selections can be exported", "warn")
             return
         self.push_screen(ExportDialog(name))
 
@@ -233,7 +233,7 @@ class CuratorApp(AppBase):
             self.session.saved_as(name)
             self.edited(f"saved as {name}")
         else:
-            self.flash(f"saved as {name}, without the edits since", "warn")
+            self.flash(f"saved as {name}, without later edits", "warn")
         self.notify_screens("snapshot")
 
     # -- jobs -------------------------------------------------------------------------------------------------------
@@ -254,7 +254,7 @@ class CuratorApp(AppBase):
         try:
             self.post_message(JobsRead(self._watcher.read(self.watched)))
         except OSError as error:
-            self.post_message(Failed("read the runs", error))
+            self.post_message(Failed("read the jobs", error))
         finally:
             self._watching = False
 
@@ -291,13 +291,13 @@ class CuratorApp(AppBase):
         try:
             job = jobs.launch(self.root / ".curator" / "runs", arguments, cwd=cwd)
         except (CuratorError, OSError) as error:
-            self.post_message(Failed("start the run", error))
+            self.post_message(Failed("start the job", error))
         else:
             self.call_from_thread(self._launched, job)
 
     def _launched(self, job: str) -> None:
         self.watched = job
-        self.flash("started; it goes on when you leave")
+        self.flash("job started. It continues when you quit.")
         self._watch()
         self.go("runs")
 

@@ -35,7 +35,7 @@ _PATIENCE = 0.025
 
 
 class AppBase(App[None]):
-    """The state of the application, and what screens, dialogs and widgets may ask of it.
+    """The state of the application, and the methods that screens, dialogs and widgets call.
 
     `tui.app.CuratorApp` implements the methods that open screens and dialogs.
 
@@ -139,10 +139,10 @@ class AppBase(App[None]):
 
     def flash(self, words: str, style: str = "dim") -> None:
         """Show a text in the flash line for some seconds. Errors stay longer."""
-        self._say(words, style)
+        self._set_flash(words, style)
         self.show_flash()
 
-    def _say(self, words: str, style: str = "dim") -> None:
+    def _set_flash(self, words: str, style: str = "dim") -> None:
         """Set the flash line without drawing it. One frame with all changes is faster than two frames."""
         mark = {"bad": "✗ ", "warn": "! ", "good": "✓ "}.get(style, "  ")
         self.flash_line = ((mark, style), (words, style))
@@ -281,7 +281,7 @@ class AppBase(App[None]):
 
     def missing(self) -> str:
         """Return what is missing for estimates and how to add it; "" if nothing is missing."""
-        return "the project is being read" if self.snapshot is None else self.snapshot.missing
+        return "reading the project …" if self.snapshot is None else self.snapshot.missing
 
     def columns(self) -> Columns:
         """Return the columns by which tasks are filtered and sorted."""
@@ -316,7 +316,7 @@ class AppBase(App[None]):
                 self.estimate = first
                 self.session.set_loss(first.target_loss.loss)
         if words:
-            self._say(words)
+            self._set_flash(words)
         self.notify_screens("session")
 
     def load(self, name: str | None) -> None:
@@ -366,4 +366,4 @@ class AppBase(App[None]):
         if self.session is not None:
             self.session.put_back(entries)
         self._keeping = False
-        self.flash(f"{len(entries)} edits wait to be stored: {error}", "bad")
+        self.flash(f"{len(entries)} edits are not stored yet: {error}", "bad")

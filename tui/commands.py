@@ -14,7 +14,7 @@ _MOST_TASKS = 20
 
 
 class CuratorCommands(Provider):
-    """Commands of the palette."""
+    """Provide the commands of the palette."""
 
     def _actions(self) -> Iterator[tuple[str, str, Callable[[], Any]]]:
         place = getattr(self.screen, "place", "")

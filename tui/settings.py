@@ -1,4 +1,4 @@
-"""The user's preferences, kept between sessions and shared by all projects."""
+"""The preferences of the user, kept between sessions and shared by all projects."""
 
 import os
 from dataclasses import dataclass, field
@@ -9,7 +9,7 @@ from tui.state.place import Remembered
 
 @dataclass(slots=True, kw_only=True)
 class Settings(Remembered):
-    """The user's preferences, the same for all projects."""
+    """The preferences of the user, the same for all projects."""
 
     theme: str = ""
     """Name of the theme. The empty text selects a theme that fits the terminal."""
@@ -17,7 +17,7 @@ class Settings(Remembered):
     motion: bool = True
     """Whether Textual animates scrolling. Animation is always off over SSH."""
     keys: dict[str, str] = field(default_factory=dict)
-    """Keys by action that replace those of `tui.actions`: `{"toggle": "x"}`."""
+    """Keys by action that replace those of `tui.actions`: `{"toggle_task": "x"}`."""
 
     @staticmethod
     def place() -> Path:

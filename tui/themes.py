@@ -1,4 +1,4 @@
-"""Colours: two themes of our own, and which theme fits a terminal."""
+"""Two color themes, and the choice of a theme for a terminal."""
 
 from collections.abc import Container
 
@@ -37,11 +37,11 @@ THEMES = (
 
 
 def fitting_theme(color_system: str | None, available: Container[str]) -> str:
-    """Our own colours where a terminal can show them, else those that the terminal has.
+    """Choose a theme that the terminal can show: `curator-dark` with true color, else a theme of the terminal.
 
     Args:
-        color_system: As Rich names it: `truecolor`, `256`, `standard` or None.
-        available: Names of the themes there are.
+        color_system: Color system as named by Rich: `truecolor`, `256`, `standard` or None.
+        available: Names of the available themes.
     """
     if color_system == "truecolor":
         return "curator-dark"

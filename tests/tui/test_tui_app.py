@@ -1,4 +1,4 @@
-"""The terminal interface as it is used: every action of the registry, every screen, sizes, resuming, trouble."""
+"""The whole interface: every action, every screen, all sizes, resumed sessions, and errors."""
 
 import asyncio
 import json
@@ -34,7 +34,7 @@ DrawnProject = Callable[..., Path]
 
 
 @pytest.fixture(autouse=True)
-def _settings_of_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _no_user_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
 
 
@@ -52,7 +52,7 @@ def _classes() -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("action", ACTIONS, ids=lambda action: action.id)
-def test_every_action_is_bound_done_and_in_the_help(action: Any) -> None:
+def test_actions_every_action_is_bound_implemented_and_in_help(action: Any) -> None:
     for place in action.places:
         for where in MODES if place == "any" else [place]:
             assert callable(getattr(_classes()[where], f"action_{action.id}")), f"{where} does not do {action.id}"
@@ -62,15 +62,20 @@ def test_every_action_is_bound_done_and_in_the_help(action: Any) -> None:
         assert any(action.help in line and key_name(action.keys[0]) in line for line in shown)
 
 
+def test_actions_help_is_one_line_of_80_columns() -> None:
+    """The help dialog cuts longer lines."""
+    assert [action.id for action in ACTIONS if len(action.help) > 57] == []
+
+
 @pytest.mark.parametrize("place", [*MODES, "task"])
-def test_a_key_means_one_thing_on_a_screen(place: str) -> None:
+def test_actions_key_on_screen_has_one_meaning(place: str) -> None:
     keys = [key for where in (place, "any", "list") for a in actions_of(where) for key in a.keys]
     own = {key for a in actions_of(place) for key in a.keys}
     # The matrix moves its own cursor with the keys of lists.
     assert not [key for key in own if keys.count(key) > 1 and place != "matrix"]
 
 
-# -- every action does what it says -------------------------------------------------------------------------------
+# -- stories for every action -------------------------------------------------------------------------------------
 
 Step = Callable[[App, Pilot[None]], Any]
 
@@ -210,7 +215,7 @@ async def _story_any(app: App, pilot: Pilot[None]) -> set[str]:
     await _press(app, pilot, "j")
     theme = app.theme
     await _press(app, pilot, "escape")
-    assert app.theme != theme, "escape puts the theme back"
+    assert app.theme != theme, "escape restores the theme"
     await _press(app, pilot, "f2", "j", "enter")
     assert app.theme == theme
     assert Settings.read(Settings.place()).theme == theme
@@ -250,7 +255,7 @@ STORIES: dict[str, Any] = {"tasks": _story_tasks, "list": _story_list, "any": _s
 
 
 @pytest.mark.parametrize("place", STORIES)
-def test_every_action_of(place: str, drawn_project: DrawnProject) -> None:
+def test_app_every_action_of_place_does_what_it_says(place: str, drawn_project: DrawnProject) -> None:
     done = drive(drawn_project(), STORIES[place])
     assert done == {action.id for action in actions_of(place)}, "an action has no story"
 
@@ -259,7 +264,7 @@ def test_every_action_of(place: str, drawn_project: DrawnProject) -> None:
 
 
 @pytest.mark.parametrize("size", [(40, 12), (60, 16), (140, 40)])
-def test_every_screen_fits(size: tuple[int, int], drawn_project: DrawnProject) -> None:
+def test_screens_any_size_fit_the_terminal(size: tuple[int, int], drawn_project: DrawnProject) -> None:
     async def story(app: App, pilot: Pilot[None]) -> None:
         for number in range(1, 6):
             await _press(app, pilot, str(number))
@@ -270,7 +275,7 @@ def test_every_screen_fits(size: tuple[int, int], drawn_project: DrawnProject) -
                 continue
             assert shown[0].startswith("curator")
             assert "? help" in shown[-1]
-        # It comes back when there is room, and goes again, in the middle of everything.
+        # The screen appears again when the terminal grows.
         await pilot.resize_terminal(80, 24)
         await _press(app, pilot, "2")
         await until(pilot, lambda: "task0" in text(app) and "too small" not in text(app))
@@ -280,8 +285,8 @@ def test_every_screen_fits(size: tuple[int, int], drawn_project: DrawnProject) -
     drive(drawn_project(), story, size)
 
 
-def test_what_others_write_leaves_estimates_on_the_screen(drawn_project: DrawnProject) -> None:
-    """A run that writes into the store all the time must not make every flip unknown all the time."""
+def test_app_store_written_by_other_process_keeps_estimates(drawn_project: DrawnProject) -> None:
+    """A job that writes into the store again and again must not reset the flips."""
 
     async def story(app: App, pilot: Pilot[None]) -> None:
         await _press(app, pilot, "2")
@@ -296,7 +301,7 @@ def test_what_others_write_leaves_estimates_on_the_screen(drawn_project: DrawnPr
 
 
 @pytest.mark.parametrize("kind", ["0", "1", "100"])
-def test_any_number_of_tasks(kind: str, drawn_project: DrawnProject) -> None:
+def test_app_any_number_of_tasks_works(kind: str, drawn_project: DrawnProject) -> None:
     async def story(app: App, pilot: Pilot[None]) -> None:
         for number in range(1, 6):
             await _press(app, pilot, str(number))
@@ -314,7 +319,7 @@ def test_any_number_of_tasks(kind: str, drawn_project: DrawnProject) -> None:
     drive(drawn_project(kind), story)
 
 
-def test_hostile_names_stay_text(drawn_project: DrawnProject) -> None:
+def test_app_hostile_names_stay_text(drawn_project: DrawnProject) -> None:
     async def story(app: App, pilot: Pilot[None]) -> None:
         for number in (1, 2, 3, 4, 5, 2):
             await _press(app, pilot, str(number))
@@ -344,7 +349,9 @@ def _is_harmless(shown: str) -> None:
 @pytest.mark.parametrize(
     "variables", [{"NO_COLOR": "1"}, {"TEXTUAL_COLOR_SYSTEM": "256"}, {"TEXTUAL_COLOR_SYSTEM": "standard"}]
 )
-def test_any_terminal(variables: dict[str, str], drawn_project: DrawnProject, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_app_any_color_system_shows_states(
+    variables: dict[str, str], drawn_project: DrawnProject, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
 
@@ -353,12 +360,12 @@ def test_any_terminal(variables: dict[str, str], drawn_project: DrawnProject, mo
             await _press(app, pilot, str(number))
         await _press(app, pilot, "2", "j", "p", "v", "j", "j")
         shown = text(app)
-        assert {"●", "◆", "▌"} <= set(shown), "states show without colour"
+        assert {"●", "◆", "▌"} <= set(shown), "states are visible without color"
 
     drive(drawn_project(), story, (140, 40))
 
 
-def test_every_theme_draws(drawn_project: DrawnProject) -> None:
+def test_app_every_theme_draws_screen(drawn_project: DrawnProject) -> None:
     async def story(app: App, pilot: Pilot[None]) -> None:
         await _press(app, pilot, "2")
         for theme in app.available_themes:
@@ -369,10 +376,10 @@ def test_every_theme_draws(drawn_project: DrawnProject) -> None:
     drive(drawn_project(), story)
 
 
-# -- what lasts ---------------------------------------------------------------------------------------------------
+# -- storage ------------------------------------------------------------------------------------------------------
 
 
-def test_a_session_goes_on_where_it_was(drawn_project: DrawnProject) -> None:
+def test_app_restart_resumes_session_and_place(drawn_project: DrawnProject) -> None:
     root = drawn_project()
 
     async def first(app: App, pilot: Pilot[None]) -> tuple[list[int], str]:
@@ -393,7 +400,7 @@ def test_a_session_goes_on_where_it_was(drawn_project: DrawnProject) -> None:
     drive(root, second)
 
 
-def test_edits_are_in_the_store_before_anybody_leaves(drawn_project: DrawnProject) -> None:
+def test_app_edits_are_stored_before_quit(drawn_project: DrawnProject) -> None:
     root = drawn_project()
 
     async def story(app: App, pilot: Pilot[None]) -> None:
@@ -406,7 +413,7 @@ def test_edits_are_in_the_store_before_anybody_leaves(drawn_project: DrawnProjec
     drive(root, story)
 
 
-def test_a_second_interface_has_a_session_of_its_own(drawn_project: DrawnProject) -> None:
+def test_app_second_interface_has_separate_session(drawn_project: DrawnProject) -> None:
     root = drawn_project()
 
     async def main() -> None:
@@ -424,7 +431,7 @@ def test_a_second_interface_has_a_session_of_its_own(drawn_project: DrawnProject
     asyncio.run(main())
 
 
-def test_an_export_is_what_was_selected(drawn_project: DrawnProject, tmp_path: Path) -> None:
+def test_export_dialog_saved_selection_exports_its_tasks(drawn_project: DrawnProject, tmp_path: Path) -> None:
     root, out = drawn_project(), tmp_path / "out"
 
     async def story(app: App, pilot: Pilot[None]) -> list[str]:
@@ -439,7 +446,7 @@ def test_an_export_is_what_was_selected(drawn_project: DrawnProject, tmp_path: P
         assert "✗" in text(app)
         app.screen.query_one("#folder", Input).value = str(out)
         await pilot.pause()
-        assert "will be made" in text(app)
+        assert "will be created" in text(app)
         assert all(format in text(app) for format in FORMATS), "all fit on the smallest terminal"
         assert re.search(r"preview out/ +\d+ rows, [\d,]+ tokens", text(app))
         command = app.screen.command  # type: ignore[attr-defined]
@@ -459,7 +466,7 @@ def test_an_export_is_what_was_selected(drawn_project: DrawnProject, tmp_path: P
     assert {path.stem for path in out.glob("*.jsonl")} == {"target", *selected}
 
 
-def test_settings_remap_keys(drawn_project: DrawnProject) -> None:
+def test_settings_remapped_key_replaces_default(drawn_project: DrawnProject) -> None:
     async def story(app: App, pilot: Pilot[None]) -> None:
         await _press(app, pilot, "2", "z")
         assert app.session is not None
@@ -471,7 +478,7 @@ def test_settings_remap_keys(drawn_project: DrawnProject) -> None:
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"version": 99}', '{"version": 1, "mode": 3, "sort": "x"}'])
-def test_what_is_remembered_may_be_damaged(content: str, tmp_path: Path) -> None:
+def test_place_damaged_file_gives_defaults(content: str, tmp_path: Path) -> None:
     path = tmp_path / "tui.json"
     path.write_text(content)
     assert Place.read(path).mode == "home"
@@ -482,10 +489,10 @@ def test_what_is_remembered_may_be_damaged(content: str, tmp_path: Path) -> None
     kept.write(Path("/proc/nowhere/tui.json"))
 
 
-# -- trouble ------------------------------------------------------------------------------------------------------
+# -- errors -------------------------------------------------------------------------------------------------------
 
 
-def test_a_project_with_nothing_done(make_project: MakeProject) -> None:
+def test_app_project_without_results_names_next_step(make_project: MakeProject) -> None:
     async def story(app: App, pilot: Pilot[None]) -> None:
         for number in (1, 2, 3, 4, 5):
             await _press(app, pilot, str(number))
@@ -495,7 +502,7 @@ def test_a_project_with_nothing_done(make_project: MakeProject) -> None:
     drive(make_project(), story)
 
 
-def test_a_broken_config_is_shown_and_read_again(make_project: MakeProject) -> None:
+def test_app_broken_config_is_shown_and_read_again(make_project: MakeProject) -> None:
     root = make_project()
     good = (root / "curator.toml").read_text()
     (root / "curator.toml").write_text(good + "\n[nonsense]\nx = 1\n")
@@ -515,7 +522,7 @@ def test_a_broken_config_is_shown_and_read_again(make_project: MakeProject) -> N
     drive(root, story)
 
 
-def test_a_busy_store_keeps_nobody_from_working(drawn_project: DrawnProject, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_app_busy_store_delays_edits_but_not_keys(drawn_project: DrawnProject, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("curator.workspace.store.locks._LOCK_SECONDS", 0.2)
     root = drawn_project()
 
@@ -523,14 +530,14 @@ def test_a_busy_store_keeps_nobody_from_working(drawn_project: DrawnProject, mon
         store = Project.open(root).store
         with store.write():
             await _press(app, pilot, "2", "space")
-            await until(pilot, lambda: "edits wait to be stored" in text(app))
+            await until(pilot, lambda: "edits are not stored yet" in text(app))
             await _press(app, pilot, "j", "space")
         await until(pilot, lambda: len((store.last_session("target") or ("", []))[1]) == 2)
 
     drive(root, story)
 
 
-def test_new_tasks_join_the_session(drawn_project: DrawnProject) -> None:
+def test_app_changed_tasks_keep_session(drawn_project: DrawnProject) -> None:
     root = drawn_project()
 
     async def story(app: App, pilot: Pilot[None]) -> None:
@@ -549,8 +556,8 @@ def test_new_tasks_join_the_session(drawn_project: DrawnProject) -> None:
     drive(root, story)
 
 
-def test_estimates_are_never_those_of_another_selection(drawn_project: DrawnProject) -> None:
-    # Keys as fast as they come: whenever a loss is on the screen, it is that of the selection on the screen.
+def test_app_fast_keys_never_show_estimate_of_other_selection(drawn_project: DrawnProject) -> None:
+    # Press keys without waiting. A loss on the screen must belong to the selection on the screen.
     async def story(app: App, pilot: Pilot[None]) -> None:
         await _press(app, pilot, "2")
         assert app.session is not None
@@ -568,7 +575,7 @@ def test_estimates_are_never_those_of_another_selection(drawn_project: DrawnProj
     drive(drawn_project(), story)
 
 
-def test_the_interface_imports_no_engine_before_its_first_frame() -> None:
+def test_app_import_loads_no_engine_before_first_frame() -> None:
     import subprocess
     import sys
 
@@ -580,7 +587,7 @@ def test_the_interface_imports_no_engine_before_its_first_frame() -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_the_place_is_written_whole(tmp_path: Path) -> None:
+def test_place_write_leaves_one_complete_file(tmp_path: Path) -> None:
     path = tmp_path / "tui.json"
     Place(filter="a | b").write(path)
     assert json.loads(path.read_text())["filter"] == "a | b"

@@ -1,4 +1,4 @@
-"""Compare: what is shown is what the estimator says of the selections as they are."""
+"""The Compare screen shows the estimates of the current selections."""
 
 from pathlib import Path
 from typing import Any
@@ -52,7 +52,7 @@ async def _complete(app: CuratorApp, pilot: Pilot[None]) -> Estimates:
     return screen.estimates
 
 
-def test_which_rows() -> None:
+def test_which_rows_each_kind_returns_its_tasks() -> None:
     masks = np.array([[1, 1, 0, 0], [1, 0, 1, 0]], dtype=bool)
     assert which_rows(masks, "all").tolist() == [0, 1, 2, 3]
     assert which_rows(masks, "different").tolist() == [1, 2]
@@ -61,7 +61,7 @@ def test_which_rows() -> None:
     assert which_rows(masks[:1], "different").tolist() == []
 
 
-def test_what_is_shown_is_what_the_estimator_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_compare_screen_shows_values_of_estimator(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     snapshot = _snapshot()
     copied: list[str] = []
     exported: list[str] = []
@@ -69,13 +69,13 @@ def test_what_is_shown_is_what_the_estimator_says(monkeypatch: pytest.MonkeyPatc
     async def at_first(app: CuratorApp, pilot: Pilot[None]) -> None:
         screen = _screen(app)
         await _complete(app, pilot)
-        # Now, its base, and all.
+        # The current selection, its base, and all tasks.
         assert screen.picks() == [NOW, "best", ALL]
         assert "A and B hold the same tasks" in text(app)
-        # What was picked and is gone is left out.
-        app.place.compared = ["gone", "other"]
+        # Removed selections are ignored.
+        app.place.compared = ["removed", "other"]
         assert screen.picks() == ["other"]
-        app.place.compared = ["gone", 3]  # type: ignore[list-item]
+        app.place.compared = ["removed", 3]  # type: ignore[list-item]
         assert screen.picks() == [NOW, "best", ALL]
 
     async def nothing_old(app: CuratorApp, pilot: Pilot[None]) -> None:
@@ -98,7 +98,7 @@ def test_what_is_shown_is_what_the_estimator_says(monkeypatch: pytest.MonkeyPatc
         screen = _screen(app)
         await pilot.press("p")
         assert isinstance(app.screen, PickDialog)
-        # Leave now, take the other one.
+        # Unpick the current selection, and pick the other one.
         await pilot.press("space", "j", "j", "space", "enter")
         assert app.place.compared == ["best", ALL, "other"]
         await pilot.press("X")
@@ -162,11 +162,11 @@ def test_what_is_shown_is_what_the_estimator_says(monkeypatch: pytest.MonkeyPatc
     drive_fake(monkeypatch, tmp_path, snapshot, story, mode="compare")
 
 
-def test_any_number_of_tasks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_compare_screen_any_number_of_tasks_works(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     async def story(app: CuratorApp, pilot: Pilot[None]) -> None:
         screen = _screen(app)
         rows = screen.differences
-        # Without answers, the way to them is said, and what is known all the same is shown.
+        # Without estimates, the screen shows the next step and the known values.
         await pilot.press("d", "s", "X", "y", "enter")
         assert app.missing() in text(app)
         assert "A∩B" in text(app)
@@ -191,7 +191,7 @@ def test_any_number_of_tasks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     drive_fake(monkeypatch, tmp_path, _snapshot(answers=False), story, mode="compare")
 
 
-def test_hostile_names(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_compare_screen_hostile_names_stay_text(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("NO_COLOR", "1")
     copied: list[str] = []
     answers: list[list[str] | None] = []
@@ -214,7 +214,7 @@ def test_hostile_names(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
             for words in shown:
                 assert not set(words) & {"\x1b", "\x07", "\x00", "\u202e", "\t"}
 
-        # At most four are picked, and at least one.
+        # The dialog accepts one to four selections.
         choices = [(str(n), name, "") for n, name in enumerate(names)]
         app.push_screen(PickDialog(choices, ["1"]), answers.append)
         await pilot.pause()

@@ -20,16 +20,16 @@ class Answers:
 
     def __init__(self) -> None:
         self.all: list[SelectionEstimate | Exception] = []
-        self.came = threading.Condition()
+        self.arrived = threading.Condition()
 
     def __call__(self, answer: SelectionEstimate | Exception) -> None:
-        with self.came:
+        with self.arrived:
             self.all.append(answer)
-            self.came.notify_all()
+            self.arrived.notify_all()
 
     def wait(self, test: Callable[["Answers"], bool]) -> None:
-        with self.came:
-            assert self.came.wait_for(lambda: test(self), 10)
+        with self.arrived:
+            assert self.arrived.wait_for(lambda: test(self), 10)
 
 
 @pytest.fixture

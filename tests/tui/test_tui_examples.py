@@ -1,4 +1,4 @@
-"""Examples of a task: what is read, in which order, what is found, and how a text is laid out."""
+"""Examples of a task: reading, order, search, influence, layout of texts, and tokens."""
 
 import unicodedata
 from pathlib import Path
@@ -92,7 +92,7 @@ def _words(lines: list[Line], style: str | None = None) -> str:
 # -- reading ----------------------------------------------------------------------------------------------------------
 
 
-def test_rows_come_with_reasons_and_in_order(tmp_path: Path) -> None:
+def test_read_examples_returns_rows_in_order_with_reasons(tmp_path: Path) -> None:
     task = _task(Store(tmp_path / "s.duckdb"), ["a", "b", "c", "d"], left_out={VALIDATION: (2,), LEAKED: (0,)})
     found = read_examples(Store(tmp_path / "s.duckdb"), task)
     assert [found.text(n) for n in range(len(found))] == ["a", "b", "c", "d"]
@@ -104,14 +104,14 @@ def test_rows_come_with_reasons_and_in_order(tmp_path: Path) -> None:
     assert spread[[1, 3]].tolist() == [0.5, -1.0]
 
 
-def test_a_task_that_is_gone_is_empty(tmp_path: Path) -> None:
+def test_read_examples_removed_task_is_empty(tmp_path: Path) -> None:
     task = _task(Store(tmp_path / "s.duckdb"), ["a", "b"])
     found = read_examples(Store(tmp_path / "none.duckdb"), task)
     assert len(found) == 0
     assert found.arranged("influence", descending=True, influence=None, shown=found.search("a")).size == 0
 
 
-def test_a_task_whose_rows_are_all_left_out(tmp_path: Path) -> None:
+def test_read_examples_all_rows_left_out_has_no_influence(tmp_path: Path) -> None:
     task = _task(Store(tmp_path / "s.duckdb"), ["a", "b"], left_out={EMPTY: (0, 1)})
     found = read_examples(Store(tmp_path / "s.duckdb"), task)
     influence = found.by_row(np.zeros(0))
@@ -120,7 +120,7 @@ def test_a_task_whose_rows_are_all_left_out(tmp_path: Path) -> None:
 
 
 @given(st.lists(st.one_of(st.floats(-1, 1), st.just(float("nan"))), min_size=1, max_size=20))
-def test_most_helpful_first_then_most_harmful(values: list[float]) -> None:
+def test_examples_arranged_by_influence_sorts_both_directions(values: list[float]) -> None:
     influence = np.array(values)
     count = len(values)
     found = Examples(
@@ -150,7 +150,7 @@ def test_most_helpful_first_then_most_harmful(values: list[float]) -> None:
     assert (np.diff(found.lengths[by_length]) <= 0).all()
 
 
-def test_search_is_plain_and_knows_no_case(tmp_path: Path) -> None:
+def test_examples_search_is_literal_and_ignores_case(tmp_path: Path) -> None:
     texts = ["a.b[c]", "A.B[C] %_\\", "axb", "Ünïcode", "", *HOSTILE]
     found = read_examples(Store(tmp_path / "s.duckdb"), _task(Store(tmp_path / "s.duckdb"), texts))
     for words in ("a.b[", "%_\\", "ünÏ", "[/foo]", "汉", "(", "*", "nothing of the kind"):
@@ -162,7 +162,7 @@ def test_search_is_plain_and_knows_no_case(tmp_path: Path) -> None:
 # -- influence --------------------------------------------------------------------------------------------------------
 
 
-def test_units_have_about_three_digits() -> None:
+def test_unit_for_any_size_gives_three_digits() -> None:
     assert unit_for(2.0)(-1.5) == "−1.50"
     unit = unit_for(0.0123)
     assert (unit.name, unit(0.0123), unit(-0.0001)) == ("mnat", "+12.3", "−0.1")
@@ -172,7 +172,7 @@ def test_units_have_about_three_digits() -> None:
     assert unit(float("nan")) == ""
 
 
-def test_summary_is_what_the_numbers_say() -> None:
+def test_summarise_known_gains_gives_expected_figures() -> None:
     gains, lengths = np.array([3.0, -1.0, 2.0, 1.0, 0.0, 4.0]), np.array([1, 2, 3, 4, 5, 6])
     found = summarise(gains, lengths)
     assert found is not None
@@ -189,7 +189,7 @@ texts = st.text(alphabet=st.sampled_from("ab cd\n\r\t汉👍é️\u200d\x1b\x00[
 
 
 @given(texts, st.lists(st.integers(0, 60), max_size=6))
-def test_pieces_are_the_text(text: str, places: list[int]) -> None:
+def test_pieces_any_spans_add_up_to_the_text(text: str, places: list[int]) -> None:
     spans = sorted(min(place, len(text)) for place in places)[: len(places) // 2 * 2]
     found = list(pieces(text, spans))
     assert "".join(piece for piece, _ in found) == text
@@ -198,7 +198,7 @@ def test_pieces_are_the_text(text: str, places: list[int]) -> None:
 
 
 @given(texts, st.integers(2, 30), st.lists(st.integers(0, 60), max_size=4))
-def test_lines_fit_and_nothing_is_lost(text: str, width: int, places: list[int]) -> None:
+def test_lay_out_any_text_fits_and_loses_nothing(text: str, width: int, places: list[int]) -> None:
     spans = sorted(min(place, len(text)) for place in places)[: len(places) // 2 * 2]
     lines = lay_out(marked(text, spans), width)
     for line in lines:
@@ -212,7 +212,7 @@ def test_lines_fit_and_nothing_is_lost(text: str, width: int, places: list[int])
     assert squeezed == _words(plain).replace(" ", "")
 
 
-def test_what_carries_loss_is_marked_exactly() -> None:
+def test_marked_parts_with_loss_are_marked_exactly() -> None:
     text = "user: what is 2 + 2?\nassistant: four, of course\nuser: and 汉?\nassistant: 字\n"
     spans = []
     for completion in (" four, of course\n", " 字\n"):
@@ -224,19 +224,19 @@ def test_what_carries_loss_is_marked_exactly() -> None:
         assert _words(lines).replace("▸", "") == text.replace("\n", "")
 
 
-def test_a_line_break_across_a_boundary_is_one() -> None:
+def test_marked_line_break_across_boundary_counts_once() -> None:
     lines = lay_out(marked("a\r\nb", (2, 4)), 20)
     assert [_words([line]) for line in lines] == ["a▸", "b"]
 
 
-def test_tabs_and_blanks() -> None:
+def test_lay_out_tabs_and_blanks_break_lines() -> None:
     assert [_words([line]) for line in lay_out(["a\tb\n\tc"], 20)] == ["a   b", "    c"]
     assert [_words([line]) for line in lay_out(["one two three"], 8)] == ["one two ", "three"]
     assert [_words([line]) for line in lay_out(["x" * 10], 4)] == ["xxxx", "xxxx", "xx"]
     assert [_words([line]) for line in lay_out(["汉字汉"], 4)] == ["汉字", "汉"]
 
 
-def test_long_texts_are_cut_with_a_word() -> None:
+def test_marked_long_text_is_cut_with_a_note() -> None:
     parts: list[Part] = marked("x" * (LONGEST + 10), (LONGEST - 1, LONGEST + 10))
     assert "10 more characters" in str(parts[-1])
     assert sum(len(part if isinstance(part, str) else part[0]) for part in parts) < LONGEST + 50
@@ -246,11 +246,11 @@ def test_long_texts_are_cut_with_a_word() -> None:
     ("text", "count"),
     [("plain\r\n\ttext", 0), ("\x1b[31m\x1b", 2), ("a\u202eb", 1), ("x\ry", 1), ("nbsp\xa0", 0), ("汉字", 0)],
 )
-def test_control_characters_are_counted(text: str, count: int) -> None:
+def test_control_characters_are_counted_without_breaks(text: str, count: int) -> None:
     assert control_characters(text) == count
 
 
-def test_preview_goes_where_the_words_are() -> None:
+def test_preview_searched_words_are_visible() -> None:
     text = "beginning\n  " + "filler " * 40 + "needle end"
     assert preview(text, 30).startswith("beginning filler")
     assert "needle" in preview(text, 30, "NEEDLE")[:30]
@@ -266,13 +266,13 @@ def vocabulary(tmp_path_factory: pytest.TempPathFactory) -> Vocabulary:
     return Vocabulary(folder)
 
 
-def test_tokens_say_what_they_add(vocabulary: Vocabulary) -> None:
+def test_vocabulary_words_add_up_to_the_text(vocabulary: Vocabulary) -> None:
     ids = make_tokenizer()("the word is red\none", add_special_tokens=False)["input_ids"]
     assert "".join(vocabulary.words(ids)) == "the word is red\none"
     assert vocabulary.words([10**9]) == [str(10**9)]
 
 
-def test_tokens_that_carry_loss_are_marked(vocabulary: Vocabulary) -> None:
+def test_token_parts_with_loss_are_marked(vocabulary: Vocabulary) -> None:
     ids = make_tokenizer()("the word is red", add_special_tokens=False)["input_ids"]
     labels = [IGNORED] * 2 + ids[2:]
     parts = token_parts(ids, labels, vocabulary)
@@ -282,14 +282,14 @@ def test_tokens_that_carry_loss_are_marked(vocabulary: Vocabulary) -> None:
     assert [p for p in parts if p == ("▸", "accent")] == [("▸", "accent")]
 
 
-def test_tokens_without_a_tokenizer_are_numbers(tmp_path: Path) -> None:
+def test_token_parts_without_tokenizer_are_numbers(tmp_path: Path) -> None:
     parts = token_parts([7, 8], [IGNORED, 8], Vocabulary(tmp_path))
     assert _words([parts]) == "│7▸8"
     (tmp_path / "tokenizer.json").write_text("{broken")
     assert Vocabulary(tmp_path).words([7]) == ["7"]
 
 
-def test_another_tokenizer_is_read_again(tmp_path: Path) -> None:
+def test_vocabulary_of_changed_tokenizer_is_read_again(tmp_path: Path) -> None:
     before = vocabulary_of(tmp_path)
     assert vocabulary_of(tmp_path) is before
     make_tokenizer().save_pretrained(tmp_path)
@@ -298,6 +298,6 @@ def test_another_tokenizer_is_read_again(tmp_path: Path) -> None:
     assert after.words([1]) == ["<s>"]
 
 
-def test_the_decoders_tokens_follow_the_encoders(tmp_path: Path) -> None:
+def test_token_parts_decoder_tokens_follow_encoder_tokens(tmp_path: Path) -> None:
     parts = token_parts([7, 8, 9], [3, 4], Vocabulary(tmp_path))
     assert _words([parts]) == "│7│8│9\n▸3│4"

@@ -13,7 +13,7 @@ from textual.pilot import Pilot
 from tui_pilot import App, drive, is_solved, masked, until
 
 SNAPSHOTS = Path(__file__).parent / "snapshots"
-# What leads to each screen, from wherever the one before left off.
+# Name of each screen, keys that open it from the previous screen, and a text that it shows.
 SCREENS: tuple[tuple[str, tuple[str, ...], str], ...] = (
     ("home", ("1",), "pipeline"),
     ("tasks", ("2", "j", "p", "j", "space", "m"), "Δflip"),
@@ -22,7 +22,7 @@ SCREENS: tuple[tuple[str, tuple[str, ...], str], ...] = (
     ("matrix", ("escape", "3", "j", "right", "right"), "synergy"),
     ("runs", ("4",), "R"),
     ("compare", ("5",), "Jaccard"),
-    ("help", ("2", "question_mark"), "on tasks"),
+    ("help", ("2", "question_mark"), "this screen"),
     ("fill", ("escape", "f"), "fill up"),
     ("save", ("escape", "w"), "save selection"),
     ("order", ("escape", "b"), "least"),
@@ -34,17 +34,17 @@ def _machine(line: str) -> str:
 
 
 def _steady(app: App) -> str:
-    """What is the same on every machine and every day."""
+    """Return the screen without values that depend on machine or time."""
     shown = masked(app)
     lines = [_machine(line) for line in shown.splitlines()]
-    # An estimate of ten milliseconds takes a cell more than one of nine.
+    # The duration of an estimate has one or two digits.
     lines = [re.sub(r" *✓ #+ ms", lambda found: "✓ # ms".rjust(len(found[0])), line) for line in lines]
     shown = re.sub(r"/\S*/drawn-12", lambda found: "~" * len(found[0]), "\n".join(lines))
     return shown.rstrip() + "\n"
 
 
 @pytest.mark.parametrize("size", [(80, 24), (140, 40)], ids=lambda size: f"{size[0]}x{size[1]}")
-def test_layout(
+def test_layout_every_screen_equals_its_snapshot(
     size: tuple[int, int], drawn_project: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
@@ -57,9 +57,9 @@ def test_layout(
             last = ""
             while (shown := _steady(app)) != last or not shown.split("\n", 1)[0]:
                 last = shown
-                # Textual draws what lies under a dialog or not, as it happens to be asked.
+                # Textual does not always draw the screen below a dialog.
                 app.screen.refresh()
-                # What is said for a while is said for longer on a slow machine.
+                # The flash line stays for a time that depends on the machine.
                 app.flash_line = ()
                 app.show_flash()
                 await pilot.pause(0.2)
@@ -72,4 +72,4 @@ def test_layout(
         if os.environ.get("CURATOR_UPDATE_SNAPSHOTS"):
             path.parent.mkdir(exist_ok=True)
             path.write_text(shown, encoding="utf-8")
-        assert shown == path.read_text(encoding="utf-8"), f"{name} looks otherwise"
+        assert shown == path.read_text(encoding="utf-8"), f"{name} differs from its snapshot"

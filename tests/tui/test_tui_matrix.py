@@ -1,4 +1,4 @@
-"""Matrix: what is drawn is what the estimator says, at every size, and nothing old is shown."""
+"""The Matrix screen shows current estimates at every size."""
 
 import time
 from pathlib import Path
@@ -24,7 +24,7 @@ def _screen(app: CuratorApp) -> MatrixScreen:
     return app.screen
 
 
-def test_glyphs_say_sign_and_size_without_colour() -> None:
+def test_glyph_shows_sign_and_size_without_color() -> None:
     helps = [glyph(value, 1.0) for value in np.linspace(0, 1.5, 50)]
     hurts = [glyph(-value, 1.0) for value in np.linspace(0, 1.5, 50)]
     for found, signs in ((helps, " ░▒▓█"), (hurts, " ╌╍━")):
@@ -36,14 +36,14 @@ def test_glyphs_say_sign_and_size_without_colour() -> None:
     assert glyph(float("nan"), 1.0) == "?"
 
 
-def test_labels_are_different() -> None:
+def test_label_any_number_of_tasks_is_unique() -> None:
     for count in (1, 52, 53, MOST_SHOWN):
         labels = [label(number, count) for number in range(count)]
         assert len(set(labels)) == count
         assert len({len(name) for name in labels}) == 1
 
 
-def test_two_tasks_together_are_four_estimates() -> None:
+def test_together_two_tasks_gives_four_estimates() -> None:
     estimator = FakeAnswers(5).estimator
     mask = np.array([True, False, True, False, True])
     found = together(estimator, mask, Cell("one", 0, 0, 1))
@@ -59,7 +59,7 @@ def test_two_tasks_together_are_four_estimates() -> None:
     assert found.synergy.value == pytest.approx(expected)
 
 
-def test_what_is_drawn_is_what_the_estimator_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_matrix_screen_shows_values_of_estimator(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     answers = FakeAnswers(12)
     snapshot = fake_snapshot(answers, fake_names(12))
 
@@ -79,7 +79,7 @@ def test_what_is_drawn_is_what_the_estimator_says(monkeypatch: pytest.MonkeyPatc
             line = matrix.line(matrix.cursor, 200)
             drawn = line[line.index(("[", "accent")) + 1][0]
             assert drawn == glyph(values[giver, taker], matrix.scale) * len(drawn)
-            # Rows and columns change places, and the cursor stays on its pair.
+            # After the transposition, the cursor stays on its pair.
             await pilot.press("t")
             assert matrix.cell == pair
 
@@ -122,7 +122,7 @@ def test_what_is_drawn_is_what_the_estimator_says(monkeypatch: pytest.MonkeyPatc
         await until(pilot, lambda: screen.together is not old)
         assert screen.together is not None
         assert screen.together.cell == screen._wanted_cell()
-        # Other answers: what was known of those before is gone at once.
+        # Other gradients: values of the old gradients disappear at once.
         await read_fake(monkeypatch, app, pilot, fake_snapshot(FakeAnswers(12, key="two"), snapshot.names))
         assert screen.matrix.count == 0 or screen.transfer.key == "two"  # type: ignore[union-attr]
         await until(pilot, lambda: screen.transfer is not None and screen.transfer.key == "two")
@@ -142,11 +142,11 @@ def test_what_is_drawn_is_what_the_estimator_says(monkeypatch: pytest.MonkeyPatc
     drive_fake(monkeypatch, tmp_path, snapshot, story, mode="matrix")
 
 
-def test_any_number_of_tasks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_matrix_screen_any_number_of_tasks_works(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     async def story(app: CuratorApp, pilot: Pilot[None]) -> None:
         screen = _screen(app)
         matrix = screen.matrix
-        # Without answers, the way to them is said.
+        # Without estimates, the screen shows the next step.
         await pilot.press("l", "t", "space", "enter")
         assert app.missing() in text(app)
 
@@ -158,19 +158,19 @@ def test_any_number_of_tasks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
             assert len(text(app).splitlines()) == size[1]
         await pilot.resize_terminal(80, 24)
 
-        # What cannot be computed is tried again when the project is read again.
+        # The next reading of the project repeats a failed computation.
         answers = FakeAnswers(30, broken=1)
         monkeypatch.setattr(module, "MOST_SHOWN", 10)
         await read_fake(monkeypatch, app, pilot, fake_snapshot(answers, fake_names(30)))
         await until(pilot, lambda: "ctrl+l" in text(app))
         assert matrix.count == answers.broken == 0
         await pilot.press("ctrl+l")
-        # Beyond the most, the first are shown, and it is said.
+        # With too many tasks, the screen shows the first tasks and their number.
         await until(pilot, lambda: matrix.count == 10)
         assert "the first 10 of 30" in text(app)
         monkeypatch.setattr(module, "MOST_SHOWN", MOST_SHOWN)
 
-        # Many scroll both ways and stay quick.
+        # Many tasks scroll in both directions and draw fast.
         await read_fake(monkeypatch, app, pilot, fake_snapshot(FakeAnswers(300), fake_names(300)))
         await until(pilot, lambda: matrix.count == 300)
         began = time.process_time()
@@ -192,11 +192,11 @@ def test_any_number_of_tasks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
         assert (time.process_time() - began) / 20 < 0.01
 
     opened = drive_fake(monkeypatch, tmp_path, fake_snapshot(None, fake_names(3)), story, mode="matrix")
-    # Nothing without answers, nothing of no tasks, then one of one and one of two.
+    # Enter opens a task only in the projects with one task and with two tasks.
     assert len(opened) == 2
 
 
-def test_hostile_names(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_matrix_screen_hostile_names_stay_text(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("NO_COLOR", "1")
     names = ["", *HOSTILE]
 

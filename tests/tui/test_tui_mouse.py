@@ -1,4 +1,4 @@
-"""What a mouse does, and what the rows of the first screen lead to."""
+"""Mouse clicks, and the rows of the Home screen."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -15,11 +15,11 @@ DrawnProject = Callable[..., Path]
 
 
 @pytest.fixture(autouse=True)
-def _settings_of_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _no_user_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
 
 
-def test_a_click_on_a_glyph_toggles_and_one_on_a_title_sorts(drawn_project: DrawnProject) -> None:
+def test_mouse_click_on_glyph_toggles_and_on_title_sorts(drawn_project: DrawnProject) -> None:
     async def story(app: App, pilot: Pilot[None]) -> None:
         await pilot.press("2")
         await until(pilot, lambda: is_solved(app))
@@ -30,7 +30,7 @@ def test_a_click_on_a_glyph_toggles_and_one_on_a_title_sorts(drawn_project: Draw
         await pilot.click(TaskTable, offset=(2, 3))
         await until(pilot, lambda: is_solved(app) and session.state(task) != before)
         assert table.cursor == 3
-        # Its name is only gone to.
+        # A click on the name only moves the cursor.
         await pilot.click(TaskTable, offset=(8, 5))
         await until(pilot, lambda: table.cursor == 5)
         assert len(session.history) == 1
@@ -41,9 +41,9 @@ def test_a_click_on_a_glyph_toggles_and_one_on_a_title_sorts(drawn_project: Draw
             sort, descending = app.place.sort, app.place.descending
             await pilot.click(TaskTitle, offset=(left + cells // 2, 0))
             await until(pilot, lambda wanted=wanted: app.place.sort == wanted)
-            assert sort != wanted or app.place.descending != descending, "a second click turns it round"
+            assert sort != wanted or app.place.descending != descending, "a second click reverses the order"
             left += cells
-        # Before the first column there is nothing to sort by.
+        # A click before the first column does not sort.
         sort = app.place.sort
         await pilot.click(TaskTitle, offset=(1, 0))
         await pilot.pause()
@@ -52,7 +52,7 @@ def test_a_click_on_a_glyph_toggles_and_one_on_a_title_sorts(drawn_project: Draw
     drive(drawn_project(), story, (140, 40))
 
 
-def test_a_double_click_opens_a_task(drawn_project: DrawnProject) -> None:
+def test_mouse_double_click_opens_task(drawn_project: DrawnProject) -> None:
     async def story(app: App, pilot: Pilot[None]) -> None:
         await pilot.press("2")
         await until(pilot, lambda: is_solved(app))
@@ -62,7 +62,7 @@ def test_a_double_click_opens_a_task(drawn_project: DrawnProject) -> None:
     drive(drawn_project(), story)
 
 
-def test_what_needs_attention_leads_to_where_it_is_mended(drawn_project: DrawnProject) -> None:
+def test_home_screen_problem_opens_place_to_fix_it(drawn_project: DrawnProject) -> None:
     async def story(app: App, pilot: Pilot[None]) -> None:
         assert app.snapshot is not None
         name = app.snapshot.names[4]
@@ -71,14 +71,14 @@ def test_what_needs_attention_leads_to_where_it_is_mended(drawn_project: DrawnPr
             ("start", lambda: type(app.screen).__name__ == "RunDialog"),
             ("verify", lambda: type(app.screen).__name__ == "VerifyDialog"),
             (f"task:{name}", lambda: app.current_mode == "tasks" and app.place.task == name),
-            ("task:gone since", lambda: app.current_mode == "home"),
+            ("task:removed since", lambda: app.current_mode == "home"),
             ("", lambda: app.current_mode == "home"),
         ]
         for way, is_there in ends:
             await pilot.press("1")
             await until(pilot, lambda: app.current_mode == "home")
             rows = app.screen.query_one(Attention)
-            rows.items, rows.cursor = [("warn", "what it says", way)], 0
+            rows.items, rows.cursor = [("warn", "a problem", way)], 0
             rows.focus()
             await pilot.press("enter")
             await until(pilot, is_there)
@@ -88,7 +88,7 @@ def test_what_needs_attention_leads_to_where_it_is_mended(drawn_project: DrawnPr
     drive(drawn_project(), story)
 
 
-def test_a_selection_on_the_first_screen_is_loaded_if_it_is_another(drawn_project: DrawnProject) -> None:
+def test_home_screen_other_selection_is_loaded(drawn_project: DrawnProject) -> None:
     async def story(app: App, pilot: Pilot[None]) -> None:
         async def open_first() -> None:
             await pilot.press("1")
@@ -104,10 +104,10 @@ def test_a_selection_on_the_first_screen_is_loaded_if_it_is_another(drawn_projec
         await pilot.press("2", "space")
         await until(pilot, lambda: session.is_changed)
         await open_first()
-        assert session.mask.all(), "what was changed is all tasks again"
+        assert session.mask.all(), "the changed selection is all tasks again"
         edits = len(session.history)
         await open_first()
-        assert len(session.history) == edits, "what is there already is not loaded again"
+        assert len(session.history) == edits, "the loaded selection is not loaded again"
         await pilot.press("1")
         rows = app.screen.query_one(Selections)
         rows.items = []
@@ -119,8 +119,8 @@ def test_a_selection_on_the_first_screen_is_loaded_if_it_is_another(drawn_projec
     drive(drawn_project(), story)
 
 
-def test_every_key_of_the_tasks_is_pressed_where_there_are_none(make_project: Any) -> None:
-    """Before anything is read, and where nothing can be."""
+def test_tasks_screen_unreadable_project_accepts_every_key(make_project: Any) -> None:
+    """The configuration is invalid, so that the session never begins."""
     root = make_project()
     (root / "curator.toml").write_text("[nonsense]\nx = 1\n")
 

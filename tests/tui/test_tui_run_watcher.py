@@ -1,4 +1,4 @@
-"""What is shown of runs is what their logs say, however long they are and however they ended."""
+"""The watcher reads the state of jobs from their logs, for logs of any length and jobs in any state."""
 
 import json
 import os
@@ -38,7 +38,7 @@ def progress(
 
 
 def write(folder: Path, name: str, events: list[Event], **facts: Any) -> Path:
-    """The folder of a run that nobody writes any more."""
+    """Write the folder of a job that has ended."""
     (folder / name).mkdir(parents=True)
     log = EventLog(folder / name / "events.jsonl")
     for event in events:
@@ -56,11 +56,11 @@ def write(folder: Path, name: str, events: list[Event], **facts: Any) -> Path:
     return folder / name
 
 
-def test_no_runs(tmp_path: Path) -> None:
+def test_job_watcher_without_folder_finds_no_jobs(tmp_path: Path) -> None:
     assert JobWatcher(tmp_path / "nowhere").read() == ()
 
 
-def test_a_run_while_it_goes_on(tmp_path: Path) -> None:
+def test_job_watcher_running_job_shows_progress(tmp_path: Path) -> None:
     watcher = JobWatcher(tmp_path)
     with JobLog(tmp_path) as log:
         reporter = Reporter(log)
@@ -83,7 +83,7 @@ def test_a_run_while_it_goes_on(tmp_path: Path) -> None:
         estimate.advance()
         (view,) = watcher.read()
         assert (view.stage, view.done, view.total, view.unit) == ("estimate", 1, 9, "subsets")
-        # The curve of training stays until another stage has one.
+        # The curve of training stays until another stage has losses.
         assert view.losses == ((1, 2.0), (3, 1.0))
         assert len(view.rates) == 1
         assert view.elapsed >= 0
@@ -95,11 +95,11 @@ def test_a_run_while_it_goes_on(tmp_path: Path) -> None:
     assert view.losses == ((1, 0.5),)
     assert view.whole
     assert watcher.read()[0] is view
-    # Somebody who looks only now sees the same.
+    # A new watcher reads the same state.
     assert JobWatcher(tmp_path).read(view.job.id) == (view,)
 
 
-def test_runs_that_did_not_end_well(tmp_path: Path) -> None:
+def test_job_watcher_failed_and_lost_jobs_have_states(tmp_path: Path) -> None:
     def fail() -> None:
         with JobLog(tmp_path) as log:
             Reporter(log).stage("train", 1, "steps")
@@ -122,7 +122,7 @@ def test_runs_that_did_not_end_well(tmp_path: Path) -> None:
     assert (views[2].elapsed, views[2].stage) == (0.0, "")
 
 
-def test_one_log_that_cannot_be_read_hides_no_other_run(tmp_path: Path) -> None:
+def test_job_watcher_unreadable_log_hides_no_other_job(tmp_path: Path) -> None:
     for name in ("1-1", "2-1", "3-1"):
         write(tmp_path, name, [progress(5)])
     for name in ("2-1", "3-1"):
@@ -132,7 +132,7 @@ def test_one_log_that_cannot_be_read_hides_no_other_run(tmp_path: Path) -> None:
     assert [(view.job.id, view.done) for view in JobWatcher(tmp_path).read()] == [("3-1", 0), ("2-1", 0), ("1-1", 5)]
 
 
-def test_the_log_is_calm(tmp_path: Path) -> None:
+def test_job_watcher_frequent_progress_logs_few_lines(tmp_path: Path) -> None:
     begins = StageStarted(stage="train", total=100, unit="steps", time=100.0)
     steps = [progress(step, moment=100.0 + step / 10) for step in range(1, 101)]
     ends = StageFinished(stage="train", seconds=10.0, summary="", time=110.1)
@@ -143,7 +143,7 @@ def test_the_log_is_calm(tmp_path: Path) -> None:
     assert view.rates == tuple(event.rate for event in steps[-20:])
 
 
-def test_long_logs(tmp_path: Path) -> None:
+def test_job_watcher_long_log_reads_only_the_end(tmp_path: Path) -> None:
     steps: list[Event] = [progress(n, total=100_000, loss=1 / n, moment=n / 10) for n in range(1, 20_001)]
     begins = StageStarted(stage="train", total=100_000, unit="steps", time=0.0)
     for name in ("1-1", "2-1"):
@@ -168,14 +168,14 @@ def test_long_logs(tmp_path: Path) -> None:
     assert watcher.read()[1] is views[1]
 
 
-def test_at_most_so_many_runs(tmp_path: Path) -> None:
+def test_job_watcher_many_jobs_returns_newest(tmp_path: Path) -> None:
     for number in range(203):
         write(tmp_path, f"20260101T000000-{number:03}", [])
     names = [view.job.id[-3:] for view in JobWatcher(tmp_path).read()]
     assert names == [f"{number:03}" for number in range(202, 2, -1)]
 
 
-def test_a_running_run_of_another_process(tmp_path: Path) -> None:
+def test_job_watcher_job_of_other_process_is_running_then_lost(tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from curator.workspace.job_log import JobLog\n"
         "from curator.core.events import *\n"
@@ -204,7 +204,7 @@ def test_a_running_run_of_another_process(tmp_path: Path) -> None:
 
 
 @given(st.lists(st.floats()), st.integers(4, 40))
-def test_a_curve_keeps_what_matters(values: list[float], limit: int) -> None:
+def test_curve_any_values_keeps_extremes_and_last_point(values: list[float], limit: int) -> None:
     curve = Curve(limit)
     for x, y in enumerate(values):
         curve.add(x, y)
@@ -221,7 +221,7 @@ def test_a_curve_keeps_what_matters(values: list[float], limit: int) -> None:
         assert list(kept) == points
 
 
-def test_the_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_machine_reader_any_driver_output_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     assert MachineReader(tmp_path).read().gpus == ()
     script = tmp_path / "nvidia-smi"
@@ -243,7 +243,7 @@ def test_the_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert parse_gpus("") == ()
 
 
-def test_watching_is_light() -> None:
+def test_run_watcher_import_loads_no_heavy_module() -> None:
     code = "import sys, tui.background.run_watcher, tui.background.machine; print(*sys.modules)"
     root = Path(__file__).parents[2]
     done = subprocess.run(

@@ -1,4 +1,4 @@
-"""The runs screen shows what processes really do, and stops and resumes them."""
+"""The Jobs screen shows real processes, and stops and resumes them."""
 
 import asyncio
 import json
@@ -26,14 +26,14 @@ from tui.widgets.plot import LinePlot
 
 MakeProject = Callable[..., Path]
 Watch = Callable[[CuratorApp, Pilot[None]], Awaitable[None]]
-# Training that would take minutes: what is launched on it is stopped or killed.
+# A training of many minutes. Tests stop or kill its jobs.
 ENDLESS = {"epochs": 2000, "batch_size": 2}
 START = 1767225600.0
 
 
 @pytest.fixture
 def project(make_project: MakeProject) -> Iterator[Path]:
-    """A tiny project; what still runs there at the end is killed."""
+    """Create a tiny project, and kill its running jobs at the end."""
     root = make_project(train=ENDLESS)
     yield root
     for run in read_jobs(root / ".curator" / "runs"):
@@ -42,7 +42,7 @@ def project(make_project: MakeProject) -> Iterator[Path]:
 
 
 def show(root: Path, watch: Watch, *, size: tuple[int, int] = (80, 24)) -> None:
-    """Open the runs screen, and do something there."""
+    """Open the Jobs screen, and run a story on it."""
 
     async def main() -> None:
         app = CuratorApp(root, Settings())
@@ -78,7 +78,7 @@ def view_of(app: CuratorApp) -> JobView:
 
 
 def write(root: Path, name: str, events: list[Event], words: str = "", **facts: Any) -> Path:
-    """The folder of a run that nobody writes any more."""
+    """Write the folder of a job that has ended."""
     folder = root / ".curator" / "runs" / name
     folder.mkdir(parents=True)
     log = EventLog(folder / "events.jsonl")
@@ -112,21 +112,20 @@ def training(steps: int, total: int = 100) -> list[Event]:
     ]
 
 
-def test_no_runs(project: Path) -> None:
+def test_jobs_screen_without_jobs_accepts_every_key(project: Path) -> None:
     async def watch(app: CuratorApp, pilot: Pilot[None]) -> None:
-        await until(pilot, lambda: "no runs yet" in grid(app))
-        # Nothing fails where there is nothing.
+        await until(pilot, lambda: "no jobs yet" in grid(app))
         for action in actions_of("runs"):
             if action.id not in ("start",):
                 await pilot.press(action.keys[0])
         await pilot.press("escape", "j", "G", "enter")
-        assert "no run" in grid(app)
+        assert "no jobs yet" in grid(app)
 
     show(project, watch)
 
 
 @pytest.mark.parametrize("size", [(80, 24), (60, 16), (40, 8), (200, 18)])
-def test_every_size(project: Path, size: tuple[int, int]) -> None:
+def test_jobs_screen_any_size_shows_state_and_loss(project: Path, size: tuple[int, int]) -> None:
     write(project, "2", training(50), words="Killed\n", state="running", ended=None)
     write(project, "1", training(100))
 
@@ -149,14 +148,14 @@ def test_every_size(project: Path, size: tuple[int, int]) -> None:
     show(project, watch, size=size)
 
 
-def test_a_run_from_beginning_to_end(project: Path) -> None:
+def test_jobs_screen_launched_job_is_followed_to_its_end(project: Path) -> None:
     write(project, "1", training(100))
 
     async def watch(app: CuratorApp, pilot: Pilot[None]) -> None:
         await until(pilot, lambda: app.watched == "1")
         app.launch(["check"])
         await until(pilot, lambda: len(app.jobs) == 2)
-        # What was just started is under the cursor, though another run was.
+        # The cursor moves from the other job to the started job.
         run = app.jobs[0].job
         assert run.state == "running"
         await until(pilot, lambda: view_of(app).job.id == run.id)
@@ -169,7 +168,7 @@ def test_a_run_from_beginning_to_end(project: Path) -> None:
     show(project, watch)
 
 
-def test_a_run_that_two_interfaces_watch_is_stopped_resumed_and_killed(project: Path) -> None:
+def test_jobs_screen_job_is_stopped_resumed_and_killed(project: Path) -> None:
     run = ""
 
     async def begin(app: CuratorApp, pilot: Pilot[None]) -> None:
@@ -181,9 +180,9 @@ def test_a_run_that_two_interfaces_watch_is_stopped_resumed_and_killed(project: 
         assert "survives disconnect" in grid(app)
         assert "▶ running" in grid(app)
         await pilot.press("r")
-        await until(pilot, lambda: "it is running" in grid(app))
+        await until(pilot, lambda: "the job is running" in grid(app))
 
-    async def go_on(app: CuratorApp, pilot: Pilot[None]) -> None:
+    async def resume(app: CuratorApp, pilot: Pilot[None]) -> None:
         await until(pilot, lambda: screen_of(app).job_view is not None and view_of(app).losses)
         first = view_of(app)
         assert first.job.id == run
@@ -192,9 +191,9 @@ def test_a_run_that_two_interfaces_watch_is_stopped_resumed_and_killed(project: 
         for answer in ("n", "y"):
             assert view_of(app).job.state == "running"
             await pilot.press("x")
-            await until(pilot, lambda: "stop the run?" in grid(app))
+            await until(pilot, lambda: "stop the job?" in grid(app))
             await pilot.press(answer)
-            await until(pilot, lambda: "stop the run?" not in grid(app))
+            await until(pilot, lambda: "stop the job?" not in grid(app))
         await until(pilot, lambda: "■ interrupted" in grid(app))
         assert view_of(app).job.id == run
 
@@ -209,14 +208,14 @@ def test_a_run_that_two_interfaces_watch_is_stopped_resumed_and_killed(project: 
         await until(pilot, lambda: "out of luck [/foo]" in grid(app))
         assert "◌ lost" in grid(app)
         await pilot.press("x")
-        await until(pilot, lambda: "nothing to stop" in grid(app))
+        await until(pilot, lambda: "cannot stop: the job is lost" in grid(app))
 
     show(project, begin)
-    # The first has ended; the run has not.
-    show(project, go_on, size=(140, 40))
+    # The first interface has ended, but the job still runs.
+    show(project, resume, size=(140, 40))
 
 
-def test_the_cursor_stays_on_its_run(project: Path) -> None:
+def test_jobs_screen_new_jobs_keep_cursor_on_its_job(project: Path) -> None:
     for number in range(3, 8):
         write(project, f"{number}", training(number))
 
@@ -236,7 +235,7 @@ def test_the_cursor_stays_on_its_run(project: Path) -> None:
     show(project, watch)
 
 
-def test_the_log_is_followed_until_somebody_reads_it(project: Path) -> None:
+def test_job_log_follows_end_until_cursor_moves(project: Path) -> None:
     folder = write(project, "1", training(40))
     (folder / "run.json").write_text((folder / "run.json").read_text().replace('"done"', '"running"'))
     log = EventLog(folder / "events.jsonl")
@@ -258,7 +257,7 @@ def test_the_log_is_followed_until_somebody_reads_it(project: Path) -> None:
             log(Note(message=f"note {number}"))
         await until(pilot, lambda: rows.entries[-1][1].endswith("469"))
         assert len(rows.entries) == 500
-        # Its line is still there, though others before it are forgotten.
+        # The cursor stays on its entry after older entries are removed.
         assert rows.entry == (entry or 0) - 13
         await pilot.press("f")
         assert rows.following
@@ -283,7 +282,7 @@ def test_the_log_is_followed_until_somebody_reads_it(project: Path) -> None:
     log.close()
 
 
-def test_fresh_is_asked_about(project: Path) -> None:
+def test_jobs_screen_resume_with_fresh_asks_for_confirmation(project: Path) -> None:
     write(project, "2", training(3), arguments=None, command="curator train")
     write(project, "1", training(3), arguments=["train", "--fresh"], cwd="/nowhere")
 
@@ -292,9 +291,9 @@ def test_fresh_is_asked_about(project: Path) -> None:
         await pilot.press("r")
         assert "not recorded" in grid(app)
         await pilot.press("j", "r")
-        await until(pilot, lambda: "run it again?" in grid(app))
+        await until(pilot, lambda: "run the job again?" in grid(app))
         await pilot.press("y")
-        await until(pilot, lambda: "cannot start the run" in grid(app))
+        await until(pilot, lambda: "cannot start the job" in grid(app))
         assert len(read_jobs(project / ".curator" / "runs")) == 2
 
     show(project, watch)
@@ -303,9 +302,11 @@ def test_fresh_is_asked_about(project: Path) -> None:
 HOSTILE = "\x1b]52;c;AAAA\x07 [/foo] [@click=app.quit]x \u202eevil \x9b31m [link=https://x"
 
 
-@pytest.mark.parametrize(("size", "colour"), [((80, 24), "1"), ((140, 40), "")])
-def test_hostile_words(project: Path, monkeypatch: pytest.MonkeyPatch, size: tuple[int, int], colour: str) -> None:
-    monkeypatch.setenv("NO_COLOR", colour)
+@pytest.mark.parametrize(("size", "color"), [((80, 24), "1"), ((140, 40), "")])
+def test_jobs_screen_hostile_text_stays_text(
+    project: Path, monkeypatch: pytest.MonkeyPatch, size: tuple[int, int], color: str
+) -> None:
+    monkeypatch.setenv("NO_COLOR", color)
     begins = StageStarted(stage=HOSTILE, total=3, unit=HOSTILE, time=START)
     moved = StageProgress(
         stage=HOSTILE, done=1, total=3, unit=HOSTILE, rate=1.0, seconds_left=2.0, loss=1.0, time=START + 1
@@ -336,7 +337,7 @@ def test_hostile_words(project: Path, monkeypatch: pytest.MonkeyPatch, size: tup
     show(project, watch, size=size)
 
 
-def test_many_gpus_find_room() -> None:
+def test_machine_lines_many_gpus_are_summarised() -> None:
     gpus = tuple(Gpu(name=f"gpu{n}", percent=97, used_gb=61, total_gb=80) for n in range(8))
     machine = Machine(cpu=14, memory_used_gb=21, memory_total_gb=256, disk_mb_s=38, disk_free_gb=100, gpus=gpus)
     lines = Lines(machine_lines(machine, {"cpu": [0.1, 0.2]}, 50, 7)).text.split("\n")
@@ -346,7 +347,7 @@ def test_many_gpus_find_room() -> None:
     assert len(machine_lines(machine, {}, 50, 20)) == 11
 
 
-def test_spans_and_paces() -> None:
+def test_span_and_pace_format_short_texts() -> None:
     spans = {0.0: "0.0s", 9.96: "9s", 59.0: "59s", 130.0: "2m10s", 3725.0: "1h02m", 273600.0: "3d04h"}
     assert {seconds: span(seconds) for seconds in spans} == spans
     assert span(float("inf")) == "?"

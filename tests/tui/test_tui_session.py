@@ -1,4 +1,4 @@
-"""A session is its history: every path through it can be taken back, forward, and replayed from what was stored."""
+"""Every sequence of edits can be undone, redone, and replayed from the stored history."""
 
 import json
 from dataclasses import replace
@@ -36,7 +36,7 @@ def _do(session: Session, operation: tuple[Any, ...]) -> None:
 
 
 def _stored(session: Session) -> list[StoredEdit]:
-    """As they come back from the store, where changes are JSON."""
+    """Return the history as the store returns it. The store keeps changes as JSON."""
     return [
         replace(entry, changes=json.loads(json.dumps(entry.changes))) for entry in (e.stored() for e in session.history)
     ]
@@ -47,7 +47,7 @@ def _facts(session: Session) -> tuple[Any, ...]:
 
 
 @given(st.lists(operations, max_size=25))
-def test_undo_to_the_origin_and_redo_to_the_end(steps: list[tuple[Any, ...]]) -> None:
+def test_session_undo_all_then_redo_all_restores_states(steps: list[tuple[Any, ...]]) -> None:
     session = Session(NAMES)
     for step in steps:
         _do(session, step)
@@ -60,11 +60,11 @@ def test_undo_to_the_origin_and_redo_to_the_end(steps: list[tuple[Any, ...]]) ->
     for _ in range(count):
         assert session.redo()
     assert session.states.tolist() == end.tolist()
-    assert len(session.history) == before + 2 * count, "nothing is ever taken out of the history"
+    assert len(session.history) == before + 2 * count, "the history only grows"
 
 
 @given(st.lists(operations, max_size=25))
-def test_a_history_leads_to_the_same_session_again(steps: list[tuple[Any, ...]]) -> None:
+def test_session_replay_restores_same_session(steps: list[tuple[Any, ...]]) -> None:
     session = Session(NAMES)
     for step in steps:
         _do(session, step)
@@ -79,7 +79,7 @@ def test_a_history_leads_to_the_same_session_again(steps: list[tuple[Any, ...]])
 
 
 @given(st.lists(operations, max_size=15))
-def test_pins_are_left_alone_by_what_is_automatic(steps: list[tuple[Any, ...]]) -> None:
+def test_session_automatic_changes_keep_pins(steps: list[tuple[Any, ...]]) -> None:
     session = Session(NAMES)
     for step in steps:
         before = session.states.copy()
@@ -89,7 +89,7 @@ def test_pins_are_left_alone_by_what_is_automatic(steps: list[tuple[Any, ...]]) 
             assert (session.states[pinned] == before[pinned]).all()
 
 
-def test_what_was_stored_goes_on_after_tasks_came_and_went() -> None:
+def test_session_replay_other_tasks_keeps_known_states() -> None:
     session = Session(NAMES)
     session.toggle(np.array([0]))
     session.pin(np.array([1]))
@@ -100,7 +100,7 @@ def test_what_was_stored_goes_on_after_tasks_came_and_went() -> None:
     assert later.mask.all()
 
 
-def test_edits_by_hand_are_those_since_the_selection_was_loaded() -> None:
+def test_session_by_hand_returns_edits_since_load() -> None:
     session = Session(NAMES)
     session.toggle(np.array([3]))
     session.load("best", np.array([True, False, False, False, False]))
@@ -116,7 +116,7 @@ def test_edits_by_hand_are_those_since_the_selection_was_loaded() -> None:
     assert session.is_changed
 
 
-def test_a_history_is_stored_once_and_put_back_when_that_fails() -> None:
+def test_session_take_unsaved_returns_each_entry_once() -> None:
     session = Session(NAMES)
     session.toggle(np.array([0]))
     first = session.take_unsaved()
@@ -127,10 +127,10 @@ def test_a_history_is_stored_once_and_put_back_when_that_fails() -> None:
     session.set_loss(0.5)
     assert [(e.number, e.loss) for e in session.take_unsaved()] == [(1, 0.5)]
     session.set_loss(0.7)
-    assert session.take_unsaved() == [], "the loss of an edit is known once"
+    assert session.take_unsaved() == [], "the loss of an edit is set once"
 
 
-def test_one_pinned_task_moves_with_its_pin() -> None:
+def test_session_toggle_pinned_task_moves_the_pin() -> None:
     session = Session(NAMES)
     session.pin(np.array([0]))
     assert session.state(0) == State.PINNED_IN
@@ -140,11 +140,11 @@ def test_one_pinned_task_moves_with_its_pin() -> None:
     assert session.state(0) == State.OUT
 
 
-def test_every_state_has_a_glyph_of_its_own() -> None:
+def test_glyphs_every_state_has_own_glyph() -> None:
     assert len(set(GLYPHS.values())) == len(State) == len(GLYPHS)
 
 
-def test_a_history_with_a_gap_is_an_error() -> None:
+def test_session_replay_missing_entry_is_error() -> None:
     session = Session(NAMES)
     session.toggle(np.array([0]))
     session.toggle(np.array([1]))
@@ -153,7 +153,7 @@ def test_a_history_with_a_gap_is_an_error() -> None:
 
 
 @pytest.mark.parametrize("content", [{}, {"tasks": {"a": [0, 9]}, "base": ["", ""], "of": None}, {"tasks": 3}])
-def test_a_damaged_history_is_an_error(content: dict[str, Any]) -> None:
+def test_session_replay_damaged_entry_is_error(content: dict[str, Any]) -> None:
     session = Session(NAMES)
     session.toggle(np.array([0]))
     broken = replace(_stored(session)[0], changes=content)

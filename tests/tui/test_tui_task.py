@@ -1,4 +1,4 @@
-"""The screen of one task: order and freshness of influences, what is marked, search, tokens, and hostile text."""
+"""The Task screen: order of influences, marked parts, search, tokens, and hostile text."""
 
 import asyncio
 import shutil
@@ -27,7 +27,7 @@ from tui.widgets.lines import Line
 DrawnProject = Callable[..., Path]
 Task = tuple[CuratorApp, TaskScreen, Pilot[None]]
 
-# Texts of the first two tasks of the project with hostile names, which have four rows each.
+# Texts of the first two tasks of the project with hostile names. Each task has four rows.
 HOSTILE = (
     "\x1b[31mred\x1b]52;c;aGk=\x07",
     "[bold]x[/foo] [@click=app.quit]y[/",
@@ -42,7 +42,7 @@ HOSTILE = (
 
 @asynccontextmanager
 async def _opened(root: Path, task: int = 1, size: tuple[int, int] = (80, 24)) -> AsyncIterator[Task]:
-    """The screen of a task when its examples and their influences are there."""
+    """Open the screen of a task, and wait for examples and influences."""
     async with opened(root, size) as (app, pilot):
         assert app.snapshot is not None
         app.open_task(task, np.arange(len(app.snapshot.names)))
@@ -63,14 +63,16 @@ def _read(screen: TaskScreen) -> str:
 
 
 def _here(screen: TaskScreen) -> tuple[str, tuple[int, ...]]:
-    """Text and spans of the example under the cursor."""
+    """Return text and spans of the example under the cursor."""
     examples, number = screen.rows.examples, screen.rows.number
     assert examples is not None
     assert number is not None
     return examples.text(number), examples.spans_of(number)
 
 
-def test_one_task_after_another(drawn_project: DrawnProject, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_task_screen_several_tasks_show_their_values(
+    drawn_project: DrawnProject, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def main() -> None:
         root = drawn_project("12")
         async with _opened(root) as (app, screen, pilot):
@@ -117,9 +119,9 @@ async def _influences_are_the_estimators(app: CuratorApp, screen: TaskScreen, pi
 
 
 async def _old_influences_are_not_shown_after_an_edit(app: CuratorApp, screen: TaskScreen, pilot: Pilot[None]) -> None:
-    asked: list[Any] = []
+    requests: list[Any] = []
     real = screen._weigh
-    screen._weigh = lambda *given: asked.append(given)  # type: ignore[assignment,method-assign]
+    screen._weigh = lambda *given: requests.append(given)  # type: ignore[assignment,method-assign]
     number, influence = screen.rows.number, screen.influence
     assert number is not None
     assert influence is not None
@@ -128,15 +130,15 @@ async def _old_influences_are_not_shown_after_an_edit(app: CuratorApp, screen: T
     assert title in text(app)
     await pilot.press("space")
     assert app.session is not None
-    assert len(asked) == 1
+    assert len(requests) == 1
     assert "…" in screen.rows.influence_part(number)[0]
     assert before not in text(app)
     assert title not in text(app)
-    # An answer to an older question is not taken for the newer one.
+    # A result of an older request is ignored.
     assert screen._gains is not None
-    screen._have_influence((asked[0][1][0], app.session.revision - 1, 1), screen._gains[1])
+    screen._have_influence((requests[0][1][0], app.session.revision - 1, 1), screen._gains[1])
     assert screen.rows.values is None
-    real(*asked[0])
+    real(*requests[0])
     await until(pilot, lambda: screen.rows.values is not None)
     assert screen.rows.number == number
     answers = app.snapshot.answers  # type: ignore[union-attr]
@@ -236,7 +238,7 @@ def _assert_clean(app: CuratorApp, size: tuple[int, int]) -> None:
     assert not {c for row in rows for c in row if unicodedata.category(c) in {"Cc", "Cf", "Cs", "Zl", "Zp"}}
 
 
-def test_hostile_text_does_nothing_and_is_found(drawn_project: DrawnProject) -> None:
+def test_task_screen_hostile_text_stays_text_and_is_found(drawn_project: DrawnProject) -> None:
     async def main() -> None:
         root = drawn_project("hostile")
         _put_hostile_texts(root)
@@ -293,18 +295,18 @@ async def _is_found(app: CuratorApp, screen: TaskScreen, pilot: Pilot[None]) -> 
     assert app.screen is not screen
 
 
-def test_a_task_of_which_all_is_left_out_and_one_that_goes_away(drawn_project: DrawnProject) -> None:
+def test_task_screen_removed_task_closes_screen(drawn_project: DrawnProject) -> None:
     async def main() -> None:
         root = drawn_project("12")
         async with _opened(root, 11) as (app, screen, pilot):
             await _says_why_rows_are_left_out(app, screen, pilot)
             config = (root / "curator.toml").read_text(encoding="utf-8")
             (root / "curator.toml").write_text(config[: config.rindex("[[data.task]]")], encoding="utf-8")
-            said: list[str] = []
-            app.flash = lambda words, style="dim": said.append(words)  # type: ignore[assignment,method-assign]
+            shown: list[str] = []
+            app.flash = lambda words, style="dim": shown.append(words)  # type: ignore[assignment,method-assign]
             app.read_snapshot()
             await until(pilot, lambda: app.screen is not screen)
-            assert "task0011 is no task any more" in said
+            assert "task was removed: task0011" in shown
 
     asyncio.run(main())
 
@@ -326,19 +328,19 @@ async def _says_why_rows_are_left_out(app: CuratorApp, screen: TaskScreen, pilot
     assert "1 of 4" in text(app)
 
 
-def test_without_estimates_the_examples_are_there(drawn_project: DrawnProject) -> None:
+def test_task_screen_without_estimates_shows_examples(drawn_project: DrawnProject) -> None:
     async def main() -> None:
         root = drawn_project("12")
         shutil.rmtree(root / ".curator")
         Project.open(root).check()
         app = CuratorApp(root, Settings())
         async with app.run_test(size=(80, 24)) as pilot:
-            # Before anything is read.
+            # Open the task before the project is read.
             app.open_task(0, np.arange(1))
             await until(pilot, lambda: isinstance(app.screen, TaskScreen) and app.screen.is_mounted)
             screen = app.screen
             assert isinstance(screen, TaskScreen)
-            await until(pilot, lambda: "as in the file" in text(app))
+            await until(pilot, lambda: "file order" in text(app))
             assert "no estimates yet" in text(app)
             assert screen.rows.order.tolist() == [0, 1, 2, 3]
             await pilot.press("space", "t", "s", "j", "s", "S")

@@ -1,4 +1,4 @@
-"""The interface for real: in tmux on the sample project, beside another process, and in a browser."""
+"""The real interface: in tmux on the sample project, next to another process, and in a browser."""
 
 import asyncio
 import json
@@ -29,7 +29,7 @@ needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is ins
 
 @pytest.fixture(scope="module")
 def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The sample project with every stage done; one epoch, one point and some of the rows, to be done sooner."""
+    """Compute every stage of the sample project, with one epoch, one checkpoint and few rows to save time."""
     source = Path(__file__).parents[2] / "sample_data"
     folder = tmp_path_factory.mktemp("sample") / "sample"
     shutil.copytree(source, folder, ignore=shutil.ignore_patterns(".curator", "curator-manifest.json", "exports"))
@@ -48,7 +48,7 @@ def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class Tmux:
-    """One tmux server with one window of 80 × 24."""
+    """A tmux server with one window of 80 × 24."""
 
     def __init__(self, folder: Path) -> None:
         self._socket = str(folder / "tmux")
@@ -67,23 +67,23 @@ class Tmux:
         self._run("send-keys", "-l", words)
 
     def pane(self) -> str:
-        """What is on the screen."""
+        """Return the screen."""
         return self._run("capture-pane", "-p")
 
     def resize(self, width: int, height: int) -> None:
-        """Give the window another size."""
+        """Resize the window."""
         self._run("resize-window", "-x", str(width), "-y", str(height))
 
     def until(self, test: Callable[[str], Any], seconds: float = 30) -> str:
-        """Wait for something on the screen."""
+        """Wait until the screen passes a test."""
         deadline = time.monotonic() + seconds
         while not test(shown := self.pane()):
-            assert time.monotonic() < deadline, f"it did not come to be:\n{shown}"
+            assert time.monotonic() < deadline, f"the wait timed out:\n{shown}"
             time.sleep(0.05)
         return shown
 
     def close(self) -> None:
-        """End it all."""
+        """Stop the server."""
         subprocess.run(["tmux", "-S", self._socket, "kill-server"], check=False)
 
 
@@ -103,7 +103,7 @@ def _loss(shown: str) -> str:
 
 
 @needs_tmux
-def test_a_selection_is_made_by_hand_saved_and_exported(sample: Path, tmux: Tmux, tmp_path: Path) -> None:
+def test_terminal_selection_is_edited_saved_and_exported(sample: Path, tmux: Tmux, tmp_path: Path) -> None:
     out = tmp_path / "out"
     tmux.type(f"{sys.executable} -m curator tui -p {sample}")
     tmux.keys("Enter")
@@ -134,7 +134,7 @@ def test_a_selection_is_made_by_hand_saved_and_exported(sample: Path, tmux: Tmux
     tmux.keys("w")
     tmux.until(lambda shown: "save selection" in shown)
     tmux.keys("C-u")
-    tmux.until(lambda shown: "name it" in shown)
+    tmux.until(lambda shown: "enter a name" in shown)
     tmux.type("by hand")
     tmux.keys("Enter")
     tmux.until(lambda shown: "vs by hand same" in shown)
@@ -148,7 +148,7 @@ def test_a_selection_is_made_by_hand_saved_and_exported(sample: Path, tmux: Tmux
     tmux.keys("C-u")
     tmux.until(lambda shown: "name a folder" in shown)
     tmux.type(str(out))
-    tmux.until(lambda shown: "will be made" in shown and f"preview {out.name}/" in shown)
+    tmux.until(lambda shown: "will be created" in shown and f"preview {out.name}/" in shown)
     tmux.keys("Enter")
     tmux.until(lambda shown: "exported" in shown)
     tmux.keys("q")
@@ -165,14 +165,14 @@ def test_a_selection_is_made_by_hand_saved_and_exported(sample: Path, tmux: Tmux
 
 
 @needs_tmux
-def test_a_run_outlives_the_terminal_that_started_it(sample: Path, tmux: Tmux, tmp_path: Path) -> None:
-    # Whatever mode the last test left it in.
+def test_terminal_job_outlives_terminal(sample: Path, tmux: Tmux, tmp_path: Path) -> None:
+    # The last test may have left another screen open.
     command = f"{sys.executable} -m curator tui -p {sample}"
     tmux.type(command)
     tmux.keys("Enter")
     tmux.until(lambda shown: "topic" in shown and "? help" in shown)
     tmux.keys("4")
-    tmux.until(lambda shown: "[4 Runs]" in shown)
+    tmux.until(lambda shown: "[4 Jobs]" in shown)
     tmux.keys("R")
     tmux.until(lambda shown: "run a stage" in shown)
     tmux.keys("j", "Enter")
@@ -186,7 +186,7 @@ def test_a_run_outlives_the_terminal_that_started_it(sample: Path, tmux: Tmux, t
     again = Tmux(tmp_path)
     again.type(command)
     again.keys("Enter")
-    again.until(lambda shown: "[4 Runs]" in shown and "train" in shown)
+    again.until(lambda shown: "[4 Jobs]" in shown and "train" in shown)
     again.keys("g", "x")
     again.until(lambda shown: "y yes" in shown)
     again.keys("y")
@@ -194,7 +194,7 @@ def test_a_run_outlives_the_terminal_that_started_it(sample: Path, tmux: Tmux, t
     again.close()
 
 
-def test_without_a_terminal_it_says_what_to_use_instead(sample: Path) -> None:
+def test_tui_without_terminal_names_alternative(sample: Path) -> None:
     done = subprocess.run(
         [*CURATOR, "tui", "-p", str(sample)], capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False
     )
@@ -240,7 +240,7 @@ def served(
     process.wait(20)
 
 
-def test_serving_warns_and_answers_nobody_elses_page(served: tuple[int, "subprocess.Popen[str]"]) -> None:
+def test_serve_foreign_page_is_refused(served: tuple[int, "subprocess.Popen[str]"]) -> None:
     port, process = served
     assert process.stderr is not None
     warning = process.stderr.readline()
@@ -268,7 +268,7 @@ def test_serving_warns_and_answers_nobody_elses_page(served: tuple[int, "subproc
     asyncio.run(main())
 
 
-def test_a_port_in_use_is_an_error(sample: Path) -> None:
+def test_serve_port_in_use_is_error(sample: Path) -> None:
     with socket.socket() as holder:
         holder.bind(("127.0.0.1", 0))
         holder.listen()
@@ -279,8 +279,8 @@ def test_a_port_in_use_is_an_error(sample: Path) -> None:
     assert "--port" in done.stderr
 
 
-def test_it_ends_with_its_terminal(sample: Path, tmp_path: Path) -> None:
-    # Not the controlling one, of whose end a signal would tell: as in a container whose client is gone.
+def test_tui_closed_terminal_ends_process(sample: Path, tmp_path: Path) -> None:
+    # The terminal is not the controlling terminal, so that no signal reports its end. Containers do the same.
     master, slave = pty.openpty()
     environment = {**os.environ, "TERM": "xterm-256color", "XDG_CONFIG_HOME": str(tmp_path)}
     process = subprocess.Popen(
@@ -301,7 +301,7 @@ def test_it_ends_with_its_terminal(sample: Path, tmp_path: Path) -> None:
 
 
 class Browser:
-    """A page of a headless Chromium, driven by its own protocol."""
+    """A page of a headless Chromium, controlled by the DevTools protocol."""
 
     def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
         self._socket, self._last = socket, 0
@@ -316,16 +316,16 @@ class Browser:
                 return message["result"]
 
     async def text(self) -> str:
-        """The text of the terminal in the page."""
+        """Return the text of the terminal in the page."""
         code = "[...document.querySelectorAll('.xterm-rows > div')].map(row => row.innerText).join('\\n')"
         found = await self.call("Runtime.evaluate", expression=code, returnByValue=True)
         return str(found["result"].get("value", "")).replace("\xa0", " ")
 
     async def until(self, test: Callable[[str], Any], seconds: float = 40) -> str:
-        """Wait for something on the page."""
+        """Wait until the page passes a test."""
         deadline = time.monotonic() + seconds
         while not test(shown := await self.text()):
-            assert time.monotonic() < deadline, f"it did not come to be:\n{shown}"
+            assert time.monotonic() < deadline, f"the wait timed out:\n{shown}"
             await asyncio.sleep(0.1)
         return shown
 
@@ -336,7 +336,7 @@ class Browser:
 
 
 @needs_chromium
-def test_a_browser_sees_the_task_table(served: tuple[int, "subprocess.Popen[str]"], tmp_path: Path) -> None:
+def test_serve_browser_shows_task_table(served: tuple[int, "subprocess.Popen[str]"], tmp_path: Path) -> None:
     port, _ = served
     assert CHROMIUM is not None
     debugging = _free_port()
@@ -369,7 +369,7 @@ def test_a_browser_sees_the_task_table(served: tuple[int, "subprocess.Popen[str]
             async with session.ws_connect(page["webSocketDebuggerUrl"], max_msg_size=0) as opened:
                 browser = Browser(opened)
                 await browser.call("Page.enable")
-                # Without a canvas the terminal in the page is made of text, which can be read.
+                # Without a canvas, the terminal in the page consists of readable text.
                 source = "HTMLCanvasElement.prototype.getContext = () => null"
                 await browser.call("Page.addScriptToEvaluateOnNewDocument", source=source)
                 await browser.call("Page.navigate", url=f"http://127.0.0.1:{port}/")

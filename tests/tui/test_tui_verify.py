@@ -1,4 +1,4 @@
-"""How far estimates may be trusted is said wherever one stands, and verification is started and looked at here."""
+"""Calibration on every screen, the Verify dialog, and the start of a verification."""
 
 import os
 import re
@@ -32,12 +32,12 @@ SIZES = [(60, 16), (80, 24), (140, 40)]
 
 
 @pytest.fixture(autouse=True)
-def _settings_of_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _no_user_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
 
 
 def measure(root: Path, count: int, *, seeds: int = 2) -> Snapshot:
-    """Say that subsets were fine-tuned on, all tasks and the target alone among them; gives what is known then."""
+    """Store measurements of subsets, all tasks and the target alone included, and return the new snapshot."""
     snapshot = load_snapshot(root)
     assert snapshot.corpus is not None
     assert snapshot.answers is not None
@@ -64,7 +64,7 @@ async def _open(app: App, pilot: Pilot[None], key: str, words: str) -> str:
 
 
 @pytest.mark.parametrize("size", SIZES, ids=lambda size: f"{size[0]}x{size[1]}")
-def test_what_is_not_calibrated_is_called_so(size: tuple[int, int], drawn_project: DrawnProject) -> None:
+def test_screens_uncalibrated_estimate_is_marked(size: tuple[int, int], drawn_project: DrawnProject) -> None:
     async def story(app: App, pilot: Pilot[None]) -> None:
         assert app.snapshot is not None
         assert app.snapshot.trust == "uncalibrated"
@@ -76,7 +76,7 @@ def test_what_is_not_calibrated_is_called_so(size: tuple[int, int], drawn_projec
         assert "◎" not in text(app)
         for width in range(60, 140):
             head = "".join(part if isinstance(part, str) else part[0] for part in headline(app, width))
-            assert " uncalibrated " in head, f"it stands by itself at {width}: {head}"
+            assert " uncalibrated " in head, f"the word has no blanks around it at {width}: {head}"
         await _open(app, pilot, "b", "× now")
         assert "uncalibrated" in app.screen.query_one("#order-note", Lines).text
         await pilot.press("escape")
@@ -94,7 +94,9 @@ def test_what_is_not_calibrated_is_called_so(size: tuple[int, int], drawn_projec
 
 
 @pytest.mark.parametrize("size", SIZES, ids=lambda size: f"{size[0]}x{size[1]}")
-def test_what_is_calibrated_and_measured_is_shown(size: tuple[int, int], drawn_project: DrawnProject) -> None:
+def test_screens_calibrated_estimate_and_measured_loss_are_shown(
+    size: tuple[int, int], drawn_project: DrawnProject
+) -> None:
     root = drawn_project()
     before = measure(root, 14)
     every = before.measured_loss(np.ones(12, dtype=bool))
@@ -113,7 +115,7 @@ def test_what_is_calibrated_and_measured_is_shown(size: tuple[int, int], drawn_p
         head = "\n".join(grid(app)[1:3])
         assert f"◎ measured {every:.4f}" in head
         assert f"loss {app.estimate.target_loss.loss:.4f}" in head
-        # A subset that nobody measured has no measured loss, and the difference keeps its word.
+        # A subset without measurement has no measured loss, and the difference keeps its mark.
         await pilot.press("space")
         await until(pilot, lambda: is_solved(app) and "◎" not in text(app))
         assert "calibrated·14" in grid(app)[1]
@@ -135,7 +137,7 @@ def test_what_is_calibrated_and_measured_is_shown(size: tuple[int, int], drawn_p
     drive(root, story, size)
 
 
-def test_the_place_in_the_order_is_by_tokens(drawn_project: DrawnProject) -> None:
+def test_order_dialog_selection_is_placed_by_tokens(drawn_project: DrawnProject) -> None:
     async def story(app: App, pilot: Pilot[None]) -> None:
         await pilot.press("2", "j", "space")
         await until(pilot, lambda: is_solved(app))
@@ -158,7 +160,7 @@ def test_the_place_in_the_order_is_by_tokens(drawn_project: DrawnProject) -> Non
 
 
 @pytest.mark.parametrize("size", [(80, 24), (140, 40)], ids=lambda size: f"{size[0]}x{size[1]}")
-def test_estimated_against_measured(size: tuple[int, int], drawn_project: DrawnProject) -> None:
+def test_verify_dialog_shows_figures_of_report(size: tuple[int, int], drawn_project: DrawnProject) -> None:
     root = drawn_project()
     answers = measure(root, 14).answers
     assert answers is not None
@@ -196,7 +198,7 @@ def test_estimated_against_measured(size: tuple[int, int], drawn_project: DrawnP
             assert line[0] == ("○" if is_inside(point) else "×")
         assert "all tasks" in [words for _, _, words in rows.subsets]
         assert "the target alone" in [words for _, _, words in rows.subsets]
-        # The axes stand still while the cursor goes through the subsets.
+        # The axes do not change with the cursor.
         axis = [row for row in grid(app) if "estimated" in row][-1]
         await pilot.press("G")
         assert rows.cursor == 13
@@ -206,7 +208,7 @@ def test_estimated_against_measured(size: tuple[int, int], drawn_project: DrawnP
         assert plot._marker == (last.estimated_loss, last.measured_loss)  # type: ignore[attr-defined]
         await pilot.press("escape")
         assert not isinstance(app.screen, VerifyDialog)
-        # The second time it is there at once.
+        # The second visit shows the report at once.
         await pilot.press("2", "V")
         await pilot.pause()
         assert app.screen.query_one(Measured).count == 14
@@ -214,7 +216,7 @@ def test_estimated_against_measured(size: tuple[int, int], drawn_project: DrawnP
     drive(root, story, size)
 
 
-def test_too_few_are_compared_all_the_same(drawn_project: DrawnProject) -> None:
+def test_verify_dialog_too_few_subsets_are_still_compared(drawn_project: DrawnProject) -> None:
     root = drawn_project()
     assert measure(root, 3, seeds=1).calibrated_on == 0
 
@@ -229,24 +231,24 @@ def test_too_few_are_compared_all_the_same(drawn_project: DrawnProject) -> None:
     drive(root, story)
 
 
-def test_what_cannot_be_compared_is_said(drawn_project: DrawnProject, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_verify_dialog_failed_report_shows_error(drawn_project: DrawnProject, monkeypatch: pytest.MonkeyPatch) -> None:
     root = drawn_project()
     measure(root, 6)
 
     def fails(_: Any) -> None:
-        raise OSError("the disk is gone")
+        raise OSError("disk not found")
 
     monkeypatch.setattr("curator.verify.report.report", fails)
 
     async def story(app: App, pilot: Pilot[None]) -> None:
-        await _open(app, pilot, "V", "✗ the disk is gone")
+        await _open(app, pilot, "V", "✗ disk not found")
         await pilot.press("j", "escape")
         assert "cannot compare estimates" in text(app)
 
     drive(root, story)
 
 
-def test_hostile_names_stay_text(drawn_project: DrawnProject) -> None:
+def test_verify_dialog_hostile_names_stay_text(drawn_project: DrawnProject) -> None:
     root = drawn_project("hostile")
     measure(root, 12)
 
@@ -263,16 +265,16 @@ def test_hostile_names_stay_text(drawn_project: DrawnProject) -> None:
     drive(root, story)
 
 
-# -- starting it ----------------------------------------------------------------------------------------------------
+# -- the start ------------------------------------------------------------------------------------------------------
 
 
-def test_a_verification_is_started(drawn_project: DrawnProject, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_run_dialog_verify_starts_with_subsets(drawn_project: DrawnProject, monkeypatch: pytest.MonkeyPatch) -> None:
     launched: list[list[str] | None] = []
     root = drawn_project()
 
     async def story(app: App, pilot: Pilot[None]) -> None:
         monkeypatch.setattr(app, "launch", launched.append)
-        shown = await _open(app, pilot, "V", "nothing is measured yet")
+        shown = await _open(app, pilot, "V", "no measured losses yet")
         assert "uncalibrated" in shown
         assert "curator verify" in shown
         await _open(app, pilot, "R", "run a stage")
@@ -288,14 +290,14 @@ def test_a_verification_is_started(drawn_project: DrawnProject, monkeypatch: pyt
         field.value = "7"
         await pilot.pause()
         assert "14 fine-tuning runs" in text(app)
-        # The number is of verification only.
+        # Only verification shows the number of subsets.
         await pilot.press("k")
         assert not field.parent.display  # type: ignore[union-attr]
         assert "curator select -p" in text(app)
         await pilot.press("j", "tab", "enter")
         await until(pilot, lambda: bool(launched))
         assert launched.pop() == ["verify", "--runs", "7"]
-        # As any other stage, and leaving it starts nothing.
+        # The stage starts like any other stage, and a canceled dialog starts nothing.
         await _open(app, pilot, "R", "run a stage")
         await pilot.press("escape")
         await pilot.press("V", "escape")
@@ -304,7 +306,7 @@ def test_a_verification_is_started(drawn_project: DrawnProject, monkeypatch: pyt
     drive(root, story)
 
 
-def test_what_it_will_take_is_told_from_what_it_took(drawn_project: DrawnProject) -> None:
+def test_run_dialog_known_runs_give_expected_duration(drawn_project: DrawnProject) -> None:
     root = drawn_project()
     measure(root, 6)
 
@@ -316,7 +318,7 @@ def test_what_it_will_take_is_told_from_what_it_took(drawn_project: DrawnProject
     drive(root, story)
 
 
-def test_measured_meanwhile_calibrates_what_is_shown(drawn_project: DrawnProject) -> None:
+def test_app_new_measurements_calibrate_estimates(drawn_project: DrawnProject) -> None:
     root = drawn_project()
 
     async def story(app: App, pilot: Pilot[None]) -> None:
@@ -330,7 +332,7 @@ def test_measured_meanwhile_calibrates_what_is_shown(drawn_project: DrawnProject
         new = app.estimate
         assert new is not None
         assert new.target_loss.loss == pytest.approx(1.1 * old.target_loss.loss, rel=0.05)
-        # What the estimator before has still to say is about other estimates of the same selection.
+        # A late estimate of the old estimator is ignored.
         app.post_message(EstimateReady(old, key))
         await pilot.pause()
         assert app.estimate is not None
@@ -339,7 +341,7 @@ def test_measured_meanwhile_calibrates_what_is_shown(drawn_project: DrawnProject
     drive(root, story)
 
 
-def test_a_verification_is_watched_to_its_end(make_project: MakeProject) -> None:
+def test_app_verification_job_is_followed_to_its_end(make_project: MakeProject) -> None:
     from curator.project.project import Project
 
     root = make_project(train={"epochs": 1})
@@ -418,7 +420,7 @@ def found() -> VerifyReport:
     )
 
 
-def test_words(found: VerifyReport) -> None:
+def test_verify_words_known_report_gives_expected_texts(found: VerifyReport) -> None:
     assert (trust_word(0), trust_word(7)) == ("uncalibrated", "calibrated·7")
     assert (measured_part(None), measured_part(0.5), measured_part(0.5, word=True)) == (
         "",

@@ -1,4 +1,4 @@
-"""The filter language against a slow twin, and sorting."""
+"""The filter language, sort orders, and formats of numbers."""
 
 import contextlib
 import math
@@ -53,18 +53,18 @@ COLUMNS = Columns(
         ("[bold] /", []),
     ],
 )
-def test_filters(text: str, found: list[int]) -> None:
+def test_filter_rows_known_filters_match_tasks(text: str, found: list[int]) -> None:
     assert np.flatnonzero(filter_rows(text, COLUMNS)).tolist() == found
 
 
 @pytest.mark.parametrize("text", ["aff>x", "in:maybe", "pin:", "n<", "aff>1.2.3"])
-def test_a_filter_that_means_nothing_says_so(text: str) -> None:
+def test_filter_rows_invalid_word_is_error(text: str) -> None:
     with pytest.raises(FilterError, match=r"\w"):
         filter_rows(text, COLUMNS)
 
 
 @given(st.text(max_size=12), st.text(max_size=20))
-def test_fuzzy(word: str, text: str) -> None:
+def test_is_fuzzy_equals_slow_search(word: str, text: str) -> None:
     word, text = word.casefold(), text.casefold()
     rest = text
     expected = True
@@ -78,14 +78,14 @@ def test_fuzzy(word: str, text: str) -> None:
 
 
 @given(st.text(max_size=30))
-def test_no_filter_crashes(text: str) -> None:
+def test_filter_rows_any_text_never_crashes(text: str) -> None:
     with contextlib.suppress(FilterError):
         assert filter_rows(text, COLUMNS).shape == (5,)
 
 
 @pytest.mark.parametrize("by", SORTS)
 @pytest.mark.parametrize("descending", [True, False])
-def test_sorting_keeps_every_row_and_puts_the_unknown_last(by: str, descending: bool) -> None:
+def test_sort_rows_keeps_rows_and_puts_unknown_last(by: str, descending: bool) -> None:
     rows = np.array([4, 2, 3, 0, 1])
     order = sort_rows(rows, by, descending=descending, columns=COLUMNS)
     assert sorted(order) == [0, 1, 2, 3, 4]
@@ -97,7 +97,7 @@ def test_sorting_keeps_every_row_and_puts_the_unknown_last(by: str, descending: 
 
 
 @given(st.floats(-2, 2), st.floats(0, 1), st.integers(1, 12))
-def test_bars_are_as_wide_as_said_and_point_the_right_way(value: float, scale: float, half: int) -> None:
+def test_bar_any_value_has_width_and_direction(value: float, scale: float, half: int) -> None:
     width = 2 * half + 1
     drawn = numbers.bar(value, scale, width)
     assert len(drawn) == width
@@ -111,7 +111,7 @@ def test_bars_are_as_wide_as_said_and_point_the_right_way(value: float, scale: f
 
 
 @given(st.floats(0, 1), st.integers(0, 30))
-def test_meters(share: float, width: int) -> None:
+def test_meter_any_share_has_width(share: float, width: int) -> None:
     assert len(numbers.meter(share, width)) == width
     assert numbers.meter(1.0, width) == "█" * width
 
@@ -119,5 +119,5 @@ def test_meters(share: float, width: int) -> None:
 @pytest.mark.parametrize(
     ("count", "text"), [(0, "0"), (999, "999"), (9999, "9,999"), (12345, "12.3k"), (4.5e6, "4.5M"), (2e9, "2.0G")]
 )
-def test_short_counts(count: float, text: str) -> None:
+def test_short_known_counts_give_texts(count: float, text: str) -> None:
     assert numbers.short(count) == text

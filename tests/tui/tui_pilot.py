@@ -1,4 +1,4 @@
-"""Drives the terminal interface in tests: opens a project, waits, and reads the screen as text."""
+"""Helpers that open a project in the interface, press keys, wait, and read the screen as text."""
 
 import asyncio
 import re
@@ -26,18 +26,18 @@ Drive = Callable[[CuratorApp, Pilot[None]], Awaitable[Any]]
 
 
 def grid(app: CuratorApp) -> list[str]:
-    """The screen, row by row."""
+    """Return the rows of the screen."""
     strips = app.screen._compositor.render_strips()
     return ["".join(segment.text for segment in strip) for strip in strips]
 
 
 def text(app: CuratorApp) -> str:
-    """The screen as one text."""
+    """Return the screen as one text."""
     return "\n".join(grid(app))
 
 
 def masked(app: CuratorApp) -> str:
-    """The screen without what differs from run to run, each row as wide as before."""
+    """Return the screen with values that differ between runs replaced by `#`."""
     shown = text(app)
     for pattern in (
         r"\b\d\d:\d\d\b(:\d\d)?",
@@ -53,16 +53,16 @@ def masked(app: CuratorApp) -> str:
 
 
 async def until(pilot: Pilot[None], test: Callable[[], Any], seconds: float = 20) -> None:
-    """Wait for something to be so."""
+    """Wait until a test succeeds."""
     deadline = time.monotonic() + seconds
     while not test():
-        assert time.monotonic() < deadline, "it did not come to be\n" + text(pilot.app)  # type: ignore[arg-type]
+        assert time.monotonic() < deadline, "the wait timed out\n" + text(pilot.app)  # type: ignore[arg-type]
         await pilot.pause(0.02)
     await pilot.pause()
 
 
 def is_solved(app: CuratorApp) -> bool:
-    """Whether the newest selection is estimated, with every flip that is solved in full."""
+    """Return whether the current selection and its flips are estimated."""
     if app.snapshot is None:
         return False
     if app.snapshot.answers is None or app.session is None:
@@ -78,7 +78,7 @@ def is_solved(app: CuratorApp) -> bool:
 async def opened(
     root: Path, size: tuple[int, int] = (80, 24), **settings: Any
 ) -> AsyncIterator[tuple[CuratorApp, Pilot[None]]]:
-    """The interface on a project, when everything that it reads at first is there."""
+    """Open the interface on a project, and wait for the first reading."""
     app = CuratorApp(root, Settings(theme="curator-dark", motion=False, **settings))
     async with app.run_test(size=size) as pilot:
         await until(pilot, lambda: app.trouble is not None or is_solved(app))
@@ -89,7 +89,7 @@ async def opened(
 
 
 def drive(root: Path, story: Drive, size: tuple[int, int] = (80, 24), **settings: Any) -> Any:
-    """Open a project and do something with it."""
+    """Open a project, and run a story on it."""
 
     async def main() -> Any:
         async with opened(root, size, **settings) as (app, pilot):
@@ -102,12 +102,12 @@ def drive(root: Path, story: Drive, size: tuple[int, int] = (80, 24), **settings
 
 
 class FakeAnswers:
-    """Random gradients of as many tasks as wanted, in place of `curator.estimate.target.TargetEstimates`.
+    """Random gradients that replace `curator.estimate.target.TargetEstimates`.
 
     Args:
         count: Number of tasks.
-        key: What tells them from others.
-        broken: How often they cannot be read before they can.
+        key: Identity of the gradients.
+        broken: Number of failed reads before the first success.
     """
 
     def __init__(self, count: int, *, key: str = "", broken: int = 0) -> None:
@@ -115,10 +115,10 @@ class FakeAnswers:
 
     @cached_property
     def estimator(self) -> TargetEstimator:
-        """What estimates come from."""
+        """Return an estimator on random gradients."""
         if self.broken:
             self.broken -= 1
-            raise CuratorError("the gradients are gone")
+            raise CuratorError("cannot read gradients")
         rng = np.random.default_rng(self.count)
 
         def examples(count: int, *, validation: bool = False) -> ExampleSet:
@@ -138,12 +138,12 @@ class FakeAnswers:
 
 
 def fake_names(count: int) -> list[str]:
-    """Names of so many tasks."""
+    """Return names of `count` tasks."""
     return [f"task{n:04d}" for n in range(count)]
 
 
 def fake_selection(name: str, mask: Any, measured: float | None = None) -> Any:
-    """A saved selection without files."""
+    """Create a saved selection without files."""
     manifest = SimpleNamespace(measured_loss=measured, tasks=[], options={}, edits=(), estimated_loss=1.0, reference={})
     return SimpleNamespace(name=name, method="forward", manifest=manifest, mask=lambda names: mask.copy())
 
@@ -155,7 +155,7 @@ def fake_snapshot(
     selections: Sequence[Any] = (),
     tags: Sequence[str] | None = None,
 ) -> Snapshot:
-    """A snapshot without files: sizes, affinities and selections of tasks that are only named."""
+    """Create a snapshot without files: names, sizes, affinities and selections."""
     count, nowhere = len(names), Path("/nonexistent")
     parts: dict[str, Any] = {
         "project": SimpleNamespace(
@@ -190,10 +190,10 @@ def drive_fake(
     mode: str,
     size: tuple[int, int] = (80, 24),
 ) -> list[int]:
-    """Do something with a snapshot that is not on disk; gives the tasks that were opened.
+    """Run a story on a snapshot without files, and return the opened tasks.
 
-    Their own screen stays closed, as it reads examples from files; and no thread estimates flips, as every key press
-    would wait for that.
+    The Task screen stays closed, because it reads examples from files. No thread estimates flips, because every key
+    press would wait for the thread.
     """
     monkeypatch.setattr("tui.state.snapshot.load_snapshot", lambda *_: snapshot)
     seen: list[int] = []
@@ -212,7 +212,7 @@ def drive_fake(
 
 
 async def read_fake(monkeypatch: pytest.MonkeyPatch, app: CuratorApp, pilot: Pilot[None], snapshot: Any) -> None:
-    """Put another snapshot in place of the one that is open, as if the project had changed and was read again."""
+    """Replace the open snapshot, as if the project had changed and was read again."""
     monkeypatch.setattr("tui.state.snapshot.load_snapshot", lambda *_: snapshot)
     app.read_snapshot()
     await until(pilot, lambda: app.snapshot is snapshot)

@@ -233,7 +233,10 @@ def test_sql_table_shows_first_rows(folder: Path, tmp_path: Path) -> None:
     assert "showing 100 of 20,000 rows" in done.stderr
     assert "first" not in _invoke(folder, "SELECT range AS n FROM range(20000)", "-q").stderr
     assert _invoke(folder, "SELECT range AS n FROM range(20000)", "--format", "csv").stdout.count("\n") == 20001
-    for arguments, words in ((["--format", "xml"], "unknown format"), (["-o", str(tmp_path / "x.txt")], "cannot write a table")):
+    for arguments, words in (
+        (["--format", "xml"], "unknown format"),
+        (["-o", str(tmp_path / "x.txt")], "cannot write a table"),
+    ):
         done = _invoke(folder, "FROM tasks", *arguments)
         assert isinstance(done.exception, ConfigError)
         assert words in done.exception.message

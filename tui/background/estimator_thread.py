@@ -18,11 +18,11 @@ from curator.estimate.whatif import Difference, Judgement, difference, flips, ju
 
 Rows = npt.NDArray[np.intp]
 
-# Up to this number of tasks, every flip is solved in full. Beyond it, only the flips of visible tasks are.
+# Up to this number of tasks, every flip is solved in full. Beyond this number, only flips of visible tasks are.
 SOLVED_IN_FULL = 300
 # In seconds. The screen gets the processor first. Flips are delivered in groups, to draw less often.
 _HEAD_START = 0.1
-_SAY_EVERY = 0.2
+_DELIVER_EVERY = 0.2
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -93,7 +93,7 @@ class EstimatorThread(threading.Thread):
     def first_estimate(self, revision: int, seconds: float) -> SelectionEstimate | None:
         """Wait for the estimate of a revision; None if the time runs out.
 
-        Drawing a screen takes longer than most estimates. Doing both at the same time is slower than one after the
+        Drawing a screen takes longer than most estimates. Both at the same time are slower than one after the
         other.
 
         Args:
@@ -162,14 +162,14 @@ class EstimatorThread(threading.Thread):
         yield _with(estimate, changes, solved)
         rest = np.arange(count) if count <= SOLVED_IN_FULL else np.zeros(0, dtype=np.intp)
         wanted = np.concatenate([request.visible, np.setdiff1d(rest, request.visible)])
-        said = time.perf_counter()
+        delivered = time.perf_counter()
         # Solve one flip at a time, so that the next request waits for one solve at most.
         for task in wanted:
             if self._is_old():
                 return
             changes[task], solved[task] = flips(estimator, current, np.array([task]))[0], True
-            if time.perf_counter() - said > _SAY_EVERY:
-                said = time.perf_counter()
+            if time.perf_counter() - delivered > _DELIVER_EVERY:
+                delivered = time.perf_counter()
                 yield _with(estimate, changes, solved)
         yield _with(estimate, changes, solved)
 

@@ -1,4 +1,4 @@
-"""How busy the machine is. Knows no Textual."""
+"""Load of the machine: processor, memory, disk and GPUs."""
 
 import shutil
 import subprocess
@@ -11,54 +11,54 @@ import psutil
 _GB = 2**30
 _MB = 2**20
 _SMI_SECONDS = 2.0
-# A driver that did not answer is not asked at every reading: each question may take the whole time-out.
+# In seconds. A driver that did not answer is queried less often, because each query may take the whole time-out.
 _SMI_PAUSE = 60.0
 _SMI_QUERY = ("--query-gpu=utilization.gpu,memory.used,memory.total", "--format=csv,noheader,nounits")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gpu:
-    """One accelerator. A GB is 2^30 bytes."""
+    """One GPU. A GB is 2^30 bytes."""
 
     name: str
     percent: float
-    """Share of the time since the last reading in which it computed."""
+    """Utilization since the last reading, 0 to 100."""
     used_gb: float
     total_gb: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Machine:
-    """One reading. A GB is 2^30 bytes, a MB 2^20."""
+    """One reading of the load. A GB is 2^30 bytes, a MB is 2^20 bytes."""
 
     cpu: float
-    """Percent of all cores together, since the last reading."""
+    """Utilization of all cores together since the last reading, 0 to 100."""
     memory_used_gb: float
     memory_total_gb: float
     disk_mb_s: float
-    """Read and written by all disks, in MB per second since the last reading, or since the reader was made."""
+    """Reads and writes of all disks since the last reading, in MB per second."""
     disk_free_gb: float
-    """On the disk that the project is on."""
+    """Free space on the disk of the project."""
     gpus: tuple[Gpu, ...]
 
 
 class MachineReader:
-    """Reads the machine; may take seconds where the graphics driver is slow, so do it in a thread.
+    """Reads the load of the machine. A slow graphics driver may take seconds, so use a thread.
 
     Args:
-        path: A file or folder on the disk whose free space is wanted.
+        path: File or folder on the disk whose free space is read.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._smi = shutil.which("nvidia-smi")
-        self._ask_from = 0.0
+        self._query_from = 0.0
         self._moment, self._moved = time.monotonic(), _moved_bytes()
-        # The first answer covers the time since the last question.
+        # The first reading covers the time since this call.
         psutil.cpu_percent(interval=None)
 
     def read(self) -> Machine:
-        """How busy the machine has been since the last call."""
+        """Read the load since the last call."""
         memory = psutil.virtual_memory()
         moment, moved = time.monotonic(), _moved_bytes()
         seconds = max(moment - self._moment, 1e-3)
@@ -74,7 +74,7 @@ class MachineReader:
         )
 
     def _gpus(self) -> tuple[Gpu, ...]:
-        if self._smi is None or time.monotonic() < self._ask_from:
+        if self._smi is None or time.monotonic() < self._query_from:
             return ()
         try:
             done = subprocess.run(  # noqa: S603 - starts nvidia-smi, from a list of constant words
@@ -88,15 +88,15 @@ class MachineReader:
             )
             return parse_gpus(done.stdout)
         except (OSError, subprocess.SubprocessError, ValueError):
-            self._ask_from = time.monotonic() + _SMI_PAUSE
+            self._query_from = time.monotonic() + _SMI_PAUSE
             return ()
 
 
 def parse_gpus(text: str) -> tuple[Gpu, ...]:
-    """Read what nvidia-smi prints: percent, MiB used and MiB in all, one line for each GPU.
+    """Parse the output of nvidia-smi: percent, MiB used and MiB in total, one line for each GPU.
 
     Raises:
-        ValueError: It is something else.
+        ValueError: A line does not consist of three numbers.
     """
     gpus = []
     for number, line in enumerate(text.strip().splitlines()):

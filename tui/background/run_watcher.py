@@ -54,7 +54,7 @@ class JobView:
 
 def name_of(view: JobView) -> str:
     """Return the name of a job: its command, or its stage if the command is not known."""
-    return view.job.arguments[0] if view.job.arguments else view.stage or "run"
+    return view.job.arguments[0] if view.job.arguments else view.stage or "job"
 
 
 class JobWatcher:
@@ -89,7 +89,7 @@ class JobWatcher:
         story = self._stories.pop(job.id, None)
         if story is None:
             story = _Story(EventTail(path, last=None if whole else _END_OF_LOG), whole=_is_whole(path, whole))
-        story.go_on()
+        story.read_new()
         words = last_words(self._folder, job.id) if job.state in ("failed", "lost") else []
         view = story.view(job, words)
         if job.state == "running":
@@ -116,15 +116,15 @@ class _Story:
         self._curve, self._curve_stage = Curve(), -1
         self._rates: deque[float] = deque(maxlen=_MOST_RATES)
         self._log: deque[tuple[float, str]] = deque(maxlen=_MOST_LINES)
-        self._heard = self._last_line = 0.0
+        self._last_event = self._last_line = 0.0
 
-    def go_on(self) -> None:
-        """Read what has happened since."""
+    def read_new(self) -> None:
+        """Read the events since the last call."""
         for event in self._tail.read():
-            self._hear(event)
+            self._add(event)
 
-    def _hear(self, event: Event) -> None:
-        self._heard = event.time
+    def _add(self, event: Event) -> None:
+        self._last_event = event.time
         if isinstance(event, StageProgress):
             self._progress(event)
         elif isinstance(event, StageStarted):
@@ -143,7 +143,7 @@ class _Story:
     def _progress(self, event: StageProgress) -> None:
         number = self._running(event.stage)
         if number is None:
-            # Its beginning lies before the part of the log that is read.
+            # The stage began before the part of the log that was read.
             number = len(self._stages)
             self._begin(event.stage, event.total, event.unit, event.done)
         if self._now.stage != event.stage:
@@ -169,7 +169,7 @@ class _Story:
             self._now = replace(self._now, seconds_left=None)
 
     def _running(self, stage: str) -> int | None:
-        """Place of a stage that has begun and not ended."""
+        """Return the position of a stage that has begun and not ended; None if the stage does not run."""
         for number, (name, state, _) in enumerate(self._stages):
             if name == stage and state == "running":
                 return number
@@ -178,7 +178,7 @@ class _Story:
     def view(self, job: Job, words: list[str]) -> JobView:
         """Return the current state of the job."""
         end = datetime.now(UTC) if job.state == "running" else job.ended
-        until = self._heard if end is None else end.timestamp()
+        until = self._last_event if end is None else end.timestamp()
         return JobView(
             job=job,
             stage=self._now.stage,
@@ -206,19 +206,19 @@ class _Bucket:
 
 @dataclass(slots=True)
 class Curve:
-    """A growing curve of which at most `limit` points are kept: of every stretch, its lowest and its highest.
+    """Keeps at most `limit` points of a growing curve: the lowest and the highest point of every bucket.
 
-    All stretches are of equally many points, so that the beginning is as fine as the end.
+    All buckets have equally many points, so that the beginning is as fine as the end.
     """
 
     limit: int = _MOST_LOSSES
-    """At least 4."""
+    """Maximum number of points, at least 4."""
     _buckets: list[_Bucket] = field(default_factory=list)
     _width: int = 1
     _last: tuple[int, float] | None = None
 
     def add(self, x: int, y: float) -> None:
-        """Add a point; one that is not finite is left out."""
+        """Add a point. Points that are not finite are ignored."""
         if not math.isfinite(y):
             return
         self._last = point = (x, y)
@@ -228,7 +228,7 @@ class Curve:
             last.low, last.high = min(last.low, point, key=_height), max(last.high, point, key=_height)
             return
         if 2 * (len(self._buckets) + 1) + 1 > self.limit:
-            # Pairs become one: half as many, twice as wide.
+            # Merge buckets in pairs: half as many buckets, twice as wide.
             pairs = zip(self._buckets[::2], [*self._buckets[1::2], None], strict=False)
             self._buckets = [first if second is None else _join(first, second) for first, second in pairs]
             self._width *= 2
@@ -237,7 +237,7 @@ class Curve:
         self._buckets.append(_Bucket(1, point, point))
 
     def points(self) -> tuple[tuple[int, float], ...]:
-        """The points that are kept, in order, the newest among them."""
+        """Return the kept points in order. The newest point is always among them."""
         kept: dict[tuple[int, float], None] = {}
         for bucket in self._buckets:
             kept |= dict.fromkeys(sorted((bucket.low, bucket.high)))

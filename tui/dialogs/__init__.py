@@ -1,6 +1,6 @@
 """Modal dialogs, one module each.
 
-Takes what the screen knows.
+Takes values from the screen.
 Asks one question.
 Returns a plain value, or None if the user cancels.
 """

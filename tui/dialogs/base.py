@@ -1,4 +1,4 @@
-"""The base of all dialogs, and a short list of choices."""
+"""The base class of all dialogs, and a short list of choices."""
 
 from collections.abc import Iterable, Sequence
 from typing import ClassVar, Generic, TypeVar
@@ -18,7 +18,10 @@ T = TypeVar("T")
 
 
 class Dialog(ModalScreen[T | None], Generic[T]):
-    """A box over the screen; escape leaves it without an answer."""
+    """A box over the screen. Escape cancels the dialog.
+
+    A subclass returns its widgets (`content`), and closes the dialog with a value (`dismiss`).
+    """
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "cancel", "cancel", show=False)]
     AUTO_FOCUS = ".first-focus"
@@ -27,11 +30,11 @@ class Dialog(ModalScreen[T | None], Generic[T]):
     app: AppBase
 
     def content(self) -> Iterable[Widget]:
-        """The widgets in the box."""
+        """Return the widgets in the box."""
         return ()
 
     def compose(self) -> ComposeResult:
-        """Make the box."""
+        """Create the box."""
         box = Vertical(*self.content(), Lines([self._keys()], classes="keys"), classes="dialog")
         box.border_title = self.title_text
         yield box
@@ -43,11 +46,11 @@ class Dialog(ModalScreen[T | None], Generic[T]):
         return parts
 
     def action_cancel(self) -> None:
-        """Leave without an answer."""
+        """Close the dialog without a value."""
         self.dismiss(None)
 
     def on_click(self, event: events.Click) -> None:
-        """A click beside the box leaves it."""
+        """Cancel the dialog after a click outside the box."""
         if event.widget is self:
             self.dismiss(None)
 
@@ -56,7 +59,7 @@ class Choices(Rows):
     """A short list to choose from.
 
     Args:
-        choices: (value, words, more words).
+        choices: Value, name and description of each choice.
     """
 
     def __init__(self, choices: Sequence[tuple[str, str, str]], **options: object) -> None:
@@ -65,20 +68,20 @@ class Choices(Rows):
 
     @property
     def count(self) -> int:
-        """Number of choices."""
+        """Return the number of choices."""
         return len(self.choices)
 
     @property
     def value(self) -> str:
-        """The value under the cursor."""
+        """Return the value under the cursor."""
         return self.choices[self.cursor][0]
 
     def line(self, row: int, width: int) -> Line:
-        """One choice."""
+        """Return the line of one choice."""
         _, words, more = self.choices[row]
         return [(f"{words:<14} ", "strong" if row == self.cursor else ""), (more, "dim")]
 
     def on_mount(self) -> None:
-        """Take as many rows as there are choices."""
+        """Set the height to the number of choices, at most 12."""
         self.styles.height = max(min(self.count, 12), 1)
         self.changed()

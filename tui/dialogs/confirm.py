@@ -1,4 +1,4 @@
-"""A question before something that cannot be taken back."""
+"""A confirmation before an action without undo."""
 
 from collections.abc import Iterable
 from typing import ClassVar
@@ -11,12 +11,11 @@ from tui.widgets.lines import Line, Lines
 
 
 class ConfirmDialog(Dialog[bool]):
-    """Yes, or no.
+    """Asks for confirmation. The value is True for yes.
 
     Args:
-        title: What it is about.
-        lines: What will happen.
-        yes: What yes is called.
+        title: Title of the dialog.
+        lines: Consequences of the action.
     """
 
     keys = (("y", "yes"),)
@@ -30,9 +29,9 @@ class ConfirmDialog(Dialog[bool]):
         self.title_text, self._lines = title, lines
 
     def content(self) -> Iterable[Widget]:
-        """What will happen."""
+        """Return the lines."""
         return [Lines([*self._lines, []])]
 
     def action_yes(self) -> None:
-        """Do it."""
+        """Confirm the action."""
         self.dismiss(True)

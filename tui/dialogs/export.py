@@ -1,4 +1,4 @@
-"""Export a saved selection: format, folder, preview, and the command that does the same."""
+"""Export a saved selection: format, folder, preview, and the equivalent command."""
 
 import os
 import shlex
@@ -26,10 +26,10 @@ _SHOWN_TASKS = 3
 
 
 class ExportDialog(Dialog[None]):
-    """Asks where to, shows what would be written, and writes it.
+    """Asks for format and folder, previews the files, and writes the files.
 
     Args:
-        name: The saved selection.
+        name: Name of the saved selection.
     """
 
     title_text = "export"
@@ -42,7 +42,7 @@ class ExportDialog(Dialog[None]):
         self._plan: ExportReport | None = None
 
     def content(self) -> Iterable[Widget]:
-        """Format, folder, preview."""
+        """Return fields for format and folder, and the preview."""
         assert self.app.snapshot is not None
         saved = self.app.snapshot.selection(self._selection)
         assert saved is not None
@@ -69,8 +69,8 @@ class ExportDialog(Dialog[None]):
         ]
 
     def on_mount(self) -> None:
-        """Look at the first folder."""
-        self._look()
+        """Check the first folder."""
+        self._check()
 
     @property
     def _folder(self) -> Path:
@@ -78,7 +78,7 @@ class ExportDialog(Dialog[None]):
 
     @property
     def command(self) -> str:
-        """The command that does the same."""
+        """Return the equivalent command."""
         format = self.query_one("#formats", Choices).value
         words = [
             "curator",
@@ -95,7 +95,7 @@ class ExportDialog(Dialog[None]):
 
     @on(Input.Changed, "#folder")
     @on(Rows.Moved, "#formats")
-    def _look(self) -> None:
+    def _check(self) -> None:
         assert self.app.snapshot is not None
         root = self.app.snapshot.project.root
         notes: Line
@@ -112,18 +112,22 @@ class ExportDialog(Dialog[None]):
         self.query_one("#preview", Lines).show(self._preview())
 
     def _fit(self) -> list[Part]:
-        there = next(
+        existing = next(
             folder for folder in (self._folder.absolute(), *self._folder.absolute().parents) if folder.exists()
         )
-        if not os.access(there, os.W_OK):
+        if not os.access(existing, os.W_OK):
             self._plan = None
-            return [("✗ ", "bad"), (f"{there} is not yours to write", "bad")]
+            return [("✗ ", "bad"), (f"cannot write to {existing}", "bad")]
         words = (
-            "replaces the export that is there"
+            "replaces the existing export"
             if self._folder.exists() and any(self._folder.iterdir())
-            else "will be made"
+            else "will be created"
         )
-        return [("✓ ", "good"), f"writable · {numbers.short(shutil.disk_usage(there).free)}B free · ", (words, "dim")]
+        return [
+            ("✓ ", "good"),
+            f"writable · {numbers.short(shutil.disk_usage(existing).free)}B free · ",
+            (words, "dim"),
+        ]
 
     def _preview(self) -> list[Line]:
         lines: list[Line] = []
@@ -146,7 +150,7 @@ class ExportDialog(Dialog[None]):
     def action_copy(self) -> None:
         """Copy the command."""
         self.app.copy_to_clipboard(self.command)
-        self.app.flash("copied, if the terminal lets it (OSC 52)")
+        self.app.flash("copied, if the terminal supports OSC 52")
 
     @on(Input.Submitted, "#folder")
     @on(Rows.Opened, "#formats")
@@ -172,7 +176,7 @@ class ExportDialog(Dialog[None]):
 
     def _done(self, report: ExportReport) -> None:
         if report.rows_differing:
-            words = f"exported to {report.folder}; {report.rows_differing:,} rows are not faithful: see README.md there"
+            words = f"exported to {report.folder}. {report.rows_differing:,} rows are not faithful: see its README.md"
             self.app.flash(words, "warn")
         else:
             self.app.flash(f"exported {len(report.files)} files to {report.folder}", "good")

@@ -1,4 +1,4 @@
-"""Let an automatic method go on from here, around the pins."""
+"""Fill up the selection with an automatic method that keeps the pins."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -21,9 +21,9 @@ from tui.widgets.rows import Rows
 Found = tuple[npt.NDArray[np.bool_], str]
 
 _METHODS = (
-    ("forward", "forward", "keep what is in, add what helps most, one by one"),
-    ("exchange", "exchange", "choose anew around the pins: add, drop and swap"),
-    ("backward", "backward", "choose anew: drop from all, keeping to the pins"),
+    ("forward", "forward", "keep the selection, add the best task each step"),
+    ("exchange", "exchange", "start from the pins: add, drop and swap tasks"),
+    ("backward", "backward", "start from all tasks: drop tasks, keep the pins"),
 )
 
 
@@ -32,18 +32,18 @@ class _Stopped(Exception):
 
 
 class FillDialog(Dialog[Found]):
-    """Asks for a method and limits, runs it, and returns the subset."""
+    """Asks for a method and limits, and runs the method. The value is membership (t,) and a label."""
 
-    title_text = "fill up from here"
+    title_text = "fill up the selection"
     keys = (("enter", "run"), ("tab", "limits"))
 
     def content(self) -> Iterable[Widget]:
-        """Methods, limits, progress."""
+        """Return methods, limits and progress."""
         return [
             Choices(_METHODS, classes="first-focus", id="methods"),
-            Lines([[], [("limits, if any", "title")]]),
-            Horizontal(Lines([["most tasks  "]]), Input(id="most-tasks", type="integer"), classes="field"),
-            Horizontal(Lines([["most tokens "]]), Input(id="most-tokens", type="integer"), classes="field"),
+            Lines([[], [("limits (optional)", "title")]]),
+            Horizontal(Lines([["max tasks   "]]), Input(id="most-tasks", type="integer"), classes="field"),
+            Horizontal(Lines([["max tokens  "]]), Input(id="most-tokens", type="integer"), classes="field"),
             Lines([[], [self._pins()], []], id="progress"),
         ]
 
@@ -51,7 +51,7 @@ class FillDialog(Dialog[Found]):
         session = self.app.session
         assert session is not None
         inside, outside = len(session.pinned(State.PINNED_IN)), len(session.pinned(State.PINNED_OUT))
-        return f"◆ {inside} pinned in, ◇ {outside} pinned out stay as they are", "dim"
+        return f"pins are kept: ◆ {inside} pinned in, ◇ {outside} pinned out", "dim"
 
     @on(Rows.Opened, "#methods")
     @on(Input.Submitted)
@@ -70,16 +70,16 @@ class FillDialog(Dialog[Found]):
             max_tokens=self._limit("#most-tokens"),
         )
         if not constraints.allows(constraints.start(full=False)):
-            self._say("what must stay in exceeds the limits by itself", "bad")
+            self._show_note("the tasks that must stay exceed the limits", "bad")
             return
-        self._say("running …", "dim")
+        self._show_note("running …", "dim")
         self._fill(method, constraints)
 
     def _limit(self, field: str) -> int | None:
         text = self.query_one(field, Input).value.strip()
         return int(text) if text.isdigit() else None
 
-    def _say(self, words: str, style: str) -> None:
+    def _show_note(self, words: str, style: str) -> None:
         self.query_one("#progress", Lines).show([[], [(words, style)], []])
 
     @work(thread=True, exclusive=True, group="fill", exit_on_error=False)
@@ -96,7 +96,7 @@ class FillDialog(Dialog[Found]):
             steps += 1
             changed = ", ".join(names[t] for t in step.tasks)
             words = f"{steps}: {numbers.loss(step.loss)} {trust}  {step.change} {changed}"
-            self.app.call_from_thread(self._say, words, "dim")
+            self.app.call_from_thread(self._show_note, words, "dim")
 
         methods: dict[str, Any] = {"forward": select_forward, "exchange": select_exchange, "backward": select_backward}
         try:

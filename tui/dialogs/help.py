@@ -1,4 +1,4 @@
-"""Help: every key of the screen, from the registry."""
+"""Help: all keys of the screen, filter words and signs."""
 
 from collections.abc import Iterable
 
@@ -10,21 +10,22 @@ from tui.widgets.lines import Line
 from tui.widgets.rows import Rows
 
 _FILTER: tuple[tuple[str, str], ...] = (
-    ("words", "names that hold their letters in order; -word: not these; a | b: either"),
-    ("tag:x src:x", "tag or source holds x"),
-    ("in:yes in:no", "selected or not; pin:in pin:out pin:any pin:no"),
-    ("aff>0 n<500", "numbers: aff flip n tokens, with > < >= <= ="),
+    ("words", "letters of the name in order (-word: not, a | b: either)"),
+    ("tag:x src:x", "tag or source contains x"),
+    ("in:yes in:no", "selected or not, also pin:in pin:out pin:any pin:no"),
+    ("aff>0 n<500", "numbers: aff, flip, n, tokens, with > < >= <= ="),
 )
 _SIGNS: tuple[tuple[str, str], ...] = (
-    ("● ○", "in, out"),
-    ("◆ ◇", "pinned in, pinned out: automatic methods leave them"),
-    ("★", "the selection that this session rests on"),
-    ("≈", "to first order; without it, estimated in full"),
-    ("~noise, ~", "indistinguishable: explained by the choice of validation examples, and by errors seen so far"),
-    ("Δflip", "what turning the task round adds to the estimated loss; negative is better"),
-    ("affin", "affinity: mean estimated loss without the task minus with it; positive helps"),
-    ("◎", "measured by really fine-tuning (V)"),
-    ("uncalibrated, ?", "the estimate's level is not checked against measured losses; calibrated·14: by 14 subsets"),
+    ("● ○", "in the selection, out of the selection"),
+    ("◆ ◇", "pinned in, pinned out (automatic methods keep pins)"),
+    ("★", "selection that this session started from"),
+    ("≈", "first-order estimate (without ≈: full estimate)"),
+    ("~noise, ~", "within the noise of validation choice and past errors"),
+    ("Δflip", "change of the loss if you toggle the task (− is better)"),
+    ("affin", "affinity: mean loss without minus with the task (+ helps)"),
+    ("◎", "measured by fine-tuning (V)"),
+    ("uncalibrated, ?", "estimate not checked against measured losses"),
+    ("calibrated·14", "estimate calibrated by 14 measured subsets"),
 )
 
 
@@ -42,9 +43,9 @@ class _Help(Rows):
 
 
 def help_lines(place: str) -> list[Line]:
-    """Every action of a place, of lists and of everywhere; the filter's words; the signs."""
+    """Return all actions of a place, of lists and of all screens, then filter words and signs."""
     lines: list[Line] = []
-    for title, where in ((f"on {place}", place), ("in lists", "list"), ("everywhere", "any")):
+    for title, where in (("this screen", place), ("in lists", "list"), ("all screens", "any")):
         lines.append([(title, "title")])
         for action in ACTIONS:
             if where in action.places:
@@ -59,10 +60,10 @@ def help_lines(place: str) -> list[Line]:
 
 
 class HelpDialog(Dialog[None]):
-    """All keys.
+    """Shows all keys of a screen.
 
     Args:
-        place: The screen that asks.
+        place: Place of the screen in `tui.actions`.
     """
 
     title_text = "help"
@@ -72,5 +73,5 @@ class HelpDialog(Dialog[None]):
         self._place = place
 
     def content(self) -> Iterable[Widget]:
-        """A list to scroll."""
+        """Return a list that scrolls."""
         return [_Help(help_lines(self._place), classes="first-focus tall")]

@@ -11,13 +11,13 @@ from tui.widgets.rows import Rows
 
 
 class LoadDialog(Dialog[str]):
-    """Saved selections to choose from; "" is all tasks."""
+    """Asks for a saved selection. The value is its name, and "" is all tasks."""
 
     title_text = "load selection"
-    keys = (("enter", "load (u undoes it)"),)
+    keys = (("enter", "load (undo with u)"),)
 
     def content(self) -> Iterable[Widget]:
-        """A list."""
+        """Return the list of selections."""
         saved = self.app.snapshot.selections if self.app.snapshot is not None else ()
         choices = [
             (
@@ -28,7 +28,7 @@ class LoadDialog(Dialog[str]):
             )
             for s in saved
         ]
-        return [Choices([*choices, ("", "all tasks", "everything in")], classes="first-focus")]
+        return [Choices([*choices, ("", "all tasks", "every task in")], classes="first-focus")]
 
     @on(Rows.Opened)
     def _load(self) -> None:

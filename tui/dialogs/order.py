@@ -1,4 +1,4 @@
-"""The budget curve: estimated loss against tokens as tasks are added, best first, and where the selection stands."""
+"""The budget curve: estimated loss against tokens as tasks are added, best first."""
 
 from collections.abc import Iterable
 
@@ -17,12 +17,12 @@ from tui.widgets.plot import LinePlot
 from tui.widgets.rows import Rows
 from tui.widgets.trust import measured_part
 
-# Where the selection in hand stands on the plot.
+# Mark of the current selection on the plot.
 _NOW = "×"
 
 
 class _Steps(Rows):
-    """The tasks in their order."""
+    """The tasks in the best order."""
 
     def __init__(self, **options: object) -> None:
         super().__init__(**options)
@@ -46,12 +46,12 @@ class _Steps(Rows):
 
 
 class OrderDialog(Dialog[None]):
-    """A plot, and the tasks under it."""
+    """Shows a plot of the budget curve, and the tasks below the plot."""
 
     title_text = "estimated loss against tokens, tasks added best first"
 
     def content(self) -> Iterable[Widget]:
-        """A plot above a list."""
+        """Return a plot and a list."""
         return [
             Lines([[("estimating …", "dim")], []], id="order-note"),
             LinePlot(id="order-plot"),
@@ -59,7 +59,7 @@ class OrderDialog(Dialog[None]):
         ]
 
     def _now(self) -> tuple[Line, list[tuple[float, float]]]:
-        """The selection in hand, in words and as a point; and whether estimates are calibrated."""
+        """Return a line about the current selection, and its point on the plot."""
         snapshot, session, estimate = self.app.snapshot, self.app.session, self.app.estimate
         if snapshot is None or session is None:
             return (), []
@@ -73,7 +73,7 @@ class OrderDialog(Dialog[None]):
         return [words, *([measured_part(measured), "  "] if measured is not None else []), *parts], [(tokens, loss)]
 
     def on_mount(self) -> None:
-        """Begin."""
+        """Start the estimation."""
         self._order()
 
     @work(thread=True, exclusive=True, group="order", exit_on_error=False)
@@ -90,9 +90,7 @@ class OrderDialog(Dialog[None]):
         for task, loss in steps:
             if task >= 0:
                 tokens += snapshot.tokens[task]
-            name = (
-                snapshot.names[task] if task >= 0 else "the target" + (" and what is pinned in" if start.any() else "")
-            )
+            name = snapshot.names[task] if task >= 0 else "the target" + (" and pinned tasks" if start.any() else "")
             found.append((name, tokens, loss, loss - found[-1][2] if found else 0.0))
             if worker.is_cancelled:
                 return
@@ -107,7 +105,7 @@ class OrderDialog(Dialog[None]):
         rows.steps, rows.best = found, int(np.argmin([step[2] for step in found]))
         rows.changed()
         _, tokens, loss, _ = found[rows.best]
-        words = f"{len(found) - 1} of {of} …" if of else "pins are kept; gains to first order, losses in full"
+        words = f"{len(found) - 1} of {of} …" if of else "pins kept · full losses · first-order gains"
         least = f"● least {numbers.loss(loss)} with {rows.best} tasks, {numbers.short(tokens)} tokens  "
         now, here = self._now()
         self.query_one("#order-note", Lines).show([[least, (words, "dim")], now])

@@ -16,10 +16,10 @@ MOST = 4
 
 
 class _Selections(Rows):
-    """Selections, with the letter of those that are picked."""
+    """Selections, with the letters of picked selections."""
 
     class Picked(Message):
-        """A glyph was clicked."""
+        """The glyph of a selection was clicked."""
 
     def __init__(self, choices: Sequence[tuple[str, str, str]], picked: Sequence[str], **options: object) -> None:
         super().__init__(**options)
@@ -51,15 +51,15 @@ class _Selections(Rows):
 
 
 class PickDialog(Dialog[list[str]]):
-    """Asks which selections to compare; the first that is picked is A.
+    """Asks which selections to compare. The value is a list of keys, and the first key is A.
 
     Args:
-        choices: (value, words, more words).
-        picked: Values that are picked already, in order.
+        choices: Key, name and description of each selection.
+        picked: Keys of picked selections, in order.
     """
 
-    title_text = "compare up to four"
-    keys = (("space", "pick"), ("enter", "keep"))
+    title_text = "compare up to four selections"
+    keys = (("space", "pick"), ("enter", "compare"))
     BINDINGS: ClassVar[list[BindingType]] = [Binding("space", "pick", "pick", show=False)]
 
     def __init__(self, choices: Sequence[tuple[str, str, str]], picked: Sequence[str]) -> None:
@@ -67,7 +67,7 @@ class PickDialog(Dialog[list[str]]):
         self._choices, self._picked = choices, picked
 
     def content(self) -> Iterable[Widget]:
-        """A list, and what is wrong with what is picked."""
+        """Return the list, and a line for warnings."""
         return [_Selections(self._choices, self._picked, classes="first-focus"), Lines([[]], id="pick-note")]
 
     @on(_Selections.Picked)
@@ -75,7 +75,7 @@ class PickDialog(Dialog[list[str]]):
         self.action_pick()
 
     def action_pick(self) -> None:
-        """Pick the selection, or leave it."""
+        """Pick or unpick the selection under the cursor."""
         rows = self.query_one(_Selections)
         value, words = rows.choices[rows.cursor][0], ""
         if value in rows.picked:
@@ -83,7 +83,7 @@ class PickDialog(Dialog[list[str]]):
         elif len(rows.picked) < MOST:
             rows.picked.append(value)
         else:
-            words = f"at most {MOST}: leave one first"
+            words = f"at most {MOST} selections: unpick one first"
         self.query_one("#pick-note", Lines).show([[(words, "warn")]])
         rows.refresh()
 
@@ -93,4 +93,4 @@ class PickDialog(Dialog[list[str]]):
         if picked:
             self.dismiss(list(picked))
         else:
-            self.query_one("#pick-note", Lines).show([[("pick at least one", "warn")]])
+            self.query_one("#pick-note", Lines).show([[("pick at least one selection", "warn")]])

@@ -1,4 +1,4 @@
-"""Start a stage as a process of its own."""
+"""Start a stage as a job."""
 
 import shlex
 from collections.abc import Iterable
@@ -14,25 +14,25 @@ from tui.widgets.lines import Line, Lines
 from tui.widgets.rows import Rows
 
 _STAGES = (
-    ("check", "check", "read config and data; trains nothing"),
-    ("train", "train", "meta-training: LoRA on all tasks together"),
-    ("gradients", "gradients", "projected gradients; meta-training first if need be"),
-    ("select", "select", "all that is missing, then affinities and a selection"),
-    ("verify", "verify", "really fine-tune on some subsets; calibrates estimates"),
-    ("apply", "apply", "fine-tune on curator-manifest.json; leaves an adapter"),
-    ("train --fresh", "train anew", "meta-training on all tasks, though it is there"),
-    ("select --fresh", "all anew", "every stage again"),
+    ("check", "check", "read configuration and data, train nothing"),
+    ("train", "train", "meta-train: LoRA on all tasks together"),
+    ("gradients", "gradients", "projected gradients, meta-training if missing"),
+    ("select", "select", "all missing stages, affinities, then a selection"),
+    ("verify", "verify", "fine-tune on some subsets to calibrate estimates"),
+    ("apply", "apply", "fine-tune an adapter on curator-manifest.json"),
+    ("train --fresh", "train again", "meta-train on all tasks, even if cached"),
+    ("select --fresh", "all again", "recompute every stage"),
 )
 _FIRST = "select"
-# What `curator verify` does by itself, where nothing is measured yet; its seeds.
+# Defaults of `curator verify` without measured subsets.
 _SUBSETS, _SEEDS = 12, 2
 
 
 class RunDialog(Dialog[list[str]]):
-    """Stages to choose from; the answer is the command's arguments.
+    """Asks for a stage. The value is the list of arguments of `curator`.
 
     Args:
-        stage: The one that the cursor is on at first.
+        stage: Stage under the cursor at first.
     """
 
     title_text = "run a stage"
@@ -43,7 +43,7 @@ class RunDialog(Dialog[list[str]]):
         self._begin_with = stage
 
     def content(self) -> Iterable[Widget]:
-        """Stages, how many subsets to verify on, and the command that will run."""
+        """Return stages, the number of subsets to measure, and the command."""
         return [
             Choices(_STAGES, classes="first-focus"),
             Horizontal(
@@ -55,10 +55,10 @@ class RunDialog(Dialog[list[str]]):
         ]
 
     def on_mount(self) -> None:
-        """Begin on a stage."""
+        """Put the cursor on the first stage."""
         choices = self.query_one(Choices)
         choices.cursor = [value for value, _, _ in _STAGES].index(self._begin_with)
-        self._say()
+        self._show_command()
 
     @property
     def _verifies(self) -> bool:
@@ -66,18 +66,18 @@ class RunDialog(Dialog[list[str]]):
 
     @property
     def _subsets(self) -> int:
-        """How many subsets are wanted; 0 where that is no number."""
+        """Return the number of subsets; 0 if the field is not a number."""
         text = self.query_one("#subsets", Input).value.strip()
         return int(text) if text.isdecimal() else 0
 
     def arguments(self) -> list[str]:
-        """What follows `curator`, without the project."""
+        """Return the arguments of `curator`, without the project."""
         more = ["--runs", str(self._subsets)] if self._verifies else []
         return [*self.query_one(Choices).value.split(), *more]
 
     @on(Rows.Moved)
     @on(Input.Changed, "#subsets")
-    def _say(self) -> None:
+    def _show_command(self) -> None:
         self.query_one(".field", Horizontal).display = self._verifies
         is_whole = self._subsets > 0 or not self._verifies
         command = shlex.join(["curator", *self.arguments(), "-p", str(self.app.root)]) if is_whole else "…"
@@ -86,14 +86,14 @@ class RunDialog(Dialog[list[str]]):
                 self._cost() if self._verifies else [],
                 [],
                 [("same as  ", "dim"), command],
-                [("goes on when you leave; stop it with x on Runs", "dim")],
+                [("The job continues when you quit. Stop the job with x on Jobs.", "dim")],
             ]
         )
 
     def _cost(self) -> Line:
-        """What a verification will do, and how long that takes where it is known."""
+        """Return the size of the verification, and its duration if runs are known."""
         if not self._subsets:
-            return [("name a number of subsets, at least 1", "warn")]
+            return [("enter a number of subsets, at least 1", "warn")]
         runs = self._subsets * _SEEDS
         words = f"{self._subsets} subsets, {_SEEDS} seeds each: {runs} fine-tuning runs"
         known = self.app.snapshot.measured.values() if self.app.snapshot is not None else ()

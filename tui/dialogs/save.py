@@ -11,13 +11,13 @@ from tui.widgets.lines import Lines
 
 
 class SaveDialog(Dialog[str]):
-    """Asks for a name."""
+    """Asks for the name of the selection. The value is the name."""
 
     title_text = "save selection"
     keys = (("enter", "save"),)
 
     def content(self) -> Iterable[Widget]:
-        """A field, and what the name means."""
+        """Return a note and a field for the name."""
         base = self.app.session.base if self.app.session is not None else ""
         hand = base if base.endswith("-edited") or not base else f"{base}-edited"
         return [
@@ -26,15 +26,15 @@ class SaveDialog(Dialog[str]):
         ]
 
     def on_mount(self) -> None:
-        """Say what the first name means."""
-        self._say()
+        """Show the note of the first name."""
+        self._show_note()
 
     @on(Input.Changed, "#name")
-    def _say(self) -> None:
+    def _show_note(self) -> None:
         name, snapshot = self.query_one("#name", Input).value.strip(), self.app.snapshot
-        there = snapshot is not None and snapshot.selection(name) is not None
-        words = ("! takes the place of the selection of that name", "warn") if there else ("a new selection", "dim")
-        self.query_one("#note", Lines).show([[("name it", "warn") if not name else words]])
+        exists = snapshot is not None and snapshot.selection(name) is not None
+        words = ("! replaces the selection of the same name", "warn") if exists else ("a new selection", "dim")
+        self.query_one("#note", Lines).show([[("enter a name", "warn") if not name else words]])
 
     @on(Input.Submitted, "#name")
     def _save(self, event: Input.Submitted) -> None:

@@ -1,4 +1,4 @@
-"""Settings: theme, pointer, motion. What is chosen is seen at once and kept for all projects."""
+"""Settings: theme, pointer and motion. Changes are visible at once and apply to all projects."""
 
 from collections.abc import Iterable
 from typing import ClassVar
@@ -14,14 +14,14 @@ from tui.widgets.rows import Rows
 
 
 class SettingsDialog(Dialog[None]):
-    """Themes to choose from, and switches.
+    """Asks for a theme, and toggles pointer and motion.
 
     Args:
         settings: The preferences to change.
     """
 
     title_text = "settings"
-    keys = (("enter", "keep"), ("m", "pointer"), ("a", "motion"))
+    keys = (("enter", "save"), ("m", "pointer"), ("a", "motion"))
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("m", "mouse", "pointer", show=False),
         Binding("a", "motion", "motion", show=False),
@@ -32,7 +32,7 @@ class SettingsDialog(Dialog[None]):
         self._settings = settings
 
     def content(self) -> Iterable[Widget]:
-        """Switches above the themes."""
+        """Return the switches and the themes."""
         self._before = self.app.theme
         names = sorted(self.app.available_themes, key=lambda name: (not name.startswith("curator"), name))
         themes = Choices(
@@ -46,8 +46,8 @@ class SettingsDialog(Dialog[None]):
     def _switches(self) -> list[list[str | tuple[str, str]]]:
         settings = self._settings
         return [
-            [f"[{'x' if settings.mouse else ' '}] pointer ", ("m; from the next start on", "dim")],
-            [f"[{'x' if settings.motion else ' '}] motion  ", ("a; never over SSH", "dim")],
+            [f"[{'x' if settings.mouse else ' '}] pointer ", ("m (after a restart)", "dim")],
+            [f"[{'x' if settings.motion else ' '}] motion  ", ("a (always off over SSH)", "dim")],
             [],
         ]
 
@@ -62,18 +62,18 @@ class SettingsDialog(Dialog[None]):
         self.dismiss(None)
 
     def action_cancel(self) -> None:
-        """Put the theme back."""
+        """Restore the theme. The switches are saved."""
         self.app.theme = self._before
         self._settings.write(Settings.place())
         self.dismiss(None)
 
     def action_mouse(self) -> None:
-        """Turn the pointer on or off."""
+        """Toggle the pointer."""
         self._settings.mouse = not self._settings.mouse
         self.query_one("#switches", Lines).show(self._switches())
 
     def action_motion(self) -> None:
-        """Turn motion on or off."""
+        """Toggle motion."""
         self._settings.motion = not self._settings.motion
         self.app.animation_level = "full" if self._settings.motion else "none"
         self.query_one("#switches", Lines).show(self._switches())

@@ -1,4 +1,4 @@
-"""Verify: estimated against measured losses, as a plot and a table, and how far estimates may be trusted."""
+"""Verify: estimated against measured losses as a plot and a table, with the errors of the estimates."""
 
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, ClassVar
@@ -28,29 +28,29 @@ _ERRORS = (CuratorError, OSError, np.linalg.LinAlgError)
 _INSIDE, _OUTSIDE = "○", "×"
 _INTERVAL = 17
 
-# Made once for each calibration: it takes longer the more is measured.
+# One report for each calibration. The more subsets are measured, the longer a report takes.
 _reports: WeakKeyDictionary[TargetEstimates, VerifyReport] = WeakKeyDictionary()
 
 
 class Measured(Rows):
-    """Subsets that were really fine-tuned on, the best first."""
+    """Measured subsets, the best first."""
 
     def __init__(self, **options: object) -> None:
         super().__init__(**options)
         self.subsets: list[tuple[VerifiedSubset, int, str]] = []
-        """Each with its number of runs, and in words."""
+        """Each subset with its number of runs and its description."""
 
     @property
     def count(self) -> int:
-        """Number of subsets."""
+        """Return the number of subsets."""
         return len(self.subsets)
 
     def title(self, width: int) -> Line:
-        """The line above the list, of the whole width."""
+        """Return the titles of the columns, in the whole width."""
         return [(f"   estim. {'90 % interval':<{_INTERVAL}}measured  runs   error  subset"[:width], "title")]
 
     def line(self, row: int, width: int) -> Line:
-        """One subset."""
+        """Return the line of one subset."""
         found, runs, words = self.subsets[row]
         inside, ends = is_inside(found), ""
         if found.estimated_loss_low is not None and found.estimated_loss_high is not None:
@@ -69,14 +69,14 @@ class Measured(Rows):
 
 
 class VerifyDialog(Dialog[bool]):
-    """A plot, the subsets under it, and the figures above; the answer is whether more is to be measured."""
+    """Shows figures, a plot and the measured subsets. The value is True if the user wants to measure more."""
 
     title_text = "measured ↑ against estimated → losses, nats per target token"
     keys = (("R", "measure more"), ("j k", "subset"))
     BINDINGS: ClassVar[list[BindingType]] = [Binding("R", "measure", "measure more", show=False)]
 
     def content(self) -> Iterable[Widget]:
-        """Figures, plot, table."""
+        """Return figures, plot and table."""
         return [
             Lines([[], [], []], id="verify-note"),
             LinePlot(id="verify-plot"),
@@ -85,7 +85,7 @@ class VerifyDialog(Dialog[bool]):
         ]
 
     def on_mount(self) -> None:
-        """Begin."""
+        """Show the report, or start its computation."""
         self._found: VerifyReport | None = None
         snapshot = self.app.snapshot
         if snapshot is None or snapshot.answers is None or not snapshot.measured:
@@ -93,42 +93,42 @@ class VerifyDialog(Dialog[bool]):
         elif (known := _reports.get(snapshot.answers)) is not None:
             self._show(snapshot, known)
         else:
-            self._say([[("comparing …", "dim")], [], []])
+            self._show_note([[("comparing …", "dim")], [], []])
             self._report(snapshot, snapshot.answers)
 
-    def _say(self, lines: Sequence[Line]) -> None:
+    def _show_note(self, lines: Sequence[Line]) -> None:
         self.query_one("#verify-note", Lines).show(lines)
 
     def _show_nothing(self) -> None:
         missing = self.app.missing()
         self.query_one("#verify-plot").display = False
-        self._say(
+        self._show_note(
             [
-                [(missing, "warn")] if missing else [("nothing is measured yet: estimates are uncalibrated", "warn")],
+                [(missing, "warn")] if missing else [("no measured losses yet: estimates are uncalibrated", "warn")],
                 [],
-                [("R", "accent"), " starts `curator verify` as a run of its own, seen on Runs. It really"],
-                ["fine-tunes on some subsets: the selection, all tasks, the target alone,"],
-                [f"and others of every size and estimate. With {LEAST_RUNS} they calibrate the"],
-                ["estimates, whose intervals are then of the errors that were seen."],
+                [("R", "accent"), " starts `curator verify` as a job, shown on Jobs. The job fine-tunes"],
+                ["on some subsets: the selection, all tasks, the target alone, and subsets"],
+                [f"of every size and estimate. From {LEAST_RUNS} measured subsets on, estimates are"],
+                ["calibrated. Their intervals then result from measured errors."],
             ]
         )
 
     @work(thread=True, exclusive=True, group="verify", exit_on_error=False)
     def _report(self, snapshot: "Snapshot", answers: TargetEstimates) -> None:
-        # Not before it is wanted: half a second of SciPy comes with it.
+        # Import late: SciPy needs half a second.
         from curator.verify.report import report
 
         try:
             _reports[answers] = found = report(answers)
         except _ERRORS as error:
-            self.app.post_message(Failed("compare estimates with what was measured", error))
+            self.app.post_message(Failed("compare estimates with measured losses", error))
             self.app.call_from_thread(self._failed, str(error))
         else:
             self.app.call_from_thread(self._show, snapshot, found)
 
     def _failed(self, words: str) -> None:
         if self.is_attached:
-            self._say([[("✗ ", "bad"), (words, "bad")], [], []])
+            self._show_note([[("✗ ", "bad"), (words, "bad")], [], []])
 
     def _show(self, snapshot: "Snapshot", found: VerifyReport) -> None:
         if not self.is_attached:
@@ -144,13 +144,13 @@ class VerifyDialog(Dialog[bool]):
             for point in sorted(found.points(), key=lambda point: point.measured_loss)
         ]
         rows.changed()
-        self._say(summary_lines(found))
+        self._show_note(summary_lines(found))
         self.query_one("#verify-title", Lines).show([rows.title(self.size.width)])
         self._plot()
 
     @on(Rows.Moved)
     def _plot(self) -> None:
-        """Draw all subsets, and the interval of the one under the cursor."""
+        """Draw all subsets, and the interval of the subset under the cursor."""
         rows = self.query_one(Measured)
         if not rows.count:
             return
@@ -158,7 +158,7 @@ class VerifyDialog(Dialog[bool]):
         here = points[rows.cursor]
         series = [Series(diagonal(points), style="dim")]
         if here.estimated_loss_low is not None and here.estimated_loss_high is not None:
-            # As far as it is in view: axes that move with the cursor cannot be read.
+            # Cut the interval at the axes, so that the axes do not change with the cursor.
             (low, _), (high, _) = diagonal(points)
             ends = max(here.estimated_loss_low, low), min(here.estimated_loss_high, high)
             series.append(Series([(end, here.measured_loss) for end in ends], style="bold"))
@@ -169,30 +169,30 @@ class VerifyDialog(Dialog[bool]):
         self.query_one(LinePlot).show(series, x_label="estimated", marker=marker)
 
     def action_measure(self) -> None:
-        """Measure more."""
+        """Close the dialog to measure more."""
         self.dismiss(True)
 
 
 def is_inside(point: VerifiedSubset) -> bool | None:
-    """Whether the measured loss is in the interval; None where there is none."""
+    """Return whether the measured loss is in the interval; None without an interval."""
     if point.estimated_loss_low is None or point.estimated_loss_high is None:
         return None
     return point.estimated_loss_low <= point.measured_loss <= point.estimated_loss_high
 
 
 def diagonal(points: Sequence[VerifiedSubset]) -> list[tuple[float, float]]:
-    """Ends of the line on which estimates are right, as far as there are points."""
+    """Return the ends of the line on which estimated and measured losses are equal, for the range of the points."""
     every = [loss for point in points for loss in (point.estimated_loss, point.measured_loss)]
     return [(min(every), min(every)), (max(every), max(every))]
 
 
 def subset_words(subset: Sequence[str], tasks: int, names: dict[frozenset[str], str]) -> str:
-    """A subset, by the name of a selection if it has one.
+    """Describe a subset: the name of its selection, if any, and its tasks.
 
     Args:
-        subset: Names of its tasks.
-        tasks: How many there are in all.
-        names: Of the selections, by what they hold.
+        subset: Names of the tasks in the subset.
+        tasks: Number of all auxiliary tasks.
+        names: Names of saved selections by their tasks.
     """
     if not subset:
         return "the target alone"
@@ -203,15 +203,15 @@ def subset_words(subset: Sequence[str], tasks: int, names: dict[frozenset[str], 
 
 
 def summary_lines(found: VerifyReport) -> list[Line]:
-    """How far estimates may be trusted, in figures."""
+    """Return lines about the errors of the estimates."""
 
     def percent(share: float | None, digits: int = 1) -> str:
         return "—" if share is None else f"{share:.{digits}%}"
 
     rank = "—" if found.spearman is None else f"{found.spearman:.2f}".replace("-", "−")
-    kind: Part = ("each estimated by a calibration on the others", "dim")
+    kind: Part = ("each estimate calibrated on the other subsets", "dim")
     if not found.calibrated:
-        kind = (f"uncalibrated: {found.subsets} of {LEAST_RUNS} subsets that it takes", "warn")
+        kind = (f"uncalibrated: {found.subsets} of {LEAST_RUNS} required subsets", "warn")
     return [
         [
             *_figure("error", percent(found.relative_error, 2)),

@@ -1,6 +1,6 @@
-"""Screens, one module each. `base.py` holds what all of them share.
+"""Screens, one module each. `base.py` holds the base class.
 
 Takes snapshots and sessions.
-Shows them and reacts to keys.
+Shows snapshots and sessions, and reacts to keys.
 Returns nothing: every change goes through the application.
 """

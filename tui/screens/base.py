@@ -1,4 +1,4 @@
-"""The base of all screens: top line, flash line, key hints, and the actions of every screen."""
+"""The base class of all screens: top line, flash line, key hints, and common actions."""
 
 from collections.abc import Iterable
 from typing import ClassVar
@@ -13,7 +13,8 @@ from tui.actions import actions_of, bindings_of, key_name
 from tui.app_base import AppBase
 from tui.widgets.lines import Line, Lines, Part, spread, width_of
 
-MODES = ("home", "tasks", "matrix", "runs", "compare")
+MODES = {"home": "Home", "tasks": "Tasks", "matrix": "Matrix", "runs": "Jobs", "compare": "Compare"}
+"""Names of the main screens, as in the code and on the screen."""
 LEAST_WIDTH, LEAST_HEIGHT = 60, 16
 WIDE = 120
 
@@ -76,7 +77,11 @@ class CuratorScreen(Screen[None]):
         small = width < LEAST_WIDTH or height < LEAST_HEIGHT
         self.set_class(small, "-small")
         if small:
-            words = [f"{width}×{height} is too small,", f"{LEAST_WIDTH}×{LEAST_HEIGHT} is the least.", "q quits"]
+            words = [
+                f"{width}×{height} is too small.",
+                f"The minimum is {LEAST_WIDTH}×{LEAST_HEIGHT}.",
+                "Press q to quit.",
+            ]
             self.query_one("#small", Lines).show([[""]] * max((height - 3) // 2, 0) + [[f" {word}"] for word in words])
         self.query_one("#top", Lines).show([self._top(width)])
         self.query_one("#hints", Lines).show([self._hints(width)])
@@ -84,13 +89,13 @@ class CuratorScreen(Screen[None]):
         self.show(topic)
 
     def show_flash(self) -> None:
-        """Show the application's flash line."""
+        """Draw the flash line of the application."""
         for line in self.query("#flash").results(Lines):
             line.show([self.app.flash_line])
 
     @property
     def is_wide(self) -> bool:
-        """Whether there is room for a second column."""
+        """Return whether the screen has room for a second column."""
         return self.app.size.width >= WIDE
 
     def _top(self, width: int) -> Line:
@@ -103,15 +108,15 @@ class CuratorScreen(Screen[None]):
         if trail := self.trail():
             left += [(" › ", "dim"), (trail, "strong")]
         modes: list[Part] = []
-        for number, mode in enumerate(MODES, 1):
+        for number, (mode, title) in enumerate(MODES.items(), 1):
             here = self.app.current_mode == mode
-            name = f"{number} {mode.title()}" if here or width >= WIDE else f"{number}"
+            name = f"{number} {title}" if here or width >= WIDE else f"{number}"
             modes += [(f"[{name}]" if here else f" {name} ", "accent" if here else "dim")]
         right: list[Part] = [*modes, "  "]
         running = [view for view in app.jobs if view.job.state == "running"]
         if running:
             share = f" {running[0].done / running[0].total:.0%}" if running[0].total else ""
-            right.append((f"▶ {running[0].stage or 'run'}{share}  ", "warn"))
+            right.append((f"▶ {running[0].stage or 'job'}{share}  ", "warn"))
         session = app.session
         if session is not None:
             changed = int((session.mask != session.saved).sum())
@@ -134,30 +139,30 @@ class CuratorScreen(Screen[None]):
             parts += part
         return parts
 
-    # -- actions that are everywhere --------------------------------------------------------------------------------
+    # -- actions of all screens -------------------------------------------------------------------------------------
 
     def action_go_home(self) -> None:
-        """Home."""
+        """Open Home."""
         self.app.go("home")
 
     def action_go_tasks(self) -> None:
-        """Tasks."""
+        """Open Tasks."""
         self.app.go("tasks")
 
     def action_go_matrix(self) -> None:
-        """Matrix."""
+        """Open Matrix."""
         self.app.go("matrix")
 
     def action_go_runs(self) -> None:
-        """Runs."""
+        """Open Jobs."""
         self.app.go("runs")
 
     def action_go_compare(self) -> None:
-        """Compare."""
+        """Open Compare."""
         self.app.go("compare")
 
     def action_back(self) -> None:
-        """Close this screen, if it lies on another."""
+        """Close this screen, if another screen is below."""
         if len(self.app.screen_stack) > 1:
             self.app.pop_screen()
 
@@ -181,17 +186,17 @@ class CuratorScreen(Screen[None]):
         self.app.flash("reading the project again …")
 
     async def action_quit(self) -> None:
-        """Leave."""
+        """Quit."""
         await self.app.leave()
 
     def action_start(self) -> None:
-        """Start a stage."""
+        """Ask for a stage, and start the stage as a job."""
         from tui.dialogs.run import RunDialog
 
         self.app.push_screen(RunDialog(), self.app.launch)
 
     def action_verify(self) -> None:
-        """Show estimated against measured losses; from there, measure more."""
+        """Show estimated against measured losses. The dialog can start a verification."""
         from tui.dialogs.verify import VerifyDialog
 
         self.app.push_screen(VerifyDialog(), self._measure_if)
@@ -209,7 +214,7 @@ class CuratorScreen(Screen[None]):
             self.app.edited(f"undone: {edit.label}" if edit else "nothing to undo")
 
     def action_redo(self) -> None:
-        """Redo what was undone."""
+        """Redo the last undone edit."""
         if self.app.session is not None:
             edit = self.app.session.redo()
             self.app.edited(f"redone: {edit.label}" if edit else "nothing to redo")
@@ -222,7 +227,7 @@ class CuratorScreen(Screen[None]):
             self.app.push_screen(SaveDialog(), self.app.save)
 
     def action_compare(self) -> None:
-        """Compare this selection with saved ones."""
+        """Compare this selection with saved selections."""
         self.app.go("compare")
 
     def action_export(self) -> None:

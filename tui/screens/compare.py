@@ -1,4 +1,4 @@
-"""Compare: up to four selections side by side, and the tasks in which they differ."""
+"""The Compare screen: up to four selections side by side, and their different tasks."""
 
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, ClassVar
@@ -43,30 +43,30 @@ if TYPE_CHECKING:
 
 
 class CompareScreen(CuratorScreen):
-    """Selections side by side."""
+    """Shows selections side by side."""
 
     BINDINGS: ClassVar[list[BindingType]] = bindings_of("compare")
     place = "compare"
 
     class Estimated(Message):
-        """Estimates are there, or have become better."""
+        """Estimates are available, or better estimates."""
 
         def __init__(self, estimates: Estimates) -> None:
             super().__init__()
             self.estimates = estimates
 
         def can_replace(self, message: Message) -> bool:
-            """Only the newest count."""
+            """Replace an older message, because only the newest estimates count."""
             return isinstance(message, CompareScreen.Estimated)
 
     def __init__(self) -> None:
         super().__init__()
         self.estimates: Estimates | None = None
-        self._asked: Token | None = None
+        self._requested: Token | None = None
         self._which, self._sort, self._descending = "different", SORTS[0], True
 
     def body(self) -> Iterable[Widget]:
-        """The table, the list of tasks, and what to make of it."""
+        """Return the table, the list of tasks, and the verdict."""
         return [
             Vertical(
                 Lines([()] * 8, id="compared"),
@@ -78,20 +78,20 @@ class CompareScreen(CuratorScreen):
 
     @property
     def differences(self) -> Differences:
-        """The list."""
+        """Return the list of tasks."""
         return self.query_one(Differences)
 
-    # -- what is compared ---------------------------------------------------------------------------------------------
+    # -- selections --------------------------------------------------------------------------------------------------
 
     def picks(self) -> list[str]:
-        """Keys of what is compared."""
+        """Return the keys of the compared selections."""
         snapshot, session = self.app.snapshot, self.app.session
         if snapshot is None or session is None:
             return []
         return picked(self.app.place.compared, snapshot, session)
 
     def chosen(self) -> list[Chosen]:
-        """What is compared."""
+        """Return the compared selections."""
         snapshot, session = self.app.snapshot, self.app.session
         if snapshot is None or session is None:
             return []
@@ -100,14 +100,14 @@ class CompareScreen(CuratorScreen):
     # -- showing ------------------------------------------------------------------------------------------------------
 
     def show(self, topic: str) -> None:
-        """Show what changed."""
+        """Draw a change."""
         if topic in ("jobs", "estimate"):
             return
         self._draw()
 
     def _draw(self, *, sort: bool = True) -> None:
         app, rows, chosen = self.app, self.differences, self.chosen()
-        self._ask(chosen)
+        self._request(chosen)
         known, width, missing = self._known(chosen), app.size.width, app.missing()
         table: list[Line] = [[("" if app.trouble is not None else f" {missing}", "warn")], *[()] * 7]
         words: Line = [(f" {missing}", "warn")] if chosen else ()
@@ -129,7 +129,7 @@ class CompareScreen(CuratorScreen):
         return snapshot.answers.key, np.stack([c.mask for c in chosen]).tobytes() + bytes([len(chosen)])
 
     def _known(self, chosen: Sequence[Chosen]) -> Estimates | None:
-        """The estimates, if they are of what is compared now."""
+        """Return the estimates; None if they belong to other selections."""
         token = self._token(chosen)
         return self.estimates if self.estimates is not None and self.estimates.token == token else None
 
@@ -139,7 +139,7 @@ class CompareScreen(CuratorScreen):
             here = which == self._which
             parts.append((f"[{which}]" if here else f" {which} ", "accent" if here else "dim"))
         arrow = "▼" if self._descending else "▲"
-        right = f" {self.differences.count} tasks · {self._sort} {arrow} "
+        right = f" {self.differences.count} task{'' if self.differences.count == 1 else 's'} · {self._sort} {arrow} "
         return spread(parts, [(right, "dim")], width)
 
     # -- the list -----------------------------------------------------------------------------------------------------
@@ -168,11 +168,11 @@ class CompareScreen(CuratorScreen):
 
     # -- estimates ----------------------------------------------------------------------------------------------------
 
-    def _ask(self, chosen: Sequence[Chosen]) -> None:
+    def _request(self, chosen: Sequence[Chosen]) -> None:
         snapshot, token = self.app.snapshot, self._token(chosen)
-        if token is None or snapshot is None or snapshot.answers is None or token == self._asked:
+        if token is None or snapshot is None or snapshot.answers is None or token == self._requested:
             return
-        self._asked = token
+        self._requested = token
         self._estimate(snapshot.answers, np.stack([c.mask for c in chosen]), token)
 
     @work(thread=True, exclusive=True, group="compare", exit_on_error=False)
@@ -193,19 +193,19 @@ class CompareScreen(CuratorScreen):
             return
         before = self._known(chosen)
         self.estimates = message.estimates
-        # Rows that move at every better number could not be read.
+        # Rows that move with every better estimate are hard to read.
         self._draw(sort=before is None or message.estimates.is_complete)
 
     # -- actions ------------------------------------------------------------------------------------------------------
 
     def action_pick(self) -> None:
-        """Pick what is compared."""
+        """Pick the selections to compare."""
         snapshot, session = self.app.snapshot, self.app.session
         if snapshot is None or session is None:
             return
         total = len(snapshot.names)
         choices = [
-            (NOW, "now", f"{int(session.mask.sum())} in, the selection in hand"),
+            (NOW, "now", f"{int(session.mask.sum())} in, the current selection"),
             *(
                 (s.name, s.name, f"{sum(t.selected for t in s.manifest.tasks)} in, {s.method}")
                 for s in snapshot.selections
@@ -224,12 +224,12 @@ class CompareScreen(CuratorScreen):
         """Swap A and B."""
         picks = self.picks()
         if len(picks) < 2:
-            self.app.flash("nothing to swap A with: pick another selection (p)", "warn")
+            self.app.flash("cannot swap: pick another selection (p) first", "warn")
             return
         self._picked([picks[1], picks[0], *picks[2:]])
 
     def action_show_which(self) -> None:
-        """All tasks, different ones, only in A, only in B."""
+        """Show all tasks, different tasks, tasks only in A, or tasks only in B."""
         kinds = self._kinds()
         place = kinds.index(self._which) if self._which in kinds else -1
         self._which = kinds[(place + 1) % len(kinds)]
@@ -242,7 +242,7 @@ class CompareScreen(CuratorScreen):
         self._draw()
 
     def action_reverse(self) -> None:
-        """Sort the other way round."""
+        """Reverse the sort order."""
         self._descending = not self._descending
         self._draw()
 

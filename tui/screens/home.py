@@ -1,4 +1,4 @@
-"""Home: the project, how far it is, its selections, what needs attention, and what happened last."""
+"""The Home screen: project, pipeline, selections, problems and recent events."""
 
 import shutil
 from collections.abc import Iterable
@@ -24,23 +24,23 @@ from tui.widgets.selection_estimate import history_lines
 from tui.widgets.trust import measured_part
 
 _STATES = {"done": ("✓", "good"), "stale": ("~", "warn"), "partial": ("◐", "warn"), "missing": ("·", "dim")}
-# Cells of a row that hold the number of tasks; those that hold a difference and a measured loss.
+# Least cells of a row with the number of tasks, and with both a difference and a measured loss.
 _COUNT, _BOTH = 32, 48
-# Lines of the screen that hold what happened last, beside the rest.
+# Least height of the screen with recent events.
 _RECENT = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listed:
-    """A selection as it is listed; the one without a name is of all tasks.
+    """A selection in the list. The selection without a name is all tasks.
 
     Attributes:
-        name: Its name.
-        count: Tasks in it.
-        loss: Estimated loss; None until it is known.
-        change: Difference to all tasks.
-        measured: Measured loss; None where nobody measured it.
-        is_calibrated: Whether the estimate is.
+        name: Name of the selection.
+        count: Number of tasks in the selection.
+        loss: Estimated loss in nats per target token; None until known.
+        change: Difference to the loss of all tasks.
+        measured: Measured loss; None if the loss is not measured.
+        is_calibrated: Whether the estimate is calibrated.
     """
 
     name: str
@@ -52,7 +52,7 @@ class Listed:
 
 
 class Selections(Rows):
-    """Saved selections, and the one that every project has: all tasks."""
+    """A list of saved selections and all tasks."""
 
     def __init__(self, **options: object) -> None:
         super().__init__(**options)
@@ -60,11 +60,11 @@ class Selections(Rows):
 
     @property
     def count(self) -> int:
-        """Selections, and all tasks."""
+        """Return the number of selections, all tasks included."""
         return len(self.items)
 
     def line(self, row: int, width: int) -> Line:
-        """One selection: estimate, a question mark where that is uncalibrated, difference to all tasks, measured."""
+        """Return the line of one selection. A question mark follows an uncalibrated estimate."""
         item = self.items[row]
         app = self.app
         here = app.session is not None and app.session.base == item.name
@@ -72,7 +72,7 @@ class Selections(Rows):
         change: Part = (numbers.signed(item.change) if item.name else "base   ", style)
         last: list[Part] = [change]
         if item.measured is not None:
-            # Where there is room for one of the two, what is true comes before what is estimated.
+            # A narrow row shows the measured loss instead of the estimated difference.
             measured = measured_part(item.measured)
             last = [change, "  ", measured] if width >= _BOTH else [measured]
         right: list[Part] = [f"{item.count:>4} in " if width >= _COUNT else " "]
@@ -83,7 +83,7 @@ class Selections(Rows):
 
 
 class Attention(Rows):
-    """What needs attention, and the way to it."""
+    """A list of problems. A row opens the place to fix its problem."""
 
     def __init__(self, **options: object) -> None:
         super().__init__(**options)
@@ -91,11 +91,11 @@ class Attention(Rows):
 
     @property
     def count(self) -> int:
-        """Number of things."""
+        """Return the number of problems."""
         return len(self.items)
 
     def line(self, row: int, width: int) -> Line:
-        """One thing."""
+        """Return the line of one problem."""
         style, words, _ = self.items[row]
         return [("! " if style != "dim" else "· ", style), (words, style if style == "bad" else "")]
 
@@ -111,7 +111,7 @@ class HomeScreen(CuratorScreen):
         self._saved: list[Listed] = []
 
     def body(self) -> Iterable[Widget]:
-        """Boxes."""
+        """Return the boxes."""
         return [
             Horizontal(
                 Vertical(
@@ -130,7 +130,7 @@ class HomeScreen(CuratorScreen):
         ]
 
     def show(self, topic: str) -> None:
-        """Show what changed."""
+        """Draw a change."""
         project, pipeline = self.query_one("#project", Lines), self.query_one("#pipeline", Lines)
         project.border_title, pipeline.border_title = "project", "pipeline"
         selections = self.query_one(Selections)
@@ -140,7 +140,7 @@ class HomeScreen(CuratorScreen):
             selections.items = [*self._saved, *self._all_tasks()]
         uncalibrated = any(not item.is_calibrated and item.loss is not None for item in selections.items)
         half = max(self.app.size.width // 2 - 4, 20)
-        # What the sign in the rows means has to be said, that they are selections can be seen.
+        # A narrow box drops its title, but keeps the meaning of the sign.
         words = ["selections"] if half >= _COUNT or not uncalibrated else []
         self.query_one("#selections-box").border_title = " · ".join(words + ["? uncalibrated"] * uncalibrated)
         self.query_one("#attention-box").border_title = "needs attention"
@@ -156,7 +156,7 @@ class HomeScreen(CuratorScreen):
         recent.show(self._recent(self.app.size.width - 4, 4 if self.app.size.height < 32 else 10))
 
     def _listed(self) -> list[Listed]:
-        """Saved selections, as they were estimated when they were made."""
+        """Return the saved selections with their saved estimates."""
         snapshot = self.app.snapshot
         found = []
         for saved in snapshot.selections if snapshot is not None else ():
@@ -175,7 +175,7 @@ class HomeScreen(CuratorScreen):
         return found
 
     def _all_tasks(self) -> list[Listed]:
-        """All tasks, as they are estimated now; until then, as they were for the newest selection."""
+        """Return all tasks with the current estimate, or with the estimate of the newest selection."""
         snapshot, estimate = self.app.snapshot, self.app.estimate
         if snapshot is None:
             return []
@@ -202,11 +202,14 @@ class HomeScreen(CuratorScreen):
         if snapshot is None:
             if app.trouble is not None:
                 words = f"✗ {app.trouble} {getattr(app.trouble, 'hint', '')}"
-                return [*([(line, "bad")] for line in wrap(clean(words), width)), [("ctrl+l reads it again", "dim")]]
+                return [
+                    *([(line, "bad")] for line in wrap(clean(words), width)),
+                    [("Press ctrl+l to read again.", "dim")],
+                ]
             return [[("reading …", "dim")], [], [], []]
         config = snapshot.project.config
         store = snapshot.project.store.path
-        size = numbers.short(store.stat().st_size) + "B" if store.exists() else "not made yet"
+        size = numbers.short(store.stat().st_size) + "B" if store.exists() else "not created yet"
         targets = snapshot.corpus.target_tasks if snapshot.corpus else []
         held_out = sum(len(task.split.validation) for task in targets)
         free = shutil.disk_usage(app.root).free
@@ -257,7 +260,7 @@ class HomeScreen(CuratorScreen):
             return []
         found: list[tuple[str, str, str]] = []
         lost = [view for view in app.jobs if view.job.state in ("lost", "failed")][:2]
-        found += [("bad", f"run {view.job.state}: {view.job.command}", "runs") for view in lost]
+        found += [("bad", f"job {view.job.state}: {view.job.command}", "runs") for view in lost]
         if missing := app.missing():
             found.append(("warn", missing, "start"))
         for stage in snapshot.status.stages:
@@ -270,20 +273,20 @@ class HomeScreen(CuratorScreen):
         found += [("warn", problem, f"task:{problem.partition(':')[0]}") for problem in snapshot.problems]
         if snapshot.answers is not None and not snapshot.calibrated_on:
             found.append(("dim", "uncalibrated estimates: press V", "verify"))
-        return found or [("dim", "nothing", "")]
+        return found or [("dim", "no problems", "")]
 
     def _recent(self, width: int, count: int) -> list[Line]:
         edits = history_lines(self.app, count, width) if self.app.session and self.app.session.history else []
-        runs: list[Line] = [
+        jobs: list[Line] = [
             spread(
-                [(f"{view.job.started.astimezone():%H:%M} ", "dim"), f"run {name_of(view)} {view.job.state}"],
+                [(f"{view.job.started.astimezone():%H:%M} ", "dim"), f"job {name_of(view)} {view.job.state}"],
                 [(f" {duration(view.elapsed)}", "dim")],
                 width,
             )
             for view in self.app.jobs[:count]
         ]
-        share = max(count - len(runs), count // 2)
-        lines = [*edits[:share], *runs][:count]
+        share = max(count - len(jobs), count // 2)
+        lines = [*edits[:share], *jobs][:count]
         return lines + [[]] * (count - len(lines))
 
     @on(Rows.Opened, "#selections")
@@ -314,5 +317,5 @@ class HomeScreen(CuratorScreen):
                 self.app.go("tasks")
 
     def action_next_pane(self) -> None:
-        """Next box."""
+        """Move to the next box."""
         self.focus_next()

@@ -1,4 +1,4 @@
-"""Matrix: which task helps which, and what two tasks do to the target together."""
+"""The Matrix screen: which task helps which, and the effect of two tasks on the target."""
 
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, ClassVar
@@ -44,20 +44,20 @@ _REST_SECONDS = 0.15
 
 
 class MatrixScreen(CuratorScreen):
-    """The matrix, the cell under the cursor, and groups of tasks that are alike."""
+    """Shows the matrix, the cell under the cursor, and groups of similar tasks."""
 
     BINDINGS: ClassVar[list[BindingType]] = bindings_of("matrix")
     place = "matrix"
 
     class Computed(Message):
-        """It is known who helps whom; None where that failed."""
+        """The effects of tasks on each other are computed; None after an error."""
 
         def __init__(self, key: str, transfer: Transfer | None) -> None:
             super().__init__()
             self.key, self.transfer = key, transfer
 
     class Estimated(Message):
-        """It is known what two tasks do together."""
+        """The effect of two tasks is estimated."""
 
         def __init__(self, together: Together) -> None:
             super().__init__()
@@ -74,7 +74,7 @@ class MatrixScreen(CuratorScreen):
         self._rest: Timer | None = None
 
     def body(self) -> Iterable[Widget]:
-        """Matrix, legend and cell; on wide screens the cell beside the matrix, with groups and legend."""
+        """Return matrix, legend and cell. Wide screens show cell, groups and legend in a second column."""
         return [
             Horizontal(
                 Vertical(
@@ -89,7 +89,7 @@ class MatrixScreen(CuratorScreen):
                     id="matrix-main",
                 ),
                 Vertical(
-                    Lines(id="cell-beside", classes="box"),
+                    Lines(id="cell-right", classes="box"),
                     Lines(id="groups", classes="box"),
                     Lines(id="legend", classes="box"),
                     id="matrix-side",
@@ -99,32 +99,32 @@ class MatrixScreen(CuratorScreen):
 
     @property
     def matrix(self) -> Matrix:
-        """The matrix."""
+        """Return the matrix."""
         return self.query_one(Matrix)
 
     # -- showing ------------------------------------------------------------------------------------------------------
 
     def show(self, topic: str) -> None:
-        """Show what changed."""
+        """Draw a change."""
         if topic in ("jobs", "estimate"):
             return
         if topic in ("snapshot", "all"):
-            self._ask_transfer()
+            self._request_transfer()
             self._view()
         self.matrix.refresh()
         self._around()
-        self._ask_together()
+        self._request_together()
 
     @property
     def _known(self) -> Transfer | None:
-        """The transfer that belongs to what is shown."""
+        """Return the transfer; None if it belongs to other gradients."""
         snapshot, transfer = self.app.snapshot, self.transfer
         if snapshot is None or snapshot.answers is None or self.app.session is None or transfer is None:
             return None
         return transfer if transfer.key == snapshot.answers.key else None
 
     def _around(self) -> None:
-        """Everything but the matrix."""
+        """Draw everything except the matrix."""
         known, matrix, app = self._known, self.matrix, self.app
         width = self.query_one("#matrix-main").size.width or app.size.width
         total = len(app.snapshot.names) if app.snapshot is not None else 0
@@ -135,7 +135,7 @@ class MatrixScreen(CuratorScreen):
         title = title_line(app.place.filter, self._filter_error, right, width, transposed=matrix.transposed)
         self.query_one("#matrix-title", Lines).show([title])
         head, note = self.query_one("#matrix-head", Lines), self.query_one("#matrix-note", Lines)
-        cell = self.query_one("#cell-beside" if self.is_wide else "#cell-below", Lines)
+        cell = self.query_one("#cell-right" if self.is_wide else "#cell-below", Lines)
         inner = 39 if self.is_wide else max(width - 4, 20)
         lines = self._cell(inner)
         cell.show(lines)
@@ -150,7 +150,7 @@ class MatrixScreen(CuratorScreen):
             groups = group_lines(known, matrix, app.session.mask, inner) if matrix.count else []
             legend = legend_lines(matrix)
         if self.is_wide:
-            for name, title, shown in (("#groups", "tasks that are alike", groups), ("#legend", "legend", legend)):
+            for name, title, shown in (("#groups", "similar tasks", groups), ("#legend", "legend", legend)):
                 box = self.query_one(name, Lines)
                 box.border_title = title
                 box.show(shown)
@@ -159,7 +159,7 @@ class MatrixScreen(CuratorScreen):
     # -- the cell -----------------------------------------------------------------------------------------------------
 
     def _cell(self, width: int) -> list[Line]:
-        """The pair under the cursor."""
+        """Return lines about the pair under the cursor."""
         known, snapshot, session, cell = self._known, self.app.snapshot, self.app.session, self.matrix.cell
         if known is None or snapshot is None or session is None or cell is None:
             return [(), (), ()]
@@ -172,8 +172,8 @@ class MatrixScreen(CuratorScreen):
         known, session, cell = self._known, self.app.session, self.matrix.cell
         return Cell(known.key, session.revision, *cell) if known and session is not None and cell else None
 
-    def _ask_together(self) -> None:
-        """Ask once the cursor has rested."""
+    def _request_together(self) -> None:
+        """Request the estimate of a pair after the cursor has rested."""
         if self._rest is not None:
             self._rest.stop()
             self._rest = None
@@ -206,7 +206,7 @@ class MatrixScreen(CuratorScreen):
 
     # -- transfer -----------------------------------------------------------------------------------------------------
 
-    def _ask_transfer(self) -> None:
+    def _request_transfer(self) -> None:
         snapshot = self.app.snapshot
         if snapshot is not None and snapshot.answers is not None and snapshot.answers.key != self._wanted:
             self._wanted = snapshot.answers.key
@@ -218,7 +218,7 @@ class MatrixScreen(CuratorScreen):
         try:
             transfer = transfer_of(answers, snapshot)
         except (CuratorError, OSError) as error:
-            self.app.post_message(Failed("compute who helps whom", error))
+            self.app.post_message(Failed("compute the matrix", error))
         self.post_message(self.Computed(answers.key, transfer))
 
     @on(Computed)
@@ -226,18 +226,18 @@ class MatrixScreen(CuratorScreen):
         if message.key != self._wanted:
             return
         if message.transfer is None:
-            # It is tried again when the project is read again, or the screen comes up again.
+            # The next reading of the project, or the next visit of the screen, tries again.
             self._wanted = ""
         else:
             self.transfer = message.transfer
             self._view()
         self._around()
-        self._ask_together()
+        self._request_together()
 
     # -- which tasks, in which order ----------------------------------------------------------------------------------
 
     def _view(self) -> None:
-        """Filter and order again."""
+        """Filter and sort the tasks."""
         app, matrix, known = self.app, self.matrix, self._known
         if known is None or app.snapshot is None or len(known.values) != len(app.snapshot.names):
             matrix.clear()
@@ -266,7 +266,7 @@ class MatrixScreen(CuratorScreen):
         if matrix.row_task is not None and app.snapshot is not None:
             app.place.task = app.snapshot.names[matrix.row_task]
         self._around()
-        self._ask_together()
+        self._request_together()
 
     @on(Rows.Opened)
     def _opened(self) -> None:
@@ -274,19 +274,19 @@ class MatrixScreen(CuratorScreen):
             self.app.open_task(self.matrix.row_task, self.matrix.tasks)
 
     def action_left(self) -> None:
-        """Column before."""
+        """Move to the previous column."""
         self.matrix.column -= 1
 
     def action_right(self) -> None:
-        """Next column."""
+        """Move to the next column."""
         self.matrix.column += 1
 
     def action_zoom(self) -> None:
-        """Numbers."""
+        """Show numbers."""
         self._zoom(zoomed=True)
 
     def action_unzoom(self) -> None:
-        """Glyphs."""
+        """Show glyphs."""
         self._zoom(zoomed=False)
 
     def _zoom(self, *, zoomed: bool) -> None:
@@ -295,14 +295,14 @@ class MatrixScreen(CuratorScreen):
         self._around()
 
     def action_arrange(self) -> None:
-        """Next order."""
+        """Switch to the next order."""
         place = ARRANGEMENTS.index(self._arrangement)
         self._arrangement = ARRANGEMENTS[(place + 1) % len(ARRANGEMENTS)]
         self._view()
         self._around()
 
     def action_transpose(self) -> None:
-        """Turn rows and columns round; the cursor stays on its pair."""
+        """Swap rows and columns. The cursor stays on its pair."""
         matrix = self.matrix
         matrix.transposed = not matrix.transposed
         matrix.cursor, matrix.column = matrix.column, matrix.cursor
@@ -310,7 +310,7 @@ class MatrixScreen(CuratorScreen):
         self._around()
 
     def action_toggle_task(self) -> None:
-        """Put the row's task in, or take it out."""
+        """Toggle the task of the row."""
         if self.app.session is not None and self.matrix.row_task is not None:
             edit = self.app.session.toggle(np.array([self.matrix.row_task]))
             self.app.edited(edit.label if edit else "")
@@ -318,7 +318,7 @@ class MatrixScreen(CuratorScreen):
     # -- filter -------------------------------------------------------------------------------------------------------
 
     def action_filter(self) -> None:
-        """Type a filter."""
+        """Open the field of the filter."""
         field = self.query_one("#filter", Input)
         field.value = self.app.place.filter
         self.add_class("-filtering")
@@ -341,7 +341,7 @@ class MatrixScreen(CuratorScreen):
         self._around()
 
     def action_back(self) -> None:
-        """Close the filter, or clear it."""
+        """Close or clear the filter."""
         if self.has_class("-filtering"):
             self._close_filter()
         elif self.app.place.filter:

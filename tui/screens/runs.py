@@ -1,4 +1,4 @@
-"""The Runs screen: all jobs, their progress and their logs."""
+"""The Jobs screen: all jobs, their progress and their logs."""
 
 import threading
 import time
@@ -49,9 +49,9 @@ if TYPE_CHECKING:
 
 _MACHINE_SECONDS = 2.0
 _FIRST_SECONDS = 0.3
-"""A machine's first reading covers this long."""
+"""Duration of the first reading of the machine, in seconds."""
 _LEAST_LOG, _LEAST_PLOT, _MOST_PLOT = 4, 5, 24
-_SIDE, _BESIDE = 54, 40
+_SIDE, _RIGHT = 54, 40
 _COPIED = 60
 
 
@@ -64,7 +64,7 @@ class MachineRead(Message):
 
 
 class RunsScreen(CuratorScreen):
-    """A list of jobs, and details of the job under the cursor."""
+    """Shows the list of jobs, and details of the job under the cursor."""
 
     BINDINGS: ClassVar[list[BindingType]] = bindings_of("runs")
     place = "runs"
@@ -82,7 +82,7 @@ class RunsScreen(CuratorScreen):
         """Return the list, and below it state, loss, machine and log of one job. Wide screens have boxes."""
         curve = Horizontal(
             Vertical(LinePlot(id="loss-plot"), id="loss-box", classes="pane"),
-            Lines(id="machine-beside"),
+            Lines(id="machine-right"),
             id="run-curve",
         )
         log = Vertical(
@@ -107,28 +107,28 @@ class RunsScreen(CuratorScreen):
 
     @property
     def rows(self) -> JobRows:
-        """The list."""
+        """Return the list of jobs."""
         return self.query_one(JobRows)
 
     @property
     def log_rows(self) -> JobLog:
-        """The log."""
+        """Return the log."""
         return self.query_one(JobLog)
 
     @property
     def job_view(self) -> JobView | None:
-        """The job under the cursor."""
+        """Return the job under the cursor; None without jobs."""
         return self.rows.view
 
     @property
     def folder(self) -> Path:
-        """The folder of all jobs."""
+        """Return the folder of all jobs."""
         return self.app.root / ".curator" / "runs"
 
     # -- showing ----------------------------------------------------------------------------------------------------
 
     def show(self, topic: str) -> None:
-        """Show what changed."""
+        """Draw a change."""
         if topic not in ("jobs", "snapshot", "all"):
             return
         app, rows = self.app, self.rows
@@ -159,10 +159,10 @@ class RunsScreen(CuratorScreen):
 
     def _nothing(self, width: int) -> list[Line]:
         if not self._known:
-            return [rule([("reading the runs …", "dim")], "", width)]
-        lines: list[Line] = [rule([("no runs yet", "dim")], "", width), []]
-        lines += [[(" R", "accent"), " starts a stage as a process of its own: it goes on when this terminal closes."]]
-        lines += [[(" What is started elsewhere with `curator train` or `select` is shown here too.", "dim")]]
+            return [rule([("reading the jobs …", "dim")], "", width)]
+        lines: list[Line] = [rule([("no jobs yet", "dim")], "", width), []]
+        lines += [[(" R", "accent"), " starts a stage as a job. The job continues when this terminal closes."]]
+        lines += [[(" Jobs that you start elsewhere with `curator train` or `select` appear here.", "dim")]]
         return lines
 
     def _stages_known(self) -> list[str]:
@@ -178,7 +178,7 @@ class RunsScreen(CuratorScreen):
         return lines
 
     def _arrange(self, view: JobView | None) -> None:
-        """Share the rows among the list, the curve and the log."""
+        """Share the rows among list, curve and log."""
         body = self.app.size.height - 3
         rows = max(1, min(self.rows.count, max(3, body // 5)))
         self.rows.styles.height = rows
@@ -187,14 +187,14 @@ class RunsScreen(CuratorScreen):
         room = left - _LEAST_LOG - 1 - 2 * frame
         has_loss = view is not None and bool(view.losses) and view.whole
         plot = min(room, max(_LEAST_PLOT, round(0.55 * left) - frame), _MOST_PLOT)
-        curve, beside = self.query_one("#run-curve"), self.query_one("#machine-beside")
+        curve, right = self.query_one("#run-curve"), self.query_one("#machine-right")
         machine = len(machine_lines(self._machine, self._history, self.app.size.width, 5))
         self.query_one("#loss-box").display = has_loss
-        beside.display = not self.is_wide and view is not None
+        right.display = not self.is_wide and view is not None
         if has_loss:
             curve.display, curve.styles.height = plot >= _LEAST_PLOT, plot + frame
         else:
-            curve.display, curve.styles.height = beside.display and room >= machine, machine
+            curve.display, curve.styles.height = right.display and room >= machine, machine
         self.query_one("#run-side").display = self.is_wide and view is not None
         self.query_one("#run-lower").display = view is not None
 
@@ -204,10 +204,10 @@ class RunsScreen(CuratorScreen):
             return
         if not self.is_wide:
             wide = not self.query_one("#loss-box").display
-            beside = self.query_one("#machine-beside", Lines)
-            beside.styles.width = "1fr" if wide else _BESIDE
+            right = self.query_one("#machine-right", Lines)
+            right.styles.width = "1fr" if wide else _RIGHT
             width, most = (
-                (self.app.size.width, 5) if wide else (_BESIDE, max(self.query_one("#run-curve").size.height, 4))
+                (self.app.size.width, 5) if wide else (_RIGHT, max(self.query_one("#run-curve").size.height, 4))
             )
             lines = machine_lines(self._machine, self._history, width, most)
             if not wide:
@@ -215,13 +215,13 @@ class RunsScreen(CuratorScreen):
                 lines += [[("│", "dim")]] * (most - len(lines))
             else:
                 lines = [[" ", *line] for line in lines]
-            beside.show(lines)
+            right.show(lines)
             return
         width = _SIDE - 4
         left = self.app.size.height - 3 - 1 - self.rows.count - 3
         boxes = (
             ("#machine-box", "this machine", self._machine_box(width, left)),
-            ("#stages-box", "stages of the run", stage_lines(view, self._stages_known(), width)),
+            ("#stages-box", "stages of the job", stage_lines(view, self._stages_known(), width)),
             ("#command-box", "command", command_lines(view, self._config(), width)),
         )
         left = self.query_one("#run-lower").size.height or left
@@ -243,7 +243,7 @@ class RunsScreen(CuratorScreen):
         log = self.log_rows
         width = log.size.width + 1 if self.is_wide else self.app.size.width
         left: list[Part] = [("log", "accent" if log.has_focus else "title"), "   "]
-        left += [("● follows the end", "good")] if log.following else [("○ stays", "dim"), (" · f follows", "dim")]
+        left += [("● following", "good")] if log.following else [("○ paused", "dim"), (" · f follow", "dim")]
         if log.query_text:
             count = len(log.matches())
             left += [("   / ", "accent"), log.query_text, (f" {count}", "good" if count else "bad")]
@@ -271,11 +271,11 @@ class RunsScreen(CuratorScreen):
     # -- the machine ------------------------------------------------------------------------------------------------
 
     def on_mount(self) -> None:
-        """Look at the machine now and then."""
+        """Start to read the machine regularly."""
         self.set_interval(_MACHINE_SECONDS / 4, self._look)
 
     def on_screen_resume(self) -> None:
-        """Catch up."""
+        """Read the jobs and the machine at once."""
         self.app.look_at_jobs()
         self._look()
 
@@ -300,26 +300,24 @@ class RunsScreen(CuratorScreen):
         self._arrange(self.job_view)
         self._show_machine()
 
-    # -- what can be done -------------------------------------------------------------------------------------------
+    # -- actions ---------------------------------------------------------------------------------------------------
 
     def action_stop(self) -> None:
         """Stop the job after a confirmation."""
         view = self.job_view
         if view is None or view.job.state != "running":
-            self.app.flash(
-                "there is no run to stop" if view is None else f"nothing to stop: it is {view.job.state}", "warn"
-            )
+            self.app.flash("no job to stop" if view is None else f"cannot stop: the job is {view.job.state}", "warn")
             return
         lines: list[Line] = [
             [command_of(view)],
             [],
-            ["It keeps what it has done; ", ("r", "accent"), " goes on from there."],
+            ["Finished work is kept. Press ", ("r", "accent"), " to resume the job."],
         ]
-        self.app.push_screen(ConfirmDialog("stop the run?", lines), partial(self._stop_if, view.job))
+        self.app.push_screen(ConfirmDialog("stop the job?", lines), partial(self._stop_if, view.job))
 
     def _stop_if(self, job: Job, wanted: bool | None) -> None:
         if wanted:
-            self.app.flash("asking the run to stop …")
+            self.app.flash("stopping the job …")
             self._stop(job)
 
     @work(thread=True, group="stop", exit_on_error=False)
@@ -327,27 +325,27 @@ class RunsScreen(CuratorScreen):
         try:
             jobs.stop(self.folder, job)
         except (CuratorError, OSError) as error:
-            self.app.post_message(Failed("stop the run", error))
+            self.app.post_message(Failed("stop the job", error))
         else:
-            self.app.call_from_thread(self.app.flash, "asked to stop: it ends as soon as it has kept what it has done")
+            self.app.call_from_thread(self.app.flash, "stop requested: the job saves its work, then ends")
             self.app.call_from_thread(self.app.look_at_jobs)
 
     def action_resume(self) -> None:
         """Start the command of the job again."""
         view = self.job_view
         if view is None:
-            self.app.flash("there is no run to resume", "warn")
+            self.app.flash("no job to resume", "warn")
         elif view.job.state == "running":
-            self.app.flash("it is running", "warn")
+            self.app.flash("cannot resume: the job is running", "warn")
         elif view.job.arguments is None or not view.job.cwd:
-            self.app.flash("its command was not recorded in full: R starts a stage", "warn")
+            self.app.flash("cannot resume: the command was not recorded. Press R to start a stage.", "warn")
         elif "--fresh" in view.job.arguments:
             lines: list[Line] = [
                 [command_of(view)],
                 [],
-                ["Because of --fresh it begins anew; what was done is done again."],
+                ["With --fresh, the job recomputes everything."],
             ]
-            self.app.push_screen(ConfirmDialog("run it again?", lines), partial(self._resume_if, view.job))
+            self.app.push_screen(ConfirmDialog("run the job again?", lines), partial(self._resume_if, view.job))
         else:
             self._resume_if(view.job, True)
 
@@ -356,32 +354,32 @@ class RunsScreen(CuratorScreen):
             self.app.launch(list(job.arguments), cwd=Path(job.cwd))
 
     def action_follow(self) -> None:
-        """Follow the end of the log, or stay."""
+        """Follow the end of the log, or pause."""
         self.log_rows.follow(not self.log_rows.following)
         self._log_head()
 
     def action_log_scale(self) -> None:
-        """Turn the logarithmic loss axis on or off."""
+        """Switch between linear and logarithmic loss axis."""
         plot = self.query_one("#loss-plot", LinePlot)
         plot.log_y = not plot.log_y
         self._log_head()
         self.app.flash(f"loss axis: {'logarithmic' if plot.log_y else 'linear'}")
 
     def action_copy(self) -> None:
-        """Copy the line of the log, where the cursor is in it, else the command."""
+        """Copy the line under the cursor of the log, or the command if the log has no focus."""
         log, view = self.log_rows, self.job_view
         if log.has_focus and log.entry is not None:
             text = clean(log.entries[log.entry][1])
         elif view is not None:
             text = clean(command_of(view))
         else:
-            self.app.flash("there is nothing to copy", "warn")
+            self.app.flash("nothing to copy", "warn")
             return
         self.app.copy_to_clipboard(text)
         self.app.flash(f"copied: {text if len(text) <= _COPIED else text[:_COPIED] + '…'}", "good")
 
     def action_next_pane(self) -> None:
-        """The list, or the log."""
+        """Move between list and log."""
         if self.job_view is not None and not self.log_rows.has_focus:
             self.log_rows.focus()
         else:
@@ -392,7 +390,7 @@ class RunsScreen(CuratorScreen):
         self.log_rows.focus()
 
     def action_back(self) -> None:
-        """End the search, then leave the log."""
+        """Clear the search, or move to the list."""
         if self.has_class("-searching"):
             self._close_search()
             self.log_rows.query_text = ""
@@ -406,7 +404,7 @@ class RunsScreen(CuratorScreen):
     # -- searching --------------------------------------------------------------------------------------------------
 
     def action_search(self) -> None:
-        """Type what to search the log for."""
+        """Open the field of the search."""
         if self.job_view is None:
             return
         field = self.query_one("#log-search", Input)
@@ -428,15 +426,15 @@ class RunsScreen(CuratorScreen):
         self._log_head()
 
     def action_next_match(self) -> None:
-        """Next match."""
+        """Move to the next match."""
         self._search(1)
 
     def action_previous_match(self) -> None:
-        """Match before."""
+        """Move to the previous match."""
         self._search(-1)
 
     def _search(self, step: int) -> None:
         if not self.log_rows.query_text:
             self.action_search()
         elif not self.log_rows.search(step):
-            self.app.flash(f"{one_line(self.log_rows.query_text)} is not in the log", "warn")
+            self.app.flash(f"not found in the log: {one_line(self.log_rows.query_text)}", "warn")

@@ -1,4 +1,4 @@
-"""One task: what it does to the target and to other tasks, and its examples, most helpful first."""
+"""The Task screen: effect of one task on the target and on other tasks, and its examples."""
 
 from collections.abc import Iterable
 from typing import ClassVar
@@ -31,23 +31,23 @@ from tui.widgets.rows import Rows
 from tui.widgets.task_boxes import TaskBoxes
 from tui.widgets.tokens import token_parts, vocabulary_of
 
-# Terminals take no more than that through OSC 52, in bytes.
+# In bytes. Terminals accept at most this length through OSC 52.
 _CLIPBOARD = 75_000
 _KEPT = 4
-# What influences belong to: key of the answers, the session's revision, and number of the task.
+# Identity of influences: key of the answers, revision of the session, and number of the task.
 _Wanted = tuple[str, int, int]
 _ERRORS = (CuratorError, OSError, np.linalg.LinAlgError)
 
-# What tasks do for each other is the same whatever is selected.
+# The transfer between tasks does not depend on the selection.
 _transfers: WeakKeyDictionary[TargetEstimates, Floats] = WeakKeyDictionary()
 
 
 class TaskScreen(CuratorScreen):
-    """One task and its examples.
+    """Shows one task and its examples.
 
     Args:
-        task: Number of the task; those of the targets follow on the auxiliary ones.
-        view: Auxiliary tasks in the order in which they were listed, for next and previous.
+        task: Number of the task. Target tasks follow the auxiliary tasks.
+        view: Auxiliary tasks in the order of the list, for the next and previous task.
     """
 
     BINDINGS: ClassVar[list[BindingType]] = bindings_of("task")
@@ -58,19 +58,19 @@ class TaskScreen(CuratorScreen):
         self._ways = TaskWays(task, view)
         self._kept: dict[str, Examples] = {}
         self._gains: tuple[_Wanted, Floats] | None = None
-        self._asked: _Wanted | None = None
+        self._requested: _Wanted | None = None
         self._influence: tuple[Task, Floats, Influence | None] | None = None
         self._tokens = False
-        self._reading = self._asked_transfer = self._trouble = ""
+        self._reading = self._requested_transfer = self._trouble = ""
 
     def body(self) -> Iterable[Widget]:
-        """What the task does, its examples, and the one under the cursor."""
+        """Return boxes about the task, the list of examples, and the text of one example."""
         return [
             TaskBoxes(),
             Horizontal(
                 Vertical(
                     Lines([()], id="list-title"),
-                    Input(id="search", placeholder="examples that hold this text"),
+                    Input(id="search", placeholder="search the examples"),
                     ExampleList(id="examples", classes="first-focus"),
                     id="list-pane",
                 ),
@@ -81,15 +81,15 @@ class TaskScreen(CuratorScreen):
 
     @property
     def rows(self) -> ExampleList:
-        """The examples."""
+        """Return the list of examples."""
         return self.query_one(ExampleList)
 
     @property
     def reader(self) -> Reader:
-        """The example under the cursor."""
+        """Return the text of the example under the cursor."""
         return self.query_one(Reader)
 
-    # -- which task -------------------------------------------------------------------------------------------------
+    # -- the task ---------------------------------------------------------------------------------------------------
 
     def switch(self, task: int, view: RowNumbers) -> None:
         """Show another task."""
@@ -108,12 +108,12 @@ class TaskScreen(CuratorScreen):
 
     @property
     def shown(self) -> Task | None:
-        """The task that is shown."""
+        """Return the task; None before the project is read."""
         return self._ways.task(self.app.snapshot)
 
     @property
     def is_auxiliary(self) -> bool:
-        """Whether the task may be selected; else it is the target."""
+        """Return whether the task is an auxiliary task, not a target."""
         return self._ways.is_auxiliary(self.app.snapshot)
 
     def _leave(self) -> None:
@@ -121,19 +121,19 @@ class TaskScreen(CuratorScreen):
             self.app.pop_screen()
 
     def trail(self) -> str:
-        """Place among the tasks, and name."""
+        """Return position and name of the task."""
         return self._ways.trail(self.app.snapshot)
 
     # -- showing ----------------------------------------------------------------------------------------------------
 
     def show(self, topic: str) -> None:
-        """Show what changed."""
+        """Draw a change."""
         if topic == "jobs":
             return
-        if topic in ("snapshot", "all") and (gone := self._ways.follow(self.app.snapshot)):
-            self.app.flash(f"{gone} is no task any more", "warn")
+        if topic in ("snapshot", "all") and (removed := self._ways.follow(self.app.snapshot)):
+            self.app.flash(f"task was removed: {removed}", "warn")
             self.call_after_refresh(self._leave)
-        self._ask()
+        self._request()
         self.rows.weigh(self.influence)
         self._show_task()
         self._show_titles()
@@ -159,8 +159,8 @@ class TaskScreen(CuratorScreen):
 
     # -- examples ---------------------------------------------------------------------------------------------------
 
-    def _ask(self) -> None:
-        """Ask for all that is not known yet."""
+    def _request(self) -> None:
+        """Request missing examples and estimates."""
         task, app, examples = self.shown, self.app, self.rows.examples
         if task is None or app.snapshot is None:
             return
@@ -175,11 +175,11 @@ class TaskScreen(CuratorScreen):
         if answers is None or app.session is None:
             return
         wanted = answers.key, app.session.revision, self._ways.number
-        if self._asked != wanted:
-            self._asked = wanted
+        if self._requested != wanted:
+            self._requested = wanted
             self._weigh(answers, wanted, app.session.mask)
-        if answers not in _transfers and self._asked_transfer != answers.key:
-            self._asked_transfer = answers.key
+        if answers not in _transfers and self._requested_transfer != answers.key:
+            self._requested_transfer = answers.key
             self._transfer(answers)
 
     @work(thread=True, exclusive=True, group="examples", exit_on_error=False)
@@ -218,7 +218,11 @@ class TaskScreen(CuratorScreen):
             self._search(examples, self.rows.words)
 
     def _arrange(self, *, keep: bool) -> None:
-        """Put the examples in order again; the cursor stays on its example where that is wanted and possible."""
+        """Sort the examples.
+
+        Args:
+            keep: Whether the cursor stays on its example, if the example is still in the list.
+        """
         if self.rows.put_in_order(keep=keep):
             self._show_example()
         self._show_titles()
@@ -229,7 +233,7 @@ class TaskScreen(CuratorScreen):
     def _weigh(self, answers: TargetEstimates, wanted: _Wanted, mask: Mask) -> None:
         worker = get_current_worker()
         try:
-            # The targets are one to the estimator, after all that may be selected.
+            # The estimator has one target, after the auxiliary tasks.
             gains = answers.estimator.gains_of(min(wanted[2], len(mask)), mask)
         except _ERRORS as error:
             if not worker.is_cancelled:
@@ -239,7 +243,7 @@ class TaskScreen(CuratorScreen):
             self.app.call_from_thread(self._have_influence, wanted, gains)
 
     def _have_influence(self, wanted: _Wanted, gains: Floats) -> None:
-        if self.is_attached and self._asked == wanted:
+        if self.is_attached and self._requested == wanted:
             self._gains = wanted, gains
             self.rows.weigh(self.influence)
             self._arrange(keep=True)
@@ -252,26 +256,26 @@ class TaskScreen(CuratorScreen):
             _transfers[answers] = answers.estimator.transfer()
         except _ERRORS as error:
             if not worker.is_cancelled:
-                self.app.post_message(Failed("estimate what tasks do for each other", error))
+                self.app.post_message(Failed("estimate the transfer between tasks", error))
             return
         if not worker.is_cancelled:
             self.app.call_from_thread(self._show_task)
 
     @property
     def influence(self) -> Influence | None:
-        """Influence of the task's examples around the selection as it is; None until known."""
+        """Return the influence of the examples around the current selection; None until known."""
         snapshot, session, task = self.app.snapshot, self.app.session, self.shown
         if self._gains is None or task is None or snapshot is None or snapshot.answers is None or session is None:
             return None
         known, gains = self._gains
-        # Told apart by revision and task: what was known before an edit is not shown after it.
+        # Ignore influences of another revision or task.
         if known != (snapshot.answers.key, session.revision, self._ways.number):
             return None
         if self._influence is None or self._influence[0] is not task or self._influence[1] is not gains:
             self._influence = task, gains, influence_of(snapshot, self._ways.number, gains)
         return self._influence[2]
 
-    # -- one example ------------------------------------------------------------------------------------------------
+    # -- the example ------------------------------------------------------------------------------------------------
 
     def _show_example(self) -> None:
         """Show the example under the cursor."""
@@ -321,7 +325,7 @@ class TaskScreen(CuratorScreen):
     # -- search -----------------------------------------------------------------------------------------------------
 
     def action_find(self) -> None:
-        """Type what to look for."""
+        """Open the field of the search."""
         self.add_class("-searching")
         self.query_one("#search", Input).focus()
 
@@ -363,7 +367,7 @@ class TaskScreen(CuratorScreen):
     # -- actions ----------------------------------------------------------------------------------------------------
 
     def action_back(self) -> None:
-        """Clear the search, else leave the text, else the screen."""
+        """Clear the search, or move to the list, or close the screen."""
         if self.has_class("-searching") or self.rows.words:
             self._close_search(forget=True)
         elif self.reader.has_focus:
@@ -372,21 +376,21 @@ class TaskScreen(CuratorScreen):
             super().action_back()
 
     def action_sort(self) -> None:
-        """The next order."""
+        """Switch to the next order."""
         self.rows.next_order()
         self._arrange(keep=False)
 
     def action_reverse(self) -> None:
-        """The same order the other way round."""
+        """Reverse the order."""
         self.rows.reverse()
         self._arrange(keep=False)
 
     def action_toggle_task(self) -> None:
-        """Put the task in or out."""
+        """Toggle the task."""
         self._edit("toggle")
 
     def action_pin(self) -> None:
-        """Pin in, pin out, let go."""
+        """Pin in, pin out, or unpin."""
         self._edit("pin")
 
     def _edit(self, kind: str) -> None:
@@ -401,30 +405,30 @@ class TaskScreen(CuratorScreen):
         self.app.edited(edit.label if edit else "")
 
     def action_next_task(self) -> None:
-        """Next task."""
+        """Open the next task."""
         self._step(1)
 
     def action_previous_task(self) -> None:
-        """Task before."""
+        """Open the previous task."""
         self._step(-1)
 
     def _step(self, step: int) -> None:
-        task = self._ways.beside(self.app.snapshot, step)
+        task = self._ways.neighbour(self.app.snapshot, step)
         if task is not None:
             self._go(task)
 
     def action_next_pane(self) -> None:
-        """Between list and text."""
+        """Move between list and text."""
         (self.rows if self.reader.has_focus else self.reader).focus()
 
     def action_tokens(self) -> None:
-        """Between text and tokens."""
+        """Switch between text and tokens."""
         self._tokens = not self._tokens
         self._show_example()
         self._show_titles()
 
     def action_copy(self) -> None:
-        """Copy the example's text."""
+        """Copy the text of the example."""
         examples, number = self.rows.examples, self.rows.number
         if examples is None or number is None:
             return

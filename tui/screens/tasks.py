@@ -1,4 +1,4 @@
-"""Tasks: what each does to the target, and the selection with its estimate as it changes."""
+"""The Tasks screen: effect of each task, and the selection with its estimate."""
 
 from collections.abc import Iterable
 from typing import ClassVar
@@ -24,7 +24,7 @@ from tui.widgets.task_table import TaskTable, TaskTitle
 
 
 class TasksScreen(CuratorScreen):
-    """The main screen."""
+    """Shows the tasks, and changes the selection."""
 
     BINDINGS: ClassVar[list[BindingType]] = bindings_of("tasks")
     place = "tasks"
@@ -34,7 +34,7 @@ class TasksScreen(CuratorScreen):
         self._filter_error = ""
 
     def body(self) -> Iterable[Widget]:
-        """Estimate, filter, table; on wide screens the plot, the task and the edits beside them."""
+        """Return estimate, filter and table. Wide screens add plot, task and edits in a second column."""
         table = Vertical(
             Lines([(), ()], id="estimate"),
             Lines([()], id="chip"),
@@ -54,13 +54,13 @@ class TasksScreen(CuratorScreen):
 
     @property
     def table(self) -> TaskTable:
-        """The table."""
+        """Return the table."""
         return self.query_one(TaskTable)
 
     # -- showing ----------------------------------------------------------------------------------------------------
 
     def show(self, topic: str) -> None:
-        """Show what changed."""
+        """Draw a change."""
         app = self.app
         if topic in ("snapshot", "all"):
             self._view(keep=True)
@@ -122,7 +122,7 @@ class TasksScreen(CuratorScreen):
         history = app.session.history if app.session else []
         plot, box = self.query_one("#edits-plot", LinePlot), self.query_one("#edits-box")
         trust = f" · {app.snapshot.trust}" if app.snapshot is not None else ""
-        box.border_title = f"estimated loss, edit by edit{trust}"
+        box.border_title = f"estimated loss by edit{trust}"
         plot.show([Series([(e.number + 1.0, e.loss) for e in history if e.loss is not None])], x_label="edit")
         task = self.query_one("#task-box", Lines)
         if table.task_row is not None and app.snapshot is not None:
@@ -155,7 +155,11 @@ class TasksScreen(CuratorScreen):
     # -- filter and order -------------------------------------------------------------------------------------------
 
     def _view(self, *, keep: bool) -> None:
-        """Filter and sort again; the cursor stays on its task where that is still there."""
+        """Filter and sort the tasks.
+
+        Args:
+            keep: Whether the cursor stays on its task, if the task is still in the list.
+        """
         app, table = self.app, self.table
         if app.snapshot is None or app.session is None:
             table.view = np.zeros(0, dtype=np.intp)
@@ -171,13 +175,13 @@ class TasksScreen(CuratorScreen):
         table.view = view.sort_rows(rows, app.place.sort, descending=app.place.descending, columns=columns)
         if before is None and app.place.task in app.snapshot.names:
             before = app.snapshot.names.index(app.place.task)
-        there = np.flatnonzero(table.view == before).tolist() if keep and before is not None else []
+        found = np.flatnonzero(table.view == before).tolist() if keep and before is not None else []
         table.changed()
-        table.cursor = there[0] if there else 0
+        table.cursor = found[0] if found else 0
         table.marked &= set(range(len(app.snapshot.names)))
 
     def action_filter(self) -> None:
-        """Type a filter."""
+        """Open the field of the filter."""
         field = self.query_one("#filter", Input)
         field.value = self.app.place.filter
         self.add_class("-filtering")
@@ -201,7 +205,7 @@ class TasksScreen(CuratorScreen):
         self.app.request_estimate()
 
     def action_back(self) -> None:
-        """Close or clear the filter, the range, the marks; in that order."""
+        """Close the filter, or end the range, or clear the marks, or clear the filter."""
         table = self.table
         if self.has_class("-filtering"):
             self._close_filter()
@@ -221,7 +225,7 @@ class TasksScreen(CuratorScreen):
         self._sort(names[(names.index(self.app.place.sort) + 1) % len(names)])
 
     def action_reverse(self) -> None:
-        """Sort the other way round."""
+        """Reverse the sort order."""
         self.app.place.descending = not self.app.place.descending
         self._view(keep=True)
         self._headline()
@@ -241,16 +245,16 @@ class TasksScreen(CuratorScreen):
     # -- the selection ----------------------------------------------------------------------------------------------
 
     def _changed(self, words: str) -> None:
-        """After a change: the range is done with."""
+        """Estimate and draw the selection after a change, and end the range."""
         self.table.range_start = None
         self.app.edited(words)
 
     def action_toggle_task(self) -> None:
-        """Toggle the task, the marked ones or the range."""
+        """Toggle the task, the marked tasks, or the range."""
         rows = self.table.chosen()
         if self.app.session is not None and len(rows):
             edit = self.app.session.toggle(rows)
-            self._changed(edit.label if edit else "pinned tasks are left alone; toggle one by itself, or press p")
+            self._changed(edit.label if edit else "pinned tasks are unchanged: toggle them singly, or unpin with p")
 
     @on(TaskTable.Toggled)
     def _clicked_glyph(self) -> None:
@@ -259,7 +263,7 @@ class TasksScreen(CuratorScreen):
             self._changed(edit.label if edit else "")
 
     def action_range(self) -> None:
-        """Begin or end a range."""
+        """Start or end a range."""
         table = self.table
         if table.range_start is None:
             table.range_start = table.cursor
@@ -270,7 +274,7 @@ class TasksScreen(CuratorScreen):
         self._headline()
 
     def action_mark(self) -> None:
-        """Mark the task and go on to the next."""
+        """Mark the task, and move to the next task."""
         table = self.table
         if table.task_row is not None:
             table.marked ^= {table.task_row}
@@ -282,32 +286,32 @@ class TasksScreen(CuratorScreen):
         return np.asarray(self.table.view)
 
     def action_take_shown(self) -> None:
-        """Put all shown tasks in."""
+        """Add all shown tasks."""
         if self.app.session is not None:
             edit = self.app.session.put(self._shown(), True)
-            self._changed(edit.label if edit else "all of them are in, or pinned")
+            self._changed(edit.label if edit else "nothing to add: all shown tasks are in or pinned")
 
     def action_drop_shown(self) -> None:
-        """Take all shown tasks out."""
+        """Remove all shown tasks."""
         if self.app.session is not None:
             edit = self.app.session.put(self._shown(), False)
-            self._changed(edit.label if edit else "all of them are out, or pinned")
+            self._changed(edit.label if edit else "nothing to remove: all shown tasks are out or pinned")
 
     def action_invert_shown(self) -> None:
-        """Turn all shown tasks round."""
+        """Invert all shown tasks."""
         if self.app.session is not None:
             edit = self.app.session.invert(self._shown())
-            self._changed(edit.label if edit else "all of them are pinned")
+            self._changed(edit.label if edit else "nothing to invert: all shown tasks are pinned")
 
     def action_pin(self) -> None:
-        """Pin in, pin out, let go."""
+        """Pin in, pin out, or unpin."""
         rows = self.table.chosen()
         if self.app.session is not None and len(rows):
             edit = self.app.session.pin(rows)
             self._changed(edit.label if edit else "")
 
     def action_fill(self) -> None:
-        """Let a method go on from here."""
+        """Fill up the selection by an automatic method."""
         from tui.dialogs.fill import FillDialog
 
         if self.app.can_estimate():

@@ -1,4 +1,4 @@
-"""The order of tasks in which those that help the same ones stand together. Arrays in, arrays out."""
+"""The order of tasks in which similar tasks are neighbours. Arrays in, arrays out."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -12,19 +12,19 @@ from curator.core.arrays import Floats
 Rows = npt.NDArray[np.intp]
 
 MOST_GROUPS = 8
-# The best order of the leaves takes time that grows with the cube of the number of tasks.
+# The best order of the leaves takes time cubic in the number of tasks.
 _BEST_ORDER_BELOW = 300
 _FULL_SCALE = 0.95
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Arrangement:
-    """Tasks by what they help.
+    """Tasks ordered and grouped by similarity.
 
     Attributes:
-        order: Row numbers (t,), those that are alike beside each other.
-        groups: Number of the group of each task (t,), from 0, in the order in which they appear in `order`.
-        medoids: Of each group, the task that is most like the others in it.
+        order: Row numbers (t,). Similar tasks are neighbours.
+        groups: Number of the group of each task (t,), from 0, in the order of first appearance in `order`.
+        medoids: The most central task of each group.
     """
 
     order: Rows
@@ -33,15 +33,18 @@ class Arrangement:
 
 
 def similarity(transfer: Floats) -> Floats:
-    """How alike tasks are in whom they help and who helps them (t, t), from −1 to 1.
+    """Compare tasks by the tasks that they help and the tasks that help them.
 
     Args:
-        transfer: What each task, by row, does for each, by column (t, t).
+        transfer: Effect of each task, by row, on each task, by column (t, t), in nats.
+
+    Returns:
+        Cosine similarity of each pair of tasks (t, t), from −1 to 1.
     """
     profile = np.nan_to_num(transfer + transfer.T) / 2
     apart = ~np.eye(len(profile), dtype=bool)
-    # What a task does for itself is far above all else: at full size every task would be like itself alone, and
-    # without it two that help each other would have nothing in common.
+    # The effect of a task on itself is far larger than all others. At full size, no two tasks would be similar.
+    # Without the effect, two tasks that help each other would have nothing in common.
     np.fill_diagonal(profile, np.where(apart, np.abs(profile), 0.0).max(axis=1, initial=0.0))
     lengths = np.linalg.norm(profile, axis=1, keepdims=True)
     profile = profile / np.where(lengths > 0, lengths, 1.0)
@@ -49,16 +52,18 @@ def similarity(transfer: Floats) -> Floats:
 
 
 def arrange(transfer: Floats) -> Arrangement:
-    """Put tasks that are alike beside each other, by average linkage, in at most eight groups.
+    """Order tasks so that similar tasks are neighbours, and cut the order into at most eight groups.
+
+    The clustering uses average linkage.
 
     Args:
-        transfer: As for `similarity`.
+        transfer: Effect of each task, by row, on each task, by column (t, t), in nats.
     """
     count = len(transfer)
     alike = similarity(transfer)
     if count < 2:
         return Arrangement(np.arange(count, dtype=np.intp), np.zeros(count, dtype=np.intp), tuple(range(count)))
-    # It takes a second to import.
+    # This import takes a second.
     from scipy.cluster.hierarchy import fcluster, leaves_list, linkage
 
     distances = np.clip(1 - alike, 0.0, 2.0)[np.triu_indices(count, 1)]
@@ -71,19 +76,19 @@ def arrange(transfer: Floats) -> Arrangement:
     medoids = []
     for group in range(len(first)):
         inside = np.flatnonzero(groups == group)
-        # Of two that are alike, each is as good; rounding makes it the same one on every machine.
-        likeness = alike[np.ix_(inside, inside)].sum(axis=1).round(9)
-        medoids.append(int(inside[np.argmax(likeness)]))
+        # Rounding breaks ties in the same way on every machine.
+        closeness = alike[np.ix_(inside, inside)].sum(axis=1).round(9)
+        medoids.append(int(inside[np.argmax(closeness)]))
     return Arrangement(order, groups, tuple(medoids))
 
 
 def group_names(arrangement: Arrangement, names: Sequence[str], tags: Sequence[str]) -> list[str]:
-    """What each group is called: the tag that most of it has, or the task in its middle.
+    """Name each group by the tag of most of its tasks, or by its most central task.
 
     Args:
-        arrangement: Of the tasks.
-        names: Of the tasks (t).
-        tags: Of each task, joined by spaces (t).
+        arrangement: Order and groups of the tasks.
+        names: Names of the tasks (t).
+        tags: Tags of each task, joined by spaces (t).
     """
     found = []
     for group, medoid in enumerate(arrangement.medoids):
@@ -95,9 +100,9 @@ def group_names(arrangement: Arrangement, names: Sequence[str], tags: Sequence[s
 
 
 def full_scale(transfer: Floats) -> float:
-    """The size of transfer beyond which all looks the same: 95 % of what tasks do for others is smaller. In nats.
+    """Return the full scale of the glyphs in nats: the 95 % quantile of the effects of tasks on other tasks.
 
-    A few pairs are often many times the rest; at their scale nothing else would be seen.
+    A few pairs often have many times the effect of the rest. At their scale, all other cells would look empty.
     """
     others = np.abs(transfer[~np.eye(len(transfer), dtype=bool)])
     others = others[np.isfinite(others)]

@@ -1,4 +1,4 @@
-"""What is compared, and what it is estimated to come to. No Textual."""
+"""The compared selections and their estimates. This module imports no Textual."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 Token = tuple[str, bytes]
 
-# A command line cannot hold a NUL, nor can the name of a selection that was typed.
+# No selection can have these names: neither a command line nor an input field accepts a NUL.
 NOW, ALL, NONE = "\0now", "\0all", "\0none"
 LETTERS = "ABCD"
 SORTS = ("Δ", "affinity", "name")
@@ -27,13 +27,13 @@ _AT_ONCE = 8
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Chosen:
-    """One of the selections that are compared.
+    """A compared selection.
 
     Attributes:
-        key: `NOW`, `ALL`, `NONE`, or the name of a saved one.
-        title: As it is called.
+        key: `NOW`, `ALL`, `NONE`, or the name of a saved selection.
+        title: Name for display.
         mask: Membership (t,).
-        measured: Measured loss, if there is one.
+        measured: Measured loss in nats per target token; None if the loss is not measured.
     """
 
     key: str
@@ -43,7 +43,10 @@ class Chosen:
 
 
 def picked(wanted: Sequence[object], snapshot: "Snapshot", session: "Session") -> list[str]:
-    """Keys of what is compared: what was picked and is still there, else now, its base, and all tasks."""
+    """Return the keys of the compared selections: the picked ones that still exist, at most four.
+
+    Without picked selections, compare the current selection, its base, and all tasks.
+    """
     there = {NOW, ALL, NONE} | {saved.name for saved in snapshot.selections}
     found = list(dict.fromkeys(pick for pick in wanted if isinstance(pick, str) and pick in there))
     base = [session.base] if snapshot.selection(session.base) is not None else []
@@ -51,7 +54,7 @@ def picked(wanted: Sequence[object], snapshot: "Snapshot", session: "Session") -
 
 
 def choice(key: str, snapshot: "Snapshot", session: "Session") -> Chosen:
-    """The selection of a key that `picked` gave."""
+    """Return the selection of a key that `picked` returned."""
     if key == NOW:
         changed = int((session.mask != session.saved).sum())
         title = f"now ({changed} changed)" if changed else "now"
@@ -66,11 +69,11 @@ def choice(key: str, snapshot: "Snapshot", session: "Session") -> Chosen:
 
 
 def which_rows(masks: Mask, which: str) -> Rows:
-    """The tasks that a list shows.
+    """Return the rows of the tasks in a part of the comparison.
 
     Args:
         masks: Membership by selection (s, t).
-        which: `all`, `different`, `only A` (of A and B), `only B`.
+        which: `all`, `different`, `only A` (in A, but not in B) or `only B`.
     """
     if which == "all" or not len(masks):
         return np.arange(masks.shape[1])
@@ -81,14 +84,14 @@ def which_rows(masks: Mask, which: str) -> Rows:
 
 
 def sorted_rows(rows: Rows, by: str, snapshot: "Snapshot", changes: Floats, *, descending: bool) -> Rows:
-    """Put tasks in order.
+    """Sort tasks.
 
     Args:
-        rows: The tasks.
+        rows: Rows of the tasks.
         by: One of `SORTS`.
         snapshot: Names and affinities of all tasks.
-        changes: What turning each task round adds to the loss (t,).
-        descending: From the largest; of names, from A, as descending is the first direction of all columns.
+        changes: Change of the loss if a task is toggled (t,), in nats.
+        descending: Whether the largest value is first. Names start at A, because descending is the first direction.
     """
     named = np.array(sorted(rows.tolist(), key=lambda row: snapshot.names[row].casefold()), dtype=np.intp)
     if by == "name":
@@ -99,16 +102,16 @@ def sorted_rows(rows: Rows, by: str, snapshot: "Snapshot", changes: Floats, *, d
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Estimates:
-    """What selections are estimated to come to.
+    """Estimates of the compared selections.
 
     Attributes:
-        token: What they belong to: key of the answers, and the selections themselves.
-        target_losses: Of each selection.
-        versus_first: Difference of each to the first.
-        versus_all: Difference of each to all tasks.
-        changes: What turning each task round in the first adds to the loss (t,); NaN where it is not known yet.
-        solved: Whether that is estimated in full, rather than to first order (t,).
-        is_complete: Whether no better ones follow.
+        token: Identity of the comparison: key of the answers, and the masks.
+        target_losses: Estimated target loss of each selection.
+        versus_first: Difference of each selection to the first selection.
+        versus_all: Difference of each selection to all tasks.
+        changes: Change of the loss if a task of the first selection is toggled (t,); NaN if not known yet.
+        solved: Whether a change is solved in full, not only to first order (t,).
+        is_complete: Whether no better estimates follow.
     """
 
     token: Token
@@ -121,12 +124,14 @@ class Estimates:
 
 
 def estimates(estimator: "TargetEstimator", masks: Mask, token: Token) -> Iterator[Estimates]:
-    """Estimate selections: what each task changes at first to first order, then better and better.
+    """Estimate selections, and yield better and better estimates of the effect of each task.
+
+    The first estimates are of first order. Later estimates are solved in full.
 
     Args:
-        estimator: Of the target's loss.
+        estimator: Estimator of the target loss.
         masks: Membership by selection (s, t).
-        token: What the estimates belong to.
+        token: Identity of the comparison.
     """
     *target_losses, every = judge_each(estimator, np.concatenate([masks, np.ones_like(masks[:1])]))
     first = [difference(estimator, loss, target_losses[0]) for loss in target_losses]
@@ -134,7 +139,7 @@ def estimates(estimator: "TargetEstimator", masks: Mask, token: Token) -> Iterat
     mask, count = masks[0], masks.shape[1]
     gains = estimator.task_gains(mask) if count else np.zeros(0)
     changes, solved = np.where(mask, gains, -gains), np.zeros(count, dtype=bool)
-    # Those in which the selections differ are looked at first.
+    # Users look first at the tasks in which the selections differ.
     different = which_rows(masks, "different")
     wanted = np.concatenate([different, np.setdiff1d(np.arange(count), different)])[:SOLVED_IN_FULL]
     done = 0

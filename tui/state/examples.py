@@ -1,6 +1,6 @@
-"""The examples of one task: read from the store, put in order and searched. No Textual.
+"""The examples of one task: read, sort and search. This module imports no Textual.
 
-Texts stay in Arrow's columns, so that a task of 100,000 examples costs no Python object until it is looked at.
+Texts stay in Arrow columns. A task with 100,000 examples creates Python objects only for the examples on the screen.
 """
 
 from dataclasses import dataclass
@@ -18,35 +18,35 @@ from curator.workspace.store.tables import Store
 Ints = npt.NDArray[np.int64]
 Rows = npt.NDArray[np.intp]
 
-# Sort orders in the order in which `s` goes through them: what by, whether descending, and what it is called.
+# Sort orders in the order of the key `s`: column, whether descending, and name.
 ORDERS: tuple[tuple[str, bool, str], ...] = (
     ("influence", True, "most helpful first"),
     ("influence", False, "most harmful first"),
     ("length", True, "longest first"),
     ("length", False, "shortest first"),
-    ("file", False, "as in the file"),
-    ("file", True, "end of the file first"),
+    ("file", False, "file order"),
+    ("file", True, "reverse file order"),
 )
-# Why a row is not trained on, in at most ten cells.
+# Why training omits a row, in at most ten cells.
 REASONS = {VALIDATION: "held out", LEAKED: "leaked", OVER_LIMIT: "over limit", EMPTY: "empty", CUT_OFF: "cut off"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Examples:
-    """All rows of one task, in the order of its files; n of them.
+    """All n rows of one task, in the order of its files.
 
     Attributes:
-        key: The task's version.
-        texts: What the model sees (n), an Arrow column.
+        key: Key of the version of the task.
+        texts: Texts as the model sees them (n), an Arrow column.
         spans: Start and end of the parts that carry loss (n), an Arrow column of lists.
         files: Name of the file (n), an Arrow column.
         lines: Line in the file (n,).
-        lengths: Tokens (n,).
-        completion_tokens: Tokens that carry loss (n,).
+        lengths: Number of tokens (n,).
+        completion_tokens: Number of tokens that carry loss (n,).
         truncated: Whether the end was cut off (n,).
-        split: Which rows are trained on.
-        trained: Their numbers (m,), in the order in which the estimator has them.
-        reasons: Why a row is not trained on, by number.
+        split: Split of the rows.
+        trained: Numbers of the training rows (m,), in the order of the estimator.
+        reasons: Why training omits a row, by number.
     """
 
     key: str
@@ -65,38 +65,38 @@ class Examples:
         return len(self.lines)
 
     def text(self, number: int) -> str:
-        """Text of one row."""
+        """Return the text of one row."""
         return str(self.texts[number].as_py())
 
     def spans_of(self, number: int) -> tuple[int, ...]:
-        """Start and end of each part of a row's text that carries loss, in characters, one after the other."""
+        """Return start and end of each part of the text that carries loss, in characters."""
         return tuple(self.spans[number].as_py() or ())
 
     def place(self, number: int) -> str:
-        """File and line of one row."""
+        """Return file and line of one row, as `FILE:LINE`."""
         return f"{self.files[number].as_py()}:{self.lines[number]}"
 
     def by_row(self, gains: Floats) -> Floats:
-        """Influences of the trained rows (m,), laid out by row (n,); NaN for rows that are not trained on."""
+        """Spread the influences of the training rows (m,) over all rows (n,), with NaN for other rows."""
         spread = np.full(len(self), np.nan)
         spread[self.trained] = gains
         return spread
 
     def search(self, words: str) -> Mask:
-        """The rows (n,) whose text holds some words, whatever their case."""
+        """Return which rows (n,) contain a text, ignoring case."""
         if not words:
             return np.ones(len(self), dtype=bool)
         found = pc.match_substring(self.texts, words, ignore_case=True)
         return np.asarray(pc.fill_null(found, False).to_numpy(zero_copy_only=False), dtype=bool)
 
     def arranged(self, by: str, *, descending: bool, influence: Floats | None, shown: Mask) -> Rows:
-        """Row numbers in an order.
+        """Sort the row numbers.
 
         Args:
             by: `influence`, `length` or `file`.
-            descending: Largest first.
-            influence: Of each row (n,), NaN last; None where it is not known, which leaves them as in the file.
-            shown: The rows that are wanted (n,).
+            descending: Whether the largest value is first.
+            influence: Influence of each row (n,), NaN last. None keeps the order of the file.
+            shown: Whether to include a row (n,).
         """
         rows = np.flatnonzero(shown)
         if by == "file":
@@ -108,14 +108,14 @@ class Examples:
 
 
 def read_examples(store: Store, task: Task) -> Examples:
-    """Read a task's rows.
+    """Read the rows of a task from the store.
 
     Args:
-        store: The project's store.
+        store: Store of the project.
         task: The task, with its split.
 
     Returns:
-        Its rows; none where they were dropped from the store meanwhile.
+        The rows. Empty if the rows were removed from the store meanwhile.
 
     Raises:
         CuratorError: The store cannot be read.
@@ -123,7 +123,7 @@ def read_examples(store: Store, task: Task) -> Examples:
     table, index, split = store.example_texts(task.version.key), task.version.index, task.split
     count = table.num_rows
     if count != len(index.lengths):
-        # Whoever reads the project again will know.
+        # The next reading of the project finds the change.
         table, count, split = table.slice(0, 0), 0, TaskSplit(name=task.name, train=(), validation=(), left_out={})
     return Examples(
         key=task.version.key,

@@ -1,11 +1,13 @@
-"""Which tasks are shown, and in which order: the filter language, and sorting. Arrays in, row numbers out.
+"""Filter and sort tasks. Arrays in, row numbers out.
 
-carry sum           names that match both words, letter by letter in order (fuzzy)
--noise              not these
-tag:math src:flan   tag or source holds the word
-in:yes in:no        what is selected; pin:in pin:out pin:any pin:no
-aff>0.1 n<500       numbers: aff, flip, n (examples), tokens, with > < >= <= =
-a | b               either
+The filter language:
+
+    carry sum           names that match both words, letter by letter in order (fuzzy)
+    -noise              names that do not match
+    tag:math src:flan   tag or source contains the word
+    in:yes in:no        selected or not, also pin:in pin:out pin:any pin:no
+    aff>0.1 n<500       numbers: aff, flip, n (examples), tokens, with > < >= <= =
+    a | b               either
 """
 
 import re
@@ -21,12 +23,12 @@ Rows = npt.NDArray[np.intp]
 
 
 class FilterError(ValueError):
-    """A filter that means nothing; the message says which word."""
+    """The filter is invalid. The message names the word."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Columns:
-    """What tasks can be filtered and sorted by; one entry per task in every field."""
+    """The columns for filters and sort orders. Every field has one entry per task."""
 
     names: Sequence[str]
     tags: Sequence[str]
@@ -34,13 +36,13 @@ class Columns:
     examples: Floats
     tokens: Floats
     affinity: Floats
-    """NaN where it is not known, as for `flip`."""
+    """Affinity in nats. NaN if not known, as in `flip`."""
     flip: Floats
     selected: Mask
     pinned: Mask
 
 
-# Sort columns in the order in which `s` goes through them, each with its first direction: True is descending.
+# Sort columns in the order of the key `s`. The value is the first direction: True is descending.
 SORTS: dict[str, bool] = {
     "affinity": True,
     "flip": False,
@@ -56,10 +58,10 @@ _FIELD = re.compile(r"(tag|src|in|pin):(.*)$", re.I)
 
 
 def filter_rows(text: str, columns: Columns) -> Mask:
-    """The tasks (t,) that a filter lets through; an empty one lets all through.
+    """Return which tasks (t,) match a filter. The empty filter matches all tasks.
 
     Raises:
-        FilterError: A word of it means nothing.
+        FilterError: A word of the filter is invalid.
     """
     count = len(columns.names)
     groups = [group.split() for group in text.split("|")]
@@ -84,7 +86,7 @@ def _matches(word: str, columns: Columns) -> Mask:
     if field := _FIELD.match(word):
         return _by_field(field[1].lower(), field[2].lower(), columns)
     if re.match(r"(aff|flip|n|tokens)[<>=]", word, re.I):
-        raise FilterError(f"{word}: no number")
+        raise FilterError(f"not a number: {word}")
     return _each(columns.names, lambda name: is_fuzzy(word, name))
 
 
@@ -95,7 +97,7 @@ def _by_number(field: str, sign: str, text: str, columns: Columns) -> Mask:
     try:
         number = float(text.replace("−", "-"))
     except ValueError:
-        raise FilterError(f"{text}: no number") from None
+        raise FilterError(f"not a number: {text}") from None
     compare: dict[str, Callable[[Floats, float], Mask]] = {
         ">": np.greater,
         "<": np.less,
@@ -120,7 +122,7 @@ def _by_field(field: str, value: str, columns: Columns) -> Mask:
             "no": ~columns.pinned,
         }
     if value not in known:
-        raise FilterError(f"{field}:{value}: say {', '.join(known)}")
+        raise FilterError(f"unknown value: {field}:{value} (use {', '.join(known)})")
     return np.asarray(known[value])
 
 
@@ -129,19 +131,19 @@ def _each(texts: Sequence[str], test: Callable[[str], bool]) -> Mask:
 
 
 def is_fuzzy(word: str, text: str) -> bool:
-    """Whether the letters of a word occur in a text in their order, whatever their case."""
+    """Return whether a text contains the letters of a word in order, ignoring case."""
     letters = iter(text.casefold())
     return all(letter in letters for letter in word.casefold())
 
 
 def sort_rows(rows: Rows, by: str, *, descending: bool, columns: Columns) -> Rows:
-    """Sort rows by a column, stably by name within it; what is not known comes last.
+    """Sort rows by a column. Equal values are sorted by name, and unknown values are last.
 
     Args:
         rows: Row numbers.
         by: One of `SORTS`.
-        descending: Largest first.
-        columns: What to sort by.
+        descending: Whether the largest value is first.
+        columns: Columns of all tasks.
     """
     named = sorted(rows.tolist(), key=lambda row: columns.names[row].casefold())
     if by == "task":

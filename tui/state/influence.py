@@ -1,4 +1,4 @@
-"""What the examples of a task do to the target's loss: the numbers, and a unit to read them in. No Textual."""
+"""Influence of the examples of a task on the target loss, with a readable unit. This module imports no Textual."""
 
 from dataclasses import dataclass
 
@@ -15,11 +15,11 @@ _SMALLEST_UNIT = 1e-9
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """A unit in which numbers of one size can be read.
+    """A unit for numbers of one magnitude.
 
     Attributes:
-        factor: How many of it are one nat.
-        name: Its name.
+        factor: Number of units in one nat.
+        name: Name of the unit.
         decimals: Digits after the point.
     """
 
@@ -28,14 +28,14 @@ class Unit:
     decimals: int
 
     def __call__(self, value: float) -> str:
-        """A value in nats, with its sign; nothing where it is not known."""
+        """Format a value in nats with its sign. NaN gives the empty text."""
         if np.isnan(value):
             return ""
         return f"{value * self.factor:+.{self.decimals}f}".replace("-", "−")
 
 
 def unit_for(largest: float) -> Unit:
-    """The unit for numbers up to a size in nats, so that the largest has about three digits."""
+    """Choose the unit in which the largest value, in nats, has about three digits."""
     size = max(largest, _SMALLEST_UNIT) if np.isfinite(largest) else 1.0
     units = ((1.0, "nat"), (1e3, "mnat"), (1e6, "µnat"), (1e9, "nnat"))
     factor, name = next((unit for unit in units if size * unit[0] >= 1), units[-1])
@@ -44,15 +44,15 @@ def unit_for(largest: float) -> Unit:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Summary:
-    """What the examples of a task do together, in nats.
+    """Summary of the influences of the examples of a task, in nats.
 
     Attributes:
-        low: The most harmful one's influence.
-        high: The most helpful one's.
+        low: Influence of the most harmful example.
+        high: Influence of the most helpful example.
         helping: Share of the examples that help.
-        total: Sum: what the task does, to first order.
-        half: How many of the most helpful ones are needed for half of all help; 0 where nothing helps.
-        thirds: Mean influence of the short, the middle and the long third; empty for fewer than three examples.
+        total: Sum of the influences: the effect of the task to first order.
+        half: Number of most helpful examples that give half of all help; 0 if no example helps.
+        thirds: Mean influence of the short, middle and long third. Empty for fewer than three examples.
     """
 
     low: float
@@ -64,11 +64,11 @@ class Summary:
 
 
 def summarise(gains: Floats, lengths: Ints) -> Summary | None:
-    """Sum influences up; None where there are none.
+    """Summarise influences; None without influences.
 
     Args:
-        gains: Of each training example (m,), in nats.
-        lengths: Tokens of each (m,).
+        gains: Influence of each training example (m,), in nats.
+        lengths: Tokens of each training example (m,).
     """
     if not len(gains):
         return None
@@ -82,18 +82,18 @@ def summarise(gains: Floats, lengths: Ints) -> Summary | None:
 
 
 def histogram(gains: Floats, bins: int) -> list[int]:
-    """How many influences lie in each of so many equal stretches from the least to the greatest."""
+    """Count the influences in bins of equal width, from the smallest to the largest influence."""
     return [int(count) for count in np.histogram(gains, bins=max(bins, 1))[0]] if len(gains) else []
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Influence:
-    """What is known of the influence of one task's examples.
+    """The influence of the examples of one task.
 
     Attributes:
-        gains: Of each training example (m,), in nats.
-        unit: In which all of them can be read.
-        summary: What they do together; None where there are none.
+        gains: Influence of each training example (m,), in nats.
+        unit: Unit for display.
+        summary: Summary of the influences; None without training examples.
     """
 
     gains: Floats
@@ -102,18 +102,18 @@ class Influence:
 
 
 def influence_of(snapshot: Snapshot, task: int, gains: Floats) -> Influence | None:
-    """What the examples of one task do; None where its rows are not the estimator's any more.
+    """Return the influence of the examples of one task; None if the estimator has other rows.
 
     Args:
         snapshot: The project, with its corpus and answers.
-        task: Number of the task; those of the targets follow on the auxiliary ones.
-        gains: Influence of its training examples, as the estimator gives them; of those of all targets for one of them.
+        task: Number of the task. Target tasks follow the auxiliary tasks.
+        gains: Influence of the training examples from the estimator. For a target task, of all targets together.
     """
     assert snapshot.corpus is not None
     count, targets = len(snapshot.names), snapshot.corpus.target_tasks
     shown, own = [*snapshot.corpus.auxiliary, *targets][task], gains
     if task >= count:
-        # The estimator knows one target; several are its parts, one after the other.
+        # The estimator concatenates all target tasks into one.
         start = sum(len(target.split.train) for target in targets[: task - count])
         own = own[start : start + len(shown.split.train)]
     if len(own) != len(shown.split.train):

@@ -47,7 +47,7 @@ class EstimateReady(Message):
         self.estimate, self.key = estimate, key
 
     def can_replace(self, message: Message) -> bool:
-        """Only the newest estimate counts."""
+        """Replace an older message, because only the newest estimate counts."""
         return isinstance(message, EstimateReady)
 
 
@@ -59,5 +59,5 @@ class JobsRead(Message):
         self.jobs = jobs
 
     def can_replace(self, message: Message) -> bool:
-        """Only the newest reading counts."""
+        """Replace an older message, because only the newest reading counts."""
         return isinstance(message, JobsRead)

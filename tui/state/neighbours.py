@@ -1,4 +1,4 @@
-"""Which task is shown, and which come before and after it. No Textual."""
+"""The task on the screen, and its neighbours in the list. This module imports no Textual."""
 
 import numpy as np
 
@@ -8,11 +8,11 @@ from tui.state.snapshot import Snapshot
 
 
 class TaskWays:
-    """A task among those that were listed.
+    """A task and its neighbours in the list of tasks.
 
     Args:
-        number: Number of the task; those of the targets follow on the auxiliary ones.
-        view: Auxiliary tasks in the order in which they were listed.
+        number: Number of the task. Target tasks follow the auxiliary tasks.
+        view: Auxiliary tasks in the order of the list.
     """
 
     def __init__(self, number: int, view: Rows) -> None:
@@ -20,18 +20,18 @@ class TaskWays:
         self._names: list[str] = []
 
     def task(self, snapshot: Snapshot | None) -> Task | None:
-        """The task that is shown."""
+        """Return the task; None before the project is read."""
         if snapshot is None or snapshot.corpus is None:
             return None
         tasks = [*snapshot.corpus.auxiliary, *snapshot.corpus.target_tasks]
         return tasks[self.number] if self.number < len(tasks) else None
 
     def is_auxiliary(self, snapshot: Snapshot | None) -> bool:
-        """Whether the task may be selected; else it is the target."""
+        """Return whether the task is an auxiliary task, not a target."""
         return snapshot is not None and self.number < len(snapshot.names)
 
     def all(self, snapshot: Snapshot | None) -> list[int]:
-        """Numbers of all tasks, in the order in which they were listed; the target comes last."""
+        """Return the numbers of all tasks in the order of the list. Targets are last."""
         if snapshot is None:
             return []
         count = len(snapshot.names)
@@ -40,28 +40,28 @@ class TaskWays:
             listed = [self.number, *listed]
         return listed + [count + number for number in range(len(snapshot.corpus.targets) if snapshot.corpus else 0)]
 
-    def beside(self, snapshot: Snapshot | None, step: int) -> int | None:
-        """Number of the task so many steps further, round and round; None where there is no other."""
+    def neighbour(self, snapshot: Snapshot | None, step: int) -> int | None:
+        """Return the number of the task some steps further, in a cycle; None without another task."""
         ways = self.all(snapshot)
         if self.number not in ways or len(ways) < 2:
             return None
         return ways[(ways.index(self.number) + step) % len(ways)]
 
     def trail(self, snapshot: Snapshot | None) -> str:
-        """Place among the tasks, and name."""
+        """Return position and name of the task: `2/13 NAME`."""
         task, ways = self.task(snapshot), self.all(snapshot)
         if task is None:
             return ""
         return f"{ways.index(self.number) + 1}/{len(ways)} {task.name}" if self.number in ways else task.name
 
     def follow(self, snapshot: Snapshot | None) -> str:
-        """Keep to the same task when tasks have come or gone.
+        """Stay on the same task after tasks were added or removed.
 
         Args:
-            snapshot: The project as it is now.
+            snapshot: The current project.
 
         Returns:
-            The task's name where it is not there any more, else nothing.
+            The name of the task if the task was removed, else "".
         """
         if snapshot is None or snapshot.corpus is None:
             return ""

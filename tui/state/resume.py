@@ -1,4 +1,4 @@
-"""Going on where somebody left: the last session, for whoever is alone on a project."""
+"""Resume the last session, if no other interface is open on the project."""
 
 import fcntl
 import os
@@ -12,14 +12,13 @@ if TYPE_CHECKING:
 
 
 def take_lock(folder: Path) -> int | None:
-    """Make sure that this is the only interface on a project.
+    """Lock the project for this interface.
 
     Args:
         folder: `.curator`.
 
     Returns:
-        A descriptor that holds the lock as long as it is open; None where another interface has it, or nothing can be
-        written.
+        An open descriptor that holds the lock. None if another interface has the lock, or the folder is read-only.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -35,14 +34,14 @@ def take_lock(folder: Path) -> int | None:
 
 
 def begin_session(snapshot: "Snapshot", *, alone: bool) -> tuple[Session, str, str]:
-    """Resume the last session, or begin one.
+    """Resume the last session, or begin a new session.
 
     Args:
         snapshot: The project.
-        alone: Whether no other interface is open on it; else the session goes on as one of its own.
+        alone: Whether no other interface is open on the project. If not, the new session starts from the last one.
 
     Returns:
-        The session, its identity in the store, and a message for the user; "" for none.
+        The session, its identity in the store, and a message for the user, which may be empty.
     """
     new, identity, words = Session(snapshot.names), os.urandom(8).hex(), ""
     if snapshot.last_session is not None:
@@ -50,13 +49,13 @@ def begin_session(snapshot: "Snapshot", *, alone: bool) -> tuple[Session, str, s
         try:
             resumed = Session.replay(snapshot.names, entries)
         except ValueError as error:
-            words = f"the last session cannot be resumed: {error}"
+            words = f"cannot resume the last session: {error}"
         else:
             if alone:
-                return resumed, last, f"resumed: {len(entries)} edits, undo goes back to the first"
+                return resumed, last, f"resumed: {len(entries)} edits, undo reaches the first"
             pins = resumed.pinned(State.PINNED_IN), resumed.pinned(State.PINNED_OUT)
             new.load(resumed.base, resumed.mask, *pins)
-            return new, identity, "another curator tui is open here: this is a session of its own"
+            return new, identity, "another curator tui is open on this project: this session is separate"
     if snapshot.selections:
         newest = snapshot.selections[0]
         new.load(newest.name, newest.mask(snapshot.names))

@@ -1,7 +1,6 @@
-"""The selection in hand: which tasks are in, which are pinned, and every edit that led there. No Textual, no store.
+"""The current selection, its pins, and the history of edits. This module imports neither Textual nor the store.
 
-A session is its history: `Session.replay` makes the same session again from the entries that were kept. Undo and redo
-are entries like any other, so that nothing is ever taken out of the history.
+`Session.replay` restores a session from its stored history. Undo and redo add entries, so the history only grows.
 """
 
 from collections.abc import Iterable, Sequence
@@ -22,7 +21,7 @@ Rows = npt.NDArray[np.intp]
 
 
 class State(IntEnum):
-    """Where a task stands."""
+    """State of a task in the selection."""
 
     OUT = 0
     IN = 1
@@ -31,12 +30,12 @@ class State(IntEnum):
 
     @property
     def selected(self) -> bool:
-        """Whether the task is in the selection."""
+        """Return whether the task is in the selection."""
         return self in (State.IN, State.PINNED_IN)
 
     @property
     def pinned(self) -> bool:
-        """Whether automatic methods must leave it."""
+        """Return whether the task is pinned. Automatic methods keep pinned tasks."""
         return self in (State.PINNED_OUT, State.PINNED_IN)
 
 
@@ -45,17 +44,17 @@ GLYPHS = {State.OUT: "○", State.IN: "●", State.PINNED_OUT: "◇", State.PINN
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Edit:
-    """One change, and all that is needed to take it back.
+    """One entry of the history, with everything that undo needs.
 
     Attributes:
-        number: Place in the history, from 0.
-        kind: `toggle`, `pin`, `set`, `fill` or `load`; `save`; `undo` or `redo` of the edit `of`.
-        label: What was done, in words.
-        changes: State before and after of each task that changed.
-        base: Name of the selection that the session rests on, before and after; both the same but for `load`.
-        made: When.
-        loss: Estimated loss after it, in nats per target token, once it is known.
-        of: The edit that is undone or redone.
+        number: Position in the history, from 0.
+        kind: `toggle`, `pin`, `set`, `fill`, `load`, `save`, or `undo` or `redo` of the edit `of`.
+        label: Description for the user.
+        changes: State before and after of each changed task.
+        base: Name of the base selection before and after. Only `load` and `save` change the base.
+        made: Time of the edit.
+        loss: Estimated loss after the edit, in nats per target token; None until known.
+        of: Number of the edit that is undone or redone.
     """
 
     number: int
@@ -68,7 +67,7 @@ class Edit:
     of: int | None = None
 
     def stored(self) -> "StoredEdit":
-        """As the store keeps it."""
+        """Convert to the record of the store."""
         from curator.workspace.store.records import StoredEdit
 
         changes = {name: list(pair) for name, pair in self.changes.items()}
@@ -83,17 +82,17 @@ class Edit:
 
 
 class Session:
-    """A selection that somebody is at work on.
+    """The selection that the user edits.
 
     Args:
         names: The auxiliary tasks (t), in the order of all arrays.
 
     Attributes:
-        states: Of every task (t,).
-        base: Name of the saved selection that it began with, or "" for all tasks.
-        revision: Grows with every change: what was computed for another revision is old.
-        done: Edits that are in effect, in order.
-        undone: Edits that may be redone, the next one last.
+        states: State of every task (t,).
+        base: Name of the saved selection that the session started from, or "" for all tasks.
+        revision: Grows with every change. Results for another revision are outdated.
+        done: Edits in effect, in order.
+        undone: Edits for redo, the next edit last.
         history: All entries, in order.
     """
 
@@ -112,10 +111,10 @@ class Session:
 
     @classmethod
     def replay(cls, names: Sequence[str], entries: Iterable["StoredEdit"]) -> "Session":
-        """The session that a history leads to; tasks that are gone are left out, new ones are in.
+        """Restore the session of a stored history. Removed tasks are ignored, and new tasks are in.
 
         Raises:
-            ValueError: The history is damaged.
+            ValueError: An entry of the history is missing or damaged.
         """
         session = cls(names)
         for place, entry in enumerate(entries):
@@ -128,65 +127,66 @@ class Session:
         session._unsaved = {}
         return session
 
-    # -- what it is -------------------------------------------------------------------------------------------------
+    # -- state ------------------------------------------------------------------------------------------------------
 
     @property
     def mask(self) -> Mask:
-        """Membership (t,)."""
+        """Return the membership (t,)."""
         return np.asarray((self.states == State.IN) | (self.states == State.PINNED_IN))
 
     @property
     def saved(self) -> Mask:
-        """Membership (t,) when the session was loaded or saved last."""
+        """Return the membership (t,) after the last load or save."""
         return self._saved
 
     @property
     def is_changed(self) -> bool:
-        """Whether it differs from what was loaded or saved last."""
+        """Return whether the selection differs from the selection of the last load or save."""
         return bool((self.mask != self._saved).any())
 
     def pinned(self, state: State) -> list[str]:
-        """Names of the tasks that are pinned in, or out."""
+        """Return the names of the tasks in one state: pinned in, or pinned out."""
         return [self.names[row] for row in np.flatnonzero(self.states == state)]
 
     def state(self, row: int) -> State:
-        """State of one task."""
+        """Return the state of one task."""
         return State(int(self.states[row]))
 
     # -- changes ----------------------------------------------------------------------------------------------------
 
     def toggle(self, rows: Rows) -> Edit | None:
-        """Turn one task round, or bring several to one side: out if all are in, else in. A single pin moves along.
+        """Toggle one task, or several tasks together.
 
-        Of several tasks, those that are pinned are left alone.
+        Several tasks go out if all are in, else in. A single pinned task keeps its pin and changes sides. Among several
+        tasks, pinned tasks are unchanged.
         """
         if len(rows) == 1:
             row = int(rows[0])
-            turned = {
+            toggled = {
                 State.IN: State.OUT,
                 State.OUT: State.IN,
                 State.PINNED_IN: State.PINNED_OUT,
                 State.PINNED_OUT: State.PINNED_IN,
             }[self.state(row)]
-            return self._change("toggle", {row: turned}, f"{'in' if turned.selected else 'out'} {self.names[row]}")
+            return self._change("toggle", {row: toggled}, f"{'in' if toggled.selected else 'out'} {self.names[row]}")
         return self.put(rows, not bool(self.mask[rows].all()))
 
     def put(self, rows: Rows, selected: bool) -> Edit | None:
-        """Put several tasks in, or take them out; those that are pinned are left alone."""
+        """Add or remove several tasks. Pinned tasks are unchanged."""
         new = {int(row): State.IN if selected else State.OUT for row in rows if not self.state(int(row)).pinned}
         return self._change("set", new, "in" if selected else "out")
 
     def invert(self, rows: Rows) -> Edit | None:
-        """Turn several tasks round; those that are pinned are left alone."""
+        """Invert several tasks. Pinned tasks are unchanged."""
         new = {
             int(row): State.OUT if self.state(int(row)) == State.IN else State.IN
             for row in rows
             if not self.state(int(row)).pinned
         }
-        return self._change("set", new, "turned round")
+        return self._change("set", new, "inverted")
 
     def pin(self, rows: Rows) -> Edit | None:
-        """Pin in, then out, then let go; several tasks follow the first."""
+        """Pin in, then pin out, then unpin. Several tasks follow the first task."""
         following = {
             State.IN: State.PINNED_IN,
             State.OUT: State.PINNED_IN,
@@ -194,11 +194,11 @@ class Session:
             State.PINNED_OUT: State.OUT,
         }
         new = following[self.state(int(rows[0]))]
-        words = {State.PINNED_IN: "pinned in", State.PINNED_OUT: "pinned out", State.OUT: "let go"}
+        words = {State.PINNED_IN: "pinned in", State.PINNED_OUT: "pinned out", State.OUT: "unpinned"}
         return self._change("pin", {int(row): new for row in rows}, words[new])
 
     def fill(self, mask: Mask, label: str) -> Edit | None:
-        """Take over what an automatic method selected; pins stay what they are."""
+        """Apply the selection of an automatic method. Pinned tasks are unchanged."""
         new = {
             int(row): State.IN if mask[row] else State.OUT
             for row in np.flatnonzero(mask != self.mask)
@@ -207,7 +207,7 @@ class Session:
         return self._change("fill", new, label)
 
     def load(self, name: str, mask: Mask, pinned_in: Sequence[str] = (), pinned_out: Sequence[str] = ()) -> Edit:
-        """Begin from a saved selection."""
+        """Load a saved selection."""
         new = {row: State.IN if mask[row] else State.OUT for row in range(len(self.names))}
         new |= {self._rows[task]: State.PINNED_IN for task in pinned_in if task in self._rows}
         new |= {self._rows[task]: State.PINNED_OUT for task in pinned_out if task in self._rows}
@@ -216,13 +216,13 @@ class Session:
         return edit
 
     def saved_as(self, name: str) -> Edit:
-        """Record that the selection as it is was saved under a name; undo passes over it."""
+        """Record that the current selection was saved under a name. Undo skips this entry."""
         edit = self._edit("save", {}, f"saved {name}", base=name)
         self._follow(edit)
         return edit
 
     def undo(self) -> Edit | None:
-        """Take the last edit back; None when there is none."""
+        """Undo the last edit; None without an edit."""
         if not self.done:
             return None
         last = self.done[-1]
@@ -230,7 +230,7 @@ class Session:
         return last
 
     def redo(self) -> Edit | None:
-        """Make the last undone edit again; None when there is none."""
+        """Redo the last undone edit; None without such an edit."""
         if not self.undone:
             return None
         last = self.undone[-1]
@@ -238,22 +238,22 @@ class Session:
         return last
 
     def set_loss(self, loss: float) -> None:
-        """Remember the estimated loss of the selection as it is, with the entry that led to it."""
+        """Store the estimated loss of the current selection in the last entry, if the entry has none."""
         if self.history and self.history[-1].loss is None:
             entry = replace(self.history[-1], loss=loss)
             self.history[-1] = self._unsaved[entry.number] = entry
 
     def take_unsaved(self) -> "list[StoredEdit]":
-        """The entries that are not in the store yet; they count as stored from now on."""
+        """Return the entries that are not in the store yet, and mark them as stored."""
         taken, self._unsaved = [edit.stored() for edit in self._unsaved.values()], {}
         return taken
 
     def put_back(self, entries: "Sequence[StoredEdit]") -> None:
-        """Entries that could not be stored are not, after all."""
+        """Mark entries as not stored, because storing failed."""
         self._unsaved = {e.number: self.history[e.number] for e in entries} | self._unsaved
 
     def by_hand(self) -> list[tuple[str, bool]]:
-        """(task, selected) of each change since the selection was loaded, in order, without what was undone."""
+        """Return (task, selected) of each change since the last load, in order, without undone edits."""
         first = max((n for n, edit in enumerate(self.done) if edit.kind == "load"), default=-1) + 1
         return [
             (name, State(after).selected)

@@ -1,4 +1,4 @@
-"""What the store and the files know about one project, read at once; nothing stays open, nothing is computed."""
+"""A snapshot of one project, read from store and files. No connection stays open, and nothing is computed."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -26,59 +26,59 @@ from tui.state.session import Session, State
 
 
 def calibrated_on(measured: Sequence["MeasuredSubset"]) -> int:
-    """How many really fine-tuned subsets correct the estimates; 0: too few to correct anything.
+    """Return the number of measured subsets that calibrate the estimates; 0 if too few subsets are measured.
 
-    As `TargetEstimates.calibrated_on`, which fits the correction first. A fit may take longer than a key may wait.
+    `TargetEstimates.calibrated_on` fits the calibration first. The fit may take longer than a key press may wait.
     """
     return len(measured) if len(measured) >= LEAST_RUNS else 0
 
 
 def trust_word(subsets: int) -> str:
-    """Whether estimates are calibrated, and by how many subsets; 0 for those that are not."""
+    """Return a word for calibration by a number of subsets. 0 means uncalibrated."""
     return f"calibrated·{subsets}" if subsets else "uncalibrated"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class SavedSelection:
-    """A selection in the store."""
+    """A saved selection."""
 
     name: str
     method: str
     manifest: Manifest
 
     def mask(self, names: list[str]) -> Mask:
-        """Membership (t,) of the tasks named; one that the selection does not know is out."""
+        """Return the membership (t,) of named tasks. Unknown tasks are out."""
         selected = {task.name for task in self.manifest.tasks if task.selected}
         return np.fromiter((name in selected for name in names), dtype=bool, count=len(names))
 
     @property
     def is_calibrated(self) -> bool:
-        """Whether its estimate was calibrated when it was made."""
+        """Return whether the saved estimate is calibrated."""
         return bool(self.manifest.estimate.get("calibrated", False))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Snapshot:
-    """All that is shown of a project, for one target.
+    """Everything that the screens show of a project, for one target.
 
     Attributes:
         project: The project.
-        target: Its target, or targets joined by `+`; "" where none is named.
-        status: Where every stage stands.
-        corpus: Its tasks; None while files have not been read.
-        answers: Estimates; None until there are gradients.
+        target: The target, or targets joined by `+`. Empty without a target.
+        status: State of every stage.
+        corpus: The tasks; None while files are not read.
+        answers: Estimates; None without gradients.
         names: Auxiliary tasks (t), in the order of all arrays.
-        tags: Of each task, joined.
+        tags: Tags of each task, joined by spaces.
         sources: File or hub id of each task.
         examples: Training examples of each task (t,).
         tokens: Training tokens of each task (t,).
-        affinity: Affinity of each task (t,); NaN where it is not known.
-        affinity_error: Its standard error (t,).
+        affinity: Affinity of each task (t,), in nats; NaN if not known.
+        affinity_error: Standard error of each affinity (t,), in nats.
         selections: Saved selections for this target, newest first, one of each name.
-        problems: What people should know about the data.
+        problems: Problems in the data, for the user.
         last_session: The session that was changed last, and its history.
-        calibrated_on: How many really fine-tuned subsets correct the estimates; 0: they are not calibrated.
-        measured: What was really fine-tuned on, by the bytes of its membership (t,).
+        calibrated_on: Number of measured subsets that calibrate the estimates; 0 if uncalibrated.
+        measured: Measured subsets by the bytes of their membership (t,).
     """
 
     project: Project
@@ -101,33 +101,33 @@ class Snapshot:
 
     @property
     def trust(self) -> str:
-        """Whether the estimates are calibrated, in a word."""
+        """Return a word for the calibration of the estimates."""
         return trust_word(self.calibrated_on)
 
     def measured_loss(self, mask: Mask) -> float | None:
-        """Loss after really fine-tuning on a subset (t,); None where nobody did."""
+        """Return the measured loss of a subset (t,); None if the loss is not measured."""
         found = self.measured.get(mask.tobytes())
         return found.mean if found is not None else None
 
     @property
     def missing(self) -> str:
-        """What is missing before estimates can be made, and what to do about it; "" where nothing is."""
+        """Return what is missing for estimates and how to add it; "" if nothing is missing."""
         if not self.target:
-            return "no target is named: set `target` under [data] in curator.toml"
+            return "no target: set `target` in [data] of curator.toml"
         if self.corpus is None:
-            return "files are new or have changed: press R and run `check` or `select`"
+            return "files are new or changed: press R and run `check` or `select`"
         if self.answers is None:
             return "no estimates yet: press R and run `select`"
         return ""
 
     def selection(self, name: str) -> SavedSelection | None:
-        """The saved selection of a name."""
+        """Return the saved selection of a name; None if the name is unknown."""
         return next((s for s in self.selections if s.name == name), None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Draft:
-    """A selection as it was when somebody asked to save it."""
+    """A selection at the moment of the request to save it."""
 
     name: str
     subset: tuple[str, ...]
@@ -136,10 +136,10 @@ class Draft:
 
     @classmethod
     def of(cls, name: str, session: Session, snapshot: Snapshot) -> "Draft":
-        """What there is to save; edits follow those of the selection that the session rests on."""
+        """Create a draft of the current selection. Its edits follow the edits of the base selection."""
         base = snapshot.selection(session.base)
         options = base.manifest.options if base is not None else {}
-        asked = {key: options.get(key) for key in ("k", "max_tokens", "max_examples", "threshold")}
+        limits = {key: options.get(key) for key in ("k", "max_tokens", "max_examples", "threshold")}
         by_hand = (Edit(task=task, selected=selected, by="curator tui") for task, selected in session.by_hand())
         return cls(
             name=name,
@@ -148,16 +148,16 @@ class Draft:
                 method=base.method if base is not None else "manual",
                 include=tuple(session.pinned(State.PINNED_IN)),
                 exclude=tuple(session.pinned(State.PINNED_OUT)),
-                **asked,
+                **limits,
             ),
             edits=(*(base.manifest.edits if base is not None else ()), *by_hand),
         )
 
     def save(self, snapshot: Snapshot) -> None:
-        """Put it into the store.
+        """Estimate the selection, and save it in the store.
 
         Raises:
-            CuratorError: It cannot be estimated or written.
+            CuratorError: The selection cannot be estimated or written.
         """
         assert snapshot.answers is not None
         Selections(snapshot.answers).save(self.subset, name=self.name, request=self.request, edits=self.edits)
@@ -167,8 +167,8 @@ def load_snapshot(root: Path, before: Snapshot | None = None) -> Snapshot:
     """Read a project.
 
     Args:
-        root: Its folder.
-        before: What was read last; its estimator is kept where nothing has changed that it rests on.
+        root: Folder of the project.
+        before: The last snapshot. Its estimator is kept if gradients and measurements are unchanged.
 
     Raises:
         CuratorError: Configuration, files or store cannot be read.
@@ -223,7 +223,7 @@ def _selections(project: Project, target: str) -> tuple[SavedSelection, ...]:
             try:
                 loaded = Manifest.model_validate_json(kept.manifest)
             except ValueError:
-                # Made by another version; it is still there for that one.
+                # Another version of curator wrote this manifest. That version can still read it.
                 continue
             found[kept.name] = SavedSelection(name=kept.name, method=kept.method, manifest=loaded)
     return tuple(found.values())

@@ -1,4 +1,4 @@
-"""What tasks do for each other, and what two of them do to the target together. No Textual."""
+"""Effects of tasks on each other, and of two tasks on the target. This module imports no Textual."""
 
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Transfer:
-    """Who helps whom, as far as answers of one key say.
+    """Effects of tasks on each other.
 
     Attributes:
-        key: Of the answers.
-        values: What each task, by row, does for each, by column (t, t), in nats.
+        key: Key of the answers.
+        values: Effect of each task, by row, on each task, by column (t, t), in nats.
         scale: Full scale of the glyphs, in nats.
-        arrangement: Of the tasks.
-        groups: What each group of the arrangement is called.
+        arrangement: Order and groups of the tasks.
+        groups: Name of each group of the arrangement.
     """
 
     key: str
@@ -35,11 +35,11 @@ class Transfer:
 
 
 def transfer_of(answers: "TargetEstimates", snapshot: "Snapshot") -> Transfer:
-    """Estimate who helps whom; gradients are read where they have not been yet.
+    """Estimate the effects of tasks on each other. Reads gradients on the first call.
 
     Args:
         answers: Estimates of the snapshot.
-        snapshot: Whose tasks have names and tags.
+        snapshot: Snapshot with names and tags of the tasks.
     """
     values = answers.estimator.transfer()
     arrangement = arrange(values)
@@ -49,7 +49,7 @@ def transfer_of(answers: "TargetEstimates", snapshot: "Snapshot") -> Transfer:
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """A pair of tasks, and the selection around which it is looked at."""
+    """A pair of tasks, and the selection that the pair belongs to."""
 
     key: str
     revision: int
@@ -59,7 +59,7 @@ class Cell:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Together:
-    """Estimated target losses with both of two tasks, one or neither beside the rest of a selection, in nats."""
+    """Estimated target losses of a selection with both of two tasks, with one task, and with neither, in nats."""
 
     cell: Cell
     both: Judgement
@@ -67,16 +67,16 @@ class Together:
     taker: Judgement
     neither: Judgement
     synergy: Difference
-    """What both change beyond the sum of what each changes alone; negative where they go well together."""
+    """Change by both tasks minus the sum of the changes by each task. Negative means better together."""
 
 
 def together(estimator: "TargetEstimator", mask: Mask, cell: Cell) -> Together:
-    """Estimate what two tasks do to the target together.
+    """Estimate the effect of two tasks on the target, together and alone.
 
     Args:
-        estimator: Of the target's loss.
-        mask: The selection (t,) whose other tasks stay as they are.
-        cell: The tasks.
+        estimator: Estimator of the target loss.
+        mask: The selection (t,). Its other tasks are unchanged.
+        cell: The two tasks.
     """
     masks = np.repeat(mask[None], 4, axis=0)
     masks[:, cell.giver] = (True, True, False, False)

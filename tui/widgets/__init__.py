@@ -1,6 +1,6 @@
 """Widgets that Textual does not have.
 
 Takes plain values.
-Draws them.
+Draws the values.
 Returns messages when the user acts.
 """

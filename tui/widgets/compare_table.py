@@ -1,4 +1,4 @@
-"""Selections side by side: what they are estimated to come to, their size, and what to make of it."""
+"""The table of compared selections: estimates, sizes and a verdict."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -12,18 +12,18 @@ from tui.widgets.trust import measured_part
 if TYPE_CHECKING:
     from tui.state.snapshot import Snapshot
 
-# As many as "calibrated·99" takes with a space to either side.
+# Cells of "calibrated·99" with a space on either side.
 _HEAD_CELLS = 15
 _MOST_CELLS = 40
 
 
 def table_lines(chosen: Sequence[Chosen], known: Estimates | None, snapshot: "Snapshot", width: int) -> list[Line]:
-    """The table: a column for each selection.
+    """Return the lines of the table, with a column for each selection.
 
     Args:
         chosen: The selections.
-        known: Their estimates, if they are known.
-        snapshot: Whose tasks they hold.
+        known: Estimates of the selections; None until known.
+        snapshot: Snapshot with the tasks of the selections.
         width: Cells of each line.
     """
     cells = min((width - _HEAD_CELLS) // max(len(chosen), 1), _MOST_CELLS)
@@ -34,7 +34,7 @@ def table_lines(chosen: Sequence[Chosen], known: Estimates | None, snapshot: "Sn
             parts += [*spread(value, (), cells - 1), " "]
         return parts
 
-    # The estimates of all columns are of one kind: it stands in the corner.
+    # The corner shows whether the estimates are calibrated, because this is the same for all columns.
     trust = snapshot.trust if snapshot.answers is not None else ""
     titles = [
         row(
@@ -103,12 +103,12 @@ def _overlap(chosen: Sequence[Chosen], snapshot: "Snapshot") -> Part:
 
 
 def verdict(chosen: Sequence[Chosen], known: Estimates | None, *, wide: bool) -> Line:
-    """What to make of the difference of the first two.
+    """Return a verdict on the difference between the first two selections.
 
     Args:
         chosen: The selections.
-        known: Their estimates, if they are known.
-        wide: Whether there is room for where the noise comes from.
+        known: Estimates of the selections; None until known.
+        wide: Whether the line has room for the source of the noise.
     """
     if known is None:
         return [(" ◌ estimating …", "dim")]
@@ -119,16 +119,16 @@ def verdict(chosen: Sequence[Chosen], known: Estimates | None, *, wide: bool) ->
     found = known.versus_first[1]
     gap, noise = f"{abs(found.value):.4f}", f"±{found.noise:.4f}"
     if found.is_noise:
-        words = f" ! A–B gap {gap} is inside the noise of {noise}: not a reliable difference"
+        words = f" ! A–B gap {gap} is within the noise of {noise}: not a reliable difference"
         return [(words, "warn"), (_measured_words(chosen) if wide else "", "dim")]
     better = "B" if found.value < 0 else "A"
     measured = _measured_words(chosen)
     if not measured:
-        measured = " · by the choice of validation examples; not measured" if wide else " (not measured)"
-    return [(f" ✓ {better} is estimated lower by {gap}, beyond the noise of {noise}", "good"), (measured, "dim")]
+        measured = " · noise of the validation examples · not measured" if wide else " (not measured)"
+    return [(f" ✓ estimated loss of {better} is lower by {gap}, noise {noise}", "good"), (measured, "dim")]
 
 
 def _measured_words(chosen: Sequence[Chosen]) -> str:
-    """What B was measured above A; nothing where one of them was not."""
+    """Return the measured loss of B minus that of A; "" if a loss is not measured."""
     first, second = chosen[0].measured, chosen[1].measured
     return "" if first is None or second is None else f" · ◎ B−A {numbers.signed(second - first)}"

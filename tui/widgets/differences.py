@@ -1,4 +1,4 @@
-"""The tasks in which selections differ."""
+"""The list of tasks of compared selections."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ from tui.widgets.rows import Rows
 
 
 class Differences(Rows):
-    """Tasks, and which of the selections they are in."""
+    """A list of tasks with their membership in each selection."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
@@ -23,37 +23,37 @@ class Differences(Rows):
         self.solved: Mask = np.zeros(0, dtype=bool)
 
     def clear(self) -> None:
-        """Show no tasks."""
+        """Remove all tasks from the list."""
         self.view, self.masks, self.changes = np.zeros(0, dtype=np.intp), np.zeros((0, 0), dtype=bool), np.zeros(0)
         self.changed()
 
     def take(self, view: RowNumbers) -> None:
-        """Show tasks; the cursor stays on its task."""
+        """Show tasks. The cursor stays on its task."""
         task, self.view = self.task_row, view
         self.changed()
-        there = np.flatnonzero(view == task)
-        # Somebody at the top has not begun to read yet: the list may change beneath.
-        if len(there) and self.cursor:
-            self.cursor = int(there[0])
+        found = np.flatnonzero(view == task)
+        # A cursor in the first row stays in the first row.
+        if len(found) and self.cursor:
+            self.cursor = int(found[0])
 
     @property
     def count(self) -> int:
-        """Tasks that are shown."""
+        """Return the number of shown tasks."""
         return len(self.view)
 
     @property
     def task_row(self) -> int | None:
-        """The task under the cursor."""
+        """Return the task under the cursor; None without tasks."""
         return int(self.view[self.cursor]) if self.count else None
 
     def _cells(self, width: int) -> tuple[int, int]:
-        """Cells of the name and of the bar, in a line of a width."""
+        """Return the cells of the name and of the bar in a line."""
         room = width - 2 * len(self.masks) - 1 - 9 - 10 - 17
         bar = 25 if room >= 60 else 0
         return max(room - bar, 8), bar
 
     def title(self, width: int) -> Line:
-        """The line above the list, of the whole width."""
+        """Return the titles of the columns, in the whole width."""
         name, bar = self._cells(width - 1)
         letters = "".join(f" {letter}" for letter in LETTERS[: len(self.masks)])
         scale = self._scale()
@@ -65,10 +65,10 @@ class Differences(Rows):
         return float(known.max()) if known.size else 0.0
 
     def line(self, row: int, width: int) -> Line:
-        """One task."""
+        """Return the line of one task."""
         snapshot = self.app.snapshot
         if snapshot is None or self.masks.shape[1] != len(snapshot.names):
-            # Tasks came or went, and the screen has not drawn them yet.
+            # Tasks were added or removed, and the screen is not up to date yet.
             return ()
         task, (name, bar) = int(self.view[row]), self._cells(width)
         parts: list[Part] = []

@@ -1,4 +1,4 @@
-"""The list of a task's examples."""
+"""The list of the examples of a task."""
 
 from typing import Any
 
@@ -16,17 +16,17 @@ _INFLUENCE = 10
 
 
 class ExampleList(Rows):
-    """Rows of a task: influence, beginning of the text, warnings. `put_in_order` puts them in order."""
+    """A list of examples: influence, start of the text and warnings. `put_in_order` sorts the list."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self.examples: Examples | None = None
         self.values: Floats | None = None
-        """Influence of each row of the task (n,), NaN for those that are not trained on; None until known."""
+        """Influence of each row of the task (n,), with NaN for rows that training omits; None until known."""
         self.words = ""
-        """What examples are searched for."""
+        """Text of the search; "" without a search."""
         self.found: Mask | None = None
-        """Which rows hold it (n,); None for all."""
+        """Whether a row contains the text (n,); None without a search."""
         self.order: RowNumbers = np.zeros(0, dtype=np.intp)
         self._influence: Influence | None = None
         self._order_by = 0
@@ -34,35 +34,35 @@ class ExampleList(Rows):
 
     @property
     def count(self) -> int:
-        """Rows that are shown."""
+        """Return the number of shown rows."""
         return len(self.order)
 
     @property
     def number(self) -> int | None:
-        """The row under the cursor."""
+        """Return the number of the row under the cursor; None without rows."""
         return int(self.order[self.cursor]) if self.count else None
 
-    # -- what is listed ---------------------------------------------------------------------------------------------
+    # -- content ---------------------------------------------------------------------------------------------------
 
     def take(self, examples: Examples | None, influence: Influence | None) -> None:
-        """List other examples; they are not in order yet, nor searched."""
+        """List other examples. Call `put_in_order` to sort them."""
         self.examples, self.found = examples, None
         self.weigh(influence)
 
     def weigh(self, influence: Influence | None) -> None:
-        """Show other influences of the same examples; None where they are not known."""
+        """Show other influences of the same examples. None means that influences are not known."""
         examples, self._influence, self.values = self.examples, influence, None
         if examples is not None and influence is not None and len(influence.gains) == len(examples.trained):
             self.values = examples.by_row(influence.gains)
 
     def put_in_order(self, *, keep: bool) -> bool:
-        """Put the examples in order again.
+        """Sort the examples.
 
         Args:
-            keep: The cursor stays on its example where that is possible, else it goes to the first.
+            keep: Whether the cursor stays on its example, if the example is still in the list.
 
         Returns:
-            Whether the cursor is on another example, or was not to stay.
+            Whether the caller must draw the example under the cursor.
         """
         before, examples = self.number, self.examples
         if examples is None:
@@ -72,19 +72,19 @@ class ExampleList(Rows):
             shown = self.found if self.found is not None else np.ones(len(examples), dtype=bool)
             self.order = examples.arranged(by, descending=descending, influence=self.values, shown=shown)
         self.changed()
-        # Who has not moved yet is shown the first; once influences have put the list in order, the same one again.
+        # Until the list is sorted by influence, a cursor in the first row stays in the first row.
         wanted = keep and before is not None and (self.cursor > 0 or self._is_placed)
-        there = np.flatnonzero(self.order == before) if wanted else np.zeros(0, dtype=np.intp)
-        self.cursor = int(there[0]) if len(there) else 0
+        found = np.flatnonzero(self.order == before) if wanted else np.zeros(0, dtype=np.intp)
+        self.cursor = int(found[0]) if len(found) else 0
         self._is_placed = examples is not None and (self._is_placed or self.values is not None)
         return self.number != before or not keep
 
     def next_order(self) -> None:
-        """The next sort order, from when the examples are arranged again."""
+        """Switch to the next sort order. `put_in_order` applies the order."""
         self._order_by = (self._order_by + 1) % len(ORDERS)
 
     def reverse(self) -> None:
-        """The same order the other way round."""
+        """Reverse the sort order. `put_in_order` applies the order."""
         by, descending, _ = ORDERS[self._order_by]
         self._order_by = [order[:2] for order in ORDERS].index((by, not descending))
 
@@ -95,11 +95,11 @@ class ExampleList(Rows):
         return self.app.snapshot is not None and self.app.snapshot.answers is not None
 
     def title(self, width: int, trouble: str) -> Line:
-        """The line above the list.
+        """Return the line above the list.
 
         Args:
-            width: Cells.
-            trouble: Why there are no examples, if they could not be read.
+            width: Cells of the line.
+            trouble: Error of the reading; "" without an error.
         """
         examples, right = self.examples, ""
         left: list[Part] = [("─ ", "dim")]
@@ -114,7 +114,7 @@ class ExampleList(Rows):
         if examples is not None:
             by, _, words = ORDERS[self._order_by]
             if by == "influence" and not self._has_answers:
-                words = "as in the file"
+                words = "file order"
             unit = f"{self._influence.unit.name} · " if self._influence is not None and self.values is not None else ""
             here = f"{self.cursor + 1:,} of {self.count:,}" if self.count else "none"
             whole = f" of {len(examples):,}" if self.count != len(examples) else ""
@@ -122,7 +122,7 @@ class ExampleList(Rows):
         return spread([*left, " "], [(right, "dim")], width)
 
     def line(self, row: int, width: int) -> Line:
-        """One row of the task."""
+        """Return the line of one example."""
         examples = self.examples
         if examples is None or row >= len(self.order):
             return ()
@@ -136,7 +136,7 @@ class ExampleList(Rows):
         return [self.influence_part(number), " ", (words, style), (cut, "warn"), (warning, "warn")]
 
     def influence_part(self, number: int) -> Part:
-        """Influence of one row, or why there is none, in ten cells."""
+        """Return the influence of one row, or the reason for its omission, in ten cells."""
         assert self.examples is not None
         if number in self.examples.reasons:
             reason = self.examples.reasons[number]

@@ -1,4 +1,4 @@
-"""One example, to be read."""
+"""The text of one example."""
 
 from collections.abc import Sequence
 from typing import Any, ClassVar
@@ -12,18 +12,18 @@ from tui.widgets.lines import Line, Part, spread
 from tui.widgets.reading import LONGEST, control_characters, lay_out
 from tui.widgets.rows import Rows
 
-# Longer texts are laid out in a thread.
+# In characters. Longer texts are laid out in a thread.
 _SHORT = 20_000
 
 
 def reader_title(examples: Examples, number: int, kind: str, width: int) -> Line:
-    """The line above the text: where it stands, warnings, size.
+    """Return the line above the text: file and line, warnings, and size.
 
     Args:
-        examples: The task's examples.
-        number: The one that is shown.
-        kind: As what: text or tokens.
-        width: Cells.
+        examples: Examples of the task.
+        number: Number of the example.
+        kind: `text` or `tokens`.
+        width: Cells of the line.
     """
     left: list[Part] = [("─ ", "dim"), (f"{examples.place(number)} ", "title")]
     flags: list[Part] = []
@@ -39,7 +39,7 @@ def reader_title(examples: Examples, number: int, kind: str, width: int) -> Line
 
 
 class Reader(Rows):
-    """A text, laid out to the width, that scrolls."""
+    """Shows a text that is laid out to the width and scrolls."""
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {"line--loss", "line--token"}
 
@@ -51,35 +51,35 @@ class Reader(Rows):
 
     @property
     def count(self) -> int:
-        """Lines of the text."""
+        """Return the number of lines."""
         return len(self.lines)
 
     def render_line(self, y: int) -> Strip:
-        """One row of the screen; while keys go elsewhere, there is no cursor to be seen."""
+        """Draw one row of the screen. The cursor is visible only with the focus."""
         if self.has_focus:
             return super().render_line(y)
         width = self.size.width
         return self.strip([" ", *self.line(self.scroll_offset.y + y, width - 1)], width)
 
     def line(self, row: int, width: int) -> Line:
-        """One line."""
+        """Return one line of the text."""
         return self.lines[row] if row < len(self.lines) else ()
 
     def read(self, parts: Sequence[Part]) -> None:
-        """Show another text, from its beginning."""
+        """Show another text from its first line."""
         self._parts = parts
         self.lines = []
         self.cursor = 0
         self._lay_out()
 
     def on_resize(self) -> None:
-        """Lay out anew for another width."""
+        """Lay out the text for another width."""
         if self._room != self._width:
             self._lay_out()
 
     @property
     def _room(self) -> int:
-        # The cursor's column, and the scrollbar's, whether it is there or not: else it could come and go for ever.
+        # Always leave a column for the scrollbar. Else each layout could show or hide the scrollbar in turn.
         return self.container_size.width - 2
 
     def _lay_out(self) -> None:

@@ -21,22 +21,22 @@ if TYPE_CHECKING:
 
 _CHAIN = {"train": "train", "gradients": "gradients", "select": "select", "verify": "verify"}
 """The last stage of each command that runs all stages before it."""
-# What is to be verified needs these, too, but most of the time they are there, and then they are not seen.
+# `curator verify` needs these stages too. They are usually cached, and then the log omits them.
 _UNSEEN = {"verify": ("estimate", "select")}
 _HISTORY = 20
 
 History = dict[str, deque[float]]
-"""The last readings of the machine by name, each from 0 to 1, or in MB per second."""
+"""The last readings of the machine by name: shares from 0 to 1, or MB per second for the disk."""
 
 
 def command_of(view: JobView) -> str:
-    """The command as one can give it to a shell."""
+    """Return the command for a shell."""
     arguments = view.job.arguments
     return view.job.command if arguments is None else shlex.join(["curator", *arguments])
 
 
 def outlives_terminal(view: JobView) -> bool:
-    """Whether a job on this machine leads a session of its own, so that it goes on when terminals close."""
+    """Return whether a job survives the end of its terminal: it runs here, and leads its own process session."""
     if view.job.state != "running" or view.job.pid <= 0 or view.job.host not in ("", socket.gethostname()):
         return False
     try:
@@ -46,7 +46,7 @@ def outlives_terminal(view: JobView) -> bool:
 
 
 def rule(left: Sequence[Part], right: str, width: int) -> Line:
-    """A line across the screen with words at both ends; the left words are cut where they meet."""
+    """Return a horizontal rule with texts at both ends. The left text is cut if space is short."""
     end = f" {right} ─" if right else "─"
     begin: list[Part] = [("─ ", "dim"), *left, " "]
     room = width - width_of([end])
@@ -66,8 +66,8 @@ def head_line(view: JobView, width: int) -> Line:
             left += [(" · ", "dim"), ("survives disconnect", "good")]
         right = f"elapsed {span(view.elapsed)}"
     elif job.state == "lost":
-        heard = (job.started + timedelta(seconds=view.elapsed)).astimezone()
-        left.append((f"lost, last heard of {_moment(heard)}", style))
+        last = (job.started + timedelta(seconds=view.elapsed)).astimezone()
+        left.append((f"lost, last event {_moment(last)}", style))
         right = f"after {span(view.elapsed)}"
     else:
         ended = f" {_moment(job.ended.astimezone())}" if job.ended is not None else ""
@@ -77,7 +77,7 @@ def head_line(view: JobView, width: int) -> Line:
 
 
 def count_line(view: JobView, width: int) -> Line:
-    """How far, how fast, how long still; and the loss."""
+    """Return progress, speed, remaining time and loss of a job."""
     left: list[Part] = [" "]
     if view.total:
         left += [(f"{view.done:,}/{view.total:,}", "strong"), f" {view.unit}"]
@@ -86,7 +86,7 @@ def count_line(view: JobView, width: int) -> Line:
     if view.rate > 0:
         left += [(" · ", "dim"), pace(view.rate), " ", (sparkline(view.rates, 20 if width >= 110 else 10), "accent")]
     if view.seconds_left is not None and view.job.state == "running":
-        left += [(" · ", "dim"), f"{span(view.seconds_left)} left of the stage"]
+        left += [(" · ", "dim"), f"{span(view.seconds_left)} left in the stage"]
     right: list[Part] = []
     if view.losses:
         right = [("loss ", "dim"), (numbers.loss(view.losses[-1][1]), "strong"), " "]
@@ -94,20 +94,20 @@ def count_line(view: JobView, width: int) -> Line:
 
 
 def pace(rate: float) -> str:
-    """Units per second; per minute where that is easier to read."""
+    """Format units per second, or units per minute for slow stages."""
     if rate < 0.1:
         return f"{rate * 60:.2g}/min"
     return f"{rate:.1f}/s" if rate < 100 else f"{numbers.short(rate)}/s"
 
 
 def message_line(view: JobView, width: int) -> Line:
-    """Why it failed."""
+    """Return the error of a failed job."""
     words = one_line(view.job.message)
     return [(" ✗ ", "bad"), (fit(words, max(width - 3, 0)), "bad")]
 
 
 def _stages(view: JobView, known: Sequence[str]) -> list[tuple[str, str, str, float | None]]:
-    """Glyph, style, name and seconds of every stage, those to come among them."""
+    """Return glyph, style, name and seconds of every stage, pending stages included."""
     stopped = GLYPHS[view.job.state] if view.job.state != "done" else ("■", "dim")
     found: list[tuple[str, str, str, float | None]] = []
     for name, state, seconds in view.stages:
@@ -123,7 +123,7 @@ def _stages(view: JobView, known: Sequence[str]) -> list[tuple[str, str, str, fl
 
 
 def stage_chips(view: JobView, known: Sequence[str], width: int) -> Line:
-    """The stages in one line; where there is no room for all, the last ones."""
+    """Return the stages in one line. If space is short, only the last stages are shown."""
     chips: list[list[Part]] = []
     for glyph, style, name, seconds in _stages(view, known):
         took = f" {span(seconds)}" if seconds is not None else ""
@@ -135,7 +135,7 @@ def stage_chips(view: JobView, known: Sequence[str], width: int) -> Line:
 
 
 def stage_lines(view: JobView, known: Sequence[str], width: int) -> list[Line]:
-    """The stages, one in each line."""
+    """Return the stages, one in each line."""
     lines: list[Line] = []
     share = share_of(view)
     for glyph, style, name, seconds in _stages(view, known):
@@ -144,14 +144,14 @@ def stage_lines(view: JobView, known: Sequence[str], width: int) -> list[Line]:
         if glyph == "✓" and seconds is not None:
             right = [(span(seconds), "dim")]
         elif glyph == "=":
-            right = [("was there already", "dim")]
+            right = [("cached", "dim")]
         elif glyph == "·":
-            right = [("to come", "dim")]
+            right = [("pending", "dim")]
         elif glyph == "▶":
             left += [(numbers.meter(share, 12), style), f" {share:.0%}"] if share is not None else []
             right = [(f"{span(view.seconds_left)} left", "")] if view.seconds_left is not None else [""]
         else:
-            left += [(f"cut short at {share:.0%}" if share is not None else "cut short", style)]
+            left += [(f"stopped at {share:.0%}" if share is not None else "stopped", style)]
         lines.append(spread(left, right, width))
     if view.rates:
         lines += [[], [("rate  ", "dim"), (sparkline(view.rates, 20), "accent"), f"  {view.unit} {pace(view.rate)}"]]
@@ -159,7 +159,7 @@ def stage_lines(view: JobView, known: Sequence[str], width: int) -> list[Line]:
 
 
 def command_lines(view: JobView, config: "Config | None", width: int) -> list[Line]:
-    """The command, its process, and what the configuration says today."""
+    """Return lines about the command, its process, and the current configuration."""
     job = view.job
     rows: list[tuple[str, str]] = [("command", command_of(view))]
     if job.cwd:
@@ -174,7 +174,7 @@ def command_lines(view: JobView, config: "Config | None", width: int) -> list[Li
     if config is not None:
         train, lora = config.train, config.lora
         batch = f"{train.batch_size}" + (f"×{train.gradient_accumulation}" if train.gradient_accumulation > 1 else "")
-        lines += [[], [("curator.toml, as it is now", "title")]]
+        lines += [[], [("current curator.toml", "title")]]
         lines += _titled("model", config.model.name_or_path, width)
         lines += _titled("lora", f"r{lora.r} α{lora.alpha:g}", width)
         lines += _titled("train", f"{train.epochs:g} epochs · batch {batch} · lr {train.learning_rate:g}", width)
@@ -196,7 +196,7 @@ def _moment(time: datetime) -> str:
 
 
 def remember(history: History, machine: Machine) -> None:
-    """Add one reading to the last ones."""
+    """Add one reading to the history."""
     readings = {
         "cpu": machine.cpu / 100,
         "ram": machine.memory_used_gb / max(machine.memory_total_gb, 1e-9),
@@ -207,7 +207,7 @@ def remember(history: History, machine: Machine) -> None:
 
 
 def machine_lines(machine: Machine | None, history: Mapping[str, Sequence[float]], width: int, most: int) -> list[Line]:
-    """How busy this machine is, in at most so many lines; GPUs first."""
+    """Return the load of this machine, GPUs first, in at most `most` lines."""
     if machine is None:
         return [[("reading …", "dim")]]
     bars = 8 if width < 44 else 16

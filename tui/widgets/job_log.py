@@ -13,24 +13,25 @@ from tui.widgets.rows import Rows
 
 _INDENT = 10
 _LEAST = 8
-_HEADING = "─ what the process printed last"
+_HEADING = "─ last output of the process"
 
 Entry = tuple[float | None, str]
-"""Seconds since the epoch, or None of what the process printed; and the words, not cleaned."""
+"""Seconds since the epoch, or None for output of the process, and the text, which is not cleaned."""
 
 
 @lru_cache(maxsize=4096)
 def fold(text: str, width: int) -> tuple[str, ...]:
-    """Foreign text, cleaned, in pieces of at most so many cells."""
+    """Clean a text, and split the text into pieces of at most `width` cells."""
     return tuple(chop_cells(clean(text.expandtabs(4)), max(width, _LEAST))) or ("",)
 
 
 class JobLog(Rows):
-    """The log of one job, and what its process printed last where that is known.
+    """The log of one job, with the last output of its process if known.
 
     Attributes:
-        following: Whether the cursor keeps to the end.
-        query: What is searched for, and marked where it is found.
+        following: Whether the cursor follows the end.
+        query_text: Text of the search. Matches are marked.
+        entries: The entries of the log.
     """
 
     def __init__(self, **options: Any) -> None:
@@ -44,16 +45,16 @@ class JobLog(Rows):
 
     @property
     def count(self) -> int:
-        """Rows of the folded log."""
+        """Return the number of rows of the folded log."""
         return len(self._rows)
 
     @property
     def entry(self) -> int | None:
-        """Place of the entry under the cursor."""
+        """Return the position of the entry under the cursor; None without entries."""
         return self._rows[self.cursor][0] if self.cursor < self.count else None
 
     def take(self, view: JobView | None) -> None:
-        """Show a job's log; of the same job, the cursor stays on its line."""
+        """Show the log of a job. In the log of the same job, the cursor stays on its line."""
         job = view.job.id if view is not None else ""
         entries: list[Entry] = []
         if view is not None:
@@ -71,7 +72,7 @@ class JobLog(Rows):
         here = self.entry
         top = self.scroll_offset.y - self.cursor
         if here is not None and self.entries:
-            # Of a long log the beginning is forgotten: its lines move up.
+            # A long log loses its first entries, so that other entries move up.
             first = entries[0] if entries else None
             here -= self.entries.index(first) if first in self.entries else 0
         self.entries, self._folded_for = entries, self._room
@@ -91,7 +92,7 @@ class JobLog(Rows):
 
     @property
     def _room(self) -> int:
-        """Cells beside the cursor's and the scrollbar."""
+        """Return the cells without cursor and scrollbar."""
         return self.scrollable_content_region.width - 1
 
     def _first_row(self, entry: int) -> int:
@@ -103,7 +104,7 @@ class JobLog(Rows):
             self._fold(self.entries)
 
     def line(self, row: int, width: int) -> Line:
-        """One row."""
+        """Return the line of one row."""
         number, text = self._rows[row]
         moment, words = self.entries[number]
         begins = row == 0 or self._rows[row - 1][0] != number
@@ -128,7 +129,7 @@ class JobLog(Rows):
     # -- following --------------------------------------------------------------------------------------------------
 
     def follow(self, on: bool) -> None:
-        """Keep to the end, or stay."""
+        """Follow the end of the log, or pause."""
         self.following = on
         if on:
             self.cursor = self.count - 1
@@ -136,49 +137,49 @@ class JobLog(Rows):
         self.post_message(self.Moved(self))
 
     def action_up(self) -> None:
-        """Row before; the log is read, and no longer followed."""
+        """Move to the previous row, and pause."""
         self.following = False
         super().action_up()
 
     def action_page_up(self) -> None:
-        """Up by a page."""
+        """Move up by a page, and pause."""
         self.following = False
         super().action_page_up()
 
     def action_first(self) -> None:
-        """First row."""
+        """Move to the first row, and pause."""
         self.following = False
         super().action_first()
 
     def action_last(self) -> None:
-        """Last row, and those that will follow."""
+        """Move to the last row, and follow the end."""
         self.follow(True)
 
     def on_mouse_scroll_up(self) -> None:
-        """As moving up."""
+        """Pause after a scroll up."""
         self.following = False
         self.post_message(self.Moved(self))
 
     def clicked(self, row: int, x: int) -> None:
-        """A line that was chosen is kept."""
+        """Pause after a click on a row, or follow the end after a click on the last row."""
         self.following = row == self.count - 1
         self.post_message(self.Moved(self))
 
     # -- searching --------------------------------------------------------------------------------------------------
 
     def matches(self) -> list[int]:
-        """Places of the entries that hold what is searched for."""
+        """Return the positions of the entries that contain the text of the search."""
         query = self.query_text.casefold()
         return [n for n, (_, text) in enumerate(self.entries) if query in clean(text).casefold()] if query else []
 
     def search(self, step: int) -> bool:
-        """Put the cursor on a match, going round at the ends.
+        """Put the cursor on a match. The search wraps at the ends.
 
         Args:
-            step: 1 for the next, −1 for the one before, 0 for the nearest at or before the cursor.
+            step: 1 for the next match, −1 for the previous match, 0 for the nearest match at or before the cursor.
 
         Returns:
-            Whether there is one.
+            Whether a match exists.
         """
         found, here = self.matches(), self.entry or 0
         self.refresh()

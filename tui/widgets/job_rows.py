@@ -24,7 +24,7 @@ _LEAST_COMMAND = 8
 
 
 def span(seconds: float) -> str:
-    """A span of time, in seconds, in at most six cells: 9.5s, 2m10s, 14h02m, 3d04h."""
+    """Format a duration in seconds in at most six cells: 9.5s, 2m10s, 14h02m, 3d04h."""
     if not math.isfinite(seconds):
         return "?"
     if seconds < 9.95:
@@ -37,19 +37,19 @@ def span(seconds: float) -> str:
 
 
 def share_of(view: JobView) -> float | None:
-    """How much of its stage a job has done, from 0 to 1; None where it is not known."""
+    """Return the finished share of the stage of a job, from 0 to 1; None if not known."""
     if view.job.state == "done":
         return 1.0
     return min(view.done / view.total, 1.0) if view.total > 0 else None
 
 
 def one_line(text: str) -> str:
-    """Words on one line; what they hold is cleaned where they are drawn."""
+    """Join the words of a text on one line. The text is cleaned later, when it is drawn."""
     return " ".join(text.split())
 
 
 def short_command(job: Job, root: Path) -> str:
-    """A command without what is the same for all: `curator`, and the project's own folder."""
+    """Shorten a command: without `curator` and without the folder of this project."""
     if job.arguments is None:
         return one_line(job.command).removeprefix("curator ")
     kept, skip = [], False
@@ -64,7 +64,7 @@ def short_command(job: Job, root: Path) -> str:
 
 
 class JobRows(Rows):
-    """Jobs, newest first. The cursor stays on its job when others come and go."""
+    """A list of jobs, newest first. The cursor stays on its job when other jobs appear or disappear."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
@@ -72,20 +72,20 @@ class JobRows(Rows):
 
     @property
     def count(self) -> int:
-        """Number of jobs."""
+        """Return the number of jobs."""
         return len(self.jobs)
 
     @property
     def view(self) -> JobView | None:
-        """The job under the cursor."""
+        """Return the job under the cursor; None without jobs."""
         return self.jobs[self._clamped(self.cursor)] if self.jobs else None
 
     def take(self, jobs: Sequence[JobView], wanted: str | None) -> None:
-        """Show other jobs, or what has become of the same.
+        """Show jobs.
 
         Args:
             jobs: All jobs, newest first.
-            wanted: Id of the one that the cursor belongs on, once it is there.
+            wanted: Id of the job under the cursor, if the job exists.
         """
         here = self.view.job.id if self.view is not None else None
         before, ids = [view.job.id for view in self.jobs], [view.job.id for view in jobs]
@@ -95,21 +95,21 @@ class JobRows(Rows):
             running = [row for row, view in enumerate(jobs) if view.job.state == "running"]
             place = running[0] if running and not before else self._clamped(self.cursor)
         self.cursor = place
-        # Where nothing came or went, the list stays where the pointer's wheel has brought it.
+        # With the same jobs, keep the scroll position of the mouse wheel.
         if ids == before:
             self.refresh()
         else:
             self.changed()
 
     def watch_cursor(self, before: int, after: int) -> None:
-        """The job under the cursor is the one whose whole log is read."""
+        """Read the whole log of the job under the cursor."""
         super().watch_cursor(before, after)
         if self.view is not None:
-            # Here, and not when the message arrives: a reading in between would bring the cursor back.
+            # Set at once. A reading before the message arrives would move the cursor back.
             self.app.watched = self.view.job.id
 
     def _columns(self, width: int) -> tuple[int, int, int]:
-        """Cells of the meter, the start and the command."""
+        """Return the cells of the meter, the start and the command."""
         today = datetime.now(UTC).astimezone().date()
         start = 5 if all(view.job.started.astimezone().date() == today for view in self.jobs) else 11
         meter = 20 if width >= 110 else 10
@@ -119,14 +119,14 @@ class JobRows(Rows):
         return meter, start, max(rest - meter, 0)
 
     def title(self, width: int) -> Line:
-        """The line above the list, of the same width as it."""
+        """Return the titles of the columns, in the width of the list."""
         meter, start, command = self._columns(width - 1)
         progress = fit("progress", meter + _PERCENT) if meter else " " * _PERCENT
         words = f" {'stage':<{_STAGE}}{'state':<{_STATE}}{progress} {'left · took':<{_TIME}} {'start':<{start}}  "
         return [(words, "title"), (fit("command", command), "title")]
 
     def line(self, row: int, width: int) -> Line:
-        """One job."""
+        """Return the line of one job."""
         view = self.jobs[row]
         job, share = view.job, share_of(view)
         meter, start, command = self._columns(width)
@@ -150,8 +150,8 @@ class JobRows(Rows):
 
     def _command(self, view: JobView, width: int) -> list[Part]:
         words = short_command(view.job, self.app.root)
-        said = one_line(view.job.message) if view.job.state == "failed" else ""
+        error = one_line(view.job.message) if view.job.state == "failed" else ""
         used = min(width_of([fit(words, width).rstrip()]) + 3, width)
-        if said and width - used >= _LEAST_COMMAND:
-            return [fit(words, width).rstrip(), (" · ", "dim"), (fit(said, width - used), "bad")]
+        if error and width - used >= _LEAST_COMMAND:
+            return [fit(words, width).rstrip(), (" · ", "dim"), (fit(error, width - used), "bad")]
         return [fit(words, width)]

@@ -1,6 +1,6 @@
-"""Text on the screen. All of it is made of parts, and every part is cleaned here: foreign text has no other way in.
+"""Lines of text on the screen. This module cleans every text before it is drawn.
 
-A part is a text, or a text with a style name from `STYLES`; a line is a sequence of parts. Nothing is ever read as
+A part is a text, or a text with the name of a style from `STYLES`. A line is a sequence of parts. No text is read as
 markup.
 """
 
@@ -23,7 +23,7 @@ STYLES = ("dim", "good", "bad", "warn", "pin", "accent", "strong", "cursor", "ra
 
 
 def fit(text: str, width: int, *, right: bool = False) -> str:
-    """Foreign text, cleaned and brought to exactly so many cells; what is cut is marked by an ellipsis."""
+    """Clean a text, and cut or pad the text to exactly `width` cells. An ellipsis marks a cut."""
     safe = clean(text)
     length = cell_len(safe)
     if length > width:
@@ -32,12 +32,12 @@ def fit(text: str, width: int, *, right: bool = False) -> str:
 
 
 def width_of(line: Line) -> int:
-    """Cells that a line takes."""
+    """Return the number of cells of a line."""
     return sum(cell_len(part if isinstance(part, str) else part[0]) for part in line)
 
 
 def spread(left: Line, right: Line, width: int) -> Line:
-    """A line with one part at each end; the left is cut where they meet."""
+    """Return a line with texts at both ends. The left text is cut if space is short."""
     room = width - width_of(right)
     kept: list[Part] = []
     for part in left:
@@ -63,20 +63,20 @@ class Drawn(Widget):
         self._laid: dict[tuple[str, str], Style] = {}
 
     def notify_style_update(self) -> None:
-        """Forget the styles of the theme before."""
+        """Discard the styles of the previous theme."""
         self._styles, self._laid = {}, {}
         super().notify_style_update()
 
     def _style(self, name: str) -> Style:
         if name not in self._styles:
-            # What lies under all parts is asked for once, too: it takes longer than to draw a row.
+            # Cache the style of the widget too, because reading the style is slower than drawing a row.
             style = Style() if name else self.rich_style
             for part in name.split():
-                said = self.get_component_rich_style(f"line--{part}", partial=True)
-                # A colour that depends on what is behind it is known only with that.
+                own = self.get_component_rich_style(f"line--{part}", partial=True)
+                # A color with transparency depends on the background.
                 whole = self.get_component_rich_style(f"line--{part}")
-                style += said + Style(
-                    color=whole.color if said.color else None, bgcolor=whole.bgcolor if said.bgcolor else None
+                style += own + Style(
+                    color=whole.color if own.color else None, bgcolor=whole.bgcolor if own.bgcolor else None
                 )
             self._styles[name] = style
         return self._styles[name]
@@ -85,19 +85,19 @@ class Drawn(Widget):
         """Draw one line.
 
         Args:
-            line: Its parts.
+            line: Parts of the line.
             width: Cells of the result.
-            over: Style that lies over the whole line.
+            over: Style on top of the whole line.
         """
         segments = []
         for part in line:
             text, style = (part, "") if isinstance(part, str) else part
             segments.append(Segment(clean(text), self._layers(style, over)))
-        # A style on every cell: where there is none, Textual's filter for NO_COLOR fails.
+        # Give every cell a style. Textual's filter for NO_COLOR fails on cells without a style.
         return Strip(segments).adjust_cell_length(width, self._layers("", over))
 
     def _layers(self, style: str, over: str) -> Style:
-        """The widget's own style, a part's, and what lies over the line; kept, because adding styles is slow."""
+        """Return the style of the widget, of a part and of the line together. The sum is cached, because it is slow."""
         if (style, over) not in self._laid:
             part = self._style(style) if style else Style()
             self._laid[style, over] = self._style("") + part + (self._style(over) if over else Style())
@@ -105,10 +105,10 @@ class Drawn(Widget):
 
 
 class Lines(Drawn):
-    """A block of lines that stands still.
+    """A block of lines without cursor.
 
     Args:
-        lines: What to show.
+        lines: The lines.
     """
 
     def __init__(self, lines: Sequence[Line] = (), **options: Any) -> None:
@@ -124,11 +124,11 @@ class Lines(Drawn):
         self.refresh(layout=grown)
 
     def get_content_height(self, container: Size, viewport: Size, width: int) -> int:
-        """As many rows as there are lines."""
+        """Return the number of lines."""
         return len(self._lines)
 
     def get_content_width(self, container: Size, viewport: Size) -> int:
-        """As wide as the widest line."""
+        """Return the width of the widest line."""
         return max((width_of(line) for line in self._lines), default=0)
 
     def render_line(self, y: int) -> Strip:
@@ -138,5 +138,5 @@ class Lines(Drawn):
 
     @property
     def text(self) -> str:
-        """What is shown, without styles."""
+        """Return the text of all lines without styles."""
         return "\n".join("".join(p if isinstance(p, str) else p[0] for p in line) for line in self._lines)

@@ -1,4 +1,4 @@
-"""Tasks by tasks, as glyphs or as numbers."""
+"""The matrix of tasks by tasks, as glyphs or as numbers."""
 
 import math
 from collections.abc import Sequence
@@ -16,21 +16,21 @@ from tui.widgets import numbers
 from tui.widgets.lines import Line, Part, fit
 from tui.widgets.rows import Rows
 
-# Shades help, lines hurt: sign and size are seen without colour. Shares of full scale at which each begins.
+# Shades help, lines hurt, so that the sign is visible without color. Shares of the full scale at which each begins.
 HELPS = ((0.875, "█"), (0.625, "▓"), (0.375, "▒"), (0.125, "░"))
 HURTS = ((0.875, "━"), (0.5, "╍"), (0.125, "╌"))
 _NARROW_CELLS, _GLYPH_CELLS, _NUMBER_CELLS = 2, 3, 8
-# Cells that the affinity takes at the right: a line, a glyph, a number.
+# Cells of the affinity at the right: a line, a glyph, a number.
 _TARGET_CELLS = 11
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 
 
 def glyph(value: float, scale: float) -> str:
-    """A value as one cell: a shade where it helps, a line where it hurts, nothing near 0.
+    """Return the glyph of a value: a shade if it helps, a line if it hurts, a blank near 0, `?` for NaN.
 
     Args:
-        value: In nats; > 0 helps.
-        scale: The size of a full one, in nats.
+        value: Effect in nats. A positive value helps.
+        scale: Full scale, in nats.
     """
     if math.isnan(value):
         return "?"
@@ -39,7 +39,7 @@ def glyph(value: float, scale: float) -> str:
 
 
 def label(number: int, count: int) -> str:
-    """Letters for one of several rows: A, B, … z; of more than 52, two letters each."""
+    """Return the label of a row: A, B, … z. More than 52 rows have two letters each."""
     if count <= len(_LETTERS):
         return _LETTERS[number]
     first, second = divmod(number, len(_LETTERS))
@@ -47,7 +47,7 @@ def label(number: int, count: int) -> str:
 
 
 def _short(value: float, cells: int) -> str:
-    """A number in few cells, right-justified: +.0123, +1.234, +123."""
+    """Format a number in few cells, right-justified: +.0123, +1.234, +123."""
     if math.isnan(value):
         return "?".rjust(cells)
     for digits in range(cells - 3, -1, -1):
@@ -59,7 +59,7 @@ def _short(value: float, cells: int) -> str:
 
 
 class Matrix(Rows):
-    """Tasks by tasks; only the cells on the screen are drawn."""
+    """A matrix of tasks by tasks that draws only the cells on the screen."""
 
     column: reactive[int] = reactive(0, repaint=False)
 
@@ -67,7 +67,7 @@ class Matrix(Rows):
         super().__init__(**options)
         self.tasks: RowNumbers = np.zeros(0, dtype=np.intp)
         self.values: Floats = np.zeros((0, 0))
-        """By the numbers of all tasks, whichever are shown."""
+        """Effect of each task, by row, on each task, by column, for all tasks (t, t), in nats."""
         self.scale = self.target_scale = 0.0
         """Full scale of the cells and of the affinities, in nats."""
         self.transposed = False
@@ -76,12 +76,12 @@ class Matrix(Rows):
 
     @property
     def count(self) -> int:
-        """Tasks that are shown."""
+        """Return the number of shown tasks."""
         return len(self.tasks)
 
     @property
     def cell(self) -> tuple[int, int] | None:
-        """The tasks of the cell under the cursor: who helps, and who is helped."""
+        """Return the tasks of the cell under the cursor: the task that helps, and the task that is helped."""
         if not self.count:
             return None
         row, column = int(self.tasks[self.cursor]), int(self.tasks[min(self.column, self.count - 1)])
@@ -89,22 +89,22 @@ class Matrix(Rows):
 
     @property
     def row_task(self) -> int | None:
-        """The task of the cursor's row."""
+        """Return the task in the row of the cursor; None without tasks."""
         return int(self.tasks[self.cursor]) if self.count else None
 
     def clear(self) -> None:
-        """Show no tasks."""
+        """Remove all tasks."""
         self.tasks, self.values = np.zeros(0, dtype=np.intp), np.zeros((0, 0))
         self.changed()
 
     def take(self, tasks: RowNumbers, known: Transfer, affinity: Floats, wanted: int | None) -> None:
-        """Show tasks; the cursor stays on its pair where that is still there.
+        """Show tasks. The cursor stays on its pair, if the pair is still shown.
 
         Args:
-            tasks: Those that are shown, in order.
-            known: Who helps whom.
-            affinity: Of all tasks to the target (t,), in nats.
-            wanted: The task that the cursor belongs on; None is the one that it is on.
+            tasks: Shown tasks, in order.
+            known: Effects of tasks on each other.
+            affinity: Affinity of all tasks to the target (t,), in nats.
+            wanted: Task for the row of the cursor. None keeps the task of the row.
         """
         first, row = not self.count, self.row_task if wanted is None else wanted
         column = int(self.tasks[self.column]) if self.count else -1
@@ -112,47 +112,47 @@ class Matrix(Rows):
         self.target_scale = float(np.quantile(sizes, 0.95)) if sizes.size else 0.0
         self.tasks, self.values, self.scale = tasks, known.values, known.scale
         self.changed()
-        there = np.flatnonzero(tasks == row)
-        self.cursor = int(there[0]) if len(there) else 0
-        there = np.flatnonzero(tasks == column)
-        # At first the pair, rather than a task and itself.
+        found = np.flatnonzero(tasks == row)
+        self.cursor = int(found[0]) if len(found) else 0
+        found = np.flatnonzero(tasks == column)
+        # Start on a pair, not on the diagonal.
         start = 1 if first and self.cursor == 0 else 0
-        self.column = int(there[0]) if len(there) else start
+        self.column = int(found[0]) if len(found) else start
 
-    # -- places -------------------------------------------------------------------------------------------------------
+    # -- geometry -----------------------------------------------------------------------------------------------------
 
     @property
     def cells(self) -> int:
-        """Width of a cell, the gap before it included; wider where all columns have room."""
+        """Return the width of a cell with the gap before it. Cells are wider if all columns fit."""
         if self.zoomed:
             return _NUMBER_CELLS
         return _GLYPH_CELLS if self.count * _GLYPH_CELLS <= self._room else _NARROW_CELLS
 
     @property
     def _room(self) -> int:
-        """Cells between the names and the affinities."""
+        """Return the cells between names and affinities."""
         return self.size.width - self.head - _TARGET_CELLS - 1
 
     @property
     def letters(self) -> int:
-        """Letters of a label."""
+        """Return the number of letters of a label."""
         return len(label(0, max(self.count, 1)))
 
     @property
     def head(self) -> int:
-        """Cells before the first column: cursor, label, state, name."""
+        """Return the cells before the first column: cursor, label, state and name."""
         name = 30 if self.size.width >= 110 else 24 if self.size.width >= 90 else 18
         return self.letters + 5 + name
 
     @property
     def shown_columns(self) -> range:
-        """Columns that are on the screen."""
+        """Return the columns on the screen."""
         room = max(self._room // self.cells, 1)
         first = max(0, min(self.left, self.count - room))
         return range(first, min(first + room, self.count))
 
     def follow(self) -> None:
-        """Scroll sideways until the cursor is on the screen."""
+        """Scroll horizontally until the cursor is on the screen."""
         shown = self.shown_columns
         if self.column < shown.start:
             self.left = self.column
@@ -163,7 +163,7 @@ class Matrix(Rows):
         self.refresh()
 
     def validate_column(self, column: int) -> int:
-        """The cursor stays in the matrix."""
+        """Keep the cursor in the matrix."""
         return self._clamped(column)
 
     def watch_column(self) -> None:
@@ -172,7 +172,7 @@ class Matrix(Rows):
         self.post_message(self.Moved(self))
 
     def changed(self) -> None:
-        """Draw again after other tasks are shown."""
+        """Draw after the tasks have changed."""
         super().changed()
         self.column = self._clamped(self.column)
         self.follow()
@@ -183,24 +183,24 @@ class Matrix(Rows):
         self.call_after_refresh(self.follow)
 
     def clicked(self, row: int, x: int) -> None:
-        """Put the cursor on a cell; the glyph of a task is for toggling it."""
+        """Put the cursor on the clicked cell."""
         shown = self.shown_columns
         column = shown.start + (x - self.head) // self.cells
         if x >= self.head and column in shown:
             self.column = column
 
     def on_mouse_scroll_right(self, event: events.MouseScrollRight) -> None:
-        """Go right."""
+        """Move right by three columns."""
         self.column += 3
 
     def on_mouse_scroll_left(self, event: events.MouseScrollLeft) -> None:
-        """Go left."""
+        """Move left by three columns."""
         self.column -= 3
 
     # -- drawing ------------------------------------------------------------------------------------------------------
 
     def titles(self, names: Sequence[str]) -> list[Line]:
-        """The lines above the matrix: labels of the columns; with numbers, names of all tasks too."""
+        """Return the lines above the matrix: labels of the columns, and names of the tasks above numbers."""
         shown, cells = self.shown_columns, self.cells
         style = ["accent" if column == self.column else "title" for column in shown]
         texts = [label(column, self.count) for column in shown]
@@ -217,10 +217,10 @@ class Matrix(Rows):
         return lines
 
     def line(self, row: int, width: int) -> Line:
-        """One task, and what it does to each."""
+        """Return the line of one task, with its effect on each task."""
         snapshot, session = self.app.snapshot, self.app.session
         if snapshot is None or session is None or len(self.values) != len(session.names):
-            # Tasks came or went, and the screen has not drawn them yet.
+            # Tasks were added or removed, and the screen is not up to date yet.
             return ()
         task = int(self.tasks[row])
         state = session.state(task)

@@ -1,4 +1,4 @@
-"""What stands around the matrix: the pair under its cursor, groups of tasks that are alike, what the glyphs mean."""
+"""Panels around the matrix: the pair under the cursor, groups of similar tasks, and the legend."""
 
 from typing import TYPE_CHECKING
 
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 
 def title_line(query: str, error: str, right: str, width: int, *, transposed: bool) -> Line:
-    """The line above the matrix.
+    """Return the line above the matrix.
 
     Args:
-        query: The filter; "" for none.
-        error: What is wrong with it; "" for nothing.
-        right: What stands at the right.
+        query: The filter; "" without a filter.
+        error: Error of the filter; "" without an error.
+        right: Text at the right end.
         width: Cells of the line.
         transposed: Whether columns help rows.
     """
@@ -32,31 +32,31 @@ def title_line(query: str, error: str, right: str, width: int, *, transposed: bo
     elif query:
         left += [("/ ", "accent"), query, (f" · {arrow}", "dim")]
     else:
-        left += [("who helps whom · ", "dim"), arrow]
+        left += [("transfer · ", "dim"), arrow]
     return spread([*left, " "], [(f" {right} ", "dim")], width)
 
 
 def nothing_line(app: AppBase, known: Transfer | None, *, failed: bool = False) -> Line:
-    """Why there is no matrix.
+    """Return the reason for the empty matrix.
 
     Args:
-        app: What is open.
-        known: Who helps whom, if that is known.
-        failed: Whether it was tried in vain.
+        app: The application.
+        known: Effects of tasks on each other; None until known.
+        failed: Whether the computation failed.
     """
     if app.snapshot is None or app.snapshot.answers is None:
         return [("" if app.trouble is not None else f" {app.missing()}", "warn")]
     if not app.snapshot.names:
-        return [(" there are no auxiliary tasks", "dim")]
+        return [(" no auxiliary tasks", "dim")]
     if failed:
-        return [(" ✗ who helps whom could not be computed: ctrl+l tries again", "bad")]
+        return [(" ✗ cannot compute the matrix: press ctrl+l to try again", "bad")]
     if known is None:
-        return [(" ◌ reading gradients, and what each task does for each other …", "dim")]
-    return [(" no task passes the filter", "dim")]
+        return [(" ◌ reading gradients and estimating transfer between tasks …", "dim")]
+    return [(" no task matches the filter", "dim")]
 
 
 def legend_line(matrix: Matrix, *, wide: bool) -> Line:
-    """What the glyphs mean, on one line; where there is room for `legend_lines`, what they leave out."""
+    """Return the legend on one line. Wide screens also show `legend_lines`."""
     if wide:
         return [(" [ ] cursor · ● in ○ out ◆ ◇ pinned · numbers at the right: affinity to the target", "dim")]
     full = f"{matrix.scale:.2g}"
@@ -72,7 +72,7 @@ def legend_line(matrix: Matrix, *, wide: bool) -> Line:
 
 
 def legend_lines(matrix: Matrix) -> list[Line]:
-    """What the glyphs mean, with the values at which each begins."""
+    """Return the legend with the value at which each glyph begins."""
     scale, target = matrix.scale, matrix.target_scale
     lines: list[Line] = [[("glyph    from      for the target from", "dim")]]
     for signs, sign, style in ((HELPS, "+", "good"), (HURTS[::-1], "−", "bad")):
@@ -80,20 +80,20 @@ def legend_lines(matrix: Matrix) -> list[Line]:
             other = f"{sign}{least * target:.4f}" if target else ""
             lines.append([(f"  {shade}    {sign}{least * scale:.4f}    ", style), (other, style)])
     words = (
-        "  ·    the task itself; blank: near 0",
-        f"nats of the {'row' if matrix.transposed else 'column'}'s training loss, to",
-        "first order, around all tasks; full",
+        "  ·    same task (blank: near 0)",
+        f"nats of the {'row' if matrix.transposed else 'column'}'s training loss,",
+        "first order, around all tasks. Full",
         f"scale {scale:.2g}: 95 % of pairs are below",
     )
     return [*lines, *([(line, "dim")] for line in words)]
 
 
 def group_lines(known: Transfer, matrix: Matrix, mask: Mask, width: int) -> list[Line]:
-    """Groups of tasks that are alike, where they stand in the matrix, and how many of each are in the selection.
+    """Return groups of similar tasks, their labels in the matrix, and their tasks in the selection.
 
     Args:
-        known: Who helps whom.
-        matrix: Where tasks stand.
+        known: Effects of tasks on each other.
+        matrix: The matrix.
         mask: The selection (t,).
         width: Cells of each line.
     """
@@ -117,7 +117,7 @@ def group_lines(known: Transfer, matrix: Matrix, mask: Mask, width: int) -> list
 
 
 def cell_title(matrix: Matrix) -> str:
-    """Labels of the pair under the cursor, the one that helps first."""
+    """Return the labels of the pair under the cursor: the task that helps, then the task that is helped."""
     row, column = label(matrix.cursor, matrix.count), label(matrix.column, matrix.count)
     return f"cell {column}→{row}" if matrix.transposed else f"cell {row}→{column}"
 
@@ -125,22 +125,22 @@ def cell_title(matrix: Matrix) -> str:
 def cell_lines(
     known: Transfer, cell: tuple[int, int], snapshot: "Snapshot", pair: list[Line], width: int, *, wide: bool
 ) -> list[Line]:
-    """The pair under the cursor; three lines on narrow screens.
+    """Return lines about the pair under the cursor: three lines on narrow screens.
 
     Args:
-        known: Who helps whom.
-        cell: The task that helps, and the one that is helped.
-        snapshot: Names and affinities of tasks.
-        pair: What both do together, from `together_lines`.
+        known: Effects of tasks on each other.
+        cell: The task that helps, and the task that is helped.
+        snapshot: Names and affinities of the tasks.
+        pair: Effect of both tasks on the target, from `together_lines`.
         width: Cells of each line.
-        wide: Whether there is room for more than three lines.
+        wide: Whether more than three lines fit.
     """
     giver, taker = cell
     value, names = float(known.values[giver, taker]), snapshot.names
     amount: Part = (numbers.signed(value), "good" if value > 0 else "bad")
     first, second = (numbers.signed(float(snapshot.affinity[task])) or "unknown" for task in cell)
     if giver == taker:
-        words: Part = ("what its own examples do for itself", "dim")
+        words: Part = ("effect of its examples on itself", "dim")
         affinity: Line = [f"affinity to the target {first}"]
         if wide:
             return [[(fit(names[giver], width), "strong")], [amount], [words], affinity]
@@ -168,13 +168,13 @@ def cell_lines(
 
 
 def together_lines(found: Together | None, now: tuple[bool, bool], *, transposed: bool, wide: bool) -> list[Line]:
-    """The four losses of the target, and last what both tasks do together.
+    """Return the four losses of the target, then the synergy of the two tasks.
 
     Args:
-        found: What is known; None while it is estimated.
-        now: Which of the two are in the selection.
-        transposed: Whether the task that helps stands in the column.
-        wide: Whether each loss has a line of its own.
+        found: The estimates; None until known.
+        now: Whether each of the two tasks is in the selection.
+        transposed: Whether the task that helps is in the column.
+        wide: Whether each loss has its own line.
     """
     if found is None:
         waiting: Part = ("◌ estimating …", "dim")

@@ -1,4 +1,4 @@
-"""Plots as a widget."""
+"""A widget for line plots."""
 
 from collections.abc import Sequence
 from itertools import groupby
@@ -14,7 +14,7 @@ from curator.results.text_plot import AXIS, MARKER, Picture, Series, draw
 
 
 class LinePlot(Widget):
-    """Draws lines, with axes as far as there is room for them."""
+    """Draws lines, with axes if they fit."""
 
     DEFAULT_CSS = """
     LinePlot {
@@ -25,7 +25,7 @@ class LinePlot(Widget):
     ALLOW_SELECT = False
 
     log_y: reactive[bool] = reactive(False)
-    """Whether the y axis is logarithmic; values that are not positive are then left out."""
+    """Whether the y axis is logarithmic. A logarithmic axis omits values that are not positive."""
 
     def __init__(self, *, id: str | None = None, classes: str | None = None) -> None:
         super().__init__(id=id, classes=classes)
@@ -38,19 +38,19 @@ class LinePlot(Widget):
         """Show other data.
 
         Args:
-            series: The lines; a later one is drawn over an earlier one.
-            x_label: What the x axis counts.
-            marker: A point to mark, always in view.
+            series: The lines. Later lines are drawn on top of earlier lines.
+            x_label: Unit of the x axis.
+            marker: A marked point, always in view.
         """
         self._series, self._x_label, self._marker = tuple(series), x_label, marker
         self._picture = None
         self.refresh()
 
     def render_line(self, y: int) -> Strip:
-        """One line of the picture."""
+        """Draw one row of the plot."""
         width, height = self.size
         picture = self._draw(width, height)
-        # Without a style, Textual fails where NO_COLOR is set.
+        # Textual fails on segments without a style if NO_COLOR is set.
         base = self.rich_style
         if y >= len(picture.lines):
             return Strip.blank(width, base)

@@ -1,4 +1,4 @@
-"""An example's text, laid out to be read: what carries loss is marked, lines fit, all is safe. No Textual."""
+"""Layout of the text of an example: parts with loss are marked, and lines fit. This module imports no Textual."""
 
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
@@ -10,20 +10,20 @@ from rich.cells import cell_len
 from curator.core.text import clean
 from tui.widgets.lines import Line, Part
 
-# An example is shown as far as that, in characters: longer than any context window that people train with.
+# Maximum number of shown characters. This is longer than common context windows.
 LONGEST = 200_000
 _TAB = 4
 
 
 def pieces(text: str, spans: Sequence[int]) -> Iterator[tuple[str, bool]]:
-    """Cut a text where loss begins and ends.
+    """Split a text into parts with loss and parts without loss.
 
     Args:
         text: The text.
         spans: Start and end of each part that carries loss, in characters.
 
     Yields:
-        Each part and whether it carries loss; together they are the text.
+        Each part, and whether the part carries loss. The parts add up to the text.
     """
     here = 0
     for start, end in zip(spans[::2], spans[1::2], strict=True):
@@ -37,11 +37,11 @@ def pieces(text: str, spans: Sequence[int]) -> Iterator[tuple[str, bool]]:
 
 
 def marked(text: str, spans: Sequence[int]) -> list[Part]:
-    """A text to be read: `▸` before each part that carries loss, and a style on it."""
+    """Mark the parts of a text that carry loss: `▸` before each part, and a style."""
     parts: list[Part] = []
     cut = list(pieces(text[:LONGEST], [min(place, LONGEST) for place in spans]))
     for (piece, carries), (following, _) in zip(cut, [*cut[1:], ("", False)], strict=False):
-        # A line break of two characters may lie across a boundary; it is one break all the same.
+        # A boundary may split a line break of two characters. Count one break.
         shown = piece.removesuffix("\r") if following.startswith("\n") else piece
         parts += [("▸", "accent"), (shown, "loss")] if carries else [shown]
     if len(text) > LONGEST:
@@ -50,10 +50,10 @@ def marked(text: str, spans: Sequence[int]) -> list[Part]:
 
 
 def lay_out(parts: Sequence[Part], width: int) -> list[Line]:
-    """Break parts into lines of at most `width` cells, at blanks where there are any.
+    """Break parts into lines of at most `width` cells, at blanks if possible.
 
-    Line breaks are kept, tabs are brought to the next multiple of four cells, all else that would move the terminal's
-    cursor is replaced. Only a blank at the end of a line may stand beyond its edge.
+    Line breaks are kept. Tabs extend to the next multiple of four cells. Other characters that move the cursor of the
+    terminal are replaced. Only a blank at the end of a line may exceed the width.
     """
     width = max(width, 2)
     lines: list[Line] = []
@@ -88,7 +88,7 @@ def _logical_lines(parts: Sequence[Part]) -> Iterator[list[tuple[str, str]]]:
 
 
 def _cuts(text: str, width: int) -> list[int]:
-    """Where the lines begin."""
+    """Return the positions at which the lines begin."""
     cuts = [0]
     if text.isascii():
         while len(text) - cuts[-1] > width:
@@ -99,7 +99,7 @@ def _cuts(text: str, width: int) -> list[int]:
     ends = [0, *accumulate(_cells(character) for character in text)]
     while ends[-1] - ends[cuts[-1]] > width:
         start = cuts[-1]
-        # The first character that does not fit; those of no width stay with the one before.
+        # The first character that does not fit. Characters without width stay with the previous character.
         stop = max(bisect_right(ends, ends[start] + width) - 1, start + 1)
         blank = text.rfind(" ", start + 1, stop + 1)
         wide = _cells(text[stop - 1]) == 2
@@ -109,7 +109,7 @@ def _cuts(text: str, width: int) -> list[int]:
 
 @lru_cache(maxsize=10_000)
 def _cells(character: str) -> int:
-    # A variation selector may widen what stands before it: a cell too many is better than one that is cut off.
+    # A variation selector may widen the previous character. Count a cell, so that no character is cut off.
     return 1 if character == "\ufe0f" else cell_len(character)
 
 
@@ -127,9 +127,9 @@ def _slice(runs: list[tuple[str, str]], start: int, end: int) -> Line:
 
 
 def control_characters(text: str) -> int:
-    """How many characters cleaning replaces, line breaks and tabs aside."""
+    """Count the characters that cleaning replaces, except line breaks and tabs."""
     text = text.replace("\r\n", "").replace("\n", "").replace("\t", "")
-    # Category by category, not character by character: a text of a megabyte has few different ones.
+    # Check each distinct character once, because a long text has few distinct characters.
     return (
         0
         if text.isprintable()
@@ -138,7 +138,7 @@ def control_characters(text: str) -> int:
 
 
 def preview(text: str, cells: int, words: str = "") -> str:
-    """The beginning of a text on one line, or where some words stand in it if that is further on."""
+    """Return the start of a text on one line, or the place of the searched words."""
     start = 0
     if words:
         found = text[:LONGEST].casefold().find(words.casefold())

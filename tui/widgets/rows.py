@@ -1,4 +1,4 @@
-"""A list with a cursor that draws only the rows on the screen, however many there are."""
+"""A list with a cursor that draws only the rows on the screen."""
 
 from typing import Any, ClassVar
 
@@ -16,14 +16,14 @@ from tui.widgets.lines import Drawn, Line
 
 
 class Rows(Drawn, ScrollView, can_focus=True):
-    """A list with a cursor. A subclass says how many rows there are and what stands in each."""
+    """A list with a cursor. A subclass returns the number of rows (`count`) and each row (`line`)."""
 
     BINDINGS: ClassVar[list[BindingType]] = bindings_of("list")
     cursor: reactive[int] = reactive(0, repaint=False)
     app: AppBase
 
     class Moved(Message):
-        """The cursor stands elsewhere."""
+        """The cursor has moved."""
 
         def __init__(self, rows: "Rows") -> None:
             super().__init__()
@@ -31,15 +31,15 @@ class Rows(Drawn, ScrollView, can_focus=True):
 
         @property
         def control(self) -> "Rows":
-            """The list."""
+            """Return the list."""
             return self.rows
 
         def can_replace(self, message: Message) -> bool:
-            """Only the last of several moves counts."""
+            """Replace an older message of the same list, because only the last move counts."""
             return isinstance(message, Rows.Moved) and message.rows is self.rows
 
     class Opened(Message):
-        """Somebody wants to see what the cursor is on."""
+        """The user opens the row under the cursor."""
 
         def __init__(self, rows: "Rows") -> None:
             super().__init__()
@@ -47,7 +47,7 @@ class Rows(Drawn, ScrollView, can_focus=True):
 
         @property
         def control(self) -> "Rows":
-            """The list."""
+            """Return the list."""
             return self.rows
 
     def __init__(self, **options: Any) -> None:
@@ -58,21 +58,21 @@ class Rows(Drawn, ScrollView, can_focus=True):
 
     @property
     def count(self) -> int:
-        """Number of rows."""
+        """Return the number of rows."""
         raise NotImplementedError
 
     def line(self, row: int, width: int) -> Line:
-        """What stands in a row."""
+        """Return the line of a row."""
         raise NotImplementedError
 
     def lies_over(self, row: int) -> str:
-        """Style of a whole row, beside the cursor's."""
+        """Return the style of a whole row, in addition to the style of the cursor."""
         return ""
 
     # -- showing ------------------------------------------------------------------------------------------------------
 
     def changed(self) -> None:
-        """Draw again after rows were added, changed or removed."""
+        """Draw after rows were added, changed or removed."""
         self.virtual_size = Size(0, self.count)
         self.cursor = self._clamped(self.cursor)
         self._keep_in_view()
@@ -80,7 +80,7 @@ class Rows(Drawn, ScrollView, can_focus=True):
 
     @property
     def visible_rows(self) -> range:
-        """Rows that are on the screen."""
+        """Return the rows on the screen."""
         first = self.scroll_offset.y
         return range(first, min(first + max(self.size.height, 1), self.count))
 
@@ -107,7 +107,7 @@ class Rows(Drawn, ScrollView, can_focus=True):
         self.post_message(self.Moved(self))
 
     def validate_cursor(self, cursor: int) -> int:
-        """The cursor stays in the list."""
+        """Keep the cursor in the list."""
         return self._clamped(cursor)
 
     def _clamped(self, cursor: int) -> int:
@@ -126,15 +126,15 @@ class Rows(Drawn, ScrollView, can_focus=True):
         self.call_after_refresh(self._keep_in_view)
 
     def on_focus(self) -> None:
-        """Show that keys come here."""
+        """Draw the list with the focus."""
         self.refresh()
 
     def on_blur(self) -> None:
-        """Show that keys go elsewhere."""
+        """Draw the list without the focus."""
         self.refresh()
 
     def on_click(self, event: events.Click) -> None:
-        """Put the cursor under the pointer; twice opens."""
+        """Put the cursor under the pointer. A double click opens the row."""
         row = self.scroll_offset.y + event.y
         if row < self.count:
             self.cursor = row
@@ -144,33 +144,33 @@ class Rows(Drawn, ScrollView, can_focus=True):
                 self.clicked(row, event.x)
 
     def clicked(self, row: int, x: int) -> None:
-        """A row was clicked at a column; for subclasses."""
+        """Handle a click on a row at a column. Subclasses override this method."""
 
     def action_down(self) -> None:
-        """Next row."""
+        """Move to the next row."""
         self.cursor += 1
 
     def action_up(self) -> None:
-        """Row before."""
+        """Move to the previous row."""
         self.cursor -= 1
 
     def action_page_down(self) -> None:
-        """Down by a page."""
+        """Move down by a page."""
         self.cursor += max(self.size.height - 1, 1)
 
     def action_page_up(self) -> None:
-        """Up by a page."""
+        """Move up by a page."""
         self.cursor -= max(self.size.height - 1, 1)
 
     def action_first(self) -> None:
-        """First row."""
+        """Move to the first row."""
         self.cursor = 0
 
     def action_last(self) -> None:
-        """Last row."""
+        """Move to the last row."""
         self.cursor = self.count - 1
 
     def action_open(self) -> None:
-        """Open what the cursor is on."""
+        """Open the row under the cursor."""
         if self.count:
             self.post_message(self.Opened(self))

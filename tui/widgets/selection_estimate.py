@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from tui.background.estimator_thread import SelectionEstimate
 
 HEADLINE_WIDE = 110
-"""Cells from which the headline holds what else stands in the line under it."""
+"""Least cells of a headline with the measured loss. Narrow screens show the measured loss in the next line."""
 _LEAST_NAME, _MOST_NAME = 8, 22
 
 

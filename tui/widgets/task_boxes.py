@@ -1,4 +1,4 @@
-"""One task in words: its state and estimates, what it does for other tasks, what its examples do."""
+"""Boxes about one task: state and estimates, transfer to other tasks, and influence of its examples."""
 
 from collections.abc import Sequence
 
@@ -22,12 +22,12 @@ _WIDE = 110
 
 
 class TaskBoxes(Vertical):
-    """A line about a task, and under it two boxes: the task and others, the task's examples."""
+    """A line about a task, and two boxes: transfer to other tasks, and influence of the examples."""
 
     app: AppBase
 
     def compose(self) -> ComposeResult:
-        """Make the widgets."""
+        """Create the widgets."""
         yield Lines([()], id="task-line")
         with Horizontal(id="task-boxes"):
             yield Lines(id="transfer", classes="box")
@@ -37,10 +37,10 @@ class TaskBoxes(Vertical):
         """Show a task.
 
         Args:
-            task: The task, once the project is read.
-            number: Its number; those of the targets follow on the auxiliary ones.
-            influence: Of its examples; None until known.
-            transfer: How much each task helps each other (t, t), in nats; None until known.
+            task: The task; None before the project is read.
+            number: Number of the task. Target tasks follow the auxiliary tasks.
+            influence: Influence of the examples; None until known.
+            transfer: Effect of each task on each task (t, t), in nats; None until known.
         """
         app, (width, height) = self.app, self.app.size
         snapshot, session = app.snapshot, app.session
@@ -48,7 +48,7 @@ class TaskBoxes(Vertical):
         is_auxiliary = snapshot is not None and number < len(snapshot.names)
         line: Line = [(f" {app.missing()}", "warn")]
         others: list[Line] = [[(app.missing(), "warn")]]
-        own: list[Line] = [[("influence needs gradients", "dim")]]
+        own: list[Line] = [[("no influence without gradients", "dim")]]
         if snapshot is not None and task is not None:
             line = target_line(task, width)
             if is_auxiliary and session is not None:
@@ -73,22 +73,22 @@ class TaskBoxes(Vertical):
 
 
 def target_line(task: Task, width: int) -> Line:
-    """Of a target: its size."""
+    """Return the line of a target: its size."""
     return spread([(" ◎ target", "pin"), "   always in"], [(_sizes(task), "dim")], width)
 
 
 def task_line(
     task: Task, row: int, snapshot: Snapshot, session: Session, estimate: SelectionEstimate | None, width: int
 ) -> Line:
-    """Of an auxiliary task: state, affinity, what turning it round does, size.
+    """Return the line of an auxiliary task: state, affinity, effect of a toggle, and size.
 
     Args:
         task: The task.
-        row: Its number.
+        row: Number of the task.
         snapshot: The project.
-        session: The selection as it is.
-        estimate: What is estimated of a selection, if anything; only what is about this one is shown.
-        width: Cells.
+        session: The current selection.
+        estimate: Estimate of a selection; None until known. The estimate of another selection is not shown.
+        width: Cells of the line.
     """
     state = session.state(row)
     style = {State.IN: "good", State.OUT: "dim"}.get(state, "pin")
@@ -118,20 +118,20 @@ def task_line(
 
 
 def transfer_lines(snapshot: Snapshot, transfer: Floats | None, row: int, width: int, rows: int) -> list[Line]:
-    """Which tasks an auxiliary task helps and hurts most, and which help and hurt it.
+    """Return the tasks that an auxiliary task helps and hurts most, and the tasks that help and hurt it most.
 
     Args:
         snapshot: The project.
-        transfer: How much each task helps each other (t, t), in nats; None until known.
-        row: The task's number.
-        width: Cells.
-        rows: Lines that there is room for.
+        transfer: Effect of each task on each task (t, t), in nats; None until known.
+        row: Number of the task.
+        width: Cells of each line.
+        rows: Maximum number of lines.
     """
     if transfer is None or transfer.shape != (len(snapshot.names),) * 2:
         return [[("…", "dim")]]
     others = np.delete(np.arange(len(snapshot.names)), row)
     if not len(others):
-        return [[("there is no other task", "dim")]]
+        return [[("no other task", "dim")]]
     most = 2 if rows > 3 else 1
     gives, gets = transfer[row, others], transfer[others, row]
     wanted = [("helps", gives, 1, most), ("hurts", gives, -1, 1), ("helped by", gets, 1, most)]
@@ -143,11 +143,11 @@ def transfer_lines(snapshot: Snapshot, transfer: Floats | None, row: int, width:
         for place in np.argsort(-sign * values, kind="stable")[:count]
         if values[place] * sign > 0
     ]
-    return lines or [[("it neither helps nor hurts another task", "dim")]]
+    return lines or [[("no transfer to or from other tasks", "dim")]]
 
 
 def affinity_lines(snapshot: Snapshot, width: int, rows: int) -> list[Line]:
-    """Of the target: which tasks have the greatest affinity, and the least."""
+    """Return the tasks with the greatest and the least affinity to the target."""
     affinity = snapshot.affinity
     known = np.flatnonzero(~np.isnan(affinity))
     if not len(known):
@@ -159,18 +159,18 @@ def affinity_lines(snapshot: Snapshot, width: int, rows: int) -> list[Line]:
 
 
 def influence_lines(influence: Influence | None, width: int, rows: int) -> list[Line]:
-    """What the examples do: their distribution, how many help, how much in all.
+    """Return lines about the influence of the examples: distribution, share that helps, and sum.
 
     Args:
-        influence: Of the task's examples; None until known.
-        width: Cells.
-        rows: Lines that there is room for.
+        influence: Influence of the examples; None until known.
+        width: Cells of each line.
+        rows: Maximum number of lines.
     """
     if influence is None:
         return [[("…", "dim")]]
     summary, unit, gains = influence.summary, influence.unit, influence.gains
     if summary is None:
-        return [[("no row is trained on", "warn")]]
+        return [[("no training examples", "warn")]]
     ends = f" {unit(summary.low)} … {unit(summary.high)} {unit.name}"
     counts = histogram(gains, max(min(width - len(ends), 24), 4))
     bars = sparkline([float(count) for count in counts], len(counts), low=0)
@@ -187,7 +187,7 @@ def influence_lines(influence: Influence | None, width: int, rows: int) -> list[
         zero = int(len(counts) * -summary.low / (summary.high - summary.low))
         lines.insert(1, [(" " * zero + "↑ 0", "dim")])
     if summary.half:
-        lines.append([("half of the help ", "dim"), f"comes from {summary.half:,} of them"])
+        lines.append([("half of the help ", "dim"), f"from {summary.half:,} of {len(gains):,}"])
     if summary.thirds:
         parts: list[Part] = [("mean by length ", "dim")]
         for words, value in zip(("short", "mid", "long"), summary.thirds, strict=True):

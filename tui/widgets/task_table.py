@@ -12,7 +12,7 @@ from tui.widgets import numbers
 from tui.widgets.lines import Line, Lines, Part, fit
 from tui.widgets.rows import Rows
 
-# Columns and their least cells; the name takes what is left.
+# Columns and their cells. The name takes the remaining cells.
 _FIXED = (("examples", 8), ("affinity", 8), ("bar", 17), ("flip", 9))
 _WIDE = (("tokens", 8),)
 _TITLES = {
@@ -27,17 +27,17 @@ _TITLES = {
 
 
 class TaskTable(Rows):
-    """Tasks in the order of `view`, drawn from the application's snapshot, session and estimate."""
+    """A table of the tasks in `view`, from snapshot, session and estimate of the application."""
 
     class Sorted(Message):
-        """A column's title was clicked."""
+        """The title of a column was clicked."""
 
         def __init__(self, column: str) -> None:
             super().__init__()
             self.column = column
 
     class Toggled(Message):
-        """A task's glyph was clicked."""
+        """The glyph of a task was clicked."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
@@ -47,16 +47,16 @@ class TaskTable(Rows):
 
     @property
     def count(self) -> int:
-        """Tasks that are shown."""
+        """Return the number of shown tasks."""
         return len(self.view)
 
     @property
     def task_row(self) -> int | None:
-        """The task under the cursor."""
+        """Return the task under the cursor; None without tasks."""
         return int(self.view[self.cursor]) if self.count else None
 
     def chosen(self) -> RowNumbers:
-        """The tasks that an action is about: the range, else the marked ones, else the one under the cursor."""
+        """Return the tasks for an action: the range, else the marked tasks, else the task under the cursor."""
         if not self.count:
             return self.view
         if self.range_start is not None:
@@ -67,7 +67,7 @@ class TaskTable(Rows):
         return self.view[[self.cursor]]
 
     def columns(self, width: int) -> list[tuple[str, int]]:
-        """Names and cells of the columns at a width."""
+        """Return names and cells of the columns at a width."""
         snapshot = self.app.snapshot
         fixed = list(_FIXED)
         if width >= 100:
@@ -81,7 +81,7 @@ class TaskTable(Rows):
         return [("task", max(name, 6)), *fixed, *([("tag", tag)] if tag else [])]
 
     def title(self, width: int, sort: str, *, descending: bool) -> Line:
-        """The line above the table."""
+        """Return the titles of the columns."""
         parts: list[Part] = ["    "]
         for column, cells in self.columns(width):
             mark = ("▼" if descending else "▲") if column == sort else ""
@@ -98,7 +98,7 @@ class TaskTable(Rows):
         return parts
 
     def line(self, row: int, width: int) -> Line:
-        """One task."""
+        """Return the line of one task."""
         app = self.app
         snapshot, session, estimate = app.snapshot, app.session, app.estimate
         if snapshot is None or session is None:
@@ -144,20 +144,20 @@ class TaskTable(Rows):
         return float(known.max()) if known.size else 0.0
 
     def lies_over(self, row: int) -> str:
-        """The range."""
+        """Return the style of rows in the range."""
         if self.range_start is None:
             return ""
         first, last = sorted((self.range_start, self.cursor))
         return "range" if first <= row <= last else ""
 
     def clicked(self, row: int, x: int) -> None:
-        """The glyph toggles."""
+        """Toggle the task after a click on its glyph."""
         if x in (2, 3):
             self.post_message(self.Toggled())
 
 
 class TaskTitle(Lines):
-    """The titles of the table's columns; a click sorts."""
+    """The titles of the columns. A click on a title sorts the table."""
 
     def on_click(self, event: events.Click) -> None:
         """Sort by the column under the pointer."""

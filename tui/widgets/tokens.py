@@ -1,4 +1,4 @@
-"""The tokens of an example, to be read one by one. No Textual."""
+"""The tokens of an example. This module imports no Textual."""
 
 from collections.abc import Sequence
 from functools import lru_cache
@@ -10,26 +10,26 @@ from tui.widgets.lines import Part
 
 
 class Vocabulary:
-    """What token ids mean, where the model's folder says so.
+    """The texts of token ids, from the tokenizer of a model.
 
     Args:
-        folder: The model's folder; without a `tokenizer.json` in it, ids stay numbers.
+        folder: Folder of the model. Without `tokenizer.json`, token ids stay numbers.
     """
 
     def __init__(self, folder: Path) -> None:
         self._tokenizer: Any = None
         path = folder / "tokenizer.json"
         if path.is_file():
-            # Loaded when somebody looks at tokens, which few do.
+            # Import late, because few users look at tokens.
             from tokenizers import Tokenizer
 
             try:
                 self._tokenizer = Tokenizer.from_file(str(path))
-            except Exception:  # The library raises nothing more special.
+            except Exception:  # The library raises plain exceptions.
                 self._tokenizer = None
 
     def words(self, ids: Sequence[int]) -> list[str]:
-        """What each token adds to the text; its number where that is not known."""
+        """Return the text that each token adds, or its id if the token is unknown."""
         if self._tokenizer is None:
             return [str(token) for token in ids]
         found: list[str] = []
@@ -45,7 +45,7 @@ class Vocabulary:
         alone = str(self._tokenizer.decode([token], skip_special_tokens=False))
         if not before:
             return alone
-        # Many tokenizers drop the blank before a token that stands by itself.
+        # Many tokenizers drop the blank before a single token.
         left = str(self._tokenizer.decode(before, skip_special_tokens=False))
         both = str(self._tokenizer.decode([*before, token], skip_special_tokens=False))
         return both[len(left) :] if both.startswith(left) else alone
@@ -57,23 +57,22 @@ def _vocabulary(folder: Path, changed: int) -> Vocabulary:
 
 
 def vocabulary_of(folder: Path) -> Vocabulary:
-    """The vocabulary in a model's folder, read again when its file has changed.
+    """Return the vocabulary in the folder of a model. A changed file is read again.
 
     Raises:
-        OSError: The file's date cannot be read.
+        OSError: The date of the file cannot be read.
     """
     path = folder / "tokenizer.json"
     return _vocabulary(folder, path.stat().st_mtime_ns if path.is_file() else 0)
 
 
 def token_parts(ids: Sequence[int], labels: Sequence[int], vocabulary: Vocabulary) -> list[Part]:
-    """Tokens to be read: `│` between them, `▸` where loss begins, and a style on those that carry it.
+    """Return the tokens for display: `│` between tokens, `▸` before the first token with loss, and a style.
 
     Args:
         ids: Token ids.
-        labels: Of each token −100 or its id; of an encoder–decoder the decoder's tokens, which are shown after the
-            encoder's.
-        vocabulary: What ids mean.
+        labels: −100 or the id of each token. An encoder–decoder has tokens of the decoder here, shown last.
+        vocabulary: Texts of the token ids.
     """
     decoder = len(ids) != len(labels) or any(a not in (IGNORED, b) for a, b in zip(labels, ids, strict=True))
     if decoder:
