@@ -93,7 +93,7 @@ def test_what_returns_to_users_can_be_shown() -> None:
     returned = {
         hints["return"]
         for name, verb in vars(curator.Project).items()
-        if callable(verb) and not name.startswith("_") and name not in ("corpus", "answers", "embeddings")
+        if callable(verb) and not name.startswith("_") and name not in ("corpus", "estimates", "selections")
         if isinstance((hints := get_type_hints(verb, {"Path": Path})).get("return"), type)
     }
     assert {kind for kind in returned if kind.__module__.startswith("curator.results.")} <= set(KINDS)
@@ -102,7 +102,14 @@ def test_what_returns_to_users_can_be_shown() -> None:
 def test_an_empty_table_has_its_columns() -> None:
     report = results.EstimatesReport(target=("t",), calibrated_on=0, estimates=(), ridge=())
     frame = report.to_pandas()
-    assert list(frame.columns) == [field.name for field in dataclasses.fields(results.EstimateResult)]
+    assert list(frame.columns) == [
+        "subset",
+        "estimated_loss",
+        "estimated_loss_low",
+        "estimated_loss_high",
+        "measured_loss",
+        "as_good_as_best",
+    ]
     assert len(frame) == 0
     assert "<tbody></tbody>" in report._repr_html_()
 

@@ -29,6 +29,7 @@ from threadpoolctl import get_cached_controller
 
 from curator.core.arrays import Floats, Mask
 from curator.core.errors import ConfigError, NumericalError
+from curator.core.interval import Interval
 from curator.estimate.calibration import Calibration
 from curator.estimate.logistic import Logistic
 from curator.estimate.quadratic import Quadratic
@@ -38,8 +39,10 @@ if TYPE_CHECKING:
     from curator.core.config import EstimateSection
 
 
-# 5 % to either side of the middle of a normal distribution.
-_NORMAL_90 = 1.6448536269514722
+NORMAL_90 = 1.6448536269514722
+"""Half of the width of a 90 % interval of a normal distribution, in standard deviations."""
+ROUNDING = 1e-9
+"""Estimates are sums of rounded numbers: two losses that differ by less count as equal, nats."""
 # Of the trace of an average subset's matrix, see `pick_ridge`.
 _RIDGE_SHARE = 0.003
 # Of the trace of all tasks together: what float32 loses of their sums.
@@ -61,19 +64,6 @@ class CheckpointSums:
     sums: TaskSums
     validation: ExampleSet
     read: Callable[[Sequence[int]], list[ExampleSet]]
-
-
-@dataclass(frozen=True, slots=True)
-class SubsetEstimate:
-    """Estimated loss in nats per target token, and its 90 % interval.
-
-    The interval is what really fine-tuned subsets came to, where there are enough; else what other validation examples
-    might.
-    """
-
-    loss: float
-    low: float
-    high: float
 
 
 class TargetEstimator:
@@ -218,22 +208,20 @@ class TargetEstimator:
     def _combined(self, of_points: list[Floats]) -> Floats:
         return np.asarray(sum(share * values for share, values in zip(self._shares, of_points, strict=True)))
 
-    def estimate(self, masks: Mask) -> list[SubsetEstimate]:
+    def estimate(self, masks: Mask) -> list[Interval]:
         """Estimated loss and interval of each subset.
 
         Args:
             masks: Membership of the auxiliary tasks (s, t).
 
         Returns:
-            One estimate per subset (s).
+            One estimate per subset (s), nats per target token. With enough measured subsets, the intervals are those of
+            the errors on these subsets. Otherwise the intervals are those of the choice of validation examples.
         """
         each = self.validation_losses(masks)
         losses = each @ self.validation_weights
         half = self.half_widths(each)
-        return [
-            SubsetEstimate(float(loss), *interval(float(loss), float(width)))
-            for loss, width in zip(losses, half, strict=True)
-        ]
+        return [Interval.around(float(loss), float(width)) for loss, width in zip(losses, half, strict=True)]
 
     def half_widths(self, each: Floats) -> Floats:
         """Half of the 90 % interval (s,) of subsets with given losses of each validation example (s, v)."""
@@ -241,12 +229,7 @@ class TargetEstimator:
         if known is not None:
             return np.full(len(each), known)
         centred = each - (each @ self.validation_weights)[:, None]
-        return np.asarray(_NORMAL_90 * np.sqrt(((self.validation_weights * centred) ** 2).sum(axis=1)))
-
-
-def interval(loss: float, half_width: float) -> tuple[float, float]:
-    """Both ends of an estimate's interval, in nats; a loss is never negative, but what stands for one may be."""
-    return max(loss - half_width, min(loss, 0.0)), loss + half_width
+        return np.asarray(NORMAL_90 * np.sqrt(((self.validation_weights * centred) ** 2).sum(axis=1)))
 
 
 def _one_core_each() -> AbstractContextManager[Any]:
@@ -347,11 +330,11 @@ def _mean_weight(point: CheckpointSums) -> float:
 
 
 __all__: Sequence[Any] = [
+    "NORMAL_90",
+    "ROUNDING",
     "CheckpointSums",
     "ExampleSet",
-    "SubsetEstimate",
     "TargetEstimator",
     "build_estimator",
-    "interval",
     "pick_ridge",
 ]

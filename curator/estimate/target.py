@@ -17,7 +17,7 @@ from curator.estimate.estimator import CheckpointSums, TargetEstimator, build_es
 from curator.estimate.points import read_points
 from curator.estimate.whatif import budget_curve, difference, judge_each
 from curator.gradients.stage import gradient_sets, gradients_inputs
-from curator.results.base import rounded, rounded_if_known
+from curator.results.base import rounded, rounded_if_known, rounded_interval
 from curator.training.fine_tune import diverged_runs, measured_subsets, recipe_key
 from curator.training.meta_init import MetaInit
 from curator.workspace.workspace import Workspace
@@ -154,20 +154,14 @@ class TargetEstimates:
         found = [
             results.EstimateResult(
                 subset=tuple(subset),
-                estimated_loss=rounded(j.loss),
-                estimated_loss_low=rounded(j.low),
-                estimated_loss_high=rounded(j.high),
+                estimate=rounded_interval(j.estimate),
                 measured_loss=rounded_if_known(measured.get(frozenset(subset))),
                 as_good_as_best=best is not None and (j is best or difference(self.estimator, j, best).is_noise),
             )
             for subset, j in zip(subsets, judged, strict=True)
         ]
         if found:
-            self._store.put_estimates(
-                self.key,
-                self.corpus.target_label,
-                [(e.subset, e.estimated_loss, e.estimated_loss_low, e.estimated_loss_high) for e in found],
-            )
+            self._store.put_estimates(self.key, self.corpus.target_label, [(e.subset, e.estimate) for e in found])
         return results.EstimatesReport(
             target=self.corpus.targets,
             calibrated_on=self.calibrated_on,
@@ -251,9 +245,7 @@ class TargetEstimates:
                 results.BudgetPoint(
                     subset=(subset := tuple(names[point.judged.mask].tolist())),
                     tokens=point.tokens,
-                    estimated_loss=rounded(point.judged.loss),
-                    estimated_loss_low=rounded(point.judged.low),
-                    estimated_loss_high=rounded(point.judged.high),
+                    estimate=rounded_interval(point.judged.estimate),
                     measured_loss=rounded_if_known(measured.get(frozenset(subset))),
                     on_front=point.on_front,
                 )

@@ -12,12 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from curator.core.arrays import Floats, Mask
-from curator.estimate.estimator import TargetEstimator, interval
-
-# 5 % to either side of the middle of a normal distribution, as in the intervals of single estimates.
-_NORMAL_90 = 1.6448536269514722
-# In nats: below it, a difference between two sums is none.
-_ROUNDING = 1e-9
+from curator.core.interval import Interval
+from curator.estimate.estimator import NORMAL_90, ROUNDING, TargetEstimator
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -26,17 +22,28 @@ class Judgement:
 
     Attributes:
         mask: The subset (t,).
-        loss: Estimated loss.
-        low: Lower end of its 90 % interval.
-        high: Upper end.
+        estimate: Estimated loss and its 90 % interval.
         each: Estimated loss of every validation example (v,).
     """
 
     mask: Mask
-    loss: float
-    low: float
-    high: float
+    estimate: Interval
     each: Floats
+
+    @property
+    def loss(self) -> float:
+        """Estimated loss."""
+        return self.estimate.value
+
+    @property
+    def low(self) -> float:
+        """Lower end of the 90 % interval."""
+        return self.estimate.low
+
+    @property
+    def high(self) -> float:
+        """Upper end of the 90 % interval."""
+        return self.estimate.high
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +76,7 @@ def judge_each(estimator: TargetEstimator, masks: Mask) -> list[Judgement]:
     found = []
     for mask, losses, half in zip(masks, each, estimator.half_widths(each), strict=True):
         loss = float(losses @ estimator.validation_weights)
-        found.append(Judgement(mask, loss, *interval(loss, float(half)), losses))
+        found.append(Judgement(mask, Interval.around(loss, float(half)), losses))
     return found
 
 
@@ -77,7 +84,7 @@ def difference(estimator: TargetEstimator, first: Judgement, second: Judgement) 
     """Compare two subsets, validation example by validation example."""
     change = first.each - second.each
     # The same subset, summed in another order, is the same subset.
-    change = np.where(np.abs(change) < _ROUNDING, 0.0, change)
+    change = np.where(np.abs(change) < ROUNDING, 0.0, change)
     value, noise = _mean_and_noise(change, estimator.validation_weights)
     if estimator.calibration is not None:
         noise = math.hypot(
@@ -88,7 +95,7 @@ def difference(estimator: TargetEstimator, first: Judgement, second: Judgement) 
 
 def _mean_and_noise(values: Floats, weights: Floats) -> tuple[float, float]:
     mean = float(values @ weights)
-    return mean, _NORMAL_90 * float(np.sqrt(((weights * (values - mean)) ** 2).sum()))
+    return mean, NORMAL_90 * float(np.sqrt(((weights * (values - mean)) ** 2).sum()))
 
 
 def flips(estimator: TargetEstimator, current: Judgement, tasks: npt.NDArray[np.intp]) -> Floats:

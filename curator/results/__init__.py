@@ -5,6 +5,7 @@ Holds them as frozen values and shows them as JSON, as data frames, as plots and
 Returns one class for each verb, grouped by the step of the pipeline.
 """
 
+from curator.core.interval import Interval
 from curator.results.base import SCHEMA_VERSION
 from curator.results.data import CheckedTask, CheckReport, Overlap
 from curator.results.estimates import (
@@ -36,6 +37,7 @@ __all__ = [
     "ExportReport",
     "ExportedTask",
     "GradientsReport",
+    "Interval",
     "Overlap",
     "QueryResult",
     "SelectedTask",

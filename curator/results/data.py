@@ -1,9 +1,9 @@
 """The report of `check`."""
 
-from dataclasses import asdict, dataclass
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from typing import ClassVar
 
-from curator.results.base import SCHEMA_VERSION, one_or_list
+from curator.results.base import Report
 from curator.results.display import Shown
 
 
@@ -41,7 +41,7 @@ class Overlap:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CheckReport(Shown):
+class CheckReport(Report, Shown):
     """What a project's data look like."""
 
     _table: ClassVar[str] = "tasks"
@@ -54,7 +54,3 @@ class CheckReport(Shown):
     overlaps: tuple[Overlap, ...]
     near_duplicates: tuple[tuple[str, int, str, int], ...]
     """(task, row, other task, row) of examples that are nearly the same, rows counted from 1; the first thousand."""
-
-    def to_json(self) -> dict[str, Any]:
-        """As `curator check --json` prints it."""
-        return {"schema_version": SCHEMA_VERSION, **asdict(self), "target": one_or_list(self.target)}

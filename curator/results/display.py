@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, get_args, get_type_hints
 
 from curator.core.text import clean
+from curator.results.base import field_names, field_values
 
 if TYPE_CHECKING:
     import pandas
@@ -31,15 +32,15 @@ class Shown:
     def rows(self) -> list[Row]:
         """The table's rows, by column."""
         values = getattr(self, self._table) if self._table else (self,)
-        return [value if isinstance(value, dict) else _fields(value) for value in values]
+        return [value if isinstance(value, dict) else field_values(value) for value in values]
 
     def columns(self) -> list[str]:
         """Names of the table's columns, also where it has no rows."""
         kind: Any = type(self)
         if self._table:
             kind = get_args(get_type_hints(kind)[self._table])[0]
-        if dataclasses.is_dataclass(kind):
-            return [field.name for field in dataclasses.fields(kind)]
+        if isinstance(kind, type) and dataclasses.is_dataclass(kind):
+            return field_names(kind)
         return list(dict.fromkeys(name for row in self.rows() for name in row))
 
     def to_pandas(self) -> "pandas.DataFrame":
@@ -50,7 +51,7 @@ class Shown:
 
     def _repr_html_(self) -> str:
         """What a notebook shows: what is said of the whole, and the first rows of the table."""
-        facts = _fields(self).items() if self._table else ()
+        facts = field_values(self).items() if self._table else ()
         small = [(name, value) for name, value in facts if name != self._table and not _is_large(value)]
         return _facts(small) + _html_table(self.columns(), *self.first(_ROWS))
 
@@ -79,10 +80,6 @@ def plain(value: Any) -> Any:
     if isinstance(value, list | tuple | set | frozenset):
         return [plain(inner) for inner in value]
     return value if value is None or isinstance(value, bool | int | str) else str(value)
-
-
-def _fields(value: Any) -> Row:
-    return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
 
 
 def _is_large(value: Any) -> bool:

@@ -1,20 +1,31 @@
 """Reports of the estimates: subsets, examples, budgets."""
 
-from dataclasses import asdict, dataclass
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from typing import ClassVar
 
-from curator.results.base import SCHEMA_VERSION, one_or_list
+from curator.core.interval import Interval
+from curator.results.base import Estimated, Report
 from curator.results.display import Shown
 
 
+class _Calibrated:
+    """Report whether estimates are calibrated, from a field `calibrated_on`."""
+
+    __slots__ = ()
+    calibrated_on: int
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether measured subsets correct the estimates."""
+        return self.calibrated_on > 0
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EstimateResult(Shown):
+class EstimateResult(Estimated, Shown):
     """Estimated target loss of one subset, in nats per target token, with a 90 % interval."""
 
     subset: tuple[str, ...]
-    estimated_loss: float
-    estimated_loss_low: float
-    estimated_loss_high: float
+    estimate: Interval
     measured_loss: float | None
     """Mean over the seeds with which the subset was really fine-tuned on; None where it was not."""
     as_good_as_best: bool
@@ -22,10 +33,11 @@ class EstimateResult(Shown):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EstimatesReport(Shown):
+class EstimatesReport(_Calibrated, Report, Shown):
     """Estimates of several subsets."""
 
     _table: ClassVar[str] = "estimates"
+    _document: ClassVar[tuple[str, ...]] = ("target", "calibrated", "estimates")
 
     target: tuple[str, ...]
     calibrated_on: int
@@ -33,15 +45,6 @@ class EstimatesReport(Shown):
     estimates: tuple[EstimateResult, ...]
     ridge: tuple[float, ...]
     """Ridge at each point of meta-training."""
-
-    def to_json(self) -> dict[str, Any]:
-        """As `curator estimate --json` prints it."""
-        return {
-            "schema_version": SCHEMA_VERSION,
-            "target": one_or_list(self.target),
-            "calibrated": self.calibrated_on > 0,
-            "estimates": [asdict(estimate) | {"subset": list(estimate.subset)} for estimate in self.estimates],
-        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,10 +62,18 @@ class ExampleInfluence:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ExamplesReport(Shown):
+class ExamplesReport(_Calibrated, Report, Shown):
     """The examples of a task, by what they do to the target's estimated loss."""
 
     _table: ClassVar[str] = "examples"
+    _document: ClassVar[tuple[str, ...]] = (
+        "task",
+        "target",
+        "selection",
+        "calibrated_on",
+        "examples",
+        "calibrated",
+    )
 
     task: str
     target: tuple[str, ...]
@@ -72,36 +83,26 @@ class ExamplesReport(Shown):
     examples: tuple[ExampleInfluence, ...]
     """Of most help first."""
 
-    def to_json(self) -> dict[str, Any]:
-        """As `curator examples --json` prints it."""
-        return {
-            "schema_version": SCHEMA_VERSION,
-            **asdict(self),
-            "target": one_or_list(self.target),
-            "calibrated": self.calibrated_on > 0,
-        }
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BudgetPoint:
+class BudgetPoint(Estimated):
     """One subset of a budget curve."""
 
     subset: tuple[str, ...]
     tokens: int
     """Training tokens of its tasks, without the target's."""
-    estimated_loss: float
-    estimated_loss_low: float
-    estimated_loss_high: float
+    estimate: Interval
     measured_loss: float | None
     on_front: bool
     """Whether no other subset of the curve is estimated lower at no more tokens."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CurveReport(Shown):
+class CurveReport(_Calibrated, Report, Shown):
     """What a budget of training tokens buys."""
 
     _table: ClassVar[str] = "points"
+    _document: ClassVar[tuple[str, ...]] = ("target", "calibrated", "points")
 
     target: tuple[str, ...]
     calibrated_on: int
@@ -113,12 +114,3 @@ class CurveReport(Shown):
     def front(self) -> list[BudgetPoint]:
         """The subsets that no other one beats: each costs more than the one before, and is estimated lower."""
         return [point for point in self.points if point.on_front]
-
-    def to_json(self) -> dict[str, Any]:
-        """As `curator curve --json` prints it."""
-        return {
-            "schema_version": SCHEMA_VERSION,
-            "target": one_or_list(self.target),
-            "calibrated": self.calibrated_on > 0,
-            "points": [asdict(point) | {"subset": list(point.subset)} for point in self.points],
-        }

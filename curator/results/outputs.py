@@ -1,10 +1,11 @@
 """Reports of the outputs: export, apply, SQL."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from curator.results.base import SCHEMA_VERSION, one_or_list
+from curator.core.interval import Interval
+from curator.results.base import SCHEMA_VERSION, Estimated, Report
 from curator.results.display import Shown, plain
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ class ExportedTask:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ExportReport(Shown):
+class ExportReport(Report, Shown):
     """What an export writes."""
 
     _table: ClassVar[str] = "tasks"
@@ -58,12 +59,7 @@ class ExportReport(Shown):
 
     def to_json(self) -> dict[str, Any]:
         """As `curator export --json` prints it."""
-        return {
-            "schema_version": SCHEMA_VERSION,
-            **asdict(self),
-            "folder": str(self.folder),
-            "files": [{"name": name, "rows": rows} for name, rows in self.files],
-        }
+        return Report.to_json(self) | {"files": [{"name": name, "rows": rows} for name, rows in self.files]}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,7 +75,7 @@ class AppliedTask:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ApplyReport(Shown):
+class ApplyReport(Report, Estimated, Shown):
     """An adapter: the base model fine-tuned on a selection, and what came of it."""
 
     _table: ClassVar[str] = "tasks"
@@ -89,9 +85,7 @@ class ApplyReport(Shown):
     target: tuple[str, ...]
     method: str
     seed: int
-    estimated_loss: float
-    estimated_loss_low: float
-    estimated_loss_high: float
+    estimate: Interval
     measured_loss: float
     """Of this very adapter, on the target's validation examples."""
     seconds: float
@@ -104,16 +98,6 @@ class ApplyReport(Shown):
     """File that the measured loss was written into; None where there is none but the adapter's own."""
     tasks: tuple[AppliedTask, ...]
     cached: bool
-
-    def to_json(self) -> dict[str, Any]:
-        """As `curator apply --json` prints it."""
-        return {
-            "schema_version": SCHEMA_VERSION,
-            **asdict(self),
-            "target": one_or_list(self.target),
-            "adapter": str(self.adapter),
-            "manifest": None if self.manifest is None else str(self.manifest),
-        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,10 +1,11 @@
 """The report of `select`."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from curator.results.base import SCHEMA_VERSION, one_or_list
+from curator.core.interval import Interval
+from curator.results.base import Estimated, Report
 from curator.results.display import Shown
 
 
@@ -24,19 +25,36 @@ class SelectedTask:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SelectionResult(Shown):
+class SelectionResult(Report, Estimated, Shown):
     """A selection."""
 
     _table: ClassVar[str] = "tasks"
+    _document: ClassVar[tuple[str, ...]] = (
+        "project",
+        "name",
+        "target",
+        "method",
+        "selected",
+        "excluded",
+        "estimated_loss",
+        "estimated_loss_low",
+        "estimated_loss_high",
+        "calibrated",
+        "measured_loss",
+        "reference",
+        "indistinguishable",
+        "tasks",
+        "steps",
+        "manifest",
+        "cached",
+    )
 
     project: str
     name: str
     target: tuple[str, ...]
     method: str
     tasks: tuple[SelectedTask, ...]
-    estimated_loss: float
-    estimated_loss_low: float
-    estimated_loss_high: float
+    estimate: Interval
     calibrated: bool
     measured_loss: float | None
     """After really fine-tuning on the selection, if that was done."""
@@ -57,26 +75,3 @@ class SelectionResult(Shown):
     def excluded(self) -> list[str]:
         """Names of the others."""
         return [task.name for task in self.tasks if not task.selected]
-
-    def to_json(self) -> dict[str, Any]:
-        """As `curator select --json` prints it."""
-        return {
-            "schema_version": SCHEMA_VERSION,
-            "project": self.project,
-            "name": self.name,
-            "target": one_or_list(self.target),
-            "method": self.method,
-            "selected": self.selected,
-            "excluded": self.excluded,
-            "estimated_loss": self.estimated_loss,
-            "estimated_loss_low": self.estimated_loss_low,
-            "estimated_loss_high": self.estimated_loss_high,
-            "calibrated": self.calibrated,
-            "measured_loss": self.measured_loss,
-            "reference": self.reference,
-            "indistinguishable": list(self.indistinguishable),
-            "tasks": [asdict(task) for task in self.tasks],
-            "steps": list(self.steps),
-            "manifest": None if self.manifest is None else str(self.manifest),
-            "cached": self.cached,
-        }

@@ -1,16 +1,16 @@
 """Reports of the stages: train, gradients, status."""
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
-from curator.results.base import SCHEMA_VERSION
+from curator.results.base import Report
 from curator.results.display import Shown
 
 StageState = Literal["done", "stale", "partial", "missing"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TrainReport(Shown):
+class TrainReport(Report, Shown):
     """A meta-initialization."""
 
     _table: ClassVar[str] = "points"
@@ -24,13 +24,9 @@ class TrainReport(Shown):
     """Tasks that were added since, which it has not seen."""
     cached: bool
 
-    def to_json(self) -> dict[str, Any]:
-        """As `curator train --json` prints it."""
-        return {"schema_version": SCHEMA_VERSION, **asdict(self)}
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class GradientsReport(Shown):
+class GradientsReport(Report, Shown):
     """Projected gradients in the store."""
 
     examples: int
@@ -39,10 +35,6 @@ class GradientsReport(Shown):
     computed: int
     """Gradients that this call computed; the others were there."""
     cached: bool
-
-    def to_json(self) -> dict[str, Any]:
-        """As `curator gradients --json` prints it."""
-        return {"schema_version": SCHEMA_VERSION, **asdict(self)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +50,7 @@ class StageStatus:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StatusReport(Shown):
+class StatusReport(Report, Shown):
     """Where a project stands."""
 
     _table: ClassVar[str] = "stages"
@@ -67,7 +59,3 @@ class StatusReport(Shown):
     stages: tuple[StageStatus, ...]
     runs: tuple[dict[str, Any], ...] = field(default=())
     selections: tuple[dict[str, Any], ...] = field(default=())
-
-    def to_json(self) -> dict[str, Any]:
-        """As `curator status --json` prints it."""
-        return {"schema_version": SCHEMA_VERSION, **asdict(self)}

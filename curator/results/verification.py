@@ -1,32 +1,29 @@
 """The report of `verify`."""
 
-from dataclasses import asdict, dataclass
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from typing import ClassVar
 
-from curator.results.base import SCHEMA_VERSION, one_or_list
+from curator.core.interval import Interval
+from curator.results.base import Estimated, Report
 from curator.results.display import Shown
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class VerifiedRun:
+class VerifiedRun(Estimated):
     """One fine-tuning run, and what a calibration that has not seen its subset estimates of it."""
 
     subset: tuple[str, ...]
     seed: int
-    estimated_loss: float
-    estimated_loss_low: float
-    estimated_loss_high: float
+    estimate: Interval
     measured_loss: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class VerifiedSubset:
+class VerifiedSubset(Estimated):
     """One measured subset, over all its runs."""
 
     subset: tuple[str, ...]
-    estimated_loss: float
-    estimated_loss_low: float
-    estimated_loss_high: float
+    estimate: Interval
     measured_loss: float
     """Mean over its seeds."""
     lowest_measured: float
@@ -53,7 +50,7 @@ class ComparedMethod:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class VerifyReport(Shown):
+class VerifyReport(Report, Shown):
     """How far the estimates of a target may be trusted.
 
     A subset's measured loss is the mean over its seeds; its estimate is that of a calibration on all other subsets.
@@ -97,21 +94,10 @@ class VerifyReport(Shown):
         return [
             VerifiedSubset(
                 subset=subset,
-                estimated_loss=of[0].estimated_loss,
-                estimated_loss_low=of[0].estimated_loss_low,
-                estimated_loss_high=of[0].estimated_loss_high,
+                estimate=of[0].estimate,
                 measured_loss=sum(run.measured_loss for run in of) / len(of),
                 lowest_measured=min(run.measured_loss for run in of),
                 highest_measured=max(run.measured_loss for run in of),
             )
             for subset, of in runs.items()
         ]
-
-    def to_json(self) -> dict[str, Any]:
-        """As `curator verify --json` prints it."""
-        return {
-            "schema_version": SCHEMA_VERSION,
-            **asdict(self),
-            "target": one_or_list(self.target),
-            "runs": [asdict(run) | {"subset": list(run.subset)} for run in self.runs],
-        }

@@ -8,9 +8,9 @@ import numpy as np
 
 from curator import __version__
 from curator.core.files import relative_to
+from curator.core.interval import Interval
 from curator.data.corpus import Corpus, Task, TaskVersion
 from curator.estimate.affinity import Affinities
-from curator.estimate.estimator import interval
 from curator.estimate.target import TargetEstimates
 from curator.estimate.whatif import difference, judge_each
 from curator.gradients.stage import projection
@@ -40,8 +40,8 @@ def manifest_of(
     measured = next((m.mean for m in estimates.measured if m.subset == selected), None)
     if selection.weights is not None:
         shift = selection.loss - chosen.loss
-        low, high = interval(selection.loss, chosen.high - chosen.loss)
-        chosen = replace(chosen, loss=selection.loss, low=low, high=high, each=chosen.each + shift)
+        weighted = Interval.around(selection.loss, chosen.high - chosen.loss)
+        chosen = replace(chosen, estimate=weighted, each=chosen.each + shift)
         measured = None
     return Manifest(
         created=now(),

@@ -9,6 +9,7 @@ from pathlib import Path
 from curator import __version__, results
 from curator.core.arrays import Floats
 from curator.core.errors import DataError
+from curator.core.interval import Interval
 from curator.core.provenance import Inputs, key_of
 from curator.core.text import is_text
 from curator.estimate.target import TargetEstimates
@@ -126,7 +127,7 @@ class Selections:
         mask = self.estimates.mask(subset)
         (estimate,) = self.estimates.estimator.estimate(mask[None])
         manifest = manifest_of(
-            self.estimates, request, name, Selection(mask, estimate.loss), self.estimates.affinities()
+            self.estimates, request, name, Selection(mask, estimate.value), self.estimates.affinities()
         )
         manifest = manifest.model_copy(update={"edits": tuple(edits)})
         inputs = self.select_inputs(request, name) | {
@@ -221,9 +222,7 @@ def selection_report(manifest: Manifest, path: Path, cached: bool) -> results.Se
             )
             for task in manifest.tasks
         ),
-        estimated_loss=manifest.estimated_loss,
-        estimated_loss_low=manifest.estimated_loss_low,
-        estimated_loss_high=manifest.estimated_loss_high,
+        estimate=Interval(manifest.estimated_loss, manifest.estimated_loss_low, manifest.estimated_loss_high),
         calibrated=bool(manifest.estimate["calibrated"]),
         measured_loss=manifest.measured_loss,
         reference=manifest.reference,

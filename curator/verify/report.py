@@ -8,8 +8,10 @@ from scipy.stats import spearmanr
 from curator import results
 from curator.core.arrays import Floats
 from curator.core.errors import NumericalError
+from curator.core.interval import Interval
 from curator.estimate.calibration import cross_validated
 from curator.estimate.target import TargetEstimates
+from curator.results.base import rounded, rounded_interval
 from curator.training.fine_tune import MeasuredSubset
 
 # Nats, in which a loss that has vanished is told: what is relative to it must not be infinite.
@@ -34,8 +36,8 @@ def report(estimates: TargetEstimates) -> results.VerifyReport:
     evidence = estimates.evidence
     if evidence is None or len(measured) < 2:
         each = estimates.estimator.estimate(masks)
-        estimated = np.array([e.loss for e in each])
-        widths = np.array([e.high - e.loss for e in each])
+        estimated = np.array([e.value for e in each])
+        widths = np.array([e.high - e.value for e in each])
     else:
         estimated, widths = cross_validated(evidence)
         spread = estimates.estimator.half_widths(estimates.estimator.validation_losses(masks))
@@ -51,10 +53,8 @@ def report(estimates: TargetEstimates) -> results.VerifyReport:
             results.VerifiedRun(
                 subset=tuple(sorted(m.subset)),
                 seed=run.seed,
-                estimated_loss=round(float(loss), 6),
-                estimated_loss_low=round(max(float(loss - width), 0.0), 6),
-                estimated_loss_high=round(float(loss + width), 6),
-                measured_loss=round(run.loss, 6),
+                estimate=rounded_interval(Interval.around(float(loss), float(width))),
+                measured_loss=rounded(run.loss),
             )
             for m, loss, width in zip(measured, estimated, widths, strict=True)
             for run in m.runs

@@ -67,9 +67,9 @@ def test_equals_the_slow_twin(method: str, slow: object) -> None:
         for point, ridge in zip(points, ridges, strict=True):
             moved = slow(point, members, ridge) - slow(point, list(range(TASKS)), ridge)  # type: ignore[operator]
             each += point.validation.gradients @ moved / len(points)
-        assert estimate.loss == pytest.approx(each.mean(), abs=1e-6)
+        assert estimate.value == pytest.approx(each.mean(), abs=1e-6)
         error = each.std() / np.sqrt(len(each))
-        assert estimate.high - estimate.loss == pytest.approx(1.645 * error, rel=1e-3)
+        assert estimate.high - estimate.value == pytest.approx(1.645 * error, rel=1e-3)
 
 
 @pytest.mark.parametrize("method", ["quadratic", "logistic"])
@@ -77,7 +77,7 @@ def test_all_tasks_together_have_the_loss_that_was_measured(method: str) -> None
     points = draw_checkpoints()
     estimator = build_estimator([sums_of(p) for p in points], FINAL, EstimateSection(method=method))  # type: ignore[arg-type]
     (estimate,) = estimator.estimate(np.ones((1, TASKS), dtype=bool))
-    assert estimate.loss == pytest.approx(FINAL.mean())
+    assert estimate.value == pytest.approx(FINAL.mean())
 
 
 @pytest.mark.parametrize("method", ["quadratic", "logistic"])
@@ -90,7 +90,7 @@ def test_order_of_tasks_does_not_matter(method: str) -> None:
     masks = all_masks()
     here = make_estimator(points, [2, 2], method=method).estimate(masks)
     there = make_estimator(turned, [2, 2], method=method).estimate(masks[:, order])
-    assert [e.loss for e in there] == pytest.approx([e.loss for e in here], abs=1e-7)
+    assert [e.value for e in there] == pytest.approx([e.value for e in here], abs=1e-7)
 
 
 @pytest.mark.parametrize("method", ["quadratic", "logistic"])
@@ -108,14 +108,14 @@ def test_a_task_cut_in_two_is_the_task(method: str) -> None:
     masks = all_masks()
     here = make_estimator(points, [2, 2], method=method).estimate(masks)
     there = make_estimator(cut, [2, 2], method=method).estimate(masks[:, [0, 1, 1, 2, 3]])
-    assert [e.loss for e in there] == pytest.approx([e.loss for e in here], abs=1e-7)
+    assert [e.value for e in there] == pytest.approx([e.value for e in here], abs=1e-7)
 
 
 def test_more_ridge_means_less_displacement() -> None:
     points = draw_checkpoints()
     spread = []
     for ridge in (1e-2, 1e2, 1e6):
-        losses = [e.loss for e in make_estimator(points, [ridge, ridge]).estimate(all_masks())]
+        losses = [e.value for e in make_estimator(points, [ridge, ridge]).estimate(all_masks())]
         spread.append(max(losses) - min(losses))
     assert spread[0] > spread[1] > spread[2]
     assert spread[2] < 1e-3
@@ -247,7 +247,7 @@ def test_small_tasks_gain_what_they_change() -> None:
         flipped[task] ^= True
         with_it, without = (mask, flipped) if mask[task] else (flipped, mask)
         change = estimator.estimate(np.stack([without, with_it]))
-        assert gains[task] == pytest.approx(change[0].loss - change[1].loss, rel=0.15)
+        assert gains[task] == pytest.approx(change[0].value - change[1].value, rel=0.15)
 
 
 def test_transfer_is_the_gain_of_each_task_as_if_it_were_the_target() -> None:
@@ -305,7 +305,7 @@ def test_a_calibrated_estimate_is_the_sum_that_is_described(method: str, slow: o
             moved = slow(point, members, ridge) - slow(point, list(range(TASKS)), ridge)  # type: ignore[operator]
             changes[row, number] = (point.validation.gradients @ moved).mean()
         loss = FINAL.mean() + 0.3 + changes[row] @ [1.4, -0.2] + mask @ [0.05, -0.1, 0.02, 0.2]
-        assert estimates[row].loss == pytest.approx(loss, abs=1e-6)
+        assert estimates[row].value == pytest.approx(loss, abs=1e-6)
     np.testing.assert_allclose(estimator.changes(masks), changes, atol=1e-6)
     # The calibration says the same of the same changes, which are not calibrated.
     losses = estimator.validation_losses(masks) @ estimator.validation_weights
@@ -326,8 +326,8 @@ def test_the_interval_is_conformal_where_enough_was_measured() -> None:
         each = estimator.validation_losses(all_masks())
         for estimate, losses in zip(estimator.estimate(all_masks()), each, strict=True):
             half = calibration.half_width if residuals >= 9 else 1.6448536 * losses.std() / np.sqrt(len(losses))
-            assert estimate.high - estimate.loss == pytest.approx(half, rel=1e-6)
-            assert estimate.low == pytest.approx(max(estimate.loss - (half or 0), 0.0))
+            assert estimate.high - estimate.value == pytest.approx(half, rel=1e-6)
+            assert estimate.low == pytest.approx(max(estimate.value - (half or 0), 0.0))
 
 
 @pytest.mark.parametrize("method", ["quadratic", "logistic"])
@@ -344,7 +344,7 @@ def test_calibrated_gains_are_what_small_tasks_change(method: str) -> None:
         with_it, without = (mask, flipped) if mask[task] else (flipped, mask)
         change = calibrated.estimate(np.stack([without, with_it]))
         effect = calibration.effects[task]
-        assert gains[task] + effect == pytest.approx(change[0].loss - change[1].loss + effect, rel=0.15)
+        assert gains[task] + effect == pytest.approx(change[0].value - change[1].value + effect, rel=0.15)
     # Examples have their points' slopes; what a task does as a whole is no example's.
     sums = [calibrated.gains_of(task, mask).sum() for task in range(TASKS)]
     assert gains == pytest.approx(np.array(sums) - calibration.effects, rel=1e-6)

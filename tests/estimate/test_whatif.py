@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from drawn_estimators import FINAL, all_masks, draw_checkpoints, make_estimator
 
-from curator.estimate.estimator import TargetEstimator, interval
+from curator.core.interval import Interval
+from curator.estimate.estimator import TargetEstimator
 from curator.estimate.whatif import Difference, _mean_and_noise, best_order, difference, flips, judge, judge_each
 
 
@@ -15,12 +16,12 @@ def estimator() -> TargetEstimator:
 
 def test_a_judgement_is_the_estimate(estimator: TargetEstimator) -> None:
     for judged, estimate in zip(judge_each(estimator, all_masks()), estimator.estimate(all_masks()), strict=True):
-        assert (judged.loss, judged.low, judged.high) == pytest.approx((estimate.loss, estimate.low, estimate.high))
+        assert (judged.loss, judged.low, judged.high) == pytest.approx((estimate.value, estimate.low, estimate.high))
 
 
 def test_an_interval_holds_its_estimate_also_below_zero() -> None:
-    assert interval(0.5, 0.25) == (0.25, 0.75)
-    assert interval(0.5, 0.75) == (0.0, 1.25)
+    assert Interval.around(0.5, 0.25) == Interval(0.5, 0.25, 0.75)
+    assert Interval.around(0.5, 0.75) == Interval(0.5, 0.0, 1.25)
     estimator = make_estimator(draw_checkpoints(), [2.0, 3.0], final=FINAL - 10)
     for judged, estimate in zip(judge_each(estimator, all_masks()), estimator.estimate(all_masks()), strict=True):
         assert judged.low == judged.loss < min(judged.high, 0)

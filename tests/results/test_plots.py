@@ -9,6 +9,7 @@ import pytest
 from conftest import HOSTILE
 
 from curator.core.errors import ConfigError, DataError, ExitCode
+from curator.core.interval import Interval
 from curator.results.plots import check_plot_file, plot_verify
 from curator.results.verification import VerifiedRun, VerifyReport
 
@@ -27,9 +28,7 @@ def _report(
             VerifiedRun(
                 subset=("task",) * number,
                 seed=seed,
-                estimated_loss=float(losses[number, 0]),
-                estimated_loss_low=ends[0],
-                estimated_loss_high=ends[1],
+                estimate=Interval(float(losses[number, 0]), *ends),
                 measured_loss=float(losses[number, 1]) + 0.02 * seed,
             )
             for seed in (0, 1)

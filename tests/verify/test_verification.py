@@ -23,6 +23,7 @@ from curator import results
 from curator.cli.tables import show_estimates, show_verify
 from curator.core.errors import ConfigError, NumericalError
 from curator.core.events import Event, Note, Reporter, StageStarted
+from curator.core.interval import Interval
 from curator.data.corpus import training_examples, validation_examples
 from curator.estimate.calibration import Calibration, calibrate, conformal, cross_validated
 from curator.estimate.target import TargetEstimates
@@ -439,7 +440,7 @@ def test_every_estimate_has_an_interval_and_says_whether_it_is_calibrated(ready:
     estimates = project.estimates(("target",))
     mask = estimates.mask(["alpha", "gamma"])
     (estimate,) = estimates.estimator.estimate(mask[None])
-    assert estimate.low < estimate.loss < estimate.high
+    assert estimate.low < estimate.value < estimate.high
     assert project.estimate_all([["alpha"]]).to_json()["calibrated"] == (count >= 5)
     result = project.select()
     manifest = json.loads((ready / "curator-manifest.json").read_text())
@@ -451,10 +452,10 @@ def test_every_estimate_has_an_interval_and_says_whether_it_is_calibrated(ready:
         assert estimate == uncalibrated
     else:
         assert estimates.calibration is not None
-        assert estimate.loss != pytest.approx(uncalibrated.loss, abs=1e-3)
+        assert estimate.value != pytest.approx(uncalibrated.value, abs=1e-3)
     if count >= 9:
         residuals = cross_validated(estimates.evidence)[0] - estimates.evidence.losses  # type: ignore[arg-type, union-attr]
-        assert estimate.high - estimate.loss == pytest.approx(conformal(residuals))
+        assert estimate.high - estimate.value == pytest.approx(conformal(residuals))
 
 
 def test_a_calibration_is_found_again(ready: Path) -> None:
@@ -611,7 +612,7 @@ def test_a_subset_is_the_mean_of_its_runs() -> None:
         speedup=None, speedup_100=None,
         runs=tuple(
             results.VerifiedRun(
-                subset=subset, seed=seed, estimated_loss=1.0, estimated_loss_low=0.5, estimated_loss_high=1.5,
+                subset=subset, seed=seed, estimate=Interval(1.0, 0.5, 1.5),
                 measured_loss=loss,
             )
             for subset, seed, loss in ((("b",), 0, 1.0), ((), 0, 4.0), (("b",), 1, 3.0))
