@@ -18,6 +18,7 @@ from curator.core.events import Reporter
 from curator.core.files import file_names
 from curator.core.text import is_text
 from curator.project.pipeline import Pipeline
+from curator.results.base import rounded
 from curator.select.manifest import MANIFEST_NAME, Manifest, record_measured, write_manifest
 from curator.workspace.workspace import Workspace
 
@@ -413,7 +414,7 @@ class Project:
             )
             if distributed.is_main():
                 applying.keep_measured(self.workspace, corpus, found, done, seed=seed, unchanged=unchanged)
-                if not unchanged or (file and not record_measured(file, found, round(done.loss, 6))):
+                if not unchanged or (file and not record_measured(file, found, rounded(done.loss))):
                     self.reporter.warn(f"{manifest} is not what was trained on: its measured loss is not written there")
                     file = None
         return applying.report(self.workspace, corpus, found, done, seed=seed, manifest_file=file)

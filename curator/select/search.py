@@ -20,9 +20,8 @@ import numpy.typing as npt
 
 from curator.core.arrays import Floats, Mask
 from curator.estimate.affinity import Affinities, SubsetEstimator
+from curator.estimate.estimator import ROUNDING
 
-# An estimate is a sum of rounded numbers: a difference below this is none.
-_ROUNDING = 1e-9
 # Swaps that are worth an estimate of their own, ranked by what the two moves do separately.
 _SWAPS_TRIED = 256
 
@@ -181,7 +180,7 @@ def select_forward(
             else np.full(len(tried), constraints.threshold)
         )
         gain = loss - losses
-        worth = np.where(gain > np.maximum(needed, _ROUNDING), gain / constraints.cost()[tried], -np.inf)
+        worth = np.where(gain > np.maximum(needed, ROUNDING), gain / constraints.cost()[tried], -np.inf)
         best = int(np.argmax(worth))
         if worth[best] == -np.inf:
             break
@@ -234,7 +233,7 @@ def select_exchange(
     for step in begin.steps:
         search.record(step.change, step.tasks, step.loss)
     mask, loss = begin.mask, begin.loss
-    least = max(constraints.threshold or 0.0, _ROUNDING)
+    least = max(constraints.threshold or 0.0, ROUNDING)
     while True:
         singles = constraints.free()
         if not singles:

@@ -14,6 +14,7 @@ from curator import results
 from curator.core.errors import NumericalError
 from curator.core.provenance import Inputs, key_of
 from curator.estimate.target import TargetEstimates
+from curator.results.base import rounded
 from curator.select.baselines import NAMES
 from curator.select.methods import Request
 from curator.select.selections import Selections
@@ -128,8 +129,8 @@ def compare_methods(
                 tokens=spent,
                 tokens_left=None if choice.budget is None else choice.budget - spent,
                 estimated_loss=estimated[choice.subset],
-                measured_losses=tuple(round(loss, 6) for loss in measured[choice.subset].losses),
-                measured_loss=round(measured[choice.subset].mean, 6),
+                measured_losses=tuple(rounded(loss) for loss in measured[choice.subset].losses),
+                measured_loss=rounded(measured[choice.subset].mean),
                 as_good_as_best=_as_good(measured[choice.subset], best, noise),
             )
         )
