@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from curator import __version__
 from curator.core.files import relative_to
 from curator.core.interval import Interval
+from curator.core.version import __version__
 from curator.data.corpus import Corpus, Task, TaskVersion
 from curator.estimate.affinity import Affinities
 from curator.estimate.target import TargetEstimates
