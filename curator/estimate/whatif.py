@@ -1,7 +1,7 @@
-"""What would change: answers fast enough to be asked at every key press.
+"""Estimate the effect of changes to a selection, fast enough for every key press.
 
-A `Judgement` is the estimate of one subset with all that is needed to compare it with another; a `Difference` knows
-whether it is more than noise.
+A `Judgement` is the estimate of one subset, with the numbers that a comparison with another subset needs.
+A `Difference` compares two subsets and knows its noise.
 """
 
 import math
@@ -18,7 +18,7 @@ from curator.estimate.estimator import NORMAL_90, ROUNDING, TargetEstimator
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Judgement:
-    """The estimated target loss of one subset, in nats per target token.
+    """Estimated target loss of one subset, in nats per target token.
 
     Attributes:
         mask: The subset (t,).
@@ -48,12 +48,12 @@ class Judgement:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """What one subset's estimated loss is above another's, in nats, and how far that may be chance.
+    """Estimated loss of one subset minus that of another, in nats.
 
     Attributes:
-        value: Negative where the first is better.
-        noise: Half of the 90 % interval of the difference: over the validation examples, which are the same for both,
-            and, where subsets were really fine-tuned on, over what estimates got wrong of these.
+        value: Negative if the first subset is better.
+        noise: Half of the 90 % interval of the difference. It covers the choice of validation examples, which both
+            subsets share. With a calibration, it also covers the errors on measured subsets.
     """
 
     value: float
@@ -61,7 +61,7 @@ class Difference:
 
     @property
     def is_noise(self) -> bool:
-        """Whether the two cannot be told apart."""
+        """Whether noise alone can explain the difference."""
         return abs(self.value) <= self.noise
 
 
@@ -83,7 +83,7 @@ def judge_each(estimator: TargetEstimator, masks: Mask) -> list[Judgement]:
 def difference(estimator: TargetEstimator, first: Judgement, second: Judgement) -> Difference:
     """Compare two subsets, validation example by validation example."""
     change = first.each - second.each
-    # The same subset, summed in another order, is the same subset.
+    # Equal subsets, summed in another order, differ by rounding only.
     change = np.where(np.abs(change) < ROUNDING, 0.0, change)
     value, noise = _mean_and_noise(change, estimator.validation_weights)
     if estimator.calibration is not None:
@@ -99,7 +99,7 @@ def _mean_and_noise(values: Floats, weights: Floats) -> tuple[float, float]:
 
 
 def flips(estimator: TargetEstimator, current: Judgement, tasks: npt.NDArray[np.intp]) -> Floats:
-    """What putting each of several tasks in, or taking it out, adds to the estimated loss (len(tasks),)."""
+    """Estimate the change of the loss when each of several tasks is toggled (len(tasks),), nats."""
     masks = np.repeat(current.mask[None], len(tasks), axis=0)
     masks[np.arange(len(tasks)), tasks] ^= True
     return np.asarray(estimator.validation_losses(masks) @ estimator.validation_weights - current.loss)
@@ -108,18 +108,18 @@ def flips(estimator: TargetEstimator, current: Judgement, tasks: npt.NDArray[np.
 def best_order(
     estimator: TargetEstimator, start: Mask, allowed: Mask, *, stop: Callable[[], bool] = lambda: False
 ) -> Iterator[tuple[int, float]]:
-    """Add tasks one at a time, the one that promises most first, until all that are allowed are in.
+    """Add tasks one at a time until all allowed tasks are in. Each step adds the task with the highest gain.
 
-    The promise of a task is its first-order gain around the subset so far; each step's loss is estimated in full.
+    A task's gain is to first order around the current subset. Each step's loss is estimated in full.
 
     Args:
-        estimator: Of the target's loss.
-        start: The subset to begin with (t,).
-        allowed: The tasks that may be added (t,).
-        stop: Asked before each step whether to give up.
+        estimator: Estimates the target's loss.
+        start: First subset (t,).
+        allowed: Tasks that may be added (t,).
+        stop: Called before each step. True stops the work.
 
     Yields:
-        The task that was added (−1 for the start), and the estimated loss with it.
+        The added task (−1 for the start), and the estimated loss with it, nats.
     """
     mask = start.copy()
     yield -1, judge(estimator, mask).loss
@@ -132,12 +132,12 @@ def best_order(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class BudgetStep:
-    """One subset on the way from the target alone to all tasks.
+    """One subset on the path from the target alone to all tasks.
 
     Attributes:
-        judged: Its estimate.
-        tokens: Training tokens of its tasks, without the target's.
-        on_front: Whether no other subset here is estimated lower at no more tokens.
+        judged: Estimate of the subset.
+        tokens: Training tokens of the auxiliary tasks in the subset.
+        on_front: Whether every other subset with at most as many tokens has a higher or equal estimate.
     """
 
     judged: Judgement
@@ -152,18 +152,18 @@ def budget_curve(
     extra: Mask | None = None,
     on_step: Callable[[int], None] = lambda _: None,
 ) -> list[BudgetStep]:
-    """Walk from nothing to everything, each time by the task that gives most per token, and back the same way.
+    """Walk from no task to all tasks by the highest gain per token, and back by the lowest loss per token.
 
-    Both ways are greedy: adding finds the tasks that help alone, removing those that help beside others.
+    Both paths are greedy. Adding finds tasks that help alone. Removing finds tasks that help together with others.
 
     Args:
-        estimator: Of the target's loss.
+        estimator: Estimates the target's loss.
         tokens: Training tokens of each task (t,).
-        extra: Other subsets to show (s, t), selections perhaps.
-        on_step: Told how many of the 2t steps are done.
+        extra: Other subsets to include (s, t).
+        on_step: Called with the number of finished steps, of 2t.
 
     Returns:
-        Different subsets by their tokens, then by their loss.
+        Different subsets, by tokens and then by loss.
     """
     count = estimator.task_count
     price = np.maximum(tokens, 1).astype(np.float64)
@@ -176,7 +176,7 @@ def budget_curve(
             tried[np.arange(len(left)), left] = member
             losses = estimator.validation_losses(tried) @ estimator.validation_weights
             here = float(estimator.validation_losses(mask[None])[0] @ estimator.validation_weights)
-            # Adding: most gain for a token. Removing: least loss for a token given back.
+            # Adding: highest gain per token. Removing: lowest loss per saved token.
             best = int(np.argmin((losses - here) / price[left]))
             mask = tried[best]
             masks.append(mask)

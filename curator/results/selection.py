@@ -11,22 +11,22 @@ from curator.results.display import Shown
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SelectedTask:
-    """One auxiliary task and what the selection made of it."""
+    """One auxiliary task of a selection."""
 
     name: str
     examples: int
     tokens: int
     affinity: float
     affinity_standard_error: float | None
-    """None where the task was in all or in none of the sampled subsets."""
+    """None if all or none of the sampled subsets contain the task."""
     selected: bool
     weight: float
-    """How much it counts where it is selected: 0.5 for half of its examples, 2 for all of them twice."""
+    """Weight of a selected task: 0.5 trains on half of its examples, 2 trains on all of them twice."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SelectionResult(Report, Estimated, Shown):
-    """A selection."""
+    """A selection with its estimated loss."""
 
     _table: ClassVar[str] = "tasks"
     _document: ClassVar[tuple[str, ...]] = (
@@ -57,11 +57,11 @@ class SelectionResult(Report, Estimated, Shown):
     estimate: Interval
     calibrated: bool
     measured_loss: float | None
-    """After really fine-tuning on the selection, if that was done."""
+    """Loss after fine-tuning on the selection. None if it was not measured."""
     reference: dict[str, float]
     """Estimated loss of `all_tasks` and `target_only`."""
     indistinguishable: tuple[str, ...]
-    """Which of these the selection cannot be told apart from."""
+    """Names of the references whose difference to the selection is noise."""
     steps: tuple[dict[str, Any], ...]
     manifest: Path | None
     cached: bool
@@ -73,5 +73,5 @@ class SelectionResult(Report, Estimated, Shown):
 
     @property
     def excluded(self) -> list[str]:
-        """Names of the others."""
+        """Names of the other auxiliary tasks."""
         return [task.name for task in self.tasks if not task.selected]

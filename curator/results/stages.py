@@ -1,4 +1,4 @@
-"""Reports of the stages: train, gradients, status."""
+"""Reports of `train`, `gradients` and `status`."""
 
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
@@ -17,41 +17,41 @@ class TrainReport(Report, Shown):
 
     key: str
     points: tuple[dict[str, Any], ...]
-    """Share of the steps, step and folder of each snapshot."""
+    """Share of the steps, step and folder of each checkpoint."""
     examples: int
     trainable_parameters: int
     unseen: tuple[str, ...]
-    """Tasks that were added since, which it has not seen."""
+    """Tasks that were added after meta-training."""
     cached: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GradientsReport(Report, Shown):
-    """Projected gradients in the store."""
+    """Number of projected gradients in the store."""
 
     examples: int
     points: int
     projection_dim: int
     computed: int
-    """Gradients that this call computed; the others were there."""
+    """Gradients that this call computed. The other gradients were cached."""
     cached: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageStatus:
-    """Where one stage stands."""
+    """State of one stage."""
 
     stage: str
     state: StageState
     detail: str
-    """What is there."""
+    """Summary of the stage's output."""
     reasons: tuple[str, ...] = ()
-    """Why it is stale, and what it has not seen."""
+    """Reasons why the stage is stale, and tasks that are not part of it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StatusReport(Report, Shown):
-    """Where a project stands."""
+    """State of a project: stages, last jobs and selections."""
 
     _table: ClassVar[str] = "stages"
 

@@ -181,7 +181,7 @@ def test_who_has_numbers_that_are_none_is_named(bad: list[int], named: str, numb
     with pytest.raises(NumericalError) as caught:
         build_estimator([sums_of(p) for p in points], FINAL, EstimateSection(), names=["a", "b", "c", "d"])
     assert caught.value.message == (
-        f"the gradients at 100% of meta-training hold NaN or infinity, or their squares do ({named})"
+        f"gradients at 100% of meta-training are not finite, or their squares are not: {named}"
     )
     assert caught.value.hint == "Run `curator gradients --fresh`, with model.dtype = float32."
 
@@ -429,14 +429,14 @@ def test_a_ridge_that_is_nothing_beside_the_gradients_is_refused() -> None:
     with pytest.raises(NumericalError) as refused:
         build_estimator(points, FINAL, EstimateSection(ridge=0.99 * largest))
     assert refused.value.message == (
-        f"estimate.ridge = {0.99 * largest:g} is nothing beside the gradients at {share:.0%} of meta-training: "
-        "there is no single solution"
+        f"estimate.ridge = {0.99 * largest:g} is too small for the gradients at {share:.0%} of meta-training: "
+        "the equations have no unique solution"
     )
     assert refused.value.hint == f'Set it to "auto", or to {largest:.1g} or more.'
     build_estimator(points, FINAL, EstimateSection(ridge=1.01 * largest))
     # The factor counts, and the other estimator has a solution without a ridge.
     build_estimator(points, FINAL, EstimateSection(ridge=0.99 * largest), scale=1.1)
-    with pytest.raises(NumericalError, match="no single solution"):
+    with pytest.raises(NumericalError, match="no unique solution"):
         build_estimator(points, FINAL, EstimateSection(ridge=1.01 * largest), scale=0.9)
     build_estimator(points, FINAL, EstimateSection(method="logistic", ridge=0.99 * largest))
 
@@ -454,7 +454,7 @@ def test_equations_without_a_solution(number: float) -> None:
     for fit in (Singular(), Overflowing()):
         with pytest.raises(NumericalError) as raised:
             _solved(fit, all_masks())  # type: ignore[arg-type]
-        assert raised.value.message == "the estimates' equations have no single solution"
+        assert raised.value.message == "equations of the estimates have no unique solution"
         assert raised.value.hint == "Raise estimate.ridge."
 
 

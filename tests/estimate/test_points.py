@@ -122,7 +122,7 @@ def test_a_store_that_cannot_be_written(drawn: Drawn, monkeypatch: pytest.Monkey
         patched.setattr(Store, "put_sums", busy)
         unsaved = _points(drawn, Reporter(events.append))
     assert [event.message for event in events if isinstance(event, Note)] == [
-        "sums over tasks are not kept: held by another process"
+        "cannot store sums over tasks: held by another process"
     ]
     for there, here in zip(_points(drawn), unsaved, strict=True):
         np.testing.assert_array_equal(here.sums.packed_curvatures, there.sums.packed_curvatures)

@@ -99,11 +99,11 @@ def test_few_subsets_without_intervals(tmp_path: Path, subsets: int) -> None:
 
 def test_files_that_cannot_be_pictures(tmp_path: Path) -> None:
     for name in ("x.docx", "x", "svg", ".svg.txt"):
-        with pytest.raises(ConfigError, match="no kind of picture") as caught:
+        with pytest.raises(ConfigError, match="unknown plot format") as caught:
             check_plot_file(tmp_path / name)
         assert caught.value.exit_code == ExitCode.USAGE
     with pytest.raises(ConfigError, match="no such folder"):
         check_plot_file(tmp_path / "nowhere" / "x.svg")
     (tmp_path / "folder.svg").mkdir()
-    with pytest.raises(DataError, match="cannot be written"):
+    with pytest.raises(DataError, match="cannot write plot"):
         plot_verify(_report(), tmp_path / "folder.svg")
