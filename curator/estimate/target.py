@@ -256,7 +256,8 @@ class TargetEstimates:
     def seconds(self) -> tuple[float | None, int]:
         """Return the time of meta-training, gradients and affinities, and the number of subsets of the affinities.
 
-        The time is None if an older version of curator made one of them, or if one is missing.
+        Returns:
+            Seconds and number of subsets. Seconds are unknown (None) if a part is missing or from an older version.
         """
         self.affinities()
         gradients = self._store.artifact("gradients", key_of(gradients_inputs(self.sets, self.corpus)))

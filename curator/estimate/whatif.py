@@ -152,7 +152,7 @@ def budget_curve(
     extra: Mask | None = None,
     on_step: Callable[[int], None] = lambda _: None,
 ) -> list[BudgetStep]:
-    """Walk from no task to all tasks by the highest gain per token, and back by the lowest loss per token.
+    """Walk from no task to all tasks by the gain per token, and back by the loss per token.
 
     Both paths are greedy. Adding finds tasks that help alone. Removing finds tasks that help together with others.
 

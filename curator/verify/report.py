@@ -14,18 +14,18 @@ from curator.estimate.target import TargetEstimates
 from curator.results.base import rounded, rounded_interval
 from curator.training.fine_tune import MeasuredSubset
 
-# Nats, in which a loss that has vanished is told: what is relative to it must not be infinite.
+# Lower bound of a loss in a ratio, nats.
 _LEAST_LOSS = 1e-6
 
 
 def report(estimates: TargetEstimates) -> results.VerifyReport:
-    """Compare what was measured with what is estimated by a calibration that has not seen it.
+    """Compare measured losses with the estimates of calibrations that exclude the measured subset.
 
     Args:
-        estimates: Of the target.
+        estimates: Estimates for the target.
 
     Raises:
-        NumericalError: No subset is measured: every run diverged.
+        NumericalError: No subset is measured, because every run diverged.
     """
     measured = estimates.measured
     if not measured:
@@ -74,7 +74,7 @@ def report(estimates: TargetEstimates) -> results.VerifyReport:
 
 
 def rank_correlation(first: Floats, second: Floats) -> float | None:
-    """Spearman's; None where one of them does not vary."""
+    """Return Spearman's rank correlation. None if one input is constant."""
     if len(first) < 2 or np.ptp(first) == 0 or np.ptp(second) == 0:
         return None
     return float(spearmanr(first, second).statistic)
@@ -85,10 +85,10 @@ def _relative(estimated: Floats, truth: Floats) -> float:
 
 
 def seed_noise(measured: Sequence[MeasuredSubset]) -> tuple[float, int] | None:
-    """Standard deviation between seeds of a subset, relative to the loss, pooled over all subsets.
+    """Return the standard deviation between seeds of a subset, relative to the loss, pooled over all subsets.
 
     Returns:
-        It and its degrees of freedom; None with one seed each.
+        The standard deviation and its degrees of freedom. None with one seed each.
     """
     several = [np.array(m.losses) / max(m.mean, _LEAST_LOSS) for m in measured if len(m.losses) > 1]
     if not several:

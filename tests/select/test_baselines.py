@@ -365,7 +365,7 @@ def test_a_model_without_hidden_states_is_named(tiny_llama_folder: Path, monkeyp
 
     tuned = load_model(tiny_llama_folder, ModelSection(name_or_path="m"), LoraSection(r=2))
     monkeypatch.setattr(LlamaModel, "forward", lambda *_, **__: object())
-    with pytest.raises(DataError, match="LlamaForCausalLM shows no hidden states"):
+    with pytest.raises(DataError, match="LlamaForCausalLM has no hidden states"):
         embed(tuned, [TokenizedExample([3, 4], [3, 4])], batch_tokens=8)
 
 
