@@ -1,4 +1,4 @@
-"""Results in a notebook: data frames, tables in HTML that nothing in the data can break, and the example in docs/."""
+"""Results in a notebook: data frames, safe HTML tables, and the example in docs/."""
 
 import ast
 import dataclasses
@@ -24,7 +24,7 @@ HOSTILE = "<script>alert(1)</script>\x1b[31m\u202e & \"quoted\" 'x'"
 
 
 def _value(kind: Any) -> Any:
-    """Some value of a type, whose texts are hostile."""
+    """Return a value of a type, with hostile texts."""
     if dataclasses.is_dataclass(kind):
         return _made(kind)
     if kind in (str, Path):
@@ -68,7 +68,7 @@ KINDS = [
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
-def test_every_result_is_frozen_a_frame_and_safe_html(kind: Any) -> None:
+def test_result_is_frozen_has_frame_and_safe_html(kind: Any) -> None:
     made = _made(kind)
     name = dataclasses.fields(made)[0].name
     with pytest.raises(dataclasses.FrozenInstanceError):
@@ -88,8 +88,8 @@ def test_every_result_is_frozen_a_frame_and_safe_html(kind: Any) -> None:
     assert getattr(curator, kind.__name__) is kind
 
 
-def test_what_returns_to_users_can_be_shown() -> None:
-    """Every verb whose result is one of ours returns one that a notebook shows."""
+def test_project_verbs_return_results_that_notebooks_show() -> None:
+    """Every report class that a verb returns is one that a notebook shows."""
     returned = {
         hints["return"]
         for name, verb in vars(curator.Project).items()
@@ -99,7 +99,7 @@ def test_what_returns_to_users_can_be_shown() -> None:
     assert {kind for kind in returned if kind.__module__.startswith("curator.results.")} <= set(KINDS)
 
 
-def test_an_empty_table_has_its_columns() -> None:
+def test_to_pandas_empty_table_keeps_columns() -> None:
     report = results.EstimatesReport(target=("t",), calibrated_on=0, estimates=(), ridge=())
     frame = report.to_pandas()
     assert list(frame.columns) == [
@@ -114,7 +114,7 @@ def test_an_empty_table_has_its_columns() -> None:
     assert "<tbody></tbody>" in report._repr_html_()
 
 
-def test_long_tables_say_how_long_they_are() -> None:
+def test_html_of_long_table_shows_first_rows_and_total() -> None:
     examples = tuple(
         results.ExampleInfluence(row=n, file="f", line=n, gain=0.25 * n, text="t" * 1000) for n in range(500)
     )
@@ -128,7 +128,7 @@ def test_long_tables_say_how_long_they_are() -> None:
 
 
 def _run_as_notebook(path: Path) -> list[Any]:
-    """Run the cells of a file in the percent format; the value that each ends on, as a notebook shows it."""
+    """Run the cells of a file in the percent format. Return the last value of each cell, as a notebook shows it."""
     space: dict[str, Any] = {"__name__": "__main__"}
     shown = []
     for cell in re.split(r"^# %%", path.read_text(encoding="utf-8"), flags=re.M)[1:]:
@@ -144,7 +144,7 @@ def _run_as_notebook(path: Path) -> list[Any]:
     return shown
 
 
-def test_the_example_runs_on_any_project(
+def test_example_notebook_runs_on_any_project(
     make_project: MakeProject, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     folder = make_project(train={"epochs": 1})
@@ -168,7 +168,7 @@ def test_the_example_runs_on_any_project(
     assert "apply: " in progress
 
 
-def test_progress_is_plain_lines_without_control_characters(capsys: pytest.CaptureFixture[str]) -> None:
+def test_plain_progress_prints_few_lines_without_control_characters(capsys: pytest.CaptureFixture[str]) -> None:
     show = PlainProgress()
     show(Note(message="\x1b[31mred"))
     for done in range(100):

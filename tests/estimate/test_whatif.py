@@ -1,4 +1,4 @@
-"""Quick answers equal the slow ones, and know what is noise."""
+"""Quick estimates: equal to full estimates, and with correct noise."""
 
 import numpy as np
 import pytest
@@ -14,12 +14,12 @@ def estimator() -> TargetEstimator:
     return make_estimator(draw_checkpoints(), [2.0, 3.0])
 
 
-def test_a_judgement_is_the_estimate(estimator: TargetEstimator) -> None:
+def test_estimate_selections_equals_estimator_estimate(estimator: TargetEstimator) -> None:
     for judged, estimate in zip(judge_each(estimator, all_masks()), estimator.estimate(all_masks()), strict=True):
         assert (judged.loss, judged.low, judged.high) == pytest.approx((estimate.value, estimate.low, estimate.high))
 
 
-def test_an_interval_holds_its_estimate_also_below_zero() -> None:
+def test_interval_around_negative_loss_contains_the_loss() -> None:
     assert Interval.around(0.5, 0.25) == Interval(0.5, 0.25, 0.75)
     assert Interval.around(0.5, 0.75) == Interval(0.5, 0.0, 1.25)
     estimator = make_estimator(draw_checkpoints(), [2.0, 3.0], final=FINAL - 10)
@@ -28,7 +28,7 @@ def test_an_interval_holds_its_estimate_also_below_zero() -> None:
         assert (estimate.low, estimate.high) == pytest.approx((judged.low, judged.high))
 
 
-def test_a_difference_is_paired(estimator: TargetEstimator) -> None:
+def test_difference_is_paired_by_validation_example(estimator: TargetEstimator) -> None:
     first, second = judge_each(estimator, all_masks()[[3, 12]])
     found = difference(estimator, first, second)
     weights = estimator.validation_weights
@@ -40,8 +40,8 @@ def test_a_difference_is_paired(estimator: TargetEstimator) -> None:
     assert (nothing.value, nothing.noise, nothing.is_noise) == (0, 0, True)
 
 
-def test_noise_covers_what_other_validation_examples_would_have_said() -> None:
-    # Two subsets that are equally good on average: nine differences in ten are called noise.
+def test_difference_noise_covers_choice_of_validation_examples() -> None:
+    # Two subsets of equal mean: nine differences in ten are noise.
     rng = np.random.default_rng(0)
     called = 0
     for _ in range(400):
@@ -51,7 +51,7 @@ def test_noise_covers_what_other_validation_examples_would_have_said() -> None:
     assert 0.85 < called / 400 < 0.95
 
 
-def test_flips_are_what_the_flipped_subsets_differ_by(estimator: TargetEstimator) -> None:
+def test_flips_equal_change_of_toggled_subsets(estimator: TargetEstimator) -> None:
     for mask in all_masks()[[0, 5, 15]]:
         current = judge(estimator, mask)
         for task, change in enumerate(flips(estimator, current, np.arange(len(mask)))):
@@ -60,7 +60,7 @@ def test_flips_are_what_the_flipped_subsets_differ_by(estimator: TargetEstimator
             assert change == pytest.approx(judge(estimator, flipped).loss - current.loss)
 
 
-def test_the_best_order_goes_over_all_that_are_allowed(estimator: TargetEstimator) -> None:
+def test_best_order_adds_every_allowed_task(estimator: TargetEstimator) -> None:
     start, allowed = np.array([False, True, False, False]), np.array([True, True, True, False])
     steps = list(best_order(estimator, start, allowed))
     assert steps[0][0] == -1

@@ -438,16 +438,16 @@ DOCUMENTS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("name", REPORTS)
-def test_to_json_of_each_report_is_the_same_document(name: str) -> None:
+def test_to_json_of_each_report_gives_expected_document(name: str) -> None:
     assert json.dumps(REPORTS[name].to_json()) == json.dumps(DOCUMENTS[name])
 
 
-def test_documents_of_the_test_cover_every_report_class() -> None:
+def test_to_json_cases_cover_every_report_class() -> None:
     kinds = {kind for kind in vars(results).values() if isinstance(kind, type) and issubclass(kind, Report)}
     assert {type(report) for report in REPORTS.values()} == kinds | {results.QueryResult}
 
 
-def test_estimate_of_a_report_shows_as_three_columns() -> None:
+def test_report_estimate_shows_as_three_columns_and_attributes() -> None:
     names = ["estimated_loss", "estimated_loss_low", "estimated_loss_high"]
     for report in (REPORTS["estimates"], REPORTS["curve"], REPORTS["verify"]):
         frame = report.to_pandas()
