@@ -529,8 +529,7 @@ def test_kmm_weights_match_target_gradient_in_training(ready: Path) -> None:
         tasks, target = inputs.joined_gradients()
         scores = match_scores(tasks[selected], target)
         for point in inputs.points:
-            # Sum over training examples, each weighed by its tokens and its task's weight. The sum leaves out tasks with
-            # score 0.
+            # Sum over training examples, each weighed by its tokens and its task's weight, without tasks of score 0.
             needed = [t for t, score in zip(np.flatnonzero(selected), scores, strict=True) if score > 0]
             slope = point.validation.gradients.mean(axis=0)
             sums = [weights[t] * e.weights @ e.gradients for t, e in zip(needed, point.read(needed), strict=True)]
