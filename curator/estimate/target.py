@@ -15,7 +15,7 @@ from curator.estimate.affinity import Affinities, sample_affinities, sample_subs
 from curator.estimate.calibration import LEAST_RUNS, RIDGE_SCALES, Calibration, Evidence, calibrate
 from curator.estimate.estimator import CheckpointSums, TargetEstimator, build_estimator
 from curator.estimate.points import read_points
-from curator.estimate.whatif import budget_curve, difference, judge_each
+from curator.estimate.whatif import budget_curve, difference, estimate_selections
 from curator.gradients.stage import gradient_sets, gradients_inputs
 from curator.results.base import rounded, rounded_if_known, rounded_interval
 from curator.training.fine_tune import diverged_runs, measured_subsets, recipe_key
@@ -148,8 +148,10 @@ class TargetEstimates:
         Raises:
             ConfigError: A name is not an auxiliary task.
         """
-        judged = judge_each(self.estimator, np.stack([self.mask(subset) for subset in subsets])) if subsets else []
-        best = min(judged, key=lambda j: j.loss, default=None)
+        estimated = (
+            estimate_selections(self.estimator, np.stack([self.mask(subset) for subset in subsets])) if subsets else []
+        )
+        best = min(estimated, key=lambda j: j.loss, default=None)
         measured = {m.subset: m.mean for m in self.measured}
         found = [
             results.EstimateResult(
@@ -158,7 +160,7 @@ class TargetEstimates:
                 measured_loss=rounded_if_known(measured.get(frozenset(subset))),
                 as_good_as_best=best is not None and (j is best or difference(self.estimator, j, best).is_noise),
             )
-            for subset, j in zip(subsets, judged, strict=True)
+            for subset, j in zip(subsets, estimated, strict=True)
         ]
         if found:
             self._store.put_estimates(self.key, self.corpus.target_label, [(e.subset, e.estimate) for e in found])
@@ -243,9 +245,9 @@ class TargetEstimates:
             calibrated_on=self.calibrated_on,
             points=tuple(
                 results.BudgetPoint(
-                    subset=(subset := tuple(names[point.judged.mask].tolist())),
+                    subset=(subset := tuple(names[point.estimated.mask].tolist())),
                     tokens=point.tokens,
-                    estimate=rounded_interval(point.judged.estimate),
+                    estimate=rounded_interval(point.estimated.estimate),
                     measured_loss=rounded_if_known(measured.get(frozenset(subset))),
                     on_front=point.on_front,
                 )

@@ -1,7 +1,7 @@
 """Estimate the effect of changes to a selection, fast enough for every key press.
 
-A `Judgement` is the estimate of one subset, with the numbers that a comparison with another subset needs.
-A `Difference` compares two subsets and knows its noise.
+A `SelectionEstimate` is the estimate of one subset, with the numbers that a comparison with another subset needs.
+A `LossDifference` compares two subsets and knows its noise.
 """
 
 import math
@@ -17,7 +17,7 @@ from curator.estimate.estimator import NORMAL_90, ROUNDING, TargetEstimator
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Judgement:
+class SelectionEstimate:
     """Estimated target loss of one subset, in nats per target token.
 
     Attributes:
@@ -47,7 +47,7 @@ class Judgement:
 
 
 @dataclass(frozen=True, slots=True)
-class Difference:
+class LossDifference:
     """Estimated loss of one subset minus that of another, in nats.
 
     Attributes:
@@ -65,22 +65,22 @@ class Difference:
         return abs(self.value) <= self.noise
 
 
-def judge(estimator: TargetEstimator, mask: Mask) -> Judgement:
+def estimate_selection(estimator: TargetEstimator, mask: Mask) -> SelectionEstimate:
     """Estimate one subset (t,)."""
-    return judge_each(estimator, mask[None])[0]
+    return estimate_selections(estimator, mask[None])[0]
 
 
-def judge_each(estimator: TargetEstimator, masks: Mask) -> list[Judgement]:
+def estimate_selections(estimator: TargetEstimator, masks: Mask) -> list[SelectionEstimate]:
     """Estimate several subsets (s, t)."""
     each = estimator.validation_losses(masks)
     found = []
     for mask, losses, half in zip(masks, each, estimator.half_widths(each), strict=True):
         loss = float(losses @ estimator.validation_weights)
-        found.append(Judgement(mask, Interval.around(loss, float(half)), losses))
+        found.append(SelectionEstimate(mask, Interval.around(loss, float(half)), losses))
     return found
 
 
-def difference(estimator: TargetEstimator, first: Judgement, second: Judgement) -> Difference:
+def difference(estimator: TargetEstimator, first: SelectionEstimate, second: SelectionEstimate) -> LossDifference:
     """Compare two subsets, validation example by validation example."""
     change = first.each - second.each
     # Equal subsets, summed in another order, differ by rounding only.
@@ -90,7 +90,7 @@ def difference(estimator: TargetEstimator, first: Judgement, second: Judgement) 
         noise = math.hypot(
             noise, estimator.calibration.noise_of_difference(int((first.mask ^ second.mask).sum())) or 0.0
         )
-    return Difference(value, noise)
+    return LossDifference(value, noise)
 
 
 def _mean_and_noise(values: Floats, weights: Floats) -> tuple[float, float]:
@@ -98,7 +98,7 @@ def _mean_and_noise(values: Floats, weights: Floats) -> tuple[float, float]:
     return mean, NORMAL_90 * float(np.sqrt(((weights * (values - mean)) ** 2).sum()))
 
 
-def flips(estimator: TargetEstimator, current: Judgement, tasks: npt.NDArray[np.intp]) -> Floats:
+def flips(estimator: TargetEstimator, current: SelectionEstimate, tasks: npt.NDArray[np.intp]) -> Floats:
     """Estimate the change of the loss when each of several tasks is toggled (len(tasks),), nats."""
     masks = np.repeat(current.mask[None], len(tasks), axis=0)
     masks[np.arange(len(tasks)), tasks] ^= True
@@ -122,12 +122,12 @@ def best_order(
         The added task (−1 for the start), and the estimated loss with it, nats.
     """
     mask = start.copy()
-    yield -1, judge(estimator, mask).loss
+    yield -1, estimate_selection(estimator, mask).loss
     while (remaining := np.flatnonzero(allowed & ~mask)).size and not stop():
         gains = estimator.task_gains(mask)
         task = int(remaining[np.argmax(gains[remaining])])
         mask[task] = True
-        yield task, judge(estimator, mask).loss
+        yield task, estimate_selection(estimator, mask).loss
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -135,12 +135,12 @@ class BudgetStep:
     """One subset on the path from the target alone to all tasks.
 
     Attributes:
-        judged: Estimate of the subset.
+        estimated: Estimate of the subset.
         tokens: Training tokens of the auxiliary tasks in the subset.
         on_front: Whether every other subset with at most as many tokens has a higher or equal estimate.
     """
 
-    judged: Judgement
+    estimated: SelectionEstimate
     tokens: int
     on_front: bool
 
@@ -183,10 +183,10 @@ def budget_curve(
             on_step(step + 1 if member else count + step + 1)
     every = np.unique(np.concatenate([np.stack(masks), *([] if extra is None else [extra])]), axis=0)
     costs = every @ tokens
-    judged = judge_each(estimator, every)
-    order = sorted(range(len(every)), key=lambda n: (costs[n], judged[n].loss))
+    estimated = estimate_selections(estimator, every)
+    order = sorted(range(len(every)), key=lambda n: (costs[n], estimated[n].loss))
     points, least = [], np.inf
     for number in order:
-        points.append(BudgetStep(judged[number], int(costs[number]), judged[number].loss < least))
-        least = min(least, judged[number].loss)
+        points.append(BudgetStep(estimated[number], int(costs[number]), estimated[number].loss < least))
+        least = min(least, estimated[number].loss)
     return points

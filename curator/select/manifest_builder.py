@@ -12,7 +12,7 @@ from curator.core.version import __version__
 from curator.data.corpus import Corpus, Task, TaskVersion
 from curator.estimate.affinity import Affinities
 from curator.estimate.target import TargetEstimates
-from curator.estimate.whatif import difference, judge_each
+from curator.estimate.whatif import difference, estimate_selections
 from curator.gradients.stage import projection
 from curator.results.base import rounded, rounded_if_known
 from curator.select.manifest import Manifest, ModelIdentity, TargetEntry, TaskEntry, TaskFile, now
@@ -34,7 +34,7 @@ def manifest_of(
     """
     config, corpus = estimates.workspace.config, estimates.corpus
     masks = np.stack([selection.mask, np.ones_like(selection.mask), np.zeros_like(selection.mask)])
-    chosen, every, none = judge_each(estimates.estimator, masks)
+    chosen, every, none = estimate_selections(estimates.estimator, masks)
     others = {"all_tasks": every, "target_only": none}
     selected = {task.name for task, inside in zip(estimates.tasks, selection.mask, strict=True) if inside}
     measured = next((m.mean for m in estimates.measured if m.subset == selected), None)

@@ -19,13 +19,13 @@ def test_budget_curve_spans_no_task_to_all_tasks_with_front() -> None:
     estimator, tokens = make_estimator(draw_checkpoints(), [2.0, 3.0]), np.array([10, 20, 30, 40])
     extra = np.array([[False, True, True, False]])
     points = budget_curve(estimator, tokens, extra=extra)
-    masks = [tuple(point.judged.mask.tolist()) for point in points]
+    masks = [tuple(point.estimated.mask.tolist()) for point in points]
     assert len(set(masks)) == len(masks)
     assert {(False,) * 4, (True,) * 4, tuple(extra[0].tolist())} <= set(masks)
     assert [p.tokens for p in points] == sorted(p.tokens for p in points)
     for point in points:
-        assert point.tokens == tokens[point.judged.mask].sum()
-        beaten = any(o.tokens <= point.tokens and o.judged.loss < point.judged.loss for o in points)
+        assert point.tokens == tokens[point.estimated.mask].sum()
+        beaten = any(o.tokens <= point.tokens and o.estimated.loss < point.estimated.loss for o in points)
         assert point.on_front == (not beaten)
 
 
@@ -34,7 +34,7 @@ def test_budget_curve_first_step_has_best_gain_per_token() -> None:
     singles = estimator.validation_losses(np.eye(4, dtype=bool)) @ estimator.validation_weights
     none = (estimator.validation_losses(np.zeros((1, 4), dtype=bool)) @ estimator.validation_weights)[0]
     best = int(np.argmin((singles - none) / tokens))
-    assert any(p.judged.mask.sum() == 1 and p.judged.mask[best] for p in budget_curve(estimator, tokens))
+    assert any(p.estimated.mask.sum() == 1 and p.estimated.mask[best] for p in budget_curve(estimator, tokens))
 
 
 def test_curve_command_prints_json_and_draws_plot(make_project: MakeProject, tmp_path: Path) -> None:

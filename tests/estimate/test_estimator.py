@@ -20,7 +20,7 @@ from curator.estimate.estimator import (
     pick_ridge,
 )
 from curator.estimate.quadratic import Quadratic
-from curator.estimate.whatif import difference, judge_each
+from curator.estimate.whatif import difference, estimate_selections
 
 
 def _unit(point: Examples) -> float:
@@ -194,7 +194,7 @@ def test_build_estimator_names_at_most_five_tasks() -> None:
         build_estimator([sums_of(point)], FINAL, EstimateSection(), names=[str(n) for n in range(7)])
     (point,) = draw_checkpoints(count=1)
     point.validation.losses[0] = np.nan
-    with pytest.raises(NumericalError, match=": the target$"):
+    with pytest.raises(NumericalError, match=r": the target$"):
         build_estimator([sums_of(point)], FINAL, EstimateSection(), names=["a", "b", "c", "d"])
 
 
@@ -374,10 +374,10 @@ def test_difference_within_calibrated_error_is_noise() -> None:
             masks=np.random.default_rng(1).random((12, TASKS)) < 0.5,
         )
         estimator = _calibrated(points, ridges, made, "quadratic")
-        first, second = judge_each(estimator, masks)
+        first, second = estimate_selections(estimator, masks)
         found = difference(estimator, first, second)
         assert found.is_noise == expected
-        assert found.noise >= difference(raw, *judge_each(raw, masks)).noise
+        assert found.noise >= difference(raw, *estimate_selections(raw, masks)).noise
         of_tasks = made.noise_of_difference(4)
         assert of_tasks is not None
         assert found.noise >= of_tasks

@@ -13,8 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from curator.core.arrays import Floats, Mask
+from curator.estimate import whatif
 from curator.estimate.estimator import TargetEstimator
-from curator.estimate.whatif import Difference, Judgement, difference, flips, judge, judge_each
+from curator.estimate.whatif import LossDifference, difference, estimate_selection, estimate_selections, flips
 
 Rows = npt.NDArray[np.intp]
 
@@ -57,9 +58,9 @@ class SelectionEstimate:
     """
 
     revision: int
-    target_loss: Judgement
-    versus_all: Difference
-    versus_saved: Difference
+    target_loss: whatif.SelectionEstimate
+    versus_all: LossDifference
+    versus_saved: LossDifference
     seconds: float
     flips: Floats
     solved: Mask
@@ -81,7 +82,7 @@ class EstimatorThread(threading.Thread):
         self._changed = threading.Condition()
         self._request: EstimateRequest | None = None
         self._stopped = False
-        self._references: dict[bytes, Judgement] = {}
+        self._references: dict[bytes, whatif.SelectionEstimate] = {}
         self._first: SelectionEstimate | None = None
 
     def request(self, request: EstimateRequest) -> None:
@@ -135,7 +136,7 @@ class EstimatorThread(threading.Thread):
     def _estimates(self, request: EstimateRequest) -> Iterator[SelectionEstimate]:
         estimator = self._make()
         began = time.perf_counter()
-        current = judge(estimator, request.mask)
+        current = estimate_selection(estimator, request.mask)
         every = self._reference(estimator, np.ones_like(request.mask))
         saved = self._reference(estimator, request.saved)
         count = len(request.mask)
@@ -178,12 +179,12 @@ class EstimatorThread(threading.Thread):
         with self._changed:
             return self._changed.wait_for(self._is_old, seconds)
 
-    def _reference(self, estimator: TargetEstimator, mask: Mask) -> Judgement:
+    def _reference(self, estimator: TargetEstimator, mask: Mask) -> whatif.SelectionEstimate:
         key = mask.tobytes()
         if key not in self._references:
             if len(self._references) > 100:
                 self._references.clear()
-            self._references[key] = judge_each(estimator, mask[None])[0]
+            self._references[key] = estimate_selections(estimator, mask[None])[0]
         return self._references[key]
 
 
