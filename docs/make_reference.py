@@ -19,7 +19,7 @@ from pydantic import BaseModel
 
 from curator import results
 from curator.cli.app import app
-from curator.core import config
+from curator.core import config, interval
 from curator.core.errors import ExitCode
 from curator.project.project import Project
 
@@ -126,11 +126,13 @@ def python_page() -> str:
         results.selection,
         results.verification,
         results.outputs,
+        interval,
     ]
     for name, fields in (found for module in modules for found in _fields(Path(module.__file__))):
         kind = getattr(results, name)
         lines += [f"### {name}\n", _wrapped(_paragraph(inspect.getdoc(kind))), ""]
         lines += [_item(f"`{field}` (`{of}`)", words) for field, of, words in fields if not field.startswith("_")]
+        lines += [_item(f"`{field}` (`{of}`)", words) for field, of, words in _properties(kind)]
         lines.append("")
     return "\n".join(lines)
 
@@ -149,6 +151,16 @@ def _fields(path: Path) -> Iterator[tuple[str, list[tuple[str, str, str]]]]:
             found.append((field.target.id, ast.unparse(field.annotation), " ".join(words.split())))
         if found:
             yield node.name, found
+
+
+def _properties(kind: type) -> Iterator[tuple[str, str, str]]:
+    """Yield the name, type and description of each public property of a class, inherited ones last."""
+    for owner in kind.__mro__:
+        for name, value in vars(owner).items():
+            if isinstance(value, property) and not name.startswith("_"):
+                of = inspect.signature(value.fget).return_annotation
+                shown = str(of) if typing.get_origin(of) else of.__name__
+                yield name, re.sub(r"\b(?:\w+\.)+(?=[A-Z])", "", shown), _first(inspect.getdoc(value))
 
 
 def _signature(name: str, function: Any) -> str:

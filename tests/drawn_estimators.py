@@ -13,7 +13,7 @@ FINAL = np.linspace(0.5, 1.5, 8)
 
 @dataclass(frozen=True)
 class Examples:
-    """All examples of one point, from which its sums are made."""
+    """All examples of one checkpoint, for its sums."""
 
     share: float
     tasks: list[ExampleSet]
@@ -46,7 +46,7 @@ def draw_examples(rng: np.random.Generator, n: int, *, validation: bool = False)
 
 
 def draw_checkpoints(seed: int = 0, count: int = 2, sizes: tuple[int, ...] = (5, 9, 1, 7)) -> list[Examples]:
-    """Points that share their weights, as points of one project do."""
+    """Draw checkpoints that share their weights, as checkpoints of one project do."""
     points: list[Examples] = []
     for number in range(count):
         rng = np.random.default_rng(seed + 100 * number)

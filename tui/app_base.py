@@ -16,7 +16,7 @@ from textual.app import App
 from textual.signal import Signal
 
 from curator.core.errors import CuratorError
-from tui.background.estimator_thread import SOLVED_IN_FULL, EstimateRequest, EstimatorThread, SelectionEstimate
+from tui.background.estimator_thread import SOLVED_IN_FULL, EstimateRequest, EstimatorThread, LiveEstimate
 from tui.background.run_watcher import JobView
 from tui.state.filters import Columns
 from tui.state.messages import EstimateReady, Failed, SnapshotRead
@@ -64,7 +64,7 @@ class AppBase(App[None]):
         self.trouble: Exception | None = None
         self.session: Session | None = None
         self.session_id = ""
-        self.estimate: SelectionEstimate | None = None
+        self.estimate: LiveEstimate | None = None
         self.jobs: tuple[JobView, ...] = ()
         self.watched: str | None = None
         self.flash_line: tuple[tuple[str, str], ...] = ()
@@ -237,7 +237,7 @@ class AppBase(App[None]):
         answers = snapshot.answers
         key = answers.key
 
-        def deliver(answer: SelectionEstimate | Exception) -> None:
+        def deliver(answer: LiveEstimate | Exception) -> None:
             self.post_message(
                 Failed("estimate", answer) if isinstance(answer, Exception) else EstimateReady(answer, key)
             )

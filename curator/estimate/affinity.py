@@ -10,27 +10,29 @@ from curator.core.arrays import Floats, Mask
 
 
 class SubsetEstimator(Protocol):
-    """What selection needs of an estimator."""
+    """Interface that sampling and selection need of an estimator."""
 
     @property
     def task_count(self) -> int:
         """Number t of auxiliary tasks."""
 
     def validation_losses(self, masks: Mask) -> Floats:
-        """Estimated loss of each validation example (s, v) under each subset (s, t)."""
+        """Estimate the loss of each validation example (s, v) under each subset (s, t), nats."""
 
     @property
     def validation_weights(self) -> Floats:
-        """Weight (v,) of each validation example in the target's loss; they sum to 1."""
+        """Weight (v,) of each validation example in the target's loss. The weights sum to 1."""
 
 
 @dataclass(frozen=True, slots=True)
 class Affinities:
-    """What each task does to the target's estimated loss.
+    """Effect of each task on the target's estimated loss.
 
     Attributes:
-        values: Mean estimate of the sampled subsets without the task minus the mean with it (t,); > 0 helps.
-        standard_errors: Of `values` (t,): which subsets were drawn, and which validation examples judge.
+        values: Mean estimate of the sampled subsets without the task minus the mean with it (t,), nats. Positive values
+            help.
+        standard_errors: Standard errors of `values` (t,), nats. They cover the draw of subsets and of validation
+            examples.
     """
 
     values: Floats
@@ -38,16 +40,16 @@ class Affinities:
 
 
 def sample_subsets(task_count: int, *, subsets: int, share: float, seed: int) -> Mask:
-    """Draw random subsets, in which each task is or is not by itself.
+    """Draw random subsets. Each task is in a subset independently of the other tasks.
 
-    With subsets of one fixed size a task would stand in another's place, and among harmful tasks the least harmful one
-    would seem to help. Drawn independently, a task's affinity is its own effect.
+    Independence makes the affinity the task's own effect. In subsets of one fixed size, each task replaces another.
+    The least harmful of several harmful tasks would then seem to help.
 
     Args:
         task_count: Number t of tasks.
-        subsets: How many to draw (s).
-        share: Probability that a task is in a subset, and so the mean share of the tasks in it.
-        seed: Seed.
+        subsets: Number s of subsets.
+        share: Probability that a subset contains a task.
+        seed: Seed of the draw.
 
     Returns:
         Membership (s, t).
@@ -58,17 +60,17 @@ def sample_subsets(task_count: int, *, subsets: int, share: float, seed: int) ->
 def sample_affinities(
     estimator: SubsetEstimator, masks: Mask, *, chunk: int = 256, on_chunk: Callable[[int], None] = lambda _: None
 ) -> Affinities:
-    """Estimate random subsets and compare those with a task with those without it.
+    """Estimate random subsets, and compare those with a task to those without the task.
 
     Args:
-        estimator: Of the target's loss.
+        estimator: Estimates the target's loss.
         masks: Sampled subsets (s, t), from `sample_subsets`.
-        chunk: Subsets that are estimated at once.
-        on_chunk: Told how many subsets are done.
+        chunk: Number of subsets to estimate at once.
+        on_chunk: Called with the number of finished subsets.
 
     Returns:
-        Affinity and standard error of each task. A task that is in all or in none of the subsets has affinity 0 and an
-        infinite standard error.
+        Affinity and standard error of each task, nats. If all or none of the subsets contain a task, its affinity is 0
+        and its standard error is infinite.
     """
     weights = estimator.validation_weights
     count, tasks = masks.shape

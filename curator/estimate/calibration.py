@@ -1,17 +1,18 @@
-"""What really fine-tuned subsets say about estimates: a correction, and how far a corrected estimate may be wrong.
+"""Calibrate estimates with measured subsets, and derive intervals from the errors on these subsets.
 
-The corrected estimate of subset S adds to the loss of all tasks together
+The calibrated estimate of subset S adds to the loss of all tasks together
 
     offset + Σ_p slope_p · change_p(S) + Σ_{t∈S} effect_t
 
-where change_p(S) is what point p of meta-training estimates. Without runs all slopes are 1/points and the rest is 0.
-That is the mean of a prior, from which the runs move it: a Bayesian linear model in which every slope and effect is
-normal (Rasmussen & Williams 2006, chapter 2). By how much estimate.ridge is multiplied is what makes the runs most
-likely.
+where change_p(S) is the estimate from checkpoint p of meta-training. The model is a Bayesian linear model.
+Every slope and effect has a normal prior (Rasmussen & Williams 2006, chapter 2).
+The prior mean of each slope is 1/checkpoints. All other prior means are 0.
+The factor of estimate.ridge is the one with the highest marginal likelihood.
 
-Intervals are conformal on leave-one-out errors of the whole procedure (Barber et al. 2021, "Predictive inference with
-the jackknife+"): the 0.9 (n + 1)th smallest of n errors is half of an interval that holds the measured loss of another
-subset about nine times out of ten, where subsets are drawn alike.
+Intervals are conformal (Barber et al. 2021, "Predictive inference with the jackknife+").
+Half of an interval is the 0.9 (n + 1)th smallest of n absolute leave-one-out errors of the whole procedure.
+An interval contains the measured loss of another subset with a probability of about 0.9.
+This holds if that subset is drawn in the same way.
 """
 
 import math
@@ -24,27 +25,27 @@ import numpy as np
 from curator.core.arrays import Floats, Mask
 
 RIDGE_SCALES = (0.3, 1.0, 3.0, 10.0, 30.0)
-"""Factors of estimate.ridge that are tried."""
+"""Candidate factors of estimate.ridge."""
 LEAST_RUNS = 5
-"""Different subsets without which nothing is calibrated."""
+"""Minimum number of different measured subsets for a calibration."""
 COVERAGE = 0.9
-# Standard deviations of the prior, in the standard deviation of the measured losses: what a slope adds, what the
-# effects of an average subset do together, and what no estimate knows. Found on the benchmarks (docs/decisions/).
+# Prior standard deviations, in units of the standard deviation of the measured losses: contribution of a slope, joint
+# effects of an average subset, and residual noise. Chosen on the benchmarks (docs/decisions/).
 _SLOPES, _EFFECTS, _NOISE = 0.3, 0.3, 0.3
-# Of the offset: wide, because the loss of all tasks together is that of one run.
+# Prior standard deviation of the offset. It is wide because the loss of all tasks together comes from one run.
 _OFFSET = 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Evidence:
-    """Subsets that were really fine-tuned on, and what is estimated of them.
+    """Measured subsets and their estimates.
 
     Attributes:
         masks: Membership of the auxiliary tasks (n, t).
-        losses: Measured loss of each, the mean over its seeds (n,).
-        known: Loss of all tasks together at the end of meta-training.
-        changes: Estimated difference to that, for each ridge scale and each point of meta-training (r, n, p).
-        scales: The ridge scales (r).
+        losses: Measured losses, means over seeds (n,), nats.
+        known: Loss of all tasks together at the end of meta-training, nats.
+        changes: Estimated difference to `known` for each ridge scale and each checkpoint (r, n, p), nats.
+        scales: Ridge scales (r).
     """
 
     masks: Mask
@@ -54,11 +55,11 @@ class Evidence:
     scales: Sequence[float]
 
     def __len__(self) -> int:
-        """How many subsets."""
+        """Return the number n of subsets."""
         return len(self.losses)
 
     def without(self, number: int) -> "Evidence":
-        """All but one subset."""
+        """Return the evidence without one subset."""
         kept = np.arange(len(self)) != number
         return Evidence(
             masks=self.masks[kept],
@@ -71,15 +72,15 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Calibration:
-    """What the runs made of the estimator.
+    """Correction of the estimates, fitted to measured subsets.
 
     Attributes:
         scale: Factor of the ridge.
         offset: Added to every estimate, nats.
-        slopes: Of each point's estimated change (p,).
-        effects: Added where a task is in the subset (t,), nats.
-        residuals: Errors on each subset of a calibration on all others, measured minus estimated (n,).
-        masks: The subsets they belong to (n, t).
+        slopes: Factor of each checkpoint's estimated change (p,).
+        effects: Added if the task is in the subset (t,), nats.
+        residuals: Leave-one-out errors, measured minus estimated (n,), nats.
+        masks: Measured subsets (n, t).
     """
 
     scale: float
@@ -91,35 +92,35 @@ class Calibration:
 
     @property
     def half_width(self) -> float | None:
-        """Half of the 90 % interval of a measured loss, nats; None with too few runs to tell."""
+        """Half of the 90 % interval of a measured loss, nats. None with too few runs."""
         return conformal(self.residuals)
 
     def as_dict(self) -> dict[str, Any]:
-        """As it is kept."""
+        """Return the calibration as JSON types, for the store."""
         return {name: np.asarray(value).tolist() for name, value in asdict(self).items()}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Calibration":
-        """From what `as_dict` gave."""
+        """Restore a calibration from the result of `as_dict`."""
         arrays = {name: np.array(values[name], dtype=np.float64) for name in ("slopes", "effects", "residuals")}
         masks = np.array(values["masks"], dtype=bool)
         return cls(scale=values["scale"], offset=values["offset"], masks=masks, **arrays)
 
     def losses(self, known: float, changes: Floats, masks: Mask) -> Floats:
-        """Corrected estimates (s,) from each point's changes (s, p) and membership (s, t)."""
+        """Return calibrated losses (s,) from each checkpoint's changes (s, p) and membership (s, t), nats."""
         return np.asarray(known + self.offset + changes @ self.slopes + masks @ self.effects)
 
     def noise_of_difference(self, tasks: int) -> float | None:
-        """How far the estimated difference of two subsets may be wrong nine times out of ten, nats.
+        """Return half of the 90 % interval of the estimated difference of two subsets, nats.
 
-        What an estimate gets wrong adds up over tasks, so that the error of a difference grows like the root of the
-        number of tasks in which two subsets differ: found from all pairs of measured ones.
+        Errors of an estimate add up over tasks. The error of a difference therefore grows like the square root of the
+        number of different tasks. All pairs of measured subsets give the factor.
 
         Args:
-            tasks: In how many tasks they differ.
+            tasks: Number of tasks in which the two subsets differ.
 
         Returns:
-            None with too few runs to tell.
+            Half width, or None with too few runs.
         """
         if self.half_width is None:
             return None
@@ -130,7 +131,7 @@ class Calibration:
 
 
 def conformal(residuals: Floats) -> float | None:
-    """The 0.9 (n + 1)th smallest of n absolute errors, between two of them as it falls; None with fewer than 9."""
+    """Return the 0.9 (n + 1)th smallest of n absolute errors, interpolated. None with fewer than 9 errors."""
     rank = COVERAGE * (len(residuals) + 1)
     if rank > len(residuals) + 1e-9:
         return None
@@ -142,6 +143,9 @@ def calibrate(evidence: Evidence) -> Calibration:
 
     Args:
         evidence: At least `LEAST_RUNS` subsets.
+
+    Returns:
+        The fitted calibration.
     """
     row, found = _fit(evidence)
     points = evidence.changes.shape[2]
@@ -156,13 +160,13 @@ def calibrate(evidence: Evidence) -> Calibration:
 
 
 def cross_validated(evidence: Evidence) -> tuple[Floats, Floats]:
-    """What a calibration on all other subsets says of each.
+    """Estimate each measured subset with a calibration on all others.
 
     Args:
         evidence: More than `LEAST_RUNS` subsets.
 
     Returns:
-        Estimated losses (n,) and half of their intervals (n,), NaN where the others are too few.
+        Estimated losses (n,) and half of their intervals (n,), nats. A half width is NaN if the others are too few.
     """
     widths = np.full(len(evidence), np.nan)
     for number in range(len(evidence)):
@@ -172,7 +176,7 @@ def cross_validated(evidence: Evidence) -> tuple[Floats, Floats]:
 
 
 def _left_out(evidence: Evidence) -> Floats:
-    """Estimated loss of each subset (n,) from all others."""
+    """Return the estimated loss of each subset (n,) from a fit to all others."""
     losses = np.zeros(len(evidence))
     for number in range(len(evidence)):
         row, found = _fit(evidence.without(number))
@@ -182,18 +186,18 @@ def _left_out(evidence: Evidence) -> Floats:
 
 
 def _fit(evidence: Evidence) -> tuple[int, Floats]:
-    """The ridge scale by number, and offset, slopes and effects (1 + p + t,), that make the losses most likely."""
+    """Return the index of the most likely ridge scale, and its offset, slopes and effects (1 + p + t,)."""
     found = [_posterior(evidence, changes) for changes in evidence.changes]
     best = max(range(len(found)), key=lambda row: found[row][0])
     return best, found[best][1]
 
 
 def _posterior(evidence: Evidence, changes: Floats) -> tuple[float, Floats]:
-    """Log marginal likelihood of the measured losses but for a constant, and the posterior mean (1 + p + t,)."""
+    """Return the log marginal likelihood of the losses, up to a constant, and the posterior mean (1 + p + t,)."""
     points, tasks = changes.shape[1], evidence.masks.shape[1]
     spread = float(evidence.losses.std()) or 1.0
-    # A slope is measured by what it adds: ridges shrink changes by orders of magnitude.
-    # Where all subsets are estimated alike, what they differ by is rounding.
+    # The prior of a slope is in units of its contribution, because ridges shrink changes by orders of magnitude.
+    # The lower bound covers subsets with equal estimates, which differ by rounding only.
     unit = max(float(changes.mean(axis=1).std()), 1e-3 * float(np.abs(changes).max(initial=0.0))) or 1.0
     design = np.c_[np.ones(len(evidence)), changes, evidence.masks]
     prior = np.concatenate([[0.0], np.full(points, 1 / points), np.zeros(tasks)])

@@ -1,4 +1,4 @@
-"""The paper's estimator at one point of meta-training: a convex problem per subset, from every example."""
+"""The paper's estimator at one checkpoint of meta-training: a convex problem for each subset, from every example."""
 
 from collections.abc import Callable, Sequence
 
@@ -8,20 +8,20 @@ from curator.core.arrays import Floats, Mask
 from curator.core.errors import NumericalError
 from curator.estimate.task_sums import ExampleSet
 
-# Least 1 − q: below it an example is learned, and its margin is not known in float32.
+# Lower bound of 1 − q. Below it the example is learned, and float32 does not resolve its margin.
 _LEAST_DOUBT = 1e-6
 
 
 class Logistic:
-    """Where fine-tuning on a subset ends, and how steep it is there; many subsets are solved together.
+    """Displacement of fine-tuning on a subset, and the curvature there. Many subsets are solved together.
 
-    Newton's method, each step by conjugate gradients, with Armijo backtracking: plain Newton diverges on separable data
-    with margins near −10. All subsets advance at once, so that the work is matrix products.
+    The solver is Newton's method with conjugate gradients and Armijo backtracking. Plain Newton diverges on separable
+    data with margins near −10. All subsets advance at once, so that the work is matrix products.
 
     Args:
-        sets: Training examples of each auxiliary task (t), and those of the target last.
+        sets: Training examples of each auxiliary task (t), then of the target.
         ridge: Ridge c.
-        unit: Weight of an average example, in which all are weighed.
+        unit: Weight of an average example. Weights are in this unit.
     """
 
     _steps = 60
@@ -38,7 +38,7 @@ class Logistic:
         )
 
     def displacements(self, masks: Mask) -> Floats:
-        """Displacement w (s, k) of each subset (s, t).
+        """Solve for the displacement w (s, k) of each subset (s, t).
 
         Raises:
             NumericalError: Newton's method does not converge.
@@ -60,30 +60,33 @@ class Logistic:
             step = self._line_search(here, part, value[active], gradient, direction)
             w[active] = here + step[:, None] * direction
             value[active] = self._value(w[active], part)
-            # A step of nothing is the end of what float64 can tell apart.
+            # A step of length 0 reaches the resolution of float64.
             active = active[step > 0]
         if active.size:
             raise NumericalError(
-                f"the logistic estimate of {active.size} subsets does not converge in {self._steps} steps",
+                f"logistic estimate of {active.size} subsets does not converge in {self._steps} steps",
                 hint="Raise estimate.ridge, or use the quadratic estimator.",
             )
         return w
 
     def task_gains(self, mask: Mask, slope: Floats, stop: Callable[[], bool]) -> Floats:
-        """How much each task lowers a loss of slope (k,), to first order around a subset (t,): (t,); in one piece."""
+        """Return how much each task (t,) lowers a loss of slope (k,), to first order around a subset (t,).
+
+        The solution is a single step, so `stop` is not called.
+        """
         w, hessian = self._tangent(mask)
         gains = self._slopes(w) * (self._h @ np.linalg.solve(hessian, slope))
         return np.asarray(np.bincount(self._task, weights=gains, minlength=len(mask) + 1)[:-1], np.float64)
 
     def gains(self, examples: ExampleSet, mask: Mask, slope: Floats) -> Floats:
-        """How much each of some training examples (n,) does so."""
+        """Return how much each training example (n,) lowers a loss of slope (k,), to first order around a subset."""
         w, hessian = self._tangent(mask)
         margins, h = _linearised(examples.losses, examples.gradients)
         slopes = -examples.weights / self._unit * _sigmoid(-(margins + h @ w))
         return np.asarray(slopes * (h @ np.linalg.solve(hessian, slope)))
 
     def transfer(self, mask: Mask) -> Floats:
-        """How much each task, by row, lowers the mean training loss of each, by column (t, t)."""
+        """Return how much each task, by row, lowers the mean training loss of each task, by column (t, t)."""
         w, hessian = self._tangent(mask)
         bounds = np.searchsorted(self._task, np.arange(1, len(self._means)))
         parts = zip(np.split(self._slopes(w), bounds), np.split(self._h, bounds), strict=True)
@@ -91,14 +94,14 @@ class Logistic:
         return np.asarray(by_task @ np.linalg.solve(hessian, self._means.T))[:-1, :-1]
 
     def _tangent(self, mask: Mask) -> tuple[Floats, Floats]:
-        """A subset's displacement (k,), and the Hessian of its objective there (k, k)."""
+        """Return a subset's displacement (k,), and the Hessian of its objective there (k, k)."""
         w = self.displacements(mask[None])[0]
         slope = _sigmoid(-(self._margins + self._h @ w))
         curvature = np.where(np.append(mask, True)[self._task], self._weights * slope * (1 - slope), 0.0)
         return w, (self._h * curvature[:, None]).T @ self._h + self._ridge * np.eye(self._h.shape[1])
 
     def _slopes(self, w: Floats) -> Floats:
-        """Slope of what each example (n,) adds to the objective, whether it is in the subset or not."""
+        """Return the slope of each example's term of the objective (n,), for examples inside and outside the subset."""
         return np.asarray(-self._weights * _sigmoid(-(self._margins + self._h @ w)))
 
     def _value(self, w: Floats, weights: Floats) -> Floats:
@@ -125,7 +128,7 @@ class Logistic:
         return x
 
     def _line_search(self, w: Floats, weights: Floats, value: Floats, gradient: Floats, direction: Floats) -> Floats:
-        """Length of each subset's step: halved until the value falls by enough (Armijo)."""
+        """Return the step length of each subset, halved until the value falls enough (Armijo)."""
         slope = (gradient * direction).sum(axis=1)
         step = np.ones(len(w))
         for _ in range(50):
@@ -138,7 +141,7 @@ class Logistic:
 
 
 def _linearised(losses: Floats, gradients: Floats) -> tuple[Floats, Floats]:
-    """Margin m (n,) of each example and its gradient h (n, k)."""
+    """Return the margin m (n,) of each example and its gradient h (n, k)."""
     doubt = np.maximum(-np.expm1(-losses), _LEAST_DOUBT)
     return -losses - np.log(doubt), -gradients / doubt[:, None]
 

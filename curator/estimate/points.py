@@ -1,8 +1,7 @@
-"""What estimates are made from, read from the store: sums over each task's training examples, at each point.
+"""Read the inputs of the estimates from the store: sums over each task's training examples, at each checkpoint.
 
-Sums are kept where they take less room than the gradients that they are made from; those of a small task, and any
-that are not there, are made as they are needed. A task's sums are known by the hash of its training examples, so a task
-that comes needs its own alone, and one that goes takes nothing along.
+The store keeps sums that take less room than their gradients. Other sums are computed when needed.
+The hash of a task's training examples identifies its sums. A new task therefore needs only its own sums.
 """
 
 import time
@@ -22,11 +21,11 @@ from curator.estimate.task_sums import ExampleSet, TaskSums
 from curator.gradients.stage import GradientSet
 from curator.workspace.workspace import Workspace
 
-# Raised when the same gradients would give other sums.
+# Increase when the same gradients give other sums.
 _VERSION = 1
-# Examples whose gradients are held at once, and sums: both bound memory, and how long others wait for the store.
+# Maximum examples and tasks per store access. They bound memory and the time that other processes wait.
 _EXAMPLES, _TASKS = 65536, 512
-# Seconds after which people are told what takes so long.
+# Seconds before progress is shown.
 _PATIENCE = 1.0
 
 
@@ -35,8 +34,8 @@ class ExampleGroup:
     """Examples that are summed together.
 
     Attributes:
-        hashes: Their token hashes (n).
-        weights: Their weights (n).
+        hashes: Token hashes (n).
+        weights: Weights (n), in completion tokens or as shares of the target's loss.
     """
 
     hashes: Sequence[str]
@@ -44,16 +43,16 @@ class ExampleGroup:
 
     @property
     def content(self) -> str:
-        """Hash of the examples. An example's weight follows from its tokens, as its completion is among them."""
+        """Hash of the examples. Token hashes include the completion, and so decide the weights too."""
         return hash_of([str(_VERSION), *self.hashes])
 
     def is_small(self, dim: int) -> bool:
-        """Whether its gradients, of `dim` numbers each, take less room than the triangle of numbers that sums have."""
+        """Return whether gradients of `dim` numbers take less room than their sums."""
         return 2 * len(self.hashes) <= dim + 1
 
 
 def training_groups(corpus: Corpus) -> list[ExampleGroup]:
-    """Training examples of each auxiliary task, and those of all targets together last."""
+    """Return the training examples of each auxiliary task, then those of all targets together."""
     return [_training(tasks) for tasks in (*([task] for task in corpus.auxiliary), corpus.target_tasks)]
 
 
@@ -65,7 +64,7 @@ def _training(tasks: Sequence[Task]) -> ExampleGroup:
 
 
 def _held_out(config: Config, tasks: Sequence[Task]) -> ExampleGroup:
-    """The validation examples; each target has its share of the loss."""
+    """Return the validation examples, weighted by each target's share of the loss."""
     shares = {task.name: config.data.share_of(task.name, [t.name for t in tasks]) for task in tasks}
     return ExampleGroup(
         hashes=[h for task in tasks for h in task.validation_hashes],
@@ -74,12 +73,12 @@ def _held_out(config: Config, tasks: Sequence[Task]) -> ExampleGroup:
 
 
 def fill_sums(workspace: Workspace, corpus: Corpus, sets: Sequence[GradientSet]) -> None:
-    """Make the sums that are worth storing and not stored yet, in one pass over their gradients, and store them.
+    """Compute missing sums that are worth storing, in one pass over their gradients, and store them.
 
     Args:
         workspace: The project.
         corpus: The tasks.
-        sets: The gradients at each point.
+        sets: Gradients at each checkpoint.
 
     Raises:
         DataError: A gradient is not stored.
@@ -95,14 +94,24 @@ def fill_sums(workspace: Workspace, corpus: Corpus, sets: Sequence[GradientSet])
             try:
                 store.put_sums(gradient_set.key, [missing[n].content for n in portion], sums)
             except CuratorError as error:
-                workspace.reporter.warn(f"sums over tasks are not kept: {error.message}")
+                workspace.reporter.warn(f"cannot store sums over tasks: {error.message}")
                 return
 
 
 def read_points(workspace: Workspace, corpus: Corpus, sets: Sequence[GradientSet]) -> list[CheckpointSums]:
-    """Read what estimates are made from, at each point; single examples are read when they are asked for.
+    """Read the inputs of the estimates at each checkpoint. Single examples are read on demand.
 
-    Args, Raises: As for `fill_sums`.
+    Args:
+        workspace: The project.
+        corpus: The tasks.
+        sets: Gradients at each checkpoint.
+
+    Returns:
+        Sums and validation examples of each checkpoint.
+
+    Raises:
+        DataError: A gradient is not stored.
+        StoreBusy: The store cannot be read.
     """
     config, store = workspace.config, workspace.store
     fill_sums(workspace, corpus, sets)
@@ -131,7 +140,7 @@ def read_points(workspace: Workspace, corpus: Corpus, sets: Sequence[GradientSet
 def _made(
     workspace: Workspace, gradient_set: GradientSet, groups: Sequence[ExampleGroup]
 ) -> Iterator[tuple[range, TaskSums]]:
-    """Sums made from gradients, for as many groups at a time as memory is to hold."""
+    """Yield sums from gradients, for as many groups at a time as memory allows."""
     stage: Stage | None = None
     began, start = time.monotonic(), 0
     while start < len(groups):

@@ -1,4 +1,4 @@
-"""`TargetEstimates`: losses, affinities and influences for one target, computed once and kept in the store."""
+"""`TargetEstimates`: losses, affinities and influences for one target, computed once and cached in the store."""
 
 from collections.abc import Collection, Sequence
 from functools import cached_property
@@ -15,14 +15,14 @@ from curator.estimate.affinity import Affinities, sample_affinities, sample_subs
 from curator.estimate.calibration import LEAST_RUNS, RIDGE_SCALES, Calibration, Evidence, calibrate
 from curator.estimate.estimator import CheckpointSums, TargetEstimator, build_estimator
 from curator.estimate.points import read_points
-from curator.estimate.whatif import budget_curve, difference, judge_each
+from curator.estimate.whatif import budget_curve, difference, estimate_selections
 from curator.gradients.stage import gradient_sets, gradients_inputs
-from curator.results.base import rounded, rounded_if_known
+from curator.results.base import rounded, rounded_if_known, rounded_interval
 from curator.training.fine_tune import diverged_runs, measured_subsets, recipe_key
 from curator.training.meta_init import MetaInit
 from curator.workspace.workspace import Workspace
 
-# Raised when the same gradients would give other numbers or selections.
+# Increase when the same gradients give other numbers or selections.
 _ESTIMATOR_VERSION = 5
 
 
@@ -31,8 +31,8 @@ class TargetEstimates:
 
     Args:
         workspace: The project.
-        corpus: Its examples, split for the target.
-        meta: The meta-initialization that the gradients belong to.
+        corpus: Examples of the project, split for the target.
+        meta: Meta-initialization of the gradients.
     """
 
     def __init__(self, workspace: Workspace, corpus: Corpus, meta: MetaInit) -> None:
@@ -73,17 +73,17 @@ class TargetEstimates:
 
     @cached_property
     def points(self) -> list[CheckpointSums]:
-        """What estimates are made from."""
+        """Sums and validation examples at each checkpoint."""
         return read_points(self.workspace, self.corpus, self.sets)
 
     @cached_property
     def estimator(self) -> TargetEstimator:
-        """The estimator that the configuration names, calibrated where enough subsets were really fine-tuned on."""
+        """Estimator that the configuration names. Enough measured subsets calibrate it."""
         return self._estimator(self.calibration)
 
     @cached_property
     def evidence(self) -> Evidence | None:
-        """What is measured and what is estimated of the same subsets; None with too few to calibrate by."""
+        """Measured subsets and their estimates. None with too few subsets to calibrate."""
         if len(self.measured) < LEAST_RUNS:
             return None
         scales = RIDGE_SCALES if self._config.estimate.ridge == "auto" else (1.0,)
@@ -99,7 +99,7 @@ class TargetEstimates:
 
     @cached_property
     def calibration(self) -> Calibration | None:
-        """What really fine-tuned subsets made of the estimator; fitted once and kept."""
+        """Calibration by measured subsets, fitted once and cached. None with too few subsets."""
         if len(self.measured) < LEAST_RUNS:
             return None
         kept = self._store.artifact("calibration", self.key)
@@ -113,12 +113,12 @@ class TargetEstimates:
 
     @property
     def calibrated_on(self) -> int:
-        """How many really fine-tuned subsets correct the estimates; 0: they are not calibrated."""
+        """Number of measured subsets that calibrate the estimates. 0 without calibration."""
         return 0 if self.calibration is None else len(self.measured)
 
     @cached_property
     def final_losses(self) -> npt.NDArray[np.float64]:
-        """Loss of each validation example at the end of meta-training (v,)."""
+        """Loss of each validation example at the end of meta-training (v,), nats."""
         known = self._meta.final_losses
         return np.array([known[h] for task in self.corpus.target_tasks for h in task.validation_hashes])
 
@@ -133,10 +133,10 @@ class TargetEstimates:
         )
 
     def mask(self, subset: Collection[str]) -> npt.NDArray[np.bool_]:
-        """Membership (t,) of tasks by name.
+        """Return the membership (t,) of tasks by name.
 
         Raises:
-            ConfigError: A name is no auxiliary task.
+            ConfigError: A name is not an auxiliary task.
         """
         mask = np.zeros(len(self.tasks), dtype=bool)
         mask[[self.number_of(name) for name in subset]] = True
@@ -146,28 +146,24 @@ class TargetEstimates:
         """Estimate subsets by name.
 
         Raises:
-            ConfigError: A name is no auxiliary task.
+            ConfigError: A name is not an auxiliary task.
         """
-        judged = judge_each(self.estimator, np.stack([self.mask(subset) for subset in subsets])) if subsets else []
-        best = min(judged, key=lambda j: j.loss, default=None)
+        estimated = (
+            estimate_selections(self.estimator, np.stack([self.mask(subset) for subset in subsets])) if subsets else []
+        )
+        best = min(estimated, key=lambda j: j.loss, default=None)
         measured = {m.subset: m.mean for m in self.measured}
         found = [
             results.EstimateResult(
                 subset=tuple(subset),
-                estimated_loss=rounded(j.loss),
-                estimated_loss_low=rounded(j.low),
-                estimated_loss_high=rounded(j.high),
+                estimate=rounded_interval(j.estimate),
                 measured_loss=rounded_if_known(measured.get(frozenset(subset))),
                 as_good_as_best=best is not None and (j is best or difference(self.estimator, j, best).is_noise),
             )
-            for subset, j in zip(subsets, judged, strict=True)
+            for subset, j in zip(subsets, estimated, strict=True)
         ]
         if found:
-            self._store.put_estimates(
-                self.key,
-                self.corpus.target_label,
-                [(e.subset, e.estimated_loss, e.estimated_loss_low, e.estimated_loss_high) for e in found],
-            )
+            self._store.put_estimates(self.key, self.corpus.target_label, [(e.subset, e.estimate) for e in found])
         return results.EstimatesReport(
             target=self.corpus.targets,
             calibrated_on=self.calibrated_on,
@@ -176,7 +172,7 @@ class TargetEstimates:
         )
 
     def affinities(self) -> Affinities:
-        """Affinity of every task, from the store or from random subsets."""
+        """Return the affinity of every task. Estimate random subsets if the affinities are not cached."""
         kept = self._store.affinities(self.key)
         if kept or not self.tasks:
             values = np.array([kept[task.name] for task in self.tasks]).reshape(-1, 2)
@@ -233,10 +229,10 @@ class TargetEstimates:
         )
 
     def curve(self, selected: Sequence[str]) -> results.CurveReport:
-        """Estimate the loss against training tokens: greedy paths between no task and all tasks, and one selection.
+        """Estimate the loss against training tokens, on greedy paths between no task and all tasks.
 
         Args:
-            selected: Names of the selected tasks.
+            selected: Names of the selected tasks. The curve includes this subset.
         """
         stage = self.workspace.reporter.stage("curve", 2 * len(self.tasks), "steps")
         tokens = np.array([task.tokens for task in self.tasks], dtype=np.int64)
@@ -249,11 +245,9 @@ class TargetEstimates:
             calibrated_on=self.calibrated_on,
             points=tuple(
                 results.BudgetPoint(
-                    subset=(subset := tuple(names[point.judged.mask].tolist())),
+                    subset=(subset := tuple(names[point.estimated.mask].tolist())),
                     tokens=point.tokens,
-                    estimated_loss=rounded(point.judged.loss),
-                    estimated_loss_low=rounded(point.judged.low),
-                    estimated_loss_high=rounded(point.judged.high),
+                    estimate=rounded_interval(point.estimated.estimate),
                     measured_loss=rounded_if_known(measured.get(frozenset(subset))),
                     on_front=point.on_front,
                 )
@@ -262,9 +256,10 @@ class TargetEstimates:
         )
 
     def seconds(self) -> tuple[float | None, int]:
-        """Time of meta-training, gradients and the estimates behind the affinities, and how many subsets these were of.
+        """Return the time of meta-training, gradients and affinities, and the number of subsets of the affinities.
 
-        None where something of it was made by an older curator, or not at all.
+        Returns:
+            Seconds and number of subsets. Seconds are unknown (None) if a part is missing or from an older version.
         """
         self.affinities()
         gradients = self._store.artifact("gradients", key_of(gradients_inputs(self.sets, self.corpus)))
@@ -286,10 +281,13 @@ class TargetEstimates:
             return self._numbers[name]
         if name in self.corpus.targets:
             raise ConfigError(
-                f"{name!r} is the target, which is part of every subset", hint="Name auxiliary tasks only."
+                f"target named as an auxiliary task: {name!r}",
+                hint="Name auxiliary tasks only. Every subset includes the target.",
             )
         near = difflib.get_close_matches(name, self._numbers, n=1)
         raise ConfigError(
-            f"no task {name!r} in this project",
-            hint=f"Did you mean {near[0]!r}?" if near else "`curator check` lists the tasks.",
+            f"unknown task: {name!r}",
+            hint=f"Use {near[0]!r}, or list the tasks with `curator check`."
+            if near
+            else "List the tasks with `curator check`.",
         )

@@ -1,7 +1,7 @@
-"""What would change: answers fast enough to be asked at every key press.
+"""Estimate the effect of changes to a selection, fast enough for every key press.
 
-A `Judgement` is the estimate of one subset with all that is needed to compare it with another; a `Difference` knows
-whether it is more than noise.
+A `SelectionEstimate` is the estimate of one subset, with the numbers that a comparison with another subset needs.
+A `LossDifference` compares two subsets and knows its noise.
 """
 
 import math
@@ -12,41 +12,48 @@ import numpy as np
 import numpy.typing as npt
 
 from curator.core.arrays import Floats, Mask
-from curator.estimate.estimator import TargetEstimator, interval
-
-# 5 % to either side of the middle of a normal distribution, as in the intervals of single estimates.
-_NORMAL_90 = 1.6448536269514722
-# In nats: below it, a difference between two sums is none.
-_ROUNDING = 1e-9
+from curator.core.interval import Interval
+from curator.estimate.estimator import NORMAL_90, ROUNDING, TargetEstimator
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Judgement:
-    """The estimated target loss of one subset, in nats per target token.
+class SelectionEstimate:
+    """Estimated target loss of one subset, in nats per target token.
 
     Attributes:
         mask: The subset (t,).
-        loss: Estimated loss.
-        low: Lower end of its 90 % interval.
-        high: Upper end.
+        estimate: Estimated loss and its 90 % interval.
         each: Estimated loss of every validation example (v,).
     """
 
     mask: Mask
-    loss: float
-    low: float
-    high: float
+    estimate: Interval
     each: Floats
+
+    @property
+    def loss(self) -> float:
+        """Estimated loss."""
+        return self.estimate.value
+
+    @property
+    def low(self) -> float:
+        """Lower end of the 90 % interval."""
+        return self.estimate.low
+
+    @property
+    def high(self) -> float:
+        """Upper end of the 90 % interval."""
+        return self.estimate.high
 
 
 @dataclass(frozen=True, slots=True)
-class Difference:
-    """What one subset's estimated loss is above another's, in nats, and how far that may be chance.
+class LossDifference:
+    """Estimated loss of one subset minus that of another, in nats.
 
     Attributes:
-        value: Negative where the first is better.
-        noise: Half of the 90 % interval of the difference: over the validation examples, which are the same for both,
-            and, where subsets were really fine-tuned on, over what estimates got wrong of these.
+        value: Negative if the first subset is better.
+        noise: Half of the 90 % interval of the difference. It covers the choice of validation examples, which both
+            subsets share. With a calibration, it also covers the errors on measured subsets.
     """
 
     value: float
@@ -54,45 +61,45 @@ class Difference:
 
     @property
     def is_noise(self) -> bool:
-        """Whether the two cannot be told apart."""
+        """Whether noise alone can explain the difference."""
         return abs(self.value) <= self.noise
 
 
-def judge(estimator: TargetEstimator, mask: Mask) -> Judgement:
+def estimate_selection(estimator: TargetEstimator, mask: Mask) -> SelectionEstimate:
     """Estimate one subset (t,)."""
-    return judge_each(estimator, mask[None])[0]
+    return estimate_selections(estimator, mask[None])[0]
 
 
-def judge_each(estimator: TargetEstimator, masks: Mask) -> list[Judgement]:
+def estimate_selections(estimator: TargetEstimator, masks: Mask) -> list[SelectionEstimate]:
     """Estimate several subsets (s, t)."""
     each = estimator.validation_losses(masks)
     found = []
     for mask, losses, half in zip(masks, each, estimator.half_widths(each), strict=True):
         loss = float(losses @ estimator.validation_weights)
-        found.append(Judgement(mask, loss, *interval(loss, float(half)), losses))
+        found.append(SelectionEstimate(mask, Interval.around(loss, float(half)), losses))
     return found
 
 
-def difference(estimator: TargetEstimator, first: Judgement, second: Judgement) -> Difference:
+def difference(estimator: TargetEstimator, first: SelectionEstimate, second: SelectionEstimate) -> LossDifference:
     """Compare two subsets, validation example by validation example."""
     change = first.each - second.each
-    # The same subset, summed in another order, is the same subset.
-    change = np.where(np.abs(change) < _ROUNDING, 0.0, change)
+    # Equal subsets, summed in another order, differ by rounding only.
+    change = np.where(np.abs(change) < ROUNDING, 0.0, change)
     value, noise = _mean_and_noise(change, estimator.validation_weights)
     if estimator.calibration is not None:
         noise = math.hypot(
             noise, estimator.calibration.noise_of_difference(int((first.mask ^ second.mask).sum())) or 0.0
         )
-    return Difference(value, noise)
+    return LossDifference(value, noise)
 
 
 def _mean_and_noise(values: Floats, weights: Floats) -> tuple[float, float]:
     mean = float(values @ weights)
-    return mean, _NORMAL_90 * float(np.sqrt(((weights * (values - mean)) ** 2).sum()))
+    return mean, NORMAL_90 * float(np.sqrt(((weights * (values - mean)) ** 2).sum()))
 
 
-def flips(estimator: TargetEstimator, current: Judgement, tasks: npt.NDArray[np.intp]) -> Floats:
-    """What putting each of several tasks in, or taking it out, adds to the estimated loss (len(tasks),)."""
+def flips(estimator: TargetEstimator, current: SelectionEstimate, tasks: npt.NDArray[np.intp]) -> Floats:
+    """Estimate the change of the loss when each of several tasks is toggled (len(tasks),), nats."""
     masks = np.repeat(current.mask[None], len(tasks), axis=0)
     masks[np.arange(len(tasks)), tasks] ^= True
     return np.asarray(estimator.validation_losses(masks) @ estimator.validation_weights - current.loss)
@@ -101,39 +108,39 @@ def flips(estimator: TargetEstimator, current: Judgement, tasks: npt.NDArray[np.
 def best_order(
     estimator: TargetEstimator, start: Mask, allowed: Mask, *, stop: Callable[[], bool] = lambda: False
 ) -> Iterator[tuple[int, float]]:
-    """Add tasks one at a time, the one that promises most first, until all that are allowed are in.
+    """Add tasks one at a time until all allowed tasks are in. Each step adds the task with the highest gain.
 
-    The promise of a task is its first-order gain around the subset so far; each step's loss is estimated in full.
+    A task's gain is to first order around the current subset. Each step's loss is estimated in full.
 
     Args:
-        estimator: Of the target's loss.
-        start: The subset to begin with (t,).
-        allowed: The tasks that may be added (t,).
-        stop: Asked before each step whether to give up.
+        estimator: Estimates the target's loss.
+        start: First subset (t,).
+        allowed: Tasks that may be added (t,).
+        stop: Called before each step. True stops the work.
 
     Yields:
-        The task that was added (−1 for the start), and the estimated loss with it.
+        The added task (−1 for the start), and the estimated loss with it, nats.
     """
     mask = start.copy()
-    yield -1, judge(estimator, mask).loss
+    yield -1, estimate_selection(estimator, mask).loss
     while (remaining := np.flatnonzero(allowed & ~mask)).size and not stop():
         gains = estimator.task_gains(mask)
         task = int(remaining[np.argmax(gains[remaining])])
         mask[task] = True
-        yield task, judge(estimator, mask).loss
+        yield task, estimate_selection(estimator, mask).loss
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class BudgetStep:
-    """One subset on the way from the target alone to all tasks.
+    """One subset on the path from the target alone to all tasks.
 
     Attributes:
-        judged: Its estimate.
-        tokens: Training tokens of its tasks, without the target's.
-        on_front: Whether no other subset here is estimated lower at no more tokens.
+        estimated: Estimate of the subset.
+        tokens: Training tokens of the auxiliary tasks in the subset.
+        on_front: Whether every other subset with at most as many tokens has a higher or equal estimate.
     """
 
-    judged: Judgement
+    estimated: SelectionEstimate
     tokens: int
     on_front: bool
 
@@ -145,18 +152,18 @@ def budget_curve(
     extra: Mask | None = None,
     on_step: Callable[[int], None] = lambda _: None,
 ) -> list[BudgetStep]:
-    """Walk from nothing to everything, each time by the task that gives most per token, and back the same way.
+    """Walk from no task to all tasks by the gain per token, and back by the loss per token.
 
-    Both ways are greedy: adding finds the tasks that help alone, removing those that help beside others.
+    Both paths are greedy. Adding finds tasks that help alone. Removing finds tasks that help together with others.
 
     Args:
-        estimator: Of the target's loss.
+        estimator: Estimates the target's loss.
         tokens: Training tokens of each task (t,).
-        extra: Other subsets to show (s, t), selections perhaps.
-        on_step: Told how many of the 2t steps are done.
+        extra: Other subsets to include (s, t).
+        on_step: Called with the number of finished steps, of 2t.
 
     Returns:
-        Different subsets by their tokens, then by their loss.
+        Different subsets, by tokens and then by loss.
     """
     count = estimator.task_count
     price = np.maximum(tokens, 1).astype(np.float64)
@@ -169,17 +176,17 @@ def budget_curve(
             tried[np.arange(len(left)), left] = member
             losses = estimator.validation_losses(tried) @ estimator.validation_weights
             here = float(estimator.validation_losses(mask[None])[0] @ estimator.validation_weights)
-            # Adding: most gain for a token. Removing: least loss for a token given back.
+            # Adding: highest gain per token. Removing: lowest loss per saved token.
             best = int(np.argmin((losses - here) / price[left]))
             mask = tried[best]
             masks.append(mask)
             on_step(step + 1 if member else count + step + 1)
     every = np.unique(np.concatenate([np.stack(masks), *([] if extra is None else [extra])]), axis=0)
     costs = every @ tokens
-    judged = judge_each(estimator, every)
-    order = sorted(range(len(every)), key=lambda n: (costs[n], judged[n].loss))
+    estimated = estimate_selections(estimator, every)
+    order = sorted(range(len(every)), key=lambda n: (costs[n], estimated[n].loss))
     points, least = [], np.inf
     for number in order:
-        points.append(BudgetStep(judged[number], int(costs[number]), judged[number].loss < least))
-        least = min(least, judged[number].loss)
+        points.append(BudgetStep(estimated[number], int(costs[number]), estimated[number].loss < least))
+        least = min(least, estimated[number].loss)
     return points

@@ -18,8 +18,10 @@ from curator.core import distributed
 from curator.core.config import Config, LoraSection, TrainSection
 from curator.core.errors import ConfigError, DataError, ManifestMismatch, NumericalError
 from curator.core.files import relative_to, sha256_of, whole_folder
+from curator.core.interval import Interval
 from curator.core.provenance import InputChange, Inputs, hash_of, input_changes, key_of
 from curator.data.corpus import Corpus, Task, TaskVersion
+from curator.results.base import rounded
 from curator.select.manifest import (
     MANIFEST_NAME,
     Manifest,
@@ -252,7 +254,7 @@ def keep_measured(
             continue
         there = Manifest.model_validate_json(kept.manifest)
         if is_same_selection(there, manifest):
-            loss = round(applied.loss, 6)
+            loss = rounded(applied.loss)
             store.put_manifest(kept.key, there.model_copy(update={"measured_loss": loss}).model_dump_json())
 
 
@@ -267,10 +269,8 @@ def report(
         target=corpus.targets,
         method=manifest.method,
         seed=seed,
-        estimated_loss=manifest.estimated_loss,
-        estimated_loss_low=manifest.estimated_loss_low,
-        estimated_loss_high=manifest.estimated_loss_high,
-        measured_loss=round(applied.loss, 6),
+        estimate=Interval(manifest.estimated_loss, manifest.estimated_loss_low, manifest.estimated_loss_high),
+        measured_loss=rounded(applied.loss),
         seconds=applied.seconds,
         base_model=base_model(workspace.config, corpus),
         adapter=applied.folder,
@@ -372,7 +372,7 @@ def _write_manifest(
             "data": config.data.model_dump(mode="json", include={*manifest.data}),
             "targets": tuple(_as_now(e, tasks[e.name], folder) for e in manifest.targets),
             "tasks": tuple(_as_now(e, tasks[e.name], folder) for e in manifest.tasks if e.name in tasks),
-            "measured_loss": round(loss, 6),
+            "measured_loss": rounded(loss),
         }
     )
     (partial / MANIFEST_NAME).write_text(render(present), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""`Pipeline`: run the stages that are missing for one target, each once, and keep what they return."""
+"""`Pipeline`: run the missing stages for one target, each once, and cache their results."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,7 +21,7 @@ Targets = tuple[str, ...]
 
 
 class Pipeline:
-    """The stages of one project, from its files to its selections.
+    """Stages of one project, from its files to its selections.
 
     Args:
         workspace: The project.
@@ -36,7 +36,8 @@ class Pipeline:
         """Return the project's examples, split for the targets. Read files that are new or changed.
 
         Raises:
-            ConfigError, DataError: As `read_corpus`.
+            ConfigError: A target is not a task of the project, or a setting does not suit the data.
+            DataError: A file or the tokenizer cannot be read.
         """
         from curator.data.corpus import read_corpus
 
@@ -56,11 +57,13 @@ class Pipeline:
         """Return the meta-initialization, and whether it was cached. Train it if it is missing.
 
         Args:
-            corpus: The project's examples.
-            fresh: Train again even if it is cached.
+            corpus: Examples of the project.
+            fresh: Train again even if cached.
 
         Raises:
-            NumericalError, DataError, StoreBusy: As `make_meta_init`.
+            NumericalError: Training diverges.
+            DataError: The model cannot be read, or a checkpoint cannot be written.
+            StoreBusy: Another process works on the project.
         """
         from curator.data.model_check import check_model
         from curator.training.meta_init import find_meta_init, make_meta_init
@@ -76,18 +79,20 @@ class Pipeline:
             return make_meta_init(self._workspace, corpus, self.load, fresh=fresh), False
 
     def gradients(self, corpus: "Corpus", *, fresh: bool, fresh_train: bool) -> tuple["MetaInit", int, int]:
-        """Compute the gradients that are missing.
+        """Compute the missing gradients.
 
         Args:
-            corpus: The project's examples.
+            corpus: Examples of the project.
             fresh: Compute all gradients again.
             fresh_train: Train the meta-initialization again.
 
         Returns:
-            The meta-initialization, the number of gradients that were computed now, and the number of examples.
+            The meta-initialization, the number of computed gradients, and the number of examples.
 
         Raises:
-            NumericalError, DataError, StoreBusy: As `make_meta_init` and `make_gradients`.
+            NumericalError: Training diverges, or a gradient is not finite.
+            DataError: The model or a checkpoint cannot be read or written.
+            StoreBusy: Another process works on the project.
         """
         from curator.estimate.points import fill_sums
         from curator.gradients.stage import gradient_sets, gradients_inputs, make_gradients, wanted_hashes
@@ -110,20 +115,23 @@ class Pipeline:
             computed = make_gradients(timed, corpus, meta, self.load)
             if distributed.is_main():
                 fill_sums(workspace, corpus, sets)
-                # Last, for it says that all is there. Of gradients that an earlier call made, no time is known.
+                # Store the artifact last, because it marks all gradients as done. Time is unknown for cached gradients.
                 outputs = {"examples": count} | ({"seconds": took.whole} if computed else {})
                 store.put_artifact("gradients", key_of(inputs), inputs, outputs)
         return meta, computed, count
 
     def selections(self, targets: Targets, *, fresh: bool = False) -> "Selections":
-        """Return the selections for the targets. Run the stages before that are missing.
+        """Return the selections for the targets. Run the missing stages before.
 
         Args:
             targets: Names of the targets.
             fresh: Run every stage again.
 
         Raises:
-            ConfigError, NumericalError, DataError, StoreBusy: As the stages.
+            ConfigError: A target is not a task of the project, or a setting does not suit the data.
+            DataError: Data, the model or a checkpoint cannot be read or written.
+            NumericalError: Training diverges, or a gradient is not finite.
+            StoreBusy: Another process works on the project.
         """
         from curator.estimate.target import TargetEstimates
         from curator.select.selections import Selections
@@ -140,7 +148,7 @@ class Pipeline:
 
     @contextmanager
     def measuring(self, targets: Targets, stage: str) -> Iterator[None]:
-        """Hold the job lock while subsets are measured. Afterwards, estimates are made anew: runs calibrate them.
+        """Hold the job lock while subsets are measured. Afterwards forget the estimates, because runs calibrate them.
 
         Args:
             targets: Names of the targets.
@@ -156,10 +164,11 @@ class Pipeline:
             self._selections.pop(targets, None)
 
     def load(self) -> "TunedModel":
-        """Return the base model with a LoRA adapter. It is loaded once.
+        """Return the base model with a LoRA adapter. The model is loaded once.
 
         Raises:
-            ConfigError, DataError: As `load_project_model`.
+            ConfigError: The configuration does not suit the model.
+            DataError: The model cannot be read.
         """
         return self._tuned
 

@@ -1,6 +1,6 @@
-"""`Project`: curator's verbs on one project folder. The command line and the terminal interface are thin on top of it.
+"""`Project`: curator's verbs on one project folder. The command line and the terminal interface call its methods.
 
-Each verb runs what is missing of the stages before it, and nothing twice:
+Each verb runs the missing stages before it, each once:
 
     check → train → gradients → estimate → select → export, apply
                                     ↘ verify
@@ -18,6 +18,7 @@ from curator.core.events import Reporter
 from curator.core.files import file_names
 from curator.core.text import is_text
 from curator.project.pipeline import Pipeline
+from curator.results.base import rounded
 from curator.select.manifest import MANIFEST_NAME, Manifest, record_measured, write_manifest
 from curator.workspace.workspace import Workspace
 
@@ -29,9 +30,9 @@ if TYPE_CHECKING:
 
 
 class Project:
-    """A folder with a `curator.toml`, and all that curator has made for it.
+    """A folder with a `curator.toml`, and everything that curator makes for it.
 
-    Use `Project.open`. What the verbs return are frozen values; each has `to_pandas()`, and is a table in a notebook.
+    Open a project with `Project.open`. Verbs return frozen values. Each has `to_pandas()`, and is a notebook table.
 
         >>> project = curator.Project.open("sample_data", progress=True)
         >>> project.check().problems
@@ -53,13 +54,13 @@ class Project:
             >>> project = curator.Project.open("sample_data", progress=True)
 
         Args:
-            path: Its folder; None looks for `curator.toml` here and in the folders above.
-            reporter: Told of progress.
-            progress: Say on standard error what goes on, with the time left, in plain lines; for notebooks and scripts.
+            path: Folder of the project. None searches the working directory and its parents for `curator.toml`.
+            reporter: Receives progress and warnings.
+            progress: Print progress with the time left to standard error, as plain lines for notebooks and scripts.
 
         Raises:
-            ConfigError: There is no project, or its configuration is wrong.
-            DataError: `.curator/` holds a symbolic link.
+            ConfigError: The project does not exist, or its configuration is invalid.
+            DataError: `.curator/` contains a symbolic link.
         """
         reporter = reporter or Reporter()
         if progress:
@@ -80,7 +81,7 @@ class Project:
 
     @property
     def reporter(self) -> Reporter:
-        """Receives progress and warnings."""
+        """Receiver of progress and warnings."""
         return self.workspace.reporter
 
     @property
@@ -101,24 +102,28 @@ class Project:
     # -- verbs ----------------------------------------------------------------------------------------------------
 
     def check(self) -> results.CheckReport:
-        """Read configuration and data, and say what is there and what is wrong. Trains nothing.
+        """Read configuration and data, and report tasks, sizes and problems. Train nothing.
 
         Raises:
-            ConfigError, DataError: Something cannot be used at all.
+            ConfigError: The configuration does not suit the data.
+            DataError: A file or the tokenizer cannot be read.
         """
         from curator.data.check import check_data
 
         return check_data(self.workspace, self.corpus(self.workspace.targets(needed=False)))
 
     def train(self, *, target: str | Sequence[str] | None = None, fresh: bool = False) -> results.TrainReport:
-        """Meta-train: LoRA on all tasks and the target together.
+        """Meta-train: train LoRA on all tasks and the target together.
 
         Args:
-            target: In place of the configured one.
-            fresh: Train again although a meta-initialization is there; tasks that were added since become part of it.
+            target: Target to use instead of the configured one.
+            fresh: Train again even if cached. Tasks that were added since are then included.
 
         Raises:
-            ConfigError, DataError, NumericalError, StoreBusy: As the message says.
+            ConfigError: A target is not a task of the project, or a setting does not suit the data.
+            DataError: Data or the model cannot be read, or a checkpoint cannot be written.
+            NumericalError: Training diverges.
+            StoreBusy: Another process works on the project.
         """
         from dataclasses import asdict
 
@@ -135,14 +140,17 @@ class Project:
         )
 
     def gradients(self, *, target: str | Sequence[str] | None = None, fresh: bool = False) -> results.GradientsReport:
-        """Compute projected per-example gradients at the points of meta-training.
+        """Compute projected per-example gradients at the checkpoints of meta-training.
 
         Args:
-            target: In place of the configured one.
-            fresh: Compute them all again.
+            target: Target to use instead of the configured one.
+            fresh: Compute all gradients again.
 
         Raises:
-            ConfigError, DataError, NumericalError, StoreBusy: As the message says.
+            ConfigError: A target is not a task of the project, or a setting does not suit the data.
+            DataError: Data, the model or a checkpoint cannot be read or written.
+            NumericalError: Training diverges, or a gradient is not finite.
+            StoreBusy: Another process works on the project.
         """
         corpus = self.corpus(self.workspace.targets(target))
         meta, computed, count = self._pipeline.gradients(corpus, fresh=fresh, fresh_train=False)
@@ -155,23 +163,26 @@ class Project:
         )
 
     def estimate(self, subset: Sequence[str], *, target: str | Sequence[str] | None = None) -> results.EstimateResult:
-        """Estimate the target's loss after fine-tuning on one subset of tasks (and the target itself).
+        """Estimate the target's loss after fine-tuning on the target and one subset of auxiliary tasks.
 
             >>> project.estimate(["carry"]).estimated_loss
 
         Args:
             subset: Names of auxiliary tasks.
-            target: In place of the configured one.
+            target: Target to use instead of the configured one.
 
         Raises:
-            ConfigError: A name is no auxiliary task.
+            ConfigError: A name is not an auxiliary task, or a target is not a task of the project.
+            DataError: Data, the model or a checkpoint cannot be read or written.
+            NumericalError: Training diverges, or a gradient is not finite.
+            StoreBusy: Another process works on the project.
         """
         return self.estimate_all([subset], target=target).estimates[0]
 
     def estimate_all(
         self, subsets: Sequence[Sequence[str]], *, target: str | Sequence[str] | None = None
     ) -> results.EstimatesReport:
-        """Estimate several subsets; as `estimate`, in the order given."""
+        """Estimate several subsets, in the order given. Arguments and errors are those of `estimate`."""
         targets = self.workspace.targets(target)
         return self.estimates(targets).estimate(subsets)
 
@@ -190,27 +201,30 @@ class Project:
         output: Path | str | None = None,
         fresh: bool = False,
     ) -> results.SelectionResult:
-        """Select the subset of tasks with the least estimated target loss, and write a manifest.
+        """Select the subset of tasks with the lowest estimated target loss, and write a manifest.
 
             >>> project.select(method="exchange", k=5, exclude=["noise"]).selected
 
         Args:
-            target: In place of the configured one.
-            method: `forward`, `backward`, `exchange`, `ensemble` or `mixture`, in place of the configured one; or, to
-                compare with, `random`, `embedding`, `bm25`, `gradient-cosine`, `less` or `kmm`.
-            k: Most tasks.
-            max_tokens: Most training tokens of the selected tasks.
-            max_examples: Most training examples of the selected tasks.
-            threshold: Least gain in nats that is worth a task; for the ensemble, least affinity; for the methods to
-                compare with, least score.
+            target: Target to use instead of the configured one.
+            method: `forward`, `backward`, `exchange`, `ensemble`, `mixture`, or a baseline [default: the configured
+                method]. Baselines: `random`, `embedding`, `bm25`, `gradient-cosine`, `less` and `kmm`.
+            k: Maximum number of tasks.
+            max_tokens: Maximum number of training tokens of the selected tasks.
+            max_examples: Maximum number of training examples of the selected tasks.
+            threshold: Minimum gain of a task in nats. For the ensemble, the minimum affinity. For a baseline, the
+                minimum score.
             include: Tasks that must be in.
             exclude: Tasks that must not be in.
-            name: Name of the selection; the method's by default.
-            output: Manifest file, `curator-manifest.json` in the project by default.
+            name: Name of the selection [default: the method].
+            output: Manifest file [default: `curator-manifest.json` in the project].
             fresh: Run every stage again.
 
         Raises:
-            ConfigError, DataError, NumericalError, StoreBusy: As the message says.
+            ConfigError: A name is unknown, pins contradict each other or the budget, or the method lacks an option.
+            DataError: Data, the model, a checkpoint or the manifest cannot be read or written.
+            NumericalError: Training diverges, or a gradient is not finite.
+            StoreBusy: Another process works on the project.
         """
         from curator.select.methods import Request
         from curator.select.selections import selection_report
@@ -226,7 +240,7 @@ class Project:
         )
         path = self.root / MANIFEST_NAME if output is None else Path(output).absolute()
         if name and not is_text(name):
-            raise ConfigError(f"the selection's name {name!r} is no text", hint="Name it in UTF-8.")
+            raise ConfigError(f"selection name is not valid UTF-8: {name!r}", hint="Use a name in UTF-8.")
         selections = self.selections(self.workspace.targets(target), fresh=fresh)
         manifest, cached = selections.select(request, name=name or request.method, folder=path.parent, fresh=fresh)
         if distributed.is_main():
@@ -234,30 +248,36 @@ class Project:
         return selection_report(manifest, path, cached)
 
     def examples(self, task: str, *, target: str | Sequence[str] | None = None) -> results.ExamplesReport:
-        """Say what each training example of a task does to the target's estimated loss.
+        """Estimate the effect of each training example of a task on the target's loss.
 
         Args:
             task: Name of an auxiliary task.
-            target: In place of the configured one.
+            target: Target to use instead of the configured one.
 
         Raises:
-            ConfigError, DataError, NumericalError, StoreBusy: As the message says.
+            ConfigError: The name is not an auxiliary task, or a target is not a task of the project.
+            DataError: Data, the model or a checkpoint cannot be read or written.
+            NumericalError: Training diverges, or a gradient is not finite.
+            StoreBusy: Another process works on the project.
         """
         selections = self.selections(self.workspace.targets(target))
         selections.estimates.number_of(task)
         return selections.estimates.examples(task, selections.last_names_or_select())
 
     def group(self, count: int) -> list[tuple[str, Path, int]]:
-        """Cut each auxiliary task into groups of examples that pull the model the same way.
+        """Split each auxiliary task into groups of examples with similar gradients.
 
         Args:
-            count: Groups of each task.
+            count: Number of groups of each task.
 
         Returns:
-            Name, file and rows of each group; the files are in `groups/`.
+            Name, file and rows of each group. The files are in `groups/`.
 
         Raises:
-            ConfigError, DataError, NumericalError, StoreBusy: As the message says.
+            ConfigError: `count` or a target is invalid.
+            DataError: Data, the model or a checkpoint cannot be read or written.
+            NumericalError: Training diverges, or a gradient is not finite.
+            StoreBusy: Another process works on the project.
         """
         from curator.data.discovery import find_tasks
         from curator.gradients.grouping import write_groups
@@ -268,13 +288,16 @@ class Project:
         return write_groups(self.workspace, corpus, meta, sources, count=count, folder=self.root / "groups")
 
     def curve(self, *, target: str | Sequence[str] | None = None) -> results.CurveReport:
-        """Estimate what a budget of training tokens buys.
+        """Estimate the loss against a budget of training tokens.
 
         Args:
-            target: In place of the configured one.
+            target: Target to use instead of the configured one.
 
         Raises:
-            ConfigError, DataError, NumericalError, StoreBusy: As the message says.
+            ConfigError: A target is not a task of the project, or a setting does not suit the data.
+            DataError: Data, the model or a checkpoint cannot be read or written.
+            NumericalError: Training diverges, or a gradient is not finite.
+            StoreBusy: Another process works on the project.
         """
         selections = self.selections(self.workspace.targets(target))
         return selections.estimates.curve(selections.last_names_or_select())
@@ -288,22 +311,25 @@ class Project:
         compare: bool = False,
         fresh: bool = False,
     ) -> results.VerifyReport:
-        """Really fine-tune on some subsets, compare with the estimates, and calibrate what is estimated from now on.
+        """Fine-tune on some subsets, compare the losses with the estimates, and calibrate later estimates.
 
             >>> project.verify(runs=12).relative_error
 
         Args:
-            target: In place of the configured one.
-            runs: How many subsets to add to those that are measured; None measures some where there are none yet. What
-                an interrupted call had left to do is done first, and alone.
-            seeds: Fine-tuning runs on each subset, with different seeds; 2 by default. Without `runs`, subsets that are
-                measured already are brought to that many.
-            compare: Fine-tune on what each other method selects within the tokens of the current selection, and set
-                them side by side. Other subsets are then added only where `runs` says how many.
-            fresh: Run every stage before again.
+            target: Target to use instead of the configured one.
+            runs: Number of subsets to add. None adds 12 if none are measured. The rest of an interrupted call is done
+                first, and alone.
+            seeds: Fine-tuning runs on each subset, with different seeds [default: 2]. Without `runs`, adds runs to
+                measured subsets until each has that many.
+            compare: Fine-tune on the selection of each other method within the tokens of the current selection, and
+                compare the losses. Only `runs` then adds other subsets.
+            fresh: Run every earlier stage again.
 
         Raises:
-            ConfigError, DataError, NumericalError, StoreBusy: As the message says.
+            ConfigError: `runs` or `seeds` is below 1, or a target is not a task of the project.
+            DataError: Data, the model or a checkpoint cannot be read or written.
+            NumericalError: Training diverges, a gradient is not finite, or every run diverges.
+            StoreBusy: Another process works on the project.
         """
         from curator.verify.measure import measure
         from curator.verify.verification import plan_runs, report_runs
@@ -334,13 +360,13 @@ class Project:
         Args:
             manifest: A manifest that `select` wrote, or the name of a selection.
             format: One of `curator.export.FORMATS`.
-            output: Folder, made if need be.
-            allow_changed: Export although files have changed since.
-            allow_outside: Read also files that lie neither beside the manifest nor in a project.
+            output: Folder to write to. It is created if missing.
+            allow_changed: Export even if files have changed since the selection.
+            allow_outside: Read also files outside the manifest's folder and the project.
 
         Raises:
-            ConfigError: The format is unknown or does not suit the model, or the folder holds something else.
-            DataError: Something cannot be read or written.
+            ConfigError: The format is unknown or does not suit the model, or the folder holds other files.
+            DataError: A file cannot be read or written.
             ManifestMismatch: A file has changed.
         """
         from curator.export import export
@@ -365,26 +391,27 @@ class Project:
         allow_changed: bool = False,
         fresh: bool = False,
     ) -> results.ApplyReport:
-        """Fine-tune the base model on a selection by the project's recipe, and leave the adapter.
+        """Fine-tune the base model on a selection by the project's recipe, and save the adapter.
 
-        Examples of a task with a weight are trained on as often as it says. The measured loss is written into the
-        manifest.
+        The weight of a task is the number of times that each of its examples is trained on. The manifest receives the
+        measured loss.
 
             >>> report = project.apply(output="adapter")
             >>> model = peft.PeftModel.from_pretrained(base_model, report.adapter)
 
         Args:
             manifest: A manifest that `select` wrote, or the name of a selection.
-            output: Folder of the adapter, made if need be; in `.curator/adapters/applied/` by default.
-            seed: Of initialization and order; by default that of the first run that `verify` makes on a subset.
-            allow_changed: Train on what is there now, although it is no longer what the manifest says.
-            fresh: Train again, although the adapter is there.
+            output: Folder of the adapter [default: in `.curator/adapters/applied/`]. It is created if missing.
+            seed: Seed of initialization and order [default: that of the first run of `verify` on a subset].
+            allow_changed: Train on the current files and settings even if they differ from the manifest.
+            fresh: Train again even if the adapter is cached.
 
         Raises:
-            ConfigError: The folder holds something else.
-            DataError: There is no such manifest, or something cannot be read or written.
-            ManifestMismatch: The model, the recipe or the files are no longer those of the manifest.
-            NumericalError, StoreBusy: As the message says.
+            ConfigError: The folder holds other files.
+            DataError: The manifest does not exist, or a file cannot be read or written.
+            ManifestMismatch: The model, the recipe or a file has changed since the selection.
+            NumericalError: Training diverges.
+            StoreBusy: Another process works on the project.
         """
         from curator.export import adapter as applying
         from curator.select.selections import find_manifest_file
@@ -413,26 +440,26 @@ class Project:
             )
             if distributed.is_main():
                 applying.keep_measured(self.workspace, corpus, found, done, seed=seed, unchanged=unchanged)
-                if not unchanged or (file and not record_measured(file, found, round(done.loss, 6))):
-                    self.reporter.warn(f"{manifest} is not what was trained on: its measured loss is not written there")
+                if not unchanged or (file and not record_measured(file, found, rounded(done.loss))):
+                    self.reporter.warn(f"measured loss is not written to {manifest}: it describes another selection")
                     file = None
         return applying.report(self.workspace, corpus, found, done, seed=seed, manifest_file=file)
 
     def manifest(self, wanted: Path | str) -> tuple[Manifest, Path]:
-        """A manifest, and the folder that its paths are relative to.
+        """Return a manifest, and the folder that its paths are relative to.
 
         Args:
-            wanted: A file, looked for here and in the project; or the name of a selection in the store.
+            wanted: A file in the working directory or in the project, or the name of a stored selection.
 
         Raises:
-            DataError: There is none.
+            DataError: Neither the file nor the selection exists.
         """
         from curator.select.selections import find_manifest
 
         return find_manifest(self.workspace, wanted)
 
     def status(self) -> results.StatusReport:
-        """Say where every stage stands, and why one is stale. Computes nothing."""
+        """Report the state of every stage, and why a stage is stale. Compute nothing."""
         from curator.data.corpus import read_corpus
         from curator.project.status import status
 
@@ -442,20 +469,20 @@ class Project:
     def sql(
         self, query: str = "", *, target: str | Sequence[str] | None = None, limit: int | None = None
     ) -> results.QueryResult:
-        """Ask the store by SQL: the views `tasks`, `examples`, `affinities`, `subsets`, `runs` and `selections`.
+        """Query the store by SQL: the views `tasks`, `examples`, `affinities`, `subsets`, `runs` and `selections`.
 
-        Nothing is computed, and nothing can be written or read elsewhere.
+        The query computes no stage. It cannot write, and cannot read other files.
 
             >>> project.sql("SELECT task, affinity FROM affinities ORDER BY affinity DESC").to_pandas()
 
         Args:
-            query: One query; without, the views are listed with their columns.
-            target: In place of the configured one; decides what is held out in `tasks` and `examples`.
-            limit: Keep at most so many rows.
+            query: One query. An empty query lists the views with their columns.
+            target: Target to use instead of the configured one. It decides which examples are held out.
+            limit: Maximum number of rows to keep.
 
         Raises:
-            ConfigError: It is no query, or wrong, or reaches for something else.
-            DataError: There is no store, or files are not read yet.
+            ConfigError: The query is invalid, or reads anything but the views.
+            DataError: The store does not exist, or files are not read yet.
             StoreBusy: A writer held the store for ten seconds.
         """
         from curator.data.corpus import read_corpus
@@ -467,8 +494,8 @@ class Project:
         if corpus is None:
             there = self.store.path.exists()
             raise DataError(
-                "new or changed files are not read yet" if there else f"{self.store.path}: nothing is kept yet",
-                hint="Run `curator check`, which reads them, or `curator select`.",
+                "new or changed files are not read yet" if there else f"store does not exist: {self.store.path}",
+                hint="Run `curator check` or `curator select`.",
             )
         table, total = self.store.query(query.strip() or LISTING, project_tables(self.workspace, corpus), limit=limit)
         return results.QueryResult(table=table, total=total)
@@ -479,27 +506,34 @@ class Project:
         """Return the project's examples, split for the targets. Read files that are new or changed.
 
         Raises:
-            ConfigError, DataError: As the message says.
+            ConfigError: A target is not a task of the project, or a setting does not suit the data.
+            DataError: A file or the tokenizer cannot be read.
         """
         return self._pipeline.corpus(targets)
 
     def estimates(self, targets: tuple[str, ...]) -> "TargetEstimates":
-        """Return the estimates for the targets. Run the stages before that are missing.
+        """Return the estimates for the targets. Run the missing stages before.
 
         Raises:
-            ConfigError, DataError, NumericalError, StoreBusy: As the message says.
+            ConfigError: A target is not a task of the project, or a setting does not suit the data.
+            DataError: Data, the model or a checkpoint cannot be read or written.
+            NumericalError: Training diverges, or a gradient is not finite.
+            StoreBusy: Another process works on the project.
         """
         return self._pipeline.estimates(targets)
 
     def selections(self, targets: tuple[str, ...], *, fresh: bool = False) -> "Selections":
-        """Return the selections for the targets. Run the stages before that are missing.
+        """Return the selections for the targets. Run the missing stages before.
 
         Args:
             targets: Names of the targets.
             fresh: Run every stage again.
 
         Raises:
-            ConfigError, DataError, NumericalError, StoreBusy: As the message says.
+            ConfigError: A target is not a task of the project, or a setting does not suit the data.
+            DataError: Data, the model or a checkpoint cannot be read or written.
+            NumericalError: Training diverges, or a gradient is not finite.
+            StoreBusy: Another process works on the project.
         """
         return self._pipeline.selections(targets, fresh=fresh)
 
@@ -509,5 +543,5 @@ class Project:
         known = SelectSection.model_fields["method"].annotation
         names: tuple[Any, ...] = getattr(known, "__args__", ())
         if method not in names:
-            raise ConfigError(f"no selection method {method!r}", hint=f"Methods: {', '.join(names)}.")
+            raise ConfigError(f"unknown selection method: {method!r}", hint=f"Use one of: {', '.join(names)}.")
         return method

@@ -1,4 +1,4 @@
-"""What of the store is the project as it is now: what SQL asks beside the store itself."""
+"""Build the tables that `curator sql` joins with the store, from the project's current state."""
 
 from pathlib import Path
 
@@ -34,11 +34,11 @@ _SPLIT = pa.schema(
 
 
 def project_tables(workspace: Workspace, corpus: Corpus) -> ProjectTables:
-    """Read off a project what a query needs.
+    """Build the tables of a project's current state.
 
     Args:
-        workspace: The workspace.
-        corpus: Its examples, split for the targets that are asked about.
+        workspace: The project.
+        corpus: Examples of the project, split for the targets of the query.
     """
     meta = find_meta_init(workspace, corpus) if corpus.targets else None
     key = None if meta is None else TargetEstimates(workspace, corpus, meta).key

@@ -1,4 +1,4 @@
-"""Where every stage of a project stands, and why one is stale. Reads the store and the files, computes nothing."""
+"""Report the state of every stage of a project, and why a stage is stale. Compute nothing."""
 
 from typing import Any
 
@@ -19,11 +19,11 @@ _LISTED = 10
 
 
 def status(workspace: Workspace, corpus: Corpus | None) -> StatusReport:
-    """Report on every stage, the selections and the last runs.
+    """Report on every stage, the selections and the last jobs.
 
     Args:
         workspace: The project.
-        corpus: Its examples, if all of them have been read.
+        corpus: Examples of the project. None if some files are not read yet.
     """
     store = workspace.store
     stages: list[StageStatus] = []
@@ -111,7 +111,7 @@ def _after_train(workspace: Workspace, corpus: Corpus, meta: MetaInit) -> list[S
         gradients = StageStatus(stage="gradients", state="done", detail=detail)
     elif there:
         gradients = StageStatus(
-            stage="gradients", state="partial", detail=detail, reasons=("the rest is computed when it is needed",)
+            stage="gradients", state="partial", detail=detail, reasons=("missing gradients are computed when needed",)
         )
     else:
         last = _closest(store.artifacts("gradients"), inputs := gradients_inputs(sets, corpus))
@@ -133,7 +133,7 @@ def _after_train(workspace: Workspace, corpus: Corpus, meta: MetaInit) -> list[S
             stage="select",
             state="stale",
             detail=f"{len(selections)} made before",
-            reasons=("the estimates are other ones",),
+            reasons=("the estimates have changed",),
         )
     else:
         select = StageStatus(stage="select", state="missing", detail="run `curator select`")
@@ -150,7 +150,7 @@ def _verify(estimates: TargetEstimates) -> StageStatus:
 
 
 def _applied(workspace: Workspace, corpus: Corpus) -> list[StageStatus]:
-    """Where adapters stand, if any was made: nobody need make one here."""
+    """Report on applied adapters. Return no stage if none was made, because `apply` is optional."""
     made = [
         (a, run_inputs(workspace.config, corpus, a.inputs["weights"], a.inputs["seed"]))
         for a in workspace.store.artifacts("apply")
@@ -179,7 +179,7 @@ def _by_key(store: Store, stage: str, inputs: Inputs, detail: str) -> StageStatu
 
 
 def _closest(artifacts: list[Artifact], now: Inputs) -> Artifact | None:
-    """The artifact that differs in the fewest fields; the newest of equals."""
+    """Return the artifact that differs in the fewest fields. The newest of equals wins."""
     return min(artifacts, key=lambda artifact: len(input_changes(artifact.inputs, now)), default=None)
 
 

@@ -1,10 +1,11 @@
-"""Report classes: what the verbs of a `Project` return.
+"""Report classes that the verbs of `Project` return.
 
 Takes names and numbers of the other rooms.
-Holds them as frozen values and shows them as JSON, as data frames, as plots and in notebooks.
-Returns one class for each verb, grouped by the step of the pipeline.
+Holds the values frozen, and shows them as JSON, data frames, plots and notebook tables.
+Returns one class for each verb, in one file for each step of the pipeline.
 """
 
+from curator.core.interval import Interval
 from curator.results.base import SCHEMA_VERSION
 from curator.results.data import CheckedTask, CheckReport, Overlap
 from curator.results.estimates import (
@@ -36,6 +37,7 @@ __all__ = [
     "ExportReport",
     "ExportedTask",
     "GradientsReport",
+    "Interval",
     "Overlap",
     "QueryResult",
     "SelectedTask",

@@ -1,48 +1,48 @@
 """The report of `check`."""
 
-from dataclasses import asdict, dataclass
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from typing import ClassVar
 
-from curator.results.base import SCHEMA_VERSION, one_or_list
+from curator.results.base import Report
 from curator.results.display import Shown
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckedTask:
-    """One task as `curator check` shows it."""
+    """One task in the report of `curator check`."""
 
     name: str
     target: bool
     rows: int
     """Rows read."""
     examples: int
-    """Examples that are trained on."""
+    """Training examples."""
     validation: int
-    """Examples that are held out."""
+    """Held-out examples."""
     tokens: int
     """Tokens of the training examples."""
     longest: int
     """Tokens of the longest training example."""
     truncated: int
     left_out: dict[str, int]
-    """Rows that are not trained on, by reason."""
+    """Rows without a training example, by reason."""
     formats: dict[str, int]
-    """Rows by the format they were recognised in, the most frequent first."""
+    """Rows by recognised format, most frequent format first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Overlap:
-    """Two tasks of which the smaller one is largely in the other."""
+    """Two tasks with many nearly equal examples."""
 
     task: str
     other: str
     share: float
-    """Of the task's examples, those that are nearly the same in the other."""
+    """Share of the examples of `task` that have a nearly equal example in `other`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CheckReport(Shown):
-    """What a project's data look like."""
+class CheckReport(Report, Shown):
+    """Tasks, sizes and problems of a project's data."""
 
     _table: ClassVar[str] = "tasks"
 
@@ -53,8 +53,4 @@ class CheckReport(Shown):
     problems: tuple[str, ...]
     overlaps: tuple[Overlap, ...]
     near_duplicates: tuple[tuple[str, int, str, int], ...]
-    """(task, row, other task, row) of examples that are nearly the same, rows counted from 1; the first thousand."""
-
-    def to_json(self) -> dict[str, Any]:
-        """As `curator check --json` prints it."""
-        return {"schema_version": SCHEMA_VERSION, **asdict(self), "target": one_or_list(self.target)}
+    """(task, row, other task, row) of nearly equal examples. Rows count from 1. At most a thousand pairs."""

@@ -1,4 +1,4 @@
-"""Results as data frames and as HTML, for notebooks: one mixin for all of them."""
+"""Show results in notebooks as data frames and as HTML."""
 
 import dataclasses
 import html
@@ -9,59 +9,60 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, get_args, get_type_hints
 
 from curator.core.text import clean
+from curator.results.base import field_names, field_values
 
 if TYPE_CHECKING:
     import pandas
 
-# What a notebook shows of a table, and of a text in it.
+# Rows of a table, and characters of a text, that a notebook shows.
 _ROWS, _LETTERS = 20, 160
 Row = dict[str, Any]
 
 
 class Shown:
-    """A result that can be seen as a table.
+    """A result that has a table.
 
-    Its table is the field named in `_table`, one row for each value there, or the result itself, as one row. Columns
-    are the fields of such a value, as its class documents them.
+    The field named in `_table` holds the rows. Without `_table`, the result itself is the only row.
+    The columns are the public values of a row's class.
     """
 
     __slots__ = ()
     _table: ClassVar[str] = ""
 
     def rows(self) -> list[Row]:
-        """The table's rows, by column."""
+        """Return the rows of the table, by column."""
         values = getattr(self, self._table) if self._table else (self,)
-        return [value if isinstance(value, dict) else _fields(value) for value in values]
+        return [value if isinstance(value, dict) else field_values(value) for value in values]
 
     def columns(self) -> list[str]:
-        """Names of the table's columns, also where it has no rows."""
+        """Return the names of the columns, also of an empty table."""
         kind: Any = type(self)
         if self._table:
             kind = get_args(get_type_hints(kind)[self._table])[0]
-        if dataclasses.is_dataclass(kind):
-            return [field.name for field in dataclasses.fields(kind)]
+        if isinstance(kind, type) and dataclasses.is_dataclass(kind):
+            return field_names(kind)
         return list(dict.fromkeys(name for row in self.rows() for name in row))
 
     def to_pandas(self) -> "pandas.DataFrame":
-        """The table as a data frame; losses are in nats per target token."""
+        """Return the table as a data frame. Losses are in nats per target token."""
         import pandas
 
         return pandas.DataFrame(self.rows(), columns=self.columns())
 
     def _repr_html_(self) -> str:
-        """What a notebook shows: what is said of the whole, and the first rows of the table."""
-        facts = _fields(self).items() if self._table else ()
+        """Return the HTML that a notebook shows: the other fields, then the first rows of the table."""
+        facts = field_values(self).items() if self._table else ()
         small = [(name, value) for name, value in facts if name != self._table and not _is_large(value)]
         return _facts(small) + _html_table(self.columns(), *self.first(_ROWS))
 
     def first(self, count: int) -> tuple[list[Row], int]:
-        """The first rows, and how many there are in all."""
+        """Return the first `count` rows, and the number of all rows."""
         rows = self.rows()
         return rows[:count], len(rows)
 
 
 def plain(value: Any) -> Any:
-    """A value as JSON has it: numbers, strings, lists, objects and null."""
+    """Convert a value to JSON types: numbers, strings, lists, objects and null."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Decimal):
@@ -81,12 +82,8 @@ def plain(value: Any) -> Any:
     return value if value is None or isinstance(value, bool | int | str) else str(value)
 
 
-def _fields(value: Any) -> Row:
-    return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
-
-
 def _is_large(value: Any) -> bool:
-    """Whether a value is a table of its own."""
+    """Return whether a value is a table."""
     return isinstance(value, dict) or (
         isinstance(value, tuple) and any(not isinstance(inner, str | int | float) for inner in value)
     )

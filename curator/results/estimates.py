@@ -1,124 +1,116 @@
-"""Reports of the estimates: subsets, examples, budgets."""
+"""Reports of `estimate`, `examples` and `curve`."""
 
-from dataclasses import asdict, dataclass
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from typing import ClassVar
 
-from curator.results.base import SCHEMA_VERSION, one_or_list
+from curator.core.interval import Interval
+from curator.results.base import Estimated, Report
 from curator.results.display import Shown
 
 
+class _Calibrated:
+    """Derive `calibrated` from the field `calibrated_on`."""
+
+    __slots__ = ()
+    calibrated_on: int
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether measured subsets correct the estimates."""
+        return self.calibrated_on > 0
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EstimateResult(Shown):
+class EstimateResult(Estimated, Shown):
     """Estimated target loss of one subset, in nats per target token, with a 90 % interval."""
 
     subset: tuple[str, ...]
-    estimated_loss: float
-    estimated_loss_low: float
-    estimated_loss_high: float
+    estimate: Interval
     measured_loss: float | None
-    """Mean over the seeds with which the subset was really fine-tuned on; None where it was not."""
+    """Mean over the seeds of the fine-tuning runs on the subset. None without a run."""
     as_good_as_best: bool
-    """Whether it cannot be told apart from the best of the subsets asked for."""
+    """Whether the difference to the best subset of the call is noise."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EstimatesReport(Shown):
+class EstimatesReport(_Calibrated, Report, Shown):
     """Estimates of several subsets."""
 
     _table: ClassVar[str] = "estimates"
+    _document: ClassVar[tuple[str, ...]] = ("target", "calibrated", "estimates")
 
     target: tuple[str, ...]
     calibrated_on: int
-    """Subsets that were really fine-tuned on and correct the estimates; 0: they are not calibrated."""
+    """Number of measured subsets that calibrate the estimates. 0 without calibration."""
     estimates: tuple[EstimateResult, ...]
     ridge: tuple[float, ...]
-    """Ridge at each point of meta-training."""
-
-    def to_json(self) -> dict[str, Any]:
-        """As `curator estimate --json` prints it."""
-        return {
-            "schema_version": SCHEMA_VERSION,
-            "target": one_or_list(self.target),
-            "calibrated": self.calibrated_on > 0,
-            "estimates": [asdict(estimate) | {"subset": list(estimate.subset)} for estimate in self.estimates],
-        }
+    """Ridge at each checkpoint of meta-training."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExampleInfluence:
-    """What one training example does to the target's estimated loss."""
+    """Effect of one training example on the target's estimated loss."""
 
     row: int
-    """Number of the row in its task, from 1."""
+    """Number of the row in the task, from 1."""
     file: str
     line: int
-    """Line in the file, from 1; 0 where rows are not lines."""
+    """Line in the file, from 1. 0 if rows are not lines."""
     gain: float
-    """Nats by which it lowers the target's loss, to first order around the current selection; < 0 where it harms."""
+    """Decrease of the target's loss in nats, to first order around the selection. Negative if the example harms."""
     text: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ExamplesReport(Shown):
-    """The examples of a task, by what they do to the target's estimated loss."""
+class ExamplesReport(_Calibrated, Report, Shown):
+    """Examples of a task, by effect on the target's estimated loss."""
 
     _table: ClassVar[str] = "examples"
+    _document: ClassVar[tuple[str, ...]] = (
+        "task",
+        "target",
+        "selection",
+        "calibrated_on",
+        "examples",
+        "calibrated",
+    )
 
     task: str
     target: tuple[str, ...]
     selection: tuple[str, ...]
-    """The tasks around which influence is taken."""
+    """Selected tasks. Effects are to first order around this selection."""
     calibrated_on: int
     examples: tuple[ExampleInfluence, ...]
-    """Of most help first."""
-
-    def to_json(self) -> dict[str, Any]:
-        """As `curator examples --json` prints it."""
-        return {
-            "schema_version": SCHEMA_VERSION,
-            **asdict(self),
-            "target": one_or_list(self.target),
-            "calibrated": self.calibrated_on > 0,
-        }
+    """Most helpful example first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BudgetPoint:
+class BudgetPoint(Estimated):
     """One subset of a budget curve."""
 
     subset: tuple[str, ...]
     tokens: int
-    """Training tokens of its tasks, without the target's."""
-    estimated_loss: float
-    estimated_loss_low: float
-    estimated_loss_high: float
+    """Training tokens of the auxiliary tasks in the subset."""
+    estimate: Interval
     measured_loss: float | None
     on_front: bool
-    """Whether no other subset of the curve is estimated lower at no more tokens."""
+    """Whether every other subset with at most as many tokens has a higher or equal estimate."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CurveReport(Shown):
-    """What a budget of training tokens buys."""
+class CurveReport(_Calibrated, Report, Shown):
+    """Estimated loss against the budget of training tokens."""
 
     _table: ClassVar[str] = "points"
+    _document: ClassVar[tuple[str, ...]] = ("target", "calibrated", "points")
 
     target: tuple[str, ...]
     calibrated_on: int
-    """Subsets that were really fine-tuned on and correct the estimates; 0: they are not calibrated."""
+    """Number of measured subsets that calibrate the estimates. 0 without calibration."""
     points: tuple[BudgetPoint, ...]
-    """By tokens."""
+    """Subsets in the order of their tokens."""
 
     @property
     def front(self) -> list[BudgetPoint]:
-        """The subsets that no other one beats: each costs more than the one before, and is estimated lower."""
+        """Pareto front: each subset has more tokens and a lower estimate than the one before."""
         return [point for point in self.points if point.on_front]
-
-    def to_json(self) -> dict[str, Any]:
-        """As `curator curve --json` prints it."""
-        return {
-            "schema_version": SCHEMA_VERSION,
-            "target": one_or_list(self.target),
-            "calibrated": self.calibrated_on > 0,
-            "points": [asdict(point) | {"subset": list(point.subset)} for point in self.points],
-        }

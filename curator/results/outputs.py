@@ -1,10 +1,11 @@
-"""Reports of the outputs: export, apply, SQL."""
+"""Reports of `export`, `apply` and `sql`."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from curator.results.base import SCHEMA_VERSION, one_or_list
+from curator.core.interval import Interval
+from curator.results.base import SCHEMA_VERSION, Estimated, Report
 from curator.results.display import Shown, plain
 
 if TYPE_CHECKING:
@@ -19,36 +20,36 @@ class ExportedTask:
     name: str
     target: bool
     file: str
-    """Where its rows are, in the export's folder; empty where its weight leaves none."""
+    """Data file in the folder of the export. Empty if the weight leaves no row."""
     rows: int
-    """Rows that are trained on in an epoch."""
+    """Rows that one epoch trains on."""
     rows_in_file: int
-    """Not the same where the trainer takes `rows` of them by itself."""
+    """Rows of the data file. Differs from `rows` if the trainer itself samples `rows` of them."""
     tokens: int
-    """Of the rows that are trained on, prompt and completion."""
+    """Prompt and completion tokens of `rows`."""
     tokens_are_exact: bool
-    """Whether they were counted; else they are scaled from those of the whole task."""
+    """Whether the tokens were counted. Otherwise they are scaled from those of the whole task."""
     weight: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ExportReport(Shown):
-    """What an export writes."""
+class ExportReport(Report, Shown):
+    """Files, tasks and training command of an export."""
 
     _table: ClassVar[str] = "tasks"
 
     format: str
     folder: Path
     tasks: tuple[ExportedTask, ...]
-    """The targets first."""
+    """Targets first."""
     form: str
-    """How rows are written; empty where that is not decided yet."""
+    """Form of the rows. Empty before the form is known."""
     rows_differing: int | None
-    """Rows of which the trainer makes other tokens or another loss than curator; None where nobody can know."""
+    """Rows with other tokens or another loss in the trainer than in curator. None if curator cannot know."""
     configs: tuple[str, ...]
-    """Files beside the data and the manifest."""
+    """Files other than data files and the manifest."""
     command: str
-    """What trains on it, from within the folder."""
+    """Command that trains on the export, to run in its folder."""
     notes: tuple[str, ...]
 
     @property
@@ -57,13 +58,8 @@ class ExportReport(Shown):
         return tuple((task.file, task.rows_in_file) for task in self.tasks if task.file)
 
     def to_json(self) -> dict[str, Any]:
-        """As `curator export --json` prints it."""
-        return {
-            "schema_version": SCHEMA_VERSION,
-            **asdict(self),
-            "folder": str(self.folder),
-            "files": [{"name": name, "rows": rows} for name, rows in self.files],
-        }
+        """Return the document that `curator export --json` prints."""
+        return Report.to_json(self) | {"files": [{"name": name, "rows": rows} for name, rows in self.files]}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,79 +69,67 @@ class AppliedTask:
     name: str
     target: bool
     weight: float
-    """How often each of its examples was trained on."""
+    """Number of times that each example was trained on."""
     examples: int
-    """Examples that were trained on, each as often as it was."""
+    """Examples that were trained on. Repeated examples count each time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ApplyReport(Shown):
-    """An adapter: the base model fine-tuned on a selection, and what came of it."""
+class ApplyReport(Report, Estimated, Shown):
+    """An adapter that `apply` fine-tuned on a selection, and its losses."""
 
     _table: ClassVar[str] = "tasks"
 
     name: str
-    """The selection's."""
+    """Name of the selection."""
     target: tuple[str, ...]
     method: str
     seed: int
-    estimated_loss: float
-    estimated_loss_low: float
-    estimated_loss_high: float
+    estimate: Interval
     measured_loss: float
-    """Of this very adapter, on the target's validation examples."""
+    """Loss of this adapter on the target's validation examples."""
     seconds: float
-    """Time that training took."""
+    """Training time."""
     base_model: str
-    """What the adapter goes on: a folder, or a hub id."""
+    """Base model of the adapter: a folder or a hub id."""
     adapter: Path
     """Folder that `PeftModel.from_pretrained` reads."""
     manifest: Path | None
-    """File that the measured loss was written into; None where there is none but the adapter's own."""
+    """Manifest file that now holds the measured loss. None if only the adapter's own manifest holds it."""
     tasks: tuple[AppliedTask, ...]
     cached: bool
-
-    def to_json(self) -> dict[str, Any]:
-        """As `curator apply --json` prints it."""
-        return {
-            "schema_version": SCHEMA_VERSION,
-            **asdict(self),
-            "target": one_or_list(self.target),
-            "adapter": str(self.adapter),
-            "manifest": None if self.manifest is None else str(self.manifest),
-        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueryResult(Shown):
-    """What SQL answers."""
+    """Rows that an SQL query returned."""
 
     table: "pa.Table"
-    """The rows, as Arrow has them."""
+    """Returned rows, as an Arrow table."""
     total: int
-    """How many there are in all; more than are here where only the first were asked for."""
+    """Number of rows of the whole result. Exceeds the rows of `table` if a limit cut them."""
 
     def rows(self) -> list[dict[str, Any]]:
-        """The rows, by column."""
+        """Return the rows, by column."""
         return [dict(row) for row in self.table.to_pylist()]
 
     def columns(self) -> list[str]:
-        """Names of the columns."""
+        """Return the names of the columns."""
         return list(self.table.column_names)
 
     def first(self, count: int) -> tuple[list[dict[str, Any]], int]:
-        """The first rows, and how many there are in all."""
+        """Return the first `count` rows, and the number of rows of the whole result."""
         return [dict(row) for row in self.table.slice(0, count).to_pylist()], self.total
 
     def to_pandas(self) -> "pandas.DataFrame":
-        """The rows as a data frame."""
+        """Return the rows as a data frame."""
         import pandas
 
         frame: pandas.DataFrame = self.table.to_pandas()
         return frame
 
     def to_json(self) -> dict[str, Any]:
-        """As `curator sql --json` prints it."""
+        """Return the document that `curator sql --json` prints."""
         return {
             "schema_version": SCHEMA_VERSION,
             "columns": [{"name": field.name, "type": str(field.type)} for field in self.table.schema],

@@ -1,4 +1,4 @@
-"""Pictures as files, by matplotlib: SVG, PNG or PDF, after the file's name."""
+"""Write plots as SVG, PNG or PDF files with matplotlib. The file name decides the format."""
 
 import io
 from collections.abc import Sequence
@@ -14,21 +14,20 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _KINDS = (".svg", ".png", ".pdf")
-# What else would make each picture another one.
+# Metadata with the time of writing. Without it, the same plot gives the same bytes.
 _TIMELESS = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
 
 
 def check_plot_file(path: Path) -> None:
-    """Make sure before any work is done that a picture can be written.
+    """Check that a plot can be written, before other work starts.
 
     Raises:
-        ConfigError: The file's name does not say of which kind it is to be, or its folder is not there, or
-            matplotlib is not installed.
+        ConfigError: The suffix of the file is unknown, its folder is missing, or matplotlib is not installed.
     """
     if path.suffix.lower() not in _KINDS:
-        raise ConfigError(f"{path}: no kind of picture", hint=f"Name a file that ends in {', '.join(_KINDS)}.")
+        raise ConfigError(f"unknown plot format: {path}", hint=f"Name a file that ends in {', '.join(_KINDS)}.")
     if not path.absolute().parent.is_dir():
-        raise ConfigError(f"{path.parent}: no such folder", hint="Make it first, or name another.")
+        raise ConfigError(f"no such folder: {path.parent}", hint="Create the folder, or name another one.")
     _require_matplotlib()
 
 
@@ -40,7 +39,7 @@ def _require_matplotlib() -> None:
 
 
 def plot_verify(report: results.VerifyReport, path: Path) -> None:
-    """Draw measured over estimated losses, one point for each subset, with intervals and the spread of its seeds.
+    """Draw measured against estimated losses. Each subset is a point with its interval and the range of its seeds.
 
     Raises:
         DataError: The file cannot be written.
@@ -65,7 +64,7 @@ def plot_verify(report: results.VerifyReport, path: Path) -> None:
 
 
 def plot_curve(report: results.CurveReport, path: Path) -> None:
-    """Draw estimated loss over training tokens, with intervals, the Pareto front, and what was measured.
+    """Draw estimated loss against training tokens, with intervals, the Pareto front and measured losses.
 
     Raises:
         DataError: The file cannot be written.
@@ -92,12 +91,12 @@ def plot_curve(report: results.CurveReport, path: Path) -> None:
 
 
 def _names(names: Sequence[str]) -> str:
-    """Names as a title can hold them: a control character would make an SVG unreadable."""
+    """Return names for a title. A control character would make an SVG file unreadable."""
     return clean(", ".join(names), limit=60)
 
 
 def _figure(width: float, height: float) -> "Figure":
-    """A figure of so many inches, drawn without a display."""
+    """Return a figure of a size in inches that needs no display."""
     _require_matplotlib()
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -111,10 +110,10 @@ def _save(figure: "Figure", path: Path) -> None:
     import matplotlib as mpl
 
     kind, picture = path.suffix.lower(), io.BytesIO()
-    # The same picture gives the same bytes.
+    # A fixed salt makes the ids in an SVG file, and so its bytes, the same for the same plot.
     with mpl.rc_context({"svg.hashsalt": "curator", "svg.fonttype": "none"}):
         figure.savefig(picture, format=kind[1:], dpi=150, metadata=_TIMELESS.get(kind))
     try:
         write_whole(path, picture.getvalue())
     except OSError as error:
-        raise DataError(f"{path}: cannot be written: {error}", hint="Choose another file.") from error
+        raise DataError(f"cannot write plot {path}: {error}", hint="Choose another file.") from error

@@ -1,49 +1,67 @@
 """The report of `select`."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from curator.results.base import SCHEMA_VERSION, one_or_list
+from curator.core.interval import Interval
+from curator.results.base import Estimated, Report
 from curator.results.display import Shown
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SelectedTask:
-    """One auxiliary task and what the selection made of it."""
+    """One auxiliary task of a selection."""
 
     name: str
     examples: int
     tokens: int
     affinity: float
     affinity_standard_error: float | None
-    """None where the task was in all or in none of the sampled subsets."""
+    """None if all or none of the sampled subsets contain the task."""
     selected: bool
     weight: float
-    """How much it counts where it is selected: 0.5 for half of its examples, 2 for all of them twice."""
+    """Weight of a selected task: 0.5 trains on half of its examples, 2 trains on all of them twice."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SelectionResult(Shown):
-    """A selection."""
+class SelectionResult(Report, Estimated, Shown):
+    """A selection with its estimated loss."""
 
     _table: ClassVar[str] = "tasks"
+    _document: ClassVar[tuple[str, ...]] = (
+        "project",
+        "name",
+        "target",
+        "method",
+        "selected",
+        "excluded",
+        "estimated_loss",
+        "estimated_loss_low",
+        "estimated_loss_high",
+        "calibrated",
+        "measured_loss",
+        "reference",
+        "indistinguishable",
+        "tasks",
+        "steps",
+        "manifest",
+        "cached",
+    )
 
     project: str
     name: str
     target: tuple[str, ...]
     method: str
     tasks: tuple[SelectedTask, ...]
-    estimated_loss: float
-    estimated_loss_low: float
-    estimated_loss_high: float
+    estimate: Interval
     calibrated: bool
     measured_loss: float | None
-    """After really fine-tuning on the selection, if that was done."""
+    """Loss after fine-tuning on the selection. None if it was not measured."""
     reference: dict[str, float]
     """Estimated loss of `all_tasks` and `target_only`."""
     indistinguishable: tuple[str, ...]
-    """Which of these the selection cannot be told apart from."""
+    """Names of the references whose difference to the selection is noise."""
     steps: tuple[dict[str, Any], ...]
     manifest: Path | None
     cached: bool
@@ -55,28 +73,5 @@ class SelectionResult(Shown):
 
     @property
     def excluded(self) -> list[str]:
-        """Names of the others."""
+        """Names of the other auxiliary tasks."""
         return [task.name for task in self.tasks if not task.selected]
-
-    def to_json(self) -> dict[str, Any]:
-        """As `curator select --json` prints it."""
-        return {
-            "schema_version": SCHEMA_VERSION,
-            "project": self.project,
-            "name": self.name,
-            "target": one_or_list(self.target),
-            "method": self.method,
-            "selected": self.selected,
-            "excluded": self.excluded,
-            "estimated_loss": self.estimated_loss,
-            "estimated_loss_low": self.estimated_loss_low,
-            "estimated_loss_high": self.estimated_loss_high,
-            "calibrated": self.calibrated,
-            "measured_loss": self.measured_loss,
-            "reference": self.reference,
-            "indistinguishable": list(self.indistinguishable),
-            "tasks": [asdict(task) for task in self.tasks],
-            "steps": list(self.steps),
-            "manifest": None if self.manifest is None else str(self.manifest),
-            "cached": self.cached,
-        }

@@ -1,65 +1,57 @@
-"""Reports of the stages: train, gradients, status."""
+"""Reports of `train`, `gradients` and `status`."""
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
-from curator.results.base import SCHEMA_VERSION
+from curator.results.base import Report
 from curator.results.display import Shown
 
 StageState = Literal["done", "stale", "partial", "missing"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TrainReport(Shown):
+class TrainReport(Report, Shown):
     """A meta-initialization."""
 
     _table: ClassVar[str] = "points"
 
     key: str
     points: tuple[dict[str, Any], ...]
-    """Share of the steps, step and folder of each snapshot."""
+    """Share of the steps, step and folder of each checkpoint."""
     examples: int
     trainable_parameters: int
     unseen: tuple[str, ...]
-    """Tasks that were added since, which it has not seen."""
+    """Tasks that were added after meta-training."""
     cached: bool
-
-    def to_json(self) -> dict[str, Any]:
-        """As `curator train --json` prints it."""
-        return {"schema_version": SCHEMA_VERSION, **asdict(self)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class GradientsReport(Shown):
-    """Projected gradients in the store."""
+class GradientsReport(Report, Shown):
+    """Number of projected gradients in the store."""
 
     examples: int
     points: int
     projection_dim: int
     computed: int
-    """Gradients that this call computed; the others were there."""
+    """Gradients that this call computed. The other gradients were cached."""
     cached: bool
-
-    def to_json(self) -> dict[str, Any]:
-        """As `curator gradients --json` prints it."""
-        return {"schema_version": SCHEMA_VERSION, **asdict(self)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageStatus:
-    """Where one stage stands."""
+    """State of one stage."""
 
     stage: str
     state: StageState
     detail: str
-    """What is there."""
+    """Summary of the stage's output."""
     reasons: tuple[str, ...] = ()
-    """Why it is stale, and what it has not seen."""
+    """Reasons why the stage is stale, and tasks that are not part of it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StatusReport(Shown):
-    """Where a project stands."""
+class StatusReport(Report, Shown):
+    """State of a project: stages, last jobs and selections."""
 
     _table: ClassVar[str] = "stages"
 
@@ -67,7 +59,3 @@ class StatusReport(Shown):
     stages: tuple[StageStatus, ...]
     runs: tuple[dict[str, Any], ...] = field(default=())
     selections: tuple[dict[str, Any], ...] = field(default=())
-
-    def to_json(self) -> dict[str, Any]:
-        """As `curator status --json` prints it."""
-        return {"schema_version": SCHEMA_VERSION, **asdict(self)}

@@ -1,4 +1,4 @@
-"""Plots made of characters: lines in braille, points, and sparklines."""
+"""Draw plots as text: lines in braille, points, and sparklines."""
 
 import math
 from collections.abc import Sequence
@@ -14,14 +14,14 @@ from curator.core.text import clean
 _Points = NDArray[np.float64]
 _BARS = "▁▂▃▄▅▆▇█"
 _MARK = "●"
-# Of a braille character: the bit of each of its 4 rows of 2 dots.
+# Bit of each dot of a braille character: 4 rows of 2 dots.
 _DOTS = np.array([[0x01, 0x08], [0x02, 0x10], [0x04, 0x20], [0x40, 0x80]], dtype=np.int32)
-# Beyond these, differences and their logarithms leave the range of a float.
+# Beyond these limits, differences and their logarithms leave the range of a float.
 _LARGEST, _SMALLEST = 1e300, 1e-300
-# A span narrower than this share of its values is rounding, not a shape.
+# A span narrower than this share of its values is a rounding error.
 _FLAT = 1e-12
 AXIS, LABEL, MARKER = -1, -2, -3
-"""Owners of cells that no series drew."""
+"""Owners of cells that do not belong to a series."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,9 +29,9 @@ class Series:
     """One line of a plot, or one kind of points.
 
     Args:
-        points: Pairs of x and y, in any order; one with NaN or infinity is left out.
+        points: Pairs of x and y, in any order. Pairs with NaN or infinity are left out.
         style: A Rich style.
-        mark: A character to draw at each point; empty draws a line through them.
+        mark: A character to draw at each point. Empty draws a line through the points.
     """
 
     points: _Points | Sequence[tuple[float, float]]
@@ -44,8 +44,8 @@ class Picture:
     """A plot as characters.
 
     Args:
-        lines: As many as the plot is high, each exactly as many cells wide as it is wide.
-        owners: Of every cell, the number of the series that drew last there; negative for all else.
+        lines: One string for each line of the plot. Each string is exactly as many cells wide as the plot.
+        owners: Number of the series that drew last in each cell. Negative for all other cells.
     """
 
     lines: tuple[str, ...]
@@ -61,15 +61,15 @@ def draw(
     x_label: str = "",
     marker: tuple[float, float] | None = None,
 ) -> Picture:
-    """Draw lines as text.
+    """Draw series as text.
 
     Args:
-        series: The lines.
-        width: Of the picture, in cells.
-        height: Of the picture, in lines.
+        series: Lines and points.
+        width: Width of the picture, in cells.
+        height: Height of the picture, in lines.
         log_y: Whether the y axis is logarithmic.
-        x_label: What the x axis counts.
-        marker: A point to mark; it is always in view.
+        x_label: Name of the x axis.
+        marker: A point to mark. The axes always include it.
 
     Returns:
         `height` lines of exactly `width` cells.
@@ -106,14 +106,14 @@ def draw(
 
 
 def decimate(points: _Points, buckets: int) -> _Points:
-    """Keep the lowest and the highest point of each of so many equal stretches of x.
+    """Keep the lowest and the highest point of each of several equal stretches of x.
 
     Args:
         points: (n, 2), sorted by x, finite.
         buckets: Number of stretches, at least 1.
 
     Returns:
-        At most two points for each stretch, sorted by x; all of them where there are no more than that.
+        At most two points for each stretch, sorted by x. All points if there are no more than that.
     """
     if len(points) <= 2 * buckets:
         return points
@@ -132,13 +132,13 @@ def sparkline(values: Sequence[float], width: int, *, low: float | None = None, 
     """Draw values as a row of bars.
 
     Args:
-        values: One bar each; more than `width` are averaged into that many. NaN and infinity are left out.
-        width: Most bars.
-        low: Value of the lowest bar; by default the least of the values.
-        high: Value of the highest bar; by default the greatest.
+        values: One value for each bar. More than `width` values are averaged. NaN and infinity are left out.
+        width: Maximum number of bars.
+        low: Value of the lowest bar [default: the lowest value].
+        high: Value of the highest bar [default: the highest value].
 
     Returns:
-        The bars; the empty string without values or room.
+        The bars. The empty string without values or room.
     """
     finite = np.array([value for value in values if math.isfinite(value)], dtype=np.float64)
     if width <= 0 or not len(finite):
@@ -148,7 +148,7 @@ def sparkline(values: Sequence[float], width: int, *, low: float | None = None, 
         finite = np.array([part.mean() for part in np.array_split(finite, width)])
     bottom, top = float(finite.min() if low is None else low), float(finite.max() if high is None else high)
     if top - bottom < _SMALLEST:
-        # Nothing to compare with: neither high nor low.
+        # All values are equal: draw bars of middle height.
         return _BARS[3] * len(finite)
     levels = np.clip((finite - bottom) / (top - bottom), 0, 1) * (len(_BARS) - 1)
     return "".join(_BARS[int(level)] for level in np.rint(levels))
@@ -156,18 +156,18 @@ def sparkline(values: Sequence[float], width: int, *, low: float | None = None, 
 
 @dataclass(frozen=True, slots=True)
 class _Scale:
-    """Where values lie on an axis from `low` to `high`; on a logarithmic one these are exponents of ten."""
+    """Positions of values on an axis from `low` to `high`. On a logarithmic axis both are exponents of ten."""
 
     low: float
     high: float
     log: bool = False
 
     def places(self, values: _Points) -> _Points:
-        """Shares of the axis's length."""
+        """Return positions as shares of the axis's length."""
         return (values - self.low) / (self.high - self.low)
 
     def ticks(self, most: int) -> list[tuple[float, str]]:
-        """At most so many round values in the range: share of the length, and label."""
+        """Return at most `most` round values in the range, each as share of the length and label."""
         if most < 1:
             return []
         if self.log:
@@ -188,7 +188,7 @@ class _Scale:
 
 
 def _round_values(low: float, high: float, most: int) -> tuple[_Points, list[str]]:
-    """At most `most` multiples of 1, 2 or 5 times a power of ten, and what to write for them."""
+    """Return at most `most` multiples of 1, 2 or 5 times a power of ten, and their labels."""
     exponent = math.floor(math.log10((high - low) / most))
     for factor in (1, 2, 5, 10, 20, 50, 100):
         step = factor * 10.0**exponent
@@ -202,7 +202,7 @@ def _round_values(low: float, high: float, most: int) -> tuple[_Points, list[str
     decimals = max(0, -math.floor(math.log10(step) + 1e-9))
     if biggest < 1e7 and decimals <= 6:
         return values, [f"{value + 0.0:.{decimals}f}" for value in values.tolist()]
-    # Four digits, and more where neighbours differ in none of them.
+    # Four digits, or more if neighbours would look the same.
     digits = math.floor(math.log10(biggest)) - math.floor(math.log10(step) + 1e-9) + 1 if biggest > 0 else 1
     return values, [f"{value + 0.0:.{max(digits, 4)}g}" for value in values.tolist()]
 
@@ -217,7 +217,7 @@ def _scale(values: _Points, *, log: bool = False) -> _Scale:
 
 
 def _finite(points: _Points | Sequence[tuple[float, float]], *, log_y: bool) -> _Points:
-    """The points that can be shown, sorted by x; y as exponents of ten where the axis is logarithmic."""
+    """Return the drawable points, sorted by x. On a logarithmic axis, y is an exponent of ten."""
     array = np.asarray(points, dtype=np.float64).reshape(-1, 2)
     array = array[np.isfinite(array).all(axis=1)]
     if log_y:
@@ -229,14 +229,14 @@ def _finite(points: _Points | Sequence[tuple[float, float]], *, log_y: bool) -> 
 
 
 class _Sheet:
-    """Cells to write on."""
+    """A grid of characters with the owner of each cell."""
 
     def __init__(self, width: int, height: int) -> None:
         self.text = np.full((height, width), " ", dtype="<U1")
         self.owner = np.full((height, width), LABEL, dtype=np.int64)
 
     def write(self, row: int, column: int, text: str, owner: int) -> None:
-        """Write text that is one cell to a character, as far as there is room."""
+        """Write text of one cell per character, cut at the right edge."""
         text = text[: self.text.shape[1] - column]
         end = column + len(text)
         self.text[row, column:end] = list(text)
@@ -272,7 +272,7 @@ def _draw_lines(
 
 
 def _dots(x: _Points, y: _Points) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Every dot on the way through the points, no gap between one and the next."""
+    """Return every dot on the path through the points, without gaps."""
     x, y = np.rint(x), np.rint(y)
     parts_x, parts_y = [x[:1]], [y[:1]]
     for i in range(len(x) - 1):
@@ -301,7 +301,7 @@ def _draw_x_axis(sheet: _Sheet, scale: _Scale, row: int, left: int, name: str) -
     width = sheet.text.shape[1]
     columns = width - left
     name = clean(name)
-    # A name of wide characters would need more cells than characters, one that is too long hides the ticks.
+    # Leave out a name with wide characters: it needs more cells than characters. A long name would hide the ticks.
     room = min(cell_len(name), columns // 3) if len(name) == cell_len(name) else 0
     name = set_cell_size(name, room) if room else ""
     sheet.write(row, max(left - 1, 0), ("└" if left else "") + "─" * columns, AXIS)

@@ -1,117 +1,103 @@
 """The report of `verify`."""
 
-from dataclasses import asdict, dataclass
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from typing import ClassVar
 
-from curator.results.base import SCHEMA_VERSION, one_or_list
+from curator.core.interval import Interval
+from curator.results.base import Estimated, Report
 from curator.results.display import Shown
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class VerifiedRun:
-    """One fine-tuning run, and what a calibration that has not seen its subset estimates of it."""
+class VerifiedRun(Estimated):
+    """One fine-tuning run, with the estimate of a calibration that excludes its subset."""
 
     subset: tuple[str, ...]
     seed: int
-    estimated_loss: float
-    estimated_loss_low: float
-    estimated_loss_high: float
+    estimate: Interval
     measured_loss: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class VerifiedSubset:
-    """One measured subset, over all its runs."""
+class VerifiedSubset(Estimated):
+    """One measured subset, with all its runs."""
 
     subset: tuple[str, ...]
-    estimated_loss: float
-    estimated_loss_low: float
-    estimated_loss_high: float
+    estimate: Interval
     measured_loss: float
-    """Mean over its seeds."""
+    """Mean over the seeds."""
     lowest_measured: float
     highest_measured: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ComparedMethod:
-    """What one method selected within the tokens of the current selection, and what came of fine-tuning on that."""
+    """Selection of one method within the token budget of the current selection, and its measured loss."""
 
     method: str
     selected: tuple[str, ...]
     tokens: int
     """Training tokens of the selected tasks."""
     tokens_left: int | None
-    """What the budget has left; None where there was none, because the current selection is empty."""
+    """Tokens that the budget leaves. None without a budget, because the current selection is empty."""
     estimated_loss: float
-    """By a calibration that has not seen this subset."""
+    """Estimate of a calibration that excludes this subset."""
     measured_losses: tuple[float, ...]
-    """Of each seed."""
+    """Loss of each seed."""
     measured_loss: float
     as_good_as_best: bool | None
-    """Whether its measured loss is above the lowest by no more than seeds alone may do; None with one seed each."""
+    """Whether seeds alone can explain the distance to the lowest measured loss. None with one seed each."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class VerifyReport(Shown):
-    """How far the estimates of a target may be trusted.
+class VerifyReport(Report, Shown):
+    """Comparison of estimated with measured losses of one target.
 
-    A subset's measured loss is the mean over its seeds; its estimate is that of a calibration on all other subsets.
+    A subset's measured loss is the mean over its seeds. Its estimate is that of a calibration on all other subsets.
     """
 
     _table: ClassVar[str] = "runs"
 
     target: tuple[str, ...]
     calibrated: bool
-    """False with too few subsets: then the estimates are as they are without any run."""
+    """False with too few subsets. The estimates are then uncalibrated."""
     runs: tuple[VerifiedRun, ...]
     subsets: int
-    """Different subsets that were measured."""
+    """Number of different measured subsets."""
     relative_error: float
     """Mean of |estimated − measured| / measured."""
     constant_relative_error: float
-    """The same of always answering the mean measured loss."""
+    """Relative error of the constant estimate: the mean measured loss."""
     seed_noise: float | None
-    """Standard deviation between seeds of one subset, relative to the loss; None with one seed each."""
+    """Standard deviation between seeds of one subset, relative to the loss. None with one seed each."""
     spearman: float | None
-    """None where nothing varies."""
+    """Rank correlation of estimated and measured losses. None if either is constant."""
     interval_coverage: float
-    """Share of the subsets whose measured loss is in their interval."""
+    """Share of the subsets with a measured loss inside their interval."""
     seconds_estimating: float | None
-    """Time of meta-training, gradients and estimates; None where an older curator made them."""
+    """Time of meta-training, gradients and estimates. None if an older version of curator made one of them."""
     seconds_fine_tuning: float
-    """Time of all runs here."""
+    """Time of all fine-tuning runs in the report."""
     subsets_estimated: int
     speedup: float | None
-    """Time to fine-tune on as many subsets as were estimated, over the time of estimating them."""
+    """Time to fine-tune on `subsets_estimated` subsets, divided by the time to estimate them."""
     speedup_100: float | None
-    """The same for 100 subsets."""
+    """The same ratio for 100 subsets."""
     comparison: tuple[ComparedMethod, ...] | None = None
-    """The methods side by side, the current selection's first; None where nobody asked."""
+    """All methods, the current selection's first. None without `compare`."""
 
     def points(self) -> list[VerifiedSubset]:
-        """The subsets, in the order of their first runs."""
+        """Return the subsets, in the order of their first runs."""
         runs: dict[tuple[str, ...], list[VerifiedRun]] = {}
         for run in self.runs:
             runs.setdefault(run.subset, []).append(run)
         return [
             VerifiedSubset(
                 subset=subset,
-                estimated_loss=of[0].estimated_loss,
-                estimated_loss_low=of[0].estimated_loss_low,
-                estimated_loss_high=of[0].estimated_loss_high,
+                estimate=of[0].estimate,
                 measured_loss=sum(run.measured_loss for run in of) / len(of),
                 lowest_measured=min(run.measured_loss for run in of),
                 highest_measured=max(run.measured_loss for run in of),
             )
             for subset, of in runs.items()
         ]
-
-    def to_json(self) -> dict[str, Any]:
-        """As `curator verify --json` prints it."""
-        return {
-            "schema_version": SCHEMA_VERSION,
-            **asdict(self),
-            "target": one_or_list(self.target),
-            "runs": [asdict(run) | {"subset": list(run.subset)} for run in self.runs],
-        }

@@ -1,4 +1,4 @@
-"""What the baselines of curator/baselines.py are computed from: tokens, hidden states and gradients, from the store."""
+"""Compute the inputs of the baselines in baselines.py from the store: tokens, hidden states and gradients."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -23,19 +23,19 @@ from curator.select.baselines import (
 from curator.select.search import Scores
 from curator.workspace.workspace import Workspace
 
-# Examples whose gradients are held at once.
+# Maximum examples with gradients in memory.
 _EXAMPLES = 16384
 
 
 @dataclass(frozen=True, kw_only=True)
 class BaselineInputs:
-    """Where the baselines find what they need.
+    """Inputs of the baselines.
 
     Attributes:
         workspace: The project.
-        corpus: Its tasks.
-        points: Gradients at each point of meta-training.
-        embeddings: Gives the mean embedding of each task of the corpus, in its order (n, d).
+        corpus: Tasks of the project.
+        points: Sums and validation examples at each checkpoint of meta-training.
+        embeddings: Returns the mean embedding of each task of the corpus, in its order (n, d).
     """
 
     workspace: Workspace
@@ -45,24 +45,24 @@ class BaselineInputs:
 
     @cached_property
     def shares(self) -> Floats:
-        """The targets' shares in the loss (u,)."""
+        """Shares of the targets in the loss (u,)."""
         targets = self.corpus.targets
         return np.array([self.workspace.config.data.share_of(name, targets) for name in targets])
 
     def target_gradients(self, point: CheckpointSums) -> Floats:
-        """Mean validation gradient of each target at a point (u, k)."""
+        """Return the mean validation gradient of each target at a checkpoint (u, k)."""
         ends = np.cumsum([len(task.split.validation) for task in self.corpus.target_tasks])
         return np.stack([part.mean(axis=0) for part in np.split(point.validation.gradients, ends[:-1])])
 
     def task_gradients(self, point: CheckpointSums) -> Floats:
-        """Mean training gradient of each auxiliary task at a point, by completion tokens (t, k)."""
+        """Return the mean training gradient of each auxiliary task at a checkpoint, by completion tokens (t, k)."""
         sums = point.sums
         return np.asarray(sums.gradient_sums[:-1] / np.maximum(sums.weights[:-1], 1e-300)[:, None])
 
     def joined_gradients(self) -> tuple[Floats, Floats]:
-        """Mean gradients at all points side by side: of the tasks (t, p·k), and of all targets together (p·k,).
+        """Return mean gradients, concatenated over checkpoints: of tasks (t, p·k) and of all targets together (p·k,).
 
-        At each point they are measured by the length of the targets', so that none outweighs another.
+        The norm of the targets' gradient normalises each checkpoint, so that all checkpoints count alike.
         """
         tasks, targets = [], []
         for point in self.points:
@@ -73,7 +73,7 @@ class BaselineInputs:
         return np.concatenate(tasks, axis=1), np.concatenate(targets)
 
     def example_cosines(self, point: CheckpointSums) -> Floats:
-        """Cosine of each auxiliary training example with the targets at a point (n,), task by task."""
+        """Return the cosine of each auxiliary training example with the targets at a checkpoint (n,), task by task."""
         targets = self.target_gradients(point)
         found = [np.zeros(0)]
         for tasks in _portions(point.sums.examples[:-1].tolist()):
@@ -85,13 +85,13 @@ def baseline_scores(method: str, inputs: BaselineInputs, allowed: Mask) -> Score
     """Score every auxiliary task by a baseline.
 
     Args:
-        method: One of `curator.baselines.NAMES`.
-        inputs: What it is computed from.
+        method: One of `baselines.NAMES`.
+        inputs: Inputs of the baseline.
         allowed: Tasks that may be selected (t,).
 
     Returns:
-        The scores, and from where on a task is taken when no budget says it: as random subsets are drawn, where the
-        match needs a task, or else above the mean of all tasks.
+        The scores, with the cutoff of a selection without a budget. `random` selects the configured share of tasks.
+        `kmm` selects tasks with a positive score. The other baselines select tasks above the mean score.
     """
     values = _SCORES[method](inputs, allowed)
     if method == "random":
@@ -102,7 +102,7 @@ def baseline_scores(method: str, inputs: BaselineInputs, allowed: Mask) -> Score
 
 
 def kmm_weights(inputs: BaselineInputs, selected: Mask) -> Floats:
-    """How much each example of the selected tasks is to count (t,), matched again without the others; 0 elsewhere."""
+    """Return the weight of each selected task (t,), from a match of the selected tasks alone. Other weights are 0."""
     tasks, target = inputs.joined_gradients()
     found = match_weights(
         match_scores(tasks[selected], target),
@@ -166,12 +166,12 @@ _SCORES: dict[str, Callable[[BaselineInputs, Mask], Floats]] = {
 
 
 def _words(examples: Sequence[TokenizedExample]) -> list[npt.NDArray[np.int64]]:
-    """Token ids of each example, whichever side they are on."""
+    """Return the token ids of each example, prompt and completion."""
     return [np.array([*example.input_ids, *_answer(example)], dtype=np.int64) for example in examples]
 
 
 def _answer(example: TokenizedExample) -> list[int]:
-    """A decoder's tokens of its own: a causal model's labels only say again which of its input carries loss."""
+    """Return the decoder's own tokens. Labels of a causal model only repeat the input, and so give no token."""
     if len(example.labels) == len(example.input_ids) and all(
         label in (IGNORED, token) for label, token in zip(example.labels, example.input_ids, strict=True)
     ):
@@ -180,7 +180,7 @@ def _answer(example: TokenizedExample) -> list[int]:
 
 
 def _portions(sizes: Sequence[int]) -> Iterator[list[int]]:
-    """Consecutive tasks, so many that their examples may be held at once."""
+    """Yield consecutive tasks, as many at a time as memory holds examples of."""
     portion: list[int] = []
     for task, size in enumerate(sizes):
         if portion and sum(sizes[t] for t in portion) + size > _EXAMPLES:

@@ -1,15 +1,15 @@
-"""Other ways to choose tasks, to compare with: each gives every auxiliary task a score, from arrays alone.
+"""Score tasks by baselines, for comparison with estimates. Each baseline needs arrays only.
 
     random           drawn
     bm25             words that the task shares with the target (Okapi BM25; Robertson & Zaragoza 2009)
     embedding        cosine between mean hidden states of the base model
     gradient-cosine  cosine between a task's mean gradient and the target's validation gradient
     less             the same cosine of each example, then averaged (LESS; Xia et al. 2024, arXiv:2402.04333)
-    kmm              how much of a task is needed to match the target's gradient by a weighted sum of all
-                     (kernel mean matching; Huang et al. 2006), with weights to train with
+    kmm              weight of a task in the weighted sum that matches the target's gradient best
+                     (kernel mean matching; Huang et al. 2006), also for training
 
-None of them estimates a loss. Several targets count by their shares. What a score of such a kind is selected by is in
-`curator.select.select_scored`; where the arrays come from, in curator/scores.py.
+A baseline does not estimate a loss. Several targets count by their shares. `select_scored` in search.py selects tasks
+by a score. baseline_inputs.py computes the arrays.
 """
 
 import hashlib
@@ -24,18 +24,18 @@ from curator.select.mixture import MOST
 Tokens = npt.NDArray[np.integer]
 
 NAMES = ("random", "embedding", "bm25", "gradient-cosine", "less", "kmm")
-"""The baselines, as they are named everywhere."""
+"""Names of the baselines."""
 
-# Okapi BM25's usual constants.
+# Usual constants of Okapi BM25.
 _K1, _B = 1.2, 0.75
-# Added to a kernel of ones on its diagonal: of tasks that are alike each gets its part, in whatever order they come.
+# Added to the diagonal of a kernel of ones. It makes equal tasks share their weight, whatever their order.
 _MATCH_RIDGE = 1e-3
-# Moments of meta-training between two points at which the learning rate is looked up.
+# Number of learning rates that are averaged between two checkpoints.
 _MOMENTS = 100
 
 
 def random_scores(names: Sequence[str], seed: int) -> Floats:
-    """One draw for each task (t,), uniform over [0, 1); by its name, so that no other task changes it."""
+    """Draw a number for each task (t,), uniform over [0, 1). The name of a task alone decides its number."""
     digests = [hashlib.sha256(f"{seed}\0{name}".encode("utf-8", "surrogatepass")).digest() for name in names]
     # As many bits as a float holds, so that none is rounded up to 1.
     return np.array([(int.from_bytes(digest[:8]) >> 11) / 2**53 for digest in digests])
@@ -49,25 +49,31 @@ def bm25_scores(
     k1: float = _K1,
     b: float = _B,
 ) -> Floats:
-    """How much examples of a task say what the target's say, in rare tokens more than in frequent ones.
+    """Score tasks by the words that their examples share with the target's. Rare tokens count more.
 
-    Each of the target's examples is a query, and each auxiliary example a document. The score of a document d is
+    Each of the target's examples is a query, and each auxiliary example is a document. The score of a document d is
 
         Σ_{w ∈ query} idf(w) · n_wd (k1 + 1) / (n_wd + k1 (1 − b + b |d| / mean |d|))
 
-    with n_wd the count of w in d and idf(w) = log(1 + (N − n_w + ½) / (n_w + ½)), which is never negative. A word that
-    stands twice in a query counts twice. The mean over queries is that of one query with their mean counts, so that the
-    work is that of reading every token once.
+    with n_wd the count of w in d. The rarity idf(w) is never negative:
+
+        idf(w) = log(1 + (N − n_w + ½) / (n_w + ½))
+
+    A word that is twice in a query counts twice. The score is linear in the query.
+    One query with mean counts therefore gives the mean over queries, and every token is read once.
 
     Args:
         tasks: Token ids of each example of each task (t).
-        targets: Those of each target (u).
-        shares: The targets' shares (u,).
-        k1: How slowly a word that is repeated counts less.
-        b: How much long documents are held back.
+        targets: Token ids of each example of each target (u).
+        shares: Shares of the targets in the loss (u,).
+        k1: Saturation of repeated words.
+        b: Penalty of long documents, from 0 to 1.
 
     Returns:
-        Mean score over a task's examples and the target's (t,); 0 of a task without any.
+        Mean score over a task's and the target's examples (t,). 0 for a task without examples.
+
+    Source:
+        Robertson & Zaragoza, "The Probabilistic Relevance Framework: BM25 and Beyond", 2009.
     """
     documents = [example for examples in tasks for example in examples]
     sizes = np.array([len(example) for example in documents], dtype=np.int64)
@@ -91,45 +97,48 @@ def bm25_scores(
 
 
 def cosine_scores(tasks: Floats, targets: Floats, shares: Floats) -> Floats:
-    """Cosine of each row with each target, averaged over the targets.
+    """Return the cosine of each row with each target, averaged over the targets.
 
     Args:
         tasks: A vector of each task, or of each example (n, k).
         targets: A vector of each target (u, k).
-        shares: The targets' shares (u,).
+        shares: Shares of the targets in the loss (u,).
 
     Returns:
-        From −1 to 1 (n,); 0 of a row of zeros.
+        Mean cosine from −1 to 1 (n,). 0 for a row of zeros.
     """
     return np.asarray(_directions(tasks) @ _directions(targets).T @ shares)
 
 
 def less_scores(examples: Sequence[Floats], sizes: Sequence[int], weights: Floats) -> Floats:
-    """LESS: a cosine of each example at each point of training, summed over the points, averaged over the task.
+    """Score tasks by LESS: cosines of examples, summed over checkpoints and averaged over the task.
 
-    LESS ranks single examples and takes the best. A task is taken whole, and all of its examples are trained on, so
-    what counts is their mean: a mean over the best of them would favour large tasks, and not see what the others do.
-    Training gradients are as they are, where LESS has the step that Adam would make of them.
+    LESS ranks single examples and takes the best. Here a task is selected as a whole, so all of its examples count.
+    A mean over the best examples would favour large tasks and ignore the other examples.
+    LESS uses Adam's update of a training example. The scores here use its gradient.
 
     Args:
-        examples: At each point (p), the cosine of each example with the target's validation gradient (n,), the examples
-            of one task after those of another.
-        sizes: How many examples each task has (t).
-        weights: Of the points (p,), from `point_weights`.
+        examples: Cosine of each example with the target's validation gradient (n,), for each checkpoint (p). Examples
+            are sorted by task.
+        sizes: Number of examples of each task (t).
+        weights: Weight of each checkpoint (p,), from `point_weights`.
 
     Returns:
         Mean influence of each task's examples (t,).
+
+    Source:
+        Xia et al., "LESS: Selecting Influential Data for Targeted Instruction Tuning", 2024, arXiv:2402.04333.
     """
     influences = np.asarray(sum(weight * cosines for weight, cosines in zip(weights, examples, strict=True)))
     return _means(influences, sizes)
 
 
 def point_weights(shares: Sequence[float], schedule: str, warmup: float) -> Floats:
-    """What each point of training stands for in LESS: the mean learning rate since the point before.
+    """Return the weight of each checkpoint in LESS: the mean learning rate since the checkpoint before.
 
     Args:
-        shares: The points, as increasing shares of the steps (p).
-        schedule: `linear`, `cosine` or `constant`, as the Trainer has them; the latter knows no warmup.
+        shares: Checkpoints, as increasing shares of the steps (p).
+        schedule: `linear`, `cosine` or `constant`, as in the Trainer. `constant` ignores the warmup.
         warmup: Share of the steps over which the learning rate rises.
 
     Returns:
@@ -146,21 +155,24 @@ def point_weights(shares: Sequence[float], schedule: str, warmup: float) -> Floa
 
 
 def match_scores(tasks: Floats, target: Floats) -> Floats:
-    """Kernel mean matching: how much of each task is needed, so that all together look like the target.
+    """Return the weights of the tasks' gradients whose sum matches the target's gradient best.
 
         minimise ‖Σ_t s_t φ_t − φ‖² + ε ‖s‖²  over s ≥ 0
 
-    φ_t being the direction of task t's mean gradient and φ the target's: the kernel is their cosine. Their scale is
-    nothing: they are normalised, and bounded as Huang et al. bound them, where they are used (`match_weights`).
+    with φ_t the direction of task t's mean gradient, and φ the direction of the target's. The kernel is their cosine.
+    The scale of s has no meaning. `match_weights` normalises and bounds the weights.
 
     Args:
         tasks: Mean gradient of each task (t, k).
         target: Mean validation gradient (k,).
 
     Returns:
-        s (t,), ≥ 0: what a task adds to the match; many are 0.
+        s (t,), ≥ 0. Many entries are 0.
+
+    Source:
+        Huang et al., "Correcting Sample Selection Bias by Unlabeled Data" (kernel mean matching), 2006.
     """
-    # Takes as long to import as all else that an estimate needs.
+    # A late import, because it takes as long as all other imports of an estimate together.
     from scipy.optimize import nnls
 
     count = len(tasks)
@@ -172,20 +184,19 @@ def match_scores(tasks: Floats, target: Floats) -> Floats:
 
 
 def match_weights(scores: Floats, tasks: Floats, sizes: Floats, tokens: Floats) -> Floats:
-    """How much each example of a task is to count, for training to match what `match_scores` found.
+    """Convert the scores of `match_scores` to a training weight for each example of a task.
 
-    A task's part of training grows with its size and with its mean gradient: both are taken out of its weight.
+    A task's part of training grows with its size and its mean gradient. The weight divides by both.
 
     Args:
-        scores: From `match_scores` for the selected tasks (t,).
-        tasks: Their mean gradients (t, k).
-        sizes: Completion tokens of each (t,), which is what a gradient counts by.
-        tokens: All tokens of each (t,), which is what a budget counts.
+        scores: Scores of the selected tasks (t,), from `match_scores`.
+        tasks: Mean gradients of the selected tasks (t, k).
+        sizes: Completion tokens of each task (t,), which weigh its gradient.
+        tokens: All tokens of each task (t,), which a budget counts.
 
     Returns:
-        Weights (t,) by which the tasks have as many tokens together as they have without, each at most
-        `mixture.MOST`. A task that the match does not need, but was selected, keeps weight 1; so do all where none is
-        needed.
+        Weights (t,), at most `mixture.MOST`. They keep the total number of tokens. A task with score 0 keeps
+        weight 1.
     """
     weights = np.ones(len(scores))
     free = (scores > 0) & (tokens > 0)
@@ -193,7 +204,7 @@ def match_weights(scores: Floats, tasks: Floats, sizes: Floats, tokens: Floats) 
     while free.any():
         found = scores[free] / (np.linalg.norm(tasks[free], axis=1) * sizes[free])
         weights[free] = found * left / (found @ tokens[free])
-        # What is cut off a task goes to the others; they can take it, as all of them at the bound are more than all.
+        # The other tasks take the excess of a bounded task. They have room: all tasks at the bound exceed the sum.
         over = free & (weights > MOST)
         if not over.any():
             break
@@ -204,12 +215,12 @@ def match_weights(scores: Floats, tasks: Floats, sizes: Floats, tokens: Floats) 
 
 
 def _directions(vectors: Floats) -> Floats:
-    """Rows of length 1; a row of zeros stays one."""
+    """Scale rows to length 1. A row of zeros stays zero."""
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     return np.asarray(np.divide(vectors, lengths, out=np.zeros_like(vectors), where=lengths > 0))
 
 
 def _means(values: Floats, sizes: Sequence[int]) -> Floats:
-    """Mean of each of several consecutive groups of values (t,); 0 of an empty one."""
+    """Return the mean of each of several consecutive groups of values (t,). 0 for an empty group."""
     owners = np.repeat(np.arange(len(sizes)), sizes)
     return np.asarray(np.bincount(owners, weights=values, minlength=len(sizes)) / np.maximum(sizes, 1))

@@ -1,7 +1,7 @@
-"""What the base model sees in a task: its hidden states, averaged over tokens and then over examples.
+"""Embed tasks by the base model's hidden states, averaged over tokens and then over examples.
 
-The adapter is switched off. A decoder's last hidden states are taken, of an encoder–decoder those of the encoder. The
-mean of each task is kept in the store by the hash of its examples, so that only new tasks go through the model.
+The adapter is off. The states are the last hidden states of a decoder, or of the encoder of an encoder–decoder.
+The store caches the mean of each task by the hash of its examples. Only new tasks need the model.
 """
 
 import time
@@ -26,15 +26,15 @@ if TYPE_CHECKING:
     import torch
 
 
-# Raised when the same examples would be embedded differently.
+# Increase when the same examples give other embeddings.
 _VERSION = 1
 _COMMIT_SECONDS = 10.0
 
 
 def find_embeddings(workspace: Workspace, corpus: Corpus) -> Floats | None:
-    """The mean embedding of each task of a corpus, in its order (n, d); None where one is not stored.
+    """Return the mean embedding of each task of a corpus, in its order (n, d). None if one is not stored.
 
-    A target's examples are its training and its validation examples.
+    The examples of a target are its training and its validation examples.
     """
     contents = [_content(task) for task in corpus.tasks]
     hashes, _, vectors = workspace.store.gradients(_set_key(workspace.config, corpus), sorted(set(contents)))
@@ -45,15 +45,16 @@ def find_embeddings(workspace: Workspace, corpus: Corpus) -> Floats | None:
 
 
 def task_embeddings(workspace: Workspace, corpus: Corpus, load: LoadModel) -> Floats:
-    """Return the mean embedding of each task of a corpus, in its order (n, d). Embed tasks that are not stored yet.
+    """Return the mean embedding of each task of a corpus, in its order (n, d). Embed tasks that are not stored.
 
     Args:
         workspace: The project.
         corpus: The tasks.
-        load: Gives the model.
+        load: Returns the model.
 
     Raises:
-        DataError, NumericalError: As `make_embeddings`.
+        DataError: The model has no hidden states.
+        NumericalError: Hidden states are not finite.
         StoreBusy: Another process works on the project.
     """
     found = find_embeddings(workspace, corpus)
@@ -66,16 +67,16 @@ def task_embeddings(workspace: Workspace, corpus: Corpus, load: LoadModel) -> Fl
 
 
 def make_embeddings(workspace: Workspace, corpus: Corpus, load: LoadModel) -> None:
-    """Embed the tasks that are not embedded yet, and keep what is finished if interrupted.
+    """Embed the tasks that are not stored. Store finished tasks also on an interruption.
 
     Args:
         workspace: The project.
         corpus: The tasks.
-        load: Gives the model.
+        load: Returns the model.
 
     Raises:
-        DataError: The model shows no hidden states.
-        NumericalError: They are not finite.
+        DataError: The model has no hidden states.
+        NumericalError: Hidden states are not finite.
     """
     store = workspace.store
     key = _set_key(workspace.config, corpus)
@@ -107,18 +108,18 @@ def make_embeddings(workspace: Workspace, corpus: Corpus, load: LoadModel) -> No
 
 
 def embed(tuned: TunedModel, examples: Sequence[TokenizedExample], *, batch_tokens: int) -> Floats:
-    """Mean of the base model's last hidden states over the tokens of each example.
+    """Average the base model's last hidden states over the tokens of each example.
 
     Args:
-        tuned: Model; its adapter is switched off meanwhile.
-        examples: Examples (n), of which a decoder sees prompt and completion, an encoder the prompt.
-        batch_tokens: Tokens, padding included, that go through the model at once.
+        tuned: Model. Its adapter is off during the call.
+        examples: Examples (n). A decoder reads prompt and completion, an encoder reads the prompt.
+        batch_tokens: Tokens of a batch, padding included.
 
     Returns:
         Embeddings (n, d).
 
     Raises:
-        DataError: The model shows no hidden states.
+        DataError: The model has no hidden states.
     """
     import torch
 
@@ -134,9 +135,9 @@ def embed(tuned: TunedModel, examples: Sequence[TokenizedExample], *, batch_toke
 
 
 def _means(tuned: TunedModel, batch: dict[str, "torch.Tensor"]) -> "torch.Tensor":
-    """Mean hidden state over each row's tokens, without what was filled up (n, d)."""
+    """Return the mean hidden state over each row's tokens, without padding (n, d)."""
     model = cast("Any", tuned.model.get_base_model())
-    # What is below the output layer, whose logits over the vocabulary nobody asks for.
+    # Skip the output layer: its logits over the vocabulary are not needed.
     body = model.get_encoder() if tuned.encoder_decoder else model.base_model
     mask = batch["attention_mask"].to(tuned.device)
     states = getattr(
@@ -144,7 +145,7 @@ def _means(tuned: TunedModel, batch: dict[str, "torch.Tensor"]) -> "torch.Tensor
     )
     if states is None:
         raise DataError(
-            f"{type(model).__name__} shows no hidden states, so its tasks cannot be embedded",
+            f"cannot embed tasks: {type(model).__name__} has no hidden states",
             hint="Choose another --method.",
         )
     weights = mask[:, :, None].to(states.device)

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 
 from curator.core.files import relative_to
+from curator.core.interval import Interval
 from curator.core.version import __version__
 from curator.data.corpus import Corpus, Task, TaskVersion
 from curator.estimate.affinity import Affinities
-from curator.estimate.estimator import interval
 from curator.estimate.target import TargetEstimates
-from curator.estimate.whatif import difference, judge_each
+from curator.estimate.whatif import difference, estimate_selections
 from curator.gradients.stage import projection
 from curator.results.base import rounded, rounded_if_known
 from curator.select.manifest import Manifest, ModelIdentity, TargetEntry, TaskEntry, TaskFile, now
@@ -34,14 +34,14 @@ def manifest_of(
     """
     config, corpus = estimates.workspace.config, estimates.corpus
     masks = np.stack([selection.mask, np.ones_like(selection.mask), np.zeros_like(selection.mask)])
-    chosen, every, none = judge_each(estimates.estimator, masks)
+    chosen, every, none = estimate_selections(estimates.estimator, masks)
     others = {"all_tasks": every, "target_only": none}
     selected = {task.name for task, inside in zip(estimates.tasks, selection.mask, strict=True) if inside}
     measured = next((m.mean for m in estimates.measured if m.subset == selected), None)
     if selection.weights is not None:
         shift = selection.loss - chosen.loss
-        low, high = interval(selection.loss, chosen.high - chosen.loss)
-        chosen = replace(chosen, loss=selection.loss, low=low, high=high, each=chosen.each + shift)
+        weighted = Interval.around(selection.loss, chosen.high - chosen.loss)
+        chosen = replace(chosen, estimate=weighted, each=chosen.each + shift)
         measured = None
     return Manifest(
         created=now(),

@@ -1,4 +1,4 @@
-"""What a selection is asked to be, and every method that makes one, by its name."""
+"""Selection methods by name, and the request that they answer."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -30,7 +30,7 @@ _SEARCHES = {"forward": select_forward, "backward": select_backward, "exchange":
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """What a selection is asked to be."""
+    """Method and constraints that a selection is asked for."""
 
     method: str
     k: int | None = None
@@ -41,26 +41,26 @@ class Request:
     exclude: tuple[str, ...] = ()
 
     def options(self) -> dict[str, Any]:
-        """What was asked beside the method, without what was not."""
+        """Return the constraints that are set."""
         return {k: v for k, v in asdict(self).items() if k != "method" and v not in (None, ())}
 
 
 def constraints_of(request: Request, tasks: Sequence[Task], number_of: Callable[[str], int]) -> Constraints:
-    """What is asked for, with tasks by number.
+    """Convert a request to constraints, with tasks by number.
 
     Args:
-        request: What is wanted.
+        request: The request.
         tasks: The auxiliary tasks.
-        number_of: Gives a task's number in `tasks`.
+        number_of: Returns a task's number in `tasks`.
 
     Raises:
-        ConfigError: A name is no auxiliary task, or the pins contradict each other or the budget.
+        ConfigError: A name is not an auxiliary task, or pins contradict each other or the budget.
     """
     if request.threshold is not None and not isfinite(request.threshold):
-        raise ConfigError(f"threshold {request.threshold}: no finite number", hint="Name a number of nats.")
+        raise ConfigError(f"threshold is not finite: {request.threshold}", hint="Set a finite number of nats.")
     both = sorted(set(request.include) & set(request.exclude))
     if both:
-        raise ConfigError(f"both included and excluded: {', '.join(both)}", hint="Name a task in one of them.")
+        raise ConfigError(f"tasks both included and excluded: {', '.join(both)}", hint="Name each task only once.")
     constraints = Constraints(
         tokens=np.array([task.tokens for task in tasks], dtype=np.int64),
         examples=np.array([len(task.split.train) for task in tasks], dtype=np.int64),
@@ -73,20 +73,20 @@ def constraints_of(request: Request, tasks: Sequence[Task], number_of: Callable[
     )
     if not constraints.allows(constraints.start(full=False)):
         raise ConfigError(
-            "the tasks that are included exceed the budget by themselves",
-            hint="Raise --k, --max-tokens or --max-examples, or include fewer.",
+            "included tasks exceed the budget",
+            hint="Raise --k, --max-tokens or --max-examples, or include fewer tasks.",
         )
     return constraints
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Methods:
-    """All methods on the tasks of one target.
+    """All selection methods on the tasks of one target.
 
     Attributes:
-        estimator: Says what a subset comes to.
-        affinities: Gives the affinity of every task.
-        inputs: What baselines are computed from.
+        estimator: Estimates the loss of a subset.
+        affinities: Affinity of every task.
+        inputs: Inputs of the baselines.
     """
 
     estimator: TargetEstimator
@@ -97,12 +97,12 @@ class Methods:
         """Select by a method.
 
         Args:
-            method: Its name; `curator select --method` lists them.
-            constraints: What is asked for.
-            follow: Told of each step.
+            method: Name of the method. `curator select --method` lists the names.
+            constraints: Constraints of the selection.
+            follow: Called with each step.
 
         Raises:
-            ConfigError: The method knows no such budget, or the estimator no weights.
+            ConfigError: The method does not support a constraint, or the estimator does not support weights.
         """
         if method == "mixture":
             return self._mixture(constraints)
@@ -118,14 +118,15 @@ class Methods:
         if method != "kmm":
             return found
         weights = kmm_weights(self.inputs, found.mask)
-        # The logistic estimator knows no weights: its estimate is that of the tasks without.
+        # The logistic estimator has no weights, so its estimate is that of the unweighted tasks.
         quadratic = self.inputs.workspace.config.estimate.method == "quadratic"
         return replace(found, weights=weights, loss=self.estimator.weighted(weights)[0] if quadratic else found.loss)
 
     def _mixture(self, constraints: Constraints) -> Selection:
         if constraints.k is not None or constraints.max_examples is not None or constraints.threshold is not None:
             raise ConfigError(
-                "a mixture has a budget of tokens only", hint="Use --max-tokens in place of --k and the like."
+                "mixture supports a budget of tokens only",
+                hint="Use --max-tokens instead of --k, --max-examples or --threshold.",
             )
         found = best_mixture(
             self.estimator,

@@ -1,8 +1,9 @@
-"""How much of each task: weights of least estimated loss, in place of a subset.
+"""Find weights of the tasks with the lowest estimated loss, instead of a subset.
 
-A task of weight ½ gives half of its examples, one of weight 2 all of them twice. The estimate has a cheap gradient (one
-solve for all tasks together), so the weights are found by a bounded quasi-Newton method (L-BFGS-B; Byrd, Lu, Nocedal &
-Zhu 1995), from several starts, as the problem is not convex.
+A task of weight ½ gives half of its examples. A task of weight 2 gives all of them twice.
+The gradient of the estimate is cheap: one solve for all tasks together.
+A bounded quasi-Newton method finds the weights (L-BFGS-B; Byrd, Lu, Nocedal & Zhu 1995).
+It starts from several points, because the problem is not convex.
 """
 
 from collections.abc import Callable
@@ -14,22 +15,22 @@ import numpy as np
 from curator.core.arrays import Floats, Mask
 
 MOST = 2.0
-"""Most that a task may weigh: beyond it, examples are seen so often that they are memorised."""
-# Weights below this are nothing: less than an example of most tasks.
+"""Maximum weight of a task. More repetitions of examples would memorise them."""
+# Smaller weights become 0. They are less than one example of most tasks.
 _LEAST = 0.02
-# How exactly a budget is met, and how often the price of a token is halved for it.
+# Relative tolerance of the budget, and maximum number of bisections of the token price.
 _SLACK, _HALVINGS = 0.01, 30
 
 
 class WeightedEstimator(Protocol):
-    """What a mixture needs of an estimator."""
+    """Interface that a mixture needs of an estimator."""
 
     @property
     def task_count(self) -> int:
         """Number t of auxiliary tasks."""
 
     def weighted(self, weights: Floats) -> tuple[float, Floats]:
-        """Estimated loss at weights (t,), and its gradient (t,)."""
+        """Return the estimated loss at weights (t,), nats, and its gradient (t,)."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -50,19 +51,19 @@ def best_mixture(
     start: Mask | None = None,
     on_step: Callable[[float], None] = lambda _: None,
 ) -> Mixture:
-    """Find the weights of least estimated loss.
+    """Find the weights with the lowest estimated loss.
 
     Args:
-        estimator: Of the target's loss.
+        estimator: Estimates the target's loss.
         tokens: Tokens of each task (t,).
-        allowed: Tasks that may weigh something (t,).
-        needed: Tasks that must weigh at least 1 (t,).
-        max_tokens: Most tokens of all tasks together, each by its weight.
-        start: A subset to start from, beside all and half of the tasks.
-        on_step: Told the loss of each step.
+        allowed: Tasks that may have a positive weight (t,).
+        needed: Tasks that must have a weight of at least 1 (t,).
+        max_tokens: Maximum number of tokens of all tasks, times their weights.
+        start: Another subset to start from, in addition to all tasks and to half of each task.
+        on_step: Called with the loss of each step.
 
     Returns:
-        The best that was found; weights too small to matter are 0.
+        The best mixture found. Negligible weights are 0.
     """
     lowest, highest = needed.astype(np.float64), np.where(allowed | needed, MOST, 0.0)
     best: Mixture | None = None
@@ -83,7 +84,7 @@ def _within_budget(
     max_tokens: int | None,
     on_step: Callable[[float], None],
 ) -> Mixture:
-    """The best weights at the lowest price of a token at which they keep within the budget."""
+    """Return the best weights at the lowest token price that keeps the budget."""
 
     def at(price: float) -> Mixture:
         return _descend(estimator, begin, lowest, highest, price * tokens, on_step)

@@ -1,15 +1,14 @@
-"""From estimates to a subset of tasks.
+"""Search for the subset of tasks with the lowest estimated loss.
 
-Four methods, each under the same `Constraints` (what must be in, what may be in, and what it may cost):
+Four methods work under the same `Constraints`:
 
-    forward    from nothing, add the task that helps most, over all that remain, until none helps by more than the noise
-    backward   from everything, remove the task that helps least, down to nothing; take the best subset on the way
-    exchange   from the better of the two, add, drop and swap until nothing improves
-    ensemble   estimate many random subsets; take the tasks that lower the mean estimate of the subsets they are in
+    forward    start from no task; add the task that helps most, until no task helps by more than the noise
+    backward   start from all tasks; remove the task that helps least, down to no task; take the best subset on the way
+    exchange   start from the better of the two; add, drop and swap until the loss stops falling
+    ensemble   estimate many random subsets; take the tasks that lower the mean estimate of the subsets with them
 
-`select_scored` takes the best of any other score, such as those of curator/baselines.py.
-
-`sample_affinities` is what the ensemble rests on, and what is shown beside every task whatever the method.
+`select_scored` takes the tasks with the best score, for example a score of baselines.py.
+`sample_affinities` gives the affinities for the ensemble.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,26 +19,25 @@ import numpy.typing as npt
 
 from curator.core.arrays import Floats, Mask
 from curator.estimate.affinity import Affinities, SubsetEstimator
+from curator.estimate.estimator import ROUNDING
 
-# An estimate is a sum of rounded numbers: a difference below this is none.
-_ROUNDING = 1e-9
-# Swaps that are worth an estimate of their own, ranked by what the two moves do separately.
+# Maximum number of swaps to estimate. The sum of the two single moves ranks the swaps.
 _SWAPS_TRIED = 256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Constraints:
-    """What may be selected.
+    """Limits of a selection.
 
     Args:
         tokens: Training tokens of each task (t,).
         examples: Training examples of each task (t,).
         include: Tasks that must be in.
-        exclude: Tasks that must not.
-        k: Most tasks, or None.
-        max_tokens: Most tokens of the selected tasks, or None.
-        max_examples: Most examples of the selected tasks, or None.
-        threshold: Least improvement in nats that is worth a task; None means the noise of the estimate.
+        exclude: Tasks that must not be in.
+        k: Maximum number of tasks, or None.
+        max_tokens: Maximum number of tokens of the selected tasks, or None.
+        max_examples: Maximum number of examples of the selected tasks, or None.
+        threshold: Minimum improvement of a task in nats. None means the noise of the estimate.
     """
 
     tokens: npt.NDArray[np.int64]
@@ -52,7 +50,7 @@ class Constraints:
     threshold: float | None = None
 
     def allows(self, mask: Mask) -> bool:
-        """Whether a subset (t,) keeps within the limits."""
+        """Return whether a subset (t,) keeps within the limits."""
         return (
             (self.k is None or int(mask.sum()) <= self.k)
             and (self.max_tokens is None or int(self.tokens[mask].sum()) <= self.max_tokens)
@@ -60,7 +58,7 @@ class Constraints:
         )
 
     def cost(self) -> Floats:
-        """What a task uses up of the tightest kind of budget (t,): tokens, else examples, else one each."""
+        """Return the cost of each task (t,): its tokens or examples if they are limited, else 1."""
         if self.max_tokens is not None:
             return np.maximum(self.tokens, 1).astype(np.float64)
         if self.max_examples is not None:
@@ -68,20 +66,20 @@ class Constraints:
         return np.ones(len(self.tokens))
 
     def start(self, *, full: bool) -> Mask:
-        """The subset to begin with: all that may be in, or only what must be."""
+        """Return the first subset: all allowed tasks if `full`, else only the included tasks."""
         mask = np.full(len(self.tokens), full)
         mask[list(self.exclude)] = False
         mask[list(self.include)] = True
         return mask
 
     def free(self) -> list[int]:
-        """Tasks that may be in or out."""
+        """Return the tasks that may be in or out."""
         return [t for t in range(len(self.tokens)) if t not in self.include and t not in self.exclude]
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One change that a method made, and the estimated loss after it."""
+    """One change by a method, and the estimated loss after it."""
 
     change: str
     """`add`, `drop` or `swap`."""
@@ -91,13 +89,13 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """A subset and how it came about.
+    """A subset, and the steps that led to it.
 
     Attributes:
         mask: Membership (t,).
-        loss: Its estimated loss, with its weights if it has any.
-        steps: The way to it.
-        weights: How much each task counts (t,); None where all that are in count once.
+        loss: Estimated loss of the subset with its weights, nats.
+        steps: Steps from the start to the subset.
+        weights: Weight of each task (t,). None if all selected tasks have weight 1.
     """
 
     mask: Mask
@@ -108,12 +106,12 @@ class Selection:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Scores:
-    """What some other method thinks of each task.
+    """Scores of the tasks by another method.
 
     Attributes:
-        values: Score of each task (t,), higher is better.
-        cutoff: Scores above it are worth a task where no budget and no threshold says how many.
-        least: Scores up to it are worth none, whatever the budget.
+        values: Score of each task (t,). Higher is better.
+        cutoff: Without a budget and a threshold, tasks with a higher score are selected.
+        least: Tasks with at most this score are never selected.
     """
 
     values: Floats
@@ -122,19 +120,19 @@ class Scores:
 
 
 class _Search:
-    """Estimates subsets for the methods, and knows how sure a difference is."""
+    """Estimates of subsets for the methods, with the noise of differences."""
 
     def __init__(self, estimator: SubsetEstimator, constraints: Constraints, on_step: Callable[[Step], None]) -> None:
         self.constraints, self._estimator, self._on_step = constraints, estimator, on_step
         self.steps: list[Step] = []
 
     def losses(self, masks: Sequence[Mask]) -> tuple[Floats, Floats]:
-        """Estimated loss (s,) and estimated loss of each validation example (s, v)."""
+        """Return the estimated loss (s,) and the estimated loss of each validation example (s, v), nats."""
         each = self._estimator.validation_losses(np.stack(masks))
         return each @ self._estimator.validation_weights, each
 
     def noise(self, differences: Floats) -> Floats:
-        """Standard error (s,) of the mean of paired differences (s, v)."""
+        """Return the standard error (s,) of the mean of paired differences (s, v), nats."""
         weights = self._estimator.validation_weights
         centred = differences - (differences @ weights)[:, None]
         return np.asarray(np.sqrt((weights**2 * centred**2).sum(axis=1)))
@@ -152,19 +150,19 @@ def _ignore(_: Step) -> None:
 def select_forward(
     estimator: SubsetEstimator, constraints: Constraints, on_step: Callable[[Step], None] = _ignore
 ) -> Selection:
-    """Add tasks one at a time, each time the best of all that remain.
+    """Add tasks one at a time, each time the best of all remaining tasks.
 
-    A task is worth adding when it lowers the estimate by more than one standard error of that difference over the
-    validation examples, or by more than `constraints.threshold`. Under a budget of tokens or examples, the
-    improvement per token or example decides between those that are.
+    A task must lower the estimate by more than one standard error of that difference over the validation examples.
+    With `constraints.threshold`, a task must lower the estimate by more than the threshold instead.
+    Under a budget of tokens or examples, the improvement per token or example decides between the tasks.
 
     Args:
-        estimator: Of the target's loss.
-        constraints: What may be selected.
+        estimator: Estimates the target's loss.
+        constraints: Limits of the selection.
         on_step: Called after each addition.
 
     Returns:
-        The subset; only `constraints.include` when nothing helps.
+        The subset. It holds only `constraints.include` if no task helps.
     """
     search = _Search(estimator, constraints, on_step)
     mask = constraints.start(full=False)
@@ -181,7 +179,7 @@ def select_forward(
             else np.full(len(tried), constraints.threshold)
         )
         gain = loss - losses
-        worth = np.where(gain > np.maximum(needed, _ROUNDING), gain / constraints.cost()[tried], -np.inf)
+        worth = np.where(gain > np.maximum(needed, ROUNDING), gain / constraints.cost()[tried], -np.inf)
         best = int(np.argmax(worth))
         if worth[best] == -np.inf:
             break
@@ -195,14 +193,18 @@ def select_forward(
 def select_backward(
     estimator: SubsetEstimator, constraints: Constraints, on_step: Callable[[Step], None] = _ignore
 ) -> Selection:
-    """Remove tasks one at a time, each time the one that helps least, and take the best subset on the way.
+    """Remove tasks one at a time, each time the task that helps least. Take the best subset on the way.
 
-    It goes on to the end rather than stopping where each removal does harm: of several copies of a harmful task
-    none may be worth removing alone. While the budget is exceeded, what is lost per token or example decides what
-    goes.
+    The method does not stop where each removal does harm. Of several copies of a harmful task, removing a single one
+    may do harm. While the budget is exceeded, the loss per token or example decides between the tasks.
 
-    Args, Returns: As for `select_forward`. Of subsets that are worse than the best by no more than
-    `constraints.threshold` it is the smallest.
+    Args:
+        estimator: Estimates the target's loss.
+        constraints: Limits of the selection.
+        on_step: Called after each removal.
+
+    Returns:
+        The smallest subset that is worse than the best by at most `constraints.threshold`.
     """
     search = _Search(estimator, constraints, on_step)
     mask = constraints.start(full=True)
@@ -224,9 +226,15 @@ def select_backward(
 def select_exchange(
     estimator: SubsetEstimator, constraints: Constraints, on_step: Callable[[Step], None] = _ignore
 ) -> Selection:
-    """Start from the better of forward and backward; add, drop and swap as long as the estimate falls.
+    """Start from the better of forward and backward. Add, drop and swap tasks while the estimate falls.
 
-    Args, Returns: As for `select_forward`; the steps are those of the better start and of the exchange.
+    Args:
+        estimator: Estimates the target's loss.
+        constraints: Limits of the selection.
+        on_step: Called after each step.
+
+    Returns:
+        The subset, with the steps of the better start and of the exchange.
     """
     starts = [method(estimator, constraints) for method in (select_forward, select_backward)]
     begin = min(starts, key=lambda start: start.loss)
@@ -234,7 +242,7 @@ def select_exchange(
     for step in begin.steps:
         search.record(step.change, step.tasks, step.loss)
     mask, loss = begin.mask, begin.loss
-    least = max(constraints.threshold or 0.0, _ROUNDING)
+    least = max(constraints.threshold or 0.0, ROUNDING)
     while True:
         singles = constraints.free()
         if not singles:
@@ -265,18 +273,19 @@ def select_ensemble(
     affinities: Affinities,
     on_step: Callable[[Step], None] = _ignore,
 ) -> Selection:
-    """Take the tasks whose affinity is above a threshold (default 0), best first, as far as the budget goes.
-
-    The random ensemble of Li et al. 2024, section 3.
+    """Take the tasks with an affinity above the threshold (default 0), best first, within the budget.
 
     Args:
-        estimator: Of the target's loss.
-        constraints: What may be selected; its `threshold` is one on the affinity.
-        affinities: From `sample_affinities`.
+        estimator: Estimates the target's loss.
+        constraints: Limits of the selection. `threshold` is a limit of the affinity.
+        affinities: Affinities from `sample_affinities`.
         on_step: Called after each addition.
 
     Returns:
         The subset.
+
+    Source:
+        Li et al., "Scalable Fine-tuning from Multiple Data Sources", EMNLP Findings 2024, section 3 (random ensemble).
     """
     good = affinities.values > (constraints.threshold or 0.0)
     return _best_first(_Search(estimator, constraints, on_step), affinities.values / constraints.cost(), good)
@@ -285,17 +294,17 @@ def select_ensemble(
 def select_scored(
     estimator: SubsetEstimator, constraints: Constraints, scores: Scores, on_step: Callable[[Step], None] = _ignore
 ) -> Selection:
-    """Take the tasks of the highest scores, as far as the budget goes; one that is too large for it is passed over.
+    """Take the tasks with the highest scores within the budget. Skip a task that exceeds the rest of the budget.
 
     Args:
-        estimator: Of the target's loss; it says what comes of the selection, and has no part in it.
-        constraints: What may be selected; its `threshold` is one on the score.
-        scores: Of all tasks.
+        estimator: Estimates the loss of the selection. The estimate does not affect the selection.
+        constraints: Limits of the selection. `threshold` is a limit of the score.
+        scores: Scores of all tasks.
         on_step: Called after each addition.
 
     Returns:
-        The subset. Without a threshold a budget is used up as far as it goes, and without either the tasks above the
-        scores' own cutoff are taken.
+        The subset. A budget without a threshold is used up as far as possible. Without both, the cutoff of the scores
+        decides.
     """
     limited = (constraints.k, constraints.max_tokens, constraints.max_examples) != (None, None, None)
     lowest = scores.cutoff if not limited else -np.inf
@@ -306,7 +315,7 @@ def select_scored(
 
 
 def _best_first(search: _Search, worth: Floats, good: Mask) -> Selection:
-    """Add tasks that are good (t,) in the order of what they are worth (t,), each if the budget allows it."""
+    """Add the `good` tasks (t,) by falling worth (t,), each if the budget allows it."""
     constraints = search.constraints
     mask = constraints.start(full=False)
     for task in sorted(constraints.free(), key=lambda t: (-worth[t], t)):

@@ -9,6 +9,7 @@ from pathlib import Path
 from curator import results
 from curator.core.arrays import Floats
 from curator.core.errors import DataError
+from curator.core.interval import Interval
 from curator.core.provenance import Inputs, key_of
 from curator.core.text import is_text
 from curator.core.version import __version__
@@ -29,7 +30,7 @@ class Selections:
 
     Args:
         estimates: Estimates of the target's loss.
-        load: Gives the model, which the method `embedding` needs.
+        load: Returns the model, which the method `embedding` needs.
     """
 
     def __init__(self, estimates: TargetEstimates, load: LoadModel | None = None) -> None:
@@ -44,7 +45,7 @@ class Selections:
         return None if found is None else Manifest.model_validate_json(found.manifest)
 
     def last_or_select(self) -> Manifest:
-        """Return the selection that was made or saved last. Select by the configured method if there is none."""
+        """Return the last selection. If the store has no selection, select by the configured method."""
         last = self.last()
         if last is not None:
             return last
@@ -57,23 +58,23 @@ class Selections:
         return [task.name for task in self.last_or_select().tasks if task.selected and task.name in there]
 
     def select_inputs(self, request: Request, name: str) -> Inputs:
-        """What decides a selection."""
+        """Return the inputs that decide a selection."""
         return {"estimate": self.estimates.key, "request": asdict(request), "name": name, "curator": __version__}
 
     def select(self, request: Request, *, name: str, folder: Path, fresh: bool) -> tuple[Manifest, bool]:
-        """Select, or find the same selection in the store.
+        """Select tasks, or return the same selection from the store.
 
         Args:
-            request: What is wanted.
-            name: The selection's name.
-            folder: What the manifest's paths are relative to.
-            fresh: Do not look in the store.
+            request: Method and constraints.
+            name: Name of the selection.
+            folder: Folder that the manifest's paths are relative to.
+            fresh: Select again even if cached.
 
         Returns:
-            The manifest, and whether it was there already.
+            The manifest, and whether it was cached.
 
         Raises:
-            ConfigError: A name is no auxiliary task, or the pins contradict each other or the budget.
+            ConfigError: A name is not an auxiliary task, or pins contradict each other or the budget.
         """
         constraints = constraints_of(request, self.estimates.tasks, self.estimates.number_of)
         inputs = self.select_inputs(request, name)
@@ -81,7 +82,7 @@ class Selections:
         kept = None if fresh else self._workspace.store.selection(key)
         if kept is not None:
             manifest = Manifest.model_validate_json(kept)
-            # What was asked for last is the current selection, whenever it was made.
+            # The last requested selection is the current one, whenever it was made.
             self._workspace.store.renew_selection(key)
             self._workspace.reporter.cached("select", f"{name!r}, made {manifest.created}")
             return self._seen_from(folder, manifest), True
@@ -100,34 +101,34 @@ class Selections:
         return self._seen_from(folder, manifest), False
 
     def choose(self, request: Request) -> list[str]:
-        """Names of the tasks that a method would select; nothing is kept.
+        """Return the names of the tasks that a method would select. Store nothing.
 
         Raises:
-            ConfigError: As `select`.
+            ConfigError: A name is not an auxiliary task, or pins contradict each other or the budget.
         """
         constraints = constraints_of(request, self.estimates.tasks, self.estimates.number_of)
         mask = self._methods.select(request.method, constraints, lambda _: None).mask
         return [task.name for task, chosen in zip(self.estimates.tasks, mask, strict=True) if chosen]
 
     def save(self, subset: Sequence[str], *, name: str, request: Request, edits: Sequence[Edit] = ()) -> Manifest:
-        """Keep a selection that a person made.
+        """Store a selection that a person made.
 
         Args:
             subset: Names of the selected tasks.
-            name: The selection's name; an earlier one of that name is no longer found by it.
-            request: What the selection began with: a method and its options, `include` and `exclude` the pins.
-            edits: What was changed by hand since, in order.
+            name: Name of the selection. It hides an earlier selection of that name.
+            request: Method and options of the selection that was edited. `include` and `exclude` are the pins.
+            edits: Changes by hand, in order.
 
         Returns:
-            Its manifest; the paths in it are relative to the project.
+            The manifest. Its paths are relative to the project.
 
         Raises:
-            ConfigError: A name is no auxiliary task.
+            ConfigError: A name is not an auxiliary task.
         """
         mask = self.estimates.mask(subset)
         (estimate,) = self.estimates.estimator.estimate(mask[None])
         manifest = manifest_of(
-            self.estimates, request, name, Selection(mask, estimate.loss), self.estimates.affinities()
+            self.estimates, request, name, Selection(mask, estimate.value), self.estimates.affinities()
         )
         manifest = manifest.model_copy(update={"edits": tuple(edits)})
         inputs = self.select_inputs(request, name) | {
@@ -171,13 +172,13 @@ def find_manifest(workspace: Workspace, wanted: Path | str) -> tuple[Manifest, P
 
     Args:
         workspace: The project.
-        wanted: A file, searched in the working directory and in the project; or the name of a selection in the store.
+        wanted: A file in the working directory or in the project, or the name of a stored selection.
 
     Returns:
         The manifest, and the folder that its paths are relative to.
 
     Raises:
-        DataError: There is no such manifest.
+        DataError: Neither the file nor the selection exists.
     """
     path = find_manifest_file(workspace, wanted)
     if path is not None:
@@ -186,20 +187,20 @@ def find_manifest(workspace: Workspace, wanted: Path | str) -> tuple[Manifest, P
     if kept is None:
         names = sorted({selection.name for selection in workspace.store.selections()})
         raise DataError(
-            f"{wanted}: neither a manifest nor the name of a selection",
-            hint=f"Selections: {', '.join(names)}." if names else "Run `curator select` first.",
+            f"neither a manifest nor the name of a selection: {wanted}",
+            hint=f"Use one of: {', '.join(names)}." if names else "Run `curator select` first.",
         )
     return Manifest.model_validate_json(kept), workspace.root
 
 
 def find_manifest_file(workspace: Workspace, wanted: Path | str) -> Path | None:
-    """Return the file of a manifest, or None where `wanted` is the name of a selection."""
-    # A selection's name may be longer than a file's; pathlib would raise an error of it.
+    """Return the file of a manifest, or None if `wanted` is the name of a selection."""
+    # os.path.isfile accepts names that are too long for a file. pathlib would raise an error.
     return next((path for path in (Path(wanted).absolute(), workspace.root / wanted) if os.path.isfile(path)), None)
 
 
 def selection_report(manifest: Manifest, path: Path, cached: bool) -> results.SelectionResult:
-    """Return what `Project.select` reports of a manifest."""
+    """Return the report of `Project.select` on a manifest."""
     targets = manifest.target_names
     try:
         shown = path.relative_to(Path.cwd())
@@ -222,9 +223,7 @@ def selection_report(manifest: Manifest, path: Path, cached: bool) -> results.Se
             )
             for task in manifest.tasks
         ),
-        estimated_loss=manifest.estimated_loss,
-        estimated_loss_low=manifest.estimated_loss_low,
-        estimated_loss_high=manifest.estimated_loss_high,
+        estimate=Interval(manifest.estimated_loss, manifest.estimated_loss_low, manifest.estimated_loss_high),
         calibrated=bool(manifest.estimate["calibrated"]),
         measured_loss=manifest.measured_loss,
         reference=manifest.reference,

@@ -1,7 +1,7 @@
-"""The current selection beside what other methods would have selected at the same price, all really fine-tuned on.
+"""Compare the current selection with those of other methods at the same budget, by fine-tuning on each.
 
-Who selects what is decided before anything is measured, and kept: measured subsets calibrate the estimates, and a
-comparison that is interrupted must not go on with other subsets than it began with.
+All selections are made and stored before the first run. Measured subsets calibrate the estimates and would change
+later selections. A resumed comparison therefore keeps the stored selections.
 """
 
 import math
@@ -14,6 +14,7 @@ from curator import results
 from curator.core.errors import NumericalError
 from curator.core.provenance import Inputs, key_of
 from curator.estimate.target import TargetEstimates
+from curator.results.base import rounded
 from curator.select.baselines import NAMES
 from curator.select.methods import Request
 from curator.select.selections import Selections
@@ -21,15 +22,15 @@ from curator.training.fine_tune import MeasuredSubset
 from curator.verify.measure import Run, run_seeds
 from curator.verify.report import seed_noise
 
-# Raised when the same answers would be compared with others.
+# Increase when the same estimates give other selections to compare.
 _VERSION = 1
-# One side of an interval that holds nine of ten differences which are nothing but chance.
+# Upper quantile of a 90 % interval.
 _QUANTILE = 0.95
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
-    """What one method selects, and the tokens it may have; None where the current selection has none."""
+    """Subset that one method selects, and its token budget. Budget None: the current selection is empty."""
 
     method: str
     subset: frozenset[str]
@@ -37,15 +38,15 @@ class Choice:
 
 
 def plan_comparison(selections: Selections, *, fresh: bool = False) -> list[Choice]:
-    """What each method selects within the tokens of the current selection, around the same pins.
+    """Select by each method within the tokens of the current selection, with the same pins.
 
     Args:
-        selections: Of the target.
-        fresh: Choose again, although a plan for this selection is there.
+        selections: Selections for the target.
+        fresh: Select again even if a plan for this selection is cached.
 
     Returns:
         The current selection under the name of its method, then the configured method, the ensemble and the baselines.
-        Mixtures are left out, whose weights are what they are about: subsets are fine-tuned on as they are.
+        Mixtures are left out, because the runs ignore weights.
     """
     estimates, workspace = selections.estimates, selections.estimates.workspace
     last, current = selections.last_or_select(), selections.last_names_or_select()
@@ -87,7 +88,7 @@ def plan_comparison(selections: Selections, *, fresh: bool = False) -> list[Choi
 
 
 def runs_to_compare(estimates: TargetEstimates, choices: Sequence[Choice], *, seeds: int) -> list[Run]:
-    """Subset and seed of each run that is not there yet: every subset once before any is measured again."""
+    """Return subset and seed of each missing run. Every subset has one run before a subset gets a second one."""
     done = {(m.subset, run.seed) for m in estimates.measured for run in m.runs} | estimates.diverged
     subsets = list(dict.fromkeys(choice.subset for choice in choices))
     wanted = [(subset, seed) for seed in run_seeds(estimates.workspace.config, seeds) for subset in subsets]
@@ -97,21 +98,21 @@ def runs_to_compare(estimates: TargetEstimates, choices: Sequence[Choice], *, se
 def compare_methods(
     estimates: TargetEstimates, report: results.VerifyReport, choices: Sequence[Choice]
 ) -> tuple[results.ComparedMethod, ...]:
-    """Set what was measured of each method's subset side by side.
+    """Report the measured loss of each method's subset.
 
     Args:
-        estimates: Of the target.
-        report: Of all measured subsets; it has the estimates of calibrations that have not seen them.
-        choices: From `plan_comparison`.
+        estimates: Estimates for the target.
+        report: Report on all measured subsets, with cross-validated estimates.
+        choices: Selections from `plan_comparison`.
 
     Raises:
-        NumericalError: Every run on what one of them chose diverged.
+        NumericalError: Every run on one of the selections diverged.
     """
     measured = {m.subset: m for m in estimates.measured}
     for choice in choices:
         if choice.subset not in measured:
             raise NumericalError(
-                f"fine-tuning on what {choice.method} selects diverged with every seed",
+                f"fine-tuning on the selection of {choice.method} diverged with every seed",
                 hint="Lower train.learning_rate.",
             )
     estimated = {frozenset(run.subset): run.estimated_loss for run in report.runs}
@@ -128,8 +129,8 @@ def compare_methods(
                 tokens=spent,
                 tokens_left=None if choice.budget is None else choice.budget - spent,
                 estimated_loss=estimated[choice.subset],
-                measured_losses=tuple(round(loss, 6) for loss in measured[choice.subset].losses),
-                measured_loss=round(measured[choice.subset].mean, 6),
+                measured_losses=tuple(rounded(loss) for loss in measured[choice.subset].losses),
+                measured_loss=rounded(measured[choice.subset].mean),
                 as_good_as_best=_as_good(measured[choice.subset], best, noise),
             )
         )
@@ -137,18 +138,17 @@ def compare_methods(
 
 
 def noise_of_difference(first: MeasuredSubset, second: MeasuredSubset, spread: float, freedom: int) -> float:
-    """How far the measured losses of two subsets may differ by their seeds alone, nine times out of ten, in nats.
+    """Return half of the 90 % interval of the difference between two measured losses if only seeds differ, nats.
 
-    Student's t for a standard deviation that is pooled over all subsets measured with several seeds; as it is relative
-    to the loss, each of the two has its own:
+    The interval is Student's t interval with a pooled standard deviation relative to the loss:
 
         t(0.95, freedom) · spread · √(m₁²/n₁ + m₂²/n₂)   with means m of n seeds each
 
     Args:
         first: One subset and its runs.
-        second: The other.
-        spread: Standard deviation of one run, relative to the loss, from `curator.verify.seed_noise`.
-        freedom: Its degrees of freedom.
+        second: The other subset and its runs.
+        spread: Standard deviation of one run, relative to the loss, from `seed_noise`.
+        freedom: Degrees of freedom of `spread`.
     """
     both = math.hypot(*(m.mean / math.sqrt(len(m.losses)) for m in (first, second)))
     return float(student.ppf(_QUANTILE, freedom)) * spread * both

@@ -1,8 +1,7 @@
-"""How far estimates may be trusted: some subsets are really fine-tuned on, and compared with their estimates.
+"""Measure subsets by fine-tuning on them.
 
-Which subsets, in `probe_subsets`: the current selection, all tasks and the target alone, then others that are spread
-over size and estimate alike. Every run is kept as it ends, so that an interrupted verification goes on where it was,
-and a later one adds.
+`probe_subsets` chooses the subsets: the current selection, all tasks, the target alone, then a spread over size and
+estimate. Every finished run is stored. An interrupted verification therefore resumes, and a later one adds runs.
 """
 
 import math
@@ -25,44 +24,44 @@ from curator.workspace.workspace import Workspace
 Run = tuple[frozenset[str], int]
 """Subset and seed of one fine-tuning run."""
 DEFAULT_SEEDS = 2
-"""Runs on each of them."""
+"""Default number of runs on each subset."""
 DEFAULT_SUBSETS = 12
-"""Subsets that are measured where nobody says how many: the fewest by which intervals can be told, and two more."""
+"""Default number of subsets to measure. Intervals need 9, and one more for cross-validation leaves a margin of 2."""
 
 
 def runs_to_make(selections: Selections, *, subsets: int | None, seeds: int | None) -> list[Run]:
-    """Subset and seed of each run that a call is to make: what an interrupted one had left to do, or else a new plan.
+    """Return subset and seed of each run of a call: the rest of an interrupted plan, or else a new plan.
 
     Args:
-        selections: Of the target.
-        subsets: How many to add; None adds `DEFAULT_SUBSETS` where none are measured yet.
-        seeds: Runs on each; None stands for `DEFAULT_SEEDS`. With a number, and None for `subsets`, those that are
-            measured are brought to that many.
+        selections: Selections for the target.
+        subsets: Number of subsets to add. None adds `DEFAULT_SUBSETS` if no subset is measured.
+        seeds: Runs on each subset. None means `DEFAULT_SEEDS`. A number without `subsets` adds runs to measured
+            subsets until each has that many.
     """
     estimates, workspace, corpus = selections.estimates, selections.estimates.workspace, selections.estimates.corpus
     config = workspace.config
     inputs = measurement_inputs(config, corpus)
     key, tasks = key_of(inputs), {task.name: task.content for task in estimates.tasks}
     done = {(m.subset, run.seed) for m in estimates.measured for run in m.runs}
-    # By the same recipe it would diverge again.
+    # The same recipe would diverge again.
     done |= estimates.diverged
     kept = workspace.store.artifact("verify", key)
     planned = [] if kept is None else [(frozenset(subset), seed) for subset, seed in kept.outputs["runs"]]
-    # What was planned before a task changed is not left to do: it may well have been done then.
+    # A plan from before a change of a task does not continue: its runs may already be done.
     then = {} if kept is None else kept.inputs.get("tasks", {})
     same = {name for name, content in tasks.items() if then.get(name) == content}
     left = [(subset, seed) for subset, seed in planned if (subset, seed) not in done and subset <= same]
     if left:
         return left
     if kept is not None and not kept.outputs.get("reported", True) and all(run in done for run in planned):
-        # All is measured, and whoever asked for it has not been told: that call is gone on with.
+        # All runs are done, but the interrupted call did not report them. This call reports them.
         return []
     if subsets is None and estimates.measured:
         wanted = [(m.subset, seed) for seed in run_seeds(config, seeds or 0) for m in estimates.measured]
         short = {m.subset for m in estimates.measured if len(m.runs) < (seeds or 0)}
         return [(subset, seed) for subset, seed in wanted if subset in short and (subset, seed) not in done]
     chosen = plan(selections, count=DEFAULT_SUBSETS if subsets is None else subsets, seed=config.select.seed)
-    # Each subset once before any is measured again: an early stop leaves more subsets.
+    # Measure each subset once before any second run, so that an early stop leaves more subsets.
     runs = [(subset, seed) for seed in run_seeds(config, seeds or DEFAULT_SEEDS) for subset in chosen]
     outputs = {"runs": [[sorted(subset), seed] for subset, seed in runs], "reported": False}
     workspace.store.put_artifact("verify", key, inputs | {"tasks": tasks}, outputs)
@@ -70,34 +69,33 @@ def runs_to_make(selections: Selections, *, subsets: int | None, seeds: int | No
 
 
 def mark_reported(workspace: Workspace, corpus: Corpus) -> None:
-    """Note that what was planned has been reported, so that the next call may plan anew."""
+    """Record that the planned runs are reported, so that the next call makes a new plan."""
     kept = workspace.store.artifact("verify", recipe_key(workspace.config, corpus))
     if kept is not None and not kept.outputs.get("reported", True):
         workspace.store.put_artifact("verify", kept.key, kept.inputs, kept.outputs | {"reported": True})
 
 
 def run_seeds(config: Config, count: int) -> list[int]:
-    """Seeds of the runs on a subset, none of which is that of meta-training.
+    """Return the seeds of the runs on a subset, without the seed of meta-training.
 
-    By that one, a run on all tasks can be meta-training step by step: the very loss from which estimates are made.
+    With that seed, a run on all tasks would repeat meta-training. Its loss is already an input of the estimates.
     """
     return [(config.train.seed + turn) % 2**32 for turn in range(1, count + 1)]
 
 
 def measure(workspace: Workspace, corpus: Corpus, runs: Sequence[Run], *, load: LoadModel, folder: Path) -> None:
-    """Fine-tune on subsets and keep what comes of each as it ends.
+    """Fine-tune on subsets, and store each result when its run ends. Store a run that diverges with an infinite loss.
 
     Args:
         workspace: The project.
         corpus: The tasks.
         runs: Subset and seed of each run.
-        load: Gives the model.
-        folder: For checkpoints.
-
-    A run that diverges is kept as one that came to no loss, and the others go on.
+        load: Returns the model.
+        folder: Folder for checkpoints.
 
     Raises:
-        DataError: As `fine_tune`.
+        DataError: A checkpoint cannot be written.
+        StoreBusy: Another process holds the store.
     """
     config, reporter = workspace.config, workspace.reporter
     key, target = recipe_key(config, corpus), corpus.target_label
@@ -123,9 +121,9 @@ def measure(workspace: Workspace, corpus: Corpus, runs: Sequence[Run], *, load: 
             )
         except NumericalError as error:
             found = FineTuned(loss=math.inf, seconds=0.0)
-            reporter.warn(f"{run}: {error}; it is left out, and not tried again")
+            reporter.warn(f"{run}: {error}. curator leaves the run out and does not repeat it.")
         if distributed.is_main():
-            # In this order: a process that is killed in between leaves a run to be made again, but no folder.
+            # This order is safe: a kill in between repeats the run, but leaves no folder.
             remove_run(place)
             workspace.store.put_measurement(key, target, content, seed=seed, loss=found.loss, seconds=found.seconds)
         distributed.wait()

@@ -8,28 +8,27 @@ from scipy.stats import qmc
 from curator.core.arrays import Floats, Mask
 from curator.select.selections import Selections
 
-# Random subsets of which those are taken that lie nearest to where they should.
+# Number of random candidates.
 _CANDIDATES = 512
 
 
 def probe_subsets(
     estimate: Callable[[Mask], Floats], task_count: int, *, count: int, seed: int, there: Sequence[Mask] = ()
 ) -> list[Mask]:
-    """Choose subsets to be measured: spread evenly over size and over estimated loss.
+    """Choose subsets to measure, spread evenly over size and over estimated loss.
 
-    Candidates of all sizes are ranked by both; a low-discrepancy sequence (Halton's) says which ranks are wanted next,
-    so that any first part of the answer is spread as evenly as the whole, and later calls go on with the same
-    sequence.
+    Candidates of all sizes are ranked by both. A low-discrepancy sequence (Halton's) gives the next wanted ranks.
+    Any first part of the result is therefore as evenly spread as the whole. Later calls continue the sequence.
 
     Args:
-        estimate: Estimated losses (s,) of subsets (s, t).
+        estimate: Returns estimated losses (s,) of subsets (s, t), nats.
         task_count: Number t of auxiliary tasks.
-        count: How many to choose.
-        seed: Of the candidates and the sequence.
-        there: Subsets that are measured already (t,), of which none is chosen again.
+        count: Number of subsets to choose.
+        seed: Seed of the candidates and the sequence.
+        there: Measured subsets (t,). They are not chosen again.
 
     Returns:
-        Memberships (t,); fewer than `count` where there are no more subsets.
+        Memberships (t,). Fewer than `count` if all candidates are taken.
     """
     rng = np.random.default_rng(seed)
     taken = {mask.tobytes() for mask in there}
@@ -38,11 +37,11 @@ def probe_subsets(
     else:
         sizes = rng.integers(1, task_count, _CANDIDATES)
         candidates = rng.permuted(np.arange(task_count) < sizes[:, None], axis=1)
-    # In an order of no meaning: among those that lie at the same place, the first is taken.
+    # A random order decides between candidates at the same place.
     candidates = rng.permutation(np.unique(candidates, axis=0))
     places = np.c_[_ranks(candidates.sum(axis=1).astype(np.float64)), _ranks(estimate(candidates))]
     free = np.array([mask.tobytes() not in taken for mask in candidates])
-    # How much of the sequence is used up shows in what is there.
+    # Measured subsets have used up the start of the sequence.
     wanted = qmc.Halton(2, rng=seed).random(len(there) + count)[len(there) :]
     chosen: list[Mask] = []
     for place in wanted:
@@ -56,19 +55,19 @@ def probe_subsets(
 
 
 def _ranks(values: Floats) -> Floats:
-    """Ranks from 0 to 1; equal values share their mean rank."""
+    """Return ranks from 0 to 1. Equal values share their mean rank."""
     _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
     middle = np.cumsum(counts) - counts / 2
     return np.asarray(middle[inverse] / len(values))
 
 
 def plan(selections: Selections, *, count: int, seed: int) -> list[frozenset[str]]:
-    """Subsets to measure beside those that are, in the order in which they should be.
+    """Return new subsets to measure, in order.
 
     Args:
-        selections: Of the target.
-        count: How many; the current selection, all tasks and the target alone come first.
-        seed: As for `probe_subsets`.
+        selections: Selections for the target.
+        count: Number of subsets. The current selection, all tasks and the target alone are first.
+        seed: Seed of the candidates and the sequence of `probe_subsets`.
     """
     estimates = selections.estimates
     names = [task.name for task in estimates.tasks]

@@ -8,22 +8,24 @@ from scipy.stats import spearmanr
 from curator import results
 from curator.core.arrays import Floats
 from curator.core.errors import NumericalError
+from curator.core.interval import Interval
 from curator.estimate.calibration import cross_validated
 from curator.estimate.target import TargetEstimates
+from curator.results.base import rounded, rounded_interval
 from curator.training.fine_tune import MeasuredSubset
 
-# Nats, in which a loss that has vanished is told: what is relative to it must not be infinite.
+# Lower bound of a loss in a ratio, nats.
 _LEAST_LOSS = 1e-6
 
 
 def report(estimates: TargetEstimates) -> results.VerifyReport:
-    """Compare what was measured with what is estimated by a calibration that has not seen it.
+    """Compare measured losses with the estimates of calibrations that exclude the measured subset.
 
     Args:
-        estimates: Of the target.
+        estimates: Estimates for the target.
 
     Raises:
-        NumericalError: No subset is measured: every run diverged.
+        NumericalError: No subset is measured, because every run diverged.
     """
     measured = estimates.measured
     if not measured:
@@ -34,8 +36,8 @@ def report(estimates: TargetEstimates) -> results.VerifyReport:
     evidence = estimates.evidence
     if evidence is None or len(measured) < 2:
         each = estimates.estimator.estimate(masks)
-        estimated = np.array([e.loss for e in each])
-        widths = np.array([e.high - e.loss for e in each])
+        estimated = np.array([e.value for e in each])
+        widths = np.array([e.high - e.value for e in each])
     else:
         estimated, widths = cross_validated(evidence)
         spread = estimates.estimator.half_widths(estimates.estimator.validation_losses(masks))
@@ -51,10 +53,8 @@ def report(estimates: TargetEstimates) -> results.VerifyReport:
             results.VerifiedRun(
                 subset=tuple(sorted(m.subset)),
                 seed=run.seed,
-                estimated_loss=round(float(loss), 6),
-                estimated_loss_low=round(max(float(loss - width), 0.0), 6),
-                estimated_loss_high=round(float(loss + width), 6),
-                measured_loss=round(run.loss, 6),
+                estimate=rounded_interval(Interval.around(float(loss), float(width))),
+                measured_loss=rounded(run.loss),
             )
             for m, loss, width in zip(measured, estimated, widths, strict=True)
             for run in m.runs
@@ -74,7 +74,7 @@ def report(estimates: TargetEstimates) -> results.VerifyReport:
 
 
 def rank_correlation(first: Floats, second: Floats) -> float | None:
-    """Spearman's; None where one of them does not vary."""
+    """Return Spearman's rank correlation. None if one input is constant."""
     if len(first) < 2 or np.ptp(first) == 0 or np.ptp(second) == 0:
         return None
     return float(spearmanr(first, second).statistic)
@@ -85,10 +85,10 @@ def _relative(estimated: Floats, truth: Floats) -> float:
 
 
 def seed_noise(measured: Sequence[MeasuredSubset]) -> tuple[float, int] | None:
-    """Standard deviation between seeds of a subset, relative to the loss, pooled over all subsets.
+    """Return the standard deviation between seeds of a subset, relative to the loss, pooled over all subsets.
 
     Returns:
-        It and its degrees of freedom; None with one seed each.
+        The standard deviation and its degrees of freedom. None with one seed each.
     """
     several = [np.array(m.losses) / max(m.mean, _LEAST_LOSS) for m in measured if len(m.losses) > 1]
     if not several:

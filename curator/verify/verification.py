@@ -1,4 +1,4 @@
-"""`verify`: which runs one call makes, and what it reports."""
+"""Plan the fine-tuning runs of one call of `verify`, and report on them."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -16,24 +16,26 @@ from curator.verify.report import report
 def plan_runs(
     selections: Selections, *, runs: int | None, seeds: int | None, compare: bool, fresh: bool
 ) -> tuple[list[Run], list[Choice]]:
-    """Decide which fine-tuning runs a call makes.
+    """Plan the fine-tuning runs of a call.
 
     Args:
-        selections: Of the target.
-        runs: Number of subsets to add; None adds some if none are measured.
-        seeds: Fine-tuning runs on each subset; None is `DEFAULT_SEEDS`.
-        compare: Whether to run what the other methods select.
-        fresh: Plan the comparison again.
+        selections: Selections for the target.
+        runs: Number of subsets to add. None adds some if none are measured.
+        seeds: Fine-tuning runs on each subset. None means `DEFAULT_SEEDS`.
+        compare: Whether to include the selections of the other methods.
+        fresh: Plan the comparison again even if cached.
 
     Returns:
-        Subset and seed of each run, and the selections to compare (none without `compare`). Every process gets the
-        same.
+        Subset and seed of each run, and the selections to compare (empty without `compare`). Every process of a
+        distributed call gets the same plan.
 
     Raises:
         ConfigError: `runs` or `seeds` is below 1.
     """
     if (seeds is not None and seeds < 1) or (runs is not None and runs < 1):
-        raise ConfigError(f"runs={runs}, seeds={seeds}: each must be at least 1", hint="Leave out what to default.")
+        raise ConfigError(
+            f"runs and seeds must be at least 1: runs={runs}, seeds={seeds}", hint="Omit one to use its default."
+        )
     todo: list[Run] = []
     choices: list[Choice] = []
     if distributed.is_main():
@@ -50,8 +52,8 @@ def report_runs(estimates: TargetEstimates, choices: Sequence[Choice]) -> result
     """Report on all measured subsets, and compare the methods if there are choices.
 
     Args:
-        estimates: Of the target, made after the runs.
-        choices: From `plan_runs`.
+        estimates: Estimates for the target, made after the runs.
+        choices: Selections from `plan_runs`.
 
     Raises:
         NumericalError: No subset is measured, or every run on one of the choices diverged.

@@ -1,4 +1,4 @@
-"""Calibration against its own definition, refitted by hand, and against losses whose law is known."""
+"""Calibration: against a direct refit, and on losses with a known law."""
 
 import json
 import math
@@ -32,7 +32,7 @@ def _evidence(
     noise: float = 0.0,
     scales: tuple[float, ...] = RIDGE_SCALES,
 ) -> Evidence:
-    """Subsets whose losses are a law of the change that the second ridge scale estimates, the mean of its points."""
+    """Return subsets with losses that follow the change of the second ridge scale, the mean of its checkpoints."""
     rng = np.random.default_rng(seed)
     masks = rng.random((subsets, tasks)) < 0.5
     effects = rng.normal(-0.05, 0.1, (len(scales), tasks, POINTS))
@@ -67,8 +67,8 @@ def _same(evidence: Evidence, **changes: object) -> Evidence:
 # -- the fit --------------------------------------------------------------------------------------------------------
 
 
-def test_the_fit_is_the_most_likely_point_of_the_model_that_is_described() -> None:
-    # The posterior mean of a linear model of normal priors is the minimum of one penalised sum of squares.
+def test_calibrate_fit_equals_maximum_of_described_model() -> None:
+    # The posterior mean of a linear model with normal priors minimises a penalised sum of squares.
     evidence = _evidence(14, scales=(1.0,), law=lambda change: 0.3 + 1.4 * change, noise=0.05)
     found = calibrate(evidence)
     changes = evidence.changes[0]
@@ -91,7 +91,7 @@ def test_the_fit_is_the_most_likely_point_of_the_model_that_is_described() -> No
 
 
 @pytest.mark.parametrize(("offset", "slope"), [(0.4, 1.0), (-0.2, 2.0), (0.3, 0.4), (0.0, -0.5)])
-def test_a_distortion_that_is_a_straight_line_is_undone(offset: float, slope: float) -> None:
+def test_calibrate_linear_distortion_is_undone(offset: float, slope: float) -> None:
     evidence = _evidence(60, law=lambda change: offset + slope * change)
     seen, new = _part(evidence, np.arange(30)), _part(evidence, np.arange(30, 60))
     found = calibrate(seen)
@@ -101,13 +101,13 @@ def test_a_distortion_that_is_a_straight_line_is_undone(offset: float, slope: fl
     assert right < 0.15 * new.losses.std()
 
 
-def test_the_ridge_is_the_one_whose_changes_agree_with_the_runs() -> None:
-    # The law of `_evidence` is that of the second scale; those of the others are drawn apart from it.
+def test_calibrate_picks_ridge_that_agrees_with_runs() -> None:
+    # The losses follow the second ridge scale. Changes of the other scales are independent draws.
     for seed in range(5):
         assert calibrate(_evidence(25, seed=seed, noise=0.005)).scale == RIDGE_SCALES[1]
 
 
-def test_runs_that_agree_with_the_estimates_leave_them_as_they_are() -> None:
+def test_calibrate_agreeing_runs_leave_estimates_unchanged() -> None:
     evidence = _evidence(25)
     found = calibrate(evidence)
     assert found.slopes.sum() == pytest.approx(1, abs=0.02)
@@ -116,7 +116,7 @@ def test_runs_that_agree_with_the_estimates_leave_them_as_they_are() -> None:
     assert found.half_width < 0.02 * np.ptp(evidence.losses)
 
 
-def test_a_task_that_does_what_no_estimate_knows_has_an_effect() -> None:
+def test_calibrate_task_with_unestimated_effect_gets_effect() -> None:
     evidence = _evidence(60, scales=(1.0,), noise=0.01)
     raw = evidence.losses.copy()
     evidence = _same(evidence, losses=raw + 0.5 * evidence.masks[:, 2])
@@ -127,7 +127,7 @@ def test_a_task_that_does_what_no_estimate_knows_has_an_effect() -> None:
     assert np.abs(new.losses - _of(found, new)).mean() < 0.2 * np.abs(new.losses - raw[40:]).mean()
 
 
-def test_losses_in_another_unit_are_calibrated_alike() -> None:
+def test_calibrate_losses_in_other_unit_scale_result() -> None:
     evidence = _evidence(15, noise=0.05)
     bits = Evidence(
         masks=evidence.masks,
@@ -143,7 +143,7 @@ def test_losses_in_another_unit_are_calibrated_alike() -> None:
 
 @settings(max_examples=20)
 @given(st.integers(0, 10**6))
-def test_neither_the_order_of_subsets_nor_that_of_tasks_matters(seed: int) -> None:
+def test_calibrate_order_of_subsets_and_tasks_has_no_effect(seed: int) -> None:
     evidence = _evidence(12, seed=seed, noise=0.1)
     rng = np.random.default_rng(seed)
     subsets, tasks = rng.permutation(12), rng.permutation(6)
@@ -157,10 +157,10 @@ def test_neither_the_order_of_subsets_nor_that_of_tasks_matters(seed: int) -> No
     assert there.noise_of_difference(3) == pytest.approx(here.noise_of_difference(3))
 
 
-# -- what it has not seen -------------------------------------------------------------------------------------------
+# -- cross-validation ------------------------------------------------------------------------------------------------
 
 
-def test_an_error_is_that_of_a_calibration_that_has_not_seen_the_subset() -> None:
+def test_cross_validated_error_excludes_its_own_subset() -> None:
     evidence = _evidence(11, noise=0.1)
     found = calibrate(evidence)
     estimates, widths = cross_validated(evidence)
@@ -179,7 +179,7 @@ def test_an_error_is_that_of_a_calibration_that_has_not_seen_the_subset() -> Non
         assert widths[number] == pytest.approx(refitted.half_width)
 
 
-def test_a_measured_loss_has_no_part_in_its_own_estimate_and_interval() -> None:
+def test_cross_validated_loss_does_not_affect_its_own_estimate() -> None:
     evidence = _evidence(12, noise=0.1)
     estimates, widths = cross_validated(evidence)
     for number in (0, 7):
@@ -191,12 +191,12 @@ def test_a_measured_loss_has_no_part_in_its_own_estimate_and_interval() -> None:
         again, wide = cross_validated(changed)
         assert again[number] == pytest.approx(estimates[number], abs=1e-12)
         assert wide[number] == pytest.approx(widths[number], abs=1e-12)
-        # The others do see it.
+        # The estimates of the other subsets do use the loss.
         assert np.abs(np.delete(again - estimates, number)).min() > 1e-6
 
 
-def test_losses_that_nothing_explains_are_estimated_no_better_than_by_a_guess() -> None:
-    # A calibration that had seen what it is judged on would be better than the mean.
+def test_cross_validated_pure_noise_is_not_explained() -> None:
+    # A calibration that used the subset's own loss would beat the mean.
     ratios = []
     for seed in range(40):
         evidence = _evidence(20, seed=seed)
@@ -216,24 +216,24 @@ def test_losses_that_nothing_explains_are_estimated_no_better_than_by_a_guess() 
 
 
 @pytest.mark.parametrize("count", range(12))
-def test_fewer_than_nine_errors_make_no_interval(count: int) -> None:
+def test_conformal_fewer_than_nine_errors_gives_none(count: int) -> None:
     errors = np.arange(count, dtype=float)
     assert (conformal(errors) is None) == (count < 9)
 
 
-def test_the_interval_is_an_order_statistic_of_the_errors_sizes() -> None:
+def test_conformal_width_is_order_statistic_of_errors() -> None:
     rng = np.random.default_rng(0)
     for count, rank in ((9, 9), (19, 18), (29, 27), (99, 90)):
         errors = rng.standard_normal(count)
         assert conformal(errors) == pytest.approx(np.sort(np.abs(errors))[rank - 1])
         assert conformal(rng.permutation(errors) * rng.choice([-1, 1], count)) == pytest.approx(conformal(errors))
-    # Between two of them: 0.9 · 15 = 13.5.
+    # Interpolated: 0.9 · 15 = 13.5.
     assert conformal(np.arange(1.0, 15.0)) == pytest.approx(13.5)
 
 
 @pytest.mark.parametrize("draw", ["standard_normal", "standard_cauchy", "standard_exponential", "random"])
 @pytest.mark.parametrize("count", [9, 12, 25])
-def test_nine_in_ten_of_errors_drawn_alike_are_inside(draw: str, count: int) -> None:
+def test_conformal_covers_nine_in_ten_like_errors(draw: str, count: int) -> None:
     rng = np.random.default_rng(count)
     inside = []
     for _ in range(1500):
@@ -243,7 +243,7 @@ def test_nine_in_ten_of_errors_drawn_alike_are_inside(draw: str, count: int) -> 
 
 
 @pytest.mark.parametrize("law", ["line", "bent", "nothing"])
-def test_nine_in_ten_subsets_that_calibration_has_not_seen_are_in_their_interval(law: str) -> None:
+def test_cross_validated_intervals_cover_nine_in_ten_subsets(law: str) -> None:
     laws: dict[str, Callable[[np.ndarray], np.ndarray]] = {
         "line": lambda change: 0.1 + 0.5 * change,
         "bent": lambda change: 4 * change**2,
@@ -259,7 +259,7 @@ def test_nine_in_ten_subsets_that_calibration_has_not_seen_are_in_their_interval
     assert 0.85 < np.mean(inside) < 0.95
 
 
-def test_nine_in_ten_differences_are_within_their_noise() -> None:
+def test_noise_of_difference_covers_nine_in_ten_differences() -> None:
     inside: list[bool] = []
     for seed in range(60):
         evidence = _evidence(30, seed=seed, law=lambda change: 0.1 + 0.5 * change, noise=0.03, scales=(1.0, 3.0))
@@ -274,7 +274,7 @@ def test_nine_in_ten_differences_are_within_their_noise() -> None:
     assert 0.8 < np.mean(inside) < 0.97
 
 
-def test_the_noise_of_a_difference_grows_with_what_differs_and_is_none_of_the_same_subset() -> None:
+def test_noise_of_difference_grows_with_tasks_and_is_zero_for_same_subset() -> None:
     found = calibrate(_evidence(12, noise=0.1))
     noise = [found.noise_of_difference(tasks) for tasks in (0, 1, 4, 9)]
     one = noise[1]
@@ -284,13 +284,13 @@ def test_the_noise_of_a_difference_grows_with_what_differs_and_is_none_of_the_sa
     assert calibrate(_evidence(8, noise=0.1)).noise_of_difference(3) is None
 
 
-# -- what must not be an error ----------------------------------------------------------------------------------------
+# -- degenerate inputs -----------------------------------------------------------------------------------------------
 
 
-def test_losses_that_are_all_the_same_are_expected_again() -> None:
+def test_calibrate_equal_losses_predict_that_loss() -> None:
     evidence = _evidence(12)
     for loss in (0.1, 0.3, 2.0):
-        # A mean of equal numbers may differ from them by its rounding.
+        # The mean of equal numbers may differ from them by rounding.
         found = calibrate(_same(evidence, losses=np.full(12, loss), known=loss, changes=0 * evidence.changes))
         np.testing.assert_allclose(found.residuals, 0, atol=1e-9)
         assert found.half_width == pytest.approx(0, abs=1e-9)
@@ -298,16 +298,16 @@ def test_losses_that_are_all_the_same_are_expected_again() -> None:
 
 
 @pytest.mark.parametrize("count", [LEAST_RUNS, 9, 12])
-def test_changes_that_are_all_nothing(count: int) -> None:
+def test_calibrate_zero_changes_give_finite_result(count: int) -> None:
     evidence = _evidence(count, noise=0.1)
     found = calibrate(_same(evidence, changes=np.zeros_like(evidence.changes)))
     assert np.isfinite(found.residuals).all()
-    # Nothing tells the ridges apart, and the slopes stay what they were.
+    # The ridges are equivalent, and the slopes stay at their prior.
     np.testing.assert_allclose(found.slopes, 1 / POINTS)
     assert abs(found.residuals).max() < 10 * evidence.losses.std()
 
 
-def test_subsets_that_are_all_the_same() -> None:
+def test_calibrate_equal_subsets_give_finite_result() -> None:
     evidence = _evidence(10, noise=0.1)
     masks, changes = np.repeat(evidence.masks[:1], 10, axis=0), np.repeat(evidence.changes[:, :1], 10, axis=1)
     found = calibrate(_same(evidence, masks=masks, changes=changes))
@@ -317,7 +317,7 @@ def test_subsets_that_are_all_the_same() -> None:
 
 
 @pytest.mark.parametrize("tasks", [0, 1, 40])
-def test_few_tasks_and_more_tasks_than_runs(tasks: int) -> None:
+def test_calibrate_few_or_many_tasks_gives_finite_result(tasks: int) -> None:
     evidence = _evidence(10, tasks, noise=0.1)
     found = calibrate(evidence)
     assert found.effects.shape == (tasks,)
@@ -327,7 +327,7 @@ def test_few_tasks_and_more_tasks_than_runs(tasks: int) -> None:
     assert np.isfinite(widths).all()
 
 
-def test_what_is_kept_is_what_was_found() -> None:
+def test_calibration_round_trip_through_json_keeps_values() -> None:
     for tasks in (0, 5):
         evidence = _evidence(10, tasks, noise=0.1)
         found = calibrate(evidence)

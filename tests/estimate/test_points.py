@@ -1,4 +1,4 @@
-"""Sums over tasks are made once, for what is new only, and estimates do not depend on how they came about."""
+"""Sums over tasks: computed once, for new tasks only, and independent of the way they were computed."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -27,7 +27,7 @@ def drawn(drawn_project: Callable[..., Path]) -> Drawn:
     meta = find_meta_init(project.workspace, corpus)
     assert meta is not None
     sets = gradient_sets(project.config, meta)
-    # As a project is that was made before there were sums.
+    # The state of a project from a version without sums.
     with project.store.write() as connection:
         connection.execute("DELETE FROM statistics")
         connection.execute("DELETE FROM triangles")
@@ -45,7 +45,7 @@ def _points(drawn: Drawn, reporter: Reporter | None = None) -> list[CheckpointSu
 
 
 def _follow(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
-    """(gradient set, tasks) of every portion that is summed and stored from now on."""
+    """Record (gradient set, tasks) of every portion that is summed and stored from now on."""
     stored: list[tuple[str, int]] = []
     real = Store.put_sums
 
@@ -59,11 +59,11 @@ def _follow(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
 
 @pytest.fixture
 def all_large(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Sums of every task are stored."""
+    """Return whether sums of every task are stored."""
     monkeypatch.setattr(ExampleGroup, "is_small", lambda *_: False)
 
 
-def test_what_is_read_is_the_sum_of_the_examples(drawn: Drawn) -> None:
+def test_read_points_gives_sums_of_examples(drawn: Drawn) -> None:
     project, corpus, sets = drawn
     for point, gradient_set in zip(_points(drawn), sets, strict=True):
         hashes, _, gradients = project.store.gradients(gradient_set.key)
@@ -81,7 +81,7 @@ def test_what_is_read_is_the_sum_of_the_examples(drawn: Drawn) -> None:
 
 
 @pytest.mark.usefixtures("all_large")
-def test_only_what_is_new_is_summed(drawn: Drawn, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_read_points_sums_only_new_tasks(drawn: Drawn, monkeypatch: pytest.MonkeyPatch) -> None:
     project, corpus, sets = drawn
     stored = _follow(monkeypatch)
     first, last = corpus.auxiliary[0].name, corpus.auxiliary[-1].name
@@ -101,19 +101,19 @@ def test_only_what_is_new_is_summed(drawn: Drawn, monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.usefixtures("all_large")
-def test_small_portions_give_the_same(drawn: Drawn, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_read_points_small_portions_give_same_sums(drawn: Drawn, monkeypatch: pytest.MonkeyPatch) -> None:
     _, corpus, _ = drawn
     stored = _follow(monkeypatch)
     monkeypatch.setattr("curator.estimate.points._EXAMPLES", 1)
     small = _points(drawn)
-    assert {count for _, count in stored} == {1}, "a task that is too large is read by itself"
+    assert {count for _, count in stored} == {1}, "a task that is too large is read alone"
     for point in small:
         read = TaskSums.of(point.read(range(len(corpus.auxiliary) + 1)))
         np.testing.assert_array_equal(read.packed_curvatures, point.sums.packed_curvatures)
 
 
 @pytest.mark.usefixtures("all_large")
-def test_a_store_that_cannot_be_written(drawn: Drawn, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_read_points_unwritable_store_warns_and_continues(drawn: Drawn, monkeypatch: pytest.MonkeyPatch) -> None:
     def busy(*_: object) -> None:
         raise StoreBusy("held by another process")
 
@@ -122,14 +122,14 @@ def test_a_store_that_cannot_be_written(drawn: Drawn, monkeypatch: pytest.Monkey
         patched.setattr(Store, "put_sums", busy)
         unsaved = _points(drawn, Reporter(events.append))
     assert [event.message for event in events if isinstance(event, Note)] == [
-        "sums over tasks are not kept: held by another process"
+        "cannot store sums over tasks: held by another process"
     ]
     for there, here in zip(_points(drawn), unsaved, strict=True):
         np.testing.assert_array_equal(here.sums.packed_curvatures, there.sums.packed_curvatures)
         np.testing.assert_array_equal(here.sums.weights, there.sums.weights)
 
 
-def test_sums_are_stored_where_they_take_less_room_than_gradients(drawn: Drawn) -> None:
+def test_fill_sums_stores_only_sums_smaller_than_gradients(drawn: Drawn) -> None:
     project, corpus, sets = drawn
     dim = project.config.gradients.projection_dim
     groups = training_groups(corpus)
@@ -149,7 +149,7 @@ def test_sums_are_stored_where_they_take_less_room_than_gradients(drawn: Drawn) 
 
 
 @pytest.mark.usefixtures("all_large")
-def test_sums_that_are_dropped_meanwhile_are_made_anew(drawn: Drawn, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_read_points_recomputes_sums_dropped_meanwhile(drawn: Drawn, monkeypatch: pytest.MonkeyPatch) -> None:
     real = Store.sums
 
     def dropped(self: Store, set_key: str, contents: list[str], dim: int) -> TaskSums:
@@ -164,7 +164,7 @@ def test_sums_that_are_dropped_meanwhile_are_made_anew(drawn: Drawn, monkeypatch
 
 
 @pytest.mark.usefixtures("all_large")
-def test_examples_are_read_when_they_are_asked_for(drawn: Drawn) -> None:
+def test_read_points_reads_examples_on_demand(drawn: Drawn) -> None:
     project, corpus, sets = drawn
     (first, *_) = _points(drawn)
     (target,) = first.read([len(corpus.auxiliary)])
@@ -173,14 +173,14 @@ def test_examples_are_read_when_they_are_asked_for(drawn: Drawn) -> None:
         connection.execute("DELETE FROM gradients WHERE token_hash = ?", [corpus.auxiliary[0].train_hashes[0]])
     with pytest.raises(DataError, match="gradients of 1 examples are not stored"):
         first.read([0])
-    # A task is known by its sums: they do not need the examples any more.
+    # Stored sums identify a task, so its examples are not needed.
     _points(drawn)
     project.store.drop_gradients([s.key for s in sets])
     with pytest.raises(DataError, match="not stored"):
         fill_sums(project.workspace, corpus, sets)
 
 
-def test_what_takes_long_says_how_far_it_is(drawn: Drawn, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fill_sums_slow_work_shows_progress(drawn: Drawn, monkeypatch: pytest.MonkeyPatch) -> None:
     _, _, sets = drawn
     _points(drawn)
     events: list[Event] = []
@@ -197,7 +197,7 @@ def test_what_takes_long_says_how_far_it_is(drawn: Drawn, monkeypatch: pytest.Mo
     assert [event.summary[:7] for event in events if isinstance(event, StageFinished)] == ["sums of"] * len(sets)
 
 
-def test_a_task_is_known_by_its_examples(drawn: Drawn) -> None:
+def test_example_group_content_depends_on_examples_only(drawn: Drawn) -> None:
     _, corpus, _ = drawn
     contents = [group.content for group in training_groups(corpus)]
     assert len(set(contents)) == len(contents)

@@ -1,4 +1,4 @@
-"""Sums over examples against slow, obvious twins, and what must not change what is estimated from them."""
+"""Sums over examples: against slow references, and invariances of the estimates from them."""
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ def _matrix(examples: ExampleSet) -> np.ndarray:
 
 
 @pytest.mark.parametrize("dim", [1, 2, 5, 6])
-def test_sums_are_those_of_the_examples(dim: int) -> None:
+def test_task_sums_equal_sums_over_examples(dim: int) -> None:
     sets = _sets(dim, 7)
     sums = TaskSums.of(sets)
     rng = np.random.default_rng(1)
@@ -35,7 +35,7 @@ def test_sums_are_those_of_the_examples(dim: int) -> None:
         np.testing.assert_allclose(sums.images(left)[task], matrix @ left, rtol=1e-5, atol=1e-4)
 
 
-def test_sums_come_out_the_same_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_task_sums_in_parts_give_same_result(monkeypatch: pytest.MonkeyPatch) -> None:
     sums, factors = TaskSums.of(_sets(6, 9)), np.random.default_rng(0).integers(-1, 2, (5, 9)).astype(np.int8)
     slow = np.stack(
         [sum(f * t.astype(float) for f, t in zip(row, sums.packed_curvatures, strict=True)) for row in factors]
@@ -51,8 +51,8 @@ def test_sums_come_out_the_same_in_parts(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 @pytest.mark.parametrize("ridge", [1e-6, 1.0, 100.0])
-def test_a_subset_is_solved_the_same_in_any_company(ridge: float) -> None:
-    """Alone, after any other, beside near ones (singly and doubly changed) and beside far ones."""
+def test_displacements_of_a_subset_do_not_depend_on_others(ridge: float) -> None:
+    """Solve a subset alone, after any other, and together with near and far subsets."""
     sets = _sets(8, 31)
     sums, rng = TaskSums.of(sets), np.random.default_rng(3)
     middle = rng.random(30) < 0.5
@@ -73,7 +73,7 @@ def test_a_subset_is_solved_the_same_in_any_company(ridge: float) -> None:
             np.testing.assert_allclose(w, slow, rtol=1e-7, atol=1e-8 * np.abs(slow).max())
 
 
-def test_conjugate_gradients_solve_even_where_the_inverse_is_far_off() -> None:
+def test_conjugate_gradients_poor_inverse_still_solves() -> None:
     rng = np.random.default_rng(0)
     factors = rng.standard_normal((5, 40, 60))
     matrices = factors @ factors.transpose(0, 2, 1) + 1e-3 * np.eye(40)
@@ -84,7 +84,7 @@ def test_conjugate_gradients_solve_even_where_the_inverse_is_far_off() -> None:
         np.testing.assert_allclose(found, exact, rtol=0, atol=1e-7 * np.abs(exact).max())
 
 
-def test_toggling_back_and_forth_does_not_drift() -> None:
+def test_displacements_after_many_toggles_do_not_drift() -> None:
     sums, rng = TaskSums.of(_sets(6, 13)), np.random.default_rng(0)
     worn, mask = Quadratic(sums, 1.0), np.ones(12, dtype=bool)
     for task in rng.integers(0, 12, 5000):

@@ -1,11 +1,20 @@
-"""Quick answers equal the slow ones, and know what is noise."""
+"""Quick estimates: equal to full estimates, and with correct noise."""
 
 import numpy as np
 import pytest
 from drawn_estimators import FINAL, all_masks, draw_checkpoints, make_estimator
 
-from curator.estimate.estimator import TargetEstimator, interval
-from curator.estimate.whatif import Difference, _mean_and_noise, best_order, difference, flips, judge, judge_each
+from curator.core.interval import Interval
+from curator.estimate.estimator import TargetEstimator
+from curator.estimate.whatif import (
+    LossDifference,
+    _mean_and_noise,
+    best_order,
+    difference,
+    estimate_selection,
+    estimate_selections,
+    flips,
+)
 
 
 @pytest.fixture
@@ -13,22 +22,26 @@ def estimator() -> TargetEstimator:
     return make_estimator(draw_checkpoints(), [2.0, 3.0])
 
 
-def test_a_judgement_is_the_estimate(estimator: TargetEstimator) -> None:
-    for judged, estimate in zip(judge_each(estimator, all_masks()), estimator.estimate(all_masks()), strict=True):
-        assert (judged.loss, judged.low, judged.high) == pytest.approx((estimate.loss, estimate.low, estimate.high))
+def test_estimate_selections_equals_estimator_estimate(estimator: TargetEstimator) -> None:
+    for judged, estimate in zip(
+        estimate_selections(estimator, all_masks()), estimator.estimate(all_masks()), strict=True
+    ):
+        assert (judged.loss, judged.low, judged.high) == pytest.approx((estimate.value, estimate.low, estimate.high))
 
 
-def test_an_interval_holds_its_estimate_also_below_zero() -> None:
-    assert interval(0.5, 0.25) == (0.25, 0.75)
-    assert interval(0.5, 0.75) == (0.0, 1.25)
+def test_interval_around_negative_loss_contains_the_loss() -> None:
+    assert Interval.around(0.5, 0.25) == Interval(0.5, 0.25, 0.75)
+    assert Interval.around(0.5, 0.75) == Interval(0.5, 0.0, 1.25)
     estimator = make_estimator(draw_checkpoints(), [2.0, 3.0], final=FINAL - 10)
-    for judged, estimate in zip(judge_each(estimator, all_masks()), estimator.estimate(all_masks()), strict=True):
+    for judged, estimate in zip(
+        estimate_selections(estimator, all_masks()), estimator.estimate(all_masks()), strict=True
+    ):
         assert judged.low == judged.loss < min(judged.high, 0)
         assert (estimate.low, estimate.high) == pytest.approx((judged.low, judged.high))
 
 
-def test_a_difference_is_paired(estimator: TargetEstimator) -> None:
-    first, second = judge_each(estimator, all_masks()[[3, 12]])
+def test_difference_is_paired_by_validation_example(estimator: TargetEstimator) -> None:
+    first, second = estimate_selections(estimator, all_masks()[[3, 12]])
     found = difference(estimator, first, second)
     weights = estimator.validation_weights
     paired = first.each - second.each
@@ -39,27 +52,27 @@ def test_a_difference_is_paired(estimator: TargetEstimator) -> None:
     assert (nothing.value, nothing.noise, nothing.is_noise) == (0, 0, True)
 
 
-def test_noise_covers_what_other_validation_examples_would_have_said() -> None:
-    # Two subsets that are equally good on average: nine differences in ten are called noise.
+def test_difference_noise_covers_choice_of_validation_examples() -> None:
+    # Two subsets of equal mean: nine differences in ten are noise.
     rng = np.random.default_rng(0)
     called = 0
     for _ in range(400):
         values = rng.standard_normal(200)
         weights = np.full(200, 1 / 200)
-        called += Difference(*_mean_and_noise(values, weights)).is_noise
+        called += LossDifference(*_mean_and_noise(values, weights)).is_noise
     assert 0.85 < called / 400 < 0.95
 
 
-def test_flips_are_what_the_flipped_subsets_differ_by(estimator: TargetEstimator) -> None:
+def test_flips_equal_change_of_toggled_subsets(estimator: TargetEstimator) -> None:
     for mask in all_masks()[[0, 5, 15]]:
-        current = judge(estimator, mask)
+        current = estimate_selection(estimator, mask)
         for task, change in enumerate(flips(estimator, current, np.arange(len(mask)))):
             flipped = mask.copy()
             flipped[task] ^= True
-            assert change == pytest.approx(judge(estimator, flipped).loss - current.loss)
+            assert change == pytest.approx(estimate_selection(estimator, flipped).loss - current.loss)
 
 
-def test_the_best_order_goes_over_all_that_are_allowed(estimator: TargetEstimator) -> None:
+def test_best_order_adds_every_allowed_task(estimator: TargetEstimator) -> None:
     start, allowed = np.array([False, True, False, False]), np.array([True, True, True, False])
     steps = list(best_order(estimator, start, allowed))
     assert steps[0][0] == -1
@@ -68,5 +81,5 @@ def test_the_best_order_goes_over_all_that_are_allowed(estimator: TargetEstimato
     for task, loss in steps:
         if task >= 0:
             mask[task] = True
-        assert loss == pytest.approx(judge(estimator, mask).loss)
+        assert loss == pytest.approx(estimate_selection(estimator, mask).loss)
     assert len(list(best_order(estimator, start, allowed, stop=lambda: True))) == 1

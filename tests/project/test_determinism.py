@@ -1,4 +1,4 @@
-"""The same input, configuration and seed give the same; what may differ does so by no more than is promised."""
+"""Determinism: equal input, configuration and seed give equal results, within documented limits."""
 
 import json
 import shutil
@@ -14,7 +14,7 @@ from curator.project.project import Project
 from curator.select.manifest import MANIFEST_NAME
 
 MakeProject = Callable[..., Path]
-# Nats per target token: what the order of sums in float32 may change. docs/explanation/reliability.md promises it.
+# Nats per target token: the possible effect of the order of float32 sums, as docs/explanation/reliability.md states.
 TOLERANCE = 1e-4
 
 
@@ -26,14 +26,14 @@ def _manifest(folder: Path) -> dict[str, Any]:
 
 @pytest.fixture
 def trained(make_project: MakeProject) -> Path:
-    """A project whose meta-training is done, so that what comes after it can be compared."""
+    """Return a project after meta-training, so that later stages can be compared."""
     folder = make_project(project={"name": "p"})
     Project.open(folder).train()
     return folder
 
 
 def _selected(folder: Path, there: Path, **gradients: int) -> tuple[list[str], dict[str, float], Path]:
-    """Select in a copy; the tasks, and all that is estimated, by name."""
+    """Select in a copy. Return the selected tasks, and all estimates by name."""
     copy = Path(shutil.copytree(folder, there))
     text = (copy / "curator.toml").read_text()
     for key, value in gradients.items():
@@ -44,13 +44,13 @@ def _selected(folder: Path, there: Path, **gradients: int) -> tuple[list[str], d
     return found.selected, numbers | found.reference | {"loss": found.estimated_loss}, copy
 
 
-def test_repeated_runs_give_the_same_manifest_byte_for_byte(trained: Path, tmp_path: Path) -> None:
+def test_select_repeated_gives_same_manifest_bytes(trained: Path, tmp_path: Path) -> None:
     runs = [_selected(trained, tmp_path / str(number))[2] for number in range(2)]
     first, second = ((folder / MANIFEST_NAME).read_text().splitlines() for folder in runs)
     assert [line for line in first if '"created"' not in line] == [line for line in second if '"created"' not in line]
 
 
-def test_batch_sizes_and_restarts_change_no_selection(
+def test_select_other_batch_sizes_and_restarts_give_same_selection(
     trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     selected, numbers, whole = _selected(trained, tmp_path / "whole")
@@ -59,7 +59,7 @@ def test_batch_sizes_and_restarts_change_no_selection(
         assert others == selected
         assert other_numbers == pytest.approx(numbers, abs=TOLERANCE)
 
-    # Interrupted after a commit, twice, and gone on with: the very same bytes.
+    # Interrupt after a commit, twice, and resume: the bytes must be the same.
     cut = Path(shutil.copytree(trained, tmp_path / "cut"))
     put, commits = stages.Store.put_gradients, 0
 

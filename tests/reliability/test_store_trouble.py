@@ -18,6 +18,7 @@ import pytest
 
 from curator.core.errors import ConfigError, DataError, ExitCode
 from curator.core.files import take_lock
+from curator.core.interval import Interval
 from curator.estimate.task_sums import TaskSums
 from curator.workspace.store.check import UNREADABLE_NAME, check_store, export_store
 from curator.workspace.store.locks import FileLock
@@ -41,7 +42,7 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     sums = TaskSums.empty(1, 4)
     store.put_sums("set", ["c"], sums)
     store.put_affinities("e", "t", [("a", 0.5, float("nan"))], inputs={}, outputs={})
-    store.put_estimates("e", "t", [(["a"], 1.0, 0.5, 1.5)])
+    store.put_estimates("e", "t", [(["a"], Interval(1.0, 0.5, 1.5))])
     store.put_measurement("r", "t", {"a": "c"}, seed=1, loss=0.5, seconds=1.0)
     return store.path.read_bytes()
 

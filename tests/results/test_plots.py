@@ -1,4 +1,4 @@
-"""Pictures as files: each kind, the same bytes for the same report, and no text that breaks them."""
+"""Plot files: each format, equal bytes for equal reports, and hostile names."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +9,7 @@ import pytest
 from conftest import HOSTILE
 
 from curator.core.errors import ConfigError, DataError, ExitCode
+from curator.core.interval import Interval
 from curator.results.plots import check_plot_file, plot_verify
 from curator.results.verification import VerifiedRun, VerifyReport
 
@@ -27,9 +28,7 @@ def _report(
             VerifiedRun(
                 subset=("task",) * number,
                 seed=seed,
-                estimated_loss=float(losses[number, 0]),
-                estimated_loss_low=ends[0],
-                estimated_loss_high=ends[1],
+                estimate=Interval(float(losses[number, 0]), *ends),
                 measured_loss=float(losses[number, 1]) + 0.02 * seed,
             )
             for seed in (0, 1)
@@ -55,10 +54,10 @@ def _svg(path: Path, report: VerifyReport) -> str:
 
 
 @pytest.mark.parametrize("kind", ["svg", "png", "pdf"])
-def test_the_same_report_gives_the_same_bytes(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_plot_verify_same_report_gives_same_bytes(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     one, two = tmp_path / f"one.{kind}", tmp_path / f"two.{kind.upper()}"
     for path, moment in ((one, 1_000_000_000), (two, 1_500_000_000)):
-        # The time that matplotlib would write into a file.
+        # matplotlib writes this time into a file by default.
         with monkeypatch.context() as patched:
             patched.setenv("SOURCE_DATE_EPOCH", str(moment))
             check_plot_file(path)
@@ -69,7 +68,7 @@ def test_the_same_report_gives_the_same_bytes(tmp_path: Path, kind: str, monkeyp
     assert one.read_bytes() != two.read_bytes()
 
 
-def test_what_a_picture_says_can_be_read_in_it(tmp_path: Path) -> None:
+def test_plot_verify_svg_holds_title_as_text(tmp_path: Path) -> None:
     text = _svg(tmp_path / "x.svg", _report("addition"))
     assert "addition: error 5.0%, Spearman 0.90" in text
     assert "uncalibrated" not in text
@@ -77,7 +76,7 @@ def test_what_a_picture_says_can_be_read_in_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", [*HOSTILE, "$x^{2", "a & b < c > d", "\\frac{", "line\nbreak"])
-def test_names_do_not_break_a_picture(tmp_path: Path, name: str) -> None:
+def test_plot_verify_hostile_name_stays_text(tmp_path: Path, name: str) -> None:
     root = ElementTree.fromstring(_svg(tmp_path / "x.svg", _report(name)))
     said = " ".join(root.itertext())
     for character in "\x1b\x00\x07\u202e\x9b":
@@ -88,23 +87,23 @@ def test_names_do_not_break_a_picture(tmp_path: Path, name: str) -> None:
     assert (tmp_path / "x.pdf").read_bytes().startswith(MAGIC["pdf"])
 
 
-def test_an_interval_that_begins_at_nothing_is_drawn(tmp_path: Path) -> None:
+def test_plot_verify_interval_from_zero_is_drawn(tmp_path: Path) -> None:
     nothing, hardly = (_svg(tmp_path / f"{low}.svg", _report(ends=(low, 2.5))) for low in (0.0, 1e-12))
     assert nothing == hardly
 
 
 @pytest.mark.parametrize("subsets", [1, 2, 5])
-def test_few_subsets_without_intervals(tmp_path: Path, subsets: int) -> None:
+def test_plot_verify_without_intervals_is_drawn(tmp_path: Path, subsets: int) -> None:
     ElementTree.fromstring(_svg(tmp_path / "x.svg", _report(ends=(None, None), subsets=subsets)))
 
 
-def test_files_that_cannot_be_pictures(tmp_path: Path) -> None:
+def test_check_plot_file_unusable_file_raises_error(tmp_path: Path) -> None:
     for name in ("x.docx", "x", "svg", ".svg.txt"):
-        with pytest.raises(ConfigError, match="no kind of picture") as caught:
+        with pytest.raises(ConfigError, match="unknown plot format") as caught:
             check_plot_file(tmp_path / name)
         assert caught.value.exit_code == ExitCode.USAGE
     with pytest.raises(ConfigError, match="no such folder"):
         check_plot_file(tmp_path / "nowhere" / "x.svg")
     (tmp_path / "folder.svg").mkdir()
-    with pytest.raises(DataError, match="cannot be written"):
+    with pytest.raises(DataError, match="cannot write plot"):
         plot_verify(_report(), tmp_path / "folder.svg")

@@ -1,4 +1,4 @@
-"""Plots show what they were given, in exactly the cells they have."""
+"""Text plots: correct dots, labels and exact sizes."""
 
 import asyncio
 import math
@@ -24,7 +24,7 @@ def draw(series: list[Series], width: int, height: int, **options: Any) -> list[
 
 
 def dots(lines: list[str]) -> np.ndarray:
-    """The dots of the braille characters of a picture; other characters are passed over."""
+    """Return the dots of a picture's braille characters. Ignore other characters."""
     found = np.zeros((4 * len(lines), 2 * len(lines[0])), dtype=bool)
     for row, line in enumerate(lines):
         for column, character in enumerate(line):
@@ -36,12 +36,12 @@ def dots(lines: list[str]) -> np.ndarray:
 
 
 def area(lines: list[str]) -> np.ndarray:
-    """The dots of a picture that has both axes, without the axes."""
+    """Return the dots of a picture without its two axes."""
     left = lines[-2].index("└") + 1
     return dots([line[left:] for line in lines[:-2]])
 
 
-def test_a_straight_line() -> None:
+def test_draw_straight_line_reaches_both_corners() -> None:
     found = area(draw([Series([(0.0, 0.0), (1.0, 1.0)])], 50, 14))
     height, width = found.shape
     for column in range(width):
@@ -51,14 +51,14 @@ def test_a_straight_line() -> None:
 
 
 @pytest.mark.parametrize(("width", "height"), [(50, 14), (23, 9), (140, 40)])
-def test_what_is_symmetric_looks_so(width: int, height: int) -> None:
+def test_draw_symmetric_points_gives_symmetric_picture(width: int, height: int) -> None:
     x = np.linspace(-1, 1, 401)
     found = area(draw([Series(np.column_stack([x, x**2]))], width, height))
     for left, right in zip(found.T, found.T[::-1], strict=True):
         assert np.flatnonzero(left).min() == pytest.approx(np.flatnonzero(right).min(), abs=1)
 
 
-def test_a_straight_line_of_powers_on_a_logarithmic_axis() -> None:
+def test_draw_powers_on_logarithmic_axis_gives_straight_line() -> None:
     drawn = draw([Series([(float(x), 10.0**x) for x in range(1, 7)])], 40, 10, log_y=True)
     found = area(drawn)
     height, width = found.shape
@@ -67,7 +67,7 @@ def test_a_straight_line_of_powers_on_a_logarithmic_axis() -> None:
         assert rows == pytest.approx((height - 1) * (1 - column / (width - 1)), abs=1)
 
 
-def test_axes_name_their_range() -> None:
+def test_draw_axes_label_their_range() -> None:
     lines = draw([Series([(0.0, 0.0), (1000.0, 2.0)])], 60, 13, x_label="steps")
     assert lines[-1].endswith("steps")
     ticks = [float(word) for word in lines[-1].split()[:-1]]
@@ -80,14 +80,14 @@ def test_axes_name_their_range() -> None:
     assert (labels[0], labels[-1]) == (2.0, 0.0)
 
 
-def test_labels_tell_neighbours_apart() -> None:
+def test_draw_close_ticks_have_different_labels() -> None:
     lines = draw([Series([(0.0, 1000.0), (1.0, 1000.01)])], 60, 13)
     labels = [line.partition("┤")[0].strip() for line in lines if "┤" in line]
     assert len(labels) > 1
     assert len(set(labels)) == len(labels)
 
 
-def test_a_spike_survives_thinning() -> None:
+def test_decimate_many_points_keeps_spike() -> None:
     y = np.zeros(100_000)
     y[54_321] = 1.0
     points = np.column_stack([np.arange(len(y), dtype=float), y])
@@ -98,7 +98,7 @@ def test_a_spike_survives_thinning() -> None:
     assert area(draw([Series(points)], 80, 12))[0].any()
 
 
-def test_nothing_and_next_to_nothing() -> None:
+def test_draw_empty_or_tiny_picture_has_requested_size() -> None:
     nothing = [" " * 20] * 6
     assert draw([], 20, 6) == nothing
     assert draw([Series([])], 20, 6) == nothing
@@ -110,7 +110,7 @@ def test_nothing_and_next_to_nothing() -> None:
     assert flat.any(axis=0).all()
 
 
-def test_the_marker_is_in_view() -> None:
+def test_draw_marker_outside_points_is_in_view() -> None:
     lines = draw([Series([(0.0, 0.0), (1.0, 1.0)])], 40, 10, marker=(2.0, 3.0))
     assert lines[0].endswith("●")
     assert "●" not in "".join(draw([Series([(0.0, 0.0)])], 40, 10, marker=(math.nan, 1.0)))
@@ -126,7 +126,7 @@ pairs = st.lists(st.tuples(numbers, numbers), max_size=30)
 @example([[(0.0, -1.7e308), (1.0, 1.7e308)]], 80, 20, False, "界", 5e-324)
 @example([[(0.0, 0.0), (5e-324, 5e-324)]], 80, 20, True, "e\u0301", 1.0)
 @example([[(1e300, 1e300), (1.0000000000001e300, 1e-320)]], 80, 20, True, "\x1b[1m", 1.0)
-def test_every_line_is_exactly_as_wide(
+def test_draw_any_input_gives_lines_of_exact_width(
     lines: list[list[tuple[float, float]]], width: int, height: int, log_y: bool, x_label: str, mark: float
 ) -> None:
     series = [Series(points) for points in lines]
@@ -137,13 +137,13 @@ def test_every_line_is_exactly_as_wide(
 
 
 @given(st.lists(numbers, max_size=50), st.integers(-1, 20))
-def test_sparkline_fits(values: list[float], width: int) -> None:
+def test_sparkline_any_values_fit_width(values: list[float], width: int) -> None:
     drawn = sparkline(values, width)
     finite = [value for value in values if math.isfinite(value)]
     assert len(drawn) == max(min(len(finite), width), 0)
 
 
-def test_sparkline() -> None:
+def test_sparkline_known_values_give_expected_bars() -> None:
     assert sparkline([1, 2, 3, 4, 5, 6, 7, 8], 8) == "▁▂▃▄▅▆▇█"
     assert sparkline([0, 100, 300], 3, low=0, high=100) == "▁██"
     assert sparkline([], 8) == ""
@@ -160,7 +160,7 @@ def grid(app: App[Any]) -> list[str]:
 
 
 @pytest.mark.parametrize("no_color", [False, True])
-def test_the_widget(monkeypatch: pytest.MonkeyPatch, no_color: bool) -> None:
+def test_plot_widget_with_and_without_color_shows_lines(monkeypatch: pytest.MonkeyPatch, no_color: bool) -> None:
     if no_color:
         monkeypatch.setenv("NO_COLOR", "1")
     series = [Series([(1.0, 1.0), (2.0, 10.0)], "green"), Series(np.array([[1.0, 5.0], [2.0, 5.0]]), "no such style")]

@@ -1,4 +1,4 @@
-"""Baselines against slow, obvious twins; on a tiny project every one of them, and the comparison of all."""
+"""Baselines: against slow references, each on a tiny project, and the comparison of all methods."""
 
 import itertools
 import json
@@ -59,7 +59,7 @@ ONE = np.ones(1)
 # -- the formulas -----------------------------------------------------------------------------------------------------
 
 
-def test_every_baseline_can_be_named_everywhere(tmp_path: Path) -> None:
+def test_baseline_names_are_known_to_config_and_help(tmp_path: Path) -> None:
     path = write_project(tmp_path / "p", [], model="m", target="t").path
     for name in NAMES:
         assert name in get_args(Method)
@@ -68,7 +68,7 @@ def test_every_baseline_can_be_named_everywhere(tmp_path: Path) -> None:
     assert load_config(path).select.method == "forward"
 
 
-def test_random_scores_are_uniform_seeded_and_a_tasks_own() -> None:
+def test_random_scores_are_uniform_seeded_and_independent() -> None:
     names = [f"task {n}" for n in range(4000)]
     scores = random_scores(names, seed=3)
     assert scores.min() >= 0
@@ -80,7 +80,7 @@ def test_random_scores_are_uniform_seeded_and_a_tasks_own() -> None:
 
 
 def _slow_bm25(tasks: list[list[list[int]]], target: list[list[int]], k1: float = 1.2, b: float = 0.75) -> list[float]:
-    """Okapi BM25, one query and one document at a time."""
+    """Return Okapi BM25, one query and one document at a time."""
     documents = [document for task in tasks for document in task]
     mean_length = sum(map(len, documents)) / len(documents)
 
@@ -108,12 +108,10 @@ _DOCUMENT = st.lists(st.integers(0, 9), max_size=6)
 
 @given(
     tasks=st.lists(st.lists(_DOCUMENT, max_size=3), min_size=1, max_size=4),
-    # Some words of the target stand in no document.
+    # Some words of the target are in no document.
     target=st.lists(st.lists(st.integers(0, 12), max_size=6), min_size=1, max_size=3),
 )
-def test_bm25_is_that_of_one_query_and_one_document_at_a_time(
-    tasks: list[list[list[int]]], target: list[list[int]]
-) -> None:
+def test_bm25_scores_equal_sum_over_single_queries(tasks: list[list[list[int]]], target: list[list[int]]) -> None:
     found = bm25_scores([_arrays(task) for task in tasks], [_arrays(target)], ONE)
     if any(word for task in tasks for word in task):
         np.testing.assert_allclose(found, _slow_bm25(tasks, target), rtol=1e-12, atol=1e-12)
@@ -121,13 +119,13 @@ def test_bm25_is_that_of_one_query_and_one_document_at_a_time(
         assert found.tolist() == [0.0] * len(tasks)
 
 
-def test_bm25_counts_targets_by_their_shares_and_rare_words_most() -> None:
+def test_bm25_scores_weigh_targets_by_share_and_rare_words() -> None:
     tasks = [[[1, 1, 2], [2, 3]], [[4, 2], [2, 5]], [[2, 6, 7]]]
     arrays = [_arrays(task) for task in tasks]
     both = bm25_scores(arrays, [_arrays([[1]]), _arrays([[4, 6], [7]])], np.array([0.25, 0.75]))
     expected = 0.25 * np.array(_slow_bm25(tasks, [[1]])) + 0.75 * np.array(_slow_bm25(tasks, [[4, 6], [7]]))
     np.testing.assert_allclose(both, expected)
-    # 2 stands in all but nothing; 4 in one example only.
+    # Word 2 is in almost all documents, word 4 in one example only.
     rare = bm25_scores(arrays, [_arrays([[2, 4]])], ONE)
     assert rare.argmax() == 1
 
@@ -136,7 +134,7 @@ def _cosine(a: np.ndarray, b: np.ndarray) -> float:
     return float(a @ b / np.linalg.norm(a) / np.linalg.norm(b))
 
 
-def test_cosines_are_cosines() -> None:
+def test_cosine_scores_equal_cosines_of_vectors() -> None:
     rng = np.random.default_rng(0)
     tasks, targets, shares = rng.normal(size=(5, 7)), rng.normal(size=(2, 7)), np.array([0.3, 0.7])
     found = cosine_scores(tasks, targets, shares)
@@ -147,7 +145,7 @@ def test_cosines_are_cosines() -> None:
     assert cosine_scores(np.zeros((0, 7)), targets, shares).shape == (0,)
 
 
-def test_less_sums_over_points_and_averages_over_a_task() -> None:
+def test_less_scores_sum_over_points_and_average_over_task() -> None:
     first, second = np.array([0.1, 0.5, -0.2, 0.3]), np.array([0.4, 0.0, 0.2, -0.6])
     found = less_scores([first, second], [3, 0, 1], np.array([0.75, 0.25]))
     whole = 0.75 * first + 0.25 * second
@@ -156,7 +154,7 @@ def test_less_sums_over_points_and_averages_over_a_task() -> None:
 
 @pytest.mark.parametrize("schedule", ["linear", "cosine", "constant"])
 @pytest.mark.parametrize("warmup", [0.0, 0.3])
-def test_points_weigh_what_the_trainers_learning_rate_was(schedule: str, warmup: float) -> None:
+def test_point_weights_equal_mean_learning_rate_of_trainer(schedule: str, warmup: float) -> None:
     steps, shares = 2000, [0.2, 0.25, 0.7, 1.0]
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
     scheduler = get_scheduler(schedule, optimizer, num_warmup_steps=round(warmup * steps), num_training_steps=steps)
@@ -179,19 +177,19 @@ def _unit(vectors: np.ndarray) -> np.ndarray:
 
 @settings(max_examples=40)
 @given(seed=st.integers(0, 10**6), count=st.integers(1, 30), dim=st.integers(1, 12))
-def test_no_small_change_of_the_weights_matches_better(seed: int, count: int, dim: int) -> None:
+def test_match_scores_are_a_local_optimum(seed: int, count: int, dim: int) -> None:
     rng = np.random.default_rng(seed)
     tasks, target = rng.normal(size=(count, dim)) * rng.uniform(0.01, 9, (count, 1)), rng.normal(size=dim)
     s = match_scores(tasks, target)
     assert (s >= 0).all()
-    # Karush, Kuhn and Tucker: the gradient is zero where a weight is free, and points outwards where it is held at 0.
+    # Karush, Kuhn and Tucker: the gradient is zero at a free weight, and points outwards at a weight of 0.
     kernel = _unit(tasks) @ _unit(tasks).T + 1e-3 * np.eye(count)
     slope = kernel @ s - _unit(tasks) @ _unit(target)
     assert np.abs(slope[s > 0]).max(initial=0) < 1e-9
     assert slope.min() > -1e-9
 
 
-def test_a_target_that_is_a_sum_of_tasks_is_taken_apart() -> None:
+def test_match_scores_recover_the_tasks_of_a_sum() -> None:
     rng = np.random.default_rng(1)
     tasks = rng.normal(size=(6, 40))
     target = 2.0 * _unit(tasks[1]) + 1.0 * _unit(tasks[4])
@@ -203,22 +201,22 @@ def test_a_target_that_is_a_sum_of_tasks_is_taken_apart() -> None:
     assert match_scores(np.zeros((0, 40)), target).shape == (0,)
 
 
-def test_of_two_tasks_that_are_alike_each_gets_half() -> None:
+def test_match_scores_equal_tasks_share_their_weight() -> None:
     tasks = np.array([[1.0, 0.2, 0.0], [0.0, 1.0, 0.3], [2.0, 0.4, 0.0]])
     s = match_scores(tasks, np.array([1.0, 0.3, 0.1]))
     assert s[0] == pytest.approx(s[2])
 
 
-def test_training_by_the_weights_has_the_matched_gradient() -> None:
+def test_match_weights_give_matched_gradient_in_training() -> None:
     rng = np.random.default_rng(2)
     tasks, sizes, tokens = rng.normal(size=(3, 5)), np.array([10.0, 400.0, 55.0]), np.array([80.0, 900.0, 60.0])
     s = np.array([0.1, 2.0, 0.4])
     weights = match_weights(s, tasks, sizes, tokens)
-    # What training on all examples sums up, each as often as its task weighs.
+    # Training on all examples sums this, each as often as its task weighs.
     trained = (weights * sizes) @ tasks
     assert _cosine(trained, s @ _unit(tasks)) == pytest.approx(1.0)
     assert weights @ tokens == pytest.approx(tokens.sum())
-    # One that was asked for though it is not needed counts as it is, and the rest as if it were not there.
+    # A selected task with score 0 keeps weight 1. The other weights do not depend on it.
     pinned = match_weights(np.array([0.2, 0.0, 0.9]), tasks, sizes, tokens)
     assert pinned[1] == 1.0
     assert pinned @ tokens == pytest.approx(tokens.sum())
@@ -227,14 +225,14 @@ def test_training_by_the_weights_has_the_matched_gradient() -> None:
 
 @settings(max_examples=50)
 @given(seed=st.integers(0, 10**6), count=st.integers(1, 6))
-def test_no_task_weighs_more_than_twice_and_the_others_take_what_is_cut_off(seed: int, count: int) -> None:
+def test_match_weights_are_bounded_and_keep_total_tokens(seed: int, count: int) -> None:
     rng = np.random.default_rng(seed)
     s, tasks = rng.exponential(size=count) ** 3, rng.normal(size=(count, 4))
     sizes, tokens = rng.integers(1, 1000, count).astype(float), rng.integers(1, 5000, count).astype(float)
     weights = match_weights(s, tasks, sizes, tokens)
     assert weights.max() <= MOST
     assert weights @ tokens == pytest.approx(tokens.sum())
-    # Among those that are not cut off, the match decides.
+    # The match decides between the tasks below the bound.
     free = weights < MOST
     wanted = s / (np.linalg.norm(tasks, axis=1) * sizes)
     assert np.ptp(weights[free] / wanted[free]) <= 1e-9 * (weights[free] / wanted[free]).max(initial=0.0)
@@ -242,7 +240,7 @@ def test_no_task_weighs_more_than_twice_and_the_others_take_what_is_cut_off(seed
 
 @settings(max_examples=25)
 @given(seed=st.integers(0, 10**6), order=st.permutations(range(5)))
-def test_the_order_of_the_tasks_does_not_matter(seed: int, order: list[int]) -> None:
+def test_match_scores_order_of_tasks_has_no_effect(seed: int, order: list[int]) -> None:
     rng = np.random.default_rng(seed)
     vectors, target = rng.normal(size=(5, 4)), rng.normal(size=(1, 4))
     words = [[rng.integers(0, 9, rng.integers(0, 6)) for _ in range(rng.integers(0, 4))] for _ in range(5)]
@@ -271,7 +269,7 @@ def test_the_order_of_the_tasks_does_not_matter(seed: int, order: list[int]) -> 
 
 
 class _Adding:
-    """An estimator of effects that add up."""
+    """An estimator with additive effects."""
 
     validation_weights = np.full(2, 0.5)
 
@@ -284,7 +282,7 @@ class _Adding:
 
 @settings(max_examples=100)
 @given(data=st.data(), count=st.integers(1, 7))
-def test_every_limit_holds_and_the_budget_is_used(data: st.DataObject, count: int) -> None:
+def test_select_scored_keeps_limits_and_uses_budget(data: st.DataObject, count: int) -> None:
     rng = np.random.default_rng(data.draw(st.integers(0, 10**6)))
     values, tokens, examples = rng.normal(size=count), rng.integers(1, 9, count) * 10, rng.integers(1, 9, count)
     pins = data.draw(st.lists(st.sampled_from(["free", "in", "out"]), min_size=count, max_size=count))
@@ -311,7 +309,7 @@ def test_every_limit_holds_and_the_budget_is_used(data: st.DataObject, count: in
     least = constraints.threshold if constraints.threshold is not None else -np.inf if limited else 0.1
     chosen = [t for t in constraints.free() if found.mask[t]]
     assert all(values[t] > max(least, scores.least) for t in chosen)
-    # Best first: whoever is out though good enough did not fit beside all that are better.
+    # Best first: a good task that is out did not fit together with all better tasks.
     assert [step.tasks[0] for step in found.steps] == sorted(chosen, key=lambda t: -values[t])
     for out in [t for t in constraints.free() if not found.mask[t] and values[t] > max(least, scores.least)]:
         better = constraints.start(full=False)
@@ -323,7 +321,7 @@ def test_every_limit_holds_and_the_budget_is_used(data: st.DataObject, count: in
 
 
 def _by_hand(folder: Path, example: TokenizedExample, *, encoder_decoder: bool) -> np.ndarray:
-    """Mean last hidden state of one example by the base model as transformers loads it."""
+    """Return the mean last hidden state of one example by the base model, as transformers loads it."""
     auto = AutoModelForSeq2SeqLM if encoder_decoder else AutoModelForCausalLM
     model = auto.from_pretrained(folder).eval()
     ids = torch.tensor([list(example.input_ids)])
@@ -336,7 +334,7 @@ def _by_hand(folder: Path, example: TokenizedExample, *, encoder_decoder: bool) 
 
 
 @pytest.mark.parametrize("name", ["tiny_llama_folder", "tiny_gpt2_folder", "tiny_t5_folder"])
-def test_embeddings_are_the_base_models_one_by_one(name: str, request: pytest.FixtureRequest) -> None:
+def test_embed_batch_equals_base_model_one_by_one(name: str, request: pytest.FixtureRequest) -> None:
     folder: Path = request.getfixturevalue(name)
     tuned = load_model(folder, ModelSection(name_or_path=str(folder)), LoraSection(r=2, dropout=0.5))
     with torch.no_grad():
@@ -354,18 +352,20 @@ def test_embeddings_are_the_base_models_one_by_one(name: str, request: pytest.Fi
     found = embed(tuned, examples, batch_tokens=36)
     expected = np.stack([_by_hand(folder, e, encoder_decoder=tuned.encoder_decoder) for e in examples])
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
-    # The adapter is back, and can be trained.
+    # The adapter is on again and can be trained.
     np.testing.assert_array_equal(measure_losses(tuned, examples[:2], batch_tokens=36), before)
     assert {name for name, p in tuned.model.named_parameters() if p.requires_grad} == set(tuned.layout.shapes)
     assert embed(tuned, [], batch_tokens=36).shape == (0, 0)
 
 
-def test_a_model_without_hidden_states_is_named(tiny_llama_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_embed_model_without_hidden_states_raises_error(
+    tiny_llama_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from transformers import LlamaModel
 
     tuned = load_model(tiny_llama_folder, ModelSection(name_or_path="m"), LoraSection(r=2))
     monkeypatch.setattr(LlamaModel, "forward", lambda *_, **__: object())
-    with pytest.raises(DataError, match="LlamaForCausalLM shows no hidden states"):
+    with pytest.raises(DataError, match="LlamaForCausalLM has no hidden states"):
         embed(tuned, [TokenizedExample([3, 4], [3, 4])], batch_tokens=8)
 
 
@@ -403,7 +403,7 @@ _made: dict[str, Path] = {}
 
 @pytest.fixture
 def ready(make_project: MakeProject, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project of five tasks of different sizes, with gradients; made once, and copied."""
+    """Return a copy of a project of five tasks of different sizes, with gradients."""
     if not _made:
         tasks = {"target": pair_rows("target", 12)}
         tasks |= {name: pair_rows(name, 5 + 2 * n) for n, name in enumerate(("alpha", "beta", "gamma", "delta", "eps"))}
@@ -418,7 +418,7 @@ def _run(folder: Path, *arguments: str) -> Outcome:
 
 
 @pytest.mark.parametrize("method", NAMES)
-def test_every_baseline_selects(ready: Path, method: str) -> None:
+def test_select_by_every_baseline_writes_manifest(ready: Path, method: str) -> None:
     project = _open(ready)
     result = project.select(method=method)
     scores = _scores(project, method)
@@ -439,7 +439,7 @@ def test_every_baseline_selects(ready: Path, method: str) -> None:
         assert set(weights.values()) == {1.0}
         assert project.estimate(result.selected).estimated_loss == result.estimated_loss
     assert project.select(method=method).cached
-    # Limits: the best that fit, around the pins.
+    # Limits: the best tasks that fit, with the pins.
     tokens = {task.name: task.tokens for task in result.tasks}
     best = max(scores, key=lambda name: scores[name])
     worst = min(scores, key=lambda name: scores[name])
@@ -454,7 +454,7 @@ def test_every_baseline_selects(ready: Path, method: str) -> None:
     assert project.select(method=method, threshold=above).selected == [best]
 
 
-def test_every_baseline_is_what_its_formula_says(ready: Path) -> None:
+def test_baseline_scores_equal_formulas(ready: Path) -> None:
     project = _open(ready)
     inputs = _inputs(project)
     store, corpus = project.store, inputs.corpus
@@ -483,7 +483,7 @@ def test_every_baseline_is_what_its_formula_says(ready: Path) -> None:
     assert list(_scores(project, "less").values()) == pytest.approx(by_example.tolist(), abs=1e-6)
 
 
-def test_an_excluded_task_has_no_part_in_the_match(ready: Path) -> None:
+def test_kmm_excluded_task_does_not_affect_match(ready: Path) -> None:
     project = _open(ready)
     best = max(scores := _scores(project, "kmm"), key=lambda name: scores[name])
     inputs = _inputs(project)
@@ -495,7 +495,7 @@ def test_an_excluded_task_has_no_part_in_the_match(ready: Path) -> None:
     assert kmm_weights(inputs, allowed)[~allowed].tolist() == [0.0]
 
 
-def test_gradients_of_tasks_are_means_over_tokens_in_units_of_the_target() -> None:
+def test_joined_gradients_are_token_means_in_units_of_target() -> None:
     rng = np.random.default_rng(3)
 
     def drawn(count: int, weights: np.ndarray) -> ExampleSet:
@@ -516,12 +516,12 @@ def test_gradients_of_tasks_are_means_over_tokens_in_units_of_the_target() -> No
         slope = 0.25 * point.validation.gradients[0] + 0.75 * point.validation.gradients[1]
         length = np.linalg.norm(slope)
         np.testing.assert_allclose(target[part], slope / length)
-        # The last is the target's own training set, which is no candidate.
+        # The last set is the target's own training set, which is not a candidate.
         for row, task in zip(found, tasks[:-1], strict=True):
             np.testing.assert_allclose(row[part], np.average(task.gradients, axis=0, weights=task.weights) / length)
 
 
-def test_training_by_the_weights_of_kmm_matches_the_target(ready: Path) -> None:
+def test_kmm_weights_match_target_gradient_in_training(ready: Path) -> None:
     inputs = _inputs(_open(ready))
     for selected in (np.array([True, True, False, True, False]), np.ones(5, dtype=bool)):
         trained, wanted = [], []
@@ -529,8 +529,7 @@ def test_training_by_the_weights_of_kmm_matches_the_target(ready: Path) -> None:
         tasks, target = inputs.joined_gradients()
         scores = match_scores(tasks[selected], target)
         for point in inputs.points:
-            # What is trained on, example by example, each counted by its tokens and as often as its task weighs; those
-            # that the match does not need are not part of it.
+            # Sum over training examples, each weighed by its tokens and its task's weight, without tasks of score 0.
             needed = [t for t, score in zip(np.flatnonzero(selected), scores, strict=True) if score > 0]
             slope = point.validation.gradients.mean(axis=0)
             sums = [weights[t] * e.weights @ e.gradients for t, e in zip(needed, point.read(needed), strict=True)]
@@ -542,7 +541,7 @@ def test_training_by_the_weights_of_kmm_matches_the_target(ready: Path) -> None:
 
 
 @pytest.mark.parametrize("method", ["embedding", "bm25", "gradient-cosine", "less"])
-def test_several_targets_count_by_their_weights(ready: Path, method: str) -> None:
+def test_baseline_scores_several_targets_count_by_their_shares(ready: Path, method: str) -> None:
     path = ready / "curator.toml"
     path.write_text(path.read_text().replace("[data]", "[data]\ntarget_weights = { alpha = 3.0 }"))
     project = _open(ready)
@@ -556,7 +555,7 @@ def test_several_targets_count_by_their_weights(ready: Path, method: str) -> Non
 
 
 class _Only(BaselineInputs):
-    """Sources of which one target has all of the weight."""
+    """Return inputs in which one target has all of the weight."""
 
     def __init__(self, of: BaselineInputs, number: int) -> None:
         names = ("workspace", "corpus", "points", "embeddings")
@@ -564,7 +563,7 @@ class _Only(BaselineInputs):
         self.__dict__["shares"] = np.eye(2)[number]
 
 
-def test_embeddings_are_kept_and_only_new_tasks_are_made(ready: Path) -> None:
+def test_task_embeddings_are_cached_for_known_tasks(ready: Path) -> None:
     events: list[Event] = []
     project = _open(ready, events)
     first = project.select(method="embedding")
@@ -580,7 +579,7 @@ def test_embeddings_are_kept_and_only_new_tasks_are_made(ready: Path) -> None:
     assert first.selected
 
 
-def test_embeddings_that_are_made_survive_what_comes_after(ready: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_make_embeddings_interrupted_keeps_finished_tasks(ready: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import curator.select.embeddings
 
     real, calls = curator.select.embeddings.embed, Counter[str]()
@@ -599,13 +598,13 @@ def test_embeddings_that_are_made_survive_what_comes_after(ready: Path, monkeypa
     assert calls["all"] == 10 + 4
 
 
-def test_all_baselines_on_an_encoder_decoder(make_project: MakeProject, tiny_t5_folder: Path) -> None:
+def test_select_by_all_baselines_on_encoder_decoder_works(make_project: MakeProject, tiny_t5_folder: Path) -> None:
     project = _open(make_project(model=tiny_t5_folder))
     for method in NAMES:
         scores = _scores(project, method)
         assert np.isfinite(list(scores.values())).all()
         assert len(project.select(method=method, k=2).selected) == 2 or method == "kmm"
-    # What the decoder says counts too.
+    # The decoder's tokens count too.
     inputs = _inputs(project)
     words = [
         [
@@ -620,7 +619,7 @@ def test_all_baselines_on_an_encoder_decoder(make_project: MakeProject, tiny_t5_
     assert list(_scores(project, "bm25").values()) == pytest.approx(_slow_bm25(words, queries))
 
 
-def test_the_logistic_estimator_takes_every_baseline(make_project: MakeProject) -> None:
+def test_select_by_all_baselines_with_logistic_estimator_works(make_project: MakeProject) -> None:
     project = _open(make_project(estimate={"method": "logistic"}))
     for method in NAMES:
         assert np.isfinite(project.select(method=method).estimated_loss)
@@ -635,11 +634,11 @@ def _subset(name: str, *losses: float) -> MeasuredSubset:
     return MeasuredSubset(frozenset([name]), tuple(runs))
 
 
-def test_the_noise_of_a_difference_holds_nine_differences_of_ten() -> None:
+def test_noise_of_difference_covers_nine_in_ten_differences() -> None:
     one, two = _subset("a", 1.0, 1.2), _subset("b", 2.0, 2.2, 2.1)
     expected = student.ppf(0.95, 3) * 0.05 * math.sqrt(1.1**2 / 2 + 2.1**2 / 3)
     assert noise_of_difference(one, two, 0.05, 3) == pytest.approx(expected)
-    # Two seeds of six subsets that are all the same but for noise.
+    # Two seeds of six subsets that differ by noise only.
     rng = np.random.default_rng(0)
     inside = []
     for _ in range(2000):
@@ -650,7 +649,7 @@ def test_the_noise_of_a_difference_holds_nine_differences_of_ten() -> None:
     assert np.mean(inside) == pytest.approx(0.9, abs=0.02)
 
 
-def test_verify_compares_all_methods_at_the_price_of_the_selection(ready: Path) -> None:
+def test_verify_compare_runs_all_methods_at_same_budget(ready: Path) -> None:
     project = _open(ready)
     chosen = project.select(method="exchange", include=["gamma"], exclude=["delta"], k=2, max_tokens=300)
     tokens = {task.name: task.tokens for task in chosen.tasks}
@@ -671,26 +670,26 @@ def test_verify_compares_all_methods_at_the_price_of_the_selection(ready: Path) 
         assert "gamma" in row["selected"]
         assert "delta" not in row["selected"]
     for row in rows[2:]:
-        # Nothing that was left out would have fitted, where a method takes as much as it can.
+        # A method that uses up its budget leaves out only tasks that do not fit.
         if row["method"] in ("random", "embedding", "bm25", "gradient-cosine", "less"):
             left = [tokens[name] for name in tokens.keys() - {*row["selected"], "delta"}]
             assert min(left, default=budget) > row["tokens_left"]
 
-    # Nothing is run twice, and the same subsets are compared although they calibrate the estimates now.
+    # No run is repeated. The same subsets are compared, though they calibrate the estimates now.
     events: list[Event] = []
     again = _open(ready, events).verify(compare=True)
     assert not {"verify", "compare", "embedding"} & set(_started(events))
     assert any(e.stage == "verify" and e.cached for e in events if isinstance(e, StageFinished))
     assert again.comparison is not None
     assert [list(row.selected) for row in again.comparison] == [row["selected"] for row in rows]
-    # The current selection is still that of before.
+    # The current selection has not changed.
     assert project.selections(("target",)).last_names_or_select() == chosen.selected
     assert _open(ready).verify().comparison is None
     table = _run(ready, "verify", "--compare").out
     assert "gradient-cosine" in table
     assert f"{budget:,}" in table
     assert "≈ best" in table
-    # A third seed is only added.
+    # A third seed only adds runs.
     events.clear()
     third = _open(ready, events).verify(compare=True, seeds=3)
     assert third.comparison is not None
@@ -698,9 +697,9 @@ def test_verify_compares_all_methods_at_the_price_of_the_selection(ready: Path) 
     assert sum(isinstance(e, Note) and e.message.startswith("run ") for e in events) == len(runs) // 2
 
 
-def test_one_seed_cannot_tell_methods_apart(ready: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_verify_compare_with_one_seed_reports_no_ranking(ready: Path, capsys: pytest.CaptureFixture[str]) -> None:
     project = _open(ready)
-    # Two tasks, whatever they do.
+    # Two tasks with arbitrary effects.
     project.select(k=2, threshold=-9.0)
     report = project.verify(compare=True, seeds=1)
     assert report.comparison is not None
@@ -712,7 +711,7 @@ def test_one_seed_cannot_tell_methods_apart(ready: Path, capsys: pytest.CaptureF
     assert "?" in capsys.readouterr().out
 
 
-def test_an_empty_selection_is_compared_without_a_budget(ready: Path) -> None:
+def test_verify_compare_empty_selection_has_no_budget(ready: Path) -> None:
     events: list[Event] = []
     project = _open(ready, events)
     project.select(k=0)

@@ -1,4 +1,4 @@
-"""Mixture weights: their gradient, their optimum, and what becomes of them in an export."""
+"""Mixture weights: gradient, optimum, and effect on an export."""
 
 import json
 from collections.abc import Callable
@@ -19,20 +19,20 @@ from curator.select.mixture import MOST, best_mixture
 MakeProject = Callable[..., Path]
 
 
-def test_ones_and_zeros_are_subsets() -> None:
+def test_weighted_with_ones_and_zeros_equals_subset() -> None:
     estimator = make_estimator(draw_checkpoints(), [2.0, 3.0])
     for mask in np.array([[0, 0, 0, 0], [1, 0, 1, 0], [1, 1, 1, 1]], dtype=bool):
         loss = estimator.validation_losses(mask[None])[0] @ estimator.validation_weights
         assert estimator.weighted(mask.astype(float))[0] == pytest.approx(loss)
 
 
-def test_the_logistic_estimator_has_no_weights() -> None:
+def test_weighted_logistic_estimator_raises_error() -> None:
     with pytest.raises(ConfigError, match=r"^mixture weights need the quadratic estimator$") as caught:
         make_estimator(draw_checkpoints(), [2.0, 3.0], method="logistic").weighted(np.ones(4))
     assert caught.value.hint == 'Set method = "quadratic" under [estimate].'
 
 
-def test_the_gradient_is_that_of_the_loss() -> None:
+def test_weighted_gradient_equals_derivative_of_loss() -> None:
     estimator = make_estimator(draw_checkpoints(), [2.0, 3.0])
     weights = np.array([0.3, 1.7, 0.0, 1.0])
     _, gradient = estimator.weighted(weights)
@@ -55,7 +55,7 @@ def _best(**options: object) -> tuple[np.ndarray, float]:
     return found.weights, found.loss
 
 
-def test_a_mixture_is_no_worse_than_any_subset_and_cannot_be_bettered_nearby() -> None:
+def test_best_mixture_is_local_optimum_and_beats_subsets() -> None:
     estimator = make_estimator(draw_checkpoints(), [2.0, 3.0])
     weights, loss = _best()
     masks = np.array([[n >> t & 1 for t in range(4)] for n in range(16)], dtype=bool)
@@ -67,7 +67,7 @@ def test_a_mixture_is_no_worse_than_any_subset_and_cannot_be_bettered_nearby() -
         assert estimator.weighted(near)[0] >= loss - 1e-4
 
 
-def test_budget_and_pins_hold() -> None:
+def test_best_mixture_keeps_budget_and_pins() -> None:
     tokens = np.array([10.0, 20.0, 30.0, 40.0])
     free, best = _best()
     for budget in (0, 15, 60):
@@ -82,7 +82,7 @@ def test_budget_and_pins_hold() -> None:
 
 
 @given(st.integers(1, 40), st.floats(0, MOST))
-def test_rows_are_repeated_evenly(count: int, weight: float) -> None:
+def test_repeated_rows_are_spread_evenly(count: int, weight: float) -> None:
     found = repeated(range(count), round(weight * count), seed="seed")
     assert len(found) == round(weight * count)
     assert found == sorted(found)
@@ -92,7 +92,7 @@ def test_rows_are_repeated_evenly(count: int, weight: float) -> None:
 
 
 @given(st.lists(st.tuples(st.floats(0, MOST), st.integers(0, 50)), max_size=8), st.randoms())
-def test_counts_are_nearest_to_the_weights_whatever_the_order(tasks: list[tuple[float, int]], random: Random) -> None:
+def test_repeat_counts_are_nearest_to_weights_in_any_order(tasks: list[tuple[float, int]], random: Random) -> None:
     named = {f"task {number}": task for number, task in enumerate(tasks)}
     counts = counts_of(named)
     quotas = {name: weight * size for name, (weight, size) in named.items()}
@@ -103,7 +103,7 @@ def test_counts_are_nearest_to_the_weights_whatever_the_order(tasks: list[tuple[
     assert counts_of({name: named[name] for name in names}) == counts
 
 
-def test_select_mixture_writes_weights_that_export_follows(make_project: MakeProject, tmp_path: Path) -> None:
+def test_select_mixture_weights_reach_export(make_project: MakeProject, tmp_path: Path) -> None:
     project = curator.Project.open(make_project())
     result = project.select(method="mixture")
     manifest = json.loads((project.root / "curator-manifest.json").read_text())
@@ -115,7 +115,7 @@ def test_select_mixture_writes_weights_that_export_follows(make_project: MakePro
         assert len((tmp_path / "out" / f"{name}.jsonl").read_text().splitlines()) == round(8 * weight)
 
 
-def test_a_mixture_has_a_budget_of_tokens_only_and_needs_sums(make_project: MakeProject) -> None:
+def test_select_mixture_unsupported_options_raise_error(make_project: MakeProject) -> None:
     folder = make_project()
     with pytest.raises(ConfigError, match="tokens only"):
         curator.Project.open(folder).select(method="mixture", k=2)

@@ -1,4 +1,4 @@
-"""Selection methods against brute force, and under every limit."""
+"""Selection methods: against brute force, and under every limit."""
 
 import itertools
 from collections.abc import Callable
@@ -32,7 +32,7 @@ class Toy:
         self.pairs = np.zeros((len(effects),) * 2) if pairs is None else pairs
         self.task_count = len(effects)
         self.validation_weights = np.full(10, 0.1)
-        # How much the effect of each task differs between validation examples.
+        # Spread of each task's effect between validation examples.
         self.each = spread * np.random.default_rng(0).standard_normal((len(effects), 10))
         self.each -= self.each.mean(axis=1, keepdims=True)
 
@@ -61,7 +61,7 @@ ALL = [*METHODS, "ensemble"]
 
 
 @pytest.mark.parametrize("method", ALL)
-def test_effects_that_add_up_are_told_apart_exactly(method: str) -> None:
+def test_select_additive_effects_finds_exact_subset(method: str) -> None:
     toy = Toy(np.array([-0.3, 0.2, -0.1, 0.05, -0.02]))
     selection = _run(method, toy, _problem(5))
     assert np.flatnonzero(selection.mask).tolist() == [0, 2, 4]
@@ -69,12 +69,12 @@ def test_effects_that_add_up_are_told_apart_exactly(method: str) -> None:
 
 
 @pytest.mark.parametrize("method", ALL)
-def test_nothing_helps_so_nothing_is_selected(method: str) -> None:
+def test_select_only_harmful_tasks_selects_no_task(method: str) -> None:
     assert not _run(method, Toy(np.array([0.1, 0.2, 0.3])), _problem(3)).mask.any()
 
 
-def test_forward_tries_all_that_remain_at_every_step() -> None:
-    # Task 2 helps only together with task 1, which is the best first step; an index-order pass would refuse it.
+def test_select_forward_tries_all_remaining_tasks() -> None:
+    # Task 2 helps only together with task 1, the best first step. A single pass in index order would refuse it.
     pairs = np.zeros((3, 3))
     pairs[1, 2] = pairs[2, 1] = -0.5
     selection = select_forward(Toy(np.array([-0.01, -0.2, 0.1]), pairs), _problem(3))
@@ -82,8 +82,8 @@ def test_forward_tries_all_that_remain_at_every_step() -> None:
     assert [step.loss for step in selection.steps] == sorted((s.loss for s in selection.steps), reverse=True)
 
 
-def test_exchange_finds_the_swap_that_the_others_miss() -> None:
-    # 0 is the best single task, but 1 and 2 together beat all that holds 0; with room for two, only a swap helps.
+def test_select_exchange_finds_swap_others_miss() -> None:
+    # 0 is the best single task, but 1 and 2 together beat every subset with 0. With room for two, only a swap helps.
     pairs = np.zeros((3, 3))
     pairs[1, 2] = pairs[2, 1] = -1.0
     pairs[0, 1] = pairs[1, 0] = pairs[0, 2] = pairs[2, 0] = 0.1
@@ -93,8 +93,8 @@ def test_exchange_finds_the_swap_that_the_others_miss() -> None:
     assert select_exchange(toy, constraints).loss == pytest.approx(toy.loss(best))
 
 
-def test_backward_goes_past_a_removal_that_hurts_alone() -> None:
-    # Two copies of one harm: either alone is no worse than both, so removing one gains nothing before both are gone.
+def test_select_backward_continues_past_harmful_removal() -> None:
+    # Two copies of one harmful task: each alone does as much harm as both. Only removing both helps.
     pairs = np.zeros((3, 3))
     pairs[0, 1] = pairs[1, 0] = -0.6
     toy = Toy(np.array([0.5, 0.5, -0.2]), pairs)
@@ -113,7 +113,7 @@ def _subsets(count: int, constraints: Constraints) -> list[np.ndarray]:
 
 @settings(max_examples=60, deadline=None)
 @given(data=st.data(), count=st.integers(2, 6), method=st.sampled_from(ALL))
-def test_every_limit_holds_in_every_method(data: st.DataObject, count: int, method: str) -> None:
+def test_select_every_method_keeps_every_limit(data: st.DataObject, count: int, method: str) -> None:
     rng = np.random.default_rng(data.draw(st.integers(0, 10**6)))
     pairs = rng.normal(0, 0.1, (count, count))
     toy = Toy(rng.normal(0, 0.2, count), (pairs + pairs.T) / 2, spread=0.05)
@@ -131,7 +131,7 @@ def test_every_limit_holds_in_every_method(data: st.DataObject, count: int, meth
     assert any((selection.mask == m).all() for m in _subsets(count, constraints))
     assert selection.loss == pytest.approx(toy.loss(selection.mask))
     if method == "exchange":
-        # Nothing that one add, drop or swap away would be better.
+        # No add, drop or swap of one task is better.
         for other in _subsets(count, constraints):
             changed = np.flatnonzero(other != selection.mask)
             one_swap = len(changed) == 2 and other[changed].sum() == 1
@@ -141,21 +141,21 @@ def test_every_limit_holds_in_every_method(data: st.DataObject, count: int, meth
             assert selection.loss <= start(toy, constraints).loss + 1e-9
 
 
-def test_a_gain_within_the_noise_is_none() -> None:
+def test_select_forward_gain_within_noise_is_ignored() -> None:
     toy = Toy(np.array([-0.01, -0.5]), spread=0.2)
     assert np.flatnonzero(select_forward(toy, _problem(2)).mask).tolist() == [1]
     assert select_forward(toy, _problem(2, threshold=0.0)).mask.all()
     assert not select_forward(toy, _problem(2, threshold=0.6)).mask.any()
 
 
-def test_under_a_token_budget_gain_per_token_decides() -> None:
+def test_select_forward_token_budget_uses_gain_per_token() -> None:
     # Task 2 gains most, but costs three times as much as task 0, which gains nearly as much.
     toy = Toy(np.array([-0.25, -0.1, -0.3]))
     selection = select_forward(toy, _problem(3, max_tokens=30))
     assert [step.tasks for step in selection.steps] == [(0,), (1,)]
 
 
-def test_affinity_is_the_difference_of_means() -> None:
+def test_sample_affinities_equal_difference_of_means() -> None:
     rng = np.random.default_rng(0)
     pairs = rng.normal(0, 0.1, (5, 5))
     toy = Toy(rng.normal(0, 0.2, 5), pairs + pairs.T)
@@ -167,7 +167,7 @@ def test_affinity_is_the_difference_of_means() -> None:
         assert affinities.values[task] == pytest.approx(losses[~inside].mean() - losses[inside].mean())
 
 
-def test_standard_error_covers_the_effect_that_is_there() -> None:
+def test_sample_affinities_standard_error_covers_true_effect() -> None:
     effects = np.array([-0.3, 0.2, 0.0, -0.1])
     pairs = np.random.default_rng(3).normal(0, 0.05, (4, 4))
     toy = Toy(effects, pairs + pairs.T)
@@ -176,11 +176,11 @@ def test_standard_error_covers_the_effect_that_is_there() -> None:
     for seed in range(50):
         sampled = sample_affinities(toy, sample_subsets(4, subsets=60, share=0.5, seed=seed))
         distances.append((sampled.values - exact.values) / sampled.standard_errors)
-    # Standard errors of the right size: about a unit of spread, not a tenth of one and not ten.
+    # Standard errors have the right size: about one unit of spread, not a tenth and not ten.
     assert 0.5 < np.std(distances) < 1.6
 
 
-def test_sampled_tasks_are_independent_and_seeded() -> None:
+def test_sample_subsets_are_independent_and_seeded() -> None:
     masks = sample_subsets(8, subsets=20_000, share=0.3, seed=0)
     assert masks.mean() == pytest.approx(0.3, abs=0.01)
     correlations = np.corrcoef(masks.T) - np.eye(8)
@@ -188,19 +188,19 @@ def test_sampled_tasks_are_independent_and_seeded() -> None:
     np.testing.assert_array_equal(masks, sample_subsets(8, subsets=20_000, share=0.3, seed=0))
 
 
-def test_one_task_alone_has_an_affinity() -> None:
+def test_sample_affinities_single_task_has_affinity() -> None:
     toy = Toy(np.array([-0.3]))
     affinities: Affinities = sample_affinities(toy, sample_subsets(1, subsets=20, share=0.5, seed=0))
     assert affinities.values[0] == pytest.approx(0.3)
 
 
-# -- against slow, obvious twins ------------------------------------------------------------------------------------
+# -- against slow references ----------------------------------------------------------------------------------------
 
 Way = tuple[set[int], list[tuple[str, tuple[int, ...]]]]
 
 
 class Twin:
-    """The methods as their docstrings say them, one subset at a time, on sets."""
+    """Select as the docstrings of the methods say, one subset at a time, on sets."""
 
     def __init__(self, toy: Toy, constraints: Constraints) -> None:
         self.toy, self.constraints = toy, constraints
@@ -267,7 +267,7 @@ class Twin:
         starts = [way for way in (self.forward(), self.backward()) if self.allows(way[0])]
         subset, way = min(starts, key=lambda way: self.loss(way[0]))
         if all(start[0] == subset for start in starts):
-            # Two ways to one subset, whose estimates differ by how they were added up: either will do.
+            # Two paths to one subset may differ by the rounding of a sum. Accept either.
             way = next((way for _, way in starts if [name for name, _ in way] == told[: len(way)]), way)
         while True:
             moves = [(t,) for t in self.free]
@@ -324,7 +324,7 @@ def _assert_the_same(found: Selection, told: list[Step], twin: Twin, expected: W
 
 @settings(max_examples=60)
 @given(data=st.data(), count=st.integers(1, 6), method=st.sampled_from([*METHODS]))
-def test_each_search_goes_the_way_of_its_slow_twin(data: st.DataObject, count: int, method: str) -> None:
+def test_select_steps_equal_slow_reference(data: st.DataObject, count: int, method: str) -> None:
     rng = np.random.default_rng(data.draw(st.integers(0, 10**6)))
     pairs = rng.normal(0, 0.15, (count, count))
     toy = Toy(rng.normal(-0.05, 0.2, count), pairs + pairs.T, spread=data.draw(st.sampled_from([0.0, 0.1, 0.5])))
@@ -332,19 +332,19 @@ def test_each_search_goes_the_way_of_its_slow_twin(data: st.DataObject, count: i
     constraints = _drawn_problem(data, count, st.sampled_from([None, 0.0, 0.02, 0.2]))
     twin, told = Twin(toy, constraints), list[Step]()
     found = METHODS[method](toy, constraints, told.append)
-    # Backward tells of all that it tries, and keeps the way to the best of it.
+    # Backward reports all of its steps, and keeps those to the best subset.
     expected = twin.exchange([step.change for step in told]) if method == "exchange" else getattr(twin, method)()
     _assert_the_same(found, told, twin, expected, told_all=method != "backward")
 
 
 @settings(max_examples=60)
 @given(data=st.data(), count=st.integers(1, 7))
-def test_the_best_first_go_the_way_of_their_slow_twin(data: st.DataObject, count: int) -> None:
+def test_select_scored_steps_equal_slow_reference(data: st.DataObject, count: int) -> None:
     rng = np.random.default_rng(data.draw(st.integers(0, 10**6)))
     toy = Toy(rng.normal(0, 0.2, count))
     constraints = _drawn_problem(data, count, st.sampled_from([None, -0.1, 0.0, 0.1]))
     twin = Twin(toy, constraints)
-    # Ties among them: the first of equals.
+    # With ties: the first of equals wins.
     values = rng.integers(-3, 4, count) / 10
     costs = np.array([twin.cost(task) for task in range(count)])
     affinities = Affinities(values, np.ones(count))
@@ -368,7 +368,7 @@ def test_the_best_first_go_the_way_of_their_slow_twin(data: st.DataObject, count
 
 
 @pytest.mark.parametrize("method", [*METHODS.values()], ids=[*METHODS])
-def test_with_all_tasks_pinned_there_is_nothing_to_choose(method: Callable[..., Selection]) -> None:
+def test_select_all_tasks_pinned_returns_pins(method: Callable[..., Selection]) -> None:
     toy = Toy(np.array([0.3, -0.2, 0.1]))
     found = method(toy, _problem(3, include=frozenset({0, 1}), exclude=frozenset({2})))
     assert found.mask.tolist() == [True, True, False]
@@ -379,7 +379,7 @@ def test_with_all_tasks_pinned_there_is_nothing_to_choose(method: Callable[..., 
 def _exchanged(
     monkeypatch: pytest.MonkeyPatch, toy: Toy, start: list[int], *, count: int = 256, **limits: object
 ) -> list[tuple[str, tuple[int, ...]]]:
-    """What an exchange does from a start that forward and backward would not end at."""
+    """Return an exchange from a start that forward and backward would not reach."""
     mask = np.isin(np.arange(toy.task_count), start)
     for name in ("select_forward", "select_backward"):
         monkeypatch.setattr(f"curator.select.search.{name}", lambda *_: Selection(mask, toy.loss(mask)))
@@ -392,35 +392,35 @@ def _exchanged(
     return [(step.change, step.tasks) for step in found.steps]
 
 
-def test_an_exchange_adds_drops_and_swaps(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_select_exchange_adds_drops_and_swaps(monkeypatch: pytest.MonkeyPatch) -> None:
     assert _exchanged(monkeypatch, Toy(np.array([0.3, -0.2, -0.5])), [0, 1]) == [("swap", (0, 2))]
     assert _exchanged(monkeypatch, Toy(np.array([-0.3, -0.2, 0.1])), [0]) == [("add", (1,))]
     assert _exchanged(monkeypatch, Toy(np.array([0.3, -0.2, 0.1])), [0, 1, 2]) == [("drop", (0,)), ("drop", (2,))]
-    # What gains less than the threshold is left, on either side of nothing.
+    # A gain below the threshold is ignored, whether positive or negative.
     near = Toy(np.array([-0.3, -0.1, 0.1]))
     assert _exchanged(monkeypatch, near, [0], threshold=0.2) == []
     assert _exchanged(monkeypatch, near, [0], threshold=0.05) == [("add", (1,))]
 
 
-def test_more_swaps_than_are_tried_begin_with_those_whose_moves_are_best(monkeypatch: pytest.MonkeyPatch) -> None:
-    # There is room for as many as there are: the best that comes in for the worst that is there.
+def test_select_exchange_tries_most_promising_swaps_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    # The budget is used up: the best task outside replaces the worst task inside.
     toy = Toy(np.array([-0.6, -0.5, -0.7, -0.9, -0.8]))
     assert _exchanged(monkeypatch, toy, [0, 1], count=1, k=2)[0] == ("swap", (1, 3))
 
 
-def test_over_the_budget_what_is_lost_per_token_decides_and_within_it_what_is_lost() -> None:
-    # 0 costs ten tokens, 2 costs thirty: to drop 2 loses more, but less for each token.
+def test_select_backward_over_budget_uses_loss_per_token() -> None:
+    # Task 0 costs ten tokens, task 2 costs thirty. Dropping 2 loses more, but less for each token.
     assert [s.tasks for s in select_backward(Toy(np.array([-0.1, -0.9, -0.2])), _problem(3, max_tokens=30)).steps] == [
         (2,)
     ]
-    # Within the budget the least loss goes first, whatever it costs.
+    # Within the budget the lowest loss goes first, whatever its cost.
     toy = Toy(np.array([0.3, 0.2, 0.5]))
     told: list[Step] = []
     select_backward(toy, _problem(3, max_tokens=100), told.append)
     assert [step.tasks for step in told] == [(2,), (0,), (1,)]
 
 
-def test_without_a_budget_the_cutoff_of_the_scores_decides() -> None:
+def test_select_scored_without_budget_uses_cutoff() -> None:
     toy, scores = Toy(np.array([-0.1, -0.2, -0.3])), Scores(np.array([0.1, 0.6, -0.4]), 0.5)
     assert select_scored(toy, _problem(3), scores).mask.tolist() == [False, True, False]
     assert select_scored(toy, _problem(3, threshold=0.0), scores).mask.tolist() == [True, True, False]
@@ -430,7 +430,7 @@ def test_without_a_budget_the_cutoff_of_the_scores_decides() -> None:
     ]  # fmt: skip
 
 
-def test_what_affinities_are_made_of() -> None:
+def test_sample_affinities_equal_slow_reference() -> None:
     rng = np.random.default_rng(2)
     toy = Toy(rng.normal(0, 0.2, 4), spread=0.3)
     toy.validation_weights = rng.dirichlet(np.ones(10))
@@ -452,13 +452,13 @@ def test_what_affinities_are_made_of() -> None:
         assert found.standard_errors[task] == pytest.approx((judged + drawn) ** 0.5)
     whole = sample_affinities(toy, masks)
     np.testing.assert_allclose(whole.values, found.values)
-    # Once in, or once out, is enough for a difference.
+    # A single subset with, or without, the task is enough for a difference.
     once = np.array([[True, False], [False, True], [False, True]])
     assert np.isfinite(sample_affinities(toy_of_two := Toy(np.array([-0.3, 0.2])), once).standard_errors).all()
     assert sample_affinities(toy_of_two, once).values[0] == pytest.approx(0.3 + 0.2)
 
 
-def test_the_noise_of_a_gain_is_its_standard_error_over_validation_examples() -> None:
+def test_select_forward_noise_is_standard_error_over_examples() -> None:
     rng = np.random.default_rng(1)
     toy = Toy(np.zeros(2))
     toy.validation_weights = weights = rng.dirichlet(np.ones(10))
@@ -468,17 +468,17 @@ def test_the_noise_of_a_gain_is_its_standard_error_over_validation_examples() ->
     toy.effects = np.array([-1.02, -0.98]) * errors
     assert select_forward(toy, _problem(2, exclude=frozenset({1}))).mask.tolist() == [True, False]
     assert select_forward(toy, _problem(2, exclude=frozenset({0}))).mask.tolist() == [False, False]
-    # Each by its own, also where both are looked at.
+    # Each gain has its own noise, also if both are compared.
     assert select_forward(toy, _problem(2)).steps[0].tasks == (0,)
-    # It is that of the difference, however far the examples are apart already.
+    # The noise is that of the difference, however far the examples are apart.
     toy.each = np.array([[50.0, -50.0] * 5, [0.0] * 10])
     toy.effects = np.array([0.0, -0.1])
     assert select_forward(toy, _problem(2, include=frozenset({0}))).mask.all()
 
 
 @pytest.mark.parametrize(("sizes", "limit"), [("tokens", "max_tokens"), ("examples", "max_examples")])
-def test_what_a_task_costs_is_what_it_has_and_no_less_than_one(sizes: str, limit: str) -> None:
-    # A third for one against a half for two; nothing costs as much as one.
+def test_constraints_cost_is_size_and_at_least_one(sizes: str, limit: str) -> None:
+    # A gain of a third for one token beats a half for two. A task without tokens costs as much as one.
     toy = Toy(np.array([-0.3, -0.5]))
     for first in (0, 1):
         constraints = _problem(2, **{sizes: np.array([first, 2]), limit: 10})

@@ -17,7 +17,7 @@ from textual.widgets import Input
 from tui_pilot import App, drive, grid, is_solved, opened, text, until
 
 from curator.core.text import clean
-from curator.estimate.whatif import judge
+from curator.estimate.whatif import estimate_selection
 from curator.export import FORMATS
 from curator.project.project import Project
 from curator.select.manifest import read_manifest
@@ -313,7 +313,7 @@ def test_app_any_number_of_tasks_works(kind: str, drawn_project: DrawnProject) -
         await _press(app, pilot, "g", "space", "v", "G", "p", "m", "i", "s", "S", "u", "U", "escape", "g")
         assert app.session is not None
         assert app.estimate is not None
-        expected = judge(app.snapshot.answers.estimator, app.session.mask).loss  # type: ignore[union-attr]
+        expected = estimate_selection(app.snapshot.answers.estimator, app.session.mask).loss  # type: ignore[union-attr]
         assert app.estimate.target_loss.loss == pytest.approx(expected)
 
     drive(drawn_project(kind), story)
@@ -568,9 +568,9 @@ def test_app_fast_keys_never_show_estimate_of_other_selection(drawn_project: Dra
             shown = grid(app)[1]
             if "loss 0" in shown or "loss 1" in shown:
                 seen += 1
-                assert f"{judge(estimator, app.session.mask).loss:.4f}" in shown
+                assert f"{estimate_selection(estimator, app.session.mask).loss:.4f}" in shown
         await until(pilot, lambda: is_solved(app))
-        assert f"{judge(estimator, app.session.mask).loss:.4f}" in text(app)
+        assert f"{estimate_selection(estimator, app.session.mask).loss:.4f}" in text(app)
 
     drive(drawn_project(), story)
 

@@ -19,7 +19,7 @@ from tui_pilot import (
     until,
 )
 
-from curator.estimate.whatif import difference, flips, judge
+from curator.estimate.whatif import difference, estimate_selection, flips
 from tui.app import CuratorApp
 from tui.dialogs.pick import PickDialog
 from tui.screens.compare import CompareScreen
@@ -89,7 +89,9 @@ def test_compare_screen_shows_values_of_estimator(monkeypatch: pytest.MonkeyPatc
         await pilot.pause()
         assert screen._known(screen.chosen()) is not old
         new = await _complete(app, pilot)
-        assert new.target_losses[0].loss == pytest.approx(judge(snapshot.answers.estimator, app.session.mask).loss)
+        assert new.target_losses[0].loss == pytest.approx(
+            estimate_selection(snapshot.answers.estimator, app.session.mask).loss
+        )
         await pilot.press("u")
         again = await _complete(app, pilot)
         assert again.target_losses[0].loss == pytest.approx(old.target_losses[0].loss)
@@ -129,7 +131,7 @@ def test_compare_screen_shows_values_of_estimator(monkeypatch: pytest.MonkeyPatc
 
     async def figures(app: CuratorApp, pilot: Pilot[None], found: Estimates) -> None:
         screen, estimator = _screen(app), snapshot.answers.estimator
-        first, second = (judge(estimator, s.mask([])) for s in snapshot.selections)
+        first, second = (estimate_selection(estimator, s.mask([])) for s in snapshot.selections)
         gap = difference(estimator, second, first)
         assert [j.loss for j in found.target_losses[:2]] == pytest.approx([first.loss, second.loss])
         assert (found.versus_first[1].value, found.versus_first[1].noise) == pytest.approx((gap.value, gap.noise))

@@ -9,7 +9,7 @@ import pytest
 from drawn_estimators import TASKS, all_masks, draw_checkpoints, make_estimator
 
 from curator.estimate.estimator import TargetEstimator
-from curator.estimate.whatif import judge
+from curator.estimate.whatif import estimate_selection
 from tui.background.estimator_thread import EstimateRequest, EstimatorThread, SelectionEstimate
 
 EVERY = np.ones(TASKS, dtype=bool)
@@ -67,13 +67,17 @@ def test_estimator_thread_one_request_delivers_estimate_of_estimator(
     last = answers.all[-1]
     assert isinstance(last, SelectionEstimate)
     assert last.revision == 7
-    assert last.target_loss.loss == pytest.approx(judge(estimator, mask).loss)
-    assert last.versus_all.value == pytest.approx(judge(estimator, mask).loss - judge(estimator, EVERY).loss)
-    assert last.versus_saved.value == pytest.approx(judge(estimator, mask).loss - judge(estimator, all_masks()[3]).loss)
+    assert last.target_loss.loss == pytest.approx(estimate_selection(estimator, mask).loss)
+    assert last.versus_all.value == pytest.approx(
+        estimate_selection(estimator, mask).loss - estimate_selection(estimator, EVERY).loss
+    )
+    assert last.versus_saved.value == pytest.approx(
+        estimate_selection(estimator, mask).loss - estimate_selection(estimator, all_masks()[3]).loss
+    )
     for task in range(TASKS):
         flipped = mask.copy()
         flipped[task] ^= True
-        assert last.flips[task] == pytest.approx(judge(estimator, flipped).loss - last.target_loss.loss)
+        assert last.flips[task] == pytest.approx(estimate_selection(estimator, flipped).loss - last.target_loss.loss)
     first = answers.all[0]
     assert isinstance(first, SelectionEstimate)
     assert np.isnan(first.flips).all(), "the first estimate does not wait for the flips"

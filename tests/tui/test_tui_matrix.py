@@ -10,7 +10,7 @@ from textual.pilot import Pilot
 from textual.widgets import Input
 from tui_pilot import FakeAnswers, drive_fake, fake_names, fake_snapshot, grid, read_fake, text, until
 
-from curator.estimate.whatif import judge
+from curator.estimate.whatif import estimate_selection
 from tui.app import CuratorApp
 from tui.screens import matrix as module
 from tui.screens.matrix import MOST_SHOWN, MatrixScreen
@@ -49,7 +49,7 @@ def test_together_two_tasks_gives_four_estimates() -> None:
     found = together(estimator, mask, Cell("one", 0, 0, 1))
 
     def loss(first: bool, second: bool) -> float:
-        return judge(estimator, np.array([first, second, True, False, True])).loss
+        return estimate_selection(estimator, np.array([first, second, True, False, True])).loss
 
     both, giver, taker, neither = loss(True, True), loss(True, False), loss(False, True), loss(False, False)
     assert [j.loss for j in (found.both, found.giver, found.taker, found.neither)] == pytest.approx(

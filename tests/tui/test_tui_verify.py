@@ -14,6 +14,7 @@ from textual.pilot import Pilot
 from textual.widgets import Input
 from tui_pilot import App, drive, grid, is_solved, text, until
 
+from curator.core.interval import Interval
 from curator.estimate.calibration import LEAST_RUNS
 from curator.results.verification import VerifiedRun, VerifyReport
 from curator.training.fine_tune import recipe_key, subset_content
@@ -384,25 +385,19 @@ def found() -> VerifyReport:
             VerifiedRun(
                 subset=("a",),
                 seed=0,
-                estimated_loss=1.0,
-                estimated_loss_low=0.9,
-                estimated_loss_high=1.1,
+                estimate=Interval(1.0, 0.9, 1.1),
                 measured_loss=1.2,
             ),
             VerifiedRun(
                 subset=("a",),
                 seed=1,
-                estimated_loss=1.0,
-                estimated_loss_low=0.9,
-                estimated_loss_high=1.1,
+                estimate=Interval(1.0, 0.9, 1.1),
                 measured_loss=0.8,
             ),
             VerifiedRun(
                 subset=(),
                 seed=0,
-                estimated_loss=2.0,
-                estimated_loss_low=1.9,
-                estimated_loss_high=2.1,
+                estimate=Interval(2.0, 1.9, 2.1),
                 measured_loss=2.2,
             ),
         ),

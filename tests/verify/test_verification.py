@@ -1,4 +1,4 @@
-"""Verification on a tiny project: what is chosen, what is run, what is kept, and what is said of it."""
+"""Verification on a tiny project: planned runs, stored measurements, and the report."""
 
 import json
 import shutil
@@ -23,6 +23,7 @@ from curator import results
 from curator.cli.tables import show_estimates, show_verify
 from curator.core.errors import ConfigError, NumericalError
 from curator.core.events import Event, Note, Reporter, StageStarted
+from curator.core.interval import Interval
 from curator.data.corpus import training_examples, validation_examples
 from curator.estimate.calibration import Calibration, calibrate, conformal, cross_validated
 from curator.estimate.target import TargetEstimates
@@ -51,7 +52,7 @@ def _keys(masks: list[np.ndarray]) -> list[bytes]:
 
 @settings(max_examples=25)
 @given(st.integers(0, 12), st.integers(0, 20), st.integers(0, 99), st.integers(0, 6))
-def test_probes_are_new_and_different_and_seeded(tasks: int, count: int, seed: int, there: int) -> None:
+def test_probe_subsets_are_new_different_and_seeded(tasks: int, count: int, seed: int, there: int) -> None:
     known = [mask for mask in np.random.default_rng(seed).random((there, tasks)) < 0.5]
     chosen = probe_subsets(_law, tasks, count=count, seed=seed, there=known)
     assert all(mask.shape == (tasks,) and mask.dtype == bool for mask in chosen)
@@ -62,14 +63,14 @@ def test_probes_are_new_and_different_and_seeded(tasks: int, count: int, seed: i
 
 
 @pytest.mark.parametrize("tasks", [0, 1, 3, 5])
-def test_few_tasks_are_probed_until_no_subset_is_left(tasks: int) -> None:
+def test_probe_subsets_few_tasks_gives_every_subset(tasks: int) -> None:
     chosen = probe_subsets(_law, tasks, count=1000, seed=0)
     assert len(set(_keys(chosen))) == 2**tasks
     assert probe_subsets(_law, tasks, count=5, seed=0, there=chosen) == []
 
 
 @pytest.mark.parametrize("tasks", [6, 20])
-def test_more_probes_begin_with_the_fewer_and_later_ones_go_on_with_them(tasks: int) -> None:
+def test_probe_subsets_larger_count_extends_smaller_one(tasks: int) -> None:
     whole = probe_subsets(_law, tasks, count=14, seed=3)
     first = probe_subsets(_law, tasks, count=5, seed=3)
     assert _keys(whole)[:5] == _keys(first)
@@ -78,8 +79,8 @@ def test_more_probes_begin_with_the_fewer_and_later_ones_go_on_with_them(tasks: 
 
 
 @pytest.mark.parametrize("tasks", [12, 40])
-def test_probes_are_spread_over_size_and_estimate(tasks: int) -> None:
-    # An estimate that has little to do with size: both must be spread at once, so that each quarter of the ranks of
+def test_probe_subsets_are_spread_over_size_and_estimate(tasks: int) -> None:
+    # The estimate is nearly independent of size. Probes must be spread over both at once: each quarter of the ranks of
     # either has a quarter of the probes.
     def law(masks: np.ndarray) -> np.ndarray:
         return np.asarray(masks @ np.random.default_rng(0).standard_normal(tasks))
@@ -98,7 +99,7 @@ def test_probes_are_spread_over_size_and_estimate(tasks: int) -> None:
 
 
 @pytest.mark.parametrize("tasks", [8, 20])
-def test_where_estimates_do_not_tell_subsets_apart_every_task_is_probed(tasks: int) -> None:
+def test_probe_subsets_equal_estimates_cover_every_task(tasks: int) -> None:
     counts = np.zeros(tasks)
     for seed in range(8):
         chosen = np.array(probe_subsets(lambda masks: np.zeros(len(masks)), tasks, count=12, seed=seed))
@@ -127,7 +128,7 @@ _made: dict[str, Path] = {}
 
 @pytest.fixture
 def ready(make_project: MakeProject, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project of four tasks on which all is done but to verify; made once, and copied."""
+    """Return a copy of a project of four tasks, ready to verify."""
     if not _made:
         tasks = {"target": pair_rows("target", 12)} | {name: pair_rows(name, 8) for name in TASKS}
         folder = make_project("made", tasks=tasks, project={"name": "p"}, train={"learning_rate": 1e-2, "epochs": 1})
@@ -137,7 +138,7 @@ def ready(make_project: MakeProject, tmp_path: Path, tmp_path_factory: pytest.Te
 
 
 def _measured(folder: Path, *targets: str) -> dict[tuple[str, int], float]:
-    """Loss of every run that counts, by subset and seed."""
+    """Return the loss of every valid run, by subset and seed."""
     return {
         ("+".join(sorted(m.subset)), run.seed): run.loss
         for m in _estimates(folder, *targets).measured
@@ -146,7 +147,7 @@ def _measured(folder: Path, *targets: str) -> dict[tuple[str, int], float]:
 
 
 def _pretend(folder: Path, law: Callable[[frozenset[str]], float], subsets: list[frozenset[str]]) -> None:
-    """Put in what runs would have measured by a law."""
+    """Store measurements that follow a law."""
     project = _open(folder)
     corpus = project.corpus(("target",))
     for subset in subsets:
@@ -174,7 +175,7 @@ def _edit(folder: Path, old: str, new: str) -> None:
     path.write_text(text.replace(old, new))
 
 
-def test_verifying_measures_what_fine_tuning_the_base_model_comes_to(ready: Path) -> None:
+def test_verify_measured_loss_equals_plain_fine_tuning(ready: Path) -> None:
     events: list[Event] = []
     project = _open(ready, events)
     selections = project.selections(("target",))
@@ -189,9 +190,9 @@ def test_verifying_measures_what_fine_tuning_the_base_model_comes_to(ready: Path
     assert len(report.runs) == 6
     seeds = Counter(run.subset for run in report.runs)
     assert set(seeds.values()) == {2}
-    # The current selection, which a person made, all tasks and the target alone are among them, whatever else is.
+    # The plan includes the current selection (made by a person), all tasks and the target alone.
     assert {("alpha", "delta"), tuple(sorted(TASKS)), ()} == set(seeds)
-    # By hand: from the base model, on these tasks and the target, with the project's recipe.
+    # Direct computation: from the base model, on these tasks and the target, with the project's recipe.
     corpus = project.corpus(("target",))
     chosen = [task for task in corpus.tasks if task.name in ("alpha", "delta")] + corpus.target_tasks
     examples = [example for task in chosen for example in training_examples(task, project.store)]
@@ -207,7 +208,7 @@ def test_verifying_measures_what_fine_tuning_the_base_model_comes_to(ready: Path
             assert run.measured_loss == pytest.approx(loss, abs=2e-6)
 
 
-def test_a_run_that_diverges_is_said_left_out_and_not_tried_again(ready: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_verify_diverged_run_is_left_out_and_not_repeated(ready: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tried: list[tuple[frozenset[str], int]] = []
 
     def diverging(*arguments: Any, seed: int, **options: Any) -> FineTuned:
@@ -224,14 +225,14 @@ def test_a_run_that_diverges_is_said_left_out_and_not_tried_again(ready: Path, m
     assert () not in {run.subset for run in report.runs}
     assert [e for e in events if isinstance(e, Note) and e.level == "warning" and "became nan" in e.message]
     assert _left_over(ready) == []
-    # Neither as what was left over, nor as part of another plan.
+    # Neither the rest of a plan nor a new plan contains the run.
     _open(ready).verify(runs=2, seeds=1)
     assert len(tried) == 5
     assert len(set(tried)) == 5
 
 
-def test_no_run_is_the_meta_training_from_which_estimates_are_made(ready: Path) -> None:
-    # Its loss is what all tasks are estimated at: a run that repeats it step by step would judge nothing.
+def test_verify_runs_do_not_use_seed_of_meta_training(ready: Path) -> None:
+    # With the seed of meta-training, a run on all tasks would repeat meta-training step by step.
     project = _open(ready)
     corpus, tuned = project.corpus(("target",)), project._pipeline.load()
     examples = [example for task in corpus.tasks for example in training_examples(task, project.store)]
@@ -253,11 +254,11 @@ def test_no_run_is_the_meta_training_from_which_estimates_are_made(ready: Path) 
     assert project.config.train.seed not in run_seeds(project.config, 50)
 
 
-def test_each_call_adds_runs_and_none_is_made_twice(ready: Path) -> None:
+def test_verify_each_call_adds_new_runs_only(ready: Path) -> None:
     project = _open(ready)
     assert project.verify(runs=2, seeds=1).subsets == 2
     first = _measured(ready)
-    # The same project, as it is in a process that goes on, and as another one finds it.
+    # The same project in a process that continues, and as another process finds it.
     assert project.verify(runs=1, seeds=2).subsets == 3
     second = _measured(ready)
     assert first.items() < second.items()
@@ -270,7 +271,7 @@ def test_each_call_adds_runs_and_none_is_made_twice(ready: Path) -> None:
     assert not again.calibrated
 
 
-def test_when_every_subset_is_measured_nothing_is_added(ready: Path) -> None:
+def test_verify_all_subsets_measured_adds_no_run(ready: Path) -> None:
     for there, added in ((14, 2), (16, 0)):
         _pretend(ready, _noisy, _subsets(there))
         todo = runs_to_make(_selections(ready), subsets=100, seeds=1)
@@ -279,7 +280,7 @@ def test_when_every_subset_is_measured_nothing_is_added(ready: Path) -> None:
     assert _open(ready).verify(runs=5).subsets == 16
 
 
-def test_what_an_interrupted_call_had_left_is_done_before_anything_is_added(ready: Path) -> None:
+def test_verify_interrupted_call_is_resumed_before_new_runs(ready: Path) -> None:
     project = _open(ready)
     corpus, selections = project.corpus(("target",)), _selections(ready)
 
@@ -291,7 +292,7 @@ def test_what_an_interrupted_call_had_left_is_done_before_anything_is_added(read
     assert [subset for subset, _ in planned[:4]] == plan(selections, count=4, seed=0)
     assert [subset for subset, _ in planned[4:]] == [subset for subset, _ in planned[:4]]
     assert len({seed for _, seed in planned}) == 2
-    # Nothing was run yet: however it is asked, the plan stands.
+    # No run is done yet: the plan stays, whatever the arguments.
     assert todo(None) == todo(9, 5) == planned
     key = recipe_key(project.config, corpus)
     for number, (subset, seed) in enumerate(planned[:5]):
@@ -301,7 +302,7 @@ def test_what_an_interrupted_call_had_left_is_done_before_anything_is_added(read
     for subset, seed in planned[5:]:
         content = subset_content(corpus, subset)
         project.store.put_measurement(key, "target", content, seed=seed, loss=1.0, seconds=1.0)
-    # All of it is measured, and nobody was told yet.
+    # All runs are done, but not reported yet.
     assert todo(None) == todo(3, 1) == []
     mark_reported(project.workspace, corpus)
     more = todo(3, 1)
@@ -309,12 +310,12 @@ def test_what_an_interrupted_call_had_left_is_done_before_anything_is_added(read
     assert not {subset for subset, _ in more} & {subset for subset, _ in planned}
 
 
-def test_a_changed_task_takes_its_measurements_with_it_and_no_others(ready: Path) -> None:
+def test_verify_changed_task_drops_only_its_measurements(ready: Path) -> None:
     subsets = [subset for subset in _subsets(9) if 0 < len(subset) < len(TASKS)]
     _pretend(ready, lambda subset: 2.0 + 0.1 * len(subset), subsets)
     project = _open(ready)
     corpus, selections = project.corpus(("target",)), _selections(ready)
-    # A plan that was carried out: nothing of it is to be done again because a task changed later.
+    # A finished plan. A later change of a task must not repeat its runs.
     todo = runs_to_make(selections, subsets=3, seeds=1)
     for subset, seed in todo:
         content = subset_content(corpus, subset)
@@ -345,7 +346,7 @@ def test_a_changed_task_takes_its_measurements_with_it_and_no_others(ready: Path
         ("projection_dim = 16", "projection_dim = 8", True),
     ],
 )
-def test_runs_count_for_their_own_recipe_and_target_only(ready: Path, old: str, new: str, counts: bool) -> None:
+def test_verify_runs_count_for_their_recipe_and_target_only(ready: Path, old: str, new: str, counts: bool) -> None:
     _pretend(ready, lambda subset: 2.0, _subsets(2))
 
     def there() -> int:
@@ -359,48 +360,48 @@ def test_runs_count_for_their_own_recipe_and_target_only(ready: Path, old: str, 
     assert there() == 4
 
 
-def test_an_added_task_leaves_what_was_measured_as_it_is(ready: Path) -> None:
+def test_verify_added_task_keeps_measurements(ready: Path) -> None:
     _pretend(ready, lambda subset: 2.0 + 0.1 * len(subset), _subsets(6))
     write_rows(ready / "tasks" / "epsilon.jsonl", pair_rows("epsilon", 5))
     estimates = _estimates(ready)
     assert {m.subset for m in estimates.measured} == set(_subsets(6))
     assert estimates.calibrated_on == 6
-    # All tasks together are more than before, and not yet measured.
+    # All tasks together are more than before, and not measured yet.
     assert frozenset((*TASKS, "epsilon")) in plan(_selections(ready), count=3, seed=0)
 
 
-def test_two_targets_are_measured_together(ready: Path) -> None:
+def test_verify_two_targets_are_measured_together(ready: Path) -> None:
     project = _open(ready)
     report = project.verify(target=["target", "alpha"], runs=1, seeds=1)
     assert report.to_json()["target"] == ["target", "alpha"]
     (run,) = report.runs
-    # The model still holds that run.
+    # The loaded model still holds that run.
     corpus = project.corpus(("target", "alpha"))
     losses = [
         measure_losses(project._pipeline.load(), validation_examples(task, project.store), batch_tokens=512).mean()
         for task in corpus.target_tasks
     ]
     assert run.measured_loss == pytest.approx(np.mean(losses), abs=2e-6)
-    # They are no runs of either target alone.
+    # The runs do not count for either target alone.
     assert _measured(ready) == {}
     assert len(_measured(ready, "target", "alpha")) == 1
 
 
 @pytest.mark.parametrize("wrong", [{"runs": 0}, {"runs": -1}, {"seeds": 0}])
-def test_no_runs_are_no_verification(ready: Path, wrong: dict[str, int]) -> None:
+def test_verify_fewer_than_one_run_raises_error(ready: Path, wrong: dict[str, int]) -> None:
     with pytest.raises(ConfigError, match="at least 1"):
         _open(ready).verify(**wrong)  # type: ignore[arg-type]
 
 
-# -- what is said of it -----------------------------------------------------------------------------------------------
+# -- report ---------------------------------------------------------------------------------------------------------
 
 
 def _noisy(subset: frozenset[str]) -> float:
-    """Losses that have nothing to do with what is in a subset."""
+    """Return losses that do not depend on the subset."""
     return 5.0 + 0.5 * float(np.random.default_rng(sum(map(ord, "".join(sorted(subset))))).standard_normal())
 
 
-def test_a_report_judges_each_subset_by_a_calibration_on_the_others(ready: Path) -> None:
+def test_report_estimates_each_subset_from_the_others(ready: Path) -> None:
     _pretend(ready, _noisy, _subsets(12))
     report = _open(ready).verify()
     assert report.calibrated
@@ -432,14 +433,14 @@ def test_a_report_judges_each_subset_by_a_calibration_on_the_others(ready: Path)
 
 
 @pytest.mark.parametrize("count", [0, 5, 8, 12])
-def test_every_estimate_has_an_interval_and_says_whether_it_is_calibrated(ready: Path, count: int) -> None:
+def test_estimate_has_interval_and_reports_calibration(ready: Path, count: int) -> None:
     raw = _estimates(ready).estimator
     _pretend(ready, _noisy, _subsets(count))
     project = _open(ready)
     estimates = project.estimates(("target",))
     mask = estimates.mask(["alpha", "gamma"])
     (estimate,) = estimates.estimator.estimate(mask[None])
-    assert estimate.low < estimate.loss < estimate.high
+    assert estimate.low < estimate.value < estimate.high
     assert project.estimate_all([["alpha"]]).to_json()["calibrated"] == (count >= 5)
     result = project.select()
     manifest = json.loads((ready / "curator-manifest.json").read_text())
@@ -451,26 +452,26 @@ def test_every_estimate_has_an_interval_and_says_whether_it_is_calibrated(ready:
         assert estimate == uncalibrated
     else:
         assert estimates.calibration is not None
-        assert estimate.loss != pytest.approx(uncalibrated.loss, abs=1e-3)
+        assert estimate.value != pytest.approx(uncalibrated.value, abs=1e-3)
     if count >= 9:
         residuals = cross_validated(estimates.evidence)[0] - estimates.evidence.losses  # type: ignore[arg-type, union-attr]
-        assert estimate.high - estimate.loss == pytest.approx(conformal(residuals))
+        assert estimate.high - estimate.value == pytest.approx(conformal(residuals))
 
 
-def test_a_calibration_is_found_again(ready: Path) -> None:
+def test_calibration_is_cached_in_store(ready: Path) -> None:
     _pretend(ready, _noisy, _subsets(9))
     first, again = _estimates(ready), _estimates(ready)
     assert isinstance(first.calibration, Calibration)
     assert _open(ready).store.artifact("calibration", first.key) is not None
     masks = np.stack([first.mask(subset) for subset in _subsets(16)])
     np.testing.assert_array_equal(first.estimator.validation_losses(masks), again.estimator.validation_losses(masks))
-    # Another run makes another calibration.
+    # Another run changes the calibration.
     _pretend(ready, _noisy, _subsets(10))
     assert _estimates(ready).key != first.key
     assert _estimates(ready).calibrated_on == 10
 
 
-def test_what_runs_cannot_tell_apart_is_indistinguishable(ready: Path) -> None:
+def test_select_difference_within_noise_is_indistinguishable(ready: Path) -> None:
     noisy, clear = ready, Path(shutil.copytree(ready, ready.parent / "clear"))
     _pretend(noisy, _noisy, _subsets(12))
     _pretend(clear, lambda subset: 5.0 - 0.5 * ("alpha" in subset) + 0.5 * ("beta" in subset), _subsets(16))
@@ -486,8 +487,8 @@ def test_what_runs_cannot_tell_apart_is_indistinguishable(ready: Path) -> None:
     assert "all_tasks" in result.indistinguishable
 
 
-def test_losses_that_vanish_are_reported(ready: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    # A target that the model has learned: to six digits, nothing is left of its loss.
+def test_verify_vanishing_losses_give_finite_report(ready: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    # A target that the model has learned: its loss is 0 to six digits.
     _pretend(ready, lambda subset: 0.0 if len(subset) > 1 else 1e-8, _subsets(10))
     report = _open(ready).verify()
     assert "NaN" not in json.dumps(report.to_json())
@@ -496,7 +497,7 @@ def test_losses_that_vanish_are_reported(ready: Path, capsys: pytest.CaptureFixt
     assert "target" in capsys.readouterr().out
 
 
-def test_the_same_of_everything_has_no_rank() -> None:
+def test_rank_correlation_constant_input_gives_none() -> None:
     same, other = np.ones(3), np.arange(3.0)
     assert rank_correlation(same, other) is None
     assert rank_correlation(other, same) is None
@@ -511,7 +512,7 @@ def _run(folder: Path, *arguments: str, code: int = 0) -> Outcome:
     return run_cli(*arguments, "-p", folder).check(code)
 
 
-def test_verifying_from_the_command_line(ready: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_verify_command_prints_report_and_json(ready: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     show_estimates(_open(ready).estimate_all([["alpha"]]))
     assert "uncalibrated" in capsys.readouterr().out
     assert "uncalibrated" in _run(ready, "select").out
@@ -545,7 +546,7 @@ def test_verifying_from_the_command_line(ready: Path, tmp_path: Path, capsys: py
 
 
 def _killed_in(folder: Path) -> None:
-    """Start `curator verify` and kill it in the midst of its second run."""
+    """Start `curator verify`, and kill it within its second run."""
     process = subprocess.Popen(
         [sys.executable, "-m", "curator", "verify", "--runs", "3", "--seeds", "1", "-p", str(folder)],
         stdout=subprocess.DEVNULL,
@@ -564,25 +565,25 @@ def _killed_in(folder: Path) -> None:
     assert process.wait(timeout=60) == -signal.SIGKILL
 
 
-def test_killed_in_the_midst_of_a_run_and_called_again_it_measures_what_it_would_have(ready: Path) -> None:
+def test_verify_killed_within_run_resumes_to_same_loss(ready: Path) -> None:
     whole = Path(shutil.copytree(ready, ready.parent / "whole"))
     _open(whole).verify(runs=3, seeds=1)
     _killed_in(ready)
     assert len(_left_over(ready)) == 1
     after = _measured(ready)
     assert 0 < len(after) < 3
-    assert list(_left_over(ready)[0].glob("checkpoints/*/complete")), "there is something to go on with"
+    assert list(_left_over(ready)[0].glob("checkpoints/*/complete")), "no checkpoint to resume from"
     done = _run(ready, "verify", "--json")
     assert _measured(ready) == _measured(whole)
     assert after.items() < _measured(ready).items()
     assert len(json.loads(done.out)["runs"]) == 3
     assert _left_over(ready) == []
-    # The run that was cut short has the time of a whole one.
+    # The interrupted run has the time of a whole run.
     assert all(run.seconds > 0 for m in _estimates(ready).measured for run in m.runs)
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
-def test_killed_while_a_run_is_kept_it_leaves_nothing_behind(ready: Path, tmp_path: Path, when: str) -> None:
+def test_verify_killed_while_storing_run_leaves_no_folder(ready: Path, tmp_path: Path, when: str) -> None:
     environment = environment_with(
         tmp_path / "kill",
         "import os, signal\n"
@@ -598,20 +599,20 @@ def test_killed_while_a_run_is_kept_it_leaves_nothing_behind(ready: Path, tmp_pa
     done = subprocess.run(command, check=False, env=environment)
     assert done.returncode == -signal.SIGKILL
     assert len(_measured(ready)) == (when == "after")
-    # The same call again: what was measured has not been reported, and is not added to.
+    # The same call again reports the run and adds no other.
     _open(ready).verify(runs=1, seeds=1)
     assert len(_measured(ready)) == 1
     assert _left_over(ready) == []
 
 
-def test_a_subset_is_the_mean_of_its_runs() -> None:
+def test_verify_report_points_average_runs_of_a_subset() -> None:
     report = results.VerifyReport(
         target=("t",), calibrated=False, subsets=2, relative_error=0.1, constant_relative_error=0.1, seed_noise=None,
         spearman=None, interval_coverage=0.5, seconds_estimating=None, seconds_fine_tuning=1.0, subsets_estimated=0,
         speedup=None, speedup_100=None,
         runs=tuple(
             results.VerifiedRun(
-                subset=subset, seed=seed, estimated_loss=1.0, estimated_loss_low=0.5, estimated_loss_high=1.5,
+                subset=subset, seed=seed, estimate=Interval(1.0, 0.5, 1.5),
                 measured_loss=loss,
             )
             for subset, seed, loss in ((("b",), 0, 1.0), ((), 0, 4.0), (("b",), 1, 3.0))
@@ -624,7 +625,7 @@ def test_a_subset_is_the_mean_of_its_runs() -> None:
     ]
 
 
-def test_subsets_that_are_measured_are_brought_to_more_seeds(ready: Path) -> None:
+def test_verify_more_seeds_adds_runs_to_measured_subsets(ready: Path) -> None:
     project = _open(ready)
     project.verify(runs=2, seeds=1)
     assert len(project.verify().runs) == 2

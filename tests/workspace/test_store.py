@@ -18,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from curator.core.errors import DataError, ExitCode, StoreBusy
+from curator.core.interval import Interval
 from curator.estimate.task_sums import TaskSums
 from curator.workspace.store import access, locks, schema
 from curator.workspace.store.records import StoredEdit, StoredExample, StoredTask
@@ -222,8 +223,12 @@ def test_store_results_round_trip(store: Store) -> None:
     found = store.affinities("e")
     assert found["'; DROP"] == (1.0, 0.1)
     assert np.isnan(found["a"][1])
-    store.put_estimates("e", "t", [(["b", "a"], 1.0, 0.5, 1.5), (["a", "b"], 2.0, 1.5, 2.5), ([], 3.0, 3.0, 3.0)])
-    store.put_estimates("e", "t", [([], 4.0, 4.0, 4.0)])
+    store.put_estimates(
+        "e",
+        "t",
+        [(["b", "a"], Interval(1.0, 0.5, 1.5)), (["a", "b"], Interval(2.0, 1.5, 2.5)), ([], Interval(3.0, 3.0, 3.0))],
+    )
+    store.put_estimates("e", "t", [([], Interval(4.0, 4.0, 4.0))])
     with store.read() as connection:
         assert connection is not None
         rows = connection.execute("SELECT subset, loss FROM estimates ORDER BY loss").fetchall()

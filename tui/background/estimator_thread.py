@@ -13,8 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from curator.core.arrays import Floats, Mask
+from curator.estimate import whatif
 from curator.estimate.estimator import TargetEstimator
-from curator.estimate.whatif import Difference, Judgement, difference, flips, judge, judge_each
+from curator.estimate.whatif import LossDifference, difference, estimate_selection, estimate_selections, flips
 
 Rows = npt.NDArray[np.intp]
 
@@ -43,7 +44,7 @@ class EstimateRequest:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class SelectionEstimate:
+class LiveEstimate:
     """The estimate of a selection.
 
     Attributes:
@@ -57,9 +58,9 @@ class SelectionEstimate:
     """
 
     revision: int
-    target_loss: Judgement
-    versus_all: Difference
-    versus_saved: Difference
+    target_loss: whatif.SelectionEstimate
+    versus_all: LossDifference
+    versus_saved: LossDifference
     seconds: float
     flips: Floats
     solved: Mask
@@ -70,19 +71,19 @@ class EstimatorThread(threading.Thread):
 
     Args:
         estimator: Returns the estimator. Called in this thread for every request.
-        deliver: Receives each `SelectionEstimate`, each better than the last, or an error. Called in this thread.
+        deliver: Receives each `LiveEstimate`, each better than the last, or an error. Called in this thread.
     """
 
     def __init__(
-        self, estimator: Callable[[], TargetEstimator], deliver: Callable[[SelectionEstimate | Exception], None]
+        self, estimator: Callable[[], TargetEstimator], deliver: Callable[[LiveEstimate | Exception], None]
     ) -> None:
         super().__init__(name="estimator", daemon=True)
         self._make, self._deliver = estimator, deliver
         self._changed = threading.Condition()
         self._request: EstimateRequest | None = None
         self._stopped = False
-        self._references: dict[bytes, Judgement] = {}
-        self._first: SelectionEstimate | None = None
+        self._references: dict[bytes, whatif.SelectionEstimate] = {}
+        self._first: LiveEstimate | None = None
 
     def request(self, request: EstimateRequest) -> None:
         """Request an estimate. Work on the earlier request ends."""
@@ -90,7 +91,7 @@ class EstimatorThread(threading.Thread):
             self._request = request
             self._changed.notify_all()
 
-    def first_estimate(self, revision: int, seconds: float) -> SelectionEstimate | None:
+    def first_estimate(self, revision: int, seconds: float) -> LiveEstimate | None:
         """Wait for the estimate of a revision; None if the time runs out.
 
         Drawing a screen takes longer than most estimates. Both at the same time are slower than one after the
@@ -132,14 +133,14 @@ class EstimatorThread(threading.Thread):
     def _is_old(self) -> bool:
         return self._stopped or self._request is not None
 
-    def _estimates(self, request: EstimateRequest) -> Iterator[SelectionEstimate]:
+    def _estimates(self, request: EstimateRequest) -> Iterator[LiveEstimate]:
         estimator = self._make()
         began = time.perf_counter()
-        current = judge(estimator, request.mask)
+        current = estimate_selection(estimator, request.mask)
         every = self._reference(estimator, np.ones_like(request.mask))
         saved = self._reference(estimator, request.saved)
         count = len(request.mask)
-        estimate = SelectionEstimate(
+        estimate = LiveEstimate(
             request.revision,
             current,
             difference(estimator, current, every),
@@ -178,17 +179,17 @@ class EstimatorThread(threading.Thread):
         with self._changed:
             return self._changed.wait_for(self._is_old, seconds)
 
-    def _reference(self, estimator: TargetEstimator, mask: Mask) -> Judgement:
+    def _reference(self, estimator: TargetEstimator, mask: Mask) -> whatif.SelectionEstimate:
         key = mask.tobytes()
         if key not in self._references:
             if len(self._references) > 100:
                 self._references.clear()
-            self._references[key] = judge_each(estimator, mask[None])[0]
+            self._references[key] = estimate_selections(estimator, mask[None])[0]
         return self._references[key]
 
 
-def _with(estimate: SelectionEstimate, changes: Floats, solved: Mask) -> SelectionEstimate:
-    return SelectionEstimate(
+def _with(estimate: LiveEstimate, changes: Floats, solved: Mask) -> LiveEstimate:
+    return LiveEstimate(
         estimate.revision,
         estimate.target_loss,
         estimate.versus_all,

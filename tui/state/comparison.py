@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from curator.core.arrays import Floats, Mask
-from curator.estimate.whatif import Difference, Judgement, difference, flips, judge_each
+from curator.estimate.whatif import LossDifference, SelectionEstimate, difference, estimate_selections, flips
 from tui.background.estimator_thread import SOLVED_IN_FULL
 from tui.state.session import Rows
 
@@ -115,9 +115,9 @@ class Estimates:
     """
 
     token: Token
-    target_losses: list[Judgement]
-    versus_first: list[Difference]
-    versus_all: list[Difference]
+    target_losses: list[SelectionEstimate]
+    versus_first: list[LossDifference]
+    versus_all: list[LossDifference]
     changes: Floats
     solved: Mask
     is_complete: bool
@@ -133,7 +133,7 @@ def estimates(estimator: "TargetEstimator", masks: Mask, token: Token) -> Iterat
         masks: Membership by selection (s, t).
         token: Identity of the comparison.
     """
-    *target_losses, every = judge_each(estimator, np.concatenate([masks, np.ones_like(masks[:1])]))
+    *target_losses, every = estimate_selections(estimator, np.concatenate([masks, np.ones_like(masks[:1])]))
     first = [difference(estimator, loss, target_losses[0]) for loss in target_losses]
     above_all = [difference(estimator, loss, every) for loss in target_losses]
     mask, count = masks[0], masks.shape[1]

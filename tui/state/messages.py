@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from textual.message import Message
 
 if TYPE_CHECKING:
-    from tui.background.estimator_thread import SelectionEstimate
+    from tui.background.estimator_thread import LiveEstimate
     from tui.background.run_watcher import JobView
     from tui.state.snapshot import Snapshot
 
@@ -42,7 +42,7 @@ class EstimateReady(Message):
         key: Key of the gradients and measurements behind the estimate.
     """
 
-    def __init__(self, estimate: "SelectionEstimate", key: str) -> None:
+    def __init__(self, estimate: "LiveEstimate", key: str) -> None:
         super().__init__()
         self.estimate, self.key = estimate, key
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from curator.core.arrays import Floats, Mask
-from curator.estimate.whatif import Difference, Judgement, difference, judge_each
+from curator.estimate.whatif import LossDifference, SelectionEstimate, difference, estimate_selections
 from tui.state.arrangement import Arrangement, arrange, full_scale, group_names
 
 if TYPE_CHECKING:
@@ -62,11 +62,11 @@ class Together:
     """Estimated target losses of a selection with both of two tasks, with one task, and with neither, in nats."""
 
     cell: Cell
-    both: Judgement
-    giver: Judgement
-    taker: Judgement
-    neither: Judgement
-    synergy: Difference
+    both: SelectionEstimate
+    giver: SelectionEstimate
+    taker: SelectionEstimate
+    neither: SelectionEstimate
+    synergy: LossDifference
     """Change by both tasks minus the sum of the changes by each task. Negative means better together."""
 
 
@@ -81,7 +81,7 @@ def together(estimator: "TargetEstimator", mask: Mask, cell: Cell) -> Together:
     masks = np.repeat(mask[None], 4, axis=0)
     masks[:, cell.giver] = (True, True, False, False)
     masks[:, cell.taker] = (True, False, True, False)
-    both, giver, taker, neither = judge_each(estimator, masks)
+    both, giver, taker, neither = estimate_selections(estimator, masks)
     synergy = difference(
         estimator, replace(both, each=both.each + neither.each), replace(giver, each=giver.each + taker.each)
     )

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from curator.estimate.whatif import Difference
+from curator.estimate.whatif import LossDifference
 from tui.state.comparison import LETTERS, Chosen, Estimates
 from tui.widgets import numbers
 from tui.widgets.lines import Line, Part, spread
@@ -75,7 +75,7 @@ def table_lines(chosen: Sequence[Chosen], known: Estimates | None, snapshot: "Sn
     ]
 
 
-def _versus(found: Difference, cells: int) -> Line:
+def _versus(found: LossDifference, cells: int) -> Line:
     if found.value == 0 and found.noise == 0:
         return [("same", "dim")]
     words = f"{numbers.signed(found.value)} ±{found.noise:.4f}"
@@ -84,7 +84,7 @@ def _versus(found: Difference, cells: int) -> Line:
     return [(words, "good" if found.value < 0 else "bad")]
 
 
-def _versus_all(found: Difference, scale: float, cells: int) -> Line:
+def _versus_all(found: LossDifference, scale: float, cells: int) -> Line:
     style = "dim" if found.is_noise else "good" if found.value < 0 else "bad"
     text = numbers.signed(found.value) + ("~" if found.is_noise else " ")
     length = max(min(cells - len(text) - 2, 24), 0)

@@ -11,7 +11,7 @@ from tui.widgets.lines import Line, Part, fit, spread, width_of
 from tui.widgets.trust import measured_part
 
 if TYPE_CHECKING:
-    from curator.estimate.whatif import Difference
+    from curator.estimate.whatif import LossDifference
     from tui.background.estimator_thread import SelectionEstimate
 
 HEADLINE_WIDE = 110
@@ -19,7 +19,7 @@ HEADLINE_WIDE = 110
 _LEAST_NAME, _MOST_NAME = 8, 22
 
 
-def difference_parts(words: str, difference: "Difference", *, short: bool = False) -> list[Part]:
+def difference_parts(words: str, difference: "LossDifference", *, short: bool = False) -> list[Part]:
     """Return a difference in loss. A difference within the noise is marked with `~noise` or `~`."""
     value = numbers.signed(difference.value)
     if difference.value == 0 and difference.noise == 0:

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from curator.core.errors import DataError
+from curator.core.interval import Interval
 from curator.workspace.store.access import DAMAGED, insert, put_artifact
 from curator.workspace.store.measured import Measured
 from curator.workspace.store.records import Artifact, ExampleIndex, StoredTask
@@ -295,20 +296,19 @@ class Store(Sums, Measured, SelectionTable, Queries):
         self,
         estimate_key: str,
         target: str,
-        rows: Sequence[tuple[Sequence[str], float, float, float]],
+        rows: Sequence[tuple[Sequence[str], Interval]],
     ) -> None:
-        """Store (subset, loss, low, high) of requested subsets. Losses are in nats per target token."""
-        keys = [json.dumps(sorted(subset), ensure_ascii=False) for subset, *_ in rows]
+        """Store the estimates of subsets, in nats per target token."""
+        keys = [json.dumps(sorted(subset), ensure_ascii=False) for subset, _ in rows]
         latest = list({key: row for row, key in enumerate(keys)}.values())
         table = pa.table(
             {
                 "estimate_key": pa.array([estimate_key] * len(latest), pa.string()),
                 "target": pa.array([target] * len(latest), pa.string()),
                 "subset": pa.array([keys[row] for row in latest], pa.string()),
-                **{
-                    name: pa.array([rows[row][column] for row in latest], pa.float64())
-                    for column, name in enumerate(("loss", "low", "high"), start=1)
-                },
+                "loss": pa.array([rows[row][1].value for row in latest], pa.float64()),
+                "low": pa.array([rows[row][1].low for row in latest], pa.float64()),
+                "high": pa.array([rows[row][1].high for row in latest], pa.float64()),
                 "created": pa.array([utc_now()] * len(latest), pa.timestamp("us")),
             }
         )
