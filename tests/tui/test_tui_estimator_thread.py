@@ -10,7 +10,7 @@ from drawn_estimators import TASKS, all_masks, draw_checkpoints, make_estimator
 
 from curator.estimate.estimator import TargetEstimator
 from curator.estimate.whatif import estimate_selection
-from tui.background.estimator_thread import EstimateRequest, EstimatorThread, SelectionEstimate
+from tui.background.estimator_thread import EstimateRequest, EstimatorThread, LiveEstimate
 
 EVERY = np.ones(TASKS, dtype=bool)
 
@@ -19,10 +19,10 @@ class Answers:
     """Collects the estimates of a thread."""
 
     def __init__(self) -> None:
-        self.all: list[SelectionEstimate | Exception] = []
+        self.all: list[LiveEstimate | Exception] = []
         self.arrived = threading.Condition()
 
-    def __call__(self, answer: SelectionEstimate | Exception) -> None:
+    def __call__(self, answer: LiveEstimate | Exception) -> None:
         with self.arrived:
             self.all.append(answer)
             self.arrived.notify_all()
@@ -54,7 +54,7 @@ def _request(revision: int, mask: np.ndarray) -> EstimateRequest:
 
 def _is_complete(answers: Answers) -> bool:
     last = answers.all[-1] if answers.all else None
-    return isinstance(last, SelectionEstimate) and bool(last.solved.all())
+    return isinstance(last, LiveEstimate) and bool(last.solved.all())
 
 
 def test_estimator_thread_one_request_delivers_estimate_of_estimator(
@@ -65,7 +65,7 @@ def test_estimator_thread_one_request_delivers_estimate_of_estimator(
     made.request(_request(7, mask))
     answers.wait(_is_complete)
     last = answers.all[-1]
-    assert isinstance(last, SelectionEstimate)
+    assert isinstance(last, LiveEstimate)
     assert last.revision == 7
     assert last.target_loss.loss == pytest.approx(estimate_selection(estimator, mask).loss)
     assert last.versus_all.value == pytest.approx(
@@ -79,7 +79,7 @@ def test_estimator_thread_one_request_delivers_estimate_of_estimator(
         flipped[task] ^= True
         assert last.flips[task] == pytest.approx(estimate_selection(estimator, flipped).loss - last.target_loss.loss)
     first = answers.all[0]
-    assert isinstance(first, SelectionEstimate)
+    assert isinstance(first, LiveEstimate)
     assert np.isnan(first.flips).all(), "the first estimate does not wait for the flips"
 
 
@@ -88,7 +88,7 @@ def test_estimator_thread_many_requests_estimates_the_newest(estimator_thread: t
     for revision in range(200):
         made.request(_request(revision, all_masks()[revision % 16]))
     answers.wait(lambda a: _is_complete(a) and a.all[-1].revision == 199)  # type: ignore[union-attr]
-    revisions = [a.revision for a in answers.all if isinstance(a, SelectionEstimate)]
+    revisions = [a.revision for a in answers.all if isinstance(a, LiveEstimate)]
     assert revisions == sorted(revisions)
     time.sleep(0.05)
     assert len(answers.all) == len(revisions)
@@ -122,9 +122,9 @@ def test_estimator_thread_many_tasks_solves_visible_flips(
     made, answers = estimator_thread
     made.request(_request(1, EVERY))
     answers.wait(
-        lambda a: isinstance(a.all[-1], SelectionEstimate) and bool(a.all[-1].solved.any()) if a.all else False
+        lambda a: isinstance(a.all[-1], LiveEstimate) and bool(a.all[-1].solved.any()) if a.all else False
     )
     last = answers.all[-1]
-    assert isinstance(last, SelectionEstimate)
+    assert isinstance(last, LiveEstimate)
     assert np.flatnonzero(last.solved).tolist() == [1]
     assert not np.isnan(last.flips).any(), "other flips are known to first order"

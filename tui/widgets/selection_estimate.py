@@ -12,7 +12,7 @@ from tui.widgets.trust import measured_part
 
 if TYPE_CHECKING:
     from curator.estimate.whatif import LossDifference
-    from tui.background.estimator_thread import SelectionEstimate
+    from tui.background.estimator_thread import LiveEstimate
 
 HEADLINE_WIDE = 110
 """Least cells of a headline with the measured loss. Narrow screens show the measured loss in the next line."""
@@ -57,7 +57,7 @@ def headline(app: AppBase, width: int) -> Line:
     return spread(parts, [(note, "dim" if app.snapshot.calibrated_on else "warn")], width)
 
 
-def _differences(estimate: "SelectionEstimate", base: str, width: int) -> list[Part]:
+def _differences(estimate: "LiveEstimate", base: str, width: int) -> list[Part]:
     """Return the differences to all tasks and to the saved selection, shortened to the width."""
     name = fit(base, min(width_of([base]), _MOST_NAME))
     for short in ((False, False), (False, True), (True, True)):

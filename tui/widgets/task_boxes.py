@@ -10,7 +10,7 @@ from curator.core.arrays import Floats
 from curator.data.corpus import Task
 from curator.results.text_plot import sparkline
 from tui.app_base import AppBase
-from tui.background.estimator_thread import SelectionEstimate
+from tui.background.estimator_thread import LiveEstimate
 from tui.state.influence import Influence, histogram
 from tui.state.session import GLYPHS, Session, State
 from tui.state.snapshot import Snapshot
@@ -78,7 +78,7 @@ def target_line(task: Task, width: int) -> Line:
 
 
 def task_line(
-    task: Task, row: int, snapshot: Snapshot, session: Session, estimate: SelectionEstimate | None, width: int
+    task: Task, row: int, snapshot: Snapshot, session: Session, estimate: LiveEstimate | None, width: int
 ) -> Line:
     """Return the line of an auxiliary task: state, affinity, effect of a toggle, and size.
 
