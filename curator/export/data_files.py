@@ -1,8 +1,9 @@
 """Kinds of data files, each written a row at a time."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,11 +29,15 @@ class DataFile:
             return f"{self.folder}/{stem}.arrow"
         return stem if self.kind == "arrow" else f"{stem}.{self.kind}"
 
-    def write(self, path: Path, rows: Sequence[dict[str, Any]]) -> None:
-        """Write one task's rows, of which there is one at least.
+    def write(self, path: Path, rows: Iterable[dict[str, Any]]) -> None:
+        """Write the rows of one task.
+
+        Args:
+            path: The file or folder to write.
+            rows: At least one row. Tables iterate over the rows twice, first for the names of the columns.
 
         Raises:
-            OSError: It cannot be written.
+            OSError: The file cannot be written.
         """
         path.parent.mkdir(exist_ok=True)
         if self.kind == "jsonl":
@@ -58,7 +63,7 @@ class DataFile:
             describe_dataset(folder / self.folder, [Path(file).name for file in files], schema)
 
 
-def _tables(rows: Sequence[dict[str, Any]]) -> Iterator[Any]:
+def _tables(rows: Iterable[dict[str, Any]]) -> Iterator[Any]:
     """Tables of a thousand rows, all with the columns that any row has."""
     import pyarrow as pa
 
@@ -71,11 +76,12 @@ def _tables(rows: Sequence[dict[str, Any]]) -> Iterator[Any]:
     }
     names = dict.fromkeys(name for row in rows for name in row)
     schema = pa.schema([(name, types.get(name, pa.string())) for name in names])
-    for start in range(0, len(rows), _BATCH):
-        yield pa.Table.from_pylist(list(rows[start : start + _BATCH]), schema=schema)
+    waiting = iter(rows)
+    while batch := list(islice(waiting, _BATCH)):
+        yield pa.Table.from_pylist(batch, schema=schema)
 
 
-def _write_parquet(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+def _write_parquet(path: Path, rows: Iterable[dict[str, Any]]) -> None:
     import pyarrow.parquet as pq
 
     tables = _tables(rows)
@@ -86,7 +92,7 @@ def _write_parquet(path: Path, rows: Sequence[dict[str, Any]]) -> None:
             writer.write_table(table)
 
 
-def _write_arrow(path: Path, rows: Sequence[dict[str, Any]]) -> Any:
+def _write_arrow(path: Path, rows: Iterable[dict[str, Any]]) -> Any:
     import pyarrow as pa
 
     tables = _tables(rows)

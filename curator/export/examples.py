@@ -15,6 +15,7 @@ from curator.export.format import Plan, PlannedTask
 from curator.export.forms import PLAIN, TOKENS, Encoding, Form, is_faithful
 from curator.export.plan import dropped, weigh
 from curator.export.recipe import max_length_of, model_section
+from curator.export.spool import Spool
 
 if TYPE_CHECKING:
     from curator.core.events import Reporter
@@ -37,7 +38,16 @@ def read_plan(plan: Plan, *, allow_changed: bool, reporter: "Reporter | None") -
         DataError: Rows or the tokenizer cannot be read.
         ManifestMismatch: A hub data set has changed.
     """
-    plan = replace(plan, allow_changed=allow_changed, encoding=_encoding(plan, allow_changed=allow_changed))
+    encoding = _encoding(plan, allow_changed=allow_changed)
+    spool = Spool(plan.folder)
+    try:
+        return _read_into(spool, replace(plan, allow_changed=allow_changed, encoding=encoding, spool=spool), reporter)
+    except BaseException:
+        spool.close()
+        raise
+
+
+def _read_into(spool: Spool, plan: Plan, reporter: "Reporter | None") -> Plan:
     stage = None if reporter is None else reporter.stage("export", len(plan.tasks), "tasks")
     candidates = [form for form in plan.format.forms if form is not PLAIN]
     differing = [0] * len(candidates)
@@ -46,13 +56,11 @@ def read_plan(plan: Plan, *, allow_changed: bool, reporter: "Reporter | None") -
         rows = kept_rows(plan, task)
         if plan.encoding is None:
             seen.append(_Read(len(rows), None))
+            spool.add(task.entry.name, ((row, None) for row in rows))
         else:
-            encoded = [encode(row, plan.encoding) for row in rows]
-            seen.append(_Read(len(rows), [len(e.input_ids) for e in encoded]))
-            for n, form in enumerate(candidates):
-                # A form that has failed is out, and only the last is used although it does.
-                if form is not TOKENS and (n == len(candidates) - 1 or not differing[n]):
-                    differing[n] += _count_unfaithful(form, rows, encoded, plan.encoding)
+            tokens: list[int] = []
+            spool.add(task.entry.name, _encoded(rows, plan.encoding, candidates, differing, tokens))
+            seen.append(_Read(len(rows), tokens))
         if stage is not None:
             stage.advance()
     if stage is not None:
@@ -66,6 +74,20 @@ def read_plan(plan: Plan, *, allow_changed: bool, reporter: "Reporter | None") -
     tasks = tuple(replace(task, native=_is_native(plan, chosen, task)) for task in plan.tasks)
     plan = replace(plan, tasks=tuple(_counted(task, read) for task, read in zip(tasks, seen, strict=True)))
     return replace(plan, notes=(*_notes(plan), *plan.format.notes(plan)))
+
+
+def _encoded(
+    rows: Sequence[Row], encoding: Encoding, candidates: Sequence[Form], differing: list[int], tokens: list[int]
+) -> Iterator[tuple[Row, Encoded]]:
+    """Yield each row with its tokens. Add its length to `tokens`, and the forms that change it to `differing`."""
+    for row in rows:
+        encoded = encode(row, encoding)
+        tokens.append(len(encoded.input_ids))
+        for n, form in enumerate(candidates):
+            # A form that has failed is out. Only the last form is used although it fails.
+            if form is not TOKENS and (n == len(candidates) - 1 or not differing[n]):
+                differing[n] += not is_faithful(form, row.content, encoded, encoding)
+        yield row, encoded
 
 
 def kept_rows(plan: Plan, task: PlannedTask) -> list[Row]:
@@ -132,10 +154,6 @@ def _encoding(plan: Plan, *, allow_changed: bool) -> Encoding | None:
         )
     length = max_length_of(plan)
     return Encoding(tokenizer, Encoder(tokenizer, max_length=length, encoder_decoder=encoder_decoder), length)
-
-
-def _count_unfaithful(form: Form, rows: Sequence[Row], encoded: Sequence[Encoded], encoding: Encoding) -> int:
-    return sum(not is_faithful(form, row.content, e, encoding) for row, e in zip(rows, encoded, strict=True))
 
 
 def _weigh(plan: Plan, seen: Sequence[_Read]) -> tuple[PlannedTask, ...]:

@@ -13,6 +13,7 @@ from curator.select.manifest import Manifest, TargetEntry, TaskEntry
 
 if TYPE_CHECKING:
     from curator.export.forms import Encoding
+    from curator.export.spool import Spool
 
 
 def _nothing(plan: "Plan") -> dict[str, str]:
@@ -115,6 +116,8 @@ class Plan:
     """How a row is written, once that is chosen."""
     encoding: "Encoding | None" = None
     """The model's tokenizer, where it is needed."""
+    spool: "Spool | None" = None
+    """The rows, once they are read."""
     rows_differing: int | None = None
     """Rows of which the trainer would make something else than curator; None where that is not known."""
     allow_changed: bool = False

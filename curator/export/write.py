@@ -2,16 +2,19 @@
 
 import json
 import os
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
 from curator.core.errors import DataError
 from curator.core.files import located, relative_to, sha256_of, whole_folder
 from curator.data.rows import trainable
-from curator.export.examples import encode, kept_rows
 from curator.export.format import Entry, Plan, PlannedTask
 from curator.export.forms import PLAIN
 from curator.export.plan import RECORD_NAME, check_folder
+from curator.export.spool import SpooledRow
 from curator.select.manifest import MANIFEST_NAME, Manifest, TaskFile, render
 
 
@@ -23,19 +26,22 @@ def write(plan: Plan) -> None:
         DataError: Something cannot be read or written.
     """
     folder = plan.folder
-    check_folder(folder, plan.manifest, plan.here)
     try:
+        check_folder(folder, plan.manifest, plan.here)
         with whole_folder(folder) as partial:
             _write_into(partial, plan)
     except OSError as error:
         hint = "Is the disk full or read-only? Choose another folder with -o."
         raise DataError(f"{folder}: cannot be written: {error}", hint=hint) from error
+    finally:
+        if plan.spool is not None:
+            plan.spool.close()
 
 
 def _write_into(folder: Path, plan: Plan) -> None:
     store = plan.format.data_file_of(plan.form)
     for task in plan.training:
-        store.write(folder / plan.file(task), _rows(plan, task))
+        store.write(folder / plan.file(task), _Rows(plan, task))
     store.finish(folder, [plan.file(task) for task in plan.training])
     manifest = render(_moved(plan.manifest, plan.here, plan.folder))
     (folder / MANIFEST_NAME).write_text(manifest, encoding="utf-8")
@@ -49,20 +55,24 @@ def _write_into(folder: Path, plan: Plan) -> None:
     (folder / RECORD_NAME).write_text(text, encoding="utf-8")
 
 
-def _rows(plan: Plan, task: PlannedTask) -> list[dict[str, Any]]:
-    rows = kept_rows(plan, task)
-    if len(rows) != task.available:
-        raise DataError(
-            f"task {task.entry.name!r}: it had {task.available} rows a moment ago, and has {len(rows)} now",
-            hint="Export again.",
-        )
-    return [_row(plan, rows[place]) for place in task.sample(len(rows))]
+class _Rows(Iterable[dict[str, Any]]):
+    """The rows of one task as they are written. Each iteration reads them from the spool."""
+
+    def __init__(self, plan: Plan, task: PlannedTask) -> None:
+        self._plan, self._task = plan, task
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        assert self._plan.spool is not None
+        times = Counter(self._task.sample(self._task.available))
+        for place, row in enumerate(self._plan.spool.read(self._task.entry.name)):
+            if times[place]:
+                yield from repeat(_row(self._plan, row), times[place])
 
 
-def _row(plan: Plan, row: Any) -> dict[str, Any]:
-    if plan.form is None or plan.form is PLAIN or plan.encoding is None:
+def _row(plan: Plan, row: SpooledRow) -> dict[str, Any]:
+    if plan.form is None or plan.form is PLAIN or plan.encoding is None or row.encoded is None:
         return trainable(row.content)
-    written = plan.form.write(row.content, encode(row, plan.encoding), plan.encoding)
+    written = plan.form.write(row.content, row.encoded, plan.encoding)
     if written is None:
         raise DataError(
             f"{row.place}: cannot be written for {plan.format.trainer}",

@@ -1,6 +1,9 @@
 """An export holds what was trained on, touches nothing else, and is there whole or not at all."""
 
+import json
 import os
+import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +15,12 @@ from manifests import everything, manifest_of, rows_of
 from curator import export as exports
 from curator.core.errors import ConfigError, DataError, ManifestMismatch
 from curator.core.files import sha256_of
+from curator.data.rows import Row
+from curator.data.sources import Source
+from curator.data.tokens import Encoded, Encoder
+from curator.export import FORMATS, examples
 from curator.export.plan import RECORD_NAME
+from curator.export.spool import Spool
 from curator.project.project import Project
 from curator.results.outputs import ExportReport
 from curator.select.manifest import MANIFEST_NAME, TaskFile, check_files, read_manifest, render
@@ -216,3 +224,114 @@ def test_a_plan_says_what_will_be_written_and_writes_nothing(manifest: Path, tmp
     (out / "foreign").touch()
     with pytest.raises(ConfigError, match="foreign"):
         exports.plan_export(read_manifest(manifest), manifest.parent, format="jsonl", folder=out)
+
+
+# -- the spool between reading and writing ------------------------------------------------------------------------
+
+
+@pytest.fixture
+def trainable(manifest: Path, tiny_llama_folder: Path) -> Path:
+    """The manifest with a model, weights and rows of other kinds, so that trainers can be exported for."""
+    shutil.copytree(tiny_llama_folder, manifest.parent / "model")
+    write_rows(manifest.parent / "two.jsonl", [{"text": "red"}, {"prompt": "🙂", "completion": "é"}])
+    made = manifest_of(
+        manifest.parent, "target", "one", "two", model={"name_or_path": "model", "revision": "", "sha256": "x"}
+    )
+    one, two = made.tasks
+    weighted = (one.model_copy(update={"weight": 1.5}), two.model_copy(update={"weight": 2.0}))
+    manifest.write_text(render(made.model_copy(update={"tasks": weighted})))
+    return manifest
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_export_any_format_reads_and_encodes_each_row_once(
+    trainable: Path, tmp_path: Path, format: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoded: list[str] = []
+    read: list[str] = []
+    encode, read_task = Encoder.encode, examples.read_task
+
+    def counting_encode(self: Encoder, content: dict[str, Any]) -> Encoded:
+        encoded.append(json.dumps(content))
+        return encode(self, content)
+
+    def counting_read(source: Source, **options: Any) -> list[Row]:
+        read.append(source.name)
+        return read_task(source, **options)
+
+    monkeypatch.setattr(Encoder, "encode", counting_encode)
+    monkeypatch.setattr(examples, "read_task", counting_read)
+    report = export(trainable, format=format, folder=tmp_path / "out")
+    assert read == ["target", "one", "two"]
+    assert sum(report.rows for report in report.tasks) == 3 + 5 + 4
+    # A weight of 1.5 leaves a token count open, so every format encodes.
+    rows = [*pair_rows("target", 3), *pair_rows("one", 3), *rows_of(trainable.parent / "two.jsonl")]
+    assert encoded == [json.dumps(row) for row in rows]
+
+
+def test_export_jsonl_writes_weighted_rows_from_the_spool_in_order(trainable: Path, tmp_path: Path) -> None:
+    write_rows(trainable.parent / "two.jsonl", [{"text": "red"}, {"text": "🙂é"}])
+    report = export(trainable, format="jsonl", folder=tmp_path / "out", allow_changed=True)
+    assert rows_of(tmp_path / "out" / "two.jsonl") == [{"text": "red"}] * 2 + [{"text": "🙂é"}] * 2
+    one = rows_of(tmp_path / "out" / "one.jsonl")
+    assert (len(one), report.tasks[1].rows) == (5, 5)
+    assert sorted(one, key=json.dumps) == one
+    assert list(map(json.loads, dict.fromkeys(map(json.dumps, one)))) == pair_rows("one", 3)
+
+
+def test_write_export_success_or_failure_removes_the_spool(
+    trainable: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "system"))
+    (tmp_path / "system").mkdir()
+    found = read_manifest(trainable)
+    out = tmp_path / "new" / "out"
+    before = sorted(tmp_path.rglob("*"))
+    plan = exports.prepare_export(found, trainable.parent, format="parquet", folder=out)
+    assert plan.spool is not None
+    assert not plan.spool.closed
+    assert sorted(tmp_path.rglob("*")) == before, "the file has no name"
+    exports.write_export(plan)
+    assert plan.spool.closed
+    with pytest.raises(DataError, match="cannot write an export twice"):
+        exports.write_export(plan)
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    plan = exports.prepare_export(found, trainable.parent, format="parquet", folder=out)
+    assert plan.spool is not None
+    monkeypatch.setattr("curator.export.data_files._write_parquet", full)
+    with pytest.raises(DataError, match="No space left"):
+        exports.write_export(plan)
+    assert plan.spool.closed
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux only")
+def test_prepare_export_full_disk_reports_it_and_removes_the_spool(
+    trainable: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Path("/dev/full").open("wb") as full:
+        monkeypatch.setattr(tempfile, "TemporaryFile", lambda dir=None: full)
+        with pytest.raises(DataError, match=r"cannot write a temporary file for .*No space left") as caught:
+            export(trainable, format="jsonl", folder=tmp_path / "out")
+        assert full.closed
+    assert caught.value.hint == "Check free disk space and write permissions."
+    assert not (tmp_path / "out").exists()
+
+
+def test_spool_folder_is_not_writable_uses_the_system_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[Any] = []
+    open_file = tempfile.TemporaryFile
+
+    def refuse(dir: Path | None = None) -> Any:
+        tried.append(dir)
+        if dir is not None or len(tried) > 2:
+            raise PermissionError(13, "Permission denied")
+        return open_file()
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
+    Spool(tmp_path / "new" / "out").close()
+    assert tried == [tmp_path, None]
+    with pytest.raises(DataError, match="cannot create a temporary file"):
+        Spool(tmp_path / "out")
