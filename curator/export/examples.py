@@ -138,7 +138,7 @@ def _encoding(plan: Plan, *, allow_changed: bool) -> Encoding | None:
     section = model_section(plan)
     try:
         folder = find_tokenizer(section, plan.here)
-        encoder_decoder = bool(load_architecture(folder, section).is_encoder_decoder)
+        architecture = load_architecture(folder, section)
         tokenizer = load_tokenizer(folder, section)
     except CuratorError as error:
         if not needed:
@@ -147,13 +147,16 @@ def _encoding(plan: Plan, *, allow_changed: bool) -> Encoding | None:
             f"{plan.format.name} needs the tokenizer of {section.name_or_path!r}: {error.message}",
             hint="Export where the model is; jsonl, parquet and hf do without.",
         ) from error
+    encoder_decoder = bool(architecture.is_encoder_decoder)
     if encoder_decoder and needed:
         raise ConfigError(
             f"{plan.format.trainer} trains causal models, and {section.name_or_path!r} is an encoder–decoder",
             hint="Export jsonl, parquet or hf.",
         )
     length = max_length_of(plan)
-    return Encoding(tokenizer, Encoder(tokenizer, max_length=length, encoder_decoder=encoder_decoder), length)
+    encoder = Encoder(tokenizer, max_length=length, encoder_decoder=encoder_decoder)
+    names = architecture.architectures or [""]
+    return Encoding(tokenizer, encoder, length, architecture=names[0])
 
 
 def _weigh(plan: Plan, seen: Sequence[_Read]) -> tuple[PlannedTask, ...]:

@@ -28,6 +28,8 @@ class Encoding:
     tokenizer: "PreTrainedTokenizerBase"
     encoder: Encoder
     max_length: int
+    architecture: str = ""
+    """Class of the model in transformers, if the model's configuration names it."""
 
     def ids(self, text: str, *, special: bool = False) -> list[int]:
         """Token ids of a text; with `special`, with those that the tokenizer adds by itself."""

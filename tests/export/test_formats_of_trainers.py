@@ -190,6 +190,8 @@ def test_weights_are_in_the_files_or_in_the_config(data: Path) -> None:
         if format == "swift":
             config = yaml.safe_load((data.parent / "out" / "sft.yaml").read_text())
             assert config["dataset"] == ["target.jsonl", "one.jsonl#4", "two.jsonl#14"]
+            # Without it, ms-swift refuses a Llama with a name that it does not know.
+            assert config["model_type"] == "llama"
 
 
 def _tokenizer(data: Path) -> Any:

@@ -1,6 +1,6 @@
 """What trainers make of an export is what curator trains on: asked of the trainers themselves.
 
-TRL is always asked. LLaMA-Factory, axolotl and oumi each get a virtual environment, made where CURATOR_TEST_TRAINERS
+TRL is always asked. LLaMA-Factory, axolotl, oumi and ms-swift each get a virtual environment, made where CURATOR_TEST_TRAINERS
 is set: to a folder, or to 1 for one that pytest keeps.
 """
 
@@ -67,7 +67,10 @@ FORMS = {
     "llamafactory": "turns turns tokens turns turns tokens turns turns tokens",
     "axolotl": "segments segments tokens segments segments segments segments segments segments",
     "oumi": "tokens " * 9,
+    "swift": "answers " * 9,
 }
+# Rows that a trainer reads otherwise than curator encodes them, by case: docs/reference/export.md gives the reasons.
+DIFFERING = {"swift": {"straddling": 3, "chats": 3, "marked": 3, "mixed": 2}}
 Exported = tuple[Path, ExportReport, list[Encoded]]
 
 
@@ -106,6 +109,17 @@ def check(found: list[Any], wanted: list[Encoded]) -> None:
     assert len(found) == len(wanted)
     for (ids, labels), encoded in zip(found, wanted, strict=True):
         assert same((list(ids), list(labels)), encoded), (ids, labels, encoded)
+
+
+def count_differing(found: list[Any], wanted: list[Encoded]) -> int:
+    """Count the rows without a partner that is the same, in any order."""
+    assert len(found) == len(wanted)
+    left = list(wanted)
+    for ids, labels in found:
+        partner = next((n for n, encoded in enumerate(left) if same((list(ids), list(labels)), encoded)), None)
+        if partner is not None:
+            del left[partner]
+    return len(left)
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -176,6 +190,10 @@ PACKAGES = {
         *("sqlparse", "lazy-importer", "jsonlines", "pexpect", "ptyprocess", "tensorboard", "tensorboard-data-server"),
         *("absl-py", "grpcio", "markdown", "werkzeug", "requests", "urllib3", "certifi"),
     ],
+    "swift": [
+        *("ms-swift==4.6.0", "modelscope", "modelscope-hub", "requests", "urllib3", "certifi", "addict", "json-repair"),
+        *("einops", "fastapi", "starlette", "binpacking", "dacite", "cryptography", "cffi", "pycparser"),
+    ],
 }
 
 
@@ -229,8 +247,13 @@ def test_a_trainer_trains_on_what_curator_does(
     )
     assert done.returncode == 0, done.stderr[-3000:]
     results = json.loads(done.stdout.rpartition("RESULT")[2])
-    for (_, report, wanted), found in zip(cases, results, strict=True):
-        assert report.rows_differing == 0
-        check(found["examples"], wanted)
-        assert list(found["tasks"].values()) in ([], [task.rows for task in report.tasks])
+    for case, (_, report, wanted), found in zip(CASES, cases, results, strict=True):
+        assert report.rows_differing == DIFFERING.get(trainer, {}).get(case, 0)
+        if trainer == "swift":
+            # ms-swift shuffles the rows when it reads them.
+            assert count_differing(found["examples"], wanted) == report.rows_differing
+            assert found["tasks"] == {task.file: task.rows for task in report.tasks}
+        else:
+            check(found["examples"], wanted)
+            assert list(found["tasks"].values()) in ([], [task.rows for task in report.tasks])
         assert found["settings"] == [2, 4, 3e-5, 3, 1, MAX_LENGTH, 5]

@@ -1,4 +1,4 @@
-"""ms-swift. Read only: 4.6.
+"""ms-swift. Read and tested: 4.6.
 
 Its chat templates are its own, by model; `dummy` adds nothing but the special tokens that the tokenizer adds by itself,
 and an end-of-text token where the answer has none. It knows one question and one answer. `path#N` repeats the whole
@@ -20,6 +20,18 @@ if TYPE_CHECKING:
     from curator.export.format import Plan, PlannedTask
 
 CONFIG = "sft.yaml"
+# ms-swift knows several kinds of model with these architectures, which differ in their chat templates. For a model with
+# a name that it does not know, it stops and asks for one of them.
+_MODEL_TYPES = {
+    "CohereForCausalLM": "c4ai",
+    "GlmForCausalLM": "glm_edge",
+    "LlamaForCausalLM": "llama",
+    "MistralForCausalLM": "mistral",
+    "MixtralForCausalLM": "mixtral",
+    "Phi3ForCausalLM": "phi3",
+    "Qwen2ForCausalLM": "qwen2",
+    "Qwen3ForCausalLM": "qwen3",
+}
 
 
 def _write(content: Content, encoded: Encoded, encoding: Encoding) -> dict[str, Any]:
@@ -52,8 +64,10 @@ def _samples(task: "PlannedTask") -> bool:
 
 def _files(plan: "Plan") -> dict[str, str]:
     recipe = recipe_of(plan)
+    model_type = None if plan.encoding is None else _MODEL_TYPES.get(plan.encoding.architecture)
     config: dict[str, Any] = {
         "model": recipe.model,
+        **({"model_type": model_type} if model_type else {}),
         **({"model_revision": recipe.revision} if recipe.revision else {}),
         "use_hf": True,
         "torch_dtype": recipe.dtype,
@@ -85,7 +99,7 @@ def _files(plan: "Plan") -> dict[str, str]:
 FORMAT = Format(
     name="swift",
     trainer="ms-swift",
-    tested="nothing; written from the source of ms-swift 4.6.0",
+    tested="ms-swift 4.6.0, its own parser and tokens",
     forms=(ANSWERS,),
     data_files={ANSWERS.name: DataFile("jsonl")},
     config_names=(CONFIG, NAME),
