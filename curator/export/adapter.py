@@ -7,29 +7,32 @@ manifest says. A run is known by what goes into it, so that the same call again 
 import json
 import math
 import shutil
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePath
-from typing import Any, TypeVar, cast
+from typing import Any
 
 from curator import results
 from curator.core import distributed
 from curator.core.config import Config, LoraSection, TrainSection
 from curator.core.errors import ConfigError, DataError, ManifestMismatch, NumericalError
-from curator.core.files import relative_to, sha256_of, whole_folder
+from curator.core.files import sha256_of, whole_folder
 from curator.core.provenance import InputChange, Inputs, hash_of, input_changes, key_of
-from curator.data.corpus import Corpus, Task, TaskVersion
+from curator.data.corpus import Corpus, Task
 from curator.select.manifest import (
     MANIFEST_NAME,
+    EntryT,
     Manifest,
     ModelIdentity,
     TargetEntry,
     TaskEntry,
     TaskFile,
     is_same_selection,
+    rebased,
     render,
 )
+from curator.select.manifest_builder import with_files
 from curator.training.fine_tune import example_counts, fine_tune, measurement_inputs, recipe_key, subset_content
 from curator.training.meta_init import LoadModel
 from curator.training.trainer import remove_run
@@ -42,8 +45,6 @@ _CONFIG = "adapter_config.json"
 _OURS = {_ADAPTER, _CONFIG, MANIFEST_NAME, "README.md"}
 # Differences that an error names; there may be one for every task.
 _NAMED = 3
-
-Entry = TypeVar("Entry", bound=TaskEntry | TargetEntry)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,23 +67,24 @@ class Applied:
 def changes_since(manifest: Manifest, config: Config, corpus: Corpus) -> list[InputChange]:
     """In what the project is no longer the one that a manifest was made from, as far as training goes."""
     tasks = {task.name: task for task in corpus.tasks}
-    entries: dict[str, Sequence[TaskEntry | TargetEntry]] = {"targets": manifest.targets, "tasks": _selected(manifest)}
+    selected = _selected(manifest)
     then: Inputs = {
         "model": {"sha256": manifest.model.sha256},
         # What a manifest from an older curator does not say was as it is by default.
         "lora": LoraSection().model_dump(mode="json") | manifest.lora,
         "train": TrainSection().model_dump(mode="json") | manifest.train,
         "data": manifest.data,
+        "targets": _all_described(manifest.targets),
+        "tasks": _all_described(selected),
     }
     now: Inputs = {
         "model": {"sha256": corpus.model.sha256},
         "lora": config.lora.model_dump(mode="json"),
         "train": config.train.model_dump(mode="json"),
         "data": config.data.model_dump(mode="json", include={*manifest.data}),
+        "targets": _all_described(_as_now(e, tasks[e.name]) for e in manifest.targets if e.name in tasks),
+        "tasks": _all_described(_as_now(e, tasks[e.name]) for e in selected if e.name in tasks),
     }
-    for part, listed in entries.items():
-        then[part] = {entry.name: _described(entry) for entry in listed}
-        now[part] = {e.name: _described(_as_now(e, tasks[e.name], Path())) for e in listed if e.name in tasks}
     return input_changes(then, now)
 
 
@@ -190,7 +192,7 @@ def apply(
             with _written(folder) as partial:
                 for name in (_ADAPTER, _CONFIG):
                     shutil.copy2(source / name, partial / name)
-                _write_manifest(partial, folder, manifest, config, corpus, known["loss"])
+                _write_manifest(partial, folder, manifest, workspace, corpus, known["loss"])
         distributed.wait()
         workspace.reporter.cached(
             "apply", f"the adapter of {manifest.name!r} is there, seed {seed}: loss {known['loss']:.4f}"
@@ -217,7 +219,7 @@ def apply(
         with _written(folder) as partial:
             sha256 = tuned.save_adapter(partial)
             _name_base(partial / _CONFIG, config, corpus)
-            _write_manifest(partial, folder, manifest, config, corpus, found.loss)
+            _write_manifest(partial, folder, manifest, workspace, corpus, found.loss)
         outputs = {"name": manifest.name, "loss": found.loss, "seconds": found.seconds, "sha256": sha256}
         store.put_artifact("apply", key, inputs, outputs | {"folder": str(folder)})
         remove_run(place)
@@ -301,6 +303,10 @@ def _selected(manifest: Manifest) -> list[TaskEntry]:
     return [task for task in manifest.tasks if task.selected]
 
 
+def _all_described(entries: Iterable[TaskEntry | TargetEntry]) -> dict[str, Any]:
+    return {entry.name: _described(entry) for entry in entries}
+
+
 def _described(entry: TaskEntry | TargetEntry) -> dict[str, Any]:
     return {
         "examples": entry.examples,
@@ -321,28 +327,16 @@ def _hashes(files: Collection[TaskFile]) -> dict[str, str]:
     return found
 
 
-def _as_now(entry: Entry, task: Task, folder: Path) -> Entry:
-    """A task's entry by what the project has now, its paths as seen from a folder."""
-
-    def files(version: TaskVersion | None) -> tuple[TaskFile, ...]:
-        is_hub = version is not None and bool(version.source.get("hub"))
-        return tuple(
-            TaskFile(path=path if is_hub else relative_to(path, folder), sha256=digest, rows=rows)
-            for path, digest, rows in (version.files if version is not None else ())
-        )
-
+def _as_now(entry: EntryT, task: Task) -> EntryT:
+    """Return a task's entry with what the project has now; the paths are as in the corpus."""
     present: dict[str, Any] = {
         "examples": len(task.split.train),
         "tokens": task.tokens,
-        "files": files(task.version),
         "left_out": task.split.left_out,
     }
-    if "validation_files" in type(entry).model_fields:
-        present |= {
-            "validation_examples": len(task.split.validation),
-            "validation_files": files(task.validation_version),
-        }
-    return cast("Entry", entry.model_copy(update=present))
+    if isinstance(entry, TargetEntry):
+        present["validation_examples"] = len(task.split.validation)
+    return with_files(entry.model_copy(update=present), task)
 
 
 @contextmanager
@@ -357,25 +351,30 @@ def _written(folder: Path) -> Iterator[Path]:
 
 
 def _write_manifest(
-    partial: Path, folder: Path, manifest: Manifest, config: Config, corpus: Corpus, loss: float
+    partial: Path, folder: Path, manifest: Manifest, workspace: Workspace, corpus: Corpus, loss: float
 ) -> None:
-    """Put the manifest beside the adapter: what it was really trained on, by which recipe, and its measured loss."""
+    """Write the manifest of the trained adapter: its data and recipe as they are now, and the measured loss."""
     tasks = {task.name: task for task in corpus.tasks}
-    model = config.model
+    config = workspace.config
     present = manifest.model_copy(
         update={
             "model": ModelIdentity(
-                name_or_path=model.name_or_path, revision=model.revision, sha256=corpus.model.sha256
+                name_or_path=config.model.name_or_path,
+                revision=config.model.revision,
+                sha256=corpus.model.sha256,
+                dtype=config.model.dtype,
+                quantization=config.model.quantization,
             ),
             "lora": config.lora.model_dump(mode="json"),
             "train": config.train.model_dump(mode="json"),
             "data": config.data.model_dump(mode="json", include={*manifest.data}),
-            "targets": tuple(_as_now(e, tasks[e.name], folder) for e in manifest.targets),
-            "tasks": tuple(_as_now(e, tasks[e.name], folder) for e in manifest.tasks if e.name in tasks),
+            "targets": tuple(_as_now(e, tasks[e.name]) for e in manifest.targets),
+            "tasks": tuple(_as_now(e, tasks[e.name]) for e in manifest.tasks if e.name in tasks),
             "measured_loss": round(loss, 6),
         }
     )
-    (partial / MANIFEST_NAME).write_text(render(present), encoding="utf-8")
+    text = render(rebased(present, workspace.root, folder))
+    (partial / MANIFEST_NAME).write_text(text, encoding="utf-8")
 
 
 def _name_base(path: Path, config: Config, corpus: Corpus) -> None:

@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from curator.core.config import DataSection, LoraSection, ModelSection, TrainSection
 from curator.core.errors import DataError
-from curator.core.files import relative_to
+from curator.select.manifest import rebased
 
 if TYPE_CHECKING:
     from curator.export.format import Plan
@@ -30,7 +30,7 @@ class Recipe:
     """What is trained, and how."""
 
     model: str
-    """Hub id, or a folder as seen from the export's."""
+    """Id on the hub, absolute path, or path relative to the folder of the export."""
     revision: str
     dtype: str
     """Of the base model, as curator loads it on this machine."""
@@ -88,11 +88,10 @@ def recipe_of(plan: "Plan") -> Recipe:
     from curator.training.model import pick_device, pick_dtype
 
     manifest, section = plan.manifest, model_section(plan)
-    folder = plan.here / section.name_or_path
     rows = sum(task.rows for task in plan.tasks)
     train = _section(TrainSection, "train", manifest.train)
     return Recipe(
-        model=relative_to(str(folder), plan.folder) if folder.is_dir() else section.name_or_path,
+        model=rebased(manifest, plan.here, plan.folder).model.name_or_path,
         revision=section.revision,
         dtype=str(pick_dtype(section, pick_device())).removeprefix("torch."),
         quantization=section.quantization,

@@ -1,7 +1,6 @@
 """Writing an export: all of it, or nothing."""
 
 import json
-import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import repeat
@@ -9,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from curator.core.errors import DataError
-from curator.core.files import located, relative_to, sha256_of, whole_folder
+from curator.core.files import sha256_of, whole_folder
 from curator.data.rows import trainable
-from curator.export.format import Entry, Plan, PlannedTask
+from curator.export.format import Plan, PlannedTask
 from curator.export.forms import PLAIN
 from curator.export.plan import RECORD_NAME, check_folder
 from curator.export.spool import SpooledRow
-from curator.select.manifest import MANIFEST_NAME, Manifest, TaskFile, render
+from curator.select.manifest import MANIFEST_NAME, rebased, render
 
 
 def write(plan: Plan) -> None:
@@ -43,7 +42,7 @@ def _write_into(folder: Path, plan: Plan) -> None:
     for task in plan.training:
         store.write(folder / plan.file(task), _Rows(plan, task))
     store.finish(folder, [plan.file(task) for task in plan.training])
-    manifest = render(_moved(plan.manifest, plan.here, plan.folder))
+    manifest = render(rebased(plan.manifest, plan.here, plan.folder))
     (folder / MANIFEST_NAME).write_text(manifest, encoding="utf-8")
     for name, text in plan.configs.items():
         (folder / name).write_text(text, encoding="utf-8", newline="\n")
@@ -79,35 +78,3 @@ def _row(plan: Plan, row: SpooledRow) -> dict[str, Any]:
             hint="Leave the task out, or export jsonl.",
         )
     return written
-
-
-def _moved(manifest: Manifest, here: Path, there: Path) -> Manifest:
-    """The manifest with its paths as seen from another folder."""
-
-    def files(entry: Entry, files: tuple[TaskFile, ...]) -> tuple[TaskFile, ...]:
-        if entry.source.get("hub"):
-            return files
-        return tuple(
-            file.model_copy(update={"path": relative_to(str(located(file.path, here)), there)}) for file in files
-        )
-
-    model = manifest.model
-    if (here / model.name_or_path).is_dir() and not Path(model.name_or_path).is_absolute():
-        model = model.model_copy(
-            update={"name_or_path": relative_to(os.path.normpath(here / model.name_or_path), there)}
-        )
-    return manifest.model_copy(
-        update={
-            "model": model,
-            "targets": tuple(
-                entry.model_copy(
-                    update={
-                        "files": files(entry, entry.files),
-                        "validation_files": files(entry, entry.validation_files),
-                    }
-                )
-                for entry in manifest.targets
-            ),
-            "tasks": tuple(entry.model_copy(update={"files": files(entry, entry.files)}) for entry in manifest.tasks),
-        }
-    )

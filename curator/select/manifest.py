@@ -5,15 +5,16 @@ The same inputs give the same bytes, but for `created`.
 """
 
 import json
+import os
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from curator.core.config import target_names
 from curator.core.errors import DataError, ManifestMismatch
-from curator.core.files import located, refuse_endless, sha256_of, write_whole
+from curator.core.files import located, refuse_endless, relative_to, sha256_of, write_whole
 
 SCHEMA_VERSION = 1
 MANIFEST_NAME = "curator-manifest.json"
@@ -118,6 +119,9 @@ class TargetEntry(_Part):
     source: Origin = {}
 
 
+EntryT = TypeVar("EntryT", TaskEntry, TargetEntry)
+
+
 class Edit(_Part):
     """One change that a person made to a selection."""
 
@@ -205,10 +209,50 @@ def write_manifest(manifest: Manifest, path: Path) -> bool:
     return True
 
 
+def rebased(manifest: Manifest, old: Path, new: Path) -> Manifest:
+    """Return a manifest with its paths relative to another folder.
+
+    The ids of hub data sets and hub models, addresses of remote files, and absolute paths of models stay.
+
+    Args:
+        manifest: Its paths are absolute or relative to `old`.
+        old: The folder that the paths were relative to, absolute.
+        new: The folder that the paths are to be relative to, absolute.
+    """
+
+    def files(entry: EntryT, files: tuple[TaskFile, ...]) -> tuple[TaskFile, ...]:
+        if entry.source.get("hub"):
+            return files
+        return tuple(file.model_copy(update={"path": relative_to(str(located(file.path, old)), new)}) for file in files)
+
+    def moved(entry: EntryT) -> EntryT:
+        names = [name for name in ("files", "validation_files") if name in type(entry).model_fields]
+        return entry.model_copy(update={name: files(entry, getattr(entry, name)) for name in names})
+
+    model, name = manifest.model, manifest.model.name_or_path
+    # A name that is not a folder is the id of a hub model.
+    if not Path(name).is_absolute() and (old / name).is_dir():
+        model = model.model_copy(update={"name_or_path": relative_to(os.path.normpath(old / name), new)})
+    return manifest.model_copy(
+        update={
+            "model": model,
+            "targets": tuple(map(moved, manifest.targets)),
+            "tasks": tuple(map(moved, manifest.tasks)),
+        }
+    )
+
+
 def is_same_selection(one: Manifest, other: Manifest) -> bool:
     """Whether two manifests differ at most in when and where they were written, and in what was measured."""
     places = {"__all__": {"files": {"__all__": {"path"}}, "validation_files": {"__all__": {"path"}}}}
-    apart: Any = {"created": True, "measured_loss": True, "targets": places, "tasks": places}
+    apart: Any = {
+        "created": True,
+        "measured_loss": True,
+        # The hash of the model stays. A local model has another path in another folder.
+        "model": {"name_or_path"},
+        "targets": places,
+        "tasks": places,
+    }
     return one.model_dump(exclude=apart) == other.model_dump(exclude=apart)
 
 

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 
 from curator import __version__
-from curator.core.files import relative_to
 from curator.data.corpus import Corpus, Task, TaskVersion
 from curator.estimate.affinity import Affinities
 from curator.estimate.estimator import interval
@@ -15,7 +14,7 @@ from curator.estimate.target import TargetEstimates
 from curator.estimate.whatif import difference, judge_each
 from curator.gradients.stage import projection
 from curator.results.base import rounded, rounded_if_known
-from curator.select.manifest import Manifest, ModelIdentity, TargetEntry, TaskEntry, TaskFile, now
+from curator.select.manifest import EntryT, Manifest, ModelIdentity, TargetEntry, TaskEntry, TaskFile, now, rebased
 from curator.select.methods import Request
 from curator.select.search import Selection
 
@@ -85,7 +84,7 @@ def manifest_of(
                 tokens=task.tokens,
                 validation_examples=len(task.split.validation),
                 files=_files(task.version),
-                validation_files=() if task.validation_version is None else _files(task.validation_version),
+                validation_files=_files(task.validation_version),
                 left_out=task.split.left_out,
                 source=task.version.source,
             )
@@ -130,38 +129,27 @@ def seen_from(folder: Path, manifest: Manifest, corpus: Corpus, root: Path) -> M
         corpus: Says where the tasks' files are.
         root: The project's folder.
     """
-    here: dict[str, Task] = {task.name: task for task in corpus.tasks}
-
-    def files(version: TaskVersion) -> tuple[TaskFile, ...]:
-        return tuple(
-            file if version.source.get("hub") else file.model_copy(update={"path": relative_to(file.path, folder)})
-            for file in _files(version)
-        )
-
-    model = manifest.model
-    base = root / model.name_or_path
-    if base.is_dir() and not Path(model.name_or_path).is_absolute():
-        model = model.model_copy(update={"name_or_path": relative_to(str(base), folder)})
-    return manifest.model_copy(
+    tasks = {task.name: task for task in corpus.tasks}
+    present = manifest.model_copy(
         update={
-            "model": model,
-            "targets": tuple(
-                entry.model_copy(
-                    update={
-                        "files": files(here[entry.name].version),
-                        "validation_files": files(version) if (version := here[entry.name].validation_version) else (),
-                    }
-                )
-                for entry in manifest.targets
-            ),
-            "tasks": tuple(
-                entry.model_copy(update={"files": files(here[entry.name].version)}) for entry in manifest.tasks
-            ),
+            "targets": tuple(with_files(entry, tasks[entry.name]) for entry in manifest.targets),
+            "tasks": tuple(with_files(entry, tasks[entry.name]) for entry in manifest.tasks),
         }
     )
+    return rebased(present, root, folder)
 
 
-def _files(version: TaskVersion) -> tuple[TaskFile, ...]:
+def with_files(entry: EntryT, task: Task) -> EntryT:
+    """Return a task's entry with the files and the source that the corpus has now; the paths are as in the corpus."""
+    update: dict[str, Any] = {"files": _files(task.version), "source": task.version.source}
+    if isinstance(entry, TargetEntry):
+        update["validation_files"] = _files(task.validation_version)
+    return entry.model_copy(update=update)
+
+
+def _files(version: TaskVersion | None) -> tuple[TaskFile, ...]:
+    if version is None:
+        return ()
     return tuple(TaskFile(path=path, sha256=digest, rows=rows) for path, digest, rows in version.files)
 
 

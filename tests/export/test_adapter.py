@@ -114,6 +114,7 @@ def test_the_adapter_is_the_one_that_was_measured_and_is_found_again(applied: Pa
     beside = read_manifest(report.adapter / MANIFEST_NAME)
     assert beside.measured_loss == report.measured_loss
     check_files(beside, report.adapter)
+    assert beside.model == read_manifest(manifest).model.model_copy(update={"name_or_path": "../../../../model"})
     assert not list((ready / ".curator" / "adapters" / "apply").iterdir())
     status = {stage.stage: stage for stage in _open(ready).status().stages}
     assert status["apply"].state == "done"

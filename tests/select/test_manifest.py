@@ -8,20 +8,27 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from manifests import manifest_of
 from pydantic import ValidationError
 
 from curator.core.errors import ConfigError, DataError, ExitCode, ManifestMismatch
-from curator.core.files import relative_to, sha256_of, write_whole
+from curator.core.files import located, relative_to, sha256_of, write_whole
 from curator.export import export
 from curator.export.plan import first_plan
 from curator.export.recipe import recipe_of
 from curator.select.manifest import (
     Manifest,
+    ModelIdentity,
+    TargetEntry,
+    TaskEntry,
+    TaskFile,
     check_files,
     is_same_selection,
     now,
     read_manifest,
+    rebased,
     record_measured,
     render,
     write_manifest,
@@ -181,7 +188,8 @@ def test_the_same_selection_is_so_wherever_and_whenever(manifest: Manifest) -> N
     for entry in (*values["targets"], *values["tasks"]):
         for file in (*entry["files"], *entry.get("validation_files", ())):
             file["path"] = f"../elsewhere/{file['path']}"
-    moved = _changed(manifest, targets=values["targets"], tasks=values["tasks"])
+    model = values["model"] | {"name_or_path": "../elsewhere/m"}
+    moved = _changed(manifest, targets=values["targets"], tasks=values["tasks"], model=model)
     assert moved != manifest
     assert is_same_selection(moved, manifest)
     assert is_same_selection(_changed(manifest, created="2027-01-01T00:00:00Z", measured_loss=0.5), manifest)
@@ -189,7 +197,8 @@ def test_the_same_selection_is_so_wherever_and_whenever(manifest: Manifest) -> N
         other = json.loads(render(manifest))
         other[entry][0]["files"][0]["sha256"] = "0" * 64
         assert not is_same_selection(_changed(manifest, **{entry: other[entry]}), manifest)
-    for changes in ({"estimated_loss": 1.5}, {"name": "other"}, {"method": "backward"}):
+    other_model = values["model"] | {"sha256": "y"}
+    for changes in ({"estimated_loss": 1.5}, {"name": "other"}, {"method": "backward"}, {"model": other_model}):
         assert not is_same_selection(_changed(manifest, **changes), manifest)
 
 
@@ -234,6 +243,74 @@ def test_the_present_is_told_in_utc(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_relative_paths(tmp_path: Path) -> None:
     assert relative_to("/a/b/c", Path("/a/d")) == "../b/c"
+
+
+# -- paths ----------------------------------------------------------------------------------------------------------
+
+_NAMES = st.lists(st.sampled_from(["a", "b", "é c", "d.jsonl"]), min_size=1, max_size=3)
+_PATHS = st.builds(lambda up, names: "/".join([".."] * up + names), st.integers(0, 2), _NAMES)
+_FOLDERS = st.builds(lambda names: "/".join(names), st.lists(st.sampled_from(["x", "y"]), max_size=3))
+
+
+@given(paths=st.lists(_PATHS, min_size=4, max_size=4), old=_FOLDERS, new=_FOLDERS, model_is_local=st.booleans())
+@settings(max_examples=60, deadline=None)
+def test_rebased_to_another_folder_and_back_gives_the_same_manifest(
+    tmp_path_factory: pytest.TempPathFactory, paths: list[str], old: str, new: str, model_is_local: bool
+) -> None:
+    root = tmp_path_factory.getbasetemp() / "rebased" / "1" / "2"
+    here, there = root / old, root / new
+    for folder in (here / "model", there):
+        folder.mkdir(parents=True, exist_ok=True)
+    manifest = _with_paths(paths, model="model" if model_is_local else "org/model")
+    moved = rebased(manifest, here, there)
+    assert [located(path, there) for path in _local_paths(moved)] == [
+        located(path, here) for path in _local_paths(manifest)
+    ]
+    assert (there / moved.model.name_or_path).is_dir() == model_is_local
+    assert rebased(moved, there, here) == manifest
+
+
+def test_rebased_hub_ids_addresses_and_absolute_models_stay(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    paths = ["s3://bucket/a.jsonl", "b.jsonl", str(tmp_path / "c.jsonl"), "../d.jsonl"]
+    manifest = _with_paths(paths, model=str(tmp_path / "model"))
+    moved = rebased(manifest, tmp_path, tmp_path / "out")
+    assert _local_paths(moved) == ["s3://bucket/a.jsonl", "../b.jsonl", "../c.jsonl", "../../d.jsonl"]
+    assert moved.model == manifest.model
+    assert moved.tasks[-1] == manifest.tasks[-1], "a hub data set"
+    assert moved.model_copy(update={"targets": manifest.targets, "tasks": manifest.tasks}) == manifest
+
+
+def _with_paths(paths: list[str], *, model: str) -> Manifest:
+    """Make a manifest with a target, its validation file, two tasks of files, and a task of a hub data set."""
+    held, *others = [TaskFile(path=path, sha256="x", rows=1) for path in paths]
+    entry: dict[str, Any] = {"examples": 1, "tokens": 2}
+    scored: dict[str, Any] = {"selected": True, "affinity": 0.1, "affinity_standard_error": None, **entry}
+    hub = TaskFile(path="org/data", sha256="x", rows=1)
+    target = TargetEntry(name="t", validation_examples=1, files=(others[0],), validation_files=(held,), **entry)
+    tasks = [TaskEntry(name=f"n{n}", files=(file,), **scored) for n, file in enumerate(others[1:])]
+    return Manifest(
+        created="2026-11-23T12:00:00Z",
+        curator_version="0.1.0",
+        project="p",
+        name="n",
+        target="t",
+        method="forward",
+        model=ModelIdentity(name_or_path=model, revision="", sha256="x"),
+        **{section: {} for section in ("lora", "train", "data", "gradients", "estimate")},
+        targets=(target,),
+        tasks=(*tasks, TaskEntry(name="hub", files=(hub,), source={"hub": "org/data"}, **scored)),
+        estimated_loss=1.0,
+        estimated_loss_low=0.9,
+        estimated_loss_high=1.1,
+    )
+
+
+def _local_paths(manifest: Manifest) -> list[str]:
+    """Return the path of every file but those of hub data sets."""
+    (target,) = manifest.targets
+    tasks = [task for task in manifest.tasks if not task.source]
+    return [file.path for entry in (target, *tasks) for file in (*getattr(entry, "validation_files", ()), *entry.files)]
 
 
 # -- manifests of strangers ---------------------------------------------------------------------------------------
