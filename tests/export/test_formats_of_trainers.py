@@ -228,10 +228,40 @@ KEYS = st.sampled_from(["a", "b_c", "on", "n"])
         ),
     )
 )
-def test_yaml_is_read_as_it_was(values: dict[str, Any]) -> None:
+def test_to_yaml_any_values_parse_back_unchanged(values: dict[str, Any]) -> None:
     text = to_yaml(values, "a comment\nof two lines — é")
-    assert text.isascii()
-    assert (yaml.safe_load(text) or {}) == values
+    assert text.startswith("# a comment\n# of two lines — é\n")
+    for loader in (yaml.SafeLoader, LoaderOfOmegaConf):
+        # Both loaders extend PyYAML's safe loader.
+        assert (yaml.load(text, loader) or {}) == values
+
+
+class LoaderOfOmegaConf(yaml.SafeLoader):
+    """Reads `1e3` as a number, as OmegaConf 2.3 does."""
+
+
+LoaderOfOmegaConf.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+"), list("-+0123456789")
+)
+
+
+def test_to_yaml_repeated_lists_and_long_text_stay_readable() -> None:
+    columns, text = ["a", "b"], "x " * 200
+    written = to_yaml({"datasets": [{"columns": columns}, {"columns": columns}], "text": text, "path": "../Käse"})
+    assert "&" not in written
+    assert f"text: '{text}'\n" in written
+    assert "path: ../Käse\n" in written
+
+
+@pytest.mark.parametrize("format", TRAINERS)
+def test_export_trainer_config_begins_with_its_command(data: Path, format: str) -> None:
+    report = run(manifest(data), data, format)
+    (name,) = (name for name in report.configs if name.endswith(".yaml"))
+    text = (data.parent / "out" / name).read_text(encoding="utf-8")
+    assert text.startswith(f"# In this folder: {report.command}\n")
+    config = yaml.safe_load(text)
+    settings = config["model"] if format == "oumi" else config
+    assert "../data/model" in settings.values()
 
 
 def test_what_a_trainer_rounds_is_said(data: Path) -> None:
