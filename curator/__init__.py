@@ -14,7 +14,7 @@ Names resolve at first use: `import curator` alone imports neither torch nor Duc
 import importlib
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from curator.core.version import __version__
 
 _HOMES = {
     "Project": "curator.project.project",

@@ -1,4 +1,4 @@
-"""`python -m curator`, which is also what `accelerate launch -m curator` runs."""
+"""Run the command line by `python -m curator` or `accelerate launch -m curator`."""
 
 from curator.cli.main import main
 

@@ -33,14 +33,14 @@ async def _draw(root: Path, name: str, width: int, height: int, keys: Sequence[s
     app = CuratorApp(root, Settings(theme="curator-dark", motion=False))
     async with app.run_test(size=(width, height)) as pilot:
         deadline = time.monotonic() + _SECONDS
-        while app.outlook is None or not app.outlook.solved.all():
+        while app.estimate is None or not app.estimate.solved.all():
             assert time.monotonic() < deadline, "the project has no estimates"
             await pilot.pause(0.1)
         for key in keys:
             await pilot.press(key)
             await pilot.pause(0.3)
         app.flash_line = ()
-        app._show_flash()
+        app.show_flash()
         await pilot.pause(2.0)
         picture = app.export_screenshot(title=f"curator tui · {name}")
         # Web fonts would need a network.

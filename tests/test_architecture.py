@@ -27,7 +27,7 @@ def _program(name: str) -> str:
     return str(Path(sys.executable).with_name(name))
 
 
-def test_imports_go_one_way() -> None:
+def test_imports_follow_the_contracts() -> None:
     command = [_program("lint-imports"), "--no-cache"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
@@ -47,14 +47,14 @@ def test_imports_go_one_way() -> None:
         ),
     ],
 )
-def test_what_is_slow_is_imported_late(code: str, unwanted: set[str]) -> None:
+def test_import_of_light_modules_loads_no_heavy_package(code: str, unwanted: set[str]) -> None:
     loaded = _loaded(code)
     assert "curator" in loaded
     assert not loaded & unwanted
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_is_documented(command: str) -> None:
+def test_command_help_has_example_and_reference_page(command: str) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "curator", command, "--help"], capture_output=True, text=True, check=True
     )
@@ -84,7 +84,7 @@ KNOWN_SQL = {
 
 
 @pytest.mark.parametrize("path", [*SOURCES, *sorted((ROOT / "tui").rglob("*.py"))], ids=lambda path: path.name)
-def test_nothing_dangerous_is_called(path: Path) -> None:
+def test_source_file_calls_nothing_dangerous(path: Path) -> None:
     found = dangers(path.read_text(encoding="utf-8"))
     known = KNOWN_SQL.get(str(path.relative_to(ROOT)), ())
     assert [line for line in found if not line.endswith(known)] == []
@@ -106,7 +106,7 @@ def test_nothing_dangerous_is_called(path: Path) -> None:
         "insert(c, text, table)",
     ],
 )
-def test_what_is_dangerous_is_found(code: str) -> None:
+def test_dangers_dangerous_code_is_found(code: str) -> None:
     assert dangers(code)
 
 

@@ -91,19 +91,6 @@ def test_start_with_foreign_files_names_their_distribution(tmp_path: Path, after
     assert done.returncode == 2
 
 
-def test_start_without_the_init_file_names_the_install_command() -> None:
-    lost = f"""
-    import types
-    package = types.ModuleType("curator")
-    package.__path__ = [{str(ROOT / "curator")!r}]
-    sys.modules["curator"] = package
-    """
-    done = _run(lost, "--version")
-    hint = "Run `pip install --force-reinstall curator-tasks`."
-    assert done.stderr.splitlines() == ["error: curator/__init__.py is missing", hint]
-    assert done.returncode == 2
-
-
 def test_start_that_fails_without_foreign_files_keeps_its_traceback() -> None:
     done = _run(BROKEN, "--version")
     assert "ImportError: cannot import name 'app'" in done.stderr

@@ -93,7 +93,7 @@ def test_what_returns_to_users_can_be_shown() -> None:
     returned = {
         hints["return"]
         for name, verb in vars(curator.Project).items()
-        if callable(verb) and not name.startswith("_") and name not in ("corpus", "answers", "embeddings")
+        if callable(verb) and not name.startswith("_") and name not in ("corpus", "estimates", "selections", "manifest")
         if isinstance((hints := get_type_hints(verb, {"Path": Path})).get("return"), type)
     }
     assert {kind for kind in returned if kind.__module__.startswith("curator.results.")} <= set(KINDS)

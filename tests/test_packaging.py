@@ -53,7 +53,7 @@ def installed(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return home / "bin"
 
 
-def test_the_wheel_holds_the_two_packages_and_what_they_read(built: Path) -> None:
+def test_wheel_holds_both_packages_and_their_data(built: Path) -> None:
     (wheel,) = built.glob("*.whl")
     names = set(zipfile.ZipFile(wheel).namelist())
     assert {name.partition("/")[0] for name in names if ".dist-info/" not in name} == {"curator", "tui"}
@@ -67,7 +67,7 @@ def test_the_wheel_holds_the_two_packages_and_what_they_read(built: Path) -> Non
     assert any(name.endswith("licenses/LICENSE") for name in names)
 
 
-def test_the_sdist_holds_what_its_readme_speaks_of(built: Path) -> None:
+def test_sdist_holds_every_file_that_readme_names(built: Path) -> None:
     (sdist,) = built.glob("*.tar.gz")
     with tarfile.open(sdist) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
@@ -81,7 +81,7 @@ def test_the_sdist_holds_what_its_readme_speaks_of(built: Path) -> None:
     assert not [name for name in names if ".curator" in name or "__pycache__" in name]
 
 
-def test_it_runs_where_the_checkout_is_not(installed: Path, tmp_path: Path) -> None:
+def test_installed_package_runs_without_the_checkout(installed: Path, tmp_path: Path) -> None:
     shutil.copytree(ROOT / "sample_data", tmp_path / "sample", ignore=shutil.ignore_patterns(".curator"))
     where = _run(installed / "python", "-c", "import curator, tui; print(curator.__file__)", folder=tmp_path).stdout
     assert Path(where.strip()).is_relative_to(installed.parent)
@@ -89,7 +89,7 @@ def test_it_runs_where_the_checkout_is_not(installed: Path, tmp_path: Path) -> N
     assert "topic" in _run(installed / "curator", "check", "-p", "sample", folder=tmp_path).stdout
 
 
-def test_shells_complete_commands_and_options(installed: Path, tmp_path: Path) -> None:
+def test_shell_completion_lists_commands_and_options(installed: Path, tmp_path: Path) -> None:
     shown = _run(
         installed / "curator",
         "--show-completion",

@@ -1,11 +1,14 @@
-"""The terminal interface. `curator tui` is its only front door.
+"""The terminal interface. Only `curator tui` starts it.
 
-app.py         the application: what is open, who is told of what
-actions.py     one registry of all that can be done: keys, footer, help, command palette
-workspace.py   what the store knows about one target, read at once
-session.py     the selection in hand: states, edits, undo
-view.py        which tasks are shown, and in which order
-thinking.py    estimates in a thread of their own
-watch.py       runs, read from their logs
-screens/  modals/  widgets/
+From the top down; a line imports only from the lines below it:
+
+app.py          the application: opens screens and dialogs, starts jobs
+screens/        one module for each screen
+dialogs/        one module for each modal dialog
+widgets/        tables, lists, plots and lines of text; commands.py is the command palette
+app_base.py     the state of the application and what screens may ask of it; settings.py holds preferences
+state/          plain values: snapshot of the project, session, filters, comparisons
+background/     threads: estimates, jobs, load of the machine
+actions.py      one table of all actions, for keys, footer, help and the command palette
+themes.py       colours
 """

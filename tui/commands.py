@@ -1,22 +1,20 @@
-"""The command palette: every action of the registry that is there on this screen, every task and every selection."""
+"""The command palette: the actions of the screen, all tasks and all saved selections."""
 
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from textual.command import DiscoveryHit, Hit, Hits, Provider
 
 from curator.core.text import clean
 from tui.actions import ACTIONS, key_name
-
-if TYPE_CHECKING:
-    from tui.app import CuratorApp
+from tui.app_base import AppBase
 
 _MOST_TASKS = 20
 
 
 class CuratorCommands(Provider):
-    """What the palette offers."""
+    """Commands of the palette."""
 
     def _actions(self) -> Iterator[tuple[str, str, Callable[[], Any]]]:
         place = getattr(self.screen, "place", "")
@@ -26,21 +24,22 @@ class CuratorCommands(Provider):
                 yield f"{action.help}", f"{key_name(action.keys[0])}  {action.label}", run
 
     def _places(self) -> Iterator[tuple[str, str, Callable[[], Any]]]:
-        app: CuratorApp = self.app  # type: ignore[assignment]
-        if app.workspace is None:
+        app = self.app
+        assert isinstance(app, AppBase)
+        if app.snapshot is None:
             return
-        for selection in app.workspace.selections:
+        for selection in app.snapshot.selections:
             yield f"Load selection {clean(selection.name)}", selection.method, partial(app.load, selection.name)
-        for row, name in enumerate(app.workspace.names):
+        for row, name in enumerate(app.snapshot.names):
             yield f"Open task {clean(name)}", "", partial(app.open_task, row, app.columns().examples.argsort())
 
     async def discover(self) -> Hits:
-        """What is there before anything is typed."""
+        """Yield all actions, before the user types."""
         for name, help, run in self._actions():
             yield DiscoveryHit(name, run, help=help)
 
     async def search(self, query: str) -> Hits:
-        """What matches."""
+        """Yield the actions, tasks and selections that match a query."""
         matcher = self.matcher(query)
         for name, help, run in self._actions():
             if (score := matcher.match(name)) > 0:

@@ -1,4 +1,4 @@
-"""`curator init`: a commented `curator.toml`, with the tasks it finds."""
+"""Write a commented `curator.toml` with the tasks found in the sources."""
 
 import glob
 import json
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from curator.project.project import Project
 
 _TEMPLATE = """\
-# A curator project. Paths are relative to this file. Results live in .curator/ beside it; deleting that folder
+# A curator project. Paths are relative to this file. Results live in .curator/ next to it. Deleting that folder
 # loses results, never your data. Next: `curator check`, then `curator select`.
 
 [project]
@@ -54,11 +54,11 @@ weight_decay = 0.0
 seed = 0
 
 [gradients]
-projection_dim = 256          # more is more exact and takes more room
+projection_dim = 256          # larger is more accurate and needs more space
 projection_seed = 0
 points = "auto"               # shares of meta-training's steps, e.g. [0.4, 1.0]; [1.0] is the paper's
 average = 0.1                 # share of the steps before each point over which the adapter is averaged
-batch_tokens = 4096           # tokens that go through the model at once
+batch_tokens = 4096           # tokens per forward pass
 
 [estimate]
 method = "quadratic"          # quadratic | logistic (the paper's)
@@ -73,16 +73,16 @@ seed = 0
 
 [data]
 target = {target}             # the task to improve: a name, or a list of names
-# target_weights = {{ my-target = 2.0 }}  # how much each of several targets counts; 1 where it is not named
+# target_weights = {{ my-target = 2.0 }}  # weight of each of several targets; 1 if not named
 validation = 0.2              # share of the target held out, unless it has its own file:
 # validation_files = {{ my-target = "validation/my-target.jsonl" }}
 max_length = 256              # tokens; longer examples are truncated and counted
 max_examples_per_task = 0     # 0 = all
-bad_rows = "refuse"           # refuse | skip: what becomes of rows that cannot be used
+bad_rows = "refuse"           # refuse | skip rows that cannot be used
 seed = 0
 {tasks}
 
-# In place of the glob `tasks`, tables may name tasks one by one:
+# Instead of the glob `tasks`, tables can name tasks one by one:
 #   [[data.task]]
 #   name = "carry"
 #   path = "tasks/carry.jsonl"  # a file, a folder, a glob, an address such as s3://…, or a list of these; or:
@@ -90,34 +90,34 @@ seed = 0
 #   column = "task"             # keep only the rows whose `column` equals `value`: one file becomes many tasks
 #   value = "carry"
 #   task_column = "task"        # or, without `name`: make a task of each value of that column
-#   columns = {{ instruction = "question", output = "answer" }} # where columns have other names than curator's
-#   roles = {{ customer = "user" }}                             # where a chat calls its speakers otherwise
+#   columns = {{ instruction = "question", output = "answer" }} # if columns have other names than curator's
+#   roles = {{ customer = "user" }}                             # if a chat names its roles differently
 #   tags = ["arithmetic"]
 """
 
 
 @dataclass(slots=True, kw_only=True)
 class _Found:
-    """What the sources of a new project hold."""
+    """Tasks found in the sources of a new project."""
 
     names: list[str] = field(default_factory=list)
     glob: str = ""
-    """The only source, where it is a glob."""
+    """The source, if it is a single glob."""
     tables: list[Table] = field(default_factory=list)
     imports: list[ImportedConfig] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Written:
-    """A project that was written."""
+    """A new project."""
 
     path: Path
-    """Its `curator.toml`."""
+    """The project's `curator.toml`."""
     tasks: list[str]
     settings: dict[tuple[str, str], Any]
-    """Values that are not as usual, by section and key."""
+    """Values that differ from the template, by section and key."""
     left_out: list[str]
-    """What a trainer's configuration says that could not be taken over, a line each."""
+    """Settings of a trainer's configuration that were not imported, one line each."""
 
 
 def write_project(
@@ -132,25 +132,26 @@ def write_project(
     """Write `curator.toml`.
 
     Args:
-        folder: The project's folder, made if need be.
-        sources: Files, folders, globs, addresses, hub ids or configurations of other trainers to take tasks from; none
-            for the glob `tasks/*.jsonl`.
-        model: Hub id, or folder relative to the present one; None for what a trainer's configuration says.
-        target: The target, or None to leave it to be filled in.
-        task_column: Make a task of each value of this column.
-        replace: Whether to write over a `curator.toml` that is there.
+        folder: The project's folder, created if missing.
+        sources: Files, folders, globs, addresses, hub ids or configurations of other trainers. An empty list stands for
+            the glob `tasks/*.jsonl`.
+        model: Hub id, or folder relative to the working directory. None takes the model of a trainer's configuration.
+        target: The target, or None to leave the key empty.
+        task_column: Column whose values become tasks.
+        replace: Whether to overwrite an existing `curator.toml`.
 
     Raises:
-        ConfigError: There is a `curator.toml` already.
+        ConfigError: A `curator.toml` exists already, or the target is not among the tasks.
         DataError: A source does not exist, or the file cannot be written.
     """
     path = folder / CONFIG_NAME
     if path.exists() and not replace:
-        raise ConfigError(f"{path}: there is a project already", hint="Edit that file, or choose another folder.")
+        raise ConfigError(f"project exists already: {path}", hint="Edit that file, or choose another folder.")
     found = _find(sources, folder, task_column)
     names = found.names
     if target is not None and names and target not in names:
-        raise ConfigError(f"target {target!r} is none of the tasks found", hint=f"Found: {', '.join(names[:20])}.")
+        known = ", ".join(names[:20])
+        raise ConfigError(f"unknown target: {target!r}", hint=f"Choose one of the tasks found: {known}.")
     settings = _settings(found.imports, folder, model)
     _write(path, found, settings, target or (names[0] if len(names) == 1 else ""))
     left_out = [f"{m.path.name}: {line}" for m in found.imports for line in m.left_out]
@@ -158,15 +159,15 @@ def write_project(
 
 
 def write_groups(project: "Project", count: int, written: Written) -> list[str]:
-    """Cut the auxiliary tasks of a new project into groups, and name these in its `curator.toml` in their place.
+    """Split the auxiliary tasks of a new project into groups, and name the groups in its `curator.toml` instead.
 
     Args:
-        project: As `write_project` made it.
-        count: Groups of each task.
-        written: What `write_project` wrote.
+        project: Project that `write_project` wrote.
+        count: Number of groups of each task.
+        written: Result of `write_project`.
 
     Returns:
-        Names of the tasks there are now.
+        Names of all tasks.
 
     Raises:
         ConfigError, DataError: As `Project.group`.
@@ -188,7 +189,7 @@ def write_groups(project: "Project", count: int, written: Written) -> list[str]:
 
 
 def _settings(imports: Sequence[ImportedConfig], folder: Path, model: str | None) -> dict[tuple[str, str], Any]:
-    """Values of the file that are not as usual, by section and key; a folder of a model as seen from the project's."""
+    """Return values that differ from the template, by section and key. Model folders are relative to the project."""
     settings: dict[tuple[str, str], Any] = {("model", "name_or_path"): "model"}
     for imported in imports:
         for section, keys in imported.settings.items():
@@ -211,15 +212,13 @@ def _write(path: Path, found: _Found, settings: dict[tuple[str, str], Any], targ
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, text.encode())
     except UnicodeEncodeError as error:
-        raise DataError(
-            f"{path}: a file's name is not UTF-8: {error.object!a:.200}", hint="Rename the file."
-        ) from error
+        raise DataError(f"file name is not valid UTF-8: {error.object!a:.200}", hint="Rename the file.") from error
     except OSError as error:
-        raise DataError(f"{path}: cannot be written: {error}", hint="Choose another folder.") from error
+        raise DataError(f"cannot write {path}: {error}", hint="Choose another folder.") from error
 
 
 def _find(sources: Sequence[str], folder: Path, task_column: str) -> _Found:
-    """The tasks of some sources, with paths as seen from the project's folder."""
+    """Return the tasks of the sources, with paths relative to the project's folder."""
     found = _Found()
     if len(sources) == 1 and _is_glob(sources[0]) and not task_column:
         found.glob = sources[0] if is_remote(sources[0]) else os.path.relpath(sources[0], folder)
@@ -242,21 +241,22 @@ def _find(sources: Sequence[str], folder: Path, task_column: str) -> _Found:
 
 
 def _places(source: str, folder: Path) -> list[tuple[str, str, str]]:
-    """Name, key and value of the tables that a source stands for."""
+    """Return name, key and value of the tables of a source."""
     if is_remote(source):
         return [(task_name(file), "path", file.address) for file in _elsewhere(source)]
     if _is_glob(source) or Path(source).exists():
         return [(task_name(path), "path", os.path.relpath(path, folder)) for path in _paths(source)]
     if source.count("/") == 1 and not source.startswith((".", "/", "~")) and not is_task_file(Path(source)):
         return [(source.rpartition("/")[2], "hub", source)]
-    raise DataError(f"--from {source}: does not exist", hint="Name a file, a folder, a glob or a hub id.")
+    raise DataError(f"not found: --from {source}", hint="Name a file, a folder, a glob or a hub id.")
 
 
 def _elsewhere(source: str) -> list[RemoteFile]:
-    """The files that an address stands for."""
+    """Return the task files of an address."""
     files = [file for file in matches(source) if is_task_file(file)]
     if not files:
-        raise DataError(f"--from {RemoteFile(source)}: no task file there", hint=f"A task is one of: {FORMATS}.")
+        address = RemoteFile(source)
+        raise DataError(f"no task file found: --from {address}", hint=f"Name files of these formats: {FORMATS}.")
     return files
 
 
@@ -265,9 +265,9 @@ def _table(name: str, kind: str, place: str, **more: Any) -> Table:
 
 
 def _each(source: str, folder: Path, column: str) -> list[Table]:
-    """A table for each value of a column of a source's files."""
+    """Return one table for each value of a column."""
     here, tables = Path.cwd(), []
-    # Paths as seen from here, because the project's folder is not there yet.
+    # Relative to the working directory, because the project's folder does not exist yet.
     for (_, kind, place), (_, _, seen) in zip(_places(source, here), _places(source, folder), strict=True):
         table = TaskSource.model_validate({kind: place, "task_column": column})
         tables += [_table(t.name, kind, seen, **t.filter) for t in find_tasks(DataSection(task=(table,)), here)]
@@ -275,7 +275,7 @@ def _each(source: str, folder: Path, column: str) -> list[Table]:
 
 
 def _seen_from(table: Table, folder: Path) -> Table:
-    """A table with paths as seen from the project's folder."""
+    """Return a table with paths relative to the project's folder."""
     paths = table.keys.get("path")
     if paths is None:
         return table
@@ -287,7 +287,7 @@ def _seen_from(table: Table, folder: Path) -> Table:
 
 
 def _lines(found: _Found) -> list[str]:
-    """What stands under `[data]` to name the tasks."""
+    """Return the lines under `[data]` that name the tasks."""
     if found.glob:
         return [f"tasks = {_quote(found.glob)}"]
     if not found.tables:
@@ -300,7 +300,7 @@ def _lines(found: _Found) -> list[str]:
 
 
 def _with(text: str, section: str, key: str, value: Any) -> str:
-    """The file with another value of one key, its comment kept."""
+    """Return the file with another value of one key. The comment stays."""
     start = text.index(f"\n[{section}]")
     head, body = text[:start], text[start:]
     line = re.compile(rf"^{key} = ([^#\n]*?)( *)(#.*)?$", re.MULTILINE)
@@ -318,7 +318,7 @@ def _is_glob(source: str) -> bool:
 
 
 def _paths(source: str) -> list[Path]:
-    """The files and saved data sets that a file, a folder or a glob stands for."""
+    """Return the files and saved data sets of a file, a folder or a glob."""
     path = Path(source)
     if path.is_dir() and not is_saved_dataset(path):
         found = sorted(path.iterdir())
@@ -326,28 +326,28 @@ def _paths(source: str) -> list[Path]:
         found = [path] if path.exists() else sorted(map(Path, glob.glob(source, recursive=True)))
     kept = [p for p in found if (is_task_file(p) or is_saved_dataset(p)) and not p.name.startswith(".")]
     if not kept:
-        raise DataError(f"--from {source}: no task file there", hint=f"A task is one of: {FORMATS}.")
+        raise DataError(f"no task file found: --from {source}", hint=f"Name files of these formats: {FORMATS}.")
     return kept
 
 
 def _check_names(names: list[str]) -> None:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise ConfigError(f"two tasks would be named {twice[0]!r}", hint="Rename one of the files.")
+        raise ConfigError(f"duplicate task name: {twice[0]!r}", hint="Rename one of the files.")
 
 
 def _quote(text: str) -> str:
-    """A TOML basic string; JSON's escapes are a subset of TOML's."""
+    """Return a TOML basic string. JSON's escapes are a subset of TOML's."""
     return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def _comment(text: str) -> str:
-    """Foreign text on one line."""
+    """Return foreign text on one line."""
     return " ".join(clean(text).split())
 
 
 def _toml(value: Any) -> str:
-    """A value of a table, in TOML."""
+    """Return a value in TOML."""
     if isinstance(value, str):
         return _quote(value)
     if isinstance(value, dict):
@@ -356,5 +356,5 @@ def _toml(value: Any) -> str:
         return "[" + ", ".join(map(_toml, value)) + "]"
     if isinstance(value, bool):
         return str(value).lower()
-    # Python writes 1e-05; TOML takes that, too.
+    # Python writes 1e-05, which is valid TOML.
     return repr(value)

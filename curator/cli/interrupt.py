@@ -1,4 +1,4 @@
-"""Being asked to stop by Ctrl-C, SIGTERM or a lost connection: it is done within five seconds, cleanly if it can be."""
+"""Stop within five seconds on Ctrl-C, SIGTERM or a lost connection, and clean up where possible."""
 
 import contextlib
 import os
@@ -10,10 +10,10 @@ from types import FrameType
 
 from curator.core.errors import ExitCode
 
-WORDS = "interrupted: what is done is kept; run the same command again to go on"
-# Then it goes without tidying up, which loses no more than `kill -9` does.
+WORDS = "interrupted: finished work is kept; run the same command again to resume"
+# Afterwards the process ends without cleaning up. That loses no more than `kill -9`.
 _PATIENCE = 4.0
-# A second request within this time is the first one, sent twice: to the process, and to its group.
+# A second signal within this time is a copy of the first: one to the process, one to its group.
 _SAME = 0.5
 
 
@@ -21,18 +21,18 @@ _ASKING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Interrupt:
-    """Turns signals that ask a process to stop into KeyboardInterrupt, and sees to it that it does.
+    """Turn signals that ask a process to stop into KeyboardInterrupt, and end the process if it does not stop.
 
-    It holds within a `with` block, and on after it in a process that was asked: its way out may be long.
+    Active within a `with` block. After a signal it stays active until the process ends, because the exit may be slow.
     """
 
     def __init__(self) -> None:
         self.asked = False
-        """Whether this process was asked to stop."""
+        """Whether a signal asked this process to stop."""
         self._since = 0.0
 
     def __enter__(self) -> "Interrupt":
-        """Begin; what was told to be ignored (by nohup, say) still is."""
+        """Install the handlers. Signals that are ignored already (by nohup, for example) stay ignored."""
         self._before = {number: signal.getsignal(number) for number in _ASKING}
         for number, before in self._before.items():
             if before is not signal.SIG_IGN:
@@ -40,12 +40,12 @@ class Interrupt:
         wake, self._woken = os.pipe()
         os.set_blocking(self._woken, False)
         self._woken_before = signal.set_wakeup_fd(self._woken, warn_on_full_buffer=False)
-        # Python hears of a signal when a library's long computation is over; this thread hears of it at once.
+        # Python runs handlers only after a long call into C has returned. This thread sees the signal at once.
         threading.Thread(target=self._insist, args=(wake,), name="interrupt", daemon=True).start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Leave signals as they were found."""
+        """Restore the handlers."""
         if self.asked:
             return
         signal.set_wakeup_fd(self._woken_before)

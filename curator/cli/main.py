@@ -1,4 +1,4 @@
-"""The command line. `main` is the only place where errors become exit codes."""
+"""`main`: run the command line. Only here do errors become exit codes."""
 
 import contextlib
 import os
@@ -13,7 +13,7 @@ _DISTRIBUTION = "curator-tasks"
 
 
 def main() -> None:
-    """Run the command line, and exit as the contract says."""
+    """Run the command line, and exit with a documented code."""
     _quiet_libraries()
     interrupt = Interrupt()
     code = int(ExitCode.DONE)
@@ -30,13 +30,13 @@ def main() -> None:
         _say(f"error: {error.message}", error.hint)
         code = error.exit_code
     except BrokenPipeError:
-        # Whoever read our output has gone; there is nobody left to tell.
+        # The reader of the output has closed the pipe.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
-        _say(f"error: {error}", "Is the disk full, or a file not yours to write?")
+        _say(f"error: {error}", "Check free disk space and write permissions.")
         code = ExitCode.DATA
     except MemoryError as error:
-        _say(f"error: there is not enough memory: {error}", "Lower what is large under [gradients], [lora] or [model].")
+        _say(f"error: out of memory: {error}", "Lower the values under [gradients] or [lora].")
         code = ExitCode.DATA
     except Exception as error:
         code = ExitCode.BUG
@@ -44,13 +44,9 @@ def main() -> None:
         if failed_import and (owners := other_owners()):
             _say(*_conflict(owners))
             code = ExitCode.USAGE
-        elif failed_import and getattr(sys.modules["curator"], "__file__", None) is None:
-            # The removal of a distribution with files in `curator/` removes our `__init__.py` with its own.
-            _say("error: curator/__init__.py is missing", f"Run `pip install --force-reinstall {_DISTRIBUTION}`.")
-            code = ExitCode.USAGE
         elif not interrupt.asked:
             _say(_bug())
-    # A library that is interrupted may make another error of it.
+    # A library that is interrupted may raise another error.
     if code == ExitCode.INTERRUPTED or (interrupt.asked and code != ExitCode.DONE):
         _say(WORDS)
         code = ExitCode.INTERRUPTED
@@ -58,7 +54,7 @@ def main() -> None:
 
 
 def _quiet_libraries() -> None:
-    """Standard error is for our progress; libraries speak under --verbose only."""
+    """Silence the libraries, unless --verbose is given: standard error carries curator's progress."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     if "--verbose" in sys.argv:
@@ -71,13 +67,13 @@ def _quiet_libraries() -> None:
 
 
 def _bug() -> str:
-    return traceback.format_exc() + "This is a bug in curator: please report it with the lines above."
+    return traceback.format_exc() + "This is a bug in curator. Please report it with the lines above."
 
 
 def _say(message: str, hint: str = "") -> None:
     from curator.core.text import clean
 
-    # Where a connection was lost, there is nobody left to tell.
+    # After a lost connection, standard error may be closed.
     with contextlib.suppress(OSError):
         print(clean(message, lines=True), file=sys.stderr)
         if hint:

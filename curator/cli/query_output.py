@@ -1,4 +1,4 @@
-"""What SQL answers, as a table for people or as CSV, JSON or Parquet for programs."""
+"""Print or write the rows of a query: as a table, CSV, JSON or Parquet."""
 
 import csv
 import io
@@ -17,39 +17,39 @@ from curator.results.outputs import QueryResult
 
 FORMATS = ("table", "csv", "json", "parquet")
 TABLE_ROWS = 100
-"""Rows that a table shows; it is for people."""
+"""Number of rows that a table shows."""
 _LETTERS = 120
 
 
 def pick_format(wanted: str | None, output: Path | None) -> str:
-    """The format that was asked for, or the one that fits.
+    """Choose the output format.
 
     Args:
-        wanted: One of `FORMATS`; None for what the file's name says, or a table.
+        wanted: One of `FORMATS`. None takes the ending of the file, or a table.
         output: The file, or None for standard output.
 
     Raises:
-        ConfigError: It is not known, or does not go there.
+        ConfigError: The format is unknown, or does not suit the output.
     """
     ending = "" if output is None else output.suffix.removeprefix(".").lower()
     format = wanted or (ending if ending in FORMATS else "table")
     if format not in FORMATS:
-        raise ConfigError(f"no format {format!r}", hint=f"Formats: {', '.join(FORMATS)}.")
+        raise ConfigError(f"unknown format: {format!r}", hint=f"Choose one of {', '.join(FORMATS)}.")
     if format == "table" and output is not None:
-        raise ConfigError(f"{output}: a table is for people to read", hint="Name a --format: csv, json or parquet.")
+        raise ConfigError(f"cannot write a table to {output}", hint="Pass --format csv, json or parquet.")
     if format == "parquet" and output is None and sys.stdout.isatty():
-        raise ConfigError("Parquet is binary, and standard output a terminal", hint="Name a file with -o FILE.parquet.")
+        raise ConfigError("cannot print Parquet to a terminal", hint="Write to a file with -o FILE.parquet.")
     return format
 
 
-def write_answer(result: QueryResult, format: str, output: Path | None, *, quiet: bool = False) -> None:
-    """Write rows in a format.
+def write_result(result: QueryResult, format: str, output: Path | None, *, quiet: bool = False) -> None:
+    """Print rows, or write them to a file.
 
     Args:
         result: The rows.
         format: From `pick_format`.
-        output: A file, written whole or not at all; None for standard output.
-        quiet: Do not say on standard error that a table has more rows than are shown.
+        output: File, written whole or not at all. None is standard output.
+        quiet: Whether to omit the note on standard error that a table is cut.
 
     Raises:
         DataError: The file cannot be written.
@@ -66,14 +66,14 @@ def write_answer(result: QueryResult, format: str, output: Path | None, *, quiet
             output, b"".join(part if isinstance(part, bytes) else part.encode() for part in _parts(result, format))
         )
     except OSError as error:
-        raise DataError(f"{output}: cannot be written: {error}", hint="Choose another place with -o.") from error
+        raise DataError(f"cannot write {output}: {error}", hint="Choose another file with -o.") from error
 
 
 def _print(part: str | bytes) -> None:
     if isinstance(part, bytes):
         sys.stdout.buffer.write(part)
     else:
-        # Escape sequences of the data are for files, not for a terminal.
+        # Data may hold escape sequences. Files keep them, terminals do not get them.
         sys.stdout.write(clean(part, lines=True) if sys.stdout.isatty() else part)
 
 
@@ -84,7 +84,7 @@ def _parts(result: QueryResult, format: str) -> Iterator[str | bytes]:
 
 
 def _csv(result: QueryResult) -> Iterator[str]:
-    """Lines as RFC 4180 has them; NULL is nothing, lists are JSON."""
+    """Yield lines by RFC 4180. NULL is empty, lists are JSON."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(result.columns())
@@ -130,7 +130,7 @@ def _show(result: QueryResult, *, quiet: bool) -> None:
         table.add_row(*(_cell(row[name]) for name in result.columns()))
     console().print(table)
     if result.total > len(rows) and not quiet:
-        words = f"the first {len(rows):,} of {result.total:,} rows; --format csv, json or parquet has all"
+        words = f"showing {len(rows):,} of {result.total:,} rows; pass --format csv, json or parquet for all rows"
         print(words, file=sys.stderr)
 
 

@@ -1,4 +1,4 @@
-"""The interface in a browser: textual-serve, and nobody else's pages."""
+"""Serve the interface with textual-serve, to pages of the same site only."""
 
 from urllib.parse import urlsplit
 
@@ -7,14 +7,14 @@ from aiohttp.typedefs import Handler
 from textual_serve.server import Server
 
 _LOOPBACK_NAMES = ("127.0.0.1", "localhost", "::1")
-_REFUSED = "This page belongs to another site. `curator tui --serve --public-url URL` names the one it is served at."
+_REFUSED = "This page belongs to another site. Pass the site's URL with `curator tui --serve --public-url URL`."
 
 
 class SameOriginServer(Server):
-    """Refuses what another page asks for.
+    """Refuse requests of other sites.
 
-    Browsers let any page open a WebSocket to the loopback address. Without this, every page that somebody has open
-    beside the interface could type into it.
+    Browsers let any page open a WebSocket to the loopback address. Without this check, any open page could type into
+    the interface.
     """
 
     async def _make_app(self) -> web.Application:
@@ -25,7 +25,7 @@ class SameOriginServer(Server):
     @web.middleware
     async def _same_origin(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         public = urlsplit(self.public_url)
-        # A name that somebody has pointed at the loopback address is none of ours, whatever its port.
+        # A foreign name that resolves to the loopback address is refused on every port.
         names = {*_LOOPBACK_NAMES, public.hostname}
         if self.host in _LOOPBACK_NAMES and urlsplit(f"//{request.host}").hostname not in names:
             raise web.HTTPForbidden(text=_REFUSED)

@@ -1,4 +1,4 @@
-"""`curator check --store` and `curator export-store`: whether the store is sound, and what can be saved of it."""
+"""`curator check --store` and `curator export-store`: check the store, and save its readable rows."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,13 +13,13 @@ if TYPE_CHECKING:
     from curator.workspace.store.check import StoreReport
 
 _WAY_OUT = (
-    "`curator export-store DIR` saves what can be read. Then delete `.curator/store.duckdb`: results are lost, and made"
-    " again by the same commands; your data is not."
+    "Run `curator export-store DIR` to save the readable rows. Then delete `.curator/store.duckdb`."
+    " The same commands compute the results again. Your data is not affected."
 )
 
 
 def check(project: Path | None) -> "StoreReport":
-    """Read all of a project's store; its configuration need not be right.
+    """Read every row of a project's store. The configuration may be invalid.
 
     Raises:
         ConfigError, DataError, StoreBusy: As `check_store`.
@@ -31,7 +31,7 @@ def check(project: Path | None) -> "StoreReport":
 
 
 def export(project: Path | None, folder: Path) -> "StoreReport":
-    """Save what can be read of a project's store.
+    """Save the readable rows of a project's store.
 
     Raises:
         ConfigError, DataError, StoreBusy: As `export_store`.
@@ -43,24 +43,24 @@ def export(project: Path | None, folder: Path) -> "StoreReport":
 
 
 def show(report: "StoreReport") -> None:
-    """Print tables with their rows, and what else there is to know."""
+    """Print tables with their rows, problems and backups."""
     width = max((len(table.name) for table in report.tables), default=0)
     for table in report.tables:
-        lost = "" if not table.lost else "  ✗ not all can be read"
+        lost = "" if not table.lost else "  ✗ some rows are unreadable"
         typer.echo(f"{clean(table.name):<{width}}  {table.rows:>12,} rows{lost}")
     for problem in report.problems:
         typer.echo(f"✗ {clean(problem)}")
     for path, size in report.backups:
-        typer.echo(f"copy from before an upgrade, which may be deleted: {clean(str(path))}, {size / 1e6:,.1f} MB")
+        typer.echo(f"backup from before an upgrade, safe to delete: {clean(str(path))}, {size / 1e6:,.1f} MB")
     if report.sound:
         typer.echo("the store is sound")
 
 
 def fail_unless_sound(report: "StoreReport") -> None:
-    """End with exit code 3 where something is wrong.
+    """Raise an error if the store has problems.
 
     Raises:
-        DataError: Something is.
+        DataError: The store has problems.
     """
     if not report.sound:
         raise DataError(f"{report.store}: {report.problems[0]} ({len(report.problems)} problems)", hint=_WAY_OUT)

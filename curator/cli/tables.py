@@ -1,4 +1,4 @@
-"""Results as people read them, on standard output."""
+"""Print reports as tables on standard output."""
 
 import shlex
 import sys
@@ -18,7 +18,7 @@ _STATES = {"done": ("✓", "green"), "stale": ("~", "yellow"), "partial": ("◐"
 
 
 def console() -> "Console":
-    """Standard output; as wide as need be when it is no terminal, so that nothing is cut off in a file."""
+    """Return a console for standard output. Outside a terminal it is wide, so that files get whole lines."""
     from rich.console import Console
 
     return Console() if sys.stdout.isatty() else Console(width=200)
@@ -36,7 +36,7 @@ def _table(*columns: str, numbers: tuple[str, ...] = ()) -> "Table":
 
 
 def show_check(report: results.CheckReport) -> None:
-    """Tasks, sizes and problems."""
+    """Print tasks, sizes and problems."""
     out = console()
     numbers = ("rows", "train", "held out", "tokens", "longest", "truncated", "left out")
     table = _table("task", *numbers, "format", numbers=numbers)
@@ -51,47 +51,48 @@ def show_check(report: results.CheckReport) -> None:
     out.print(styled(f"{report.project}: {len(report.tasks)} tasks, model {report.model}"))
     out.print(table)
     if not report.target:
-        out.print(styled("! no target is named: set `target` under [data], or pass --target", "yellow"))
+        out.print(styled("! no target task is named. Set `target` under [data], or pass --target.", "yellow"))
     for problem in report.problems:
         out.print(styled("! ", "yellow"), styled(problem), sep="")
 
 
 def _formats(formats: dict[str, int]) -> str:
-    """The format of all rows, or each with its rows."""
+    """Return the format of all rows, or each format with its number of rows."""
     return ", ".join(f"{name} ({rows:,})" if len(formats) > 1 else name for name, rows in formats.items())
 
 
 def show_train(report: results.TrainReport) -> None:
-    """Where the meta-initialization is."""
+    """Print the checkpoints of the meta-initialization."""
     out = console()
     out.print(
         styled(
             f"meta-initialization: {report.trainable_parameters:,} parameters, {report.examples} examples"
-            + (" (was there)" if report.cached else "")
+            + (" (cached)" if report.cached else "")
         )
     )
     for point in report.points:
         out.print(styled(f"  {point['share']:>5.0%}  {point['folder']}", "dim"), soft_wrap=True)
     if report.unseen:
-        out.print(styled(f"! has not seen {', '.join(report.unseen)}; --fresh trains on all", "yellow"))
+        unseen = ", ".join(report.unseen)
+        out.print(styled(f"! trained without {unseen}. Pass --fresh to train on all tasks.", "yellow"))
 
 
 def show_gradients(report: results.GradientsReport) -> None:
-    """How many gradients are stored."""
+    """Print the number of stored gradients."""
     console().print(
         styled(
-            f"{report.examples * report.points:,} gradients: {report.examples} examples at {report.points} points,"
+            f"{report.examples * report.points:,} gradients: {report.examples} examples at {report.points} checkpoints,"
             f" {report.projection_dim} dimensions; {report.computed} computed now"
         )
     )
 
 
 def _calibrated(subsets: int) -> str:
-    return f"calibrated by {subsets} really fine-tuned subsets" if subsets else "uncalibrated"
+    return f"calibrated by {subsets} measured subsets" if subsets else "uncalibrated"
 
 
 def show_estimates(report: results.EstimatesReport) -> None:
-    """Estimated losses, with their intervals."""
+    """Print estimated losses with their intervals."""
     several = len(report.estimates) > 1
     table = _table("", "estimated loss", "90 % interval", "measured", "subset", numbers=("estimated loss", "measured"))
     for e in report.estimates:
@@ -106,11 +107,12 @@ def show_estimates(report: results.EstimatesReport) -> None:
     out.print(styled(f"loss of {', '.join(report.target)} in nats per token ({_calibrated(report.calibrated_on)})"))
     out.print(table)
     if report.calibrated_on and any(e.measured_loss is not None for e in report.estimates):
-        out.print(styled("what was measured calibrates its own estimate; `curator verify` judges by the others", "dim"))
+        note = "A measured subset calibrates its own estimate. `curator verify` estimates each subset from the others."
+        out.print(styled(note, "dim"))
 
 
 def show_selection(result: results.SelectionResult) -> None:
-    """The selection: what is in, what it does, and what everything else would have done."""
+    """Print the selection, its estimate, and the estimates of all tasks and of the target alone."""
     out = console()
     weighted = any(task.weight != 1.0 for task in result.tasks)
     numbers = ("affinity", "± s.e.", "examples", "tokens", *(("weight",) if weighted else ()))
@@ -135,7 +137,7 @@ def show_selection(result: results.SelectionResult) -> None:
     )
     out.print(table)
     loss, low, high = result.estimated_loss, result.estimated_loss_low, result.estimated_loss_high
-    kind = "calibrated" if result.calibrated else "uncalibrated: `curator verify` says how far to trust it"
+    kind = "calibrated" if result.calibrated else "uncalibrated: run `curator verify` to measure the error"
     out.print(styled(f"estimated loss, nats per target token, with 90 % interval ({kind})"))
     measured = "" if result.measured_loss is None else f"   measured {result.measured_loss:.4f}"
     out.print(styled(f"  selected     {loss:.4f}   {low:.4f} to {high:.4f}{measured}", "bold"))
@@ -147,7 +149,7 @@ def show_selection(result: results.SelectionResult) -> None:
 
 
 def show_verify(report: results.VerifyReport) -> None:
-    """Estimated against measured losses as a picture and a table, and how far estimates may be trusted."""
+    """Print measured and estimated losses as a plot and a table, and the accuracy of the estimates."""
     out = console()
     numbers = ("estimated", "measured", "seeds", "error")
     table = _table("", "90 % interval", *numbers, "subset", numbers=numbers)
@@ -167,13 +169,13 @@ def show_verify(report: results.VerifyReport) -> None:
     out.print(styled(f"{', '.join(report.target)}: measured against estimated loss, nats per target token", "bold"))
     _print_scatter(out, report)
     out.print(table)
-    kind = "each by a calibration on all others" if report.calibrated else "uncalibrated: too few subsets are measured"
+    kind = "each subset calibrated by the others" if report.calibrated else "uncalibrated: too few measured subsets"
     rows = [
         ("error of the estimates", f"{report.relative_error:.2%}", kind),
-        ("error of a constant guess", f"{report.constant_relative_error:.2%}", "always the mean measured loss"),
-        ("noise between seeds", _percent(report.seed_noise), "one run, standard deviation: no estimate can do better"),
+        ("error of a constant guess", f"{report.constant_relative_error:.2%}", "the mean measured loss"),
+        ("noise between seeds", _percent(report.seed_noise), "standard deviation of one run"),
         ("rank correlation", "-" if report.spearman is None else f"{report.spearman:.3f}", "Spearman"),
-        ("inside the 90 % interval", _percent(report.interval_coverage, 0), "of subsets that calibration did not see"),
+        ("inside the 90 % interval", _percent(report.interval_coverage, 0), "each subset calibrated by the others"),
         ("speed-up", "-" if report.speedup is None else f"{report.speedup:,.0f}×", _speedup(report)),
     ]
     for name, value, note in rows:
@@ -198,12 +200,13 @@ def _print_comparison(out: "Console", methods: tuple[results.ComparedMethod, ...
             styled(f"{spread:.4f}" if len(m.measured_losses) > 1 else "-", "dim"),
             styled(", ".join(m.selected) or "(the target alone)"),
         )
-    out.print(styled(f"what others select within the tokens of the current selection ({methods[0].method})", "bold"))
+    title = f"selections of other methods within the tokens of the current selection ({methods[0].method})"
+    out.print(styled(title, "bold"))
     out.print(table)
     notes = (
-        "estimated by a calibration that has not seen the subset; measured: mean over seeds ± half of their range",
-        "≈ best: no further from the best than seeds alone may do, nine times out of ten (Student's t, noise pooled)",
-        "every subset is trained on as it is, without the weights that kmm and mixtures give",
+        "estimated: calibrated without the subset; measured: mean over seeds ± half of their range",
+        "≈ best: within the seed noise of the best at 90 % (Student's t, pooled noise)",
+        "every subset is trained without the weights of kmm and mixtures",
     )
     for note in notes:
         out.print(styled(f"  {note}", "dim"), soft_wrap=True)
@@ -215,7 +218,7 @@ def _percent(share: float | None, digits: int = 2) -> str:
 
 def _speedup(report: results.VerifyReport) -> str:
     if report.speedup is None or report.seconds_estimating is None or report.speedup_100 is None:
-        return "meta-training or gradients were made by an older curator, which did not say how long they took"
+        return "unknown: an older curator recorded no time for meta-training or gradients"
     return (
         f"at {report.subsets_estimated:,} subsets, {report.speedup_100:,.0f}× at 100; estimating took"
         f" {duration(report.seconds_estimating)}, these {len(report.runs)} runs {duration(report.seconds_fine_tuning)}"
@@ -235,7 +238,7 @@ def _print_scatter(out: "Console", report: results.VerifyReport) -> None:
 
 
 def show_examples(report: results.ExamplesReport, top: int) -> None:
-    """The most helpful and the most harmful examples, with where they stand."""
+    """Print the most helpful and the most harmful examples with their places."""
     out = console()
     helping = [e for e in report.examples if e.gain > 0][:top]
     harming = [e for e in reversed(report.examples) if e.gain < 0][:top]
@@ -245,7 +248,7 @@ def show_examples(report: results.ExamplesReport, top: int) -> None:
     out.print(
         styled(
             f"{report.task}: {share:.0%} of {len(report.examples)} examples lower the loss of"
-            f" {', '.join(report.target)}, all together by {total:+.4f} nats ({kind})"
+            f" {', '.join(report.target)}, together by {total:+.4f} nats ({kind})"
         )
     )
     for title, rows in (("most helpful", helping), ("most harmful", harming)):
@@ -262,7 +265,7 @@ def show_examples(report: results.ExamplesReport, top: int) -> None:
 
 
 def show_curve(report: results.CurveReport) -> None:
-    """Estimated loss against tokens as a picture, and the subsets that no other one beats."""
+    """Print the estimated loss against tokens as a plot, and the best subset for each budget."""
     out = console()
     names, kind = ", ".join(report.target), _calibrated(report.calibrated_on)
     out.print(styled(f"{names}: estimated loss against training tokens ({kind})"))
@@ -286,7 +289,7 @@ def show_curve(report: results.CurveReport) -> None:
 
 
 def show_export(report: results.ExportReport) -> None:
-    """Rows and tokens of each task, and what there is to know, before anything is written."""
+    """Print rows and tokens of each task, and notes, before the export writes anything."""
     out = console()
     numbers = ("rows", "tokens", "weight")
     table = _table("task", *numbers, "file", numbers=numbers)
@@ -310,10 +313,10 @@ def show_export(report: results.ExportReport) -> None:
 
 
 def show_exported(report: results.ExportReport, *, written: bool) -> None:
-    """Where it is, and what trains on it."""
+    """Print the folder of an export and the command that trains on it."""
     out = console()
     if not written:
-        out.print(styled("nothing is written: --dry-run"))
+        out.print(styled("dry run: nothing is written"))
         return
     out.print(styled(f"{report.format}: {len(report.files)} data files in {report.folder}"), soft_wrap=True)
     if report.command:
@@ -321,7 +324,7 @@ def show_exported(report: results.ExportReport, *, written: bool) -> None:
 
 
 def show_apply(report: results.ApplyReport) -> None:
-    """What was trained on, what came of it, and where the adapter is."""
+    """Print the tasks of an applied selection, its measured loss, and the adapter's folder."""
     out = console()
     table = _table("task", "examples", "weight", numbers=("examples", "weight"))
     for task in report.tasks:
@@ -330,7 +333,7 @@ def show_apply(report: results.ApplyReport) -> None:
             styled(f"{task.examples:,}"),
             styled(f"{task.weight:.2f}"),
         )
-    words = "was there" if report.cached else f"trained in {duration(report.seconds)}"
+    words = "cached" if report.cached else f"trained in {duration(report.seconds)}"
     out.print(styled(f"{report.name}, for {', '.join(report.target)}: seed {report.seed}, {words}", "bold"))
     out.print(table)
     low, high = report.estimated_loss_low, report.estimated_loss_high
@@ -344,7 +347,7 @@ def show_apply(report: results.ApplyReport) -> None:
 
 
 def show_status(report: results.StatusReport) -> None:
-    """Stages, selections and runs."""
+    """Print stages, selections and jobs."""
     out = console()
     out.print(styled(report.project, "bold"))
     for stage in report.stages:
@@ -366,6 +369,6 @@ def show_status(report: results.StatusReport) -> None:
                 )
             )
     if report.runs:
-        out.print(styled("last runs", "bold"))
+        out.print(styled("last jobs", "bold"))
         for run in report.runs:
             out.print(styled(f"  {run['state']:<12} {run['started']}  {run['command']}"), soft_wrap=True)

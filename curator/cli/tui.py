@@ -1,4 +1,4 @@
-"""`curator tui`: the one door to the terminal interface, and its way into a browser."""
+"""`curator tui`: open the terminal interface here, or serve it to a browser."""
 
 import gc
 import os
@@ -17,19 +17,19 @@ def open_tui(root: Path, *, mouse: bool | None) -> None:
     """Open a project in this terminal.
 
     Raises:
-        ConfigError: This is no terminal.
+        ConfigError: Standard input or output is not a terminal.
     """
-    # A browser's session has no terminal but a driver that textual-serve names.
+    # A session in a browser has no terminal. textual-serve names a driver instead.
     if "TEXTUAL_DRIVER" not in os.environ and not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise ConfigError(
-            "`curator tui` needs a terminal", hint="In scripts use `curator select --json` and `curator status --json`."
+            "`curator tui` needs a terminal", hint="Run `curator select --json` or `curator status --json` in scripts."
         )
-    # Where these are exported, Textual believes them, and no longer sees that the terminal changes its size.
+    # Textual trusts these variables, and then misses changes of the terminal's size.
     for name in ("LINES", "COLUMNS"):
         os.environ.pop(name, None)
-    # Textual draws one to two beats of this after the frame before: at 60 a second that is most of an estimate's way.
+    # Textual waits one to two frames before it draws. At 60 frames a second that is most of an estimate's time.
     os.environ.setdefault("TEXTUAL_FPS", "120")
-    # To walk all that torch's and DuckDB's neighbours keep takes longer than three frames; what is young goes as ever.
+    # A full garbage collection takes longer than three frames. Young objects are collected as usual.
     gc.set_threshold(2000, 10, 1000)
     if sys.stdin.isatty():
         _end_with_terminal(sys.stdin.fileno())
@@ -40,9 +40,9 @@ def open_tui(root: Path, *, mouse: bool | None) -> None:
 
 
 def _end_with_terminal(descriptor: int) -> None:
-    """See to it that the process ends when its terminal does, and does not read from where nothing is for ever.
+    """End the process when its terminal closes, instead of reading from a closed terminal for ever.
 
-    A signal says so only where the terminal is the controlling one. Nothing is lost: edits are kept as they are made.
+    A signal arrives only if the terminal is the controlling one. Nothing is lost: every edit is stored at once.
     """
     hung_up = select.poll()
     hung_up.register(descriptor, 0)
@@ -55,16 +55,16 @@ def _end_with_terminal(descriptor: int) -> None:
 
 
 def serve_tui(root: Path, *, host: str, port: int, public_url: str | None) -> None:
-    """Offer the interface to a browser, until interrupted.
+    """Serve the interface to a browser until interrupted.
 
     Args:
         root: The project's folder.
         host: Address to listen on.
         port: Port to listen on.
-        public_url: Where browsers find it, behind a proxy.
+        public_url: URL that browsers use behind a proxy.
 
     Raises:
-        ConfigError: The address cannot be listened on, or textual-serve is not installed.
+        ConfigError: Listening on the address fails, or textual-serve is not installed.
     """
     import socket
 
@@ -80,15 +80,13 @@ def serve_tui(root: Path, *, host: str, port: int, public_url: str | None) -> No
         try:
             probe.bind((host, port))
         except OSError as error:
-            raise ConfigError(
-                f"{host}:{port}: cannot be listened on: {error}", hint="Choose another --port."
-            ) from error
+            raise ConfigError(f"cannot listen on {host}:{port}: {error}", hint="Choose another --port.") from error
     command = shlex.join([sys.executable, "-m", "curator", "tui", "-p", str(root)])
-    danger = "has no password: whoever can reach it can change this project and start runs"
+    danger = "has no password: anyone who can connect can change this project and start jobs"
     print(f"warning: http://{host}:{port} {danger}", file=sys.stderr)
     if host == LOOPBACK:
-        print(f"from elsewhere: ssh -L {port}:{LOOPBACK}:{port} THIS-HOST", file=sys.stderr)
+        print(f"from another machine: ssh -L {port}:{LOOPBACK}:{port} THIS-HOST", file=sys.stderr)
     else:
-        print(f"warning: {host} is open to the network; --host {LOOPBACK} is not", file=sys.stderr)
+        print(f"warning: {host} is open to the network. Pass --host {LOOPBACK} to close it.", file=sys.stderr)
     sys.stderr.flush()
     SameOriginServer(command, host=host, port=port, title=f"curator: {root.name}", public_url=public_url).serve()

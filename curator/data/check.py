@@ -3,6 +3,7 @@
 from curator import results
 from curator.data.corpus import Corpus
 from curator.data.duplicates import find_duplicates
+from curator.data.model_check import check_model
 from curator.workspace.workspace import Workspace
 
 
@@ -14,8 +15,9 @@ def check_data(workspace: Workspace, corpus: Corpus) -> results.CheckReport:
         corpus: Its tasks.
 
     Raises:
-        DataError: The store cannot be read.
+        DataError: The store cannot be read, or the model does not fit (`check_model`).
     """
+    check_model(workspace, corpus)
     duplicates = find_duplicates(workspace, corpus)
     return results.CheckReport(
         project=workspace.name,

@@ -1,5 +1,6 @@
 """Find a model's files, hash them, and load its configuration and tokenizer. No weights are read."""
 
+import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -72,6 +73,39 @@ def _state(path: File) -> tuple[int, int, int]:
     return stat.st_size, stat.st_mtime_ns, stat.st_ino
 
 
+def weight_files(folder: Path) -> list[Path]:
+    """Return the weight files of a model folder: `*.safetensors`, and the files that an index of shards names.
+
+    Args:
+        folder: The model folder.
+
+    Raises:
+        DataError: An index is not valid, or names a file that is missing or outside the folder.
+    """
+    found = set(folder.glob("*.safetensors"))
+    for index in sorted(folder.glob("*.safetensors.index.json")):
+        for name in _index_targets(index):
+            path = folder / name
+            if Path(name).is_absolute() or ".." in Path(name).parts:
+                raise DataError(
+                    f"{index} names a file outside the model folder: {name!r}", hint="Do not use this model."
+                )
+            if not path.is_file():
+                raise DataError(f"missing weights: {path}, which {index.name} names", hint="Download the model again.")
+            found.add(path)
+    return sorted(found)
+
+
+def _index_targets(index: Path) -> list[str]:
+    try:
+        named = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        return sorted({str(name) for name in named.values()})
+    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+        raise DataError(
+            f"cannot read the index of weights {index}: {error}", hint="Download the model again."
+        ) from error
+
+
 def identify_model(workspace: Workspace, *, remember: bool = True) -> ModelFiles:
     """Find the base model and hash it.
 
@@ -80,7 +114,7 @@ def identify_model(workspace: Workspace, *, remember: bool = True) -> ModelFiles
     """
     folder = find_model(workspace.config.model, workspace.root)
     hashes = hash_files(workspace.store, identity_files(folder), remember=remember)
-    rows = {path: f"{path.name}={digest}" for path, digest in hashes.items()}
+    rows = {path: f"{Path(str(path)).relative_to(folder).as_posix()}={digest}" for path, digest in hashes.items()}
     return ModelFiles(
         folder=folder,
         sha256=hash_of(rows.values()),
@@ -90,7 +124,10 @@ def identify_model(workspace: Workspace, *, remember: bool = True) -> ModelFiles
 
 _WEIGHTS = "adapter_model.safetensors"
 # What of a model folder decides its behaviour; readmes, caches and weights in other formats do not.
-_IDENTITY = ("*.safetensors", "*.json", "*.model", "*.txt", "*.jinja", "*.tiktoken", "*.py")
+_IDENTITY = (
+    *("*.safetensors", "*.json", "*.model", "*.txt", "*.jinja", "*.tiktoken", "*.vocab", "*.bpe", "*.spm"),
+    *("additional_chat_templates/*.jinja", "*.py"),
+)
 
 
 def find_model(section: ModelSection, root: Path) -> Path:
@@ -104,7 +141,7 @@ def find_model(section: ModelSection, root: Path) -> Path:
         DataError: There is no such folder or hub id, or it holds no safetensors weights.
     """
     folder = find_tokenizer(section, root)
-    if not any(folder.glob("*.safetensors")):
+    if not weight_files(folder):
         other = sorted(p.name for p in folder.glob("*.bin"))
         raise DataError(
             f"model folder {folder} has no weights (*.safetensors)"
@@ -126,9 +163,23 @@ def find_tokenizer(section: ModelSection, root: Path) -> Path:
                 f"model folder {folder} does not exist", hint="Correct `name_or_path` under [model] in curator.toml."
             )
         folder = _download(section)
+    adapter = folder / "adapter_config.json"
+    if adapter.is_file() and not (folder / "config.json").is_file():
+        raise DataError(
+            f"model folder {folder} holds a LoRA adapter, not a model{_base_of(adapter)}",
+            hint="Set `name_or_path` under [model] to the base model, or merge the adapter into it.",
+        )
     if not (folder / "config.json").is_file():
         raise DataError(f"model folder {folder} has no config.json", hint="Is it a transformers model?")
     return folder
+
+
+def _base_of(adapter: Path) -> str:
+    try:
+        base = json.loads(adapter.read_text(encoding="utf-8")).get("base_model_name_or_path")
+    except (OSError, ValueError, AttributeError):
+        return ""
+    return f"; its base model is {base!r:.200}" if isinstance(base, str) and base else ""
 
 
 def _download(section: ModelSection) -> Path:
@@ -155,7 +206,8 @@ def _download(section: ModelSection) -> Path:
 
 def identity_files(folder: Path) -> list[Path]:
     """Files of a model folder whose bytes decide what the model does."""
-    return sorted({path for pattern in _IDENTITY for path in folder.glob(pattern) if path.is_file()})
+    found = {path for pattern in _IDENTITY for path in folder.glob(pattern) if path.is_file()}
+    return sorted(found | set(weight_files(folder)))
 
 
 def load_architecture(folder: Path, section: ModelSection) -> "PreTrainedConfig":

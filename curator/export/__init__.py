@@ -14,23 +14,13 @@ format's name; the rest is shared:
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from curator.export.names import FORMATS as FORMATS
+
 if TYPE_CHECKING:
     from curator.core.events import Reporter
     from curator.export.format import Plan
     from curator.results.outputs import ExportReport
     from curator.select.manifest import Manifest
-
-FORMATS = {
-    "jsonl": "one JSON Lines file per task",
-    "parquet": "one Parquet file per task",
-    "hf": "a folder that datasets.load_from_disk reads",
-    "llamafactory": "LLaMA-Factory: dataset_info.json and train.yaml",
-    "axolotl": "axolotl: config.yaml",
-    "trl": "TRL: sft.yaml for `trl sft`",
-    "oumi": "oumi: train.yaml",
-    "swift": "ms-swift: sft.yaml for `swift sft`",
-}
-"""What can be written, in a line each."""
 
 
 def plan_export(manifest: "Manifest", here: Path, *, format: str, folder: Path) -> "ExportReport":

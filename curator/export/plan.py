@@ -10,8 +10,8 @@ from typing import Any, cast
 from curator.core.errors import ConfigError, DataError
 from curator.core.files import file_names, located, refuse_endless, sha256_of
 from curator.data.repetition import counts_of
-from curator.export import FORMATS
 from curator.export.format import Entry, Format, Plan, PlannedTask
+from curator.export.names import FORMATS
 from curator.select.manifest import MANIFEST_NAME, Manifest, read_manifest
 
 RECORD_NAME = "curator-export.json"

@@ -62,6 +62,7 @@ class Pipeline:
         Raises:
             NumericalError, DataError, StoreBusy: As `make_meta_init`.
         """
+        from curator.data.model_check import check_model
         from curator.training.meta_init import find_meta_init, make_meta_init
 
         found = None if fresh else find_meta_init(self._workspace, corpus)
@@ -70,6 +71,7 @@ class Pipeline:
             unseen = f"; it has not seen {', '.join(found.unseen)} (--fresh trains on all)" if found.unseen else ""
             self._workspace.reporter.cached("train", f"meta-initialization of {found.examples} examples{unseen}")
             return found, True
+        check_model(self._workspace, corpus)
         with self._workspace.job("train"):
             return make_meta_init(self._workspace, corpus, self.load, fresh=fresh), False
 

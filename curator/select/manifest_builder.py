@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from curator import __version__
+from curator.core.version import __version__
 from curator.data.corpus import Corpus, Task, TaskVersion
 from curator.estimate.affinity import Affinities
 from curator.estimate.estimator import interval

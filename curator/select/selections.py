@@ -6,11 +6,12 @@ from dataclasses import asdict
 from functools import cached_property, partial
 from pathlib import Path
 
-from curator import __version__, results
+from curator import results
 from curator.core.arrays import Floats
 from curator.core.errors import DataError
 from curator.core.provenance import Inputs, key_of
 from curator.core.text import is_text
+from curator.core.version import __version__
 from curator.estimate.target import TargetEstimates
 from curator.select.baseline_inputs import BaselineInputs
 from curator.select.embeddings import task_embeddings

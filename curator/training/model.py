@@ -238,11 +238,18 @@ def load_model(folder: Path, section: ModelSection, lora: LoraSection) -> TunedM
             bnb_4bit_quant_type="nf4",
         )
         options["device_map"] = {"": device.index or 0}
-    auto = AutoModelForSeq2SeqLM if encoder_decoder else AutoModelForCausalLM
+    auto: Any = AutoModelForSeq2SeqLM if encoder_decoder else AutoModelForCausalLM
     try:
-        base = auto.from_pretrained(folder, **options)
+        base, report = auto.from_pretrained(folder, output_loading_info=True, **options)
     except Exception as error:
         raise DataError(f"model {folder}: cannot be loaded: {_first_line(error)}", hint=_code_hint(error)) from error
+    # transformers fills weights that are missing with random numbers, and only prints a table.
+    problem = loading_problem(report)
+    if problem:
+        raise DataError(
+            f"model {folder} is damaged or of another kind: {problem}",
+            hint="Download the model again, or choose another model.",
+        )
     if section.quantization != "none":
         base = prepare_model_for_kbit_training(base, use_gradient_checkpointing=False)  # type: ignore[no-untyped-call]
     peft_config = LoraConfig(
@@ -264,6 +271,26 @@ def load_model(folder: Path, section: ModelSection, lora: LoraSection) -> TunedM
     model.config.use_cache = False
     torch.set_grad_enabled(True)
     return TunedModel(model, encoder_decoder=encoder_decoder)
+
+
+def loading_problem(report: dict[str, Any]) -> str:
+    """Return what transformers reports about weights that did not come from the files; "" if there is nothing.
+
+    Args:
+        report: `output_loading_info` of `from_pretrained`.
+    """
+    parts = []
+    for key, words in (
+        ("missing_keys", "missing"),
+        ("mismatched_keys", "of another shape"),
+        ("unexpected_keys", "unknown to the model"),
+        ("error_msgs", "not loaded"),
+    ):
+        names = sorted({str(item[0] if isinstance(item, tuple) else item) for item in report.get(key) or ()})
+        if names:
+            more = f" and {len(names) - 5:,} more" if len(names) > 5 else ""
+            parts.append(f"{len(names):,} weights {words}: {', '.join(names[:5])}{more}")
+    return "; ".join(parts)
 
 
 def load_project_model(workspace: Workspace) -> TunedModel:

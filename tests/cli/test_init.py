@@ -36,7 +36,7 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (["data/a.jsonl"], ["a"]),
     ],
 )
-def test_what_it_says_is_what_is_found(data: Path, sources: list[str], names: list[str]) -> None:
+def test_init_from_sources_prints_the_tasks_it_writes(data: Path, sources: list[str], names: list[str]) -> None:
     written = write_project(data / "new" / "project", sources, model="model", target="a")
     path, said = written.path, written.tasks
     assert sorted(said) == names
@@ -44,7 +44,7 @@ def test_what_it_says_is_what_is_found(data: Path, sources: list[str], names: li
     assert load_config(path).data.targets == ("a",)
 
 
-def test_hub_ids(data: Path) -> None:
+def test_init_hub_ids_become_tasks(data: Path) -> None:
     written = write_project(data / "p", ["owner/name", "data/a.jsonl"], model="owner/model", target=None)
     path, said = written.path, written.tasks
     config = load_config(path)
@@ -54,7 +54,7 @@ def test_hub_ids(data: Path) -> None:
     assert config.data.targets == ()
 
 
-def test_without_sources_every_default_is_as_without_the_key(data: Path) -> None:
+def test_init_without_sources_writes_the_defaults(data: Path) -> None:
     written = write_project(data / 'na"me', [], model="m", target="t")
     path, said = written.path, written.tasks
     written = load_config(path)
@@ -71,28 +71,28 @@ def test_without_sources_every_default_is_as_without_the_key(data: Path) -> None
             assert f"{key}" in path.read_text(), f"{key} is not explained"
 
 
-def test_a_model_folder_is_seen_from_the_project(data: Path) -> None:
+def test_init_model_folder_is_relative_to_the_project(data: Path) -> None:
     (data / "models" / "tiny").mkdir(parents=True)
     path = write_project(data / "x" / "p", [], model="models/tiny", target=None).path
     assert load_config(path).model.name_or_path == os.path.join("..", "..", "models", "tiny")
 
 
-def test_mistakes(data: Path) -> None:
+def test_init_bad_arguments_name_the_mistake(data: Path) -> None:
     write_rows(data / "other" / "a.jsonl", pair_rows("x", 1))
     for sources, kind, message in (
-        (["gone.jsonl"], DataError, "does not exist"),
-        (["data/*.parquet"], DataError, "no task file there"),
-        (["data/notes.txt"], DataError, "no task file there"),
-        (["data/a.jsonl", "other/a.jsonl"], ConfigError, "two tasks would be named 'a'"),
-        (["*/a.jsonl"], ConfigError, "two tasks would be named 'a'"),
+        (["gone.jsonl"], DataError, "not found: --from gone.jsonl"),
+        (["data/*.parquet"], DataError, "no task file found"),
+        (["data/notes.txt"], DataError, "no task file found"),
+        (["data/a.jsonl", "other/a.jsonl"], ConfigError, "duplicate task name: 'a'"),
+        (["*/a.jsonl"], ConfigError, "duplicate task name: 'a'"),
     ):
         with pytest.raises(kind, match=message):
             write_project(data / "p", sources, model="m", target=None)
-    with pytest.raises(ConfigError, match="'x' is none of the tasks found"):
+    with pytest.raises(ConfigError, match="unknown target: 'x'"):
         write_project(data / "p", ["data"], model="m", target="x")
     assert not (data / "p").exists()
     write_project(data / "p", [], model="m", target=None)
-    with pytest.raises(ConfigError, match="there is a project already"):
+    with pytest.raises(ConfigError, match="project exists already"):
         write_project(data / "p", [], model="m", target=None)
-    with pytest.raises(DataError, match="cannot be written"):
+    with pytest.raises(DataError, match="cannot write"):
         write_project(data / "data" / "notes.txt", [], model="m", target=None)

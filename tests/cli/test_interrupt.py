@@ -1,4 +1,4 @@
-"""Asked to stop, a command stops within five seconds, says how to go on, and ends with exit code 130."""
+"""A signal stops a command within five seconds, with the way to resume and exit code 130."""
 
 import signal
 import subprocess
@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-# A command line whose only command is what is given, run as the real one is.
+# A command line with one command, run like the real one.
 COMMAND = """
 import hashlib, os, signal, sys, threading, time
 import curator.cli.main
@@ -20,13 +20,13 @@ app.app = command
 curator.cli.main.main()
 """
 PATIENT = "time.sleep(60)"
-# Computes in C without looking at signals, as a long step of training may.
+# Computes in C and checks no signals, like a long training step.
 DEAF = "interrupt._PATIENCE = 0.5\nhashlib.pbkdf2_hmac('sha256', b'', b'', 2**31 - 1)"
 OTHER_ERROR = """
 try:
     time.sleep(60)
 except KeyboardInterrupt:
-    raise RuntimeError("a library makes something else of it")
+    raise RuntimeError("a library raises another error")
 """
 TIDIES = """
 try:
@@ -44,7 +44,7 @@ def start(work: str) -> "subprocess.Popen[str]":
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        # A shell's background job would ignore the one, and what nohup starts the other.
+        # Background jobs of a shell ignore SIGINT, and nohup ignores SIGHUP.
         preexec_fn=lambda: [signal.signal(number, signal.SIG_DFL) for number in (signal.SIGINT, signal.SIGHUP)],
     )
     assert process.stdout is not None
@@ -57,17 +57,17 @@ def start(work: str) -> "subprocess.Popen[str]":
     [(PATIENT, "SIGINT"), (PATIENT, "SIGTERM"), (PATIENT, "SIGHUP"), (DEAF, "SIGTERM"), (OTHER_ERROR, "SIGINT")],
     ids=["int", "term", "hup", "deaf", "other error"],
 )
-def test_it_stops_and_says_how_to_go_on(work: str, sign: str) -> None:
+def test_interrupt_signal_stops_and_names_the_way_to_resume(work: str, sign: str) -> None:
     process = start(work)
     began = time.monotonic()
     process.send_signal(signal.Signals[sign])
     _, words = process.communicate(timeout=30)
     assert time.monotonic() - began < 5
     assert process.returncode == 130
-    assert words == "interrupted: what is done is kept; run the same command again to go on\n"
+    assert words == "interrupted: finished work is kept; run the same command again to resume\n"
 
 
-def test_asked_twice_it_does_not_tidy_up() -> None:
+def test_interrupt_second_signal_ends_without_cleanup() -> None:
     process = start(TIDIES)
     assert process.stdout is not None
     assert process.stdout.readline() == "within\n"
@@ -83,7 +83,7 @@ def test_asked_twice_it_does_not_tidy_up() -> None:
     assert "run the same command again" in words
 
 
-def test_who_calls_the_command_line_keeps_its_own_signals() -> None:
+def test_main_called_in_process_restores_signal_handlers() -> None:
     """A notebook or a test that ran a command is not ended four seconds after its next Ctrl-C."""
     script = COMMAND.format(work="    pass").replace("curator.cli.main.main()", "call()")
     caller = """

@@ -148,7 +148,7 @@ def test_init_from_elsewhere(bucket: Any, tmp_path: Path, monkeypatch: pytest.Mo
         written = write_project(tmp_path / str(number), sources, model=None, target=None)
         assert written.tasks == ["a", "b"]
         assert [s.name for s in find_tasks(load_config(written.path).data, tmp_path)] == ["a", "b"]
-    with pytest.raises(DataError, match="no task file there"):
+    with pytest.raises(DataError, match="no task file found"):
         write_project(tmp_path / "p", ["memory://nothing/*"], model=None, target=None)
 
 

@@ -407,8 +407,8 @@ def test_a_migrated_project_runs(tmp_path: Path, tiny_llama_folder: Path, name: 
     )
     assert made.exit_code == 0, made.output
     assert "with 2 tasks" in made.stdout
-    assert "not taken over" not in made.stdout
-    assert "not taken over:" in made.stderr
+    assert "not imported" not in made.stdout
+    assert "not imported:" in made.stderr
     done = run.invoke(app, ["check", "-p", project, "--json"])
     assert done.exit_code == 0, done.output
     report = json.loads(done.stdout)

@@ -325,4 +325,4 @@ def test_the_command_prints_what_it_did(applied: Path) -> None:
     shown = CliRunner().invoke(app, ["apply", "mine", "-p", str(applied), "-q"]).stdout
     assert f"{document['measured_loss']:.4f}" in shown
     assert document["adapter"] in shown
-    assert "was there" in shown
+    assert "cached" in shown

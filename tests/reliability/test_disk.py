@@ -137,7 +137,7 @@ def test_memory_that_is_not_there(make_project: MakeProject, monkeypatch: pytest
 
     monkeypatch.setattr(Project, "check", ask_for_much)
     failed = run_cli("check", "-p", make_project()).check(ExitCode.DATA)
-    assert failed.err.startswith("error: there is not enough memory: Unable to allocate")
+    assert failed.err.startswith("error: out of memory: Unable to allocate")
 
 
 def test_a_log_that_cannot_grow_is_named(tmp_path: Path) -> None:
@@ -171,7 +171,7 @@ def test_what_is_written_beside_the_project(disk: Path, make_project: MakeProjec
     with pytest.raises(DataError, match="cannot be written"):
         plot_curve(project.curve(), picture)
     assert picture.read_bytes() == earlier
-    with pytest.raises(DataError, match="cannot be written"):
+    with pytest.raises(DataError, match="cannot write"):
         write_project(disk / "new", [], model="m", target="t")
     assert not (disk / "new" / "curator.toml").exists()
     with pytest.raises(DataError, match="cannot be written"), RunLog(disk / "runs") as log:

@@ -28,7 +28,8 @@ from curator.select.manifest import Manifest, read_manifest
 from curator.training import trainer as meta_train
 from curator.workspace.job_log import Run, read_runs
 from curator.workspace.jobs import stop
-from tui.settings import Place, Settings
+from tui.settings import Settings
+from tui.state.place import Place
 
 
 class Evil:
@@ -430,8 +431,8 @@ def test_the_interface_opens_what_strangers_left(checked: Path) -> None:
             await pilot.press(key)
             await pilot.pause()
         await pilot.press("4")
-        await until(pilot, lambda: app.runs)
-        app.look_at_runs()
+        await until(pilot, lambda: app.jobs)
+        app.look_at_jobs()
         await pilot.pause(0.3)
         assert "[31m" in text(app)
 

@@ -21,8 +21,8 @@ from scipy.stats import t as student
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, get_scheduler
 
 import curator
-from curator.cli.app import METHODS_HELP
 from curator.cli.init import write_project
+from curator.cli.selection_commands import METHODS_HELP
 from curator.cli.tables import show_verify
 from curator.core.config import LoraSection, Method, ModelSection
 from curator.core.errors import DataError, NumericalError

@@ -25,7 +25,8 @@ from tui.actions import ACTIONS, actions_of, bindings_of, key_name
 from tui.app import CuratorApp
 from tui.dialogs.help import help_lines
 from tui.screens.base import MODES
-from tui.settings import Place, Settings
+from tui.settings import Settings
+from tui.state.place import Place
 from tui.state.session import State
 from tui.widgets.rows import Rows
 
@@ -92,15 +93,15 @@ async def _story_tasks(app: App, pilot: Pilot[None]) -> set[str]:
     first, second = int(table.view[0]), int(table.view[1])
 
     # Down, toggle, undo, redo.
-    loss = app.outlook.judgement.loss  # type: ignore[union-attr]
+    loss = app.estimate.target_loss.loss  # type: ignore[union-attr]
     await _press(app, pilot, "j", "space")
     assert session.state(second) == State.OUT
-    assert app.outlook is not None
-    assert app.outlook.judgement.loss != loss
-    assert f"{app.outlook.judgement.loss:.4f}" in text(app)
+    assert app.estimate is not None
+    assert app.estimate.target_loss.loss != loss
+    assert f"{app.estimate.target_loss.loss:.4f}" in text(app)
     await _press(app, pilot, "u")
     assert session.state(second) == State.IN
-    assert app.outlook.judgement.loss == pytest.approx(loss, abs=1e-9)
+    assert app.estimate.target_loss.loss == pytest.approx(loss, abs=1e-9)
     await _press(app, pilot, "U")
     assert session.state(second) == State.OUT
     await _press(app, pilot, "u")
@@ -151,7 +152,7 @@ async def _story_tasks(app: App, pilot: Pilot[None]) -> set[str]:
     app.screen.query_one(Input).value = "by hand"
     await pilot.press("enter")
     await until(
-        pilot, lambda: app.workspace is not None and app.workspace.selection("by hand") and not session.is_changed
+        pilot, lambda: app.snapshot is not None and app.snapshot.selection("by hand") and not session.is_changed
     )
     await _press(app, pilot, "a", "o", "enter")
     assert (session.mask == filled).all()
@@ -213,9 +214,9 @@ async def _story_any(app: App, pilot: Pilot[None]) -> set[str]:
     await _press(app, pilot, "f2", "j", "enter")
     assert app.theme == theme
     assert Settings.read(Settings.place()).theme == theme
-    before = app.workspace
+    before = app.snapshot
     await pilot.press("ctrl+l")
-    await until(pilot, lambda: app.workspace is not before)
+    await until(pilot, lambda: app.snapshot is not before)
     await _press(app, pilot, "R")
     assert _is_dialog(app, "RunDialog")
     assert "curator select -p" in text(app)
@@ -284,12 +285,12 @@ def test_what_others_write_leaves_estimates_on_the_screen(drawn_project: DrawnPr
 
     async def story(app: App, pilot: Pilot[None]) -> None:
         await _press(app, pilot, "2")
-        before, outlook = app.workspace, app.outlook
+        before, estimate = app.snapshot, app.estimate
         assert before is not None
         before.project.store.put_file_hashes([("/elsewhere", 1, 2, 3, "4")])
-        await until(pilot, lambda: app.workspace is not before)
+        await until(pilot, lambda: app.snapshot is not before)
         await pilot.pause(0.3)
-        assert app.outlook is outlook
+        assert app.estimate is estimate
 
     drive(drawn_project("100"), story)
 
@@ -306,9 +307,9 @@ def test_any_number_of_tasks(kind: str, drawn_project: DrawnProject) -> None:
             assert app.session.names[table.task_row] in row, "the cursor is on the screen"  # type: ignore[union-attr]
         await _press(app, pilot, "g", "space", "v", "G", "p", "m", "i", "s", "S", "u", "U", "escape", "g")
         assert app.session is not None
-        assert app.outlook is not None
-        expected = judge(app.workspace.answers.estimator, app.session.mask).loss  # type: ignore[union-attr]
-        assert app.outlook.judgement.loss == pytest.approx(expected)
+        assert app.estimate is not None
+        expected = judge(app.snapshot.answers.estimator, app.session.mask).loss  # type: ignore[union-attr]
+        assert app.estimate.target_loss.loss == pytest.approx(expected)
 
     drive(drawn_project(kind), story)
 
@@ -327,7 +328,7 @@ def test_hostile_names_stay_text(drawn_project: DrawnProject) -> None:
         await _press(app, pilot, "w")
         app.screen.query_one(Input).value = HOSTILE[0] + HOSTILE[1]
         await pilot.press("enter")
-        await until(pilot, lambda: app.workspace is not None and app.workspace.selections and is_solved(app))
+        await until(pilot, lambda: app.snapshot is not None and app.snapshot.selections and is_solved(app))
         for keys in (["o"], ["escape", "1"], ["e"], ["escape", "5"], ["p"], ["escape", "colon", "r", "e", "d"]):
             await pilot.press(*keys)
             await pilot.pause(0.2)
@@ -428,7 +429,7 @@ def test_an_export_is_what_was_selected(drawn_project: DrawnProject, tmp_path: P
 
     async def story(app: App, pilot: Pilot[None]) -> list[str]:
         await _press(app, pilot, "2", "space", "j", "space", "w", "enter")
-        await until(pilot, lambda: app.workspace is not None and app.workspace.selection("mine"))
+        await until(pilot, lambda: app.snapshot is not None and app.snapshot.selection("mine"))
         await until(pilot, lambda: app.session is not None and app.session.base == "mine")
         await _press(app, pilot, "e", "down", "down")
         assert "--format hf" in app.screen.command  # type: ignore[attr-defined]
@@ -505,7 +506,7 @@ def test_a_broken_config_is_shown_and_read_again(make_project: MakeProject) -> N
         await _press_quietly(pilot, "2", "space", "3", "4", "5", "1")
         (root / "curator.toml").write_text(good)
         await pilot.press("ctrl+l")
-        await until(pilot, lambda: app.workspace is not None)
+        await until(pilot, lambda: app.snapshot is not None)
 
     async def _press_quietly(pilot: Pilot[None], *keys: str) -> None:
         await pilot.press(*keys)
@@ -553,7 +554,7 @@ def test_estimates_are_never_those_of_another_selection(drawn_project: DrawnProj
     async def story(app: App, pilot: Pilot[None]) -> None:
         await _press(app, pilot, "2")
         assert app.session is not None
-        estimator = app.workspace.answers.estimator  # type: ignore[union-attr]
+        estimator = app.snapshot.answers.estimator  # type: ignore[union-attr]
         seen = 0
         for number in range(20):
             await pilot.press("j" if number % 3 else "g", "space")

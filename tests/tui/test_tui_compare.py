@@ -12,7 +12,7 @@ from tui_pilot import (
     drive_fake,
     fake_names,
     fake_selection,
-    fake_workspace,
+    fake_snapshot,
     grid,
     read_fake,
     text,
@@ -32,10 +32,10 @@ def _screen(app: CuratorApp) -> CompareScreen:
     return app.screen
 
 
-def _workspace(count: int = 6, *, answers: bool = True) -> Any:
+def _snapshot(count: int = 6, *, answers: bool = True) -> Any:
     rows = np.arange(count)
     selections = [fake_selection("best", rows % 2 == 0, 0.8388), fake_selection("other", rows % 3 == 0)]
-    return fake_workspace(
+    return fake_snapshot(
         FakeAnswers(count) if answers else None, fake_names(count), selections=selections if count else []
     )
 
@@ -62,7 +62,7 @@ def test_which_rows() -> None:
 
 
 def test_what_is_shown_is_what_the_estimator_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    workspace = _workspace()
+    snapshot = _snapshot()
     copied: list[str] = []
     exported: list[str] = []
 
@@ -89,10 +89,10 @@ def test_what_is_shown_is_what_the_estimator_says(monkeypatch: pytest.MonkeyPatc
         await pilot.pause()
         assert screen._known(screen.chosen()) is not old
         new = await _complete(app, pilot)
-        assert new.judgements[0].loss == pytest.approx(judge(workspace.answers.estimator, app.session.mask).loss)
+        assert new.target_losses[0].loss == pytest.approx(judge(snapshot.answers.estimator, app.session.mask).loss)
         await pilot.press("u")
         again = await _complete(app, pilot)
-        assert again.judgements[0].loss == pytest.approx(old.judgements[0].loss)
+        assert again.target_losses[0].loss == pytest.approx(old.target_losses[0].loss)
 
     async def pick_swap_which_sort(app: CuratorApp, pilot: Pilot[None]) -> None:
         screen = _screen(app)
@@ -128,12 +128,12 @@ def test_what_is_shown_is_what_the_estimator_says(monkeypatch: pytest.MonkeyPatc
         assert "not a saved selection" in text(app)
 
     async def figures(app: CuratorApp, pilot: Pilot[None], found: Estimates) -> None:
-        screen, estimator = _screen(app), workspace.answers.estimator
-        first, second = (judge(estimator, s.mask([])) for s in workspace.selections)
+        screen, estimator = _screen(app), snapshot.answers.estimator
+        first, second = (judge(estimator, s.mask([])) for s in snapshot.selections)
         gap = difference(estimator, second, first)
-        assert [j.loss for j in found.judgements[:2]] == pytest.approx([first.loss, second.loss])
+        assert [j.loss for j in found.target_losses[:2]] == pytest.approx([first.loss, second.loss])
         assert (found.versus_first[1].value, found.versus_first[1].noise) == pytest.approx((gap.value, gap.noise))
-        assert found.judgements[2].loss == pytest.approx(estimator.all_tasks_loss)
+        assert found.target_losses[2].loss == pytest.approx(estimator.all_tasks_loss)
         assert found.changes == pytest.approx(flips(estimator, first, np.arange(6)))
         assert found.solved.all()
         shown = text(app)
@@ -159,7 +159,7 @@ def test_what_is_shown_is_what_the_estimator_says(monkeypatch: pytest.MonkeyPatc
             await until(pilot, lambda size=size: len(grid(app)) == size[1] and "task" in text(app))
             await figures(app, pilot, found)
 
-    drive_fake(monkeypatch, tmp_path, workspace, story, mode="compare")
+    drive_fake(monkeypatch, tmp_path, snapshot, story, mode="compare")
 
 
 def test_any_number_of_tasks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -173,7 +173,7 @@ def test_any_number_of_tasks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
         app.place.compared = []
 
         for count, size in ((0, (80, 24)), (1, (140, 40)), (2, (20, 5)), (300, (60, 16))):
-            await read_fake(monkeypatch, app, pilot, _workspace(count))
+            await read_fake(monkeypatch, app, pilot, _snapshot(count))
             await pilot.resize_terminal(*size)
             await until(pilot, lambda: screen._known(screen.chosen()) is not None)
             await pilot.press("d", "s", "S", "G", "X", "y")
@@ -188,7 +188,7 @@ def test_any_number_of_tasks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
         assert rows.cursor == 149
         assert rows.visible_rows.start > 0
 
-    drive_fake(monkeypatch, tmp_path, _workspace(answers=False), story, mode="compare")
+    drive_fake(monkeypatch, tmp_path, _snapshot(answers=False), story, mode="compare")
 
 
 def test_hostile_names(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -198,7 +198,7 @@ def test_hostile_names(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     names = ["", *HOSTILE]
     mask = np.arange(len(names)) % 2 == 0
     selections = [fake_selection(name, mask) for name in ("\x1b[31m[b]", "\u202e" + "名" * 40)]
-    workspace = fake_workspace(FakeAnswers(len(names)), names, selections=selections)
+    snapshot = fake_snapshot(FakeAnswers(len(names)), names, selections=selections)
 
     async def story(app: CuratorApp, pilot: Pilot[None]) -> None:
         monkeypatch.setattr(app, "copy_to_clipboard", copied.append)
@@ -229,4 +229,4 @@ def test_hostile_names(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         await pilot.press("enter")
         assert answers == [["1", "2", "3", "4"]]
 
-    drive_fake(monkeypatch, tmp_path, workspace, story, mode="compare")
+    drive_fake(monkeypatch, tmp_path, snapshot, story, mode="compare")

@@ -61,7 +61,7 @@ def test_layout(
                 app.screen.refresh()
                 # What is said for a while is said for longer on a slow machine.
                 app.flash_line = ()
-                app._show_flash()
+                app.show_flash()
                 await pilot.pause(0.2)
             found[name] = shown
         return found

@@ -8,7 +8,7 @@ import pytest
 from conftest import HOSTILE
 from textual.pilot import Pilot
 from textual.widgets import Input
-from tui_pilot import FakeAnswers, drive_fake, fake_names, fake_workspace, grid, read_fake, text, until
+from tui_pilot import FakeAnswers, drive_fake, fake_names, fake_snapshot, grid, read_fake, text, until
 
 from curator.estimate.whatif import judge
 from tui.app import CuratorApp
@@ -61,7 +61,7 @@ def test_two_tasks_together_are_four_estimates() -> None:
 
 def test_what_is_drawn_is_what_the_estimator_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     answers = FakeAnswers(12)
-    workspace = fake_workspace(answers, fake_names(12))
+    snapshot = fake_snapshot(answers, fake_names(12))
 
     async def figures(app: CuratorApp, pilot: Pilot[None]) -> None:
         screen, values = _screen(app), answers.estimator.transfer()
@@ -87,10 +87,10 @@ def test_what_is_drawn_is_what_the_estimator_says(monkeypatch: pytest.MonkeyPatc
         screen = _screen(app)
         matrix = screen.matrix
         await pilot.press("slash", *"aff>0", "enter")
-        positive = set(np.flatnonzero(workspace.affinity > 0).tolist())
+        positive = set(np.flatnonzero(snapshot.affinity > 0).tolist())
         assert set(matrix.tasks.tolist()) == positive
         await pilot.press("o")
-        assert (np.diff(workspace.affinity[matrix.tasks]) <= 0).all()
+        assert (np.diff(snapshot.affinity[matrix.tasks]) <= 0).all()
         await pilot.press("o")
         assert matrix.tasks.tolist() == sorted(positive)
         await pilot.press("escape", "space")
@@ -99,7 +99,7 @@ def test_what_is_drawn_is_what_the_estimator_says(monkeypatch: pytest.MonkeyPatc
         assert task is not None
         assert app.session is not None
         assert not app.session.mask[task]
-        assert app.place.task == workspace.names[task]
+        assert app.place.task == snapshot.names[task]
         await pilot.press("slash")
         screen.query_one("#filter", Input).value = "aff>x"
         await pilot.press("enter")
@@ -123,7 +123,7 @@ def test_what_is_drawn_is_what_the_estimator_says(monkeypatch: pytest.MonkeyPatc
         assert screen.together is not None
         assert screen.together.cell == screen._wanted_cell()
         # Other answers: what was known of those before is gone at once.
-        await read_fake(monkeypatch, app, pilot, fake_workspace(FakeAnswers(12, key="two"), workspace.names))
+        await read_fake(monkeypatch, app, pilot, fake_snapshot(FakeAnswers(12, key="two"), snapshot.names))
         assert screen.matrix.count == 0 or screen.transfer.key == "two"  # type: ignore[union-attr]
         await until(pilot, lambda: screen.transfer is not None and screen.transfer.key == "two")
 
@@ -139,7 +139,7 @@ def test_what_is_drawn_is_what_the_estimator_says(monkeypatch: pytest.MonkeyPatc
         await filter_toggle_and_order(app, pilot)
         await nothing_old(app, pilot)
 
-    drive_fake(monkeypatch, tmp_path, workspace, story, mode="matrix")
+    drive_fake(monkeypatch, tmp_path, snapshot, story, mode="matrix")
 
 
 def test_any_number_of_tasks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -151,7 +151,7 @@ def test_any_number_of_tasks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
         assert app.missing() in text(app)
 
         for count, size in ((0, (140, 40)), (1, (80, 24)), (2, (60, 16))):
-            await read_fake(monkeypatch, app, pilot, fake_workspace(FakeAnswers(count), fake_names(count)))
+            await read_fake(monkeypatch, app, pilot, fake_snapshot(FakeAnswers(count), fake_names(count)))
             await pilot.resize_terminal(*size)
             await until(pilot, lambda count=count: screen._known is not None and matrix.count == count)
             await pilot.press("l", "t", "o", "plus", "space", "G", "slash", "escape", "enter")
@@ -161,7 +161,7 @@ def test_any_number_of_tasks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
         # What cannot be computed is tried again when the project is read again.
         answers = FakeAnswers(30, broken=1)
         monkeypatch.setattr(module, "MOST_SHOWN", 10)
-        await read_fake(monkeypatch, app, pilot, fake_workspace(answers, fake_names(30)))
+        await read_fake(monkeypatch, app, pilot, fake_snapshot(answers, fake_names(30)))
         await until(pilot, lambda: "ctrl+l" in text(app))
         assert matrix.count == answers.broken == 0
         await pilot.press("ctrl+l")
@@ -171,7 +171,7 @@ def test_any_number_of_tasks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
         monkeypatch.setattr(module, "MOST_SHOWN", MOST_SHOWN)
 
         # Many scroll both ways and stay quick.
-        await read_fake(monkeypatch, app, pilot, fake_workspace(FakeAnswers(300), fake_names(300)))
+        await read_fake(monkeypatch, app, pilot, fake_snapshot(FakeAnswers(300), fake_names(300)))
         await until(pilot, lambda: matrix.count == 300)
         began = time.process_time()
         for row in range(40):
@@ -191,7 +191,7 @@ def test_any_number_of_tasks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
             matrix.line(row, 80)
         assert (time.process_time() - began) / 20 < 0.01
 
-    opened = drive_fake(monkeypatch, tmp_path, fake_workspace(None, fake_names(3)), story, mode="matrix")
+    opened = drive_fake(monkeypatch, tmp_path, fake_snapshot(None, fake_names(3)), story, mode="matrix")
     # Nothing without answers, nothing of no tasks, then one of one and one of two.
     assert len(opened) == 2
 
@@ -212,5 +212,5 @@ def test_hostile_names(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         assert "[bold red]" in text(app)
 
     tags = ["[b]x", "\x1b", *[""] * (len(names) - 2)]
-    workspace = fake_workspace(FakeAnswers(len(names)), names, tags=tags)
-    drive_fake(monkeypatch, tmp_path, workspace, story, mode="matrix")
+    snapshot = fake_snapshot(FakeAnswers(len(names)), names, tags=tags)
+    drive_fake(monkeypatch, tmp_path, snapshot, story, mode="matrix")

@@ -64,8 +64,8 @@ def test_a_double_click_opens_a_task(drawn_project: DrawnProject) -> None:
 
 def test_what_needs_attention_leads_to_where_it_is_mended(drawn_project: DrawnProject) -> None:
     async def story(app: App, pilot: Pilot[None]) -> None:
-        assert app.workspace is not None
-        name = app.workspace.names[4]
+        assert app.snapshot is not None
+        name = app.snapshot.names[4]
         ends: list[tuple[str, Callable[[], bool]]] = [
             ("runs", lambda: app.current_mode == "runs"),
             ("start", lambda: type(app.screen).__name__ == "RunDialog"),

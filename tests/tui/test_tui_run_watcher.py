@@ -26,7 +26,7 @@ from curator.core.events import (
 )
 from curator.workspace.job_log import RunLog, read_runs
 from tui.background.machine import MachineReader, parse_gpus
-from tui.background.run_watcher import Curve, RunWatcher
+from tui.background.run_watcher import Curve, JobWatcher
 
 
 def progress(
@@ -57,16 +57,16 @@ def write(folder: Path, name: str, events: list[Event], **facts: Any) -> Path:
 
 
 def test_no_runs(tmp_path: Path) -> None:
-    assert RunWatcher(tmp_path / "nowhere").read() == ()
+    assert JobWatcher(tmp_path / "nowhere").read() == ()
 
 
 def test_a_run_while_it_goes_on(tmp_path: Path) -> None:
-    watcher = RunWatcher(tmp_path)
+    watcher = JobWatcher(tmp_path)
     with RunLog(tmp_path) as log:
         reporter = Reporter(log)
         train = reporter.stage("train", 3, "steps")
         (view,) = watcher.read()
-        assert (view.run.state, view.stage, view.done, view.total) == ("running", "train", 0, 3)
+        assert (view.job.state, view.stage, view.done, view.total) == ("running", "train", 0, 3)
         assert view.stages == (("train", "running", None),)
         train.advance(loss=2.0)
         (view,) = watcher.read()
@@ -91,12 +91,12 @@ def test_a_run_while_it_goes_on(tmp_path: Path) -> None:
         select = reporter.stage("select", 0, "steps")
         select.advance(loss=0.5)
     (view,) = watcher.read()
-    assert view.run.state == "done"
+    assert view.job.state == "done"
     assert view.losses == ((1, 0.5),)
     assert view.whole
     assert watcher.read()[0] is view
     # Somebody who looks only now sees the same.
-    assert RunWatcher(tmp_path).read(view.run.id) == (view,)
+    assert JobWatcher(tmp_path).read(view.job.id) == (view,)
 
 
 def test_runs_that_did_not_end_well(tmp_path: Path) -> None:
@@ -112,10 +112,10 @@ def test_runs_that_did_not_end_well(tmp_path: Path) -> None:
     lost = write(tmp_path, "10000101T000000-1", [progress(5, moment=1767225630.0)], state="running", ended=None)
     (lost / "output.txt").write_text("Killed\n")
     silent = write(tmp_path, "10000101T000000-0", [], state="running", ended=None)
-    views = RunWatcher(tmp_path).read()
-    assert [view.run.state for view in views] == ["failed", "lost", "lost"]
+    views = JobWatcher(tmp_path).read()
+    assert [view.job.state for view in views] == ["failed", "lost", "lost"]
     assert [view.words for view in views] == [("a", "b"), ("Killed",), ()]
-    assert [view.run.id for view in views] == [run.id, lost.name, silent.name]
+    assert [view.job.id for view in views] == [run.id, lost.name, silent.name]
     assert views[0].stages == (("train", "running", None),)
     assert views[1].elapsed == 30.0
     assert views[1].seconds_left is None
@@ -129,7 +129,7 @@ def test_one_log_that_cannot_be_read_hides_no_other_run(tmp_path: Path) -> None:
         (tmp_path / name / "events.jsonl").unlink()
     os.mkfifo(tmp_path / "2-1" / "events.jsonl")
     (tmp_path / "3-1" / "events.jsonl").mkdir()
-    assert [(view.run.id, view.done) for view in RunWatcher(tmp_path).read()] == [("3-1", 0), ("2-1", 0), ("1-1", 5)]
+    assert [(view.job.id, view.done) for view in JobWatcher(tmp_path).read()] == [("3-1", 0), ("2-1", 0), ("1-1", 5)]
 
 
 def test_the_log_is_calm(tmp_path: Path) -> None:
@@ -137,7 +137,7 @@ def test_the_log_is_calm(tmp_path: Path) -> None:
     steps = [progress(step, moment=100.0 + step / 10) for step in range(1, 101)]
     ends = StageFinished(stage="train", seconds=10.0, summary="", time=110.1)
     write(tmp_path, "1-1", [begins, *steps, Note(message="hm", time=110.05), ends])
-    (view,) = RunWatcher(tmp_path).read()
+    (view,) = JobWatcher(tmp_path).read()
     shown = [begins, steps[49], steps[99], Note(message="hm", time=110.05), ends]
     assert list(view.log) == [(event.time, log_line(event)) for event in shown]
     assert view.rates == tuple(event.rate for event in steps[-20:])
@@ -148,7 +148,7 @@ def test_long_logs(tmp_path: Path) -> None:
     begins = StageStarted(stage="train", total=100_000, unit="steps", time=0.0)
     for name in ("1-1", "2-1"):
         write(tmp_path, name, [begins, *steps], state="interrupted")
-    watcher = RunWatcher(tmp_path)
+    watcher = JobWatcher(tmp_path)
     start = time.perf_counter()
     brief = watcher.read()
     quick = time.perf_counter() - start
@@ -171,7 +171,7 @@ def test_long_logs(tmp_path: Path) -> None:
 def test_at_most_so_many_runs(tmp_path: Path) -> None:
     for number in range(203):
         write(tmp_path, f"20260101T000000-{number:03}", [])
-    names = [view.run.id[-3:] for view in RunWatcher(tmp_path).read()]
+    names = [view.job.id[-3:] for view in JobWatcher(tmp_path).read()]
     assert names == [f"{number:03}" for number in range(202, 2, -1)]
 
 
@@ -184,7 +184,7 @@ def test_a_running_run_of_another_process(tmp_path: Path) -> None:
         "    for line in sys.stdin:\n"
         "        stage.advance(loss=float(line)); print(flush=True)\n"
     )
-    watcher = RunWatcher(tmp_path)
+    watcher = JobWatcher(tmp_path)
     with subprocess.Popen(
         [sys.executable, "-c", code, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
@@ -194,13 +194,13 @@ def test_a_running_run_of_another_process(tmp_path: Path) -> None:
             print(loss, file=process.stdin, flush=True)
             process.stdout.readline()
             (view,) = watcher.read()
-            assert (view.run.pid, view.run.state, view.done) == (process.pid, "running", done)
+            assert (view.job.pid, view.job.state, view.done) == (process.pid, "running", done)
             assert view.losses[-1] == (done, loss)
         process.kill()
         process.wait()
     (view,) = watcher.read()
-    assert (view.run.state, view.done) == ("lost", 2)
-    assert len(list(read_events(tmp_path / view.run.id / "events.jsonl"))) == 3
+    assert (view.job.state, view.done) == ("lost", 2)
+    assert len(list(read_events(tmp_path / view.job.id / "events.jsonl"))) == 3
 
 
 @given(st.lists(st.floats()), st.integers(4, 40))

@@ -16,13 +16,13 @@ from curator.workspace.job_log import read_runs
 from tui.actions import actions_of
 from tui.app import CuratorApp
 from tui.background.machine import Gpu, Machine
-from tui.background.run_watcher import RunView
+from tui.background.run_watcher import JobView
 from tui.screens.runs import RunsScreen
 from tui.settings import Settings
+from tui.widgets.job_detail import machine_lines, pace
+from tui.widgets.job_rows import JobRows, span
 from tui.widgets.lines import Lines
 from tui.widgets.plot import LinePlot
-from tui.widgets.run_detail import machine_lines, pace
-from tui.widgets.run_rows import RunRows, span
 
 MakeProject = Callable[..., Path]
 Watch = Callable[[CuratorApp, Pilot[None]], Awaitable[None]]
@@ -71,8 +71,8 @@ def screen_of(app: CuratorApp) -> RunsScreen:
     return app.screen_stack[0]
 
 
-def view_of(app: CuratorApp) -> RunView:
-    view = screen_of(app).run_view
+def view_of(app: CuratorApp) -> JobView:
+    view = screen_of(app).job_view
     assert view is not None
     return view
 
@@ -155,13 +155,13 @@ def test_a_run_from_beginning_to_end(project: Path) -> None:
     async def watch(app: CuratorApp, pilot: Pilot[None]) -> None:
         await until(pilot, lambda: app.watched == "1")
         app.launch(["check"])
-        await until(pilot, lambda: len(app.runs) == 2)
+        await until(pilot, lambda: len(app.jobs) == 2)
         # What was just started is under the cursor, though another run was.
-        run = app.runs[0].run
+        run = app.jobs[0].job
         assert run.state == "running"
-        await until(pilot, lambda: view_of(app).run.id == run.id)
+        await until(pilot, lambda: view_of(app).job.id == run.id)
         assert run.arguments == ("check", "-p", str(project))
-        await until(pilot, lambda: view_of(app).run.state == "done")
+        await until(pilot, lambda: view_of(app).job.state == "done")
         await until(pilot, lambda: "✓ data " in grid(app) and " · done " in grid(app))
         assert "100%" in grid(app)
         assert "data: done in" in grid(app)
@@ -175,37 +175,37 @@ def test_a_run_that_two_interfaces_watch_is_stopped_resumed_and_killed(project: 
     async def begin(app: CuratorApp, pilot: Pilot[None]) -> None:
         nonlocal run
         app.launch(["train"])
-        await until(pilot, lambda: screen_of(app).run_view is not None and view_of(app).losses, 60)
-        run = view_of(app).run.id
-        assert f"pid {view_of(app).run.pid}" in grid(app)
+        await until(pilot, lambda: screen_of(app).job_view is not None and view_of(app).losses, 60)
+        run = view_of(app).job.id
+        assert f"pid {view_of(app).job.pid}" in grid(app)
         assert "survives disconnect" in grid(app)
         assert "▶ running" in grid(app)
         await pilot.press("r")
         await until(pilot, lambda: "it is running" in grid(app))
 
     async def go_on(app: CuratorApp, pilot: Pilot[None]) -> None:
-        await until(pilot, lambda: screen_of(app).run_view is not None and view_of(app).losses)
+        await until(pilot, lambda: screen_of(app).job_view is not None and view_of(app).losses)
         first = view_of(app)
-        assert first.run.id == run
+        assert first.job.id == run
         assert first.losses[0][0] < first.done
         await until(pilot, lambda: view_of(app).done > first.done)
         for answer in ("n", "y"):
-            assert view_of(app).run.state == "running"
+            assert view_of(app).job.state == "running"
             await pilot.press("x")
             await until(pilot, lambda: "stop the run?" in grid(app))
             await pilot.press(answer)
             await until(pilot, lambda: "stop the run?" not in grid(app))
         await until(pilot, lambda: "■ interrupted" in grid(app))
-        assert view_of(app).run.id == run
+        assert view_of(app).job.id == run
 
         await pilot.press("r")
-        await until(pilot, lambda: view_of(app).run.id != run)
-        second = view_of(app).run
-        assert (second.state, second.arguments, second.cwd) == ("running", first.run.arguments, first.run.cwd)
+        await until(pilot, lambda: view_of(app).job.id != run)
+        second = view_of(app).job
+        assert (second.state, second.arguments, second.cwd) == ("running", first.job.arguments, first.job.cwd)
         with (project / ".curator" / "runs" / second.id / "output.txt").open("a") as output:
             output.write("out of luck [/foo]\n")
         os.kill(second.pid, signal.SIGKILL)
-        await until(pilot, lambda: view_of(app).run.state == "lost")
+        await until(pilot, lambda: view_of(app).job.state == "lost")
         await until(pilot, lambda: "out of luck [/foo]" in grid(app))
         assert "◌ lost" in grid(app)
         await pilot.press("x")
@@ -221,17 +221,17 @@ def test_the_cursor_stays_on_its_run(project: Path) -> None:
         write(project, f"{number}", training(number))
 
     async def watch(app: CuratorApp, pilot: Pilot[None]) -> None:
-        await until(pilot, lambda: app.runs)
+        await until(pilot, lambda: app.jobs)
         await pilot.press("j", "j")
-        rows = screen_of(app).query_one(RunRows)
-        assert (view_of(app).run.id, rows.cursor, app.watched) == ("5", 2, "5")
+        rows = screen_of(app).query_one(JobRows)
+        assert (view_of(app).job.id, rows.cursor, app.watched) == ("5", 2, "5")
         write(project, "9", training(9))
         await until(pilot, lambda: rows.count == 6)
-        assert (view_of(app).run.id, rows.cursor, app.watched) == ("5", 3, "5")
+        assert (view_of(app).job.id, rows.cursor, app.watched) == ("5", 3, "5")
         for path in (project / ".curator" / "runs" / "5").iterdir():
             path.unlink()
         await until(pilot, lambda: rows.count == 5)
-        assert view_of(app).run.id == app.watched != "5"
+        assert view_of(app).job.id == app.watched != "5"
 
     show(project, watch)
 
@@ -242,7 +242,7 @@ def test_the_log_is_followed_until_somebody_reads_it(project: Path) -> None:
     log = EventLog(folder / "events.jsonl")
 
     async def watch(app: CuratorApp, pilot: Pilot[None]) -> None:
-        await until(pilot, lambda: app.runs)
+        await until(pilot, lambda: app.jobs)
         rows = screen_of(app).log_rows
         await until(pilot, lambda: rows.cursor == 40)
         log(Note(message="new"))
@@ -288,7 +288,7 @@ def test_fresh_is_asked_about(project: Path) -> None:
     write(project, "1", training(3), arguments=["train", "--fresh"], cwd="/nowhere")
 
     async def watch(app: CuratorApp, pilot: Pilot[None]) -> None:
-        await until(pilot, lambda: app.runs)
+        await until(pilot, lambda: app.jobs)
         await pilot.press("r")
         assert "not recorded" in grid(app)
         await pilot.press("j", "r")

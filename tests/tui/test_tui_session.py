@@ -124,9 +124,9 @@ def test_a_history_is_stored_once_and_put_back_when_that_fails() -> None:
     session.toggle(np.array([1]))
     session.put_back(first)
     assert [e.number for e in session.take_unsaved()] == [0, 1]
-    session.judged(0.5)
+    session.set_loss(0.5)
     assert [(e.number, e.loss) for e in session.take_unsaved()] == [(1, 0.5)]
-    session.judged(0.7)
+    session.set_loss(0.7)
     assert session.take_unsaved() == [], "the loss of an edit is known once"
 
 

@@ -44,8 +44,8 @@ HOSTILE = (
 async def _opened(root: Path, task: int = 1, size: tuple[int, int] = (80, 24)) -> AsyncIterator[Task]:
     """The screen of a task when its examples and their influences are there."""
     async with opened(root, size) as (app, pilot):
-        assert app.workspace is not None
-        app.open_task(task, np.arange(len(app.workspace.names)))
+        assert app.snapshot is not None
+        app.open_task(task, np.arange(len(app.snapshot.names)))
         await until(pilot, lambda: isinstance(app.screen, TaskScreen) and app.screen.is_mounted)
         screen = app.screen
         assert isinstance(screen, TaskScreen)
@@ -90,14 +90,14 @@ def test_one_task_after_another(drawn_project: DrawnProject, monkeypatch: pytest
 
 
 async def _influences_are_the_estimators(app: CuratorApp, screen: TaskScreen, pilot: Pilot[None]) -> None:
-    workspace, session, rows = app.workspace, app.session, screen.rows
-    assert workspace is not None
-    assert workspace.answers is not None
-    assert workspace.corpus is not None
+    snapshot, session, rows = app.snapshot, app.session, screen.rows
+    assert snapshot is not None
+    assert snapshot.answers is not None
+    assert snapshot.corpus is not None
     assert session is not None
-    estimator, splits = workspace.answers.estimator, {task.name: task.split for task in workspace.corpus.tasks}
-    for number, name in [*list(enumerate(workspace.names))[:3], (len(workspace.names), "target")]:
-        app.open_task(number, np.arange(len(workspace.names)))
+    estimator, splits = snapshot.answers.estimator, {task.name: task.split for task in snapshot.corpus.tasks}
+    for number, name in [*list(enumerate(snapshot.names))[:3], (len(snapshot.names), "target")]:
+        app.open_task(number, np.arange(len(snapshot.names)))
         await until(pilot, lambda: rows.values is not None)
         expected, train = estimator.gains_of(number, session.mask), splits[name].train
         assert rows.values is not None
@@ -139,7 +139,7 @@ async def _old_influences_are_not_shown_after_an_edit(app: CuratorApp, screen: T
     real(*asked[0])
     await until(pilot, lambda: screen.rows.values is not None)
     assert screen.rows.number == number
-    answers = app.workspace.answers  # type: ignore[union-attr]
+    answers = app.snapshot.answers  # type: ignore[union-attr]
     assert answers is not None
     assert screen.influence is not None
     assert np.allclose(screen.influence.gains, answers.estimator.gains_of(1, app.session.mask))
@@ -149,8 +149,8 @@ async def _old_influences_are_not_shown_after_an_edit(app: CuratorApp, screen: T
 
 
 async def _next_and_previous_keep_to_the_view(app: CuratorApp, screen: TaskScreen, pilot: Pilot[None]) -> None:
-    assert app.workspace is not None
-    names, view = app.workspace.names, [5, 0, 3]
+    assert app.snapshot is not None
+    names, view = app.snapshot.names, [5, 0, 3]
     app.open_task(0, np.array(view))
     seen = []
     for _ in range(4):
@@ -241,16 +241,16 @@ def test_hostile_text_does_nothing_and_is_found(drawn_project: DrawnProject) -> 
         root = drawn_project("hostile")
         _put_hostile_texts(root)
         async with _opened(root, 0) as (app, screen, pilot):
-            assert app.workspace is not None
-            tasks = [app.workspace.names.index(name) for name in HOSTILE_NAMES[:2]]
+            assert app.snapshot is not None
+            tasks = [app.snapshot.names.index(name) for name in HOSTILE_NAMES[:2]]
             for size in ((80, 24), (140, 40), (20, 5)):
                 await pilot.resize_terminal(*size)
                 for task in tasks:
-                    app.open_task(task, np.arange(len(app.workspace.names)))
+                    app.open_task(task, np.arange(len(app.snapshot.names)))
                     await until(pilot, lambda: screen.rows.values is not None)
                     await _is_clean(app, screen, pilot, size)
             await pilot.resize_terminal(80, 24)
-            app.open_task(tasks[0], np.arange(len(app.workspace.names)))
+            app.open_task(tasks[0], np.arange(len(app.snapshot.names)))
             await _is_found(app, screen, pilot)
 
     asyncio.run(main())
@@ -302,7 +302,7 @@ def test_a_task_of_which_all_is_left_out_and_one_that_goes_away(drawn_project: D
             (root / "curator.toml").write_text(config[: config.rindex("[[data.task]]")], encoding="utf-8")
             said: list[str] = []
             app.flash = lambda words, style="dim": said.append(words)  # type: ignore[assignment,method-assign]
-            app.read_workspace()
+            app.read_snapshot()
             await until(pilot, lambda: app.screen is not screen)
             assert "task0011 is no task any more" in said
 
@@ -310,17 +310,17 @@ def test_a_task_of_which_all_is_left_out_and_one_that_goes_away(drawn_project: D
 
 
 async def _says_why_rows_are_left_out(app: CuratorApp, screen: TaskScreen, pilot: Pilot[None]) -> None:
-    workspace = app.workspace
-    assert workspace is not None
-    assert workspace.corpus is not None
+    snapshot = app.snapshot
+    assert snapshot is not None
+    assert snapshot.corpus is not None
     tasks = tuple(
         replace(task, split=replace(task.split, train=(), left_out={LEAKED: tuple(range(4))}))
-        if task.name == workspace.names[11]
+        if task.name == snapshot.names[11]
         else task
-        for task in workspace.corpus.tasks
+        for task in snapshot.corpus.tasks
     )
-    app.workspace = replace(workspace, corpus=replace(workspace.corpus, tasks=tasks))
-    app.tell("workspace")
+    app.snapshot = replace(snapshot, corpus=replace(snapshot.corpus, tasks=tasks))
+    app.notify_screens("snapshot")
     await until(pilot, lambda: f"not trained on: {LEAKED}" in text(app))
     assert text(app).count(f" {REASONS[LEAKED]} ") == 4
     assert "1 of 4" in text(app)

@@ -21,10 +21,10 @@ from curator.verify.report import report
 from curator.workspace.job_log import read_runs
 from tui.dialogs.run import RunDialog
 from tui.dialogs.verify import Measured, VerifyDialog, diagonal, is_inside, subset_words, summary_lines
-from tui.state.messages import Thought
-from tui.state.snapshot import Workspace, load_workspace, trust_word
+from tui.state.messages import EstimateReady
+from tui.state.snapshot import Snapshot, load_snapshot, trust_word
 from tui.widgets.lines import Lines
-from tui.widgets.outlook import headline
+from tui.widgets.selection_estimate import headline
 from tui.widgets.trust import measured_part
 
 DrawnProject = Callable[..., Path]
@@ -36,24 +36,22 @@ def _settings_of_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
 
 
-def measure(root: Path, count: int, *, seeds: int = 2) -> Workspace:
+def measure(root: Path, count: int, *, seeds: int = 2) -> Snapshot:
     """Say that subsets were fine-tuned on, all tasks and the target alone among them; gives what is known then."""
-    workspace = load_workspace(root)
-    assert workspace.corpus is not None
-    assert workspace.answers is not None
+    snapshot = load_snapshot(root)
+    assert snapshot.corpus is not None
+    assert snapshot.answers is not None
     rng = np.random.default_rng(0)
-    masks = rng.random((count, len(workspace.names))) < 0.5
+    masks = rng.random((count, len(snapshot.names))) < 0.5
     masks[0], masks[1] = True, False
-    losses = workspace.answers.estimator.validation_losses(masks) @ workspace.answers.estimator.validation_weights
-    recipe = recipe_key(workspace.project.config, workspace.corpus)
+    losses = snapshot.answers.estimator.validation_losses(masks) @ snapshot.answers.estimator.validation_weights
+    recipe = recipe_key(snapshot.project.config, snapshot.corpus)
     for mask, loss in zip(masks, losses, strict=True):
-        content = subset_content(
-            workspace.corpus, [n for n, inside in zip(workspace.names, mask, strict=True) if inside]
-        )
+        content = subset_content(snapshot.corpus, [n for n, inside in zip(snapshot.names, mask, strict=True) if inside])
         for seed in range(seeds):
             measured = float(1.1 * loss + 0.01 * rng.standard_normal())
-            workspace.project.store.put_measurement(recipe, "target", content, seed=seed, loss=measured, seconds=2.0)
-    return load_workspace(root)
+            snapshot.project.store.put_measurement(recipe, "target", content, seed=seed, loss=measured, seconds=2.0)
+    return load_snapshot(root)
 
 
 async def _open(app: App, pilot: Pilot[None], key: str, words: str) -> str:
@@ -68,8 +66,8 @@ async def _open(app: App, pilot: Pilot[None], key: str, words: str) -> str:
 @pytest.mark.parametrize("size", SIZES, ids=lambda size: f"{size[0]}x{size[1]}")
 def test_what_is_not_calibrated_is_called_so(size: tuple[int, int], drawn_project: DrawnProject) -> None:
     async def story(app: App, pilot: Pilot[None]) -> None:
-        assert app.workspace is not None
-        assert app.workspace.trust == "uncalibrated"
+        assert app.snapshot is not None
+        assert app.snapshot.trust == "uncalibrated"
         await _open(app, pilot, "1", "? uncalibrated")
         for key in ("2", "5"):
             await _open(app, pilot, key, "uncalibrated")
@@ -107,19 +105,19 @@ def test_what_is_calibrated_and_measured_is_shown(size: tuple[int, int], drawn_p
     assert before.calibrated_on == before.answers.calibrated_on == 14
 
     async def story(app: App, pilot: Pilot[None]) -> None:
-        assert app.outlook is not None
+        assert app.estimate is not None
         await _open(app, pilot, "1", f"◎ {every:.4f}")
         assert "? uncalibrated" not in text(app)
         assert "14 subsets measured" in text(app) or size[0] == 60
         await _open(app, pilot, "2", "calibrated·14")
         head = "\n".join(grid(app)[1:3])
         assert f"◎ measured {every:.4f}" in head
-        assert f"loss {app.outlook.judgement.loss:.4f}" in head
+        assert f"loss {app.estimate.target_loss.loss:.4f}" in head
         # A subset that nobody measured has no measured loss, and the difference keeps its word.
         await pilot.press("space")
         await until(pilot, lambda: is_solved(app) and "◎" not in text(app))
         assert "calibrated·14" in grid(app)[1]
-        difference = app.outlook.versus_all
+        difference = app.estimate.versus_all
         assert difference.is_noise == bool(re.search(r"vs all \S+ ?~", grid(app)[1]))
         await pilot.press("u", "5")
         app.place.compared = []
@@ -142,15 +140,15 @@ def test_the_place_in_the_order_is_by_tokens(drawn_project: DrawnProject) -> Non
         await pilot.press("2", "j", "space")
         await until(pilot, lambda: is_solved(app))
         await _open(app, pilot, "b", "× now")
-        assert app.workspace is not None
+        assert app.snapshot is not None
         assert app.session is not None
-        assert app.outlook is not None
-        tokens = app.workspace.tokens[app.session.mask].sum()
-        assert f"× now   {app.outlook.judgement.loss:.4f} with 11 tasks, {tokens:.0f} tokens" in text(app)
+        assert app.estimate is not None
+        tokens = app.snapshot.tokens[app.session.mask].sum()
+        assert f"× now   {app.estimate.target_loss.loss:.4f} with 11 tasks, {tokens:.0f} tokens" in text(app)
         plot = app.screen.query_one("#order-plot")
         points = [list(series.points) for series in plot._series]  # type: ignore[attr-defined]
-        assert points[1] == [(float(tokens), app.outlook.judgement.loss)]
-        assert points[0][-1][0] == app.workspace.tokens.sum()
+        assert points[1] == [(float(tokens), app.estimate.target_loss.loss)]
+        assert points[0][-1][0] == app.snapshot.tokens.sum()
         assert any("×" in row for row in grid(app)[4:12])
 
     drive(drawn_project(), story)
@@ -323,20 +321,20 @@ def test_measured_meanwhile_calibrates_what_is_shown(drawn_project: DrawnProject
 
     async def story(app: App, pilot: Pilot[None]) -> None:
         await _open(app, pilot, "2", "uncalibrated")
-        old, key = app.outlook, app._thinker_key
+        old, key = app.estimate, app._estimator_key
         assert old is not None
         measure(root, 14)
-        app.read_workspace()
-        await until(pilot, lambda: app._thinker_key != key and is_solved(app))
+        app.read_snapshot()
+        await until(pilot, lambda: app._estimator_key != key and is_solved(app))
         assert "calibrated·14" in grid(app)[1]
-        new = app.outlook
+        new = app.estimate
         assert new is not None
-        assert new.judgement.loss == pytest.approx(1.1 * old.judgement.loss, rel=0.05)
+        assert new.target_loss.loss == pytest.approx(1.1 * old.target_loss.loss, rel=0.05)
         # What the estimator before has still to say is about other estimates of the same selection.
-        app.post_message(Thought(old, key))
+        app.post_message(EstimateReady(old, key))
         await pilot.pause()
-        assert app.outlook is not None
-        assert app.outlook.judgement.loss == new.judgement.loss
+        assert app.estimate is not None
+        assert app.estimate.target_loss.loss == new.target_loss.loss
 
     drive(root, story)
 
@@ -353,16 +351,16 @@ def test_a_verification_is_watched_to_its_end(make_project: MakeProject) -> None
         await until(pilot, lambda: isinstance(app.screen, RunDialog))
         app.screen.query_one("#subsets", Input).value = "5"
         await pilot.press("enter")
-        await until(pilot, lambda: app.current_mode == "runs" and app.runs and app.runs[0].stage == "verify", 90)
-        assert app.runs[0].unit == "tokens"
+        await until(pilot, lambda: app.current_mode == "runs" and app.jobs and app.jobs[0].stage == "verify", 90)
+        assert app.jobs[0].unit == "tokens"
         assert "verify --runs 5" in text(app)
-        await until(pilot, lambda: app.runs[0].run.state != "running", 90)
-        assert app.runs[0].run.state == "done", text(app)
-        assert any("run 10 of 10" in words for _, words in app.runs[0].log)
-        await until(pilot, lambda: app.workspace is not None and app.workspace.calibrated_on == 5 and is_solved(app))
+        await until(pilot, lambda: app.jobs[0].job.state != "running", 90)
+        assert app.jobs[0].job.state == "done", text(app)
+        assert any("run 10 of 10" in words for _, words in app.jobs[0].log)
+        await until(pilot, lambda: app.snapshot is not None and app.snapshot.calibrated_on == 5 and is_solved(app))
         await _open(app, pilot, "2", "calibrated·5")
         assert "◎ measured" in text(app)
-        assert not np.isnan(app.workspace.affinity).any()  # type: ignore[union-attr]
+        assert not np.isnan(app.snapshot.affinity).any()  # type: ignore[union-attr]
 
     try:
         drive(root, story)

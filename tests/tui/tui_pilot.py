@@ -19,7 +19,7 @@ from curator.estimate.estimator import CheckpointSums, ExampleSet, TargetEstimat
 from curator.estimate.task_sums import TaskSums
 from tui.app import CuratorApp
 from tui.settings import Settings
-from tui.state.snapshot import Workspace
+from tui.state.snapshot import Snapshot
 
 App = CuratorApp
 Drive = Callable[[CuratorApp, Pilot[None]], Awaitable[Any]]
@@ -63,13 +63,15 @@ async def until(pilot: Pilot[None], test: Callable[[], Any], seconds: float = 20
 
 def is_solved(app: CuratorApp) -> bool:
     """Whether the newest selection is estimated, with every flip that is solved in full."""
-    if app.workspace is None:
+    if app.snapshot is None:
         return False
-    if app.workspace.answers is None or app.session is None:
+    if app.snapshot.answers is None or app.session is None:
         return True
-    outlook = app.outlook
+    estimate = app.estimate
     full = len(app.session.names) <= 300
-    return outlook is not None and outlook.revision == app.session.revision and bool(outlook.solved.all() or not full)
+    return (
+        estimate is not None and estimate.revision == app.session.revision and bool(estimate.solved.all() or not full)
+    )
 
 
 @asynccontextmanager
@@ -96,7 +98,7 @@ def drive(root: Path, story: Drive, size: tuple[int, int] = (80, 24), **settings
     return asyncio.run(main())
 
 
-# -- workspaces without files ---------------------------------------------------------------------------------------
+# -- snapshots without files ----------------------------------------------------------------------------------------
 
 
 class FakeAnswers:
@@ -146,14 +148,14 @@ def fake_selection(name: str, mask: Any, measured: float | None = None) -> Any:
     return SimpleNamespace(name=name, method="forward", manifest=manifest, mask=lambda names: mask.copy())
 
 
-def fake_workspace(
+def fake_snapshot(
     answers: FakeAnswers | None,
     names: Sequence[str],
     *,
     selections: Sequence[Any] = (),
     tags: Sequence[str] | None = None,
-) -> Workspace:
-    """A workspace without files: sizes, affinities and selections of tasks that are only named."""
+) -> Snapshot:
+    """A snapshot without files: sizes, affinities and selections of tasks that are only named."""
     count, nowhere = len(names), Path("/nonexistent")
     parts: dict[str, Any] = {
         "project": SimpleNamespace(
@@ -163,7 +165,7 @@ def fake_workspace(
         "corpus": SimpleNamespace(target_tasks=[]),
         "answers": answers,
     }
-    return Workspace(
+    return Snapshot(
         **parts,
         target="target",
         names=list(names),
@@ -182,35 +184,35 @@ def fake_workspace(
 def drive_fake(
     monkeypatch: pytest.MonkeyPatch,
     root: Path,
-    workspace: Any,
+    snapshot: Any,
     story: Drive,
     *,
     mode: str,
     size: tuple[int, int] = (80, 24),
 ) -> list[int]:
-    """Do something with a workspace that is not on disk; gives the tasks that were opened.
+    """Do something with a snapshot that is not on disk; gives the tasks that were opened.
 
-    Their own screen stays closed, as it reads examples from files; and nobody thinks about flips, as every key press
+    Their own screen stays closed, as it reads examples from files; and no thread estimates flips, as every key press
     would wait for that.
     """
-    monkeypatch.setattr("tui.state.snapshot.load_workspace", lambda *_: workspace)
+    monkeypatch.setattr("tui.state.snapshot.load_snapshot", lambda *_: snapshot)
     seen: list[int] = []
 
     async def main() -> None:
         app = CuratorApp(root, Settings(theme="curator-dark", motion=False))
         app.place.mode = mode
         monkeypatch.setattr(app, "open_task", lambda task, _: seen.append(task))
-        monkeypatch.setattr(app, "_begin_thinking", lambda _: None)
+        monkeypatch.setattr(app, "_start_estimator", lambda _: None)
         async with app.run_test(size=size) as pilot:
-            await until(pilot, lambda: app.workspace is not None)
+            await until(pilot, lambda: app.snapshot is not None)
             await story(app, pilot)
 
     asyncio.run(main())
     return seen
 
 
-async def read_fake(monkeypatch: pytest.MonkeyPatch, app: CuratorApp, pilot: Pilot[None], workspace: Any) -> None:
-    """Put another workspace in place of the one that is open, as if the project had changed and was read again."""
-    monkeypatch.setattr("tui.state.snapshot.load_workspace", lambda *_: workspace)
-    app.read_workspace()
-    await until(pilot, lambda: app.workspace is workspace)
+async def read_fake(monkeypatch: pytest.MonkeyPatch, app: CuratorApp, pilot: Pilot[None], snapshot: Any) -> None:
+    """Put another snapshot in place of the one that is open, as if the project had changed and was read again."""
+    monkeypatch.setattr("tui.state.snapshot.load_snapshot", lambda *_: snapshot)
+    app.read_snapshot()
+    await until(pilot, lambda: app.snapshot is snapshot)

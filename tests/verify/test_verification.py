@@ -536,7 +536,7 @@ def test_verifying_from_the_command_line(ready: Path, tmp_path: Path, capsys: py
     _pretend(ready, _noisy, _subsets(11))
     done = _run(ready, "verify", "--quiet")
     assert done.err == ""
-    assert "each by a calibration on all others" in done.out
+    assert "each subset calibrated by the others" in done.out
     assert "uncalibrated" not in done.out
     show_estimates(_open(ready).estimate_all([["alpha"]]))
     calibrated = capsys.readouterr().out

@@ -230,7 +230,7 @@ def test_every_format_has_the_same_rows(folder: Path, tmp_path: Path) -> None:
 def test_a_table_is_for_people(folder: Path, tmp_path: Path) -> None:
     done = _invoke(folder, "SELECT range AS n FROM range(20000)")
     assert done.stdout.count("\n") < 110
-    assert "the first 100 of 20,000 rows" in done.stderr
+    assert "showing 100 of 20,000 rows" in done.stderr
     assert "first" not in _invoke(folder, "SELECT range AS n FROM range(20000)", "-q").stderr
     assert _invoke(folder, "SELECT range AS n FROM range(20000)", "--format", "csv").stdout.count("\n") == 20001
     for arguments, words in ((["--format", "xml"], "no format"), (["-o", str(tmp_path / "x.txt")], "for people")):

@@ -1,7 +1,7 @@
-"""Estimates in a thread of their own, so that no key press waits for one.
+"""Estimates selections in a thread, so that no key press waits for an estimate.
 
-Only the newest question counts: an answer is given up as soon as another question arrives, and every answer carries
-the revision that it belongs to, so that nothing old is ever shown.
+Only the newest request counts. A new request ends the work on the earlier request. Every estimate carries the revision
+of its selection, so that screens can ignore an old estimate.
 """
 
 import threading
@@ -18,16 +18,23 @@ from curator.estimate.whatif import Difference, Judgement, difference, flips, ju
 
 Rows = npt.NDArray[np.intp]
 
-# Up to so many tasks, every flip is solved in full; of more, those on the screen.
+# Up to this number of tasks, every flip is solved in full. Beyond it, only the flips of visible tasks are.
 SOLVED_IN_FULL = 300
-# In seconds. The screen gets the processor first, and is not drawn anew for every few flips.
+# In seconds. The screen gets the processor first. Flips are delivered in groups, to draw less often.
 _HEAD_START = 0.1
 _SAY_EVERY = 0.2
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Question:
-    """What is wanted: the selection (t,), the saved one (t,), and the rows that people can see."""
+class EstimateRequest:
+    """A request to estimate a selection.
+
+    Attributes:
+        revision: Revision of the session.
+        mask: Membership of the selection (t,).
+        saved: Membership of the saved selection (t,).
+        visible: Numbers of the tasks on the screen. Their flips are solved first.
+    """
 
     revision: int
     mask: Mask
@@ -36,21 +43,21 @@ class Question:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Outlook:
-    """What the selection of one revision is estimated to come to.
+class SelectionEstimate:
+    """The estimate of a selection.
 
     Attributes:
-        revision: Of the session.
-        judgement: Its estimate.
-        versus_all: Its difference to all tasks.
-        versus_saved: Its difference to the saved selection.
-        seconds: How long the estimate took.
-        flips: What turning each task round adds to the loss (t,); NaN where it is not known yet.
-        solved: Whether that is estimated in full, rather than to first order (t,).
+        revision: Revision of the session.
+        target_loss: Estimated target loss.
+        versus_all: Difference to the loss of all tasks.
+        versus_saved: Difference to the loss of the saved selection.
+        seconds: Duration of the estimation.
+        flips: Change of the loss if a task is toggled (t,); NaN where the change is not known yet.
+        solved: Whether a flip is solved in full, not only to first order (t,).
     """
 
     revision: int
-    judgement: Judgement
+    target_loss: Judgement
     versus_all: Difference
     versus_saved: Difference
     seconds: float
@@ -58,35 +65,40 @@ class Outlook:
     solved: Mask
 
 
-class Thinker(threading.Thread):
-    """TargetEstimates the newest question.
+class EstimatorThread(threading.Thread):
+    """Estimates the selection of the newest request.
 
     Args:
-        estimator: Makes the estimator; called once, in this thread.
-        answered: Told of each `Outlook`, better and better, in this thread; and of an error that ended an answer.
+        estimator: Returns the estimator. Called in this thread for every request.
+        deliver: Receives each `SelectionEstimate`, each better than the last, or an error. Called in this thread.
     """
 
     def __init__(
-        self, estimator: Callable[[], TargetEstimator], answered: Callable[[Outlook | Exception], None]
+        self, estimator: Callable[[], TargetEstimator], deliver: Callable[[SelectionEstimate | Exception], None]
     ) -> None:
-        super().__init__(name="thinker", daemon=True)
-        self._make, self._answered = estimator, answered
+        super().__init__(name="estimator", daemon=True)
+        self._make, self._deliver = estimator, deliver
         self._changed = threading.Condition()
-        self._question: Question | None = None
+        self._request: EstimateRequest | None = None
         self._stopped = False
         self._references: dict[bytes, Judgement] = {}
-        self._first: Outlook | None = None
+        self._first: SelectionEstimate | None = None
 
-    def ask(self, question: Question) -> None:
-        """Ask; whatever was asked before is given up."""
+    def request(self, request: EstimateRequest) -> None:
+        """Request an estimate. Work on the earlier request ends."""
         with self._changed:
-            self._question = question
+            self._request = request
             self._changed.notify_all()
 
-    def first_answer(self, revision: int, seconds: float) -> Outlook | None:
-        """The estimate of a revision, if it comes within some seconds.
+    def first_estimate(self, revision: int, seconds: float) -> SelectionEstimate | None:
+        """Wait for the estimate of a revision; None if the time runs out.
 
-        Drawing a screen takes longer than most estimates, and both at once take longer than one after the other.
+        Drawing a screen takes longer than most estimates. Doing both at the same time is slower than one after the
+        other.
+
+        Args:
+            revision: Revision of the session.
+            seconds: Longest time to wait.
         """
         with self._changed:
             self._changed.wait_for(lambda: self._first is not None and self._first.revision == revision, seconds)
@@ -94,41 +106,41 @@ class Thinker(threading.Thread):
         return found if found is not None and found.revision == revision else None
 
     def stop(self) -> None:
-        """End, after the solve that is under way."""
+        """End the thread after the current solve."""
         with self._changed:
             self._stopped = True
             self._changed.notify_all()
 
     def run(self) -> None:
-        """Answer until told to stop."""
+        """Estimate until `stop` is called."""
         while True:
             with self._changed:
-                while self._question is None and not self._stopped:
+                while self._request is None and not self._stopped:
                     self._changed.wait()
-                question, self._question = self._question, None
+                request, self._request = self._request, None
             if self._stopped:
                 return
-            assert question is not None
+            assert request is not None
             try:
-                for outlook in self._answer(question):
+                for estimate in self._estimates(request):
                     if self._is_old():
                         break
-                    self._answered(outlook)
+                    self._deliver(estimate)
             except Exception as error:
-                self._answered(error)
+                self._deliver(error)
 
     def _is_old(self) -> bool:
-        return self._stopped or self._question is not None
+        return self._stopped or self._request is not None
 
-    def _answer(self, question: Question) -> Iterator[Outlook]:
+    def _estimates(self, request: EstimateRequest) -> Iterator[SelectionEstimate]:
         estimator = self._make()
         began = time.perf_counter()
-        current = judge(estimator, question.mask)
-        every = self._reference(estimator, np.ones_like(question.mask))
-        saved = self._reference(estimator, question.saved)
-        count = len(question.mask)
-        outlook = Outlook(
-            question.revision,
+        current = judge(estimator, request.mask)
+        every = self._reference(estimator, np.ones_like(request.mask))
+        saved = self._reference(estimator, request.saved)
+        count = len(request.mask)
+        estimate = SelectionEstimate(
+            request.revision,
             current,
             difference(estimator, current, every),
             difference(estimator, current, saved),
@@ -137,32 +149,32 @@ class Thinker(threading.Thread):
             np.zeros(count, dtype=bool),
         )
         with self._changed:
-            self._first = outlook
+            self._first = estimate
             self._changed.notify_all()
-        yield outlook
+        yield estimate
         if not count or self._waited(_HEAD_START):
             return
-        # Over many tasks it takes longer than a key may wait.
-        gains = estimator.task_gains(question.mask, stop=self._is_old)
+        # With many tasks, this takes longer than a key press may wait.
+        gains = estimator.task_gains(request.mask, stop=self._is_old)
         if self._is_old():
             return
-        changes, solved = np.where(question.mask, gains, -gains), np.zeros(count, dtype=bool)
-        yield _with(outlook, changes, solved)
+        changes, solved = np.where(request.mask, gains, -gains), np.zeros(count, dtype=bool)
+        yield _with(estimate, changes, solved)
         rest = np.arange(count) if count <= SOLVED_IN_FULL else np.zeros(0, dtype=np.intp)
-        wanted = np.concatenate([question.visible, np.setdiff1d(rest, question.visible)])
+        wanted = np.concatenate([request.visible, np.setdiff1d(rest, request.visible)])
         said = time.perf_counter()
-        # One at a time: the next question waits for no more than one solve.
+        # Solve one flip at a time, so that the next request waits for one solve at most.
         for task in wanted:
             if self._is_old():
                 return
             changes[task], solved[task] = flips(estimator, current, np.array([task]))[0], True
             if time.perf_counter() - said > _SAY_EVERY:
                 said = time.perf_counter()
-                yield _with(outlook, changes, solved)
-        yield _with(outlook, changes, solved)
+                yield _with(estimate, changes, solved)
+        yield _with(estimate, changes, solved)
 
     def _waited(self, seconds: float) -> bool:
-        """Wait a little, and say whether another question came meanwhile."""
+        """Wait some seconds, and return whether another request arrived."""
         with self._changed:
             return self._changed.wait_for(self._is_old, seconds)
 
@@ -175,13 +187,13 @@ class Thinker(threading.Thread):
         return self._references[key]
 
 
-def _with(outlook: Outlook, changes: Floats, solved: Mask) -> Outlook:
-    return Outlook(
-        outlook.revision,
-        outlook.judgement,
-        outlook.versus_all,
-        outlook.versus_saved,
-        outlook.seconds,
+def _with(estimate: SelectionEstimate, changes: Floats, solved: Mask) -> SelectionEstimate:
+    return SelectionEstimate(
+        estimate.revision,
+        estimate.target_loss,
+        estimate.versus_all,
+        estimate.versus_saved,
+        estimate.seconds,
         changes.copy(),
         solved.copy(),
     )

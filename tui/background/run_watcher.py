@@ -1,4 +1,4 @@
-"""What the runs of a project are doing, read from their folders again and again. Knows no Textual."""
+"""Reads the state of all jobs of a project from their folders."""
 
 import math
 from collections import deque
@@ -13,89 +13,89 @@ from curator.workspace.jobs import last_words
 
 StageState = Literal["done", "running", "cached"]
 
-MOST_RUNS = 200
+MOST_JOBS = 200
 _MOST_LOSSES = 1000
 _MOST_LINES = 500
 _MOST_RATES = 20
-# Of a run that has ended and is not looked at, this much of the log tells where it stood. In bytes.
+# In bytes. The end of the log is enough for a job that has ended and is not selected.
 _END_OF_LOG = 32 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RunView:
-    """A run as a front end shows it. Words in it are not cleaned."""
+class JobView:
+    """The state of a job for display. Texts are not cleaned."""
 
-    run: Run
+    job: Run
     stage: str
-    """The stage that runs or was the last to run; empty before the first."""
+    """The running stage or the last one; empty before the first stage."""
     done: int
     total: int
-    """Units of work in the stage; 0 when it is not known."""
+    """Units of work in the stage; 0 if the number is not known."""
     unit: str
     rate: float
     """Units per second."""
     seconds_left: float | None
-    """Of the stage."""
+    """Seconds left of the stage; None if the number is not known."""
     losses: tuple[tuple[int, float], ...]
-    """Units done and loss, in the last stage that reported a loss; thinned to at most 1,000, extremes kept."""
+    """Units done and loss, of the last stage with losses. At most 1,000 points, with the extremes."""
     rates: tuple[float, ...]
     """The last 20 rates of the stage, in units per second."""
     stages: tuple[tuple[str, StageState, float | None], ...]
-    """Name, state and seconds of every stage in order; one that is `running` in a run that has ended was cut short."""
+    """Name, state and seconds of every stage in order. A stage that is `running` in an ended job was cut short."""
     log: tuple[tuple[float, str], ...]
-    """Seconds since the epoch and words of the last 500 lines."""
+    """Seconds since the epoch and text of the last 500 lines."""
     elapsed: float
-    """Seconds since the start, until now or until the end; of a lost run, until it was last heard of."""
+    """Seconds from the start until now or the end. For a lost job, until its last event."""
     words: tuple[str, ...]
-    """What the process printed last, of a run that failed or is lost."""
+    """Last output of the process, if the job failed or is lost."""
     whole: bool
-    """False where only the end of the log was read: losses, stages and log are then of that end."""
+    """Whether the whole log was read. If not, losses, stages and log cover only its end."""
 
 
-def name_of(view: RunView) -> str:
-    """What a run is called: its command, which says more than the stage that it was in last."""
-    return view.run.arguments[0] if view.run.arguments else view.stage or "run"
+def name_of(view: JobView) -> str:
+    """Return the name of a job: its command, or its stage if the command is not known."""
+    return view.job.arguments[0] if view.job.arguments else view.stage or "run"
 
 
-class RunWatcher:
-    """Reads the runs of one project; each call costs only what has happened since the last.
+class JobWatcher:
+    """Reads the jobs of one project. Each call reads only the events since the last call.
 
     Args:
-        folder: `.curator/runs`; it need not be there yet.
+        folder: `.curator/runs`. The folder may be missing.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._stories: dict[str, _Story] = {}
-        self._ended: dict[str, RunView] = {}
+        self._ended: dict[str, JobView] = {}
 
-    def read(self, detail: str | None = None) -> tuple[RunView, ...]:
-        """The newest 200 runs, newest first.
+    def read(self, detail: str | None = None) -> tuple[JobView, ...]:
+        """Return the newest 200 jobs, newest first.
 
         Args:
-            detail: Id of the run that is looked at: its log is read from the start, as that of a running one is.
+            detail: Id of the selected job. Its log is read from the start, like that of a running job.
         """
-        runs = read_runs(self._folder, limit=MOST_RUNS)
-        here = {run.id for run in runs}
+        jobs = read_runs(self._folder, limit=MOST_JOBS)
+        here = {job.id for job in jobs}
         self._stories = {name: story for name, story in self._stories.items() if name in here}
         self._ended = {name: view for name, view in self._ended.items() if name in here}
-        return tuple(self._view(run, whole=run.state == "running" or run.id == detail) for run in runs)
+        return tuple(self._view(job, whole=job.state == "running" or job.id == detail) for job in jobs)
 
-    def _view(self, run: Run, *, whole: bool) -> RunView:
-        known = self._ended.get(run.id)
-        if known is not None and known.run == run and (known.whole or not whole):
+    def _view(self, job: Run, *, whole: bool) -> JobView:
+        known = self._ended.get(job.id)
+        if known is not None and known.job == job and (known.whole or not whole):
             return known
-        path = self._folder / run.id / EVENTS_NAME
-        story = self._stories.pop(run.id, None)
+        path = self._folder / job.id / EVENTS_NAME
+        story = self._stories.pop(job.id, None)
         if story is None:
             story = _Story(EventTail(path, last=None if whole else _END_OF_LOG), whole=_is_whole(path, whole))
         story.go_on()
-        words = last_words(self._folder, run.id) if run.state in ("failed", "lost") else []
-        view = story.view(run, words)
-        if run.state == "running":
-            self._stories[run.id] = story
+        words = last_words(self._folder, job.id) if job.state in ("failed", "lost") else []
+        view = story.view(job, words)
+        if job.state == "running":
+            self._stories[job.id] = story
         else:
-            self._ended[run.id] = view
+            self._ended[job.id] = view
         return view
 
 
@@ -107,7 +107,7 @@ def _is_whole(path: Path, wanted: bool) -> bool:
 
 
 class _Story:
-    """Everything that the events of one run have told so far."""
+    """The state of one job, from its events so far."""
 
     def __init__(self, tail: EventTail, *, whole: bool) -> None:
         self._tail, self._whole = tail, whole
@@ -175,23 +175,23 @@ class _Story:
                 return number
         return None
 
-    def view(self, run: Run, words: list[str]) -> RunView:
-        """What is known of the run now."""
-        end = datetime.now(UTC) if run.state == "running" else run.ended
+    def view(self, job: Run, words: list[str]) -> JobView:
+        """Return the current state of the job."""
+        end = datetime.now(UTC) if job.state == "running" else job.ended
         until = self._heard if end is None else end.timestamp()
-        return RunView(
-            run=run,
+        return JobView(
+            job=job,
             stage=self._now.stage,
             done=self._now.done,
             total=self._now.total,
             unit=self._now.unit,
             rate=self._now.rate,
-            seconds_left=self._now.seconds_left if run.state == "running" else None,
+            seconds_left=self._now.seconds_left if job.state == "running" else None,
             losses=self._curve.points(),
             rates=tuple(self._rates),
             stages=tuple(self._stages),
             log=tuple(self._log),
-            elapsed=max(until - run.started.timestamp(), 0.0),
+            elapsed=max(until - job.started.timestamp(), 0.0),
             words=tuple(words),
             whole=self._whole,
         )

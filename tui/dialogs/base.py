@@ -1,7 +1,7 @@
-"""What all dialogs share."""
+"""The base of all dialogs, and a short list of choices."""
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar
+from typing import ClassVar, Generic, TypeVar
 
 from textual import events
 from textual.app import ComposeResult
@@ -10,11 +10,9 @@ from textual.containers import Vertical
 from textual.screen import ModalScreen
 from textual.widget import Widget
 
+from tui.app_base import AppBase
 from tui.widgets.lines import Line, Lines, Part
 from tui.widgets.rows import Rows
-
-if TYPE_CHECKING:
-    from tui.app import CuratorApp
 
 T = TypeVar("T")
 
@@ -26,7 +24,7 @@ class Dialog(ModalScreen[T | None], Generic[T]):
     AUTO_FOCUS = ".first-focus"
     title_text = ""
     keys: Sequence[tuple[str, str]] = ()
-    app: "CuratorApp"
+    app: AppBase
 
     def content(self) -> Iterable[Widget]:
         """The widgets in the box."""

@@ -43,13 +43,13 @@ class ExportDialog(Dialog[None]):
 
     def content(self) -> Iterable[Widget]:
         """Format, folder, preview."""
-        assert self.app.workspace is not None
-        saved = self.app.workspace.selection(self._selection)
+        assert self.app.snapshot is not None
+        saved = self.app.snapshot.selection(self._selection)
         assert saved is not None
         self._manifest = saved.manifest
         chosen = [task for task in saved.manifest.tasks if task.selected]
         examples = sum(task.examples for task in chosen)
-        folder = Path(self.app.workspace.project.root) / "exports" / _plain(self._selection)
+        folder = Path(self.app.snapshot.project.root) / "exports" / _plain(self._selection)
         return [
             Lines(
                 [
@@ -96,8 +96,8 @@ class ExportDialog(Dialog[None]):
     @on(Input.Changed, "#folder")
     @on(Rows.Moved, "#formats")
     def _look(self) -> None:
-        assert self.app.workspace is not None
-        root = self.app.workspace.project.root
+        assert self.app.snapshot is not None
+        root = self.app.snapshot.project.root
         notes: Line
         try:
             if not self.query_one("#folder", Input).value.strip():
@@ -157,9 +157,9 @@ class ExportDialog(Dialog[None]):
 
     @work(thread=True, exclusive=True, group="export", exit_on_error=False)
     def _export(self, format: str, folder: Path) -> None:
-        assert self.app.workspace is not None
+        assert self.app.snapshot is not None
         try:
-            report = self.app.workspace.project.export(self._selection, format=format, output=folder)
+            report = self.app.snapshot.project.export(self._selection, format=format, output=folder)
         except (CuratorError, OSError) as error:
             hint = getattr(error, "hint", "")
             self.app.call_from_thread(self._failed, f"{error} {hint}")

@@ -56,14 +56,14 @@ class FillDialog(Dialog[Found]):
     @on(Rows.Opened, "#methods")
     @on(Input.Submitted)
     def _begin(self) -> None:
-        workspace, session = self.app.workspace, self.app.session
-        assert workspace is not None
+        snapshot, session = self.app.snapshot, self.app.session
+        assert snapshot is not None
         assert session is not None
         method = self.query_one("#methods", Choices).value
         kept = session.mask if method == "forward" else np.asarray(session.states == State.PINNED_IN)
         constraints = Constraints(
-            tokens=workspace.tokens.astype(np.int64),
-            examples=workspace.examples.astype(np.int64),
+            tokens=snapshot.tokens.astype(np.int64),
+            examples=snapshot.examples.astype(np.int64),
             include=frozenset(int(row) for row in np.flatnonzero(kept)),
             exclude=frozenset(int(row) for row in np.flatnonzero(session.states == State.PINNED_OUT)),
             k=self._limit("#most-tasks"),
@@ -84,10 +84,10 @@ class FillDialog(Dialog[Found]):
 
     @work(thread=True, exclusive=True, group="fill", exit_on_error=False)
     def _fill(self, method: str, constraints: Constraints) -> None:
-        worker, workspace = get_current_worker(), self.app.workspace
-        assert workspace is not None
-        assert workspace.answers is not None
-        names, trust, steps = workspace.names, workspace.trust, 0
+        worker, snapshot = get_current_worker(), self.app.snapshot
+        assert snapshot is not None
+        assert snapshot.answers is not None
+        names, trust, steps = snapshot.names, snapshot.trust, 0
 
         def follow(step: Step) -> None:
             nonlocal steps
@@ -100,7 +100,7 @@ class FillDialog(Dialog[Found]):
 
         methods: dict[str, Any] = {"forward": select_forward, "exchange": select_exchange, "backward": select_backward}
         try:
-            found = methods[method](workspace.answers.estimator, constraints, follow)
+            found = methods[method](snapshot.answers.estimator, constraints, follow)
         except _Stopped:
             return
         self.app.call_from_thread(self._done, (found.mask, f"filled by {method}, {steps} steps"))

@@ -18,7 +18,7 @@ class LoadDialog(Dialog[str]):
 
     def content(self) -> Iterable[Widget]:
         """A list."""
-        saved = self.app.workspace.selections if self.app.workspace is not None else ()
+        saved = self.app.snapshot.selections if self.app.snapshot is not None else ()
         choices = [
             (
                 s.name,

@@ -60,16 +60,16 @@ class OrderDialog(Dialog[None]):
 
     def _now(self) -> tuple[Line, list[tuple[float, float]]]:
         """The selection in hand, in words and as a point; and whether estimates are calibrated."""
-        workspace, session, outlook = self.app.workspace, self.app.session, self.app.outlook
-        if workspace is None or session is None:
+        snapshot, session, estimate = self.app.snapshot, self.app.session, self.app.estimate
+        if snapshot is None or session is None:
             return (), []
-        parts: list[Part] = [(workspace.trust, "dim")]
-        if outlook is None or outlook.revision != session.revision:
+        parts: list[Part] = [(snapshot.trust, "dim")]
+        if estimate is None or estimate.revision != session.revision:
             return parts, []
-        mask, loss = session.mask, outlook.judgement.loss
-        tokens = float(workspace.tokens[mask].sum())
+        mask, loss = session.mask, estimate.target_loss.loss
+        tokens = float(snapshot.tokens[mask].sum())
         words = f"{_NOW} now   {numbers.loss(loss)} with {int(mask.sum())} tasks, {numbers.short(tokens)} tokens  "
-        measured = workspace.measured_loss(mask)
+        measured = snapshot.measured_loss(mask)
         return [words, *([measured_part(measured), "  "] if measured is not None else []), *parts], [(tokens, loss)]
 
     def on_mount(self) -> None:
@@ -78,20 +78,20 @@ class OrderDialog(Dialog[None]):
 
     @work(thread=True, exclusive=True, group="order", exit_on_error=False)
     def _order(self) -> None:
-        worker, workspace, session = get_current_worker(), self.app.workspace, self.app.session
-        assert workspace is not None
-        assert workspace.answers is not None
+        worker, snapshot, session = get_current_worker(), self.app.snapshot, self.app.session
+        assert snapshot is not None
+        assert snapshot.answers is not None
         assert session is not None
         start = np.asarray(session.states == State.PINNED_IN)
         allowed = np.asarray(session.states != State.PINNED_OUT)
-        steps = best_order(workspace.answers.estimator, start, allowed, stop=lambda: worker.is_cancelled)
-        tokens = float(workspace.tokens[start].sum())
+        steps = best_order(snapshot.answers.estimator, start, allowed, stop=lambda: worker.is_cancelled)
+        tokens = float(snapshot.tokens[start].sum())
         found: list[tuple[str, float, float, float]] = []
         for task, loss in steps:
             if task >= 0:
-                tokens += workspace.tokens[task]
+                tokens += snapshot.tokens[task]
             name = (
-                workspace.names[task] if task >= 0 else "the target" + (" and what is pinned in" if start.any() else "")
+                snapshot.names[task] if task >= 0 else "the target" + (" and what is pinned in" if start.any() else "")
             )
             found.append((name, tokens, loss, loss - found[-1][2] if found else 0.0))
             if worker.is_cancelled:

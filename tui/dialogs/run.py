@@ -96,7 +96,7 @@ class RunDialog(Dialog[list[str]]):
             return [("name a number of subsets, at least 1", "warn")]
         runs = self._subsets * _SEEDS
         words = f"{self._subsets} subsets, {_SEEDS} seeds each: {runs} fine-tuning runs"
-        known = self.app.workspace.measured.values() if self.app.workspace is not None else ()
+        known = self.app.snapshot.measured.values() if self.app.snapshot is not None else ()
         seconds = [run.seconds for found in known for run in found.runs]
         if seconds:
             words += f", about {duration(runs * sum(seconds) / len(seconds))}"

@@ -31,8 +31,8 @@ class SaveDialog(Dialog[str]):
 
     @on(Input.Changed, "#name")
     def _say(self) -> None:
-        name, workspace = self.query_one("#name", Input).value.strip(), self.app.workspace
-        there = workspace is not None and workspace.selection(name) is not None
+        name, snapshot = self.query_one("#name", Input).value.strip(), self.app.snapshot
+        there = snapshot is not None and snapshot.selection(name) is not None
         words = ("! takes the place of the selection of that name", "warn") if there else ("a new selection", "dim")
         self.query_one("#note", Lines).show([[("name it", "warn") if not name else words]])
 

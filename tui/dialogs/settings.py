@@ -14,7 +14,11 @@ from tui.widgets.rows import Rows
 
 
 class SettingsDialog(Dialog[None]):
-    """Themes to choose from, and switches."""
+    """Themes to choose from, and switches.
+
+    Args:
+        settings: The preferences to change.
+    """
 
     title_text = "settings"
     keys = (("enter", "keep"), ("m", "pointer"), ("a", "motion"))
@@ -22,6 +26,10 @@ class SettingsDialog(Dialog[None]):
         Binding("m", "mouse", "pointer", show=False),
         Binding("a", "motion", "motion", show=False),
     ]
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__()
+        self._settings = settings
 
     def content(self) -> Iterable[Widget]:
         """Switches above the themes."""
@@ -36,7 +44,7 @@ class SettingsDialog(Dialog[None]):
         return [Lines(self._switches(), id="switches"), themes]
 
     def _switches(self) -> list[list[str | tuple[str, str]]]:
-        settings = self.app.settings
+        settings = self._settings
         return [
             [f"[{'x' if settings.mouse else ' '}] pointer ", ("m; from the next start on", "dim")],
             [f"[{'x' if settings.motion else ' '}] motion  ", ("a; never over SSH", "dim")],
@@ -49,23 +57,23 @@ class SettingsDialog(Dialog[None]):
 
     @on(Rows.Opened, "#themes")
     def _keep(self) -> None:
-        self.app.settings.theme = self.query_one(Choices).value
-        self.app.settings.write(Settings.place())
+        self._settings.theme = self.query_one(Choices).value
+        self._settings.write(Settings.place())
         self.dismiss(None)
 
     def action_cancel(self) -> None:
         """Put the theme back."""
         self.app.theme = self._before
-        self.app.settings.write(Settings.place())
+        self._settings.write(Settings.place())
         self.dismiss(None)
 
     def action_mouse(self) -> None:
         """Turn the pointer on or off."""
-        self.app.settings.mouse = not self.app.settings.mouse
+        self._settings.mouse = not self._settings.mouse
         self.query_one("#switches", Lines).show(self._switches())
 
     def action_motion(self) -> None:
         """Turn motion on or off."""
-        self.app.settings.motion = not self.app.settings.motion
-        self.app.animation_level = "full" if self.app.settings.motion else "none"
+        self._settings.motion = not self._settings.motion
+        self.app.animation_level = "full" if self._settings.motion else "none"
         self.query_one("#switches", Lines).show(self._switches())

@@ -22,7 +22,7 @@ from tui.widgets.plot import LinePlot
 from tui.widgets.rows import Rows
 
 if TYPE_CHECKING:
-    from tui.state.snapshot import Workspace
+    from tui.state.snapshot import Snapshot
 
 _ERRORS = (CuratorError, OSError, np.linalg.LinAlgError)
 _INSIDE, _OUTSIDE = "○", "×"
@@ -87,14 +87,14 @@ class VerifyDialog(Dialog[bool]):
     def on_mount(self) -> None:
         """Begin."""
         self._found: VerifyReport | None = None
-        workspace = self.app.workspace
-        if workspace is None or workspace.answers is None or not workspace.measured:
+        snapshot = self.app.snapshot
+        if snapshot is None or snapshot.answers is None or not snapshot.measured:
             self._show_nothing()
-        elif (known := _reports.get(workspace.answers)) is not None:
-            self._show(workspace, known)
+        elif (known := _reports.get(snapshot.answers)) is not None:
+            self._show(snapshot, known)
         else:
             self._say([[("comparing …", "dim")], [], []])
-            self._report(workspace, workspace.answers)
+            self._report(snapshot, snapshot.answers)
 
     def _say(self, lines: Sequence[Line]) -> None:
         self.query_one("#verify-note", Lines).show(lines)
@@ -114,7 +114,7 @@ class VerifyDialog(Dialog[bool]):
         )
 
     @work(thread=True, exclusive=True, group="verify", exit_on_error=False)
-    def _report(self, workspace: "Workspace", answers: TargetEstimates) -> None:
+    def _report(self, snapshot: "Snapshot", answers: TargetEstimates) -> None:
         # Not before it is wanted: half a second of SciPy comes with it.
         from curator.verify.report import report
 
@@ -124,23 +124,23 @@ class VerifyDialog(Dialog[bool]):
             self.app.post_message(Failed("compare estimates with what was measured", error))
             self.app.call_from_thread(self._failed, str(error))
         else:
-            self.app.call_from_thread(self._show, workspace, found)
+            self.app.call_from_thread(self._show, snapshot, found)
 
     def _failed(self, words: str) -> None:
         if self.is_attached:
             self._say([[("✗ ", "bad"), (words, "bad")], [], []])
 
-    def _show(self, workspace: "Workspace", found: VerifyReport) -> None:
+    def _show(self, snapshot: "Snapshot", found: VerifyReport) -> None:
         if not self.is_attached:
             return
         self._found = found
         runs: dict[tuple[str, ...], int] = {}
         for run in found.runs:
             runs[run.subset] = runs.get(run.subset, 0) + 1
-        names = {frozenset(t.name for t in s.manifest.tasks if t.selected): s.name for s in workspace.selections[::-1]}
+        names = {frozenset(t.name for t in s.manifest.tasks if t.selected): s.name for s in snapshot.selections[::-1]}
         rows = self.query_one(Measured)
         rows.subsets = [
-            (point, runs[point.subset], subset_words(point.subset, len(workspace.names), names))
+            (point, runs[point.subset], subset_words(point.subset, len(snapshot.names), names))
             for point in sorted(found.points(), key=lambda point: point.measured_loss)
         ]
         rows.changed()

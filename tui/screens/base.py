@@ -1,7 +1,7 @@
-"""What all screens share: the line at the top, the flash line, key hints, and the actions that are everywhere."""
+"""The base of all screens: top line, flash line, key hints, and the actions of every screen."""
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from textual.app import ComposeResult
 from textual.binding import BindingType
@@ -10,10 +10,8 @@ from textual.screen import Screen
 from textual.widget import Widget
 
 from tui.actions import actions_of, bindings_of, key_name
+from tui.app_base import AppBase
 from tui.widgets.lines import Line, Lines, Part, spread, width_of
-
-if TYPE_CHECKING:
-    from tui.app import CuratorApp
 
 MODES = ("home", "tasks", "matrix", "runs", "compare")
 LEAST_WIDTH, LEAST_HEIGHT = 60, 16
@@ -23,7 +21,7 @@ WIDE = 120
 class CuratorScreen(Screen[None]):
     """A screen with a line at the top, a body, a flash line and key hints.
 
-    A subclass says where it is (`place`), makes its body (`body`), and shows what changed (`show`).
+    A subclass names its place in `tui.actions` (`place`), returns its widgets (`body`), and draws changes (`show`).
     """
 
     BINDINGS: ClassVar[list[BindingType]] = bindings_of("any")
@@ -31,25 +29,25 @@ class CuratorScreen(Screen[None]):
     VERTICAL_BREAKPOINTS = [(0, "-short"), (32, "-tall")]  # noqa: RUF012
     AUTO_FOCUS = ".first-focus"
     place = ""
-    app: "CuratorApp"
+    app: AppBase
 
     def body(self) -> Iterable[Widget]:
-        """The widgets between the top line and the flash line."""
+        """Return the widgets between the top line and the flash line."""
         return ()
 
     def show(self, topic: str) -> None:
-        """Show what changed.
+        """Draw a change.
 
         Args:
-            topic: `workspace`, `session`, `outlook` or `runs`; `all` when the screen comes up.
+            topic: `snapshot`, `session`, `estimate` or `jobs`. `all` when the screen opens.
         """
 
     def trail(self) -> str:
-        """What follows the target in the top line, if anything."""
+        """Return the text after the target in the top line."""
         return ""
 
     def compose(self) -> ComposeResult:
-        """Make the widgets."""
+        """Create the widgets."""
         yield Lines([()], id="top")
         with Container(id="body"):
             yield from self.body()
@@ -58,18 +56,18 @@ class CuratorScreen(Screen[None]):
         yield Lines(id="small")
 
     def on_mount(self) -> None:
-        """Listen to the application."""
-        self.app.told.subscribe(self, self._told)
+        """Subscribe to changes of the application."""
+        self.app.changed.subscribe(self, self._show_change)
 
     def on_screen_resume(self) -> None:
-        """Catch up with what happened meanwhile."""
-        self._told("all")
+        """Draw all changes since the screen was hidden."""
+        self._show_change("all")
 
     def on_resize(self) -> None:
-        """Fit the new size."""
-        self.call_after_refresh(self._told, "all")
+        """Draw for the new size."""
+        self.call_after_refresh(self._show_change, "all")
 
-    def _told(self, topic: str) -> None:
+    def _show_change(self, topic: str) -> None:
         if not self.is_current and self.app.screen_stack[0] is not self:
             return
         if not self.is_mounted:
@@ -98,10 +96,10 @@ class CuratorScreen(Screen[None]):
     def _top(self, width: int) -> Line:
         app = self.app
         left: list[Part] = [("curator", "accent"), "  "]
-        if app.workspace is None:
+        if app.snapshot is None:
             left += [app.root.name, ("  reading …" if app.trouble is None else "  cannot be read", "warn")]
         else:
-            left += [app.workspace.project.name, (" › ", "dim"), (app.workspace.target or "no target", "strong")]
+            left += [app.snapshot.project.name, (" › ", "dim"), (app.snapshot.target or "no target", "strong")]
         if trail := self.trail():
             left += [(" › ", "dim"), (trail, "strong")]
         modes: list[Part] = []
@@ -110,7 +108,7 @@ class CuratorScreen(Screen[None]):
             name = f"{number} {mode.title()}" if here or width >= WIDE else f"{number}"
             modes += [(f"[{name}]" if here else f" {name} ", "accent" if here else "dim")]
         right: list[Part] = [*modes, "  "]
-        running = [run for run in app.runs if run.run.state == "running"]
+        running = [view for view in app.jobs if view.job.state == "running"]
         if running:
             share = f" {running[0].done / running[0].total:.0%}" if running[0].total else ""
             right.append((f"▶ {running[0].stage or 'run'}{share}  ", "warn"))
@@ -175,13 +173,11 @@ class CuratorScreen(Screen[None]):
 
     def action_settings(self) -> None:
         """Open the settings."""
-        from tui.dialogs.settings import SettingsDialog
-
-        self.app.push_screen(SettingsDialog())
+        self.app.open_settings()
 
     def action_reload(self) -> None:
         """Read the project again."""
-        self.app.read_workspace()
+        self.app.read_snapshot()
         self.app.flash("reading the project again …")
 
     async def action_quit(self) -> None:

@@ -39,7 +39,7 @@ from tui.widgets.rows import Rows
 
 if TYPE_CHECKING:
     from curator.estimate.target import TargetEstimates
-    from tui.state.snapshot import Workspace
+    from tui.state.snapshot import Snapshot
 
 
 class CompareScreen(CuratorScreen):
@@ -85,23 +85,23 @@ class CompareScreen(CuratorScreen):
 
     def picks(self) -> list[str]:
         """Keys of what is compared."""
-        workspace, session = self.app.workspace, self.app.session
-        if workspace is None or session is None:
+        snapshot, session = self.app.snapshot, self.app.session
+        if snapshot is None or session is None:
             return []
-        return picked(self.app.place.compared, workspace, session)
+        return picked(self.app.place.compared, snapshot, session)
 
     def chosen(self) -> list[Chosen]:
         """What is compared."""
-        workspace, session = self.app.workspace, self.app.session
-        if workspace is None or session is None:
+        snapshot, session = self.app.snapshot, self.app.session
+        if snapshot is None or session is None:
             return []
-        return [choice(key, workspace, session) for key in self.picks()]
+        return [choice(key, snapshot, session) for key in self.picks()]
 
     # -- showing ------------------------------------------------------------------------------------------------------
 
     def show(self, topic: str) -> None:
         """Show what changed."""
-        if topic in ("runs", "outlook"):
+        if topic in ("jobs", "estimate"):
             return
         self._draw()
 
@@ -111,22 +111,22 @@ class CompareScreen(CuratorScreen):
         known, width, missing = self._known(chosen), app.size.width, app.missing()
         table: list[Line] = [[("" if app.trouble is not None else f" {missing}", "warn")], *[()] * 7]
         words: Line = [(f" {missing}", "warn")] if chosen else ()
-        if app.workspace is None or not chosen:
+        if app.snapshot is None or not chosen:
             rows.clear()
         else:
-            table = table_lines(chosen, known, app.workspace, width)
-            if app.workspace.answers is not None:
+            table = table_lines(chosen, known, app.snapshot, width)
+            if app.snapshot.answers is not None:
                 words = verdict(chosen, known, wide=self.is_wide)
-            self._list(chosen, known, app.workspace, sort=sort)
+            self._list(chosen, known, app.snapshot, sort=sort)
         self.query_one("#compared", Lines).show(table)
         self.query_one("#differences-title", Lines).show([self._list_title(width), rows.title(width)])
         self.query_one("#verdict", Lines).show([words])
 
     def _token(self, chosen: Sequence[Chosen]) -> Token | None:
-        workspace = self.app.workspace
-        if workspace is None or workspace.answers is None or not chosen:
+        snapshot = self.app.snapshot
+        if snapshot is None or snapshot.answers is None or not chosen:
             return None
-        return workspace.answers.key, np.stack([c.mask for c in chosen]).tobytes() + bytes([len(chosen)])
+        return snapshot.answers.key, np.stack([c.mask for c in chosen]).tobytes() + bytes([len(chosen)])
 
     def _known(self, chosen: Sequence[Chosen]) -> Estimates | None:
         """The estimates, if they are of what is compared now."""
@@ -148,16 +148,16 @@ class CompareScreen(CuratorScreen):
         return ["all", "different", "only A", "only B"] if len(self.picks()) > 1 else ["all"]
 
     def _list(
-        self, chosen: Sequence[Chosen], known: Estimates | None, workspace: "Workspace", *, sort: bool = True
+        self, chosen: Sequence[Chosen], known: Estimates | None, snapshot: "Snapshot", *, sort: bool = True
     ) -> None:
-        rows, count = self.differences, len(workspace.names)
+        rows, count = self.differences, len(snapshot.names)
         rows.masks = np.stack([c.mask for c in chosen])
         rows.changes = known.changes if known is not None else np.full(count, np.nan)
         rows.solved = known.solved if known is not None else np.zeros(count, dtype=bool)
         view = rows.view
         if sort:
             view = which_rows(rows.masks, self._which if len(chosen) > 1 else "all")
-            view = sorted_rows(view, self._sort, workspace, rows.changes, descending=self._descending)
+            view = sorted_rows(view, self._sort, snapshot, rows.changes, descending=self._descending)
         rows.take(view)
 
     @on(Rows.Opened)
@@ -169,11 +169,11 @@ class CompareScreen(CuratorScreen):
     # -- estimates ----------------------------------------------------------------------------------------------------
 
     def _ask(self, chosen: Sequence[Chosen]) -> None:
-        workspace, token = self.app.workspace, self._token(chosen)
-        if token is None or workspace is None or workspace.answers is None or token == self._asked:
+        snapshot, token = self.app.snapshot, self._token(chosen)
+        if token is None or snapshot is None or snapshot.answers is None or token == self._asked:
             return
         self._asked = token
-        self._estimate(workspace.answers, np.stack([c.mask for c in chosen]), token)
+        self._estimate(snapshot.answers, np.stack([c.mask for c in chosen]), token)
 
     @work(thread=True, exclusive=True, group="compare", exit_on_error=False)
     def _estimate(self, answers: "TargetEstimates", masks: Mask, token: Token) -> None:
@@ -200,15 +200,15 @@ class CompareScreen(CuratorScreen):
 
     def action_pick(self) -> None:
         """Pick what is compared."""
-        workspace, session = self.app.workspace, self.app.session
-        if workspace is None or session is None:
+        snapshot, session = self.app.snapshot, self.app.session
+        if snapshot is None or session is None:
             return
-        total = len(workspace.names)
+        total = len(snapshot.names)
         choices = [
             (NOW, "now", f"{int(session.mask.sum())} in, the selection in hand"),
             *(
                 (s.name, s.name, f"{sum(t.selected for t in s.manifest.tasks)} in, {s.method}")
-                for s in workspace.selections
+                for s in snapshot.selections
             ),
             (ALL, "all tasks", f"{total} in"),
             (NONE, "target only", "0 in"),
@@ -249,9 +249,9 @@ class CompareScreen(CuratorScreen):
     def action_copy(self) -> None:
         """Copy the table and the list."""
         chosen, rows = self.chosen(), self.differences
-        if self.app.workspace is None or not chosen:
+        if self.app.snapshot is None or not chosen:
             return
-        lines = table_lines(chosen, self._known(chosen), self.app.workspace, 160)
+        lines = table_lines(chosen, self._known(chosen), self.app.snapshot, 160)
         lines += [(), rows.title(100), *(rows.line(row, 99) for row in range(rows.count))]
         text = "\n".join("".join(clean(p if isinstance(p, str) else p[0]) for p in line).rstrip() for line in lines)
         self.app.copy_to_clipboard(text + "\n")

@@ -19,8 +19,8 @@ from tui.background.run_watcher import name_of
 from tui.screens.base import CuratorScreen
 from tui.widgets import numbers
 from tui.widgets.lines import Line, Lines, Part, fit, spread
-from tui.widgets.outlook import history_lines
 from tui.widgets.rows import Rows
+from tui.widgets.selection_estimate import history_lines
 from tui.widgets.trust import measured_part
 
 _STATES = {"done": ("✓", "good"), "stale": ("~", "warn"), "partial": ("◐", "warn"), "missing": ("·", "dim")}
@@ -67,7 +67,7 @@ class Selections(Rows):
         """One selection: estimate, a question mark where that is uncalibrated, difference to all tasks, measured."""
         item = self.items[row]
         app = self.app
-        here = app.session is not None and app.session.base == item.name  # type: ignore[attr-defined]
+        here = app.session is not None and app.session.base == item.name
         style = "dim" if not item.name else "good" if item.change < 0 else "bad"
         change: Part = (numbers.signed(item.change) if item.name else "base   ", style)
         last: list[Part] = [change]
@@ -134,9 +134,9 @@ class HomeScreen(CuratorScreen):
         project, pipeline = self.query_one("#project", Lines), self.query_one("#pipeline", Lines)
         project.border_title, pipeline.border_title = "project", "pipeline"
         selections = self.query_one(Selections)
-        if topic in ("workspace", "all"):
+        if topic in ("snapshot", "all"):
             self._saved = self._listed()
-        if topic != "runs":
+        if topic != "jobs":
             selections.items = [*self._saved, *self._all_tasks()]
         uncalibrated = any(not item.is_calibrated and item.loss is not None for item in selections.items)
         half = max(self.app.size.width // 2 - 4, 20)
@@ -157,11 +157,11 @@ class HomeScreen(CuratorScreen):
 
     def _listed(self) -> list[Listed]:
         """Saved selections, as they were estimated when they were made."""
-        workspace = self.app.workspace
+        snapshot = self.app.snapshot
         found = []
-        for saved in workspace.selections if workspace is not None else ():
-            assert workspace is not None
-            manifest, measured = saved.manifest, workspace.measured_loss(saved.mask(workspace.names))
+        for saved in snapshot.selections if snapshot is not None else ():
+            assert snapshot is not None
+            manifest, measured = saved.manifest, snapshot.measured_loss(saved.mask(snapshot.names))
             found.append(
                 Listed(
                     name=saved.name,
@@ -176,20 +176,20 @@ class HomeScreen(CuratorScreen):
 
     def _all_tasks(self) -> list[Listed]:
         """All tasks, as they are estimated now; until then, as they were for the newest selection."""
-        workspace, outlook = self.app.workspace, self.app.outlook
-        if workspace is None:
+        snapshot, estimate = self.app.snapshot, self.app.estimate
+        if snapshot is None:
             return []
         loss, is_calibrated = None, False
-        if outlook is not None:
-            loss, is_calibrated = outlook.judgement.loss - outlook.versus_all.value, workspace.calibrated_on > 0
-        elif workspace.selections:
-            newest = workspace.selections[0]
+        if estimate is not None:
+            loss, is_calibrated = estimate.target_loss.loss - estimate.versus_all.value, snapshot.calibrated_on > 0
+        elif snapshot.selections:
+            newest = snapshot.selections[0]
             loss, is_calibrated = newest.manifest.reference.get("all_tasks"), newest.is_calibrated
-        measured = workspace.measured_loss(np.ones(len(workspace.names), dtype=bool))
+        measured = snapshot.measured_loss(np.ones(len(snapshot.names), dtype=bool))
         return [
             Listed(
                 name="",
-                count=len(workspace.names),
+                count=len(snapshot.names),
                 loss=loss,
                 change=0.0,
                 measured=measured,
@@ -198,16 +198,16 @@ class HomeScreen(CuratorScreen):
         ]
 
     def _project(self, width: int) -> list[Line]:
-        app, workspace = self.app, self.app.workspace
-        if workspace is None:
+        app, snapshot = self.app, self.app.snapshot
+        if snapshot is None:
             if app.trouble is not None:
                 words = f"✗ {app.trouble} {getattr(app.trouble, 'hint', '')}"
                 return [*([(line, "bad")] for line in wrap(clean(words), width)), [("ctrl+l reads it again", "dim")]]
             return [[("reading …", "dim")], [], [], []]
-        config = workspace.project.config
-        store = workspace.project.store.path
+        config = snapshot.project.config
+        store = snapshot.project.store.path
         size = numbers.short(store.stat().st_size) + "B" if store.exists() else "not made yet"
-        targets = workspace.corpus.target_tasks if workspace.corpus else []
+        targets = snapshot.corpus.target_tasks if snapshot.corpus else []
         held_out = sum(len(task.split.validation) for task in targets)
         free = shutil.disk_usage(app.root).free
         return [
@@ -218,7 +218,7 @@ class HomeScreen(CuratorScreen):
             ],
             [
                 ("target  ", "dim"),
-                fit(workspace.target or "none", max(width - 26, 8)).rstrip(),
+                fit(snapshot.target or "none", max(width - 26, 8)).rstrip(),
                 f"  {held_out} held out",
             ],
             [("store   ", "dim"), f"store.duckdb {size}"],
@@ -226,12 +226,12 @@ class HomeScreen(CuratorScreen):
         ]
 
     def _pipeline(self, width: int) -> list[Line]:
-        workspace = self.app.workspace
-        if workspace is None:
+        snapshot = self.app.snapshot
+        if snapshot is None:
             return [[]] * 6
-        running = {run.stage: run for run in self.app.runs if run.run.state == "running"}
+        running = {view.stage: view for view in self.app.jobs if view.job.state == "running"}
         lines: list[Line] = []
-        for number, stage in enumerate(workspace.status.stages, 1):
+        for number, stage in enumerate(snapshot.status.stages, 1):
             if stage.stage in running:
                 view = running[stage.stage]
                 share = view.done / view.total if view.total else 0.0
@@ -252,23 +252,23 @@ class HomeScreen(CuratorScreen):
         return lines
 
     def _attention(self) -> list[tuple[str, str, str]]:
-        app, workspace = self.app, self.app.workspace
-        if workspace is None:
+        app, snapshot = self.app, self.app.snapshot
+        if snapshot is None:
             return []
         found: list[tuple[str, str, str]] = []
-        lost = [run for run in app.runs if run.run.state in ("lost", "failed")][:2]
-        found += [("bad", f"run {run.run.state}: {run.run.command}", "runs") for run in lost]
+        lost = [view for view in app.jobs if view.job.state in ("lost", "failed")][:2]
+        found += [("bad", f"run {view.job.state}: {view.job.command}", "runs") for view in lost]
         if missing := app.missing():
             found.append(("warn", missing, "start"))
-        for stage in workspace.status.stages:
+        for stage in snapshot.status.stages:
             if stage.state == "stale":
                 found.append(
                     ("warn", f"{stage.stage} is stale: {stage.reasons[0] if stage.reasons else stage.detail}", "start")
                 )
             elif stage.reasons:
                 found.append(("warn", f"{stage.stage}: {stage.reasons[0]}", "start"))
-        found += [("warn", problem, f"task:{problem.partition(':')[0]}") for problem in workspace.problems]
-        if workspace.answers is not None and not workspace.calibrated_on:
+        found += [("warn", problem, f"task:{problem.partition(':')[0]}") for problem in snapshot.problems]
+        if snapshot.answers is not None and not snapshot.calibrated_on:
             found.append(("dim", "uncalibrated estimates: press V", "verify"))
         return found or [("dim", "nothing", "")]
 
@@ -276,11 +276,11 @@ class HomeScreen(CuratorScreen):
         edits = history_lines(self.app, count, width) if self.app.session and self.app.session.history else []
         runs: list[Line] = [
             spread(
-                [(f"{view.run.started.astimezone():%H:%M} ", "dim"), f"run {name_of(view)} {view.run.state}"],
+                [(f"{view.job.started.astimezone():%H:%M} ", "dim"), f"run {name_of(view)} {view.job.state}"],
                 [(f" {duration(view.elapsed)}", "dim")],
                 width,
             )
-            for view in self.app.runs[:count]
+            for view in self.app.jobs[:count]
         ]
         share = max(count - len(runs), count // 2)
         lines = [*edits[:share], *runs][:count]
@@ -307,9 +307,9 @@ class HomeScreen(CuratorScreen):
             self.action_start()
         elif way == "verify":
             self.action_verify()
-        elif way.startswith("task:") and self.app.workspace is not None:
+        elif way.startswith("task:") and self.app.snapshot is not None:
             name = way.removeprefix("task:")
-            if name in self.app.workspace.names:
+            if name in self.app.snapshot.names:
                 self.app.place.task = name
                 self.app.go("tasks")
 

@@ -36,7 +36,7 @@ from tui.widgets.rows import Rows
 
 if TYPE_CHECKING:
     from curator.estimate.target import TargetEstimates
-    from tui.state.snapshot import Workspace
+    from tui.state.snapshot import Snapshot
 
 MOST_SHOWN = 1500
 ARRANGEMENTS = ("cluster", "affinity", "name")
@@ -106,9 +106,9 @@ class MatrixScreen(CuratorScreen):
 
     def show(self, topic: str) -> None:
         """Show what changed."""
-        if topic in ("runs", "outlook"):
+        if topic in ("jobs", "estimate"):
             return
-        if topic in ("workspace", "all"):
+        if topic in ("snapshot", "all"):
             self._ask_transfer()
             self._view()
         self.matrix.refresh()
@@ -118,16 +118,16 @@ class MatrixScreen(CuratorScreen):
     @property
     def _known(self) -> Transfer | None:
         """The transfer that belongs to what is shown."""
-        workspace, transfer = self.app.workspace, self.transfer
-        if workspace is None or workspace.answers is None or self.app.session is None or transfer is None:
+        snapshot, transfer = self.app.snapshot, self.transfer
+        if snapshot is None or snapshot.answers is None or self.app.session is None or transfer is None:
             return None
-        return transfer if transfer.key == workspace.answers.key else None
+        return transfer if transfer.key == snapshot.answers.key else None
 
     def _around(self) -> None:
         """Everything but the matrix."""
         known, matrix, app = self._known, self.matrix, self.app
         width = self.query_one("#matrix-main").size.width or app.size.width
-        total = len(app.workspace.names) if app.workspace is not None else 0
+        total = len(app.snapshot.names) if app.snapshot is not None else 0
         count = f"{matrix.count} of {total}"
         if self._passed > matrix.count:
             count = f"the first {matrix.count:,} of {self._passed:,}"
@@ -140,12 +140,12 @@ class MatrixScreen(CuratorScreen):
         lines = self._cell(inner)
         cell.show(lines)
         cell.border_title = cell_title(matrix) if any(lines) else "cell"
-        if known is None or app.workspace is None or app.session is None:
+        if known is None or app.snapshot is None or app.session is None:
             head.show([nothing_line(app, known, failed=not self._wanted)])
             note.show([()])
             groups, legend = list[Line](), list[Line]()
         else:
-            head.show(matrix.titles(app.workspace.names) if matrix.count else [nothing_line(app, known)])
+            head.show(matrix.titles(app.snapshot.names) if matrix.count else [nothing_line(app, known)])
             note.show([legend_line(matrix, wide=self.is_wide)])
             groups = group_lines(known, matrix, app.session.mask, inner) if matrix.count else []
             legend = legend_lines(matrix)
@@ -160,13 +160,13 @@ class MatrixScreen(CuratorScreen):
 
     def _cell(self, width: int) -> list[Line]:
         """The pair under the cursor."""
-        known, workspace, session, cell = self._known, self.app.workspace, self.app.session, self.matrix.cell
-        if known is None or workspace is None or session is None or cell is None:
+        known, snapshot, session, cell = self._known, self.app.snapshot, self.app.session, self.matrix.cell
+        if known is None or snapshot is None or session is None or cell is None:
             return [(), (), ()]
         found = self.together if self.together is not None and self.together.cell == self._wanted_cell() else None
         now, wide = (bool(session.mask[cell[0]]), bool(session.mask[cell[1]])), self.is_wide
         pair = together_lines(found, now, transposed=self.matrix.transposed, wide=wide)
-        return cell_lines(known, cell, workspace, pair, width, wide=wide)
+        return cell_lines(known, cell, snapshot, pair, width, wide=wide)
 
     def _wanted_cell(self) -> Cell | None:
         known, session, cell = self._known, self.app.session, self.matrix.cell
@@ -183,9 +183,9 @@ class MatrixScreen(CuratorScreen):
             self._rest = self.set_timer(_REST_SECONDS, self._rested)
 
     def _rested(self) -> None:
-        wanted, workspace, session = self._wanted_cell(), self.app.workspace, self.app.session
-        if wanted is not None and workspace is not None and workspace.answers is not None and session is not None:
-            self._estimate(workspace.answers, session.mask, wanted)
+        wanted, snapshot, session = self._wanted_cell(), self.app.snapshot, self.app.session
+        if wanted is not None and snapshot is not None and snapshot.answers is not None and session is not None:
+            self._estimate(snapshot.answers, session.mask, wanted)
 
     @work(thread=True, exclusive=True, group="together", exit_on_error=False)
     def _estimate(self, answers: "TargetEstimates", mask: Mask, cell: Cell) -> None:
@@ -207,16 +207,16 @@ class MatrixScreen(CuratorScreen):
     # -- transfer -----------------------------------------------------------------------------------------------------
 
     def _ask_transfer(self) -> None:
-        workspace = self.app.workspace
-        if workspace is not None and workspace.answers is not None and workspace.answers.key != self._wanted:
-            self._wanted = workspace.answers.key
-            self._compute(workspace.answers, workspace)
+        snapshot = self.app.snapshot
+        if snapshot is not None and snapshot.answers is not None and snapshot.answers.key != self._wanted:
+            self._wanted = snapshot.answers.key
+            self._compute(snapshot.answers, snapshot)
 
     @work(thread=True, exclusive=True, group="transfer", exit_on_error=False)
-    def _compute(self, answers: "TargetEstimates", workspace: "Workspace") -> None:
+    def _compute(self, answers: "TargetEstimates", snapshot: "Snapshot") -> None:
         transfer = None
         try:
-            transfer = transfer_of(answers, workspace)
+            transfer = transfer_of(answers, snapshot)
         except (CuratorError, OSError) as error:
             self.app.post_message(Failed("compute who helps whom", error))
         self.post_message(self.Computed(answers.key, transfer))
@@ -239,7 +239,7 @@ class MatrixScreen(CuratorScreen):
     def _view(self) -> None:
         """Filter and order again."""
         app, matrix, known = self.app, self.matrix, self._known
-        if known is None or app.workspace is None or len(known.values) != len(app.workspace.names):
+        if known is None or app.snapshot is None or len(known.values) != len(app.snapshot.names):
             matrix.clear()
             return
         columns = app.columns()
@@ -263,8 +263,8 @@ class MatrixScreen(CuratorScreen):
     @on(Rows.Moved)
     def _moved(self) -> None:
         app, matrix = self.app, self.matrix
-        if matrix.row_task is not None and app.workspace is not None:
-            app.place.task = app.workspace.names[matrix.row_task]
+        if matrix.row_task is not None and app.snapshot is not None:
+            app.place.task = app.snapshot.names[matrix.row_task]
         self._around()
         self._ask_together()
 

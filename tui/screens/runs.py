@@ -1,4 +1,4 @@
-"""Runs: the long work, what it is doing, and what it said last."""
+"""The Runs screen: all jobs, their progress and their logs."""
 
 import threading
 import time
@@ -21,14 +21,11 @@ from curator.workspace import jobs
 from curator.workspace.job_log import Run
 from tui.actions import bindings_of
 from tui.background.machine import Machine, MachineReader
-from tui.background.run_watcher import RunView
+from tui.background.run_watcher import JobView
 from tui.dialogs.confirm import ConfirmDialog
 from tui.screens.base import CuratorScreen
 from tui.state.messages import Failed
-from tui.widgets.lines import Line, Lines, Part, spread
-from tui.widgets.plot import LinePlot
-from tui.widgets.rows import Rows
-from tui.widgets.run_detail import (
+from tui.widgets.job_detail import (
     History,
     command_lines,
     command_of,
@@ -41,8 +38,11 @@ from tui.widgets.run_detail import (
     stage_chips,
     stage_lines,
 )
-from tui.widgets.run_log import RunLog
-from tui.widgets.run_rows import RunRows, one_line
+from tui.widgets.job_log import JobLog
+from tui.widgets.job_rows import JobRows, one_line
+from tui.widgets.lines import Line, Lines, Part, spread
+from tui.widgets.plot import LinePlot
+from tui.widgets.rows import Rows
 
 if TYPE_CHECKING:
     from curator.core.config import Config
@@ -64,7 +64,7 @@ class MachineRead(Message):
 
 
 class RunsScreen(CuratorScreen):
-    """A list of runs, and the one under the cursor."""
+    """A list of jobs, and details of the job under the cursor."""
 
     BINDINGS: ClassVar[list[BindingType]] = bindings_of("runs")
     place = "runs"
@@ -79,7 +79,7 @@ class RunsScreen(CuratorScreen):
         self._read_at = 0.0
 
     def body(self) -> Iterable[Widget]:
-        """The list; under it the run: where it stands, its loss, the machine, its log. Wide screens have boxes."""
+        """Return the list, and below it state, loss, machine and log of one job. Wide screens have boxes."""
         curve = Horizontal(
             Vertical(LinePlot(id="loss-plot"), id="loss-box", classes="pane"),
             Lines(id="machine-beside"),
@@ -88,7 +88,7 @@ class RunsScreen(CuratorScreen):
         log = Vertical(
             Lines([()], id="log-head"),
             Input(id="log-search", placeholder="search the log"),
-            RunLog(id="log"),
+            JobLog(id="log"),
             id="log-box",
             classes="pane",
         )
@@ -100,47 +100,47 @@ class RunsScreen(CuratorScreen):
         )
         return [
             Lines([()], id="runs-title"),
-            RunRows(id="runs", classes="first-focus"),
+            JobRows(id="runs", classes="first-focus"),
             Lines([(), (), ()], id="run-head"),
             Horizontal(Vertical(curve, log, id="run-main"), side, id="run-lower"),
         ]
 
     @property
-    def rows(self) -> RunRows:
+    def rows(self) -> JobRows:
         """The list."""
-        return self.query_one(RunRows)
+        return self.query_one(JobRows)
 
     @property
-    def log_rows(self) -> RunLog:
+    def log_rows(self) -> JobLog:
         """The log."""
-        return self.query_one(RunLog)
+        return self.query_one(JobLog)
 
     @property
-    def run_view(self) -> RunView | None:
-        """The run under the cursor."""
+    def job_view(self) -> JobView | None:
+        """The job under the cursor."""
         return self.rows.view
 
     @property
     def folder(self) -> Path:
-        """Where runs are recorded."""
+        """The folder of all jobs."""
         return self.app.root / ".curator" / "runs"
 
     # -- showing ----------------------------------------------------------------------------------------------------
 
     def show(self, topic: str) -> None:
         """Show what changed."""
-        if topic not in ("runs", "workspace", "all"):
+        if topic not in ("jobs", "snapshot", "all"):
             return
         app, rows = self.app, self.rows
-        self._known = self._known or topic == "runs" or bool(app.runs)
-        before = {view.run.id for view in rows.runs}
-        rows.take(app.runs, app.watched)
-        if rows.view is not None and (app.watched is None or app.watched in before - {v.run.id for v in app.runs}):
-            app.watched = rows.view.run.id
+        self._known = self._known or topic == "jobs" or bool(app.jobs)
+        before = {view.job.id for view in rows.jobs}
+        rows.take(app.jobs, app.watched)
+        if rows.view is not None and (app.watched is None or app.watched in before - {v.job.id for v in app.jobs}):
+            app.watched = rows.view.job.id
         self._show_run()
 
     def _show_run(self) -> None:
-        width, view = self.app.size.width, self.run_view
+        width, view = self.app.size.width, self.job_view
         self.query_one("#runs-title", Lines).show([self.rows.title(width)])
         self._arrange(view)
         head = self.query_one("#run-head", Lines)
@@ -166,18 +166,18 @@ class RunsScreen(CuratorScreen):
         return lines
 
     def _stages_known(self) -> list[str]:
-        workspace = self.app.workspace
-        return [stage.stage for stage in workspace.status.stages] if workspace is not None else []
+        snapshot = self.app.snapshot
+        return [stage.stage for stage in snapshot.status.stages] if snapshot is not None else []
 
-    def _head(self, view: RunView, width: int) -> list[Line]:
+    def _head(self, view: JobView, width: int) -> list[Line]:
         lines = [head_line(view, width), count_line(view, width)]
-        if view.run.state == "failed" and view.run.message:
+        if view.job.state == "failed" and view.job.message:
             lines.append(message_line(view, width))
         elif not self.is_wide:
             lines.append(stage_chips(view, self._stages_known(), width))
         return lines
 
-    def _arrange(self, view: RunView | None) -> None:
+    def _arrange(self, view: JobView | None) -> None:
         """Share the rows among the list, the curve and the log."""
         body = self.app.size.height - 3
         rows = max(1, min(self.rows.count, max(3, body // 5)))
@@ -199,7 +199,7 @@ class RunsScreen(CuratorScreen):
         self.query_one("#run-lower").display = view is not None
 
     def _show_machine(self) -> None:
-        view = self.run_view
+        view = self.job_view
         if view is None:
             return
         if not self.is_wide:
@@ -236,8 +236,8 @@ class RunsScreen(CuratorScreen):
         return machine_lines(self._machine, self._history, width, max(min(room // 2, 11), 4))
 
     def _config(self) -> "Config | None":
-        workspace = self.app.workspace
-        return workspace.project.config if workspace is not None else None
+        snapshot = self.app.snapshot
+        return snapshot.project.config if snapshot is not None else None
 
     def _log_head(self) -> None:
         log = self.log_rows
@@ -251,7 +251,7 @@ class RunsScreen(CuratorScreen):
         else:
             left += [("   / search", "dim")]
         right = f"{log.cursor + 1:,} of {log.count:,}" if log.count else "empty"
-        if (view := self.run_view) is not None and not view.whole:
+        if (view := self.job_view) is not None and not view.whole:
             right = f"reading … · {right}"
         line = spread(left, [(f"{right} ", "dim")], width) if self.is_wide else rule(left, right, width)
         self.query_one("#log-head", Lines).show([line])
@@ -262,7 +262,7 @@ class RunsScreen(CuratorScreen):
     @on(Rows.Moved, "#runs")
     def _chosen(self) -> None:
         self._show_run()
-        self.app.look_at_runs()
+        self.app.look_at_jobs()
 
     @on(Rows.Moved, "#log")
     def _read_on(self) -> None:
@@ -276,7 +276,7 @@ class RunsScreen(CuratorScreen):
 
     def on_screen_resume(self) -> None:
         """Catch up."""
-        self.app.look_at_runs()
+        self.app.look_at_jobs()
         self._look()
 
     def _look(self) -> None:
@@ -297,17 +297,17 @@ class RunsScreen(CuratorScreen):
     def _machine_read(self, message: MachineRead) -> None:
         self._machine = message.machine
         remember(self._history, message.machine)
-        self._arrange(self.run_view)
+        self._arrange(self.job_view)
         self._show_machine()
 
     # -- what can be done -------------------------------------------------------------------------------------------
 
     def action_stop(self) -> None:
-        """Stop the run, if that is really wanted."""
-        view = self.run_view
-        if view is None or view.run.state != "running":
+        """Stop the job after a confirmation."""
+        view = self.job_view
+        if view is None or view.job.state != "running":
             self.app.flash(
-                "there is no run to stop" if view is None else f"nothing to stop: it is {view.run.state}", "warn"
+                "there is no run to stop" if view is None else f"nothing to stop: it is {view.job.state}", "warn"
             )
             return
         lines: list[Line] = [
@@ -315,45 +315,45 @@ class RunsScreen(CuratorScreen):
             [],
             ["It keeps what it has done; ", ("r", "accent"), " goes on from there."],
         ]
-        self.app.push_screen(ConfirmDialog("stop the run?", lines), partial(self._stop_if, view.run))
+        self.app.push_screen(ConfirmDialog("stop the run?", lines), partial(self._stop_if, view.job))
 
-    def _stop_if(self, run: Run, wanted: bool | None) -> None:
+    def _stop_if(self, job: Run, wanted: bool | None) -> None:
         if wanted:
             self.app.flash("asking the run to stop …")
-            self._stop(run)
+            self._stop(job)
 
     @work(thread=True, group="stop", exit_on_error=False)
-    def _stop(self, run: Run) -> None:
+    def _stop(self, job: Run) -> None:
         try:
-            jobs.stop(self.folder, run)
+            jobs.stop(self.folder, job)
         except (CuratorError, OSError) as error:
             self.app.post_message(Failed("stop the run", error))
         else:
             self.app.call_from_thread(self.app.flash, "asked to stop: it ends as soon as it has kept what it has done")
-            self.app.call_from_thread(self.app.look_at_runs)
+            self.app.call_from_thread(self.app.look_at_jobs)
 
     def action_resume(self) -> None:
-        """Run the same command again."""
-        view = self.run_view
+        """Start the command of the job again."""
+        view = self.job_view
         if view is None:
             self.app.flash("there is no run to resume", "warn")
-        elif view.run.state == "running":
+        elif view.job.state == "running":
             self.app.flash("it is running", "warn")
-        elif view.run.arguments is None or not view.run.cwd:
+        elif view.job.arguments is None or not view.job.cwd:
             self.app.flash("its command was not recorded in full: R starts a stage", "warn")
-        elif "--fresh" in view.run.arguments:
+        elif "--fresh" in view.job.arguments:
             lines: list[Line] = [
                 [command_of(view)],
                 [],
                 ["Because of --fresh it begins anew; what was done is done again."],
             ]
-            self.app.push_screen(ConfirmDialog("run it again?", lines), partial(self._resume_if, view.run))
+            self.app.push_screen(ConfirmDialog("run it again?", lines), partial(self._resume_if, view.job))
         else:
-            self._resume_if(view.run, True)
+            self._resume_if(view.job, True)
 
-    def _resume_if(self, run: Run, wanted: bool | None) -> None:
-        if wanted and run.arguments is not None:
-            self.app.launch(list(run.arguments), cwd=Path(run.cwd))
+    def _resume_if(self, job: Run, wanted: bool | None) -> None:
+        if wanted and job.arguments is not None:
+            self.app.launch(list(job.arguments), cwd=Path(job.cwd))
 
     def action_follow(self) -> None:
         """Follow the end of the log, or stay."""
@@ -369,7 +369,7 @@ class RunsScreen(CuratorScreen):
 
     def action_copy(self) -> None:
         """Copy the line of the log, where the cursor is in it, else the command."""
-        log, view = self.log_rows, self.run_view
+        log, view = self.log_rows, self.job_view
         if log.has_focus and log.entry is not None:
             text = clean(log.entries[log.entry][1])
         elif view is not None:
@@ -382,7 +382,7 @@ class RunsScreen(CuratorScreen):
 
     def action_next_pane(self) -> None:
         """The list, or the log."""
-        if self.run_view is not None and not self.log_rows.has_focus:
+        if self.job_view is not None and not self.log_rows.has_focus:
             self.log_rows.focus()
         else:
             self.rows.focus()
@@ -407,7 +407,7 @@ class RunsScreen(CuratorScreen):
 
     def action_search(self) -> None:
         """Type what to search the log for."""
-        if self.run_view is None:
+        if self.job_view is None:
             return
         field = self.query_one("#log-search", Input)
         self.add_class("-searching")

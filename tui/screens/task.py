@@ -101,20 +101,20 @@ class TaskScreen(CuratorScreen):
         self.rows.take(None, None)
         if self.rows.words:
             self._close_search(forget=True)
-        if self.app.workspace is not None and self.is_auxiliary:
-            self.app.place.task = self.app.workspace.names[task]
+        if self.app.snapshot is not None and self.is_auxiliary:
+            self.app.place.task = self.app.snapshot.names[task]
         self._arrange(keep=False)
-        self._told("all")
+        self._show_change("all")
 
     @property
     def shown(self) -> Task | None:
         """The task that is shown."""
-        return self._ways.task(self.app.workspace)
+        return self._ways.task(self.app.snapshot)
 
     @property
     def is_auxiliary(self) -> bool:
         """Whether the task may be selected; else it is the target."""
-        return self._ways.is_auxiliary(self.app.workspace)
+        return self._ways.is_auxiliary(self.app.snapshot)
 
     def _leave(self) -> None:
         if self.is_current and len(self.app.screen_stack) > 1:
@@ -122,15 +122,15 @@ class TaskScreen(CuratorScreen):
 
     def trail(self) -> str:
         """Place among the tasks, and name."""
-        return self._ways.trail(self.app.workspace)
+        return self._ways.trail(self.app.snapshot)
 
     # -- showing ----------------------------------------------------------------------------------------------------
 
     def show(self, topic: str) -> None:
         """Show what changed."""
-        if topic == "runs":
+        if topic == "jobs":
             return
-        if topic in ("workspace", "all") and (gone := self._ways.follow(self.app.workspace)):
+        if topic in ("snapshot", "all") and (gone := self._ways.follow(self.app.snapshot)):
             self.app.flash(f"{gone} is no task any more", "warn")
             self.call_after_refresh(self._leave)
         self._ask()
@@ -141,7 +141,7 @@ class TaskScreen(CuratorScreen):
 
     def _show_task(self) -> None:
         if self.is_attached:
-            answers = self.app.workspace.answers if self.app.workspace is not None else None
+            answers = self.app.snapshot.answers if self.app.snapshot is not None else None
             transfer = _transfers.get(answers) if answers is not None else None
             self.query_one(TaskBoxes).show(self.shown, self._ways.number, self.influence, transfer)
 
@@ -162,7 +162,7 @@ class TaskScreen(CuratorScreen):
     def _ask(self) -> None:
         """Ask for all that is not known yet."""
         task, app, examples = self.shown, self.app, self.rows.examples
-        if task is None or app.workspace is None:
+        if task is None or app.snapshot is None:
             return
         key = task.version.key
         if examples is None or examples.key != key or examples.split != task.split:
@@ -171,7 +171,7 @@ class TaskScreen(CuratorScreen):
             elif self._reading != key and not self._trouble:
                 self._reading = key
                 self._read(task)
-        answers = app.workspace.answers
+        answers = app.snapshot.answers
         if answers is None or app.session is None:
             return
         wanted = answers.key, app.session.revision, self._ways.number
@@ -184,10 +184,10 @@ class TaskScreen(CuratorScreen):
 
     @work(thread=True, exclusive=True, group="examples", exit_on_error=False)
     def _read(self, task: Task) -> None:
-        worker, workspace = get_current_worker(), self.app.workspace
-        assert workspace is not None
+        worker, snapshot = get_current_worker(), self.app.snapshot
+        assert snapshot is not None
         try:
-            examples = read_examples(workspace.project.store, task)
+            examples = read_examples(snapshot.project.store, task)
         except _ERRORS as error:
             if not worker.is_cancelled:
                 self.app.post_message(Failed(f"read the examples of {task.name}", error))
@@ -260,15 +260,15 @@ class TaskScreen(CuratorScreen):
     @property
     def influence(self) -> Influence | None:
         """Influence of the task's examples around the selection as it is; None until known."""
-        workspace, session, task = self.app.workspace, self.app.session, self.shown
-        if self._gains is None or task is None or workspace is None or workspace.answers is None or session is None:
+        snapshot, session, task = self.app.snapshot, self.app.session, self.shown
+        if self._gains is None or task is None or snapshot is None or snapshot.answers is None or session is None:
             return None
         known, gains = self._gains
         # Told apart by revision and task: what was known before an edit is not shown after it.
-        if known != (workspace.answers.key, session.revision, self._ways.number):
+        if known != (snapshot.answers.key, session.revision, self._ways.number):
             return None
         if self._influence is None or self._influence[0] is not task or self._influence[1] is not gains:
-            self._influence = task, gains, influence_of(workspace, self._ways.number, gains)
+            self._influence = task, gains, influence_of(snapshot, self._ways.number, gains)
         return self._influence[2]
 
     # -- one example ------------------------------------------------------------------------------------------------
@@ -289,12 +289,12 @@ class TaskScreen(CuratorScreen):
 
     @work(thread=True, exclusive=True, group="tokens", exit_on_error=False)
     def _read_tokens(self, key: str, number: int) -> None:
-        worker, workspace = get_current_worker(), self.app.workspace
-        assert workspace is not None
-        assert workspace.corpus is not None
+        worker, snapshot = get_current_worker(), self.app.snapshot
+        assert snapshot is not None
+        assert snapshot.corpus is not None
         try:
-            vocabulary = vocabulary_of(workspace.corpus.model.folder)
-            parts = token_parts(*workspace.project.store.tokens_of(key, number), vocabulary)
+            vocabulary = vocabulary_of(snapshot.corpus.model.folder)
+            parts = token_parts(*snapshot.project.store.tokens_of(key, number), vocabulary)
         except _ERRORS as error:
             if not worker.is_cancelled:
                 self.app.post_message(Failed("read the tokens", error))
@@ -409,7 +409,7 @@ class TaskScreen(CuratorScreen):
         self._step(-1)
 
     def _step(self, step: int) -> None:
-        task = self._ways.beside(self.app.workspace, step)
+        task = self._ways.beside(self.app.snapshot, step)
         if task is not None:
             self._go(task)
 

@@ -17,9 +17,9 @@ from tui.state import filters as view
 from tui.state.session import Rows as RowNumbers
 from tui.widgets import numbers
 from tui.widgets.lines import Line, Lines, Part, spread
-from tui.widgets.outlook import HEADLINE_WIDE, headline, history_lines, measured_line, task_lines
 from tui.widgets.plot import LinePlot
 from tui.widgets.rows import Rows
+from tui.widgets.selection_estimate import HEADLINE_WIDE, headline, history_lines, measured_line, task_lines
 from tui.widgets.task_table import TaskTable, TaskTitle
 
 
@@ -62,15 +62,15 @@ class TasksScreen(CuratorScreen):
     def show(self, topic: str) -> None:
         """Show what changed."""
         app = self.app
-        if topic in ("workspace", "all"):
+        if topic in ("snapshot", "all"):
             self._view(keep=True)
-        elif topic in ("session", "outlook"):
+        elif topic in ("session", "estimate"):
             self.table.refresh()
         self._headline()
         if self.is_wide:
             self._side()
         if app.session is not None and topic == "all":
-            app.think()
+            app.request_estimate()
 
     def _headline(self) -> None:
         app, width = self.app, self.query_one("#main").size.width or self.app.size.width
@@ -82,14 +82,14 @@ class TasksScreen(CuratorScreen):
 
     def _sizes(self, width: int) -> Line:
         app = self.app
-        if app.workspace is None or app.session is None:
+        if app.snapshot is None or app.session is None:
             return ()
-        mask, workspace = app.session.mask, app.workspace
+        mask, snapshot = app.session.mask, app.snapshot
         measured = measured_line(app) if width < HEADLINE_WIDE else None
         left: list[Part] = [" ", measured, " ·"] if measured is not None else []
         left += [
-            f" {int(mask.sum())}/{len(mask)} in · {workspace.examples[mask].sum():,.0f} examples ·"
-            f" {numbers.short(workspace.tokens[mask].sum())} tokens"
+            f" {int(mask.sum())}/{len(mask)} in · {snapshot.examples[mask].sum():,.0f} examples ·"
+            f" {numbers.short(snapshot.tokens[mask].sum())} tokens"
         ]
         losses = [edit.loss for edit in app.session.history if edit.loss is not None]
         edits = f"edit {len(app.session.done)}/{len(app.session.done) + len(app.session.undone)} "
@@ -106,7 +106,7 @@ class TasksScreen(CuratorScreen):
             left += [("/ ", "accent"), text]
         else:
             left += [("all tasks", "dim")]
-        total = len(app.workspace.names) if app.workspace is not None else 0
+        total = len(app.snapshot.names) if app.snapshot is not None else 0
         chosen = [f"{len(table.marked)} marked"] if table.marked else []
         if table.range_start is not None:
             chosen.append(f"range of {len(table.chosen())}")
@@ -121,11 +121,11 @@ class TasksScreen(CuratorScreen):
         width = max(self.query_one("#side").size.width - 4, 10)
         history = app.session.history if app.session else []
         plot, box = self.query_one("#edits-plot", LinePlot), self.query_one("#edits-box")
-        trust = f" · {app.workspace.trust}" if app.workspace is not None else ""
+        trust = f" · {app.snapshot.trust}" if app.snapshot is not None else ""
         box.border_title = f"estimated loss, edit by edit{trust}"
         plot.show([Series([(e.number + 1.0, e.loss) for e in history if e.loss is not None])], x_label="edit")
         task = self.query_one("#task-box", Lines)
-        if table.task_row is not None and app.workspace is not None:
+        if table.task_row is not None and app.snapshot is not None:
             task.border_title = f"task{trust}"
             task.show(task_lines(app, table.task_row, width))
         groups = self._groups(width)
@@ -137,12 +137,12 @@ class TasksScreen(CuratorScreen):
         edits.show(history_lines(app, 6, width))
 
     def _groups(self, width: int) -> list[Line]:
-        workspace, session = self.app.workspace, self.app.session
-        if workspace is None or session is None or not any(workspace.tags):
+        snapshot, session = self.app.snapshot, self.app.session
+        if snapshot is None or session is None or not any(snapshot.tags):
             return []
         mask = session.mask
         found: dict[str, tuple[int, int]] = {}
-        for row, tags in enumerate(workspace.tags):
+        for row, tags in enumerate(snapshot.tags):
             for tag in tags.split():
                 inside, count = found.get(tag, (0, 0))
                 found[tag] = inside + int(mask[row]), count + 1
@@ -157,7 +157,7 @@ class TasksScreen(CuratorScreen):
     def _view(self, *, keep: bool) -> None:
         """Filter and sort again; the cursor stays on its task where that is still there."""
         app, table = self.app, self.table
-        if app.workspace is None or app.session is None:
+        if app.snapshot is None or app.session is None:
             table.view = np.zeros(0, dtype=np.intp)
             table.changed()
             return
@@ -169,12 +169,12 @@ class TasksScreen(CuratorScreen):
         except view.FilterError as error:
             rows, self._filter_error = table.view[table.view < len(columns.names)], str(error)
         table.view = view.sort_rows(rows, app.place.sort, descending=app.place.descending, columns=columns)
-        if before is None and app.place.task in app.workspace.names:
-            before = app.workspace.names.index(app.place.task)
+        if before is None and app.place.task in app.snapshot.names:
+            before = app.snapshot.names.index(app.place.task)
         there = np.flatnonzero(table.view == before).tolist() if keep and before is not None else []
         table.changed()
         table.cursor = there[0] if there else 0
-        table.marked &= set(range(len(app.workspace.names)))
+        table.marked &= set(range(len(app.snapshot.names)))
 
     def action_filter(self) -> None:
         """Type a filter."""
@@ -198,7 +198,7 @@ class TasksScreen(CuratorScreen):
         self.remove_class("-filtering")
         self.table.focus()
         self._headline()
-        self.app.think()
+        self.app.request_estimate()
 
     def action_back(self) -> None:
         """Close or clear the filter, the range, the marks; in that order."""
@@ -317,7 +317,7 @@ class TasksScreen(CuratorScreen):
         """Load a saved selection."""
         from tui.dialogs.load import LoadDialog
 
-        if self.app.workspace is not None and self.app.session is not None:
+        if self.app.snapshot is not None and self.app.session is not None:
             self.app.push_screen(LoadDialog(), self.app.load)
 
     def action_order(self) -> None:
@@ -332,13 +332,13 @@ class TasksScreen(CuratorScreen):
     @on(Rows.Moved)
     def _moved(self) -> None:
         table, app = self.table, self.app
-        if table.task_row is not None and app.workspace is not None:
-            app.place.task = app.workspace.names[table.task_row]
+        if table.task_row is not None and app.snapshot is not None:
+            app.place.task = app.snapshot.names[table.task_row]
         if table.range_start is not None:
             self._headline()
         if self.is_wide:
             self._side()
-        app.think_about_visible()
+        app.request_visible_estimates()
 
     @on(Rows.Opened)
     def _opened(self) -> None:

@@ -14,7 +14,7 @@ from tui.state.session import Rows
 if TYPE_CHECKING:
     from curator.estimate.estimator import TargetEstimator
     from tui.state.session import Session
-    from tui.state.snapshot import Workspace
+    from tui.state.snapshot import Snapshot
 
 Token = tuple[str, bytes]
 
@@ -42,26 +42,26 @@ class Chosen:
     measured: float | None = None
 
 
-def picked(wanted: Sequence[object], workspace: "Workspace", session: "Session") -> list[str]:
+def picked(wanted: Sequence[object], snapshot: "Snapshot", session: "Session") -> list[str]:
     """Keys of what is compared: what was picked and is still there, else now, its base, and all tasks."""
-    there = {NOW, ALL, NONE} | {saved.name for saved in workspace.selections}
+    there = {NOW, ALL, NONE} | {saved.name for saved in snapshot.selections}
     found = list(dict.fromkeys(pick for pick in wanted if isinstance(pick, str) and pick in there))
-    base = [session.base] if workspace.selection(session.base) is not None else []
+    base = [session.base] if snapshot.selection(session.base) is not None else []
     return (found or [NOW, *base, ALL])[: len(LETTERS)]
 
 
-def choice(key: str, workspace: "Workspace", session: "Session") -> Chosen:
+def choice(key: str, snapshot: "Snapshot", session: "Session") -> Chosen:
     """The selection of a key that `picked` gave."""
     if key == NOW:
         changed = int((session.mask != session.saved).sum())
         title = f"now ({changed} changed)" if changed else "now"
-        return Chosen(NOW, title, session.mask, workspace.measured_loss(session.mask))
-    saved = workspace.selection(key)
+        return Chosen(NOW, title, session.mask, snapshot.measured_loss(session.mask))
+    saved = snapshot.selection(key)
     if saved is None:
-        title, mask = "all tasks" if key == ALL else "target only", np.full(len(workspace.names), key == ALL)
-        return Chosen(key, title, mask, workspace.measured_loss(mask))
-    mask = saved.mask(workspace.names)
-    measured = workspace.measured_loss(mask)
+        title, mask = "all tasks" if key == ALL else "target only", np.full(len(snapshot.names), key == ALL)
+        return Chosen(key, title, mask, snapshot.measured_loss(mask))
+    mask = saved.mask(snapshot.names)
+    measured = snapshot.measured_loss(mask)
     return Chosen(key, key, mask, saved.manifest.measured_loss if measured is None else measured)
 
 
@@ -80,20 +80,20 @@ def which_rows(masks: Mask, which: str) -> Rows:
     return np.flatnonzero(first & ~second if which == "only A" else second & ~first)
 
 
-def sorted_rows(rows: Rows, by: str, workspace: "Workspace", changes: Floats, *, descending: bool) -> Rows:
+def sorted_rows(rows: Rows, by: str, snapshot: "Snapshot", changes: Floats, *, descending: bool) -> Rows:
     """Put tasks in order.
 
     Args:
         rows: The tasks.
         by: One of `SORTS`.
-        workspace: Names and affinities of all tasks.
+        snapshot: Names and affinities of all tasks.
         changes: What turning each task round adds to the loss (t,).
         descending: From the largest; of names, from A, as descending is the first direction of all columns.
     """
-    named = np.array(sorted(rows.tolist(), key=lambda row: workspace.names[row].casefold()), dtype=np.intp)
+    named = np.array(sorted(rows.tolist(), key=lambda row: snapshot.names[row].casefold()), dtype=np.intp)
     if by == "name":
         return named if descending else named[::-1]
-    values = np.abs(changes[named]) if by == "Δ" else workspace.affinity[named]
+    values = np.abs(changes[named]) if by == "Δ" else snapshot.affinity[named]
     return named[np.argsort(-values if descending else values, kind="stable")]
 
 
@@ -103,7 +103,7 @@ class Estimates:
 
     Attributes:
         token: What they belong to: key of the answers, and the selections themselves.
-        judgements: Of each selection.
+        target_losses: Of each selection.
         versus_first: Difference of each to the first.
         versus_all: Difference of each to all tasks.
         changes: What turning each task round in the first adds to the loss (t,); NaN where it is not known yet.
@@ -112,7 +112,7 @@ class Estimates:
     """
 
     token: Token
-    judgements: list[Judgement]
+    target_losses: list[Judgement]
     versus_first: list[Difference]
     versus_all: list[Difference]
     changes: Floats
@@ -128,9 +128,9 @@ def estimates(estimator: "TargetEstimator", masks: Mask, token: Token) -> Iterat
         masks: Membership by selection (s, t).
         token: What the estimates belong to.
     """
-    *judgements, every = judge_each(estimator, np.concatenate([masks, np.ones_like(masks[:1])]))
-    first = [difference(estimator, judged, judgements[0]) for judged in judgements]
-    above_all = [difference(estimator, judged, every) for judged in judgements]
+    *target_losses, every = judge_each(estimator, np.concatenate([masks, np.ones_like(masks[:1])]))
+    first = [difference(estimator, loss, target_losses[0]) for loss in target_losses]
+    above_all = [difference(estimator, loss, every) for loss in target_losses]
     mask, count = masks[0], masks.shape[1]
     gains = estimator.task_gains(mask) if count else np.zeros(0)
     changes, solved = np.where(mask, gains, -gains), np.zeros(count, dtype=bool)
@@ -139,9 +139,9 @@ def estimates(estimator: "TargetEstimator", masks: Mask, token: Token) -> Iterat
     wanted = np.concatenate([different, np.setdiff1d(np.arange(count), different)])[:SOLVED_IN_FULL]
     done = 0
     while True:
-        yield Estimates(token, judgements, first, above_all, changes.copy(), solved.copy(), done >= len(wanted))
+        yield Estimates(token, target_losses, first, above_all, changes.copy(), solved.copy(), done >= len(wanted))
         if done >= len(wanted):
             return
         part = wanted[done : done + _AT_ONCE]
-        changes[part], solved[part] = flips(estimator, judgements[0], part), True
+        changes[part], solved[part] = flips(estimator, target_losses[0], part), True
         done += _AT_ONCE

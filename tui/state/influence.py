@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from curator.core.arrays import Floats
-from tui.state.snapshot import Workspace
+from tui.state.snapshot import Snapshot
 
 Ints = npt.NDArray[np.int64]
 
@@ -101,17 +101,17 @@ class Influence:
     summary: Summary | None
 
 
-def influence_of(workspace: Workspace, task: int, gains: Floats) -> Influence | None:
+def influence_of(snapshot: Snapshot, task: int, gains: Floats) -> Influence | None:
     """What the examples of one task do; None where its rows are not the estimator's any more.
 
     Args:
-        workspace: The project, with its corpus and answers.
+        snapshot: The project, with its corpus and answers.
         task: Number of the task; those of the targets follow on the auxiliary ones.
         gains: Influence of its training examples, as the estimator gives them; of those of all targets for one of them.
     """
-    assert workspace.corpus is not None
-    count, targets = len(workspace.names), workspace.corpus.target_tasks
-    shown, own = [*workspace.corpus.auxiliary, *targets][task], gains
+    assert snapshot.corpus is not None
+    count, targets = len(snapshot.names), snapshot.corpus.target_tasks
+    shown, own = [*snapshot.corpus.auxiliary, *targets][task], gains
     if task >= count:
         # The estimator knows one target; several are its parts, one after the other.
         start = sum(len(target.split.train) for target in targets[: task - count])

@@ -1,50 +1,63 @@
-"""What threads tell the application. A thread only posts; what is on the screen is changed by the handlers."""
+"""Messages from threads to the application.
+
+A thread only posts messages. Handlers of the application change the screen.
+"""
 
 from typing import TYPE_CHECKING
 
 from textual.message import Message
 
 if TYPE_CHECKING:
-    from tui.background.estimator_thread import Outlook
-    from tui.background.run_watcher import RunView
-    from tui.state.snapshot import Workspace
+    from tui.background.estimator_thread import SelectionEstimate
+    from tui.background.run_watcher import JobView
+    from tui.state.snapshot import Snapshot
 
 
-class WorkspaceRead(Message):
+class SnapshotRead(Message):
     """The project was read."""
 
-    def __init__(self, workspace: "Workspace") -> None:
+    def __init__(self, snapshot: "Snapshot") -> None:
         super().__init__()
-        self.workspace = workspace
+        self.snapshot = snapshot
 
 
 class Failed(Message):
-    """Something could not be done."""
+    """An action failed.
+
+    Args:
+        what: The action, as an infinitive: "read the project".
+        error: The error.
+    """
 
     def __init__(self, what: str, error: Exception) -> None:
         super().__init__()
         self.what, self.error = what, error
 
 
-class Thought(Message):
-    """An estimate is there, or has become better; the key is that of the answers that it comes from."""
+class EstimateReady(Message):
+    """An estimate is available, or a better one of the same selection.
 
-    def __init__(self, outlook: "Outlook", key: str) -> None:
+    Args:
+        estimate: The estimate.
+        key: Key of the gradients and measurements behind the estimate.
+    """
+
+    def __init__(self, estimate: "SelectionEstimate", key: str) -> None:
         super().__init__()
-        self.outlook, self.key = outlook, key
+        self.estimate, self.key = estimate, key
 
     def can_replace(self, message: Message) -> bool:
         """Only the newest estimate counts."""
-        return isinstance(message, Thought)
+        return isinstance(message, EstimateReady)
 
 
-class RunsRead(Message):
-    """The runs were read."""
+class JobsRead(Message):
+    """The jobs were read."""
 
-    def __init__(self, runs: "tuple[RunView, ...]") -> None:
+    def __init__(self, jobs: "tuple[JobView, ...]") -> None:
         super().__init__()
-        self.runs = runs
+        self.jobs = jobs
 
     def can_replace(self, message: Message) -> bool:
         """Only the newest reading counts."""
-        return isinstance(message, RunsRead)
+        return isinstance(message, JobsRead)

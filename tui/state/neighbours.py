@@ -4,7 +4,7 @@ import numpy as np
 
 from curator.data.corpus import Task
 from tui.state.session import Rows
-from tui.state.snapshot import Workspace
+from tui.state.snapshot import Snapshot
 
 
 class TaskWays:
@@ -19,53 +19,53 @@ class TaskWays:
         self.number, self.view = number, np.asarray(view)
         self._names: list[str] = []
 
-    def task(self, workspace: Workspace | None) -> Task | None:
+    def task(self, snapshot: Snapshot | None) -> Task | None:
         """The task that is shown."""
-        if workspace is None or workspace.corpus is None:
+        if snapshot is None or snapshot.corpus is None:
             return None
-        tasks = [*workspace.corpus.auxiliary, *workspace.corpus.target_tasks]
+        tasks = [*snapshot.corpus.auxiliary, *snapshot.corpus.target_tasks]
         return tasks[self.number] if self.number < len(tasks) else None
 
-    def is_auxiliary(self, workspace: Workspace | None) -> bool:
+    def is_auxiliary(self, snapshot: Snapshot | None) -> bool:
         """Whether the task may be selected; else it is the target."""
-        return workspace is not None and self.number < len(workspace.names)
+        return snapshot is not None and self.number < len(snapshot.names)
 
-    def all(self, workspace: Workspace | None) -> list[int]:
+    def all(self, snapshot: Snapshot | None) -> list[int]:
         """Numbers of all tasks, in the order in which they were listed; the target comes last."""
-        if workspace is None:
+        if snapshot is None:
             return []
-        count = len(workspace.names)
+        count = len(snapshot.names)
         listed = [int(row) for row in self.view if row < count]
-        if self.is_auxiliary(workspace) and self.number not in listed:
+        if self.is_auxiliary(snapshot) and self.number not in listed:
             listed = [self.number, *listed]
-        return listed + [count + number for number in range(len(workspace.corpus.targets) if workspace.corpus else 0)]
+        return listed + [count + number for number in range(len(snapshot.corpus.targets) if snapshot.corpus else 0)]
 
-    def beside(self, workspace: Workspace | None, step: int) -> int | None:
+    def beside(self, snapshot: Snapshot | None, step: int) -> int | None:
         """Number of the task so many steps further, round and round; None where there is no other."""
-        ways = self.all(workspace)
+        ways = self.all(snapshot)
         if self.number not in ways or len(ways) < 2:
             return None
         return ways[(ways.index(self.number) + step) % len(ways)]
 
-    def trail(self, workspace: Workspace | None) -> str:
+    def trail(self, snapshot: Snapshot | None) -> str:
         """Place among the tasks, and name."""
-        task, ways = self.task(workspace), self.all(workspace)
+        task, ways = self.task(snapshot), self.all(snapshot)
         if task is None:
             return ""
         return f"{ways.index(self.number) + 1}/{len(ways)} {task.name}" if self.number in ways else task.name
 
-    def follow(self, workspace: Workspace | None) -> str:
+    def follow(self, snapshot: Snapshot | None) -> str:
         """Keep to the same task when tasks have come or gone.
 
         Args:
-            workspace: The project as it is now.
+            snapshot: The project as it is now.
 
         Returns:
             The task's name where it is not there any more, else nothing.
         """
-        if workspace is None or workspace.corpus is None:
+        if snapshot is None or snapshot.corpus is None:
             return ""
-        before, names = self._names, [*workspace.names, *workspace.corpus.targets]
+        before, names = self._names, [*snapshot.names, *snapshot.corpus.targets]
         self._names = names
         if not before or names == before or self.number >= len(before):
             return ""

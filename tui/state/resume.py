@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from tui.state.session import Session, State
 
 if TYPE_CHECKING:
-    from tui.state.snapshot import Workspace
+    from tui.state.snapshot import Snapshot
 
 
 def take_lock(folder: Path) -> int | None:
@@ -34,21 +34,21 @@ def take_lock(folder: Path) -> int | None:
     return descriptor
 
 
-def begin_session(workspace: "Workspace", *, alone: bool) -> tuple[Session, str, str]:
+def begin_session(snapshot: "Snapshot", *, alone: bool) -> tuple[Session, str, str]:
     """Resume the last session, or begin one.
 
     Args:
-        workspace: The project.
+        snapshot: The project.
         alone: Whether no other interface is open on it; else the session goes on as one of its own.
 
     Returns:
-        The session, its identity in the store, and what to tell people, if anything.
+        The session, its identity in the store, and a message for the user; "" for none.
     """
-    new, identity, words = Session(workspace.names), os.urandom(8).hex(), ""
-    if workspace.last_session is not None:
-        last, entries = workspace.last_session
+    new, identity, words = Session(snapshot.names), os.urandom(8).hex(), ""
+    if snapshot.last_session is not None:
+        last, entries = snapshot.last_session
         try:
-            resumed = Session.replay(workspace.names, entries)
+            resumed = Session.replay(snapshot.names, entries)
         except ValueError as error:
             words = f"the last session cannot be resumed: {error}"
         else:
@@ -57,7 +57,7 @@ def begin_session(workspace: "Workspace", *, alone: bool) -> tuple[Session, str,
             pins = resumed.pinned(State.PINNED_IN), resumed.pinned(State.PINNED_OUT)
             new.load(resumed.base, resumed.mask, *pins)
             return new, identity, "another curator tui is open here: this is a session of its own"
-    if workspace.selections:
-        newest = workspace.selections[0]
-        new.load(newest.name, newest.mask(workspace.names))
+    if snapshot.selections:
+        newest = snapshot.selections[0]
+        new.load(newest.name, newest.mask(snapshot.names))
     return new, identity, words

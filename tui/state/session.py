@@ -237,7 +237,7 @@ class Session:
         self._follow(replace(last, number=len(self.history), kind="redo", of=last.number, made=_now(), loss=None))
         return last
 
-    def judged(self, loss: float) -> None:
+    def set_loss(self, loss: float) -> None:
         """Remember the estimated loss of the selection as it is, with the entry that led to it."""
         if self.history and self.history[-1].loss is None:
             entry = replace(self.history[-1], loss=loss)

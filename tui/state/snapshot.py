@@ -58,7 +58,7 @@ class SavedSelection:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Workspace:
+class Snapshot:
     """All that is shown of a project, for one target.
 
     Attributes:
@@ -135,9 +135,9 @@ class Draft:
     edits: tuple[Edit, ...]
 
     @classmethod
-    def of(cls, name: str, session: Session, workspace: Workspace) -> "Draft":
+    def of(cls, name: str, session: Session, snapshot: Snapshot) -> "Draft":
         """What there is to save; edits follow those of the selection that the session rests on."""
-        base = workspace.selection(session.base)
+        base = snapshot.selection(session.base)
         options = base.manifest.options if base is not None else {}
         asked = {key: options.get(key) for key in ("k", "max_tokens", "max_examples", "threshold")}
         by_hand = (Edit(task=task, selected=selected, by="curator tui") for task, selected in session.by_hand())
@@ -153,17 +153,17 @@ class Draft:
             edits=(*(base.manifest.edits if base is not None else ()), *by_hand),
         )
 
-    def save(self, workspace: Workspace) -> None:
+    def save(self, snapshot: Snapshot) -> None:
         """Put it into the store.
 
         Raises:
             CuratorError: It cannot be estimated or written.
         """
-        assert workspace.answers is not None
-        Selections(workspace.answers).save(self.subset, name=self.name, request=self.request, edits=self.edits)
+        assert snapshot.answers is not None
+        Selections(snapshot.answers).save(self.subset, name=self.name, request=self.request, edits=self.edits)
 
 
-def load_workspace(root: Path, before: Workspace | None = None) -> Workspace:
+def load_snapshot(root: Path, before: Snapshot | None = None) -> Snapshot:
     """Read a project.
 
     Args:
@@ -182,7 +182,7 @@ def load_workspace(root: Path, before: Workspace | None = None) -> Workspace:
     known = store.affinities(answers.key) if answers is not None else {}
     affinity = np.array([known.get(task.name, (np.nan, np.nan)) for task in tasks], dtype=np.float64).reshape(-1, 2)
     target = target_label(targets)
-    return Workspace(
+    return Snapshot(
         project=project,
         target=target,
         status=status(project.workspace, corpus),
@@ -203,7 +203,7 @@ def load_workspace(root: Path, before: Workspace | None = None) -> Workspace:
     )
 
 
-def _answers(project: Project, corpus: Corpus, before: Workspace | None) -> TargetEstimates | None:
+def _answers(project: Project, corpus: Corpus, before: Snapshot | None) -> TargetEstimates | None:
     meta = find_meta_init(project.workspace, corpus)
     if meta is None:
         return None

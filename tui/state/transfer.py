@@ -12,7 +12,7 @@ from tui.state.arrangement import Arrangement, arrange, full_scale, group_names
 if TYPE_CHECKING:
     from curator.estimate.estimator import TargetEstimator
     from curator.estimate.target import TargetEstimates
-    from tui.state.snapshot import Workspace
+    from tui.state.snapshot import Snapshot
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -34,16 +34,16 @@ class Transfer:
     groups: list[str]
 
 
-def transfer_of(answers: "TargetEstimates", workspace: "Workspace") -> Transfer:
+def transfer_of(answers: "TargetEstimates", snapshot: "Snapshot") -> Transfer:
     """Estimate who helps whom; gradients are read where they have not been yet.
 
     Args:
-        answers: Estimates of the workspace.
-        workspace: Whose tasks have names and tags.
+        answers: Estimates of the snapshot.
+        snapshot: Whose tasks have names and tags.
     """
     values = answers.estimator.transfer()
     arrangement = arrange(values)
-    groups = group_names(arrangement, workspace.names, workspace.tags)
+    groups = group_names(arrangement, snapshot.names, snapshot.tags)
     return Transfer(answers.key, values, full_scale(values), arrangement, groups)
 
 

@@ -10,20 +10,20 @@ from tui.widgets.lines import Line, Part, spread
 from tui.widgets.trust import measured_part
 
 if TYPE_CHECKING:
-    from tui.state.snapshot import Workspace
+    from tui.state.snapshot import Snapshot
 
 # As many as "calibrated·99" takes with a space to either side.
 _HEAD_CELLS = 15
 _MOST_CELLS = 40
 
 
-def table_lines(chosen: Sequence[Chosen], known: Estimates | None, workspace: "Workspace", width: int) -> list[Line]:
+def table_lines(chosen: Sequence[Chosen], known: Estimates | None, snapshot: "Snapshot", width: int) -> list[Line]:
     """The table: a column for each selection.
 
     Args:
         chosen: The selections.
         known: Their estimates, if they are known.
-        workspace: Whose tasks they hold.
+        snapshot: Whose tasks they hold.
         width: Cells of each line.
     """
     cells = min((width - _HEAD_CELLS) // max(len(chosen), 1), _MOST_CELLS)
@@ -35,20 +35,20 @@ def table_lines(chosen: Sequence[Chosen], known: Estimates | None, workspace: "W
         return parts
 
     # The estimates of all columns are of one kind: it stands in the corner.
-    trust = workspace.trust if workspace.answers is not None else ""
+    trust = snapshot.trust if snapshot.answers is not None else ""
     titles = [
         row(
             trust, [[(f"{letter} ", "accent"), (c.title, "strong")] for letter, c in zip(LETTERS, chosen, strict=False)]
         )
     ]
     if known is None:
-        waiting: list[Line] = [[("◌" if workspace.answers is not None else "—", "dim")]] * len(chosen)
+        waiting: list[Line] = [[("◌" if snapshot.answers is not None else "—", "dim")]] * len(chosen)
         losses, versus = row("est. loss", waiting), [row(word, waiting) for word in ("vs A", "vs all")]
     else:
-        judged: list[Line] = [
-            [(numbers.loss(j.loss), "strong"), f" {numbers.half_width(j.low, j.high)}"] for j in known.judgements
+        estimated: list[Line] = [
+            [(numbers.loss(j.loss), "strong"), f" {numbers.half_width(j.low, j.high)}"] for j in known.target_losses
         ]
-        losses = row("est. loss", judged)
+        losses = row("est. loss", estimated)
         scale = max((abs(d.value) for d in known.versus_all), default=0.0)
         above_all = [
             [("base", "dim")] if c.mask.all() else _versus_all(d, scale, cells)
@@ -61,7 +61,7 @@ def table_lines(chosen: Sequence[Chosen], known: Estimates | None, workspace: "W
     measured = [[measured_part(c.measured) or ("—", "dim")] for c in chosen]
     sizes: list[Line] = []
     for c in chosen:
-        examples, tokens = workspace.examples[c.mask].sum(), numbers.short(workspace.tokens[c.mask].sum())
+        examples, tokens = snapshot.examples[c.mask].sum(), numbers.short(snapshot.tokens[c.mask].sum())
         long = f"{examples:,.0f} examples · {tokens} tokens"
         sizes.append([long if len(long) < cells else f"{numbers.short(examples)} · {tokens}"])
     return [
@@ -69,9 +69,9 @@ def table_lines(chosen: Sequence[Chosen], known: Estimates | None, workspace: "W
         losses,
         row("measured", measured),
         *versus,
-        row("tasks", [[f"{int(c.mask.sum())} of {len(workspace.names)}"] for c in chosen]),
+        row("tasks", [[f"{int(c.mask.sum())} of {len(snapshot.names)}"] for c in chosen]),
         row("ex · tok", sizes),
-        [(" overlap".ljust(_HEAD_CELLS), "dim"), _overlap(chosen, workspace)],
+        [(" overlap".ljust(_HEAD_CELLS), "dim"), _overlap(chosen, snapshot)],
     ]
 
 
@@ -91,13 +91,13 @@ def _versus_all(found: Difference, scale: float, cells: int) -> Line:
     return [(text, style), (numbers.meter(abs(found.value) / scale if scale else 0.0, length).rstrip(), style)]
 
 
-def _overlap(chosen: Sequence[Chosen], workspace: "Workspace") -> Part:
+def _overlap(chosen: Sequence[Chosen], snapshot: "Snapshot") -> Part:
     if len(chosen) < 2:
         return ("—", "dim")
     a, b = chosen[0].mask, chosen[1].mask
     both, either = int((a & b).sum()), int((a | b).sum())
     jaccard = f"{both / either:.3f}" if either else "—"
-    tokens = workspace.tokens[a].sum(), workspace.tokens[b].sum()
+    tokens = snapshot.tokens[a].sum(), snapshot.tokens[b].sum()
     ratio = f"{tokens[0] / tokens[1]:.2f}×" if tokens[1] else "—"
     return f"A∩B {both} · A∪B {either} · Jaccard {jaccard} · tokens A/B {ratio}"
 

@@ -1,6 +1,6 @@
 """The tasks in which selections differ."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -11,14 +11,9 @@ from tui.widgets import numbers
 from tui.widgets.lines import Line, Part, fit
 from tui.widgets.rows import Rows
 
-if TYPE_CHECKING:
-    from tui.app import CuratorApp
-
 
 class Differences(Rows):
     """Tasks, and which of the selections they are in."""
-
-    app: "CuratorApp"
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
@@ -71,20 +66,20 @@ class Differences(Rows):
 
     def line(self, row: int, width: int) -> Line:
         """One task."""
-        workspace = self.app.workspace
-        if workspace is None or self.masks.shape[1] != len(workspace.names):
-            # Tasks came or went, and the screen has not been told yet.
+        snapshot = self.app.snapshot
+        if snapshot is None or self.masks.shape[1] != len(snapshot.names):
+            # Tasks came or went, and the screen has not drawn them yet.
             return ()
         task, (name, bar) = int(self.view[row]), self._cells(width)
         parts: list[Part] = []
         for mask in self.masks:
             parts.append(("● " if mask[task] else "○ ", "good" if mask[task] else "dim"))
-        affinity = float(workspace.affinity[task])
+        affinity = float(snapshot.affinity[task])
         style = "good" if affinity > 0 else "bad"
         parts += [
             " ",
-            fit(workspace.names[task], name),
-            f"{workspace.examples[task]:>8,.0f} ",
+            fit(snapshot.names[task], name),
+            f"{snapshot.examples[task]:>8,.0f} ",
             (f"{numbers.signed(affinity) or '·':>10}", style),
         ]
         change = float(self.changes[task])

@@ -1,6 +1,6 @@
 """The list of a task's examples."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -12,17 +12,11 @@ from tui.widgets.lines import Line, Part, fit, spread
 from tui.widgets.reading import LONGEST, control_characters, preview
 from tui.widgets.rows import Rows
 
-if TYPE_CHECKING:
-    from tui.app import CuratorApp
-
-
 _INFLUENCE = 10
 
 
 class ExampleList(Rows):
     """Rows of a task: influence, beginning of the text, warnings. `put_in_order` puts them in order."""
-
-    app: "CuratorApp"
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
@@ -98,7 +92,7 @@ class ExampleList(Rows):
 
     @property
     def _has_answers(self) -> bool:
-        return self.app.workspace is not None and self.app.workspace.answers is not None
+        return self.app.snapshot is not None and self.app.snapshot.answers is not None
 
     def title(self, width: int, trouble: str) -> Line:
         """The line above the list.

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from textual import events
@@ -15,10 +15,6 @@ from tui.state.transfer import Transfer
 from tui.widgets import numbers
 from tui.widgets.lines import Line, Part, fit
 from tui.widgets.rows import Rows
-
-if TYPE_CHECKING:
-    from tui.app import CuratorApp
-
 
 # Shades help, lines hurt: sign and size are seen without colour. Shares of full scale at which each begins.
 HELPS = ((0.875, "█"), (0.625, "▓"), (0.375, "▒"), (0.125, "░"))
@@ -65,7 +61,6 @@ def _short(value: float, cells: int) -> str:
 class Matrix(Rows):
     """Tasks by tasks; only the cells on the screen are drawn."""
 
-    app: "CuratorApp"
     column: reactive[int] = reactive(0, repaint=False)
 
     def __init__(self, **options: Any) -> None:
@@ -223,9 +218,9 @@ class Matrix(Rows):
 
     def line(self, row: int, width: int) -> Line:
         """One task, and what it does to each."""
-        workspace, session = self.app.workspace, self.app.session
-        if workspace is None or session is None or len(self.values) != len(session.names):
-            # Tasks came or went, and the screen has not been told yet.
+        snapshot, session = self.app.snapshot, self.app.session
+        if snapshot is None or session is None or len(self.values) != len(session.names):
+            # Tasks came or went, and the screen has not drawn them yet.
             return ()
         task = int(self.tasks[row])
         state = session.state(task)
@@ -237,7 +232,7 @@ class Matrix(Rows):
             " ",
             (GLYPHS[state], style),
             " ",
-            (fit(workspace.names[task], name), "strong" if here or state.selected else ""),
+            (fit(snapshot.names[task], name), "strong" if here or state.selected else ""),
         ]
         columns = np.array(self.shown_columns, dtype=np.intp)
         others = self.tasks[columns]
@@ -253,7 +248,7 @@ class Matrix(Rows):
                 gap = " "
             else:
                 parts.append((gap + text, style))
-        affinity = float(workspace.affinity[task])
+        affinity = float(snapshot.affinity[task])
         shown = "good" if affinity > 0 else "bad"
         parts += [(gap, "accent"), ("│", "dim"), (glyph(affinity, self.target_scale), shown)]
         parts.append((f" {numbers.signed(affinity):>7}", shown))

@@ -5,14 +5,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from curator.core.arrays import Mask
+from tui.app_base import AppBase
 from tui.state.transfer import Together, Transfer
 from tui.widgets import numbers
 from tui.widgets.lines import Line, Part, fit, spread
 from tui.widgets.matrix import HELPS, HURTS, Matrix, label
 
 if TYPE_CHECKING:
-    from tui.app import CuratorApp
-    from tui.state.snapshot import Workspace
+    from tui.state.snapshot import Snapshot
 
 
 def title_line(query: str, error: str, right: str, width: int, *, transposed: bool) -> Line:
@@ -36,7 +36,7 @@ def title_line(query: str, error: str, right: str, width: int, *, transposed: bo
     return spread([*left, " "], [(f" {right} ", "dim")], width)
 
 
-def nothing_line(app: "CuratorApp", known: Transfer | None, *, failed: bool = False) -> Line:
+def nothing_line(app: AppBase, known: Transfer | None, *, failed: bool = False) -> Line:
     """Why there is no matrix.
 
     Args:
@@ -44,9 +44,9 @@ def nothing_line(app: "CuratorApp", known: Transfer | None, *, failed: bool = Fa
         known: Who helps whom, if that is known.
         failed: Whether it was tried in vain.
     """
-    if app.workspace is None or app.workspace.answers is None:
+    if app.snapshot is None or app.snapshot.answers is None:
         return [("" if app.trouble is not None else f" {app.missing()}", "warn")]
-    if not app.workspace.names:
+    if not app.snapshot.names:
         return [(" there are no auxiliary tasks", "dim")]
     if failed:
         return [(" ✗ who helps whom could not be computed: ctrl+l tries again", "bad")]
@@ -123,22 +123,22 @@ def cell_title(matrix: Matrix) -> str:
 
 
 def cell_lines(
-    known: Transfer, cell: tuple[int, int], workspace: "Workspace", pair: list[Line], width: int, *, wide: bool
+    known: Transfer, cell: tuple[int, int], snapshot: "Snapshot", pair: list[Line], width: int, *, wide: bool
 ) -> list[Line]:
     """The pair under the cursor; three lines on narrow screens.
 
     Args:
         known: Who helps whom.
         cell: The task that helps, and the one that is helped.
-        workspace: Names and affinities of tasks.
+        snapshot: Names and affinities of tasks.
         pair: What both do together, from `together_lines`.
         width: Cells of each line.
         wide: Whether there is room for more than three lines.
     """
     giver, taker = cell
-    value, names = float(known.values[giver, taker]), workspace.names
+    value, names = float(known.values[giver, taker]), snapshot.names
     amount: Part = (numbers.signed(value), "good" if value > 0 else "bad")
-    first, second = (numbers.signed(float(workspace.affinity[task])) or "unknown" for task in cell)
+    first, second = (numbers.signed(float(snapshot.affinity[task])) or "unknown" for task in cell)
     if giver == taker:
         words: Part = ("what its own examples do for itself", "dim")
         affinity: Line = [f"affinity to the target {first}"]
@@ -154,7 +154,7 @@ def cell_lines(
             [amount, (f" nats · {rank}", "dim")],
             [("affinity to the target", "dim")],
             [f"  {first}, {second}"],
-            [(f"target's loss, {workspace.trust}, with", "dim")],
+            [(f"target's loss, {snapshot.trust}, with", "dim")],
             *pair,
         ]
     half = max((width - 26) // 2, 6)
@@ -163,7 +163,7 @@ def cell_lines(
     return [
         spread(heading, ["  ", amount, (f"  {rank}", "dim")], width),
         spread([("affinity ", "dim"), f"{first}, {second}"], pair[-1], width),
-        spread(pair[0], [(workspace.trust, "dim")], width),
+        spread(pair[0], [(snapshot.trust, "dim")], width),
     ]
 
 
@@ -184,19 +184,19 @@ def together_lines(found: Together | None, now: tuple[bool, bool], *, transposed
         row, column, now = column, row, now[::-1]
     lines: list[Line] = []
     short: list[Part] = [("loss ", "dim")]
-    for word, judged, inside in (
+    for word, estimated, inside in (
         ("both", found.both, (True, True)),
         ("row", row, (True, False)),
         ("column", column, (False, True)),
         ("neither", found.neither, (False, False)),
     ):
         mark: Part = ("▸" if now == inside else "", "accent")
-        short += [mark, f"{word} {numbers.loss(judged.loss)}  "]
-        change = judged.loss - found.neither.loss
+        short += [mark, f"{word} {numbers.loss(estimated.loss)}  "]
+        change = estimated.loss - found.neither.loss
         lines.append(
             [
                 ("▸ " if now == inside else "  ", "accent"),
-                f"{f'{word} only' if word in ('row', 'column') else word:<12}{numbers.loss(judged.loss)}  ",
+                f"{f'{word} only' if word in ('row', 'column') else word:<12}{numbers.loss(estimated.loss)}  ",
                 ("" if word == "neither" else numbers.signed(change), "good" if change < 0 else "bad"),
                 ("  now", "dim") if now == inside else "",
             ]

@@ -11,6 +11,7 @@ from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
 from tui.actions import bindings_of
+from tui.app_base import AppBase
 from tui.widgets.lines import Drawn, Line
 
 
@@ -19,6 +20,7 @@ class Rows(Drawn, ScrollView, can_focus=True):
 
     BINDINGS: ClassVar[list[BindingType]] = bindings_of("list")
     cursor: reactive[int] = reactive(0, repaint=False)
+    app: AppBase
 
     class Moved(Message):
         """The cursor stands elsewhere."""

@@ -1,7 +1,6 @@
 """One task in words: its state and estimates, what it does for other tasks, what its examples do."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 from textual.app import ComposeResult
@@ -10,16 +9,13 @@ from textual.containers import Horizontal, Vertical
 from curator.core.arrays import Floats
 from curator.data.corpus import Task
 from curator.results.text_plot import sparkline
-from tui.background.estimator_thread import Outlook
+from tui.app_base import AppBase
+from tui.background.estimator_thread import SelectionEstimate
 from tui.state.influence import Influence, histogram
 from tui.state.session import GLYPHS, Session, State
-from tui.state.snapshot import Workspace
+from tui.state.snapshot import Snapshot
 from tui.widgets import numbers
 from tui.widgets.lines import Line, Lines, Part, fit, spread
-
-if TYPE_CHECKING:
-    from tui.app import CuratorApp
-
 
 _WORDS = {State.IN: "in", State.OUT: "out", State.PINNED_IN: "pinned in", State.PINNED_OUT: "pinned out"}
 _WIDE = 110
@@ -28,7 +24,7 @@ _WIDE = 110
 class TaskBoxes(Vertical):
     """A line about a task, and under it two boxes: the task and others, the task's examples."""
 
-    app: "CuratorApp"
+    app: AppBase
 
     def compose(self) -> ComposeResult:
         """Make the widgets."""
@@ -47,20 +43,20 @@ class TaskBoxes(Vertical):
             transfer: How much each task helps each other (t, t), in nats; None until known.
         """
         app, (width, height) = self.app, self.app.size
-        workspace, session = app.workspace, app.session
+        snapshot, session = app.snapshot, app.session
         half, rows = max(width // 2 - 4, 20), 6 if height >= 32 else 3
-        is_auxiliary = workspace is not None and number < len(workspace.names)
+        is_auxiliary = snapshot is not None and number < len(snapshot.names)
         line: Line = [(f" {app.missing()}", "warn")]
         others: list[Line] = [[(app.missing(), "warn")]]
         own: list[Line] = [[("influence needs gradients", "dim")]]
-        if workspace is not None and task is not None:
+        if snapshot is not None and task is not None:
             line = target_line(task, width)
             if is_auxiliary and session is not None:
-                line = task_line(task, number, workspace, session, app.outlook, width)
-        if workspace is not None and workspace.answers is not None:
-            others = affinity_lines(workspace, half, rows)
+                line = task_line(task, number, snapshot, session, app.estimate, width)
+        if snapshot is not None and snapshot.answers is not None:
+            others = affinity_lines(snapshot, half, rows)
             if is_auxiliary:
-                others = transfer_lines(workspace, transfer, number, half, rows)
+                others = transfer_lines(snapshot, transfer, number, half, rows)
             if task is not None:
                 own = influence_lines(influence, half, rows)
         title = "affinity to the target"
@@ -82,58 +78,58 @@ def target_line(task: Task, width: int) -> Line:
 
 
 def task_line(
-    task: Task, row: int, workspace: Workspace, session: Session, outlook: Outlook | None, width: int
+    task: Task, row: int, snapshot: Snapshot, session: Session, estimate: SelectionEstimate | None, width: int
 ) -> Line:
     """Of an auxiliary task: state, affinity, what turning it round does, size.
 
     Args:
         task: The task.
         row: Its number.
-        workspace: The project.
+        snapshot: The project.
         session: The selection as it is.
-        outlook: What is estimated of a selection, if anything; only what is about this one is shown.
+        estimate: What is estimated of a selection, if anything; only what is about this one is shown.
         width: Cells.
     """
     state = session.state(row)
     style = {State.IN: "good", State.OUT: "dim"}.get(state, "pin")
     left: list[Part] = [(f" {GLYPHS[state]} {_WORDS[state]}", style)]
-    affinity, error = float(workspace.affinity[row]), 1.645 * float(workspace.affinity_error[row])
+    affinity, error = float(snapshot.affinity[row]), 1.645 * float(snapshot.affinity_error[row])
     if not np.isnan(affinity):
         is_known = np.isfinite(error)
         style = "dim" if is_known and abs(affinity) <= error else _style(affinity)
         left += [("   affinity ", "dim"), (numbers.signed(affinity), style)]
         left.append((f" ±{error:.4f}" if is_known else "", "dim"))
-    if workspace.answers is not None:
+    if snapshot.answers is not None:
         left.append(("   flip ", "dim"))
-        if outlook is None or outlook.revision != session.revision or np.isnan(outlook.flips[row]):
+        if estimate is None or estimate.revision != session.revision or np.isnan(estimate.flips[row]):
             left.append(("…", "dim"))
         else:
-            change = float(outlook.flips[row])
-            left.append((("" if outlook.solved[row] else "≈") + numbers.signed(change), _style(-change)))
+            change = float(estimate.flips[row])
+            left.append((("" if estimate.solved[row] else "≈") + numbers.signed(change), _style(-change)))
             if width >= _WIDE:
                 words = "without it" if state.selected else "with it"
-                after = f" → {numbers.loss(outlook.judgement.loss + change)} {words}, {workspace.trust}"
+                after = f" → {numbers.loss(estimate.target_loss.loss + change)} {words}, {snapshot.trust}"
                 left.append((after, "dim"))
     sizes = _sizes(task)
     if width >= _WIDE:
-        tags = f"{workspace.tags[row]} · " if workspace.tags[row] else ""
-        sizes = f"{tags}{workspace.sources[row]} · {sizes}"
+        tags = f"{snapshot.tags[row]} · " if snapshot.tags[row] else ""
+        sizes = f"{tags}{snapshot.sources[row]} · {sizes}"
     return spread(left, [(fit(sizes, min(len(sizes), width // 3)), "dim")], width)
 
 
-def transfer_lines(workspace: Workspace, transfer: Floats | None, row: int, width: int, rows: int) -> list[Line]:
+def transfer_lines(snapshot: Snapshot, transfer: Floats | None, row: int, width: int, rows: int) -> list[Line]:
     """Which tasks an auxiliary task helps and hurts most, and which help and hurt it.
 
     Args:
-        workspace: The project.
+        snapshot: The project.
         transfer: How much each task helps each other (t, t), in nats; None until known.
         row: The task's number.
         width: Cells.
         rows: Lines that there is room for.
     """
-    if transfer is None or transfer.shape != (len(workspace.names),) * 2:
+    if transfer is None or transfer.shape != (len(snapshot.names),) * 2:
         return [[("…", "dim")]]
-    others = np.delete(np.arange(len(workspace.names)), row)
+    others = np.delete(np.arange(len(snapshot.names)), row)
     if not len(others):
         return [[("there is no other task", "dim")]]
     most = 2 if rows > 3 else 1
@@ -142,7 +138,7 @@ def transfer_lines(workspace: Workspace, transfer: Floats | None, row: int, widt
     if rows > 3:
         wanted.append(("hurt by", gets, -1, 1))
     lines = [
-        _pair_line(words, workspace.names[others[place]], float(values[place]), width)
+        _pair_line(words, snapshot.names[others[place]], float(values[place]), width)
         for words, values, sign, count in wanted
         for place in np.argsort(-sign * values, kind="stable")[:count]
         if values[place] * sign > 0
@@ -150,16 +146,16 @@ def transfer_lines(workspace: Workspace, transfer: Floats | None, row: int, widt
     return lines or [[("it neither helps nor hurts another task", "dim")]]
 
 
-def affinity_lines(workspace: Workspace, width: int, rows: int) -> list[Line]:
+def affinity_lines(snapshot: Snapshot, width: int, rows: int) -> list[Line]:
     """Of the target: which tasks have the greatest affinity, and the least."""
-    affinity = workspace.affinity
+    affinity = snapshot.affinity
     known = np.flatnonzero(~np.isnan(affinity))
     if not len(known):
         return [[("no affinities yet", "dim")]]
     order = known[np.argsort(-affinity[known], kind="stable")]
     top = [("helped by", int(row)) for row in order[: rows - rows // 3] if affinity[row] > 0]
     bottom = [("hurt by", int(row)) for row in order[::-1][: rows // 3] if affinity[row] < 0]
-    return [_pair_line(words, workspace.names[row], float(affinity[row]), width) for words, row in top + bottom[::-1]]
+    return [_pair_line(words, snapshot.names[row], float(affinity[row]), width) for words, row in top + bottom[::-1]]
 
 
 def influence_lines(influence: Influence | None, width: int, rows: int) -> list[Line]:

@@ -27,7 +27,7 @@ _TITLES = {
 
 
 class TaskTable(Rows):
-    """Tasks in the order of `view`, drawn from the application's workspace, session and outlook."""
+    """Tasks in the order of `view`, drawn from the application's snapshot, session and estimate."""
 
     class Sorted(Message):
         """A column's title was clicked."""
@@ -68,11 +68,11 @@ class TaskTable(Rows):
 
     def columns(self, width: int) -> list[tuple[str, int]]:
         """Names and cells of the columns at a width."""
-        workspace = self.app.workspace  # type: ignore[attr-defined]
+        snapshot = self.app.snapshot
         fixed = list(_FIXED)
         if width >= 100:
             fixed = [_FIXED[0], *_WIDE, *_FIXED[1:]]
-        tagged = workspace is not None and any(workspace.tags)
+        tagged = snapshot is not None and any(snapshot.tags)
         tag = 10 if tagged and width >= 74 else 0
         name = width - 5 - sum(cells for _, cells in fixed) - (tag + 1 if tag else 0)
         if name < 14:
@@ -100,21 +100,23 @@ class TaskTable(Rows):
     def line(self, row: int, width: int) -> Line:
         """One task."""
         app = self.app
-        workspace, session, outlook = app.workspace, app.session, app.outlook  # type: ignore[attr-defined]
+        snapshot, session, estimate = app.snapshot, app.session, app.estimate
+        if snapshot is None or session is None:
+            return ()
         task = int(self.view[row])
         state = session.state(task)
         style = {State.IN: "good", State.OUT: "dim"}.get(state, "pin")
-        affinity = float(workspace.affinity[task])
+        affinity = float(snapshot.affinity[task])
         parts: list[Part] = [("*" if task in self.marked else " ", "warn"), (GLYPHS[state], style), " "]
         for column, cells in self.columns(width + 1):
             if column == "task":
-                parts.append((fit(workspace.names[task], cells), "strong" if state.selected else ""))
+                parts.append((fit(snapshot.names[task], cells), "strong" if state.selected else ""))
             elif column == "examples":
-                parts.append(fit(f"{workspace.examples[task]:,.0f}", cells, right=True))
+                parts.append(fit(f"{snapshot.examples[task]:,.0f}", cells, right=True))
             elif column == "tokens":
-                parts.append(fit(numbers.short(workspace.tokens[task]), cells, right=True))
+                parts.append(fit(numbers.short(snapshot.tokens[task]), cells, right=True))
             elif column == "affinity":
-                unsure = abs(affinity) <= 1.645 * float(workspace.affinity_error[task])
+                unsure = abs(affinity) <= 1.645 * float(snapshot.affinity_error[task])
                 shown = "good" if affinity > 0 else "bad"
                 parts.append((fit(numbers.signed(affinity) or "·", cells, right=True), "dim" if unsure else shown))
             elif column == "bar":
@@ -122,23 +124,23 @@ class TaskTable(Rows):
                     (f" {numbers.bar(affinity, self._scale(), cells - 2)} ", "good" if affinity > 0 else "bad")
                 )
             elif column == "flip":
-                parts.append(self._flip(outlook, session.revision, task, cells))
+                parts.append(self._flip(estimate, session.revision, task, cells))
             else:
-                parts.append((" " + fit(workspace.tags[task], cells - 1), "dim"))
+                parts.append((" " + fit(snapshot.tags[task], cells - 1), "dim"))
         return parts
 
-    def _flip(self, outlook: Any, revision: int, task: int, cells: int) -> Part:
-        if outlook is None or outlook.revision != revision or np.isnan(outlook.flips[task]):
-            return fit("…" if outlook is not None else "", cells, right=True)
-        change = float(outlook.flips[task])
-        text = ("" if outlook.solved[task] else "≈") + numbers.signed(change)
+    def _flip(self, estimate: Any, revision: int, task: int, cells: int) -> Part:
+        if estimate is None or estimate.revision != revision or np.isnan(estimate.flips[task]):
+            return fit("…" if estimate is not None else "", cells, right=True)
+        change = float(estimate.flips[task])
+        text = ("" if estimate.solved[task] else "≈") + numbers.signed(change)
         return (fit(text, cells, right=True), "good" if change < 0 else "bad")
 
     def _scale(self) -> float:
-        workspace = self.app.workspace  # type: ignore[attr-defined]
-        if workspace is None:
+        snapshot = self.app.snapshot
+        if snapshot is None:
             return 0.0
-        known = np.abs(workspace.affinity[~np.isnan(workspace.affinity)])
+        known = np.abs(snapshot.affinity[~np.isnan(snapshot.affinity)])
         return float(known.max()) if known.size else 0.0
 
     def lies_over(self, row: int) -> str:

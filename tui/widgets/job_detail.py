@@ -1,4 +1,4 @@
-"""One run in words: where it stands, how fast it is, its stages, its command; and the machine that it runs on."""
+"""Lines about one job: state, speed, stages and command. Lines about the load of the machine."""
 
 import os
 import shlex
@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 
 from curator.results.text_plot import sparkline
 from tui.background.machine import Machine
-from tui.background.run_watcher import RunView
+from tui.background.run_watcher import JobView
 from tui.widgets import numbers
+from tui.widgets.job_log import fold
+from tui.widgets.job_rows import GLYPHS, one_line, share_of, span
 from tui.widgets.lines import Line, Part, fit, spread, width_of
-from tui.widgets.run_log import fold
-from tui.widgets.run_rows import GLYPHS, one_line, share_of, span
 
 if TYPE_CHECKING:
     from curator.core.config import Config
@@ -29,18 +29,18 @@ History = dict[str, deque[float]]
 """The last readings of the machine by name, each from 0 to 1, or in MB per second."""
 
 
-def command_of(view: RunView) -> str:
+def command_of(view: JobView) -> str:
     """The command as one can give it to a shell."""
-    arguments = view.run.arguments
-    return view.run.command if arguments is None else shlex.join(["curator", *arguments])
+    arguments = view.job.arguments
+    return view.job.command if arguments is None else shlex.join(["curator", *arguments])
 
 
-def outlives_terminal(view: RunView) -> bool:
-    """Whether a run on this machine leads a session of its own, so that it goes on when terminals close."""
-    if view.run.state != "running" or view.run.pid <= 0 or view.run.host not in ("", socket.gethostname()):
+def outlives_terminal(view: JobView) -> bool:
+    """Whether a job on this machine leads a session of its own, so that it goes on when terminals close."""
+    if view.job.state != "running" or view.job.pid <= 0 or view.job.host not in ("", socket.gethostname()):
         return False
     try:
-        return os.getsid(view.run.pid) == view.run.pid
+        return os.getsid(view.job.pid) == view.job.pid
     except OSError:
         return False
 
@@ -55,28 +55,28 @@ def rule(left: Sequence[Part], right: str, width: int) -> Line:
     return [*begin, ("─" * (room - width_of(begin)), "dim"), (end, "dim")]
 
 
-def head_line(view: RunView, width: int) -> Line:
-    """What it is and where it runs."""
-    run = view.run
-    glyph, style = GLYPHS[run.state]
-    left: list[Part] = [(f"{glyph} ", style), (view.stage or run.state, "strong"), (" · ", "dim")]
-    if run.state == "running":
-        left.append(f"pid {run.pid}" + (f" on {run.host}" if run.host else ""))
+def head_line(view: JobView, width: int) -> Line:
+    """Return the state of a job, and its process and host."""
+    job = view.job
+    glyph, style = GLYPHS[job.state]
+    left: list[Part] = [(f"{glyph} ", style), (view.stage or job.state, "strong"), (" · ", "dim")]
+    if job.state == "running":
+        left.append(f"pid {job.pid}" + (f" on {job.host}" if job.host else ""))
         if outlives_terminal(view):
             left += [(" · ", "dim"), ("survives disconnect", "good")]
         right = f"elapsed {span(view.elapsed)}"
-    elif run.state == "lost":
-        heard = (run.started + timedelta(seconds=view.elapsed)).astimezone()
+    elif job.state == "lost":
+        heard = (job.started + timedelta(seconds=view.elapsed)).astimezone()
         left.append((f"lost, last heard of {_moment(heard)}", style))
         right = f"after {span(view.elapsed)}"
     else:
-        ended = f" {_moment(run.ended.astimezone())}" if run.ended is not None else ""
-        left.append((f"{run.state}{ended}", style))
+        ended = f" {_moment(job.ended.astimezone())}" if job.ended is not None else ""
+        left.append((f"{job.state}{ended}", style))
         right = f"took {span(view.elapsed)}"
     return rule(left, right, width)
 
 
-def count_line(view: RunView, width: int) -> Line:
+def count_line(view: JobView, width: int) -> Line:
     """How far, how fast, how long still; and the loss."""
     left: list[Part] = [" "]
     if view.total:
@@ -85,7 +85,7 @@ def count_line(view: RunView, width: int) -> Line:
         left += [(f"{view.done:,}", "strong"), f" {view.unit}"]
     if view.rate > 0:
         left += [(" · ", "dim"), pace(view.rate), " ", (sparkline(view.rates, 20 if width >= 110 else 10), "accent")]
-    if view.seconds_left is not None and view.run.state == "running":
+    if view.seconds_left is not None and view.job.state == "running":
         left += [(" · ", "dim"), f"{span(view.seconds_left)} left of the stage"]
     right: list[Part] = []
     if view.losses:
@@ -100,21 +100,21 @@ def pace(rate: float) -> str:
     return f"{rate:.1f}/s" if rate < 100 else f"{numbers.short(rate)}/s"
 
 
-def message_line(view: RunView, width: int) -> Line:
+def message_line(view: JobView, width: int) -> Line:
     """Why it failed."""
-    words = one_line(view.run.message)
+    words = one_line(view.job.message)
     return [(" ✗ ", "bad"), (fit(words, max(width - 3, 0)), "bad")]
 
 
-def _stages(view: RunView, known: Sequence[str]) -> list[tuple[str, str, str, float | None]]:
+def _stages(view: JobView, known: Sequence[str]) -> list[tuple[str, str, str, float | None]]:
     """Glyph, style, name and seconds of every stage, those to come among them."""
-    stopped = GLYPHS[view.run.state] if view.run.state != "done" else ("■", "dim")
+    stopped = GLYPHS[view.job.state] if view.job.state != "done" else ("■", "dim")
     found: list[tuple[str, str, str, float | None]] = []
     for name, state, seconds in view.stages:
         glyph, style = {"done": ("✓", "good"), "cached": ("=", "dim")}.get(state, stopped)
         found.append((glyph, style, name, seconds if state == "done" else None))
-    command = view.run.arguments[0] if view.run.arguments else ""
-    if view.run.state == "running" and command in _CHAIN and _CHAIN[command] in known:
+    command = view.job.arguments[0] if view.job.arguments else ""
+    if view.job.state == "running" and command in _CHAIN and _CHAIN[command] in known:
         last = known.index(_CHAIN[command])
         reached = max((known.index(name) for name, _, _ in view.stages if name in known), default=-1)
         unseen = _UNSEEN.get(command, ())
@@ -122,7 +122,7 @@ def _stages(view: RunView, known: Sequence[str]) -> list[tuple[str, str, str, fl
     return found
 
 
-def stage_chips(view: RunView, known: Sequence[str], width: int) -> Line:
+def stage_chips(view: JobView, known: Sequence[str], width: int) -> Line:
     """The stages in one line; where there is no room for all, the last ones."""
     chips: list[list[Part]] = []
     for glyph, style, name, seconds in _stages(view, known):
@@ -134,7 +134,7 @@ def stage_chips(view: RunView, known: Sequence[str], width: int) -> Line:
     return [" ", *(part for chip in chips for part in chip)]
 
 
-def stage_lines(view: RunView, known: Sequence[str], width: int) -> list[Line]:
+def stage_lines(view: JobView, known: Sequence[str], width: int) -> list[Line]:
     """The stages, one in each line."""
     lines: list[Line] = []
     share = share_of(view)
@@ -158,16 +158,16 @@ def stage_lines(view: RunView, known: Sequence[str], width: int) -> list[Line]:
     return lines or [[("none yet", "dim")]]
 
 
-def command_lines(view: RunView, config: "Config | None", width: int) -> list[Line]:
+def command_lines(view: JobView, config: "Config | None", width: int) -> list[Line]:
     """The command, its process, and what the configuration says today."""
-    run = view.run
+    job = view.job
     rows: list[tuple[str, str]] = [("command", command_of(view))]
-    if run.cwd:
-        rows.append(("in", run.cwd))
-    rows.append(("process", f"{run.pid}" + (f" on {run.host}" if run.host else "")))
-    rows.append(("started", _moment(run.started.astimezone())))
-    if run.ended is not None:
-        rows.append(("ended", _moment(run.ended.astimezone())))
+    if job.cwd:
+        rows.append(("in", job.cwd))
+    rows.append(("process", f"{job.pid}" + (f" on {job.host}" if job.host else "")))
+    rows.append(("started", _moment(job.started.astimezone())))
+    if job.ended is not None:
+        rows.append(("ended", _moment(job.ended.astimezone())))
     lines: list[Line] = []
     for title, text in rows:
         lines += _titled(title, text, width)

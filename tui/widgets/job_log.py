@@ -1,4 +1,4 @@
-"""The log of a run, folded to the width there is, with its end kept in view while it grows."""
+"""The log of a job, folded to the width. The end stays visible while the log grows."""
 
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -7,7 +7,7 @@ from typing import Any
 from rich.cells import chop_cells
 
 from curator.core.text import clean
-from tui.background.run_watcher import RunView
+from tui.background.run_watcher import JobView
 from tui.widgets.lines import Line, Part
 from tui.widgets.rows import Rows
 
@@ -25,8 +25,8 @@ def fold(text: str, width: int) -> tuple[str, ...]:
     return tuple(chop_cells(clean(text.expandtabs(4)), max(width, _LEAST))) or ("",)
 
 
-class RunLog(Rows):
-    """The log of one run, and what its process printed last where that is known.
+class JobLog(Rows):
+    """The log of one job, and what its process printed last where that is known.
 
     Attributes:
         following: Whether the cursor keeps to the end.
@@ -39,7 +39,7 @@ class RunLog(Rows):
         self.query_text = ""
         self.entries: list[Entry] = []
         self._rows: list[tuple[int, str]] = []
-        self._run = ""
+        self._job = ""
         self._folded_for = 0
 
     @property
@@ -52,18 +52,18 @@ class RunLog(Rows):
         """Place of the entry under the cursor."""
         return self._rows[self.cursor][0] if self.cursor < self.count else None
 
-    def take(self, view: RunView | None) -> None:
-        """Show a run's log; of the same run, the cursor stays on its line."""
-        run = view.run.id if view is not None else ""
+    def take(self, view: JobView | None) -> None:
+        """Show a job's log; of the same job, the cursor stays on its line."""
+        job = view.job.id if view is not None else ""
         entries: list[Entry] = []
         if view is not None:
             entries += view.log
             if view.words:
                 entries.append((None, _HEADING))
                 entries += [(None, words) for words in view.words]
-        other = run != self._run
+        other = job != self._job
         if other:
-            self._run, self.entries, self._rows, self.following = run, [], [], True
+            self._job, self.entries, self._rows, self.following = job, [], [], True
         if other or entries != self.entries or self._room != self._folded_for:
             self._fold(entries)
 

@@ -1,9 +1,10 @@
-"""What the selection is estimated to come to, in words that several screens share."""
+"""Lines about the estimate of the selection, for several screens."""
 
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tui.app_base import AppBase
 from tui.state.session import GLYPHS, State
 from tui.widgets import numbers
 from tui.widgets.lines import Line, Part, fit, spread, width_of
@@ -11,8 +12,7 @@ from tui.widgets.trust import measured_part
 
 if TYPE_CHECKING:
     from curator.estimate.whatif import Difference
-    from tui.app import CuratorApp
-    from tui.background.estimator_thread import Outlook
+    from tui.background.estimator_thread import SelectionEstimate
 
 HEADLINE_WIDE = 110
 """Cells from which the headline holds what else stands in the line under it."""
@@ -20,7 +20,7 @@ _LEAST_NAME, _MOST_NAME = 8, 22
 
 
 def difference_parts(words: str, difference: "Difference", *, short: bool = False) -> list[Part]:
-    """A difference in loss; one that is within the noise is called so, or is marked where there is little room."""
+    """Return a difference in loss. A difference within the noise is marked with `~noise` or `~`."""
     value = numbers.signed(difference.value)
     if difference.value == 0 and difference.noise == 0:
         return [(f"   {words} ", "dim"), ("same", "dim")]
@@ -29,58 +29,58 @@ def difference_parts(words: str, difference: "Difference", *, short: bool = Fals
     return [(f"   {words} ", "dim"), (value, "good" if difference.value < 0 else "bad")]
 
 
-def headline(app: "CuratorApp", width: int) -> Line:
-    """The estimated loss of the selection in hand, and what it is above all tasks and the saved selection."""
-    if app.workspace is None:
+def headline(app: AppBase, width: int) -> Line:
+    """Return the estimated loss of the selection, and its differences to all tasks and to the saved selection."""
+    if app.snapshot is None:
         return [" "]
-    if app.workspace.answers is None:
+    if app.snapshot.answers is None:
         return [(f" {app.missing()}", "warn")]
     if app.session is None:
         return [" "]
-    outlook = app.outlook
-    if outlook is None:
+    estimate = app.estimate
+    if estimate is None:
         return [(" reading gradients …", "dim")]
-    if outlook.revision != app.session.revision:
+    if estimate.revision != app.session.revision:
         return spread([" loss ", ("…", "strong")], [("◌ estimating ", "dim")], width)
-    judged = outlook.judgement
+    target = estimate.target_loss
     parts: list[Part] = [
         " loss ",
-        (numbers.loss(judged.loss), "strong"),
-        f" {numbers.half_width(judged.low, judged.high)}",
+        (numbers.loss(target.loss), "strong"),
+        f" {numbers.half_width(target.low, target.high)}",
     ]
-    note = f" {app.workspace.trust} "
+    note = f" {app.snapshot.trust} "
     if width >= HEADLINE_WIDE:
-        note = f" {app.workspace.trust} · nats/token · 90 % · ✓ {outlook.seconds * 1000:.0f} ms "
+        note = f" {app.snapshot.trust} · nats/token · 90 % · ✓ {estimate.seconds * 1000:.0f} ms "
         if (measured := measured_line(app)) is not None:
             parts += ["  ", measured]
-    parts += _differences(outlook, app.session.base or "saved", width - width_of([*parts, note]))
-    return spread(parts, [(note, "dim" if app.workspace.calibrated_on else "warn")], width)
+    parts += _differences(estimate, app.session.base or "saved", width - width_of([*parts, note]))
+    return spread(parts, [(note, "dim" if app.snapshot.calibrated_on else "warn")], width)
 
 
-def _differences(outlook: "Outlook", base: str, width: int) -> list[Part]:
-    """Differences to all tasks and to the saved selection, in as many words as there is room for."""
+def _differences(estimate: "SelectionEstimate", base: str, width: int) -> list[Part]:
+    """Return the differences to all tasks and to the saved selection, shortened to the width."""
     name = fit(base, min(width_of([base]), _MOST_NAME))
     for short in ((False, False), (False, True), (True, True)):
-        every = difference_parts("vs all", outlook.versus_all, short=short[0])
-        room = width - width_of([*every, *difference_parts("vs ", outlook.versus_saved, short=short[1])])
+        every = difference_parts("vs all", estimate.versus_all, short=short[0])
+        room = width - width_of([*every, *difference_parts("vs ", estimate.versus_saved, short=short[1])])
         if room >= min(width_of([name]), _LEAST_NAME):
             break
     name = fit(name, max(min(width_of([name]), room), 1))
-    return [*every, *difference_parts(f"vs {name}", outlook.versus_saved, short=short[1])]
+    return [*every, *difference_parts(f"vs {name}", estimate.versus_saved, short=short[1])]
 
 
-def measured_line(app: "CuratorApp") -> Part | None:
-    """The measured loss of the selection in hand; None where nobody measured it."""
-    if app.workspace is None or app.session is None:
+def measured_line(app: AppBase) -> Part | None:
+    """Return the measured loss of the selection; None if the loss is not measured."""
+    if app.snapshot is None or app.session is None:
         return None
-    measured = app.workspace.measured_loss(app.session.mask)
+    measured = app.snapshot.measured_loss(app.session.mask)
     return measured_part(measured, word=True) if measured is not None else None
 
 
-def task_lines(app: "CuratorApp", task: int, width: int) -> list[Line]:
-    """One task in a few lines."""
-    workspace, session, outlook = app.workspace, app.session, app.outlook
-    if workspace is None or session is None:
+def task_lines(app: AppBase, task: int, width: int) -> list[Line]:
+    """Return a few lines about one task."""
+    snapshot, session, estimate = app.snapshot, app.session, app.estimate
+    if snapshot is None or session is None:
         return []
     state = session.state(task)
     words = {
@@ -90,19 +90,19 @@ def task_lines(app: "CuratorApp", task: int, width: int) -> list[Line]:
         State.PINNED_OUT: "pinned out",
     }[state]
     lines: list[Line] = [
-        [(f"{GLYPHS[state]} ", "good" if state.selected else "dim"), (fit(workspace.names[task], width - 2), "strong")]
+        [(f"{GLYPHS[state]} ", "good" if state.selected else "dim"), (fit(snapshot.names[task], width - 2), "strong")]
     ]
-    affinity, error = float(workspace.affinity[task]), float(workspace.affinity_error[task])
+    affinity, error = float(snapshot.affinity[task]), float(snapshot.affinity_error[task])
     if not np.isnan(affinity):
-        known = workspace.affinity[~np.isnan(workspace.affinity)]
+        known = snapshot.affinity[~np.isnan(snapshot.affinity)]
         rank = int((known > affinity).sum()) + 1
         spread_of = f" ±{1.645 * error:.4f}" if np.isfinite(error) else ""
         lines.append([f"{words} · affinity {numbers.signed(affinity)}{spread_of} · rank {rank} of {len(known)}"])
     else:
         lines.append([words])
-    if outlook is not None and outlook.revision == session.revision and not np.isnan(outlook.flips[task]):
-        change = float(outlook.flips[task])
-        after = ("" if outlook.solved[task] else "≈ ") + numbers.loss(outlook.judgement.loss + change)
+    if estimate is not None and estimate.revision == session.revision and not np.isnan(estimate.flips[task]):
+        change = float(estimate.flips[task])
+        after = ("" if estimate.solved[task] else "≈ ") + numbers.loss(estimate.target_loss.loss + change)
         lines.append(
             [
                 f"{'without' if state.selected else 'with'} it → {after} (",
@@ -112,15 +112,15 @@ def task_lines(app: "CuratorApp", task: int, width: int) -> list[Line]:
         )
     else:
         lines.append([""])
-    tags = f" · {workspace.tags[task]}" if workspace.tags[task] else ""
+    tags = f" · {snapshot.tags[task]}" if snapshot.tags[task] else ""
     lines.append(
-        [(f"{workspace.examples[task]:,.0f} examples · {numbers.short(workspace.tokens[task])} tokens{tags}", "dim")]
+        [(f"{snapshot.examples[task]:,.0f} examples · {numbers.short(snapshot.tokens[task])} tokens{tags}", "dim")]
     )
     return lines
 
 
-def history_lines(app: "CuratorApp", count: int, width: int) -> list[Line]:
-    """The last edits, newest first, and what each did to the loss."""
+def history_lines(app: AppBase, count: int, width: int) -> list[Line]:
+    """Return the last edits, newest first, with the change of the loss."""
     if app.session is None:
         return []
     lines: list[Line] = []

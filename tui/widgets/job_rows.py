@@ -1,4 +1,4 @@
-"""The list of runs."""
+"""The list of jobs."""
 
 import math
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from curator.workspace.job_log import Run
-from tui.background.run_watcher import RunView
+from tui.background.run_watcher import JobView
 from tui.widgets import numbers
 from tui.widgets.lines import Line, Part, fit, width_of
 from tui.widgets.rows import Rows
@@ -36,9 +36,9 @@ def span(seconds: float) -> str:
     return f"{int(seconds)}s"
 
 
-def share_of(view: RunView) -> float | None:
-    """How much of its stage a run has done, from 0 to 1; None where it is not known."""
-    if view.run.state == "done":
+def share_of(view: JobView) -> float | None:
+    """How much of its stage a job has done, from 0 to 1; None where it is not known."""
+    if view.job.state == "done":
         return 1.0
     return min(view.done / view.total, 1.0) if view.total > 0 else None
 
@@ -48,51 +48,51 @@ def one_line(text: str) -> str:
     return " ".join(text.split())
 
 
-def short_command(run: Run, root: Path) -> str:
+def short_command(job: Run, root: Path) -> str:
     """A command without what is the same for all: `curator`, and the project's own folder."""
-    if run.arguments is None:
-        return one_line(run.command).removeprefix("curator ")
+    if job.arguments is None:
+        return one_line(job.command).removeprefix("curator ")
     kept, skip = [], False
-    for argument, following in zip(run.arguments, [*run.arguments[1:], ""], strict=True):
+    for argument, following in zip(job.arguments, [*job.arguments[1:], ""], strict=True):
         if skip:
             skip = False
-        elif argument in ("-p", "--project") and Path(run.cwd, following) == root:
+        elif argument in ("-p", "--project") and Path(job.cwd, following) == root:
             skip = True
         else:
             kept.append(argument)
     return one_line(" ".join(kept))
 
 
-class RunRows(Rows):
-    """Runs, newest first. The cursor stays on its run when others come and go."""
+class JobRows(Rows):
+    """Jobs, newest first. The cursor stays on its job when others come and go."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        self.runs: Sequence[RunView] = ()
+        self.jobs: Sequence[JobView] = ()
 
     @property
     def count(self) -> int:
-        """Number of runs."""
-        return len(self.runs)
+        """Number of jobs."""
+        return len(self.jobs)
 
     @property
-    def view(self) -> RunView | None:
-        """The run under the cursor."""
-        return self.runs[self._clamped(self.cursor)] if self.runs else None
+    def view(self) -> JobView | None:
+        """The job under the cursor."""
+        return self.jobs[self._clamped(self.cursor)] if self.jobs else None
 
-    def take(self, runs: Sequence[RunView], wanted: str | None) -> None:
-        """Show other runs, or what has become of the same.
+    def take(self, jobs: Sequence[JobView], wanted: str | None) -> None:
+        """Show other jobs, or what has become of the same.
 
         Args:
-            runs: All runs, newest first.
+            jobs: All jobs, newest first.
             wanted: Id of the one that the cursor belongs on, once it is there.
         """
-        here = self.view.run.id if self.view is not None else None
-        before, ids = [view.run.id for view in self.runs], [view.run.id for view in runs]
-        self.runs = runs
+        here = self.view.job.id if self.view is not None else None
+        before, ids = [view.job.id for view in self.jobs], [view.job.id for view in jobs]
+        self.jobs = jobs
         place = next((ids.index(name) for name in (wanted, here) if name is not None and name in ids), None)
         if place is None:
-            running = [row for row, view in enumerate(runs) if view.run.state == "running"]
+            running = [row for row, view in enumerate(jobs) if view.job.state == "running"]
             place = running[0] if running and not before else self._clamped(self.cursor)
         self.cursor = place
         # Where nothing came or went, the list stays where the pointer's wheel has brought it.
@@ -102,16 +102,16 @@ class RunRows(Rows):
             self.changed()
 
     def watch_cursor(self, before: int, after: int) -> None:
-        """The run under the cursor is the one whose whole log is read."""
+        """The job under the cursor is the one whose whole log is read."""
         super().watch_cursor(before, after)
         if self.view is not None:
             # Here, and not when the message arrives: a reading in between would bring the cursor back.
-            self.app.watched = self.view.run.id  # type: ignore[attr-defined]
+            self.app.watched = self.view.job.id
 
     def _columns(self, width: int) -> tuple[int, int, int]:
         """Cells of the meter, the start and the command."""
         today = datetime.now(UTC).astimezone().date()
-        start = 5 if all(view.run.started.astimezone().date() == today for view in self.runs) else 11
+        start = 5 if all(view.job.started.astimezone().date() == today for view in self.jobs) else 11
         meter = 20 if width >= 110 else 10
         rest = width - _STAGE - _STATE - _PERCENT - _TIME - start - 4
         if rest - meter < _LEAST_COMMAND:
@@ -126,21 +126,21 @@ class RunRows(Rows):
         return [(words, "title"), (fit("command", command), "title")]
 
     def line(self, row: int, width: int) -> Line:
-        """One run."""
-        view = self.runs[row]
-        run, share = view.run, share_of(view)
+        """One job."""
+        view = self.jobs[row]
+        job, share = view.job, share_of(view)
         meter, start, command = self._columns(width)
-        glyph, style = GLYPHS[run.state]
-        if run.state == "running" and view.seconds_left is not None:
+        glyph, style = GLYPHS[job.state]
+        if job.state == "running" and view.seconds_left is not None:
             time = f"{span(view.seconds_left)} left"
         else:
             time = span(view.elapsed)
-        began = run.started.astimezone()
+        began = job.started.astimezone()
         calm = "dim" if style == "dim" else ""
         return [
             fit(view.stage or "·", _STAGE - 1) + " ",
             (f"{glyph} ", style),
-            (fit(run.state, _STATE - 2), style),
+            (fit(job.state, _STATE - 2), style),
             (numbers.meter(share or 0.0, meter), style),
             f"{share:>{_PERCENT}.0%}" if share is not None else " " * _PERCENT,
             (f" {time:<{_TIME}} ", calm),
@@ -148,9 +148,9 @@ class RunRows(Rows):
             *self._command(view, command),
         ]
 
-    def _command(self, view: RunView, width: int) -> list[Part]:
-        words = short_command(view.run, self.app.root)  # type: ignore[attr-defined]
-        said = one_line(view.run.message) if view.run.state == "failed" else ""
+    def _command(self, view: JobView, width: int) -> list[Part]:
+        words = short_command(view.job, self.app.root)
+        said = one_line(view.job.message) if view.job.state == "failed" else ""
         used = min(width_of([fit(words, width).rstrip()]) + 3, width)
         if said and width - used >= _LEAST_COMMAND:
             return [fit(words, width).rstrip(), (" · ", "dim"), (fit(said, width - used), "bad")]

@@ -1,0 +1,154 @@
+"""The Typer application and the options that several commands share."""
+
+import inspect
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypeVar
+
+import typer
+
+if TYPE_CHECKING:
+    from curator.project.project import Project
+
+app = typer.Typer(
+    name="curator",
+    help="Pick the auxiliary tasks that help a fine-tuning target, without training on every subset.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+_OPTIONS: dict[str, Any] = {
+    "project": Annotated[
+        Path | None,
+        typer.Option(
+            "-p", "--project", metavar="DIR", help="Open this project. [default: the nearest with a curator.toml]"
+        ),
+    ],
+    "target": Annotated[
+        list[str] | None,
+        typer.Option("--target", metavar="T", help="Set the target task; repeatable. [default: as configured]"),
+    ],
+    "fresh": Annotated[bool, typer.Option("--fresh", help="Recompute even if cached.")],
+    "as_json": Annotated[bool, typer.Option("--json", help="Print one JSON document.")],
+    "skip_bad_rows": Annotated[
+        bool, typer.Option("--skip-bad-rows", help="Leave out rows that cannot be used, and count them.")
+    ],
+    "quiet": Annotated[bool, typer.Option("-q", "--quiet", help="Print errors only.")],
+    "verbose": Annotated[bool, typer.Option("-v", "--verbose", help="Show log output of libraries.")],
+}
+_DEFAULTS = {"project": None, "target": None}
+
+
+class Report(Protocol):
+    """A report that a command prints."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the document that `--json` prints."""
+
+
+AnyReport = TypeVar("AnyReport", bound=Report)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shared:
+    """Values of the shared options of one call. An option that a command does not take has its default."""
+
+    project: Path | None = None
+    target: list[str] | None = None
+    fresh: bool = False
+    as_json: bool = False
+    skip_bad_rows: bool = False
+    quiet: bool = False
+    verbose: bool = False
+
+    @contextmanager
+    def open(self, *, folder: Path | None = None, silent: bool = False) -> Iterator["Project"]:
+        """Open the project, with progress on standard error and a log under `.curator/runs`.
+
+        Args:
+            folder: Project folder; None takes that of `--project`.
+            silent: Whether to report errors only, as with `--quiet`.
+
+        Raises:
+            ConfigError, DataError: As `Project.open`.
+        """
+        from curator.core import distributed
+        from curator.core.events import Reporter
+        from curator.core.progress import make_progress
+        from curator.project.project import Project
+        from curator.workspace.job_log import RunLog
+        from curator.workspace.workspace import Workspace
+
+        workspace = Workspace.open(folder or self.project)
+        if self.skip_bad_rows:
+            workspace = workspace.skipping_bad_rows()
+        if not distributed.is_main():
+            yield Project(workspace)
+            return
+        with make_progress(quiet=silent or self.quiet) as progress, RunLog(workspace.folder / "runs") as log:
+            yield Project(workspace.reporting_to(Reporter(progress, log)))
+
+    def show(self, report: AnyReport, table: Callable[[AnyReport], None]) -> None:
+        """Print a report as JSON or as a table. Only the main process of several prints."""
+        if not is_main():
+            return
+        if self.as_json:
+            print_json(report.to_json())
+        else:
+            table(report)
+
+
+def shared_options(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Add shared options to a command, after its own, and pass their values as its argument `shared`.
+
+    Args:
+        names: Fields of `Shared`, in the order in which `--help` lists them.
+    """
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        own = [p for p in inspect.signature(command).parameters.values() if p.name != "shared"]
+        added = [
+            inspect.Parameter(
+                name, inspect.Parameter.KEYWORD_ONLY, default=_DEFAULTS.get(name, False), annotation=_OPTIONS[name]
+            )
+            for name in names
+        ]
+
+        @wraps(command)
+        def run(**values: Any) -> None:
+            command(shared=Shared(**{name: values.pop(name) for name in names}), **values)
+
+        parameters = [*own, *added]
+        # Typer reads both.
+        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        return run
+
+    return decorate
+
+
+def is_main() -> bool:
+    """Return whether this process prints: with several processes, only the first one does."""
+    from curator.core import distributed
+
+    return distributed.is_main()
+
+
+def print_json(document: dict[str, Any]) -> None:
+    """Print a JSON document without characters that steer a terminal."""
+    text = json.dumps(document, ensure_ascii=False, indent=1)
+    # JSON keeps control characters of some terminals, and halves of surrogate pairs, which are not valid UTF-8.
+    if not text.replace("\n", "").isprintable():
+        text = "".join(c if c.isprintable() or c == "\n" else _escaped(c) for c in text)
+    sys.stdout.write(text + "\n")
+
+
+def _escaped(character: str) -> str:
+    return "\\u007f" if character == "\x7f" else json.dumps(character)[1:-1]

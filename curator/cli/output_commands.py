@@ -1,0 +1,140 @@
+"""Commands that write results for others: export, apply, sql, export-store."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from curator.cli.options import Shared, app, print_json, shared_options
+from curator.export import FORMATS
+
+MANIFEST_HELP = "Manifest file of `curator select`, or the name of a selection."
+
+
+@app.command(epilog="Example: curator export curator-manifest.json --format trl -o train-data")
+@shared_options("project", "as_json", "quiet", "verbose")
+def export(
+    manifest: Annotated[str, typer.Argument(metavar="MANIFEST", help=MANIFEST_HELP)],
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="Write to this directory.")],
+    shared: Shared,
+    format: Annotated[
+        str, typer.Option("--format", metavar="F", help=f"Write for a trainer: {', '.join(FORMATS)}.")
+    ] = "jsonl",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print rows and tokens, and write nothing.")] = False,
+    allow_changed: Annotated[
+        bool, typer.Option("--allow-changed", help="Export even if files have changed since the selection.")
+    ] = False,
+    allow_outside: Annotated[
+        bool, typer.Option("--allow-outside", help="Read files outside the manifest's folder and its project.")
+    ] = False,
+) -> None:
+    """Write the selected tasks and the target's training examples as files that a trainer reads."""
+    from curator.cli.tables import show_export, show_exported
+    from curator.core.events import Reporter
+    from curator.core.progress import make_progress
+    from curator.export import prepare_export, write_export
+    from curator.project.project import Project
+    from curator.select.manifest import read_manifest
+
+    path = Path(manifest)
+    # A manifest is complete: it can be exported without its project.
+    found, here = (
+        (read_manifest(path), path.absolute().parent)
+        if os.path.isfile(path)
+        else Project.open(shared.project).manifest(manifest)
+    )
+    with make_progress(quiet=shared.quiet) as progress:
+        plan = prepare_export(
+            found,
+            here,
+            format=format,
+            folder=output,
+            allow_changed=allow_changed,
+            allow_outside=allow_outside,
+            reporter=Reporter(progress),
+        )
+    if not shared.as_json:
+        show_export(plan.report)
+    if not dry_run:
+        write_export(plan)
+    if shared.as_json:
+        print_json(plan.report.to_json() | {"dry_run": dry_run})
+    else:
+        show_exported(plan.report, written=not dry_run)
+
+
+@app.command(epilog="Example: curator apply curator-manifest.json -o adapter")
+@shared_options("project", "fresh", "as_json", "quiet", "verbose")
+def apply(
+    shared: Shared,
+    manifest: Annotated[str, typer.Argument(metavar="[MANIFEST]", help=MANIFEST_HELP)] = "curator-manifest.json",
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="DIR",
+            help="Write the adapter to this directory. [default: in .curator/adapters/applied]",
+        ),
+    ] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(
+            "--seed", metavar="N", min=0, max=2**32 - 1, help="Set the seed. [default: as the first run of verify]"
+        ),
+    ] = None,
+    allow_changed: Annotated[
+        bool,
+        typer.Option("--allow-changed", help="Train on the current data even if the data differs from the manifest."),
+    ] = False,
+) -> None:
+    """Fine-tune the base model on a selection by the project's recipe, and measure the loss of the adapter."""
+    from curator.cli.tables import show_apply
+
+    with shared.open() as opened:
+        report = opened.apply(manifest, output=output, seed=seed, allow_changed=allow_changed, fresh=shared.fresh)
+    shared.show(report, show_apply)
+
+
+@app.command(epilog="Example: curator sql 'SELECT task, affinity FROM affinities ORDER BY affinity DESC' --format csv")
+@shared_options("project", "target", "as_json", "quiet", "verbose")
+def sql(
+    shared: Shared,
+    query: Annotated[
+        str, typer.Argument(metavar="[QUERY]", help="DuckDB query; - reads standard input. [default: list the views]")
+    ] = "",
+    format: Annotated[
+        str | None,
+        typer.Option(
+            "--format",
+            metavar="F",
+            help="Print as table, csv, json or parquet. [default: as FILE ends, or table]",
+        ),
+    ] = None,
+    output: Annotated[Path | None, typer.Option("-o", "--output", metavar="FILE", help="Write to this file.")] = None,
+) -> None:
+    """Query the store read-only in DuckDB SQL: tasks, examples, affinities, subsets, runs and selections."""
+    from curator.cli.query_output import TABLE_ROWS, pick_format, write_result
+
+    wanted = pick_format("json" if shared.as_json else format, output)
+    text = sys.stdin.read() if query == "-" else query
+    with shared.open(silent=True) as opened:
+        limit = TABLE_ROWS if wanted == "table" and text.strip() else None
+        result = opened.sql(text, target=shared.target, limit=limit)
+    write_result(result, wanted, output, quiet=shared.quiet)
+
+
+@app.command(epilog="Example: curator export-store saved -p sample_data")
+@shared_options("project", "as_json", "quiet", "verbose")
+def export_store(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Empty directory; created if missing.")],
+    shared: Shared,
+) -> None:
+    """Save the readable rows of the store, even of a damaged one, as one Parquet file per table."""
+    from curator.cli import store_commands
+
+    found = store_commands.export(shared.project, folder)
+    print_json(found.to_json()) if shared.as_json else store_commands.show(found)
+    store_commands.fail_unless_sound(found)

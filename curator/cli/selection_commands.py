@@ -1,0 +1,185 @@
+"""Commands that estimate, select and verify: estimate, select, verify, examples, curve."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from curator.cli.options import Shared, app, is_main, shared_options
+from curator.core.errors import ConfigError, DataError
+
+METHODS_HELP = (
+    "Set the method: forward, backward, exchange, ensemble or mixture; or a baseline:"
+    " random, embedding, bm25, gradient-cosine, less or kmm. [default: as configured]"
+)
+PlotOption = Annotated[
+    Path | None, typer.Option("--plot", metavar="FILE", help="Draw the result to a .svg, .png or .pdf file.")
+]
+
+
+@app.command(epilog="Example: curator estimate carry subtraction --json")
+@shared_options("project", "target", "as_json", "skip_bad_rows", "quiet", "verbose")
+def estimate(
+    shared: Shared,
+    tasks: Annotated[
+        list[str] | None, typer.Argument(metavar="[TASK]...", help="Tasks of the subset. [default: the target alone]")
+    ] = None,
+    subsets: Annotated[
+        Path | None,
+        typer.Option("--subsets", metavar="FILE", help="Read a JSON list of lists of task names; - is standard input."),
+    ] = None,
+) -> None:
+    """Estimate the target's loss after fine-tuning on a subset, without training on the subset."""
+    from curator.cli.tables import show_estimates
+
+    if subsets is not None and tasks:
+        raise ConfigError("cannot combine TASK and --subsets", hint="Name one subset, or one file of subsets.")
+    wanted = [tasks or []] if subsets is None else _read_subsets(subsets)
+    with shared.open() as opened:
+        if not is_main():
+            opened.gradients(target=shared.target)
+            return
+        report = opened.estimate_all(wanted, target=shared.target)
+    shared.show(report, show_estimates)
+
+
+@app.command(epilog="Example: curator select --method exchange --max-tokens 20000 --exclude noise -o best.json --json")
+@shared_options("project", "target", "fresh", "as_json", "skip_bad_rows", "quiet", "verbose")
+def select(
+    shared: Shared,
+    method: Annotated[str | None, typer.Option("--method", metavar="M", help=METHODS_HELP)] = None,
+    k: Annotated[int | None, typer.Option("--k", min=0, help="Limit the number of tasks.")] = None,
+    max_tokens: Annotated[
+        int | None, typer.Option("--max-tokens", min=0, help="Limit the training tokens of the selected tasks.")
+    ] = None,
+    max_examples: Annotated[
+        int | None, typer.Option("--max-examples", min=0, help="Limit the training examples of the selected tasks.")
+    ] = None,
+    threshold: Annotated[
+        float | None,
+        typer.Option(
+            "--threshold",
+            help="Set the smallest gain that adds a task, in nats. For ensemble: affinity. For a baseline: score.",
+        ),
+    ] = None,
+    include: Annotated[
+        list[str] | None, typer.Option("--include", metavar="T", help="Always select this task; repeatable.")
+    ] = None,
+    exclude: Annotated[
+        list[str] | None, typer.Option("--exclude", metavar="T", help="Never select this task; repeatable.")
+    ] = None,
+    name: Annotated[str, typer.Option("--name", help="Name the selection. [default: the method]")] = "",
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="FILE",
+            help="Write the manifest to this file. [default: curator-manifest.json in the project]",
+        ),
+    ] = None,
+) -> None:
+    """Select the tasks that help the target. Run missing stages first, and write a manifest."""
+    from curator.cli.tables import show_selection
+
+    with shared.open() as opened:
+        if not is_main():
+            opened.gradients(target=shared.target)
+            return
+        result = opened.select(
+            target=shared.target,
+            method=method,
+            k=k,
+            max_tokens=max_tokens,
+            max_examples=max_examples,
+            threshold=threshold,
+            include=include or (),
+            exclude=exclude or (),
+            name=name,
+            output=output,
+            fresh=shared.fresh,
+        )
+    shared.show(result, show_selection)
+
+
+@app.command(epilog="Example: curator verify --runs 20 --seeds 2 --plot verify.svg")
+@shared_options("project", "target", "fresh", "as_json", "skip_bad_rows", "quiet", "verbose")
+def verify(
+    shared: Shared,
+    runs: Annotated[
+        int | None,
+        typer.Option("--runs", metavar="N", min=1, help="Add N subsets. [default: 12 if none are measured]"),
+    ] = None,
+    seeds: Annotated[
+        int | None,
+        typer.Option("--seeds", metavar="N", min=1, help="Fine-tune N times on each subset. [default: 2]"),
+    ] = None,
+    compare: Annotated[
+        bool,
+        typer.Option("--compare", help="Compare with the selections of the other methods at equal tokens."),
+    ] = False,
+    plot: PlotOption = None,
+) -> None:
+    """Fine-tune on some subsets, compare with their estimates, and calibrate later estimates."""
+    from curator.cli.tables import show_verify
+    from curator.results.plots import check_plot_file, plot_verify
+
+    if plot is not None:
+        check_plot_file(plot)
+    with shared.open() as opened:
+        report = opened.verify(target=shared.target, runs=runs, seeds=seeds, compare=compare, fresh=shared.fresh)
+    if plot is not None and is_main():
+        plot_verify(report, plot)
+    shared.show(report, show_verify)
+
+
+@app.command(epilog="Example: curator examples carry --top 5")
+@shared_options("project", "target", "as_json", "skip_bad_rows", "quiet", "verbose")
+def examples(
+    task: Annotated[str, typer.Argument(metavar="TASK", help="Auxiliary task to read.")],
+    shared: Shared,
+    top: Annotated[
+        int, typer.Option("--top", min=1, help="Print so many examples of each kind; --json prints all.")
+    ] = 10,
+) -> None:
+    """Print the examples of a task that help the target most, and those that harm it most."""
+    from curator.cli.tables import show_examples
+
+    with shared.open() as opened:
+        report = opened.examples(task, target=shared.target)
+    shared.show(report, lambda report: show_examples(report, top))
+
+
+@app.command(epilog="Example: curator curve --plot budget.svg")
+@shared_options("project", "target", "as_json", "skip_bad_rows", "quiet", "verbose")
+def curve(shared: Shared, plot: PlotOption = None) -> None:
+    """Print the estimated loss against training tokens, and the best subset for each budget."""
+    from curator.cli.tables import show_curve
+    from curator.results.plots import check_plot_file, plot_curve
+
+    if plot is not None:
+        check_plot_file(plot)
+    with shared.open() as opened:
+        report = opened.curve(target=shared.target)
+    if plot is not None and is_main():
+        plot_curve(report, plot)
+    shared.show(report, show_curve)
+
+
+def _read_subsets(path: Path) -> list[list[str]]:
+    shape = 'Write [["a", "b"], ["c"]].'
+    try:
+        text = sys.stdin.read() if str(path) == "-" else path.read_text(encoding="utf-8")
+        subsets = json.loads(text)
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"cannot read {path}: {error}", hint="Check the path and its permissions.") from error
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}: not valid JSON: {error}", hint=shape) from error
+    good = isinstance(subsets, list) and all(
+        isinstance(subset, list) and all(isinstance(task, str) for task in subset) for subset in subsets
+    )
+    if not good:
+        raise DataError(f"{path}: not a list of lists of task names", hint=shape)
+    return subsets  # type: ignore[no-any-return]

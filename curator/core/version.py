@@ -1,0 +1,3 @@
+"""The version of curator. `pyproject.toml` holds the same one."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,76 @@
+"""Check that a model folder holds a complete language model that fits the data, before anything trains."""
+
+from pathlib import Path
+from typing import Any
+
+from curator.core.errors import DataError
+from curator.data.corpus import Corpus
+from curator.data.model_files import load_architecture, load_tokenizer, weight_files
+from curator.workspace.workspace import Workspace
+
+
+def check_model(workspace: Workspace, corpus: Corpus) -> None:
+    """Refuse a model that transformers would complete with random weights, or that cannot read the examples.
+
+    Args:
+        workspace: The project.
+        corpus: Its examples.
+
+    Raises:
+        DataError: The folder holds another kind of model, a file of weights is missing, the tokenizer has more tokens
+            than the model, or an example is longer than the model's positions.
+    """
+    folder, section = corpus.model.folder, workspace.config.model
+    weight_files(folder)
+    architecture = load_architecture(folder, section)
+    if not section.trust_remote_code:
+        _check_kind(folder, architecture)
+    _check_tokens(folder, architecture, len(load_tokenizer(folder, section)))
+    _check_positions(folder, architecture, corpus)
+
+
+def _check_kind(folder: Path, architecture: Any) -> None:
+    from transformers.models.auto.modeling_auto import (
+        MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+        MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES,
+    )
+
+    names = list(getattr(architecture, "architectures", None) or ())
+    known: set[str] = set()
+    for mapping in (MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES):
+        for value in mapping.values():
+            known.update((value,) if isinstance(value, str) else value)
+    if names and known.isdisjoint(names):
+        raise DataError(
+            f"model folder {folder} holds {names[0]}, which is not a causal or sequence-to-sequence language model",
+            hint="Choose a model that generates text. transformers would start the missing output layer at random.",
+        )
+
+
+def _check_tokens(folder: Path, architecture: Any, tokens: int) -> None:
+    rows = getattr(architecture.get_text_config(), "vocab_size", None)
+    if rows is not None and tokens > rows:
+        raise DataError(
+            f"model folder {folder}: the tokenizer has {tokens:,} tokens, and the model embeds {rows:,}",
+            hint="Resize the model's embedding (resize_token_embeddings), or use the tokenizer of this model.",
+        )
+
+
+def _check_positions(folder: Path, architecture: Any, corpus: Corpus) -> None:
+    text = architecture.get_text_config()
+    positions = next((n for key in ("max_position_embeddings", "n_positions") if (n := getattr(text, key, None))), None)
+    # Models without a limit, such as T5, have no such key or a negative one.
+    if not isinstance(positions, int) or positions < 1:
+        return
+    for task in corpus.tasks:
+        for version, numbers in (
+            (task.version, task.split.train),
+            (task.held_out_from, task.split.validation),
+        ):
+            longest = max((version.index.lengths[n] for n in numbers), default=0)
+            if longest > positions:
+                raise DataError(
+                    f"task {task.name!r}: an example has {longest:,} tokens, and model {folder} has {positions:,}"
+                    " positions",
+                    hint=f"Set max_length = {positions} under [data].",
+                )

@@ -1,0 +1,42 @@
+"""A project that an earlier commit computed opens, and no stage is computed again.
+
+`project-5240198.tar.xz` was made at commit 5240198, before the modules moved into rooms: by `curator select`,
+`curator verify --runs 2 --seeds 1`, `curator select` and `curator select --method exchange --name second`.
+"""
+
+import json
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from curator.core.events import Event, Reporter, StageStarted
+from curator.project.project import Project
+
+ARCHIVE = Path(__file__).with_name("project-5240198.tar.xz")
+
+
+@pytest.fixture
+def earlier(tmp_path: Path) -> Path:
+    """The extracted project."""
+    with tarfile.open(ARCHIVE) as archive:
+        archive.extractall(tmp_path / "earlier", filter="data")
+    return tmp_path / "earlier"
+
+
+def test_status_of_an_earlier_project_finds_every_stage(earlier: Path) -> None:
+    report = Project.open(earlier).status()
+    states = {stage.stage: stage.state for stage in report.stages}
+    assert {states[stage] for stage in ("data", "train", "gradients", "estimate", "select")} == {"done"}
+    assert {row["name"] for row in report.selections} == {"second", "forward"}
+
+
+def test_select_in_an_earlier_project_computes_nothing_and_keeps_the_manifest(earlier: Path) -> None:
+    before = json.loads((earlier / "curator-manifest.json").read_text())
+    events: list[Event] = []
+    project = Project.open(earlier, reporter=Reporter(events.append))
+    result = project.select(method="exchange", name="second")
+    assert result.cached
+    assert json.loads((earlier / "curator-manifest.json").read_text()) == before
+    assert [event.stage for event in events if isinstance(event, StageStarted)] == []
+    assert project.estimates(("target",)).measured != []
