@@ -1,6 +1,6 @@
-"""The rows of an export between reading and writing, in a temporary file.
+"""Hold the rows of an export in a temporary file, between reading and writing.
 
-A row is read and encoded once. The form of the rows is known only after the last row, so the rows wait in a file.
+curator reads and encodes each row once. The last row decides on the form of all rows, so the rows wait in a file.
 """
 
 import json
@@ -21,7 +21,7 @@ _HINT = "Check free disk space and write permissions."
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpooledRow:
-    """One row that may be trained on.
+    """Hold one row that may be trained on.
 
     Attributes:
         place: File and line of the row, for messages.
@@ -35,9 +35,9 @@ class SpooledRow:
 
 
 class Spool:
-    """Hold the rows of all tasks of an export in one temporary file, in the order in which they were added.
+    """Hold the rows of all tasks of an export in one temporary file.
 
-    The file has no name, so that no killed process leaves it. The space is free after `close`.
+    The file has no name, so that a killed process leaves no file. `close` frees the space.
 
     Args:
         folder: Folder of the export. The file lies on the disk of this folder if that is possible.
@@ -54,11 +54,11 @@ class Spool:
         self._counts: dict[str, int] = {}
 
     def add(self, task: str, rows: Iterable[tuple[Row, Encoded | None]]) -> None:
-        """Add the rows of one task, after those of the task before.
+        """Add the rows of one task.
 
         Args:
             task: Name of the task.
-            rows: Rows of the task, each with its tokens. The tokens are None without a tokenizer.
+            rows: Rows of the task, each with its tokens, or with None if there is no tokenizer.
 
         Raises:
             DataError: The file cannot be written.

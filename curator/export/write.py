@@ -1,4 +1,4 @@
-"""Writing an export: all of it, or nothing."""
+"""Write an export, all of it or nothing."""
 
 import json
 from collections import Counter
@@ -18,11 +18,13 @@ from curator.select.manifest import MANIFEST_NAME, rebased, render
 
 
 def write(plan: Plan) -> None:
-    """Write data, configs and manifest beside the folder, and swap it in.
+    """Write data, configs and manifest into a partial folder, and rename the folder when it is complete.
+
+    Removes the spool in any case.
 
     Raises:
-        ConfigError: Something else was put into the folder since.
-        DataError: Something cannot be read or written.
+        ConfigError: The folder holds other files by now.
+        DataError: A file cannot be written, or the spool was removed before.
     """
     folder = plan.folder
     try:
@@ -30,8 +32,8 @@ def write(plan: Plan) -> None:
         with whole_folder(folder) as partial:
             _write_into(partial, plan)
     except OSError as error:
-        hint = "Is the disk full or read-only? Choose another folder with -o."
-        raise DataError(f"{folder}: cannot be written: {error}", hint=hint) from error
+        hint = "Check free disk space and write permissions, or choose another folder with -o."
+        raise DataError(f"cannot write {folder}: {error}", hint=hint) from error
     finally:
         if plan.spool is not None:
             plan.spool.close()
@@ -48,14 +50,14 @@ def _write_into(folder: Path, plan: Plan) -> None:
         (folder / name).write_text(text, encoding="utf-8", newline="\n")
     names = sorted(path.name for path in folder.iterdir() if path.name != MANIFEST_NAME)
     record = {name: sha256_of(folder / name) if name in plan.configs else "" for name in names}
-    # The folder is where it stands: what it is called would make two equal exports differ.
+    # Without the name of the folder, equal exports have equal records.
     report = {key: value for key, value in plan.report.to_json().items() if key not in ("folder", "files")}
     text = json.dumps(report | {"written": record}, ensure_ascii=False, indent=1) + "\n"
     (folder / RECORD_NAME).write_text(text, encoding="utf-8")
 
 
 class _Rows(Iterable[dict[str, Any]]):
-    """The rows of one task as they are written. Each iteration reads them from the spool."""
+    """Yield the rows of one task in the form of the export. Each iteration reads the spool from the start."""
 
     def __init__(self, plan: Plan, task: PlannedTask) -> None:
         self._plan, self._task = plan, task
@@ -74,7 +76,7 @@ def _row(plan: Plan, row: SpooledRow) -> dict[str, Any]:
     written = plan.form.write(row.content, row.encoded, plan.encoding)
     if written is None:
         raise DataError(
-            f"{row.place}: cannot be written for {plan.format.trainer}",
+            f"cannot write a row for {plan.format.trainer}: {row.place}",
             hint="Leave the task out, or export jsonl.",
         )
     return written

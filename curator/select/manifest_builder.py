@@ -1,4 +1,4 @@
-"""What a selection is written down as: its manifest, with everything that it rests on."""
+"""Build the manifest of a selection, with its settings, estimates and files."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -22,14 +22,14 @@ from curator.select.search import Selection
 def manifest_of(
     estimates: TargetEstimates, request: Request, name: str, selection: Selection, affinities: Affinities
 ) -> Manifest:
-    """The manifest of a selection; paths in it are as in the corpus.
+    """Build the manifest of a selection. Its paths are those of the corpus.
 
     Args:
-        estimates: Of the target.
-        request: What the selection was asked to be.
-        name: What it is called.
-        selection: The tasks that are in, and by which steps they came.
-        affinities: Of every task.
+        estimates: Estimates of the target's loss.
+        request: Method and options of the selection.
+        name: Name of the selection.
+        selection: The selected tasks, and the steps of the method.
+        affinities: Affinities of all tasks.
     """
     config, corpus = estimates.workspace.config, estimates.corpus
     masks = np.stack([selection.mask, np.ones_like(selection.mask), np.zeros_like(selection.mask)])
@@ -121,13 +121,13 @@ def manifest_of(
 
 
 def seen_from(folder: Path, manifest: Manifest, corpus: Corpus, root: Path) -> Manifest:
-    """The manifest with paths as they are now, as seen from a folder.
+    """Return a manifest with the present files of its tasks, and with paths relative to a folder.
 
     Args:
-        folder: Where it is to lie.
-        manifest: Of a selection of tasks of the corpus.
-        corpus: Says where the tasks' files are.
-        root: The project's folder.
+        folder: Folder that the new paths are relative to.
+        manifest: Manifest of a selection of tasks of the corpus.
+        corpus: Holds the present files of the tasks.
+        root: Folder of the project, which the model's path is relative to.
     """
     tasks = {task.name: task for task in corpus.tasks}
     present = manifest.model_copy(
@@ -140,7 +140,7 @@ def seen_from(folder: Path, manifest: Manifest, corpus: Corpus, root: Path) -> M
 
 
 def with_files(entry: EntryT, task: Task) -> EntryT:
-    """Return a task's entry with the files and the source that the corpus has now; the paths are as in the corpus."""
+    """Return a task's entry with the present files and source of the corpus, and with the corpus's paths."""
     update: dict[str, Any] = {"files": _files(task.version), "source": task.version.source}
     if isinstance(entry, TargetEntry):
         update["validation_files"] = _files(task.validation_version)
