@@ -1,4 +1,4 @@
-"""An export holds what was trained on, touches nothing else, and is there whole or not at all."""
+"""Test that an export holds the rows that are trained on, is complete or missing, and changes no other file."""
 
 import json
 import os
@@ -34,7 +34,7 @@ def export(path: Path, **options: Any) -> ExportReport:
 
 @pytest.fixture
 def manifest(tmp_path: Path) -> Path:
-    """A manifest of the target `target` and the tasks `one` and `two`."""
+    """Write a manifest of the target `target` and the tasks `one` and `two`."""
     for name in ("target", "one", "two"):
         write_rows(tmp_path / "data" / f"{name}.jsonl", pair_rows(name, 3))
     path = tmp_path / "data" / "best.json"
@@ -42,7 +42,7 @@ def manifest(tmp_path: Path) -> Path:
     return path
 
 
-def test_it_is_what_was_trained_on(make_project: MakeProject, tmp_path: Path) -> None:
+def test_export_jsonl_holds_the_rows_that_were_trained_on(make_project: MakeProject, tmp_path: Path) -> None:
     shared = pair_rows("target", 12)
     tasks: dict[str, list[dict[str, Any]]] = {
         "target": shared,
@@ -73,14 +73,14 @@ def test_it_is_what_was_trained_on(make_project: MakeProject, tmp_path: Path) ->
     assert held_out
     assert not [row for row in held_out if row in rows_of(tmp_path / "out" / "alpha.jsonl")]
     assert len(rows_of(tmp_path / "out" / "beta.jsonl")) == 8
-    # What stands beside the files is a manifest like the one they came from.
+    # The manifest of the export can be exported again.
     again = read_manifest(tmp_path / "out" / MANIFEST_NAME)
     check_files(again, tmp_path / "out")
     export(tmp_path / "out" / MANIFEST_NAME, format="jsonl", folder=tmp_path / "out2")
     assert {n: c for n, c in everything(tmp_path / "out").items() if n != MANIFEST_NAME} == {
         n: c for n, c in everything(tmp_path / "out2").items() if n != MANIFEST_NAME
     }
-    # Where nothing is sampled, the tokens of the manifest are exact.
+    # Without samples, the token counts of the manifest are exact.
     assert [(task.tokens, task.tokens_are_exact) for task in report.tasks] == [
         (corpus_task.tokens, True)
         for name in ("target", "alpha", "beta")
@@ -89,7 +89,7 @@ def test_it_is_what_was_trained_on(make_project: MakeProject, tmp_path: Path) ->
     ]
 
 
-def test_twice_is_the_same(manifest: Path, tmp_path: Path) -> None:
+def test_export_twice_gives_equal_files_and_removes_old_ones(manifest: Path, tmp_path: Path) -> None:
     out = tmp_path / "deep" / "out"
     export(manifest, format="jsonl", folder=out)
     before = everything(out)
@@ -97,16 +97,16 @@ def test_twice_is_the_same(manifest: Path, tmp_path: Path) -> None:
     assert everything(out) == before
     assert [p.name for p in out.parent.iterdir()] == ["out"]
     assert out.stat().st_mode & 0o777 == out.parent.stat().st_mode & 0o777
-    # A selection of fewer tasks leaves none of the earlier files behind.
+    # A selection of fewer tasks removes the files of the earlier export.
     write_rows(manifest.parent / "three.jsonl", pair_rows("three", 1))
     manifest.write_text(render(manifest_of(manifest.parent, "target", "three")))
     export(manifest, format="jsonl", folder=out)
     assert sorted(everything(out)) == [RECORD_NAME, MANIFEST_NAME, "target.jsonl", "three.jsonl"]
 
 
-def test_names_of_any_kind(manifest: Path, tmp_path: Path) -> None:
+def test_export_task_names_of_any_kind_become_valid_file_names(manifest: Path, tmp_path: Path) -> None:
     base = read_manifest(manifest)
-    # Names that differ in case only are one file to some systems.
+    # On some systems, names that differ in case only are one file.
     given = list(dict.fromkeys([*RESERVED, *map(str.swapcase, RESERVED)]))
     tasks = [base.tasks[0].model_copy(update={"name": name}) for name in given]
     manifest.write_text(render(base.model_copy(update={"tasks": tuple(tasks)})))
@@ -122,28 +122,30 @@ def test_names_of_any_kind(manifest: Path, tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir() if p.name not in ("data", "out")] == []
 
 
-def test_the_project_is_no_export(manifest: Path, tmp_path: Path) -> None:
-    """A project folder holds a manifest, too; it must not be taken for an export, and be replaced."""
+def test_export_into_a_project_folder_is_refused(manifest: Path, tmp_path: Path) -> None:
+    """A project folder holds a manifest too. curator must not replace it as an earlier export."""
     in_project = manifest.with_name(MANIFEST_NAME)
     in_project.write_text(manifest.read_text())
     manifest.unlink()
     before = everything(tmp_path)
     for folder in (in_project.parent, tmp_path):
-        with pytest.raises(ConfigError, match=r"is no export|holds the data"):
+        with pytest.raises(ConfigError, match=r"is not an export|holds the data"):
             export(in_project, format="jsonl", folder=folder)
     assert everything(tmp_path) == before
 
 
-def test_the_present_folder(manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_export_into_the_current_folder_writes_there(
+    manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
-    with pytest.raises(ConfigError, match="is no export"):
+    with pytest.raises(ConfigError, match="is not an export"):
         export(manifest, format="jsonl", folder=Path(".."))
     export(manifest, format="jsonl", folder=Path())
     assert len(rows_of(tmp_path / "here" / "one.jsonl")) == 3
 
 
-def test_what_is_not_ours_stays(manifest: Path, tmp_path: Path) -> None:
+def test_export_folder_with_other_files_is_refused_and_kept(manifest: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     export(manifest, format="jsonl", folder=out)
     (out / "notes.txt").write_text("mine")
@@ -156,11 +158,11 @@ def test_what_is_not_ours_stays(manifest: Path, tmp_path: Path) -> None:
     export(manifest, format="jsonl", folder=tmp_path / "out2")
     assert (tmp_path / "out2.partial" / "mine").exists()
     (tmp_path / "file").write_text("")
-    with pytest.raises(ConfigError, match="is no folder"):
+    with pytest.raises(ConfigError, match="is not a folder"):
         export(manifest, format="jsonl", folder=tmp_path / "file")
 
 
-def test_all_or_nothing(manifest: Path, tmp_path: Path) -> None:
+def test_export_bad_rows_leave_the_folder_unchanged(manifest: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     export(manifest, format="jsonl", folder=out)
     before = everything(out)
@@ -178,7 +180,7 @@ def test_all_or_nothing(manifest: Path, tmp_path: Path) -> None:
     assert len(rows_of(out / "two.jsonl")) == 5
 
 
-def test_sources_of_every_kind(manifest: Path, tmp_path: Path) -> None:
+def test_export_sources_of_every_kind_are_read(manifest: Path, tmp_path: Path) -> None:
     base = read_manifest(manifest)
     data = manifest.parent
     rows = [{"prompt": "p", "completion": "c", "task": kind} for kind in ("", "x")]
@@ -208,12 +210,12 @@ def test_sources_of_every_kind(manifest: Path, tmp_path: Path) -> None:
     }
 
 
-def test_unknown_format(manifest: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="no export format 'x'"):
+def test_export_unknown_format_is_refused_by_name(manifest: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="unknown export format: 'x'"):
         export(manifest, format="x", folder=tmp_path / "out")
 
 
-def test_a_plan_says_what_will_be_written_and_writes_nothing(manifest: Path, tmp_path: Path) -> None:
+def test_plan_export_reports_the_files_and_writes_nothing(manifest: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     plan = exports.plan_export(read_manifest(manifest), manifest.parent, format="jsonl", folder=out)
     assert not out.exists()
@@ -231,7 +233,7 @@ def test_a_plan_says_what_will_be_written_and_writes_nothing(manifest: Path, tmp
 
 @pytest.fixture
 def trainable(manifest: Path, tiny_llama_folder: Path) -> Path:
-    """The manifest with a model, weights and rows of other kinds, so that trainers can be exported for."""
+    """Add a model, weights and rows of other kinds to the manifest, for all formats."""
     shutil.copytree(tiny_llama_folder, manifest.parent / "model")
     write_rows(manifest.parent / "two.jsonl", [{"text": "red"}, {"prompt": "🙂", "completion": "é"}])
     made = manifest_of(

@@ -1,4 +1,4 @@
-"""Reads exports as ms-swift does, and prints what it trains on."""
+"""Read exports with the code of ms-swift. Print the tokens and labels of each row."""
 
 import json
 import os
@@ -13,7 +13,7 @@ from swift.utils import parse_args
 results = []
 for folder in sys.argv[1:]:
     os.chdir(folder)
-    # As `swift sft sft.yaml`, which passes the settings of the file on to a second process.
+    # `swift sft sft.yaml` passes the settings of the file to a second process as arguments.
     words = ["sft.yaml"]
     parse_yaml_args(words)
     arguments, unknown = parse_args(SftArguments, words)
