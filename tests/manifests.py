@@ -1,4 +1,4 @@
-"""Manifests made by hand, and what exports wrote."""
+"""Build manifests for tests, and read the files of exports."""
 
 import json
 from pathlib import Path
@@ -9,7 +9,7 @@ from curator.select.manifest import Manifest
 
 
 def manifest_of(folder: Path, *names: str, **changes: Any) -> Manifest:
-    """A manifest of the target `names[0]` and the selected tasks after it; their files are in `folder`."""
+    """Build a manifest of the target `names[0]` and of selected tasks. Their files are in `folder`."""
 
     def files(name: str) -> list[dict[str, Any]]:
         path = folder / f"{name}.jsonl"

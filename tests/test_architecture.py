@@ -146,6 +146,21 @@ def test_ruff_dangerous_code_is_refused(code: str, rule: str, folder: str) -> No
     assert f": {rule} " in done.stdout
 
 
+@pytest.mark.parametrize("code", ["yaml.safe_load(text)", "yaml.safe_dump(text)", "yaml.dump(text, Dumper=Safe)"])
+def test_ruff_safe_yaml_is_allowed(code: str) -> None:
+    command = [_program("ruff"), "check", "--no-cache", "--select", "S,TID251", "--stdin-filename"]
+    done = subprocess.run(
+        [*command, "curator/snippet.py", "-"],
+        cwd=ROOT,
+        input=f"import yaml\n{code}",
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+    assert not dangers(code)
+
+
 def test_ruff_security_rules_find_nothing_in_both_packages() -> None:
     command = [_program("ruff"), "check", "--no-cache", "--select", "S,TID251", "--ignore", "S101"]
     done = subprocess.run([*command, "curator", "tui"], cwd=ROOT, capture_output=True, text=True, check=False)

@@ -1,14 +1,15 @@
-"""From a manifest to files that a trainer reads.
+"""Write a selection as files that a trainer reads.
 
-One frozen file per selected task, the training split of the target among them; the trainer's config; and the manifest
-beside them. What was left out of training is left out here. Each trainer has a small module of its own, with its
-format's name; the rest is shared:
+An export holds one file per task, the trainer's configuration, and the manifest. The tasks are the targets, with
+their training split, and the selected tasks. Rows that are left out of training are left out of the export. Each
+format has a small module in `trainers`. All formats share these modules:
 
-    plan        what would be written: names, rows, tokens, weights; and whether the folder may be written to
-    examples    the rows, as curator encodes them
-    forms       ways to write a row, and what trainers make of it
-    recipe      model, LoRA and training settings, as the manifest has them
-    write       all of it, or nothing
+    plan        names, rows, tokens and weights of the tasks, and a check of the folder
+    examples    the rows, encoded as curator encodes them
+    spool       the encoded rows between reading and writing
+    forms       ways to write a row, and the tokens that trainers read from it
+    recipe      settings of the model, of LoRA and of training, from the manifest
+    write       all files, or none
 """
 
 from pathlib import Path
@@ -24,9 +25,18 @@ if TYPE_CHECKING:
 
 
 def plan_export(manifest: "Manifest", here: Path, *, format: str, folder: Path) -> "ExportReport":
-    """Say what an export would write, by the manifest alone, and make sure that it may; reads and writes no data.
+    """Report the contents of an export from the manifest alone, and check the folder.
 
-    Args, Raises: As for `export`; changed files are not looked for, and the form of the rows is not chosen yet.
+    Reads and writes no data. Does not check for changed files, and does not choose the form of the rows.
+
+    Args:
+        manifest: The selection.
+        here: Folder that the manifest's paths are relative to.
+        format: One of `FORMATS`.
+        folder: Folder of the export.
+
+    Raises:
+        ConfigError: The format is unknown, or the folder holds other files.
     """
     from curator.export.plan import first_plan
 
@@ -43,9 +53,23 @@ def prepare_export(
     allow_outside: bool = False,
     reporter: "Reporter | None" = None,
 ) -> "Plan":
-    """Read the examples of a selection and decide how to write them; writes nothing.
+    """Read and encode the rows of a selection, and choose the form in which to write them.
 
-    Args, Raises: As for `export`.
+    Leaves the folder as it is. The rows wait in a temporary file until `write_export`.
+
+    Args:
+        manifest: The selection.
+        here: Folder that the manifest's paths are relative to.
+        format: One of `FORMATS`.
+        folder: Folder of the export.
+        allow_changed: As in `export`.
+        allow_outside: As in `export`.
+        reporter: Receives the progress.
+
+    Raises:
+        ConfigError: The format is unknown or does not suit the model, or the folder holds other files.
+        DataError: A file cannot be read, or the temporary file cannot be written.
+        ManifestMismatch: A file has changed.
     """
     from curator.export.allowed_files import check_inside
     from curator.export.examples import read_plan
@@ -61,11 +85,11 @@ def prepare_export(
 
 
 def write_export(plan: "Plan") -> "ExportReport":
-    """Write what was prepared; all of it or nothing.
+    """Write a prepared export, all of it or nothing. A plan can be written once.
 
     Raises:
-        ConfigError: Something else was put into the folder since.
-        DataError: Something cannot be read or written, or has changed since it was prepared.
+        ConfigError: The folder holds other files by now.
+        DataError: A file cannot be written, or the plan was written before.
     """
     from curator.export.write import write
 
@@ -83,21 +107,21 @@ def export(
     allow_outside: bool = False,
     reporter: "Reporter | None" = None,
 ) -> "ExportReport":
-    """Write the training files of a selection; all of them or none.
+    """Write the training files of a selection, all of them or none.
 
     Args:
-        manifest: What was selected.
-        here: The folder that its paths are relative to.
+        manifest: The selection.
+        here: Folder that the manifest's paths are relative to.
         format: One of `FORMATS`.
-        folder: Where to; made if need be. An earlier export there is replaced; anything else is refused.
-        allow_changed: Export although files have changed since. Rows are left out by their number, as the manifest
-            has it, which after a change may be another row's.
-        allow_outside: Read also files that lie neither beside the manifest nor in a project.
-        reporter: Told of progress.
+        folder: Folder to create. An unchanged earlier export is replaced. A folder with other files is refused.
+        allow_changed: Export changed files too. The manifest leaves rows out by number. After a change, a number
+            may mean another row.
+        allow_outside: Read files outside the manifest's folder and outside of projects too.
+        reporter: Receives the progress.
 
     Raises:
-        ConfigError: The format is unknown or does not suit the model, or the folder holds something else.
-        DataError: Something cannot be read or written.
+        ConfigError: The format is unknown or does not suit the model, or the folder holds other files.
+        DataError: A file cannot be read or written.
         ManifestMismatch: A file has changed.
     """
     plan = prepare_export(

@@ -1,62 +1,63 @@
-"""From a manifest to an adapter: the base model fine-tuned on the selection, by the project's own recipe.
+"""Fine-tune the base model on a selection, by the recipe of the project, and keep the adapter.
 
-What is trained, and measured, and kept is one and the same: the adapter in the folder is the one whose loss the
-manifest says. A run is known by what goes into it, so that the same call again finds it.
+The measured loss in the manifest is the loss of the kept adapter. A hash of all inputs identifies a run, so an equal
+call finds the adapter again.
 """
 
 import json
 import math
 import shutil
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePath
-from typing import Any, TypeVar, cast
+from typing import Any
 
 from curator import results
 from curator.core import distributed
 from curator.core.config import Config, LoraSection, TrainSection
 from curator.core.errors import ConfigError, DataError, ManifestMismatch, NumericalError
-from curator.core.files import relative_to, sha256_of, whole_folder
+from curator.core.files import sha256_of, whole_folder
 from curator.core.interval import Interval
 from curator.core.provenance import InputChange, Inputs, hash_of, input_changes, key_of
-from curator.data.corpus import Corpus, Task, TaskVersion
+from curator.data.corpus import Corpus, Task
 from curator.results.base import rounded
 from curator.select.manifest import (
     MANIFEST_NAME,
+    EntryT,
     Manifest,
     ModelIdentity,
     TargetEntry,
     TaskEntry,
     TaskFile,
     is_same_selection,
+    rebased,
     render,
 )
+from curator.select.manifest_builder import with_files
 from curator.training.fine_tune import example_counts, fine_tune, measurement_inputs, recipe_key, subset_content
 from curator.training.meta_init import LoadModel
 from curator.training.trainer import remove_run
 from curator.workspace.workspace import Workspace
 
-# Raised when the same inputs would give another adapter.
+# Increase this number when equal inputs give another adapter.
 _VERSION = 1
 _ADAPTER = "adapter_model.safetensors"
 _CONFIG = "adapter_config.json"
 _OURS = {_ADAPTER, _CONFIG, MANIFEST_NAME, "README.md"}
-# Differences that an error names; there may be one for every task.
+# Number of differences that an error names.
 _NAMED = 3
-
-Entry = TypeVar("Entry", bound=TaskEntry | TargetEntry)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Applied:
-    """A run, and where its adapter is.
+    """Describe a run and its adapter.
 
     Attributes:
-        loss: The target's validation loss, nats per target token.
-        seconds: Time that training took.
-        folder: Where the adapter is.
-        cached: Whether it was there already.
+        loss: Validation loss of the target, nats per target token.
+        seconds: Time of the training.
+        folder: Folder of the adapter.
+        cached: Whether the adapter existed before the call.
     """
 
     loss: float
@@ -66,63 +67,64 @@ class Applied:
 
 
 def changes_since(manifest: Manifest, config: Config, corpus: Corpus) -> list[InputChange]:
-    """In what the project is no longer the one that a manifest was made from, as far as training goes."""
+    """Return the changes of the project since a manifest was made that matter for training."""
     tasks = {task.name: task for task in corpus.tasks}
-    entries: dict[str, Sequence[TaskEntry | TargetEntry]] = {"targets": manifest.targets, "tasks": _selected(manifest)}
+    selected = _selected(manifest)
     then: Inputs = {
         "model": {"sha256": manifest.model.sha256},
-        # What a manifest from an older curator does not say was as it is by default.
+        # Settings that an early version of curator did not write had their defaults.
         "lora": LoraSection().model_dump(mode="json") | manifest.lora,
         "train": TrainSection().model_dump(mode="json") | manifest.train,
         "data": manifest.data,
+        "targets": _all_described(manifest.targets),
+        "tasks": _all_described(selected),
     }
     now: Inputs = {
         "model": {"sha256": corpus.model.sha256},
         "lora": config.lora.model_dump(mode="json"),
         "train": config.train.model_dump(mode="json"),
         "data": config.data.model_dump(mode="json", include={*manifest.data}),
+        "targets": _all_described(_as_now(e, tasks[e.name]) for e in manifest.targets if e.name in tasks),
+        "tasks": _all_described(_as_now(e, tasks[e.name]) for e in selected if e.name in tasks),
     }
-    for part, listed in entries.items():
-        then[part] = {entry.name: _described(entry) for entry in listed}
-        now[part] = {e.name: _described(_as_now(e, tasks[e.name], Path())) for e in listed if e.name in tasks}
     return input_changes(then, now)
 
 
 def check_unchanged(workspace: Workspace, manifest: Manifest, corpus: Corpus, *, allow: bool) -> bool:
-    """Make sure that a manifest's tasks are there, and that they and the recipe are as they were.
+    """Check that the tasks of a manifest exist, and that tasks and recipe are unchanged.
 
     Args:
         workspace: The project.
         manifest: The manifest.
         corpus: The project's tasks, split for the manifest's targets.
-        allow: Whether changes are only told of.
+        allow: Warn of changes instead of raising an error.
 
     Returns:
-        Whether all is as it was.
+        Whether nothing has changed.
 
     Raises:
-        ManifestMismatch: A selected task is gone; or something has changed, and that is not allowed.
+        ManifestMismatch: A selected task is missing, or there are changes and `allow` is false.
     """
-    gone = sorted({entry.name for entry in _selected(manifest)} - {task.name for task in corpus.auxiliary})
-    if gone:
+    missing = sorted({entry.name for entry in _selected(manifest)} - {task.name for task in corpus.auxiliary})
+    if missing:
         raise ManifestMismatch(
-            f"the manifest selects {gone[0]!r}, which is no auxiliary task of this project",
+            f"the manifest selects a task that is not an auxiliary task of this project: {missing[0]!r}",
             hint="Run `curator select` again.",
         )
     found = changes_since(manifest, workspace.config, corpus)
     if not found:
         return True
     more = f"; and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
-    words = f"since the manifest was made, {'; '.join(map(str, found[:_NAMED]))}{more}"
+    words = f"changed since the manifest was made: {'; '.join(map(str, found[:_NAMED]))}{more}"
     if not allow:
-        hint = "Run `curator select` again, or pass --allow-changed to train on what is there now."
+        hint = "Run `curator select` again, or pass --allow-changed to train on the present data."
         raise ManifestMismatch(words, hint=hint)
     workspace.reporter.warn(words)
     return False
 
 
 def run_inputs(config: Config, corpus: Corpus, weights: Mapping[str, float], seed: int) -> Inputs:
-    """What decides an adapter: recipe, examples, how often each is trained on, and the seed."""
+    """Return all that an adapter depends on: recipe, examples, weights and seed."""
     return {
         "version": _VERSION,
         **measurement_inputs(config, corpus),
@@ -133,23 +135,23 @@ def run_inputs(config: Config, corpus: Corpus, weights: Mapping[str, float], see
 
 
 def weights_of(manifest: Manifest) -> dict[str, float]:
-    """Weight of each selected task."""
+    """Return the weight of each selected task."""
     return {entry.name: entry.weight for entry in _selected(manifest)}
 
 
 def check_folder(folder: Path) -> None:
-    """Make sure that nothing is in a folder but what an earlier `apply` left there.
+    """Check that a folder is missing, empty, or holds only files of an earlier `apply`.
 
     Raises:
-        ConfigError: Something else is there.
+        ConfigError: The folder holds other files, or is not a folder.
     """
     choose = "Choose an empty or a new folder with -o."
     if folder.exists() and not folder.is_dir():
-        raise ConfigError(f"{folder} exists and is no folder", hint=choose)
+        raise ConfigError(f"{folder} exists and is not a folder", hint=choose)
     there = {path.name for path in folder.iterdir()} if folder.exists() else set()
     foreign = sorted(there - _OURS) or sorted(there if MANIFEST_NAME not in there else ())
     if foreign:
-        raise ConfigError(f"{folder} exists and is no applied selection: it holds {foreign[0]!r}", hint=choose)
+        raise ConfigError(f"{folder} exists and is not an applied selection: it holds {foreign[0]!r}", hint=choose)
 
 
 def apply(
@@ -163,21 +165,21 @@ def apply(
     load: LoadModel,
     fresh: bool,
 ) -> Applied:
-    """Fine-tune on a selection, measure, and leave the adapter; an interrupted run is gone on with.
+    """Fine-tune on a selection, measure the loss, and save the adapter. Resume an interrupted run.
 
     Args:
         workspace: The project.
-        corpus: Its tasks, split for the manifest's targets; the selected ones are among them.
+        corpus: Tasks of the project, split for the manifest's targets. They include the selected tasks.
         manifest: The selection.
-        seed: Of initialization and order.
-        folder: Where the adapter goes; `check_folder` has seen it.
-        work: For checkpoints.
-        load: Gives the model.
-        fresh: Train again, although the adapter is there or half made.
+        seed: Seed of initialization and of the order of examples.
+        folder: Folder of the adapter. Pass it to `check_folder` first.
+        work: Folder for checkpoints.
+        load: Loads the model.
+        fresh: Train again even if the adapter or a checkpoint exists.
 
     Raises:
         NumericalError: The loss is not finite.
-        DataError: Something cannot be written.
+        DataError: A file cannot be written.
     """
     config, store = workspace.config, workspace.store
     weights = weights_of(manifest)
@@ -192,11 +194,9 @@ def apply(
             with _written(folder) as partial:
                 for name in (_ADAPTER, _CONFIG):
                     shutil.copy2(source / name, partial / name)
-                _write_manifest(partial, folder, manifest, config, corpus, known["loss"])
+                _write_manifest(partial, folder, manifest, workspace, corpus, known["loss"])
         distributed.wait()
-        workspace.reporter.cached(
-            "apply", f"the adapter of {manifest.name!r} is there, seed {seed}: loss {known['loss']:.4f}"
-        )
+        workspace.reporter.cached("apply", f"adapter of {manifest.name!r}, seed {seed}: loss {known['loss']:.4f}")
         return Applied(loss=known["loss"], seconds=known["seconds"], folder=folder, cached=True)
     place = work / key
     if fresh and distributed.is_main():
@@ -214,12 +214,12 @@ def apply(
         stage="apply",
     )
     if not math.isfinite(found.loss):
-        raise NumericalError(f"the loss after training is {found.loss}", hint="Lower train.learning_rate.")
+        raise NumericalError(f"loss after training is not finite: {found.loss}", hint="Lower train.learning_rate.")
     if distributed.is_main():
         with _written(folder) as partial:
             sha256 = tuned.save_adapter(partial)
             _name_base(partial / _CONFIG, config, corpus)
-            _write_manifest(partial, folder, manifest, config, corpus, found.loss)
+            _write_manifest(partial, folder, manifest, workspace, corpus, found.loss)
         outputs = {"name": manifest.name, "loss": found.loss, "seconds": found.seconds, "sha256": sha256}
         store.put_artifact("apply", key, inputs, outputs | {"folder": str(folder)})
         remove_run(place)
@@ -230,18 +230,18 @@ def apply(
 def keep_measured(
     workspace: Workspace, corpus: Corpus, manifest: Manifest, applied: Applied, *, seed: int, unchanged: bool
 ) -> None:
-    """Keep what was measured where the project looks for it: with its selection, and among the measured subsets.
+    """Save a measured loss with its selection, and among the measured subsets.
 
-    What is weighted is no subset, and by the seed of meta-training a run can be meta-training itself, from whose loss
-    estimates are made: neither may calibrate them.
+    A weighted selection is not a subset, so its loss must not calibrate estimates. A run with the seed of
+    meta-training may equal meta-training, and must not calibrate estimates either.
 
     Args:
         workspace: The project.
-        corpus: Its tasks.
-        manifest: What was applied.
-        applied: What came of it.
-        seed: By which.
-        unchanged: Whether the project is as the manifest says; else its selection is not what was measured.
+        corpus: Tasks of the project.
+        manifest: The applied selection.
+        applied: The run.
+        seed: Seed of the run.
+        unchanged: Whether project and manifest agree. If not, the loss does not belong to the selection.
     """
     store = workspace.store
     weights = weights_of(manifest)
@@ -261,7 +261,7 @@ def keep_measured(
 def report(
     workspace: Workspace, corpus: Corpus, manifest: Manifest, applied: Applied, *, seed: int, manifest_file: Path | None
 ) -> results.ApplyReport:
-    """What `Project.apply` says of a run."""
+    """Build the report of `Project.apply`."""
     weights = weights_of(manifest) | dict.fromkeys(corpus.targets, 1.0)
     counts = example_counts([task for task in corpus.tasks if task.name in weights], weights)
     return results.ApplyReport(
@@ -290,15 +290,19 @@ def report(
 
 
 def base_model(config: Config, corpus: Corpus) -> str:
-    """The base model as an adapter names it: its folder, or its hub id."""
+    """Return the name of the base model for an adapter: a folder or a hub id."""
     name, folder = config.model.name_or_path, corpus.model.folder
-    # What was downloaded lies in a cache of this machine, and is known everywhere by its id.
+    # The cache of downloads exists on this machine only. The id is valid on every machine.
     is_cached = folder.parent.parent.name == f"models--{name.replace('/', '--')}"
     return name if is_cached else str(folder.resolve())
 
 
 def _selected(manifest: Manifest) -> list[TaskEntry]:
     return [task for task in manifest.tasks if task.selected]
+
+
+def _all_described(entries: Iterable[TaskEntry | TargetEntry]) -> dict[str, Any]:
+    return {entry.name: _described(entry) for entry in entries}
 
 
 def _described(entry: TaskEntry | TargetEntry) -> dict[str, Any]:
@@ -311,7 +315,7 @@ def _described(entry: TaskEntry | TargetEntry) -> dict[str, Any]:
 
 
 def _hashes(files: Collection[TaskFile]) -> dict[str, str]:
-    """SHA-256 by name; files of one name in several folders are numbered."""
+    """Return SHA-256 by file name. Equal names from several folders get numbers."""
     found: dict[str, str] = {}
     for file in files:
         name, number = PurePath(file.path).name, 2
@@ -321,28 +325,16 @@ def _hashes(files: Collection[TaskFile]) -> dict[str, str]:
     return found
 
 
-def _as_now(entry: Entry, task: Task, folder: Path) -> Entry:
-    """A task's entry by what the project has now, its paths as seen from a folder."""
-
-    def files(version: TaskVersion | None) -> tuple[TaskFile, ...]:
-        is_hub = version is not None and bool(version.source.get("hub"))
-        return tuple(
-            TaskFile(path=path if is_hub else relative_to(path, folder), sha256=digest, rows=rows)
-            for path, digest, rows in (version.files if version is not None else ())
-        )
-
+def _as_now(entry: EntryT, task: Task) -> EntryT:
+    """Return a task's entry with the present counts and files of the project, and with the corpus's paths."""
     present: dict[str, Any] = {
         "examples": len(task.split.train),
         "tokens": task.tokens,
-        "files": files(task.version),
         "left_out": task.split.left_out,
     }
-    if "validation_files" in type(entry).model_fields:
-        present |= {
-            "validation_examples": len(task.split.validation),
-            "validation_files": files(task.validation_version),
-        }
-    return cast("Entry", entry.model_copy(update=present))
+    if isinstance(entry, TargetEntry):
+        present["validation_examples"] = len(task.split.validation)
+    return with_files(entry.model_copy(update=present), task)
 
 
 @contextmanager
@@ -352,41 +344,46 @@ def _written(folder: Path) -> Iterator[Path]:
             yield partial
     except OSError as error:
         raise DataError(
-            f"{folder}: cannot be written: {error}", hint="Is the disk full, or the folder not yours to write?"
+            f"cannot write {folder}: {error}", hint="Check free disk space and write permissions."
         ) from error
 
 
 def _write_manifest(
-    partial: Path, folder: Path, manifest: Manifest, config: Config, corpus: Corpus, loss: float
+    partial: Path, folder: Path, manifest: Manifest, workspace: Workspace, corpus: Corpus, loss: float
 ) -> None:
-    """Put the manifest beside the adapter: what it was really trained on, by which recipe, and its measured loss."""
+    """Write the manifest of the trained adapter: its data and recipe as they are now, and the measured loss."""
     tasks = {task.name: task for task in corpus.tasks}
-    model = config.model
+    config = workspace.config
     present = manifest.model_copy(
         update={
             "model": ModelIdentity(
-                name_or_path=model.name_or_path, revision=model.revision, sha256=corpus.model.sha256
+                name_or_path=config.model.name_or_path,
+                revision=config.model.revision,
+                sha256=corpus.model.sha256,
+                dtype=config.model.dtype,
+                quantization=config.model.quantization,
             ),
             "lora": config.lora.model_dump(mode="json"),
             "train": config.train.model_dump(mode="json"),
             "data": config.data.model_dump(mode="json", include={*manifest.data}),
-            "targets": tuple(_as_now(e, tasks[e.name], folder) for e in manifest.targets),
-            "tasks": tuple(_as_now(e, tasks[e.name], folder) for e in manifest.tasks if e.name in tasks),
+            "targets": tuple(_as_now(e, tasks[e.name]) for e in manifest.targets),
+            "tasks": tuple(_as_now(e, tasks[e.name]) for e in manifest.tasks if e.name in tasks),
             "measured_loss": rounded(loss),
         }
     )
-    (partial / MANIFEST_NAME).write_text(render(present), encoding="utf-8")
+    text = render(rebased(present, workspace.root, folder))
+    (partial / MANIFEST_NAME).write_text(text, encoding="utf-8")
 
 
 def _name_base(path: Path, config: Config, corpus: Corpus) -> None:
-    """Say in an adapter's configuration where its base model is to be had."""
+    """Write the name of the base model into an adapter's configuration."""
     document = json.loads(path.read_text(encoding="utf-8"))
     document |= {"base_model_name_or_path": base_model(config, corpus), "revision": config.model.revision or None}
     path.write_text(json.dumps(document, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def _holder(folders: Collection[Path], sha256: str) -> Path | None:
-    """The first folder that holds the adapter, whole and as it was written."""
+    """Return the first folder that holds the complete and unchanged adapter, or None."""
     for folder in folders:
         whole = all((folder / name).is_file() for name in (_ADAPTER, _CONFIG, MANIFEST_NAME))
         if whole and sha256_of(folder / _ADAPTER) == sha256:

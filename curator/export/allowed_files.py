@@ -1,7 +1,7 @@
-"""What a manifest may name: files beside it, and data that a project of the user's own holds or names.
+"""Check that a manifest names only files next to it, or files of a project of the user.
 
-A manifest comes from anywhere, and says which files are read and copied into an export. Whoever wrote it may know the
-place and the bytes of a file that is not theirs.
+A manifest may have any author, and names the files that curator copies into an export. The author may know the path
+and the hash of a private file of the user.
 """
 
 from pathlib import Path
@@ -14,17 +14,17 @@ from curator.select.manifest import Manifest, TargetEntry, TaskEntry
 
 
 def check_inside(manifest: Manifest, here: Path) -> None:
-    """Make sure that a manifest names no file that it has no business with.
+    """Check that a manifest names no file outside of its folder and of projects.
 
-    A file may lie in the manifest's folder or in the folder of a project, links followed; or it is one that the
-    `curator.toml` above the manifest names, as each that is elsewhere must be.
+    A file may lie in the manifest's folder or in the folder of a project, after links are followed. The `curator.toml`
+    above the manifest may name files elsewhere.
 
     Args:
         manifest: The manifest.
-        here: The folder that its paths are relative to.
+        here: Folder that the manifest's paths are relative to.
 
     Raises:
-        DataError: A file lies elsewhere.
+        DataError: A file lies elsewhere, and the `curator.toml` does not name it.
     """
     known = _project_above(here.resolve())
     roots = [here.resolve(), *([known] if known is not None else [])]
@@ -39,13 +39,13 @@ def check_inside(manifest: Manifest, here: Path) -> None:
             named = set() if known is None else _named_by(known)
         if real not in named:
             raise DataError(
-                f"task {name!r}: {path} lies outside of the manifest's folder, and no project names it",
-                hint="If you know the file, and whoever wrote the manifest, pass --allow-outside.",
+                f"task {name!r}: {path} lies outside of the manifest's folder and of projects",
+                hint="Pass --allow-outside if you know the file and trust the author of the manifest.",
             )
 
 
 def _real(file: File) -> Path | str:
-    """Where a file is, links followed; of one elsewhere its address."""
+    """Return the path of a local file with links followed, or the address of a remote file."""
     return file.resolve() if isinstance(file, Path) else str(file)
 
 
@@ -64,7 +64,7 @@ def _project_above(folder: Path) -> Path | None:
 
 
 def _named_by(project: Path) -> set[Path | str]:
-    """The files of all tasks of a project; none where its configuration cannot be used."""
+    """Return the files of all tasks of a project. Return an empty set if its configuration is invalid."""
     try:
         data = load_config(project / CONFIG_NAME).data
         held_out = [find_validation(data, name, project) for name in data.validation_files]

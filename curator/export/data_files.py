@@ -1,8 +1,9 @@
-"""Kinds of data files, each written a row at a time."""
+"""Write rows as JSON Lines, Parquet or Arrow files."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,28 +12,31 @@ _BATCH = 1000
 
 @dataclass(frozen=True, slots=True)
 class DataFile:
-    """A kind of data file.
+    """Describe a kind of data file.
 
     Attributes:
-        kind: `jsonl`, `parquet`, or `arrow`: a folder for each task that `datasets.load_from_disk` reads.
-        folder: Where the files are, in the export's folder; an `arrow` store with one holds all tasks as the shards of
-            one data set.
+        kind: `jsonl`, `parquet` or `arrow`. For `arrow`, each task is a folder that `datasets.load_from_disk` reads.
+        folder: Subfolder of the files in the export. With a subfolder, `arrow` files are the shards of one data set.
     """
 
     kind: Literal["jsonl", "parquet", "arrow"]
     folder: str = ""
 
     def path(self, stem: str) -> str:
-        """Where a task's rows are."""
+        """Return the path of a task's rows, relative to the folder of the export."""
         if self.folder:
             return f"{self.folder}/{stem}.arrow"
         return stem if self.kind == "arrow" else f"{stem}.{self.kind}"
 
-    def write(self, path: Path, rows: Sequence[dict[str, Any]]) -> None:
-        """Write one task's rows, of which there is one at least.
+    def write(self, path: Path, rows: Iterable[dict[str, Any]]) -> None:
+        """Write the rows of one task.
+
+        Args:
+            path: The file or folder to write.
+            rows: At least one row. Tables iterate over the rows twice, first for the names of the columns.
 
         Raises:
-            OSError: It cannot be written.
+            OSError: The file cannot be written.
         """
         path.parent.mkdir(exist_ok=True)
         if self.kind == "jsonl":
@@ -49,7 +53,7 @@ class DataFile:
             describe_dataset(path, ["data-00000-of-00001.arrow"], schema)
 
     def finish(self, folder: Path, files: list[str]) -> None:
-        """Write what makes one data set of all tasks, where they are its shards."""
+        """Describe the shards of all tasks as one data set, if this kind of data file has shards."""
         if self.kind == "arrow" and self.folder:
             import pyarrow as pa
 
@@ -58,8 +62,8 @@ class DataFile:
             describe_dataset(folder / self.folder, [Path(file).name for file in files], schema)
 
 
-def _tables(rows: Sequence[dict[str, Any]]) -> Iterator[Any]:
-    """Tables of a thousand rows, all with the columns that any row has."""
+def _tables(rows: Iterable[dict[str, Any]]) -> Iterator[Any]:
+    """Yield tables of at most 1,000 rows. Each table has the columns of all rows."""
     import pyarrow as pa
 
     turn = pa.struct([("role", pa.string()), ("content", pa.string())])
@@ -71,11 +75,12 @@ def _tables(rows: Sequence[dict[str, Any]]) -> Iterator[Any]:
     }
     names = dict.fromkeys(name for row in rows for name in row)
     schema = pa.schema([(name, types.get(name, pa.string())) for name in names])
-    for start in range(0, len(rows), _BATCH):
-        yield pa.Table.from_pylist(list(rows[start : start + _BATCH]), schema=schema)
+    waiting = iter(rows)
+    while batch := list(islice(waiting, _BATCH)):
+        yield pa.Table.from_pylist(batch, schema=schema)
 
 
-def _write_parquet(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+def _write_parquet(path: Path, rows: Iterable[dict[str, Any]]) -> None:
     import pyarrow.parquet as pq
 
     tables = _tables(rows)
@@ -86,7 +91,7 @@ def _write_parquet(path: Path, rows: Sequence[dict[str, Any]]) -> None:
             writer.write_table(table)
 
 
-def _write_arrow(path: Path, rows: Sequence[dict[str, Any]]) -> Any:
+def _write_arrow(path: Path, rows: Iterable[dict[str, Any]]) -> Any:
     import pyarrow as pa
 
     tables = _tables(rows)
@@ -99,7 +104,7 @@ def _write_arrow(path: Path, rows: Sequence[dict[str, Any]]) -> Any:
 
 
 def describe_dataset(folder: Path, files: list[str], schema: Any) -> None:
-    """Write what `datasets.load_from_disk` looks for beside the Arrow files, as its versions since 2.0 read it."""
+    """Write the two JSON files that `datasets.load_from_disk` needs next to Arrow files, since version 2.0."""
     from hashlib import sha256
 
     digest = sha256()
@@ -125,7 +130,7 @@ def _feature(type: Any) -> Any:
 
     if pa.types.is_list(type):
         inner = _feature(type.value_type)
-        # A list of structs is written as a list of one, which every version reads the same.
+        # Every version reads a list with one struct as a list of structs.
         return [inner] if pa.types.is_struct(type.value_type) else {"feature": inner, "_type": "Sequence"}
     if pa.types.is_struct(type):
         return {field.name: _feature(field.type) for field in type}

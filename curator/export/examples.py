@@ -1,4 +1,4 @@
-"""The examples of an export: read again from where the manifest says they are, and encoded as they were."""
+"""Read the rows of an export from the files in the manifest, and encode them as curator trains on them."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -15,6 +15,7 @@ from curator.export.format import Plan, PlannedTask
 from curator.export.forms import PLAIN, TOKENS, Encoding, Form, is_faithful
 from curator.export.plan import dropped, weigh
 from curator.export.recipe import max_length_of, model_section
+from curator.export.spool import Spool
 
 if TYPE_CHECKING:
     from curator.core.events import Reporter
@@ -22,22 +23,40 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class _Read:
-    """What was seen of one task."""
+    """Number of rows and tokens of one task."""
 
     available: int
+    """Rows that may be trained on."""
     tokens: list[int] | None
-    """Of each row; None without a tokenizer."""
+    """Tokens of each row. None without a tokenizer."""
 
 
 def read_plan(plan: Plan, *, allow_changed: bool, reporter: "Reporter | None") -> Plan:
-    """Complete a plan by what is in the data: rows and tokens as they are, and the form in which rows are faithful.
+    """Read and encode all rows, count rows and tokens, and choose the first form that is faithful to every row.
+
+    Args:
+        plan: From `first_plan`.
+        allow_changed: Accept a hub data set that has changed.
+        reporter: Receives the progress.
+
+    Returns:
+        The completed plan, with its rows in a spool.
 
     Raises:
-        ConfigError: The trainer does not train such a model.
-        DataError: Rows or the tokenizer cannot be read.
+        ConfigError: The trainer does not train encoder–decoders, and the model is an encoder–decoder.
+        DataError: Rows or the tokenizer cannot be read, or the spool cannot be written.
         ManifestMismatch: A hub data set has changed.
     """
-    plan = replace(plan, allow_changed=allow_changed, encoding=_encoding(plan, allow_changed=allow_changed))
+    encoding = _encoding(plan, allow_changed=allow_changed)
+    spool = Spool(plan.folder)
+    try:
+        return _read_into(spool, replace(plan, allow_changed=allow_changed, encoding=encoding, spool=spool), reporter)
+    except BaseException:
+        spool.close()
+        raise
+
+
+def _read_into(spool: Spool, plan: Plan, reporter: "Reporter | None") -> Plan:
     stage = None if reporter is None else reporter.stage("export", len(plan.tasks), "tasks")
     candidates = [form for form in plan.format.forms if form is not PLAIN]
     differing = [0] * len(candidates)
@@ -46,13 +65,11 @@ def read_plan(plan: Plan, *, allow_changed: bool, reporter: "Reporter | None") -
         rows = kept_rows(plan, task)
         if plan.encoding is None:
             seen.append(_Read(len(rows), None))
+            spool.add(task.entry.name, ((row, None) for row in rows))
         else:
-            encoded = [encode(row, plan.encoding) for row in rows]
-            seen.append(_Read(len(rows), [len(e.input_ids) for e in encoded]))
-            for n, form in enumerate(candidates):
-                # A form that has failed is out, and only the last is used although it does.
-                if form is not TOKENS and (n == len(candidates) - 1 or not differing[n]):
-                    differing[n] += _count_unfaithful(form, rows, encoded, plan.encoding)
+            tokens: list[int] = []
+            spool.add(task.entry.name, _encoded(rows, plan.encoding, candidates, differing, tokens))
+            seen.append(_Read(len(rows), tokens))
         if stage is not None:
             stage.advance()
     if stage is not None:
@@ -68,12 +85,26 @@ def read_plan(plan: Plan, *, allow_changed: bool, reporter: "Reporter | None") -
     return replace(plan, notes=(*_notes(plan), *plan.format.notes(plan)))
 
 
+def _encoded(
+    rows: Sequence[Row], encoding: Encoding, candidates: Sequence[Form], differing: list[int], tokens: list[int]
+) -> Iterator[tuple[Row, Encoded]]:
+    """Yield each row with its tokens. Add its length to `tokens`, and the forms that change it to `differing`."""
+    for row in rows:
+        encoded = encode(row, encoding)
+        tokens.append(len(encoded.input_ids))
+        for n, form in enumerate(candidates):
+            # A form that has failed is out. Only the last form is used although it fails.
+            if form is not TOKENS and (n == len(candidates) - 1 or not differing[n]):
+                differing[n] += not is_faithful(form, row.content, encoded, encoding)
+        yield row, encoded
+
+
 def kept_rows(plan: Plan, task: PlannedTask) -> list[Row]:
-    """The rows of a task that may be trained on, in their order.
+    """Read the rows of a task that may be trained on, in their order.
 
     Raises:
-        DataError: They cannot be read, or some cannot be used.
-        ManifestMismatch: They come from a hub data set that has changed.
+        DataError: The rows cannot be read, or some are invalid.
+        ManifestMismatch: The hub data set of the rows has changed.
     """
     entry = task.entry
     files = [located(file.path, plan.here) for file in entry.files]
@@ -95,10 +126,10 @@ def kept_rows(plan: Plan, task: PlannedTask) -> list[Row]:
 
 
 def encode(row: Row, encoding: Encoding) -> Encoded:
-    """Encode a row as curator does.
+    """Encode a row as curator trains on it.
 
     Raises:
-        DataError: It does not fit the model.
+        DataError: The row does not suit the model, for example a chat without a chat template.
     """
     try:
         return encoding.encoder.encode(row.content)
@@ -107,7 +138,7 @@ def encode(row: Row, encoding: Encoding) -> Encoded:
 
 
 def _encoding(plan: Plan, *, allow_changed: bool) -> Encoding | None:
-    """The model's tokenizer, where rows have to be encoded to write them or to count them."""
+    """Load the tokenizer, if rows must be encoded to write them or to count their tokens."""
     needed = bool(plan.format.trainer)
     if not needed and not allow_changed and not any(task.about for task in plan.tasks):
         return None
@@ -116,26 +147,25 @@ def _encoding(plan: Plan, *, allow_changed: bool) -> Encoding | None:
     section = model_section(plan)
     try:
         folder = find_tokenizer(section, plan.here)
-        encoder_decoder = bool(load_architecture(folder, section).is_encoder_decoder)
+        architecture = load_architecture(folder, section)
         tokenizer = load_tokenizer(folder, section)
     except CuratorError as error:
         if not needed:
             return None
         raise DataError(
             f"{plan.format.name} needs the tokenizer of {section.name_or_path!r}: {error.message}",
-            hint="Export where the model is; jsonl, parquet and hf do without.",
+            hint="Export on a machine that has the model, or export jsonl, parquet or hf.",
         ) from error
+    encoder_decoder = bool(architecture.is_encoder_decoder)
     if encoder_decoder and needed:
         raise ConfigError(
-            f"{plan.format.trainer} trains causal models, and {section.name_or_path!r} is an encoder–decoder",
+            f"{plan.format.trainer} trains causal models only: {section.name_or_path!r} is an encoder–decoder",
             hint="Export jsonl, parquet or hf.",
         )
     length = max_length_of(plan)
-    return Encoding(tokenizer, Encoder(tokenizer, max_length=length, encoder_decoder=encoder_decoder), length)
-
-
-def _count_unfaithful(form: Form, rows: Sequence[Row], encoded: Sequence[Encoded], encoding: Encoding) -> int:
-    return sum(not is_faithful(form, row.content, e, encoding) for row, e in zip(rows, encoded, strict=True))
+    encoder = Encoder(tokenizer, max_length=length, encoder_decoder=encoder_decoder)
+    names = architecture.architectures or [""]
+    return Encoding(tokenizer, encoder, length, architecture=names[0])
 
 
 def _weigh(plan: Plan, seen: Sequence[_Read]) -> tuple[PlannedTask, ...]:
@@ -152,7 +182,7 @@ def _counted(task: PlannedTask, read: _Read) -> PlannedTask:
     if read.tokens is None:
         return task
     if task.native:
-        # Which rows the trainer takes is its own affair; whole copies are known.
+        # The trainer draws the sample. Only the tokens of whole copies are known.
         exact = task.rows % max(task.available, 1) == 0
         tokens = sum(read.tokens) * task.rows / max(task.available, 1)
         return replace(task, tokens=round(tokens), about=not exact)
@@ -162,26 +192,26 @@ def _counted(task: PlannedTask, read: _Read) -> PlannedTask:
 def _notes(plan: Plan) -> Iterator[str]:
     for task in plan.tasks:
         if not task.rows:
-            yield f"{task.entry.name}: its weight of {task.weight:g} leaves no rows; it has no file"
+            yield f"{task.entry.name}: a weight of {task.weight:g} leaves no rows, so there is no file"
     weighted = [task for task in plan.training if task.weight != 1.0]
     made = [task.entry.name for task in weighted if not task.native]
     if made:
-        yield f"weights are in the files, whose rows are a seeded sample or repeated: {', '.join(made)}"
+        yield f"the files hold the weights, as a seeded sample or as repeated rows: {', '.join(made)}"
     if any(task.native for task in weighted):
         names = ", ".join(task.entry.name for task in weighted if task.native)
-        yield f"weights are in the config, and {plan.format.trainer} samples by itself: {names}"
+        yield f"the config holds the weights, and {plan.format.trainer} draws the sample: {names}"
     if not plan.format.trainer:
         return
     if plan.rows_differing:
         total = sum(task.available for task in plan.tasks)
         yield (
-            f"not faithful: of {plan.rows_differing:,} of {total:,} rows {plan.format.trainer} makes other tokens or"
-            " another loss than curator, and has no form in which it would not"
+            f"not faithful: {plan.format.trainer} reads {plan.rows_differing:,} of {total:,} rows with other tokens or"
+            " another loss than curator, and has no form without a difference"
         )
     elif plan.form is TOKENS and len(plan.format.forms) > 1:
         yield (
-            f"rows are written as token ids: {plan.format.trainer} would make other tokens or another loss of them as"
-            " text"
+            f"rows are token ids: {plan.format.trainer} would read the text of some rows with other tokens or another"
+            " loss"
         )
     elif plan.form is TOKENS:
-        yield f"rows are written as token ids, the only form in which {plan.format.trainer} makes the same of any row"
+        yield f"rows are token ids, the only form that {plan.format.trainer} always reads as curator does"

@@ -1,4 +1,4 @@
-"""What a format is, and where to find one by its name."""
+"""Describe an export format, and the plan of an export."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,6 +13,7 @@ from curator.select.manifest import Manifest, TargetEntry, TaskEntry
 
 if TYPE_CHECKING:
     from curator.export.forms import Encoding
+    from curator.export.spool import Spool
 
 
 def _nothing(plan: "Plan") -> dict[str, str]:
@@ -29,34 +30,35 @@ def _never(task: "PlannedTask") -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Format:
-    """How to write for one trainer."""
+    """Describe how to write for one trainer."""
 
     name: str
     trainer: str = ""
-    """The trainer's name; empty where none is meant in particular, and nothing is promised."""
+    """The trainer's name. Empty for a format without a trainer, for which curator promises no tokens."""
     tested: str = ""
-    """What of it was tested, and in which version."""
+    """Tested version of the trainer, and the tested parts."""
     forms: tuple[Form, ...]
-    """Ways to write the rows, from the most readable to the surest; the first is taken of which the trainer makes what
-    curator made."""
+    """Ways to write the rows, from the most readable to token ids. curator takes the first faithful form."""
     data_files: dict[str, DataFile]
-    """Kind of data file, by form."""
+    """Kind of data file, by name of the form."""
     config_names: tuple[str, ...] = ()
-    """Files beside the data."""
+    """Names of the files that are not data."""
     files: Callable[["Plan"], dict[str, str]] = _nothing
-    """Their text, by name."""
+    """Returns the text of these files, by name."""
     command: str = ""
-    """What trains, from within the folder."""
+    """Command that trains. It runs in the folder of the export."""
     samples: Callable[["PlannedTask"], bool] = _never
-    """Whether the trainer's own mechanism takes just as many rows of a task as its weight says, none of them more
-    often than it must, and the same ones every time."""
+    """Whether the trainer itself draws a reproducible sample for the weight of a task.
+
+    The sample must have as many rows as the weight requires, and repeat no row more often than needed.
+    """
     notes: Callable[["Plan"], list[str]] = _none
-    """What people should know of a plan."""
+    """Returns notes for the reader, for example about rounding."""
     plain: bool = False
-    """Whether letters, digits and underscores are all that may stand in a task's name."""
+    """Whether file names may hold letters, digits and underscores only."""
 
     def data_file_of(self, form: Form | None) -> DataFile:
-        """The kind of data file for a form; for the first one where it is not chosen yet."""
+        """Return the kind of data file for a form. Without a form, use the first form."""
         return self.data_files[(form or self.forms[0]).name]
 
 
@@ -65,78 +67,81 @@ Entry = TaskEntry | TargetEntry
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlannedTask:
-    """One task of an export."""
+    """Describe one task of an export."""
 
     entry: Entry
     stem: str
-    """Its file's name without the ending: valid and different on every system."""
+    """File name without the ending, valid and unique on every system."""
     available: int
     """Rows that may be trained on."""
     rows: int
-    """Rows that are trained on, each as often as it is; fewer or more than are available where it has a weight."""
+    """Rows that are trained on. Repeated rows count each time. A weight makes them fewer or more than available."""
     tokens: int
-    """Of these."""
+    """Tokens of these rows."""
     about: bool
-    """Whether `tokens` is scaled rather than counted."""
+    """Whether `tokens` is an estimate."""
     native: bool = False
-    """Whether the trainer itself takes `rows` of the rows in the file, which has each once."""
+    """Whether the file holds each row once, and the trainer draws `rows` of them."""
 
     @property
     def weight(self) -> float:
-        """How much the task counts."""
+        """Weight of the task."""
         return weight_of(self.entry)
 
     @property
     def written(self) -> int:
-        """Rows in its file."""
+        """Rows in the file."""
         return self.available if self.native else self.rows
 
     def sample(self, count: int) -> list[int]:
-        """Which of `count` rows stand in the file, as places in their order."""
+        """Return the places of the rows that the file holds, ascending, out of `count` rows."""
         places = range(count)
         return list(places) if self.native else repeated(places, self.rows, seed=self.entry.name)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """All that an export is made from."""
+    """Describe an export before it is written."""
 
     manifest: Manifest
     here: Path
-    """The folder that the manifest's paths are relative to."""
+    """Folder that the manifest's paths are relative to."""
     format: "Format"
     folder: Path
-    """Where to, absolute."""
+    """Folder of the export, absolute."""
     shown: Path
-    """The same as it was asked for."""
+    """The same folder as the caller gave it."""
     tasks: tuple[PlannedTask, ...]
-    """The targets first."""
+    """Targets first, then selected tasks."""
     form: "Form | None" = None
-    """How a row is written, once that is chosen."""
+    """Form of the rows. None until it is chosen."""
     encoding: "Encoding | None" = None
-    """The model's tokenizer, where it is needed."""
+    """The model's tokenizer. None if it is not needed."""
+    spool: "Spool | None" = None
+    """The encoded rows. None until they are read."""
     rows_differing: int | None = None
-    """Rows of which the trainer would make something else than curator; None where that is not known."""
+    """Rows that the trainer reads with other tokens or another loss than curator. None if unknown."""
     allow_changed: bool = False
+    """Whether changed data is accepted."""
     notes: tuple[str, ...] = ()
 
     @property
     def training(self) -> list[PlannedTask]:
-        """The tasks of which there are rows."""
+        """Tasks with at least one row."""
         return [task for task in self.tasks if task.rows]
 
     def file(self, task: PlannedTask) -> str:
-        """Where a task's rows are, as seen from the export's folder; empty where there are none."""
+        """Return the path of a task's rows, relative to the export. Return an empty text for a task without rows."""
         return self.format.data_file_of(self.form).path(task.stem) if task.rows else ""
 
     @property
     def configs(self) -> dict[str, str]:
-        """Text of the files beside the data, by name."""
+        """Text of the files that are not data, by name."""
         return self.format.files(self)
 
     @property
     def report(self) -> ExportReport:
-        """What it comes to."""
+        """The report of this plan."""
         return ExportReport(
             format=self.format.name,
             folder=self.shown,
@@ -162,5 +167,5 @@ class Plan:
 
 
 def weight_of(entry: Entry) -> float:
-    """How much a task counts; the targets count once."""
+    """Return the weight of a task. Targets have the weight 1."""
     return getattr(entry, "weight", 1.0)

@@ -1,9 +1,8 @@
-"""Ways to write a row, and what a trainer makes of each.
+"""Ways to write a row, and the tokens that a trainer reads from each.
 
-`write` turns a content into the row of a file, or None where it cannot stand in this form; `read` says which token
-ids and labels the trainer gets from that row. A form is faithful to a row when these are what curator trains on and
-takes gradients of (`same`). What a trainer does was read in its source, and is compared with the trainer itself by
-tests/export/test_trainers.py.
+`write` turns a content into a row of a file, or returns None if the form cannot hold the content. `read` predicts the
+token ids and labels of the trainer. A form is faithful to a row if curator trains on the same ids and labels (`same`).
+The predictions follow the source of each trainer. tests/export/test_trainers.py compares them with the trainers.
 """
 
 import re
@@ -18,36 +17,38 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 Labelled = tuple[list[int], list[int]]
-"""Token ids and labels, equally long."""
+"""Token ids and labels, of equal length."""
 
 
 @dataclass(frozen=True, slots=True)
 class Encoding:
-    """How a model's rows become tokens."""
+    """Hold the tokenizer and the settings that turn rows into tokens."""
 
     tokenizer: "PreTrainedTokenizerBase"
     encoder: Encoder
     max_length: int
+    architecture: str = ""
+    """Class of the model in transformers, if the model's configuration names it."""
 
     def ids(self, text: str, *, special: bool = False) -> list[int]:
-        """Token ids of a text; with `special`, with those that the tokenizer adds by itself."""
+        """Return the token ids of a text. With `special`, include the tokens that the tokenizer adds to a text."""
         return list(self.tokenizer(text, add_special_tokens=special, verbose=False)["input_ids"])
 
     @property
     def eos(self) -> str:
-        """The end-of-text token."""
+        """The end-of-text token, or an empty text."""
         return str(self.tokenizer.eos_token or "")
 
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """One way to write a row.
+    """Describe one way to write a row.
 
     Attributes:
-        name: For reports.
-        words: What a row looks like.
-        write: The row, or None.
-        read: What the trainer makes of it, or None where it makes nothing of it that curator would.
+        name: Name in reports.
+        words: Description of a row, for the README of an export.
+        write: Returns the row, or None if the form cannot hold the content.
+        read: Returns the trainer's token ids and labels, or None if the trainer cannot read the row faithfully.
     """
 
     name: str
@@ -57,17 +58,17 @@ class Form:
 
 
 def is_faithful(form: Form, content: Content, encoded: Encoded, encoding: Encoding) -> bool:
-    """Whether a trainer that reads a row in this form is given what curator's model is."""
+    """Return whether a trainer reads the tokens and labels of curator from a row in this form."""
     row = form.write(content, encoded, encoding)
     found = None if row is None else form.read(row, encoding)
     return found is not None and same(found, encoded)
 
 
 def same(found: Labelled, wanted: Encoded) -> bool:
-    """Whether two examples have the same loss.
+    """Return whether two examples have the same loss.
 
-    The first token is given, never predicted, so its label is without effect; so are tokens after the last that
-    carries loss, which no other token sees.
+    No model predicts the first token, so its label has no effect. Tokens after the last token with loss have no
+    effect either.
     """
     return _essence(*found) == _essence(list(wanted.input_ids), list(wanted.labels))
 
@@ -78,7 +79,7 @@ def _essence(ids: list[int], labels: list[int]) -> Labelled:
 
 
 def pieces(content: Content, encoded: Encoded, encoding: Encoding) -> list[tuple[bool, str]]:
-    """The text of a row in parts that carry loss and parts that do not, with its special tokens written out."""
+    """Split the text of a row into parts, each with or without loss. Special tokens are part of the text."""
     text, spans = encoded.text, encoded.spans
     before, after = "", ""
     if not encoding.encoder.is_templated(content):
@@ -102,7 +103,7 @@ def pieces(content: Content, encoded: Encoded, encoding: Encoding) -> list[tuple
 
 
 def read_pieces(parts: list[tuple[bool, str]], encoding: Encoding) -> Labelled:
-    """Token ids of parts that are tokenized one by one, without special tokens of the tokenizer's own."""
+    """Return token ids and labels of parts that are tokenized one by one, without added special tokens."""
     ids: list[int] = []
     labels: list[int] = []
     for carries, text in parts:
@@ -132,16 +133,16 @@ def _read_nothing(row: dict[str, Any], encoding: Encoding) -> Labelled | None:
 
 
 PLAIN = Form(
-    "rows", "rows as they are in the data", lambda content, encoded, encoding: trainable(content), _read_nothing
+    "rows", "rows of the data, unchanged", lambda content, encoded, encoding: trainable(content), _read_nothing
 )
 
 TOKENS = Form(
-    "tokens", "token ids and labels, as curator made them with the model's tokenizer", _write_tokens, _read_tokens
+    "tokens", "token ids and labels, encoded by curator with the model's tokenizer", _write_tokens, _read_tokens
 )
 
 
 def as_messages(content: Content) -> list[dict[str, str]] | None:
-    """A content as turns of text; None where it says more: tools, calls of these, turns that carry no loss."""
+    """Return a content as turns of text. Return None for tools, tool calls, and assistant turns without loss."""
     if "messages" in content:
         plain = "tools" not in content and all(set(turn) == {"role", "content"} for turn in content["messages"])
         return list(content["messages"]) if plain else None
@@ -152,13 +153,13 @@ def as_messages(content: Content) -> list[dict[str, str]] | None:
 
 
 def write_messages(content: Content, encoded: Encoded, encoding: Encoding) -> dict[str, Any] | None:
-    """The turns of a chat or an instruction, where the chat template renders them."""
+    """Return the turns of a chat or an instruction, or None if the chat template does not render them."""
     turns = as_messages(content)
     return {"messages": turns} if turns is not None and encoding.encoder.is_templated(content) else None
 
 
 def read_marked_messages(row: dict[str, Any], encoding: Encoding) -> Labelled | None:
-    """Labels by the `{% generation %}` blocks of the chat template, where it has any."""
+    """Return ids and labels by the `{% generation %}` blocks of the chat template, or None without such blocks."""
     template = getattr(encoding.tokenizer, "chat_template", None)
     if not isinstance(template, str) or not re.search(r"\{%-?\s*generation\s*-?%\}", template):
         return None
@@ -172,14 +173,14 @@ def read_marked_messages(row: dict[str, Any], encoding: Encoding) -> Labelled | 
 
 MARKED_MESSAGES = Form(
     "messages",
-    "messages, which the model's own chat template renders and marks for the loss",
+    "messages, which the model's chat template renders and marks for the loss",
     write_messages,
     read_marked_messages,
 )
 
 
 def write_turns(content: Content, encoded: Encoded, encoding: Encoding) -> dict[str, Any] | None:
-    """Rendered text as turns: the user's carry no loss and the assistant's do; for templates that add nothing."""
+    """Return rendered text as turns, for templates that add nothing. Only the assistant's turns carry loss."""
     parts = pieces(content, encoded, encoding)
     while parts and not parts[-1][0]:
         parts.pop()
@@ -191,5 +192,5 @@ def write_turns(content: Content, encoded: Encoded, encoding: Encoding) -> dict[
 
 
 def parts_of(row: dict[str, Any]) -> list[tuple[bool, str]]:
-    """The parts that `write_turns` wrote."""
+    """Return the parts that `write_turns` wrote."""
     return [(turn["role"] == "assistant", turn["content"]) for turn in row["messages"]]

@@ -1,4 +1,4 @@
-"""What an export would write: names, rows, tokens and weights; and whether a folder may be written to."""
+"""Plan an export: names, rows, tokens and weights of its tasks. Check the folder of the export."""
 
 import json
 from collections.abc import Collection, Sequence
@@ -18,19 +18,25 @@ RECORD_NAME = "curator-export.json"
 
 
 def find_format(name: str) -> Format:
-    """A format by its name, one of `FORMATS`."""
+    """Load a format by its name, one of `FORMATS`."""
     module = import_module(f"curator.export.trainers.{name.replace('-', '_')}")
     return cast(Format, module.FORMAT)
 
 
 def first_plan(manifest: Manifest, here: Path, *, format: str, folder: Path) -> Plan:
-    """What an export would be by the manifest alone.
+    """Plan an export from the manifest alone.
+
+    Args:
+        manifest: The selection.
+        here: Folder that the manifest's paths are relative to.
+        format: Name of the format.
+        folder: Folder of the export.
 
     Raises:
-        ConfigError: The format is unknown, or the folder holds something else.
+        ConfigError: The format is unknown, or the folder holds other files.
     """
     if format not in FORMATS:
-        raise ConfigError(f"no export format {format!r}", hint=f"Formats: {', '.join(FORMATS)}.")
+        raise ConfigError(f"unknown export format: {format!r}", hint=f"Use one of: {', '.join(FORMATS)}.")
     found = find_format(format)
     absolute = folder.resolve() if folder.is_symlink() else folder.absolute()
     check_folder(absolute, manifest, here)
@@ -52,7 +58,7 @@ def first_plan(manifest: Manifest, here: Path, *, format: str, folder: Path) -> 
 
 
 def weigh(tasks: Sequence[PlannedTask]) -> tuple[PlannedTask, ...]:
-    """Give every task the rows that its weight comes to, by the largest remainder; their tokens are scaled."""
+    """Give every task as many rows as its weight requires, by the largest remainder, and scale its tokens."""
     counts = counts_of({task.entry.name: (task.weight, task.available) for task in tasks})
     weighed = []
     for task in tasks:
@@ -64,27 +70,30 @@ def weigh(tasks: Sequence[PlannedTask]) -> tuple[PlannedTask, ...]:
 
 
 def exported(manifest: Manifest) -> list[Entry]:
-    """The tasks that are trained on: the targets, then what was selected."""
+    """Return the tasks that are trained on: the targets, then the selected tasks."""
     return [*manifest.targets, *(task for task in manifest.tasks if task.selected)]
 
 
 def dropped(entry: Entry) -> set[int]:
-    """Numbers of the rows that are not trained on."""
+    """Return the numbers of the rows that are not trained on, from 0."""
     return {number for numbers in entry.left_out.values() for number in numbers}
 
 
 def kept(entry: Entry) -> int:
-    """Rows that may be trained on, by the manifest."""
+    """Return the number of rows that may be trained on, according to the manifest."""
     return sum(file.rows for file in entry.files) - len(dropped(entry))
 
 
 def name_tasks(entries: Sequence[Entry], *, taken: Collection[str], plain: bool = False) -> list[tuple[str, Entry]]:
-    """A file name without its ending for each task.
+    """Give each task a unique file name without an ending.
 
     Args:
         entries: The tasks.
-        taken: Names that are not to be had.
-        plain: Whether letters, digits and underscores are all that may stand in it.
+        taken: Names that other files have.
+        plain: Allow letters, digits and underscores only.
+
+    Returns:
+        Pairs of a file name and a task, in the order of `entries`.
     """
     names = [entry.name for entry in entries]
     return list(zip(file_names(names, allowed="_" if plain else "-_. ", taken=taken), entries, strict=True))
@@ -94,26 +103,26 @@ def name_tasks(entries: Sequence[Entry], *, taken: Collection[str], plain: bool 
 
 
 def check_folder(folder: Path, manifest: Manifest, here: Path) -> None:
-    """Make sure that nothing is in a folder but an earlier export as it was, and that no data is read from it.
+    """Check that a folder is missing, empty, or holds an unchanged export, and that no task is read from it.
 
     Raises:
-        ConfigError: Something else is there.
+        ConfigError: The folder holds other files, an edited file, or data of the manifest.
     """
     if not folder.exists():
         return
     choose = "Choose an empty or a new folder with -o."
     if not folder.is_dir():
-        raise ConfigError(f"{folder} exists and is no folder", hint=choose)
+        raise ConfigError(f"{folder} exists and is not a folder", hint=choose)
     there = {path.name for path in folder.iterdir()}
     if not there:
         return
     ours = _earlier_export(folder)
     foreign = sorted(there - set(ours))
     if foreign:
-        raise ConfigError(f"{folder} exists and is no export: it holds {foreign[0]!r}", hint=choose)
+        raise ConfigError(f"{folder} exists and is not an export: it holds {foreign[0]!r}", hint=choose)
     for name, digest in ours.items():
         if digest and (folder / name).is_file() and sha256_of(folder / name) != digest:
-            raise ConfigError(f"{folder} holds an export whose {name!r} was changed since", hint=choose)
+            raise ConfigError(f"{folder} holds an export with an edited file: {name!r}", hint=choose)
     for entry in exported(manifest):
         for file in () if entry.source.get("hub") else entry.files:
             path = located(file.path, here)
@@ -122,7 +131,7 @@ def check_folder(folder: Path, manifest: Manifest, here: Path) -> None:
 
 
 def _earlier_export(folder: Path) -> dict[str, str]:
-    """Names of the files and folders that an earlier export put there, with the hash of each that people may edit."""
+    """Return names of the files and folders of an earlier export, with hashes of the files that people may edit."""
     try:
         refuse_endless(folder / RECORD_NAME)
         record = json.loads((folder / RECORD_NAME).read_text(encoding="utf-8"))
@@ -131,7 +140,7 @@ def _earlier_export(folder: Path) -> dict[str, str]:
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, DataError):
         pass
     try:
-        # An older curator wrote no record; JSON Lines were all it knew.
+        # Early versions of curator wrote JSON Lines without a record.
         entries = exported(read_manifest(folder / MANIFEST_NAME))
     except DataError:
         return {}

@@ -1,4 +1,4 @@
-"""The page that stands beside the files of an export for a trainer."""
+"""Write the README.md of an export for a trainer."""
 
 from typing import TYPE_CHECKING
 
@@ -11,7 +11,7 @@ NAME = "README.md"
 
 
 def readme(plan: "Plan") -> str:
-    """What is in the folder, what trains on it, and what is not as curator estimated it."""
+    """Describe the files of an export, the command that trains, and differences to curator's estimate."""
     assert plan.form is not None
     manifest, format = plan.manifest, plan.format
     targets = ", ".join(_plain(target.name) for target in manifest.targets)

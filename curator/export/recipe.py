@@ -1,4 +1,4 @@
-"""Model, LoRA and training settings of a manifest, as a trainer's config needs them."""
+"""Read the settings of the model, of LoRA and of training from a manifest, for the config of a trainer."""
 
 import json
 import math
@@ -9,31 +9,31 @@ from pydantic import BaseModel, Field, ValidationError
 
 from curator.core.config import DataSection, LoraSection, ModelSection, TrainSection
 from curator.core.errors import DataError
-from curator.core.files import relative_to
+from curator.select.manifest import rebased
 
 if TYPE_CHECKING:
     from curator.export.format import Plan
 
 SectionT = TypeVar("SectionT", bound=BaseModel)
 OUTPUT = "output"
-"""Where the trainer puts the adapter, in the export's folder."""
+"""Subfolder of the export in which the trainer saves the adapter."""
 
 
 class _Length(BaseModel):
-    """What of `[data]` a trainer needs."""
+    """The setting of `[data]` that a trainer needs."""
 
     max_length: Annotated[int, Field(ge=2, lt=2**31, strict=True)] = DataSection.model_fields["max_length"].default
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """What is trained, and how."""
+    """Hold the settings of a training."""
 
     model: str
-    """Hub id, or a folder as seen from the export's."""
+    """Id on the hub, absolute path, or path relative to the folder of the export."""
     revision: str
     dtype: str
-    """Of the base model, as curator loads it on this machine."""
+    """Type of the base model's weights, as curator loads them on this machine."""
     quantization: str
     lora: LoraSection
     train: TrainSection
@@ -42,17 +42,17 @@ class Recipe:
 
     @property
     def alpha(self) -> int | float:
-        """LoRA's alpha, as a whole number where it is one."""
+        """LoRA's alpha, as an int if it is a whole number."""
         return int(self.lora.alpha) if self.lora.alpha == int(self.lora.alpha) else self.lora.alpha
 
     @property
     def whole_alpha(self) -> int:
-        """LoRA's alpha for trainers that take whole numbers only."""
+        """LoRA's alpha, rounded, for trainers that take whole numbers only."""
         return max(1, round(self.lora.alpha))
 
     @property
     def targets(self) -> list[str] | None:
-        """Names of the modules that LoRA is put on; None for all linear ones."""
+        """Names of the modules with LoRA. None for all linear modules."""
         return None if self.lora.target_modules == "all-linear" else list(self.lora.target_modules)
 
     @property
@@ -62,14 +62,14 @@ class Recipe:
 
     @property
     def max_steps(self) -> int | None:
-        """Steps after which a part of an epoch is over; None where the epochs are whole."""
+        """Steps of training if the last epoch is partial, else None."""
         if self.train.epochs == int(self.train.epochs):
             return None
         return math.ceil(self.train.epochs * self.steps_per_epoch)
 
 
 def model_section(plan: "Plan") -> ModelSection:
-    """The manifest's model, for those who load it."""
+    """Return the manifest's model as a section of the configuration."""
     model = plan.manifest.model
     return ModelSection.model_validate_json(
         json.dumps(
@@ -84,15 +84,18 @@ def model_section(plan: "Plan") -> ModelSection:
 
 
 def recipe_of(plan: "Plan") -> Recipe:
-    """The settings that a plan's manifest has; defaults where it has none."""
+    """Read the settings of a plan's manifest. Missing settings have their defaults.
+
+    Raises:
+        DataError: A setting in the manifest is invalid.
+    """
     from curator.training.model import pick_device, pick_dtype
 
     manifest, section = plan.manifest, model_section(plan)
-    folder = plan.here / section.name_or_path
     rows = sum(task.rows for task in plan.tasks)
     train = _section(TrainSection, "train", manifest.train)
     return Recipe(
-        model=relative_to(str(folder), plan.folder) if folder.is_dir() else section.name_or_path,
+        model=rebased(manifest, plan.here, plan.folder).model.name_or_path,
         revision=section.revision,
         dtype=str(pick_dtype(section, pick_device())).removeprefix("torch."),
         quantization=section.quantization,
@@ -104,23 +107,25 @@ def recipe_of(plan: "Plan") -> Recipe:
 
 
 def max_length_of(plan: "Plan") -> int:
-    """Tokens after which an example is cut off.
+    """Return the longest example in tokens. Longer examples are truncated.
 
     Raises:
-        DataError: The manifest has no usable number.
+        DataError: The manifest's `max_length` is invalid.
     """
     known = {name: value for name, value in plan.manifest.data.items() if name == "max_length"}
     return _section(_Length, "data", known).max_length
 
 
 def rounding_notes(plan: "Plan", trainer: str, *, epochs: bool = False) -> list[str]:
-    """What of the recipe a trainer that takes whole numbers only does not follow."""
+    """Return a note on each setting that is rounded, because the trainer takes whole numbers only."""
     recipe = recipe_of(plan)
     notes = []
     if recipe.alpha != recipe.whole_alpha:
-        notes.append(f"lora alpha {recipe.alpha} is {recipe.whole_alpha} here: {trainer} takes whole numbers")
+        notes.append(f"lora alpha {recipe.alpha} is rounded to {recipe.whole_alpha}: {trainer} takes whole numbers")
     if epochs and recipe.max_steps is not None:
-        notes.append(f"{recipe.train.epochs} epochs are {recipe.whole_epochs} here: {trainer} takes whole numbers")
+        notes.append(
+            f"epochs {recipe.train.epochs} are rounded to {recipe.whole_epochs}: {trainer} takes whole numbers"
+        )
     return notes
 
 
@@ -132,5 +137,6 @@ def _section(kind: type[SectionT], name: str, values: dict[str, Any]) -> Section
         first = error.errors(include_url=False)[0]
         where = ".".join(map(str, (name, *first["loc"])))
         raise DataError(
-            f"the manifest's {where}: {first['msg']}", hint="Export a manifest that `curator select` wrote."
+            f"invalid setting in the manifest: {where}: {first['msg']}",
+            hint="Export a manifest that `curator select` wrote.",
         ) from error

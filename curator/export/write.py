@@ -1,103 +1,82 @@
-"""Writing an export: all of it, or nothing."""
+"""Write an export, all of it or nothing."""
 
 import json
-import os
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
 from curator.core.errors import DataError
-from curator.core.files import located, relative_to, sha256_of, whole_folder
+from curator.core.files import sha256_of, whole_folder
 from curator.data.rows import trainable
-from curator.export.examples import encode, kept_rows
-from curator.export.format import Entry, Plan, PlannedTask
+from curator.export.format import Plan, PlannedTask
 from curator.export.forms import PLAIN
 from curator.export.plan import RECORD_NAME, check_folder
-from curator.select.manifest import MANIFEST_NAME, Manifest, TaskFile, render
+from curator.export.spool import SpooledRow
+from curator.select.manifest import MANIFEST_NAME, rebased, render
 
 
 def write(plan: Plan) -> None:
-    """Write data, configs and manifest beside the folder, and swap it in.
+    """Write data, configs and manifest into a partial folder, and rename the folder when it is complete.
+
+    Removes the spool in any case.
 
     Raises:
-        ConfigError: Something else was put into the folder since.
-        DataError: Something cannot be read or written.
+        ConfigError: The folder holds other files by now.
+        DataError: A file cannot be written, or the spool was removed before.
     """
     folder = plan.folder
-    check_folder(folder, plan.manifest, plan.here)
     try:
+        check_folder(folder, plan.manifest, plan.here)
         with whole_folder(folder) as partial:
             _write_into(partial, plan)
     except OSError as error:
-        hint = "Is the disk full or read-only? Choose another folder with -o."
-        raise DataError(f"{folder}: cannot be written: {error}", hint=hint) from error
+        hint = "Check free disk space and write permissions, or choose another folder with -o."
+        raise DataError(f"cannot write {folder}: {error}", hint=hint) from error
+    finally:
+        if plan.spool is not None:
+            plan.spool.close()
 
 
 def _write_into(folder: Path, plan: Plan) -> None:
     store = plan.format.data_file_of(plan.form)
     for task in plan.training:
-        store.write(folder / plan.file(task), _rows(plan, task))
+        store.write(folder / plan.file(task), _Rows(plan, task))
     store.finish(folder, [plan.file(task) for task in plan.training])
-    manifest = render(_moved(plan.manifest, plan.here, plan.folder))
+    manifest = render(rebased(plan.manifest, plan.here, plan.folder))
     (folder / MANIFEST_NAME).write_text(manifest, encoding="utf-8")
     for name, text in plan.configs.items():
         (folder / name).write_text(text, encoding="utf-8", newline="\n")
     names = sorted(path.name for path in folder.iterdir() if path.name != MANIFEST_NAME)
     record = {name: sha256_of(folder / name) if name in plan.configs else "" for name in names}
-    # The folder is where it stands: what it is called would make two equal exports differ.
+    # Without the name of the folder, equal exports have equal records.
     report = {key: value for key, value in plan.report.to_json().items() if key not in ("folder", "files")}
     text = json.dumps(report | {"written": record}, ensure_ascii=False, indent=1) + "\n"
     (folder / RECORD_NAME).write_text(text, encoding="utf-8")
 
 
-def _rows(plan: Plan, task: PlannedTask) -> list[dict[str, Any]]:
-    rows = kept_rows(plan, task)
-    if len(rows) != task.available:
-        raise DataError(
-            f"task {task.entry.name!r}: it had {task.available} rows a moment ago, and has {len(rows)} now",
-            hint="Export again.",
-        )
-    return [_row(plan, rows[place]) for place in task.sample(len(rows))]
+class _Rows(Iterable[dict[str, Any]]):
+    """Yield the rows of one task in the form of the export. Each iteration reads the spool from the start."""
+
+    def __init__(self, plan: Plan, task: PlannedTask) -> None:
+        self._plan, self._task = plan, task
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        assert self._plan.spool is not None
+        times = Counter(self._task.sample(self._task.available))
+        for place, row in enumerate(self._plan.spool.read(self._task.entry.name)):
+            if times[place]:
+                yield from repeat(_row(self._plan, row), times[place])
 
 
-def _row(plan: Plan, row: Any) -> dict[str, Any]:
-    if plan.form is None or plan.form is PLAIN or plan.encoding is None:
+def _row(plan: Plan, row: SpooledRow) -> dict[str, Any]:
+    if plan.form is None or plan.form is PLAIN or plan.encoding is None or row.encoded is None:
         return trainable(row.content)
-    written = plan.form.write(row.content, encode(row, plan.encoding), plan.encoding)
+    written = plan.form.write(row.content, row.encoded, plan.encoding)
     if written is None:
         raise DataError(
-            f"{row.place}: cannot be written for {plan.format.trainer}",
+            f"cannot write a row for {plan.format.trainer}: {row.place}",
             hint="Leave the task out, or export jsonl.",
         )
     return written
-
-
-def _moved(manifest: Manifest, here: Path, there: Path) -> Manifest:
-    """The manifest with its paths as seen from another folder."""
-
-    def files(entry: Entry, files: tuple[TaskFile, ...]) -> tuple[TaskFile, ...]:
-        if entry.source.get("hub"):
-            return files
-        return tuple(
-            file.model_copy(update={"path": relative_to(str(located(file.path, here)), there)}) for file in files
-        )
-
-    model = manifest.model
-    if (here / model.name_or_path).is_dir() and not Path(model.name_or_path).is_absolute():
-        model = model.model_copy(
-            update={"name_or_path": relative_to(os.path.normpath(here / model.name_or_path), there)}
-        )
-    return manifest.model_copy(
-        update={
-            "model": model,
-            "targets": tuple(
-                entry.model_copy(
-                    update={
-                        "files": files(entry, entry.files),
-                        "validation_files": files(entry, entry.validation_files),
-                    }
-                )
-                for entry in manifest.targets
-            ),
-            "tasks": tuple(entry.model_copy(update={"files": files(entry, entry.files)}) for entry in manifest.tasks),
-        }
-    )

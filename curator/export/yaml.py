@@ -1,54 +1,35 @@
-"""Plain values as YAML, of which JSON's strings and numbers are a part."""
+"""Write the configuration of a trainer as YAML."""
 
-import json
 import re
+import sys
 from typing import Any
 
-_PAIR = re.compile(r"\\u(d[89ab][0-9a-f]{2})\\u(d[c-f][0-9a-f]{2})")
-_SIMPLE = re.compile(r"[A-Za-z_./][A-Za-z0-9_./-]*")
-# What YAML takes for something else than text.
-_WORDS = {"true", "false", "yes", "no", "on", "off", "null", "y", "n", "~", ".inf", ".nan", "."}
+import yaml
+
+
+class _Dumper(yaml.SafeDumper):
+    """Write text such as `1e3` in quotes, and equal lists in full instead of as references.
+
+    PyYAML reads `1e3` as text. OmegaConf, which oumi reads with, takes `1e3` for a number.
+    """
+
+    def ignore_aliases(self, data: Any) -> bool:
+        """Write every value in full."""
+        return True
+
+
+_Dumper.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+"), list("-+0123456789")
+)
 
 
 def to_yaml(values: dict[str, Any], comment: str = "") -> str:
-    """A YAML document of nested dictionaries, lists and plain values, in ASCII: some trainers open it in any encoding.
+    """Write a YAML document.
 
     Args:
-        values: The document; None is `null`.
-        comment: Lines that stand before it.
+        values: Nested dictionaries, lists and plain values, in the order of the document. None is written as `null`.
+        comment: Lines that stand before the document.
     """
-    head = "".join(f"# {line}\n" for line in comment.encode("ascii", "backslashreplace").decode().splitlines())
-    return head + "".join(f"{line}\n" for line in _block(values))
-
-
-def _block(value: Any) -> list[str]:
-    lines: list[str] = []
-    if isinstance(value, dict):
-        for key, inner in value.items():
-            if isinstance(inner, dict | list) and inner:
-                lines += [f"{_scalar(key)}:", *(f"  {line}" for line in _block(inner))]
-            else:
-                lines.append(f"{_scalar(key)}: {_scalar(inner)}")
-        return lines
-    for item in value:
-        inner_lines = _block(item) if isinstance(item, dict | list) and item else [_scalar(item)]
-        lines += [f"{'- ' if n == 0 else '  '}{line}" for n, line in enumerate(inner_lines)]
-    return lines
-
-
-def _scalar(value: Any) -> str:
-    if isinstance(value, str):
-        if _SIMPLE.fullmatch(value) and value.lower() not in _WORDS:
-            return value
-        # JSON writes a character outside the first 65,536 as two, which YAML does not join.
-        return _PAIR.sub(_join, json.dumps(value))
-    if isinstance(value, float):
-        # YAML 1.1 takes 3e-05 for text: a number has a point.
-        mantissa, e, exponent = repr(value).partition("e")
-        return f"{mantissa}.0e{exponent}" if e and "." not in mantissa else repr(value)
-    return json.dumps(value)
-
-
-def _join(found: "re.Match[str]") -> str:
-    high, low = (int(part, 16) for part in found.groups())
-    return f"\\U{0x10000 + ((high - 0xD800) << 10) + (low - 0xDC00):08x}"
+    head = "".join(f"# {line}\n" for line in comment.splitlines())
+    # Without a limit, no value is folded over several lines.
+    return head + yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=sys.maxsize)

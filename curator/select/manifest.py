@@ -1,19 +1,20 @@
-"""The selection manifest, `curator-manifest.json`: what was selected, from what, by what.
+"""Read and write the manifest of a selection, `curator-manifest.json`.
 
-The shape is fixed in the contract; programs that train read it. Paths in it are relative to the file where they can be.
-The same inputs give the same bytes, but for `created`.
+A manifest records the selected tasks, their files, the method and the settings. Programs that train read manifests.
+Paths are relative to the manifest's folder if possible. Equal inputs give equal bytes, except for `created`.
 """
 
 import json
+import os
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from curator.core.config import target_names
 from curator.core.errors import DataError, ManifestMismatch
-from curator.core.files import located, refuse_endless, sha256_of, write_whole
+from curator.core.files import located, refuse_endless, relative_to, sha256_of, write_whole
 
 SCHEMA_VERSION = 1
 MANIFEST_NAME = "curator-manifest.json"
@@ -36,19 +37,19 @@ class ModelIdentity(_Part):
     name_or_path: str
     revision: str
     sha256: str
-    """Of the files that decide what the model does."""
+    """Hash of the files that the model's output depends on."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """As the project has it; `auto` is bfloat16 on a GPU that has it, else float32."""
+    """Type of the weights. `auto` is bfloat16 on a GPU that supports bfloat16, else float32."""
     quantization: Literal["none", "8bit", "4bit"] = "none"
 
 
-# More than any machine holds, and few enough to be added and multiplied as floats.
+# Larger than any data set, and small enough for exact sums and products of floats.
 Count = Annotated[int, Field(ge=0, le=2**50)]
 
 
 def _plain_path(path: str) -> str:
     if "\0" in path:
-        raise ValueError("a path holds no NUL")
+        raise ValueError("a path must not hold a NUL")
     return path
 
 
@@ -57,7 +58,7 @@ class TaskFile(_Part):
 
     path: Annotated[str, AfterValidator(_plain_path)]
     sha256: str
-    """Of its bytes; for a hub data set, of its rows."""
+    """Hash of the bytes. For a hub data set, the hash of the rows."""
     rows: Count
 
 
@@ -73,16 +74,16 @@ def _plain_source(source: dict[str, Any]) -> dict[str, Any]:
     for key, value in source.items():
         kinds = _SOURCE.get(key)
         if kinds is None:
-            raise ValueError(f"{key!r} says nothing of where rows come from")
+            raise ValueError(f"unknown key of a source: {key!r}")
         if not isinstance(value, kinds):
-            raise ValueError(f"{key} is of the wrong type")
+            raise ValueError(f"wrong type: {key}")
         if isinstance(value, dict) and not all(isinstance(word, str) for word in (*value, *value.values())):
-            raise ValueError(f"{key} must be text")
+            raise ValueError(f"not a table of texts: {key}")
     return source
 
 
 Origin = Annotated[dict[str, Any], AfterValidator(_plain_source)]
-"""Where rows come from, beside files: hub id, split, filter and names of columns, where there are any."""
+"""Source of the rows in addition to files: hub id, split, filter and names of columns."""
 
 
 class TaskEntry(_Part):
@@ -91,22 +92,22 @@ class TaskEntry(_Part):
     name: str
     selected: bool
     weight: Annotated[float, Field(ge=0, le=100)] = 1.0
-    """How much it counts where it is selected: 0.5 for half of its examples, 2 for all of them twice."""
+    """Weight of a selected task: 0.5 for half of its examples, 2 for all examples twice."""
     examples: Count
-    """Training examples, after what was left out."""
+    """Training examples, without the rows that are left out."""
     tokens: Count
     """Tokens of the training examples, prompt and completion."""
     files: Annotated[tuple[TaskFile, ...], Field(min_length=1)]
     affinity: float
     affinity_standard_error: float | None
-    """None where the task was in all or in none of the sampled subsets."""
+    """None if all or none of the sampled subsets hold the task."""
     left_out: dict[str, tuple[int, ...]] = {}
     """Numbers of the rows that are not trained on, from 0, by reason."""
     source: Origin = {}
 
 
 class TargetEntry(_Part):
-    """One target task; its training examples belong to every subset."""
+    """One target task. Every subset includes its training examples."""
 
     name: str
     examples: Count
@@ -116,6 +117,9 @@ class TargetEntry(_Part):
     validation_files: tuple[TaskFile, ...] = ()
     left_out: dict[str, tuple[int, ...]] = {}
     source: Origin = {}
+
+
+EntryT = TypeVar("EntryT", TaskEntry, TargetEntry)
 
 
 class Edit(_Part):
@@ -137,7 +141,7 @@ class Manifest(_Part):
     target: str | tuple[str, ...]
     method: str
     options: dict[str, Any] = {}
-    """What the method was told: budgets, threshold, pins."""
+    """Options of the method: budgets, threshold, pins."""
     model: ModelIdentity
     lora: dict[str, Any]
     train: dict[str, Any]
@@ -152,12 +156,12 @@ class Manifest(_Part):
     reference: dict[str, float] = {}
     """Estimated loss of all tasks and of the target alone."""
     indistinguishable: tuple[str, ...] = ()
-    """Which of these the selection cannot be told apart from."""
+    """Names in `reference` whose loss does not differ from the selection's beyond the noise."""
     measured_loss: float | None = None
-    """After really fine-tuning on the selection, if that was done."""
+    """Loss after fine-tuning on the selection. None if it was not measured."""
     edits: tuple[Edit, ...] = ()
     steps: tuple[dict[str, Any], ...] = Field(default=())
-    """How the method came to the selection."""
+    """Steps of the method that led to the selection."""
 
     @property
     def target_names(self) -> tuple[str, ...]:
@@ -169,12 +173,12 @@ class Manifest(_Part):
         names = [*(target.name for target in self.targets), *(task.name for task in self.tasks)]
         twice = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
         if twice:
-            raise ValueError(f"tasks are named more than once: {', '.join(twice[:5])}")
+            raise ValueError(f"several tasks have the same name: {', '.join(twice[:5])}")
         return self
 
 
 def render(manifest: Manifest) -> str:
-    """The manifest as the text of its file."""
+    """Return the text of a manifest's file."""
     return _text(manifest.model_dump(mode="json"))
 
 
@@ -183,17 +187,17 @@ def _text(document: dict[str, Any]) -> str:
 
 
 def write_manifest(manifest: Manifest, path: Path) -> bool:
-    """Write a manifest, whole or not at all; leave a file that says the same as it is.
+    """Write a manifest completely or not at all. Leave an equal file untouched.
 
     Args:
-        manifest: With paths that are absolute or relative to `path`'s folder.
-        path: Where to.
+        manifest: Its paths are absolute or relative to the folder of `path`.
+        path: The file to write.
 
     Returns:
         Whether the file was written.
 
     Raises:
-        DataError: It cannot be written.
+        DataError: The file cannot be written.
     """
     try:
         if path.exists() and _same(manifest, path):
@@ -201,30 +205,70 @@ def write_manifest(manifest: Manifest, path: Path) -> bool:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, render(manifest).encode())
     except OSError as error:
-        raise DataError(f"{path}: cannot be written: {error}", hint="Choose another place with -o.") from error
+        raise DataError(f"cannot write {path}: {error}", hint="Choose another place with -o.") from error
     return True
 
 
+def rebased(manifest: Manifest, old: Path, new: Path) -> Manifest:
+    """Return a manifest with its paths relative to another folder.
+
+    The ids of hub data sets and hub models, addresses of remote files, and absolute paths of models stay.
+
+    Args:
+        manifest: Its paths are absolute or relative to `old`.
+        old: Folder that the paths are relative to, absolute.
+        new: Folder that the new paths are relative to, absolute.
+    """
+
+    def files(entry: EntryT, files: tuple[TaskFile, ...]) -> tuple[TaskFile, ...]:
+        if entry.source.get("hub"):
+            return files
+        return tuple(file.model_copy(update={"path": relative_to(str(located(file.path, old)), new)}) for file in files)
+
+    def moved(entry: EntryT) -> EntryT:
+        names = [name for name in ("files", "validation_files") if name in type(entry).model_fields]
+        return entry.model_copy(update={name: files(entry, getattr(entry, name)) for name in names})
+
+    model, name = manifest.model, manifest.model.name_or_path
+    # A name that is not a folder is the id of a hub model.
+    if not Path(name).is_absolute() and (old / name).is_dir():
+        model = model.model_copy(update={"name_or_path": relative_to(os.path.normpath(old / name), new)})
+    return manifest.model_copy(
+        update={
+            "model": model,
+            "targets": tuple(map(moved, manifest.targets)),
+            "tasks": tuple(map(moved, manifest.tasks)),
+        }
+    )
+
+
 def is_same_selection(one: Manifest, other: Manifest) -> bool:
-    """Whether two manifests differ at most in when and where they were written, and in what was measured."""
+    """Return whether two manifests are equal except for the time, the paths and the measured loss."""
     places = {"__all__": {"files": {"__all__": {"path"}}, "validation_files": {"__all__": {"path"}}}}
-    apart: Any = {"created": True, "measured_loss": True, "targets": places, "tasks": places}
+    apart: Any = {
+        "created": True,
+        "measured_loss": True,
+        # The hash of the model stays. A local model has another path in another folder.
+        "model": {"name_or_path"},
+        "targets": places,
+        "tasks": places,
+    }
     return one.model_dump(exclude=apart) == other.model_dump(exclude=apart)
 
 
 def record_measured(path: Path, manifest: Manifest, loss: float) -> bool:
-    """Write a measured loss into a manifest's file, and leave all else in it as it is.
+    """Write a measured loss into a manifest's file, and keep the rest of the file.
 
     Args:
         path: The file.
-        manifest: As it was read from there.
-        loss: Nats per target token.
+        manifest: The manifest that was read from the file before.
+        loss: Measured loss, nats per target token.
 
     Returns:
-        Whether it was written; not where the file is another selection's by now.
+        Whether the file holds the loss. It does not if the file holds another selection by now.
 
     Raises:
-        DataError: It cannot be read or written.
+        DataError: The file cannot be read or written.
     """
     if not is_same_selection(read_manifest(path), manifest):
         return False
@@ -233,7 +277,7 @@ def record_measured(path: Path, manifest: Manifest, loss: float) -> bool:
         try:
             write_whole(path, _text(document | {"measured_loss": loss}).encode())
         except OSError as error:
-            raise DataError(f"{path}: cannot be written: {error}", hint="Is it yours to write?") from error
+            raise DataError(f"cannot write {path}: {error}", hint="Check write permissions.") from error
     return True
 
 
@@ -249,32 +293,30 @@ def read_manifest(path: Path) -> Manifest:
     """Read a manifest.
 
     Raises:
-        DataError: It is missing, no manifest, or from a newer version.
+        DataError: The file is missing, or is not a manifest of this version of curator.
     """
     refuse_endless(path)
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(
-            f"{path}: cannot be read: {error}", hint="Name a manifest that `curator select` wrote."
-        ) from error
+        raise DataError(f"cannot read {path}: {error}", hint="Name a manifest that `curator select` wrote.") from error
     try:
         return Manifest.model_validate_json(text)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(map(str, first["loc"])) or "the file"
         raise DataError(
-            f"{path}: no manifest that this curator knows: {where}: {first['msg']}",
+            f"not a manifest of this version of curator: {path}: {where}: {first['msg']}",
             hint="Name a manifest that `curator select` wrote.",
         ) from error
 
 
 def check_files(manifest: Manifest, folder: Path) -> None:
-    """Make sure that the files a manifest names have not changed.
+    """Check that the files of the targets and of the selected tasks have not changed.
 
     Args:
         manifest: The manifest.
-        folder: The folder its paths are relative to.
+        folder: Folder that the manifest's paths are relative to.
 
     Raises:
         DataError: A file cannot be read.
@@ -296,5 +338,5 @@ def check_files(manifest: Manifest, folder: Path) -> None:
 
 
 def now() -> str:
-    """The present, as manifests write it: UTC, to the second."""
+    """Return the present time in UTC, in seconds, for `created`."""
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -1,4 +1,4 @@
-"""What a selection is written down as: its manifest, with everything that it rests on."""
+"""Build the manifest of a selection, with its settings, estimates and files."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from curator.core.files import relative_to
 from curator.core.interval import Interval
 from curator.core.version import __version__
 from curator.data.corpus import Corpus, Task, TaskVersion
@@ -15,7 +14,7 @@ from curator.estimate.target import TargetEstimates
 from curator.estimate.whatif import difference, estimate_selections
 from curator.gradients.stage import projection
 from curator.results.base import rounded, rounded_if_known
-from curator.select.manifest import Manifest, ModelIdentity, TargetEntry, TaskEntry, TaskFile, now
+from curator.select.manifest import EntryT, Manifest, ModelIdentity, TargetEntry, TaskEntry, TaskFile, now, rebased
 from curator.select.methods import Request
 from curator.select.search import Selection
 
@@ -23,14 +22,14 @@ from curator.select.search import Selection
 def manifest_of(
     estimates: TargetEstimates, request: Request, name: str, selection: Selection, affinities: Affinities
 ) -> Manifest:
-    """The manifest of a selection; paths in it are as in the corpus.
+    """Build the manifest of a selection. Its paths are those of the corpus.
 
     Args:
-        estimates: Of the target.
-        request: What the selection was asked to be.
-        name: What it is called.
-        selection: The tasks that are in, and by which steps they came.
-        affinities: Of every task.
+        estimates: Estimates of the target's loss.
+        request: Method and options of the selection.
+        name: Name of the selection.
+        selection: The selected tasks, and the steps of the method.
+        affinities: Affinities of all tasks.
     """
     config, corpus = estimates.workspace.config, estimates.corpus
     masks = np.stack([selection.mask, np.ones_like(selection.mask), np.zeros_like(selection.mask)])
@@ -85,7 +84,7 @@ def manifest_of(
                 tokens=task.tokens,
                 validation_examples=len(task.split.validation),
                 files=_files(task.version),
-                validation_files=() if task.validation_version is None else _files(task.validation_version),
+                validation_files=_files(task.validation_version),
                 left_out=task.split.left_out,
                 source=task.version.source,
             )
@@ -122,46 +121,35 @@ def manifest_of(
 
 
 def seen_from(folder: Path, manifest: Manifest, corpus: Corpus, root: Path) -> Manifest:
-    """The manifest with paths as they are now, as seen from a folder.
+    """Return a manifest with the present files of its tasks, and with paths relative to a folder.
 
     Args:
-        folder: Where it is to lie.
-        manifest: Of a selection of tasks of the corpus.
-        corpus: Says where the tasks' files are.
-        root: The project's folder.
+        folder: Folder that the new paths are relative to.
+        manifest: Manifest of a selection of tasks of the corpus.
+        corpus: Holds the present files of the tasks.
+        root: Folder of the project, which the model's path is relative to.
     """
-    here: dict[str, Task] = {task.name: task for task in corpus.tasks}
-
-    def files(version: TaskVersion) -> tuple[TaskFile, ...]:
-        return tuple(
-            file if version.source.get("hub") else file.model_copy(update={"path": relative_to(file.path, folder)})
-            for file in _files(version)
-        )
-
-    model = manifest.model
-    base = root / model.name_or_path
-    if base.is_dir() and not Path(model.name_or_path).is_absolute():
-        model = model.model_copy(update={"name_or_path": relative_to(str(base), folder)})
-    return manifest.model_copy(
+    tasks = {task.name: task for task in corpus.tasks}
+    present = manifest.model_copy(
         update={
-            "model": model,
-            "targets": tuple(
-                entry.model_copy(
-                    update={
-                        "files": files(here[entry.name].version),
-                        "validation_files": files(version) if (version := here[entry.name].validation_version) else (),
-                    }
-                )
-                for entry in manifest.targets
-            ),
-            "tasks": tuple(
-                entry.model_copy(update={"files": files(here[entry.name].version)}) for entry in manifest.tasks
-            ),
+            "targets": tuple(with_files(entry, tasks[entry.name]) for entry in manifest.targets),
+            "tasks": tuple(with_files(entry, tasks[entry.name]) for entry in manifest.tasks),
         }
     )
+    return rebased(present, root, folder)
 
 
-def _files(version: TaskVersion) -> tuple[TaskFile, ...]:
+def with_files(entry: EntryT, task: Task) -> EntryT:
+    """Return a task's entry with the present files and source of the corpus, and with the corpus's paths."""
+    update: dict[str, Any] = {"files": _files(task.version), "source": task.version.source}
+    if isinstance(entry, TargetEntry):
+        update["validation_files"] = _files(task.validation_version)
+    return entry.model_copy(update=update)
+
+
+def _files(version: TaskVersion | None) -> tuple[TaskFile, ...]:
+    if version is None:
+        return ()
     return tuple(TaskFile(path=path, sha256=digest, rows=rows) for path, digest, rows in version.files)
 
 

@@ -1,4 +1,4 @@
-"""`curator apply`: the adapter that is left is the one that was measured, and it is found again."""
+"""Test `curator apply`: the saved adapter has the measured loss, and a second call finds it."""
 
 import json
 import shutil
@@ -31,7 +31,7 @@ _made: dict[str, Path] = {}
 
 @pytest.fixture
 def ready(make_project: MakeProject, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project with a selection of `alpha` and `beta` out of three tasks; made once, and copied."""
+    """Copy a project with a selection of `alpha` and `beta` out of three tasks."""
     if not _made:
         folder = make_project("made", project={"name": "p"}, train={"learning_rate": 1e-2, "epochs": 1})
         Project.open(folder).select(include=["alpha", "beta"], exclude=["gamma"], name="mine")
@@ -41,7 +41,7 @@ def ready(make_project: MakeProject, tmp_path: Path, tmp_path_factory: pytest.Te
 
 @pytest.fixture
 def applied(ready: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same after `apply`; made once, and copied."""
+    """Copy the same project after `apply`."""
     if "applied" not in _made:
         _open(ready).apply()
         _made["applied"] = Path(shutil.copytree(ready, tmp_path_factory.mktemp("applied") / "p"))
@@ -53,7 +53,7 @@ def _open(folder: Path, events: list[Event] | None = None) -> Project:
 
 
 def _loss(project: Project, adapter: Path, corpus: Corpus) -> float:
-    """The adapter's loss, from the base model as `transformers` and `peft` load it, and the configured shares."""
+    """Compute an adapter's loss with `transformers` and `peft` alone, by the configured shares."""
     import torch
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
@@ -85,7 +85,7 @@ def _trained(events: list[Event]) -> bool:
     return any(isinstance(e, StageStarted) and e.stage == "apply" for e in events)
 
 
-def test_the_adapter_is_the_one_that_was_measured_and_is_found_again(applied: Path) -> None:
+def test_apply_again_finds_the_adapter_with_the_measured_loss(applied: Path) -> None:
     before, ready, manifest = json.loads((_made["ready"] / MANIFEST_NAME).read_text()), applied, applied / MANIFEST_NAME
     events: list[Event] = []
     written = manifest.stat().st_mtime_ns
@@ -102,7 +102,7 @@ def test_the_adapter_is_the_one_that_was_measured_and_is_found_again(applied: Pa
     after = json.loads(manifest.read_text())
     assert after == before | {"measured_loss": report.measured_loss}
     assert list(after) == list(before)
-    # The same run as `verify` would make, kept as if it had.
+    # `verify` would make the same run, so the run counts as a measurement.
     (measured,) = _open(ready).estimates(("target",)).measured
     assert measured.subset == {"alpha", "beta"}
     assert [run.seed for run in measured.runs] == [report.seed] == [project.config.train.seed + 1]
@@ -110,17 +110,18 @@ def test_the_adapter_is_the_one_that_was_measured_and_is_found_again(applied: Pa
     kept, _ = project.manifest("mine")
     assert kept.measured_loss == report.measured_loss
     assert _open(ready).estimate(["alpha", "beta"]).measured_loss == report.measured_loss
-    # The manifest beside the adapter has paths of its own, and says the same.
-    beside = read_manifest(report.adapter / MANIFEST_NAME)
-    assert beside.measured_loss == report.measured_loss
-    check_files(beside, report.adapter)
+    # The manifest next to the adapter has other paths, and is otherwise equal.
+    of_adapter = read_manifest(report.adapter / MANIFEST_NAME)
+    assert of_adapter.measured_loss == report.measured_loss
+    check_files(of_adapter, report.adapter)
+    assert of_adapter.model == read_manifest(manifest).model.model_copy(update={"name_or_path": "../../../../model"})
     assert not list((ready / ".curator" / "adapters" / "apply").iterdir())
     status = {stage.stage: stage for stage in _open(ready).status().stages}
     assert status["apply"].state == "done"
     assert "mine" in status["apply"].detail
 
 
-def test_another_folder_gets_the_same_adapter_without_training(applied: Path, tmp_path: Path) -> None:
+def test_apply_to_another_folder_copies_the_adapter_without_training(applied: Path, tmp_path: Path) -> None:
     events: list[Event] = []
     project = _open(applied, events)
     first = project.apply("mine")
@@ -131,16 +132,16 @@ def test_another_folder_gets_the_same_adapter_without_training(applied: Path, tm
     assert elsewhere.adapter == tmp_path / "out" / "adapter"
     assert sha256_of(elsewhere.adapter / WEIGHTS) == sha256_of(first.adapter / WEIGHTS)
     check_files(read_manifest(elsewhere.adapter / MANIFEST_NAME), elsewhere.adapter)
-    anew = project.apply("mine", output=tmp_path / "out" / "adapter", fresh=True)
+    repeated = project.apply("mine", output=tmp_path / "out" / "adapter", fresh=True)
     assert _trained(events)
-    assert (anew.cached, anew.measured_loss) == (False, first.measured_loss)
-    # What was damaged is no longer what was measured: the other one takes its place.
+    assert (repeated.cached, repeated.measured_loss) == (False, first.measured_loss)
+    # A damaged adapter is not the measured one. The copy replaces it.
     (first.adapter / WEIGHTS).write_bytes(b"damaged")
     assert project.apply("mine").cached
-    assert sha256_of(first.adapter / WEIGHTS) == sha256_of(anew.adapter / WEIGHTS)
+    assert sha256_of(first.adapter / WEIGHTS) == sha256_of(repeated.adapter / WEIGHTS)
 
 
-def test_nothing_of_the_users_is_written_over(ready: Path, tmp_path: Path) -> None:
+def test_apply_folder_with_user_files_is_refused_and_kept(ready: Path, tmp_path: Path) -> None:
     project = _open(ready)
     (tmp_path / "file").touch()
     for name in ("thesis.txt", "README.md", "adapter_config.json"):
@@ -150,7 +151,7 @@ def test_nothing_of_the_users_is_written_over(ready: Path, tmp_path: Path) -> No
         with pytest.raises(ConfigError, match=name):
             project.apply(output=folder)
         assert (folder / name).read_text() == "mine"
-    with pytest.raises(ConfigError, match="no folder"):
+    with pytest.raises(ConfigError, match="not a folder"):
         project.apply(output=tmp_path / "file")
     with pytest.raises(DataError, match="neither a manifest"):
         project.apply("nothing")
@@ -166,8 +167,8 @@ def test_nothing_of_the_users_is_written_over(ready: Path, tmp_path: Path) -> No
     assert not [p for p in tmp_path.rglob("*") if "partial" in p.name or p.name == "half"]
 
 
-def test_a_measured_loss_goes_into_no_manifest_but_its_own(ready: Path) -> None:
-    """Somebody selects again while the adapter is trained."""
+def test_apply_manifest_replaced_meanwhile_keeps_the_new_manifest(ready: Path) -> None:
+    """Another process selects again while the adapter is trained."""
     project = _open(ready)
     other = json.dumps(json.loads((ready / MANIFEST_NAME).read_text()) | {"name": "other"})
 
@@ -195,7 +196,7 @@ def test_a_measured_loss_goes_into_no_manifest_but_its_own(ready: Path) -> None:
         ("model", "model.sha256"),
     ],
 )
-def test_what_has_changed_since_is_refused_by_name(ready: Path, change: str, field: str) -> None:
+def test_apply_changed_project_is_refused_and_names_the_change(ready: Path, change: str, field: str) -> None:
     config = ready / "curator.toml"
     if change.endswith(".jsonl"):
         write_rows(ready / "tasks" / change, pair_rows("something else", 12))
@@ -211,26 +212,26 @@ def test_what_has_changed_since_is_refused_by_name(ready: Path, change: str, fie
     assert " → " in done.exception.message
 
 
-def test_what_has_changed_is_trained_on_when_that_is_wanted(ready: Path) -> None:
+def test_apply_allow_changed_trains_on_the_present_data(ready: Path) -> None:
     text = (ready / MANIFEST_NAME).read_text()
     write_rows(ready / "tasks" / "alpha.jsonl", pair_rows("something else", 9))
-    # A task that is not selected does not matter.
+    # A change of a task that is not selected has no effect.
     write_rows(ready / "tasks" / "gamma.jsonl", pair_rows("other", 3))
     events: list[Event] = []
     report = _open(ready, events).apply(allow_changed=True)
     assert {task.name: task.examples for task in report.tasks}["alpha"] == 9
     assert any("tasks.alpha.files" in e.message for e in events if isinstance(e, Note))
-    assert (ready / MANIFEST_NAME).read_text() == text, "what was measured is not what it says"
+    assert (ready / MANIFEST_NAME).read_text() == text, "the loss belongs to other data than the manifest names"
     assert report.manifest is None
-    beside = read_manifest(report.adapter / MANIFEST_NAME)
-    assert beside.measured_loss == report.measured_loss
-    check_files(beside, report.adapter)
+    of_adapter = read_manifest(report.adapter / MANIFEST_NAME)
+    assert of_adapter.measured_loss == report.measured_loss
+    check_files(of_adapter, report.adapter)
     (ready / "tasks" / "beta.jsonl").unlink()
     with pytest.raises(ManifestMismatch, match="'beta'"):
         _open(ready).apply(allow_changed=True)
 
 
-def test_weights_are_honoured_as_an_export_writes_them(ready: Path, tmp_path: Path) -> None:
+def test_apply_weights_train_on_the_rows_of_an_export(ready: Path, tmp_path: Path) -> None:
     path = ready / MANIFEST_NAME
     document = json.loads(path.read_text())
     for task in document["tasks"]:
@@ -239,7 +240,7 @@ def test_weights_are_honoured_as_an_export_writes_them(ready: Path, tmp_path: Pa
     project = _open(ready)
     report = project.apply()
     assert {task.name: task.examples for task in report.tasks if not task.target} == {"alpha": 4, "beta": 10}
-    # An independent way to the same training set: the rows of an export, found again in the files.
+    # The rows of an export give the same training set independently.
     project.export(path, output=tmp_path / "out")
     examples: list[TokenizedExample] = []
     corpus = project.corpus(("target",))
@@ -252,18 +253,18 @@ def test_weights_are_honoured_as_an_export_writes_them(ready: Path, tmp_path: Pa
         examples += [TokenizedExample(*rows[own.index(line)]) for line in exported]
     assert report.measured_loss == pytest.approx(_by_hand(project, examples, report.seed), abs=2e-6)
     assert json.loads(path.read_text())["measured_loss"] == report.measured_loss
-    # What is weighted is no subset: it must not calibrate one.
+    # A weighted selection is not a subset, and must not calibrate estimates.
     assert _open(ready).estimates(("target",)).measured == []
     assert _open(ready).apply().cached
 
 
-def test_the_seed_of_meta_training_calibrates_nothing(ready: Path) -> None:
+def test_apply_seed_of_meta_training_calibrates_no_estimate(ready: Path) -> None:
     project = _open(ready)
     assert project.apply(seed=project.config.train.seed).measured_loss > 0
     assert _open(ready).estimates(("target",)).measured == []
 
 
-def test_several_targets_are_measured_by_their_shares(make_project: MakeProject) -> None:
+def test_apply_several_targets_weighs_losses_by_target_weights(make_project: MakeProject) -> None:
     folder = make_project(train={"epochs": 1}, data={"target": ["target", "beta"], "target_weights": {"beta": 3.0}})
     project = _open(folder)
     project.select(include=["alpha"])
@@ -278,7 +279,7 @@ def _apply(folder: Path, *arguments: str) -> list[str]:
     return [sys.executable, "-m", "curator", "apply", "-p", str(folder), *arguments]
 
 
-def test_killed_and_run_again_it_goes_on_to_the_same_adapter(ready: Path, applied: Path) -> None:
+def test_apply_killed_resumes_to_the_same_adapter(ready: Path, applied: Path) -> None:
     environment = environment_with(ready.parent / "at once", CHECKPOINTS_AT_ONCE)
     process = subprocess.Popen(_apply(ready), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
     work = ready / ".curator" / "adapters" / "apply"
@@ -298,7 +299,7 @@ def test_killed_and_run_again_it_goes_on_to_the_same_adapter(ready: Path, applie
     assert not [p for p in ready.rglob("*") if "partial" in p.name or "checkpoint" in p.name]
 
 
-def test_interrupted_after_training_little_is_trained_again(ready: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_apply_interrupted_after_training_repeats_one_step(ready: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
@@ -314,7 +315,7 @@ def test_interrupted_after_training_little_is_trained_again(ready: Path, monkeyp
     assert begun.done == begun.total - 1
 
 
-def test_the_command_prints_what_it_did(applied: Path) -> None:
+def test_apply_command_prints_loss_and_adapter(applied: Path) -> None:
     done = CliRunner().invoke(app, ["apply", "mine", "-p", str(applied), "-q", "--json"])
     assert done.exit_code == 0
     document = json.loads(done.stdout)

@@ -1,4 +1,4 @@
-"""What the formats have in common: faithful or said not to be, weights, tokens, and configs in plain YAML."""
+"""Test all formats: faithful rows or a note, weights, tokens, and configs in YAML."""
 
 import json
 import re
@@ -30,7 +30,7 @@ TRAINERS = [name for name in FORMATS if find_format(name).trainer]
 
 @pytest.fixture
 def data(tmp_path: Path, tiny_llama_folder: Path) -> Path:
-    """Tasks of 8 rows and the model beside them."""
+    """Write tasks of 8 rows, with the model in the same folder."""
     shutil.copytree(tiny_llama_folder, tmp_path / "data" / "model")
     for name in ("target", "one", "two"):
         write_rows(tmp_path / "data" / f"{name}.jsonl", pair_rows(name, 8))
@@ -57,7 +57,7 @@ def run(made: Manifest, data: Path, format: str) -> ExportReport:
 
 
 @pytest.mark.parametrize("format", FORMATS)
-def test_every_format_is_whole_the_same_twice_and_replaces_another(data: Path, format: str) -> None:
+def test_export_every_format_is_complete_repeatable_and_replaces_another(data: Path, format: str) -> None:
     out = data.parent / "out"
     report = run(manifest(data), data, format)
     assert [(task.name, task.target, task.rows) for task in report.tasks] == [
@@ -78,17 +78,17 @@ def test_every_format_is_whole_the_same_twice_and_replaces_another(data: Path, f
     assert {path.name for path in out.iterdir()} == {MANIFEST_NAME, RECORD_NAME, "target.jsonl"}
 
 
-def test_what_was_edited_stays(data: Path) -> None:
+def test_export_edited_config_is_refused_and_kept(data: Path) -> None:
     run(manifest(data), data, "trl")
     config = data.parent / "out" / "sft.yaml"
     config.write_text(config.read_text().replace("lora_r: 8", "lora_r: 9"))
-    with pytest.raises(ConfigError, match=r"'sft\.yaml' was changed"):
+    with pytest.raises(ConfigError, match=r"edited file: 'sft\.yaml'"):
         run(manifest(data), data, "jsonl")
     assert "lora_r: 9" in config.read_text()
 
 
 @pytest.mark.parametrize("format", TRAINERS)
-def test_the_readme_says_what_trains_and_what_differs(data: Path, format: str) -> None:
+def test_export_readme_gives_command_notes_and_rows(data: Path, format: str) -> None:
     report = run(manifest(data, weights={"one": 0.0}), data, format)
     text = (data.parent / "out" / "README.md").read_text(encoding="utf-8")
     assert report.command in text
@@ -100,7 +100,7 @@ def test_the_readme_says_what_trains_and_what_differs(data: Path, format: str) -
 
 
 @pytest.mark.parametrize("format", TRAINERS)
-def test_a_trainer_needs_the_tokenizer_and_the_others_do_not(data: Path, format: str) -> None:
+def test_export_without_model_fails_for_trainers_only(data: Path, format: str) -> None:
     shutil.rmtree(data / "model")
     with pytest.raises(DataError, match="needs the tokenizer"):
         run(manifest(data), data, format)
@@ -108,7 +108,7 @@ def test_a_trainer_needs_the_tokenizer_and_the_others_do_not(data: Path, format:
     assert [task.tokens_are_exact for task in report.tasks] == [True, False, True]
 
 
-def test_an_encoder_decoder_is_for_no_causal_trainer(data: Path, tiny_t5_folder: Path) -> None:
+def test_export_encoder_decoder_is_refused_for_trainers_only(data: Path, tiny_t5_folder: Path) -> None:
     shutil.rmtree(data / "model")
     shutil.copytree(tiny_t5_folder, data / "model")
     with pytest.raises(ConfigError, match="encoder–decoder"):
@@ -116,7 +116,7 @@ def test_an_encoder_decoder_is_for_no_causal_trainer(data: Path, tiny_t5_folder:
     run(manifest(data), data, "hf")
 
 
-def test_tables_of_every_kind_of_row(data: Path) -> None:
+def test_export_tables_hold_every_kind_of_row(data: Path) -> None:
     rows: list[dict[str, Any]] = [
         {"prompt": "p", "completion": "c"},
         {"text": "t"},
@@ -134,7 +134,7 @@ def test_tables_of_every_kind_of_row(data: Path) -> None:
     assert len(datasets.concatenate_datasets(list(loaded.values()))) == 2108
 
 
-def test_several_targets_and_names_that_are_one_file(data: Path) -> None:
+def test_export_names_that_would_be_one_file_get_different_files(data: Path) -> None:
     made = manifest(data)
     first, second = made.tasks
     target = made.targets[0]
@@ -152,7 +152,7 @@ def test_several_targets_and_names_that_are_one_file(data: Path) -> None:
         assert (data.parent / "out" / "README.md").is_file() == (format != "hf")
 
 
-def test_a_target_with_a_validation_file_alone(data: Path) -> None:
+def test_export_target_with_validation_file_checks_and_leaves_it_out(data: Path) -> None:
     made = manifest(data, "target")
     held_out = made.targets[0].files[0].model_copy(update={"path": "two.jsonl"})
     wrong = made.targets[0].model_copy(update={"validation_files": (held_out,)})
@@ -168,7 +168,7 @@ def test_a_target_with_a_validation_file_alone(data: Path) -> None:
 # -- weights and tokens --------------------------------------------------------------------------------------------
 
 
-def test_weights_are_in_the_files_or_in_the_config(data: Path) -> None:
+def test_export_weights_are_in_the_files_or_in_the_config(data: Path) -> None:
     made = manifest(data, weights={"one": 0.5, "two": 1.75})
     wanted = {"target": 8, "one": 4, "two": 14}
     encoder = Encoder(_tokenizer(data), max_length=64, encoder_decoder=False)
@@ -190,6 +190,8 @@ def test_weights_are_in_the_files_or_in_the_config(data: Path) -> None:
         if format == "swift":
             config = yaml.safe_load((data.parent / "out" / "sft.yaml").read_text())
             assert config["dataset"] == ["target.jsonl", "one.jsonl#4", "two.jsonl#14"]
+            # Without a model type, ms-swift refuses a Llama with an unknown name.
+            assert config["model_type"] == "llama"
 
 
 def _tokenizer(data: Path) -> Any:
@@ -198,7 +200,7 @@ def _tokenizer(data: Path) -> Any:
     return AutoTokenizer.from_pretrained(data / "model")
 
 
-def test_a_plan_from_the_manifest_alone_is_near(data: Path) -> None:
+def test_plan_export_weights_give_exact_rows_and_estimated_tokens(data: Path) -> None:
     made = manifest(data, weights={"one": 0.5})
     quick = plan_export(made, data, format="trl", folder=data.parent / "out")
     assert [task.rows for task in quick.tasks] == [8, 4, 8]
@@ -226,16 +228,46 @@ KEYS = st.sampled_from(["a", "b_c", "on", "n"])
         ),
     )
 )
-def test_yaml_is_read_as_it_was(values: dict[str, Any]) -> None:
+def test_to_yaml_any_values_parse_back_unchanged(values: dict[str, Any]) -> None:
     text = to_yaml(values, "a comment\nof two lines — é")
-    assert text.isascii()
-    assert (yaml.safe_load(text) or {}) == values
+    assert text.startswith("# a comment\n# of two lines — é\n")
+    for loader in (yaml.SafeLoader, LoaderOfOmegaConf):
+        # Both loaders extend PyYAML's safe loader.
+        assert (yaml.load(text, loader) or {}) == values
 
 
-def test_what_a_trainer_rounds_is_said(data: Path) -> None:
+class LoaderOfOmegaConf(yaml.SafeLoader):
+    """Read `1e3` as a number, as OmegaConf 2.3 does."""
+
+
+LoaderOfOmegaConf.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+"), list("-+0123456789")
+)
+
+
+def test_to_yaml_repeated_lists_and_long_text_stay_readable() -> None:
+    columns, text = ["a", "b"], "x " * 200
+    written = to_yaml({"datasets": [{"columns": columns}, {"columns": columns}], "text": text, "path": "../Käse"})
+    assert "&" not in written
+    assert f"text: '{text}'\n" in written
+    assert "path: ../Käse\n" in written
+
+
+@pytest.mark.parametrize("format", TRAINERS)
+def test_export_trainer_config_begins_with_its_command(data: Path, format: str) -> None:
+    report = run(manifest(data), data, format)
+    (name,) = (name for name in report.configs if name.endswith(".yaml"))
+    text = (data.parent / "out" / name).read_text(encoding="utf-8")
+    assert text.startswith(f"# In this folder: {report.command}\n")
+    config = yaml.safe_load(text)
+    settings = config["model"] if format == "oumi" else config
+    assert "../data/model" in settings.values()
+
+
+def test_export_rounded_settings_are_in_the_notes(data: Path) -> None:
     made = manifest(data, lora={"r": 4, "alpha": 12.6, "target_modules": ["q_proj"]}, train={"epochs": 1.5})
     report = run(made, data, "llamafactory")
-    assert any("12.6 is 13" in note for note in report.notes)
+    assert any("12.6 is rounded to 13" in note for note in report.notes)
     config = yaml.safe_load((data.parent / "out" / "train.yaml").read_text())
     assert (config["lora_alpha"], config["lora_target"], config["num_train_epochs"]) == (13, "q_proj", 1.5)
     report = run(made, data, "axolotl")
@@ -247,7 +279,7 @@ def test_what_a_trainer_rounds_is_said(data: Path) -> None:
 # -- the command ---------------------------------------------------------------------------------------------------
 
 
-def test_the_command_shows_rows_and_tokens_first(data: Path) -> None:
+def test_export_command_shows_rows_and_tokens_before_writing(data: Path) -> None:
     path = data / "best.json"
     path.write_text(render(manifest(data, weights={"two": 1.5})))
     out = data.parent / "out"

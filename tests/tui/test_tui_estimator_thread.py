@@ -121,9 +121,7 @@ def test_estimator_thread_many_tasks_solves_visible_flips(
     monkeypatch.setattr("tui.background.estimator_thread.SOLVED_IN_FULL", TASKS - 1)
     made, answers = estimator_thread
     made.request(_request(1, EVERY))
-    answers.wait(
-        lambda a: isinstance(a.all[-1], LiveEstimate) and bool(a.all[-1].solved.any()) if a.all else False
-    )
+    answers.wait(lambda a: isinstance(a.all[-1], LiveEstimate) and bool(a.all[-1].solved.any()) if a.all else False)
     last = answers.all[-1]
     assert isinstance(last, LiveEstimate)
     assert np.flatnonzero(last.solved).tolist() == [1]

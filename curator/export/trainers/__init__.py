@@ -1,6 +1,5 @@
-"""One module for each export format, named like the format.
+"""Define one export format in each module. A module has the name of its format.
 
-Takes a plan with the rows of each task.
-Writes data files and the configuration that one trainer reads.
-Returns the names of the files.
+`FORMAT` lists the forms of a row, the kinds of data files, and the command that trains. Its function `files` returns
+the text of the trainer's configuration.
 """

@@ -1,9 +1,13 @@
-"""axolotl. Read and tested: 0.21.
+"""Write exports for axolotl. Tested with 0.21.
 
-`input_output` takes segments of text, each with loss or without, adds nothing, and tokenizes each by itself. Data with
-`input_ids`, `attention_mask` and `labels` are taken as they are. `weight` keeps a share of the rows, never repeats
-any, and versions before 0.21 do not know it: weights are in the files. The prepared data are kept by a hash of the
-config, in which the data are not; so their folder is named after the selection.
+`input_output` takes segments of text, each with or without loss. axolotl adds nothing, and tokenizes segment by
+segment. axolotl uses data with `input_ids`, `attention_mask` and `labels` unchanged.
+
+`weight` keeps a share of the rows and never repeats rows. Versions before 0.21 do not know `weight`. Therefore the
+files hold the weights.
+
+axolotl caches prepared data by a hash of the config, without the data. Therefore the cache folder has a name that
+depends on the selection.
 """
 
 from hashlib import sha256

@@ -1,4 +1,4 @@
-"""A `DatasetDict` on disk with one split for each task, for `datasets.load_from_disk`."""
+"""Write a `DatasetDict` with one split for each task, for `datasets.load_from_disk`."""
 
 import json
 from typing import TYPE_CHECKING
@@ -16,7 +16,7 @@ def _files(plan: "Plan") -> dict[str, str]:
     snippet = f"""\
 from datasets import concatenate_datasets, load_from_disk
 
-tasks = load_from_disk(".")  # the folder of this file; a split for each task, the target first
+tasks = load_from_disk(".")  # start in the folder of this file; one split per task, the target first
 train = concatenate_datasets(list(tasks.values())).shuffle(seed={int(plan.manifest.train.get("seed", 0))})
 print(train)
 """

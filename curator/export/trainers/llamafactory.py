@@ -1,10 +1,13 @@
-"""LLaMA-Factory. Read and tested: 0.9.5.
+"""Write exports for LLaMA-Factory. Tested with 0.9.5.
 
-Its chat templates are its own, by name, and may differ from the tokenizer's; `empty` adds nothing. So rows are
-rendered here: the user's turns are what carries no loss, the assistant's what does. Each turn is tokenized by itself.
-Rows longer than `cutoff_len` are cut on both sides. A data set with `input_ids` and `labels` under `tokenized_path` is
-taken as it is. `num_samples` takes that many of the rows, at random and by the training seed; more than there are it
-draws with replacement.
+LLaMA-Factory has named chat templates, which may differ from the tokenizer's template. `empty` adds nothing.
+Therefore curator renders the rows. The user's turns hold the text without loss, the assistant's turns the text with
+loss. LLaMA-Factory tokenizes turn by turn.
+
+LLaMA-Factory truncates both sides of a row that is longer than `cutoff_len`. LLaMA-Factory uses a data set with
+`input_ids` and `labels` under `tokenized_path` unchanged.
+
+`num_samples` draws rows at random, by the training seed. It draws more rows than the file holds with replacement.
 """
 
 import json
@@ -25,7 +28,7 @@ CONFIG, DATASETS, TOKENIZED = "train.yaml", "dataset_info.json", "tokenized"
 
 def _read(row: dict[str, Any], encoding: Encoding) -> Labelled | None:
     ids, labels = read_pieces(parts_of(row), encoding)
-    # What is as long as the limit is cut, too: the last pair is left out once it is reached.
+    # LLaMA-Factory leaves out the last pair of turns when the limit is reached.
     return (ids, labels) if len(ids) <= encoding.max_length else None
 
 

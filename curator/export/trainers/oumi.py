@@ -1,8 +1,9 @@
-"""oumi. Read and tested: 0.9.
+"""Write exports for oumi. Tested with 0.9.
 
-`text_sft` takes messages only, and knows no prompt and completion; its loss mask depends on what the chat template
-marks. A folder that `datasets` saved, with `input_ids` and `labels`, is taken as it is. `sample_count` repeats a whole
-data set and samples the rest without replacement, by a seed.
+`text_sft` takes messages only, without prompt and completion. The loss mask depends on the marks of the chat
+template. oumi uses a folder that `datasets` saved, with `input_ids` and `labels`, unchanged.
+
+`sample_count` repeats a whole data set, and draws the rest without replacement, by a seed.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -38,7 +39,7 @@ def _files(plan: "Plan") -> dict[str, str]:
                 "collator_name": "text_with_padding",
                 "datasets": [
                     {
-                        # A name that oumi does not know is read from its path.
+                        # oumi reads a data set with an unknown name from its path.
                         "dataset_name": f"curator/{task.stem}",
                         "dataset_path": plan.file(task),
                         **({"sample_count": task.rows, "shuffle": True, "seed": seed} if task.native else {}),

@@ -1,4 +1,4 @@
-"""Parquet: the rows as they are in the data, for whoever reads them."""
+"""Write the rows of the data as Parquet, for any reader."""
 
 from curator.export.data_files import DataFile
 from curator.export.format import Format

@@ -1,8 +1,10 @@
-"""ms-swift. Read only: 4.6.
+"""Write exports for ms-swift. Tested with 4.6.
 
-Its chat templates are its own, by model; `dummy` adds nothing but the special tokens that the tokenizer adds by itself,
-and an end-of-text token where the answer has none. It knows one question and one answer. `path#N` repeats the whole
-file and samples the rest without replacement, by `data_seed`.
+ms-swift has its own chat template for each kind of model. The template `dummy` adds only the special tokens that the
+tokenizer adds to a text. It also adds an end-of-text token to an answer without one. A row is one question and one
+answer.
+
+`path#N` repeats the whole file and draws the rest without replacement, by `data_seed`.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -20,6 +22,18 @@ if TYPE_CHECKING:
     from curator.export.format import Plan, PlannedTask
 
 CONFIG = "sft.yaml"
+# Several model types of ms-swift have these architectures, and differ in their chat templates. ms-swift stops if the
+# name of the model does not decide on one type.
+_MODEL_TYPES = {
+    "CohereForCausalLM": "c4ai",
+    "GlmForCausalLM": "glm_edge",
+    "LlamaForCausalLM": "llama",
+    "MistralForCausalLM": "mistral",
+    "MixtralForCausalLM": "mixtral",
+    "Phi3ForCausalLM": "phi3",
+    "Qwen2ForCausalLM": "qwen2",
+    "Qwen3ForCausalLM": "qwen3",
+}
 
 
 def _write(content: Content, encoded: Encoded, encoding: Encoding) -> dict[str, Any]:
@@ -37,13 +51,13 @@ def _read(row: dict[str, Any], encoding: Encoding) -> Labelled:
     before, after = special_tokens(encoding.tokenizer)
     if not after and not answer.endswith(encoding.eos):
         after = encoding.ids(encoding.eos)
-    start, said = encoding.ids(prompt), encoding.ids(answer)
-    ids = [*before, *start, *said, *after]
-    labels = [IGNORED] * (len(before) + len(start)) + said + after
+    prompt_ids, answer_ids = encoding.ids(prompt), encoding.ids(answer)
+    ids = [*before, *prompt_ids, *answer_ids, *after]
+    labels = [IGNORED] * (len(before) + len(prompt_ids)) + answer_ids + after
     return ids[: encoding.max_length], labels[: encoding.max_length]
 
 
-ANSWERS = Form("answers", "rendered text: what is before the last answer, and that answer", _write, _read)
+ANSWERS = Form("answers", "rendered text: the text before the last answer, and the last answer", _write, _read)
 
 
 def _samples(task: "PlannedTask") -> bool:
@@ -52,8 +66,10 @@ def _samples(task: "PlannedTask") -> bool:
 
 def _files(plan: "Plan") -> dict[str, str]:
     recipe = recipe_of(plan)
+    model_type = None if plan.encoding is None else _MODEL_TYPES.get(plan.encoding.architecture)
     config: dict[str, Any] = {
         "model": recipe.model,
+        **({"model_type": model_type} if model_type else {}),
         **({"model_revision": recipe.revision} if recipe.revision else {}),
         "use_hf": True,
         "torch_dtype": recipe.dtype,
@@ -85,7 +101,7 @@ def _files(plan: "Plan") -> dict[str, str]:
 FORMAT = Format(
     name="swift",
     trainer="ms-swift",
-    tested="nothing; written from the source of ms-swift 4.6.0",
+    tested="ms-swift 4.6.0, its own parser and tokens",
     forms=(ANSWERS,),
     data_files={ANSWERS.name: DataFile("jsonl")},
     config_names=(CONFIG, NAME),

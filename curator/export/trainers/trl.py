@@ -1,9 +1,10 @@
-"""TRL's `trl sft`. Read and tested: 1.16.
+"""Write exports for TRL's `trl sft`. Tested with 1.16.
 
-All data sets are concatenated into one, so that all must have the same columns. `prompt` and `completion` are
-tokenized together, and the completion is what follows the tokens that they share with the prompt alone; an end-of-text
-token is added where there is none. Data that have `input_ids` and `labels` are taken as they are. `fraction` is a share
-of the whole and takes the first rows: weights are in the files.
+TRL concatenates all data sets, so all must have the same columns. TRL tokenizes `prompt` and `completion` together.
+The completion begins after the tokens that the whole text shares with the prompt alone. TRL adds an end-of-text token
+if the text has none. TRL uses data with `input_ids` and `labels` unchanged.
+
+`fraction` is a share of the whole mixture and takes the first rows. Therefore the files hold the weights.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -24,7 +25,7 @@ CONFIG = "sft.yaml"
 
 
 def _write_pair(content: Content, encoded: Encoded, encoding: Encoding) -> dict[str, Any] | None:
-    """Prompt and completion as text, where just the end of it carries loss."""
+    """Return prompt and completion as text, or None if other text than the end carries loss."""
     if "text" in content or len(encoded.spans) != 2:
         return None
     start, end = encoded.spans

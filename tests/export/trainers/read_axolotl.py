@@ -1,4 +1,4 @@
-"""Reads exports as axolotl does, and prints what it trains on."""
+"""Read exports with the code of axolotl. Print the tokens and labels of each row."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Reads exports as LLaMA-Factory does, and prints what it trains on."""
+"""Read exports with the code of LLaMA-Factory. Print the tokens and labels of each row."""
 
 import json
 import os
@@ -17,7 +17,7 @@ results = []
 for folder in sys.argv[1:]:
     os.chdir(folder)
     with open("train.yaml") as file:
-        # Without a GPU there is none of the precision that a config may ask for.
+        # The CPU lacks some types of weights that a config may require.
         model, data, training, finetuning, _ = get_train_args(yaml.safe_load(file) | {"use_cpu": True})
     tokenizer = AutoTokenizer.from_pretrained(model.model_name_or_path)
     template = get_template_and_fix_tokenizer(tokenizer, data)

@@ -1,4 +1,4 @@
-"""Reads exports as oumi does, and prints what it trains on."""
+"""Read exports with the code of oumi. Print the tokens and labels of each row."""
 
 import json
 import os
