@@ -15,7 +15,7 @@ def check_data(workspace: Workspace, corpus: Corpus) -> results.CheckReport:
         corpus: Tasks of the project.
 
     Raises:
-        DataError: The store cannot be read, or the model does not fit (`check_model`).
+        DataError: The store cannot be read, or `check_model` refuses the model.
     """
     check_model(workspace, corpus)
     duplicates = find_duplicates(workspace, corpus)

@@ -10,7 +10,7 @@ from curator.workspace.workspace import Workspace
 
 
 def check_model(workspace: Workspace, corpus: Corpus) -> None:
-    """Refuse a model that transformers would complete with random weights, or that cannot read the examples.
+    """Check that a model has all its weights and can read all examples of the project.
 
     Args:
         workspace: The project.
@@ -51,7 +51,7 @@ def _check_tokens(folder: Path, architecture: Any, tokens: int) -> None:
     rows = getattr(architecture.get_text_config(), "vocab_size", None)
     if rows is not None and tokens > rows:
         raise DataError(
-            f"model folder {folder}: the tokenizer has {tokens:,} tokens, and the model embeds {rows:,}",
+            f"model folder {folder}: the tokenizer has {tokens:,} tokens, but the model embeds {rows:,}",
             hint="Resize the model's embedding (resize_token_embeddings), or use the tokenizer of this model.",
         )
 
@@ -70,7 +70,7 @@ def _check_positions(folder: Path, architecture: Any, corpus: Corpus) -> None:
             longest = max((version.index.lengths[n] for n in numbers), default=0)
             if longest > positions:
                 raise DataError(
-                    f"task {task.name!r}: an example has {longest:,} tokens, and model {folder} has {positions:,}"
+                    f"task {task.name!r}: an example has {longest:,} tokens, but model {folder} has {positions:,}"
                     " positions",
                     hint=f"Set max_length = {positions} under [data].",
                 )

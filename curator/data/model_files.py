@@ -190,7 +190,7 @@ def _base_of(adapter: Path) -> str:
         base = json.loads(adapter.read_text(encoding="utf-8")).get("base_model_name_or_path")
     except (OSError, ValueError, AttributeError):
         return ""
-    return f"; its base model is {base!r:.200}" if isinstance(base, str) and base else ""
+    return f" (base model: {base!r:.200})" if isinstance(base, str) and base else ""
 
 
 def _download(section: ModelSection) -> Path:

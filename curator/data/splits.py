@@ -46,7 +46,7 @@ class TaskExamples:
 def split_tasks(
     tasks: Sequence[TaskExamples], targets: Sequence[str], *, share: float, limit: int, seed: int
 ) -> list[TaskSplit]:
-    """Split the examples of every task. No example of a task equals a held-out example.
+    """Split the examples of every task. No training example equals a held-out example.
 
     Args:
         tasks: All tasks, including the targets.

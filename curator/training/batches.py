@@ -88,7 +88,7 @@ def example_losses(
     # Half precision is too coarse for a sum over the vocabulary.
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     tokens = functional.cross_entropy(logits, _to(wanted, device), reduction="none")
-    # `index_add` sums in a random order on a GPU, so the losses are placed in a matrix and summed by row.
+    # A sum by index has a random order on a GPU, so the losses are placed in a matrix and summed by row.
     placed = logits.new_zeros(labels.shape).index_put((_to(rows, device), _to(places, device)), tokens)
     counts = torch.bincount(rows, minlength=len(labels)).clamp(min=1)
     losses: torch.Tensor = placed.sum(dim=1) / _to(counts, device)

@@ -175,7 +175,7 @@ def _with_tasks(workspace: Workspace, error: NumericalError, corpus: Corpus, tun
         return error
     named = ", ".join(bad[:5]) + (f" and {len(bad) - 5} more" if len(bad) > 5 else "")
     return NumericalError(
-        f"{error.message}; before training, the loss is not finite in {named}",
+        f"{error.message}. Before training, the loss is not finite in {named}",
         hint="Check the examples of these tasks, or set model.dtype to float32.",
     )
 

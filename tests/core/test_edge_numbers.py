@@ -251,7 +251,7 @@ def test_train_loss_not_finite_names_task(make_project: MakeProject) -> None:
         weights["model.embed_tokens.weight"][tilde] = float("nan")
 
     _weights(folder, spoil)
-    with pytest.raises(NumericalError, match=r"loss became nan at step \d+; before training, .* in 'tilde'$"):
+    with pytest.raises(NumericalError, match=r"loss became nan at step \d+\. Before training, .* in 'tilde'$"):
         Project.open(folder).train()
 
 

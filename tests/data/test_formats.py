@@ -24,8 +24,9 @@ TOOL = {"type": "function", "function": {"name": "f", "parameters": {}}}
 GIVEN = A | {"train": False}
 
 
-def share(*said: str) -> list[dict[str, str]]:
-    return [dict(zip(("from", "value"), turn.split(":", 1), strict=True)) for turn in said]
+def share(*turns: str) -> list[dict[str, str]]:
+    """Make ShareGPT turns from texts with the prefix `speaker:`."""
+    return [dict(zip(("from", "value"), turn.split(":", 1), strict=True)) for turn in turns]
 
 
 @pytest.mark.parametrize(

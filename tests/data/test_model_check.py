@@ -63,11 +63,11 @@ def _as_adapter(model: Path) -> None:
     [
         (_config(architectures=["LlamaForSequenceClassification"]), "holds LlamaForSequenceClassification"),
         (_config(architectures=["BertForMaskedLM"]), "holds BertForMaskedLM"),
-        (_config(vocab_size=100), "tokens, and the model embeds 100"),
+        (_config(vocab_size=100), "tokens, but the model embeds 100"),
         (_config(max_position_embeddings=2), "has 2 positions"),
         (_sharded("parts/three.safetensors"), "missing weights: .*three.safetensors"),
         (_sharded("../../stolen.safetensors"), "outside the model folder: '../../stolen.safetensors'"),
-        (_as_adapter, "holds a LoRA adapter, not a model; its base model is 'owner/base'"),
+        (_as_adapter, r"holds a LoRA adapter, not a model \(base model: 'owner/base'\)"),
     ],
     ids=["classifier", "masked", "tokens", "positions", "shard", "outside", "adapter"],
 )

@@ -44,8 +44,8 @@ def test_split_tasks_every_example_has_exactly_one_role(
     splits = split(tasks, targets, share, limit, seed)
     held_out = {t.hashes[n] for t, s in zip(tasks, splits, strict=True) for n in s.validation}
     for before, after in zip(tasks, splits, strict=True):
-        fates = [*after.train, *(n for numbers in after.left_out.values() for n in numbers)]
-        assert sorted(fates) == list(range(len(before.hashes)))
+        roles = [*after.train, *(n for numbers in after.left_out.values() for n in numbers)]
+        assert sorted(roles) == list(range(len(before.hashes)))
         assert set(after.validation) == set(after.left_out.get(VALIDATION, ()))
         assert bool(after.validation) == (before.name in targets)
         assert after.train
