@@ -1,7 +1,7 @@
 """Access the store in short transactions under a lock. No process holds the database between two accesses.
 
-DuckDB allows one writing process or several reading processes, never both. Every access therefore takes a lock on a
-file next to the database, attaches the database, runs one short transaction and detaches the database. No other code
+DuckDB allows one writing process or several reading processes, never both. Every access therefore locks a file
+next to the database. Then it attaches the database, runs one short transaction and detaches the database. No other code
 opens the database file: closing another handle in this process would drop DuckDB's own lock, which blocks other
 programs.
 """

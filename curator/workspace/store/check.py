@@ -26,7 +26,7 @@ class TableReport:
     rows: int
     """Rows that can be read."""
     lost: tuple[tuple[int, int | None], ...] = ()
-    """First and last number of each range of unreadable rows, from 0. The last is None if it is unknown."""
+    """First and last number of each range of unreadable rows, from 0. The last number is None if unknown."""
     words: str = ""
     """DuckDB's error for the first unreadable row."""
 

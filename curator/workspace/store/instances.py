@@ -1,6 +1,6 @@
 """Reuse DuckDB instances between accesses to a store. The store is attached only during an access.
 
-Creating an instance takes ten times as long as attaching a file, and one command accesses its store dozens of times.
+Creating an instance takes ten times as long as attaching a file. One command accesses its store dozens of times.
 """
 
 import os
