@@ -27,12 +27,12 @@ MOST_WORDS = 20
 MOST_COLUMNS = 120
 _VERBS = """
 accept add allow always answer apply ask call change check choose clear close compare compute continue convert copy
-correct create cut decode define delete download describe do draw drop edit enable ensure estimate examine export filter find
-fine-tune fix follow free give group hide import include increase install keep leave limit list look lower make mark
-measure merge meta-train move name never omit open pass paste pause pick pin place pop print put query quit raise read
-recompute redo reduce remove rename resize replace report restart restore resume return run save search select send serve set
-share show shorten skip sort split start step stop switch test toggle train try turn type undo unpack unpin update upgrade use
-verify view wait write
+correct create cut decode define delete describe do download draw drop edit enable ensure estimate examine export
+filter find fine-tune fix follow free give group hide import include increase install keep leave limit list look lower
+make mark measure merge meta-train move name never omit open pass paste pause pick pin place pop print put query quit
+raise read recompute redo reduce remove rename replace report resize restart restore resume return run save search
+select send serve set share shorten show skip sort split start step stop switch test toggle train try turn type undo
+unpack unpin update upgrade use verify view wait write
 """
 VERBS = set(_VERBS.split())
 

@@ -26,7 +26,7 @@ class TableReport:
     rows: int
     """Rows that can be read."""
     lost: tuple[tuple[int, int | None], ...] = ()
-    """First and last number of each range of unreadable rows, from 0. The last number is None if unknown."""
+    """First and last number of each range of unreadable rows, from 0. None stands for an unknown last number."""
     words: str = ""
     """DuckDB's error for the first unreadable row."""
 
