@@ -25,9 +25,7 @@ def earlier(tmp_path: Path) -> Path:
 
 
 def test_status_of_an_earlier_project_finds_every_stage(earlier: Path) -> None:
-    project = Project.open(earlier)
-    project.check()
-    report = project.status()
+    report = Project.open(earlier).status()
     states = {stage.stage: stage.state for stage in report.stages}
     assert {states[stage] for stage in ("data", "train", "gradients", "estimate", "select")} == {"done"}
     assert {row["name"] for row in report.selections} == {"second", "forward"}
