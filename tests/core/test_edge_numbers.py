@@ -152,7 +152,7 @@ def test_build_estimator_gradient_not_finite_names_task(value: float) -> None:
     def spoil(sets: list[ExampleSet]) -> None:
         sets[1].gradients[0, 2] = value
 
-    with np.errstate(all="ignore"), pytest.raises(NumericalError, match=r"at 50% of .*\('task 1'\)"):
+    with np.errstate(all="ignore"), pytest.raises(NumericalError, match=r"at 50% of .*: 'task 1'"):
         _build(_one(3, 4, 5, change=spoil))
 
 
