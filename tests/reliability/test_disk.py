@@ -171,7 +171,7 @@ def test_outputs_full_disk_leave_old_files_unchanged(disk: Path, make_project: M
     from curator.results.plots import plot_curve
 
     ballast = fill(disk)
-    with pytest.raises(DataError, match="cannot be written"):
+    with pytest.raises(DataError, match="cannot write"):
         plot_curve(project.curve(), picture)
     assert picture.read_bytes() == earlier
     with pytest.raises(DataError, match="cannot write"):

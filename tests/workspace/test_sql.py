@@ -243,7 +243,7 @@ def test_sql_table_shows_first_rows(folder: Path, tmp_path: Path) -> None:
 
 
 def test_sql_missing_store_suggests_commands(make_project: MakeProject) -> None:
-    with pytest.raises(DataError, match="nothing is kept yet") as raised:
+    with pytest.raises(DataError, match="store does not exist") as raised:
         _ask(make_project(), "FROM tasks")
     assert "curator check" in raised.value.hint
     assert "curator select" in raised.value.hint
