@@ -131,12 +131,26 @@ class Corpus:
             for reason, numbers in task.split.left_out.items():
                 if reason in (BAD, EMPTY, CUT_OFF, LEAKED):
                     found.append(f"{task.name}: {len(numbers)} examples left out: {reason}")
-            if task.version.unused:
-                columns = ", ".join(f"{name} ({rows:,} rows)" for name, rows in task.version.unused.items())
-                found.append(f"{task.name}: unused columns: {columns}")
             if task.truncated:
                 found.append(f"{task.name}: {task.truncated} examples longer than max_length were truncated")
         return found
+
+
+def _unused(tasks: Sequence[Task]) -> list[str]:
+    """Report the columns that no format reads. Tasks with the same columns share one line."""
+    groups: dict[tuple[str, ...], list[Task]] = {}
+    for task in tasks:
+        if task.version.unused:
+            groups.setdefault(tuple(sorted(task.version.unused)), []).append(task)
+    lines = []
+    for names, members in groups.items():
+        rows = Counter[str]()
+        for task in members:
+            rows.update(task.version.unused)
+        columns = ", ".join(f"{name} ({rows[name]:,} rows)" for name in names)
+        others = f" and {len(members) - 1:,} more tasks" if len(members) > 1 else ""
+        lines.append(f"{members[0].name}{others}: unused columns: {columns}")
+    return lines
 
 
 def read_corpus(workspace: Workspace, targets: tuple[str, ...], *, read: bool = True) -> Corpus | None:

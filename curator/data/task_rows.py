@@ -169,7 +169,8 @@ def _row(raw: dict[str, Any] | DataError, source: Source, file: str, line: int, 
         refuse_other_kinds(named, where)
         columns = map(str, raw) if source.columns or source.roles else None
         kind, content = recognise(named, where, columns=columns)
-        unused = unused_columns(named, kind, where)
+        # The column of the filter decides which task a row belongs to.
+        unused = tuple(name for name in unused_columns(named, kind, where) if name != source.column)
         refuse_placeholders(texts(content), where)
         return Row(number=number, file=file, line=line, content=content, format=kind, unused=unused)
     except DataError as error:

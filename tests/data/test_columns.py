@@ -86,6 +86,19 @@ def test_check_unused_columns_are_reported_once_a_task_with_their_rows(make_proj
     assert [problem for problem in problems if "unused" in problem] == ["alpha: unused columns: note (8 rows)"]
 
 
+def test_check_equal_unused_columns_of_many_tasks_are_one_line(make_project: MakeProject) -> None:
+    tasks = {name: [row | {"note": "n"} for row in pair_rows(name, 8)] for name in ("alpha", "beta", "gamma")}
+    folder = make_project(tasks={"target": pair_rows("target", 12)} | tasks)
+    problems = [problem for problem in Project.open(folder).check().problems if "unused" in problem]
+    assert problems == ["alpha and 2 more tasks: unused columns: note (24 rows)"]
+
+
+def test_read_task_column_of_the_filter_is_used(tmp_path: Path) -> None:
+    row = {"prompt": "q", "completion": "a", "task": "t"}
+    (read,) = _read(tmp_path, row, column="task", value="t")
+    assert read.unused == ()
+
+
 @pytest.mark.parametrize("role", ["critic", "developer", "tool_call"])
 def test_encode_turn_that_the_template_leaves_out_is_refused(role: str) -> None:
     template = (

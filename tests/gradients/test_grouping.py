@@ -29,7 +29,7 @@ def test_examples_report_ranks_by_estimated_gain(make_project: MakeProject) -> N
     rows = [json.loads(line) for line in (project.root / "tasks" / "alpha.jsonl").read_text().splitlines()]
     for example in report.examples:
         assert rows[example.line - 1]["prompt"] in example.text
-    with pytest.raises(ConfigError, match="no task"):
+    with pytest.raises(ConfigError, match="unknown task"):
         project.examples("alhpa")
 
 
