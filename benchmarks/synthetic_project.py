@@ -63,12 +63,12 @@ def make_project(
     make_model(folder / "model")
     called = [*(names or []), *(f"task{number:04}" for number in range(tasks))][:tasks]
     shared = "".join(
-        json.dumps({"task": name, "prompt": f"{number} of {n}: ", "completion": f"answer {number * 7 % 10}"}) + "\n"
-        for n, name in enumerate(called)
+        json.dumps({"prompt": f"{number} of {n}: ", "completion": f"answer {number * 7 % 10}"}) + "\n"
+        for n in range(len(called))
         for number in range(rows)
     )
     target = "".join(
-        json.dumps({"task": "target", "prompt": f"target {number}: ", "completion": f"word {number}"}) + "\n"
+        json.dumps({"prompt": f"target {number}: ", "completion": f"word {number}"}) + "\n"
         for number in range(rows + 60)
     )
     (folder / "target.jsonl").write_text(target, encoding="utf-8")

@@ -122,7 +122,7 @@ class Corpus:
 
     def problems(self) -> list[str]:
         """List similar task names, examples that are left out, and truncated examples, one line each."""
-        found = []
+        found = _unused(self.tasks)
         first_names: dict[str, str] = {}
         for task in self.tasks:
             first = first_names.setdefault(folded(task.name), task.name)
