@@ -65,10 +65,10 @@ class Chat:
                     "the row has a tool response, but the model's chat template omits it",
                     hint="Use a model with a template for tools, or write the response into the user's turn.",
                 )
-            raise DataError(
-                f"the model's chat template leaves out turn {number + 1}, of the role {role!r}",
-                hint="Set roles = { … } in [[data.task]] to name it user, assistant, system or tool.",
-            )
+            hint = "Set roles = { … } in [[data.task]] to name the role user, assistant, system or tool."
+            if role in ("user", "assistant", "system"):
+                hint = "Use a model whose template writes such turns, or remove the text of the turn."
+            raise DataError(f"the model's chat template leaves out turn {number + 1}, of the role {role!r}", hint=hint)
 
     def _dropped(self, known: "dict[Shape, frozenset[int]] | None") -> list[int]:
         """Return the turns with text that the template leaves out. Chats of one shape are rendered once."""

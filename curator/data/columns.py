@@ -25,6 +25,7 @@ _CONTENT = {"system", "history", "tools", "functions"}
 """Columns that change the prompt wherever they stand."""
 _PREFERENCES = ("chosen", "rejected", "chosen_messages", "rejected_messages")
 _LABELS = ("label", "kto_tag")
+_ANSWERS = ("completion", "output", "targets", "messages", "conversations")
 _MEDIA = ("images", "image", "videos", "video", "audios", "audio")
 _PLACEHOLDERS = ("<image>", "<video>", "<audio>")
 _REASONING = ("reasoning_content", "reasoning", "thinking", "reasoning_details")
@@ -51,13 +52,14 @@ def refuse_other_kinds(row: Mapping[str, Any], where: str) -> None:
             hint='Set columns = { prompt = "prompt", completion = "chosen" } in [[data.task]] to learn chosen answers.',
         )
     for name in _LABELS:
-        if _is_verdict(row.get(name)):
+        # Next to a text alone, a label is a class.
+        if _is_verdict(row.get(name)) and any(_is_there(row.get(answer)) for answer in _ANSWERS):
             raise DataError(
                 f"{where}: preference data, not an example to learn: {name!r} says whether the answer is wanted",
-                hint=f"Keep the rows with {name} = true, and remove the column.",
+                hint=f"Keep the rows with {name} = true. Then leave the column out by `columns` in [[data.task]].",
             )
     for name in _MEDIA:
-        if _is_there(row.get(name)):
+        if _is_there(row.get(name)) and row[name] is not False:
             raise DataError(f"{where}: {name!r} holds media, and curator trains on text", hint="Remove that row.")
 
 
@@ -112,7 +114,7 @@ def refuse_placeholders(texts: list[str], where: str) -> None:
 def _unread_keys(turn: Mapping[str, Any], where: str) -> list[str]:
     unread = [str(key) for key, value in turn.items() if key not in _TURN and _is_there(value)]
     for key in unread:
-        if key in _REASONING:
+        if key in _REASONING and turn[key] is not False:
             raise DataError(
                 f"{where}: a turn holds {key!r}, which curator does not read",
                 hint="Write the reasoning into `content` the way the model writes it, or remove the key.",

@@ -58,8 +58,8 @@ def _check_tokens(folder: Path, architecture: Any, tokens: int) -> None:
 
 def _check_positions(folder: Path, architecture: Any, corpus: Corpus) -> None:
     text = architecture.get_text_config()
-    positions = next((n for key in ("max_position_embeddings", "n_positions") if (n := getattr(text, key, None))), None)
-    # Models without a limit, such as T5, have no such key or a negative one.
+    # GPT-2's `n_positions` has this name, too. T5's does not: its positions are relative and have no limit.
+    positions = getattr(text, "max_position_embeddings", None)
     if not isinstance(positions, int) or positions < 1:
         return
     for task in corpus.tasks:

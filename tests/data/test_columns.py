@@ -55,6 +55,11 @@ def test_read_task_row_with_more_than_an_example_is_refused_by_name(
     ("row", "unused"),
     [
         ({"text": "t", "label": 3, "id": 7}, ("label", "id")),
+        ({"text": "t", "label": True}, ("label",)),
+        (
+            {"messages": [TURNS[0], TURNS[1] | {"reasoning": False}], "images": False},
+            ("images", "messages[].reasoning"),
+        ),
         ({"prompt": "q", "completion": "a", "explanation": "e", "score": 0.5}, ("explanation", "score")),
         ({"messages": [TURNS[0] | {"id": 1}, TURNS[1]], "text": "rendered"}, ("text", "messages[].id")),
         ({"prompt": "q", "completion": "a", "images": [], "system": "", "label": None}, ()),

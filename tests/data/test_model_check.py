@@ -126,3 +126,9 @@ def test_check_template_in_a_folder_is_part_of_the_identity(make_project: MakePr
     assert Project.open(folder).corpus(("target",)).model.tokenizer_sha256 != first
     shutil.rmtree(templates)
     assert Project.open(folder).corpus(("target",)).model.tokenizer_sha256 == first
+
+
+def test_check_relative_positions_have_no_limit(make_project: MakeProject, tiny_t5_folder: Path) -> None:
+    folder = make_project(model=tiny_t5_folder)
+    _config(n_positions=2)(folder / "model")
+    assert Project.open(folder).check().tasks
