@@ -14,7 +14,7 @@ from curator.core.errors import ConfigError, DataError
 from curator.core.files import CONFIG_NAME, write_whole
 from curator.core.remote import RemoteFile, has_wildcards, is_remote, matches
 from curator.core.text import clean
-from curator.data.discovery import find_tasks
+from curator.data.discovery import find_tasks, unread_of
 from curator.data.importers.base import ImportedConfig, Table
 from curator.data.importers.importer import read_trainer_config
 from curator.data.readers import FORMATS, is_saved_dataset, is_task_file, task_name
@@ -105,6 +105,8 @@ class _Found:
     """The source, if it is a single glob."""
     tables: list[Table] = field(default_factory=list)
     imports: list[ImportedConfig] = field(default_factory=list)
+    unread: list[Path] = field(default_factory=list)
+    """Files that a glob or folder covers and that no reader knows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,6 +157,7 @@ def write_project(
     settings = _settings(found.imports, folder, model)
     _write(path, found, settings, target or (names[0] if len(names) == 1 else ""))
     left_out = [f"{m.path.name}: {line}" for m in found.imports for line in m.left_out]
+    left_out += [f"{path}: unknown type of file" for path in found.unread]
     return Written(path=path, tasks=names, settings=settings, left_out=left_out)
 
 
@@ -220,6 +223,8 @@ def _write(path: Path, found: _Found, settings: dict[tuple[str, str], Any], targ
 def _find(sources: Sequence[str], folder: Path, task_column: str) -> _Found:
     """Return the tasks of the sources, with paths relative to the project's folder."""
     found = _Found()
+    several = [source for source in sources if not is_remote(source) and not Path(source).is_file()]
+    found.unread = [path for source in several for path in unread_of(_covered(source))]
     if len(sources) == 1 and _is_glob(sources[0]) and not task_column:
         found.glob = sources[0] if is_remote(sources[0]) else os.path.relpath(sources[0], folder)
         files = _elsewhere(sources[0]) if is_remote(sources[0]) else _paths(sources[0])
@@ -319,15 +324,18 @@ def _is_glob(source: str) -> bool:
 
 def _paths(source: str) -> list[Path]:
     """Return the files and saved data sets of a file, a folder or a glob."""
-    path = Path(source)
-    if path.is_dir() and not is_saved_dataset(path):
-        found = sorted(path.iterdir())
-    else:
-        found = [path] if path.exists() else sorted(map(Path, glob.glob(source, recursive=True)))
-    kept = [p for p in found if (is_task_file(p) or is_saved_dataset(p)) and not p.name.startswith(".")]
+    kept = [p for p in _covered(source) if (is_task_file(p) or is_saved_dataset(p)) and not p.name.startswith(".")]
     if not kept:
         raise DataError(f"no task file found: --from {source}", hint=f"Name files of these formats: {FORMATS}.")
     return kept
+
+
+def _covered(source: str) -> list[Path]:
+    """Return the paths in a folder or of a glob; a file or a saved data set alone is itself."""
+    path = Path(source)
+    if path.is_dir() and not is_saved_dataset(path):
+        return sorted(path.iterdir())
+    return [path] if path.exists() else sorted(map(Path, glob.glob(source, recursive=True)))
 
 
 def _check_names(names: list[str]) -> None:

@@ -1,10 +1,15 @@
 """Report the contents and the problems of a project's data for `curator check`."""
 
 from curator import results
+from curator.core.files import relative_to
 from curator.data.corpus import Corpus
+from curator.data.discovery import unread_files
 from curator.data.duplicates import find_duplicates
 from curator.data.model_check import check_model
 from curator.workspace.workspace import Workspace
+
+# Files that one line names.
+_NAMED = 5
 
 
 def check_data(workspace: Workspace, corpus: Corpus) -> results.CheckReport:
@@ -38,7 +43,16 @@ def check_data(workspace: Workspace, corpus: Corpus) -> results.CheckReport:
             )
             for task in corpus.tasks
         ),
-        problems=(*corpus.problems(), *duplicates.problems),
+        problems=(*corpus.problems(), *_unread(workspace), *duplicates.problems),
         overlaps=duplicates.overlaps,
         near_duplicates=duplicates.pairs,
     )
+
+
+def _unread(workspace: Workspace) -> list[str]:
+    """Name the files that the globs and folders of `[data]` cover and that curator cannot read."""
+    files = [relative_to(str(path), workspace.root) for path in unread_files(workspace.config.data, workspace.root)]
+    if not files:
+        return []
+    more = f" and {len(files) - _NAMED:,} more" if len(files) > _NAMED else ""
+    return [f"{len(files):,} files are not read, their type is unknown: {', '.join(files[:_NAMED])}{more}"]

@@ -3,7 +3,7 @@
 import difflib
 import errno
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -66,6 +66,39 @@ def find_validation(data: DataSection, target: str, root: Path) -> Source | None
     """
     path = data.validation_files.get(target)
     return None if path is None else _from_table(TaskSource(name=target, path=path), root)
+
+
+def unread_files(data: DataSection, root: Path) -> list[Path]:
+    """Return the local files that a glob or a folder of `[data]` covers, and that no reader knows.
+
+    Args:
+        data: Section `[data]` of the configuration.
+        root: Project folder. Paths are relative to it.
+    """
+    written = [data.tasks] if data.tasks else [path for task in data.task for path in task.paths]
+    found: list[Path] = []
+    for pattern in dict.fromkeys(written):
+        if is_remote(pattern):
+            continue
+        path = root / pattern
+        if is_saved_dataset(path):
+            continue
+        if path.is_dir():
+            covered = list(path.iterdir())
+        elif has_wildcards(pattern) and not path.exists():
+            base = Path(pattern)
+            covered = list(
+                Path(base.anchor).glob(str(base.relative_to(base.anchor))) if base.is_absolute() else root.glob(pattern)
+            )
+        else:
+            continue
+        found += unread_of(covered)
+    return sorted(set(found))
+
+
+def unread_of(paths: Iterable[Path]) -> list[Path]:
+    """Return the files among some paths that no reader knows. Hidden files do not count."""
+    return sorted(path for path in paths if path.is_file() and not is_task_file(path) and not path.name.startswith("."))
 
 
 def check_target(targets: tuple[str, ...], sources: list[Source]) -> None:

@@ -4,13 +4,14 @@ import os
 from pathlib import Path
 
 import pytest
-from conftest import pair_rows, write_rows
+from conftest import MakeProject, pair_rows, write_rows
 
 from curator.cli.init import write_project
 from curator.core.config import Config
 from curator.core.errors import ConfigError, DataError
 from curator.core.load_config import load_config
 from curator.data.discovery import find_tasks
+from curator.project.project import Project
 
 
 def found(path: Path) -> list[str]:
@@ -96,3 +97,16 @@ def test_init_bad_arguments_name_the_mistake(data: Path) -> None:
         write_project(data / "p", [], model="m", target=None)
     with pytest.raises(DataError, match="cannot write"):
         write_project(data / "data" / "notes.txt", [], model="m", target=None)
+
+
+def test_init_and_check_files_of_unknown_type_are_named(data: Path, make_project: MakeProject) -> None:
+    """A glob or a folder leaves no file out in silence."""
+    folder = make_project()
+    config = folder / "curator.toml"
+    config.write_text(config.read_text().replace("tasks/*.jsonl", "tasks/*"))
+    (folder / "tasks" / "delta.xlsx").write_bytes(b"PK")
+    (folder / "tasks" / ".hidden").write_text("x")
+    written = write_project(folder / "new", [str(folder / "tasks")], model="m", target=None)
+    assert written.left_out == [f"{folder / 'tasks' / 'delta.xlsx'}: unknown type of file"]
+    problems = Project.open(folder).check().problems
+    assert "1 files are not read, their type is unknown: tasks/delta.xlsx" in problems
