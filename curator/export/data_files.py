@@ -33,7 +33,7 @@ class DataFile:
 
         Args:
             path: The file or folder to write.
-            rows: At least one row. Tables iterate over the rows twice, first for the names of the columns.
+            rows: At least one row. Tables iterate over the rows three times, first for the names of columns and keys.
 
         Raises:
             OSError: The file cannot be written.
@@ -63,10 +63,28 @@ class DataFile:
 
 
 def _tables(rows: Iterable[dict[str, Any]]) -> Iterator[Any]:
-    """Yield tables of at most 1,000 rows. Each table has the columns of all rows."""
+    """Yield tables of at most 1,000 rows. Each table has the columns of all rows, and turns have the keys of all turns.
+
+    Objects of any shape become JSON text, which curator and trainers read: `tools`, and the arguments of calls.
+    """
     import pyarrow as pa
 
-    turn = pa.struct([("role", pa.string()), ("content", pa.string())])
+    function = pa.struct([("name", pa.string()), ("arguments", pa.string())])
+    call = pa.struct([("type", pa.string()), ("id", pa.string()), ("function", function)])
+    keys = {
+        "role": pa.string(),
+        "content": pa.string(),
+        "tool_calls": pa.list_(call),
+        "name": pa.string(),
+        "tool_call_id": pa.string(),
+        "train": pa.bool_(),
+    }
+    used = {key for row in rows for turn in row.get("messages", ()) for key in turn}
+    unknown = used - keys.keys()
+    if unknown:
+        # An Arrow struct would drop the key in silence.
+        raise ValueError(f"a turn has the unknown key {min(unknown)!r}")
+    turn = pa.struct([(key, kind) for key, kind in keys.items() if key in used or key in ("role", "content")])
     types = {
         "messages": pa.list_(turn),
         "input_ids": pa.list_(pa.int32()),
@@ -77,7 +95,28 @@ def _tables(rows: Iterable[dict[str, Any]]) -> Iterator[Any]:
     schema = pa.schema([(name, types.get(name, pa.string())) for name in names])
     waiting = iter(rows)
     while batch := list(islice(waiting, _BATCH)):
-        yield pa.Table.from_pylist(batch, schema=schema)
+        yield pa.Table.from_pylist([_as_cells(row) for row in batch], schema=schema)
+
+
+def _as_cells(row: dict[str, Any]) -> dict[str, Any]:
+    """Return a row whose objects of any shape are JSON text."""
+    cells = dict(row)
+    if "tools" in row:
+        cells["tools"] = json.dumps(row["tools"], ensure_ascii=False)
+    if any("tool_calls" in turn for turn in row.get("messages", ())):
+        cells["messages"] = [
+            turn | {"tool_calls": [_call_as_cells(call) for call in turn["tool_calls"]]}
+            if "tool_calls" in turn
+            else turn
+            for turn in row["messages"]
+        ]
+    return cells
+
+
+def _call_as_cells(call: dict[str, Any]) -> dict[str, Any]:
+    function = call["function"]
+    text = json.dumps(function["arguments"], ensure_ascii=False)
+    return call | {"function": function | {"arguments": text}}
 
 
 def _write_parquet(path: Path, rows: Iterable[dict[str, Any]]) -> None:

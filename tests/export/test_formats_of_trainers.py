@@ -18,6 +18,8 @@ from typer.testing import CliRunner
 
 from curator.cli.app import app
 from curator.core.errors import ConfigError, DataError
+from curator.data.sources import Source
+from curator.data.task_rows import read_task
 from curator.data.tokens import Encoder
 from curator.export import FORMATS, export, plan_export
 from curator.export.plan import RECORD_NAME, find_format
@@ -132,6 +134,44 @@ def test_export_tables_hold_every_kind_of_row(data: Path) -> None:
     assert {name: len(split) for name, split in loaded.items()} == {"target": 8, "one": 2100}
     assert [{k: v for k, v in row.items() if v is not None} for row in loaded["one"].select(range(3))] == rows
     assert len(datasets.concatenate_datasets(list(loaded.values()))) == 2108
+
+
+TOOL_ROWS: list[dict[str, Any]] = [
+    {
+        "messages": [
+            {"role": "user", "content": "q"},
+            {
+                "role": "assistant",
+                "content": "",
+                "tool_calls": [
+                    {
+                        "type": "function",
+                        "id": "c1",
+                        "function": {"name": "f", "arguments": {"x": 1, "y": ["z", None]}},
+                    },
+                    {"type": "function", "function": {"name": "g", "arguments": {"x": {"deep": "text"}}}},
+                ],
+            },
+            {"role": "tool", "content": "3", "name": "f", "tool_call_id": "c1"},
+            {"role": "assistant", "content": "no loss here", "train": False},
+            {"role": "assistant", "content": "a"},
+        ],
+        "tools": [{"type": "function", "function": {"name": "f", "parameters": {"x": {"type": "integer"}}}}],
+    },
+    {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "b"}]},
+]
+
+
+@pytest.mark.parametrize("format", ["jsonl", "parquet", "hf"])
+def test_export_rows_with_tools_come_back_with_every_key(data: Path, format: str) -> None:
+    """An Arrow struct drops keys that its schema lacks. Arguments of calls have a different shape in every row."""
+    write_rows(data / "one.jsonl", TOOL_ROWS * 600)
+    run(manifest(data), data, format)
+    path = data.parent / "out" / {"jsonl": "one.jsonl", "parquet": "one.parquet", "hf": "one"}[format]
+    source = Source(name="one", files=(path,)) if path.is_file() else Source(name="one", folder=path, files=())
+    read = [row.content for row in read_task(source)]
+    assert read == [row.content for row in read_task(Source(name="one", files=(data / "one.jsonl",)))]
+    assert read[0] == TOOL_ROWS[0]
 
 
 def test_export_names_that_would_be_one_file_get_different_files(data: Path) -> None:
