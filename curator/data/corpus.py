@@ -269,7 +269,12 @@ def _inputs(source: Source, hashes: dict[File, str], model: ModelFiles, config: 
 def _missing(store: Store, inputs: Sequence[Inputs], *, read: bool) -> list[int]:
     keys = [key_of(i) for i in inputs]
     # An earlier curator did not account for every column. Its tasks stay usable until files are read again.
-    known = {artifact.key for artifact in store.artifacts("task", keys) if not read or "unused" in artifact.outputs}
+    known = {
+        artifact.key
+        for artifact in store.artifacts("task", keys)
+        # Without `rows`, the artifact is damaged and not old.
+        if not read or "unused" in artifact.outputs or "rows" not in artifact.outputs
+    }
     return [i for i, key in enumerate(keys) if key not in known]
 
 
