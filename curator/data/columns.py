@@ -8,17 +8,18 @@ from collections.abc import Mapping
 from typing import Any
 
 from curator.core.errors import DataError
+from curator.data.formats import ALPACA, CONVERSATIONAL, FLAN, OPENAI, PROMPT, SHAREGPT, TEXT, TULU
 
 _CHAT = {"messages", "conversations", "system", "tools", "functions"}
 _READ = {
-    "OpenAI messages": _CHAT,
-    "Tülu": _CHAT,
-    "ShareGPT": _CHAT,
-    "conversational prompt–completion": {"prompt", "completion", "system", "tools", "functions"},
-    "prompt–completion": {"prompt", "completion"},
-    "Alpaca": {"instruction", "input", "output", "system", "history", "tools", "functions"},
-    "FLAN": {"inputs", "targets"},
-    "text": {"text"},
+    OPENAI: _CHAT,
+    TULU: _CHAT,
+    SHAREGPT: _CHAT,
+    CONVERSATIONAL: {"prompt", "completion", "system", "tools", "functions"},
+    PROMPT: {"prompt", "completion"},
+    ALPACA: {"instruction", "input", "output", "system", "history", "tools", "functions"},
+    FLAN: {"inputs", "targets"},
+    TEXT: {"text"},
 }
 """Columns that each format reads."""
 _CONTENT = {"system", "history", "tools", "functions"}

@@ -11,6 +11,7 @@ Names in capitals count as the same names. A number as the answer becomes its te
 empty cell, is a missing field.
 """
 
+import json
 from typing import Any
 
 _KNOWN = ("messages", "conversations", "prompt", "completion", "instruction", "output", "inputs", "targets", "text")
@@ -53,7 +54,8 @@ def suggestion(row: dict[str, Any]) -> str:
     texts = [str(name) for name, value in row.items() if isinstance(value, str) and value.strip()]
     if len(texts) != 2:
         return ""
-    return f'Set columns = {{ prompt = "{texts[0]:.80}", completion = "{texts[1]:.80}" }} in [[data.task]].'
+    prompt, completion = (json.dumps(name[:80], ensure_ascii=False) for name in texts)
+    return f"Set columns = {{ prompt = {prompt}, completion = {completion} }} in [[data.task]]."
 
 
 def _in_lower_case(row: dict[str, Any]) -> dict[str, Any]:

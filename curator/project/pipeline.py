@@ -94,11 +94,12 @@ class Pipeline:
             DataError: The model or a checkpoint cannot be read or written.
             StoreBusy: Another process works on the project.
         """
+        from curator.data.model_check import check_model
         from curator.estimate.points import fill_sums
         from curator.gradients.stage import gradient_sets, gradients_inputs, make_gradients, wanted_hashes
 
         workspace, store = self._workspace, self._workspace.store
-        meta, _ = self.meta_init(corpus, fresh=fresh_train)
+        meta, cached = self.meta_init(corpus, fresh=fresh_train)
         sets = gradient_sets(workspace.config, meta)
         inputs = gradients_inputs(sets, corpus)
         count = len(wanted_hashes(corpus))
@@ -106,6 +107,9 @@ class Pipeline:
         if done and not fresh:
             workspace.reporter.cached("gradients", f"{count} examples at {len(sets)} points")
             return meta, 0, count
+        if cached:
+            # Tasks may be new since the training, which checks the model itself.
+            check_model(workspace, corpus)
         with workspace.job("gradients"):
             if fresh and distributed.is_main():
                 store.drop_gradients([s.key for s in sets])

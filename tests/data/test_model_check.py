@@ -132,3 +132,19 @@ def test_check_relative_positions_have_no_limit(make_project: MakeProject, tiny_
     folder = make_project(model=tiny_t5_folder)
     _config(n_positions=2)(folder / "model")
     assert Project.open(folder).check().tasks
+
+
+def test_gradients_new_task_longer_than_the_positions_is_refused(
+    make_project: MakeProject, tiny_gpt2_folder: Path
+) -> None:
+    """A task that is added after the training reaches the model by its gradients."""
+    folder = make_project(model=tiny_gpt2_folder)
+    project = Project.open(folder)
+    project.train()
+    config = json.loads((folder / "model" / "config.json").read_text())
+    row = {"prompt": "the " * (config["n_positions"] + 8), "completion": "one"}
+    (folder / "tasks" / "long.jsonl").write_text((json.dumps(row) + "\n") * 4)
+    toml = folder / "curator.toml"
+    toml.write_text(toml.read_text().replace("max_length = 64", f"max_length = {8 * config['n_positions']}"))
+    with pytest.raises(DataError, match="task 'long': an example has"):
+        Project.open(folder).gradients()
