@@ -192,7 +192,7 @@ def _counted(task: PlannedTask, read: _Read) -> PlannedTask:
 def _notes(plan: Plan) -> Iterator[str]:
     for task in plan.tasks:
         if not task.rows:
-            yield f"{task.entry.name}: a weight of {task.weight:g} leaves no rows, so there is no file"
+            yield f"{task.entry.name}: a weight of {task.weight:g} leaves no rows and no file"
     weighted = [task for task in plan.training if task.weight != 1.0]
     made = [task.entry.name for task in weighted if not task.native]
     if made:
