@@ -27,7 +27,7 @@ Method = Literal[
     "less",
     "kmm",
 ]
-Estimator = Literal["quadratic", "logistic"]
+Estimator = Literal["trajectory", "quadratic", "logistic"]
 RowField = Literal[
     "messages",
     "conversations",
@@ -230,15 +230,20 @@ class TrainSection(_Section):
     """Seed of the adapter's initialization and of the order of examples."""
 
 
+# Segments of the trajectory. Entries of a captured gradient for each kept one, and their largest number by this rule.
+_SEGMENTS, _SKETCH, _MOST_SKETCH = 4, 8, 2048
+
+
 class GradientsSection(_Section):
     """`[gradients]`: checkpoints and projection of the gradients."""
 
     projection_dim: Annotated[int, Field(ge=1, le=2**13)] = 256
-    """Number of entries of a projected gradient."""
+    """Number of entries that are kept of each example's projected gradient."""
     projection_seed: Seed = 0
     """Seed of the random projection."""
     points: Literal["auto"] | Annotated[tuple[Annotated[float, Field(gt=0, le=1)], ...], Field(min_length=1)] = "auto"
-    """Checkpoints of the gradients, as shares of the steps of meta-training. `auto` is 0.2 and 0.4."""
+    """Checkpoints of the gradients, as shares of the steps of meta-training. The trajectory takes them as the ends of
+    its segments. `auto` is 0.2 and 0.4, and four equal segments for the trajectory."""
     average: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Share of the steps before each checkpoint over which the adapter is averaged. 0 disables averaging."""
     batch_tokens: Positive = 4096
@@ -249,12 +254,30 @@ class GradientsSection(_Section):
         """Return the checkpoints as increasing shares of the steps of meta-training."""
         return (0.2, 0.4) if self.points == "auto" else tuple(sorted(set(self.points)))
 
+    @property
+    def segments(self) -> tuple[float, ...]:
+        """Return the ends of the segments of the trajectory, as increasing shares of the steps. The last is 1."""
+        if self.points == "auto":
+            return tuple((number + 1) / _SEGMENTS for number in range(_SEGMENTS))
+        return tuple(sorted({*self.points, 1.0}))
+
+    @property
+    def sketch_dim(self) -> int:
+        """Return the number of entries of a captured gradient, which is summed over tasks at this size."""
+        return max(self.projection_dim, min(_SKETCH * self.projection_dim, _MOST_SKETCH))
+
+    @property
+    def basis_dim(self) -> int:
+        """Return the number of directions in which the trajectory is solved with curvature."""
+        return max(1, self.projection_dim // 4)
+
 
 class EstimateSection(_Section):
     """`[estimate]`: how the loss of a subset is estimated from gradients."""
 
     method: Estimator = "quadratic"
-    """Estimator. `logistic` is the method of the paper."""
+    """Estimator. `trajectory` follows meta-training. `quadratic` and `logistic` linearise at single checkpoints.
+    `logistic` is the method of the paper."""
     ridge: Literal["auto"] | Annotated[float, Field(gt=0)] = "auto"
     """Strength of the L2 penalty on the displacement. `auto` is a share of the gradients' squared length."""
 
@@ -283,3 +306,8 @@ class Config(_Section):
     gradients: GradientsSection = GradientsSection()
     estimate: EstimateSection = EstimateSection()
     select: SelectSection = SelectSection()
+
+    @property
+    def captures(self) -> bool:
+        """Whether meta-training captures gradients, as the trajectory estimator needs."""
+        return self.estimate.method == "trajectory"

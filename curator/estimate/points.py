@@ -6,70 +6,23 @@ The hash of a task's training examples identifies its sums. A new task therefore
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 
-from curator.core.config import Config
 from curator.core.errors import CuratorError, DataError
 from curator.core.events import Stage
-from curator.core.provenance import hash_of
-from curator.data.corpus import Corpus, Task
+from curator.data.corpus import Corpus
 from curator.estimate.estimator import CheckpointSums
 from curator.estimate.task_sums import ExampleSet, TaskSums
+from curator.gradients.example_groups import ExampleGroup, held_out_group, training_groups
 from curator.gradients.stage import GradientSet
 from curator.workspace.workspace import Workspace
 
-# Increase when the same gradients give other sums.
-_VERSION = 1
 # Maximum examples and tasks per store access. They bound memory and the time that other processes wait.
 _EXAMPLES, _TASKS = 65536, 512
 # Seconds before progress is shown.
 _PATIENCE = 1.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ExampleGroup:
-    """Examples that are summed together.
-
-    Attributes:
-        hashes: Token hashes (n).
-        weights: Weights (n), in completion tokens or as shares of the target's loss.
-    """
-
-    hashes: Sequence[str]
-    weights: Sequence[float]
-
-    @property
-    def content(self) -> str:
-        """Hash of the examples. Token hashes include the completion, and so decide the weights too."""
-        return hash_of([str(_VERSION), *self.hashes])
-
-    def is_small(self, dim: int) -> bool:
-        """Return whether gradients of `dim` numbers take less room than their sums."""
-        return 2 * len(self.hashes) <= dim + 1
-
-
-def training_groups(corpus: Corpus) -> list[ExampleGroup]:
-    """Return the training examples of each auxiliary task, then those of all targets together."""
-    return [_training(tasks) for tasks in (*([task] for task in corpus.auxiliary), corpus.target_tasks)]
-
-
-def _training(tasks: Sequence[Task]) -> ExampleGroup:
-    return ExampleGroup(
-        hashes=[h for task in tasks for h in task.train_hashes],
-        weights=[float(task.version.index.completion_tokens[n]) for task in tasks for n in task.split.train],
-    )
-
-
-def _held_out(config: Config, tasks: Sequence[Task]) -> ExampleGroup:
-    """Return the validation examples, weighted by each target's share of the loss."""
-    shares = {task.name: config.data.share_of(task.name, [t.name for t in tasks]) for task in tasks}
-    return ExampleGroup(
-        hashes=[h for task in tasks for h in task.validation_hashes],
-        weights=[shares[task.name] / len(task.split.validation) for task in tasks for _ in task.split.validation],
-    )
 
 
 def fill_sums(workspace: Workspace, corpus: Corpus, sets: Sequence[GradientSet]) -> None:
@@ -118,7 +71,7 @@ def read_points(workspace: Workspace, corpus: Corpus, sets: Sequence[GradientSet
     groups = training_groups(corpus)
     points = []
     for gradient_set in sets:
-        (validation,) = _read(workspace, gradient_set.key, [_held_out(config, corpus.target_tasks)])
+        (validation,) = _read(workspace, gradient_set.key, [held_out_group(config, corpus.target_tasks)])
         contents = [group.content for group in groups]
         stored = store.sums(gradient_set.key, contents, config.gradients.projection_dim)
         sums = TaskSums.from_stored(stored)

@@ -1,24 +1,22 @@
 """Compute projected per-example gradients of the LoRA parameters, one batch at a time.
 
-One backward pass gives the gradients of a whole batch, at the cost of a training step.
-The gradient of a linear layer's weight for example i is Σ_t δ_it ⊗ x_it over the tokens t.
-The forward pass provides the inputs x. The backward pass provides the output gradients δ.
-A trainer multiplies x and δ for the whole batch. `GradientEngine` multiplies them per example, which is equal work.
-The engine projects each product at once, so memory holds the per-example gradients of only one layer.
+One backward pass gives the gradients of a whole batch, at the cost of a training step (layer_hooks.py).
+The engine projects the gradients of each layer at once, so memory holds the gradients of only one layer.
 
 `gradient_of` is the slow reference. It also serves parameters that are not the weight of a linear layer.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from curator.core.events import Reporter
 from curator.data.tokens import TokenizedExample
+from curator.gradients.layer_hooks import MixedError, collecting, trained_layers
 from curator.gradients.projection import Projection, ProjectionSpec
 from curator.training.batches import by_length, collate, example_losses
 from curator.training.model import TunedModel
@@ -26,8 +24,8 @@ from curator.training.model import TunedModel
 if TYPE_CHECKING:
     import torch
 
-    # Receives name and per-example gradients (n, p of the parameter). A layer that is used twice calls the sink twice.
-    Sink = Callable[[str, torch.Tensor], None]
+    from curator.gradients.layer_hooks import Sink
+    from curator.gradients.metric import Metric
 
 # Largest error, relative to a gradient's norm. The error of half precision is smaller, that of a missed use larger.
 _TOLERANCE = 0.1
@@ -66,10 +64,6 @@ class Projected:
         return self.losses.cpu().double().numpy(), self.gradients.cpu().numpy()
 
 
-class _MixedError(Exception):
-    """Signal that the rows of a layer cannot be assigned to examples."""
-
-
 class GradientEngine:
     """Compute projected per-example gradients of a model's trainable parameters.
 
@@ -78,23 +72,26 @@ class GradientEngine:
         spec: Projection.
         batch_tokens: Maximum number of tokens of a batch, including padding.
         reporter: Receives a warning if the engine must process one example at a time.
+        metric: Factor of each coordinate before the projection. Default: 1.
     """
 
-    def __init__(self, tuned: TunedModel, spec: ProjectionSpec, *, batch_tokens: int, reporter: Reporter) -> None:
-        import torch
-
+    def __init__(
+        self,
+        tuned: TunedModel,
+        spec: ProjectionSpec,
+        *,
+        batch_tokens: int,
+        reporter: Reporter,
+        metric: "Metric | None" = None,
+    ) -> None:
         self._tuned, self._batch_tokens, self._dim = tuned, batch_tokens, spec.dim
-        self._projection = Projection(spec)
+        self._projection, self._metric = Projection(spec), metric
         for name, shape in tuned.layout.shapes.items():
             self._projection.draw(name, math.prod(shape), tuned.device)
         # Number of batches that a GPU computes in advance. A CPU gains nothing from it.
         self.ahead = 1 if tuned.device.type == "cuda" else 0
         tuned.model.eval()
-        self._layers = {
-            f"{name}.weight": module
-            for name, module in tuned.model.named_modules()
-            if type(module) is torch.nn.Linear and module.weight.requires_grad
-        }
+        self._layers = trained_layers(tuned)
         self._reporter, self._batched, self._checked = reporter, True, False
         uncovered = [name for name in tuned.layout.shapes if name not in self._layers]
         if uncovered:
@@ -121,7 +118,7 @@ class GradientEngine:
             return self._one_by_one(examples)
         try:
             return self._at_once(examples)
-        except _MixedError:
+        except MixedError:
             self._fall_back("a trained layer mixes the tokens of a batch")
             return self._one_by_one(examples)
         except torch.OutOfMemoryError:
@@ -145,7 +142,7 @@ class GradientEngine:
 
         try:
             self._backward([example], keep)
-        except _MixedError:
+        except MixedError:
             # A layer may route only some tokens of one example. The next batch repeats the check.
             return
         _, expected = gradient_of(self._tuned, example)
@@ -161,8 +158,13 @@ class GradientEngine:
         import torch
 
         projected = torch.zeros(len(examples), self._dim, device=self._tuned.device)
-        losses = self._backward(examples, lambda name, gradients: self._projection.add(name, gradients, projected))
+        losses = self._backward(examples, lambda name, gradients: self._add(name, gradients, projected))
         return Projected(losses, projected)
+
+    def _add(self, name: str, gradients: "torch.Tensor", into: "torch.Tensor") -> None:
+        if self._metric is not None:
+            gradients = gradients * self._metric.factors[name]
+        self._projection.add(name, gradients, into)
 
     def _backward(self, examples: Sequence[TokenizedExample], sink: "Sink") -> "torch.Tensor":
         """Run a forward and a backward pass, and pass each layer's per-example gradients (n, p) to a sink.
@@ -171,36 +173,15 @@ class GradientEngine:
             Losses (n,) in nats per completion token.
 
         Raises:
-            _MixedError: The rows of a layer cannot be assigned to examples.
+            MixedError: The rows of a layer cannot be assigned to examples.
         """
         import torch
 
-        batch, rows = collate(examples), len(examples)
-        # A layer's input has one row per example, or one row per token of each example.
-        fitting = {rows, batch["input_ids"].numel(), batch["labels"].numel()}
-        ends: list[torch.Tensor] = []
-
-        def hook(name: str) -> Any:
-            # The sink adds the gradients of a layer that is called twice in one forward pass.
-            def called(_module: "torch.nn.Module", inputs: "tuple[torch.Tensor, ...]", output: "torch.Tensor") -> None:
-                (x,) = inputs
-                if x.shape[0] not in fitting:
-                    # An expert's rows are some of the tokens, and their examples are unknown.
-                    raise _MixedError
-                if not x.requires_grad:
-                    ends.append(output)
-                output.register_hook(_multiply(name, x.detach().reshape(rows, -1, x.shape[-1]), sink))  # type: ignore[no-untyped-call]
-
-            return called
-
-        handles = [module.register_forward_hook(hook(name)) for name, module in self._layers.items()]
-        try:
+        batch = collate(examples)
+        with collecting(self._layers, batch, sink) as ends:
             losses = example_losses(self._tuned.model, batch, encoder_decoder=self._tuned.encoder_decoder)
-        finally:
-            for handle in handles:
-                handle.remove()
-        # The gradient of the first layers' outputs passes all hooks. It skips the unused sums over the batch.
-        torch.autograd.grad(losses.sum(), ends, allow_unused=True)
+            # The gradient of the first layers' outputs passes all hooks. It skips the unused sums over the batch.
+            torch.autograd.grad(losses.sum(), ends, allow_unused=True)
         return losses.detach()
 
     def _one_by_one(self, examples: Sequence[TokenizedExample]) -> Projected:
@@ -211,17 +192,6 @@ class GradientEngine:
         for row, example in enumerate(examples):
             losses[row], gradients = gradient_of(self._tuned, example)
             for name, gradient in gradients.items():
-                self._projection.add(name, gradient.float().reshape(1, -1), projected[row : row + 1])
+                self._add(name, gradient.float().reshape(1, -1), projected[row : row + 1])
         return Projected(losses, projected)
 
-
-def _multiply(name: str, inputs: "torch.Tensor", sink: "Sink") -> "Callable[[torch.Tensor], None]":
-    """Return a hook that multiplies a layer's output gradients with its inputs (n, tokens, features) per example."""
-    import torch
-
-    def arrived(delta: "torch.Tensor") -> None:
-        rows = len(inputs)
-        by_example = delta.reshape(rows, -1, delta.shape[-1]).transpose(1, 2)
-        sink(name, torch.bmm(by_example.float(), inputs.float()).reshape(rows, -1))
-
-    return arrived

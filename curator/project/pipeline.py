@@ -13,6 +13,7 @@ from curator.workspace.workspace import Workspace
 if TYPE_CHECKING:
     from curator.data.corpus import Corpus
     from curator.estimate.target import TargetEstimates
+    from curator.gradients.capture import Capture
     from curator.select.selections import Selections
     from curator.training.meta_init import MetaInit
     from curator.training.model import TunedModel
@@ -75,8 +76,19 @@ class Pipeline:
             self._workspace.reporter.cached("train", f"meta-initialization of {found.examples} examples{unseen}")
             return found, True
         check_model(self._workspace, corpus)
+        observe = self._capture if self._workspace.config.captures else None
         with self._workspace.job("train"):
-            return make_meta_init(self._workspace, corpus, self.load, fresh=fresh), False
+            return make_meta_init(self._workspace, corpus, self.load, fresh=fresh, observe=observe), False
+
+    def _capture(self, tuned: "TunedModel", corpus: "Corpus", key: str) -> "Capture":
+        """Return the observer that captures gradients during the meta-training with a key."""
+        from curator.gradients.capture import Capture
+        from curator.gradients.segments import capture_folder, captured_examples, sketch
+
+        folder = capture_folder(self._workspace, key)
+        if distributed.is_main():
+            captured_examples(corpus, folder)
+        return Capture(tuned, sketch(self._workspace.config), folder, self._workspace.reporter)
 
     def gradients(self, corpus: "Corpus", *, fresh: bool, fresh_train: bool) -> tuple["MetaInit", int, int]:
         """Compute the missing gradients.
@@ -96,12 +108,14 @@ class Pipeline:
         """
         from curator.data.model_check import check_model
         from curator.estimate.points import fill_sums
+        from curator.gradients.segments import make_segments, segment_sets, segments_inputs, validation_key
         from curator.gradients.stage import gradient_sets, gradients_inputs, make_gradients, wanted_hashes
 
         workspace, store = self._workspace, self._workspace.store
         meta, cached = self.meta_init(corpus, fresh=fresh_train)
-        sets = gradient_sets(workspace.config, meta)
-        inputs = gradients_inputs(sets, corpus)
+        captures = workspace.config.captures
+        sets = segment_sets(workspace.config, meta) if captures else gradient_sets(workspace.config, meta)
+        inputs = segments_inputs(sets, corpus) if captures else gradients_inputs(sets, corpus)
         count = len(wanted_hashes(corpus))
         done = distributed.from_main(store.artifact("gradients", key_of(inputs)) is not None)
         if done and not fresh:
@@ -112,13 +126,15 @@ class Pipeline:
             check_model(workspace, corpus)
         with workspace.job("gradients"):
             if fresh and distributed.is_main():
-                store.drop_gradients([s.key for s in sets])
+                store.drop_gradients([key for s in sets for key in (s.key, validation_key(s))])
             distributed.wait()
             took = Stopwatch()
             timed = workspace.reporting_to(workspace.reporter.with_sink(took))
-            computed = make_gradients(timed, corpus, meta, self.load)
+            make = make_segments if captures else make_gradients
+            computed = make(timed, corpus, meta, self.load)
             if distributed.is_main():
-                fill_sums(workspace, corpus, sets)
+                if not captures:
+                    fill_sums(workspace, corpus, sets)
                 # Store the artifact last, because it marks all gradients as done. Time is unknown for cached gradients.
                 outputs = {"examples": count} | ({"seconds": took.whole} if computed else {})
                 store.put_artifact("gradients", key_of(inputs), inputs, outputs)

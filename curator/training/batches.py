@@ -63,7 +63,7 @@ def example_losses(
 
     Args:
         model: Causal model or encoder–decoder.
-        batch: Result of `collate`, in main memory. Reading the labels there causes no wait for the device.
+        batch: Result of `collate`. In main memory, reading the labels causes no wait for the device.
         encoder_decoder: Whether the labels are those of a decoder. The labels of a causal model are shifted by one.
 
     Returns:
@@ -78,7 +78,7 @@ def example_losses(
     wanted = labels[rows, places]
     inputs: dict[str, Any] = {name: _to(tensor, device) for name, tensor in batch.items()}
     if not encoder_decoder:
-        del inputs["labels"]
+        inputs.pop("labels")
         if _can_skip_logits(model):
             # The output layer is a large part of a small model, so logits before the first completion are skipped.
             first = int(places.min()) if len(places) else 0
@@ -95,11 +95,20 @@ def example_losses(
     return losses
 
 
+def loss_tokens(batch: dict[str, "torch.Tensor"], encoder_decoder: bool) -> "torch.Tensor":
+    """Count the tokens of each example that carry loss (n,). A causal model predicts no first token."""
+    labels = batch["labels"] if encoder_decoder else batch["labels"][:, 1:]
+    return (labels != IGNORED).sum(dim=1)
+
+
 def _to(tensor: "torch.Tensor", device: "torch.device") -> "torch.Tensor":
+    if tensor.device == device:
+        return tensor
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 def _can_skip_logits(model: "torch.nn.Module") -> bool:
     """Return whether the model can compute only the logits of the last tokens."""
+    model = getattr(model, "module", model)
     base = getattr(model, "get_base_model", lambda: model)()
     return "logits_to_keep" in inspect.signature(base.forward).parameters

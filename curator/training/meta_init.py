@@ -7,9 +7,11 @@ A meta-initialization does not fit after a task of its training changed or was r
 It also does not fit after the held-out examples of a target changed.
 """
 
+import math
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from typing import Protocol
 
 import numpy as np
 
@@ -20,16 +22,32 @@ from curator.core.events import Stopwatch
 from curator.core.provenance import Inputs, hash_of, key_of
 from curator.data.corpus import Corpus, training_examples, validation_examples
 from curator.training.model import TunedModel
-from curator.training.trainer import Checkpoint, measure_losses, train_adapter
+from curator.training.trainer import Checkpoint, Observer, measure_losses, train_adapter
 from curator.workspace.store.records import Artifact
 from curator.workspace.workspace import Workspace
 
 # Increase the number when the same inputs give another meta-initialization.
 _TRAIN_VERSION = 2
+# Increase the number when the same training gives other captured gradients.
+_CAPTURE_VERSION = 1
 # Examples per task in the search for a loss that is not finite.
 _CHECKED_EXAMPLES = 32
 
 LoadModel = Callable[[], TunedModel]
+
+
+class CapturingObserver(Observer, Protocol):
+    """Observer that captures the gradients of a run."""
+
+    complete: bool
+    """Whether the gradients of every visit were captured."""
+
+    def close(self) -> None:
+        """Finish the capture."""
+
+
+MakeObserver = Callable[[TunedModel, Corpus, str], CapturingObserver]
+"""Makes the observer of a run from its model, its corpus and its key."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +66,8 @@ class MetaInit:
     """Tasks that were added after meta-training."""
     seconds: float
     """Duration of meta-training."""
+    captured: bool = False
+    """Whether gradients were captured during the training."""
 
 
 # -- meta-training --------------------------------------------------------------------------------------------------
@@ -55,12 +75,20 @@ class MetaInit:
 
 def train_inputs(config: Config, corpus: Corpus) -> Inputs:
     """Return all inputs that decide a meta-initialization."""
+    gradients = config.gradients
+    recorded: Inputs = (
+        {
+            "points": list(gradients.segments),
+            "capture": {"dim": gradients.sketch_dim, "seed": gradients.projection_seed, "version": _CAPTURE_VERSION},
+        }
+        if config.captures
+        else {"points": list(gradients.shares), "average": gradients.average}
+    )
     return {
         "version": _TRAIN_VERSION,
         **recipe_inputs(config, corpus),
         "train": config.train.model_dump(mode="json"),
-        "points": list(config.gradients.shares),
-        "average": config.gradients.average,
+        **recorded,
         "tasks": {task.name: task.content for task in corpus.tasks},
         "validation": {task.name: hash_of(task.validation_hashes) for task in corpus.target_tasks},
     }
@@ -106,7 +134,9 @@ def find_meta_init(workspace: Workspace, corpus: Corpus) -> MetaInit | None:
     return None if best is None else _meta_init(best, now)
 
 
-def make_meta_init(workspace: Workspace, corpus: Corpus, load: LoadModel, *, fresh: bool) -> MetaInit:
+def make_meta_init(
+    workspace: Workspace, corpus: Corpus, load: LoadModel, *, fresh: bool, observe: MakeObserver | None = None
+) -> MetaInit:
     """Meta-train on all tasks and the targets together.
 
     Args:
@@ -114,6 +144,7 @@ def make_meta_init(workspace: Workspace, corpus: Corpus, load: LoadModel, *, fre
         corpus: Tasks of the project.
         load: Loads the model.
         fresh: Whether to train from the beginning instead of resuming an interrupted run.
+        observe: Makes an observer that captures gradients during the training.
 
     Raises:
         NumericalError: The loss or the adapter is not finite.
@@ -129,20 +160,26 @@ def make_meta_init(workspace: Workspace, corpus: Corpus, load: LoadModel, *, fre
     examples = [example for task in corpus.tasks for example in training_examples(task, store)]
     tuned = load()
     took = Stopwatch()
+    observer = None if observe is None else observe(tuned, corpus, key)
     try:
         checkpoints = train_adapter(
             tuned,
             examples,
             config.train,
             folder=place,
-            shares=config.gradients.shares,
-            average=config.gradients.average,
+            shares=inputs["points"],
+            average=inputs.get("average"),
             reporter=workspace.reporter.with_sink(took),
             stage="train",
+            observer=observer,
         )
     except NumericalError as error:
         tuned.reset(config.train.seed)
         raise _with_tasks(workspace, error, corpus, tuned) from error
+    captured = False
+    if observer is not None:
+        observer.close()
+        captured = all(distributed.gather([observer.complete]))
     final_losses: dict[str, float] = {}
     for task in corpus.target_tasks:
         losses = measure_losses(tuned, validation_examples(task, store), batch_tokens=config.gradients.batch_tokens)
@@ -154,6 +191,7 @@ def make_meta_init(workspace: Workspace, corpus: Corpus, load: LoadModel, *, fre
         "layout": tuned.layout.sha256,
         "trainable_parameters": tuned.layout.size,
         "examples": len(examples),
+        "captured": captured,
     }
     if distributed.is_main():
         tuned.save_adapter(place / "final")
@@ -162,6 +200,19 @@ def make_meta_init(workspace: Workspace, corpus: Corpus, load: LoadModel, *, fre
     found = store.artifact("train", key)
     assert found is not None
     return _meta_init(found, inputs)
+
+
+def learning_rates(config: Config, steps: int) -> list[float]:
+    """Return the learning rate of each step of a training run (steps,)."""
+    import torch
+    from transformers import get_scheduler
+
+    recipe = config.train
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=recipe.learning_rate)
+    warmup = math.ceil(recipe.warmup * steps)
+    scheduler = get_scheduler(recipe.schedule, optimizer, num_warmup_steps=warmup, num_training_steps=steps)
+    (factor,) = scheduler.lr_lambdas
+    return [recipe.learning_rate * factor(step) for step in range(steps)]
 
 
 def _with_tasks(workspace: Workspace, error: NumericalError, corpus: Corpus, tuned: TunedModel) -> NumericalError:
@@ -190,5 +241,6 @@ def _meta_init(artifact: Artifact, now: Inputs) -> MetaInit:
         examples=outputs["examples"],
         final_losses=outputs["final_losses"],
         seconds=outputs["seconds"],
+        captured=outputs.get("captured", False),
         unseen=tuple(sorted(now["tasks"].keys() - artifact.inputs["tasks"].keys())),
     )

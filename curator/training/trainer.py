@@ -2,16 +2,18 @@
 
 Meta-training and every other fine-tuning run use the same function, so they share one recipe.
 The Trainer and Accelerate provide several GPUs, mixed precision, gradient accumulation and resuming.
-The loss is the Trainer's: the mean over all completion tokens of a step's examples.
+The loss is the mean over all completion tokens of a step's examples, over all its batches and processes.
+An observer sees every batch of a run. Meta-training captures gradients with it.
 """
 
 import math
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from curator.core import distributed
 from curator.core.config import TrainSection
@@ -19,7 +21,7 @@ from curator.core.errors import CuratorError, DataError, NumericalError
 from curator.core.events import Reporter, Stage
 from curator.data.model_files import is_of_the_disk
 from curator.data.tokens import TokenizedExample
-from curator.training.batches import by_length, collate, example_losses
+from curator.training.batches import by_length, collate, example_losses, loss_tokens
 from curator.training.model import TunedModel
 
 if TYPE_CHECKING:
@@ -50,6 +52,34 @@ class Checkpoint:
     """SHA-256 of the file of weights."""
 
 
+class Observer(Protocol):
+    """Follow the batches and steps of one training run in this process."""
+
+    def begin(self, done: int, optimizer: Any) -> None:
+        """Start, or go on after `done` steps. The run repeats later steps that were observed before a kill."""
+
+    def batch(
+        self, step: int, positions: "torch.Tensor", factor: float, inputs: "Mapping[str, torch.Tensor]"
+    ) -> AbstractContextManager[None]:
+        """Enclose the forward and backward pass of one batch.
+
+        Args:
+            step: Number of the step, from 1.
+            positions: Positions of the batch's examples in the run's examples (n,).
+            factor: The backward pass differentiates `factor` times the sum of the losses of all completion tokens.
+            inputs: The batch, as `collate` made it.
+        """
+
+    def step(self, step: int, optimizer: Any) -> None:
+        """Take note that the optimizer has made a step."""
+
+    def checkpoint(self) -> None:
+        """Write everything to the disk, because the run may resume from here."""
+
+    def save(self, folder: Path) -> None:
+        """Write what belongs to an adapter that is saved now into the adapter's folder."""
+
+
 def train_adapter(
     tuned: TunedModel,
     examples: Sequence[TokenizedExample],
@@ -57,11 +87,12 @@ def train_adapter(
     *,
     folder: Path,
     shares: Sequence[float] = (),
-    average: float = 0.0,
+    average: float | None = 0.0,
     reporter: Reporter,
     stage: str,
     seed: int | None = None,
     keep_checkpoints: bool = False,
+    observer: Observer | None = None,
 ) -> list[Checkpoint]:
     """Fine-tune the adapter of a model. Resume an interrupted run from its last checkpoint.
 
@@ -72,12 +103,14 @@ def train_adapter(
         folder: Folder of the run, for saved adapters and for checkpoints to resume from.
         shares: Shares of the steps at which to save the adapter, in (0, 1].
         average: Share of the steps to average before each saved adapter. A single step's adapter depends mainly on
-            the last few batches. Gradients there describe those batches more than the tasks.
+            the last few batches. Gradients there describe those batches more than the tasks. None averages over all
+            steps since the previous saved adapter.
         reporter: Receives steps, loss and time left.
         stage: Name of the stage in events.
         seed: Seed of the initialization and of the order of examples. Default: the recipe's seed.
         keep_checkpoints: Whether to keep the last checkpoints. A caller that is interrupted before it stores the
             result then need not train again. `remove_run` removes the checkpoints.
+        observer: Follows every batch and step.
 
     Returns:
         Saved adapters in order of their steps. Shares of the same step give one adapter.
@@ -93,8 +126,8 @@ def train_adapter(
     tuned.model.train()
     checkpoints = folder / "checkpoints"
     resume_from = _last_complete(checkpoints)
-    recorder = _Recorder(tuned, folder, shares, average, resume_from, reporter, stage)
-    trainer = _trainer(tuned, examples, recipe, checkpoints, seed, recorder)
+    recorder = _Recorder(tuned, folder, shares, average, resume_from, reporter, stage, observer)
+    trainer = _trainer(tuned, examples, recipe, checkpoints, seed, recorder, observer)
     try:
         trainer.train(resume_from_checkpoint=None if resume_from is None else str(resume_from))
     except CuratorError:
@@ -164,25 +197,59 @@ def _trainer(
     checkpoints: Path,
     seed: int,
     recorder: "_Recorder",
+    observer: Observer | None,
 ) -> "Trainer":
     import torch
     from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback, TrainingArguments
 
-    class Examples(torch.utils.data.Dataset[TokenizedExample]):
+    class Examples(torch.utils.data.Dataset[tuple[int, TokenizedExample]]):
         def __len__(self) -> int:
             return len(examples)
 
-        def __getitem__(self, index: int) -> TokenizedExample:
-            return examples[index]
+        def __getitem__(self, index: int) -> tuple[int, TokenizedExample]:
+            return index, examples[index]
+
+    def numbered(items: Sequence[tuple[int, TokenizedExample]]) -> dict[str, torch.Tensor]:
+        batch = collate([example for _, example in items])
+        return batch | {"positions": torch.tensor([index for index, _ in items])}
+
+    class TokenMeanTrainer(Trainer):
+        """Compute the mean loss over the completion tokens of a whole step, and let the observer follow."""
+
+        # `compute_loss` divides by the tokens of all batches of the step, so the Trainer must not divide again.
+        loss_is_scaled_for_ga = True
+
+        def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: Any) -> tuple[list[Any], Any]:
+            batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+            count = sum((loss_tokens(batch, tuned.encoder_decoder).sum() for batch in batches), torch.zeros(()))
+            return batches, self.accelerator.gather(count.to(device).reshape(1)).sum()
+
+        def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
+            positions = inputs.pop("positions")
+            # Processes average their gradients, so each contributes its sum times their number.
+            self.factor = distributed.world_size() / max(float(num_items_in_batch), 1.0)
+            step = self.state.global_step + 1
+            with nullcontext() if observer is None else observer.batch(step, positions, self.factor, inputs):
+                return super().training_step(model, inputs, num_items_in_batch)
+
+        def compute_loss(
+            self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+        ) -> Any:
+            losses = example_losses(model, inputs, encoder_decoder=tuned.encoder_decoder)
+            return (losses * loss_tokens(inputs, tuned.encoder_decoder).to(losses.device)).sum() * self.factor
 
     class Callback(TrainerCallback):
         """Forward the Trainer's calls to the recorder, and decide when to save a checkpoint."""
 
-        def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        def on_train_begin(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+            if observer is not None:
+                observer.begin(state.global_step, given["optimizer"])
             recorder.begin(state.global_step, state.max_steps, main=state.is_world_process_zero)
             self.saved = time.monotonic()
 
-        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        def on_step_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+            if observer is not None:
+                observer.step(state.global_step, given["optimizer"])
             recorder.step(state.global_step)
             interval = max(1, state.max_steps // _CHECKPOINTS)
             due = state.global_step % interval == 0 and state.global_step < state.max_steps
@@ -194,6 +261,8 @@ def _trainer(
                 recorder.loss(given["logs"]["loss"], state.global_step)
 
         def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            if observer is not None:
+                observer.checkpoint()
             # The marker is written last. A checkpoint without it is incomplete.
             if state.is_world_process_zero:
                 checkpoint = checkpoints / f"checkpoint-{state.global_step}"
@@ -224,11 +293,11 @@ def _trainer(
         dataloader_pin_memory=tuned.device.type == "cuda",
         use_cpu=tuned.device.type == "cpu",
     )
-    trainer = Trainer(
+    trainer = TokenMeanTrainer(
         model=tuned.model,
         args=arguments,
         train_dataset=Examples(),
-        data_collator=collate,
+        data_collator=numbered,
         callbacks=[Callback()],
     )
     for printer in (PrinterCallback, ProgressCallback):
@@ -244,26 +313,33 @@ class _Recorder:
         tuned: TunedModel,
         folder: Path,
         shares: Sequence[float],
-        average: float,
+        average: float | None,
         resume_from: Path | None,
         reporter: Reporter,
         stage: str,
+        observer: Observer | None,
     ) -> None:
         self._tuned, self._folder, self._shares, self._average = tuned, folder, sorted(shares), average
         self._resume_from, self._reporter, self._name = resume_from, reporter, stage
+        self._observer = observer
         self._stage: Stage | None = None
         self.stepped = False
         """Whether this process has made at least one step."""
         self._main = True
-        self._window = 1
         self._points: dict[int, float] = {}
+        self._starts: dict[int, int] = {}
         self._sums: dict[int, torch.Tensor] = {}
         self._last_loss: float | None = None
 
     def begin(self, done: int, total: int, *, main: bool) -> None:
         self._main = main
-        self._window = max(1, round(self._average * total))
         self._points = {max(1, round(share * total)): share for share in self._shares}
+        ends = sorted(self._points)
+        if self._average is None:
+            self._starts = dict(zip(ends, [0, *ends], strict=False))
+        else:
+            window = max(1, round(self._average * total))
+            self._starts = {end: max(end - window, 0) for end in ends}
         if self._resume_from is not None:
             from safetensors.torch import load_file
 
@@ -281,7 +357,7 @@ class _Recorder:
         self.stepped = True
         if self._stage is not None:
             self._stage.advance_to(step, loss=self._last_loss)
-        open_windows = [p for p in self._points if max(p - self._window, 0) < step <= p]
+        open_windows = [p for p in self._points if self._starts[p] < step <= p]
         if not open_windows:
             return
         parameters = {n: p.detach() for n, p in self._tuned.model.named_parameters() if p.requires_grad}
@@ -289,11 +365,13 @@ class _Recorder:
         for point in open_windows:
             self._sums[point] = self._sums[point] + here if point in self._sums else here.clone()
         if step in self._points:
-            mean = self._sums.pop(step) / min(self._window, step)
+            mean = self._sums.pop(step) / (step - self._starts[step])
             if self._main:
                 self._put(mean)
                 self._tuned.save_adapter(self._folder / _point(step))
                 self._put(here)
+                if self._observer is not None:
+                    self._observer.save(self._folder / _point(step))
 
     def _put(self, vector: "torch.Tensor") -> None:
         import torch

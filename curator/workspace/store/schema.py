@@ -18,6 +18,10 @@ Schema 3
 
 Schema 4
     measurements  target loss after fine-tuning on a subset of tasks, by recipe and seed
+
+Schema 5
+    segment_sums  sums over a task's training examples in one segment of meta-training, by the hash of the examples
+    arrays        named arrays of one meta-training run, such as its basis
 """
 
 from collections.abc import Callable
@@ -86,8 +90,25 @@ def _add_measurements(connection: Connection) -> None:
     )
 
 
+def _add_segments(connection: Connection) -> None:
+    connection.execute(
+        """
+        CREATE TABLE segment_sums (
+            set_key VARCHAR, content VARCHAR, weight DOUBLE, examples BIGINT, rest DOUBLE,
+            gradient_sum BLOB USING COMPRESSION uncompressed, curvature BLOB USING COMPRESSION uncompressed);
+        CREATE TABLE arrays (key VARCHAR, name VARCHAR, shape INTEGER[], numbers BLOB, PRIMARY KEY (key, name));
+        """
+    )
+
+
 # Migration i upgrades a store from schema i to i + 1. One transaction runs and records all missing migrations.
-MIGRATIONS: tuple[Callable[[Connection], None], ...] = (_create, _add_edits, _add_statistics, _add_measurements)
+MIGRATIONS: tuple[Callable[[Connection], None], ...] = (
+    _create,
+    _add_edits,
+    _add_statistics,
+    _add_measurements,
+    _add_segments,
+)
 SCHEMA_VERSION = len(MIGRATIONS)
 
 

@@ -15,6 +15,7 @@ from curator.workspace.store.access import DAMAGED, insert, put_artifact
 from curator.workspace.store.measured import Measured
 from curator.workspace.store.records import Artifact, ExampleIndex, StoredTask
 from curator.workspace.store.schema import utc_now
+from curator.workspace.store.segments import Segments
 from curator.workspace.store.selections import SelectionTable
 from curator.workspace.store.sql import Queries
 from curator.workspace.store.sums import Sums
@@ -27,7 +28,7 @@ class _Facts(dict[str, Any]):
         raise DataError(f"missing key in an artifact of the store: {key!r}", hint=DAMAGED)
 
 
-class Store(Sums, Measured, SelectionTable, Queries):
+class Store(Sums, Segments, Measured, SelectionTable, Queries):
     """Read and write the project's DuckDB file. Each method is one short transaction.
 
     Args:
@@ -223,6 +224,7 @@ class Store(Sums, Measured, SelectionTable, Queries):
                 [list(set_keys)],
             )
             connection.execute("DELETE FROM statistics WHERE set_key IN (SELECT unnest(?))", [list(set_keys)])
+            connection.execute("DELETE FROM segment_sums WHERE set_key IN (SELECT unnest(?))", [list(set_keys)])
             connection.execute("DELETE FROM gradients WHERE set_key IN (SELECT unnest(?))", [list(set_keys)])
 
     def gradient_hashes(self, set_key: str) -> set[str]:

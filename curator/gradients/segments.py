@@ -1,0 +1,478 @@
+"""Turn the visits of meta-training into sums per task and segment, and add what training did not visit.
+
+Meta-training is cut into segments. In each segment, the mean gradient of an example is the mean over its visits.
+The visits of all segments give one basis of a few hundred directions: those of largest curvature Σ ω g gᵀ.
+The store keeps for each segment
+
+    per task     Σ ω g (k), the curvature in the leading directions of the basis, and the mean curvature outside
+    per example  the mean gradient in the basis, for influences and baselines
+    validation   the whole projected gradient (k) at the segment's mean adapter
+
+A separate pass computes validation gradients, and gradients of tasks that were added after the training.
+If gradients could not be captured during training, the pass covers all examples.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from curator.core import distributed
+from curator.core.arrays import SegmentArrays
+from curator.core.config import Config
+from curator.core.errors import DataError, NumericalError
+from curator.core.events import Stage
+from curator.core.files import write_whole
+from curator.core.provenance import Inputs, key_of
+from curator.data.corpus import Corpus, Task, training_examples, validation_examples
+from curator.data.tokens import TokenizedExample
+from curator.gradients.capture import Capture, read_visits, remove_visits
+from curator.gradients.engine import GradientEngine
+from curator.gradients.example_groups import ExampleGroup, training_groups
+from curator.gradients.metric import Metric
+from curator.gradients.projection import Projection, ProjectionSpec
+from curator.gradients.stage import GradientSet
+from curator.training.meta_init import LoadModel, MetaInit
+from curator.training.model import TunedModel
+from curator.workspace.workspace import Workspace
+
+# Increase when the same visits give other sums.
+_VERSION = 1
+# Visits that are read at once, and visits that decide the basis.
+_PORTION, _BASIS_VISITS = 2048, 8192
+# Training examples of added tasks whose gradients are in memory at once.
+_EXAMPLES = 8192
+
+
+def sketch(config: Config) -> ProjectionSpec:
+    """Return the projection of captured gradients: finer than what is kept of each example."""
+    section = config.gradients
+    return ProjectionSpec(dim=section.sketch_dim, seed=section.projection_seed)
+
+
+def segment_sets(config: Config, meta: MetaInit) -> list[GradientSet]:
+    """Return the gradient sets of the segments of a meta-training run, in their order."""
+    facts = {"train": meta.key, "projection": sketch(config).as_dict(), "kept": config.gradients.projection_dim}
+    return [
+        GradientSet(key=key_of({**facts, "segment": s.step, "adapter": s.sha256, "version": _VERSION}), checkpoint=s)
+        for s in meta.checkpoints
+    ]
+
+
+def validation_key(gradient_set: GradientSet) -> str:
+    """Return the key of the whole gradients of the validation examples in a segment."""
+    return key_of({"set": gradient_set.key, "part": "validation"})
+
+
+def capture_folder(workspace: Workspace, key: str) -> Path:
+    """Return the folder of the visits of a meta-training run."""
+    return workspace.adapters / key / "capture"
+
+
+def captured_examples(corpus: Corpus, folder: Path) -> None:
+    """Write task and token hash of each training example, in the order of the run, beside its visits."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = [[task.name, task.train_hashes] for task in corpus.tasks]
+    write_whole(folder / "examples.json", json.dumps(rows).encode())
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """The examples of a meta-training run by position, and the group of each."""
+
+    hashes: list[str]
+    group: npt.NDArray[np.intp]
+    """Number of the group of each position (n,)."""
+    weights: npt.NDArray[np.float64]
+    """Completion tokens of each position (n,)."""
+
+
+def make_segments(workspace: Workspace, corpus: Corpus, meta: MetaInit, load: LoadModel) -> int:
+    """Compute and store what is missing of every segment.
+
+    Args:
+        workspace: The project.
+        corpus: Tasks of the project.
+        meta: Meta-initialization.
+        load: Loads the model.
+
+    Returns:
+        Number of gradients that separate passes computed.
+
+    Raises:
+        NumericalError: A loss or gradient is not finite.
+        DataError: An adapter or a file of the run cannot be read.
+        ManifestMismatch: An adapter differs from the one that meta-training wrote.
+    """
+    return _Maker(workspace, corpus, meta, load).make()
+
+
+class _Maker:
+    def __init__(self, workspace: Workspace, corpus: Corpus, meta: MetaInit, load: LoadModel) -> None:
+        self._workspace, self._corpus, self._meta, self._load = workspace, corpus, meta, load
+        self._config, self._store = workspace.config, workspace.store
+        self._spec = sketch(workspace.config)
+        self._sets = segment_sets(workspace.config, meta)
+        self._groups = training_groups(corpus)
+        self._folder = capture_folder(workspace, meta.key)
+        self._rank = self._config.gradients.basis_dim
+        self._stage: Stage | None = None
+        self._done = 0
+
+    def make(self) -> int:
+        found = distributed.from_main([self._missing(s) for s in self._sets])
+        if not any(groups or validation for groups, validation in found) and self._basis() is not None:
+            if distributed.is_main():
+                remove_visits(self._folder)
+            return 0
+        visited = bool(list(self._folder.glob("visits-*.bin")))
+        if distributed.from_main(self._basis() is None and not (visited and self._meta.captured)):
+            self._visit_all()
+        if distributed.is_main() and self._basis() is None:
+            self._store.put_array(run_key(self._sets), "basis", self._make_basis())
+            self._store.put_array(run_key(self._sets), "moved", self._movements())
+        distributed.wait()
+        basis = distributed.from_main(self._basis())
+        assert basis is not None
+        passes = distributed.from_main(
+            [self._unvisited(groups, span) for (groups, _), span in zip(found, self._spans(), strict=True)]
+        )
+        total = sum(
+            sum(len(self._groups[n].hashes) for n in rest) + len(validation)
+            for rest, (_, validation) in zip(passes, found, strict=True)
+        )
+        self._stage = self._workspace.reporter.stage("gradients", max(total, 1), "gradients")
+        for gradient_set, rest, (groups, validation) in zip(self._sets, passes, found, strict=True):
+            captured = [n for n in groups if n not in rest]
+            if captured and distributed.is_main():
+                self._store_captured(gradient_set, captured, basis)
+            if rest or validation:
+                self._store_passed(gradient_set, rest, validation, basis)
+        if distributed.is_main():
+            remove_visits(self._folder)
+        self._stage.finish(f"{len(self._groups)} tasks in {len(self._sets)} segments")
+        return total
+
+    def _basis(self) -> npt.NDArray[np.float32] | None:
+        return self._store.array(run_key(self._sets), "basis")
+
+    def _missing(self, gradient_set: GradientSet) -> tuple[list[int], list[str]]:
+        """Return the groups without sums, and the token hashes of validation examples without gradients."""
+        there = self._store.segment_contents(gradient_set.key)
+        groups = [n for n, group in enumerate(self._groups) if group.content not in there]
+        known = self._store.gradient_hashes(validation_key(gradient_set))
+        wanted = {h for task in self._corpus.target_tasks for h in task.validation_hashes}
+        return groups, sorted(wanted - known)
+
+    # -- visits -------------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def _run(self) -> _Run:
+        try:
+            tasks = json.loads((self._folder / "examples.json").read_bytes())
+            names = [str(name) for name, hashes in tasks for _ in hashes]
+            hashes = [str(h) for _, hashes in tasks for h in hashes]
+        except (OSError, ValueError, TypeError) as error:
+            raise DataError(
+                f"cannot read {self._folder / 'examples.json'}: {error}", hint="Run `curator train --fresh`."
+            ) from error
+        numbers = {task.name: n for n, task in enumerate(self._corpus.auxiliary)}
+        targets = len(numbers)
+        weight_of = {h: w for group in self._groups for h, w in zip(group.hashes, group.weights, strict=True)}
+        return _Run(
+            hashes=hashes,
+            group=np.array([numbers.get(name, targets) for name in names], dtype=np.intp),
+            weights=np.array([weight_of[h] for h in hashes]),
+        )
+
+    def _visits(self, first: int, last: int) -> Iterator[npt.NDArray[Any]]:
+        """Yield the visits of steps first < step ≤ last, some at a time."""
+        for visits in read_visits(self._folder, self._spec.dim):
+            start, end = np.searchsorted(visits["step"], [first, last], side="right")
+            for place in range(start, end, _PORTION):
+                yield visits[place : min(place + _PORTION, end)]
+
+    def _spans(self) -> list[tuple[int, int]]:
+        ends = [s.checkpoint.step for s in self._sets]
+        return list(zip([0, *ends[:-1]], ends, strict=True))
+
+    def _unvisited(self, groups: Sequence[int], span: tuple[int, int]) -> list[int]:
+        """Return the groups without a visit in a span of steps."""
+        if not groups or not list(self._folder.glob("visits-*.bin")):
+            return list(groups)
+        there = set(self._run.group[self._counts(span) > 0].tolist())
+        return [n for n in groups if n not in there]
+
+    def _counts(self, span: tuple[int, int]) -> npt.NDArray[np.float64]:
+        """Return the number of visits of each example in a span of steps (n,)."""
+        counts = np.zeros(len(self._run.hashes))
+        for part in self._visits(*span):
+            counts += np.bincount(part["position"], minlength=len(counts))
+        return counts
+
+    def _make_basis(self) -> npt.NDArray[np.float32]:
+        """Return the directions of largest curvature (k, kept), from an even sample of the visits of all segments."""
+        from scipy.linalg import eigh
+
+        weights = self._run.weights
+        curvature = np.zeros((self._spec.dim, self._spec.dim))
+        for visits in read_visits(self._folder, self._spec.dim):
+            step = max(1, len(visits) * distributed.world_size() // _BASIS_VISITS)
+            for place in range(0, len(visits), _PORTION * step):
+                part = visits[place : place + _PORTION * step : step]
+                scaled = gradients_of(part) * np.sqrt(weights[part["position"]])[:, None]
+                curvature += scaled.T @ scaled
+        kept = min(self._config.gradients.projection_dim, self._spec.dim)
+        size = self._spec.dim
+        _, vectors = eigh(curvature, subset_by_index=[size - kept, size - 1])
+        return np.ascontiguousarray(vectors[:, ::-1], dtype=np.float32)
+
+    def _store_captured(
+        self, gradient_set: GradientSet, groups: Sequence[int], basis: npt.NDArray[np.float32]
+    ) -> None:
+        """Store the sums and the examples of one segment, from its visits."""
+        from scipy.sparse import csr_matrix
+
+        run = self._run
+        span = self._spans()[self._sets.index(gradient_set)]
+        counts = self._counts(span)
+        sums = SegmentArrays.empty(len(self._groups), self._spec.dim, self._rank)
+        gradient_sums = np.zeros((len(self._groups), self._spec.dim))
+        kept = np.zeros((len(run.hashes), basis.shape[1]), dtype=np.float32)
+        for part in self._visits(*span):
+            positions, gradients = part["position"], gradients_of(part)
+            shares = 1 / counts[positions]
+            weights = run.weights[positions] * shares
+            to_group = csr_matrix(
+                (weights, (run.group[positions], np.arange(len(part)))), shape=(len(self._groups), len(part))
+            )
+            gradient_sums += to_group @ gradients
+            inside = gradients @ basis
+            np.add.at(kept, positions, inside * shares[:, None].astype(np.float32))
+            sums.rest[:] += to_group @ self._outside(gradients, inside)
+        sums.gradient_sums[:] = gradient_sums
+        seen = counts > 0
+        for n in groups:
+            members = seen & (run.group == n)
+            finish_group(sums, n, self._groups[n], kept[members], run.weights[members], self._rank)
+        self._put(gradient_set, groups, sums)
+        rows = np.flatnonzero(seen & np.isin(run.group, groups))
+        self._store.put_gradients(
+            gradient_set.key, [run.hashes[row] for row in rows], np.full(len(rows), np.nan), kept[rows]
+        )
+
+    def _outside(
+        self, gradients: npt.NDArray[np.float32], inside: npt.NDArray[np.float32]
+    ) -> npt.NDArray[np.float64]:
+        """Return the squared length of each gradient outside the basis, per direction (n,)."""
+        lost = (gradients**2).sum(axis=1) - (inside[:, : self._rank] ** 2).sum(axis=1)
+        return np.asarray(np.maximum(lost, 0.0) / max(self._spec.dim - self._rank, 1), dtype=np.float64)
+
+    def _put(self, gradient_set: GradientSet, groups: Sequence[int], sums: SegmentArrays) -> None:
+        part = SegmentArrays(
+            weights=sums.weights[groups],
+            examples=sums.examples[groups],
+            rest=sums.rest[groups],
+            gradient_sums=sums.gradient_sums[groups],
+            packed_curvatures=sums.packed_curvatures[groups],
+        )
+        self._store.put_segment_sums(gradient_set.key, [self._groups[n].content for n in groups], part)
+
+    # -- separate passes ----------------------------------------------------------------------------------------------
+
+    def _engine(self, gradient_set: GradientSet) -> GradientEngine:
+        tuned, checkpoint = self._load(), gradient_set.checkpoint
+        folder = self._workspace.adapters / self._meta.key / checkpoint.folder
+        tuned.load_adapter(folder, sha256=checkpoint.sha256)
+        return GradientEngine(
+            tuned,
+            self._spec,
+            batch_tokens=self._config.gradients.batch_tokens,
+            reporter=self._workspace.reporter,
+            metric=Metric.load(folder, tuned.device),
+        )
+
+    def _computed(
+        self, engine: GradientEngine, examples: Sequence[TokenizedExample], names: Sequence[str]
+    ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float32]]:
+        """Compute losses (n,) and gradients (n, k) of examples, shared among the processes."""
+        losses = np.zeros(len(examples))
+        gradients = np.zeros((len(examples), self._spec.dim), dtype=np.float32)
+        mine = []
+        for turn, places in enumerate(engine.batches(examples)):
+            if turn % distributed.world_size() == distributed.rank():
+                mine.append((places, *engine.project([examples[p] for p in places]).arrays()))
+            self._done += len(places)
+            if self._stage is not None:
+                self._stage.advance_to(self._done)
+        for places, some_losses, some_gradients in distributed.gather(mine):
+            losses[places], gradients[places] = some_losses, some_gradients
+        bad = np.flatnonzero(~(np.isfinite(losses) & np.isfinite(gradients).all(axis=1)))
+        if bad.size:
+            raise NumericalError(
+                f"the gradient of {names[bad[0]]} is not finite ({bad.size} in all)",
+                hint="Set model.dtype to float32, or lower train.learning_rate.",
+            )
+        return losses, gradients
+
+    def _store_passed(
+        self,
+        gradient_set: GradientSet,
+        groups: Sequence[int],
+        validation: Sequence[str],
+        basis: npt.NDArray[np.float32],
+    ) -> None:
+        """Compute and store the groups that training did not visit, and validation examples."""
+        engine = self._engine(gradient_set)
+        if validation:
+            found = {
+                h: (example, f"a validation example of task {task.name!r}")
+                for task in self._corpus.target_tasks
+                for h, example in zip(task.validation_hashes, validation_examples(task, self._store), strict=True)
+            }
+            losses, gradients = self._computed(
+                engine, [found[h][0] for h in validation], [found[h][1] for h in validation]
+            )
+            if distributed.is_main():
+                self._store.put_gradients(validation_key(gradient_set), validation, losses, gradients)
+        for n in groups:
+            self._store_group(gradient_set, engine, n, basis)
+
+    def _store_group(
+        self, gradient_set: GradientSet, engine: GradientEngine, n: int, basis: npt.NDArray[np.float32]
+    ) -> None:
+        tasks = [self._corpus.auxiliary[n]] if n < len(self._corpus.auxiliary) else self._corpus.target_tasks
+        group = self._groups[n]
+        items = [
+            (example, f"example {number + 1} of task {task.name!r}")
+            for task in tasks
+            for example, number in zip(training_examples(task, self._store), task.split.train, strict=True)
+        ]
+        weights = np.asarray(group.weights, dtype=np.float64)
+        sums = SegmentArrays.empty(n + 1, self._spec.dim, self._rank)
+        total = np.zeros(self._spec.dim)
+        kept, losses = [np.zeros((0, basis.shape[1]), dtype=np.float32)], [np.zeros(0)]
+        for start in range(0, len(items), _EXAMPLES):
+            part = items[start : start + _EXAMPLES]
+            some_losses, gradients = self._computed(engine, [e for e, _ in part], [name for _, name in part])
+            inside = gradients @ basis
+            total += weights[start : start + _EXAMPLES] @ gradients
+            sums.rest[n] += weights[start : start + _EXAMPLES] @ self._outside(gradients, inside)
+            kept.append(inside)
+            losses.append(some_losses)
+        if not distributed.is_main():
+            return
+        sums.gradient_sums[n] = total
+        rows = np.concatenate(kept)
+        finish_group(sums, n, group, rows, weights, self._rank)
+        self._store.put_gradients(gradient_set.key, group.hashes, np.concatenate(losses), rows)
+        self._put(gradient_set, [n], sums)
+
+    def _visit_all(self) -> None:
+        """Visit every training example once a segment, at the segment's adapter, as if training had captured it."""
+        tuned = self._load()
+        capture = Capture(tuned, self._spec, self._folder, self._workspace.reporter)
+        if distributed.is_main():
+            captured_examples(self._corpus, self._folder)
+            remove_visits(self._folder)
+        distributed.wait()
+        capture.open()
+        tasks: list[Task] = self._corpus.tasks
+        total = len(self._sets) * sum(len(task.split.train) for task in tasks)
+        self._stage, self._done = self._workspace.reporter.stage("gradients", total, "gradients"), 0
+        for gradient_set in self._sets:
+            engine, first = self._engine(gradient_set), 0
+            for task in tasks:
+                examples = training_examples(task, self._store)
+                names = [f"example {number + 1} of task {task.name!r}" for number in task.split.train]
+                _, gradients = self._computed(engine, examples, names)
+                if distributed.is_main():
+                    capture.write(gradient_set.checkpoint.step, np.arange(first, first + len(examples)), gradients)
+                first += len(examples)
+        capture.close()
+        self._stage.finish(f"{total} gradients in {len(self._sets)} segments")
+        self._stage, self._done = None, 0
+        distributed.wait()
+
+    def _movements(self) -> npt.NDArray[np.float32]:
+        """Return the adapter's movement between the means of neighbouring segments (L + 1, k).
+
+        The first row starts at the initialization, and the last row ends at the end of the training.
+        """
+        tuned = self._load()
+        tuned.reset(self._config.train.seed)
+        projection, before, rows = Projection(self._spec), _adapter(tuned), []
+        metric: Metric | None = None
+        places = [s.checkpoint.folder for s in self._sets] + ["final"]
+        for folder in places:
+            path = self._workspace.adapters / self._meta.key / folder
+            tuned.load_adapter(path)
+            here = _adapter(tuned)
+            metric = metric if folder == "final" else Metric.load(path, tuned.device)
+            assert metric is not None
+            row = np.zeros(self._spec.dim, dtype=np.float32)
+            for name, moved in metric.moved({name: here[name] - before[name] for name in here}).items():
+                into = moved.new_zeros(1, self._spec.dim)
+                projection.add(name, moved[None], into)
+                row += into[0].cpu().numpy()
+            rows.append(row)
+            before = here
+        return np.stack(rows)
+
+
+def _adapter(tuned: TunedModel) -> dict[str, Any]:
+    return {name: p.detach().clone() for name, p in tuned.model.named_parameters() if p.requires_grad}
+
+
+def gradients_of(visits: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    """Return the gradients of visits (n, k)."""
+    return np.asarray(visits["direction"].astype(np.float32) * visits["length"][:, None], dtype=np.float32)
+
+
+def finish_group(
+    sums: SegmentArrays,
+    n: int,
+    group: ExampleGroup,
+    kept: npt.NDArray[np.float32],
+    weights: npt.NDArray[np.float64],
+    rank: int,
+) -> None:
+    """Complete the sums of one group from its examples' mean gradients.
+
+    A segment of less than an epoch visits some of a task's examples. They stand for all of them, by their weight.
+
+    Args:
+        sums: Sums of all groups, with the weighted sum of gradients of the seen examples. Modified in place.
+        n: Number of the group.
+        group: All examples of the group.
+        kept: Mean gradient of each seen example in the basis (m, kept).
+        weights: Completion tokens of the seen examples (m,).
+        rank: Leading directions of the basis whose curvature is kept.
+    """
+    whole, seen = float(np.sum(group.weights)), float(weights.sum())
+    ratio = whole / seen if seen else 0.0
+    inside = kept[:, :rank].astype(np.float64)
+    curvature = ratio * (inside * weights[:, None]).T @ inside
+    sums.weights[n], sums.examples[n] = whole, len(group.hashes)
+    sums.gradient_sums[n] *= ratio
+    sums.rest[n] *= ratio
+    sums.packed_curvatures[n] = curvature[np.triu(np.ones((rank, rank), dtype=bool))]
+
+
+def segments_inputs(sets: Sequence[GradientSet], corpus: Corpus) -> Inputs:
+    """Return all inputs that decide whether the sums of the segments are complete."""
+    return {
+        "sets": [s.key for s in sets],
+        "tasks": {task.name: task.content for task in corpus.tasks},
+        "validation": {task.name: task.validation_hashes for task in corpus.target_tasks},
+    }
+
+
+def run_key(sets: Sequence[GradientSet]) -> str:
+    """Return the key of the arrays of a whole run."""
+    return key_of([s.key for s in sets])
