@@ -15,8 +15,10 @@ from curator.estimate.affinity import Affinities, sample_affinities, sample_subs
 from curator.estimate.calibration import LEAST_RUNS, RIDGE_SCALES, Calibration, Evidence, calibrate
 from curator.estimate.estimator import CheckpointSums, TargetEstimator, build_estimator
 from curator.estimate.points import read_points
+from curator.estimate.segment_inputs import kept_basis, points_of, read_trajectory
+from curator.estimate.trajectory import Trajectory, TrajectoryEstimator
 from curator.estimate.whatif import budget_curve, difference, estimate_selections
-from curator.gradients.stage import gradient_sets, gradients_inputs
+from curator.gradients.segments import completeness_inputs, sets_in_use
 from curator.results.base import rounded, rounded_if_known, rounded_interval
 from curator.training.fine_tune import diverged_runs, measured_subsets, recipe_key
 from curator.training.meta_init import MetaInit
@@ -37,7 +39,7 @@ class TargetEstimates:
 
     def __init__(self, workspace: Workspace, corpus: Corpus, meta: MetaInit) -> None:
         self.workspace, self.corpus, self._meta = workspace, corpus, meta
-        self.sets = gradient_sets(workspace.config, meta)
+        self.sets = sets_in_use(workspace.config, meta)
         self._store, self._config = workspace.store, workspace.config
         self.tasks = corpus.auxiliary
         measurements = self._store.measurements(recipe_key(workspace.config, corpus))
@@ -73,8 +75,15 @@ class TargetEstimates:
 
     @cached_property
     def points(self) -> list[CheckpointSums]:
-        """Sums and validation examples at each checkpoint."""
-        return read_points(self.workspace, self.corpus, self.sets)
+        """Sums and validation examples at each checkpoint or in each segment, for baselines and single points."""
+        if not self._config.captures:
+            return read_points(self.workspace, self.corpus, self.sets)
+        return points_of(self.trajectory, kept_basis(self.workspace, self.sets))
+
+    @cached_property
+    def trajectory(self) -> Trajectory:
+        """Sums and validation examples of each segment of meta-training."""
+        return read_trajectory(self.workspace, self.corpus, self._meta, self.sets)
 
     @cached_property
     def estimator(self) -> TargetEstimator:
@@ -86,7 +95,8 @@ class TargetEstimates:
         """Measured subsets and their estimates. None with too few subsets to calibrate."""
         if len(self.measured) < LEAST_RUNS:
             return None
-        scales = RIDGE_SCALES if self._config.estimate.ridge == "auto" else (1.0,)
+        has_ridge = self._config.estimate.method != "trajectory" and self._config.estimate.ridge == "auto"
+        scales = RIDGE_SCALES if has_ridge else (1.0,)
         masks = np.stack([self.mask(m.subset) for m in self.measured])
         estimators = [self._estimator(None, scale=scale) for scale in scales]
         return Evidence(
@@ -122,7 +132,9 @@ class TargetEstimates:
         known = self._meta.final_losses
         return np.array([known[h] for task in self.corpus.target_tasks for h in task.validation_hashes])
 
-    def _estimator(self, calibration: Calibration | None, *, scale: float = 1.0) -> TargetEstimator:
+    def _estimator(self, calibration: Calibration | None, *, scale: float = 1.0) -> Estimator:
+        if self._config.captures:
+            return TrajectoryEstimator(self.trajectory, self.final_losses, calibration=calibration)
         return build_estimator(
             self.points,
             self.final_losses,
@@ -262,7 +274,7 @@ class TargetEstimates:
             Seconds and number of subsets. Seconds are unknown (None) if a part is missing or from an older version.
         """
         self.affinities()
-        gradients = self._store.artifact("gradients", key_of(gradients_inputs(self.sets, self.corpus)))
+        gradients = self._store.artifact("gradients", key_of(completeness_inputs(self._config, self.sets, self.corpus)))
         estimates = self._store.artifact("estimate", self.key)
         if gradients is None or estimates is None or "seconds" not in gradients.outputs:
             return None, 0

@@ -16,7 +16,7 @@ from curator.data.corpus import Corpus, Task
 from curator.data.rows import trainable
 from curator.data.sources import Source
 from curator.data.task_rows import read_task
-from curator.gradients.stage import gradient_sets
+from curator.gradients.segments import sets_in_use
 from curator.training.meta_init import MetaInit
 from curator.workspace.store.tables import Store
 from curator.workspace.workspace import Workspace
@@ -45,7 +45,7 @@ def write_groups(
     written = []
     names = [_group_name(task.name, group, count) for task in corpus.auxiliary for group in range(count)]
     files = dict(zip(names, file_names(names), strict=True))
-    sets = gradient_sets(workspace.config, meta)
+    sets = sets_in_use(workspace.config, meta)
     for task in corpus.auxiliary:
         if len(task.split.train) < count:
             raise ConfigError(
@@ -78,12 +78,18 @@ def _group_name(task: str, group: int, count: int) -> str:
 
 
 def _directions(store: Store, set_keys: list[str], task: Task) -> np.ndarray:
-    """Return the normalised gradients of a task's training examples at all checkpoints (n, checkpoints · k)."""
+    """Return the normalised gradients of a task's training examples in all sets (n, sets · k).
+
+    The part of a set that does not hold an example is zero.
+    """
     parts = []
     for key in set_keys:
         hashes, _, gradients = store.gradients(key, sorted(set(task.train_hashes)))
         places = {h: place for place, h in enumerate(hashes)}
-        rows = gradients[[places[h] for h in task.train_hashes]].astype(np.float64)
+        rows = np.zeros((len(task.train_hashes), gradients.shape[1]))
+        for row, h in enumerate(task.train_hashes):
+            if h in places:
+                rows[row] = gradients[places[h]]
         parts.append(rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), np.finfo(np.float64).tiny))
     return np.concatenate(parts, axis=1)
 

@@ -28,7 +28,7 @@ from curator.core.config import Config
 from curator.core.errors import DataError, NumericalError
 from curator.core.events import Stage
 from curator.core.files import write_whole
-from curator.core.provenance import Inputs, key_of
+from curator.core.provenance import Inputs, hash_of, key_of
 from curator.data.corpus import Corpus, Task, training_examples, validation_examples
 from curator.data.tokens import TokenizedExample
 from curator.gradients.capture import Capture, read_visits, remove_visits
@@ -36,7 +36,7 @@ from curator.gradients.engine import GradientEngine
 from curator.gradients.example_groups import ExampleGroup, training_groups
 from curator.gradients.metric import Metric
 from curator.gradients.projection import Projection, ProjectionSpec
-from curator.gradients.stage import GradientSet
+from curator.gradients.stage import GradientSet, gradient_sets, gradients_inputs
 from curator.training.meta_init import LoadModel, MetaInit
 from curator.training.model import TunedModel
 from curator.workspace.workspace import Workspace
@@ -62,6 +62,22 @@ def segment_sets(config: Config, meta: MetaInit) -> list[GradientSet]:
         GradientSet(key=key_of({**facts, "segment": s.step, "adapter": s.sha256, "version": _VERSION}), checkpoint=s)
         for s in meta.checkpoints
     ]
+
+
+def sets_in_use(config: Config, meta: MetaInit) -> list[GradientSet]:
+    """Return the gradient sets that the configured estimator reads: of segments, or of single checkpoints."""
+    return segment_sets(config, meta) if config.captures else gradient_sets(config, meta)
+
+
+def completeness_inputs(config: Config, sets: Sequence[GradientSet], corpus: Corpus) -> Inputs:
+    """Return all inputs that decide whether the gradients of the configured estimator are complete."""
+    if not config.captures:
+        return gradients_inputs(sets, corpus)
+    return {
+        "sets": [s.key for s in sets],
+        "tasks": {task.name: task.content for task in corpus.tasks},
+        "validation": {task.name: hash_of(task.validation_hashes) for task in corpus.target_tasks},
+    }
 
 
 def validation_key(gradient_set: GradientSet) -> str:
@@ -462,15 +478,6 @@ def finish_group(
     sums.gradient_sums[n] *= ratio
     sums.rest[n] *= ratio
     sums.packed_curvatures[n] = curvature[np.triu(np.ones((rank, rank), dtype=bool))]
-
-
-def segments_inputs(sets: Sequence[GradientSet], corpus: Corpus) -> Inputs:
-    """Return all inputs that decide whether the sums of the segments are complete."""
-    return {
-        "sets": [s.key for s in sets],
-        "tasks": {task.name: task.content for task in corpus.tasks},
-        "validation": {task.name: task.validation_hashes for task in corpus.target_tasks},
-    }
 
 
 def run_key(sets: Sequence[GradientSet]) -> str:

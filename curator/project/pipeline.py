@@ -108,14 +108,14 @@ class Pipeline:
         """
         from curator.data.model_check import check_model
         from curator.estimate.points import fill_sums
-        from curator.gradients.segments import make_segments, segment_sets, segments_inputs, validation_key
-        from curator.gradients.stage import gradient_sets, gradients_inputs, make_gradients, wanted_hashes
+        from curator.gradients.segments import completeness_inputs, make_segments, sets_in_use, validation_key
+        from curator.gradients.stage import make_gradients, wanted_hashes
 
         workspace, store = self._workspace, self._workspace.store
         meta, cached = self.meta_init(corpus, fresh=fresh_train)
         captures = workspace.config.captures
-        sets = segment_sets(workspace.config, meta) if captures else gradient_sets(workspace.config, meta)
-        inputs = segments_inputs(sets, corpus) if captures else gradients_inputs(sets, corpus)
+        sets = sets_in_use(workspace.config, meta)
+        inputs = completeness_inputs(workspace.config, sets, corpus)
         count = len(wanted_hashes(corpus))
         done = distributed.from_main(store.artifact("gradients", key_of(inputs)) is not None)
         if done and not fresh:

@@ -7,7 +7,9 @@ from curator.data.corpus import Corpus
 from curator.estimate.calibration import LEAST_RUNS
 from curator.estimate.target import TargetEstimates
 from curator.export.adapter import run_inputs
-from curator.gradients.stage import gradient_sets, gradients_inputs, wanted_hashes
+from curator.gradients.example_groups import training_groups
+from curator.gradients.segments import completeness_inputs, sets_in_use
+from curator.gradients.stage import wanted_hashes
 from curator.results.stages import StageStatus, StatusReport
 from curator.training.meta_init import MetaInit, find_meta_init, train_inputs
 from curator.workspace.job_log import read_jobs
@@ -102,25 +104,7 @@ def _train(workspace: Workspace, corpus: Corpus, meta: MetaInit | None) -> Stage
 
 def _after_train(workspace: Workspace, corpus: Corpus, meta: MetaInit) -> list[StageStatus]:
     store = workspace.store
-    sets = gradient_sets(workspace.config, meta)
-    wanted = wanted_hashes(corpus)
-    there = sum(len(wanted & store.gradient_hashes(s.key)) for s in sets)
-    total = len(wanted) * len(sets)
-    detail = f"{there} of {total} gradients at {len(sets)} points"
-    if there == total:
-        gradients = StageStatus(stage="gradients", state="done", detail=detail)
-    elif there:
-        gradients = StageStatus(
-            stage="gradients", state="partial", detail=detail, reasons=("missing gradients are computed when needed",)
-        )
-    else:
-        last = _closest(store.artifacts("gradients"), inputs := gradients_inputs(sets, corpus))
-        gradients = StageStatus(
-            stage="gradients",
-            state="stale" if last else "missing",
-            detail=detail,
-            reasons=_reasons(last, inputs) if last else (),
-        )
+    gradients = _gradients(workspace, corpus, meta)
     estimates = TargetEstimates(workspace, corpus, meta)
     estimate = _by_key(store, "estimate", estimates.inputs, "affinities of every task")
     selections = store.artifacts("select")
@@ -138,6 +122,37 @@ def _after_train(workspace: Workspace, corpus: Corpus, meta: MetaInit) -> list[S
     else:
         select = StageStatus(stage="select", state="missing", detail="run `curator select`")
     return [gradients, estimate, select, _verify(estimates)]
+
+
+def _gradients(workspace: Workspace, corpus: Corpus, meta: MetaInit) -> StageStatus:
+    store, config = workspace.store, workspace.config
+    sets = sets_in_use(config, meta)
+    inputs = completeness_inputs(config, sets, corpus)
+    if config.captures:
+        groups = [group.content for group in training_groups(corpus)]
+        there = sum(content in found for found in (store.segment_contents(s.key) for s in sets) for content in groups)
+        total = len(groups) * len(sets)
+        complete = store.artifact("gradients", key_of(inputs)) is not None
+        detail = f"{there} of {total} sums over tasks in {len(sets)} segments"
+    else:
+        wanted = wanted_hashes(corpus)
+        there = sum(len(wanted & store.gradient_hashes(s.key)) for s in sets)
+        total = len(wanted) * len(sets)
+        complete = there == total
+        detail = f"{there} of {total} gradients at {len(sets)} points"
+    if complete:
+        return StageStatus(stage="gradients", state="done", detail=detail)
+    if there:
+        return StageStatus(
+            stage="gradients", state="partial", detail=detail, reasons=("missing gradients are computed when needed",)
+        )
+    last = _closest(store.artifacts("gradients"), inputs)
+    return StageStatus(
+        stage="gradients",
+        state="stale" if last else "missing",
+        detail=detail,
+        reasons=_reasons(last, inputs) if last else (),
+    )
 
 
 def _verify(estimates: TargetEstimates) -> StageStatus:

@@ -43,6 +43,8 @@ def _loaded(folder: Path) -> TunedModel:
         # The gradient of a visit includes its dropout, which the plain gradient would draw anew.
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
+        if isinstance(getattr(module, "dropout", None), float):
+            module.dropout = 0.0
     return tuned
 
 

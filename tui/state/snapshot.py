@@ -12,7 +12,7 @@ from curator.core.provenance import key_of
 from curator.data.corpus import Corpus, read_corpus
 from curator.estimate.calibration import LEAST_RUNS
 from curator.estimate.target import TargetEstimates
-from curator.gradients.stage import gradient_sets, gradients_inputs
+from curator.gradients.segments import completeness_inputs, sets_in_use
 from curator.project.project import Project
 from curator.project.status import status
 from curator.results.stages import StatusReport
@@ -207,8 +207,8 @@ def _answers(project: Project, corpus: Corpus, before: Snapshot | None) -> Targe
     meta = find_meta_init(project.workspace, corpus)
     if meta is None:
         return None
-    sets = gradient_sets(project.config, meta)
-    if project.store.artifact("gradients", key_of(gradients_inputs(sets, corpus))) is None:
+    sets = sets_in_use(project.config, meta)
+    if project.store.artifact("gradients", key_of(completeness_inputs(project.config, sets, corpus))) is None:
         return None
     answers = TargetEstimates(project.workspace, corpus, meta)
     if before is not None and before.answers is not None and before.answers.key == answers.key:

@@ -1,0 +1,180 @@
+"""Read the inputs of the trajectory estimator from the store: sums and validation examples of each segment."""
+
+from collections.abc import Sequence
+from functools import partial
+
+import numpy as np
+
+from curator.core.arrays import Floats
+from curator.core.errors import DataError
+from curator.data.corpus import Corpus
+from curator.estimate.estimator import CheckpointSums
+from curator.estimate.task_sums import ExampleSet, TaskSums
+from curator.estimate.trajectory import Segment, Trajectory
+from curator.gradients.example_groups import ExampleGroup, held_out_group, training_groups
+from curator.gradients.segments import run_key, sketch, validation_key
+from curator.gradients.stage import GradientSet
+from curator.training.meta_init import MetaInit, learning_rates
+from curator.workspace.workspace import Workspace
+
+
+def read_trajectory(
+    workspace: Workspace, corpus: Corpus, meta: MetaInit, sets: Sequence[GradientSet]
+) -> Trajectory:
+    """Read the segments of a meta-training run.
+
+    Args:
+        workspace: The project.
+        corpus: The tasks.
+        meta: The meta-training run.
+        sets: Gradients of each segment.
+
+    Raises:
+        DataError: A sum or gradient is not stored.
+        StoreBusy: The store cannot be read.
+    """
+    config, store = workspace.config, workspace.store
+    groups = training_groups(corpus)
+    contents = [group.content for group in groups]
+    dim = sketch(config).dim
+    basis, moved = (store.array(run_key(sets), name) for name in ("basis", "moved"))
+    if basis is None or moved is None:
+        raise _missing("the basis of the gradients is")
+    rank = config.gradients.basis_dim
+    ends = [s.checkpoint.step for s in sets]
+    rates = learning_rates(config, ends[-1])
+    # Adam moves the adapter by the learning rate times the mean gradient per token, so an epoch is a sum over tokens.
+    tokens = sum(sum(group.weights) for group in _seen(corpus, meta, groups))
+    segments = []
+    for start, gradient_set in zip([0, *ends[:-1]], sets, strict=True):
+        sums = store.segment_sums(gradient_set.key, contents, dim, rank)
+        if (sums.examples != [len(group.hashes) for group in groups]).any():
+            raise _missing("sums over the gradients of tasks are")
+        segments.append(
+            Segment(
+                share=gradient_set.checkpoint.share,
+                step=sum(rates[start : gradient_set.checkpoint.step]) / tokens,
+                weights=sums.weights,
+                examples=sums.examples,
+                gradient_sums=sums.gradient_sums,
+                curvatures=sums.packed_curvatures,
+                rest=sums.rest,
+                validation=_validation(workspace, corpus, gradient_set),
+                read=partial(_read_tasks, workspace, gradient_set, sets, groups),
+            )
+        )
+    return Trajectory(
+        basis=basis[:, :rank].astype(np.float64), segments=segments, moved=moved.astype(np.float64),
+        trained=trained_tasks(corpus, meta),
+    )  # fmt: skip
+
+
+def trained_tasks(corpus: Corpus, meta: MetaInit) -> list[int]:
+    """Return the numbers of the groups that meta-training has seen: auxiliary tasks, and the targets as the last."""
+    seen = [n for n, task in enumerate(corpus.auxiliary) if task.name not in meta.unseen]
+    return [*seen, len(corpus.auxiliary)]
+
+
+def _seen(corpus: Corpus, meta: MetaInit, groups: Sequence[ExampleGroup]) -> list[ExampleGroup]:
+    return [groups[n] for n in trained_tasks(corpus, meta)]
+
+
+def kept_basis(workspace: Workspace, sets: Sequence[GradientSet]) -> Floats:
+    """Return the directions that are kept of each example (k, d).
+
+    Raises:
+        DataError: The basis is not stored.
+    """
+    basis = workspace.store.array(run_key(sets), "basis")
+    if basis is None:
+        raise _missing("the basis of the gradients is")
+    return basis.astype(np.float64)
+
+
+def points_of(trajectory: Trajectory, kept: Floats) -> list[CheckpointSums]:
+    """Return the segments as checkpoints for the baselines, in the directions that are kept of each example.
+
+    Args:
+        trajectory: The segments.
+        kept: Basis of what is kept of each example (k, d).
+    """
+    points = []
+    for segment in trajectory.segments:
+        tasks = len(segment.weights)
+        points.append(
+            CheckpointSums(
+                share=segment.share,
+                sums=TaskSums(
+                    weights=segment.weights,
+                    examples=segment.examples,
+                    gradient_sums=segment.gradient_sums @ kept,
+                    packed_curvatures=np.zeros((tasks, 0), dtype=np.float32),
+                ),
+                validation=ExampleSet(
+                    losses=segment.validation.losses,
+                    gradients=segment.validation.gradients @ kept,
+                    weights=segment.validation.weights,
+                ),
+                read=segment.read,
+            )
+        )
+    return points
+
+
+def _validation(workspace: Workspace, corpus: Corpus, gradient_set: GradientSet) -> ExampleSet:
+    group = held_out_group(workspace.config, corpus.target_tasks)
+    hashes, losses, gradients = workspace.store.gradients(validation_key(gradient_set), sorted(set(group.hashes)))
+    places = {h: place for place, h in enumerate(hashes)}
+    if any(h not in places for h in group.hashes):
+        raise _missing("gradients of validation examples are")
+    rows = np.array([places[h] for h in group.hashes], dtype=np.intp)
+    return ExampleSet(
+        losses=losses[rows],
+        gradients=gradients[rows].astype(np.float64),
+        weights=np.asarray(group.weights, dtype=np.float64),
+    )
+
+
+def _read_tasks(
+    workspace: Workspace,
+    gradient_set: GradientSet,
+    sets: Sequence[GradientSet],
+    groups: Sequence[ExampleGroup],
+    tasks: Sequence[int],
+) -> list[ExampleSet]:
+    """Read the examples of tasks in one segment, in the directions that are kept of them (n, d).
+
+    A segment of less than an epoch visits some examples only. The gradient of another example is its mean over the
+    segments that visited it. Losses are NaN, because training does not record them.
+    """
+    wanted = sorted({h for task in tasks for h in groups[task].hashes})
+    found = _mean_gradients(workspace, [gradient_set], wanted)
+    if left := [h for h in wanted if h not in found]:
+        found |= _mean_gradients(workspace, sets, left)
+    if len(found) < len(wanted):
+        raise _missing(f"gradients of {len(wanted) - len(found)} examples are")
+    kept = min(workspace.config.gradients.projection_dim, sketch(workspace.config).dim)
+    return [
+        ExampleSet(
+            losses=np.full(len(groups[task].hashes), np.nan),
+            gradients=np.array([found[h] for h in groups[task].hashes], dtype=np.float64).reshape(-1, kept),
+            weights=np.asarray(groups[task].weights, dtype=np.float64),
+        )
+        for task in tasks
+    ]
+
+
+def _mean_gradients(workspace: Workspace, sets: Sequence[GradientSet], wanted: Sequence[str]) -> dict[str, Floats]:
+    """Return the gradient of each example, as the mean over the sets that hold it."""
+    sums: dict[str, Floats] = {}
+    counts: dict[str, int] = {}
+    for gradient_set in sets:
+        hashes, _, gradients = workspace.store.gradients(gradient_set.key, list(wanted))
+        for h, gradient in zip(hashes, gradients.astype(np.float64), strict=True):
+            sums[h] = sums[h] + gradient if h in sums else gradient
+            counts[h] = counts.get(h, 0) + 1
+    return {h: total / counts[h] for h, total in sums.items()}
+
+
+def _missing(what: str) -> DataError:
+    return DataError(f"{what} not stored", hint="Run `curator gradients`.")
