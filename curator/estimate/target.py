@@ -132,7 +132,7 @@ class TargetEstimates:
         known = self._meta.final_losses
         return np.array([known[h] for task in self.corpus.target_tasks for h in task.validation_hashes])
 
-    def _estimator(self, calibration: Calibration | None, *, scale: float = 1.0) -> Estimator:
+    def _estimator(self, calibration: Calibration | None, *, scale: float = 1.0) -> TargetEstimator:
         if self._config.captures:
             return TrajectoryEstimator(self.trajectory, self.final_losses, calibration=calibration)
         return build_estimator(

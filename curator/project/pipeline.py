@@ -6,7 +6,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from curator.core import distributed
-from curator.core.events import Stopwatch
+from curator.core.events import Stopwatch, duration
 from curator.core.provenance import key_of
 from curator.workspace.workspace import Workspace
 
@@ -67,7 +67,7 @@ class Pipeline:
             StoreBusy: Another process works on the project.
         """
         from curator.data.model_check import check_model
-        from curator.training.meta_init import find_meta_init, make_meta_init
+        from curator.training.meta_init import find_meta_init, make_meta_init, seconds_without_capture
 
         found = None if fresh else find_meta_init(self._workspace, corpus)
         found = distributed.from_main(found)
@@ -76,6 +76,12 @@ class Pipeline:
             self._workspace.reporter.cached("train", f"meta-initialization of {found.examples} examples{unseen}")
             return found, True
         check_model(self._workspace, corpus)
+        seconds = None if fresh else seconds_without_capture(self._workspace, corpus)
+        if seconds is not None:
+            self._workspace.reporter.warn(
+                f"curator trains again, for about {duration(seconds)}: an earlier version did not capture gradients"
+                ' during the training. Set method = "quadratic" under [estimate] to keep the earlier estimates.'
+            )
         observe = self._capture if self._workspace.config.captures else None
         with self._workspace.job("train"):
             return make_meta_init(self._workspace, corpus, self.load, fresh=fresh, observe=observe), False

@@ -134,6 +134,22 @@ def find_meta_init(workspace: Workspace, corpus: Corpus) -> MetaInit | None:
     return None if best is None else _meta_init(best, now)
 
 
+def seconds_without_capture(workspace: Workspace, corpus: Corpus) -> float | None:
+    """Return the duration of a meta-training that would fit, had it captured gradients. None if there is none."""
+    recorded = ("points", "average", "capture")
+
+    def rest(inputs: Inputs) -> Inputs:
+        return {name: value for name, value in inputs.items() if name not in recorded}
+
+    now = train_inputs(workspace.config, corpus)
+    found = [
+        artifact.outputs["seconds"]
+        for artifact in workspace.store.artifacts("train")
+        if "capture" not in artifact.inputs and fits(rest(artifact.inputs), rest(now))
+    ]
+    return found[0] if found and workspace.config.captures else None
+
+
 def make_meta_init(
     workspace: Workspace, corpus: Corpus, load: LoadModel, *, fresh: bool, observe: MakeObserver | None = None
 ) -> MetaInit:

@@ -54,3 +54,11 @@ CREATE TABLE measurements (
     PRIMARY KEY (recipe, subset, seed));
 INSERT INTO measurements VALUES ('r', 'target', '{"a": "c"}', 1, 1.75, 3.0, '2026-11-01 12:00:00');
 INSERT INTO schema_version VALUES (4, '2026-11-01 12:00:00');
+
+-- schema 5
+CREATE TABLE segment_sums (
+    set_key VARCHAR, content VARCHAR, weight DOUBLE, examples BIGINT, rest DOUBLE, gradient_sum BLOB, curvature BLOB);
+CREATE TABLE arrays (key VARCHAR, name VARCHAR, shape INTEGER[], numbers BLOB, PRIMARY KEY (key, name));
+INSERT INTO segment_sums VALUES ('set', 'c', 2.0, 1, 0.5, '\x00\x00\x80\x3F'::BLOB, '\x00\x00\x80\x3F'::BLOB);
+INSERT INTO arrays VALUES ('run', 'basis', [1, 1], '\x00\x00\x80\x3F'::BLOB);
+INSERT INTO schema_version VALUES (5, '2026-11-01 12:00:00');

@@ -128,6 +128,18 @@ _FACTS = (
         " sum(octet_length(numbers)) AS size FROM triangles GROUP BY 1) t USING (number)"
         " WHERE coalesce(t.size, 0) <> 2 * k * (k + 1)",
     ),
+    ("segment_sums", "duplicate sums", "SELECT count(*) - count(DISTINCT (set_key, content)) FROM segment_sums"),
+    (
+        "segment_sums",
+        "sums of different sizes in one segment",
+        "SELECT coalesce(sum(sizes - 1), 0) FROM (SELECT count(DISTINCT (octet_length(gradient_sum),"
+        " octet_length(curvature))) AS sizes FROM segment_sums GROUP BY set_key)",
+    ),
+    (
+        "arrays",
+        "arrays whose size differs from their shape",
+        "SELECT count(*) FROM arrays WHERE octet_length(numbers) <> 4 * list_product(shape)",
+    ),
     (
         "artifacts",
         "artifacts that are not JSON",
