@@ -6,7 +6,7 @@ A resumed run first drops the visits that it will repeat. So a kill loses nothin
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -27,6 +27,18 @@ if TYPE_CHECKING:
     import torch
 
 _PATTERN = "visits-*.bin"
+# Numbers of per-example gradients that are projected together.
+_AT_ONCE = 2**24
+# Growth of the number of steps between two updates of the metric. A mean over t steps changes by 1/t in a step.
+_GROWTH = 1.05
+
+
+def _next_update(step: int) -> int:
+    """Return the next step after which the metric is updated. It depends on the number of the step only."""
+    due = 1
+    while due <= step:
+        due = max(due + 1, int(due * _GROWTH))
+    return due
 
 
 def visit_dtype(dim: int) -> np.dtype[Any]:
@@ -55,15 +67,16 @@ class Capture:
         for name, shape in tuned.layout.shapes.items():
             self._projection.draw(name, math.prod(shape), tuned.device)
         self._folder = folder
-        self._metric = Metric({})
+        self._metric, self._due = Metric({}), 1
         self._file: BinaryIO | None = None
         self.complete = all(name in self._layers for name in tuned.layout.shapes)
         """Whether the file holds every visit. False if the model's gradients cannot be captured during training."""
 
-    def begin(self, done: int, optimizer: Any) -> None:
+    def begin(self, done: int, checkpoint: Path | None) -> None:
         """Open the file of visits, and drop visits after step `done`."""
         self.open(done)
-        self._metric = Metric.of_squares(adam_squares(optimizer, self._names))
+        self._metric = Metric({}) if checkpoint is None else Metric.load(checkpoint, self._tuned.device)
+        self._due = _next_update(done)
 
     def open(self, done: int = 0) -> None:
         """Open the file of visits, and drop visits after step `done`."""
@@ -88,21 +101,32 @@ class Capture:
             yield
             return
         projected = torch.zeros(len(positions), self._dim, device=self._tuned.device)
+        pieces: list[tuple[str, torch.Tensor]] = []
+
+        def flush() -> None:
+            if pieces:
+                self._projection.add_together(pieces, self._factors(pieces), projected)
+                pieces.clear()
 
         def add(name: str, gradients: "torch.Tensor") -> None:
-            scale = self._metric.factors.get(name)
-            if scale is None:
-                # Before the first step, Adam knows no square. The square of this batch's gradient will be its first.
-                scale = factor_of(gradients.sum(0).square())
-            self._projection.add(name, gradients * scale, projected)
+            pieces.append((name, gradients))
+            if sum(g.numel() for _, g in pieces) > _AT_ONCE:
+                flush()
 
         with collecting(self._layers, inputs, add, mixed=self._mixed):
             yield
+        flush()
         if self.complete:
             # The backward pass differentiated the sum over tokens, times the factor.
             counts = loss_tokens(inputs, self._tuned.encoder_decoder).clamp(min=1).to(projected.device)
             gradients = projected / (counts * factor)[:, None]
             self.write(step, positions.cpu().numpy(), gradients.cpu().numpy())
+
+    def _factors(self, pieces: "Sequence[tuple[str, torch.Tensor]]") -> "Mapping[str, torch.Tensor]":
+        if self._metric.factors:
+            return self._metric.factors
+        # Before the first step, Adam knows no square. The square of this batch's gradient will be its first.
+        return {name: factor_of(gradients.sum(0).square()) for name, gradients in pieces}
 
     def _mixed(self) -> None:
         self._give_up("a trained layer mixes the tokens of a batch")
@@ -140,11 +164,19 @@ class Capture:
             raise _unwritable(self._folder, error) from error
 
     def step(self, step: int, optimizer: Any) -> None:
-        """Take over the optimizer's new squares."""
-        self._metric = Metric.of_squares(adam_squares(optimizer, self._names))
+        """Take over the optimizer's new squares, if enough steps have passed to change their mean."""
+        if step >= self._due:
+            self._metric = Metric.of_squares(adam_squares(optimizer, self._names))
+            self._due = _next_update(step)
 
-    def checkpoint(self) -> None:
-        """Write all visits to the disk, so that a run that resumes from here finds them."""
+    def checkpoint(self, folder: Path) -> None:
+        """Write all visits to the disk, so that a run that resumes from here finds them, and the metric."""
+        self._flush()
+        distributed.wait()
+        if distributed.is_main():
+            self._metric.save(folder)
+
+    def _flush(self) -> None:
         if self._file is not None:
             try:
                 self._file.flush()
@@ -158,7 +190,7 @@ class Capture:
     def close(self) -> None:
         """Close the file of visits."""
         if self._file is not None:
-            self.checkpoint()
+            self._flush()
             self._file.close()
             self._file = None
 

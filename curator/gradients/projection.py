@@ -24,6 +24,7 @@ Batches, devices, processes and other parameters do not change them.
 """
 
 import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -106,6 +107,7 @@ class Projection:
     def __init__(self, spec: ProjectionSpec) -> None:
         self.spec = spec
         self._drawn: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
+        self._places: dict[tuple[str, ...], tuple[torch.Tensor, torch.Tensor]] = {}
 
     def add(self, name: str, gradients: "torch.Tensor", into: "torch.Tensor") -> None:
         """Add one parameter's part of the projected gradients.
@@ -133,6 +135,33 @@ class Projection:
         if rest:
             signed = gradients[:, whole * dim :] * signs[whole * dim :].to(gradients.dtype)
             into[:, (places[:rest] + shifts[whole]).remainder_(dim)] += signed
+
+    def add_together(
+        self, pieces: "Sequence[tuple[str, torch.Tensor]]", factors: "Mapping[str, torch.Tensor]", into: "torch.Tensor"
+    ) -> None:
+        """Add several parameters' parts at once, which takes less time than one by one if the parameters are small.
+
+        Args:
+            pieces: Name and per-example gradients (n, p of the parameter) of each parameter, float32.
+            factors: Factor of each coordinate by parameter name (p of the parameter,).
+            into: Sum of the projected gradients (n, k), float32 on the same device. Modified in place.
+        """
+        import torch
+
+        names = tuple(name for name, _ in pieces)
+        if names not in self._places:
+            drawn = [(*self.draw(name, g.shape[1], g.device), g.shape[1]) for name, g in pieces]
+            dim = self.spec.dim
+            places = [
+                (torch.arange(size, device=into.device) + shifts.repeat_interleave(dim)[:size]).remainder_(dim)
+                for _, shifts, size in drawn
+            ]
+            self._places[names] = torch.cat(places), torch.cat([signs.float() for signs, _, _ in drawn])
+        places_of, signs_of = self._places[names]
+        scale = signs_of * torch.cat([factors[name] for name in names])
+        # Rows of examples are contiguous in the transposed arrays, so the additions run over whole rows.
+        scaled = torch.cat([g.t() for _, g in pieces]) * scale[:, None]
+        into += into.new_zeros(into.shape[::-1]).index_add_(0, places_of, scaled).t()
 
     def draw(self, name: str, size: int, device: "torch.device") -> "tuple[torch.Tensor, torch.Tensor]":
         """Draw and cache the signs and shifts of one parameter.

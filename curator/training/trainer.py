@@ -55,8 +55,13 @@ class Checkpoint:
 class Observer(Protocol):
     """Follow the batches and steps of one training run in this process."""
 
-    def begin(self, done: int, optimizer: Any) -> None:
-        """Start, or go on after `done` steps. The run repeats later steps that were observed before a kill."""
+    def begin(self, done: int, checkpoint: Path | None) -> None:
+        """Start, or go on after `done` steps. The run repeats later steps that were observed before a kill.
+
+        Args:
+            done: Steps that are done.
+            checkpoint: Folder that the run resumes from, or None.
+        """
 
     def batch(
         self, step: int, positions: "torch.Tensor", factor: float, inputs: "Mapping[str, torch.Tensor]"
@@ -73,8 +78,8 @@ class Observer(Protocol):
     def step(self, step: int, optimizer: Any) -> None:
         """Take note that the optimizer has made a step."""
 
-    def checkpoint(self) -> None:
-        """Write everything to the disk, because the run may resume from here."""
+    def checkpoint(self, folder: Path) -> None:
+        """Write everything to the disk, because the run may resume from this folder. Every process calls it."""
 
     def save(self, folder: Path) -> None:
         """Write what belongs to an adapter that is saved now into the adapter's folder."""
@@ -241,9 +246,9 @@ def _trainer(
     class Callback(TrainerCallback):
         """Forward the Trainer's calls to the recorder, and decide when to save a checkpoint."""
 
-        def on_train_begin(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+        def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             if observer is not None:
-                observer.begin(state.global_step, given["optimizer"])
+                observer.begin(state.global_step, recorder.resume_from)
             recorder.begin(state.global_step, state.max_steps, main=state.is_world_process_zero)
             self.saved = time.monotonic()
 
@@ -261,11 +266,11 @@ def _trainer(
                 recorder.loss(given["logs"]["loss"], state.global_step)
 
         def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            checkpoint = checkpoints / f"checkpoint-{state.global_step}"
             if observer is not None:
-                observer.checkpoint()
+                observer.checkpoint(checkpoint)
             # The marker is written last. A checkpoint without it is incomplete.
             if state.is_world_process_zero:
-                checkpoint = checkpoints / f"checkpoint-{state.global_step}"
                 recorder.save(checkpoint)
                 (checkpoint / _COMPLETE).touch()
             self.saved = time.monotonic()
@@ -320,7 +325,8 @@ class _Recorder:
         observer: Observer | None,
     ) -> None:
         self._tuned, self._folder, self._shares, self._average = tuned, folder, sorted(shares), average
-        self._resume_from, self._reporter, self._name = resume_from, reporter, stage
+        self.resume_from, self._reporter, self._name = resume_from, reporter, stage
+        self._trained = {n: p for n, p in tuned.model.named_parameters() if p.requires_grad}
         self._observer = observer
         self._stage: Stage | None = None
         self.stepped = False
@@ -340,10 +346,10 @@ class _Recorder:
         else:
             window = max(1, round(self._average * total))
             self._starts = {end: max(end - window, 0) for end in ends}
-        if self._resume_from is not None:
+        if self.resume_from is not None:
             from safetensors.torch import load_file
 
-            sums = load_file(self._resume_from / _SUMS)
+            sums = load_file(self.resume_from / _SUMS)
             self._sums = {int(point): vector.to(self._tuned.device) for point, vector in sums.items()}
         self._stage = self._reporter.stage(self._name, total, "steps", done=done)
 
@@ -360,8 +366,7 @@ class _Recorder:
         open_windows = [p for p in self._points if self._starts[p] < step <= p]
         if not open_windows:
             return
-        parameters = {n: p.detach() for n, p in self._tuned.model.named_parameters() if p.requires_grad}
-        here = self._tuned.layout.flatten(parameters)
+        here = self._tuned.layout.flatten({n: p.detach() for n, p in self._trained.items()})
         for point in open_windows:
             self._sums[point] = self._sums[point] + here if point in self._sums else here.clone()
         if step in self._points:

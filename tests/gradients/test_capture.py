@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from curator.core.config import LoraSection, ModelSection, TrainSection
-from curator.core.events import Event, Reporter, StageProgress
+from curator.core.events import Reporter
 from curator.data.tokens import TokenizedExample
 from curator.gradients.capture import Capture, read_visits
 from curator.gradients.engine import gradient_of
@@ -36,6 +36,17 @@ class Following(Capture):
         return super().batch(step, positions, factor, inputs)
 
 
+class Stopping(Capture):
+    """Capture that stops the run after a step, as Ctrl-C does."""
+
+    stop_at = 5
+
+    def step(self, step: int, optimizer: Any) -> None:
+        super().step(step, optimizer)
+        if step == self.stop_at:
+            raise KeyboardInterrupt
+
+
 def _loaded(folder: Path) -> TunedModel:
     section = ModelSection(name_or_path=str(folder), dtype="float32")
     tuned = load_model(folder, section, LoraSection(r=2))
@@ -56,10 +67,10 @@ def _examples(tuned: TunedModel, count: int = 11) -> list[TokenizedExample]:
     return [TokenizedExample(row, [-100] * 3 + row[3:]) for row in rows]
 
 
-def _train(tuned: TunedModel, folder: Path, capture: Capture, recipe: TrainSection, *sinks: Any) -> None:
+def _train(tuned: TunedModel, folder: Path, capture: Capture, recipe: TrainSection) -> None:
     train_adapter(
         tuned, _examples(tuned), recipe, folder=folder, shares=[0.5, 1.0], average=None,
-        reporter=Reporter(*sinks), stage="train", observer=capture,
+        reporter=Reporter(), stage="train", observer=capture,
     )  # fmt: skip
     capture.close()
 
@@ -103,19 +114,18 @@ def test_capture_resumed_run_has_visits_of_whole_run(
     recipe = TrainSection(epochs=3, learning_rate=5e-3, batch_size=3)
 
     def visits(name: str, stop_at: int | None) -> bytes:
-        def stop(event: Event) -> None:
-            if isinstance(event, StageProgress) and event.done == stop_at:
-                raise KeyboardInterrupt
-
         folder = tmp_path / name
-        for sinks in ([stop], []) if stop_at else ([],):
+        if stop_at is not None:
             tuned = _loaded(tiny_llama_folder)
-            capture = Capture(tuned, SPEC, folder / "capture", Reporter())
-            try:
-                _train(tuned, folder, capture, recipe, *sinks)
-            except KeyboardInterrupt:
-                assert not capture.complete or capture._file is not None
-                capture.close()
+            stopping = Stopping(tuned, SPEC, folder / "capture", Reporter())
+            stopping.stop_at = stop_at
+            with pytest.raises(KeyboardInterrupt):
+                _train(tuned, folder, stopping, recipe)
+            stopping.close()
+            assert list((folder / "checkpoints").iterdir())
+        tuned = _loaded(tiny_llama_folder)
+        capture = Capture(tuned, SPEC, folder / "capture", Reporter())
+        _train(tuned, folder, capture, recipe)
         assert capture.complete
         return (folder / "capture" / "visits-0000.bin").read_bytes()
 
@@ -130,14 +140,10 @@ def test_capture_without_earlier_visits_is_incomplete(
     monkeypatch.setattr(trainer, "_CHECKPOINT_SECONDS", 0.0)
     recipe = TrainSection(epochs=3, learning_rate=5e-3, batch_size=3)
 
-    def stop(event: Event) -> None:
-        if isinstance(event, StageProgress) and event.done == 5:
-            raise KeyboardInterrupt
-
     tuned = _loaded(tiny_llama_folder)
-    capture = Capture(tuned, SPEC, tmp_path / "capture", Reporter())
+    capture = Stopping(tuned, SPEC, tmp_path / "capture", Reporter())
     with pytest.raises(KeyboardInterrupt):
-        _train(tuned, tmp_path, capture, recipe, stop)
+        _train(tuned, tmp_path, capture, recipe)
     (tmp_path / "capture" / "visits-0000.bin").unlink()
     again = Capture(tuned, SPEC, tmp_path / "capture", Reporter())
     _train(tuned, tmp_path, again, recipe)
