@@ -79,12 +79,17 @@ def show_train(report: results.TrainReport) -> None:
 
 def show_gradients(report: results.GradientsReport) -> None:
     """Print the number of stored gradients."""
-    console().print(
-        styled(
+    if report.captured:
+        text = (
+            f"gradients of {report.examples:,} examples in {report.points} segments of the training,"
+            f" {report.projection_dim} dimensions; {report.computed} computed now, the others during the training"
+        )
+    else:
+        text = (
             f"{report.examples * report.points:,} gradients: {report.examples} examples at {report.points} checkpoints,"
             f" {report.projection_dim} dimensions; {report.computed} computed now"
         )
-    )
+    console().print(styled(text))
 
 
 def _calibrated(subsets: int) -> str:

@@ -160,6 +160,7 @@ class Project:
             projection_dim=self.config.gradients.projection_dim,
             computed=computed,
             cached=computed == 0,
+            captured=meta.captured,
         )
 
     def estimate(self, subset: Sequence[str], *, target: str | Sequence[str] | None = None) -> results.EstimateResult:

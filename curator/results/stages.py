@@ -31,10 +31,13 @@ class GradientsReport(Report, Shown):
 
     examples: int
     points: int
+    """Number of checkpoints, or of segments if training captured the gradients."""
     projection_dim: int
     computed: int
-    """Gradients that this call computed. The other gradients were cached."""
+    """Gradients that this call computed in passes of its own. The other gradients were captured or cached."""
     cached: bool
+    captured: bool = False
+    """Whether meta-training captured the gradients of its examples."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
