@@ -22,18 +22,16 @@ Measured subsets calibrate the estimates and give their intervals (calibration.p
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from threadpoolctl import get_cached_controller
 
 from curator.core.arrays import Floats, Mask
 from curator.core.errors import ConfigError, NumericalError
-from curator.core.interval import Interval
 from curator.estimate.calibration import Calibration
 from curator.estimate.logistic import Logistic
+from curator.estimate.loss_estimator import NORMAL_90, ROUNDING, LossEstimator, one_core_each
 from curator.estimate.quadratic import Quadratic
 from curator.estimate.task_sums import ExampleSet, TaskSums
 
@@ -41,10 +39,6 @@ if TYPE_CHECKING:
     from curator.core.config import EstimateSection
 
 
-NORMAL_90 = 1.6448536269514722
-"""Half of the width of a 90 % interval of a normal distribution, in standard deviations."""
-ROUNDING = 1e-9
-"""Largest difference of two equal losses, nats. Estimates are sums of rounded numbers."""
 # Share of the trace of an average subset's matrix, see `pick_ridge`.
 _RIDGE_SHARE = 0.003
 # Share of the trace of all tasks together. Float32 sums lose about as much.
@@ -69,7 +63,7 @@ class CheckpointSums:
     read: Callable[[Sequence[int]], list[ExampleSet]]
 
 
-class TargetEstimator:
+class TargetEstimator(LossEstimator):
     """Estimates of one target's loss, from gradients at one or more checkpoints of meta-training.
 
     Args:
@@ -89,11 +83,9 @@ class TargetEstimator:
         method: str,
         calibration: Calibration | None = None,
     ) -> None:
+        super().__init__(final_losses, points[0].validation.weights, len(points[0].sums.weights) - 1, calibration)
         unit = _mean_weight(points[0])
-        self.calibration = calibration
         self.ridges = list(ridges)
-        self.task_count = len(points[0].sums.weights) - 1
-        self.validation_weights: Floats = points[0].validation.weights
         self._points = list(points)
         self._fits: list[Quadratic | Logistic] = [
             Quadratic(point.sums, ridge * unit)
@@ -107,11 +99,7 @@ class TargetEstimator:
         # Meta-training trained on all tasks together, so their loss is measured and not estimated.
         every = np.ones((1, self.task_count), dtype=bool)
         self._every = [_solved(fit, every) for fit in self._fits]
-        self._known = final_losses
-        self.all_tasks_loss = float(self._known @ self.validation_weights)
         self._shares = np.full(len(points), 1 / len(points)) if calibration is None else calibration.slopes
-        self._effects = np.zeros(self.task_count) if calibration is None else calibration.effects
-        self._offset = 0.0 if calibration is None else calibration.offset
 
     def validation_losses(self, masks: Mask) -> Floats:
         """Estimate the loss of each validation example (s, v) under each subset (s, t), nats."""
@@ -129,7 +117,7 @@ class TargetEstimator:
 
     def _moves(self, masks: Mask) -> list[Floats]:
         """Return displacements at each checkpoint (s, k), relative to that of all tasks together."""
-        with _one_core_each():
+        with one_core_each():
             found = list(self._threads.map(lambda fit: _solved(fit, masks), self._fits))
         return [displacements - every for displacements, every in zip(found, self._every, strict=True)]
 
@@ -171,7 +159,7 @@ class TargetEstimator:
             Gain in nats (t,), > 0 if the task helps. NaN for tasks that are left when the work stops.
         """
         pairs = zip(self._fits, self._slopes(), strict=True)
-        with _one_core_each():
+        with one_core_each():
             return self._combined([fit.task_gains(mask, slope, stop) for fit, slope in pairs]) - self._effects
 
     def gains_of(self, task: int, mask: Mask) -> Floats:
@@ -212,39 +200,6 @@ class TargetEstimator:
 
     def _combined(self, of_points: list[Floats]) -> Floats:
         return np.asarray(sum(share * values for share, values in zip(self._shares, of_points, strict=True)))
-
-    def estimate(self, masks: Mask) -> list[Interval]:
-        """Estimate the loss of each subset with its 90 % interval.
-
-        Args:
-            masks: Membership of the auxiliary tasks (s, t).
-
-        Returns:
-            One estimate per subset (s), nats per target token. With enough measured subsets, the intervals are those of
-            the errors on these subsets. Otherwise the intervals are those of the choice of validation examples.
-        """
-        each = self.validation_losses(masks)
-        losses = each @ self.validation_weights
-        half = self.half_widths(each)
-        return [Interval.around(float(loss), float(width)) for loss, width in zip(losses, half, strict=True)]
-
-    def half_widths(self, each: Floats) -> Floats:
-        """Return half of the 90 % interval (s,) of subsets from the loss of each validation example (s, v), nats."""
-        known = None if self.calibration is None else self.calibration.half_width
-        if known is not None:
-            return np.full(len(each), known)
-        centred = each - (each @ self.validation_weights)[:, None]
-        return np.asarray(NORMAL_90 * np.sqrt(((self.validation_weights * centred) ** 2).sum(axis=1)))
-
-
-def _one_core_each() -> AbstractContextManager[Any]:
-    """Keep BLAS to the calling thread.
-
-    BLAS spreads every product over all cores. Its threads then wait for each other longer than they compute. This
-    happens while checkpoints are solved in parallel or other programs run. A waiting BLAS call blocks other Python
-    threads.
-    """
-    return cast(AbstractContextManager[Any], get_cached_controller().limit(limits=1, user_api="blas"))
 
 
 def _solved(fit: Quadratic | Logistic, masks: Mask) -> Floats:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from curator.core.arrays import Floats, Mask
 from curator.core.interval import Interval
-from curator.estimate.estimator import NORMAL_90, ROUNDING, TargetEstimator
+from curator.estimate.loss_estimator import NORMAL_90, ROUNDING, LossEstimator
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -65,12 +65,12 @@ class LossDifference:
         return abs(self.value) <= self.noise
 
 
-def estimate_selection(estimator: TargetEstimator, mask: Mask) -> SelectionEstimate:
+def estimate_selection(estimator: LossEstimator, mask: Mask) -> SelectionEstimate:
     """Estimate one subset (t,)."""
     return estimate_selections(estimator, mask[None])[0]
 
 
-def estimate_selections(estimator: TargetEstimator, masks: Mask) -> list[SelectionEstimate]:
+def estimate_selections(estimator: LossEstimator, masks: Mask) -> list[SelectionEstimate]:
     """Estimate several subsets (s, t)."""
     each = estimator.validation_losses(masks)
     found = []
@@ -80,7 +80,7 @@ def estimate_selections(estimator: TargetEstimator, masks: Mask) -> list[Selecti
     return found
 
 
-def difference(estimator: TargetEstimator, first: SelectionEstimate, second: SelectionEstimate) -> LossDifference:
+def difference(estimator: LossEstimator, first: SelectionEstimate, second: SelectionEstimate) -> LossDifference:
     """Compare two subsets, validation example by validation example."""
     change = first.each - second.each
     # Equal subsets, summed in another order, differ by rounding only.
@@ -98,7 +98,7 @@ def _mean_and_noise(values: Floats, weights: Floats) -> tuple[float, float]:
     return mean, NORMAL_90 * float(np.sqrt(((weights * (values - mean)) ** 2).sum()))
 
 
-def flips(estimator: TargetEstimator, current: SelectionEstimate, tasks: npt.NDArray[np.intp]) -> Floats:
+def flips(estimator: LossEstimator, current: SelectionEstimate, tasks: npt.NDArray[np.intp]) -> Floats:
     """Estimate the change of the loss when each of several tasks is toggled (len(tasks),), nats."""
     masks = np.repeat(current.mask[None], len(tasks), axis=0)
     masks[np.arange(len(tasks)), tasks] ^= True
@@ -106,7 +106,7 @@ def flips(estimator: TargetEstimator, current: SelectionEstimate, tasks: npt.NDA
 
 
 def best_order(
-    estimator: TargetEstimator, start: Mask, allowed: Mask, *, stop: Callable[[], bool] = lambda: False
+    estimator: LossEstimator, start: Mask, allowed: Mask, *, stop: Callable[[], bool] = lambda: False
 ) -> Iterator[tuple[int, float]]:
     """Add tasks one at a time until all allowed tasks are in. Each step adds the task with the highest gain.
 
@@ -146,7 +146,7 @@ class BudgetStep:
 
 
 def budget_curve(
-    estimator: TargetEstimator,
+    estimator: LossEstimator,
     tokens: npt.NDArray[np.int64],
     *,
     extra: Mask | None = None,

@@ -10,7 +10,7 @@ import numpy as np
 from curator.core.errors import ConfigError
 from curator.data.corpus import Task
 from curator.estimate.affinity import Affinities
-from curator.estimate.estimator import TargetEstimator
+from curator.estimate.loss_estimator import LossEstimator
 from curator.select import baselines
 from curator.select.baseline_inputs import BaselineInputs, baseline_scores, kmm_weights
 from curator.select.mixture import best_mixture
@@ -89,7 +89,7 @@ class Methods:
         inputs: Inputs of the baselines.
     """
 
-    estimator: TargetEstimator
+    estimator: LossEstimator
     affinities: Affinities
     inputs: BaselineInputs
 

@@ -1,0 +1,328 @@
+"""Estimate the target's loss from the whole of meta-training: follow each subset's difference from all tasks.
+
+Meta-training on all tasks is cut into segments. Each segment has its own gradients, taken at its mean adapter in Adam's
+metric. The difference δ between the adapter of a subset and that of all tasks follows implicit Euler steps
+(implicit_steps.py). This is SOURCE (Bae et al. 2024) for whole subsets instead of infinitesimal weights.
+
+The estimate is the loss of all tasks, which is known, plus the mean over the segments of the gap between the two
+learning curves. Each gap is read with the validation gradients of its own segment (readings.py). The result is the area
+between the curves. The area has less noise than the gap at the end, and no place of reading has to be chosen.
+
+The recorded movement of the adapter gives the size of the steps (`step_scales`). There is no ridge.
+docs/decisions/ has the measurements behind each rule.
+"""
+
+import math
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from curator.core.arrays import Floats, Mask
+from curator.core.errors import NumericalError
+from curator.estimate.calibration import Calibration
+from curator.estimate.implicit_steps import ImplicitSteps, StepSums
+from curator.estimate.loss_estimator import NORMAL_90, ROUNDING, LossEstimator, one_core_each
+from curator.estimate.readings import bounded, bounded_slope
+from curator.estimate.task_sums import ExampleSet
+
+# Subsets that one thread estimates at once.
+_CHUNK = 128
+# Share of the regression of the real movement that the steps take.
+_SCALE = 1.0
+# Standard deviation of the error of an estimate, as a share of the estimated change.
+_DISCREPANCY = 0.25
+# Smallest standard deviation of an estimate, nats.
+_LEAST_WIDTH = 1e-3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Segment:
+    """Sums over one segment of meta-training, for each auxiliary task (t), then for the target.
+
+    Gradients g are projected in Adam's metric, g = P D^(−1/2) ∇ℓ with D = √(second moment) + ε.
+
+    Attributes:
+        share: End of the segment, as a share of meta-training's steps.
+        step: τ = Σ learning rates of the segment's steps ÷ Σ completion tokens of all training examples. So τ·b is
+            the movement in the metric's coordinates.
+        weights: Σ ω of the examples (t + 1,).
+        examples: Number of examples (t + 1,).
+        gradient_sums: b = Σ ω_i g_i over all examples (t + 1, k), float32.
+        curvatures: Upper triangle, row by row, of Σ ω_i (Rᵀg_i)(Rᵀg_i)ᵀ in the basis R (t + 1, r(r + 1)/2), float32.
+        rest: Σ ω_i (‖g_i‖² − ‖Rᵀg_i‖²) / (k − r), the mean curvature outside of the basis (t + 1,).
+        validation: Held-out examples of the targets at the segment's mean adapter: losses (v,), gradients (v, k),
+            weights (v,).
+        moved: Movement of the adapter from the mean of the previous segment, or from the start, to the mean of this
+            one, P D^(1/2) Δθ (k,).
+        read: Reads training examples of several tasks by number, with gradients (n, k) or in the basis only (n, r).
+            Reading may be slow and may raise a `CuratorError`.
+    """
+
+    share: float
+    step: float
+    weights: Floats
+    examples: npt.NDArray[np.int64]
+    gradient_sums: npt.NDArray[np.float32]
+    curvatures: npt.NDArray[np.float32]
+    rest: Floats
+    validation: ExampleSet
+    moved: Floats
+    read: Callable[[Sequence[int]], list[ExampleSet]]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Trajectory:
+    """What one meta-training left behind: an orthonormal basis R (k, r) and its segments in order."""
+
+    basis: Floats
+    segments: Sequence[Segment]
+
+    def check(self, names: Sequence[str] = ()) -> None:
+        """Check that all numbers are finite.
+
+        Args:
+            names: Names of the auxiliary tasks, for the message.
+
+        Raises:
+            NumericalError: A sum, loss or gradient is not finite.
+        """
+        for segment in self.segments:
+            of_tasks = (segment.gradient_sums, segment.curvatures, segment.rest[:, None])
+            finite = np.logical_and.reduce([np.isfinite(part).all(axis=1) for part in of_tasks])
+            named = [repr(name) for name, good in zip(names, finite, strict=False) if not good]
+            whole = (segment.validation.losses, segment.validation.gradients, segment.moved, self.basis)
+            if not finite[-1] or (not named and not finite.all()) or not all(np.isfinite(x).all() for x in whole):
+                named.append("the target")
+            if named:
+                raise NumericalError(
+                    f"gradients before {segment.share:.0%} of meta-training are not finite, or their squares are not:"
+                    f" {', '.join(named[:5])}",
+                    hint="Run `curator gradients --fresh` with model.dtype = float32.",
+                )
+
+
+def top_directions(covariance: Floats, rank: int) -> Floats:
+    """Return the directions of largest curvature (k, r), from a sum of outer products of gradients (k, k)."""
+    from scipy.linalg import eigh
+
+    size = len(covariance)
+    rank = min(rank, size)
+    return np.ascontiguousarray(eigh(covariance, subset_by_index=[size - rank, size - 1])[1][:, ::-1])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ExampleSums:
+    """Gradient sum (k,), packed curvature inside the basis (r(r + 1)/2,), and mean curvature outside, of one task."""
+
+    gradient_sum: npt.NDArray[np.float32]
+    curvature: npt.NDArray[np.float32]
+    rest: float
+
+
+def example_sums(examples: ExampleSet, basis: Floats) -> ExampleSums:
+    """Sum the examples of one task in one segment.
+
+    Args:
+        examples: Gradients (n, k) and weights (n,).
+        basis: Directions (k, r).
+    """
+    dim, rank = basis.shape
+    weights, g = examples.weights, examples.gradients
+    within = g @ basis
+    rows, columns = np.triu_indices(rank)
+    curvature = ((weights[:, None] * within).T @ within)[rows, columns].astype(np.float32)
+    outside = (g**2).sum(axis=1) - (within**2).sum(axis=1)
+    rest = float(weights @ np.maximum(outside, 0.0)) / (dim - rank) if dim > rank else 0.0
+    return ExampleSums((weights @ g).astype(np.float32), curvature, rest)
+
+
+def step_scales(segments: Sequence[Segment]) -> Floats:
+    """Return the factor of each segment's step (L,): the movement that was recorded, relative to the predicted one.
+
+    The factor is the regression of the recorded movement on the predicted one. It contains what the step does not
+    know: clipping of gradients, momentum, and the changes of Adam's second moment within the segment. The predicted
+    movement from the mean of one segment to the mean of the next one is half of the movement of each.
+    """
+    before: Floats | float = 0.0
+    ratios = np.full(len(segments), np.nan)
+    for number, segment in enumerate(segments):
+        own = -segment.step * segment.gradient_sums.sum(axis=0, dtype=np.float64)
+        predicted = (before + own) / 2
+        size = float(predicted @ predicted)
+        if size > 0:
+            ratios[number] = float(segment.moved @ predicted) / size
+        before = own
+    usable = np.isfinite(ratios) & (ratios > 0)
+    typical = float(np.median(ratios[usable])) if usable.any() else 1.0
+    return np.asarray(_SCALE * np.where(usable, ratios, typical))
+
+
+class TrajectoryEstimator(LossEstimator):
+    """Estimates of one target's loss, from the segments of meta-training.
+
+    Args:
+        trajectory: Sums of the segments. There is at least one.
+        final_losses: Loss of each validation example at the end of meta-training (v,), nats.
+        calibration: Correction fitted to measured subsets, if there is one.
+        names: Names of the auxiliary tasks, for messages.
+
+    Raises:
+        NumericalError: A sum, loss or gradient is not finite.
+    """
+
+    def __init__(
+        self,
+        trajectory: Trajectory,
+        final_losses: Floats,
+        calibration: Calibration | None = None,
+        *,
+        names: Sequence[str] = (),
+    ) -> None:
+        first = trajectory.segments[0]
+        super().__init__(final_losses, first.validation.weights, len(first.weights) - 1, calibration)
+        trajectory.check(names)
+        if not np.isfinite(final_losses).all():
+            raise NumericalError(
+                "losses at the end of meta-training are not finite", hint="Lower train.learning_rate, and train again."
+            )
+        self._segments = list(trajectory.segments)
+        self.scales = step_scales(self._segments)
+        self._shares = np.full(len(self._segments), 1 / len(self._segments))
+        self._slope = 1.0 if calibration is None else float(calibration.slopes.sum())
+        self._steps = ImplicitSteps(
+            trajectory.basis,
+            [
+                StepSums(
+                    step=scale * segment.step,
+                    gradient_sums=segment.gradient_sums,
+                    curvatures=segment.curvatures,
+                    rest=segment.rest,
+                    validation=segment.validation.gradients,
+                )
+                for scale, segment in zip(self.scales, self._segments, strict=True)
+            ],
+        )
+        self._threads = ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="trajectory")
+        self._spread = self._spread_of_segments()
+
+    def validation_losses(self, masks: Mask) -> Floats:
+        """Estimate the loss of each validation example (s, v) under each subset (s, t), nats."""
+        shift = self._offset + masks @ self._effects
+        return np.asarray(self._known + shift[:, None] + self._slope * self._gaps(masks))
+
+    def changes(self, masks: Mask) -> Floats:
+        """Estimate the uncalibrated difference to the loss of all tasks (s, 1), nats."""
+        return np.asarray(self._gaps(masks) @ self.validation_weights)[:, None]
+
+    def _gaps(self, masks: Mask) -> Floats:
+        """Return the mean gap of the learning curves of each validation example (s, v), nats."""
+        parts = [masks[start : start + _CHUNK] for start in range(0, len(masks), _CHUNK)]
+        with one_core_each():
+            if len(parts) == 1:
+                return self._gaps_of(parts[0])
+            found = list(self._threads.map(self._gaps_of, parts))
+        return np.concatenate([np.zeros((0, len(self._known))), *found])
+
+    def _gaps_of(self, masks: Mask) -> Floats:
+        found = np.zeros((len(masks), len(self._known)))
+        for share, gap in zip(self._shares, self._readings(_removed(masks)), strict=True):
+            found += share * gap
+        return found
+
+    def _readings(self, removed: Floats) -> list[Floats]:
+        """Return the gap of each validation example at each segment (s, v), nats."""
+        try:
+            changes = self._steps.changes(removed)
+        except np.linalg.LinAlgError:
+            changes = [np.full(1, np.nan)]
+        if not all(np.isfinite(change).all() for change in changes):
+            raise NumericalError(
+                "equations of the estimates have no finite solution",
+                hint="Run `curator gradients --fresh` with model.dtype = float32.",
+            )
+        pairs = zip(changes, self._segments, strict=True)
+        return [bounded(change, segment.validation.losses) for change, segment in pairs]
+
+    def weighted(self, weights: Floats) -> tuple[float, Floats]:
+        """Estimate the target's loss for weighted tasks (t,), nats, and its derivative by each weight (t,)."""
+        removed = np.asarray(1.0 - weights)
+        slopes, gap = self._slopes(removed)
+        loss = self.all_tasks_loss + self._offset + float(weights @ self._effects) + self._slope * gap
+        with one_core_each():
+            return loss, self._effects + self._steps.derivatives(removed, slopes)[:-1]
+
+    def task_gains(self, mask: Mask, *, stop: Callable[[], bool] = lambda: False) -> Floats:
+        """Estimate the effect of each auxiliary task on the target's loss, to first order around a subset.
+
+        One pass backwards through the segments serves all tasks. If the work stops, all gains are NaN.
+        """
+        removed = _removed(mask)
+        with one_core_each():
+            slopes, _ = self._slopes(removed)
+            return -self._steps.derivatives(removed, slopes, stop=stop)[:-1] - self._effects
+
+    def gains_of(self, task: int, mask: Mask) -> Floats:
+        """Estimate the effect of each training example of a task on the target's loss, to first order around a subset.
+
+        The gain of an example is the derivative of the loss by the example's weight, with the opposite sign.
+        """
+        removed = _removed(mask)
+        read = [segment.read([task])[0] for segment in self._segments]
+        slopes, _ = self._slopes(removed)
+        return -self._steps.examples(removed, slopes, [e.gradients for e in read], [e.weights for e in read])
+
+    def transfer(self) -> Floats:
+        """Estimate how much each auxiliary task lowers the mean training loss of each other (t, t), nats."""
+        found = np.zeros((self.task_count, self.task_count))
+        for share, segment, (inside, outside) in zip(
+            self._shares, self._segments, self._steps.responses(), strict=True
+        ):
+            means = segment.gradient_sums[:-1] / np.maximum(segment.weights[:-1], 1e-30)[:, None]
+            within = means.astype(np.float64) @ self._steps.basis
+            found += share * (inside @ within.T + outside @ means.astype(np.float32).T)
+        return found
+
+    def half_widths(self, each: Floats) -> Floats:
+        """Return half of the 90 % interval (s,) of subsets from the loss of each validation example (s, v), nats.
+
+        With a calibration, the intervals are those of the errors on measured subsets. Without one, they cover the
+        choice of validation examples, the spread of the segments' readings, and the discrepancy of the method that
+        docs/decisions/ measures. Both grow with the estimated change.
+        """
+        if self.calibration is not None and self.calibration.half_width is not None:
+            return super().half_widths(each)
+        gaps = each - self._known
+        change = gaps @ self.validation_weights
+        noise = ((self.validation_weights * (gaps - change[:, None])) ** 2).sum(axis=1)
+        relative = (_DISCREPANCY**2 + self._spread**2) * change**2
+        return np.asarray(NORMAL_90 * np.sqrt(noise + relative + _LEAST_WIDTH**2))
+
+    def _slopes(self, removed: Floats) -> tuple[list[Floats], float]:
+        """Return the derivative of the calibrated loss by the linear changes of each segment (v,), and the gap."""
+        changes = self._steps.changes(removed[None])
+        slopes, gap = [], 0.0
+        for share, change, segment in zip(self._shares, changes, self._segments, strict=True):
+            factor = share * self.validation_weights
+            gap += float(factor @ bounded(change[0], segment.validation.losses))
+            slopes.append(self._slope * factor * bounded_slope(change[0], segment.validation.losses))
+        return slopes, gap
+
+    def _spread_of_segments(self) -> float:
+        """Return the standard error of the mean reading over the segments, as a share of it, for the target alone."""
+        if len(self._segments) < 2 or self.task_count == 0:
+            return 0.0
+        readings = self._readings(np.ones((1, self.task_count)))
+        gaps = np.array([float(gap[0] @ self.validation_weights) for gap in readings])
+        mean = float(gaps.mean())
+        if abs(mean) < ROUNDING:
+            return 0.0
+        return min(float(gaps.std(ddof=1)) / math.sqrt(len(gaps)) / abs(mean), 1.0)
+
+
+def _removed(masks: Mask) -> Floats:
+    """Return 1 for each task that a subset leaves out, 0 for the others."""
+    return (~masks).astype(np.float64)
