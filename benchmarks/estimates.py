@@ -32,6 +32,7 @@ import numpy as np
 from synthetic_project import make_project
 
 from curator.estimate.estimator import TargetEstimator
+from curator.estimate.loss_estimator import LossEstimator
 from curator.estimate.points import fill_sums, read_points
 from curator.estimate.target import TargetEstimates
 from curator.gradients.stage import gradient_sets
@@ -72,7 +73,7 @@ def measure_statistics(project: Project) -> dict[str, Any]:
     }
 
 
-def measure_subsets(estimator: TargetEstimator, masks: np.ndarray) -> float:
+def measure_subsets(estimator: LossEstimator, masks: np.ndarray) -> float:
     """Measure the seconds to estimate all subsets, 256 at a time.
 
     Args:
@@ -85,7 +86,7 @@ def measure_subsets(estimator: TargetEstimator, masks: np.ndarray) -> float:
     return time.perf_counter() - begin
 
 
-def measure_toggle(estimator: TargetEstimator, rng: np.random.Generator) -> float:
+def measure_toggle(estimator: LossEstimator, rng: np.random.Generator) -> float:
     """Measure the median milliseconds of an estimate after one task is added or removed."""
     mask = rng.random(estimator.task_count) < 0.5
     estimator.estimate(mask[None])
@@ -98,7 +99,7 @@ def measure_toggle(estimator: TargetEstimator, rng: np.random.Generator) -> floa
     return 1e3 * float(np.median(times))
 
 
-def measure_forward(estimator: TargetEstimator) -> float:
+def measure_forward(estimator: LossEstimator) -> float:
     """Measure the seconds of a forward selection until no task helps."""
     ones = np.ones(estimator.task_count, dtype=np.int64)
     begin = time.perf_counter()
@@ -106,7 +107,7 @@ def measure_forward(estimator: TargetEstimator) -> float:
     return time.perf_counter() - begin
 
 
-def measure_every_step(estimator: TargetEstimator) -> float:
+def measure_every_step(estimator: LossEstimator) -> float:
     """Measure the seconds of a forward selection that adds every task, the best remaining task at each step."""
     mask = np.zeros(estimator.task_count, dtype=bool)
     begin = time.perf_counter()
@@ -117,12 +118,13 @@ def measure_every_step(estimator: TargetEstimator) -> float:
     return time.perf_counter() - begin
 
 
-def measure_sklearn(estimator: TargetEstimator, masks: np.ndarray, rng: np.random.Generator) -> float | None:
+def measure_sklearn(estimator: LossEstimator, masks: np.ndarray, rng: np.random.Generator) -> float | None:
     """Measure scikit-learn's median seconds for one subset at one checkpoint, or return None without scikit-learn."""
     try:
         from sklearn.linear_model import LogisticRegression
     except ImportError:
         return None
+    assert isinstance(estimator, TargetEstimator)
     point = estimator._points[0]
     sets = point.read(range(estimator.task_count + 1))
     times = []

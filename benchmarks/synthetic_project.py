@@ -85,7 +85,8 @@ def make_project(
     config = (
         f'[project]\nname = "synthetic-{tasks}"\n[model]\nname_or_path = "model"\n[lora]\nr = 2\n'
         f'[data]\ntarget = "target"\nvalidation = 0.5\nmax_length = 64\n[gradients]\nprojection_dim = {dim}\n'
-        f'points = {shares}\n[[data.task]]\nname = "target"\npath = "target.jsonl"\n{"".join(entries)}'
+        f'points = {shares}\n[estimate]\nmethod = "quadratic"\n'
+        f'[[data.task]]\nname = "target"\npath = "target.jsonl"\n{"".join(entries)}'
     )
     (folder / "curator.toml").write_text(config, encoding="utf-8")
     project = Project.open(folder)

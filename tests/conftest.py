@@ -228,6 +228,8 @@ def make_project(tmp_path: Path, tiny_llama_folder: Path) -> MakeProject:
             "data": {"tasks": "tasks/*.jsonl", "target": "target", "validation": 0.3, "max_length": 64},
             "train": {"epochs": 2, "batch_size": 4, "learning_rate": 1e-3},
             "gradients": {"projection_dim": 16, "points": [0.5, 1.0]},
+            # Tests of the trajectory, which is the default, say so.
+            "estimate": {"method": "quadratic"},
             "select": {"subsets": 50},
         }
         for table, keys in tables.items():

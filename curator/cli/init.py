@@ -56,13 +56,14 @@ seed = 0
 [gradients]
 projection_dim = 256          # larger is more accurate and needs more space
 projection_seed = 0
-points = "auto"               # shares of meta-training's steps, e.g. [0.4, 1.0]; [1.0] is the paper's
-average = 0.1                 # share of the steps before each point over which the adapter is averaged
+points = "auto"               # shares of meta-training's steps: ends of the trajectory's segments, or checkpoints of
+                              # quadratic and logistic, e.g. [0.4, 1.0]; [1.0] is the paper's
+average = 0.1                 # quadratic, logistic: share of the steps before each point to average the adapter over
 batch_tokens = 4096           # tokens per forward pass
 
 [estimate]
-method = "quadratic"          # quadratic | logistic (the paper's)
-ridge = "auto"
+method = "trajectory"         # trajectory | quadratic | logistic (the paper's)
+ridge = "auto"                # of quadratic and logistic
 
 [select]
 method = "forward"            # forward | backward | exchange | ensemble | mixture; baselines:

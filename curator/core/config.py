@@ -275,7 +275,7 @@ class GradientsSection(_Section):
 class EstimateSection(_Section):
     """`[estimate]`: how the loss of a subset is estimated from gradients."""
 
-    method: Estimator = "quadratic"
+    method: Estimator = "trajectory"
     """Estimator. `trajectory` follows meta-training. `quadratic` and `logistic` linearise at single checkpoints.
     `logistic` is the method of the paper."""
     ridge: Literal["auto"] | Annotated[float, Field(gt=0)] = "auto"

@@ -84,6 +84,8 @@ class TargetEstimator(LossEstimator):
         calibration: Calibration | None = None,
     ) -> None:
         super().__init__(final_losses, points[0].validation.weights, len(points[0].sums.weights) - 1, calibration)
+        if method not in ("quadratic", "logistic"):
+            raise ValueError(f"no method of single checkpoints: {method}")
         unit = _mean_weight(points[0])
         self.ridges = list(ridges)
         self._points = list(points)

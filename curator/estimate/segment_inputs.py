@@ -18,9 +18,7 @@ from curator.training.meta_init import MetaInit, learning_rates
 from curator.workspace.workspace import Workspace
 
 
-def read_trajectory(
-    workspace: Workspace, corpus: Corpus, meta: MetaInit, sets: Sequence[GradientSet]
-) -> Trajectory:
+def read_trajectory(workspace: Workspace, corpus: Corpus, meta: MetaInit, sets: Sequence[GradientSet]) -> Trajectory:
     """Read the segments of a meta-training run.
 
     Args:
@@ -44,9 +42,10 @@ def read_trajectory(
     ends = [s.checkpoint.step for s in sets]
     rates = learning_rates(config, ends[-1])
     # Adam moves the adapter by the learning rate times the mean gradient per token, so an epoch is a sum over tokens.
-    tokens = sum(sum(group.weights) for group in _seen(corpus, meta, groups))
+    trained_on = [*(task.name not in meta.unseen for task in corpus.auxiliary), True]
+    tokens = sum(sum(group.weights) for group, seen in zip(groups, trained_on, strict=True) if seen)
     segments = []
-    for start, gradient_set in zip([0, *ends[:-1]], sets, strict=True):
+    for start, gradient_set, movement in zip([0, *ends[:-1]], sets, moved, strict=False):
         sums = store.segment_sums(gradient_set.key, contents, dim, rank)
         if (sums.examples != [len(group.hashes) for group in groups]).any():
             raise _missing("sums over the gradients of tasks are")
@@ -60,23 +59,11 @@ def read_trajectory(
                 curvatures=sums.packed_curvatures,
                 rest=sums.rest,
                 validation=_validation(workspace, corpus, gradient_set),
-                read=partial(_read_tasks, workspace, gradient_set, sets, groups),
+                moved=movement.astype(np.float64),
+                read=partial(_read_tasks, workspace, gradient_set, sets, groups, basis.astype(np.float64)),
             )
         )
-    return Trajectory(
-        basis=basis[:, :rank].astype(np.float64), segments=segments, moved=moved.astype(np.float64),
-        trained=trained_tasks(corpus, meta),
-    )  # fmt: skip
-
-
-def trained_tasks(corpus: Corpus, meta: MetaInit) -> list[int]:
-    """Return the numbers of the groups that meta-training has seen: auxiliary tasks, and the targets as the last."""
-    seen = [n for n, task in enumerate(corpus.auxiliary) if task.name not in meta.unseen]
-    return [*seen, len(corpus.auxiliary)]
-
-
-def _seen(corpus: Corpus, meta: MetaInit, groups: Sequence[ExampleGroup]) -> list[ExampleGroup]:
-    return [groups[n] for n in trained_tasks(corpus, meta)]
+    return Trajectory(basis[:, :rank].astype(np.float64), segments, np.array(trained_on[:-1], dtype=bool))
 
 
 def kept_basis(workspace: Workspace, sets: Sequence[GradientSet]) -> Floats:
@@ -98,6 +85,11 @@ def points_of(trajectory: Trajectory, kept: Floats) -> list[CheckpointSums]:
         trajectory: The segments.
         kept: Basis of what is kept of each example (k, d).
     """
+
+    def read(segment: Segment, tasks: Sequence[int]) -> list[ExampleSet]:
+        found = segment.read(tasks)
+        return [ExampleSet(losses=e.losses, gradients=e.gradients @ kept, weights=e.weights) for e in found]
+
     points = []
     for segment in trajectory.segments:
         tasks = len(segment.weights)
@@ -115,7 +107,7 @@ def points_of(trajectory: Trajectory, kept: Floats) -> list[CheckpointSums]:
                     gradients=segment.validation.gradients @ kept,
                     weights=segment.validation.weights,
                 ),
-                read=segment.read,
+                read=partial(read, segment),
             )
         )
     return points
@@ -140,9 +132,10 @@ def _read_tasks(
     gradient_set: GradientSet,
     sets: Sequence[GradientSet],
     groups: Sequence[ExampleGroup],
+    basis: Floats,
     tasks: Sequence[int],
 ) -> list[ExampleSet]:
-    """Read the examples of tasks in one segment, in the directions that are kept of them (n, d).
+    """Read the examples of tasks in one segment, as vectors (n, k) in the directions that are kept of them (k, d).
 
     A segment of less than an epoch visits some examples only. The gradient of another example is its mean over the
     segments that visited it. Losses are NaN, because training does not record them.
@@ -153,11 +146,11 @@ def _read_tasks(
         found |= _mean_gradients(workspace, sets, left)
     if len(found) < len(wanted):
         raise _missing(f"gradients of {len(wanted) - len(found)} examples are")
-    kept = min(workspace.config.gradients.projection_dim, sketch(workspace.config).dim)
+    kept = basis.shape[1]
     return [
         ExampleSet(
             losses=np.full(len(groups[task].hashes), np.nan),
-            gradients=np.array([found[h] for h in groups[task].hashes], dtype=np.float64).reshape(-1, kept),
+            gradients=np.array([found[h] for h in groups[task].hashes]).reshape(-1, kept) @ basis.T,
             weights=np.asarray(groups[task].weights, dtype=np.float64),
         )
         for task in tasks

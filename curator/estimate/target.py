@@ -13,7 +13,8 @@ from curator.core.provenance import Inputs, hash_of, key_of
 from curator.data.corpus import Corpus
 from curator.estimate.affinity import Affinities, sample_affinities, sample_subsets
 from curator.estimate.calibration import LEAST_RUNS, RIDGE_SCALES, Calibration, Evidence, calibrate
-from curator.estimate.estimator import CheckpointSums, TargetEstimator, build_estimator
+from curator.estimate.estimator import CheckpointSums, build_estimator
+from curator.estimate.loss_estimator import LossEstimator
 from curator.estimate.points import read_points
 from curator.estimate.segment_inputs import kept_basis, points_of, read_trajectory
 from curator.estimate.trajectory import Trajectory, TrajectoryEstimator
@@ -86,7 +87,7 @@ class TargetEstimates:
         return read_trajectory(self.workspace, self.corpus, self._meta, self.sets)
 
     @cached_property
-    def estimator(self) -> TargetEstimator:
+    def estimator(self) -> LossEstimator:
         """Estimator that the configuration names. Enough measured subsets calibrate it."""
         return self._estimator(self.calibration)
 
@@ -132,16 +133,17 @@ class TargetEstimates:
         known = self._meta.final_losses
         return np.array([known[h] for task in self.corpus.target_tasks for h in task.validation_hashes])
 
-    def _estimator(self, calibration: Calibration | None, *, scale: float = 1.0) -> TargetEstimator:
+    def _estimator(self, calibration: Calibration | None, *, scale: float = 1.0) -> LossEstimator:
+        names = [task.name for task in self.corpus.auxiliary]
         if self._config.captures:
-            return TrajectoryEstimator(self.trajectory, self.final_losses, calibration=calibration)
+            return TrajectoryEstimator(self.trajectory, self.final_losses, calibration, names=names)
         return build_estimator(
             self.points,
             self.final_losses,
             self._config.estimate,
             calibration,
             scale=scale,
-            names=[task.name for task in self.corpus.auxiliary],
+            names=names,
         )
 
     def mask(self, subset: Collection[str]) -> npt.NDArray[np.bool_]:

@@ -76,10 +76,17 @@ class Segment:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Trajectory:
-    """What one meta-training left behind: an orthonormal basis R (k, r) and its segments in order."""
+    """What one meta-training left behind.
+
+    Attributes:
+        basis: Orthonormal basis R (k, r).
+        segments: Segments in order.
+        trained: Which auxiliary tasks (t,) meta-training trained on. None stands for all. Others were added later.
+    """
 
     basis: Floats
     segments: Sequence[Segment]
+    trained: Mask | None = None
 
     def check(self, names: Sequence[str] = ()) -> None:
         """Check that all numbers are finite.
@@ -140,17 +147,22 @@ def example_sums(examples: ExampleSet, basis: Floats) -> ExampleSums:
     return ExampleSums((weights @ g).astype(np.float32), curvature, rest)
 
 
-def step_scales(segments: Sequence[Segment]) -> Floats:
+def step_scales(segments: Sequence[Segment], trained: Mask | None = None) -> Floats:
     """Return the factor of each segment's step (L,): the movement that was recorded, relative to the predicted one.
 
     The factor is the regression of the recorded movement on the predicted one. It contains what the step does not
     know: clipping of gradients, momentum, and the changes of Adam's second moment within the segment. The predicted
     movement from the mean of one segment to the mean of the next one is half of the movement of each.
+
+    Args:
+        segments: The segments.
+        trained: As in `Trajectory`. Tasks that were added later moved nothing.
     """
+    seen = slice(None) if trained is None else np.append(trained, True)
     before: Floats | float = 0.0
     ratios = np.full(len(segments), np.nan)
     for number, segment in enumerate(segments):
-        own = -segment.step * segment.gradient_sums.sum(axis=0, dtype=np.float64)
+        own = -segment.step * segment.gradient_sums[seen].sum(axis=0, dtype=np.float64)
         predicted = (before + own) / 2
         size = float(predicted @ predicted)
         if size > 0:
@@ -190,7 +202,7 @@ class TrajectoryEstimator(LossEstimator):
                 "losses at the end of meta-training are not finite", hint="Lower train.learning_rate, and train again."
             )
         self._segments = list(trajectory.segments)
-        self.scales = step_scales(self._segments)
+        self.scales = step_scales(self._segments, trajectory.trained)
         self._shares = np.full(len(self._segments), 1 / len(self._segments))
         self._slope = 1.0 if calibration is None else float(calibration.slopes.sum())
         self._steps = ImplicitSteps(
@@ -208,6 +220,10 @@ class TrajectoryEstimator(LossEstimator):
         )
         self._threads = ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="trajectory")
         self._spread = self._spread_of_segments()
+        if trajectory.trained is not None and not trajectory.trained.all():
+            # The known loss is that of the trained tasks. Added tasks would change it by their estimated gap.
+            self._known = final_losses - self._gaps(trajectory.trained[None])[0]
+            self.all_tasks_loss = float(self._known @ self.validation_weights)
 
     def validation_losses(self, masks: Mask) -> Floats:
         """Estimate the loss of each validation example (s, v) under each subset (s, t), nats."""
@@ -325,4 +341,4 @@ class TrajectoryEstimator(LossEstimator):
 
 def _removed(masks: Mask) -> Floats:
     """Return 1 for each task that a subset leaves out, 0 for the others."""
-    return (~masks).astype(np.float64)
+    return np.asarray(1.0 - masks, dtype=np.float64)

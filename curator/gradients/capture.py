@@ -241,4 +241,3 @@ def _unwritable(folder: Path, error: OSError) -> DataError:
         f"cannot write {folder}: {error}",
         hint="Check free disk space and write permissions. Run the same command again to resume.",
     )
-

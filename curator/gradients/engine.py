@@ -194,4 +194,3 @@ class GradientEngine:
             for name, gradient in gradients.items():
                 self._add(name, gradient.float().reshape(1, -1), projected[row : row + 1])
         return Projected(losses, projected)
-

@@ -13,6 +13,7 @@ If gradients could not be captured during training, the pass covers all examples
 """
 
 import json
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -29,7 +30,7 @@ from curator.core.errors import DataError, NumericalError
 from curator.core.events import Stage
 from curator.core.files import write_whole
 from curator.core.provenance import Inputs, hash_of, key_of
-from curator.data.corpus import Corpus, Task, training_examples, validation_examples
+from curator.data.corpus import Corpus, training_examples, validation_examples
 from curator.data.tokens import TokenizedExample
 from curator.gradients.capture import Capture, read_visits, remove_visits
 from curator.gradients.engine import GradientEngine
@@ -45,6 +46,9 @@ from curator.workspace.workspace import Workspace
 _VERSION = 1
 # Visits that are read at once, and visits that decide the basis.
 _PORTION, _BASIS_VISITS = 2048, 8192
+# Share of the steps at the start whose visits do not count. LoRA's matrix B starts at zero, and so does the gradient of
+# its matrix A. Adam's squares of A are therefore tiny at first, and gradients in that metric are too long.
+_UNSETTLED = 0.02
 # Training examples of added tasks whose gradients are in memory at once.
 _EXAMPLES = 8192
 
@@ -214,8 +218,11 @@ class _Maker:
                 yield visits[place : min(place + _PORTION, end)]
 
     def _spans(self) -> list[tuple[int, int]]:
+        """Return the steps of each segment whose visits count, as first < step ≤ last."""
         ends = [s.checkpoint.step for s in self._sets]
-        return list(zip([0, *ends[:-1]], ends, strict=True))
+        if not self._meta.captured:
+            return list(zip([0, *ends[:-1]], ends, strict=True))
+        return list(zip([min(math.ceil(_UNSETTLED * ends[-1]), ends[0] // 2), *ends[:-1]], ends, strict=True))
 
     def _unvisited(self, groups: Sequence[int], span: tuple[int, int]) -> list[int]:
         """Return the groups without a visit in a span of steps."""
@@ -248,9 +255,7 @@ class _Maker:
         _, vectors = eigh(curvature, subset_by_index=[size - kept, size - 1])
         return np.ascontiguousarray(vectors[:, ::-1], dtype=np.float32)
 
-    def _store_captured(
-        self, gradient_set: GradientSet, groups: Sequence[int], basis: npt.NDArray[np.float32]
-    ) -> None:
+    def _store_captured(self, gradient_set: GradientSet, groups: Sequence[int], basis: npt.NDArray[np.float32]) -> None:
         """Store the sums and the examples of one segment, from its visits."""
         from scipy.sparse import csr_matrix
 
@@ -282,9 +287,7 @@ class _Maker:
             gradient_set.key, [run.hashes[row] for row in rows], np.full(len(rows), np.nan), kept[rows]
         )
 
-    def _outside(
-        self, gradients: npt.NDArray[np.float32], inside: npt.NDArray[np.float32]
-    ) -> npt.NDArray[np.float64]:
+    def _outside(self, gradients: npt.NDArray[np.float32], inside: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
         """Return the squared length of each gradient outside the basis, per direction (n,)."""
         lost = (gradients**2).sum(axis=1) - (inside[:, : self._rank] ** 2).sum(axis=1)
         return np.asarray(np.maximum(lost, 0.0) / max(self._spec.dim - self._rank, 1), dtype=np.float64)
@@ -398,7 +401,7 @@ class _Maker:
             remove_visits(self._folder)
         distributed.wait()
         capture.open()
-        tasks: list[Task] = self._corpus.tasks
+        tasks = self._corpus.tasks
         total = len(self._sets) * sum(len(task.split.train) for task in tasks)
         self._stage, self._done = self._workspace.reporter.stage("gradients", total, "gradients"), 0
         for gradient_set in self._sets:
@@ -482,4 +485,4 @@ def finish_group(
 
 def run_key(sets: Sequence[GradientSet]) -> str:
     """Return the key of the arrays of a whole run."""
-    return key_of([s.key for s in sets])
+    return key_of({"sets": [s.key for s in sets]})

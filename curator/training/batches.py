@@ -1,7 +1,7 @@
 """Pad examples to tensors, group them into batches, and compute the loss of each example."""
 
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from curator.data.tokens import IGNORED, TokenizedExample
@@ -95,7 +95,7 @@ def example_losses(
     return losses
 
 
-def loss_tokens(batch: dict[str, "torch.Tensor"], encoder_decoder: bool) -> "torch.Tensor":
+def loss_tokens(batch: Mapping[str, "torch.Tensor"], encoder_decoder: bool) -> "torch.Tensor":
     """Count the tokens of each example that carry loss (n,). A causal model predicts no first token."""
     labels = batch["labels"] if encoder_decoder else batch["labels"][:, 1:]
     return (labels != IGNORED).sum(dim=1)

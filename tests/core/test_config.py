@@ -37,7 +37,7 @@ def test_load_config_minimal_file_has_contract_defaults(tmp_path: Path) -> None:
     assert (config.data.validation, config.data.max_length, config.data.max_examples_per_task) == (0.2, 256, 0)
     assert (config.train.epochs, config.train.learning_rate, config.train.batch_size) == (3, 2e-4, 32)
     assert (config.gradients.projection_dim, config.gradients.points) == (256, "auto")
-    assert (config.estimate.method, config.estimate.ridge) == ("quadratic", "auto")
+    assert (config.estimate.method, config.estimate.ridge) == ("trajectory", "auto")
     assert (config.select.method, config.select.subsets, config.select.subset_size) == ("forward", 1000, 0.5)
     assert config.model.trust_remote_code is False
     assert config.data.targets == ()
@@ -119,7 +119,7 @@ def test_load_config_empty_target_means_no_target(tmp_path: Path) -> None:
         ("[gradients]\npoints = []", "gradients.points: must not be empty"),
         ("[estimate]\nridge = -1", "estimate.ridge: must be greater than 0, not -1"),
         ("[estimate]\nridge = true", "estimate.ridge: must be 'auto' or a number, not true"),
-        ('[estimate]\nmethod = "x"', "estimate.method: must be 'quadratic' or 'logistic', not \"x\""),
+        ('[estimate]\nmethod = "x"', "estimate.method: must be 'trajectory', 'quadratic' or 'logistic', not \"x\""),
         ("[train]\nlearning_rate = nan", "train.learning_rate: must be a finite number, not NaN"),
         ("[train]\nlearnin_rate = 1", "train.learnin_rate: unknown key (use `learning_rate`)"),
         ("[trian]\nx = 1", "trian: unknown key (use `train`)"),

@@ -22,6 +22,8 @@ from curator.estimate.estimator import (
 from curator.estimate.quadratic import Quadratic
 from curator.estimate.whatif import difference, estimate_selections
 
+QUADRATIC = EstimateSection(method="quadratic")
+
 
 def _unit(point: Examples) -> float:
     return float(np.concatenate([s.weights for s in (*point.tasks, point.target)]).mean())
@@ -158,7 +160,7 @@ def test_build_estimator_nan_raises_numerical_error() -> None:
     points = draw_checkpoints()
     points[0].tasks[2].gradients[0, 0] = np.nan
     with pytest.raises(NumericalError, match="50%"):
-        build_estimator([sums_of(p) for p in points], FINAL, EstimateSection())
+        build_estimator([sums_of(p) for p in points], FINAL, QUADRATIC)
 
 
 @pytest.mark.parametrize(
@@ -179,7 +181,7 @@ def test_build_estimator_infinite_numbers_name_their_tasks(bad: list[int], named
         # The squares of the largest numbers are infinite, though all other numbers are finite.
         (*points[1].tasks, points[1].target)[task].gradients[0, 0] = number
     with pytest.raises(NumericalError) as caught:
-        build_estimator([sums_of(p) for p in points], FINAL, EstimateSection(), names=["a", "b", "c", "d"])
+        build_estimator([sums_of(p) for p in points], FINAL, QUADRATIC, names=["a", "b", "c", "d"])
     assert caught.value.message == (
         f"gradients at 100% of meta-training are not finite, or their squares are not: {named}"
     )
@@ -191,11 +193,11 @@ def test_build_estimator_names_at_most_five_tasks() -> None:
     for task in point.tasks:
         task.gradients[0, 0] = np.nan
     with pytest.raises(NumericalError, match=r": '0', '1', '2', '3', '4'$"):
-        build_estimator([sums_of(point)], FINAL, EstimateSection(), names=[str(n) for n in range(7)])
+        build_estimator([sums_of(point)], FINAL, QUADRATIC, names=[str(n) for n in range(7)])
     (point,) = draw_checkpoints(count=1)
     point.validation.losses[0] = np.nan
     with pytest.raises(NumericalError, match=r": the target$"):
-        build_estimator([sums_of(point)], FINAL, EstimateSection(), names=["a", "b", "c", "d"])
+        build_estimator([sums_of(point)], FINAL, QUADRATIC, names=["a", "b", "c", "d"])
 
 
 @pytest.mark.parametrize("method", ["quadratic", "logistic"])
@@ -353,10 +355,10 @@ def test_task_gains_calibrated_equal_change_of_small_tasks(method: str) -> None:
 
 def test_build_estimator_multiplies_ridge_by_calibrated_scale() -> None:
     points = [sums_of(p) for p in draw_checkpoints()]
-    raw = build_estimator(points, FINAL, EstimateSection())
-    tripled = build_estimator(points, FINAL, EstimateSection(), _calibration(scale=3.0))
+    raw = build_estimator(points, FINAL, QUADRATIC)
+    tripled = build_estimator(points, FINAL, QUADRATIC, _calibration(scale=3.0))
     assert tripled.ridges == pytest.approx([3 * ridge for ridge in raw.ridges])
-    assert build_estimator(points, FINAL, EstimateSection(), scale=3.0).ridges == pytest.approx(tripled.ridges)
+    assert build_estimator(points, FINAL, QUADRATIC, scale=3.0).ridges == pytest.approx(tripled.ridges)
 
 
 def test_difference_within_calibrated_error_is_noise() -> None:
@@ -427,17 +429,17 @@ def test_build_estimator_negligible_ridge_raises_error() -> None:
     largest = max(least)
     share = points[int(np.argmax(least))].share
     with pytest.raises(NumericalError) as refused:
-        build_estimator(points, FINAL, EstimateSection(ridge=0.99 * largest))
+        build_estimator(points, FINAL, EstimateSection(method="quadratic", ridge=0.99 * largest))
     assert refused.value.message == (
         f"estimate.ridge = {0.99 * largest:g} is too small for the gradients at {share:.0%} of meta-training: "
         "the equations have no unique solution"
     )
     assert refused.value.hint == f'Set estimate.ridge to "auto", or to {largest:.1g} or more.'
-    build_estimator(points, FINAL, EstimateSection(ridge=1.01 * largest))
+    build_estimator(points, FINAL, EstimateSection(method="quadratic", ridge=1.01 * largest))
     # The factor counts. The logistic estimator has a solution without a ridge.
-    build_estimator(points, FINAL, EstimateSection(ridge=0.99 * largest), scale=1.1)
+    build_estimator(points, FINAL, EstimateSection(method="quadratic", ridge=0.99 * largest), scale=1.1)
     with pytest.raises(NumericalError, match="no unique solution"):
-        build_estimator(points, FINAL, EstimateSection(ridge=1.01 * largest), scale=0.9)
+        build_estimator(points, FINAL, EstimateSection(method="quadratic", ridge=1.01 * largest), scale=0.9)
     build_estimator(points, FINAL, EstimateSection(method="logistic", ridge=0.99 * largest))
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from curator.core.events import Event, Reporter, StageStarted
+from curator.core.events import Event, Note, Reporter, StageStarted
 from curator.project.project import Project
 
 ARCHIVE = Path(__file__).with_name("project-5240198.tar.xz")
@@ -21,6 +21,9 @@ def earlier(tmp_path: Path) -> Path:
     """The extracted project."""
     with tarfile.open(ARCHIVE) as archive:
         archive.extractall(tmp_path / "earlier", filter="data")
+    config = tmp_path / "earlier" / "curator.toml"
+    # The project does not name its method. At the time, the default was `quadratic`.
+    config.write_text(config.read_text() + '\n[estimate]\nmethod = "quadratic"\n')
     return tmp_path / "earlier"
 
 
@@ -42,3 +45,17 @@ def test_select_in_an_earlier_project_computes_nothing_and_keeps_the_manifest(ea
     # Rows are read again where a newer curator looks for more in them. Nothing that costs is computed again.
     assert stages <= {"data"}
     assert project.estimates(("target",)).measured != []
+
+
+def test_select_in_an_earlier_project_with_the_new_default_says_why_it_trains(earlier: Path) -> None:
+    config = earlier / "curator.toml"
+    config.write_text(config.read_text().replace('"quadratic"', '"trajectory"'))
+    events: list[Event] = []
+    result = Project.open(earlier, reporter=Reporter(events.append)).select(name="third")
+    assert not result.cached
+    (line,) = [event.message for event in events if isinstance(event, Note) and "trains again" in event.message]
+    assert "did not capture gradients" in line
+    assert 'method = "quadratic"' in line
+    events.clear()
+    assert Project.open(earlier, reporter=Reporter(events.append)).select(name="third").cached
+    assert not [event for event in events if isinstance(event, Note) and "trains again" in event.message]

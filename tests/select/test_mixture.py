@@ -120,6 +120,6 @@ def test_select_mixture_unsupported_options_raise_error(make_project: MakeProjec
     with pytest.raises(ConfigError, match="tokens only"):
         curator.Project.open(folder).select(method="mixture", k=2)
     text = (folder / "curator.toml").read_text()
-    (folder / "curator.toml").write_text(text + '[estimate]\nmethod = "logistic"\n')
+    (folder / "curator.toml").write_text(text.replace('method = "quadratic"', 'method = "logistic"'))
     with pytest.raises(ConfigError, match="quadratic"):
         curator.Project.open(folder).select(method="mixture")

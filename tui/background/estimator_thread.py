@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from curator.core.arrays import Floats, Mask
 from curator.estimate import whatif
-from curator.estimate.estimator import TargetEstimator
+from curator.estimate.loss_estimator import LossEstimator
 from curator.estimate.whatif import LossDifference, difference, estimate_selection, estimate_selections, flips
 
 Rows = npt.NDArray[np.intp]
@@ -75,7 +75,7 @@ class EstimatorThread(threading.Thread):
     """
 
     def __init__(
-        self, estimator: Callable[[], TargetEstimator], deliver: Callable[[LiveEstimate | Exception], None]
+        self, estimator: Callable[[], LossEstimator], deliver: Callable[[LiveEstimate | Exception], None]
     ) -> None:
         super().__init__(name="estimator", daemon=True)
         self._make, self._deliver = estimator, deliver
@@ -179,7 +179,7 @@ class EstimatorThread(threading.Thread):
         with self._changed:
             return self._changed.wait_for(self._is_old, seconds)
 
-    def _reference(self, estimator: TargetEstimator, mask: Mask) -> whatif.SelectionEstimate:
+    def _reference(self, estimator: LossEstimator, mask: Mask) -> whatif.SelectionEstimate:
         key = mask.tobytes()
         if key not in self._references:
             if len(self._references) > 100:

@@ -12,7 +12,7 @@ from tui.background.estimator_thread import SOLVED_IN_FULL
 from tui.state.session import Rows
 
 if TYPE_CHECKING:
-    from curator.estimate.estimator import TargetEstimator
+    from curator.estimate.loss_estimator import LossEstimator
     from tui.state.session import Session
     from tui.state.snapshot import Snapshot
 
@@ -123,7 +123,7 @@ class Estimates:
     is_complete: bool
 
 
-def estimates(estimator: "TargetEstimator", masks: Mask, token: Token) -> Iterator[Estimates]:
+def estimates(estimator: "LossEstimator", masks: Mask, token: Token) -> Iterator[Estimates]:
     """Estimate selections, and yield better and better estimates of the effect of each task.
 
     The first estimates are of first order. Later estimates are solved in full.

@@ -10,7 +10,7 @@ from curator.estimate.whatif import LossDifference, SelectionEstimate, differenc
 from tui.state.arrangement import Arrangement, arrange, full_scale, group_names
 
 if TYPE_CHECKING:
-    from curator.estimate.estimator import TargetEstimator
+    from curator.estimate.loss_estimator import LossEstimator
     from curator.estimate.target import TargetEstimates
     from tui.state.snapshot import Snapshot
 
@@ -70,7 +70,7 @@ class Together:
     """Change by both tasks minus the sum of the changes by each task. Negative means better together."""
 
 
-def together(estimator: "TargetEstimator", mask: Mask, cell: Cell) -> Together:
+def together(estimator: "LossEstimator", mask: Mask, cell: Cell) -> Together:
     """Estimate the effect of two tasks on the target, together and alone.
 
     Args:

@@ -75,7 +75,8 @@ class Segments(Database):
             ).to_arrow_reader(1024)
             for batch in batches:
                 columns = [batch.column(name) for name in ("gradient_sum", "curvature")]
-                numbers = zip(*(batch.column(name).to_pylist() for name in ("content", "weight", "examples", "rest")))
+                named = [batch.column(name).to_pylist() for name in ("content", "weight", "examples", "rest")]
+                numbers = zip(*named, strict=True)
                 for place, (content, weight, examples, rest) in enumerate(numbers):
                     for row in places.get(content, ()):
                         sums.weights[row], sums.examples[row], sums.rest[row] = weight, examples, rest
