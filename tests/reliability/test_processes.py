@@ -112,6 +112,37 @@ def test_select_two_processes_equals_one_process(make_project: MakeProject) -> N
     assert np.mean([meta.final_losses[h] for h in target.validation_hashes]) < before.mean()
 
 
+def test_select_two_processes_capture_every_visit_once(make_project: MakeProject) -> None:
+    two = make_project(
+        "two",
+        project={"name": "p"},
+        train={"epochs": 4},
+        estimate={"method": "trajectory"},
+        gradients={"projection_dim": 16, "points": "auto"},
+    )
+    done = subprocess.run(_launch(two, "select", "--json"), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    project = Project.open(two)
+    assert project.select().cached
+    captured = project.estimates(("target",)).trajectory
+    # The whole pass of one process visits the same examples at the same adapters.
+    with project.store.write() as connection:
+        connection.execute("DELETE FROM segment_sums")
+        connection.execute("DELETE FROM artifacts WHERE stage = 'gradients'")
+    again = Project.open(two)
+    assert again.gradients().computed > 0
+    passed = again.estimates(("target",)).trajectory
+    for one, other in zip(captured.segments, passed.segments, strict=True):
+        assert one.examples.tolist() == other.examples.tolist()
+    # In the first segment of so short a run, the metric of the visits differs much from that at the segment's end.
+    for one, other in zip(captured.segments[2:], passed.segments[2:], strict=True):
+        for first, second in zip(one.gradient_sums, other.gradient_sums, strict=True):
+            # Training visits an example once or twice, at an adapter that differs from the segment's mean.
+            assert first @ second > 0.8 * np.linalg.norm(first) * np.linalg.norm(second)
+            assert np.linalg.norm(first) == pytest.approx(np.linalg.norm(second), rel=0.5)
+    assert not list((two / ".curator" / "adapters").rglob("visits-*.bin"))
+
+
 # Every batch is committed. The last rank is killed in its third batch.
 DYING_RANK = """\
 import os, signal
