@@ -43,6 +43,7 @@ class StepSums:
         gradient_sums: Σ ω_i g_i (t + 1, k).
         curvatures: Packed upper triangle of the curvature inside the basis (t + 1, r(r + 1)/2).
         rest: Mean curvature ρ outside of the basis (t + 1,).
+        factors: Factor of each task's curvature, inside and outside (t + 1,).
         validation: Gradients of the validation examples (v, k).
     """
 
@@ -50,6 +51,7 @@ class StepSums:
     gradient_sums: npt.NDArray[np.floating]
     curvatures: npt.NDArray[np.floating]
     rest: Floats
+    factors: Floats
     validation: Floats
 
 
@@ -73,25 +75,28 @@ class ImplicitSteps:
     def __init__(self, basis: Floats, segments: Sequence[StepSums]) -> None:
         self.basis, self._segments = basis, list(segments)
         self._steps = [segment.step / SUBSTEPS for segment in segments]
-        self._curvatures = [segment.curvatures.sum(axis=0, dtype=np.float64) for segment in segments]
-        self._rest = [float(segment.rest.sum()) for segment in segments]
+        self._curvatures = [_left_times(segment.factors[None], segment.curvatures)[0] for segment in segments]
+        self._rest = [float(segment.factors @ segment.rest) for segment in segments]
         self._readers = [segment.validation @ basis for segment in segments]
         self._inside = [_times(segment.gradient_sums, basis) for segment in segments]
         self._small, self._columns = self._small_rows()
-        self._sums = RemovedSums([*(segment.curvatures[:-1] for segment in segments), self._small])
+        rows = [(segment.curvatures[:-1], segment.factors[:-1]) for segment in segments]
+        self._sums = RemovedSums([*rows, (self._small, np.ones(len(self._small)))])
 
-    def _small_rows(self) -> tuple[Floats, list[int]]:
+    def _small_rows(self) -> tuple[npt.NDArray[np.float32], list[int]]:
         """Return for each task, side by side: sums inside, curvatures outside, and readings of the sums outside.
 
         The readings of segment j's validation examples are those of the sums of each segment up to j. There are none
         if the basis has all k directions.
         """
-        parts = [*(inside[:-1] for inside in self._inside), *(s.rest[:-1, None] for s in self._segments)]
+        parts = [*(inside[:-1] for inside in self._inside), *((s.factors * s.rest)[:-1, None] for s in self._segments)]
         whole = self.basis.shape[0] == self.basis.shape[1]
         for j, reader in enumerate([] if whole else self._segments):
             outside = reader.validation - self._readers[j] @ self.basis.T
             parts += [_times(segment.gradient_sums, outside.T)[:-1] for segment in self._segments[: j + 1]]
-        return np.concatenate(parts, axis=1), np.cumsum([part.shape[1] for part in parts])[:-1].tolist()
+        return np.concatenate(parts, axis=1, dtype=np.float32), np.cumsum([part.shape[1] for part in parts])[
+            :-1
+        ].tolist()
 
     def changes(self, removed: Floats) -> list[Floats]:
         """Return the linear change of each validation example (s, v) at each segment, nats.
@@ -159,11 +164,13 @@ class ImplicitSteps:
         return found
 
     def examples(
-        self, removed: Floats, slopes: Sequence[Floats], gradients: Sequence[Floats], weights: Sequence[Floats]
-    ) -> Floats:
+        self, task: int, removed: Floats, slopes: Sequence[Floats], gradients: Sequence[Floats],
+        weights: Sequence[Floats],
+    ) -> Floats:  # fmt: skip
         """Return the derivative by the weight of each example of one task (n,), as `derivatives` does for tasks.
 
         Args:
+            task: Number of the task.
             removed: As for `derivatives`.
             slopes: As for `derivatives`.
             gradients: Gradients of the task's examples at each segment (n, k), or in the basis only (n, r).
@@ -174,12 +181,13 @@ class ImplicitSteps:
         for parts in self._backwards(removed, slopes):
             g, weight = gradients[parts.segment], weights[parts.segment]
             within = g @ self.basis if g.shape[1] == dim else g
+            factor = float(self._segments[parts.segment].factors[task])
             value = within @ parts.linear_inside
             for z, delta in zip(parts.adjoints, parts.deltas, strict=True):
-                value += self._steps[parts.segment] * (within @ z) * (within @ delta)
+                value += factor * self._steps[parts.segment] * (within @ z) * (within @ delta)
             if g.shape[1] == dim and dim > rank:
                 rest = ((g**2).sum(axis=1) - (within**2).sum(axis=1)) / (dim - rank)
-                value += g @ parts.linear_outside + parts.of_rest * np.maximum(rest, 0.0)
+                value += g @ parts.linear_outside + factor * parts.of_rest * np.maximum(rest, 0.0)
             found -= weight * value
         return found
 
@@ -262,9 +270,9 @@ class ImplicitSteps:
         product = np.stack(parts.adjoints).T @ np.stack(parts.deltas)
         outer = product + product.T
         weights = self._steps[parts.segment] * np.where(rows == columns, 0.5, 1.0) * outer[rows, columns]
-        found = self._inside[parts.segment] @ parts.linear_inside + parts.of_rest * segment.rest
+        found = self._inside[parts.segment] @ parts.linear_inside + parts.of_rest * segment.factors * segment.rest
         found += _times(segment.gradient_sums, parts.linear_outside[:, None])[:, 0]
-        found += _times(segment.curvatures, weights[:, None])[:, 0]
+        found += segment.factors * _times(segment.curvatures, weights[:, None])[:, 0]
         return np.asarray(found)
 
 

@@ -21,13 +21,13 @@ class RemovedSums:
     """Sums of rows over removed tasks.
 
     Args:
-        rows: Arrays of rows (t, m), all with the same number of tasks.
+        rows: Arrays of rows (t, m), each with the factors of its rows (t,).
     """
 
-    def __init__(self, rows: Sequence[npt.NDArray[np.floating]]) -> None:
+    def __init__(self, rows: Sequence[tuple[npt.NDArray[np.floating], Floats]]) -> None:
         self._rows = list(rows)
         # Last factors and their sums, in one tuple: concurrent threads read one whole pair or another.
-        self._base = np.zeros(len(rows[0])), [np.zeros(part.shape[1]) for part in rows]
+        self._base = np.zeros(len(rows[0][0])), [np.zeros(part.shape[1]) for part, _ in rows]
 
     def of(self, factors: Floats) -> list[Floats]:
         """Return Σ_t factor_t row_t for several rows of factors (s, t), as one array (s, m) for each array of rows.
@@ -40,13 +40,13 @@ class RemovedSums:
         middle = np.round(np.median(factors, axis=0))
         moves = factors - middle
         if np.count_nonzero(moves) > _NEAR * len(factors):
-            return [_product(factors, part) for part in self._rows]
+            return [_product(factors * scale, part) for part, scale in self._rows]
         base = self._one(middle)
         found = [np.repeat(part[None], len(factors), axis=0) for part in base]
         for number, move in enumerate(moves):
             tasks = np.flatnonzero(move)
-            for into, part in zip(found, self._rows, strict=True):
-                into[number] += move[tasks] @ part[tasks].astype(np.float64)
+            for into, (part, scale) in zip(found, self._rows, strict=True):
+                into[number] += (move[tasks] * scale[tasks]) @ part[tasks].astype(np.float64)
         return found
 
     def _one(self, factors: Floats) -> list[Floats]:
@@ -54,9 +54,10 @@ class RemovedSums:
         there, sums = self._base
         moves = factors - there
         if np.count_nonzero(moves) < np.count_nonzero(factors):
-            found = [old + _product(moves[None], part)[0] for old, part in zip(sums, self._rows, strict=True)]
+            pairs = zip(sums, self._rows, strict=True)
+            found = [old + _product((moves * scale)[None], part)[0] for old, (part, scale) in pairs]
         else:
-            found = [_product(factors[None], part)[0] for part in self._rows]
+            found = [_product((factors * scale)[None], part)[0] for part, scale in self._rows]
         self._base = factors.copy(), found
         return found
 

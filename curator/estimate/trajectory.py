@@ -4,11 +4,11 @@ Meta-training on all tasks is cut into segments. Each segment has its own gradie
 metric. The difference δ between the adapter of a subset and that of all tasks follows implicit Euler steps
 (implicit_steps.py). This is SOURCE (Bae et al. 2024) for whole subsets instead of infinitesimal weights.
 
-The estimate is the loss of all tasks, which is known, plus the mean over the segments of the gap between the two
-learning curves. Each gap is read with the validation gradients of its own segment (readings.py). The result is the area
-between the curves. The area has less noise than the gap at the end, and no place of reading has to be chosen.
+The estimate is the loss of all tasks, which is known, plus the mean gap between the two learning curves. Each gap is
+read with the validation gradients of its own segment (readings.py), and weighted by the segment's learning rates. The
+result is an area between the curves. It has less noise than the gap at the end, and no place of reading is chosen.
 
-The recorded movement of the adapter gives the size of the steps (`step_scales`). There is no ridge.
+The recorded movement of the adapter gives the size of the steps (`step_scale`). There is no ridge.
 docs/decisions/ has the measurements behind each rule.
 """
 
@@ -31,8 +31,6 @@ from curator.estimate.task_sums import ExampleSet
 
 # Subsets that one thread estimates at once.
 _CHUNK = 128
-# Share of the regression of the real movement that the steps take.
-_SCALE = 1.0
 # Standard deviation of the error of an estimate, as a share of the estimated change.
 _DISCREPANCY = 0.25
 # Smallest standard deviation of an estimate, nats.
@@ -147,12 +145,13 @@ def example_sums(examples: ExampleSet, basis: Floats) -> ExampleSums:
     return ExampleSums((weights @ g).astype(np.float32), curvature, rest)
 
 
-def step_scales(segments: Sequence[Segment], trained: Mask | None = None) -> Floats:
-    """Return the factor of each segment's step (L,): the movement that was recorded, relative to the predicted one.
+def step_scale(segments: Sequence[Segment], trained: Mask | None = None) -> float:
+    """Return the factor of all steps: the movement that was recorded, relative to the predicted one.
 
-    The factor is the regression of the recorded movement on the predicted one. It contains what the step does not
-    know: clipping of gradients, momentum, and the changes of Adam's second moment within the segment. The predicted
-    movement from the mean of one segment to the mean of the next one is half of the movement of each.
+    The factor contains what τ does not know, above all the clipping of gradients. It is the median over the segments
+    of the regression of the recorded movement on the predicted one. The predicted movement from the mean of one
+    segment to the mean of the next one is half of the movement of each. The first movement follows the warm-up, where
+    Adam's second moment is not settled. The median keeps it out.
 
     Args:
         segments: The segments.
@@ -160,17 +159,34 @@ def step_scales(segments: Sequence[Segment], trained: Mask | None = None) -> Flo
     """
     seen = slice(None) if trained is None else np.append(trained, True)
     before: Floats | float = 0.0
-    ratios = np.full(len(segments), np.nan)
-    for number, segment in enumerate(segments):
+    ratios = []
+    for segment in segments:
         own = -segment.step * segment.gradient_sums[seen].sum(axis=0, dtype=np.float64)
         predicted = (before + own) / 2
         size = float(predicted @ predicted)
         if size > 0:
-            ratios[number] = float(segment.moved @ predicted) / size
+            ratios.append(float(segment.moved @ predicted) / size)
         before = own
-    usable = np.isfinite(ratios) & (ratios > 0)
-    typical = float(np.median(ratios[usable])) if usable.any() else 1.0
-    return np.asarray(_SCALE * np.where(usable, ratios, typical))
+    positive = [ratio for ratio in ratios if ratio > 0]
+    return float(np.median(positive)) if positive else 1.0
+
+
+def step_sums(segment: Segment, scale: float) -> StepSums:
+    """Return what the implicit steps need of a segment.
+
+    The loss of an example is a mean over its tokens. If the model is right about the probabilities, the curvature of n
+    tokens is the mean of (n g)(n g)ᵀ, which is n times ω g gᵀ. So each task's curvature is multiplied by the tokens of
+    its average example.
+    """
+    tokens = segment.weights / np.maximum(segment.examples, 1)
+    return StepSums(
+        step=scale * segment.step,
+        gradient_sums=segment.gradient_sums,
+        curvatures=segment.curvatures,
+        rest=segment.rest,
+        factors=tokens,
+        validation=segment.validation.gradients,
+    )
 
 
 class TrajectoryEstimator(LossEstimator):
@@ -202,22 +218,10 @@ class TrajectoryEstimator(LossEstimator):
                 "losses at the end of meta-training are not finite", hint="Lower train.learning_rate, and train again."
             )
         self._segments = list(trajectory.segments)
-        self.scales = step_scales(self._segments, trajectory.trained)
-        self._shares = np.full(len(self._segments), 1 / len(self._segments))
+        self.scale = step_scale(self._segments, trajectory.trained)
+        self._shares = _reading_shares(self._segments)
         self._slope = 1.0 if calibration is None else float(calibration.slopes.sum())
-        self._steps = ImplicitSteps(
-            trajectory.basis,
-            [
-                StepSums(
-                    step=scale * segment.step,
-                    gradient_sums=segment.gradient_sums,
-                    curvatures=segment.curvatures,
-                    rest=segment.rest,
-                    validation=segment.validation.gradients,
-                )
-                for scale, segment in zip(self.scales, self._segments, strict=True)
-            ],
-        )
+        self._steps = ImplicitSteps(trajectory.basis, [step_sums(s, self.scale) for s in self._segments])
         self._threads = ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="trajectory")
         self._spread = self._spread_of_segments()
         if trajectory.trained is not None and not trajectory.trained.all():
@@ -289,7 +293,7 @@ class TrajectoryEstimator(LossEstimator):
         removed = _removed(mask)
         read = [segment.read([task])[0] for segment in self._segments]
         slopes, _ = self._slopes(removed)
-        return -self._steps.examples(removed, slopes, [e.gradients for e in read], [e.weights for e in read])
+        return -self._steps.examples(task, removed, slopes, [e.gradients for e in read], [e.weights for e in read])
 
     def transfer(self) -> Floats:
         """Estimate how much each auxiliary task lowers the mean training loss of each other (t, t), nats."""
@@ -337,6 +341,15 @@ class TrajectoryEstimator(LossEstimator):
         if abs(mean) < ROUNDING:
             return 0.0
         return min(float(gaps.std(ddof=1)) / math.sqrt(len(gaps)) / abs(mean), 1.0)
+
+
+def _reading_shares(segments: Sequence[Segment]) -> Floats:
+    """Return the weight of each segment's reading (L,): its share of the sum of learning rates.
+
+    The adapter moves most while the learning rate is high. Equal shares if no segment has a step.
+    """
+    steps = np.array([segment.step for segment in segments])
+    return np.asarray(steps / steps.sum()) if steps.sum() > 0 else np.full(len(segments), 1 / len(segments))
 
 
 def _removed(masks: Mask) -> Floats:

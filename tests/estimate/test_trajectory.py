@@ -14,38 +14,39 @@ from drawn_trajectories import (
     draw_basis,
     draw_recorded,
     make_trajectory_estimator,
-    segment_of,
     trajectory_of,
 )
 
 from curator.core.errors import NumericalError
 from curator.estimate.calibration import Calibration
-from curator.estimate.implicit_steps import SUBSTEPS, ImplicitSteps, StepSums
+from curator.estimate.implicit_steps import SUBSTEPS, ImplicitSteps
 from curator.estimate.readings import bounded, bounded_slope
 from curator.estimate.task_sums import ExampleSet
-from curator.estimate.trajectory import Trajectory, TrajectoryEstimator, step_scales, top_directions
+from curator.estimate.trajectory import Trajectory, TrajectoryEstimator, step_scale, step_sums, top_directions
 
 
 def _slow_losses(recorded: list[Recorded], basis: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Return the estimated loss of each validation example, from a loop over examples with matrices of k × k."""
     dim, rank = basis.shape
     inside, outside = basis @ basis.T, np.eye(dim) - basis @ basis.T
-    scales = step_scales(trajectory_of(recorded, basis).segments)
+    scale = step_scale(trajectory_of(recorded, basis).segments)
+    whole = sum(segment.step for segment in recorded)
     delta, gaps = np.zeros(dim), np.zeros(len(recorded[0].validation.losses))
-    for scale, segment in zip(scales, recorded, strict=True):
+    for segment in recorded:
         tau = scale * segment.step / SUBSTEPS
         matrix, force = np.eye(dim), np.zeros(dim)
         for weight, examples in zip([*weights, 1.0], segment.sets, strict=True):
+            tokens = examples.weights.mean()
             for omega, g in zip(examples.weights, examples.gradients, strict=True):
                 rest = (g @ outside @ g) / max(dim - rank, 1)
-                matrix += tau * weight * omega * (inside @ np.outer(g, g) @ inside + rest * outside)
+                matrix += tau * weight * tokens * omega * (inside @ np.outer(g, g) @ inside + rest * outside)
                 force += (1 - weight) * omega * g
         for _ in range(SUBSTEPS):
             delta = np.linalg.solve(matrix, delta + tau * force)
         for number, (loss, g) in enumerate(zip(segment.validation.losses, segment.validation.gradients, strict=True)):
             q = np.exp(-loss)
             shifted = np.log(q / (1 - q)) - (g @ delta) / (1 - q)
-            gaps[number] += (np.logaddexp(0, -shifted) - loss) / len(recorded)
+            gaps[number] += (np.logaddexp(0, -shifted) - loss) * segment.step / whole
     return FINAL + gaps
 
 
@@ -113,7 +114,7 @@ def test_changes_of_quadratic_model_equal_trained_difference() -> None:
         before = mean
     trajectory = trajectory_of(recorded, np.eye(dim))
     # The recorded movement tells that the steps of plain gradient descent have their full size.
-    np.testing.assert_allclose(step_scales(trajectory.segments)[1:], 1.0, atol=0.05)
+    assert step_scale(trajectory.segments) == pytest.approx(1.0, abs=0.02)
     estimator = TrajectoryEstimator(trajectory, np.ones(5))
     masks = all_masks(tasks)[:-1]
     ends = np.arange(1, segments + 1) * steps
@@ -132,7 +133,7 @@ def test_weighted_gradient_equals_finite_differences() -> None:
 
 
 def test_gains_of_examples_equal_finite_differences_and_sum_to_task_gains() -> None:
-    recorded, basis = draw_recorded(), draw_basis()
+    recorded, basis = [_with_equal_weights(segment) for segment in draw_recorded()], draw_basis()
     estimator = make_trajectory_estimator(recorded, basis)
     mask = np.array([True, False, True, True])
     gains = [estimator.gains_of(task, mask) for task in range(TASKS + 1)]
@@ -154,6 +155,11 @@ def _with_example_apart(segment: Recorded, task: int, example: int) -> Recorded:
     sets[task] = _rows(segment.sets[task], kept)
     sets.insert(TASKS, _rows(segment.sets[task], ~kept))
     return replace(segment, sets=sets)
+
+
+def _with_equal_weights(segment: Recorded) -> Recorded:
+    """Return the segment with examples of 3 tokens each."""
+    return replace(segment, sets=[replace(e, weights=np.full(len(e.weights), 3.0)) for e in segment.sets])
 
 
 def _rows(examples: ExampleSet, rows: np.ndarray) -> ExampleSet:
@@ -184,22 +190,19 @@ def test_task_gains_that_are_stopped_are_nan() -> None:
 def test_transfer_equals_finite_difference_of_mean_training_loss() -> None:
     recorded, basis = draw_recorded(), draw_basis()
     transfer = make_trajectory_estimator(recorded, basis).transfer()
-    scales = step_scales(trajectory_of(recorded, basis).segments)
+    segments = trajectory_of(recorded, basis).segments
+    shares = np.array([segment.step for segment in segments])
     for reader in range(TASKS):
-        segments = [segment_of(s, basis) for s in recorded]
-        steps = ImplicitSteps(
-            basis,
-            [
-                StepSums(
-                    step=scale * s.step, gradient_sums=s.gradient_sums, curvatures=s.curvatures, rest=s.rest,
-                    validation=(s.gradient_sums[reader] / s.weights[reader])[None],
-                )
-                for scale, s in zip(scales, segments, strict=True)
-            ],
-        )  # fmt: skip
+        sums = [
+            replace(
+                step_sums(segment, step_scale(segments)),
+                validation=(segment.gradient_sums[reader] / segment.weights[reader])[None],
+            )
+            for segment in segments
+        ]
         removed = 1e-6 * np.eye(TASKS)
-        rise = np.mean(steps.changes(removed), axis=0)[:, 0] / 1e-6
-        np.testing.assert_allclose(transfer[:, reader], rise, rtol=1e-3, atol=1e-6)
+        changes = np.stack(ImplicitSteps(basis, sums).changes(removed))[:, :, 0] / 1e-6
+        np.testing.assert_allclose(transfer[:, reader], shares @ changes / shares.sum(), rtol=1e-3, atol=1e-6)
 
 
 def test_all_tasks_together_have_exactly_the_known_loss() -> None:
@@ -222,7 +225,7 @@ def test_order_of_tasks_and_examples_does_not_matter() -> None:
 
 
 def test_splitting_a_task_in_two_leaves_estimates_as_they_are() -> None:
-    recorded, basis = draw_recorded(), draw_basis()
+    recorded, basis = [_with_equal_weights(segment) for segment in draw_recorded()], draw_basis()
     split = [_with_example_apart(segment, 1, 4) for segment in recorded]
     masks = all_masks()
     expected = make_trajectory_estimator(recorded, basis).validation_losses(masks)
