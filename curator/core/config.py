@@ -230,8 +230,9 @@ class TrainSection(_Section):
     """Seed of the adapter's initialization and of the order of examples."""
 
 
-# Segments of the trajectory. Entries of a captured gradient for each kept one, and their largest number by this rule.
-_SEGMENTS, _SKETCH, _MOST_SKETCH = 4, 8, 2048
+# Segments of the trajectory, and parts of each. Entries of a captured gradient for each kept one, and their largest
+# number by this rule.
+_SEGMENTS, _PARTS, _SKETCH, _MOST_SKETCH = 4, 4, 8, 2048
 
 
 class GradientsSection(_Section):
@@ -260,6 +261,16 @@ class GradientsSection(_Section):
         if self.points == "auto":
             return tuple((number + 1) / _SEGMENTS for number in range(_SEGMENTS))
         return tuple(sorted({*self.points, 1.0}))
+
+    @property
+    def parts(self) -> tuple[float, ...]:
+        """Return the ends of the parts of all segments, as increasing shares of the steps."""
+        starts = (0.0, *self.segments)
+        return tuple(
+            start + (end - start) * (part + 1) / _PARTS
+            for start, end in zip(starts, self.segments, strict=False)
+            for part in range(_PARTS)
+        )
 
     @property
     def sketch_dim(self) -> int:

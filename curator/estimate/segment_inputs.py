@@ -45,7 +45,7 @@ def read_trajectory(workspace: Workspace, corpus: Corpus, meta: MetaInit, sets: 
     trained_on = [*(task.name not in meta.unseen for task in corpus.auxiliary), True]
     tokens = sum(sum(group.weights) for group, seen in zip(groups, trained_on, strict=True) if seen)
     segments = []
-    for start, gradient_set, movement in zip([0, *ends[:-1]], sets, moved, strict=False):
+    for start, gradient_set, movement in zip([0, *ends[:-1]], sets, moved, strict=True):
         sums = store.segment_sums(gradient_set.key, contents, dim, rank)
         if (sums.examples != [len(group.hashes) for group in groups]).any():
             raise _missing("sums over the gradients of tasks are")

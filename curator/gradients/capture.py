@@ -185,7 +185,7 @@ class Capture:
 
     def save(self, folder: Path) -> None:
         """Write the metric of this moment beside an adapter."""
-        self._metric.save(folder)
+        self._metric.save(folder, half=True)
 
     def close(self) -> None:
         """Close the file of visits."""

@@ -39,11 +39,19 @@ class Metric:
         """Return the metric of mean squared gradients by parameter name, of any shapes."""
         return cls({name: factor_of(square) for name, square in squares.items()})
 
-    def save(self, folder: Path) -> None:
-        """Write the metric into the folder of an adapter."""
+    def save(self, folder: Path, *, half: bool = False) -> None:
+        """Write the metric into a folder.
+
+        Args:
+            folder: Folder of an adapter or of a checkpoint.
+            half: Write half precision, which is enough for a separate pass. Each part of a segment has a metric.
+        """
+        import torch
         from safetensors.torch import save_file
 
-        save_file({name: factor.cpu().contiguous() for name, factor in self.factors.items()}, folder / _FILE)
+        dtype = torch.bfloat16 if half else torch.float32
+        tensors = {name: factor.to("cpu", dtype).contiguous() for name, factor in self.factors.items()}
+        save_file(tensors, folder / _FILE)
 
     @classmethod
     def load(cls, folder: Path, device: "torch.device") -> "Metric":
@@ -55,7 +63,7 @@ class Metric:
         from safetensors.torch import load_file
 
         try:
-            return cls({name: factor.to(device) for name, factor in load_file(folder / _FILE).items()})
+            return cls({name: factor.to(device).float() for name, factor in load_file(folder / _FILE).items()})
         except Exception as error:
             raise DataError(
                 f"cannot read {folder / _FILE}: {error}", hint="Run `curator train --fresh` to train again."

@@ -6,10 +6,12 @@ The store keeps for each segment
 
     per task     Σ ω g (k), the curvature in the leading directions of the basis, and the mean curvature outside
     per example  the mean gradient in the basis, for influences and baselines
-    validation   the whole projected gradient (k) at the segment's mean adapter
+    validation   the whole projected gradient (k)
 
 A separate pass computes validation gradients, and gradients of tasks that were added after the training.
 If gradients could not be captured during training, the pass covers all examples.
+A segment has several parts, each with the mean adapter of its steps. A pass takes every example at one part of each
+segment, in rotation. So it costs as much as a pass at one adapter, and describes the whole segment.
 """
 
 import json
@@ -40,6 +42,7 @@ from curator.gradients.projection import Projection, ProjectionSpec
 from curator.gradients.stage import GradientSet, gradient_sets, gradients_inputs
 from curator.training.meta_init import LoadModel, MetaInit
 from curator.training.model import TunedModel
+from curator.training.trainer import Checkpoint
 from curator.workspace.workspace import Workspace
 
 # Increase when the same visits give other sums.
@@ -48,7 +51,7 @@ _VERSION = 1
 _PORTION, _BASIS_VISITS = 2048, 8192
 # Share of the steps at the start whose visits do not count. LoRA's matrix B starts at zero, and so does the gradient of
 # its matrix A. Adam's squares of A are therefore tiny at first, and gradients in that metric are too long.
-_UNSETTLED = 0.02
+_UNSETTLED = 0.01
 # Training examples of added tasks whose gradients are in memory at once.
 _EXAMPLES = 8192
 
@@ -61,10 +64,25 @@ def sketch(config: Config) -> ProjectionSpec:
 
 def segment_sets(config: Config, meta: MetaInit) -> list[GradientSet]:
     """Return the gradient sets of the segments of a meta-training run, in their order."""
-    facts = {"train": meta.key, "projection": sketch(config).as_dict(), "kept": config.gradients.projection_dim}
+    facts = {
+        "train": meta.key,
+        "projection": sketch(config).as_dict(),
+        "kept": config.gradients.projection_dim,
+        "version": _VERSION,
+    }
+    ends = config.gradients.segments
+    parts: dict[int, list[Checkpoint]] = {}
+    for checkpoint in meta.checkpoints:
+        # A run of few steps has fewer parts, and may have fewer segments.
+        number = min(int(np.searchsorted(ends, checkpoint.share - 1e-9)), len(ends) - 1)
+        parts.setdefault(number, []).append(checkpoint)
     return [
-        GradientSet(key=key_of({**facts, "segment": s.step, "adapter": s.sha256, "version": _VERSION}), checkpoint=s)
-        for s in meta.checkpoints
+        GradientSet(
+            key=key_of({**facts, "segment": number, "adapters": [p.sha256 for p in members]}),
+            checkpoint=members[-1],
+            parts=tuple(members),
+        )
+        for number, members in sorted(parts.items())
     ]
 
 
@@ -171,8 +189,10 @@ class _Maker:
             captured = [n for n in groups if n not in rest]
             if captured and distributed.is_main():
                 self._store_captured(gradient_set, captured, basis)
-            if rest or validation:
-                self._store_passed(gradient_set, rest, validation, basis)
+            if validation:
+                self._store_validation(gradient_set, validation)
+            if rest:
+                self._store_unvisited(gradient_set, rest, basis)
         if distributed.is_main():
             remove_visits(self._folder)
         self._stage.finish(f"{len(self._groups)} tasks in {len(self._sets)} segments")
@@ -222,7 +242,8 @@ class _Maker:
         ends = [s.checkpoint.step for s in self._sets]
         if not self._meta.captured:
             return list(zip([0, *ends[:-1]], ends, strict=True))
-        return list(zip([min(math.ceil(_UNSETTLED * ends[-1]), ends[0] // 2), *ends[:-1]], ends, strict=True))
+        unsettled = min(math.ceil(_UNSETTLED * ends[-1]), ends[0] // 2)
+        return list(zip([unsettled, *ends[:-1]], ends, strict=True))
 
     def _unvisited(self, groups: Sequence[int], span: tuple[int, int]) -> list[int]:
         """Return the groups without a visit in a span of steps."""
@@ -304,10 +325,10 @@ class _Maker:
 
     # -- separate passes ----------------------------------------------------------------------------------------------
 
-    def _engine(self, gradient_set: GradientSet) -> GradientEngine:
-        tuned, checkpoint = self._load(), gradient_set.checkpoint
-        folder = self._workspace.adapters / self._meta.key / checkpoint.folder
-        tuned.load_adapter(folder, sha256=checkpoint.sha256)
+    def _engine(self, part: Checkpoint) -> GradientEngine:
+        tuned = self._load()
+        folder = self._workspace.adapters / self._meta.key / part.folder
+        tuned.load_adapter(folder, sha256=part.sha256)
         return GradientEngine(
             tuned,
             self._spec,
@@ -315,6 +336,21 @@ class _Maker:
             reporter=self._workspace.reporter,
             metric=Metric.load(folder, tuned.device),
         )
+
+    def _rotating(
+        self, gradient_set: GradientSet, examples: Sequence[TokenizedExample], names: Sequence[str]
+    ) -> Iterator[tuple[Checkpoint, list[int], npt.NDArray[np.float64], npt.NDArray[np.float32]]]:
+        """Compute each example at one part of a segment. The parts change from segment to segment.
+
+        Yields:
+            For each part: the part, positions of its examples (m), their losses (m,) and gradients (m, k).
+        """
+        parts, turn = gradient_set.parts, self._sets.index(gradient_set)
+        for number, part in enumerate(parts):
+            places = [n for n in range(len(examples)) if (n + turn) % len(parts) == number]
+            if places:
+                found = self._computed(self._engine(part), [examples[n] for n in places], [names[n] for n in places])
+                yield part, places, *found
 
     def _computed(
         self, engine: GradientEngine, examples: Sequence[TokenizedExample], names: Sequence[str]
@@ -339,101 +375,103 @@ class _Maker:
             )
         return losses, gradients
 
-    def _store_passed(
-        self,
-        gradient_set: GradientSet,
-        groups: Sequence[int],
-        validation: Sequence[str],
-        basis: npt.NDArray[np.float32],
-    ) -> None:
-        """Compute and store the groups that training did not visit, and validation examples."""
-        engine = self._engine(gradient_set)
-        if validation:
-            found = {
-                h: (example, f"a validation example of task {task.name!r}")
-                for task in self._corpus.target_tasks
-                for h, example in zip(task.validation_hashes, validation_examples(task, self._store), strict=True)
-            }
-            losses, gradients = self._computed(
-                engine, [found[h][0] for h in validation], [found[h][1] for h in validation]
-            )
+    def _store_validation(self, gradient_set: GradientSet, wanted: Sequence[str]) -> None:
+        """Compute and store the gradients of validation examples in one segment."""
+        found = {
+            h: (example, f"a validation example of task {task.name!r}")
+            for task in self._corpus.target_tasks
+            for h, example in zip(task.validation_hashes, validation_examples(task, self._store), strict=True)
+        }
+        examples, names = [found[h][0] for h in wanted], [found[h][1] for h in wanted]
+        for _, places, losses, gradients in self._rotating(gradient_set, examples, names):
             if distributed.is_main():
-                self._store.put_gradients(validation_key(gradient_set), validation, losses, gradients)
-        for n in groups:
-            self._store_group(gradient_set, engine, n, basis)
+                self._store.put_gradients(validation_key(gradient_set), [wanted[n] for n in places], losses, gradients)
 
-    def _store_group(
-        self, gradient_set: GradientSet, engine: GradientEngine, n: int, basis: npt.NDArray[np.float32]
+    def _store_unvisited(
+        self, gradient_set: GradientSet, groups: Sequence[int], basis: npt.NDArray[np.float32]
     ) -> None:
+        """Compute and store the gradients of groups that training did not visit, some groups at a time."""
+        start = 0
+        while start < len(groups):
+            end, count = start, 0
+            while end < len(groups) and (end == start or count + len(self._groups[groups[end]].hashes) <= _EXAMPLES):
+                count += len(self._groups[groups[end]].hashes)
+                end += 1
+            self._store_groups(gradient_set, groups[start:end], basis)
+            start = end
+
+    def _store_groups(self, gradient_set: GradientSet, groups: Sequence[int], basis: npt.NDArray[np.float32]) -> None:
+        items = [(n, *item) for n in groups for item in self._examples_of(n)]
+        losses = np.zeros(len(items))
+        gradients = np.zeros((len(items), self._spec.dim), dtype=np.float32)
+        for _, places, some_losses, some_gradients in self._rotating(
+            gradient_set, [example for _, example, _ in items], [name for _, _, name in items]
+        ):
+            losses[places], gradients[places] = some_losses, some_gradients
+        if not distributed.is_main():
+            return
+        sums = SegmentArrays.empty(len(self._groups), self._spec.dim, self._rank)
+        inside, of_group = gradients @ basis, np.array([n for n, _, _ in items])
+        outside = self._outside(gradients, inside)
+        for n in groups:
+            members = of_group == n
+            weights = np.asarray(self._groups[n].weights, dtype=np.float64)
+            sums.gradient_sums[n] = weights @ gradients[members]
+            sums.rest[n] = weights @ outside[members]
+            finish_group(sums, n, self._groups[n], inside[members], weights, self._rank)
+            self._store.put_gradients(gradient_set.key, self._groups[n].hashes, losses[members], inside[members])
+        self._put(gradient_set, groups, sums)
+
+    def _examples_of(self, n: int) -> list[tuple[TokenizedExample, str]]:
+        """Return the training examples of a group, and what to call each in a message."""
         tasks = [self._corpus.auxiliary[n]] if n < len(self._corpus.auxiliary) else self._corpus.target_tasks
-        group = self._groups[n]
-        items = [
+        return [
             (example, f"example {number + 1} of task {task.name!r}")
             for task in tasks
             for example, number in zip(training_examples(task, self._store), task.split.train, strict=True)
         ]
-        weights = np.asarray(group.weights, dtype=np.float64)
-        sums = SegmentArrays.empty(n + 1, self._spec.dim, self._rank)
-        total = np.zeros(self._spec.dim)
-        kept, losses = [np.zeros((0, basis.shape[1]), dtype=np.float32)], [np.zeros(0)]
-        for start in range(0, len(items), _EXAMPLES):
-            part = items[start : start + _EXAMPLES]
-            some_losses, gradients = self._computed(engine, [e for e, _ in part], [name for _, name in part])
-            inside = gradients @ basis
-            total += weights[start : start + _EXAMPLES] @ gradients
-            sums.rest[n] += weights[start : start + _EXAMPLES] @ self._outside(gradients, inside)
-            kept.append(inside)
-            losses.append(some_losses)
-        if not distributed.is_main():
-            return
-        sums.gradient_sums[n] = total
-        rows = np.concatenate(kept)
-        finish_group(sums, n, group, rows, weights, self._rank)
-        self._store.put_gradients(gradient_set.key, group.hashes, np.concatenate(losses), rows)
-        self._put(gradient_set, [n], sums)
 
     def _visit_all(self) -> None:
-        """Visit every training example once a segment, at the segment's adapter, as if training had captured it."""
-        tuned = self._load()
-        capture = Capture(tuned, self._spec, self._folder, self._workspace.reporter)
+        """Visit every training example once a segment, as if training had captured it."""
+        capture = Capture(self._load(), self._spec, self._folder, self._workspace.reporter)
         if distributed.is_main():
             captured_examples(self._corpus, self._folder)
-            remove_visits(self._folder)
         distributed.wait()
         capture.open()
-        tasks = self._corpus.tasks
-        total = len(self._sets) * sum(len(task.split.train) for task in tasks)
+        items = [
+            (example, f"example {number + 1} of task {task.name!r}")
+            for task in self._corpus.tasks
+            for example, number in zip(training_examples(task, self._store), task.split.train, strict=True)
+        ]
+        total = len(self._sets) * len(items)
         self._stage, self._done = self._workspace.reporter.stage("gradients", total, "gradients"), 0
         for gradient_set in self._sets:
-            engine, first = self._engine(gradient_set), 0
-            for task in tasks:
-                examples = training_examples(task, self._store)
-                names = [f"example {number + 1} of task {task.name!r}" for number in task.split.train]
-                _, gradients = self._computed(engine, examples, names)
+            found = self._rotating(gradient_set, [example for example, _ in items], [name for _, name in items])
+            for part, places, _, gradients in found:
                 if distributed.is_main():
-                    capture.write(gradient_set.checkpoint.step, np.arange(first, first + len(examples)), gradients)
-                first += len(examples)
+                    capture.write(part.step, np.array(places), gradients)
         capture.close()
         self._stage.finish(f"{total} gradients in {len(self._sets)} segments")
         self._stage, self._done = None, 0
         distributed.wait()
 
     def _movements(self) -> npt.NDArray[np.float32]:
-        """Return the adapter's movement between the means of neighbouring segments (L + 1, k).
+        """Return the adapter's movement between the means of neighbouring segments (L, k), in the metric of the later.
 
-        The first row starts at the initialization, and the last row ends at the end of the training.
+        The first row starts at the initialization.
         """
-        tuned = self._load()
+        tuned, root = self._load(), self._workspace.adapters / self._meta.key
         tuned.reset(self._config.train.seed)
-        projection, before, rows = Projection(self._spec), _adapter(tuned), []
-        metric: Metric | None = None
-        places = [s.checkpoint.folder for s in self._sets] + ["final"]
-        for folder in places:
-            path = self._workspace.adapters / self._meta.key / folder
-            tuned.load_adapter(path)
-            here = _adapter(tuned)
-            metric = metric if folder == "final" else Metric.load(path, tuned.device)
-            assert metric is not None
+        projection, before, rows, step = Projection(self._spec), _adapter(tuned), [], 0
+        for gradient_set in self._sets:
+            first, here = step, {name: value.new_zeros(value.shape) for name, value in before.items()}
+            for part in gradient_set.parts:
+                tuned.load_adapter(root / part.folder, sha256=part.sha256)
+                share = (part.step - step) / (gradient_set.checkpoint.step - first)
+                for name, value in _adapter(tuned).items():
+                    here[name] += share * value
+                step = part.step
+            metric = Metric.load(root / gradient_set.checkpoint.folder, tuned.device)
             row = np.zeros(self._spec.dim, dtype=np.float32)
             for name, moved in metric.moved({name: here[name] - before[name] for name in here}).items():
                 into = moved.new_zeros(1, self._spec.dim)

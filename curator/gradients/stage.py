@@ -32,10 +32,13 @@ _COMMIT_ROWS = 8192
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GradientSet:
-    """Identify the gradients at one checkpoint of one meta-training run."""
+    """Identify the gradients at one checkpoint of one meta-training run, or in one segment of it."""
 
     key: str
     checkpoint: Checkpoint
+    """The checkpoint, or the last part of the segment."""
+    parts: tuple[Checkpoint, ...] = ()
+    """Adapters of the parts of the segment, in the order of their steps."""
 
 
 # -- gradients ------------------------------------------------------------------------------------------------------

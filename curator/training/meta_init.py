@@ -78,7 +78,7 @@ def train_inputs(config: Config, corpus: Corpus) -> Inputs:
     gradients = config.gradients
     recorded: Inputs = (
         {
-            "points": list(gradients.segments),
+            "points": list(gradients.parts),
             "capture": {"dim": gradients.sketch_dim, "seed": gradients.projection_seed, "version": _CAPTURE_VERSION},
         }
         if config.captures
