@@ -12,7 +12,7 @@ from curator.estimate.estimator import CheckpointSums
 from curator.estimate.task_sums import ExampleSet, TaskSums
 from curator.estimate.trajectory import Segment, Trajectory
 from curator.gradients.example_groups import ExampleGroup, held_out_group, training_groups
-from curator.gradients.segments import run_key, sketch, validation_key
+from curator.gradients.segment_sets import run_key, sketch, validation_key
 from curator.gradients.stage import GradientSet
 from curator.training.meta_init import MetaInit, learning_rates
 from curator.workspace.workspace import Workspace

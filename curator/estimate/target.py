@@ -19,7 +19,7 @@ from curator.estimate.points import read_points
 from curator.estimate.segment_inputs import kept_basis, points_of, read_trajectory
 from curator.estimate.trajectory import Trajectory, TrajectoryEstimator
 from curator.estimate.whatif import budget_curve, difference, estimate_selections
-from curator.gradients.segments import completeness_inputs, sets_in_use
+from curator.gradients.segment_sets import completeness_inputs, sets_in_use
 from curator.results.base import rounded, rounded_if_known, rounded_interval
 from curator.training.fine_tune import diverged_runs, measured_subsets, recipe_key
 from curator.training.meta_init import MetaInit

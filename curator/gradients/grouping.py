@@ -16,7 +16,7 @@ from curator.data.corpus import Corpus, Task
 from curator.data.rows import trainable
 from curator.data.sources import Source
 from curator.data.task_rows import read_task
-from curator.gradients.segments import sets_in_use
+from curator.gradients.segment_sets import sets_in_use
 from curator.training.meta_init import MetaInit
 from curator.workspace.store.tables import Store
 from curator.workspace.workspace import Workspace

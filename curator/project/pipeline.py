@@ -89,7 +89,7 @@ class Pipeline:
     def _capture(self, tuned: "TunedModel", corpus: "Corpus", key: str) -> "Capture":
         """Return the observer that captures gradients during the meta-training with a key."""
         from curator.gradients.capture import Capture
-        from curator.gradients.segments import capture_folder, captured_examples, sketch
+        from curator.gradients.segment_sets import capture_folder, captured_examples, sketch
 
         folder = capture_folder(self._workspace, key)
         if distributed.is_main():
@@ -114,7 +114,8 @@ class Pipeline:
         """
         from curator.data.model_check import check_model
         from curator.estimate.points import fill_sums
-        from curator.gradients.segments import completeness_inputs, make_segments, sets_in_use, validation_key
+        from curator.gradients.segment_sets import completeness_inputs, sets_in_use, validation_key
+        from curator.gradients.segments import make_segments
         from curator.gradients.stage import make_gradients, wanted_hashes
 
         workspace, store = self._workspace, self._workspace.store

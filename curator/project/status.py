@@ -8,7 +8,7 @@ from curator.estimate.calibration import LEAST_RUNS
 from curator.estimate.target import TargetEstimates
 from curator.export.adapter import run_inputs
 from curator.gradients.example_groups import training_groups
-from curator.gradients.segments import completeness_inputs, sets_in_use
+from curator.gradients.segment_sets import completeness_inputs, sets_in_use
 from curator.gradients.stage import wanted_hashes
 from curator.results.stages import StageStatus, StatusReport
 from curator.training.meta_init import MetaInit, find_meta_init, train_inputs

@@ -15,7 +15,7 @@ from curator.gradients.capture import Capture, read_visits
 from curator.gradients.engine import gradient_of
 from curator.gradients.metric import Metric
 from curator.gradients.projection import ProjectionSpec, project_slowly
-from curator.gradients.segments import gradients_of
+from curator.gradients.visits import gradients_of
 from curator.training import trainer
 from curator.training.model import TunedModel, load_model
 from curator.training.trainer import train_adapter

@@ -14,7 +14,8 @@ from curator.estimate.trajectory import Trajectory
 from curator.gradients import segments as module
 from curator.gradients.capture import read_visits
 from curator.gradients.example_groups import training_groups
-from curator.gradients.segments import capture_folder, gradients_of, segment_sets, sketch
+from curator.gradients.segment_sets import capture_folder, segment_sets, sketch
+from curator.gradients.visits import gradients_of
 from curator.training.meta_init import find_meta_init, learning_rates
 from tests.conftest import MakeProject, pair_rows, write_rows
 

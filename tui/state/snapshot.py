@@ -12,7 +12,7 @@ from curator.core.provenance import key_of
 from curator.data.corpus import Corpus, read_corpus
 from curator.estimate.calibration import LEAST_RUNS
 from curator.estimate.target import TargetEstimates
-from curator.gradients.segments import completeness_inputs, sets_in_use
+from curator.gradients.segment_sets import completeness_inputs, sets_in_use
 from curator.project.project import Project
 from curator.project.status import status
 from curator.results.stages import StatusReport

@@ -1,0 +1,131 @@
+"""Passes over examples at the adapters of meta-training, for what the training itself did not visit.
+
+A segment has several parts, each with the mean adapter of its steps. A pass takes every example at one part of each
+segment, in rotation. So it costs as much as a pass at one adapter, and describes the whole segment.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from curator.core import distributed
+from curator.core.errors import NumericalError
+from curator.core.events import Stage
+from curator.data.tokens import TokenizedExample
+from curator.gradients.engine import GradientEngine
+from curator.gradients.metric import Metric
+from curator.gradients.projection import Projection, ProjectionSpec
+from curator.gradients.segment_sets import sketch
+from curator.gradients.stage import GradientSet
+from curator.training.meta_init import LoadModel, MetaInit
+from curator.training.model import TunedModel
+from curator.training.trainer import Checkpoint
+from curator.workspace.workspace import Workspace
+
+
+class Passes:
+    """Compute gradients at the parts of segments.
+
+    Args:
+        workspace: The project.
+        meta: The meta-training run.
+        load: Loads the model.
+        sets: Segments of the run.
+
+    Attributes:
+        stage: Receives the number of computed gradients, if set.
+    """
+
+    def __init__(self, workspace: Workspace, meta: MetaInit, load: LoadModel, sets: Sequence[GradientSet]) -> None:
+        self._workspace, self._load, self._sets = workspace, load, list(sets)
+        self._root = workspace.adapters / meta.key
+        self._spec: ProjectionSpec = sketch(workspace.config)
+        self.stage: Stage | None = None
+        self._done = 0
+
+    def start(self, total: int) -> Stage:
+        """Begin to report a number of gradients."""
+        self.stage, self._done = self._workspace.reporter.stage("gradients", max(total, 1), "gradients"), 0
+        return self.stage
+
+    def rotating(
+        self, gradient_set: GradientSet, examples: Sequence[TokenizedExample], names: Sequence[str]
+    ) -> Iterator[tuple[Checkpoint, list[int], npt.NDArray[np.float64], npt.NDArray[np.float32]]]:
+        """Compute each example at one part of a segment. The parts change from segment to segment.
+
+        Yields:
+            For each part: the part, positions of its examples (m), their losses (m,) and gradients (m, k).
+        """
+        parts, turn = gradient_set.parts, self._sets.index(gradient_set)
+        for number, part in enumerate(parts):
+            places = [n for n in range(len(examples)) if (n + turn) % len(parts) == number]
+            if places:
+                found = self._computed(self._engine(part), [examples[n] for n in places], [names[n] for n in places])
+                yield part, places, *found
+
+    def _computed(
+        self, engine: GradientEngine, examples: Sequence[TokenizedExample], names: Sequence[str]
+    ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float32]]:
+        """Compute losses (n,) and gradients (n, k) of examples, shared among the processes."""
+        losses = np.zeros(len(examples))
+        gradients = np.zeros((len(examples), self._spec.dim), dtype=np.float32)
+        mine = []
+        for turn, places in enumerate(engine.batches(examples)):
+            if turn % distributed.world_size() == distributed.rank():
+                mine.append((places, *engine.project([examples[p] for p in places]).arrays()))
+            self._done += len(places)
+            if self.stage is not None:
+                self.stage.advance_to(self._done)
+        for places, some_losses, some_gradients in distributed.gather(mine):
+            losses[places], gradients[places] = some_losses, some_gradients
+        bad = np.flatnonzero(~(np.isfinite(losses) & np.isfinite(gradients).all(axis=1)))
+        if bad.size:
+            raise NumericalError(
+                f"the gradient of {names[bad[0]]} is not finite ({bad.size} in all)",
+                hint="Set model.dtype to float32, or lower train.learning_rate.",
+            )
+        return losses, gradients
+
+    def _engine(self, part: Checkpoint) -> GradientEngine:
+        tuned = self._load()
+        folder = self._root / part.folder
+        tuned.load_adapter(folder, sha256=part.sha256)
+        return GradientEngine(
+            tuned,
+            self._spec,
+            batch_tokens=self._workspace.config.gradients.batch_tokens,
+            reporter=self._workspace.reporter,
+            metric=Metric.load(folder, tuned.device),
+        )
+
+    def movements(self) -> npt.NDArray[np.float32]:
+        """Return the adapter's movement between the means of neighbouring segments (L, k), in the metric of the later.
+
+        The first row starts at the initialization.
+        """
+        tuned, root = self._load(), self._root
+        tuned.reset(self._workspace.config.train.seed)
+        projection, before, rows, step = Projection(self._spec), _adapter(tuned), [], 0
+        for gradient_set in self._sets:
+            first, here = step, {name: value.new_zeros(value.shape) for name, value in before.items()}
+            for part in gradient_set.parts:
+                tuned.load_adapter(root / part.folder, sha256=part.sha256)
+                share = (part.step - step) / (gradient_set.checkpoint.step - first)
+                for name, value in _adapter(tuned).items():
+                    here[name] += share * value
+                step = part.step
+            metric = Metric.load(root / gradient_set.checkpoint.folder, tuned.device)
+            row = np.zeros(self._spec.dim, dtype=np.float32)
+            for name, moved in metric.moved({name: here[name] - before[name] for name in here}).items():
+                into = moved.new_zeros(1, self._spec.dim)
+                projection.add(name, moved[None], into)
+                row += into[0].cpu().numpy()
+            rows.append(row)
+            before = here
+        return np.stack(rows)
+
+
+def _adapter(tuned: TunedModel) -> dict[str, Any]:
+    return {name: p.detach().clone() for name, p in tuned.model.named_parameters() if p.requires_grad}
