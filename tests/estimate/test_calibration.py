@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curator.estimate import calibration
 from curator.estimate.calibration import (
     LEAST_RUNS,
     RIDGE_SCALES,
