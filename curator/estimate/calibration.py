@@ -17,7 +17,7 @@ This holds if that subset is drawn in the same way.
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -29,11 +29,28 @@ RIDGE_SCALES = (0.3, 1.0, 3.0, 10.0, 30.0)
 LEAST_RUNS = 5
 """Minimum number of different measured subsets for a calibration."""
 COVERAGE = 0.9
-# Prior standard deviations, in units of the standard deviation of the measured losses: contribution of a slope, joint
-# effects of an average subset, and residual noise. Chosen on the benchmarks (docs/decisions/).
-_SLOPES, _EFFECTS, _NOISE = 0.3, 0.3, 0.3
-# Prior standard deviation of the offset. It is wide because the loss of all tasks together comes from one run.
-_OFFSET = 10.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Priors:
+    """Prior standard deviations, in units of the standard deviation of the measured losses.
+
+    Attributes:
+        slopes: Contribution of a slope to an estimate.
+        effects: Joint effects of an average subset.
+        noise: Residual noise of a measured loss.
+        offset: Offset of all estimates.
+    """
+
+    slopes: float = 0.3
+    effects: float = 0.3
+    noise: float = 0.3
+    # It is wide because the loss of all tasks together comes from one run.
+    offset: float = 10.0
+
+
+TRAJECTORY_PRIORS = Priors(slopes=0.15, offset=0.5)
+"""Priors for the trajectory estimator, whose changes have nearly the right size. docs/decisions/ has the figures."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -45,7 +62,8 @@ class Evidence:
         losses: Measured losses, means over seeds (n,), nats.
         known: Loss of all tasks together at the end of meta-training, nats.
         changes: Estimated difference to `known` for each ridge scale and each checkpoint (r, n, p), nats.
-        scales: Ridge scales (r).
+        scales: Ridge scales (r). An estimator without a ridge has one, 1.0.
+        priors: Priors that fit the estimator.
     """
 
     masks: Mask
@@ -53,6 +71,7 @@ class Evidence:
     known: float
     changes: Floats
     scales: Sequence[float]
+    priors: Priors = field(default_factory=Priors)
 
     def __len__(self) -> int:
         """Return the number n of subsets."""
@@ -67,6 +86,7 @@ class Evidence:
             known=self.known,
             changes=self.changes[:, kept],
             scales=self.scales,
+            priors=self.priors,
         )
 
 
@@ -194,17 +214,17 @@ def _fit(evidence: Evidence) -> tuple[int, Floats]:
 
 def _posterior(evidence: Evidence, changes: Floats) -> tuple[float, Floats]:
     """Return the log marginal likelihood of the losses, up to a constant, and the posterior mean (1 + p + t,)."""
-    points, tasks = changes.shape[1], evidence.masks.shape[1]
+    points, tasks, priors = changes.shape[1], evidence.masks.shape[1], evidence.priors
     spread = float(evidence.losses.std()) or 1.0
     # The prior of a slope is in units of its contribution, because ridges shrink changes by orders of magnitude.
     # The lower bound covers subsets with equal estimates, which differ by rounding only.
     unit = max(float(changes.mean(axis=1).std()), 1e-3 * float(np.abs(changes).max(initial=0.0))) or 1.0
     design = np.c_[np.ones(len(evidence)), changes, evidence.masks]
     prior = np.concatenate([[0.0], np.full(points, 1 / points), np.zeros(tasks)])
-    slopes, effects = _SLOPES / (unit * math.sqrt(points)), _EFFECTS / math.sqrt(max(tasks / 4, 1))
-    variances = (spread * np.concatenate([[_OFFSET], np.full(points, slopes), np.full(tasks, effects)])) ** 2
+    slopes, effects = priors.slopes / (unit * math.sqrt(points)), priors.effects / math.sqrt(max(tasks / 4, 1))
+    variances = (spread * np.concatenate([[priors.offset], np.full(points, slopes), np.full(tasks, effects)])) ** 2
     left = evidence.losses - evidence.known - design @ prior
-    covariance = (design * variances) @ design.T + (_NOISE * spread) ** 2 * np.eye(len(evidence))
+    covariance = (design * variances) @ design.T + (priors.noise * spread) ** 2 * np.eye(len(evidence))
     dual = np.linalg.solve(covariance, left)
     likelihood = -(left @ dual + np.linalg.slogdet(covariance)[1]) / 2
     return float(likelihood), prior + variances * (design.T @ dual)

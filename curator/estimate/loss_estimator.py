@@ -132,11 +132,11 @@ class LossEstimator(ABC):
         """
         each = self.validation_losses(masks)
         losses = each @ self.validation_weights
-        half = self.half_widths(each)
+        half = self.half_widths(each, masks)
         return [Interval.around(float(loss), float(width)) for loss, width in zip(losses, half, strict=True)]
 
-    def half_widths(self, each: Floats) -> Floats:
-        """Return half of the 90 % interval (s,) of subsets from the loss of each validation example (s, v), nats.
+    def half_widths(self, each: Floats, masks: Mask) -> Floats:
+        """Return half of the 90 % interval (s,) of subsets (s, t) from their validation losses (s, v), nats.
 
         Without a calibration, the intervals are those of the choice of validation examples.
         """

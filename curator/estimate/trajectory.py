@@ -12,7 +12,6 @@ The recorded movement of the adapter gives the size of the steps (`step_scale`).
 docs/decisions/ has the measurements behind each rule.
 """
 
-import math
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -25,16 +24,16 @@ from curator.core.arrays import Floats, Mask
 from curator.core.errors import NumericalError
 from curator.estimate.calibration import Calibration
 from curator.estimate.implicit_steps import ImplicitSteps, StepSums
-from curator.estimate.loss_estimator import NORMAL_90, ROUNDING, LossEstimator, one_core_each
+from curator.estimate.loss_estimator import NORMAL_90, LossEstimator, one_core_each
 from curator.estimate.readings import bounded, bounded_slope
 from curator.estimate.task_sums import ExampleSet
 
 # Subsets that one thread estimates at once.
 _CHUNK = 128
-# Standard deviation of the error of an estimate, as a share of the estimated change.
-_DISCREPANCY = 0.25
-# Smallest standard deviation of an estimate, nats.
-_LEAST_WIDTH = 1e-3
+# Standard deviation of the error of an estimate: as a share of the estimated change, and of the loss of all tasks.
+_DISCREPANCY, _RUN_NOISE = 0.25, 0.08
+# Smallest loss of all tasks for `_RUN_NOISE`, nats, so that no interval has zero width.
+_LEAST_LOSS = 0.02
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -223,7 +222,6 @@ class TrajectoryEstimator(LossEstimator):
         self._slope = 1.0 if calibration is None else float(calibration.slopes.sum())
         self._steps = ImplicitSteps(trajectory.basis, [step_sums(s, self.scale) for s in self._segments])
         self._threads = ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="trajectory")
-        self._spread = self._spread_of_segments()
         if trajectory.trained is not None and not trajectory.trained.all():
             # The known loss is that of the trained tasks. Added tasks would change it by their estimated gap.
             self._known = final_losses - self._gaps(trajectory.trained[None])[0]
@@ -306,20 +304,21 @@ class TrajectoryEstimator(LossEstimator):
             found += share * (inside @ within.T + outside @ means.astype(np.float32).T)
         return found
 
-    def half_widths(self, each: Floats) -> Floats:
-        """Return half of the 90 % interval (s,) of subsets from the loss of each validation example (s, v), nats.
+    def half_widths(self, each: Floats, masks: Mask) -> Floats:
+        """Return half of the 90 % interval (s,) of subsets (s, t) from their validation losses (s, v), nats.
 
-        With a calibration, the intervals are those of the errors on measured subsets. Without one, they cover the
-        choice of validation examples, the spread of the segments' readings, and the discrepancy of the method that
-        docs/decisions/ measures. Both grow with the estimated change.
+        With a calibration, the intervals are those of the errors on measured subsets. Without one, they are for one
+        run, and cover four things: the choice of validation examples, the spread of the segments' readings, an error
+        in the size of the change, and the noise of runs. docs/decisions/ has the figures behind the last two.
         """
         if self.calibration is not None and self.calibration.half_width is not None:
-            return super().half_widths(each)
+            return super().half_widths(each, masks)
         gaps = each - self._known
         change = gaps @ self.validation_weights
         noise = ((self.validation_weights * (gaps - change[:, None])) ** 2).sum(axis=1)
-        relative = (_DISCREPANCY**2 + self._spread**2) * change**2
-        return np.asarray(NORMAL_90 * np.sqrt(noise + relative + _LEAST_WIDTH**2))
+        constant = _RUN_NOISE * max(self.all_tasks_loss, _LEAST_LOSS)
+        size = (_DISCREPANCY * change) ** 2 + constant**2
+        return np.asarray(NORMAL_90 * np.sqrt(noise + self._spread_of_segments(masks) + size))
 
     def _slopes(self, removed: Floats) -> tuple[list[Floats], float]:
         """Return the derivative of the calibrated loss by the linear changes of each segment (v,), and the gap."""
@@ -331,16 +330,17 @@ class TrajectoryEstimator(LossEstimator):
             slopes.append(self._slope * factor * bounded_slope(change[0], segment.validation.losses))
         return slopes, gap
 
-    def _spread_of_segments(self) -> float:
-        """Return the standard error of the mean reading over the segments, as a share of it, for the target alone."""
-        if len(self._segments) < 2 or self.task_count == 0:
-            return 0.0
-        readings = self._readings(np.ones((1, self.task_count)))
-        gaps = np.array([float(gap[0] @ self.validation_weights) for gap in readings])
-        mean = float(gaps.mean())
-        if abs(mean) < ROUNDING:
-            return 0.0
-        return min(float(gaps.std(ddof=1)) / math.sqrt(len(gaps)) / abs(mean), 1.0)
+    def _spread_of_segments(self, masks: Mask) -> Floats:
+        """Return the variance of the mean reading over the segments (s,), from the spread of the readings."""
+        count = len(self._segments)
+        if count < 2:
+            return np.zeros(len(masks))
+        with one_core_each():
+            parts = [masks[start : start + _CHUNK] for start in range(0, len(masks), _CHUNK)]
+            found = [self._readings(_removed(part)) for part in parts]
+        gaps = np.concatenate([np.stack([gap @ self.validation_weights for gap in part], axis=1) for part in found])
+        away = gaps - (gaps @ self._shares)[:, None]
+        return np.asarray((away**2) @ self._shares / (count - 1))
 
 
 def _reading_shares(segments: Sequence[Segment]) -> Floats:

@@ -74,7 +74,7 @@ def estimate_selections(estimator: LossEstimator, masks: Mask) -> list[Selection
     """Estimate several subsets (s, t)."""
     each = estimator.validation_losses(masks)
     found = []
-    for mask, losses, half in zip(masks, each, estimator.half_widths(each), strict=True):
+    for mask, losses, half in zip(masks, each, estimator.half_widths(each, masks), strict=True):
         loss = float(losses @ estimator.validation_weights)
         found.append(SelectionEstimate(mask, Interval.around(loss, float(half)), losses))
     return found

@@ -40,7 +40,7 @@ def report(estimates: TargetEstimates) -> results.VerifyReport:
         widths = np.array([e.high - e.value for e in each])
     else:
         estimated, widths = cross_validated(evidence)
-        spread = estimates.estimator.half_widths(estimates.estimator.validation_losses(masks))
+        spread = estimates.estimator.half_widths(estimates.estimator.validation_losses(masks), masks)
         widths = np.where(np.isnan(widths), spread, widths)
     inside = np.abs(truth - estimated) <= widths
     seconds = [run.seconds for m in measured for run in m.runs]

@@ -9,12 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curator.estimate import calibration
 from curator.estimate.calibration import (
     LEAST_RUNS,
     RIDGE_SCALES,
+    TRAJECTORY_PRIORS,
     Calibration,
     Evidence,
+    Priors,
     calibrate,
     conformal,
     cross_validated,
@@ -77,14 +78,14 @@ def test_calibrate_fit_equals_maximum_of_described_model() -> None:
     prior = np.concatenate([[0.0], np.full(POINTS, 1 / POINTS), np.zeros(tasks)])
     widths = spread * np.concatenate(
         [
-            [calibration._OFFSET],
-            np.full(POINTS, calibration._SLOPES / (unit * math.sqrt(POINTS))),
-            np.full(tasks, calibration._EFFECTS / math.sqrt(tasks / 4)),
+            [evidence.priors.offset],
+            np.full(POINTS, evidence.priors.slopes / (unit * math.sqrt(POINTS))),
+            np.full(tasks, evidence.priors.effects / math.sqrt(tasks / 4)),
         ]
     )
     design = np.c_[np.ones(14), changes, evidence.masks]
-    rows = np.concatenate([design / (calibration._NOISE * spread), np.diag(1 / widths)])
-    wanted = np.concatenate([(evidence.losses - evidence.known) / (calibration._NOISE * spread), prior / widths])
+    rows = np.concatenate([design / (evidence.priors.noise * spread), np.diag(1 / widths)])
+    wanted = np.concatenate([(evidence.losses - evidence.known) / (evidence.priors.noise * spread), prior / widths])
     best = np.linalg.lstsq(rows, wanted, rcond=None)[0]
     got = np.concatenate([[found.offset], found.slopes, found.effects])
     np.testing.assert_allclose(got, best, rtol=1e-7, atol=1e-9)
@@ -337,3 +338,18 @@ def test_calibration_round_trip_through_json_keeps_values() -> None:
         assert again.half_width == found.half_width
         assert again.noise_of_difference(2) == found.noise_of_difference(2)
         np.testing.assert_array_equal(_of(again, evidence), _of(found, evidence))
+
+
+def test_priors_of_the_trajectory_keep_slope_and_offset_closer_to_the_raw_estimate() -> None:
+    evidence = _evidence(8, scales=(1.0,), law=lambda change: 0.4 + 2.0 * change, noise=0.02)
+    wide = calibrate(evidence)
+    narrow = calibrate(_same(evidence, priors=TRAJECTORY_PRIORS))
+    assert abs(narrow.slopes.sum() - 1) < abs(wide.slopes.sum() - 1)
+    assert abs(narrow.offset) < abs(wide.offset)
+    # Evidence without a subset keeps the priors.
+    assert _same(evidence, priors=TRAJECTORY_PRIORS).without(0).priors == TRAJECTORY_PRIORS
+
+
+def test_default_priors_are_those_of_estimators_with_a_ridge() -> None:
+    evidence = _evidence(12)
+    np.testing.assert_array_equal(calibrate(evidence).slopes, calibrate(_same(evidence, priors=Priors())).slopes)

@@ -279,12 +279,24 @@ def test_intervals_without_validation_spread_have_a_width() -> None:
     assert "1 validation example," in estimator.note
 
 
-def test_intervals_grow_with_the_estimated_change() -> None:
+def test_intervals_cover_noise_spread_and_size_of_the_change() -> None:
+    masks = all_masks()
     estimator = make_trajectory_estimator()
-    changes = np.array([0.0, 0.1, 0.4])
-    each = FINAL + changes[:, None]
-    widths = estimator.half_widths(each)
-    assert 0 < widths[0] < widths[1] < widths[2]
+    each = estimator.validation_losses(masks)
+    gaps = each - FINAL
+    change = gaps.mean(axis=1)
+    wide = estimator.half_widths(each, masks)
+    least = 1.6448536269514722 * np.sqrt(
+        gaps.var(axis=1) / len(FINAL) + (0.25 * change) ** 2 + (0.08 * FINAL.mean()) ** 2
+    )
+    # The readings of three segments differ, unless no task is left out.
+    assert (wide[:-1] > least[:-1]).all()
+    one = make_trajectory_estimator(draw_recorded(segments=1))
+    each = one.validation_losses(masks)
+    gaps = each - FINAL
+    expected = gaps.var(axis=1) / len(FINAL) + (0.25 * gaps.mean(axis=1)) ** 2 + (0.08 * FINAL.mean()) ** 2
+    np.testing.assert_allclose(one.half_widths(each, masks), 1.6448536269514722 * np.sqrt(expected))
+    assert wide[-1] == pytest.approx(1.6448536269514722 * 0.08 * FINAL.mean())
 
 
 def test_note_of_many_validation_examples_is_none() -> None:
