@@ -12,7 +12,15 @@ from curator.core.events import Stopwatch
 from curator.core.provenance import Inputs, hash_of, key_of
 from curator.data.corpus import Corpus
 from curator.estimate.affinity import Affinities, sample_affinities, sample_subsets
-from curator.estimate.calibration import LEAST_RUNS, RIDGE_SCALES, Calibration, Evidence, calibrate
+from curator.estimate.calibration import (
+    LEAST_RUNS,
+    RIDGE_SCALES,
+    TRAJECTORY_PRIORS,
+    Calibration,
+    Evidence,
+    Priors,
+    calibrate,
+)
 from curator.estimate.estimator import CheckpointSums, build_estimator
 from curator.estimate.loss_estimator import LossEstimator
 from curator.estimate.points import read_points
@@ -96,7 +104,7 @@ class TargetEstimates:
         """Measured subsets and their estimates. None with too few subsets to calibrate."""
         if len(self.measured) < LEAST_RUNS:
             return None
-        has_ridge = self._config.estimate.method != "trajectory" and self._config.estimate.ridge == "auto"
+        has_ridge = not self._config.captures and self._config.estimate.ridge == "auto"
         scales = RIDGE_SCALES if has_ridge else (1.0,)
         masks = np.stack([self.mask(m.subset) for m in self.measured])
         estimators = [self._estimator(None, scale=scale) for scale in scales]
@@ -106,6 +114,7 @@ class TargetEstimates:
             known=estimators[0].all_tasks_loss,
             changes=np.stack([estimator.changes(masks) for estimator in estimators]),
             scales=scales,
+            priors=TRAJECTORY_PRIORS if self._config.captures else Priors(),
         )
 
     @cached_property
