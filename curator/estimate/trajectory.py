@@ -162,7 +162,8 @@ def step_sums(segment: Segment, scale: float) -> StepSums:
     """Return what the implicit steps need of a segment.
 
     The loss of an example is a mean over its tokens. If the model's probabilities are right, its curvature
-    over n tokens is (n g)(n g)ᵀ on average. This is n times ω g gᵀ. So each task's curvature is multiplied by the tokens of
+    over n tokens is (n g)(n g)ᵀ on average.
+    This is n times ω g gᵀ. So each task's curvature is multiplied by the tokens of
     its average example.
     """
     tokens = segment.weights / np.maximum(segment.examples, 1)

@@ -299,7 +299,7 @@ def test_intervals_cover_noise_spread_and_size_of_the_change() -> None:
     assert wide[-1] == pytest.approx(1.6448536269514722 * 0.08 * FINAL.mean())
 
 
-def test_note_of_many_validation_examples_is_none() -> None:
+def test_note_is_none_with_enough_validation_examples() -> None:
     recorded = draw_recorded(validation=20)
     assert TrajectoryEstimator(trajectory_of(recorded, draw_basis()), np.ones(20)).note is None
 
