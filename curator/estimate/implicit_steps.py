@@ -1,6 +1,6 @@
 """Follow the difference between the adapter of a subset and that of all tasks through the segments of meta-training.
 
-At a segment's mean adapter, each task has the sums b = Σ ω_i g_i and A = Σ ω_i g_i g_iᵀ over its examples. A subset
+Each task has two sums over its examples in a segment: b = Σ ω_i g_i and A = Σ ω_i g_i g_iᵀ. A subset
 leaves out the tasks R and keeps the tasks K, with the target. Its difference δ follows two implicit Euler steps a
 segment, each of half of the segment's step τ:
 
@@ -13,7 +13,7 @@ The steps are solved in a basis of r directions with high curvature. Outside of 
 So e stays a combination of the segments' sums, with factors that depend on the subset only by Σ_K ρ. The readings of a
 validation example with gradient g are ⟨g, δ + e⟩. Only products of sums with validation gradients are needed.
 
-Task weights between 0 and 1 (or more) weigh a task's sums in K, and 1 − weight its sums in R.
+A weighted task has its weight as factor of its sums in K, and 1 − weight in R.
 """
 
 from collections.abc import Callable, Sequence
@@ -86,8 +86,8 @@ class ImplicitSteps:
     def _small_rows(self) -> tuple[npt.NDArray[np.float32], list[int]]:
         """Return for each task, side by side: sums inside, curvatures outside, and readings of the sums outside.
 
-        The readings of segment j's validation examples are those of the sums of each segment up to j. There are none
-        if the basis has all k directions.
+        The readings of segment j's validation examples are those of the sums of each segment up to j. A basis of all
+        k directions has no such readings.
         """
         parts = [*(inside[:-1] for inside in self._inside), *((s.factors * s.rest)[:-1, None] for s in self._segments)]
         whole = self.basis.shape[0] == self.basis.shape[1]

@@ -30,7 +30,7 @@ class RemovedSums:
         self._base = np.zeros(len(rows[0][0])), [np.zeros(part.shape[1]) for part, _ in rows]
 
     def of(self, factors: Floats) -> list[Floats]:
-        """Return Σ_t factor_t row_t for several rows of factors (s, t), as one array (s, m) for each array of rows.
+        """Return Σ_t factor_t row_t for factors (s, t): one array (s, m) for each array of rows.
 
         Args:
             factors: 1 for a removed task, 0 for a task that stays. Weighted tasks have 1 − weight.

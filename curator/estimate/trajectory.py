@@ -148,8 +148,8 @@ def step_scale(segments: Sequence[Segment], trained: Mask | None = None) -> floa
     """Return the factor of all steps: the movement that was recorded, relative to the predicted one.
 
     The factor contains what τ does not know, above all the clipping of gradients. It is the median over the segments
-    of the regression of the recorded movement on the predicted one. The predicted movement from the mean of one
-    segment to the mean of the next one is half of the movement of each. The first movement follows the warm-up, where
+    of the regression of the recorded movement on the predicted one. From mean to mean, the predicted
+    movement is half of the movement of each of the two segments. The first movement follows the warm-up, where
     Adam's second moment is not settled. The median keeps it out.
 
     Args:
@@ -173,8 +173,9 @@ def step_scale(segments: Sequence[Segment], trained: Mask | None = None) -> floa
 def step_sums(segment: Segment, scale: float) -> StepSums:
     """Return what the implicit steps need of a segment.
 
-    The loss of an example is a mean over its tokens. If the model is right about the probabilities, the curvature of n
-    tokens is the mean of (n g)(n g)ᵀ, which is n times ω g gᵀ. So each task's curvature is multiplied by the tokens of
+    The loss of an example is a mean over its tokens. If the model's probabilities are right, its curvature
+    over n tokens is (n g)(n g)ᵀ on average.
+    This is n times ω g gᵀ. So each task's curvature is multiplied by the tokens of
     its average example.
     """
     tokens = segment.weights / np.maximum(segment.examples, 1)
@@ -308,8 +309,8 @@ class TrajectoryEstimator(LossEstimator):
         """Return half of the 90 % interval (s,) of subsets (s, t) from their validation losses (s, v), nats.
 
         With a calibration, the intervals are those of the errors on measured subsets. Without one, they are for one
-        run, and cover four things: the choice of validation examples, the spread of the segments' readings, an error
-        in the size of the change, and the noise of runs. docs/decisions/ has the figures behind the last two.
+        run. They cover the choice of validation examples, and the spread of the segments' readings. They also cover an
+        error in the size of the change, and the noise of runs. docs/decisions/ has the figures behind the last two.
         """
         if self.calibration is not None and self.calibration.half_width is not None:
             return super().half_widths(each, masks)

@@ -299,7 +299,7 @@ def test_intervals_cover_noise_spread_and_size_of_the_change() -> None:
     assert wide[-1] == pytest.approx(1.6448536269514722 * 0.08 * FINAL.mean())
 
 
-def test_note_of_many_validation_examples_is_none() -> None:
+def test_note_with_enough_validation_examples_is_absent() -> None:
     recorded = draw_recorded(validation=20)
     assert TrajectoryEstimator(trajectory_of(recorded, draw_basis()), np.ones(20)).note is None
 
@@ -337,7 +337,7 @@ def test_losses_that_are_not_finite_are_refused() -> None:
         TrajectoryEstimator(trajectory, np.full(len(FINAL), np.nan))
 
 
-def test_bounded_reading_starts_linear_and_never_falls_below_zero() -> None:
+def test_bounded_reading_starts_linear_and_stays_positive() -> None:
     losses = np.array([1e-9, 0.1, 1.0, 8.0])
     np.testing.assert_array_equal(bounded(np.zeros(4), losses), 0.0)
     np.testing.assert_allclose(bounded_slope(np.zeros(4), losses), 1.0, rtol=1e-6)
