@@ -46,7 +46,9 @@ class SumArrays:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class SegmentArrays:
-    """Sums over the examples of several tasks (t) in one segment, for gradients of k numbers and a basis of r.
+    """Sums over the examples of several tasks (t) in one segment.
+
+    A gradient has k numbers, and the basis r directions.
 
     Attributes:
         weights: Sum of the examples' weights of each task (t,).

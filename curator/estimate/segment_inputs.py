@@ -135,7 +135,9 @@ def _read_tasks(
     basis: Floats,
     tasks: Sequence[int],
 ) -> list[ExampleSet]:
-    """Read the examples of tasks in one segment, as vectors (n, k) in the directions that are kept of them (k, d).
+    """Read the examples of tasks in one segment, as vectors (n, k).
+
+    The vectors lie in the directions that are kept of each example (k, d).
 
     A segment of less than an epoch visits some examples only. The gradient of another example is its mean over the
     segments that visited it. Losses are NaN, because training does not record them.

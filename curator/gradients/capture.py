@@ -184,7 +184,7 @@ class Capture:
                 raise _unwritable(self._folder, error) from error
 
     def save(self, folder: Path) -> None:
-        """Write the metric of this moment beside an adapter."""
+        """Write the metric of this moment into the folder of an adapter."""
         self._metric.save(folder, half=True)
 
     def close(self) -> None:

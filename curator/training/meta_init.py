@@ -135,7 +135,7 @@ def find_meta_init(workspace: Workspace, corpus: Corpus) -> MetaInit | None:
 
 
 def seconds_without_capture(workspace: Workspace, corpus: Corpus) -> float | None:
-    """Return the duration of a meta-training that would fit, had it captured gradients. None if there is none."""
+    """Return the duration of a meta-training that would fit, had it captured gradients. None without one."""
     recorded = ("points", "average", "capture")
 
     def rest(inputs: Inputs) -> Inputs:

@@ -51,7 +51,7 @@ def _loaded(folder: Path) -> TunedModel:
     section = ModelSection(name_or_path=str(folder), dtype="float32")
     tuned = load_model(folder, section, LoraSection(r=2))
     for module in tuned.model.modules():
-        # The gradient of a visit includes its dropout, which the plain gradient would draw anew.
+        # The gradient of a visit includes its dropout, which the plain gradient would draw again.
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
         if isinstance(getattr(module, "dropout", None), float):

@@ -89,7 +89,8 @@ _FACTS = (
     (
         "gradients",
         "gradients or losses that are not finite",
-        "SELECT count(*) FROM gradients WHERE loss IS NULL OR gradient IS NULL OR NOT isfinite(loss)"
+        # Training captures gradients without losses.
+        "SELECT count(*) FROM gradients WHERE gradient IS NULL OR NOT coalesce(isfinite(loss), true)"
         " OR NOT coalesce(isfinite(list_sum(gradient)), true)",
     ),
     ("affinities", "duplicate affinities", "SELECT count(*) - count(DISTINCT (estimate_key, task)) FROM affinities"),

@@ -190,7 +190,7 @@ class Store(Sums, Segments, Measured, SelectionTable, Queries):
         Args:
             set_key: Key of the set: hash of the checkpoint, the projection and other inputs.
             token_hashes: Token hash of each example (n).
-            losses: Loss of each example (n,), nats per completion token.
+            losses: Loss of each example (n,), nats per completion token. NaN for a loss that is not known.
             gradients: Projected gradient of each example (n, k).
         """
         # Several tasks may share an example. Its first row is kept.
@@ -201,7 +201,7 @@ class Store(Sums, Segments, Measured, SelectionTable, Queries):
             {
                 "set_key": pa.array([set_key] * len(rows), pa.string()),
                 "token_hash": pa.array([token_hashes[row] for row in rows], pa.string()),
-                "loss": pa.array(np.asarray(losses, dtype=np.float64)[rows]),
+                "loss": pa.array(np.asarray(losses, dtype=np.float64)[rows], from_pandas=True),
                 "gradient": pa.ListArray.from_arrays(offsets, pa.array(vectors.reshape(-1))),
             }
         )
