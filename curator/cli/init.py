@@ -14,13 +14,17 @@ from curator.core.errors import ConfigError, DataError
 from curator.core.files import CONFIG_NAME, write_whole
 from curator.core.remote import RemoteFile, has_wildcards, is_remote, matches
 from curator.core.text import clean
-from curator.data.discovery import find_tasks, unread_of
+from curator.data.discovery import find_tasks, found_at
 from curator.data.importers.base import ImportedConfig, Table
 from curator.data.importers.importer import read_trainer_config
+from curator.data.layouts import Found, FoundTask
 from curator.data.readers import FORMATS, is_saved_dataset, is_task_file, task_name
 
 if TYPE_CHECKING:
     from curator.project.project import Project
+
+# Largest number of shards that a table lists one by one.
+_FEW = 3
 
 _TEMPLATE = """\
 # A curator project. Paths are relative to this file. Results live in .curator/ next to it. Deleting that folder
@@ -105,8 +109,8 @@ class _Found:
     """The source, if it is a single glob."""
     tables: list[Table] = field(default_factory=list)
     imports: list[ImportedConfig] = field(default_factory=list)
-    unread: list[Path] = field(default_factory=list)
-    """Files that a glob or folder covers and that no reader knows."""
+    left_out: list[str] = field(default_factory=list)
+    """Files that a glob or folder covers and that belong to no task, one line each."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,8 +161,7 @@ def write_project(
     settings = _settings(found.imports, folder, model)
     _write(path, found, settings, target or (names[0] if len(names) == 1 else ""))
     left_out = [f"{m.path.name}: {line}" for m in found.imports for line in m.left_out]
-    left_out += [f"{path}: unknown type of file" for path in found.unread]
-    return Written(path=path, tasks=names, settings=settings, left_out=left_out)
+    return Written(path=path, tasks=names, settings=settings, left_out=left_out + found.left_out)
 
 
 def write_groups(project: "Project", count: int, written: Written) -> list[str]:
@@ -223,12 +226,9 @@ def _write(path: Path, found: _Found, settings: dict[tuple[str, str], Any], targ
 def _find(sources: Sequence[str], folder: Path, task_column: str) -> _Found:
     """Return the tasks of the sources, with paths relative to the project's folder."""
     found = _Found()
-    several = [source for source in sources if not is_remote(source) and not Path(source).is_file()]
-    found.unread = [path for source in several for path in unread_of(_covered(source))]
     if len(sources) == 1 and _is_glob(sources[0]) and not task_column:
         found.glob = sources[0] if is_remote(sources[0]) else os.path.relpath(sources[0], folder)
-        files = _elsewhere(sources[0]) if is_remote(sources[0]) else _paths(sources[0])
-        found.names = sorted(task_name(path) for path in files)
+        found.names = sorted(task.name for task in _tasks(sources[0], found.left_out))
         _check_names(found.names)
         return found
     for source in sources:
@@ -237,44 +237,73 @@ def _find(sources: Sequence[str], folder: Path, task_column: str) -> _Found:
             found.imports.append(imported)
             found.tables += [_seen_from(table, folder) for table in imported.tables]
         elif task_column:
-            found.tables += _each(source, folder, task_column)
+            found.tables += _each(source, folder, task_column, found.left_out)
         else:
-            found.tables += [_table(name, key, value) for name, key, value in _places(source, folder)]
+            places = _places(source, folder, found.left_out)
+            found.tables += [_table(name, key, value) for name, key, value in places]
     found.names = [table.keys["name"] for table in found.tables]
     _check_names(found.names)
     return found
 
 
-def _places(source: str, folder: Path) -> list[tuple[str, str, str]]:
-    """Return name, key and value of the tables of a source."""
-    if is_remote(source):
-        return [(task_name(file), "path", file.address) for file in _elsewhere(source)]
-    if _is_glob(source) or Path(source).exists():
-        return [(task_name(path), "path", os.path.relpath(path, folder)) for path in _paths(source)]
+def _places(source: str, folder: Path, left_out: list[str]) -> list[tuple[str, str, str | list[str]]]:
+    """Return name, key and value of the tables of a source. Add lines about files that belong to no task."""
+    if is_remote(source) or _is_glob(source) or Path(source).exists():
+        return [(task.name, "path", _seen(task, folder)) for task in _tasks(source, left_out)]
     if source.count("/") == 1 and not source.startswith((".", "/", "~")) and not is_task_file(Path(source)):
         return [(source.rpartition("/")[2], "hub", source)]
     raise DataError(f"not found: --from {source}", hint="Name a file, a folder, a glob or a hub id.")
 
 
-def _elsewhere(source: str) -> list[RemoteFile]:
-    """Return the task files of an address."""
-    files = [file for file in matches(source) if is_task_file(file)]
-    if not files:
-        address = RemoteFile(source)
-        raise DataError(f"no task file found: --from {address}", hint=f"Name files of these formats: {FORMATS}.")
-    return files
+def _tasks(source: str, left_out: list[str]) -> Sequence[FoundTask]:
+    """Return the tasks of a file, a folder, a glob or an address. Add lines about files that belong to no task."""
+    path = Path(source)
+    if is_remote(source) and not has_wildcards(source):
+        one = matches(source)
+        found = Found(tasks=(FoundTask(task_name(one[0]), (one[0],)),)) if one == [RemoteFile(source)] else None
+    elif not is_remote(source) and (path.is_file() or is_saved_dataset(path)):
+        found = Found(tasks=(FoundTask(task_name(path), (path,)),))
+    else:
+        found = None
+    known = found is None or is_saved_dataset(path) or is_task_file(found.files[0])
+    found = found or found_at(source, Path(), "--from")
+    if not known or not found.tasks:
+        shown = RemoteFile(source) if is_remote(source) else source
+        only = " (only test and validation splits)" if found.held_out else ""
+        raise DataError(f"no task file found: --from {shown}{only}", hint=f"Name files of these formats: {FORMATS}.")
+    left_out += [f"{path}: unknown type of file" for path in found.unread]
+    left_out += [f"{path}: test or validation split, not trained on" for path in found.held_out]
+    return found.tasks
 
 
-def _table(name: str, kind: str, place: str, **more: Any) -> Table:
+def _seen(task: FoundTask, folder: Path) -> str | list[str]:
+    """Return the places of a task's files, relative to the project's folder. Many shards become one glob."""
+    seen = [file.address if isinstance(file, RemoteFile) else os.path.relpath(file, folder) for file in task.files]
+    if len(seen) == 1:
+        return seen[0]
+    shards = {re.sub(r"\d{5}(-of-\d{5})", r"*\1", glob.escape(place)) for place in seen}
+    if len(seen) > _FEW and len(shards) == 1 and not isinstance(task.files[0], RemoteFile):
+        (pattern,) = shards
+        if [str(path) for path in sorted(Path().glob(os.path.relpath(folder / pattern)))] == sorted(
+            os.path.normpath(folder / place) for place in seen
+        ):
+            return pattern
+    return seen
+
+
+def _table(name: str, kind: str, place: str | list[str], **more: Any) -> Table:
     return Table(keys={"name": name, kind: place} | more, origin="")
 
 
-def _each(source: str, folder: Path, column: str) -> list[Table]:
+def _each(source: str, folder: Path, column: str, left_out: list[str]) -> list[Table]:
     """Return one table for each value of a column."""
     here, tables = Path.cwd(), []
     # Relative to the working directory, because the project's folder does not exist yet.
-    for (_, kind, place), (_, _, seen) in zip(_places(source, here), _places(source, folder), strict=True):
-        table = TaskSource.model_validate({kind: place, "task_column": column})
+    for (_, kind, place), (_, _, seen) in zip(
+        _places(source, here, []), _places(source, folder, left_out), strict=True
+    ):
+        value = tuple(place) if isinstance(place, list) else place
+        table = TaskSource.model_validate({kind: value, "task_column": column})
         tables += [_table(t.name, kind, seen, **t.filter) for t in find_tasks(DataSection(task=(table,)), here)]
     return tables
 
@@ -320,22 +349,6 @@ def _with(text: str, section: str, key: str, value: Any) -> str:
 
 def _is_glob(source: str) -> bool:
     return has_wildcards(source) and (is_remote(source) or not Path(source).exists())
-
-
-def _paths(source: str) -> list[Path]:
-    """Return the files and saved data sets of a file, a folder or a glob."""
-    kept = [p for p in _covered(source) if (is_task_file(p) or is_saved_dataset(p)) and not p.name.startswith(".")]
-    if not kept:
-        raise DataError(f"no task file found: --from {source}", hint=f"Name files of these formats: {FORMATS}.")
-    return kept
-
-
-def _covered(source: str) -> list[Path]:
-    """Return the paths in a folder or of a glob; a file or a saved data set alone is itself."""
-    path = Path(source)
-    if path.is_dir() and not is_saved_dataset(path):
-        return sorted(path.iterdir())
-    return [path] if path.exists() else sorted(map(Path, glob.glob(source, recursive=True)))
 
 
 def _check_names(names: list[str]) -> None:

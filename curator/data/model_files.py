@@ -12,6 +12,7 @@ from curator.core.errors import DataError
 from curator.core.files import File, sha256_of
 from curator.core.provenance import hash_of
 from curator.core.remote import RemoteFile
+from curator.data.hub_errors import unreachable
 from curator.workspace.store.tables import Store
 from curator.workspace.workspace import Workspace
 
@@ -195,7 +196,7 @@ def _base_of(adapter: Path) -> str:
 
 def _download(section: ModelSection) -> Path:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     wanted: dict[str, Any] = {
         "repo_id": section.name_or_path,
@@ -209,10 +210,13 @@ def _download(section: ModelSection) -> Path:
     try:
         return Path(snapshot_download(**wanted))
     except Exception as error:
-        raise DataError(
-            f"model is not a local folder, and not found on the hub: {section.name_or_path!r}: {error}",
-            hint="Correct `name_or_path` under [model], or check the network and HF_TOKEN.",
-        ) from error
+        name = section.name_or_path
+        if isinstance(error, HfHubHTTPError):
+            raise DataError(
+                f"model {name!r} is not a local folder, and the hub does not give it: {first_line(error)}",
+                hint="Correct `name_or_path` under [model]. For a private model, set HF_TOKEN.",
+            ) from error
+        raise unreachable("model", name, error) from error
 
 
 def identity_files(folder: Path) -> list[Path]:
@@ -237,7 +241,7 @@ def load_architecture(folder: Path, section: ModelSection) -> "PreTrainedConfig"
         return cast("PreTrainedConfig", AutoConfig.from_pretrained(folder, trust_remote_code=section.trust_remote_code))
     except Exception as error:
         raise DataError(
-            f"cannot use config.json of model {folder}: {_first_line(error)}", hint=_code_hint(error)
+            f"cannot use config.json of model {folder}: {first_line(error)}", hint=_code_hint(error)
         ) from error
 
 
@@ -260,7 +264,7 @@ def load_tokenizer(folder: Path, section: ModelSection) -> "PreTrainedTokenizerB
         )
     except Exception as error:
         raise DataError(
-            f"cannot read the tokenizer of model {folder}: {_first_line(error)}", hint=_code_hint(error)
+            f"cannot read the tokenizer of model {folder}: {first_line(error)}", hint=_code_hint(error)
         ) from error
 
 
@@ -270,7 +274,8 @@ def is_of_the_disk(error: Exception) -> bool:
     return isinstance(error, OSError) or any(word in str(error) for word in words)
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 

@@ -8,7 +8,6 @@ Such a loader also cannot name the line of an error.
 
 import csv
 import glob
-import gzip
 import itertools
 import json
 import logging
@@ -17,14 +16,16 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import Any, cast
 
 from curator.core.errors import DataError
 from curator.core.files import File
 from curator.core.remote import RemoteFile
 from curator.data.file_kinds import refuse_other_kinds_of_file
+from curator.data.hub_errors import unreachable
+from curator.data.packed import is_packed, open_bytes, unpacked_name
 
-FORMATS = "JSONL, JSON, Parquet, CSV, TSV, or a folder that datasets.load_from_disk reads"
+FORMATS = "JSONL, JSON, Parquet, Arrow, CSV, TSV, or a folder that datasets.load_from_disk reads"
 _TEXT_HINT = "Fix or remove the line."
 
 # Longest line of a packed file, in bytes. A small packed file can hold a line that exceeds the memory.
@@ -48,7 +49,7 @@ def is_saved_dataset(path: Path) -> bool:
 
 def task_name(path: File) -> str:
     """Return the task name of a file or a saved data set: the file's name without suffixes, or the folder's name."""
-    return path.name if isinstance(path, Path) and path.is_dir() else Path(_without_gz(path)).stem
+    return path.name if isinstance(path, Path) and path.is_dir() else Path(unpacked_name(path)).stem
 
 
 def read_file(file: File) -> Iterator[RawRow]:
@@ -71,8 +72,7 @@ def read_file(file: File) -> Iterator[RawRow]:
             yield from read(file)
         return
     try:
-        if read is not _read_parquet:
-            refuse_other_kinds_of_file(file)
+        refuse_other_kinds_of_file(file)
         yield from read(file)
     except FileNotFoundError as error:
         raise DataError(f"no such file: {file}", hint="Correct the path in curator.toml.") from error
@@ -143,8 +143,8 @@ def _lines(file: File) -> Iterator[str | DataError]:
 
     A byte order mark is removed.
     """
-    with _open(file) as stream:
-        packed = isinstance(stream, gzip.GzipFile)
+    packed = is_packed(file)
+    with open_bytes(file) as stream:
         lines = iter(lambda: stream.readline(_LONGEST), b"") if packed else stream
         for number, line in enumerate(lines, 1):
             if packed and len(line) == _LONGEST:
@@ -167,13 +167,6 @@ def _whole(lines: Iterable[str | DataError]) -> Iterator[str]:
         if isinstance(line, DataError):
             raise line
         yield line
-
-
-def _open(file: File) -> IO[bytes]:
-    packed = file.suffix.lower() == ".gz"
-    if isinstance(file, Path):
-        return cast(IO[bytes], gzip.open(file)) if packed else file.open("rb")
-    return cast(IO[bytes], gzip.open(file.open())) if packed else file.open()
 
 
 def _read_json(file: File) -> Iterator[RawRow]:
@@ -306,6 +299,16 @@ def _read_csv(file: File) -> Iterator[RawRow]:
 
 
 def _read_parquet(file: File) -> Iterator[RawRow]:
+    # The default batch size is the size of the first row group, which can be zero.
+    yield from _read_table(file, "parquet", batch_size=_ROWS)
+
+
+def _read_arrow(file: File) -> Iterator[RawRow]:
+    """Read a file or a stream of Arrow IPC."""
+    yield from _read_table(file, "arrow")
+
+
+def _read_table(file: File, builder: str, **options: Any) -> Iterator[RawRow]:
     import datasets
 
     if isinstance(file, Path):
@@ -316,8 +319,7 @@ def _read_parquet(file: File) -> Iterator[RawRow]:
         file.state()
         place = file.address
     rows = _load(
-        # The default batch size is the size of the first row group, which can be zero.
-        lambda: datasets.load_dataset("parquet", data_files=place, split="train", streaming=True, batch_size=_ROWS),
+        lambda: datasets.load_dataset(builder, data_files=place, split="train", streaming=True, **options),
         str(file),
         file,
     )
@@ -329,6 +331,8 @@ def _load(load: Callable[[], Any], where: str, file: File | None = None) -> Iter
         with _quiet():
             return cast(Iterable[dict[str, Any]], load())
     except Exception as error:
+        if isinstance(error, ConnectionError):
+            raise unreachable("data set", where, error) from error
         # `datasets` and Arrow raise many types of errors.
         raise DataError(
             f"cannot load {where}: {_cause(error, file)}",
@@ -378,18 +382,16 @@ def _cause(error: BaseException, file: File | None) -> str:
 
 
 def _suffix(path: File) -> str:
-    return Path(_without_gz(path)).suffix.lower()
-
-
-def _without_gz(path: File) -> str:
-    return path.name[: -len(path.suffix)] if path.suffix.lower() == ".gz" else path.name
+    return Path(unpacked_name(path)).suffix.lower()
 
 
 _READERS: dict[str, Callable[[File], Iterator[RawRow]]] = {
     ".jsonl": _read_json,
+    ".jsonlines": _read_json,
     ".ndjson": _read_json,
     ".json": _read_json,
     ".parquet": _read_parquet,
+    ".arrow": _read_arrow,
     ".csv": _read_csv,
     ".tsv": _read_csv,
 }

@@ -2,14 +2,16 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from curator.core.errors import DataError
 
 LEAKED = "also in the target's validation"
 OVER_LIMIT = "over max_examples_per_task"
 VALIDATION = "validation"
+# Reasons of readers that one message names.
+_NAMED = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,6 +24,8 @@ class TaskSplit:
     """Held-out examples. The numbers refer to the validation file if the target has one."""
     left_out: dict[str, tuple[int, ...]]
     """Examples without training, by reason. They include the held-out examples."""
+    refusal: DataError | None = None
+    """Why the task cannot be used. It then has no training examples or, as a target, no held-out examples."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +38,7 @@ class TaskExamples:
         left_out: Reason why an example cannot be used, or None, for each example (n).
         validation_hashes: Content hashes of the task's validation file (m), or None without such a file.
         validation_left_out: Reason why an example of the validation file cannot be used, or None (m).
+        problems: Number of bad rows by the reason that readers gave, for messages.
     """
 
     name: str
@@ -41,6 +46,13 @@ class TaskExamples:
     left_out: Sequence[str | None]
     validation_hashes: Sequence[str] | None = None
     validation_left_out: Sequence[str | None] = ()
+    problems: Mapping[str, int] = field(default_factory=dict)
+
+    def why(self, counted: Mapping[str, int]) -> str:
+        """Return reasons and their counts in words, or "" without reasons. Bad rows add their own reasons."""
+        words = [f"{count:,} {reason}" for reason, count in counted.items()]
+        named = [f"{problem} ({count:,} rows)" for problem, count in list(self.problems.items())[:_NAMED]]
+        return ", ".join(words) + (f"; bad rows: {'; '.join(named)}" if named else "")
 
 
 def split_tasks(
@@ -57,18 +69,25 @@ def split_tasks(
             depends on its content and the seed, not on its position.
 
     Returns:
-        One split per task, in the order of `tasks`.
-
-    Raises:
-        DataError: A task has no training examples, or a target has no validation examples.
+        One split per task, in the order of `tasks`. A split with a `refusal` belongs to a task that cannot be used.
     """
-    held_out = {task.name: _held_out(task, share, seed) for task in tasks if task.name in targets}
+    held_out: dict[str, tuple[int, ...]] = {}
+    refused: dict[str, DataError] = {}
+    for task in tasks:
+        if task.name in targets:
+            try:
+                held_out[task.name] = _held_out(task, share, seed)
+            except DataError as error:
+                refused[task.name] = error
     held_out_hashes = {
         (task.hashes if task.validation_hashes is None else task.validation_hashes)[number]
         for task in tasks
         for number in held_out.get(task.name, ())
     }
-    return [_split(task, held_out.get(task.name, ()), held_out_hashes, limit, seed) for task in tasks]
+    return [
+        _split(task, held_out.get(task.name, ()), held_out_hashes, limit, seed, refused.get(task.name))
+        for task in tasks
+    ]
 
 
 def _held_out(task: TaskExamples, share: float, seed: int) -> tuple[int, ...]:
@@ -83,7 +102,7 @@ def _held_out(task: TaskExamples, share: float, seed: int) -> tuple[int, ...]:
     usable = [n for n, reason in enumerate(task.left_out) if reason is None]
     if len(usable) < 2:
         counted = Counter(reason for reason in task.left_out if reason is not None)
-        reasons = ", ".join(f"{count:,} {reason}" for reason, count in counted.most_common())
+        reasons = task.why(dict(counted.most_common()))
         raise DataError(
             f"too few usable examples in target {task.name!r}: {len(usable)}"
             + (f" (left out: {reasons})" if reasons else ""),
@@ -104,7 +123,12 @@ def _held_out(task: TaskExamples, share: float, seed: int) -> tuple[int, ...]:
 
 
 def _split(
-    task: TaskExamples, validation: tuple[int, ...], held_out_hashes: set[str], limit: int, seed: int
+    task: TaskExamples,
+    validation: tuple[int, ...],
+    held_out_hashes: set[str],
+    limit: int,
+    seed: int,
+    refusal: DataError | None,
 ) -> TaskSplit:
     own = set(validation) if task.validation_hashes is None else set()
     reasons: dict[str, list[int]] = {}
@@ -121,9 +145,9 @@ def _split(
     if limit and len(train) > limit:
         ranked = _ranked(train, task.hashes, seed, OVER_LIMIT)
         train, reasons[OVER_LIMIT] = sorted(ranked[:limit]), sorted(ranked[limit:])
-    if not train:
-        why = ", ".join(f"{len(numbers)} {reason}" for reason, numbers in reasons.items())
-        raise DataError(
+    if not train and refusal is None:
+        why = task.why({reason: len(numbers) for reason, numbers in reasons.items()})
+        refusal = DataError(
             f"no training examples in task {task.name!r} ({why})",
             hint="Remove the task, or add examples with a completion.",
         )
@@ -132,6 +156,7 @@ def _split(
         train=tuple(train),
         validation=validation,
         left_out={reason: tuple(numbers) for reason, numbers in sorted(reasons.items())},
+        refusal=refusal,
     )
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from curator.core.errors import DataError
 from curator.core.text import clean
+from curator.data.bad_rows import rows_refusal
 from curator.data.columns import refuse_other_kinds, refuse_placeholders, unused_columns
 from curator.data.formats import TURN_FIELDS, recognise, renamed
 from curator.data.readers import RawRow, read_file, read_hub, read_saved
@@ -14,43 +15,6 @@ from curator.data.sources import Source, Value
 
 # Largest total content, in characters, of rows in memory for tasks that share a file. More rows need another pass.
 _MOST_HELD = 2**29
-# Largest number of bad rows that an error lists.
-_BAD_LISTED = 5
-_SKIP_HINT = 'Pass --skip-bad-rows, or set bad_rows = "skip" under [data], to continue without such rows.'
-
-
-def refusal(bad: Sequence[tuple[str, str]], rows: int, where: str) -> DataError:
-    """Return the error for rows that cannot be used.
-
-    Args:
-        bad: Place and problem of each bad row. At least one.
-        rows: Number of all rows, good and bad.
-        where: Name of the file or files that hold the rows.
-    """
-    first, _, hint = bad[0][1].partition("\n")
-    if len(bad) == 1:
-        return DataError(f"{bad[0][0]}: {first} (1 of {rows:,} rows in {where})", hint=f"{hint} {_SKIP_HINT}")
-    # One line for each file and reason, with its number of rows.
-    groups: dict[tuple[str, str], list[str]] = {}
-    for stands, problem in bad:
-        groups.setdefault((_file_of(stands), problem.partition("\n")[0]), []).append(stands)
-    listed = [
-        f"{places[0]}: {problem}" + (f" ({len(places):,} rows)" if len(places) > 1 else "")
-        for (_, problem), places in list(groups.items())[:_BAD_LISTED]
-    ]
-    rest = sum(len(places) for places in list(groups.values())[_BAD_LISTED:])
-    if rest:
-        listed.append(f"and {rest:,} more")
-    return DataError(
-        f"{len(bad):,} of {rows:,} rows in {where} cannot be used:\n  " + "\n  ".join(listed),
-        hint=f"{hint} {_SKIP_HINT}",
-    )
-
-
-def _file_of(place: str) -> str:
-    """Return the file of a place such as `file:line` or `file, row 3`."""
-    head, _, tail = place.rpartition(":")
-    return head if tail.isdigit() else place.rpartition(", row ")[0]
 
 
 def read_task(source: Source, *, keep_bad: bool = False) -> list[Row]:
@@ -64,30 +28,33 @@ def read_task(source: Source, *, keep_bad: bool = False) -> list[Row]:
         DataError: A file cannot be read, the source has no rows, or `keep_bad` is false and a row cannot be used.
     """
     ((_, rows),) = read_tasks([source])
-    bad = [(row.place, row.problem) for row in rows if row.problem]
+    if isinstance(rows, DataError):
+        raise rows
+    bad = [row for row in rows if row.problem]
     if bad and not keep_bad:
-        raise refusal(bad, len(rows), source.place)
+        raise rows_refusal(bad, len(rows), source.place)
     return rows
 
 
-def read_tasks(sources: Sequence[Source]) -> Iterator[tuple[int, list[Row]]]:
+def read_tasks(sources: Sequence[Source]) -> Iterator[tuple[int, list[Row] | DataError]]:
     """Read all rows of several tasks. Tasks that differ only in the value of one column share a pass over their file.
 
     Args:
         sources: Sources of the tasks.
 
     Yields:
-        Index of a task in `sources`, and its rows, including bad rows. Tasks that share a file are adjacent.
-
-    Raises:
-        DataError: A file cannot be read, or a source has no rows.
+        Index of a task in `sources`, and its rows, including bad rows. Tasks that share a file are adjacent. Instead of
+        the rows, the error of a task whose file cannot be read, or which has no rows.
     """
     together: dict[Hashable, list[int]] = {}
     for number, source in enumerate(sources):
         together.setdefault(_origin(source) if source.column else number, []).append(number)
     for waiting in together.values():
         while waiting:
-            rows = _read_together({number: sources[number] for number in waiting})
+            try:
+                rows = _read_together({number: sources[number] for number in waiting})
+            except DataError as error:
+                rows = dict.fromkeys(waiting, error)
             waiting = [number for number in waiting if number not in rows]
             for number in list(rows):
                 yield number, rows.pop(number)
@@ -132,8 +99,12 @@ def _origin(source: Source) -> Hashable:
     )
 
 
-def _read_together(sources: dict[int, Source]) -> dict[int, list[Row]]:
-    """Read the rows of sources that differ only in `value`. Return only the first sources if the rows are too many."""
+def _read_together(sources: dict[int, Source]) -> dict[int, list[Row] | DataError]:
+    """Read the rows of sources that differ only in `value`. Return only the first sources if the rows are too many.
+
+    Raises:
+        DataError: The file of the sources cannot be read.
+    """
     rows: dict[int, list[Row]] = {number: [] for number in sources}
     first = next(iter(sources.values()))
     seen: set[str] = set()
@@ -155,9 +126,7 @@ def _read_together(sources: dict[int, Source]) -> dict[int, list[Row]]:
         while held > _MOST_HELD and len(rows) > 1:
             _, dropped = rows.popitem()
             held -= sum(len(str(row.content)) for row in dropped)
-    for number, found in rows.items():
-        _check_found(sources[number], found, seen)
-    return rows
+    return {number: _check_found(sources[number], found, seen) or found for number, found in rows.items()}
 
 
 def _row(raw: dict[str, Any] | DataError, source: Source, file: str, line: int, number: int) -> Row:
@@ -203,25 +172,22 @@ def _numbers(cell: Any, sources: dict[int, Source], known: dict[Hashable, list[i
     return known[key]
 
 
-def _check_found(source: Source, rows: list[Row], seen: set[str]) -> None:
-    """Check that a source has rows and the columns of its configuration.
-
-    Raises:
-        DataError: The source has no rows, or the rows lack a configured column.
-    """
+def _check_found(source: Source, rows: list[Row], seen: set[str]) -> DataError | None:
+    """Return the error of a source that has no rows, or whose rows lack a configured column."""
     # `columns = { text = "text" }` only excludes other columns, so such a column may be missing.
     named = {column for field, column in source.columns.items() if field not in (*TURN_FIELDS, column)}
     missing = sorted(({source.column} if source.column else set()) - seen) or (sorted(named - seen) if rows else [])
     if missing and seen:
-        raise DataError(
+        return DataError(
             f"task {source.name!r}: no column {missing[0]!r} in {source.place}",
             hint=f"Use one of the columns {', '.join(sorted(seen)[:20])}.",
         )
     if not rows:
         kept = f" with {source.column} = {source.value!r}" if source.column else ""
-        raise DataError(
+        return DataError(
             f"task {source.name!r}: {source.place} holds no rows{kept}", hint="Remove the task, or add examples."
         )
+    return None
 
 
 def _raw_rows(source: Source) -> Iterator[tuple[str, int, dict[str, Any] | DataError]]:

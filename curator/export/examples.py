@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 from curator.core.errors import ConfigError, CuratorError, DataError, ManifestMismatch
 from curator.core.files import located
 from curator.core.provenance import hash_of
+from curator.data.bad_rows import rows_refusal
 from curator.data.rows import Row, content_hash
 from curator.data.sources import Source
-from curator.data.task_rows import read_task, refusal
+from curator.data.task_rows import read_task
 from curator.data.tokens import Encoded, Encoder
 from curator.export.format import Plan, PlannedTask
 from curator.export.forms import PLAIN, TOKENS, Encoding, Form, is_faithful
@@ -119,9 +120,9 @@ def kept_rows(plan: Plan, task: PlannedTask) -> list[Row]:
             )
     out = dropped(entry)
     kept = [row for row in rows if row.number not in out]
-    bad = [(row.place, row.problem) for row in kept if row.problem]
+    bad = [row for row in kept if row.problem]
     if bad:
-        raise refusal(bad, len(kept), f"task {entry.name!r}")
+        raise rows_refusal(bad, len(kept), f"task {entry.name!r}")
     return kept
 
 

@@ -1,6 +1,6 @@
 """The report of `check`."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 from curator.results.base import Report
@@ -28,6 +28,10 @@ class CheckedTask:
     """Rows without a training example, by reason."""
     formats: dict[str, int]
     """Rows by recognised format, most frequent format first."""
+    bad_rows: dict[str, int] = field(default_factory=dict)
+    """Rows that cannot be used, by reason."""
+    problem: str = ""
+    """Why the task cannot be used at all. Empty if it can."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,3 +58,7 @@ class CheckReport(Report, Shown):
     overlaps: tuple[Overlap, ...]
     near_duplicates: tuple[tuple[str, int, str, int], ...]
     """(task, row, other task, row) of nearly equal examples. Rows count from 1. At most a thousand pairs."""
+    notes: tuple[str, ...] = ()
+    """The problems that the counts of the tasks do not show. Tasks with the same problem share a line."""
+    error: str = ""
+    """Why the project cannot be used. Empty if it can."""
