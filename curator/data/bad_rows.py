@@ -40,6 +40,7 @@ class UnusableTask:
 
     name: str
     error: DataError
+    files: tuple[str, ...] = ()
     rows: int = 0
     """Rows that were read."""
     left_out: Mapping[str, int] = field(default_factory=dict)
@@ -48,9 +49,19 @@ class UnusableTask:
 
     @property
     def line(self) -> str:
-        """Return the reason on one line."""
+        """Return the name and the reason on one line."""
         message = self.error.message.partition("\n")[0]
         return message if self.name in message else f"task {self.name!r}: {message}"
+
+    @property
+    def reason(self) -> str:
+        """Return the reason without the names of the task and its files, so that equal reasons are equal."""
+        message = self.error.message.partition("\n")[0]
+        for words in (f"task {self.name!r}: ", f" in task {self.name!r}", f" in target {self.name!r}"):
+            message = message.replace(words, "")
+        for file in self.files:
+            message = message.replace(file, "the file")
+        return message
 
 
 def reasons(rows: Sequence[BadRow]) -> dict[str, int]:

@@ -57,7 +57,7 @@ def check_data(workspace: Workspace, corpus: Corpus) -> results.CheckReport:
             left_out=dict(task.left_out),
             formats=dict(task.formats),
             bad_rows=dict(corpus.bad.get(task.name, {})),
-            problem=task.error.message,
+            problem=task.reason,
         )
         for task in corpus.unusable
     ]

@@ -111,7 +111,10 @@ def read_corpus(
         for (_, s, v), split in zip(own, splits, strict=True)
         if split.refusal is None and s.name not in (wanted[i][0] for i in failed)
     ]
-    unusable = [UnusableTask(name=wanted[i][0], error=error) for i, error in failed.items()]
+    unusable = [
+        UnusableTask(name=wanted[i][0], error=error, files=tuple(map(str, wanted[i][1].files)))
+        for i, error in failed.items()
+    ]
     unusable += [
         UnusableTask(
             name=s.name,
@@ -295,7 +298,7 @@ def _ingest(
                 outputs={
                     "rows": rows,
                     "sha256": hash_of(e.hash for e in examples),
-                    "formats": Counter(row.format for row in read),
+                    "formats": Counter(row.format for row in read if row.format),
                     "unused": Counter(name for row in read for name in row.unused),
                 },
             )

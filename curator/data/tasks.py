@@ -146,7 +146,7 @@ class Corpus:
         """List the targets with few held-out examples, one line each."""
         by_name = {task.name: len(task.split.validation) for task in self.tasks}
         return [
-            f"{name}: only {by_name[name]:,} held-out examples. Estimates are uncertain below {FEW_HELD_OUT}."
+            f"{name}: few held-out examples ({by_name[name]:,}). Estimates are uncertain below {FEW_HELD_OUT}."
             for name in self.targets
             if by_name.get(name, FEW_HELD_OUT) < FEW_HELD_OUT
         ]
