@@ -85,7 +85,7 @@ def left_out_files(data: DataSection, root: Path) -> Found:
         found = found_at(data.tasks, root, "data.tasks", kept=data.targets)
     for task in data.task:
         for written in task.paths:
-            if written and not is_remote(written) and not (root / written).is_file():
+            if written and not _is_one_file(written, root):
                 found += found_at(written, root, f"task {task.name!r}")
     used = {file for task in found.tasks for file in task.files}
     for written in data.validation_files.values():
@@ -94,6 +94,12 @@ def left_out_files(data: DataSection, root: Path) -> Found:
         held_out=tuple(sorted({file for file in found.held_out if file not in used}, key=str)),
         unread=tuple(sorted(set(found.unread))),
     )
+
+
+def _is_one_file(written: str, root: Path) -> bool:
+    if is_remote(written):
+        return not has_wildcards(written) and is_task_file(RemoteFile(written))
+    return (root / written).is_file()
 
 
 def check_target(targets: tuple[str, ...], sources: list[Source]) -> None:
