@@ -51,7 +51,7 @@ class UnusableTask:
     def line(self) -> str:
         """Return the name and the reason on one line."""
         message = self.error.message.partition("\n")[0]
-        return message if self.name in message else f"task {self.name!r}: {message}"
+        return message if repr(self.name) in message else f"task {self.name!r}: {message}"
 
     @property
     def reason(self) -> str:

@@ -52,6 +52,8 @@ def _check(folder: Path, architecture: Any, lora: LoraSection, *, trusted: bool)
     base = _without_weights(architecture, trusted=trusted)
     if base is None:
         return
+    # peft changes the model.
+    linear = _linear_names(base)
     named = lora.target_modules
     reason = ""
     if not isinstance(named, str):
@@ -60,9 +62,7 @@ def _check(folder: Path, architecture: Any, lora: LoraSection, *, trusted: bool)
     reason = reason or _refusal(base, named)
     if not reason:
         return
-    usable = [
-        name for name in _linear_names(base) if not _refusal(_without_weights(architecture, trusted=trusted), name)
-    ]
+    usable = [name for name in linear if not _refusal(_without_weights(architecture, trusted=trusted), name)]
     shown = ", ".join(f'"{name}"' for name in usable[:_NAMED])
     raise ConfigError(
         f"cannot use lora.target_modules = {named if isinstance(named, str) else list(named)!r} with model {folder}:"

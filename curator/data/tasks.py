@@ -117,7 +117,7 @@ class Corpus:
         for task in self.tasks:
             for reason, count in _reported(task).items():
                 found.append(f"{task.name}: {count} {reason}")
-        return found + [f"{task.name}: left out as a whole: {task.line}" for task in self.unusable]
+        return found + [f"{task.name}: left out as a whole: {task.reason}" for task in self.unusable]
 
     def notes(self) -> list[str]:
         """List the problems that are not counts of one task: unused columns, and similar names."""
@@ -137,7 +137,7 @@ class Corpus:
                 found.append(
                     f"{next(iter(counts))} and {len(counts) - 1:,} more tasks: {sum(counts.values()):,} {reason}"
                 )
-        found += [f"{task.name}: left out as a whole: {task.line}" for task in self.unusable[:_APART]]
+        found += [f"{task.name}: left out as a whole: {task.reason}" for task in self.unusable[:_APART]]
         if len(self.unusable) > _APART:
             found.append(f"{len(self.unusable) - _APART:,} more tasks are left out as a whole")
         return found

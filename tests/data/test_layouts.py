@@ -139,7 +139,11 @@ def test_find_tasks_test_and_validation_files_beside_a_task_are_left_out(tmp_pat
     names = ("topic.jsonl", "topic_test.jsonl", "topic-validation.jsonl", "other_test.jsonl", "test.csv")
     touch(tmp_path, *(f"t/{name}" for name in names))
     assert list(found("t/*", tmp_path)) == ["other_test", "topic"]
-    assert held_out(DataSection(tasks="t/*"), tmp_path) == ["t/test.csv", "t/topic-validation.jsonl", "t/topic_test.jsonl"]
+    assert held_out(DataSection(tasks="t/*"), tmp_path) == [
+        "t/test.csv",
+        "t/topic-validation.jsonl",
+        "t/topic_test.jsonl",
+    ]
     # Files that the user names remain: by a target, as a validation file, and by a pattern without wildcards at its end.
     assert "topic_test" in found("t/*", tmp_path, target="topic_test")
     data = DataSection(tasks="t/*", validation_files={"topic": "t/topic-validation.jsonl"})
