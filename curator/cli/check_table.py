@@ -46,10 +46,11 @@ def show_check(report: results.CheckReport, *, details: bool = False) -> None:
             for reason in reasons[task.name]:
                 _add_reason(table, "", reason)
     else:
-        shown = sorted(report.tasks, key=lambda task: (not task.target, not task.problem))[:_TASKS]
-        for shown_task in sorted(shown, key=lambda task: task.name):
-            _add_task(table, shown_task)
-        _add_rest(table, [task for task in report.tasks if task not in shown])
+        ordered = sorted(report.tasks, key=lambda task: (not task.target, not task.problem))
+        for shown in sorted(ordered[:_TASKS], key=lambda task: task.name):
+            _add_task(table, shown)
+        if ordered[_TASKS:]:
+            _add_rest(table, ordered[_TASKS:])
         whole = [_Reason(f"not used: {task.problem}", 0, [task.name]) for task in report.tasks if task.problem]
         grouped = _grouped([*whole, *(reason for task in report.tasks for reason in reasons[task.name])])
         for reason in grouped[:_REASONS]:

@@ -144,7 +144,7 @@ def test_find_tasks_test_and_validation_files_beside_a_task_are_left_out(tmp_pat
         "t/topic-validation.jsonl",
         "t/topic_test.jsonl",
     ]
-    # Files that the user names remain: by a target, as a validation file, and by a pattern without wildcards at its end.
+    # Files that the user names remain: by a target, as a validation file, and by a plain name at the end of a pattern.
     assert "topic_test" in found("t/*", tmp_path, target="topic_test")
     data = DataSection(tasks="t/*", validation_files={"topic": "t/topic-validation.jsonl"})
     assert held_out(data, tmp_path) == ["t/test.csv", "t/topic_test.jsonl"]
@@ -153,7 +153,7 @@ def test_find_tasks_test_and_validation_files_beside_a_task_are_left_out(tmp_pat
 
 def test_find_tasks_only_held_out_files_raises_data_error(tmp_path: Path) -> None:
     touch(tmp_path, "t/test.jsonl")
-    with pytest.raises(DataError, match="only test and validation splits, such as .*test.jsonl") as caught:
+    with pytest.raises(DataError, match=r"only test and validation splits, such as .*test\.jsonl") as caught:
         found("t/*", tmp_path)
     assert "Name the file itself" in caught.value.hint
 

@@ -169,13 +169,13 @@ def test_check_all_linear_that_peft_refuses_names_modules_that_work(
     make_project: MakeProject, mamba_folder: Path
 ) -> None:
     folder = make_project(model=mamba_folder)
-    with pytest.raises(CheckFailed, match="cannot use lora.target_modules = 'all-linear' with model .*Mamba") as caught:
+    with pytest.raises(CheckFailed, match=r"cannot use lora\.target_modules = 'all-linear' with .*Mamba") as caught:
         Project.open(folder).check()
     assert caught.value.exit_code == 2
     assert caught.value.report.tasks
     named = re.findall(r'"(\w+)"', caught.value.hint)
     assert sorted(named) == ["dt_proj", "in_proj", "x_proj"]
-    with pytest.raises(ConfigError, match="cannot use lora.target_modules"):
+    with pytest.raises(ConfigError, match=r"cannot use lora\.target_modules"):
         Project.open(folder).train()
     toml = folder / "curator.toml"
     toml.write_text(toml.read_text().replace("[lora]", f"[lora]\ntarget_modules = {json.dumps(named)}"))
@@ -215,7 +215,7 @@ def test_check_data_set_without_network_says_that_the_hub_cannot_be_reached(make
     with (folder / "curator.toml").open("a") as file:
         file.write('[[data.task]]\nname = "target"\npath = "tasks/target.jsonl"\n')
         file.write('[[data.task]]\nname = "far"\nhub = "owner/absent"\n')
-    with pytest.raises(CheckFailed, match="data set 'owner/absent' .* the hub cannot be reached") as caught:
+    with pytest.raises(CheckFailed, match=r"data set 'owner/absent' .* the hub cannot be reached") as caught:
         Project.open(folder).check()
     assert "hf download --repo-type dataset owner/absent" in caught.value.hint
     assert {task.name: task.problem for task in caught.value.report.tasks}["target"] == ""

@@ -65,7 +65,7 @@ def test_read_task_joined_packed_parts_are_all_read(tmp_path: Path, ending: str)
 def test_read_task_cut_off_packed_file_raises_data_error(tmp_path: Path, ending: str) -> None:
     path = tmp_path / f"a.jsonl{ending}"
     path.write_bytes(PACK[ending](TEXT * 50)[:-9])
-    with pytest.raises(DataError, match="cannot read .*a.jsonl"):
+    with pytest.raises(DataError, match=r"cannot read .*a\.jsonl"):
         contents(path)
 
 
@@ -75,7 +75,7 @@ def test_read_task_damaged_packed_file_raises_data_error(tmp_path: Path, ending:
     packed = bytearray(PACK[ending](TEXT * 50))
     packed[len(packed) // 2 : len(packed) // 2 + 8] = b"\xff" * 8
     path.write_bytes(packed)
-    with pytest.raises(DataError, match="a.jsonl"):
+    with pytest.raises(DataError, match=r"a\.jsonl"):
         contents(path)
 
 

@@ -36,7 +36,7 @@ def test_check_unusable_tasks_are_named_at_once_below_the_table(make_project: Ma
     assert f"task 'beta': {tasks / 'beta.jsonl'} is a Git LFS pointer, not the data" in done.err
     assert "no training examples in task 'gamma' (3 empty)" in done.err
     assert SKIP_HINT in done.err
-    lines = {line.split()[0]: line for line in done.out.splitlines() if line.strip()}
+    lines = {line.split()[0]: line.strip() for line in done.out.splitlines() if line.strip()}
     assert lines["alpha"].endswith("not used: the file holds no rows")
     assert lines["beta"].endswith("not used: the file is a Git LFS pointer, not the data")
     assert lines["delta"].split()[1:3] == ["8", "8"]
@@ -47,7 +47,7 @@ def test_check_unusable_tasks_are_named_at_once_below_the_table(make_project: Ma
 def test_check_unusable_task_raises_the_report(make_project: MakeProject) -> None:
     folder = make_project()
     (folder / "tasks" / "alpha.jsonl").write_text("")
-    with pytest.raises(CheckFailed, match="task 'alpha': .*holds no rows") as caught:
+    with pytest.raises(CheckFailed, match=r"task 'alpha': .*holds no rows") as caught:
         Project.open(folder).check()
     report = caught.value.report
     assert report.error == caught.value.message
