@@ -284,9 +284,9 @@ def _seen(task: FoundTask, folder: Path) -> str | list[str]:
     shards = {re.sub(r"\d{5}(-of-\d{5})", r"*\1", glob.escape(place)) for place in seen}
     if len(seen) > _FEW and len(shards) == 1 and not isinstance(task.files[0], RemoteFile):
         (pattern,) = shards
-        if [str(path) for path in sorted(Path().glob(os.path.relpath(folder / pattern)))] == sorted(
-            os.path.normpath(folder / place) for place in seen
-        ):
+        # The project's folder may not exist yet, so its path must not be walked.
+        covered = sorted(glob.glob(os.path.relpath(folder / pattern)))
+        if covered == sorted(os.path.relpath(folder / place) for place in seen):
             return pattern
     return seen
 

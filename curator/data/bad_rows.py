@@ -120,7 +120,7 @@ def _lines(bad: Sequence[BadRow | Row]) -> list[str]:
 
 
 def refusal(tasks: Sequence[UnusableTask], bad: DataError | None, *, skippable: bool) -> DataError | None:
-    """Return one error for all tasks and rows that cannot be used, or None if there are none.
+    """Return one error for all tasks and rows that cannot be used, or None if all can.
 
     Args:
         tasks: Tasks that cannot be used.

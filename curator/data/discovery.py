@@ -145,7 +145,7 @@ def tasks_at(written: str, root: Path, key: str, *, kept: Collection[str] = (), 
 
 
 def found_at(written: str, root: Path, key: str, *, kept: Collection[str] = (), all_splits: bool = False) -> Found:
-    """Return the tasks of a folder, of a glob or of an address, and the files that belong to no task.
+    """Return the tasks of a folder, a glob or an address, and the files of no task.
 
     A pattern that ends in a plain name, such as `tasks/*/test.jsonl`, names its files itself.
 

@@ -6,7 +6,7 @@ from curator.core.errors import DataError
 
 
 def unreachable(kind: str, name: str, error: BaseException) -> DataError:
-    """Return the error for a model or a data set that is not in the cache while the hub cannot be reached.
+    """Return the error for a missing model or data set while the hub cannot be reached.
 
     Args:
         kind: "model" or "data set".

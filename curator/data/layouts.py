@@ -107,7 +107,8 @@ def tasks_among(
     for path in paths:
         if isinstance(path, Path) and path.is_dir():
             folders.append(path)
-        elif _is_data(path) and (not isinstance(path, Path) or path.is_file()):
+        elif _is_data(path):
+            # A broken link or a pipe is an error that names it.
             files.append(path)
         elif isinstance(path, Path) and path.is_file() and _holds_rows(path):
             unread.append(path)
@@ -152,7 +153,7 @@ def data_set(folder: Path, *, depth: int = _DEEPEST) -> Found | None:
     if configurations:
         return _configured(folder, configurations)
     visible = _visible(folder)
-    files = [path for path in visible if path.is_file() and _is_data(path)]
+    files = [path for path in visible if _is_data(path) and not path.is_dir()]
     splits = [split_of(file) for file in files]
     if any(rest or not split for rest, split in splits):
         return None

@@ -59,7 +59,7 @@ def test_check_unusable_task_raises_the_report(make_project: MakeProject) -> Non
     }
 
 
-def test_skip_bad_rows_unusable_tasks_are_left_out_and_the_rest_goes_on(make_project: MakeProject) -> None:
+def test_skip_bad_rows_unusable_tasks_are_left_out(make_project: MakeProject) -> None:
     folder = make_project(**SKIPPING)
     break_tasks(folder)
     report = json.loads(run_cli("check", "-p", folder, "--json").check(0).out)

@@ -61,11 +61,15 @@ REPORTS: dict[str, Any] = {
                 truncated=2,
                 left_out={"repeated": 1},
                 formats={"Alpaca": 9},
+                bad_rows={"not valid JSON": 1},
+                problem="no rows",
             ),
         ),
         problems=("a problem",),
         overlaps=(results.Overlap(task="a", other="b", share=0.5),),
         near_duplicates=(("a", 1, "b", 2),),
+        notes=("a note",),
+        error="an error",
     ),
     "check without target": results.CheckReport(
         project="p", target=(), model="m", tasks=(), problems=(), overlaps=(), near_duplicates=()
@@ -194,11 +198,15 @@ DOCUMENTS: dict[str, dict[str, Any]] = {
                 "truncated": 2,
                 "left_out": {"repeated": 1},
                 "formats": {"Alpaca": 9},
+                "bad_rows": {"not valid JSON": 1},
+                "problem": "no rows",
             }
         ],
         "problems": ["a problem"],
         "overlaps": [{"task": "a", "other": "b", "share": 0.5}],
         "near_duplicates": [["a", 1, "b", 2]],
+        "notes": ["a note"],
+        "error": "an error",
     },
     "check without target": {
         "schema_version": 1,
@@ -209,6 +217,8 @@ DOCUMENTS: dict[str, dict[str, Any]] = {
         "problems": [],
         "overlaps": [],
         "near_duplicates": [],
+        "notes": [],
+        "error": "",
     },
     "train": {
         "schema_version": 1,
