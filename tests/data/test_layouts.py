@@ -135,7 +135,7 @@ def test_find_tasks_old_names_stay(tmp_path: Path) -> None:
     assert held_out(DataSection(task=(table,)), tmp_path) == []
 
 
-def test_find_tasks_held_out_files_beside_a_task_are_left_out(tmp_path: Path) -> None:
+def test_find_tasks_held_out_files_next_to_a_task_are_left_out(tmp_path: Path) -> None:
     names = ("topic.jsonl", "topic_test.jsonl", "topic-validation.jsonl", "other_test.jsonl", "test.csv")
     touch(tmp_path, *(f"t/{name}" for name in names))
     assert list(found("t/*", tmp_path)) == ["other_test", "topic"]
