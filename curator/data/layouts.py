@@ -191,13 +191,15 @@ def _group(
     held_out = []
     for file in files:
         rest, split = split_of(file)
-        beside = not rest or any((_parent(file), name) in present for name in _names_of_training(rest.lower()))
-        if split == HELD_OUT and beside and not all_splits and _stem(file) not in kept:
-            held_out.append(file)
-            continue
+        parent = _parent(file)
+        if split == HELD_OUT and not all_splits and _stem(file) not in kept:
+            names = _names_of_training(rest.lower())
+            if not rest or any((parent, name) in present for name in names):
+                held_out.append(file)
+                continue
         sharded = _SHARD.search(_full_stem(file)) is not None
         # Only shards belong together: `a.jsonl` and `a.csv` are two tasks, whose equal names are an error.
-        key = (_parent(file), _stem(file) if sharded else file.name, sharded)
+        key = (parent, _stem(file) if sharded else file.name, sharded)
         groups.setdefault(key, []).append(file)
     tasks = []
     for (parent, _, sharded), members in groups.items():
@@ -275,7 +277,7 @@ def _configured(folder: Path, configurations: Sequence[dict[str, Any]]) -> Found
         files, other = _files_of(folder, configuration)
         held_out += other
         if files:
-            training.append((clean(str(configuration.get("config_name", "default"))).strip(), files))
+            training.append((clean(_plain(configuration.get("config_name")) or "default").strip(), files))
     if not training and not held_out:
         return None
     name = _folder_name(PurePosixPath(os.path.abspath(folder)))
@@ -289,7 +291,7 @@ def _configured(folder: Path, configurations: Sequence[dict[str, Any]]) -> Found
 
 def _files_of(folder: Path, configuration: dict[str, Any]) -> tuple[list[File], list[File]]:
     """Return the files of a configuration's training split, and of its other splits."""
-    base = folder / _inside(folder, str(configuration.get("data_dir") or "."))
+    base = folder / _inside(folder, _plain(configuration.get("data_dir")) or ".")
     named = configuration.get("data_files")
     if not named:
         found = data_set(base, depth=1) if base != folder and base.is_dir() else None
@@ -297,11 +299,11 @@ def _files_of(folder: Path, configuration: dict[str, Any]) -> tuple[list[File], 
             found = tasks_among([folder / "data"] if (folder / "data").is_dir() else _visible(folder), depth=1)
         return (found.files, list(found.held_out)) if found is not None else ([], [])
     if isinstance(named, dict):
-        pairs = [(str(split), patterns) for split, patterns in named.items()]
+        pairs = [(_plain(split) or TRAIN, patterns) for split, patterns in named.items()]
     else:
         entries = named if isinstance(named, list) else [named]
         pairs = [
-            (str(entry.get("split", "train")), entry.get("path")) if isinstance(entry, dict) else ("train", entry)
+            (_plain(entry.get("split")) or TRAIN, entry.get("path")) if isinstance(entry, dict) else (TRAIN, entry)
             for entry in entries
         ]
     splits = [split for split, _ in pairs]
@@ -325,6 +327,11 @@ def _kind_of(split: str, splits: Sequence[str]) -> str:
         return TRAIN if split == TRAIN else HELD_OUT
     kinds = {name: _split_in(name)[1] for name in splits}
     return kinds[split] or (HELD_OUT if TRAIN in kinds.values() else TRAIN)
+
+
+def _plain(value: Any) -> str:
+    """Return a text or a number as text, and "" for another value. Nested YAML aliases would exceed the memory."""
+    return str(value) if isinstance(value, str | int | float) else ""
 
 
 def _inside(folder: Path, written: str) -> str:
