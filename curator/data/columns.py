@@ -31,7 +31,7 @@ _MEDIA = ("images", "image", "videos", "video", "audios", "audio")
 _PLACEHOLDERS = ("<image>", "<video>", "<audio>")
 _REASONING = ("reasoning_content", "reasoning", "thinking", "reasoning_details")
 _TURN = {
-    *("role", "content", "from", "value", "train", "weight", "train_detail"),
+    *("role", "content", "from", "value", "train", "weight", "loss_weight", "train_detail"),
     *("tool_calls", "function_call", "name", "tool_call_id"),
 }
 

@@ -19,10 +19,11 @@ from curator.core.errors import DataError
 from curator.core.files import File, folded
 from curator.core.provenance import Inputs, hash_of, key_of
 from curator.data.discovery import check_target, find_tasks, find_validation
+from curator.data.left_out import BAD, CUT_OFF, EMPTY, LEAKED, NO_ANSWER
 from curator.data.model_files import ModelFiles, hash_files, identify_model, load_architecture, load_tokenizer
-from curator.data.rows import Row, is_empty, place
+from curator.data.rows import Row, has_answer, is_empty, place
 from curator.data.sources import Source
-from curator.data.splits import LEAKED, TaskExamples, TaskSplit, split_tasks
+from curator.data.splits import TaskExamples, TaskSplit, split_tasks
 from curator.data.task_rows import bad_row, read_tasks, read_values, refusal
 from curator.data.tokens import NOTHING, Encoder, TokenizedExample
 from curator.workspace.store.access import DAMAGED
@@ -30,9 +31,6 @@ from curator.workspace.store.records import ExampleIndex, StoredExample, StoredT
 from curator.workspace.store.tables import Store
 from curator.workspace.workspace import Workspace
 
-EMPTY = "empty"
-CUT_OFF = "completion cut off by max_length"
-BAD = "cannot be used"
 # Increase the number when the same row is read or encoded differently.
 _READER_VERSION = 2
 # Longest time between two commits while tasks are read.
@@ -52,6 +50,8 @@ class TaskVersion:
     """Number of rows by format name."""
     unused: dict[str, int] = field(default_factory=dict)
     """Number of rows by the name of a column that has a value and is not read."""
+    notes: tuple[str, ...] = ()
+    """What curator assumed about files, and which parts of them it leaves out."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,13 +123,14 @@ class Corpus:
     def problems(self) -> list[str]:
         """List similar task names, examples that are left out, and truncated examples, one line each."""
         found = _unused(self.tasks)
+        found += [f"{task.name}: {note}" for task in self.tasks for note in task.version.notes]
         first_names: dict[str, str] = {}
         for task in self.tasks:
             first = first_names.setdefault(folded(task.name), task.name)
             if first != task.name:
                 found.append(f"{first!r} and {task.name!r} look alike but are two tasks")
             for reason, numbers in task.split.left_out.items():
-                if reason in (BAD, EMPTY, CUT_OFF, LEAKED):
+                if reason in (BAD, EMPTY, NO_ANSWER, CUT_OFF, LEAKED):
                     found.append(f"{task.name}: {len(numbers)} examples left out: {reason}")
             if task.truncated:
                 found.append(f"{task.name}: {task.truncated} examples longer than max_length were truncated")
@@ -200,6 +201,7 @@ def read_corpus(workspace: Workspace, targets: tuple[str, ...], *, read: bool = 
                 left_out=version.index.left_out,
                 validation_hashes=other[source.name].index.hashes if source.name in other else None,
                 validation_left_out=other[source.name].index.left_out if source.name in other else (),
+                problems=_problems(store, version),
             )
             for source, version in zip(sources, own, strict=True)
         ],
@@ -302,6 +304,7 @@ def _versions(
                 # The store does not keep the order of keys.
                 formats=dict(Counter(outputs[key].get("formats", {})).most_common()),
                 unused=dict(Counter(outputs[key].get("unused", {})).most_common()),
+                notes=tuple(outputs[key].get("notes", ())),
             )
         )
     return versions
@@ -326,6 +329,16 @@ def _refusal(store: Store, sources: Sequence[Source], versions: Sequence[TaskVer
     if not bad:
         return None
     return refusal(list(bad.items()), rows, min(files) if len(files) == 1 else f"{len(files)} files")
+
+
+def _problems(store: Store, version: TaskVersion) -> Counter[str]:
+    """Count the problems of the rows of a task without a usable example."""
+    left_out = version.index.left_out
+    if None in left_out or BAD not in left_out:
+        return Counter()
+    numbers = [number for number, reason in enumerate(left_out) if reason == BAD]
+    texts = store.example_texts(version.key).column("text").take(numbers).to_pylist()
+    return Counter(text.partition("\n")[0] for text in texts)
 
 
 def _ingest(workspace: Workspace, sources: Sequence[Source], inputs: Sequence[Inputs], model: ModelFiles) -> None:
@@ -359,6 +372,7 @@ def _ingest(workspace: Workspace, sources: Sequence[Source], inputs: Sequence[In
                     "sha256": hash_of(e.hash for e in examples),
                     "formats": Counter(row.format for row in read),
                     "unused": Counter(name for row in read for name in row.unused),
+                    "notes": list(dict.fromkeys(note for row in read for note in row.notes)),
                 },
             )
         )
@@ -378,7 +392,9 @@ def _encode(row: Row, encoder: Encoder) -> StoredExample:
     except DataError as error:
         # The tokenizer or its chat template rejects the row.
         row, encoded = bad_row(row.number, row.file, row.line, error), NOTHING
-    left_out = BAD if row.problem else EMPTY if is_empty(row.content) else None
+    left_out = BAD if row.problem else None if not is_empty(row.content) else EMPTY
+    if left_out == EMPTY and not has_answer(row.content):
+        left_out = NO_ANSWER
     if left_out is None and encoded.completion_tokens == 0:
         left_out = CUT_OFF if encoded.truncated else EMPTY
     return StoredExample(

@@ -165,6 +165,8 @@ def _from_table(task: TaskSource, root: Path) -> Source:
         "value": task.value,
         "columns": dict(sorted(task.columns.items())),
         "roles": dict(sorted(task.roles.items())),
+        "rows": task.rows,
+        "csv": task.csv.model_dump(exclude_none=True),
         "tags": task.tags,
     }
     if task.hub:

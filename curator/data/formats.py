@@ -17,8 +17,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from curator.core.errors import DataError
+from curator.data.nested import cell
 from curator.data.rows import Content
-from curator.data.shapes import suggestion
+from curator.data.suggestions import answer_line, columns_line, other_kind
 
 OPENAI = "OpenAI messages"
 TULU = "Tülu"
@@ -33,12 +34,22 @@ _FIELDS = (
     "Use `messages` or `conversations`, or `prompt` + `completion`, or `instruction` (+ `input`) + `output`,"
     " or `inputs` + `targets`, or `text`. Set `columns` in [[data.task]] if the columns have other names."
 )
+_ANSWERS = ("completion", "output", "targets")
+_PART_HINT = "Remove the row. curator trains on text only."
+_PART_HINTS = {
+    "tool_use": "Write the call into `tool_calls` of the turn, as OpenAI does.",
+    "tool_result": "Write the answer of the tool as a turn of the role `tool`, as OpenAI does.",
+    **dict.fromkeys(
+        ("reasoning", "thinking"), "Write the reasoning as text the way the model writes it, or remove the part."
+    ),
+}
 TURN_FIELDS = ("role", "content")
 """Fields of a turn. All other fields belong to a row."""
 # Speakers of ShareGPT files, which have no common standard, and their roles.
 _SPEAKERS = {
     "human": "user",
     "user": "user",
+    "prompter": "user",
     "gpt": "assistant",
     "assistant": "assistant",
     "chatgpt": "assistant",
@@ -56,7 +67,7 @@ _SPEAKERS = {
 
 def known_role(speaker: str) -> str | None:
     """Return the role of a speaker that is known without `roles`, or None."""
-    return _SPEAKERS.get(speaker)
+    return _SPEAKERS.get(speaker.lower())
 
 
 def renamed(raw: dict[str, Any], columns: Mapping[str, str], roles: Mapping[str, str]) -> dict[str, Any]:
@@ -64,12 +75,12 @@ def renamed(raw: dict[str, Any], columns: Mapping[str, str], roles: Mapping[str,
 
     Args:
         raw: Row as read from the file.
-        columns: Column of the row by curator's field name. If it names a column, no other columns are read. `role` and
-            `content` are fields of each turn.
+        columns: Column of the row by curator's field name, or a path into a column. If it names a column, no other
+            columns are read. `role` and `content` are fields of each turn.
         roles: Role (`user`, `assistant`, `system` or `tool`) by speaker.
     """
     top = {field: column for field, column in columns.items() if field not in TURN_FIELDS}
-    row = {field: raw.get(column) for field, column in top.items()} if top else dict(raw)
+    row = {field: cell(raw, column) for field, column in top.items()} if top else dict(raw)
     inside = {field: columns[field] for field in TURN_FIELDS if field in columns}
     if inside or roles:
         for field in ("messages", "conversations", "prompt", "completion"):
@@ -119,7 +130,10 @@ def recognise(raw: dict[str, Any], where: str, *, columns: Iterable[str] | None 
         return TEXT, {"text": _text(raw, "text", where)}
     names = [*(columns or (str(key) for key, value in raw.items() if value is not None))]
     found = (", ".join(names[:20]) or "none") + (f" and {len(names) - 20} more" if len(names) > 20 else "")
-    raise DataError(f"{where}: unknown row format (fields: {found})", hint=suggestion(raw) or _FIELDS)
+    kind, hint = other_kind(raw)
+    raise DataError(
+        f"{where}: {kind or f'unknown row format (fields: {found})'}", hint=hint or columns_line(raw) or _FIELDS
+    )
 
 
 def _has(raw: dict[str, Any], *fields: str) -> bool:
@@ -197,7 +211,16 @@ def _chat(turns: list[dict[str, Any]], raw: dict[str, Any], where: str) -> Conte
 def _turns(turns: Any, field: str, where: str) -> list[dict[str, Any]]:
     if not isinstance(turns, list) or not turns:
         raise DataError(f"{where}: {field!r} must be a list of turns, not {turns!r:.60}", hint=_FIELDS)
-    return [_turn(turn, where) for turn in turns]
+    made = [_turn(turn, where) for turn in turns]
+    if field != "prompt" and not any(turn["role"] == "assistant" for turn in made):
+        unknown = [turn["role"] for turn in made if known_role(turn["role"]) is None and turn["role"] != "developer"]
+        if unknown:
+            raise DataError(
+                f"{where}: no turn has the role 'assistant', and the role {unknown[0]!r:.60} is unknown",
+                hint=f'Set roles = {{ {json.dumps(unknown[-1][:60], ensure_ascii=False)} = "assistant" }}'
+                " in [[data.task]].",
+            )
+    return made
 
 
 def _turn(turn: Any, where: str) -> dict[str, Any]:
@@ -217,7 +240,8 @@ def _turn(turn: Any, where: str) -> dict[str, Any]:
     elif calls and turn.get(field) is None:
         content = ""
     else:
-        content = _content(turn, field, where)
+        content, listed = _content(turn, field, where)
+        calls = calls + listed
     made: dict[str, Any] = {"role": role, "content": content}
     if calls:
         made["tool_calls"] = calls
@@ -228,18 +252,19 @@ def _turn(turn: Any, where: str) -> dict[str, Any]:
 
 
 def _role(turn: dict[str, Any], speaker: str, where: str) -> str:
+    role = known_role(speaker)
     if turn.get("role") is not None:
-        return _SPEAKERS.get(speaker, speaker)
-    if speaker not in _SPEAKERS:
+        return role or speaker
+    if role is None:
         raise DataError(
             f"{where}: unknown speaker of a turn: {speaker!r}",
             hint=f"Use one of: {', '.join(_SPEAKERS)}. Map other speakers by `roles` in [[data.task]].",
         )
-    return _SPEAKERS[speaker]
+    return role
 
 
 def _carries_loss(turn: dict[str, Any], role: str, where: str) -> bool:
-    """Return whether a turn carries loss, by axolotl's `train` and OpenAI's `weight`.
+    """Return whether a turn carries loss, by axolotl's `train`, OpenAI's `weight` and LLaMA-Factory's `loss_weight`.
 
     Raises:
         DataError: The turn has `train_detail` or a fractional weight, or trains on a role other than the assistant.
@@ -249,7 +274,7 @@ def _carries_loss(turn: dict[str, Any], role: str, where: str) -> bool:
             f"{where}: unsupported field in a turn: 'train_detail'",
             hint="Set `train` to true or false for the whole turn.",
         )
-    for field in ("train", "weight"):
+    for field in ("train", "weight", "loss_weight"):
         value = turn.get(field)
         if value is None:
             continue
@@ -268,18 +293,24 @@ def _carries_loss(turn: dict[str, Any], role: str, where: str) -> bool:
     return True
 
 
-def _content(turn: dict[str, Any], field: str, where: str) -> str:
-    """Return the text of a turn. OpenAI also allows a list of text parts."""
+def _content(turn: dict[str, Any], field: str, where: str) -> tuple[str, list[dict[str, Any]]]:
+    """Return text and calls of a turn. OpenAI allows a list of text parts. LLaMA-Factory also lists calls as parts."""
     value: Any = turn.get(field)
     if not _is_chat(value):
-        return _text(turn, field, where)
+        return _text(turn, field, where), []
+    texts, calls = [], []
     for part in value:
-        if part.get("type", "text") != "text":
+        kind = part.get("type", "text")
+        name = "text" if part.get("text") is not None else "value"
+        if kind == "text":
+            texts.append(_text(part, name, where))
+        elif kind == "tool_call" and isinstance(part.get("value"), str):
+            calls += _calls_of(_parsed(part["value"], "a tool call", where), where)
+        else:
             raise DataError(
-                f"{where}: unsupported part in a turn: type {part.get('type')!r:.60}",
-                hint="Remove the row. curator trains on text only.",
+                f"{where}: unsupported part in a turn: type {kind!r:.60}", hint=_PART_HINTS.get(kind, _PART_HINT)
             )
-    return "".join(_text(part, "text", where) for part in value)
+    return "".join(texts), calls
 
 
 # -- tools --------------------------------------------------------------------------------------------------------
@@ -357,11 +388,23 @@ def _parsed(text: str, what: str, where: str) -> Any:
 def _text(fields: dict[str, Any], name: str, where: str) -> str:
     value = fields.get(name)
     if not isinstance(value, str):
-        raise DataError(
-            f"{where}: {name!r} must be text, not {value!r:.60}", hint='Put the value in quotes: "5" instead of 5.'
-        )
+        if isinstance(value, list) and len(value) > 1 and name in _ANSWERS:
+            raise DataError(
+                f"{where}: {name!r} holds {len(value):,} answers instead of one text: {value!r:.60}",
+                hint=answer_line(fields, name),
+            )
+        raise DataError(f"{where}: {name!r} must be text, not {value!r:.60}", hint=_text_hint(fields, name))
     _check_text(value, f"{name!r}", where)
     return value
+
+
+def _text_hint(fields: dict[str, Any], name: str) -> str:
+    value = fields.get(name)
+    if isinstance(value, bool):
+        return 'Write the value as text, for example "yes" or "no".'
+    if isinstance(value, list | dict):
+        return answer_line(fields, name) if name in _ANSWERS else "Write the value as one text."
+    return 'Put the value in quotes: "5" instead of 5.' if value is not None else "Add the missing text."
 
 
 def _check_text(value: Any, what: str, where: str) -> None:

@@ -1,13 +1,16 @@
 """Read sources into rows with a normalised content (rows.py)."""
 
 from collections.abc import Hashable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from curator.core.errors import DataError
 from curator.core.text import clean
 from curator.data.columns import refuse_other_kinds, refuse_placeholders, unused_columns
 from curator.data.formats import TURN_FIELDS, recognise, renamed
-from curator.data.readers import RawRow, read_file, read_hub, read_saved
+from curator.data.nested import cell, rows_of
+from curator.data.raw import Note, RawRow
+from curator.data.readers import ReadOptions, read_file, read_hub, read_saved
 from curator.data.rows import Row, place, texts
 from curator.data.shapes import as_known
 from curator.data.sources import Source, Value
@@ -104,8 +107,8 @@ def read_values(source: Source, column: str) -> list[str]:
         DataError: The source cannot be read, or a row has neither text nor a number in the column.
     """
     found: set[str] = set()
-    for number, (file, line, raw) in enumerate(_raw_rows(source)):
-        if isinstance(raw, DataError):
+    for number, (file, line, raw) in enumerate(_raw_rows(source, column)):
+        if isinstance(raw, DataError | Note):
             continue
         cell = raw.get(column)
         if not isinstance(cell, str | int | float) or not str(cell).strip():
@@ -129,6 +132,8 @@ def _origin(source: Source) -> Hashable:
         source.revision,
         source.streaming,
         source.column,
+        source.rows,
+        tuple(sorted(source.csv.items())),
     )
 
 
@@ -137,19 +142,26 @@ def _read_together(sources: dict[int, Source]) -> dict[int, list[Row]]:
     rows: dict[int, list[Row]] = {number: [] for number in sources}
     first = next(iter(sources.values()))
     seen: set[str] = set()
+    nested = {path for source in sources.values() for path in _names(source) if "." in path}
     wanted: dict[Hashable, list[int]] = {}
     held = 0
+    notes: dict[str, list[str]] = {}
     for file, line, raw in _raw_rows(first):
+        if isinstance(raw, Note):
+            many = len(first.files) > 1
+            notes.setdefault(file, []).append(f"in {clean(Path(file).name)}, {raw.text}" if many else raw.text)
+            continue
         # The task of an unreadable row is unknown, so the row counts in every task that it may belong to.
         numbers = list(rows)
         if not isinstance(raw, DataError):
             seen.update(map(str, raw))
+            seen.update(path for path in nested if cell(raw, path) is not None)
             numbers = _numbers(raw.get(first.column), sources, wanted) if first.column else numbers
         for number in numbers:
             if number not in rows:
                 continue
             source = sources[number]
-            row = _row(raw, source, file, line, len(rows[number]))
+            row = _row(raw, source, file, line, len(rows[number]), notes.get(file, ()))
             rows[number].append(row)
             held += len(str(row.content)) if len(sources) > 1 else 0
         while held > _MOST_HELD and len(rows) > 1:
@@ -160,7 +172,9 @@ def _read_together(sources: dict[int, Source]) -> dict[int, list[Row]]:
     return rows
 
 
-def _row(raw: dict[str, Any] | DataError, source: Source, file: str, line: int, number: int) -> Row:
+def _row(
+    raw: dict[str, Any] | DataError, source: Source, file: str, line: int, number: int, notes: Sequence[str]
+) -> Row:
     where = place(file, line, number)
     try:
         if isinstance(raw, DataError):
@@ -172,12 +186,14 @@ def _row(raw: dict[str, Any] | DataError, source: Source, file: str, line: int, 
         # The column of the filter decides which task a row belongs to.
         unused = tuple(name for name in unused_columns(named, kind, where) if name != source.column)
         refuse_placeholders(texts(content), where)
-        return Row(number=number, file=file, line=line, content=content, format=kind, unused=unused)
+        return Row(number=number, file=file, line=line, content=content, format=kind, unused=unused, notes=tuple(notes))
     except DataError as error:
-        return bad_row(number, file, line, error)
+        # An assumption about the file may be the reason.
+        said = "".join(f" Note: {note}." for note in notes)
+        return bad_row(number, file, line, DataError(error.message, hint=error.hint + said), notes)
 
 
-def bad_row(number: int, file: str, line: int, error: DataError) -> Row:
+def bad_row(number: int, file: str, line: int, error: DataError, notes: Sequence[str] = ()) -> Row:
     """Return a row that records why it cannot be used.
 
     Args:
@@ -185,11 +201,12 @@ def bad_row(number: int, file: str, line: int, error: DataError) -> Row:
         file: File or hub id.
         line: Line in the file from 1, or 0.
         error: Reason. The row stores the message without its place, and the hint.
+        notes: What curator assumed about the file.
     """
     message = error.message.removeprefix(f"{place(file, line, number)}: ")
     # The store cannot hold half a surrogate pair, so the message is cleaned.
     problem = f"{clean(message, limit=300)}\n{error.hint}"
-    return Row(number=number, file=file, line=line, content={"text": ""}, problem=problem)
+    return Row(number=number, file=file, line=line, content={"text": ""}, problem=problem, notes=tuple(notes))
 
 
 def _numbers(cell: Any, sources: dict[int, Source], known: dict[Hashable, list[int]]) -> list[int]:
@@ -224,7 +241,13 @@ def _check_found(source: Source, rows: list[Row], seen: set[str]) -> None:
         )
 
 
-def _raw_rows(source: Source) -> Iterator[tuple[str, int, dict[str, Any] | DataError]]:
+def _names(source: Source) -> tuple[str, ...]:
+    """Return the columns that the configuration of a task names."""
+    return tuple(column for field, column in source.columns.items() if field not in TURN_FIELDS)
+
+
+def _raw_rows(source: Source, column: str = "") -> Iterator[tuple[str, int, dict[str, Any] | DataError | Note]]:
+    names = tuple(filter(None, (*_names(source), source.column, column)))
     parts: list[tuple[str, Iterator[RawRow]]]
     if source.hub:
         rows = read_hub(source.hub, source.config, source.split, source.revision, streaming=source.streaming)
@@ -232,9 +255,10 @@ def _raw_rows(source: Source) -> Iterator[tuple[str, int, dict[str, Any] | DataE
     elif source.folder:
         parts = [(str(source.folder), read_saved(source.folder, source.split))]
     else:
-        parts = [(str(file), read_file(file)) for file in source.files]
+        options = ReadOptions(csv=source.csv, names=names)
+        parts = [(str(file), read_file(file, options)) for file in source.files]
     for file, rows in parts:
-        for line, raw in rows:
+        for line, raw in rows_of(rows, source.rows, names):
             yield file, line, raw
 
 

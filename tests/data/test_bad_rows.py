@@ -8,7 +8,7 @@ from conftest import MakeProject, pair_rows, write_rows
 from hostile import run_cli
 
 from curator.core.errors import DataError
-from curator.data.corpus import BAD
+from curator.data.left_out import BAD
 from curator.export import export
 from curator.project.project import Project
 from curator.select.manifest import read_manifest

@@ -7,7 +7,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from curator.core.errors import DataError
-from curator.data.splits import LEAKED, OVER_LIMIT, VALIDATION, TaskExamples, TaskSplit, split_tasks
+from curator.data.left_out import LEAKED, OVER_LIMIT, VALIDATION
+from curator.data.splits import TaskExamples, TaskSplit, split_tasks
 
 # Few different contents give many copies within and between tasks.
 contents = st.lists(st.integers(0, 30).map(str), min_size=1, max_size=25)
