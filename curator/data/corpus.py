@@ -372,7 +372,7 @@ def _ingest(workspace: Workspace, sources: Sequence[Source], inputs: Sequence[In
                     "sha256": hash_of(e.hash for e in examples),
                     "formats": Counter(row.format for row in read),
                     "unused": Counter(name for row in read for name in row.unused),
-                    "notes": list(dict.fromkeys(note for row in read for note in row.notes)),
+                    "notes": list(read[0].notes),
                 },
             )
         )

@@ -58,7 +58,7 @@ def read_csv(
     """Read CSV or TSV. Every cell is text. Without a header, columns are named `1`, `2` and so on.
 
     Args:
-        lines: Opens the file, and yields its lines with their line breaks. Called twice.
+        lines: Opens the file, and yields its lines with their line breaks. Called several times.
         file: The file, for messages.
         tabs: Whether the name of the file promises tabs between cells.
         options: `delimiter`, `header` and `quoting`, each if it is known.

@@ -13,7 +13,7 @@
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from curator.core.errors import DataError
@@ -102,13 +102,13 @@ def _renamed_turn(turn: Any, inside: Mapping[str, str], roles: Mapping[str, str]
     return turn
 
 
-def recognise(raw: dict[str, Any], where: str, *, columns: Iterable[str] | None = None) -> tuple[str, Content]:
+def recognise(row: dict[str, Any], where: str, *, raw: dict[str, Any] | None = None) -> tuple[str, Content]:
     """Recognise the format of a row and return its content. A null field counts as missing.
 
     Args:
-        raw: Row as read from the file, or the result of `renamed`.
+        row: Row under the names of the table above.
         where: Place of the row, for error messages.
-        columns: Columns of the row before `renamed`, for error messages.
+        raw: Row as it stands in the file, for error messages. `row` if None.
 
     Returns:
         Name of the format, and the content of the row.
@@ -117,20 +117,21 @@ def recognise(raw: dict[str, Any], where: str, *, columns: Iterable[str] | None 
         DataError: No format fits, or a field has a wrong type or value.
     """
     for field in ("messages", "conversations"):
-        if raw.get(field) is not None and (field == "messages" or not _has_pair_or_text(raw)):
-            turns = _turns(raw[field], field, where)
-            return _chat_format(raw, field), _chat(turns, raw, where)
-    if _has(raw, "prompt", "completion"):
-        return _prompt(raw, where)
-    if _has(raw, "instruction", "output"):
-        return ALPACA, _alpaca(raw, where)
-    if _has(raw, "inputs", "targets"):
-        return FLAN, {"instruction": _text(raw, "inputs", where), "response": _text(raw, "targets", where)}
-    if raw.get("text") is not None:
-        return TEXT, {"text": _text(raw, "text", where)}
-    names = [*(columns or (str(key) for key, value in raw.items() if value is not None))]
+        if row.get(field) is not None and (field == "messages" or not _has_pair_or_text(row)):
+            turns = _turns(row[field], field, where)
+            return _chat_format(row, field), _chat(turns, row, where)
+    if _has(row, "prompt", "completion"):
+        return _prompt(row, where)
+    if _has(row, "instruction", "output"):
+        return ALPACA, _alpaca(row, where)
+    if _has(row, "inputs", "targets"):
+        return FLAN, {"instruction": _text(row, "inputs", where), "response": _text(row, "targets", where)}
+    if row.get("text") is not None:
+        return TEXT, {"text": _text(row, "text", where)}
+    raw = row if raw is None else raw
+    names = [str(key) for key, value in raw.items() if value is not None]
     found = (", ".join(names[:20]) or "none") + (f" and {len(names) - 20} more" if len(names) > 20 else "")
-    kind, hint = other_kind(raw)
+    kind, hint = other_kind(row)
     raise DataError(
         f"{where}: {kind or f'unknown row format (fields: {found})'}", hint=hint or columns_line(raw) or _FIELDS
     )
@@ -213,14 +214,20 @@ def _turns(turns: Any, field: str, where: str) -> list[dict[str, Any]]:
         raise DataError(f"{where}: {field!r} must be a list of turns, not {turns!r:.60}", hint=_FIELDS)
     made = [_turn(turn, where) for turn in turns]
     if field != "prompt" and not any(turn["role"] == "assistant" for turn in made):
-        unknown = [turn["role"] for turn in made if known_role(turn["role"]) is None and turn["role"] != "developer"]
-        if unknown:
+        unknown = list(dict.fromkeys(turn["role"] for turn in made if known_role(turn["role"]) is None))
+        if unknown and unknown != ["developer"]:
             raise DataError(
-                f"{where}: no turn has the role 'assistant', and the role {unknown[0]!r:.60} is unknown",
-                hint=f'Set roles = {{ {json.dumps(unknown[-1][:60], ensure_ascii=False)} = "assistant" }}'
-                " in [[data.task]].",
+                f"{where}: no turn has the role 'assistant', and the role {unknown[-1]!r:.60} is unknown",
+                hint=f"Set {_roles_line(unknown)} in [[data.task]].",
             )
     return made
+
+
+def _roles_line(unknown: list[str]) -> str:
+    """Return the line that maps unknown roles. The last one most likely answers the others."""
+    words = [json.dumps(role[:60], ensure_ascii=False) for role in unknown]
+    mapped = [f'{word} = "user"' for word in words[:-1]] + [f'{words[-1]} = "assistant"']
+    return f"roles = {{ {', '.join(mapped)} }}"
 
 
 def _turn(turn: Any, where: str) -> dict[str, Any]:

@@ -210,16 +210,16 @@ def _rows_of_file(row: Fields) -> Iterator[Fields | DataError | Note] | None:
         if all(is_complete(as_known(value)) for value in named):
             return iter(named)
     lists = _lists(row)
-    by_name = {path.rpartition(".")[2].lower(): path for path, _ in lists}
-    train = next((by_name[name] for name in _TRAIN if name in by_name), "")
-    splits = [path for name, path in by_name.items() if name in _OTHER_SPLITS]
-    if train:
-        return _train(row, train, splits, [path for path, _ in lists])
+    train = [path for path, _ in lists if _is_split(path, _TRAIN)]
+    splits = [path for path, _ in lists if _is_split(path, _OTHER_SPLITS)]
+    if len(train) == 1:
+        return _train(row, train[0], [path for path, _ in lists if path != train[0]])
     if splits and len(splits) == len(lists):
         raise DataError(
             f"the file holds only the splits {', '.join(map(repr, splits))}, and no training split",
             hint=f'Set rows = "{splits[0]}" in [[data.task]] to train on this split.',
         )
+    lists = [(path, items) for path, items in lists if path not in splits]
     good = [(path, items) for path, items in lists if _holds_rows(items)] or lists
     if not good:
         return None
@@ -230,15 +230,16 @@ def _rows_of_file(row: Fields) -> Iterator[Fields | DataError | Note] | None:
     return _expanded(row, good[0][0])
 
 
-def _train(row: Fields, train: str, splits: list[str], lists: list[str]) -> Iterator[Fields | DataError | Note]:
-    others = [path for path in lists if path not in (train, *splits)]
-    left_out = ", ".join(map(repr, [*splits, *others]))
-    if left_out:
-        yield Note(f"only the rows under {train!r} are read (left out: {left_out})")
-    step = train.partition(".")[0]
-    # The other splits are named once, and not in every row.
-    kept = {name: value for name, value in row.items() if name == step or name not in (*splits, *others)}
-    yield from _expanded(kept, train)
+def _is_split(path: str, names: tuple[str, ...]) -> bool:
+    return any(step.lower() in names for step in path.split("."))
+
+
+def _train(row: Fields, train: str, others: list[str]) -> Iterator[Fields | DataError | Note]:
+    if others:
+        yield Note(f"only the rows under {train!r} are read (left out: {', '.join(map(repr, others))})")
+    # The note names the other lists, so that no row needs to hold them.
+    steps = {path.partition(".")[0] for path in others} - {train.partition(".")[0]}
+    yield from _expanded({name: value for name, value in row.items() if name not in steps}, train)
 
 
 def _expanded(row: Fields, path: str) -> Iterator[Fields | DataError | Note]:

@@ -45,13 +45,13 @@ def from_big_bench(row: Fields) -> Fields:
     """Return an example of BIG-bench as `instruction` and `output`, and any other row unchanged.
 
     The instruction is the input between the prefixes of the task. The choices follow the input in alphabetical order,
-    as in BIG-bench before it shuffles them. The answer is the target, or the choice of the highest score.
+    as in BIG-bench before it shuffles them. The answer is the target, or the first choice with the highest score.
 
     Args:
         row: The row with the fields of its task.
 
     Raises:
-        DataError: Several choices have the highest score, and no target is given.
+        DataError: All choices have the same score, and no target is given.
     """
     scores = row.get("target_scores")
     is_scored = isinstance(scores, dict) and bool(scores)
@@ -65,13 +65,12 @@ def from_big_bench(row: Fields) -> Fields:
     mark = _CHOICE if mark is None else mark
     text = f"{start or ''}{before or ''}{row['input']}{''.join(f'{mark}{choice}' for choice in listed)}{after or ''}"
     if row.get("target") is None and isinstance(scores, dict):
-        best = [choice for choice in choices if scores[choice] == max(scores.values())]
-        if len(best) > 1:
+        made["target"] = [choice for choice in choices if scores[choice] == max(scores.values())]
+        if len(made["target"]) == len(choices) > 1:
             raise DataError(
-                f"{len(best)} choices have the highest score in 'target_scores'",
-                hint="Keep one choice with the highest score, or add a `target`.",
+                f"all {len(choices)} choices in 'target_scores' have the same score",
+                hint="Give the right choice the highest score, or add a `target`.",
             )
-        made["target"] = best[0]
     # `target` is a list of accepted answers in some tasks.
     answer, others = accepted_answers(made["target"])
     if answer is None:

@@ -193,6 +193,10 @@ def _read_json(file: File, options: ReadOptions) -> Iterator[RawRow]:
 
 def _read_csv(file: File, options: ReadOptions) -> Iterator[RawRow]:
     tabs = _suffix(file) == ".tsv"
+    if isinstance(file, RemoteFile):
+        # The reader looks at the lines several times, and a download takes longer than memory costs.
+        held = list(_whole(_lines(file)))
+        return read_csv(lambda: iter(held), file, tabs=tabs, options=options.csv, names=options.names)
     return read_csv(lambda: _whole(_lines(file)), file, tabs=tabs, options=options.csv, names=options.names)
 
 

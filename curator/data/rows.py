@@ -38,7 +38,7 @@ class Row:
     unused: tuple[str, ...] = ()
     """Columns that have a value and are not read (columns.py)."""
     notes: tuple[str, ...] = ()
-    """What curator assumed about the file, and which parts of the file it leaves out."""
+    """In the first row of a task: what curator assumed about the files, and which parts of them it leaves out."""
     problem: str = ""
     """Reason why the row cannot be used, and the hint on a second line. The content is then empty."""
 

@@ -1,6 +1,8 @@
 """Read sources into rows with a normalised content (rows.py)."""
 
+import itertools
 from collections.abc import Hashable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -169,6 +171,8 @@ def _read_together(sources: dict[int, Source]) -> dict[int, list[Row]]:
             held -= sum(len(str(row.content)) for row in dropped)
     for number, found in rows.items():
         _check_found(sources[number], found, seen)
+        # A note belongs to a file, so only the first row of a task carries the notes.
+        found[0] = replace(found[0], notes=tuple(dict.fromkeys(itertools.chain(*notes.values()))))
     return rows
 
 
@@ -181,19 +185,18 @@ def _row(
             raise raw
         named = as_known(renamed(raw, source.columns, source.roles) if source.columns or source.roles else raw)
         refuse_other_kinds(named, where)
-        columns = map(str, raw) if source.columns or source.roles else None
-        kind, content = recognise(named, where, columns=columns)
+        kind, content = recognise(named, where, raw=raw)
         # The column of the filter decides which task a row belongs to.
         unused = tuple(name for name in unused_columns(named, kind, where) if name != source.column)
         refuse_placeholders(texts(content), where)
-        return Row(number=number, file=file, line=line, content=content, format=kind, unused=unused, notes=tuple(notes))
+        return Row(number=number, file=file, line=line, content=content, format=kind, unused=unused)
     except DataError as error:
         # An assumption about the file may be the reason.
         said = "".join(f" Note: {note}." for note in notes)
-        return bad_row(number, file, line, DataError(error.message, hint=error.hint + said), notes)
+        return bad_row(number, file, line, DataError(error.message, hint=error.hint + said))
 
 
-def bad_row(number: int, file: str, line: int, error: DataError, notes: Sequence[str] = ()) -> Row:
+def bad_row(number: int, file: str, line: int, error: DataError) -> Row:
     """Return a row that records why it cannot be used.
 
     Args:
@@ -201,12 +204,11 @@ def bad_row(number: int, file: str, line: int, error: DataError, notes: Sequence
         file: File or hub id.
         line: Line in the file from 1, or 0.
         error: Reason. The row stores the message without its place, and the hint.
-        notes: What curator assumed about the file.
     """
     message = error.message.removeprefix(f"{place(file, line, number)}: ")
     # The store cannot hold half a surrogate pair, so the message is cleaned.
     problem = f"{clean(message, limit=300)}\n{error.hint}"
-    return Row(number=number, file=file, line=line, content={"text": ""}, problem=problem, notes=tuple(notes))
+    return Row(number=number, file=file, line=line, content={"text": ""}, problem=problem)
 
 
 def _numbers(cell: Any, sources: dict[int, Source], known: dict[Hashable, list[int]]) -> list[int]:

@@ -96,7 +96,8 @@ def test_bad_rows_skip_in_config_check_succeeds(folder: Path) -> None:
 def test_check_task_of_only_bad_rows_raises_data_error(folder: Path) -> None:
     (folder / "tasks" / "alpha.jsonl").write_text("{broken\n")
     done = run_cli("check", "-p", folder, "--skip-bad-rows", "-q").check(3)
-    assert "no training examples in task 'alpha' (1 cannot be used)" in done.err
+    assert "no training examples in task 'alpha' (1 cannot be used: 1 × not valid JSON: Expecting" in done.err
+    assert "Correct these rows, or remove the task." in done.err
 
 
 def test_check_row_rejected_by_chat_template_is_bad_row(make_project: MakeProject) -> None:
