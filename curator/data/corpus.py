@@ -19,9 +19,10 @@ from curator.core.errors import DataError
 from curator.core.files import File, folded
 from curator.core.provenance import Inputs, hash_of, key_of
 from curator.data.discovery import check_target, find_tasks, find_validation
-from curator.data.left_out import BAD, CUT_OFF, EMPTY, LEAKED, NO_ANSWER
+from curator.data.left_out import BAD, CUT_OFF, EMPTY, LEAKED, NO_ANSWER, why_empty
 from curator.data.model_files import ModelFiles, hash_files, identify_model, load_architecture, load_tokenizer
-from curator.data.rows import Row, has_answer, is_empty, place
+from curator.data.problems import problems_of
+from curator.data.rows import Row, place
 from curator.data.sources import Source
 from curator.data.splits import TaskExamples, TaskSplit, split_tasks
 from curator.data.task_rows import bad_row, read_tasks, read_values, refusal
@@ -201,7 +202,7 @@ def read_corpus(workspace: Workspace, targets: tuple[str, ...], *, read: bool = 
                 left_out=version.index.left_out,
                 validation_hashes=other[source.name].index.hashes if source.name in other else None,
                 validation_left_out=other[source.name].index.left_out if source.name in other else (),
-                problems=_problems(store, version),
+                problems=problems_of(store, version.key, version.index.left_out),
             )
             for source, version in zip(sources, own, strict=True)
         ],
@@ -331,16 +332,6 @@ def _refusal(store: Store, sources: Sequence[Source], versions: Sequence[TaskVer
     return refusal(list(bad.items()), rows, min(files) if len(files) == 1 else f"{len(files)} files")
 
 
-def _problems(store: Store, version: TaskVersion) -> Counter[str]:
-    """Count the problems of the rows of a task without a usable example."""
-    left_out = version.index.left_out
-    if None in left_out or BAD not in left_out:
-        return Counter()
-    numbers = [number for number, reason in enumerate(left_out) if reason == BAD]
-    texts = store.example_texts(version.key).column("text").take(numbers).to_pylist()
-    return Counter(text.partition("\n")[0] for text in texts)
-
-
 def _ingest(workspace: Workspace, sources: Sequence[Source], inputs: Sequence[Inputs], model: ModelFiles) -> None:
     """Read tasks and store them. Commit often, so that an interrupted call loses little work."""
     config = workspace.config
@@ -392,9 +383,7 @@ def _encode(row: Row, encoder: Encoder) -> StoredExample:
     except DataError as error:
         # The tokenizer or its chat template rejects the row.
         row, encoded = bad_row(row.number, row.file, row.line, error), NOTHING
-    left_out = BAD if row.problem else None if not is_empty(row.content) else EMPTY
-    if left_out == EMPTY and not has_answer(row.content):
-        left_out = NO_ANSWER
+    left_out = BAD if row.problem else why_empty(row.content)
     if left_out is None and encoded.completion_tokens == 0:
         left_out = CUT_OFF if encoded.truncated else EMPTY
     return StoredExample(

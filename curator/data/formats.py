@@ -19,7 +19,9 @@ from typing import Any
 from curator.core.errors import DataError
 from curator.data.nested import cell
 from curator.data.rows import Content
-from curator.data.suggestions import answer_line, columns_line, other_kind
+from curator.data.suggestions import columns_line, other_kind
+from curator.data.text_fields import check_text, text_of
+from curator.data.tool_calls import calls_of, parsed, tool_calls_of, tools_of
 
 OPENAI = "OpenAI messages"
 TULU = "Tülu"
@@ -34,7 +36,6 @@ _FIELDS = (
     "Use `messages` or `conversations`, or `prompt` + `completion`, or `instruction` (+ `input`) + `output`,"
     " or `inputs` + `targets`, or `text`. Set `columns` in [[data.task]] if the columns have other names."
 )
-_ANSWERS = ("completion", "output", "targets")
 _PART_HINT = "Remove the row. curator trains on text only."
 _PART_HINTS = {
     "tool_use": "Write the call into `tool_calls` of the turn, as OpenAI does.",
@@ -125,9 +126,9 @@ def recognise(row: dict[str, Any], where: str, *, raw: dict[str, Any] | None = N
     if _has(row, "instruction", "output"):
         return ALPACA, _alpaca(row, where)
     if _has(row, "inputs", "targets"):
-        return FLAN, {"instruction": _text(row, "inputs", where), "response": _text(row, "targets", where)}
+        return FLAN, {"instruction": text_of(row, "inputs", where), "response": text_of(row, "targets", where)}
     if row.get("text") is not None:
-        return TEXT, {"text": _text(row, "text", where)}
+        return TEXT, {"text": text_of(row, "text", where)}
     raw = row if raw is None else raw
     names = [str(key) for key, value in raw.items() if value is not None]
     found = (", ".join(names[:20]) or "none") + (f" and {len(names) - 20} more" if len(names) > 20 else "")
@@ -154,13 +155,13 @@ def _chat_format(raw: dict[str, Any], field: str) -> str:
 
 def _prompt(raw: dict[str, Any], where: str) -> tuple[str, Content]:
     if not any(_is_chat(raw[field]) for field in ("prompt", "completion")):
-        return PROMPT, {field: _text(raw, field, where) for field in ("prompt", "completion")}
+        return PROMPT, {field: text_of(raw, field, where) for field in ("prompt", "completion")}
     turns = []
     for field, role in (("prompt", "user"), ("completion", "assistant")):
         if _is_chat(raw[field]):
             part = _turns(raw[field], field, where)
         else:
-            part = [{"role": role, "content": _text(raw, field, where)}]
+            part = [{"role": role, "content": text_of(raw, field, where)}]
         if field == "prompt":
             # No turn of the prompt carries loss, not even the assistant's.
             part = [turn | {"train": False} if turn["role"] == "assistant" else turn for turn in part]
@@ -173,9 +174,9 @@ def _is_chat(value: Any) -> bool:
 
 
 def _alpaca(raw: dict[str, Any], where: str) -> Content:
-    extra = _text(raw, "input", where) if raw.get("input") is not None else ""
-    prompt = _text(raw, "instruction", where) + (f"\n\n{extra}" if extra else "")
-    response = _text(raw, "output", where)
+    extra = text_of(raw, "input", where) if raw.get("input") is not None else ""
+    prompt = text_of(raw, "instruction", where) + (f"\n\n{extra}" if extra else "")
+    response = text_of(raw, "output", where)
     history: Any = raw.get("history") or []
     if not (history or raw.get("system") or raw.get("tools")):
         return {"instruction": prompt, "response": response}
@@ -187,7 +188,7 @@ def _alpaca(raw: dict[str, Any], where: str) -> Content:
                 hint='Write [["first question", "first answer"], …].',
             )
         for role, text in zip(("user", "assistant"), exchange, strict=True):
-            turns.append({"role": role, "content": _text({"history": text}, "history", where)})
+            turns.append({"role": role, "content": text_of({"history": text}, "history", where)})
     turns += [{"role": "user", "content": prompt}, {"role": "assistant", "content": response}]
     return _chat(turns, raw, where)
 
@@ -198,14 +199,14 @@ def _alpaca(raw: dict[str, Any], where: str) -> Content:
 def _chat(turns: list[dict[str, Any]], raw: dict[str, Any], where: str) -> Content:
     """Combine turns with the system prompt and the tools of their row."""
     if raw.get("system"):
-        system = _text(raw, "system", where)
+        system = text_of(raw, "system", where)
         if turns[0]["role"] != "system":
             turns = [{"role": "system", "content": system}, *turns]
         elif turns[0]["content"] != system:
             raise DataError(
                 f"{where}: two system prompts: one in 'system', one in the first turn", hint="Keep one of them."
             )
-    tools = _tools(raw, where)
+    tools = tools_of(raw, where)
     return {"messages": turns} | ({"tools": tools} if tools else {})
 
 
@@ -238,12 +239,12 @@ def _turn(turn: Any, where: str) -> dict[str, Any]:
             f"{where}: each turn needs `role` and `content` (or `from` and `value`), not {turn!r:.60}",
             hint='Write {"role": "user", "content": "…"}.',
         )
-    _check_text(speaker, "the role of a turn", where)
+    check_text(speaker, "the role of a turn", where)
     role = _role(turn, speaker, where)
     field = "value" if turn.get("content") is None and turn.get("value") is not None else "content"
-    calls = _tool_calls(turn, where)
+    calls = tool_calls_of(turn, where)
     if speaker == "function_call":
-        calls, content = _calls_of(_parsed(_text(turn, field, where), "a function call", where), where), ""
+        calls, content = calls_of(parsed(text_of(turn, field, where), "a function call", where), where), ""
     elif calls and turn.get(field) is None:
         content = ""
     else:
@@ -253,7 +254,7 @@ def _turn(turn: Any, where: str) -> dict[str, Any]:
     if calls:
         made["tool_calls"] = calls
     if role == "tool":
-        made |= {key: _text(turn, key, where) for key in ("name", "tool_call_id") if turn.get(key)}
+        made |= {key: text_of(turn, key, where) for key in ("name", "tool_call_id") if turn.get(key)}
     trained = _carries_loss(turn, role, where)
     return made if trained or role != "assistant" else made | {"train": False}
 
@@ -304,125 +305,17 @@ def _content(turn: dict[str, Any], field: str, where: str) -> tuple[str, list[di
     """Return text and calls of a turn. OpenAI allows a list of text parts. LLaMA-Factory also lists calls as parts."""
     value: Any = turn.get(field)
     if not _is_chat(value):
-        return _text(turn, field, where), []
+        return text_of(turn, field, where), []
     texts, calls = [], []
     for part in value:
         kind = part.get("type", "text")
         name = "text" if part.get("text") is not None else "value"
         if kind == "text":
-            texts.append(_text(part, name, where))
+            texts.append(text_of(part, name, where))
         elif kind == "tool_call" and isinstance(part.get("value"), str):
-            calls += _calls_of(_parsed(part["value"], "a tool call", where), where)
+            calls += calls_of(parsed(part["value"], "a tool call", where), where)
         else:
             raise DataError(
                 f"{where}: unsupported part in a turn: type {kind!r:.60}", hint=_PART_HINTS.get(kind, _PART_HINT)
             )
     return "".join(texts), calls
-
-
-# -- tools --------------------------------------------------------------------------------------------------------
-
-
-def _tools(raw: dict[str, Any], where: str) -> list[dict[str, Any]]:
-    """Return the tools of a chat as chat templates read them: `{"type": "function", "function": {…}}`."""
-    field = "tools" if raw.get("tools") else "functions"
-    tools: Any = raw.get(field) or []
-    if isinstance(tools, str):
-        tools = _parsed(tools, f"{field!r}", where) if tools.strip() else []
-    tools = tools if isinstance(tools, list) else [tools]
-    return [_tool(_parsed(tool, f"{field!r}", where) if isinstance(tool, str) else tool, where) for tool in tools]
-
-
-def _tool(tool: Any, where: str) -> dict[str, Any]:
-    inner = tool.get("function", tool) if isinstance(tool, dict) else None
-    if not isinstance(inner, dict) or not isinstance(inner.get("name"), str):
-        raise DataError(
-            f"{where}: a tool without a `name`: {tool!r:.60}",
-            hint='Write {"type": "function", "function": {"name": "…", "description": "…", "parameters": {…}}}.',
-        )
-    _check_text(tool, "a tool", where)
-    return tool if "function" in tool else {"type": "function", "function": tool}
-
-
-def _tool_calls(turn: dict[str, Any], where: str) -> list[dict[str, Any]]:
-    calls = turn.get("tool_calls") or turn.get("function_call") or []
-    if isinstance(calls, str):
-        calls = _parsed(calls, "'tool_calls'", where)
-    return _calls_of(calls, where) if calls else []
-
-
-def _calls_of(calls: Any, where: str) -> list[dict[str, Any]]:
-    return [_call(call, where) for call in (calls if isinstance(calls, list) else [calls])]
-
-
-def _call(call: Any, where: str) -> dict[str, Any]:
-    """Convert a tool call to the form that chat templates read. OpenAI's arguments are text, a template's an object."""
-    inner = call.get("function", call) if isinstance(call, dict) else None
-    if not isinstance(inner, dict) or not isinstance(inner.get("name"), str):
-        raise DataError(
-            f"{where}: a tool call without a `name`: {call!r:.60}",
-            hint='Write {"type": "function", "function": {"name": "…", "arguments": {…}}}.',
-        )
-    arguments = inner.get("arguments")
-    if isinstance(arguments, str):
-        arguments = _parsed(arguments, f"the arguments of {inner['name']!r}", where) if arguments.strip() else {}
-    if arguments is None:
-        arguments = {}
-    if not isinstance(arguments, dict):
-        raise DataError(
-            f"{where}: the arguments of {inner['name']!r:.60} must be an object, not {arguments!r:.60}",
-            hint='Write {"city": "Paris"}, or the same as JSON text.',
-        )
-    made = {"type": "function", "function": {"name": inner["name"], "arguments": arguments}}
-    if isinstance(call.get("id"), str):
-        made["id"] = call["id"]
-    _check_text(made, "a tool call", where)
-    return made
-
-
-def _parsed(text: str, what: str, where: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise DataError(
-            f"{where}: not valid JSON in {what:.60}: {text!r:.60}", hint="Fix or remove the row."
-        ) from error
-
-
-# -- text ---------------------------------------------------------------------------------------------------------
-
-
-def _text(fields: dict[str, Any], name: str, where: str) -> str:
-    value = fields.get(name)
-    if not isinstance(value, str):
-        if isinstance(value, list) and len(value) > 1 and name in _ANSWERS:
-            raise DataError(
-                f"{where}: {name!r} holds {len(value):,} answers instead of one text: {value!r:.60}",
-                hint=answer_line(fields, name),
-            )
-        raise DataError(f"{where}: {name!r} must be text, not {value!r:.60}", hint=_text_hint(fields, name))
-    _check_text(value, f"{name!r}", where)
-    return value
-
-
-def _text_hint(fields: dict[str, Any], name: str) -> str:
-    value = fields.get(name)
-    if isinstance(value, bool):
-        return 'Write the value as text, for example "yes" or "no".'
-    if isinstance(value, list | dict):
-        return answer_line(fields, name) if name in _ANSWERS else "Write the value as one text."
-    return 'Put the value in quotes: "5" instead of 5.' if value is not None else "Add the missing text."
-
-
-def _check_text(value: Any, what: str, where: str) -> None:
-    """Check that a value can be written as JSON in UTF-8."""
-    try:
-        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-        text.encode()
-    except TypeError as error:
-        raise DataError(f"{where}: {what} cannot be written as JSON: {error}", hint="Fix or remove the row.") from error
-    except UnicodeEncodeError as error:
-        raise DataError(
-            f"{where}: {what} holds half a surrogate pair at character {error.start + 1}",
-            hint="Fix the \\u escape in the row.",
-        ) from error

@@ -3,6 +3,8 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
+from curator.data.rows import Content, has_answer, is_empty
+
 EMPTY = "empty"
 NO_ANSWER = "without a turn of the assistant"
 CUT_OFF = "completion cut off by max_length"
@@ -22,6 +24,17 @@ _HINTS = {
 }
 # Largest number of problems of rows that one message lists.
 _LISTED = 3
+
+
+def why_empty(content: Content) -> str | None:
+    """Return why a content has nothing to train on, or None.
+
+    Args:
+        content: Content of a row.
+    """
+    if not is_empty(content):
+        return None
+    return EMPTY if has_answer(content) else NO_ANSWER
 
 
 def explain(reasons: Iterable[str | None], problems: Mapping[str, int]) -> tuple[str, str]:
