@@ -46,6 +46,7 @@ _TURN = {
     *("role", "content", "from", "value", "train", "weight", "loss_weight", "train_detail"),
     *("tool_calls", "function_call", "name", "tool_call_id"),
 }
+_PART = {"type", "text", "value"}
 
 
 def refuse_other_kinds(row: Mapping[str, Any], where: str) -> None:
@@ -145,8 +146,12 @@ def refuse_placeholders(texts: list[str], where: str) -> None:
 
 def _unread_keys(turn: Mapping[str, Any], where: str) -> list[str]:
     unread = [str(key) for key, value in turn.items() if key not in _TURN and _is_there(value)]
+    parts = turn.get("content")
+    for part in parts if isinstance(parts, list) else ():
+        if isinstance(part, Mapping):
+            unread += [f"content[].{key}" for key, value in part.items() if key not in _PART and _is_there(value)]
     for key in unread:
-        if key in _REASONING and turn[key] is not False:
+        if key in _REASONING and turn.get(key) is not False:
             raise DataError(
                 f"{where}: a turn holds {key!r}, which curator does not read",
                 hint="Write the reasoning into `content` the way the model writes it, or remove the key.",

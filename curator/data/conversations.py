@@ -64,19 +64,33 @@ def read_messages(raw: Iterable[RawRow]) -> Iterator[RawRow]:
             yield line, DataError(f"two messages have the same id: {name!r:.60}", hint=hint)
         else:
             nodes[name] = line, {**row, "replies": []}
-    roots = []
+    roots = [node for _, node in nodes.values() if _is_first(node)]
+    for _, node in nodes.values():
+        if not _is_first(node) and str(node["parent_id"]) in nodes:
+            nodes[str(node["parent_id"])][1]["replies"].append(node)
+    reached, waiting = {id(root) for root in roots}, list(roots)
+    while waiting:
+        replies = waiting.pop()["replies"]
+        reached.update(map(id, replies))
+        waiting += replies
     for line, node in nodes.values():
-        parent = node["parent_id"]
-        if parent is None or parent == "":
-            roots.append(node)
-        elif str(parent) in nodes:
-            nodes[str(parent)][1]["replies"].append(node)
-        else:
-            hint = "Add that message, or remove the replies to it."
-            yield line, DataError(f"the parent of a message is not in the file: {parent!r:.60}", hint=hint)
+        if id(node) not in reached:
+            yield (
+                line,
+                DataError(
+                    f"the message belongs to no conversation: no first message leads to {node['parent_id']!r:.60}",
+                    hint="Add the messages before it, or remove it.",
+                ),
+            )
     for root in roots:
         for conversation in _conversations(root):
             yield 0, conversation
+
+
+def _is_first(message: Message) -> bool:
+    parent = message.get("parent_id")
+    # pandas writes NaN for an empty cell.
+    return parent is None or parent == "" or parent != parent
 
 
 def _conversations(root: Message) -> Iterator[Message | Note]:
@@ -88,7 +102,7 @@ def _conversations(root: Message) -> Iterator[Message | Note]:
         notes[_REMOVED] = None
     while paths:
         path = paths.pop()
-        replies = _kept(path[-1].get("replies") or [], notes)
+        replies = _kept(path[-1].get("replies"), notes)
         if replies:
             paths += [[*path, reply] for reply in reversed(replies)]
             continue
@@ -103,7 +117,9 @@ def _conversations(root: Message) -> Iterator[Message | Note]:
     yield from notes
 
 
-def _kept(replies: list[Message], notes: dict[Note, None]) -> list[Message]:
+def _kept(found: Any, notes: dict[Note, None]) -> list[Message]:
+    """Return the replies that are read, and add why the others are not."""
+    replies = [reply for reply in found if isinstance(reply, dict)] if isinstance(found, list) else []
     kept = [reply for reply in replies if not _is_removed(reply)]
     if len(kept) < len(replies):
         notes[_REMOVED] = None

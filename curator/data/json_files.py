@@ -60,7 +60,7 @@ def _read_lines(numbered: Iterable[tuple[int, str | DataError]], file: File) -> 
 
 def _read_documents(text: str, file: File, first_line: int) -> Iterator[RawRow]:
     """Yield the documents of a text, and the items of a document that is a list, each with its first line."""
-    decoder = json.JSONDecoder(object_pairs_hook=_without_repeated_keys)
+    decoder = json.JSONDecoder(object_pairs_hook=without_repeated_keys)
     # An error anywhere in the text makes the whole text invalid.
     starts = [start for start, _ in _documents(text, file, first_line, decoder)]
     # The line of a row says nothing in a list on one line.
@@ -109,7 +109,7 @@ def _items(text: str, position: int, decoder: json.JSONDecoder) -> Iterator[tupl
 
 def _parse(line: str, file: File, number: int) -> Any:
     with _explained(line, file, number):
-        return json.loads(line, object_pairs_hook=_without_repeated_keys)
+        return json.loads(line, object_pairs_hook=without_repeated_keys)
 
 
 @contextmanager
@@ -137,8 +137,11 @@ def _row(value: Any, file: File, line: int) -> dict[str, Any]:
     return value
 
 
-def _without_repeated_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def without_repeated_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Build a JSON object. Python would keep the last of two values under one key, and drop the first.
+
+    Args:
+        pairs: Keys and values of the object in their order.
 
     Raises:
         ValueError: A key occurs twice.

@@ -115,7 +115,7 @@ def _at_path(row: Fields, path: str) -> Iterator[Fields | DataError | Note]:
 def _walk(value: Any, steps: list[str], path: str) -> Iterator[Fields | DataError]:
     if isinstance(value, list):
         for item in value:
-            if steps:
+            if steps and not isinstance(item, list):
                 yield from _walk(item, steps, path)
             else:
                 yield _row(item, path)
@@ -150,7 +150,7 @@ def _with_shared(row: Fields, outside: Fields, under: str) -> Fields:
     for name, value in outside.items():
         if name == under:
             continue
-        made[f"{name} (outside of {under})" if name in made or name.lower() in _NEVER_SHARED else name] = value
+        made[f"{name} (outside of {under})" if name in made or str(name).lower() in _NEVER_SHARED else name] = value
     return made
 
 
@@ -273,7 +273,7 @@ def _columns(row: Fields) -> list[Fields] | None:
     Raises:
         DataError: The columns of an example have different lengths.
     """
-    if row.keys() >= {"columns", "data"} and _is_list_of_lists(row["data"]):
+    if isinstance(row.get("columns"), list) and _is_list_of_lists(row.get("data")):
         # The layout "split" of pandas.
         return [dict(zip(map(str, row["columns"]), cells, strict=False)) for cells in row["data"]]
     columns = {name: cells for name, value in row.items() if (cells := _cells(str(name), value))}

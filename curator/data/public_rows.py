@@ -22,23 +22,21 @@ def accepted_answers(value: Any) -> tuple[str | None, list[str]]:
     Returns:
         The first answer, "" for an empty list, or None if the value holds no answer in words.
     """
+    aliases = value.get("aliases") if isinstance(value, dict) else None
     if isinstance(value, dict):
-        name = next((name for name in _TEXTS if value.get(name) is not None), "")
-        if not name:
-            return None, []
-        found, others = accepted_answers(value[name])
-        aliases = value.get("aliases")
-        return found, [*others, *(alias for alias in aliases if alias != found)] if isinstance(
-            aliases, list
-        ) else others
-    if not isinstance(value, list):
-        is_answer = isinstance(value, str | int | float) and not isinstance(value, bool)
-        return (str(value), []) if is_answer else (None, [])
-    answers = [accepted_answers(item)[0] for item in value]
-    if any(answer is None for answer in answers):
+        value = next((value[name] for name in _TEXTS if value.get(name) is not None), None)
+    answers = [*(value if isinstance(value, list) else [value]), *(aliases if isinstance(aliases, list) else [])]
+    texts = [_answer(item) for item in answers]
+    found = [text for text in texts if text is not None]
+    if len(found) < len(texts):
         return None, []
-    texts = [answer for answer in answers if answer is not None]
-    return (texts[0], [text for text in dict.fromkeys(texts) if text != texts[0]]) if texts else ("", [])
+    return (found[0], [text for text in dict.fromkeys(found) if text != found[0]]) if found else ("", [])
+
+
+def _answer(value: Any) -> str | None:
+    if isinstance(value, dict):
+        value = next((value[name] for name in _TEXTS if value.get(name) is not None), None)
+    return str(value) if isinstance(value, str | int | float) and not isinstance(value, bool) else None
 
 
 def from_big_bench(row: Fields) -> Fields:
@@ -54,7 +52,7 @@ def from_big_bench(row: Fields) -> Fields:
         DataError: All choices have the same score, and no target is given.
     """
     scores = row.get("target_scores")
-    is_scored = isinstance(scores, dict) and bool(scores)
+    is_scored = isinstance(scores, dict) and bool(scores) and all(map(_is_number, scores.values()))
     is_prefixed = row.get("target") is not None and any(name in row for name in _PREFIXES)
     if not isinstance(row.get("input"), str) or not (is_scored or is_prefixed):
         return row
@@ -77,6 +75,10 @@ def from_big_bench(row: Fields) -> Fields:
         return row
     del made["target"]
     return made | {"instruction": text.strip(), "output": answer} | ({"target[1:]": others} if others else {})
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float)
 
 
 def from_label_studio(row: Fields) -> Fields:

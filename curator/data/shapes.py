@@ -21,6 +21,7 @@ import ast
 import json
 from typing import Any
 
+from curator.data.json_files import without_repeated_keys
 from curator.data.public_rows import accepted_answers, from_big_bench, from_label_studio
 
 _KNOWN = ("messages", "conversations", "prompt", "completion", "instruction", "output", "inputs", "targets", "text")
@@ -138,12 +139,14 @@ def _parsed_list(text: str) -> list[Any] | None:
     if not (stripped.startswith("[") and stripped.endswith("]")):
         return None
     try:
-        value = json.loads(stripped)
-    except (ValueError, RecursionError):
+        value = json.loads(stripped, object_pairs_hook=without_repeated_keys)
+    except json.JSONDecodeError:
         try:
             value = ast.literal_eval(stripped)
         except (ValueError, SyntaxError, RecursionError, MemoryError, TypeError):
             return None
+    except (ValueError, RecursionError):
+        return None
     return value if isinstance(value, list) and value else None
 
 
