@@ -264,4 +264,10 @@ def _occurs_again(record: list[str], others: Iterable[list[str] | csv.Error]) ->
 def _is_certain(record: list[str], names: Collection[str]) -> bool:
     """Return whether a record holds a name of a column that curator or the configuration of the project knows."""
     cells = {cell.strip().lower() for cell in record}
-    return bool(cells & _HEADERS) or any(name in record for name in names)
+    words = [name for name in names if not name.isdecimal()]
+    # Numbers are names that curator gives. They name columns of the file only if the file has all of them.
+    return bool(cells & _HEADERS) or any(name in record for name in words) or _has_all(record, names)
+
+
+def _has_all(record: list[str], names: Collection[str]) -> bool:
+    return bool(names) and all(name in record for name in names)

@@ -179,7 +179,15 @@ def _known(row: Fields, alone: bool) -> Iterator[Fields | DataError | Note] | No
     columns = _columns(row)
     if columns is not None:
         return iter(columns)
-    return None if is_complete(as_known(row)) else _rows_of_file(row)
+    if is_complete(as_known(row)) and not _describes_rows(row):
+        return None
+    return _rows_of_file(row)
+
+
+def _describes_rows(row: Fields) -> bool:
+    """Return whether an object is complete only because a text describes the rows that it holds."""
+    rest = {name: value for name, value in row.items() if str(name).lower() != "text"}
+    return not is_complete(as_known(rest)) and any(_holds_rows(items) for _, items in _lists(row))
 
 
 def _public_path(row: Fields) -> str:
@@ -258,9 +266,14 @@ def _lists(row: Fields) -> list[tuple[str, list[Any]]]:
     for name, value in row.items():
         inner = value.items() if isinstance(value, dict) else ()
         for path, items in ((str(name), value), *((f"{name}.{key}", item) for key, item in inner)):
-            if isinstance(items, list) and items and all(isinstance(item, dict) for item in items[:3]):
+            if isinstance(items, list) and items and all(map(_may_be_row, items[:3])):
                 found.append((path, items))
     return found
+
+
+def _may_be_row(item: Any) -> bool:
+    """Return whether an item is an object, and no turn of a chat."""
+    return isinstance(item, dict) and not {"role", "from"} & item.keys()
 
 
 def _holds_rows(items: list[Any]) -> bool:
