@@ -106,12 +106,13 @@ def _add_reason(table: "Table", name: str, reason: _Reason) -> None:
 
 
 def _reasons(task: results.CheckedTask) -> list[_Reason]:
-    """Return why rows of a task are left out."""
+    """Return why rows of a task are left out, and what curator assumed about its files."""
     found = []
     for words, count in task.left_out.items():
         if words not in ("validation", _COUNTS_OF_BAD_ROWS):
             found.append(_Reason(words, count, [task.name]))
-    return found + [_Reason(words, count, [task.name]) for words, count in task.bad_rows.items()]
+    found += [_Reason(words, count, [task.name]) for words, count in task.bad_rows.items()]
+    return found + [_Reason(f"note: {note}", 0, [task.name]) for note in task.notes]
 
 
 def _grouped(reasons: Sequence[_Reason]) -> list[_Reason]:

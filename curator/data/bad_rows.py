@@ -46,6 +46,8 @@ class UnusableTask:
     left_out: Mapping[str, int] = field(default_factory=dict)
     """Rows that cannot be trained on, by reason."""
     formats: Mapping[str, int] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    """What curator assumed about the files."""
 
     @property
     def line(self) -> str:

@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from curator import results
 from curator.core.errors import CuratorError, DataError
 from curator.core.files import File, relative_to
-from curator.data.corpus import BAD, Corpus, Task
+from curator.data.corpus import Corpus, Task
 from curator.data.discovery import left_out_files
 from curator.data.duplicates import find_duplicates
+from curator.data.left_out import BAD
 from curator.data.model_check import check_model, model_notes
 from curator.workspace.workspace import Workspace
 
@@ -58,6 +59,7 @@ def check_data(workspace: Workspace, corpus: Corpus) -> results.CheckReport:
             formats=dict(task.formats),
             bad_rows=dict(corpus.bad.get(task.name, {})),
             problem=task.reason,
+            notes=task.notes,
         )
         for task in corpus.unusable
     ]
@@ -90,6 +92,7 @@ def _checked(task: Task, corpus: Corpus) -> results.CheckedTask:
         left_out={reason: len(numbers) for reason, numbers in task.split.left_out.items()},
         formats=task.version.formats,
         bad_rows=dict(corpus.bad.get(task.name, {})) if BAD in task.split.left_out else {},
+        notes=tuple(task.file_notes),
     )
 
 

@@ -17,14 +17,12 @@ from curator.core.provenance import Inputs, hash_of, key_of
 from curator.core.text import clean
 from curator.data.bad_rows import UnusableTask, reasons
 from curator.data.discovery import check_target, find_tasks, find_validation
+from curator.data.left_out import BAD, CUT_OFF, EMPTY, why_empty
 from curator.data.model_files import ModelFiles, hash_files, identify_model, load_architecture, load_tokenizer
-from curator.data.rows import Row, is_empty
+from curator.data.rows import Row
 from curator.data.sources import Source
 from curator.data.splits import TaskExamples, split_tasks
 from curator.data.task_rows import bad_row, read_tasks, read_values
-from curator.data.tasks import BAD as BAD
-from curator.data.tasks import CUT_OFF as CUT_OFF
-from curator.data.tasks import EMPTY as EMPTY
 from curator.data.tasks import Corpus as Corpus
 from curator.data.tasks import Task as Task
 from curator.data.tasks import TaskVersion as TaskVersion
@@ -89,6 +87,7 @@ def read_corpus(
     bad = {i: bad_rows(store, wanted[i][1], version) for i, version in versions.items()}
     own = [(i, source, versions[i]) for i, source in enumerate(sources) if i in versions]
     other = {name: versions[i] for i, name in enumerate(held_out, len(sources)) if i in versions}
+    other_bad = {name: reasons(bad[i]) for i, name in enumerate(held_out, len(sources)) if i in versions}
     splits = split_tasks(
         [
             TaskExamples(
@@ -98,6 +97,7 @@ def read_corpus(
                 validation_hashes=other[source.name].index.hashes if source.name in other else None,
                 validation_left_out=other[source.name].index.left_out if source.name in other else (),
                 problems=reasons(bad[i]),
+                validation_problems=other_bad.get(source.name, {}),
             )
             for i, source, version in own
         ],
@@ -122,6 +122,7 @@ def read_corpus(
             rows=len(v.index.hashes),
             left_out={reason: len(numbers) for reason, numbers in split.left_out.items()},
             formats=v.formats,
+            notes=v.notes,
         )
         for (_, s, v), split in zip(own, splits, strict=True)
         if split.refusal is not None
@@ -194,12 +195,13 @@ def _inputs(source: Source, hashes: dict[File, str], model: ModelFiles, config: 
 
 def _missing(store: Store, inputs: Sequence[Inputs], *, read: bool) -> list[int]:
     keys = [key_of(i) for i in inputs]
-    # An earlier curator did not account for every column. Its tasks stay usable until files are read again.
+    # An earlier curator took no notes and did not account for every column.
+    # Its tasks stay usable until files are read again.
     known = {
         artifact.key
         for artifact in store.artifacts("task", keys)
         # Without `rows`, the artifact is damaged and not old.
-        if not read or "unused" in artifact.outputs or "rows" not in artifact.outputs
+        if not read or "notes" in artifact.outputs or "rows" not in artifact.outputs
     }
     return [i for i, key in enumerate(keys) if key not in known]
 
@@ -228,6 +230,7 @@ def _versions(
                 # The store does not keep the order of keys.
                 formats=dict(Counter(outputs[key].get("formats", {})).most_common()),
                 unused=dict(Counter(outputs[key].get("unused", {})).most_common()),
+                notes=tuple(outputs[key].get("notes", ())),
             )
         )
     return versions
@@ -300,6 +303,7 @@ def _ingest(
                     "sha256": hash_of(e.hash for e in examples),
                     "formats": Counter(row.format for row in read if row.format),
                     "unused": Counter(name for row in read for name in row.unused),
+                    "notes": list(read[0].notes),
                 },
             )
         )
@@ -320,7 +324,7 @@ def _encode(row: Row, encoder: Encoder) -> StoredExample:
     except DataError as error:
         # The tokenizer or its chat template rejects the row.
         row, encoded = bad_row(row.number, row.file, row.line, error), NOTHING
-    left_out = BAD if row.problem else EMPTY if is_empty(row.content) else None
+    left_out = BAD if row.problem else why_empty(row.content)
     if left_out is None and encoded.completion_tokens == 0:
         left_out = CUT_OFF if encoded.truncated else EMPTY
     return StoredExample(

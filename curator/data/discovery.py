@@ -220,6 +220,8 @@ def _from_table(task: TaskSource, root: Path, *, all_splits: bool = False) -> So
         "value": task.value,
         "columns": dict(sorted(task.columns.items())),
         "roles": dict(sorted(task.roles.items())),
+        "rows": task.rows,
+        "csv": task.csv.model_dump(exclude_none=True),
         "tags": task.tags,
     }
     if task.hub:

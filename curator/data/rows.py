@@ -37,6 +37,8 @@ class Row:
     """Name of the row's format (formats.py)."""
     unused: tuple[str, ...] = ()
     """Columns that have a value and are not read (columns.py)."""
+    notes: tuple[str, ...] = ()
+    """In the first row of a task: what curator assumed about the files, and which parts of them it leaves out."""
     problem: str = ""
     """Reason why the row cannot be used, and the hint on a second line. The content is then empty."""
 
@@ -113,6 +115,11 @@ def is_empty(content: Content) -> bool:
     if "text" in content:
         return not content["text"].strip()
     return not pair(content)[1].strip()
+
+
+def has_answer(content: Content) -> bool:
+    """Return whether a content has a part that may carry loss: for a chat, a turn of the assistant."""
+    return "messages" not in content or any(turn["role"] == "assistant" for turn in content["messages"])
 
 
 def _carries_loss(turn: Content) -> bool:

@@ -1,17 +1,11 @@
 """Decide for every example whether it is for training, for validation, or left out, and why."""
 
 import hashlib
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from curator.core.errors import DataError
-
-LEAKED = "also in the target's validation"
-OVER_LIMIT = "over max_examples_per_task"
-VALIDATION = "validation"
-# Reasons of readers that one message names.
-_NAMED = 3
+from curator.data.left_out import LEAKED, OVER_LIMIT, VALIDATION, explain
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +33,7 @@ class TaskExamples:
         validation_hashes: Content hashes of the task's validation file (m), or None without such a file.
         validation_left_out: Reason why an example of the validation file cannot be used, or None (m).
         problems: Number of bad rows by the reason that readers gave, for messages.
+        validation_problems: The same numbers of the validation file.
     """
 
     name: str
@@ -47,12 +42,7 @@ class TaskExamples:
     validation_hashes: Sequence[str] | None = None
     validation_left_out: Sequence[str | None] = ()
     problems: Mapping[str, int] = field(default_factory=dict)
-
-    def why(self, counted: Mapping[str, int]) -> str:
-        """Return reasons and their counts in words, or "" without reasons. Bad rows add their own reasons."""
-        words = [f"{count:,} {reason}" for reason, count in counted.items()]
-        named = [f"{problem} ({count:,} rows)" for problem, count in list(self.problems.items())[:_NAMED]]
-        return ", ".join(words) + (f"; bad rows: {'; '.join(named)}" if named else "")
+    validation_problems: Mapping[str, int] = field(default_factory=dict)
 
 
 def split_tasks(
@@ -94,21 +84,20 @@ def _held_out(task: TaskExamples, share: float, seed: int) -> tuple[int, ...]:
     if task.validation_hashes is not None:
         numbers = [n for n, reason in enumerate(task.validation_left_out) if reason is None]
         if not numbers:
+            reasons, hint = explain(task.validation_left_out, task.validation_problems)
             raise DataError(
-                f"no usable example in the validation file of target {task.name!r}",
-                hint="Add examples with a completion to the file.",
+                f"no usable example in the validation file of target {task.name!r}"
+                + (f" (left out: {reasons})" if reasons else ""),
+                hint=f"{hint}.",
             )
         return tuple(numbers)
     usable = [n for n, reason in enumerate(task.left_out) if reason is None]
     if len(usable) < 2:
-        counted = Counter(reason for reason in task.left_out if reason is not None)
-        reasons = task.why(dict(counted.most_common()))
+        reasons, hint = explain(task.left_out, task.problems)
         raise DataError(
             f"too few usable examples in target {task.name!r}: {len(usable)}"
             + (f" (left out: {reasons})" if reasons else ""),
-            hint="Add examples, or raise max_length under [data] if answers are cut off. A target needs two examples."
-            if counted
-            else "Add examples. A target needs one for training and one for validation.",
+            hint=f"{hint}. A target needs one example for training and one for validation.",
         )
     ranked = _ranked(usable, task.hashes, seed, VALIDATION)
     # Copies of one example stay together: all of them are held out, or all are for training.
@@ -146,11 +135,10 @@ def _split(
         ranked = _ranked(train, task.hashes, seed, OVER_LIMIT)
         train, reasons[OVER_LIMIT] = sorted(ranked[:limit]), sorted(ranked[limit:])
     if not train and refusal is None:
-        why = task.why({reason: len(numbers) for reason, numbers in reasons.items()})
-        refusal = DataError(
-            f"no training examples in task {task.name!r} ({why})",
-            hint="Remove the task, or add examples with a completion.",
-        )
+        why = {number: reason for reason, numbers in reasons.items() for number in numbers}
+        words, hint = explain(why.values(), task.problems)
+        message = f"no training examples in task {task.name!r} ({words})"
+        refusal = DataError(message, hint=f"{hint}, or remove the task.")
     return TaskSplit(
         name=task.name,
         train=tuple(train),

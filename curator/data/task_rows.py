@@ -1,6 +1,9 @@
 """Read sources into rows with a normalised content (rows.py)."""
 
+import itertools
 from collections.abc import Hashable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from curator.core.errors import DataError
@@ -8,7 +11,9 @@ from curator.core.text import clean
 from curator.data.bad_rows import rows_refusal
 from curator.data.columns import refuse_other_kinds, refuse_placeholders, unused_columns
 from curator.data.formats import TURN_FIELDS, recognise, renamed
-from curator.data.readers import RawRow, read_file, read_hub, read_saved
+from curator.data.nested import cell, rows_of
+from curator.data.raw import Note, RawRow
+from curator.data.readers import ReadOptions, read_file, read_hub, read_saved
 from curator.data.rows import Row, place, texts
 from curator.data.shapes import as_known
 from curator.data.sources import Source, Value
@@ -71,8 +76,8 @@ def read_values(source: Source, column: str) -> list[str]:
         DataError: The source cannot be read, or a row has neither text nor a number in the column.
     """
     found: set[str] = set()
-    for number, (file, line, raw) in enumerate(_raw_rows(source)):
-        if isinstance(raw, DataError):
+    for number, (file, line, raw) in enumerate(_raw_rows(source, column)):
+        if isinstance(raw, DataError | Note):
             continue
         cell = raw.get(column)
         if not isinstance(cell, str | int | float) or not str(cell).strip():
@@ -96,6 +101,8 @@ def _origin(source: Source) -> Hashable:
         source.revision,
         source.streaming,
         source.column,
+        source.rows,
+        tuple(sorted(source.csv.items())),
     )
 
 
@@ -108,42 +115,56 @@ def _read_together(sources: dict[int, Source]) -> dict[int, list[Row] | DataErro
     rows: dict[int, list[Row]] = {number: [] for number in sources}
     first = next(iter(sources.values()))
     seen: set[str] = set()
+    nested = {path for source in sources.values() for path in _names(source) if "." in path}
     wanted: dict[Hashable, list[int]] = {}
     held = 0
+    notes: dict[str, list[str]] = {}
     for file, line, raw in _raw_rows(first):
+        if isinstance(raw, Note):
+            many = len(first.files) > 1
+            notes.setdefault(file, []).append(f"in {clean(Path(file).name)}, {raw.text}" if many else raw.text)
+            continue
         # The task of an unreadable row is unknown, so the row counts in every task that it may belong to.
         numbers = list(rows)
         if not isinstance(raw, DataError):
             seen.update(map(str, raw))
+            seen.update(path for path in nested if cell(raw, path) is not None)
             numbers = _numbers(raw.get(first.column), sources, wanted) if first.column else numbers
         for number in numbers:
             if number not in rows:
                 continue
             source = sources[number]
-            row = _row(raw, source, file, line, len(rows[number]))
+            row = _row(raw, source, file, line, len(rows[number]), notes.get(file, ()))
             rows[number].append(row)
             held += len(str(row.content)) if len(sources) > 1 else 0
         while held > _MOST_HELD and len(rows) > 1:
             _, dropped = rows.popitem()
             held -= sum(len(str(row.content)) for row in dropped)
+    for found in rows.values():
+        if found:
+            # A note belongs to a file, so only the first row of a task carries the notes.
+            found[0] = replace(found[0], notes=tuple(dict.fromkeys(itertools.chain(*notes.values()))))
     return {number: _check_found(sources[number], found, seen) or found for number, found in rows.items()}
 
 
-def _row(raw: dict[str, Any] | DataError, source: Source, file: str, line: int, number: int) -> Row:
+def _row(
+    raw: dict[str, Any] | DataError, source: Source, file: str, line: int, number: int, notes: Sequence[str]
+) -> Row:
     where = place(file, line, number)
     try:
         if isinstance(raw, DataError):
             raise raw
         named = as_known(renamed(raw, source.columns, source.roles) if source.columns or source.roles else raw)
         refuse_other_kinds(named, where)
-        columns = map(str, raw) if source.columns or source.roles else None
-        kind, content = recognise(named, where, columns=columns)
+        kind, content = recognise(named, where, raw=raw)
         # The column of the filter decides which task a row belongs to.
         unused = tuple(name for name in unused_columns(named, kind, where) if name != source.column)
         refuse_placeholders(texts(content), where)
         return Row(number=number, file=file, line=line, content=content, format=kind, unused=unused)
     except DataError as error:
-        return bad_row(number, file, line, error)
+        # An assumption about the file may be the reason.
+        said = "".join(f" Note: {note}." for note in notes)
+        return bad_row(number, file, line, DataError(error.message, hint=error.hint + said))
 
 
 def bad_row(number: int, file: str, line: int, error: DataError) -> Row:
@@ -190,7 +211,13 @@ def _check_found(source: Source, rows: list[Row], seen: set[str]) -> DataError |
     return None
 
 
-def _raw_rows(source: Source) -> Iterator[tuple[str, int, dict[str, Any] | DataError]]:
+def _names(source: Source) -> tuple[str, ...]:
+    """Return the columns that the configuration of a task names."""
+    return tuple(column for field, column in source.columns.items() if field not in TURN_FIELDS)
+
+
+def _raw_rows(source: Source, column: str = "") -> Iterator[tuple[str, int, dict[str, Any] | DataError | Note]]:
+    names = tuple(filter(None, (*_names(source), source.column, column)))
     parts: list[tuple[str, Iterator[RawRow]]]
     if source.hub:
         rows = read_hub(source.hub, source.config, source.split, source.revision, streaming=source.streaming)
@@ -198,9 +225,10 @@ def _raw_rows(source: Source) -> Iterator[tuple[str, int, dict[str, Any] | DataE
     elif source.folder:
         parts = [(str(source.folder), read_saved(source.folder, source.split))]
     else:
-        parts = [(str(file), read_file(file)) for file in source.files]
+        options = ReadOptions(csv=source.csv, names=names)
+        parts = [(str(file), read_file(file, options)) for file in source.files]
     for file, rows in parts:
-        for line, raw in rows:
+        for line, raw in rows_of(rows, source.rows, names):
             yield file, line, raw
 
 

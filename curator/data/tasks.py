@@ -11,13 +11,11 @@ from curator.core.errors import DataError
 from curator.core.files import folded
 from curator.core.provenance import hash_of
 from curator.data.bad_rows import UnusableTask
+from curator.data.left_out import BAD, CUT_OFF, EMPTY, LEAKED, NO_ANSWER
 from curator.data.model_files import ModelFiles
-from curator.data.splits import LEAKED, TaskSplit
+from curator.data.splits import TaskSplit
 from curator.workspace.store.records import ExampleIndex
 
-EMPTY = "empty"
-CUT_OFF = "completion cut off by max_length"
-BAD = "cannot be used"
 FEW_HELD_OUT = 100
 """Number of held-out examples below which curator warns about a target."""
 # Tasks with the same problem that have a line each.
@@ -37,6 +35,8 @@ class TaskVersion:
     """Number of rows by format name."""
     unused: dict[str, int] = field(default_factory=dict)
     """Number of rows by the name of a column that has a value and is not read."""
+    notes: tuple[str, ...] = ()
+    """What curator assumed about files, and which parts of them it leaves out."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +76,12 @@ class Task:
         return sum(self.version.index.truncated[n] for n in self.split.train)
 
     @property
+    def file_notes(self) -> list[str]:
+        """Return the notes about the task's files and its validation file."""
+        held_out = self.validation_version.notes if self.validation_version is not None else ()
+        return [*self.version.notes, *(f"validation file: {note}" for note in held_out)]
+
+    @property
     def content(self) -> str:
         """Return a hash of the training examples in their order."""
         return hash_of(self.train_hashes)
@@ -113,7 +119,8 @@ class Corpus:
 
     def problems(self) -> list[str]:
         """List tasks and examples that are left out, truncated examples, and similar names, one line each."""
-        found = _unused(self.tasks) + _alike(self.tasks)
+        found = self.notes()
+        found += [f"{task.name}: {note}" for task in self.tasks for note in task.file_notes]
         for task in self.tasks:
             for reason, count in _reported(task).items():
                 found.append(f"{task.name}: {count} {reason}")
@@ -125,7 +132,7 @@ class Corpus:
 
     def warnings(self) -> list[str]:
         """List what the user should know before the training. Tasks with the same problem share a line."""
-        found = self.few_held_out() + self.notes()
+        found = self.few_held_out() + self.notes() + _file_notes(self.tasks)
         counted: dict[str, dict[str, int]] = {}
         for task in self.tasks:
             for reason, count in _reported(task).items():
@@ -168,9 +175,21 @@ def _reported(task: Task) -> dict[str, int]:
     found = {
         f"examples left out: {reason}": len(numbers)
         for reason, numbers in task.split.left_out.items()
-        if reason in (BAD, EMPTY, CUT_OFF, LEAKED)
+        if reason in (BAD, EMPTY, NO_ANSWER, CUT_OFF, LEAKED)
     }
     return found | ({"examples longer than max_length were truncated": task.truncated} if task.truncated else {})
+
+
+def _file_notes(tasks: Sequence[Task]) -> list[str]:
+    """Report what curator assumed about files. Tasks with the same note share one line."""
+    groups: dict[str, list[str]] = {}
+    for task in tasks:
+        for note in task.file_notes:
+            groups.setdefault(note, []).append(task.name)
+    return [
+        names[0] + (f" and {len(names) - 1:,} more tasks" if len(names) > 1 else "") + f": {note}"
+        for note, names in groups.items()
+    ]
 
 
 def _unused(tasks: Sequence[Task]) -> list[str]:

@@ -4,8 +4,9 @@ from collections.abc import Mapping, Sequence
 
 from curator.core.errors import DataError
 from curator.data.bad_rows import BadRow, UnusableTask, each_once, file_of, refusal, rows_refusal
+from curator.data.left_out import BAD
 from curator.data.sources import Source
-from curator.data.tasks import BAD, Task, TaskVersion
+from curator.data.tasks import Task, TaskVersion
 from curator.workspace.store.tables import Store
 
 

@@ -32,6 +32,8 @@ class CheckedTask:
     """Rows that cannot be used, by reason."""
     problem: str = ""
     """Why the task cannot be used at all. Empty if it can."""
+    notes: tuple[str, ...] = ()
+    """What curator assumed about the task's files, and which parts of them it leaves out."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from curator.core.config import target_names
+from curator.core.config import CsvOptions, target_names
 from curator.core.errors import DataError, ManifestMismatch
 from curator.core.files import located, refuse_endless, relative_to, sha256_of, write_whole
 
@@ -63,10 +63,10 @@ class TaskFile(_Part):
 
 
 _SOURCE: dict[str, type | tuple[type, ...]] = {
-    **dict.fromkeys(("hub", "config", "split", "revision", "column"), str),
+    **dict.fromkeys(("hub", "config", "split", "revision", "column", "rows"), str),
     "value": (str, int, bool, type(None)),
     **dict.fromkeys(("saved_dataset", "streaming"), bool),
-    **dict.fromkeys(("columns", "roles"), dict),
+    **dict.fromkeys(("columns", "roles", "csv"), dict),
 }
 
 
@@ -77,6 +77,9 @@ def _plain_source(source: dict[str, Any]) -> dict[str, Any]:
             raise ValueError(f"unknown key of a source: {key!r}")
         if not isinstance(value, kinds):
             raise ValueError(f"wrong type: {key}")
+        if key == "csv":
+            CsvOptions.model_validate(value)
+            continue
         if isinstance(value, dict) and not all(isinstance(word, str) for word in (*value, *value.values())):
             raise ValueError(f"not a table of texts: {key}")
     return source

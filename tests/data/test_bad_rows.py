@@ -9,7 +9,7 @@ from hostile import run_cli
 
 from curator.core.errors import DataError
 from curator.data.bad_rows import BadRow, each_once
-from curator.data.corpus import BAD
+from curator.data.left_out import BAD
 from curator.export import export
 from curator.project.project import Project
 from curator.select.manifest import read_manifest
@@ -99,7 +99,7 @@ def test_skip_bad_rows_task_of_only_bad_rows_is_left_out_and_named(folder: Path)
     done = run_cli("check", "-p", folder, "--skip-bad-rows", "--json").check(0)
     report = json.loads(done.out)
     rows = {task["name"]: task for task in report["tasks"]}
-    assert rows["alpha"]["problem"].startswith("no training examples (1 cannot be used; bad rows: not valid JSON: ")
+    assert rows["alpha"]["problem"].startswith("no training examples (1 cannot be used: 1 × not valid JSON: Expecting")
     assert list(rows["alpha"]["bad_rows"].values()) == [1]
     assert (rows["alpha"]["rows"], rows["alpha"]["examples"], rows["beta"]["examples"]) == (1, 0, 8)
     assert any(line.startswith("alpha: left out as a whole: no training examples") for line in report["problems"])

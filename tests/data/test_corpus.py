@@ -11,10 +11,10 @@ from conftest import MakeProject, pair_rows, write_rows
 from curator.core.errors import ConfigError, DataError
 from curator.core.events import Event, Reporter, StageFinished
 from curator.data import task_rows as data
-from curator.data.corpus import CUT_OFF, EMPTY, Corpus, read_corpus, training_examples, validation_examples
+from curator.data.corpus import Corpus, read_corpus, training_examples, validation_examples
+from curator.data.left_out import CUT_OFF, EMPTY, LEAKED, VALIDATION
 from curator.data.model_files import hash_files
 from curator.data.readers import read_file
-from curator.data.splits import LEAKED, VALIDATION
 from curator.project.project import Project
 
 

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from curator.data.splits import LEAKED, OVER_LIMIT, VALIDATION, TaskExamples, TaskSplit, split_tasks
+from curator.data.left_out import LEAKED, OVER_LIMIT, VALIDATION
+from curator.data.splits import TaskExamples, TaskSplit, split_tasks
 
 # Few different contents give many copies within and between tasks.
 contents = st.lists(st.integers(0, 30).map(str), min_size=1, max_size=25)
@@ -160,4 +161,4 @@ def test_split_tasks_bad_rows_are_named_with_their_reasons() -> None:
     bad = TaskExamples(name="t", hashes=["", ""], left_out=["cannot be used"] * 2, problems={"not valid JSON": 2})
     (found,) = split_tasks([bad], ["t"], share=0.5, limit=0, seed=0)
     assert found.refusal is not None
-    assert "(left out: 2 cannot be used; bad rows: not valid JSON (2 rows))" in found.refusal.message
+    assert "(left out: 2 cannot be used: 2 × not valid JSON)" in found.refusal.message

@@ -63,6 +63,7 @@ REPORTS: dict[str, Any] = {
                 formats={"Alpaca": 9},
                 bad_rows={"not valid JSON": 1},
                 problem="no rows",
+                notes=("cells are separated by ';'",),
             ),
         ),
         problems=("a problem",),
@@ -200,6 +201,7 @@ DOCUMENTS: dict[str, dict[str, Any]] = {
                 "formats": {"Alpaca": 9},
                 "bad_rows": {"not valid JSON": 1},
                 "problem": "no rows",
+                "notes": ["cells are separated by ';'"],
             }
         ],
         "problems": ["a problem"],
