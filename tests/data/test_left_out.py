@@ -4,7 +4,7 @@ import pytest
 from conftest import MakeProject, write_rows
 from hostile import run_cli
 
-from curator.data.left_out import BAD, CUT_OFF, EMPTY, explain
+from curator.data.left_out import BAD, CUT_OFF, EMPTY, NO_ANSWER, explain, why_empty
 
 
 @pytest.mark.parametrize(
