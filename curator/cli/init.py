@@ -96,6 +96,8 @@ seed = 0
 #   task_column = "task"        # or, without `name`: make a task of each value of that column
 #   columns = {{ instruction = "question", output = "answer" }} # if columns have other names than curator's
 #   roles = {{ customer = "user" }}                             # if a chat names its roles differently
+#   rows = "data.items"         # if the rows are a list inside of a JSON object
+#   csv = {{ delimiter = ";", header = false, quoting = false }} # if curator does not find out how cells are written
 #   tags = ["arithmetic"]
 """
 

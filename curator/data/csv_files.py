@@ -1,7 +1,7 @@
 """Read the rows of CSV and TSV files, and find out how the cells are written.
 
 The csv module splits the cells. A file does not state its delimiter, its quoting, or whether it has a header.
-`_dialect` compares what each assumption makes of the file, and a note says every assumption that is not the usual one.
+`_dialect` tries each assumption on the file. A note says every assumption that is not the usual one.
 """
 
 import csv
@@ -217,9 +217,9 @@ def _width(lines: list[str], delimiter: str) -> int:
 def _quoting(lines: Callable[[], Iterator[str]], delimiter: str) -> bool:
     """Return whether quotes enclose cells.
 
-    Quotes are text if they do not fit CSV, and every line has equally many cells with quotes as text. Elsewhere than in
-    files with tabs, no cell may then be in quotes. In a file with tabs, quotes are also text if cells in quotes would
-    join lines that each hold all cells.
+    Quotes are text if they do not fit CSV, and every line has equally many cells with quotes as text.
+    In a file without tabs, no cell may then be in quotes.
+    In a file with tabs, quotes are also text if they would join lines that each hold all cells.
     """
     if not any('"' in line for line in lines()):
         return True
@@ -256,7 +256,7 @@ def _is_header(record: list[str], names: Collection[str]) -> bool:
 
 
 def _occurs_again(record: list[str], others: Iterable[list[str] | csv.Error]) -> bool:
-    """Return whether a cell of a record stands in the same column of another one, as names of columns do not."""
+    """Return whether a cell of a record occurs again in its column. Names of columns do not."""
     rows = (other for other in others if not isinstance(other, csv.Error))
     return any(cell and cell == again for row in rows for cell, again in zip(record, row, strict=False))
 

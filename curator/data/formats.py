@@ -130,7 +130,7 @@ def recognise(row: dict[str, Any], where: str, *, raw: dict[str, Any] | None = N
     if row.get("text") is not None:
         return TEXT, {"text": text_of(row, "text", where)}
     raw = row if raw is None else raw
-    names = [str(key) for key, value in raw.items() if value is not None]
+    names = [str(key) for key, value in raw.items() if value is not None and value == value]
     found = (", ".join(names[:20]) or "none") + (f" and {len(names) - 20} more" if len(names) > 20 else "")
     kind, hint = other_kind(row)
     raise DataError(

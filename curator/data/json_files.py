@@ -59,7 +59,7 @@ def _read_lines(numbered: Iterable[tuple[int, str | DataError]], file: File) -> 
 
 
 def _read_documents(text: str, file: File, first_line: int) -> Iterator[RawRow]:
-    """Yield the documents of a text, and the items of a document that is a list, each with its first line."""
+    """Yield the documents of a text with their first lines. A list counts as its items."""
     decoder = json.JSONDecoder(object_pairs_hook=without_repeated_keys)
     # An error anywhere in the text makes the whole text invalid.
     starts = [start for start, _ in _documents(text, file, first_line, decoder)]

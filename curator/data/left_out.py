@@ -38,7 +38,7 @@ def why_empty(content: Content) -> str | None:
 
 
 def explain(reasons: Iterable[str | None], problems: Mapping[str, int]) -> tuple[str, str]:
-    """Return why examples are left out, with the number of each reason, and what to do about the most frequent one.
+    """Return why examples are left out, with counts, and what to do about the most frequent reason.
 
     Args:
         reasons: Reason of each example, or None for a usable example.

@@ -164,7 +164,9 @@ def _paths(row: Fields) -> str:
 
 
 def _known(row: Fields, alone: bool) -> Iterator[Fields | DataError | Note] | None:
-    """Return the rows under a key of a row of a known shape, or of the only object of a file. None for a plain row.
+    """Return the rows that an object holds under a key, or None for a plain row.
+
+    Any object may have the shape of a public data set. The only object of a file may hold its rows under any key.
 
     Raises:
         DataError: The object holds several lists of rows.
@@ -312,7 +314,7 @@ def _cells(name: str, value: Any) -> list[Any]:
     if not isinstance(value, list):
         return []
     turns = name.strip().lower() in ("messages", "conversations")
-    is_cell = all(isinstance(item, list) if turns else not isinstance(item, dict) for item in value)
+    is_cell = all(_is_list_of(item, set()) if turns else not isinstance(item, dict) for item in value)
     return value if is_cell else []
 
 

@@ -62,7 +62,7 @@ def columns_line(row: dict[str, Any]) -> str:
 
 
 def answer_line(row: dict[str, Any], name: str) -> str:
-    """Return the hint with the `columns` line that reads one text of an answer that is a list or an object.
+    """Return the hint with the `columns` line that reads one text of a list or an object.
 
     Args:
         row: The row under the names that `recognise` knows.

@@ -120,7 +120,7 @@ def test_read_corpus_task_column_makes_one_task_per_value(
     with (folder / "curator.toml").open("a") as file:
         file.write('[[data.task]]\nname = "x"\npath = "all.jsonl"\ntask_column = "kind"\n')
     opened: list[str] = []
-    monkeypatch.setattr(data, "read_file", lambda file: opened.append(file.name) or read_file(file))
+    monkeypatch.setattr(data, "read_file", lambda file, options: opened.append(file.name) or read_file(file, options))
     project = Project.open(folder)
     assert read_corpus(project.workspace, ("x-even",), read=False) is None
     corpus = read(folder, ("x-even",))
@@ -143,7 +143,7 @@ def test_read_tasks_over_memory_limit_reads_the_file_again(tmp_path: Path, monke
     sources = [data.Source(name=f"t{n}", files=(path,), column="kind", value=n) for n in range(7)]
     apart = [data.read_task(source) for source in sources]
     opened: list[str] = []
-    monkeypatch.setattr(data, "read_file", lambda file: opened.append(file.name) or read_file(file))
+    monkeypatch.setattr(data, "read_file", lambda file, options: opened.append(file.name) or read_file(file, options))
     for most, times in ((10**9, 1), (2000, 3), (0, 7)):
         monkeypatch.setattr(data, "_MOST_HELD", most)
         opened.clear()
