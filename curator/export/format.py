@@ -3,11 +3,11 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from curator.data.repetition import repeated
 from curator.export.data_files import DataFile
-from curator.export.forms import Form
+from curator.export.forms import PLAIN, Form
 from curator.results.outputs import ExportedTask, ExportReport
 from curator.select.manifest import Manifest, TargetEntry, TaskEntry
 
@@ -43,6 +43,8 @@ class Format:
     """Kind of data file, by name of the form."""
     config_names: tuple[str, ...] = ()
     """Names of the files that are not data."""
+    folders: tuple[str, ...] = ()
+    """Names of the folders of these files."""
     files: Callable[["Plan"], dict[str, str]] = _nothing
     """Returns the text of these files, by name."""
     command: str = ""
@@ -63,6 +65,10 @@ class Format:
 
 
 Entry = TaskEntry | TargetEntry
+ROWS = DataFile("jsonl", "rows")
+"""Kind of the files with rows in the form of the data, for `curator init --from`."""
+TEMPLATE = "chat_template.jinja"
+"""File of the chat template, if the project sets one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +86,8 @@ class PlannedTask:
     """Tokens of these rows."""
     about: bool
     """Whether `tokens` is an estimate."""
+    held_out: bool = False
+    """Whether these are held-out rows of a target, which no trainer trains on."""
     native: bool = False
     """Whether the file holds each row once, and the trainer draws `rows` of them."""
 
@@ -113,6 +121,8 @@ class Plan:
     """The same folder as the caller gave it."""
     tasks: tuple[PlannedTask, ...]
     """Targets first, then selected tasks."""
+    validation: tuple[PlannedTask, ...] = ()
+    """Held-out rows, one entry for each target that has some."""
     form: "Form | None" = None
     """Form of the rows. None until it is chosen."""
     encoding: "Encoding | None" = None
@@ -130,18 +140,43 @@ class Plan:
         """Tasks with at least one row."""
         return [task for task in self.tasks if task.rows]
 
+    @property
+    def held_out(self) -> list[PlannedTask]:
+        """Targets with at least one held-out row."""
+        return [part for part in self.validation if part.rows]
+
     def file(self, task: PlannedTask) -> str:
         """Return the path of a task's rows, relative to the export. Return an empty text for a task without rows."""
-        return self.format.data_file_of(self.form).path(task.stem) if task.rows else ""
+        store = self.format.data_file_of(self.form)
+        return store.path(task.stem, held_out=task.held_out) if task.rows else ""
+
+    def rows_of_data(self, task: PlannedTask) -> str:
+        """Return the path of a task's rows in the form of the data, each row once."""
+        if not task.available:
+            return ""
+        whole = self.form is PLAIN and task.rows == task.available
+        return self.file(task) if whole else ROWS.path(task.stem)
+
+    @property
+    def template(self) -> str:
+        """Name of the file of the chat template. Empty if the project uses the model's own template."""
+        return TEMPLATE if self.manifest.model.chat_template else ""
+
+    @property
+    def config_names(self) -> tuple[str, ...]:
+        """Names of the files that are not data."""
+        return (*self.format.config_names, *([self.template] if self.template else []))
 
     @property
     def configs(self) -> dict[str, str]:
         """Text of the files that are not data, by name."""
-        return self.format.files(self)
+        template = {self.template: self.manifest.model.chat_template} if self.template else {}
+        return self.format.files(self) | template
 
     @property
     def report(self) -> ExportReport:
         """The report of this plan."""
+        held_out = {part.entry.name: part for part in self.held_out}
         return ExportReport(
             format=self.format.name,
             folder=self.shown,
@@ -155,15 +190,27 @@ class Plan:
                     tokens=task.tokens,
                     tokens_are_exact=not task.about,
                     weight=task.weight,
+                    rows_of_data=self.rows_of_data(task),
+                    **self._held_out(held_out.get(task.entry.name)),
                 )
                 for task in self.tasks
             ),
             form="" if self.form is None else self.form.name,
             rows_differing=self.rows_differing,
-            configs=tuple(self.format.config_names),
+            configs=self.config_names,
             command=self.format.command,
             notes=self.notes,
         )
+
+    def _held_out(self, part: PlannedTask | None) -> dict[str, Any]:
+        """Return the fields of a task's report that describe its held-out rows."""
+        if part is None:
+            return {}
+        return {
+            "validation": self.file(part),
+            "validation_rows": part.rows,
+            "validation_of_data": self.rows_of_data(part),
+        }
 
 
 def weight_of(entry: Entry) -> float:

@@ -10,9 +10,11 @@ from typing import Any, cast
 from curator.core.errors import ConfigError, DataError
 from curator.core.files import file_names, located, refuse_endless, sha256_of
 from curator.data.repetition import counts_of
-from curator.export.format import Entry, Format, Plan, PlannedTask
+from curator.data.splits import VALIDATION as HELD_OUT
+from curator.export.data_files import VALIDATION
+from curator.export.format import ROWS, TEMPLATE, Entry, Format, Plan, PlannedTask
 from curator.export.names import FORMATS
-from curator.select.manifest import MANIFEST_NAME, Manifest, read_manifest
+from curator.select.manifest import MANIFEST_NAME, Manifest, TargetEntry, read_manifest
 
 RECORD_NAME = "curator-export.json"
 
@@ -40,8 +42,10 @@ def first_plan(manifest: Manifest, here: Path, *, format: str, folder: Path) -> 
     found = find_format(format)
     absolute = folder.resolve() if folder.is_symlink() else folder.absolute()
     check_folder(absolute, manifest, here)
-    taken = {MANIFEST_NAME, RECORD_NAME, *found.config_names, *(store.folder for store in found.data_files.values())}
-    named = name_tasks(exported(manifest), taken=taken, plain=found.plain)
+    folders = {ROWS.folder, *(store.folder for store in found.data_files.values())}
+    taken = {MANIFEST_NAME, RECORD_NAME, TEMPLATE, *found.config_names, *found.folders, *folders}
+    validation = plan_validation(manifest, taken=taken, plain=found.plain)
+    named = name_tasks(exported(manifest), taken=taken | {part.stem for part in validation}, plain=found.plain)
     tasks = [
         PlannedTask(entry=entry, stem=stem, available=kept(entry), rows=0, tokens=entry.tokens, about=False)
         for stem, entry in named
@@ -53,6 +57,7 @@ def first_plan(manifest: Manifest, here: Path, *, format: str, folder: Path) -> 
         folder=absolute,
         shown=folder,
         tasks=weigh(tasks),
+        validation=tuple(validation),
         form=found.forms[0] if len(found.forms) == 1 else None,
     )
 
@@ -72,6 +77,39 @@ def weigh(tasks: Sequence[PlannedTask]) -> tuple[PlannedTask, ...]:
 def exported(manifest: Manifest) -> list[Entry]:
     """Return the tasks that are trained on: the targets, then the selected tasks."""
     return [*manifest.targets, *(task for task in manifest.tasks if task.selected)]
+
+
+def plan_validation(manifest: Manifest, *, taken: Collection[str], plain: bool) -> list[PlannedTask]:
+    """Plan a file of held-out rows for each target that has some, according to the manifest.
+
+    Args:
+        manifest: The selection.
+        taken: Names that other files have.
+        plain: Allow letters, digits and underscores only.
+    """
+    entries = [entry for entry in manifest.targets if held_out(entry)]
+    joint = "_" if plain else "-"
+    names = [VALIDATION] if len(entries) == 1 else [f"{VALIDATION}{joint}{entry.name}" for entry in entries]
+    stems = file_names(names, allowed="_" if plain else "-_. ", taken=taken)
+    return [
+        PlannedTask(
+            entry=entry,
+            stem=stem,
+            available=held_out(entry),
+            rows=held_out(entry),
+            tokens=0,
+            about=False,
+            held_out=True,
+        )
+        for stem, entry in zip(stems, entries, strict=True)
+    ]
+
+
+def held_out(entry: TargetEntry) -> int:
+    """Return the number of held-out rows of a target, according to the manifest."""
+    if entry.validation_files:
+        return sum(file.rows for file in entry.validation_files) - len(entry.validation_left_out or ())
+    return len(entry.left_out.get(HELD_OUT, ()))
 
 
 def dropped(entry: Entry) -> set[int]:
@@ -124,7 +162,8 @@ def check_folder(folder: Path, manifest: Manifest, here: Path) -> None:
         if digest and (folder / name).is_file() and sha256_of(folder / name) != digest:
             raise ConfigError(f"{folder} holds an export with an edited file: {name!r}", hint=choose)
     for entry in exported(manifest):
-        for file in () if entry.source.get("hub") else entry.files:
+        own = () if entry.source.get("hub") else entry.files
+        for file in (*own, *getattr(entry, "validation_files", ())):
             path = located(file.path, here)
             if isinstance(path, Path) and path.resolve().is_relative_to(folder.resolve()):
                 raise ConfigError(f"{folder} holds the data of task {entry.name!r}: {file.path}", hint=choose)
