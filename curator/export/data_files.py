@@ -18,7 +18,7 @@ class DataFile:
 
     Attributes:
         kind: `jsonl`, `parquet` or `arrow`. For `arrow`, each task is a folder that `datasets.load_from_disk` reads.
-        folder: Subfolder of the files in the export. With a subfolder, `arrow` files are the shards of one `DatasetDict`.
+        folder: Subfolder of the files in the export. In a subfolder, `arrow` files are the shards of one `DatasetDict`.
     """
 
     kind: Literal["jsonl", "parquet", "arrow"]

@@ -28,6 +28,10 @@ def _never(task: "PlannedTask") -> bool:
     return False
 
 
+def _named(name: str, number: int, held_out: bool) -> str:
+    return name
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Format:
     """Describe how to write for one trainer."""
@@ -43,8 +47,8 @@ class Format:
     """Kind of data file, by name of the form."""
     config_names: tuple[str, ...] = ()
     """Names of the files that are not data."""
-    folders: tuple[str, ...] = ()
-    """Names of the folders of these files."""
+    stem: Callable[[str, int, bool], str] = _named
+    """Returns the wanted file name of a task, from its name, its number, and whether the file holds held-out rows."""
     files: Callable[["Plan"], dict[str, str]] = _nothing
     """Returns the text of these files, by name."""
     command: str = ""
@@ -56,8 +60,8 @@ class Format:
     """
     notes: Callable[["Plan"], list[str]] = _none
     """Returns notes for the reader, for example about rounding."""
-    plain: bool = False
-    """Whether file names may hold letters, digits and underscores only."""
+    allowed: str = "-_. "
+    """Characters that file names may hold besides letters and digits."""
 
     def data_file_of(self, form: Form | None) -> DataFile:
         """Return the kind of data file for a form. Without a form, use the first form."""

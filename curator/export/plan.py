@@ -43,12 +43,17 @@ def first_plan(manifest: Manifest, here: Path, *, format: str, folder: Path) -> 
     absolute = folder.resolve() if folder.is_symlink() else folder.absolute()
     check_folder(absolute, manifest, here)
     folders = {ROWS.folder, *(store.folder for store in found.data_files.values())}
-    taken = {MANIFEST_NAME, RECORD_NAME, TEMPLATE, *found.config_names, *found.folders, *folders}
-    validation = plan_validation(manifest, taken=taken, plain=found.plain)
-    named = name_tasks(exported(manifest), taken=taken | {part.stem for part in validation}, plain=found.plain)
+    taken = {MANIFEST_NAME, RECORD_NAME, TEMPLATE, *found.config_names, *folders}
+    validation = plan_validation(manifest, found, taken=taken)
+    entries = exported(manifest)
+    stems = file_names(
+        [found.stem(entry.name, number, False) for number, entry in enumerate(entries)],
+        allowed=found.allowed,
+        taken=taken | {part.stem for part in validation},
+    )
     tasks = [
         PlannedTask(entry=entry, stem=stem, available=kept(entry), rows=0, tokens=entry.tokens, about=False)
-        for stem, entry in named
+        for stem, entry in zip(stems, entries, strict=True)
     ]
     return Plan(
         manifest=manifest,
@@ -79,18 +84,20 @@ def exported(manifest: Manifest) -> list[Entry]:
     return [*manifest.targets, *(task for task in manifest.tasks if task.selected)]
 
 
-def plan_validation(manifest: Manifest, *, taken: Collection[str], plain: bool) -> list[PlannedTask]:
+def plan_validation(manifest: Manifest, format: Format, *, taken: Collection[str]) -> list[PlannedTask]:
     """Plan a file of held-out rows for each target that has some, according to the manifest.
 
     Args:
         manifest: The selection.
+        format: Format of the export.
         taken: Names that other files have.
-        plain: Allow letters, digits and underscores only.
     """
     entries = [entry for entry in manifest.targets if held_out(entry)]
-    joint = "_" if plain else "-"
-    names = [VALIDATION] if len(entries) == 1 else [f"{VALIDATION}{joint}{entry.name}" for entry in entries]
-    stems = file_names(names, allowed="_" if plain else "-_. ", taken=taken)
+    joint = "-" if "-" in format.allowed else "_"
+    names = [
+        VALIDATION if len(entries) == 1 else f"{VALIDATION}{joint}{format.stem(entry.name, number, True)}"
+        for number, entry in enumerate(entries)
+    ]
     return [
         PlannedTask(
             entry=entry,
@@ -101,7 +108,7 @@ def plan_validation(manifest: Manifest, *, taken: Collection[str], plain: bool) 
             about=False,
             held_out=True,
         )
-        for stem, entry in zip(stems, entries, strict=True)
+        for stem, entry in zip(file_names(names, allowed=format.allowed, taken=taken), entries, strict=True)
     ]
 
 
@@ -120,21 +127,6 @@ def dropped(entry: Entry) -> set[int]:
 def kept(entry: Entry) -> int:
     """Return the number of rows that may be trained on, according to the manifest."""
     return sum(file.rows for file in entry.files) - len(dropped(entry))
-
-
-def name_tasks(entries: Sequence[Entry], *, taken: Collection[str], plain: bool = False) -> list[tuple[str, Entry]]:
-    """Give each task a unique file name without an ending.
-
-    Args:
-        entries: The tasks.
-        taken: Names that other files have.
-        plain: Allow letters, digits and underscores only.
-
-    Returns:
-        Pairs of a file name and a task, in the order of `entries`.
-    """
-    names = [entry.name for entry in entries]
-    return list(zip(file_names(names, allowed="_" if plain else "-_. ", taken=taken), entries, strict=True))
 
 
 # -- the folder ---------------------------------------------------------------------------------------------------
@@ -183,4 +175,4 @@ def _earlier_export(folder: Path) -> dict[str, str]:
         entries = exported(read_manifest(folder / MANIFEST_NAME))
     except DataError:
         return {}
-    return {MANIFEST_NAME: "", **{f"{stem}.jsonl": "" for stem, _ in name_tasks(entries, taken=set())}}
+    return {MANIFEST_NAME: "", **{f"{stem}.jsonl": "" for stem in file_names([entry.name for entry in entries])}}

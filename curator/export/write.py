@@ -52,7 +52,6 @@ def _write_into(folder: Path, plan: Plan) -> None:
     manifest = render(rebased(plan.manifest, plan.here, plan.folder))
     (folder / MANIFEST_NAME).write_text(manifest, encoding="utf-8")
     for name, text in plan.configs.items():
-        (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text(text, encoding="utf-8", newline="\n")
     names = sorted(path.name for path in folder.iterdir() if path.name != MANIFEST_NAME)
     record = {name: sha256_of(folder / name) if name in plan.configs else "" for name in names}

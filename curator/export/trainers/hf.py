@@ -32,5 +32,5 @@ FORMAT = Format(
     config_names=("dataset_dict.json", "load.py"),
     files=_files,
     command="python load.py",
-    plain=True,
+    allowed="_",
 )

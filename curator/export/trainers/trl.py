@@ -4,14 +4,15 @@ TRL concatenates all files, so all must have the same columns. TRL tokenizes `pr
 The completion begins after the tokens that the whole text shares with the prompt alone. TRL adds an end-of-text token
 if the text has none. TRL uses data with `input_ids` and `labels` unchanged.
 
-A list of `datasets` cannot name a validation file. Therefore `dataset_name` names a folder with a card, which lists
-the files of both splits. `datasets` reads such a card. A folder named `.` has no name, which `datasets` needs.
+A list of `datasets` cannot name a validation file. Therefore `dataset_name` names a folder. `datasets` finds the split
+of a file by words in the name of the file, such as `train` and `test`. Therefore no task's name may add such a word.
 
 `fraction` is a share of the whole mixture and takes the first rows. Therefore the files hold the weights.
 """
 
 from typing import TYPE_CHECKING, Any
 
+from curator.core.files import folded
 from curator.data.rows import Content
 from curator.data.tokens import IGNORED, Encoded
 from curator.export.data_files import VALIDATION, DataFile
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
     from curator.export.format import Plan
 
 CONFIG, SPLITS = "sft.yaml", "splits"
-CARD = f"{SPLITS}/README.md"
+# Words by which `datasets` finds the split of a file.
+_SPLIT_WORDS = ("train", "valid", "val", "dev", "test", "eval")
 
 
 def _write_pair(content: Content, encoded: Encoded, encoding: Encoding) -> dict[str, Any] | None:
@@ -94,17 +96,12 @@ def _files(plan: "Plan") -> dict[str, str]:
         "report_to": "none",
         "output_dir": OUTPUT,
     }
-    splits = [
-        {"split": split, "path": [f"../{plan.file(part)}" for part in parts]}
-        for split, parts in (("train", plan.training), (VALIDATION, plan.held_out))
-        if parts
-    ]
-    card = to_yaml({"configs": [{"config_name": "default", "data_files": splits}]})
-    return {
-        CONFIG: to_yaml(config, f"In this folder: {plan.format.command}"),
-        CARD: f"---\n{card}---\n\nThis card lists the files of each split for `datasets.load_dataset`.\n",
-        NAME: readme(plan),
-    }
+    return {CONFIG: to_yaml(config, f"In this folder: {plan.format.command}"), NAME: readme(plan)}
+
+
+def _stem(name: str, number: int, held_out: bool) -> str:
+    known = "task" if any(word in folded(name) for word in _SPLIT_WORDS) else name
+    return f"{number:04}-{known}" if held_out else f"train-{number:04}-{known}"
 
 
 FORMAT = Format(
@@ -113,13 +110,13 @@ FORMAT = Format(
     tested="TRL 1.16.0, its own parser, tokens and two steps of training",
     forms=(PAIR, TEXT, MARKED_MESSAGES, TOKENS),
     data_files={
-        PAIR.name: DataFile("jsonl"),
-        TEXT.name: DataFile("jsonl"),
-        MARKED_MESSAGES.name: DataFile("jsonl"),
-        TOKENS.name: DataFile("parquet"),
+        PAIR.name: DataFile("jsonl", SPLITS),
+        TEXT.name: DataFile("jsonl", SPLITS),
+        MARKED_MESSAGES.name: DataFile("jsonl", SPLITS),
+        TOKENS.name: DataFile("parquet", SPLITS),
     },
     config_names=(CONFIG, NAME),
-    folders=(SPLITS,),
+    stem=_stem,
     files=_files,
     command=f"trl sft --config {CONFIG}",
 )
