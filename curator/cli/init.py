@@ -16,7 +16,7 @@ from curator.core.remote import RemoteFile, has_wildcards, is_remote, matches
 from curator.core.text import clean
 from curator.data.discovery import find_tasks, unread_of
 from curator.data.importers.base import ImportedConfig, Table
-from curator.data.importers.importer import read_trainer_config
+from curator.data.importers.importer import read_export_at, read_trainer_config
 from curator.data.readers import FORMATS, is_saved_dataset, is_task_file, task_name
 
 if TYPE_CHECKING:
@@ -78,6 +78,7 @@ validation = 0.2              # share of the target held out, unless it has its 
 # validation_files = {{ my-target = "validation/my-target.jsonl" }}
 max_length = 256              # tokens; longer examples are truncated and counted
 max_examples_per_task = 0     # 0 = all
+chat_template = ""            # a file, a name or a text, instead of the model's own template
 bad_rows = "refuse"           # refuse | skip rows that cannot be used
 seed = 0
 {tasks}
@@ -94,6 +95,9 @@ seed = 0
 #   roles = {{ customer = "user" }}                             # if a chat names its roles differently
 #   tags = ["arithmetic"]
 """
+
+
+_DATA_TABLES = ("validation_files", "target_weights")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -151,11 +155,16 @@ def write_project(
         raise ConfigError(f"project exists already: {path}", hint="Edit that file, or choose another folder.")
     found = _find(sources, folder, task_column)
     names = found.names
+    if sources and not names and found.imports:
+        raise DataError(
+            f"no training rows of an export in {', '.join(sources[:3])}", hint="Name the folder of the export."
+        )
     if target is not None and names and target not in names:
         known = ", ".join(names[:20])
         raise ConfigError(f"unknown target: {target!r}", hint=f"Choose one of the tasks found: {known}.")
     settings = _settings(found.imports, folder, model)
-    _write(path, found, settings, target or (names[0] if len(names) == 1 else ""))
+    known = [name for imported in found.imports for name in imported.targets] or names
+    _write(path, found, settings, target or (known[0] if len(known) == 1 else known if known is not names else ""))
     left_out = [f"{m.path.name}: {line}" for m in found.imports for line in m.left_out]
     left_out += [f"{path}: unknown type of file" for path in found.unread]
     return Written(path=path, tasks=names, settings=settings, left_out=left_out)
@@ -200,14 +209,24 @@ def _settings(imports: Sequence[ImportedConfig], folder: Path, model: str | None
         beside = imported.path.parent / imported.settings.get("model", {}).get("name_or_path", "model")
         if "model" in imported.settings and beside.is_dir():
             settings["model", "name_or_path"] = str(beside)
+    template = settings.get(("data", "chat_template"), "")
+    if os.path.isabs(template) and Path(template).is_file():
+        settings["data", "chat_template"] = os.path.relpath(template, folder)
+    held_out = {name: path for imported in imports for name, path in imported.validation_files.items()}
+    if held_out:
+        settings["data", "validation_files"] = {name: os.path.relpath(path, folder) for name, path in held_out.items()}
     named = model or settings["model", "name_or_path"]
     settings["model", "name_or_path"] = os.path.relpath(named, folder) if Path(named).is_dir() else named
     return settings
 
 
-def _write(path: Path, found: _Found, settings: dict[tuple[str, str], Any], target: str) -> None:
+def _write(path: Path, found: _Found, settings: dict[tuple[str, str], Any], target: str | list[str]) -> None:
+    # The template holds these keys as examples only.
+    tables = [
+        f"{key} = {_toml(settings['data', key])}" for key in _DATA_TABLES if settings.get(("data", key)) is not None
+    ]
     text = _TEMPLATE.format(
-        name=_quote(path.parent.absolute().name), target=_quote(target), tasks="\n".join(_lines(found))
+        name=_quote(path.parent.absolute().name), target=_toml(target), tasks="\n".join([*tables, *_lines(found)])
     )
     for (section, key), value in settings.items():
         text = _with(text, section, key, value)
@@ -223,16 +242,21 @@ def _write(path: Path, found: _Found, settings: dict[tuple[str, str], Any], targ
 def _find(sources: Sequence[str], folder: Path, task_column: str) -> _Found:
     """Return the tasks of the sources, with paths relative to the project's folder."""
     found = _Found()
-    several = [source for source in sources if not is_remote(source) and not Path(source).is_file()]
+    exported = [_export_at(source) for source in sources]
+    several = [
+        source
+        for source, export in zip(sources, exported, strict=True)
+        if export is None and not is_remote(source) and not Path(source).is_file()
+    ]
     found.unread = [path for source in several for path in unread_of(_covered(source))]
-    if len(sources) == 1 and _is_glob(sources[0]) and not task_column:
+    if len(sources) == 1 and exported[0] is None and _is_glob(sources[0]) and not task_column:
         found.glob = sources[0] if is_remote(sources[0]) else os.path.relpath(sources[0], folder)
         files = _elsewhere(sources[0]) if is_remote(sources[0]) else _paths(sources[0])
         found.names = sorted(task_name(path) for path in files)
         _check_names(found.names)
         return found
-    for source in sources:
-        imported = None if is_remote(source) else read_trainer_config(Path(source))
+    for source, export in zip(sources, exported, strict=True):
+        imported = export or (None if is_remote(source) else read_trainer_config(Path(source)))
         if imported is not None:
             found.imports.append(imported)
             found.tables += [_seen_from(table, folder) for table in imported.tables]
@@ -243,6 +267,14 @@ def _find(sources: Sequence[str], folder: Path, task_column: str) -> _Found:
     found.names = [table.keys["name"] for table in found.tables]
     _check_names(found.names)
     return found
+
+
+def _export_at(source: str) -> ImportedConfig | None:
+    """Return the tasks of an export of curator, or None if the source is no export and no part of one."""
+    if is_remote(source):
+        return None
+    paths = [Path(source)] if Path(source).exists() else sorted(map(Path, glob.glob(source, recursive=True)))
+    return read_export_at(paths) if paths else None
 
 
 def _places(source: str, folder: Path) -> list[tuple[str, str, str]]:

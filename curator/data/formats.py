@@ -9,6 +9,7 @@
 | prompt–completion | `prompt`, `completion` |
 | Alpaca | `instruction`, `output`; `input`, `system`, `history`, `tools` |
 | FLAN | `inputs`, `targets` |
+| segments | `segments` of text, each with `label` and `text` (axolotl's `input_output`) |
 | text | `text` |
 """
 
@@ -27,6 +28,7 @@ CONVERSATIONAL = "conversational prompt–completion"
 PROMPT = "prompt–completion"
 ALPACA = "Alpaca"
 FLAN = "FLAN"
+SEGMENTS = "segments"
 TEXT = "text"
 
 _FIELDS = (
@@ -115,6 +117,8 @@ def recognise(raw: dict[str, Any], where: str, *, columns: Iterable[str] | None 
         return ALPACA, _alpaca(raw, where)
     if _has(raw, "inputs", "targets"):
         return FLAN, {"instruction": _text(raw, "inputs", where), "response": _text(raw, "targets", where)}
+    if raw.get("segments") is not None:
+        return SEGMENTS, {"segments": _segments(raw["segments"], where)}
     if raw.get("text") is not None:
         return TEXT, {"text": _text(raw, "text", where)}
     names = [*(columns or (str(key) for key, value in raw.items() if value is not None))]
@@ -151,6 +155,16 @@ def _prompt(raw: dict[str, Any], where: str) -> tuple[str, Content]:
             part = [turn | {"train": False} if turn["role"] == "assistant" else turn for turn in part]
         turns += part
     return CONVERSATIONAL, _chat(turns, raw, where)
+
+
+def _segments(segments: Any, where: str) -> list[dict[str, Any]]:
+    for part in segments if isinstance(segments, list) and segments else [None]:
+        if not (isinstance(part, dict) and isinstance(part.get("label"), bool) and isinstance(part.get("text"), str)):
+            raise DataError(
+                f"{where}: 'segments' must be a list of parts with `label` and `text`, not {segments!r:.60}",
+                hint='Write [{"label": false, "text": "question"}, {"label": true, "text": "answer"}].',
+            )
+    return [{"label": part["label"], "text": part["text"]} for part in segments]
 
 
 def _is_chat(value: Any) -> bool:

@@ -268,6 +268,11 @@ def _notes(plan: Plan) -> Iterator[str]:
         yield f"the config holds the weights, and {plan.format.trainer} draws the sample: {names}"
     if not plan.format.trainer:
         return
+    if len(plan.held_out) > 1:
+        yield (
+            f"several targets: {plan.format.trainer} reports one mean over all held-out rows; curator weighs the"
+            " targets' means by target_weights"
+        )
     if plan.rows_differing:
         total = sum(task.available for task in (*plan.tasks, *plan.validation))
         yield (

@@ -99,8 +99,6 @@ class Exported:
     held_out: list[Encoded]
 
 
-
-
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory, tiny_llama_folder: Path) -> Callable[[str, str], Exported]:
     """Return a function `exported(case, format)`."""

@@ -30,6 +30,8 @@ CONFIG = "config.yaml"
 
 
 def _write(content: Content, encoded: Encoded, encoding: Encoding) -> dict[str, Any]:
+    if "segments" in content:
+        return {"segments": content["segments"]}
     return {"segments": [{"label": carries, "text": text} for carries, text in pieces(content, encoded, encoding)]}
 
 
