@@ -163,8 +163,8 @@ def write_project(
         known = ", ".join(names[:20])
         raise ConfigError(f"unknown target: {target!r}", hint=f"Choose one of the tasks found: {known}.")
     settings = _settings(found.imports, folder, model)
-    known = [name for imported in found.imports for name in imported.targets] or names
-    _write(path, found, settings, target or (known[0] if len(known) == 1 else known if known is not names else ""))
+    targets = [name for imported in found.imports for name in imported.targets] or (names if len(names) == 1 else [])
+    _write(path, found, settings, target or (targets if len(targets) > 1 else "".join(targets)))
     left_out = [f"{m.path.name}: {line}" for m in found.imports for line in m.left_out]
     left_out += [f"{path}: unknown type of file" for path in found.unread]
     return Written(path=path, tasks=names, settings=settings, left_out=left_out)

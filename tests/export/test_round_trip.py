@@ -1,4 +1,4 @@
-"""Test that every export comes back through `curator init --from` as the same tasks, and holds the held-out rows apart."""
+"""Test that exports come back through `curator init --from` as the same tasks, with the held-out rows apart."""
 
 import json
 import shutil
@@ -133,7 +133,7 @@ def test_init_from_export_of_any_format_gives_the_same_examples(
     project, manifest, here = selected
     out = tmp_path / "exported data"
     report = export(manifest, here, format=format, folder=out)
-    assert [(task.name, task.target) for task in report.tasks][0] == ("target", True)
+    assert (report.tasks[0].name, report.tasks[0].target) == ("target", True)
     wanted = _examples(project, project.corpus(("target",)))
     assert len(wanted["target"][1]) == report.tasks[0].validation_rows > 0
     before = everything(out)

@@ -57,7 +57,14 @@ def read_trl(values: Mapping[str, Any], path: Path) -> ImportedConfig:
             "split": values.get("dataset_train_split"),
         }
         _add(imported, single, "dataset_name", values)
-    handled = ("datasets", "dataset_name", "dataset_config", "dataset_train_split", "dataset_streaming", "streaming")
+    handled: tuple[str, ...] = (
+        "datasets",
+        "dataset_name",
+        "dataset_config",
+        "dataset_train_split",
+        "dataset_streaming",
+        "streaming",
+    )
     template = values.get("chat_template_path")
     if template and str(template).endswith((".jinja", ".j2")):
         imported.settings["data"] = {"chat_template": template_setting(str(template), path.parent)}
