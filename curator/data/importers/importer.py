@@ -129,6 +129,6 @@ def _read(path: Path, values: Any) -> ImportedConfig:
     if entries or "dataset_name" in values:
         return read_trl(values, path)
     raise DataError(
-        f"{path}: not a configuration of LLaMA-Factory, axolotl, TRL, oumi or ms-swift",
+        f"{path}: not a configuration of LLaMA-Factory, axolotl or TRL, nor of oumi or ms-swift",
         hint="Use a file that names data sets: `dataset`, `datasets` or `dataset_name`.",
     )
