@@ -11,7 +11,7 @@ class _Outliving(io.TextIOWrapper):
     """Write text to a file of the system. After the reader has closed the pipe, discard all further output."""
 
     def write(self, text: str, /) -> int:
-        """Write text, or discard it if nobody reads it."""
+        """Write text, or discard it after the reader has stopped."""
         try:
             return super().write(text)
         except BrokenPipeError:
@@ -19,7 +19,7 @@ class _Outliving(io.TextIOWrapper):
             return len(text)
 
     def flush(self) -> None:
-        """Write waiting text, or discard it if nobody reads it."""
+        """Write waiting text, or discard it after the reader has stopped."""
         try:
             super().flush()
         except BrokenPipeError:

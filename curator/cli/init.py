@@ -270,7 +270,7 @@ def _find(sources: Sequence[str], folder: Path, task_column: str) -> _Found:
 
 
 def _export_at(source: str) -> ImportedConfig | None:
-    """Return the tasks of an export of curator, or None if the source is no export and no part of one."""
+    """Return the tasks of an export of curator, or None if the source is not part of an export."""
     if is_remote(source):
         return None
     paths = [Path(source)] if Path(source).exists() else sorted(map(Path, glob.glob(source, recursive=True)))

@@ -14,7 +14,7 @@ from curator.select.manifest import render
 
 
 def _run_without_reader(*arguments: str, errors_too: bool = False) -> tuple[int, str]:
-    """Run the command line with an output that nobody reads. Return the exit code and standard error."""
+    """Run the command line with an output that no program reads. Return the exit code and standard error."""
     reader, writer = os.pipe()
     os.close(reader)
     try:

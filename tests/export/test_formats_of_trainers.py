@@ -259,7 +259,7 @@ def test_export_without_held_out_rows_configures_no_evaluation(data: Path) -> No
         assert (report.validation, "eval" in text, "test_datasets" in text) == ("", False, False)
 
 
-def test_export_swift_reports_to_nobody_and_forbids_remote_code(data: Path, tmp_path: Path) -> None:
+def test_export_swift_config_reports_nothing_and_forbids_remote_code(data: Path, tmp_path: Path) -> None:
     """ms-swift has no setting against code of the model's repository. The plugin changes what transformers decides."""
     run(manifest(data), data, "swift")
     config = yaml.safe_load((data.parent / "out" / "sft.yaml").read_text())
