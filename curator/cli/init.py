@@ -1,7 +1,6 @@
 """Write a commented `curator.toml` with the tasks found in the sources."""
 
 import glob
-import json
 import os
 import re
 from collections.abc import Sequence
@@ -9,14 +8,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from curator.cli.toml_text import one_line, quoted, toml_of
 from curator.core.config import DataSection, TaskSource
 from curator.core.errors import ConfigError, DataError
 from curator.core.files import CONFIG_NAME, write_whole
 from curator.core.remote import RemoteFile, has_wildcards, is_remote, matches
-from curator.core.text import clean
 from curator.data.discovery import find_tasks, found_at
 from curator.data.importers.base import ImportedConfig, Table
-from curator.data.importers.importer import read_trainer_config
+from curator.data.importers.importer import read_export_at, read_trainer_config
 from curator.data.layouts import Found, FoundTask
 from curator.data.readers import FORMATS, is_saved_dataset, is_task_file, task_name
 
@@ -82,6 +81,7 @@ validation = 0.2              # share of the target held out, unless it has its 
 # validation_files = {{ my-target = "validation/my-target.jsonl" }}
 max_length = 256              # tokens; longer examples are truncated and counted
 max_examples_per_task = 0     # 0 = all
+chat_template = ""            # a file, a name or a text, instead of the model's own template
 bad_rows = "refuse"           # refuse | skip rows that cannot be used
 seed = 0
 {tasks}
@@ -100,6 +100,9 @@ seed = 0
 #   csv = {{ delimiter = ";", header = false, quoting = false }} # if curator does not find out how cells are written
 #   tags = ["arithmetic"]
 """
+
+
+_DATA_TABLES = ("validation_files", "target_weights")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -157,11 +160,16 @@ def write_project(
         raise ConfigError(f"project exists already: {path}", hint="Edit that file, or choose another folder.")
     found = _find(sources, folder, task_column)
     names = found.names
+    if sources and not names and found.imports:
+        raise DataError(
+            f"no training rows of an export in {', '.join(sources[:3])}", hint="Name the folder of the export."
+        )
     if target is not None and names and target not in names:
         known = ", ".join(names[:20])
         raise ConfigError(f"unknown target: {target!r}", hint=f"Choose one of the tasks found: {known}.")
     settings = _settings(found.imports, folder, model)
-    _write(path, found, settings, target or (names[0] if len(names) == 1 else ""))
+    targets = [name for imported in found.imports for name in imported.targets] or (names if len(names) == 1 else [])
+    _write(path, found, settings, target or (targets if len(targets) > 1 else "".join(targets)))
     left_out = [f"{m.path.name}: {line}" for m in found.imports for line in m.left_out]
     return Written(path=path, tasks=names, settings=settings, left_out=left_out + found.left_out)
 
@@ -205,14 +213,24 @@ def _settings(imports: Sequence[ImportedConfig], folder: Path, model: str | None
         beside = imported.path.parent / imported.settings.get("model", {}).get("name_or_path", "model")
         if "model" in imported.settings and beside.is_dir():
             settings["model", "name_or_path"] = str(beside)
+    template = settings.get(("data", "chat_template"), "")
+    if os.path.isabs(template) and Path(template).is_file():
+        settings["data", "chat_template"] = os.path.relpath(template, folder)
+    held_out = {name: path for imported in imports for name, path in imported.validation_files.items()}
+    if held_out:
+        settings["data", "validation_files"] = {name: os.path.relpath(path, folder) for name, path in held_out.items()}
     named = model or settings["model", "name_or_path"]
     settings["model", "name_or_path"] = os.path.relpath(named, folder) if Path(named).is_dir() else named
     return settings
 
 
-def _write(path: Path, found: _Found, settings: dict[tuple[str, str], Any], target: str) -> None:
+def _write(path: Path, found: _Found, settings: dict[tuple[str, str], Any], target: str | list[str]) -> None:
+    # The template holds these keys as examples only.
+    tables = [
+        f"{key} = {toml_of(settings['data', key])}" for key in _DATA_TABLES if settings.get(("data", key)) is not None
+    ]
     text = _TEMPLATE.format(
-        name=_quote(path.parent.absolute().name), target=_quote(target), tasks="\n".join(_lines(found))
+        name=quoted(path.parent.absolute().name), target=toml_of(target), tasks="\n".join([*tables, *_lines(found)])
     )
     for (section, key), value in settings.items():
         text = _with(text, section, key, value)
@@ -228,13 +246,14 @@ def _write(path: Path, found: _Found, settings: dict[tuple[str, str], Any], targ
 def _find(sources: Sequence[str], folder: Path, task_column: str) -> _Found:
     """Return the tasks of the sources, with paths relative to the project's folder."""
     found = _Found()
-    if len(sources) == 1 and _is_glob(sources[0]) and not task_column:
+    exported = [_export_at(source) for source in sources]
+    if len(sources) == 1 and exported[0] is None and _is_glob(sources[0]) and not task_column:
         found.glob = sources[0] if is_remote(sources[0]) else os.path.relpath(sources[0], folder)
         found.names = sorted(task.name for task in _tasks(sources[0], found.left_out))
         _check_names(found.names)
         return found
-    for source in sources:
-        imported = None if is_remote(source) else read_trainer_config(Path(source))
+    for source, export in zip(sources, exported, strict=True):
+        imported = export or (None if is_remote(source) else read_trainer_config(Path(source)))
         if imported is not None:
             found.imports.append(imported)
             found.tables += [_seen_from(table, folder) for table in imported.tables]
@@ -246,6 +265,14 @@ def _find(sources: Sequence[str], folder: Path, task_column: str) -> _Found:
     found.names = [table.keys["name"] for table in found.tables]
     _check_names(found.names)
     return found
+
+
+def _export_at(source: str) -> ImportedConfig | None:
+    """Return the tasks of an export of curator, or None if the source is not part of an export."""
+    if is_remote(source):
+        return None
+    paths = [Path(source)] if Path(source).exists() else sorted(map(Path, glob.glob(source, recursive=True)))
+    return read_export_at(paths) if paths else None
 
 
 def _places(source: str, folder: Path, left_out: list[str]) -> list[tuple[str, str, str | list[str]]]:
@@ -325,13 +352,13 @@ def _seen_from(table: Table, folder: Path) -> Table:
 def _lines(found: _Found) -> list[str]:
     """Return the lines under `[data]` that name the tasks."""
     if found.glob:
-        return [f"tasks = {_quote(found.glob)}"]
+        return [f"tasks = {quoted(found.glob)}"]
     if not found.tables:
         return ['tasks = "tasks/*.jsonl"       # one file per task; the stem is the task\'s name']
     lines = []
     for table in found.tables:
-        lines += ["", *([f"# {_comment(table.origin)}"] if table.origin else []), "[[data.task]]"]
-        lines += [f"{key} = {_toml(value)}" for key, value in table.keys.items()]
+        lines += ["", *([f"# {one_line(table.origin)}"] if table.origin else []), "[[data.task]]"]
+        lines += [f"{key} = {toml_of(value)}" for key, value in table.keys.items()]
     return lines
 
 
@@ -340,7 +367,7 @@ def _with(text: str, section: str, key: str, value: Any) -> str:
     start = text.index(f"\n[{section}]")
     head, body = text[:start], text[start:]
     line = re.compile(rf"^{key} = ([^#\n]*?)( *)(#.*)?$", re.MULTILINE)
-    written = f"{key} = {_toml(value)}"
+    written = f"{key} = {toml_of(value)}"
 
     def put(match: re.Match[str]) -> str:
         comment = match[3] or ""
@@ -357,27 +384,3 @@ def _check_names(names: list[str]) -> None:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise ConfigError(f"duplicate task name: {twice[0]!r}", hint="Rename one of the files.")
-
-
-def _quote(text: str) -> str:
-    """Return a TOML basic string. JSON's escapes are a subset of TOML's."""
-    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
-
-
-def _comment(text: str) -> str:
-    """Return foreign text on one line."""
-    return " ".join(clean(text).split())
-
-
-def _toml(value: Any) -> str:
-    """Return a value in TOML."""
-    if isinstance(value, str):
-        return _quote(value)
-    if isinstance(value, dict):
-        return "{ " + ", ".join(f"{_quote(key)} = {_toml(item)}" for key, item in value.items()) + " }"
-    if isinstance(value, list | tuple):
-        return "[" + ", ".join(map(_toml, value)) + "]"
-    if isinstance(value, bool):
-        return str(value).lower()
-    # Python writes 1e-05, which is valid TOML.
-    return repr(value)

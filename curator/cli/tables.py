@@ -279,6 +279,10 @@ def show_export(report: results.ExportReport) -> None:
             styled(f"{task.weight:g}", "" if task.weight != 1.0 else "dim"),
             styled(task.file or "-", "dim"),
         )
+    for task in report.tasks:
+        if task.validation:
+            held_out = styled(f"{task.name} (held out)", "dim")
+            table.add_row(held_out, styled(f"{task.validation_rows:,}"), "", "", styled(task.validation, "dim"))
     out.print(table)
     about = "" if all(task.tokens_are_exact for task in report.tasks) else "about "
     total = (

@@ -204,6 +204,9 @@ class DataSection(_Section):
     """Maximum number of tokens. Longer examples are truncated and counted."""
     max_examples_per_task: Annotated[int, Field(ge=0, lt=2**31)] = 0
     """Maximum number of examples of a task, drawn by `seed`. 0 for all."""
+    chat_template: str = ""
+    """Chat template instead of the model's own: a file, the name of one of the tokenizer's templates, or the template's
+    text."""
     bad_rows: Literal["refuse", "skip"] = "refuse"
     """Treatment of invalid rows: `refuse` stops with an error, `skip` omits and counts them."""
     seed: Seed = 0

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from curator.core.errors import DataError
-from curator.data.formats import ALPACA, CONVERSATIONAL, FLAN, OPENAI, PROMPT, SHAREGPT, TEXT, TULU
+from curator.data.formats import ALPACA, CONVERSATIONAL, FLAN, OPENAI, PROMPT, SEGMENTS, SHAREGPT, TEXT, TULU
 
 _CHAT = {"messages", "conversations", "system", "tools", "functions"}
 _READ = {
@@ -19,6 +19,7 @@ _READ = {
     PROMPT: {"prompt", "completion"},
     ALPACA: {"instruction", "input", "output", "system", "history", "tools", "functions"},
     FLAN: {"inputs", "targets"},
+    SEGMENTS: {"segments"},
     TEXT: {"text"},
 }
 """Columns that each format reads."""

@@ -270,7 +270,7 @@ def _ingest(
     config = workspace.config
     architecture = load_architecture(model.folder, config.model)
     encoder = Encoder(
-        load_tokenizer(model.folder, config.model),
+        load_tokenizer(model.folder, config.model, model.chat_template),
         max_length=config.data.max_length,
         encoder_decoder=bool(getattr(architecture, "is_encoder_decoder", False)),
     )

@@ -9,6 +9,7 @@
 | prompt–completion | `prompt`, `completion` |
 | Alpaca | `instruction`, `output`; `input`, `system`, `history`, `tools` |
 | FLAN | `inputs`, `targets` |
+| segments | `segments` of text, each with `label` and `text` (axolotl's `input_output`) |
 | text | `text` |
 """
 
@@ -30,6 +31,7 @@ CONVERSATIONAL = "conversational prompt–completion"
 PROMPT = "prompt–completion"
 ALPACA = "Alpaca"
 FLAN = "FLAN"
+SEGMENTS = "segments"
 TEXT = "text"
 
 _FIELDS = (
@@ -127,6 +129,8 @@ def recognise(row: dict[str, Any], where: str, *, raw: dict[str, Any] | None = N
         return ALPACA, _alpaca(row, where)
     if _has(row, "inputs", "targets"):
         return FLAN, {"instruction": text_of(row, "inputs", where), "response": text_of(row, "targets", where)}
+    if row.get("segments") is not None:
+        return SEGMENTS, {"segments": _segments(row["segments"], where)}
     if row.get("text") is not None:
         return TEXT, {"text": text_of(row, "text", where)}
     raw = row if raw is None else raw
@@ -167,6 +171,17 @@ def _prompt(raw: dict[str, Any], where: str) -> tuple[str, Content]:
             part = [turn | {"train": False} if turn["role"] == "assistant" else turn for turn in part]
         turns += part
     return CONVERSATIONAL, _chat(turns, raw, where)
+
+
+def _segments(segments: Any, where: str) -> list[dict[str, Any]]:
+    for part in segments if isinstance(segments, list) and segments else [None]:
+        if not (isinstance(part, dict) and isinstance(part.get("label"), bool) and isinstance(part.get("text"), str)):
+            raise DataError(
+                f"{where}: 'segments' must be a list of parts with `label` and `text`, not {segments!r:.60}",
+                hint='Write [{"label": false, "text": "question"}, {"label": true, "text": "answer"}].',
+            )
+        check_text(part["text"], "the text of a segment", where)
+    return [{"label": part["label"], "text": part["text"]} for part in segments]
 
 
 def _is_chat(value: Any) -> bool:

@@ -5,6 +5,7 @@ A content has one of these forms:
     {"messages": [turn, …], "tools"}            chat; `tools` is optional
     {"prompt", "completion"}                    used verbatim
     {"instruction", "response"}                 Alpaca and FLAN; rendered by the chat template if there is one
+    {"segments": [{"label", "text"}, …]}        text as the model reads it, special tokens included; loss where labelled
     {"text"}                                    loss on every token
 
 A turn is `{"role", "content"}`. A turn of the assistant that calls tools has `tool_calls`.
@@ -74,6 +75,8 @@ def content_hash(content: Content) -> str:
         parts = [_hashed_parts(turn) for turn in content["messages"]]
         if content.get("tools"):
             parts.insert(0, ["tools", content["tools"]])
+    elif "segments" in content:
+        parts = [["segment", part["label"], part["text"]] for part in content["segments"]]
     elif "text" in content:
         parts = [["text", content["text"]]]
     else:
@@ -88,7 +91,7 @@ def _hashed_parts(turn: Content) -> list[Any]:
 
 
 def pair(content: Content) -> tuple[str, str]:
-    """Return prompt and completion of a content that is neither a chat nor a text."""
+    """Return prompt and completion of a content that is neither a chat, nor segments, nor a text."""
     if "prompt" in content:
         return content["prompt"], content["completion"]
     return content["instruction"], content["response"]
@@ -98,6 +101,8 @@ def texts(content: Content) -> list[str]:
     """Return everything that a content says, turn by turn."""
     if "messages" in content:
         return [turn["content"] for turn in content["messages"]]
+    if "segments" in content:
+        return [part["text"] for part in content["segments"]]
     return [content["text"]] if "text" in content else list(pair(content))
 
 
@@ -112,6 +117,8 @@ def is_empty(content: Content) -> bool:
     """Return whether a content has nothing to train on: no completion, no assistant turn with loss, and no text."""
     if "messages" in content:
         return not any(map(_carries_loss, content["messages"]))
+    if "segments" in content:
+        return not any(part["label"] and part["text"].strip() for part in content["segments"])
     if "text" in content:
         return not content["text"].strip()
     return not pair(content)[1].strip()

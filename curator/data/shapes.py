@@ -83,7 +83,7 @@ def is_complete(row: dict[str, Any]) -> bool:
         row: A row, under the names that `recognise` knows.
     """
     pairs = (("prompt", "completion"), ("instruction", "output"), ("inputs", "targets"))
-    alone = ("messages", "conversations", "text")
+    alone = ("messages", "conversations", "segments", "text")
     return any(row.get(name) is not None for name in alone) or any(
         all(row.get(name) is not None for name in pair) for pair in pairs
     )

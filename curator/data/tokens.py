@@ -90,9 +90,11 @@ class Encoder:
         return list(self._before), list(self._after)
 
     def is_templated(self, content: Content) -> bool:
-        """Return whether the chat template renders a content and adds its special tokens."""
-        return "messages" in content or (
-            "instruction" in content and bool(getattr(self._tokenizer, "chat_template", None))
+        """Return whether a content is rendered with its special tokens: by the chat template, or in the data."""
+        return (
+            "messages" in content
+            or "segments" in content
+            or ("instruction" in content and bool(getattr(self._tokenizer, "chat_template", None)))
         )
 
     def render(self, messages: list[Turn], **options: Any) -> str:
@@ -129,7 +131,8 @@ class Encoder:
             source, labels = source[: self._max_length], labels[: self._max_length]
             counted = len(labels)
         else:
-            ids, carries = self._marked_ids(text, spans)
+            parts = content.get("segments")
+            ids, carries = self._marked_ids(text, spans) if parts is None else self._ids_of_segments(parts)
             after = self._ended(ids)[len(ids) :] if after else []
             source = before + ids + after
             ends_with_loss = bool(spans) and spans[-1] == len(text)
@@ -154,6 +157,8 @@ class Encoder:
             return content["text"], [0, len(content["text"])], False
         if "messages" in content:
             return *self._render_chat(content["messages"], content.get("tools")), True
+        if "segments" in content:
+            return *_joined(content["segments"]), True
         prompt, completion = pair(content)
         if "instruction" in content:
             if self.is_templated(content):
@@ -216,9 +221,30 @@ class Encoder:
             carries |= (ends > start) & (starts < end)
         return list(encoded["input_ids"]), carries
 
+    def _ids_of_segments(self, segments: list[dict[str, Any]]) -> tuple[list[int], npt.NDArray[np.bool_]]:
+        """Return token ids and whether each token carries loss. axolotl also tokenizes segment by segment."""
+        ids, carries = [], []
+        for part in segments:
+            found = self._ids(part["text"])
+            ids += found
+            carries += [part["label"]] * len(found)
+        return ids, np.asarray(carries, dtype=bool)
+
     def _shared_tokens(self, prefix: str, ids: list[int]) -> int:
         """Count the tokens that a text shares with its prefix. Slow tokenizers report no offsets."""
         return shared(self._ids(prefix), ids)
+
+
+def _joined(segments: list[dict[str, Any]]) -> tuple[str, list[int]]:
+    """Return the text of segments, and the spans that carry loss. Adjacent segments with loss are one span."""
+    text, spans = "", list[int]()
+    for part in segments:
+        start, text = len(text), text + part["text"]
+        if part["label"] and spans and spans[-1] == start:
+            spans[-1] = len(text)
+        elif part["label"]:
+            spans += [start, len(text)]
+    return text, spans
 
 
 def special_tokens(tokenizer: "PreTrainedTokenizerBase") -> tuple[list[int], list[int]]:

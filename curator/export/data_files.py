@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 _BATCH = 1000
+VALIDATION = "validation"
+"""Name of the split, and of the file, with held-out rows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,17 +18,18 @@ class DataFile:
 
     Attributes:
         kind: `jsonl`, `parquet` or `arrow`. For `arrow`, each task is a folder that `datasets.load_from_disk` reads.
-        folder: Subfolder of the files in the export. With a subfolder, `arrow` files are the shards of one data set.
+        folder: Subfolder of the files in the export. In a subfolder, `arrow` files are the shards of one `DatasetDict`.
     """
 
     kind: Literal["jsonl", "parquet", "arrow"]
     folder: str = ""
 
-    def path(self, stem: str) -> str:
+    def path(self, stem: str, *, held_out: bool = False) -> str:
         """Return the path of a task's rows, relative to the folder of the export."""
-        if self.folder:
-            return f"{self.folder}/{stem}.arrow"
-        return stem if self.kind == "arrow" else f"{stem}.{self.kind}"
+        if self.kind == "arrow" and self.folder:
+            return f"{self.folder}/{VALIDATION if held_out else 'train'}/{stem}.arrow"
+        name = stem if self.kind == "arrow" else f"{stem}.{self.kind}"
+        return f"{self.folder}/{name}" if self.folder else name
 
     def write(self, path: Path, rows: Iterable[dict[str, Any]]) -> None:
         """Write the rows of one task.
@@ -38,11 +41,11 @@ class DataFile:
         Raises:
             OSError: The file cannot be written.
         """
-        path.parent.mkdir(exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         if self.kind == "jsonl":
-            with path.open("w", encoding="utf-8", newline="\n") as file:
+            with path.open("wb") as file:
                 for row in rows:
-                    file.write(json.dumps(row, ensure_ascii=False) + "\n")
+                    file.write(_line(row))
         elif self.kind == "parquet":
             _write_parquet(path, rows)
         elif self.folder:
@@ -53,13 +56,32 @@ class DataFile:
             describe_dataset(path, ["data-00000-of-00001.arrow"], schema)
 
     def finish(self, folder: Path, files: list[str]) -> None:
-        """Describe the shards of all tasks as one data set, if this kind of data file has shards."""
+        """Describe the shards of all tasks as one `DatasetDict`, if this kind of data file has shards.
+
+        Args:
+            folder: Folder of the export.
+            files: Paths of all data files, relative to the folder.
+        """
         if self.kind == "arrow" and self.folder:
             import pyarrow as pa
 
-            with pa.OSFile(str(folder / files[0])) as source, pa.ipc.open_stream(source) as reader:
-                schema = reader.schema
-            describe_dataset(folder / self.folder, [Path(file).name for file in files], schema)
+            splits: dict[Path, list[str]] = {}
+            for file in map(Path, files):
+                splits.setdefault(file.parent, []).append(file.name)
+            for split, names in splits.items():
+                with pa.OSFile(str(folder / split / names[0])) as source, pa.ipc.open_stream(source) as reader:
+                    schema = reader.schema
+                describe_dataset(folder / split, names, schema)
+            text = json.dumps({"splits": [split.name for split in splits]})
+            (folder / self.folder / "dataset_dict.json").write_text(text, encoding="utf-8")
+
+
+def _line(row: dict[str, Any]) -> bytes:
+    """Return a row as one line of JSON. UTF-8 cannot hold halves of surrogate pairs, so they are escaped."""
+    try:
+        return (json.dumps(row, ensure_ascii=False) + "\n").encode()
+    except UnicodeEncodeError:
+        return (json.dumps(row) + "\n").encode()
 
 
 def _tables(rows: Iterable[dict[str, Any]]) -> Iterator[Any]:
@@ -89,6 +111,7 @@ def _tables(rows: Iterable[dict[str, Any]]) -> Iterator[Any]:
         "messages": pa.list_(turn),
         "input_ids": pa.list_(pa.int32()),
         "attention_mask": pa.list_(pa.int8()),
+        "segments": pa.list_(pa.struct([("label", pa.bool_()), ("text", pa.string())])),
         "labels": pa.list_(pa.int32()),
     }
     names = dict.fromkeys(name for row in rows for name in row)

@@ -41,6 +41,8 @@ class ModelIdentity(_Part):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Type of the weights. `auto` is bfloat16 on a GPU that supports bfloat16, else float32."""
     quantization: Literal["none", "8bit", "4bit"] = "none"
+    chat_template: str = ""
+    """Text of the chat template that the project sets instead of the model's own."""
 
 
 # Larger than any data set, and small enough for exact sums and products of floats.
@@ -118,6 +120,10 @@ class TargetEntry(_Part):
     validation_examples: Count
     files: Annotated[tuple[TaskFile, ...], Field(min_length=1)]
     validation_files: tuple[TaskFile, ...] = ()
+    validation_source: Origin = {}
+    """Source of the rows of `validation_files`, in addition to the files."""
+    validation_left_out: tuple[int, ...] | None = None
+    """Numbers of the rows of `validation_files` that are not used, from 0. None if they are not known."""
     left_out: dict[str, tuple[int, ...]] = {}
     source: Origin = {}
 

@@ -119,8 +119,8 @@ def test_check_target_of_bad_rows_names_their_reasons(make_project: MakeProject)
     folder = make_project(**SKIPPING)
     write_rows(folder / "tasks" / "target.jsonl", [{"q": "a"}] * 5)
     done = run_cli("check", "-p", folder, "-q").check(3)
-    assert "too few usable examples in target 'target': 0 (left out: 5 cannot be used; bad rows: " in done.err
-    assert "(fields: q) (5 rows))" in done.err
+    assert "too few usable examples in target 'target': 0 (left out: 5 cannot be used: 5 × " in done.err
+    assert "(fields: q))" in done.err
 
 
 def test_check_few_held_out_examples_are_warned_about_once(make_project: MakeProject) -> None:

@@ -153,6 +153,10 @@ REPORTS: dict[str, Any] = {
                 tokens=40,
                 tokens_are_exact=True,
                 weight=0.5,
+                rows_of_data="rows/t.jsonl",
+                validation="validation.jsonl",
+                validation_rows=2,
+                validation_of_data="rows/validation.jsonl",
             ),
             results.ExportedTask(
                 name="a", target=False, file="", rows=0, rows_in_file=0, tokens=0, tokens_are_exact=False, weight=0.01
@@ -404,6 +408,10 @@ DOCUMENTS: dict[str, dict[str, Any]] = {
                 "tokens": 40,
                 "tokens_are_exact": True,
                 "weight": 0.5,
+                "rows_of_data": "rows/t.jsonl",
+                "validation": "validation.jsonl",
+                "validation_rows": 2,
+                "validation_of_data": "rows/validation.jsonl",
             },
             {
                 "name": "a",
@@ -414,6 +422,10 @@ DOCUMENTS: dict[str, dict[str, Any]] = {
                 "tokens": 0,
                 "tokens_are_exact": False,
                 "weight": 0.01,
+                "rows_of_data": "",
+                "validation": "",
+                "validation_rows": 0,
+                "validation_of_data": "",
             },
         ],
         "form": "messages",
@@ -422,6 +434,7 @@ DOCUMENTS: dict[str, dict[str, Any]] = {
         "command": "trl sft",
         "notes": ["a note"],
         "files": [{"name": "t.jsonl", "rows": 8}],
+        "validation": "validation.jsonl",
     },
     "apply": {
         "schema_version": 1,
