@@ -33,6 +33,10 @@ from measured import provenance
 SEED = 17
 VOCABULARY = 49_152
 _WORDS = 60_000
+# The tokenizer learns from these words alone, so that text takes about as many tokens as real text.
+_LEARNED = 30_000
+# Share of numbers among the words.
+_NUMBERS = 0.04
 _POLL_SECONDS = 0.05
 # As in SmolLM2-135M-Instruct.
 _CHAT_TEMPLATE = (
@@ -63,15 +67,17 @@ class Words:
         ]
         made: dict[str, None] = {}
         while len(made) < _WORDS:
-            count = 1 + min(int(self._rng.geometric(0.5)), 4)
+            count = 1 + min(int(self._rng.geometric(0.7)), 4)
             made["".join(self._rng.choice(syllables, count))] = None
         self._words = np.array(list(made), dtype=object)
-        weights = 1 / np.arange(2, _WORDS + 2) ** 1.05
+        weights = 1 / np.arange(2, _WORDS + 2) ** 0.9
         self._ends = np.cumsum(weights / weights.sum())
 
-    def text(self, words: int) -> str:
-        """Return sentences of about `words` words."""
-        drawn = self._words[np.searchsorted(self._ends, self._rng.random(max(words, 1))).clip(max=_WORDS - 1)]
+    def text(self, words: int, *, known: int = _WORDS) -> str:
+        """Return sentences of about `words` words, drawn from the `known` most frequent words."""
+        drawn = self._words[np.searchsorted(self._ends, self._rng.random(max(words, 1))).clip(max=_WORDS - 1) % known]
+        numbers = self._rng.random(len(drawn)) < _NUMBERS
+        drawn[numbers] = [f"{number:,}" for number in self._rng.integers(0, 10**5, int(numbers.sum()))]
         parts, start = [], 0
         while start < len(drawn):
             end = start + int(self._rng.integers(6, 20))
@@ -183,7 +189,7 @@ def make_model(folder: Path, words: Words) -> None:
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator([words.text(2000) for _ in range(1000)], trainer)
+    tokenizer.train_from_iterator([words.text(2000, known=_LEARNED) for _ in range(500)], trainer)
     wrapped: Any = PreTrainedTokenizerFast
     saved = wrapped(tokenizer_object=tokenizer, pad_token="<|im_end|>", eos_token="<|im_end|>")
     saved.chat_template = _CHAT_TEMPLATE
