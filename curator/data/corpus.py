@@ -18,21 +18,22 @@ from curator.core.config import Config, target_label
 from curator.core.errors import DataError
 from curator.core.files import File, folded
 from curator.core.provenance import Inputs, hash_of, key_of
+from curator.data.encoding import BAD as BAD
+from curator.data.encoding import CUT_OFF as CUT_OFF
+from curator.data.encoding import EMPTY as EMPTY
+from curator.data.encoding import encode_tasks
 from curator.data.discovery import check_target, find_tasks, find_validation
 from curator.data.model_files import ModelFiles, hash_files, identify_model, load_architecture, load_tokenizer
-from curator.data.rows import Row, is_empty, place
+from curator.data.rows import place
 from curator.data.sources import Source
 from curator.data.splits import LEAKED, TaskExamples, TaskSplit, split_tasks
-from curator.data.task_rows import bad_row, read_tasks, read_values, refusal
-from curator.data.tokens import NOTHING, Encoder, TokenizedExample
+from curator.data.task_rows import read_tasks, read_values, refusal
+from curator.data.tokens import Encoder, TokenizedExample
 from curator.workspace.store.access import DAMAGED
-from curator.workspace.store.records import ExampleIndex, StoredExample, StoredTask
+from curator.workspace.store.records import ExampleIndex, StoredTask
 from curator.workspace.store.tables import Store
 from curator.workspace.workspace import Workspace
 
-EMPTY = "empty"
-CUT_OFF = "completion cut off by max_length"
-BAD = "cannot be used"
 # Increase the number when the same row is read or encoded differently.
 _READER_VERSION = 2
 # Longest time between two commits while tasks are read.
@@ -340,9 +341,9 @@ def _ingest(workspace: Workspace, sources: Sequence[Source], inputs: Sequence[In
     stage = workspace.reporter.stage("data", len(sources), "tasks")
     examples_read, last = 0, time.monotonic()
     waiting: list[StoredTask] = []
-    for number, read in read_tasks(sources):
+    for task in encode_tasks(read_tasks(sources), encoder):
+        number, read, examples = task.number, task.rows, task.examples
         source = sources[number]
-        examples = [_encode(row, encoder) for row in read]
         counted = Counter(row.file for row in read)
         rows = [counted[str(file)] for file in source.files] or [len(examples)]
         if source.folder:
@@ -370,28 +371,3 @@ def _ingest(workspace: Workspace, sources: Sequence[Source], inputs: Sequence[In
     if waiting:
         workspace.store.put_tasks(waiting)
     stage.finish(f"{examples_read} examples of {len(sources)} tasks")
-
-
-def _encode(row: Row, encoder: Encoder) -> StoredExample:
-    try:
-        encoded = encoder.encode(row.content) if not row.problem else NOTHING
-    except DataError as error:
-        # The tokenizer or its chat template rejects the row.
-        row, encoded = bad_row(row.number, row.file, row.line, error), NOTHING
-    left_out = BAD if row.problem else EMPTY if is_empty(row.content) else None
-    if left_out is None and encoded.completion_tokens == 0:
-        left_out = CUT_OFF if encoded.truncated else EMPTY
-    return StoredExample(
-        number=row.number,
-        file=Path(row.file).name,
-        line=row.line,
-        hash=row.hash,
-        token_hash=encoded.token_hash,
-        text=row.problem or encoded.text,
-        spans=encoded.spans,
-        input_ids=encoded.input_ids,
-        labels=encoded.labels,
-        completion_tokens=encoded.completion_tokens,
-        truncated=encoded.truncated,
-        left_out=left_out,
-    )
