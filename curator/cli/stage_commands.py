@@ -1,5 +1,6 @@
 """Commands of the stages: init, check, train, gradients, status."""
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -58,6 +59,9 @@ def init(
 def check(
     shared: Shared,
     store: Annotated[bool, typer.Option("--store", help="Check the store instead: every row of every table.")] = False,
+    details: Annotated[
+        bool, typer.Option("--details", help="List every task, every problem and the rows of near duplicates.")
+    ] = False,
 ) -> None:
     """Read configuration and data, and print tasks, sizes, token counts and problems."""
     from curator.cli import store_commands
@@ -70,7 +74,7 @@ def check(
         return
     with shared.open() as opened:
         report = opened.check()
-    shared.show(report, show_check)
+    shared.show(report, partial(show_check, details=details))
 
 
 @app.command(epilog="Example: curator train --fresh")

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 
 _STATES = {"done": ("✓", "green"), "stale": ("~", "yellow"), "partial": ("◐", "yellow"), "missing": ("·", "dim")}
 
+# A report of `check` with more tasks and problems is shortened. A terminal shows about 50 lines.
+_CHECK_ROWS = 50
+_CHECK_TASKS, _CHECK_PROBLEMS = 20, 28
+
 
 def console() -> "Console":
     """Return a console for standard output. Outside a terminal it is wide, so that files get whole lines."""
@@ -35,25 +39,70 @@ def _table(*columns: str, numbers: tuple[str, ...] = ()) -> "Table":
     return table
 
 
-def show_check(report: results.CheckReport) -> None:
-    """Print tasks, sizes and problems."""
+def show_check(report: results.CheckReport, *, details: bool = False) -> None:
+    """Print tasks, sizes and problems.
+
+    Args:
+        report: The report.
+        details: Whether to print every task, problem and near duplicate. Otherwise a long report is shortened.
+    """
     out = console()
     numbers = ("rows", "train", "held out", "tokens", "longest", "truncated", "left out")
     table = _table("task", *numbers, "format", numbers=numbers)
-    for task in report.tasks:
-        left_out = sum(count for reason, count in task.left_out.items() if reason != "validation")
-        counts = (task.rows, task.examples, task.validation, task.tokens, task.longest, task.truncated, left_out)
+    whole = details or len(report.tasks) + len(report.problems) <= _CHECK_ROWS
+    tasks = report.tasks if whole else _notable(report.tasks)
+    for task in tasks:
+        counts = (task.rows, task.examples, task.validation, task.tokens, task.longest, task.truncated, _lost(task))
         table.add_row(
             styled(f"{task.name} (target)" if task.target else task.name, "bold" if task.target else ""),
             *(styled(f"{count:,}" if count else "-", "" if count else "dim") for count in counts),
             styled(_formats(task.formats), "dim"),
         )
-    out.print(styled(f"{report.project}: {len(report.tasks)} tasks, model {report.model}"))
+    out.print(styled(f"{report.project}: {len(report.tasks):,} tasks, model {report.model}"))
     out.print(table)
+    if len(tasks) < len(report.tasks):
+        rows, tokens = (sum(getattr(task, field) for task in report.tasks) for field in ("rows", "tokens"))
+        more = len(report.tasks) - len(tasks)
+        out.print(styled(f"and {more:,} more tasks. All tasks have {rows:,} rows and {tokens:,} training tokens.", "dim"))
     if not report.target:
         out.print(styled("! no target task is named. Set `target` under [data], or pass --target.", "yellow"))
-    for problem in report.problems:
+    problems = report.problems if whole else report.problems[:_CHECK_PROBLEMS]
+    for problem in problems:
         out.print(styled("! ", "yellow"), styled(problem), sep="")
+    if len(problems) < len(report.problems):
+        out.print(styled(f"and {len(report.problems) - len(problems):,} more problems.", "dim"))
+    if not whole:
+        out.print(styled("Pass --details to list everything.", "dim"))
+    if details:
+        _show_duplicates(report, out)
+
+
+def _show_duplicates(report: results.CheckReport, out: "Console") -> None:
+    if not report.duplicates:
+        return
+    numbers = ("pairs", "examples", "other examples")
+    table = _table("task", "other", *numbers, numbers=numbers)
+    for pair in report.duplicates:
+        counts = (pair.pairs, pair.examples, pair.other_examples)
+        table.add_row(styled(pair.task), styled(pair.other), *(styled(f"{count:,}") for count in counts))
+    out.print(styled("near duplicates by pair of tasks:"))
+    out.print(table)
+    out.print(styled("near duplicates by row:"))
+    for task, row, other, other_row in report.near_duplicates:
+        out.print(styled(f"  {task} row {row:,} and {other} row {other_row:,}"), soft_wrap=True)
+    more = sum(pair.pairs for pair in report.duplicates) - len(report.near_duplicates)
+    if more > 0:
+        out.print(styled(f"  and {more:,} more pairs of rows", "dim"))
+
+
+def _notable(tasks: tuple[results.CheckedTask, ...]) -> list[results.CheckedTask]:
+    """Return targets, then the tasks that lose the most rows, then the first tasks, in the order of the project."""
+    ranked = sorted(range(len(tasks)), key=lambda n: (not tasks[n].target, -_lost(tasks[n]) - tasks[n].truncated, n))
+    return [tasks[number] for number in sorted(ranked[:_CHECK_TASKS])]
+
+
+def _lost(task: results.CheckedTask) -> int:
+    return sum(count for reason, count in task.left_out.items() if reason != "validation")
 
 
 def _formats(formats: dict[str, int]) -> str:

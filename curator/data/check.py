@@ -45,6 +45,7 @@ def check_data(workspace: Workspace, corpus: Corpus) -> results.CheckReport:
         ),
         problems=(*corpus.problems(), *_unread(workspace), *duplicates.problems),
         overlaps=duplicates.overlaps,
+        duplicates=duplicates.task_pairs,
         near_duplicates=duplicates.pairs,
     )
 

@@ -36,8 +36,12 @@ from curator.workspace.workspace import Workspace
 
 # Increase the number when the same row is read or encoded differently.
 _READER_VERSION = 2
-# Longest time between two commits while tasks are read.
-_COMMIT_SECONDS = 1.0
+# Most tasks with the same problem that have a line each, and the tasks that a common line names.
+_APART, _NAMED = 5, 3
+# Shortest time between two commits while tasks are read, and its smallest ratio to the time of a commit.
+_COMMIT_SECONDS, _COMMIT_SHARE = 1.0, 8.0
+# Tokens of encoded tasks in memory, except those of a larger task.
+_MOST_TOKENS = 5_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,12 +133,29 @@ class Corpus:
             first = first_names.setdefault(folded(task.name), task.name)
             if first != task.name:
                 found.append(f"{first!r} and {task.name!r} look alike but are two tasks")
-            for reason, numbers in task.split.left_out.items():
-                if reason in (BAD, EMPTY, CUT_OFF, LEAKED):
-                    found.append(f"{task.name}: {len(numbers)} examples left out: {reason}")
-            if task.truncated:
-                found.append(f"{task.name}: {task.truncated} examples longer than max_length were truncated")
-        return found
+        return [*found, *_summed(self.tasks)]
+
+
+def _summed(tasks: Sequence[Task]) -> list[str]:
+    """Report examples that are left out or truncated, one line a task and reason. Many tasks share one line."""
+    truncated = "longer than max_length were truncated"
+    counts: dict[str, list[tuple[int, str]]] = {}
+    for task in tasks:
+        for reason, numbers in task.split.left_out.items():
+            if reason in (BAD, EMPTY, CUT_OFF, LEAKED):
+                counts.setdefault(f"left out: {reason}", []).append((len(numbers), task.name))
+        if task.truncated:
+            counts.setdefault(truncated, []).append((task.truncated, task.name))
+    lines = []
+    for reason, found in counts.items():
+        if len(found) <= _APART:
+            lines += [f"{name}: {count:,} examples {reason}" for count, name in found]
+        else:
+            most = sorted(found, key=lambda row: -row[0])[:_NAMED]
+            named = ", ".join(f"{name} ({count:,})" for count, name in most)
+            total = sum(count for count, _ in found)
+            lines.append(f"{len(found):,} tasks: {total:,} examples {reason}. The most are in {named}")
+    return lines
 
 
 def _unused(tasks: Sequence[Task]) -> list[str]:
@@ -339,7 +360,7 @@ def _ingest(workspace: Workspace, sources: Sequence[Source], inputs: Sequence[In
         encoder_decoder=bool(getattr(architecture, "is_encoder_decoder", False)),
     )
     stage = workspace.reporter.stage("data", len(sources), "tasks")
-    examples_read, last = 0, time.monotonic()
+    examples_read, held, last, pause = 0, 0, time.monotonic(), _COMMIT_SECONDS
     waiting: list[StoredTask] = []
     for task in encode_tasks(read_tasks(sources), encoder):
         number, read, examples = task.number, task.rows, task.examples
@@ -364,9 +385,13 @@ def _ingest(workspace: Workspace, sources: Sequence[Source], inputs: Sequence[In
             )
         )
         examples_read += len(examples)
-        if time.monotonic() - last > _COMMIT_SECONDS:
+        held += sum(len(example.input_ids) for example in examples)
+        began = time.monotonic()
+        if began - last > pause or held > _MOST_TOKENS:
             workspace.store.put_tasks(waiting)
-            waiting, last = [], time.monotonic()
+            waiting, held, last = [], 0, time.monotonic()
+            # On a busy disk, most of the time would go into commits.
+            pause = max(_COMMIT_SECONDS, _COMMIT_SHARE * (last - began))
         stage.advance()
     if waiting:
         workspace.store.put_tasks(waiting)

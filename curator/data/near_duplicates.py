@@ -135,13 +135,8 @@ class NearDuplicates:
     def _are_near(self, first: int, second: int, ends: _Numbers) -> bool:
         small, large = sorted((self._sizes[first], self._sizes[second]))
         if small < NEARLY * large:
-            # The lists can contain a shingle twice, so this test uses only the larger bound of the union.
-            pass
-        a, b = self._read(first, ends), self._read(second, ends)
-        if len(a) == len(b) and np.array_equal(a, b):
-            return True
-        if min(len(a), len(b)) < NEARLY * max(len(a), len(b)):
             return False
+        a, b = self._read(first, ends), self._read(second, ends)
         joined = np.concatenate([a, b])
         joined.sort()
         both = int(np.count_nonzero(joined[1:] == joined[:-1]))
@@ -150,3 +145,25 @@ class NearDuplicates:
     def _read(self, example: int, ends: _Numbers) -> _Hashes:
         self._shingles.seek(int(ends[example]) * 8)
         return np.frombuffer(self._shingles.read(self._sizes[example] * 8), dtype=np.uint64)
+
+
+def shingles(tokens: npt.NDArray[np.int32]) -> _Hashes:
+    """Return the sorted hashes of all different runs of four tokens. Zeros fill a shorter example.
+
+    Args:
+        tokens: Token ids (length,).
+    """
+    ids = tokens.astype(np.uint64)
+    if len(ids) < _SHINGLE:
+        ids = np.pad(ids, (0, _SHINGLE - len(ids)))
+    runs = len(ids) - _SHINGLE + 1
+    return np.unique(_mixed([ids[column : column + runs] for column in range(_SHINGLE)]) >> np.uint64(1))
+
+
+def _mixed(columns: Sequence[_Hashes]) -> _Hashes:
+    """Hash the rows of a table with the given columns."""
+    mixed = np.zeros(len(columns[0]), dtype=np.uint64)
+    for column in columns:
+        mixed = (mixed ^ column) * np.uint64(0x9E3779B97F4A7C15)
+        mixed ^= mixed >> np.uint64(29)
+    return mixed
