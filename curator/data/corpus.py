@@ -41,7 +41,7 @@ _APART, _NAMED = 5, 3
 # Shortest time between two commits while tasks are read, and its smallest ratio to the time of a commit.
 _COMMIT_SECONDS, _COMMIT_SHARE = 1.0, 8.0
 # Tokens of encoded tasks in memory, except those of a larger task.
-_MOST_TOKENS = 5_000_000
+_MOST_TOKENS = 1_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

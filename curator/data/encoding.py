@@ -1,10 +1,11 @@
 """Encode the rows of many tasks in batches, while other threads tokenize.
 
-Reading, rendering and hashing run in the calling thread. Tokenizing holds no lock of Python, so it runs at the same
-time: one batch in a second thread, and its texts in the tokenizer's own threads. Few batches are in memory at a time.
-The number of threads does not change the result.
+Reading, rendering and hashing run in the calling thread. Tokenizing holds no lock of Python, so each further core
+tokenizes a batch of its own at the same time. Few batches are in memory. The number of threads does not change the
+result.
 """
 
+import os
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -22,9 +23,9 @@ CUT_OFF = "completion cut off by max_length"
 BAD = "cannot be used"
 
 # Characters of one batch. A tokenizer takes about 100 bytes for each token.
-_BATCH_CHARACTERS = 500_000
-# Batches that wait for the tokenizer, or for the calling thread.
-_BATCHES_AHEAD = 2
+_BATCH_CHARACTERS = 200_000
+# Largest number of threads. The calling thread cannot feed more.
+_MOST_THREADS = 8
 
 
 @dataclass(slots=True)
@@ -40,12 +41,15 @@ class EncodedTask:
 _Item = tuple[EncodedTask, Row, Rendered]
 
 
-def encode_tasks(tasks: Iterable[tuple[int, list[Row]]], encoder: Encoder) -> Iterator[EncodedTask]:
+def encode_tasks(
+    tasks: Iterable[tuple[int, list[Row]]], encoder: Encoder, *, threads: int | None = None
+) -> Iterator[EncodedTask]:
     """Encode the rows of tasks.
 
     Args:
         tasks: Index and rows of each task, as `read_tasks` yields them.
         encoder: Encoder of the project's model.
+        threads: Number of threads that tokenize. None for one for each core.
 
     Yields:
         The tasks in their order, each with one example for each row.
@@ -53,11 +57,12 @@ def encode_tasks(tasks: Iterable[tuple[int, list[Row]]], encoder: Encoder) -> It
     Raises:
         DataError: `tasks` raises it. A row that the tokenizer or its template rejects becomes a bad example instead.
     """
-    with ThreadPoolExecutor(1, thread_name_prefix="tokenizer") as thread:
+    count = threads or min(os.cpu_count() or 1, _MOST_THREADS)
+    with ThreadPoolExecutor(count, thread_name_prefix="tokenizer") as pool:
         waiting: deque[tuple[list[_Item], Future[list[list[Pieces]]]]] = deque()
         for batch in _batches(tasks, encoder):
-            waiting.append((batch, thread.submit(encoder.tokenize, [text for _, _, text in batch])))
-            if len(waiting) > _BATCHES_AHEAD:
+            waiting.append((batch, pool.submit(encoder.tokenize, [text for _, _, text in batch])))
+            if len(waiting) > count + 1:
                 yield from _finished(*waiting.popleft(), encoder)
         while waiting:
             yield from _finished(*waiting.popleft(), encoder)
