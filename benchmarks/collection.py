@@ -58,7 +58,28 @@ class Words:
 
     def __init__(self, seed: int) -> None:
         self._rng = np.random.default_rng(seed)
-        onsets = ["b", "br", "c", "d", "f", "g", "gr", "h", "j", "l", "m", "n", "p", "pl", "r", "s", "st", "t", "v", "w"]
+        onsets = [
+            "b",
+            "br",
+            "c",
+            "d",
+            "f",
+            "g",
+            "gr",
+            "h",
+            "j",
+            "l",
+            "m",
+            "n",
+            "p",
+            "pl",
+            "r",
+            "s",
+            "st",
+            "t",
+            "v",
+            "w",
+        ]
         syllables = [
             onset + vowel + coda
             for onset in onsets
@@ -120,7 +141,11 @@ def _prompt(words: Words) -> Row:
 
 
 def _alpaca(words: Words) -> Row:
-    return {"instruction": words.text(12), "input": words.text(words.length(50)), "output": words.text(words.length(50))}
+    return {
+        "instruction": words.text(12),
+        "input": words.text(words.length(50)),
+        "output": words.text(words.length(50)),
+    }
 
 
 def _flan(words: Words) -> Row:
@@ -223,7 +248,8 @@ def make_collection(folder: Path, *, files: int, rows: int | None, megabytes: fl
     earlier: list[tuple[int, list[Row]]] = []
     for number in range(files):
         make, suffixes = SHAPES[number % len(SHAPES)]
-        size, made, original = 0, [], None
+        size, made = 0, list[Row]()
+        original: list[Row] | None = None
         # A third of the tasks repeat rows of an earlier task of the same shape.
         candidates = [found for shape, found in earlier if shape == number % len(SHAPES)]
         if candidates and words.share() < 1 / 3:

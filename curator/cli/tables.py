@@ -63,7 +63,9 @@ def show_check(report: results.CheckReport, *, details: bool = False) -> None:
     if len(tasks) < len(report.tasks):
         rows, tokens = (sum(getattr(task, field) for task in report.tasks) for field in ("rows", "tokens"))
         more = len(report.tasks) - len(tasks)
-        out.print(styled(f"and {more:,} more tasks. All tasks have {rows:,} rows and {tokens:,} training tokens.", "dim"))
+        out.print(
+            styled(f"and {more:,} more tasks. All tasks have {rows:,} rows and {tokens:,} training tokens.", "dim")
+        )
     if not report.target:
         out.print(styled("! no target task is named. Set `target` under [data], or pass --target.", "yellow"))
     problems = report.problems if whole else report.problems[:_CHECK_PROBLEMS]

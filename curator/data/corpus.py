@@ -11,18 +11,17 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from curator.core.config import Config, target_label
 from curator.core.errors import DataError
 from curator.core.files import File, folded
 from curator.core.provenance import Inputs, hash_of, key_of
+from curator.data.discovery import check_target, find_tasks, find_validation
 from curator.data.encoding import BAD as BAD
 from curator.data.encoding import CUT_OFF as CUT_OFF
 from curator.data.encoding import EMPTY as EMPTY
 from curator.data.encoding import encode_tasks
-from curator.data.discovery import check_target, find_tasks, find_validation
 from curator.data.model_files import ModelFiles, hash_files, identify_model, load_architecture, load_tokenizer
 from curator.data.rows import place
 from curator.data.sources import Source

@@ -1,8 +1,9 @@
 """Report near-duplicate examples of a project by pair of tasks, and tasks that overlap."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -71,11 +72,9 @@ def find_duplicates(workspace: Workspace, corpus: Corpus) -> Duplicates:
     known = workspace.store.artifact("duplicates", key)
     if known is None:
         outputs = _search(workspace, places)
-        try:
+        # Without a place in the store, the next call computes the same result again.
+        with suppress(DataError, StoreBusy):
             workspace.store.put_artifact("duplicates", key, inputs, outputs)
-        except (DataError, StoreBusy):
-            # The result is complete. The next call computes it again.
-            pass
     else:
         outputs = known.outputs
     sizes = {place.name: len(place.numbers) for place in places}
@@ -106,7 +105,7 @@ def _places(corpus: Corpus) -> list[_Place]:
     ]
 
 
-def _search(workspace: Workspace, places: Sequence[_Place]) -> dict[str, list[object]]:
+def _search(workspace: Workspace, places: Sequence[_Place]) -> dict[str, list[Any]]:
     """Return the pairs of tasks and the first pairs of examples, as JSON values."""
     total = sum(len(place.numbers) for place in places)
     stage = workspace.reporter.stage("duplicates", total, "examples")
@@ -133,7 +132,7 @@ def _search(workspace: Workspace, places: Sequence[_Place]) -> dict[str, list[ob
 def _tables(store: Store, places: Sequence[_Place]) -> Iterator[tuple[_Place, TokenTable]]:
     """Read the tokens of a few tasks at a time."""
     waiting: list[_Place] = []
-    for number, place in enumerate(places):
+    for place in places:
         if not place.numbers:
             continue
         waiting.append(place)

@@ -99,9 +99,7 @@ class Outlines:
     def _outline(self, messages: Sequence[Turn]) -> _Outline | None:
         marks = [f"{_OPEN}{number}{_CLOSE}" for number in range(len(messages))]
         try:
-            chat = Chat(
-                self._tokenizer, [turn | {"content": mark} for turn, mark in zip(messages, marks, strict=True)]
-            )
+            chat = Chat(self._tokenizer, [turn | {"content": mark} for turn, mark in zip(messages, marks, strict=True)])
             spans = chat.spans()
         except DataError:
             return None

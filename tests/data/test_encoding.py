@@ -185,6 +185,8 @@ def test_outlines_rewritten_turn_is_left_to_chat() -> None:
 
 @given(st.text("ab", max_size=20), st.text("ab", max_size=20))
 def test_shared_prefix_equals_count_of_equal_characters(left: str, right: str) -> None:
-    expected = next((n for n, (a, b) in enumerate(zip(left, right, strict=False)) if a != b), min(len(left), len(right)))
+    expected = next(
+        (n for n, (a, b) in enumerate(zip(left, right, strict=False)) if a != b), min(len(left), len(right))
+    )
     assert shared(left, right) == expected
     assert shared(list(left), list(right)) == expected
