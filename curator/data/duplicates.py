@@ -38,7 +38,6 @@ class Duplicates:
     overlaps: tuple[results.Overlap, ...]
     task_pairs: tuple[results.DuplicateTasks, ...]
     pairs: tuple[tuple[str, int, str, int], ...]
-    count: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,7 +84,6 @@ def find_duplicates(workspace: Workspace, corpus: Corpus) -> Duplicates:
         overlaps=overlapping,
         task_pairs=found,
         pairs=tuple((a, row, b, other) for a, row, b, other in outputs["rows"]),
-        count=sum(pair.pairs for pair in found),
     )
 
 
