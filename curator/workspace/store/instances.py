@@ -21,7 +21,7 @@ _QUIET: Settings = {
 }
 # Memory of DuckDB for one store. By default, it keeps up to 80 % of the machine's memory. The rest goes to its
 # temporary folder next to the store.
-_MEMORY = "256MiB"
+_MEMORY = "192MiB"
 # A view in a foreign store could otherwise read any file of this machine.
 SETTINGS: Settings = _QUIET | {"enable_external_access": False, "lock_configuration": True}
 # Instances of the parent process after a fork. Destroying them would wait for threads that the fork did not copy.

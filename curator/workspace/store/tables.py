@@ -142,24 +142,25 @@ class Store(Sums, Measured, SelectionTable, Queries):
         with self.read() as connection:
             if connection is None:
                 return {}
-            rows = connection.execute(
-                "SELECT task_key, list(hash ORDER BY number), list(token_hash ORDER BY number),"
-                " list(len(input_ids) ORDER BY number), list(completion_tokens ORDER BY number),"
-                " list(truncated ORDER BY number), list(left_out ORDER BY number)"
-                " FROM examples WHERE task_key IN (SELECT unnest(?)) GROUP BY task_key",
-                [list(task_keys)],
-            ).fetchall()
-        return {
-            row[0]: ExampleIndex(
-                hashes=row[1],
-                token_hashes=row[2],
-                lengths=row[3],
-                completion_tokens=row[4],
-                truncated=row[5],
-                left_out=row[6],
+            # Lists made by DuckDB would have to fit into its memory. Sorted rows need not.
+            table = connection.sql(
+                "SELECT task_key, hash, token_hash, len(input_ids) AS length, completion_tokens, truncated, left_out"
+                " FROM examples WHERE task_key IN (SELECT unnest(?::VARCHAR[])) ORDER BY task_key, number",
+                params=[list(task_keys)],
+            ).to_arrow_table()
+        columns = [table.column(number).to_pylist() for number in range(1, table.num_columns)]
+        indexes = {}
+        for key, start, stop in _runs(table.column("task_key")):
+            hashes, token_hashes, lengths, completion_tokens, truncated, left_out = (c[start:stop] for c in columns)
+            indexes[key] = ExampleIndex(
+                hashes=hashes,
+                token_hashes=token_hashes,
+                lengths=lengths,
+                completion_tokens=completion_tokens,
+                truncated=truncated,
+                left_out=left_out,
             )
-            for row in rows
-        }
+        return indexes
 
     def tokens(self, task_key: str) -> list[tuple[list[int], list[int]]]:
         """Return token ids and labels of a task's examples, in the order of the task."""
@@ -185,12 +186,7 @@ class Store(Sums, Measured, SelectionTable, Queries):
         )
         lengths = pc.list_value_length(table.column("input_ids")).to_numpy()
         ends = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
-        counted = table.column("task_key").combine_chunks().value_counts()
-        found, row = {}, 0
-        for key, count in zip(counted.field(0).to_pylist(), counted.field(1).to_pylist(), strict=True):
-            found[key] = TokenTable(ids, ends[row : row + count + 1])
-            row += count
-        return found
+        return {key: TokenTable(ids, ends[start : stop + 1]) for key, start, stop in _runs(table.column("task_key"))}
 
     def tokens_of(self, task_key: str, number: int) -> tuple[list[int], list[int]]:
         """Return token ids and labels of one example. Empty lists if the example is not stored.
@@ -349,6 +345,16 @@ class Store(Sums, Measured, SelectionTable, Queries):
                 "DELETE FROM estimates WHERE estimate_key = ? AND subset IN (SELECT unnest(?))", [estimate_key, keys]
             )
             insert(connection, "INSERT INTO estimates BY NAME SELECT * FROM new_rows", table)
+
+
+def _runs(keys: pa.ChunkedArray) -> list[tuple[str, int, int]]:
+    """Return each key of a sorted column, its first row, and the row after its last."""
+    counted = pc.value_counts(keys)
+    found, row = [], 0
+    for key, count in zip(counted.field(0).to_pylist(), counted.field(1).to_pylist(), strict=True):
+        found.append((key, row, row + count))
+        row += count
+    return found
 
 
 def _column(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
