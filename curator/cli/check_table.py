@@ -9,11 +9,12 @@ from curator.cli.tables import console, table_of
 from curator.core.text import styled
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
 # A collection of many tasks prints at most about sixty lines. `--details` prints all.
-_TABLE_LINES, _TASKS, _REASONS, _NOTES = 32, 16, 10, 8
+_TABLE_LINES, _TASKS, _REASONS, _NOTES = 32, 14, 10, 12
 # Longest reason in the table, in characters.
 _LONGEST = 100
 _NUMBERS = ("rows", "train", "held out", "tokens", "longest", "truncated", "left out")
@@ -46,7 +47,10 @@ def show_check(report: results.CheckReport, *, details: bool = False) -> None:
             for reason in reasons[task.name]:
                 _add_reason(table, "", reason)
     else:
-        ordered = sorted(report.tasks, key=lambda task: (not task.target, not task.problem))
+        # Targets come first, then the tasks that lose the most rows.
+        ordered = sorted(
+            report.tasks, key=lambda task: (not task.target, not task.problem, -_lost(task) - task.truncated)
+        )
         for shown in sorted(ordered[:_TASKS], key=lambda task: task.name):
             _add_task(table, shown)
         if ordered[_TASKS:]:
@@ -58,7 +62,7 @@ def show_check(report: results.CheckReport, *, details: bool = False) -> None:
             _add_reason(table, f"{reason.tasks[0]}{more}", reason)
         if len(grouped) > _REASONS:
             _add_reason(table, "", _Reason(f"and {len(grouped) - _REASONS:,} more reasons (--details lists them)"))
-    out.print(styled(f"{report.project}: {len(report.tasks)} tasks, model {report.model}"))
+    out.print(styled(f"{report.project}: {len(report.tasks):,} tasks, model {report.model}"))
     out.print(table)
     if not report.target:
         out.print(styled("! no target task is named. Set `target` under [data], or pass --target.", "yellow"))
@@ -66,14 +70,28 @@ def show_check(report: results.CheckReport, *, details: bool = False) -> None:
     more_notes = len(report.notes) - len(notes)
     for note in (*notes, *([f"{more_notes:,} more notes: --details lists them"] if more_notes else [])):
         out.print(styled("! ", "yellow"), styled(note), sep="", soft_wrap=True)
-    if details:
-        for name, row, other, other_row in report.near_duplicates:
-            out.print(styled(f"near duplicates: {name} row {row}, {other} row {other_row}"), soft_wrap=True)
+    if details and report.duplicates:
+        _show_duplicates(report, out)
+
+
+def _show_duplicates(report: results.CheckReport, out: "Console") -> None:
+    numbers = ("pairs", "examples", "other examples")
+    table = table_of("task", "other", *numbers, numbers=numbers)
+    for pair in report.duplicates:
+        counts = (pair.pairs, pair.examples, pair.other_examples)
+        table.add_row(styled(pair.task), styled(pair.other), *(styled(f"{count:,}") for count in counts))
+    out.print(styled("near duplicates by pair of tasks:"))
+    out.print(table)
+    out.print(styled("near duplicates by row:"))
+    for task, row, other, other_row in report.near_duplicates:
+        out.print(styled(f"  {task} row {row:,} and {other} row {other_row:,}"), soft_wrap=True)
+    more = sum(pair.pairs for pair in report.duplicates) - len(report.near_duplicates)
+    if more > 0:
+        out.print(styled(f"  and {more:,} more pairs of rows", "dim"))
 
 
 def _add_task(table: "Table", task: results.CheckedTask) -> None:
-    left_out = sum(count for reason, count in task.left_out.items() if reason != "validation")
-    counts = (task.rows, task.examples, task.validation, task.tokens, task.longest, task.truncated, left_out)
+    counts = (task.rows, task.examples, task.validation, task.tokens, task.longest, task.truncated, _lost(task))
     name = f"{task.name} (target)" if task.target else task.name
     # The reasons in brackets have their own lines.
     about = f"not used: {task.problem.partition(' (')[0]}" if task.problem else ""
@@ -93,7 +111,7 @@ def _add_rest(table: "Table", tasks: Sequence[results.CheckedTask]) -> None:
         sum(task.tokens for task in tasks),
         max(task.longest for task in tasks),
         sum(task.truncated for task in tasks),
-        sum(count for task in tasks for reason, count in task.left_out.items() if reason != "validation"),
+        sum(map(_lost, tasks)),
     )
     names = list(dict.fromkeys(name for task in tasks for name in task.formats))
     table.add_row(styled(f"and {len(tasks):,} more tasks"), *map(_count, counts), styled(", ".join(names), "dim"))
@@ -123,6 +141,10 @@ def _grouped(reasons: Sequence[_Reason]) -> list[_Reason]:
         group.rows += reason.rows
         group.tasks += reason.tasks
     return sorted(found.values(), key=lambda group: -len(group.tasks))
+
+
+def _lost(task: results.CheckedTask) -> int:
+    return sum(count for reason, count in task.left_out.items() if reason != "validation")
 
 
 def _count(count: int) -> "Text":

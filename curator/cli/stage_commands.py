@@ -60,7 +60,7 @@ def check(
     shared: Shared,
     store: Annotated[bool, typer.Option("--store", help="Check the store instead: every row of every table.")] = False,
     details: Annotated[
-        bool, typer.Option("--details", help="List every task, problem and near duplicate in a line of its own.")
+        bool, typer.Option("--details", help="List every task, every problem and the rows of near duplicates.")
     ] = False,
 ) -> None:
     """Read configuration and data, and print tasks, sizes, token counts and problems."""

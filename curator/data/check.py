@@ -70,6 +70,7 @@ def check_data(workspace: Workspace, corpus: Corpus) -> results.CheckReport:
         tasks=tuple(sorted(rows, key=lambda row: row.name)),
         problems=(*corpus.problems(), *about, *duplicates.problems),
         overlaps=duplicates.overlaps,
+        duplicates=duplicates.task_pairs,
         near_duplicates=duplicates.pairs,
         notes=(*about, *corpus.notes(), *duplicates.problems),
         error=refused.message if refused is not None else "",

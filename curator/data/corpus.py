@@ -6,8 +6,7 @@ The key of a task version is a hash of its files, the tokenizer and `max_length`
 
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
 
 from curator.core import distributed
 from curator.core.config import Config
@@ -17,19 +16,19 @@ from curator.core.provenance import Inputs, hash_of, key_of
 from curator.core.text import clean
 from curator.data.bad_rows import UnusableTask, reasons
 from curator.data.discovery import check_target, find_tasks, find_validation
-from curator.data.left_out import BAD, CUT_OFF, EMPTY, why_empty
+from curator.data.encoding import encode_tasks
 from curator.data.model_files import ModelFiles, hash_files, identify_model, load_architecture, load_tokenizer
 from curator.data.rows import Row
 from curator.data.sources import Source
 from curator.data.splits import TaskExamples, split_tasks
-from curator.data.task_rows import bad_row, read_tasks, read_values
+from curator.data.task_rows import read_tasks, read_values
 from curator.data.tasks import Corpus as Corpus
 from curator.data.tasks import Task as Task
 from curator.data.tasks import TaskVersion as TaskVersion
-from curator.data.tokens import NOTHING, Encoder, TokenizedExample
+from curator.data.tokens import Encoder, TokenizedExample
 from curator.data.unusable import bad_rows, refused_data
 from curator.workspace.store.access import DAMAGED
-from curator.workspace.store.records import StoredExample, StoredTask
+from curator.workspace.store.records import StoredTask
 from curator.workspace.store.tables import Store
 from curator.workspace.workspace import Workspace
 
@@ -37,8 +36,10 @@ from curator.workspace.workspace import Workspace
 _READER_VERSION = 2
 # Stage of the artifacts of tasks that cannot be read.
 _UNREADABLE = "unreadable"
-# Longest time between two commits while tasks are read.
-_COMMIT_SECONDS = 1.0
+# Shortest time between two commits while tasks are read, and its smallest ratio to the time of a commit.
+_COMMIT_SECONDS, _COMMIT_SHARE = 1.0, 8.0
+# Tokens of encoded tasks in memory, except those of a larger task.
+_MOST_TOKENS = 1_000_000
 
 
 def read_corpus(
@@ -266,7 +267,7 @@ def _ingest(
     Returns:
         Error by number of each task that cannot be read.
     """
-    sources, failed = list(wanted.values()), dict[int, DataError]()
+    numbers, sources, failed = list(wanted), list(wanted.values()), dict[int, DataError]()
     config = workspace.config
     architecture = load_architecture(model.folder, config.model)
     encoder = Encoder(
@@ -275,18 +276,24 @@ def _ingest(
         encoder_decoder=bool(getattr(architecture, "is_encoder_decoder", False)),
     )
     stage = workspace.reporter.stage("data", len(sources), "tasks")
-    examples_read, last = 0, time.monotonic()
+    examples_read, held, last, pause = 0, 0, time.monotonic(), _COMMIT_SECONDS
     waiting: list[StoredTask] = []
-    for position, read in read_tasks(sources):
-        number, source = list(wanted)[position], sources[position]
-        if isinstance(read, DataError):
-            # `status` and the interface read the error again. They read no files.
-            outputs = {"message": clean(read.message, limit=1000), "hint": clean(read.hint, limit=1000)}
-            workspace.store.put_artifact(_UNREADABLE, key_of(inputs[number]), inputs[number], outputs)
-            failed[number] = read
-            stage.advance()
-            continue
-        examples = [_encode(row, encoder) for row in read]
+
+    def readable() -> Iterator[tuple[int, list[Row]]]:
+        for position, read in read_tasks(sources):
+            number = numbers[position]
+            if isinstance(read, DataError):
+                # `status` and the interface read the error again. They read no files.
+                outputs = {"message": clean(read.message, limit=1000), "hint": clean(read.hint, limit=1000)}
+                workspace.store.put_artifact(_UNREADABLE, key_of(inputs[number]), inputs[number], outputs)
+                failed[number] = read
+                stage.advance()
+            else:
+                yield number, read
+
+    for task in encode_tasks(readable(), encoder):
+        number, read, examples = task.number, task.rows, task.examples
+        source = wanted[number]
         counted = Counter(row.file for row in read)
         rows = [counted[str(file)] for file in source.files] or [len(examples)]
         if source.folder:
@@ -308,36 +315,15 @@ def _ingest(
             )
         )
         examples_read += len(examples)
-        if time.monotonic() - last > _COMMIT_SECONDS:
+        held += sum(len(example.input_ids) for example in examples)
+        began = time.monotonic()
+        if began - last > pause or held > _MOST_TOKENS:
             workspace.store.put_tasks(waiting)
-            waiting, last = [], time.monotonic()
+            waiting, held, last = [], 0, time.monotonic()
+            # On a busy disk, most of the time would go into commits.
+            pause = max(_COMMIT_SECONDS, _COMMIT_SHARE * (last - began))
         stage.advance()
     if waiting:
         workspace.store.put_tasks(waiting)
     stage.finish(f"{examples_read} examples of {len(sources) - len(failed)} tasks")
     return failed
-
-
-def _encode(row: Row, encoder: Encoder) -> StoredExample:
-    try:
-        encoded = encoder.encode(row.content) if not row.problem else NOTHING
-    except DataError as error:
-        # The tokenizer or its chat template rejects the row.
-        row, encoded = bad_row(row.number, row.file, row.line, error), NOTHING
-    left_out = BAD if row.problem else why_empty(row.content)
-    if left_out is None and encoded.completion_tokens == 0:
-        left_out = CUT_OFF if encoded.truncated else EMPTY
-    return StoredExample(
-        number=row.number,
-        file=Path(row.file).name,
-        line=row.line,
-        hash=row.hash,
-        token_hash=encoded.token_hash,
-        text=row.problem or encoded.text,
-        spans=encoded.spans,
-        input_ids=encoded.input_ids,
-        labels=encoded.labels,
-        completion_tokens=encoded.completion_tokens,
-        truncated=encoded.truncated,
-        left_out=left_out,
-    )

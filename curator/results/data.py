@@ -47,6 +47,21 @@ class Overlap:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DuplicateTasks:
+    """Two tasks with nearly equal examples, or one task with nearly equal examples of its own."""
+
+    task: str
+    """Name of the task. `validation of NAME` are the held-out examples of a target."""
+    other: str
+    pairs: int
+    """Pairs of nearly equal examples. A large group of copies counts only some of its pairs."""
+    examples: int
+    """Examples of `task` in these pairs."""
+    other_examples: int
+    """Examples of `other` in these pairs."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CheckReport(Report, Shown):
     """Tasks, sizes and problems of a project's data."""
 
@@ -58,6 +73,8 @@ class CheckReport(Report, Shown):
     tasks: tuple[CheckedTask, ...]
     problems: tuple[str, ...]
     overlaps: tuple[Overlap, ...]
+    duplicates: tuple[DuplicateTasks, ...] = ()
+    """All pairs of tasks with nearly equal examples, the most pairs of examples first."""
     near_duplicates: tuple[tuple[str, int, str, int], ...]
     """(task, row, other task, row) of nearly equal examples. Rows count from 1. At most a thousand pairs."""
     notes: tuple[str, ...] = ()

@@ -103,6 +103,7 @@ def test_show_check_hostile_reasons_are_printed_clean(capsys: pytest.CaptureFixt
         tasks=(task,) * 40,
         problems=(),
         overlaps=(),
+        duplicates=(results.DuplicateTasks(task="a\x1b", other="b", pairs=1, examples=1, other_examples=1),),
         near_duplicates=(("a\x1b", 1, "b", 2),),
         notes=("note\x1b",) * 20,
     )
@@ -112,5 +113,5 @@ def test_show_check_hostile_reasons_are_printed_clean(capsys: pytest.CaptureFixt
         assert "\x1b" not in printed
         assert "\x07" not in printed
         assert "[red]x[/red]" in printed
-        assert ("near duplicates: " in printed) == details
-        assert ("12 more notes: --details lists them" in printed) == (not details)
+        assert ("near duplicates by row:" in printed) == details
+        assert ("8 more notes: --details lists them" in printed) == (not details)
