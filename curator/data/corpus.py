@@ -124,7 +124,7 @@ class Corpus:
     def problems(self) -> list[str]:
         """List similar task names, examples that are left out, and truncated examples, one line each."""
         found = _unused(self.tasks)
-        found += [f"{task.name}: {note}" for task in self.tasks for note in task.version.notes]
+        found += _notes(self.tasks)
         first_names: dict[str, str] = {}
         for task in self.tasks:
             first = first_names.setdefault(folded(task.name), task.name)
@@ -136,6 +136,19 @@ class Corpus:
             if task.truncated:
                 found.append(f"{task.name}: {task.truncated} examples longer than max_length were truncated")
         return found
+
+
+def _notes(tasks: Sequence[Task]) -> list[str]:
+    """Report what curator assumed about files. Tasks with the same note share one line."""
+    groups: dict[str, list[str]] = {}
+    for task in tasks:
+        versions = (task.version, task.validation_version)
+        for note in dict.fromkeys(note for version in versions if version is not None for note in version.notes):
+            groups.setdefault(note, []).append(task.name)
+    return [
+        f"{names[0]}{f' and {len(names) - 1:,} more tasks' if len(names) > 1 else ''}: {note}"
+        for note, names in groups.items()
+    ]
 
 
 def _unused(tasks: Sequence[Task]) -> list[str]:
