@@ -48,6 +48,7 @@ _TURN = {
     *("tool_calls", "function_call", "name", "tool_call_id"),
 }
 _PART = {"type", "text", "value"}
+_OTHER_KINDS = {*_PREFERENCES, *(name for names in _PAIRS for name in names), *_LABELS, *_MEDIA}
 
 
 def refuse_other_kinds(row: Mapping[str, Any], where: str) -> None:
@@ -60,6 +61,8 @@ def refuse_other_kinds(row: Mapping[str, Any], where: str) -> None:
     Raises:
         DataError: The row holds preferences, pictures, videos or sound.
     """
+    if _OTHER_KINDS.isdisjoint(row):
+        return
     pair = [name for name in _PREFERENCES if _is_there(row.get(name))]
     pair = pair or next(([*names] for names in _PAIRS if all(_is_there(row.get(name)) for name in names)), [])
     if pair:

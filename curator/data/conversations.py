@@ -78,7 +78,7 @@ def read_messages(raw: Iterable[RawRow]) -> Iterator[RawRow]:
             yield (
                 line,
                 DataError(
-                    f"the message belongs to no conversation: no first message leads to {node['parent_id']!r:.60}",
+                    "the message belongs to no conversation: no first message leads to it",
                     hint="Add the messages before it, or remove it.",
                 ),
             )

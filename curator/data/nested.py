@@ -32,6 +32,8 @@ _NEVER_SHARED = {
     *("messages", "conversations", "text", "completion", "output", "targets", "target", "target_scores", "answer"),
     *("answers", "response", "chosen", "rejected", "label"),
 }
+# Keys under which public data sets hold their rows.
+_HOLDERS = {"Instances", "instances", "paragraphs", "rows", "examples"}
 # Largest number of lists that an error names.
 _MOST_NAMED = 6
 
@@ -194,6 +196,8 @@ def _describes_rows(row: Fields) -> bool:
 
 def _public_path(row: Fields) -> str:
     """Return the path to the rows in one object of a public data set, or ""."""
+    if _HOLDERS.isdisjoint(row):
+        return ""
     if "Definition" in row and _is_list_of(row.get("Instances"), {"input"}):
         return "Instances"
     if "instruction" in row and "output" not in row and _is_list_of(row.get("instances"), {"output"}):

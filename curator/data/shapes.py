@@ -19,6 +19,7 @@ with a list for each key.
 
 import ast
 import json
+from functools import lru_cache
 from typing import Any
 
 from curator.data.json_files import without_repeated_keys
@@ -26,7 +27,6 @@ from curator.data.public_rows import accepted_answers, from_big_bench, from_labe
 
 _KNOWN = ("messages", "conversations", "prompt", "completion", "instruction", "output", "inputs", "targets", "text")
 _ANSWERS = ("completion", "output", "targets")
-_TURNS = ("messages", "conversations", "prompt", "completion")
 # The first that fits counts. Every column of a shape but the optional ones must be there.
 _SHAPES: tuple[tuple[dict[str, str], frozenset[str]], ...] = (
     ({"system_prompt": "system", "question": "instruction", "response": "output"}, frozenset({"system_prompt"})),
@@ -61,9 +61,14 @@ def as_known(row: dict[str, Any]) -> dict[str, Any]:
     there = _in_lower_case(there)
     if not is_complete(there):
         there = _of_a_shape(from_label_studio(from_big_bench(there)))
-    for name in _TURNS:
+    for name in ("messages", "conversations"):
         if isinstance(there.get(name), str | dict):
-            there = there | {name: _turns(there[name], name)}
+            there = there | {name: _turns(there[name])}
+    if isinstance(there.get("prompt"), str) and isinstance(there.get("completion"), str):
+        # A prompt may be about JSON, so both texts must be turns with a role.
+        made = {name: _turns(there[name]) for name in ("prompt", "completion")}
+        if all(isinstance(turns, list) and all("role" in turn for turn in turns) for turns in made.values()):
+            there = there | made
     if isinstance(there.get("history"), str):
         there = there | {"history": _parsed_list(there["history"]) or there["history"]}
     if is_complete(there):
@@ -115,7 +120,7 @@ def _fits(row: dict[str, Any], names: dict[str, str], optional: frozenset[str]) 
     return not ("answer" in names and any(row.get(name) is not None for name in _OTHER_TASKS))
 
 
-def _turns(value: str | dict[str, Any], name: str) -> Any:
+def _turns(value: str | dict[str, Any]) -> Any:
     """Return turns that are written as JSON text, or as an object with a list for each key. Return the value if not."""
     if isinstance(value, dict):
         # `datasets` writes a sequence of objects in this way.
@@ -125,12 +130,7 @@ def _turns(value: str | dict[str, Any], name: str) -> Any:
             return value
         return [dict(zip(value, items, strict=True)) for items in zip(*lists, strict=True)]
     found = _parsed_list(value)
-    if found is None or not all(isinstance(turn, dict) for turn in found):
-        return value
-    # A prompt may be about JSON, so only turns with a role count there.
-    if name in ("prompt", "completion") and not all({"role", "content"} <= turn.keys() for turn in found):
-        return value
-    return found
+    return value if found is None or not all(isinstance(turn, dict) for turn in found) else found
 
 
 def _parsed_list(text: str) -> list[Any] | None:
@@ -151,12 +151,14 @@ def _parsed_list(text: str) -> list[Any] | None:
 
 
 def _in_lower_case(row: dict[str, Any]) -> dict[str, Any]:
-    def known(name: object) -> Any:
-        lowered = str(name).strip().lower()
-        return lowered if lowered in _WANTED else name
-
-    lowered = {known(name): value for name, value in row.items()}
+    lowered = {_known_name(name): value for name, value in row.items()}
     return lowered if len(lowered) == len(row) else row
+
+
+@lru_cache(maxsize=4096)
+def _known_name(name: str) -> str:
+    lowered = str(name).strip().lower()
+    return lowered if lowered in _WANTED else name
 
 
 def _is_number(value: Any) -> bool:

@@ -119,8 +119,7 @@ class Corpus:
 
     def problems(self) -> list[str]:
         """List tasks and examples that are left out, truncated examples, and similar names, one line each."""
-        found = self.notes()
-        found += [f"{task.name}: {note}" for task in self.tasks for note in task.file_notes]
+        found = self.notes() + _file_notes(self.tasks)
         for task in self.tasks:
             for reason, count in _reported(task).items():
                 found.append(f"{task.name}: {count} {reason}")

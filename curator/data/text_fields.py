@@ -24,7 +24,7 @@ def text_of(fields: dict[str, Any], name: str, where: str) -> str:
     if not isinstance(value, str):
         if isinstance(value, list) and len(value) > 1 and name in _ANSWERS:
             raise DataError(
-                f"{where}: {name!r} holds {len(value):,} answers instead of one text: {value!r:.60}",
+                f"{where}: {name!r} holds {len(value):,} answers instead of one text",
                 hint=answer_line(fields, name),
             )
         raise DataError(f"{where}: {name!r} must be text, not {value!r:.60}", hint=_text_hint(fields, name))

@@ -80,7 +80,10 @@ def _plain_source(source: dict[str, Any]) -> dict[str, Any]:
         if not isinstance(value, kinds):
             raise ValueError(f"wrong type: {key}")
         if key == "csv":
-            CsvOptions.model_validate(value)
+            try:
+                CsvOptions.model_validate(value)
+            except ValidationError as error:
+                raise ValueError("wrong options: csv") from error
             continue
         if isinstance(value, dict) and not all(isinstance(word, str) for word in (*value, *value.values())):
             raise ValueError(f"not a table of texts: {key}")

@@ -59,7 +59,7 @@ def test_check_large_collection_prints_at_most_sixty_lines(collection: Path) -> 
         "target (target)",
         "t003 and 69 more",
         "not used: the file holds no rows",
-        "and 267 more tasks",
+        "and 269 more tasks",
         "also in the target's validation",
         "t001 and 70 more",
         "12 files are not read",

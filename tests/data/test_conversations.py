@@ -78,9 +78,9 @@ def test_read_task_messages_outside_of_conversations_are_refused_by_line(tmp_pat
         ),
     )
     assert {row.line: row.problem.partition("\n")[0] for row in rows if row.problem} == {
-        3: "the message belongs to no conversation: no first message leads to 'gone'",
-        4: "the message belongs to no conversation: no first message leads to 'z'",
-        5: "the message belongs to no conversation: no first message leads to 'y'",
+        3: "the message belongs to no conversation: no first message leads to it",
+        4: "the message belongs to no conversation: no first message leads to it",
+        5: "the message belongs to no conversation: no first message leads to it",
         6: "two messages have the same id: 'a'",
     }
     assert _turns([row for row in rows if not row.problem]) == [[("user", "hi", True), ("assistant", "yes", True)]]

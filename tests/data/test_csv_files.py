@@ -186,3 +186,17 @@ def test_csv_options_of_a_hub_data_set_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="`csv` requires `path`"):
         load_config(path)
     assert CsvOptions().model_dump(exclude_none=True) == {}
+
+
+def test_check_same_note_of_many_tasks_is_one_line(make_project: MakeProject) -> None:
+    folder = make_project()
+    for name in ("alpha", "beta"):
+        (folder / "tasks" / f"{name}.jsonl").unlink()
+        lines = "".join(f"{name} {number};yes\n" for number in range(8))
+        (folder / "tasks" / f"{name}.csv").write_text(f"prompt;completion\n{lines}")
+    config = folder / "curator.toml"
+    config.write_text(config.read_text().replace("tasks/*.jsonl", "tasks/*"))
+    report = json.loads(run_cli("check", "-p", folder, "--json").check(0).out)
+    assert [problem for problem in report["problems"] if SEMICOLON in problem] == [
+        f"alpha and 1 more tasks: {SEMICOLON}"
+    ]

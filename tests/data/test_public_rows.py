@@ -152,8 +152,12 @@ def test_read_task_turns_in_other_notations_are_read(tmp_path: Path, row: Any) -
 
 
 def test_read_task_prompt_about_json_stays_text(tmp_path: Path) -> None:
-    row = {"prompt": '[{"name": "x"}]', "completion": "[1]"}
-    assert _one(tmp_path, row)[0] == row
+    for row in (
+        {"prompt": '[{"name": "x"}]', "completion": "[1]"},
+        {"prompt": json.dumps([Q]), "completion": "A question."},
+        {"prompt": "Write a chat.", "completion": json.dumps([Q])},
+    ):
+        assert _one(tmp_path, row)[0] == row
 
 
 def test_read_task_key_twice_in_json_text_is_refused(tmp_path: Path) -> None:
