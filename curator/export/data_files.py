@@ -1,7 +1,7 @@
 """Write rows as JSON Lines, Parquet or Arrow files."""
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -31,12 +31,14 @@ class DataFile:
         name = stem if self.kind == "arrow" else f"{stem}.{self.kind}"
         return f"{self.folder}/{name}" if self.folder else name
 
-    def write(self, path: Path, rows: Iterable[dict[str, Any]]) -> None:
+    def write(self, path: Path, rows: Iterable[dict[str, Any]], *, turn_keys: Collection[str] = ()) -> None:
         """Write the rows of one task.
 
         Args:
             path: The file or folder to write.
             rows: At least one row. Tables iterate over the rows three times, first for the names of columns and keys.
+            turn_keys: Keys of the turns of all tasks. Tables of several tasks can be joined if their turns have the
+                same keys.
 
         Raises:
             OSError: The file cannot be written.
@@ -47,12 +49,12 @@ class DataFile:
                 for row in rows:
                     file.write(_line(row))
         elif self.kind == "parquet":
-            _write_parquet(path, rows)
+            _write_parquet(path, rows, turn_keys)
         elif self.folder:
-            _write_arrow(path, rows)
+            _write_arrow(path, rows, turn_keys)
         else:
             path.mkdir()
-            schema = _write_arrow(path / "data-00000-of-00001.arrow", rows)
+            schema = _write_arrow(path / "data-00000-of-00001.arrow", rows, turn_keys)
             describe_dataset(path, ["data-00000-of-00001.arrow"], schema)
 
     def finish(self, folder: Path, files: list[str]) -> None:
@@ -84,8 +86,13 @@ def _line(row: dict[str, Any]) -> bytes:
         return (json.dumps(row) + "\n").encode()
 
 
-def _tables(rows: Iterable[dict[str, Any]]) -> Iterator[Any]:
-    """Yield tables of at most 1,000 rows. Each table has the columns of all rows, and turns have the keys of all turns.
+def turn_keys_of(rows: Iterable[dict[str, Any]]) -> set[str]:
+    """Return the keys of the turns of all rows."""
+    return {key for row in rows for turn in row.get("messages", ()) for key in turn}
+
+
+def _tables(rows: Iterable[dict[str, Any]], turn_keys: Collection[str]) -> Iterator[Any]:
+    """Yield tables of at most 1,000 rows. Each table has the columns of all rows, and turns have the given keys.
 
     Objects of any shape become JSON text, which curator and trainers read: `tools`, and the arguments of calls.
     """
@@ -101,7 +108,7 @@ def _tables(rows: Iterable[dict[str, Any]]) -> Iterator[Any]:
         "tool_call_id": pa.string(),
         "train": pa.bool_(),
     }
-    used = {key for row in rows for turn in row.get("messages", ()) for key in turn}
+    used = {*turn_keys, *turn_keys_of(rows)}
     unknown = used - keys.keys()
     if unknown:
         # An Arrow struct would drop the key in silence.
@@ -142,10 +149,10 @@ def _call_as_cells(call: dict[str, Any]) -> dict[str, Any]:
     return call | {"function": function | {"arguments": text}}
 
 
-def _write_parquet(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+def _write_parquet(path: Path, rows: Iterable[dict[str, Any]], turn_keys: Collection[str]) -> None:
     import pyarrow.parquet as pq
 
-    tables = _tables(rows)
+    tables = _tables(rows, turn_keys)
     first = next(tables)
     with pq.ParquetWriter(path, first.schema) as writer:
         writer.write_table(first)
@@ -153,10 +160,10 @@ def _write_parquet(path: Path, rows: Iterable[dict[str, Any]]) -> None:
             writer.write_table(table)
 
 
-def _write_arrow(path: Path, rows: Iterable[dict[str, Any]]) -> Any:
+def _write_arrow(path: Path, rows: Iterable[dict[str, Any]], turn_keys: Collection[str]) -> Any:
     import pyarrow as pa
 
-    tables = _tables(rows)
+    tables = _tables(rows, turn_keys)
     first = next(tables)
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_stream(sink, first.schema) as writer:
         writer.write_table(first)

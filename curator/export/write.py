@@ -10,6 +10,7 @@ from typing import Any
 from curator.core.errors import DataError
 from curator.core.files import sha256_of, whole_folder
 from curator.data.rows import trainable
+from curator.export.data_files import turn_keys_of
 from curator.export.format import ROWS, Plan, PlannedTask
 from curator.export.forms import PLAIN
 from curator.export.plan import RECORD_NAME, check_folder
@@ -42,8 +43,11 @@ def write(plan: Plan) -> None:
 def _write_into(folder: Path, plan: Plan) -> None:
     store = plan.format.data_file_of(plan.form)
     parts = [*plan.training, *plan.held_out]
+    rows = {part.stem: _Rows(plan, part) for part in parts}
+    tables = store.kind != "jsonl" and plan.form is PLAIN
+    keys = set[str]().union(*map(turn_keys_of, rows.values())) if tables else ()
     for part in parts:
-        store.write(folder / plan.file(part), _Rows(plan, part))
+        store.write(folder / plan.file(part), rows[part.stem], turn_keys=keys)
     store.finish(folder, [plan.file(part) for part in parts])
     for part in (*plan.tasks, *plan.validation):
         path = plan.rows_of_data(part)

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -193,6 +195,18 @@ def test_export_of_any_format_keeps_held_out_rows_out_of_training(
     if of_data.suffix == ".jsonl":
         assert rows_of(of_data) == [ROWS["target"][n] for n in split.validation]
     assert report.tasks[0].validation_rows == len(split.validation)
+
+
+def test_export_hf_of_rows_of_every_form_loads_as_printed(selected: Selected, tmp_path: Path) -> None:
+    """Turns of one task have keys that turns of another lack. `datasets` joins equal turns only."""
+    _, manifest, here = selected
+    report = export(manifest, here, format="hf", folder=tmp_path / "out")
+    command = [sys.executable, *report.command.split()[1:]]
+    done = subprocess.run(command, cwd=tmp_path / "out", capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    training, _, held_out = done.stdout.partition("{'validation'")
+    assert f"num_rows: {sum(task.rows for task in report.tasks)}" in " ".join(training.split())
+    assert f"num_rows: {report.tasks[0].validation_rows}" in " ".join(held_out.split())
 
 
 def test_init_from_edited_config_of_an_export_takes_the_new_setting(selected: Selected, tmp_path: Path) -> None:

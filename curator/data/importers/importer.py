@@ -119,13 +119,12 @@ def _read(path: Path, values: Any) -> ImportedConfig:
         return read_axolotl(values, path)
     if is_oumi(values):
         return read_oumi(values, path)
-    # In ms-swift, `dataset` may be one name too. Only LLaMA-Factory has these settings.
-    if isinstance(values.get("dataset"), list) or (
-        isinstance(values.get("dataset"), str) and "model" in values and "model_name_or_path" not in values
-    ):
-        return read_swift(values, path)
-    if isinstance(values.get("dataset"), str):
-        return read_run(values, path)
+    named = values.get("dataset")
+    if isinstance(named, str | list) and named:
+        # ms-swift names the model `model`, LLaMA-Factory `model_name_or_path`.
+        if "model_name_or_path" not in values and ("model" in values or isinstance(named, list)):
+            return read_swift(values, path)
+        return read_run(values | {"dataset": named if isinstance(named, str) else ",".join(map(str, named))}, path)
     if entries or "dataset_name" in values:
         return read_trl(values, path)
     raise DataError(
