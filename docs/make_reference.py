@@ -69,6 +69,7 @@ def configuration_page() -> str:
         model: Any = field.annotation
         lines += _section(f"[{section}]", model)
     lines += _section("[[data.task]]", config.TaskSource)
+    lines += _section("csv of [[data.task]]", config.CsvOptions)
     return "\n".join(lines)
 
 
@@ -96,6 +97,8 @@ def _type(annotation: Any) -> str:
         return f"table of {_type(arguments[1])}"
     if origin in (typing.Union, type(int | str)):
         return " or ".join(_type(kind) for kind in arguments if kind is not type(None))
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return "table"
     return {str: "text", int: "integer", float: "number", bool: "true or false"}.get(annotation, str(annotation))
 
 
@@ -106,6 +109,8 @@ def _toml(value: Any) -> str:
         return f'"{value}"'
     if isinstance(value, tuple):
         return f"[{', '.join(map(_toml, value))}]"
+    if isinstance(value, BaseModel):
+        return "{}"
     return "" if value is None else str(value)
 
 

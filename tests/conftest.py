@@ -59,7 +59,8 @@ def environment_with(folder: Path, program: str) -> dict[str, str]:
     """Return an environment in which Python first runs `program`. The program is stored in `folder`."""
     folder.mkdir()
     (folder / "sitecustomize.py").write_text(program)
-    return os.environ | {"PYTHONPATH": str(folder)}
+    paths = [str(folder), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
 
 
 def make_tokenizer(*, bos: bool = False, eos: bool = False, chat_template: str | None = None) -> Any:

@@ -1,7 +1,6 @@
 """Write a commented `curator.toml` with the tasks found in the sources."""
 
 import glob
-import json
 import os
 import re
 from collections.abc import Sequence
@@ -9,18 +8,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from curator.cli.toml_text import one_line, quoted, toml_of
 from curator.core.config import DataSection, TaskSource
 from curator.core.errors import ConfigError, DataError
 from curator.core.files import CONFIG_NAME, write_whole
 from curator.core.remote import RemoteFile, has_wildcards, is_remote, matches
-from curator.core.text import clean
-from curator.data.discovery import find_tasks, unread_of
+from curator.data.discovery import find_tasks, found_at
 from curator.data.importers.base import ImportedConfig, Table
-from curator.data.importers.importer import read_trainer_config
+from curator.data.importers.importer import read_export_at, read_trainer_config
+from curator.data.layouts import Found, FoundTask
 from curator.data.readers import FORMATS, is_saved_dataset, is_task_file, task_name
 
 if TYPE_CHECKING:
     from curator.project.project import Project
+
+# Largest number of shards that a table lists one by one.
+_FEW = 3
 
 _TEMPLATE = """\
 # A curator project. Paths are relative to this file. Results live in .curator/ next to it. Deleting that folder
@@ -79,6 +82,7 @@ validation = 0.2              # share of the target held out, unless it has its 
 # validation_files = {{ my-target = "validation/my-target.jsonl" }}
 max_length = 256              # tokens; longer examples are truncated and counted
 max_examples_per_task = 0     # 0 = all
+chat_template = ""            # a file, a name or a text, instead of the model's own template
 bad_rows = "refuse"           # refuse | skip rows that cannot be used
 seed = 0
 {tasks}
@@ -93,8 +97,13 @@ seed = 0
 #   task_column = "task"        # or, without `name`: make a task of each value of that column
 #   columns = {{ instruction = "question", output = "answer" }} # if columns have other names than curator's
 #   roles = {{ customer = "user" }}                             # if a chat names its roles differently
+#   rows = "data.items"         # if the rows are a list inside of a JSON object
+#   csv = {{ delimiter = ";", header = false, quoting = false }} # if curator does not find out how cells are written
 #   tags = ["arithmetic"]
 """
+
+
+_DATA_TABLES = ("validation_files", "target_weights")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -106,8 +115,8 @@ class _Found:
     """The source, if it is a single glob."""
     tables: list[Table] = field(default_factory=list)
     imports: list[ImportedConfig] = field(default_factory=list)
-    unread: list[Path] = field(default_factory=list)
-    """Files that a glob or folder covers and that no reader knows."""
+    left_out: list[str] = field(default_factory=list)
+    """Files that a glob or folder covers and that belong to no task, one line each."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,14 +161,18 @@ def write_project(
         raise ConfigError(f"project exists already: {path}", hint="Edit that file, or choose another folder.")
     found = _find(sources, folder, task_column)
     names = found.names
+    if sources and not names and found.imports:
+        raise DataError(
+            f"no training rows of an export in {', '.join(sources[:3])}", hint="Name the folder of the export."
+        )
     if target is not None and names and target not in names:
         known = ", ".join(names[:20])
         raise ConfigError(f"unknown target: {target!r}", hint=f"Choose one of the tasks found: {known}.")
     settings = _settings(found.imports, folder, model)
-    _write(path, found, settings, target or (names[0] if len(names) == 1 else ""))
+    targets = [name for imported in found.imports for name in imported.targets] or (names if len(names) == 1 else [])
+    _write(path, found, settings, target or (targets if len(targets) > 1 else "".join(targets)))
     left_out = [f"{m.path.name}: {line}" for m in found.imports for line in m.left_out]
-    left_out += [f"{path}: unknown type of file" for path in found.unread]
-    return Written(path=path, tasks=names, settings=settings, left_out=left_out)
+    return Written(path=path, tasks=names, settings=settings, left_out=left_out + found.left_out)
 
 
 def write_groups(project: "Project", count: int, written: Written) -> list[str]:
@@ -201,14 +214,24 @@ def _settings(imports: Sequence[ImportedConfig], folder: Path, model: str | None
         beside = imported.path.parent / imported.settings.get("model", {}).get("name_or_path", "model")
         if "model" in imported.settings and beside.is_dir():
             settings["model", "name_or_path"] = str(beside)
+    template = settings.get(("data", "chat_template"), "")
+    if os.path.isabs(template) and Path(template).is_file():
+        settings["data", "chat_template"] = os.path.relpath(template, folder)
+    held_out = {name: path for imported in imports for name, path in imported.validation_files.items()}
+    if held_out:
+        settings["data", "validation_files"] = {name: os.path.relpath(path, folder) for name, path in held_out.items()}
     named = model or settings["model", "name_or_path"]
     settings["model", "name_or_path"] = os.path.relpath(named, folder) if Path(named).is_dir() else named
     return settings
 
 
-def _write(path: Path, found: _Found, settings: dict[tuple[str, str], Any], target: str) -> None:
+def _write(path: Path, found: _Found, settings: dict[tuple[str, str], Any], target: str | list[str]) -> None:
+    # The template holds these keys as examples only.
+    tables = [
+        f"{key} = {toml_of(settings['data', key])}" for key in _DATA_TABLES if settings.get(("data", key)) is not None
+    ]
     text = _TEMPLATE.format(
-        name=_quote(path.parent.absolute().name), target=_quote(target), tasks="\n".join(_lines(found))
+        name=quoted(path.parent.absolute().name), target=toml_of(target), tasks="\n".join([*tables, *_lines(found)])
     )
     for (section, key), value in settings.items():
         text = _with(text, section, key, value)
@@ -224,58 +247,93 @@ def _write(path: Path, found: _Found, settings: dict[tuple[str, str], Any], targ
 def _find(sources: Sequence[str], folder: Path, task_column: str) -> _Found:
     """Return the tasks of the sources, with paths relative to the project's folder."""
     found = _Found()
-    several = [source for source in sources if not is_remote(source) and not Path(source).is_file()]
-    found.unread = [path for source in several for path in unread_of(_covered(source))]
-    if len(sources) == 1 and _is_glob(sources[0]) and not task_column:
+    exported = [_export_at(source) for source in sources]
+    if len(sources) == 1 and exported[0] is None and _is_glob(sources[0]) and not task_column:
         found.glob = sources[0] if is_remote(sources[0]) else os.path.relpath(sources[0], folder)
-        files = _elsewhere(sources[0]) if is_remote(sources[0]) else _paths(sources[0])
-        found.names = sorted(task_name(path) for path in files)
+        found.names = sorted(task.name for task in _tasks(sources[0], found.left_out))
         _check_names(found.names)
         return found
-    for source in sources:
-        imported = None if is_remote(source) else read_trainer_config(Path(source))
+    for source, export in zip(sources, exported, strict=True):
+        imported = export or (None if is_remote(source) else read_trainer_config(Path(source)))
         if imported is not None:
             found.imports.append(imported)
             found.tables += [_seen_from(table, folder) for table in imported.tables]
         elif task_column:
-            found.tables += _each(source, folder, task_column)
+            found.tables += _each(source, folder, task_column, found.left_out)
         else:
-            found.tables += [_table(name, key, value) for name, key, value in _places(source, folder)]
+            places = _places(source, folder, found.left_out)
+            found.tables += [_table(name, key, value) for name, key, value in places]
     found.names = [table.keys["name"] for table in found.tables]
     _check_names(found.names)
     return found
 
 
-def _places(source: str, folder: Path) -> list[tuple[str, str, str]]:
-    """Return name, key and value of the tables of a source."""
+def _export_at(source: str) -> ImportedConfig | None:
+    """Return the tasks of an export of curator, or None if the source is not part of an export."""
     if is_remote(source):
-        return [(task_name(file), "path", file.address) for file in _elsewhere(source)]
-    if _is_glob(source) or Path(source).exists():
-        return [(task_name(path), "path", os.path.relpath(path, folder)) for path in _paths(source)]
+        return None
+    paths = [Path(source)] if Path(source).exists() else sorted(map(Path, glob.glob(source, recursive=True)))
+    return read_export_at(paths) if paths else None
+
+
+def _places(source: str, folder: Path, left_out: list[str]) -> list[tuple[str, str, str | list[str]]]:
+    """Return name, key and value of the tables of a source. Add lines about files that belong to no task."""
+    if is_remote(source) or _is_glob(source) or Path(source).exists():
+        return [(task.name, "path", _seen(task, folder)) for task in _tasks(source, left_out)]
     if source.count("/") == 1 and not source.startswith((".", "/", "~")) and not is_task_file(Path(source)):
         return [(source.rpartition("/")[2], "hub", source)]
     raise DataError(f"not found: --from {source}", hint="Name a file, a folder, a glob or a hub id.")
 
 
-def _elsewhere(source: str) -> list[RemoteFile]:
-    """Return the task files of an address."""
-    files = [file for file in matches(source) if is_task_file(file)]
-    if not files:
-        address = RemoteFile(source)
-        raise DataError(f"no task file found: --from {address}", hint=f"Name files of these formats: {FORMATS}.")
-    return files
+def _tasks(source: str, left_out: list[str]) -> Sequence[FoundTask]:
+    """Return the tasks of a file, a folder, a glob or an address. Add lines about files that belong to no task."""
+    path = Path(source)
+    if is_remote(source) and not has_wildcards(source):
+        one = matches(source)
+        found = Found(tasks=(FoundTask(task_name(one[0]), (one[0],)),)) if one == [RemoteFile(source)] else None
+    elif not is_remote(source) and (path.is_file() or is_saved_dataset(path)):
+        found = Found(tasks=(FoundTask(task_name(path), (path,)),))
+    else:
+        found = None
+    known = found is None or is_saved_dataset(path) or is_task_file(found.files[0])
+    found = found or found_at(source, Path(), "--from")
+    if not known or not found.tasks:
+        shown = RemoteFile(source) if is_remote(source) else source
+        only = " (only test and validation splits)" if found.held_out else ""
+        raise DataError(f"no task file found: --from {shown}{only}", hint=f"Name files of these formats: {FORMATS}.")
+    left_out += [f"{path}: unknown type of file" for path in found.unread]
+    left_out += [f"{path}: test or validation split, not trained on" for path in found.held_out]
+    return found.tasks
 
 
-def _table(name: str, kind: str, place: str, **more: Any) -> Table:
+def _seen(task: FoundTask, folder: Path) -> str | list[str]:
+    """Return the places of a task's files, relative to the project's folder. Many shards become one glob."""
+    seen = [file.address if isinstance(file, RemoteFile) else os.path.relpath(file, folder) for file in task.files]
+    if len(seen) == 1:
+        return seen[0]
+    shards = {re.sub(r"\d{5}(-of-\d{5})", r"*\1", glob.escape(place)) for place in seen}
+    if len(seen) > _FEW and len(shards) == 1 and not isinstance(task.files[0], RemoteFile):
+        (pattern,) = shards
+        # The project's folder may not exist yet, so its path must not be walked.
+        covered = sorted(glob.glob(os.path.relpath(folder / pattern)))
+        if covered == sorted(os.path.relpath(folder / place) for place in seen):
+            return pattern
+    return seen
+
+
+def _table(name: str, kind: str, place: str | list[str], **more: Any) -> Table:
     return Table(keys={"name": name, kind: place} | more, origin="")
 
 
-def _each(source: str, folder: Path, column: str) -> list[Table]:
+def _each(source: str, folder: Path, column: str, left_out: list[str]) -> list[Table]:
     """Return one table for each value of a column."""
     here, tables = Path.cwd(), []
     # Relative to the working directory, because the project's folder does not exist yet.
-    for (_, kind, place), (_, _, seen) in zip(_places(source, here), _places(source, folder), strict=True):
-        table = TaskSource.model_validate({kind: place, "task_column": column})
+    for (_, kind, place), (_, _, seen) in zip(
+        _places(source, here, []), _places(source, folder, left_out), strict=True
+    ):
+        value = tuple(place) if isinstance(place, list) else place
+        table = TaskSource.model_validate({kind: value, "task_column": column})
         tables += [_table(t.name, kind, seen, **t.filter) for t in find_tasks(DataSection(task=(table,)), here)]
     return tables
 
@@ -295,13 +353,13 @@ def _seen_from(table: Table, folder: Path) -> Table:
 def _lines(found: _Found) -> list[str]:
     """Return the lines under `[data]` that name the tasks."""
     if found.glob:
-        return [f"tasks = {_quote(found.glob)}"]
+        return [f"tasks = {quoted(found.glob)}"]
     if not found.tables:
         return ['tasks = "tasks/*.jsonl"       # one file per task; the stem is the task\'s name']
     lines = []
     for table in found.tables:
-        lines += ["", *([f"# {_comment(table.origin)}"] if table.origin else []), "[[data.task]]"]
-        lines += [f"{key} = {_toml(value)}" for key, value in table.keys.items()]
+        lines += ["", *([f"# {one_line(table.origin)}"] if table.origin else []), "[[data.task]]"]
+        lines += [f"{key} = {toml_of(value)}" for key, value in table.keys.items()]
     return lines
 
 
@@ -310,7 +368,7 @@ def _with(text: str, section: str, key: str, value: Any) -> str:
     start = text.index(f"\n[{section}]")
     head, body = text[:start], text[start:]
     line = re.compile(rf"^{key} = ([^#\n]*?)( *)(#.*)?$", re.MULTILINE)
-    written = f"{key} = {_toml(value)}"
+    written = f"{key} = {toml_of(value)}"
 
     def put(match: re.Match[str]) -> str:
         comment = match[3] or ""
@@ -323,47 +381,7 @@ def _is_glob(source: str) -> bool:
     return has_wildcards(source) and (is_remote(source) or not Path(source).exists())
 
 
-def _paths(source: str) -> list[Path]:
-    """Return the files and saved data sets of a file, a folder or a glob."""
-    kept = [p for p in _covered(source) if (is_task_file(p) or is_saved_dataset(p)) and not p.name.startswith(".")]
-    if not kept:
-        raise DataError(f"no task file found: --from {source}", hint=f"Name files of these formats: {FORMATS}.")
-    return kept
-
-
-def _covered(source: str) -> list[Path]:
-    """Return the paths in a folder or of a glob; a file or a saved data set alone is itself."""
-    path = Path(source)
-    if path.is_dir() and not is_saved_dataset(path):
-        return sorted(path.iterdir())
-    return [path] if path.exists() else sorted(map(Path, glob.glob(source, recursive=True)))
-
-
 def _check_names(names: list[str]) -> None:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise ConfigError(f"duplicate task name: {twice[0]!r}", hint="Rename one of the files.")
-
-
-def _quote(text: str) -> str:
-    """Return a TOML basic string. JSON's escapes are a subset of TOML's."""
-    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
-
-
-def _comment(text: str) -> str:
-    """Return foreign text on one line."""
-    return " ".join(clean(text).split())
-
-
-def _toml(value: Any) -> str:
-    """Return a value in TOML."""
-    if isinstance(value, str):
-        return _quote(value)
-    if isinstance(value, dict):
-        return "{ " + ", ".join(f"{_quote(key)} = {_toml(item)}" for key, item in value.items()) + " }"
-    if isinstance(value, list | tuple):
-        return "[" + ", ".join(map(_toml, value)) + "]"
-    if isinstance(value, bool):
-        return str(value).lower()
-    # Python writes 1e-05, which is valid TOML.
-    return repr(value)

@@ -6,6 +6,7 @@ import sys
 import traceback
 import warnings
 
+from curator.cli.closed_pipes import outliving_readers
 from curator.cli.interrupt import WORDS, Interrupt
 from curator.core.errors import CuratorError, ExitCode
 
@@ -14,6 +15,11 @@ _DISTRIBUTION = "curator-tasks"
 
 def main() -> None:
     """Run the command line, and exit with a documented code."""
+    with outliving_readers():
+        _run()
+
+
+def _run() -> None:
     _quiet_libraries()
     interrupt = Interrupt()
     code = int(ExitCode.DONE)
@@ -30,7 +36,7 @@ def main() -> None:
         _say(f"error: {error.message}", error.hint)
         code = error.exit_code
     except BrokenPipeError:
-        # The reader of the output has closed the pipe.
+        # The reader has closed the pipe, and all output was bytes, such as Parquet.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
         _say(f"error: {error}", "Check free disk space and write permissions.")

@@ -1,5 +1,6 @@
 """Commands of the stages: init, check, train, gradients, status."""
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -58,19 +59,28 @@ def init(
 def check(
     shared: Shared,
     store: Annotated[bool, typer.Option("--store", help="Check the store instead: every row of every table.")] = False,
+    details: Annotated[
+        bool, typer.Option("--details", help="List every task, every problem and the rows of near duplicates.")
+    ] = False,
 ) -> None:
     """Read configuration and data, and print tasks, sizes, token counts and problems."""
     from curator.cli import store_commands
-    from curator.cli.tables import show_check
+    from curator.cli.check_table import show_check
+    from curator.data.check import CheckFailed
 
     if store:
         found = store_commands.check(shared.project)
         print_json(found.to_json()) if shared.as_json else store_commands.show(found)
         store_commands.fail_unless_sound(found)
         return
-    with shared.open() as opened:
-        report = opened.check()
-    shared.show(report, show_check)
+    table = partial(show_check, details=details)
+    try:
+        with shared.open() as opened:
+            report = opened.check()
+    except CheckFailed as error:
+        shared.show(error.report, table)
+        raise
+    shared.show(report, table)
 
 
 @app.command(epilog="Example: curator train --fresh")

@@ -24,7 +24,8 @@ def console() -> "Console":
     return Console() if sys.stdout.isatty() else Console(width=200)
 
 
-def _table(*columns: str, numbers: tuple[str, ...] = ()) -> "Table":
+def table_of(*columns: str, numbers: tuple[str, ...] = ()) -> "Table":
+    """Return an empty table. The columns in `numbers` are aligned to the right."""
     from rich import box
     from rich.table import Table
 
@@ -33,32 +34,6 @@ def _table(*columns: str, numbers: tuple[str, ...] = ()) -> "Table":
         right = column in numbers
         table.add_column(column, justify="right" if right else "left", no_wrap=right, overflow="fold")
     return table
-
-
-def show_check(report: results.CheckReport) -> None:
-    """Print tasks, sizes and problems."""
-    out = console()
-    numbers = ("rows", "train", "held out", "tokens", "longest", "truncated", "left out")
-    table = _table("task", *numbers, "format", numbers=numbers)
-    for task in report.tasks:
-        left_out = sum(count for reason, count in task.left_out.items() if reason != "validation")
-        counts = (task.rows, task.examples, task.validation, task.tokens, task.longest, task.truncated, left_out)
-        table.add_row(
-            styled(f"{task.name} (target)" if task.target else task.name, "bold" if task.target else ""),
-            *(styled(f"{count:,}" if count else "-", "" if count else "dim") for count in counts),
-            styled(_formats(task.formats), "dim"),
-        )
-    out.print(styled(f"{report.project}: {len(report.tasks)} tasks, model {report.model}"))
-    out.print(table)
-    if not report.target:
-        out.print(styled("! no target task is named. Set `target` under [data], or pass --target.", "yellow"))
-    for problem in report.problems:
-        out.print(styled("! ", "yellow"), styled(problem), sep="")
-
-
-def _formats(formats: dict[str, int]) -> str:
-    """Return the format of all rows, or each format with its number of rows."""
-    return ", ".join(f"{name} ({rows:,})" if len(formats) > 1 else name for name, rows in formats.items())
 
 
 def show_train(report: results.TrainReport) -> None:
@@ -99,7 +74,9 @@ def _calibrated(subsets: int) -> str:
 def show_estimates(report: results.EstimatesReport) -> None:
     """Print estimated losses with their intervals."""
     several = len(report.estimates) > 1
-    table = _table("", "estimated loss", "90 % interval", "measured", "subset", numbers=("estimated loss", "measured"))
+    table = table_of(
+        "", "estimated loss", "90 % interval", "measured", "subset", numbers=("estimated loss", "measured")
+    )
     for e in report.estimates:
         table.add_row(
             styled("≈ best" if several and e.as_good_as_best else "", "green"),
@@ -121,7 +98,7 @@ def show_selection(result: results.SelectionResult) -> None:
     out = console()
     weighted = any(task.weight != 1.0 for task in result.tasks)
     numbers = ("affinity", "± s.e.", "examples", "tokens", *(("weight",) if weighted else ()))
-    table = _table("", "task", *numbers, numbers=numbers)
+    table = table_of("", "task", *numbers, numbers=numbers)
     for task in sorted(result.tasks, key=lambda task: -task.affinity):
         error = task.affinity_standard_error
         table.add_row(
@@ -157,7 +134,7 @@ def show_verify(report: results.VerifyReport) -> None:
     """Print measured and estimated losses as a plot and a table, and the accuracy of the estimates."""
     out = console()
     numbers = ("estimated", "measured", "seeds", "error")
-    table = _table("", "90 % interval", *numbers, "subset", numbers=numbers)
+    table = table_of("", "90 % interval", *numbers, "subset", numbers=numbers)
     for p in sorted(report.points(), key=lambda p: p.measured_loss):
         low, high = p.estimated_loss_low, p.estimated_loss_high
         inside = low <= p.measured_loss <= high
@@ -191,7 +168,7 @@ def show_verify(report: results.VerifyReport) -> None:
 
 def _print_comparison(out: "Console", methods: tuple[results.ComparedMethod, ...]) -> None:
     numbers = ("tasks", "tokens", "left", "estimated", "measured", "±")
-    table = _table("", "method", *numbers, "subset", numbers=numbers)
+    table = table_of("", "method", *numbers, "subset", numbers=numbers)
     for m in sorted(methods, key=lambda m: m.measured_loss):
         spread = (max(m.measured_losses) - min(m.measured_losses)) / 2
         table.add_row(
@@ -257,7 +234,7 @@ def show_examples(report: results.ExamplesReport, top: int) -> None:
         )
     )
     for title, rows in (("most helpful", helping), ("most harmful", harming)):
-        table = _table("mnat", "place", title, numbers=("mnat",))
+        table = table_of("mnat", "place", title, numbers=("mnat",))
         for e in rows:
             place = f"{Path(e.file).name}:{e.line}" if e.line else f"{Path(e.file).name} row {e.row}"
             text = " ".join(e.text.split())
@@ -281,7 +258,7 @@ def show_curve(report: results.CurveReport) -> None:
     for line in picture.lines:
         out.print(styled(line), soft_wrap=True)
     numbers = ("tokens", "estimated loss", "measured")
-    table = _table(*numbers, "90 % interval", "subset", numbers=numbers)
+    table = table_of(*numbers, "90 % interval", "subset", numbers=numbers)
     for p in report.front:
         table.add_row(
             styled(f"{p.tokens:,}"),
@@ -297,7 +274,7 @@ def show_export(report: results.ExportReport) -> None:
     """Print rows and tokens of each task, and notes, before the export writes anything."""
     out = console()
     numbers = ("rows", "tokens", "weight")
-    table = _table("task", *numbers, "file", numbers=numbers)
+    table = table_of("task", *numbers, "file", numbers=numbers)
     for task in report.tasks:
         about = "" if task.tokens_are_exact else "about "
         table.add_row(
@@ -307,6 +284,10 @@ def show_export(report: results.ExportReport) -> None:
             styled(f"{task.weight:g}", "" if task.weight != 1.0 else "dim"),
             styled(task.file or "-", "dim"),
         )
+    for task in report.tasks:
+        if task.validation:
+            held_out = styled(f"{task.name} (held out)", "dim")
+            table.add_row(held_out, styled(f"{task.validation_rows:,}"), "", "", styled(task.validation, "dim"))
     out.print(table)
     about = "" if all(task.tokens_are_exact for task in report.tasks) else "about "
     total = (
@@ -331,7 +312,7 @@ def show_exported(report: results.ExportReport, *, written: bool) -> None:
 def show_apply(report: results.ApplyReport) -> None:
     """Print the tasks of an applied selection, its measured loss, and the adapter's folder."""
     out = console()
-    table = _table("task", "examples", "weight", numbers=("examples", "weight"))
+    table = table_of("task", "examples", "weight", numbers=("examples", "weight"))
     for task in report.tasks:
         table.add_row(
             styled(f"{task.name} (target)" if task.target else task.name, "bold" if task.target else ""),

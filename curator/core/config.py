@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 Share = Annotated[float, Field(gt=0, lt=1)]
 # Larger numbers fit no array, and would fail late.
@@ -107,6 +107,23 @@ class LoraSection(_Section):
     """Layers with an adapter: all linear layers except the head, or a list of names."""
 
 
+def _one_character(delimiter: str) -> str:
+    if len(delimiter) != 1 or delimiter in '"\r\n':
+        raise ValueError("must be one character, and neither a quote nor a line break")
+    return delimiter
+
+
+class CsvOptions(_Section):
+    """`csv` of a `[[data.task]]` table: how the cells of a CSV or TSV file are written."""
+
+    delimiter: Annotated[str, AfterValidator(_one_character)] | None = None
+    """Character between cells. By default found out from the file."""
+    header: bool | None = None
+    """Whether the first line names the columns. If not, the names are `1`, `2` and so on."""
+    quoting: bool | None = None
+    """Whether quotes enclose cells. If not, a quote is a character like any other."""
+
+
 class TaskSource(_Section):
     """One `[[data.task]]` table."""
 
@@ -131,7 +148,11 @@ class TaskSource(_Section):
     value: str | int | bool | None = None
     """Value of `column` in the rows to keep."""
     columns: dict[RowField, Annotated[str, Field(min_length=1)]] = {}
-    """Names of columns that differ from the known names: `{instruction = "query"}`."""
+    """Names of columns that differ from the known names: `{instruction = "query"}`. Dots lead into a column."""
+    rows: str = ""
+    """Path to the list of rows inside a JSON object or a nested row: `data.examples`."""
+    csv: CsvOptions = CsvOptions()
+    """Format of CSV and TSV files: `{delimiter = ";", header = false, quoting = false}`. By default found out."""
     roles: dict[str, Role] = {}
     """Roles in a chat that differ from the known roles: `{customer = "user"}`."""
     tags: tuple[str, ...] = ()
@@ -152,6 +173,8 @@ class TaskSource(_Section):
             raise ValueError(f"{named}: `config` and `revision` require `hub`, not `path`")
         if self.path and self.streaming is not None:
             raise ValueError(f"{named}: `streaming` requires `hub`, not `path`")
+        if self.hub and self.csv != CsvOptions():
+            raise ValueError(f"{named}: `csv` requires `path`, not `hub`")
         if self.streaming and ("[" in self.split or "+" in self.split):
             raise ValueError(f"{named}: cannot stream the split {self.split!r} (remove `streaming`)")
         return self
@@ -181,6 +204,9 @@ class DataSection(_Section):
     """Maximum number of tokens. Longer examples are truncated and counted."""
     max_examples_per_task: Annotated[int, Field(ge=0, lt=2**31)] = 0
     """Maximum number of examples of a task, drawn by `seed`. 0 for all."""
+    chat_template: str = ""
+    """Chat template instead of the model's own: a file, the name of one of the tokenizer's templates, or the template's
+    text."""
     bad_rows: Literal["refuse", "skip"] = "refuse"
     """Treatment of invalid rows: `refuse` stops with an error, `skip` omits and counts them."""
     seed: Seed = 0

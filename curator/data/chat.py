@@ -206,11 +206,16 @@ def render(tokenizer: "PreTrainedTokenizerBase", messages: Sequence[Turn], **opt
 
 
 def shared(left: Sequence[object], right: Sequence[object]) -> int:
-    """Return the length of the common prefix."""
-    for place, (a, b) in enumerate(zip(left, right, strict=False)):
-        if a != b:
-            return place
-    return min(len(left), len(right))
+    """Return the length of the common prefix of two texts or of two lists."""
+    same, differs = 0, min(len(left), len(right)) + 1
+    # Bisect: a comparison of slices is a hundred times as fast as a loop over characters.
+    while differs - same > 1:
+        middle = (same + differs) // 2
+        if left[same:middle] == right[same:middle]:
+            same = middle
+        else:
+            differs = middle
+    return same
 
 
 def _replaced(turn: Turn, *, calls_alone: bool = False) -> Turn:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from curator.core.errors import DataError
-from curator.data.formats import ALPACA, CONVERSATIONAL, FLAN, OPENAI, PROMPT, SHAREGPT, TEXT, TULU
+from curator.data.formats import ALPACA, CONVERSATIONAL, FLAN, OPENAI, PROMPT, SEGMENTS, SHAREGPT, TEXT, TULU
 
 _CHAT = {"messages", "conversations", "system", "tools", "functions"}
 _READ = {
@@ -19,21 +19,36 @@ _READ = {
     PROMPT: {"prompt", "completion"},
     ALPACA: {"instruction", "input", "output", "system", "history", "tools", "functions"},
     FLAN: {"inputs", "targets"},
+    SEGMENTS: {"segments"},
     TEXT: {"text"},
 }
 """Columns that each format reads."""
 _CONTENT = {"system", "history", "tools", "functions"}
 """Columns that change the prompt wherever they stand."""
 _PREFERENCES = ("chosen", "rejected", "chosen_messages", "rejected_messages")
+# Two answers to one prompt, the better one first if the names say so.
+_PAIRS = (
+    ("preferred_output", "non_preferred_output"),
+    ("preferred", "dispreferred"),
+    ("accepted", "rejected"),
+    ("response_0", "response_1"),
+    ("response_a", "response_b"),
+    ("response_A", "response_B"),
+    ("answer_0", "answer_1"),
+    ("human_ref_A", "human_ref_B"),
+)
+_NAMED_BETTER = ("chosen", "chosen_messages", "preferred_output", "preferred", "accepted")
 _LABELS = ("label", "kto_tag")
 _ANSWERS = ("completion", "output", "targets", "messages", "conversations")
 _MEDIA = ("images", "image", "videos", "video", "audios", "audio")
 _PLACEHOLDERS = ("<image>", "<video>", "<audio>")
 _REASONING = ("reasoning_content", "reasoning", "thinking", "reasoning_details")
 _TURN = {
-    *("role", "content", "from", "value", "train", "weight", "train_detail"),
+    *("role", "content", "from", "value", "train", "weight", "loss_weight", "train_detail"),
     *("tool_calls", "function_call", "name", "tool_call_id"),
 }
+_PART = {"type", "text", "value"}
+_OTHER_KINDS = {*_PREFERENCES, *(name for names in _PAIRS for name in names), *_LABELS, *_MEDIA}
 
 
 def refuse_other_kinds(row: Mapping[str, Any], where: str) -> None:
@@ -46,11 +61,14 @@ def refuse_other_kinds(row: Mapping[str, Any], where: str) -> None:
     Raises:
         DataError: The row holds preferences, pictures, videos or sound.
     """
+    if _OTHER_KINDS.isdisjoint(row):
+        return
     pair = [name for name in _PREFERENCES if _is_there(row.get(name))]
+    pair = pair or next(([*names] for names in _PAIRS if all(_is_there(row.get(name)) for name in names)), [])
     if pair:
         raise DataError(
             f"{where}: preference data, not an example to learn: the row has {' and '.join(map(repr, pair))}",
-            hint='Set columns = { prompt = "prompt", completion = "chosen" } in [[data.task]] to learn chosen answers.',
+            hint=_better_answer(row, pair[0]),
         )
     for name in _LABELS:
         # Next to a text alone, a label is a class.
@@ -62,6 +80,24 @@ def refuse_other_kinds(row: Mapping[str, Any], where: str) -> None:
     for name in _MEDIA:
         if _is_there(row.get(name)) and row[name] is not False:
             raise DataError(f"{where}: {name!r} holds media, and curator trains on text", hint="Remove that row.")
+
+
+def _better_answer(row: Mapping[str, Any], name: str) -> str:
+    """Return how to learn the better answer of a pair."""
+    value = row[name]
+    prompt = next((field for field in ("prompt", "instruction", "question", "input", "history") if row.get(field)), "")
+    if name not in _NAMED_BETTER:
+        return "Write the better answer into `completion`, and its prompt into `prompt`."
+    if isinstance(value, list) and value and isinstance(value[0], Mapping):
+        fields = {"messages": name} if len(value) > 1 or not prompt else {"prompt": prompt, "completion": name}
+    elif isinstance(value, str):
+        fields = {"prompt": prompt, "completion": name} if prompt else {"text": name}
+        if prompt == "instruction" and row.get("input"):
+            fields = {"instruction": prompt, "input": "input", "output": name}
+    else:
+        return "Write the better answer as the last turn of the conversation, and remove both answers."
+    listed = ", ".join(f'{field} = "{column}"' for field, column in fields.items())
+    return f"Set columns = {{ {listed} }} in [[data.task]] to learn the better answers."
 
 
 def unused_columns(row: Mapping[str, Any], kind: str, where: str) -> tuple[str, ...]:
@@ -114,8 +150,12 @@ def refuse_placeholders(texts: list[str], where: str) -> None:
 
 def _unread_keys(turn: Mapping[str, Any], where: str) -> list[str]:
     unread = [str(key) for key, value in turn.items() if key not in _TURN and _is_there(value)]
+    parts = turn.get("content")
+    for part in parts if isinstance(parts, list) else ():
+        if isinstance(part, Mapping):
+            unread += [f"content[].{key}" for key, value in part.items() if key not in _PART and _is_there(value)]
     for key in unread:
-        if key in _REASONING and turn[key] is not False:
+        if key in _REASONING and turn.get(key) is not False:
             raise DataError(
                 f"{where}: a turn holds {key!r}, which curator does not read",
                 hint="Write the reasoning into `content` the way the model writes it, or remove the key.",

@@ -4,165 +4,57 @@ The key of a task version is a hash of its files, the tokenizer and `max_length`
 `read_corpus` reads only versions whose key is not in the store.
 """
 
-import bisect
-import itertools
 import time
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
 
-from curator.core.config import Config, target_label
+from curator.core import distributed
+from curator.core.config import Config
 from curator.core.errors import DataError
-from curator.core.files import File, folded
+from curator.core.files import File
 from curator.core.provenance import Inputs, hash_of, key_of
+from curator.core.text import clean
+from curator.data.bad_rows import UnusableTask, reasons
 from curator.data.discovery import check_target, find_tasks, find_validation
+from curator.data.encoding import encode_tasks
 from curator.data.model_files import ModelFiles, hash_files, identify_model, load_architecture, load_tokenizer
-from curator.data.rows import Row, is_empty, place
+from curator.data.rows import Row
 from curator.data.sources import Source
-from curator.data.splits import LEAKED, TaskExamples, TaskSplit, split_tasks
-from curator.data.task_rows import bad_row, read_tasks, read_values, refusal
-from curator.data.tokens import NOTHING, Encoder, TokenizedExample
+from curator.data.splits import TaskExamples, split_tasks
+from curator.data.task_rows import read_tasks, read_values
+from curator.data.tasks import Corpus as Corpus
+from curator.data.tasks import Task as Task
+from curator.data.tasks import TaskVersion as TaskVersion
+from curator.data.tokens import Encoder, TokenizedExample
+from curator.data.unusable import bad_rows, refused_data
 from curator.workspace.store.access import DAMAGED
-from curator.workspace.store.records import ExampleIndex, StoredExample, StoredTask
+from curator.workspace.store.records import StoredTask
 from curator.workspace.store.tables import Store
 from curator.workspace.workspace import Workspace
 
-EMPTY = "empty"
-CUT_OFF = "completion cut off by max_length"
-BAD = "cannot be used"
 # Increase the number when the same row is read or encoded differently.
 _READER_VERSION = 2
-# Longest time between two commits while tasks are read.
-_COMMIT_SECONDS = 1.0
+# Stage of the artifacts of tasks that cannot be read.
+_UNREADABLE = "unreadable"
+# Shortest time between two commits while tasks are read, and its smallest ratio to the time of a commit.
+_COMMIT_SECONDS, _COMMIT_SHARE = 1.0, 8.0
+# Tokens of encoded tasks in memory, except those of a larger task.
+_MOST_TOKENS = 1_000_000
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TaskVersion:
-    """Describe one task or one validation file, read for one tokenizer."""
-
-    key: str
-    files: tuple[tuple[str, str, int], ...]
-    """(path, sha256, rows) of each file, or (id, hash of the rows, rows) of a hub data set."""
-    source: dict[str, Any]
-    index: ExampleIndex
-    formats: dict[str, int] = field(default_factory=dict)
-    """Number of rows by format name."""
-    unused: dict[str, int] = field(default_factory=dict)
-    """Number of rows by the name of a column that has a value and is not read."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Task:
-    """Describe one task of a corpus and the split of its examples."""
-
-    name: str
-    tags: tuple[str, ...]
-    version: TaskVersion
-    validation_version: TaskVersion | None
-    """Source of the validation examples. None if they are rows of the task itself."""
-    split: TaskSplit
-
-    @property
-    def held_out_from(self) -> TaskVersion:
-        """Return the version that the numbers in `split.validation` refer to."""
-        return self.validation_version or self.version
-
-    @cached_property
-    def train_hashes(self) -> list[str]:
-        """Return the token hashes of the training examples."""
-        return [self.version.index.token_hashes[n] for n in self.split.train]
-
-    @cached_property
-    def validation_hashes(self) -> list[str]:
-        """Return the token hashes of the validation examples. The list is empty unless the task is a target."""
-        return [self.held_out_from.index.token_hashes[n] for n in self.split.validation]
-
-    @cached_property
-    def tokens(self) -> int:
-        """Return the number of tokens of the training examples, prompt and completion."""
-        return sum(self.version.index.lengths[n] for n in self.split.train)
-
-    @cached_property
-    def truncated(self) -> int:
-        """Return the number of truncated training examples."""
-        return sum(self.version.index.truncated[n] for n in self.split.train)
-
-    @property
-    def content(self) -> str:
-        """Return a hash of the training examples in their order."""
-        return hash_of(self.train_hashes)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Corpus:
-    """Hold all tasks of a project, split for given targets."""
-
-    tasks: tuple[Task, ...]
-    targets: tuple[str, ...]
-    model: ModelFiles
-
-    @property
-    def auxiliary(self) -> list[Task]:
-        """Return the auxiliary tasks: all tasks that are not targets."""
-        return [task for task in self.tasks if task.name not in self.targets]
-
-    @property
-    def target_label(self) -> str:
-        """Return one name for all targets."""
-        return target_label(self.targets)
-
-    @property
-    def target_tasks(self) -> list[Task]:
-        """Return the target tasks in the order of `targets`."""
-        by_name = {task.name: task for task in self.tasks}
-        return [by_name[name] for name in self.targets]
-
-    def problems(self) -> list[str]:
-        """List similar task names, examples that are left out, and truncated examples, one line each."""
-        found = _unused(self.tasks)
-        first_names: dict[str, str] = {}
-        for task in self.tasks:
-            first = first_names.setdefault(folded(task.name), task.name)
-            if first != task.name:
-                found.append(f"{first!r} and {task.name!r} look alike but are two tasks")
-            for reason, numbers in task.split.left_out.items():
-                if reason in (BAD, EMPTY, CUT_OFF, LEAKED):
-                    found.append(f"{task.name}: {len(numbers)} examples left out: {reason}")
-            if task.truncated:
-                found.append(f"{task.name}: {task.truncated} examples longer than max_length were truncated")
-        return found
-
-
-def _unused(tasks: Sequence[Task]) -> list[str]:
-    """Report the columns that no format reads. Tasks with the same columns share one line."""
-    groups: dict[tuple[str, ...], list[Task]] = {}
-    for task in tasks:
-        if task.version.unused:
-            groups.setdefault(tuple(sorted(task.version.unused)), []).append(task)
-    lines = []
-    for names, members in groups.items():
-        rows = Counter[str]()
-        for task in members:
-            rows.update(task.version.unused)
-        columns = ", ".join(f"{name} ({rows[name]:,} rows)" for name in names)
-        others = f" and {len(members) - 1:,} more tasks" if len(members) > 1 else ""
-        lines.append(f"{members[0].name}{others}: unused columns: {columns}")
-    return lines
-
-
-def read_corpus(workspace: Workspace, targets: tuple[str, ...], *, read: bool = True) -> Corpus | None:
+def read_corpus(
+    workspace: Workspace, targets: tuple[str, ...], *, read: bool = True, refuse: bool = True
+) -> Corpus | None:
     """Read new or changed task files into the store, and split the examples of every task.
 
     Args:
         workspace: The project.
         targets: Tasks with held-out examples. Empty for no targets.
         read: Whether to read new files. If False, the function writes nothing.
+        refuse: Whether to raise an error for rows and tasks that cannot be used. Otherwise `Corpus.refusal` holds it.
 
     Returns:
-        The corpus. None if a file is new or changed and `read` is False.
+        The corpus. None if a file is new or changed, or cannot be used, and `read` is False.
 
     Raises:
         ConfigError: A target is not a task of the project.
@@ -178,20 +70,25 @@ def read_corpus(workspace: Workspace, targets: tuple[str, ...], *, read: bool = 
     model = identify_model(workspace, remember=read)
     held_out = {name: source for name in targets if (source := find_validation(config.data, name, root))}
     wanted = [(source.name, source) for source in sources] + list(held_out.items())
-    hashes = hash_files(store, [file for _, source in wanted for file in source.files], remember=read)
-    inputs = [_inputs(source, hashes, model, config) for _, source in wanted]
-    missing = _missing(store, inputs, read=read)
-    if missing:
-        if not read:
-            return None
-        _ingest(workspace, [wanted[i][1] for i in missing], [inputs[i] for i in missing], model)
-    versions = _versions(store, [source for _, source in wanted], inputs, hashes)
-    refused = _refusal(store, [source for _, source in wanted], versions)
-    if refused is not None and config.data.bad_rows == "refuse":
-        if not read:
-            return None
-        raise refused
-    own, other = versions[: len(sources)], dict(zip(held_out, versions[len(sources) :], strict=True))
+    hashes, failed = _hashes(store, [source for _, source in wanted], remember=read)
+    inputs = {i: _inputs(source, hashes, model, config) for i, (_, source) in enumerate(wanted) if i not in failed}
+    missing = [list(inputs)[i] for i in _missing(store, list(inputs.values()), read=read)]
+    if missing and not (read and distributed.is_main()):
+        known = {artifact.key: artifact.outputs for artifact in store.artifacts(_UNREADABLE)}
+        for i in missing:
+            if (outputs := known.get(key_of(inputs[i]))) is None:
+                return None
+            failed[i] = DataError(outputs["message"], hint=outputs["hint"])
+    elif missing:
+        failed |= _ingest(workspace, {i: wanted[i][1] for i in missing}, inputs, model)
+    readable = [i for i in range(len(wanted)) if i not in failed]
+    read_sources = [wanted[i][1] for i in readable]
+    found = _versions(store, read_sources, [inputs[i] for i in readable], hashes)
+    versions = dict(zip(readable, found, strict=True))
+    bad = {i: bad_rows(store, wanted[i][1], version) for i, version in versions.items()}
+    own = [(i, source, versions[i]) for i, source in enumerate(sources) if i in versions]
+    other = {name: versions[i] for i, name in enumerate(held_out, len(sources)) if i in versions}
+    other_bad = {name: reasons(bad[i]) for i, name in enumerate(held_out, len(sources)) if i in versions}
     splits = split_tasks(
         [
             TaskExamples(
@@ -200,8 +97,10 @@ def read_corpus(workspace: Workspace, targets: tuple[str, ...], *, read: bool = 
                 left_out=version.index.left_out,
                 validation_hashes=other[source.name].index.hashes if source.name in other else None,
                 validation_left_out=other[source.name].index.left_out if source.name in other else (),
+                problems=reasons(bad[i]),
+                validation_problems=other_bad.get(source.name, {}),
             )
-            for source, version in zip(sources, own, strict=True)
+            for i, source, version in own
         ],
         targets,
         share=config.data.validation,
@@ -210,9 +109,38 @@ def read_corpus(workspace: Workspace, targets: tuple[str, ...], *, read: bool = 
     )
     tasks = [
         Task(name=s.name, tags=s.tags, version=v, validation_version=other.get(s.name), split=split)
-        for s, v, split in zip(sources, own, splits, strict=True)
+        for (_, s, v), split in zip(own, splits, strict=True)
+        if split.refusal is None and s.name not in (wanted[i][0] for i in failed)
     ]
-    return Corpus(tasks=tuple(tasks), targets=targets, model=model)
+    unusable = [
+        UnusableTask(name=wanted[i][0], error=error, files=tuple(map(str, wanted[i][1].files)))
+        for i, error in failed.items()
+    ]
+    unusable += [
+        UnusableTask(
+            name=s.name,
+            error=split.refusal,
+            rows=len(v.index.hashes),
+            left_out={reason: len(numbers) for reason, numbers in split.left_out.items()},
+            formats=v.formats,
+            notes=v.notes,
+        )
+        for (_, s, v), split in zip(own, splits, strict=True)
+        if split.refusal is not None
+    ]
+    refused = refused_data(unusable, bad, versions, targets, tasks, skip=config.data.bad_rows == "skip")
+    if refused is not None and refuse:
+        if not read and config.data.bad_rows == "refuse":
+            return None
+        raise refused
+    return Corpus(
+        tasks=tuple(tasks),
+        targets=targets,
+        model=model,
+        unusable=tuple(sorted(unusable, key=lambda task: task.name)),
+        bad={wanted[i][0]: reasons(rows) for i, rows in bad.items() if rows},
+        refusal=refused,
+    )
 
 
 def training_examples(task: Task, store: Store) -> list[TokenizedExample]:
@@ -268,12 +196,13 @@ def _inputs(source: Source, hashes: dict[File, str], model: ModelFiles, config: 
 
 def _missing(store: Store, inputs: Sequence[Inputs], *, read: bool) -> list[int]:
     keys = [key_of(i) for i in inputs]
-    # An earlier curator did not account for every column. Its tasks stay usable until files are read again.
+    # An earlier curator took no notes and did not account for every column.
+    # Its tasks stay usable until files are read again.
     known = {
         artifact.key
         for artifact in store.artifacts("task", keys)
         # Without `rows`, the artifact is damaged and not old.
-        if not read or "unused" in artifact.outputs or "rows" not in artifact.outputs
+        if not read or "notes" in artifact.outputs or "rows" not in artifact.outputs
     }
     return [i for i, key in enumerate(keys) if key not in known]
 
@@ -302,47 +231,69 @@ def _versions(
                 # The store does not keep the order of keys.
                 formats=dict(Counter(outputs[key].get("formats", {})).most_common()),
                 unused=dict(Counter(outputs[key].get("unused", {})).most_common()),
+                notes=tuple(outputs[key].get("notes", ())),
             )
         )
     return versions
 
 
-def _refusal(store: Store, sources: Sequence[Source], versions: Sequence[TaskVersion]) -> DataError | None:
-    """Return the error that lists every bad row once, or None if all rows can be used."""
-    bad: dict[str, str] = {}
-    rows, files = 0, set()
-    for source, version in zip(sources, versions, strict=True):
-        rows += len(version.index.left_out)
-        numbers = [number for number, reason in enumerate(version.index.left_out) if reason == BAD]
-        if not numbers:
-            continue
-        # Two files may have the same name, so the position of a row decides its file.
-        ends = list(itertools.accumulate(count for _, _, count in version.files))
-        texts = store.example_texts(version.key).select(["text", "line"]).take(numbers).to_pylist()
-        for number, row in zip(numbers, texts, strict=True):
-            file = source.hub or str(source.folder or version.files[bisect.bisect_right(ends, number)][0])
-            bad[place(file, row["line"], number)] = row["text"]
-            files.add(file)
-    if not bad:
-        return None
-    return refusal(list(bad.items()), rows, min(files) if len(files) == 1 else f"{len(files)} files")
+def _hashes(store: Store, sources: Sequence[Source], *, remember: bool) -> tuple[dict[File, str], dict[int, DataError]]:
+    """Hash the files of sources. Return the hashes, and the error of each source with a file that cannot be read."""
+    try:
+        return hash_files(store, [file for source in sources for file in source.files], remember=remember), {}
+    except DataError:
+        pass
+    hashes: dict[File, str] = {}
+    failed: dict[int, DataError] = {}
+    for i, source in enumerate(sources):
+        try:
+            hashes |= hash_files(store, source.files, remember=remember)
+        except DataError as error:
+            failed[i] = error
+    return hashes, failed
 
 
-def _ingest(workspace: Workspace, sources: Sequence[Source], inputs: Sequence[Inputs], model: ModelFiles) -> None:
-    """Read tasks and store them. Commit often, so that an interrupted call loses little work."""
+def _ingest(
+    workspace: Workspace, wanted: Mapping[int, Source], inputs: Mapping[int, Inputs], model: ModelFiles
+) -> dict[int, DataError]:
+    """Read tasks and store them. Commit often, so that an interrupted call loses little work.
+
+    Args:
+        workspace: The project.
+        wanted: Source by number.
+        inputs: Inputs of the task's version by number.
+        model: Model of the project.
+
+    Returns:
+        Error by number of each task that cannot be read.
+    """
+    numbers, sources, failed = list(wanted), list(wanted.values()), dict[int, DataError]()
     config = workspace.config
     architecture = load_architecture(model.folder, config.model)
     encoder = Encoder(
-        load_tokenizer(model.folder, config.model),
+        load_tokenizer(model.folder, config.model, model.chat_template),
         max_length=config.data.max_length,
         encoder_decoder=bool(getattr(architecture, "is_encoder_decoder", False)),
     )
     stage = workspace.reporter.stage("data", len(sources), "tasks")
-    examples_read, last = 0, time.monotonic()
+    examples_read, held, last, pause = 0, 0, time.monotonic(), _COMMIT_SECONDS
     waiting: list[StoredTask] = []
-    for number, read in read_tasks(sources):
-        source = sources[number]
-        examples = [_encode(row, encoder) for row in read]
+
+    def readable() -> Iterator[tuple[int, list[Row]]]:
+        for position, read in read_tasks(sources):
+            number = numbers[position]
+            if isinstance(read, DataError):
+                # `status` and the interface read the error again. They read no files.
+                outputs = {"message": clean(read.message, limit=1000), "hint": clean(read.hint, limit=1000)}
+                workspace.store.put_artifact(_UNREADABLE, key_of(inputs[number]), inputs[number], outputs)
+                failed[number] = read
+                stage.advance()
+            else:
+                yield number, read
+
+    for task in encode_tasks(readable(), encoder):
+        number, read, examples = task.number, task.rows, task.examples
+        source = wanted[number]
         counted = Counter(row.file for row in read)
         rows = [counted[str(file)] for file in source.files] or [len(examples)]
         if source.folder:
@@ -357,41 +308,22 @@ def _ingest(workspace: Workspace, sources: Sequence[Source], inputs: Sequence[In
                 outputs={
                     "rows": rows,
                     "sha256": hash_of(e.hash for e in examples),
-                    "formats": Counter(row.format for row in read),
+                    "formats": Counter(row.format for row in read if row.format),
                     "unused": Counter(name for row in read for name in row.unused),
+                    "notes": list(read[0].notes),
                 },
             )
         )
         examples_read += len(examples)
-        if time.monotonic() - last > _COMMIT_SECONDS:
+        held += sum(len(example.input_ids) for example in examples)
+        began = time.monotonic()
+        if began - last > pause or held > _MOST_TOKENS:
             workspace.store.put_tasks(waiting)
-            waiting, last = [], time.monotonic()
+            waiting, held, last = [], 0, time.monotonic()
+            # On a busy disk, most of the time would go into commits.
+            pause = max(_COMMIT_SECONDS, _COMMIT_SHARE * (last - began))
         stage.advance()
     if waiting:
         workspace.store.put_tasks(waiting)
-    stage.finish(f"{examples_read} examples of {len(sources)} tasks")
-
-
-def _encode(row: Row, encoder: Encoder) -> StoredExample:
-    try:
-        encoded = encoder.encode(row.content) if not row.problem else NOTHING
-    except DataError as error:
-        # The tokenizer or its chat template rejects the row.
-        row, encoded = bad_row(row.number, row.file, row.line, error), NOTHING
-    left_out = BAD if row.problem else EMPTY if is_empty(row.content) else None
-    if left_out is None and encoded.completion_tokens == 0:
-        left_out = CUT_OFF if encoded.truncated else EMPTY
-    return StoredExample(
-        number=row.number,
-        file=Path(row.file).name,
-        line=row.line,
-        hash=row.hash,
-        token_hash=encoded.token_hash,
-        text=row.problem or encoded.text,
-        spans=encoded.spans,
-        input_ids=encoded.input_ids,
-        labels=encoded.labels,
-        completion_tokens=encoded.completion_tokens,
-        truncated=encoded.truncated,
-        left_out=left_out,
-    )
+    stage.finish(f"{examples_read} examples of {len(sources) - len(failed)} tasks")
+    return failed

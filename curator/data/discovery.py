@@ -3,9 +3,10 @@
 import difflib
 import errno
 import itertools
-from collections.abc import Callable, Iterable
+import os
+from collections.abc import Callable, Collection
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from curator.core.config import DataSection, TaskSource
@@ -13,7 +14,8 @@ from curator.core.errors import ConfigError, DataError
 from curator.core.files import File
 from curator.core.remote import RemoteFile, has_wildcards, is_remote, matches
 from curator.core.text import clean
-from curator.data.readers import FORMATS, is_saved_dataset, is_task_file, task_name
+from curator.data.layouts import Found, FoundTask, splits_beside, tasks_among, tasks_of_folder
+from curator.data.readers import FORMATS, is_saved_dataset, is_task_file
 from curator.data.sources import Source
 from curator.data.task_rows import read_values
 
@@ -33,7 +35,7 @@ def find_tasks(
         DataError: A path does not exist, a glob matches no file, or two files have the same task name.
     """
     if data.tasks:
-        sources = [_from_file(path) for path in _matches(data.tasks, root, "data.tasks")]
+        sources = [_from_found(task) for task in tasks_at(data.tasks, root, "data.tasks", kept=data.targets).tasks]
     else:
         sources = []
         for task in data.task:
@@ -44,7 +46,7 @@ def find_tasks(
         if first.name == second.name:
             raise DataError(
                 f"two files have the same task name: {first.name!r}: {first.place} and {second.place}",
-                hint="Rename one of the files. A task is named after its file.",
+                hint="Rename one of the files, or name the tasks in [[data.task]] tables.",
             )
     names = [source.name for source in sources]
     for name in data.validation_files:
@@ -65,40 +67,39 @@ def find_validation(data: DataSection, target: str, root: Path) -> Source | None
         DataError: The file does not exist.
     """
     path = data.validation_files.get(target)
-    return None if path is None else _from_table(TaskSource(name=target, path=path), root)
+    return None if path is None else _from_table(TaskSource(name=target, path=path), root, all_splits=True)
 
 
-def unread_files(data: DataSection, root: Path) -> list[Path]:
-    """Return the local files that a glob or a folder of `[data]` covers, and that no reader knows.
+def left_out_files(data: DataSection, root: Path) -> Found:
+    """Return the files that a glob or a folder of `[data]` covers, and that belong to no task.
 
     Args:
         data: Section `[data]` of the configuration.
         root: Project folder. Paths are relative to it.
+
+    Raises:
+        DataError: The README of a data set names files outside its folder.
     """
-    written = [data.tasks] if data.tasks else [path for task in data.task for path in task.paths]
-    found: list[Path] = []
-    for pattern in dict.fromkeys(written):
-        if is_remote(pattern):
-            continue
-        path = root / pattern
-        if is_saved_dataset(path):
-            continue
-        if path.is_dir():
-            covered = list(path.iterdir())
-        elif has_wildcards(pattern) and not path.exists():
-            base = Path(pattern)
-            covered = list(
-                Path(base.anchor).glob(str(base.relative_to(base.anchor))) if base.is_absolute() else root.glob(pattern)
-            )
-        else:
-            continue
-        found += unread_of(covered)
-    return sorted(set(found))
+    found = Found()
+    if data.tasks:
+        found = found_at(data.tasks, root, "data.tasks", kept=data.targets)
+    for task in data.task:
+        for written in task.paths:
+            if written and not _is_one_file(written, root):
+                found += found_at(written, root, f"task {task.name!r}")
+    used = {file for task in found.tasks for file in task.files}
+    for written in data.validation_files.values():
+        used |= {root / written}
+    return Found(
+        held_out=tuple(sorted({file for file in found.held_out if file not in used}, key=str)),
+        unread=tuple(sorted(set(found.unread))),
+    )
 
 
-def unread_of(paths: Iterable[Path]) -> list[Path]:
-    """Return the files among some paths that no reader knows. Hidden files do not count."""
-    return sorted(path for path in paths if path.is_file() and not is_task_file(path) and not path.name.startswith("."))
+def _is_one_file(written: str, root: Path) -> bool:
+    if is_remote(written):
+        return not has_wildcards(written) and is_task_file(RemoteFile(written))
+    return (root / written).is_file()
 
 
 def check_target(targets: tuple[str, ...], sources: list[Source]) -> None:
@@ -122,49 +123,105 @@ def _nearest(name: str, names: list[str]) -> str:
     return f"Check the spelling: a task is named {near[0]!r}." if near else f"Use one of: {', '.join(names[:20])}."
 
 
-def _matches(pattern: str, root: Path, key: str) -> list[File]:
-    """Return the task files and saved data sets that a glob matches.
+def tasks_at(written: str, root: Path, key: str, *, kept: Collection[str] = (), all_splits: bool = False) -> Found:
+    """Return the result of `found_at`.
 
-    Like in the shell, a wildcard matches no hidden file.
+    Raises:
+        ConfigError: The glob is not valid.
+        DataError: A folder cannot be read, or no task file matches.
     """
-    if is_remote(pattern):
-        remote = [file for file in matches(pattern) if is_task_file(file)]
-        if not remote:
-            raise DataError(f"{key}: no task file matches: {RemoteFile(pattern)}", hint=f"Use {FORMATS}.")
-        return [*remote]
+    found = found_at(written, root, key, kept=kept, all_splits=all_splits)
+    if not found.tasks:
+        local = not is_remote(written)
+        where = (
+            f"in folder {root / written}" if local and (root / written).is_dir() else f"matches: {written!r} in {root}"
+        )
+        held_out = f" (only test and validation splits, such as {found.held_out[0]})" if found.held_out else ""
+        raise DataError(
+            f"{key}: no task file {where if local else f'at {RemoteFile(written)}'}{held_out}",
+            hint="Name the file itself in [[data.task]] to train on it." if held_out else f"Use {FORMATS}.",
+        )
+    return found
+
+
+def found_at(written: str, root: Path, key: str, *, kept: Collection[str] = (), all_splits: bool = False) -> Found:
+    """Return the tasks of a folder, a glob or an address, and the files of no task.
+
+    A pattern that ends in a plain name, such as `tasks/*/test.jsonl`, names its files itself.
+
+    Args:
+        written: Local folder or glob, or an address. Like in the shell, a wildcard matches no hidden file.
+        root: Folder that a relative path refers to.
+        key: Name of the setting for errors.
+        kept: Names of tasks that remain tasks, even if they look like a test or validation split.
+        all_splits: Whether test and validation splits are tasks too.
+
+    Raises:
+        ConfigError: The glob is not valid.
+        DataError: A folder or an address cannot be read.
+    """
+    last = written.rstrip("/").rpartition("/")[2]
+    all_splits = all_splits or (has_wildcards(written) and not has_wildcards(last))
+    if is_remote(written):
+        paths: list[File] = [*matches(written)]
+        found = tasks_among(
+            paths, named_after_folder=_below(written.partition("://")[2]), kept=kept, all_splits=all_splits
+        )
+    else:
+        try:
+            if (root / written).is_dir():
+                found = tasks_of_folder(root / written, kept=kept, all_splits=all_splits)
+            else:
+                covered = _globbed(written, root, key)
+                found = tasks_among(
+                    [path for path in covered if last.startswith(".") or not path.name.startswith(".")],
+                    named_after_folder=_below(os.path.abspath(root / written)),
+                    kept=kept,
+                    all_splits=all_splits,
+                )
+            known = {*found.files, *found.held_out}
+            found += Found(held_out=tuple(file for file in splits_beside(found) if file not in known))
+        except OSError as error:
+            raise _no_path(key, error) from error
+    return found
+
+
+def _below(written: str) -> Callable[[PurePosixPath], bool]:
+    """Return whether a folder lies below the part of a path that has no wildcards."""
+    plain = itertools.takewhile(lambda part: not has_wildcards(part), PurePosixPath(written).parts[:-1])
+    base = PurePosixPath(*plain)
+    return lambda folder: folder != base
+
+
+def _globbed(pattern: str, root: Path, key: str) -> list[Path]:
     base = Path(pattern)
     try:
-        found = sorted(
+        return sorted(
             Path(base.anchor).glob(str(base.relative_to(base.anchor))) if base.is_absolute() else root.glob(pattern)
         )
-        found = [path for path in found if is_saved_dataset(path) or (path.is_file() and is_task_file(path))]
-    except OSError as error:
-        raise _no_path(key, error) from error
     except (ValueError, NotImplementedError) as error:
         raise ConfigError(
             f"{key}: not a valid glob: {pattern!r}: {error}", hint='Write, for example, "tasks/*.jsonl".'
         ) from error
-    if not base.name.startswith("."):
-        found = [path for path in found if not path.name.startswith(".")]
-    if not found:
-        raise DataError(f"{key}: no task file matches: {pattern!r} in {root}", hint=f"Use {FORMATS}.")
-    return [*found]
 
 
-def _from_file(path: File) -> Source:
-    name = task_name(path)
-    _check_name(name, path)
-    if isinstance(path, Path) and path.is_dir():
-        return Source(name=name, folder=path, files=_parts(path))
-    return Source(name=name, files=(path,))
+def _from_found(task: FoundTask) -> Source:
+    for file in task.files:
+        _check_name(task.name, file)
+    folder = task.files[0]
+    if isinstance(folder, Path) and folder.is_dir():
+        return Source(name=task.name, folder=folder, files=_parts(folder))
+    return Source(name=task.name, files=task.files)
 
 
-def _from_table(task: TaskSource, root: Path) -> Source:
+def _from_table(task: TaskSource, root: Path, *, all_splits: bool = False) -> Source:
     rest: dict[str, Any] = {
         "column": task.column,
         "value": task.value,
         "columns": dict(sorted(task.columns.items())),
         "roles": dict(sorted(task.roles.items())),
+        "rows": task.rows,
+        "csv": task.csv.model_dump(exclude_none=True),
         "tags": task.tags,
     }
     if task.hub:
@@ -182,7 +239,7 @@ def _from_table(task: TaskSource, root: Path) -> Source:
         if len(task.paths) == 1 and not is_remote(task.paths[0]) and is_saved_dataset(root / task.paths[0]):
             folder = root / task.paths[0]
             return Source(name=task.name, folder=folder, files=_parts(folder), split=task.split, **rest)
-        files = tuple(file for path in task.paths for file in _files(path, root, key))
+        files = tuple(file for path in task.paths for file in _files(path, root, key, all_splits=all_splits))
     except OSError as error:
         raise _no_path(key, error) from error
     for file in files:
@@ -200,30 +257,31 @@ def _no_path(key: str, error: OSError) -> DataError:
     return DataError(f"{key}: cannot read {path}: {error.strerror}", hint="Check the permissions of the path.")
 
 
-def _files(written: str, root: Path, key: str) -> list[File]:
+def _files(written: str, root: Path, key: str, *, all_splits: bool) -> list[File]:
     """Return the task files that `path` in a `[[data.task]]` table names: a file, a folder, a glob or an address."""
     path = root / written
-    if is_remote(written):
+    if not is_remote(written):
+        if path.is_file():
+            if not is_task_file(path):
+                raise DataError(f"{key}: unsupported file type: {path}", hint=f"Use {FORMATS}.")
+            return [path]
+        if not path.exists() and not has_wildcards(written):
+            raise DataError(f"{key}: no such file or folder: {path}", hint="Correct `path` in curator.toml.")
+    elif not has_wildcards(written):
         found = matches(written)
-        kept: list[File] = [file for file in found if is_task_file(file)]
-        if not kept:
-            raise DataError(f"{key}: no task file at {RemoteFile(written)}", hint=f"Use {FORMATS}.")
-        return kept
-    if path.is_dir():
-        kept = [*sorted(p for p in path.iterdir() if is_task_file(p) and not p.name.startswith("."))]
-        if not kept:
-            raise DataError(f"{key}: no task file in folder {path}", hint=f"Use {FORMATS}.")
-        return kept
-    if path.exists():
-        if not is_task_file(path):
-            raise DataError(f"{key}: unsupported file type: {path}", hint=f"Use {FORMATS}.")
-        return [path]
-    if has_wildcards(written):
-        kept = [path for path in _matches(written, root, key) if isinstance(path, Path) and path.is_file()]
-        if not kept:
-            raise DataError(f"{key}: only folders match: {written!r}", hint="Name one saved data set by its path.")
-        return kept
-    raise DataError(f"{key}: no such file or folder: {path}", hint="Correct `path` in curator.toml.")
+        if found == [RemoteFile(written)]:
+            # The address of a file, and not of a folder.
+            if not is_task_file(found[0]):
+                raise DataError(f"{key}: no task file at {found[0]}", hint=f"Use {FORMATS}.")
+            return [*found]
+    kept = [
+        file
+        for file in tasks_at(written, root, key, all_splits=all_splits).files
+        if not (isinstance(file, Path) and file.is_dir())
+    ]
+    if not kept:
+        raise DataError(f"{key}: only folders match: {written!r}", hint="Name one saved data set by its path.")
+    return sorted(kept, key=str)
 
 
 def _each(source: Source, column: str, values: Callable[[Source, str], list[str]]) -> list[Source]:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from curator.core.errors import DataError
+from curator.data.packed import PACKED
 
 _FIRST = 512
 _PACKED = {
@@ -16,10 +17,10 @@ _BYTE_ORDER_MARKS = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16"}
 
 
 def refuse_other_kinds_of_file(path: Path) -> None:
-    """Look at the first bytes of a text file, and refuse pointers, web pages, packed files and UTF-16.
+    """Look at the first bytes of a file, and refuse pointers, web pages, packed files and UTF-16.
 
     Args:
-        path: A file whose name ends like JSON Lines, JSON, CSV or TSV, or one of these with `.gz`.
+        path: A file whose name ends like a supported format.
 
     Raises:
         DataError: The file is of another kind.
@@ -30,9 +31,12 @@ def refuse_other_kinds_of_file(path: Path) -> None:
     if first.startswith(b"version https://git-lfs"):
         raise DataError(f"{path} is a Git LFS pointer, not the data", hint="Run `git lfs pull` in its repository.")
     kind, ending = next((found for mark, found in _PACKED.items() if first.startswith(mark)), ("", ""))
-    if path.suffix.lower() == ".gz":
-        if first and kind != "gzip":
-            raise DataError(f"{path} is not a gzip file", hint="Rename the file without .gz, or pack it again.")
+    packing = PACKED.get(path.suffix.lower(), "")
+    if packing:
+        if first and kind != packing:
+            raise DataError(
+                f"{path} is not a {packing} file", hint=f"Rename the file without {path.suffix}, or pack it again."
+            )
         return
     if kind:
         raise DataError(f"{path} is packed with {kind}", hint=f"Unpack the file, or rename it to {path.name}{ending}.")

@@ -6,6 +6,7 @@ from typing import Any
 from curator.core.errors import DataError
 from curator.data.corpus import Corpus
 from curator.data.model_files import load_architecture, load_tokenizer, weight_files
+from curator.data.target_modules import check_target_modules
 from curator.workspace.workspace import Workspace
 
 
@@ -19,6 +20,7 @@ def check_model(workspace: Workspace, corpus: Corpus) -> None:
     Raises:
         DataError: The folder holds another kind of model, a file of weights is missing, the tokenizer has more tokens
             than the model, or an example is longer than the model's positions.
+        ConfigError: LoRA cannot be put on `lora.target_modules` of this model.
     """
     folder, section = corpus.model.folder, workspace.config.model
     weight_files(folder)
@@ -27,6 +29,31 @@ def check_model(workspace: Workspace, corpus: Corpus) -> None:
         _check_kind(folder, architecture)
     _check_tokens(folder, architecture, len(load_tokenizer(folder, section)))
     _check_positions(folder, architecture, corpus)
+    check_target_modules(workspace, corpus.model)
+
+
+def model_notes(workspace: Workspace, corpus: Corpus) -> list[str]:
+    """Report a `max_length` above the model's positions, which may refuse rows that are added later.
+
+    Args:
+        workspace: The project.
+        corpus: Tasks of the project.
+
+    Raises:
+        DataError: The configuration of the model cannot be read.
+    """
+    positions = _positions(load_architecture(corpus.model.folder, workspace.config.model))
+    length = workspace.config.data.max_length
+    if positions is None or length <= positions:
+        return []
+    return [f"max_length is {length:,}, but the model has {positions:,} positions. Longer examples are refused."]
+
+
+def _positions(architecture: Any) -> int | None:
+    """Return the number of positions of a model, or None if it has no limit."""
+    # GPT-2's `n_positions` has this name, too. T5's does not: its positions are relative and have no limit.
+    positions = getattr(architecture.get_text_config(), "max_position_embeddings", None)
+    return positions if isinstance(positions, int) and positions > 0 else None
 
 
 def _check_kind(folder: Path, architecture: Any) -> None:
@@ -57,10 +84,8 @@ def _check_tokens(folder: Path, architecture: Any, tokens: int) -> None:
 
 
 def _check_positions(folder: Path, architecture: Any, corpus: Corpus) -> None:
-    text = architecture.get_text_config()
-    # GPT-2's `n_positions` has this name, too. T5's does not: its positions are relative and have no limit.
-    positions = getattr(text, "max_position_embeddings", None)
-    if not isinstance(positions, int) or positions < 1:
+    positions = _positions(architecture)
+    if positions is None:
         return
     for task in corpus.tasks:
         for version, numbers in (

@@ -12,6 +12,8 @@ from curator.core.errors import DataError
 from curator.core.files import File, sha256_of
 from curator.core.provenance import hash_of
 from curator.core.remote import RemoteFile
+from curator.data.chat_templates import find_template, use_template
+from curator.data.hub_errors import unreachable
 from curator.workspace.store.tables import Store
 from curator.workspace.workspace import Workspace
 
@@ -27,7 +29,9 @@ class ModelFiles:
     sha256: str
     """Hash of all files that decide the model's behaviour."""
     tokenizer_sha256: str
-    """Hash of the same files without the weights."""
+    """Hash of the same files without the weights, and of the project's chat template."""
+    chat_template: str = ""
+    """Text of the chat template that the project sets instead of the model's own. Empty if the project sets none."""
 
 
 def hash_files(store: Store, paths: Sequence[File], *, remember: bool = True) -> dict[File, str]:
@@ -114,15 +118,23 @@ def identify_model(workspace: Workspace, *, remember: bool = True) -> ModelFiles
         remember: Whether to write new hashes to the store.
 
     Raises:
+        ConfigError: The project's chat template cannot be found.
         DataError: The model cannot be found or read, or has no safetensors weights.
     """
     folder = find_model(workspace.config.model, workspace.root)
+    template = find_template(workspace.config.data.chat_template, workspace.root, folder)
     hashes = hash_files(workspace.store, identity_files(folder), remember=remember)
     rows = {path: f"{Path(str(path)).relative_to(folder).as_posix()}={digest}" for path, digest in hashes.items()}
     return ModelFiles(
         folder=folder,
         sha256=hash_of(rows.values()),
-        tokenizer_sha256=hash_of(row for path, row in rows.items() if path.suffix != ".safetensors"),
+        tokenizer_sha256=hash_of(
+            [
+                *(row for path, row in rows.items() if path.suffix != ".safetensors"),
+                *([f"chat_template={template}"] if template else []),
+            ]
+        ),
+        chat_template=template,
     )
 
 
@@ -195,7 +207,7 @@ def _base_of(adapter: Path) -> str:
 
 def _download(section: ModelSection) -> Path:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     wanted: dict[str, Any] = {
         "repo_id": section.name_or_path,
@@ -209,10 +221,13 @@ def _download(section: ModelSection) -> Path:
     try:
         return Path(snapshot_download(**wanted))
     except Exception as error:
-        raise DataError(
-            f"model is not a local folder, and not found on the hub: {section.name_or_path!r}: {error}",
-            hint="Correct `name_or_path` under [model], or check the network and HF_TOKEN.",
-        ) from error
+        name = section.name_or_path
+        if isinstance(error, HfHubHTTPError):
+            raise DataError(
+                f"model {name!r} is not a local folder, and the hub does not give it: {first_line(error)}",
+                hint="Correct `name_or_path` under [model]. For a private model, set HF_TOKEN.",
+            ) from error
+        raise unreachable("model", name, error) from error
 
 
 def identity_files(folder: Path) -> list[Path]:
@@ -237,31 +252,36 @@ def load_architecture(folder: Path, section: ModelSection) -> "PreTrainedConfig"
         return cast("PreTrainedConfig", AutoConfig.from_pretrained(folder, trust_remote_code=section.trust_remote_code))
     except Exception as error:
         raise DataError(
-            f"cannot use config.json of model {folder}: {_first_line(error)}", hint=_code_hint(error)
+            f"cannot use config.json of model {folder}: {first_line(error)}", hint=_code_hint(error)
         ) from error
 
 
-def load_tokenizer(folder: Path, section: ModelSection) -> "PreTrainedTokenizerBase":
+def load_tokenizer(folder: Path, section: ModelSection, chat_template: str = "") -> "PreTrainedTokenizerBase":
     """Read a model's tokenizer.
 
     Args:
         folder: Result of `find_model` or `find_tokenizer`.
         section: Section `[model]` of the configuration.
+        chat_template: Text of the template that replaces the tokenizer's own. Empty to keep the tokenizer's own.
 
     Raises:
+        ConfigError: The chat template is not valid.
         DataError: The tokenizer cannot be read, or needs its own code and `trust_remote_code` is false.
     """
     from transformers import AutoTokenizer
 
     try:
-        return cast(
+        tokenizer = cast(
             "PreTrainedTokenizerBase",
             AutoTokenizer.from_pretrained(folder, trust_remote_code=section.trust_remote_code),
         )
     except Exception as error:
         raise DataError(
-            f"cannot read the tokenizer of model {folder}: {_first_line(error)}", hint=_code_hint(error)
+            f"cannot read the tokenizer of model {folder}: {first_line(error)}", hint=_code_hint(error)
         ) from error
+    if chat_template:
+        use_template(tokenizer, chat_template)
+    return tokenizer
 
 
 def is_of_the_disk(error: Exception) -> bool:
@@ -270,7 +290,8 @@ def is_of_the_disk(error: Exception) -> bool:
     return isinstance(error, OSError) or any(word in str(error) for word in words)
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 

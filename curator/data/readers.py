@@ -1,39 +1,50 @@
 """Read raw rows from files, saved data sets and the hub, each with its line.
 
 `datasets` reads Parquet, saved data sets and the hub.
-This module reads JSON and CSV itself and guesses no types.
+json_files.py and csv_files.py read JSON and CSV, and guess no types.
 A loader that guesses types turns the label `007` into 7, `NA` into null and `2020-01-01` into a time.
 Such a loader also cannot name the line of an error.
 """
 
-import csv
 import glob
-import gzip
 import itertools
-import json
 import logging
 import zlib
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import Any, cast
 
 from curator.core.errors import DataError
 from curator.core.files import File
 from curator.core.remote import RemoteFile
+from curator.data.csv_files import read_csv
 from curator.data.file_kinds import refuse_other_kinds_of_file
+from curator.data.hub_errors import unreachable
+from curator.data.json_files import read_json
+from curator.data.packed import is_packed, open_bytes, unpacked_name
+from curator.data.raw import RawRow
 
-FORMATS = "JSONL, JSON, Parquet, CSV, TSV, or a folder that datasets.load_from_disk reads"
-_TEXT_HINT = "Fix or remove the line."
+FORMATS = "JSONL, JSON, Parquet, Arrow, CSV, TSV, or a folder that datasets.load_from_disk reads"
 
 # Longest line of a packed file, in bytes. A small packed file can hold a line that exceeds the memory.
 _LONGEST = 2**28
 # Rows read from `datasets` at a time.
 _ROWS = 1000
 
-RawRow = tuple[int, dict[str, Any] | DataError]
-"""Line in the file from 1 (0 if rows are not lines), and the fields of the row or the error of the row."""
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadOptions:
+    """Tell a reader what the configuration of the project says about a file."""
+
+    csv: Mapping[str, Any] = field(default_factory=dict)
+    """`delimiter`, `header` and `quoting` of CSV, each if it is set."""
+    names: tuple[str, ...] = ()
+    """Columns that the configuration names."""
+
+
+_DEFAULTS = ReadOptions()
 
 
 def is_task_file(path: File) -> bool:
@@ -48,17 +59,18 @@ def is_saved_dataset(path: Path) -> bool:
 
 def task_name(path: File) -> str:
     """Return the task name of a file or a saved data set: the file's name without suffixes, or the folder's name."""
-    return path.name if isinstance(path, Path) and path.is_dir() else Path(_without_gz(path)).stem
+    return path.name if isinstance(path, Path) and path.is_dir() else Path(unpacked_name(path)).stem
 
 
-def read_file(file: File) -> Iterator[RawRow]:
+def read_file(file: File, options: ReadOptions = _DEFAULTS) -> Iterator[RawRow]:
     """Read the rows of a local or remote file.
 
     Args:
         file: File of a supported format.
+        options: What the configuration says about the file.
 
     Yields:
-        Line and fields of each row, or line and error of a row that cannot be read.
+        Line and fields of each row, line and error of a row that cannot be read, or a note about the file.
 
     Raises:
         DataError: The file has an unsupported type, or cannot be read as a whole.
@@ -68,12 +80,11 @@ def read_file(file: File) -> Iterator[RawRow]:
         raise DataError(f"unsupported file type: {file}", hint=f"Use {FORMATS}.")
     if isinstance(file, RemoteFile):
         with file.asking():
-            yield from read(file)
+            yield from read(file, options)
         return
     try:
-        if read is not _read_parquet:
-            refuse_other_kinds_of_file(file)
-        yield from read(file)
+        refuse_other_kinds_of_file(file)
+        yield from read(file, options)
     except FileNotFoundError as error:
         raise DataError(f"no such file: {file}", hint="Correct the path in curator.toml.") from error
     except (OSError, EOFError, zlib.error) as error:
@@ -143,8 +154,8 @@ def _lines(file: File) -> Iterator[str | DataError]:
 
     A byte order mark is removed.
     """
-    with _open(file) as stream:
-        packed = isinstance(stream, gzip.GzipFile)
+    packed = is_packed(file)
+    with open_bytes(file) as stream:
         lines = iter(lambda: stream.readline(_LONGEST), b"") if packed else stream
         for number, line in enumerate(lines, 1):
             if packed and len(line) == _LONGEST:
@@ -169,143 +180,33 @@ def _whole(lines: Iterable[str | DataError]) -> Iterator[str]:
         yield line
 
 
-def _open(file: File) -> IO[bytes]:
-    packed = file.suffix.lower() == ".gz"
-    if isinstance(file, Path):
-        return cast(IO[bytes], gzip.open(file)) if packed else file.open("rb")
-    return cast(IO[bytes], gzip.open(file.open())) if packed else file.open()
+def _read_json(file: File, options: ReadOptions) -> Iterator[RawRow]:
+    return read_json(_lines(file), file, one_document=_suffix(file) == ".json")
 
 
-def _read_json(file: File) -> Iterator[RawRow]:
-    """Read JSON lines, one JSON list of rows, or one JSON object as the only row."""
-    lines = _lines(file)
-    first = True
-    for number, line in enumerate(lines, 1):
-        if isinstance(line, DataError):
-            first = False
-            yield number, line
-            continue
-        if not line.strip():
-            continue
-        if first and (line.lstrip().startswith("[") or (_suffix(file) == ".json" and not _is_json(line))):
-            yield from _read_document(file, "".join([line, *_whole(lines)]), number)
-            return
-        first = False
-        try:
-            row: dict[str, Any] | DataError = _row(_parse(line, file, number), file, number)
-        except DataError as error:
-            row = error
-        yield number, row
-
-
-def _is_json(line: str) -> bool:
-    try:
-        json.loads(line)
-    except (ValueError, RecursionError):
-        return False
-    return True
-
-
-def _read_document(file: File, text: str, first_line: int) -> Iterator[RawRow]:
-    """Yield the items of a JSON list, each with its first line."""
-    # An error anywhere in the document makes the whole document invalid.
-    document = _parse(text, file, first_line)
-    if not isinstance(document, list):
-        yield first_line, _row(document, file, first_line)
-        return
-    decoder = json.JSONDecoder(object_pairs_hook=_without_repeated_keys)
-    position = text.index("[") + 1
-    line, counted = first_line, 0
-    for _ in document:
-        while text[position] in " \t\r\n,":
-            position += 1
-        line, counted = line + text.count("\n", counted, position), position
-        item, position = decoder.raw_decode(text, position)
-        try:
-            row: dict[str, Any] | DataError = {"text": item} if isinstance(item, str) else _row(item, file, line)
-        except DataError as error:
-            row = error
-        yield line, row
-
-
-def _without_repeated_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Build a JSON object. Python would keep the last of two values under one key, and drop the first.
-
-    Raises:
-        ValueError: A key occurs twice.
-    """
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        twice = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
-        raise ValueError(f"the key {twice!r:.60} occurs twice in one object")
-    return found
-
-
-def _parse(text: str, file: File, first_line: int) -> Any:
-    try:
-        return json.loads(text, object_pairs_hook=_without_repeated_keys)
-    except json.JSONDecodeError as error:
-        line = first_line + error.lineno - 1
-        if text[error.pos :].strip():
-            reason = f"{error.msg} at column {error.colno}"
-        else:
-            # The decoder counts the line break at the end of the text as one more line.
-            line, reason = first_line + text.rstrip().count("\n"), "unexpected end"
-        raise DataError(f"{file}:{line}: not valid JSON: {reason}", hint=_TEXT_HINT) from error
-    except (ValueError, RecursionError) as error:
-        reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)
-        raise DataError(f"{file}:{first_line}: not valid JSON: {reason}", hint=_TEXT_HINT) from error
-
-
-def _row(value: Any, file: File, line: int) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise DataError(
-            f"{file}:{line}: a row must be a JSON object, not {value!r:.60}",
-            hint='Write {"prompt": "…", "completion": "…"}.',
-        )
-    return value
-
-
-def _read_csv(file: File) -> Iterator[RawRow]:
-    """Read CSV or TSV with a header. Every cell is text."""
-    # The module limits a cell to 128 KiB by default. The limit applies to all readers of the process.
-    csv.field_size_limit(2**31 - 1)
-    reader = csv.reader(_whole(_lines(file)), delimiter="\t" if _suffix(file) == ".tsv" else ",", strict=True)
-    header: list[str] | None = None
-    line = 1
-    try:
-        for cells in reader:
-            if not cells:
-                pass  # A blank line.
-            elif header is None:
-                header = cells
-                duplicates = sorted(name for name, count in Counter(header).items() if count > 1)
-                if duplicates:
-                    raise DataError(
-                        f"{file}:{line}: duplicate column: {duplicates[0]!r}", hint="Rename one of the columns."
-                    )
-            elif len(cells) != len(header):
-                yield (
-                    line,
-                    DataError(
-                        f"{file}:{line}: {len(cells)} cells, but the header has {len(header)}",
-                        hint='Put a cell with a separator, a quote or a line break in quotes: "a, b".',
-                    ),
-                )
-            else:
-                yield line, dict(zip(header, cells, strict=True))
-            line = reader.line_num + 1
-    except csv.Error as error:
-        raise DataError(
-            f"{file}:{line}: not valid CSV: {error}",
-            hint='Write a quote inside a quoted cell twice: "say ""yes""".',
-        ) from error
+def _read_csv(file: File, options: ReadOptions) -> Iterator[RawRow]:
+    tabs = _suffix(file) == ".tsv"
+    if isinstance(file, RemoteFile):
+        # The reader looks at the lines several times, and a download takes longer than memory costs.
+        held = list(_whole(_lines(file)))
+        return read_csv(lambda: iter(held), file, tabs=tabs, options=options.csv, names=options.names)
+    return read_csv(lambda: _whole(_lines(file)), file, tabs=tabs, options=options.csv, names=options.names)
 
 
 # -- by `datasets` ------------------------------------------------------------------------------------------------
 
 
-def _read_parquet(file: File) -> Iterator[RawRow]:
+def _read_parquet(file: File, options: ReadOptions) -> Iterator[RawRow]:
+    # The default batch size is the size of the first row group, which can be zero.
+    yield from _read_table(file, "parquet", batch_size=_ROWS)
+
+
+def _read_arrow(file: File, options: ReadOptions) -> Iterator[RawRow]:
+    """Read a file or a stream of Arrow IPC."""
+    yield from _read_table(file, "arrow")
+
+
+def _read_table(file: File, builder: str, **options: Any) -> Iterator[RawRow]:
     import datasets
 
     if isinstance(file, Path):
@@ -316,8 +217,7 @@ def _read_parquet(file: File) -> Iterator[RawRow]:
         file.state()
         place = file.address
     rows = _load(
-        # The default batch size is the size of the first row group, which can be zero.
-        lambda: datasets.load_dataset("parquet", data_files=place, split="train", streaming=True, batch_size=_ROWS),
+        lambda: datasets.load_dataset(builder, data_files=place, split="train", streaming=True, **options),
         str(file),
         file,
     )
@@ -329,6 +229,8 @@ def _load(load: Callable[[], Any], where: str, file: File | None = None) -> Iter
         with _quiet():
             return cast(Iterable[dict[str, Any]], load())
     except Exception as error:
+        if isinstance(error, ConnectionError):
+            raise unreachable("data set", where, error) from error
         # `datasets` and Arrow raise many types of errors.
         raise DataError(
             f"cannot load {where}: {_cause(error, file)}",
@@ -378,18 +280,16 @@ def _cause(error: BaseException, file: File | None) -> str:
 
 
 def _suffix(path: File) -> str:
-    return Path(_without_gz(path)).suffix.lower()
+    return Path(unpacked_name(path)).suffix.lower()
 
 
-def _without_gz(path: File) -> str:
-    return path.name[: -len(path.suffix)] if path.suffix.lower() == ".gz" else path.name
-
-
-_READERS: dict[str, Callable[[File], Iterator[RawRow]]] = {
+_READERS: dict[str, Callable[[File, ReadOptions], Iterator[RawRow]]] = {
     ".jsonl": _read_json,
+    ".jsonlines": _read_json,
     ".ndjson": _read_json,
     ".json": _read_json,
     ".parquet": _read_parquet,
+    ".arrow": _read_arrow,
     ".csv": _read_csv,
     ".tsv": _read_csv,
 }

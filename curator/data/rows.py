@@ -5,6 +5,7 @@ A content has one of these forms:
     {"messages": [turn, …], "tools"}            chat; `tools` is optional
     {"prompt", "completion"}                    used verbatim
     {"instruction", "response"}                 Alpaca and FLAN; rendered by the chat template if there is one
+    {"segments": [{"label", "text"}, …]}        text as the model reads it, special tokens included; loss where labelled
     {"text"}                                    loss on every token
 
 A turn is `{"role", "content"}`. A turn of the assistant that calls tools has `tool_calls`.
@@ -37,6 +38,8 @@ class Row:
     """Name of the row's format (formats.py)."""
     unused: tuple[str, ...] = ()
     """Columns that have a value and are not read (columns.py)."""
+    notes: tuple[str, ...] = ()
+    """In the first row of a task: what curator assumed about the files, and which parts of them it leaves out."""
     problem: str = ""
     """Reason why the row cannot be used, and the hint on a second line. The content is then empty."""
 
@@ -72,6 +75,8 @@ def content_hash(content: Content) -> str:
         parts = [_hashed_parts(turn) for turn in content["messages"]]
         if content.get("tools"):
             parts.insert(0, ["tools", content["tools"]])
+    elif "segments" in content:
+        parts = [["segment", part["label"], part["text"]] for part in content["segments"]]
     elif "text" in content:
         parts = [["text", content["text"]]]
     else:
@@ -86,7 +91,7 @@ def _hashed_parts(turn: Content) -> list[Any]:
 
 
 def pair(content: Content) -> tuple[str, str]:
-    """Return prompt and completion of a content that is neither a chat nor a text."""
+    """Return prompt and completion of a content that is neither a chat, nor segments, nor a text."""
     if "prompt" in content:
         return content["prompt"], content["completion"]
     return content["instruction"], content["response"]
@@ -96,6 +101,8 @@ def texts(content: Content) -> list[str]:
     """Return everything that a content says, turn by turn."""
     if "messages" in content:
         return [turn["content"] for turn in content["messages"]]
+    if "segments" in content:
+        return [part["text"] for part in content["segments"]]
     return [content["text"]] if "text" in content else list(pair(content))
 
 
@@ -110,9 +117,16 @@ def is_empty(content: Content) -> bool:
     """Return whether a content has nothing to train on: no completion, no assistant turn with loss, and no text."""
     if "messages" in content:
         return not any(map(_carries_loss, content["messages"]))
+    if "segments" in content:
+        return not any(part["label"] and part["text"].strip() for part in content["segments"])
     if "text" in content:
         return not content["text"].strip()
     return not pair(content)[1].strip()
+
+
+def has_answer(content: Content) -> bool:
+    """Return whether a content has a part that may carry loss: for a chat, a turn of the assistant."""
+    return "messages" not in content or any(turn["role"] == "assistant" for turn in content["messages"])
 
 
 def _carries_loss(turn: Content) -> bool:

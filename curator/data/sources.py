@@ -28,9 +28,13 @@ class Source:
     column: str = ""
     value: Value = None
     columns: Mapping[str, str] = field(default_factory=dict)
-    """Column of the rows by curator's field name."""
+    """Column of the rows by curator's field name. Dots lead into a column: `data.question`."""
     roles: Mapping[str, str] = field(default_factory=dict)
     """Role by speaker."""
+    rows: str = ""
+    """Path to the list of rows inside a JSON object or a nested row."""
+    csv: Mapping[str, Any] = field(default_factory=dict)
+    """`delimiter`, `header` and `quoting` of CSV files, each if it is set."""
     tags: tuple[str, ...] = ()
 
     def describe(self) -> dict[str, Any]:
@@ -50,6 +54,10 @@ class Source:
             described["columns"] = dict(self.columns)
         if self.roles:
             described["roles"] = dict(self.roles)
+        if self.rows:
+            described["rows"] = self.rows
+        if self.csv:
+            described["csv"] = dict(self.csv)
         return described
 
     @property

@@ -1,15 +1,11 @@
 """Decide for every example whether it is for training, for validation, or left out, and why."""
 
 import hashlib
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from curator.core.errors import DataError
-
-LEAKED = "also in the target's validation"
-OVER_LIMIT = "over max_examples_per_task"
-VALIDATION = "validation"
+from curator.data.left_out import LEAKED, OVER_LIMIT, VALIDATION, explain
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,6 +18,8 @@ class TaskSplit:
     """Held-out examples. The numbers refer to the validation file if the target has one."""
     left_out: dict[str, tuple[int, ...]]
     """Examples without training, by reason. They include the held-out examples."""
+    refusal: DataError | None = None
+    """Why the task cannot be used. It then has no training examples or, as a target, no held-out examples."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +32,8 @@ class TaskExamples:
         left_out: Reason why an example cannot be used, or None, for each example (n).
         validation_hashes: Content hashes of the task's validation file (m), or None without such a file.
         validation_left_out: Reason why an example of the validation file cannot be used, or None (m).
+        problems: Number of bad rows by the reason that readers gave, for messages.
+        validation_problems: The same numbers of the validation file.
     """
 
     name: str
@@ -41,6 +41,8 @@ class TaskExamples:
     left_out: Sequence[str | None]
     validation_hashes: Sequence[str] | None = None
     validation_left_out: Sequence[str | None] = ()
+    problems: Mapping[str, int] = field(default_factory=dict)
+    validation_problems: Mapping[str, int] = field(default_factory=dict)
 
 
 def split_tasks(
@@ -57,39 +59,45 @@ def split_tasks(
             depends on its content and the seed, not on its position.
 
     Returns:
-        One split per task, in the order of `tasks`.
-
-    Raises:
-        DataError: A task has no training examples, or a target has no validation examples.
+        One split per task, in the order of `tasks`. A split with a `refusal` belongs to a task that cannot be used.
     """
-    held_out = {task.name: _held_out(task, share, seed) for task in tasks if task.name in targets}
+    held_out: dict[str, tuple[int, ...]] = {}
+    refused: dict[str, DataError] = {}
+    for task in tasks:
+        if task.name in targets:
+            try:
+                held_out[task.name] = _held_out(task, share, seed)
+            except DataError as error:
+                refused[task.name] = error
     held_out_hashes = {
         (task.hashes if task.validation_hashes is None else task.validation_hashes)[number]
         for task in tasks
         for number in held_out.get(task.name, ())
     }
-    return [_split(task, held_out.get(task.name, ()), held_out_hashes, limit, seed) for task in tasks]
+    return [
+        _split(task, held_out.get(task.name, ()), held_out_hashes, limit, seed, refused.get(task.name))
+        for task in tasks
+    ]
 
 
 def _held_out(task: TaskExamples, share: float, seed: int) -> tuple[int, ...]:
     if task.validation_hashes is not None:
         numbers = [n for n, reason in enumerate(task.validation_left_out) if reason is None]
         if not numbers:
+            reasons, hint = explain(task.validation_left_out, task.validation_problems)
             raise DataError(
-                f"no usable example in the validation file of target {task.name!r}",
-                hint="Add examples with a completion to the file.",
+                f"no usable example in the validation file of target {task.name!r}"
+                + (f" (left out: {reasons})" if reasons else ""),
+                hint=f"{hint}.",
             )
         return tuple(numbers)
     usable = [n for n, reason in enumerate(task.left_out) if reason is None]
     if len(usable) < 2:
-        counted = Counter(reason for reason in task.left_out if reason is not None)
-        reasons = ", ".join(f"{count:,} {reason}" for reason, count in counted.most_common())
+        reasons, hint = explain(task.left_out, task.problems)
         raise DataError(
             f"too few usable examples in target {task.name!r}: {len(usable)}"
             + (f" (left out: {reasons})" if reasons else ""),
-            hint="Add examples, or raise max_length under [data] if answers are cut off. A target needs two examples."
-            if counted
-            else "Add examples. A target needs one for training and one for validation.",
+            hint=f"{hint}. A target needs one example for training and one for validation.",
         )
     ranked = _ranked(usable, task.hashes, seed, VALIDATION)
     # Copies of one example stay together: all of them are held out, or all are for training.
@@ -104,7 +112,12 @@ def _held_out(task: TaskExamples, share: float, seed: int) -> tuple[int, ...]:
 
 
 def _split(
-    task: TaskExamples, validation: tuple[int, ...], held_out_hashes: set[str], limit: int, seed: int
+    task: TaskExamples,
+    validation: tuple[int, ...],
+    held_out_hashes: set[str],
+    limit: int,
+    seed: int,
+    refusal: DataError | None,
 ) -> TaskSplit:
     own = set(validation) if task.validation_hashes is None else set()
     reasons: dict[str, list[int]] = {}
@@ -121,17 +134,17 @@ def _split(
     if limit and len(train) > limit:
         ranked = _ranked(train, task.hashes, seed, OVER_LIMIT)
         train, reasons[OVER_LIMIT] = sorted(ranked[:limit]), sorted(ranked[limit:])
-    if not train:
-        why = ", ".join(f"{len(numbers)} {reason}" for reason, numbers in reasons.items())
-        raise DataError(
-            f"no training examples in task {task.name!r} ({why})",
-            hint="Remove the task, or add examples with a completion.",
-        )
+    if not train and refusal is None:
+        why = {number: reason for reason, numbers in reasons.items() for number in numbers}
+        words, hint = explain(why.values(), task.problems)
+        message = f"no training examples in task {task.name!r} ({words})"
+        refusal = DataError(message, hint=f"{hint}, or remove the task.")
     return TaskSplit(
         name=task.name,
         train=tuple(train),
         validation=validation,
         left_out={reason: tuple(numbers) for reason, numbers in sorted(reasons.items())},
+        refusal=refusal,
     )
 
 

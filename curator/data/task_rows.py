@@ -1,56 +1,25 @@
 """Read sources into rows with a normalised content (rows.py)."""
 
+import itertools
 from collections.abc import Hashable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from curator.core.errors import DataError
 from curator.core.text import clean
+from curator.data.bad_rows import rows_refusal
 from curator.data.columns import refuse_other_kinds, refuse_placeholders, unused_columns
 from curator.data.formats import TURN_FIELDS, recognise, renamed
-from curator.data.readers import RawRow, read_file, read_hub, read_saved
+from curator.data.nested import cell, rows_of
+from curator.data.raw import Note, RawRow
+from curator.data.readers import ReadOptions, read_file, read_hub, read_saved
 from curator.data.rows import Row, place, texts
 from curator.data.shapes import as_known
 from curator.data.sources import Source, Value
 
 # Largest total content, in characters, of rows in memory for tasks that share a file. More rows need another pass.
 _MOST_HELD = 2**29
-# Largest number of bad rows that an error lists.
-_BAD_LISTED = 5
-_SKIP_HINT = 'Pass --skip-bad-rows, or set bad_rows = "skip" under [data], to continue without such rows.'
-
-
-def refusal(bad: Sequence[tuple[str, str]], rows: int, where: str) -> DataError:
-    """Return the error for rows that cannot be used.
-
-    Args:
-        bad: Place and problem of each bad row. At least one.
-        rows: Number of all rows, good and bad.
-        where: Name of the file or files that hold the rows.
-    """
-    first, _, hint = bad[0][1].partition("\n")
-    if len(bad) == 1:
-        return DataError(f"{bad[0][0]}: {first} (1 of {rows:,} rows in {where})", hint=f"{hint} {_SKIP_HINT}")
-    # One line for each file and reason, with its number of rows.
-    groups: dict[tuple[str, str], list[str]] = {}
-    for stands, problem in bad:
-        groups.setdefault((_file_of(stands), problem.partition("\n")[0]), []).append(stands)
-    listed = [
-        f"{places[0]}: {problem}" + (f" ({len(places):,} rows)" if len(places) > 1 else "")
-        for (_, problem), places in list(groups.items())[:_BAD_LISTED]
-    ]
-    rest = sum(len(places) for places in list(groups.values())[_BAD_LISTED:])
-    if rest:
-        listed.append(f"and {rest:,} more")
-    return DataError(
-        f"{len(bad):,} of {rows:,} rows in {where} cannot be used:\n  " + "\n  ".join(listed),
-        hint=f"{hint} {_SKIP_HINT}",
-    )
-
-
-def _file_of(place: str) -> str:
-    """Return the file of a place such as `file:line` or `file, row 3`."""
-    head, _, tail = place.rpartition(":")
-    return head if tail.isdigit() else place.rpartition(", row ")[0]
 
 
 def read_task(source: Source, *, keep_bad: bool = False) -> list[Row]:
@@ -64,30 +33,33 @@ def read_task(source: Source, *, keep_bad: bool = False) -> list[Row]:
         DataError: A file cannot be read, the source has no rows, or `keep_bad` is false and a row cannot be used.
     """
     ((_, rows),) = read_tasks([source])
-    bad = [(row.place, row.problem) for row in rows if row.problem]
+    if isinstance(rows, DataError):
+        raise rows
+    bad = [row for row in rows if row.problem]
     if bad and not keep_bad:
-        raise refusal(bad, len(rows), source.place)
+        raise rows_refusal(bad, len(rows), source.place)
     return rows
 
 
-def read_tasks(sources: Sequence[Source]) -> Iterator[tuple[int, list[Row]]]:
+def read_tasks(sources: Sequence[Source]) -> Iterator[tuple[int, list[Row] | DataError]]:
     """Read all rows of several tasks. Tasks that differ only in the value of one column share a pass over their file.
 
     Args:
         sources: Sources of the tasks.
 
     Yields:
-        Index of a task in `sources`, and its rows, including bad rows. Tasks that share a file are adjacent.
-
-    Raises:
-        DataError: A file cannot be read, or a source has no rows.
+        Index of a task in `sources`, and its rows, including bad rows. Tasks that share a file are adjacent. Instead of
+        the rows, the error of a task whose file cannot be read, or which has no rows.
     """
     together: dict[Hashable, list[int]] = {}
     for number, source in enumerate(sources):
         together.setdefault(_origin(source) if source.column else number, []).append(number)
     for waiting in together.values():
         while waiting:
-            rows = _read_together({number: sources[number] for number in waiting})
+            try:
+                rows = _read_together({number: sources[number] for number in waiting})
+            except DataError as error:
+                rows = dict.fromkeys(waiting, error)
             waiting = [number for number in waiting if number not in rows]
             for number in list(rows):
                 yield number, rows.pop(number)
@@ -104,8 +76,8 @@ def read_values(source: Source, column: str) -> list[str]:
         DataError: The source cannot be read, or a row has neither text nor a number in the column.
     """
     found: set[str] = set()
-    for number, (file, line, raw) in enumerate(_raw_rows(source)):
-        if isinstance(raw, DataError):
+    for number, (file, line, raw) in enumerate(_raw_rows(source, column)):
+        if isinstance(raw, DataError | Note):
             continue
         cell = raw.get(column)
         if not isinstance(cell, str | int | float) or not str(cell).strip():
@@ -129,52 +101,70 @@ def _origin(source: Source) -> Hashable:
         source.revision,
         source.streaming,
         source.column,
+        source.rows,
+        tuple(sorted(source.csv.items())),
     )
 
 
-def _read_together(sources: dict[int, Source]) -> dict[int, list[Row]]:
-    """Read the rows of sources that differ only in `value`. Return only the first sources if the rows are too many."""
+def _read_together(sources: dict[int, Source]) -> dict[int, list[Row] | DataError]:
+    """Read the rows of sources that differ only in `value`. Return only the first sources if the rows are too many.
+
+    Raises:
+        DataError: The file of the sources cannot be read.
+    """
     rows: dict[int, list[Row]] = {number: [] for number in sources}
     first = next(iter(sources.values()))
     seen: set[str] = set()
+    nested = {path for source in sources.values() for path in _names(source) if "." in path}
     wanted: dict[Hashable, list[int]] = {}
     held = 0
+    notes: dict[str, list[str]] = {}
     for file, line, raw in _raw_rows(first):
+        if isinstance(raw, Note):
+            many = len(first.files) > 1
+            notes.setdefault(file, []).append(f"in {clean(Path(file).name)}, {raw.text}" if many else raw.text)
+            continue
         # The task of an unreadable row is unknown, so the row counts in every task that it may belong to.
         numbers = list(rows)
         if not isinstance(raw, DataError):
             seen.update(map(str, raw))
+            seen.update(path for path in nested if cell(raw, path) is not None)
             numbers = _numbers(raw.get(first.column), sources, wanted) if first.column else numbers
         for number in numbers:
             if number not in rows:
                 continue
             source = sources[number]
-            row = _row(raw, source, file, line, len(rows[number]))
+            row = _row(raw, source, file, line, len(rows[number]), notes.get(file, ()))
             rows[number].append(row)
             held += len(str(row.content)) if len(sources) > 1 else 0
         while held > _MOST_HELD and len(rows) > 1:
             _, dropped = rows.popitem()
             held -= sum(len(str(row.content)) for row in dropped)
-    for number, found in rows.items():
-        _check_found(sources[number], found, seen)
-    return rows
+    for found in rows.values():
+        if found:
+            # A note belongs to a file, so only the first row of a task carries the notes.
+            found[0] = replace(found[0], notes=tuple(dict.fromkeys(itertools.chain(*notes.values()))))
+    return {number: _check_found(sources[number], found, seen) or found for number, found in rows.items()}
 
 
-def _row(raw: dict[str, Any] | DataError, source: Source, file: str, line: int, number: int) -> Row:
+def _row(
+    raw: dict[str, Any] | DataError, source: Source, file: str, line: int, number: int, notes: Sequence[str]
+) -> Row:
     where = place(file, line, number)
     try:
         if isinstance(raw, DataError):
             raise raw
         named = as_known(renamed(raw, source.columns, source.roles) if source.columns or source.roles else raw)
         refuse_other_kinds(named, where)
-        columns = map(str, raw) if source.columns or source.roles else None
-        kind, content = recognise(named, where, columns=columns)
+        kind, content = recognise(named, where, raw=raw)
         # The column of the filter decides which task a row belongs to.
         unused = tuple(name for name in unused_columns(named, kind, where) if name != source.column)
         refuse_placeholders(texts(content), where)
         return Row(number=number, file=file, line=line, content=content, format=kind, unused=unused)
     except DataError as error:
-        return bad_row(number, file, line, error)
+        # An assumption about the file may be the reason.
+        said = "".join(f" Note: {note}." for note in notes)
+        return bad_row(number, file, line, DataError(error.message, hint=error.hint + said))
 
 
 def bad_row(number: int, file: str, line: int, error: DataError) -> Row:
@@ -203,28 +193,31 @@ def _numbers(cell: Any, sources: dict[int, Source], known: dict[Hashable, list[i
     return known[key]
 
 
-def _check_found(source: Source, rows: list[Row], seen: set[str]) -> None:
-    """Check that a source has rows and the columns of its configuration.
-
-    Raises:
-        DataError: The source has no rows, or the rows lack a configured column.
-    """
+def _check_found(source: Source, rows: list[Row], seen: set[str]) -> DataError | None:
+    """Return the error of a source that has no rows, or whose rows lack a configured column."""
     # `columns = { text = "text" }` only excludes other columns, so such a column may be missing.
     named = {column for field, column in source.columns.items() if field not in (*TURN_FIELDS, column)}
     missing = sorted(({source.column} if source.column else set()) - seen) or (sorted(named - seen) if rows else [])
     if missing and seen:
-        raise DataError(
+        return DataError(
             f"task {source.name!r}: no column {missing[0]!r} in {source.place}",
             hint=f"Use one of the columns {', '.join(sorted(seen)[:20])}.",
         )
     if not rows:
         kept = f" with {source.column} = {source.value!r}" if source.column else ""
-        raise DataError(
+        return DataError(
             f"task {source.name!r}: {source.place} holds no rows{kept}", hint="Remove the task, or add examples."
         )
+    return None
 
 
-def _raw_rows(source: Source) -> Iterator[tuple[str, int, dict[str, Any] | DataError]]:
+def _names(source: Source) -> tuple[str, ...]:
+    """Return the columns that the configuration of a task names."""
+    return tuple(column for field, column in source.columns.items() if field not in TURN_FIELDS)
+
+
+def _raw_rows(source: Source, column: str = "") -> Iterator[tuple[str, int, dict[str, Any] | DataError | Note]]:
+    names = tuple(filter(None, (*_names(source), source.column, column)))
     parts: list[tuple[str, Iterator[RawRow]]]
     if source.hub:
         rows = read_hub(source.hub, source.config, source.split, source.revision, streaming=source.streaming)
@@ -232,9 +225,10 @@ def _raw_rows(source: Source) -> Iterator[tuple[str, int, dict[str, Any] | DataE
     elif source.folder:
         parts = [(str(source.folder), read_saved(source.folder, source.split))]
     else:
-        parts = [(str(file), read_file(file)) for file in source.files]
+        options = ReadOptions(csv=source.csv, names=names)
+        parts = [(str(file), read_file(file, options)) for file in source.files]
     for file, rows in parts:
-        for line, raw in rows:
+        for line, raw in rows_of(rows, source.rows, names):
             yield file, line, raw
 
 

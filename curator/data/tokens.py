@@ -3,7 +3,6 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,9 +10,12 @@ import numpy.typing as npt
 
 from curator.core.errors import DataError
 from curator.data.chat import Chat, Shape, Turn, render, shared
+from curator.data.outlines import Outlines
 from curator.data.rows import Content, pair
+from curator.data.token_ranges import carries_loss
 
 if TYPE_CHECKING:
+    from tokenizers import Encoding as FastEncoding
     from transformers import PreTrainedTokenizerBase
 
 
@@ -38,6 +40,36 @@ IGNORED = -100
 _LONG = 10_000
 
 
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """Hold the text of one example before it is tokenized."""
+
+    text: str
+    spans: tuple[int, ...]
+    """Start and end, in characters, of each part of `text` that carries loss, as one flat tuple."""
+    templated: bool
+    """Whether the chat template added the special tokens, or the data hold them."""
+    segments: tuple[tuple[str, bool], ...] = ()
+    """Parts of `text` that are tokenized apart, each with whether it carries loss. Empty for a whole text."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class TokenArrays:
+    """Hold one encoded example as arrays, which take a tenth of the memory of tuples."""
+
+    rendered: Rendered
+    input_ids: npt.NDArray[np.int32]
+    labels: npt.NDArray[np.int32]
+    completion_tokens: int
+    """Number of tokens that carry loss."""
+    truncated: bool
+
+    @property
+    def token_hash(self) -> str:
+        """Return the hash of the token ids and labels (32 hexadecimal digits)."""
+        return _token_hash(self.input_ids, self.labels)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Encoded:
     """Hold one encoded example: its text, tokens and labels."""
@@ -54,14 +86,34 @@ class Encoded:
     @property
     def token_hash(self) -> str:
         """Return the hash of the token ids and labels (32 hexadecimal digits)."""
-        digest = hashlib.sha256()
-        for ids in (self.input_ids, self.labels):
-            digest.update(np.asarray([len(ids), *ids], dtype="<i4").tobytes())
-        return digest.hexdigest()[:32]
+        return _token_hash(np.asarray(self.input_ids, dtype="<i4"), np.asarray(self.labels, dtype="<i4"))
 
 
-NOTHING = Encoded(text="", spans=(), input_ids=(), labels=(), completion_tokens=0, truncated=False)
+def _token_hash(*arrays: npt.NDArray[np.int32]) -> str:
+    digest = hashlib.sha256()
+    for ids in arrays:
+        digest.update(np.asarray([len(ids)], dtype="<i4").tobytes())
+        digest.update(ids.astype("<i4", copy=False).tobytes())
+    return digest.hexdigest()[:32]
+
+
+NOTHING = TokenArrays(
+    rendered=Rendered("", (), False),
+    input_ids=np.zeros(0, np.int32),
+    labels=np.zeros(0, np.int32),
+    completion_tokens=0,
+    truncated=False,
+)
 """Empty example. It stands for a row that cannot be used."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pieces:
+    """Hold the tokens of one text, as a tokenizer returns them."""
+
+    ids: list[int]
+    places: "FastEncoding | None"
+    """Places of the tokens in the text. None for slow tokenizers, which report no places."""
 
 
 class Encoder:
@@ -79,6 +131,7 @@ class Encoder:
         self._max_length = max_length
         self._encoder_decoder = encoder_decoder
         self._dropped: dict[Shape, frozenset[int]] = {}
+        self._outlines = Outlines(tokenizer)
         self._before, self._after = special_tokens(tokenizer)
         if not self._after and tokenizer.eos_token_id is not None:
             # Without an end-of-text token in the examples, a model does not learn to stop.
@@ -90,9 +143,11 @@ class Encoder:
         return list(self._before), list(self._after)
 
     def is_templated(self, content: Content) -> bool:
-        """Return whether the chat template renders a content and adds its special tokens."""
-        return "messages" in content or (
-            "instruction" in content and bool(getattr(self._tokenizer, "chat_template", None))
+        """Return whether a content is rendered with its special tokens: by the chat template, or in the data."""
+        return (
+            "messages" in content
+            or "segments" in content
+            or ("instruction" in content and bool(getattr(self._tokenizer, "chat_template", None)))
         )
 
     def render(self, messages: list[Turn], **options: Any) -> str:
@@ -111,49 +166,103 @@ class Encoder:
         """Encode one example.
 
         Raises:
+            DataError: As `rendered`.
+        """
+        rendered = self.rendered(content)
+        found = self.finish(rendered, self.tokenize([rendered])[0])
+        return Encoded(
+            text=rendered.text,
+            spans=rendered.spans,
+            input_ids=tuple(found.input_ids.tolist()),
+            labels=tuple(found.labels.tolist()),
+            completion_tokens=found.completion_tokens,
+            truncated=found.truncated,
+        )
+
+    # An example is encoded in three steps. The second step holds no lock of Python, so it can run in another thread.
+
+    def rendered(self, content: Content) -> Rendered:
+        """Return the text of an example: the first of the three steps of `encode`.
+
+        Raises:
             DataError: The content is a chat and the tokenizer has no template, or the template rejects the chat. Or
                 the content is plain text and the model is an encoder–decoder.
         """
+        if self._encoder_decoder and "text" in content:
+            raise DataError(
+                "a row with only `text` has no prompt, but an encoder–decoder needs a prompt",
+                hint="Use rows with `prompt` and `completion`.",
+            )
         text, spans, templated = self._render(content)
-        before, after = ([], []) if templated else (self._before, self._after)
+        segments = tuple((part["text"], part["label"]) for part in content.get("segments", ()))
+        return Rendered(text, tuple(spans), templated, segments)
+
+    def tokenize(self, rows: Sequence[Rendered]) -> list[list[Pieces]]:
+        """Tokenize several texts at once: the second of the three steps of `encode`.
+
+        A fast tokenizer splits the texts among its own threads.
+
+        Args:
+            rows: Results of `rendered` (n).
+
+        Returns:
+            Tokens of the text of each row (n). A row of segments has one text for each. An encoder–decoder has two
+            texts: the prompt and the completion.
+        """
+        texts = [self._texts(row) for row in rows]
+        tokenized = iter(self._tokenized([text for parts in texts for text in parts]))
+        return [[next(tokenized) for _ in parts] for parts in texts]
+
+    def finish(self, row: Rendered, pieces: Sequence[Pieces]) -> TokenArrays:
+        """Add special tokens and labels: the last of the three steps of `encode`.
+
+        Args:
+            row: Result of `rendered`.
+            pieces: Result of `tokenize` for the row.
+        """
+        before, after = ([], []) if row.templated else (self._before, self._after)
         if self._encoder_decoder:
-            if "text" in content:
-                raise DataError(
-                    "a row with only `text` has no prompt, but an encoder–decoder needs a prompt",
-                    hint="Use rows with `prompt` and `completion`.",
-                )
-            start, end = spans[-2:] if spans else (len(text), len(text))
-            source = before + self._ended(self._ids(text[:start]))
-            labels = self._ended(self._ids(text[start:end]))
-            longest = max(len(source), len(labels))
-            source, labels = source[: self._max_length], labels[: self._max_length]
-            counted = len(labels)
-        else:
-            ids, carries = self._marked_ids(text, spans)
-            after = self._ended(ids)[len(ids) :] if after else []
-            source = before + ids + after
-            ends_with_loss = bool(spans) and spans[-1] == len(text)
-            marks = [False] * len(before) + carries.tolist() + [ends_with_loss] * len(after)
-            longest = len(source)
-            source, marks = source[: self._max_length], marks[: self._max_length]
-            labels = [token if mark else IGNORED for token, mark in zip(source, marks, strict=True)]
+            source = before + self._ended(pieces[0].ids)
+            written = self._ended(pieces[1].ids)
+            return TokenArrays(
+                rendered=row,
+                input_ids=np.asarray(source[: self._max_length], dtype=np.int32),
+                labels=np.asarray(written[: self._max_length], dtype=np.int32),
+                completion_tokens=min(len(written), self._max_length),
+                truncated=max(len(source), len(written)) > self._max_length,
+            )
+        ids, carries = self._tokens(row, pieces)
+        after = self._ended(ids)[len(ids) :] if after else []
+        source = before + ids + after
+        marks = np.zeros(len(source), dtype=bool)
+        marks[len(before) : len(before) + len(ids)] = carries
+        # The model writes the end of a text whose last part carries loss.
+        marks[len(before) + len(ids) :] = bool(row.spans) and row.spans[-1] == len(row.text)
+        input_ids = np.asarray(source[: self._max_length], dtype=np.int32)
+        labels = np.where(marks[: self._max_length], input_ids, np.int32(IGNORED))
+        return TokenArrays(
+            rendered=row,
+            input_ids=input_ids,
+            labels=labels,
             # No earlier token predicts the first token.
-            counted = sum(label != IGNORED for label in labels[1:])
-        return Encoded(
-            text=text,
-            spans=tuple(spans),
-            input_ids=tuple(source),
-            labels=tuple(labels),
-            completion_tokens=counted,
-            truncated=longest > self._max_length,
+            completion_tokens=int(np.count_nonzero(labels[1:] != IGNORED)),
+            truncated=len(source) > self._max_length,
         )
 
-    def _render(self, content: Content) -> tuple[str, list[int], bool]:
+    def _texts(self, row: Rendered) -> list[str]:
+        if not self._encoder_decoder:
+            return [text for text, _ in row.segments] or [row.text]
+        start, end = row.spans[-2:] if row.spans else (len(row.text), len(row.text))
+        return [row.text[:start], row.text[start:end]]
+
+    def _render(self, content: Content) -> tuple[str, Sequence[int], bool]:
         """Return the text, the spans that carry loss, and whether the chat template added the special tokens."""
         if "text" in content:
             return content["text"], [0, len(content["text"])], False
         if "messages" in content:
             return *self._render_chat(content["messages"], content.get("tools")), True
+        if "segments" in content:
+            return *_joined(content["segments"]), True
         prompt, completion = pair(content)
         if "instruction" in content:
             if self.is_templated(content):
@@ -172,6 +281,9 @@ class Encoder:
                 "the rows are chats, but the model's tokenizer has no chat template",
                 hint="Use a chat model, or rows with `prompt` and `completion`.",
             )
+        known = None if tools else self._outlines.render(messages)
+        if known is not None:
+            return known
         chat = Chat(self._tokenizer, messages, tools, self._dropped)
         return chat.text, chat.spans()
 
@@ -179,46 +291,61 @@ class Encoder:
         """Append the end-of-text token unless the ids end with it."""
         return ids if self._after and ids[-len(self._after) :] == self._after else ids + self._after
 
-    def _ids(self, text: str) -> list[int]:
-        return list(self._tokenized(text)["input_ids"])
-
-    def _tokenized(self, text: str, **options: Any) -> Any:
-        """Tokenize a text. Tokenize only the beginning of a very long text if its tokens exceed `max_length`.
+    def _tokenized(self, texts: Sequence[str]) -> list[Pieces]:
+        """Tokenize texts. Tokenize only the beginning of a very long text if its tokens exceed `max_length`.
 
         A cut changes only tokens near the cut. Twice `max_length` tokens keep the first `max_length` tokens exact.
         """
-        call: Any = partial(self._tokenizer.__call__, add_special_tokens=False, verbose=False, **options)
-        if len(text) > (reach := _LONG + 100 * self._max_length):
-            encoded = call(text[:reach])
-            if len(encoded["input_ids"]) > 2 * self._max_length:
-                return encoded
-        return call(text)
+        reach = _LONG + 100 * self._max_length
+        found = self._called([text[:reach] for text in texts])
+        short = [n for n, text in enumerate(texts) if len(text) > reach and len(found[n].ids) <= 2 * self._max_length]
+        for number, whole in zip(short, self._called([texts[n] for n in short]), strict=True):
+            found[number] = whole
+        return found
 
-    def _marked_ids(self, text: str, spans: list[int]) -> tuple[list[int], npt.NDArray[np.bool_]]:
-        """Return token ids and whether each token carries loss.
+    def _called(self, texts: list[str]) -> list[Pieces]:
+        if not texts:
+            return []
+        call: Any = self._tokenizer
+        called = call(
+            texts, add_special_tokens=False, return_attention_mask=False, return_token_type_ids=False, verbose=False
+        )
+        places = called.encodings if self._tokenizer.is_fast else None
+        return [Pieces(ids, places[n] if places else None) for n, ids in enumerate(called["input_ids"])]
 
-        A token across the start of a span carries loss, because the model writes part of the token.
-        """
-        pairs = list(zip(spans[::2], spans[1::2], strict=True))
-        if not self._tokenizer.is_fast:
-            ids = self._ids(text)
-            carries = np.zeros(len(ids), dtype=bool)
-            for start, end in pairs:
-                carries[self._shared_tokens(text[:start], ids) : self._shared_tokens(text[:end], ids)] = True
-            return ids, carries
-        encoded = self._tokenized(text, return_offsets_mapping=True)
-        places = np.asarray(encoded["offset_mapping"], dtype=np.int64).reshape(-1, 2)
-        starts, ends = places[:, 0], places[:, 1]
-        # Some tokenizers leave the blanks of a token out of its offsets. The blanks follow the previous token.
-        starts[1:] = np.minimum(starts[1:], ends[:-1])
-        carries = np.zeros(len(places), dtype=bool)
-        for start, end in pairs:
-            carries |= (ends > start) & (starts < end)
-        return list(encoded["input_ids"]), carries
+    def _tokens(self, row: Rendered, pieces: Sequence[Pieces]) -> tuple[list[int], npt.NDArray[np.bool_]]:
+        """Return token ids and whether each carries loss. axolotl also tokenizes segment by segment."""
+        if not row.segments:
+            return pieces[0].ids, self._carries_loss(row, pieces[0])
+        carries = np.repeat([label for _, label in row.segments], [len(part.ids) for part in pieces])
+        return [token for part in pieces for token in part.ids], carries
+
+    def _carries_loss(self, row: Rendered, pieces: Pieces) -> npt.NDArray[np.bool_]:
+        """Return whether each token of a text carries loss (tokens,), as `carries_loss` does."""
+        spans = list(zip(row.spans[::2], row.spans[1::2], strict=True))
+        if pieces.places is not None:
+            return carries_loss(pieces.places, spans, len(row.text))
+        carries = np.zeros(len(pieces.ids), dtype=bool)
+        for start, end in spans:
+            first, last = (self._shared_tokens(row.text[:edge], pieces.ids) for edge in (start, end))
+            carries[first:last] = True
+        return carries
 
     def _shared_tokens(self, prefix: str, ids: list[int]) -> int:
         """Count the tokens that a text shares with its prefix. Slow tokenizers report no offsets."""
-        return shared(self._ids(prefix), ids)
+        return shared(self._tokenized([prefix])[0].ids, ids)
+
+
+def _joined(segments: list[dict[str, Any]]) -> tuple[str, list[int]]:
+    """Return the text of segments, and the spans that carry loss. Adjacent segments with loss are one span."""
+    text, spans = "", list[int]()
+    for part in segments:
+        start, text = len(text), text + part["text"]
+        if part["label"] and spans and spans[-1] == start:
+            spans[-1] = len(text)
+        elif part["label"]:
+            spans += [start, len(text)]
+    return text, spans
 
 
 def special_tokens(tokenizer: "PreTrainedTokenizerBase") -> tuple[list[int], list[int]]:

@@ -71,7 +71,7 @@ def changes_since(manifest: Manifest, config: Config, corpus: Corpus) -> list[In
     tasks = {task.name: task for task in corpus.tasks}
     selected = _selected(manifest)
     then: Inputs = {
-        "model": {"sha256": manifest.model.sha256},
+        "model": {"sha256": manifest.model.sha256, "chat_template": hash_of([manifest.model.chat_template])},
         # Settings that an early version of curator did not write had their defaults.
         "lora": LoraSection().model_dump(mode="json") | manifest.lora,
         "train": TrainSection().model_dump(mode="json") | manifest.train,
@@ -80,7 +80,7 @@ def changes_since(manifest: Manifest, config: Config, corpus: Corpus) -> list[In
         "tasks": _all_described(selected),
     }
     now: Inputs = {
-        "model": {"sha256": corpus.model.sha256},
+        "model": {"sha256": corpus.model.sha256, "chat_template": hash_of([corpus.model.chat_template])},
         "lora": config.lora.model_dump(mode="json"),
         "train": config.train.model_dump(mode="json"),
         "data": config.data.model_dump(mode="json", include={*manifest.data}),
@@ -362,6 +362,7 @@ def _write_manifest(
                 sha256=corpus.model.sha256,
                 dtype=config.model.dtype,
                 quantization=config.model.quantization,
+                chat_template=corpus.model.chat_template,
             ),
             "lora": config.lora.model_dump(mode="json"),
             "train": config.train.model_dump(mode="json"),

@@ -1,13 +1,15 @@
 """Write rows as JSON Lines, Parquet or Arrow files."""
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
 _BATCH = 1000
+VALIDATION = "validation"
+"""Name of the split, and of the file, with held-out rows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,54 +18,81 @@ class DataFile:
 
     Attributes:
         kind: `jsonl`, `parquet` or `arrow`. For `arrow`, each task is a folder that `datasets.load_from_disk` reads.
-        folder: Subfolder of the files in the export. With a subfolder, `arrow` files are the shards of one data set.
+        folder: Subfolder of the files in the export. In a subfolder, `arrow` files are the shards of one `DatasetDict`.
     """
 
     kind: Literal["jsonl", "parquet", "arrow"]
     folder: str = ""
 
-    def path(self, stem: str) -> str:
+    def path(self, stem: str, *, held_out: bool = False) -> str:
         """Return the path of a task's rows, relative to the folder of the export."""
-        if self.folder:
-            return f"{self.folder}/{stem}.arrow"
-        return stem if self.kind == "arrow" else f"{stem}.{self.kind}"
+        if self.kind == "arrow" and self.folder:
+            return f"{self.folder}/{VALIDATION if held_out else 'train'}/{stem}.arrow"
+        name = stem if self.kind == "arrow" else f"{stem}.{self.kind}"
+        return f"{self.folder}/{name}" if self.folder else name
 
-    def write(self, path: Path, rows: Iterable[dict[str, Any]]) -> None:
+    def write(self, path: Path, rows: Iterable[dict[str, Any]], *, turn_keys: Collection[str] = ()) -> None:
         """Write the rows of one task.
 
         Args:
             path: The file or folder to write.
             rows: At least one row. Tables iterate over the rows three times, first for the names of columns and keys.
+            turn_keys: Keys of the turns of all tasks. Tables of several tasks can be joined if their turns have the
+                same keys.
 
         Raises:
             OSError: The file cannot be written.
         """
-        path.parent.mkdir(exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         if self.kind == "jsonl":
-            with path.open("w", encoding="utf-8", newline="\n") as file:
+            with path.open("wb") as file:
                 for row in rows:
-                    file.write(json.dumps(row, ensure_ascii=False) + "\n")
+                    file.write(_line(row))
         elif self.kind == "parquet":
-            _write_parquet(path, rows)
+            _write_parquet(path, rows, turn_keys)
         elif self.folder:
-            _write_arrow(path, rows)
+            _write_arrow(path, rows, turn_keys)
         else:
             path.mkdir()
-            schema = _write_arrow(path / "data-00000-of-00001.arrow", rows)
+            schema = _write_arrow(path / "data-00000-of-00001.arrow", rows, turn_keys)
             describe_dataset(path, ["data-00000-of-00001.arrow"], schema)
 
     def finish(self, folder: Path, files: list[str]) -> None:
-        """Describe the shards of all tasks as one data set, if this kind of data file has shards."""
+        """Describe the shards of all tasks as one `DatasetDict`, if this kind of data file has shards.
+
+        Args:
+            folder: Folder of the export.
+            files: Paths of all data files, relative to the folder.
+        """
         if self.kind == "arrow" and self.folder:
             import pyarrow as pa
 
-            with pa.OSFile(str(folder / files[0])) as source, pa.ipc.open_stream(source) as reader:
-                schema = reader.schema
-            describe_dataset(folder / self.folder, [Path(file).name for file in files], schema)
+            splits: dict[Path, list[str]] = {}
+            for file in map(Path, files):
+                splits.setdefault(file.parent, []).append(file.name)
+            for split, names in splits.items():
+                with pa.OSFile(str(folder / split / names[0])) as source, pa.ipc.open_stream(source) as reader:
+                    schema = reader.schema
+                describe_dataset(folder / split, names, schema)
+            text = json.dumps({"splits": [split.name for split in splits]})
+            (folder / self.folder / "dataset_dict.json").write_text(text, encoding="utf-8")
 
 
-def _tables(rows: Iterable[dict[str, Any]]) -> Iterator[Any]:
-    """Yield tables of at most 1,000 rows. Each table has the columns of all rows, and turns have the keys of all turns.
+def _line(row: dict[str, Any]) -> bytes:
+    """Return a row as one line of JSON. UTF-8 cannot hold halves of surrogate pairs, so they are escaped."""
+    try:
+        return (json.dumps(row, ensure_ascii=False) + "\n").encode()
+    except UnicodeEncodeError:
+        return (json.dumps(row) + "\n").encode()
+
+
+def turn_keys_of(rows: Iterable[dict[str, Any]]) -> set[str]:
+    """Return the keys of the turns of all rows."""
+    return {key for row in rows for turn in row.get("messages", ()) for key in turn}
+
+
+def _tables(rows: Iterable[dict[str, Any]], turn_keys: Collection[str]) -> Iterator[Any]:
+    """Yield tables of at most 1,000 rows. Each table has the columns of all rows, and turns have the given keys.
 
     Objects of any shape become JSON text, which curator and trainers read: `tools`, and the arguments of calls.
     """
@@ -79,7 +108,7 @@ def _tables(rows: Iterable[dict[str, Any]]) -> Iterator[Any]:
         "tool_call_id": pa.string(),
         "train": pa.bool_(),
     }
-    used = {key for row in rows for turn in row.get("messages", ()) for key in turn}
+    used = {*turn_keys, *turn_keys_of(rows)}
     unknown = used - keys.keys()
     if unknown:
         # An Arrow struct would drop the key in silence.
@@ -89,6 +118,7 @@ def _tables(rows: Iterable[dict[str, Any]]) -> Iterator[Any]:
         "messages": pa.list_(turn),
         "input_ids": pa.list_(pa.int32()),
         "attention_mask": pa.list_(pa.int8()),
+        "segments": pa.list_(pa.struct([("label", pa.bool_()), ("text", pa.string())])),
         "labels": pa.list_(pa.int32()),
     }
     names = dict.fromkeys(name for row in rows for name in row)
@@ -119,10 +149,10 @@ def _call_as_cells(call: dict[str, Any]) -> dict[str, Any]:
     return call | {"function": function | {"arguments": text}}
 
 
-def _write_parquet(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+def _write_parquet(path: Path, rows: Iterable[dict[str, Any]], turn_keys: Collection[str]) -> None:
     import pyarrow.parquet as pq
 
-    tables = _tables(rows)
+    tables = _tables(rows, turn_keys)
     first = next(tables)
     with pq.ParquetWriter(path, first.schema) as writer:
         writer.write_table(first)
@@ -130,10 +160,10 @@ def _write_parquet(path: Path, rows: Iterable[dict[str, Any]]) -> None:
             writer.write_table(table)
 
 
-def _write_arrow(path: Path, rows: Iterable[dict[str, Any]]) -> Any:
+def _write_arrow(path: Path, rows: Iterable[dict[str, Any]], turn_keys: Collection[str]) -> Any:
     import pyarrow as pa
 
-    tables = _tables(rows)
+    tables = _tables(rows, turn_keys)
     first = next(tables)
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_stream(sink, first.schema) as writer:
         writer.write_table(first)

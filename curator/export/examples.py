@@ -7,15 +7,18 @@ from typing import TYPE_CHECKING
 from curator.core.errors import ConfigError, CuratorError, DataError, ManifestMismatch
 from curator.core.files import located
 from curator.core.provenance import hash_of
-from curator.data.rows import Row, content_hash
+from curator.data.bad_rows import rows_refusal
+from curator.data.left_out import VALIDATION
+from curator.data.rows import Row, content_hash, is_empty
 from curator.data.sources import Source
-from curator.data.task_rows import read_task, refusal
+from curator.data.task_rows import read_task
 from curator.data.tokens import Encoded, Encoder
-from curator.export.format import Plan, PlannedTask
+from curator.export.format import Entry, Plan, PlannedTask
 from curator.export.forms import PLAIN, TOKENS, Encoding, Form, is_faithful
 from curator.export.plan import dropped, weigh
 from curator.export.recipe import max_length_of, model_section
 from curator.export.spool import Spool
+from curator.select.manifest import TargetEntry
 
 if TYPE_CHECKING:
     from curator.core.events import Reporter
@@ -60,16 +63,31 @@ def _read_into(spool: Spool, plan: Plan, reporter: "Reporter | None") -> Plan:
     stage = None if reporter is None else reporter.stage("export", len(plan.tasks), "tasks")
     candidates = [form for form in plan.format.forms if form is not PLAIN]
     differing = [0] * len(candidates)
-    seen = []
-    for task in plan.tasks:
-        rows = kept_rows(plan, task)
+
+    def add(part: PlannedTask, rows: list[Row]) -> _Read:
         if plan.encoding is None:
-            seen.append(_Read(len(rows), None))
-            spool.add(task.entry.name, ((row, None) for row in rows))
-        else:
-            tokens: list[int] = []
-            spool.add(task.entry.name, _encoded(rows, plan.encoding, candidates, differing, tokens))
-            seen.append(_Read(len(rows), tokens))
+            spool.add(part.stem, ((row, None) for row in rows))
+            return _Read(len(rows), None)
+        tokens: list[int] = []
+        spool.add(part.stem, _encoded(rows, plan.encoding, candidates, differing, tokens))
+        return _Read(len(rows), tokens)
+
+    # The held-out rows of all targets come first: no training row may equal one of them.
+    targets = {task.entry.name: read_rows(plan, task.entry) for task in plan.tasks if _is_target(task)}
+    held_out = {part.stem: held_out_rows(plan, part, targets[part.entry.name]) for part in plan.validation}
+    hashes = {row.hash for rows in held_out.values() for row in rows}
+    validation = []
+    for part in plan.validation:
+        count = add(part, held_out.pop(part.stem)).available
+        validation.append(replace(part, available=count, rows=count))
+    seen, equal = [], []
+    for task in plan.tasks:
+        name = task.entry.name
+        rows = kept_rows(task, targets.pop(name) if _is_target(task) else read_rows(plan, task.entry))
+        kept = [row for row in rows if row.hash not in hashes] if hashes else rows
+        if len(kept) < len(rows):
+            equal.append(f"{name}: {len(rows) - len(kept):,} rows equal held-out rows and are left out")
+        seen.append(add(task, kept))
         if stage is not None:
             stage.advance()
     if stage is not None:
@@ -79,10 +97,14 @@ def _read_into(spool: Spool, plan: Plan, reporter: "Reporter | None") -> Plan:
         chosen, missing = form, count
         if not count:
             break
-    plan = replace(plan, form=chosen, rows_differing=missing, tasks=_weigh(plan, seen))
+    plan = replace(plan, form=chosen, rows_differing=missing, tasks=_weigh(plan, seen), validation=tuple(validation))
     tasks = tuple(replace(task, native=_is_native(plan, chosen, task)) for task in plan.tasks)
     plan = replace(plan, tasks=tuple(_counted(task, read) for task, read in zip(tasks, seen, strict=True)))
-    return replace(plan, notes=(*_notes(plan), *plan.format.notes(plan)))
+    return replace(plan, notes=(*_notes(plan), *equal, *plan.format.notes(plan)))
+
+
+def _is_target(task: PlannedTask) -> bool:
+    return isinstance(task.entry, TargetEntry)
 
 
 def _encoded(
@@ -99,14 +121,13 @@ def _encoded(
         yield row, encoded
 
 
-def kept_rows(plan: Plan, task: PlannedTask) -> list[Row]:
-    """Read the rows of a task that may be trained on, in their order.
+def read_rows(plan: Plan, entry: Entry) -> list[Row]:
+    """Read all rows of a task in their order, including rows that are not trained on.
 
     Raises:
-        DataError: The rows cannot be read, or some are invalid.
+        DataError: The rows cannot be read.
         ManifestMismatch: The hub data set of the rows has changed.
     """
-    entry = task.entry
     files = [located(file.path, plan.here) for file in entry.files]
     rows = read_task(Source.described(entry.name, entry.source, files), keep_bad=True)
     if entry.source.get("hub") and not plan.allow_changed:
@@ -117,12 +138,58 @@ def kept_rows(plan: Plan, task: PlannedTask) -> list[Row]:
                 f" manifest, {found[:12]} now",
                 hint="Run `curator select` again, or pass --allow-changed.",
             )
-    out = dropped(entry)
-    kept = [row for row in rows if row.number not in out]
-    bad = [(row.place, row.problem) for row in kept if row.problem]
+    return rows
+
+
+def kept_rows(task: PlannedTask, rows: Sequence[Row]) -> list[Row]:
+    """Return the rows of a task that may be trained on.
+
+    Args:
+        task: The task.
+        rows: All rows of the task.
+
+    Raises:
+        DataError: A row that may be trained on is invalid.
+    """
+    out = dropped(task.entry)
+    return _checked([row for row in rows if row.number not in out], task)
+
+
+def held_out_rows(plan: Plan, part: PlannedTask, rows: Sequence[Row]) -> list[Row]:
+    """Return the held-out rows of a target.
+
+    Args:
+        plan: The plan.
+        part: Entry of `plan.validation`.
+        rows: All rows of the target. They hold the held-out rows, unless the target has validation files.
+
+    Raises:
+        DataError: The validation files cannot be read, or a held-out row is invalid.
+    """
+    entry = part.entry
+    assert isinstance(entry, TargetEntry)
+    if not entry.validation_files:
+        numbers = set(entry.left_out[VALIDATION])
+        return _checked([row for row in rows if row.number in numbers], part)
+    files = [located(file.path, plan.here) for file in entry.validation_files]
+    found = read_task(Source.described(entry.name, entry.validation_source, files), keep_bad=True)
+    if entry.validation_left_out is None:
+        # An early version of curator did not record which rows were used.
+        return [row for row in found if not row.problem and not is_empty(row.content) and _carries_loss(row, plan)]
+    unused = set(entry.validation_left_out)
+    return _checked([row for row in found if row.number not in unused], part)
+
+
+def _carries_loss(row: Row, plan: Plan) -> bool:
+    """Return whether any token of a row carries loss. Without a tokenizer, assume so."""
+    return plan.encoding is None or encode(row, plan.encoding).completion_tokens > 0
+
+
+def _checked(rows: list[Row], task: PlannedTask) -> list[Row]:
+    bad = [row for row in rows if row.problem]
     if bad:
-        raise refusal(bad, len(kept), f"task {entry.name!r}")
-    return kept
+        raise rows_refusal(bad, len(rows), f"task {task.entry.name!r}")
+    return rows
 
 
 def encode(row: Row, encoding: Encoding) -> Encoded:
@@ -148,7 +215,7 @@ def _encoding(plan: Plan, *, allow_changed: bool) -> Encoding | None:
     try:
         folder = find_tokenizer(section, plan.here)
         architecture = load_architecture(folder, section)
-        tokenizer = load_tokenizer(folder, section)
+        tokenizer = load_tokenizer(folder, section, plan.manifest.model.chat_template)
     except CuratorError as error:
         if not needed:
             return None
@@ -202,8 +269,13 @@ def _notes(plan: Plan) -> Iterator[str]:
         yield f"the config holds the weights, and {plan.format.trainer} draws the sample: {names}"
     if not plan.format.trainer:
         return
+    if len(plan.held_out) > 1:
+        yield (
+            f"several targets: {plan.format.trainer} reports one mean over all held-out rows; curator weighs the"
+            " targets' means by target_weights"
+        )
     if plan.rows_differing:
-        total = sum(task.available for task in plan.tasks)
+        total = sum(task.available for task in (*plan.tasks, *plan.validation))
         yield (
             f"not faithful: {plan.format.trainer} reads {plan.rows_differing:,} of {total:,} rows with other tokens or"
             " another loss than curator, and has no form without a difference"

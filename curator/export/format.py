@@ -3,11 +3,11 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from curator.data.repetition import repeated
 from curator.export.data_files import DataFile
-from curator.export.forms import Form
+from curator.export.forms import PLAIN, Form
 from curator.results.outputs import ExportedTask, ExportReport
 from curator.select.manifest import Manifest, TargetEntry, TaskEntry
 
@@ -28,6 +28,10 @@ def _never(task: "PlannedTask") -> bool:
     return False
 
 
+def _named(name: str, number: int, held_out: bool) -> str:
+    return name
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Format:
     """Describe how to write for one trainer."""
@@ -43,6 +47,8 @@ class Format:
     """Kind of data file, by name of the form."""
     config_names: tuple[str, ...] = ()
     """Names of the files that are not data."""
+    stem: Callable[[str, int, bool], str] = _named
+    """Returns the wanted file name of a task, from its name, its number, and whether the file holds held-out rows."""
     files: Callable[["Plan"], dict[str, str]] = _nothing
     """Returns the text of these files, by name."""
     command: str = ""
@@ -54,8 +60,8 @@ class Format:
     """
     notes: Callable[["Plan"], list[str]] = _none
     """Returns notes for the reader, for example about rounding."""
-    plain: bool = False
-    """Whether file names may hold letters, digits and underscores only."""
+    allowed: str = "-_. "
+    """Characters that file names may hold besides letters and digits."""
 
     def data_file_of(self, form: Form | None) -> DataFile:
         """Return the kind of data file for a form. Without a form, use the first form."""
@@ -63,6 +69,10 @@ class Format:
 
 
 Entry = TaskEntry | TargetEntry
+ROWS = DataFile("jsonl", "rows")
+"""Kind of the files with rows in the form of the data, for `curator init --from`."""
+TEMPLATE = "chat_template.jinja"
+"""File of the chat template, if the project sets one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +90,8 @@ class PlannedTask:
     """Tokens of these rows."""
     about: bool
     """Whether `tokens` is an estimate."""
+    held_out: bool = False
+    """Whether these are held-out rows of a target, which no trainer trains on."""
     native: bool = False
     """Whether the file holds each row once, and the trainer draws `rows` of them."""
 
@@ -113,6 +125,8 @@ class Plan:
     """The same folder as the caller gave it."""
     tasks: tuple[PlannedTask, ...]
     """Targets first, then selected tasks."""
+    validation: tuple[PlannedTask, ...] = ()
+    """Held-out rows, one entry for each target that has some."""
     form: "Form | None" = None
     """Form of the rows. None until it is chosen."""
     encoding: "Encoding | None" = None
@@ -130,18 +144,43 @@ class Plan:
         """Tasks with at least one row."""
         return [task for task in self.tasks if task.rows]
 
+    @property
+    def held_out(self) -> list[PlannedTask]:
+        """Targets with at least one held-out row."""
+        return [part for part in self.validation if part.rows]
+
     def file(self, task: PlannedTask) -> str:
         """Return the path of a task's rows, relative to the export. Return an empty text for a task without rows."""
-        return self.format.data_file_of(self.form).path(task.stem) if task.rows else ""
+        store = self.format.data_file_of(self.form)
+        return store.path(task.stem, held_out=task.held_out) if task.rows else ""
+
+    def rows_of_data(self, task: PlannedTask) -> str:
+        """Return the path of a task's rows in the form of the data, each row once."""
+        if not task.available:
+            return ""
+        whole = self.form is PLAIN and task.rows == task.available
+        return self.file(task) if whole else ROWS.path(task.stem)
+
+    @property
+    def template(self) -> str:
+        """Name of the file of the chat template. Empty if the project uses the model's own template."""
+        return TEMPLATE if self.manifest.model.chat_template else ""
+
+    @property
+    def config_names(self) -> tuple[str, ...]:
+        """Names of the files that are not data."""
+        return (*self.format.config_names, *([self.template] if self.template else []))
 
     @property
     def configs(self) -> dict[str, str]:
         """Text of the files that are not data, by name."""
-        return self.format.files(self)
+        template = {self.template: self.manifest.model.chat_template} if self.template else {}
+        return self.format.files(self) | template
 
     @property
     def report(self) -> ExportReport:
         """The report of this plan."""
+        held_out = {part.entry.name: part for part in self.held_out}
         return ExportReport(
             format=self.format.name,
             folder=self.shown,
@@ -155,15 +194,27 @@ class Plan:
                     tokens=task.tokens,
                     tokens_are_exact=not task.about,
                     weight=task.weight,
+                    rows_of_data=self.rows_of_data(task),
+                    **self._held_out(held_out.get(task.entry.name)),
                 )
                 for task in self.tasks
             ),
             form="" if self.form is None else self.form.name,
             rows_differing=self.rows_differing,
-            configs=tuple(self.format.config_names),
+            configs=self.config_names,
             command=self.format.command,
             notes=self.notes,
         )
+
+    def _held_out(self, part: PlannedTask | None) -> dict[str, Any]:
+        """Return the fields of a task's report that describe its held-out rows."""
+        if part is None:
+            return {}
+        return {
+            "validation": self.file(part),
+            "validation_rows": part.rows,
+            "validation_of_data": self.rows_of_data(part),
+        }
 
 
 def weight_of(entry: Entry) -> float:

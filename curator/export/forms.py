@@ -142,7 +142,9 @@ TOKENS = Form(
 
 
 def as_messages(content: Content) -> list[dict[str, str]] | None:
-    """Return a content as turns of text. Return None for tools, tool calls, and assistant turns without loss."""
+    """Return a content as turns of text. Return None for segments, tools, calls, and assistant turns without loss."""
+    if "segments" in content:
+        return None
     if "messages" in content:
         plain = "tools" not in content and all(set(turn) == {"role", "content"} for turn in content["messages"])
         return list(content["messages"]) if plain else None

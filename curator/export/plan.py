@@ -9,10 +9,12 @@ from typing import Any, cast
 
 from curator.core.errors import ConfigError, DataError
 from curator.core.files import file_names, located, refuse_endless, sha256_of
+from curator.data.left_out import VALIDATION as HELD_OUT
 from curator.data.repetition import counts_of
-from curator.export.format import Entry, Format, Plan, PlannedTask
+from curator.export.data_files import VALIDATION
+from curator.export.format import ROWS, TEMPLATE, Entry, Format, Plan, PlannedTask
 from curator.export.names import FORMATS
-from curator.select.manifest import MANIFEST_NAME, Manifest, read_manifest
+from curator.select.manifest import MANIFEST_NAME, Manifest, TargetEntry, read_manifest
 
 RECORD_NAME = "curator-export.json"
 
@@ -40,11 +42,18 @@ def first_plan(manifest: Manifest, here: Path, *, format: str, folder: Path) -> 
     found = find_format(format)
     absolute = folder.resolve() if folder.is_symlink() else folder.absolute()
     check_folder(absolute, manifest, here)
-    taken = {MANIFEST_NAME, RECORD_NAME, *found.config_names, *(store.folder for store in found.data_files.values())}
-    named = name_tasks(exported(manifest), taken=taken, plain=found.plain)
+    folders = {ROWS.folder, *(store.folder for store in found.data_files.values())}
+    taken = {MANIFEST_NAME, RECORD_NAME, TEMPLATE, *found.config_names, *folders}
+    validation = plan_validation(manifest, found, taken=taken)
+    entries = exported(manifest)
+    stems = file_names(
+        [found.stem(entry.name, number, False) for number, entry in enumerate(entries)],
+        allowed=found.allowed,
+        taken=taken | {part.stem for part in validation},
+    )
     tasks = [
         PlannedTask(entry=entry, stem=stem, available=kept(entry), rows=0, tokens=entry.tokens, about=False)
-        for stem, entry in named
+        for stem, entry in zip(stems, entries, strict=True)
     ]
     return Plan(
         manifest=manifest,
@@ -53,6 +62,7 @@ def first_plan(manifest: Manifest, here: Path, *, format: str, folder: Path) -> 
         folder=absolute,
         shown=folder,
         tasks=weigh(tasks),
+        validation=tuple(validation),
         form=found.forms[0] if len(found.forms) == 1 else None,
     )
 
@@ -74,6 +84,41 @@ def exported(manifest: Manifest) -> list[Entry]:
     return [*manifest.targets, *(task for task in manifest.tasks if task.selected)]
 
 
+def plan_validation(manifest: Manifest, format: Format, *, taken: Collection[str]) -> list[PlannedTask]:
+    """Plan a file of held-out rows for each target that has some, according to the manifest.
+
+    Args:
+        manifest: The selection.
+        format: Format of the export.
+        taken: Names that other files have.
+    """
+    entries = [entry for entry in manifest.targets if held_out(entry)]
+    joint = "-" if "-" in format.allowed else "_"
+    names = [
+        VALIDATION if len(entries) == 1 else f"{VALIDATION}{joint}{format.stem(entry.name, number, True)}"
+        for number, entry in enumerate(entries)
+    ]
+    return [
+        PlannedTask(
+            entry=entry,
+            stem=stem,
+            available=held_out(entry),
+            rows=held_out(entry),
+            tokens=0,
+            about=False,
+            held_out=True,
+        )
+        for stem, entry in zip(file_names(names, allowed=format.allowed, taken=taken), entries, strict=True)
+    ]
+
+
+def held_out(entry: TargetEntry) -> int:
+    """Return the number of held-out rows of a target, according to the manifest."""
+    if entry.validation_files:
+        return sum(file.rows for file in entry.validation_files) - len(entry.validation_left_out or ())
+    return len(entry.left_out.get(HELD_OUT, ()))
+
+
 def dropped(entry: Entry) -> set[int]:
     """Return the numbers of the rows that are not trained on, from 0."""
     return {number for numbers in entry.left_out.values() for number in numbers}
@@ -82,21 +127,6 @@ def dropped(entry: Entry) -> set[int]:
 def kept(entry: Entry) -> int:
     """Return the number of rows that may be trained on, according to the manifest."""
     return sum(file.rows for file in entry.files) - len(dropped(entry))
-
-
-def name_tasks(entries: Sequence[Entry], *, taken: Collection[str], plain: bool = False) -> list[tuple[str, Entry]]:
-    """Give each task a unique file name without an ending.
-
-    Args:
-        entries: The tasks.
-        taken: Names that other files have.
-        plain: Allow letters, digits and underscores only.
-
-    Returns:
-        Pairs of a file name and a task, in the order of `entries`.
-    """
-    names = [entry.name for entry in entries]
-    return list(zip(file_names(names, allowed="_" if plain else "-_. ", taken=taken), entries, strict=True))
 
 
 # -- the folder ---------------------------------------------------------------------------------------------------
@@ -124,7 +154,8 @@ def check_folder(folder: Path, manifest: Manifest, here: Path) -> None:
         if digest and (folder / name).is_file() and sha256_of(folder / name) != digest:
             raise ConfigError(f"{folder} holds an export with an edited file: {name!r}", hint=choose)
     for entry in exported(manifest):
-        for file in () if entry.source.get("hub") else entry.files:
+        own = () if entry.source.get("hub") else entry.files
+        for file in (*own, *getattr(entry, "validation_files", ())):
             path = located(file.path, here)
             if isinstance(path, Path) and path.resolve().is_relative_to(folder.resolve()):
                 raise ConfigError(f"{folder} holds the data of task {entry.name!r}: {file.path}", hint=choose)
@@ -144,4 +175,4 @@ def _earlier_export(folder: Path) -> dict[str, str]:
         entries = exported(read_manifest(folder / MANIFEST_NAME))
     except DataError:
         return {}
-    return {MANIFEST_NAME: "", **{f"{stem}.jsonl": "" for stem, _ in name_tasks(entries, taken=set())}}
+    return {MANIFEST_NAME: "", **{f"{stem}.jsonl": "" for stem in file_names([entry.name for entry in entries])}}

@@ -8,6 +8,10 @@ if TYPE_CHECKING:
     from curator.export.format import Plan
 
 NAME = "README.md"
+_EVALUATION = """\
+No training file holds a held-out row. After each epoch, {trainer} reports the loss of the held-out rows. This is the
+loss that curator estimates: the mean over examples of the mean over the tokens of an example. {trainer} averages over
+batches. Keep one example in each evaluation batch, on one device, so that both means are equal."""
 
 
 def readme(plan: "Plan") -> str:
@@ -32,6 +36,13 @@ def readme(plan: "Plan") -> str:
         file = plan.file(task) or "-"
         name = _plain(task.entry.name).replace("|", "\\|")
         lines.append(f"| {name} | {task.rows:,} | {about}{task.tokens:,} | {task.weight:g} | {file} |")
+    for part in plan.held_out:
+        name = _plain(part.entry.name).replace("|", "\\|")
+        lines.append(f"| {name}, held out | {part.rows:,} | - | - | {plan.file(part)} |")
+    if plan.held_out:
+        lines += ["", *_EVALUATION.format(trainer=format.trainer).splitlines()]
+    if plan.template:
+        lines += ["", f"The project sets a chat template. {plan.template} holds it."]
     if plan.notes:
         lines += ["", *(f"- {_plain(note)}" for note in plan.notes)]
     lines += ["", f"Tested: {format.tested}. curator's docs/reference/export.md describes each trainer.", ""]

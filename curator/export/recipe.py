@@ -116,6 +116,24 @@ def max_length_of(plan: "Plan") -> int:
     return _section(_Length, "data", known).max_length
 
 
+def evaluation() -> dict[str, Any]:
+    """Return the settings of transformers with which a trainer reports curator's loss of the held-out rows.
+
+    curator averages the loss over examples, transformers over batches. With one example in each batch, both are equal.
+    """
+    return {"eval_strategy": "epoch", "per_device_eval_batch_size": 1}
+
+
+def template_notes(plan: "Plan", trainer: str) -> list[str]:
+    """Return a note if the project sets a chat template that the trainer's configuration cannot hold."""
+    if not plan.template:
+        return []
+    return [
+        f"{plan.template} is not in the configuration: {trainer} has no setting for a template's text; curator has"
+        " rendered the rows with the template; use the file to serve the trained model"
+    ]
+
+
 def rounding_notes(plan: "Plan", trainer: str, *, epochs: bool = False) -> list[str]:
     """Return a note on each setting that is rounded, because the trainer takes whole numbers only."""
     recipe = recipe_of(plan)

@@ -10,7 +10,8 @@ from typing import Any
 from curator.core.errors import DataError
 from curator.core.files import sha256_of, whole_folder
 from curator.data.rows import trainable
-from curator.export.format import Plan, PlannedTask
+from curator.export.data_files import turn_keys_of
+from curator.export.format import ROWS, Plan, PlannedTask
 from curator.export.forms import PLAIN
 from curator.export.plan import RECORD_NAME, check_folder
 from curator.export.spool import SpooledRow
@@ -41,9 +42,17 @@ def write(plan: Plan) -> None:
 
 def _write_into(folder: Path, plan: Plan) -> None:
     store = plan.format.data_file_of(plan.form)
-    for task in plan.training:
-        store.write(folder / plan.file(task), _Rows(plan, task))
-    store.finish(folder, [plan.file(task) for task in plan.training])
+    parts = [*plan.training, *plan.held_out]
+    rows = {part.stem: _Rows(plan, part) for part in parts}
+    tables = store.kind != "jsonl" and plan.form is PLAIN
+    keys = set[str]().union(*map(turn_keys_of, rows.values())) if tables else ()
+    for part in parts:
+        store.write(folder / plan.file(part), rows[part.stem], turn_keys=keys)
+    store.finish(folder, [plan.file(part) for part in parts])
+    for part in (*plan.tasks, *plan.validation):
+        path = plan.rows_of_data(part)
+        if path and path != plan.file(part):
+            ROWS.write(folder / path, _RowsOfData(plan, part))
     manifest = render(rebased(plan.manifest, plan.here, plan.folder))
     (folder / MANIFEST_NAME).write_text(manifest, encoding="utf-8")
     for name, text in plan.configs.items():
@@ -65,9 +74,18 @@ class _Rows(Iterable[dict[str, Any]]):
     def __iter__(self) -> Iterator[dict[str, Any]]:
         assert self._plan.spool is not None
         times = Counter(self._task.sample(self._task.available))
-        for place, row in enumerate(self._plan.spool.read(self._task.entry.name)):
+        for place, row in enumerate(self._plan.spool.read(self._task.stem)):
             if times[place]:
                 yield from repeat(_row(self._plan, row), times[place])
+
+
+class _RowsOfData(_Rows):
+    """Yield each row of one task once, in the form of the data."""
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        assert self._plan.spool is not None
+        for row in self._plan.spool.read(self._task.stem):
+            yield trainable(row.content)
 
 
 def _row(plan: Plan, row: SpooledRow) -> dict[str, Any]:

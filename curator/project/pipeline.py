@@ -40,19 +40,34 @@ class Pipeline:
             ConfigError: A target is not a task of the project, or a setting does not suit the data.
             DataError: A file or the tokenizer cannot be read.
         """
-        from curator.data.corpus import read_corpus
-
         if targets not in self._corpora:
-            if not distributed.is_main():
-                distributed.wait()
-            corpus = read_corpus(self._workspace, targets)
-            if distributed.is_main():
-                distributed.wait()
-            assert corpus is not None
-            for problem in corpus.problems():
+            corpus = self._read(targets, refuse=True)
+            for problem in corpus.warnings():
                 self._workspace.reporter.warn(problem)
             self._corpora[targets] = corpus
         return self._corpora[targets]
+
+    def whole_corpus(self, targets: Targets) -> "Corpus":
+        """Return the project's examples as `corpus` does, for a report that names what cannot be used.
+
+        Rows and tasks that cannot be used raise no error. `Corpus.refusal` holds it.
+
+        Raises:
+            ConfigError: A target is not a task of the project.
+            DataError: The tokenizer cannot be read.
+        """
+        return self._read(targets, refuse=False)
+
+    def _read(self, targets: Targets, *, refuse: bool) -> "Corpus":
+        from curator.data.corpus import read_corpus
+
+        if not distributed.is_main():
+            distributed.wait()
+        corpus = read_corpus(self._workspace, targets, refuse=refuse)
+        if distributed.is_main():
+            distributed.wait()
+        assert corpus is not None
+        return corpus
 
     def meta_init(self, corpus: "Corpus", *, fresh: bool) -> tuple["MetaInit", bool]:
         """Return the meta-initialization, and whether it was cached. Train it if it is missing.

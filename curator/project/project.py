@@ -107,10 +107,11 @@ class Project:
         Raises:
             ConfigError: The configuration does not suit the data.
             DataError: A file or the tokenizer cannot be read.
+            CheckFailed: A task or the model cannot be used. The attribute `report` of the error holds the report.
         """
         from curator.data.check import check_data
 
-        return check_data(self.workspace, self.corpus(self.workspace.targets(needed=False)))
+        return check_data(self.workspace, self._pipeline.whole_corpus(self.workspace.targets(needed=False)))
 
     def train(self, *, target: str | Sequence[str] | None = None, fresh: bool = False) -> results.TrainReport:
         """Meta-train: train LoRA on all tasks and the target together.

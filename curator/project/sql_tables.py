@@ -6,7 +6,7 @@ import pyarrow as pa
 
 from curator.core.files import relative_to
 from curator.data.corpus import Corpus, Task
-from curator.data.splits import VALIDATION
+from curator.data.left_out import VALIDATION
 from curator.estimate.target import TargetEstimates
 from curator.training.fine_tune import recipe_key
 from curator.training.meta_init import find_meta_init

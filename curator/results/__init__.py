@@ -7,7 +7,7 @@ Returns one class for each verb, in one file for each step of the pipeline.
 
 from curator.core.interval import Interval
 from curator.results.base import SCHEMA_VERSION
-from curator.results.data import CheckedTask, CheckReport, Overlap
+from curator.results.data import CheckedTask, CheckReport, DuplicateTasks, Overlap
 from curator.results.estimates import (
     BudgetPoint,
     CurveReport,
@@ -30,6 +30,7 @@ __all__ = [
     "CheckedTask",
     "ComparedMethod",
     "CurveReport",
+    "DuplicateTasks",
     "EstimateResult",
     "EstimatesReport",
     "ExampleInfluence",

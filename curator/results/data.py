@@ -1,6 +1,6 @@
 """The report of `check`."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 from curator.results.base import Report
@@ -28,6 +28,12 @@ class CheckedTask:
     """Rows without a training example, by reason."""
     formats: dict[str, int]
     """Rows by recognised format, most frequent format first."""
+    bad_rows: dict[str, int] = field(default_factory=dict)
+    """Rows that cannot be used, by reason."""
+    problem: str = ""
+    """Why the task cannot be used at all. Empty if it can."""
+    notes: tuple[str, ...] = ()
+    """What curator assumed about the task's files, and which parts of them it leaves out."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +44,21 @@ class Overlap:
     other: str
     share: float
     """Share of the examples of `task` that have a nearly equal example in `other`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DuplicateTasks:
+    """Two tasks with nearly equal examples, or one task with nearly equal examples of its own."""
+
+    task: str
+    """Name of the task. `validation of NAME` are the held-out examples of a target."""
+    other: str
+    pairs: int
+    """Pairs of nearly equal examples. A large group of copies counts only some of its pairs."""
+    examples: int
+    """Examples of `task` in these pairs."""
+    other_examples: int
+    """Examples of `other` in these pairs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,5 +73,11 @@ class CheckReport(Report, Shown):
     tasks: tuple[CheckedTask, ...]
     problems: tuple[str, ...]
     overlaps: tuple[Overlap, ...]
+    duplicates: tuple[DuplicateTasks, ...] = ()
+    """All pairs of tasks with nearly equal examples, the most pairs of examples first."""
     near_duplicates: tuple[tuple[str, int, str, int], ...]
     """(task, row, other task, row) of nearly equal examples. Rows count from 1. At most a thousand pairs."""
+    notes: tuple[str, ...] = ()
+    """The problems that the counts of the tasks do not show. Tasks with the same problem share a line."""
+    error: str = ""
+    """Why the project cannot be used. Empty if it can."""

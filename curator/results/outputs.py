@@ -30,6 +30,14 @@ class ExportedTask:
     tokens_are_exact: bool
     """Whether the tokens were counted. Otherwise they are scaled from those of the whole task."""
     weight: float
+    rows_of_data: str = ""
+    """File with the task's training rows in the form of the data, each row once. `curator init --from` reads it."""
+    validation: str = ""
+    """File with the held-out rows of a target. Empty for other tasks."""
+    validation_rows: int = 0
+    """Rows of that file."""
+    validation_of_data: str = ""
+    """File with the held-out rows in the form of the data. `curator init --from` reads it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,9 +65,18 @@ class ExportReport(Report, Shown):
         """Name and rows of each data file."""
         return tuple((task.file, task.rows_in_file) for task in self.tasks if task.file)
 
+    @property
+    def validation(self) -> str | list[str]:
+        """Name of the file of held-out rows: one text for one target, a list for several, an empty text for none."""
+        names = [task.validation for task in self.tasks if task.validation]
+        return names if len(names) > 1 else "".join(names)
+
     def to_json(self) -> dict[str, Any]:
         """Return the document that `curator export --json` prints."""
-        return Report.to_json(self) | {"files": [{"name": name, "rows": rows} for name, rows in self.files]}
+        return Report.to_json(self) | {
+            "files": [{"name": name, "rows": rows} for name, rows in self.files],
+            "validation": self.validation,
+        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from curator.core.config import target_names
+from curator.core.config import CsvOptions, target_names
 from curator.core.errors import DataError, ManifestMismatch
 from curator.core.files import located, refuse_endless, relative_to, sha256_of, write_whole
 
@@ -41,6 +41,8 @@ class ModelIdentity(_Part):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Type of the weights. `auto` is bfloat16 on a GPU that supports bfloat16, else float32."""
     quantization: Literal["none", "8bit", "4bit"] = "none"
+    chat_template: str = ""
+    """Text of the chat template that the project sets instead of the model's own."""
 
 
 # Larger than any data set, and small enough for exact sums and products of floats.
@@ -63,10 +65,10 @@ class TaskFile(_Part):
 
 
 _SOURCE: dict[str, type | tuple[type, ...]] = {
-    **dict.fromkeys(("hub", "config", "split", "revision", "column"), str),
+    **dict.fromkeys(("hub", "config", "split", "revision", "column", "rows"), str),
     "value": (str, int, bool, type(None)),
     **dict.fromkeys(("saved_dataset", "streaming"), bool),
-    **dict.fromkeys(("columns", "roles"), dict),
+    **dict.fromkeys(("columns", "roles", "csv"), dict),
 }
 
 
@@ -77,6 +79,12 @@ def _plain_source(source: dict[str, Any]) -> dict[str, Any]:
             raise ValueError(f"unknown key of a source: {key!r}")
         if not isinstance(value, kinds):
             raise ValueError(f"wrong type: {key}")
+        if key == "csv":
+            try:
+                CsvOptions.model_validate(value)
+            except ValidationError as error:
+                raise ValueError("wrong options: csv") from error
+            continue
         if isinstance(value, dict) and not all(isinstance(word, str) for word in (*value, *value.values())):
             raise ValueError(f"not a table of texts: {key}")
     return source
@@ -115,6 +123,10 @@ class TargetEntry(_Part):
     validation_examples: Count
     files: Annotated[tuple[TaskFile, ...], Field(min_length=1)]
     validation_files: tuple[TaskFile, ...] = ()
+    validation_source: Origin = {}
+    """Source of the rows of `validation_files`, in addition to the files."""
+    validation_left_out: tuple[int, ...] | None = None
+    """Numbers of the rows of `validation_files` that are not used, from 0. None if they are not known."""
     left_out: dict[str, tuple[int, ...]] = {}
     source: Origin = {}
 

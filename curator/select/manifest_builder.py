@@ -56,6 +56,7 @@ def manifest_of(
             sha256=corpus.model.sha256,
             dtype=config.model.dtype,
             quantization=config.model.quantization,
+            chat_template=corpus.model.chat_template,
         ),
         lora=config.lora.model_dump(mode="json"),
         train=config.train.model_dump(mode="json"),
@@ -84,7 +85,7 @@ def manifest_of(
                 tokens=task.tokens,
                 validation_examples=len(task.split.validation),
                 files=_files(task.version),
-                validation_files=_files(task.validation_version),
+                **_held_out(task),
                 left_out=task.split.left_out,
                 source=task.version.source,
             )
@@ -143,8 +144,21 @@ def with_files(entry: EntryT, task: Task) -> EntryT:
     """Return a task's entry with the present files and source of the corpus, and with the corpus's paths."""
     update: dict[str, Any] = {"files": _files(task.version), "source": task.version.source}
     if isinstance(entry, TargetEntry):
-        update["validation_files"] = _files(task.validation_version)
+        update |= _held_out(task)
     return entry.model_copy(update=update)
+
+
+def _held_out(task: Task) -> dict[str, Any]:
+    """Return the fields of a target's entry that describe its validation files."""
+    version = task.validation_version
+    if version is None:
+        return {"validation_files": (), "validation_source": {}, "validation_left_out": None}
+    used = set(task.split.validation)
+    return {
+        "validation_files": _files(version),
+        "validation_source": version.source,
+        "validation_left_out": tuple(n for n in range(len(version.index.hashes)) if n not in used),
+    }
 
 
 def _files(version: TaskVersion | None) -> tuple[TaskFile, ...]:

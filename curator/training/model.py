@@ -18,7 +18,7 @@ from curator.core.config import LoraSection, ModelSection
 from curator.core.errors import ConfigError, DataError, ManifestMismatch
 from curator.core.files import umask
 from curator.core.performance import OtherPrograms, reasons
-from curator.data.model_files import _WEIGHTS, _code_hint, _first_line, find_model, is_of_the_disk, load_architecture
+from curator.data.model_files import _WEIGHTS, _code_hint, find_model, first_line, is_of_the_disk, load_architecture
 from curator.workspace.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -264,7 +264,7 @@ def load_model(folder: Path, section: ModelSection, lora: LoraSection) -> TunedM
     try:
         base, report = auto.from_pretrained(folder, output_loading_info=True, **options)
     except Exception as error:
-        raise DataError(f"cannot load model {folder}: {_first_line(error)}", hint=_code_hint(error)) from error
+        raise DataError(f"cannot load model {folder}: {first_line(error)}", hint=_code_hint(error)) from error
     # transformers fills missing weights with random numbers, and only prints a table.
     problem = loading_problem(report)
     if problem:
@@ -285,7 +285,7 @@ def load_model(folder: Path, section: ModelSection, lora: LoraSection) -> TunedM
         model = get_peft_model(base, peft_config)
     except ValueError as error:
         raise ConfigError(
-            f"cannot use lora.target_modules = {lora.target_modules!r} with model {folder}: {_first_line(error)}",
+            f"cannot use lora.target_modules = {lora.target_modules!r} with model {folder}: {first_line(error)}",
             hint='Use "all-linear", or names of modules of the model.',
         ) from error
     if section.quantization == "none":

@@ -110,3 +110,47 @@ def test_init_and_check_files_of_unknown_type_are_named(data: Path, make_project
     assert written.left_out == [f"{folder / 'tasks' / 'delta.xlsx'}: unknown type of file"]
     problems = Project.open(folder).check().problems
     assert "1 files are not read, their type is unknown: tasks/delta.xlsx" in problems
+
+
+def test_init_clone_of_a_data_set_has_training_rows_only(data: Path) -> None:
+    clone = data / "plants"
+    for number in range(5):
+        write_rows(clone / "data" / f"train-{number:05}-of-00005.jsonl", pair_rows(f"x{number}", 2))
+    write_rows(clone / "data" / "test-00000-of-00001.jsonl", pair_rows("t", 2))
+    written = write_project(data / "p", ["plants"], model="m", target=None)
+    assert written.tasks == ["plants"]
+    held_out = Path("plants", "data", "test-00000-of-00001.jsonl")
+    assert written.left_out == [f"{held_out}: test or validation split, not trained on"]
+    config = load_config(written.path)
+    assert config.data.task[0].path == "../plants/data/train-*-of-00005.jsonl", "many shards are one pattern"
+    (source,) = find_tasks(config.data, written.path.parent)
+    assert [Path(str(file)).name for file in source.files] == [f"train-{n:05}-of-00005.jsonl" for n in range(5)]
+
+
+def test_init_clone_with_configurations_has_a_task_for_each(data: Path) -> None:
+    clone = data / "plants"
+    for name in ("en/a.jsonl", "en/b.jsonl", "de/a.jsonl", "de/held.jsonl"):
+        write_rows(clone / name, pair_rows(name, 2))
+    (clone / "README.md").write_text(
+        "---\nconfigs:\n- config_name: en\n  data_files: en/*.jsonl\n- config_name: de\n  data_files:\n"
+        "  - split: train\n    path: de/a.jsonl\n  - split: test\n    path: de/held.jsonl\n---\n"
+    )
+    written = write_project(data / "p", ["plants"], model="m", target="plants-en")
+    assert written.tasks == ["plants-en", "plants-de"]
+    assert [Path(line.partition(":")[0]).name for line in written.left_out] == ["held.jsonl"]
+    paths = {task.name: task.paths for task in load_config(written.path).data.task}
+    assert paths == {
+        "plants-en": ("../plants/en/a.jsonl", "../plants/en/b.jsonl"),
+        "plants-de": ("../plants/de/a.jsonl",),
+    }
+
+
+@pytest.mark.parametrize("source", ["tasks", "tasks/*", "tasks/*/train.jsonl"])
+def test_init_folders_with_splits_name_the_tasks(data: Path, source: str) -> None:
+    for name in ("oak", "fern"):
+        for split in ("train", "test"):
+            write_rows(data / "tasks" / name / f"{split}.jsonl", pair_rows(name, 2))
+    written = write_project(data / "p", [source], model="m", target="oak")
+    assert sorted(written.tasks) == found(written.path) == ["fern", "oak"]
+    assert len(written.left_out) == 2
+    assert all(line.endswith("test.jsonl: test or validation split, not trained on") for line in written.left_out)

@@ -8,7 +8,8 @@ from conftest import MakeProject, pair_rows, write_rows
 from hostile import run_cli
 
 from curator.core.errors import DataError
-from curator.data.corpus import BAD
+from curator.data.bad_rows import BadRow, each_once
+from curator.data.left_out import BAD
 from curator.export import export
 from curator.project.project import Project
 from curator.select.manifest import read_manifest
@@ -93,10 +94,18 @@ def test_bad_rows_skip_in_config_check_succeeds(folder: Path) -> None:
     assert Project.open(folder).status().stages[0].state != "stale"
 
 
-def test_check_task_of_only_bad_rows_raises_data_error(folder: Path) -> None:
+def test_skip_bad_rows_task_of_only_bad_rows_is_left_out_and_named(folder: Path) -> None:
     (folder / "tasks" / "alpha.jsonl").write_text("{broken\n")
-    done = run_cli("check", "-p", folder, "--skip-bad-rows", "-q").check(3)
-    assert "no training examples in task 'alpha' (1 cannot be used)" in done.err
+    done = run_cli("check", "-p", folder, "--skip-bad-rows", "--json").check(0)
+    report = json.loads(done.out)
+    rows = {task["name"]: task for task in report["tasks"]}
+    assert rows["alpha"]["problem"].startswith("no training examples (1 cannot be used: 1 × not valid JSON: Expecting")
+    assert list(rows["alpha"]["bad_rows"].values()) == [1]
+    assert (rows["alpha"]["rows"], rows["alpha"]["examples"], rows["beta"]["examples"]) == (1, 0, 8)
+    assert any(line.startswith("alpha: left out as a whole: no training examples") for line in report["problems"])
+    assert run_cli("select", "-p", folder, "--skip-bad-rows", "-q").check(0)
+    manifest = read_manifest(folder / "curator-manifest.json")
+    assert "alpha" not in [task.name for task in manifest.tasks]
 
 
 def test_check_row_rejected_by_chat_template_is_bad_row(make_project: MakeProject) -> None:
@@ -126,3 +135,33 @@ def test_check_files_of_equal_name_names_the_right_file(make_project: MakeProjec
     done = run_cli("check", "-p", folder, "-q").check(3)
     assert f"{folder / 'a' / 'x.jsonl'}:1: " in done.err
     assert f"(1 of 25 rows in {folder / 'a' / 'x.jsonl'})" in done.err
+
+
+def test_check_bad_rows_of_one_line_are_counted_by_row(make_project: MakeProject) -> None:
+    """Most scripts write a JSON list into one line. Six rows of this line are six rows."""
+    folder = make_project(data={"tasks": "tasks/*"})
+    (folder / "tasks" / "list.json").write_text(json.dumps([{"q": "a", "b": n, "c": 1} for n in range(6)]))
+    done = run_cli("check", "-p", folder, "-q").check(3)
+    assert f"6 of {8 * 3 + 12 + 6} rows in " in done.err
+    report = json.loads(run_cli("check", "-p", folder, "--json").check(3).out)
+    (found,) = [task for task in report["tasks"] if task["name"] == "list"]
+    assert list(found["bad_rows"].values()) == [6]
+
+
+def test_check_bad_csv_record_of_several_lines_is_one_row(make_project: MakeProject) -> None:
+    folder = make_project(data={"tasks": "tasks/*"})
+    text = 'prompt,completion\na,b\n"one\ntwo\nthree",b,c\nd,e\n'
+    (folder / "tasks" / "sheet.csv").write_text(text)
+    done = run_cli("check", "-p", folder, "-q").check(3)
+    assert f"{folder / 'tasks' / 'sheet.csv'}:3: 3 cells, but the header has 2 (1 of " in done.err
+    report = json.loads(run_cli("check", "-p", folder, "--json").check(3).out)
+    (found,) = [task for task in report["tasks"] if task["name"] == "sheet"]
+    assert (found["rows"], found["examples"], found["bad_rows"]) == (3, 2, {"3 cells, but the header has 2": 1})
+
+
+def test_each_once_row_of_unknown_task_counts_once_and_table_rows_count_each() -> None:
+    lost = [BadRow(file="f", line=4, number=n, problem="not valid JSON") for n in (1, 2)]
+    assert each_once([lost[:1], lost[1:]]) == lost[:1]
+    assert each_once([lost, lost[:1]]) == lost
+    table = [BadRow(file="f", line=0, number=1, problem="x") for _ in range(2)]
+    assert len(each_once([table[:1], table[1:]])) == 2

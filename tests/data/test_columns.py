@@ -163,7 +163,7 @@ def test_read_task_public_shape_is_read(tmp_path: Path, row: dict[str, Any], con
 
 
 def test_read_task_number_of_a_choice_is_not_taken_for_an_answer(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="unknown row format"):
+    with pytest.raises(DataError, match="'answer' names one of the choices in 'choices'"):
         _read(tmp_path, {"question": "q", "choices": ["a", "b"], "answer": 1})
 
 

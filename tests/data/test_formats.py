@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from conftest import MakeProject, make_tokenizer, pair_rows, write_rows
 
-from curator.cli.tables import show_check
+from curator.cli.check_table import show_check
 from curator.core.config import TaskSource
 from curator.core.errors import DataError
 from curator.data.formats import recognise, renamed

@@ -1,12 +1,13 @@
 """Test that configurations from the documentation of other trainers become projects with the same rows."""
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from conftest import make_tokenizer, write_rows
+from conftest import CHAT_TEMPLATE, make_tokenizer, write_rows
 from typer.testing import CliRunner
 
 from curator.cli.app import app
@@ -14,9 +15,12 @@ from curator.cli.init import Written, write_project
 from curator.core.config import Config
 from curator.core.errors import CuratorError, DataError
 from curator.core.load_config import load_config
+from curator.data.chat_templates import find_template
 from curator.data.discovery import find_tasks
 from curator.data.importers.importer import read_trainer_config
+from curator.data.sources import Source
 from curator.data.task_rows import read_task
+from curator.data.tokens import Encoder
 
 
 def share(question: str, answer: str) -> list[dict[str, str]]:
@@ -252,11 +256,13 @@ def test_read_axolotl_full_yaml_gives_recipe_and_tasks(tmp_path: Path) -> None:
     write_rows(there / "more" / "open2.jsonl", [chat("r", "b")])
     write_rows(there / "books.jsonl", [{"body": "b", "text": "unread"}])
     write_rows(there / "own.jsonl", [{"ask": "q", "reply": "a"}])
-    write_rows(there / "segments.jsonl", [{"segments": []}])
+    segments = [{"label": False, "text": "<s>q"}, {"label": True, "text": "a</s>"}]
+    write_rows(there / "segments.jsonl", [{"segments": segments}])
     (there / "run.yaml").write_text(AXOLOTL)
     config, rows, written = migrate(there / "run.yaml", tmp_path / "project")
     hub = {task.name: task for task in config.data.task if not task.path or str(task.path).startswith("hf://")}
     assert rows == {
+        "segments": [{"segments": segments}],
         "alpaca": [{"instruction": "i", "response": "o"}],
         "chats": [chat("q", "a")],
         "open": [chat("q", "a"), chat("r", "b")],
@@ -276,14 +282,13 @@ def test_read_axolotl_full_yaml_gives_recipe_and_tasks(tmp_path: Path) -> None:
     for line in (
         "datasets[3] (json).weight = 0.5: no equivalent in curator, which selects from all rows",
         "datasets[6] (Open-Orca/OpenOrca).shards = 10: no equivalent in curator, which selects from all rows",
-        "datasets[8] (segments.jsonl): unsupported type: 'input_output'",
         "datasets[9] (own.jsonl): unsupported custom prompt format",
         "datasets[10] (chats): roles_to_train ['user']: curator trains on assistant turns only",
         "val_set_size: no equivalent in curator",
         "optimizer: no equivalent in curator",
     ):
         assert line in skipped
-    assert len(written.left_out) == 7
+    assert len(written.left_out) == 6
 
 
 # -- TRL ----------------------------------------------------------------------------------------------------------
@@ -473,3 +478,144 @@ def test_init_task_column_gives_task_per_value(tmp_path: Path) -> None:
     assert {s.name: [r.line for r in read_task(s)] for s in sources} == {"3": [4], "x": [1, 3], 'y "z"': [2]}
     with pytest.raises(CuratorError, match="no text or number in the task column 'task'"):
         write_project(tmp_path / "q", [str(tmp_path / "all.jsonl")], model=None, target=None, task_column="task")
+
+
+# -- oumi, ms-swift and chat templates ----------------------------------------------------------------------------
+
+
+def test_read_oumi_yaml_gives_recipe_and_tasks(tmp_path: Path) -> None:
+    write_rows(tmp_path / "there" / "chats.jsonl", [chat("q", "a")])
+    write_rows(tmp_path / "there" / "pairs.jsonl", [{"ask": "q", "reply": "a", "id": 3}])
+    run = {
+        "model": {
+            "model_name": "owner/base",
+            "model_max_length": 2048,
+            "torch_dtype_str": "bfloat16",
+            "trust_remote_code": True,
+        },
+        "data": {
+            "train": {
+                "collator_name": "text_with_padding",
+                "datasets": [
+                    {"dataset_name": "text_sft", "dataset_path": "chats.jsonl", "mixture_proportion": 0.5},
+                    {
+                        "dataset_name": "PromptResponseDataset",
+                        "dataset_kwargs": {
+                            "hf_dataset_path": "pairs.jsonl",
+                            "prompt_column": "ask",
+                            "response_column": "reply",
+                        },
+                    },
+                    {"dataset_name": "yahma/alpaca-cleaned", "split": "train"},
+                    {"dataset_name": "vl_sft", "dataset_path": "chats.jsonl"},
+                ],
+            },
+            "validation": {"datasets": [{"dataset_name": "text_sft", "dataset_path": "chats.jsonl"}]},
+        },
+        "training": {
+            "trainer_type": "TRL_SFT",
+            "num_train_epochs": 2,
+            "learning_rate": 1e-4,
+            "optimizer": "adamw_torch",
+        },
+        "peft": {"lora_r": 4, "lora_alpha": 8, "lora_target_modules": ["q_proj"]},
+    }
+    (tmp_path / "there" / "train.yaml").write_text(yaml.safe_dump(run))
+    config, rows, written = migrate(tmp_path / "there" / "train.yaml", tmp_path / "project", target="chats")
+    assert rows == {"chats": [chat("q", "a")], "pairs": [{"prompt": "q", "completion": "a"}]}
+    assert [task.hub for task in config.data.task if task.hub] == ["yahma/alpaca-cleaned"]
+    assert (config.model.name_or_path, config.model.dtype, config.data.max_length) == ("owner/base", "bfloat16", 2048)
+    assert (config.train.epochs, config.train.learning_rate, config.lora.r) == (2, 1e-4, 4)
+    assert (config.lora.alpha, config.lora.target_modules, config.model.trust_remote_code) == (8, ("q_proj",), False)
+    assert written.left_out == [
+        "train.yaml: data.train.datasets[1] (text_sft).mixture_proportion = 0.5: no equivalent in curator, which"
+        " selects from all rows",
+        "train.yaml: data.train.datasets[4] (vl_sft): unsupported data set: vl_sft",
+        "train.yaml: trust_remote_code = True: set it under [model] if you trust the model's code",
+        "train.yaml: optimizer: no equivalent in curator",
+        "train.yaml: data.validation: name the file under validation_files in [data]",
+    ]
+
+
+def test_read_swift_yaml_gives_recipe_and_tasks(tmp_path: Path) -> None:
+    write_rows(tmp_path / "chats.jsonl", [chat("q", "a")])
+    run = {
+        "model": "Qwen/Qwen3-4B",
+        "use_hf": True,
+        "tuner_type": "lora",
+        "dataset": ["chats.jsonl#500", "HF::owner/more:en#20", "missing.jsonl"],
+        "val_dataset": ["chats.jsonl"],
+        "torch_dtype": "bfloat16",
+        "max_length": 1024,
+        "lora_rank": 16,
+        "target_modules": ["all-linear"],
+        "learning_rate": 1e-4,
+        "template": "qwen3",
+    }
+    (tmp_path / "sft.yaml").write_text(yaml.safe_dump(run))
+    config, rows, written = migrate(tmp_path / "sft.yaml", tmp_path / "project", target="chats")
+    assert rows == {"chats": [chat("q", "a")]}
+    assert [(task.hub, task.config) for task in config.data.task if task.hub] == [("owner/more", "en")]
+    assert (config.model.name_or_path, config.model.dtype) == ("Qwen/Qwen3-4B", "bfloat16")
+    assert (config.lora.r, config.lora.target_modules, config.data.max_length) == (16, "all-linear", 1024)
+    assert written.left_out == [
+        "sft.yaml: dataset[1] (chats.jsonl#500): 500 rows: no equivalent in curator, which selects from all rows",
+        "sft.yaml: dataset[2] (HF::owner/more:en#20): 20 rows: no equivalent in curator, which selects from all rows",
+        "sft.yaml: dataset[3] (missing.jsonl): no such file or hub id: missing.jsonl",
+        "sft.yaml: val_dataset: name the file under validation_files in [data]",
+        "sft.yaml: template: no equivalent in curator",
+    ]
+
+
+def test_read_swift_data_set_of_modelscope_is_left_out(tmp_path: Path) -> None:
+    write_rows(tmp_path / "chats.jsonl", [chat("q", "a")])
+    (tmp_path / "sft.yaml").write_text(yaml.safe_dump({"model": "m/n", "dataset": ["chats.jsonl", "AI-ModelScope/x"]}))
+    _, _, written = migrate(tmp_path / "sft.yaml", tmp_path / "project")
+    assert written.left_out == [
+        "sft.yaml: dataset[2] (AI-ModelScope/x): a data set of ModelScope (curator reads the hub of Hugging Face)"
+    ]
+
+
+@pytest.mark.parametrize(
+    "run",
+    [
+        {"datasets": [{"path": "json", "data_files": "chats.jsonl"}], "chat_template_path": "t.jinja"},
+        {
+            "base_model": "owner/base",
+            "datasets": [{"path": "chats.jsonl", "type": "chat_template"}],
+            "chat_template": "jinja",
+            "chat_template_jinja": CHAT_TEMPLATE,
+        },
+    ],
+    ids=["trl", "axolotl"],
+)
+def test_read_trainer_config_with_chat_template_sets_it(tmp_path: Path, run: dict[str, Any]) -> None:
+    write_rows(tmp_path / "there" / "chats.jsonl", [chat("q", "a")])
+    (tmp_path / "there" / "t.jinja").write_text(CHAT_TEMPLATE)
+    (tmp_path / "there" / "run.yaml").write_text(yaml.safe_dump(run))
+    config, _, written = migrate(tmp_path / "there" / "run.yaml", tmp_path / "project")
+    assert written.left_out == []
+    assert config.data.chat_template == (CHAT_TEMPLATE if "base_model" in run else "../there/t.jinja")
+    assert find_template(config.data.chat_template, tmp_path / "project", tmp_path) == CHAT_TEMPLATE
+
+
+def test_read_task_segments_carry_loss_where_labelled(tmp_path: Path) -> None:
+    """The tokens and labels are those of axolotl: segment by segment, without added tokens."""
+    parts = [(False, "<s>the "), (True, "one"), (False, " is "), (True, "two</s>")]
+    write_rows(tmp_path / "s.jsonl", [{"segments": [{"label": label, "text": text} for label, text in parts]}])
+    tokenizer = make_tokenizer(bos=True)
+    (row,) = read_task(Source(name="s", files=(tmp_path / "s.jsonl",)))
+    encoded = Encoder(tokenizer, max_length=64, encoder_decoder=False).encode(row.content)
+    ids = [tokenizer(text, add_special_tokens=False)["input_ids"] for _, text in parts]
+    assert list(encoded.input_ids) == [*itertools.chain(*ids)]
+    labels = [some if label else [-100] * len(some) for (label, _), some in zip(parts, ids, strict=True)]
+    assert list(encoded.labels) == [*itertools.chain(*labels)]
+    assert (encoded.text, encoded.spans) == ("<s>the one is two</s>", (7, 10, 14, 21))
+    assert row.format == "segments"
+
+
+@pytest.mark.parametrize("segments", [[], "text", [{"text": "x"}], [{"label": 1, "text": "x"}]])
+def test_read_task_damaged_segments_names_the_line(tmp_path: Path, segments: Any) -> None:
+    write_rows(tmp_path / "s.jsonl", [{"segments": segments}])
+    with pytest.raises(DataError, match=r"s\.jsonl:1: 'segments' must be a list of parts"):
+        read_task(Source(name="s", files=(tmp_path / "s.jsonl",)))

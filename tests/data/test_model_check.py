@@ -1,7 +1,10 @@
 """Test that curator refuses a model that is incomplete, of another kind or too small, before any training."""
 
 import json
+import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,7 +12,8 @@ import pytest
 from conftest import MakeProject
 from safetensors.torch import load_file, save_file
 
-from curator.core.errors import CuratorError, DataError
+from curator.core.errors import ConfigError, CuratorError, DataError
+from curator.data.check import CheckFailed
 from curator.project.project import Project
 
 Damage = Callable[[Path], None]
@@ -148,3 +152,76 @@ def test_gradients_new_task_longer_than_the_positions_is_refused(
     toml.write_text(toml.read_text().replace("max_length = 64", f"max_length = {8 * config['n_positions']}"))
     with pytest.raises(DataError, match="task 'long': an example has"):
         Project.open(folder).gradients()
+
+
+@pytest.fixture(scope="session")
+def mamba_folder(tmp_path_factory: pytest.TempPathFactory, tiny_llama_folder: Path) -> Path:
+    """Return the folder of a random Mamba. peft refuses LoRA on two of its linear layers."""
+    from transformers import MambaConfig, MambaForCausalLM
+
+    folder = tmp_path_factory.mktemp("models") / "mamba"
+    shutil.copytree(tiny_llama_folder, folder, ignore=shutil.ignore_patterns("*.safetensors", "config.json"))
+    MambaForCausalLM(MambaConfig(vocab_size=400, hidden_size=16, num_hidden_layers=1)).save_pretrained(folder)
+    return folder
+
+
+def test_check_all_linear_that_peft_refuses_names_modules_that_work(
+    make_project: MakeProject, mamba_folder: Path
+) -> None:
+    folder = make_project(model=mamba_folder)
+    with pytest.raises(CheckFailed, match=r"cannot use lora\.target_modules = 'all-linear' with .*Mamba") as caught:
+        Project.open(folder).check()
+    assert caught.value.exit_code == 2
+    assert caught.value.report.tasks
+    named = re.findall(r'"(\w+)"', caught.value.hint)
+    assert sorted(named) == ["dt_proj", "in_proj", "x_proj"]
+    with pytest.raises(ConfigError, match=r"cannot use lora\.target_modules"):
+        Project.open(folder).train()
+    toml = folder / "curator.toml"
+    toml.write_text(toml.read_text().replace("[lora]", f"[lora]\ntarget_modules = {json.dumps(named)}"))
+    assert Project.open(folder).check().error == ""
+    assert Project.open(folder).train().trainable_parameters > 0
+
+
+def test_check_missing_target_modules_names_them_and_those_that_exist(make_project: MakeProject) -> None:
+    folder = make_project(lora={"target_modules": ["q_proj", "qkv", "c_attn"]})
+    with pytest.raises(CheckFailed, match="the model has no module 'qkv', 'c_attn'") as caught:
+        Project.open(folder).check()
+    assert '"q_proj"' in caught.value.hint
+    assert "lm_head" not in caught.value.hint
+
+
+def test_check_usable_target_modules_are_checked_once(make_project: MakeProject) -> None:
+    """The check imports torch, which takes seconds."""
+    folder = make_project()
+    Project.open(folder).check()
+    program = "import sys; from curator import Project; Project.open(sys.argv[1]).check(); print('peft' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program, str(folder)], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
+def test_check_model_without_network_says_that_the_hub_cannot_be_reached(make_project: MakeProject) -> None:
+    folder = make_project()
+    toml = folder / "curator.toml"
+    toml.write_text(toml.read_text().replace('"model"', '"owner/absent"'))
+    with pytest.raises(DataError, match="the hub cannot be reached: HF_HUB_OFFLINE is set") as caught:
+        Project.open(folder).check()
+    assert "\n" not in caught.value.message
+    assert "hf download owner/absent" in caught.value.hint
+
+
+def test_check_data_set_without_network_says_that_the_hub_cannot_be_reached(make_project: MakeProject) -> None:
+    folder = make_project(data={"tasks": None})
+    with (folder / "curator.toml").open("a") as file:
+        file.write('[[data.task]]\nname = "target"\npath = "tasks/target.jsonl"\n')
+        file.write('[[data.task]]\nname = "far"\nhub = "owner/absent"\n')
+    with pytest.raises(CheckFailed, match=r"data set 'owner/absent' .* the hub cannot be reached") as caught:
+        Project.open(folder).check()
+    assert "hf download --repo-type dataset owner/absent" in caught.value.hint
+    assert {task.name: task.problem for task in caught.value.report.tasks}["target"] == ""
+
+
+def test_check_max_length_above_the_positions_is_noted(make_project: MakeProject) -> None:
+    folder = make_project(data={"max_length": 1024})
+    notes = Project.open(folder).check().notes
+    assert "max_length is 1,024, but the model has 512 positions. Longer examples are refused." in notes

@@ -1,13 +1,14 @@
 """Test the split into training and validation examples, and that no example is in both."""
 
 import random
+import re
 
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from curator.core.errors import DataError
-from curator.data.splits import LEAKED, OVER_LIMIT, VALIDATION, TaskExamples, TaskSplit, split_tasks
+from curator.data.left_out import LEAKED, OVER_LIMIT, VALIDATION
+from curator.data.splits import TaskExamples, TaskSplit, split_tasks
 
 # Few different contents give many copies within and between tasks.
 contents = st.lists(st.integers(0, 30).map(str), min_size=1, max_size=25)
@@ -25,11 +26,9 @@ def split(
     tasks: list[TaskExamples], targets: list[str], share: float = 0.3, limit: int = 0, seed: int = 0
 ) -> list[TaskSplit]:
     """Call `split_tasks`. Reject generated data that leave a task empty."""
-    try:
-        return split_tasks(tasks, targets, share=share, limit=limit, seed=seed)
-    except DataError:
-        assume(False)
-        raise
+    splits = split_tasks(tasks, targets, share=share, limit=limit, seed=seed)
+    assume(all(found.refusal is None for found in splits))
+    return splits
 
 
 @given(corpora, st.data(), shares, st.integers(0, 6), seeds, st.integers(1, 2))
@@ -146,6 +145,20 @@ def test_split_tasks_limit_keeps_same_rows_in_any_order() -> None:
         ),
     ],
 )
-def test_split_tasks_nothing_left_raises_data_error(tasks: list[TaskExamples], message: str) -> None:
-    with pytest.raises(DataError, match=message):
-        split_tasks(tasks, ["t"], share=0.5, limit=0, seed=0)
+def test_split_tasks_nothing_left_refuses_the_task(tasks: list[TaskExamples], message: str) -> None:
+    refusals = [found.refusal for found in split_tasks(tasks, ["t"], share=0.5, limit=0, seed=0) if found.refusal]
+    assert re.search(message, refusals[0].message)
+
+
+def test_split_tasks_unusable_task_leaves_the_others_usable() -> None:
+    tasks = [task("t", ["a", "b"]), task("x", ["c"], ["empty"]), task("y", ["d"])]
+    splits = split_tasks(tasks, ["t"], share=0.5, limit=0, seed=0)
+    assert [found.refusal is None for found in splits] == [True, False, True]
+    assert (splits[1].left_out, splits[2].train) == ({"empty": (0,)}, (0,))
+
+
+def test_split_tasks_bad_rows_are_named_with_their_reasons() -> None:
+    bad = TaskExamples(name="t", hashes=["", ""], left_out=["cannot be used"] * 2, problems={"not valid JSON": 2})
+    (found,) = split_tasks([bad], ["t"], share=0.5, limit=0, seed=0)
+    assert found.refusal is not None
+    assert "(left out: 2 cannot be used: 2 × not valid JSON)" in found.refusal.message

@@ -80,7 +80,7 @@ def test_read_task_every_format_gives_content(tmp_path: Path) -> None:
         ({"prompt": "a"}, "t.jsonl:2: unknown row format (fields: prompt)"),
         ({"prompt": "a", "completion": None}, "t.jsonl:2: unknown row format (fields: prompt)"),
         ({}, "t.jsonl:2: unknown row format (fields: none)"),
-        ({"prompt": "a", "completion": ["b"]}, "t.jsonl:2: 'completion' must be text, not ['b']"),
+        ({"prompt": "a", "completion": ["b", "c"]}, "t.jsonl:2: 'completion' holds 2 answers instead of one text"),
         ({"prompt": ["a"], "completion": "b"}, "t.jsonl:2: 'prompt' must be text, not ['a']"),
         ({"instruction": "a", "input": 1, "output": "b"}, "t.jsonl:2: 'input' must be text, not 1"),
         ({"text": 5}, "t.jsonl:2: 'text' must be text, not 5"),

@@ -1,8 +1,11 @@
 """Test all formats: faithful rows or a note, weights, tokens, and configs in YAML."""
 
 import json
+import os
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -192,17 +195,98 @@ def test_export_names_that_would_be_one_file_get_different_files(data: Path) -> 
         assert (data.parent / "out" / "README.md").is_file() == (format != "hf")
 
 
-def test_export_target_with_validation_file_checks_and_leaves_it_out(data: Path) -> None:
-    made = manifest(data, "target")
+def test_export_target_with_validation_file_checks_and_writes_it(data: Path) -> None:
+    made = manifest(data, "target", "one")
     held_out = made.targets[0].files[0].model_copy(update={"path": "two.jsonl"})
     wrong = made.targets[0].model_copy(update={"validation_files": (held_out,)})
     with pytest.raises(Exception, match="has changed"):
         run(made.model_copy(update={"targets": (wrong,)}), data, "trl")
     right = held_out.model_copy(update={"sha256": manifest(data, "two").targets[0].files[0].sha256})
-    good = made.targets[0].model_copy(update={"validation_files": (right,)})
+    good = made.targets[0].model_copy(update={"validation_files": (right,), "validation_left_out": (0, 3)})
     report = run(made.model_copy(update={"targets": (good,)}), data, "trl")
-    assert [(task.name, task.rows) for task in report.tasks] == [("target", 8)]
-    assert not (data.parent / "out" / "two.jsonl").exists()
+    assert [(task.name, task.rows, task.validation_rows) for task in report.tasks] == [("target", 8, 6), ("one", 8, 0)]
+    wanted = [row for number, row in enumerate(rows_of(data / "two.jsonl")) if number not in (0, 3)]
+    assert rows_of(data.parent / "out" / "splits" / "validation.jsonl") == wanted
+    assert report.validation == "splits/validation.jsonl"
+    record = json.loads((data.parent / "out" / RECORD_NAME).read_text())
+    assert record["validation"] == "splits/validation.jsonl"
+
+
+def test_export_training_rows_that_equal_held_out_rows_are_left_out(data: Path) -> None:
+    """A manifest leaves such rows out. After a change of the data, the numbers in the manifest do not help."""
+    made = manifest(data, "target", "one")
+    same = rows_of(data / "two.jsonl")[2:5]
+    write_rows(data / "one.jsonl", [*same, *pair_rows("one", 5)])
+    made = made.model_copy(
+        update={
+            "targets": (
+                made.targets[0].model_copy(
+                    update={
+                        "validation_files": tuple(manifest(data, "two").targets[0].files),
+                        "validation_left_out": (),
+                    }
+                ),
+            )
+        }
+    )
+    report = export(made, data, format="jsonl", folder=data.parent / "out", allow_changed=True)
+    assert rows_of(data.parent / "out" / "one.jsonl") == pair_rows("one", 5)
+    assert report.notes == ("one: 3 rows equal held-out rows and are left out",)
+
+
+@pytest.mark.parametrize("name", ["train", "my-test", "dev set", "Validation", "evals", "retrained"])
+def test_export_trl_task_names_that_look_like_splits_stay_training_data(data: Path, name: str) -> None:
+    write_rows(data / f"{name}.jsonl", pair_rows("other", 3))
+    made = manifest(data, "target", name)
+    held_out = made.targets[0].model_copy(update={"left_out": {"validation": (1, 6)}})
+    run(made.model_copy(update={"targets": (held_out,)}), data, "trl")
+    config = yaml.safe_load((data.parent / "out" / "sft.yaml").read_text())
+    loaded = datasets.load_dataset(str(data.parent / "out" / config["dataset_name"]))
+    rows = rows_of(data / "target.jsonl")
+    assert list(loaded) == ["train", "validation"]
+    assert loaded["validation"].to_list() == [rows[1], rows[6]]
+    assert loaded["train"].to_list() == [
+        *(row for row in rows if row not in (rows[1], rows[6])),
+        *pair_rows("other", 3),
+    ]
+    assert (config["dataset_test_split"], config["eval_strategy"]) == ("validation", "epoch")
+
+
+def test_export_without_held_out_rows_configures_no_evaluation(data: Path) -> None:
+    for format, name in (("trl", "sft"), ("llamafactory", "train"), ("axolotl", "config"), ("swift", "sft")):
+        report = run(manifest(data), data, format)
+        text = (data.parent / "out" / f"{name}.yaml").read_text()
+        assert (report.validation, "eval" in text, "test_datasets" in text) == ("", False, False)
+
+
+def test_export_swift_config_reports_nothing_and_forbids_remote_code(data: Path, tmp_path: Path) -> None:
+    """ms-swift has no setting against code of the model's repository. The plugin changes what transformers decides."""
+    run(manifest(data), data, "swift")
+    config = yaml.safe_load((data.parent / "out" / "sft.yaml").read_text())
+    assert (config["report_to"], config["external_plugins"]) == ("none", ["no_remote_code.py"])
+    (data / "model" / "evil.py").write_text("open('hacked', 'w')")
+    described = json.loads((data / "model" / "config.json").read_text()) | {
+        "model_type": "evil",
+        "auto_map": {"AutoConfig": "evil.Evil"},
+    }
+    (data / "model" / "config.json").write_text(json.dumps(described))
+    program = (
+        "import runpy, sys; runpy.run_path(sys.argv[1])\n"
+        "from transformers import AutoConfig\n"
+        "AutoConfig.from_pretrained(sys.argv[2], trust_remote_code=True)"
+    )
+    plugin = data.parent / "out" / "no_remote_code.py"
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(plugin), str(data / "model")],
+        cwd=tmp_path,
+        env=os.environ | {"HF_HOME": str(tmp_path / "hf")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "contains custom code which must be executed" in done.stderr
+    assert not (tmp_path / "hacked").exists()
 
 
 # -- weights and tokens --------------------------------------------------------------------------------------------
@@ -222,7 +306,7 @@ def test_export_weights_are_in_the_files_or_in_the_config(data: Path) -> None:
         exact = {task.name: task.tokens_are_exact for task in report.tasks}
         assert {name for name in wanted if not exact[name]} == native.get(format, set())
         if format == "trl":
-            rows = rows_of(data.parent / "out" / "two.jsonl")
+            rows = rows_of(data.parent / "out" / "splits" / "train-0002-two.jsonl")
             assert sum(len(encoder.encode(row).input_ids) for row in rows) == report.tasks[2].tokens
         if format == "llamafactory":
             info = json.loads((data.parent / "out" / "dataset_info.json").read_text())
@@ -326,11 +410,11 @@ def test_export_command_shows_rows_and_tokens_before_writing(data: Path) -> None
     words = ["export", str(path), "--format", "trl", "-o", str(out), "-q"]
     shown = CliRunner().invoke(app, [*words, "--dry-run"])
     assert shown.exit_code == 0, shown.output
-    assert re.search(r"two\s+12\s+\d+\s+1\.5\s+two\.jsonl", shown.stdout)
+    assert re.search(r"two\s+12\s+\d+\s+1\.5\s+splits/train-0002-two\.jsonl", shown.stdout)
     assert "nothing is written" in shown.stdout
     assert not out.exists()
     document = json.loads(CliRunner().invoke(app, [*words, "--json"]).stdout)
     assert [task["rows"] for task in document["tasks"]] == [8, 8, 12]
     assert (document["form"], document["rows_differing"], document["dry_run"]) == ("prompt-completion", 0, False)
-    assert document["files"][2] == {"name": "two.jsonl", "rows": 12}
+    assert document["files"][2] == {"name": "splits/train-0002-two.jsonl", "rows": 12}
     assert (out / "sft.yaml").is_file()

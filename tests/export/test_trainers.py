@@ -12,9 +12,11 @@ import sys
 import sysconfig
 import venv
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import datasets
 import pytest
 from conftest import CHAT_TEMPLATE, make_tokenizer, pair_rows, write_rows
 from manifests import manifest_of
@@ -62,6 +64,18 @@ CASES: dict[str, tuple[dict[str, Any], Rows]] = {
     ),
     "cut off": ({}, {"target": pair_rows("target", 3), "one": [{"prompt": "one", "completion": " two" * 90}] * 2}),
 }
+# Held-out rows of each case, of the same kind as the training rows.
+HELD_OUT: Rows = {
+    "pairs": pair_rows("held out", 2),
+    "text": [{"text": "held out"}],
+    "straddling": [{"prompt": "a ", "completion": "one"}],
+    "eos": pair_rows("held out", 2),
+    "instructions": [{"instruction": "held out", "output": "b"}],
+    "chats": [chat("u:held", "a:out", "u:r", "a:bb")],
+    "marked": [chat("u:held", "a:out", "u:r", "a:bb")],
+    "mixed": pair_rows("held out", 2),
+    "cut off": pair_rows("held out", 2),
+}
 FORMS = {
     "trl": "prompt-completion text prompt-completion tokens prompt-completion tokens messages tokens prompt-completion",
     "llamafactory": "turns turns tokens turns turns tokens turns turns tokens",
@@ -71,12 +85,23 @@ FORMS = {
 }
 # Rows that a trainer reads with other tokens or labels, by case. docs/reference/export.md gives the reasons.
 DIFFERING = {"swift": {"straddling": 3, "chats": 3, "marked": 3, "mixed": 2}}
-Exported = tuple[Path, ExportReport, list[Encoded]]
+# The same for the held-out rows.
+DIFFERING_HELD_OUT = {"swift": {"straddling": 1, "chats": 1, "marked": 1}}
+
+
+@dataclass(frozen=True)
+class Exported:
+    """Hold an export, and the rows as curator encodes them."""
+
+    folder: Path
+    report: ExportReport
+    wanted: list[Encoded]
+    held_out: list[Encoded]
 
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory, tiny_llama_folder: Path) -> Callable[[str, str], Exported]:
-    """Return a function `exported(case, format)`: the folder, the report, and the rows as curator encodes them."""
+    """Return a function `exported(case, format)`."""
     root = tmp_path_factory.mktemp("exports")
 
     def get(case: str, format: str) -> Exported:
@@ -87,6 +112,8 @@ def exported(tmp_path_factory: pytest.TempPathFactory, tiny_llama_folder: Path) 
             make_tokenizer(**options).save_pretrained(model)
             for task, rows in tasks.items():
                 write_rows(data / f"{task}.jsonl", rows)
+            write_rows(data / "held-out.jsonl", HELD_OUT[case])
+        held_out = manifest_of(data, "held-out").targets[0].files
         manifest = manifest_of(
             data,
             *tasks,
@@ -95,12 +122,17 @@ def exported(tmp_path_factory: pytest.TempPathFactory, tiny_llama_folder: Path) 
             train={"epochs": 1, "batch_size": 3, "learning_rate": 3e-5, "seed": 5},
             data={"max_length": MAX_LENGTH},
         )
+        target = manifest.targets[0].model_copy(update={"validation_files": held_out})
+        manifest = manifest.model_copy(update={"targets": (target,)})
         folder = data / format
         report = export(manifest, data, format=format, folder=folder)
         encoder = Encoder(make_tokenizer(**options), max_length=MAX_LENGTH, encoder_decoder=False)
-        sources = [Source(name=task, files=(data / f"{task}.jsonl",)) for task in tasks]
-        wanted = [encoder.encode(row.content) for source in sources for row in read_task(source)]
-        return folder, report, wanted
+
+        def encoded(*names: str) -> list[Encoded]:
+            sources = [Source(name=name, files=(data / f"{name}.jsonl",)) for name in names]
+            return [encoder.encode(row.content) for source in sources for row in read_task(source)]
+
+        return Exported(folder, report, encoded(*tasks), encoded("held-out"))
 
     return get
 
@@ -127,22 +159,31 @@ def test_export_trl_reads_the_tokens_and_labels_of_curator(
     exported: Callable[[str, str], Exported], case: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Use TRL's own parser, mixture and trainer, in the order of TRL's script."""
-    from trl import SFTTrainer, get_dataset, get_peft_config
+    from trl import SFTTrainer, get_peft_config
     from trl.scripts.sft import make_parser
 
-    folder, report, wanted = exported(case, "trl")
+    found = exported(case, "trl")
+    folder, report = found.folder, found.report
     assert report.form == FORMS["trl"].split()[list(CASES).index(case)]
     assert report.rows_differing == 0
     monkeypatch.chdir(folder)
     monkeypatch.setattr(sys, "argv", ["sft", "--config", "sft.yaml"])
-    _, training, model, data = make_parser().parse_args_and_config(fail_with_unknown_args=True)
-    mixture = get_dataset(data)["train"]
+    script, training, model, data = make_parser().parse_args_and_config(fail_with_unknown_args=True)
+    assert not data.datasets
+    loaded = datasets.load_dataset(script.dataset_name, name=script.dataset_config, streaming=script.dataset_streaming)
+    mixture, validation = loaded[script.dataset_train_split], loaded[script.dataset_test_split]
     assert [task.rows for task in report.tasks] == [len(rows) for rows in CASES[case][1].values()]
     assert len(mixture) == sum(task.rows for task in report.tasks)
     trainer = SFTTrainer(
-        model=model.model_name_or_path, args=training, train_dataset=mixture, peft_config=get_peft_config(model)
+        model=model.model_name_or_path,
+        args=training,
+        train_dataset=mixture,
+        eval_dataset=validation,
+        peft_config=get_peft_config(model),
     )
-    check([(row["input_ids"], row["labels"]) for row in trainer.train_dataset], wanted)
+    check([(row["input_ids"], row["labels"]) for row in trainer.train_dataset], found.wanted)
+    check([(row["input_ids"], row["labels"]) for row in trainer.eval_dataset], found.held_out)
+    assert (training.eval_strategy, training.per_device_eval_batch_size) == ("epoch", 1)
     peft = trainer.model.peft_config["default"]
     assert (peft.r, peft.lora_alpha, training.learning_rate, training.seed) == (2, 4, 3e-5, 5)
     assert (training.per_device_train_batch_size, training.num_train_epochs, training.max_length) == (3, 1, MAX_LENGTH)
@@ -235,11 +276,11 @@ def test_export_trainer_reads_the_tokens_and_labels_of_curator(
     """Use the trainer's own parser and tokenization, with all cases in one process."""
     python = python_of(trainer)
     cases = [exported(case, trainer) for case in CASES]
-    assert [report.form for _, report, _ in cases] == FORMS[trainer].split()
+    assert [case.report.form for case in cases] == FORMS[trainer].split()
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     script = Path(__file__).parent / "trainers" / f"read_{trainer}.py"
     done = subprocess.run(
-        [str(python), str(script), *(str(folder) for folder, _, _ in cases)],
+        [str(python), str(script), *(str(case.folder) for case in cases)],
         env=environment | {"CUDA_VISIBLE_DEVICES": "", "AXOLOTL_DO_NOT_TRACK": "1"},
         capture_output=True,
         text=True,
@@ -247,11 +288,15 @@ def test_export_trainer_reads_the_tokens_and_labels_of_curator(
     )
     assert done.returncode == 0, done.stderr[-3000:]
     results = json.loads(done.stdout.rpartition("RESULT")[2])
-    for case, (_, report, wanted), found in zip(CASES, cases, results, strict=True):
-        assert report.rows_differing == DIFFERING.get(trainer, {}).get(case, 0)
+    for case, made, found in zip(CASES, cases, results, strict=True):
+        report, wanted = made.report, made.wanted
+        differing, held_out = (known.get(trainer, {}).get(case, 0) for known in (DIFFERING, DIFFERING_HELD_OUT))
+        assert report.rows_differing == differing + held_out
+        assert count_differing(found["validation"], made.held_out) == held_out
+        assert found["evaluation"] == ["epoch", 1]
         if trainer == "swift":
             # ms-swift shuffles the rows when it reads them.
-            assert count_differing(found["examples"], wanted) == report.rows_differing
+            assert count_differing(found["examples"], wanted) == differing
             assert found["tasks"] == {task.file: task.rows for task in report.tasks}
         else:
             check(found["examples"], wanted)

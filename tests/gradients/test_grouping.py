@@ -1,18 +1,16 @@
 """Test the influence of examples, groups by gradient, and near duplicates."""
 
 import json
-import random
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import pair_rows, write_rows
+from conftest import pair_rows
 from hostile import run_cli
 
 import curator
 from curator.core.errors import ConfigError
-from curator.data.duplicates import near_duplicates, overlaps
 from curator.gradients.grouping import cluster
 
 MakeProject = Callable[..., Path]
@@ -65,40 +63,3 @@ def test_init_group_splits_unlabelled_data(make_project: MakeProject, tmp_path: 
         for line in path.read_text().splitlines()
     ]
     assert sorted(r["prompt"] for r in rows) == sorted(r["prompt"] for r in pair_rows("pile", 20))
-
-
-def test_near_duplicates_equal_exhaustive_comparison() -> None:
-    rng = random.Random(0)
-    first = [[rng.randrange(500) for _ in range(rng.randint(3, 60))] for _ in range(300)]
-    second = [list(example) for example in first[:40]]
-    for example in second[:20]:
-        if len(example) > 30:
-            example[-1] = 501
-    found = {(pair.first, pair.second) for pair in near_duplicates([first, second])}
-
-    def runs(example: list[int]) -> set[tuple[int, ...]]:
-        padded = example + [0] * (4 - len(example))
-        return {tuple(padded[n : n + 4]) for n in range(len(padded) - 3)}
-
-    every = [((t, n), runs(e)) for t, examples in enumerate((first, second)) for n, e in enumerate(examples)]
-    expected = {
-        (place, other)
-        for position, (place, here) in enumerate(every)
-        for other, there in every[position + 1 :]
-        if len(here & there) >= 0.8 * len(here | there)
-    }
-    assert found == expected
-    assert overlaps(near_duplicates([first, second]), [300, 40]) == [(1, 0, pytest.approx(len(expected) / 40))]
-
-
-def test_check_copied_task_reports_overlap_and_pairs(make_project: MakeProject) -> None:
-    folder = make_project()
-    rows = pair_rows("alpha", 8)
-    write_rows(folder / "tasks" / "copy.jsonl", [{**row, "completion": row["completion"] + " "} for row in rows])
-    report = curator.Project.open(folder).check()
-    assert {(o.task, o.other) for o in report.overlaps} <= {("copy", "alpha"), ("alpha", "copy")}
-    write_rows(folder / "tasks" / "copy.jsonl", rows)
-    report = curator.Project.open(folder).check()
-    assert [(o.task, o.other, o.share) for o in report.overlaps] == [("alpha", "copy", 1.0)]
-    assert any("has near duplicates in copy" in problem for problem in report.problems)
-    assert ("alpha", 1, "copy", 1) in report.near_duplicates

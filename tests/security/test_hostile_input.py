@@ -76,7 +76,7 @@ def row(**fields: Any) -> bytes:
         ("json", b'[{"prompt": "a", "completion": "b"},\n 5]', ":2: a row must be a JSON object, not 5"),
         ("json", b"[1, 2", ":1: not valid JSON: unexpected end"),
         ("csv", b'prompt,completion\na,b\n"a,b\n', ":3: not valid CSV"),
-        ("csv", b"\x1b[31m,x\na,b\n", ":2: unknown row format (fields: \ufffd[31m, x)"),
+        ("csv", b"\x1b[31m,label\na,b\n", ":2: unknown row format (fields: \ufffd[31m, label)"),
         ("tsv", b"prompt\tcompletion\na\n", ":2: 1 cells, but the header has 2"),
         ("parquet", b"PAR1" + b"\0" * 100 + b"PAR1", "cannot load "),
         ("jsonl.gz", gzip.compress(GOOD, mtime=0)[:-5], "cannot read "),

@@ -119,6 +119,9 @@ def test_read_manifest_wrong_value_names_its_place(tmp_path: Path, manifest: Man
         ({"hub": 3}, "wrong type: hub"),
         ({"hub": ["a"]}, "wrong type: hub"),
         ({"columns": {"prompt": 3}}, "not a table of texts: columns"),
+        ({"rows": ["a"]}, "wrong type: rows"),
+        ({"csv": {"delimiter": ";;"}}, "wrong options: csv"),
+        ({"csv": {"program": "rm"}}, "wrong options: csv"),
     ],
 )
 def test_manifest_source_invalid_key_or_type_is_refused(

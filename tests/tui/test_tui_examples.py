@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from curator.data.corpus import EMPTY, Task, TaskVersion
-from curator.data.splits import LEAKED, VALIDATION, TaskSplit
+from curator.data.corpus import Task, TaskVersion
+from curator.data.left_out import EMPTY, LEAKED, VALIDATION
+from curator.data.splits import TaskSplit
 from curator.data.tokens import IGNORED
 from curator.workspace.store.records import ExampleIndex, StoredExample, StoredTask
 from curator.workspace.store.tables import Store

@@ -15,7 +15,7 @@ from conftest import HOSTILE as HOSTILE_NAMES
 from textual.pilot import Pilot
 from tui_pilot import grid, opened, text, until
 
-from curator.data.splits import LEAKED
+from curator.data.left_out import LEAKED
 from curator.project.project import Project
 from curator.workspace.store.tables import Store
 from tui.app import CuratorApp

@@ -11,8 +11,9 @@ import numpy.typing as npt
 import pyarrow.compute as pc
 
 from curator.core.arrays import Floats, Mask
-from curator.data.corpus import CUT_OFF, EMPTY, Task
-from curator.data.splits import LEAKED, OVER_LIMIT, VALIDATION, TaskSplit
+from curator.data.corpus import Task
+from curator.data.left_out import CUT_OFF, EMPTY, LEAKED, OVER_LIMIT, VALIDATION
+from curator.data.splits import TaskSplit
 from curator.workspace.store.tables import Store
 
 Ints = npt.NDArray[np.int64]

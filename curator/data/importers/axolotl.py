@@ -15,6 +15,7 @@ from curator.data.importers.base import (
     number,
     role_names,
     switched,
+    template_setting,
     text,
     whole,
 )
@@ -55,6 +56,7 @@ _TYPES: dict[str, dict[str, str]] = {
     "completion": {"text": "text"},
     "chat_template": {},
     "sharegpt": {"messages": "conversations"},
+    "input_output": {},
 }
 _CHAT_KEYS = (
     "field_messages",
@@ -88,7 +90,15 @@ def read_axolotl(values: Mapping[str, Any], path: Path) -> ImportedConfig:
             imported.skip(f"datasets[{place}]", "no `path`")
     if values.get("adapter") not in (None, "lora", "qlora"):
         imported.skip(f"adapter = {brief(values['adapter'])}", "curator trains LoRA only")
-    imported.take(values, _SETTINGS, handled=("datasets", "adapter"))
+    template = values.get("chat_template_jinja")
+    if template and values.get("chat_template", "jinja") == "jinja":
+        imported.settings["data"] = {"chat_template": template_setting(str(template), path.parent)}
+    elif values.get("chat_template") not in (None, "tokenizer_default"):
+        imported.skip(f"chat_template = {brief(values['chat_template'])}", "not a template of the tokenizer")
+    if values.get("test_datasets"):
+        imported.skip("test_datasets", "name the file under validation_files in [data]")
+    handled = ("datasets", "test_datasets", "adapter", "chat_template", "chat_template_jinja")
+    imported.take(values, _SETTINGS, handled=handled)
     return imported
 
 

@@ -37,6 +37,10 @@ class ImportedConfig:
     tables: list[Table] = field(default_factory=list)
     settings: Settings = field(default_factory=dict)
     """Values of `curator.toml`, by section and key."""
+    targets: list[str] = field(default_factory=list)
+    """Names of the target tasks, if the configuration tells them."""
+    validation_files: dict[str, str] = field(default_factory=dict)
+    """Path of the held-out rows of a target, by its name."""
     left_out: list[str] = field(default_factory=list)
     """Settings that were not imported, and the reason, one line each."""
 
@@ -184,6 +188,13 @@ def precision(value: Any) -> str:
 def switched(value: Any, meaning: str) -> str | None:
     """Return `meaning` if a switch is on, else None."""
     return meaning if str(value).lower() in ("true", "1", "yes") else None
+
+
+def template_setting(written: str, folder: Path) -> str:
+    """Return the value of `data.chat_template` for a template's text, or for a file relative to a folder."""
+    if "{%" in written or "{{" in written:
+        return written
+    return str((folder / written).absolute())
 
 
 def never(value: Any) -> None:

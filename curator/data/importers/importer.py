@@ -3,26 +3,52 @@
     LLaMA-Factory   dataset_info.json, or the YAML of a run that names some of its data sets
     axolotl         the YAML of a run
     TRL             the YAML of a run, with `datasets` or `dataset_name`
+    oumi            the YAML of a run, with `data.train.datasets`
+    ms-swift        the YAML of a run, with `dataset` as a list
+    curator         an export, its record, its configuration or its data files
 
 Data sets become tasks, and the recipe becomes `[train]` and `[lora]`.
 `ImportedConfig.left_out` lists every setting without an equivalent in curator.
 """
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from curator.core.errors import DataError
 from curator.data.importers.axolotl import read_axolotl
 from curator.data.importers.base import ImportedConfig, Table
+from curator.data.importers.exports import export_around, read_export
 from curator.data.importers.llama_factory import is_dataset_info, read_dataset_info, read_run
+from curator.data.importers.oumi import is_oumi, read_oumi
+from curator.data.importers.swift import read_swift
 from curator.data.importers.trl import read_trl
 
-__all__ = ["ImportedConfig", "Table", "read_trainer_config"]
+__all__ = ["ImportedConfig", "Table", "read_export_at", "read_trainer_config"]
 
 _YAML = (".yaml", ".yml")
 # Data files can also end in .json. Larger files are not read, because they are data.
 _LARGEST = 2**24
+
+
+def read_export_at(paths: Sequence[Path]) -> ImportedConfig | None:
+    """Read an export of curator. Held-out rows become the validation file of their target, and never a task.
+
+    Args:
+        paths: The folder of an export, or files in it. A data file stands for its task.
+
+    Returns:
+        The imported tasks. None if the paths do not all lie in one export.
+
+    Raises:
+        DataError: The export is damaged.
+    """
+    folders = {export_around(path) for path in paths}
+    folder = folders.pop() if len(folders) == 1 else None
+    if folder is None:
+        return None
+    return read_export(folder, paths, lambda config: _read(config, _load(config)))
 
 
 def read_trainer_config(path: Path) -> ImportedConfig | None:
@@ -91,11 +117,17 @@ def _read(path: Path, values: Any) -> ImportedConfig:
     typed = isinstance(entries, list) and any(isinstance(entry, dict) and "type" in entry for entry in entries)
     if "base_model" in values or typed:
         return read_axolotl(values, path)
-    if isinstance(values.get("dataset"), str):
-        return read_run(values, path)
+    if is_oumi(values):
+        return read_oumi(values, path)
+    named = values.get("dataset")
+    if isinstance(named, str | list) and named:
+        # ms-swift names the model `model`, LLaMA-Factory `model_name_or_path`.
+        if "model_name_or_path" not in values and ("model" in values or isinstance(named, list)):
+            return read_swift(values, path)
+        return read_run(values | {"dataset": named if isinstance(named, str) else ",".join(map(str, named))}, path)
     if entries or "dataset_name" in values:
         return read_trl(values, path)
     raise DataError(
-        f"{path}: not a configuration of LLaMA-Factory, axolotl or TRL",
+        f"{path}: not a configuration of LLaMA-Factory, axolotl or TRL, nor of oumi or ms-swift",
         hint="Use a file that names data sets: `dataset`, `datasets` or `dataset_name`.",
     )

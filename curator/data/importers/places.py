@@ -10,7 +10,7 @@ from curator.core.remote import has_wildcards, is_remote
 from curator.data.readers import is_saved_dataset, is_task_file, task_name
 
 # Values of `path` that `datasets.load_dataset` reads as a format, not as a place.
-_FORMATS = ("json", "csv", "parquet")
+_FORMATS = ("json", "csv", "parquet", "arrow")
 
 
 class NotFoundError(Exception):

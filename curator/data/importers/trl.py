@@ -14,6 +14,7 @@ from curator.data.importers.base import (
     brief,
     modules,
     precision,
+    template_setting,
     text,
     whole,
 )
@@ -56,7 +57,18 @@ def read_trl(values: Mapping[str, Any], path: Path) -> ImportedConfig:
             "split": values.get("dataset_train_split"),
         }
         _add(imported, single, "dataset_name", values)
-    handled = ("datasets", "dataset_name", "dataset_config", "dataset_train_split", "dataset_streaming", "streaming")
+    handled: tuple[str, ...] = (
+        "datasets",
+        "dataset_name",
+        "dataset_config",
+        "dataset_train_split",
+        "dataset_streaming",
+        "streaming",
+    )
+    template = values.get("chat_template_path")
+    if template and str(template).endswith((".jinja", ".j2")):
+        imported.settings["data"] = {"chat_template": template_setting(str(template), path.parent)}
+        handled = (*handled, "chat_template_path")
     peft = ("use_peft",) if str(values.get("use_peft", True)).lower() == "true" else ()
     imported.take(values, _SETTINGS, handled=(*handled, *peft))
     return imported

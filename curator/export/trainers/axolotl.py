@@ -24,12 +24,14 @@ from curator.export.yaml import to_yaml
 from curator.select.manifest import render
 
 if TYPE_CHECKING:
-    from curator.export.format import Plan
+    from curator.export.format import Plan, PlannedTask
 
 CONFIG = "config.yaml"
 
 
 def _write(content: Content, encoded: Encoded, encoding: Encoding) -> dict[str, Any]:
+    if "segments" in content:
+        return {"segments": content["segments"]}
     return {"segments": [{"label": carries, "text": text} for carries, text in pieces(content, encoded, encoding)]}
 
 
@@ -44,6 +46,14 @@ SEGMENTS = Form("segments", "segments of rendered text, with loss and without", 
 def _files(plan: "Plan") -> dict[str, str]:
     recipe, form = recipe_of(plan), plan.form
     store = plan.format.data_file_of(form)
+
+    def entry(task: "PlannedTask") -> dict[str, Any]:
+        return {
+            "path": plan.file(task),
+            "ds_type": "json" if store.kind == "jsonl" else store.kind,
+            "type": "input_output" if form is SEGMENTS else None,
+        }
+
     config: dict[str, Any] = {
         "base_model": recipe.model,
         **({"revision_of_model": recipe.revision} if recipe.revision else {}),
@@ -53,16 +63,25 @@ def _files(plan: "Plan") -> dict[str, str]:
         "lora_alpha": recipe.whole_alpha,
         "lora_dropout": recipe.lora.dropout,
         **({"lora_target_modules": recipe.targets} if recipe.targets else {"lora_target_linear": True}),
-        "datasets": [
-            {
-                "path": plan.file(task),
-                "ds_type": "json" if store.kind == "jsonl" else store.kind,
-                "type": "input_output" if form is SEGMENTS else None,
-            }
-            for task in plan.training
-        ],
+        **(
+            {"chat_template": "jinja", "chat_template_jinja": plan.manifest.model.chat_template}
+            if plan.template
+            else {}
+        ),
+        "datasets": [entry(task) for task in plan.training],
         "dataset_prepared_path": f"prepared-{sha256(render(plan.manifest).encode()).hexdigest()[:12]}",
         "val_set_size": 0,
+        # One example in each batch: curator averages the loss over examples, axolotl over batches.
+        **(
+            {
+                "test_datasets": [entry(part) | {"split": "train"} for part in plan.held_out],
+                "eval_strategy": "epoch",
+                "eval_batch_size": 1,
+                "eval_sample_packing": False,
+            }
+            if plan.held_out
+            else {}
+        ),
         "sequence_len": recipe.max_length,
         "excess_length_strategy": "truncate",
         "min_sample_len": 1,

@@ -12,13 +12,15 @@ if TYPE_CHECKING:
 
 
 def _files(plan: "Plan") -> dict[str, str]:
-    names = [task.stem for task in plan.training]
+    names = [task.stem for task in (*plan.training, *plan.held_out)]
+    held_out = [part.stem for part in plan.held_out]
     snippet = f"""\
 from datasets import concatenate_datasets, load_from_disk
 
 tasks = load_from_disk(".")  # start in the folder of this file; one split per task, the target first
+validation = {{name: tasks.pop(name) for name in {held_out!r}}}  # held-out rows of the target: never train on them
 train = concatenate_datasets(list(tasks.values())).shuffle(seed={int(plan.manifest.train.get("seed", 0))})
-print(train)
+print(train, validation)
 """
     return {"dataset_dict.json": json.dumps({"splits": names}), "load.py": snippet}
 
@@ -30,5 +32,5 @@ FORMAT = Format(
     config_names=("dataset_dict.json", "load.py"),
     files=_files,
     command="python load.py",
-    plain=True,
+    allowed="_",
 )

@@ -17,7 +17,7 @@ from curator.export.data_files import DataFile
 from curator.export.format import Format
 from curator.export.forms import TOKENS, Encoding, Form, Labelled, parts_of, read_pieces, write_turns
 from curator.export.readme import NAME, readme
-from curator.export.recipe import OUTPUT, recipe_of, rounding_notes
+from curator.export.recipe import OUTPUT, evaluation, recipe_of, rounding_notes, template_notes
 from curator.export.yaml import to_yaml
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def _files(plan: "Plan") -> dict[str, str]:
             },
             **({"num_samples": task.rows} if task.native else {}),
         }
-        for task in plan.training
+        for task in (*plan.training, *plan.held_out)
     }
     config: dict[str, Any] = {
         "stage": "sft",
@@ -70,7 +70,8 @@ def _files(plan: "Plan") -> dict[str, str]:
         "lora_dropout": recipe.lora.dropout,
         "lora_target": ",".join(recipe.targets) if recipe.targets else "all",
         "dataset_dir": ".",
-        "dataset": ",".join(datasets),
+        "dataset": ",".join(task.stem for task in plan.training),
+        **({"eval_dataset": ",".join(part.stem for part in plan.held_out), **evaluation()} if plan.held_out else {}),
         **({"tokenized_path": TOKENIZED} if tokenized else {}),
         "template": "empty",
         "cutoff_len": recipe.max_length,
@@ -106,5 +107,5 @@ FORMAT = Format(
     files=_files,
     command=f"llamafactory-cli train {CONFIG}",
     samples=_samples,
-    notes=lambda plan: rounding_notes(plan, "LLaMA-Factory"),
+    notes=lambda plan: [*rounding_notes(plan, "LLaMA-Factory"), *template_notes(plan, "LLaMA-Factory")],
 )

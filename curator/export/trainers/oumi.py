@@ -12,7 +12,7 @@ from curator.export.data_files import DataFile
 from curator.export.format import Format
 from curator.export.forms import TOKENS
 from curator.export.readme import NAME, readme
-from curator.export.recipe import OUTPUT, recipe_of, rounding_notes
+from curator.export.recipe import OUTPUT, evaluation, recipe_of, rounding_notes, template_notes
 from curator.export.yaml import to_yaml
 
 if TYPE_CHECKING:
@@ -27,6 +27,12 @@ def _samples(task: "PlannedTask") -> bool:
 
 def _files(plan: "Plan") -> dict[str, str]:
     recipe, seed = recipe_of(plan), int(plan.manifest.data.get("seed", 0))
+    validation = {
+        "collator_name": "text_with_padding",
+        "datasets": [
+            {"dataset_name": f"curator/{part.stem}", "dataset_path": plan.file(part)} for part in plan.held_out
+        ],
+    }
     config: dict[str, Any] = {
         "model": {
             "model_name": recipe.model,
@@ -46,7 +52,8 @@ def _files(plan: "Plan") -> dict[str, str]:
                     }
                     for task in plan.training
                 ],
-            }
+            },
+            **({"validation": validation} if plan.held_out else {}),
         },
         "training": {
             "trainer_type": "TRL_SFT",
@@ -60,6 +67,8 @@ def _files(plan: "Plan") -> dict[str, str]:
             **({"warmup_ratio": recipe.train.warmup} if recipe.train.warmup else {}),
             "weight_decay": recipe.train.weight_decay,
             "seed": recipe.train.seed,
+            **(evaluation() if plan.held_out else {}),
+            "enable_tensorboard": False,
             "output_dir": OUTPUT,
         },
         "peft": {
@@ -83,5 +92,5 @@ FORMAT = Format(
     files=_files,
     command=f"oumi train -c {CONFIG}",
     samples=_samples,
-    notes=lambda plan: rounding_notes(plan, "oumi"),
+    notes=lambda plan: [*rounding_notes(plan, "oumi"), *template_notes(plan, "oumi")],
 )

@@ -15,13 +15,39 @@ from curator.export.data_files import DataFile
 from curator.export.format import Format
 from curator.export.forms import Encoding, Form, Labelled
 from curator.export.readme import NAME, readme
-from curator.export.recipe import OUTPUT, recipe_of, rounding_notes
+from curator.export.recipe import OUTPUT, evaluation, recipe_of, rounding_notes, template_notes
 from curator.export.yaml import to_yaml
 
 if TYPE_CHECKING:
     from curator.export.format import Plan, PlannedTask
 
-CONFIG = "sft.yaml"
+CONFIG, PLUGIN = "sft.yaml", "no_remote_code.py"
+_PLUGIN = '''\
+"""Keep ms-swift from running Python code of the model's repository.
+
+ms-swift loads models with `trust_remote_code=True`, and has no setting for it. ms-swift imports this file, which
+`external_plugins` in sft.yaml names, before it loads the model. Remove that line if you trust the model's authors.
+"""
+
+import importlib
+import pkgutil
+
+from transformers import dynamic_module_utils
+from transformers.models import auto
+
+resolve = dynamic_module_utils.resolve_trust_remote_code
+
+
+def refuse(trust_remote_code, *arguments, **named):
+    """Decide as transformers decides with `trust_remote_code=False`."""
+    return resolve(False, *arguments, **named)
+
+
+modules = [importlib.import_module(f"{auto.__name__}.{module.name}") for module in pkgutil.iter_modules(auto.__path__)]
+for module in (dynamic_module_utils, *modules):
+    if hasattr(module, "resolve_trust_remote_code"):
+        module.resolve_trust_remote_code = refuse
+'''
 # Several model types of ms-swift have these architectures, and differ in their chat templates. ms-swift stops if the
 # name of the model does not decide on one type.
 _MODEL_TYPES = {
@@ -83,6 +109,7 @@ def _files(plan: "Plan") -> dict[str, str]:
         "dataset": [plan.file(task) + (f"#{task.rows}" if task.native else "") for task in plan.training],
         "data_seed": int(plan.manifest.data.get("seed", 0)),
         "split_dataset_ratio": 0,
+        **({"val_dataset": [plan.file(part) for part in plan.held_out], **evaluation()} if plan.held_out else {}),
         "max_length": recipe.max_length,
         "truncation_strategy": "right",
         "num_train_epochs": recipe.train.epochs,
@@ -93,9 +120,11 @@ def _files(plan: "Plan") -> dict[str, str]:
         "warmup_ratio": recipe.train.warmup,
         "weight_decay": recipe.train.weight_decay,
         "seed": recipe.train.seed,
+        "report_to": "none",
+        "external_plugins": [PLUGIN],
         "output_dir": OUTPUT,
     }
-    return {CONFIG: to_yaml(config, f"In this folder: {plan.format.command}"), NAME: readme(plan)}
+    return {CONFIG: to_yaml(config, f"In this folder: {plan.format.command}"), PLUGIN: _PLUGIN, NAME: readme(plan)}
 
 
 FORMAT = Format(
@@ -104,9 +133,9 @@ FORMAT = Format(
     tested="ms-swift 4.6.0, its own parser and tokens",
     forms=(ANSWERS,),
     data_files={ANSWERS.name: DataFile("jsonl")},
-    config_names=(CONFIG, NAME),
+    config_names=(CONFIG, PLUGIN, NAME),
     files=_files,
     command=f"swift sft {CONFIG}",
     samples=_samples,
-    notes=lambda plan: rounding_notes(plan, "ms-swift"),
+    notes=lambda plan: [*rounding_notes(plan, "ms-swift"), *template_notes(plan, "ms-swift")],
 )

@@ -1,27 +1,33 @@
 """Write exports for TRL's `trl sft`. Tested with 1.16.
 
-TRL concatenates all data sets, so all must have the same columns. TRL tokenizes `prompt` and `completion` together.
+TRL concatenates all files, so all must have the same columns. TRL tokenizes `prompt` and `completion` together.
 The completion begins after the tokens that the whole text shares with the prompt alone. TRL adds an end-of-text token
 if the text has none. TRL uses data with `input_ids` and `labels` unchanged.
+
+A list of `datasets` cannot name a validation file. Therefore `dataset_name` names a folder. `datasets` finds the split
+of a file by words in the name of the file, such as `train` and `test`. Therefore no task's name may add such a word.
 
 `fraction` is a share of the whole mixture and takes the first rows. Therefore the files hold the weights.
 """
 
 from typing import TYPE_CHECKING, Any
 
+from curator.core.files import folded
 from curator.data.rows import Content
 from curator.data.tokens import IGNORED, Encoded
-from curator.export.data_files import DataFile
+from curator.export.data_files import VALIDATION, DataFile
 from curator.export.format import Format
 from curator.export.forms import MARKED_MESSAGES, TOKENS, Encoding, Form, Labelled
 from curator.export.readme import NAME, readme
-from curator.export.recipe import OUTPUT, recipe_of
+from curator.export.recipe import OUTPUT, evaluation, recipe_of
 from curator.export.yaml import to_yaml
 
 if TYPE_CHECKING:
     from curator.export.format import Plan
 
-CONFIG = "sft.yaml"
+CONFIG, SPLITS = "sft.yaml", "splits"
+# Words by which `datasets` finds the split of a file.
+_SPLIT_WORDS = ("train", "valid", "val", "dev", "test", "eval")
 
 
 def _write_pair(content: Content, encoded: Encoded, encoding: Encoding) -> dict[str, Any] | None:
@@ -54,32 +60,20 @@ def _read_text(row: dict[str, Any], encoding: Encoding) -> Labelled:
 
 PAIR = Form("prompt-completion", "prompt and completion, as text", _write_pair, _read_pair)
 TEXT = Form("text", "plain text", _write_text, _read_text)
-_COLUMNS = {
-    PAIR.name: ["prompt", "completion"],
-    TEXT.name: ["text"],
-    MARKED_MESSAGES.name: ["messages"],
-    TOKENS.name: ["input_ids", "labels"],
-}
 
 
 def _files(plan: "Plan") -> dict[str, str]:
     recipe, form = recipe_of(plan), plan.form
     assert form is not None
-    store = plan.format.data_file_of(form)
     config: dict[str, Any] = {
         "model_name_or_path": recipe.model,
         **({"model_revision": recipe.revision} if recipe.revision else {}),
         "dtype": recipe.dtype,
         **({f"load_in_{recipe.quantization}": True} if recipe.quantization != "none" else {}),
-        "datasets": [
-            {
-                "path": "json" if store.kind == "jsonl" else store.kind,
-                "data_files": plan.file(task),
-                "split": "train",
-                "columns": _COLUMNS[form.name],
-            }
-            for task in plan.training
-        ],
+        "dataset_name": SPLITS,
+        "dataset_train_split": "train",
+        **({"dataset_test_split": VALIDATION, **evaluation()} if plan.held_out else {}),
+        **({"chat_template_path": plan.template} if plan.template else {}),
         "max_length": recipe.max_length,
         "packing": False,
         **({"completion_only_loss": True} if form is PAIR else {}),
@@ -105,18 +99,24 @@ def _files(plan: "Plan") -> dict[str, str]:
     return {CONFIG: to_yaml(config, f"In this folder: {plan.format.command}"), NAME: readme(plan)}
 
 
+def _stem(name: str, number: int, held_out: bool) -> str:
+    known = "task" if any(word in folded(name) for word in _SPLIT_WORDS) else name
+    return f"{number:04}-{known}" if held_out else f"train-{number:04}-{known}"
+
+
 FORMAT = Format(
     name="trl",
     trainer="TRL",
     tested="TRL 1.16.0, its own parser, tokens and two steps of training",
     forms=(PAIR, TEXT, MARKED_MESSAGES, TOKENS),
     data_files={
-        PAIR.name: DataFile("jsonl"),
-        TEXT.name: DataFile("jsonl"),
-        MARKED_MESSAGES.name: DataFile("jsonl"),
-        TOKENS.name: DataFile("parquet"),
+        PAIR.name: DataFile("jsonl", SPLITS),
+        TEXT.name: DataFile("jsonl", SPLITS),
+        MARKED_MESSAGES.name: DataFile("jsonl", SPLITS),
+        TOKENS.name: DataFile("parquet", SPLITS),
     },
     config_names=(CONFIG, NAME),
+    stem=_stem,
     files=_files,
     command=f"trl sft --config {CONFIG}",
 )

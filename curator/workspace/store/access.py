@@ -260,10 +260,23 @@ def insert(connection: Connection, statement: str, table: pa.Table, parameters: 
 
 def put_artifact(connection: Connection, stage: str, key: str, inputs: dict[str, Any], outputs: dict[str, Any]) -> None:
     """Store an artifact within a transaction. An artifact with the same stage and key is replaced."""
-    connection.execute(
-        "INSERT OR REPLACE INTO artifacts VALUES (?, ?, ?, ?, ?)",
-        [stage, key, json.dumps(inputs, sort_keys=True), json.dumps(outputs, sort_keys=True), utc_now()],
+    put_artifacts(connection, stage, [(key, inputs, outputs)])
+
+
+def put_artifacts(
+    connection: Connection, stage: str, rows: Sequence[tuple[str, dict[str, Any], dict[str, Any]]]
+) -> None:
+    """Store key, inputs and outputs of artifacts with different keys, as `put_artifact` does."""
+    table = pa.table(
+        {
+            "stage": pa.array([stage] * len(rows), pa.string()),
+            "key": pa.array([key for key, _, _ in rows], pa.string()),
+            "inputs": pa.array([json.dumps(inputs, sort_keys=True) for _, inputs, _ in rows], pa.string()),
+            "outputs": pa.array([json.dumps(outputs, sort_keys=True) for _, _, outputs in rows], pa.string()),
+            "created": pa.array([utc_now()] * len(rows), pa.timestamp("us")),
+        }
     )
+    insert(connection, "INSERT OR REPLACE INTO artifacts BY NAME SELECT * FROM new_rows", table)
 
 
 def _roll_back(connection: Connection) -> None:

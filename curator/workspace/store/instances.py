@@ -19,6 +19,9 @@ _QUIET: Settings = {
     "autoinstall_known_extensions": False,
     "autoload_known_extensions": False,
 }
+# Memory of DuckDB for one store. By default, it keeps up to 80 % of the machine's memory. The rest goes to its
+# temporary folder next to the store.
+_MEMORY = "192MiB"
 # A view in a foreign store could otherwise read any file of this machine.
 SETTINGS: Settings = _QUIET | {"enable_external_access": False, "lock_configuration": True}
 # Instances of the parent process after a fork. Destroying them would wait for threads that the fork did not copy.
@@ -79,7 +82,9 @@ class Instances:
         # Safe with other threads: `pop` and `append` are atomic.
         with suppress(IndexError):
             return self._idle.pop()
-        made = duckdb.connect(":memory:", config=_QUIET | {"temp_directory": f"{self._path}.tmp"})
+        made = duckdb.connect(
+            ":memory:", config=_QUIET | {"temp_directory": f"{self._path}.tmp", "memory_limit": _MEMORY}
+        )
         # DuckDB writes its log and temporary files next to the store.
         made.execute("SET allowed_directories = ?", [[os.path.join(os.path.dirname(self._path), "")]])
         # In interactive Python, DuckDB would draw a progress bar on standard output.

@@ -3,7 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,8 +36,8 @@ class StoredExample:
     text: str
     spans: tuple[int, ...]
     """Alternating start and end, in characters, of each part of `text` that has loss."""
-    input_ids: tuple[int, ...]
-    labels: tuple[int, ...]
+    input_ids: "Sequence[int] | npt.NDArray[np.int32]"
+    labels: "Sequence[int] | npt.NDArray[np.int32]"
     """Token ids that have loss, −100 elsewhere. Tokens of the decoder for an encoder–decoder model."""
     completion_tokens: int
     truncated: bool
@@ -63,6 +67,20 @@ class ExampleIndex:
     completion_tokens: list[int]
     truncated: list[bool]
     left_out: list[str | None]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TokenTable:
+    """Token ids of the examples of one task, in the order of the task."""
+
+    ids: "npt.NDArray[np.int32]"
+    """Token ids of all examples, one after the other. The array can hold other tasks, too."""
+    ends: "npt.NDArray[np.int64]"
+    """Start of the first example in `ids`, then the end of each example (examples + 1)."""
+
+    def of(self, number: int) -> "npt.NDArray[np.int32]":
+        """Return the token ids of one example (length,)."""
+        return self.ids[self.ends[number] : self.ends[number + 1]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from curator.core.errors import DataError
 from curator.core.interval import Interval
-from curator.workspace.store.access import DAMAGED, insert, put_artifact
+from curator.workspace.store.access import DAMAGED, insert, put_artifact, put_artifacts
 from curator.workspace.store.measured import Measured
-from curator.workspace.store.records import Artifact, ExampleIndex, StoredTask
+from curator.workspace.store.records import Artifact, ExampleIndex, StoredTask, TokenTable
 from curator.workspace.store.schema import utc_now
 from curator.workspace.store.segments import Segments
 from curator.workspace.store.selections import SelectionTable
@@ -50,8 +51,18 @@ class Store(Sums, Segments, Measured, SelectionTable, Queries):
 
     def put_file_hashes(self, rows: Sequence[tuple[str, int, int, int, str]]) -> None:
         """Store (path, size in bytes, mtime_ns, inode, sha256) of files."""
+        latest = list({row[0]: row for row in rows}.values())
+        table = pa.table(
+            {
+                "path": pa.array([row[0] for row in latest], pa.string()),
+                "size": pa.array([row[1] for row in latest], pa.int64()),
+                "mtime_ns": pa.array([row[2] for row in latest], pa.int64()),
+                "inode": pa.array([row[3] for row in latest], pa.int64()),
+                "sha256": pa.array([row[4] for row in latest], pa.string()),
+            }
+        )
         with self.write() as connection:
-            connection.executemany("INSERT OR REPLACE INTO file_hashes VALUES (?, ?, ?, ?, ?)", rows)
+            insert(connection, "INSERT OR REPLACE INTO file_hashes BY NAME SELECT * FROM new_rows", table)
 
     def artifact(self, stage: str, key: str) -> Artifact | None:
         """Return the artifact of a stage by the hash of its inputs, or None if it is not stored."""
@@ -98,7 +109,7 @@ class Store(Sums, Segments, Measured, SelectionTable, Queries):
                 "task_key": pa.array([task.key for task, _ in rows], pa.string()),
                 "task": pa.array([task.name for task, _ in rows], pa.string()),
                 **{
-                    column: pa.array([getattr(example, column) for _, example in rows], kind)
+                    column: _column([getattr(example, column) for _, example in rows], kind)
                     for column, kind in _EXAMPLE_COLUMNS.items()
                 },
             }
@@ -108,8 +119,7 @@ class Store(Sums, Segments, Measured, SelectionTable, Queries):
                 "DELETE FROM examples WHERE task_key IN (SELECT unnest(?))", [[task.key for task in tasks]]
             )
             insert(connection, "INSERT INTO examples BY NAME SELECT * FROM new_rows", table)
-            for task in tasks:
-                put_artifact(connection, "task", task.key, task.inputs, task.outputs)
+            put_artifacts(connection, "task", [(task.key, task.inputs, task.outputs) for task in tasks])
 
     def example_texts(self, task_key: str) -> pa.Table:
         """Return text and location of a task's examples, in the order of the task.
@@ -133,24 +143,25 @@ class Store(Sums, Segments, Measured, SelectionTable, Queries):
         with self.read() as connection:
             if connection is None:
                 return {}
-            rows = connection.execute(
-                "SELECT task_key, list(hash ORDER BY number), list(token_hash ORDER BY number),"
-                " list(len(input_ids) ORDER BY number), list(completion_tokens ORDER BY number),"
-                " list(truncated ORDER BY number), list(left_out ORDER BY number)"
-                " FROM examples WHERE task_key IN (SELECT unnest(?)) GROUP BY task_key",
-                [list(task_keys)],
-            ).fetchall()
-        return {
-            row[0]: ExampleIndex(
-                hashes=row[1],
-                token_hashes=row[2],
-                lengths=row[3],
-                completion_tokens=row[4],
-                truncated=row[5],
-                left_out=row[6],
+            # Lists made by DuckDB would have to fit into its memory. Sorted rows need not.
+            table = connection.sql(
+                "SELECT task_key, hash, token_hash, len(input_ids) AS length, completion_tokens, truncated, left_out"
+                " FROM examples WHERE task_key IN (SELECT unnest(?::VARCHAR[])) ORDER BY task_key, number",
+                params=[list(task_keys)],
+            ).to_arrow_table()
+        columns = [table.column(number).to_pylist() for number in range(1, table.num_columns)]
+        indexes = {}
+        for key, start, stop in _runs(table.column("task_key")):
+            hashes, token_hashes, lengths, completion_tokens, truncated, left_out = (c[start:stop] for c in columns)
+            indexes[key] = ExampleIndex(
+                hashes=hashes,
+                token_hashes=token_hashes,
+                lengths=lengths,
+                completion_tokens=completion_tokens,
+                truncated=truncated,
+                left_out=left_out,
             )
-            for row in rows
-        }
+        return indexes
 
     def tokens(self, task_key: str) -> list[tuple[list[int], list[int]]]:
         """Return token ids and labels of a task's examples, in the order of the task."""
@@ -160,6 +171,23 @@ class Store(Sums, Segments, Measured, SelectionTable, Queries):
             return connection.execute(
                 "SELECT input_ids, labels FROM examples WHERE task_key = ? ORDER BY number", [task_key]
             ).fetchall()
+
+    def input_ids(self, task_keys: Sequence[str]) -> dict[str, TokenTable]:
+        """Return the token ids of the examples of several tasks, by task key. Tasks without examples are omitted."""
+        with self.read() as connection:
+            if connection is None:
+                return {}
+            table = connection.sql(
+                "SELECT task_key, input_ids FROM examples WHERE task_key IN (SELECT unnest(?::VARCHAR[]))"
+                " ORDER BY task_key, number",
+                params=[list(task_keys)],
+            ).to_arrow_table()
+        ids = np.concatenate(
+            [np.zeros(0, np.int32), *(chunk.flatten().to_numpy() for chunk in table.column("input_ids").chunks)]
+        )
+        lengths = pc.list_value_length(table.column("input_ids")).to_numpy()
+        ends = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+        return {key: TokenTable(ids, ends[start : stop + 1]) for key, start, stop in _runs(table.column("task_key"))}
 
     def tokens_of(self, task_key: str, number: int) -> tuple[list[int], list[int]]:
         """Return token ids and labels of one example. Empty lists if the example is not stored.
@@ -319,6 +347,25 @@ class Store(Sums, Segments, Measured, SelectionTable, Queries):
                 "DELETE FROM estimates WHERE estimate_key = ? AND subset IN (SELECT unnest(?))", [estimate_key, keys]
             )
             insert(connection, "INSERT INTO estimates BY NAME SELECT * FROM new_rows", table)
+
+
+def _runs(keys: pa.ChunkedArray) -> list[tuple[str, int, int]]:
+    """Return each key of a sorted column, its first row, and the row after its last."""
+    counted = pc.value_counts(keys)
+    found, row = [], 0
+    for key, count in zip(counted.field(0).to_pylist(), counted.field(1).to_pylist(), strict=True):
+        found.append((key, row, row + count))
+        row += count
+    return found
+
+
+def _column(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
+    """Convert values to an Arrow array. Lists of numbers are joined first, ten times as fast as number by number."""
+    if not pa.types.is_list(kind):
+        return pa.array(values, kind)
+    offsets = np.concatenate([[0], np.cumsum([len(value) for value in values], dtype=np.int64)])
+    flat = np.concatenate([np.zeros(0, np.int32), *(np.asarray(value, dtype=np.int32) for value in values)])
+    return pa.ListArray.from_arrays(pa.array(offsets.astype(np.int32)), pa.array(flat))
 
 
 _EXAMPLE_COLUMNS = {

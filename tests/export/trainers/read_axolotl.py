@@ -18,18 +18,22 @@ for folder in sys.argv[1:]:
     with open("config.yaml") as file:
         config = validate_config(DictDefault(yaml.safe_load(file)))
     tokenizer = AutoTokenizer.from_pretrained(config.base_model)
-    tasks, examples = {}, []
-    for dataset in datasets_with_name_generator(config.datasets):
-        rows, _ = _load_and_process_single_dataset(
-            dataset_config=dataset, cfg=config, tokenizer=tokenizer, split="train", seed=config.seed
-        )
-        rows = handle_long_seq_in_dataset(rows, config.sequence_len, config)
-        tasks[dataset.path] = len(rows)
-        examples += [[row["input_ids"], row["labels"]] for row in rows]
+    tasks, examples = {}, {"train": [], "test": []}
+    for split, described in (("train", config.datasets), ("test", config.test_datasets)):
+        for dataset in datasets_with_name_generator(described):
+            rows, _ = _load_and_process_single_dataset(
+                dataset_config=dataset, cfg=config, tokenizer=tokenizer, split=split, seed=config.seed
+            )
+            rows = handle_long_seq_in_dataset(rows, config.sequence_len, config)
+            if split == "train":
+                tasks[dataset.path] = len(rows)
+            examples[split] += [[row["input_ids"], row["labels"]] for row in rows]
     results.append(
         {
             "tasks": tasks,
-            "examples": examples,
+            "examples": examples["train"],
+            "validation": examples["test"],
+            "evaluation": [config.eval_strategy, config.eval_batch_size],
             "settings": [
                 config.lora_r,
                 config.lora_alpha,

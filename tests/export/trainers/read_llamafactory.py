@@ -25,11 +25,14 @@ for folder in sys.argv[1:]:
     if data.tokenized_path is None:
         for attributes in get_dataset_list(data.dataset, data.dataset_dir):
             tasks[attributes.dataset_name] = len(_load_single_dataset(attributes, model, data, training))
-    found = get_dataset(template, model, data, training, stage="sft", tokenizer=tokenizer)["train_dataset"]
+    loaded = get_dataset(template, model, data, training, stage="sft", tokenizer=tokenizer)
+    found = loaded["train_dataset"]
     results.append(
         {
             "tasks": tasks,
             "examples": [[row["input_ids"], row["labels"]] for row in found],
+            "validation": [[row["input_ids"], row["labels"]] for row in loaded["eval_dataset"]],
+            "evaluation": [training.eval_strategy.value, training.per_device_eval_batch_size],
             "settings": [
                 finetuning.lora_rank,
                 finetuning.lora_alpha,

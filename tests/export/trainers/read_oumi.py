@@ -20,10 +20,13 @@ for folder in sys.argv[1:]:
         rows = _sample_dataset(_load_dataset(dataset, stream=False, tokenizer=tokenizer), dataset, stream=False)
         tasks[dataset.dataset_path] = len(rows)
     found = build_dataset_mixture(config.data, tokenizer, DatasetSplit.TRAIN)
+    held_out = build_dataset_mixture(config.data, tokenizer, DatasetSplit.VALIDATION)
     results.append(
         {
             "tasks": tasks,
             "examples": [[list(row["input_ids"]), list(row["labels"])] for row in found],
+            "validation": [[list(row["input_ids"]), list(row["labels"])] for row in held_out],
+            "evaluation": [config.training.eval_strategy, config.training.per_device_eval_batch_size],
             "settings": [
                 config.peft.lora_r,
                 config.peft.lora_alpha,

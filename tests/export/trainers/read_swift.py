@@ -9,6 +9,7 @@ from swift.arguments import SftArguments
 from swift.cli.main import parse_yaml_args
 from swift.pipelines.train.sft import SwiftSft
 from swift.utils import parse_args
+from transformers.models.auto import tokenization_auto
 
 results = []
 for folder in sys.argv[1:]:
@@ -22,13 +23,18 @@ for folder in sys.argv[1:]:
     pipeline.args, pipeline.model = arguments, None
     _, pipeline.processor = arguments.get_model_processor(load_model=False)
     pipeline._prepare_template()
-    rows, _ = arguments.load_dataset()
-    found, _ = pipeline._post_process_datasets(list(pipeline._encode_dataset(rows, None)))
+    # The plugin of the export forbids Python code of the model's repository.
+    assert tokenization_auto.resolve_trust_remote_code(True, "model", True, True) is False
+    rows, held_out = arguments.load_dataset()
+    found, validation = pipeline._post_process_datasets(list(pipeline._encode_dataset(rows, held_out)))
     training = arguments.training_args
+    assert training.report_to in ([], ["none"]), training.report_to
     results.append(
         {
             "tasks": Counter(rows["dataset"]),
             "examples": [[row["input_ids"], row["labels"]] for row in found],
+            "validation": [[row["input_ids"], row["labels"]] for row in validation],
+            "evaluation": [training.eval_strategy.value, training.per_device_eval_batch_size],
             "settings": [
                 arguments.lora_rank,
                 arguments.lora_alpha,

@@ -1,0 +1,348 @@
+"""Group the files of a folder or a glob into tasks: by split, by shard, and by configuration of a hub data set.
+
+Only training splits become tasks. `Found` names the test and validation splits, so that no file is left out in silence.
+"""
+
+import os
+import re
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from curator.core.errors import DataError
+from curator.core.files import File
+from curator.core.text import clean
+from curator.data.packed import unpacked_name
+from curator.data.readers import is_saved_dataset, is_task_file, task_name
+
+TRAIN, HELD_OUT = "train", "held out"
+# The words that `datasets` knows, which people use as names of files.
+_WORDS = dict.fromkeys(("train", "training"), TRAIN) | dict.fromkeys(
+    ("test", "testing", "eval", "evaluation", "validation", "valid", "val", "dev"), HELD_OUT
+)
+_AT_END = re.compile(rf"(.+)[-_. ]({'|'.join(_WORDS)})", re.IGNORECASE)
+_AT_START = re.compile(rf"({'|'.join(_WORDS)})[-_. ](.+)", re.IGNORECASE)
+# `datasets` numbers the shards of a split, and may add a hash.
+_SHARD = re.compile(r"[-_.]\d{5}-of-\d{5}(-[0-9a-f]{16})?$")
+# Files about a data set that `datasets` and LLaMA-Factory write next to its rows.
+_METADATA = {"dataset_info.json", "dataset_infos.json", "dataset_dict.json"}
+_ABOUT = {"readme", "license", "licence", "notice", "citation", "changelog"}
+# A clone has `data/train.parquet` or `en/train.parquet`. A folder of clones has one more level.
+_DEEPEST = 3
+# Size of the largest README that is read, in bytes.
+_README = 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class FoundTask:
+    """Name a task and its files. A saved data set has its folder as the only file."""
+
+    name: str
+    files: tuple[File, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """Hold the tasks among some files, and the files that belong to no task."""
+
+    tasks: tuple[FoundTask, ...] = ()
+    held_out: tuple[File, ...] = ()
+    """Test and validation splits."""
+    unread: tuple[Path, ...] = ()
+    """Files of an unknown type."""
+
+    def __add__(self, other: "Found") -> "Found":
+        return Found(
+            tasks=self.tasks + other.tasks,
+            held_out=self.held_out + other.held_out,
+            unread=self.unread + other.unread,
+        )
+
+    @property
+    def files(self) -> list[File]:
+        """Return the files of all tasks, each once."""
+        return list(dict.fromkeys(file for task in self.tasks for file in task.files))
+
+
+def split_of(file: File) -> tuple[str, str]:
+    """Return the rest of a file's name, and its split: `TRAIN`, `HELD_OUT` or "".
+
+    The name `train-00000-of-00002.parquet` has the rest "". The name `topic_test.jsonl` has the rest `topic`.
+    """
+    return _split_in(_stem(file))
+
+
+def _split_in(name: str) -> tuple[str, str]:
+    if name.lower() in _WORDS:
+        return "", _WORDS[name.lower()]
+    if found := _AT_END.fullmatch(name):
+        return found[1], _WORDS[found[2].lower()]
+    if found := _AT_START.fullmatch(name):
+        return found[2], _WORDS[found[1].lower()]
+    return name, ""
+
+
+def tasks_among(
+    paths: Iterable[File],
+    *,
+    named_after_folder: Callable[[PurePosixPath], bool] = lambda _: False,
+    kept: Collection[str] = (),
+    all_splits: bool = False,
+    depth: int = _DEEPEST,
+) -> Found:
+    """Group files and folders into tasks.
+
+    Args:
+        paths: Files and folders, for example all paths that a glob matches. Hidden names are the caller's matter.
+        named_after_folder: Whether `train.jsonl` in a folder is named after the folder, and not `train`.
+        kept: Names of tasks that remain tasks, even if they look like a test or validation split.
+        all_splits: Whether test and validation splits are tasks too, because the user names them.
+        depth: Number of levels of folders to search for data sets.
+
+    Raises:
+        DataError: The README of a data set names files outside its folder.
+    """
+    files, folders, unread = [], [], []
+    for path in paths:
+        if isinstance(path, Path) and path.is_dir():
+            folders.append(path)
+        elif _is_data(path):
+            # A broken link or a pipe is an error that names it.
+            files.append(path)
+        elif isinstance(path, Path) and path.is_file() and _holds_rows(path):
+            unread.append(path)
+    found = _group(files, named_after_folder, kept, all_splits=all_splits) + Found(unread=tuple(sorted(unread)))
+    seen = {*files}
+    for folder in folders:
+        inner = _saved(folder) or (data_set(folder, depth=depth - 1) if depth > 0 else None)
+        if inner is not None and seen.isdisjoint([*inner.files, *inner.held_out]):
+            found += inner
+            seen |= {*inner.files, *inner.held_out}
+    return found
+
+
+def tasks_of_folder(folder: Path, *, kept: Collection[str] = (), all_splits: bool = False) -> Found:
+    """Group the files of a folder into tasks. A clone of a hub data set has one task for each configuration.
+
+    Args:
+        folder: The folder.
+        kept: As in `tasks_among`.
+        all_splits: As in `tasks_among`.
+
+    Raises:
+        DataError: The README of the data set names files outside the folder.
+    """
+    found = None if all_splits else data_set(folder)
+    return found or tasks_among(_visible(folder), kept=kept, all_splits=all_splits)
+
+
+def data_set(folder: Path, *, depth: int = _DEEPEST) -> Found | None:
+    """Return the tasks of a data set, or None if the folder holds other files.
+
+    A data set has a README with configurations, or files that are all named after splits. It may have such folders.
+
+    Args:
+        folder: The folder.
+        depth: Number of levels of folders to search.
+
+    Raises:
+        DataError: The README names files outside the folder.
+    """
+    configurations = _configurations(folder)
+    if configurations:
+        return _configured(folder, configurations)
+    visible = _visible(folder)
+    files = [path for path in visible if _is_data(path) and not path.is_dir()]
+    splits = [split_of(file) for file in files]
+    if any(rest or not split for rest, split in splits):
+        return None
+    if ("", TRAIN) in splits:
+        return tasks_among(files, named_after_folder=lambda _: True)
+    inner = tasks_among([path for path in visible if path.is_dir()], depth=depth) if depth > 0 else Found()
+    return inner + Found(held_out=tuple(files)) if inner.tasks else None
+
+
+def splits_beside(found: Found) -> list[File]:
+    """Return the test and validation splits next to the local training splits of some tasks."""
+    folders = {file.parent for file in found.files if isinstance(file, Path) and split_of(file) == ("", TRAIN)}
+    return [
+        path
+        for folder in sorted(folders)
+        for path in _visible(folder)
+        if path.is_file() and _is_data(path) and split_of(path) == ("", HELD_OUT)
+    ]
+
+
+def _saved(folder: Path) -> Found | None:
+    return Found(tasks=(FoundTask(task_name(folder), (folder,)),)) if is_saved_dataset(folder) else None
+
+
+def _group(
+    files: Sequence[File],
+    named_after_folder: Callable[[PurePosixPath], bool],
+    kept: Collection[str],
+    *,
+    all_splits: bool,
+) -> Found:
+    """Group files by split and shard."""
+    present = {(_parent(file), _stem(file).lower()) for file in files}
+    groups: dict[tuple[PurePosixPath, str, bool], list[File]] = {}
+    held_out = []
+    for file in files:
+        rest, split = split_of(file)
+        parent = _parent(file)
+        if split == HELD_OUT and not all_splits and _stem(file) not in kept:
+            names = _names_of_training(rest.lower())
+            if not rest or any((parent, name) in present for name in names):
+                held_out.append(file)
+                continue
+        sharded = _SHARD.search(_full_stem(file)) is not None
+        # Only shards belong together: `a.jsonl` and `a.csv` are two tasks, whose equal names are an error.
+        key = (parent, _stem(file) if sharded else file.name, sharded)
+        groups.setdefault(key, []).append(file)
+    tasks = []
+    for (parent, _, sharded), members in groups.items():
+        name = _stem(members[0])
+        if name.lower() in _WORDS and (sharded or named_after_folder(parent)):
+            name = _folder_name(parent) or name
+        tasks.append(FoundTask(name, tuple(sorted(members, key=str))))
+    return Found(tasks=tuple(tasks), held_out=tuple(sorted(held_out, key=str)))
+
+
+def _names_of_training(rest: str) -> list[str]:
+    joints = "-_. "
+    words = [word for word, split in _WORDS.items() if split == TRAIN]
+    ends = [f"{rest}{joint}{word}" for joint in joints for word in words]
+    return [rest, *ends, *(f"{word}{joint}{rest}" for joint in joints for word in words)]
+
+
+def _stem(file: File) -> str:
+    """Return a file's name without endings and without the number of a shard."""
+    return _SHARD.sub("", _full_stem(file))
+
+
+def _full_stem(file: File) -> str:
+    return Path(unpacked_name(file)).stem
+
+
+def _parent(file: File) -> PurePosixPath:
+    return PurePosixPath(os.path.abspath(file) if isinstance(file, Path) else str(file).partition("://")[2]).parent
+
+
+def _folder_name(folder: PurePosixPath) -> str:
+    """Return the name of a data set's folder. A clone keeps its files in `data`."""
+    return folder.parent.name or folder.name if folder.name == "data" else folder.name
+
+
+def _visible(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+
+
+def _is_data(file: File) -> bool:
+    return is_task_file(file) and file.name not in _METADATA
+
+
+def _holds_rows(path: Path) -> bool:
+    """Return whether a file of an unknown type may hold rows. Hidden files and texts about a data set do not."""
+    return not path.name.startswith(".") and path.stem.lower() not in _ABOUT
+
+
+# -- the README of a hub data set ---------------------------------------------------------------------------------
+
+
+def _configurations(folder: Path) -> list[dict[str, Any]]:
+    """Return `configs` of the front matter of a README, or an empty list."""
+    path = folder / "README.md"
+    if not path.is_file() or path.stat().st_size > _README:
+        return []
+    parts = re.split(r"^---[ \t]*$", path.read_text(encoding="utf-8-sig", errors="replace"), maxsplit=2, flags=re.M)
+    if len(parts) < 3 or parts[0].strip():
+        return []
+    import yaml
+
+    try:
+        front = yaml.safe_load(parts[1])
+    except (yaml.YAMLError, ValueError, RecursionError):
+        return []
+    configurations = front.get("configs") if isinstance(front, dict) else None
+    return [c for c in configurations if isinstance(c, dict)] if isinstance(configurations, list) else []
+
+
+def _configured(folder: Path, configurations: Sequence[dict[str, Any]]) -> Found | None:
+    """Return one task for each configuration with a training split. None if the files of all are missing."""
+    training: list[tuple[str, list[File]]] = []
+    held_out: list[File] = []
+    for configuration in configurations:
+        files, other = _files_of(folder, configuration)
+        held_out += other
+        if files:
+            training.append((clean(_plain(configuration.get("config_name")) or "default").strip(), files))
+    if not training and not held_out:
+        return None
+    name = _folder_name(PurePosixPath(os.path.abspath(folder)))
+    tasks = [
+        FoundTask(name if len(training) == 1 or config == "default" else f"{name}-{config}", tuple(files))
+        for config, files in training
+    ]
+    known = {file for task in tasks for file in task.files}
+    return Found(tasks=tuple(tasks), held_out=tuple(file for file in dict.fromkeys(held_out) if file not in known))
+
+
+def _files_of(folder: Path, configuration: dict[str, Any]) -> tuple[list[File], list[File]]:
+    """Return the files of a configuration's training split, and of its other splits."""
+    base = folder / _inside(folder, _plain(configuration.get("data_dir")) or ".")
+    named = configuration.get("data_files")
+    if not named:
+        found = data_set(base, depth=1) if base != folder and base.is_dir() else None
+        if found is None and base == folder:
+            found = tasks_among([folder / "data"] if (folder / "data").is_dir() else _visible(folder), depth=1)
+        return (found.files, list(found.held_out)) if found is not None else ([], [])
+    if isinstance(named, dict):
+        pairs = [(_plain(split) or TRAIN, patterns) for split, patterns in named.items()]
+    else:
+        entries = named if isinstance(named, list) else [named]
+        pairs = [
+            (_plain(entry.get("split")) or TRAIN, entry.get("path")) if isinstance(entry, dict) else (TRAIN, entry)
+            for entry in entries
+        ]
+    splits = [split for split, _ in pairs]
+    training: list[File] = []
+    other: list[File] = []
+    for split, patterns in pairs:
+        for pattern in patterns if isinstance(patterns, list) else [patterns]:
+            if not isinstance(pattern, str) or not pattern or "://" in pattern:
+                continue
+            pattern = _inside(folder, pattern)
+            path = base / pattern
+            covered = [path] if path.is_file() else sorted(base.glob(pattern))
+            files = [path for path in covered if path.is_file() and is_task_file(path)]
+            (training if _kind_of(split, splits) == TRAIN else other).extend(files)
+    return list(dict.fromkeys(training)), list(dict.fromkeys(other))
+
+
+def _kind_of(split: str, splits: Sequence[str]) -> str:
+    """Return whether a split of a configuration is for training. `train_sft` counts only if there is no `train`."""
+    if TRAIN in splits:
+        return TRAIN if split == TRAIN else HELD_OUT
+    kinds = {name: _split_in(name)[1] for name in splits}
+    return kinds[split] or (HELD_OUT if TRAIN in kinds.values() else TRAIN)
+
+
+def _plain(value: Any) -> str:
+    """Return a text or a number as text, and "" for another value. Nested YAML aliases would exceed the memory."""
+    return str(value) if isinstance(value, str | int | float) else ""
+
+
+def _inside(folder: Path, written: str) -> str:
+    """Return a path of a README as a relative path.
+
+    Raises:
+        DataError: The path leaves the folder. A README from elsewhere must not choose files of the user.
+    """
+    if Path(written).is_absolute() or ".." in Path(written).parts or "\0" in written:
+        raise DataError(
+            f"{folder / 'README.md'} names files outside its folder: {clean(written, limit=100)!r}",
+            hint="Name the data files themselves, or correct the README.",
+        )
+    return os.path.normpath(written)

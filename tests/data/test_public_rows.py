@@ -1,0 +1,296 @@
+"""Rows of public data sets are read in their own shape, and refused rows get the line to paste."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from reading import json_lines, read_text
+
+Q = {"role": "user", "content": "q"}
+A = {"role": "assistant", "content": "a"}
+
+
+def _one(folder: Path, row: Any, **options: Any) -> tuple[Any, tuple[str, ...]]:
+    """Return content and unused columns of the only row of a file."""
+    (read,) = read_text(folder, "t.jsonl", json_lines(row), **options)
+    assert not read.problem
+    return read.content, read.unused
+
+
+def _problem(folder: Path, row: Any) -> tuple[str, str]:
+    """Return problem and hint of the only row of a file."""
+    (read,) = read_text(folder, "t.jsonl", json_lines(row))
+    problem, _, hint = read.problem.partition("\n")
+    return problem, hint
+
+
+def test_read_task_big_bench_prefixes_and_choices_are_in_the_instruction(tmp_path: Path) -> None:
+    task = {
+        "name": "sums",
+        "task_prefix": "Add.\n",
+        "example_input_prefix": "Q: ",
+        "example_output_prefix": "\nA: ",
+        "examples": [
+            {"input": "2+2", "target_scores": {"5": 0, "4": 1}},
+            {"input": "1+1", "target": ["2", "two"]},
+            {"input": "3+3", "target_scores": {"b": 1, "a": 1, "c": 0}},
+        ],
+    }
+    rows = read_text(tmp_path, "task.json", task)
+    assert [row.content for row in rows] == [
+        {"instruction": "Add.\nQ: 2+2\n  choice: 4\n  choice: 5\nA:", "response": "4"},
+        {"instruction": "Add.\nQ: 1+1\nA:", "response": "2"},
+        {"instruction": "Add.\nQ: 3+3\n  choice: a\n  choice: b\n  choice: c\nA:", "response": "a"},
+    ]
+    assert [row.unused for row in rows] == [("name",), ("name", "target[1:]"), ("name", "target[1:]")]
+
+
+def test_read_task_big_bench_without_appended_choices_or_with_own_prefix_follows_the_task(tmp_path: Path) -> None:
+    examples = [{"input": "2+2", "target_scores": {"5": 0, "4": 1}}]
+    (row,) = read_text(tmp_path, "t.json", {"append_choices_to_input": False, "examples": examples})
+    assert row.content == {"instruction": "2+2", "response": "4"}
+    (row,) = read_text(tmp_path, "t.json", {"choice_prefix": "\n- ", "examples": examples})
+    assert row.content == {"instruction": "2+2\n- 4\n- 5", "response": "4"}
+
+
+def test_read_task_big_bench_equal_scores_are_refused(tmp_path: Path) -> None:
+    (row,) = read_text(tmp_path, "t.json", {"examples": [{"input": "x", "target_scores": {"a": 1, "b": 1}}]})
+    assert row.problem.startswith("all 2 choices in 'target_scores' have the same score")
+
+
+def test_read_task_super_natural_instructions_gives_a_row_per_instance(tmp_path: Path) -> None:
+    task = {
+        "Contributors": ["me"],
+        "Definition": ["Name it."],
+        "Positive Examples": [{"input": "x", "output": "y"}],
+        "Instances": [{"id": "1", "input": "q", "output": ["a"]}, {"id": "2", "input": "r", "output": ["b", "c"]}],
+    }
+    rows = read_text(tmp_path, "task1_x.json", task)
+    assert [row.content for row in rows] == [
+        {"instruction": "Name it.\n\nq", "response": "a"},
+        {"instruction": "Name it.\n\nr", "response": "b"},
+    ]
+    assert rows[0].unused == ("id", "Contributors", "Positive Examples")
+    assert "output[1:]" in rows[1].unused
+
+
+def test_read_task_self_instruct_gives_a_row_per_instance_of_each_line(tmp_path: Path) -> None:
+    seeds = [
+        {
+            "id": "s1",
+            "instruction": "Add.",
+            "instances": [{"input": "1 1", "output": "2"}, {"input": "", "output": "0"}],
+        },
+        {"id": "s2", "instruction": "Sing.", "instances": [{"input": "", "output": "la"}]},
+    ]
+    rows = read_text(tmp_path, "t.jsonl", json_lines(*seeds))
+    assert [(row.content["instruction"], row.content["response"]) for row in rows] == [
+        ("Add.\n\n1 1", "2"),
+        ("Add.", "0"),
+        ("Sing.", "la"),
+    ]
+    assert rows[0].unused == ("id",)
+
+
+def test_read_task_squad_is_read_nested_and_flat(tmp_path: Path) -> None:
+    answers = [{"text": "a", "answer_start": 0}, {"text": "a", "answer_start": 0}, {"text": "b", "answer_start": 1}]
+    nested = {
+        "data": [{"title": "T", "paragraphs": [{"context": "c", "qas": [{"question": "q", "answers": answers}]}]}]
+    }
+    (row,) = read_text(tmp_path, "t.json", nested)
+    assert row.content == {"instruction": "q\n\nc", "response": "a"}
+    assert row.unused == ("title", "answers[1:]")
+    flat = {"question": "q", "context": "c", "answers": {"text": ["a", "a"], "answer_start": [0, 0]}}
+    assert _one(tmp_path, flat) == ({"instruction": "q\n\nc", "response": "a"}, ())
+    unanswered = {"question": "q", "context": "c", "answers": {"text": [], "answer_start": []}}
+    assert _one(tmp_path, unanswered)[0]["response"] == ""
+
+
+@pytest.mark.parametrize(
+    ("row", "content", "unused"),
+    [
+        ({"question": "q", "answer": ["a", "b"]}, {"instruction": "q", "response": "a"}, ("answer[1:]",)),
+        (
+            {"question": "q", "answer": {"value": "a", "aliases": ["a", "b"]}},
+            {"instruction": "q", "response": "a"},
+            ("answer[1:]",),
+        ),
+        ({"question": "q", "context": "c", "answer": "a"}, {"instruction": "q\n\nc", "response": "a"}, ()),
+        ({"input": "q", "target": "a"}, {"instruction": "q", "response": "a"}, ()),
+        ({"input": "q", "output": "a", "id": 3}, {"instruction": "q", "response": "a"}, ("id",)),
+        ({"Prompt ": "q", "COMPLETION": 5}, {"prompt": "q", "completion": "5"}, ()),
+        ({"prompt": "q", "completion": ["a"]}, {"prompt": "q", "completion": "a"}, ()),
+    ],
+)
+def test_read_task_other_answers_are_read_by_the_documented_rule(
+    tmp_path: Path, row: Any, content: Any, unused: tuple[str, ...]
+) -> None:
+    assert _one(tmp_path, row) == (content, unused)
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"messages": json.dumps([Q, A])},
+        {"messages": str([Q, A])},
+        {"conversations": json.dumps([{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}])},
+        {"messages": {"role": ["user", "assistant"], "content": ["q", "a"]}},
+        {"prompt": json.dumps([Q]), "completion": json.dumps([A])},
+        {"messages": [Q, {"role": "Assistant", "content": "a"}]},
+        {"messages": [{"role": "prompter", "content": "q"}, A]},
+        {
+            "messages": [
+                {"role": "user", "content": [{"type": "text", "value": "q"}], "loss_weight": 0.0},
+                {"role": "assistant", "content": [{"type": "text", "value": "a"}], "loss_weight": 1.0},
+            ]
+        },
+    ],
+)
+def test_read_task_turns_in_other_notations_are_read(tmp_path: Path, row: Any) -> None:
+    assert _one(tmp_path, row) == ({"messages": [Q, A]}, ())
+
+
+def test_read_task_prompt_about_json_stays_text(tmp_path: Path) -> None:
+    for row in (
+        {"prompt": '[{"name": "x"}]', "completion": "[1]"},
+        {"prompt": json.dumps([Q]), "completion": "A question."},
+        {"prompt": "Write a chat.", "completion": json.dumps([Q])},
+    ):
+        assert _one(tmp_path, row)[0] == row
+
+
+def test_read_task_key_twice_in_json_text_is_refused(tmp_path: Path) -> None:
+    problem, _ = _problem(tmp_path, {"messages": '[{"role": "user", "content": "q", "content": "r"}]'})
+    assert problem.startswith("'messages' must be a list of turns")
+
+
+def test_read_task_llama_factory_parts_give_calls_and_name_other_keys(tmp_path: Path) -> None:
+    call = {"type": "tool_call", "value": '{"name": "f", "arguments": {"x": 1}}'}
+    turn = {"role": "assistant", "content": [{"type": "text", "value": "so", "mood": "glad"}, call], "loss_weight": 0.0}
+    content, unused = _one(tmp_path, {"messages": [Q, turn, A]})
+    assert content["messages"][1] == {
+        "role": "assistant",
+        "content": "so",
+        "tool_calls": [{"type": "function", "function": {"name": "f", "arguments": {"x": 1}}}],
+        "train": False,
+    }
+    assert unused == ("messages[].content[].mood",)
+
+
+def _studio(data: Any, *results: Any, **more: Any) -> dict[str, Any]:
+    return {"id": 1, "data": data, "annotations": [{"result": list(results), "was_cancelled": False}], **more}
+
+
+def test_read_task_label_studio_choice_and_text_are_answers(tmp_path: Path) -> None:
+    rows = [
+        _studio({"text": "q"}, {"type": "choices", "value": {"choices": ["good"]}}),
+        _studio({"body": "r"}, {"type": "textarea", "value": {"text": ["long"]}}),
+    ]
+    read = read_text(tmp_path, "t.json", rows)
+    assert [row.content for row in read] == [
+        {"instruction": "q", "response": "good"},
+        {"instruction": "r", "response": "long"},
+    ]
+    assert read[0].unused == ("id",)
+
+
+def test_read_task_label_studio_first_annotator_is_read_and_the_others_are_named(tmp_path: Path) -> None:
+    row = _studio({"text": "q"}, {"type": "choices", "value": {"choices": ["bad"]}})
+    row["annotations"][0]["was_cancelled"] = True
+    row["annotations"] += [{"result": [{"type": "choices", "value": {"choices": ["good"]}}]}]
+    content, unused = _one(tmp_path, row)
+    assert content["response"] == "good"
+    assert "annotations[1:]" in unused
+
+
+def test_read_task_label_studio_without_one_answer_is_refused_with_a_fix(tmp_path: Path) -> None:
+    span = {"type": "labels", "value": {"start": 0, "end": 2, "text": "qq", "labels": ["X"]}}
+    problem, hint = _problem(tmp_path, _studio({"text": "q"}, span))
+    assert problem == "an annotation of Label Studio that is not one text or one choice: labels"
+    assert hint.startswith("Write the answer as text")
+    row = _studio({"q": "x", "c": "y"}, {"type": "textarea", "value": {"text": ["a"]}})
+    problem, hint = _problem(tmp_path, row)
+    assert problem == "a task of Label Studio with 2 texts in 'data': 'q', 'c'"
+    columns = {"instruction": "data.q", "input": "data.c", "output": "annotations.0.result.0.value.text.0"}
+    listed = ", ".join(f'{name} = "{path}"' for name, path in columns.items())
+    assert hint == f"Set columns = {{ {listed} }} in [[data.task]]."
+    assert _one(tmp_path, row, columns=columns)[0] == {"instruction": "x\n\ny", "response": "a"}
+
+
+@pytest.mark.parametrize(
+    ("row", "problem", "hint"),
+    [
+        ({"input_ids": [1], "labels": [1]}, "the row is already tokenized: it holds 'input_ids'", "Give the text"),
+        (
+            {"question": "q", "choices": {"text": ["a"], "label": ["A"]}, "answerKey": "A"},
+            "'answerKey' names one of the choices in 'choices'",
+            "Write the question with its choices",
+        ),
+        (
+            {"inputs": {"text": "q"}, "annotation": "a"},
+            "unknown row format (fields: inputs, annotation)",
+            'Set columns = { prompt = "inputs.text", completion = "annotation" } in [[data.task]].',
+        ),
+        (
+            {"translation": {"en": "q", "de": "a"}},
+            "unknown row format (fields: translation)",
+            'Set columns = { prompt = "translation.en", completion = "translation.de" } in [[data.task]].',
+        ),
+        (
+            {"Problem": "q", "Solution": "a", "level": "5"},
+            "unknown row format (fields: Problem, Solution, level)",
+            'Set columns = { prompt = "Problem", completion = "Solution" } in [[data.task]].',
+        ),
+        (
+            {"x": "1", "y": "2", "z": "3"},
+            "unknown row format",
+            "Set columns in [[data.task]] to two of these columns, for example"
+            ' columns = { prompt = "x", completion = "y" }.',
+        ),
+        (
+            {"instruction": "q", "input": "", "output": ["a", "b"]},
+            "'output' holds 2 answers instead of one text",
+            'Set columns = { instruction = "instruction", input = "input", output = "output.0" } in [[data.task]]'
+            " to learn that part of the answer.",
+        ),
+        (
+            {"prompt": "q", "completion": {"final": "a"}},
+            "'completion' must be text",
+            'Set columns = { prompt = "prompt", completion = "completion.final" } in [[data.task]]',
+        ),
+        ({"prompt": "q", "completion": True}, "'completion' must be text, not True", "Write the value as text"),
+        (
+            {"messages": [Q, {"role": "assistant", "content": [{"type": "tool_use", "name": "f"}]}]},
+            "unsupported part in a turn: type 'tool_use'",
+            "Write the call into `tool_calls`",
+        ),
+        (
+            {"messages": [{"role": "customer", "content": "q"}, {"role": "agent", "content": "a"}]},
+            "no turn has the role 'assistant', and the role 'agent' is unknown",
+            'Set roles = { "customer" = "user", "agent" = "assistant" } in [[data.task]].',
+        ),
+        (
+            {"input": "q", "preferred_output": "a", "non_preferred_output": "b"},
+            "preference data, not an example to learn: the row has 'preferred_output' and 'non_preferred_output'",
+            'Set columns = { prompt = "input", completion = "preferred_output" } in [[data.task]]',
+        ),
+        (
+            {"prompt": "q", "response_0": "a", "response_1": "b", "better_response_id": 0},
+            "preference data, not an example to learn",
+            "Write the better answer into `completion`",
+        ),
+        ({"chosen": "a", "rejected": "b"}, "preference data", 'Set columns = { text = "chosen" } in [[data.task]]'),
+        (
+            {"prompt": "q", "chosen": [Q, A], "rejected": [Q, A]},
+            "preference data",
+            'Set columns = { messages = "chosen" } in [[data.task]]',
+        ),
+    ],
+)
+def test_read_task_unreadable_row_is_named_and_gets_the_line_to_paste(
+    tmp_path: Path, row: Any, problem: str, hint: str
+) -> None:
+    said, advised = _problem(tmp_path, row)
+    assert said.startswith(problem)
+    assert advised.startswith(hint)
