@@ -88,7 +88,7 @@ def answer_line(row: dict[str, Any], name: str) -> str:
 
 
 def speaker_and_text(item: dict[str, Any]) -> tuple[str, str]:
-    """Return the keys of an object that look like the speaker and the text of a turn, each "" if there is none.
+    """Return the keys of an object that may hold speaker and text of a turn. A missing key is "".
 
     Args:
         item: Item of a list.

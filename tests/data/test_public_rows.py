@@ -152,6 +152,15 @@ def test_read_task_turns_in_other_notations_are_read(tmp_path: Path, row: Any) -
     assert _one(tmp_path, row) == ({"messages": [Q, A]}, ())
 
 
+def test_read_task_configured_number_of_a_choice_is_refused(tmp_path: Path) -> None:
+    row = {"question": "q", "choices": ["a", "b"], "answer": 1}
+    columns = {"prompt": "question", "completion": "answer"}
+    (read,) = read_text(tmp_path, "t.jsonl", json_lines(row), columns=columns)
+    assert read.problem.startswith("'answer' is the number of one of the choices in 'choices', and no text")
+    del row["choices"]
+    assert _one(tmp_path, row, columns=columns)[0] == {"prompt": "q", "completion": "1"}
+
+
 def test_read_task_ultra_chat_texts_are_turns(tmp_path: Path) -> None:
     assert _one(tmp_path, {"id": "1", "data": ["q", "a"]}) == ({"messages": [Q, A]}, ("id",))
 
