@@ -108,7 +108,7 @@ class LoraSection(_Section):
 
 
 def _one_character(delimiter: str) -> str:
-    if len(delimiter) != 1 or delimiter in '"\r\n':
+    if len(delimiter) != 1 or delimiter in '"\r\n\0':
         raise ValueError("must be one character, and neither a quote nor a line break")
     return delimiter
 

@@ -82,6 +82,27 @@ def refuse_other_kinds(row: Mapping[str, Any], where: str) -> None:
             raise DataError(f"{where}: {name!r} holds media, and curator trains on text", hint="Remove that row.")
 
 
+def refuse_choice_number(raw: Mapping[str, Any], columns: Mapping[str, str], where: str) -> None:
+    """Refuse a row whose configured answer is the number of a choice, as in MMLU.
+
+    Args:
+        raw: The row as it stands in the file.
+        columns: Column by the name that `recognise` knows.
+        where: Place of the row, for messages.
+
+    Raises:
+        DataError: The column of the answer holds a number, and the row lists choices.
+    """
+    choices = next((name for name in ("choices", "options") if isinstance(raw.get(name), list)), "")
+    for name in ("completion", "output", "targets"):
+        value = raw.get(columns.get(name, ""))
+        if choices and isinstance(value, int | float):
+            raise DataError(
+                f"{where}: {columns[name]!r} is the number of one of the choices in {choices!r}, and no text",
+                hint="Write the question with its choices into `prompt`, and the text of the choice into `completion`.",
+            )
+
+
 def _better_answer(row: Mapping[str, Any], name: str) -> str:
     """Return how to learn the better answer of a pair."""
     value = row[name]

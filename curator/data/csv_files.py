@@ -19,7 +19,7 @@ from curator.data.raw import Note, RawRow
 _DELIMITERS = (",", ";", "\t", "|")
 _NAMES = {"\t": "a tab", ";": "';'", ",": "','", "|": "'|'", " ": "a space"}
 # Excel writes the delimiter into the first line.
-_SEP = re.compile(r'"?sep=([^\r\n])"?\s*', re.IGNORECASE)
+_SEP = re.compile(r'"?sep=([^\r\n"\0])"?\s*', re.IGNORECASE)
 # Records that decide about the delimiter. All records decide about the quotes.
 _SAMPLE = 200
 _LONGEST_NAME = 60
@@ -195,8 +195,8 @@ def _delimiter(lines: Callable[[], Iterator[str]], usual: str, names: Collection
     if _width(sampled, usual) > 1:
         return usual
     first = sampled[0] if sampled else ""
-    header = next(iter(csv.reader([first], delimiter=usual)), []) if first else []
-    if len(header) > 1 and _is_certain(header, names):
+    header = next((record for _, record in _records([first], _Dialect(delimiter=usual), 1)), [])
+    if isinstance(header, list) and len(header) > 1 and _is_certain(header, names):
         return usual
     return next((other for other in _DELIMITERS if other != usual and _width(sampled, other) > 1), usual)
 

@@ -22,6 +22,7 @@ from curator.core.errors import DataError
 from curator.data.conversations import conversations_of_tree, is_message, is_tree, read_messages
 from curator.data.raw import Note, RawRow
 from curator.data.shapes import as_known, is_complete
+from curator.data.suggestions import speaker_and_text
 
 Fields = dict[str, Any]
 
@@ -279,7 +280,9 @@ def _lists(row: Fields) -> list[tuple[str, list[Any]]]:
 
 def _may_be_row(item: Any) -> bool:
     """Return whether an item is an object, and no turn of a chat."""
-    return isinstance(item, dict) and not {"role", "from"} & item.keys()
+    if not isinstance(item, dict) or {"role", "from"} & item.keys():
+        return False
+    return not all(speaker_and_text(item)) or is_complete(as_known(item))
 
 
 def _holds_rows(items: list[Any]) -> bool:

@@ -10,6 +10,7 @@
 | BBH | `input`, `target` | `instruction`, `output` |
 | Super-NaturalInstructions | `Definition`, `input`, `output` | `instruction`, `input`, `output` |
 | other pairs | `input`, `output` | `instruction`, `output` |
+| UltraChat | `id`, `data` (texts of user and assistant in turn) | `messages` |
 
 public_rows.py reads BIG-bench and Label Studio.
 Names in capitals count as the same names. A number as the answer becomes its text. NaN, which pandas writes for an
@@ -62,7 +63,7 @@ def as_known(row: dict[str, Any]) -> dict[str, Any]:
     if not is_complete(there):
         there = _of_a_shape(from_label_studio(from_big_bench(there)))
     for name in ("messages", "conversations"):
-        if isinstance(there.get(name), str | dict):
+        if isinstance(there.get(name), str | dict | list):
             there = there | {name: _turns(there[name])}
     if isinstance(there.get("prompt"), str) and isinstance(there.get("completion"), str):
         # A prompt may be about JSON, so both texts must be turns with a role.
@@ -98,6 +99,10 @@ def _of_a_shape(row: dict[str, Any]) -> dict[str, Any]:
     """Rename the columns of the first shape that fits an incomplete row, and take the first of accepted answers."""
     if is_complete(row):
         return row
+    if "id" in row and isinstance(row.get("data"), list):
+        turns = _turns(row["data"])
+        if turns is not row["data"]:
+            return {name: value for name, value in row.items() if name != "data"} | {"messages": turns}
     made = dict(row)
     for name in (name for name in _ACCEPTED if isinstance(row.get(name), list | dict)):
         answer, others = accepted_answers(row[name])
@@ -120,8 +125,13 @@ def _fits(row: dict[str, Any], names: dict[str, str], optional: frozenset[str]) 
     return not ("answer" in names and any(row.get(name) is not None for name in _OTHER_TASKS))
 
 
-def _turns(value: str | dict[str, Any]) -> Any:
-    """Return turns that are written as JSON text, or as an object with a list for each key. Return the value if not."""
+def _turns(value: str | dict[str, Any] | list[Any]) -> Any:
+    """Return turns that are written as JSON text, as a list for each key, or as texts. Return the value if not."""
+    if isinstance(value, list):
+        # In LIMA and UltraChat, the texts of user and assistant alternate.
+        if len(value) < 2 or not all(isinstance(text, str) for text in value):
+            return value
+        return [{"role": ("user", "assistant")[n % 2], "content": text} for n, text in enumerate(value)]
     if isinstance(value, dict):
         # `datasets` writes a sequence of objects in this way.
         lists = list(value.values())

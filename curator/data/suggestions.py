@@ -18,6 +18,10 @@ _PROMPTS = (
 )
 _ANSWERS = ("completion", "answer", "response", "output", "solution", "target", "reply", "summary", "highlights")
 _ANSWERS_OF_CHOICES = ("choices", "options")
+# Names of texts that describe a row. They are neither prompt nor answer.
+_ABOUT = ("id", "idx", "uuid", "source", "dataset", "category", "title", "url", "lang", "language", "split", "type")
+_SPEAKERS = ("role", "from", "speaker", "author", "sender", "who", "user")
+_SAID = ("content", "value", "text", "message", "utterance", "body", "said")
 _MOST_TEXTS, _DEEPEST, _LONGEST = 20, 3, 80
 
 
@@ -48,7 +52,12 @@ def columns_line(row: dict[str, Any]) -> str:
     Args:
         row: A row that has no known format, under its own names.
     """
+    turns = _turns_line(row)
+    if turns:
+        return f"Set {turns} in [[data.task]]."
     paths = list(dict.fromkeys(_texts(row, "", _DEEPEST)))[:_MOST_TEXTS]
+    if len(paths) > 2:
+        paths = [path for path in paths if _word(path) not in _ABOUT and not _word(path).endswith("_id")] or paths
     if len(paths) < 2:
         return ""
     answers = [path for path in paths if _word(path) in _ANSWERS]
@@ -76,6 +85,28 @@ def answer_line(row: dict[str, Any], name: str) -> str:
         return "Write the answer as one text."
     listed = ", ".join([*(f'{field} = "{field}"' for field in fields), f"{name} = {_quoted(inside)}"])
     return f"Set columns = {{ {listed} }} in [[data.task]] to learn that part of the answer."
+
+
+def speaker_and_text(item: dict[str, Any]) -> tuple[str, str]:
+    """Return the keys of an object that may hold speaker and text of a turn. A missing key is "".
+
+    Args:
+        item: Item of a list.
+    """
+    role = next((key for key in _SPEAKERS if isinstance(item.get(key), str)), "")
+    return role, next((key for key in _SAID if key != role and isinstance(item.get(key), str)), "")
+
+
+def _turns_line(row: dict[str, Any]) -> str:
+    """Return the `columns` line for a column of turns whose keys have other names, or ""."""
+    for name, value in row.items():
+        first = value[0] if isinstance(value, list) and value else None
+        if isinstance(first, dict):
+            role, content = speaker_and_text(first)
+            if role and content:
+                fields = {"messages": name, "role": role, "content": content}
+                return f"columns = {{ {', '.join(f'{field} = {_quoted(key)}' for field, key in fields.items())} }}"
+    return ""
 
 
 def _line(prompt: str, completion: str) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 from curator.core.errors import DataError
 from curator.core.text import clean
 from curator.data.bad_rows import rows_refusal
-from curator.data.columns import refuse_other_kinds, refuse_placeholders, unused_columns
+from curator.data.columns import refuse_choice_number, refuse_other_kinds, refuse_placeholders, unused_columns
 from curator.data.formats import TURN_FIELDS, recognise, renamed
 from curator.data.nested import cell, rows_of
 from curator.data.raw import Note, RawRow
@@ -156,6 +156,8 @@ def _row(
             raise raw
         named = as_known(renamed(raw, source.columns, source.roles) if source.columns or source.roles else raw)
         refuse_other_kinds(named, where)
+        if source.columns:
+            refuse_choice_number(raw, source.columns, where)
         kind, content = recognise(named, where, raw=raw)
         # The column of the filter decides which task a row belongs to.
         unused = tuple(name for name in unused_columns(named, kind, where) if name != source.column)

@@ -136,6 +136,7 @@ def test_read_task_other_answers_are_read_by_the_documented_rule(
         {"messages": str([Q, A])},
         {"conversations": json.dumps([{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}])},
         {"messages": {"role": ["user", "assistant"], "content": ["q", "a"]}},
+        {"conversations": ["q", "a"]},
         {"prompt": json.dumps([Q]), "completion": json.dumps([A])},
         {"messages": [Q, {"role": "Assistant", "content": "a"}]},
         {"messages": [{"role": "prompter", "content": "q"}, A]},
@@ -149,6 +150,19 @@ def test_read_task_other_answers_are_read_by_the_documented_rule(
 )
 def test_read_task_turns_in_other_notations_are_read(tmp_path: Path, row: Any) -> None:
     assert _one(tmp_path, row) == ({"messages": [Q, A]}, ())
+
+
+def test_read_task_configured_number_of_a_choice_is_refused(tmp_path: Path) -> None:
+    row = {"question": "q", "choices": ["a", "b"], "answer": 1}
+    columns = {"prompt": "question", "completion": "answer"}
+    (read,) = read_text(tmp_path, "t.jsonl", json_lines(row), columns=columns)
+    assert read.problem.startswith("'answer' is the number of one of the choices in 'choices', and no text")
+    del row["choices"]
+    assert _one(tmp_path, row, columns=columns)[0] == {"prompt": "q", "completion": "1"}
+
+
+def test_read_task_ultra_chat_texts_are_turns(tmp_path: Path) -> None:
+    assert _one(tmp_path, {"id": "1", "data": ["q", "a"]}) == ({"messages": [Q, A]}, ("id",))
 
 
 def test_read_task_prompt_about_json_stays_text(tmp_path: Path) -> None:
@@ -221,6 +235,16 @@ def test_read_task_label_studio_without_one_answer_is_refused_with_a_fix(tmp_pat
 @pytest.mark.parametrize(
     ("row", "problem", "hint"),
     [
+        (
+            {"id": "7", "lang": "en", "dialog": [{"who": "x", "said": "q"}]},
+            "unknown row format (fields: id, lang, dialog)",
+            'Set columns = { messages = "dialog", role = "who", content = "said" } in [[data.task]].',
+        ),
+        (
+            {"id": "x7", "lang": "en", "passage": "q", "gist": "a"},
+            "unknown row format",
+            'Set columns = { prompt = "passage", completion = "gist" } in [[data.task]].',
+        ),
         ({"input_ids": [1], "labels": [1]}, "the row is already tokenized: it holds 'input_ids'", "Give the text"),
         (
             {"question": "q", "choices": {"text": ["a"], "label": ["A"]}, "answerKey": "A"},

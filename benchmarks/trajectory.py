@@ -1,0 +1,78 @@
+"""Compare uncalibrated estimates of the trajectory with the committed fine-tuning runs of the trust benchmark.
+
+    python benchmarks/trajectory.py --work DIR --json trajectory.json
+    python benchmarks/trajectory.py --work DIR --json trajectory.json --settings sample --seeds 0 1 2
+
+Each setting and projection seed trains once on all tasks. That takes one to three minutes on two idle cores.
+The file receives each result when it ends. A result that the file holds is not computed again.
+The measured losses are those of `benchmarks/results/trust/SETTING.json`, as means over two seeds.
+"""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from measured import copy_project, provenance
+from scipy.stats import spearmanr
+from trust import RESULTS, make_setting
+
+from curator import Project
+
+SETTINGS = ("sample", "generated-noisy", "generated-conflicting")
+
+
+def measure(name: str, folder: Path, seed: int) -> dict[str, Any]:
+    """Estimate the committed subsets of one setting with one projection seed."""
+    truth = json.loads((RESULTS / f"{name}.json").read_text())
+    config = (folder / "curator.toml").read_text()
+    if "projection_seed" not in config:
+        (folder / "curator.toml").write_text(f"{config}\n[gradients]\nprojection_seed = {seed}\n")
+    project = Project.open(folder)
+    estimates = project.estimates(project.config.data.targets)
+    masks = np.stack([estimates.mask(subset) for subset in truth["subsets"]])
+    measured = np.mean(truth["measured"], axis=1)
+    found = estimates.estimator.estimate(masks)
+    values = np.array([interval.value for interval in found])
+    inside = [one.low <= loss <= one.high for one, loss in zip(found, measured, strict=True)]
+    constant = np.mean(np.abs(measured.mean() - measured) / measured)
+    alone = int(np.flatnonzero(~masks.any(axis=1))[0])
+    return {
+        "setting": name,
+        "projection_seed": seed,
+        "subsets": len(masks),
+        "spearman": round(float(spearmanr(values, measured).statistic), 3),
+        "relative_error": round(float(np.mean(np.abs(values - measured) / measured)), 4),
+        "share_of_constant_guess": round(float(np.mean(np.abs(values - measured) / measured) / constant), 3),
+        "target_alone": {"estimated": round(float(values[alone]), 4), "measured": round(float(measured[alone]), 4)},
+        "coverage": round(float(np.mean(inside)), 3),
+        "all_tasks": {"now": round(estimates.estimator.all_tasks_loss, 4), "committed": round(truth["known"], 4)},
+    }
+
+
+def main() -> None:
+    """Measure what is missing, and add it to the file."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, required=True, help="folder for the projects")
+    parser.add_argument("--json", type=Path, required=True, help="file of results")
+    parser.add_argument("--settings", nargs="+", choices=SETTINGS, default=SETTINGS)
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0], help="projection seeds")
+    given = parser.parse_args()
+    known = json.loads(given.json.read_text()) if given.json.exists() else {"results": []}
+    report = {**provenance("python benchmarks/trajectory.py --work DIR --json FILE"), "results": known["results"]}
+    there = {(row["setting"], row["projection_seed"]) for row in report["results"]}
+    for seed in given.seeds:
+        for name in given.settings:
+            if (name, seed) in there:
+                continue
+            source, folder = given.work / name / "project", given.work / name / f"projection-{seed}"
+            make_setting(name, source, given)
+            copy_project(source, folder)
+            report["results"].append(measure(name, folder, seed))
+            given.json.write_text(json.dumps(report, indent=1) + "\n")
+            print(report["results"][-1], flush=True)
+
+
+if __name__ == "__main__":
+    main()
