@@ -77,7 +77,7 @@ def capture_folder(workspace: Workspace, key: str) -> Path:
 
 
 def captured_examples(corpus: Corpus, folder: Path) -> None:
-    """Write task and token hash of each training example, in the order of the run, into the folder of its visits."""
+    """Write task and token hash of each training example, in the order of the run."""
     folder.mkdir(parents=True, exist_ok=True)
     rows = [[task.name, task.train_hashes] for task in corpus.tasks]
     write_whole(folder / "examples.json", json.dumps(rows).encode())
