@@ -217,9 +217,8 @@ def _settings(imports: Sequence[ImportedConfig], folder: Path, model: str | None
     template = settings.get(("data", "chat_template"), "")
     if os.path.isabs(template) and Path(template).is_file():
         settings["data", "chat_template"] = os.path.relpath(template, folder)
-    held_out = {name: path for imported in imports for name, path in imported.validation_files.items()}
-    if held_out:
-        settings["data", "validation_files"] = {name: os.path.relpath(path, folder) for name, path in held_out.items()}
+    held_out = [item for imported in imports for item in imported.validation_files.items()]
+    settings["data", "validation_files"] = {name: os.path.relpath(path, folder) for name, path in held_out} or None
     named = model or settings["model", "name_or_path"]
     settings["model", "name_or_path"] = os.path.relpath(named, folder) if Path(named).is_dir() else named
     return settings
@@ -227,14 +226,12 @@ def _settings(imports: Sequence[ImportedConfig], folder: Path, model: str | None
 
 def _write(path: Path, found: _Found, settings: dict[tuple[str, str], Any], target: str | list[str]) -> None:
     # The template holds these keys as examples only.
-    tables = [
-        f"{key} = {toml_of(settings['data', key])}" for key in _DATA_TABLES if settings.get(("data", key)) is not None
-    ]
+    tables = [f"{key} = {toml_of(settings['data', key])}" for key in _DATA_TABLES if settings.get(("data", key))]
     text = _TEMPLATE.format(
         name=quoted(path.parent.absolute().name), target=toml_of(target), tasks="\n".join([*tables, *_lines(found)])
     )
     for (section, key), value in settings.items():
-        text = _with(text, section, key, value)
+        text = text if key in _DATA_TABLES else _with(text, section, key, value)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, text.encode())

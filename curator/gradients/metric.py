@@ -2,7 +2,7 @@
 
 A step of Adam moves coordinate c of the adapter by learning rate · gradient_c / D_c.
 Here D = √v̂ + ε, and v̂ is the bias-corrected mean of squared gradients (Kingma & Ba 2015).
-The coordinates D^(1/2) θ make it a step of plain gradient descent, with gradient D^(−1/2) ∇ℓ.
+The coordinates D^(1/2) θ make it a step of plain gradient descent. Its gradient is D^(−1/2) ∇ℓ.
 So gradients are multiplied by D^(−1/2) before the projection, and movements of the adapter by D^(1/2).
 """
 
