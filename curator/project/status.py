@@ -8,7 +8,7 @@ from curator.estimate.calibration import LEAST_RUNS
 from curator.estimate.target import TargetEstimates
 from curator.export.adapter import run_inputs
 from curator.gradients.example_groups import training_groups
-from curator.gradients.segment_sets import completeness_inputs, sets_in_use
+from curator.gradients.segment_sets import completeness_inputs, segment_sets, sets_in_use
 from curator.gradients.stage import wanted_hashes
 from curator.results.stages import StageStatus, StatusReport
 from curator.training.meta_init import MetaInit, find_meta_init, train_inputs
@@ -91,7 +91,11 @@ def _train(workspace: Workspace, corpus: Corpus, meta: MetaInit | None) -> Stage
             if meta.unseen
             else ()
         )
-        detail = f"{meta.examples} examples, {len(meta.checkpoints)} points"
+        captures = workspace.config.captures
+        places = (
+            f"{len(segment_sets(workspace.config, meta))} segments" if captures else f"{len(meta.checkpoints)} points"
+        )
+        detail = f"{meta.examples} examples, {places}"
         return StageStatus(stage="train", state="done", detail=detail, reasons=unseen)
     now = train_inputs(workspace.config, corpus)
     last = _closest(workspace.store.artifacts("train"), now)

@@ -119,8 +119,8 @@ class Methods:
             return found
         weights = kmm_weights(self.inputs, found.mask)
         # The logistic estimator has no weights, so its estimate is that of the unweighted tasks.
-        quadratic = self.inputs.workspace.config.estimate.method == "quadratic"
-        return replace(found, weights=weights, loss=self.estimator.weighted(weights)[0] if quadratic else found.loss)
+        has_weights = self.inputs.workspace.config.estimate.method != "logistic"
+        return replace(found, weights=weights, loss=self.estimator.weighted(weights)[0] if has_weights else found.loss)
 
     def _mixture(self, constraints: Constraints) -> Selection:
         if constraints.k is not None or constraints.max_examples is not None or constraints.threshold is not None:
