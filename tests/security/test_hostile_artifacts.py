@@ -206,7 +206,7 @@ def test_write_groups_hostile_names_stay_in_folder(make_project: MakeProject, mo
     for task in corpus.tasks:
         object.__setattr__(task, "name", names.get(task.name, task.name))
         tasks.append(task)
-    monkeypatch.setattr(groups, "gradient_sets", lambda *_: [])
+    monkeypatch.setattr(groups, "sets_in_use", lambda *_: [])
     monkeypatch.setattr(groups, "_directions", lambda *_: np.arange(16.0).reshape(8, 2))
     from curator.data.discovery import find_tasks
 
@@ -260,7 +260,7 @@ def checked(tmp_path_factory: pytest.TempPathFactory, tiny_llama_folder: Path) -
         "DROP TABLE artifacts; CREATE VIEW artifacts AS SELECT 1 AS stage",
         "DROP TABLE examples",
         "ALTER TABLE artifacts DROP outputs",
-        "CREATE MACRO list(x) AS 1",
+        "CREATE MACRO max(x) AS -5",
         "UPDATE artifacts SET outputs = '['",
         "UPDATE artifacts SET outputs = '[]'",
         "UPDATE artifacts SET outputs = '{}'",

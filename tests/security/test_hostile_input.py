@@ -314,7 +314,10 @@ def test_commands_hostile_task_names_are_safe(make_project: MakeProject, tmp_pat
     made = {path for path in tmp_path.rglob("*") if ".curator" not in path.parts} - before
     assert {path.parent for path in made if path.is_file()} == {tmp_path / "out"}
     assert {"curator-manifest.json", "curator-export.json"} <= {path.name for path in made}
-    assert len(made) == 1 + 2 + 1 + len(NAMES)
+    # The folder, its record and manifest, README, the validation file, and a file for each task and the target.
+    validation = json.loads((tmp_path / "out" / "curator-export.json").read_text())["validation"]
+    assert tmp_path / "out" / validation in made
+    assert len(made) == 1 + 2 + 1 + 1 + len(NAMES)
 
 
 @settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -463,7 +463,7 @@ def test_export_dialog_saved_selection_exports_its_tasks(drawn_project: DrawnPro
     assert [task.name for task in manifest.tasks if task.selected] == selected
     assert len(selected) == 10
     assert [(edit.selected, edit.by) for edit in manifest.edits] == [(False, "curator tui")] * 2
-    assert {path.stem for path in out.glob("*.jsonl")} == {"target", *selected}
+    assert {path.stem for path in out.glob("*.jsonl")} == {"target", "validation", *selected}
 
 
 def test_settings_remapped_key_replaces_default(drawn_project: DrawnProject) -> None:
