@@ -245,6 +245,7 @@ DOCUMENTS: dict[str, dict[str, Any]] = {
         "projection_dim": 256,
         "computed": 16,
         "cached": False,
+        "captured": False,
     },
     "status": {
         "schema_version": 1,
