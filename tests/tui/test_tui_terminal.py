@@ -161,7 +161,7 @@ def test_terminal_selection_is_edited_saved_and_exported(sample: Path, tmux: Tmu
     assert [(edit.task, edit.by) for edit in manifest.edits] == [(name, "curator tui")]
     selected = {task.name for task in manifest.tasks if task.selected}
     assert (name in selected) == (changed[2] == "●")
-    assert {path.stem for path in out.glob("*.jsonl")} == selected | {"topic"}
+    assert {path.stem for path in out.glob("*.jsonl")} == selected | {"topic", "validation"}
 
 
 @needs_tmux
