@@ -108,7 +108,9 @@ def test_estimate_rescaled_gradients_is_unchanged(seed: int, exponent: int) -> N
         for p in points
     ]
     found = [
-        build_estimator([sums_of(p) for p in each], FINAL, EstimateSection(method="quadratic")).validation_losses(all_masks())
+        build_estimator([sums_of(p) for p in each], FINAL, EstimateSection(method="quadratic")).validation_losses(
+            all_masks()
+        )
         for each in (points, other)
     ]
     np.testing.assert_allclose(found[0], found[1], atol=1e-4)
@@ -142,7 +144,9 @@ def _one(*sizes: int, change: Callable[[list[ExampleSet]], None] = lambda _: Non
 
 def _build(points: list[Examples], **section: Any) -> TargetEstimator:
     names = [f"task {n}" for n in range(len(points[0].tasks))]
-    return build_estimator([sums_of(p) for p in points], FINAL, EstimateSection(**{"method": "quadratic"} | section), names=names)
+    return build_estimator(
+        [sums_of(p) for p in points], FINAL, EstimateSection(**{"method": "quadratic"} | section), names=names
+    )
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e30])

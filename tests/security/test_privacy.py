@@ -78,7 +78,7 @@ def test_commands_offline_write_only_to_project_without_secrets(
         timeout=250,
     )
     assert done.returncode == 0, done.stderr
-    assert "not a local folder, and not found on the hub" in done.stdout
+    assert "is not a local folder and not in the cache, and the hub cannot be reached" in done.stdout
     # No caches in the home folder, no files in the current folder, and no changes to the user's files.
     assert everything(tmp_path / "home") == {}
     assert everything(tmp_path / "work") == {}
