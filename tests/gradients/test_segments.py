@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import MakeProject, pair_rows, write_rows
 
 from curator import Project
 from curator.core.errors import DataError
@@ -17,7 +18,6 @@ from curator.gradients.example_groups import training_groups
 from curator.gradients.segment_sets import capture_folder, segment_sets, sketch
 from curator.gradients.visits import gradients_of
 from curator.training.meta_init import find_meta_init, learning_rates
-from tests.conftest import MakeProject, pair_rows, write_rows
 
 
 def _project(make_project: MakeProject, **given: Any) -> Project:
