@@ -441,6 +441,7 @@ def test_read_trainer_config_data_gives_none_and_bad_config_raises(tmp_path: Pat
         ("broken.yaml", "a: [", "not valid YAML"),
         ("list.yaml", "- a", "not a configuration of LLaMA-Factory, axolotl or TRL"),
         ("other.yaml", "a: 1", "not a configuration of LLaMA-Factory, axolotl or TRL"),
+        ("mixer.yaml", "dataset_mixer_list: [a.jsonl, 1.0]", "does not read a mixer of open-instruct"),
         (
             "run.yaml",
             "base_model: m\ndatasets: [{path: missing.jsonl, type: alpaca}]",

@@ -127,6 +127,11 @@ def _read(path: Path, values: Any) -> ImportedConfig:
         return read_run(values | {"dataset": named if isinstance(named, str) else ",".join(map(str, named))}, path)
     if entries or "dataset_name" in values:
         return read_trl(values, path)
+    if mixer := next((key for key in values if key.startswith("dataset_mixer")), None):
+        raise DataError(
+            f"{path}: curator does not read a mixer of open-instruct ({mixer})",
+            hint="Pass each data set of the mixer with its own --from. An export for open-instruct works.",
+        )
     raise DataError(
         f"{path}: not a configuration of LLaMA-Factory, axolotl or TRL, nor of oumi or ms-swift",
         hint="Use a file that names data sets: `dataset`, `datasets` or `dataset_name`.",
