@@ -49,7 +49,7 @@ class Priors:
     offset: float = 10.0
 
 
-TRAJECTORY_PRIORS = Priors(slopes=0.15, offset=0.5)
+TRAJECTORY_PRIORS = Priors(slopes=0.05, noise=0.5, offset=0.5)
 """Priors for the trajectory estimator, whose changes have nearly the right size. docs/decisions/ has the figures."""
 
 

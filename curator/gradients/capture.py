@@ -19,7 +19,7 @@ from curator.core.errors import DataError, NumericalError
 from curator.core.events import Reporter
 from curator.gradients.layer_hooks import collecting, trained_layers
 from curator.gradients.metric import Metric, adam_squares, factor_of
-from curator.gradients.projection import Projection, ProjectionSpec
+from curator.gradients.projection import Projection, ProjectionSpec, Together
 from curator.training.batches import loss_tokens
 from curator.training.model import TunedModel
 
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     import torch
 
 _PATTERN = "visits-*.bin"
-# Numbers of per-example gradients that are projected together.
-_AT_ONCE = 2**24
 # Growth of the number of steps between two updates of the metric. A mean over t steps changes by 1/t in a step.
 _GROWTH = 1.05
 
@@ -101,21 +99,10 @@ class Capture:
             yield
             return
         projected = torch.zeros(len(positions), self._dim, device=self._tuned.device)
-        pieces: list[tuple[str, torch.Tensor]] = []
-
-        def flush() -> None:
-            if pieces:
-                self._projection.add_together(pieces, self._factors(pieces), projected)
-                pieces.clear()
-
-        def add(name: str, gradients: "torch.Tensor") -> None:
-            pieces.append((name, gradients))
-            if sum(g.numel() for _, g in pieces) > _AT_ONCE:
-                flush()
-
-        with collecting(self._layers, inputs, add, mixed=self._mixed):
+        together = Together(self._projection, projected, self._factors)
+        with collecting(self._layers, inputs, together.add, mixed=self._mixed):
             yield
-        flush()
+        together.flush()
         if self.complete:
             # The backward pass differentiated the sum over tokens, times the factor.
             counts = loss_tokens(inputs, self._tuned.encoder_decoder).clamp(min=1).to(projected.device)

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from curator.core.events import Reporter
 from curator.data.tokens import TokenizedExample
 from curator.gradients.layer_hooks import MixedError, collecting, trained_layers
-from curator.gradients.projection import Projection, ProjectionSpec
+from curator.gradients.projection import Projection, ProjectionSpec, Together
 from curator.training.batches import by_length, collate, example_losses
 from curator.training.model import TunedModel
 
@@ -158,8 +158,18 @@ class GradientEngine:
         import torch
 
         projected = torch.zeros(len(examples), self._dim, device=self._tuned.device)
-        losses = self._backward(examples, lambda name, gradients: self._add(name, gradients, projected))
+        if self._metric is None:
+            losses = self._backward(examples, lambda name, gradients: self._add(name, gradients, projected))
+        else:
+            metric = self._metric
+            together = Together(self._projection, projected, lambda _: metric.factors)
+            losses = self._backward(examples, together.add)
+            together.flush()
         return Projected(losses, projected)
+
+    def measure_in(self, metric: "Metric") -> None:
+        """Use another metric from now on. The model's weights may have changed, too."""
+        self._metric = metric
 
     def _add(self, name: str, gradients: "torch.Tensor", into: "torch.Tensor") -> None:
         if self._metric is not None:

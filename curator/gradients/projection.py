@@ -24,7 +24,7 @@ Batches, devices, processes and other parameters do not change them.
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     import torch
 
 # Largest number of values, over all examples, to rotate at once. A value needs at most 16 bytes of temporary memory.
+# Numbers of per-example gradients that are projected together.
+_AT_ONCE = 2**24
 _PIECE = 2**21
 
 
@@ -184,6 +186,40 @@ class Projection:
                 torch.from_numpy(shifts(self.spec, name, size)).to(device),
             )
         return self._drawn[name]
+
+
+class Together:
+    """Sink of per-example gradients (layer_hooks.py) that projects many parameters at once.
+
+    Args:
+        projection: Projection.
+        into: Sum of the projected gradients (n, k), float32. Complete after `flush`.
+        factors: Returns the factor of each coordinate by parameter name, for some pieces of `Projection.add_together`.
+    """
+
+    def __init__(
+        self,
+        projection: Projection,
+        into: "torch.Tensor",
+        factors: "Callable[[Sequence[tuple[str, torch.Tensor]]], Mapping[str, torch.Tensor]]",
+    ) -> None:
+        self._projection, self._into, self._factors = projection, into, factors
+        self._pieces: list[tuple[str, torch.Tensor]] = []
+        self._numbers = 0
+
+    def add(self, name: str, gradients: "torch.Tensor") -> None:
+        """Take the per-example gradients of one parameter (n, p of the parameter), float32."""
+        self._pieces.append((name, gradients))
+        self._numbers += gradients.numel()
+        if self._numbers > _AT_ONCE:
+            self.flush()
+
+    def flush(self) -> None:
+        """Project what is collected."""
+        if self._pieces:
+            self._projection.add_together(self._pieces, self._factors(self._pieces), self._into)
+            self._pieces.clear()
+            self._numbers = 0
 
 
 def project_slowly(

@@ -44,6 +44,7 @@ class Passes:
         self._spec: ProjectionSpec = sketch(workspace.config)
         self.stage: Stage | None = None
         self._done = 0
+        self._kept: tuple[TunedModel, GradientEngine] | None = None
 
     def start(self, total: int) -> Stage:
         """Begin to report a number of gradients."""
@@ -92,13 +93,14 @@ class Passes:
         tuned = self._load()
         folder = self._root / part.folder
         tuned.load_adapter(folder, sha256=part.sha256)
-        return GradientEngine(
-            tuned,
-            self._spec,
-            batch_tokens=self._workspace.config.gradients.batch_tokens,
-            reporter=self._workspace.reporter,
-            metric=Metric.load(folder, tuned.device),
-        )
+        metric = Metric.load(folder, tuned.device)
+        # An engine draws the projection and checks the model once, for all parts.
+        if self._kept is None or self._kept[0] is not tuned:
+            tokens, reporter = self._workspace.config.gradients.batch_tokens, self._workspace.reporter
+            engine = GradientEngine(tuned, self._spec, batch_tokens=tokens, reporter=reporter, metric=metric)
+            self._kept = tuned, engine
+        self._kept[1].measure_in(metric)
+        return self._kept[1]
 
     def movements(self) -> npt.NDArray[np.float32]:
         """Return the adapter's movement between the means of neighbouring segments (L, k), in the metric of the later.

@@ -4,6 +4,7 @@
 It returns a `TunedModel`: the model and the `ParameterLayout` of its gradients.
 """
 
+import copy
 import hashlib
 import json
 import math
@@ -126,6 +127,7 @@ class TunedModel:
         self.model = model
         self.layout = ParameterLayout.of(model)
         self.encoder_decoder = encoder_decoder
+        self._by_key: dict[str, torch.nn.Parameter] | None = None
 
     @property
     def device(self) -> "torch.device":
@@ -148,11 +150,25 @@ class TunedModel:
                 for adapter in module.active_adapters:
                     module.reset_lora_parameters(adapter, True)  # type: ignore[no-untyped-call]
 
-    def save_adapter(self, folder: Path) -> str:
+    def _parameters_by_key(self) -> "dict[str, torch.nn.Parameter]":
+        """Return the adapter's parameters by their keys in a file of weights.
+
+        peft finds the keys again at each call, which takes longer than a training step of a small model.
+        """
+        from peft import get_peft_model_state_dict
+
+        if self._by_key is None:
+            places = {p.data_ptr(): p for p in self.model.parameters()}
+            state = get_peft_model_state_dict(self.model)
+            self._by_key = {key: places[tensor.data_ptr()] for key, tensor in state.items()}
+        return self._by_key
+
+    def save_adapter(self, folder: Path, *, card: bool = True) -> str:
         """Write the adapter as a whole or not at all. `PeftModel.from_pretrained` can read the folder.
 
         Args:
             folder: Folder to write. An existing folder is replaced.
+            card: Whether to write a model card, too.
 
         Returns:
             SHA-256 of the file of weights.
@@ -163,7 +179,10 @@ class TunedModel:
         partial = folder.with_name(folder.name + ".partial")
         shutil.rmtree(partial, ignore_errors=True)
         try:
-            self.model.save_pretrained(str(partial))
+            if card:
+                self.model.save_pretrained(str(partial))
+            else:
+                self._save_weights(partial)
             # safetensors creates files that other users may not read.
             for path in partial.iterdir():
                 path.chmod(0o666 & ~umask())
@@ -177,6 +196,17 @@ class TunedModel:
             raise DataError(f"cannot write {folder}: {error}", hint=hint) from error
         return hashlib.sha256((folder / _WEIGHTS).read_bytes()).hexdigest()
 
+    def _save_weights(self, folder: Path) -> None:
+        """Write what `save_pretrained` writes, without a model card."""
+        from safetensors.torch import save_file
+
+        folder.mkdir(parents=True)
+        tensors = {key: p.detach().cpu().contiguous() for key, p in self._parameters_by_key().items()}
+        save_file(tensors, folder / _WEIGHTS, metadata={"format": "pt"})
+        config = copy.copy(self.model.peft_config["default"])
+        config.inference_mode = True
+        config.save_pretrained(str(folder))  # type: ignore[no-untyped-call]
+
     def load_adapter(self, folder: Path, *, sha256: str = "") -> None:
         """Load adapter weights that `save_adapter` wrote.
 
@@ -188,7 +218,7 @@ class TunedModel:
             DataError: The weights cannot be read.
             ManifestMismatch: The hash differs, or the shapes belong to another model or LoRA configuration.
         """
-        from peft import get_peft_model_state_dict, set_peft_model_state_dict
+        import torch
         from safetensors import SafetensorError
         from safetensors.torch import load_file
 
@@ -204,7 +234,8 @@ class TunedModel:
                 f"adapter {folder} has sha256 {found[:12]}…, but meta-training wrote {sha256[:12]}…",
                 hint="Run `curator train --fresh` to train it again.",
             )
-        here = {name: tuple(t.shape) for name, t in get_peft_model_state_dict(self.model).items()}
+        parameters = self._parameters_by_key()
+        here = {name: tuple(p.shape) for name, p in parameters.items()}
         there = {name: tuple(t.shape) for name, t in weights.items()}
         if here != there:
             name = min(name for name in here.keys() | there.keys() if here.get(name) != there.get(name))
@@ -212,7 +243,9 @@ class TunedModel:
                 f"adapter {folder}: {name} has shape {there.get(name)}, but the model has {here.get(name)}",
                 hint="Run `curator train --fresh` to train it again.",
             )
-        set_peft_model_state_dict(self.model, weights)
+        with torch.no_grad():
+            for name, values in weights.items():
+                parameters[name].copy_(values)
 
 
 def load_model(folder: Path, section: ModelSection, lora: LoraSection) -> TunedModel:

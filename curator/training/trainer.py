@@ -373,7 +373,7 @@ class _Recorder:
             mean = self._sums.pop(step) / (step - self._starts[step])
             if self._main:
                 self._put(mean)
-                self._tuned.save_adapter(self._folder / _point(step))
+                self._tuned.save_adapter(self._folder / _point(step), card=False)
                 self._put(here)
                 if self._observer is not None:
                     self._observer.save(self._folder / _point(step))
@@ -381,10 +381,9 @@ class _Recorder:
     def _put(self, vector: "torch.Tensor") -> None:
         import torch
 
-        named = dict(self._tuned.model.named_parameters())
         with torch.no_grad():
             for name, values in self._tuned.layout.unflatten(vector).items():
-                named[name].copy_(values)
+                self._trained[name].copy_(values)
 
     def loss(self, loss: float, step: int) -> None:
         self._last_loss = loss
