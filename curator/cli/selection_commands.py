@@ -14,6 +14,9 @@ METHODS_HELP = (
     "Set the method: forward, backward, exchange, ensemble or mixture; or a baseline:"
     " random, embedding, bm25, gradient-cosine, less or kmm. [default: as configured]"
 )
+METRIC_HELP = (
+    "Set the metric of every run: loss, exact_match, choice, lm-eval:TASK or command:WORDS. [default: as configured]"
+)
 PlotOption = Annotated[
     Path | None, typer.Option("--plot", metavar="FILE", help="Draw the result to a .svg, .png or .pdf file.")
 ]
@@ -116,6 +119,7 @@ def verify(
         int | None,
         typer.Option("--seeds", metavar="N", min=1, help="Fine-tune N times on each subset. [default: 2]"),
     ] = None,
+    metric: Annotated[str | None, typer.Option("--metric", metavar="M", help=METRIC_HELP)] = None,
     compare: Annotated[
         bool,
         typer.Option("--compare", help="Compare with the selections of the other methods at equal tokens."),
@@ -123,16 +127,18 @@ def verify(
     plot: PlotOption = None,
 ) -> None:
     """Fine-tune on some subsets, compare with their estimates, and calibrate later estimates."""
-    from curator.cli.tables import show_verify
+    from curator.cli.metric_table import show_verify_with_metric
     from curator.results.plots import check_plot_file, plot_verify
 
     if plot is not None:
         check_plot_file(plot)
     with shared.open() as opened:
-        report = opened.verify(target=shared.target, runs=runs, seeds=seeds, compare=compare, fresh=shared.fresh)
+        report = opened.verify(
+            target=shared.target, runs=runs, seeds=seeds, metric=metric, compare=compare, fresh=shared.fresh
+        )
     if plot is not None and is_main():
         plot_verify(report, plot)
-    shared.show(report, show_verify)
+    shared.show(report, show_verify_with_metric)
 
 
 @app.command(epilog="Example: curator examples carry --top 5")

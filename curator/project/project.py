@@ -310,6 +310,7 @@ class Project:
         target: str | Sequence[str] | None = None,
         runs: int | None = None,
         seeds: int | None = None,
+        metric: str | None = None,
         compare: bool = False,
         fresh: bool = False,
     ) -> results.VerifyReport:
@@ -323,6 +324,8 @@ class Project:
                 first, and alone.
             seeds: Fine-tuning runs on each subset, with different seeds [default: 2]. Without `runs`, adds runs to
                 measured subsets until each has that many.
+            metric: Metric of every run: `loss`, `exact_match`, `choice`, `lm-eval:TASK` or `command:WORDS` [default:
+                the configured one]. Without `runs` and `compare`, stored runs without its value are repeated.
             compare: Fine-tune on the selection of each other method within the tokens of the current selection, and
                 compare the losses. Only `runs` then adds other subsets.
             fresh: Run every earlier stage again.
@@ -333,20 +336,28 @@ class Project:
             NumericalError: Training diverges, a gradient is not finite, or every run diverges.
             StoreBusy: Another process works on the project.
         """
+        from curator.metrics.measuring import Measurer, metric_name
         from curator.verify.measure import measure
         from curator.verify.verification import plan_runs, report_runs
 
+        name = metric_name(self.workspace, metric)
         targets = self.workspace.targets(target)
+        corpus = self.corpus(targets)
+        measurer = Measurer(self.workspace, corpus, name)
+        measurer.check()
         selections = self.selections(targets, fresh=fresh)
-        todo, choices = plan_runs(selections, runs=runs, seeds=seeds, compare=compare, fresh=fresh)
-        if todo:
+        todo, choices = plan_runs(selections, runs=runs, seeds=seeds, compare=compare, fresh=fresh, measurer=measurer)
+        before = measurer.known_before()
+        if todo or before is None:
             folder = self.workspace.adapters / "verify"
             with self._pipeline.measuring(targets, "verify"):
-                measure(self.workspace, self.corpus(targets), todo, load=self._pipeline.load, folder=folder)
-        else:
+                load = self._pipeline.load
+                before = measurer.before(load)
+                measure(self.workspace, corpus, todo, load=load, folder=folder, measurer=measurer)
+        if not todo:
             count = len(selections.estimates.measured)
             self.reporter.cached("verify", f"{count} subsets are measured; --runs N adds more")
-        return report_runs(self.estimates(targets), choices)
+        return report_runs(self.estimates(targets), choices, measurer, before)
 
     def export(
         self,

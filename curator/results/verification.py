@@ -6,6 +6,7 @@ from typing import ClassVar
 from curator.core.interval import Interval
 from curator.results.base import Estimated, Report
 from curator.results.display import Shown
+from curator.results.metrics import MetricReport
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,6 +17,16 @@ class VerifiedRun(Estimated):
     seed: int
     estimate: Interval
     measured_loss: float
+    metric: float | None = None
+    """The metric on the validation part. None if this run did not measure it."""
+    metric_error: float | None = None
+    """Standard error of the metric over the rows. None if it is not known."""
+    estimated_metric: float | None = None
+    """Metric of the subset, estimated from all others. None with too few subsets, or if the metric is the loss."""
+    test_loss: float | None = None
+    """Loss on the test part. None without a test part."""
+    test_metric: float | None = None
+    """The metric on the test part."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,6 +96,8 @@ class VerifyReport(Report, Shown):
     """The same ratio for 100 subsets."""
     comparison: tuple[ComparedMethod, ...] | None = None
     """All methods, the current selection's first. None without `compare`."""
+    metric: MetricReport | None = None
+    """The metric over all subsets."""
 
     def points(self) -> list[VerifiedSubset]:
         """Return the subsets, in the order of their first runs."""
