@@ -66,7 +66,7 @@ def _rows(report: results.VerifyReport) -> list[tuple[str, list[str]]]:
         cells = [
             _number(mean),
             _number(_mean([run.metric_error for run in of])),
-            _number(of[0].estimated_metric),
+            _number(of[0].metric_estimate),
             _number(_mean([run.measured_loss for run in of])),
             _number(_mean([run.test_metric for run in of])),
             _number(_mean([run.test_loss for run in of])),

@@ -7,15 +7,12 @@ from typing import Annotated
 
 import typer
 
-from curator.cli.options import Shared, app, is_main, shared_options
+from curator.cli.options import METRIC_HELP, Shared, app, is_main, shared_options
 from curator.core.errors import ConfigError, DataError
 
 METHODS_HELP = (
     "Set the method: forward, backward, exchange, ensemble or mixture; or a baseline:"
     " random, embedding, bm25, gradient-cosine, less or kmm. [default: as configured]"
-)
-METRIC_HELP = (
-    "Set the metric of every run: loss, exact_match, choice, lm-eval:TASK or command:WORDS. [default: as configured]"
 )
 PlotOption = Annotated[
     Path | None, typer.Option("--plot", metavar="FILE", help="Draw the result to a .svg, .png or .pdf file.")

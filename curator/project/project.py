@@ -401,6 +401,7 @@ class Project:
         *,
         output: Path | str | None = None,
         seed: int | None = None,
+        metric: str | None = None,
         allow_changed: bool = False,
         fresh: bool = False,
     ) -> results.ApplyReport:
@@ -416,6 +417,7 @@ class Project:
             manifest: A manifest that `select` wrote, or the name of a selection.
             output: Folder of the adapter [default: in `.curator/adapters/applied/`]. It is created if missing.
             seed: Seed of initialization and order [default: that of the first run of `verify` on a subset].
+            metric: Metric of the adapter, as for `verify` [default: the configured one].
             allow_changed: Train on the current files and settings even if they differ from the manifest.
             fresh: Train again even if the adapter is cached.
 
@@ -427,9 +429,12 @@ class Project:
             StoreBusy: Another process works on the project.
         """
         from curator.export import adapter as applying
+        from curator.export.adapter_metric import applied_metric
+        from curator.metrics.measuring import Measurer, metric_name
         from curator.select.selections import find_manifest_file
         from curator.verify.measure import run_seeds
 
+        name = metric_name(self.workspace, metric)
         found, _ = self.manifest(manifest)
         file = find_manifest_file(self.workspace, manifest)
         targets = found.target_names
@@ -437,10 +442,13 @@ class Project:
         unchanged = applying.check_unchanged(self.workspace, found, corpus, allow=allow_changed)
         seed = run_seeds(self.config, 1)[0] if seed is None else seed
         folder = self.workspace.adapters / "applied"
-        (name,) = file_names([f"{'+'.join(targets)}-{found.name}"], allowed="-_.+ ")
-        place = folder / name if output is None else Path(output).absolute()
+        (folder_name,) = file_names([f"{'+'.join(targets)}-{found.name}"], allowed="-_.+ ")
+        place = folder / folder_name if output is None else Path(output).absolute()
         applying.check_folder(place)
+        measurer = Measurer(self.workspace, corpus, name)
+        measurer.check()
         with self._pipeline.measuring(targets, "apply"):
+            before = measurer.before(self._pipeline.load)
             done = applying.apply(
                 self.workspace,
                 corpus,
@@ -450,13 +458,15 @@ class Project:
                 work=self.workspace.adapters / "apply",
                 load=self._pipeline.load,
                 fresh=fresh,
+                measurer=measurer,
             )
             if distributed.is_main():
                 applying.keep_measured(self.workspace, corpus, found, done, seed=seed, unchanged=unchanged)
                 if not unchanged or (file and not record_measured(file, found, rounded(done.loss))):
                     self.reporter.warn(f"measured loss is not written to {manifest}: it describes another selection")
                     file = None
-        return applying.report(self.workspace, corpus, found, done, seed=seed, manifest_file=file)
+        read = applied_metric(self.workspace, corpus, done.loss, done.values, measurer, before)
+        return applying.report(self.workspace, corpus, found, done, seed=seed, manifest_file=file, metric=read)
 
     def manifest(self, wanted: Path | str) -> tuple[Manifest, Path]:
         """Return a manifest, and the folder that its paths are relative to.

@@ -21,7 +21,7 @@ class VerifiedRun(Estimated):
     """The metric on the validation part. None if this run did not measure it."""
     metric_error: float | None = None
     """Standard error of the metric over the rows. None if it is not known."""
-    estimated_metric: float | None = None
+    metric_estimate: float | None = None
     """Metric of the subset, estimated from all others. None with too few subsets, or if the metric is the loss."""
     test_loss: float | None = None
     """Loss on the test part. None without a test part."""

@@ -55,7 +55,7 @@ def with_metric(
                 run,
                 metric=fallback if value is None else rounded(value.value),
                 metric_error=None if value is None else rounded_if_known(value.standard_error),
-                estimated_metric=rounded_if_known(estimated.get(frozenset(run.subset))),
+                metric_estimate=rounded_if_known(estimated.get(frozenset(run.subset))),
                 test_loss=None if test_loss is None else rounded(test_loss.value),
                 test_metric=None if test is None else rounded(test.value),
             )

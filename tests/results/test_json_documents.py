@@ -345,6 +345,11 @@ DOCUMENTS: dict[str, dict[str, Any]] = {
                 "estimated_loss_low": 0.3,
                 "estimated_loss_high": 0.5,
                 "measured_loss": 0.45,
+                "metric": None,
+                "metric_error": None,
+                "metric_estimate": None,
+                "test_loss": None,
+                "test_metric": None,
             }
         ],
         "subsets": 1,
@@ -359,6 +364,7 @@ DOCUMENTS: dict[str, dict[str, Any]] = {
         "speedup": 1500.0,
         "speedup_100": 1500.0,
         "comparison": None,
+        "metric": None,
     },
     "verify with comparison": {
         "schema_version": 1,
@@ -372,6 +378,11 @@ DOCUMENTS: dict[str, dict[str, Any]] = {
                 "estimated_loss_low": 0.3,
                 "estimated_loss_high": 0.5,
                 "measured_loss": 0.45,
+                "metric": None,
+                "metric_error": None,
+                "metric_estimate": None,
+                "test_loss": None,
+                "test_metric": None,
             }
         ],
         "subsets": 1,
@@ -397,6 +408,7 @@ DOCUMENTS: dict[str, dict[str, Any]] = {
                 "as_good_as_best": None,
             }
         ],
+        "metric": None,
     },
     "export": {
         "schema_version": 1,
@@ -456,6 +468,7 @@ DOCUMENTS: dict[str, dict[str, Any]] = {
         "manifest": None,
         "tasks": [{"name": "t", "target": True, "weight": 1.0, "examples": 7}],
         "cached": False,
+        "metric": None,
     },
     "sql": {
         "schema_version": 1,
