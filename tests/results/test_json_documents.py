@@ -207,6 +207,7 @@ DOCUMENTS: dict[str, dict[str, Any]] = {
                 "bad_rows": {"not valid JSON": 1},
                 "problem": "no rows",
                 "notes": ["cells are separated by ';'"],
+                "test": 0,
             }
         ],
         "problems": ["a problem"],

@@ -174,3 +174,32 @@ def test_apply_output_names_every_model_and_its_metric(chained: Path) -> None:
     assert "rank correlation with loss" in done.out
     assert "flattery of the choice" in done.out
     assert "(before training)" in done.out
+
+
+def test_test_share_is_in_no_gradient_training_or_export(make_project: MakeProject, tmp_path: Path) -> None:
+    tasks = {"target": pair_rows("target", 20), "alpha": pair_rows("alpha", 8) + pair_rows("target", 20)[:20]}
+    folder = make_project(tasks=tasks, data={"test": 0.25}, train={"epochs": 1})
+    project = curator.Project.open(folder)
+    corpus = project.corpus(("target",))
+    (target,) = corpus.target_tasks
+    assert (len(target.split.test), len(target.split.validation), len(target.split.train)) == (5, 6, 9)
+    tested = {target.version.index.hashes[n] for n in target.split.test}
+    for task in corpus.tasks:
+        version, numbers = task.held_out("validation")
+        assert not tested & {task.version.index.hashes[n] for n in task.split.train}
+        assert not tested & {version.index.hashes[n] for n in numbers}
+    checked = {task.name: task for task in project.check().tasks}
+    assert (checked["target"].test, checked["alpha"].test) == (5, 0)
+    assert checked["alpha"].left_out["also in the target's test part"] == 5
+    project.select()
+    table = project.sql("SELECT split, count(*) AS n FROM examples WHERE task = 'target' GROUP BY ALL ORDER BY ALL")
+    assert {row["split"]: row["n"] for row in table.rows()} == {"test": 5, "train": 9, "validation": 6}
+    project.export(folder / "curator-manifest.json", output=tmp_path / "export")
+    written = "".join(path.read_text() for path in (tmp_path / "export").rglob("*.jsonl"))
+    prompts = {row["prompt"] for row in tasks["target"]}
+    assert sum(json.dumps(prompt)[1:-1] in written for prompt in prompts) == 15
+    report = project.apply()
+    assert report.metric is not None
+    assert report.metric.applied.test_loss is not None
+    assert report.metric.before is not None
+    assert report.metric.before.test_loss is not None
