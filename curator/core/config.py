@@ -356,6 +356,8 @@ class VerifySection(_Section):
     """Time limit of a `command:` metric for one model, in seconds."""
     lm_eval_tasks: str = ""
     """Folder of task files for `lm-eval:TASK`, relative to the project."""
+    lm_eval_chat_template: bool = False
+    """Whether `lm-eval:TASK` writes its questions with the chat template."""
 
 
 class Config(_Section):

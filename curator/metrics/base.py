@@ -67,6 +67,10 @@ class Metric(Protocol):
     reads_rows: bool
 
     @property
+    def settings(self) -> str:
+        """Return a hash of all else that decides a value, besides the model and the held-out rows."""
+
+    @property
     def higher_is_better(self) -> bool:
         """Return whether a higher value is better."""
 

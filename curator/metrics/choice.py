@@ -34,6 +34,7 @@ class Choice:
     name = "choice"
     version = 1
     reads_rows = True
+    settings = ""
     higher_is_better = True
 
     def __init__(self, workspace: Workspace, corpus: Corpus) -> None:

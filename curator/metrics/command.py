@@ -38,6 +38,7 @@ class Command:
 
     version = 1
     reads_rows = True
+    settings = ""
 
     def __init__(self, workspace: Workspace, corpus: Corpus, name: MetricName) -> None:
         self._workspace, self._corpus = workspace, corpus

@@ -68,6 +68,7 @@ class ExactMatch:
     name = "exact_match"
     version = 1
     reads_rows = True
+    settings = ""
     higher_is_better = True
 
     def __init__(self, tokenizer: "PreTrainedTokenizerBase", *, encoder_decoder: bool, batch_tokens: int) -> None:

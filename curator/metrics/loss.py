@@ -17,6 +17,7 @@ class Loss:
     name = "loss"
     version = 1
     reads_rows = True
+    settings = ""
     higher_is_better = False
 
     def __init__(self, batch_tokens: int) -> None:

@@ -6,13 +6,14 @@ from functools import cached_property
 
 from curator.core import distributed
 from curator.core.errors import ConfigError
-from curator.core.metric_name import COMMAND, LOSS, MetricName, parse_metric
+from curator.core.metric_name import COMMAND, LM_EVAL, LOSS, MetricName, parse_metric
 from curator.core.provenance import Inputs, key_of
 from curator.data.corpus import Corpus
 from curator.metrics.base import HeldOut, Metric, MetricValue, Part
 from curator.metrics.choice import Choice
 from curator.metrics.command import Command
 from curator.metrics.exact_match import ExactMatch
+from curator.metrics.harness import Harness
 from curator.metrics.loss import Loss
 from curator.metrics.rows import held_out_rows, project_tokenizer, rows_hash
 from curator.training.fine_tune import FineTuned
@@ -173,13 +174,12 @@ class Measurer:
         }
 
     def _inputs(self, metric: Metric, part: Part) -> Inputs:
-        settings = self._workspace.config.verify
         return {
             "metric": metric.name,
             "version": metric.version,
             "part": part,
             "rows": rows_hash(self.rows[part]) if metric.reads_rows else "",
-            "tasks": settings.lm_eval_tasks if not metric.reads_rows else "",
+            "settings": metric.settings,
         }
 
     def _stored(self, metric: Metric, part: Part, value: MetricValue) -> StoredMetric:
@@ -199,5 +199,7 @@ def _make(workspace: Workspace, corpus: Corpus, name: MetricName) -> Metric:
         return Choice(workspace, corpus)
     if name.kind == COMMAND:
         return Command(workspace, corpus, name)
+    if name.kind == LM_EVAL:
+        return Harness(workspace, corpus, name)
     tokenizer, encoder_decoder = project_tokenizer(workspace, corpus)
     return ExactMatch(tokenizer, encoder_decoder=encoder_decoder, batch_tokens=workspace.config.gradients.batch_tokens)
