@@ -66,7 +66,7 @@ def applied_metric(
     measurer: Measurer,
     before: Sequence[StoredMetric],
 ) -> results.AppliedMetric:
-    """Return the metric of an adapter, next to that of the base model, of all tasks and of the target alone.
+    """Return the metric of an adapter, of the base model, of all tasks and of the target alone.
 
     Args:
         workspace: The project.

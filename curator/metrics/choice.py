@@ -1,7 +1,7 @@
 """The metric `choice`: share of rows whose right answer has the highest probability among the row's `choices`.
 
-The probability of a choice is the sum of the log-probabilities of its tokens after the row's prompt, as the chat
-template writes them. The right choice is the row's answer.
+The score of a choice is the sum of the log-probabilities of its tokens after the row's prompt. The chat template
+writes both, as in training. The right choice is the row's answer.
 """
 
 from collections.abc import Sequence

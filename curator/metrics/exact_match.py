@@ -3,8 +3,8 @@
 The model reads a row up to its last answer, as the chat template writes it. It writes at most as many tokens as the
 longest answer of the rows has. Its text ends at the first token that ends a text or a turn.
 
-Both texts are normalised before the comparison: Unicode form NFC, no special tokens, each run of white space becomes
-one space, and no white space at either end. Case and punctuation count.
+Both texts are normalised before the comparison: Unicode form NFC, and no special tokens. Each run of white space
+becomes one space. White space at both ends is removed. Case and punctuation count.
 """
 
 import unicodedata

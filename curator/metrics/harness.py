@@ -118,9 +118,9 @@ class Harness:
                 hint="Check the task with the command `lm_eval`.",
             )
         # The harness writes "N/A" where it has no standard error.
-        known = isinstance(spread, int | float) and math.isfinite(spread)
+        standard_error = spread if isinstance(spread, float) and math.isfinite(spread) else None
         counted = found["n-samples"].get(self._task, {}).get("effective", 0)
-        return MetricValue(value=float(value), standard_error=float(spread) if known else None, examples=int(counted))
+        return MetricValue(value=float(value), standard_error=standard_error, examples=int(counted))
 
     @property
     def _folder(self) -> Path | None:

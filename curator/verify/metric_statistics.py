@@ -73,8 +73,8 @@ class SubsetMetrics:
 def correlation_interval(correlation: float, count: int) -> tuple[float, float] | None:
     """Return the 90 % interval of Spearman's rank correlation, by Fisher's transformation.
 
-    The variance is that of Bonett and Wright (2000): (1 + r² / 2) / (n − 3). A perfect correlation has no variance
-    there, so it counts as that of an order in which two neighbours are swapped.
+    The variance is that of Bonett and Wright (2000): (1 + r² / 2) / (n − 3). The transformation of a perfect
+    correlation is infinite. Such a correlation counts as that of an order with two swapped neighbours.
 
     Args:
         correlation: Rank correlation of `count` pairs.
