@@ -7,6 +7,8 @@ _LISTS = ("choices", "options")
 # Key of the texts in an object of lists, as in ARC and CommonsenseQA.
 _TEXTS = "text"
 _SCORES = "target_scores"
+COLUMNS = (*_LISTS, _SCORES)
+"""Columns that may list the answers to choose from."""
 
 
 def choices_of(row: Mapping[str, Any]) -> tuple[str, ...]:

@@ -492,8 +492,9 @@ class Project:
     def sql(
         self, query: str = "", *, target: str | Sequence[str] | None = None, limit: int | None = None
     ) -> results.QueryResult:
-        """Query the store by SQL: the views `tasks`, `examples`, `affinities`, `subsets`, `runs` and `selections`.
+        """Query the views of the store by SQL.
 
+        The views are `tasks`, `examples`, `affinities`, `subsets`, `runs`, `metrics` and `selections`.
         The query computes no stage. It cannot write, and cannot read other files.
 
             >>> project.sql("SELECT task, affinity FROM affinities ORDER BY affinity DESC").to_pandas()

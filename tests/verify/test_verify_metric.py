@@ -66,6 +66,11 @@ def test_verify_json_has_the_metric_of_every_run_and_of_the_base_model(chained: 
     gaps = [run["test_loss"] - run["measured_loss"] for run in document["runs"]]
     flattery = best["test_loss"] - best["measured_loss"] - sum(gaps) / 3
     assert metric["test"]["flattery"] == pytest.approx(flattery, abs=3e-6)
+    table = curator.Project.open(chained).sql(
+        "SELECT part, count(*) AS n, avg(value) AS mean FROM metrics"
+        " WHERE current AND metric = 'exact_match' AND higher_is_better GROUP BY part ORDER BY part"
+    )
+    assert table.rows() == [{"part": "test", "n": 3, "mean": 0.25}, {"part": "validation", "n": 3, "mean": 0.5}]
 
 
 def _verify(folder: Path, **options: Any) -> tuple[curator.VerifyReport, list[Event]]:
