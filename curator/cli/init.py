@@ -77,6 +77,10 @@ seed = 0
 
 [verify]
 metric = "loss"               # loss | exact_match | choice | lm-eval:TASK | command:WORDS
+higher_is_better = true       # of the number that command:WORDS prints
+command_seconds = 600         # time limit of command:WORDS
+lm_eval_tasks = ""            # folder of task files for lm-eval:TASK
+lm_eval_chat_template = false # whether lm-eval:TASK uses the chat template
 
 [data]
 target = {target}             # the task to improve: a name, or a list of names

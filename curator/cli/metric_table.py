@@ -27,7 +27,20 @@ def show_verify_with_metric(report: results.VerifyReport) -> None:
     out.print(table)
     for name, value, note in _lines(metric):
         out.print(styled(f"  {name:<28}{value:>8}  "), styled(note, "dim"), sep="", soft_wrap=True)
+    if report.comparison is not None:
+        _print_comparison(report.comparison)
     out.print(styled("  ±: standard error over the held-out rows; metric and losses: means over seeds", "dim"))
+
+
+def _print_comparison(methods: tuple[results.ComparedMethod, ...]) -> None:
+    """Print the metric and the losses of the compared selections."""
+    numbers = ("metric", "loss", "test metric", "test loss")
+    table = table_of("method", *numbers, "subset", numbers=numbers)
+    for m in methods:
+        cells = (m.metric, m.measured_loss, m.test_metric, m.test_loss)
+        words = styled(", ".join(m.selected) or _ALONE)
+        table.add_row(styled(m.method), *(styled(_number(cell)) for cell in cells), words)
+    console().print(table)
 
 
 def show_apply_with_metric(report: results.ApplyReport) -> None:

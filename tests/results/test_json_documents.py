@@ -407,6 +407,9 @@ DOCUMENTS: dict[str, dict[str, Any]] = {
                 "measured_losses": [0.5, 0.4],
                 "measured_loss": 0.45,
                 "as_good_as_best": None,
+                "metric": None,
+                "test_loss": None,
+                "test_metric": None,
             }
         ],
         "metric": None,

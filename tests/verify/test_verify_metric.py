@@ -208,3 +208,14 @@ def test_test_share_is_in_no_gradient_training_or_export(make_project: MakeProje
     assert report.metric.applied.test_loss is not None
     assert report.metric.before is not None
     assert report.metric.before.test_loss is not None
+
+
+def test_verify_compare_shows_metric_and_test_part_of_each_method(chained: Path) -> None:
+    done = run_cli("verify", "-p", str(chained), "--compare", "--seeds", "1", "--json")
+    assert done.code == 0, done.err
+    document = json.loads(done.out)
+    losses = {tuple(run["subset"]): run["test_loss"] for run in document["runs"]}
+    assert document["comparison"]
+    for method in document["comparison"]:
+        assert (method["metric"], method["test_metric"]) == (0.5, 0.25)
+        assert method["test_loss"] == losses[tuple(method["selected"])]
