@@ -12,6 +12,7 @@ import signal
 import subprocess
 import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from curator.core.config import Config
@@ -69,7 +70,9 @@ class Command:
             NumericalError: The number is not finite.
         """
         work = self._workspace.adapters / "metric"
-        work.mkdir(parents=True, exist_ok=True)
+        # A killed call leaves its folder. The job lock keeps other calls out.
+        shutil.rmtree(work, ignore_errors=True)
+        work.mkdir(parents=True)
         with tempfile.TemporaryDirectory(dir=work) as made:
             adapter, held_out = Path(made) / "adapter", Path(made) / "rows.jsonl"
             tuned.save_adapter(adapter)
@@ -160,7 +163,9 @@ class Command:
 def _end(process: subprocess.Popen[bytes]) -> None:
     """Kill a running process and its children. Do nothing if the process has ended."""
     if process.poll() is None:
-        os.killpg(process.pid, signal.SIGKILL)
+        # The process may end between the two calls.
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
         process.wait()
 
 
