@@ -5,8 +5,8 @@
     >>> result = project.select()
     >>> result.selected
 
-Twelve rooms, from the bottom of the pipeline to the top: core, workspace, results, data, training, gradients,
-estimate, select, verify, export, project, cli. A room imports only from the rooms before it.
+Thirteen rooms, from the bottom of the pipeline to the top: core, workspace, results, data, training, metrics,
+gradients, estimate, select, verify, export, project, cli. A room imports only from the rooms before it.
 
 Names resolve at first use: `import curator` alone imports neither torch nor DuckDB.
 """

@@ -75,11 +75,20 @@ subsets = 1000                # random ensemble: how many subsets
 subset_size = 0.5             # random ensemble: share of the tasks in each
 seed = 0
 
+[verify]
+metric = "loss"               # loss | exact_match | choice | lm-eval:TASK | command:WORDS
+higher_is_better = true       # of the number that command:WORDS prints
+command_seconds = 600         # time limit of command:WORDS
+lm_eval_tasks = ""            # folder of task files for lm-eval:TASK
+lm_eval_chat_template = false # whether lm-eval:TASK uses the chat template
+
 [data]
 target = {target}             # the task to improve: a name, or a list of names
 # target_weights = {{ my-target = 2.0 }}  # weight of each of several targets; 1 if not named
 validation = 0.2              # share of the target held out, unless it has its own file:
 # validation_files = {{ my-target = "validation/my-target.jsonl" }}
+test = 0                      # share of the target for the report only, or a file for each target:
+# test_files = {{ my-target = "test/my-target.jsonl" }}
 max_length = 256              # tokens; longer examples are truncated and counted
 max_examples_per_task = 0     # 0 = all
 chat_template = ""            # a file, a name or a text, instead of the model's own template

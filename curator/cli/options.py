@@ -24,6 +24,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+METRIC_HELP = (
+    "Set the metric of every run: loss, exact_match, choice, lm-eval:TASK or command:WORDS. [default: as configured]"
+)
 _OPTIONS: dict[str, Any] = {
     "project": Annotated[
         Path | None,

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from curator.cli.options import Shared, app, print_json, shared_options
+from curator.cli.options import METRIC_HELP, Shared, app, print_json, shared_options
 from curator.export import FORMATS
 
 MANIFEST_HELP = "Manifest file of `curator select`, or the name of a selection."
@@ -85,17 +85,20 @@ def apply(
             "--seed", metavar="N", min=0, max=2**32 - 1, help="Set the seed. [default: as the first run of verify]"
         ),
     ] = None,
+    metric: Annotated[str | None, typer.Option("--metric", metavar="M", help=METRIC_HELP)] = None,
     allow_changed: Annotated[
         bool,
         typer.Option("--allow-changed", help="Train on the current data even if the data differs from the manifest."),
     ] = False,
 ) -> None:
     """Fine-tune the base model on a selection by the project's recipe, and measure the loss of the adapter."""
-    from curator.cli.tables import show_apply
+    from curator.cli.metric_table import show_apply_with_metric
 
     with shared.open() as opened:
-        report = opened.apply(manifest, output=output, seed=seed, allow_changed=allow_changed, fresh=shared.fresh)
-    shared.show(report, show_apply)
+        report = opened.apply(
+            manifest, output=output, seed=seed, metric=metric, allow_changed=allow_changed, fresh=shared.fresh
+        )
+    shared.show(report, show_apply_with_metric)
 
 
 @app.command(epilog="Example: curator sql 'SELECT task, affinity FROM affinities ORDER BY affinity DESC' --format csv")

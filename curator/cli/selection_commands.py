@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from curator.cli.options import Shared, app, is_main, shared_options
+from curator.cli.options import METRIC_HELP, Shared, app, is_main, shared_options
 from curator.core.errors import ConfigError, DataError
 
 METHODS_HELP = (
@@ -116,6 +116,7 @@ def verify(
         int | None,
         typer.Option("--seeds", metavar="N", min=1, help="Fine-tune N times on each subset. [default: 2]"),
     ] = None,
+    metric: Annotated[str | None, typer.Option("--metric", metavar="M", help=METRIC_HELP)] = None,
     compare: Annotated[
         bool,
         typer.Option("--compare", help="Compare with the selections of the other methods at equal tokens."),
@@ -123,16 +124,18 @@ def verify(
     plot: PlotOption = None,
 ) -> None:
     """Fine-tune on some subsets, compare with their estimates, and calibrate later estimates."""
-    from curator.cli.tables import show_verify
+    from curator.cli.metric_table import show_verify_with_metric
     from curator.results.plots import check_plot_file, plot_verify
 
     if plot is not None:
         check_plot_file(plot)
     with shared.open() as opened:
-        report = opened.verify(target=shared.target, runs=runs, seeds=seeds, compare=compare, fresh=shared.fresh)
+        report = opened.verify(
+            target=shared.target, runs=runs, seeds=seeds, metric=metric, compare=compare, fresh=shared.fresh
+        )
     if plot is not None and is_main():
         plot_verify(report, plot)
-    shared.show(report, show_verify)
+    shared.show(report, show_verify_with_metric)
 
 
 @app.command(epilog="Example: curator examples carry --top 5")

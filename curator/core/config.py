@@ -10,6 +10,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from curator.core.metric_name import parse_metric
+
 Share = Annotated[float, Field(gt=0, lt=1)]
 # Larger numbers fit no array, and would fail late.
 Positive = Annotated[int, Field(ge=1, lt=2**31)]
@@ -200,6 +202,10 @@ class DataSection(_Section):
     """Held-out share of the target task, unless `validation_files` lists the target."""
     validation_files: dict[str, str] = {}
     """Validation file of a target, by the target's name."""
+    test: Annotated[float, Field(ge=0, lt=1)] = 0
+    """Share of the target task that no estimate, calibration or choice reads, only the report. 0 for no test part."""
+    test_files: dict[str, str] = {}
+    """Test file of a target, by the target's name, instead of a share."""
     max_length: Annotated[int, Field(ge=2, lt=2**31)] = 256
     """Maximum number of tokens. Longer examples are truncated and counted."""
     max_examples_per_task: Annotated[int, Field(ge=0, lt=2**31)] = 0
@@ -214,6 +220,8 @@ class DataSection(_Section):
 
     @model_validator(mode="after")
     def _tasks_once(self) -> Self:
+        if self.test + self.validation >= 1:
+            raise ValueError("`validation` and `test` leave no rows for training (their sum must be below 1)")
         if self.tasks and self.task:
             raise ValueError("`tasks` and [[data.task]] are both set (remove one)")
         if not self.tasks and not self.task:
@@ -332,6 +340,26 @@ class SelectSection(_Section):
     """Seed of the random subsets, and of the subsets that `verify` measures."""
 
 
+def _known_metric(name: str) -> str:
+    parse_metric(name)
+    return name
+
+
+class VerifySection(_Section):
+    """`[verify]`: real fine-tuning runs and the metric that they are judged by."""
+
+    metric: Annotated[str, AfterValidator(_known_metric)] = "loss"
+    """Metric of every run: `loss`, `exact_match`, `choice`, `lm-eval:TASK` or `command:WORDS`."""
+    higher_is_better: bool = True
+    """Whether a higher number of a `command:` metric is better. The other metrics know."""
+    command_seconds: Annotated[float, Field(gt=0, le=1e7)] = 600
+    """Time limit of a `command:` metric for one model, in seconds."""
+    lm_eval_tasks: str = ""
+    """Folder of task files for `lm-eval:TASK`, relative to the project."""
+    lm_eval_chat_template: bool = False
+    """Whether `lm-eval:TASK` writes its questions with the chat template."""
+
+
 class Config(_Section):
     """All tables of `curator.toml`."""
 
@@ -343,6 +371,7 @@ class Config(_Section):
     gradients: GradientsSection = GradientsSection()
     estimate: EstimateSection = EstimateSection()
     select: SelectSection = SelectSection()
+    verify: VerifySection = VerifySection()
 
     @property
     def captures(self) -> bool:

@@ -15,8 +15,9 @@ from curator.core.files import File
 from curator.core.provenance import Inputs, hash_of, key_of
 from curator.core.text import clean
 from curator.data.bad_rows import UnusableTask, reasons
-from curator.data.discovery import check_target, find_tasks, find_validation
+from curator.data.discovery import check_target, find_held_out, find_tasks
 from curator.data.encoding import encode_tasks
+from curator.data.left_out import TEST, VALIDATION
 from curator.data.model_files import ModelFiles, hash_files, identify_model, load_architecture, load_tokenizer
 from curator.data.rows import Row
 from curator.data.sources import Source
@@ -68,8 +69,13 @@ def read_corpus(
     if targets:
         check_target(targets, sources)
     model = identify_model(workspace, remember=read)
-    held_out = {name: source for name in targets if (source := find_validation(config.data, name, root))}
-    wanted = [(source.name, source) for source in sources] + list(held_out.items())
+    held_out = {
+        (part, name): source
+        for part in (VALIDATION, TEST)
+        for name in targets
+        if (source := find_held_out(config.data, name, root, part))
+    }
+    wanted = [(source.name, source) for source in sources] + [(name, s) for (_, name), s in held_out.items()]
     hashes, failed = _hashes(store, [source for _, source in wanted], remember=read)
     inputs = {i: _inputs(source, hashes, model, config) for i, (_, source) in enumerate(wanted) if i not in failed}
     missing = [list(inputs)[i] for i in _missing(store, list(inputs.values()), read=read)]
@@ -87,18 +93,20 @@ def read_corpus(
     versions = dict(zip(readable, found, strict=True))
     bad = {i: bad_rows(store, wanted[i][1], version) for i, version in versions.items()}
     own = [(i, source, versions[i]) for i, source in enumerate(sources) if i in versions]
-    other = {name: versions[i] for i, name in enumerate(held_out, len(sources)) if i in versions}
-    other_bad = {name: reasons(bad[i]) for i, name in enumerate(held_out, len(sources)) if i in versions}
+    other = {where: versions[i] for i, where in enumerate(held_out, len(sources)) if i in versions}
+    other_bad = {where: reasons(bad[i]) for i, where in enumerate(held_out, len(sources)) if i in versions}
     splits = split_tasks(
         [
             TaskExamples(
                 name=source.name,
                 hashes=version.index.hashes,
                 left_out=version.index.left_out,
-                validation_hashes=other[source.name].index.hashes if source.name in other else None,
-                validation_left_out=other[source.name].index.left_out if source.name in other else (),
+                validation_hashes=_hashes_of(other.get((VALIDATION, source.name))),
+                validation_left_out=_left_out_of(other.get((VALIDATION, source.name))),
                 problems=reasons(bad[i]),
-                validation_problems=other_bad.get(source.name, {}),
+                validation_problems=other_bad.get((VALIDATION, source.name), {}),
+                test_hashes=_hashes_of(other.get((TEST, source.name))),
+                test_left_out=_left_out_of(other.get((TEST, source.name))),
             )
             for i, source, version in own
         ],
@@ -106,9 +114,17 @@ def read_corpus(
         share=config.data.validation,
         limit=config.data.max_examples_per_task,
         seed=config.data.seed,
+        test_share=config.data.test,
     )
     tasks = [
-        Task(name=s.name, tags=s.tags, version=v, validation_version=other.get(s.name), split=split)
+        Task(
+            name=s.name,
+            tags=s.tags,
+            version=v,
+            validation_version=other.get((VALIDATION, s.name)),
+            split=split,
+            test_version=other.get((TEST, s.name)),
+        )
         for (_, s, v), split in zip(own, splits, strict=True)
         if split.refusal is None and s.name not in (wanted[i][0] for i in failed)
     ]
@@ -153,6 +169,14 @@ def validation_examples(task: Task, store: Store) -> list[TokenizedExample]:
     """Return token ids and labels of a target's validation examples."""
     rows = store.tokens(task.held_out_from.key)
     return [TokenizedExample(*rows[n]) for n in task.split.validation]
+
+
+def _hashes_of(version: TaskVersion | None) -> list[str] | None:
+    return None if version is None else version.index.hashes
+
+
+def _left_out_of(version: TaskVersion | None) -> Sequence[str | None]:
+    return () if version is None else version.index.left_out
 
 
 class _NotRead(Exception):

@@ -9,6 +9,7 @@ from typing import Any
 from curator.core.errors import DataError
 from curator.core.text import clean
 from curator.data.bad_rows import rows_refusal
+from curator.data.choices import COLUMNS, choices_of
 from curator.data.columns import refuse_choice_number, refuse_other_kinds, refuse_placeholders, unused_columns
 from curator.data.formats import TURN_FIELDS, recognise, renamed
 from curator.data.nested import cell, rows_of
@@ -160,9 +161,19 @@ def _row(
             refuse_choice_number(raw, source.columns, where)
         kind, content = recognise(named, where, raw=raw)
         # The column of the filter decides which task a row belongs to.
-        unused = tuple(name for name in unused_columns(named, kind, where) if name != source.column)
+        choices = choices_of(raw)
+        read = {source.column, *(COLUMNS if choices else ())}
+        unused = tuple(name for name in unused_columns(named, kind, where) if name not in read)
         refuse_placeholders(texts(content), where)
-        return Row(number=number, file=file, line=line, content=content, format=kind, unused=unused)
+        return Row(
+            number=number,
+            file=file,
+            line=line,
+            content=content,
+            format=kind,
+            unused=unused,
+            choices=choices,
+        )
     except DataError as error:
         # An assumption about the file may be the reason.
         said = "".join(f" Note: {note}." for note in notes)

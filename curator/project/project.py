@@ -310,6 +310,7 @@ class Project:
         target: str | Sequence[str] | None = None,
         runs: int | None = None,
         seeds: int | None = None,
+        metric: str | None = None,
         compare: bool = False,
         fresh: bool = False,
     ) -> results.VerifyReport:
@@ -323,6 +324,8 @@ class Project:
                 first, and alone.
             seeds: Fine-tuning runs on each subset, with different seeds [default: 2]. Without `runs`, adds runs to
                 measured subsets until each has that many.
+            metric: Metric of every run: `loss`, `exact_match`, `choice`, `lm-eval:TASK` or `command:WORDS` [default:
+                the configured one]. Without `runs` and `compare`, stored runs without its value are repeated.
             compare: Fine-tune on the selection of each other method within the tokens of the current selection, and
                 compare the losses. Only `runs` then adds other subsets.
             fresh: Run every earlier stage again.
@@ -333,20 +336,28 @@ class Project:
             NumericalError: Training diverges, a gradient is not finite, or every run diverges.
             StoreBusy: Another process works on the project.
         """
+        from curator.metrics.measuring import Measurer, metric_name
         from curator.verify.measure import measure
         from curator.verify.verification import plan_runs, report_runs
 
+        name = metric_name(self.workspace, metric)
         targets = self.workspace.targets(target)
+        corpus = self.corpus(targets)
+        measurer = Measurer(self.workspace, corpus, name)
+        measurer.check()
         selections = self.selections(targets, fresh=fresh)
-        todo, choices = plan_runs(selections, runs=runs, seeds=seeds, compare=compare, fresh=fresh)
-        if todo:
+        todo, choices = plan_runs(selections, runs=runs, seeds=seeds, compare=compare, fresh=fresh, measurer=measurer)
+        before = measurer.known_before()
+        if todo or before is None:
             folder = self.workspace.adapters / "verify"
             with self._pipeline.measuring(targets, "verify"):
-                measure(self.workspace, self.corpus(targets), todo, load=self._pipeline.load, folder=folder)
-        else:
+                load = self._pipeline.load
+                before = measurer.before(load)
+                measure(self.workspace, corpus, todo, load=load, folder=folder, measurer=measurer)
+        if not todo:
             count = len(selections.estimates.measured)
             self.reporter.cached("verify", f"{count} subsets are measured; --runs N adds more")
-        return report_runs(self.estimates(targets), choices)
+        return report_runs(self.estimates(targets), choices, measurer, before)
 
     def export(
         self,
@@ -390,6 +401,7 @@ class Project:
         *,
         output: Path | str | None = None,
         seed: int | None = None,
+        metric: str | None = None,
         allow_changed: bool = False,
         fresh: bool = False,
     ) -> results.ApplyReport:
@@ -405,6 +417,7 @@ class Project:
             manifest: A manifest that `select` wrote, or the name of a selection.
             output: Folder of the adapter [default: in `.curator/adapters/applied/`]. It is created if missing.
             seed: Seed of initialization and order [default: that of the first run of `verify` on a subset].
+            metric: Metric of the adapter, as for `verify` [default: the configured one].
             allow_changed: Train on the current files and settings even if they differ from the manifest.
             fresh: Train again even if the adapter is cached.
 
@@ -416,9 +429,12 @@ class Project:
             StoreBusy: Another process works on the project.
         """
         from curator.export import adapter as applying
+        from curator.export.adapter_metric import applied_metric
+        from curator.metrics.measuring import Measurer, metric_name
         from curator.select.selections import find_manifest_file
         from curator.verify.measure import run_seeds
 
+        name = metric_name(self.workspace, metric)
         found, _ = self.manifest(manifest)
         file = find_manifest_file(self.workspace, manifest)
         targets = found.target_names
@@ -426,10 +442,13 @@ class Project:
         unchanged = applying.check_unchanged(self.workspace, found, corpus, allow=allow_changed)
         seed = run_seeds(self.config, 1)[0] if seed is None else seed
         folder = self.workspace.adapters / "applied"
-        (name,) = file_names([f"{'+'.join(targets)}-{found.name}"], allowed="-_.+ ")
-        place = folder / name if output is None else Path(output).absolute()
+        (folder_name,) = file_names([f"{'+'.join(targets)}-{found.name}"], allowed="-_.+ ")
+        place = folder / folder_name if output is None else Path(output).absolute()
         applying.check_folder(place)
+        measurer = Measurer(self.workspace, corpus, name)
+        measurer.check()
         with self._pipeline.measuring(targets, "apply"):
+            before = measurer.before(self._pipeline.load)
             done = applying.apply(
                 self.workspace,
                 corpus,
@@ -439,13 +458,15 @@ class Project:
                 work=self.workspace.adapters / "apply",
                 load=self._pipeline.load,
                 fresh=fresh,
+                measurer=measurer,
             )
             if distributed.is_main():
                 applying.keep_measured(self.workspace, corpus, found, done, seed=seed, unchanged=unchanged)
                 if not unchanged or (file and not record_measured(file, found, rounded(done.loss))):
                     self.reporter.warn(f"measured loss is not written to {manifest}: it describes another selection")
                     file = None
-        return applying.report(self.workspace, corpus, found, done, seed=seed, manifest_file=file)
+        read = applied_metric(self.workspace, corpus, done.loss, done.values, measurer, before)
+        return applying.report(self.workspace, corpus, found, done, seed=seed, manifest_file=file, metric=read)
 
     def manifest(self, wanted: Path | str) -> tuple[Manifest, Path]:
         """Return a manifest, and the folder that its paths are relative to.
@@ -471,8 +492,9 @@ class Project:
     def sql(
         self, query: str = "", *, target: str | Sequence[str] | None = None, limit: int | None = None
     ) -> results.QueryResult:
-        """Query the store by SQL: the views `tasks`, `examples`, `affinities`, `subsets`, `runs` and `selections`.
+        """Query the views of the store by SQL.
 
+        The views are `tasks`, `examples`, `affinities`, `subsets`, `runs`, `metrics` and `selections`.
         The query computes no stage. It cannot write, and cannot read other files.
 
             >>> project.sql("SELECT task, affinity FROM affinities ORDER BY affinity DESC").to_pandas()

@@ -16,6 +16,7 @@ from curator.results.estimates import (
     ExampleInfluence,
     ExamplesReport,
 )
+from curator.results.metrics import AppliedMetric, MetricReading, MetricReport, TestPart
 from curator.results.outputs import AppliedTask, ApplyReport, ExportedTask, ExportReport, QueryResult
 from curator.results.selection import SelectedTask, SelectionResult
 from curator.results.stages import GradientsReport, StageState, StageStatus, StatusReport, TrainReport
@@ -23,6 +24,7 @@ from curator.results.verification import ComparedMethod, VerifiedRun, VerifiedSu
 
 __all__ = [
     "SCHEMA_VERSION",
+    "AppliedMetric",
     "AppliedTask",
     "ApplyReport",
     "BudgetPoint",
@@ -39,6 +41,8 @@ __all__ = [
     "ExportedTask",
     "GradientsReport",
     "Interval",
+    "MetricReading",
+    "MetricReport",
     "Overlap",
     "QueryResult",
     "SelectedTask",
@@ -46,6 +50,7 @@ __all__ = [
     "StageState",
     "StageStatus",
     "StatusReport",
+    "TestPart",
     "TrainReport",
     "VerifiedRun",
     "VerifiedSubset",

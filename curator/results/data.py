@@ -34,6 +34,8 @@ class CheckedTask:
     """Why the task cannot be used at all. Empty if it can."""
     notes: tuple[str, ...] = ()
     """What curator assumed about the task's files, and which parts of them it leaves out."""
+    test: int = 0
+    """Examples of the test part, which play no part in any choice."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

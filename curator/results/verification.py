@@ -1,11 +1,13 @@
 """The report of `verify`."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import ClassVar
 
 from curator.core.interval import Interval
-from curator.results.base import Estimated, Report
+from curator.results.base import Estimated, Report, rounded_if_known
 from curator.results.display import Shown
+from curator.results.metrics import MetricReport
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,6 +18,16 @@ class VerifiedRun(Estimated):
     seed: int
     estimate: Interval
     measured_loss: float
+    metric: float | None = None
+    """The metric on the validation part. None if this run did not measure it."""
+    metric_error: float | None = None
+    """Standard error of the metric over the rows. None if it is not known."""
+    metric_estimate: float | None = None
+    """Metric of the subset, estimated from all others. None with too few subsets, or if the metric is the loss."""
+    test_loss: float | None = None
+    """Loss on the test part. None without a test part."""
+    test_metric: float | None = None
+    """The metric on the test part."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +59,12 @@ class ComparedMethod:
     measured_loss: float
     as_good_as_best: bool | None
     """Whether seeds alone can explain the distance to the lowest measured loss. None with one seed each."""
+    metric: float | None = None
+    """Mean of the metric over the seeds. None if no run measured it."""
+    test_loss: float | None = None
+    """Mean loss on the test part. None without a test part."""
+    test_metric: float | None = None
+    """Mean of the metric on the test part."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,6 +103,19 @@ class VerifyReport(Report, Shown):
     """The same ratio for 100 subsets."""
     comparison: tuple[ComparedMethod, ...] | None = None
     """All methods, the current selection's first. None without `compare`."""
+    metric: MetricReport | None = None
+    """The metric over all subsets."""
+
+    def mean_of(self, name: str, subset: Collection[str]) -> float | None:
+        """Return the mean of a value over the runs on a subset. None if no run measured the value.
+
+        Args:
+            name: `metric`, `test_loss` or `test_metric`.
+            subset: Names of the auxiliary tasks.
+        """
+        runs = [run for run in self.runs if frozenset(run.subset) == frozenset(subset)]
+        known = [value for run in runs if (value := getattr(run, name)) is not None]
+        return rounded_if_known(sum(known) / len(known) if known else None)
 
     def points(self) -> list[VerifiedSubset]:
         """Return the subsets, in the order of their first runs."""

@@ -26,10 +26,14 @@ class FineTuned:
     Attributes:
         loss: Validation loss of the targets, weighted by `share_of`, in nats per target token.
         seconds: Training time, without loading and measuring.
+        loss_error: Standard error of the loss over the validation examples. None with one example of a target.
+        examples: Number of validation examples.
     """
 
     loss: float
     seconds: float
+    loss_error: float | None = None
+    examples: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,9 +161,12 @@ def fine_tune(
         keep_checkpoints=True,
     )
     batch_tokens = config.gradients.batch_tokens
-    loss = sum(
-        config.data.share_of(task.name, corpus.targets)
-        * float(measure_losses(tuned, validation_examples(task, workspace.store), batch_tokens=batch_tokens).mean())
-        for task in corpus.target_tasks
-    )
-    return FineTuned(loss=loss, seconds=took.whole)
+    loss, variance, count = 0.0, 0.0, 0
+    for task in corpus.target_tasks:
+        share = config.data.share_of(task.name, corpus.targets)
+        losses = measure_losses(tuned, validation_examples(task, workspace.store), batch_tokens=batch_tokens)
+        loss += share * float(losses.mean())
+        variance += share**2 * float(losses.var(ddof=1)) / len(losses) if len(losses) > 1 else math.nan
+        count += len(losses)
+    error = math.sqrt(variance) if math.isfinite(variance) else None
+    return FineTuned(loss=loss, seconds=took.whole, loss_error=error, examples=count)

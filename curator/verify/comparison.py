@@ -132,6 +132,9 @@ def compare_methods(
                 measured_losses=tuple(rounded(loss) for loss in measured[choice.subset].losses),
                 measured_loss=rounded(measured[choice.subset].mean),
                 as_good_as_best=_as_good(measured[choice.subset], best, noise),
+                metric=report.mean_of("metric", choice.subset),
+                test_loss=report.mean_of("test_loss", choice.subset),
+                test_metric=report.mean_of("test_metric", choice.subset),
             )
         )
     return tuple(found)

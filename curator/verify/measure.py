@@ -12,8 +12,10 @@ from curator.core import distributed
 from curator.core.config import Config
 from curator.core.errors import NumericalError
 from curator.core.events import Event, Reporter, StageProgress
+from curator.core.metric_name import LOSS
 from curator.core.provenance import key_of
 from curator.data.corpus import Corpus
+from curator.metrics.measuring import Measurer
 from curator.select.selections import Selections
 from curator.training.fine_tune import FineTuned, fine_tune, measurement_inputs, recipe_key, subset_content
 from curator.training.meta_init import LoadModel
@@ -83,7 +85,15 @@ def run_seeds(config: Config, count: int) -> list[int]:
     return [(config.train.seed + turn) % 2**32 for turn in range(1, count + 1)]
 
 
-def measure(workspace: Workspace, corpus: Corpus, runs: Sequence[Run], *, load: LoadModel, folder: Path) -> None:
+def measure(
+    workspace: Workspace,
+    corpus: Corpus,
+    runs: Sequence[Run],
+    *,
+    load: LoadModel,
+    folder: Path,
+    measurer: Measurer | None = None,
+) -> None:
     """Fine-tune on subsets, and store each result when its run ends. Store a run that diverges with an infinite loss.
 
     Args:
@@ -92,11 +102,15 @@ def measure(workspace: Workspace, corpus: Corpus, runs: Sequence[Run], *, load: 
         runs: Subset and seed of each run.
         load: Returns the model.
         folder: Folder for checkpoints.
+        measurer: Measures the model of each run. None measures the loss only.
 
     Raises:
-        DataError: A checkpoint cannot be written.
+        DataError: A checkpoint cannot be written, or the metric cannot be measured.
+        NumericalError: The metric is not finite.
         StoreBusy: Another process holds the store.
     """
+    if not runs:
+        return
     config, reporter = workspace.config, workspace.reporter
     key, target = recipe_key(config, corpus), corpus.target_label
     tokens = {task.name: task.tokens for task in corpus.tasks}
@@ -122,11 +136,15 @@ def measure(workspace: Workspace, corpus: Corpus, runs: Sequence[Run], *, load: 
         except NumericalError as error:
             found = FineTuned(loss=math.inf, seconds=0.0)
             reporter.warn(f"{run}: {error}. curator leaves the run out and does not repeat it.")
+        # A metric that fails leaves the checkpoints, so that the next call resumes at the end of the run.
+        values = measurer.of_run(tuned, found) if measurer is not None and math.isfinite(found.loss) else []
         if distributed.is_main():
             # This order is safe: a kill in between repeats the run, but leaves no folder.
             remove_run(place)
+            workspace.store.put_metrics(key, target, content, seed=seed, values=values)
             workspace.store.put_measurement(key, target, content, seed=seed, loss=found.loss, seconds=found.seconds)
         distributed.wait()
         before += part
-        reporter.note(f"{run}: loss {found.loss:.4f}")
+        shown = [value for value in values if value.part == "validation" and value.metric != LOSS]
+        reporter.note(f"{run}: loss {found.loss:.4f}" + "".join(f", {v.metric} {v.value:.4f}" for v in shown))
     stage.finish(f"{len(runs)} fine-tuning runs")

@@ -207,6 +207,7 @@ DOCUMENTS: dict[str, dict[str, Any]] = {
                 "bad_rows": {"not valid JSON": 1},
                 "problem": "no rows",
                 "notes": ["cells are separated by ';'"],
+                "test": 0,
             }
         ],
         "problems": ["a problem"],
@@ -345,6 +346,11 @@ DOCUMENTS: dict[str, dict[str, Any]] = {
                 "estimated_loss_low": 0.3,
                 "estimated_loss_high": 0.5,
                 "measured_loss": 0.45,
+                "metric": None,
+                "metric_error": None,
+                "metric_estimate": None,
+                "test_loss": None,
+                "test_metric": None,
             }
         ],
         "subsets": 1,
@@ -359,6 +365,7 @@ DOCUMENTS: dict[str, dict[str, Any]] = {
         "speedup": 1500.0,
         "speedup_100": 1500.0,
         "comparison": None,
+        "metric": None,
     },
     "verify with comparison": {
         "schema_version": 1,
@@ -372,6 +379,11 @@ DOCUMENTS: dict[str, dict[str, Any]] = {
                 "estimated_loss_low": 0.3,
                 "estimated_loss_high": 0.5,
                 "measured_loss": 0.45,
+                "metric": None,
+                "metric_error": None,
+                "metric_estimate": None,
+                "test_loss": None,
+                "test_metric": None,
             }
         ],
         "subsets": 1,
@@ -395,8 +407,12 @@ DOCUMENTS: dict[str, dict[str, Any]] = {
                 "measured_losses": [0.5, 0.4],
                 "measured_loss": 0.45,
                 "as_good_as_best": None,
+                "metric": None,
+                "test_loss": None,
+                "test_metric": None,
             }
         ],
+        "metric": None,
     },
     "export": {
         "schema_version": 1,
@@ -456,6 +472,7 @@ DOCUMENTS: dict[str, dict[str, Any]] = {
         "manifest": None,
         "tasks": [{"name": "t", "target": True, "weight": 1.0, "examples": 7}],
         "cached": False,
+        "metric": None,
     },
     "sql": {
         "schema_version": 1,

@@ -62,3 +62,11 @@ CREATE TABLE arrays (key VARCHAR, name VARCHAR, shape INTEGER[], numbers BLOB, P
 INSERT INTO segment_sums VALUES ('set', 'c', 2.0, 1, 0.5, '\x00\x00\x80\x3F'::BLOB, '\x00\x00\x80\x3F'::BLOB);
 INSERT INTO arrays VALUES ('run', 'basis', [1, 1], '\x00\x00\x80\x3F'::BLOB);
 INSERT INTO schema_version VALUES (5, '2026-11-01 12:00:00');
+
+-- schema 6
+CREATE TABLE metric_values (
+    recipe VARCHAR, target VARCHAR, subset VARCHAR, seed BIGINT, metric VARCHAR, part VARCHAR, version VARCHAR,
+    value DOUBLE, standard_error DOUBLE, examples BIGINT, higher_is_better BOOLEAN, made TIMESTAMP,
+    PRIMARY KEY (recipe, subset, seed, metric, part, version));
+INSERT INTO metric_values VALUES ('r', 'target', '{"a": "c"}', 1, 'exact_match', 'validation', 'v', 0.5, 0.25, 4, true, '2026-11-28 12:00:00');
+INSERT INTO schema_version VALUES (6, '2026-11-28 12:00:00');

@@ -110,6 +110,16 @@ _FACTS = (
         "measured losses that are not finite",
         "SELECT count(*) FROM measurements WHERE loss IS NULL OR NOT isfinite(loss)",
     ),
+    (
+        "metric_values",
+        "values of a metric that are not finite",
+        "SELECT count(*) FROM metric_values WHERE value IS NULL OR NOT isfinite(value)",
+    ),
+    (
+        "metric_values",
+        "subsets that are not JSON",
+        "SELECT count(*) FROM metric_values WHERE NOT json_valid(subset)",
+    ),
     ("statistics", "duplicate sums", "SELECT count(*) - count(DISTINCT (set_key, content)) FROM statistics"),
     (
         "statistics",

@@ -22,6 +22,9 @@ Schema 4
 Schema 5
     segment_sums  sums over a task's training examples in one segment of meta-training, by the hash of the examples
     arrays        named arrays of one meta-training run, such as its basis
+
+Schema 6
+    metric_values values of a metric after fine-tuning on a subset of tasks, by recipe, seed and part of the rows
 """
 
 from collections.abc import Callable
@@ -101,6 +104,17 @@ def _add_segments(connection: Connection) -> None:
     )
 
 
+def _add_metric_values(connection: Connection) -> None:
+    connection.execute(
+        """
+        CREATE TABLE metric_values (
+            recipe VARCHAR, target VARCHAR, subset VARCHAR, seed BIGINT, metric VARCHAR, part VARCHAR, version VARCHAR,
+            value DOUBLE, standard_error DOUBLE, examples BIGINT, higher_is_better BOOLEAN, made TIMESTAMP,
+            PRIMARY KEY (recipe, subset, seed, metric, part, version));
+        """
+    )
+
+
 # Migration i upgrades a store from schema i to i + 1. One transaction runs and records all missing migrations.
 MIGRATIONS: tuple[Callable[[Connection], None], ...] = (
     _create,
@@ -108,6 +122,7 @@ MIGRATIONS: tuple[Callable[[Connection], None], ...] = (
     _add_statistics,
     _add_measurements,
     _add_segments,
+    _add_metric_values,
 )
 SCHEMA_VERSION = len(MIGRATIONS)
 

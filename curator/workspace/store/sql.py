@@ -53,6 +53,16 @@ _VIEWS = (
     FROM store.measurements
     """,
     """
+    CREATE VIEW metrics AS
+    SELECT target, json_keys(subset) AS subset, seed, metric, part, value, standard_error, examples, higher_is_better,
+        made,
+        recipe = (SELECT recipe FROM present.keys) AND list_has_all(
+            (SELECT list({'key': task, 'value': content}) FROM present.tasks),
+            map_entries(subset::JSON::MAP(VARCHAR, VARCHAR))) AS current
+    FROM store.metric_values
+    QUALIFY row_number() OVER (PARTITION BY recipe, subset, seed, metric, part ORDER BY made DESC, version) = 1
+    """,
+    """
     CREATE VIEW subsets AS
     WITH estimated AS (
         SELECT target, subset::JSON::VARCHAR[] AS subset, loss, low, high,
