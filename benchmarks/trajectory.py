@@ -2,7 +2,7 @@
 
     python benchmarks/trajectory.py --work DIR --json trajectory.json
     python benchmarks/trajectory.py --work DIR --json trajectory.json --settings sample --seeds 0 1 2
-    python benchmarks/trajectory.py --work DIR --json trajectory.json --settings real-tasks --wheel WHEEL --bigbench ARCHIVE
+    python benchmarks/trajectory.py --work DIR --json FILE --settings real-tasks --wheel WHEEL --bigbench ARCHIVE
 
 Each setting and projection seed trains once on all tasks. That takes one to three minutes on two idle cores, and
 half an hour for SmolLM2 (real-tasks).

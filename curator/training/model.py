@@ -205,7 +205,7 @@ class TunedModel:
         save_file(tensors, folder / _WEIGHTS, metadata={"format": "pt"})
         config = copy.copy(self.model.peft_config["default"])
         config.inference_mode = True
-        config.save_pretrained(str(folder))  # type: ignore[no-untyped-call]
+        config.save_pretrained(str(folder))
 
     def load_adapter(self, folder: Path, *, sha256: str = "") -> None:
         """Load adapter weights that `save_adapter` wrote.
