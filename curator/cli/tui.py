@@ -9,6 +9,7 @@ import threading
 from pathlib import Path
 
 from curator.core.errors import ConfigError, ExitCode, missing_extra
+from curator.core.interpreters import module_command
 
 LOOPBACK = "127.0.0.1"
 
@@ -81,7 +82,7 @@ def serve_tui(root: Path, *, host: str, port: int, public_url: str | None) -> No
             probe.bind((host, port))
         except OSError as error:
             raise ConfigError(f"cannot listen on {host}:{port}: {error}", hint="Choose another --port.") from error
-    command = shlex.join([sys.executable, "-m", "curator", "tui", "-p", str(root)])
+    command = shlex.join(module_command("curator", "tui", "-p", str(root)))
     danger = "has no password: anyone who can connect can change this project and start jobs"
     print(f"warning: http://{host}:{port} {danger}", file=sys.stderr)
     if host == LOOPBACK:
