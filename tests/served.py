@@ -57,7 +57,11 @@ class Server:
 
 @contextlib.contextmanager
 def serving(
-    folder: Path, *options: str, cwd: Path | None = None, host: str = "127.0.0.1", environment: dict[str, str] | None = None
+    folder: Path,
+    *options: str,
+    cwd: Path | None = None,
+    host: str = "127.0.0.1",
+    environment: dict[str, str] | None = None,
 ) -> Iterator[Server]:
     """Serve a project within a `with` block. Wait until the server prints its URL and listens."""
     port = free_port()

@@ -10,6 +10,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from curator.core.hub_ids import checked_hub_id
+
 Share = Annotated[float, Field(gt=0, lt=1)]
 # Larger numbers fit no array, and would fail late.
 Positive = Annotated[int, Field(ge=1, lt=2**31)]
@@ -131,8 +133,8 @@ class TaskSource(_Section):
     """Name of the task. With `task_column`, prefix of each name."""
     path: str | Annotated[tuple[str, ...], Field(min_length=1)] = ""
     """File, folder or glob relative to the project, an address such as `s3://…`, or a list of these."""
-    hub: str = ""
-    """Id of a `datasets` data set, instead of `path`."""
+    hub: Annotated[str, AfterValidator(checked_hub_id)] = ""
+    """Id of a `datasets` data set, `owner/name`, instead of `path`. A folder of this name is not read."""
     config: str = ""
     """Configuration of the hub data set."""
     split: str = "train"
