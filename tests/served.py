@@ -77,11 +77,12 @@ def serving(
     assert process.stderr is not None
     printed, deadline = "", time.monotonic() + 60
     try:
-        while not (found := re.search(r"https?://\S+", printed)) or not _listens(host, port):
+        while not (found := re.search(r"https?://\S+(?=\s)", printed)) or not _listens(host, port):
             assert process.poll() is None, printed
             assert time.monotonic() < deadline, printed
             if select.select([process.stderr], [], [], 0.05)[0]:
-                printed += process.stderr.readline()
+                # Not `readline`: its buffer hides lines from `select`.
+                printed += os.read(process.stderr.fileno(), 65536).decode("utf-8", "replace")
         yield Server(process=process, port=port, url=found[0], words=printed)
     finally:
         process.send_signal(signal.SIGINT)

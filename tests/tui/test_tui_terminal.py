@@ -6,7 +6,6 @@ import os
 import pty
 import re
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -17,6 +16,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+from served import Server, free_port, serving
 
 from curator.project.project import Project
 from curator.select.manifest import read_manifest
@@ -209,63 +209,10 @@ def test_tui_without_terminal_names_alternative(sample: Path) -> None:
 # -- in a browser -------------------------------------------------------------------------------------------------
 
 
-def _free_port() -> int:
-    with socket.socket() as made:
-        made.bind(("127.0.0.1", 0))
-        return int(made.getsockname()[1])
-
-
 @pytest.fixture
-def served(
-    sample: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[tuple[int, "subprocess.Popen[str]"]]:
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
-    port = _free_port()
-    process = subprocess.Popen(
-        [*CURATOR, "tui", "-p", str(sample), "--serve", "--port", str(port)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    deadline = time.monotonic() + 30
-    while True:
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                break
-        assert time.monotonic() < deadline
-        assert process.poll() is None
-        time.sleep(0.1)
-    yield port, process
-    process.send_signal(signal.SIGINT)
-    process.wait(20)
-
-
-def test_serve_foreign_page_is_refused(served: tuple[int, "subprocess.Popen[str]"]) -> None:
-    port, process = served
-    assert process.stderr is not None
-    warning = process.stderr.readline()
-    assert "no password" in warning
-    assert f"127.0.0.1:{port}" in warning
-
-    async def status(path: str, **headers: str) -> int:
-        async with (
-            aiohttp.ClientSession() as session,
-            session.get(f"http://127.0.0.1:{port}{path}", headers=headers) as answer,
-        ):
-            return answer.status
-
-    async def main() -> None:
-        assert await status("/") == 200
-        assert await status("/", Host=f"localhost:{port + 1}") == 200, "through a tunnel from another port"
-        assert await status("/", Host="evil.example") == 403
-        assert await status("/ws", Origin="http://evil.example") == 403
-        assert await status("/ws", Origin=f"http://localhost:{port + 1}") == 403
-        async with aiohttp.ClientSession() as session:
-            url = f"http://127.0.0.1:{port}/ws?width=80&height=24"
-            async with session.ws_connect(url, headers={"Origin": f"http://127.0.0.1:{port}"}) as opened:
-                assert not opened.closed
-
-    asyncio.run(main())
+def served(sample: Path) -> Iterator[Server]:
+    with serving(sample) as server:
+        yield server
 
 
 def test_serve_port_in_use_is_error(sample: Path) -> None:
@@ -336,10 +283,9 @@ class Browser:
 
 
 @needs_chromium
-def test_serve_browser_shows_task_table(served: tuple[int, "subprocess.Popen[str]"], tmp_path: Path) -> None:
-    port, _ = served
+def test_serve_browser_shows_task_table(served: Server, tmp_path: Path) -> None:
     assert CHROMIUM is not None
-    debugging = _free_port()
+    debugging = free_port()
     chromium = subprocess.Popen(
         [
             CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
@@ -372,7 +318,7 @@ def test_serve_browser_shows_task_table(served: tuple[int, "subprocess.Popen[str
                 # Without a canvas, the terminal in the page consists of readable text.
                 source = "HTMLCanvasElement.prototype.getContext = () => null"
                 await browser.call("Page.addScriptToEvaluateOnNewDocument", source=source)
-                await browser.call("Page.navigate", url=f"http://127.0.0.1:{port}/")
+                await browser.call("Page.navigate", url=served.url)
                 await browser.until(lambda shown: "pipeline" in shown or "? help" in shown)
                 focus = "document.querySelector('.xterm-helper-textarea').focus()"
                 await browser.call("Runtime.evaluate", expression=focus)

@@ -7,6 +7,7 @@ single query is run, within limits of time and memory. docs/reference/sql.md des
 """
 
 import contextlib
+import resource
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import duckdb
+import psutil
 import pyarrow as pa
 
 from curator.core.errors import ConfigError, DataError
@@ -35,6 +37,8 @@ QUERY_SECONDS = 60.0
 # DuckDB cannot interrupt one call of a function. After this time, the query is left alone in its thread.
 _STOP_SECONDS = 3.0
 _LARGEST_RESULT = 2**29
+# Address space of a query: DuckDB's own memory, the result, and the stacks of threads.
+_MORE_BYTES = 3 * 2**30
 _T = TypeVar("_T")
 
 # The schema `present` holds facts that are not in the store: which rows belong to the current project.
@@ -133,7 +137,7 @@ class Queries(Database):
         """
         opened: list[Connection] = []
         # In a separate thread: DuckDB ignores Ctrl-C during a query. A daemon thread does not delay the end of Python.
-        result = _in_thread(lambda: self._query(sql, present, limit, opened))
+        result = _in_thread(lambda: self._limited(sql, present, limit, opened))
         try:
             if not wait([result], timeout=timeout).done:
                 _stop(result, opened)
@@ -145,6 +149,12 @@ class Queries(Database):
         except KeyboardInterrupt:
             _stop(result, opened)
             raise
+
+    def _limited(
+        self, sql: str, present: ProjectTables, limit: int | None, opened: list[Connection]
+    ) -> tuple[pa.Table, int]:
+        with _little_memory():
+            return self._query(sql, present, limit, opened)
 
     def _query(
         self, sql: str, present: ProjectTables, limit: int | None, opened: list[Connection]
@@ -177,6 +187,21 @@ def _in_thread(work: Callable[[], _T]) -> "Future[_T]":
 
     threading.Thread(target=run, name="query", daemon=True).start()
     return result
+
+
+@contextlib.contextmanager
+def _little_memory() -> Iterator[None]:
+    """Limit the memory of this process while a query runs. DuckDB does not count the texts that functions make."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    wanted = psutil.Process().memory_info().vms + _MORE_BYTES
+    if soft != resource.RLIM_INFINITY and soft <= wanted:
+        yield
+        return
+    resource.setrlimit(resource.RLIMIT_AS, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
 
 
 def _stop(result: "Future[_T]", opened: list[Connection]) -> None:
