@@ -11,6 +11,7 @@ _PAGE = """<!DOCTYPE html>
 <style nonce="NONCE">
 html, body { height: 100%; margin: 0; overflow: hidden; background: #0c181f; }
 #terminal { position: absolute; inset: 0; overflow: hidden; }
+.xterm .xterm-viewport { overflow: hidden !important; }
 #closed { display: none; position: absolute; inset: 0; z-index: 10; color: #fff; font: 16px monospace;
   background: #0c181f; flex-direction: column; align-items: center; justify-content: center; gap: 16px; }
 body.-closed #closed { display: flex; }
