@@ -51,7 +51,7 @@ def tui(
     allow_network: Annotated[
         bool, typer.Option("--allow-network", help="Serve other machines too. Everyone with the URL can start jobs.")
     ] = False,
-    sessions: Annotated[int, typer.Option("--sessions", min=1, help="Maximum number of open windows.")] = 8,
+    sessions: Annotated[int, typer.Option("--sessions", min=1, help="Allow at most this number of open windows.")] = 8,
 ) -> None:
     """Open the terminal interface: tasks, live estimates, examples, runs and export."""
     from curator.cli.tui import open_tui, serve_tui

@@ -118,7 +118,7 @@ def read_saved(folder: Path, split: str) -> Iterator[RawRow]:
 
 
 def _refuse_other_places(folder: Path) -> None:
-    """Raise an error if a saved data set names files outside its folder, as its own or as those of a split.
+    """Raise an error if a saved data set or one of its splits names files outside its folder.
 
     Raises:
         DataError: The data set names such a file, or its description cannot be read.

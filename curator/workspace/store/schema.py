@@ -144,10 +144,10 @@ def migrate(connection: Connection) -> None:
 
 
 def foreign_entry(connection: Connection) -> str:
-    """Return the kind and name of an entry that curator never makes, for example `view 'x'`. Empty if there is none.
+    """Return the kind and name of an entry that curator never makes, for example `view 'x'`. Empty if all are ours.
 
-    A view can read files or compute for ever, and a function can replace one of DuckDB. Call this function after the
-    store is attached as `store`, and before `USE store`, so that no function of the store is called.
+    A view can read files or compute for ever, and a function can replace one of DuckDB. Attach the store as `store`
+    first. Call this function before `USE store`, so that no function of the store runs.
     """
     found = connection.execute(
         """
