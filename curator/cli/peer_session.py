@@ -49,6 +49,8 @@ class Session:
         self._tasks: list[asyncio.Task[None]] = []
         self._error = b""
         self._ending: asyncio.Task[None] | None = None
+        self.is_left = False
+        """Whether the window has closed, and has not come back."""
         self._size = (80, 24)
 
     @property
@@ -84,7 +86,7 @@ class Session:
 
     async def attach(self, socket: web.WebSocketResponse, width: int, height: int) -> None:
         """Connect a window. A window that was connected before is closed."""
-        earlier, self._socket = self._socket, socket
+        earlier, self._socket, self.is_left = self._socket, socket, False
         if earlier is not None:
             await _close(earlier)
         self._size = (width, height)
@@ -101,7 +103,7 @@ class Session:
         """Disconnect a window. Return whether the window was the connected one."""
         if self._socket is not socket:
             return False
-        self._socket = None
+        self._socket, self.is_left = None, True
         return True
 
     async def handle(self, message: Message) -> None:

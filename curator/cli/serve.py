@@ -109,6 +109,8 @@ class PeerServer:
         if session is not None and session.is_ended:
             session = None
         if session is None and len(self._sessions) >= self._most:
+            await self._end_left()
+        if session is None and len(self._sessions) >= self._most:
             raise web.HTTPServiceUnavailable(text=_FULL)
         is_new = session is None
         if session is None:
@@ -151,6 +153,14 @@ class PeerServer:
         await session.end()
         if self._sessions.get(name) is session:
             del self._sessions[name]
+
+    async def _end_left(self) -> None:
+        """End the sessions whose windows have closed, without waiting for the windows to come back."""
+        left = {name: session for name, session in self._sessions.items() if session.is_left}
+        await asyncio.gather(*(session.end() for session in left.values()))
+        for name, session in left.items():
+            if self._sessions.get(name) is session:
+                del self._sessions[name]
 
     async def _shut_down(self, app: web.Application) -> None:
         await asyncio.gather(*(session.end() for session in self._sessions.values()), return_exceptions=True)

@@ -33,7 +33,8 @@ def open_tui(root: Path, *, mouse: bool | None) -> None:
     os.environ.setdefault("TEXTUAL_FPS", "120")
     # A full garbage collection takes longer than three frames. Young objects are collected as usual.
     gc.set_threshold(2000, 10, 1000)
-    if sys.stdin.isatty():
+    # In a browser, standard input is a pipe, which closes when the server ends.
+    if sys.stdin.isatty() or "TEXTUAL_DRIVER" in os.environ:
         _end_with_terminal(sys.stdin.fileno())
     from tui.app import run
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import re
 import subprocess
 import sys
@@ -264,7 +265,9 @@ def test_serve_huge_window_needs_little_memory(server: Server) -> None:
 
 def test_serve_too_many_sessions_are_refused(server: Server) -> None:
     async def main() -> None:
-        async with Served(server), Served(server):
+        async with Served(server) as one, Served(server) as other:
+            await one.until_text("target")
+            await other.until_text("target")
             assert len(server.children()) == 2
             with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
                 async with Served(server):
@@ -307,6 +310,24 @@ def test_serve_stopped_session_is_killed(server: Server) -> None:
     asyncio.run(main())
 
 
+def test_serve_killed_server_leaves_no_session(folder: Path) -> None:
+    with serving(folder) as server:
+
+        async def main() -> None:
+            session = Served(server)
+            await session.__aenter__()
+            await session.until_text("target")
+            (child,) = server.children()
+            server.process.kill()
+            deadline = time.monotonic() + 5
+            while psutil.pid_exists(child) and psutil.Process(child).status() != psutil.STATUS_ZOMBIE:
+                assert time.monotonic() < deadline
+                await asyncio.sleep(0.1)
+            await session.__aexit__()
+
+        asyncio.run(main())
+
+
 def test_serve_greedy_session_is_ended(folder: Path, tmp_path: Path) -> None:
     site = tmp_path / "site"
     site.mkdir()
@@ -317,8 +338,6 @@ def test_serve_greedy_session_is_ended(folder: Path, tmp_path: Path) -> None:
         "        while True:\n            kept.append(bytearray(os.urandom(1) * 2**26))\n            time.sleep(0.05)\n"
         "    threading.Thread(target=grow, daemon=True).start()\n"
     )
-    import os
-
     paths = os.pathsep.join([str(site), *filter(None, [os.environ.get("PYTHONPATH")])])
     with serving(folder, environment={"PYTHONPATH": paths}) as server:
 
