@@ -12,6 +12,7 @@ from curator.cli.toml_text import one_line, quoted, toml_of
 from curator.core.config import DataSection, TaskSource
 from curator.core.errors import ConfigError, DataError
 from curator.core.files import CONFIG_NAME, write_whole
+from curator.core.hub_ids import is_hub_id
 from curator.core.remote import RemoteFile, has_wildcards, is_remote, matches
 from curator.data.discovery import find_tasks, found_at
 from curator.data.importers.base import ImportedConfig, Table
@@ -286,7 +287,7 @@ def _places(source: str, folder: Path, left_out: list[str]) -> list[tuple[str, s
     """Return name, key and value of the tables of a source. Add lines about files that belong to no task."""
     if is_remote(source) or _is_glob(source) or Path(source).exists():
         return [(task.name, "path", _seen(task, folder)) for task in _tasks(source, left_out)]
-    if source.count("/") == 1 and not source.startswith((".", "/", "~")) and not is_task_file(Path(source)):
+    if is_hub_id(source) and not is_task_file(Path(source)):
         return [(source.rpartition("/")[2], "hub", source)]
     raise DataError(f"not found: --from {source}", hint="Name a file, a folder, a glob or a hub id.")
 

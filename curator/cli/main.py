@@ -9,6 +9,7 @@ import warnings
 from curator.cli.closed_pipes import outliving_readers
 from curator.cli.interrupt import WORDS, Interrupt
 from curator.core.errors import CuratorError, ExitCode
+from curator.core.interpreters import protect_children
 
 _DISTRIBUTION = "curator-tasks"
 
@@ -20,6 +21,7 @@ def main() -> None:
 
 
 def _run() -> None:
+    protect_children()
     _quiet_libraries()
     interrupt = Interrupt()
     code = int(ExitCode.DONE)

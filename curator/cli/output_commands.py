@@ -1,5 +1,6 @@
 """Commands that write results for others: export, apply, sql, export-store."""
 
+import contextlib
 import os
 import sys
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Annotated
 import typer
 
 from curator.cli.options import METRIC_HELP, Shared, app, print_json, shared_options
+from curator.core.errors import ConfigError
 from curator.export import FORMATS
 
 MANIFEST_HELP = "Manifest file of `curator select`, or the name of a selection."
@@ -27,7 +29,7 @@ def export(
         bool, typer.Option("--allow-changed", help="Export even if files have changed since the selection.")
     ] = False,
     allow_outside: Annotated[
-        bool, typer.Option("--allow-outside", help="Read files outside the manifest's folder and its project.")
+        bool, typer.Option("--allow-outside", help="Read any file and download any data that the manifest names.")
     ] = False,
 ) -> None:
     """Write the selected tasks and the target's training examples as files that a trainer reads."""
@@ -53,6 +55,7 @@ def export(
             folder=output,
             allow_changed=allow_changed,
             allow_outside=allow_outside,
+            project=_project(shared.project),
             reporter=Reporter(progress),
         )
     if not shared.as_json:
@@ -63,6 +66,17 @@ def export(
         print_json(plan.report.to_json() | {"dry_run": dry_run})
     else:
         show_exported(plan.report, written=not dry_run)
+
+
+def _project(wanted: Path | None) -> Path | None:
+    """Return the folder of the project in use, or None outside of projects. A manifest needs no project."""
+    from curator.core.files import find_project
+
+    if wanted is not None:
+        return find_project(wanted)
+    with contextlib.suppress(ConfigError):
+        return find_project()
+    return None
 
 
 @app.command(epilog="Example: curator apply curator-manifest.json -o adapter")
@@ -117,6 +131,9 @@ def sql(
         ),
     ] = None,
     output: Annotated[Path | None, typer.Option("-o", "--output", metavar="FILE", help="Write to this file.")] = None,
+    timeout: Annotated[
+        float, typer.Option("--timeout", metavar="SECONDS", min=0.1, help="Stop the query after this time.")
+    ] = 60.0,
 ) -> None:
     """Query the store read-only in DuckDB SQL: tasks, examples, affinities, subsets, runs and selections."""
     from curator.cli.query_output import TABLE_ROWS, pick_format, write_result
@@ -125,7 +142,7 @@ def sql(
     text = sys.stdin.read() if query == "-" else query
     with shared.open(silent=True) as opened:
         limit = TABLE_ROWS if wanted == "table" and text.strip() else None
-        result = opened.sql(text, target=shared.target, limit=limit)
+        result = opened.sql(text, target=shared.target, limit=limit, timeout=timeout)
     write_result(result, wanted, output, quiet=shared.quiet)
 
 

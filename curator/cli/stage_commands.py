@@ -94,7 +94,7 @@ def train(shared: Shared) -> None:
     shared.show(report, show_train)
 
 
-@app.command(epilog="Example: accelerate launch --num_processes 2 -m curator gradients")
+@app.command(epilog="Example: PYTHONSAFEPATH=1 accelerate launch --num_processes 2 -m curator gradients")
 @shared_options("project", "target", "fresh", "as_json", "skip_bad_rows", "quiet", "verbose")
 def gradients(shared: Shared) -> None:
     """Compute projected per-example gradients at the checkpoints of meta-training."""

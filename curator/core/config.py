@@ -10,6 +10,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from curator.core.hub_ids import checked_hub_id
 from curator.core.metric_name import parse_metric
 
 Share = Annotated[float, Field(gt=0, lt=1)]
@@ -133,8 +134,8 @@ class TaskSource(_Section):
     """Name of the task. With `task_column`, prefix of each name."""
     path: str | Annotated[tuple[str, ...], Field(min_length=1)] = ""
     """File, folder or glob relative to the project, an address such as `s3://…`, or a list of these."""
-    hub: str = ""
-    """Id of a `datasets` data set, instead of `path`."""
+    hub: Annotated[str, AfterValidator(checked_hub_id)] = ""
+    """Id of a `datasets` data set, `owner/name`, instead of `path`. A folder of this name is not read."""
     config: str = ""
     """Configuration of the hub data set."""
     split: str = "train"

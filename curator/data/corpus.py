@@ -28,8 +28,8 @@ from curator.data.tasks import Task as Task
 from curator.data.tasks import TaskVersion as TaskVersion
 from curator.data.tokens import Encoder, TokenizedExample
 from curator.data.unusable import bad_rows, refused_data
-from curator.workspace.store.access import DAMAGED
 from curator.workspace.store.records import StoredTask
+from curator.workspace.store.schema import DAMAGED
 from curator.workspace.store.tables import Store
 from curator.workspace.workspace import Workspace
 

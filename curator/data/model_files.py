@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 from curator.core.config import ModelSection
 from curator.core.errors import DataError
 from curator.core.files import File, sha256_of
+from curator.core.hub_ids import is_hub_id
 from curator.core.provenance import hash_of
 from curator.core.remote import RemoteFile
 from curator.data.chat_templates import find_template, use_template
@@ -167,23 +168,24 @@ def find_model(section: ModelSection, root: Path) -> Path:
     return folder
 
 
-def find_tokenizer(section: ModelSection, root: Path) -> Path:
+def find_tokenizer(section: ModelSection, root: Path, *, download: bool = True) -> Path:
     """Return the folder that holds a model's tokenizer and architecture. The weights may be missing.
 
     Args:
         section: Section `[model]` of the configuration.
         root: Project folder. A path is relative to it.
+        download: Whether a hub model may be downloaded. If not, it must be in the cache.
 
     Raises:
         DataError: The folder or hub id does not exist, or has no `config.json`.
     """
     folder = root / section.name_or_path
     if not folder.is_dir():
-        if section.name_or_path.startswith((".", "/", "~")) or section.name_or_path.count("/") != 1:
+        if not is_hub_id(section.name_or_path):
             raise DataError(
                 f"no such model folder: {folder}", hint="Correct `name_or_path` under [model] in curator.toml."
             )
-        folder = _download(section)
+        folder = _from_hub(section, download=download)
     adapter = folder / "adapter_config.json"
     if adapter.is_file() and not (folder / "config.json").is_file():
         raise DataError(
@@ -205,7 +207,7 @@ def _base_of(adapter: Path) -> str:
     return f" (base model: {base!r:.200})" if isinstance(base, str) and base else ""
 
 
-def _download(section: ModelSection) -> Path:
+def _from_hub(section: ModelSection, *, download: bool) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
@@ -217,7 +219,11 @@ def _download(section: ModelSection) -> Path:
     try:
         return Path(snapshot_download(local_files_only=True, **wanted))
     except (LocalEntryNotFoundError, ValueError):
-        pass
+        if not download:
+            raise DataError(
+                f"model {section.name_or_path!r} is not in the cache, and no curator.toml names the model",
+                hint="Pass --allow-outside to download the model, if you trust the author of the manifest.",
+            ) from None
     try:
         return Path(snapshot_download(**wanted))
     except Exception as error:

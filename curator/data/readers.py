@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any, cast
 
 from curator.core.errors import DataError
-from curator.core.files import File
+from curator.core.files import File, read_small_json
+from curator.core.hub_ids import is_hub_id
 from curator.core.remote import RemoteFile
 from curator.data.csv_files import read_csv
 from curator.data.file_kinds import refuse_other_kinds_of_file
@@ -107,12 +108,32 @@ def read_saved(folder: Path, split: str) -> Iterator[RawRow]:
     """
     import datasets
 
+    _refuse_other_places(folder)
     saved = _load(lambda: datasets.load_from_disk(str(folder)), str(folder))
     if isinstance(saved, datasets.DatasetDict):
         if split not in saved:
             raise DataError(f"no split {split!r} in {folder}", hint=f"Use one of: {', '.join(saved)}.")
         saved = saved[split]
     return _iterate(saved, str(folder))
+
+
+def _refuse_other_places(folder: Path) -> None:
+    """Raise an error if a saved data set or one of its splits names files outside its folder.
+
+    Raises:
+        DataError: The data set names such a file, or its description cannot be read.
+    """
+    for state in (*folder.glob("state.json"), *folder.glob("*/state.json"), *folder.glob("dataset_dict.json")):
+        try:
+            found = read_small_json(state)
+            named = [*(part["filename"] for part in found.get("_data_files", ())), *found.get("splits", ())]
+        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+            raise DataError(f"cannot load {folder}: {state.name}: {error}", hint="Save the data set again.") from error
+        for name in named:
+            if not isinstance(name, str) or "/" in name or name in ("", ".", ".."):
+                raise DataError(
+                    f"{state} names a file outside of its folder: {name!r:.200}", hint="Do not use this data set."
+                )
 
 
 def read_hub(name: str, config: str, split: str, revision: str, *, streaming: bool | None = None) -> Iterator[RawRow]:
@@ -133,9 +154,13 @@ def read_hub(name: str, config: str, split: str, revision: str, *, streaming: bo
     """
     import datasets
 
+    if not is_hub_id(name):
+        raise DataError(f"not a hub id: {name!r:.200}", hint="Write `owner/name`, or name a local place in `path`.")
     streams = not is_slice(split) if streaming is None else streaming
+    # `load_dataset` reads a local folder with the name of an id. This address is always on the hub.
+    place = f"hf://datasets/{name}"
     loaded = _load(
-        lambda: datasets.load_dataset(name, config or None, split=split, revision=revision or None, streaming=streams),
+        lambda: datasets.load_dataset(place, config or None, split=split, revision=revision or None, streaming=streams),
         name,
     )
     return _iterate(loaded, name)

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from curator.core.config import Config
 from curator.core.errors import ConfigError, DataError, NumericalError
+from curator.core.interpreters import user_environment
 from curator.core.metric_name import MetricName
 from curator.core.text import clean
 from curator.data.corpus import Corpus
@@ -130,7 +131,7 @@ class Command:
                 process = subprocess.Popen(  # noqa: S603 - the user's own words, from the user's own configuration
                     [program, *self._words[1:]],
                     cwd=folder,
-                    env={**os.environ, **variables},
+                    env=user_environment() | variables,
                     stdin=subprocess.DEVNULL,
                     stdout=out,
                     stderr=errors,

@@ -375,7 +375,8 @@ class Project:
             format: One of `curator.export.FORMATS`.
             output: Folder to write to. It is created if missing.
             allow_changed: Export even if files have changed since the selection.
-            allow_outside: Read also files outside the manifest's folder and the project.
+            allow_outside: Read also files outside the manifest's folder and the project. Download what the manifest
+                names.
 
         Raises:
             ConfigError: The format is unknown or does not suit the model, or the folder holds other files.
@@ -392,6 +393,7 @@ class Project:
             folder=Path(output),
             allow_changed=allow_changed,
             allow_outside=allow_outside,
+            project=self.root,
             reporter=self.reporter,
         )
 
@@ -490,7 +492,12 @@ class Project:
         return status(self.workspace, read_corpus(self.workspace, targets, read=False))
 
     def sql(
-        self, query: str = "", *, target: str | Sequence[str] | None = None, limit: int | None = None
+        self,
+        query: str = "",
+        *,
+        target: str | Sequence[str] | None = None,
+        limit: int | None = None,
+        timeout: float = 60.0,
     ) -> results.QueryResult:
         """Query the views of the store by SQL.
 
@@ -503,9 +510,10 @@ class Project:
             query: One query. An empty query lists the views with their columns.
             target: Target to use instead of the configured one. It decides which examples are held out.
             limit: Maximum number of rows to keep.
+            timeout: Time limit in seconds.
 
         Raises:
-            ConfigError: The query is invalid, or reads anything but the views.
+            ConfigError: The query is invalid, reads anything but the views, or needs too much time or memory.
             DataError: The store does not exist, or files are not read yet.
             StoreBusy: A writer held the store for ten seconds.
         """
@@ -521,7 +529,8 @@ class Project:
                 "new or changed files are not read yet" if there else f"store does not exist: {self.store.path}",
                 hint="Run `curator check` or `curator select`.",
             )
-        table, total = self.store.query(query.strip() or LISTING, project_tables(self.workspace, corpus), limit=limit)
+        present = project_tables(self.workspace, corpus)
+        table, total = self.store.query(query.strip() or LISTING, present, limit=limit, timeout=timeout)
         return results.QueryResult(table=table, total=total)
 
     # -- what the verbs share -------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ A manifest records the selected tasks, their files, the method and the settings.
 Paths are relative to the manifest's folder if possible. Equal inputs give equal bytes, except for `created`.
 """
 
+import itertools
 import json
 import os
 from datetime import UTC, datetime
@@ -15,6 +16,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from curator.core.config import CsvOptions, target_names
 from curator.core.errors import DataError, ManifestMismatch
 from curator.core.files import located, refuse_endless, relative_to, sha256_of, write_whole
+from curator.core.hub_ids import checked_hub_id
 
 SCHEMA_VERSION = 1
 MANIFEST_NAME = "curator-manifest.json"
@@ -79,6 +81,8 @@ def _plain_source(source: dict[str, Any]) -> dict[str, Any]:
             raise ValueError(f"unknown key of a source: {key!r}")
         if not isinstance(value, kinds):
             raise ValueError(f"wrong type: {key}")
+        if key == "hub":
+            checked_hub_id(str(value))
         if key == "csv":
             try:
                 CsvOptions.model_validate(value)
@@ -198,6 +202,14 @@ def _text(document: dict[str, Any]) -> str:
     return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
 
 
+def files_of(entry: TaskEntry | TargetEntry) -> dict[str, tuple[TaskFile, ...]]:
+    """Return the fields of an entry that name files, with the files. Rows of the hub have none."""
+    found = {} if entry.source.get("hub") else {"files": entry.files}
+    if isinstance(entry, TargetEntry) and not entry.validation_source.get("hub"):
+        found["validation_files"] = entry.validation_files
+    return found
+
+
 def write_manifest(manifest: Manifest, path: Path) -> bool:
     """Write a manifest completely or not at all. Leave an equal file untouched.
 
@@ -232,14 +244,11 @@ def rebased(manifest: Manifest, old: Path, new: Path) -> Manifest:
         new: Folder that the new paths are relative to, absolute.
     """
 
-    def files(entry: EntryT, files: tuple[TaskFile, ...]) -> tuple[TaskFile, ...]:
-        if entry.source.get("hub"):
-            return files
+    def files(files: tuple[TaskFile, ...]) -> tuple[TaskFile, ...]:
         return tuple(file.model_copy(update={"path": relative_to(str(located(file.path, old)), new)}) for file in files)
 
     def moved(entry: EntryT) -> EntryT:
-        names = [name for name in ("files", "validation_files") if name in type(entry).model_fields]
-        return entry.model_copy(update={name: files(entry, getattr(entry, name)) for name in names})
+        return entry.model_copy(update={name: files(found) for name, found in files_of(entry).items()})
 
     model, name = manifest.model, manifest.model.name_or_path
     # A name that is not a folder is the id of a hub model.
@@ -336,9 +345,7 @@ def check_files(manifest: Manifest, folder: Path) -> None:
     """
     entries: list[TaskEntry | TargetEntry] = [*manifest.targets, *(t for t in manifest.tasks if t.selected)]
     for entry in entries:
-        for file in (*entry.files, *getattr(entry, "validation_files", ())):
-            if entry.source.get("hub"):
-                continue
+        for file in itertools.chain.from_iterable(files_of(entry).values()):
             path = located(file.path, folder)
             found = sha256_of(path)
             if found != file.sha256:

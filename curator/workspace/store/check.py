@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ import duckdb
 
 from curator.core.errors import ConfigError, DataError
 from curator.core.files import CHECK_DISK, write_whole
+from curator.core.interpreters import module_command
 from curator.workspace.store.access import Database
 from curator.workspace.store.schema import Connection
 
@@ -224,7 +224,7 @@ def _read_all(path: Path, folder: Path | None = None) -> tuple[list[TableReport]
     problems: list[str] = []
     while True:
         done = subprocess.run(  # noqa: S603 - starts this interpreter, from a list of words
-            [sys.executable, "-P", "-m", "curator.workspace.store.salvage", str(path), str(folder or ""), *tables],
+            [*module_command("curator.workspace.store.salvage", str(path), str(folder or ""), *tables)],
             capture_output=True,
             text=True,
             errors="replace",

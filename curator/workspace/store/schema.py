@@ -34,6 +34,13 @@ import duckdb
 
 Connection = duckdb.DuckDBPyConnection
 
+DAMAGED = (
+    "Run `curator check --store` to find damage, and `curator export-store DIR` to save the readable rows."
+    " Then delete `.curator/store.duckdb`. Results are lost, and the same commands compute them again."
+    " Data files are not affected."
+)
+"""Hint for a store that cannot be used."""
+
 
 def _create(connection: Connection) -> None:
     connection.execute(
@@ -151,6 +158,26 @@ def migrate(connection: Connection) -> None:
     connection.execute("COMMIT")
 
 
+def foreign_entry(connection: Connection) -> str:
+    """Return the kind and name of an entry that curator never makes, for example `view 'x'`. Empty if all are ours.
+
+    A view can read files or compute for ever, and a function can replace one of DuckDB. Attach the store as `store`
+    first. Call this function before `USE store`, so that no function of the store runs.
+    """
+    found = connection.execute(
+        """
+        SELECT 'function', function_name FROM duckdb_functions() WHERE NOT internal AND database_name = 'store'
+        UNION ALL SELECT 'view', view_name FROM duckdb_views() WHERE NOT internal AND database_name = 'store'
+        UNION ALL SELECT 'type', type_name FROM duckdb_types() WHERE NOT internal AND database_name = 'store'
+        UNION ALL SELECT 'sequence', sequence_name FROM duckdb_sequences() WHERE database_name = 'store'
+        UNION ALL SELECT 'schema', schema_name FROM duckdb_schemas() WHERE NOT internal AND database_name = 'store'
+            AND schema_name <> 'main'
+        ORDER BY ALL LIMIT 1
+        """
+    ).fetchall()
+    return f"{found[0][0]} {found[0][1]!r:.100}" if found else ""
+
+
 def is_ours(connection: Connection) -> bool:
     """Return whether an open store holds exactly the tables of the schema, and no views or functions."""
     with duckdb.connect(":memory:") as fresh:
@@ -162,9 +189,9 @@ def _catalog(connection: Connection) -> list[tuple[str, ...]]:
     try:
         return connection.execute(
             """
-            SELECT 'column', table_name, column_name, data_type FROM duckdb_columns() WHERE NOT internal
-            UNION ALL SELECT 'view', view_name, '', '' FROM duckdb_views() WHERE NOT internal
-            UNION ALL SELECT 'function', function_name, '', '' FROM duckdb_functions() WHERE NOT internal
+            SELECT 'table', table_name, sql FROM duckdb_tables() WHERE NOT internal
+            UNION ALL SELECT 'view', view_name, '' FROM duckdb_views() WHERE NOT internal
+            UNION ALL SELECT 'function', function_name, '' FROM duckdb_functions() WHERE NOT internal
             ORDER BY ALL
             """
         ).fetchall()

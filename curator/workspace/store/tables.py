@@ -12,11 +12,11 @@ import pyarrow.compute as pc
 
 from curator.core.errors import DataError
 from curator.core.interval import Interval
-from curator.workspace.store.access import DAMAGED, insert, put_artifact, put_artifacts
+from curator.workspace.store.access import insert, put_artifact, put_artifacts
 from curator.workspace.store.measured import Measured
 from curator.workspace.store.metric_values import MetricValues
 from curator.workspace.store.records import Artifact, ExampleIndex, StoredTask, TokenTable
-from curator.workspace.store.schema import utc_now
+from curator.workspace.store.schema import DAMAGED, utc_now
 from curator.workspace.store.segments import Segments
 from curator.workspace.store.selections import SelectionTable
 from curator.workspace.store.sql import Queries
