@@ -36,6 +36,7 @@ _OPTIONS: dict[str, Any] = {
         typer.Option("--target", metavar="T", help="Set the target task; repeatable. [default: as configured]"),
     ],
     "fresh": Annotated[bool, typer.Option("--fresh", help="Recompute even if cached.")],
+    "rehash": Annotated[bool, typer.Option("--rehash", help="Recompute the hashes of all files, and trust no stored hash.")],
     "as_json": Annotated[bool, typer.Option("--json", help="Print one JSON document.")],
     "skip_bad_rows": Annotated[
         bool, typer.Option("--skip-bad-rows", help="Leave out rows that cannot be used, and count them.")
@@ -63,6 +64,7 @@ class Shared:
     project: Path | None = None
     target: list[str] | None = None
     fresh: bool = False
+    rehash: bool = False
     as_json: bool = False
     skip_bad_rows: bool = False
     quiet: bool = False
@@ -87,6 +89,8 @@ class Shared:
         from curator.workspace.workspace import Workspace
 
         workspace = Workspace.open(folder or self.project)
+        if self.rehash and distributed.is_main():
+            workspace.store.forget_file_hashes()
         if self.skip_bad_rows:
             workspace = workspace.skipping_bad_rows()
         if not distributed.is_main():

@@ -8,11 +8,13 @@ import json
 import os
 import re
 import shutil
+import stat
 import unicodedata
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from curator.core.errors import ConfigError, DataError
 from curator.core.remote import RemoteFile, is_remote
@@ -139,7 +141,7 @@ def sha256_of(path: File) -> str:
         return path.sha256()
     refuse_endless(path)
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise DataError(f"cannot read {path}: {error}", hint=_CHECK_FILE) from error
@@ -159,30 +161,56 @@ def refuse_endless(path: Path) -> None:
         raise DataError(f"not a regular file: {path}", hint="Use the path of a regular file.")
 
 
-def open_regular(path: Path) -> BinaryIO:
+def open_regular(path: Path) -> BufferedReader:
     """Open a regular file for reading bytes. Pipes and devices are refused: reading them may never end.
 
     Raises:
         OSError: The file does not exist, cannot be read, or is not a regular file.
     """
-    if _is_endless(path):
-        raise OSError(errno.EINVAL, "not a regular file", str(path))
-    return path.open("rb")
+    # Without the flag, the call waits for a writer of a pipe. The flag has no effect on a regular file.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        # Looks at the open file: another process may replace the path at any time.
+        mode = os.fstat(descriptor).st_mode
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        if not stat.S_ISREG(mode):
+            raise OSError(errno.EINVAL, "not a regular file", str(path))
+        return open(descriptor, "rb")
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
+def read_whole_text(path: Path, *, most: int, encoding: str = "utf-8", errors: str = "strict") -> str:
+    """Read a regular file of text, of limited size.
+
+    Args:
+        path: The file.
+        most: Largest size in bytes.
+        encoding: Encoding of the text.
+        errors: Treatment of invalid bytes, as in `bytes.decode`.
+
+    Raises:
+        OSError: The file cannot be read, is not a regular file, or is larger.
+        UnicodeDecodeError: The text is not valid.
+    """
+    with open_regular(path) as file:
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise OSError(errno.EFBIG, f"larger than {most} bytes", str(path))
+    return content.decode(encoding, errors)
 
 
 def read_small_json(path: Path) -> Any:
     """Read a JSON file of at most 1 MB.
 
     Raises:
-        OSError: The file cannot be read, or is not a regular file.
-        ValueError: The file is not valid JSON, is larger than 1 MB or is nested too deeply.
+        OSError: The file cannot be read, is not a regular file, or is larger than 1 MB.
+        ValueError: The file is not valid JSON, or is nested too deeply.
     """
-    with open_regular(path) as file:
-        content = file.read(_SMALL + 1)
-    if len(content) > _SMALL:
-        raise ValueError(f"file is larger than {_SMALL} bytes: {path}")
     try:
-        return json.loads(content.decode("utf-8"))
+        return json.loads(read_whole_text(path, most=_SMALL))
     except RecursionError as error:
         raise ValueError(f"JSON is nested too deeply: {path}") from error
 

@@ -129,7 +129,8 @@ def read_rows(plan: Plan, entry: Entry) -> list[Row]:
         ManifestMismatch: The hub data set of the rows has changed.
     """
     files = [located(file.path, plan.here) for file in entry.files]
-    rows = read_task(Source.described(entry.name, entry.source, files), keep_bad=True)
+    known = None if plan.allow_changed else {str(at): file.sha256 for at, file in zip(files, entry.files, strict=True)}
+    rows = read_task(Source.described(entry.name, entry.source, files), keep_bad=True, hashes=known)
     if entry.source.get("hub") and not plan.allow_changed:
         found = hash_of(content_hash(row.content) for row in rows)
         if found != entry.files[0].sha256:
@@ -172,7 +173,9 @@ def held_out_rows(plan: Plan, part: PlannedTask, rows: Sequence[Row]) -> list[Ro
         numbers = set(entry.left_out[VALIDATION])
         return _checked([row for row in rows if row.number in numbers], part)
     files = [located(file.path, plan.here) for file in entry.validation_files]
-    found = read_task(Source.described(entry.name, entry.validation_source, files), keep_bad=True)
+    pairs = zip(files, entry.validation_files, strict=True)
+    known = None if plan.allow_changed else {str(at): file.sha256 for at, file in pairs}
+    found = read_task(Source.described(entry.name, entry.validation_source, files), keep_bad=True, hashes=known)
     if entry.validation_left_out is None:
         # An early version of curator did not record which rows were used.
         return [row for row in found if not row.problem and not is_empty(row.content) and _carries_loss(row, plan)]

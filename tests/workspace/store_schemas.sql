@@ -62,3 +62,7 @@ CREATE TABLE arrays (key VARCHAR, name VARCHAR, shape INTEGER[], numbers BLOB, P
 INSERT INTO segment_sums VALUES ('set', 'c', 2.0, 1, 0.5, '\x00\x00\x80\x3F'::BLOB, '\x00\x00\x80\x3F'::BLOB);
 INSERT INTO arrays VALUES ('run', 'basis', [1, 1], '\x00\x00\x80\x3F'::BLOB);
 INSERT INTO schema_version VALUES (5, '2026-11-01 12:00:00');
+
+-- schema 6
+ALTER TABLE file_hashes ADD COLUMN changed_ns BIGINT DEFAULT 0;
+INSERT INTO schema_version VALUES (6, '2026-11-01 12:00:00');

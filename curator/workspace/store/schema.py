@@ -22,6 +22,9 @@ Schema 4
 Schema 5
     segment_sums  sums over a task's training examples in one segment of meta-training, by the hash of the examples
     arrays        named arrays of one meta-training run, such as its basis
+
+Schema 6
+    file_hashes   also the time of the file's last change, which programs cannot set
 """
 
 from collections.abc import Callable
@@ -101,6 +104,11 @@ def _add_segments(connection: Connection) -> None:
     )
 
 
+def _add_change_times(connection: Connection) -> None:
+    # Files of earlier schemas have the time 0, so that their hashes are computed once more.
+    connection.execute("ALTER TABLE file_hashes ADD COLUMN changed_ns BIGINT DEFAULT 0")
+
+
 # Migration i upgrades a store from schema i to i + 1. One transaction runs and records all missing migrations.
 MIGRATIONS: tuple[Callable[[Connection], None], ...] = (
     _create,
@@ -108,6 +116,7 @@ MIGRATIONS: tuple[Callable[[Connection], None], ...] = (
     _add_statistics,
     _add_measurements,
     _add_segments,
+    _add_change_times,
 )
 SCHEMA_VERSION = len(MIGRATIONS)
 
