@@ -109,7 +109,7 @@ def check_unchanged(workspace: Workspace, manifest: Manifest, corpus: Corpus, *,
     if missing:
         raise ManifestMismatch(
             f"the manifest selects a task that is not an auxiliary task of this project: {missing[0]!r}",
-            hint="Run `curator select --rehash` again.",
+            hint="Run `curator select` again.",
         )
     found = changes_since(manifest, workspace.config, corpus)
     if not found:
@@ -117,7 +117,7 @@ def check_unchanged(workspace: Workspace, manifest: Manifest, corpus: Corpus, *,
     more = f"; and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
     words = f"changed since the manifest was made: {'; '.join(map(str, found[:_NAMED]))}{more}"
     if not allow:
-        hint = "Run `curator select --rehash`, or pass --allow-changed to train on the present data."
+        hint = "Run `curator select` again, or pass --allow-changed to train on the present data."
         raise ManifestMismatch(words, hint=hint)
     workspace.reporter.warn(words)
     return False
