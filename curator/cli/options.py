@@ -147,7 +147,9 @@ def is_main() -> bool:
 
 def print_json(document: dict[str, Any]) -> None:
     """Print a JSON document without characters that steer a terminal."""
-    text = json.dumps(document, ensure_ascii=False, indent=1)
+    # Escaped characters are the same document, also where standard output allows few characters.
+    narrow = (sys.stdout.encoding or "utf-8").lower().replace("-", "") != "utf8"
+    text = json.dumps(document, ensure_ascii=narrow, indent=1)
     # JSON keeps control characters of some terminals, and halves of surrogate pairs, which are not valid UTF-8.
     if not text.replace("\n", "").isprintable():
         text = "".join(c if c.isprintable() or c == "\n" else _escaped(c) for c in text)
