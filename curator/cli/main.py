@@ -7,7 +7,7 @@ import traceback
 import warnings
 
 from curator.cli.closed_pipes import open_standard_streams, outliving_readers
-from curator.cli.interrupt import WORDS, Interrupt
+from curator.cli.interrupt import WORDS, Interrupt, leave_at_once
 from curator.cli.memory import is_out_of_memory, out_of_memory, refuse_small_memory
 from curator.core.errors import CuratorError, ExitCode
 
@@ -60,6 +60,8 @@ def _run() -> None:
     if code == ExitCode.INTERRUPTED or (interrupt.asked and code != ExitCode.DONE):
         _say(WORDS)
         code = ExitCode.INTERRUPTED
+        if interrupt.asked:
+            leave_at_once()
     sys.exit(code)
 
 
