@@ -8,7 +8,9 @@ import json
 import os
 import re
 import shutil
+import socket
 import stat
+import time
 import unicodedata
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -22,6 +24,8 @@ from curator.core.remote import RemoteFile, is_remote
 CONFIG_NAME = "curator.toml"
 # Windows opens devices by these names, with any suffix.
 _RESERVED = {"CON", "PRN", "AUX", "NUL"} | {f"{port}{n}" for port in ("COM", "LPT") for n in range(1, 10)}
+# Seconds after which a temporary file of another machine counts as left over.
+_ABANDONED = 7 * 24 * 3600
 # Maximum size in bytes for `read_small_json`.
 _SMALL = 1_000_000
 _CHECK_FILE = "Check the path and the read permissions of the file."
@@ -56,19 +60,37 @@ def write_whole(path: Path, content: bytes) -> None:
 
 
 def partial_name(name: str, *, suffix: str = "") -> str:
-    """Return a temporary name for a file or folder. The process id in it shows whether the writer is alive."""
-    return f".{name}.{os.getpid()}{suffix}.partial"
+    """Return a temporary name for a file or folder. Machine and process in it show whether the writer is alive."""
+    return f".{name}.{_machine()}-{os.getpid()}{suffix}.partial"
 
 
 def remove_left_over(folder: Path, name: str) -> None:
-    """Remove temporary files and folders of killed processes. `partial_name` gave them their names."""
+    """Remove temporary files and folders of killed processes. `partial_name` gave them their names.
+
+    Processes of other machines cannot be seen. Their files are removed after a week without a change.
+    """
     for path in folder.glob(f".{glob.escape(name)}.*.partial"):
-        found = re.fullmatch(r"(\d+)(\.old)?\.partial", path.name[len(name) + 2 :])
-        if found and int(found[1]) != os.getpid() and not _is_alive(int(found[1])):
+        found = re.fullmatch(r"(?:([0-9a-f]{8})-)?(\d+)(\.old)?\.partial", path.name[len(name) + 2 :])
+        if found and _is_left_over(path, found[1] or _machine(), int(found[2])):
             shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
 
 
-def _is_alive(pid: int) -> bool:
+def _is_left_over(path: Path, machine: str, pid: int) -> bool:
+    if machine == _machine():
+        return pid != os.getpid() and not is_alive(pid)
+    try:
+        return time.time() - path.stat().st_mtime > _ABANDONED
+    except OSError:
+        return False
+
+
+def _machine() -> str:
+    """Return eight digits that differ between machines, most likely."""
+    return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
+
+
+def is_alive(pid: int) -> bool:
+    """Return whether a process of this machine exists."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 from curator.core.config import ModelSection
 from curator.core.errors import DataError
 from curator.core.file_states import FileChanged, FileState
-from curator.core.files import File, sha256_of
+from curator.core.files import File, read_whole_text, sha256_of
 from curator.core.provenance import hash_of
 from curator.core.remote import RemoteFile
 from curator.data.chat_templates import find_template, use_template
@@ -100,11 +100,15 @@ def weight_files(folder: Path) -> list[Path]:
     return sorted(found)
 
 
+# Largest index of shards in bytes. That of a model with a trillion weights has a few MB.
+_LARGEST_INDEX = 2**26
+
+
 def _index_targets(index: Path) -> list[str]:
     try:
-        named = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        named = json.loads(read_whole_text(index, most=_LARGEST_INDEX))["weight_map"]
         return sorted({str(name) for name in named.values()})
-    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+    except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
         raise DataError(
             f"cannot read the index of weights {index}: {error}", hint="Download the model again."
         ) from error
