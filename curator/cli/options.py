@@ -36,7 +36,9 @@ _OPTIONS: dict[str, Any] = {
         typer.Option("--target", metavar="T", help="Set the target task; repeatable. [default: as configured]"),
     ],
     "fresh": Annotated[bool, typer.Option("--fresh", help="Recompute even if cached.")],
-    "rehash": Annotated[bool, typer.Option("--rehash", help="Recompute the hashes of all files, and trust no stored hash.")],
+    "rehash": Annotated[
+        bool, typer.Option("--rehash", help="Recompute the hashes of all files, and trust no stored hash.")
+    ],
     "as_json": Annotated[bool, typer.Option("--json", help="Print one JSON document.")],
     "skip_bad_rows": Annotated[
         bool, typer.Option("--skip-bad-rows", help="Leave out rows that cannot be used, and count them.")

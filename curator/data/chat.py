@@ -241,7 +241,9 @@ class Chat:
         else:
             if refused is not None:
                 raise refused
-        calling = {n: f"{_PLACEHOLDER}{n}{_PLACEHOLDER}" for n, turn in enumerate(self._messages) if "tool_calls" in turn}
+        calling = {
+            n: f"{_PLACEHOLDER}{n}{_PLACEHOLDER}" for n, turn in enumerate(self._messages) if "tool_calls" in turn
+        }
         marked = self._prefix(
             [
                 _replaced(turn, calling[n], calls_alone=True) if n in calling else turn

@@ -221,6 +221,9 @@ class Encoder:
         Args:
             rows: Results of `rendered` (n).
 
+        Raises:
+            DataError: The tokenizer fails, for example because its regular expression takes too long.
+
         Returns:
             Tokens of the text of each row (n). A row of segments has one text for each. An encoder–decoder has two
             texts: the prompt and the completion.
@@ -312,9 +315,17 @@ class Encoder:
         if not texts:
             return []
         call: Any = self._tokenizer
-        called = call(
-            texts, add_special_tokens=False, return_attention_mask=False, return_token_type_ids=False, verbose=False
-        )
+        try:
+            called = call(
+                texts, add_special_tokens=False, return_attention_mask=False, return_token_type_ids=False, verbose=False
+            )
+        except BaseException as error:
+            # The tokenizers library ends a regular expression that takes too long, by an error that is no Exception.
+            if type(error).__name__ != "PanicException":
+                raise
+            raise DataError(
+                f"the tokenizer cannot split a text: {error}", hint="Use another model, or remove the text."
+            ) from error
         places = called.encodings if self._tokenizer.is_fast else None
         return [Pieces(ids, places[n] if places else None) for n, ids in enumerate(called["input_ids"])]
 

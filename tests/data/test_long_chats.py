@@ -22,7 +22,9 @@ CALLS = (
     "{{ c.function.arguments | tojson }}</call>{% endfor %}{{ eos_token }}\n{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
-TURNS = st.lists(st.sampled_from(["a", " b ", "x\n", "<call>", "one two", "</s>\n<|user|>", "</think>c", "0"]), min_size=8)
+TURNS = st.lists(
+    st.sampled_from(["a", " b ", "x\n", "<call>", "one two", "</s>\n<|user|>", "</think>c", "0"]), min_size=8
+)
 
 
 def turns_of(texts: list[str], *, calls: bool) -> list[dict[str, Any]]:
@@ -31,7 +33,9 @@ def turns_of(texts: list[str], *, calls: bool) -> list[dict[str, Any]]:
         turns.append({"role": "user", "content": text})
         if calls and number % 2:
             function = {"name": "f", "arguments": {"a": text, "n": number}}
-            turns.append({"role": "assistant", "content": "", "tool_calls": [{"type": "function", "function": function}]})
+            turns.append(
+                {"role": "assistant", "content": "", "tool_calls": [{"type": "function", "function": function}]}
+            )
             turns.append({"role": "tool", "content": text, "name": "f", "tool_call_id": "x"})
         turns.append({"role": "assistant", "content": text, **({"train": False} if number % 5 == 3 else {})})
     return turns
@@ -51,7 +55,9 @@ def test_chat_spans_of_long_chat_equal_the_exact_search(template: str, monkeypat
         exact = found.spans()
         monkeypatch.setattr(chat, "_MANY", 3)
         assert found.spans() == exact
-        numbers = [n for n, turn in enumerate(found._messages) if turn["role"] == "assistant" and turn.get("train", True)]
+        numbers = [
+            n for n, turn in enumerate(found._messages) if turn["role"] == "assistant" and turn.get("train", True)
+        ]
         quick += found._find_many(numbers) is not None
 
     check()

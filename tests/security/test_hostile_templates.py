@@ -158,3 +158,15 @@ def test_chat_worker_ends_with_its_parent(tmp_path: Path) -> None:
             return
         time.sleep(0.1)
     pytest.fail("the process that renders chats is still there")
+
+
+@pytest.mark.timeout(120)
+def test_encode_regular_expression_without_end_raises_data_error() -> None:
+    """The library stops the search, with an error that ended the old code with a traceback."""
+    from tokenizers import Regex, pre_tokenizers
+
+    tokenizer = make_tokenizer()
+    tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("(a+)+$"), "isolated")
+    encoder = Encoder(tokenizer, max_length=64, encoder_decoder=False)
+    with pytest.raises(DataError, match="the tokenizer cannot split a text: .*retry-limit"):
+        encoder.encode({"text": "a" * 40 + "b"})

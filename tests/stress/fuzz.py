@@ -33,18 +33,43 @@ from curator.workspace.store.tables import Store
 
 # Texts that parsers treat specially.
 _SPECIAL = [
-    *(b'"', b"'", b"{", b"}", b"[", b"]", b",", b":", b"\n", b"\r", b"\t", b"\0", b"\\", b"- ", b"---\n", b"&a ", b"*a"),
+    *(
+        b'"',
+        b"'",
+        b"{",
+        b"}",
+        b"[",
+        b"]",
+        b",",
+        b":",
+        b"\n",
+        b"\r",
+        b"\t",
+        b"\0",
+        b"\\",
+        b"- ",
+        b"---\n",
+        b"&a ",
+        b"*a",
+    ),
     *(b"null", b"true", b"NaN", b"-1", b"0", b"1e999", b"9" * 400, b"9" * 5000, b"[" * 2000, b'{"a":' * 500),
-    *(b"\xff", b"\xef\xbb\xbf", b"\xed\xa0\x80", b"\\ud800", "é".encode(), "\u202e".encode(), b"\x1b[31m", b"!!python/x "),
+    *(
+        b"\xff",
+        b"\xef\xbb\xbf",
+        b"\xed\xa0\x80",
+        b"\\ud800",
+        "é".encode(),
+        "\u202e".encode(),
+        b"\x1b[31m",
+        b"!!python/x ",
+    ),
     *(b"messages", b"role", b"content", b"prompt", b"path", b"../..", b"/dev/zero", b"<<: ", b"? ", b"|\n", b"%s"),
 ]
 
 
 def damaged(whole: Sequence[bytes]) -> st.SearchStrategy[bytes]:
     """Draw a valid text with a few changes."""
-    change = st.tuples(
-        st.floats(0, 1), st.integers(0, 20), st.one_of(st.sampled_from(_SPECIAL), st.binary(max_size=4))
-    )
+    change = st.tuples(st.floats(0, 1), st.integers(0, 20), st.one_of(st.sampled_from(_SPECIAL), st.binary(max_size=4)))
 
     def apply(text: bytes, changes: list[tuple[float, int, bytes]]) -> bytes:
         for place, cut, new in changes:
@@ -62,7 +87,8 @@ def _json(value: Any) -> bytes:
 _CALL = {"type": "function", "function": {"name": "f", "arguments": {"x": 1}}}
 _ROWS = [
     b'{"prompt": "a", "completion": "b"}\n{"instruction": "a", "input": "", "output": "b"}\n',
-    json.dumps({"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}).encode() + b"\n",
+    json.dumps({"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}).encode()
+    + b"\n",
     json.dumps(
         {
             "messages": [
@@ -77,7 +103,9 @@ _ROWS = [
     _json({"examples": [{"input": "a", "target_scores": {"b": 1, "c": 0}}]}),
     _json({"data": [{"paragraphs": [{"context": "a", "qas": [{"question": "b", "answers": [{"text": "c"}]}]}]}]}),
     _json({"question": "a", "choices": {"text": ["b", "c"], "label": ["A", "B"]}, "answerKey": "A"}),
-    _json({"prompt": {"text": "a", "role": "prompter", "replies": [{"text": "b", "role": "assistant", "replies": []}]}}),
+    _json(
+        {"prompt": {"text": "a", "role": "prompter", "replies": [{"text": "b", "role": "assistant", "replies": []}]}}
+    ),
     _json({"columns": ["prompt", "completion"], "data": [["a", "b"]]}),
 ]
 _TABLES = [b'prompt,completion\na,b\n"c, d",e\n', b"sep=;\na;b\nc;d\n", b"a\tb\n1\t2\n", b'text\n"a ""b"""\n']
