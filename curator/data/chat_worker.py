@@ -9,6 +9,7 @@ A template is a program of its authors. Only the system can end arithmetic with 
 time: it ends the process when a chat takes too long.
 """
 
+import importlib
 import json
 import resource
 import signal
@@ -81,7 +82,7 @@ def answer(template: Template, messages: list[Turn], tools: list[Any] | None, *,
     try:
         text, spans = template.render(messages, tools)
     except DataError as error:
-        found = {"error": error.message, "hint": error.hint}
+        found: dict[str, Any] = {"error": error.message, "hint": error.hint}
         if type(error.__cause__).__name__ == "TemplateSyntaxError":
             found |= {"line": getattr(error.__cause__, "lineno", 0), "syntax": str(error.__cause__)}
         return found
@@ -96,9 +97,8 @@ def main() -> None:
     # Ctrl-C is for the process that started this one.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGPROF, signal.SIG_DFL)
-    from transformers.tokenization_utils_base import PreTrainedTokenizerBase
-
-    assert PreTrainedTokenizerBase.apply_chat_template
+    # The limit of memory applies to what chats take.
+    importlib.import_module("transformers.tokenization_utils_base")
     _limit_memory(memory)
     templates: dict[str, Template] = {}
     for line in sys.stdin.buffer:

@@ -24,7 +24,7 @@ from curator.data.tokens import Encoder
 ENDLESS = [
     "{{ 10 ** (10**10) }}",
     "{% set n = messages | length %}{{ (n + 9) ** ((n + 9) ** (n + 9)) }}",
-    "{% for i in range(99999) %}{% for j in range(99999) %}{% for k in range(99999) %}{% endfor %}{% endfor %}{% endfor %}",
+    "{% for i in range(99999) %}" * 3 + "{% endfor %}" * 3,
     "{% for a in messages %}{% endfor %}" + "{% for i in range(99999) %}" * 5 + "x" + "{% endfor %}" * 5,
 ]
 GROWING = [
@@ -168,5 +168,5 @@ def test_encode_regular_expression_without_end_raises_data_error() -> None:
     tokenizer = make_tokenizer()
     tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("(a+)+$"), "isolated")
     encoder = Encoder(tokenizer, max_length=64, encoder_decoder=False)
-    with pytest.raises(DataError, match="the tokenizer cannot split a text: .*retry-limit"):
+    with pytest.raises(DataError, match=r"the tokenizer cannot split a text: .*retry-limit"):
         encoder.encode({"text": "a" * 40 + "b"})

@@ -113,7 +113,8 @@ _TRAINERS = [
     b"base_model: m\ndatasets:\n  - path: a.jsonl\n    type: chat_template\n    field_messages: messages\n",
     b"model_name_or_path: m\ndataset: a,b\ndataset_dir: .\ntemplate: llama3\ncutoff_len: 512\n",
     b"model_name_or_path: m\ndataset_name: a\ndatasets:\n  - path: a.jsonl\n    split: train\n",
-    b"model:\n  model_name: m\ndata:\n  train:\n    datasets:\n      - dataset_name: text_sft\n        dataset_path: a.jsonl\n",
+    b"model:\n  model_name: m\ndata:\n  train:\n    datasets:\n      - dataset_name: text_sft\n"
+    b"        dataset_path: a.jsonl\n",
     b"model: m\ndataset:\n  - a.jsonl#100\nmax_length: 512\n",
 ]
 _INFOS = [_json({"a": {"file_name": "a.jsonl", "formatting": "sharegpt", "columns": {"messages": "conversations"}}})]
