@@ -39,6 +39,9 @@ _OPTIONS: dict[str, Any] = {
         typer.Option("--target", metavar="T", help="Set the target task; repeatable. [default: as configured]"),
     ],
     "fresh": Annotated[bool, typer.Option("--fresh", help="Recompute even if cached.")],
+    "rehash": Annotated[
+        bool, typer.Option("--rehash", help="Recompute the hashes of all files, and trust no stored hash.")
+    ],
     "as_json": Annotated[bool, typer.Option("--json", help="Print one JSON document.")],
     "skip_bad_rows": Annotated[
         bool, typer.Option("--skip-bad-rows", help="Leave out rows that cannot be used, and count them.")
@@ -66,6 +69,7 @@ class Shared:
     project: Path | None = None
     target: list[str] | None = None
     fresh: bool = False
+    rehash: bool = False
     as_json: bool = False
     skip_bad_rows: bool = False
     quiet: bool = False
@@ -90,6 +94,8 @@ class Shared:
         from curator.workspace.workspace import Workspace
 
         workspace = Workspace.open(folder or self.project)
+        if self.rehash and distributed.is_main():
+            workspace.store.forget_file_hashes()
         if self.skip_bad_rows:
             workspace = workspace.skipping_bad_rows()
         if not distributed.is_main():
@@ -146,7 +152,9 @@ def is_main() -> bool:
 
 def print_json(document: dict[str, Any]) -> None:
     """Print a JSON document without characters that steer a terminal."""
-    text = json.dumps(document, ensure_ascii=False, indent=1)
+    # Escaped characters are the same document, also where standard output allows few characters.
+    narrow = (sys.stdout.encoding or "utf-8").lower().replace("-", "") != "utf8"
+    text = json.dumps(document, ensure_ascii=narrow, indent=1)
     # JSON keeps control characters of some terminals, and halves of surrogate pairs, which are not valid UTF-8.
     if not text.replace("\n", "").isprintable():
         text = "".join(c if c.isprintable() or c == "\n" else _escaped(c) for c in text)

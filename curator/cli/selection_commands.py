@@ -46,7 +46,7 @@ def estimate(
 
 
 @app.command(epilog="Example: curator select --method exchange --max-tokens 20000 --exclude noise -o best.json --json")
-@shared_options("project", "target", "fresh", "as_json", "skip_bad_rows", "quiet", "verbose")
+@shared_options("project", "target", "fresh", "rehash", "as_json", "skip_bad_rows", "quiet", "verbose")
 def select(
     shared: Shared,
     method: Annotated[str | None, typer.Option("--method", metavar="M", help=METHODS_HELP)] = None,

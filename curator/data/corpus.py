@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from curator.core import distributed
 from curator.core.config import Config
 from curator.core.errors import DataError
+from curator.core.file_states import FileChanged
 from curator.core.files import File
 from curator.core.provenance import Inputs, hash_of, key_of
 from curator.core.text import clean
@@ -18,7 +19,14 @@ from curator.data.bad_rows import UnusableTask, reasons
 from curator.data.discovery import check_target, find_held_out, find_tasks
 from curator.data.encoding import encode_tasks
 from curator.data.left_out import TEST, VALIDATION
-from curator.data.model_files import ModelFiles, hash_files, identify_model, load_architecture, load_tokenizer
+from curator.data.model_files import (
+    ModelFiles,
+    check_unchanged,
+    hash_files,
+    identify_model,
+    load_architecture,
+    load_tokenizer,
+)
 from curator.data.rows import Row
 from curator.data.sources import Source
 from curator.data.splits import TaskExamples, split_tasks
@@ -86,7 +94,7 @@ def read_corpus(
                 return None
             failed[i] = DataError(outputs["message"], hint=outputs["hint"])
     elif missing:
-        failed |= _ingest(workspace, {i: wanted[i][1] for i in missing}, inputs, model)
+        failed |= _ingest(workspace, {i: wanted[i][1] for i in missing}, inputs, model, hashes)
     readable = [i for i in range(len(wanted)) if i not in failed]
     read_sources = [wanted[i][1] for i in readable]
     found = _versions(store, read_sources, [inputs[i] for i in readable], hashes)
@@ -200,7 +208,7 @@ def _values(workspace: Workspace, source: Source, column: str, *, read: bool) ->
     if not read:
         raise _NotRead
     stage = workspace.reporter.stage("data", 1, "collections")
-    values = read_values(source, column)
+    values = read_values(source, column, {str(path): digest for path, digest in hashes.items()})
     store.put_artifact("collection", key, inputs, {"values": values})
     stage.advance()
     stage.finish(f"{source.place}: {len(values)} tasks by {column}")
@@ -278,7 +286,11 @@ def _hashes(store: Store, sources: Sequence[Source], *, remember: bool) -> tuple
 
 
 def _ingest(
-    workspace: Workspace, wanted: Mapping[int, Source], inputs: Mapping[int, Inputs], model: ModelFiles
+    workspace: Workspace,
+    wanted: Mapping[int, Source],
+    inputs: Mapping[int, Inputs],
+    model: ModelFiles,
+    hashes: Mapping[File, str],
 ) -> dict[int, DataError]:
     """Read tasks and store them. Commit often, so that an interrupted call loses little work.
 
@@ -287,9 +299,13 @@ def _ingest(
         wanted: Source by number.
         inputs: Inputs of the task's version by number.
         model: Model of the project.
+        hashes: Hash of each file of the sources.
 
     Returns:
         Error by number of each task that cannot be read.
+
+    Raises:
+        FileChanged: A file of a source or of the tokenizer changed after it was hashed. Nothing of it is stored.
     """
     numbers, sources, failed = list(wanted), list(wanted.values()), dict[int, DataError]()
     config = workspace.config
@@ -299,12 +315,13 @@ def _ingest(
         max_length=config.data.max_length,
         encoder_decoder=bool(getattr(architecture, "is_encoder_decoder", False)),
     )
+    check_unchanged(workspace, model)
     stage = workspace.reporter.stage("data", len(sources), "tasks")
     examples_read, held, last, pause = 0, 0, time.monotonic(), _COMMIT_SECONDS
     waiting: list[StoredTask] = []
 
     def readable() -> Iterator[tuple[int, list[Row]]]:
-        for position, read in read_tasks(sources):
+        for position, read in _read_unchanged(workspace, sources, hashes):
             number = numbers[position]
             if isinstance(read, DataError):
                 # `status` and the interface read the error again. They read no files.
@@ -351,3 +368,14 @@ def _ingest(
         workspace.store.put_tasks(waiting)
     stage.finish(f"{examples_read} examples of {len(sources) - len(failed)} tasks")
     return failed
+
+
+def _read_unchanged(
+    workspace: Workspace, sources: Sequence[Source], hashes: Mapping[File, str]
+) -> Iterator[tuple[int, list[Row] | DataError]]:
+    """Read tasks. Forget the stored hash of a file that has another hash, so that the next call reads it again."""
+    try:
+        yield from read_tasks(sources, {str(file): digest for file, digest in hashes.items()})
+    except FileChanged as error:
+        workspace.store.forget_file_hashes([str(error.file)])
+        raise

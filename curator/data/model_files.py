@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 from curator.core.config import ModelSection
 from curator.core.errors import DataError
-from curator.core.files import File, sha256_of
+from curator.core.file_states import FileChanged, FileState
+from curator.core.files import File, read_whole_text, sha256_of
 from curator.core.hub_ids import is_hub_id
 from curator.core.provenance import hash_of
 from curator.core.remote import RemoteFile
@@ -36,7 +37,7 @@ class ModelFiles:
 
 
 def hash_files(store: Store, paths: Sequence[File], *, remember: bool = True) -> dict[File, str]:
-    """Hash files with SHA-256. Reuse a stored hash if size, modification time and inode are unchanged.
+    """Hash files with SHA-256. Reuse a stored hash if the state of the file is unchanged.
 
     Args:
         store: Store of known hashes.
@@ -47,35 +48,34 @@ def hash_files(store: Store, paths: Sequence[File], *, remember: bool = True) ->
         DataError: A file cannot be read.
     """
     try:
-        states = {path: _state(path) for path in dict.fromkeys(paths)}
+        states = {path: FileState.of(path) for path in dict.fromkeys(paths)}
+        known = store.file_hashes([str(path) for path in states])
+        hashes: dict[File, str] = {}
+        new = []
+        for path, state in states.items():
+            found, digest = known.get(str(path), (None, ""))
+            if found == state:
+                hashes[path] = digest
+                continue
+            hashes[path] = sha256_of(path)
+            if FileState.of(path) == state and _is_settled(path, state):
+                new.append((str(path), state, hashes[path]))
     except OSError as error:
         raise DataError(
             f"cannot read {error.filename}: {error.strerror}",
             hint="Check the permissions of the file, and the target if the file is a link.",
         ) from error
-    known = store.file_hashes([str(path) for path in states])
-    hashes: dict[File, str] = {}
-    new = []
-    for path, state in states.items():
-        row = known.get(str(path))
-        if row and row[:3] == state:
-            hashes[path] = row[3]
-            continue
-        hashes[path] = sha256_of(path)
-        # Two writes within one tick of the file system's clock leave the same modification time.
-        if isinstance(path, RemoteFile) or time.time_ns() - state[1] > 10**9:
-            new.append((str(path), *state, hashes[path]))
     if new and remember:
         store.put_file_hashes(new)
     return hashes
 
 
-def _state(path: File) -> tuple[int, int, int]:
-    """Return size, modification time (ns) and inode of a file. A remote file has no inode."""
-    if isinstance(path, RemoteFile):
-        return *path.state(), 0
-    stat = path.stat()
-    return stat.st_size, stat.st_mtime_ns, stat.st_ino
+def _is_settled(path: File, state: FileState) -> bool:
+    """Return whether a later change of a file changes its state.
+
+    Two changes within one tick of the file system's clock leave the same times.
+    """
+    return isinstance(path, RemoteFile) or time.time_ns() - max(state.mtime_ns, state.changed_ns) > 10**9
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -101,11 +101,15 @@ def weight_files(folder: Path) -> list[Path]:
     return sorted(found)
 
 
+# Largest index of shards in bytes. That of a model with a trillion weights has a few MB.
+_LARGEST_INDEX = 2**26
+
+
 def _index_targets(index: Path) -> list[str]:
     try:
-        named = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        named = json.loads(read_whole_text(index, most=_LARGEST_INDEX))["weight_map"]
         return sorted({str(name) for name in named.values()})
-    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+    except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
         raise DataError(
             f"cannot read the index of weights {index}: {error}", hint="Download the model again."
         ) from error
@@ -137,6 +141,21 @@ def identify_model(workspace: Workspace, *, remember: bool = True) -> ModelFiles
         ),
         chat_template=template,
     )
+
+
+def check_unchanged(workspace: Workspace, model: ModelFiles) -> None:
+    """Check, after files of a model were read, that they still have the hashes that identify the model.
+
+    Args:
+        workspace: The project.
+        model: Result of `identify_model` before the files were read.
+
+    Raises:
+        FileChanged: A file of the model has changed.
+        ConfigError, DataError: As `identify_model`.
+    """
+    if identify_model(workspace, remember=False) != model:
+        raise FileChanged(model.folder)
 
 
 _WEIGHTS = "adapter_model.safetensors"

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from curator.core.errors import ConfigError, CuratorError, DataError, ManifestMismatch
+from curator.core.files import located
 from curator.core.provenance import hash_of
 from curator.data.bad_rows import rows_refusal
 from curator.data.left_out import VALIDATION
@@ -17,7 +18,7 @@ from curator.export.forms import PLAIN, TOKENS, Encoding, Form, is_faithful
 from curator.export.plan import dropped, weigh
 from curator.export.recipe import max_length_of, model_section
 from curator.export.spool import Spool
-from curator.select.manifest import TargetEntry
+from curator.select.manifest import TargetEntry, TaskFile
 
 if TYPE_CHECKING:
     from curator.core.events import Reporter
@@ -128,7 +129,7 @@ def read_rows(plan: Plan, entry: Entry) -> list[Row]:
         DataError: The rows cannot be read.
         ManifestMismatch: The hub data set of the rows has changed.
     """
-    rows = read_task(row_source(entry, plan.here), keep_bad=True)
+    rows = read_task(row_source(entry, plan.here), keep_bad=True, hashes=_known(plan, entry.files))
     if entry.source.get("hub") and not plan.allow_changed:
         found = hash_of(content_hash(row.content) for row in rows)
         if found != entry.files[0].sha256:
@@ -138,6 +139,11 @@ def read_rows(plan: Plan, entry: Entry) -> list[Row]:
                 hint="Run `curator select` again, or pass --allow-changed.",
             )
     return rows
+
+
+def _known(plan: Plan, files: Sequence[TaskFile]) -> dict[str, str] | None:
+    """Return the hash that each file must have, by its place. None if changed files are allowed."""
+    return None if plan.allow_changed else {str(located(file.path, plan.here)): file.sha256 for file in files}
 
 
 def kept_rows(task: PlannedTask, rows: Sequence[Row]) -> list[Row]:
@@ -171,7 +177,7 @@ def held_out_rows(plan: Plan, part: PlannedTask, rows: Sequence[Row]) -> list[Ro
     if source is None:
         numbers = set(entry.left_out[VALIDATION])
         return _checked([row for row in rows if row.number in numbers], part)
-    found = read_task(source, keep_bad=True)
+    found = read_task(source, keep_bad=True, hashes=_known(plan, entry.validation_files))
     if entry.validation_left_out is None:
         # An early version of curator did not record which rows were used.
         return [row for row in found if not row.problem and not is_empty(row.content) and _carries_loss(row, plan)]

@@ -55,7 +55,8 @@ def write_groups(
         groups = cluster(
             _directions(workspace.store, [s.key for s in sets], task), count, seed=workspace.config.data.seed
         )
-        rows = {row.number: row for row in read_task(sources[task.name], keep_bad=True)}
+        known = {path: sha256 for path, sha256, _ in task.version.files}
+        rows = {row.number: row for row in read_task(sources[task.name], keep_bad=True, hashes=known)}
         for group in range(count):
             numbers = [n for n, of in zip(task.split.train, groups.tolist(), strict=True) if of == group]
             if not numbers:

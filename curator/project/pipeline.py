@@ -210,7 +210,7 @@ class Pipeline:
 
         Raises:
             ConfigError: The configuration does not suit the model.
-            DataError: The model cannot be read.
+            DataError: The model cannot be read, or changed after it was hashed.
         """
         return self._tuned
 
@@ -218,4 +218,5 @@ class Pipeline:
     def _tuned(self) -> "TunedModel":
         from curator.training.model import load_project_model
 
-        return load_project_model(self._workspace)
+        known = next(iter(self._corpora.values()), None)
+        return load_project_model(self._workspace, None if known is None else known.model)

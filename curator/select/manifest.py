@@ -352,7 +352,7 @@ def check_files(manifest: Manifest, folder: Path) -> None:
                 raise ManifestMismatch(
                     f"task {entry.name!r}: {path} has changed: sha256 {file.sha256[:12]}… in the manifest,"
                     f" {found[:12]}… now",
-                    hint="Run `curator select` again, or pass --allow-changed.",
+                    hint="Run `curator select --rehash` in the project, or pass --allow-changed.",
                 )
 
 

@@ -36,7 +36,7 @@ class Selections:
     def __init__(self, estimates: TargetEstimates, load: LoadModel | None = None) -> None:
         self.estimates = estimates
         self._workspace = estimates.workspace
-        self._load = load or partial(load_project_model, estimates.workspace)
+        self._load = load or partial(load_project_model, estimates.workspace, estimates.corpus.model)
 
     def last(self) -> Manifest | None:
         """Return the selection that was made or saved last, or None. Runs no selection."""

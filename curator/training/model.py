@@ -19,7 +19,16 @@ from curator.core.config import LoraSection, ModelSection
 from curator.core.errors import ConfigError, DataError, ManifestMismatch
 from curator.core.files import umask
 from curator.core.performance import OtherPrograms, reasons
-from curator.data.model_files import _WEIGHTS, _code_hint, find_model, first_line, is_of_the_disk, load_architecture
+from curator.data.model_files import (
+    _WEIGHTS,
+    ModelFiles,
+    _code_hint,
+    check_unchanged,
+    first_line,
+    identify_model,
+    is_of_the_disk,
+    load_architecture,
+)
 from curator.workspace.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -348,19 +357,23 @@ def loading_problem(report: dict[str, Any]) -> str:
     return "; ".join(parts)
 
 
-def load_project_model(workspace: Workspace) -> TunedModel:
+def load_project_model(workspace: Workspace, model: ModelFiles | None = None) -> TunedModel:
     """Load the project's base model with a new LoRA adapter. Warn if the machine can run it faster.
 
     Args:
         workspace: The project.
+        model: The model that results are stored under. None for the model that is on disk now.
 
     Raises:
+        FileChanged: A file of the model changed after it was hashed.
         ConfigError: The model has no target module of LoRA, or quantization is set without a CUDA GPU.
         DataError: The model cannot be found or loaded.
     """
     config = workspace.config
     others = OtherPrograms()
-    tuned = load_model(find_model(config.model, workspace.root), config.model, config.lora)
+    model = model or identify_model(workspace)
+    tuned = load_model(model.folder, config.model, config.lora)
+    check_unchanged(workspace, model)
     for words in reasons(tuned.device, pick_dtype(config.model, tuned.device), others):
         workspace.reporter.warn(words)
     return tuned

@@ -16,6 +16,7 @@ from textual.pilot import Pilot
 from textual.widgets import Input
 from tui_pilot import App, drive, grid, is_solved, opened, text, until
 
+from curator.core.file_states import FileState
 from curator.core.text import clean
 from curator.estimate.whatif import estimate_selection
 from curator.export import FORMATS
@@ -292,7 +293,7 @@ def test_app_store_written_by_other_process_keeps_estimates(drawn_project: Drawn
         await _press(app, pilot, "2")
         before, estimate = app.snapshot, app.estimate
         assert before is not None
-        before.project.store.put_file_hashes([("/elsewhere", 1, 2, 3, "4")])
+        before.project.store.put_file_hashes([("/elsewhere", FileState(1, 2, 3, 4), "5")])
         await until(pilot, lambda: app.snapshot is not before)
         await pilot.pause(0.3)
         assert app.estimate is estimate

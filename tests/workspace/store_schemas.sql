@@ -70,3 +70,7 @@ CREATE TABLE metric_values (
     PRIMARY KEY (recipe, subset, seed, metric, part, version));
 INSERT INTO metric_values VALUES ('r', 'target', '{"a": "c"}', 1, 'exact_match', 'validation', 'v', 0.5, 0.25, 4, true, '2026-11-28 12:00:00');
 INSERT INTO schema_version VALUES (6, '2026-11-28 12:00:00');
+
+-- schema 7
+ALTER TABLE file_hashes ADD COLUMN changed_ns BIGINT DEFAULT 0;
+INSERT INTO schema_version VALUES (7, '2026-11-01 12:00:00');

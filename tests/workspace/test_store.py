@@ -18,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from curator.core.errors import DataError, ExitCode, StoreBusy
+from curator.core.file_states import FileState
 from curator.core.interval import Interval
 from curator.estimate.task_sums import TaskSums
 from curator.workspace.store import access, locks, schema
@@ -237,9 +238,14 @@ def test_store_results_round_trip(store: Store) -> None:
         store.put_selection("k", "n", target="t", method="m", loss=loss, manifest="{}", inputs={}, outputs={})
     assert [kept.loss for kept in store.selections()] == [2.0]
     assert store.selection("k") == "{}"
-    store.put_file_hashes([("/a", 1, 2, 3, "x"), ("/b", 1, 2, 3, "y")])
-    store.put_file_hashes([("/a", 4, 5, 6, "z")])
-    assert store.file_hashes(["/a", "/c"]) == {"/a": (4, 5, 6, "z")}
+    old, new = FileState(1, 2, 3, 4), FileState(5, 6, 7, 8)
+    store.put_file_hashes([("/a", old, "x"), ("/b", old, "y")])
+    store.put_file_hashes([("/a", new, "z")])
+    assert store.file_hashes(["/a", "/c"]) == {"/a": (new, "z")}
+    store.forget_file_hashes(["/a"])
+    assert store.file_hashes(["/a", "/b"]) == {"/b": (old, "y")}
+    store.forget_file_hashes()
+    assert store.file_hashes(["/b"]) == {}
 
 
 def test_store_measurements_round_trip_keeps_first(store: Store) -> None:

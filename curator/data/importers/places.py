@@ -99,9 +99,13 @@ def local_path(written: str, base: Path) -> str | None:
     if is_remote(written):
         return written
     for folder in (base, Path.cwd()):
-        path = Path(os.path.abspath(folder / Path(written).expanduser()))
-        if path.exists() or (has_wildcards(written) and any(path.parent.glob(path.name))):
-            return str(path)
+        try:
+            path = Path(os.path.abspath(folder / Path(written).expanduser()))
+            if path.exists() or (has_wildcards(written) and any(path.parent.glob(path.name))):
+                return str(path)
+        except (OSError, RuntimeError, ValueError, NotImplementedError):
+            # The path is too long, its folder cannot be read, or its user or glob is not valid.
+            continue
     return None
 
 

@@ -25,6 +25,9 @@ Schema 5
 
 Schema 6
     metric_values values of a metric after fine-tuning on a subset of tasks, by recipe, seed and part of the rows
+
+Schema 7
+    file_hashes   also the time of the file's last change, which programs cannot set
 """
 
 from collections.abc import Callable
@@ -122,6 +125,11 @@ def _add_metric_values(connection: Connection) -> None:
     )
 
 
+def _add_change_times(connection: Connection) -> None:
+    # Files of earlier schemas have the time 0, so that their hashes are computed once more.
+    connection.execute("ALTER TABLE file_hashes ADD COLUMN changed_ns BIGINT DEFAULT 0")
+
+
 # Migration i upgrades a store from schema i to i + 1. One transaction runs and records all missing migrations.
 MIGRATIONS: tuple[Callable[[Connection], None], ...] = (
     _create,
@@ -130,6 +138,7 @@ MIGRATIONS: tuple[Callable[[Connection], None], ...] = (
     _add_measurements,
     _add_segments,
     _add_metric_values,
+    _add_change_times,
 )
 SCHEMA_VERSION = len(MIGRATIONS)
 
