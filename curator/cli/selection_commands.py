@@ -110,29 +110,53 @@ def verify(
     shared: Shared,
     runs: Annotated[
         int | None,
-        typer.Option("--runs", metavar="N", min=1, help="Add N subsets. [default: 12 if none are measured]"),
+        typer.Option("--runs", metavar="N", min=1, help="Add N subsets. [default: as configured if none are measured]"),
     ] = None,
     seeds: Annotated[
         int | None,
-        typer.Option("--seeds", metavar="N", min=1, help="Fine-tune N times on each subset. [default: 2]"),
+        typer.Option("--seeds", metavar="N", min=1, help="Fine-tune N times on each subset. [default: as configured]"),
     ] = None,
     compare: Annotated[
         bool,
         typer.Option("--compare", help="Compare with the selections of the other methods at equal tokens."),
     ] = False,
+    selections: Annotated[
+        str,
+        typer.Option(
+            "--selections",
+            metavar="A,B",
+            help="Compare these selections by runs with the same seeds; all and none are also names.",
+        ),
+    ] = "",
+    forgetting: Annotated[
+        bool, typer.Option("--forgetting", help="Measure the loss on rows of every task, before and after each run.")
+    ] = False,
+    report_only: Annotated[
+        bool,
+        typer.Option("--report", help="Print the estimates from before the runs and the measured losses. Run nothing."),
+    ] = False,
     plot: PlotOption = None,
 ) -> None:
     """Fine-tune on some subsets, compare with their estimates, and calibrate later estimates."""
-    from curator.cli.tables import show_verify
+    from curator.cli.verify_tables import show_predictions, show_verify
     from curator.results.plots import check_plot_file, plot_verify
 
     if plot is not None:
         check_plot_file(plot)
     with shared.open() as opened:
-        report = opened.verify(target=shared.target, runs=runs, seeds=seeds, compare=compare, fresh=shared.fresh)
+        report = opened.verify(
+            target=shared.target,
+            runs=runs,
+            seeds=seeds,
+            compare=compare,
+            selections=[name.strip() for name in selections.split(",") if name.strip()],
+            forgetting=forgetting,
+            report=report_only,
+            fresh=shared.fresh,
+        )
     if plot is not None and is_main():
         plot_verify(report, plot)
-    shared.show(report, show_verify)
+    shared.show(report, show_predictions if report_only else show_verify)
 
 
 @app.command(epilog="Example: curator examples carry --top 5")

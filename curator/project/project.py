@@ -311,42 +311,60 @@ class Project:
         runs: int | None = None,
         seeds: int | None = None,
         compare: bool = False,
+        selections: Sequence[str] = (),
+        forgetting: bool = False,
+        report: bool = False,
         fresh: bool = False,
     ) -> results.VerifyReport:
         """Fine-tune on some subsets, compare the losses with the estimates, and calibrate later estimates.
 
-            >>> project.verify(runs=12).relative_error
+            >>> project.verify(runs=24).relative_error
 
         Args:
             target: Target to use instead of the configured one.
-            runs: Number of subsets to add. None adds 12 if none are measured. The rest of an interrupted call is done
-                first, and alone.
-            seeds: Fine-tuning runs on each subset, with different seeds [default: 2]. Without `runs`, adds runs to
-                measured subsets until each has that many.
+            runs: Number of subsets to add. None adds `verify.runs` if none are measured. The rest of an interrupted
+                call is done first, and alone.
+            seeds: Fine-tuning runs on each subset, with different seeds [default: `verify.seeds`]. Without `runs`,
+                adds runs to measured subsets until each has that many.
             compare: Fine-tune on the selection of each other method within the tokens of the current selection, and
                 compare the losses. Only `runs` then adds other subsets.
+            selections: Names or manifest files of selections to compare by runs with the same seeds. `all` and `none`
+                are all tasks and the target alone. Only `runs` then adds other subsets.
+            forgetting: Measure the loss on rows of every task too, before and after each new run.
+            report: Report on the stored runs, and run nothing.
             fresh: Run every earlier stage again.
 
         Raises:
-            ConfigError: `runs` or `seeds` is below 1, or a target is not a task of the project.
+            ConfigError: `runs` or `seeds` is below 1, a target is not a task of the project, or no run is stored to
+                report.
             DataError: Data, the model or a checkpoint cannot be read or written.
             NumericalError: Training diverges, a gradient is not finite, or every run diverges.
             StoreBusy: Another process works on the project.
         """
-        from curator.verify.measure import measure
-        from curator.verify.verification import plan_runs, report_runs
+        from curator.verify.measure import estimates_before, measure
+        from curator.verify.verification import plan_runs, report_runs, stored_report
 
         targets = self.workspace.targets(target)
-        selections = self.selections(targets, fresh=fresh)
-        todo, choices = plan_runs(selections, runs=runs, seeds=seeds, compare=compare, fresh=fresh)
-        if todo:
+        chosen = self.selections(targets, fresh=fresh)
+        if report:
+            return stored_report(chosen.estimates)
+        plan = plan_runs(chosen, runs=runs, seeds=seeds, compare=compare, names=selections, fresh=fresh)
+        if plan.runs:
             folder = self.workspace.adapters / "verify"
             with self._pipeline.measuring(targets, "verify"):
-                measure(self.workspace, self.corpus(targets), todo, load=self._pipeline.load, folder=folder)
+                measure(
+                    self.workspace,
+                    self.corpus(targets),
+                    plan.runs,
+                    load=self._pipeline.load,
+                    folder=folder,
+                    predictions=estimates_before(chosen.estimates, plan.runs),
+                    forgetting=forgetting,
+                )
         else:
-            count = len(selections.estimates.measured)
+            count = len(chosen.estimates.measured)
             self.reporter.cached("verify", f"{count} subsets are measured; --runs N adds more")
-        return report_runs(self.estimates(targets), choices)
+        return report_runs(self.estimates(targets), plan)
 
     def export(
         self,

@@ -19,7 +19,16 @@ from curator.results.estimates import (
 from curator.results.outputs import AppliedTask, ApplyReport, ExportedTask, ExportReport, QueryResult
 from curator.results.selection import SelectedTask, SelectionResult
 from curator.results.stages import GradientsReport, StageState, StageStatus, StatusReport, TrainReport
-from curator.results.verification import ComparedMethod, VerifiedRun, VerifiedSubset, VerifyReport
+from curator.results.verification import (
+    ComparedMethod,
+    ComparedSelection,
+    ForgottenTask,
+    PairedDifference,
+    Predictions,
+    VerifiedRun,
+    VerifiedSubset,
+    VerifyReport,
+)
 
 __all__ = [
     "SCHEMA_VERSION",
@@ -29,6 +38,7 @@ __all__ = [
     "CheckReport",
     "CheckedTask",
     "ComparedMethod",
+    "ComparedSelection",
     "CurveReport",
     "DuplicateTasks",
     "EstimateResult",
@@ -37,9 +47,12 @@ __all__ = [
     "ExamplesReport",
     "ExportReport",
     "ExportedTask",
+    "ForgottenTask",
     "GradientsReport",
     "Interval",
     "Overlap",
+    "PairedDifference",
+    "Predictions",
     "QueryResult",
     "SelectedTask",
     "SelectionResult",

@@ -286,8 +286,8 @@ def test_run_dialog_verify_starts_with_subsets(drawn_project: DrawnProject, monk
         assert "uncalibrated" in shown
         assert "curator verify" in shown
         await _open(app, pilot, "R", "run a stage")
-        assert "12 subsets, 2 seeds each: 24 fine-tuning runs" in text(app)
-        assert "curator verify --runs 12 -p" in text(app)
+        assert "24 subsets, and a second seed for some: 28 fine-tuning runs" in text(app)
+        assert "curator verify --runs 24 -p" in text(app)
         field = app.screen.query_one("#subsets", Input)
         for value in ("", "0", "-3"):
             field.value = value
@@ -297,7 +297,7 @@ def test_run_dialog_verify_starts_with_subsets(drawn_project: DrawnProject, monk
             assert isinstance(app.screen, RunDialog)
         field.value = "7"
         await pilot.pause()
-        assert "14 fine-tuning runs" in text(app)
+        assert "8 fine-tuning runs" in text(app)
         # Only verification shows the number of subsets.
         await pilot.press("k")
         assert not field.parent.display  # type: ignore[union-attr]
@@ -321,7 +321,7 @@ def test_run_dialog_known_runs_give_expected_duration(drawn_project: DrawnProjec
     async def story(app: App, pilot: Pilot[None]) -> None:
         await pilot.press("V")
         await until(pilot, lambda: app.screen.query_one(Measured).count > 0)
-        await _open(app, pilot, "R", "24 fine-tuning runs, about 48 s")
+        await _open(app, pilot, "R", "28 fine-tuning runs, about 56 s")
 
     drive(root, story)
 

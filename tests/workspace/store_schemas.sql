@@ -62,3 +62,13 @@ CREATE TABLE arrays (key VARCHAR, name VARCHAR, shape INTEGER[], numbers BLOB, P
 INSERT INTO segment_sums VALUES ('set', 'c', 2.0, 1, 0.5, '\x00\x00\x80\x3F'::BLOB, '\x00\x00\x80\x3F'::BLOB);
 INSERT INTO arrays VALUES ('run', 'basis', [1, 1], '\x00\x00\x80\x3F'::BLOB);
 INSERT INTO schema_version VALUES (5, '2026-11-01 12:00:00');
+
+-- schema 6
+CREATE TABLE run_details (
+    recipe VARCHAR, subset VARCHAR, seed BIGINT, loss_quarter DOUBLE, loss_half DOUBLE, tokens BIGINT,
+    peak_bytes BIGINT, machine VARCHAR, task_losses VARCHAR, estimated_before DOUBLE,
+    estimated_before_low DOUBLE, estimated_before_high DOUBLE, calibrated_on INTEGER,
+    PRIMARY KEY (recipe, subset, seed));
+INSERT INTO run_details VALUES
+    ('r', '{"a": "c"}', 1, 2.5, 2.0, 900, 1000000, 'm', '{}', 1.8, 1.6, 2.0, 9);
+INSERT INTO schema_version VALUES (6, '2026-11-01 12:00:00');

@@ -110,6 +110,11 @@ _FACTS = (
         "measured losses that are not finite",
         "SELECT count(*) FROM measurements WHERE loss IS NULL OR NOT isfinite(loss)",
     ),
+    (
+        "run_details",
+        "details without a run",
+        "SELECT count(*) FROM run_details ANTI JOIN measurements USING (recipe, subset, seed)",
+    ),
     ("statistics", "duplicate sums", "SELECT count(*) - count(DISTINCT (set_key, content)) FROM statistics"),
     (
         "statistics",
@@ -156,6 +161,11 @@ _FACTS = (
         "measurements",
         "subsets that are not JSON",
         "SELECT count(*) FROM measurements WHERE NOT json_valid(subset)",
+    ),
+    (
+        "run_details",
+        "losses of tasks that are not JSON",
+        "SELECT count(*) FROM run_details WHERE NOT json_valid(task_losses)",
     ),
 )
 

@@ -22,6 +22,9 @@ Schema 4
 Schema 5
     segment_sums  sums over a task's training examples in one segment of meta-training, by the hash of the examples
     arrays        named arrays of one meta-training run, such as its basis
+
+Schema 6
+    run_details   cost, course and earlier estimate of one fine-tuning run, by recipe, subset and seed
 """
 
 from collections.abc import Callable
@@ -101,6 +104,18 @@ def _add_segments(connection: Connection) -> None:
     )
 
 
+def _add_run_details(connection: Connection) -> None:
+    connection.execute(
+        """
+        CREATE TABLE run_details (
+            recipe VARCHAR, subset VARCHAR, seed BIGINT, loss_quarter DOUBLE, loss_half DOUBLE, tokens BIGINT,
+            peak_bytes BIGINT, machine VARCHAR, task_losses VARCHAR, estimated_before DOUBLE,
+            estimated_before_low DOUBLE, estimated_before_high DOUBLE, calibrated_on INTEGER,
+            PRIMARY KEY (recipe, subset, seed));
+        """
+    )
+
+
 # Migration i upgrades a store from schema i to i + 1. One transaction runs and records all missing migrations.
 MIGRATIONS: tuple[Callable[[Connection], None], ...] = (
     _create,
@@ -108,6 +123,7 @@ MIGRATIONS: tuple[Callable[[Connection], None], ...] = (
     _add_statistics,
     _add_measurements,
     _add_segments,
+    _add_run_details,
 )
 SCHEMA_VERSION = len(MIGRATIONS)
 
