@@ -80,12 +80,21 @@ def select(
             help="Write the manifest to this file. [default: curator-manifest.json in the project]",
         ),
     ] = None,
+    runs: Annotated[
+        int | None,
+        typer.Option(
+            "--runs",
+            metavar="N",
+            min=1,
+            help="Race: fine-tune up to N times on promising subsets. Select the best.",
+        ),
+    ] = None,
 ) -> None:
     """Select the tasks that help the target. Run missing stages first, and write a manifest."""
     from curator.cli.tables import show_selection
 
     with shared.open() as opened:
-        if not is_main():
+        if not is_main() and runs is None:
             opened.gradients(target=shared.target)
             return
         result = opened.select(
@@ -99,6 +108,7 @@ def select(
             exclude=exclude or (),
             name=name,
             output=output,
+            runs=runs,
             fresh=shared.fresh,
         )
     shared.show(result, show_selection)

@@ -126,8 +126,23 @@ def show_selection(result: results.SelectionResult) -> None:
     for name, words in (("all_tasks", "all tasks  "), ("target_only", "target only")):
         same = "   indistinguishable from the selection" if name in result.indistinguishable else ""
         out.print(styled(f"  {words}  {result.reference[name]:.4f}{same}"))
+    if result.race is not None:
+        _print_race(out, result.race)
     if result.manifest is not None:
         out.print(styled(f"manifest: {result.manifest}"), soft_wrap=True)
+
+
+def _print_race(out: "Console", race: results.RaceResult) -> None:
+    runner_up = "-" if race.runner_up is None else ", ".join(race.runner_up) or "(the target alone)"
+    rows = [
+        ("runs", f"{race.runs}"),
+        ("probability that the selection is the best candidate", f"{race.probability_best:.0%}"),
+        ("measured loss above the lowest of all runs", f"{race.regret:.4f}"),
+        ("runner-up", runner_up),
+    ]
+    out.print(styled("race", "bold"))
+    for name, value in rows:
+        out.print(styled(f"  {name}: {value}"), soft_wrap=True)
 
 
 def show_examples(report: results.ExamplesReport, top: int) -> None:

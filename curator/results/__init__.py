@@ -17,7 +17,7 @@ from curator.results.estimates import (
     ExamplesReport,
 )
 from curator.results.outputs import AppliedTask, ApplyReport, ExportedTask, ExportReport, QueryResult
-from curator.results.selection import SelectedTask, SelectionResult
+from curator.results.selection import RaceResult, SelectedTask, SelectionResult
 from curator.results.stages import GradientsReport, StageState, StageStatus, StatusReport, TrainReport
 from curator.results.verification import (
     ComparedMethod,
@@ -54,6 +54,7 @@ __all__ = [
     "PairedDifference",
     "Predictions",
     "QueryResult",
+    "RaceResult",
     "SelectedTask",
     "SelectionResult",
     "StageState",

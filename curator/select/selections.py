@@ -2,12 +2,12 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cached_property, partial
 from pathlib import Path
 
 from curator import results
-from curator.core.arrays import Floats
+from curator.core.arrays import Floats, Mask
 from curator.core.errors import DataError
 from curator.core.interval import Interval
 from curator.core.provenance import Inputs, key_of
@@ -37,6 +37,10 @@ class Selections:
         self.estimates = estimates
         self._workspace = estimates.workspace
         self._load = load or partial(load_project_model, estimates.workspace)
+
+    def renewed(self) -> "Selections":
+        """Return the selections by the estimates that all runs in the store calibrate."""
+        return Selections(self.estimates.renewed(), self._load)
 
     def last(self) -> Manifest | None:
         """Return the selection that was made or saved last, or None. Runs no selection."""
@@ -96,7 +100,7 @@ class Selections:
 
         selection = self._methods.select(request.method, constraints, follow)
         stage.finish(f"{int(selection.mask.sum())} of {len(self.estimates.tasks)} tasks by {request.method}")
-        manifest = manifest_of(self.estimates, request, name, selection, affinities)
+        manifest = manifest_of(self.estimates, request, name, selection, affinities, constraints=constraints)
         self._keep(key, manifest, inputs)
         return self._seen_from(folder, manifest), False
 
@@ -137,6 +141,35 @@ class Selections:
         }
         self._keep(key_of(inputs), manifest, inputs)
         return self._seen_from(self._workspace.root, manifest)
+
+    def save_race(self, mask: Mask, *, name: str, request: Request, race: results.RaceResult) -> Manifest:
+        """Store the winner of a race as a selection.
+
+        Args:
+            mask: The winner (t,).
+            name: Name of the selection.
+            request: Limits of the race.
+            race: Result of the race. The manifest's options record it.
+
+        Returns:
+            The manifest. Its paths are relative to the project.
+        """
+        constraints = constraints_of(request, self.estimates.tasks, self.estimates.number_of)
+        (estimate,) = self.estimates.estimator.estimate(mask[None])
+        chosen = replace(request, method="race")
+        manifest = manifest_of(
+            self.estimates,
+            chosen,
+            name,
+            Selection(mask, estimate.value),
+            self.estimates.affinities(),
+            constraints=constraints,
+        )
+        outcome = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(race).items()}
+        manifest = manifest.model_copy(update={"options": manifest.options | {"race": outcome}})
+        inputs = self.select_inputs(chosen, name) | {"race": outcome}
+        self._keep(key_of(inputs), manifest, inputs)
+        return manifest
 
     def _keep(self, key: str, manifest: Manifest, inputs: Inputs) -> None:
         self._workspace.store.put_selection(
@@ -199,8 +232,10 @@ def find_manifest_file(workspace: Workspace, wanted: Path | str) -> Path | None:
     return next((path for path in (Path(wanted).absolute(), workspace.root / wanted) if os.path.isfile(path)), None)
 
 
-def selection_report(manifest: Manifest, path: Path, cached: bool) -> results.SelectionResult:
-    """Return the report of `Project.select` on a manifest."""
+def selection_report(
+    manifest: Manifest, path: Path, cached: bool, race: results.RaceResult | None = None
+) -> results.SelectionResult:
+    """Return the report of `Project.select` on a manifest, and on the race that chose it."""
     targets = manifest.target_names
     try:
         shown = path.relative_to(Path.cwd())
@@ -225,10 +260,12 @@ def selection_report(manifest: Manifest, path: Path, cached: bool) -> results.Se
         ),
         estimate=Interval(manifest.estimated_loss, manifest.estimated_loss_low, manifest.estimated_loss_high),
         calibrated=bool(manifest.estimate["calibrated"]),
+        interval_accounts_for_selection=bool(manifest.estimate.get("interval_accounts_for_selection", False)),
         measured_loss=manifest.measured_loss,
         reference=manifest.reference,
         indistinguishable=manifest.indistinguishable,
         steps=manifest.steps,
         manifest=shown,
         cached=cached,
+        race=race,
     )

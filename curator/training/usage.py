@@ -37,7 +37,7 @@ class PeakMemory:
 
             torch.cuda.reset_peak_memory_stats(device)
             return
-        # Linux: sets the recorded peak of this process to its present size. Otherwise the peak is that of its whole life.
+        # Linux: sets the recorded peak of this process to its present size. Otherwise the peak covers its whole life.
         with contextlib.suppress(OSError):
             _RESET.write_text("5")
 

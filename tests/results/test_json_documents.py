@@ -131,6 +131,7 @@ REPORTS: dict[str, Any] = {
             ),
         ),
         estimate=Interval(0.4, 0.3, 0.5),
+        interval_accounts_for_selection=True,
         calibrated=False,
         measured_loss=None,
         reference={"all_tasks": 0.6, "target_only": 0.5},
@@ -305,6 +306,7 @@ DOCUMENTS: dict[str, dict[str, Any]] = {
         "estimated_loss": 0.4,
         "estimated_loss_low": 0.3,
         "estimated_loss_high": 0.5,
+        "interval_accounts_for_selection": True,
         "calibrated": False,
         "measured_loss": None,
         "reference": {"all_tasks": 0.6, "target_only": 0.5},
@@ -332,6 +334,7 @@ DOCUMENTS: dict[str, dict[str, Any]] = {
         "steps": [{"change": "add", "tasks": ["a"], "loss": 0.4}],
         "manifest": "curator-manifest.json",
         "cached": True,
+        "race": None,
     },
     "verify": {
         "schema_version": 1,

@@ -286,7 +286,7 @@ def test_run_dialog_verify_starts_with_subsets(drawn_project: DrawnProject, monk
         assert "uncalibrated" in shown
         assert "curator verify" in shown
         await _open(app, pilot, "R", "run a stage")
-        assert "24 subsets, and a second seed for some: 28 fine-tuning runs" in text(app)
+        assert "24 subsets: 28 fine-tuning runs" in text(app)
         assert "curator verify --runs 24 -p" in text(app)
         field = app.screen.query_one("#subsets", Input)
         for value in ("", "0", "-3"):
@@ -366,7 +366,7 @@ def test_app_verification_job_is_followed_to_its_end(make_project: MakeProject) 
         assert "verify --runs 5" in text(app)
         await until(pilot, lambda: app.jobs[0].job.state != "running", 90)
         assert app.jobs[0].job.state == "done", text(app)
-        assert any("run 10 of 10" in words for _, words in app.jobs[0].log)
+        assert any("run 5 of 5" in words for _, words in app.jobs[0].log)
         await until(pilot, lambda: app.snapshot is not None and app.snapshot.calibrated_on == 5 and is_solved(app))
         await _open(app, pilot, "2", "calibrated·5")
         assert "◎ measured" in text(app)

@@ -96,7 +96,7 @@ class RunDialog(Dialog[list[str]]):
         if not self._subsets:
             return [("enter a number of subsets, at least 1", "warn")]
         runs = self._subsets * _DEFAULT.seeds + _DEFAULT.second_runs(self._subsets)
-        words = f"{self._subsets} subsets, and a second seed for some: {runs} fine-tuning runs"
+        words = f"{self._subsets} subsets: {runs} fine-tuning runs"
         known = self.app.snapshot.measured.values() if self.app.snapshot is not None else ()
         seconds = [run.seconds for found in known for run in found.runs]
         if seconds:

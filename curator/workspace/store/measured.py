@@ -25,7 +25,7 @@ class TaskLoss:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunDetails:
-    """Cost, course and earlier estimate of one fine-tuning run. A value that is not known is None."""
+    """Cost, course and earlier estimate of one fine-tuning run. None stands for an unknown value."""
 
     loss_quarter: float | None = None
     """Target's validation loss after 25 % of the steps, nats per target token."""
