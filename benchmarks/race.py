@@ -105,9 +105,7 @@ def measure(name: str, folder: Path) -> dict[str, Any]:
     known, means = estimates.estimator.all_tasks_loss, measured.mean(axis=1)
     changes = estimates.estimator.changes(masks).mean(axis=1)
     races = [race(masks, changes, known, measured, seed) for seed in range(RACES)]
-    regrets = {
-        runs: [float(means[winners[runs]] - means.min()) for winners, _ in races] for runs in RUNS
-    }
+    regrets = {runs: [float(means[winners[runs]] - means.min()) for winners, _ in races] for runs in RUNS}
     return {
         "setting": name,
         "subsets": len(masks),

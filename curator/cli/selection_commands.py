@@ -188,13 +188,26 @@ def examples(
 
 @app.command(epilog="Example: curator curve --plot budget.svg")
 @shared_options("project", "target", "as_json", "skip_bad_rows", "quiet", "verbose")
-def curve(shared: Shared, plot: PlotOption = None) -> None:
+def curve(
+    shared: Shared,
+    pareto: Annotated[
+        bool, typer.Option("--pareto", help="Print the Pareto front of several targets' losses instead.")
+    ] = False,
+    plot: PlotOption = None,
+) -> None:
     """Print the estimated loss against training tokens, and the best subset for each budget."""
-    from curator.cli.tables import show_curve
-    from curator.results.plots import check_plot_file, plot_curve
+    from curator.cli.tables import show_curve, show_pareto
+    from curator.results.plots import check_plot_file, plot_curve, plot_pareto
 
     if plot is not None:
         check_plot_file(plot)
+    if pareto:
+        with shared.open() as opened:
+            found = opened.pareto(target=shared.target)
+        if plot is not None and is_main():
+            plot_pareto(found, plot)
+        shared.show(found, show_pareto)
+        return
     with shared.open() as opened:
         report = opened.curve(target=shared.target)
     if plot is not None and is_main():

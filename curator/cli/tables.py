@@ -196,6 +196,31 @@ def show_curve(report: results.CurveReport) -> None:
     out.print(table)
 
 
+def show_pareto(report: results.ParetoReport) -> None:
+    """Print the Pareto front of the targets' losses as a plot and a table."""
+    out = console()
+    first, second = report.target[:2]
+    kind = _calibrated(report.calibrated_on)
+    out.print(styled(f"Pareto front of the losses of {', '.join(report.target)} in nats per token ({kind})"))
+    others = [(p.losses[first], p.losses[second]) for p in report.points if not p.on_front]
+    front = [(p.losses[first], p.losses[second]) for p in report.front]
+    picture = draw([Series(others, mark="·"), Series(front, mark="●")], min(out.width, 72), 16, x_label=first)
+    for line in picture.lines:
+        out.print(styled(line), soft_wrap=True)
+    best = min(report.points, key=lambda p: p.estimated_loss)
+    numbers = (*report.target, "weighted", "tokens")
+    table = table_of("", *numbers, "subset", numbers=numbers)
+    for p in report.front:
+        table.add_row(
+            styled("best weighted" if p is best else "", "green"),
+            *(styled(f"{p.losses[name]:.4f}", "bold") for name in report.target),
+            styled(f"{p.estimated_loss:.4f}"),
+            styled(f"{p.tokens:,}", "dim"),
+            styled(", ".join(p.subset) or "(the targets alone)"),
+        )
+    out.print(table)
+
+
 def show_export(report: results.ExportReport) -> None:
     """Print rows and tokens of each task, and notes, before the export writes anything."""
     out = console()

@@ -360,6 +360,26 @@ class Project:
         selections = self.selections(self.workspace.targets(target))
         return selections.estimates.curve(selections.last_names_or_select())
 
+    def pareto(self, *, target: str | Sequence[str] | None = None) -> results.ParetoReport:
+        """Estimate the loss of each of several targets, and find the subsets that no other subset beats.
+
+            >>> project.pareto(target=["a", "b"]).front
+
+        Args:
+            target: Targets to use instead of the configured ones.
+
+        Raises:
+            ConfigError: There is only one target, a target is not a task of the project, or a setting does not suit
+                the data.
+            DataError: Data, the model or a checkpoint cannot be read or written.
+            NumericalError: Training diverges, or a gradient is not finite.
+            StoreBusy: Another process works on the project.
+        """
+        targets = self.workspace.targets(target)
+        if len(targets) < 2:
+            raise ConfigError(f"only one target: {', '.join(targets)}", hint="Repeat --target, once for each target.")
+        return self.selections(targets).pareto()
+
     def verify(
         self,
         *,

@@ -15,6 +15,8 @@ from curator.results.estimates import (
     EstimatesReport,
     ExampleInfluence,
     ExamplesReport,
+    ParetoPoint,
+    ParetoReport,
 )
 from curator.results.outputs import AppliedTask, ApplyReport, ExportedTask, ExportReport, QueryResult
 from curator.results.selection import RaceResult, SelectedTask, SelectionResult
@@ -52,6 +54,8 @@ __all__ = [
     "Interval",
     "Overlap",
     "PairedDifference",
+    "ParetoPoint",
+    "ParetoReport",
     "Predictions",
     "QueryResult",
     "RaceResult",

@@ -5,7 +5,8 @@ The loss of subset S is
     known + change(S) + offset + slope · change(S) + Σ_{t∈S} effect_t + misfit(S)
 
 where `known` is the loss of all tasks and change(S) is the estimated difference to it. The other terms are unknown.
-They have normal priors of mean 0. The misfits of two subsets are the more alike, the fewer tasks differ. A run adds noise.
+They have normal priors of mean 0. The misfits of two subsets are the more alike, the fewer tasks differ.
+A run adds noise.
 All standard deviations are multiples of one unit, the spread of the estimated changes. A common factor of all variances
 is unknown too, with an inverse gamma prior. So the posterior is Student's, and its width follows the runs.
 

@@ -6,6 +6,8 @@ from dataclasses import asdict, replace
 from functools import cached_property, partial
 from pathlib import Path
 
+import numpy as np
+
 from curator import results
 from curator.core.arrays import Floats, Mask
 from curator.core.errors import DataError
@@ -14,15 +16,21 @@ from curator.core.provenance import Inputs, key_of
 from curator.core.text import is_text
 from curator.core.version import __version__
 from curator.estimate.target import TargetEstimates
+from curator.results.base import rounded, rounded_if_known
 from curator.select.baseline_inputs import BaselineInputs
+from curator.select.considered import random_subsets
 from curator.select.embeddings import task_embeddings
 from curator.select.manifest import Edit, Manifest, read_manifest
 from curator.select.manifest_builder import manifest_of, seen_from
 from curator.select.methods import Methods, Request, constraints_of
+from curator.select.pareto import competing_subsets, pareto_front
 from curator.select.search import Selection, Step
 from curator.training.meta_init import LoadModel
 from curator.training.model import load_project_model
 from curator.workspace.workspace import Workspace
+
+# Random subsets that join the front's search.
+_DRAWN = 256
 
 
 class Selections:
@@ -113,6 +121,47 @@ class Selections:
         constraints = constraints_of(request, self.estimates.tasks, self.estimates.number_of)
         mask = self._methods.select(request.method, constraints, lambda _: None).mask
         return [task.name for task, chosen in zip(self.estimates.tasks, mask, strict=True) if chosen]
+
+    def pareto(self) -> results.ParetoReport:
+        """Estimate the loss of each target, and find the subsets that no other subset beats for every target."""
+        estimates, seed = self.estimates, self._workspace.config.select.seed
+        corpus, names = estimates.corpus, estimates.targets
+        sizes = [len(task.split.validation) for task in corpus.target_tasks]
+        owner = np.repeat(np.arange(len(sizes)), sizes)
+        memberships = (owner == np.arange(len(sizes))[:, None]) / np.array(sizes, dtype=np.float64)[:, None]
+        # The noise of a weighted loss would stop the search early. The front shows every difference.
+        limits = constraints_of(Request(method="forward", threshold=0.0), estimates.tasks, estimates.number_of)
+        stage = self._workspace.reporter.stage("pareto", 0, "subsets")
+        measured = {m.subset: m.mean for m in estimates.measured}
+        others = [estimates.mask(subset) for subset in (*measured, self.last_names_or_select())]
+        others += [limits.start(full=full) for full in (True, False)]
+        drawn = random_subsets(len(estimates.tasks), count=_DRAWN, seed=seed)
+        masks = competing_subsets(estimates.estimator, memberships, limits, np.concatenate([np.stack(others), drawn]))
+        each = estimates.estimator.validation_losses(masks)
+        losses = each @ memberships.T
+        together = each @ estimates.estimator.validation_weights
+        front = pareto_front(losses)
+        stage.finish(f"{len(masks)} subsets, {int(front.sum())} on the front")
+        tasks = np.array([task.name for task in estimates.tasks], dtype=object)
+        tokens = np.array([task.tokens for task in estimates.tasks], dtype=np.int64)
+        order = np.lexsort((together, losses[:, 0])).tolist()
+        return results.ParetoReport(
+            target=names,
+            calibrated_on=estimates.calibrated_on,
+            points=tuple(
+                results.ParetoPoint(
+                    subset=(subset := tuple(tasks[masks[row]].tolist())),
+                    tokens=int(tokens[masks[row]].sum()),
+                    losses={
+                        task.name: rounded(loss) for task, loss in zip(corpus.target_tasks, losses[row], strict=True)
+                    },
+                    estimated_loss=rounded(together[row]),
+                    measured_loss=rounded_if_known(measured.get(frozenset(subset))),
+                    on_front=bool(front[row]),
+                )
+                for row in order
+            ),
+        )
 
     def save(self, subset: Sequence[str], *, name: str, request: Request, edits: Sequence[Edit] = ()) -> Manifest:
         """Store a selection that a person made.
