@@ -75,6 +75,10 @@ subsets = 1000                # random ensemble: how many subsets
 subset_size = 0.5             # random ensemble: share of the tasks in each
 seed = 0
 
+[verify]
+runs = 24                     # subsets that the first `curator verify` fine-tunes on
+seeds = 1                     # runs on each; with 1, a sixth of the subsets gets a second run, at most 4
+
 [data]
 target = {target}             # the task to improve: a name, or a list of names
 # target_weights = {{ my-target = 2.0 }}  # weight of each of several targets; 1 if not named

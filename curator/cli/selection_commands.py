@@ -86,7 +86,7 @@ def select(
             "--runs",
             metavar="N",
             min=1,
-            help="Race: fine-tune up to N times on promising subsets. Select the best.",
+            help="Fine-tune up to N times on promising subsets, and select the best.",
         ),
     ] = None,
 ) -> None:

@@ -377,7 +377,7 @@ class Project:
         """
         targets = self.workspace.targets(target)
         if len(targets) < 2:
-            raise ConfigError(f"only one target: {', '.join(targets)}", hint="Repeat --target, once for each target.")
+            raise ConfigError(f"only one target: {', '.join(targets)}", hint="Pass --target once for each target.")
         return self.selections(targets).pareto()
 
     def verify(

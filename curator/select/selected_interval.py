@@ -1,6 +1,6 @@
 """Interval of a subset that was selected because of its estimate.
 
-The subset of least estimate is chosen for its error too, so an interval that suits a subset drawn at random may miss.
+The subset of least estimate is also chosen for its error. An interval that suits a random subset may then miss.
 Here a simulation chooses as the user does. It draws true losses from the joint posterior (posterior.py) and new runs on
 the measured subsets. It fits the calibration to these runs, and takes the subset of least estimate.
 The errors of the subsets that it takes give the shape of the interval.
