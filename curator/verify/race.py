@@ -1,8 +1,9 @@
 """Choose a subset by fine-tuning on few promising ones: each run decides which run follows.
 
 Candidates are the selections of several methods, all tasks and the target alone. Measured subsets, subsets near the
-leader and random subsets join them. The joint posterior (posterior.py) gives the expected improvement of each on the leader.
-The candidate with the highest one gets the next run. Then the calibration and the methods' selections are made again.
+leader and random subsets join them. The joint posterior (posterior.py) gives the expected improvement of each on the
+leader. The candidate with the highest one gets the next run.
+Then the calibration and the methods' selections are made again.
 
 The plan of a race is stored before each run. A killed race resumes its last run, and repeats none.
 """
