@@ -1,7 +1,7 @@
 """Find the subsets that no other subset beats for every one of several targets.
 
-Forward selection searches for each of several weightings of the targets. Other subsets, for example
-random ones, join them. The Pareto front keeps a subset unless another one is as good for all targets and better for one.
+Forward selection searches for each of several weightings of the targets. Other subsets, such as random ones, join them.
+The Pareto front keeps a subset unless another one is as good for all targets and better for one.
 """
 
 from dataclasses import dataclass
