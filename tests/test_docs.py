@@ -46,7 +46,8 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert "epochs = " in text
     text = re.sub(r"^epochs = .*$", "epochs = 0.2", text, flags=re.MULTILINE)
     text = re.sub(r"^\[data\]$", "[data]\nmax_examples_per_task = 12", text, flags=re.MULTILINE)
-    config.write_text(text, encoding="utf-8")
+    # Save time: by default, `curator verify` measures more subsets.
+    config.write_text(f"{text}\n[verify]\nruns = 2\n", encoding="utf-8")
     shutil.copytree(folder / "sample_data" / "model", folder / "model")
     (folder / "data").mkdir()
     for task in ("topic", "word_topic", "spelling"):
@@ -75,8 +76,6 @@ def test_page_commands_run(
     page: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(workplace)
-    # Save time: by default, `curator verify` measures more subsets.
-    monkeypatch.setattr("curator.verify.measure.DEFAULT_SUBSETS", 2)
     for name in ("my-project", "grouped", "saved", "from-llama-factory", "from-axolotl", "from-trl"):
         shutil.rmtree(workplace / name, ignore_errors=True)
     for command in check.commands(page):

@@ -82,6 +82,8 @@ higher_is_better = true       # of the number that command:WORDS prints
 command_seconds = 600         # time limit of command:WORDS
 lm_eval_tasks = ""            # folder of task files for lm-eval:TASK
 lm_eval_chat_template = false # whether lm-eval:TASK uses the chat template
+runs = 24                     # subsets that the first `curator verify` fine-tunes on
+seeds = 1                     # runs on each; with 1, a sixth of the subsets gets a second run, at most 4
 
 [data]
 target = {target}             # the task to improve: a name, or a list of names

@@ -3,7 +3,8 @@
 import math
 
 from curator import results
-from curator.cli.tables import console, show_apply, show_verify, table_of
+from curator.cli.tables import console, show_apply, table_of
+from curator.cli.verify_tables import show_verify
 from curator.core.metric_name import LOSS
 from curator.core.text import styled
 

@@ -346,6 +346,10 @@ def _known_metric(name: str) -> str:
     return name
 
 
+# At equal numbers of runs, one seed for each subset ranks subsets better than two. Few pairs suffice for the noise.
+_SUBSETS_PER_PAIR, _MOST_PAIRS = 6, 4
+
+
 class VerifySection(_Section):
     """`[verify]`: real fine-tuning runs and the metric that they are judged by."""
 
@@ -359,6 +363,19 @@ class VerifySection(_Section):
     """Folder of task files for `lm-eval:TASK`, relative to the project."""
     lm_eval_chat_template: bool = False
     """Whether `lm-eval:TASK` writes its questions with the chat template."""
+    runs: Annotated[int, Field(ge=1, lt=2**31)] = 24
+    """Number of subsets that the first `curator verify` measures."""
+    seeds: Annotated[int, Field(ge=1, le=1000)] = 1
+    """Runs on each subset, with different seeds. With 1, a sixth of the subsets gets a second run, at most 4."""
+
+    def second_runs(self, subsets: int, there: int = 0) -> int:
+        """Return how many of some new subsets get a second seed by default. The pairs measure the noise between seeds.
+
+        Args:
+            subsets: Number of new subsets.
+            there: Number of measured subsets with several seeds.
+        """
+        return max(min(subsets // _SUBSETS_PER_PAIR, _MOST_PAIRS - there), 0) if self.seeds == 1 else 0
 
 
 class Config(_Section):

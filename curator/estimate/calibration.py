@@ -175,7 +175,7 @@ def calibrate(evidence: Evidence) -> Calibration:
     Returns:
         The fitted calibration.
     """
-    row, found = _fit(evidence)
+    row, found = fit(evidence)
     points = evidence.changes.shape[2]
     return Calibration(
         scale=float(evidence.scales[row]),
@@ -207,14 +207,21 @@ def _left_out(evidence: Evidence) -> Floats:
     """Return the estimated loss of each subset (n,) from a fit to all others."""
     losses = np.zeros(len(evidence))
     for number in range(len(evidence)):
-        row, found = _fit(evidence.without(number))
+        row, found = fit(evidence.without(number))
         design = np.concatenate([[1.0], evidence.changes[row, number], evidence.masks[number]])
         losses[number] = evidence.known + design @ found
     return losses
 
 
-def _fit(evidence: Evidence) -> tuple[int, Floats]:
-    """Return the index of the most likely ridge scale, and its offset, slopes and effects (1 + p + t,)."""
+def fit(evidence: Evidence) -> tuple[int, Floats]:
+    """Fit offset, slopes and effects to measured subsets, without their leave-one-out errors.
+
+    Args:
+        evidence: Measured subsets.
+
+    Returns:
+        The index of the most likely ridge scale, and its offset, slopes and effects (1 + p + t,).
+    """
     found = [_posterior(evidence, changes) for changes in evidence.changes]
     best = max(range(len(found)), key=lambda row: found[row][0])
     return best, found[best][1]

@@ -77,6 +77,15 @@ class TargetEstimates:
         }
         self.key = key_of(self.inputs)
 
+    def renewed(self) -> "TargetEstimates":
+        """Return the estimates that all runs in the store calibrate, from the same gradients."""
+        found = TargetEstimates(self.workspace, self.corpus, self._meta)
+        for name in ("trajectory", "points"):
+            if name in self.__dict__:
+                # Gradients do not depend on runs. Reading them again takes time.
+                found.__dict__[name] = self.__dict__[name]
+        return found
+
     @property
     def targets(self) -> tuple[str, ...]:
         """Names of the targets."""

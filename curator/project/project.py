@@ -25,6 +25,7 @@ from curator.workspace.workspace import Workspace
 if TYPE_CHECKING:
     from curator.data.corpus import Corpus
     from curator.estimate.target import TargetEstimates
+    from curator.select.methods import Request
     from curator.select.selections import Selections
     from curator.workspace.store.tables import Store
 
@@ -201,6 +202,7 @@ class Project:
         exclude: Sequence[str] = (),
         name: str = "",
         output: Path | str | None = None,
+        runs: int | None = None,
         fresh: bool = False,
     ) -> results.SelectionResult:
         """Select the subset of tasks with the lowest estimated target loss, and write a manifest.
@@ -220,10 +222,13 @@ class Project:
             exclude: Tasks that must not be in.
             name: Name of the selection [default: the method].
             output: Manifest file [default: `curator-manifest.json` in the project].
+            runs: Race: fine-tune up to this many times on the most promising subsets, and select the best. The race
+                ends early if one subset is the best with a probability of 90 %. A killed race resumes.
             fresh: Run every stage again.
 
         Raises:
-            ConfigError: A name is unknown, pins contradict each other or the budget, or the method lacks an option.
+            ConfigError: A name is unknown, pins contradict each other or the budget, the method lacks an option, or a
+                race has a method.
             DataError: Data, the model, a checkpoint or the manifest cannot be read or written.
             NumericalError: Training diverges, or a gradient is not finite.
             StoreBusy: Another process works on the project.
@@ -231,6 +236,11 @@ class Project:
         from curator.select.methods import Request
         from curator.select.selections import selection_report
 
+        if runs is not None and (runs < 1 or method is not None):
+            raise ConfigError(
+                f"a race takes at least 1 run and no method: runs={runs}, method={method}",
+                hint="Remove --method. A race compares the selections of all methods.",
+            )
         request = Request(
             method=self._method(method),
             k=k,
@@ -243,11 +253,57 @@ class Project:
         path = self.root / MANIFEST_NAME if output is None else Path(output).absolute()
         if name and not is_text(name):
             raise ConfigError(f"selection name is not valid UTF-8: {name!r}", hint="Use a name in UTF-8.")
-        selections = self.selections(self.workspace.targets(target), fresh=fresh)
+        targets = self.workspace.targets(target)
+        if runs is not None:
+            return self._race(targets, request, runs=runs, name=name or "race", path=path, fresh=fresh)
+        selections = self.selections(targets, fresh=fresh)
         manifest, cached = selections.select(request, name=name or request.method, folder=path.parent, fresh=fresh)
         if distributed.is_main():
             write_manifest(manifest, path)
         return selection_report(manifest, path, cached)
+
+    def _race(
+        self, targets: tuple[str, ...], request: "Request", *, runs: int, name: str, path: Path, fresh: bool
+    ) -> results.SelectionResult:
+        """Select by fine-tuning on promising subsets. Arguments and errors are those of `select`."""
+        from curator.select.manifest import rebased
+        from curator.select.selections import selection_report
+        from curator.verify.measure import estimates_before, measure
+        from curator.verify.race import Race
+
+        current = self.selections(targets, fresh=fresh)
+        corpus, folder = self.corpus(targets), self.workspace.adapters / "verify"
+        race = Race(current, request, fresh=fresh) if distributed.is_main() else None
+        made = 0
+        while True:
+            run = distributed.from_main(None if race is None else race.next_run(runs))
+            if run is None:
+                break
+            if race is not None:
+                self.reporter.note(f"race: run {race.number_of(run)} of at most {runs}")
+            with self._pipeline.measuring(targets, "verify"):
+                measure(
+                    self.workspace,
+                    corpus,
+                    [run],
+                    load=self._pipeline.load,
+                    folder=folder,
+                    predictions=estimates_before(current.estimates, [run]),
+                )
+            current = current.renewed()
+            if race is not None:
+                race.renew(current)
+            made += 1
+        report = None
+        if race is not None:
+            found, mask = race.result()
+            manifest = current.save_race(mask, name=name, request=request, race=found)
+            manifest = rebased(manifest, self.root, path.parent)
+            write_manifest(manifest, path)
+            report = selection_report(manifest, path, made == 0, found)
+        done = distributed.from_main(report)
+        assert done is not None
+        return done
 
     def examples(self, task: str, *, target: str | Sequence[str] | None = None) -> results.ExamplesReport:
         """Estimate the effect of each training example of a task on the target's loss.
@@ -304,6 +360,26 @@ class Project:
         selections = self.selections(self.workspace.targets(target))
         return selections.estimates.curve(selections.last_names_or_select())
 
+    def pareto(self, *, target: str | Sequence[str] | None = None) -> results.ParetoReport:
+        """Estimate the loss of each of several targets, and find the subsets that no other subset beats.
+
+            >>> project.pareto(target=["a", "b"]).front
+
+        Args:
+            target: Targets to use instead of the configured ones.
+
+        Raises:
+            ConfigError: There is only one target, a target is not a task of the project, or a setting does not suit
+                the data.
+            DataError: Data, the model or a checkpoint cannot be read or written.
+            NumericalError: Training diverges, or a gradient is not finite.
+            StoreBusy: Another process works on the project.
+        """
+        targets = self.workspace.targets(target)
+        if len(targets) < 2:
+            raise ConfigError(f"only one target: {', '.join(targets)}", hint="Pass --target once for each target.")
+        return self.selections(targets).pareto()
+
     def verify(
         self,
         *,
@@ -312,52 +388,71 @@ class Project:
         seeds: int | None = None,
         metric: str | None = None,
         compare: bool = False,
+        selections: Sequence[str] = (),
+        forgetting: bool = False,
+        report: bool = False,
         fresh: bool = False,
     ) -> results.VerifyReport:
         """Fine-tune on some subsets, compare the losses with the estimates, and calibrate later estimates.
 
-            >>> project.verify(runs=12).relative_error
+            >>> project.verify(runs=24).relative_error
 
         Args:
             target: Target to use instead of the configured one.
-            runs: Number of subsets to add. None adds 12 if none are measured. The rest of an interrupted call is done
-                first, and alone.
-            seeds: Fine-tuning runs on each subset, with different seeds [default: 2]. Without `runs`, adds runs to
-                measured subsets until each has that many.
+            runs: Number of subsets to add. None adds `verify.runs` if none are measured. The rest of an interrupted
+                call is done first, and alone.
+            seeds: Fine-tuning runs on each subset, with different seeds [default: `verify.seeds`]. Without `runs`,
+                adds runs to measured subsets until each has that many.
             metric: Metric of every run: `loss`, `exact_match`, `choice`, `lm-eval:TASK` or `command:WORDS` [default:
                 the configured one]. Without `runs` and `compare`, stored runs without its value are repeated.
             compare: Fine-tune on the selection of each other method within the tokens of the current selection, and
                 compare the losses. Only `runs` then adds other subsets.
+            selections: Names or manifest files of selections to compare by runs with the same seeds. `all` and `none`
+                are all tasks and the target alone. Only `runs` then adds other subsets.
+            forgetting: Measure the loss on rows of every task too, before and after each new run.
+            report: Report on the stored runs, and run nothing.
             fresh: Run every earlier stage again.
 
         Raises:
-            ConfigError: `runs` or `seeds` is below 1, or a target is not a task of the project.
+            ConfigError: `runs` or `seeds` is below 1, a target is not a task of the project, or no run is stored to
+                report.
             DataError: Data, the model or a checkpoint cannot be read or written.
             NumericalError: Training diverges, a gradient is not finite, or every run diverges.
             StoreBusy: Another process works on the project.
         """
         from curator.metrics.measuring import Measurer, metric_name
-        from curator.verify.measure import measure
-        from curator.verify.verification import plan_runs, report_runs
+        from curator.verify.measure import estimates_before, measure
+        from curator.verify.verification import plan_runs, report_runs, stored_report
 
         name = metric_name(self.workspace, metric)
         targets = self.workspace.targets(target)
         corpus = self.corpus(targets)
         measurer = Measurer(self.workspace, corpus, name)
         measurer.check()
-        selections = self.selections(targets, fresh=fresh)
-        todo, choices = plan_runs(selections, runs=runs, seeds=seeds, compare=compare, fresh=fresh, measurer=measurer)
+        chosen = self.selections(targets, fresh=fresh)
+        if report:
+            return stored_report(chosen.estimates)
+        plan = plan_runs(
+            chosen, runs=runs, seeds=seeds, compare=compare, names=selections, fresh=fresh, measurer=measurer
+        )
         before = measurer.known_before()
-        if todo or before is None:
-            folder = self.workspace.adapters / "verify"
+        if plan.runs or before is None:
             with self._pipeline.measuring(targets, "verify"):
-                load = self._pipeline.load
-                before = measurer.before(load)
-                measure(self.workspace, corpus, todo, load=load, folder=folder, measurer=measurer)
-        if not todo:
-            count = len(selections.estimates.measured)
+                before = measurer.before(self._pipeline.load)
+                measure(
+                    self.workspace,
+                    corpus,
+                    plan.runs,
+                    load=self._pipeline.load,
+                    folder=self.workspace.adapters / "verify",
+                    measurer=measurer,
+                    predictions=estimates_before(chosen.estimates, plan.runs),
+                    forgetting=forgetting,
+                )
+        if not plan.runs:
+            count = len(chosen.estimates.measured)
             self.reporter.cached("verify", f"{count} subsets are measured; --runs N adds more")
-        return report_runs(self.estimates(targets), choices, measurer, before)
+        return report_runs(self.estimates(targets), plan, measurer, before)
 
     def export(
         self,

@@ -15,12 +15,23 @@ from curator.results.estimates import (
     EstimatesReport,
     ExampleInfluence,
     ExamplesReport,
+    ParetoPoint,
+    ParetoReport,
 )
 from curator.results.metrics import AppliedMetric, MetricReading, MetricReport, TestPart
 from curator.results.outputs import AppliedTask, ApplyReport, ExportedTask, ExportReport, QueryResult
-from curator.results.selection import SelectedTask, SelectionResult
+from curator.results.selection import RaceResult, SelectedTask, SelectionResult
 from curator.results.stages import GradientsReport, StageState, StageStatus, StatusReport, TrainReport
-from curator.results.verification import ComparedMethod, VerifiedRun, VerifiedSubset, VerifyReport
+from curator.results.verification import (
+    ComparedMethod,
+    ComparedSelection,
+    ForgottenTask,
+    PairedDifference,
+    Predictions,
+    VerifiedRun,
+    VerifiedSubset,
+    VerifyReport,
+)
 
 __all__ = [
     "SCHEMA_VERSION",
@@ -31,6 +42,7 @@ __all__ = [
     "CheckReport",
     "CheckedTask",
     "ComparedMethod",
+    "ComparedSelection",
     "CurveReport",
     "DuplicateTasks",
     "EstimateResult",
@@ -39,12 +51,18 @@ __all__ = [
     "ExamplesReport",
     "ExportReport",
     "ExportedTask",
+    "ForgottenTask",
     "GradientsReport",
     "Interval",
     "MetricReading",
     "MetricReport",
     "Overlap",
+    "PairedDifference",
+    "ParetoPoint",
+    "ParetoReport",
+    "Predictions",
     "QueryResult",
+    "RaceResult",
     "SelectedTask",
     "SelectionResult",
     "StageState",

@@ -25,6 +25,24 @@ class SelectedTask:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RaceResult:
+    """Result of a race: a selection by fine-tuning on promising subsets."""
+
+    runs: int
+    """Fine-tuning runs of the race, in this call and in earlier ones."""
+    winner: tuple[str, ...]
+    """The measured subset with the lowest posterior mean."""
+    runner_up: tuple[str, ...] | None
+    """The candidate that is the best most often, apart from the winner. None with one candidate."""
+    probability_best: float
+    """Probability that no other candidate has a lower loss than the winner."""
+    regret: float
+    """Measured loss of the winner minus the lowest measured loss of all subsets within the limits, nats."""
+    measured_loss: float
+    """Measured loss of the winner: the mean over its runs."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SelectionResult(Report, Estimated, Shown):
     """A selection with its estimated loss."""
 
@@ -39,6 +57,7 @@ class SelectionResult(Report, Estimated, Shown):
         "estimated_loss",
         "estimated_loss_low",
         "estimated_loss_high",
+        "interval_accounts_for_selection",
         "calibrated",
         "measured_loss",
         "reference",
@@ -47,6 +66,7 @@ class SelectionResult(Report, Estimated, Shown):
         "steps",
         "manifest",
         "cached",
+        "race",
     )
 
     project: str
@@ -55,6 +75,9 @@ class SelectionResult(Report, Estimated, Shown):
     method: str
     tasks: tuple[SelectedTask, ...]
     estimate: Interval
+    """Estimated loss. Its interval accounts for the choice of the subset by estimates."""
+    interval_accounts_for_selection: bool
+    """False for a selection that an older version made."""
     calibrated: bool
     measured_loss: float | None
     """Loss after fine-tuning on the selection. None if it was not measured."""
@@ -65,6 +88,8 @@ class SelectionResult(Report, Estimated, Shown):
     steps: tuple[dict[str, Any], ...]
     manifest: Path | None
     cached: bool
+    race: RaceResult | None = None
+    """Result of the race. None without `runs`."""
 
     @property
     def selected(self) -> list[str]:

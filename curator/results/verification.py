@@ -28,6 +28,57 @@ class VerifiedRun(Estimated):
     """Loss on the test part. None without a test part."""
     test_metric: float | None = None
     """The metric on the test part."""
+    estimated_before: float | None = None
+    """Estimate that was made before the run. None for runs of `apply` and of older versions."""
+    estimated_before_low: float | None = None
+    """Lower end of the 90 % interval of this estimate."""
+    estimated_before_high: float | None = None
+    """Upper end of the 90 % interval of this estimate."""
+    calibrated_on_before: int | None = None
+    """Number of measured subsets that calibrated this estimate."""
+    loss_quarter: float | None = None
+    """Measured loss after 25 % of the steps."""
+    loss_half: float | None = None
+    """Measured loss after 50 % of the steps."""
+    tokens: int | None = None
+    """Tokens that the run trained on, over all epochs."""
+    seconds: float | None = None
+    """Training time."""
+    peak_bytes: int | None = None
+    """Largest memory of the process during the run. On a GPU, the largest memory of the GPU."""
+    machine: str = ""
+    """Processor or GPU of the run."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Predictions:
+    """Comparison of the estimates from before the runs with the measured losses."""
+
+    runs: int
+    """Number of runs with an estimate from before."""
+    relative_error: float
+    """Mean of |estimated before − measured| / measured."""
+    spearman: float | None
+    """Rank correlation of these estimates with the measured losses. None if either is constant."""
+    interval_coverage: float
+    """Share of the runs with a measured loss inside the interval from before."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ForgottenTask:
+    """Change of the loss on rows of one task by one run."""
+
+    subset: tuple[str, ...]
+    seed: int
+    task: str
+    before: float
+    """Loss of the base model on the rows, nats per token."""
+    after: float
+    """Loss after the run."""
+    trained: bool
+    """Whether the run trained on the task."""
+    held_out: bool
+    """Whether the run trained on none of the rows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +119,38 @@ class ComparedMethod:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ComparedSelection:
+    """One of several selections that are compared by runs with the same seeds."""
+
+    name: str
+    selected: tuple[str, ...]
+    tokens: int
+    """Training tokens of the selected tasks."""
+    seeds: tuple[int, ...]
+    """Seeds of the runs, sorted."""
+    measured_losses: tuple[float, ...]
+    """Loss of each seed."""
+    measured_loss: float
+    """Mean over the seeds."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PairedDifference:
+    """Difference between the measured losses of two selections, seed by seed."""
+
+    first: str
+    second: str
+    seeds: int
+    """Number of common seeds."""
+    difference: float
+    """Mean of the first selection's losses minus the second's, nats. Negative if the first is better."""
+    difference_low: float | None
+    """Lower end of the 90 % interval. None with fewer than two common seeds."""
+    difference_high: float | None
+    """Upper end of the 90 % interval."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class VerifyReport(Report, Shown):
     """Comparison of estimated with measured losses of one target.
 
@@ -101,8 +184,16 @@ class VerifyReport(Report, Shown):
     """Time to fine-tune on `subsets_estimated` subsets, divided by the time to estimate them."""
     speedup_100: float | None
     """The same ratio for 100 subsets."""
+    predictions: Predictions | None = None
+    """Accuracy of the estimates from before the runs. None without such estimates."""
+    forgetting: tuple[ForgottenTask, ...] | None = None
+    """Losses on rows of every task, run by run. None if no run measured them."""
     comparison: tuple[ComparedMethod, ...] | None = None
     """All methods, the current selection's first. None without `compare`."""
+    selections: tuple[ComparedSelection, ...] | None = None
+    """Selections that are compared by name. None without `selections`."""
+    differences: tuple[PairedDifference, ...] | None = None
+    """Difference of each pair of these selections."""
     metric: MetricReport | None = None
     """The metric over all subsets."""
 

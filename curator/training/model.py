@@ -159,6 +159,20 @@ class TunedModel:
                 for adapter in module.active_adapters:
                     module.reset_lora_parameters(adapter, True)  # type: ignore[no-untyped-call]
 
+    def adapter_weights(self) -> "torch.Tensor":
+        """Return a copy of all weights of the adapter in one vector (p,)."""
+        named = {name: p.detach() for name, p in self.model.named_parameters() if p.requires_grad}
+        return self.layout.flatten(named).clone()
+
+    def put_adapter_weights(self, vector: "torch.Tensor") -> None:
+        """Set all weights of the adapter from the result of `adapter_weights` (p,)."""
+        import torch
+
+        named = dict(self.model.named_parameters())
+        with torch.no_grad():
+            for name, values in self.layout.unflatten(vector).items():
+                named[name].copy_(values)
+
     def _parameters_by_key(self) -> "dict[str, torch.nn.Parameter]":
         """Return the adapter's parameters by their keys in a file of weights.
 

@@ -117,6 +117,20 @@ REPORTS: dict[str, Any] = {
             ),
         ),
     ),
+    "pareto": results.ParetoReport(
+        target=("t", "u"),
+        calibrated_on=0,
+        points=(
+            results.ParetoPoint(
+                subset=("a",),
+                tokens=70,
+                losses={"t": 0.4, "u": 0.6},
+                estimated_loss=0.5,
+                measured_loss=None,
+                on_front=True,
+            ),
+        ),
+    ),
     "select": results.SelectionResult(
         project="p",
         name="n",
@@ -131,6 +145,7 @@ REPORTS: dict[str, Any] = {
             ),
         ),
         estimate=Interval(0.4, 0.3, 0.5),
+        interval_accounts_for_selection=True,
         calibrated=False,
         measured_loss=None,
         reference={"all_tasks": 0.6, "target_only": 0.5},
@@ -185,6 +200,20 @@ REPORTS: dict[str, Any] = {
     ),
     "sql": results.QueryResult(table=pa.table({"task": ["a", None], "loss": [0.5, float("nan")]}), total=3),
 }
+
+UNKNOWN_DETAILS: dict[str, Any] = dict.fromkeys(
+    (
+        "estimated_before",
+        "estimated_before_low",
+        "estimated_before_high",
+        "calibrated_on_before",
+        "loss_quarter",
+        "loss_half",
+        "tokens",
+        "seconds",
+        "peak_bytes",
+    )
+) | {"machine": ""}
 
 DOCUMENTS: dict[str, dict[str, Any]] = {
     "check": {
@@ -295,6 +324,21 @@ DOCUMENTS: dict[str, dict[str, Any]] = {
             }
         ],
     },
+    "pareto": {
+        "schema_version": 1,
+        "target": ["t", "u"],
+        "calibrated": False,
+        "points": [
+            {
+                "subset": ["a"],
+                "tokens": 70,
+                "losses": {"t": 0.4, "u": 0.6},
+                "estimated_loss": 0.5,
+                "measured_loss": None,
+                "on_front": True,
+            }
+        ],
+    },
     "select": {
         "schema_version": 1,
         "project": "p",
@@ -306,6 +350,7 @@ DOCUMENTS: dict[str, dict[str, Any]] = {
         "estimated_loss": 0.4,
         "estimated_loss_low": 0.3,
         "estimated_loss_high": 0.5,
+        "interval_accounts_for_selection": True,
         "calibrated": False,
         "measured_loss": None,
         "reference": {"all_tasks": 0.6, "target_only": 0.5},
@@ -333,6 +378,7 @@ DOCUMENTS: dict[str, dict[str, Any]] = {
         "steps": [{"change": "add", "tasks": ["a"], "loss": 0.4}],
         "manifest": "curator-manifest.json",
         "cached": True,
+        "race": None,
     },
     "verify": {
         "schema_version": 1,
@@ -351,6 +397,7 @@ DOCUMENTS: dict[str, dict[str, Any]] = {
                 "metric_estimate": None,
                 "test_loss": None,
                 "test_metric": None,
+                **UNKNOWN_DETAILS,
             }
         ],
         "subsets": 1,
@@ -364,8 +411,12 @@ DOCUMENTS: dict[str, dict[str, Any]] = {
         "subsets_estimated": 100,
         "speedup": 1500.0,
         "speedup_100": 1500.0,
+        "predictions": None,
+        "forgetting": None,
         "comparison": None,
         "metric": None,
+        "selections": None,
+        "differences": None,
     },
     "verify with comparison": {
         "schema_version": 1,
@@ -384,6 +435,7 @@ DOCUMENTS: dict[str, dict[str, Any]] = {
                 "metric_estimate": None,
                 "test_loss": None,
                 "test_metric": None,
+                **UNKNOWN_DETAILS,
             }
         ],
         "subsets": 1,
@@ -397,6 +449,8 @@ DOCUMENTS: dict[str, dict[str, Any]] = {
         "subsets_estimated": 100,
         "speedup": 1500.0,
         "speedup_100": 1500.0,
+        "predictions": None,
+        "forgetting": None,
         "comparison": [
             {
                 "method": "less",
@@ -413,6 +467,8 @@ DOCUMENTS: dict[str, dict[str, Any]] = {
             }
         ],
         "metric": None,
+        "selections": None,
+        "differences": None,
     },
     "export": {
         "schema_version": 1,
@@ -497,7 +553,7 @@ def test_report_estimate_shows_as_three_columns_and_attributes() -> None:
     names = ["estimated_loss", "estimated_loss_low", "estimated_loss_high"]
     for report in (REPORTS["estimates"], REPORTS["curve"], REPORTS["verify"]):
         frame = report.to_pandas()
-        assert [name for name in frame.columns if name.startswith("estimate")] == names
+        assert [name for name in frame.columns if name.startswith("estimated_loss")] == names
         assert frame[names].to_numpy().tolist() == [[0.4, 0.3, 0.5]]
         (row,) = getattr(report, report._table)
         assert [getattr(row, name) for name in names] == [0.4, 0.3, 0.5]

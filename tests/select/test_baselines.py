@@ -23,7 +23,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, get_schedu
 import curator
 from curator.cli.init import write_project
 from curator.cli.selection_commands import METHODS_HELP
-from curator.cli.tables import show_verify
+from curator.cli.verify_tables import show_verify
 from curator.core.config import LoraSection, Method, ModelSection
 from curator.core.errors import DataError, NumericalError
 from curator.core.events import Event, Note, Reporter, StageFinished, StageStarted

@@ -74,3 +74,13 @@ INSERT INTO schema_version VALUES (6, '2026-11-28 12:00:00');
 -- schema 7
 ALTER TABLE file_hashes ADD COLUMN changed_ns BIGINT DEFAULT 0;
 INSERT INTO schema_version VALUES (7, '2026-11-01 12:00:00');
+
+-- schema 8
+CREATE TABLE run_details (
+    recipe VARCHAR, subset VARCHAR, seed BIGINT, loss_quarter DOUBLE, loss_half DOUBLE, tokens BIGINT,
+    peak_bytes BIGINT, machine VARCHAR, task_losses VARCHAR, estimated_before DOUBLE,
+    estimated_before_low DOUBLE, estimated_before_high DOUBLE, calibrated_on INTEGER,
+    PRIMARY KEY (recipe, subset, seed));
+INSERT INTO run_details VALUES
+    ('r', '{"a": "c"}', 1, 2.5, 2.0, 900, 1000000, 'm', '{}', 1.8, 1.6, 2.0, 9);
+INSERT INTO schema_version VALUES (8, '2026-11-01 12:00:00');

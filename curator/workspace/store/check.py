@@ -120,6 +120,11 @@ _FACTS = (
         "subsets that are not JSON",
         "SELECT count(*) FROM metric_values WHERE NOT json_valid(subset)",
     ),
+    (
+        "run_details",
+        "details without a run",
+        "SELECT count(*) FROM run_details ANTI JOIN measurements USING (recipe, subset, seed)",
+    ),
     ("statistics", "duplicate sums", "SELECT count(*) - count(DISTINCT (set_key, content)) FROM statistics"),
     (
         "statistics",
@@ -166,6 +171,11 @@ _FACTS = (
         "measurements",
         "subsets that are not JSON",
         "SELECT count(*) FROM measurements WHERE NOT json_valid(subset)",
+    ),
+    (
+        "run_details",
+        "losses of tasks that are not JSON",
+        "SELECT count(*) FROM run_details WHERE NOT json_valid(task_losses)",
     ),
 )
 

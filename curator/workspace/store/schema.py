@@ -28,6 +28,9 @@ Schema 6
 
 Schema 7
     file_hashes   also the time of the file's last change, which programs cannot set
+
+Schema 8
+    run_details   cost, course and earlier estimate of one fine-tuning run, by recipe, subset and seed
 """
 
 from collections.abc import Callable
@@ -130,6 +133,18 @@ def _add_change_times(connection: Connection) -> None:
     connection.execute("ALTER TABLE file_hashes ADD COLUMN changed_ns BIGINT DEFAULT 0")
 
 
+def _add_run_details(connection: Connection) -> None:
+    connection.execute(
+        """
+        CREATE TABLE run_details (
+            recipe VARCHAR, subset VARCHAR, seed BIGINT, loss_quarter DOUBLE, loss_half DOUBLE, tokens BIGINT,
+            peak_bytes BIGINT, machine VARCHAR, task_losses VARCHAR, estimated_before DOUBLE,
+            estimated_before_low DOUBLE, estimated_before_high DOUBLE, calibrated_on INTEGER,
+            PRIMARY KEY (recipe, subset, seed));
+        """
+    )
+
+
 # Migration i upgrades a store from schema i to i + 1. One transaction runs and records all missing migrations.
 MIGRATIONS: tuple[Callable[[Connection], None], ...] = (
     _create,
@@ -139,6 +154,7 @@ MIGRATIONS: tuple[Callable[[Connection], None], ...] = (
     _add_segments,
     _add_metric_values,
     _add_change_times,
+    _add_run_details,
 )
 SCHEMA_VERSION = len(MIGRATIONS)
 

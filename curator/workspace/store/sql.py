@@ -61,11 +61,13 @@ _VIEWS = (
     """,
     """
     CREATE VIEW runs AS
-    SELECT target, json_keys(subset) AS subset, seed, loss AS measured_loss, seconds, made,
+    SELECT target, json_keys(subset) AS subset, seed, loss AS measured_loss, loss_quarter, loss_half,
+        estimated_before, estimated_before_low, estimated_before_high, calibrated_on, tokens, seconds, peak_bytes,
+        machine, made,
         recipe = (SELECT recipe FROM present.keys) AND list_has_all(
             (SELECT list({'key': task, 'value': content}) FROM present.tasks),
             map_entries(subset::JSON::MAP(VARCHAR, VARCHAR))) AS current
-    FROM store.measurements
+    FROM store.measurements LEFT JOIN store.run_details USING (recipe, subset, seed)
     """,
     """
     CREATE VIEW metrics AS
