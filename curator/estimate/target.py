@@ -7,10 +7,10 @@ import numpy as np
 import numpy.typing as npt
 
 from curator import results
-from curator.core.errors import ConfigError
 from curator.core.events import Stopwatch
 from curator.core.provenance import Inputs, hash_of, key_of
 from curator.data.corpus import Corpus
+from curator.data.discovery import check_auxiliary
 from curator.estimate.affinity import Affinities, sample_affinities, sample_subsets
 from curator.estimate.calibration import (
     LEAST_RUNS,
@@ -298,19 +298,5 @@ class TargetEstimates:
         Raises:
             ConfigError: The name is not an auxiliary task.
         """
-        import difflib
-
-        if name in self._numbers:
-            return self._numbers[name]
-        if name in self.corpus.targets:
-            raise ConfigError(
-                f"target named as an auxiliary task: {name!r}",
-                hint="Name auxiliary tasks only. Every subset includes the target.",
-            )
-        near = difflib.get_close_matches(name, self._numbers, n=1)
-        raise ConfigError(
-            f"unknown task: {name!r}",
-            hint=f"Use {near[0]!r}, or list the tasks with `curator check`."
-            if near
-            else "List the tasks with `curator check`.",
-        )
+        check_auxiliary([name], self.corpus.targets, self._numbers)
+        return self._numbers[name]

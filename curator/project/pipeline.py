@@ -1,6 +1,6 @@
 """`Pipeline`: run the missing stages for one target, each once, and cache their results."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from curator.data.corpus import Corpus
     from curator.estimate.target import TargetEstimates
     from curator.gradients.capture import Capture
+    from curator.select.methods import Request
     from curator.select.selections import Selections
     from curator.training.meta_init import MetaInit
     from curator.training.model import TunedModel
@@ -46,6 +47,34 @@ class Pipeline:
                 self._workspace.reporter.warn(problem)
             self._corpora[targets] = corpus
         return self._corpora[targets]
+
+    def check_names(self, targets: Targets, tasks: Sequence[str] = ()) -> None:
+        """Check the names of targets and auxiliary tasks, before any stage runs.
+
+        Raises:
+            ConfigError: A target is not a task, or another name is not an auxiliary task.
+            DataError: A path does not exist, or a glob matches no file.
+        """
+        from curator.data.corpus import check_names
+
+        if distributed.is_main():
+            check_names(self._workspace, targets, tasks)
+
+    def check_budget(self, targets: Targets, request: "Request") -> None:
+        """Check the constraints of a selection against the tasks' sizes, before training.
+
+        Raises:
+            ConfigError: Included tasks exceed the budget, or a target cannot be used.
+            DataError: A file or the tokenizer cannot be read.
+        """
+        from curator.data.discovery import check_auxiliary
+        from curator.select.methods import constraints_of
+
+        corpus = self.corpus(targets)
+        names = [task.name for task in corpus.auxiliary]
+        # A task that `[data]` names may have no usable example.
+        check_auxiliary([*request.include, *request.exclude], targets, names)
+        constraints_of(request, corpus.auxiliary, names.index)
 
     def whole_corpus(self, targets: Targets) -> "Corpus":
         """Return the project's examples as `corpus` does, for a report that names what cannot be used.

@@ -19,7 +19,13 @@ from curator.core.files import file_names
 from curator.core.text import is_text
 from curator.project.pipeline import Pipeline
 from curator.results.base import rounded
-from curator.select.manifest import MANIFEST_NAME, Manifest, record_measured, write_manifest
+from curator.select.manifest import (
+    MANIFEST_NAME,
+    Manifest,
+    check_manifest_file,
+    record_measured,
+    write_manifest,
+)
 from curator.workspace.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -186,6 +192,7 @@ class Project:
     ) -> results.EstimatesReport:
         """Estimate several subsets, in the order given. Arguments and errors are those of `estimate`."""
         targets = self.workspace.targets(target)
+        self._pipeline.check_names(targets, [name for subset in subsets for name in subset])
         return self.estimates(targets).estimate(subsets)
 
     def select(
@@ -228,7 +235,7 @@ class Project:
             NumericalError: Training diverges, or a gradient is not finite.
             StoreBusy: Another process works on the project.
         """
-        from curator.select.methods import Request
+        from curator.select.methods import Request, check_request
         from curator.select.selections import selection_report
 
         request = Request(
@@ -243,7 +250,12 @@ class Project:
         path = self.root / MANIFEST_NAME if output is None else Path(output).absolute()
         if name and not is_text(name):
             raise ConfigError(f"selection name is not valid UTF-8: {name!r}", hint="Use a name in UTF-8.")
-        selections = self.selections(self.workspace.targets(target), fresh=fresh)
+        targets = self.workspace.targets(target)
+        check_request(request, self.config.estimate.method)
+        check_manifest_file(path)
+        self._pipeline.check_names(targets, [*include, *exclude])
+        self._pipeline.check_budget(targets, request)
+        selections = self.selections(targets, fresh=fresh)
         manifest, cached = selections.select(request, name=name or request.method, folder=path.parent, fresh=fresh)
         if distributed.is_main():
             write_manifest(manifest, path)
@@ -262,8 +274,9 @@ class Project:
             NumericalError: Training diverges, or a gradient is not finite.
             StoreBusy: Another process works on the project.
         """
-        selections = self.selections(self.workspace.targets(target))
-        selections.estimates.number_of(task)
+        targets = self.workspace.targets(target)
+        self._pipeline.check_names(targets, [task])
+        selections = self.selections(targets)
         return selections.estimates.examples(task, selections.last_names_or_select())
 
     def group(self, count: int) -> list[tuple[str, Path, int]]:
@@ -282,9 +295,10 @@ class Project:
             StoreBusy: Another process works on the project.
         """
         from curator.data.discovery import find_tasks
-        from curator.gradients.grouping import write_groups
+        from curator.gradients.grouping import check_group_count, write_groups
 
         corpus = self.corpus(self.workspace.targets(None))
+        check_group_count(corpus, count)
         meta, _, _ = self._pipeline.gradients(corpus, fresh=False, fresh_train=False)
         sources = {source.name: source for source in find_tasks(self.config.data, self.root)}
         return write_groups(self.workspace, corpus, meta, sources, count=count, folder=self.root / "groups")
@@ -334,8 +348,9 @@ class Project:
             StoreBusy: Another process works on the project.
         """
         from curator.verify.measure import measure
-        from curator.verify.verification import plan_runs, report_runs
+        from curator.verify.verification import check_counts, plan_runs, report_runs
 
+        check_counts(runs, seeds)
         targets = self.workspace.targets(target)
         selections = self.selections(targets, fresh=fresh)
         todo, choices = plan_runs(selections, runs=runs, seeds=seeds, compare=compare, fresh=fresh)

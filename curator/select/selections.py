@@ -18,7 +18,7 @@ from curator.select.baseline_inputs import BaselineInputs
 from curator.select.embeddings import task_embeddings
 from curator.select.manifest import Edit, Manifest, read_manifest
 from curator.select.manifest_builder import manifest_of, seen_from
-from curator.select.methods import Methods, Request, constraints_of
+from curator.select.methods import Methods, Request, check_request, constraints_of
 from curator.select.search import Selection, Step
 from curator.training.meta_init import LoadModel
 from curator.training.model import load_project_model
@@ -74,8 +74,9 @@ class Selections:
             The manifest, and whether it was cached.
 
         Raises:
-            ConfigError: A name is not an auxiliary task, or pins contradict each other or the budget.
+            ConfigError: A name is not an auxiliary task, or the request contradicts itself or the method.
         """
+        check_request(request, self._workspace.config.estimate.method)
         constraints = constraints_of(request, self.estimates.tasks, self.estimates.number_of)
         inputs = self.select_inputs(request, name)
         key = key_of(inputs)

@@ -13,6 +13,18 @@ from curator.verify.measure import DEFAULT_SEEDS, Run, mark_reported, runs_to_ma
 from curator.verify.report import report
 
 
+def check_counts(runs: int | None, seeds: int | None) -> None:
+    """Check the numbers of subsets and seeds, before any stage runs.
+
+    Raises:
+        ConfigError: `runs` or `seeds` is below 1.
+    """
+    if (seeds is not None and seeds < 1) or (runs is not None and runs < 1):
+        raise ConfigError(
+            f"runs and seeds must be at least 1: runs={runs}, seeds={seeds}", hint="Omit one to use its default."
+        )
+
+
 def plan_runs(
     selections: Selections, *, runs: int | None, seeds: int | None, compare: bool, fresh: bool
 ) -> tuple[list[Run], list[Choice]]:
@@ -28,14 +40,7 @@ def plan_runs(
     Returns:
         Subset and seed of each run, and the selections to compare (empty without `compare`). Every process of a
         distributed call gets the same plan.
-
-    Raises:
-        ConfigError: `runs` or `seeds` is below 1.
     """
-    if (seeds is not None and seeds < 1) or (runs is not None and runs < 1):
-        raise ConfigError(
-            f"runs and seeds must be at least 1: runs={runs}, seeds={seeds}", hint="Omit one to use its default."
-        )
     todo: list[Run] = []
     choices: list[Choice] = []
     if distributed.is_main():
