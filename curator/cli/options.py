@@ -36,6 +36,9 @@ _OPTIONS: dict[str, Any] = {
         typer.Option("--target", metavar="T", help="Set the target task; repeatable. [default: as configured]"),
     ],
     "fresh": Annotated[bool, typer.Option("--fresh", help="Recompute even if cached.")],
+    "dry_run": Annotated[
+        bool, typer.Option("--dry-run", help="Print stages, steps, tokens, time and memory, and train nothing.")
+    ],
     "as_json": Annotated[bool, typer.Option("--json", help="Print one JSON document.")],
     "skip_bad_rows": Annotated[
         bool, typer.Option("--skip-bad-rows", help="Leave out rows that cannot be used, and count them.")
@@ -63,6 +66,7 @@ class Shared:
     project: Path | None = None
     target: list[str] | None = None
     fresh: bool = False
+    dry_run: bool = False
     as_json: bool = False
     skip_bad_rows: bool = False
     quiet: bool = False
@@ -90,10 +94,15 @@ class Shared:
         if self.skip_bad_rows:
             workspace = workspace.skipping_bad_rows()
         if not distributed.is_main():
-            yield Project(workspace)
+            yield Project(workspace, dry_run=self.dry_run)
             return
-        with make_progress(quiet=silent or self.quiet) as progress, JobLog(workspace.folder / "runs") as log:
-            yield Project(workspace.reporting_to(Reporter(progress, log)))
+        with make_progress(quiet=silent or self.quiet) as progress:
+            if self.dry_run:
+                # A dry run is no job: it leaves no record.
+                yield Project(workspace.reporting_to(Reporter(progress)), dry_run=True)
+                return
+            with JobLog(workspace.folder / "runs") as log:
+                yield Project(workspace.reporting_to(Reporter(progress, log)))
 
     def show(self, report: AnyReport, table: Callable[[AnyReport], None]) -> None:
         """Print a report as JSON or as a table. Only the main process of several prints."""
@@ -123,7 +132,17 @@ def shared_options(*names: str) -> Callable[[Callable[..., None]], Callable[...,
 
         @wraps(command)
         def run(**values: Any) -> None:
-            command(shared=Shared(**{name: values.pop(name) for name in names}), **values)
+            shared = Shared(**{name: values.pop(name) for name in names})
+            if not shared.dry_run:
+                command(shared=shared, **values)
+                return
+            from curator.cli.tables import show_costs
+            from curator.project.costs import DryRun
+
+            try:
+                command(shared=shared, **values)
+            except DryRun as planned:
+                shared.show(planned.report, show_costs)
 
         parameters = [*own, *added]
         # Typer reads both.

@@ -66,7 +66,7 @@ def export(
 
 
 @app.command(epilog="Example: curator apply curator-manifest.json -o adapter")
-@shared_options("project", "fresh", "as_json", "quiet", "verbose")
+@shared_options("project", "fresh", "dry_run", "as_json", "quiet", "verbose")
 def apply(
     shared: Shared,
     manifest: Annotated[str, typer.Argument(metavar="[MANIFEST]", help=MANIFEST_HELP)] = "curator-manifest.json",

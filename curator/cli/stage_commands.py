@@ -84,7 +84,7 @@ def check(
 
 
 @app.command(epilog="Example: curator train --fresh")
-@shared_options("project", "target", "fresh", "as_json", "skip_bad_rows", "quiet", "verbose")
+@shared_options("project", "target", "fresh", "dry_run", "as_json", "skip_bad_rows", "quiet", "verbose")
 def train(shared: Shared) -> None:
     """Meta-train: fine-tune one LoRA adapter on all tasks together."""
     from curator.cli.tables import show_train
@@ -95,7 +95,7 @@ def train(shared: Shared) -> None:
 
 
 @app.command(epilog="Example: accelerate launch --num_processes 2 -m curator gradients")
-@shared_options("project", "target", "fresh", "as_json", "skip_bad_rows", "quiet", "verbose")
+@shared_options("project", "target", "fresh", "dry_run", "as_json", "skip_bad_rows", "quiet", "verbose")
 def gradients(shared: Shared) -> None:
     """Compute projected per-example gradients at the checkpoints of meta-training."""
     from curator.cli.tables import show_gradients

@@ -332,6 +332,27 @@ def show_apply(report: results.ApplyReport) -> None:
         out.print(styled(f"measured loss written into {report.manifest}", "dim"), soft_wrap=True)
 
 
+def show_costs(report: results.CostReport) -> None:
+    """Print the costs of each stage, and their sum."""
+    out = console()
+    numbers = ("steps", "tokens", "time", "memory")
+    table = table_of("stage", "state", *numbers, numbers=numbers)
+    for stage in report.stages:
+        about = "" if stage.exact else "about "
+        table.add_row(
+            styled(stage.stage, "dim" if stage.cached else "bold"),
+            styled("cached" if stage.cached else "to do", "dim" if stage.cached else ""),
+            styled(f"{about}{stage.steps:,}" if stage.steps else "-"),
+            styled(f"{about}{stage.tokens:,}" if stage.tokens else "-"),
+            styled("-" if stage.cached else duration(stage.seconds)),
+            styled("-" if stage.cached else f"{stage.peak_bytes / 1e9:.1f} GB"),
+        )
+    out.print(table)
+    out.print(styled(f"about {duration(report.seconds)} on {report.machine}"))
+    out.print(styled(f"results: {report.folder}", "dim"), soft_wrap=True)
+    out.print(styled("dry run: nothing is trained"))
+
+
 def show_status(report: results.StatusReport) -> None:
     """Print stages, selections and jobs."""
     out = console()

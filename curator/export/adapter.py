@@ -154,6 +154,20 @@ def check_folder(folder: Path) -> None:
         raise ConfigError(f"{folder} exists and is not an applied selection: it holds {foreign[0]!r}", hint=choose)
 
 
+def find_applied(
+    workspace: Workspace, corpus: Corpus, manifest: Manifest, *, seed: int, folder: Path
+) -> tuple[dict[str, Any] | None, Path | None]:
+    """Return the outputs of an equal run, and the folder that holds its complete adapter. None for what is missing.
+
+    Arguments are those of `apply`.
+    """
+    inputs = run_inputs(workspace.config, corpus, weights_of(manifest), seed)
+    kept = workspace.store.artifact("apply", key_of(inputs))
+    if kept is None:
+        return None, None
+    return kept.outputs, _holder((folder, Path(kept.outputs["folder"])), kept.outputs["sha256"])
+
+
 def apply(
     workspace: Workspace,
     corpus: Corpus,
@@ -185,10 +199,8 @@ def apply(
     weights = weights_of(manifest)
     inputs = run_inputs(config, corpus, weights, seed)
     key = key_of(inputs)
-    kept = None if fresh else store.artifact("apply", key)
-    known = None if kept is None else kept.outputs
-    source = None if known is None else _holder((folder, Path(known["folder"])), known["sha256"])
-    known, source = distributed.from_main((known, source))
+    found_adapter = (None, None) if fresh else find_applied(workspace, corpus, manifest, seed=seed, folder=folder)
+    known, source = distributed.from_main(found_adapter)
     if known is not None and source is not None:
         if source != folder and distributed.is_main():
             with _written(folder) as partial:

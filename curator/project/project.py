@@ -17,6 +17,7 @@ from curator.core.errors import ConfigError, DataError
 from curator.core.events import Reporter
 from curator.core.files import file_names
 from curator.core.text import is_text
+from curator.data.discovery import check_auxiliary
 from curator.project.pipeline import Pipeline
 from curator.results.base import rounded
 from curator.select.manifest import (
@@ -31,8 +32,11 @@ from curator.workspace.workspace import Workspace
 if TYPE_CHECKING:
     from curator.data.corpus import Corpus
     from curator.estimate.target import TargetEstimates
+    from curator.project.costs import Planner
     from curator.select.selections import Selections
     from curator.workspace.store.tables import Store
+
+_WITH_COSTS = ("train", "gradients", "estimate", "estimate_all", "select", "examples", "curve", "verify", "apply")
 
 
 class Project:
@@ -49,9 +53,9 @@ class Project:
         >>> project.apply(output="adapter").measured_loss
     """
 
-    def __init__(self, workspace: Workspace) -> None:
-        self.workspace = workspace
-        self._pipeline = Pipeline(workspace)
+    def __init__(self, workspace: Workspace, *, dry_run: bool = False) -> None:
+        self._pipeline = Pipeline(workspace, dry_run=dry_run)
+        self.workspace = self._pipeline.workspace
 
     @classmethod
     def open(cls, path: Path | str | None = None, *, reporter: Reporter | None = None, progress: bool = False) -> Self:
@@ -134,7 +138,9 @@ class Project:
         """
         from dataclasses import asdict
 
-        meta, cached = self._pipeline.meta_init(self.corpus(self.workspace.targets(target)), fresh=fresh)
+        corpus, plan = self._plan(self.workspace.targets(target), fresh=fresh)
+        self._pipeline.begin(corpus, [plan.train()])
+        meta, cached = self._pipeline.meta_init(corpus, fresh=fresh)
         return results.TrainReport(
             key=meta.key,
             points=tuple(
@@ -159,7 +165,8 @@ class Project:
             NumericalError: Training diverges, or a gradient is not finite.
             StoreBusy: Another process works on the project.
         """
-        corpus = self.corpus(self.workspace.targets(target))
+        corpus, plan = self._plan(self.workspace.targets(target), fresh=fresh, fresh_train=False)
+        self._pipeline.begin(corpus, [plan.train(), plan.gradients()])
         meta, computed, count = self._pipeline.gradients(corpus, fresh=fresh, fresh_train=False)
         return results.GradientsReport(
             examples=count,
@@ -192,7 +199,8 @@ class Project:
     ) -> results.EstimatesReport:
         """Estimate several subsets, in the order given. Arguments and errors are those of `estimate`."""
         targets = self.workspace.targets(target)
-        self._pipeline.check_names(targets, [name for subset in subsets for name in subset])
+        corpus, plan = self._plan(targets, names=[name for subset in subsets for name in subset])
+        self._pipeline.begin(corpus, [plan.train(), plan.gradients()])
         return self.estimates(targets).estimate(subsets)
 
     def select(
@@ -235,7 +243,7 @@ class Project:
             NumericalError: Training diverges, or a gradient is not finite.
             StoreBusy: Another process works on the project.
         """
-        from curator.select.methods import Request, check_request
+        from curator.select.methods import Request, check_budget, check_request
         from curator.select.selections import selection_report
 
         request = Request(
@@ -253,10 +261,12 @@ class Project:
         targets = self.workspace.targets(target)
         check_request(request, self.config.estimate.method)
         check_manifest_file(path)
-        self._pipeline.check_names(targets, [*include, *exclude])
-        self._pipeline.check_budget(targets, request)
+        name = name or request.method
+        corpus, plan = self._plan(targets, names=[*include, *exclude], fresh=fresh)
+        check_budget(request, corpus)
+        self._pipeline.begin(corpus, [plan.train(), plan.gradients(), plan.affinities(), plan.select(request, name)])
         selections = self.selections(targets, fresh=fresh)
-        manifest, cached = selections.select(request, name=name or request.method, folder=path.parent, fresh=fresh)
+        manifest, cached = selections.select(request, name=name, folder=path.parent, fresh=fresh)
         if distributed.is_main():
             write_manifest(manifest, path)
         return selection_report(manifest, path, cached)
@@ -275,7 +285,8 @@ class Project:
             StoreBusy: Another process works on the project.
         """
         targets = self.workspace.targets(target)
-        self._pipeline.check_names(targets, [task])
+        corpus, plan = self._plan(targets, names=[task])
+        self._pipeline.begin(corpus, [plan.train(), plan.gradients(), *plan.current_selection()])
         selections = self.selections(targets)
         return selections.estimates.examples(task, selections.last_names_or_select())
 
@@ -297,8 +308,9 @@ class Project:
         from curator.data.discovery import find_tasks
         from curator.gradients.grouping import check_group_count, write_groups
 
-        corpus = self.corpus(self.workspace.targets(None))
+        corpus, plan = self._plan(self.workspace.targets(None))
         check_group_count(corpus, count)
+        self._pipeline.begin(corpus, [plan.train(), plan.gradients()])
         meta, _, _ = self._pipeline.gradients(corpus, fresh=False, fresh_train=False)
         sources = {source.name: source for source in find_tasks(self.config.data, self.root)}
         return write_groups(self.workspace, corpus, meta, sources, count=count, folder=self.root / "groups")
@@ -315,7 +327,10 @@ class Project:
             NumericalError: Training diverges, or a gradient is not finite.
             StoreBusy: Another process works on the project.
         """
-        selections = self.selections(self.workspace.targets(target))
+        targets = self.workspace.targets(target)
+        corpus, plan = self._plan(targets)
+        self._pipeline.begin(corpus, [plan.train(), plan.gradients(), *plan.current_selection(), plan.curve()])
+        selections = self.selections(targets)
         return selections.estimates.curve(selections.last_names_or_select())
 
     def verify(
@@ -348,12 +363,20 @@ class Project:
             StoreBusy: Another process works on the project.
         """
         from curator.verify.measure import measure
-        from curator.verify.verification import check_counts, plan_runs, report_runs
+        from curator.verify.verification import check_counts, expected_count, plan_runs, report_runs
 
         check_counts(runs, seeds)
         targets = self.workspace.targets(target)
+        corpus, plan = self._plan(targets, fresh=fresh)
+        works = [plan.train(), plan.gradients(), *plan.current_selection()]
+        if compare or not all(work.cached for work in works):
+            # The subsets follow from estimates, which do not exist yet.
+            count = expected_count(runs, seeds, compare=compare)
+            self._pipeline.begin(corpus, [*works, plan.expected_runs("verify", count)])
         selections = self.selections(targets, fresh=fresh)
-        todo, choices = plan_runs(selections, runs=runs, seeds=seeds, compare=compare, fresh=fresh)
+        dry = self._pipeline.dry_run
+        todo, choices = plan_runs(selections, runs=runs, seeds=seeds, compare=compare, fresh=fresh, keep=not dry)
+        self._pipeline.begin(corpus, [*(work for work in works if work.cached), plan.runs("verify", todo)])
         if todo:
             folder = self.workspace.adapters / "verify"
             with self._pipeline.measuring(targets, "verify"):
@@ -444,6 +467,8 @@ class Project:
         (name,) = file_names([f"{'+'.join(targets)}-{found.name}"], allowed="-_.+ ")
         place = folder / name if output is None else Path(output).absolute()
         applying.check_folder(place)
+        plan = self._pipeline.planner(corpus, fresh=fresh)
+        self._pipeline.begin(corpus, [plan.apply(found, seed=seed, folder=place)])
         with self._pipeline.measuring(targets, "apply"):
             done = applying.apply(
                 self.workspace,
@@ -461,6 +486,32 @@ class Project:
                     self.reporter.warn(f"measured loss is not written to {manifest}: it describes another selection")
                     file = None
         return applying.report(self.workspace, corpus, found, done, seed=seed, manifest_file=file)
+
+    def costs(self, verb: str, *arguments: Any, **options: Any) -> results.CostReport:
+        """Return what a call of a verb would cost, and check its arguments. Train nothing, and store no result.
+
+            >>> project.costs("select", k=3).seconds
+
+        Files that are new or changed are read, as `check` does. If no time is known yet, three passes of the model
+        measure it.
+
+        Args:
+            verb: `train`, `gradients`, `estimate`, `estimate_all`, `select`, `examples`, `curve`, `verify` or `apply`.
+            arguments: Arguments of the verb.
+            options: Options of the verb.
+
+        Raises:
+            ConfigError, DataError, ManifestMismatch: As the verb itself.
+        """
+        from curator.project.costs import DryRun
+
+        if verb not in _WITH_COSTS:
+            raise ConfigError(f"no costs of {verb!r}", hint=f"Name one of: {', '.join(_WITH_COSTS)}.")
+        try:
+            getattr(type(self)(self.workspace, dry_run=True), verb)(*arguments, **options)
+        except DryRun as done:
+            return done.report
+        raise AssertionError(verb)
 
     def manifest(self, wanted: Path | str) -> tuple[Manifest, Path]:
         """Return a manifest, and the folder that its paths are relative to.
@@ -553,6 +604,21 @@ class Project:
             StoreBusy: Another process works on the project.
         """
         return self._pipeline.selections(targets, fresh=fresh)
+
+    def _plan(
+        self,
+        targets: tuple[str, ...],
+        *,
+        names: Sequence[str] = (),
+        fresh: bool = False,
+        fresh_train: bool | None = None,
+    ) -> "tuple[Corpus, Planner]":
+        """Check names, read the data, and return the examples with a planner of the stages."""
+        self._pipeline.check_names(targets, names)
+        corpus = self.corpus(targets)
+        # A task that `[data]` names may have no usable example.
+        check_auxiliary(names, targets, [task.name for task in corpus.auxiliary])
+        return corpus, self._pipeline.planner(corpus, fresh=fresh, fresh_train=fresh_train)
 
     def _method(self, method: str | None) -> str:
         if method is None:

@@ -18,7 +18,15 @@ from curator.results.estimates import (
 )
 from curator.results.outputs import AppliedTask, ApplyReport, ExportedTask, ExportReport, QueryResult
 from curator.results.selection import SelectedTask, SelectionResult
-from curator.results.stages import GradientsReport, StageState, StageStatus, StatusReport, TrainReport
+from curator.results.stages import (
+    CostReport,
+    GradientsReport,
+    StageCost,
+    StageState,
+    StageStatus,
+    StatusReport,
+    TrainReport,
+)
 from curator.results.verification import ComparedMethod, VerifiedRun, VerifiedSubset, VerifyReport
 
 __all__ = [
@@ -29,6 +37,7 @@ __all__ = [
     "CheckReport",
     "CheckedTask",
     "ComparedMethod",
+    "CostReport",
     "CurveReport",
     "DuplicateTasks",
     "EstimateResult",
@@ -43,6 +52,7 @@ __all__ = [
     "QueryResult",
     "SelectedTask",
     "SelectionResult",
+    "StageCost",
     "StageState",
     "StageStatus",
     "StatusReport",

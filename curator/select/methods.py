@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from curator.core.errors import ConfigError
-from curator.data.corpus import Task
+from curator.data.corpus import Corpus, Task
 from curator.estimate.affinity import Affinities
 from curator.estimate.loss_estimator import LossEstimator
 from curator.select import baselines
@@ -101,6 +101,16 @@ def constraints_of(request: Request, tasks: Sequence[Task], number_of: Callable[
             hint="Raise --k, --max-tokens or --max-examples, or include fewer tasks.",
         )
     return constraints
+
+
+def check_budget(request: Request, corpus: Corpus) -> None:
+    """Check the constraints of a request against the sizes of the tasks, before any stage runs.
+
+    Raises:
+        ConfigError: Included tasks exceed the budget.
+    """
+    names = [task.name for task in corpus.auxiliary]
+    constraints_of(request, corpus.auxiliary, names.index)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

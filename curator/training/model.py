@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, cast
 from curator.core.config import LoraSection, ModelSection
 from curator.core.errors import ConfigError, DataError, ManifestMismatch
 from curator.core.files import umask
-from curator.core.performance import OtherPrograms, reasons
+from curator.core.performance import slow_arithmetic
 from curator.data.model_files import _WEIGHTS, _code_hint, find_model, first_line, is_of_the_disk, load_architecture
 from curator.workspace.workspace import Workspace
 
@@ -326,8 +326,7 @@ def load_project_model(workspace: Workspace) -> TunedModel:
         DataError: The model cannot be found or loaded.
     """
     config = workspace.config
-    others = OtherPrograms()
     tuned = load_model(find_model(config.model, workspace.root), config.model, config.lora)
-    for words in reasons(tuned.device, pick_dtype(config.model, tuned.device), others):
+    if words := slow_arithmetic(tuned.device, pick_dtype(config.model, tuned.device)):
         workspace.reporter.warn(words)
     return tuned

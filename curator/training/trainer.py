@@ -158,6 +158,32 @@ def train_adapter(
     return recorder.checkpoints()
 
 
+def training_steps(examples: int, recipe: TrainSection) -> int:
+    """Return the number of optimizer steps of a run, as the Trainer counts them.
+
+    Args:
+        examples: Number of training examples.
+        recipe: Section `[train]` of the configuration.
+    """
+    batches = math.ceil(math.ceil(examples / recipe.batch_size) / distributed.world_size())
+    return math.ceil(recipe.epochs * max(math.ceil(batches / recipe.gradient_accumulation), 1))
+
+
+def checkpoint_steps(shares: Sequence[float], steps: int) -> dict[int, float]:
+    """Return the step of each saved adapter with its share of the steps. Shares of the same step give one adapter."""
+    return {max(1, round(share * steps)): share for share in sorted(shares)}
+
+
+def steps_done(folder: Path) -> int:
+    """Return the number of steps after which an interrupted run resumes, or 0. Change nothing.
+
+    Args:
+        folder: Folder of the run.
+    """
+    found = (folder / "checkpoints").glob(f"checkpoint-*/{_COMPLETE}")
+    return max((int(path.parent.name.rpartition("-")[2]) for path in found), default=0)
+
+
 def remove_run(folder: Path) -> None:
     """Remove a folder with its checkpoints. After a kill during removal, no run resumes from a partial checkpoint.
 
@@ -339,7 +365,7 @@ class _Recorder:
 
     def begin(self, done: int, total: int, *, main: bool) -> None:
         self._main = main
-        self._points = {max(1, round(share * total)): share for share in self._shares}
+        self._points = checkpoint_steps(self._shares, total)
         ends = sorted(self._points)
         if self._average is None:
             self._starts = dict(zip(ends, [0, *ends], strict=False))

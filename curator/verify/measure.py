@@ -29,7 +29,12 @@ DEFAULT_SUBSETS = 12
 """Default number of subsets to measure. Intervals need 9, and one more for cross-validation leaves a margin of 2."""
 
 
-def runs_to_make(selections: Selections, *, subsets: int | None, seeds: int | None) -> list[Run]:
+def new_count(subsets: int | None, seeds: int | None) -> int:
+    """Return the number of runs of a new plan. Arguments are those of `runs_to_make`."""
+    return (DEFAULT_SUBSETS if subsets is None else subsets) * (seeds or DEFAULT_SEEDS)
+
+
+def runs_to_make(selections: Selections, *, subsets: int | None, seeds: int | None, keep: bool = True) -> list[Run]:
     """Return subset and seed of each run of a call: the rest of an interrupted plan, or else a new plan.
 
     Args:
@@ -37,6 +42,7 @@ def runs_to_make(selections: Selections, *, subsets: int | None, seeds: int | No
         subsets: Number of subsets to add. None adds `DEFAULT_SUBSETS` if no subset is measured.
         seeds: Runs on each subset. None means `DEFAULT_SEEDS`. A number without `subsets` adds runs to measured
             subsets until each has that many.
+        keep: Whether to store a new plan, so that a later call continues it.
     """
     estimates, workspace, corpus = selections.estimates, selections.estimates.workspace, selections.estimates.corpus
     config = workspace.config
@@ -64,7 +70,8 @@ def runs_to_make(selections: Selections, *, subsets: int | None, seeds: int | No
     # Measure each subset once before any second run, so that an early stop leaves more subsets.
     runs = [(subset, seed) for seed in run_seeds(config, seeds or DEFAULT_SEEDS) for subset in chosen]
     outputs = {"runs": [[sorted(subset), seed] for subset, seed in runs], "reported": False}
-    workspace.store.put_artifact("verify", key, inputs | {"tasks": tasks}, outputs)
+    if keep:
+        workspace.store.put_artifact("verify", key, inputs | {"tasks": tasks}, outputs)
     return runs
 
 

@@ -7,9 +7,10 @@ from curator import results
 from curator.core import distributed
 from curator.core.errors import ConfigError
 from curator.estimate.target import TargetEstimates
+from curator.select.baselines import NAMES
 from curator.select.selections import Selections
 from curator.verify.comparison import Choice, compare_methods, plan_comparison, runs_to_compare
-from curator.verify.measure import DEFAULT_SEEDS, Run, mark_reported, runs_to_make
+from curator.verify.measure import DEFAULT_SEEDS, Run, mark_reported, new_count, runs_to_make
 from curator.verify.report import report
 
 
@@ -25,8 +26,21 @@ def check_counts(runs: int | None, seeds: int | None) -> None:
         )
 
 
+def expected_count(runs: int | None, seeds: int | None, *, compare: bool) -> int:
+    """Return about how many runs a call makes whose subsets are not chosen yet. Arguments are those of `plan_runs`."""
+    compared = (len(NAMES) + 2) * (seeds or DEFAULT_SEEDS) if compare else 0
+    added = new_count(runs, seeds) if runs is not None or not compare else 0
+    return compared + added
+
+
 def plan_runs(
-    selections: Selections, *, runs: int | None, seeds: int | None, compare: bool, fresh: bool
+    selections: Selections,
+    *,
+    runs: int | None,
+    seeds: int | None,
+    compare: bool,
+    fresh: bool,
+    keep: bool = True,
 ) -> tuple[list[Run], list[Choice]]:
     """Plan the fine-tuning runs of a call.
 
@@ -36,6 +50,7 @@ def plan_runs(
         seeds: Fine-tuning runs on each subset. None means `DEFAULT_SEEDS`.
         compare: Whether to include the selections of the other methods.
         fresh: Plan the comparison again even if cached.
+        keep: Whether to store a new plan, so that a later call continues it.
 
     Returns:
         Subset and seed of each run, and the selections to compare (empty without `compare`). Every process of a
@@ -48,7 +63,7 @@ def plan_runs(
             choices = plan_comparison(selections, fresh=fresh)
             todo = runs_to_compare(selections.estimates, choices, seeds=seeds or DEFAULT_SEEDS)
         if runs is not None or not compare:
-            more = runs_to_make(selections, subsets=runs, seeds=seeds)
+            more = runs_to_make(selections, subsets=runs, seeds=seeds, keep=keep)
             todo += [run for run in more if run not in todo]
     return distributed.from_main((todo, choices))
 
