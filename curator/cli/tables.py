@@ -14,7 +14,13 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-_STATES = {"done": ("✓", "green"), "stale": ("~", "yellow"), "partial": ("◐", "yellow"), "missing": ("·", "dim")}
+_STATES = {
+    "done": ("✓", "green"),
+    "running": ("▶", "cyan"),
+    "stale": ("~", "yellow"),
+    "partial": ("◐", "yellow"),
+    "missing": ("·", "dim"),
+}
 
 
 def console() -> "Console":

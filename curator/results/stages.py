@@ -50,7 +50,7 @@ class CostReport(Report, Shown):
         return max((stage.peak_bytes for stage in self.stages), default=0)
 
 
-StageState = Literal["done", "stale", "partial", "missing"]
+StageState = Literal["done", "running", "stale", "partial", "missing"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,6 +94,10 @@ class StageStatus:
     """Summary of the stage's output."""
     reasons: tuple[str, ...] = ()
     """Reasons why the stage is stale, and tasks that are not part of it."""
+    progress: float | None = None
+    """Finished share of a running stage. None if the stage does not run, or its size is unknown."""
+    seconds_left: float | None = None
+    """Expected time until a running stage ends."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
