@@ -8,6 +8,7 @@ import numpy.typing as npt
 
 from curator import results
 from curator.core.events import Stopwatch
+from curator.core.interval import Interval
 from curator.core.provenance import Inputs, hash_of, key_of
 from curator.data.corpus import Corpus
 from curator.data.discovery import check_auxiliary
@@ -164,6 +165,15 @@ class TargetEstimates:
         mask = np.zeros(len(self.tasks), dtype=bool)
         mask[[self.number_of(name) for name in subset]] = True
         return mask
+
+    def interval_of(self, subset: Collection[str]) -> Interval:
+        """Return the estimate of one subset by name, and store nothing.
+
+        Raises:
+            ConfigError: A name is not an auxiliary task.
+        """
+        (found,) = self.estimator.estimate(self.mask(subset)[None])
+        return found
 
     def estimate(self, subsets: Sequence[Sequence[str]]) -> results.EstimatesReport:
         """Estimate subsets by name.

@@ -74,7 +74,7 @@ def changes_since(manifest: Manifest, config: Config, corpus: Corpus) -> list[In
         "model": {"sha256": manifest.model.sha256, "chat_template": hash_of([manifest.model.chat_template])},
         # Settings that an early version of curator did not write had their defaults.
         "lora": LoraSection().model_dump(mode="json") | manifest.lora,
-        "train": TrainSection().model_dump(mode="json") | manifest.train,
+        "train": {name: manifest.train.get(name, default) for name, default in TrainSection().decisive().items()},
         "data": manifest.data,
         "targets": _all_described(manifest.targets),
         "tasks": _all_described(selected),
@@ -82,7 +82,7 @@ def changes_since(manifest: Manifest, config: Config, corpus: Corpus) -> list[In
     now: Inputs = {
         "model": {"sha256": corpus.model.sha256, "chat_template": hash_of([corpus.model.chat_template])},
         "lora": config.lora.model_dump(mode="json"),
-        "train": config.train.model_dump(mode="json"),
+        "train": config.train.decisive(),
         "data": config.data.model_dump(mode="json", include={*manifest.data}),
         "targets": _all_described(_as_now(e, tasks[e.name]) for e in manifest.targets if e.name in tasks),
         "tasks": _all_described(_as_now(e, tasks[e.name]) for e in selected if e.name in tasks),

@@ -119,12 +119,15 @@ class Pipeline:
 
         Raises:
             DryRun: This is a dry run. The exception holds the costs.
-            ConfigError: The configuration does not suit the model.
+            ConfigError: The configuration does not suit the model, or the experiment tracker is not installed.
             DataError: The model cannot be read.
         """
         from curator.data.model_check import check_model
         from curator.project.costs import DryRun, announcement
         from curator.project.rates import Rates
+        from curator.training.tracking import check_tracker
+
+        check_tracker(self._workspace.config.train.report_to)
 
         if not distributed.is_main():
             if self.dry_run:
@@ -182,6 +185,7 @@ class Pipeline:
         """
         from curator.data.model_check import check_model
         from curator.training.meta_init import find_meta_init, make_meta_init, seconds_without_capture
+        from curator.training.tracking import tracked_run
 
         found = None if fresh else find_meta_init(self._workspace, corpus)
         found = distributed.from_main(found)
@@ -197,7 +201,8 @@ class Pipeline:
                 ' during the training. Set method = "quadratic" under [estimate] to keep the earlier estimates.'
             )
         observe = self._capture if self._workspace.config.captures else None
-        with self._workspace.job("train"):
+        parameters = {"tasks": len(corpus.tasks), "target": corpus.target_label}
+        with self._workspace.job("train"), tracked_run(self._workspace, "meta-training", parameters):
             return make_meta_init(self._workspace, corpus, self.load, fresh=fresh, observe=observe), False
 
     def _capture(self, tuned: "TunedModel", corpus: "Corpus", key: str) -> "Capture":

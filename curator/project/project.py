@@ -16,6 +16,7 @@ from curator.core.config import Config, SelectSection
 from curator.core.errors import ConfigError, DataError
 from curator.core.events import Reporter
 from curator.core.files import file_names
+from curator.core.interval import Interval
 from curator.core.text import is_text
 from curator.data.discovery import check_auxiliary
 from curator.project.pipeline import Pipeline
@@ -245,6 +246,7 @@ class Project:
         """
         from curator.select.methods import Request, check_budget, check_request
         from curator.select.selections import selection_report
+        from curator.training.tracking import estimate_numbers, tracked_run
 
         request = Request(
             method=self._method(method),
@@ -269,7 +271,10 @@ class Project:
         manifest, cached = selections.select(request, name=name, folder=path.parent, fresh=fresh)
         if distributed.is_main():
             write_manifest(manifest, path)
-        return selection_report(manifest, path, cached)
+        report = selection_report(manifest, path, cached)
+        with tracked_run(self.workspace, f"select {name}", {"selected": report.selected}, again=cached) as log:
+            log({**estimate_numbers(report.estimate), "tasks": len(report.selected)})
+        return report
 
     def examples(self, task: str, *, target: str | Sequence[str] | None = None) -> results.ExamplesReport:
         """Estimate the effect of each training example of a task on the target's loss.
@@ -380,7 +385,14 @@ class Project:
         if todo:
             folder = self.workspace.adapters / "verify"
             with self._pipeline.measuring(targets, "verify"):
-                measure(self.workspace, self.corpus(targets), todo, load=self._pipeline.load, folder=folder)
+                measure(
+                    self.workspace,
+                    corpus,
+                    todo,
+                    load=self._pipeline.load,
+                    folder=folder,
+                    expected=selections.estimates.interval_of,
+                )
         else:
             count = len(selections.estimates.measured)
             self.reporter.cached("verify", f"{count} subsets are measured; --runs N adds more")
@@ -455,6 +467,7 @@ class Project:
         """
         from curator.export import adapter as applying
         from curator.select.selections import find_manifest_file
+        from curator.training.tracking import estimate_numbers, tracked_run
         from curator.verify.measure import run_seeds
 
         found, _ = self.manifest(manifest)
@@ -468,8 +481,13 @@ class Project:
         place = folder / name if output is None else Path(output).absolute()
         applying.check_folder(place)
         plan = self._pipeline.planner(corpus, fresh=fresh)
-        self._pipeline.begin(corpus, [plan.apply(found, seed=seed, folder=place)])
-        with self._pipeline.measuring(targets, "apply"):
+        work = plan.apply(found, seed=seed, folder=place)
+        self._pipeline.begin(corpus, [work])
+        parameters = {"selection": found.name, "seed": seed, "weights": applying.weights_of(found)}
+        with (
+            self._pipeline.measuring(targets, "apply"),
+            tracked_run(self.workspace, f"apply {found.name} seed {seed}", parameters, again=work.cached) as log,
+        ):
             done = applying.apply(
                 self.workspace,
                 corpus,
@@ -485,6 +503,8 @@ class Project:
                 if not unchanged or (file and not record_measured(file, found, rounded(done.loss))):
                     self.reporter.warn(f"measured loss is not written to {manifest}: it describes another selection")
                     file = None
+            estimate = Interval(found.estimated_loss, found.estimated_loss_low, found.estimated_loss_high)
+            log({**estimate_numbers(estimate), "measured_loss": done.loss})
         return applying.report(self.workspace, corpus, found, done, seed=seed, manifest_file=file)
 
     def costs(self, verb: str, *arguments: Any, **options: Any) -> results.CostReport:

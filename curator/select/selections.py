@@ -82,7 +82,9 @@ class Selections:
         key = key_of(inputs)
         kept = None if fresh else self._workspace.store.selection(key)
         if kept is not None:
-            manifest = Manifest.model_validate_json(kept)
+            # The tracker decides no result, and exports carry its present name.
+            train = {"train": self._workspace.config.train.model_dump(mode="json")}
+            manifest = Manifest.model_validate_json(kept).model_copy(update=train)
             # The last requested selection is the current one, whenever it was made.
             self._workspace.store.renew_selection(key)
             self._workspace.reporter.cached("select", f"{name!r}, made {manifest.created}")

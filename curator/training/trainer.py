@@ -23,6 +23,7 @@ from curator.data.model_files import is_of_the_disk
 from curator.data.tokens import TokenizedExample
 from curator.training.batches import by_length, collate, example_losses, loss_tokens
 from curator.training.model import TunedModel
+from curator.training.tracking import current_run
 
 if TYPE_CHECKING:
     import numpy as np
@@ -304,6 +305,7 @@ def _trainer(
         def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             control.should_save = False
 
+    run = current_run()
     arguments = TrainingArguments(
         output_dir=str(checkpoints),
         num_train_epochs=recipe.epochs,
@@ -318,7 +320,9 @@ def _trainer(
         save_total_limit=2,
         logging_steps=1 if tuned.device.type == "cpu" else 10,
         logging_nan_inf_filter=False,
-        report_to="none",
+        report_to=recipe.report_to,
+        run_name=None if run is None else run.name,
+        **({} if run is None else {"project": run.project}),
         disable_tqdm=True,
         remove_unused_columns=False,
         dataloader_pin_memory=tuned.device.type == "cuda",

@@ -5,18 +5,20 @@ estimate. Every finished run is stored. An interrupted verification therefore re
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from curator.core import distributed
 from curator.core.config import Config
 from curator.core.errors import NumericalError
 from curator.core.events import Event, Reporter, StageProgress
+from curator.core.interval import Interval
 from curator.core.provenance import key_of
 from curator.data.corpus import Corpus
 from curator.select.selections import Selections
 from curator.training.fine_tune import FineTuned, fine_tune, measurement_inputs, recipe_key, subset_content
 from curator.training.meta_init import LoadModel
+from curator.training.tracking import estimate_numbers, tracked_run
 from curator.training.trainer import remove_run
 from curator.verify.probes import plan
 from curator.workspace.workspace import Workspace
@@ -90,7 +92,15 @@ def run_seeds(config: Config, count: int) -> list[int]:
     return [(config.train.seed + turn) % 2**32 for turn in range(1, count + 1)]
 
 
-def measure(workspace: Workspace, corpus: Corpus, runs: Sequence[Run], *, load: LoadModel, folder: Path) -> None:
+def measure(
+    workspace: Workspace,
+    corpus: Corpus,
+    runs: Sequence[Run],
+    *,
+    load: LoadModel,
+    folder: Path,
+    expected: Callable[[frozenset[str]], Interval] | None = None,
+) -> None:
     """Fine-tune on subsets, and store each result when its run ends. Store a run that diverges with an infinite loss.
 
     Args:
@@ -99,6 +109,7 @@ def measure(workspace: Workspace, corpus: Corpus, runs: Sequence[Run], *, load: 
         runs: Subset and seed of each run.
         load: Returns the model.
         folder: Folder for checkpoints.
+        expected: Returns the estimate of a subset, which an experiment tracker logs next to the measured loss.
 
     Raises:
         DataError: A checkpoint cannot be written.
@@ -122,13 +133,18 @@ def measure(workspace: Workspace, corpus: Corpus, runs: Sequence[Run], *, load: 
         content = subset_content(corpus, subset)
         place = folder / key_of({"recipe": key, "subset": content, "seed": seed})
         run = f"run {number} of {len(runs)}: {len(subset)} tasks, seed {seed}"
-        try:
-            found = fine_tune(
-                workspace.reporting_to(Reporter(follow)), corpus, subset, seed=seed, tuned=tuned, folder=place
-            )
-        except NumericalError as error:
-            found = FineTuned(loss=math.inf, seconds=0.0)
-            reporter.warn(f"{run}: {error}. curator leaves the run out and does not repeat it.")
+        parameters = {"subset": sorted(subset), "seed": seed, "target": target}
+        with tracked_run(workspace, f"verify {len(subset)} tasks {key_of(content)[:8]} seed {seed}", parameters) as log:
+            if expected is not None and config.train.report_to != "none":
+                log(estimate_numbers(expected(subset)))
+            try:
+                found = fine_tune(
+                    workspace.reporting_to(Reporter(follow)), corpus, subset, seed=seed, tuned=tuned, folder=place
+                )
+                log({"measured_loss": found.loss, "seconds": found.seconds})
+            except NumericalError as error:
+                found = FineTuned(loss=math.inf, seconds=0.0)
+                reporter.warn(f"{run}: {error}. curator leaves the run out and does not repeat it.")
         if distributed.is_main():
             # This order is safe: a kill in between repeats the run, but leaves no folder.
             remove_run(place)

@@ -23,9 +23,7 @@ PROGRESS = StageProgress(
     stage="train", done=10, total=40, unit="steps", rate=0.5, seconds_left=60.0, loss=1.25, time=112.0
 )
 FINISHED = StageFinished(stage="train", seconds=80.0, summary="", time=180.0)
-JOB = Job(
-    id="job", command="curator select", pid=1, started=datetime.now(UTC), ended=None, state="running", message=""
-)
+JOB = Job(id="job", command="curator select", pid=1, started=datetime.now(UTC), ended=None, state="running", message="")
 
 
 def _shown(folder: Path, events: list[Event], *, now: float, job: Job = JOB) -> dict[str, StageStatus]:
