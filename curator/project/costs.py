@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from curator.core.errors import EndedEarly
 from curator.core.events import duration
 from curator.core.provenance import key_of
 from curator.data.corpus import Corpus, Task
@@ -40,7 +41,7 @@ Run = tuple[frozenset[str], int]
 """Subset and seed of one fine-tuning run."""
 
 
-class DryRun(Exception):
+class DryRun(EndedEarly):
     """End a verb of a dry run before its first stage. `report` holds what the verb would do."""
 
     def __init__(self, report: CostReport) -> None:
