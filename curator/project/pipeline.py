@@ -147,6 +147,8 @@ class Pipeline:
             rates.probed = self._probed
         report = rates.report(works)
         if self.dry_run:
+            if not all(work.cached for work in works):
+                check_model(self._workspace, corpus)
             raise DryRun(report)
         if report.seconds > _LONG:
             for line in announcement(report):

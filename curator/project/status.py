@@ -23,6 +23,8 @@ from curator.workspace.store.tables import Store
 from curator.workspace.workspace import Workspace
 
 _LISTED = 10
+# Part of a job's log that is read. It holds hundreds of events.
+_LAST_BYTES = 64 * 1024
 
 
 def status(workspace: Workspace, corpus: Corpus | None) -> StatusReport:
@@ -106,11 +108,16 @@ def with_running(
     """
     running: dict[str, StageStatus] = {}
     for job in jobs:
-        found = None if job.state != "running" else _running(EventTail(folder / job.id / EVENTS_NAME).read(), now)
+        found = None if job.state != "running" else _running(_last_events(folder, job), now)
         if found is not None:
             running.setdefault(found.stage, found)
     shown = [running.pop(stage.stage, stage) for stage in stages]
     return (*shown, *running.values())
+
+
+def _last_events(folder: Path, job: Job) -> list[Event]:
+    """Return the last events of a job. The log of a long job is large."""
+    return EventTail(folder / job.id / EVENTS_NAME, last=_LAST_BYTES).read()
 
 
 def _running(events: Sequence[Event], now: float) -> StageStatus | None:

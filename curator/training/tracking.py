@@ -51,7 +51,11 @@ def check_tracker(tracker: str) -> None:
     Raises:
         ConfigError: The package is missing.
     """
-    if tracker != "none" and importlib.util.find_spec(tracker) is None:
+    if tracker == "none":
+        return
+    found = importlib.util.find_spec(tracker)
+    # A folder of logs with the tracker's name has no origin.
+    if found is None or found.origin is None:
         raise ConfigError(
             f"train.report_to = {tracker!r} needs the package {tracker}",
             hint=f'Install {tracker}, or set report_to = "none" under [train].',

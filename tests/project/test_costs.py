@@ -311,3 +311,14 @@ def test_train_user_sets_threads_makes_no_trial(make_project: MakeProject, monke
     _open(make_project(), events).train()
     assert torch.get_num_threads() == 2
     assert not any(isinstance(e, Note) and e.message.startswith("threads: ") for e in events)
+
+
+def test_costs_damaged_model_fails_as_the_verb(make_project: MakeProject) -> None:
+    folder = make_project()
+    config = json.loads((folder / "model" / "config.json").read_text())
+    (folder / "model" / "config.json").write_text(json.dumps(config | {"vocab_size": 10}))
+    with pytest.raises(curator.DataError) as costs:
+        _open(folder).costs("train")
+    with pytest.raises(curator.DataError) as verb:
+        _open(folder).train()
+    assert str(costs.value) == str(verb.value)

@@ -97,7 +97,12 @@ def test_mlflow_file_store_receives_runs_with_estimates(
     assert all("estimated_loss" in data.metrics for data in found)
 
 
-def test_missing_tracker_fails_before_any_stage(make_project: MakeProject) -> None:
+def test_missing_tracker_fails_before_any_stage(
+    make_project: MakeProject, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    # A folder of logs in the working directory is not the package.
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "trackio").mkdir()
     folder = make_project(train={"report_to": "trackio"})
     events: list[Event] = []
     project = curator.Project.open(folder, reporter=Reporter(events.append))
