@@ -151,5 +151,5 @@ def test_man_page_names_every_command_option_and_variable() -> None:
         for parameter in command.params:
             if parameter.param_type_name == "option":
                 assert parameter.opts[-1] in text
-    assert "\\fBCURATOR_LOG_FILE\\fR\n--log-file: Append progress" in text
+    assert "\\fBCURATOR_LOG_FILE\\fR\n--log-file: Write progress" in text
     assert not [line for line in text.splitlines() if line.startswith("'")]

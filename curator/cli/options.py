@@ -73,7 +73,7 @@ _OPTIONS: dict[str, Any] = {
             "--log-file",
             metavar="FILE",
             envvar="CURATOR_LOG_FILE",
-            help="Append progress, warnings and errors to this file.",
+            help="Write progress, warnings and errors to the end of this file.",
         ),
     ],
 }

@@ -1,7 +1,7 @@
 """Use the cores of a shared machine well, and find half precision that is slow.
 
-Threads of one operation wait for each other. By default torch's threads spin while they wait, so two programs on the
-same cores slow each other down many times. `wait_passively` lets threads sleep instead. `try_threads` measures a step
+Threads of one operation wait for each other. By default torch's threads spin while they wait. Two programs on the same
+cores then slow each other down many times. `wait_passively` lets threads sleep instead. `try_threads` measures a step
 with several numbers of threads, and `best_count` picks one.
 """
 
@@ -53,7 +53,7 @@ def thread_counts(most: int) -> list[int]:
 def try_threads(
     step: Callable[[], object], counts: Sequence[int], use: Callable[[int], object], *, longest: float = _LONGEST
 ) -> dict[int, float]:
-    """Measure a step with several numbers of threads, in turns, so that a change of the load affects all of them.
+    """Measure a step with several numbers of threads, in turns. A change of the load then affects all of them.
 
     Args:
         step: Does one step and waits for its end.
@@ -116,7 +116,7 @@ def slow_arithmetic(device: "torch.device", dtype: "torch.dtype") -> str | None:
 
 
 def peak_bytes() -> int:
-    """Return the largest memory that this process has used: on its CUDA device if it uses one, else in main memory."""
+    """Return the largest memory that this process has used, in bytes: of its CUDA device, else main memory."""
     import resource
     import sys
 

@@ -1,4 +1,4 @@
-"""Time and memory of work on this machine, from earlier work of the project or from a short probe of its model.
+"""Find time and memory of work on this machine, from earlier work or from a probe of the model.
 
 A finished stage of at least a second leaves its rate in the store, by machine, model and recipe. Rates are not results:
 they change what curator prints, and never what it computes.
