@@ -4,6 +4,7 @@ The transformers Trainer logs the loss of every step. A tracked run encloses the
 appear in the same run: estimates before a run, and the measured loss after it. Nothing is logged by default.
 """
 
+import importlib
 import importlib.util
 import os
 import re
@@ -105,8 +106,8 @@ def tracked_run(
 
 @contextmanager
 def _tensorboard(run: RunName, folder: Path, parameters: dict[str, Any]) -> Iterator[Log]:
-    from torch.utils.tensorboard import SummaryWriter
-
+    # The module has types only where TensorBoard is installed.
+    tensorboard: Any = importlib.import_module("torch.utils.tensorboard")
     before = os.environ.get(_TENSORBOARD_FOLDER)
     root = Path(before).expanduser() if before else folder
     place, number = root / re.sub(r"[^\w.+=-]+", "_", run.name)[:100], 1
@@ -115,18 +116,18 @@ def _tensorboard(run: RunName, folder: Path, parameters: dict[str, Any]) -> Iter
         number += 1
     place = place if number == 1 else place.with_name(f"{place.name}-{number}")
     os.environ[_TENSORBOARD_FOLDER] = str(place)
-    writer = SummaryWriter(log_dir=str(place))  # type: ignore[no-untyped-call]
+    writer = tensorboard.SummaryWriter(log_dir=str(place))
     try:
         for name, value in parameters.items():
-            writer.add_text(f"curator/{name}", str(value))  # type: ignore[no-untyped-call]
+            writer.add_text(f"curator/{name}", str(value))
 
         def log(numbers: Mapping[str, float]) -> None:
             for name, value in numbers.items():
-                writer.add_scalar(f"curator/{name}", value)  # type: ignore[no-untyped-call]
+                writer.add_scalar(f"curator/{name}", value)
 
         yield log
     finally:
-        writer.close()  # type: ignore[no-untyped-call]
+        writer.close()
         if before is None:
             del os.environ[_TENSORBOARD_FOLDER]
         else:

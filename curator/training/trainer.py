@@ -322,7 +322,8 @@ def _trainer(
         logging_nan_inf_filter=False,
         report_to=recipe.report_to,
         run_name=None if run is None else run.name,
-        **({} if run is None else {"project": run.project}),
+        # trackio lists runs by this name.
+        project="curator" if run is None else run.project,
         disable_tqdm=True,
         remove_unused_columns=False,
         dataloader_pin_memory=tuned.device.type == "cuda",
