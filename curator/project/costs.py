@@ -37,6 +37,9 @@ from curator.workspace.workspace import Workspace
 # What a stage counts, unless it counts steps.
 _UNITS = {"gradients": "gradients", "estimate": "subsets"}
 
+# Operations of a step of a selection for each task that it considers, in estimates of a subset for one task.
+_PER_STEP = 8
+
 Run = tuple[frozenset[str], int]
 """Subset and seed of one fine-tuning run."""
 
@@ -148,7 +151,7 @@ class Planner:
             key = key_of(Selections(estimates).select_inputs(request, name))
             if self._workspace.store.selection(key) is not None:
                 return Work(stage="select", kind=f"select by {request.method}", cached=True)
-        size = float(len(self._corpus.auxiliary) ** 2)
+        size = float(_PER_STEP * len(self._corpus.auxiliary) ** 2)
         return Work(stage="select", kind=f"select by {request.method}", size=size)
 
     def current_selection(self) -> list[Work]:
@@ -162,7 +165,7 @@ class Planner:
     def curve(self) -> Work:
         """Plan the curve of losses against budgets."""
         count = len(self._corpus.auxiliary)
-        return Work(stage="curve", kind="curve", steps=2 * count, size=float(count**2))
+        return Work(stage="curve", kind="curve", steps=2 * count, size=float(2 * _PER_STEP * count**2))
 
     def runs(self, stage: str, runs: Sequence[Run]) -> Work:
         """Plan fine-tuning runs on subsets."""
