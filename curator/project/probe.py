@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from threadpoolctl import get_cached_controller
+
 from curator.core import distributed
 from curator.core.events import Reporter
 from curator.core.performance import (
@@ -72,6 +74,8 @@ def probe(workspace: Workspace, corpus: Corpus, tuned: TunedModel) -> Probed | N
     chosen = best_count(seconds)
     if len(counts) > 1:
         torch.set_num_threads(chosen)
+        # Sums of gradients use NumPy's BLAS, whose threads wait for each other too.
+        get_cached_controller().limit(limits=chosen, user_api="blas")
     tuned.model.eval()
     tuned.model.zero_grad(set_to_none=True)
     tokens = sum(example.length for example in examples)

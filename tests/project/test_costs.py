@@ -10,6 +10,7 @@ import pytest
 import torch
 import transformers
 from conftest import pair_rows, write_rows
+from threadpoolctl import threadpool_info, threadpool_limits
 
 import curator
 from curator.cli.main import main
@@ -264,7 +265,8 @@ def two_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     before = torch.get_num_threads()
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     torch.set_num_threads(2)
-    yield
+    with threadpool_limits(limits=2, user_api="blas"):
+        yield
     torch.set_num_threads(before)
 
 
@@ -287,6 +289,7 @@ def test_train_chooses_threads_by_trial_and_says_so(
     _open(make_project(**TRAJECTORY), events).train()
     assert steps == [2, 1]
     assert torch.get_num_threads() == chosen
+    assert {lib["num_threads"] for lib in threadpool_info() if lib["user_api"] == "blas"} == {chosen}
     lines = [e.message for e in events if isinstance(e, Note) and e.message.startswith("threads: ")]
     assert len(lines) == 1
     assert lines[0].startswith(f"threads: {chosen} of 2 (a training step takes ")
