@@ -11,7 +11,9 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import typer.main
 
+from curator.cli.app import app
 from curator.cli.main import main
 from curator.project.project import Project
 
@@ -138,3 +140,15 @@ def test_commands_bash_block_skips_comments_and_tui(tmp_path: Path) -> None:
 
 def test_readme_has_at_most_700_words() -> None:
     assert len((ROOT / "README.md").read_text(encoding="utf-8").split()) <= 700
+
+
+def test_man_page_names_every_command_option_and_variable() -> None:
+    text = (ROOT / "docs" / "reference" / "curator.1").read_text(encoding="utf-8").replace("\\-", "-")
+    group = typer.main.get_command(app)
+    for name, command in group.commands.items():  # type: ignore[attr-defined]
+        assert f".SS curator {name}" in text
+        for parameter in command.params:
+            if parameter.param_type_name == "option":
+                assert parameter.opts[-1] in text
+    assert "\\fBCURATOR_LOG_FILE\\fR\n--log-file: Write progress" in text
+    assert not [line for line in text.splitlines() if line.startswith("'")]

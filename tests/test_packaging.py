@@ -56,7 +56,9 @@ def installed(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_wheel_holds_both_packages_and_their_data(built: Path) -> None:
     (wheel,) = built.glob("*.whl")
     names = set(zipfile.ZipFile(wheel).namelist())
-    assert {name.partition("/")[0] for name in names if ".dist-info/" not in name} == {"curator", "tui"}
+    code = {name.partition("/")[0] for name in names if ".dist-info/" not in name and ".data/" not in name}
+    assert code == {"curator", "tui"}
+    assert [name.partition(".data/")[2] for name in names if ".data/" in name] == ["data/share/man/man1/curator.1"]
     sources = {str(p.relative_to(ROOT)) for package in ("curator", "tui") for p in (ROOT / package).rglob("*.py")}
     assert sources <= names
     assert {"curator/py.typed", "tui/app.tcss"} <= names

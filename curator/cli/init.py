@@ -56,6 +56,7 @@ schedule = "linear"           # linear | cosine | constant
 warmup = 0.0                  # share of the steps
 weight_decay = 0.0
 seed = 0
+report_to = "none"            # none | tensorboard | wandb | mlflow | trackio: experiment tracker; exports carry it
 
 [gradients]
 projection_dim = 256          # larger is more accurate and needs more space

@@ -13,6 +13,8 @@ from curator.core.errors import CuratorError, ExitCode
 from curator.core.interpreters import protect_children
 
 _DISTRIBUTION = "curator-tasks"
+# Values of a variable that switch an option off, in lower case.
+_OFF = {"", "0", "false", "f", "no", "n", "off"}
 
 
 def main() -> None:
@@ -87,7 +89,7 @@ def _quiet_libraries() -> None:
     """Silence the libraries, unless --verbose is given: standard error carries curator's progress."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    if "--verbose" in sys.argv:
+    if {"-v", "--verbose"} & set(sys.argv) or os.environ.get("CURATOR_VERBOSE", "0").lower() not in _OFF:
         return
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")

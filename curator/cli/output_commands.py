@@ -16,7 +16,7 @@ MANIFEST_HELP = "Manifest file of `curator select`, or the name of a selection."
 
 
 @app.command(epilog="Example: curator export curator-manifest.json --format trl -o train-data")
-@shared_options("project", "as_json", "quiet", "verbose")
+@shared_options("project", "as_json", "quiet", "verbose", "log_file")
 def export(
     manifest: Annotated[str, typer.Argument(metavar="MANIFEST", help=MANIFEST_HELP)],
     output: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="Write to this directory.")],
@@ -34,8 +34,6 @@ def export(
 ) -> None:
     """Write the selected tasks and the target's training examples as files that a trainer reads."""
     from curator.cli.tables import show_export, show_exported
-    from curator.core.events import Reporter
-    from curator.core.progress import make_progress
     from curator.export import prepare_export, write_export
     from curator.project.project import Project
     from curator.select.manifest import read_manifest
@@ -47,7 +45,7 @@ def export(
         if os.path.isfile(path)
         else Project.open(shared.project).manifest(manifest)
     )
-    with make_progress(quiet=shared.quiet) as progress:
+    with shared.progress() as reporter:
         plan = prepare_export(
             found,
             here,
@@ -56,7 +54,7 @@ def export(
             allow_changed=allow_changed,
             allow_outside=allow_outside,
             project=_project(shared.project),
-            reporter=Reporter(progress),
+            reporter=reporter,
         )
     if not shared.as_json:
         show_export(plan.report)
@@ -80,7 +78,7 @@ def _project(wanted: Path | None) -> Path | None:
 
 
 @app.command(epilog="Example: curator apply curator-manifest.json -o adapter")
-@shared_options("project", "fresh", "as_json", "quiet", "verbose")
+@shared_options("project", "fresh", "dry_run", "as_json", "quiet", "verbose", "log_file")
 def apply(
     shared: Shared,
     manifest: Annotated[str, typer.Argument(metavar="[MANIFEST]", help=MANIFEST_HELP)] = "curator-manifest.json",
@@ -116,7 +114,7 @@ def apply(
 
 
 @app.command(epilog="Example: curator sql 'SELECT task, affinity FROM affinities ORDER BY affinity DESC' --format csv")
-@shared_options("project", "target", "as_json", "quiet", "verbose")
+@shared_options("project", "target", "as_json", "quiet", "verbose", "log_file")
 def sql(
     shared: Shared,
     query: Annotated[

@@ -20,7 +20,7 @@ PlotOption = Annotated[
 
 
 @app.command(epilog="Example: curator estimate carry subtraction --json")
-@shared_options("project", "target", "as_json", "skip_bad_rows", "quiet", "verbose")
+@shared_options("project", "target", "dry_run", "as_json", "skip_bad_rows", "quiet", "verbose", "log_file")
 def estimate(
     shared: Shared,
     tasks: Annotated[
@@ -46,7 +46,9 @@ def estimate(
 
 
 @app.command(epilog="Example: curator select --method exchange --max-tokens 20000 --exclude noise -o best.json --json")
-@shared_options("project", "target", "fresh", "rehash", "as_json", "skip_bad_rows", "quiet", "verbose")
+@shared_options(
+    "project", "target", "fresh", "dry_run", "rehash", "as_json", "skip_bad_rows", "quiet", "verbose", "log_file"
+)
 def select(
     shared: Shared,
     method: Annotated[str | None, typer.Option("--method", metavar="M", help=METHODS_HELP)] = None,
@@ -115,7 +117,7 @@ def select(
 
 
 @app.command(epilog="Example: curator verify --runs 20 --seeds 2 --plot verify.svg")
-@shared_options("project", "target", "fresh", "as_json", "skip_bad_rows", "quiet", "verbose")
+@shared_options("project", "target", "fresh", "dry_run", "as_json", "skip_bad_rows", "quiet", "verbose", "log_file")
 def verify(
     shared: Shared,
     runs: Annotated[
@@ -173,7 +175,7 @@ def verify(
 
 
 @app.command(epilog="Example: curator examples carry --top 5")
-@shared_options("project", "target", "as_json", "skip_bad_rows", "quiet", "verbose")
+@shared_options("project", "target", "as_json", "skip_bad_rows", "quiet", "verbose", "log_file")
 def examples(
     task: Annotated[str, typer.Argument(metavar="TASK", help="Auxiliary task to read.")],
     shared: Shared,
@@ -190,7 +192,7 @@ def examples(
 
 
 @app.command(epilog="Example: curator curve --plot budget.svg")
-@shared_options("project", "target", "as_json", "skip_bad_rows", "quiet", "verbose")
+@shared_options("project", "target", "dry_run", "as_json", "skip_bad_rows", "quiet", "verbose", "log_file")
 def curve(
     shared: Shared,
     pareto: Annotated[

@@ -55,7 +55,7 @@ def init(
 
 
 @app.command(epilog="Example: curator check -p sample_data")
-@shared_options("project", "rehash", "as_json", "skip_bad_rows", "quiet", "verbose")
+@shared_options("project", "rehash", "as_json", "skip_bad_rows", "quiet", "verbose", "log_file")
 def check(
     shared: Shared,
     store: Annotated[bool, typer.Option("--store", help="Check the store instead: every row of every table.")] = False,
@@ -84,7 +84,7 @@ def check(
 
 
 @app.command(epilog="Example: curator train --fresh")
-@shared_options("project", "target", "fresh", "as_json", "skip_bad_rows", "quiet", "verbose")
+@shared_options("project", "target", "fresh", "dry_run", "as_json", "skip_bad_rows", "quiet", "verbose", "log_file")
 def train(shared: Shared) -> None:
     """Meta-train: fine-tune one LoRA adapter on all tasks together."""
     from curator.cli.tables import show_train
@@ -95,7 +95,7 @@ def train(shared: Shared) -> None:
 
 
 @app.command(epilog="Example: PYTHONSAFEPATH=1 accelerate launch --num_processes 2 -m curator gradients")
-@shared_options("project", "target", "fresh", "as_json", "skip_bad_rows", "quiet", "verbose")
+@shared_options("project", "target", "fresh", "dry_run", "as_json", "skip_bad_rows", "quiet", "verbose", "log_file")
 def gradients(shared: Shared) -> None:
     """Compute projected per-example gradients at the checkpoints of meta-training."""
     from curator.cli.tables import show_gradients
@@ -106,7 +106,7 @@ def gradients(shared: Shared) -> None:
 
 
 @app.command(epilog="Example: curator status --json")
-@shared_options("project", "as_json", "quiet", "verbose")
+@shared_options("project", "as_json", "quiet", "verbose", "log_file")
 def status(shared: Shared) -> None:
     """Print the state of every stage, the reason if a stage is stale, and recent selections and jobs."""
     from curator.cli.tables import show_status

@@ -14,7 +14,13 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-_STATES = {"done": ("✓", "green"), "stale": ("~", "yellow"), "partial": ("◐", "yellow"), "missing": ("·", "dim")}
+_STATES = {
+    "done": ("✓", "green"),
+    "running": ("▶", "cyan"),
+    "stale": ("~", "yellow"),
+    "partial": ("◐", "yellow"),
+    "missing": ("·", "dim"),
+}
 
 
 def console() -> "Console":
@@ -281,6 +287,27 @@ def show_apply(report: results.ApplyReport) -> None:
     out.print(styled(f"base model: {report.base_model}", "dim"), soft_wrap=True)
     if report.manifest is not None:
         out.print(styled(f"measured loss written into {report.manifest}", "dim"), soft_wrap=True)
+
+
+def show_costs(report: results.CostReport) -> None:
+    """Print the costs of each stage, and their sum."""
+    out = console()
+    numbers = ("steps", "tokens", "time", "memory")
+    table = table_of("stage", "state", *numbers, numbers=numbers)
+    for stage in report.stages:
+        about = "" if stage.exact else "about "
+        table.add_row(
+            styled(stage.stage, "dim" if stage.cached else "bold"),
+            styled("cached" if stage.cached else "to do", "dim" if stage.cached else ""),
+            styled(f"{about}{stage.steps:,}" if stage.steps else "-"),
+            styled(f"{about}{stage.tokens:,}" if stage.tokens else "-"),
+            styled("-" if stage.cached else duration(stage.seconds)),
+            styled("-" if stage.cached else f"{stage.peak_bytes / 1e9:.1f} GB"),
+        )
+    out.print(table)
+    out.print(styled(f"about {duration(report.seconds)} on {report.machine}"))
+    out.print(styled(f"results: {report.folder}", "dim"), soft_wrap=True)
+    out.print(styled("dry run: nothing is trained"))
 
 
 def show_status(report: results.StatusReport) -> None:

@@ -6,7 +6,7 @@ values out of range, each with the key and the fix.
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
@@ -263,6 +263,12 @@ class TrainSection(_Section):
     """Weight decay of AdamW."""
     seed: Seed = 0
     """Seed of the adapter's initialization and of the order of examples."""
+    report_to: Literal["none", "tensorboard", "wandb", "mlflow", "trackio"] = "none"
+    """Experiment tracker that training, verified runs and selections are logged to. Exports carry the setting."""
+
+    def decisive(self) -> dict[str, Any]:
+        """Return the settings that decide the trained weights, as JSON values."""
+        return self.model_dump(mode="json", exclude={"report_to"})
 
 
 # Segments of the trajectory, and parts of each. Entries of a captured gradient for each kept one, and their largest

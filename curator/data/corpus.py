@@ -16,7 +16,7 @@ from curator.core.files import File
 from curator.core.provenance import Inputs, hash_of, key_of
 from curator.core.text import clean
 from curator.data.bad_rows import UnusableTask, reasons
-from curator.data.discovery import check_target, find_held_out, find_tasks
+from curator.data.discovery import check_auxiliary, check_target, find_held_out, find_tasks
 from curator.data.encoding import encode_tasks
 from curator.data.left_out import TEST, VALIDATION
 from curator.data.model_files import (
@@ -165,6 +165,23 @@ def read_corpus(
         bad={wanted[i][0]: reasons(rows) for i, rows in bad.items() if rows},
         refusal=refused,
     )
+
+
+def check_names(workspace: Workspace, targets: tuple[str, ...], tasks: Sequence[str]) -> None:
+    """Check names against the tasks that `[data]` names, before any file is read into the store.
+
+    Args:
+        workspace: The project.
+        targets: Names of the targets.
+        tasks: Names of auxiliary tasks.
+
+    Raises:
+        ConfigError: A target is not a task, or another name is not an auxiliary task.
+        DataError: A path does not exist, or a glob matches no file.
+    """
+    sources = find_tasks(workspace.config.data, workspace.root, values=lambda s, c: _values(workspace, s, c, read=True))
+    check_target(targets, sources)
+    check_auxiliary(tasks, targets, [source.name for source in sources])
 
 
 def training_examples(task: Task, store: Store) -> list[TokenizedExample]:

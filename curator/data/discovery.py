@@ -4,7 +4,7 @@ import difflib
 import errno
 import itertools
 import os
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -124,6 +124,33 @@ def check_target(targets: tuple[str, ...], sources: list[Source]) -> None:
             raise ConfigError(f"unknown target: {target!r}", hint=_nearest(target, names))
         if targets.count(target) > 1:
             raise ConfigError(f"duplicate target: {target!r}", hint="Name each target once.")
+
+
+def check_auxiliary(names: Iterable[str], targets: Collection[str], tasks: Collection[str]) -> None:
+    """Check that every name is an auxiliary task.
+
+    Args:
+        names: Names to check.
+        targets: Names of the targets.
+        tasks: Names of all tasks, or of all auxiliary tasks.
+
+    Raises:
+        ConfigError: A name is a target, or not a task.
+    """
+    for name in names:
+        if name in targets:
+            raise ConfigError(
+                f"target named as an auxiliary task: {name!r}",
+                hint="Name auxiliary tasks only. Every subset includes the target.",
+            )
+        if name not in tasks:
+            near = difflib.get_close_matches(name, [task for task in tasks if task not in targets], n=1)
+            raise ConfigError(
+                f"unknown task: {name!r}",
+                hint=f"Use {near[0]!r}, or list the tasks with `curator check`."
+                if near
+                else "List the tasks with `curator check`.",
+            )
 
 
 def _nearest(name: str, names: list[str]) -> str:

@@ -85,7 +85,7 @@ def changes_since(manifest: Manifest, config: Config, corpus: Corpus) -> list[In
         "model": {"sha256": manifest.model.sha256, "chat_template": hash_of([manifest.model.chat_template])},
         # Settings that an early version of curator did not write had their defaults.
         "lora": LoraSection().model_dump(mode="json") | manifest.lora,
-        "train": TrainSection().model_dump(mode="json") | manifest.train,
+        "train": {name: manifest.train.get(name, default) for name, default in TrainSection().decisive().items()},
         "data": manifest.data,
         "targets": _all_described(manifest.targets),
         "tasks": _all_described(selected),
@@ -93,7 +93,7 @@ def changes_since(manifest: Manifest, config: Config, corpus: Corpus) -> list[In
     now: Inputs = {
         "model": {"sha256": corpus.model.sha256, "chat_template": hash_of([corpus.model.chat_template])},
         "lora": config.lora.model_dump(mode="json"),
-        "train": config.train.model_dump(mode="json"),
+        "train": config.train.decisive(),
         "data": config.data.model_dump(mode="json", include={*manifest.data}),
         "targets": _all_described(_as_now(e, tasks[e.name]) for e in manifest.targets if e.name in tasks),
         "tasks": _all_described(_as_now(e, tasks[e.name]) for e in selected if e.name in tasks),
@@ -165,6 +165,20 @@ def check_folder(folder: Path) -> None:
         raise ConfigError(f"{folder} exists and is not an applied selection: it holds {foreign[0]!r}", hint=choose)
 
 
+def find_applied(
+    workspace: Workspace, corpus: Corpus, manifest: Manifest, *, seed: int, folder: Path
+) -> tuple[dict[str, Any] | None, Path | None]:
+    """Return the outputs of an equal run, and the folder that holds its complete adapter. None for what is missing.
+
+    Arguments are those of `apply`.
+    """
+    inputs = run_inputs(workspace.config, corpus, weights_of(manifest), seed)
+    kept = workspace.store.artifact("apply", key_of(inputs))
+    if kept is None:
+        return None, None
+    return kept.outputs, _holder((folder, Path(kept.outputs["folder"])), kept.outputs["sha256"])
+
+
 def apply(
     workspace: Workspace,
     corpus: Corpus,
@@ -198,10 +212,8 @@ def apply(
     weights = weights_of(manifest)
     inputs = run_inputs(config, corpus, weights, seed)
     key = key_of(inputs)
-    kept = None if fresh else store.artifact("apply", key)
-    known = None if kept is None else kept.outputs
-    source = None if known is None else _holder((folder, Path(known["folder"])), known["sha256"])
-    known, source = distributed.from_main((known, source))
+    found_adapter = (None, None) if fresh else find_applied(workspace, corpus, manifest, seed=seed, folder=folder)
+    known, source = distributed.from_main(found_adapter)
     if known is not None and source is not None:
         if source != folder and distributed.is_main():
             with _written(folder) as partial:

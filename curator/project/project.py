@@ -16,18 +16,29 @@ from curator.core.config import Config, SelectSection
 from curator.core.errors import ConfigError, DataError
 from curator.core.events import Reporter
 from curator.core.files import file_names
+from curator.core.interval import Interval
 from curator.core.text import is_text
+from curator.data.discovery import check_auxiliary
 from curator.project.pipeline import Pipeline
 from curator.results.base import rounded
-from curator.select.manifest import MANIFEST_NAME, Manifest, record_measured, write_manifest
+from curator.select.manifest import (
+    MANIFEST_NAME,
+    Manifest,
+    check_manifest_file,
+    record_measured,
+    write_manifest,
+)
 from curator.workspace.workspace import Workspace
 
 if TYPE_CHECKING:
     from curator.data.corpus import Corpus
     from curator.estimate.target import TargetEstimates
+    from curator.project.costs import Planner
     from curator.select.methods import Request
     from curator.select.selections import Selections
     from curator.workspace.store.tables import Store
+
+_WITH_COSTS = ("train", "gradients", "estimate", "estimate_all", "select", "examples", "curve", "verify", "apply")
 
 
 class Project:
@@ -44,9 +55,9 @@ class Project:
         >>> project.apply(output="adapter").measured_loss
     """
 
-    def __init__(self, workspace: Workspace) -> None:
-        self.workspace = workspace
-        self._pipeline = Pipeline(workspace)
+    def __init__(self, workspace: Workspace, *, dry_run: bool = False) -> None:
+        self._pipeline = Pipeline(workspace, dry_run=dry_run)
+        self.workspace = self._pipeline.workspace
 
     @classmethod
     def open(cls, path: Path | str | None = None, *, reporter: Reporter | None = None, progress: bool = False) -> Self:
@@ -129,7 +140,9 @@ class Project:
         """
         from dataclasses import asdict
 
-        meta, cached = self._pipeline.meta_init(self.corpus(self.workspace.targets(target)), fresh=fresh)
+        corpus, plan = self._plan(self.workspace.targets(target), fresh=fresh)
+        self._pipeline.begin(corpus, [plan.train()])
+        meta, cached = self._pipeline.meta_init(corpus, fresh=fresh)
         return results.TrainReport(
             key=meta.key,
             points=tuple(
@@ -154,7 +167,8 @@ class Project:
             NumericalError: Training diverges, or a gradient is not finite.
             StoreBusy: Another process works on the project.
         """
-        corpus = self.corpus(self.workspace.targets(target))
+        corpus, plan = self._plan(self.workspace.targets(target), fresh=fresh, fresh_train=False)
+        self._pipeline.begin(corpus, [plan.train(), plan.gradients()])
         meta, computed, count = self._pipeline.gradients(corpus, fresh=fresh, fresh_train=False)
         return results.GradientsReport(
             examples=count,
@@ -187,6 +201,8 @@ class Project:
     ) -> results.EstimatesReport:
         """Estimate several subsets, in the order given. Arguments and errors are those of `estimate`."""
         targets = self.workspace.targets(target)
+        corpus, plan = self._plan(targets, names=[name for subset in subsets for name in subset])
+        self._pipeline.begin(corpus, [plan.train(), plan.gradients()])
         return self.estimates(targets).estimate(subsets)
 
     def select(
@@ -233,8 +249,9 @@ class Project:
             NumericalError: Training diverges, or a gradient is not finite.
             StoreBusy: Another process works on the project.
         """
-        from curator.select.methods import Request
+        from curator.select.methods import Request, check_budget, check_request
         from curator.select.selections import selection_report
+        from curator.training.tracking import estimate_numbers, tracked_run
 
         if runs is not None and (runs < 1 or method is not None):
             raise ConfigError(
@@ -254,13 +271,24 @@ class Project:
         if name and not is_text(name):
             raise ConfigError(f"selection name is not valid UTF-8: {name!r}", hint="Use a name in UTF-8.")
         targets = self.workspace.targets(target)
+        check_request(request, self.config.estimate.method)
+        check_manifest_file(path)
+        corpus, plan = self._plan(targets, names=[*include, *exclude], fresh=fresh)
+        check_budget(request, corpus)
+        works = [plan.train(), plan.gradients(), plan.affinities()]
         if runs is not None:
+            self._pipeline.begin(corpus, [*works, plan.expected_runs("select", runs)])
             return self._race(targets, request, runs=runs, name=name or "race", path=path, fresh=fresh)
+        name = name or request.method
+        self._pipeline.begin(corpus, [*works, plan.select(request, name)])
         selections = self.selections(targets, fresh=fresh)
-        manifest, cached = selections.select(request, name=name or request.method, folder=path.parent, fresh=fresh)
+        manifest, cached = selections.select(request, name=name, folder=path.parent, fresh=fresh)
         if distributed.is_main():
             write_manifest(manifest, path)
-        return selection_report(manifest, path, cached)
+        report = selection_report(manifest, path, cached)
+        with tracked_run(self.workspace, f"select {name}", {"selected": report.selected}, again=cached) as log:
+            log({**estimate_numbers(report.estimate), "tasks": len(report.selected)})
+        return report
 
     def _race(
         self, targets: tuple[str, ...], request: "Request", *, runs: int, name: str, path: Path, fresh: bool
@@ -318,8 +346,10 @@ class Project:
             NumericalError: Training diverges, or a gradient is not finite.
             StoreBusy: Another process works on the project.
         """
-        selections = self.selections(self.workspace.targets(target))
-        selections.estimates.number_of(task)
+        targets = self.workspace.targets(target)
+        corpus, plan = self._plan(targets, names=[task])
+        self._pipeline.begin(corpus, [plan.train(), plan.gradients(), *plan.current_selection()])
+        selections = self.selections(targets)
         return selections.estimates.examples(task, selections.last_names_or_select())
 
     def group(self, count: int) -> list[tuple[str, Path, int]]:
@@ -338,9 +368,11 @@ class Project:
             StoreBusy: Another process works on the project.
         """
         from curator.data.discovery import find_tasks
-        from curator.gradients.grouping import write_groups
+        from curator.gradients.grouping import check_group_count, write_groups
 
-        corpus = self.corpus(self.workspace.targets(None))
+        corpus, plan = self._plan(self.workspace.targets(None))
+        check_group_count(corpus, count)
+        self._pipeline.begin(corpus, [plan.train(), plan.gradients()])
         meta, _, _ = self._pipeline.gradients(corpus, fresh=False, fresh_train=False)
         sources = {source.name: source for source in find_tasks(self.config.data, self.root)}
         return write_groups(self.workspace, corpus, meta, sources, count=count, folder=self.root / "groups")
@@ -357,7 +389,10 @@ class Project:
             NumericalError: Training diverges, or a gradient is not finite.
             StoreBusy: Another process works on the project.
         """
-        selections = self.selections(self.workspace.targets(target))
+        targets = self.workspace.targets(target)
+        corpus, plan = self._plan(targets)
+        self._pipeline.begin(corpus, [plan.train(), plan.gradients(), *plan.current_selection(), plan.curve()])
+        selections = self.selections(targets)
         return selections.estimates.curve(selections.last_names_or_select())
 
     def pareto(self, *, target: str | Sequence[str] | None = None) -> results.ParetoReport:
@@ -422,19 +457,33 @@ class Project:
         """
         from curator.metrics.measuring import Measurer, metric_name
         from curator.verify.measure import estimates_before, measure
-        from curator.verify.verification import plan_runs, report_runs, stored_report
+        from curator.verify.verification import check_counts, expected_count, plan_runs, report_runs, stored_report
 
+        check_counts(runs, seeds)
         name = metric_name(self.workspace, metric)
         targets = self.workspace.targets(target)
-        corpus = self.corpus(targets)
+        corpus, costs = self._plan(targets, fresh=fresh)
         measurer = Measurer(self.workspace, corpus, name)
         measurer.check()
+        works = [costs.train(), costs.gradients(), *costs.current_selection()]
+        if not report and (compare or not all(work.cached for work in works)):
+            # The subsets follow from estimates, which do not exist yet.
+            count = expected_count(self.config, runs, seeds, compare=compare, named=len(selections))
+            self._pipeline.begin(corpus, [*works, costs.expected_runs("verify", count)])
         chosen = self.selections(targets, fresh=fresh)
         if report:
             return stored_report(chosen.estimates)
         plan = plan_runs(
-            chosen, runs=runs, seeds=seeds, compare=compare, names=selections, fresh=fresh, measurer=measurer
+            chosen,
+            runs=runs,
+            seeds=seeds,
+            compare=compare,
+            names=selections,
+            fresh=fresh,
+            measurer=measurer,
+            keep=not self._pipeline.dry_run,
         )
+        self._pipeline.begin(corpus, [*(work for work in works if work.cached), costs.runs("verify", plan.runs)])
         before = measurer.known_before()
         if plan.runs or before is None:
             with self._pipeline.measuring(targets, "verify"):
@@ -529,6 +578,7 @@ class Project:
         from curator.export.adapter_metric import applied_metric
         from curator.metrics.measuring import Measurer, metric_name
         from curator.select.selections import find_manifest_file
+        from curator.training.tracking import estimate_numbers, tracked_run
         from curator.verify.measure import run_seeds
 
         name = metric_name(self.workspace, metric)
@@ -544,7 +594,14 @@ class Project:
         applying.check_folder(place)
         measurer = Measurer(self.workspace, corpus, name)
         measurer.check()
-        with self._pipeline.measuring(targets, "apply"):
+        plan = self._pipeline.planner(corpus, fresh=fresh)
+        work = plan.apply(found, seed=seed, folder=place)
+        self._pipeline.begin(corpus, [work])
+        parameters = {"selection": found.name, "seed": seed, "weights": applying.weights_of(found)}
+        with (
+            self._pipeline.measuring(targets, "apply"),
+            tracked_run(self.workspace, f"apply {found.name} seed {seed}", parameters, again=work.cached) as log,
+        ):
             before = measurer.before(self._pipeline.load)
             done = applying.apply(
                 self.workspace,
@@ -562,8 +619,36 @@ class Project:
                 if not unchanged or (file and not record_measured(file, found, rounded(done.loss))):
                     self.reporter.warn(f"measured loss is not written to {manifest}: it describes another selection")
                     file = None
+            estimate = Interval(found.estimated_loss, found.estimated_loss_low, found.estimated_loss_high)
+            log({**estimate_numbers(estimate), "measured_loss": done.loss})
         read = applied_metric(self.workspace, corpus, done.loss, done.values, measurer, before)
         return applying.report(self.workspace, corpus, found, done, seed=seed, manifest_file=file, metric=read)
+
+    def costs(self, verb: str, *arguments: Any, **options: Any) -> results.CostReport:
+        """Return what a call of a verb would cost, and check its arguments. Train nothing, and store no result.
+
+            >>> project.costs("select", k=3).seconds
+
+        Files that are new or changed are read, as `check` does. If no time is known yet, three passes of the model
+        measure it.
+
+        Args:
+            verb: `train`, `gradients`, `estimate`, `estimate_all`, `select`, `examples`, `curve`, `verify` or `apply`.
+            arguments: Arguments of the verb.
+            options: Options of the verb.
+
+        Raises:
+            ConfigError, DataError, ManifestMismatch: As the verb itself.
+        """
+        from curator.project.costs import DryRun
+
+        if verb not in _WITH_COSTS:
+            raise ConfigError(f"no costs of {verb!r}", hint=f"Name one of: {', '.join(_WITH_COSTS)}.")
+        try:
+            getattr(type(self)(self.workspace, dry_run=True), verb)(*arguments, **options)
+        except DryRun as done:
+            return done.report
+        raise AssertionError(verb)
 
     def manifest(self, wanted: Path | str) -> tuple[Manifest, Path]:
         """Return a manifest, and the folder that its paths are relative to.
@@ -664,6 +749,21 @@ class Project:
             StoreBusy: Another process works on the project.
         """
         return self._pipeline.selections(targets, fresh=fresh)
+
+    def _plan(
+        self,
+        targets: tuple[str, ...],
+        *,
+        names: Sequence[str] = (),
+        fresh: bool = False,
+        fresh_train: bool | None = None,
+    ) -> "tuple[Corpus, Planner]":
+        """Check names, read the data, and return the examples with a planner of the stages."""
+        self._pipeline.check_names(targets, names)
+        corpus = self.corpus(targets)
+        # A task that `[data]` names may have no usable example.
+        check_auxiliary(names, targets, [task.name for task in corpus.auxiliary])
+        return corpus, self._pipeline.planner(corpus, fresh=fresh, fresh_train=fresh_train)
 
     def _method(self, method: str | None) -> str:
         if method is None:

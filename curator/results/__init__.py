@@ -21,7 +21,15 @@ from curator.results.estimates import (
 from curator.results.metrics import AppliedMetric, MetricReading, MetricReport, TestPart
 from curator.results.outputs import AppliedTask, ApplyReport, ExportedTask, ExportReport, QueryResult
 from curator.results.selection import RaceResult, SelectedTask, SelectionResult
-from curator.results.stages import GradientsReport, StageState, StageStatus, StatusReport, TrainReport
+from curator.results.stages import (
+    CostReport,
+    GradientsReport,
+    StageCost,
+    StageState,
+    StageStatus,
+    StatusReport,
+    TrainReport,
+)
 from curator.results.verification import (
     ComparedMethod,
     ComparedSelection,
@@ -43,6 +51,7 @@ __all__ = [
     "CheckedTask",
     "ComparedMethod",
     "ComparedSelection",
+    "CostReport",
     "CurveReport",
     "DuplicateTasks",
     "EstimateResult",
@@ -65,6 +74,7 @@ __all__ = [
     "RaceResult",
     "SelectedTask",
     "SelectionResult",
+    "StageCost",
     "StageState",
     "StageStatus",
     "StatusReport",

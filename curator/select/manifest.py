@@ -210,6 +210,26 @@ def files_of(entry: TaskEntry | TargetEntry) -> dict[str, tuple[TaskFile, ...]]:
     return found
 
 
+def check_manifest_file(path: Path) -> None:
+    """Check that a manifest can be written, before other work starts.
+
+    Raises:
+        DataError: The path is a folder, or leads through a file, or its folder is write-protected.
+    """
+    above = next(folder for folder in path.parents if folder.exists())
+    problem = (
+        "it is a folder"
+        if path.is_dir()
+        else f"{above} is not a folder"
+        if not above.is_dir()
+        else f"{above} is write-protected"
+        if not os.access(above, os.W_OK)
+        else ""
+    )
+    if problem:
+        raise DataError(f"cannot write {path}: {problem}", hint="Choose another place with -o.")
+
+
 def write_manifest(manifest: Manifest, path: Path) -> bool:
     """Write a manifest completely or not at all. Leave an equal file untouched.
 

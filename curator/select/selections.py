@@ -22,7 +22,7 @@ from curator.select.considered import random_subsets
 from curator.select.embeddings import task_embeddings
 from curator.select.manifest import Edit, Manifest, read_manifest
 from curator.select.manifest_builder import manifest_of, seen_from
-from curator.select.methods import Methods, Request, constraints_of
+from curator.select.methods import Methods, Request, check_request, constraints_of
 from curator.select.pareto import competing_subsets, pareto_front
 from curator.select.search import Selection, Step
 from curator.training.meta_init import LoadModel
@@ -86,14 +86,17 @@ class Selections:
             The manifest, and whether it was cached.
 
         Raises:
-            ConfigError: A name is not an auxiliary task, or pins contradict each other or the budget.
+            ConfigError: A name is not an auxiliary task, or the request contradicts itself or the method.
         """
+        check_request(request, self._workspace.config.estimate.method)
         constraints = constraints_of(request, self.estimates.tasks, self.estimates.number_of)
         inputs = self.select_inputs(request, name)
         key = key_of(inputs)
         kept = None if fresh else self._workspace.store.selection(key)
         if kept is not None:
-            manifest = Manifest.model_validate_json(kept)
+            # The tracker decides no result, and exports carry its present name.
+            train = {"train": self._workspace.config.train.model_dump(mode="json")}
+            manifest = Manifest.model_validate_json(kept).model_copy(update=train)
             # The last requested selection is the current one, whenever it was made.
             self._workspace.store.renew_selection(key)
             self._workspace.reporter.cached("select", f"{name!r}, made {manifest.created}")

@@ -87,7 +87,7 @@ def train_inputs(config: Config, corpus: Corpus) -> Inputs:
     return {
         "version": _TRAIN_VERSION,
         **recipe_inputs(config, corpus),
-        "train": config.train.model_dump(mode="json"),
+        "train": config.train.decisive(),
         **recorded,
         "tasks": {task.name: task.content for task in corpus.tasks},
         "validation": {task.name: hash_of(task.validation_hashes) for task in corpus.target_tasks},
@@ -105,7 +105,7 @@ def recipe_inputs(config: Config, corpus: Corpus) -> Inputs:
             "attention": model.attention,
         },
         "lora": config.lora.model_dump(mode="json"),
-        "train": config.train.model_dump(mode="json", exclude={"seed"}),
+        "train": {name: value for name, value in config.train.decisive().items() if name != "seed"},
     }
 
 

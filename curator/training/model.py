@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, cast
 from curator.core.config import LoraSection, ModelSection
 from curator.core.errors import ConfigError, DataError, ManifestMismatch
 from curator.core.files import umask
-from curator.core.performance import OtherPrograms, reasons
+from curator.core.performance import slow_arithmetic
 from curator.data.model_files import (
     _WEIGHTS,
     ModelFiles,
@@ -384,10 +384,9 @@ def load_project_model(workspace: Workspace, model: ModelFiles | None = None) ->
         DataError: The model cannot be found or loaded.
     """
     config = workspace.config
-    others = OtherPrograms()
     model = model or identify_model(workspace)
     tuned = load_model(model.folder, config.model, config.lora)
     check_unchanged(workspace, model)
-    for words in reasons(tuned.device, pick_dtype(config.model, tuned.device), others):
+    if words := slow_arithmetic(tuned.device, pick_dtype(config.model, tuned.device)):
         workspace.reporter.warn(words)
     return tuned

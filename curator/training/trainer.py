@@ -23,6 +23,7 @@ from curator.data.model_files import is_of_the_disk
 from curator.data.tokens import TokenizedExample
 from curator.training.batches import by_length, collate, example_losses, loss_tokens
 from curator.training.model import TunedModel
+from curator.training.tracking import current_run
 
 if TYPE_CHECKING:
     import numpy as np
@@ -158,6 +159,32 @@ def train_adapter(
     return recorder.checkpoints()
 
 
+def training_steps(examples: int, recipe: TrainSection) -> int:
+    """Return the number of optimizer steps of a run, as the Trainer counts them.
+
+    Args:
+        examples: Number of training examples.
+        recipe: Section `[train]` of the configuration.
+    """
+    batches = math.ceil(math.ceil(examples / recipe.batch_size) / distributed.world_size())
+    return math.ceil(recipe.epochs * max(math.ceil(batches / recipe.gradient_accumulation), 1))
+
+
+def checkpoint_steps(shares: Sequence[float], steps: int) -> dict[int, float]:
+    """Return the step of each saved adapter with its share of the steps. Shares of the same step give one adapter."""
+    return {max(1, round(share * steps)): share for share in sorted(shares)}
+
+
+def steps_done(folder: Path) -> int:
+    """Return the number of steps after which an interrupted run resumes, or 0. Change nothing.
+
+    Args:
+        folder: Folder of the run.
+    """
+    found = (folder / "checkpoints").glob(f"checkpoint-*/{_COMPLETE}")
+    return max((int(path.parent.name.rpartition("-")[2]) for path in found), default=0)
+
+
 def remove_run(folder: Path) -> None:
     """Remove a folder with its checkpoints. After a kill during removal, no run resumes from a partial checkpoint.
 
@@ -278,6 +305,7 @@ def _trainer(
         def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             control.should_save = False
 
+    run = current_run()
     arguments = TrainingArguments(
         output_dir=str(checkpoints),
         num_train_epochs=recipe.epochs,
@@ -292,7 +320,10 @@ def _trainer(
         save_total_limit=2,
         logging_steps=1 if tuned.device.type == "cpu" else 10,
         logging_nan_inf_filter=False,
-        report_to="none",
+        report_to=recipe.report_to,
+        run_name=None if run is None else run.name,
+        # trackio lists runs by this name.
+        project="curator" if run is None else run.project,
         disable_tqdm=True,
         remove_unused_columns=False,
         dataloader_pin_memory=tuned.device.type == "cuda",
@@ -339,7 +370,7 @@ class _Recorder:
 
     def begin(self, done: int, total: int, *, main: bool) -> None:
         self._main = main
-        self._points = {max(1, round(share * total)): share for share in self._shares}
+        self._points = checkpoint_steps(self._shares, total)
         ends = sorted(self._points)
         if self._average is None:
             self._starts = dict(zip(ends, [0, *ends], strict=False))

@@ -25,6 +25,7 @@ from curator.select.selections import Selections
 from curator.training.fine_tune import FineTuned, fine_tune, measurement_inputs, recipe_key, subset_content
 from curator.training.forgetting import compared, task_losses
 from curator.training.meta_init import LoadModel
+from curator.training.tracking import estimate_numbers, tracked_run
 from curator.training.trainer import remove_run
 from curator.verify.probes import plan
 from curator.workspace.workspace import Workspace
@@ -49,7 +50,13 @@ class Predictions:
 NO_PREDICTIONS = Predictions({}, None)
 
 
-def runs_to_make(selections: Selections, *, subsets: int | None, seeds: int | None) -> list[Run]:
+def new_count(config: Config, subsets: int | None, seeds: int | None) -> int:
+    """Return the number of runs of a new plan. Arguments are those of `runs_to_make`."""
+    count = config.verify.runs if subsets is None else subsets
+    return count * (seeds or config.verify.seeds) + (config.verify.second_runs(count) if seeds is None else 0)
+
+
+def runs_to_make(selections: Selections, *, subsets: int | None, seeds: int | None, keep: bool = True) -> list[Run]:
     """Return subset and seed of each run of a call: the rest of an interrupted plan, or else a new plan.
 
     Args:
@@ -57,6 +64,7 @@ def runs_to_make(selections: Selections, *, subsets: int | None, seeds: int | No
         subsets: Number of subsets to add. None adds `verify.runs` if no subset is measured.
         seeds: Runs on each subset. None means `verify.seeds`, and a second seed for some subsets if that is 1. A number
             without `subsets` adds runs to measured subsets until each has that many.
+        keep: Whether to store a new plan, so that a later call continues it.
     """
     estimates, workspace, corpus = selections.estimates, selections.estimates.workspace, selections.estimates.corpus
     config = workspace.config
@@ -88,7 +96,8 @@ def runs_to_make(selections: Selections, *, subsets: int | None, seeds: int | No
         # The first subsets are the selection, all tasks and the target alone, then an even spread.
         runs += [(subset, run_seeds(config, 2)[-1]) for subset in chosen[:count]]
     outputs = {"runs": [[sorted(subset), seed] for subset, seed in runs], "reported": False}
-    workspace.store.put_artifact("verify", key, inputs | {"tasks": tasks}, outputs)
+    if keep:
+        workspace.store.put_artifact("verify", key, inputs | {"tasks": tasks}, outputs)
     return runs
 
 
@@ -174,20 +183,26 @@ def measure(
         content = subset_content(corpus, subset)
         place = folder / key_of({"recipe": key, "subset": content, "seed": seed, "early": True})
         run = f"run {number} of {len(runs)}: {len(subset)} tasks, seed {seed}"
-        try:
-            found = fine_tune(
-                workspace.reporting_to(Reporter(follow)),
-                corpus,
-                subset,
-                seed=seed,
-                tuned=tuned,
-                folder=place,
-                early=True,
-            )
-            lost = compared(corpus, subset, base, task_losses(workspace, corpus, tuned)) if forgetting else {}
-        except NumericalError as error:
-            found, lost = FineTuned(loss=math.inf, seconds=0.0), {}
-            reporter.warn(f"{run}: {error}. curator leaves the run out and does not repeat it.")
+        parameters = {"subset": sorted(subset), "seed": seed, "target": target}
+        with tracked_run(workspace, f"verify {len(subset)} tasks {key_of(content)[:8]} seed {seed}", parameters) as log:
+            expected = predictions.estimates.get(subset)
+            if expected is not None:
+                log(estimate_numbers(expected))
+            try:
+                found = fine_tune(
+                    workspace.reporting_to(Reporter(follow)),
+                    corpus,
+                    subset,
+                    seed=seed,
+                    tuned=tuned,
+                    folder=place,
+                    early=True,
+                )
+                lost = compared(corpus, subset, base, task_losses(workspace, corpus, tuned)) if forgetting else {}
+                log({"measured_loss": found.loss, "seconds": found.seconds})
+            except NumericalError as error:
+                found, lost = FineTuned(loss=math.inf, seconds=0.0), {}
+                reporter.warn(f"{run}: {error}. curator leaves the run out and does not repeat it.")
         # A metric that fails leaves the checkpoints, so that the next call resumes at the end of the run.
         values = measurer.of_run(tuned, found) if measurer is not None and math.isfinite(found.loss) else []
         if distributed.is_main():

@@ -5,15 +5,17 @@ from dataclasses import dataclass, replace
 
 from curator import results
 from curator.core import distributed
+from curator.core.config import Config
 from curator.core.errors import ConfigError
 from curator.core.text import clean
 from curator.estimate.target import TargetEstimates
 from curator.metrics.measuring import Measurer
 from curator.metrics.stored import RunValues
+from curator.select.baselines import NAMES
 from curator.select.selections import Selections
 from curator.training.fine_tune import recipe_key
 from curator.verify.comparison import Choice, compare_methods, plan_comparison, runs_to_compare
-from curator.verify.measure import Run, mark_reported, runs_to_make
+from curator.verify.measure import Run, mark_reported, new_count, runs_to_make
 from curator.verify.metric_report import with_metric
 from curator.verify.paired import PAIRED_SEEDS, NamedSubset, compare_selections, named_subsets, runs_to_pair
 from curator.verify.report import report
@@ -38,6 +40,33 @@ class Plan:
     named: list[NamedSubset]
 
 
+def check_counts(runs: int | None, seeds: int | None) -> None:
+    """Check the numbers of subsets and seeds, before any stage runs.
+
+    Raises:
+        ConfigError: `runs` or `seeds` is below 1.
+    """
+    if (seeds is not None and seeds < 1) or (runs is not None and runs < 1):
+        raise ConfigError(
+            f"runs and seeds must be at least 1: runs={runs}, seeds={seeds}", hint="Omit one to use its default."
+        )
+
+
+def expected_count(config: Config, runs: int | None, seeds: int | None, *, compare: bool, named: int) -> int:
+    """Return about how many runs a call makes whose subsets are not chosen yet.
+
+    Args:
+        config: Settings of the project.
+        runs: As for `plan_runs`.
+        seeds: As for `plan_runs`.
+        compare: As for `plan_runs`.
+        named: Number of selections to compare by name.
+    """
+    count = (len(NAMES) + 2) * (seeds or max(config.verify.seeds, _COMPARED_SEEDS)) if compare else 0
+    count += named * (seeds or max(config.verify.seeds, PAIRED_SEEDS))
+    return count + (new_count(config, runs, seeds) if runs is not None or not (compare or named) else 0)
+
+
 def plan_runs(
     selections: Selections,
     *,
@@ -47,6 +76,7 @@ def plan_runs(
     names: Sequence[str] = (),
     fresh: bool,
     measurer: Measurer | None = None,
+    keep: bool = True,
 ) -> Plan:
     """Plan the fine-tuning runs of a call.
 
@@ -58,18 +88,15 @@ def plan_runs(
         names: Selections to compare by name.
         fresh: Plan the comparison again even if cached.
         measurer: Metric of the runs. Without `runs` and `compare`, stored runs that lack its value are repeated.
+        keep: Whether to store a new plan, so that a later call continues it.
 
     Returns:
         The plan. Every process of a distributed call gets the same plan.
 
     Raises:
-        ConfigError: `runs` or `seeds` is below 1, or names do not suit.
+        ConfigError: Names do not suit.
         DataError: A named selection does not exist.
     """
-    if (seeds is not None and seeds < 1) or (runs is not None and runs < 1):
-        raise ConfigError(
-            f"runs and seeds must be at least 1: runs={runs}, seeds={seeds}", hint="Omit one to use its default."
-        )
     found = Plan([], [], [])
     estimates = selections.estimates
     config = estimates.workspace.config
@@ -86,7 +113,7 @@ def plan_runs(
             more = runs_to_pair(estimates, found.named, seeds=seeds or max(config.verify.seeds, PAIRED_SEEDS))
             found.runs.extend(run for run in more if run not in found.runs)
         if runs is not None or not (compare or names):
-            more = runs_to_make(selections, subsets=runs, seeds=seeds)
+            more = runs_to_make(selections, subsets=runs, seeds=seeds, keep=keep)
             found.runs.extend(run for run in more if run not in found.runs)
     return distributed.from_main(found)
 

@@ -23,7 +23,13 @@ from tui.widgets.rows import Rows
 from tui.widgets.selection_estimate import history_lines
 from tui.widgets.trust import measured_part
 
-_STATES = {"done": ("✓", "good"), "stale": ("~", "warn"), "partial": ("◐", "warn"), "missing": ("·", "dim")}
+_STATES = {
+    "done": ("✓", "good"),
+    "running": ("▶", "warn"),
+    "stale": ("~", "warn"),
+    "partial": ("◐", "warn"),
+    "missing": ("·", "dim"),
+}
 # Least cells of a row with the number of tasks, and with both a difference and a measured loss.
 _COUNT, _BOTH = 32, 48
 # Least height of the screen with recent events.
