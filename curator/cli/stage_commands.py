@@ -38,7 +38,7 @@ def init(
     ] = None,
 ) -> None:
     """Write a commented curator.toml."""
-    from curator.cli.init import write_groups, write_project
+    from curator.project.new_project import write_groups, write_project
     from curator.core.text import clean
 
     written = write_project(folder, sources or [], model=model, target=target, task_column=task_column)

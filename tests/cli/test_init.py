@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from conftest import MakeProject, pair_rows, write_rows
 
-from curator.cli.init import write_project
+from curator.project.new_project import write_project
 from curator.core.config import Config
 from curator.core.errors import ConfigError, DataError
 from curator.core.load_config import load_config

@@ -11,7 +11,7 @@ import fsspec
 import pytest
 from conftest import MakeProject, pair_rows, write_rows
 
-from curator.cli.init import write_project
+from curator.project.new_project import write_project
 from curator.core.config import DataSection, TaskSource
 from curator.core.errors import DataError, ManifestMismatch
 from curator.core.events import Event, Reporter

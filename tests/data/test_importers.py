@@ -11,7 +11,7 @@ from conftest import CHAT_TEMPLATE, make_tokenizer, write_rows
 from typer.testing import CliRunner
 
 from curator.cli.app import app
-from curator.cli.init import Written, write_project
+from curator.project.new_project import Written, write_project
 from curator.core.config import Config
 from curator.core.errors import CuratorError, DataError
 from curator.core.load_config import load_config

@@ -14,7 +14,7 @@ import yaml
 from conftest import make_tokenizer, pair_rows, toml_of, write_rows
 from manifests import everything, rows_of
 
-from curator.cli.init import Written, write_project
+from curator.project.new_project import Written, write_project
 from curator.core.errors import DataError
 from curator.data.corpus import Corpus, training_examples, validation_examples
 from curator.data.tokens import TokenizedExample

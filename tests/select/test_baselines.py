@@ -21,7 +21,7 @@ from scipy.stats import t as student
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, get_scheduler
 
 import curator
-from curator.cli.init import write_project
+from curator.project.new_project import write_project
 from curator.cli.selection_commands import METHODS_HELP
 from curator.cli.tables import show_verify
 from curator.core.config import LoraSection, Method, ModelSection

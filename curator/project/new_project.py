@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from curator.cli.toml_text import one_line, quoted, toml_of
+from curator.project.toml_text import one_line, quoted, toml_of
 from curator.core.config import DataSection, TaskSource
 from curator.core.errors import ConfigError, DataError
 from curator.core.files import CONFIG_NAME, write_whole
