@@ -338,6 +338,42 @@ class Project:
         sets = partial(_sets, self.root, self.config, manifest.target_names, weights)
         return replaced(selection_report(manifest, path, cached), _sets=sets)
 
+    def preview(
+        self, *, target: str | Sequence[str] | None = None, method: str | None = None, **limits: Any
+    ) -> results.SelectionResult:
+        """Select as `select` does, but store no selection and write no manifest.
+
+        Args:
+            target: Target to use instead of the configured one.
+            method: Method of selection [default: the configured method].
+            limits: `k`, `max_tokens`, `max_examples`, `threshold`, `include` and `exclude` of `select`.
+
+        Raises:
+            ConfigError: A name is unknown, pins contradict each other or the budget, or the method lacks an option.
+            DataError: Data, the model or a checkpoint cannot be read or written.
+            NumericalError: Training diverges, or a gradient is not finite.
+            StoreBusy: Another process works on the project.
+        """
+        from curator.select.methods import Request
+        from curator.select.selections import selection_report
+
+        names = {key: tuple(sorted(set(limits.pop(key, ())))) for key in ("include", "exclude")}
+        request = Request(method=self._method(method), **names, **limits)
+        manifest = self.selections(self.workspace.targets(target)).preview(request, name=request.method)
+        return replaced(selection_report(manifest, self.root, False), manifest=None)
+
+    def is_ready(self, *, target: str | Sequence[str] | None = None) -> bool:
+        """Return whether estimates need no further training and no further gradients. Compute nothing.
+
+        Args:
+            target: Target to use instead of the configured one.
+
+        Raises:
+            ConfigError: A target is not a task of the project.
+            DataError: The store cannot be read.
+        """
+        return self._pipeline.is_ready(self.workspace.targets(target))
+
     def to_datasets(
         self, manifest: Path | str | None = None, *, target: str | Sequence[str] | None = None
     ) -> "DatasetDict":
