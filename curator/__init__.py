@@ -18,6 +18,7 @@ from curator.core.version import __version__
 
 _HOMES = {
     "Project": "curator.project.project",
+    "CuratorCallback": "curator.project.callback",
     "CheckReport": "curator.results",
     "EstimateResult": "curator.results",
     "SelectionResult": "curator.results",
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     from curator.core.errors import ManifestMismatch as ManifestMismatch
     from curator.core.errors import NumericalError as NumericalError
     from curator.core.errors import StoreBusy as StoreBusy
+    from curator.project.callback import CuratorCallback as CuratorCallback
     from curator.project.project import Project as Project
     from curator.results.data import CheckReport as CheckReport
     from curator.results.data import StoreReport as StoreReport

@@ -194,10 +194,14 @@ class AssistantTools:
         raise DataError("the project has no selection", hint="Run `curator select` first.")
 
 
-def _safe(value: Any) -> Any:
-    """Return a JSON value without characters that steer a terminal. Long texts are cut."""
+def _safe(document: Document) -> Document:
+    """Return a JSON document without characters that steer a terminal. Long texts are cut."""
+    return {clean(name): _safe_value(inner) for name, inner in document.items()}
+
+
+def _safe_value(value: Any) -> Any:
     if isinstance(value, dict):
-        return {clean(name): _safe(inner) for name, inner in value.items()}
+        return _safe(value)
     if isinstance(value, list | tuple):
-        return [_safe(inner) for inner in value]
+        return [_safe_value(inner) for inner in value]
     return clean(value, limit=_LETTERS, lines=True) if isinstance(value, str) else plain(value)

@@ -89,12 +89,17 @@ class Capture:
         path.touch()
         if _truncate(path, visit_dtype(self._dim), done) != done:
             # Somebody removed the file of a run that now resumes.
-            self._give_up("visits of earlier steps are missing")
+            self.give_up("visits of earlier steps are missing")
         self._file = path.open("ab")
 
     @contextmanager
-    def batch(self, step: int, positions: "torch.Tensor", factor: float, inputs: Mapping[str, Any]) -> Iterator[None]:
-        """Record the gradients of a batch while its forward and backward pass run."""
+    def batch(
+        self, step: int, positions: "torch.Tensor", factor: "float | torch.Tensor", inputs: Mapping[str, Any]
+    ) -> Iterator[None]:
+        """Record the gradients of a batch while its forward and backward pass run.
+
+        A `factor` that is a tensor may receive its value during the backward pass.
+        """
         import torch
 
         if not self.complete:
@@ -129,9 +134,10 @@ class Capture:
         return {name: factor_of(gradients.sum(0).square()) for name, gradients in pieces}
 
     def _mixed(self) -> None:
-        self._give_up("a trained layer mixes the tokens of a batch")
+        self.give_up("a trained layer mixes the tokens of a batch")
 
-    def _give_up(self, reason: str) -> None:
+    def give_up(self, reason: str) -> None:
+        """Capture no more visits, and warn once with the reason."""
         if self.complete:
             self._reporter.warn(f"curator computes gradients after the training, which is slower: {reason}")
         self.complete = False

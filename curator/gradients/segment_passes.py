@@ -25,6 +25,10 @@ from curator.training.trainer import Checkpoint
 from curator.workspace.workspace import Workspace
 
 
+INITIAL = "initial"
+"""Folder of the adapter before the first step, if the run did not initialize it by the project's seed."""
+
+
 class Passes:
     """Compute gradients at the parts of segments.
 
@@ -107,6 +111,8 @@ class Passes:
         """
         tuned, root = self._load(), self._root
         tuned.reset(self._workspace.config.train.seed)
+        if (root / INITIAL).is_dir():
+            tuned.load_adapter(root / INITIAL)
         projection, before, rows, step = Projection(self._spec), _adapter(tuned), [], 0
         for gradient_set in self._sets:
             first, here = step, {name: value.new_zeros(value.shape) for name, value in before.items()}

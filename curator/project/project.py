@@ -357,8 +357,8 @@ class Project:
         from curator.select.methods import Request
         from curator.select.selections import selection_report
 
-        names = {key: tuple(sorted(set(limits.pop(key, ())))) for key in ("include", "exclude")}
-        request = Request(method=self._method(method), **names, **limits)
+        names: dict[str, Any] = {key: tuple(sorted(set(limits.pop(key, ())))) for key in ("include", "exclude")}
+        request = Request(method=self._method(method), **limits, **names)
         manifest = self.selections(self.workspace.targets(target)).preview(request, name=request.method)
         return replaced(selection_report(manifest, self.root, False), manifest=None)
 

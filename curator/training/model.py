@@ -23,7 +23,7 @@ from curator.workspace.workspace import Workspace
 
 if TYPE_CHECKING:
     import torch
-    from peft import PeftModel
+    from peft import LoraConfig, PeftModel
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,7 +228,7 @@ def load_model(folder: Path, section: ModelSection, lora: LoraSection) -> TunedM
         ConfigError: The model has no target module of LoRA, or quantization is set without a CUDA GPU.
     """
     import torch
-    from peft import LoraConfig, TaskType, get_peft_model, prepare_model_for_kbit_training
+    from peft import get_peft_model, prepare_model_for_kbit_training
     from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
     config = load_architecture(folder, section)
@@ -274,15 +274,8 @@ def load_model(folder: Path, section: ModelSection, lora: LoraSection) -> TunedM
         )
     if section.quantization != "none":
         base = prepare_model_for_kbit_training(base, use_gradient_checkpointing=False)  # type: ignore[no-untyped-call]
-    peft_config = LoraConfig(
-        task_type=TaskType.SEQ_2_SEQ_LM if encoder_decoder else TaskType.CAUSAL_LM,
-        r=lora.r,
-        lora_alpha=cast("int", lora.alpha),
-        lora_dropout=lora.dropout,
-        target_modules=lora.target_modules if isinstance(lora.target_modules, str) else list(lora.target_modules),
-    )
     try:
-        model = get_peft_model(base, peft_config)
+        model = get_peft_model(base, lora_config(lora, encoder_decoder=encoder_decoder))
     except ValueError as error:
         raise ConfigError(
             f"cannot use lora.target_modules = {lora.target_modules!r} with model {folder}: {first_line(error)}",
@@ -293,6 +286,42 @@ def load_model(folder: Path, section: ModelSection, lora: LoraSection) -> TunedM
     model.config.use_cache = False
     torch.set_grad_enabled(True)
     return TunedModel(model, encoder_decoder=encoder_decoder)
+
+
+def lora_config(lora: LoraSection, *, encoder_decoder: bool) -> "LoraConfig":
+    """Return the settings of the adapter for peft."""
+    from peft import LoraConfig, TaskType
+
+    return LoraConfig(
+        task_type=TaskType.SEQ_2_SEQ_LM if encoder_decoder else TaskType.CAUSAL_LM,
+        r=lora.r,
+        lora_alpha=cast("int", lora.alpha),
+        lora_dropout=lora.dropout,
+        target_modules=lora.target_modules if isinstance(lora.target_modules, str) else list(lora.target_modules),
+    )
+
+
+def layout_of(folder: Path, section: ModelSection, lora: LoraSection) -> ParameterLayout:
+    """Return the layout of a model's adapter, without its weights.
+
+    Args:
+        folder: Result of `find_model`.
+        section: Section `[model]` of the configuration.
+        lora: Section `[lora]` of the configuration.
+
+    Raises:
+        DataError: The configuration of the model cannot be read.
+    """
+    import torch
+    from peft import get_peft_model
+    from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
+
+    config = load_architecture(folder, section)
+    encoder_decoder = bool(getattr(config, "is_encoder_decoder", False))
+    auto: Any = AutoModelForSeq2SeqLM if encoder_decoder else AutoModelForCausalLM
+    with torch.device("meta"):
+        base = auto.from_config(config, trust_remote_code=section.trust_remote_code)
+        return ParameterLayout.of(get_peft_model(base, lora_config(lora, encoder_decoder=encoder_decoder)))
 
 
 def loading_problem(report: dict[str, Any]) -> str:

@@ -131,7 +131,7 @@ def train_adapter(
     tuned.model.train()
     checkpoints = folder / "checkpoints"
     resume_from = _last_complete(checkpoints)
-    recorder = _Recorder(tuned, folder, shares, average, resume_from, reporter, stage, observer)
+    recorder = Recorder(tuned, folder, shares, average, resume_from, reporter, stage, observer)
     trainer = _trainer(tuned, examples, recipe, checkpoints, seed, recorder, observer)
     try:
         trainer.train(resume_from_checkpoint=None if resume_from is None else str(resume_from))
@@ -201,7 +201,7 @@ def _trainer(
     recipe: TrainSection,
     checkpoints: Path,
     seed: int,
-    recorder: "_Recorder",
+    recorder: "Recorder",
     observer: Observer | None,
 ) -> "Trainer":
     import torch
@@ -310,7 +310,7 @@ def _trainer(
     return trainer
 
 
-class _Recorder:
+class Recorder:
     """Follow a training run: report progress and loss, and save the averaged adapters."""
 
     def __init__(
