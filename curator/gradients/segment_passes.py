@@ -24,7 +24,6 @@ from curator.training.model import TunedModel
 from curator.training.trainer import Checkpoint
 from curator.workspace.workspace import Workspace
 
-
 INITIAL = "initial"
 """Folder of the adapter before the first step, if the run did not initialize it by the project's seed."""
 

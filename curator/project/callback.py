@@ -69,7 +69,9 @@ class CuratorCallback(TrainerCallback):  # type: ignore[misc]
         if args.max_steps > 0:
             raise ConfigError("curator needs the length of a training in epochs", hint="Set `num_train_epochs`.")
         if args.warmup_steps >= 1:
-            raise ConfigError("curator needs the warm-up as a share", hint="Set `warmup_steps` to a share of the steps.")
+            raise ConfigError(
+                "curator needs the warm-up as a share", hint="Set `warmup_steps` to a share of the steps."
+            )
         modules = peft_config.target_modules
         found = {
             "lora": {
