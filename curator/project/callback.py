@@ -1,8 +1,8 @@
 """`CuratorCallback`: capture gradients during the user's own training with `SFTTrainer`.
 
-A run on all tasks together with the project's recipe is a meta-training. The callback follows it as curator follows its
-own (training/trainer.py): hooks capture the gradient of every visit, and a recorder saves the averaged adapters. A batch
-holds tokens only, so its rows are recognised by their tokens. `Project.select` then needs no training.
+A run on all tasks together with the project's recipe is a meta-training. The callback follows the run as curator
+follows its own (training/trainer.py). Hooks capture the gradient of every visit. A recorder saves the averaged adapters.
+A batch holds tokens only, so its rows are recognised by their tokens. `Project.select` then needs no training.
 """
 
 import hashlib
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 _ALL = 'Train on `project.to_datasets()["train"]`, which holds all tasks, and set `max_length=None`.'
 
 
-class CuratorCallback(TrainerCallback):  # type: ignore[misc]
+class CuratorCallback(TrainerCallback):
     """Capture gradients during a training of all tasks together, so that estimates need no training of their own.
 
         >>> project = curator.Project.create("work", dataset, task_column="task", target="qa", model="my-model",
@@ -191,7 +191,7 @@ class _Run:
                 hint="Set [model] and [lora] of the project to the trainer's model and `LoraConfig`.",
             )
         if any(p.requires_grad and p.dtype != torch.float32 for p in self._model.parameters()):
-            raise ConfigError("the trainer's adapter is not in float32", hint="Load the adapter in float32.")
+            raise ConfigError("the trainer's adapter is not in float32", hint="Convert the adapter to float32.")
 
     def _before(self, module: Any, given: Any, inputs: dict[str, Any]) -> None:
         """Begin to capture when the model is called with a batch."""

@@ -338,6 +338,7 @@ class Recorder:
         self._last_loss: float | None = None
 
     def begin(self, done: int, total: int, *, main: bool) -> None:
+        """Start a run of `total` steps, of which `done` are done. Only the main process saves adapters."""
         self._main = main
         self._points = {max(1, round(share * total)): share for share in self._shares}
         ends = sorted(self._points)
@@ -360,6 +361,7 @@ class Recorder:
         save_file({str(point): vector.cpu() for point, vector in self._sums.items()}, checkpoint / _SUMS)
 
     def step(self, step: int) -> None:
+        """Add the adapter after a step to the open means, and save the means that are complete."""
         self.stepped = True
         if self._stage is not None:
             self._stage.advance_to(step, loss=self._last_loss)
@@ -387,6 +389,11 @@ class Recorder:
                 named[name].copy_(values)
 
     def loss(self, loss: float, step: int) -> None:
+        """Report the training loss.
+
+        Raises:
+            NumericalError: The loss is not finite.
+        """
         self._last_loss = loss
         if not math.isfinite(loss):
             raise NumericalError(
@@ -395,6 +402,11 @@ class Recorder:
             )
 
     def finish(self) -> None:
+        """Check the adapter at the end of the run, and report the end.
+
+        Raises:
+            NumericalError: The adapter is not finite.
+        """
         import torch
 
         for name, parameter in self._tuned.model.named_parameters():
@@ -405,6 +417,7 @@ class Recorder:
             self._stage.finish(loss)
 
     def checkpoints(self) -> list[Checkpoint]:
+        """Return the saved adapters in order of their steps."""
         import hashlib
 
         return [

@@ -157,9 +157,9 @@ def test_callback_other_rows_are_refused_and_counted(make_project: MakeProject, 
     project = _project(make_project, "captured")
     data = project.to_datasets()
     mixed = data["train"].select(range(3, len(data["train"])))
-    with pytest.raises(ConfigError, match="0 rows of the trainer are not .* 3 training examples"):
+    with pytest.raises(ConfigError, match=r"0 rows of the trainer are not .* 3 training examples"):
         _trainer(project, tmp_path, mixed).train()
-    with pytest.raises(ConfigError, match="4 rows of the trainer are not .* 32 training examples"):
+    with pytest.raises(ConfigError, match=r"4 rows of the trainer are not .* 32 training examples"):
         _trainer(project, tmp_path, data["validation"]).train()
 
 
