@@ -1,7 +1,7 @@
 """`CuratorCallback`: capture gradients during the user's own training with `SFTTrainer`.
 
 A run on all tasks together with the project's recipe is a meta-training. The callback follows the run as curator
-follows its own (training/trainer.py). Hooks capture the gradient of every visit. A recorder saves the averaged adapters.
+follows its own (training/trainer.py). Hooks capture the gradient of every visit. A recorder saves averaged adapters.
 A batch holds tokens only, so its rows are recognised by their tokens. `Project.select` then needs no training.
 """
 

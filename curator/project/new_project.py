@@ -35,6 +35,7 @@ revision = ""                 # optional hub revision; recorded in the manifest
 dtype = "auto"                # auto | float32 | bfloat16 | float16
 quantization = "none"         # none | 8bit | 4bit (QLoRA, needs a CUDA GPU)
 attention = "auto"            # passed on as attn_implementation
+device_map = ""               # passed on, e.g. "auto" for a model larger than one GPU
 trust_remote_code = false     # true runs Python code that comes with the model
 
 [lora]

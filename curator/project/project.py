@@ -506,6 +506,7 @@ class Project:
         format: str = "jsonl",
         output: Path | str,
         dry_run: bool = False,
+        push_to_hub: str = "",
         allow_changed: bool = False,
         allow_outside: bool = False,
     ) -> results.ExportReport:
@@ -516,6 +517,7 @@ class Project:
             format: One of `curator.export.FORMATS`.
             output: Folder to write to. It is created if missing.
             dry_run: Count rows and tokens, and write nothing.
+            push_to_hub: Upload an export in the format `hf` to this private data set of the hub: `owner/name`.
             allow_changed: Export even if files have changed since the selection.
             allow_outside: Read also files outside the manifest's folder and the project.
 
@@ -525,7 +527,10 @@ class Project:
             ManifestMismatch: A file has changed.
         """
         from curator.export import prepare_export, write_export
+        from curator.export.hub import check_upload, upload
 
+        if push_to_hub:
+            check_upload(push_to_hub, format)
         found, here = self.manifest(manifest)
         plan = prepare_export(
             found,
@@ -536,7 +541,12 @@ class Project:
             allow_outside=allow_outside,
             reporter=self.reporter,
         )
-        return plan.report if dry_run else write_export(plan)
+        if dry_run:
+            return plan.report
+        report = write_export(plan)
+        if push_to_hub:
+            upload(Path(output), push_to_hub)
+        return report
 
     def apply(
         self,

@@ -260,6 +260,19 @@ def test_export_dry_run_counts_rows_and_writes_nothing(make_project: MakeProject
     assert project.export("s", output=tmp_path / "out").to_json() == planned.to_json()
 
 
+def test_export_push_to_hub_offline_keeps_export_and_says_why(make_project: MakeProject, tmp_path: Path) -> None:
+    """The tests have no hub. The upload itself is not tested."""
+    project = curator.Project.open(make_project(train={"epochs": 1}))
+    project.select(name="s")
+    with pytest.raises(ConfigError, match="cannot upload an export in the format 'jsonl'"):
+        project.export("s", output=tmp_path / "out", push_to_hub="owner/name")
+    with pytest.raises(ConfigError, match="not the name of a hub data set"):
+        project.export("s", format="hf", output=tmp_path / "out", push_to_hub="name")
+    with pytest.raises(DataError, match="cannot upload .* to 'owner/name'"):
+        project.export("s", format="hf", output=tmp_path / "out", push_to_hub="owner/name")
+    assert (tmp_path / "out" / "dataset_dict.json").is_file()
+
+
 def test_every_command_and_option_has_a_method_and_a_parameter() -> None:
     group: Any = typer.main.get_command(app)
     missing = []
