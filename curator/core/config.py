@@ -90,9 +90,9 @@ class ModelSection(_Section):
     """QLoRA with bitsandbytes. Requires a CUDA GPU."""
     attention: str = "auto"
     """Passed to transformers as `attn_implementation`."""
-    device_map: str = ""
-    """Passed to transformers, such as `auto`, which places layers of a large model on several GPUs. A text that starts
-    with `{` is a JSON object from module to device. Empty for one device."""
+    device_map: str | dict[str, str | int] = ""
+    """Passed to transformers: `auto` spreads the layers of a large model over several GPUs, and a table gives the device
+    of each module. Empty for one device."""
     trust_remote_code: bool = False
     """Run Python code of the model's repository. curator never sets it to true."""
 

@@ -19,7 +19,7 @@ from curator.core.errors import DataError, NumericalError
 from curator.core.events import Reporter
 from curator.gradients.layer_hooks import collecting, trained_layers
 from curator.gradients.metric import Metric, adam_squares, factor_of
-from curator.gradients.projection import Projection, ProjectionSpec
+from curator.gradients.projection import Projection, ProjectionSpec, Sketches
 from curator.training.batches import loss_tokens
 from curator.training.model import TunedModel
 
@@ -65,7 +65,7 @@ class Capture:
         self._names = {id(p): name for name, p in tuned.model.named_parameters() if p.requires_grad}
         self._projection, self._dim = Projection(spec), spec.dim
         for name, shape in tuned.layout.shapes.items():
-            self._projection.draw(name, math.prod(shape), tuned.device)
+            self._projection.draw(name, math.prod(shape), tuned.devices[name])
         self._folder = folder
         self._metric, self._due = Metric({}), 1
         self._file: BinaryIO | None = None
@@ -75,7 +75,7 @@ class Capture:
     def begin(self, done: int, checkpoint: Path | None) -> None:
         """Open the file of visits, and drop visits after step `done`."""
         self.open(done)
-        self._metric = Metric({}) if checkpoint is None else Metric.load(checkpoint, self._tuned.device)
+        self._metric = Metric({}) if checkpoint is None else Metric.load(checkpoint, self._tuned.devices)
         self._due = _next_update(done)
 
     def open(self, done: int = 0) -> None:
@@ -100,18 +100,17 @@ class Capture:
 
         A `factor` that is a tensor may receive its value during the backward pass.
         """
-        import torch
-
         if not self.complete:
             yield
             return
-        projected = torch.zeros(len(positions), self._dim, device=self._tuned.device)
+        sketches = Sketches(len(positions), self._dim, self._tuned.device)
         pieces: list[tuple[str, torch.Tensor]] = []
 
         def flush() -> None:
-            if pieces:
-                self._projection.add_together(pieces, self._factors(pieces), projected)
-                pieces.clear()
+            for device in dict.fromkeys(gradients.device for _, gradients in pieces):
+                here = [(name, gradients) for name, gradients in pieces if gradients.device == device]
+                self._projection.add_together(here, self._factors(here), sketches.on(device))
+            pieces.clear()
 
         def add(name: str, gradients: "torch.Tensor") -> None:
             pieces.append((name, gradients))
@@ -123,6 +122,7 @@ class Capture:
         flush()
         if self.complete:
             # The backward pass differentiated the sum over tokens, times the factor.
+            projected = sketches.total()
             counts = loss_tokens(inputs, self._tuned.encoder_decoder).clamp(min=1).to(projected.device)
             gradients = projected / (counts * factor)[:, None]
             self.write(step, positions.cpu().numpy(), gradients.cpu().numpy())

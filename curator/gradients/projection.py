@@ -186,6 +186,37 @@ class Projection:
         return self._drawn[name]
 
 
+class Sketches:
+    """Sums of projected gradients: one on each device that holds layers, and their total on one device.
+
+    Only the sketches of k numbers an example move between devices. Gradients stay where their layer is.
+
+    Args:
+        rows: Number of examples (n).
+        dim: Entries of a projected gradient (k).
+        device: Device of the total.
+    """
+
+    def __init__(self, rows: int, dim: int, device: "torch.device") -> None:
+        import torch
+
+        self._device, self._parts = device, {device: torch.zeros(rows, dim, device=device)}
+
+    def on(self, device: "torch.device") -> "torch.Tensor":
+        """Return the sum on a device (n, k)."""
+        if device not in self._parts:
+            first = self._parts[self._device]
+            self._parts[device] = first.new_zeros(first.shape, device=device)
+        return self._parts[device]
+
+    def total(self) -> "torch.Tensor":
+        """Return the total (n, k)."""
+        first, *others = self._parts.values()
+        for part in others:
+            first = first + part.to(self._device)
+        return first
+
+
 def project_slowly(
     spec: ProjectionSpec, gradients: dict[str, npt.NDArray[np.floating[Any]]]
 ) -> npt.NDArray[np.float64]:

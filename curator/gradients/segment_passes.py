@@ -100,7 +100,7 @@ class Passes:
             self._spec,
             batch_tokens=self._workspace.config.gradients.batch_tokens,
             reporter=self._workspace.reporter,
-            metric=Metric.load(folder, tuned.device),
+            metric=Metric.load(folder, tuned.devices),
         )
 
     def movements(self) -> npt.NDArray[np.float32]:
@@ -121,7 +121,7 @@ class Passes:
                 for name, value in _adapter(tuned).items():
                     here[name] += share * value
                 step = part.step
-            metric = Metric.load(root / gradient_set.checkpoint.folder, tuned.device)
+            metric = Metric.load(root / gradient_set.checkpoint.folder, tuned.devices)
             row = np.zeros(self._spec.dim, dtype=np.float32)
             for name, moved in metric.moved({name: here[name] - before[name] for name in here}).items():
                 into = moved.new_zeros(1, self._spec.dim)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from curator.core import distributed
 from curator.core.config import LoraSection, ModelSection
 from curator.core.errors import ConfigError, DataError, ManifestMismatch
 from curator.core.files import umask
@@ -66,7 +67,8 @@ class ParameterLayout:
             found = tuple(tensors[name].shape) if name in tensors else None
             if found != shape:
                 raise ManifestMismatch(f"parameter {name} has shape {found}, but the layout has {shape}")
-        return torch.cat([tensors[name].reshape(-1) for name in self.shapes])
+        device = next(iter(tensors.values())).device
+        return torch.cat([tensors[name].reshape(-1).to(device) for name in self.shapes])
 
     def unflatten(self, vector: "torch.Tensor") -> dict[str, "torch.Tensor"]:
         """Cut a vector into tensors by parameter name.
@@ -129,8 +131,13 @@ class TunedModel:
 
     @property
     def device(self) -> "torch.device":
-        """Return the device of the model."""
+        """Return the device of the model. With `device_map`, return that of the inputs, where sums are kept."""
         return cast("torch.device", self.model.device)
+
+    @property
+    def devices(self) -> "dict[str, torch.device]":
+        """Return the device of each trainable parameter by name."""
+        return {name: p.device for name, p in self.model.named_parameters() if p.requires_grad}
 
     def reset(self, seed: int) -> None:
         """Reinitialize the adapter for a new fine-tuning run.
@@ -260,6 +267,13 @@ def load_model(folder: Path, section: ModelSection, lora: LoraSection) -> TunedM
             bnb_4bit_quant_type="nf4",
         )
         options["device_map"] = {"": device.index or 0}
+    if section.device_map:
+        if distributed.world_size() > 1:
+            raise ConfigError(
+                "model.device_map is set, and curator runs in several processes",
+                hint="Start one process, or remove `device_map` under [model].",
+            )
+        options["device_map"] = section.device_map
     auto: Any = AutoModelForSeq2SeqLM if encoder_decoder else AutoModelForCausalLM
     try:
         base, report = auto.from_pretrained(folder, output_loading_info=True, **options)
@@ -281,7 +295,7 @@ def load_model(folder: Path, section: ModelSection, lora: LoraSection) -> TunedM
             f"cannot use lora.target_modules = {lora.target_modules!r} with model {folder}: {first_line(error)}",
             hint='Use "all-linear", or names of modules of the model.',
         ) from error
-    if section.quantization == "none":
+    if section.quantization == "none" and not section.device_map:
         model.to(device)
     model.config.use_cache = False
     torch.set_grad_enabled(True)
