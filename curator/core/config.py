@@ -91,8 +91,8 @@ class ModelSection(_Section):
     attention: str = "auto"
     """Passed to transformers as `attn_implementation`."""
     device_map: str | dict[str, str | int] = ""
-    """Passed to transformers: `auto` spreads the layers of a large model over several GPUs, and a table gives the device
-    of each module. Empty for one device."""
+    """Passed to transformers. `auto` spreads the layers of a large model over several GPUs. A table gives the device of
+    each module. Empty for one device."""
     trust_remote_code: bool = False
     """Run Python code of the model's repository. curator never sets it to true."""
 

@@ -1,4 +1,4 @@
-"""`model.device_map`: the map reaches transformers, and estimates do not depend on it. Tests have one device, the CPU."""
+"""`model.device_map` reaches transformers, and estimates do not depend on it. Tests have one device, the CPU."""
 
 from pathlib import Path
 from typing import Any

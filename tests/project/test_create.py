@@ -268,7 +268,7 @@ def test_export_push_to_hub_offline_keeps_export_and_says_why(make_project: Make
         project.export("s", output=tmp_path / "out", push_to_hub="owner/name")
     with pytest.raises(ConfigError, match="not the name of a hub data set"):
         project.export("s", format="hf", output=tmp_path / "out", push_to_hub="name")
-    with pytest.raises(DataError, match="cannot upload .* to 'owner/name'"):
+    with pytest.raises(DataError, match=r"cannot upload .* to 'owner/name'"):
         project.export("s", format="hf", output=tmp_path / "out", push_to_hub="owner/name")
     assert (tmp_path / "out" / "dataset_dict.json").is_file()
 
