@@ -24,7 +24,7 @@ def export(
     ] = "jsonl",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print rows and tokens, and write nothing.")] = False,
     push_to_hub: Annotated[
-        str, typer.Option("--push-to-hub", metavar="NAME", help="Upload format hf to this private data set of the hub.")
+        str, typer.Option("--push-to-hub", metavar="NAME", help="Send format hf to this private data set of the hub.")
     ] = "",
     allow_changed: Annotated[
         bool, typer.Option("--allow-changed", help="Export even if files have changed since the selection.")
