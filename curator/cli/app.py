@@ -62,3 +62,18 @@ def tui(
         serve_tui(root, host=host, port=port, public_url=public_url, allow_network=allow_network, sessions=sessions)
     else:
         open_tui(root, mouse=mouse)
+
+
+@app.command(epilog="Example: curator mcp -p sample_data")
+@shared_options("project")
+def mcp(
+    shared: Shared,
+    allow_runs: Annotated[
+        bool, typer.Option("--allow-runs", help="Allow training, and files written into the project.")
+    ] = False,
+) -> None:
+    """Serve the project to an assistant by the Model Context Protocol, over standard input and output."""
+    from curator.cli.mcp import serve
+    from curator.core.files import find_project
+
+    serve(find_project(shared.project), allow_runs=allow_runs)

@@ -25,6 +25,9 @@ def export(
         str, typer.Option("--format", metavar="F", help=f"Write for a trainer: {', '.join(FORMATS)}.")
     ] = "jsonl",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print rows and tokens, and write nothing.")] = False,
+    push_to_hub: Annotated[
+        str, typer.Option("--push-to-hub", metavar="NAME", help="Send format hf to this private data set of the hub.")
+    ] = "",
     allow_changed: Annotated[
         bool, typer.Option("--allow-changed", help="Export even if files have changed since the selection.")
     ] = False,
@@ -35,9 +38,12 @@ def export(
     """Write the selected tasks and the target's training examples as files that a trainer reads."""
     from curator.cli.tables import show_export, show_exported
     from curator.export import prepare_export, write_export
+    from curator.export.hub import check_upload, upload
     from curator.project.project import Project
     from curator.select.manifest import read_manifest
 
+    if push_to_hub:
+        check_upload(push_to_hub, format)
     path = Path(manifest)
     # A manifest is complete: it can be exported without its project.
     found, here = (
@@ -60,6 +66,8 @@ def export(
         show_export(plan.report)
     if not dry_run:
         write_export(plan)
+        if push_to_hub:
+            upload(output, push_to_hub)
     if shared.as_json:
         print_json(plan.report.to_json() | {"dry_run": dry_run})
     else:

@@ -38,8 +38,8 @@ def init(
     ] = None,
 ) -> None:
     """Write a commented curator.toml."""
-    from curator.cli.init import write_groups, write_project
     from curator.core.text import clean
+    from curator.project.new_project import write_groups, write_project
 
     written = write_project(folder, sources or [], model=model, target=target, task_column=task_column)
     tasks = written.tasks
@@ -49,7 +49,7 @@ def init(
             typer.echo(f"  {clean(line)}", err=True)
     if group is not None:
         with shared.open(folder=folder) as opened:
-            tasks = write_groups(opened, group, written)
+            tasks = write_groups(opened.config, opened.root, opened.group(group), written)
     found = f" with {len(tasks)} tasks" if tasks else ""
     typer.echo(f"wrote {written.path}{found}; next: curator check -p {folder}")
 

@@ -93,6 +93,9 @@ class ModelSection(_Section):
     """QLoRA with bitsandbytes. Requires a CUDA GPU."""
     attention: str = "auto"
     """Passed to transformers as `attn_implementation`."""
+    device_map: str | dict[str, str | int] = ""
+    """Passed to transformers. `auto` spreads the layers of a large model over several GPUs. A table gives the device of
+    each module. Empty for one device."""
     trust_remote_code: bool = False
     """Run Python code of the model's repository. curator never sets it to true."""
 

@@ -268,6 +268,24 @@ class Pipeline:
                 store.put_artifact("gradients", key_of(inputs), inputs, outputs)
         return meta, computed, count
 
+    def is_ready(self, targets: Targets) -> bool:
+        """Return whether meta-initialization and gradients are in the store. Read no file that is new or changed.
+
+        Raises:
+            ConfigError: A target is not a task of the project.
+            DataError: The store cannot be read.
+        """
+        from curator.data.corpus import read_corpus
+        from curator.gradients.segment_sets import completeness_inputs, sets_in_use
+        from curator.training.meta_init import find_meta_init
+
+        config, corpus = self._workspace.config, read_corpus(self._workspace, targets, read=False)
+        meta = None if corpus is None else find_meta_init(self._workspace, corpus)
+        if corpus is None or meta is None:
+            return False
+        inputs = completeness_inputs(config, sets_in_use(config, meta), corpus)
+        return self._workspace.store.artifact("gradients", key_of(inputs)) is not None
+
     def selections(self, targets: Targets, *, fresh: bool = False) -> "Selections":
         """Return the selections for the targets. Run the missing stages before.
 

@@ -6,7 +6,9 @@ Each verb runs the missing stages before it, each once:
                                     ↘ verify
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace as replaced
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -31,11 +33,16 @@ from curator.select.manifest import (
 from curator.workspace.workspace import Workspace
 
 if TYPE_CHECKING:
+    from datasets import DatasetDict
+
     from curator.data.corpus import Corpus
     from curator.estimate.target import TargetEstimates
     from curator.project.costs import Planner
+    from curator.project.create import Settings, Tasks
+    from curator.project.saved_objects import Model, Rows, Tokenizer
     from curator.select.methods import Request
     from curator.select.selections import Selections
+    from curator.workspace.store.check import StoreReport
     from curator.workspace.store.tables import Store
 
 _WITH_COSTS = ("train", "gradients", "estimate", "estimate_all", "select", "examples", "curve", "verify", "apply")
@@ -44,13 +51,15 @@ _WITH_COSTS = ("train", "gradients", "estimate", "estimate_all", "select", "exam
 class Project:
     """A folder with a `curator.toml`, and everything that curator makes for it.
 
-    Open a project with `Project.open`. Verbs return frozen values. Each has `to_pandas()`, and is a notebook table.
+    Open a project with `Project.open`, or write one with `Project.create`. Every command of the command line is a
+    method. Methods return frozen values with a short `repr`. Each has `to_frame()`, and is a notebook table.
 
         >>> project = curator.Project.open("sample_data", progress=True)
         >>> project.check().problems
         >>> result = project.select(max_tokens=20000)
         >>> result.selected
-        >>> result.to_pandas().sort_values("affinity")
+        >>> result.to_frame().sort_values("affinity")
+        >>> SFTTrainer(model, train_dataset=result.to_datasets()["train"])
         >>> project.estimate(["carry", "subtraction"]).estimated_loss
         >>> project.apply(output="adapter").measured_loss
     """
@@ -60,13 +69,21 @@ class Project:
         self.workspace = self._pipeline.workspace
 
     @classmethod
-    def open(cls, path: Path | str | None = None, *, reporter: Reporter | None = None, progress: bool = False) -> Self:
+    def open(
+        cls,
+        path: Path | str | None = None,
+        *,
+        skip_bad_rows: bool = False,
+        reporter: Reporter | None = None,
+        progress: bool = False,
+    ) -> Self:
         """Open a project.
 
             >>> project = curator.Project.open("sample_data", progress=True)
 
         Args:
             path: Folder of the project. None searches the working directory and its parents for `curator.toml`.
+            skip_bad_rows: Leave out rows that cannot be used, and count them.
             reporter: Receives progress and warnings.
             progress: Print progress with the time left to standard error, as plain lines for notebooks and scripts.
 
@@ -79,7 +96,77 @@ class Project:
             from curator.core.progress import PlainProgress
 
             reporter = reporter.with_sink(PlainProgress())
-        return cls(Workspace.open(path, reporter=reporter))
+        workspace = Workspace.open(path, reporter=reporter)
+        return cls(workspace.skipping_bad_rows() if skip_bad_rows else workspace)
+
+    @classmethod
+    def create(
+        cls,
+        path: Path | str,
+        tasks: "Tasks" = (),
+        *,
+        target: str | Sequence[str] | None = None,
+        model: "Model" = "model",
+        tokenizer: "Tokenizer | None" = None,
+        validation: "Mapping[str, Rows | Path | str] | None" = None,
+        task_column: str = "",
+        settings: "Settings | None" = None,
+        group: int | None = None,
+        replace: bool = False,
+        reporter: Reporter | None = None,
+        progress: bool = False,
+    ) -> Self:
+        """Write a project with its `curator.toml`, and open the project.
+
+        Rows and models in memory are saved into the folder once: rows as Parquet or JSON Lines, and weights as
+        safetensors. Paths are relative to the working directory. The files that they name stay where they are.
+
+            >>> project = curator.Project.create(
+            ...     "work", {"qa": dataset, "summaries": rows}, target="qa", model=model, tokenizer=tokenizer,
+            ...     settings={"train": {"epochs": 1}},
+            ... )
+
+        Args:
+            path: Folder of the project. It is created if missing.
+            tasks: Tasks by name. Each is a `datasets.Dataset`, a list of rows, a path or a hub id. Without names: a
+                list of files, folders, globs, hub ids or trainer configurations, or rows with a `task_column`.
+            target: The task to improve, or several.
+            model: A model of transformers, a folder, or a hub id.
+            tokenizer: Tokenizer of a model in memory, or another tokenizer for a folder or hub id.
+            validation: Held-out rows of a target, by its name. Other targets hold out a share of their own rows.
+            task_column: Column whose values become tasks.
+            settings: Values of `curator.toml` that differ from the defaults, by section and key.
+            group: Split each auxiliary task into so many groups of similar examples. Runs the missing stages.
+            replace: Replace an earlier configuration. Results of unchanged tasks stay cached.
+            reporter: Receives progress and warnings.
+            progress: Print progress as in `open`.
+
+        Raises:
+            ConfigError: The project exists, a target is not a task, or a setting is unknown or invalid.
+            DataError: A source does not exist, a row cannot be saved, or a file cannot be written.
+        """
+        from curator.project.create import create_project
+        from curator.project.new_project import write_groups
+
+        folder = Path(path)
+        written = create_project(
+            folder,
+            tasks,
+            target=target,
+            model=model,
+            tokenizer=tokenizer,
+            validation=validation,
+            task_column=task_column,
+            settings=settings,
+            replace=replace,
+        )
+        made = cls.open(folder, reporter=reporter, progress=progress)
+        for line in written.left_out:
+            made.reporter.warn(f"not imported: {line}")
+        if group is not None:
+            write_groups(made.config, made.root, made.group(group), written)
+            made = cls.open(folder, reporter=reporter, progress=progress)
+        return made
 
     @property
     def root(self) -> Path:
@@ -288,7 +375,13 @@ class Project:
         report = selection_report(manifest, path, cached)
         with tracked_run(self.workspace, f"select {name}", {"selected": report.selected}, again=cached) as log:
             log({**estimate_numbers(report.estimate), "tasks": len(report.selected)})
-        return report
+        return self._with_sets(report, manifest)
+
+    def _with_sets(self, report: results.SelectionResult, manifest: Manifest) -> results.SelectionResult:
+        """Return the result of a selection with what `to_datasets` reads."""
+        weights = {task.name: task.weight for task in manifest.tasks if task.selected}
+        sets = partial(_sets, self.root, self.config, manifest.target_names, weights)
+        return replaced(report, _sets=sets)
 
     def _race(
         self, targets: tuple[str, ...], request: "Request", *, runs: int, name: str, path: Path, fresh: bool
@@ -328,10 +421,72 @@ class Project:
             manifest = current.save_race(mask, name=name, request=request, race=found)
             manifest = rebased(manifest, self.root, path.parent)
             write_manifest(manifest, path)
-            report = selection_report(manifest, path, made == 0, found)
+            report = self._with_sets(selection_report(manifest, path, made == 0, found), manifest)
         done = distributed.from_main(report)
         assert done is not None
         return done
+
+    def preview(
+        self, *, target: str | Sequence[str] | None = None, method: str | None = None, **limits: Any
+    ) -> results.SelectionResult:
+        """Select as `select` does, but store no selection and write no manifest.
+
+        Args:
+            target: Target to use instead of the configured one.
+            method: Method of selection [default: the configured method].
+            limits: `k`, `max_tokens`, `max_examples`, `threshold`, `include` and `exclude` of `select`.
+
+        Raises:
+            ConfigError: A name is unknown, pins contradict each other or the budget, or the method lacks an option.
+            DataError: Data, the model or a checkpoint cannot be read or written.
+            NumericalError: Training diverges, or a gradient is not finite.
+            StoreBusy: Another process works on the project.
+        """
+        from curator.select.methods import Request
+        from curator.select.selections import selection_report
+
+        names: dict[str, Any] = {key: tuple(sorted(set(limits.pop(key, ())))) for key in ("include", "exclude")}
+        request = Request(method=self._method(method), **limits, **names)
+        manifest = self.selections(self.workspace.targets(target)).preview(request, name=request.method)
+        return replaced(selection_report(manifest, self.root, False), manifest=None)
+
+    def is_ready(self, *, target: str | Sequence[str] | None = None) -> bool:
+        """Return whether estimates need no further training and no further gradients. Compute nothing.
+
+        Args:
+            target: Target to use instead of the configured one.
+
+        Raises:
+            ConfigError: A target is not a task of the project.
+            DataError: The store cannot be read.
+        """
+        return self._pipeline.is_ready(self.workspace.targets(target))
+
+    def to_datasets(
+        self, manifest: Path | str | None = None, *, target: str | Sequence[str] | None = None
+    ) -> "DatasetDict":
+        """Return examples to train on: the splits `train` and `validation`, with a column `task`.
+
+        Rows hold `input_ids` and `labels`, so that a trainer sees curator's tokens and loss.
+
+            >>> SFTTrainer(model, train_dataset=project.to_datasets()["train"], callbacks=[CuratorCallback(project)])
+
+        Args:
+            manifest: A manifest or the name of a selection, for the selected tasks and the target. None for all tasks.
+            target: Target to use instead of the configured one, if there is no manifest.
+
+        Raises:
+            ConfigError: A target is not a task of the project.
+            DataError: The manifest does not exist, or a file or the tokenizer cannot be read.
+            ManifestMismatch: The manifest selects a task that the project does not have.
+        """
+        if manifest is None:
+            return _sets(self.root, self.config, self.workspace.targets(target), None)
+        from curator.export.adapter import check_unchanged, weights_of
+
+        found, _ = self.manifest(manifest)
+        check_unchanged(self.workspace, found, self.corpus(found.target_names), allow=False)
+        return _sets(self.root, self.config, found.target_names, weights_of(found))
 
     def examples(self, task: str, *, target: str | Sequence[str] | None = None) -> results.ExamplesReport:
         """Estimate the effect of each training example of a task on the target's loss.
@@ -509,6 +664,8 @@ class Project:
         *,
         format: str = "jsonl",
         output: Path | str,
+        dry_run: bool = False,
+        push_to_hub: str = "",
         allow_changed: bool = False,
         allow_outside: bool = False,
     ) -> results.ExportReport:
@@ -518,6 +675,8 @@ class Project:
             manifest: A manifest that `select` wrote, or the name of a selection.
             format: One of `curator.export.FORMATS`.
             output: Folder to write to. It is created if missing.
+            dry_run: Count rows and tokens, and write nothing.
+            push_to_hub: Upload an export in the format `hf` to this private data set of the hub: `owner/name`.
             allow_changed: Export even if files have changed since the selection.
             allow_outside: Read also files outside the manifest's folder and the project. Download what the manifest
                 names.
@@ -527,10 +686,13 @@ class Project:
             DataError: A file cannot be read or written.
             ManifestMismatch: A file has changed.
         """
-        from curator.export import export
+        from curator.export import prepare_export, write_export
+        from curator.export.hub import check_upload, upload
 
+        if push_to_hub:
+            check_upload(push_to_hub, format)
         found, here = self.manifest(manifest)
-        return export(
+        plan = prepare_export(
             found,
             here,
             format=format,
@@ -540,6 +702,12 @@ class Project:
             project=self.root,
             reporter=self.reporter,
         )
+        if dry_run:
+            return plan.report
+        report = write_export(plan)
+        if push_to_hub:
+            upload(Path(output), push_to_hub)
+        return report
 
     def apply(
         self,
@@ -671,6 +839,33 @@ class Project:
         targets = self.config.data.targets
         return status(self.workspace, read_corpus(self.workspace, targets, read=False))
 
+    def check_store(self) -> results.StoreReport:
+        """Read every row of the store, and report damaged tables.
+
+        Raises:
+            ConfigError: The store does not exist.
+            DataError: The store cannot be opened at all.
+            StoreBusy: Another process holds the store.
+        """
+        from curator.workspace.store.check import check_store
+
+        return _store_report(check_store(self.store))
+
+    def export_store(self, folder: Path | str) -> results.StoreReport:
+        """Save the readable rows of the store, even of a damaged one, as one Parquet file per table.
+
+        Args:
+            folder: Empty folder. It is created if missing.
+
+        Raises:
+            ConfigError: The store does not exist, or the folder holds files.
+            DataError: A file cannot be written.
+            StoreBusy: Another process holds the store.
+        """
+        from curator.workspace.store.check import export_store
+
+        return _store_report(export_store(self.store, Path(folder)))
+
     def sql(
         self,
         query: str = "",
@@ -773,3 +968,23 @@ class Project:
         if method not in names:
             raise ConfigError(f"unknown selection method: {method!r}", hint=f"Use one of: {', '.join(names)}.")
         return method
+
+
+def _sets(root: Path, config: Config, targets: tuple[str, ...], weights: "Mapping[str, float] | None") -> "DatasetDict":
+    """Return the examples to train on. `SelectionResult` keeps this function with its arguments, and can be pickled."""
+    from curator.training.training_sets import training_sets
+    from curator.workspace.store.tables import Store
+
+    store = Store(root / ".curator" / "store.duckdb")
+    workspace = Workspace(root=root, config=config, store=store, reporter=Reporter())
+    return training_sets(Pipeline(workspace).corpus(targets), workspace.store, weights)
+
+
+def _store_report(found: "StoreReport") -> results.StoreReport:
+    return results.StoreReport(
+        store=found.store,
+        sound=found.sound,
+        tables=tuple(results.StoreTable(name=t.name, rows=t.rows, lost=t.lost, words=t.words) for t in found.tables),
+        problems=found.problems,
+        backups=found.backups,
+    )

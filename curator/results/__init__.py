@@ -7,7 +7,7 @@ Returns one class for each verb, in one file for each step of the pipeline.
 
 from curator.core.interval import Interval
 from curator.results.base import SCHEMA_VERSION
-from curator.results.data import CheckedTask, CheckReport, DuplicateTasks, Overlap
+from curator.results.data import CheckedTask, CheckReport, DuplicateTasks, Overlap, StoreReport, StoreTable
 from curator.results.estimates import (
     BudgetPoint,
     CurveReport,
@@ -78,6 +78,8 @@ __all__ = [
     "StageState",
     "StageStatus",
     "StatusReport",
+    "StoreReport",
+    "StoreTable",
     "TestPart",
     "TrainReport",
     "VerifiedRun",

@@ -141,7 +141,7 @@ class QueryResult(Shown):
         """Return the first `count` rows, and the number of rows of the whole result."""
         return [dict(row) for row in self.table.slice(0, count).to_pylist()], self.total
 
-    def to_pandas(self) -> "pandas.DataFrame":
+    def to_frame(self) -> "pandas.DataFrame":
         """Return the rows as a data frame."""
         import pandas
 

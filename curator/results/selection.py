@@ -1,12 +1,17 @@
 """The report of `select`."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
+from curator.core.errors import DataError
 from curator.core.interval import Interval
 from curator.results.base import Estimated, Report
 from curator.results.display import Shown
+
+if TYPE_CHECKING:
+    from datasets import DatasetDict
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,6 +95,7 @@ class SelectionResult(Report, Estimated, Shown):
     cached: bool
     race: RaceResult | None = None
     """Result of the race. None without `runs`."""
+    _sets: Callable[[], Any] | None = field(default=None, compare=False)
 
     @property
     def selected(self) -> list[str]:
@@ -100,3 +106,19 @@ class SelectionResult(Report, Estimated, Shown):
     def excluded(self) -> list[str]:
         """Names of the other auxiliary tasks."""
         return [task.name for task in self.tasks if not task.selected]
+
+    def to_datasets(self) -> "DatasetDict":
+        """Return the examples to train on: the splits `train` and `validation`.
+
+        Rows have the columns `task`, `input_ids` and `labels`, so that a trainer sees curator's tokens and loss.
+        The weight of a task is the number of times that `train` holds each of its examples.
+
+            >>> data = project.select().to_datasets()
+            >>> SFTTrainer(model, train_dataset=data["train"], eval_dataset=data["validation"])
+
+        Raises:
+            DataError: Files of the project have changed and cannot be read, or the result comes from no project.
+        """
+        if self._sets is None:
+            raise DataError("the selection comes from no project", hint="Call `Project.select`.")
+        return self._sets()

@@ -115,6 +115,16 @@ class Selections:
         self._keep(key, manifest, inputs)
         return self._seen_from(folder, manifest), False
 
+    def preview(self, request: Request, *, name: str) -> Manifest:
+        """Return the manifest that `select` would make. Store nothing.
+
+        Raises:
+            ConfigError: A name is not an auxiliary task, or pins contradict each other or the budget.
+        """
+        constraints = constraints_of(request, self.estimates.tasks, self.estimates.number_of)
+        selection = self._methods.select(request.method, constraints, lambda _: None)
+        return manifest_of(self.estimates, request, name, selection, self.estimates.affinities())
+
     def choose(self, request: Request) -> list[str]:
         """Return the names of the tasks that a method would select. Store nothing.
 

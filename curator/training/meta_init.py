@@ -9,7 +9,7 @@ It also does not fit after the held-out examples of a target changed.
 
 import math
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Protocol
 
@@ -196,21 +196,50 @@ def make_meta_init(
     if observer is not None:
         observer.close()
         captured = all(distributed.gather([observer.complete]))
+    return keep_meta_init(workspace, corpus, tuned, inputs, checkpoints, seconds=took.whole, captured=captured)
+
+
+def keep_meta_init(
+    workspace: Workspace,
+    corpus: Corpus,
+    tuned: TunedModel,
+    inputs: Inputs,
+    checkpoints: Sequence[Checkpoint],
+    *,
+    seconds: float,
+    captured: bool,
+) -> MetaInit:
+    """Measure the validation losses at the end of a meta-training, and store the meta-initialization.
+
+    Args:
+        workspace: The project.
+        corpus: Tasks of the run.
+        tuned: Model at the end of the run.
+        inputs: Result of `train_inputs`.
+        checkpoints: Saved adapters.
+        seconds: Duration of the run.
+        captured: Whether the gradients of every visit were captured.
+
+    Raises:
+        DataError: The adapter cannot be written.
+    """
+    store, key = workspace.store, key_of(inputs)
     final_losses: dict[str, float] = {}
+    batch_tokens = workspace.config.gradients.batch_tokens
     for task in corpus.target_tasks:
-        losses = measure_losses(tuned, validation_examples(task, store), batch_tokens=config.gradients.batch_tokens)
+        losses = measure_losses(tuned, validation_examples(task, store), batch_tokens=batch_tokens)
         final_losses |= dict(zip(task.validation_hashes, losses.tolist(), strict=True))
     outputs = {
-        "seconds": took.whole,
+        "seconds": seconds,
         "final_losses": final_losses,
         "snapshots": [asdict(checkpoint) for checkpoint in checkpoints],
         "layout": tuned.layout.sha256,
         "trainable_parameters": tuned.layout.size,
-        "examples": len(examples),
+        "examples": sum(len(task.split.train) for task in corpus.tasks),
         "captured": captured,
     }
     if distributed.is_main():
-        tuned.save_adapter(place / "final")
+        tuned.save_adapter(workspace.adapters / key / "final")
         store.put_artifact("train", key, inputs, outputs)
     distributed.wait()
     found = store.artifact("train", key)

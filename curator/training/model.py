@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from curator.core import distributed
 from curator.core.config import LoraSection, ModelSection
 from curator.core.errors import ConfigError, DataError, ManifestMismatch
 from curator.core.files import umask
@@ -33,7 +34,7 @@ from curator.workspace.workspace import Workspace
 
 if TYPE_CHECKING:
     import torch
-    from peft import PeftModel
+    from peft import LoraConfig, PeftModel
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +77,8 @@ class ParameterLayout:
             found = tuple(tensors[name].shape) if name in tensors else None
             if found != shape:
                 raise ManifestMismatch(f"parameter {name} has shape {found}, but the layout has {shape}")
-        return torch.cat([tensors[name].reshape(-1) for name in self.shapes])
+        device = next(iter(tensors.values())).device
+        return torch.cat([tensors[name].reshape(-1).to(device) for name in self.shapes])
 
     def unflatten(self, vector: "torch.Tensor") -> dict[str, "torch.Tensor"]:
         """Cut a vector into tensors by parameter name.
@@ -140,8 +142,13 @@ class TunedModel:
 
     @property
     def device(self) -> "torch.device":
-        """Return the device of the model."""
+        """Return the device of the model. With `device_map`, return that of the inputs, where sums are kept."""
         return cast("torch.device", self.model.device)
+
+    @property
+    def devices(self) -> "dict[str, torch.device]":
+        """Return the device of each trainable parameter by name."""
+        return {name: p.device for name, p in self.model.named_parameters() if p.requires_grad}
 
     def reset(self, seed: int) -> None:
         """Reinitialize the adapter for a new fine-tuning run.
@@ -284,7 +291,7 @@ def load_model(folder: Path, section: ModelSection, lora: LoraSection) -> TunedM
         ConfigError: The model has no target module of LoRA, or quantization is set without a CUDA GPU.
     """
     import torch
-    from peft import LoraConfig, TaskType, get_peft_model, prepare_model_for_kbit_training
+    from peft import get_peft_model, prepare_model_for_kbit_training
     from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
     config = load_architecture(folder, section)
@@ -316,6 +323,13 @@ def load_model(folder: Path, section: ModelSection, lora: LoraSection) -> TunedM
             bnb_4bit_quant_type="nf4",
         )
         options["device_map"] = {"": device.index or 0}
+    if section.device_map:
+        if distributed.world_size() > 1:
+            raise ConfigError(
+                "model.device_map is set, and curator runs in several processes",
+                hint="Start one process, or remove `device_map` under [model].",
+            )
+        options["device_map"] = section.device_map
     auto: Any = AutoModelForSeq2SeqLM if encoder_decoder else AutoModelForCausalLM
     try:
         base, report = auto.from_pretrained(folder, output_loading_info=True, **options)
@@ -330,25 +344,54 @@ def load_model(folder: Path, section: ModelSection, lora: LoraSection) -> TunedM
         )
     if section.quantization != "none":
         base = prepare_model_for_kbit_training(base, use_gradient_checkpointing=False)  # type: ignore[no-untyped-call]
-    peft_config = LoraConfig(
+    try:
+        model = get_peft_model(base, lora_config(lora, encoder_decoder=encoder_decoder))
+    except ValueError as error:
+        raise ConfigError(
+            f"cannot use lora.target_modules = {lora.target_modules!r} with model {folder}: {first_line(error)}",
+            hint='Use "all-linear", or names of modules of the model.',
+        ) from error
+    if section.quantization == "none" and not section.device_map:
+        model.to(device)
+    model.config.use_cache = False
+    torch.set_grad_enabled(True)
+    return TunedModel(model, encoder_decoder=encoder_decoder)
+
+
+def lora_config(lora: LoraSection, *, encoder_decoder: bool) -> "LoraConfig":
+    """Return the settings of the adapter for peft."""
+    from peft import LoraConfig, TaskType
+
+    return LoraConfig(
         task_type=TaskType.SEQ_2_SEQ_LM if encoder_decoder else TaskType.CAUSAL_LM,
         r=lora.r,
         lora_alpha=cast("int", lora.alpha),
         lora_dropout=lora.dropout,
         target_modules=lora.target_modules if isinstance(lora.target_modules, str) else list(lora.target_modules),
     )
-    try:
-        model = get_peft_model(base, peft_config)
-    except ValueError as error:
-        raise ConfigError(
-            f"cannot use lora.target_modules = {lora.target_modules!r} with model {folder}: {first_line(error)}",
-            hint='Use "all-linear", or names of modules of the model.',
-        ) from error
-    if section.quantization == "none":
-        model.to(device)
-    model.config.use_cache = False
-    torch.set_grad_enabled(True)
-    return TunedModel(model, encoder_decoder=encoder_decoder)
+
+
+def layout_of(folder: Path, section: ModelSection, lora: LoraSection) -> ParameterLayout:
+    """Return the layout of a model's adapter, without its weights.
+
+    Args:
+        folder: Result of `find_model`.
+        section: Section `[model]` of the configuration.
+        lora: Section `[lora]` of the configuration.
+
+    Raises:
+        DataError: The configuration of the model cannot be read.
+    """
+    import torch
+    from peft import get_peft_model
+    from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
+
+    config = load_architecture(folder, section)
+    encoder_decoder = bool(getattr(config, "is_encoder_decoder", False))
+    auto: Any = AutoModelForSeq2SeqLM if encoder_decoder else AutoModelForCausalLM
+    with torch.device("meta"):
+        base = auto.from_config(config, trust_remote_code=section.trust_remote_code)
+        return ParameterLayout.of(get_peft_model(base, lora_config(lora, encoder_decoder=encoder_decoder)))
 
 
 def loading_problem(report: dict[str, Any]) -> str:

@@ -132,7 +132,7 @@ def train_adapter(
     tuned.model.train()
     checkpoints = folder / "checkpoints"
     resume_from = _last_complete(checkpoints)
-    recorder = _Recorder(tuned, folder, shares, average, resume_from, reporter, stage, observer)
+    recorder = Recorder(tuned, folder, shares, average, resume_from, reporter, stage, observer)
     trainer = _trainer(tuned, examples, recipe, checkpoints, seed, recorder, observer)
     try:
         trainer.train(resume_from_checkpoint=None if resume_from is None else str(resume_from))
@@ -228,7 +228,7 @@ def _trainer(
     recipe: TrainSection,
     checkpoints: Path,
     seed: int,
-    recorder: "_Recorder",
+    recorder: "Recorder",
     observer: Observer | None,
 ) -> "Trainer":
     import torch
@@ -341,7 +341,7 @@ def _trainer(
     return trainer
 
 
-class _Recorder:
+class Recorder:
     """Follow a training run: report progress and loss, and save the averaged adapters."""
 
     def __init__(
@@ -369,6 +369,7 @@ class _Recorder:
         self._last_loss: float | None = None
 
     def begin(self, done: int, total: int, *, main: bool) -> None:
+        """Start a run of `total` steps, of which `done` are done. Only the main process saves adapters."""
         self._main = main
         self._points = checkpoint_steps(self._shares, total)
         ends = sorted(self._points)
@@ -391,6 +392,7 @@ class _Recorder:
         save_file({str(point): vector.cpu() for point, vector in self._sums.items()}, checkpoint / _SUMS)
 
     def step(self, step: int) -> None:
+        """Add the adapter after a step to the open means, and save the means that are complete."""
         self.stepped = True
         if self._stage is not None:
             self._stage.advance_to(step, loss=self._last_loss)
@@ -417,6 +419,11 @@ class _Recorder:
                 self._trained[name].copy_(values)
 
     def loss(self, loss: float, step: int) -> None:
+        """Report the training loss.
+
+        Raises:
+            NumericalError: The loss is not finite.
+        """
         self._last_loss = loss
         if not math.isfinite(loss):
             raise NumericalError(
@@ -425,6 +432,11 @@ class _Recorder:
             )
 
     def finish(self) -> None:
+        """Check the adapter at the end of the run, and report the end.
+
+        Raises:
+            NumericalError: The adapter is not finite.
+        """
         import torch
 
         for name, parameter in self._tuned.model.named_parameters():
@@ -435,6 +447,7 @@ class _Recorder:
             self._stage.finish(loss)
 
     def checkpoints(self) -> list[Checkpoint]:
+        """Return the saved adapters in order of their steps."""
         import hashlib
 
         return [

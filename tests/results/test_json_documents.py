@@ -76,6 +76,13 @@ REPORTS: dict[str, Any] = {
     "check without target": results.CheckReport(
         project="p", target=(), model="m", tasks=(), problems=(), overlaps=(), near_duplicates=()
     ),
+    "check store": results.StoreReport(
+        store=Path("store.duckdb"),
+        sound=False,
+        tables=(results.StoreTable(name="examples", rows=7, lost=((2, 3), (5, None)), words="broken"),),
+        problems=("examples: rows 2 to 3 are unreadable",),
+        backups=((Path("old.duckdb"), 9),),
+    ),
     "train": results.TrainReport(
         key="k",
         points=({"share": 0.4, "step": 4, "folder": "f"},),
@@ -258,6 +265,14 @@ DOCUMENTS: dict[str, dict[str, Any]] = {
         "near_duplicates": [],
         "notes": [],
         "error": "",
+    },
+    "check store": {
+        "schema_version": 1,
+        "store": "store.duckdb",
+        "sound": False,
+        "tables": [{"name": "examples", "rows": 7, "lost": [[2, 3], [5, None]], "words": "broken"}],
+        "problems": ["examples: rows 2 to 3 are unreadable"],
+        "backups": [{"path": "old.duckdb", "bytes": 9}],
     },
     "train": {
         "schema_version": 1,
