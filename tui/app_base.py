@@ -6,6 +6,7 @@
 No method here waits. Threads read files, the store and estimates. Jobs run in separate processes.
 """
 
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,20 +17,24 @@ from textual.app import App
 from textual.signal import Signal
 
 from curator.core.errors import CuratorError
-from tui.background.estimator_thread import SOLVED_IN_FULL, EstimateRequest, EstimatorThread, LiveEstimate
+from tui.background.estimator_thread import SOLVED_IN_FULL, EstimateRequest, EstimatorThread, KnownLoss, LiveEstimate
 from tui.background.run_watcher import JobView
 from tui.state.filters import Columns
 from tui.state.messages import EstimateReady, Failed, SnapshotRead
 from tui.state.place import Place
-from tui.state.session import Rows, Session, State
+from tui.state.session import Edit, Rows, Session, State
 
 if TYPE_CHECKING:
+    from curator.core.arrays import Mask
     from curator.workspace.store.records import StoredEdit
+    from tui.state.resume import Begun, SessionLock
 
     # This module imports pyarrow and pydantic. The first frame must not wait for them.
     from tui.state.snapshot import Snapshot
 
 _FLASH_SECONDS = 8.0
+_MOST_LOSSES = 60
+"""Number of entries of the history whose losses the screens show."""
 # In seconds: too short to notice, and longer than most estimates take.
 _PATIENCE = 0.025
 
@@ -50,6 +55,7 @@ class AppBase(App[None]):
         session: The selection in progress; None before the first reading.
         session_id: Identity of the session in the store.
         estimate: The newest estimate of the selection; None if estimates are not available.
+        losses: Losses of other selections, by the bytes of their membership. All come from the estimator of `estimate`.
         jobs: The jobs of the project, newest first.
         watched: Id of the job whose whole log is read.
         flash_line: Texts and their styles in the flash line.
@@ -65,15 +71,16 @@ class AppBase(App[None]):
         self.session: Session | None = None
         self.session_id = ""
         self.estimate: LiveEstimate | None = None
+        self.losses: Mapping[bytes, KnownLoss] = {}
         self.jobs: tuple[JobView, ...] = ()
         self.watched: str | None = None
         self.flash_line: tuple[tuple[str, str], ...] = ()
         self.estimator_thread: EstimatorThread | None = None
         self._estimator_key = ""
-        self._lock: int | None = None
+        self.session_lock: SessionLock | None = None
         self._flash_count = 0
         self._keeping = self._reading = self._read_again = False
-        self._store_time = 0
+        self._saving: str | None = None
 
     # -- implemented by CuratorApp ------------------------------------------------------------------------------------
 
@@ -156,6 +163,8 @@ class AppBase(App[None]):
 
     def on_failed(self, message: Failed) -> None:
         """Show an error in the flash line."""
+        if message.what.startswith("save "):
+            self._saving = None
         if message.what == "read the project":
             self.trouble = message.error
             self._has_read()
@@ -198,32 +207,39 @@ class AppBase(App[None]):
 
     def _take_over(self, snapshot: "Snapshot") -> None:
         before, self.snapshot = self.snapshot, snapshot
-        self._store_time = self._store_changed()
         if self.session is None or before is None or before.names != snapshot.names:
             self._begin_session(snapshot)
+        if self.session is not None:
+            base, was = self.session.base, self.session.saved_masks.get(self.session.base)
+            self.session.saved_masks = snapshot.saved_masks()
+            now = self.session.saved_masks.get(base)
+            if was is not None and (now is None or not np.array_equal(was, now)) and base != self._saving:
+                self.flash(f"{base} was {'removed' if now is None else 'saved again'} by another process", "warn")
+                self.request_estimate()
         if (snapshot.answers.key if snapshot.answers is not None else "") != self._estimator_key:
             self._start_estimator(snapshot)
 
     def _begin_session(self, snapshot: "Snapshot") -> None:
-        from tui.state.resume import begin_session, take_lock
+        from tui.state.resume import begin_session
 
         if snapshot.corpus is None:
             return
         if self.session is not None:
             # The project has other tasks now. Apply the history to them.
-            self.session = Session.replay(snapshot.names, [edit.stored() for edit in self.session.history])
+            self.session = self.session.for_tasks(snapshot.names)
             return
-        self._lock = take_lock(snapshot.project.folder)
-        self.session, self.session_id, words = begin_session(snapshot, alone=self._lock is not None)
-        if words:
-            self.flash(words, "dim" if words.startswith("resumed") else "warn")
+        self.take_session(begin_session(snapshot, snapshot.project.folder))
 
-    def _store_changed(self) -> int:
-        """Return the time of the last change of the store, in nanoseconds; 0 without a store."""
-        try:
-            return (self.root / ".curator" / "store.duckdb").stat().st_mtime_ns
-        except OSError:
-            return 0
+    def take_session(self, begun: "Begun") -> None:
+        """Show a session. The window gives the session before it back."""
+        if self.session_lock is not None:
+            self.session_lock.release()
+        revision = self.session.revision if self.session is not None else 0
+        self.session, self.session_id, self.session_lock = begun.session, begun.id, begun.lock
+        # Estimates of the session before must not count for this one.
+        self.session.revision += revision + 1
+        if begun.words:
+            self.flash(begun.words, "warn" if begun.is_warning else "dim")
 
     # -- estimates ----------------------------------------------------------------------------------------------------
 
@@ -231,7 +247,7 @@ class AppBase(App[None]):
         """Start a thread for other gradients. Earlier estimates belong to other tasks."""
         if self.estimator_thread is not None:
             self.estimator_thread.stop()
-        self.estimator_thread, self.estimate, self._estimator_key = None, None, ""
+        self.estimator_thread, self.estimate, self._estimator_key, self.losses = None, None, "", {}
         if snapshot.answers is None:
             return
         answers = snapshot.answers
@@ -250,9 +266,45 @@ class AppBase(App[None]):
         if self.estimator_thread is None or self.session is None:
             return
         visible = self.visible_tasks()
+        earlier = [mask for _, mask in self.session.masks(_MOST_LOSSES)]
         self.estimator_thread.request(
-            EstimateRequest(self.session.revision, self.session.mask, self.session.saved, visible)
+            EstimateRequest(
+                self.session.revision,
+                self.session.mask,
+                self.session.saved,
+                visible,
+                [*self.session.saved_masks.values(), *earlier],
+            )
         )
+
+    def change_session(self, begun: "Begun | None") -> None:
+        """Show another session. None changes nothing."""
+        if begun is None or self.session is None or self.snapshot is None:
+            return
+        if entries := self.session.take_unsaved():
+            self._write_edits(entries, self.session_id)
+        self.take_session(begun)
+        self.notify_screens("snapshot")
+        self.edited("")
+
+    def known_loss(self, mask: "Mask") -> KnownLoss | None:
+        """Return the estimate of a selection (t,) by the current estimator; None if not known yet."""
+        return self.losses.get(mask.tobytes())
+
+    def edit_losses(self, most: int = _MOST_LOSSES) -> "list[tuple[Edit, float | None, float | None]]":
+        """Return the last entries of the history, oldest first, with the loss before and after each of them.
+
+        All losses come from the current estimator. None stands for a loss that is not known yet.
+        """
+        if self.session is None:
+            return []
+        found = []
+        entries = self.session.masks(most + 1)
+        for place, (edit, mask) in enumerate(entries):
+            before = self.known_loss(entries[place - 1][1]) if place else None
+            after = self.known_loss(mask)
+            found.append((edit, before.loss if before else None, after.loss if after else None))
+        return found[-most:]
 
     def request_visible_estimates(self) -> None:
         """Request estimates of other visible tasks, if only those of visible tasks are solved in full."""
@@ -268,9 +320,13 @@ class AppBase(App[None]):
             return
         if message.estimate is self.estimate or len(message.estimate.flips) != len(self.session.names):
             return
-        self.estimate = message.estimate
-        self.session.set_loss(message.estimate.target_loss.loss)
+        self._take_estimate(message.estimate)
         self.notify_screens("estimate")
+
+    def _take_estimate(self, estimate: LiveEstimate) -> None:
+        self.estimate, self.losses = estimate, {**self.losses, **estimate.losses}
+        if self.session is not None:
+            self.session.set_loss(estimate.target_loss.loss)
 
     def can_estimate(self) -> bool:
         """Return whether estimates are available. If not, show the reason in the flash line."""
@@ -313,8 +369,7 @@ class AppBase(App[None]):
         if self.estimator_thread is not None and self.session is not None:
             first = self.estimator_thread.first_estimate(self.session.revision, _PATIENCE)
             if first is not None:
-                self.estimate = first
-                self.session.set_loss(first.target_loss.loss)
+                self._take_estimate(first)
         if words:
             self._set_flash(words)
         self.notify_screens("session")
@@ -347,23 +402,23 @@ class AppBase(App[None]):
         entries = self.session.take_unsaved()
         if entries:
             self._keeping = True
-            self._write_edits(entries)
+            self._write_edits(entries, self.session_id)
 
     @work(thread=True, group="keep", exit_on_error=False)
-    def _write_edits(self, entries: "list[StoredEdit]") -> None:
+    def _write_edits(self, entries: "list[StoredEdit]", session: str) -> None:
         assert self.snapshot is not None
         try:
-            self.snapshot.project.store.put_edits(self.session_id, self.snapshot.target, entries)
+            self.snapshot.project.store.put_edits(session, self.snapshot.target, entries)
         except (CuratorError, OSError) as error:
-            self.call_from_thread(self._not_kept, entries, error)
+            self.call_from_thread(self._not_kept, entries, session, error)
         else:
             self.call_from_thread(self._kept)
 
     def _kept(self) -> None:
-        self._keeping, self._store_time = False, self._store_changed()
+        self._keeping = False
 
-    def _not_kept(self, entries: "list[StoredEdit]", error: Exception) -> None:
-        if self.session is not None:
+    def _not_kept(self, entries: "list[StoredEdit]", session: str, error: Exception) -> None:
+        if self.session is not None and session == self.session_id:
             self.session.put_back(entries)
         self._keeping = False
         self.flash(f"{len(entries)} edits are not stored yet: {error}", "bad")

@@ -177,7 +177,6 @@ def fake_snapshot(
         affinity_error=np.full(count, 0.001),
         selections=tuple(selections),
         problems=(),
-        last_session=None,
     )
 
 

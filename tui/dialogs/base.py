@@ -82,6 +82,10 @@ class Choices(Rows):
         return [(f"{words:<14} ", "strong" if row == self.cursor else ""), (more, "dim")]
 
     def on_mount(self) -> None:
-        """Set the height to the number of choices, at most 12."""
+        """Set the height to the number of choices."""
+        self.fit_height()
+
+    def fit_height(self) -> None:
+        """Set the height to the number of choices, at most 12, and draw them."""
         self.styles.height = max(min(self.count, 12), 1)
         self.changed()

@@ -14,9 +14,10 @@ from textual.containers import Horizontal
 from textual.widget import Widget
 from textual.widgets import Input
 
-from curator.core.errors import CuratorError
-from curator.export import FORMATS, plan_export
+from curator.core.errors import CuratorError, DataError
+from curator.export import FORMATS, export, plan_export
 from curator.results.outputs import ExportReport
+from curator.select.manifest import is_same_selection
 from tui.dialogs.base import Choices, Dialog
 from tui.widgets import numbers
 from tui.widgets.lines import Line, Lines, Part, fit
@@ -150,7 +151,7 @@ class ExportDialog(Dialog[None]):
     def action_copy(self) -> None:
         """Copy the command."""
         self.app.copy_to_clipboard(self.command)
-        self.app.flash("copied, if the terminal supports OSC 52")
+        self.app.flash("sent to the terminal: the command")
 
     @on(Input.Submitted, "#folder")
     @on(Rows.Opened, "#formats")
@@ -162,8 +163,15 @@ class ExportDialog(Dialog[None]):
     @work(thread=True, exclusive=True, group="export", exit_on_error=False)
     def _export(self, format: str, folder: Path) -> None:
         assert self.app.snapshot is not None
+        project = self.app.snapshot.project
         try:
-            report = self.app.snapshot.project.export(self._selection, format=format, output=folder)
+            # Another window may have saved another selection under this name.
+            found, here = project.manifest(self._selection)
+            if not is_same_selection(found, self._manifest):
+                raise DataError(
+                    f"{self._selection} was saved again meanwhile", hint="Press esc and then e to see its files."
+                )
+            report = export(found, here, format=format, folder=folder, reporter=project.reporter)
         except (CuratorError, OSError) as error:
             hint = getattr(error, "hint", "")
             self.app.call_from_thread(self._failed, f"{error} {hint}")

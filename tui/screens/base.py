@@ -1,7 +1,7 @@
 """The base class of all screens: top line, flash line, key hints, and common actions."""
 
 from collections.abc import Iterable
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from textual.app import ComposeResult
 from textual.binding import BindingType
@@ -12,6 +12,9 @@ from textual.widget import Widget
 from tui.actions import actions_of, bindings_of, key_name
 from tui.app_base import AppBase
 from tui.widgets.lines import Line, Lines, Part, spread, width_of
+
+if TYPE_CHECKING:
+    from tui.state.session import Session
 
 MODES = {"home": "Home", "tasks": "Tasks", "matrix": "Matrix", "runs": "Jobs", "compare": "Compare"}
 """Names of the main screens, as in the code and on the screen."""
@@ -119,8 +122,7 @@ class CuratorScreen(Screen[None]):
             right.append((f"▶ {running[0].stage or 'job'}{share}  ", "warn"))
         session = app.session
         if session is not None:
-            changed = int((session.mask != session.saved).sum())
-            right.append((f"● {changed} changed" if changed else "✓ saved", "warn" if changed else "good"))
+            right.append(_saved_part(session))
         return spread(left, [*right, " "], width)
 
     def _hints(self, width: int) -> Line:
@@ -175,6 +177,13 @@ class CuratorScreen(Screen[None]):
         from tui.dialogs.help import HelpDialog
 
         self.app.push_screen(HelpDialog(self.place))
+
+    def action_sessions(self) -> None:
+        """Continue another session of edits, or begin a new one."""
+        from tui.dialogs.sessions import SessionsDialog
+
+        if self.app.snapshot is not None and self.app.session is not None:
+            self.app.push_screen(SessionsDialog(), self.app.change_session)
 
     def action_settings(self) -> None:
         """Open the settings."""
@@ -233,3 +242,10 @@ class CuratorScreen(Screen[None]):
     def action_export(self) -> None:
         """Export a selection."""
         self.app.export()
+
+
+def _saved_part(session: "Session") -> Part:
+    """Return whether the selection is saved. Without a base, the number of tasks that differ from all tasks."""
+    if changed := session.changed_count:
+        return (f"● {changed} changed", "warn")
+    return ("✓ saved", "good") if session.has_base else ("not saved", "dim")

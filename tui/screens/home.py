@@ -106,10 +106,6 @@ class HomeScreen(CuratorScreen):
     BINDINGS: ClassVar[list[BindingType]] = bindings_of("home")
     place = "home"
 
-    def __init__(self) -> None:
-        super().__init__()
-        self._saved: list[Listed] = []
-
     def body(self) -> Iterable[Widget]:
         """Return the boxes."""
         return [
@@ -134,14 +130,17 @@ class HomeScreen(CuratorScreen):
         project, pipeline = self.query_one("#project", Lines), self.query_one("#pipeline", Lines)
         project.border_title, pipeline.border_title = "project", "pipeline"
         selections = self.query_one(Selections)
-        if topic in ("snapshot", "all"):
-            self._saved = self._listed()
         if topic != "jobs":
-            selections.items = [*self._saved, *self._all_tasks()]
+            selections.items = [*self._listed(), *self._all_tasks()]
         uncalibrated = any(not item.is_calibrated and item.loss is not None for item in selections.items)
         half = max(self.app.size.width // 2 - 4, 20)
         # A narrow box drops its title, but keeps the meaning of the sign.
-        words = ["selections"] if half >= _COUNT or not uncalibrated else []
+        snapshot = self.app.snapshot
+        if snapshot is not None and snapshot.answers is None and snapshot.selections:
+            uncalibrated = False
+            words = ["selections as they were saved"]
+        else:
+            words = ["selections"] if half >= _COUNT or not uncalibrated else []
         self.query_one("#selections-box").border_title = " · ".join(words + ["? uncalibrated"] * uncalibrated)
         self.query_one("#attention-box").border_title = "needs attention"
         project.show(self._project(half))
@@ -156,36 +155,41 @@ class HomeScreen(CuratorScreen):
         recent.show(self._recent(self.app.size.width - 4, 4 if self.app.size.height < 32 else 10))
 
     def _listed(self) -> list[Listed]:
-        """Return the saved selections with their saved estimates."""
+        """Return the saved selections with their estimates by the current estimator.
+
+        Without an estimator, the numbers are those of each manifest.
+        """
         snapshot = self.app.snapshot
         found = []
         for saved in snapshot.selections if snapshot is not None else ():
             assert snapshot is not None
-            manifest, measured = saved.manifest, snapshot.measured_loss(saved.mask(snapshot.names))
+            manifest, known = saved.manifest, None
+            loss: float | None = manifest.estimated_loss
+            change = manifest.estimated_loss - manifest.reference.get("all_tasks", float("nan"))
+            if snapshot.answers is not None:
+                known = None if saved.is_weighted else self.app.known_loss(saved.mask(snapshot.names))
+                loss, change = (known.loss, known.versus_all.value) if known is not None else (None, float("nan"))
             found.append(
                 Listed(
                     name=saved.name,
                     count=sum(task.selected for task in manifest.tasks),
-                    loss=manifest.estimated_loss,
-                    change=manifest.estimated_loss - manifest.reference.get("all_tasks", float("nan")),
-                    measured=manifest.measured_loss if measured is None else measured,
-                    is_calibrated=saved.is_calibrated,
+                    loss=loss,
+                    change=change,
+                    measured=snapshot.measured_of(saved),
+                    is_calibrated=snapshot.calibrated_on > 0 if snapshot.answers is not None else saved.is_calibrated,
                 )
             )
         return found
 
     def _all_tasks(self) -> list[Listed]:
-        """Return all tasks with the current estimate, or with the estimate of the newest selection."""
-        snapshot, estimate = self.app.snapshot, self.app.estimate
+        """Return all tasks with the current estimate."""
+        snapshot = self.app.snapshot
         if snapshot is None:
             return []
-        loss, is_calibrated = None, False
-        if estimate is not None:
-            loss, is_calibrated = estimate.target_loss.loss - estimate.versus_all.value, snapshot.calibrated_on > 0
-        elif snapshot.selections:
-            newest = snapshot.selections[0]
-            loss, is_calibrated = newest.manifest.reference.get("all_tasks"), newest.is_calibrated
-        measured = snapshot.measured_loss(np.ones(len(snapshot.names), dtype=bool))
+        every = np.ones(len(snapshot.names), dtype=bool)
+        known = self.app.known_loss(every)
+        loss, is_calibrated = (known.loss if known is not None else None), snapshot.calibrated_on > 0
+        measured = snapshot.measured_loss(every)
         return [
             Listed(
                 name="",

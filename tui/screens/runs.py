@@ -376,7 +376,7 @@ class RunsScreen(CuratorScreen):
             self.app.flash("nothing to copy", "warn")
             return
         self.app.copy_to_clipboard(text)
-        self.app.flash(f"copied: {text if len(text) <= _COPIED else text[:_COPIED] + '…'}", "good")
+        self.app.flash(f"sent to the terminal: {text if len(text) <= _COPIED else text[:_COPIED] + '…'}")
 
     def action_next_pane(self) -> None:
         """Move between list and log."""

@@ -52,11 +52,16 @@ class EstimateReady(Message):
 
 
 class JobsRead(Message):
-    """The jobs were read."""
+    """The jobs were read.
 
-    def __init__(self, jobs: "tuple[JobView, ...]") -> None:
+    Args:
+        jobs: The jobs, newest first.
+        stamps: Stamps of the store, as in the snapshot; None if the store has not changed.
+    """
+
+    def __init__(self, jobs: "tuple[JobView, ...]", stamps: "tuple[str, str] | None" = None) -> None:
         super().__init__()
-        self.jobs = jobs
+        self.jobs, self.stamps = jobs, stamps
 
     def can_replace(self, message: Message) -> bool:
         """Replace an older message, because only the newest reading counts."""

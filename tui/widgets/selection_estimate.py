@@ -53,12 +53,22 @@ def headline(app: AppBase, width: int) -> Line:
         note = f" {app.snapshot.trust} · nats/token · 90 % · ✓ {estimate.seconds * 1000:.0f} ms "
         if (measured := measured_line(app)) is not None:
             parts += ["  ", measured]
-    parts += _differences(estimate, app.session.base or "saved", width - width_of([*parts, note]))
+    base = app.session.base if app.session.has_base else None
+    parts += _differences(estimate, base, width - width_of([*parts, note]))
     return spread(parts, [(note, "dim" if app.snapshot.calibrated_on else "warn")], width)
 
 
-def _differences(estimate: "LiveEstimate", base: str, width: int) -> list[Part]:
-    """Return the differences to all tasks and to the saved selection, shortened to the width."""
+def _differences(estimate: "LiveEstimate", base: str | None, width: int) -> list[Part]:
+    """Return the differences to all tasks and to the saved selection, shortened to the width.
+
+    Args:
+        estimate: The estimate.
+        base: Name of the saved selection that the session started from; None if it is not saved.
+        width: Most cells of the result.
+    """
+    if base is None:
+        parts = difference_parts("vs all", estimate.versus_all)
+        return parts if width_of(parts) <= width else difference_parts("vs all", estimate.versus_all, short=True)
     name = fit(base, min(width_of([base]), _MOST_NAME))
     for short in ((False, False), (False, True), (True, True)):
         every = difference_parts("vs all", estimate.versus_all, short=short[0])
@@ -124,11 +134,9 @@ def history_lines(app: AppBase, count: int, width: int) -> list[Line]:
     if app.session is None:
         return []
     lines: list[Line] = []
-    history = app.session.history
-    for entry in reversed(history[-count:]):
-        before = history[entry.number - 1].loss if entry.number else None
-        after = entry.loss
-        change = numbers.signed(after - before) if after is not None and before is not None else ""
+    for entry, before, after in reversed(app.edit_losses(count)):
+        is_edit = after is not None and before is not None and entry.kind != "save"
+        change = numbers.signed(after - before) if is_edit else ""
         words = {"undo": f"undo {entry.label}", "redo": f"redo {entry.label}"}.get(entry.kind, entry.label)
         time = entry.made.astimezone().strftime("%H:%M")
         lines.append(spread([(f"{time} ", "dim"), words], [(f" {change}", "dim")], width))
