@@ -12,13 +12,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from textual import work
+from rich.console import RenderableType
+from textual import on, work
+from textual._compositor import ChopsUpdate, LayoutUpdate
 from textual.app import App
+from textual.driver import Driver
+from textual.screen import Screen
 from textual.signal import Signal
 
 from curator.core.errors import CuratorError
 from tui.background.estimator_thread import SOLVED_IN_FULL, EstimateRequest, EstimatorThread, KnownLoss, LiveEstimate
 from tui.background.run_watcher import JobView
+from tui.frames import Frame, FrameUpdate
 from tui.state.filters import Columns
 from tui.state.messages import EstimateReady, Failed, SnapshotRead
 from tui.state.place import Place
@@ -81,6 +86,7 @@ class AppBase(App[None]):
         self._flash_count = 0
         self._keeping = self._reading = self._read_again = False
         self._saving: str | None = None
+        self._frame: Frame | None = None
 
     # -- implemented by CuratorApp ------------------------------------------------------------------------------------
 
@@ -133,6 +139,48 @@ class AppBase(App[None]):
     def show_flash(self) -> None:
         """Draw the flash line on every open screen."""
         raise NotImplementedError
+
+    # -- drawing ------------------------------------------------------------------------------------------------------
+
+    def _display(self, screen: Screen[Any], renderable: RenderableType | None) -> None:
+        """Write only the cells that an update changes. Textual would write the whole update."""
+        if isinstance(renderable, (LayoutUpdate, ChopsUpdate)) and self._can_write():
+            size = self._driver_size()
+            if self._frame is None or self._frame.size != size:
+                self._frame = Frame(*size)
+            text = self._frame.update(renderable, self.console)
+            at = self.screen.outer_size.clamp_offset(self.cursor_position)
+            renderable = FrameUpdate(text) if text or at != self._previous_cursor_position else None
+        super()._display(screen, renderable)
+
+    def _can_write(self) -> bool:
+        """Return whether Textual would write an update now."""
+        driver = self._driver
+        return (
+            self._running
+            and not self._closed
+            and not self._batch_count
+            and not self.is_headless
+            and driver is not None
+            and not driver.is_inline
+        )
+
+    def _driver_size(self) -> tuple[int, int]:
+        return self.size.width, self.size.height
+
+    def draw_again(self) -> None:
+        """Write every cell again: after a change of the size, or if another program wrote to the terminal."""
+        self._frame = None
+        self.refresh(layout=True)
+
+    def on_resize(self) -> None:
+        """Forget the cells, because the terminal may have moved them."""
+        self._frame = None
+
+    @on(Driver.SignalResume)
+    def _shown_again(self) -> None:
+        """Draw everything after the user has used the terminal for something else."""
+        self.draw_again()
 
     # -- flash line and changes ---------------------------------------------------------------------------------------
 

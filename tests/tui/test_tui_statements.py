@@ -61,9 +61,10 @@ def test_windows_second_window_starts_from_saved_selection_and_sees_saves(
     edited = tmux.until(lambda shown: "1 changed" in shown and re.search(r"vs forward [+−]", shown))
     row = next(line for line in edited.splitlines() if line.startswith("▌"))
 
-    other.open(sample, "2")
+    other.open(sample)
+    other.until(lambda shown: "starts from what is saved" in shown)
+    other.keys("2")
     shown = other.until(lambda shown: "vs forward same" in shown and "✓ saved" in shown)
-    assert "starts from what is saved" in shown
     same = next(line for line in shown.splitlines() if row.split()[2] in line)
     assert {row[2], same[2]} == {"●", "○"}, "the edit of the first window is not in the second"
     # An export of the second window holds the saved selection.
@@ -99,7 +100,7 @@ def test_windows_closed_windows_keep_their_undo_histories(sample: Path, tmux: Tm
     other.quit()
     tmux.quit()
 
-    other.open(sample, "2")
+    other.open(sample)
     other.until(lambda shown: "1 other session has unsaved changes: ctrl+o" in shown and "1 changed" in shown)
     other.keys("C-o")
     other.until(lambda shown: "3 edits, 2 changed from forward" in shown)
@@ -140,13 +141,13 @@ def test_save_selection_edited_by_hand_has_method_manual(sample: Path, tmux: Tmu
     assert len(mine.edits) == 2
     assert start == {task.name for task in mine.tasks if task.selected}, "the edits lead to the selection"
     tmux.keys("o")
-    tmux.until(lambda shown: re.search(r"mine .*manual, from copy", shown))
+    tmux.until(lambda shown: re.search(r"mine .*manual, from c", shown))
 
 
 def test_tasks_sorted_by_flip_stays_sorted_after_restart_and_edit(sample: Path, tmux: Tmux) -> None:
     def flips(shown: str) -> list[float]:
         rows = [line for line in shown.splitlines() if re.search(r"[●○◆◇] \w", line[:5])]
-        return [float(line.split()[-1].replace("−", "-").lstrip("≈")) for line in rows if line.split()[-1] != "…"]
+        return [float(line.split()[-1].replace("−", "-").lstrip("≈")) for line in rows if re.match(r"≈?[+−]", line.split()[-1])]
 
     def is_sorted(shown: str) -> bool:
         return "flip ▲" in shown and len(flips(shown)) == 16 and flips(shown) == sorted(flips(shown))

@@ -66,7 +66,7 @@ class Tmux:
         """Resize the window."""
         self._run("resize-window", "-x", str(width), "-y", str(height))
 
-    def until(self, test: Callable[[str], Any], seconds: float = 30) -> str:
+    def until(self, test: Callable[[str], Any], seconds: float = 120) -> str:
         """Wait until the screen passes a test and is finished: two looks in a row show the same."""
         deadline = time.monotonic() + seconds
         before = ""
@@ -80,7 +80,7 @@ class Tmux:
         """Open a project in the interface, and go to a screen by its key."""
         self.type(f"{sys.executable} -m curator tui -p {project}")
         self.keys("Enter")
-        self.until(lambda shown: "? help" in shown and "reading" not in shown)
+        self.until(lambda shown: "? help" in shown and "reading …" not in shown)
         if mode:
             self.keys(mode)
             self.until(lambda shown: f"[{mode} " in shown)
@@ -88,7 +88,7 @@ class Tmux:
     def quit(self) -> None:
         """Quit the interface."""
         self.keys("q")
-        self.until(lambda shown: shown.rstrip().splitlines()[-1].startswith("bash-"))
+        self.until(lambda shown: "bash-" in (shown.rstrip().splitlines() or [""])[-1])
 
     def close(self) -> None:
         """Stop the server."""

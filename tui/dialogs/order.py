@@ -12,7 +12,7 @@ from curator.results.text_plot import Series
 from tui.dialogs.base import Dialog
 from tui.state.session import State
 from tui.widgets import numbers
-from tui.widgets.lines import Line, Lines, Part, fit
+from tui.widgets.lines import Line, Lines, Part, fit_name
 from tui.widgets.plot import LinePlot
 from tui.widgets.rows import Rows
 from tui.widgets.trust import measured_part
@@ -37,7 +37,7 @@ class _Steps(Rows):
         name, tokens, loss, change = self.steps[row]
         return [
             f"{row:>4} ",
-            (fit(name, max(width - 39, 8)), "strong" if row <= self.best else "dim"),
+            (fit_name(name, max(width - 39, 8)), "strong" if row <= self.best else "dim"),
             f"{numbers.short(tokens):>8} ",
             f"{numbers.loss(loss)} ",
             (f"{numbers.signed(change):>8}", "good" if change < 0 else "bad"),

@@ -9,7 +9,7 @@ from textual.message import Message
 from textual.widget import Widget
 
 from tui.dialogs.base import Dialog
-from tui.widgets.lines import Line, Lines, fit
+from tui.widgets.lines import Line, Lines, fit_name
 from tui.widgets.rows import Rows
 
 MOST = 4
@@ -37,7 +37,7 @@ class _Selections(Rows):
         return [
             ("● " if chosen else "○ ", "good" if chosen else "dim"),
             (f"{letter} ", "accent"),
-            (fit(words, name), "strong" if chosen else ""),
+            (fit_name(words, name), "strong" if chosen else ""),
             (f" {more}", "dim"),
         ]
 

@@ -190,7 +190,8 @@ class CuratorScreen(Screen[None]):
         self.app.open_settings()
 
     def action_reload(self) -> None:
-        """Read the project again."""
+        """Read the project again, and draw the whole screen again."""
+        self.app.draw_again()
         self.app.read_snapshot()
         self.app.flash("reading the project again …")
 

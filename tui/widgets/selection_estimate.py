@@ -7,7 +7,7 @@ import numpy as np
 from tui.app_base import AppBase
 from tui.state.session import GLYPHS, State
 from tui.widgets import numbers
-from tui.widgets.lines import Line, Part, fit, spread, width_of
+from tui.widgets.lines import Line, Part, fit, fit_name, spread, width_of
 from tui.widgets.trust import measured_part
 
 if TYPE_CHECKING:
@@ -69,13 +69,13 @@ def _differences(estimate: "LiveEstimate", base: str | None, width: int) -> list
     if base is None:
         parts = difference_parts("vs all", estimate.versus_all)
         return parts if width_of(parts) <= width else difference_parts("vs all", estimate.versus_all, short=True)
-    name = fit(base, min(width_of([base]), _MOST_NAME))
+    name = fit_name(base, min(width_of([base]), _MOST_NAME))
     for short in ((False, False), (False, True), (True, True)):
         every = difference_parts("vs all", estimate.versus_all, short=short[0])
         room = width - width_of([*every, *difference_parts("vs ", estimate.versus_saved, short=short[1])])
         if room >= min(width_of([name]), _LEAST_NAME):
             break
-    name = fit(name, max(min(width_of([name]), room), 1))
+    name = fit_name(name, max(min(width_of([name]), room), 1))
     return [*every, *difference_parts(f"vs {name}", estimate.versus_saved, short=short[1])]
 
 
@@ -99,9 +99,9 @@ def task_lines(app: AppBase, task: int, width: int) -> list[Line]:
         State.PINNED_IN: "pinned in",
         State.PINNED_OUT: "pinned out",
     }[state]
-    lines: list[Line] = [
-        [(f"{GLYPHS[state]} ", "good" if state.selected else "dim"), (fit(snapshot.names[task], width - 2), "strong")]
-    ]
+    first, *rest = wrap_name(snapshot.names[task], width - 2)
+    lines: list[Line] = [[(f"{GLYPHS[state]} ", "good" if state.selected else "dim"), (first, "strong")]]
+    lines += [["  ", (more, "strong")] for more in rest]
     affinity, error = float(snapshot.affinity[task]), float(snapshot.affinity_error[task])
     if not np.isnan(affinity):
         known = snapshot.affinity[~np.isnan(snapshot.affinity)]

@@ -9,7 +9,7 @@ from textual.message import Message
 from tui.state.session import GLYPHS, State
 from tui.state.session import Rows as RowNumbers
 from tui.widgets import numbers
-from tui.widgets.lines import Line, Lines, Part, fit
+from tui.widgets.lines import Line, Lines, Part, fit, fit_name
 from tui.widgets.rows import Rows
 
 # Columns and their cells. The name takes the remaining cells.
@@ -110,7 +110,7 @@ class TaskTable(Rows):
         parts: list[Part] = [("*" if task in self.marked else " ", "warn"), (GLYPHS[state], style), " "]
         for column, cells in self.columns(width + 1):
             if column == "task":
-                parts.append((fit(snapshot.names[task], cells), "strong" if state.selected else ""))
+                parts.append((fit_name(snapshot.names[task], cells), "strong" if state.selected else ""))
             elif column == "examples":
                 parts.append(fit(f"{snapshot.examples[task]:,.0f}", cells, right=True))
             elif column == "tokens":
