@@ -38,6 +38,11 @@ if TYPE_CHECKING:
     from tui.state.snapshot import Snapshot
 
 _FLASH_SECONDS = 8.0
+_ALWAYS = frozenset({"help", "palette", "settings", "quit", "reload", "back", "next_pane"})
+_NEEDS_ESTIMATES = frozenset(
+    {"save", "fill", "order", "verify", "export", "compare", "pick", "swap", "show_which", "copy_table"}
+)
+"""Actions that only work with estimates."""
 _MOST_LOSSES = 60
 """Number of entries of the history whose losses the screens show."""
 # In seconds: too short to notice, and longer than most estimates take.
@@ -217,6 +222,9 @@ class AppBase(App[None]):
             self.trouble = message.error
             self._has_read()
             self.notify_screens("snapshot")
+            if self.current_mode == "home":
+                # The pane of Home shows the whole error.
+                return
         hint = getattr(message.error, "hint", "")
         self.flash(f"cannot {message.what}: {message.error}" + (f" · {hint}" if hint else ""), "bad")
 
@@ -382,6 +390,29 @@ class AppBase(App[None]):
             self.flash(self.missing() or "estimates are not ready yet", "warn")
             return False
         return True
+
+    def refusal(self, action: str) -> str:
+        """Return why an action does not work now; "" if it works, or if its own screen answers.
+
+        Args:
+            action: Name of the action in `tui.actions`.
+        """
+        session, snapshot = self.session, self.snapshot
+        if action in _ALWAYS:
+            return ""
+        if snapshot is None:
+            return (
+                "the project cannot be read: correct the error, then press ctrl+l" if self.trouble else self.missing()
+            )
+        if action == "start":
+            return ""
+        if session is None or (action in _NEEDS_ESTIMATES and snapshot.answers is None):
+            return snapshot.missing
+        if action == "undo" and not session.done:
+            return "nothing to undo"
+        if action == "redo" and not session.undone:
+            return "nothing to redo"
+        return ""
 
     def missing(self) -> str:
         """Return what is missing for estimates and how to add it; "" if nothing is missing."""

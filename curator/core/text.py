@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 # Cc control, Cf format (bidi overrides, zero width), Cs surrogate, Co private use, Zl/Zp line and paragraph separator.
 _UNSAFE = {"Cc", "Cf", "Cs", "Co", "Zl", "Zp"}
-# Format characters that are part of the spelling: soft hyphen, non-joiner and joiner of Persian, Indic scripts and emoji,
-# and Arabic, Syriac and Kaithi signs that enclose numbers.
+# Format characters that are part of the spelling: soft hyphen, non-joiner and joiner of Persian, Indic scripts and
+# emoji, and Arabic, Syriac and Kaithi signs that enclose numbers.
 _SPELLING = frozenset(
     map(chr, (0xAD, 0x200C, 0x200D, *range(0x600, 0x606), 0x6DD, 0x70F, 0x890, 0x891, 0x8E2, 0x110BD, 0x110CD))
 )

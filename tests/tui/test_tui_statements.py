@@ -147,7 +147,11 @@ def test_save_selection_edited_by_hand_has_method_manual(sample: Path, tmux: Tmu
 def test_tasks_sorted_by_flip_stays_sorted_after_restart_and_edit(sample: Path, tmux: Tmux) -> None:
     def flips(shown: str) -> list[float]:
         rows = [line for line in shown.splitlines() if re.search(r"[●○◆◇] \w", line[:5])]
-        return [float(line.split()[-1].replace("−", "-").lstrip("≈")) for line in rows if re.match(r"≈?[+−]", line.split()[-1])]
+        return [
+            float(line.split()[-1].replace("−", "-").lstrip("≈"))
+            for line in rows
+            if re.match(r"≈?[+−]", line.split()[-1])
+        ]
 
     def is_sorted(shown: str) -> bool:
         return "flip ▲" in shown and len(flips(shown)) == 16 and flips(shown) == sorted(flips(shown))

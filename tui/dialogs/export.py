@@ -5,7 +5,6 @@ import shlex
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
-from textwrap import wrap
 from typing import ClassVar
 
 from textual import on, work
@@ -22,6 +21,7 @@ from tui.dialogs.base import Choices, Dialog
 from tui.widgets import numbers
 from tui.widgets.lines import Line, Lines, Part, fit
 from tui.widgets.rows import Rows
+from tui.widgets.wrapped import Wrapped
 
 _SHOWN_TASKS = 3
 
@@ -52,7 +52,7 @@ class ExportDialog(Dialog[None]):
         examples = sum(task.examples for task in chosen)
         folder = Path(self.app.snapshot.project.root) / "exports" / _plain(self._selection)
         return [
-            Lines(
+            Wrapped(
                 [
                     [
                         ("selection ", "dim"),
@@ -65,8 +65,8 @@ class ExportDialog(Dialog[None]):
                 [(format, format, words) for format, words in FORMATS.items()], id="formats", classes="first-focus"
             ),
             Horizontal(Lines([["folder  "]]), Input(value=str(folder), id="folder"), classes="field"),
-            Lines([[]], id="fit"),
-            Lines([[]], id="preview"),
+            Wrapped([[]], id="fit"),
+            Wrapped([[]], id="preview"),
         ]
 
     def on_mount(self) -> None:
@@ -144,8 +144,7 @@ class ExportDialog(Dialog[None]):
             rest = [f"{len(tasks) - len(shown)} more"] if len(shown) < len(tasks) else []
             others = [name for name in self._plan.configs if name != "README.md"]
             lines.append([f"        └ {', '.join([*rest, *others, 'curator-manifest.json'])}"])
-        for number, part in enumerate(wrap(self.command, 55, break_on_hyphens=False)):
-            lines.append([("        " if number else "same as ", "dim"), part])
+        lines.append([("same as ", "dim"), self.command])
         return lines
 
     def action_copy(self) -> None:

@@ -22,10 +22,24 @@ class LoadDialog(Dialog[str]):
 
     def content(self) -> Iterable[Widget]:
         """Return the list of selections."""
+        return [Choices(self._choices(), classes="first-focus")]
+
+    def _choices(self) -> list[tuple[str, str, str]]:
         snapshot = self.app.snapshot
         saved = snapshot.selections if snapshot is not None else ()
-        choices = [(s.name, s.name, self._words(s)) for s in saved]
-        return [Choices([*choices, ("", "all tasks", "every task in")], classes="first-focus")]
+        return [*((s.name, s.name, self._words(s)) for s in saved), ("", "all tasks", "every task in")]
+
+    def on_mount(self) -> None:
+        """Follow saves of other windows, and better estimates."""
+        self.app.changed.subscribe(self, self._follow)
+
+    def _follow(self, topic: str) -> None:
+        if topic in ("snapshot", "estimate") and self.is_attached:
+            choices = self.query_one(Choices)
+            here = choices.value
+            choices.choices = self._choices()
+            choices.cursor = next((row for row, (name, _, _) in enumerate(choices.choices) if name == here), 0)
+            choices.fit_height()
 
     def _words(self, saved: "SavedSelection") -> str:
         """Describe a selection. Its loss is that of the current estimator, if the loss is known."""

@@ -11,6 +11,7 @@ from textual.widget import Widget
 from tui.dialogs.base import Dialog
 from tui.widgets.lines import Line, Lines, fit_name
 from tui.widgets.rows import Rows
+from tui.widgets.wrapped import Wrapped
 
 MOST = 4
 
@@ -68,7 +69,7 @@ class PickDialog(Dialog[list[str]]):
 
     def content(self) -> Iterable[Widget]:
         """Return the list, and a line for warnings."""
-        return [_Selections(self._choices, self._picked, classes="first-focus"), Lines([[]], id="pick-note")]
+        return [_Selections(self._choices, self._picked, classes="first-focus"), Wrapped([[]], id="pick-note")]
 
     @on(_Selections.Picked)
     def _clicked(self) -> None:

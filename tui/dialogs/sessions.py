@@ -12,6 +12,7 @@ from tui.state.messages import Failed
 from tui.state.resume import Begun, continue_session, new_session, take_lock
 from tui.widgets.lines import Lines
 from tui.widgets.rows import Rows
+from tui.widgets.wrapped import Wrapped
 
 if TYPE_CHECKING:
     from curator.workspace.store.records import StoredSession
@@ -33,7 +34,7 @@ class SessionsDialog(Dialog[Begun]):
         """Return the list, and a line for warnings."""
         return [
             Choices([(_NEW, "a new session", "starts from what is saved")], classes="first-focus"),
-            Lines([[("reading …", "dim")]], id="sessions-note"),
+            Wrapped([[("reading …", "dim")]], id="sessions-note"),
         ]
 
     def on_mount(self) -> None:

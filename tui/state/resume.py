@@ -107,7 +107,7 @@ def begin_session(snapshot: "Snapshot", folder: Path) -> Begun:
     waiting = sum(is_unsaved(snapshot, other) for other in others)
     if waiting:
         more = f"{waiting} other session{'s have' if waiting > 1 else ' has'} unsaved changes: ctrl+o"
-        return Begun(found.session, found.id, lock, f"{found.words} · {more}", is_warning=True)
+        return Begun(found.session, found.id, lock, f"resumed {len(last.edits)} edits · {more}", is_warning=True)
     return found
 
 

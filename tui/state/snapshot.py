@@ -10,6 +10,7 @@ from curator.core.arrays import Floats, Mask
 from curator.core.config import Config, target_label
 from curator.core.provenance import key_of
 from curator.data.corpus import Corpus, read_corpus
+from curator.data.discovery import find_tasks
 from curator.estimate.calibration import LEAST_RUNS
 from curator.estimate.target import TargetEstimates
 from curator.gradients.segment_sets import completeness_inputs, sets_in_use
@@ -92,6 +93,7 @@ class Snapshot:
         selections: Saved selections for this target, newest first, one of each name.
         problems: Problems in the data, for the user.
         sessions: Sessions of edits, the one that was changed last first. Only the first reading has them.
+        found: Number of tasks whose files were found, targets included. 0 if `corpus` holds them.
         stamps: Texts that change with the selections and with the results in the store, as `Store.stamps`.
         calibrated_on: Number of measured subsets that calibrate the estimates; 0 if uncalibrated.
         measured: Measured subsets by the bytes of their membership (t,).
@@ -113,6 +115,7 @@ class Snapshot:
     problems: tuple[str, ...]
     sessions: tuple[StoredSession, ...] = ()
     stamps: tuple[str, str] = ("", "")
+    found: int = 0
     calibrated_on: int = 0
     measured: Mapping[bytes, MeasuredSubset] = field(default_factory=dict)
 
@@ -239,6 +242,7 @@ def load_snapshot(root: Path, before: Snapshot | None = None) -> Snapshot:
         problems=tuple(corpus.problems()) if corpus is not None else (),
         sessions=tuple(store.sessions(target)) if before is None else (),
         stamps=stamps,
+        found=_found(project) if corpus is None else 0,
         calibrated_on=calibrated_on(answers.measured) if answers is not None else 0,
         measured={answers.mask(m.subset).tobytes(): m for m in answers.measured} if answers is not None else {},
     )
@@ -268,6 +272,11 @@ def _selections(project: Project, target: str) -> tuple[SavedSelection, ...]:
                 continue
             found[kept.name] = SavedSelection(name=kept.name, method=kept.method, manifest=loaded)
     return tuple(found.values())
+
+
+def _found(project: Project) -> int:
+    """Return the number of tasks that the configuration and the folders name. Reads no task file."""
+    return len(find_tasks(project.config.data, project.root, values=lambda source, _: [source.name]))
 
 
 def _file_name(files: tuple[tuple[str, str, int], ...]) -> str:

@@ -7,7 +7,7 @@ import numpy as np
 from tui.app_base import AppBase
 from tui.state.session import GLYPHS, State
 from tui.widgets import numbers
-from tui.widgets.lines import Line, Part, fit, fit_name, spread, width_of
+from tui.widgets.lines import Line, Part, fit_name, spread, width_of, wrap_name
 from tui.widgets.trust import measured_part
 
 if TYPE_CHECKING:

@@ -3,10 +3,9 @@
 from collections.abc import Sequence
 
 import numpy as np
+from rich.cells import cell_len
 from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical
-
-from rich.cells import cell_len
 
 from curator.core.arrays import Floats
 from curator.core.text import clean
