@@ -78,7 +78,7 @@ ACTIONS: tuple[Action, ...] = (
     _action("previous_match", "N", "previous match", "Go to the previous match", "runs"),
     _action("sort", "s", "sort", "Sort by the next column", "tasks task compare", 14),
     _action("reverse", "S", "reverse", "Reverse the sort order", "tasks task compare"),
-    _action("order", "b", "best order", "Show estimated loss as tasks are added in the best order", "tasks"),
+    _action("order", "b", "best order", "Show the loss of the best order, and take a part of it", "tasks"),
     _action("next_task", "right_square_bracket", "next", "Open the next task (the target is last)", "task", 13),
     _action("previous_task", "left_square_bracket", "previous", "Open the previous task", "task", 16),
     _action("next_pane", "tab", "pane", "Move to the next pane", "home task runs", 22),

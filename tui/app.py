@@ -225,7 +225,7 @@ class CuratorApp(AppBase):
         try:
             draft.save(snapshot)
             # Read before the message appears, so that the user can export the selection at once.
-            found = load_snapshot(self.root, snapshot)
+            found = load_snapshot(self.root, snapshot, snapshot.project.reporter)
         except (CuratorError, OSError) as error:
             self.post_message(Failed(f"save {draft.name}", error))
         else:

@@ -21,11 +21,12 @@ from textual.screen import Screen
 from textual.signal import Signal
 
 from curator.core.errors import CuratorError
+from curator.core.events import Event, Reporter, StageProgress, StageStarted, duration
 from tui.background.estimator_thread import SOLVED_IN_FULL, EstimateRequest, EstimatorThread, KnownLoss, LiveEstimate
 from tui.background.run_watcher import JobView
 from tui.frames import Frame, FrameUpdate
 from tui.state.filters import Columns
-from tui.state.messages import EstimateReady, Failed, SnapshotRead
+from tui.state.messages import EstimateReady, Failed, ReadingProgressed, SnapshotRead
 from tui.state.place import Place
 from tui.state.session import Edit, Rows, Session, State
 
@@ -65,6 +66,7 @@ class AppBase(App[None]):
         session: The selection in progress; None before the first reading.
         session_id: Identity of the session in the store.
         estimate: The newest estimate of the selection; None if estimates are not available.
+        reading: Progress of the reading of gradients, until the first estimate.
         losses: Losses of other selections, by the bytes of their membership. All come from the estimator of `estimate`.
         jobs: The jobs of the project, newest first.
         watched: Id of the job whose whole log is read.
@@ -91,6 +93,7 @@ class AppBase(App[None]):
         self._flash_count = 0
         self._keeping = self._reading = self._read_again = False
         self._saving: str | None = None
+        self.reading = ""
         self._frame: Frame | None = None
 
     # -- implemented by CuratorApp ------------------------------------------------------------------------------------
@@ -248,9 +251,22 @@ class AppBase(App[None]):
         from tui.state.snapshot import load_snapshot
 
         try:
-            self.post_message(SnapshotRead(load_snapshot(self.root, self.snapshot)))
+            self.post_message(SnapshotRead(load_snapshot(self.root, self.snapshot, Reporter(self._follow_reading))))
         except (CuratorError, OSError) as error:
             self.post_message(Failed("read the project", error))
+
+    def _follow_reading(self, event: Event) -> None:
+        """Report the progress of the estimator, which reads gradients in its thread."""
+        if isinstance(event, (StageStarted, StageProgress)) and event.total:
+            left = getattr(event, "seconds_left", None)
+            words = f"{event.done / event.total:.0%}" + (f", {duration(left)} left" if left is not None else "")
+            self.post_message(ReadingProgressed(words))
+
+    def on_reading_progressed(self, message: ReadingProgressed) -> None:
+        """Show the progress until the first estimate."""
+        self.reading = message.words
+        if self.estimate is None:
+            self.notify_screens("estimate")
 
     def on_snapshot_read(self, message: SnapshotRead) -> None:
         """Show the project. The session continues."""

@@ -153,6 +153,11 @@ async def _story_tasks(app: App, pilot: Pilot[None]) -> set[str]:
     assert session.done[-1].kind == "fill" or "nothing to change" in str(app.flash_line)
     await pilot.press("b")
     await until(pilot, lambda: "least" in text(app))
+    await _press(app, pilot, "g", "j", "enter")
+    assert "best order, 1 task" in session.done[-1].label
+    assert int(session.mask.sum()) == 3, "the pinned tasks and the best task"
+    await _press(app, pilot, "u", "b")
+    await until(pilot, lambda: "least" in text(app))
     await _press(app, pilot, "escape")
     await _press(app, pilot, "w")
     assert _is_dialog(app, "SaveDialog")

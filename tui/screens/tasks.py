@@ -363,7 +363,7 @@ class TasksScreen(CuratorScreen):
         from tui.dialogs.order import OrderDialog
 
         if self.app.can_estimate():
-            self.app.push_screen(OrderDialog())
+            self.app.push_screen(OrderDialog(), self.app.fill)
 
     # -- the table --------------------------------------------------------------------------------------------------
 

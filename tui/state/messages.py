@@ -51,6 +51,22 @@ class EstimateReady(Message):
         return isinstance(message, EstimateReady)
 
 
+class ReadingProgressed(Message):
+    """The estimator has read more gradients.
+
+    Args:
+        words: Share and time left, as far as known.
+    """
+
+    def __init__(self, words: str) -> None:
+        super().__init__()
+        self.words = words
+
+    def can_replace(self, message: Message) -> bool:
+        """Replace an older message, because only the newest progress counts."""
+        return isinstance(message, ReadingProgressed)
+
+
 class JobsRead(Message):
     """The jobs were read.
 

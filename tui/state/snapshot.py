@@ -8,6 +8,7 @@ import numpy as np
 
 from curator.core.arrays import Floats, Mask
 from curator.core.config import Config, target_label
+from curator.core.events import Reporter
 from curator.core.provenance import key_of
 from curator.data.corpus import Corpus, read_corpus
 from curator.data.discovery import find_tasks
@@ -204,17 +205,18 @@ class Draft:
         )
 
 
-def load_snapshot(root: Path, before: Snapshot | None = None) -> Snapshot:
+def load_snapshot(root: Path, before: Snapshot | None = None, reporter: Reporter | None = None) -> Snapshot:
     """Read a project.
 
     Args:
         root: Folder of the project.
         before: The last snapshot. Its estimator is kept if gradients and measurements are unchanged.
+        reporter: Receives the progress of the estimator, which reads gradients later.
 
     Raises:
         CuratorError: Configuration, files or store cannot be read.
     """
-    project = Project.open(root)
+    project = Project.open(root, reporter=reporter)
     config, store = project.config, project.store
     targets = config.data.targets
     corpus = read_corpus(project.workspace, targets, read=False)

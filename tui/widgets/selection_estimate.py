@@ -39,7 +39,7 @@ def headline(app: AppBase, width: int) -> Line:
         return [" "]
     estimate = app.estimate
     if estimate is None:
-        return [(" reading gradients …", "dim")]
+        return [(f" reading gradients … {app.reading}", "dim")]
     if estimate.revision != app.session.revision:
         return spread([" loss ", ("…", "strong")], [("◌ estimating ", "dim")], width)
     target = estimate.target_loss

@@ -13,15 +13,15 @@ from tui.widgets.lines import Line, Lines, Part, fit, fit_name
 from tui.widgets.rows import Rows
 
 # Columns and their cells. The name takes the remaining cells.
-_FIXED = (("examples", 8), ("affinity", 8), ("bar", 17), ("flip", 9))
+_FIXED = (("examples", 8), ("affinity", 9), ("bar", 17), ("flip", 11))
 _WIDE = (("tokens", 8),)
 _TITLES = {
     "task": "task",
     "examples": "n",
     "tokens": "tokens",
-    "affinity": "affin",
+    "affinity": "helps by",
     "bar": "",
-    "flip": "Δflip",
+    "flip": "if flipped",
     "tag": "tag",
 }
 
