@@ -195,7 +195,7 @@ def _store_segments(
     dim, kept, rank = config.gradients.sketch_dim, config.gradients.projection_dim, config.gradients.basis_dim
     basis = np.linalg.qr(rng.standard_normal((dim, kept)))[0].astype(np.float32)
     store.put_array(run_key(sets), "basis", basis)
-    store.put_array(run_key(sets), "moved", rng.standard_normal((len(sets), dim)).astype(np.float32) / dim)
+    store.put_array(run_key(sets), "moved", (rng.standard_normal((len(sets), dim)) / dim).astype(np.float32))
     groups = training_groups(corpus)
     names = [*(task.name for task in corpus.auxiliary), corpus.target_tasks[0].name]
     direction = rng.standard_normal(dim) / np.sqrt(dim)

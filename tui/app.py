@@ -278,7 +278,7 @@ class CuratorApp(AppBase):
     def on_jobs_read(self, message: JobsRead) -> None:
         """Show the jobs. Read the project again if a job has ended, or if another process changed the store."""
         before = {view.job.id for view in self.jobs if view.job.state == "running"}
-        unchanged, self.jobs = self.jobs == message.jobs, message.jobs
+        unchanged, self.jobs, self.jobs_known = self.jobs_known and self.jobs == message.jobs, message.jobs, True
         for view in self.jobs:
             if view.job.id in before and view.job.state != "running":
                 ok = view.job.state == "done"

@@ -69,6 +69,7 @@ class AppBase(App[None]):
         reading: Progress of the reading of gradients, until the first estimate.
         losses: Losses of other selections, by the bytes of their membership. All come from the estimator of `estimate`.
         jobs: The jobs of the project, newest first.
+        jobs_known: Whether the jobs were read.
         watched: Id of the job whose whole log is read.
         flash_line: Texts and their styles in the flash line.
         estimator_thread: The thread that estimates; None if estimates are not available.
@@ -85,6 +86,7 @@ class AppBase(App[None]):
         self.estimate: LiveEstimate | None = None
         self.losses: Mapping[bytes, KnownLoss] = {}
         self.jobs: tuple[JobView, ...] = ()
+        self.jobs_known = False
         self.watched: str | None = None
         self.flash_line: tuple[tuple[str, str], ...] = ()
         self.estimator_thread: EstimatorThread | None = None
@@ -158,7 +160,9 @@ class AppBase(App[None]):
                 self._frame = Frame(*size)
             text = self._frame.update(renderable, self.console)
             at = self.screen.outer_size.clamp_offset(self.cursor_position)
-            renderable = FrameUpdate(text) if text or at != self._previous_cursor_position else None
+            changes = FrameUpdate(text) if text or at != self._previous_cursor_position else None
+            super()._display(screen, changes)
+            return
         super()._display(screen, renderable)
 
     def _can_write(self) -> bool:

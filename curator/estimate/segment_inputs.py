@@ -49,7 +49,7 @@ def read_trajectory(workspace: Workspace, corpus: Corpus, meta: MetaInit, sets: 
     # Adam moves the adapter by the learning rate times the mean gradient per token, so an epoch is a sum over tokens.
     trained_on = [*(task.name not in meta.unseen for task in corpus.auxiliary), True]
     tokens = sum(sum(group.weights) for group, seen in zip(groups, trained_on, strict=True) if seen)
-    segments = []
+    segments: list[Segment] = []
     stage: Stage | None = None
     began = time.monotonic()
     for start, gradient_set, movement in zip([0, *ends[:-1]], sets, moved, strict=True):

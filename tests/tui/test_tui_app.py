@@ -232,10 +232,14 @@ async def _story_any(app: App, pilot: Pilot[None]) -> set[str]:
     await _press(app, pilot, "R")
     assert _is_dialog(app, "RunDialog")
     assert "curator select -p" in text(app)
+    await _press(app, pilot, "escape", "ctrl+o")
+    assert _is_dialog(app, "SessionsDialog")
+    await until(pilot, lambda: "one window at a time" in text(app))
     await _press(app, pilot, "escape")
     await pilot.press("q")
     await until(pilot, lambda: not app.is_running)
-    return {*(f"go_{mode}" for mode in MODES), "back", "palette", "help", "settings", "reload", "start", "quit"}
+    screens = {f"go_{mode}" for mode in MODES}
+    return screens | {"back", "palette", "help", "sessions", "settings", "reload", "start", "quit"}
 
 
 async def _story_home(app: App, pilot: Pilot[None]) -> set[str]:

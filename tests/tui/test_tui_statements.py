@@ -3,15 +3,17 @@
 import json
 import re
 import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
-from tui_tmux import CURATOR, Tmux, make_sample, needs_tmux, tmux
+from tui_tmux import Tmux, make_sample, needs_tmux, tmux
 
 from curator.project.project import Project
 from curator.select.manifest import Manifest
+from curator.training.fine_tune import recipe_key, subset_content
+from tui.state.snapshot import load_snapshot
 
 __all__ = ["tmux"]
 pytestmark = needs_tmux
@@ -45,6 +47,19 @@ def _save_as(window: Tmux, name: str) -> None:
     window.until(lambda shown: name in shown)
     window.keys("Enter")
     window.until(lambda shown: f"vs {name} same" in shown)
+
+
+def _measure(sample: Path, count: int) -> None:
+    """Store measured losses, as `curator verify` does: 0.8 of the estimate. They change every estimate."""
+    snapshot = load_snapshot(sample)
+    assert snapshot.corpus is not None
+    assert snapshot.answers is not None
+    masks = np.random.default_rng(0).random((count, len(snapshot.names))) < 0.5
+    losses = snapshot.answers.estimator.validation_losses(masks) @ snapshot.answers.estimator.validation_weights
+    recipe = recipe_key(snapshot.project.config, snapshot.corpus)
+    for mask, loss in zip(masks, losses, strict=True):
+        content = subset_content(snapshot.corpus, [n for n, inside in zip(snapshot.names, mask, strict=True) if inside])
+        snapshot.project.store.put_measurement(recipe, "topic", content, seed=1, loss=0.8 * float(loss), seconds=2.0)
 
 
 def _saved(sample: Path, name: str) -> Manifest:
@@ -175,8 +190,7 @@ def test_home_numbers_after_verify_come_from_one_revision(sample: Path, tmux: Tm
     tmux.resize(140, 40)
     tmux.open(sample)
     before = rows(tmux.until(lambda shown: len(rows(shown)) == 2))
-    command = [*CURATOR, "verify", "-p", str(sample), "--runs", "6", "--seeds", "1", "-q"]
-    subprocess.run(command, check=True, capture_output=True, timeout=300)
+    _measure(sample, 12)
     after = rows(
         tmux.until(lambda shown: len(rows(shown)) == 2 and rows(shown)["all tasks"][0] != before["all tasks"][0], 60)
     )

@@ -85,7 +85,7 @@ class _Help(Rows):
 
 
 def _contains(row: _Row, words: list[str]) -> bool:
-    text = f"{row.sign} {row.words}".casefold()
+    text = f"{row.sign} {row.words} {row.action}".casefold()
     return all(word in text for word in words)
 
 

@@ -135,8 +135,9 @@ def history_lines(app: AppBase, count: int, width: int) -> list[Line]:
         return []
     lines: list[Line] = []
     for entry, before, after in reversed(app.edit_losses(count)):
-        is_edit = after is not None and before is not None and entry.kind != "save"
-        change = numbers.signed(after - before) if is_edit else ""
+        change = ""
+        if after is not None and before is not None and entry.kind != "save":
+            change = numbers.signed(after - before)
         words = {"undo": f"undo {entry.label}", "redo": f"redo {entry.label}"}.get(entry.kind, entry.label)
         time = entry.made.astimezone().strftime("%H:%M")
         lines.append(spread([(f"{time} ", "dim"), words], [(f" {change}", "dim")], width))

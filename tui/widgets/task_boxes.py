@@ -55,6 +55,9 @@ class TaskBoxes(Vertical):
         others: list[Line] = [[(app.missing(), "warn")]]
         own: list[Line] = [[("no influence without gradients", "dim")]]
         if snapshot is not None and task is not None:
+            if cell_len(clean(task.name)) > width - _TRAIL:
+                # The top line cuts this name.
+                names = [[" ", (part, "strong")] for part in wrap_name(task.name, width - 2)]
             line = target_line(task, width)
             if is_auxiliary and session is not None:
                 line = task_line(task, number, snapshot, session, app.estimate, width)
@@ -64,9 +67,6 @@ class TaskBoxes(Vertical):
                 others = transfer_lines(snapshot, transfer, number, half, rows)
             if task is not None:
                 own = influence_lines(influence, half, rows)
-            if cell_len(clean(task.name)) > width - _TRAIL:
-                # The top line cuts this name.
-                names = [[" ", (part, "strong")] for part in wrap_name(task.name, width - 2)]
         title = "affinity to the target"
         if is_auxiliary:
             title = "transfer, nats" if width < 100 else "transfer: change in training loss, nats"
