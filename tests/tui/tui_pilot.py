@@ -52,7 +52,7 @@ def masked(app: CuratorApp) -> str:
     return shown
 
 
-async def until(pilot: Pilot[None], test: Callable[[], Any], seconds: float = 20) -> None:
+async def until(pilot: Pilot[None], test: Callable[[], Any], seconds: float = 60) -> None:
     """Wait until a test succeeds."""
     deadline = time.monotonic() + seconds
     while not test():
