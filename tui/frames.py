@@ -9,7 +9,7 @@ from functools import lru_cache
 
 from rich.cells import cell_len, split_graphemes
 from rich.color import ColorSystem
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderResult
 from rich.segment import Segment
 from rich.style import Style
 from textual._compositor import ChopsUpdate, CompositorUpdate, LayoutUpdate
@@ -79,6 +79,10 @@ class FrameUpdate(CompositorUpdate):
     def render_segments(self, console: Console) -> str:
         """Return the text."""
         return self._text
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Yield the text, as Rich asks for it."""
+        yield Segment(self._text)
 
 
 class _Pen:
