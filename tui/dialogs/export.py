@@ -168,7 +168,8 @@ class ExportDialog(Dialog[None]):
             found, here = project.manifest(self._selection)
             if not is_same_selection(found, self._manifest):
                 raise DataError(
-                    f"{self._selection} was saved again meanwhile", hint="Close this dialog and open it again to see its files."
+                    f"{self._selection} was saved again meanwhile",
+                    hint="Close this dialog and open it again to see its files.",
                 )
             report = export(found, here, format=format, folder=folder, reporter=project.reporter)
         except (CuratorError, OSError) as error:
