@@ -156,6 +156,9 @@ class Manifest(_Part):
     name: str
     target: str | tuple[str, ...]
     method: str
+    """Name of the method that selected the tasks, or `manual` for a selection that a person edited."""
+    started_from: str = ""
+    """Name of the selection that a person edited, or `all tasks`. `edits` lead from it to this selection."""
     options: dict[str, Any] = {}
     """Options of the method: budgets, threshold, pins."""
     model: ModelIdentity

@@ -176,7 +176,15 @@ class Selections:
             ),
         )
 
-    def save(self, subset: Sequence[str], *, name: str, request: Request, edits: Sequence[Edit] = ()) -> Manifest:
+    def save(
+        self,
+        subset: Sequence[str],
+        *,
+        name: str,
+        request: Request,
+        edits: Sequence[Edit] = (),
+        started_from: str = "",
+    ) -> Manifest:
         """Store a selection that a person made.
 
         Args:
@@ -184,6 +192,7 @@ class Selections:
             name: Name of the selection. It hides an earlier selection of that name.
             request: Method and options of the selection that was edited. `include` and `exclude` are the pins.
             edits: Changes by hand, in order.
+            started_from: Name of the selection that the changes began with.
 
         Returns:
             The manifest. Its paths are relative to the project.
@@ -196,10 +205,11 @@ class Selections:
         manifest = manifest_of(
             self.estimates, request, name, Selection(mask, estimate.value), self.estimates.affinities()
         )
-        manifest = manifest.model_copy(update={"edits": tuple(edits)})
+        manifest = manifest.model_copy(update={"edits": tuple(edits), "started_from": started_from})
         inputs = self.select_inputs(request, name) | {
             "selected": sorted(subset),
             "edits": [edit.model_dump() for edit in edits],
+            "started_from": started_from,
         }
         self._keep(key_of(inputs), manifest, inputs)
         return self._seen_from(self._workspace.root, manifest)

@@ -248,15 +248,23 @@ def keep_meta_init(
 
 
 def learning_rates(config: Config, steps: int) -> list[float]:
-    """Return the learning rate of each step of a training run (steps,)."""
-    import torch
-    from transformers import get_scheduler
+    """Return the learning rate of each step of a training run (steps,), as the schedules of transformers have it.
 
+    Estimates need these rates in processes that train nothing. The import of transformers takes seconds and memory.
+    """
     recipe = config.train
-    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=recipe.learning_rate)
     warmup = math.ceil(recipe.warmup * steps)
-    scheduler = get_scheduler(recipe.schedule, optimizer, num_warmup_steps=warmup, num_training_steps=steps)
-    (factor,) = scheduler.lr_lambdas
+
+    def factor(step: int) -> float:
+        if recipe.schedule == "constant":
+            return 1.0
+        if step < warmup:
+            return step / max(1, warmup)
+        progress = (step - warmup) / max(1, steps - warmup)
+        if recipe.schedule == "cosine":
+            return max(0.0, 0.5 * (1.0 + math.cos(math.pi * progress)))
+        return max(0.0, (steps - step) / max(1, steps - warmup))
+
     return [recipe.learning_rate * factor(step) for step in range(steps)]
 
 

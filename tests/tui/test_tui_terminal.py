@@ -5,94 +5,27 @@ import json
 import os
 import pty
 import re
-import shutil
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from browser import browsing, needs_chromium
 from served import Server, serving
+from tui_tmux import CURATOR, Tmux, make_sample, needs_tmux, tmux
 
-from curator.project.project import Project
 from curator.select.manifest import read_manifest
 
-CURATOR = [sys.executable, "-m", "curator"]
-needs_tmux = pytest.mark.skipif(shutil.which("tmux") is None, reason="tmux is not installed")
+__all__ = ["tmux"]
 
 
 @pytest.fixture(scope="module")
 def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Compute every stage of the sample project, with one epoch, one checkpoint and few rows to save time."""
-    source = Path(__file__).parents[2] / "sample_data"
-    folder = tmp_path_factory.mktemp("sample") / "sample"
-    shutil.copytree(source, folder, ignore=shutil.ignore_patterns(".curator", "curator-manifest.json", "exports"))
-    config = (folder / "curator.toml").read_text()
-    config, count = re.subn(r"(?m)^epochs = .*$", "epochs = 1", config)
-    assert count == 1
-    if "[gradients]" in config:
-        config = config.replace("[gradients]", "[gradients]\npoints = [0.7]")
-    else:
-        config += "\n[gradients]\npoints = [0.7]\n"
-    config, count = re.subn(r"(?m)^\[data\]$", "[data]\nmax_examples_per_task = 20", config)
-    assert count == 1
-    (folder / "curator.toml").write_text(config)
-    Project.open(folder).select(name="forward")
-    return folder
-
-
-class Tmux:
-    """A tmux server with one window of 80 × 24."""
-
-    def __init__(self, folder: Path) -> None:
-        self._socket = str(folder / "tmux")
-        self._run("-f", "/dev/null", "new-session", "-d", "-x", "80", "-y", "24", "bash --norc")
-
-    def _run(self, *arguments: str) -> str:
-        done = subprocess.run(["tmux", "-S", self._socket, *arguments], capture_output=True, text=True, check=True)
-        return done.stdout
-
-    def keys(self, *keys: str) -> None:
-        """Press keys."""
-        self._run("send-keys", *keys)
-
-    def type(self, words: str) -> None:
-        """Type a text."""
-        self._run("send-keys", "-l", words)
-
-    def pane(self) -> str:
-        """Return the screen."""
-        return self._run("capture-pane", "-p")
-
-    def resize(self, width: int, height: int) -> None:
-        """Resize the window."""
-        self._run("resize-window", "-x", str(width), "-y", str(height))
-
-    def until(self, test: Callable[[str], Any], seconds: float = 30) -> str:
-        """Wait until the screen passes a test."""
-        deadline = time.monotonic() + seconds
-        while not test(shown := self.pane()):
-            assert time.monotonic() < deadline, f"the wait timed out:\n{shown}"
-            time.sleep(0.05)
-        return shown
-
-    def close(self) -> None:
-        """Stop the server."""
-        subprocess.run(["tmux", "-S", self._socket, "kill-server"], check=False)
-
-
-@pytest.fixture
-def tmux(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Tmux]:
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
-    monkeypatch.setenv("TERM", "xterm-256color")
-    monkeypatch.delenv("NO_COLOR", raising=False)
-    made = Tmux(tmp_path)
-    yield made
-    made.close()
+    return make_sample(tmp_path_factory.mktemp("sample") / "sample")
 
 
 def _loss(shown: str) -> str:

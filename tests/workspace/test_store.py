@@ -22,7 +22,7 @@ from curator.core.file_states import FileState
 from curator.core.interval import Interval
 from curator.estimate.task_sums import TaskSums
 from curator.workspace.store import access, locks, schema
-from curator.workspace.store.records import StoredEdit, StoredExample, StoredTask
+from curator.workspace.store.records import StoredEdit, StoredExample, StoredSession, StoredTask
 from curator.workspace.store.tables import Store
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=10)
@@ -194,22 +194,19 @@ def test_store_edits_round_trip(store: Store) -> None:
         StoredEdit(number=n, kind="toggle", label="'; DROP \x1b", changes={"é": [0, n]}, loss=None, made=made)
         for n in range(3)
     ]
-    assert store.last_session("t") is None
+    assert store.sessions("t") == []
     store.put_edits("first", "t", edits[:2])
     store.put_edits("other", "u", edits)
     store.put_edits("first", "t", [edits[1], edits[2]])
-    assert store.last_session("t") == ("first", edits)
+    assert store.sessions("t") == [StoredSession(id="first", edits=tuple(edits))]
     # A later loss is added. A known loss is kept.
     known = [replace(edits[1], loss=0.5)]
     store.put_edits("first", "t", known)
     store.put_edits("first", "t", [edits[1]])
-    found = store.last_session("t")
-    assert found is not None
-    assert found[1][1].loss == 0.5
+    assert store.sessions("t")[0].edits[1].loss == 0.5
     store.put_edits("second", "t", [replace(edits[0], made=made + timedelta(seconds=1))])
-    found = store.last_session("t")
-    assert found is not None
-    assert found[0] == "second"
+    assert [session.id for session in store.sessions("t")] == ["second", "first"]
+    assert [session.id for session in store.sessions("t", most=1)] == ["second"]
 
 
 def test_store_transposed_gradients_round_trip(store: Store) -> None:

@@ -6,8 +6,8 @@ of its selection, so that screens can ignore an old estimate.
 
 import threading
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +24,9 @@ SOLVED_IN_FULL = 300
 # In seconds. The screen gets the processor first. Flips are delivered in groups, to draw less often.
 _HEAD_START = 0.1
 _DELIVER_EVERY = 0.2
+# Other selections that are estimated at once, so that the next request does not wait long.
+_AT_ONCE = 8
+_MOST_KEPT = 1000
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -35,12 +38,22 @@ class EstimateRequest:
         mask: Membership of the selection (t,).
         saved: Membership of the saved selection (t,).
         visible: Numbers of the tasks on the screen. Their flips are solved first.
+        others: Memberships (t,) of other selections on the screens: saved ones, and those of earlier edits.
     """
 
     revision: int
     mask: Mask
     saved: Mask
     visible: Rows
+    others: Sequence[Mask] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class KnownLoss:
+    """Estimated target loss of another selection, in nats, and its difference to the loss of all tasks."""
+
+    loss: float
+    versus_all: LossDifference
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -55,6 +68,8 @@ class LiveEstimate:
         seconds: Duration of the estimation.
         flips: Change of the loss if a task is toggled (t,); NaN where the change is not known yet.
         solved: Whether a flip is solved in full, not only to first order (t,).
+        losses: Losses of other selections, by the bytes of their membership, from the same estimator.
+        is_complete: Whether no better estimate of the revision follows.
     """
 
     revision: int
@@ -64,6 +79,8 @@ class LiveEstimate:
     seconds: float
     flips: Floats
     solved: Mask
+    losses: Mapping[bytes, KnownLoss] = field(default_factory=dict)
+    is_complete: bool = False
 
 
 class EstimatorThread(threading.Thread):
@@ -83,6 +100,7 @@ class EstimatorThread(threading.Thread):
         self._request: EstimateRequest | None = None
         self._stopped = False
         self._references: dict[bytes, whatif.SelectionEstimate] = {}
+        self._losses: dict[bytes, KnownLoss] = {}
         self._first: LiveEstimate | None = None
 
     def request(self, request: EstimateRequest) -> None:
@@ -140,20 +158,32 @@ class EstimatorThread(threading.Thread):
         every = self._reference(estimator, np.ones_like(request.mask))
         saved = self._reference(estimator, request.saved)
         count = len(request.mask)
+        versus_all = difference(estimator, current, every)
+        if len(self._losses) > _MOST_KEPT:
+            self._losses.clear()
+        self._losses[request.mask.tobytes()] = KnownLoss(current.loss, versus_all)
+        self._losses[every.mask.tobytes()] = KnownLoss(every.loss, difference(estimator, every, every))
         estimate = LiveEstimate(
             request.revision,
             current,
-            difference(estimator, current, every),
+            versus_all,
             difference(estimator, current, saved),
             time.perf_counter() - began,
             np.full(count, np.nan),
             np.zeros(count, dtype=bool),
+            dict(self._losses),
+            is_complete=not count,
         )
         with self._changed:
             self._first = estimate
             self._changed.notify_all()
         yield estimate
         if not count or self._waited(_HEAD_START):
+            return
+        if self._estimate_others(estimator, request.others, every):
+            estimate = replace(estimate, losses=dict(self._losses))
+            yield estimate
+        if self._is_old():
             return
         # With many tasks, this takes longer than a key press may wait.
         gains = estimator.task_gains(request.mask, stop=self._is_old)
@@ -172,7 +202,22 @@ class EstimatorThread(threading.Thread):
             if time.perf_counter() - delivered > _DELIVER_EVERY:
                 delivered = time.perf_counter()
                 yield _with(estimate, changes, solved)
-        yield _with(estimate, changes, solved)
+        yield replace(_with(estimate, changes, solved), is_complete=True)
+
+    def _estimate_others(
+        self, estimator: LossEstimator, masks: Sequence[Mask], every: whatif.SelectionEstimate
+    ) -> bool:
+        """Estimate selections that are not known yet. Return whether at least one was."""
+        missing = {mask.tobytes(): mask for mask in masks if mask.tobytes() not in self._losses}
+        keys = list(missing)
+        for first in range(0, len(keys), _AT_ONCE):
+            if self._is_old():
+                break
+            part = keys[first : first + _AT_ONCE]
+            found = estimate_selections(estimator, np.stack([missing[key] for key in part]))
+            for key, other in zip(part, found, strict=True):
+                self._losses[key] = KnownLoss(other.loss, difference(estimator, other, every))
+        return bool(keys)
 
     def _waited(self, seconds: float) -> bool:
         """Wait some seconds, and return whether another request arrived."""
@@ -189,12 +234,4 @@ class EstimatorThread(threading.Thread):
 
 
 def _with(estimate: LiveEstimate, changes: Floats, solved: Mask) -> LiveEstimate:
-    return LiveEstimate(
-        estimate.revision,
-        estimate.target_loss,
-        estimate.versus_all,
-        estimate.versus_saved,
-        estimate.seconds,
-        changes.copy(),
-        solved.copy(),
-    )
+    return replace(estimate, flips=changes.copy(), solved=solved.copy())

@@ -13,6 +13,7 @@ from curator.core.events import duration
 from tui.dialogs.base import Choices, Dialog
 from tui.widgets.lines import Line, Lines
 from tui.widgets.rows import Rows
+from tui.widgets.wrapped import Wrapped
 
 _STAGES = (
     ("check", "check", "read configuration and data, train nothing"),
@@ -52,7 +53,7 @@ class RunDialog(Dialog[list[str]]):
                 Input(str(_DEFAULT.runs), id="subsets", type="integer"),
                 classes="field",
             ),
-            Lines([[], [], [], []], id="command"),
+            Wrapped([[], [], [], []], id="command"),
         ]
 
     def on_mount(self) -> None:

@@ -56,7 +56,7 @@ def picked(wanted: Sequence[object], snapshot: "Snapshot", session: "Session") -
 def choice(key: str, snapshot: "Snapshot", session: "Session") -> Chosen:
     """Return the selection of a key that `picked` returned."""
     if key == NOW:
-        changed = int((session.mask != session.saved).sum())
+        changed = session.changed_count
         title = f"now ({changed} changed)" if changed else "now"
         return Chosen(NOW, title, session.mask, snapshot.measured_loss(session.mask))
     saved = snapshot.selection(key)
@@ -64,8 +64,7 @@ def choice(key: str, snapshot: "Snapshot", session: "Session") -> Chosen:
         title, mask = "all tasks" if key == ALL else "target only", np.full(len(snapshot.names), key == ALL)
         return Chosen(key, title, mask, snapshot.measured_loss(mask))
     mask = saved.mask(snapshot.names)
-    measured = snapshot.measured_loss(mask)
-    return Chosen(key, key, mask, saved.manifest.measured_loss if measured is None else measured)
+    return Chosen(key, key, mask, snapshot.measured_of(saved))
 
 
 def which_rows(masks: Mask, which: str) -> Rows:

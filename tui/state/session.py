@@ -3,7 +3,7 @@
 `Session.replay` restores a session from its stored history. Undo and redo add entries, so the history only grows.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import IntEnum
@@ -94,6 +94,7 @@ class Session:
         done: Edits in effect, in order.
         undone: Edits for redo, the next edit last.
         history: All entries, in order.
+        saved_masks: Membership (t,) of each saved selection by name, as the store holds it now.
     """
 
     def __init__(self, names: Sequence[str]) -> None:
@@ -105,9 +106,9 @@ class Session:
         self.done: list[Edit] = []
         self.undone: list[Edit] = []
         self.history: list[Edit] = []
-        self._saved = self.mask
-        self._saved_before: dict[int, Mask] = {}
+        self.saved_masks: Mapping[str, Mask] = {}
         self._unsaved: dict[int, Edit] = {}
+        self._automatic = 0
 
     @classmethod
     def replay(cls, names: Sequence[str], entries: Iterable["StoredEdit"]) -> "Session":
@@ -135,14 +136,29 @@ class Session:
         return np.asarray((self.states == State.IN) | (self.states == State.PINNED_IN))
 
     @property
+    def has_base(self) -> bool:
+        """Return whether the selection that the session started from is still saved."""
+        return self.base in self.saved_masks
+
+    @property
     def saved(self) -> Mask:
-        """Return the membership (t,) after the last load or save."""
-        return self._saved
+        """Return the membership (t,) of the base as it is saved now. Without a saved base, all tasks."""
+        return self.saved_masks.get(self.base, np.ones(len(self.names), dtype=bool))
+
+    @property
+    def changed_count(self) -> int:
+        """Return the number of tasks whose membership differs from the base."""
+        return int((self.mask != self.saved).sum())
 
     @property
     def is_changed(self) -> bool:
-        """Return whether the selection differs from the selection of the last load or save."""
-        return bool((self.mask != self._saved).any())
+        """Return whether the selection differs from its base, or is not saved under the name of its base."""
+        return self.changed_count > 0 or (self.base != "" and not self.has_base)
+
+    @property
+    def edit_count(self) -> int:
+        """Return the number of entries that the user made."""
+        return max(len(self.history) - self._automatic, 0)
 
     def pinned(self, state: State) -> list[str]:
         """Return the names of the tasks in one state: pinned in, or pinned out."""
@@ -243,8 +259,25 @@ class Session:
             entry = replace(self.history[-1], loss=loss)
             self.history[-1] = self._unsaved[entry.number] = entry
 
+    def begin_from(self, name: str, mask: Mask, pinned_in: Sequence[str] = (), pinned_out: Sequence[str] = ()) -> None:
+        """Load the selection that a new session starts from. It is stored with the first edit of the user."""
+        self.load(name, mask, pinned_in, pinned_out)
+        self._automatic = len(self.history)
+
+    def for_tasks(self, names: Sequence[str]) -> "Session":
+        """Return the same session for other tasks, with the entries that are not stored yet."""
+        other = Session.replay(names, [edit.stored() for edit in self.history])
+        other._unsaved, other._automatic = dict(self._unsaved), self._automatic
+        other.revision = self.revision + 1
+        return other
+
     def take_unsaved(self) -> "list[StoredEdit]":
-        """Return the entries that are not in the store yet, and mark them as stored."""
+        """Return the entries that are not in the store yet, and mark them as stored.
+
+        A session without an edit of the user has nothing to store. Such a session is not worth continuing.
+        """
+        if not self.edit_count:
+            return []
         taken, self._unsaved = [edit.stored() for edit in self._unsaved.values()], {}
         return taken
 
@@ -253,14 +286,22 @@ class Session:
         self._unsaved = {e.number: self.history[e.number] for e in entries} | self._unsaved
 
     def by_hand(self) -> list[tuple[str, bool]]:
-        """Return (task, selected) of each change since the last load, in order, without undone edits."""
-        first = max((n for n, edit in enumerate(self.done) if edit.kind == "load"), default=-1) + 1
-        return [
-            (name, State(after).selected)
-            for edit in self.done[first:]
-            for name, (before, after) in edit.changes.items()
-            if State(before).selected != State(after).selected
-        ]
+        """Return (task, selected) of each task that differs from the base, the task that changed last at the end."""
+        last: dict[str, int] = {}
+        for number, edit in enumerate(self.done):
+            last |= dict.fromkeys(edit.changes, number)
+        rows = sorted(np.flatnonzero(self.mask != self.saved).tolist(), key=lambda row: last.get(self.names[row], -1))
+        return [(self.names[row], bool(self.mask[row])) for row in rows]
+
+    def masks(self, most: int) -> "list[tuple[Edit, Mask]]":
+        """Return the last entries of the history, oldest first, each with the membership (t,) after it."""
+        states, found = self.states.copy(), []
+        for entry in reversed(self.history[-most:] if most else []):
+            found.append((entry, np.asarray((states == State.IN) | (states == State.PINNED_IN))))
+            for name, (before, after) in entry.changes.items():
+                if name in self._rows:
+                    states[self._rows[name]] = after if entry.kind == "undo" else before
+        return found[::-1]
 
     # -- one way in -------------------------------------------------------------------------------------------------
 
@@ -300,7 +341,7 @@ class Session:
             self.done.append(edit)
             self._apply(edit)
         elif entry.kind == "save":
-            self.base, self._saved = entry.base[1], self.mask
+            self.base = entry.base[1]
         else:
             self.undone.clear()
             self.done.append(entry)
@@ -316,10 +357,6 @@ class Session:
         if edit.kind != "load":
             return
         self.base = edit.base[0 if back else 1]
-        if back:
-            self._saved = self._saved_before.pop(edit.number)
-        else:
-            self._saved_before[edit.number], self._saved = self._saved, self.mask
 
 
 def _read(entry: "StoredEdit") -> Edit:
