@@ -253,6 +253,7 @@ class EventLog:
             os.set_inheritable(descriptor, False)
             self._file = open(descriptor, "a", encoding="utf-8")  # noqa: SIM115
         self._size, self._reported = self._file.tell(), 0.0
+        self._held: StageProgress | None = None
         # The system releases the lock when this process ends. `is_written` relies on the lock.
         _take_lock(self._file.fileno())
 
@@ -261,8 +262,19 @@ class EventLog:
         if isinstance(event, StageProgress):
             pause = 0.0 if self._size < _SMALL_LOG else 0.1 * 2.0 ** (self._size / _SMALL_LOG)
             if 0 <= event.time - self._reported < pause:
+                self._held = event
                 return
-            self._reported = event.time
+            self._reported, self._held = event.time, None
+        self._write_held()
+        self._write(event)
+
+    def _write_held(self) -> None:
+        """Write the last progress event that was held back, so that the log ends where the work ended."""
+        if self._held is not None:
+            self._write(self._held)
+            self._held = None
+
+    def _write(self, event: Event) -> None:
         line = json.dumps({"event": type(event).__name__, **asdict(event)})
         if self._size + len(line) > _LARGEST_LOG:
             return
@@ -272,6 +284,7 @@ class EventLog:
 
     def close(self) -> None:
         """Flush the file to disk and close it."""
+        self._write_held()
         self._file.flush()
         os.fsync(self._file.fileno())
         self._file.close()

@@ -150,7 +150,7 @@ REFUSED = [
     ("DROP TABLE store.examples", "DROP"),
     ("DELETE FROM store.examples", "DELETE"),
     ("WITH x AS (INSERT INTO present.keys VALUES ('a', 'b') RETURNING 1) FROM x", "read-only"),
-    ("WITH x AS (INSERT INTO store.file_hashes VALUES ('a', 1, 1, 1, 'b') RETURNING 1) FROM x", "read-only"),
+    ("WITH x AS (INSERT INTO store.file_hashes VALUES ('a', 1, 1, 1, 'b', 1) RETURNING 1) FROM x", "read-only"),
     ("COPY tasks TO '{place}/out.csv'", "COPY"),
     ("EXPLAIN ANALYZE COPY tasks TO '{place}/out.csv'", "not allowed"),
     ("COPY (SELECT 1) TO '{place}/out.csv'", "COPY"),
