@@ -164,7 +164,8 @@ def test_job_watcher_long_log_reads_only_the_end(tmp_path: Path) -> None:
     assert 500 <= len(views[1].losses) <= 1000
     assert views[1].losses[0] == (1, 1.0)
     assert views[1].losses[-1] == (20_000, 1 / 20_000)
-    assert len(views[1].log) == 401
+    # A log of more than 2 MB holds fewer progress events.
+    assert 390 <= len(views[1].log) <= 401
     assert watcher.read()[1] is views[1]
 
 
