@@ -123,7 +123,13 @@ def show_selection(result: results.SelectionResult) -> None:
     out.print(styled(f"estimated loss, nats per target token, with 90 % interval ({kind})"))
     measured = "" if result.measured_loss is None else f"   measured {result.measured_loss:.4f}"
     out.print(styled(f"  selected     {loss:.4f}   {low:.4f} to {high:.4f}{measured}", "bold"))
-    for name, words in (("all_tasks", "all tasks  "), ("target_only", "target only")):
+    if result.dropped_examples:
+        count = len(result.dropped_examples)
+        out.print(styled(f"  dropped      {count:,} {'example' if count == 1 else 'examples'}"))
+    words_of = {"all_tasks": "all tasks  ", "target_only": "target only", "with_dropped": "with them  "}
+    for name, words in words_of.items():
+        if name not in result.reference:
+            continue
         same = "   indistinguishable from the selection" if name in result.indistinguishable else ""
         out.print(styled(f"  {words}  {result.reference[name]:.4f}{same}"))
     if result.manifest is not None:
@@ -164,6 +170,19 @@ def show_verify(report: results.VerifyReport) -> None:
         out.print(styled(f"  {name:<26}{value:>8}  "), styled(note, "dim"), sep="", soft_wrap=True)
     if report.comparison is not None:
         _print_comparison(out, report.comparison)
+    if report.dropping is not None:
+        _print_dropping(out, report.dropping)
+
+
+def _print_dropping(out: "Console", found: results.DroppingReport) -> None:
+    measured = f"measured {found.measured_difference:+.4f}"
+    if found.measured_noise is not None:
+        is_noise = abs(found.measured_difference) <= found.measured_noise
+        measured += f" ± {found.measured_noise:.4f} ({'within' if is_noise else 'more than'} the noise of seeds)"
+    rows = "1 dropped row" if found.dropped_examples == 1 else f"{found.dropped_examples:,} dropped rows"
+    out.print(styled(f"the selection without its {rows}", "bold"))
+    words = f"  estimated {found.estimated_difference:+.4f} ± {found.estimated_noise:.4f}, {measured}"
+    out.print(styled(words), soft_wrap=True)
 
 
 def _print_comparison(out: "Console", methods: tuple[results.ComparedMethod, ...]) -> None:

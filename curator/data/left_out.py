@@ -12,6 +12,7 @@ BAD = "cannot be used"
 LEAKED = "also in the target's validation"
 OVER_LIMIT = "over max_examples_per_task"
 VALIDATION = "validation"
+DROPPED = "dropped from the selection"
 
 # Next action for the most frequent reason.
 _HINTS = {

@@ -24,6 +24,7 @@ from curator.workspace.workspace import Workspace
 
 if TYPE_CHECKING:
     from curator.data.corpus import Corpus
+    from curator.data.dropped import Dropped
     from curator.estimate.target import TargetEstimates
     from curator.select.selections import Selections
     from curator.workspace.store.tables import Store
@@ -164,7 +165,13 @@ class Project:
             captured=meta.captured,
         )
 
-    def estimate(self, subset: Sequence[str], *, target: str | Sequence[str] | None = None) -> results.EstimateResult:
+    def estimate(
+        self,
+        subset: Sequence[str],
+        *,
+        target: str | Sequence[str] | None = None,
+        drop_examples: Path | str | Sequence[tuple[str, str]] = (),
+    ) -> results.EstimateResult:
         """Estimate the target's loss after fine-tuning on the target and one subset of auxiliary tasks.
 
             >>> project.estimate(["carry"]).estimated_loss
@@ -172,21 +179,30 @@ class Project:
         Args:
             subset: Names of auxiliary tasks.
             target: Target to use instead of the configured one.
+            drop_examples: Examples that the fine-tuning leaves out, as for `select`.
 
         Raises:
-            ConfigError: A name is not an auxiliary task, or a target is not a task of the project.
+            ConfigError: A name is not an auxiliary task, a dropped example is unknown, or a target is not a task of the
+                project.
             DataError: Data, the model or a checkpoint cannot be read or written.
             NumericalError: Training diverges, or a gradient is not finite.
             StoreBusy: Another process works on the project.
         """
-        return self.estimate_all([subset], target=target).estimates[0]
+        return self.estimate_all([subset], target=target, drop_examples=drop_examples).estimates[0]
 
     def estimate_all(
-        self, subsets: Sequence[Sequence[str]], *, target: str | Sequence[str] | None = None
+        self,
+        subsets: Sequence[Sequence[str]],
+        *,
+        target: str | Sequence[str] | None = None,
+        drop_examples: Path | str | Sequence[tuple[str, str]] = (),
     ) -> results.EstimatesReport:
         """Estimate several subsets, in the order given. Arguments and errors are those of `estimate`."""
+        from curator.estimate.reduced import reduced_estimates
+
         targets = self.workspace.targets(target)
-        return self.estimates(targets).estimate(subsets)
+        dropped = self._dropped(drop_examples, targets)
+        return reduced_estimates(self.estimates(targets), dropped).estimate(subsets)
 
     def select(
         self,
@@ -199,6 +215,7 @@ class Project:
         threshold: float | None = None,
         include: Sequence[str] = (),
         exclude: Sequence[str] = (),
+        drop_examples: Path | str | Sequence[tuple[str, str]] = (),
         name: str = "",
         output: Path | str | None = None,
         fresh: bool = False,
@@ -218,16 +235,21 @@ class Project:
                 minimum score.
             include: Tasks that must be in.
             exclude: Tasks that must not be in.
+            drop_examples: Examples that the selection does not train on: a JSON Lines file of `{"task", "sha256"}`, or
+                pairs of task and hash.
             name: Name of the selection [default: the method].
             output: Manifest file [default: `curator-manifest.json` in the project].
             fresh: Run every stage again.
 
         Raises:
-            ConfigError: A name is unknown, pins contradict each other or the budget, or the method lacks an option.
+            ConfigError: A name or a dropped example is unknown, pins contradict each other or the budget, or the method
+                lacks an option.
             DataError: Data, the model, a checkpoint or the manifest cannot be read or written.
             NumericalError: Training diverges, or a gradient is not finite.
             StoreBusy: Another process works on the project.
         """
+        from dataclasses import replace
+
         from curator.select.methods import Request
         from curator.select.selections import selection_report
 
@@ -243,7 +265,9 @@ class Project:
         path = self.root / MANIFEST_NAME if output is None else Path(output).absolute()
         if name and not is_text(name):
             raise ConfigError(f"selection name is not valid UTF-8: {name!r}", hint="Use a name in UTF-8.")
-        selections = self.selections(self.workspace.targets(target), fresh=fresh)
+        targets = self.workspace.targets(target)
+        request = replace(request, dropped=self._dropped(drop_examples, targets))
+        selections = self.selections(targets, fresh=fresh)
         manifest, cached = selections.select(request, name=name or request.method, folder=path.parent, fresh=fresh)
         if distributed.is_main():
             write_manifest(manifest, path)
@@ -264,7 +288,9 @@ class Project:
         """
         selections = self.selections(self.workspace.targets(target))
         selections.estimates.number_of(task)
-        return selections.estimates.examples(task, selections.last_names_or_select())
+        selected = selections.last_names_or_select()
+        estimator = selections.without(selections.last_dropped()).estimates.estimator
+        return selections.estimates.examples(task, selected, estimator)
 
     def group(self, count: int) -> list[tuple[str, Path, int]]:
         """Split each auxiliary task into groups of examples with similar gradients.
@@ -333,20 +359,31 @@ class Project:
             NumericalError: Training diverges, a gradient is not finite, or every run diverges.
             StoreBusy: Another process works on the project.
         """
+        from dataclasses import replace
+
+        from curator.verify.dropping import measure_dropping, plan_dropping, report_dropping
         from curator.verify.measure import measure
         from curator.verify.verification import plan_runs, report_runs
 
         targets = self.workspace.targets(target)
         selections = self.selections(targets, fresh=fresh)
         todo, choices = plan_runs(selections, runs=runs, seeds=seeds, compare=compare, fresh=fresh)
-        if todo:
+        dropping = plan_dropping(selections, seeds=seeds, planned=todo)
+        todo += [] if dropping is None else dropping.whole
+        if todo or (dropping is not None and dropping.reduced):
             folder = self.workspace.adapters / "verify"
             with self._pipeline.measuring(targets, "verify"):
-                measure(self.workspace, self.corpus(targets), todo, load=self._pipeline.load, folder=folder)
+                if todo:
+                    measure(self.workspace, self.corpus(targets), todo, load=self._pipeline.load, folder=folder)
+                if dropping is not None and dropping.reduced:
+                    measure_dropping(selections.estimates, dropping, load=self._pipeline.load, folder=folder)
         else:
             count = len(selections.estimates.measured)
             self.reporter.cached("verify", f"{count} subsets are measured; --runs N adds more")
-        return report_runs(self.estimates(targets), choices)
+        found = report_runs(self.estimates(targets), choices)
+        return (
+            found if dropping is None else replace(found, dropping=report_dropping(self.estimates(targets), dropping))
+        )
 
     def export(
         self,
@@ -415,14 +452,15 @@ class Project:
             NumericalError: Training diverges.
             StoreBusy: Another process works on the project.
         """
+        from curator.data.dropped import without
         from curator.export import adapter as applying
-        from curator.select.selections import find_manifest_file
+        from curator.select.selections import dropped_by, find_manifest_file
         from curator.verify.measure import run_seeds
 
         found, _ = self.manifest(manifest)
         file = find_manifest_file(self.workspace, manifest)
         targets = found.target_names
-        corpus = self.corpus(targets)
+        corpus = without(self.corpus(targets), dropped_by(found))
         unchanged = applying.check_unchanged(self.workspace, found, corpus, allow=allow_changed)
         seed = run_seeds(self.config, 1)[0] if seed is None else seed
         folder = self.workspace.adapters / "applied"
@@ -512,6 +550,25 @@ class Project:
             DataError: A file or the tokenizer cannot be read.
         """
         return self._pipeline.corpus(targets)
+
+    def _dropped(self, named: Path | str | Sequence[tuple[str, str]], targets: tuple[str, ...]) -> "Dropped":
+        """Return dropped examples, checked against the tasks.
+
+        Args:
+            named: A JSON Lines file of `{"task", "sha256"}`, or pairs of task and hash.
+            targets: Names of the targets.
+
+        Raises:
+            ConfigError: An example is not a training example of an auxiliary task, or is named twice.
+            DataError: The file or the tasks cannot be read.
+        """
+        from curator.data.dropped import Dropped, check_dropped, read_dropped
+
+        if not named:
+            return Dropped()
+        if isinstance(named, Path | str):
+            return check_dropped(self.corpus(targets), read_dropped(Path(named)), where=str(named))
+        return check_dropped(self.corpus(targets), named)
 
     def estimates(self, targets: tuple[str, ...]) -> "TargetEstimates":
         """Return the estimates for the targets. Run the missing stages before.

@@ -19,7 +19,7 @@ from curator.results.estimates import (
 from curator.results.outputs import AppliedTask, ApplyReport, ExportedTask, ExportReport, QueryResult
 from curator.results.selection import SelectedTask, SelectionResult
 from curator.results.stages import GradientsReport, StageState, StageStatus, StatusReport, TrainReport
-from curator.results.verification import ComparedMethod, VerifiedRun, VerifiedSubset, VerifyReport
+from curator.results.verification import ComparedMethod, DroppingReport, VerifiedRun, VerifiedSubset, VerifyReport
 
 __all__ = [
     "SCHEMA_VERSION",
@@ -30,6 +30,7 @@ __all__ = [
     "CheckedTask",
     "ComparedMethod",
     "CurveReport",
+    "DroppingReport",
     "DuplicateTasks",
     "EstimateResult",
     "EstimatesReport",

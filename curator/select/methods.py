@@ -9,6 +9,7 @@ import numpy as np
 
 from curator.core.errors import ConfigError
 from curator.data.corpus import Task
+from curator.data.dropped import NOTHING, Dropped
 from curator.estimate.affinity import Affinities
 from curator.estimate.loss_estimator import LossEstimator
 from curator.select import baselines
@@ -39,10 +40,16 @@ class Request:
     threshold: float | None = None
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
+    dropped: Dropped = NOTHING
+    """Examples that the selection does not train on."""
 
     def options(self) -> dict[str, Any]:
-        """Return the constraints that are set."""
-        return {k: v for k, v in asdict(self).items() if k != "method" and v not in (None, ())}
+        """Return the constraints that are set. The dropped examples are not among them."""
+        return {k: v for k, v in asdict(self).items() if k not in ("method", "dropped") and v not in (None, ())}
+
+    def inputs(self) -> dict[str, Any]:
+        """Return the request as inputs of a selection. Dropped examples decide the estimates, and are inputs there."""
+        return {k: v for k, v in asdict(self).items() if k != "dropped"}
 
 
 def constraints_of(request: Request, tasks: Sequence[Task], number_of: Callable[[str], int]) -> Constraints:

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 
@@ -13,6 +13,8 @@ from curator.core.interval import Interval
 from curator.core.provenance import Inputs, key_of
 from curator.core.text import is_text
 from curator.core.version import __version__
+from curator.data.dropped import Dropped
+from curator.estimate.reduced import reduced_estimates
 from curator.estimate.target import TargetEstimates
 from curator.select.baseline_inputs import BaselineInputs
 from curator.select.embeddings import task_embeddings
@@ -57,9 +59,18 @@ class Selections:
         there = {task.name for task in self.estimates.tasks}
         return [task.name for task in self.last_or_select().tasks if task.selected and task.name in there]
 
+    def last_dropped(self) -> Dropped:
+        """Return the examples that the last selection drops, and that its tasks still hold."""
+        last = self.last()
+        return Dropped() if last is None else dropped_by(last).within(self.estimates.corpus)
+
+    def without(self, dropped: Dropped) -> "Selections":
+        """Return the selections among tasks without some examples."""
+        return Selections(reduced_estimates(self.estimates, dropped), self._load) if dropped else self
+
     def select_inputs(self, request: Request, name: str) -> Inputs:
         """Return the inputs that decide a selection."""
-        return {"estimate": self.estimates.key, "request": asdict(request), "name": name, "curator": __version__}
+        return {"estimate": self.estimates.key, "request": request.inputs(), "name": name, "curator": __version__}
 
     def select(self, request: Request, *, name: str, folder: Path, fresh: bool) -> tuple[Manifest, bool]:
         """Select tasks, or return the same selection from the store.
@@ -76,6 +87,10 @@ class Selections:
         Raises:
             ConfigError: A name is not an auxiliary task, or pins contradict each other or the budget.
         """
+        if request.dropped:
+            return self.without(request.dropped).select(
+                replace(request, dropped=Dropped()), name=name, folder=folder, fresh=fresh
+            )
         constraints = constraints_of(request, self.estimates.tasks, self.estimates.number_of)
         inputs = self.select_inputs(request, name)
         key = key_of(inputs)
@@ -125,6 +140,10 @@ class Selections:
         Raises:
             ConfigError: A name is not an auxiliary task.
         """
+        if request.dropped:
+            return self.without(request.dropped).save(
+                subset, name=name, request=replace(request, dropped=Dropped()), edits=edits
+            )
         mask = self.estimates.mask(subset)
         (estimate,) = self.estimates.estimator.estimate(mask[None])
         manifest = manifest_of(
@@ -165,6 +184,11 @@ class Selections:
 
     def _embeddings(self) -> Floats:
         return task_embeddings(self._workspace, self.estimates.corpus, self._load)
+
+
+def dropped_by(manifest: Manifest) -> Dropped:
+    """Return the examples that a selection drops."""
+    return Dropped.of((row.task, row.sha256) for row in manifest.dropped_examples)
 
 
 def find_manifest(workspace: Workspace, wanted: Path | str) -> tuple[Manifest, Path]:
@@ -229,6 +253,7 @@ def selection_report(manifest: Manifest, path: Path, cached: bool) -> results.Se
         reference=manifest.reference,
         indistinguishable=manifest.indistinguishable,
         steps=manifest.steps,
+        dropped_examples=tuple(row.model_dump() for row in manifest.dropped_examples),
         manifest=shown,
         cached=cached,
     )

@@ -106,7 +106,7 @@ REPORTS: dict[str, Any] = {
         target=("t", "u"),
         selection=("a", "b"),
         calibrated_on=0,
-        examples=(results.ExampleInfluence(row=1, file="a.jsonl", line=0, gain=-0.5, text="x"),),
+        examples=(results.ExampleInfluence(row=1, file="a.jsonl", line=0, sha256="5", gain=-0.5, text="x"),),
     ),
     "curve": results.CurveReport(
         target=("t",),
@@ -136,6 +136,7 @@ REPORTS: dict[str, Any] = {
         reference={"all_tasks": 0.6, "target_only": 0.5},
         indistinguishable=("target_only",),
         steps=({"change": "add", "tasks": ["a"], "loss": 0.4},),
+        dropped_examples=({"task": "a", "sha256": "5", "number": 3, "place": "a.jsonl:4"},),
         manifest=Path("curator-manifest.json"),
         cached=True,
     ),
@@ -275,7 +276,7 @@ DOCUMENTS: dict[str, dict[str, Any]] = {
         "target": ["t", "u"],
         "selection": ["a", "b"],
         "calibrated_on": 0,
-        "examples": [{"row": 1, "file": "a.jsonl", "line": 0, "gain": -0.5, "text": "x"}],
+        "examples": [{"row": 1, "file": "a.jsonl", "line": 0, "sha256": "5", "gain": -0.5, "text": "x"}],
         "calibrated": False,
     },
     "curve": {
@@ -330,6 +331,7 @@ DOCUMENTS: dict[str, dict[str, Any]] = {
             },
         ],
         "steps": [{"change": "add", "tasks": ["a"], "loss": 0.4}],
+        "dropped_examples": [{"task": "a", "sha256": "5", "number": 3, "place": "a.jsonl:4"}],
         "manifest": "curator-manifest.json",
         "cached": True,
     },
@@ -359,6 +361,7 @@ DOCUMENTS: dict[str, dict[str, Any]] = {
         "speedup": 1500.0,
         "speedup_100": 1500.0,
         "comparison": None,
+        "dropping": None,
     },
     "verify with comparison": {
         "schema_version": 1,
@@ -397,6 +400,7 @@ DOCUMENTS: dict[str, dict[str, Any]] = {
                 "as_good_as_best": None,
             }
         ],
+        "dropping": None,
     },
     "export": {
         "schema_version": 1,

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -139,7 +140,7 @@ class Draft:
         """Create a draft of the current selection. Its edits follow the edits of the base selection."""
         base = snapshot.selection(session.base)
         options = base.manifest.options if base is not None else {}
-        limits = {key: options.get(key) for key in ("k", "max_tokens", "max_examples", "threshold")}
+        limits: dict[str, Any] = {key: options.get(key) for key in ("k", "max_tokens", "max_examples", "threshold")}
         by_hand = (Edit(task=task, selected=selected, by="curator tui") for task, selected in session.by_hand())
         return cls(
             name=name,
