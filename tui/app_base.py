@@ -16,18 +16,19 @@ from textual.app import App
 from textual.signal import Signal
 
 from curator.core.errors import CuratorError
-from tui.background.estimator_thread import SOLVED_IN_FULL, EstimateRequest, EstimatorThread, LiveEstimate
+from tui.background.estimator_thread import SOLVED_IN_FULL, EstimateRequest, EstimatorThread, LiveEstimate, Named
 from tui.background.run_watcher import JobView
 from tui.state.filters import Columns
 from tui.state.messages import EstimateReady, Failed, SnapshotRead
 from tui.state.place import Place
-from tui.state.session import Rows, Session, State
+from tui.state.session import Rows, Session, State, named
 
 if TYPE_CHECKING:
+    from curator.estimate.loss_estimator import LossEstimator
     from curator.workspace.store.records import StoredEdit
 
     # This module imports pyarrow and pydantic. The first frame must not wait for them.
-    from tui.state.snapshot import Snapshot
+    from tui.state.snapshot import About, Snapshot
 
 _FLASH_SECONDS = 8.0
 # In seconds: too short to notice, and longer than most estimates take.
@@ -242,7 +243,14 @@ class AppBase(App[None]):
                 Failed("estimate", answer) if isinstance(answer, Exception) else EstimateReady(answer, key)
             )
 
-        self.estimator_thread, self._estimator_key = EstimatorThread(lambda: answers.estimator, deliver), key
+        def lacking(dropped: Named) -> "tuple[LossEstimator, float]":
+            # This import is slow. It happens when the first example is dropped.
+            from tui.state.dropping import lacking_estimator
+
+            return lacking_estimator(answers, dropped)
+
+        self.estimator_thread = EstimatorThread(lambda: answers.estimator, deliver, lacking)
+        self._estimator_key = key
         self.estimator_thread.start()
 
     def request_estimate(self) -> None:
@@ -251,7 +259,14 @@ class AppBase(App[None]):
             return
         visible = self.visible_tasks()
         self.estimator_thread.request(
-            EstimateRequest(self.session.revision, self.session.mask, self.session.saved, visible)
+            EstimateRequest(
+                self.session.revision,
+                self.session.mask,
+                self.session.saved,
+                visible,
+                named(self.session.dropped),
+                named(self.session.saved_dropped),
+            )
         )
 
     def request_visible_estimates(self) -> None:
@@ -329,9 +344,32 @@ class AppBase(App[None]):
         else:
             options = chosen.manifest.options
             edit = self.session.load(
-                name, chosen.mask(self.session.names), options.get("include", ()), options.get("exclude", ())
+                name,
+                chosen.mask(self.session.names),
+                options.get("include", ()),
+                options.get("exclude", ()),
+                chosen.dropped,
             )
         self.edited(edit.label)
+
+    def keep_note(self, about: "About", text: str | None) -> None:
+        """Store a note. An empty text removes the note, and None changes nothing."""
+        if text is not None and self.snapshot is not None:
+            self._write_note(about, text)
+
+    @work(thread=True, group="note", exit_on_error=False)
+    def _write_note(self, about: "About", text: str) -> None:
+        assert self.snapshot is not None
+        try:
+            self.snapshot.project.store.put_note(*about, text)
+        except (CuratorError, OSError) as error:
+            self.post_message(Failed("keep the note", error))
+        else:
+            self.call_from_thread(self._noted, text)
+
+    def _noted(self, text: str) -> None:
+        self.flash("note kept" if text else "note removed", "good")
+        self.read_snapshot()
 
     def fill(self, found: tuple[Any, str] | None) -> None:
         """Apply the result of a method: membership (t,) and the label of the edit."""

@@ -1,4 +1,4 @@
-"""Commands that write results for others: export, apply, sql, export-store."""
+"""Commands that write results for others: export, apply, sql, note, export-store."""
 
 import os
 import sys
@@ -124,6 +124,27 @@ def sql(
         limit = TABLE_ROWS if wanted == "table" and text.strip() else None
         result = opened.sql(text, target=shared.target, limit=limit)
     write_result(result, wanted, output, quiet=shared.quiet)
+
+
+@app.command(epilog="Example: curator note 'two labels are wrong' --task carry")
+@shared_options("project", "as_json", "quiet", "verbose")
+def note(
+    shared: Shared,
+    text: Annotated[
+        str | None, typer.Argument(metavar="[TEXT]", help="Note to keep; an empty text removes it. [default: print]")
+    ] = None,
+    task: Annotated[str, typer.Option("--task", metavar="T", help="Name a task.")] = "",
+    example: Annotated[
+        str, typer.Option("--example", metavar="HASH", help="Name an example of the task, as `examples --json` does.")
+    ] = "",
+    selection: Annotated[str, typer.Option("--selection", metavar="NAME", help="Name a selection.")] = "",
+) -> None:
+    """Keep or print a note on a task, an example or a selection. Without a name, print all notes."""
+    from curator.cli.tables import show_notes
+
+    with shared.open(silent=True) as opened:
+        report = opened.note(text, task=task, example=example, selection=selection)
+    shared.show(report, show_notes)
 
 
 @app.command(epilog="Example: curator export-store saved -p sample_data")

@@ -351,6 +351,16 @@ def show_apply(report: results.ApplyReport) -> None:
         out.print(styled(f"measured loss written into {report.manifest}", "dim"), soft_wrap=True)
 
 
+def show_notes(report: results.NotesReport) -> None:
+    """Print notes with what they are about."""
+    out = console()
+    for entry in report.notes:
+        about = f"{entry.kind} {entry.name}" + (f" {entry.sha256[:12]}" if entry.sha256 else "")
+        out.print(styled(about, "bold"), styled(f"  {entry.text}"), sep="", soft_wrap=True)
+    if not report.notes:
+        out.print(styled("no notes", "dim"))
+
+
 def show_status(report: results.StatusReport) -> None:
     """Print stages, selections and jobs."""
     out = console()

@@ -498,6 +498,28 @@ class Project:
 
         return find_manifest(self.workspace, wanted)
 
+    def note(
+        self, text: str | None = None, *, task: str = "", example: str = "", selection: str = ""
+    ) -> results.NotesReport:
+        """Write or read the note on a task, an example or a selection. Without names, return all notes.
+
+            >>> project.note("two labels are wrong", task="carry")
+
+        Args:
+            text: The note. It replaces an earlier note. An empty text removes the note. None reads.
+            task: Name of a task.
+            example: Hash of an example of the task, as in `examples`.
+            selection: Name of a stored selection.
+
+        Raises:
+            ConfigError: The names do not name one task, example or selection, or it does not exist.
+            DataError: Files are not read yet.
+            StoreBusy: A writer held the store for ten seconds.
+        """
+        from curator.project.notes import note
+
+        return note(self.workspace, text, task=task, example=example, selection=selection)
+
     def status(self) -> results.StatusReport:
         """Report the state of every stage, and why a stage is stale. Compute nothing."""
         from curator.data.corpus import read_corpus

@@ -16,6 +16,7 @@ from curator.results.estimates import (
     ExampleInfluence,
     ExamplesReport,
 )
+from curator.results.notes import NoteEntry, NotesReport
 from curator.results.outputs import AppliedTask, ApplyReport, ExportedTask, ExportReport, QueryResult
 from curator.results.selection import SelectedTask, SelectionResult
 from curator.results.stages import GradientsReport, StageState, StageStatus, StatusReport, TrainReport
@@ -40,6 +41,8 @@ __all__ = [
     "ExportedTask",
     "GradientsReport",
     "Interval",
+    "NoteEntry",
+    "NotesReport",
     "Overlap",
     "QueryResult",
     "SelectedTask",

@@ -62,3 +62,9 @@ CREATE TABLE arrays (key VARCHAR, name VARCHAR, shape INTEGER[], numbers BLOB, P
 INSERT INTO segment_sums VALUES ('set', 'c', 2.0, 1, 0.5, '\x00\x00\x80\x3F'::BLOB, '\x00\x00\x80\x3F'::BLOB);
 INSERT INTO arrays VALUES ('run', 'basis', [1, 1], '\x00\x00\x80\x3F'::BLOB);
 INSERT INTO schema_version VALUES (5, '2026-11-01 12:00:00');
+
+-- schema 6
+CREATE TABLE notes (
+    kind VARCHAR, name VARCHAR, sha256 VARCHAR, text VARCHAR, made TIMESTAMP, PRIMARY KEY (kind, name, sha256));
+INSERT INTO notes VALUES ('task', 'a', '', 'read this', '2026-11-01 12:00:00');
+INSERT INTO schema_version VALUES (6, '2026-11-01 12:00:00');

@@ -18,6 +18,10 @@ from curator.estimate.loss_estimator import LossEstimator
 from curator.estimate.whatif import LossDifference, difference, estimate_selection, estimate_selections, flips
 
 Rows = npt.NDArray[np.intp]
+Named = tuple[tuple[str, str], ...]
+"""Task and content hash of each dropped example, sorted."""
+Lacking = Callable[[Named], tuple[LossEstimator, float]]
+"""Returns the estimator without some examples, and the dropped shares of tasks, summed over the tasks."""
 
 # Up to this number of tasks, every flip is solved in full. Beyond this number, only flips of visible tasks are.
 SOLVED_IN_FULL = 300
@@ -35,12 +39,16 @@ class EstimateRequest:
         mask: Membership of the selection (t,).
         saved: Membership of the saved selection (t,).
         visible: Numbers of the tasks on the screen. Their flips are solved first.
+        dropped: Examples that the selection drops.
+        saved_dropped: Examples that the saved selection drops.
     """
 
     revision: int
     mask: Mask
     saved: Mask
     visible: Rows
+    dropped: Named = ()
+    saved_dropped: Named = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -72,17 +80,21 @@ class EstimatorThread(threading.Thread):
     Args:
         estimator: Returns the estimator. Called in this thread for every request.
         deliver: Receives each `LiveEstimate`, each better than the last, or an error. Called in this thread.
+        lacking: Returns the estimator without some examples. Called in this thread for requests that drop some.
     """
 
     def __init__(
-        self, estimator: Callable[[], LossEstimator], deliver: Callable[[LiveEstimate | Exception], None]
+        self,
+        estimator: Callable[[], LossEstimator],
+        deliver: Callable[[LiveEstimate | Exception], None],
+        lacking: Lacking | None = None,
     ) -> None:
         super().__init__(name="estimator", daemon=True)
-        self._make, self._deliver = estimator, deliver
+        self._make, self._deliver, self._lacking = estimator, deliver, lacking
         self._changed = threading.Condition()
         self._request: EstimateRequest | None = None
         self._stopped = False
-        self._references: dict[bytes, whatif.SelectionEstimate] = {}
+        self._references: dict[tuple[bytes, Named], whatif.SelectionEstimate] = {}
         self._first: LiveEstimate | None = None
 
     def request(self, request: EstimateRequest) -> None:
@@ -134,17 +146,19 @@ class EstimatorThread(threading.Thread):
         return self._stopped or self._request is not None
 
     def _estimates(self, request: EstimateRequest) -> Iterator[LiveEstimate]:
-        estimator = self._make()
+        whole = self._make()
         began = time.perf_counter()
+        estimator, share = self._without(whole, request.dropped)
         current = estimate_selection(estimator, request.mask)
-        every = self._reference(estimator, np.ones_like(request.mask))
-        saved = self._reference(estimator, request.saved)
+        every = self._reference(whole, np.ones_like(request.mask))
+        saved = self._reference(whole, request.saved, request.saved_dropped)
+        apart = abs(share - self._without(whole, request.saved_dropped)[1])
         count = len(request.mask)
         estimate = LiveEstimate(
             request.revision,
             current,
-            difference(estimator, current, every),
-            difference(estimator, current, saved),
+            difference(estimator, current, every, dropped=share),
+            difference(estimator, current, saved, dropped=apart),
             time.perf_counter() - began,
             np.full(count, np.nan),
             np.zeros(count, dtype=bool),
@@ -179,12 +193,16 @@ class EstimatorThread(threading.Thread):
         with self._changed:
             return self._changed.wait_for(self._is_old, seconds)
 
-    def _reference(self, estimator: LossEstimator, mask: Mask) -> whatif.SelectionEstimate:
-        key = mask.tobytes()
+    def _without(self, whole: LossEstimator, dropped: Named) -> tuple[LossEstimator, float]:
+        """Return the estimator without dropped examples, and the dropped shares of tasks."""
+        return self._lacking(dropped) if dropped and self._lacking is not None else (whole, 0.0)
+
+    def _reference(self, whole: LossEstimator, mask: Mask, dropped: Named = ()) -> whatif.SelectionEstimate:
+        key = mask.tobytes(), dropped
         if key not in self._references:
             if len(self._references) > 100:
                 self._references.clear()
-            self._references[key] = estimate_selections(estimator, mask[None])[0]
+            self._references[key] = estimate_selections(self._without(whole, dropped)[0], mask[None])[0]
         return self._references[key]
 
 

@@ -1,7 +1,7 @@
 """The base class of all screens: top line, flash line, key hints, and common actions."""
 
 from collections.abc import Iterable
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from textual.app import ComposeResult
 from textual.binding import BindingType
@@ -12,6 +12,9 @@ from textual.widget import Widget
 from tui.actions import actions_of, bindings_of, key_name
 from tui.app_base import AppBase
 from tui.widgets.lines import Line, Lines, Part, spread, width_of
+
+if TYPE_CHECKING:
+    from tui.state.snapshot import About
 
 MODES = {"home": "Home", "tasks": "Tasks", "matrix": "Matrix", "runs": "Jobs", "compare": "Compare"}
 """Names of the main screens, as in the code and on the screen."""
@@ -119,7 +122,7 @@ class CuratorScreen(Screen[None]):
             right.append((f"▶ {running[0].stage or 'job'}{share}  ", "warn"))
         session = app.session
         if session is not None:
-            changed = int((session.mask != session.saved).sum())
+            changed = session.changed
             right.append((f"● {changed} changed" if changed else "✓ saved", "warn" if changed else "good"))
         return spread(left, [*right, " "], width)
 
@@ -225,6 +228,29 @@ class CuratorScreen(Screen[None]):
 
         if self.app.can_estimate():
             self.app.push_screen(SaveDialog(), self.app.save)
+
+    def note_about(self) -> "About | None":
+        """Return what a note is about: the selection that the session started from. None without one."""
+        session = self.app.session
+        return ("selection", session.base, "") if session is not None and session.base else None
+
+    def action_note(self) -> None:
+        """Write a note."""
+        about = self.note_about()
+        if about is None or self.app.snapshot is None:
+            self.app.flash("save the selection first (w) to write a note about it", "warn")
+        else:
+            self.write_note(about)
+
+    def write_note(self, about: "About") -> None:
+        """Ask for the note on a task, an example or a selection, and keep it."""
+        from tui.dialogs.note import NoteDialog
+
+        assert self.app.snapshot is not None
+        kind, name, digest = about
+        words = f"{kind} {digest[:8]} of {name}" if digest else f"{kind} {name}"
+        text = self.app.snapshot.notes.get(about, "")
+        self.app.push_screen(NoteDialog(words, text), lambda found: self.app.keep_note(about, found))
 
     def action_compare(self) -> None:
         """Compare this selection with saved selections."""

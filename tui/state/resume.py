@@ -54,9 +54,9 @@ def begin_session(snapshot: "Snapshot", *, alone: bool) -> tuple[Session, str, s
             if alone:
                 return resumed, last, f"resumed: {len(entries)} edits, undo reaches the first"
             pins = resumed.pinned(State.PINNED_IN), resumed.pinned(State.PINNED_OUT)
-            new.load(resumed.base, resumed.mask, *pins)
+            new.load(resumed.base, resumed.mask, *pins, resumed.dropped)
             return new, identity, "another curator tui is open on this project: this session is separate"
     if snapshot.selections:
         newest = snapshot.selections[0]
-        new.load(newest.name, newest.mask(snapshot.names))
+        new.load(newest.name, newest.mask(snapshot.names), dropped=newest.dropped)
     return new, identity, words

@@ -3,10 +3,11 @@
 `Session.replay` restores a session from its stored history. Undo and redo add entries, so the history only grows.
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from enum import IntEnum
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -48,13 +49,14 @@ class Edit:
 
     Attributes:
         number: Position in the history, from 0.
-        kind: `toggle`, `pin`, `set`, `fill`, `load`, `save`, or `undo` or `redo` of the edit `of`.
+        kind: `toggle`, `pin`, `set`, `fill`, `drop`, `load`, `save`, or `undo` or `redo` of the edit `of`.
         label: Description for the user.
         changes: State before and after of each changed task.
         base: Name of the base selection before and after. Only `load` and `save` change the base.
         made: Time of the edit.
         loss: Estimated loss after the edit, in nats per target token; None until known.
         of: Number of the edit that is undone or redone.
+        drops: Content hashes of the examples that the edit drops and that it restores, by task.
     """
 
     number: int
@@ -65,17 +67,19 @@ class Edit:
     made: datetime
     loss: float | None = None
     of: int | None = None
+    drops: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = field(default_factory=dict)
 
     def stored(self) -> "StoredEdit":
         """Convert to the record of the store."""
         from curator.workspace.store.records import StoredEdit
 
         changes = {name: list(pair) for name, pair in self.changes.items()}
+        drops = {name: [list(part) for part in pair] for name, pair in self.drops.items()}
         return StoredEdit(
             number=self.number,
             kind=self.kind,
             label=self.label,
-            changes={"tasks": changes, "base": list(self.base), "of": self.of},
+            changes={"tasks": changes, "base": list(self.base), "of": self.of} | ({"drops": drops} if drops else {}),
             loss=self.loss,
             made=self.made,
         )
@@ -89,6 +93,7 @@ class Session:
 
     Attributes:
         states: State of every task (t,).
+        dropped: Content hashes of the dropped examples, by task.
         base: Name of the saved selection that the session started from, or "" for all tasks.
         revision: Grows with every change. Results for another revision are outdated.
         done: Edits in effect, in order.
@@ -100,13 +105,14 @@ class Session:
         self.names = list(names)
         self._rows = {name: row for row, name in enumerate(self.names)}
         self.states = np.full(len(self.names), State.IN, dtype=np.int8)
+        self.dropped: dict[str, frozenset[str]] = {}
         self.base = ""
         self.revision = 0
         self.done: list[Edit] = []
         self.undone: list[Edit] = []
         self.history: list[Edit] = []
-        self._saved = self.mask
-        self._saved_before: dict[int, Mask] = {}
+        self._saved, self._saved_dropped = self.mask, self.dropped
+        self._saved_before: dict[int, tuple[Mask, dict[str, frozenset[str]]]] = {}
         self._unsaved: dict[int, Edit] = {}
 
     @classmethod
@@ -142,7 +148,19 @@ class Session:
     @property
     def is_changed(self) -> bool:
         """Return whether the selection differs from the selection of the last load or save."""
-        return bool((self.mask != self._saved).any())
+        return self.changed > 0
+
+    @property
+    def changed(self) -> int:
+        """Return how many tasks and examples differ from the selection of the last load or save."""
+        names = {*self.dropped, *self._saved_dropped}
+        rows = sum(len(self.dropped.get(n, frozenset()) ^ self._saved_dropped.get(n, frozenset())) for n in names)
+        return int((self.mask != self._saved).sum()) + rows
+
+    @property
+    def saved_dropped(self) -> dict[str, frozenset[str]]:
+        """Return the dropped examples after the last load or save, by task."""
+        return self._saved_dropped
 
     def pinned(self, state: State) -> list[str]:
         """Return the names of the tasks in one state: pinned in, or pinned out."""
@@ -206,12 +224,41 @@ class Session:
         }
         return self._change("fill", new, label)
 
-    def load(self, name: str, mask: Mask, pinned_in: Sequence[str] = (), pinned_out: Sequence[str] = ()) -> Edit:
-        """Load a saved selection."""
+    def drop(self, task: str, hashes: Collection[str]) -> Edit | None:
+        """Drop examples of a task. If all of them are dropped, restore them.
+
+        Args:
+            task: Name of the task.
+            hashes: Content hashes of examples.
+        """
+        there, wanted = self.dropped.get(task, frozenset()), frozenset(hashes)
+        new, old = wanted - there, wanted & there
+        if not wanted:
+            return None
+        count, words = (len(new), "dropped") if new else (len(old), "restored")
+        label = f"{words} {count} example{'s' if count > 1 else ''} of {task}"
+        edit = self._edit("drop", {}, label, drops={task: (new, frozenset() if new else old)})
+        self._follow(edit)
+        return edit
+
+    def load(
+        self,
+        name: str,
+        mask: Mask,
+        pinned_in: Sequence[str] = (),
+        pinned_out: Sequence[str] = (),
+        dropped: Mapping[str, frozenset[str]] = MappingProxyType({}),
+    ) -> Edit:
+        """Load a saved selection, with its pins and its dropped examples."""
         new = {row: State.IN if mask[row] else State.OUT for row in range(len(self.names))}
         new |= {self._rows[task]: State.PINNED_IN for task in pinned_in if task in self._rows}
         new |= {self._rows[task]: State.PINNED_OUT for task in pinned_out if task in self._rows}
-        edit = self._edit("load", new, f"loaded {name or 'all tasks'}", base=name)
+        drops = {
+            task: (dropped.get(task, frozenset()) - there, there - dropped.get(task, frozenset()))
+            for task in {*dropped, *self.dropped}
+            for there in [self.dropped.get(task, frozenset())]
+        }
+        edit = self._edit("load", new, f"loaded {name or 'all tasks'}", base=name, drops=drops)
         self._follow(edit)
         return edit
 
@@ -275,7 +322,15 @@ class Session:
         self._follow(edit)
         return edit
 
-    def _edit(self, kind: str, new: dict[int, State], label: str, *, base: str | None = None) -> Edit:
+    def _edit(
+        self,
+        kind: str,
+        new: dict[int, State],
+        label: str,
+        *,
+        base: str | None = None,
+        drops: Mapping[str, tuple[Collection[str], Collection[str]]] = MappingProxyType({}),
+    ) -> Edit:
         return Edit(
             number=len(self.history),
             kind=kind,
@@ -287,6 +342,11 @@ class Session:
             },
             base=(self.base, self.base if base is None else base),
             made=_now(),
+            drops={
+                task: (tuple(sorted(out)), tuple(sorted(back)))
+                for task, (out, back) in sorted(drops.items())
+                if out or back
+            },
         )
 
     def _follow(self, entry: Edit) -> None:
@@ -300,7 +360,7 @@ class Session:
             self.done.append(edit)
             self._apply(edit)
         elif entry.kind == "save":
-            self.base, self._saved = entry.base[1], self.mask
+            self.base, self._saved, self._saved_dropped = entry.base[1], self.mask, self.dropped
         else:
             self.undone.clear()
             self.done.append(entry)
@@ -313,13 +373,25 @@ class Session:
         for name, (before, after) in edit.changes.items():
             if name in self._rows:
                 self.states[self._rows[name]] = before if back else after
+        dropped = dict(self.dropped)
+        for name, (out, restored) in edit.drops.items():
+            out, restored = (restored, out) if back else (out, restored)
+            dropped[name] = (dropped.get(name, frozenset()) - {*restored}) | {*out}
+        # A new dictionary, because others keep the one before.
+        self.dropped = {name: hashes for name, hashes in sorted(dropped.items()) if hashes}
         if edit.kind != "load":
             return
         self.base = edit.base[0 if back else 1]
         if back:
-            self._saved = self._saved_before.pop(edit.number)
+            self._saved, self._saved_dropped = self._saved_before.pop(edit.number)
         else:
-            self._saved_before[edit.number], self._saved = self._saved, self.mask
+            self._saved_before[edit.number] = self._saved, self._saved_dropped
+            self._saved, self._saved_dropped = self.mask, self.dropped
+
+
+def named(dropped: Mapping[str, frozenset[str]]) -> tuple[tuple[str, str], ...]:
+    """Return task and content hash of each dropped example, sorted."""
+    return tuple((task, digest) for task in sorted(dropped) for digest in sorted(dropped[task]))
 
 
 def _read(entry: "StoredEdit") -> Edit:
@@ -333,6 +405,10 @@ def _read(entry: "StoredEdit") -> Edit:
         made=entry.made,
         loss=entry.loss,
         of=content["of"],
+        drops={
+            str(name): (tuple(map(str, out)), tuple(map(str, back)))
+            for name, (out, back) in content.get("drops", {}).items()
+        },
     )
 
 

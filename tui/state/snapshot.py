@@ -11,6 +11,7 @@ from curator.core.arrays import Floats, Mask
 from curator.core.config import target_label
 from curator.core.provenance import key_of
 from curator.data.corpus import Corpus, read_corpus
+from curator.data.dropped import Dropped
 from curator.estimate.calibration import LEAST_RUNS
 from curator.estimate.target import TargetEstimates
 from curator.gradients.segment_sets import completeness_inputs, sets_in_use
@@ -19,11 +20,15 @@ from curator.project.status import status
 from curator.results.stages import StatusReport
 from curator.select.manifest import Edit, Manifest
 from curator.select.methods import Request
-from curator.select.selections import Selections
+from curator.select.selections import Selections, dropped_by
 from curator.training.fine_tune import MeasuredSubset
 from curator.training.meta_init import find_meta_init
+from curator.workspace.store.notes import Kind
 from curator.workspace.store.records import StoredEdit
 from tui.state.session import Session, State
+
+About = tuple[Kind, str, str]
+"""What a note is about: kind, name, and hash of the example."""
 
 
 def calibrated_on(measured: Sequence["MeasuredSubset"]) -> int:
@@ -53,6 +58,11 @@ class SavedSelection:
         return np.fromiter((name in selected for name in names), dtype=bool, count=len(names))
 
     @property
+    def dropped(self) -> Mapping[str, frozenset[str]]:
+        """Return the content hashes of the dropped examples, by task."""
+        return dropped_by(self.manifest).hashes()
+
+    @property
     def is_calibrated(self) -> bool:
         """Return whether the saved estimate is calibrated."""
         return bool(self.manifest.estimate.get("calibrated", False))
@@ -80,6 +90,7 @@ class Snapshot:
         last_session: The session that was changed last, and its history.
         calibrated_on: Number of measured subsets that calibrate the estimates; 0 if uncalibrated.
         measured: Measured subsets by the bytes of their membership (t,).
+        notes: Notes by what they are about.
     """
 
     project: Project
@@ -99,6 +110,7 @@ class Snapshot:
     last_session: tuple[str, list[StoredEdit]] | None
     calibrated_on: int = 0
     measured: Mapping[bytes, MeasuredSubset] = field(default_factory=dict)
+    notes: Mapping[About, str] = field(default_factory=dict)
 
     @property
     def trust(self) -> str:
@@ -149,6 +161,7 @@ class Draft:
                 method=base.method if base is not None else "manual",
                 include=tuple(session.pinned(State.PINNED_IN)),
                 exclude=tuple(session.pinned(State.PINNED_OUT)),
+                dropped=Dropped.of((task, digest) for task, hashes in session.dropped.items() for digest in hashes),
                 **limits,
             ),
             edits=(*(base.manifest.edits if base is not None else ()), *by_hand),
@@ -201,6 +214,7 @@ def load_snapshot(root: Path, before: Snapshot | None = None) -> Snapshot:
         last_session=store.last_session(target),
         calibrated_on=calibrated_on(answers.measured) if answers is not None else 0,
         measured={answers.mask(m.subset).tobytes(): m for m in answers.measured} if answers is not None else {},
+        notes={(note.kind, note.name, note.sha256): note.text for note in store.notes()},
     )
 
 

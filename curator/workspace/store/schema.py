@@ -22,6 +22,9 @@ Schema 4
 Schema 5
     segment_sums  sums over a task's training examples in one segment of meta-training, by the hash of the examples
     arrays        named arrays of one meta-training run, such as its basis
+
+Schema 6
+    notes         notes of people on tasks, examples and selections
 """
 
 from collections.abc import Callable
@@ -101,6 +104,16 @@ def _add_segments(connection: Connection) -> None:
     )
 
 
+def _add_notes(connection: Connection) -> None:
+    connection.execute(
+        """
+        CREATE TABLE notes (
+            kind VARCHAR, name VARCHAR, sha256 VARCHAR, text VARCHAR, made TIMESTAMP,
+            PRIMARY KEY (kind, name, sha256));
+        """
+    )
+
+
 # Migration i upgrades a store from schema i to i + 1. One transaction runs and records all missing migrations.
 MIGRATIONS: tuple[Callable[[Connection], None], ...] = (
     _create,
@@ -108,6 +121,7 @@ MIGRATIONS: tuple[Callable[[Connection], None], ...] = (
     _add_statistics,
     _add_measurements,
     _add_segments,
+    _add_notes,
 )
 SCHEMA_VERSION = len(MIGRATIONS)
 

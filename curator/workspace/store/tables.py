@@ -14,6 +14,7 @@ from curator.core.errors import DataError
 from curator.core.interval import Interval
 from curator.workspace.store.access import DAMAGED, insert, put_artifact, put_artifacts
 from curator.workspace.store.measured import Measured
+from curator.workspace.store.notes import Notes
 from curator.workspace.store.records import Artifact, ExampleIndex, StoredTask, TokenTable
 from curator.workspace.store.schema import utc_now
 from curator.workspace.store.segments import Segments
@@ -29,7 +30,7 @@ class _Facts(dict[str, Any]):
         raise DataError(f"missing key in an artifact of the store: {key!r}", hint=DAMAGED)
 
 
-class Store(Sums, Segments, Measured, SelectionTable, Queries):
+class Store(Sums, Segments, Measured, SelectionTable, Notes, Queries):
     """Read and write the project's DuckDB file. Each method is one short transaction.
 
     Args:
