@@ -115,6 +115,7 @@ ACTIONS: tuple[Action, ...] = (
         "home tasks runs compare",
         55,
     ),
+    _action("report", "E", "report", "Write a report of the saved selection as one HTML file", "home tasks compare"),
     _action("export", "e", "export", "Export files for a trainer", "home tasks compare", 60),
 )
 

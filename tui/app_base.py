@@ -371,6 +371,26 @@ class AppBase(App[None]):
         self.flash("note kept" if text else "note removed", "good")
         self.read_snapshot()
 
+    def write_report(self) -> None:
+        """Write a report of the selection that the session started from, beside the configuration."""
+        name = self.session.base if self.session is not None else ""
+        if self.snapshot is None or self.snapshot.selection(name) is None:
+            self.flash("save the selection first (w): a report describes a saved selection", "warn")
+            return
+        if self.session is not None and self.session.is_changed:
+            self.flash(f"the report describes {name} as saved, without the edits since", "warn")
+        self._write_report(name)
+
+    @work(thread=True, group="report", exclusive=True, exit_on_error=False)
+    def _write_report(self, name: str) -> None:
+        assert self.snapshot is not None
+        try:
+            path = self.snapshot.project.report(name)
+        except (CuratorError, OSError) as error:
+            self.post_message(Failed("write the report", error))
+        else:
+            self.call_from_thread(self.flash, f"report written: {path}", "good")
+
     def fill(self, found: tuple[Any, str] | None) -> None:
         """Apply the result of a method: membership (t,) and the label of the edit."""
         if found is not None and self.session is not None:

@@ -1,4 +1,4 @@
-"""Commands that write results for others: export, apply, sql, note, export-store."""
+"""Commands that write results for others: export, apply, sql, report, note, export-store."""
 
 import os
 import sys
@@ -124,6 +124,34 @@ def sql(
         limit = TABLE_ROWS if wanted == "table" and text.strip() else None
         result = opened.sql(text, target=shared.target, limit=limit)
     write_result(result, wanted, output, quiet=shared.quiet)
+
+
+@app.command(epilog="Example: curator report -o report.html")
+@shared_options("project", "as_json", "quiet", "verbose")
+def report(
+    shared: Shared,
+    manifest: Annotated[
+        str | None, typer.Argument(metavar="[MANIFEST]", help=f"{MANIFEST_HELP} [default: the last selection]")
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="FILE",
+            help="Write to this file; .md gives Markdown. [default: curator-report.html in the project]",
+        ),
+    ] = None,
+) -> None:
+    """Write one HTML file about a selection: tasks, reasons, plots, verified runs, settings and hashes."""
+    from curator.core.text import clean
+
+    with shared.open() as opened:
+        path = opened.report(manifest, output=output)
+    if shared.as_json:
+        print_json({"schema_version": 1, "report": str(path)})
+    else:
+        typer.echo(clean(f"report: {path}"))
 
 
 @app.command(epilog="Example: curator note 'two labels are wrong' --task carry")

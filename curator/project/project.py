@@ -520,6 +520,28 @@ class Project:
 
         return note(self.workspace, text, task=task, example=example, selection=selection)
 
+    def report(self, manifest: Path | str | None = None, *, output: Path | str | None = None) -> Path:
+        """Write one file about a selection, to send to a colleague. The file needs no network. Compute no stage.
+
+            >>> project.report(output="report.html")
+
+        Args:
+            manifest: A manifest that `select` wrote, or the name of a selection [default: the last selection].
+            output: HTML file, or Markdown file with the ending `.md` [default: `curator-report.html` in the project].
+
+        Returns:
+            The file.
+
+        Raises:
+            DataError: There is no selection, or the file cannot be written.
+        """
+        from curator.project.report import REPORT_NAME, last_manifest, write_report
+
+        found = last_manifest(self.workspace) if manifest is None else self.manifest(manifest)[0]
+        path = self.root / REPORT_NAME if output is None else Path(output).absolute()
+        write_report(self.workspace, found, path)
+        return path
+
     def status(self) -> results.StatusReport:
         """Report the state of every stage, and why a stage is stale. Compute nothing."""
         from curator.data.corpus import read_corpus

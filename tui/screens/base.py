@@ -256,6 +256,10 @@ class CuratorScreen(Screen[None]):
         """Compare this selection with saved selections."""
         self.app.go("compare")
 
+    def action_report(self) -> None:
+        """Write a report of the selection that the session started from."""
+        self.app.write_report()
+
     def action_export(self) -> None:
         """Export a selection."""
         self.app.export()
