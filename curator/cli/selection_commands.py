@@ -79,6 +79,9 @@ def select(
         list[str] | None, typer.Option("--exclude", metavar="T", help="Never select this task; repeatable.")
     ] = None,
     drop_examples: DropOption = None,
+    per_example: Annotated[
+        bool, typer.Option("--per-example", help="Choose examples inside tasks, within --max-tokens.")
+    ] = False,
     name: Annotated[str, typer.Option("--name", help="Name the selection. [default: the method]")] = "",
     output: Annotated[
         Path | None,
@@ -107,6 +110,7 @@ def select(
             include=include or (),
             exclude=exclude or (),
             drop_examples=drop_examples or (),
+            per_example=per_example,
             name=name,
             output=output,
             fresh=shared.fresh,

@@ -216,6 +216,7 @@ class Project:
         include: Sequence[str] = (),
         exclude: Sequence[str] = (),
         drop_examples: Path | str | Sequence[tuple[str, str]] = (),
+        per_example: bool = False,
         name: str = "",
         output: Path | str | None = None,
         fresh: bool = False,
@@ -237,6 +238,7 @@ class Project:
             exclude: Tasks that must not be in.
             drop_examples: Examples that the selection does not train on: a JSON Lines file of `{"task", "sha256"}`, or
                 pairs of task and hash.
+            per_example: Choose examples inside tasks, within `max_tokens`.
             name: Name of the selection [default: the method].
             output: Manifest file [default: `curator-manifest.json` in the project].
             fresh: Run every stage again.
@@ -261,6 +263,7 @@ class Project:
             threshold=threshold,
             include=tuple(sorted(set(include))),
             exclude=tuple(sorted(set(exclude))),
+            per_example=per_example,
         )
         path = self.root / MANIFEST_NAME if output is None else Path(output).absolute()
         if name and not is_text(name):

@@ -42,14 +42,17 @@ class Request:
     exclude: tuple[str, ...] = ()
     dropped: Dropped = NOTHING
     """Examples that the selection does not train on."""
+    per_example: bool = False
+    """Whether to choose examples inside tasks. `max_tokens` is then set."""
 
     def options(self) -> dict[str, Any]:
         """Return the constraints that are set. The dropped examples are not among them."""
-        return {k: v for k, v in asdict(self).items() if k not in ("method", "dropped") and v not in (None, ())}
+        return {k: v for k, v in asdict(self).items() if k not in ("method", "dropped") and v not in (None, (), False)}
 
     def inputs(self) -> dict[str, Any]:
         """Return the request as inputs of a selection. Dropped examples decide the estimates, and are inputs there."""
-        return {k: v for k, v in asdict(self).items() if k != "dropped"}
+        found = {k: v for k, v in asdict(self).items() if k not in ("dropped", "per_example")}
+        return found | ({"per_example": True} if self.per_example else {})
 
 
 def constraints_of(request: Request, tasks: Sequence[Task], number_of: Callable[[str], int]) -> Constraints:

@@ -1,14 +1,16 @@
 """`Selections`: select tasks for one target, save selections, and find them again."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 
+import numpy as np
+
 from curator import results
 from curator.core.arrays import Floats
-from curator.core.errors import DataError
+from curator.core.errors import ConfigError, DataError
 from curator.core.interval import Interval
 from curator.core.provenance import Inputs, key_of
 from curator.core.text import is_text
@@ -16,12 +18,14 @@ from curator.core.version import __version__
 from curator.data.dropped import Dropped
 from curator.estimate.reduced import reduced_estimates
 from curator.estimate.target import TargetEstimates
+from curator.estimate.trajectory import TrajectoryEstimator
 from curator.select.baseline_inputs import BaselineInputs
 from curator.select.embeddings import task_embeddings
 from curator.select.manifest import Edit, Manifest, read_manifest
 from curator.select.manifest_builder import manifest_of, seen_from
 from curator.select.methods import Methods, Request, constraints_of
-from curator.select.search import Selection, Step
+from curator.select.per_example import ExampleSearch, Units
+from curator.select.search import Constraints, Selection, Step
 from curator.training.meta_init import LoadModel
 from curator.training.model import load_project_model
 from curator.workspace.workspace import Workspace
@@ -88,9 +92,13 @@ class Selections:
             ConfigError: A name is not an auxiliary task, or pins contradict each other or the budget.
         """
         if request.dropped:
+            if request.per_example:
+                raise ConfigError("cannot combine --per-example and --drop-examples", hint="Use one of them.")
             return self.without(request.dropped).select(
                 replace(request, dropped=Dropped()), name=name, folder=folder, fresh=fresh
             )
+        if request.per_example and request.max_tokens is None:
+            raise ConfigError("--per-example needs a budget", hint="Add --max-tokens N.")
         constraints = constraints_of(request, self.estimates.tasks, self.estimates.number_of)
         inputs = self.select_inputs(request, name)
         key = key_of(inputs)
@@ -110,8 +118,13 @@ class Selections:
             stage.advance_to(len(steps), loss=step.loss)
 
         selection = self._methods.select(request.method, constraints, follow)
+        estimates = self.estimates
+        if request.per_example:
+            estimates, selection = choose_examples(
+                self.estimates, constraints, selection, lambda loss: follow(Step("examples", (), loss))
+            )
         stage.finish(f"{int(selection.mask.sum())} of {len(self.estimates.tasks)} tasks by {request.method}")
-        manifest = manifest_of(self.estimates, request, name, selection, affinities)
+        manifest = manifest_of(estimates, request, name, selection, affinities)
         self._keep(key, manifest, inputs)
         return self._seen_from(folder, manifest), False
 
@@ -184,6 +197,49 @@ class Selections:
 
     def _embeddings(self) -> Floats:
         return task_embeddings(self._workspace, self.estimates.corpus, self._load)
+
+
+def choose_examples(
+    estimates: TargetEstimates, constraints: Constraints, whole: Selection, follow: Callable[[float], None]
+) -> tuple[TargetEstimates, Selection]:
+    """Choose examples inside tasks under a budget of tokens.
+
+    Args:
+        estimates: Estimates of the tasks with all examples.
+        constraints: The budget and the pins. All examples of a pinned task are in, or none.
+        whole: The selection of whole tasks within the budget.
+        follow: Called with the estimated loss of each round.
+
+    Returns:
+        Estimates without the other examples, and the selection of the tasks with chosen examples.
+
+    Raises:
+        ConfigError: The estimator is not that of the trajectory.
+        CuratorError: The examples cannot be read.
+    """
+    estimator = estimates.estimator
+    if not isinstance(estimator, TrajectoryEstimator):
+        raise ConfigError(
+            "--per-example needs the trajectory estimator", hint='Set method = "trajectory" under [estimate].'
+        )
+    units = Units.of(estimates.tasks)
+    pins = [np.isin(np.arange(len(estimates.tasks)), sorted(p)) for p in (constraints.include, constraints.exclude)]
+    assert constraints.max_tokens is not None
+    search = ExampleSearch(
+        estimator,
+        estimates.trajectory,
+        units,
+        max_tokens=constraints.max_tokens,
+        include=pins[0],
+        exclude=pins[1],
+        follow=follow,
+    )
+    found = search.best(whole.mask)
+    mask = np.zeros(len(estimates.tasks), dtype=bool)
+    mask[units.tasks[found.kept]] = True
+    left = np.flatnonzero(~found.kept & mask[units.tasks])
+    dropped = Dropped.of((estimates.tasks[int(units.tasks[u])].name, units.hashes[int(u)]) for u in left)
+    return reduced_estimates(estimates, dropped), Selection(mask, found.loss, whole.steps)
 
 
 def dropped_by(manifest: Manifest) -> Dropped:
