@@ -10,7 +10,8 @@ Copies of an example in one task are one unit, because a selection drops them to
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -18,10 +19,13 @@ import numpy.typing as npt
 from curator.core.arrays import Floats, Mask
 from curator.data.corpus import Task
 from curator.estimate.dropped_sums import sums_of_dropped
-from curator.estimate.trajectory import Trajectory, TrajectoryEstimator
+from curator.estimate.task_sums import ExampleSet
+from curator.estimate.trajectory import Segment, Trajectory, TrajectoryEstimator
 
 # Rounds that build up the choice, exchange rounds, and largest share of the budget that an exchange round replaces.
 _ROUNDS, _EXCHANGES, _EXCHANGED = 10, 8, 0.1
+# Bytes of gradients that stay in memory between rounds.
+_MEMORY = 2**30
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -69,6 +73,28 @@ class Chosen:
 
     kept: Mask
     loss: float
+
+
+def with_examples_in_memory(trajectory: Trajectory) -> Trajectory:
+    """Return a trajectory that keeps the examples it has read, up to a limit of memory."""
+    kept: dict[tuple[int, int], ExampleSet] = {}
+    left = _MEMORY
+
+    def read(number: int, segment: Segment, tasks: Sequence[int]) -> list[ExampleSet]:
+        nonlocal left
+        found = []
+        for task in tasks:
+            examples = kept.get((number, task))
+            if examples is None:
+                (examples,) = segment.read([task])
+                if examples.gradients.nbytes <= left:
+                    kept[number, task] = examples
+                    left -= examples.gradients.nbytes
+            found.append(examples)
+        return found
+
+    segments = [replace(s, read=partial(read, number, s)) for number, s in enumerate(trajectory.segments)]
+    return replace(trajectory, segments=segments)
 
 
 class ExampleSearch:

@@ -24,7 +24,7 @@ from curator.select.embeddings import task_embeddings
 from curator.select.manifest import Edit, Manifest, read_manifest
 from curator.select.manifest_builder import manifest_of, seen_from
 from curator.select.methods import Methods, Request, constraints_of
-from curator.select.per_example import ExampleSearch, Units
+from curator.select.per_example import ExampleSearch, Units, with_examples_in_memory
 from curator.select.search import Constraints, Selection, Step
 from curator.training.meta_init import LoadModel
 from curator.training.model import load_project_model
@@ -217,17 +217,17 @@ def choose_examples(
         ConfigError: The estimator is not that of the trajectory.
         CuratorError: The examples cannot be read.
     """
-    estimator = estimates.estimator
-    if not isinstance(estimator, TrajectoryEstimator):
+    if not isinstance(estimates.estimator, TrajectoryEstimator):
         raise ConfigError(
             "--per-example needs the trajectory estimator", hint='Set method = "trajectory" under [estimate].'
         )
     units = Units.of(estimates.tasks)
     pins = [np.isin(np.arange(len(estimates.tasks)), sorted(p)) for p in (constraints.include, constraints.exclude)]
     assert constraints.max_tokens is not None
+    trajectory = with_examples_in_memory(estimates.trajectory)
     search = ExampleSearch(
-        estimator,
-        estimates.trajectory,
+        TrajectoryEstimator(trajectory, estimates.final_losses, estimates.calibration),
+        trajectory,
         units,
         max_tokens=constraints.max_tokens,
         include=pins[0],

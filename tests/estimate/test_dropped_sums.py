@@ -155,3 +155,25 @@ def test_calibrated_effect_of_task_shrinks_by_dropped_share() -> None:
     change = _without(recorded, calibration).validation_losses(masks) - _without(recorded).validation_losses(masks)
     kept = np.array([3 / 5, 1.0, 1.0, 4 / 7])
     np.testing.assert_allclose(change.mean(axis=1), masks @ (effects * kept), rtol=1e-6)
+
+
+def test_parts_of_curvature_add_up_and_are_never_negative() -> None:
+    # The stored examples of the first segment are twice as long as in the sums, as if they came from another segment.
+    recorded = draw_recorded()
+    trajectory = trajectory_of(recorded, draw_basis())
+    longer = [replace(examples, gradients=2 * examples.gradients[:, ::-1]) for examples in recorded[0].sets]
+    first = replace(trajectory.segments[0], read=lambda tasks: [longer[task] for task in tasks])
+    changed = replace(trajectory, segments=[first])
+    rows, columns = np.triu_indices(5)
+    for dropped in ([0], [1, 2, 3, 5, 6, 7, 8], [0, 4, 8]):
+        kept = [n for n in range(9) if n not in dropped]
+        parts = [sums_of_dropped(changed, {1: positions})[0] for positions in (dropped, kept)]
+        for part in parts:
+            matrix = np.zeros((5, 5))
+            matrix[rows, columns] = matrix[columns, rows] = part.curvatures[0]
+            assert np.linalg.eigvalsh(matrix).min() > -1e-4
+            assert part.rest[0] >= 0
+        for name in ("curvatures", "gradient_sums", "rest"):
+            both = sum(getattr(part, name)[0] for part in parts)
+            whole = {"curvatures": first.curvatures, "gradient_sums": first.gradient_sums, "rest": first.rest}[name]
+            np.testing.assert_allclose(both, whole[1], rtol=1e-3, atol=1e-4)
