@@ -15,6 +15,7 @@ from curator.estimate.reduced import ReducedEstimates
 from curator.estimate.whatif import difference, estimate_selection
 from tui.app import CuratorApp
 from tui.dialogs.drop import DropDialog
+from tui.screens.compare import CompareScreen
 from tui.screens.task import TaskScreen
 from tui.state.session import Session
 
@@ -168,6 +169,19 @@ def test_saved_selection_keeps_dropped_examples_and_loads_them(root: Path) -> No
             saved = app.snapshot.selection("less")
             assert saved is not None
             assert saved.dropped == dropped
+            # A run on the whole tasks is not a run on this selection.
+            assert app.snapshot.measured_loss(session.mask, session.dropped) is None
+            app.go("compare")
+            await until(pilot, lambda: isinstance(app.screen, CompareScreen) and app.screen.is_mounted)
+            screen = app.screen
+            assert isinstance(screen, CompareScreen)
+            await until(pilot, lambda: screen.estimates is not None and screen.estimates.is_complete)
+            assert screen.estimates is not None
+            assert app.estimate is not None
+            losses = [loss.loss for loss in screen.estimates.target_losses]
+            assert losses[0] == pytest.approx(app.estimate.target_loss.loss)
+            assert losses[0] == losses[1] == pytest.approx(saved.manifest.estimated_loss, abs=1e-6)
+            assert losses[2] != losses[0], "all tasks with all examples"
             app.load("")
             assert session.dropped == {}
             app.load("less")

@@ -161,7 +161,7 @@ class HomeScreen(CuratorScreen):
         found = []
         for saved in snapshot.selections if snapshot is not None else ():
             assert snapshot is not None
-            manifest, measured = saved.manifest, snapshot.measured_loss(saved.mask(snapshot.names))
+            manifest, measured = saved.manifest, snapshot.measured_loss(saved.mask(snapshot.names), saved.dropped)
             found.append(
                 Listed(
                     name=saved.name,

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -117,8 +118,15 @@ class Snapshot:
         """Return a word for the calibration of the estimates."""
         return trust_word(self.calibrated_on)
 
-    def measured_loss(self, mask: Mask) -> float | None:
-        """Return the measured loss of a subset (t,); None if the loss is not measured."""
+    def measured_loss(self, mask: Mask, dropped: Mapping[str, frozenset[str]] = MappingProxyType({})) -> float | None:
+        """Return the measured loss of a subset (t,); None if the loss is not measured.
+
+        Args:
+            mask: Membership (t,).
+            dropped: Hashes of the dropped examples, by task. Runs of whole tasks do not count with dropped examples.
+        """
+        if any(self.names[row] in dropped for row in np.flatnonzero(mask)):
+            return None
         found = self.measured.get(mask.tobytes())
         return found.mean if found is not None else None
 
