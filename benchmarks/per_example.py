@@ -60,9 +60,11 @@ def compare(project: Project, share: float, seeds: int, work: Path) -> dict[str,
     parts = read_manifest(work / "examples.json")
     runs = range(1, seeds + 1)
     rows: dict[str, Any] = {"share": share, "budget": budget}
-    losses = {}
-    for name, manifest in (("tasks", whole), ("examples", parts)):
-        losses[name] = np.array([measure(project, manifest, seed, work / "measured.jsonl") for seed in runs])
+    both = {"tasks": whole, "examples": parts}
+    # Both with one seed, before the next seed: an early stop then leaves pairs.
+    pairs = [[measure(project, m, seed, work / "measured.jsonl") for m in both.values()] for seed in runs]
+    losses = dict(zip(both, np.array(pairs).T, strict=True))
+    for name, manifest in both.items():
         rows[name] = {
             "tokens": tokens_of(manifest),
             "tasks": sum(task.selected for task in manifest.tasks),
