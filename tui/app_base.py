@@ -372,7 +372,7 @@ class AppBase(App[None]):
         self.read_snapshot()
 
     def write_report(self) -> None:
-        """Write a report of the selection that the session started from, beside the configuration."""
+        """Write a report of the selection that the session started from, in the folder of the project."""
         name = self.session.base if self.session is not None else ""
         if self.snapshot is None or self.snapshot.selection(name) is None:
             self.flash("save the selection first (w): a report describes a saved selection", "warn")

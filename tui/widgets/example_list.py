@@ -220,7 +220,7 @@ class ExampleList(Rows):
         return [*self._first_parts(number), " ", (words, style), (cut, "warn"), (warning, "warn")]
 
     def _first_parts(self, number: int) -> list[Part]:
-        """Return the influence of one row in ten cells, with a sign for a dropped or a marked row in the first one."""
+        """Return the influence of one row in ten cells. The first cell has a sign for a dropped or a marked row."""
         part = self.influence_part(number)
         sign: Part = ("✗", "bad") if number in self.dropped else ("▪", "accent")
         if number not in self.dropped and number not in self.marks:
