@@ -12,7 +12,7 @@ _BLUE, _GREY, _RED = "#2f6fb3", "#8796a5", "#b3432f"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bar:
-    """One loss with its interval. Without an interval, `low` and `high` are None."""
+    """One loss. `low` and `high` are the ends of its interval, or None."""
 
     name: str
     value: float
