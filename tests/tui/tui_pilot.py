@@ -145,7 +145,7 @@ def fake_names(count: int) -> list[str]:
 def fake_selection(name: str, mask: Any, measured: float | None = None) -> Any:
     """Create a saved selection without files."""
     manifest = SimpleNamespace(measured_loss=measured, tasks=[], options={}, edits=(), estimated_loss=1.0, reference={})
-    return SimpleNamespace(name=name, method="forward", manifest=manifest, mask=lambda names: mask.copy())
+    return SimpleNamespace(name=name, method="forward", manifest=manifest, mask=lambda names: mask.copy(), dropped={})
 
 
 def fake_snapshot(

@@ -125,7 +125,7 @@ class Snapshot:
             mask: Membership (t,).
             dropped: Hashes of the dropped examples, by task. Runs of whole tasks do not count with dropped examples.
         """
-        if any(self.names[row] in dropped for row in np.flatnonzero(mask)):
+        if dropped and any(self.names[row] in dropped for row in np.flatnonzero(mask)):
             return None
         found = self.measured.get(mask.tobytes())
         return found.mean if found is not None else None
