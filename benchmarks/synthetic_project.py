@@ -7,6 +7,7 @@ point more or less in the direction of the target's gradients.
 
 import argparse
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,13 @@ import numpy as np
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from curator.core.arrays import SegmentArrays
 from curator.core.provenance import key_of
-from curator.gradients.stage import GradientSet, gradient_sets, gradients_inputs, wanted_hashes
+from curator.estimate.task_sums import ExampleSet
+from curator.estimate.trajectory import example_sums
+from curator.gradients.example_groups import held_out_group, training_groups
+from curator.gradients.segment_sets import completeness_inputs, run_key, sets_in_use, validation_key
+from curator.gradients.stage import GradientSet, wanted_hashes
 from curator.project.project import Project
 from curator.training.meta_init import MetaInit, train_inputs
 from curator.training.trainer import Checkpoint
@@ -47,7 +53,14 @@ def make_model(folder: Path) -> None:
 
 
 def make_project(
-    folder: Path, tasks: int, *, rows: int = 10, dim: int = 256, points: int = 3, names: list[str] | None = None
+    folder: Path,
+    tasks: int,
+    *,
+    rows: int = 10,
+    dim: int = 256,
+    points: int = 3,
+    names: list[str] | None = None,
+    method: str = "quadratic",
 ) -> Project:
     """Make the project, with a filled store.
 
@@ -58,6 +71,7 @@ def make_project(
         dim: Dimension of the projected gradients.
         points: Number of checkpoints of meta-training.
         names: Names of the first tasks, instead of `task0000` and so on.
+        method: Method of the estimator: `quadratic`, or `trajectory`, whose segments are those of the default.
     """
     folder.mkdir(parents=True)
     make_model(folder / "model")
@@ -82,10 +96,11 @@ def make_project(
             f'[[data.task]]\nname = {json.dumps(name, ensure_ascii=False)}\npath = "{path}"\ntags = ["{tag}"]\n'
         )
     shares = [round((number + 1) / (points + 1), 3) for number in range(points)]
+    shares_line = f"points = {shares}\n" if method == "quadratic" else ""
     config = (
         f'[project]\nname = "synthetic-{tasks}"\n[model]\nname_or_path = "model"\n[lora]\nr = 2\n'
         f'[data]\ntarget = "target"\nvalidation = 0.5\nmax_length = 64\n[gradients]\nprojection_dim = {dim}\n'
-        f'points = {shares}\n[estimate]\nmethod = "quadratic"\n'
+        f'{shares_line}[estimate]\nmethod = "{method}"\n'
         f'[[data.task]]\nname = "target"\npath = "target.jsonl"\n{"".join(entries)}'
     )
     (folder / "curator.toml").write_text(config, encoding="utf-8")
@@ -104,7 +119,7 @@ def fill_store(project: Project, *, dim: int) -> None:
     (target,) = corpus.target_tasks
     checkpoints = tuple(
         Checkpoint(share=share, step=step, folder=f"point-{step}", sha256=f"drawn-{step}")
-        for step, share in enumerate(config.gradients.shares, 1)
+        for step, share in enumerate(config.gradients.segments if config.captures else config.gradients.shares, 1)
     )
     hashes = target.validation_hashes
     final_losses = dict(zip(hashes, rng.uniform(0.8, 1.2, len(hashes)).tolist(), strict=True))
@@ -116,6 +131,7 @@ def fill_store(project: Project, *, dim: int) -> None:
         "trainable_parameters": 1000,
         "examples": examples,
         "seconds": 1.0,
+        "captured": config.captures,
     }
     store.put_artifact("train", key_of(inputs), inputs, outputs)
     meta = MetaInit(
@@ -127,13 +143,17 @@ def fill_store(project: Project, *, dim: int) -> None:
         final_losses=final_losses,
         unseen=(),
         seconds=1.0,
+        captured=config.captures,
     )
-    sets = gradient_sets(config, meta)
+    sets = sets_in_use(config, meta)
     direction = rng.standard_normal(dim) / np.sqrt(dim)
     helps = {task.name: rng.uniform(-1, 1) for task in corpus.auxiliary} | {target.name: 1.0}
-    for gradient_set in sets:
-        _store_gradients(project, gradient_set, helps, direction, rng)
-    done = gradients_inputs(sets, corpus)
+    if config.captures:
+        _store_segments(project, sets, helps, rng)
+    else:
+        for gradient_set in sets:
+            _store_gradients(project, gradient_set, helps, direction, rng)
+    done = completeness_inputs(config, sets, corpus)
     store.put_artifact("gradients", key_of(done), done, {"examples": examples, "seconds": 1.0})
     estimates = TargetEstimates(project.workspace, corpus, meta)
     store.put_affinities(
@@ -167,6 +187,37 @@ def _store_gradients(
     project.store.put_gradients(gradient_set.key, hashes, losses, np.concatenate(gradients))
 
 
+def _store_segments(
+    project: Project, sets: Sequence[GradientSet], helps: dict[str, float], rng: np.random.Generator
+) -> None:
+    """Store a random basis, and the sums and validation gradients of each segment."""
+    corpus, config, store = project.corpus(project.config.data.targets), project.config, project.store
+    dim, kept, rank = config.gradients.sketch_dim, config.gradients.projection_dim, config.gradients.basis_dim
+    basis = np.linalg.qr(rng.standard_normal((dim, kept)))[0].astype(np.float32)
+    store.put_array(run_key(sets), "basis", basis)
+    store.put_array(run_key(sets), "moved", (rng.standard_normal((len(sets), dim)) / dim).astype(np.float32))
+    groups = training_groups(corpus)
+    names = [*(task.name for task in corpus.auxiliary), corpus.target_tasks[0].name]
+    direction = rng.standard_normal(dim) / np.sqrt(dim)
+    held_out = held_out_group(config, corpus.target_tasks)
+    for gradient_set in sets:
+        sums = SegmentArrays.empty(len(groups), dim, rank)
+        for row, (name, group) in enumerate(zip(names, groups, strict=True)):
+            noise = rng.standard_normal((len(group.hashes), dim)) / np.sqrt(dim)
+            examples = ExampleSet(
+                losses=np.ones(len(noise)),
+                gradients=helps[name] * direction + noise,
+                weights=np.asarray(group.weights, dtype=np.float64),
+            )
+            found = example_sums(examples, basis[:, :rank].astype(np.float64))
+            sums.weights[row], sums.examples[row], sums.rest[row] = sum(group.weights), len(noise), found.rest
+            sums.gradient_sums[row], sums.packed_curvatures[row] = found.gradient_sum, found.curvature
+        store.put_segment_sums(gradient_set.key, [group.content for group in groups], sums)
+        hashes = sorted(set(held_out.hashes))
+        gradients = (direction + rng.standard_normal((len(hashes), dim)) / np.sqrt(dim)).astype(np.float32)
+        store.put_gradients(validation_key(gradient_set), hashes, rng.uniform(0.5, 1.5, len(hashes)), gradients)
+
+
 def main() -> None:
     """Make a project from the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -175,8 +226,9 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=10, help="rows of each auxiliary task (default: 10)")
     parser.add_argument("--dim", type=int, default=256, help="dimension of the projected gradients (default: 256)")
     parser.add_argument("--points", type=int, default=3, help="checkpoints of meta-training (default: 3)")
+    parser.add_argument("--method", default="quadratic", help="quadratic or trajectory (default: quadratic)")
     given = parser.parse_args()
-    make_project(given.folder, given.tasks, rows=given.rows, dim=given.dim, points=given.points)
+    make_project(given.folder, given.tasks, rows=given.rows, dim=given.dim, points=given.points, method=given.method)
 
 
 if __name__ == "__main__":

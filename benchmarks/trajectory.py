@@ -2,8 +2,10 @@
 
     python benchmarks/trajectory.py --work DIR --json trajectory.json
     python benchmarks/trajectory.py --work DIR --json trajectory.json --settings sample --seeds 0 1 2
+    python benchmarks/trajectory.py --work DIR --json FILE --settings real-tasks --wheel WHEEL --bigbench ARCHIVE
 
-Each setting and projection seed trains once on all tasks. That takes one to three minutes on two idle cores.
+Each setting and projection seed trains once on all tasks. That takes one to three minutes on two idle cores, and
+half an hour for SmolLM2 (real-tasks).
 The file receives each result when it ends. A result that the file holds is not computed again.
 The measured losses are those of `benchmarks/results/trust/SETTING.json`, as means over two seeds.
 """
@@ -20,7 +22,7 @@ from trust import RESULTS, make_setting
 
 from curator import Project
 
-SETTINGS = ("sample", "generated-noisy", "generated-conflicting")
+SETTINGS = ("sample", "generated-noisy", "generated-conflicting", "real-tasks")
 
 
 def measure(name: str, folder: Path, seed: int) -> dict[str, Any]:
@@ -47,6 +49,7 @@ def measure(name: str, folder: Path, seed: int) -> dict[str, Any]:
         "share_of_constant_guess": round(float(np.mean(np.abs(values - measured) / measured) / constant), 3),
         "target_alone": {"estimated": round(float(values[alone]), 4), "measured": round(float(measured[alone]), 4)},
         "coverage": round(float(np.mean(inside)), 3),
+        "estimates": [[round(x, 5) for x in (one.value, one.low, one.high)] for one in found],
         "all_tasks": {"now": round(estimates.estimator.all_tasks_loss, 4), "committed": round(truth["known"], 4)},
     }
 
@@ -56,7 +59,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True, help="folder for the projects")
     parser.add_argument("--json", type=Path, required=True, help="file of results")
-    parser.add_argument("--settings", nargs="+", choices=SETTINGS, default=SETTINGS)
+    parser.add_argument("--settings", nargs="+", choices=SETTINGS, default=SETTINGS[:3])
+    parser.add_argument("--wheel", type=Path, help="wheel of SmolLM2, for real-tasks")
+    parser.add_argument("--bigbench", type=Path, help="archive of BIG-bench, for real-tasks")
+    parser.add_argument("--dtype", default="float32", help="number format of SmolLM2")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0], help="projection seeds")
     given = parser.parse_args()
     known = json.loads(given.json.read_text()) if given.json.exists() else {"results": []}

@@ -1,18 +1,25 @@
-"""Measure the speed of the terminal interface: a process on a pseudo-terminal, timed from outside.
+"""Measure the terminal interface from outside: a process on a pseudo-terminal, its bytes, its screen and its memory.
 
     python benchmarks/tui.py --json FILE [--work DIR] [--tasks 100 1000 5000]
 
 For each number of tasks, the script makes a project with random gradients (synthetic_project.py). It starts
 `curator tui` in a terminal of 140 × 40, and sends keys. It measures
 
+    first_s         from the start of the first process on the project to its first estimate
+    progress_s      longest time without a change of the screen until that estimate
     first_paint_s   from the start of the process to the first frame
     ready_s         from the start of the process to the table and its estimate
     key_p95_ms      from a key (down, up) to the moved cursor
     page_p95_ms     from page down or page up to the moved cursor
     sort_p95_ms     from the key to sort by the next column to the sorted table
     toggle_p95_ms   from the space bar to the new estimate
+    peak_mb         peak memory of the process, after the flips of the visible tasks
 
-`p95` is the 95th percentile.
+`p95` is the 95th percentile. For terminals of 80 × 24 and 140 × 40, it also measures the bytes that the process writes:
+
+    idle_bytes_s    largest number of bytes in a second in which nothing happens, over all screens
+    toggle_bytes    after the space bar, until nothing changes any more: the largest of several
+    screen_bytes    after the key of another screen: the largest of several
 """
 
 import argparse
@@ -30,28 +37,53 @@ import sys
 import tempfile
 import termios
 import time
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from terminal_screen import ScreenText
 
-CURSOR = "▌".encode()
-ESTIMATE = re.compile(rb" loss (\x1b\[[\d;]*m)*-?\d+\.\d")
-STARTS, KEYS = 5, 60
+STARTS, KEYS, TOGGLES = 5, 60, 5
+IDLE_SECONDS = 5
+SIZES = ((80, 24), (140, 40))
+_LOSS = re.compile(r" loss (\d+\.\d+) ")
+
+Screen = list[str]
+
+
+def cursor(lines: Screen) -> int:
+    """Return the row of the cursor of the table; −1 without a cursor."""
+    return next((row for row, line in enumerate(lines) if line.startswith("▌")), -1)
+
+
+def loss(lines: Screen) -> str:
+    """Return the estimated loss of the selection; "" if it is not on the screen."""
+    found = _LOSS.search("\n".join(lines))
+    return found[1] if found else ""
+
+
+def order(lines: Screen) -> str:
+    """Return the column that the table is sorted by."""
+    return lines[3].split("·")[-1]
 
 
 class Terminal:
-    """Runs a process on a pseudo-terminal of 140 × 40, and kills the process at the end of a `with` block.
+    """Runs a process on a pseudo-terminal, and kills the process at the end of a `with` block.
 
     Args:
         command: Program and arguments.
         environment: Environment of the process.
+        size: Columns and rows.
     """
 
-    def __init__(self, command: list[str], environment: dict[str, str]) -> None:
+    def __init__(self, command: list[str], environment: dict[str, str], size: tuple[int, int] = (140, 40)) -> None:
         self.began = time.perf_counter()
+        self.received = 0
+        self._screen = ScreenText(*size)
         master, slave = pty.openpty()
-        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 140, 0, 0))
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", size[1], size[0], 0, 0))
         self._process = subprocess.Popen(
             command, stdin=slave, stdout=slave, stderr=slave, env=environment, start_new_session=True
         )
@@ -68,35 +100,71 @@ class Terminal:
         """Report whether the process has ended."""
         return self._process.poll() is not None
 
-    def wait_for(self, pattern: "re.Pattern[bytes]", seconds: float = 120) -> float:
-        """Wait until output matches a pattern, and return the time of `time.perf_counter`.
+    @property
+    def lines(self) -> Screen:
+        """Return the rows of the screen."""
+        return self._screen.lines
+
+    @property
+    def peak_mb(self) -> int:
+        """Return the peak memory of the process."""
+        status = Path(f"/proc/{self.pid}/status").read_text(encoding="utf-8")
+        peak = re.search(r"VmHWM:\s+(\d+)", status)
+        return round(int(peak[1]) / 1024) if peak else 0
+
+    def read(self, seconds: float) -> bool:
+        """Read output for at most some seconds. Return whether there was any."""
+        if not select.select([self.master], [], [], max(seconds, 0))[0]:
+            return False
+        data = os.read(self.master, 1 << 16)
+        self.received += len(data)
+        self._screen.feed(data)
+        return True
+
+    def wait_for(self, test: Callable[[Screen], object], seconds: float = 120) -> float:
+        """Wait until the screen passes a test, and return the time of `time.perf_counter`.
 
         Args:
-            pattern: The pattern.
+            test: The test.
             seconds: The longest wait.
 
         Raises:
-            TimeoutError: No output matches in time.
+            TimeoutError: The screen does not pass in time.
         """
-        seen, deadline = b"", time.perf_counter() + seconds
-        while not pattern.search(seen):
-            left = deadline - time.perf_counter()
-            if left < 0 or not select.select([self.master], [], [], left)[0]:
-                raise TimeoutError(f"pattern is not on the screen after {seconds:.0f} s: {pattern.pattern!r}")
-            seen += os.read(self.master, 1 << 16)
+        deadline = time.perf_counter() + seconds
+        while not test(self.lines):
+            if not self.read(deadline - time.perf_counter()):
+                raise TimeoutError(f"not on the screen after {seconds:.0f} s:\n" + "\n".join(self.lines))
         return time.perf_counter()
 
-    def settle(self, quiet: float = 0.15) -> None:
-        """Wait until the process has written nothing for `quiet` seconds."""
-        while select.select([self.master], [], [], quiet)[0]:
-            os.read(self.master, 1 << 16)
+    def settle(self, quiet: float = 0.15, most: float = 60) -> None:
+        """Wait until the process has written nothing for `quiet` seconds, but not longer than `most` seconds."""
+        deadline = time.perf_counter() + most
+        while time.perf_counter() < deadline and self.read(quiet):
+            pass
 
-    def press(self, key: str, pattern: "re.Pattern[bytes]") -> float:
-        """Press a key, and return the milliseconds until output matches a pattern."""
+    def press(self, key: str, watched: Callable[[Screen], object] | None = None) -> float:
+        """Press a key, and return the milliseconds until a part of the screen changes.
+
+        Args:
+            key: The key.
+            watched: Returns the part of the screen. None waits for any output.
+        """
         self.settle()
+        before, received = watched(self.lines) if watched is not None else None, self.received
         began = time.perf_counter()
         os.write(self.master, key.encode())
-        return (self.wait_for(pattern) - began) * 1000
+        if watched is None:
+            return (self.wait_for(lambda _: self.received > received) - began) * 1000
+        return (self.wait_for(lambda lines: watched(lines) not in ("", -1, before)) - began) * 1000
+
+    def bytes_after(self, key: str) -> int:
+        """Press a key, and return the bytes until the screen is finished."""
+        self.settle(0.5)
+        before = self.received
+        os.write(self.master, key.encode())
+        self.settle(1.0, 20)
+        return self.received - before
 
     def __enter__(self) -> "Terminal":
         return self
@@ -107,35 +175,101 @@ class Terminal:
         os.close(self.master)
 
 
-def measure(root: Path) -> dict[str, float | int]:
+def command_of(root: Path) -> list[str]:
+    """Return the command that opens a project."""
+    return [sys.executable, "-m", "curator", "tui", "-p", str(root)]
+
+
+def environment_of(home: str) -> dict[str, str]:
+    """Return the environment of a user with true color and without settings."""
+    environment = {**os.environ, "TERM": "xterm-256color", "COLORTERM": "truecolor", "XDG_CONFIG_HOME": home}
+    environment.pop("NO_COLOR", None)
+    return environment
+
+
+def remember_tasks(root: Path) -> None:
+    """Let the interface open on Tasks."""
+    (root / ".curator" / "tui.json").write_text(json.dumps({"version": 1, "mode": "tasks"}), encoding="utf-8")
+
+
+def measure(root: Path) -> dict[str, Any]:
     """Measure one project, and return its row."""
-    command = [sys.executable, "-m", "curator", "tui", "-p", str(root)]
     with tempfile.TemporaryDirectory() as home:
-        environment = {**os.environ, "TERM": "xterm-256color", "COLORTERM": "truecolor", "XDG_CONFIG_HOME": home}
-        environment.pop("NO_COLOR", None)
-        place = root / ".curator" / "tui.json"
-        place.write_text(json.dumps({"version": 1, "mode": "tasks"}))
+        environment = environment_of(home)
+        remember_tasks(root)
+        found = measure_first(root, environment)
         paints, readies = [], []
-        cursor = re.compile(CURSOR)
         times: dict[str, list[float]] = {}
         for start in range(STARTS):
-            with Terminal(command, environment) as terminal:
-                paints.append(terminal.wait_for(re.compile(b"curator")) - terminal.began)
-                readies.append(terminal.wait_for(ESTIMATE) - terminal.began)
+            with Terminal(command_of(root), environment) as terminal:
+                paints.append(terminal.wait_for(lambda lines: "curator" in lines[0]) - terminal.began)
+                readies.append(terminal.wait_for(loss) - terminal.began)
                 if start < STARTS - 1:
                     continue
                 times = {
                     "key": [terminal.press("k" if n % 3 == 2 else "j", cursor) for n in range(KEYS)],
-                    "page": [terminal.press("\x1b[6~" if n % 4 < 2 else "\x1b[5~", cursor) for n in range(KEYS // 2)],
-                    "sort": [terminal.press("s", cursor) for _ in range(KEYS // 2)],
-                    "toggle": [terminal.press(" ", ESTIMATE) for _ in range(KEYS // 2)],
+                    "page": [
+                        terminal.press("\x1b[6~" if n % 4 < 2 else "\x1b[5~", cursor_task) for n in range(KEYS // 2)
+                    ],
+                    "sort": [terminal.press("s", order) for _ in range(KEYS // 2)],
+                    "toggle": [terminal.press(" ", loss) for _ in range(KEYS // 2)],
                 }
+        for size in SIZES:
+            found |= {
+                f"{name}_{size[0]}x{size[1]}": value for name, value in measure_bytes(root, environment, size).items()
+            }
     return {
+        **found,
         "first_paint_s": round(float(np.median(paints)), 3),
         "ready_s": round(float(np.median(readies)), 3),
         **{f"{name}_p95_ms": round(float(np.percentile(found, 95)), 1) for name, found in times.items()},
         **{f"{name}_median_ms": round(float(np.median(found)), 1) for name, found in times.items()},
     }
+
+
+def cursor_task(lines: Screen) -> str:
+    """Return the line under the cursor of the table."""
+    row = cursor(lines)
+    return lines[row][:40] if row >= 0 else ""
+
+
+def measure_first(root: Path, environment: dict[str, str]) -> dict[str, float]:
+    """Measure the first opening of a project, with its flips."""
+    with Terminal(command_of(root), environment) as terminal:
+        seen, changed, longest = "", terminal.began, 0.0
+        while not loss(terminal.lines):
+            terminal.read(1.0)
+            if time.perf_counter() - terminal.began > 300:
+                raise TimeoutError("no estimate after 300 s")
+            if (shown := "\n".join(terminal.lines)) != seen:
+                longest = max(longest, time.perf_counter() - changed)
+                seen, changed = shown, time.perf_counter()
+        first = time.perf_counter() - terminal.began
+        terminal.settle(3.0)
+        for _ in range(3):
+            terminal.press(" ", loss)
+            terminal.settle(2.0)
+        return {"first_s": round(first, 2), "progress_s": round(longest, 2), "peak_mb": terminal.peak_mb}
+
+
+def measure_bytes(root: Path, environment: dict[str, str], size: tuple[int, int]) -> dict[str, int]:
+    """Measure the bytes that the interface writes in a terminal of a size."""
+    remember_tasks(root)
+    with Terminal(command_of(root), environment, size) as terminal:
+        terminal.wait_for(loss)
+        terminal.settle(2.0)
+        toggles = [terminal.bytes_after(" ") for _ in range(TOGGLES)]
+        screens = [terminal.bytes_after(key) for key in "1234512345"]
+        idle = []
+        for key in "12345":
+            os.write(terminal.master, key.encode())
+            terminal.settle(2.0)
+            for _ in range(IDLE_SECONDS):
+                before, end = terminal.received, time.perf_counter() + 1
+                while (left := end - time.perf_counter()) > 0:
+                    terminal.read(left)
+                idle.append(terminal.received - before)
+    return {"idle_bytes_s": max(idle), "toggle_bytes": max(toggles), "screen_bytes": max(screens)}
 
 
 def main() -> None:
@@ -152,7 +286,7 @@ def main() -> None:
         "--tasks", type=int, nargs="+", default=[100, 1000, 5000], help="numbers of tasks (default: 100 1000 5000)"
     )
     arguments = parser.parse_args()
-    rows: list[dict[str, float | int]] = []
+    rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as temporary:
         work = arguments.work or Path(temporary)
         for tasks in arguments.tasks:

@@ -5,8 +5,8 @@
     >>> result = project.select()
     >>> result.selected
 
-Twelve rooms, from the bottom of the pipeline to the top: core, workspace, results, data, training, gradients,
-estimate, select, verify, export, project, cli. A room imports only from the rooms before it.
+Thirteen rooms, from the bottom of the pipeline to the top: core, workspace, results, data, training, metrics,
+gradients, estimate, select, verify, export, project, cli. A room imports only from the rooms before it.
 
 Names resolve at first use: `import curator` alone imports neither torch nor DuckDB.
 """
@@ -18,6 +18,7 @@ from curator.core.version import __version__
 
 _HOMES = {
     "Project": "curator.project.project",
+    "CuratorCallback": "curator.project.callback",
     "CheckReport": "curator.results",
     "EstimateResult": "curator.results",
     "SelectionResult": "curator.results",
@@ -30,7 +31,10 @@ _HOMES = {
     "GradientsReport": "curator.results",
     "QueryResult": "curator.results",
     "StatusReport": "curator.results",
+    "StoreReport": "curator.results",
     "TrainReport": "curator.results",
+    "plot_curve": "curator.results.plots",
+    "plot_verify": "curator.results.plots",
     "ConfigError": "curator.core.errors",
     "CuratorError": "curator.core.errors",
     "DataError": "curator.core.errors",
@@ -48,8 +52,10 @@ if TYPE_CHECKING:
     from curator.core.errors import ManifestMismatch as ManifestMismatch
     from curator.core.errors import NumericalError as NumericalError
     from curator.core.errors import StoreBusy as StoreBusy
+    from curator.project.callback import CuratorCallback as CuratorCallback
     from curator.project.project import Project as Project
     from curator.results.data import CheckReport as CheckReport
+    from curator.results.data import StoreReport as StoreReport
     from curator.results.estimates import CurveReport as CurveReport
     from curator.results.estimates import EstimateResult as EstimateResult
     from curator.results.estimates import EstimatesReport as EstimatesReport
@@ -57,6 +63,8 @@ if TYPE_CHECKING:
     from curator.results.outputs import ApplyReport as ApplyReport
     from curator.results.outputs import ExportReport as ExportReport
     from curator.results.outputs import QueryResult as QueryResult
+    from curator.results.plots import plot_curve as plot_curve
+    from curator.results.plots import plot_verify as plot_verify
     from curator.results.selection import SelectionResult as SelectionResult
     from curator.results.stages import GradientsReport as GradientsReport
     from curator.results.stages import StatusReport as StatusReport

@@ -52,3 +52,8 @@ def test_compare_different_digit_names_both_lines(
     assert "differs from README.md" in error
     assert affinity in error
     assert other in error
+
+
+def test_workflow_audits_the_installed_dependencies() -> None:
+    text = (ROOT / ".github" / "workflows" / "test.yml").read_text(encoding="utf-8")
+    assert "pip-audit --requirement installed.txt" in text

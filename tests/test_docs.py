@@ -11,7 +11,9 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import typer.main
 
+from curator.cli.app import app
 from curator.cli.main import main
 from curator.project.project import Project
 
@@ -46,7 +48,8 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert "epochs = " in text
     text = re.sub(r"^epochs = .*$", "epochs = 0.2", text, flags=re.MULTILINE)
     text = re.sub(r"^\[data\]$", "[data]\nmax_examples_per_task = 12", text, flags=re.MULTILINE)
-    config.write_text(text, encoding="utf-8")
+    # Save time: by default, `curator verify` measures more subsets.
+    config.write_text(f"{text}\n[verify]\nruns = 2\n", encoding="utf-8")
     shutil.copytree(folder / "sample_data" / "model", folder / "model")
     (folder / "data").mkdir()
     for task in ("topic", "word_topic", "spelling"):
@@ -75,8 +78,6 @@ def test_page_commands_run(
     page: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(workplace)
-    # Save time: by default, `curator verify` measures more subsets.
-    monkeypatch.setattr("curator.verify.measure.DEFAULT_SUBSETS", 2)
     for name in ("my-project", "grouped", "saved", "from-llama-factory", "from-axolotl", "from-trl"):
         shutil.rmtree(workplace / name, ignore_errors=True)
     for command in check.commands(page):
@@ -139,3 +140,15 @@ def test_commands_bash_block_skips_comments_and_tui(tmp_path: Path) -> None:
 
 def test_readme_has_at_most_700_words() -> None:
     assert len((ROOT / "README.md").read_text(encoding="utf-8").split()) <= 700
+
+
+def test_man_page_names_every_command_option_and_variable() -> None:
+    text = (ROOT / "docs" / "reference" / "curator.1").read_text(encoding="utf-8").replace("\\-", "-")
+    group = typer.main.get_command(app)
+    for name, command in group.commands.items():  # type: ignore[attr-defined]
+        assert f".SS curator {name}" in text
+        for parameter in command.params:
+            if parameter.param_type_name == "option":
+                assert parameter.opts[-1] in text
+    assert "\\fBCURATOR_LOG_FILE\\fR\n--log-file: Write progress" in text
+    assert not [line for line in text.splitlines() if line.startswith("'")]

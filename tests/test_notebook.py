@@ -3,6 +3,8 @@
 import ast
 import dataclasses
 import html.parser
+import inspect
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -92,10 +94,10 @@ def test_project_methods_return_results_that_a_notebook_shows() -> None:
     # These methods return internal classes.
     internal = ("corpus", "estimates", "selections", "manifest")
     returned = {
-        hints["return"]
+        kind
         for name, method in vars(curator.Project).items()
         if callable(method) and not name.startswith("_") and name not in internal
-        if isinstance((hints := get_type_hints(method, {"Path": Path})).get("return"), type)
+        if isinstance(kind := inspect.signature(method).return_annotation, type)
     }
     assert {kind for kind in returned if kind.__module__.startswith("curator.results.")} <= set(KINDS)
 
@@ -138,12 +140,18 @@ def _run_as_notebook(path: Path) -> list[Any]:
         if "[markdown]" in head:
             assert all(line.startswith("#") for line in code.splitlines() if line)
             continue
-        tree = ast.parse(code)
-        last = tree.body.pop() if isinstance(tree.body[-1], ast.Expr) else None
-        exec(compile(tree, str(path), "exec"), space)
-        if isinstance(last, ast.Expr):
-            shown.append(eval(compile(ast.Expression(last.value), str(path), "eval"), space))
+        value = _run_cell(code, str(path), space)
+        if value is not None:
+            shown.append(value)
     return shown
+
+
+def _run_cell(code: str, name: str, space: dict[str, Any]) -> Any:
+    """Run a cell, and return the value of its last expression."""
+    tree = ast.parse(code)
+    last = tree.body.pop() if isinstance(tree.body[-1], ast.Expr) else None
+    exec(compile(tree, name, "exec"), space)
+    return eval(compile(ast.Expression(last.value), name, "eval"), space) if isinstance(last, ast.Expr) else None
 
 
 def test_example_notebook_on_other_project_runs_on_a_copy(
@@ -168,6 +176,32 @@ def test_example_notebook_on_other_project_runs_on_a_copy(
     progress = capsys.readouterr().err
     assert "train: done in" in progress
     assert "apply: " in progress
+
+
+def _run_cells(path: Path) -> list[Any]:
+    """Run the cells of a notebook file, and return the values that a notebook would show."""
+    space: dict[str, Any] = {"__name__": "__main__"}
+    shown = []
+    for number, cell in enumerate(json.loads(path.read_text(encoding="utf-8"))["cells"]):
+        assert cell["cell_type"] == "markdown" or cell["outputs"] == []
+        if cell["cell_type"] == "code":
+            shown.append(_run_cell("".join(cell["source"]), f"{path.name}, cell {number}", space))
+    return shown
+
+
+def test_notebook_file_in_memory_selects_and_trains(
+    make_project: MakeProject, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    folder = make_project()
+    for name, value in {"PROJECT": str(folder), "TARGET": "target", "EPOCHS": "1"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    shown = [value for value in _run_cells(NOTEBOOK.parent / "how-to" / "from-a-notebook.ipynb") if value is not None]
+    checked, selection, frame, data, loss = shown
+    assert [task.name for task in checked.tasks] == ["alpha", "beta", "gamma", "target"]
+    assert sorted(frame["name"]) == [task.name for task in selection.tasks] == ["alpha", "beta", "gamma"]
+    assert set(data["train"].unique("task")) == {*selection.selected, "target"}
+    assert 0 < loss < 10
 
 
 def test_plain_progress_of_many_events_is_one_line_without_control_characters(

@@ -1,6 +1,7 @@
 """The wheel and the sdist: contents, and an installation outside of the checkout."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).parents[1]
 
@@ -56,7 +58,9 @@ def installed(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_wheel_holds_both_packages_and_their_data(built: Path) -> None:
     (wheel,) = built.glob("*.whl")
     names = set(zipfile.ZipFile(wheel).namelist())
-    assert {name.partition("/")[0] for name in names if ".dist-info/" not in name} == {"curator", "tui"}
+    code = {name.partition("/")[0] for name in names if ".dist-info/" not in name and ".data/" not in name}
+    assert code == {"curator", "tui"}
+    assert [name.partition(".data/")[2] for name in names if ".data/" in name] == ["data/share/man/man1/curator.1"]
     sources = {str(p.relative_to(ROOT)) for package in ("curator", "tui") for p in (ROOT / package).rglob("*.py")}
     assert sources <= names
     assert {"curator/py.typed", "tui/app.tcss"} <= names
@@ -100,3 +104,29 @@ def test_shell_completion_lists_commands_and_options(installed: Path, tmp_path: 
     assert "_CURATOR_COMPLETE" in shown.stdout
     asked = {"_CURATOR_COMPLETE": "complete_bash", "COMP_WORDS": "curator sel", "COMP_CWORD": "1"}
     assert _run(installed / "curator", folder=tmp_path, **asked).stdout.split() == ["select"]
+
+
+def test_conda_recipe_lists_every_dependency_and_the_entry_point() -> None:
+    """The recipe is a draft. The test reads it, and builds no package."""
+    recipe = yaml.safe_load((ROOT / "packaging" / "conda" / "recipe.yaml").read_text(encoding="utf-8"))
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    names = {"torch": "pytorch", "duckdb": "python-duckdb"}
+    wanted = [re.fullmatch(r"([\w-]+)(.*)", line) for line in project["dependencies"]]
+    expected = [f"{names.get(found[1], found[1])} {found[2]}" for found in wanted if found]
+    assert recipe["requirements"]["run"] == [f"python {project['requires-python']}", *expected]
+    assert recipe["context"] == {"name": project["name"], "version": project["version"]}
+    assert recipe["build"]["python"]["entry_points"] == [f"curator = {project['scripts']['curator']}"]
+
+
+def test_dockerfile_copies_files_that_exist_and_installs_extras_that_exist() -> None:
+    """No test builds the image, because the tests have no Docker."""
+    text = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+    ignored = (ROOT / ".dockerignore").read_text(encoding="utf-8").split()
+    copied = [name for line in re.findall(r"^COPY (?!--from)(.*)$", text, re.MULTILINE) for name in line.split()[:-1]]
+    assert copied
+    for name in copied:
+        assert (ROOT / name).exists()
+        assert f"!{name}" in ignored
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    (named,) = re.findall(r'"\.\[(.*)\]"', text)
+    assert set(named.split(",")) <= set(extras)

@@ -89,6 +89,7 @@ class CuratorApp(AppBase):
         self.settings = settings or Settings.read(Settings.place())
         self._remembered = replace(self.place)
         self._watching = False
+        self._store_time = 0
         self._watcher = JobWatcher(root / ".curator" / "runs")
 
     # -- beginning and end ------------------------------------------------------------------------------------------
@@ -126,6 +127,8 @@ class CuratorApp(AppBase):
                 self.session.put_back(entries)
                 self.flash(f"cannot store {len(entries)} edits: the store is busy. Try again.", "bad")
                 return
+        if self.session_lock is not None:
+            self.session_lock.release()
         self._remember()
         self.exit()
 
@@ -212,6 +215,7 @@ class CuratorApp(AppBase):
         from tui.state.snapshot import Draft
 
         self.flash(f"saving {name} …")
+        self._saving = name
         self._save(Draft.of(name, self.session, self.snapshot), self.snapshot, self.session.revision)
 
     @work(thread=True, group="save", exit_on_error=False)
@@ -221,7 +225,7 @@ class CuratorApp(AppBase):
         try:
             draft.save(snapshot)
             # Read before the message appears, so that the user can export the selection at once.
-            found = load_snapshot(self.root, snapshot)
+            found = load_snapshot(self.root, snapshot, snapshot.project.reporter)
         except (CuratorError, OSError) as error:
             self.post_message(Failed(f"save {draft.name}", error))
         else:
@@ -229,6 +233,7 @@ class CuratorApp(AppBase):
 
     def _saved(self, name: str, found: "Snapshot", revision: int) -> None:
         self._take_over(found)
+        self._saving = None
         if self.session is not None and self.session.revision == revision:
             self.session.saved_as(name)
             self.edited(f"saved as {name}")
@@ -252,25 +257,51 @@ class CuratorApp(AppBase):
             place.write(self.place_path)
             self._remembered = place
         try:
-            self.post_message(JobsRead(self._watcher.read(self.watched)))
+            self.post_message(JobsRead(self._watcher.read(self.watched), self._new_stamps()))
         except OSError as error:
             self.post_message(Failed("read the jobs", error))
         finally:
             self._watching = False
 
+    def _new_stamps(self) -> tuple[str, str] | None:
+        """Return the stamps of the store; None if the store has not changed, or is busy."""
+        changed = self._store_changed()
+        if changed == self._store_time or self.snapshot is None:
+            return None
+        try:
+            stamps = self.snapshot.project.store.stamps()
+        except CuratorError:
+            return None
+        self._store_time = changed
+        return stamps
+
     def on_jobs_read(self, message: JobsRead) -> None:
-        """Show the jobs. Read the project again if a job has ended."""
+        """Show the jobs. Read the project again if a job has ended, or if another process changed the store."""
         before = {view.job.id for view in self.jobs if view.job.state == "running"}
-        self.jobs = message.jobs
+        unchanged, self.jobs, self.jobs_known = self.jobs_known and self.jobs == message.jobs, message.jobs, True
         for view in self.jobs:
             if view.job.id in before and view.job.state != "running":
                 ok = view.job.state == "done"
                 self.flash(f"{name_of(view)}: {view.job.state}", "good" if ok else "bad")
         ended = before - {view.job.id for view in self.jobs if view.job.state == "running"}
-        if ended or (self.snapshot is not None and self._store_changed() != self._store_time and not before):
-            self._store_time = self._store_changed()
+        running = any(view.job.state == "running" for view in self.jobs)
+        if ended or (message.stamps is not None and self._has_news(message.stamps, running=running)):
             self.read_snapshot()
-        self.notify_screens("jobs")
+        if not unchanged:
+            self.notify_screens("jobs")
+
+    def _has_news(self, stamps: tuple[str, str], *, running: bool) -> bool:
+        """Return whether the store holds something that the snapshot does not. A job may store results all the time."""
+        if self.snapshot is None:
+            return False
+        return stamps[0] != self.snapshot.stamps[0] or (not running and stamps[1] != self.snapshot.stamps[1])
+
+    def _store_changed(self) -> int:
+        """Return the time of the last change of the store, in nanoseconds; 0 without a store."""
+        try:
+            return (self.root / ".curator" / "store.duckdb").stat().st_mtime_ns
+        except OSError:
+            return 0
 
     def look_at_jobs(self) -> None:
         """Read the jobs now, and the whole log of the watched job."""

@@ -6,31 +6,54 @@
 No method here waits. Threads read files, the store and estimates. Jobs run in separate processes.
 """
 
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from textual import work
+from rich.console import RenderableType
+from textual import on, work
+from textual._compositor import ChopsUpdate, LayoutUpdate
 from textual.app import App
+from textual.driver import Driver
+from textual.screen import Screen
 from textual.signal import Signal
 
 from curator.core.errors import CuratorError
-from tui.background.estimator_thread import SOLVED_IN_FULL, EstimateRequest, EstimatorThread, LiveEstimate, Named
+from curator.core.events import Event, Reporter, StageProgress, StageStarted, duration
+from tui.background.estimator_thread import (
+    SOLVED_IN_FULL,
+    EstimateRequest,
+    EstimatorThread,
+    KnownLoss,
+    LiveEstimate,
+    selection_key,
+)
 from tui.background.run_watcher import JobView
+from tui.frames import Frame, FrameUpdate
 from tui.state.filters import Columns
-from tui.state.messages import EstimateReady, Failed, SnapshotRead
+from tui.state.messages import EstimateReady, Failed, ReadingProgressed, SnapshotRead
 from tui.state.place import Place
-from tui.state.session import Rows, Session, State, named
+from tui.state.session import NO_DROPS, Drops, Edit, Named, Rows, Session, State, named
 
 if TYPE_CHECKING:
+    from curator.core.arrays import Mask
     from curator.estimate.loss_estimator import LossEstimator
     from curator.workspace.store.records import StoredEdit
+    from tui.state.resume import Begun, SessionLock
 
     # This module imports pyarrow and pydantic. The first frame must not wait for them.
     from tui.state.snapshot import About, Snapshot
 
 _FLASH_SECONDS = 8.0
+_ALWAYS = frozenset({"help", "palette", "settings", "quit", "reload", "back", "next_pane"})
+_NEEDS_ESTIMATES = frozenset(
+    {"save", "fill", "order", "verify", "export", "compare", "pick", "swap", "show_which", "copy_table"}
+)
+"""Actions that only work with estimates."""
+_MOST_LOSSES = 60
+"""Number of entries of the history whose losses the screens show."""
 # In seconds: too short to notice, and longer than most estimates take.
 _PATIENCE = 0.025
 
@@ -51,7 +74,10 @@ class AppBase(App[None]):
         session: The selection in progress; None before the first reading.
         session_id: Identity of the session in the store.
         estimate: The newest estimate of the selection; None if estimates are not available.
+        reading: Progress of the reading of gradients, until the first estimate.
+        losses: Losses of other selections, by the bytes of their membership. All come from the estimator of `estimate`.
         jobs: The jobs of the project, newest first.
+        jobs_known: Whether the jobs were read.
         watched: Id of the job whose whole log is read.
         flash_line: Texts and their styles in the flash line.
         estimator_thread: The thread that estimates; None if estimates are not available.
@@ -66,15 +92,19 @@ class AppBase(App[None]):
         self.session: Session | None = None
         self.session_id = ""
         self.estimate: LiveEstimate | None = None
+        self.losses: Mapping[bytes, KnownLoss] = {}
         self.jobs: tuple[JobView, ...] = ()
+        self.jobs_known = False
         self.watched: str | None = None
         self.flash_line: tuple[tuple[str, str], ...] = ()
         self.estimator_thread: EstimatorThread | None = None
         self._estimator_key = ""
-        self._lock: int | None = None
+        self.session_lock: SessionLock | None = None
         self._flash_count = 0
         self._keeping = self._reading = self._read_again = False
-        self._store_time = 0
+        self._saving: str | None = None
+        self.reading = ""
+        self._frame: Frame | None = None
 
     # -- implemented by CuratorApp ------------------------------------------------------------------------------------
 
@@ -128,6 +158,50 @@ class AppBase(App[None]):
         """Draw the flash line on every open screen."""
         raise NotImplementedError
 
+    # -- drawing ------------------------------------------------------------------------------------------------------
+
+    def _display(self, screen: Screen[Any], renderable: RenderableType | None) -> None:
+        """Write only the cells that an update changes. Textual would write the whole update."""
+        if isinstance(renderable, (LayoutUpdate, ChopsUpdate)) and self._can_write():
+            size = self._driver_size()
+            if self._frame is None or self._frame.size != size:
+                self._frame = Frame(*size)
+            text = self._frame.update(renderable, self.console)
+            at = self.screen.outer_size.clamp_offset(self.cursor_position)
+            changes = FrameUpdate(text) if text or at != self._previous_cursor_position else None
+            super()._display(screen, changes)
+            return
+        super()._display(screen, renderable)
+
+    def _can_write(self) -> bool:
+        """Return whether Textual would write an update now."""
+        driver = self._driver
+        return (
+            self._running
+            and not self._closed
+            and not self._batch_count
+            and not self.is_headless
+            and driver is not None
+            and not driver.is_inline
+        )
+
+    def _driver_size(self) -> tuple[int, int]:
+        return self.size.width, self.size.height
+
+    def draw_again(self) -> None:
+        """Write every cell again: after a change of the size, or if another program wrote to the terminal."""
+        self._frame = None
+        self.refresh(layout=True)
+
+    def on_resize(self) -> None:
+        """Forget the cells, because the terminal may have moved them."""
+        self._frame = None
+
+    @on(Driver.SignalResume)
+    def _shown_again(self) -> None:
+        """Draw everything after the user has used the terminal for something else."""
+        self.draw_again()
+
     # -- flash line and changes ---------------------------------------------------------------------------------------
 
     def notify_screens(self, topic: str) -> None:
@@ -157,10 +231,15 @@ class AppBase(App[None]):
 
     def on_failed(self, message: Failed) -> None:
         """Show an error in the flash line."""
+        if message.what.startswith("save "):
+            self._saving = None
         if message.what == "read the project":
             self.trouble = message.error
             self._has_read()
             self.notify_screens("snapshot")
+            if self.current_mode == "home":
+                # The pane of Home shows the whole error.
+                return
         hint = getattr(message.error, "hint", "")
         self.flash(f"cannot {message.what}: {message.error}" + (f" · {hint}" if hint else ""), "bad")
 
@@ -184,9 +263,22 @@ class AppBase(App[None]):
         from tui.state.snapshot import load_snapshot
 
         try:
-            self.post_message(SnapshotRead(load_snapshot(self.root, self.snapshot)))
+            self.post_message(SnapshotRead(load_snapshot(self.root, self.snapshot, Reporter(self._follow_reading))))
         except (CuratorError, OSError) as error:
             self.post_message(Failed("read the project", error))
+
+    def _follow_reading(self, event: Event) -> None:
+        """Report the progress of the estimator, which reads gradients in its thread."""
+        if isinstance(event, (StageStarted, StageProgress)) and event.total:
+            left = getattr(event, "seconds_left", None)
+            words = f"{event.done / event.total:.0%}" + (f", {duration(left)} left" if left is not None else "")
+            self.post_message(ReadingProgressed(words))
+
+    def on_reading_progressed(self, message: ReadingProgressed) -> None:
+        """Show the progress until the first estimate."""
+        self.reading = message.words
+        if self.estimate is None:
+            self.notify_screens("estimate")
 
     def on_snapshot_read(self, message: SnapshotRead) -> None:
         """Show the project. The session continues."""
@@ -199,32 +291,39 @@ class AppBase(App[None]):
 
     def _take_over(self, snapshot: "Snapshot") -> None:
         before, self.snapshot = self.snapshot, snapshot
-        self._store_time = self._store_changed()
         if self.session is None or before is None or before.names != snapshot.names:
             self._begin_session(snapshot)
+        if self.session is not None:
+            base, was_saved, was = self.session.base, self.session.has_base, self.session.saved_state
+            self.session.saved_masks, self.session.saved_drops = snapshot.saved_masks(), snapshot.saved_drops()
+            now = self.session.has_base
+            if was_saved and (not now or was != self.session.saved_state) and base != self._saving:
+                self.flash(f"{base} was {'saved again' if now else 'removed'} by another process", "warn")
+                self.request_estimate()
         if (snapshot.answers.key if snapshot.answers is not None else "") != self._estimator_key:
             self._start_estimator(snapshot)
 
     def _begin_session(self, snapshot: "Snapshot") -> None:
-        from tui.state.resume import begin_session, take_lock
+        from tui.state.resume import begin_session
 
         if snapshot.corpus is None:
             return
         if self.session is not None:
             # The project has other tasks now. Apply the history to them.
-            self.session = Session.replay(snapshot.names, [edit.stored() for edit in self.session.history])
+            self.session = self.session.for_tasks(snapshot.names)
             return
-        self._lock = take_lock(snapshot.project.folder)
-        self.session, self.session_id, words = begin_session(snapshot, alone=self._lock is not None)
-        if words:
-            self.flash(words, "dim" if words.startswith("resumed") else "warn")
+        self.take_session(begin_session(snapshot, snapshot.project.folder))
 
-    def _store_changed(self) -> int:
-        """Return the time of the last change of the store, in nanoseconds; 0 without a store."""
-        try:
-            return (self.root / ".curator" / "store.duckdb").stat().st_mtime_ns
-        except OSError:
-            return 0
+    def take_session(self, begun: "Begun") -> None:
+        """Show a session. The window gives the session before it back."""
+        if self.session_lock is not None:
+            self.session_lock.release()
+        revision = self.session.revision if self.session is not None else 0
+        self.session, self.session_id, self.session_lock = begun.session, begun.id, begun.lock
+        # Estimates of the session before must not count for this one.
+        self.session.revision += revision + 1
+        if begun.words:
+            self.flash(begun.words, "warn" if begun.is_warning else "dim")
 
     # -- estimates ----------------------------------------------------------------------------------------------------
 
@@ -232,7 +331,7 @@ class AppBase(App[None]):
         """Start a thread for other gradients. Earlier estimates belong to other tasks."""
         if self.estimator_thread is not None:
             self.estimator_thread.stop()
-        self.estimator_thread, self.estimate, self._estimator_key = None, None, ""
+        self.estimator_thread, self.estimate, self._estimator_key, self.losses = None, None, "", {}
         if snapshot.answers is None:
             return
         answers = snapshot.answers
@@ -258,16 +357,54 @@ class AppBase(App[None]):
         if self.estimator_thread is None or self.session is None:
             return
         visible = self.visible_tasks()
+        drops = self.session.saved_drops
+        saved = [(mask, named(drops.get(name, NO_DROPS))) for name, mask in self.session.saved_masks.items()]
+        earlier = [(mask, dropped) for _, mask, dropped in self.session.past(_MOST_LOSSES)]
         self.estimator_thread.request(
             EstimateRequest(
                 self.session.revision,
                 self.session.mask,
                 self.session.saved,
                 visible,
+                [*saved, *earlier],
                 named(self.session.dropped),
                 named(self.session.saved_dropped),
             )
         )
+
+    def change_session(self, begun: "Begun | None") -> None:
+        """Show another session. None changes nothing."""
+        if begun is None or self.session is None or self.snapshot is None:
+            return
+        if entries := self.session.take_unsaved():
+            self._write_edits(entries, self.session_id)
+        self.take_session(begun)
+        self.notify_screens("snapshot")
+        self.edited("")
+
+    def known_loss(self, mask: "Mask", dropped: Drops = NO_DROPS) -> KnownLoss | None:
+        """Return the estimate of a selection by the current estimator; None if not known yet.
+
+        Args:
+            mask: Membership (t,).
+            dropped: Dropped examples.
+        """
+        return self.losses.get(selection_key(mask, named(dropped)))
+
+    def edit_losses(self, most: int = _MOST_LOSSES) -> "list[tuple[Edit, float | None, float | None]]":
+        """Return the last entries of the history, oldest first, with the loss before and after each of them.
+
+        All losses come from the current estimator. None stands for a loss that is not known yet.
+        """
+        if self.session is None:
+            return []
+        found = []
+        before: KnownLoss | None = None
+        for edit, mask, dropped in self.session.past(most + 1):
+            after = self.losses.get(selection_key(mask, dropped))
+            found.append((edit, before.loss if before else None, after.loss if after else None))
+            before = after
+        return found[-most:]
 
     def request_visible_estimates(self) -> None:
         """Request estimates of other visible tasks, if only those of visible tasks are solved in full."""
@@ -283,9 +420,13 @@ class AppBase(App[None]):
             return
         if message.estimate is self.estimate or len(message.estimate.flips) != len(self.session.names):
             return
-        self.estimate = message.estimate
-        self.session.set_loss(message.estimate.target_loss.loss)
+        self._take_estimate(message.estimate)
         self.notify_screens("estimate")
+
+    def _take_estimate(self, estimate: LiveEstimate) -> None:
+        self.estimate, self.losses = estimate, {**self.losses, **estimate.losses}
+        if self.session is not None:
+            self.session.set_loss(estimate.target_loss.loss)
 
     def can_estimate(self) -> bool:
         """Return whether estimates are available. If not, show the reason in the flash line."""
@@ -293,6 +434,29 @@ class AppBase(App[None]):
             self.flash(self.missing() or "estimates are not ready yet", "warn")
             return False
         return True
+
+    def refusal(self, action: str) -> str:
+        """Return why an action does not work now; "" if it works, or if its own screen answers.
+
+        Args:
+            action: Name of the action in `tui.actions`.
+        """
+        session, snapshot = self.session, self.snapshot
+        if action in _ALWAYS:
+            return ""
+        if snapshot is None:
+            return (
+                "the project cannot be read: correct the error, then press ctrl+l" if self.trouble else self.missing()
+            )
+        if action == "start":
+            return ""
+        if session is None or (action in _NEEDS_ESTIMATES and snapshot.answers is None):
+            return snapshot.missing
+        if action == "undo" and not session.done:
+            return "nothing to undo"
+        if action == "redo" and not session.undone:
+            return "nothing to redo"
+        return ""
 
     def missing(self) -> str:
         """Return what is missing for estimates and how to add it; "" if nothing is missing."""
@@ -328,8 +492,7 @@ class AppBase(App[None]):
         if self.estimator_thread is not None and self.session is not None:
             first = self.estimator_thread.first_estimate(self.session.revision, _PATIENCE)
             if first is not None:
-                self.estimate = first
-                self.session.set_loss(first.target_loss.loss)
+                self._take_estimate(first)
         if words:
             self._set_flash(words)
         self.notify_screens("session")
@@ -405,23 +568,23 @@ class AppBase(App[None]):
         entries = self.session.take_unsaved()
         if entries:
             self._keeping = True
-            self._write_edits(entries)
+            self._write_edits(entries, self.session_id)
 
     @work(thread=True, group="keep", exit_on_error=False)
-    def _write_edits(self, entries: "list[StoredEdit]") -> None:
+    def _write_edits(self, entries: "list[StoredEdit]", session: str) -> None:
         assert self.snapshot is not None
         try:
-            self.snapshot.project.store.put_edits(self.session_id, self.snapshot.target, entries)
+            self.snapshot.project.store.put_edits(session, self.snapshot.target, entries)
         except (CuratorError, OSError) as error:
-            self.call_from_thread(self._not_kept, entries, error)
+            self.call_from_thread(self._not_kept, entries, session, error)
         else:
             self.call_from_thread(self._kept)
 
     def _kept(self) -> None:
-        self._keeping, self._store_time = False, self._store_changed()
+        self._keeping = False
 
-    def _not_kept(self, entries: "list[StoredEdit]", error: Exception) -> None:
-        if self.session is not None:
+    def _not_kept(self, entries: "list[StoredEdit]", session: str, error: Exception) -> None:
+        if self.session is not None and session == self.session_id:
             self.session.put_back(entries)
         self._keeping = False
         self.flash(f"{len(entries)} edits are not stored yet: {error}", "bad")

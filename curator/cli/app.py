@@ -42,14 +42,16 @@ def tui(
     mouse: Annotated[
         bool | None, typer.Option("--mouse/--no-mouse", help="Use the pointer. [default: as in the settings]")
     ] = None,
-    serve: Annotated[
-        bool, typer.Option("--serve", help="Serve the interface to a browser, without a password.")
-    ] = False,
+    serve: Annotated[bool, typer.Option("--serve", help="Serve the interface to a browser, at a secret URL.")] = False,
     host: Annotated[str, typer.Option("--host", help="Set the address to serve on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", min=1, max=65535, help="Set the port to serve on.")] = 8000,
     public_url: Annotated[
         str | None, typer.Option("--public-url", metavar="URL", help="Set the URL that browsers use behind a proxy.")
     ] = None,
+    allow_network: Annotated[
+        bool, typer.Option("--allow-network", help="Serve other machines too. Everyone with the URL can start jobs.")
+    ] = False,
+    sessions: Annotated[int, typer.Option("--sessions", min=1, help="Allow at most this number of open windows.")] = 8,
 ) -> None:
     """Open the terminal interface: tasks, live estimates, examples, runs and export."""
     from curator.cli.tui import open_tui, serve_tui
@@ -57,6 +59,21 @@ def tui(
 
     root = find_project(shared.project)
     if serve:
-        serve_tui(root, host=host, port=port, public_url=public_url)
+        serve_tui(root, host=host, port=port, public_url=public_url, allow_network=allow_network, sessions=sessions)
     else:
         open_tui(root, mouse=mouse)
+
+
+@app.command(epilog="Example: curator mcp -p sample_data")
+@shared_options("project")
+def mcp(
+    shared: Shared,
+    allow_runs: Annotated[
+        bool, typer.Option("--allow-runs", help="Allow training, and files written into the project.")
+    ] = False,
+) -> None:
+    """Serve the project to an assistant by the Model Context Protocol, over standard input and output."""
+    from curator.cli.mcp import serve
+    from curator.core.files import find_project
+
+    serve(find_project(shared.project), allow_runs=allow_runs)

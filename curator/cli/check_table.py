@@ -18,6 +18,8 @@ _TABLE_LINES, _TASKS, _REASONS, _NOTES = 32, 14, 10, 12
 # Longest reason in the table, in characters.
 _LONGEST = 100
 _NUMBERS = ("rows", "train", "held out", "tokens", "longest", "truncated", "left out")
+# Rows that are held out and not lost.
+_HELD_OUT = ("test", "validation")
 _COUNTS_OF_BAD_ROWS = "cannot be used"
 
 
@@ -127,9 +129,11 @@ def _reasons(task: results.CheckedTask) -> list[_Reason]:
     """Return why rows of a task are left out, and what curator assumed about its files."""
     found = []
     for words, count in task.left_out.items():
-        if words not in ("validation", _COUNTS_OF_BAD_ROWS):
+        if words not in (*_HELD_OUT, _COUNTS_OF_BAD_ROWS):
             found.append(_Reason(words, count, [task.name]))
     found += [_Reason(words, count, [task.name]) for words, count in task.bad_rows.items()]
+    if task.test:
+        found.append(_Reason(f"note: {task.test:,} examples are kept for the test", 0, [task.name]))
     return found + [_Reason(f"note: {note}", 0, [task.name]) for note in task.notes]
 
 
@@ -144,7 +148,7 @@ def _grouped(reasons: Sequence[_Reason]) -> list[_Reason]:
 
 
 def _lost(task: results.CheckedTask) -> int:
-    return sum(count for reason, count in task.left_out.items() if reason != "validation")
+    return sum(count for reason, count in task.left_out.items() if reason not in _HELD_OUT)
 
 
 def _count(count: int) -> "Text":

@@ -33,6 +33,25 @@ class _Outliving(io.TextIOWrapper):
         os.close(nowhere)
 
 
+def open_standard_streams() -> bool:
+    """Open standard streams that are closed, and return whether standard output was open.
+
+    Otherwise the next file that curator opens takes the number of the stream, and output is written into the file.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            # The system gives the smallest free number.
+            os.open(os.devnull, os.O_RDWR)
+    was_open = sys.stdout is not None
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            # Without a stream, `print` for standard error would write to standard output.
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+    return was_open
+
+
 @contextmanager
 def outliving_readers() -> Iterator[None]:
     """Let standard output and standard error ignore a reader that stops, within a `with` block.
@@ -44,7 +63,8 @@ def outliving_readers() -> Iterator[None]:
         name: _Outliving(
             stream.buffer,
             encoding=stream.encoding,
-            errors=stream.errors,
+            # A terminal or a pipe may allow few characters, for example those of ASCII.
+            errors="replace" if stream.errors == "strict" else stream.errors,
             line_buffering=stream.line_buffering,
             write_through=stream.write_through,
         )

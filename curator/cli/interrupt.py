@@ -70,6 +70,14 @@ class Interrupt:
         os.close(wake)
 
 
+def leave_at_once() -> None:
+    """End this process after its work is cleaned up. The interpreter would free all memory first, for seconds."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(ExitCode.INTERRUPTED)
+
+
 def _leave() -> None:
     show_cursor = "\x1b[?25h" if sys.stderr.isatty() else ""
     with contextlib.suppress(OSError):

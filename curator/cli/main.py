@@ -6,28 +6,42 @@ import sys
 import traceback
 import warnings
 
-from curator.cli.closed_pipes import outliving_readers
-from curator.cli.interrupt import WORDS, Interrupt
+from curator.cli.closed_pipes import open_standard_streams, outliving_readers
+from curator.cli.interrupt import WORDS, Interrupt, leave_at_once
+from curator.cli.memory import is_out_of_memory, out_of_memory, refuse_small_memory
 from curator.core.errors import CuratorError, ExitCode
+from curator.core.interpreters import protect_children
 
 _DISTRIBUTION = "curator-tasks"
+# Values of a variable that switch an option off, in lower case.
+_OFF = {"", "0", "false", "f", "no", "n", "off"}
 
 
 def main() -> None:
     """Run the command line, and exit with a documented code."""
+    if not open_standard_streams():
+        _say("error: standard output is closed", "Redirect the output to a file. To discard it, name /dev/null.")
+        sys.exit(ExitCode.USAGE)
     with outliving_readers():
         _run()
 
 
 def _run() -> None:
+    protect_children()
     _quiet_libraries()
     interrupt = Interrupt()
     code = int(ExitCode.DONE)
     try:
         with interrupt:
+            if not _only_describes(sys.argv[1:]):
+                refuse_small_memory()
             from curator.cli.app import app
 
-            app()
+            try:
+                app()
+            finally:
+                # The system reports a full disk here, and not at the end of the interpreter.
+                sys.stdout.flush()
     except SystemExit as done:
         code = done.code if isinstance(done.code, int) else int(done.code is not None)
     except KeyboardInterrupt:
@@ -38,32 +52,44 @@ def _run() -> None:
     except BrokenPipeError:
         # The reader has closed the pipe, and all output was bytes, such as Parquet.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except OSError as error:
-        _say(f"error: {error}", "Check free disk space and write permissions.")
-        code = ExitCode.DATA
-    except MemoryError as error:
-        _say(f"error: out of memory: {error}", "Lower the values under [gradients] or [lora].")
-        code = ExitCode.DATA
     except Exception as error:
-        code = ExitCode.BUG
+        code, words = _explained(error)
         failed_import = isinstance(error, ImportError | AttributeError)
         if failed_import and (owners := other_owners()):
             _say(*_conflict(owners))
             code = ExitCode.USAGE
         elif not interrupt.asked:
-            _say(_bug())
+            _say(*words)
     # A library that is interrupted may raise another error.
     if code == ExitCode.INTERRUPTED or (interrupt.asked and code != ExitCode.DONE):
         _say(WORDS)
         code = ExitCode.INTERRUPTED
+        if interrupt.asked:
+            leave_at_once()
     sys.exit(code)
+
+
+def _explained(error: Exception) -> tuple[ExitCode, tuple[str, str]]:
+    """Return exit code, message and hint of an error that curator does not raise itself."""
+    if is_out_of_memory(error):
+        return ExitCode.DATA, out_of_memory(error)
+    if isinstance(error, OSError):
+        return ExitCode.DATA, (f"error: {error}", "Check free disk space and write permissions.")
+    if "home directory" in str(error):
+        # `Path.home` raises a RuntimeError for a user without an entry in the list of users.
+        return ExitCode.USAGE, (f"error: no home folder: {error}", "Set the environment variable HOME to a folder.")
+    return ExitCode.BUG, (_bug(), "")
+
+
+def _only_describes(arguments: list[str]) -> bool:
+    return not arguments or not {"-h", "--help", "--version"}.isdisjoint(arguments)
 
 
 def _quiet_libraries() -> None:
     """Silence the libraries, unless --verbose is given: standard error carries curator's progress."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    if "--verbose" in sys.argv:
+    if {"-v", "--verbose"} & set(sys.argv) or os.environ.get("CURATOR_VERBOSE", "0").lower() not in _OFF:
         return
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")

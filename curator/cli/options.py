@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypeVar
 import typer
 
 if TYPE_CHECKING:
+    from curator.core.events import Reporter
     from curator.project.project import Project
 
 app = typer.Typer(
@@ -24,26 +25,70 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+METRIC_HELP = (
+    "Set the metric of every run: loss, exact_match, choice, lm-eval:TASK or command:WORDS. [default: as configured]"
+)
 _OPTIONS: dict[str, Any] = {
     "project": Annotated[
         Path | None,
         typer.Option(
-            "-p", "--project", metavar="DIR", help="Open this project. [default: the nearest with a curator.toml]"
+            "-p",
+            "--project",
+            metavar="DIR",
+            envvar="CURATOR_PROJECT",
+            help="Open this project. [default: the nearest with a curator.toml]",
         ),
     ],
     "target": Annotated[
         list[str] | None,
-        typer.Option("--target", metavar="T", help="Set the target task; repeatable. [default: as configured]"),
+        typer.Option(
+            "--target",
+            metavar="T",
+            envvar="CURATOR_TARGET",
+            help="Set the target task; repeatable. [default: as configured]",
+        ),
     ],
-    "fresh": Annotated[bool, typer.Option("--fresh", help="Recompute even if cached.")],
-    "as_json": Annotated[bool, typer.Option("--json", help="Print one JSON document.")],
+    "fresh": Annotated[bool, typer.Option("--fresh", envvar="CURATOR_FRESH", help="Recompute even if cached.")],
+    "dry_run": Annotated[
+        bool,
+        typer.Option(
+            "--dry-run",
+            envvar="CURATOR_DRY_RUN",
+            help="Print stages, steps, tokens, time and memory, and train nothing.",
+        ),
+    ],
+    "as_json": Annotated[bool, typer.Option("--json", envvar="CURATOR_JSON", help="Print one JSON document.")],
+    "rehash": Annotated[
+        bool,
+        typer.Option(
+            "--rehash",
+            envvar="CURATOR_REHASH",
+            help="Recompute the hashes of all files, and trust no stored hash.",
+        ),
+    ],
     "skip_bad_rows": Annotated[
-        bool, typer.Option("--skip-bad-rows", help="Leave out rows that cannot be used, and count them.")
+        bool,
+        typer.Option(
+            "--skip-bad-rows",
+            envvar="CURATOR_SKIP_BAD_ROWS",
+            help="Leave out rows that cannot be used, and count them.",
+        ),
     ],
-    "quiet": Annotated[bool, typer.Option("-q", "--quiet", help="Print errors only.")],
-    "verbose": Annotated[bool, typer.Option("-v", "--verbose", help="Show log output of libraries.")],
+    "quiet": Annotated[bool, typer.Option("-q", "--quiet", envvar="CURATOR_QUIET", help="Print errors only.")],
+    "verbose": Annotated[
+        bool, typer.Option("-v", "--verbose", envvar="CURATOR_VERBOSE", help="Show log output of libraries.")
+    ],
+    "log_file": Annotated[
+        Path | None,
+        typer.Option(
+            "--log-file",
+            metavar="FILE",
+            envvar="CURATOR_LOG_FILE",
+            help="Write progress, warnings and errors to the end of this file.",
+        ),
+    ],
 }
-_DEFAULTS = {"project": None, "target": None}
+_DEFAULTS = {"project": None, "target": None, "log_file": None}
 
 
 class Report(Protocol):
@@ -63,10 +108,13 @@ class Shared:
     project: Path | None = None
     target: list[str] | None = None
     fresh: bool = False
+    rehash: bool = False
+    dry_run: bool = False
     as_json: bool = False
     skip_bad_rows: bool = False
     quiet: bool = False
     verbose: bool = False
+    log_file: Path | None = None
 
     @contextmanager
     def open(self, *, folder: Path | None = None, silent: bool = False) -> Iterator["Project"]:
@@ -80,20 +128,44 @@ class Shared:
             ConfigError, DataError: As `Project.open`.
         """
         from curator.core import distributed
-        from curator.core.events import Reporter
-        from curator.core.progress import make_progress
         from curator.project.project import Project
         from curator.workspace.job_log import JobLog
         from curator.workspace.workspace import Workspace
 
         workspace = Workspace.open(folder or self.project)
+        if self.rehash and distributed.is_main():
+            workspace.store.forget_file_hashes()
         if self.skip_bad_rows:
             workspace = workspace.skipping_bad_rows()
         if not distributed.is_main():
-            yield Project(workspace)
+            yield Project(workspace, dry_run=self.dry_run)
             return
-        with make_progress(quiet=silent or self.quiet) as progress, JobLog(workspace.folder / "runs") as log:
-            yield Project(workspace.reporting_to(Reporter(progress, log)))
+        with self.progress(silent=silent) as reporter:
+            if self.dry_run:
+                # A dry run is no job: it leaves no record.
+                yield Project(workspace.reporting_to(reporter), dry_run=True)
+                return
+            with JobLog(workspace.folder / "runs") as log:
+                yield Project(workspace.reporting_to(reporter.with_sink(log)))
+
+    @contextmanager
+    def progress(self, *, silent: bool = False) -> Iterator["Reporter"]:
+        """Report progress on standard error, and to the file of `--log-file`.
+
+        Args:
+            silent: Whether to report errors only, as with `--quiet`.
+
+        Raises:
+            DataError: The log file cannot be written.
+        """
+        from contextlib import nullcontext
+
+        from curator.core.events import Reporter
+        from curator.core.progress import LogFile, make_progress
+
+        log = nullcontext() if self.log_file is None else LogFile(self.log_file)
+        with log as file, make_progress(quiet=silent or self.quiet) as display:
+            yield Reporter(display) if file is None else Reporter(display, file)
 
     def show(self, report: AnyReport, table: Callable[[AnyReport], None]) -> None:
         """Print a report as JSON or as a table. Only the main process of several prints."""
@@ -123,7 +195,17 @@ def shared_options(*names: str) -> Callable[[Callable[..., None]], Callable[...,
 
         @wraps(command)
         def run(**values: Any) -> None:
-            command(shared=Shared(**{name: values.pop(name) for name in names}), **values)
+            shared = Shared(**{name: values.pop(name) for name in names})
+            if not shared.dry_run:
+                command(shared=shared, **values)
+                return
+            from curator.cli.tables import show_costs
+            from curator.project.costs import DryRun
+
+            try:
+                command(shared=shared, **values)
+            except DryRun as planned:
+                shared.show(planned.report, show_costs)
 
         parameters = [*own, *added]
         # Typer reads both.
@@ -143,7 +225,9 @@ def is_main() -> bool:
 
 def print_json(document: dict[str, Any]) -> None:
     """Print a JSON document without characters that steer a terminal."""
-    text = json.dumps(document, ensure_ascii=False, indent=1)
+    # Escaped characters are the same document, also where standard output allows few characters.
+    narrow = (sys.stdout.encoding or "utf-8").lower().replace("-", "") != "utf8"
+    text = json.dumps(document, ensure_ascii=narrow, indent=1)
     # JSON keeps control characters of some terminals, and halves of surrogate pairs, which are not valid UTF-8.
     if not text.replace("\n", "").isprintable():
         text = "".join(c if c.isprintable() or c == "\n" else _escaped(c) for c in text)

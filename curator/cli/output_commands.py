@@ -1,5 +1,6 @@
 """Commands that write results for others: export, apply, sql, report, note, export-store."""
 
+import contextlib
 import os
 import sys
 from pathlib import Path
@@ -7,14 +8,15 @@ from typing import Annotated
 
 import typer
 
-from curator.cli.options import Shared, app, print_json, shared_options
+from curator.cli.options import METRIC_HELP, Shared, app, print_json, shared_options
+from curator.core.errors import ConfigError
 from curator.export import FORMATS
 
 MANIFEST_HELP = "Manifest file of `curator select`, or the name of a selection."
 
 
 @app.command(epilog="Example: curator export curator-manifest.json --format trl -o train-data")
-@shared_options("project", "as_json", "quiet", "verbose")
+@shared_options("project", "as_json", "quiet", "verbose", "log_file")
 def export(
     manifest: Annotated[str, typer.Argument(metavar="MANIFEST", help=MANIFEST_HELP)],
     output: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="Write to this directory.")],
@@ -23,21 +25,25 @@ def export(
         str, typer.Option("--format", metavar="F", help=f"Write for a trainer: {', '.join(FORMATS)}.")
     ] = "jsonl",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print rows and tokens, and write nothing.")] = False,
+    push_to_hub: Annotated[
+        str, typer.Option("--push-to-hub", metavar="NAME", help="Send format hf to this private data set of the hub.")
+    ] = "",
     allow_changed: Annotated[
         bool, typer.Option("--allow-changed", help="Export even if files have changed since the selection.")
     ] = False,
     allow_outside: Annotated[
-        bool, typer.Option("--allow-outside", help="Read files outside the manifest's folder and its project.")
+        bool, typer.Option("--allow-outside", help="Read any file and download any data that the manifest names.")
     ] = False,
 ) -> None:
     """Write the selected tasks and the target's training examples as files that a trainer reads."""
     from curator.cli.tables import show_export, show_exported
-    from curator.core.events import Reporter
-    from curator.core.progress import make_progress
     from curator.export import prepare_export, write_export
+    from curator.export.hub import check_upload, upload
     from curator.project.project import Project
     from curator.select.manifest import read_manifest
 
+    if push_to_hub:
+        check_upload(push_to_hub, format)
     path = Path(manifest)
     # A manifest is complete: it can be exported without its project.
     found, here = (
@@ -45,7 +51,7 @@ def export(
         if os.path.isfile(path)
         else Project.open(shared.project).manifest(manifest)
     )
-    with make_progress(quiet=shared.quiet) as progress:
+    with shared.progress() as reporter:
         plan = prepare_export(
             found,
             here,
@@ -53,20 +59,34 @@ def export(
             folder=output,
             allow_changed=allow_changed,
             allow_outside=allow_outside,
-            reporter=Reporter(progress),
+            project=_project(shared.project),
+            reporter=reporter,
         )
     if not shared.as_json:
         show_export(plan.report)
     if not dry_run:
         write_export(plan)
+        if push_to_hub:
+            upload(output, push_to_hub)
     if shared.as_json:
         print_json(plan.report.to_json() | {"dry_run": dry_run})
     else:
         show_exported(plan.report, written=not dry_run)
 
 
+def _project(wanted: Path | None) -> Path | None:
+    """Return the folder of the project in use, or None outside of projects. A manifest needs no project."""
+    from curator.core.files import find_project
+
+    if wanted is not None:
+        return find_project(wanted)
+    with contextlib.suppress(ConfigError):
+        return find_project()
+    return None
+
+
 @app.command(epilog="Example: curator apply curator-manifest.json -o adapter")
-@shared_options("project", "fresh", "as_json", "quiet", "verbose")
+@shared_options("project", "fresh", "dry_run", "as_json", "quiet", "verbose", "log_file")
 def apply(
     shared: Shared,
     manifest: Annotated[str, typer.Argument(metavar="[MANIFEST]", help=MANIFEST_HELP)] = "curator-manifest.json",
@@ -85,21 +105,24 @@ def apply(
             "--seed", metavar="N", min=0, max=2**32 - 1, help="Set the seed. [default: as the first run of verify]"
         ),
     ] = None,
+    metric: Annotated[str | None, typer.Option("--metric", metavar="M", help=METRIC_HELP)] = None,
     allow_changed: Annotated[
         bool,
         typer.Option("--allow-changed", help="Train on the current data even if the data differs from the manifest."),
     ] = False,
 ) -> None:
     """Fine-tune the base model on a selection by the project's recipe, and measure the loss of the adapter."""
-    from curator.cli.tables import show_apply
+    from curator.cli.metric_table import show_apply_with_metric
 
     with shared.open() as opened:
-        report = opened.apply(manifest, output=output, seed=seed, allow_changed=allow_changed, fresh=shared.fresh)
-    shared.show(report, show_apply)
+        report = opened.apply(
+            manifest, output=output, seed=seed, metric=metric, allow_changed=allow_changed, fresh=shared.fresh
+        )
+    shared.show(report, show_apply_with_metric)
 
 
 @app.command(epilog="Example: curator sql 'SELECT task, affinity FROM affinities ORDER BY affinity DESC' --format csv")
-@shared_options("project", "target", "as_json", "quiet", "verbose")
+@shared_options("project", "target", "as_json", "quiet", "verbose", "log_file")
 def sql(
     shared: Shared,
     query: Annotated[
@@ -114,6 +137,9 @@ def sql(
         ),
     ] = None,
     output: Annotated[Path | None, typer.Option("-o", "--output", metavar="FILE", help="Write to this file.")] = None,
+    timeout: Annotated[
+        float, typer.Option("--timeout", metavar="SECONDS", min=0.1, help="Stop the query after this time.")
+    ] = 60.0,
 ) -> None:
     """Query the store read-only in DuckDB SQL: tasks, examples, affinities, subsets, runs and selections."""
     from curator.cli.query_output import TABLE_ROWS, pick_format, write_result
@@ -122,7 +148,7 @@ def sql(
     text = sys.stdin.read() if query == "-" else query
     with shared.open(silent=True) as opened:
         limit = TABLE_ROWS if wanted == "table" and text.strip() else None
-        result = opened.sql(text, target=shared.target, limit=limit)
+        result = opened.sql(text, target=shared.target, limit=limit, timeout=timeout)
     write_result(result, wanted, output, quiet=shared.quiet)
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from curator.cli.options import Shared, app, is_main, shared_options
+from curator.cli.options import METRIC_HELP, Shared, app, is_main, shared_options
 from curator.core.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ PlotOption = Annotated[
 
 
 @app.command(epilog="Example: curator estimate carry subtraction --json")
-@shared_options("project", "target", "as_json", "skip_bad_rows", "quiet", "verbose")
+@shared_options("project", "target", "dry_run", "as_json", "skip_bad_rows", "quiet", "verbose", "log_file")
 def estimate(
     shared: Shared,
     tasks: Annotated[
@@ -54,7 +54,9 @@ def estimate(
 
 
 @app.command(epilog="Example: curator select --method exchange --max-tokens 20000 --exclude noise -o best.json --json")
-@shared_options("project", "target", "fresh", "as_json", "skip_bad_rows", "quiet", "verbose")
+@shared_options(
+    "project", "target", "fresh", "dry_run", "rehash", "as_json", "skip_bad_rows", "quiet", "verbose", "log_file"
+)
 def select(
     shared: Shared,
     method: Annotated[str | None, typer.Option("--method", metavar="M", help=METHODS_HELP)] = None,
@@ -92,12 +94,21 @@ def select(
             help="Write the manifest to this file. [default: curator-manifest.json in the project]",
         ),
     ] = None,
+    runs: Annotated[
+        int | None,
+        typer.Option(
+            "--runs",
+            metavar="N",
+            min=1,
+            help="Fine-tune up to N times on promising subsets, and select the best.",
+        ),
+    ] = None,
 ) -> None:
     """Select the tasks that help the target. Run missing stages first, and write a manifest."""
     from curator.cli.tables import show_selection
 
     with shared.open() as opened:
-        if not is_main():
+        if not is_main() and runs is None:
             opened.gradients(target=shared.target)
             return
         result = opened.select(
@@ -113,44 +124,72 @@ def select(
             per_example=per_example,
             name=name,
             output=output,
+            runs=runs,
             fresh=shared.fresh,
         )
     shared.show(result, show_selection)
 
 
 @app.command(epilog="Example: curator verify --runs 20 --seeds 2 --plot verify.svg")
-@shared_options("project", "target", "fresh", "as_json", "skip_bad_rows", "quiet", "verbose")
+@shared_options("project", "target", "fresh", "dry_run", "as_json", "skip_bad_rows", "quiet", "verbose", "log_file")
 def verify(
     shared: Shared,
     runs: Annotated[
         int | None,
-        typer.Option("--runs", metavar="N", min=1, help="Add N subsets. [default: 12 if none are measured]"),
+        typer.Option("--runs", metavar="N", min=1, help="Add N subsets. [default: as configured if none are measured]"),
     ] = None,
     seeds: Annotated[
         int | None,
-        typer.Option("--seeds", metavar="N", min=1, help="Fine-tune N times on each subset. [default: 2]"),
+        typer.Option("--seeds", metavar="N", min=1, help="Fine-tune N times on each subset. [default: as configured]"),
     ] = None,
+    metric: Annotated[str | None, typer.Option("--metric", metavar="M", help=METRIC_HELP)] = None,
     compare: Annotated[
         bool,
         typer.Option("--compare", help="Compare with the selections of the other methods at equal tokens."),
     ] = False,
+    selections: Annotated[
+        str,
+        typer.Option(
+            "--selections",
+            metavar="A,B",
+            help="Compare these selections by runs with the same seeds; all and none are also names.",
+        ),
+    ] = "",
+    forgetting: Annotated[
+        bool, typer.Option("--forgetting", help="Measure the loss on rows of every task, before and after each run.")
+    ] = False,
+    report_only: Annotated[
+        bool,
+        typer.Option("--report", help="Print the estimates from before the runs and the measured losses. Run nothing."),
+    ] = False,
     plot: PlotOption = None,
 ) -> None:
     """Fine-tune on some subsets, compare with their estimates, and calibrate later estimates."""
-    from curator.cli.tables import show_verify
+    from curator.cli.metric_table import show_verify_with_metric
+    from curator.cli.verify_tables import show_predictions
     from curator.results.plots import check_plot_file, plot_verify
 
     if plot is not None:
         check_plot_file(plot)
     with shared.open() as opened:
-        report = opened.verify(target=shared.target, runs=runs, seeds=seeds, compare=compare, fresh=shared.fresh)
+        report = opened.verify(
+            target=shared.target,
+            runs=runs,
+            seeds=seeds,
+            metric=metric,
+            compare=compare,
+            selections=[name.strip() for name in selections.split(",") if name.strip()],
+            forgetting=forgetting,
+            report=report_only,
+            fresh=shared.fresh,
+        )
     if plot is not None and is_main():
         plot_verify(report, plot)
-    shared.show(report, show_verify)
+    shared.show(report, show_predictions if report_only else show_verify_with_metric)
 
 
 @app.command(epilog="Example: curator examples carry --top 5")
-@shared_options("project", "target", "as_json", "skip_bad_rows", "quiet", "verbose")
+@shared_options("project", "target", "as_json", "skip_bad_rows", "quiet", "verbose", "log_file")
 def examples(
     shared: Shared,
     task: Annotated[str | None, typer.Argument(metavar="[TASK]", help="Auxiliary task to read.")] = None,
@@ -205,14 +244,27 @@ def _write_harmful(report: "results.ExamplesReport", count: int, output: Path | 
 
 
 @app.command(epilog="Example: curator curve --plot budget.svg")
-@shared_options("project", "target", "as_json", "skip_bad_rows", "quiet", "verbose")
-def curve(shared: Shared, plot: PlotOption = None) -> None:
+@shared_options("project", "target", "dry_run", "as_json", "skip_bad_rows", "quiet", "verbose", "log_file")
+def curve(
+    shared: Shared,
+    pareto: Annotated[
+        bool, typer.Option("--pareto", help="Print the Pareto front of several targets' losses instead.")
+    ] = False,
+    plot: PlotOption = None,
+) -> None:
     """Print the estimated loss against training tokens, and the best subset for each budget."""
-    from curator.cli.tables import show_curve
-    from curator.results.plots import check_plot_file, plot_curve
+    from curator.cli.tables import show_curve, show_pareto
+    from curator.results.plots import check_plot_file, plot_curve, plot_pareto
 
     if plot is not None:
         check_plot_file(plot)
+    if pareto:
+        with shared.open() as opened:
+            found = opened.pareto(target=shared.target)
+        if plot is not None and is_main():
+            plot_pareto(found, plot)
+        shared.show(found, show_pareto)
+        return
     with shared.open() as opened:
         report = opened.curve(target=shared.target)
     if plot is not None and is_main():

@@ -38,8 +38,8 @@ def init(
     ] = None,
 ) -> None:
     """Write a commented curator.toml."""
-    from curator.cli.init import write_groups, write_project
     from curator.core.text import clean
+    from curator.project.new_project import write_groups, write_project
 
     written = write_project(folder, sources or [], model=model, target=target, task_column=task_column)
     tasks = written.tasks
@@ -49,13 +49,13 @@ def init(
             typer.echo(f"  {clean(line)}", err=True)
     if group is not None:
         with shared.open(folder=folder) as opened:
-            tasks = write_groups(opened, group, written)
+            tasks = write_groups(opened.config, opened.root, opened.group(group), written)
     found = f" with {len(tasks)} tasks" if tasks else ""
     typer.echo(f"wrote {written.path}{found}; next: curator check -p {folder}")
 
 
 @app.command(epilog="Example: curator check -p sample_data")
-@shared_options("project", "as_json", "skip_bad_rows", "quiet", "verbose")
+@shared_options("project", "rehash", "as_json", "skip_bad_rows", "quiet", "verbose", "log_file")
 def check(
     shared: Shared,
     store: Annotated[bool, typer.Option("--store", help="Check the store instead: every row of every table.")] = False,
@@ -84,7 +84,7 @@ def check(
 
 
 @app.command(epilog="Example: curator train --fresh")
-@shared_options("project", "target", "fresh", "as_json", "skip_bad_rows", "quiet", "verbose")
+@shared_options("project", "target", "fresh", "dry_run", "as_json", "skip_bad_rows", "quiet", "verbose", "log_file")
 def train(shared: Shared) -> None:
     """Meta-train: fine-tune one LoRA adapter on all tasks together."""
     from curator.cli.tables import show_train
@@ -94,8 +94,8 @@ def train(shared: Shared) -> None:
     shared.show(report, show_train)
 
 
-@app.command(epilog="Example: accelerate launch --num_processes 2 -m curator gradients")
-@shared_options("project", "target", "fresh", "as_json", "skip_bad_rows", "quiet", "verbose")
+@app.command(epilog="Example: PYTHONSAFEPATH=1 accelerate launch --num_processes 2 -m curator gradients")
+@shared_options("project", "target", "fresh", "dry_run", "as_json", "skip_bad_rows", "quiet", "verbose", "log_file")
 def gradients(shared: Shared) -> None:
     """Compute projected per-example gradients at the checkpoints of meta-training."""
     from curator.cli.tables import show_gradients
@@ -106,7 +106,7 @@ def gradients(shared: Shared) -> None:
 
 
 @app.command(epilog="Example: curator status --json")
-@shared_options("project", "as_json", "quiet", "verbose")
+@shared_options("project", "as_json", "quiet", "verbose", "log_file")
 def status(shared: Shared) -> None:
     """Print the state of every stage, the reason if a stage is stale, and recent selections and jobs."""
     from curator.cli.tables import show_status

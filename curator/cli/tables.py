@@ -14,7 +14,13 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-_STATES = {"done": ("✓", "green"), "stale": ("~", "yellow"), "partial": ("◐", "yellow"), "missing": ("·", "dim")}
+_STATES = {
+    "done": ("✓", "green"),
+    "running": ("▶", "cyan"),
+    "stale": ("~", "yellow"),
+    "partial": ("◐", "yellow"),
+    "missing": ("·", "dim"),
+}
 
 
 def console() -> "Console":
@@ -132,110 +138,23 @@ def show_selection(result: results.SelectionResult) -> None:
             continue
         same = "   indistinguishable from the selection" if name in result.indistinguishable else ""
         out.print(styled(f"  {words}  {result.reference[name]:.4f}{same}"))
+    if result.race is not None:
+        _print_race(out, result.race)
     if result.manifest is not None:
         out.print(styled(f"manifest: {result.manifest}"), soft_wrap=True)
 
 
-def show_verify(report: results.VerifyReport) -> None:
-    """Print measured and estimated losses as a plot and a table, and the accuracy of the estimates."""
-    out = console()
-    numbers = ("estimated", "measured", "seeds", "error")
-    table = table_of("", "90 % interval", *numbers, "subset", numbers=numbers)
-    for p in sorted(report.points(), key=lambda p: p.measured_loss):
-        low, high = p.estimated_loss_low, p.estimated_loss_high
-        inside = low <= p.measured_loss <= high
-        seeds = sum(run.subset == p.subset for run in report.runs)
-        table.add_row(
-            styled("✓" if inside else "✗", "green" if inside else "red"),
-            styled(f"{low:.4f} to {high:.4f}", "dim"),
-            styled(f"{p.estimated_loss:.4f}"),
-            styled(f"{p.measured_loss:.4f}", "bold"),
-            styled(f"{seeds}", "dim"),
-            styled(f"{p.estimated_loss / p.measured_loss - 1:+.1%}" if p.measured_loss else "-"),
-            styled(", ".join(p.subset) or "(the target alone)"),
-        )
-    out.print(styled(f"{', '.join(report.target)}: measured against estimated loss, nats per target token", "bold"))
-    _print_scatter(out, report)
-    out.print(table)
-    kind = "each subset calibrated by the others" if report.calibrated else "uncalibrated: too few measured subsets"
+def _print_race(out: "Console", race: results.RaceResult) -> None:
+    runner_up = "-" if race.runner_up is None else ", ".join(race.runner_up) or "(the target alone)"
     rows = [
-        ("error of the estimates", f"{report.relative_error:.2%}", kind),
-        ("error of a constant guess", f"{report.constant_relative_error:.2%}", "the mean measured loss"),
-        ("noise between seeds", _percent(report.seed_noise), "standard deviation of one run"),
-        ("rank correlation", "-" if report.spearman is None else f"{report.spearman:.3f}", "Spearman"),
-        ("inside the 90 % interval", _percent(report.interval_coverage, 0), "each subset calibrated by the others"),
-        ("speed-up", "-" if report.speedup is None else f"{report.speedup:,.0f}×", _speedup(report)),
+        ("runs", f"{race.runs}"),
+        ("probability that the selection is the best candidate", f"{race.probability_best:.0%}"),
+        ("measured loss above the lowest of all runs", f"{race.regret:.4f}"),
+        ("runner-up", runner_up),
     ]
-    for name, value, note in rows:
-        out.print(styled(f"  {name:<26}{value:>8}  "), styled(note, "dim"), sep="", soft_wrap=True)
-    if report.comparison is not None:
-        _print_comparison(out, report.comparison)
-    if report.dropping is not None:
-        _print_dropping(out, report.dropping)
-
-
-def _print_dropping(out: "Console", found: results.DroppingReport) -> None:
-    measured = f"measured {found.measured_difference:+.4f}"
-    if found.measured_noise is not None:
-        is_noise = abs(found.measured_difference) <= found.measured_noise
-        measured += f" ± {found.measured_noise:.4f} ({'within' if is_noise else 'more than'} the noise of seeds)"
-    rows = "1 dropped row" if found.dropped_examples == 1 else f"{found.dropped_examples:,} dropped rows"
-    out.print(styled(f"the selection without its {rows}", "bold"))
-    words = f"  estimated {found.estimated_difference:+.4f} ± {found.estimated_noise:.4f}, {measured}"
-    out.print(styled(words), soft_wrap=True)
-
-
-def _print_comparison(out: "Console", methods: tuple[results.ComparedMethod, ...]) -> None:
-    numbers = ("tasks", "tokens", "left", "estimated", "measured", "±")
-    table = table_of("", "method", *numbers, "subset", numbers=numbers)
-    for m in sorted(methods, key=lambda m: m.measured_loss):
-        spread = (max(m.measured_losses) - min(m.measured_losses)) / 2
-        table.add_row(
-            styled({True: "≈ best", False: "", None: "?"}[m.as_good_as_best], "green" if m.as_good_as_best else "dim"),
-            styled(m.method, "bold" if m is methods[0] else ""),
-            styled(f"{len(m.selected)}"),
-            styled(f"{m.tokens:,}"),
-            styled("-" if m.tokens_left is None else f"{m.tokens_left:,}", "dim"),
-            styled(f"{m.estimated_loss:.4f}"),
-            styled(f"{m.measured_loss:.4f}", "bold"),
-            styled(f"{spread:.4f}" if len(m.measured_losses) > 1 else "-", "dim"),
-            styled(", ".join(m.selected) or "(the target alone)"),
-        )
-    title = f"selections of other methods within the tokens of the current selection ({methods[0].method})"
-    out.print(styled(title, "bold"))
-    out.print(table)
-    notes = (
-        "estimated: calibrated without the subset; measured: mean over seeds ± half of their range",
-        "≈ best: within the seed noise of the best at 90 % (Student's t, pooled noise)",
-        "every subset is trained without the weights of kmm and mixtures",
-    )
-    for note in notes:
-        out.print(styled(f"  {note}", "dim"), soft_wrap=True)
-
-
-def _percent(share: float | None, digits: int = 2) -> str:
-    return "-" if share is None else f"{share:.{digits}%}"
-
-
-def _speedup(report: results.VerifyReport) -> str:
-    if report.speedup is None or report.seconds_estimating is None or report.speedup_100 is None:
-        return "unknown: an older curator recorded no time for meta-training or gradients"
-    return (
-        f"at {report.subsets_estimated:,} subsets, {report.speedup_100:,.0f}× at 100; estimating took"
-        f" {duration(report.seconds_estimating)}, these {len(report.runs)} runs {duration(report.seconds_fine_tuning)}"
-    )
-
-
-def _print_scatter(out: "Console", report: results.VerifyReport) -> None:
-    points = [(p.estimated_loss, p.measured_loss) for p in report.points()]
-    if len(points) < 2:
-        return
-    every = [loss for point in points for loss in point]
-    edges = [(min(every), min(every)), (max(every), max(every))]
-    series = [Series(edges, style="dim"), Series(points, style="bold green", mark="●")]
-    picture = draw(series, min(out.width, 72), 18, x_label="estimated")
-    for line in picture.lines:
-        out.print(styled(line), soft_wrap=True)
+    out.print(styled("race", "bold"))
+    for name, value in rows:
+        out.print(styled(f"  {name}: {value}"), soft_wrap=True)
 
 
 def show_examples(report: results.ExamplesReport, top: int) -> None:
@@ -285,6 +204,31 @@ def show_curve(report: results.CurveReport) -> None:
             styled("-" if p.measured_loss is None else f"{p.measured_loss:.4f}"),
             styled(f"{p.estimated_loss_low:.4f} to {p.estimated_loss_high:.4f}"),
             styled(", ".join(p.subset) or "(the target alone)"),
+        )
+    out.print(table)
+
+
+def show_pareto(report: results.ParetoReport) -> None:
+    """Print the Pareto front of the targets' losses as a plot and a table."""
+    out = console()
+    first, second = report.target[:2]
+    kind = _calibrated(report.calibrated_on)
+    out.print(styled(f"Pareto front of the losses of {', '.join(report.target)} in nats per token ({kind})"))
+    others = [(p.losses[first], p.losses[second]) for p in report.points if not p.on_front]
+    front = [(p.losses[first], p.losses[second]) for p in report.front]
+    picture = draw([Series(others, mark="·"), Series(front, mark="●")], min(out.width, 72), 16, x_label=first)
+    for line in picture.lines:
+        out.print(styled(line), soft_wrap=True)
+    best = min(report.points, key=lambda p: p.estimated_loss)
+    numbers = (*report.target, "weighted", "tokens")
+    table = table_of("", *numbers, "subset", numbers=numbers)
+    for p in report.front:
+        table.add_row(
+            styled("best weighted" if p is best else "", "green"),
+            *(styled(f"{p.losses[name]:.4f}", "bold") for name in report.target),
+            styled(f"{p.estimated_loss:.4f}"),
+            styled(f"{p.tokens:,}", "dim"),
+            styled(", ".join(p.subset) or "(the targets alone)"),
         )
     out.print(table)
 
@@ -359,6 +303,27 @@ def show_notes(report: results.NotesReport) -> None:
         out.print(styled(about, "bold"), styled(f"  {entry.text}"), sep="", soft_wrap=True)
     if not report.notes:
         out.print(styled("no notes", "dim"))
+
+
+def show_costs(report: results.CostReport) -> None:
+    """Print the costs of each stage, and their sum."""
+    out = console()
+    numbers = ("steps", "tokens", "time", "memory")
+    table = table_of("stage", "state", *numbers, numbers=numbers)
+    for stage in report.stages:
+        about = "" if stage.exact else "about "
+        table.add_row(
+            styled(stage.stage, "dim" if stage.cached else "bold"),
+            styled("cached" if stage.cached else "to do", "dim" if stage.cached else ""),
+            styled(f"{about}{stage.steps:,}" if stage.steps else "-"),
+            styled(f"{about}{stage.tokens:,}" if stage.tokens else "-"),
+            styled("-" if stage.cached else duration(stage.seconds)),
+            styled("-" if stage.cached else f"{stage.peak_bytes / 1e9:.1f} GB"),
+        )
+    out.print(table)
+    out.print(styled(f"about {duration(report.seconds)} on {report.machine}"))
+    out.print(styled(f"results: {report.folder}", "dim"), soft_wrap=True)
+    out.print(styled("dry run: nothing is trained"))
 
 
 def show_status(report: results.StatusReport) -> None:

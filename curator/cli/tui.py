@@ -3,12 +3,13 @@
 import gc
 import os
 import select
-import shlex
 import sys
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 from curator.core.errors import ConfigError, ExitCode, missing_extra
+from curator.core.interpreters import module_command
 
 LOOPBACK = "127.0.0.1"
 
@@ -24,14 +25,16 @@ def open_tui(root: Path, *, mouse: bool | None) -> None:
         raise ConfigError(
             "`curator tui` needs a terminal", hint="Run `curator select --json` or `curator status --json` in scripts."
         )
-    # Textual trusts these variables, and then misses changes of the terminal's size.
-    for name in ("LINES", "COLUMNS"):
-        os.environ.pop(name, None)
+    # Textual trusts these variables, and then misses changes of the terminal's size. In a browser, they are the size.
+    if "TEXTUAL_DRIVER" not in os.environ:
+        for name in ("LINES", "COLUMNS"):
+            os.environ.pop(name, None)
     # Textual waits one to two frames before it draws. At 60 frames a second that is most of an estimate's time.
     os.environ.setdefault("TEXTUAL_FPS", "120")
     # A full garbage collection takes longer than three frames. Young objects are collected as usual.
     gc.set_threshold(2000, 10, 1000)
-    if sys.stdin.isatty():
+    # In a browser, standard input is a pipe, which closes when the server ends.
+    if sys.stdin.isatty() or "TEXTUAL_DRIVER" in os.environ:
         _end_with_terminal(sys.stdin.fileno())
     from tui.app import run
 
@@ -54,7 +57,9 @@ def _end_with_terminal(descriptor: int) -> None:
     threading.Thread(target=wait, name="terminal", daemon=True).start()
 
 
-def serve_tui(root: Path, *, host: str, port: int, public_url: str | None) -> None:
+def serve_tui(
+    root: Path, *, host: str, port: int, public_url: str | None, allow_network: bool = False, sessions: int = 8
+) -> None:
     """Serve the interface to a browser until interrupted.
 
     Args:
@@ -62,31 +67,49 @@ def serve_tui(root: Path, *, host: str, port: int, public_url: str | None) -> No
         host: Address to listen on.
         port: Port to listen on.
         public_url: URL that browsers use behind a proxy.
+        allow_network: Whether other machines may reach the address.
+        sessions: Most sessions at the same time.
 
     Raises:
-        ConfigError: Listening on the address fails, or textual-serve is not installed.
+        ConfigError: Listening on the address fails, other machines reach the address, or textual-serve is not
+            installed.
     """
-    import socket
-
     try:
-        from curator.cli.serve import SameOriginServer
+        from curator.cli.peer_access import NETWORK, Access, resolve
+        from curator.cli.serve import PeerServer, serve
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in {"aiohttp", "textual_serve"}:
             raise
         raise missing_extra("`curator tui --serve`", "textual-serve", "serve") from error
 
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            raise ConfigError(f"cannot listen on {host}:{port}: {error}", hint="Choose another --port.") from error
-    command = shlex.join([sys.executable, "-m", "curator", "tui", "-p", str(root)])
-    danger = "has no password: anyone who can connect can change this project and start jobs"
-    print(f"warning: http://{host}:{port} {danger}", file=sys.stderr)
-    if host == LOOPBACK:
-        print(f"from another machine: ssh -L {port}:{LOOPBACK}:{port} THIS-HOST", file=sys.stderr)
+    access = Access(host=host, addresses=tuple(resolve(host, port)), port=port, public_url=public_url or "")
+    if access.is_open and not allow_network:
+        raise ConfigError(
+            f"--host {host} is open to the network: {NETWORK}",
+            hint=f"Pass --allow-network to accept that, or --host {LOOPBACK} to serve this machine only.",
+        )
+    _try_to_listen(access.addresses, port)
+    if access.is_open:
+        print(f"warning: {host} is open to the network: {NETWORK}", file=sys.stderr)
     else:
-        print(f"warning: {host} is open to the network. Pass --host {LOOPBACK} to close it.", file=sys.stderr)
-    sys.stderr.flush()
-    SameOriginServer(command, host=host, port=port, title=f"curator: {root.name}", public_url=public_url).serve()
+        print(f"from another machine: ssh -L {port}:{LOOPBACK}:{port} THIS-HOST", file=sys.stderr)
+    # Scripts read the URL from standard output.
+    if not sys.stdout.isatty():
+        print(access.url, flush=True)
+    print(f"open {access.url}\nThe URL is the key to this project: keep it secret.", file=sys.stderr, flush=True)
+    command = module_command("curator", "tui", "-p", str(root))
+    serve(PeerServer(command, access, title=f"curator: {root.name}", sessions=sessions), access)
+
+
+def _try_to_listen(addresses: Sequence[str], port: int) -> None:
+    import socket
+
+    for address in addresses:
+        with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((address, port))
+            except OSError as error:
+                raise ConfigError(
+                    f"cannot listen on {address}:{port}: {error}", hint="Choose another --port."
+                ) from error

@@ -6,9 +6,12 @@ values out of range, each with the key and the fix.
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+from curator.core.hub_ids import checked_hub_id
+from curator.core.metric_name import parse_metric
 
 Share = Annotated[float, Field(gt=0, lt=1)]
 # Larger numbers fit no array, and would fail late.
@@ -90,6 +93,9 @@ class ModelSection(_Section):
     """QLoRA with bitsandbytes. Requires a CUDA GPU."""
     attention: str = "auto"
     """Passed to transformers as `attn_implementation`."""
+    device_map: str | dict[str, str | int] = ""
+    """Passed to transformers. `auto` spreads the layers of a large model over several GPUs. A table gives the device of
+    each module. Empty for one device."""
     trust_remote_code: bool = False
     """Run Python code of the model's repository. curator never sets it to true."""
 
@@ -131,8 +137,8 @@ class TaskSource(_Section):
     """Name of the task. With `task_column`, prefix of each name."""
     path: str | Annotated[tuple[str, ...], Field(min_length=1)] = ""
     """File, folder or glob relative to the project, an address such as `s3://…`, or a list of these."""
-    hub: str = ""
-    """Id of a `datasets` data set, instead of `path`."""
+    hub: Annotated[str, AfterValidator(checked_hub_id)] = ""
+    """Id of a `datasets` data set, `owner/name`, instead of `path`. A folder of this name is not read."""
     config: str = ""
     """Configuration of the hub data set."""
     split: str = "train"
@@ -200,6 +206,10 @@ class DataSection(_Section):
     """Held-out share of the target task, unless `validation_files` lists the target."""
     validation_files: dict[str, str] = {}
     """Validation file of a target, by the target's name."""
+    test: Annotated[float, Field(ge=0, lt=1)] = 0
+    """Share of the target task that no estimate, calibration or choice reads, only the report. 0 for no test part."""
+    test_files: dict[str, str] = {}
+    """Test file of a target, by the target's name, instead of a share."""
     max_length: Annotated[int, Field(ge=2, lt=2**31)] = 256
     """Maximum number of tokens. Longer examples are truncated and counted."""
     max_examples_per_task: Annotated[int, Field(ge=0, lt=2**31)] = 0
@@ -214,6 +224,8 @@ class DataSection(_Section):
 
     @model_validator(mode="after")
     def _tasks_once(self) -> Self:
+        if self.test + self.validation >= 1:
+            raise ValueError("`validation` and `test` leave no rows for training (their sum must be below 1)")
         if self.tasks and self.task:
             raise ValueError("`tasks` and [[data.task]] are both set (remove one)")
         if not self.tasks and not self.task:
@@ -254,6 +266,12 @@ class TrainSection(_Section):
     """Weight decay of AdamW."""
     seed: Seed = 0
     """Seed of the adapter's initialization and of the order of examples."""
+    report_to: Literal["none", "tensorboard", "wandb", "mlflow", "trackio"] = "none"
+    """Experiment tracker that training, verified runs and selections are logged to. Exports carry the setting."""
+
+    def decisive(self) -> dict[str, Any]:
+        """Return the settings that decide the trained weights, as JSON values."""
+        return self.model_dump(mode="json", exclude={"report_to"})
 
 
 # Segments of the trajectory, and parts of each. Entries of a captured gradient for each kept one, and their largest
@@ -332,6 +350,43 @@ class SelectSection(_Section):
     """Seed of the random subsets, and of the subsets that `verify` measures."""
 
 
+def _known_metric(name: str) -> str:
+    parse_metric(name)
+    return name
+
+
+# At equal numbers of runs, one seed for each subset ranks subsets better than two. Few pairs suffice for the noise.
+_SUBSETS_PER_PAIR, _MOST_PAIRS = 6, 4
+
+
+class VerifySection(_Section):
+    """`[verify]`: real fine-tuning runs and the metric that they are judged by."""
+
+    metric: Annotated[str, AfterValidator(_known_metric)] = "loss"
+    """Metric of every run: `loss`, `exact_match`, `choice`, `lm-eval:TASK` or `command:WORDS`."""
+    higher_is_better: bool = True
+    """Whether a higher number of a `command:` metric is better. The other metrics know."""
+    command_seconds: Annotated[float, Field(gt=0, le=1e7)] = 600
+    """Time limit of a `command:` metric for one model, in seconds."""
+    lm_eval_tasks: str = ""
+    """Folder of task files for `lm-eval:TASK`, relative to the project."""
+    lm_eval_chat_template: bool = False
+    """Whether `lm-eval:TASK` writes its questions with the chat template."""
+    runs: Annotated[int, Field(ge=1, lt=2**31)] = 24
+    """Number of subsets that the first `curator verify` measures."""
+    seeds: Annotated[int, Field(ge=1, le=1000)] = 1
+    """Runs on each subset, with different seeds. With 1, a sixth of the subsets gets a second run, at most 4."""
+
+    def second_runs(self, subsets: int, there: int = 0) -> int:
+        """Return how many of some new subsets get a second seed by default. The pairs measure the noise between seeds.
+
+        Args:
+            subsets: Number of new subsets.
+            there: Number of measured subsets with several seeds.
+        """
+        return max(min(subsets // _SUBSETS_PER_PAIR, _MOST_PAIRS - there), 0) if self.seeds == 1 else 0
+
+
 class Config(_Section):
     """All tables of `curator.toml`."""
 
@@ -343,6 +398,7 @@ class Config(_Section):
     gradients: GradientsSection = GradientsSection()
     estimate: EstimateSection = EstimateSection()
     select: SelectSection = SelectSection()
+    verify: VerifySection = VerifySection()
 
     @property
     def captures(self) -> bool:

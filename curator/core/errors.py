@@ -27,6 +27,10 @@ class ExitCode(IntEnum):
     INTERRUPTED = 130
 
 
+class EndedEarly(Exception):
+    """Base class of signals that end a verb before its work, without an error."""
+
+
 class CuratorError(Exception):
     """Base class of all errors that users can act on.
 

@@ -78,6 +78,10 @@ _FIELDS = {kind: get_type_hints(kind) for kind in _TYPES.values()}
 _LARGEST = 10**18
 # The year 3000, in seconds since the epoch: every time zone has a date for it.
 _LATEST = 32_503_680_000
+# Size in bytes of a log that takes all progress events, and largest size of a log.
+_SMALL_LOG, _LARGEST_LOG = 2_000_000, 64_000_000
+# Attempts to lock a log, and seconds between them.
+_LOCK_TRIES, _LOCK_PAUSE = 20, 0.1
 # Maximum length of a line in bytes. Lines that `EventLog` writes are far shorter.
 _MOST_BYTES = 1_000_000
 
@@ -248,20 +252,40 @@ class EventLog:
             # Child processes must not keep the lock after this process ends.
             os.set_inheritable(descriptor, False)
             self._file = open(descriptor, "a", encoding="utf-8")  # noqa: SIM115
+        self._size, self._reported = self._file.tell(), 0.0
         # The system releases the lock when this process ends. `is_written` relies on the lock.
-        fcntl.flock(self._file, fcntl.LOCK_EX)
+        _take_lock(self._file.fileno())
 
     def __call__(self, event: Event) -> None:
-        """Write one event."""
+        """Write one event. The larger the file, the fewer progress events it takes, so that it stays small."""
+        if isinstance(event, StageProgress):
+            pause = 0.0 if self._size < _SMALL_LOG else 0.1 * 2.0 ** (self._size / _SMALL_LOG)
+            if 0 <= event.time - self._reported < pause:
+                return
+            self._reported = event.time
         line = json.dumps({"event": type(event).__name__, **asdict(event)})
+        if self._size + len(line) > _LARGEST_LOG:
+            return
         self._file.write(line + "\n")
         self._file.flush()
+        self._size += len(line) + 1
 
     def close(self) -> None:
         """Flush the file to disk and close it."""
         self._file.flush()
         os.fsync(self._file.fileno())
         self._file.close()
+
+
+def _take_lock(descriptor: int) -> None:
+    """Lock a log. Another user may read the log, and hold the lock of it, so the wait ends."""
+    for _ in range(_LOCK_TRIES):
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(_LOCK_PAUSE)
+        else:
+            return
 
 
 def read_events(path: Path) -> Iterator[Event]:

@@ -8,11 +8,15 @@ import json
 import os
 import re
 import shutil
+import socket
+import stat
+import time
 import unicodedata
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from curator.core.errors import ConfigError, DataError
 from curator.core.remote import RemoteFile, is_remote
@@ -20,6 +24,8 @@ from curator.core.remote import RemoteFile, is_remote
 CONFIG_NAME = "curator.toml"
 # Windows opens devices by these names, with any suffix.
 _RESERVED = {"CON", "PRN", "AUX", "NUL"} | {f"{port}{n}" for port in ("COM", "LPT") for n in range(1, 10)}
+# Seconds after which a temporary file of another machine counts as left over.
+_ABANDONED = 7 * 24 * 3600
 # Maximum size in bytes for `read_small_json`.
 _SMALL = 1_000_000
 _CHECK_FILE = "Check the path and the read permissions of the file."
@@ -54,19 +60,37 @@ def write_whole(path: Path, content: bytes) -> None:
 
 
 def partial_name(name: str, *, suffix: str = "") -> str:
-    """Return a temporary name for a file or folder. The process id in it shows whether the writer is alive."""
-    return f".{name}.{os.getpid()}{suffix}.partial"
+    """Return a temporary name for a file or folder. Machine and process in it show whether the writer is alive."""
+    return f".{name}.{_machine()}-{os.getpid()}{suffix}.partial"
 
 
 def remove_left_over(folder: Path, name: str) -> None:
-    """Remove temporary files and folders of killed processes. `partial_name` gave them their names."""
+    """Remove temporary files and folders of killed processes. `partial_name` gave them their names.
+
+    Processes of other machines cannot be seen. Their files are removed after a week without a change.
+    """
     for path in folder.glob(f".{glob.escape(name)}.*.partial"):
-        found = re.fullmatch(r"(\d+)(\.old)?\.partial", path.name[len(name) + 2 :])
-        if found and int(found[1]) != os.getpid() and not _is_alive(int(found[1])):
+        found = re.fullmatch(r"(?:([0-9a-f]{8})-)?(\d+)(\.old)?\.partial", path.name[len(name) + 2 :])
+        if found and _is_left_over(path, found[1] or _machine(), int(found[2])):
             shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
 
 
-def _is_alive(pid: int) -> bool:
+def _is_left_over(path: Path, machine: str, pid: int) -> bool:
+    if machine == _machine():
+        return pid != os.getpid() and not is_alive(pid)
+    try:
+        return time.time() - path.stat().st_mtime > _ABANDONED
+    except OSError:
+        return False
+
+
+def _machine() -> str:
+    """Return eight digits that differ between machines, most likely."""
+    return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
+
+
+def is_alive(pid: int) -> bool:
+    """Return whether a process of this machine exists."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -139,7 +163,7 @@ def sha256_of(path: File) -> str:
         return path.sha256()
     refuse_endless(path)
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise DataError(f"cannot read {path}: {error}", hint=_CHECK_FILE) from error
@@ -159,30 +183,56 @@ def refuse_endless(path: Path) -> None:
         raise DataError(f"not a regular file: {path}", hint="Use the path of a regular file.")
 
 
-def open_regular(path: Path) -> BinaryIO:
+def open_regular(path: Path) -> BufferedReader:
     """Open a regular file for reading bytes. Pipes and devices are refused: reading them may never end.
 
     Raises:
         OSError: The file does not exist, cannot be read, or is not a regular file.
     """
-    if _is_endless(path):
-        raise OSError(errno.EINVAL, "not a regular file", str(path))
-    return path.open("rb")
+    # Without the flag, the call waits for a writer of a pipe. The flag has no effect on a regular file.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        # Looks at the open file: another process may replace the path at any time.
+        mode = os.fstat(descriptor).st_mode
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        if not stat.S_ISREG(mode):
+            raise OSError(errno.EINVAL, "not a regular file", str(path))
+        return open(descriptor, "rb")
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
+def read_whole_text(path: Path, *, most: int, encoding: str = "utf-8", errors: str = "strict") -> str:
+    """Read a regular file of text, of limited size.
+
+    Args:
+        path: The file.
+        most: Largest size in bytes.
+        encoding: Encoding of the text.
+        errors: Treatment of invalid bytes, as in `bytes.decode`.
+
+    Raises:
+        OSError: The file cannot be read, is not a regular file, or is larger.
+        UnicodeDecodeError: The text is not valid.
+    """
+    with open_regular(path) as file:
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise OSError(errno.EFBIG, f"larger than {most} bytes", str(path))
+    return content.decode(encoding, errors)
 
 
 def read_small_json(path: Path) -> Any:
     """Read a JSON file of at most 1 MB.
 
     Raises:
-        OSError: The file cannot be read, or is not a regular file.
-        ValueError: The file is not valid JSON, is larger than 1 MB or is nested too deeply.
+        OSError: The file cannot be read, is not a regular file, or is larger than 1 MB.
+        ValueError: The file is not valid JSON, or is nested too deeply.
     """
-    with open_regular(path) as file:
-        content = file.read(_SMALL + 1)
-    if len(content) > _SMALL:
-        raise ValueError(f"file is larger than {_SMALL} bytes: {path}")
     try:
-        return json.loads(content.decode("utf-8"))
+        return json.loads(read_whole_text(path, most=_SMALL))
     except RecursionError as error:
         raise ValueError(f"JSON is nested too deeply: {path}") from error
 

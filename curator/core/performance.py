@@ -1,77 +1,110 @@
-"""Detect two causes of slow computation that users can fix: busy cores and slow half precision.
+"""Use the cores of a shared machine well, and find half precision that is slow.
 
-Threads of one operation wait for each other. If other programs occupy the core of one thread, all threads are many
-times slower. A CPU without half-precision arithmetic is many times slower in half precision than in float32.
+Threads of one operation wait for each other. By default torch's threads spin while they wait. Two programs on the same
+cores then slow each other down many times. `wait_passively` lets threads sleep instead. `try_threads` measures a step
+with several numbers of threads, and `best_count` picks one.
 """
 
 import os
 import time
+from collections.abc import Callable, Mapping, Sequence
+from statistics import median
 from typing import TYPE_CHECKING
-
-import psutil
 
 if TYPE_CHECKING:
     import torch
 
-# Minimum duration of a measurement in seconds. The system counts CPU time in hundredths of a second.
-_TOO_SHORT = 0.3
-# Number of cores by which threads and other programs must exceed the machine's cores.
-_MUCH = 0.5
+# Variables by which a user decides how threads wait. The first one is part of the OpenMP standard.
+_WAIT_VARIABLES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME", "KMP_LIBRARY")
+# Variables by which a user decides the number of threads.
+_THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OMP_THREAD_LIMIT")
+# Rounds of a trial, and the time in seconds after which no further round starts.
+_ROUNDS, _LONGEST = 5, 2.0
+# A number of threads this many times slower than the best one ends the first round.
+_HOPELESS = 1.5
+# Fewer threads win if a step takes at most this many times as long, because they leave cores to other programs.
+_AS_GOOD = 1.1
 # Smallest ratio to the time in float32 that is reported.
 _SLOW = 4.0
 
 
-class OtherPrograms:
-    """Measure how many cores other programs use, from the creation of this object on."""
+def wait_passively() -> None:
+    """Let threads of OpenMP sleep while they wait, unless the user sets a policy.
 
-    def __init__(self) -> None:
-        self._began, self._taken, self._own = time.monotonic(), _taken(), time.process_time()
-
-    def cores(self) -> float:
-        """Return the mean number of cores that other programs used. 0 if too little time has passed."""
-        seconds = time.monotonic() - self._began
-        if seconds < _TOO_SHORT:
-            return 0.0
-        return max(_taken() - self._taken - (time.process_time() - self._own), 0.0) / seconds
+    OpenMP reads the policy once, when torch loads. A later call has an effect on child processes only.
+    """
+    if not any(name in os.environ for name in _WAIT_VARIABLES):
+        os.environ["OMP_WAIT_POLICY"] = "passive"
 
 
-def reasons(device: "torch.device", dtype: "torch.dtype", others: OtherPrograms) -> list[str]:
-    """Return a warning for each cause of slow computation.
+def user_sets_threads() -> bool:
+    """Return whether the environment decides the number of threads, by the user or by a launcher."""
+    return any(os.environ.get(name) for name in _THREAD_VARIABLES)
+
+
+def thread_counts(most: int) -> list[int]:
+    """Return the numbers of threads to try: the largest, then half of the previous number down to 1."""
+    counts = [most]
+    while counts[-1] > 1:
+        counts.append(counts[-1] // 2)
+    return counts
+
+
+def try_threads(
+    step: Callable[[], object], counts: Sequence[int], use: Callable[[int], object], *, longest: float = _LONGEST
+) -> dict[int, float]:
+    """Measure a step with several numbers of threads, in turns. A change of the load then affects all of them.
 
     Args:
-        device: Device of the model.
-        dtype: Dtype of the model.
-        others: Measurement of other programs.
+        step: Does one step and waits for its end.
+        counts: Numbers of threads, the largest first. Smaller numbers are left out once they are much slower.
+        use: Sets the number of threads.
+        longest: Time in seconds after which no further round starts.
+
+    Returns:
+        Median duration of a step in seconds, by number of threads. The last number in use is arbitrary.
     """
-    import torch
+    use(counts[0])
+    # The first step allocates memory and compiles kernels.
+    step()
+    began, tried = time.perf_counter(), list(counts)
+    durations: dict[int, list[float]] = {}
+    for turn in range(_ROUNDS):
+        for count in tried:
+            use(count)
+            start = time.perf_counter()
+            step()
+            durations.setdefault(count, []).append(time.perf_counter() - start)
+            best = min(min(taken) for taken in durations.values())
+            if turn == 0 and durations[count][0] > _HOPELESS * best:
+                break
+        tried = list(durations)
+        if time.perf_counter() - began > longest:
+            break
+    return {count: median(taken) for count, taken in durations.items()}
 
-    if device.type != "cpu":
-        return []
-    return [words for words in (crowding(others.cores(), torch.get_num_threads()), arithmetic(dtype)) if words]
 
-
-def crowding(others: float, threads: int, cores: int | None = None) -> str | None:
-    """Return a warning if too few cores are free for the threads of this program, else None.
+def best_count(seconds: Mapping[int, float]) -> int:
+    """Return the smallest number of threads whose step is about as fast as the fastest.
 
     Args:
-        others: Number of cores that other programs use.
-        threads: Number of threads that one operation of this program uses.
-        cores: Number of cores of this machine. None detects the number.
+        seconds: Duration of a step by number of threads.
     """
-    cores = cores or os.cpu_count() or 1
-    if threads == 1 or others + threads < cores + _MUCH:
-        return None
-    return (
-        f"other programs use {others:.1f} of {cores} cores, so {threads} threads wait for each other. "
-        "Set OMP_NUM_THREADS=1: curator may be many times faster."
-    )
+    fastest = min(seconds.values())
+    return min(count for count, taken in seconds.items() if taken <= _AS_GOOD * fastest)
 
 
-def arithmetic(dtype: "torch.dtype") -> str | None:
-    """Return a warning if this CPU is slow in a dtype, else None."""
+def describe_trial(seconds: Mapping[int, float], chosen: int) -> str:
+    """Return one line about a trial of threads."""
+    tried = ", ".join(f"{1000 * taken:,.0f} ms with {count}" for count, taken in sorted(seconds.items()))
+    return f"threads: {chosen} of {max(seconds)} (a training step takes {tried}). Set OMP_NUM_THREADS to decide."
+
+
+def slow_arithmetic(device: "torch.device", dtype: "torch.dtype") -> str | None:
+    """Return a warning if the device is a CPU that is slow in a dtype, else None."""
     import torch
 
-    if dtype == torch.float32:
+    if device.type != "cpu" or dtype == torch.float32:
         return None
     ratio = _seconds(dtype) / _seconds(torch.float32)
     if ratio < _SLOW:
@@ -80,6 +113,18 @@ def arithmetic(dtype: "torch.dtype") -> str | None:
         f"this CPU takes {ratio:.0f} times as long in {str(dtype).removeprefix('torch.')} as in float32. "
         'Set dtype = "float32" under [model].'
     )
+
+
+def peak_bytes() -> int:
+    """Return the largest memory that this process has used, in bytes: of its CUDA device, else main memory."""
+    import resource
+    import sys
+
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
+        return int(torch.cuda.max_memory_allocated())
+    # macOS counts bytes, Linux counts kibibytes.
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def _seconds(dtype: "torch.dtype") -> float:
@@ -93,8 +138,3 @@ def _seconds(dtype: "torch.dtype") -> float:
         rows @ square.T @ square
         times.append(time.perf_counter() - began)
     return min(times)
-
-
-def _taken() -> float:
-    times = psutil.cpu_times()
-    return float(times.user + times.system)

@@ -2,10 +2,13 @@
 
 import sys
 import time
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+from curator.core.errors import DataError, EndedEarly
 from curator.core.events import (
     LOG_INTERVAL,
     Event,
@@ -17,6 +20,7 @@ from curator.core.events import (
     duration,
     log_line,
 )
+from curator.core.files import CHECK_DISK
 from curator.core.text import clean, styled
 
 if TYPE_CHECKING:
@@ -111,6 +115,53 @@ class NoProgress(AbstractContextManager["NoProgress"]):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Do nothing."""
+
+
+class LogFile(AbstractContextManager["LogFile"]):
+    """Append every event to a text file, with date and time, and the error that ends the command.
+
+    Args:
+        path: The file. It is created if missing.
+
+    Raises:
+        DataError: The file cannot be opened for writing.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._last = path, 0.0
+        with self._disk_errors():
+            self._file = path.open("a", encoding="utf-8", errors="replace")
+
+    def __call__(self, event: Event) -> None:
+        """Write one event. Progress is written at most every few seconds."""
+        if isinstance(event, StageProgress):
+            if event.time - self._last < LOG_INTERVAL:
+                return
+            self._last = event.time
+        self._write(log_line(event), event.time)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Write the error that ends the command, and close the file."""
+        if isinstance(error, KeyboardInterrupt):
+            self._write("interrupted", time.time())
+        elif error is not None and not isinstance(error, EndedEarly):
+            self._write(f"error: {error or type(error).__name__}", time.time())
+        with self._disk_errors():
+            self._file.close()
+
+    def _write(self, line: str, moment: float) -> None:
+        stamp = time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(moment))
+        with self._disk_errors():
+            print(f"{stamp} {clean(line)}", file=self._file, flush=True)
+
+    @contextmanager
+    def _disk_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise DataError(f"cannot write {self._path}: {error}", hint=CHECK_DISK) from error
 
 
 def make_progress(*, quiet: bool) -> PlainProgress | BarProgress | NoProgress:

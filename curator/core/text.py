@@ -14,6 +14,11 @@ if TYPE_CHECKING:
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 # Cc control, Cf format (bidi overrides, zero width), Cs surrogate, Co private use, Zl/Zp line and paragraph separator.
 _UNSAFE = {"Cc", "Cf", "Cs", "Co", "Zl", "Zp"}
+# Format characters that are part of the spelling: soft hyphen, non-joiner and joiner of Persian, Indic scripts and
+# emoji, and Arabic, Syriac and Kaithi signs that enclose numbers.
+_SPELLING = frozenset(
+    map(chr, (0xAD, 0x200C, 0x200D, *range(0x600, 0x606), 0x6DD, 0x70F, 0x890, 0x891, 0x8E2, 0x110BD, 0x110CD))
+)
 
 
 def is_text(text: str) -> bool:
@@ -30,13 +35,15 @@ def clean(text: object, *, limit: int = 0, lines: bool = False) -> str:
         lines: Whether to keep line breaks. By default they are replaced too, so that the result is one line.
 
     Returns:
-        The text with every control, format and surrogate character replaced by U+FFFD.
+        The text with every control, format and surrogate character replaced by U+FFFD. Joiners, soft hyphens and
+        variation selectors stay, because the spelling of words and emoji needs them.
     """
     safe = str(text)
     # Fast path: printable text is safe.
     if not safe.isprintable():
         safe = "".join(
-            c if (lines and c == "\n") or unicodedata.category(c) not in _UNSAFE else _REPLACEMENT for c in safe
+            c if (lines and c == "\n") or c in _SPELLING or unicodedata.category(c) not in _UNSAFE else _REPLACEMENT
+            for c in safe
         )
     return safe if limit <= 0 or len(safe) <= limit else safe[: max(limit - 1, 0)] + "…"
 

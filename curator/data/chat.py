@@ -7,6 +7,7 @@ A search for the turn's text would fail: a template may trim, reorder or repeat 
 """
 
 import json
+import re
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,11 @@ Shape = tuple[Any, ...]
 
 # Two different private-use characters: neither a prefix nor a suffix of the placeholder occurs in real text.
 _PLACEHOLDER = "\ue0f1\ue0f2"
+# Turns of a chat that is long: rendering it once for each turn would take quadratic time.
+_MANY = 40
+# Turns of a long chat that are measured apart, and characters before a turn that two similar turns share.
+_MEASURED, _HEADER = 16, 8
+_SCALAR = re.compile(r"(?:-?\d[\d.eE+-]{0,40}|true|false|null|True|False|None)")
 # Keys of a turn that curator reads and that templates must not see.
 _OWN_KEYS = ("train",)
 
@@ -90,13 +96,89 @@ class Chat:
 
     def spans(self) -> list[int]:
         """Return start and end, in characters, of each part of the text that carries loss, as one flat list."""
-        spans: list[int] = []
-        for number, turn in enumerate(self._messages):
-            if turn["role"] == "assistant" and turn.get("train", True):
-                start, end = self._find_call(number) if "tool_calls" in turn else self._find_turn(number)
-                if start < end:
-                    spans += [start, end]
-        return spans
+        learned = [
+            number
+            for number, turn in enumerate(self._messages)
+            if turn["role"] == "assistant" and turn.get("train", True)
+        ]
+        found = self._find_many(learned) if len(self._messages) > _MANY else None
+        if found is None:
+            found = [self._find(number) for number in learned]
+        return [edge for start, end in found if start < end for edge in (start, end)]
+
+    def _find(self, number: int) -> tuple[int, int]:
+        return self._find_call(number) if "tool_calls" in self._messages[number] else self._find_turn(number)
+
+    def _find_many(self, numbers: Sequence[int]) -> list[tuple[int, int]] | None:
+        """Return start and end of turns as `_find` does, with few renderings, or None if only `_find` can tell.
+
+        One rendering with marks in all turns locates the contents. `_find` measures the text around a content that
+        carries loss. Another turn between the same roles, with the same text around its content, is like it.
+        """
+        places = self._locate(numbers)
+        if places is None:
+            return None
+        found: list[tuple[int, int]] = []
+        known: dict[tuple[object, ...], list[tuple[str, re.Pattern[str]]]] = {}
+        measured = 0
+        for number, (start, end) in zip(numbers, places, strict=True):
+            roles = tuple(turn["role"] for turn in self._messages[max(number - 1, 0) : number + 2])
+            models = known.setdefault((roles, "tool_calls" in self._messages[number]), [])
+            for before, after in models:
+                closing = after.match(self.text, end)
+                if closing is not None and self.text.endswith(before, 0, start):
+                    found.append((start - len(before) + _HEADER, closing.end()))
+                    break
+            else:
+                measured += 1
+                if measured > _MEASURED:
+                    return None
+                first, last = self._find(number)
+                if not _HEADER <= first <= start <= end <= last:
+                    return None
+                found.append((first, last))
+                models.append((self.text[first - _HEADER : start], _with_any_numbers(self.text[end:last])))
+        return found
+
+    def _locate(self, numbers: Sequence[int]) -> list[tuple[int, int]] | None:
+        """Return start and end of the contents or calls of turns, or None if the template rewrites them."""
+        marks = {number: f"{_PLACEHOLDER}{number}{_PLACEHOLDER}" for number in numbers}
+        marked = self._prefix(
+            [_replaced(turn, marks[n]) if n in marks else turn for n, turn in enumerate(self._messages)]
+        )
+        around, place = [], 0
+        for mark in marks.values():
+            first, last = marked.find(mark), marked.rfind(mark)
+            if first < place:
+                return None
+            around.append(marked[place:first])
+            place = last + len(mark)
+        around.append(marked[place:])
+        if not self.text.startswith(around[0]):
+            return None
+        places = []
+        start = len(around[0])
+        for number, after in zip(numbers, around[1:], strict=True):
+            end = self._end(number, start, after, is_last=number == numbers[-1])
+            if end < start:
+                return None
+            places.append((start, end))
+            start = end + len(after)
+        return places if start == len(self.text) else None
+
+    def _end(self, number: int, start: int, after: str, *, is_last: bool) -> int:
+        """Return the end of a content that starts at `start`, or −1 if `after` does not follow it."""
+        turn = self._messages[number]
+        if "tool_calls" not in turn:
+            for written in (turn["content"], turn["content"].strip()):
+                end = start + len(written)
+                if self.text.startswith(written, start) and self.text.startswith(after, end):
+                    return end
+            return -1
+        if is_last:
+            return len(self.text) - len(after) if self.text.endswith(after) else -1
+        # The template decides how a call is written. A short text may occur within the call.
+        return self.text.find(after, start) if len(after) >= _HEADER else -1
 
     def _find_turn(self, number: int) -> tuple[int, int]:
         """Return start and end of a turn, in characters. Both are equal if the template omits the turn."""
@@ -159,9 +241,19 @@ class Chat:
         else:
             if refused is not None:
                 raise refused
+        calling = {
+            n: f"{_PLACEHOLDER}{n}{_PLACEHOLDER}" for n, turn in enumerate(self._messages) if "tool_calls" in turn
+        }
+        marked = self._prefix(
+            [
+                _replaced(turn, calling[n], calls_alone=True) if n in calling else turn
+                for n, turn in enumerate(self._messages)
+            ]
+        )
         for number, turn in enumerate(self._messages):
             if (
-                "tool_calls" in turn
+                number in calling
+                and calling[number] not in marked
                 and self._template(
                     [*self._messages[:number], _replaced(turn, calls_alone=True), *self._messages[number + 1 :]]
                 )
@@ -218,26 +310,31 @@ def shared(left: Sequence[object], right: Sequence[object]) -> int:
     return same
 
 
-def _replaced(turn: Turn, *, calls_alone: bool = False) -> Turn:
-    """Replace the content of a turn, the names of its calls and the text in their arguments with placeholders."""
+def _with_any_numbers(text: str) -> re.Pattern[str]:
+    """Return a pattern of a text that may hold other numbers. The arguments of a call may end with numbers."""
+    return re.compile(_SCALAR.pattern.join(map(re.escape, _SCALAR.split(text))))
+
+
+def _replaced(turn: Turn, mark: str = _PLACEHOLDER, *, calls_alone: bool = False) -> Turn:
+    """Replace the content of a turn, the names of its calls and the text in their arguments with a mark."""
     other = dict(turn)
     if "tool_calls" in turn:
         other["tool_calls"] = [
-            call | {"function": {"name": _PLACEHOLDER, "arguments": _replaced_text(call["function"]["arguments"])}}
+            call | {"function": {"name": mark, "arguments": _replaced_text(call["function"]["arguments"], mark)}}
             for call in turn["tool_calls"]
         ]
     if not calls_alone and (turn["content"] or "tool_calls" not in turn):
-        other["content"] = _PLACEHOLDER
+        other["content"] = mark
     return other
 
 
-def _replaced_text(value: Any) -> Any:
+def _replaced_text(value: Any, mark: str) -> Any:
     """Replace every string in the arguments of a call. Other values stay."""
     if isinstance(value, dict):
-        return {key: _replaced_text(item) for key, item in value.items()}
+        return {key: _replaced_text(item, mark) for key, item in value.items()}
     if isinstance(value, list):
-        return [_replaced_text(item) for item in value]
-    return _PLACEHOLDER if isinstance(value, str) else value
+        return [_replaced_text(item, mark) for item in value]
+    return mark if isinstance(value, str) else value
 
 
 def _calls(messages: Sequence[Turn]) -> list[Any]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from curator.core.errors import ConfigError, DataError
 from curator.core.files import refuse_endless
+from curator.data.chat_process import ChatRenderer, TemplateInvalid
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -85,19 +86,11 @@ def use_template(tokenizer: "PreTrainedTokenizerBase", template: str) -> None:
     Raises:
         ConfigError: The text is not a valid template.
     """
-    from jinja2 import TemplateSyntaxError
-
     tokenizer.chat_template = template
-    try:
-        tokenizer.apply_chat_template([{"role": "user", "content": "a"}], tokenize=False)
-    except TemplateSyntaxError as error:
-        raise ConfigError(
-            f"data.chat_template: not a valid template: line {error.lineno}: {error.message}",
-            hint="Correct the template.",
-        ) from error
-    except Exception:
-        # The template may reject this chat, and accept the chats of the data.
-        return
+    # The template may reject this chat, and accept the chats of the data.
+    (found,) = ChatRenderer(tokenizer).render([([{"role": "user", "content": "a"}], None)])
+    if isinstance(found, TemplateInvalid):
+        raise ConfigError(f"data.chat_template: not a valid template: {found.fault}", hint="Correct the template.")
 
 
 def _read(path: Path) -> str:

@@ -94,6 +94,7 @@ def _checked(task: Task, corpus: Corpus) -> results.CheckedTask:
         formats=task.version.formats,
         bad_rows=dict(corpus.bad.get(task.name, {})) if BAD in task.split.left_out else {},
         notes=tuple(task.file_notes),
+        test=len(task.split.test),
     )
 
 

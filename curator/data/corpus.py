@@ -11,13 +11,22 @@ from collections.abc import Iterator, Mapping, Sequence
 from curator.core import distributed
 from curator.core.config import Config
 from curator.core.errors import DataError
+from curator.core.file_states import FileChanged
 from curator.core.files import File
 from curator.core.provenance import Inputs, hash_of, key_of
 from curator.core.text import clean
 from curator.data.bad_rows import UnusableTask, reasons
-from curator.data.discovery import check_target, find_tasks, find_validation
+from curator.data.discovery import check_auxiliary, check_target, find_held_out, find_tasks
 from curator.data.encoding import encode_tasks
-from curator.data.model_files import ModelFiles, hash_files, identify_model, load_architecture, load_tokenizer
+from curator.data.left_out import TEST, VALIDATION
+from curator.data.model_files import (
+    ModelFiles,
+    check_unchanged,
+    hash_files,
+    identify_model,
+    load_architecture,
+    load_tokenizer,
+)
 from curator.data.rows import Row
 from curator.data.sources import Source
 from curator.data.splits import TaskExamples, split_tasks
@@ -27,8 +36,8 @@ from curator.data.tasks import Task as Task
 from curator.data.tasks import TaskVersion as TaskVersion
 from curator.data.tokens import Encoder, TokenizedExample
 from curator.data.unusable import bad_rows, refused_data
-from curator.workspace.store.access import DAMAGED
 from curator.workspace.store.records import StoredTask
+from curator.workspace.store.schema import DAMAGED
 from curator.workspace.store.tables import Store
 from curator.workspace.workspace import Workspace
 
@@ -68,8 +77,13 @@ def read_corpus(
     if targets:
         check_target(targets, sources)
     model = identify_model(workspace, remember=read)
-    held_out = {name: source for name in targets if (source := find_validation(config.data, name, root))}
-    wanted = [(source.name, source) for source in sources] + list(held_out.items())
+    held_out = {
+        (part, name): source
+        for part in (VALIDATION, TEST)
+        for name in targets
+        if (source := find_held_out(config.data, name, root, part))
+    }
+    wanted = [(source.name, source) for source in sources] + [(name, s) for (_, name), s in held_out.items()]
     hashes, failed = _hashes(store, [source for _, source in wanted], remember=read)
     inputs = {i: _inputs(source, hashes, model, config) for i, (_, source) in enumerate(wanted) if i not in failed}
     missing = [list(inputs)[i] for i in _missing(store, list(inputs.values()), read=read)]
@@ -80,25 +94,27 @@ def read_corpus(
                 return None
             failed[i] = DataError(outputs["message"], hint=outputs["hint"])
     elif missing:
-        failed |= _ingest(workspace, {i: wanted[i][1] for i in missing}, inputs, model)
+        failed |= _ingest(workspace, {i: wanted[i][1] for i in missing}, inputs, model, hashes)
     readable = [i for i in range(len(wanted)) if i not in failed]
     read_sources = [wanted[i][1] for i in readable]
     found = _versions(store, read_sources, [inputs[i] for i in readable], hashes)
     versions = dict(zip(readable, found, strict=True))
     bad = {i: bad_rows(store, wanted[i][1], version) for i, version in versions.items()}
     own = [(i, source, versions[i]) for i, source in enumerate(sources) if i in versions]
-    other = {name: versions[i] for i, name in enumerate(held_out, len(sources)) if i in versions}
-    other_bad = {name: reasons(bad[i]) for i, name in enumerate(held_out, len(sources)) if i in versions}
+    other = {where: versions[i] for i, where in enumerate(held_out, len(sources)) if i in versions}
+    other_bad = {where: reasons(bad[i]) for i, where in enumerate(held_out, len(sources)) if i in versions}
     splits = split_tasks(
         [
             TaskExamples(
                 name=source.name,
                 hashes=version.index.hashes,
                 left_out=version.index.left_out,
-                validation_hashes=other[source.name].index.hashes if source.name in other else None,
-                validation_left_out=other[source.name].index.left_out if source.name in other else (),
+                validation_hashes=_hashes_of(other.get((VALIDATION, source.name))),
+                validation_left_out=_left_out_of(other.get((VALIDATION, source.name))),
                 problems=reasons(bad[i]),
-                validation_problems=other_bad.get(source.name, {}),
+                validation_problems=other_bad.get((VALIDATION, source.name), {}),
+                test_hashes=_hashes_of(other.get((TEST, source.name))),
+                test_left_out=_left_out_of(other.get((TEST, source.name))),
             )
             for i, source, version in own
         ],
@@ -106,9 +122,17 @@ def read_corpus(
         share=config.data.validation,
         limit=config.data.max_examples_per_task,
         seed=config.data.seed,
+        test_share=config.data.test,
     )
     tasks = [
-        Task(name=s.name, tags=s.tags, version=v, validation_version=other.get(s.name), split=split)
+        Task(
+            name=s.name,
+            tags=s.tags,
+            version=v,
+            validation_version=other.get((VALIDATION, s.name)),
+            split=split,
+            test_version=other.get((TEST, s.name)),
+        )
         for (_, s, v), split in zip(own, splits, strict=True)
         if split.refusal is None and s.name not in (wanted[i][0] for i in failed)
     ]
@@ -143,6 +167,23 @@ def read_corpus(
     )
 
 
+def check_names(workspace: Workspace, targets: tuple[str, ...], tasks: Sequence[str]) -> None:
+    """Check names against the tasks that `[data]` names, before any file is read into the store.
+
+    Args:
+        workspace: The project.
+        targets: Names of the targets.
+        tasks: Names of auxiliary tasks.
+
+    Raises:
+        ConfigError: A target is not a task, or another name is not an auxiliary task.
+        DataError: A path does not exist, or a glob matches no file.
+    """
+    sources = find_tasks(workspace.config.data, workspace.root, values=lambda s, c: _values(workspace, s, c, read=True))
+    check_target(targets, sources)
+    check_auxiliary(tasks, targets, [source.name for source in sources])
+
+
 def training_examples(task: Task, store: Store) -> list[TokenizedExample]:
     """Return token ids and labels of a task's training examples."""
     rows = store.tokens(task.version.key)
@@ -153,6 +194,14 @@ def validation_examples(task: Task, store: Store) -> list[TokenizedExample]:
     """Return token ids and labels of a target's validation examples."""
     rows = store.tokens(task.held_out_from.key)
     return [TokenizedExample(*rows[n]) for n in task.split.validation]
+
+
+def _hashes_of(version: TaskVersion | None) -> list[str] | None:
+    return None if version is None else version.index.hashes
+
+
+def _left_out_of(version: TaskVersion | None) -> Sequence[str | None]:
+    return () if version is None else version.index.left_out
 
 
 class _NotRead(Exception):
@@ -176,7 +225,7 @@ def _values(workspace: Workspace, source: Source, column: str, *, read: bool) ->
     if not read:
         raise _NotRead
     stage = workspace.reporter.stage("data", 1, "collections")
-    values = read_values(source, column)
+    values = read_values(source, column, {str(path): digest for path, digest in hashes.items()})
     store.put_artifact("collection", key, inputs, {"values": values})
     stage.advance()
     stage.finish(f"{source.place}: {len(values)} tasks by {column}")
@@ -254,7 +303,11 @@ def _hashes(store: Store, sources: Sequence[Source], *, remember: bool) -> tuple
 
 
 def _ingest(
-    workspace: Workspace, wanted: Mapping[int, Source], inputs: Mapping[int, Inputs], model: ModelFiles
+    workspace: Workspace,
+    wanted: Mapping[int, Source],
+    inputs: Mapping[int, Inputs],
+    model: ModelFiles,
+    hashes: Mapping[File, str],
 ) -> dict[int, DataError]:
     """Read tasks and store them. Commit often, so that an interrupted call loses little work.
 
@@ -263,9 +316,13 @@ def _ingest(
         wanted: Source by number.
         inputs: Inputs of the task's version by number.
         model: Model of the project.
+        hashes: Hash of each file of the sources.
 
     Returns:
         Error by number of each task that cannot be read.
+
+    Raises:
+        FileChanged: A file of a source or of the tokenizer changed after it was hashed. Nothing of it is stored.
     """
     numbers, sources, failed = list(wanted), list(wanted.values()), dict[int, DataError]()
     config = workspace.config
@@ -275,12 +332,13 @@ def _ingest(
         max_length=config.data.max_length,
         encoder_decoder=bool(getattr(architecture, "is_encoder_decoder", False)),
     )
+    check_unchanged(workspace, model)
     stage = workspace.reporter.stage("data", len(sources), "tasks")
     examples_read, held, last, pause = 0, 0, time.monotonic(), _COMMIT_SECONDS
     waiting: list[StoredTask] = []
 
     def readable() -> Iterator[tuple[int, list[Row]]]:
-        for position, read in read_tasks(sources):
+        for position, read in _read_unchanged(workspace, sources, hashes):
             number = numbers[position]
             if isinstance(read, DataError):
                 # `status` and the interface read the error again. They read no files.
@@ -327,3 +385,14 @@ def _ingest(
         workspace.store.put_tasks(waiting)
     stage.finish(f"{examples_read} examples of {len(sources) - len(failed)} tasks")
     return failed
+
+
+def _read_unchanged(
+    workspace: Workspace, sources: Sequence[Source], hashes: Mapping[File, str]
+) -> Iterator[tuple[int, list[Row] | DataError]]:
+    """Read tasks. Forget the stored hash of a file that has another hash, so that the next call reads it again."""
+    try:
+        yield from read_tasks(sources, {str(file): digest for file, digest in hashes.items()})
+    except FileChanged as error:
+        workspace.store.forget_file_hashes([str(error.file)])
+        raise

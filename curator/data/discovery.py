@@ -4,7 +4,7 @@ import difflib
 import errno
 import itertools
 import os
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -15,6 +15,7 @@ from curator.core.files import File
 from curator.core.remote import RemoteFile, has_wildcards, is_remote, matches
 from curator.core.text import clean
 from curator.data.layouts import Found, FoundTask, splits_beside, tasks_among, tasks_of_folder
+from curator.data.left_out import TEST, VALIDATION
 from curator.data.readers import FORMATS, is_saved_dataset, is_task_file
 from curator.data.sources import Source
 from curator.data.task_rows import read_values
@@ -31,7 +32,7 @@ def find_tasks(
         values: Returns the values of a source's `task_column`. The default, `read_values`, reads the source.
 
     Raises:
-        ConfigError: `validation_files` names an unknown task.
+        ConfigError: `validation_files` or `test_files` names an unknown task.
         DataError: A path does not exist, a glob matches no file, or two files have the same task name.
     """
     if data.tasks:
@@ -49,25 +50,32 @@ def find_tasks(
                 hint="Rename one of the files, or name the tasks in [[data.task]] tables.",
             )
     names = [source.name for source in sources]
-    for name in data.validation_files:
-        if name not in names:
-            raise ConfigError(f"data.validation_files: unknown task: {name!r}", hint=_nearest(name, names))
+    for key, files in (("validation_files", data.validation_files), ("test_files", data.test_files)):
+        for name in files:
+            if name not in names:
+                raise ConfigError(f"data.{key}: unknown task: {name!r}", hint=_nearest(name, names))
     return sources
 
 
-def find_validation(data: DataSection, target: str, root: Path) -> Source | None:
-    """Return the source of a target's validation file, or None if `[data]` names no file.
+def find_held_out(data: DataSection, target: str, root: Path, part: str) -> Source | None:
+    """Return the source of a target's validation or test file, or None if `[data]` names no file.
 
     Args:
         data: Section `[data]` of the configuration.
         target: Name of the target task.
         root: Project folder. Paths are relative to it.
+        part: `validation` or `test`.
 
     Raises:
         DataError: The file does not exist.
     """
-    path = data.validation_files.get(target)
+    path = (data.test_files if part == TEST else data.validation_files).get(target)
     return None if path is None else _from_table(TaskSource(name=target, path=path), root, all_splits=True)
+
+
+def find_validation(data: DataSection, target: str, root: Path) -> Source | None:
+    """Return the source of a target's validation file, as `find_held_out` does."""
+    return find_held_out(data, target, root, VALIDATION)
 
 
 def left_out_files(data: DataSection, root: Path) -> Found:
@@ -88,7 +96,7 @@ def left_out_files(data: DataSection, root: Path) -> Found:
             if written and not _is_one_file(written, root):
                 found += found_at(written, root, f"task {task.name!r}")
     used = {file for task in found.tasks for file in task.files}
-    for written in data.validation_files.values():
+    for written in (*data.validation_files.values(), *data.test_files.values()):
         used |= {root / written}
     return Found(
         held_out=tuple(sorted({file for file in found.held_out if file not in used}, key=str)),
@@ -116,6 +124,33 @@ def check_target(targets: tuple[str, ...], sources: list[Source]) -> None:
             raise ConfigError(f"unknown target: {target!r}", hint=_nearest(target, names))
         if targets.count(target) > 1:
             raise ConfigError(f"duplicate target: {target!r}", hint="Name each target once.")
+
+
+def check_auxiliary(names: Iterable[str], targets: Collection[str], tasks: Collection[str]) -> None:
+    """Check that every name is an auxiliary task.
+
+    Args:
+        names: Names to check.
+        targets: Names of the targets.
+        tasks: Names of all tasks, or of all auxiliary tasks.
+
+    Raises:
+        ConfigError: A name is a target, or not a task.
+    """
+    for name in names:
+        if name in targets:
+            raise ConfigError(
+                f"target named as an auxiliary task: {name!r}",
+                hint="Name auxiliary tasks only. Every subset includes the target.",
+            )
+        if name not in tasks:
+            near = difflib.get_close_matches(name, [task for task in tasks if task not in targets], n=1)
+            raise ConfigError(
+                f"unknown task: {name!r}",
+                hint=f"Use {near[0]!r}, or list the tasks with `curator check`."
+                if near
+                else "List the tasks with `curator check`.",
+            )
 
 
 def _nearest(name: str, names: list[str]) -> str:

@@ -1,6 +1,6 @@
-"""Encode the rows of many tasks in batches, while other threads tokenize.
+"""Encode the rows of many tasks in batches, while another process renders chats and other threads tokenize.
 
-Reading, rendering and hashing run in the calling thread. Tokenizing holds no lock of Python, so each further core
+Reading and hashing run in the calling thread. Tokenizing holds no lock of Python, so each further core
 tokenizes a batch of its own at the same time. Few batches are in memory. The number of threads does not change the
 result.
 """
@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from curator.core.errors import DataError
+from curator.data.chat_process import stop
 from curator.data.left_out import BAD, CUT_OFF, EMPTY, why_empty
-from curator.data.rows import Row
+from curator.data.rows import Row, texts
 from curator.data.task_rows import bad_row
 from curator.data.tokens import NOTHING, Encoder, Pieces, Rendered, TokenArrays
 from curator.workspace.store.records import StoredExample
@@ -35,7 +36,8 @@ class EncodedTask:
     examples: list[StoredExample] = field(default_factory=list)
 
 
-_Item = tuple[EncodedTask, Row, Rendered]
+_Item = tuple[EncodedTask, Row]
+_Rendered = list[Rendered | DataError]
 
 
 def encode_tasks(
@@ -55,32 +57,38 @@ def encode_tasks(
         DataError: `tasks` raises it. A row that the tokenizer or its template rejects becomes a bad example instead.
     """
     count = threads or min(os.cpu_count() or 1, _MOST_THREADS)
-    with ThreadPoolExecutor(count, thread_name_prefix="tokenizer") as pool:
-        waiting: deque[tuple[list[_Item], Future[list[list[Pieces]]]]] = deque()
-        for batch in _batches(tasks, encoder):
-            waiting.append((batch, pool.submit(encoder.tokenize, [text for _, _, text in batch])))
-            if len(waiting) > count + 1:
+    with (
+        ThreadPoolExecutor(1, thread_name_prefix="renderer") as renderer,
+        ThreadPoolExecutor(count, thread_name_prefix="tokenizer") as pool,
+    ):
+        waiting: deque[tuple[list[_Item], Future[_Rendered], Future[list[list[Pieces]]]]] = deque()
+        try:
+            for batch in _batches(tasks):
+                # One thread renders the batches in their order, while this thread reads.
+                rendered = renderer.submit(_render, batch, encoder)
+                waiting.append((batch, rendered, pool.submit(_tokenize, rendered, encoder)))
+                if len(waiting) > count + 1:
+                    yield from _finished(*waiting.popleft(), encoder)
+            while waiting:
                 yield from _finished(*waiting.popleft(), encoder)
-        while waiting:
-            yield from _finished(*waiting.popleft(), encoder)
+        except BaseException:
+            # A chat template may run for seconds, and the threads would wait for it.
+            stop()
+            for _, rendered, tokens in waiting:
+                rendered.cancel()
+                tokens.cancel()
+            raise
 
 
-def _batches(tasks: Iterable[tuple[int, list[Row]]], encoder: Encoder) -> Iterator[list[_Item]]:
-    """Render rows, and yield batches of them. A batch can hold parts of a task or several tasks."""
+def _batches(tasks: Iterable[tuple[int, list[Row]]]) -> Iterator[list[_Item]]:
+    """Yield batches of rows. A batch can hold parts of a task or several tasks."""
     batch: list[_Item] = []
     characters = 0
     for number, rows in tasks:
         task = EncodedTask(number, rows)
         for row in rows:
-            rendered = NOTHING.rendered
-            if not row.problem:
-                try:
-                    rendered = encoder.rendered(row.content)
-                except DataError as error:
-                    # The tokenizer or its chat template rejects the row.
-                    row = bad_row(row.number, row.file, row.line, error)
-            batch.append((task, row, rendered))
-            characters += len(rendered.text)
+            batch.append((task, row))
+            characters += sum(map(len, texts(row.content)))
             if characters >= _BATCH_CHARACTERS:
                 yield batch
                 batch, characters = [], 0
@@ -88,8 +96,23 @@ def _batches(tasks: Iterable[tuple[int, list[Row]]], encoder: Encoder) -> Iterat
         yield batch
 
 
-def _finished(batch: list[_Item], tokens: Future[list[list[Pieces]]], encoder: Encoder) -> Iterator[EncodedTask]:
-    for (task, row, rendered), pieces in zip(batch, tokens.result(), strict=True):
+def _render(batch: list[_Item], encoder: Encoder) -> _Rendered:
+    good = iter(encoder.rendered_all([row.content for _, row in batch if not row.problem]))
+    return [NOTHING.rendered if row.problem else next(good) for _, row in batch]
+
+
+def _tokenize(rendered: Future[_Rendered], encoder: Encoder) -> list[list[Pieces]]:
+    return encoder.tokenize([NOTHING.rendered if isinstance(r, DataError) else r for r in rendered.result()])
+
+
+def _finished(
+    batch: list[_Item], renderings: Future[_Rendered], tokens: Future[list[list[Pieces]]], encoder: Encoder
+) -> Iterator[EncodedTask]:
+    for (task, row), rendered, pieces in zip(batch, renderings.result(), tokens.result(), strict=True):
+        if isinstance(rendered, DataError):
+            # The tokenizer or its chat template rejects the row.
+            row = bad_row(row.number, row.file, row.line, rendered)
+            rendered = NOTHING.rendered
         task.examples.append(_example(row, encoder.finish(rendered, pieces) if not row.problem else NOTHING))
         if len(task.examples) == len(task.rows):
             yield task

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from curator.core.errors import DataError
+from curator.core.files import open_regular
 from curator.data.packed import PACKED
 
 _FIRST = 512
@@ -26,7 +27,7 @@ def refuse_other_kinds_of_file(path: Path) -> None:
         DataError: The file is of another kind.
         OSError: The file cannot be read.
     """
-    with path.open("rb") as stream:
+    with open_regular(path) as stream:
         first = stream.read(_FIRST)
     if first.startswith(b"version https://git-lfs"):
         raise DataError(f"{path} is a Git LFS pointer, not the data", hint="Run `git lfs pull` in its repository.")

@@ -10,8 +10,10 @@ NO_ANSWER = "without a turn of the assistant"
 CUT_OFF = "completion cut off by max_length"
 BAD = "cannot be used"
 LEAKED = "also in the target's validation"
+LEAKED_TEST = "also in the target's test part"
 OVER_LIMIT = "over max_examples_per_task"
 VALIDATION = "validation"
+TEST = "test"
 DROPPED = "dropped from the selection"
 
 # Next action for the most frequent reason.
@@ -21,7 +23,9 @@ _HINTS = {
     CUT_OFF: "Raise max_length under [data]",
     BAD: "Correct these rows",
     LEAKED: "Add examples that differ from the held-out ones",
+    LEAKED_TEST: "Add examples that differ from the held-out ones",
     VALIDATION: "Add examples for training",
+    TEST: "Add examples for training",
 }
 # Largest number of problems of rows that one message lists.
 _LISTED = 3

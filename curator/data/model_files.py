@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 from curator.core.config import ModelSection
 from curator.core.errors import DataError
-from curator.core.files import File, sha256_of
+from curator.core.file_states import FileChanged, FileState
+from curator.core.files import File, read_whole_text, sha256_of
+from curator.core.hub_ids import is_hub_id
 from curator.core.provenance import hash_of
 from curator.core.remote import RemoteFile
 from curator.data.chat_templates import find_template, use_template
@@ -35,7 +37,7 @@ class ModelFiles:
 
 
 def hash_files(store: Store, paths: Sequence[File], *, remember: bool = True) -> dict[File, str]:
-    """Hash files with SHA-256. Reuse a stored hash if size, modification time and inode are unchanged.
+    """Hash files with SHA-256. Reuse a stored hash if the state of the file is unchanged.
 
     Args:
         store: Store of known hashes.
@@ -46,35 +48,34 @@ def hash_files(store: Store, paths: Sequence[File], *, remember: bool = True) ->
         DataError: A file cannot be read.
     """
     try:
-        states = {path: _state(path) for path in dict.fromkeys(paths)}
+        states = {path: FileState.of(path) for path in dict.fromkeys(paths)}
+        known = store.file_hashes([str(path) for path in states])
+        hashes: dict[File, str] = {}
+        new = []
+        for path, state in states.items():
+            found, digest = known.get(str(path), (None, ""))
+            if found == state:
+                hashes[path] = digest
+                continue
+            hashes[path] = sha256_of(path)
+            if FileState.of(path) == state and _is_settled(path, state):
+                new.append((str(path), state, hashes[path]))
     except OSError as error:
         raise DataError(
             f"cannot read {error.filename}: {error.strerror}",
             hint="Check the permissions of the file, and the target if the file is a link.",
         ) from error
-    known = store.file_hashes([str(path) for path in states])
-    hashes: dict[File, str] = {}
-    new = []
-    for path, state in states.items():
-        row = known.get(str(path))
-        if row and row[:3] == state:
-            hashes[path] = row[3]
-            continue
-        hashes[path] = sha256_of(path)
-        # Two writes within one tick of the file system's clock leave the same modification time.
-        if isinstance(path, RemoteFile) or time.time_ns() - state[1] > 10**9:
-            new.append((str(path), *state, hashes[path]))
     if new and remember:
         store.put_file_hashes(new)
     return hashes
 
 
-def _state(path: File) -> tuple[int, int, int]:
-    """Return size, modification time (ns) and inode of a file. A remote file has no inode."""
-    if isinstance(path, RemoteFile):
-        return *path.state(), 0
-    stat = path.stat()
-    return stat.st_size, stat.st_mtime_ns, stat.st_ino
+def _is_settled(path: File, state: FileState) -> bool:
+    """Return whether a later change of a file changes its state.
+
+    Two changes within one tick of the file system's clock leave the same times.
+    """
+    return isinstance(path, RemoteFile) or time.time_ns() - max(state.mtime_ns, state.changed_ns) > 10**9
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -100,11 +101,15 @@ def weight_files(folder: Path) -> list[Path]:
     return sorted(found)
 
 
+# Largest index of shards in bytes. That of a model with a trillion weights has a few MB.
+_LARGEST_INDEX = 2**26
+
+
 def _index_targets(index: Path) -> list[str]:
     try:
-        named = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        named = json.loads(read_whole_text(index, most=_LARGEST_INDEX))["weight_map"]
         return sorted({str(name) for name in named.values()})
-    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+    except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
         raise DataError(
             f"cannot read the index of weights {index}: {error}", hint="Download the model again."
         ) from error
@@ -138,6 +143,21 @@ def identify_model(workspace: Workspace, *, remember: bool = True) -> ModelFiles
     )
 
 
+def check_unchanged(workspace: Workspace, model: ModelFiles) -> None:
+    """Check, after files of a model were read, that they still have the hashes that identify the model.
+
+    Args:
+        workspace: The project.
+        model: Result of `identify_model` before the files were read.
+
+    Raises:
+        FileChanged: A file of the model has changed.
+        ConfigError, DataError: As `identify_model`.
+    """
+    if identify_model(workspace, remember=False) != model:
+        raise FileChanged(model.folder)
+
+
 _WEIGHTS = "adapter_model.safetensors"
 # Files that decide a model's behaviour. Readmes, caches and weights in other formats do not.
 _IDENTITY = (
@@ -167,23 +187,24 @@ def find_model(section: ModelSection, root: Path) -> Path:
     return folder
 
 
-def find_tokenizer(section: ModelSection, root: Path) -> Path:
+def find_tokenizer(section: ModelSection, root: Path, *, download: bool = True) -> Path:
     """Return the folder that holds a model's tokenizer and architecture. The weights may be missing.
 
     Args:
         section: Section `[model]` of the configuration.
         root: Project folder. A path is relative to it.
+        download: Whether a hub model may be downloaded. If not, it must be in the cache.
 
     Raises:
         DataError: The folder or hub id does not exist, or has no `config.json`.
     """
     folder = root / section.name_or_path
     if not folder.is_dir():
-        if section.name_or_path.startswith((".", "/", "~")) or section.name_or_path.count("/") != 1:
+        if not is_hub_id(section.name_or_path):
             raise DataError(
                 f"no such model folder: {folder}", hint="Correct `name_or_path` under [model] in curator.toml."
             )
-        folder = _download(section)
+        folder = _from_hub(section, download=download)
     adapter = folder / "adapter_config.json"
     if adapter.is_file() and not (folder / "config.json").is_file():
         raise DataError(
@@ -205,7 +226,7 @@ def _base_of(adapter: Path) -> str:
     return f" (base model: {base!r:.200})" if isinstance(base, str) and base else ""
 
 
-def _download(section: ModelSection) -> Path:
+def _from_hub(section: ModelSection, *, download: bool) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
@@ -217,7 +238,11 @@ def _download(section: ModelSection) -> Path:
     try:
         return Path(snapshot_download(local_files_only=True, **wanted))
     except (LocalEntryNotFoundError, ValueError):
-        pass
+        if not download:
+            raise DataError(
+                f"model {section.name_or_path!r} is not in the cache, and no curator.toml names the model",
+                hint="Pass --allow-outside to download the model, if you trust the author of the manifest.",
+            ) from None
     try:
         return Path(snapshot_download(**wanted))
     except Exception as error:

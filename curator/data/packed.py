@@ -4,9 +4,10 @@ import bz2
 import gzip
 import io
 import lzma
+from pathlib import Path
 from typing import IO, cast
 
-from curator.core.files import File
+from curator.core.files import File, open_regular
 
 PACKED = {".gz": "gzip", ".zst": "zstd", ".bz2": "bzip2", ".xz": "xz"}
 """Name of the packing by ending."""
@@ -22,15 +23,20 @@ def unpacked_name(file: File) -> str:
     return file.name[: -len(file.suffix)] if is_packed(file) else file.name
 
 
-def open_bytes(file: File) -> IO[bytes]:
+def open_bytes(file: File, stream: IO[bytes] | None = None) -> IO[bytes]:
     """Open a file for reading bytes. The stream of a packed file unpacks while it is read.
+
+    Args:
+        file: The file. The ending of its name decides about the packing.
+        stream: The open file. None opens it.
 
     Raises:
         DataError: A remote file cannot be opened.
-        OSError: A local file cannot be opened.
+        OSError: A local file cannot be opened, or is not a regular file.
     """
     packing = PACKED.get(file.suffix.lower())
-    stream = file.open("rb")
+    if stream is None:
+        stream = open_regular(file) if isinstance(file, Path) else file.open("rb")
     if packing == "gzip":
         return cast(IO[bytes], gzip.open(stream))
     if packing == "bzip2":

@@ -12,12 +12,14 @@ import logging
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
 from curator.core.errors import DataError
-from curator.core.files import File
+from curator.core.file_states import Witness
+from curator.core.files import File, read_small_json
+from curator.core.hub_ids import is_hub_id
 from curator.core.remote import RemoteFile
 from curator.data.csv_files import read_csv
 from curator.data.file_kinds import refuse_other_kinds_of_file
@@ -42,6 +44,10 @@ class ReadOptions:
     """`delimiter`, `header` and `quoting` of CSV, each if it is set."""
     names: tuple[str, ...] = ()
     """Columns that the configuration names."""
+    sha256: str = ""
+    """Expected SHA-256 of the file. Empty to accept any content."""
+    witness: Witness | None = None
+    """Opens the file, and checks what was read. `read_file` sets it."""
 
 
 _DEFAULTS = ReadOptions()
@@ -74,7 +80,50 @@ def read_file(file: File, options: ReadOptions = _DEFAULTS) -> Iterator[RawRow]:
 
     Raises:
         DataError: The file has an unsupported type, or cannot be read as a whole.
+        FileChanged: The file does not have the expected hash.
     """
+    if options.sha256:
+        return _witnessed(file, options)
+    return _read_any(file, options)
+
+
+def _witnessed(file: File, options: ReadOptions) -> Iterator[RawRow]:
+    with witnessed({file: options.sha256}) as (witness,):
+        yield from _read_any(file, replace(options, witness=witness))
+
+
+@contextmanager
+def witnessed(hashes: Mapping[File, str]) -> Iterator[list[Witness]]:
+    """Check at the end of the `with` block that files still have their hashes.
+
+    Args:
+        hashes: Expected SHA-256 by file.
+
+    Raises:
+        FileChanged: A file has another hash, or changed meanwhile. This error replaces a `DataError` of the block.
+    """
+    try:
+        witnesses = [Witness(file, sha256) for file, sha256 in hashes.items()]
+    except FileNotFoundError as error:
+        raise DataError(f"no such file: {error.filename}", hint="Correct the path in curator.toml.") from error
+    except OSError as error:
+        raise DataError(f"cannot read {error.filename}: {error.strerror}", hint="Check its permissions.") from error
+    try:
+        try:
+            yield witnesses
+        except DataError:
+            # A file that changes often looks damaged.
+            for witness in witnesses:
+                witness.check()
+            raise
+        for witness in witnesses:
+            witness.check()
+    finally:
+        for witness in witnesses:
+            witness.close()
+
+
+def _read_any(file: File, options: ReadOptions) -> Iterator[RawRow]:
     read = _READERS.get(_suffix(file))
     if read is None:
         raise DataError(f"unsupported file type: {file}", hint=f"Use {FORMATS}.")
@@ -92,27 +141,54 @@ def read_file(file: File, options: ReadOptions = _DEFAULTS) -> Iterator[RawRow]:
         raise DataError(f"cannot read {file}: {error}", hint=hint) from error
 
 
-def read_saved(folder: Path, split: str) -> Iterator[RawRow]:
+def read_saved(folder: Path, split: str, hashes: Mapping[File, str] | None = None) -> Iterator[RawRow]:
     """Read the rows of a data set that `save_to_disk` wrote.
 
     Args:
         folder: Folder of the data set.
         split: Split to read if the folder holds several.
+        hashes: Expected SHA-256 of each file of the folder. None accepts any content.
 
     Yields:
         0 and the fields of each row.
 
     Raises:
         DataError: The data set cannot be read, or has no such split.
+        FileChanged: A file does not have its hash.
     """
+    with witnessed(hashes or {}):
+        yield from _saved_rows(folder, split)
+
+
+def _saved_rows(folder: Path, split: str) -> Iterator[RawRow]:
     import datasets
 
+    _refuse_other_places(folder)
     saved = _load(lambda: datasets.load_from_disk(str(folder)), str(folder))
     if isinstance(saved, datasets.DatasetDict):
         if split not in saved:
             raise DataError(f"no split {split!r} in {folder}", hint=f"Use one of: {', '.join(saved)}.")
         saved = saved[split]
-    return _iterate(saved, str(folder))
+    yield from _iterate(saved, str(folder))
+
+
+def _refuse_other_places(folder: Path) -> None:
+    """Raise an error if a saved data set or one of its splits names files outside its folder.
+
+    Raises:
+        DataError: The data set names such a file, or its description cannot be read.
+    """
+    for state in (*folder.glob("state.json"), *folder.glob("*/state.json"), *folder.glob("dataset_dict.json")):
+        try:
+            found = read_small_json(state)
+            named = [*(part["filename"] for part in found.get("_data_files", ())), *found.get("splits", ())]
+        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+            raise DataError(f"cannot load {folder}: {state.name}: {error}", hint="Save the data set again.") from error
+        for name in named:
+            if not isinstance(name, str) or "/" in name or name in ("", ".", ".."):
+                raise DataError(
+                    f"{state} names a file outside of its folder: {name!r:.200}", hint="Do not use this data set."
+                )
 
 
 def read_hub(name: str, config: str, split: str, revision: str, *, streaming: bool | None = None) -> Iterator[RawRow]:
@@ -133,9 +209,13 @@ def read_hub(name: str, config: str, split: str, revision: str, *, streaming: bo
     """
     import datasets
 
+    if not is_hub_id(name):
+        raise DataError(f"not a hub id: {name!r:.200}", hint="Write `owner/name`, or name a local place in `path`.")
     streams = not is_slice(split) if streaming is None else streaming
+    # `load_dataset` reads a local folder with the name of an id. This address is always on the hub.
+    place = f"hf://datasets/{name}"
     loaded = _load(
-        lambda: datasets.load_dataset(name, config or None, split=split, revision=revision or None, streaming=streams),
+        lambda: datasets.load_dataset(place, config or None, split=split, revision=revision or None, streaming=streams),
         name,
     )
     return _iterate(loaded, name)
@@ -149,13 +229,13 @@ def is_slice(split: str) -> bool:
 # -- text ---------------------------------------------------------------------------------------------------------
 
 
-def _lines(file: File) -> Iterator[str | DataError]:
+def _lines(file: File, witness: Witness | None) -> Iterator[str | DataError]:
     """Yield the lines of a UTF-8 file with their line breaks. An invalid line yields an error.
 
     A byte order mark is removed.
     """
     packed = is_packed(file)
-    with open_bytes(file) as stream:
+    with open_bytes(file, None if witness is None else witness.open()) as stream:
         lines = iter(lambda: stream.readline(_LONGEST), b"") if packed else stream
         for number, line in enumerate(lines, 1):
             if packed and len(line) == _LONGEST:
@@ -181,16 +261,20 @@ def _whole(lines: Iterable[str | DataError]) -> Iterator[str]:
 
 
 def _read_json(file: File, options: ReadOptions) -> Iterator[RawRow]:
-    return read_json(_lines(file), file, one_document=_suffix(file) == ".json")
+    return read_json(_lines(file, options.witness), file, one_document=_suffix(file) == ".json")
 
 
 def _read_csv(file: File, options: ReadOptions) -> Iterator[RawRow]:
     tabs = _suffix(file) == ".tsv"
+
+    def lines() -> Iterator[str]:
+        return _whole(_lines(file, options.witness))
+
     if isinstance(file, RemoteFile):
         # The reader looks at the lines several times, and a download takes longer than memory costs.
-        held = list(_whole(_lines(file)))
+        held = list(lines())
         return read_csv(lambda: iter(held), file, tabs=tabs, options=options.csv, names=options.names)
-    return read_csv(lambda: _whole(_lines(file)), file, tabs=tabs, options=options.csv, names=options.names)
+    return read_csv(lines, file, tabs=tabs, options=options.csv, names=options.names)
 
 
 # -- by `datasets` ------------------------------------------------------------------------------------------------

@@ -40,6 +40,8 @@ class Row:
     """Columns that have a value and are not read (columns.py)."""
     notes: tuple[str, ...] = ()
     """In the first row of a task: what curator assumed about the files, and which parts of them it leaves out."""
+    choices: tuple[str, ...] = ()
+    """Answers to choose from, which only the metric `choice` reads. Empty for most rows."""
     problem: str = ""
     """Reason why the row cannot be used, and the hint on a second line. The content is then empty."""
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
+from curator.core.errors import DataError
 from curator.core.files import File
 
 Value = str | int | bool | None
@@ -73,10 +74,15 @@ class Source:
             name: Name of the task.
             description: Result of `describe`.
             files: Files of the source in reading order.
+
+        Raises:
+            DataError: A saved data set has no local files.
         """
         rest = dict(description)
         saved = rest.pop("saved_dataset", False)
         parents = [file.parent for file in files if isinstance(file, Path)]
+        if saved and len(parents) < max(len(files), 1):
+            raise DataError(f"task {name!r}: a saved data set needs local files", hint="Do not use this manifest.")
         return cls(
             name=name,
             files=() if rest.get("hub") else tuple(files),

@@ -1,14 +1,16 @@
 """Read sources into rows with a normalised content (rows.py)."""
 
 import itertools
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from curator.core.errors import DataError
+from curator.core.file_states import FileChanged
 from curator.core.text import clean
 from curator.data.bad_rows import rows_refusal
+from curator.data.choices import COLUMNS, choices_of
 from curator.data.columns import refuse_choice_number, refuse_other_kinds, refuse_placeholders, unused_columns
 from curator.data.formats import TURN_FIELDS, recognise, renamed
 from curator.data.nested import cell, rows_of
@@ -22,17 +24,23 @@ from curator.data.sources import Source, Value
 _MOST_HELD = 2**29
 
 
-def read_task(source: Source, *, keep_bad: bool = False) -> list[Row]:
+Hashes = Mapping[str, str]
+"""SHA-256 by the text of a file's path or address."""
+
+
+def read_task(source: Source, *, keep_bad: bool = False, hashes: Hashes | None = None) -> list[Row]:
     """Read all rows of a task.
 
     Args:
         source: Source of the task.
         keep_bad: Whether to return bad rows with their problem instead of raising.
+        hashes: Expected hash of each file. None accepts any content.
 
     Raises:
+        FileChanged: A file does not have its hash.
         DataError: A file cannot be read, the source has no rows, or `keep_bad` is false and a row cannot be used.
     """
-    ((_, rows),) = read_tasks([source])
+    ((_, rows),) = read_tasks([source], hashes)
     if isinstance(rows, DataError):
         raise rows
     bad = [row for row in rows if row.problem]
@@ -41,15 +49,19 @@ def read_task(source: Source, *, keep_bad: bool = False) -> list[Row]:
     return rows
 
 
-def read_tasks(sources: Sequence[Source]) -> Iterator[tuple[int, list[Row] | DataError]]:
+def read_tasks(sources: Sequence[Source], hashes: Hashes | None = None) -> Iterator[tuple[int, list[Row] | DataError]]:
     """Read all rows of several tasks. Tasks that differ only in the value of one column share a pass over their file.
 
     Args:
         sources: Sources of the tasks.
+        hashes: Expected hash of each file. None accepts any content.
 
     Yields:
         Index of a task in `sources`, and its rows, including bad rows. Tasks that share a file are adjacent. Instead of
         the rows, the error of a task whose file cannot be read, or which has no rows.
+
+    Raises:
+        FileChanged: A file does not have its hash.
     """
     together: dict[Hashable, list[int]] = {}
     for number, source in enumerate(sources):
@@ -57,7 +69,9 @@ def read_tasks(sources: Sequence[Source]) -> Iterator[tuple[int, list[Row] | Dat
     for waiting in together.values():
         while waiting:
             try:
-                rows = _read_together({number: sources[number] for number in waiting})
+                rows = _read_together({number: sources[number] for number in waiting}, hashes)
+            except FileChanged:
+                raise
             except DataError as error:
                 rows = dict.fromkeys(waiting, error)
             waiting = [number for number in waiting if number not in rows]
@@ -65,18 +79,20 @@ def read_tasks(sources: Sequence[Source]) -> Iterator[tuple[int, list[Row] | Dat
                 yield number, rows.pop(number)
 
 
-def read_values(source: Source, column: str) -> list[str]:
+def read_values(source: Source, column: str, hashes: Hashes | None = None) -> list[str]:
     """Return the distinct values of a column as sorted text.
 
     Args:
         source: Source of the rows.
         column: Column of the rows.
+        hashes: Expected hash of each file. None accepts any content.
 
     Raises:
+        FileChanged: A file does not have its hash.
         DataError: The source cannot be read, or a row has neither text nor a number in the column.
     """
     found: set[str] = set()
-    for number, (file, line, raw) in enumerate(_raw_rows(source, column)):
+    for number, (file, line, raw) in enumerate(_raw_rows(source, hashes, column)):
         if isinstance(raw, DataError | Note):
             continue
         cell = raw.get(column)
@@ -106,7 +122,7 @@ def _origin(source: Source) -> Hashable:
     )
 
 
-def _read_together(sources: dict[int, Source]) -> dict[int, list[Row] | DataError]:
+def _read_together(sources: dict[int, Source], hashes: Hashes | None) -> dict[int, list[Row] | DataError]:
     """Read the rows of sources that differ only in `value`. Return only the first sources if the rows are too many.
 
     Raises:
@@ -119,7 +135,7 @@ def _read_together(sources: dict[int, Source]) -> dict[int, list[Row] | DataErro
     wanted: dict[Hashable, list[int]] = {}
     held = 0
     notes: dict[str, list[str]] = {}
-    for file, line, raw in _raw_rows(first):
+    for file, line, raw in _raw_rows(first, hashes):
         if isinstance(raw, Note):
             many = len(first.files) > 1
             notes.setdefault(file, []).append(f"in {clean(Path(file).name)}, {raw.text}" if many else raw.text)
@@ -160,9 +176,19 @@ def _row(
             refuse_choice_number(raw, source.columns, where)
         kind, content = recognise(named, where, raw=raw)
         # The column of the filter decides which task a row belongs to.
-        unused = tuple(name for name in unused_columns(named, kind, where) if name != source.column)
+        choices = choices_of(raw)
+        read = {source.column, *(COLUMNS if choices else ())}
+        unused = tuple(name for name in unused_columns(named, kind, where) if name not in read)
         refuse_placeholders(texts(content), where)
-        return Row(number=number, file=file, line=line, content=content, format=kind, unused=unused)
+        return Row(
+            number=number,
+            file=file,
+            line=line,
+            content=content,
+            format=kind,
+            unused=unused,
+            choices=choices,
+        )
     except DataError as error:
         # An assumption about the file may be the reason.
         said = "".join(f" Note: {note}." for note in notes)
@@ -218,17 +244,23 @@ def _names(source: Source) -> tuple[str, ...]:
     return tuple(column for field, column in source.columns.items() if field not in TURN_FIELDS)
 
 
-def _raw_rows(source: Source, column: str = "") -> Iterator[tuple[str, int, dict[str, Any] | DataError | Note]]:
+def _raw_rows(
+    source: Source, hashes: Hashes | None, column: str = ""
+) -> Iterator[tuple[str, int, dict[str, Any] | DataError | Note]]:
+    hashes = hashes or {}
     names = tuple(filter(None, (*_names(source), source.column, column)))
     parts: list[tuple[str, Iterator[RawRow]]]
     if source.hub:
         rows = read_hub(source.hub, source.config, source.split, source.revision, streaming=source.streaming)
         parts = [(source.hub, rows)]
     elif source.folder:
-        parts = [(str(source.folder), read_saved(source.folder, source.split))]
+        known = {file: hashes[str(file)] for file in source.files if str(file) in hashes}
+        parts = [(str(source.folder), read_saved(source.folder, source.split, known))]
     else:
         options = ReadOptions(csv=source.csv, names=names)
-        parts = [(str(file), read_file(file, options)) for file in source.files]
+        parts = [
+            (str(file), read_file(file, replace(options, sha256=hashes.get(str(file), "")))) for file in source.files
+        ]
     for file, rows in parts:
         for line, raw in rows_of(rows, source.rows, names):
             yield file, line, raw

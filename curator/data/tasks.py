@@ -11,7 +11,7 @@ from curator.core.errors import DataError
 from curator.core.files import folded
 from curator.core.provenance import hash_of
 from curator.data.bad_rows import UnusableTask
-from curator.data.left_out import BAD, CUT_OFF, DROPPED, EMPTY, LEAKED, NO_ANSWER
+from curator.data.left_out import BAD, CUT_OFF, DROPPED, EMPTY, LEAKED, LEAKED_TEST, NO_ANSWER, TEST
 from curator.data.model_files import ModelFiles
 from curator.data.splits import TaskSplit
 from curator.workspace.store.records import ExampleIndex
@@ -49,6 +49,14 @@ class Task:
     validation_version: TaskVersion | None
     """Source of the validation examples. None if they are rows of the task itself."""
     split: TaskSplit
+    test_version: TaskVersion | None = None
+    """Source of the test examples. None if they are rows of the task itself."""
+
+    def held_out(self, part: str) -> tuple[TaskVersion, tuple[int, ...]]:
+        """Return the version and the numbers of the examples of a part: `validation` or `test`."""
+        if part == TEST:
+            return self.test_version or self.version, self.split.test
+        return self.held_out_from, self.split.validation
 
     @property
     def held_out_from(self) -> TaskVersion:
@@ -77,9 +85,14 @@ class Task:
 
     @property
     def file_notes(self) -> list[str]:
-        """Return the notes about the task's files and its validation file."""
+        """Return the notes about the task's files, its validation file and its test file."""
         held_out = self.validation_version.notes if self.validation_version is not None else ()
-        return [*self.version.notes, *(f"validation file: {note}" for note in held_out)]
+        test = self.test_version.notes if self.test_version is not None else ()
+        return [
+            *self.version.notes,
+            *(f"validation file: {note}" for note in held_out),
+            *(f"test file: {note}" for note in test),
+        ]
 
     @property
     def content(self) -> str:
@@ -188,7 +201,7 @@ def _reported(task: Task) -> dict[str, int]:
     found = {
         f"examples left out: {reason}": len(numbers)
         for reason, numbers in task.split.left_out.items()
-        if reason in (BAD, EMPTY, NO_ANSWER, CUT_OFF, LEAKED)
+        if reason in (BAD, EMPTY, NO_ANSWER, CUT_OFF, LEAKED, LEAKED_TEST)
     }
     return found | ({"examples longer than max_length were truncated": task.truncated} if task.truncated else {})
 

@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from curator.core.errors import DataError
-from curator.data.chat import Chat, Shape, Turn, render, shared
-from curator.data.outlines import Outlines
+from curator.data.chat import Turn, shared
+from curator.data.chat_process import ChatRenderer
 from curator.data.rows import Content, pair
 from curator.data.token_ranges import carries_loss
 
@@ -130,8 +130,7 @@ class Encoder:
         self._tokenizer = tokenizer
         self._max_length = max_length
         self._encoder_decoder = encoder_decoder
-        self._dropped: dict[Shape, frozenset[int]] = {}
-        self._outlines = Outlines(tokenizer)
+        self._chats = ChatRenderer(tokenizer)
         self._before, self._after = special_tokens(tokenizer)
         if not self._after and tokenizer.eos_token_id is not None:
             # Without an end-of-text token in the examples, a model does not learn to stop.
@@ -149,18 +148,6 @@ class Encoder:
             or "segments" in content
             or ("instruction" in content and bool(getattr(self._tokenizer, "chat_template", None)))
         )
-
-    def render(self, messages: list[Turn], **options: Any) -> str:
-        """Render turns with the chat template.
-
-        Args:
-            messages: Turns of the chat.
-            options: Further arguments of `apply_chat_template`.
-
-        Raises:
-            DataError: The template rejects the turns.
-        """
-        return render(self._tokenizer, messages, **options)
 
     def encode(self, content: Content) -> Encoded:
         """Encode one example.
@@ -188,12 +175,41 @@ class Encoder:
             DataError: The content is a chat and the tokenizer has no template, or the template rejects the chat. Or
                 the content is plain text and the model is an encoder–decoder.
         """
+        (found,) = self.rendered_all([content])
+        if isinstance(found, DataError):
+            raise found
+        return found
+
+    def rendered_all(self, contents: Sequence[Content]) -> list[Rendered | DataError]:
+        """Return the texts of examples, or the errors of those that cannot be rendered, as `rendered` does.
+
+        Args:
+            contents: Contents (n). Another process renders all chats among them at once.
+        """
+        chats = {n: chat for n, content in enumerate(contents) if (chat := self._chat(content)) is not None}
+        texts: dict[int, tuple[str, list[int]] | DataError] = {}
+        if getattr(self._tokenizer, "chat_template", None):
+            texts = dict(zip(chats, self._chats.render(list(chats.values())), strict=True))
+        return [self._rendered(content, n in chats, texts.get(n)) for n, content in enumerate(contents)]
+
+    def _rendered(
+        self, content: Content, is_chat: bool, chat: "tuple[str, list[int]] | DataError | None"
+    ) -> Rendered | DataError:
+        if isinstance(chat, DataError):
+            return chat
+        if chat is not None:
+            return Rendered(chat[0], tuple(chat[1]), True)
+        if is_chat:
+            return DataError(
+                "the rows are chats, but the model's tokenizer has no chat template",
+                hint="Use a chat model, or rows with `prompt` and `completion`.",
+            )
         if self._encoder_decoder and "text" in content:
-            raise DataError(
+            return DataError(
                 "a row with only `text` has no prompt, but an encoder–decoder needs a prompt",
                 hint="Use rows with `prompt` and `completion`.",
             )
-        text, spans, templated = self._render(content)
+        text, spans, templated = self._plain(content)
         segments = tuple((part["text"], part["label"]) for part in content.get("segments", ()))
         return Rendered(text, tuple(spans), templated, segments)
 
@@ -204,6 +220,9 @@ class Encoder:
 
         Args:
             rows: Results of `rendered` (n).
+
+        Raises:
+            DataError: The tokenizer fails, for example because its regular expression takes too long.
 
         Returns:
             Tokens of the text of each row (n). A row of segments has one text for each. An encoder–decoder has two
@@ -255,37 +274,26 @@ class Encoder:
         start, end = row.spans[-2:] if row.spans else (len(row.text), len(row.text))
         return [row.text[:start], row.text[start:end]]
 
-    def _render(self, content: Content) -> tuple[str, Sequence[int], bool]:
-        """Return the text, the spans that carry loss, and whether the chat template added the special tokens."""
+    def _chat(self, content: Content) -> "tuple[list[Turn], list[Any] | None] | None":
+        """Return turns and tools of a content that the chat template renders, or None."""
+        if "messages" in content:
+            return content["messages"], content.get("tools")
+        if "instruction" in content and self.is_templated(content):
+            prompt, completion = pair(content)
+            return [{"role": "user", "content": prompt}, {"role": "assistant", "content": completion}], None
+        return None
+
+    def _plain(self, content: Content) -> tuple[str, Sequence[int], bool]:
+        """Return the text, the spans that carry loss, and whether the data hold the special tokens."""
         if "text" in content:
             return content["text"], [0, len(content["text"])], False
-        if "messages" in content:
-            return *self._render_chat(content["messages"], content.get("tools")), True
         if "segments" in content:
             return *_joined(content["segments"]), True
         prompt, completion = pair(content)
         if "instruction" in content:
-            if self.is_templated(content):
-                turns = [
-                    {"role": "user", "content": prompt},
-                    {"role": "assistant", "content": completion},
-                ]
-                return *self._render_chat(turns), True
             prompt += "\n" if prompt and not prompt[-1].isspace() else ""
         text = prompt + completion
         return text, [len(prompt), len(text)], False
-
-    def _render_chat(self, messages: list[Turn], tools: list[Any] | None = None) -> tuple[str, list[int]]:
-        if not getattr(self._tokenizer, "chat_template", None):
-            raise DataError(
-                "the rows are chats, but the model's tokenizer has no chat template",
-                hint="Use a chat model, or rows with `prompt` and `completion`.",
-            )
-        known = None if tools else self._outlines.render(messages)
-        if known is not None:
-            return known
-        chat = Chat(self._tokenizer, messages, tools, self._dropped)
-        return chat.text, chat.spans()
 
     def _ended(self, ids: list[int]) -> list[int]:
         """Append the end-of-text token unless the ids end with it."""
@@ -307,9 +315,17 @@ class Encoder:
         if not texts:
             return []
         call: Any = self._tokenizer
-        called = call(
-            texts, add_special_tokens=False, return_attention_mask=False, return_token_type_ids=False, verbose=False
-        )
+        try:
+            called = call(
+                texts, add_special_tokens=False, return_attention_mask=False, return_token_type_ids=False, verbose=False
+            )
+        except BaseException as error:
+            # The tokenizers library ends a regular expression that takes too long, by an error that is no Exception.
+            if type(error).__name__ != "PanicException":
+                raise
+            raise DataError(
+                f"the tokenizer cannot split a text: {error}", hint="Use another model, or remove the text."
+            ) from error
         places = called.encodings if self._tokenizer.is_fast else None
         return [Pieces(ids, places[n] if places else None) for n, ids in enumerate(called["input_ids"])]
 

@@ -6,7 +6,7 @@ The calibrated estimate of subset S adds to the loss of all tasks together
 
 where change_p(S) is the estimate from checkpoint p of meta-training. The model is a Bayesian linear model.
 Every slope and effect has a normal prior (Rasmussen & Williams 2006, chapter 2).
-The prior mean of each slope is 1/checkpoints. All other prior means are 0.
+The prior mean of each slope is 1/checkpoints, or 0 if a metric is calibrated. All other prior means are 0.
 The factor of estimate.ridge is the one with the highest marginal likelihood.
 
 Intervals are conformal (Barber et al. 2021, "Predictive inference with the jackknife+").
@@ -29,6 +29,8 @@ RIDGE_SCALES = (0.3, 1.0, 3.0, 10.0, 30.0)
 LEAST_RUNS = 5
 """Minimum number of different measured subsets for a calibration."""
 COVERAGE = 0.9
+# Smallest standard deviation of a value's known noise, as a share of the spread of the values. No model is exact.
+_LEAST_NOISE = 0.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +51,7 @@ class Priors:
     offset: float = 10.0
 
 
-TRAJECTORY_PRIORS = Priors(slopes=0.15, offset=0.5)
+TRAJECTORY_PRIORS = Priors(slopes=0.05, noise=0.5, offset=0.5)
 """Priors for the trajectory estimator, whose changes have nearly the right size. docs/decisions/ has the figures."""
 
 
@@ -64,6 +66,8 @@ class Evidence:
         changes: Estimated difference to `known` for each ridge scale and each checkpoint (r, n, p), nats.
         scales: Ridge scales (r). An estimator without a ridge has one, 1.0.
         priors: Priors that fit the estimator.
+        slope: Prior mean of the sum of the slopes. 1 for a loss that the changes estimate, 0 for another measure.
+        noise: Known standard deviation of each measured value (n,). None for the prior's share of their spread.
     """
 
     masks: Mask
@@ -72,6 +76,8 @@ class Evidence:
     changes: Floats
     scales: Sequence[float]
     priors: Priors = field(default_factory=Priors)
+    slope: float = 1.0
+    noise: Floats | None = None
 
     def __len__(self) -> int:
         """Return the number n of subsets."""
@@ -87,6 +93,8 @@ class Evidence:
             changes=self.changes[:, kept],
             scales=self.scales,
             priors=self.priors,
+            slope=self.slope,
+            noise=None if self.noise is None else self.noise[kept],
         )
 
 
@@ -167,7 +175,7 @@ def calibrate(evidence: Evidence) -> Calibration:
     Returns:
         The fitted calibration.
     """
-    row, found = _fit(evidence)
+    row, found = fit(evidence)
     points = evidence.changes.shape[2]
     return Calibration(
         scale=float(evidence.scales[row]),
@@ -199,14 +207,21 @@ def _left_out(evidence: Evidence) -> Floats:
     """Return the estimated loss of each subset (n,) from a fit to all others."""
     losses = np.zeros(len(evidence))
     for number in range(len(evidence)):
-        row, found = _fit(evidence.without(number))
+        row, found = fit(evidence.without(number))
         design = np.concatenate([[1.0], evidence.changes[row, number], evidence.masks[number]])
         losses[number] = evidence.known + design @ found
     return losses
 
 
-def _fit(evidence: Evidence) -> tuple[int, Floats]:
-    """Return the index of the most likely ridge scale, and its offset, slopes and effects (1 + p + t,)."""
+def fit(evidence: Evidence) -> tuple[int, Floats]:
+    """Fit offset, slopes and effects to measured subsets, without their leave-one-out errors.
+
+    Args:
+        evidence: Measured subsets.
+
+    Returns:
+        The index of the most likely ridge scale, and its offset, slopes and effects (1 + p + t,).
+    """
     found = [_posterior(evidence, changes) for changes in evidence.changes]
     best = max(range(len(found)), key=lambda row: found[row][0])
     return best, found[best][1]
@@ -220,11 +235,14 @@ def _posterior(evidence: Evidence, changes: Floats) -> tuple[float, Floats]:
     # The lower bound covers subsets with equal estimates, which differ by rounding only.
     unit = max(float(changes.mean(axis=1).std()), 1e-3 * float(np.abs(changes).max(initial=0.0))) or 1.0
     design = np.c_[np.ones(len(evidence)), changes, evidence.masks]
-    prior = np.concatenate([[0.0], np.full(points, 1 / points), np.zeros(tasks)])
+    prior = np.concatenate([[0.0], np.full(points, evidence.slope / points), np.zeros(tasks)])
     slopes, effects = priors.slopes / (unit * math.sqrt(points)), priors.effects / math.sqrt(max(tasks / 4, 1))
     variances = (spread * np.concatenate([[priors.offset], np.full(points, slopes), np.full(tasks, effects)])) ** 2
     left = evidence.losses - evidence.known - design @ prior
-    covariance = (design * variances) @ design.T + (priors.noise * spread) ** 2 * np.eye(len(evidence))
+    noise = np.full(len(evidence), priors.noise * spread)
+    if evidence.noise is not None:
+        noise = np.maximum(evidence.noise, _LEAST_NOISE * spread)
+    covariance = (design * variances) @ design.T + np.diag(noise**2)
     dual = np.linalg.solve(covariance, left)
     likelihood = -(left @ dual + np.linalg.slogdet(covariance)[1]) / 2
     return float(likelihood), prior + variances * (design.T @ dual)

@@ -38,6 +38,10 @@ class ReducedEstimates(TargetEstimates):
         self.inputs |= {"whole": whole.key}
         self.key = key_of(self.inputs)
 
+    def renewed(self) -> "ReducedEstimates":
+        """Return the estimates without the same examples that all runs in the store calibrate."""
+        return ReducedEstimates(self._whole.renewed(), self.dropped)
+
     @property
     def whole(self) -> TargetEstimates:
         """Estimates of the tasks with all examples."""

@@ -1,5 +1,6 @@
 """Read the inputs of the trajectory estimator from the store: sums and validation examples of each segment."""
 
+import time
 from collections.abc import Sequence
 from functools import partial
 
@@ -7,6 +8,7 @@ import numpy as np
 
 from curator.core.arrays import Floats
 from curator.core.errors import DataError
+from curator.core.events import Stage
 from curator.data.corpus import Corpus
 from curator.estimate.estimator import CheckpointSums
 from curator.estimate.task_sums import ExampleSet, TaskSums
@@ -16,6 +18,9 @@ from curator.gradients.segment_sets import run_key, sketch, validation_key
 from curator.gradients.stage import GradientSet
 from curator.training.meta_init import MetaInit, learning_rates
 from curator.workspace.workspace import Workspace
+
+# In seconds. A shorter reading reports no progress.
+_PATIENCE = 1.0
 
 
 def read_trajectory(workspace: Workspace, corpus: Corpus, meta: MetaInit, sets: Sequence[GradientSet]) -> Trajectory:
@@ -44,8 +49,14 @@ def read_trajectory(workspace: Workspace, corpus: Corpus, meta: MetaInit, sets: 
     # Adam moves the adapter by the learning rate times the mean gradient per token, so an epoch is a sum over tokens.
     trained_on = [*(task.name not in meta.unseen for task in corpus.auxiliary), True]
     tokens = sum(sum(group.weights) for group, seen in zip(groups, trained_on, strict=True) if seen)
-    segments = []
+    segments: list[Segment] = []
+    stage: Stage | None = None
+    began = time.monotonic()
     for start, gradient_set, movement in zip([0, *ends[:-1]], sets, moved, strict=True):
+        if stage is None and time.monotonic() - began > _PATIENCE:
+            stage = workspace.reporter.stage("statistics", len(sets), "segments")
+        if stage is not None:
+            stage.advance_to(len(segments))
         sums = store.segment_sums(gradient_set.key, contents, dim, rank)
         if (sums.examples != [len(group.hashes) for group in groups]).any():
             raise _missing("sums over the gradients of tasks are")
@@ -63,6 +74,8 @@ def read_trajectory(workspace: Workspace, corpus: Corpus, meta: MetaInit, sets: 
                 read=partial(_read_tasks, workspace, gradient_set, sets, groups, basis.astype(np.float64)),
             )
         )
+    if stage is not None:
+        stage.finish(f"sums of {len(groups)} tasks in {len(sets)} segments")
     return Trajectory(basis[:, :rank].astype(np.float64), segments, np.array(trained_on[:-1], dtype=bool))
 
 

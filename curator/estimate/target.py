@@ -7,10 +7,11 @@ import numpy as np
 import numpy.typing as npt
 
 from curator import results
-from curator.core.errors import ConfigError
 from curator.core.events import Stopwatch
+from curator.core.interval import Interval
 from curator.core.provenance import Inputs, hash_of, key_of
 from curator.data.corpus import Corpus
+from curator.data.discovery import check_auxiliary
 from curator.estimate.affinity import Affinities, sample_affinities, sample_subsets
 from curator.estimate.calibration import (
     LEAST_RUNS,
@@ -76,6 +77,15 @@ class TargetEstimates:
             "version": _ESTIMATOR_VERSION,
         }
         self.key = key_of(self.inputs)
+
+    def renewed(self) -> "TargetEstimates":
+        """Return the estimates that all runs in the store calibrate, from the same gradients."""
+        found = TargetEstimates(self.workspace, self.corpus, self._meta)
+        for name in ("trajectory", "points"):
+            if name in self.__dict__:
+                # Gradients do not depend on runs. Reading them again takes time.
+                found.__dict__[name] = self.__dict__[name]
+        return found
 
     @property
     def whole(self) -> "TargetEstimates":
@@ -169,6 +179,15 @@ class TargetEstimates:
         mask = np.zeros(len(self.tasks), dtype=bool)
         mask[[self.number_of(name) for name in subset]] = True
         return mask
+
+    def interval_of(self, subset: Collection[str]) -> Interval:
+        """Return the estimate of one subset by name, and store nothing.
+
+        Raises:
+            ConfigError: A name is not an auxiliary task.
+        """
+        (found,) = self.estimator.estimate(self.mask(subset)[None])
+        return found
 
     def estimate(self, subsets: Sequence[Sequence[str]]) -> results.EstimatesReport:
         """Estimate subsets by name.
@@ -307,19 +326,5 @@ class TargetEstimates:
         Raises:
             ConfigError: The name is not an auxiliary task.
         """
-        import difflib
-
-        if name in self._numbers:
-            return self._numbers[name]
-        if name in self.corpus.targets:
-            raise ConfigError(
-                f"target named as an auxiliary task: {name!r}",
-                hint="Name auxiliary tasks only. Every subset includes the target.",
-            )
-        near = difflib.get_close_matches(name, self._numbers, n=1)
-        raise ConfigError(
-            f"unknown task: {name!r}",
-            hint=f"Use {near[0]!r}, or list the tasks with `curator check`."
-            if near
-            else "List the tasks with `curator check`.",
-        )
+        check_auxiliary([name], self.corpus.targets, self._numbers)
+        return self._numbers[name]

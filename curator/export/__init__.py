@@ -51,6 +51,7 @@ def prepare_export(
     folder: Path,
     allow_changed: bool = False,
     allow_outside: bool = False,
+    project: Path | None = None,
     reporter: "Reporter | None" = None,
 ) -> "Plan":
     """Read and encode the rows of a selection, and choose the form in which to write them.
@@ -64,6 +65,7 @@ def prepare_export(
         folder: Folder of the export.
         allow_changed: As in `export`.
         allow_outside: As in `export`.
+        project: As in `export`.
         reporter: Receives the progress.
 
     Raises:
@@ -71,17 +73,18 @@ def prepare_export(
         DataError: A file cannot be read, or the temporary file cannot be written.
         ManifestMismatch: A file has changed.
     """
-    from curator.export.allowed_files import check_inside
+    from curator.export.allowed_files import AllowedPlaces
     from curator.export.examples import read_plan
     from curator.export.plan import first_plan
     from curator.select.manifest import check_files
 
     plan = first_plan(manifest, here, format=format, folder=folder)
-    if not allow_outside:
-        check_inside(manifest, here)
+    places = None if allow_outside else AllowedPlaces(here, project)
+    if places is not None:
+        places.check(manifest)
     if not allow_changed:
         check_files(manifest, here)
-    return read_plan(plan, allow_changed=allow_changed, reporter=reporter)
+    return read_plan(plan, allow_changed=allow_changed, places=places, reporter=reporter)
 
 
 def write_export(plan: "Plan") -> "ExportReport":
@@ -105,6 +108,7 @@ def export(
     folder: Path,
     allow_changed: bool = False,
     allow_outside: bool = False,
+    project: Path | None = None,
     reporter: "Reporter | None" = None,
 ) -> "ExportReport":
     """Write the training files of a selection, all of them or none.
@@ -116,7 +120,9 @@ def export(
         folder: Folder to create. An unchanged earlier export is replaced. A folder with other files is refused.
         allow_changed: Export changed files too. The manifest leaves rows out by number. After a change, a number
             may mean another row.
-        allow_outside: Read files outside the manifest's folder and outside of projects too.
+        allow_outside: Read files outside the manifest's folder and outside of projects too. Download what the
+            manifest names.
+        project: Folder of the project in which the user works. Its configuration allows more places.
         reporter: Receives the progress.
 
     Raises:
@@ -131,6 +137,7 @@ def export(
         folder=folder,
         allow_changed=allow_changed,
         allow_outside=allow_outside,
+        project=project,
         reporter=reporter,
     )
     return write_export(plan)

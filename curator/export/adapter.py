@@ -9,7 +9,7 @@ import math
 import shutil
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -21,6 +21,8 @@ from curator.core.files import sha256_of, whole_folder
 from curator.core.interval import Interval
 from curator.core.provenance import InputChange, Inputs, hash_of, input_changes, key_of
 from curator.data.corpus import Corpus, Task
+from curator.export.adapter_metric import values_of_adapter
+from curator.metrics.measuring import Measurer
 from curator.results.base import rounded
 from curator.select.manifest import (
     MANIFEST_NAME,
@@ -35,9 +37,16 @@ from curator.select.manifest import (
     render,
 )
 from curator.select.manifest_builder import with_files
-from curator.training.fine_tune import example_counts, fine_tune, measurement_inputs, recipe_key, subset_content
+from curator.training.fine_tune import (
+    example_counts,
+    fine_tune,
+    measurement_inputs,
+    recipe_key,
+    subset_content,
+)
 from curator.training.meta_init import LoadModel
 from curator.training.trainer import remove_run
+from curator.workspace.store.metric_values import StoredMetric
 from curator.workspace.workspace import Workspace
 
 # Increase this number when equal inputs give another adapter.
@@ -58,12 +67,14 @@ class Applied:
         seconds: Time of the training.
         folder: Folder of the adapter.
         cached: Whether the adapter existed before the call.
+        values: Values of the metric, and the loss on the test part.
     """
 
     loss: float
     seconds: float
     folder: Path
     cached: bool
+    values: tuple[StoredMetric, ...] = ()
 
 
 def changes_since(manifest: Manifest, config: Config, corpus: Corpus) -> list[InputChange]:
@@ -74,7 +85,7 @@ def changes_since(manifest: Manifest, config: Config, corpus: Corpus) -> list[In
         "model": {"sha256": manifest.model.sha256, "chat_template": hash_of([manifest.model.chat_template])},
         # Settings that an early version of curator did not write had their defaults.
         "lora": LoraSection().model_dump(mode="json") | manifest.lora,
-        "train": TrainSection().model_dump(mode="json") | manifest.train,
+        "train": {name: manifest.train.get(name, default) for name, default in TrainSection().decisive().items()},
         "data": manifest.data,
         "targets": _all_described(manifest.targets),
         "tasks": _all_described(selected),
@@ -82,7 +93,7 @@ def changes_since(manifest: Manifest, config: Config, corpus: Corpus) -> list[In
     now: Inputs = {
         "model": {"sha256": corpus.model.sha256, "chat_template": hash_of([corpus.model.chat_template])},
         "lora": config.lora.model_dump(mode="json"),
-        "train": config.train.model_dump(mode="json"),
+        "train": config.train.decisive(),
         "data": config.data.model_dump(mode="json", include={*manifest.data}),
         "targets": _all_described(_as_now(e, tasks[e.name]) for e in manifest.targets if e.name in tasks),
         "tasks": _all_described(_as_now(e, tasks[e.name]) for e in selected if e.name in tasks),
@@ -154,6 +165,20 @@ def check_folder(folder: Path) -> None:
         raise ConfigError(f"{folder} exists and is not an applied selection: it holds {foreign[0]!r}", hint=choose)
 
 
+def find_applied(
+    workspace: Workspace, corpus: Corpus, manifest: Manifest, *, seed: int, folder: Path
+) -> tuple[dict[str, Any] | None, Path | None]:
+    """Return the outputs of an equal run, and the folder that holds its complete adapter. None for what is missing.
+
+    Arguments are those of `apply`.
+    """
+    inputs = run_inputs(workspace.config, corpus, weights_of(manifest), seed)
+    kept = workspace.store.artifact("apply", key_of(inputs))
+    if kept is None:
+        return None, None
+    return kept.outputs, _holder((folder, Path(kept.outputs["folder"])), kept.outputs["sha256"])
+
+
 def apply(
     workspace: Workspace,
     corpus: Corpus,
@@ -164,8 +189,9 @@ def apply(
     work: Path,
     load: LoadModel,
     fresh: bool,
+    measurer: Measurer,
 ) -> Applied:
-    """Fine-tune on a selection, measure the loss, and save the adapter. Resume an interrupted run.
+    """Fine-tune on a selection, measure loss and metric, and save the adapter. Resume an interrupted run.
 
     Args:
         workspace: The project.
@@ -176,19 +202,18 @@ def apply(
         work: Folder for checkpoints.
         load: Loads the model.
         fresh: Train again even if the adapter or a checkpoint exists.
+        measurer: The metric.
 
     Raises:
-        NumericalError: The loss is not finite.
-        DataError: A file cannot be written.
+        NumericalError: The loss or the metric is not finite.
+        DataError: A file cannot be written, or the metric cannot be measured.
     """
     config, store = workspace.config, workspace.store
     weights = weights_of(manifest)
     inputs = run_inputs(config, corpus, weights, seed)
     key = key_of(inputs)
-    kept = None if fresh else store.artifact("apply", key)
-    known = None if kept is None else kept.outputs
-    source = None if known is None else _holder((folder, Path(known["folder"])), known["sha256"])
-    known, source = distributed.from_main((known, source))
+    found_adapter = (None, None) if fresh else find_applied(workspace, corpus, manifest, seed=seed, folder=folder)
+    known, source = distributed.from_main(found_adapter)
     if known is not None and source is not None:
         if source != folder and distributed.is_main():
             with _written(folder) as partial:
@@ -197,7 +222,8 @@ def apply(
                 _write_manifest(partial, folder, manifest, workspace, corpus, known["loss"])
         distributed.wait()
         workspace.reporter.cached("apply", f"adapter of {manifest.name!r}, seed {seed}: loss {known['loss']:.4f}")
-        return Applied(loss=known["loss"], seconds=known["seconds"], folder=folder, cached=True)
+        values = values_of_adapter(workspace, key, inputs, known, source, measurer, load)
+        return Applied(loss=known["loss"], seconds=known["seconds"], folder=folder, cached=True, values=values)
     place = work / key
     if fresh and distributed.is_main():
         remove_run(place)
@@ -215,16 +241,18 @@ def apply(
     )
     if not math.isfinite(found.loss):
         raise NumericalError(f"loss after training is not finite: {found.loss}", hint="Lower train.learning_rate.")
+    values = tuple(measurer.of_run(tuned, found))
     if distributed.is_main():
         with _written(folder) as partial:
             sha256 = tuned.save_adapter(partial)
             _name_base(partial / _CONFIG, config, corpus)
             _write_manifest(partial, folder, manifest, workspace, corpus, found.loss)
         outputs = {"name": manifest.name, "loss": found.loss, "seconds": found.seconds, "sha256": sha256}
+        outputs |= {"values": [asdict(value) for value in values]}
         store.put_artifact("apply", key, inputs, outputs | {"folder": str(folder)})
         remove_run(place)
     distributed.wait()
-    return Applied(loss=found.loss, seconds=found.seconds, folder=folder, cached=False)
+    return Applied(loss=found.loss, seconds=found.seconds, folder=folder, cached=False, values=values)
 
 
 def keep_measured(
@@ -248,6 +276,7 @@ def keep_measured(
     if seed != workspace.config.train.seed and all(weight == 1.0 for weight in weights.values()):
         content, target = subset_content(corpus, weights), corpus.target_label
         recipe = recipe_key(workspace.config, corpus)
+        store.put_metrics(recipe, target, content, seed=seed, values=applied.values)
         store.put_measurement(recipe, target, content, seed=seed, loss=applied.loss, seconds=applied.seconds)
     for kept in store.selections() if unchanged else ():
         if kept.name != manifest.name:
@@ -259,7 +288,14 @@ def keep_measured(
 
 
 def report(
-    workspace: Workspace, corpus: Corpus, manifest: Manifest, applied: Applied, *, seed: int, manifest_file: Path | None
+    workspace: Workspace,
+    corpus: Corpus,
+    manifest: Manifest,
+    applied: Applied,
+    *,
+    seed: int,
+    manifest_file: Path | None,
+    metric: results.AppliedMetric | None = None,
 ) -> results.ApplyReport:
     """Build the report of `Project.apply`."""
     weights = weights_of(manifest) | dict.fromkeys(corpus.targets, 1.0)
@@ -286,6 +322,7 @@ def report(
             if task.name in weights
         ),
         cached=applied.cached,
+        metric=metric,
     )
 
 

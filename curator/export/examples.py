@@ -11,15 +11,15 @@ from curator.core.provenance import hash_of
 from curator.data.bad_rows import rows_refusal
 from curator.data.left_out import VALIDATION
 from curator.data.rows import Row, content_hash, is_empty
-from curator.data.sources import Source
 from curator.data.task_rows import read_task
 from curator.data.tokens import Encoded, Encoder
+from curator.export.allowed_files import AllowedPlaces, row_source, validation_source
 from curator.export.format import Entry, Plan, PlannedTask
 from curator.export.forms import PLAIN, TOKENS, Encoding, Form, is_faithful
 from curator.export.plan import dropped, weigh
 from curator.export.recipe import max_length_of, model_section
 from curator.export.spool import Spool
-from curator.select.manifest import TargetEntry
+from curator.select.manifest import TargetEntry, TaskFile
 
 if TYPE_CHECKING:
     from curator.core.events import Reporter
@@ -35,12 +35,13 @@ class _Read:
     """Tokens of each row. None without a tokenizer."""
 
 
-def read_plan(plan: Plan, *, allow_changed: bool, reporter: "Reporter | None") -> Plan:
+def read_plan(plan: Plan, *, allow_changed: bool, places: AllowedPlaces | None, reporter: "Reporter | None") -> Plan:
     """Read and encode all rows, count rows and tokens, and choose the first form that is faithful to every row.
 
     Args:
         plan: From `first_plan`.
         allow_changed: Accept a hub data set that has changed.
+        places: Places that the model may have. None for any.
         reporter: Receives the progress.
 
     Returns:
@@ -51,7 +52,7 @@ def read_plan(plan: Plan, *, allow_changed: bool, reporter: "Reporter | None") -
         DataError: Rows or the tokenizer cannot be read, or the spool cannot be written.
         ManifestMismatch: A hub data set has changed.
     """
-    encoding = _encoding(plan, allow_changed=allow_changed)
+    encoding = _encoding(plan, allow_changed=allow_changed, places=places)
     spool = Spool(plan.folder)
     try:
         return _read_into(spool, replace(plan, allow_changed=allow_changed, encoding=encoding, spool=spool), reporter)
@@ -129,8 +130,7 @@ def read_rows(plan: Plan, entry: Entry) -> list[Row]:
         DataError: The rows cannot be read.
         ManifestMismatch: The hub data set of the rows has changed.
     """
-    files = [located(file.path, plan.here) for file in entry.files]
-    rows = read_task(Source.described(entry.name, entry.source, files), keep_bad=True)
+    rows = read_task(row_source(entry, plan.here), keep_bad=True, hashes=_known(plan, entry.files))
     if entry.source.get("hub") and not plan.allow_changed:
         found = hash_of(content_hash(row.content) for row in rows)
         if found != entry.files[0].sha256:
@@ -140,6 +140,11 @@ def read_rows(plan: Plan, entry: Entry) -> list[Row]:
                 hint="Run `curator select` again, or pass --allow-changed.",
             )
     return rows
+
+
+def _known(plan: Plan, files: Sequence[TaskFile]) -> dict[str, str] | None:
+    """Return the hash that each file must have, by its place. None if changed files are allowed."""
+    return None if plan.allow_changed else {str(located(file.path, plan.here)): file.sha256 for file in files}
 
 
 def kept_rows(plan: Plan, task: PlannedTask, rows: Sequence[Row]) -> list[Row]:
@@ -173,11 +178,11 @@ def held_out_rows(plan: Plan, part: PlannedTask, rows: Sequence[Row]) -> list[Ro
     """
     entry = part.entry
     assert isinstance(entry, TargetEntry)
-    if not entry.validation_files:
+    source = validation_source(entry, plan.here)
+    if source is None:
         numbers = set(entry.left_out[VALIDATION])
         return _checked([row for row in rows if row.number in numbers], part)
-    files = [located(file.path, plan.here) for file in entry.validation_files]
-    found = read_task(Source.described(entry.name, entry.validation_source, files), keep_bad=True)
+    found = read_task(source, keep_bad=True, hashes=_known(plan, entry.validation_files))
     if entry.validation_left_out is None:
         # An early version of curator did not record which rows were used.
         return [row for row in found if not row.problem and not is_empty(row.content) and _carries_loss(row, plan)]
@@ -209,7 +214,7 @@ def encode(row: Row, encoding: Encoding) -> Encoded:
         raise DataError(f"{row.place}: {error.message}", hint=error.hint) from error
 
 
-def _encoding(plan: Plan, *, allow_changed: bool) -> Encoding | None:
+def _encoding(plan: Plan, *, allow_changed: bool, places: AllowedPlaces | None) -> Encoding | None:
     """Load the tokenizer, if rows must be encoded to write them or to count their tokens."""
     needed = bool(plan.format.trainer)
     if not needed and not allow_changed and not any(task.about for task in plan.tasks):
@@ -218,7 +223,8 @@ def _encoding(plan: Plan, *, allow_changed: bool) -> Encoding | None:
 
     section = model_section(plan)
     try:
-        folder = find_tokenizer(section, plan.here)
+        download = places is None or places.check_model(section)
+        folder = find_tokenizer(section, plan.here, download=download)
         architecture = load_architecture(folder, section)
         tokenizer = load_tokenizer(folder, section, plan.manifest.model.chat_template)
     except CuratorError as error:
@@ -226,7 +232,7 @@ def _encoding(plan: Plan, *, allow_changed: bool) -> Encoding | None:
             return None
         raise DataError(
             f"{plan.format.name} needs the tokenizer of {section.name_or_path!r}: {error.message}",
-            hint="Export on a machine that has the model, or export jsonl, parquet or hf.",
+            hint=f"{error.hint} Or export jsonl, parquet or hf.",
         ) from error
     encoder_decoder = bool(architecture.is_encoder_decoder)
     if encoder_decoder and needed:

@@ -4,6 +4,7 @@ import json
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from importlib import import_module
+from itertools import chain
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,7 +15,7 @@ from curator.data.repetition import counts_of
 from curator.export.data_files import VALIDATION
 from curator.export.format import ROWS, TEMPLATE, Entry, Format, Plan, PlannedTask
 from curator.export.names import FORMATS
-from curator.select.manifest import MANIFEST_NAME, Manifest, TargetEntry, read_manifest
+from curator.select.manifest import MANIFEST_NAME, Manifest, TargetEntry, files_of, read_manifest
 
 RECORD_NAME = "curator-export.json"
 
@@ -154,8 +155,7 @@ def check_folder(folder: Path, manifest: Manifest, here: Path) -> None:
         if digest and (folder / name).is_file() and sha256_of(folder / name) != digest:
             raise ConfigError(f"{folder} holds an export with an edited file: {name!r}", hint=choose)
     for entry in exported(manifest):
-        own = () if entry.source.get("hub") else entry.files
-        for file in (*own, *getattr(entry, "validation_files", ())):
+        for file in chain.from_iterable(files_of(entry).values()):
             path = located(file.path, here)
             if isinstance(path, Path) and path.resolve().is_relative_to(folder.resolve()):
                 raise ConfigError(f"{folder} holds the data of task {entry.name!r}: {file.path}", hint=choose)

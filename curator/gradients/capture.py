@@ -19,7 +19,7 @@ from curator.core.errors import DataError, NumericalError
 from curator.core.events import Reporter
 from curator.gradients.layer_hooks import collecting, trained_layers
 from curator.gradients.metric import Metric, adam_squares, factor_of
-from curator.gradients.projection import Projection, ProjectionSpec
+from curator.gradients.projection import Projection, ProjectionSpec, Sketches, Together
 from curator.training.batches import loss_tokens
 from curator.training.model import TunedModel
 
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     import torch
 
 _PATTERN = "visits-*.bin"
-# Numbers of per-example gradients that are projected together.
-_AT_ONCE = 2**24
 # Growth of the number of steps between two updates of the metric. A mean over t steps changes by 1/t in a step.
 _GROWTH = 1.05
 
@@ -65,7 +63,7 @@ class Capture:
         self._names = {id(p): name for name, p in tuned.model.named_parameters() if p.requires_grad}
         self._projection, self._dim = Projection(spec), spec.dim
         for name, shape in tuned.layout.shapes.items():
-            self._projection.draw(name, math.prod(shape), tuned.device)
+            self._projection.draw(name, math.prod(shape), tuned.devices[name])
         self._folder = folder
         self._metric, self._due = Metric({}), 1
         self._file: BinaryIO | None = None
@@ -75,7 +73,7 @@ class Capture:
     def begin(self, done: int, checkpoint: Path | None) -> None:
         """Open the file of visits, and drop visits after step `done`."""
         self.open(done)
-        self._metric = Metric({}) if checkpoint is None else Metric.load(checkpoint, self._tuned.device)
+        self._metric = Metric({}) if checkpoint is None else Metric.load(checkpoint, self._tuned.devices)
         self._due = _next_update(done)
 
     def open(self, done: int = 0) -> None:
@@ -89,35 +87,28 @@ class Capture:
         path.touch()
         if _truncate(path, visit_dtype(self._dim), done) != done:
             # Somebody removed the file of a run that now resumes.
-            self._give_up("visits of earlier steps are missing")
+            self.give_up("visits of earlier steps are missing")
         self._file = path.open("ab")
 
     @contextmanager
-    def batch(self, step: int, positions: "torch.Tensor", factor: float, inputs: Mapping[str, Any]) -> Iterator[None]:
-        """Record the gradients of a batch while its forward and backward pass run."""
-        import torch
+    def batch(
+        self, step: int, positions: "torch.Tensor", factor: "float | torch.Tensor", inputs: Mapping[str, Any]
+    ) -> Iterator[None]:
+        """Record the gradients of a batch while its forward and backward pass run.
 
+        A `factor` that is a tensor may receive its value during the backward pass.
+        """
         if not self.complete:
             yield
             return
-        projected = torch.zeros(len(positions), self._dim, device=self._tuned.device)
-        pieces: list[tuple[str, torch.Tensor]] = []
-
-        def flush() -> None:
-            if pieces:
-                self._projection.add_together(pieces, self._factors(pieces), projected)
-                pieces.clear()
-
-        def add(name: str, gradients: "torch.Tensor") -> None:
-            pieces.append((name, gradients))
-            if sum(g.numel() for _, g in pieces) > _AT_ONCE:
-                flush()
-
-        with collecting(self._layers, inputs, add, mixed=self._mixed):
+        sketches = Sketches(len(positions), self._dim, self._tuned.device)
+        together = Together(self._projection, sketches, self._factors)
+        with collecting(self._layers, inputs, together.add, mixed=self._mixed):
             yield
-        flush()
+        together.flush()
         if self.complete:
             # The backward pass differentiated the sum over tokens, times the factor.
+            projected = sketches.total()
             counts = loss_tokens(inputs, self._tuned.encoder_decoder).clamp(min=1).to(projected.device)
             gradients = projected / (counts * factor)[:, None]
             self.write(step, positions.cpu().numpy(), gradients.cpu().numpy())
@@ -129,9 +120,10 @@ class Capture:
         return {name: factor_of(gradients.sum(0).square()) for name, gradients in pieces}
 
     def _mixed(self) -> None:
-        self._give_up("a trained layer mixes the tokens of a batch")
+        self.give_up("a trained layer mixes the tokens of a batch")
 
-    def _give_up(self, reason: str) -> None:
+    def give_up(self, reason: str) -> None:
+        """Capture no more visits, and warn once with the reason."""
         if self.complete:
             self._reporter.warn(f"curator computes gradients after the training, which is slower: {reason}")
         self.complete = False

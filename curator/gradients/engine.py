@@ -17,7 +17,7 @@ import numpy.typing as npt
 from curator.core.events import Reporter
 from curator.data.tokens import TokenizedExample
 from curator.gradients.layer_hooks import MixedError, collecting, trained_layers
-from curator.gradients.projection import Projection, ProjectionSpec
+from curator.gradients.projection import Projection, ProjectionSpec, Sketches, Together
 from curator.training.batches import by_length, collate, example_losses
 from curator.training.model import TunedModel
 
@@ -87,7 +87,7 @@ class GradientEngine:
         self._tuned, self._batch_tokens, self._dim = tuned, batch_tokens, spec.dim
         self._projection, self._metric = Projection(spec), metric
         for name, shape in tuned.layout.shapes.items():
-            self._projection.draw(name, math.prod(shape), tuned.device)
+            self._projection.draw(name, math.prod(shape), tuned.devices[name])
         # Number of batches that a GPU computes in advance. A CPU gains nothing from it.
         self.ahead = 1 if tuned.device.type == "cuda" else 0
         tuned.model.eval()
@@ -155,11 +155,21 @@ class GradientEngine:
                 return
 
     def _at_once(self, examples: Sequence[TokenizedExample]) -> Projected:
-        import torch
+        sketches = Sketches(len(examples), self._dim, self._tuned.device)
+        if self._metric is None:
+            losses = self._backward(
+                examples, lambda name, gradients: self._add(name, gradients, sketches.on(gradients.device))
+            )
+        else:
+            metric = self._metric
+            together = Together(self._projection, sketches, lambda _: metric.factors)
+            losses = self._backward(examples, together.add)
+            together.flush()
+        return Projected(losses, sketches.total())
 
-        projected = torch.zeros(len(examples), self._dim, device=self._tuned.device)
-        losses = self._backward(examples, lambda name, gradients: self._add(name, gradients, projected))
-        return Projected(losses, projected)
+    def measure_in(self, metric: "Metric") -> None:
+        """Use another metric from now on. The model's weights may have changed, too."""
+        self._metric = metric
 
     def _add(self, name: str, gradients: "torch.Tensor", into: "torch.Tensor") -> None:
         if self._metric is not None:
@@ -188,9 +198,9 @@ class GradientEngine:
         import torch
 
         losses = torch.zeros(len(examples), device=self._tuned.device)
-        projected = torch.zeros(len(examples), self._dim, device=self._tuned.device)
+        sketches = Sketches(len(examples), self._dim, self._tuned.device)
         for row, example in enumerate(examples):
             losses[row], gradients = gradient_of(self._tuned, example)
             for name, gradient in gradients.items():
-                self._add(name, gradient.float().reshape(1, -1), projected[row : row + 1])
-        return Projected(losses, projected)
+                self._add(name, gradient.float().reshape(1, -1), sketches.on(gradient.device)[row : row + 1])
+        return Projected(losses, sketches.total())

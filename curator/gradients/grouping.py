@@ -22,6 +22,20 @@ from curator.workspace.store.tables import Store
 from curator.workspace.workspace import Workspace
 
 
+def check_group_count(corpus: Corpus, count: int) -> None:
+    """Check that every auxiliary task has enough examples for a number of groups.
+
+    Raises:
+        ConfigError: A task has fewer examples than groups.
+    """
+    for task in corpus.auxiliary:
+        if len(task.split.train) < count:
+            raise ConfigError(
+                f"too few examples in task {task.name!r} for {count} groups: {len(task.split.train)}",
+                hint="Pass a smaller --group.",
+            )
+
+
 def write_groups(
     workspace: Workspace, corpus: Corpus, meta: MetaInit, sources: dict[str, Source], *, count: int, folder: Path
 ) -> list[tuple[str, Path, int]]:
@@ -32,14 +46,13 @@ def write_groups(
         corpus: Tasks of the project.
         meta: Meta-initialization of the stored gradients.
         sources: Source of each task by name.
-        count: Maximum number of groups per task.
+        count: Maximum number of groups per task. `check_group_count` accepts it.
         folder: Folder for the files.
 
     Returns:
         Name, file and number of rows of each group. Empty groups are left out.
 
     Raises:
-        ConfigError: A task has fewer examples than groups.
         DataError: A file cannot be read or written.
     """
     written = []
@@ -47,15 +60,11 @@ def write_groups(
     files = dict(zip(names, file_names(names), strict=True))
     sets = sets_in_use(workspace.config, meta)
     for task in corpus.auxiliary:
-        if len(task.split.train) < count:
-            raise ConfigError(
-                f"too few examples in task {task.name!r} for {count} groups: {len(task.split.train)}",
-                hint="Pass a smaller --group.",
-            )
         groups = cluster(
             _directions(workspace.store, [s.key for s in sets], task), count, seed=workspace.config.data.seed
         )
-        rows = {row.number: row for row in read_task(sources[task.name], keep_bad=True)}
+        known = {path: sha256 for path, sha256, _ in task.version.files}
+        rows = {row.number: row for row in read_task(sources[task.name], keep_bad=True, hashes=known)}
         for group in range(count):
             numbers = [n for n, of in zip(task.split.train, groups.tolist(), strict=True) if of == group]
             if not numbers:

@@ -69,6 +69,9 @@ def collecting(
                     raise MixedError
                 mixed()
                 return
+            if not output.requires_grad:
+                # Activation checkpointing repeats the forward pass with gradients.
+                return
             if not x.requires_grad:
                 ends.append(output)
             output.register_hook(_multiply(name, x.detach().reshape(rows, -1, x.shape[-1]), sink))  # type: ignore[no-untyped-call]

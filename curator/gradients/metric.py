@@ -54,8 +54,12 @@ class Metric:
         save_file(tensors, folder / _FILE)
 
     @classmethod
-    def load(cls, folder: Path, device: "torch.device") -> "Metric":
+    def load(cls, folder: Path, device: "torch.device | Mapping[str, torch.device]") -> "Metric":
         """Read a metric that `save` wrote.
+
+        Args:
+            folder: Folder of an adapter or of a checkpoint.
+            device: Device of the factors, or the device of each by parameter name.
 
         Raises:
             DataError: The file cannot be read.
@@ -63,7 +67,9 @@ class Metric:
         from safetensors.torch import load_file
 
         try:
-            return cls({name: factor.to(device).float() for name, factor in load_file(folder / _FILE).items()})
+            found = load_file(folder / _FILE)
+            places = device if isinstance(device, Mapping) else dict.fromkeys(found, device)
+            return cls({name: factor.to(places[name]).float() for name, factor in found.items()})
         except Exception as error:
             raise DataError(
                 f"cannot read {folder / _FILE}: {error}", hint="Run `curator train --fresh` to train again."

@@ -24,7 +24,7 @@ Batches, devices, processes and other parameters do not change them.
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     import torch
 
 # Largest number of values, over all examples, to rotate at once. A value needs at most 16 bytes of temporary memory.
+# Numbers of per-example gradients that are projected together.
+_AT_ONCE = 2**24
 _PIECE = 2**21
 
 
@@ -184,6 +186,72 @@ class Projection:
                 torch.from_numpy(shifts(self.spec, name, size)).to(device),
             )
         return self._drawn[name]
+
+
+class Sketches:
+    """Sums of projected gradients: one on each device that holds layers, and their total on one device.
+
+    Only the sketches of k numbers an example move between devices. Gradients stay where their layer is.
+
+    Args:
+        rows: Number of examples (n).
+        dim: Entries of a projected gradient (k).
+        device: Device of the total.
+    """
+
+    def __init__(self, rows: int, dim: int, device: "torch.device") -> None:
+        import torch
+
+        self._device, self._parts = device, {device: torch.zeros(rows, dim, device=device)}
+
+    def on(self, device: "torch.device") -> "torch.Tensor":
+        """Return the sum on a device (n, k)."""
+        if device not in self._parts:
+            first = self._parts[self._device]
+            self._parts[device] = first.new_zeros(first.shape, device=device)
+        return self._parts[device]
+
+    def total(self) -> "torch.Tensor":
+        """Return the total (n, k)."""
+        first, *others = self._parts.values()
+        for part in others:
+            first = first + part.to(self._device)
+        return first
+
+
+class Together:
+    """Sink of per-example gradients (layer_hooks.py) that projects many parameters at once.
+
+    Args:
+        projection: Projection.
+        sketches: Sums of the projected gradients. Complete after `flush`.
+        factors: Returns the factor of each coordinate by parameter name, for some pieces of `Projection.add_together`.
+    """
+
+    def __init__(
+        self,
+        projection: Projection,
+        sketches: Sketches,
+        factors: "Callable[[Sequence[tuple[str, torch.Tensor]]], Mapping[str, torch.Tensor]]",
+    ) -> None:
+        self._projection, self._sketches, self._factors = projection, sketches, factors
+        self._pieces: list[tuple[str, torch.Tensor]] = []
+        self._numbers = 0
+
+    def add(self, name: str, gradients: "torch.Tensor") -> None:
+        """Take the per-example gradients of one parameter (n, p of the parameter), float32."""
+        self._pieces.append((name, gradients))
+        self._numbers += gradients.numel()
+        if self._numbers > _AT_ONCE:
+            self.flush()
+
+    def flush(self) -> None:
+        """Project what is collected, on the device of each layer."""
+        for device in dict.fromkeys(gradients.device for _, gradients in self._pieces):
+            here = [(name, gradients) for name, gradients in self._pieces if gradients.device == device]
+            self._projection.add_together(here, self._factors(here), self._sketches.on(device))
+        self._pieces.clear()
+        self._numbers = 0
 
 
 def project_slowly(

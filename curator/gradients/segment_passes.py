@@ -24,6 +24,9 @@ from curator.training.model import TunedModel
 from curator.training.trainer import Checkpoint
 from curator.workspace.workspace import Workspace
 
+INITIAL = "initial"
+"""Folder of the adapter before the first step, if the run did not initialize it by the project's seed."""
+
 
 class Passes:
     """Compute gradients at the parts of segments.
@@ -44,6 +47,7 @@ class Passes:
         self._spec: ProjectionSpec = sketch(workspace.config)
         self.stage: Stage | None = None
         self._done = 0
+        self._kept: tuple[TunedModel, GradientEngine] | None = None
 
     def start(self, total: int) -> Stage:
         """Begin to report a number of gradients."""
@@ -92,13 +96,14 @@ class Passes:
         tuned = self._load()
         folder = self._root / part.folder
         tuned.load_adapter(folder, sha256=part.sha256)
-        return GradientEngine(
-            tuned,
-            self._spec,
-            batch_tokens=self._workspace.config.gradients.batch_tokens,
-            reporter=self._workspace.reporter,
-            metric=Metric.load(folder, tuned.device),
-        )
+        metric = Metric.load(folder, tuned.devices)
+        # An engine draws the projection and checks the model once, for all parts.
+        if self._kept is None or self._kept[0] is not tuned:
+            tokens, reporter = self._workspace.config.gradients.batch_tokens, self._workspace.reporter
+            engine = GradientEngine(tuned, self._spec, batch_tokens=tokens, reporter=reporter, metric=metric)
+            self._kept = tuned, engine
+        self._kept[1].measure_in(metric)
+        return self._kept[1]
 
     def movements(self) -> npt.NDArray[np.float32]:
         """Return the adapter's movement between the means of neighbouring segments (L, k), in the metric of the later.
@@ -107,6 +112,8 @@ class Passes:
         """
         tuned, root = self._load(), self._root
         tuned.reset(self._workspace.config.train.seed)
+        if (root / INITIAL).is_dir():
+            tuned.load_adapter(root / INITIAL)
         projection, before, rows, step = Projection(self._spec), _adapter(tuned), [], 0
         for gradient_set in self._sets:
             first, here = step, {name: value.new_zeros(value.shape) for name, value in before.items()}
@@ -116,7 +123,7 @@ class Passes:
                 for name, value in _adapter(tuned).items():
                     here[name] += share * value
                 step = part.step
-            metric = Metric.load(root / gradient_set.checkpoint.folder, tuned.device)
+            metric = Metric.load(root / gradient_set.checkpoint.folder, tuned.devices)
             row = np.zeros(self._spec.dim, dtype=np.float32)
             for name, moved in metric.moved({name: here[name] - before[name] for name in here}).items():
                 into = moved.new_zeros(1, self._spec.dim)

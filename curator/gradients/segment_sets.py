@@ -26,6 +26,16 @@ def sketch(config: Config) -> ProjectionSpec:
     return ProjectionSpec(dim=section.sketch_dim, seed=section.projection_seed)
 
 
+def segment_of(share: float, ends: Sequence[float]) -> int:
+    """Return the number of the segment that holds a share of the steps.
+
+    Args:
+        share: Share of the steps, in (0, 1].
+        ends: Ends of the segments, as increasing shares.
+    """
+    return min(int(np.searchsorted(ends, share - 1e-9)), len(ends) - 1)
+
+
 def segment_sets(config: Config, meta: MetaInit) -> list[GradientSet]:
     """Return the gradient sets of the segments of a meta-training run, in their order."""
     facts = {
@@ -38,8 +48,7 @@ def segment_sets(config: Config, meta: MetaInit) -> list[GradientSet]:
     parts: dict[int, list[Checkpoint]] = {}
     for checkpoint in meta.checkpoints:
         # A run of few steps has fewer parts, and may have fewer segments.
-        number = min(int(np.searchsorted(ends, checkpoint.share - 1e-9)), len(ends) - 1)
-        parts.setdefault(number, []).append(checkpoint)
+        parts.setdefault(segment_of(checkpoint.share, ends), []).append(checkpoint)
     return [
         GradientSet(
             key=key_of({**facts, "segment": number, "adapters": [p.sha256 for p in members]}),

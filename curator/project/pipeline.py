@@ -1,12 +1,14 @@
 """`Pipeline`: run the missing stages for one target, each once, and cache their results."""
 
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 from curator.core import distributed
-from curator.core.events import Stopwatch, duration
+from curator.core.events import Event, StageFinished, StageStarted, Stopwatch, duration
+from curator.core.performance import peak_bytes
 from curator.core.provenance import key_of
 from curator.workspace.workspace import Workspace
 
@@ -14,11 +16,17 @@ if TYPE_CHECKING:
     from curator.data.corpus import Corpus
     from curator.estimate.target import TargetEstimates
     from curator.gradients.capture import Capture
+    from curator.project.costs import Planner, Work
+    from curator.project.rates import Rate, Rates
     from curator.select.selections import Selections
     from curator.training.meta_init import MetaInit
     from curator.training.model import TunedModel
 
 Targets = tuple[str, ...]
+# Seconds of work from which on curator announces costs.
+_LONG = 10.0
+# Number of weights below which a dry run loads the model to probe it.
+_QUICK_TO_LOAD = 1_000_000_000
 
 
 class Pipeline:
@@ -26,10 +34,21 @@ class Pipeline:
 
     Args:
         workspace: The project.
+        dry_run: Whether `begin` ends every verb before its first stage.
+
+    Attributes:
+        workspace: The project. Its reporter also keeps the rates of finished stages.
+        dry_run: As the argument.
     """
 
-    def __init__(self, workspace: Workspace) -> None:
-        self._workspace = workspace
+    def __init__(self, workspace: Workspace, *, dry_run: bool = False) -> None:
+        self.workspace = self._workspace = workspace.reporting_to(workspace.reporter.with_sink(self._note_rate))
+        self.dry_run = dry_run
+        self._rates: Rates | None = None
+        self._begun: dict[str, Work] = {}
+        self._started: StageStarted | None = None
+        self._probed: Rate | None = None
+        self._read_last: Corpus | None = None
         self._corpora: dict[Targets, Corpus] = {}
         self._selections: dict[Targets, Selections] = {}
 
@@ -45,7 +64,20 @@ class Pipeline:
             for problem in corpus.warnings():
                 self._workspace.reporter.warn(problem)
             self._corpora[targets] = corpus
+        self._read_last = self._corpora[targets]
         return self._corpora[targets]
+
+    def check_names(self, targets: Targets, tasks: Sequence[str] = ()) -> None:
+        """Check the names of targets and auxiliary tasks, before any stage runs.
+
+        Raises:
+            ConfigError: A target is not a task, or another name is not an auxiliary task.
+            DataError: A path does not exist, or a glob matches no file.
+        """
+        from curator.data.corpus import check_names
+
+        if distributed.is_main():
+            check_names(self._workspace, targets, tasks)
 
     def whole_corpus(self, targets: Targets) -> "Corpus":
         """Return the project's examples as `corpus` does, for a report that names what cannot be used.
@@ -69,6 +101,78 @@ class Pipeline:
         assert corpus is not None
         return corpus
 
+    def planner(self, corpus: "Corpus", *, fresh: bool = False, fresh_train: bool | None = None) -> "Planner":
+        """Return a planner of the project's stages. Arguments are those of `Planner`."""
+        from curator.project.costs import Planner
+
+        return Planner(self._workspace, corpus, fresh=fresh, fresh_train=fresh_train)
+
+    def begin(self, corpus: "Corpus", works: "Sequence[Work]") -> None:
+        """Announce work that takes more than ten seconds, before the work starts.
+
+        Time and memory come from earlier work on this machine. If none is known, a probe of the model measures them.
+        A dry run probes only a model that loads quickly.
+
+        Args:
+            corpus: Examples of the project.
+            works: Planned work, in the order of the stages.
+
+        Raises:
+            DryRun: This is a dry run. The exception holds the costs.
+            ConfigError: The configuration does not suit the model, or the experiment tracker is not installed.
+            DataError: The model cannot be read.
+        """
+        from curator.data.model_check import check_model
+        from curator.project.costs import DryRun, announcement
+        from curator.project.rates import Rates
+        from curator.training.tracking import check_tracker
+
+        check_tracker(self._workspace.config.train.report_to)
+
+        if not distributed.is_main():
+            if self.dry_run:
+                sys.exit()
+            return
+        rates = self._rates = Rates(self._workspace, corpus)
+        self._begun = {work.stage: work for work in works}
+        if (
+            distributed.world_size() == 1
+            and rates.needs_probe(works, _LONG)
+            and (not self.dry_run or rates.parameters < _QUICK_TO_LOAD)
+        ):
+            check_model(self._workspace, corpus)
+            tuned = self.load()
+            if self._probed is None:
+                self._probe(tuned, corpus)
+            rates.probed = self._probed
+        report = rates.report(works)
+        if self.dry_run:
+            if not all(work.cached for work in works):
+                check_model(self._workspace, corpus)
+            raise DryRun(report)
+        if report.seconds > _LONG:
+            for line in announcement(report):
+                self._workspace.reporter.note(line)
+
+    def _probe(self, tuned: "TunedModel", corpus: "Corpus") -> None:
+        from curator.project.probe import probe
+
+        found = probe(self._workspace, corpus, tuned)
+        if found is not None:
+            self._probed = found.rate
+            if found.threads:
+                self._workspace.reporter.note(found.threads)
+
+    def _note_rate(self, event: Event) -> None:
+        """Keep the rate of a finished stage that `begin` announced."""
+        if isinstance(event, StageStarted):
+            self._started = event
+        elif isinstance(event, StageFinished) and not event.cached and self._rates is not None:
+            work, started = self._begun.pop(event.stage, None), self._started
+            # A resumed stage, or one whose work was only expected, says nothing about the rate.
+            if work is not None and work.exact and started is not None and not started.done:
+                self._rates.keep(work, seconds=event.seconds, peak_bytes=peak_bytes())
+
     def meta_init(self, corpus: "Corpus", *, fresh: bool) -> tuple["MetaInit", bool]:
         """Return the meta-initialization, and whether it was cached. Train it if it is missing.
 
@@ -83,6 +187,7 @@ class Pipeline:
         """
         from curator.data.model_check import check_model
         from curator.training.meta_init import find_meta_init, make_meta_init, seconds_without_capture
+        from curator.training.tracking import tracked_run
 
         found = None if fresh else find_meta_init(self._workspace, corpus)
         found = distributed.from_main(found)
@@ -98,7 +203,8 @@ class Pipeline:
                 ' during the training. Set method = "quadratic" under [estimate] to keep the earlier estimates.'
             )
         observe = self._capture if self._workspace.config.captures else None
-        with self._workspace.job("train"):
+        parameters = {"tasks": len(corpus.tasks), "target": corpus.target_label}
+        with self._workspace.job("train"), tracked_run(self._workspace, "meta-training", parameters):
             return make_meta_init(self._workspace, corpus, self.load, fresh=fresh, observe=observe), False
 
     def _capture(self, tuned: "TunedModel", corpus: "Corpus", key: str) -> "Capture":
@@ -162,6 +268,24 @@ class Pipeline:
                 store.put_artifact("gradients", key_of(inputs), inputs, outputs)
         return meta, computed, count
 
+    def is_ready(self, targets: Targets) -> bool:
+        """Return whether meta-initialization and gradients are in the store. Read no file that is new or changed.
+
+        Raises:
+            ConfigError: A target is not a task of the project.
+            DataError: The store cannot be read.
+        """
+        from curator.data.corpus import read_corpus
+        from curator.gradients.segment_sets import completeness_inputs, sets_in_use
+        from curator.training.meta_init import find_meta_init
+
+        config, corpus = self._workspace.config, read_corpus(self._workspace, targets, read=False)
+        meta = None if corpus is None else find_meta_init(self._workspace, corpus)
+        if corpus is None or meta is None:
+            return False
+        inputs = completeness_inputs(config, sets_in_use(config, meta), corpus)
+        return self._workspace.store.artifact("gradients", key_of(inputs)) is not None
+
     def selections(self, targets: Targets, *, fresh: bool = False) -> "Selections":
         """Return the selections for the targets. Run the missing stages before.
 
@@ -210,12 +334,17 @@ class Pipeline:
 
         Raises:
             ConfigError: The configuration does not suit the model.
-            DataError: The model cannot be read.
+            DataError: The model cannot be read, or changed after it was hashed.
         """
         return self._tuned
 
     @cached_property
     def _tuned(self) -> "TunedModel":
+        from curator.project.probe import chooses_threads
         from curator.training.model import load_project_model
 
-        return load_project_model(self._workspace)
+        known = next(iter(self._corpora.values()), None)
+        tuned = load_project_model(self._workspace, None if known is None else known.model)
+        if self._read_last is not None and chooses_threads(tuned):
+            self._probe(tuned, self._read_last)
+        return tuned

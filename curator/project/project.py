@@ -6,7 +6,9 @@ Each verb runs the missing stages before it, each once:
                                     ↘ verify
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace as replaced
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -16,46 +18,73 @@ from curator.core.config import Config, SelectSection
 from curator.core.errors import ConfigError, DataError
 from curator.core.events import Reporter
 from curator.core.files import file_names
+from curator.core.interval import Interval
 from curator.core.text import is_text
+from curator.data.discovery import check_auxiliary
 from curator.project.pipeline import Pipeline
 from curator.results.base import rounded
-from curator.select.manifest import MANIFEST_NAME, Manifest, record_measured, write_manifest
+from curator.select.manifest import (
+    MANIFEST_NAME,
+    Manifest,
+    check_manifest_file,
+    record_measured,
+    write_manifest,
+)
 from curator.workspace.workspace import Workspace
 
 if TYPE_CHECKING:
+    from datasets import DatasetDict
+
     from curator.data.corpus import Corpus
     from curator.data.dropped import Dropped
     from curator.estimate.target import TargetEstimates
+    from curator.project.costs import Planner
+    from curator.project.create import Settings, Tasks
+    from curator.project.saved_objects import Model, Rows, Tokenizer
+    from curator.select.methods import Request
     from curator.select.selections import Selections
+    from curator.workspace.store.check import StoreReport
     from curator.workspace.store.tables import Store
+
+_WITH_COSTS = ("train", "gradients", "estimate", "estimate_all", "select", "examples", "curve", "verify", "apply")
 
 
 class Project:
     """A folder with a `curator.toml`, and everything that curator makes for it.
 
-    Open a project with `Project.open`. Verbs return frozen values. Each has `to_pandas()`, and is a notebook table.
+    Open a project with `Project.open`, or write one with `Project.create`. Every command of the command line is a
+    method. Methods return frozen values with a short `repr`. Each has `to_frame()`, and is a notebook table.
 
         >>> project = curator.Project.open("sample_data", progress=True)
         >>> project.check().problems
         >>> result = project.select(max_tokens=20000)
         >>> result.selected
-        >>> result.to_pandas().sort_values("affinity")
+        >>> result.to_frame().sort_values("affinity")
+        >>> SFTTrainer(model, train_dataset=result.to_datasets()["train"])
         >>> project.estimate(["carry", "subtraction"]).estimated_loss
         >>> project.apply(output="adapter").measured_loss
     """
 
-    def __init__(self, workspace: Workspace) -> None:
-        self.workspace = workspace
-        self._pipeline = Pipeline(workspace)
+    def __init__(self, workspace: Workspace, *, dry_run: bool = False) -> None:
+        self._pipeline = Pipeline(workspace, dry_run=dry_run)
+        self.workspace = self._pipeline.workspace
 
     @classmethod
-    def open(cls, path: Path | str | None = None, *, reporter: Reporter | None = None, progress: bool = False) -> Self:
+    def open(
+        cls,
+        path: Path | str | None = None,
+        *,
+        skip_bad_rows: bool = False,
+        reporter: Reporter | None = None,
+        progress: bool = False,
+    ) -> Self:
         """Open a project.
 
             >>> project = curator.Project.open("sample_data", progress=True)
 
         Args:
             path: Folder of the project. None searches the working directory and its parents for `curator.toml`.
+            skip_bad_rows: Leave out rows that cannot be used, and count them.
             reporter: Receives progress and warnings.
             progress: Print progress with the time left to standard error, as plain lines for notebooks and scripts.
 
@@ -68,7 +97,77 @@ class Project:
             from curator.core.progress import PlainProgress
 
             reporter = reporter.with_sink(PlainProgress())
-        return cls(Workspace.open(path, reporter=reporter))
+        workspace = Workspace.open(path, reporter=reporter)
+        return cls(workspace.skipping_bad_rows() if skip_bad_rows else workspace)
+
+    @classmethod
+    def create(
+        cls,
+        path: Path | str,
+        tasks: "Tasks" = (),
+        *,
+        target: str | Sequence[str] | None = None,
+        model: "Model" = "model",
+        tokenizer: "Tokenizer | None" = None,
+        validation: "Mapping[str, Rows | Path | str] | None" = None,
+        task_column: str = "",
+        settings: "Settings | None" = None,
+        group: int | None = None,
+        replace: bool = False,
+        reporter: Reporter | None = None,
+        progress: bool = False,
+    ) -> Self:
+        """Write a project with its `curator.toml`, and open the project.
+
+        Rows and models in memory are saved into the folder once: rows as Parquet or JSON Lines, and weights as
+        safetensors. Paths are relative to the working directory. The files that they name stay where they are.
+
+            >>> project = curator.Project.create(
+            ...     "work", {"qa": dataset, "summaries": rows}, target="qa", model=model, tokenizer=tokenizer,
+            ...     settings={"train": {"epochs": 1}},
+            ... )
+
+        Args:
+            path: Folder of the project. It is created if missing.
+            tasks: Tasks by name. Each is a `datasets.Dataset`, a list of rows, a path or a hub id. Without names: a
+                list of files, folders, globs, hub ids or trainer configurations, or rows with a `task_column`.
+            target: The task to improve, or several.
+            model: A model of transformers, a folder, or a hub id.
+            tokenizer: Tokenizer of a model in memory, or another tokenizer for a folder or hub id.
+            validation: Held-out rows of a target, by its name. Other targets hold out a share of their own rows.
+            task_column: Column whose values become tasks.
+            settings: Values of `curator.toml` that differ from the defaults, by section and key.
+            group: Split each auxiliary task into so many groups of similar examples. Runs the missing stages.
+            replace: Replace an earlier configuration. Results of unchanged tasks stay cached.
+            reporter: Receives progress and warnings.
+            progress: Print progress as in `open`.
+
+        Raises:
+            ConfigError: The project exists, a target is not a task, or a setting is unknown or invalid.
+            DataError: A source does not exist, a row cannot be saved, or a file cannot be written.
+        """
+        from curator.project.create import create_project
+        from curator.project.new_project import write_groups
+
+        folder = Path(path)
+        written = create_project(
+            folder,
+            tasks,
+            target=target,
+            model=model,
+            tokenizer=tokenizer,
+            validation=validation,
+            task_column=task_column,
+            settings=settings,
+            replace=replace,
+        )
+        made = cls.open(folder, reporter=reporter, progress=progress)
+        for line in written.left_out:
+            made.reporter.warn(f"not imported: {line}")
+        if group is not None:
+            write_groups(made.config, made.root, made.group(group), written)
+            made = cls.open(folder, reporter=reporter, progress=progress)
+        return made
 
     @property
     def root(self) -> Path:
@@ -129,7 +228,9 @@ class Project:
         """
         from dataclasses import asdict
 
-        meta, cached = self._pipeline.meta_init(self.corpus(self.workspace.targets(target)), fresh=fresh)
+        corpus, plan = self._plan(self.workspace.targets(target), fresh=fresh)
+        self._pipeline.begin(corpus, [plan.train()])
+        meta, cached = self._pipeline.meta_init(corpus, fresh=fresh)
         return results.TrainReport(
             key=meta.key,
             points=tuple(
@@ -154,7 +255,8 @@ class Project:
             NumericalError: Training diverges, or a gradient is not finite.
             StoreBusy: Another process works on the project.
         """
-        corpus = self.corpus(self.workspace.targets(target))
+        corpus, plan = self._plan(self.workspace.targets(target), fresh=fresh, fresh_train=False)
+        self._pipeline.begin(corpus, [plan.train(), plan.gradients()])
         meta, computed, count = self._pipeline.gradients(corpus, fresh=fresh, fresh_train=False)
         return results.GradientsReport(
             examples=count,
@@ -201,7 +303,9 @@ class Project:
         from curator.estimate.reduced import reduced_estimates
 
         targets = self.workspace.targets(target)
+        corpus, plan = self._plan(targets, names=[name for subset in subsets for name in subset])
         dropped = self._dropped(drop_examples, targets)
+        self._pipeline.begin(corpus, [plan.train(), plan.gradients()])
         return reduced_estimates(self.estimates(targets), dropped).estimate(subsets)
 
     def select(
@@ -219,6 +323,7 @@ class Project:
         per_example: bool = False,
         name: str = "",
         output: Path | str | None = None,
+        runs: int | None = None,
         fresh: bool = False,
     ) -> results.SelectionResult:
         """Select the subset of tasks with the lowest estimated target loss, and write a manifest.
@@ -241,20 +346,32 @@ class Project:
             per_example: Choose examples inside tasks, within `max_tokens`.
             name: Name of the selection [default: the method].
             output: Manifest file [default: `curator-manifest.json` in the project].
+            runs: Race: fine-tune up to this many times on the most promising subsets, and select the best. The race
+                ends early if one subset is the best with a probability of 90 %. A killed race resumes.
             fresh: Run every stage again.
 
         Raises:
-            ConfigError: A name or a dropped example is unknown, pins contradict each other or the budget, or the method
-                lacks an option.
+            ConfigError: A name or a dropped example is unknown, pins contradict each other or the budget, the method
+                lacks an option, or a race has a method or drops examples.
             DataError: Data, the model, a checkpoint or the manifest cannot be read or written.
             NumericalError: Training diverges, or a gradient is not finite.
             StoreBusy: Another process works on the project.
         """
-        from dataclasses import replace
-
-        from curator.select.methods import Request
+        from curator.data.dropped import without
+        from curator.select.methods import Request, check_budget, check_request
         from curator.select.selections import selection_report
+        from curator.training.tracking import estimate_numbers, tracked_run
 
+        if runs is not None and (runs < 1 or method is not None):
+            raise ConfigError(
+                f"a race takes at least 1 run and no method: runs={runs}, method={method}",
+                hint="Remove --method. A race compares the selections of all methods.",
+            )
+        if runs is not None and (drop_examples or per_example):
+            raise ConfigError(
+                "a race measures whole tasks and drops no examples",
+                hint="Remove --runs, or --drop-examples and --per-example.",
+            )
         request = Request(
             method=self._method(method),
             k=k,
@@ -269,12 +386,141 @@ class Project:
         if name and not is_text(name):
             raise ConfigError(f"selection name is not valid UTF-8: {name!r}", hint="Use a name in UTF-8.")
         targets = self.workspace.targets(target)
-        request = replace(request, dropped=self._dropped(drop_examples, targets))
+        check_request(request, self.config.estimate.method)
+        check_manifest_file(path)
+        corpus, plan = self._plan(targets, names=[*include, *exclude], fresh=fresh)
+        request = replaced(request, dropped=self._dropped(drop_examples, targets))
+        check_request(request, self.config.estimate.method)
+        check_budget(request, without(corpus, request.dropped))
+        works = [plan.train(), plan.gradients(), plan.affinities(request.dropped)]
+        if runs is not None:
+            self._pipeline.begin(corpus, [*works, plan.expected_runs("select", runs)])
+            return self._race(targets, request, runs=runs, name=name or "race", path=path, fresh=fresh)
+        name = name or request.method
+        self._pipeline.begin(corpus, [*works, plan.select(request, name)])
         selections = self.selections(targets, fresh=fresh)
-        manifest, cached = selections.select(request, name=name or request.method, folder=path.parent, fresh=fresh)
+        manifest, cached = selections.select(request, name=name, folder=path.parent, fresh=fresh)
         if distributed.is_main():
             write_manifest(manifest, path)
-        return selection_report(manifest, path, cached)
+        report = selection_report(manifest, path, cached)
+        with tracked_run(self.workspace, f"select {name}", {"selected": report.selected}, again=cached) as log:
+            log({**estimate_numbers(report.estimate), "tasks": len(report.selected)})
+        return self._with_sets(report, manifest)
+
+    def _with_sets(self, report: results.SelectionResult, manifest: Manifest) -> results.SelectionResult:
+        """Return the result of a selection with what `to_datasets` reads."""
+        weights = {task.name: task.weight for task in manifest.tasks if task.selected}
+        dropped = [(row.task, row.sha256) for row in manifest.dropped_examples]
+        sets = partial(_sets, self.root, self.config, manifest.target_names, weights, dropped)
+        return replaced(report, _sets=sets)
+
+    def _race(
+        self, targets: tuple[str, ...], request: "Request", *, runs: int, name: str, path: Path, fresh: bool
+    ) -> results.SelectionResult:
+        """Select by fine-tuning on promising subsets. Arguments and errors are those of `select`."""
+        from curator.select.manifest import rebased
+        from curator.select.selections import selection_report
+        from curator.verify.measure import estimates_before, measure
+        from curator.verify.race import Race
+
+        current = self.selections(targets, fresh=fresh)
+        corpus, folder = self.corpus(targets), self.workspace.adapters / "verify"
+        race = Race(current, request, fresh=fresh) if distributed.is_main() else None
+        made = 0
+        while True:
+            run = distributed.from_main(None if race is None else race.next_run(runs))
+            if run is None:
+                break
+            if race is not None:
+                self.reporter.note(f"race: run {race.number_of(run)} of at most {runs}")
+            with self._pipeline.measuring(targets, "verify"):
+                measure(
+                    self.workspace,
+                    corpus,
+                    [run],
+                    load=self._pipeline.load,
+                    folder=folder,
+                    predictions=estimates_before(current.estimates, [run]),
+                )
+            current = current.renewed()
+            if race is not None:
+                race.renew(current)
+            made += 1
+        report = None
+        if race is not None:
+            found, mask = race.result()
+            manifest = current.save_race(mask, name=name, request=request, race=found)
+            manifest = rebased(manifest, self.root, path.parent)
+            write_manifest(manifest, path)
+            report = self._with_sets(selection_report(manifest, path, made == 0, found), manifest)
+        done = distributed.from_main(report)
+        assert done is not None
+        return done
+
+    def preview(
+        self, *, target: str | Sequence[str] | None = None, method: str | None = None, **limits: Any
+    ) -> results.SelectionResult:
+        """Select as `select` does, but store no selection and write no manifest.
+
+        Args:
+            target: Target to use instead of the configured one.
+            method: Method of selection [default: the configured method].
+            limits: `k`, `max_tokens`, `max_examples`, `threshold`, `include` and `exclude` of `select`.
+
+        Raises:
+            ConfigError: A name is unknown, pins contradict each other or the budget, or the method lacks an option.
+            DataError: Data, the model or a checkpoint cannot be read or written.
+            NumericalError: Training diverges, or a gradient is not finite.
+            StoreBusy: Another process works on the project.
+        """
+        from curator.select.methods import Request
+        from curator.select.selections import selection_report
+
+        names: dict[str, Any] = {key: tuple(sorted(set(limits.pop(key, ())))) for key in ("include", "exclude")}
+        request = Request(method=self._method(method), **limits, **names)
+        manifest = self.selections(self.workspace.targets(target)).preview(request, name=request.method)
+        return replaced(selection_report(manifest, self.root, False), manifest=None)
+
+    def is_ready(self, *, target: str | Sequence[str] | None = None) -> bool:
+        """Return whether estimates need no further training and no further gradients. Compute nothing.
+
+        Args:
+            target: Target to use instead of the configured one.
+
+        Raises:
+            ConfigError: A target is not a task of the project.
+            DataError: The store cannot be read.
+        """
+        return self._pipeline.is_ready(self.workspace.targets(target))
+
+    def to_datasets(
+        self, manifest: Path | str | None = None, *, target: str | Sequence[str] | None = None
+    ) -> "DatasetDict":
+        """Return examples to train on: the splits `train` and `validation`, with a column `task`.
+
+        Rows hold `input_ids` and `labels`, so that a trainer sees curator's tokens and loss.
+
+            >>> SFTTrainer(model, train_dataset=project.to_datasets()["train"], callbacks=[CuratorCallback(project)])
+
+        Args:
+            manifest: A manifest or the name of a selection, for the selected tasks and the target. None for all tasks.
+            target: Target to use instead of the configured one, if there is no manifest.
+
+        Raises:
+            ConfigError: A target is not a task of the project.
+            DataError: The manifest does not exist, or a file or the tokenizer cannot be read.
+            ManifestMismatch: The manifest selects a task that the project does not have.
+        """
+        if manifest is None:
+            return _sets(self.root, self.config, self.workspace.targets(target), None)
+        from curator.data.dropped import without
+        from curator.export.adapter import check_unchanged, weights_of
+        from curator.select.selections import dropped_by
+
+        found, _ = self.manifest(manifest)
+        dropped = dropped_by(found)
+        check_unchanged(self.workspace, found, without(self.corpus(found.target_names), dropped), allow=False)
+        return _sets(self.root, self.config, found.target_names, weights_of(found), dropped.named)
 
     def examples(self, task: str, *, target: str | Sequence[str] | None = None) -> results.ExamplesReport:
         """Estimate the effect of each training example of a task on the target's loss.
@@ -289,8 +535,10 @@ class Project:
             NumericalError: Training diverges, or a gradient is not finite.
             StoreBusy: Another process works on the project.
         """
-        selections = self.selections(self.workspace.targets(target))
-        selections.estimates.number_of(task)
+        targets = self.workspace.targets(target)
+        corpus, plan = self._plan(targets, names=[task])
+        self._pipeline.begin(corpus, [plan.train(), plan.gradients(), *plan.current_selection()])
+        selections = self.selections(targets)
         selected = selections.last_names_or_select()
         estimator = selections.without(selections.last_dropped()).estimates.estimator
         return selections.estimates.examples(task, selected, estimator)
@@ -311,9 +559,11 @@ class Project:
             StoreBusy: Another process works on the project.
         """
         from curator.data.discovery import find_tasks
-        from curator.gradients.grouping import write_groups
+        from curator.gradients.grouping import check_group_count, write_groups
 
-        corpus = self.corpus(self.workspace.targets(None))
+        corpus, plan = self._plan(self.workspace.targets(None))
+        check_group_count(corpus, count)
+        self._pipeline.begin(corpus, [plan.train(), plan.gradients()])
         meta, _, _ = self._pipeline.gradients(corpus, fresh=False, fresh_train=False)
         sources = {source.name: source for source in find_tasks(self.config.data, self.root)}
         return write_groups(self.workspace, corpus, meta, sources, count=count, folder=self.root / "groups")
@@ -330,8 +580,31 @@ class Project:
             NumericalError: Training diverges, or a gradient is not finite.
             StoreBusy: Another process works on the project.
         """
-        selections = self.selections(self.workspace.targets(target))
+        targets = self.workspace.targets(target)
+        corpus, plan = self._plan(targets)
+        self._pipeline.begin(corpus, [plan.train(), plan.gradients(), *plan.current_selection(), plan.curve()])
+        selections = self.selections(targets)
         return selections.estimates.curve(selections.last_names_or_select())
+
+    def pareto(self, *, target: str | Sequence[str] | None = None) -> results.ParetoReport:
+        """Estimate the loss of each of several targets, and find the subsets that no other subset beats.
+
+            >>> project.pareto(target=["a", "b"]).front
+
+        Args:
+            target: Targets to use instead of the configured ones.
+
+        Raises:
+            ConfigError: There is only one target, a target is not a task of the project, or a setting does not suit
+                the data.
+            DataError: Data, the model or a checkpoint cannot be read or written.
+            NumericalError: Training diverges, or a gradient is not finite.
+            StoreBusy: Another process works on the project.
+        """
+        targets = self.workspace.targets(target)
+        if len(targets) < 2:
+            raise ConfigError(f"only one target: {', '.join(targets)}", hint="Pass --target once for each target.")
+        return self.selections(targets).pareto()
 
     def verify(
         self,
@@ -339,54 +612,98 @@ class Project:
         target: str | Sequence[str] | None = None,
         runs: int | None = None,
         seeds: int | None = None,
+        metric: str | None = None,
         compare: bool = False,
+        selections: Sequence[str] = (),
+        forgetting: bool = False,
+        report: bool = False,
         fresh: bool = False,
     ) -> results.VerifyReport:
         """Fine-tune on some subsets, compare the losses with the estimates, and calibrate later estimates.
 
-            >>> project.verify(runs=12).relative_error
+            >>> project.verify(runs=24).relative_error
 
         Args:
             target: Target to use instead of the configured one.
-            runs: Number of subsets to add. None adds 12 if none are measured. The rest of an interrupted call is done
-                first, and alone.
-            seeds: Fine-tuning runs on each subset, with different seeds [default: 2]. Without `runs`, adds runs to
-                measured subsets until each has that many.
+            runs: Number of subsets to add. None adds `verify.runs` if none are measured. The rest of an interrupted
+                call is done first, and alone.
+            seeds: Fine-tuning runs on each subset, with different seeds [default: `verify.seeds`]. Without `runs`,
+                adds runs to measured subsets until each has that many.
+            metric: Metric of every run: `loss`, `exact_match`, `choice`, `lm-eval:TASK` or `command:WORDS` [default:
+                the configured one]. Without `runs` and `compare`, stored runs without its value are repeated.
             compare: Fine-tune on the selection of each other method within the tokens of the current selection, and
                 compare the losses. Only `runs` then adds other subsets.
+            selections: Names or manifest files of selections to compare by runs with the same seeds. `all` and `none`
+                are all tasks and the target alone. Only `runs` then adds other subsets.
+            forgetting: Measure the loss on rows of every task too, before and after each new run.
+            report: Report on the stored runs, and run nothing.
             fresh: Run every earlier stage again.
 
         Raises:
-            ConfigError: `runs` or `seeds` is below 1, or a target is not a task of the project.
+            ConfigError: `runs` or `seeds` is below 1, a target is not a task of the project, or no run is stored to
+                report.
             DataError: Data, the model or a checkpoint cannot be read or written.
             NumericalError: Training diverges, a gradient is not finite, or every run diverges.
             StoreBusy: Another process works on the project.
         """
-        from dataclasses import replace
-
+        from curator.metrics.measuring import Measurer, metric_name
         from curator.verify.dropping import measure_dropping, plan_dropping, report_dropping
-        from curator.verify.measure import measure
-        from curator.verify.verification import plan_runs, report_runs
+        from curator.verify.measure import estimates_before, measure
+        from curator.verify.verification import check_counts, expected_count, plan_runs, report_runs, stored_report
 
+        check_counts(runs, seeds)
+        name = metric_name(self.workspace, metric)
         targets = self.workspace.targets(target)
-        selections = self.selections(targets, fresh=fresh)
-        todo, choices = plan_runs(selections, runs=runs, seeds=seeds, compare=compare, fresh=fresh)
-        dropping = plan_dropping(selections, seeds=seeds, planned=todo)
-        todo += [] if dropping is None else dropping.whole
-        if todo or (dropping is not None and dropping.reduced):
-            folder = self.workspace.adapters / "verify"
-            with self._pipeline.measuring(targets, "verify"):
-                if todo:
-                    measure(self.workspace, self.corpus(targets), todo, load=self._pipeline.load, folder=folder)
-                if dropping is not None and dropping.reduced:
-                    measure_dropping(selections.estimates, dropping, load=self._pipeline.load, folder=folder)
-        else:
-            count = len(selections.estimates.measured)
-            self.reporter.cached("verify", f"{count} subsets are measured; --runs N adds more")
-        found = report_runs(self.estimates(targets), choices)
-        return (
-            found if dropping is None else replace(found, dropping=report_dropping(self.estimates(targets), dropping))
+        corpus, costs = self._plan(targets, fresh=fresh)
+        measurer = Measurer(self.workspace, corpus, name)
+        measurer.check()
+        works = [costs.train(), costs.gradients(), *costs.current_selection()]
+        if not report and (compare or not all(work.cached for work in works)):
+            # The subsets follow from estimates, which do not exist yet.
+            count = expected_count(self.config, runs, seeds, compare=compare, named=len(selections))
+            self._pipeline.begin(corpus, [*works, costs.expected_runs("verify", count)])
+        chosen = self.selections(targets, fresh=fresh)
+        if report:
+            return stored_report(chosen.estimates)
+        plan = plan_runs(
+            chosen,
+            runs=runs,
+            seeds=seeds,
+            compare=compare,
+            names=selections,
+            fresh=fresh,
+            measurer=measurer,
+            keep=not self._pipeline.dry_run,
         )
+        dropping = plan_dropping(chosen, seeds=seeds, planned=plan.runs)
+        less = () if dropping is None else dropping.reduced
+        plan.runs.extend(() if dropping is None else dropping.whole)
+        # A run without some examples takes at most as long as the run with all examples.
+        announced = replaced(costs.runs("verify", [*plan.runs, *less]), exact=not less)
+        self._pipeline.begin(corpus, [*(work for work in works if work.cached), announced])
+        before = measurer.known_before()
+        if plan.runs or less or before is None:
+            with self._pipeline.measuring(targets, "verify"):
+                before = measurer.before(self._pipeline.load)
+                folder = self.workspace.adapters / "verify"
+                measure(
+                    self.workspace,
+                    corpus,
+                    plan.runs,
+                    load=self._pipeline.load,
+                    folder=folder,
+                    measurer=measurer,
+                    predictions=estimates_before(chosen.estimates, plan.runs),
+                    forgetting=forgetting,
+                )
+                if dropping is not None and less:
+                    measure_dropping(chosen.estimates, dropping, load=self._pipeline.load, folder=folder)
+        if not plan.runs and not less:
+            count = len(chosen.estimates.measured)
+            self.reporter.cached("verify", f"{count} subsets are measured; --runs N adds more")
+        estimates = self.estimates(targets)
+        found = report_runs(estimates, plan, measurer, before)
+        return found if dropping is None else replaced(found, dropping=report_dropping(estimates, dropping))
 
     def export(
         self,
@@ -394,6 +711,8 @@ class Project:
         *,
         format: str = "jsonl",
         output: Path | str,
+        dry_run: bool = False,
+        push_to_hub: str = "",
         allow_changed: bool = False,
         allow_outside: bool = False,
     ) -> results.ExportReport:
@@ -403,26 +722,39 @@ class Project:
             manifest: A manifest that `select` wrote, or the name of a selection.
             format: One of `curator.export.FORMATS`.
             output: Folder to write to. It is created if missing.
+            dry_run: Count rows and tokens, and write nothing.
+            push_to_hub: Upload an export in the format `hf` to this private data set of the hub: `owner/name`.
             allow_changed: Export even if files have changed since the selection.
-            allow_outside: Read also files outside the manifest's folder and the project.
+            allow_outside: Read also files outside the manifest's folder and the project. Download what the manifest
+                names.
 
         Raises:
             ConfigError: The format is unknown or does not suit the model, or the folder holds other files.
             DataError: A file cannot be read or written.
             ManifestMismatch: A file has changed.
         """
-        from curator.export import export
+        from curator.export import prepare_export, write_export
+        from curator.export.hub import check_upload, upload
 
+        if push_to_hub:
+            check_upload(push_to_hub, format)
         found, here = self.manifest(manifest)
-        return export(
+        plan = prepare_export(
             found,
             here,
             format=format,
             folder=Path(output),
             allow_changed=allow_changed,
             allow_outside=allow_outside,
+            project=self.root,
             reporter=self.reporter,
         )
+        if dry_run:
+            return plan.report
+        report = write_export(plan)
+        if push_to_hub:
+            upload(Path(output), push_to_hub)
+        return report
 
     def apply(
         self,
@@ -430,6 +762,7 @@ class Project:
         *,
         output: Path | str | None = None,
         seed: int | None = None,
+        metric: str | None = None,
         allow_changed: bool = False,
         fresh: bool = False,
     ) -> results.ApplyReport:
@@ -445,6 +778,7 @@ class Project:
             manifest: A manifest that `select` wrote, or the name of a selection.
             output: Folder of the adapter [default: in `.curator/adapters/applied/`]. It is created if missing.
             seed: Seed of initialization and order [default: that of the first run of `verify` on a subset].
+            metric: Metric of the adapter, as for `verify` [default: the configured one].
             allow_changed: Train on the current files and settings even if they differ from the manifest.
             fresh: Train again even if the adapter is cached.
 
@@ -457,9 +791,13 @@ class Project:
         """
         from curator.data.dropped import without
         from curator.export import adapter as applying
+        from curator.export.adapter_metric import applied_metric
+        from curator.metrics.measuring import Measurer, metric_name
         from curator.select.selections import dropped_by, find_manifest_file
+        from curator.training.tracking import estimate_numbers, tracked_run
         from curator.verify.measure import run_seeds
 
+        name = metric_name(self.workspace, metric)
         found, _ = self.manifest(manifest)
         file = find_manifest_file(self.workspace, manifest)
         targets = found.target_names
@@ -467,10 +805,20 @@ class Project:
         unchanged = applying.check_unchanged(self.workspace, found, corpus, allow=allow_changed)
         seed = run_seeds(self.config, 1)[0] if seed is None else seed
         folder = self.workspace.adapters / "applied"
-        (name,) = file_names([f"{'+'.join(targets)}-{found.name}"], allowed="-_.+ ")
-        place = folder / name if output is None else Path(output).absolute()
+        (folder_name,) = file_names([f"{'+'.join(targets)}-{found.name}"], allowed="-_.+ ")
+        place = folder / folder_name if output is None else Path(output).absolute()
         applying.check_folder(place)
-        with self._pipeline.measuring(targets, "apply"):
+        measurer = Measurer(self.workspace, corpus, name)
+        measurer.check()
+        plan = self._pipeline.planner(corpus, fresh=fresh)
+        work = plan.apply(found, seed=seed, folder=place)
+        self._pipeline.begin(corpus, [work])
+        parameters = {"selection": found.name, "seed": seed, "weights": applying.weights_of(found)}
+        with (
+            self._pipeline.measuring(targets, "apply"),
+            tracked_run(self.workspace, f"apply {found.name} seed {seed}", parameters, again=work.cached) as log,
+        ):
+            before = measurer.before(self._pipeline.load)
             done = applying.apply(
                 self.workspace,
                 corpus,
@@ -480,13 +828,43 @@ class Project:
                 work=self.workspace.adapters / "apply",
                 load=self._pipeline.load,
                 fresh=fresh,
+                measurer=measurer,
             )
             if distributed.is_main():
                 applying.keep_measured(self.workspace, corpus, found, done, seed=seed, unchanged=unchanged)
                 if not unchanged or (file and not record_measured(file, found, rounded(done.loss))):
                     self.reporter.warn(f"measured loss is not written to {manifest}: it describes another selection")
                     file = None
-        return applying.report(self.workspace, corpus, found, done, seed=seed, manifest_file=file)
+            estimate = Interval(found.estimated_loss, found.estimated_loss_low, found.estimated_loss_high)
+            log({**estimate_numbers(estimate), "measured_loss": done.loss})
+        read = applied_metric(self.workspace, corpus, done.loss, done.values, measurer, before)
+        return applying.report(self.workspace, corpus, found, done, seed=seed, manifest_file=file, metric=read)
+
+    def costs(self, verb: str, *arguments: Any, **options: Any) -> results.CostReport:
+        """Return what a call of a verb would cost, and check its arguments. Train nothing, and store no result.
+
+            >>> project.costs("select", k=3).seconds
+
+        Files that are new or changed are read, as `check` does. If no time is known yet, three passes of the model
+        measure it.
+
+        Args:
+            verb: `train`, `gradients`, `estimate`, `estimate_all`, `select`, `examples`, `curve`, `verify` or `apply`.
+            arguments: Arguments of the verb.
+            options: Options of the verb.
+
+        Raises:
+            ConfigError, DataError, ManifestMismatch: As the verb itself.
+        """
+        from curator.project.costs import DryRun
+
+        if verb not in _WITH_COSTS:
+            raise ConfigError(f"no costs of {verb!r}", hint=f"Name one of: {', '.join(_WITH_COSTS)}.")
+        try:
+            getattr(type(self)(self.workspace, dry_run=True), verb)(*arguments, **options)
+        except DryRun as done:
+            return done.report
+        raise AssertionError(verb)
 
     def manifest(self, wanted: Path | str) -> tuple[Manifest, Path]:
         """Return a manifest, and the folder that its paths are relative to.
@@ -553,11 +931,44 @@ class Project:
         targets = self.config.data.targets
         return status(self.workspace, read_corpus(self.workspace, targets, read=False))
 
-    def sql(
-        self, query: str = "", *, target: str | Sequence[str] | None = None, limit: int | None = None
-    ) -> results.QueryResult:
-        """Query the store by SQL: the views `tasks`, `examples`, `affinities`, `subsets`, `runs` and `selections`.
+    def check_store(self) -> results.StoreReport:
+        """Read every row of the store, and report damaged tables.
 
+        Raises:
+            ConfigError: The store does not exist.
+            DataError: The store cannot be opened at all.
+            StoreBusy: Another process holds the store.
+        """
+        from curator.workspace.store.check import check_store
+
+        return _store_report(check_store(self.store))
+
+    def export_store(self, folder: Path | str) -> results.StoreReport:
+        """Save the readable rows of the store, even of a damaged one, as one Parquet file per table.
+
+        Args:
+            folder: Empty folder. It is created if missing.
+
+        Raises:
+            ConfigError: The store does not exist, or the folder holds files.
+            DataError: A file cannot be written.
+            StoreBusy: Another process holds the store.
+        """
+        from curator.workspace.store.check import export_store
+
+        return _store_report(export_store(self.store, Path(folder)))
+
+    def sql(
+        self,
+        query: str = "",
+        *,
+        target: str | Sequence[str] | None = None,
+        limit: int | None = None,
+        timeout: float = 60.0,
+    ) -> results.QueryResult:
+        """Query the views of the store by SQL.
+
+        The views are `tasks`, `examples`, `affinities`, `subsets`, `runs`, `metrics` and `selections`.
         The query computes no stage. It cannot write, and cannot read other files.
 
             >>> project.sql("SELECT task, affinity FROM affinities ORDER BY affinity DESC").to_pandas()
@@ -566,9 +977,10 @@ class Project:
             query: One query. An empty query lists the views with their columns.
             target: Target to use instead of the configured one. It decides which examples are held out.
             limit: Maximum number of rows to keep.
+            timeout: Time limit in seconds.
 
         Raises:
-            ConfigError: The query is invalid, or reads anything but the views.
+            ConfigError: The query is invalid, reads anything but the views, or needs too much time or memory.
             DataError: The store does not exist, or files are not read yet.
             StoreBusy: A writer held the store for ten seconds.
         """
@@ -584,7 +996,8 @@ class Project:
                 "new or changed files are not read yet" if there else f"store does not exist: {self.store.path}",
                 hint="Run `curator check` or `curator select`.",
             )
-        table, total = self.store.query(query.strip() or LISTING, project_tables(self.workspace, corpus), limit=limit)
+        present = project_tables(self.workspace, corpus)
+        table, total = self.store.query(query.strip() or LISTING, present, limit=limit, timeout=timeout)
         return results.QueryResult(table=table, total=total)
 
     # -- what the verbs share -------------------------------------------------------------------------------------
@@ -643,6 +1056,21 @@ class Project:
         """
         return self._pipeline.selections(targets, fresh=fresh)
 
+    def _plan(
+        self,
+        targets: tuple[str, ...],
+        *,
+        names: Sequence[str] = (),
+        fresh: bool = False,
+        fresh_train: bool | None = None,
+    ) -> "tuple[Corpus, Planner]":
+        """Check names, read the data, and return the examples with a planner of the stages."""
+        self._pipeline.check_names(targets, names)
+        corpus = self.corpus(targets)
+        # A task that `[data]` names may have no usable example.
+        check_auxiliary(names, targets, [task.name for task in corpus.auxiliary])
+        return corpus, self._pipeline.planner(corpus, fresh=fresh, fresh_train=fresh_train)
+
     def _method(self, method: str | None) -> str:
         if method is None:
             return self.config.select.method
@@ -651,3 +1079,31 @@ class Project:
         if method not in names:
             raise ConfigError(f"unknown selection method: {method!r}", hint=f"Use one of: {', '.join(names)}.")
         return method
+
+
+def _sets(
+    root: Path,
+    config: Config,
+    targets: tuple[str, ...],
+    weights: "Mapping[str, float] | None",
+    dropped: Sequence[tuple[str, str]] = (),
+) -> "DatasetDict":
+    """Return the examples to train on. `SelectionResult` keeps this function with its arguments, and can be pickled."""
+    from curator.data.dropped import Dropped, without
+    from curator.training.training_sets import training_sets
+    from curator.workspace.store.tables import Store
+
+    store = Store(root / ".curator" / "store.duckdb")
+    workspace = Workspace(root=root, config=config, store=store, reporter=Reporter())
+    corpus = without(Pipeline(workspace).corpus(targets), Dropped.of(dropped))
+    return training_sets(corpus, workspace.store, weights)
+
+
+def _store_report(found: "StoreReport") -> results.StoreReport:
+    return results.StoreReport(
+        store=found.store,
+        sound=found.sound,
+        tables=tuple(results.StoreTable(name=t.name, rows=t.rows, lost=t.lost, words=t.words) for t in found.tables),
+        problems=found.problems,
+        backups=found.backups,
+    )

@@ -6,13 +6,15 @@ import pyarrow as pa
 
 from curator.core.files import relative_to
 from curator.data.corpus import Corpus, Task
-from curator.data.left_out import VALIDATION
+from curator.data.left_out import TEST, VALIDATION
 from curator.estimate.target import TargetEstimates
 from curator.training.fine_tune import recipe_key
 from curator.training.meta_init import find_meta_init
 from curator.workspace.store.sql import ProjectTables
 from curator.workspace.workspace import Workspace
 
+# Reasons that have a split of their own.
+_HELD_OUT = (TEST, VALIDATION)
 _TASKS = pa.schema(
     {
         "task": pa.string(),
@@ -56,7 +58,7 @@ def project_tables(workspace: Workspace, corpus: Corpus) -> ProjectTables:
 
 def _row(task: Task, corpus: Corpus, root: Path) -> dict[str, object]:
     is_hub = bool(task.version.source.get("hub"))
-    left_out = sum(len(numbers) for reason, numbers in task.split.left_out.items() if reason != VALIDATION)
+    left_out = sum(len(numbers) for reason, numbers in task.split.left_out.items() if reason not in _HELD_OUT)
     return {
         "task": task.name,
         "target": task.name in corpus.targets,
@@ -73,10 +75,11 @@ def _row(task: Task, corpus: Corpus, root: Path) -> dict[str, object]:
 
 
 def _split(task: Task) -> list[pa.Table]:
-    left_out = {reason: numbers for reason, numbers in task.split.left_out.items() if reason != VALIDATION}
+    left_out = {reason: numbers for reason, numbers in task.split.left_out.items() if reason not in _HELD_OUT}
     return [
         _part(task, task.version.key, task.split.train, "train"),
         _part(task, task.held_out_from.key, task.split.validation, "validation"),
+        _part(task, task.held_out(TEST)[0].key, task.split.test, "test"),
         *(_part(task, task.version.key, numbers, "left out", reason) for reason, numbers in left_out.items()),
     ]
 

@@ -1,7 +1,12 @@
 """Report the state of every stage of a project, and why a stage is stale. Compute nothing."""
 
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+from curator.core.events import Event, EventTail, StageFinished, StageProgress, StageStarted, describe
 from curator.core.provenance import Inputs, input_changes, key_of
 from curator.data.corpus import Corpus
 from curator.estimate.calibration import LEAST_RUNS
@@ -12,12 +17,14 @@ from curator.gradients.segment_sets import completeness_inputs, segment_sets, se
 from curator.gradients.stage import wanted_hashes
 from curator.results.stages import StageStatus, StatusReport
 from curator.training.meta_init import MetaInit, find_meta_init, train_inputs
-from curator.workspace.job_log import read_jobs
+from curator.workspace.job_log import EVENTS_NAME, Job, read_jobs
 from curator.workspace.store.records import Artifact
 from curator.workspace.store.tables import Store
 from curator.workspace.workspace import Workspace
 
 _LISTED = 10
+# Part of a job's log that is read. It holds hundreds of events.
+_LAST_BYTES = 64 * 1024
 
 
 def status(workspace: Workspace, corpus: Corpus | None) -> StatusReport:
@@ -56,9 +63,10 @@ def status(workspace: Workspace, corpus: Corpus | None) -> StatusReport:
         else:
             stages += _after_train(workspace, corpus, meta)
         stages += _applied(workspace, corpus)
+    jobs = read_jobs(workspace.folder / "runs")
     return StatusReport(
         project=workspace.name,
-        stages=tuple(stages),
+        stages=with_running(stages, jobs, workspace.folder / "runs", now=time.time()),
         runs=tuple(
             {
                 "id": job.id,
@@ -69,7 +77,7 @@ def status(workspace: Workspace, corpus: Corpus | None) -> StatusReport:
                 "message": job.message,
                 "ended": None if job.ended is None else job.ended.isoformat(),
             }
-            for job in read_jobs(workspace.folder / "runs")[:_LISTED]
+            for job in jobs[:_LISTED]
         ),
         selections=tuple(
             {
@@ -81,6 +89,63 @@ def status(workspace: Workspace, corpus: Corpus | None) -> StatusReport:
             }
             for kept in store.selections()[:_LISTED]
         ),
+    )
+
+
+def with_running(
+    stages: Sequence[StageStatus], jobs: Sequence[Job], folder: Path, *, now: float
+) -> tuple[StageStatus, ...]:
+    """Replace the state of the stages that run at this moment.
+
+    Args:
+        stages: States by what the store holds.
+        jobs: Jobs of the project.
+        folder: `.curator/runs`.
+        now: Time in seconds since the epoch.
+
+    Returns:
+        The stages in their order. A running stage that is not among them is the last.
+    """
+    running: dict[str, StageStatus] = {}
+    for job in jobs:
+        found = None if job.state != "running" else _running(_last_events(folder, job), now)
+        if found is not None:
+            running.setdefault(found.stage, found)
+    shown = [running.pop(stage.stage, stage) for stage in stages]
+    return (*shown, *running.values())
+
+
+def _last_events(folder: Path, job: Job) -> list[Event]:
+    """Return the last events of a job. The log of a long job is large."""
+    return EventTail(folder / job.id / EVENTS_NAME, last=_LAST_BYTES).read()
+
+
+def _running(events: Sequence[Event], now: float) -> StageStatus | None:
+    """Return the stage that a running job works on, or None between two stages."""
+    last: StageStarted | StageProgress | None = None
+    for event in events:
+        if isinstance(event, StageStarted | StageProgress):
+            last = event
+        elif isinstance(event, StageFinished):
+            last = None
+    if last is None:
+        return None
+    left = None
+    if isinstance(last, StageProgress) and last.seconds_left is not None:
+        left = max(last.seconds_left - max(now - last.time, 0.0), 0.0)
+    detail = (
+        describe(replace(last, seconds_left=left))
+        if isinstance(last, StageProgress)
+        else f"{last.done}/{last.total} {last.unit}"
+        if last.total
+        else "started"
+    )
+    return StageStatus(
+        stage=last.stage,
+        state="running",
+        detail=detail,
+        progress=last.done / last.total if last.total else None,
+        seconds_left=left,
     )
 
 

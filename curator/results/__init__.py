@@ -7,7 +7,7 @@ Returns one class for each verb, in one file for each step of the pipeline.
 
 from curator.core.interval import Interval
 from curator.results.base import SCHEMA_VERSION
-from curator.results.data import CheckedTask, CheckReport, DuplicateTasks, Overlap
+from curator.results.data import CheckedTask, CheckReport, DuplicateTasks, Overlap, StoreReport, StoreTable
 from curator.results.estimates import (
     BudgetPoint,
     CurveReport,
@@ -15,21 +15,45 @@ from curator.results.estimates import (
     EstimatesReport,
     ExampleInfluence,
     ExamplesReport,
+    ParetoPoint,
+    ParetoReport,
 )
+from curator.results.metrics import AppliedMetric, MetricReading, MetricReport, TestPart
 from curator.results.notes import NoteEntry, NotesReport
 from curator.results.outputs import AppliedTask, ApplyReport, ExportedTask, ExportReport, QueryResult
-from curator.results.selection import SelectedTask, SelectionResult
-from curator.results.stages import GradientsReport, StageState, StageStatus, StatusReport, TrainReport
-from curator.results.verification import ComparedMethod, DroppingReport, VerifiedRun, VerifiedSubset, VerifyReport
+from curator.results.selection import RaceResult, SelectedTask, SelectionResult
+from curator.results.stages import (
+    CostReport,
+    GradientsReport,
+    StageCost,
+    StageState,
+    StageStatus,
+    StatusReport,
+    TrainReport,
+)
+from curator.results.verification import (
+    ComparedMethod,
+    ComparedSelection,
+    DroppingReport,
+    ForgottenTask,
+    PairedDifference,
+    Predictions,
+    VerifiedRun,
+    VerifiedSubset,
+    VerifyReport,
+)
 
 __all__ = [
     "SCHEMA_VERSION",
+    "AppliedMetric",
     "AppliedTask",
     "ApplyReport",
     "BudgetPoint",
     "CheckReport",
     "CheckedTask",
     "ComparedMethod",
+    "ComparedSelection",
+    "CostReport",
     "CurveReport",
     "DroppingReport",
     "DuplicateTasks",
@@ -39,17 +63,29 @@ __all__ = [
     "ExamplesReport",
     "ExportReport",
     "ExportedTask",
+    "ForgottenTask",
     "GradientsReport",
     "Interval",
+    "MetricReading",
+    "MetricReport",
     "NoteEntry",
     "NotesReport",
     "Overlap",
+    "PairedDifference",
+    "ParetoPoint",
+    "ParetoReport",
+    "Predictions",
     "QueryResult",
+    "RaceResult",
     "SelectedTask",
     "SelectionResult",
+    "StageCost",
     "StageState",
     "StageStatus",
     "StatusReport",
+    "StoreReport",
+    "StoreTable",
+    "TestPart",
     "TrainReport",
     "VerifiedRun",
     "VerifiedSubset",

@@ -78,7 +78,8 @@ def field_names(kind: type[Any]) -> list[str]:
     """Return the public names of a dataclass's values, in order. An estimate stands for a value and two ends."""
     names: list[str] = []
     for field in dataclasses.fields(kind):
-        names += _INTERVAL_NAMES if field.type is Interval else [field.name]
+        if not field.name.startswith("_"):
+            names += _INTERVAL_NAMES if field.type is Interval else [field.name]
     return names
 
 

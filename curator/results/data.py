@@ -1,7 +1,8 @@
-"""The report of `check`."""
+"""The reports of `check` and `check --store`."""
 
 from dataclasses import dataclass, field
-from typing import ClassVar
+from pathlib import Path
+from typing import Any, ClassVar
 
 from curator.results.base import Report
 from curator.results.display import Shown
@@ -34,6 +35,8 @@ class CheckedTask:
     """Why the task cannot be used at all. Empty if it can."""
     notes: tuple[str, ...] = ()
     """What curator assumed about the task's files, and which parts of them it leaves out."""
+    test: int = 0
+    """Examples of the test part, which play no part in any choice."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,3 +84,36 @@ class CheckReport(Report, Shown):
     """The problems that the counts of the tasks do not show. Tasks with the same problem share a line."""
     error: str = ""
     """Why the project cannot be used. Empty if it can."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreTable:
+    """Readable and lost rows of one table of the store."""
+
+    name: str
+    rows: int
+    """Rows that can be read."""
+    lost: tuple[tuple[int, int | None], ...] = ()
+    """First and last number of each range of unreadable rows, from 0. None stands for an unknown last number."""
+    words: str = ""
+    """DuckDB's error for the first unreadable row."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreReport(Report, Shown):
+    """State of the store."""
+
+    _table: ClassVar[str] = "tables"
+
+    store: Path
+    sound: bool
+    """Whether the store has no problem."""
+    tables: tuple[StoreTable, ...]
+    problems: tuple[str, ...]
+    """One message for each problem."""
+    backups: tuple[tuple[Path, int], ...] = ()
+    """Copies that upgrades made, and their size in bytes."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the document that `curator check --store --json` prints."""
+        return Report.to_json(self) | {"backups": [{"path": str(path), "bytes": size} for path, size in self.backups]}

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 # Rows of a table, and characters of a text, that a notebook shows.
 _ROWS, _LETTERS = 20, 160
+# Items of a list, and characters of a text, that a `repr` shows.
+_NAMES, _NAME_LETTERS = 4, 60
 Row = dict[str, Any]
 
 
@@ -28,6 +30,16 @@ class Shown:
 
     __slots__ = ()
     _table: ClassVar[str] = ""
+
+    def __init_subclass__(cls, **given: Any) -> None:
+        """Give every result the short `repr`. `dataclass` keeps a `__repr__` that is there before it."""
+        super().__init_subclass__(**given)
+        cls.__repr__ = Shown.__repr__  # type: ignore[method-assign]
+
+    def __repr__(self) -> str:
+        """Return one line with the small values and the sizes of the tables. `to_frame` returns the tables."""
+        parts = [f"{name}={_short(getattr(self, name))}" for name in field_names(type(self))]
+        return f"{type(self).__name__}({', '.join(parts)})"
 
     def rows(self) -> list[Row]:
         """Return the rows of the table, by column."""
@@ -43,11 +55,15 @@ class Shown:
             return field_names(kind)
         return list(dict.fromkeys(name for row in self.rows() for name in row))
 
-    def to_pandas(self) -> "pandas.DataFrame":
+    def to_frame(self) -> "pandas.DataFrame":
         """Return the table as a data frame. Losses are in nats per target token."""
         import pandas
 
         return pandas.DataFrame(self.rows(), columns=self.columns())
+
+    def to_pandas(self) -> "pandas.DataFrame":
+        """Return the result of `to_frame`. This is its earlier name."""
+        return self.to_frame()
 
     def _repr_html_(self) -> str:
         """Return the HTML that a notebook shows: the other fields, then the first rows of the table."""
@@ -80,6 +96,23 @@ def plain(value: Any) -> Any:
     if isinstance(value, list | tuple | set | frozenset):
         return [plain(inner) for inner in value]
     return value if value is None or isinstance(value, bool | int | str) else str(value)
+
+
+def _short(value: Any) -> str:
+    """Return a value as a `repr` shows it: a text or a list is cut, and a table is a number of rows."""
+    if _is_large(value):
+        return f"<{len(value)} rows>"
+    if isinstance(value, tuple | list):
+        more = f", … {len(value)} in all" if len(value) > _NAMES else ""
+        return f"[{', '.join(map(_short, value[:_NAMES]))}{more}]"
+    if isinstance(value, str | Path):
+        # The `repr` of a text escapes what steers a terminal.
+        return repr(clean(value, limit=_NAME_LETTERS))
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if value is None or isinstance(value, bool | int):
+        return repr(value)
+    return f"<{type(value).__name__}>"
 
 
 def _is_large(value: Any) -> bool:

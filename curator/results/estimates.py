@@ -128,3 +128,39 @@ class CurveReport(_Calibrated, Report, Shown):
     def front(self) -> list[BudgetPoint]:
         """Pareto front: each subset has more tokens and a lower estimate than the one before."""
         return [point for point in self.points if point.on_front]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ParetoPoint:
+    """One subset, with the estimated loss of each target."""
+
+    subset: tuple[str, ...]
+    tokens: int
+    """Training tokens of the auxiliary tasks in the subset."""
+    losses: dict[str, float]
+    """Estimated loss by target, nats per token."""
+    estimated_loss: float
+    """Estimated loss of all targets together, by their weights."""
+    measured_loss: float | None
+    """Measured loss of all targets together. None if it was not measured."""
+    on_front: bool
+    """Whether no other subset has a loss as low for every target, and lower for one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ParetoReport(_Calibrated, Report, Shown):
+    """Estimated losses of several targets, subset by subset."""
+
+    _table: ClassVar[str] = "points"
+    _document: ClassVar[tuple[str, ...]] = ("target", "calibrated", "points")
+
+    target: tuple[str, ...]
+    calibrated_on: int
+    """Number of measured subsets that calibrate the estimates. They move the losses of all targets alike."""
+    points: tuple[ParetoPoint, ...]
+    """Subsets in the order of the first target's loss."""
+
+    @property
+    def front(self) -> list[ParetoPoint]:
+        """Pareto front: the subsets that no other subset beats for every target."""
+        return [point for point in self.points if point.on_front]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from curator.core.interval import Interval
 from curator.results.base import SCHEMA_VERSION, Estimated, Report
 from curator.results.display import Shown, plain
+from curator.results.metrics import AppliedMetric
 
 if TYPE_CHECKING:
     import pandas
@@ -115,6 +116,8 @@ class ApplyReport(Report, Estimated, Shown):
     """Manifest file that now holds the measured loss. None if only the adapter's own manifest holds it."""
     tasks: tuple[AppliedTask, ...]
     cached: bool
+    metric: AppliedMetric | None = None
+    """The metric of this adapter, of the model before training, and of measured subsets."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,7 +141,7 @@ class QueryResult(Shown):
         """Return the first `count` rows, and the number of rows of the whole result."""
         return [dict(row) for row in self.table.slice(0, count).to_pylist()], self.total
 
-    def to_pandas(self) -> "pandas.DataFrame":
+    def to_frame(self) -> "pandas.DataFrame":
         """Return the rows as a data frame."""
         import pandas
 

@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -87,6 +88,28 @@ def plot_curve(report: results.CurveReport, path: Path) -> None:
     axes.set_ylabel("estimated loss" + ("" if report.calibrated_on else " (uncalibrated)"))
     axes.set_title(_names(report.target), parse_math=False)
     axes.legend()
+    _save(figure, path)
+
+
+def plot_pareto(report: results.ParetoReport, path: Path) -> None:
+    """Draw the losses of each pair of targets, with the Pareto front of all targets.
+
+    Raises:
+        DataError: The file cannot be written.
+    """
+    pairs = list(combinations(report.target, 2))
+    across = min(len(pairs), 3)
+    down = -(-len(pairs) // across)
+    figure = _figure(4.5 * across, 4.2 * down)
+    for number, (first, second) in enumerate(pairs, start=1):
+        axes = figure.add_subplot(down, across, number)
+        for chosen, label, style in ((False, "other", "."), (True, "front", "o")):
+            points = [p.losses for p in report.points if p.on_front == chosen]
+            color = "C0" if chosen else "0.6"
+            axes.plot([p[first] for p in points], [p[second] for p in points], style, color=color, label=label)
+        axes.set_xlabel(f"estimated loss of {_names([first])}", parse_math=False)
+        axes.set_ylabel(f"estimated loss of {_names([second])}", parse_math=False)
+        axes.legend()
     _save(figure, path)
 
 

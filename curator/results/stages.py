@@ -1,12 +1,56 @@
 """Reports of `train`, `gradients` and `status`."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from curator.results.base import Report
 from curator.results.display import Shown
 
-StageState = Literal["done", "stale", "partial", "missing"]
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageCost:
+    """Expected cost of one stage."""
+
+    stage: str
+    steps: int
+    """Optimizer steps of a stage that trains, else units that the stage counts. 0 if cached or unknown."""
+    tokens: int
+    """Tokens that pass through the model."""
+    seconds: float
+    """Expected time on this machine."""
+    peak_bytes: int
+    """Expected memory: of the GPU if the model runs on one, else of the process. 0 if cached."""
+    cached: bool
+    exact: bool = True
+    """Whether steps and tokens are known. Otherwise they are expected values."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CostReport(Report, Shown):
+    """Expected costs of a verb, in the order of its stages."""
+
+    _table: ClassVar[str] = "stages"
+    _document: ClassVar[tuple[str, ...]] = ("stages", "seconds", "peak_bytes", "folder", "machine")
+
+    stages: tuple[StageCost, ...]
+    folder: Path
+    """Folder of the results."""
+    machine: str
+    """Name of the machine that the times are expected on."""
+
+    @property
+    def seconds(self) -> float:
+        """Expected time of all stages."""
+        return round(sum(stage.seconds for stage in self.stages), 3)
+
+    @property
+    def peak_bytes(self) -> int:
+        """Expected memory of the stage that needs the most."""
+        return max((stage.peak_bytes for stage in self.stages), default=0)
+
+
+StageState = Literal["done", "running", "stale", "partial", "missing"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +94,10 @@ class StageStatus:
     """Summary of the stage's output."""
     reasons: tuple[str, ...] = ()
     """Reasons why the stage is stale, and tasks that are not part of it."""
+    progress: float | None = None
+    """Finished share of a running stage. None if the stage does not run, or its size is unknown."""
+    seconds_left: float | None = None
+    """Expected time until a running stage ends."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

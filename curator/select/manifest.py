@@ -4,6 +4,7 @@ A manifest records the selected tasks, their files, the method and the settings.
 Paths are relative to the manifest's folder if possible. Equal inputs give equal bytes, except for `created`.
 """
 
+import itertools
 import json
 import os
 from datetime import UTC, datetime
@@ -15,6 +16,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from curator.core.config import CsvOptions, target_names
 from curator.core.errors import DataError, ManifestMismatch
 from curator.core.files import located, refuse_endless, relative_to, sha256_of, write_whole
+from curator.core.hub_ids import checked_hub_id
 from curator.data.left_out import DROPPED
 
 SCHEMA_VERSION = 1
@@ -80,6 +82,8 @@ def _plain_source(source: dict[str, Any]) -> dict[str, Any]:
             raise ValueError(f"unknown key of a source: {key!r}")
         if not isinstance(value, kinds):
             raise ValueError(f"wrong type: {key}")
+        if key == "hub":
+            checked_hub_id(str(value))
         if key == "csv":
             try:
                 CsvOptions.model_validate(value)
@@ -165,6 +169,9 @@ class Manifest(_Part):
     name: str
     target: str | tuple[str, ...]
     method: str
+    """Name of the method that selected the tasks, or `manual` for a selection that a person edited."""
+    started_from: str = ""
+    """Name of the selection that a person edited, or `all tasks`. `edits` lead from it to this selection."""
     options: dict[str, Any] = {}
     """Options of the method: budgets, threshold, pins."""
     model: ModelIdentity
@@ -223,6 +230,34 @@ def _text(document: dict[str, Any]) -> str:
     return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
 
 
+def files_of(entry: TaskEntry | TargetEntry) -> dict[str, tuple[TaskFile, ...]]:
+    """Return the fields of an entry that name files, with the files. Rows of the hub have none."""
+    found = {} if entry.source.get("hub") else {"files": entry.files}
+    if isinstance(entry, TargetEntry) and not entry.validation_source.get("hub"):
+        found["validation_files"] = entry.validation_files
+    return found
+
+
+def check_manifest_file(path: Path) -> None:
+    """Check that a manifest can be written, before other work starts.
+
+    Raises:
+        DataError: The path is a folder, or leads through a file, or its folder is write-protected.
+    """
+    above = next(folder for folder in path.parents if folder.exists())
+    problem = (
+        "it is a folder"
+        if path.is_dir()
+        else f"{above} is not a folder"
+        if not above.is_dir()
+        else f"{above} is write-protected"
+        if not os.access(above, os.W_OK)
+        else ""
+    )
+    if problem:
+        raise DataError(f"cannot write {path}: {problem}", hint="Choose another place with -o.")
+
+
 def write_manifest(manifest: Manifest, path: Path) -> bool:
     """Write a manifest completely or not at all. Leave an equal file untouched.
 
@@ -257,14 +292,11 @@ def rebased(manifest: Manifest, old: Path, new: Path) -> Manifest:
         new: Folder that the new paths are relative to, absolute.
     """
 
-    def files(entry: EntryT, files: tuple[TaskFile, ...]) -> tuple[TaskFile, ...]:
-        if entry.source.get("hub"):
-            return files
+    def files(files: tuple[TaskFile, ...]) -> tuple[TaskFile, ...]:
         return tuple(file.model_copy(update={"path": relative_to(str(located(file.path, old)), new)}) for file in files)
 
     def moved(entry: EntryT) -> EntryT:
-        names = [name for name in ("files", "validation_files") if name in type(entry).model_fields]
-        return entry.model_copy(update={name: files(entry, getattr(entry, name)) for name in names})
+        return entry.model_copy(update={name: files(found) for name, found in files_of(entry).items()})
 
     model, name = manifest.model, manifest.model.name_or_path
     # A name that is not a folder is the id of a hub model.
@@ -361,16 +393,14 @@ def check_files(manifest: Manifest, folder: Path) -> None:
     """
     entries: list[TaskEntry | TargetEntry] = [*manifest.targets, *(t for t in manifest.tasks if t.selected)]
     for entry in entries:
-        for file in (*entry.files, *getattr(entry, "validation_files", ())):
-            if entry.source.get("hub"):
-                continue
+        for file in itertools.chain.from_iterable(files_of(entry).values()):
             path = located(file.path, folder)
             found = sha256_of(path)
             if found != file.sha256:
                 raise ManifestMismatch(
                     f"task {entry.name!r}: {path} has changed: sha256 {file.sha256[:12]}… in the manifest,"
                     f" {found[:12]}… now",
-                    hint="Run `curator select` again, or pass --allow-changed.",
+                    hint="Run `curator select --rehash` in the project, or pass --allow-changed.",
                 )
 
 

@@ -18,6 +18,8 @@ from curator.estimate.target import TargetEstimates
 from curator.estimate.whatif import SelectionEstimate, difference, estimate_selection, estimate_selections
 from curator.gradients.stage import projection
 from curator.results.base import rounded, rounded_if_known
+from curator.select import baselines
+from curator.select.considered import considered_with
 from curator.select.manifest import (
     DroppedExample,
     EntryT,
@@ -30,13 +32,23 @@ from curator.select.manifest import (
     rebased,
 )
 from curator.select.methods import Request
-from curator.select.search import Selection
+from curator.select.search import Constraints, Selection
+from curator.select.selected_interval import selected_interval
 
 
 def manifest_of(
-    estimates: TargetEstimates, request: Request, name: str, selection: Selection, affinities: Affinities
+    estimates: TargetEstimates,
+    request: Request,
+    name: str,
+    selection: Selection,
+    affinities: Affinities,
+    *,
+    constraints: Constraints | None = None,
 ) -> Manifest:
     """Build the manifest of a selection. Its paths are those of the corpus.
+
+    The interval of a selection by estimates accounts for the choice (selected_interval.py). A baseline does not choose
+    by estimates, so its interval is that of any subset.
 
     Args:
         estimates: Estimates of the target's loss.
@@ -44,11 +56,14 @@ def manifest_of(
         name: Name of the selection.
         selection: The selected tasks, and the steps of the method.
         affinities: Affinities of all tasks.
+        constraints: Limits that the selection kept. None if a person made it.
     """
     config, corpus = estimates.workspace.config, estimates.corpus
     whole = estimates.whole
     chosen = estimate_selection(estimates.estimator, selection.mask)
     others = _references(whole.estimator, selection.mask)
+    if request.method not in baselines.NAMES:
+        chosen = replace(chosen, estimate=_for_selected(estimates, selection.mask, chosen.estimate, constraints))
     selected = {task.name for task, inside in zip(estimates.tasks, selection.mask, strict=True) if inside}
     share = 0.0
     if isinstance(estimates, ReducedEstimates):
@@ -57,7 +72,7 @@ def manifest_of(
     measured = next((m.mean for m in estimates.measured if m.subset == selected), None)
     if selection.weights is not None:
         shift = selection.loss - chosen.loss
-        weighted = Interval.around(selection.loss, chosen.high - chosen.loss)
+        weighted = Interval(selection.loss, max(chosen.low + shift, min(selection.loss, 0.0)), chosen.high + shift)
         chosen = replace(chosen, estimate=weighted, each=chosen.each + shift)
         measured = None
     return Manifest(
@@ -92,9 +107,10 @@ def manifest_of(
             "ridge": [rounded(ridge) for ridge in estimates.estimator.ridges],
             "calibrated": estimates.calibration is not None,
             "measured_subsets": len(estimates.measured),
-            "interval": "90 % over the validation examples"
+            "interval": "90 % over the validation examples, simulated for the selected subset"
             if estimates.calibration is None or estimates.calibration.half_width is None
-            else "90 % conformal over the measured subsets",
+            else "90 % conformal over the measured subsets, simulated for the selected subset",
+            "interval_accounts_for_selection": True,
         },
         targets=tuple(
             TargetEntry(
@@ -154,6 +170,29 @@ def _dropped(estimates: TargetEstimates) -> tuple[DroppedExample, ...]:
         return ()
     rows = dropped_rows(estimates.whole.corpus, estimates.workspace.store, estimates.dropped)
     return tuple(DroppedExample.model_validate(asdict(row)) for row in rows)
+
+
+def _for_selected(estimates: TargetEstimates, mask: Mask, plain: Interval, constraints: Constraints | None) -> Interval:
+    """Return the interval of a subset that was selected for its estimate."""
+    # Runs on whole tasks calibrate the estimates without dropped examples, too.
+    measured, evidence, calibration = estimates.whole.measured, estimates.evidence, estimates.calibration
+    if evidence is not None and calibration is not None:
+        row = list(evidence.scales).index(calibration.scale)
+        evidence = replace(evidence, changes=evidence.changes[[row]], scales=[calibration.scale])
+    half_width = None if calibration is None else calibration.half_width
+    found = selected_interval(
+        plain.value,
+        considered_with(estimates, mask, constraints),
+        known=estimates.estimator.all_tasks_loss,
+        evidence=evidence,
+        runs=np.array([len(m.runs) for m in measured], dtype=np.float64),
+        calibration=calibration,
+        seed=estimates.workspace.config.select.seed,
+    )
+    if half_width is not None:
+        return found
+    # Without enough runs, the interval of any subset is the least.
+    return Interval(plain.value, min(plain.low, found.low), max(plain.high, found.high))
 
 
 def seen_from(folder: Path, manifest: Manifest, corpus: Corpus, root: Path) -> Manifest:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from curator.core.errors import ConfigError
-from curator.data.corpus import Task
+from curator.data.corpus import Corpus, Task
 from curator.data.dropped import NOTHING, Dropped
 from curator.estimate.affinity import Affinities
 from curator.estimate.loss_estimator import LossEstimator
@@ -55,6 +55,39 @@ class Request:
         return found | ({"per_example": True} if self.per_example else {})
 
 
+def check_request(request: Request, estimator: str) -> None:
+    """Check the parts of a request that need no data.
+
+    Args:
+        request: The request.
+        estimator: Name of the configured estimator.
+
+    Raises:
+        ConfigError: Options contradict each other, or the method or estimator does not support an option.
+    """
+    if request.threshold is not None and not isfinite(request.threshold):
+        raise ConfigError(f"threshold is not finite: {request.threshold}", hint="Set a finite number of nats.")
+    both = sorted(set(request.include) & set(request.exclude))
+    if both:
+        raise ConfigError(f"tasks both included and excluded: {', '.join(both)}", hint="Name each task only once.")
+    if request.per_example and request.dropped:
+        raise ConfigError("cannot combine --per-example and --drop-examples", hint="Use one of them.")
+    if request.per_example and request.max_tokens is None:
+        raise ConfigError("--per-example needs a budget", hint="Add --max-tokens N.")
+    if request.method != "mixture":
+        return
+    if request.k is not None or request.max_examples is not None or request.threshold is not None:
+        raise ConfigError(
+            "mixture supports a budget of tokens only",
+            hint="Use --max-tokens instead of --k, --max-examples or --threshold.",
+        )
+    if estimator == "logistic":
+        raise ConfigError(
+            "mixture weights need the trajectory or the quadratic estimator",
+            hint='Set method = "trajectory" under [estimate].',
+        )
+
+
 def constraints_of(request: Request, tasks: Sequence[Task], number_of: Callable[[str], int]) -> Constraints:
     """Convert a request to constraints, with tasks by number.
 
@@ -64,13 +97,8 @@ def constraints_of(request: Request, tasks: Sequence[Task], number_of: Callable[
         number_of: Returns a task's number in `tasks`.
 
     Raises:
-        ConfigError: A name is not an auxiliary task, or pins contradict each other or the budget.
+        ConfigError: A name is not an auxiliary task, or included tasks exceed the budget.
     """
-    if request.threshold is not None and not isfinite(request.threshold):
-        raise ConfigError(f"threshold is not finite: {request.threshold}", hint="Set a finite number of nats.")
-    both = sorted(set(request.include) & set(request.exclude))
-    if both:
-        raise ConfigError(f"tasks both included and excluded: {', '.join(both)}", hint="Name each task only once.")
     constraints = Constraints(
         tokens=np.array([task.tokens for task in tasks], dtype=np.int64),
         examples=np.array([len(task.split.train) for task in tasks], dtype=np.int64),
@@ -87,6 +115,16 @@ def constraints_of(request: Request, tasks: Sequence[Task], number_of: Callable[
             hint="Raise --k, --max-tokens or --max-examples, or include fewer tasks.",
         )
     return constraints
+
+
+def check_budget(request: Request, corpus: Corpus) -> None:
+    """Check the constraints of a request against the sizes of the tasks, before any stage runs.
+
+    Raises:
+        ConfigError: Included tasks exceed the budget.
+    """
+    names = [task.name for task in corpus.auxiliary]
+    constraints_of(request, corpus.auxiliary, names.index)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,11 +171,6 @@ class Methods:
         return replace(found, weights=weights, loss=self.estimator.weighted(weights)[0] if has_weights else found.loss)
 
     def _mixture(self, constraints: Constraints) -> Selection:
-        if constraints.k is not None or constraints.max_examples is not None or constraints.threshold is not None:
-            raise ConfigError(
-                "mixture supports a budget of tokens only",
-                hint="Use --max-tokens instead of --k, --max-examples or --threshold.",
-            )
         found = best_mixture(
             self.estimator,
             tokens=constraints.tokens.astype(np.float64),

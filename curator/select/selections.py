@@ -2,14 +2,14 @@
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
 
 from curator import results
-from curator.core.arrays import Floats
+from curator.core.arrays import Floats, Mask
 from curator.core.errors import ConfigError, DataError
 from curator.core.interval import Interval
 from curator.core.provenance import Inputs, key_of
@@ -19,16 +19,22 @@ from curator.data.dropped import Dropped
 from curator.estimate.reduced import reduced_estimates
 from curator.estimate.target import TargetEstimates
 from curator.estimate.trajectory import TrajectoryEstimator
+from curator.results.base import rounded, rounded_if_known
 from curator.select.baseline_inputs import BaselineInputs
+from curator.select.considered import random_subsets
 from curator.select.embeddings import task_embeddings
 from curator.select.manifest import Edit, Manifest, read_manifest
 from curator.select.manifest_builder import manifest_of, seen_from
-from curator.select.methods import Methods, Request, constraints_of
+from curator.select.methods import Methods, Request, check_request, constraints_of
+from curator.select.pareto import competing_subsets, pareto_front
 from curator.select.per_example import ExampleSearch, Units, with_examples_in_memory
 from curator.select.search import Constraints, Selection, Step
 from curator.training.meta_init import LoadModel
 from curator.training.model import load_project_model
 from curator.workspace.workspace import Workspace
+
+# Random subsets that join the front's search.
+_DRAWN = 256
 
 
 class Selections:
@@ -42,7 +48,11 @@ class Selections:
     def __init__(self, estimates: TargetEstimates, load: LoadModel | None = None) -> None:
         self.estimates = estimates
         self._workspace = estimates.workspace
-        self._load = load or partial(load_project_model, estimates.workspace)
+        self._load = load or partial(load_project_model, estimates.workspace, estimates.corpus.model)
+
+    def renewed(self) -> "Selections":
+        """Return the selections by the estimates that all runs in the store calibrate."""
+        return Selections(self.estimates.renewed(), self._load)
 
     def last(self) -> Manifest | None:
         """Return the selection that was made or saved last, or None. Runs no selection."""
@@ -89,22 +99,21 @@ class Selections:
             The manifest, and whether it was cached.
 
         Raises:
-            ConfigError: A name is not an auxiliary task, or pins contradict each other or the budget.
+            ConfigError: A name is not an auxiliary task, or the request contradicts itself or the method.
         """
+        check_request(request, self._workspace.config.estimate.method)
         if request.dropped:
-            if request.per_example:
-                raise ConfigError("cannot combine --per-example and --drop-examples", hint="Use one of them.")
             return self.without(request.dropped).select(
                 replace(request, dropped=Dropped()), name=name, folder=folder, fresh=fresh
             )
-        if request.per_example and request.max_tokens is None:
-            raise ConfigError("--per-example needs a budget", hint="Add --max-tokens N.")
         constraints = constraints_of(request, self.estimates.tasks, self.estimates.number_of)
         inputs = self.select_inputs(request, name)
         key = key_of(inputs)
         kept = None if fresh else self._workspace.store.selection(key)
         if kept is not None:
-            manifest = Manifest.model_validate_json(kept)
+            # The tracker decides no result, and exports carry its present name.
+            train = {"train": self._workspace.config.train.model_dump(mode="json")}
+            manifest = Manifest.model_validate_json(kept).model_copy(update=train)
             # The last requested selection is the current one, whenever it was made.
             self._workspace.store.renew_selection(key)
             self._workspace.reporter.cached("select", f"{name!r}, made {manifest.created}")
@@ -124,9 +133,22 @@ class Selections:
                 self.estimates, constraints, selection, lambda loss: follow(Step("examples", (), loss))
             )
         stage.finish(f"{int(selection.mask.sum())} of {len(self.estimates.tasks)} tasks by {request.method}")
-        manifest = manifest_of(estimates, request, name, selection, affinities)
+        if estimates is not self.estimates:
+            # The limits hold for the tasks without the examples that were not chosen.
+            constraints = constraints_of(request, estimates.tasks, estimates.number_of)
+        manifest = manifest_of(estimates, request, name, selection, affinities, constraints=constraints)
         self._keep(key, manifest, inputs)
         return self._seen_from(folder, manifest), False
+
+    def preview(self, request: Request, *, name: str) -> Manifest:
+        """Return the manifest that `select` would make. Store nothing.
+
+        Raises:
+            ConfigError: A name is not an auxiliary task, or pins contradict each other or the budget.
+        """
+        constraints = constraints_of(request, self.estimates.tasks, self.estimates.number_of)
+        selection = self._methods.select(request.method, constraints, lambda _: None)
+        return manifest_of(self.estimates, request, name, selection, self.estimates.affinities())
 
     def choose(self, request: Request) -> list[str]:
         """Return the names of the tasks that a method would select. Store nothing.
@@ -138,7 +160,56 @@ class Selections:
         mask = self._methods.select(request.method, constraints, lambda _: None).mask
         return [task.name for task, chosen in zip(self.estimates.tasks, mask, strict=True) if chosen]
 
-    def save(self, subset: Sequence[str], *, name: str, request: Request, edits: Sequence[Edit] = ()) -> Manifest:
+    def pareto(self) -> results.ParetoReport:
+        """Estimate the loss of each target, and find the subsets that no other subset beats for every target."""
+        estimates, seed = self.estimates, self._workspace.config.select.seed
+        corpus, names = estimates.corpus, estimates.targets
+        sizes = [len(task.split.validation) for task in corpus.target_tasks]
+        owner = np.repeat(np.arange(len(sizes)), sizes)
+        memberships = (owner == np.arange(len(sizes))[:, None]) / np.array(sizes, dtype=np.float64)[:, None]
+        # The noise of a weighted loss would stop the search early. The front shows every difference.
+        limits = constraints_of(Request(method="forward", threshold=0.0), estimates.tasks, estimates.number_of)
+        stage = self._workspace.reporter.stage("pareto", 0, "subsets")
+        measured = {m.subset: m.mean for m in estimates.measured}
+        others = [estimates.mask(subset) for subset in (*measured, self.last_names_or_select())]
+        others += [limits.start(full=full) for full in (True, False)]
+        drawn = random_subsets(len(estimates.tasks), count=_DRAWN, seed=seed)
+        masks = competing_subsets(estimates.estimator, memberships, limits, np.concatenate([np.stack(others), drawn]))
+        each = estimates.estimator.validation_losses(masks)
+        losses = each @ memberships.T
+        together = each @ estimates.estimator.validation_weights
+        front = pareto_front(losses)
+        stage.finish(f"{len(masks)} subsets, {int(front.sum())} on the front")
+        tasks = np.array([task.name for task in estimates.tasks], dtype=object)
+        tokens = np.array([task.tokens for task in estimates.tasks], dtype=np.int64)
+        order = np.lexsort((together, losses[:, 0])).tolist()
+        return results.ParetoReport(
+            target=names,
+            calibrated_on=estimates.calibrated_on,
+            points=tuple(
+                results.ParetoPoint(
+                    subset=(subset := tuple(tasks[masks[row]].tolist())),
+                    tokens=int(tokens[masks[row]].sum()),
+                    losses={
+                        task.name: rounded(loss) for task, loss in zip(corpus.target_tasks, losses[row], strict=True)
+                    },
+                    estimated_loss=rounded(together[row]),
+                    measured_loss=rounded_if_known(measured.get(frozenset(subset))),
+                    on_front=bool(front[row]),
+                )
+                for row in order
+            ),
+        )
+
+    def save(
+        self,
+        subset: Sequence[str],
+        *,
+        name: str,
+        request: Request,
+        edits: Sequence[Edit] = (),
+        started_from: str = "",
+    ) -> Manifest:
         """Store a selection that a person made.
 
         Args:
@@ -146,6 +217,7 @@ class Selections:
             name: Name of the selection. It hides an earlier selection of that name.
             request: Method and options of the selection that was edited. `include` and `exclude` are the pins.
             edits: Changes by hand, in order.
+            started_from: Name of the selection that the changes began with.
 
         Returns:
             The manifest. Its paths are relative to the project.
@@ -155,20 +227,54 @@ class Selections:
         """
         if request.dropped:
             return self.without(request.dropped).save(
-                subset, name=name, request=replace(request, dropped=Dropped()), edits=edits
+                subset,
+                name=name,
+                request=replace(request, dropped=Dropped()),
+                edits=edits,
+                started_from=started_from,
             )
         mask = self.estimates.mask(subset)
         (estimate,) = self.estimates.estimator.estimate(mask[None])
         manifest = manifest_of(
             self.estimates, request, name, Selection(mask, estimate.value), self.estimates.affinities()
         )
-        manifest = manifest.model_copy(update={"edits": tuple(edits)})
+        manifest = manifest.model_copy(update={"edits": tuple(edits), "started_from": started_from})
         inputs = self.select_inputs(request, name) | {
             "selected": sorted(subset),
             "edits": [edit.model_dump() for edit in edits],
+            "started_from": started_from,
         }
         self._keep(key_of(inputs), manifest, inputs)
         return self._seen_from(self._workspace.root, manifest)
+
+    def save_race(self, mask: Mask, *, name: str, request: Request, race: results.RaceResult) -> Manifest:
+        """Store the winner of a race as a selection.
+
+        Args:
+            mask: The winner (t,).
+            name: Name of the selection.
+            request: Limits of the race.
+            race: Result of the race. The manifest's options record it.
+
+        Returns:
+            The manifest. Its paths are relative to the project.
+        """
+        constraints = constraints_of(request, self.estimates.tasks, self.estimates.number_of)
+        (estimate,) = self.estimates.estimator.estimate(mask[None])
+        chosen = replace(request, method="race")
+        manifest = manifest_of(
+            self.estimates,
+            chosen,
+            name,
+            Selection(mask, estimate.value),
+            self.estimates.affinities(),
+            constraints=constraints,
+        )
+        outcome = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(race).items()}
+        manifest = manifest.model_copy(update={"options": manifest.options | {"race": outcome}})
+        inputs = self.select_inputs(chosen, name) | {"race": outcome}
+        self._keep(key_of(inputs), manifest, inputs)
+        return manifest
 
     def _keep(self, key: str, manifest: Manifest, inputs: Inputs) -> None:
         self._workspace.store.put_selection(
@@ -279,8 +385,10 @@ def find_manifest_file(workspace: Workspace, wanted: Path | str) -> Path | None:
     return next((path for path in (Path(wanted).absolute(), workspace.root / wanted) if os.path.isfile(path)), None)
 
 
-def selection_report(manifest: Manifest, path: Path, cached: bool) -> results.SelectionResult:
-    """Return the report of `Project.select` on a manifest."""
+def selection_report(
+    manifest: Manifest, path: Path, cached: bool, race: results.RaceResult | None = None
+) -> results.SelectionResult:
+    """Return the report of `Project.select` on a manifest, and on the race that chose it."""
     targets = manifest.target_names
     try:
         shown = path.relative_to(Path.cwd())
@@ -305,6 +413,7 @@ def selection_report(manifest: Manifest, path: Path, cached: bool) -> results.Se
         ),
         estimate=Interval(manifest.estimated_loss, manifest.estimated_loss_low, manifest.estimated_loss_high),
         calibrated=bool(manifest.estimate["calibrated"]),
+        interval_accounts_for_selection=bool(manifest.estimate.get("interval_accounts_for_selection", False)),
         measured_loss=manifest.measured_loss,
         reference=manifest.reference,
         indistinguishable=manifest.indistinguishable,
@@ -312,4 +421,5 @@ def selection_report(manifest: Manifest, path: Path, cached: bool) -> results.Se
         dropped_examples=tuple(row.model_dump() for row in manifest.dropped_examples),
         manifest=shown,
         cached=cached,
+        race=race,
     )

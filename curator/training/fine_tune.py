@@ -2,11 +2,12 @@
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
+from curator.core import distributed
 from curator.core.config import Config
 from curator.core.events import Stopwatch
 from curator.core.provenance import Inputs, hash_of, key_of
@@ -14,9 +15,13 @@ from curator.data.corpus import Corpus, Task, training_examples, validation_exam
 from curator.data.repetition import counts_of, repeated
 from curator.training.meta_init import recipe_inputs
 from curator.training.model import TunedModel
-from curator.training.trainer import measure_losses, train_adapter
-from curator.workspace.store.measured import Measurement
+from curator.training.trainer import Checkpoint, measure_losses, train_adapter
+from curator.training.usage import PeakMemory, machine_name
+from curator.workspace.store.measured import Measurement, RunDetails
 from curator.workspace.workspace import Workspace
+
+# Shares of the steps at which the loss of a verified run is kept.
+_EARLY = (0.25, 0.5)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,10 +31,16 @@ class FineTuned:
     Attributes:
         loss: Validation loss of the targets, weighted by `share_of`, in nats per target token.
         seconds: Training time, without loading and measuring.
+        loss_error: Standard error of the loss over the validation examples. None with one example of a target.
+        examples: Number of validation examples.
+        details: Cost and course of the run.
     """
 
     loss: float
     seconds: float
+    loss_error: float | None = None
+    examples: int = 0
+    details: RunDetails = field(default_factory=RunDetails)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +129,7 @@ def fine_tune(
     folder: Path,
     weights: Mapping[str, float] | None = None,
     stage: str = "fine-tune",
+    early: bool = False,
 ) -> FineTuned:
     """Fine-tune the base model on a subset and the targets, and measure the validation loss of the targets.
 
@@ -132,6 +144,7 @@ def fine_tune(
         folder: Folder for checkpoints. Call `remove_run` after the result is stored.
         weights: Number of times that a task's examples are repeated, by task name. Missing tasks have weight 1.
         stage: Name of the stage in events.
+        early: Measure the loss also after 25 % and 50 % of the steps. The training stays the same.
 
     Raises:
         NumericalError: The loss or the adapter is not finite.
@@ -145,21 +158,62 @@ def fine_tune(
         for task in tasks
         for example in repeated(training_examples(task, workspace.store), counts[task.name], seed=task.name)
     ]
-    took = Stopwatch()
-    train_adapter(
+    took, peak = Stopwatch(), PeakMemory(tuned.device)
+    saved = train_adapter(
         tuned,
         examples,
         config.train,
         folder=folder,
+        shares=_EARLY if early else (),
         reporter=workspace.reporter.with_sink(took),
         stage=stage,
         seed=seed,
         keep_checkpoints=True,
     )
-    batch_tokens = config.gradients.batch_tokens
-    loss = sum(
-        config.data.share_of(task.name, corpus.targets)
-        * float(measure_losses(tuned, validation_examples(task, workspace.store), batch_tokens=batch_tokens).mean())
-        for task in corpus.target_tasks
+    quarter, half = _early_losses(workspace, corpus, tuned, saved, folder) if early else (None, None)
+    details = RunDetails(
+        loss_quarter=quarter,
+        loss_half=half,
+        tokens=round(config.train.epochs * sum(len(example.input_ids) for example in examples)),
+        peak_bytes=peak.read(),
+        machine=machine_name(tuned.device),
     )
-    return FineTuned(loss=loss, seconds=took.whole)
+    loss, error, count = _target_loss(workspace, corpus, tuned)
+    return FineTuned(loss=loss, seconds=took.whole, loss_error=error, examples=count, details=details)
+
+
+def _target_loss(workspace: Workspace, corpus: Corpus, tuned: TunedModel) -> tuple[float, float | None, int]:
+    """Measure the targets' validation loss with the present adapter.
+
+    Returns:
+        Loss in nats per target token, its standard error over the examples (None with one example of a target), and
+        the number of examples.
+    """
+    config = workspace.config
+    loss, variance, count = 0.0, 0.0, 0
+    for task in corpus.target_tasks:
+        share = config.data.share_of(task.name, corpus.targets)
+        losses = measure_losses(
+            tuned, validation_examples(task, workspace.store), batch_tokens=config.gradients.batch_tokens
+        )
+        loss += share * float(losses.mean())
+        variance += share**2 * float(losses.var(ddof=1)) / len(losses) if len(losses) > 1 else math.nan
+        count += len(losses)
+    return loss, math.sqrt(variance) if math.isfinite(variance) else None, count
+
+
+def _early_losses(
+    workspace: Workspace, corpus: Corpus, tuned: TunedModel, saved: Sequence[Checkpoint], folder: Path
+) -> tuple[float, float]:
+    """Return the validation loss at a quarter and at half of the steps. The adapter is the same afterwards."""
+    distributed.wait()
+    losses: list[float] = []
+    if distributed.is_main():
+        end = tuned.adapter_weights()
+        for checkpoint in saved:
+            tuned.load_adapter(folder / checkpoint.folder, sha256=checkpoint.sha256)
+            losses.append(_target_loss(workspace, corpus, tuned)[0])
+        tuned.put_adapter_weights(end)
+    # A run of few steps has one adapter for both shares.
+    losses = distributed.from_main(losses)
+    return losses[0], losses[-1]

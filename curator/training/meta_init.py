@@ -9,7 +9,7 @@ It also does not fit after the held-out examples of a target changed.
 
 import math
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Protocol
 
@@ -87,7 +87,7 @@ def train_inputs(config: Config, corpus: Corpus) -> Inputs:
     return {
         "version": _TRAIN_VERSION,
         **recipe_inputs(config, corpus),
-        "train": config.train.model_dump(mode="json"),
+        "train": config.train.decisive(),
         **recorded,
         "tasks": {task.name: task.content for task in corpus.tasks},
         "validation": {task.name: hash_of(task.validation_hashes) for task in corpus.target_tasks},
@@ -105,7 +105,7 @@ def recipe_inputs(config: Config, corpus: Corpus) -> Inputs:
             "attention": model.attention,
         },
         "lora": config.lora.model_dump(mode="json"),
-        "train": config.train.model_dump(mode="json", exclude={"seed"}),
+        "train": {name: value for name, value in config.train.decisive().items() if name != "seed"},
     }
 
 
@@ -196,21 +196,50 @@ def make_meta_init(
     if observer is not None:
         observer.close()
         captured = all(distributed.gather([observer.complete]))
+    return keep_meta_init(workspace, corpus, tuned, inputs, checkpoints, seconds=took.whole, captured=captured)
+
+
+def keep_meta_init(
+    workspace: Workspace,
+    corpus: Corpus,
+    tuned: TunedModel,
+    inputs: Inputs,
+    checkpoints: Sequence[Checkpoint],
+    *,
+    seconds: float,
+    captured: bool,
+) -> MetaInit:
+    """Measure the validation losses at the end of a meta-training, and store the meta-initialization.
+
+    Args:
+        workspace: The project.
+        corpus: Tasks of the run.
+        tuned: Model at the end of the run.
+        inputs: Result of `train_inputs`.
+        checkpoints: Saved adapters.
+        seconds: Duration of the run.
+        captured: Whether the gradients of every visit were captured.
+
+    Raises:
+        DataError: The adapter cannot be written.
+    """
+    store, key = workspace.store, key_of(inputs)
     final_losses: dict[str, float] = {}
+    batch_tokens = workspace.config.gradients.batch_tokens
     for task in corpus.target_tasks:
-        losses = measure_losses(tuned, validation_examples(task, store), batch_tokens=config.gradients.batch_tokens)
+        losses = measure_losses(tuned, validation_examples(task, store), batch_tokens=batch_tokens)
         final_losses |= dict(zip(task.validation_hashes, losses.tolist(), strict=True))
     outputs = {
-        "seconds": took.whole,
+        "seconds": seconds,
         "final_losses": final_losses,
         "snapshots": [asdict(checkpoint) for checkpoint in checkpoints],
         "layout": tuned.layout.sha256,
         "trainable_parameters": tuned.layout.size,
-        "examples": len(examples),
+        "examples": sum(len(task.split.train) for task in corpus.tasks),
         "captured": captured,
     }
     if distributed.is_main():
-        tuned.save_adapter(place / "final")
+        tuned.save_adapter(workspace.adapters / key / "final")
         store.put_artifact("train", key, inputs, outputs)
     distributed.wait()
     found = store.artifact("train", key)
@@ -219,15 +248,23 @@ def make_meta_init(
 
 
 def learning_rates(config: Config, steps: int) -> list[float]:
-    """Return the learning rate of each step of a training run (steps,)."""
-    import torch
-    from transformers import get_scheduler
+    """Return the learning rate of each step of a training run (steps,), as the schedules of transformers have it.
 
+    Estimates need these rates in processes that train nothing. The import of transformers takes seconds and memory.
+    """
     recipe = config.train
-    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=recipe.learning_rate)
     warmup = math.ceil(recipe.warmup * steps)
-    scheduler = get_scheduler(recipe.schedule, optimizer, num_warmup_steps=warmup, num_training_steps=steps)
-    (factor,) = scheduler.lr_lambdas
+
+    def factor(step: int) -> float:
+        if recipe.schedule == "constant":
+            return 1.0
+        if step < warmup:
+            return step / max(1, warmup)
+        progress = (step - warmup) / max(1, steps - warmup)
+        if recipe.schedule == "cosine":
+            return max(0.0, 0.5 * (1.0 + math.cos(math.pi * progress)))
+        return max(0.0, (steps - step) / max(1, steps - warmup))
+
     return [recipe.learning_rate * factor(step) for step in range(steps)]
 
 

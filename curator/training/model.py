@@ -4,6 +4,7 @@
 It returns a `TunedModel`: the model and the `ParameterLayout` of its gradients.
 """
 
+import copy
 import hashlib
 import json
 import math
@@ -14,16 +15,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from curator.core import distributed
 from curator.core.config import LoraSection, ModelSection
 from curator.core.errors import ConfigError, DataError, ManifestMismatch
 from curator.core.files import umask
-from curator.core.performance import OtherPrograms, reasons
-from curator.data.model_files import _WEIGHTS, _code_hint, find_model, first_line, is_of_the_disk, load_architecture
+from curator.core.performance import slow_arithmetic
+from curator.data.model_files import (
+    _WEIGHTS,
+    ModelFiles,
+    _code_hint,
+    check_unchanged,
+    first_line,
+    identify_model,
+    is_of_the_disk,
+    load_architecture,
+)
 from curator.workspace.workspace import Workspace
 
 if TYPE_CHECKING:
     import torch
-    from peft import PeftModel
+    from peft import LoraConfig, PeftModel
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +77,8 @@ class ParameterLayout:
             found = tuple(tensors[name].shape) if name in tensors else None
             if found != shape:
                 raise ManifestMismatch(f"parameter {name} has shape {found}, but the layout has {shape}")
-        return torch.cat([tensors[name].reshape(-1) for name in self.shapes])
+        device = next(iter(tensors.values())).device
+        return torch.cat([tensors[name].reshape(-1).to(device) for name in self.shapes])
 
     def unflatten(self, vector: "torch.Tensor") -> dict[str, "torch.Tensor"]:
         """Cut a vector into tensors by parameter name.
@@ -126,11 +138,17 @@ class TunedModel:
         self.model = model
         self.layout = ParameterLayout.of(model)
         self.encoder_decoder = encoder_decoder
+        self._by_key: dict[str, torch.nn.Parameter] | None = None
 
     @property
     def device(self) -> "torch.device":
-        """Return the device of the model."""
+        """Return the device of the model. With `device_map`, return that of the inputs, where sums are kept."""
         return cast("torch.device", self.model.device)
+
+    @property
+    def devices(self) -> "dict[str, torch.device]":
+        """Return the device of each trainable parameter by name."""
+        return {name: p.device for name, p in self.model.named_parameters() if p.requires_grad}
 
     def reset(self, seed: int) -> None:
         """Reinitialize the adapter for a new fine-tuning run.
@@ -148,11 +166,39 @@ class TunedModel:
                 for adapter in module.active_adapters:
                     module.reset_lora_parameters(adapter, True)  # type: ignore[no-untyped-call]
 
-    def save_adapter(self, folder: Path) -> str:
+    def adapter_weights(self) -> "torch.Tensor":
+        """Return a copy of all weights of the adapter in one vector (p,)."""
+        named = {name: p.detach() for name, p in self.model.named_parameters() if p.requires_grad}
+        return self.layout.flatten(named).clone()
+
+    def put_adapter_weights(self, vector: "torch.Tensor") -> None:
+        """Set all weights of the adapter from the result of `adapter_weights` (p,)."""
+        import torch
+
+        named = dict(self.model.named_parameters())
+        with torch.no_grad():
+            for name, values in self.layout.unflatten(vector).items():
+                named[name].copy_(values)
+
+    def _parameters_by_key(self) -> "dict[str, torch.nn.Parameter]":
+        """Return the adapter's parameters by their keys in a file of weights.
+
+        peft finds the keys again at each call, which takes longer than a training step of a small model.
+        """
+        from peft import get_peft_model_state_dict
+
+        if self._by_key is None:
+            places = {p.data_ptr(): p for p in self.model.parameters()}
+            state = get_peft_model_state_dict(self.model)
+            self._by_key = {key: places[tensor.data_ptr()] for key, tensor in state.items()}
+        return self._by_key
+
+    def save_adapter(self, folder: Path, *, card: bool = True) -> str:
         """Write the adapter as a whole or not at all. `PeftModel.from_pretrained` can read the folder.
 
         Args:
             folder: Folder to write. An existing folder is replaced.
+            card: Whether to write a model card, too.
 
         Returns:
             SHA-256 of the file of weights.
@@ -163,7 +209,10 @@ class TunedModel:
         partial = folder.with_name(folder.name + ".partial")
         shutil.rmtree(partial, ignore_errors=True)
         try:
-            self.model.save_pretrained(str(partial))
+            if card:
+                self.model.save_pretrained(str(partial))
+            else:
+                self._save_weights(partial)
             # safetensors creates files that other users may not read.
             for path in partial.iterdir():
                 path.chmod(0o666 & ~umask())
@@ -177,6 +226,17 @@ class TunedModel:
             raise DataError(f"cannot write {folder}: {error}", hint=hint) from error
         return hashlib.sha256((folder / _WEIGHTS).read_bytes()).hexdigest()
 
+    def _save_weights(self, folder: Path) -> None:
+        """Write what `save_pretrained` writes, without a model card."""
+        from safetensors.torch import save_file
+
+        folder.mkdir(parents=True)
+        tensors = {key: p.detach().cpu().contiguous() for key, p in self._parameters_by_key().items()}
+        save_file(tensors, folder / _WEIGHTS, metadata={"format": "pt"})
+        config = copy.copy(self.model.peft_config["default"])
+        config.inference_mode = True
+        config.save_pretrained(str(folder))
+
     def load_adapter(self, folder: Path, *, sha256: str = "") -> None:
         """Load adapter weights that `save_adapter` wrote.
 
@@ -188,7 +248,7 @@ class TunedModel:
             DataError: The weights cannot be read.
             ManifestMismatch: The hash differs, or the shapes belong to another model or LoRA configuration.
         """
-        from peft import get_peft_model_state_dict, set_peft_model_state_dict
+        import torch
         from safetensors import SafetensorError
         from safetensors.torch import load_file
 
@@ -204,7 +264,8 @@ class TunedModel:
                 f"adapter {folder} has sha256 {found[:12]}…, but meta-training wrote {sha256[:12]}…",
                 hint="Run `curator train --fresh` to train it again.",
             )
-        here = {name: tuple(t.shape) for name, t in get_peft_model_state_dict(self.model).items()}
+        parameters = self._parameters_by_key()
+        here = {name: tuple(p.shape) for name, p in parameters.items()}
         there = {name: tuple(t.shape) for name, t in weights.items()}
         if here != there:
             name = min(name for name in here.keys() | there.keys() if here.get(name) != there.get(name))
@@ -212,7 +273,9 @@ class TunedModel:
                 f"adapter {folder}: {name} has shape {there.get(name)}, but the model has {here.get(name)}",
                 hint="Run `curator train --fresh` to train it again.",
             )
-        set_peft_model_state_dict(self.model, weights)
+        with torch.no_grad():
+            for name, values in weights.items():
+                parameters[name].copy_(values)
 
 
 def load_model(folder: Path, section: ModelSection, lora: LoraSection) -> TunedModel:
@@ -228,7 +291,7 @@ def load_model(folder: Path, section: ModelSection, lora: LoraSection) -> TunedM
         ConfigError: The model has no target module of LoRA, or quantization is set without a CUDA GPU.
     """
     import torch
-    from peft import LoraConfig, TaskType, get_peft_model, prepare_model_for_kbit_training
+    from peft import get_peft_model, prepare_model_for_kbit_training
     from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
     config = load_architecture(folder, section)
@@ -260,6 +323,13 @@ def load_model(folder: Path, section: ModelSection, lora: LoraSection) -> TunedM
             bnb_4bit_quant_type="nf4",
         )
         options["device_map"] = {"": device.index or 0}
+    if section.device_map:
+        if distributed.world_size() > 1:
+            raise ConfigError(
+                "model.device_map is set, and curator runs in several processes",
+                hint="Start one process, or remove `device_map` under [model].",
+            )
+        options["device_map"] = section.device_map
     auto: Any = AutoModelForSeq2SeqLM if encoder_decoder else AutoModelForCausalLM
     try:
         base, report = auto.from_pretrained(folder, output_loading_info=True, **options)
@@ -274,25 +344,54 @@ def load_model(folder: Path, section: ModelSection, lora: LoraSection) -> TunedM
         )
     if section.quantization != "none":
         base = prepare_model_for_kbit_training(base, use_gradient_checkpointing=False)  # type: ignore[no-untyped-call]
-    peft_config = LoraConfig(
+    try:
+        model = get_peft_model(base, lora_config(lora, encoder_decoder=encoder_decoder))
+    except ValueError as error:
+        raise ConfigError(
+            f"cannot use lora.target_modules = {lora.target_modules!r} with model {folder}: {first_line(error)}",
+            hint='Use "all-linear", or names of modules of the model.',
+        ) from error
+    if section.quantization == "none" and not section.device_map:
+        model.to(device)
+    model.config.use_cache = False
+    torch.set_grad_enabled(True)
+    return TunedModel(model, encoder_decoder=encoder_decoder)
+
+
+def lora_config(lora: LoraSection, *, encoder_decoder: bool) -> "LoraConfig":
+    """Return the settings of the adapter for peft."""
+    from peft import LoraConfig, TaskType
+
+    return LoraConfig(
         task_type=TaskType.SEQ_2_SEQ_LM if encoder_decoder else TaskType.CAUSAL_LM,
         r=lora.r,
         lora_alpha=cast("int", lora.alpha),
         lora_dropout=lora.dropout,
         target_modules=lora.target_modules if isinstance(lora.target_modules, str) else list(lora.target_modules),
     )
-    try:
-        model = get_peft_model(base, peft_config)
-    except ValueError as error:
-        raise ConfigError(
-            f"cannot use lora.target_modules = {lora.target_modules!r} with model {folder}: {first_line(error)}",
-            hint='Use "all-linear", or names of modules of the model.',
-        ) from error
-    if section.quantization == "none":
-        model.to(device)
-    model.config.use_cache = False
-    torch.set_grad_enabled(True)
-    return TunedModel(model, encoder_decoder=encoder_decoder)
+
+
+def layout_of(folder: Path, section: ModelSection, lora: LoraSection) -> ParameterLayout:
+    """Return the layout of a model's adapter, without its weights.
+
+    Args:
+        folder: Result of `find_model`.
+        section: Section `[model]` of the configuration.
+        lora: Section `[lora]` of the configuration.
+
+    Raises:
+        DataError: The configuration of the model cannot be read.
+    """
+    import torch
+    from peft import get_peft_model
+    from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
+
+    config = load_architecture(folder, section)
+    encoder_decoder = bool(getattr(config, "is_encoder_decoder", False))
+    auto: Any = AutoModelForSeq2SeqLM if encoder_decoder else AutoModelForCausalLM
+    with torch.device("meta"):
+        base = auto.from_config(config, trust_remote_code=section.trust_remote_code)
+        return ParameterLayout.of(get_peft_model(base, lora_config(lora, encoder_decoder=encoder_decoder)))
 
 
 def loading_problem(report: dict[str, Any]) -> str:
@@ -315,19 +414,22 @@ def loading_problem(report: dict[str, Any]) -> str:
     return "; ".join(parts)
 
 
-def load_project_model(workspace: Workspace) -> TunedModel:
+def load_project_model(workspace: Workspace, model: ModelFiles | None = None) -> TunedModel:
     """Load the project's base model with a new LoRA adapter. Warn if the machine can run it faster.
 
     Args:
         workspace: The project.
+        model: The model that results are stored under. None for the model that is on disk now.
 
     Raises:
+        FileChanged: A file of the model changed after it was hashed.
         ConfigError: The model has no target module of LoRA, or quantization is set without a CUDA GPU.
         DataError: The model cannot be found or loaded.
     """
     config = workspace.config
-    others = OtherPrograms()
-    tuned = load_model(find_model(config.model, workspace.root), config.model, config.lora)
-    for words in reasons(tuned.device, pick_dtype(config.model, tuned.device), others):
+    model = model or identify_model(workspace)
+    tuned = load_model(model.folder, config.model, config.lora)
+    check_unchanged(workspace, model)
+    if words := slow_arithmetic(tuned.device, pick_dtype(config.model, tuned.device)):
         workspace.reporter.warn(words)
     return tuned

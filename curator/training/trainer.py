@@ -23,6 +23,7 @@ from curator.data.model_files import is_of_the_disk
 from curator.data.tokens import TokenizedExample
 from curator.training.batches import by_length, collate, example_losses, loss_tokens
 from curator.training.model import TunedModel
+from curator.training.tracking import current_run
 
 if TYPE_CHECKING:
     import numpy as np
@@ -131,7 +132,7 @@ def train_adapter(
     tuned.model.train()
     checkpoints = folder / "checkpoints"
     resume_from = _last_complete(checkpoints)
-    recorder = _Recorder(tuned, folder, shares, average, resume_from, reporter, stage, observer)
+    recorder = Recorder(tuned, folder, shares, average, resume_from, reporter, stage, observer)
     trainer = _trainer(tuned, examples, recipe, checkpoints, seed, recorder, observer)
     try:
         trainer.train(resume_from_checkpoint=None if resume_from is None else str(resume_from))
@@ -156,6 +157,32 @@ def train_adapter(
         remove_run(checkpoints)
     recorder.finish()
     return recorder.checkpoints()
+
+
+def training_steps(examples: int, recipe: TrainSection) -> int:
+    """Return the number of optimizer steps of a run, as the Trainer counts them.
+
+    Args:
+        examples: Number of training examples.
+        recipe: Section `[train]` of the configuration.
+    """
+    batches = math.ceil(math.ceil(examples / recipe.batch_size) / distributed.world_size())
+    return math.ceil(recipe.epochs * max(math.ceil(batches / recipe.gradient_accumulation), 1))
+
+
+def checkpoint_steps(shares: Sequence[float], steps: int) -> dict[int, float]:
+    """Return the step of each saved adapter with its share of the steps. Shares of the same step give one adapter."""
+    return {max(1, round(share * steps)): share for share in sorted(shares)}
+
+
+def steps_done(folder: Path) -> int:
+    """Return the number of steps after which an interrupted run resumes, or 0. Change nothing.
+
+    Args:
+        folder: Folder of the run.
+    """
+    found = (folder / "checkpoints").glob(f"checkpoint-*/{_COMPLETE}")
+    return max((int(path.parent.name.rpartition("-")[2]) for path in found), default=0)
 
 
 def remove_run(folder: Path) -> None:
@@ -201,7 +228,7 @@ def _trainer(
     recipe: TrainSection,
     checkpoints: Path,
     seed: int,
-    recorder: "_Recorder",
+    recorder: "Recorder",
     observer: Observer | None,
 ) -> "Trainer":
     import torch
@@ -278,6 +305,7 @@ def _trainer(
         def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             control.should_save = False
 
+    run = current_run()
     arguments = TrainingArguments(
         output_dir=str(checkpoints),
         num_train_epochs=recipe.epochs,
@@ -292,7 +320,10 @@ def _trainer(
         save_total_limit=2,
         logging_steps=1 if tuned.device.type == "cpu" else 10,
         logging_nan_inf_filter=False,
-        report_to="none",
+        report_to=recipe.report_to,
+        run_name=None if run is None else run.name,
+        # trackio lists runs by this name.
+        project="curator" if run is None else run.project,
         disable_tqdm=True,
         remove_unused_columns=False,
         dataloader_pin_memory=tuned.device.type == "cuda",
@@ -310,7 +341,7 @@ def _trainer(
     return trainer
 
 
-class _Recorder:
+class Recorder:
     """Follow a training run: report progress and loss, and save the averaged adapters."""
 
     def __init__(
@@ -338,8 +369,9 @@ class _Recorder:
         self._last_loss: float | None = None
 
     def begin(self, done: int, total: int, *, main: bool) -> None:
+        """Start a run of `total` steps, of which `done` are done. Only the main process saves adapters."""
         self._main = main
-        self._points = {max(1, round(share * total)): share for share in self._shares}
+        self._points = checkpoint_steps(self._shares, total)
         ends = sorted(self._points)
         if self._average is None:
             self._starts = dict(zip(ends, [0, *ends], strict=False))
@@ -360,6 +392,7 @@ class _Recorder:
         save_file({str(point): vector.cpu() for point, vector in self._sums.items()}, checkpoint / _SUMS)
 
     def step(self, step: int) -> None:
+        """Add the adapter after a step to the open means, and save the means that are complete."""
         self.stepped = True
         if self._stage is not None:
             self._stage.advance_to(step, loss=self._last_loss)
@@ -373,7 +406,7 @@ class _Recorder:
             mean = self._sums.pop(step) / (step - self._starts[step])
             if self._main:
                 self._put(mean)
-                self._tuned.save_adapter(self._folder / _point(step))
+                self._tuned.save_adapter(self._folder / _point(step), card=False)
                 self._put(here)
                 if self._observer is not None:
                     self._observer.save(self._folder / _point(step))
@@ -381,12 +414,16 @@ class _Recorder:
     def _put(self, vector: "torch.Tensor") -> None:
         import torch
 
-        named = dict(self._tuned.model.named_parameters())
         with torch.no_grad():
             for name, values in self._tuned.layout.unflatten(vector).items():
-                named[name].copy_(values)
+                self._trained[name].copy_(values)
 
     def loss(self, loss: float, step: int) -> None:
+        """Report the training loss.
+
+        Raises:
+            NumericalError: The loss is not finite.
+        """
         self._last_loss = loss
         if not math.isfinite(loss):
             raise NumericalError(
@@ -395,6 +432,11 @@ class _Recorder:
             )
 
     def finish(self) -> None:
+        """Check the adapter at the end of the run, and report the end.
+
+        Raises:
+            NumericalError: The adapter is not finite.
+        """
         import torch
 
         for name, parameter in self._tuned.model.named_parameters():
@@ -405,6 +447,7 @@ class _Recorder:
             self._stage.finish(loss)
 
     def checkpoints(self) -> list[Checkpoint]:
+        """Return the saved adapters in order of their steps."""
         import hashlib
 
         return [

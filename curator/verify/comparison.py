@@ -22,6 +22,8 @@ from curator.training.fine_tune import MeasuredSubset
 from curator.verify.measure import Run, run_seeds
 from curator.verify.report import seed_noise
 
+COMPARED_SEEDS = 2
+"""Smallest default number of seeds of a comparison. With one seed, noise between seeds is unknown."""
 # Increase when the same estimates give other selections to compare.
 _VERSION = 1
 # Upper quantile of a 90 % interval.
@@ -132,6 +134,9 @@ def compare_methods(
                 measured_losses=tuple(rounded(loss) for loss in measured[choice.subset].losses),
                 measured_loss=rounded(measured[choice.subset].mean),
                 as_good_as_best=_as_good(measured[choice.subset], best, noise),
+                metric=report.mean_of("metric", choice.subset),
+                test_loss=report.mean_of("test_loss", choice.subset),
+                test_metric=report.mean_of("test_metric", choice.subset),
             )
         )
     return tuple(found)

@@ -16,8 +16,8 @@ from curator.results.base import rounded, rounded_interval
 from curator.select.selections import Selections
 from curator.training.fine_tune import MeasuredSubset, measured_subsets, recipe_key
 from curator.training.meta_init import LoadModel
-from curator.verify.comparison import noise_of_difference
-from curator.verify.measure import DEFAULT_SEEDS, Run, measure, run_seeds
+from curator.verify.comparison import COMPARED_SEEDS, noise_of_difference
+from curator.verify.measure import Run, measure, run_seeds
 from curator.verify.report import seed_noise
 
 
@@ -43,7 +43,7 @@ def plan_dropping(selections: Selections, *, seeds: int | None, planned: Sequenc
 
     Args:
         selections: Selections for the target.
-        seeds: Fine-tuning runs of each kind. None means `DEFAULT_SEEDS`.
+        seeds: Fine-tuning runs of each kind. None means `verify.seeds`, and at least `COMPARED_SEEDS`.
         planned: Runs with all examples that are planned anyway.
 
     Returns:
@@ -56,7 +56,8 @@ def plan_dropping(selections: Selections, *, seeds: int | None, planned: Sequenc
         if dropped:
             estimates = selections.estimates
             reduced = ReducedEstimates(estimates, dropped)
-            wanted = [(subset, seed) for seed in run_seeds(estimates.workspace.config, seeds or DEFAULT_SEEDS)]
+            count = seeds or max(estimates.workspace.config.verify.seeds, COMPARED_SEEDS)
+            wanted = [(subset, seed) for seed in run_seeds(estimates.workspace.config, count)]
             done = [{(m.subset, r.seed) for m in e.measured for r in m.runs} | e.diverged for e in (estimates, reduced)]
             found = Dropping(
                 subset=subset,

@@ -1,6 +1,7 @@
 """Compare measured with estimated losses."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from scipy.stats import spearmanr
@@ -11,8 +12,9 @@ from curator.core.errors import NumericalError
 from curator.core.interval import Interval
 from curator.estimate.calibration import cross_validated
 from curator.estimate.target import TargetEstimates
-from curator.results.base import rounded, rounded_interval
+from curator.results.base import rounded, rounded_if_known, rounded_interval
 from curator.training.fine_tune import MeasuredSubset
+from curator.workspace.store.measured import Measurement
 
 # Lower bound of a loss in a ratio, nats.
 _LEAST_LOSS = 1e-6
@@ -55,6 +57,7 @@ def report(estimates: TargetEstimates) -> results.VerifyReport:
                 seed=run.seed,
                 estimate=rounded_interval(Interval.around(float(loss), float(width))),
                 measured_loss=rounded(run.loss),
+                **_details(run),
             )
             for m, loss, width in zip(measured, estimated, widths, strict=True)
             for run in m.runs
@@ -70,7 +73,58 @@ def report(estimates: TargetEstimates) -> results.VerifyReport:
         subsets_estimated=subsets_estimated,
         speedup=None if ratio is None else ratio * subsets_estimated,
         speedup_100=None if ratio is None else ratio * 100,
+        predictions=_predictions([run for m in measured for run in m.runs]),
+        forgetting=_forgetting(measured),
     )
+
+
+def _details(run: Measurement) -> dict[str, Any]:
+    """Return the fields of a run's report that come from its details."""
+    found, before = run.details, run.details.estimated_before
+    return {
+        "estimated_before": None if before is None else rounded(before.value),
+        "estimated_before_low": None if before is None else rounded(before.low),
+        "estimated_before_high": None if before is None else rounded(before.high),
+        "calibrated_on_before": found.calibrated_on,
+        "loss_quarter": rounded_if_known(found.loss_quarter),
+        "loss_half": rounded_if_known(found.loss_half),
+        "tokens": found.tokens,
+        "seconds": run.seconds,
+        "peak_bytes": found.peak_bytes,
+        "machine": found.machine,
+    }
+
+
+def _predictions(runs: Sequence[Measurement]) -> results.Predictions | None:
+    """Compare the estimates from before the runs with the measured losses."""
+    known = [(before, run.loss) for run in runs if (before := run.details.estimated_before) is not None]
+    if not known:
+        return None
+    estimated, truth = np.array([before.value for before, _ in known]), np.array([loss for _, loss in known])
+    return results.Predictions(
+        runs=len(known),
+        relative_error=_relative(estimated, truth),
+        spearman=rank_correlation(estimated, truth),
+        interval_coverage=float(np.mean([before.low <= loss <= before.high for before, loss in known])),
+    )
+
+
+def _forgetting(measured: Sequence[MeasuredSubset]) -> tuple[results.ForgottenTask, ...] | None:
+    found = tuple(
+        results.ForgottenTask(
+            subset=tuple(sorted(m.subset)),
+            seed=run.seed,
+            task=name,
+            before=rounded(loss.before),
+            after=rounded(loss.after),
+            trained=loss.trained,
+            held_out=loss.held_out,
+        )
+        for m in measured
+        for run in m.runs
+        for name, loss in sorted(run.details.task_losses.items())
+    )
+    return found or None
 
 
 def rank_correlation(first: Floats, second: Floats) -> float | None:

@@ -22,7 +22,7 @@ from typing import Any, Literal, Self, get_args
 
 from curator.core.errors import DataError
 from curator.core.events import Event, EventLog, StageStarted, is_moment, is_written
-from curator.core.files import CHECK_DISK, read_small_json, remove_left_over, write_whole
+from curator.core.files import CHECK_DISK, is_alive, read_small_json, remove_left_over, write_whole
 from curator.core.text import is_text
 
 State = Literal["running", "done", "failed", "interrupted", "lost"]
@@ -185,11 +185,16 @@ def read_jobs(folder: Path, *, limit: int | None = None) -> list[Job]:
 
 def _read(path: Path) -> Job | None:
     job = _read_facts(path)
-    if job is None or job.state != "running" or is_written(path / EVENTS_NAME):
+    if job is None or job.state != "running" or (is_written(path / EVENTS_NAME) and _may_run(job)):
         return job
     # The job may have ended since the first read. A job records its end before it releases its log.
     job = _read_facts(path)
     return replace(job, state="lost") if job is not None and job.state == "running" else job
+
+
+def _may_run(job: Job) -> bool:
+    """Return whether the process of a job may be alive. Another process can hold the log of an ended job open."""
+    return job.host not in ("", socket.gethostname()) or job.pid <= 0 or is_alive(job.pid)
 
 
 def _read_facts(path: Path) -> Job | None:

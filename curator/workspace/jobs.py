@@ -10,7 +10,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from pathlib import Path
 from curator.core.errors import ConfigError, DataError
 from curator.core.events import EventLog, is_written
 from curator.core.files import CHECK_DISK, open_regular
+from curator.core.interpreters import module_command
 from curator.workspace.job_log import EVENTS_NAME, LAUNCHED, Job, make_job_folder, write_launched
 
 _OUTPUT_NAME = "output.txt"
@@ -132,8 +132,7 @@ def _start(path: Path, arguments: Sequence[str], cwd: Path) -> "subprocess.Popen
     try:
         with (path / _OUTPUT_NAME).open("wb") as output:
             process = subprocess.Popen(  # noqa: S603 - starts this interpreter, from a list of words
-                # -P: files of the working folder must not shadow Python modules.
-                [sys.executable, "-P", "-m", "curator", *arguments],
+                [*module_command("curator", *arguments)],
                 cwd=cwd,
                 stdin=subprocess.DEVNULL,
                 stdout=output,

@@ -13,6 +13,7 @@ from curator.core.errors import ConfigError, DataError, StoreBusy
 from curator.core.events import Reporter
 from curator.core.files import CHECK_DISK, CONFIG_NAME, find_project, refuse_links, take_lock
 from curator.core.load_config import load_config
+from curator.core.performance import wait_passively
 from curator.workspace.store.tables import Store
 
 
@@ -44,6 +45,8 @@ class Workspace:
             ConfigError: No project is found, or its configuration is invalid.
             DataError: `.curator/` holds a symbolic link.
         """
+        # Every use of torch starts with a project, so torch has not loaded yet.
+        wait_passively()
         root = find_project(path)
         refuse_links(root / ".curator")
         return cls(

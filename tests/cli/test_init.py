@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 from conftest import MakeProject, pair_rows, write_rows
 
-from curator.cli.init import write_project
 from curator.core.config import Config
 from curator.core.errors import ConfigError, DataError
 from curator.core.load_config import load_config
 from curator.data.discovery import find_tasks
+from curator.project.new_project import write_project
 from curator.project.project import Project
 
 

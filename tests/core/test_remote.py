@@ -11,7 +11,6 @@ import fsspec
 import pytest
 from conftest import MakeProject, pair_rows, write_rows
 
-from curator.cli.init import write_project
 from curator.core.config import DataSection, TaskSource
 from curator.core.errors import DataError, ManifestMismatch
 from curator.core.events import Event, Reporter
@@ -23,6 +22,7 @@ from curator.data.discovery import find_tasks
 from curator.data.sources import Source
 from curator.data.task_rows import read_task
 from curator.export import export
+from curator.project.new_project import write_project
 from curator.project.project import Project
 from curator.select.manifest import check_files
 

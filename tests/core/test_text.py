@@ -2,6 +2,7 @@
 
 import unicodedata
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,6 +16,24 @@ def test_clean_escape_sequences_are_replaced() -> None:
 
 def test_clean_bidirectional_overrides_are_replaced() -> None:
     assert clean("a\u202eb\u2066c\u200bd\u2028e\u2029f\ufeff") == "a�b�c�d�e�f�"
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        "می\u200cخواهم",
+        "क्\u200dष",
+        "ශ්\u200dරී",
+        "👨\u200d👩\u200d👧\u200d👦",
+        "❤\ufe0f",
+        "Donau\u00addampfer",
+        "\u0600\u0661\u0662",
+    ],
+    ids=["persian", "hindi", "sinhala", "family", "variation", "soft hyphen", "arabic number"],
+)
+def test_clean_spelling_of_any_script_is_unchanged(word: str) -> None:
+    assert clean(word) == word
+    assert clean(f"\u202e{word}\x1b") == f"�{word}�"
 
 
 def test_clean_surrogates_are_replaced() -> None:
@@ -44,5 +63,7 @@ def test_styled_markup_is_plain_text() -> None:
 def test_clean_any_text_has_no_control_characters(text: str) -> None:
     safe = clean(text)
     assert len(safe) == len(text)
-    assert all(unicodedata.category(c)[0] != "C" or unicodedata.category(c) == "Cn" for c in safe)
+    kept = {"\u00ad", "\u200c", "\u200d", "\u06dd", "\u070f", "\u0890", "\u0891", "\u08e2", "\U000110bd", "\U000110cd"}
+    kept |= {chr(number) for number in range(0x600, 0x606)}
+    assert all(unicodedata.category(c)[0] != "C" or unicodedata.category(c) == "Cn" or c in kept for c in safe)
     assert clean(safe) == safe

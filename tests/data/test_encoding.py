@@ -112,7 +112,7 @@ def test_read_corpus_interrupted_between_commits_reads_only_the_rest(
     assert stored == ["a", "b"]
     read: list[str] = []
     monkeypatch.setattr(
-        corpus, "read_tasks", lambda sources: read.extend(s.name for s in sources) or _read_tasks(sources)
+        corpus, "read_tasks", lambda sources, hashes: read.extend(s.name for s in sources) or _read_tasks(sources)
     )
     found = corpus.read_corpus(project.workspace.reporting_to(Reporter()), ("target",))
     assert read == ["c", "target"]

@@ -11,7 +11,6 @@ from conftest import CHAT_TEMPLATE, make_tokenizer, write_rows
 from typer.testing import CliRunner
 
 from curator.cli.app import app
-from curator.cli.init import Written, write_project
 from curator.core.config import Config
 from curator.core.errors import CuratorError, DataError
 from curator.core.load_config import load_config
@@ -21,6 +20,7 @@ from curator.data.importers.importer import read_trainer_config
 from curator.data.sources import Source
 from curator.data.task_rows import read_task
 from curator.data.tokens import Encoder
+from curator.project.new_project import Written, write_project
 
 
 def share(question: str, answer: str) -> list[dict[str, str]]:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from curator.data.left_out import LEAKED, OVER_LIMIT, VALIDATION
+from curator.data.left_out import LEAKED, LEAKED_TEST, OVER_LIMIT, TEST, VALIDATION
 from curator.data.splits import TaskExamples, TaskSplit, split_tasks
 
 # Few different contents give many copies within and between tasks.
@@ -162,3 +162,62 @@ def test_split_tasks_bad_rows_are_named_with_their_reasons() -> None:
     (found,) = split_tasks([bad], ["t"], share=0.5, limit=0, seed=0)
     assert found.refusal is not None
     assert "(left out: 2 cannot be used: 2 × not valid JSON)" in found.refusal.message
+
+
+# -- the test part ----------------------------------------------------------------------------------------------------
+
+
+@given(corpora, shares, seeds, st.floats(0.05, 0.5))
+def test_split_tasks_test_part_shares_no_content_with_other_parts(
+    corpus: list[list[str]], share: float, seed: int, test_share: float
+) -> None:
+    tasks = [task(str(n), hashes) for n, hashes in enumerate(corpus)]
+    splits = split_tasks(tasks, ["0", "1"], share=share, limit=0, seed=seed, test_share=test_share)
+    assume(all(found.refusal is None for found in splits))
+    pairs = list(zip(tasks, splits, strict=True))
+    tested = {t.hashes[n] for t, s in pairs for n in s.test}
+    assert tested
+    for before, after in pairs:
+        assert not tested & {before.hashes[n] for n in (*after.train, *after.validation)}
+        assert set(after.test) == set(after.left_out.get(TEST, ()))
+        assert bool(after.test) == (before.name in ("0", "1"))
+        roles = [*after.train, *(n for numbers in after.left_out.values() for n in numbers)]
+        assert sorted(roles) == list(range(len(before.hashes)))
+
+
+def test_split_tasks_test_share_counts_all_examples_and_keeps_the_seed() -> None:
+    target = task("t", [f"h{n}" for n in range(100)])
+    (found,) = split_tasks([target], ["t"], share=0.3, limit=0, seed=1, test_share=0.2)
+    assert (len(found.test), len(found.validation), len(found.train)) == (20, 30, 50)
+    (again,) = split_tasks([target], ["t"], share=0.3, limit=0, seed=1, test_share=0.2)
+    (other,) = split_tasks([target], ["t"], share=0.3, limit=0, seed=2, test_share=0.2)
+    assert again == found
+    assert other.test != found.test
+    (none,) = split_tasks([target], ["t"], share=0.3, limit=0, seed=1)
+    assert (none.test, TEST in none.left_out, len(none.validation)) == ((), False, 30)
+
+
+def test_split_tasks_test_file_keeps_its_rows_out_of_training_and_validation() -> None:
+    target = TaskExamples(
+        name="t",
+        hashes=["a", "b", "c", "d"],
+        left_out=[None] * 4,
+        validation_hashes=["v", "x"],
+        validation_left_out=[None, None],
+        test_hashes=["x", "a", "y"],
+        test_left_out=[None, None, "empty"],
+    )
+    own, aux = split_tasks([target, task("aux", ["x", "e"])], ["t"], share=0.3, limit=0, seed=0)
+    # Row `x` is in both files, and is for the test.
+    assert (own.test, own.validation, own.train) == ((0, 1), (0,), (1, 2, 3))
+    assert own.left_out == {LEAKED_TEST: (0,)}
+    assert (aux.train, aux.left_out) == ((1,), {LEAKED_TEST: (0,)})
+
+
+def test_split_tasks_test_file_without_usable_rows_refuses_the_target() -> None:
+    target = TaskExamples(
+        name="t", hashes=["a", "b"], left_out=[None, None], test_hashes=["x"], test_left_out=["empty"]
+    )
+    (found,) = split_tasks([target], ["t"], share=0.3, limit=0, seed=0)
+    assert found.refusal is not None
+    assert "no usable example in the test file of target 't' (left out: 1 empty)" in found.refusal.message

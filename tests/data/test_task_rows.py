@@ -416,3 +416,21 @@ def test_check_target_unknown_or_twice_raises_config_error(tmp_path: Path) -> No
             check_target(targets, sources)
     with pytest.raises(ConfigError, match="validation_files: unknown task: 'additoin'"):
         find_tasks(DataSection(tasks="*.jsonl", validation_files={"additoin": "val/addition.jsonl"}), tmp_path)
+
+
+def test_read_task_choices_of_a_row_are_read_and_not_unused(tmp_path: Path) -> None:
+    listed = {"prompt": "q", "completion": "b", "choices": ["a", "b"], "id": 7}
+    (row,) = read(tmp_path, "a.jsonl", lines(listed))
+    assert (row.choices, row.unused) == (("a", "b"), ("id",))
+    assert row.content == {"prompt": "q", "completion": "b"}
+    (row,) = read(tmp_path, "b.jsonl", lines(listed | {"choices": "none"}))
+    assert (row.choices, row.unused) == ((), ("choices", "id"))
+    (row,) = read(tmp_path, "c.json", json.dumps({"examples": [{"input": "q", "target_scores": {"yes": 1, "no": 0}}]}))
+    assert row.choices == ("yes", "no")
+    (row,) = read(
+        tmp_path,
+        "d.jsonl",
+        lines({"q": "x", "a": "b", "options": ["a", "b"]}),
+        columns={"prompt": "q", "completion": "a"},
+    )
+    assert (row.content, row.choices) == ({"prompt": "x", "completion": "b"}, ("a", "b"))

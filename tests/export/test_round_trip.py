@@ -14,12 +14,12 @@ import yaml
 from conftest import make_tokenizer, pair_rows, toml_of, write_rows
 from manifests import everything, rows_of
 
-from curator.cli.init import Written, write_project
 from curator.core.errors import DataError
 from curator.data.corpus import Corpus, training_examples, validation_examples
 from curator.data.tokens import TokenizedExample
 from curator.export import FORMATS, export
 from curator.export.plan import RECORD_NAME
+from curator.project.new_project import Written, write_project
 from curator.project.project import Project
 from curator.results.outputs import ExportReport
 from curator.select.manifest import MANIFEST_NAME, Manifest, read_manifest

@@ -167,7 +167,7 @@ def test_outputs_full_disk_leave_old_files_unchanged(disk: Path, make_project: M
     project.select()
     picture, earlier = disk / "curve.svg", b"an earlier picture"
     picture.write_bytes(earlier)
-    from curator.cli.init import write_project
+    from curator.project.new_project import write_project
     from curator.results.plots import plot_curve
 
     ballast = fill(disk)

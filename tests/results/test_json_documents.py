@@ -76,6 +76,13 @@ REPORTS: dict[str, Any] = {
     "check without target": results.CheckReport(
         project="p", target=(), model="m", tasks=(), problems=(), overlaps=(), near_duplicates=()
     ),
+    "check store": results.StoreReport(
+        store=Path("store.duckdb"),
+        sound=False,
+        tables=(results.StoreTable(name="examples", rows=7, lost=((2, 3), (5, None)), words="broken"),),
+        problems=("examples: rows 2 to 3 are unreadable",),
+        backups=((Path("old.duckdb"), 9),),
+    ),
     "train": results.TrainReport(
         key="k",
         points=({"share": 0.4, "step": 4, "folder": "f"},),
@@ -117,6 +124,20 @@ REPORTS: dict[str, Any] = {
             ),
         ),
     ),
+    "pareto": results.ParetoReport(
+        target=("t", "u"),
+        calibrated_on=0,
+        points=(
+            results.ParetoPoint(
+                subset=("a",),
+                tokens=70,
+                losses={"t": 0.4, "u": 0.6},
+                estimated_loss=0.5,
+                measured_loss=None,
+                on_front=True,
+            ),
+        ),
+    ),
     "select": results.SelectionResult(
         project="p",
         name="n",
@@ -131,6 +152,7 @@ REPORTS: dict[str, Any] = {
             ),
         ),
         estimate=Interval(0.4, 0.3, 0.5),
+        interval_accounts_for_selection=True,
         calibrated=False,
         measured_loss=None,
         reference={"all_tasks": 0.6, "target_only": 0.5},
@@ -187,6 +209,20 @@ REPORTS: dict[str, Any] = {
     "sql": results.QueryResult(table=pa.table({"task": ["a", None], "loss": [0.5, float("nan")]}), total=3),
 }
 
+UNKNOWN_DETAILS: dict[str, Any] = dict.fromkeys(
+    (
+        "estimated_before",
+        "estimated_before_low",
+        "estimated_before_high",
+        "calibrated_on_before",
+        "loss_quarter",
+        "loss_half",
+        "tokens",
+        "seconds",
+        "peak_bytes",
+    )
+) | {"machine": ""}
+
 DOCUMENTS: dict[str, dict[str, Any]] = {
     "check": {
         "schema_version": 1,
@@ -208,6 +244,7 @@ DOCUMENTS: dict[str, dict[str, Any]] = {
                 "bad_rows": {"not valid JSON": 1},
                 "problem": "no rows",
                 "notes": ["cells are separated by ';'"],
+                "test": 0,
             }
         ],
         "problems": ["a problem"],
@@ -229,6 +266,14 @@ DOCUMENTS: dict[str, dict[str, Any]] = {
         "near_duplicates": [],
         "notes": [],
         "error": "",
+    },
+    "check store": {
+        "schema_version": 1,
+        "store": "store.duckdb",
+        "sound": False,
+        "tables": [{"name": "examples", "rows": 7, "lost": [[2, 3], [5, None]], "words": "broken"}],
+        "problems": ["examples: rows 2 to 3 are unreadable"],
+        "backups": [{"path": "old.duckdb", "bytes": 9}],
     },
     "train": {
         "schema_version": 1,
@@ -295,6 +340,21 @@ DOCUMENTS: dict[str, dict[str, Any]] = {
             }
         ],
     },
+    "pareto": {
+        "schema_version": 1,
+        "target": ["t", "u"],
+        "calibrated": False,
+        "points": [
+            {
+                "subset": ["a"],
+                "tokens": 70,
+                "losses": {"t": 0.4, "u": 0.6},
+                "estimated_loss": 0.5,
+                "measured_loss": None,
+                "on_front": True,
+            }
+        ],
+    },
     "select": {
         "schema_version": 1,
         "project": "p",
@@ -306,6 +366,7 @@ DOCUMENTS: dict[str, dict[str, Any]] = {
         "estimated_loss": 0.4,
         "estimated_loss_low": 0.3,
         "estimated_loss_high": 0.5,
+        "interval_accounts_for_selection": True,
         "calibrated": False,
         "measured_loss": None,
         "reference": {"all_tasks": 0.6, "target_only": 0.5},
@@ -334,6 +395,7 @@ DOCUMENTS: dict[str, dict[str, Any]] = {
         "dropped_examples": [{"task": "a", "sha256": "5", "number": 3, "place": "a.jsonl:4"}],
         "manifest": "curator-manifest.json",
         "cached": True,
+        "race": None,
     },
     "verify": {
         "schema_version": 1,
@@ -347,6 +409,12 @@ DOCUMENTS: dict[str, dict[str, Any]] = {
                 "estimated_loss_low": 0.3,
                 "estimated_loss_high": 0.5,
                 "measured_loss": 0.45,
+                "metric": None,
+                "metric_error": None,
+                "metric_estimate": None,
+                "test_loss": None,
+                "test_metric": None,
+                **UNKNOWN_DETAILS,
             }
         ],
         "subsets": 1,
@@ -360,8 +428,13 @@ DOCUMENTS: dict[str, dict[str, Any]] = {
         "subsets_estimated": 100,
         "speedup": 1500.0,
         "speedup_100": 1500.0,
+        "predictions": None,
+        "forgetting": None,
         "comparison": None,
         "dropping": None,
+        "metric": None,
+        "selections": None,
+        "differences": None,
     },
     "verify with comparison": {
         "schema_version": 1,
@@ -375,6 +448,12 @@ DOCUMENTS: dict[str, dict[str, Any]] = {
                 "estimated_loss_low": 0.3,
                 "estimated_loss_high": 0.5,
                 "measured_loss": 0.45,
+                "metric": None,
+                "metric_error": None,
+                "metric_estimate": None,
+                "test_loss": None,
+                "test_metric": None,
+                **UNKNOWN_DETAILS,
             }
         ],
         "subsets": 1,
@@ -388,6 +467,8 @@ DOCUMENTS: dict[str, dict[str, Any]] = {
         "subsets_estimated": 100,
         "speedup": 1500.0,
         "speedup_100": 1500.0,
+        "predictions": None,
+        "forgetting": None,
         "comparison": [
             {
                 "method": "less",
@@ -398,9 +479,15 @@ DOCUMENTS: dict[str, dict[str, Any]] = {
                 "measured_losses": [0.5, 0.4],
                 "measured_loss": 0.45,
                 "as_good_as_best": None,
+                "metric": None,
+                "test_loss": None,
+                "test_metric": None,
             }
         ],
         "dropping": None,
+        "metric": None,
+        "selections": None,
+        "differences": None,
     },
     "export": {
         "schema_version": 1,
@@ -460,6 +547,7 @@ DOCUMENTS: dict[str, dict[str, Any]] = {
         "manifest": None,
         "tasks": [{"name": "t", "target": True, "weight": 1.0, "examples": 7}],
         "cached": False,
+        "metric": None,
     },
     "sql": {
         "schema_version": 1,
@@ -484,7 +572,7 @@ def test_report_estimate_shows_as_three_columns_and_attributes() -> None:
     names = ["estimated_loss", "estimated_loss_low", "estimated_loss_high"]
     for report in (REPORTS["estimates"], REPORTS["curve"], REPORTS["verify"]):
         frame = report.to_pandas()
-        assert [name for name in frame.columns if name.startswith("estimate")] == names
+        assert [name for name in frame.columns if name.startswith("estimated_loss")] == names
         assert frame[names].to_numpy().tolist() == [[0.4, 0.3, 0.5]]
         (row,) = getattr(report, report._table)
         assert [getattr(row, name) for name in names] == [0.4, 0.3, 0.5]

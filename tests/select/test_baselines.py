@@ -21,9 +21,8 @@ from scipy.stats import t as student
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, get_scheduler
 
 import curator
-from curator.cli.init import write_project
 from curator.cli.selection_commands import METHODS_HELP
-from curator.cli.tables import show_verify
+from curator.cli.verify_tables import show_verify
 from curator.core.config import LoraSection, Method, ModelSection
 from curator.core.errors import DataError, NumericalError
 from curator.core.events import Event, Note, Reporter, StageFinished, StageStarted
@@ -32,6 +31,7 @@ from curator.data.corpus import training_examples, validation_examples
 from curator.data.tokens import IGNORED, TokenizedExample
 from curator.estimate.estimator import CheckpointSums
 from curator.estimate.task_sums import ExampleSet, TaskSums
+from curator.project.new_project import write_project
 from curator.select.baseline_inputs import BaselineInputs, baseline_scores, kmm_weights
 from curator.select.baselines import (
     NAMES,

@@ -159,7 +159,7 @@ def test_check_files_changed_file_names_task_and_hashes(tmp_path: Path, manifest
     with pytest.raises(ManifestMismatch, match=_CHANGED) as caught:
         check_files(manifest, tmp_path)
     assert caught.value.exit_code == ExitCode.MISMATCH
-    assert caught.value.hint == "Run `curator select` again, or pass --allow-changed."
+    assert caught.value.hint == "Run `curator select --rehash` in the project, or pass --allow-changed."
     assert str(tmp_path / "Käse.jsonl") in caught.value.message
     of_a_hub = manifest.tasks[0].model_copy(update={"source": {"hub": "some/where"}})
     check_files(manifest.model_copy(update={"tasks": (of_a_hub, *manifest.tasks[1:])}), tmp_path)

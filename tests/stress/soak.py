@@ -11,7 +11,6 @@ import argparse
 import json
 import os
 import platform
-import re
 import subprocess
 import sys
 import tempfile
@@ -24,7 +23,7 @@ from typing import Any
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 sys.path.append(str(BENCHMARKS))
 
-from tui_speed import ESTIMATE, Terminal
+from tui_speed import Terminal, cursor, loss
 
 DIM = 256
 COMMANDS = {
@@ -62,12 +61,10 @@ def run_tui(root: Path) -> dict[str, float]:
         environment.pop("NO_COLOR", None)
         (root / ".curator" / "tui.json").write_text(json.dumps({"version": 1, "mode": "tasks"}))
         with Terminal(command, environment) as terminal:
-            ready = terminal.wait_for(ESTIMATE, seconds=600) - terminal.began
+            ready = terminal.wait_for(loss, seconds=600) - terminal.began
             for number in range(100):
-                terminal.press("j" if number % 2 else " ", re.compile(b".") if number % 2 else ESTIMATE)
-            status = Path(f"/proc/{terminal.pid}/status").read_text(encoding="utf-8")
-        peak = re.search(r"VmHWM:\s+(\d+)", status)
-        return {"seconds": round(ready, 2), "peak_mb": round(int(peak[1]) / 1024) if peak else 0}
+                terminal.press("j" if number % 2 else " ", cursor if number % 2 else loss)
+            return {"seconds": round(ready, 2), "peak_mb": terminal.peak_mb}
 
 
 def main() -> None:

@@ -202,11 +202,17 @@ def test_session_drop_toggles_and_replays() -> None:
     assert session.dropped == {"a": frozenset("124"), "b": frozenset("3")}
     session.drop("a", {"1", "4"})
     assert session.dropped["a"] == frozenset("2")
-    assert (session.changed, session.is_changed) == (2, True)
+    assert (session.changed_count, session.is_changed) == (2, True)
     assert session.drop("a", set()) is None
     session.load("best", np.array([True, False]), dropped={"b": frozenset("5")})
     assert session.dropped == {"b": frozenset("5")}
+    assert session.is_changed, "the selection is not saved"
+    session.saved_masks, session.saved_drops = {"best": session.mask}, {"best": {"b": frozenset("5")}}
     assert not session.is_changed
+    # Another window saves the selection with another dropped example.
+    session.saved_drops = {"best": {"b": frozenset("56")}}
+    assert (session.changed_count, session.is_changed) == (1, True)
+    assert [dropped for _, _, dropped in session.past(2)] == [(("a", "2"), ("b", "3")), (("b", "5"),)]
     session.undo()
     assert session.dropped == {"a": frozenset("2"), "b": frozenset("3")}
     again = Session.replay(["a", "b"], [edit.stored() for edit in session.history])

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
+from curator.core.text import clean
 from curator.data.corpus import Task, TaskVersion
 from curator.data.left_out import EMPTY, LEAKED, VALIDATION
 from curator.data.splits import TaskSplit
@@ -166,10 +167,10 @@ def test_examples_search_is_literal_and_ignores_case(tmp_path: Path) -> None:
 def test_unit_for_any_size_gives_three_digits() -> None:
     assert unit_for(2.0)(-1.5) == "−1.50"
     unit = unit_for(0.0123)
-    assert (unit.name, unit(0.0123), unit(-0.0001)) == ("mnat", "+12.3", "−0.1")
-    assert unit_for(3e-6).name == "µnat"
-    assert unit_for(0.0).name == "nnat"
-    assert unit_for(float("nan")).name == "nat"
+    assert (unit.name, unit(0.0123), unit(-0.0001)) == ("×0.001", "+12.3", "−0.1")
+    assert unit_for(3e-6).name == "×10⁻⁶"
+    assert unit_for(0.0).name == "×10⁻⁹"
+    assert unit_for(float("nan")).name == "nats"
     assert unit(float("nan")) == ""
 
 
@@ -205,7 +206,7 @@ def test_lay_out_any_text_fits_and_loses_nothing(text: str, width: int, places: 
     for line in lines:
         shown = _words([line])
         assert cell_len(shown.removesuffix(" ")) <= width
-        assert not [c for c in shown if unicodedata.category(c) in {"Cc", "Cf", "Cs"}]
+        assert not [c for c in shown if unicodedata.category(c) in {"Cc", "Cf", "Cs"} and clean(c) != c]
     plain = lay_out([text], 10**6)
     breaks = text.replace("\r\n", "\n").count("\n")
     assert len(plain) == breaks + 1
@@ -253,8 +254,27 @@ def test_control_characters_are_counted_without_breaks(text: str, count: int) ->
 
 def test_preview_searched_words_are_visible() -> None:
     text = "beginning\n  " + "filler " * 40 + "needle end"
-    assert preview(text, 30).startswith("beginning filler")
+    assert preview(text, 30).startswith("beginning ↵ filler")
     assert "needle" in preview(text, 30, "NEEDLE")[:30]
+
+
+def test_preview_line_breaks_and_tabs_are_signs() -> None:
+    assert preview("one\r\ntwo\tthree\n\nfour\n", 40) == "one ↵ two ⇥ three ↵ ↵ four"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<|im_start|>user\nHi there<|im_end|>\n<|im_start|>assistant\nYes<|im_end|>\n",
+        "<|start_header_id|>user<|end_header_id|>\n\nHi there<|eot_id|>"
+        "<|start_header_id|>assistant<|end_header_id|>\n\nYes<|eot_id|>",
+        "<start_of_turn>user\nHi there<end_of_turn>\n<start_of_turn>assistant\nYes<end_of_turn>\n",
+        "<|user|>\nHi there<|end|>\n<|assistant|>\nYes<|end|>",
+    ],
+    ids=["chatml", "llama", "gemma", "phi"],
+)  # fmt: skip
+def test_preview_chat_shows_names_of_roles(text: str) -> None:
+    assert preview(text, 60).strip() == "user: Hi there assistant: Yes"
 
 
 # -- tokens -----------------------------------------------------------------------------------------------------------

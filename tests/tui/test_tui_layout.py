@@ -16,7 +16,7 @@ SNAPSHOTS = Path(__file__).parent / "snapshots"
 # Name of each screen, keys that open it from the previous screen, and texts that it shows when it is complete.
 SCREENS: tuple[tuple[str, tuple[str, ...], str], ...] = (
     ("home", ("1",), "pipeline"),
-    ("tasks", ("2", "j", "p", "j", "space", "m"), "Δflip"),
+    ("tasks", ("2", "j", "p", "j", "space", "m"), "if flipped"),
     ("filter", ("slash", *"tag:math|aff>0", "enter"), "tag:math"),
     ("task", ("escape", "escape", "g", "enter"), "hurts | help: "),
     ("matrix", ("escape", "3", "j", "right", "right"), "synergy"),

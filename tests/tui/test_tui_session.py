@@ -104,16 +104,22 @@ def test_session_by_hand_returns_edits_since_load() -> None:
     session = Session(NAMES)
     session.toggle(np.array([3]))
     session.load("best", np.array([True, False, False, False, False]))
+    session.saved_masks = {"best": session.mask}
     session.toggle(np.array([1]))
     session.pin(np.array([0]))
     session.toggle(np.array([1]))
     session.toggle(np.array([2]))
     session.undo()
-    assert session.by_hand() == [("b", True), ("b", False)]
+    assert session.by_hand() == [], "one change of b and its reverse"
     assert session.saved.tolist() == [True, False, False, False, False]
     assert not session.is_changed
     session.undo()
     assert session.is_changed
+    assert session.by_hand() == [("b", True)]
+    session.saved_as("mine")
+    session.saved_masks = {"mine": session.mask}
+    session.toggle(np.array([2]))
+    assert session.by_hand() == [("c", True)], "edits before the save belong to the saved selection"
 
 
 def test_session_take_unsaved_returns_each_entry_once() -> None:

@@ -5,96 +5,27 @@ import json
 import os
 import pty
 import re
-import shutil
-import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import aiohttp
 import pytest
+from browser import browsing, needs_chromium
+from served import Server, serving
+from tui_tmux import CURATOR, Tmux, make_sample, needs_tmux, tmux
 
-from curator.project.project import Project
 from curator.select.manifest import read_manifest
 
-CURATOR = [sys.executable, "-m", "curator"]
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-needs_tmux = pytest.mark.skipif(shutil.which("tmux") is None, reason="tmux is not installed")
-needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
+__all__ = ["tmux"]
 
 
 @pytest.fixture(scope="module")
 def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Compute every stage of the sample project, with one epoch, one checkpoint and few rows to save time."""
-    source = Path(__file__).parents[2] / "sample_data"
-    folder = tmp_path_factory.mktemp("sample") / "sample"
-    shutil.copytree(source, folder, ignore=shutil.ignore_patterns(".curator", "curator-manifest.json", "exports"))
-    config = (folder / "curator.toml").read_text()
-    config, count = re.subn(r"(?m)^epochs = .*$", "epochs = 1", config)
-    assert count == 1
-    if "[gradients]" in config:
-        config = config.replace("[gradients]", "[gradients]\npoints = [0.7]")
-    else:
-        config += "\n[gradients]\npoints = [0.7]\n"
-    config, count = re.subn(r"(?m)^\[data\]$", "[data]\nmax_examples_per_task = 20", config)
-    assert count == 1
-    (folder / "curator.toml").write_text(config)
-    Project.open(folder).select(name="forward")
-    return folder
-
-
-class Tmux:
-    """A tmux server with one window of 80 × 24."""
-
-    def __init__(self, folder: Path) -> None:
-        self._socket = str(folder / "tmux")
-        self._run("-f", "/dev/null", "new-session", "-d", "-x", "80", "-y", "24", "bash --norc")
-
-    def _run(self, *arguments: str) -> str:
-        done = subprocess.run(["tmux", "-S", self._socket, *arguments], capture_output=True, text=True, check=True)
-        return done.stdout
-
-    def keys(self, *keys: str) -> None:
-        """Press keys."""
-        self._run("send-keys", *keys)
-
-    def type(self, words: str) -> None:
-        """Type a text."""
-        self._run("send-keys", "-l", words)
-
-    def pane(self) -> str:
-        """Return the screen."""
-        return self._run("capture-pane", "-p")
-
-    def resize(self, width: int, height: int) -> None:
-        """Resize the window."""
-        self._run("resize-window", "-x", str(width), "-y", str(height))
-
-    def until(self, test: Callable[[str], Any], seconds: float = 30) -> str:
-        """Wait until the screen passes a test."""
-        deadline = time.monotonic() + seconds
-        while not test(shown := self.pane()):
-            assert time.monotonic() < deadline, f"the wait timed out:\n{shown}"
-            time.sleep(0.05)
-        return shown
-
-    def close(self) -> None:
-        """Stop the server."""
-        subprocess.run(["tmux", "-S", self._socket, "kill-server"], check=False)
-
-
-@pytest.fixture
-def tmux(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Tmux]:
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
-    monkeypatch.setenv("TERM", "xterm-256color")
-    monkeypatch.delenv("NO_COLOR", raising=False)
-    made = Tmux(tmp_path)
-    yield made
-    made.close()
+    return make_sample(tmp_path_factory.mktemp("sample") / "sample")
 
 
 def _loss(shown: str) -> str:
@@ -209,63 +140,10 @@ def test_tui_without_terminal_names_alternative(sample: Path) -> None:
 # -- in a browser -------------------------------------------------------------------------------------------------
 
 
-def _free_port() -> int:
-    with socket.socket() as made:
-        made.bind(("127.0.0.1", 0))
-        return int(made.getsockname()[1])
-
-
 @pytest.fixture
-def served(
-    sample: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[tuple[int, "subprocess.Popen[str]"]]:
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
-    port = _free_port()
-    process = subprocess.Popen(
-        [*CURATOR, "tui", "-p", str(sample), "--serve", "--port", str(port)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    deadline = time.monotonic() + 30
-    while True:
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                break
-        assert time.monotonic() < deadline
-        assert process.poll() is None
-        time.sleep(0.1)
-    yield port, process
-    process.send_signal(signal.SIGINT)
-    process.wait(20)
-
-
-def test_serve_foreign_page_is_refused(served: tuple[int, "subprocess.Popen[str]"]) -> None:
-    port, process = served
-    assert process.stderr is not None
-    warning = process.stderr.readline()
-    assert "no password" in warning
-    assert f"127.0.0.1:{port}" in warning
-
-    async def status(path: str, **headers: str) -> int:
-        async with (
-            aiohttp.ClientSession() as session,
-            session.get(f"http://127.0.0.1:{port}{path}", headers=headers) as answer,
-        ):
-            return answer.status
-
-    async def main() -> None:
-        assert await status("/") == 200
-        assert await status("/", Host=f"localhost:{port + 1}") == 200, "through a tunnel from another port"
-        assert await status("/", Host="evil.example") == 403
-        assert await status("/ws", Origin="http://evil.example") == 403
-        assert await status("/ws", Origin=f"http://localhost:{port + 1}") == 403
-        async with aiohttp.ClientSession() as session:
-            url = f"http://127.0.0.1:{port}/ws?width=80&height=24"
-            async with session.ws_connect(url, headers={"Origin": f"http://127.0.0.1:{port}"}) as opened:
-                assert not opened.closed
-
-    asyncio.run(main())
+def served(sample: Path) -> Iterator[Server]:
+    with serving(sample) as server:
+        yield server
 
 
 def test_serve_port_in_use_is_error(sample: Path) -> None:
@@ -300,89 +178,16 @@ def test_tui_closed_terminal_ends_process(sample: Path, tmp_path: Path) -> None:
         process.kill()
 
 
-class Browser:
-    """A page of a headless Chromium, controlled by the DevTools protocol."""
-
-    def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
-        self._socket, self._last = socket, 0
-
-    async def call(self, method: str, **parameters: Any) -> Any:
-        """Call a method and return its result."""
-        self._last += 1
-        await self._socket.send_json({"id": self._last, "method": method, "params": parameters})
-        while True:
-            message = await self._socket.receive_json()
-            if message.get("id") == self._last:
-                return message["result"]
-
-    async def text(self) -> str:
-        """Return the text of the terminal in the page."""
-        code = "[...document.querySelectorAll('.xterm-rows > div')].map(row => row.innerText).join('\\n')"
-        found = await self.call("Runtime.evaluate", expression=code, returnByValue=True)
-        return str(found["result"].get("value", "")).replace("\xa0", " ")
-
-    async def until(self, test: Callable[[str], Any], seconds: float = 40) -> str:
-        """Wait until the page passes a test."""
-        deadline = time.monotonic() + seconds
-        while not test(shown := await self.text()):
-            assert time.monotonic() < deadline, f"the wait timed out:\n{shown}"
-            await asyncio.sleep(0.1)
-        return shown
-
-    async def press(self, key: str) -> None:
-        """Press a key that types a letter."""
-        await self.call("Input.dispatchKeyEvent", type="keyDown", text=key, key=key)
-        await self.call("Input.dispatchKeyEvent", type="keyUp", key=key)
-
-
 @needs_chromium
-def test_serve_browser_shows_task_table(served: tuple[int, "subprocess.Popen[str]"], tmp_path: Path) -> None:
-    port, _ = served
-    assert CHROMIUM is not None
-    debugging = _free_port()
-    chromium = subprocess.Popen(
-        [
-            CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-            "--disable-background-networking", "--disable-component-update", "--disable-sync",
-            "--disable-dev-shm-usage",
-            f"--remote-debugging-port={debugging}", f"--user-data-dir={tmp_path / 'profile'}", "--window-size=1200,800",
-            "about:blank",
-        ],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-
-    async def pages(session: aiohttp.ClientSession) -> list[dict[str, Any]]:
-        deadline = time.monotonic() + 40
-        while True:
-            try:
-                async with session.get(f"http://127.0.0.1:{debugging}/json") as answer:
-                    found: list[dict[str, Any]] = await answer.json()
-                    return found
-            except aiohttp.ClientError:
-                assert time.monotonic() < deadline, "Chromium does not start"
-                await asyncio.sleep(0.2)
-
+def test_serve_browser_shows_task_table(served: Server, tmp_path: Path) -> None:
     async def main() -> None:
-        async with aiohttp.ClientSession() as session:
-            page = next(page for page in await pages(session) if page["type"] == "page")
-            async with session.ws_connect(page["webSocketDebuggerUrl"], max_msg_size=0) as opened:
-                browser = Browser(opened)
-                await browser.call("Page.enable")
-                # Without a canvas, the terminal in the page consists of readable text.
-                source = "HTMLCanvasElement.prototype.getContext = () => null"
-                await browser.call("Page.addScriptToEvaluateOnNewDocument", source=source)
-                await browser.call("Page.navigate", url=f"http://127.0.0.1:{port}/")
-                await browser.until(lambda shown: "pipeline" in shown or "? help" in shown)
-                focus = "document.querySelector('.xterm-helper-textarea').focus()"
-                await browser.call("Runtime.evaluate", expression=focus)
-                await browser.press("2")
-                shown = await browser.until(lambda shown: _loss(shown) and "hypernym" in shown)
-                await browser.press(" ")
-                await browser.until(lambda now: _loss(now) not in ("", _loss(shown)))
+        async with browsing(tmp_path) as browser:
+            await browser.open(served.url)
+            await browser.until(lambda shown: "pipeline" in shown or "? help" in shown)
+            await browser.focus()
+            await browser.press("2")
+            shown = await browser.until(lambda shown: _loss(shown) and "hypernym" in shown)
+            await browser.press(" ")
+            await browser.until(lambda now: _loss(now) not in ("", _loss(shown)))
 
-    try:
-        asyncio.run(main())
-    finally:
-        chromium.kill()
-        chromium.wait()
+    asyncio.run(main())

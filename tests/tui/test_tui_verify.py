@@ -286,8 +286,8 @@ def test_run_dialog_verify_starts_with_subsets(drawn_project: DrawnProject, monk
         assert "uncalibrated" in shown
         assert "curator verify" in shown
         await _open(app, pilot, "R", "run a stage")
-        assert "12 subsets, 2 seeds each: 24 fine-tuning runs" in text(app)
-        assert "curator verify --runs 12 -p" in text(app)
+        assert "24 subsets: 28 fine-tuning runs" in text(app)
+        assert "curator verify --runs 24 -p" in text(app)
         field = app.screen.query_one("#subsets", Input)
         for value in ("", "0", "-3"):
             field.value = value
@@ -297,7 +297,7 @@ def test_run_dialog_verify_starts_with_subsets(drawn_project: DrawnProject, monk
             assert isinstance(app.screen, RunDialog)
         field.value = "7"
         await pilot.pause()
-        assert "14 fine-tuning runs" in text(app)
+        assert "8 fine-tuning runs" in text(app)
         # Only verification shows the number of subsets.
         await pilot.press("k")
         assert not field.parent.display  # type: ignore[union-attr]
@@ -321,7 +321,7 @@ def test_run_dialog_known_runs_give_expected_duration(drawn_project: DrawnProjec
     async def story(app: App, pilot: Pilot[None]) -> None:
         await pilot.press("V")
         await until(pilot, lambda: app.screen.query_one(Measured).count > 0)
-        await _open(app, pilot, "R", "24 fine-tuning runs, about 48 s")
+        await _open(app, pilot, "R", "28 fine-tuning runs, about 56 s")
 
     drive(root, story)
 
@@ -366,7 +366,7 @@ def test_app_verification_job_is_followed_to_its_end(make_project: MakeProject) 
         assert "verify --runs 5" in text(app)
         await until(pilot, lambda: app.jobs[0].job.state != "running", 90)
         assert app.jobs[0].job.state == "done", text(app)
-        assert any("run 10 of 10" in words for _, words in app.jobs[0].log)
+        assert any("run 5 of 5" in words for _, words in app.jobs[0].log)
         await until(pilot, lambda: app.snapshot is not None and app.snapshot.calibrated_on == 5 and is_solved(app))
         await _open(app, pilot, "2", "calibrated·5")
         assert "◎ measured" in text(app)

@@ -52,7 +52,7 @@ def masked(app: CuratorApp) -> str:
     return shown
 
 
-async def until(pilot: Pilot[None], test: Callable[[], Any], seconds: float = 20) -> None:
+async def until(pilot: Pilot[None], test: Callable[[], Any], seconds: float = 60) -> None:
     """Wait until a test succeeds."""
     deadline = time.monotonic() + seconds
     while not test():
@@ -144,8 +144,18 @@ def fake_names(count: int) -> list[str]:
 
 def fake_selection(name: str, mask: Any, measured: float | None = None) -> Any:
     """Create a saved selection without files."""
-    manifest = SimpleNamespace(measured_loss=measured, tasks=[], options={}, edits=(), estimated_loss=1.0, reference={})
-    return SimpleNamespace(name=name, method="forward", manifest=manifest, mask=lambda names: mask.copy(), dropped={})
+    manifest = SimpleNamespace(
+        measured_loss=measured, tasks=[], options={}, edits=(), estimated_loss=1.0, reference={}, started_from=""
+    )
+    return SimpleNamespace(
+        name=name,
+        method="forward",
+        manifest=manifest,
+        mask=lambda names: mask.copy(),
+        is_weighted=False,
+        measured_loss=lambda config: measured,
+        dropped={},
+    )
 
 
 def fake_snapshot(
@@ -177,7 +187,6 @@ def fake_snapshot(
         affinity_error=np.full(count, 0.001),
         selections=tuple(selections),
         problems=(),
-        last_session=None,
     )
 
 

@@ -20,7 +20,8 @@ from hypothesis import strategies as st
 
 import curator
 from curator import results
-from curator.cli.tables import show_estimates, show_verify
+from curator.cli.tables import show_estimates
+from curator.cli.verify_tables import show_verify
 from curator.core.errors import ConfigError, NumericalError
 from curator.core.events import Event, Note, Reporter, StageStarted
 from curator.core.interval import Interval

@@ -64,7 +64,29 @@ INSERT INTO arrays VALUES ('run', 'basis', [1, 1], '\x00\x00\x80\x3F'::BLOB);
 INSERT INTO schema_version VALUES (5, '2026-11-01 12:00:00');
 
 -- schema 6
+CREATE TABLE metric_values (
+    recipe VARCHAR, target VARCHAR, subset VARCHAR, seed BIGINT, metric VARCHAR, part VARCHAR, version VARCHAR,
+    value DOUBLE, standard_error DOUBLE, examples BIGINT, higher_is_better BOOLEAN, made TIMESTAMP,
+    PRIMARY KEY (recipe, subset, seed, metric, part, version));
+INSERT INTO metric_values VALUES ('r', 'target', '{"a": "c"}', 1, 'exact_match', 'validation', 'v', 0.5, 0.25, 4, true, '2026-11-28 12:00:00');
+INSERT INTO schema_version VALUES (6, '2026-11-28 12:00:00');
+
+-- schema 7
+ALTER TABLE file_hashes ADD COLUMN changed_ns BIGINT DEFAULT 0;
+INSERT INTO schema_version VALUES (7, '2026-11-01 12:00:00');
+
+-- schema 8
+CREATE TABLE run_details (
+    recipe VARCHAR, subset VARCHAR, seed BIGINT, loss_quarter DOUBLE, loss_half DOUBLE, tokens BIGINT,
+    peak_bytes BIGINT, machine VARCHAR, task_losses VARCHAR, estimated_before DOUBLE,
+    estimated_before_low DOUBLE, estimated_before_high DOUBLE, calibrated_on INTEGER,
+    PRIMARY KEY (recipe, subset, seed));
+INSERT INTO run_details VALUES
+    ('r', '{"a": "c"}', 1, 2.5, 2.0, 900, 1000000, 'm', '{}', 1.8, 1.6, 2.0, 9);
+INSERT INTO schema_version VALUES (8, '2026-11-01 12:00:00');
+
+-- schema 9
 CREATE TABLE notes (
     kind VARCHAR, name VARCHAR, sha256 VARCHAR, text VARCHAR, made TIMESTAMP, PRIMARY KEY (kind, name, sha256));
 INSERT INTO notes VALUES ('task', 'a', '', 'read this', '2026-11-01 12:00:00');
-INSERT INTO schema_version VALUES (6, '2026-11-01 12:00:00');
+INSERT INTO schema_version VALUES (9, '2026-11-01 12:00:00');

@@ -60,6 +60,8 @@ def test_store_older_schema_is_upgraded_without_loss(path: Path, tmp_path: Path,
     added = {row[0] for row in after.pop("schema_version")}
     assert added == set(range(1, schema.SCHEMA_VERSION + 1))
     kept = {name: rows for name, rows in before.items() if name != "schema_version"}
+    # Schema 6 adds a column to the right of the others.
+    after["file_hashes"] = [row[: len(kept["file_hashes"][0])] for row in after["file_hashes"]]
     assert {name: rows for name, rows in after.items() if rows} == kept
     new = Store(tmp_path / "new" / "store.duckdb")
     new.put_artifact("stage", "key", {}, {})

@@ -67,7 +67,7 @@ def test_sql_views_match_documentation(folder: Path) -> None:
     for row in _ask(folder, ""):
         found.setdefault(row["view"], []).append((row["column"], row["type"]))
     assert found == documented
-    assert set(found) == {"tasks", "examples", "affinities", "subsets", "runs", "selections"}
+    assert set(found) == {"tasks", "examples", "affinities", "subsets", "runs", "metrics", "selections"}
     for view in found:
         described = [(row["column_name"], row["column_type"]) for row in _ask(folder, f"DESCRIBE {view}")]
         assert described == found[view]

@@ -18,10 +18,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from curator.core.errors import DataError, ExitCode, StoreBusy
+from curator.core.file_states import FileState
 from curator.core.interval import Interval
 from curator.estimate.task_sums import TaskSums
 from curator.workspace.store import access, locks, schema
-from curator.workspace.store.records import StoredEdit, StoredExample, StoredTask
+from curator.workspace.store.records import StoredEdit, StoredExample, StoredSession, StoredTask
 from curator.workspace.store.tables import Store
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=10)
@@ -193,22 +194,19 @@ def test_store_edits_round_trip(store: Store) -> None:
         StoredEdit(number=n, kind="toggle", label="'; DROP \x1b", changes={"é": [0, n]}, loss=None, made=made)
         for n in range(3)
     ]
-    assert store.last_session("t") is None
+    assert store.sessions("t") == []
     store.put_edits("first", "t", edits[:2])
     store.put_edits("other", "u", edits)
     store.put_edits("first", "t", [edits[1], edits[2]])
-    assert store.last_session("t") == ("first", edits)
+    assert store.sessions("t") == [StoredSession(id="first", edits=tuple(edits))]
     # A later loss is added. A known loss is kept.
     known = [replace(edits[1], loss=0.5)]
     store.put_edits("first", "t", known)
     store.put_edits("first", "t", [edits[1]])
-    found = store.last_session("t")
-    assert found is not None
-    assert found[1][1].loss == 0.5
+    assert store.sessions("t")[0].edits[1].loss == 0.5
     store.put_edits("second", "t", [replace(edits[0], made=made + timedelta(seconds=1))])
-    found = store.last_session("t")
-    assert found is not None
-    assert found[0] == "second"
+    assert [session.id for session in store.sessions("t")] == ["second", "first"]
+    assert [session.id for session in store.sessions("t", most=1)] == ["second"]
 
 
 def test_store_transposed_gradients_round_trip(store: Store) -> None:
@@ -237,9 +235,14 @@ def test_store_results_round_trip(store: Store) -> None:
         store.put_selection("k", "n", target="t", method="m", loss=loss, manifest="{}", inputs={}, outputs={})
     assert [kept.loss for kept in store.selections()] == [2.0]
     assert store.selection("k") == "{}"
-    store.put_file_hashes([("/a", 1, 2, 3, "x"), ("/b", 1, 2, 3, "y")])
-    store.put_file_hashes([("/a", 4, 5, 6, "z")])
-    assert store.file_hashes(["/a", "/c"]) == {"/a": (4, 5, 6, "z")}
+    old, new = FileState(1, 2, 3, 4), FileState(5, 6, 7, 8)
+    store.put_file_hashes([("/a", old, "x"), ("/b", old, "y")])
+    store.put_file_hashes([("/a", new, "z")])
+    assert store.file_hashes(["/a", "/c"]) == {"/a": (new, "z")}
+    store.forget_file_hashes(["/a"])
+    assert store.file_hashes(["/a", "/b"]) == {"/b": (old, "y")}
+    store.forget_file_hashes()
+    assert store.file_hashes(["/b"]) == {}
 
 
 def test_store_measurements_round_trip_keeps_first(store: Store) -> None:

@@ -6,8 +6,8 @@ of its selection, so that screens can ignore an old estimate.
 
 import threading
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +28,9 @@ SOLVED_IN_FULL = 300
 # In seconds. The screen gets the processor first. Flips are delivered in groups, to draw less often.
 _HEAD_START = 0.1
 _DELIVER_EVERY = 0.2
+# Other selections that are estimated at once, so that the next request does not wait long.
+_AT_ONCE = 8
+_MOST_KEPT = 1000
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -39,6 +42,8 @@ class EstimateRequest:
         mask: Membership of the selection (t,).
         saved: Membership of the saved selection (t,).
         visible: Numbers of the tasks on the screen. Their flips are solved first.
+        others: Other selections on the screens, saved ones and those of earlier edits: membership (t,) and dropped
+            examples.
         dropped: Examples that the selection drops.
         saved_dropped: Examples that the saved selection drops.
     """
@@ -47,8 +52,22 @@ class EstimateRequest:
     mask: Mask
     saved: Mask
     visible: Rows
+    others: Sequence[tuple[Mask, Named]] = ()
     dropped: Named = ()
     saved_dropped: Named = ()
+
+
+@dataclass(frozen=True, slots=True)
+class KnownLoss:
+    """Estimated target loss of another selection, in nats, and its difference to the loss of all tasks."""
+
+    loss: float
+    versus_all: LossDifference
+
+
+def selection_key(mask: Mask, dropped: Named) -> bytes:
+    """Return the identity of a selection: its membership (t,) and the examples that it drops."""
+    return mask.tobytes() + (repr(dropped).encode() if dropped else b"")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -63,6 +82,8 @@ class LiveEstimate:
         seconds: Duration of the estimation.
         flips: Change of the loss if a task is toggled (t,); NaN where the change is not known yet.
         solved: Whether a flip is solved in full, not only to first order (t,).
+        losses: Losses of other selections by their `selection_key`, from the same estimator.
+        is_complete: Whether no better estimate of the revision follows.
     """
 
     revision: int
@@ -72,6 +93,8 @@ class LiveEstimate:
     seconds: float
     flips: Floats
     solved: Mask
+    losses: Mapping[bytes, KnownLoss] = field(default_factory=dict)
+    is_complete: bool = False
 
 
 class EstimatorThread(threading.Thread):
@@ -94,7 +117,8 @@ class EstimatorThread(threading.Thread):
         self._changed = threading.Condition()
         self._request: EstimateRequest | None = None
         self._stopped = False
-        self._references: dict[tuple[bytes, Named], whatif.SelectionEstimate] = {}
+        self._references: dict[bytes, whatif.SelectionEstimate] = {}
+        self._losses: dict[bytes, KnownLoss] = {}
         self._first: LiveEstimate | None = None
 
     def request(self, request: EstimateRequest) -> None:
@@ -154,20 +178,32 @@ class EstimatorThread(threading.Thread):
         saved = self._reference(whole, request.saved, request.saved_dropped)
         apart = abs(share - self._without(whole, request.saved_dropped)[1])
         count = len(request.mask)
+        versus_all = difference(estimator, current, every, dropped=share)
+        if len(self._losses) > _MOST_KEPT:
+            self._losses.clear()
+        self._losses[selection_key(request.mask, request.dropped)] = KnownLoss(current.loss, versus_all)
+        self._losses[selection_key(every.mask, ())] = KnownLoss(every.loss, difference(whole, every, every))
         estimate = LiveEstimate(
             request.revision,
             current,
-            difference(estimator, current, every, dropped=share),
+            versus_all,
             difference(estimator, current, saved, dropped=apart),
             time.perf_counter() - began,
             np.full(count, np.nan),
             np.zeros(count, dtype=bool),
+            dict(self._losses),
+            is_complete=not count,
         )
         with self._changed:
             self._first = estimate
             self._changed.notify_all()
         yield estimate
         if not count or self._waited(_HEAD_START):
+            return
+        if self._estimate_others(whole, request.others, every):
+            estimate = replace(estimate, losses=dict(self._losses))
+            yield estimate
+        if self._is_old():
             return
         # With many tasks, this takes longer than a key press may wait.
         gains = estimator.task_gains(request.mask, stop=self._is_old)
@@ -186,7 +222,28 @@ class EstimatorThread(threading.Thread):
             if time.perf_counter() - delivered > _DELIVER_EVERY:
                 delivered = time.perf_counter()
                 yield _with(estimate, changes, solved)
-        yield _with(estimate, changes, solved)
+        yield replace(_with(estimate, changes, solved), is_complete=True)
+
+    def _estimate_others(
+        self, whole: LossEstimator, others: Sequence[tuple[Mask, Named]], every: whatif.SelectionEstimate
+    ) -> bool:
+        """Estimate selections that are not known yet. Return whether at least one was."""
+        missing: dict[Named, dict[bytes, Mask]] = {}
+        for mask, dropped in others:
+            key = selection_key(mask, dropped)
+            if key not in self._losses:
+                missing.setdefault(dropped, {})[key] = mask
+        for dropped, masks in missing.items():
+            keys = list(masks)
+            for first in range(0, len(keys), _AT_ONCE):
+                if self._is_old():
+                    return True
+                estimator, share = self._without(whole, dropped)
+                part = keys[first : first + _AT_ONCE]
+                found = estimate_selections(estimator, np.stack([masks[key] for key in part]))
+                for key, other in zip(part, found, strict=True):
+                    self._losses[key] = KnownLoss(other.loss, difference(estimator, other, every, dropped=share))
+        return bool(missing)
 
     def _waited(self, seconds: float) -> bool:
         """Wait some seconds, and return whether another request arrived."""
@@ -198,7 +255,7 @@ class EstimatorThread(threading.Thread):
         return self._lacking(dropped) if dropped and self._lacking is not None else (whole, 0.0)
 
     def _reference(self, whole: LossEstimator, mask: Mask, dropped: Named = ()) -> whatif.SelectionEstimate:
-        key = mask.tobytes(), dropped
+        key = selection_key(mask, dropped)
         if key not in self._references:
             if len(self._references) > 100:
                 self._references.clear()
@@ -207,12 +264,4 @@ class EstimatorThread(threading.Thread):
 
 
 def _with(estimate: LiveEstimate, changes: Floats, solved: Mask) -> LiveEstimate:
-    return LiveEstimate(
-        estimate.revision,
-        estimate.target_loss,
-        estimate.versus_all,
-        estimate.versus_saved,
-        estimate.seconds,
-        changes.copy(),
-        solved.copy(),
-    )
+    return replace(estimate, flips=changes.copy(), solved=solved.copy())

@@ -11,10 +11,13 @@ from textual.screen import ModalScreen
 from textual.widget import Widget
 
 from tui.app_base import AppBase
-from tui.widgets.lines import Line, Lines, Part
+from tui.widgets.lines import Line, Part, fit_name, width_of
 from tui.widgets.rows import Rows
+from tui.widgets.wrapped import Wrapped
 
 T = TypeVar("T")
+# Cells of the name of a choice.
+_LEAST_NAME, _MOST_NAME = 14, 30
 
 
 class Dialog(ModalScreen[T | None], Generic[T]):
@@ -35,7 +38,7 @@ class Dialog(ModalScreen[T | None], Generic[T]):
 
     def compose(self) -> ComposeResult:
         """Create the box."""
-        box = Vertical(*self.content(), Lines([self._keys()], classes="keys"), classes="dialog")
+        box = Vertical(*self.content(), Wrapped([self._keys()], classes="keys"), classes="dialog")
         box.border_title = self.title_text
         yield box
 
@@ -79,9 +82,14 @@ class Choices(Rows):
     def line(self, row: int, width: int) -> Line:
         """Return the line of one choice."""
         _, words, more = self.choices[row]
-        return [(f"{words:<14} ", "strong" if row == self.cursor else ""), (more, "dim")]
+        name = max(min(max(width_of([name]) for _, name, _ in self.choices), _MOST_NAME, width // 3), _LEAST_NAME)
+        return [(fit_name(words, name), "strong" if row == self.cursor else ""), " ", (more, "dim")]
 
     def on_mount(self) -> None:
-        """Set the height to the number of choices, at most 12."""
+        """Set the height to the number of choices."""
+        self.fit_height()
+
+    def fit_height(self) -> None:
+        """Set the height to the number of choices, at most 12, and draw them."""
         self.styles.height = max(min(self.count, 12), 1)
         self.changed()

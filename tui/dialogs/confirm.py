@@ -7,7 +7,8 @@ from textual.binding import Binding, BindingType
 from textual.widget import Widget
 
 from tui.dialogs.base import Dialog
-from tui.widgets.lines import Line, Lines
+from tui.widgets.lines import Line
+from tui.widgets.wrapped import Wrapped
 
 
 class ConfirmDialog(Dialog[bool]):
@@ -30,7 +31,7 @@ class ConfirmDialog(Dialog[bool]):
 
     def content(self) -> Iterable[Widget]:
         """Return the lines."""
-        return [Lines([*self._lines, []])]
+        return [Wrapped([*self._lines, []])]
 
     def action_yes(self) -> None:
         """Confirm the action."""

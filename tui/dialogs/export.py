@@ -5,7 +5,6 @@ import shlex
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
-from textwrap import wrap
 from typing import ClassVar
 
 from textual import on, work
@@ -14,13 +13,15 @@ from textual.containers import Horizontal
 from textual.widget import Widget
 from textual.widgets import Input
 
-from curator.core.errors import CuratorError
-from curator.export import FORMATS, plan_export
+from curator.core.errors import CuratorError, DataError
+from curator.export import FORMATS, export, plan_export
 from curator.results.outputs import ExportReport
+from curator.select.manifest import is_same_selection
 from tui.dialogs.base import Choices, Dialog
 from tui.widgets import numbers
 from tui.widgets.lines import Line, Lines, Part, fit
 from tui.widgets.rows import Rows
+from tui.widgets.wrapped import Wrapped
 
 _SHOWN_TASKS = 3
 
@@ -51,7 +52,7 @@ class ExportDialog(Dialog[None]):
         examples = sum(task.examples for task in chosen)
         folder = Path(self.app.snapshot.project.root) / "exports" / _plain(self._selection)
         return [
-            Lines(
+            Wrapped(
                 [
                     [
                         ("selection ", "dim"),
@@ -64,8 +65,8 @@ class ExportDialog(Dialog[None]):
                 [(format, format, words) for format, words in FORMATS.items()], id="formats", classes="first-focus"
             ),
             Horizontal(Lines([["folder  "]]), Input(value=str(folder), id="folder"), classes="field"),
-            Lines([[]], id="fit"),
-            Lines([[]], id="preview"),
+            Wrapped([[]], id="fit"),
+            Wrapped([[]], id="preview"),
         ]
 
     def on_mount(self) -> None:
@@ -143,14 +144,13 @@ class ExportDialog(Dialog[None]):
             rest = [f"{len(tasks) - len(shown)} more"] if len(shown) < len(tasks) else []
             others = [name for name in self._plan.configs if name != "README.md"]
             lines.append([f"        └ {', '.join([*rest, *others, 'curator-manifest.json'])}"])
-        for number, part in enumerate(wrap(self.command, 55, break_on_hyphens=False)):
-            lines.append([("        " if number else "same as ", "dim"), part])
+        lines.append([("same as ", "dim"), self.command])
         return lines
 
     def action_copy(self) -> None:
         """Copy the command."""
         self.app.copy_to_clipboard(self.command)
-        self.app.flash("copied, if the terminal supports OSC 52")
+        self.app.flash("sent to the terminal: the command")
 
     @on(Input.Submitted, "#folder")
     @on(Rows.Opened, "#formats")
@@ -162,8 +162,16 @@ class ExportDialog(Dialog[None]):
     @work(thread=True, exclusive=True, group="export", exit_on_error=False)
     def _export(self, format: str, folder: Path) -> None:
         assert self.app.snapshot is not None
+        project = self.app.snapshot.project
         try:
-            report = self.app.snapshot.project.export(self._selection, format=format, output=folder)
+            # Another window may have saved another selection under this name.
+            found, here = project.manifest(self._selection)
+            if not is_same_selection(found, self._manifest):
+                raise DataError(
+                    f"{self._selection} was saved again meanwhile",
+                    hint="Close this dialog and open it again to see its files.",
+                )
+            report = export(found, here, format=format, folder=folder, reporter=project.reporter)
         except (CuratorError, OSError) as error:
             hint = getattr(error, "hint", "")
             self.app.call_from_thread(self._failed, f"{error} {hint}")

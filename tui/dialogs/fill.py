@@ -17,6 +17,7 @@ from tui.state.session import State
 from tui.widgets import numbers
 from tui.widgets.lines import Lines
 from tui.widgets.rows import Rows
+from tui.widgets.wrapped import Wrapped
 
 Found = tuple[npt.NDArray[np.bool_], str]
 
@@ -41,10 +42,10 @@ class FillDialog(Dialog[Found]):
         """Return methods, limits and progress."""
         return [
             Choices(_METHODS, classes="first-focus", id="methods"),
-            Lines([[], [("limits (optional)", "title")]]),
+            Wrapped([[], [("limits (optional)", "title")]]),
             Horizontal(Lines([["max tasks   "]]), Input(id="most-tasks", type="integer"), classes="field"),
             Horizontal(Lines([["max tokens  "]]), Input(id="most-tokens", type="integer"), classes="field"),
-            Lines([[], [self._pins()], []], id="progress"),
+            Wrapped([[], [self._pins()], []], id="progress"),
         ]
 
     def _pins(self) -> tuple[str, str]:

@@ -3,16 +3,17 @@
 from collections.abc import Iterable
 
 import numpy as np
-from textual import work
+from textual import on, work
 from textual.widget import Widget
 from textual.worker import get_current_worker
 
 from curator.estimate.whatif import best_order
 from curator.results.text_plot import Series
 from tui.dialogs.base import Dialog
+from tui.dialogs.fill import Found
 from tui.state.session import State
 from tui.widgets import numbers
-from tui.widgets.lines import Line, Lines, Part, fit
+from tui.widgets.lines import Line, Lines, Part, fit_name
 from tui.widgets.plot import LinePlot
 from tui.widgets.rows import Rows
 from tui.widgets.trust import measured_part
@@ -37,7 +38,7 @@ class _Steps(Rows):
         name, tokens, loss, change = self.steps[row]
         return [
             f"{row:>4} ",
-            (fit(name, max(width - 39, 8)), "strong" if row <= self.best else "dim"),
+            (fit_name(name, max(width - 39, 8)), "strong" if row <= self.best else "dim"),
             f"{numbers.short(tokens):>8} ",
             f"{numbers.loss(loss)} ",
             (f"{numbers.signed(change):>8}", "good" if change < 0 else "bad"),
@@ -45,10 +46,14 @@ class _Steps(Rows):
         ]
 
 
-class OrderDialog(Dialog[None]):
-    """Shows a plot of the budget curve, and the tasks below the plot."""
+class OrderDialog(Dialog[Found]):
+    """Shows a plot of the budget curve, and the tasks below the plot.
+
+    The value is the membership (t,) up to the line under the cursor, and a label.
+    """
 
     title_text = "estimated loss against tokens, tasks added best first"
+    keys = (("enter", "take up to this line"),)
 
     def content(self) -> Iterable[Widget]:
         """Return a plot and a list."""
@@ -74,7 +79,18 @@ class OrderDialog(Dialog[None]):
 
     def on_mount(self) -> None:
         """Start the estimation."""
+        self._added: list[int] = []
+        self._start = np.zeros(0, dtype=bool)
         self._order()
+
+    @on(Rows.Opened)
+    def _take(self) -> None:
+        rows = self.query_one(_Steps)
+        if not rows.count or self.app.session is None or len(self.app.session.names) != len(self._start):
+            return
+        mask = self._start.copy()
+        mask[self._added[: rows.cursor]] = True
+        self.dismiss((mask, f"best order, {rows.cursor} task{'' if rows.cursor == 1 else 's'}"))
 
     @work(thread=True, exclusive=True, group="order", exit_on_error=False)
     def _order(self) -> None:
@@ -85,11 +101,13 @@ class OrderDialog(Dialog[None]):
         start = np.asarray(session.states == State.PINNED_IN)
         allowed = np.asarray(session.states != State.PINNED_OUT)
         steps = best_order(snapshot.answers.estimator, start, allowed, stop=lambda: worker.is_cancelled)
+        self._start = start
         tokens = float(snapshot.tokens[start].sum())
         found: list[tuple[str, float, float, float]] = []
         for task, loss in steps:
             if task >= 0:
                 tokens += snapshot.tokens[task]
+                self._added.append(task)
             name = snapshot.names[task] if task >= 0 else "the target" + (" and pinned tasks" if start.any() else "")
             found.append((name, tokens, loss, loss - found[-1][2] if found else 0.0))
             if worker.is_cancelled:

@@ -9,8 +9,9 @@ from textual.message import Message
 from textual.widget import Widget
 
 from tui.dialogs.base import Dialog
-from tui.widgets.lines import Line, Lines, fit
+from tui.widgets.lines import Line, Lines, fit_name
 from tui.widgets.rows import Rows
+from tui.widgets.wrapped import Wrapped
 
 MOST = 4
 
@@ -37,7 +38,7 @@ class _Selections(Rows):
         return [
             ("● " if chosen else "○ ", "good" if chosen else "dim"),
             (f"{letter} ", "accent"),
-            (fit(words, name), "strong" if chosen else ""),
+            (fit_name(words, name), "strong" if chosen else ""),
             (f" {more}", "dim"),
         ]
 
@@ -68,7 +69,7 @@ class PickDialog(Dialog[list[str]]):
 
     def content(self) -> Iterable[Widget]:
         """Return the list, and a line for warnings."""
-        return [_Selections(self._choices, self._picked, classes="first-focus"), Lines([[]], id="pick-note")]
+        return [_Selections(self._choices, self._picked, classes="first-focus"), Wrapped([[]], id="pick-note")]
 
     @on(_Selections.Picked)
     def _clicked(self) -> None:

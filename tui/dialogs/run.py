@@ -8,10 +8,12 @@ from textual.containers import Horizontal
 from textual.widget import Widget
 from textual.widgets import Input
 
+from curator.core.config import VerifySection
 from curator.core.events import duration
 from tui.dialogs.base import Choices, Dialog
 from tui.widgets.lines import Line, Lines
 from tui.widgets.rows import Rows
+from tui.widgets.wrapped import Wrapped
 
 _STAGES = (
     ("check", "check", "read configuration and data, train nothing"),
@@ -24,8 +26,8 @@ _STAGES = (
     ("select --fresh", "all again", "recompute every stage"),
 )
 _FIRST = "select"
-# Defaults of `curator verify` without measured subsets.
-_SUBSETS, _SEEDS = 12, 2
+# Settings of `curator verify` without a configuration.
+_DEFAULT = VerifySection()
 
 
 class RunDialog(Dialog[list[str]]):
@@ -48,10 +50,10 @@ class RunDialog(Dialog[list[str]]):
             Choices(_STAGES, classes="first-focus"),
             Horizontal(
                 Lines([[("subsets      ", "title")]]),
-                Input(str(_SUBSETS), id="subsets", type="integer"),
+                Input(str(_DEFAULT.runs), id="subsets", type="integer"),
                 classes="field",
             ),
-            Lines([[], [], [], []], id="command"),
+            Wrapped([[], [], [], []], id="command"),
         ]
 
     def on_mount(self) -> None:
@@ -94,8 +96,8 @@ class RunDialog(Dialog[list[str]]):
         """Return the size of the verification, and its duration if runs are known."""
         if not self._subsets:
             return [("enter a number of subsets, at least 1", "warn")]
-        runs = self._subsets * _SEEDS
-        words = f"{self._subsets} subsets, {_SEEDS} seeds each: {runs} fine-tuning runs"
+        runs = self._subsets * _DEFAULT.seeds + _DEFAULT.second_runs(self._subsets)
+        words = f"{self._subsets} subsets: {runs} fine-tuning runs"
         known = self.app.snapshot.measured.values() if self.app.snapshot is not None else ()
         seconds = [run.seconds for found in known for run in found.runs]
         if seconds:

@@ -8,6 +8,7 @@ from textual.widgets import Input
 
 from tui.dialogs.base import Dialog
 from tui.widgets.lines import Lines
+from tui.widgets.wrapped import Wrapped
 
 
 class SaveDialog(Dialog[str]):
@@ -21,7 +22,7 @@ class SaveDialog(Dialog[str]):
         base = self.app.session.base if self.app.session is not None else ""
         hand = base if base.endswith("-edited") or not base else f"{base}-edited"
         return [
-            Lines([[]], id="note"),
+            Wrapped([[]], id="note"),
             Input(value=hand or "mine", id="name", classes="first-focus"),
         ]
 

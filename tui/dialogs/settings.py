@@ -11,6 +11,7 @@ from tui.dialogs.base import Choices, Dialog
 from tui.settings import Settings
 from tui.widgets.lines import Lines
 from tui.widgets.rows import Rows
+from tui.widgets.wrapped import Wrapped
 
 
 class SettingsDialog(Dialog[None]):
@@ -41,7 +42,7 @@ class SettingsDialog(Dialog[None]):
             id="themes",
         )
         themes.cursor = names.index(self.app.theme)
-        return [Lines(self._switches(), id="switches"), themes]
+        return [Wrapped(self._switches(), id="switches"), themes]
 
     def _switches(self) -> list[list[str | tuple[str, str]]]:
         settings = self._settings

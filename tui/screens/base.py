@@ -12,6 +12,10 @@ from textual.widget import Widget
 from tui.actions import actions_of, bindings_of, key_name
 from tui.app_base import AppBase
 from tui.widgets.lines import Line, Lines, Part, spread, width_of
+from tui.widgets.wrapped import wrapped
+
+if TYPE_CHECKING:
+    from tui.state.session import Session
 
 if TYPE_CHECKING:
     from tui.state.snapshot import About
@@ -94,7 +98,8 @@ class CuratorScreen(Screen[None]):
     def show_flash(self) -> None:
         """Draw the flash line of the application."""
         for line in self.query("#flash").results(Lines):
-            line.show([self.app.flash_line])
+            words = self.app.flash_line
+            line.show(wrapped([words], self.app.size.width) if words else [words])
 
     @property
     def is_wide(self) -> bool:
@@ -122,13 +127,12 @@ class CuratorScreen(Screen[None]):
             right.append((f"▶ {running[0].stage or 'job'}{share}  ", "warn"))
         session = app.session
         if session is not None:
-            changed = session.changed
-            right.append((f"● {changed} changed" if changed else "✓ saved", "warn" if changed else "good"))
+            right.append(_saved_part(session))
         return spread(left, [*right, " "], width)
 
     def _hints(self, width: int) -> Line:
         parts: list[Part] = []
-        wanted = [a for a in (*actions_of(self.place), *actions_of("any")) if a.rank]
+        wanted = [a for a in (*actions_of(self.place), *actions_of("any")) if a.rank and not self.app.refusal(a.id)]
         keep = sorted(wanted, key=lambda a: a.rank)
         last = [a for a in keep if a.id in ("palette", "help")]
         room = width - 1 - sum(len(key_name(a.keys[0])) + len(a.label) + 3 for a in last)
@@ -177,14 +181,26 @@ class CuratorScreen(Screen[None]):
         """Show all keys of this screen."""
         from tui.dialogs.help import HelpDialog
 
-        self.app.push_screen(HelpDialog(self.place))
+        self.app.push_screen(HelpDialog(self.place), self._run_if)
+
+    async def _run_if(self, action: str | None) -> None:
+        if action and action != "help":
+            await self.run_action(action)
+
+    def action_sessions(self) -> None:
+        """Continue another session of edits, or begin a new one."""
+        from tui.dialogs.sessions import SessionsDialog
+
+        if self.app.snapshot is not None and self.app.session is not None:
+            self.app.push_screen(SessionsDialog(), self.app.change_session)
 
     def action_settings(self) -> None:
         """Open the settings."""
         self.app.open_settings()
 
     def action_reload(self) -> None:
-        """Read the project again."""
+        """Read the project again, and draw the whole screen again."""
+        self.app.draw_again()
         self.app.read_snapshot()
         self.app.flash("reading the project again …")
 
@@ -196,7 +212,8 @@ class CuratorScreen(Screen[None]):
         """Ask for a stage, and start the stage as a job."""
         from tui.dialogs.run import RunDialog
 
-        self.app.push_screen(RunDialog(), self.app.launch)
+        if self.allows("start"):
+            self.app.push_screen(RunDialog(), self.app.launch)
 
     def action_verify(self) -> None:
         """Show estimated against measured losses. The dialog can start a verification."""
@@ -212,15 +229,19 @@ class CuratorScreen(Screen[None]):
 
     def action_undo(self) -> None:
         """Undo the last edit."""
-        if self.app.session is not None:
-            edit = self.app.session.undo()
-            self.app.edited(f"undone: {edit.label}" if edit else "nothing to undo")
+        if self.allows("undo") and self.app.session is not None and (edit := self.app.session.undo()):
+            self.app.edited(f"undone: {edit.label}")
 
     def action_redo(self) -> None:
         """Redo the last undone edit."""
-        if self.app.session is not None:
-            edit = self.app.session.redo()
-            self.app.edited(f"redone: {edit.label}" if edit else "nothing to redo")
+        if self.allows("redo") and self.app.session is not None and (edit := self.app.session.redo()):
+            self.app.edited(f"redone: {edit.label}")
+
+    def allows(self, action: str) -> bool:
+        """Return whether an action works now. If not, show the reason in the flash line."""
+        if reason := self.app.refusal(action):
+            self.app.flash(reason, "warn")
+        return not reason
 
     def action_save(self) -> None:
         """Save the selection under a name."""
@@ -263,3 +284,10 @@ class CuratorScreen(Screen[None]):
     def action_export(self) -> None:
         """Export a selection."""
         self.app.export()
+
+
+def _saved_part(session: "Session") -> Part:
+    """Return whether the selection is saved. Without a base, the number of changes from all tasks."""
+    if changed := session.changed_count:
+        return (f"● {changed} changed", "warn")
+    return ("✓ saved", "good") if session.has_base else ("not saved", "dim")

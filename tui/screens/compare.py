@@ -266,7 +266,7 @@ class CompareScreen(CuratorScreen):
         lines += [(), rows.title(100), *(rows.line(row, 99) for row in range(rows.count))]
         text = "\n".join("".join(clean(p if isinstance(p, str) else p[0]) for p in line).rstrip() for line in lines)
         self.app.copy_to_clipboard(text + "\n")
-        self.app.flash(f"copied: {len(chosen)} selections, {rows.count} tasks")
+        self.app.flash(f"sent to the terminal: {len(chosen)} selections, {rows.count} tasks")
 
     def action_export(self) -> None:
         """Export A."""

@@ -4,7 +4,7 @@ import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
 from textwrap import wrap
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from textual import on
@@ -22,8 +22,19 @@ from tui.widgets.lines import Line, Lines, Part, fit, spread
 from tui.widgets.rows import Rows
 from tui.widgets.selection_estimate import history_lines
 from tui.widgets.trust import measured_part
+from tui.widgets.wrapped import Wrapped
 
-_STATES = {"done": ("✓", "good"), "stale": ("~", "warn"), "partial": ("◐", "warn"), "missing": ("·", "dim")}
+if TYPE_CHECKING:
+    from tui.background.run_watcher import JobView
+    from tui.state.snapshot import Snapshot
+
+_STATES = {
+    "done": ("✓", "good"),
+    "running": ("▶", "warn"),
+    "stale": ("~", "warn"),
+    "partial": ("◐", "warn"),
+    "missing": ("·", "dim"),
+}
 # Least cells of a row with the number of tasks, and with both a difference and a measured loss.
 _COUNT, _BOTH = 32, 48
 # Least height of the screen with recent events.
@@ -100,15 +111,48 @@ class Attention(Rows):
         return [("! " if style != "dim" else "· ", style), (words, style if style == "bad" else "")]
 
 
+def begin_lines(snapshot: "Snapshot", running: "list[JobView]") -> list[Line]:
+    """Return what a project without estimates holds, and what to do next.
+
+    Args:
+        snapshot: The project.
+        running: Jobs that run now.
+    """
+    corpus, target = snapshot.corpus, snapshot.target
+    lines: list[Line] = []
+    if corpus is not None:
+        rows = sum(len(task.split.train) + len(task.split.validation) for task in corpus.target_tasks)
+        held_out = sum(len(task.split.validation) for task in corpus.target_tasks)
+        found = f"{len(corpus.auxiliary)} auxiliary task{'' if len(corpus.auxiliary) == 1 else 's'} found. "
+        lines.append([found, f"The target is {target} ({rows:,} rows, {held_out:,} held out)." if target else ""])
+    elif snapshot.found:
+        count = f"{snapshot.found} task{'' if snapshot.found == 1 else 's'} found. "
+        lines.append([count, f"The target is {target}." if target else ""])
+    else:
+        lines.append([("No task files found.", "warn"), " Add files to the folder of the tasks."])
+        lines.append(["`curator init` in a new folder writes a project with examples."])
+        return lines
+    lines.append([])
+    if not target:
+        lines.append([("No target is set.", "warn"), " Set `target` in [data] of curator.toml."])
+    elif running:
+        view = running[0]
+        share = f", {view.done / view.total:.0%}" if view.total else ""
+        left = f", {duration(view.seconds_left)} left" if view.seconds_left is not None else ""
+        lines.append([("▶ ", "warn"), f"{view.stage or name_of(view)} is running{share}{left}."])
+        lines.append([("4", "accent"), " shows the job."])
+    else:
+        lines.append(["Press ", ("R", "accent"), ", then ", ("enter", "accent"), ", to find out which tasks help."])
+        lines.append(["curator trains once on all tasks, and estimates every selection from the gradients."])
+        lines.append([("The job continues when you quit.", "dim")])
+    return [*lines, []]
+
+
 class HomeScreen(CuratorScreen):
     """The first screen."""
 
     BINDINGS: ClassVar[list[BindingType]] = bindings_of("home")
     place = "home"
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._saved: list[Listed] = []
 
     def body(self) -> Iterable[Widget]:
         """Return the boxes."""
@@ -127,65 +171,105 @@ class HomeScreen(CuratorScreen):
                 id="upper",
             ),
             Lines(id="recent", classes="box"),
+            Vertical(Wrapped(id="begin"), Attention(id="begin-attention"), id="begin-box", classes="box"),
         ]
 
     def show(self, topic: str) -> None:
         """Draw a change."""
+        app = self.app
+        # Without an estimate and a saved selection, most boxes would be empty. One pane says what to do.
+        begins = app.trouble is not None or (
+            app.snapshot is not None and app.snapshot.answers is None and not app.snapshot.selections
+        )
+        before = self.has_class("-begin")
+        self.set_class(begins, "-begin")
+        if begins:
+            self._show_begin()
+        if begins != before:
+            self.query_one("#begin-attention" if begins else "#selections", Rows).focus()
         project, pipeline = self.query_one("#project", Lines), self.query_one("#pipeline", Lines)
         project.border_title, pipeline.border_title = "project", "pipeline"
         selections = self.query_one(Selections)
-        if topic in ("snapshot", "all"):
-            self._saved = self._listed()
         if topic != "jobs":
-            selections.items = [*self._saved, *self._all_tasks()]
+            selections.items = [*self._listed(), *self._all_tasks()]
         uncalibrated = any(not item.is_calibrated and item.loss is not None for item in selections.items)
         half = max(self.app.size.width // 2 - 4, 20)
         # A narrow box drops its title, but keeps the meaning of the sign.
-        words = ["selections"] if half >= _COUNT or not uncalibrated else []
+        snapshot = self.app.snapshot
+        if snapshot is not None and snapshot.answers is None and snapshot.selections:
+            uncalibrated = False
+            words = ["selections as they were saved"]
+        else:
+            words = ["selections"] if half >= _COUNT or not uncalibrated else []
         self.query_one("#selections-box").border_title = " · ".join(words + ["? uncalibrated"] * uncalibrated)
         self.query_one("#attention-box").border_title = "needs attention"
         project.show(self._project(half))
         pipeline.show(self._pipeline(half))
         selections.changed()
-        attention = self.query_one(Attention)
+        attention = self.query_one("#attention", Attention)
         attention.items = self._attention()
         attention.changed()
         recent = self.query_one("#recent", Lines)
         recent.border_title = "recent"
-        recent.display = self.app.size.height >= _RECENT
+        recent.display = self.app.size.height >= _RECENT and not begins
         recent.show(self._recent(self.app.size.width - 4, 4 if self.app.size.height < 32 else 10))
 
+    def _show_begin(self) -> None:
+        app, snapshot = self.app, self.app.snapshot
+        box = self.query_one("#begin-box")
+        if app.trouble is not None:
+            box.border_title = "the project cannot be read"
+            hint = getattr(app.trouble, "hint", "")
+            lines: list[Line] = [[("✗ ", "bad"), (str(app.trouble), "bad")], *([[hint]] if hint else []), []]
+            lines.append([("ctrl+l", "accent"), " reads the project again.  ", ("q", "accent"), " quits."])
+            attention: list[tuple[str, str, str]] = []
+        else:
+            assert snapshot is not None
+            box.border_title = snapshot.project.name
+            lines = begin_lines(snapshot, [view for view in app.jobs if view.job.state == "running"])
+            # The pane itself says what is missing.
+            attention = [item for item in self._attention() if item[1] != app.missing() and item[2]]
+        self.query_one("#begin", Wrapped).show(lines)
+        rows = self.query_one("#begin-attention", Attention)
+        rows.items = attention
+        rows.changed()
+
     def _listed(self) -> list[Listed]:
-        """Return the saved selections with their saved estimates."""
+        """Return the saved selections with their estimates by the current estimator.
+
+        Without an estimator, the numbers are those of each manifest.
+        """
         snapshot = self.app.snapshot
         found = []
         for saved in snapshot.selections if snapshot is not None else ():
             assert snapshot is not None
-            manifest, measured = saved.manifest, snapshot.measured_loss(saved.mask(snapshot.names), saved.dropped)
+            manifest, known = saved.manifest, None
+            loss: float | None = manifest.estimated_loss
+            change = manifest.estimated_loss - manifest.reference.get("all_tasks", float("nan"))
+            if snapshot.answers is not None:
+                known = None if saved.is_weighted else self.app.known_loss(saved.mask(snapshot.names), saved.dropped)
+                loss, change = (known.loss, known.versus_all.value) if known is not None else (None, float("nan"))
             found.append(
                 Listed(
                     name=saved.name,
                     count=sum(task.selected for task in manifest.tasks),
-                    loss=manifest.estimated_loss,
-                    change=manifest.estimated_loss - manifest.reference.get("all_tasks", float("nan")),
-                    measured=manifest.measured_loss if measured is None else measured,
-                    is_calibrated=saved.is_calibrated,
+                    loss=loss,
+                    change=change,
+                    measured=snapshot.measured_of(saved),
+                    is_calibrated=snapshot.calibrated_on > 0 if snapshot.answers is not None else saved.is_calibrated,
                 )
             )
         return found
 
     def _all_tasks(self) -> list[Listed]:
-        """Return all tasks with the current estimate, or with the estimate of the newest selection."""
-        snapshot, estimate = self.app.snapshot, self.app.estimate
+        """Return all tasks with the current estimate."""
+        snapshot = self.app.snapshot
         if snapshot is None:
             return []
-        loss, is_calibrated = None, False
-        if estimate is not None:
-            loss, is_calibrated = estimate.target_loss.loss - estimate.versus_all.value, snapshot.calibrated_on > 0
-        elif snapshot.selections:
-            newest = snapshot.selections[0]
-            loss, is_calibrated = newest.manifest.reference.get("all_tasks"), newest.is_calibrated
-        measured = snapshot.measured_loss(np.ones(len(snapshot.names), dtype=bool))
+        every = np.ones(len(snapshot.names), dtype=bool)
+        known = self.app.known_loss(every)
+        loss, is_calibrated = (known.loss if known is not None else None), snapshot.calibrated_on > 0
+        measured = snapshot.measured_loss(every)
         return [
             Listed(
                 name="",
@@ -301,8 +385,11 @@ class HomeScreen(CuratorScreen):
         self.app.go("tasks")
 
     @on(Rows.Opened, "#attention")
-    def _open_attention(self) -> None:
-        rows = self.query_one(Attention)
+    @on(Rows.Opened, "#begin-attention")
+    def _open_attention(self, event: Rows.Opened) -> None:
+        rows = event.rows
+        if not isinstance(rows, Attention) or not rows.items:
+            return
         way = rows.items[rows.cursor][2]
         if way == "runs":
             self.app.go("runs")

@@ -71,7 +71,6 @@ class RunsScreen(CuratorScreen):
 
     def __init__(self) -> None:
         super().__init__()
-        self._known = False
         self._machine: Machine | None = None
         self._history: History = {}
         self._reader: MachineReader | None = None
@@ -132,7 +131,6 @@ class RunsScreen(CuratorScreen):
         if topic not in ("jobs", "snapshot", "all"):
             return
         app, rows = self.app, self.rows
-        self._known = self._known or topic == "jobs" or bool(app.jobs)
         before = {view.job.id for view in rows.jobs}
         rows.take(app.jobs, app.watched)
         if rows.view is not None and (app.watched is None or app.watched in before - {v.job.id for v in app.jobs}):
@@ -158,7 +156,7 @@ class RunsScreen(CuratorScreen):
         self._show_machine()
 
     def _nothing(self, width: int) -> list[Line]:
-        if not self._known:
+        if not self.app.jobs_known:
             return [rule([("reading the jobs …", "dim")], "", width)]
         lines: list[Line] = [rule([("no jobs yet", "dim")], "", width), []]
         lines += [[(" R", "accent"), " starts a stage as a job. The job continues when this terminal closes."]]
@@ -376,7 +374,7 @@ class RunsScreen(CuratorScreen):
             self.app.flash("nothing to copy", "warn")
             return
         self.app.copy_to_clipboard(text)
-        self.app.flash(f"copied: {text if len(text) <= _COPIED else text[:_COPIED] + '…'}", "good")
+        self.app.flash(f"sent to the terminal: {text if len(text) <= _COPIED else text[:_COPIED] + '…'}")
 
     def action_next_pane(self) -> None:
         """Move between list and log."""

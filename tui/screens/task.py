@@ -448,4 +448,4 @@ class TaskScreen(ExampleEdits):
         kept = data[:_CLIPBOARD].decode("utf-8", "ignore")
         self.app.copy_to_clipboard(kept)
         whole = "" if len(data) <= _CLIPBOARD else f"the first {_CLIPBOARD // 1000} kB of "
-        self.app.flash(f"copied {whole}{examples.place(number)}", "good")
+        self.app.flash(f"sent to the terminal: {whole}{examples.place(number)}")

@@ -35,6 +35,8 @@ class TasksScreen(CuratorScreen):
     def __init__(self) -> None:
         super().__init__()
         self._filter_error = ""
+        self._arranged = (-1, False)
+        """Revision of the flips that the list is sorted by, and whether all flips were known."""
 
     def body(self) -> Iterable[Widget]:
         """Return estimate, filter and table. Wide screens add plot, task and edits in a second column."""
@@ -70,8 +72,10 @@ class TasksScreen(CuratorScreen):
     def show(self, topic: str) -> None:
         """Draw a change."""
         app = self.app
-        if topic in ("snapshot", "all"):
+        if topic in ("snapshot", "all") or (topic == "session" and self._depends_on("selection")):
             self._view(keep=True)
+        elif topic == "estimate" and self._depends_on("flips"):
+            self._view_flips()
         elif topic in ("session", "estimate"):
             self.table.refresh()
         self._headline()
@@ -99,7 +103,7 @@ class TasksScreen(CuratorScreen):
             f" {int(mask.sum())}/{len(mask)} in · {snapshot.examples[mask].sum():,.0f} examples ·"
             f" {numbers.short(snapshot.tokens[mask].sum())} tokens"
         ]
-        losses = [edit.loss for edit in app.session.history if edit.loss is not None]
+        losses = [loss for _, loss in self._curve()]
         edits = f"edit {len(app.session.done)}/{len(app.session.done) + len(app.session.undone)} "
         spark = sparkline(losses[-20:], 20) if len(losses) > 1 and measured is None else ""
         return spread(left, [(spark, "dim"), "  ", edits], width)
@@ -127,11 +131,10 @@ class TasksScreen(CuratorScreen):
     def _side(self) -> None:
         app, table = self.app, self.table
         width = max(self.query_one("#side").size.width - 4, 10)
-        history = app.session.history if app.session else []
         plot, box = self.query_one("#edits-plot", LinePlot), self.query_one("#edits-box")
         trust = f" · {app.snapshot.trust}" if app.snapshot is not None else ""
         box.border_title = f"estimated loss by edit{trust}"
-        plot.show([Series([(e.number + 1.0, e.loss) for e in history if e.loss is not None])], x_label="edit")
+        plot.show([Series(self._curve())], x_label="edit")
         task = self.query_one("#task-box", Lines)
         if table.task_row is not None and app.snapshot is not None:
             task.border_title = f"task{trust}"
@@ -143,6 +146,14 @@ class TasksScreen(CuratorScreen):
         edits = self.query_one("#history-box", Lines)
         edits.border_title = "edits   u undo · U redo"
         edits.show(history_lines(app, 6, width))
+
+    def _curve(self) -> list[tuple[float, float]]:
+        """Return the number and the loss of the last edits. To save is no edit, and neither is the first load."""
+        losses = [(edit, loss) for edit, _, loss in self.app.edit_losses() if edit.kind != "save"]
+        session = self.app.session
+        total = sum(edit.kind != "save" for edit in session.history) if session is not None else 0
+        first = total - len(losses) + 1
+        return [(float(first + place), loss) for place, (_, loss) in enumerate(losses) if loss is not None]
 
     def _groups(self, width: int) -> list[Line]:
         snapshot, session = self.app.snapshot, self.app.session
@@ -161,6 +172,28 @@ class TasksScreen(CuratorScreen):
         ]
 
     # -- filter and order -------------------------------------------------------------------------------------------
+
+    def _depends_on(self, what: str) -> bool:
+        """Return whether the filter or the order depends on the selection, or on the flips."""
+        order, words = self.app.place.sort, self.app.place.filter.casefold()
+        if what == "selection":
+            return order == "in" or "in:" in words or "pin:" in words
+        return order == "flip" or "flip" in words
+
+    def _view_flips(self) -> None:
+        """Filter and sort when the first flips of a selection are known, and when all are.
+
+        Rows that move with every better estimate are hard to read.
+        """
+        estimate = self.app.estimate
+        if estimate is None or np.isnan(estimate.flips).all():
+            return
+        now = (estimate.revision, estimate.is_complete)
+        if self._arranged != now and self._arranged != (estimate.revision, True):
+            self._arranged = now
+            self._view(keep=True)
+        else:
+            self.table.refresh()
 
     def _view(self, *, keep: bool) -> None:
         """Filter and sort the tasks.
@@ -185,7 +218,8 @@ class TasksScreen(CuratorScreen):
             before = app.snapshot.names.index(app.place.task)
         found = np.flatnonzero(table.view == before).tolist() if keep and before is not None else []
         table.changed()
-        table.cursor = found[0] if found else 0
+        # A task that an edit removes from the list leaves the cursor in its place.
+        table.cursor = found[0] if found else table.cursor if keep and before is not None else 0
         table.marked &= set(range(len(app.snapshot.names)))
 
     def action_filter(self) -> None:
@@ -337,7 +371,7 @@ class TasksScreen(CuratorScreen):
         from tui.dialogs.order import OrderDialog
 
         if self.app.can_estimate():
-            self.app.push_screen(OrderDialog())
+            self.app.push_screen(OrderDialog(), self.app.fill)
 
     # -- the table --------------------------------------------------------------------------------------------------
 

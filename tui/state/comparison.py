@@ -58,7 +58,7 @@ def picked(wanted: Sequence[object], snapshot: "Snapshot", session: "Session") -
 def choice(key: str, snapshot: "Snapshot", session: "Session") -> Chosen:
     """Return the selection of a key that `picked` returned."""
     if key == NOW:
-        changed = session.changed
+        changed = session.changed_count
         title = f"now ({changed} changed)" if changed else "now"
         measured = snapshot.measured_loss(session.mask, session.dropped)
         return Chosen(NOW, title, session.mask, measured, named(session.dropped))
@@ -67,9 +67,7 @@ def choice(key: str, snapshot: "Snapshot", session: "Session") -> Chosen:
         title, mask = "all tasks" if key == ALL else "target only", np.full(len(snapshot.names), key == ALL)
         return Chosen(key, title, mask, snapshot.measured_loss(mask))
     mask = saved.mask(snapshot.names)
-    measured = snapshot.measured_loss(mask, saved.dropped)
-    known = saved.manifest.measured_loss if measured is None else measured
-    return Chosen(key, key, mask, known, named(saved.dropped))
+    return Chosen(key, key, mask, snapshot.measured_of(saved), named(saved.dropped))
 
 
 def which_rows(masks: Mask, which: str) -> Rows:

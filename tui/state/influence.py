@@ -37,7 +37,7 @@ class Unit:
 def unit_for(largest: float) -> Unit:
     """Choose the unit in which the largest value, in nats, has about three digits."""
     size = max(largest, _SMALLEST_UNIT) if np.isfinite(largest) else 1.0
-    units = ((1.0, "nat"), (1e3, "mnat"), (1e6, "µnat"), (1e9, "nnat"))
+    units = ((1.0, "nats"), (1e3, "×0.001"), (1e6, "×10⁻⁶"), (1e9, "×10⁻⁹"))
     factor, name = next((unit for unit in units if size * unit[0] >= 1), units[-1])
     return Unit(factor, name, 2 if size * factor < 10 else 1 if size * factor < 1000 else 0)
 

@@ -51,12 +51,33 @@ class EstimateReady(Message):
         return isinstance(message, EstimateReady)
 
 
-class JobsRead(Message):
-    """The jobs were read."""
+class ReadingProgressed(Message):
+    """The estimator has read more gradients.
 
-    def __init__(self, jobs: "tuple[JobView, ...]") -> None:
+    Args:
+        words: Share and time left, as far as known.
+    """
+
+    def __init__(self, words: str) -> None:
         super().__init__()
-        self.jobs = jobs
+        self.words = words
+
+    def can_replace(self, message: Message) -> bool:
+        """Replace an older message, because only the newest progress counts."""
+        return isinstance(message, ReadingProgressed)
+
+
+class JobsRead(Message):
+    """The jobs were read.
+
+    Args:
+        jobs: The jobs, newest first.
+        stamps: Stamps of the store, as in the snapshot; None if the store has not changed.
+    """
+
+    def __init__(self, jobs: "tuple[JobView, ...]", stamps: "tuple[str, str] | None" = None) -> None:
+        super().__init__()
+        self.jobs, self.stamps = jobs, stamps
 
     def can_replace(self, message: Message) -> bool:
         """Replace an older message, because only the newest reading counts."""

@@ -19,6 +19,11 @@ if TYPE_CHECKING:
     from curator.workspace.store.records import StoredEdit
 
 Rows = npt.NDArray[np.intp]
+Drops = Mapping[str, frozenset[str]]
+"""Content hashes of the dropped examples of each task."""
+Named = tuple[tuple[str, str], ...]
+"""Task and content hash of each dropped example, sorted."""
+NO_DROPS: Drops = MappingProxyType({})
 
 
 class State(IntEnum):
@@ -99,6 +104,8 @@ class Session:
         done: Edits in effect, in order.
         undone: Edits for redo, the next edit last.
         history: All entries, in order.
+        saved_masks: Membership (t,) of each saved selection by name, as the store holds it now.
+        saved_drops: Dropped examples of each saved selection by name, as the store holds it now.
     """
 
     def __init__(self, names: Sequence[str]) -> None:
@@ -111,9 +118,10 @@ class Session:
         self.done: list[Edit] = []
         self.undone: list[Edit] = []
         self.history: list[Edit] = []
-        self._saved, self._saved_dropped = self.mask, self.dropped
-        self._saved_before: dict[int, tuple[Mask, dict[str, frozenset[str]]]] = {}
+        self.saved_masks: Mapping[str, Mask] = {}
+        self.saved_drops: Mapping[str, Drops] = {}
         self._unsaved: dict[int, Edit] = {}
+        self._automatic = 0
 
     @classmethod
     def replay(cls, names: Sequence[str], entries: Iterable["StoredEdit"]) -> "Session":
@@ -141,26 +149,40 @@ class Session:
         return np.asarray((self.states == State.IN) | (self.states == State.PINNED_IN))
 
     @property
+    def has_base(self) -> bool:
+        """Return whether the selection that the session started from is still saved."""
+        return self.base in self.saved_masks
+
+    @property
     def saved(self) -> Mask:
-        """Return the membership (t,) after the last load or save."""
-        return self._saved
+        """Return the membership (t,) of the base as it is saved now. Without a saved base, all tasks."""
+        return self.saved_masks.get(self.base, np.ones(len(self.names), dtype=bool))
+
+    @property
+    def saved_dropped(self) -> Drops:
+        """Return the dropped examples of the base as it is saved now. Without a saved base, none."""
+        return self.saved_drops.get(self.base, NO_DROPS)
+
+    @property
+    def saved_state(self) -> tuple[bytes, Named]:
+        """Return a value that changes if the base is saved again with other tasks or other dropped examples."""
+        return self.saved.tobytes(), named(self.saved_dropped)
+
+    @property
+    def changed_count(self) -> int:
+        """Return the number of tasks and examples that differ from the base."""
+        now, saved = named(self.dropped), named(self.saved_dropped)
+        return int((self.mask != self.saved).sum()) + len({*now} ^ {*saved})
 
     @property
     def is_changed(self) -> bool:
-        """Return whether the selection differs from the selection of the last load or save."""
-        return self.changed > 0
+        """Return whether the selection differs from its base, or is not saved under the name of its base."""
+        return self.changed_count > 0 or (self.base != "" and not self.has_base)
 
     @property
-    def changed(self) -> int:
-        """Return how many tasks and examples differ from the selection of the last load or save."""
-        names = {*self.dropped, *self._saved_dropped}
-        rows = sum(len(self.dropped.get(n, frozenset()) ^ self._saved_dropped.get(n, frozenset())) for n in names)
-        return int((self.mask != self._saved).sum()) + rows
-
-    @property
-    def saved_dropped(self) -> dict[str, frozenset[str]]:
-        """Return the dropped examples after the last load or save, by task."""
-        return self._saved_dropped
+    def edit_count(self) -> int:
+        """Return the number of entries that the user made."""
+        return max(len(self.history) - self._automatic, 0)
 
     def pinned(self, state: State) -> list[str]:
         """Return the names of the tasks in one state: pinned in, or pinned out."""
@@ -247,7 +269,7 @@ class Session:
         mask: Mask,
         pinned_in: Sequence[str] = (),
         pinned_out: Sequence[str] = (),
-        dropped: Mapping[str, frozenset[str]] = MappingProxyType({}),
+        dropped: Drops = NO_DROPS,
     ) -> Edit:
         """Load a saved selection, with its pins and its dropped examples."""
         new = {row: State.IN if mask[row] else State.OUT for row in range(len(self.names))}
@@ -290,8 +312,32 @@ class Session:
             entry = replace(self.history[-1], loss=loss)
             self.history[-1] = self._unsaved[entry.number] = entry
 
+    def begin_from(
+        self,
+        name: str,
+        mask: Mask,
+        pinned_in: Sequence[str] = (),
+        pinned_out: Sequence[str] = (),
+        dropped: Drops = NO_DROPS,
+    ) -> None:
+        """Load the selection that a new session starts from. It is stored with the first edit of the user."""
+        self.load(name, mask, pinned_in, pinned_out, dropped)
+        self._automatic = len(self.history)
+
+    def for_tasks(self, names: Sequence[str]) -> "Session":
+        """Return the same session for other tasks, with the entries that are not stored yet."""
+        other = Session.replay(names, [edit.stored() for edit in self.history])
+        other._unsaved, other._automatic = dict(self._unsaved), self._automatic
+        other.revision = self.revision + 1
+        return other
+
     def take_unsaved(self) -> "list[StoredEdit]":
-        """Return the entries that are not in the store yet, and mark them as stored."""
+        """Return the entries that are not in the store yet, and mark them as stored.
+
+        A session without an edit of the user has nothing to store. Such a session is not worth continuing.
+        """
+        if not self.edit_count:
+            return []
         taken, self._unsaved = [edit.stored() for edit in self._unsaved.values()], {}
         return taken
 
@@ -300,14 +346,30 @@ class Session:
         self._unsaved = {e.number: self.history[e.number] for e in entries} | self._unsaved
 
     def by_hand(self) -> list[tuple[str, bool]]:
-        """Return (task, selected) of each change since the last load, in order, without undone edits."""
-        first = max((n for n, edit in enumerate(self.done) if edit.kind == "load"), default=-1) + 1
-        return [
-            (name, State(after).selected)
-            for edit in self.done[first:]
-            for name, (before, after) in edit.changes.items()
-            if State(before).selected != State(after).selected
-        ]
+        """Return (task, selected) of each task that differs from the base, the task that changed last at the end."""
+        last: dict[str, int] = {}
+        for number, edit in enumerate(self.done):
+            last |= dict.fromkeys(edit.changes, number)
+        rows = sorted(np.flatnonzero(self.mask != self.saved).tolist(), key=lambda row: last.get(self.names[row], -1))
+        return [(self.names[row], bool(self.mask[row])) for row in rows]
+
+    def past(self, most: int) -> "list[tuple[Edit, Mask, Named]]":
+        """Return the last entries of the history, oldest first, each with the selection after it.
+
+        Args:
+            most: Maximum number of entries.
+
+        Returns:
+            The entry, the membership (t,) and the dropped examples.
+        """
+        states, dropped, found = self.states.copy(), self.dropped, []
+        for entry in reversed(self.history[-most:] if most else []):
+            found.append((entry, np.asarray((states == State.IN) | (states == State.PINNED_IN)), named(dropped)))
+            dropped = _changed(dropped, entry, back=entry.kind != "undo")
+            for name, (before, after) in entry.changes.items():
+                if name in self._rows:
+                    states[self._rows[name]] = after if entry.kind == "undo" else before
+        return found[::-1]
 
     # -- one way in -------------------------------------------------------------------------------------------------
 
@@ -360,7 +422,7 @@ class Session:
             self.done.append(edit)
             self._apply(edit)
         elif entry.kind == "save":
-            self.base, self._saved, self._saved_dropped = entry.base[1], self.mask, self.dropped
+            self.base = entry.base[1]
         else:
             self.undone.clear()
             self.done.append(entry)
@@ -373,25 +435,23 @@ class Session:
         for name, (before, after) in edit.changes.items():
             if name in self._rows:
                 self.states[self._rows[name]] = before if back else after
-        dropped = dict(self.dropped)
-        for name, (out, restored) in edit.drops.items():
-            out, restored = (restored, out) if back else (out, restored)
-            dropped[name] = (dropped.get(name, frozenset()) - {*restored}) | {*out}
-        # A new dictionary, because others keep the one before.
-        self.dropped = {name: hashes for name, hashes in sorted(dropped.items()) if hashes}
-        if edit.kind != "load":
-            return
-        self.base = edit.base[0 if back else 1]
-        if back:
-            self._saved, self._saved_dropped = self._saved_before.pop(edit.number)
-        else:
-            self._saved_before[edit.number] = self._saved, self._saved_dropped
-            self._saved, self._saved_dropped = self.mask, self.dropped
+        self.dropped = _changed(self.dropped, edit, back=back)
+        if edit.kind == "load":
+            self.base = edit.base[0 if back else 1]
 
 
-def named(dropped: Mapping[str, frozenset[str]]) -> tuple[tuple[str, str], ...]:
+def named(dropped: Drops) -> Named:
     """Return task and content hash of each dropped example, sorted."""
     return tuple((task, digest) for task in sorted(dropped) for digest in sorted(dropped[task]))
+
+
+def _changed(dropped: Drops, edit: Edit, *, back: bool) -> dict[str, frozenset[str]]:
+    """Return the dropped examples after an edit, or before it. Others may keep the argument, which is unchanged."""
+    found = dict(dropped)
+    for name, (out, restored) in edit.drops.items():
+        out, restored = (restored, out) if back else (out, restored)
+        found[name] = (found.get(name, frozenset()) - {*restored}) | {*out}
+    return {name: hashes for name, hashes in sorted(found.items()) if hashes}
 
 
 def _read(entry: "StoredEdit") -> Edit:

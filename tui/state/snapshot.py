@@ -3,15 +3,16 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
 from curator.core.arrays import Floats, Mask
-from curator.core.config import target_label
+from curator.core.config import Config, target_label
+from curator.core.events import Reporter
 from curator.core.provenance import key_of
 from curator.data.corpus import Corpus, read_corpus
+from curator.data.discovery import find_tasks
 from curator.data.dropped import Dropped
 from curator.estimate.calibration import LEAST_RUNS
 from curator.estimate.target import TargetEstimates
@@ -25,8 +26,8 @@ from curator.select.selections import Selections, dropped_by
 from curator.training.fine_tune import MeasuredSubset
 from curator.training.meta_init import find_meta_init
 from curator.workspace.store.notes import Kind
-from curator.workspace.store.records import StoredEdit
-from tui.state.session import Session, State
+from curator.workspace.store.records import StoredSession
+from tui.state.session import NO_DROPS, Drops, Session, State
 
 About = tuple[Kind, str, str]
 """What a note is about: kind, name, and hash of the example."""
@@ -59,7 +60,7 @@ class SavedSelection:
         return np.fromiter((name in selected for name in names), dtype=bool, count=len(names))
 
     @property
-    def dropped(self) -> Mapping[str, frozenset[str]]:
+    def dropped(self) -> Drops:
         """Return the content hashes of the dropped examples, by task."""
         return dropped_by(self.manifest).hashes()
 
@@ -67,6 +68,21 @@ class SavedSelection:
     def is_calibrated(self) -> bool:
         """Return whether the saved estimate is calibrated."""
         return bool(self.manifest.estimate.get("calibrated", False))
+
+    @property
+    def is_weighted(self) -> bool:
+        """Return whether a task counts more or less than once. Estimates of tasks in and out do not fit."""
+        return any(task.weight != 1.0 for task in self.manifest.tasks if task.selected)
+
+    def measured_loss(self, config: Config) -> float | None:
+        """Return the loss that `apply` measured; None if it trained with other settings, or not at all."""
+        found = self.manifest
+        same = (
+            found.train == config.train.model_dump(mode="json")
+            and found.lora == config.lora.model_dump(mode="json")
+            and found.model.name_or_path == config.model.name_or_path
+        )
+        return found.measured_loss if same else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -88,7 +104,9 @@ class Snapshot:
         affinity_error: Standard error of each affinity (t,), in nats.
         selections: Saved selections for this target, newest first, one of each name.
         problems: Problems in the data, for the user.
-        last_session: The session that was changed last, and its history.
+        sessions: Sessions of edits, the one that was changed last first. Only the first reading has them.
+        found: Number of tasks whose files were found, targets included. 0 if `corpus` holds them.
+        stamps: Texts that change with the selections and with the results in the store, as `Store.stamps`.
         calibrated_on: Number of measured subsets that calibrate the estimates; 0 if uncalibrated.
         measured: Measured subsets by the bytes of their membership (t,).
         notes: Notes by what they are about.
@@ -108,7 +126,9 @@ class Snapshot:
     affinity_error: Floats
     selections: tuple[SavedSelection, ...]
     problems: tuple[str, ...]
-    last_session: tuple[str, list[StoredEdit]] | None
+    sessions: tuple[StoredSession, ...] = ()
+    stamps: tuple[str, str] = ("", "")
+    found: int = 0
     calibrated_on: int = 0
     measured: Mapping[bytes, MeasuredSubset] = field(default_factory=dict)
     notes: Mapping[About, str] = field(default_factory=dict)
@@ -118,7 +138,7 @@ class Snapshot:
         """Return a word for the calibration of the estimates."""
         return trust_word(self.calibrated_on)
 
-    def measured_loss(self, mask: Mask, dropped: Mapping[str, frozenset[str]] = MappingProxyType({})) -> float | None:
+    def measured_loss(self, mask: Mask, dropped: Drops = NO_DROPS) -> float | None:
         """Return the measured loss of a subset (t,); None if the loss is not measured.
 
         Args:
@@ -145,6 +165,19 @@ class Snapshot:
         """Return the saved selection of a name; None if the name is unknown."""
         return next((s for s in self.selections if s.name == name), None)
 
+    def saved_masks(self) -> dict[str, Mask]:
+        """Return the membership (t,) of each saved selection, by name."""
+        return {saved.name: saved.mask(self.names) for saved in self.selections}
+
+    def saved_drops(self) -> dict[str, Drops]:
+        """Return the dropped examples of each saved selection, by name."""
+        return {saved.name: saved.dropped for saved in self.selections}
+
+    def measured_of(self, saved: SavedSelection) -> float | None:
+        """Return the measured loss of a saved selection; None if the loss is not measured."""
+        found = None if saved.is_weighted else self.measured_loss(saved.mask(self.names), saved.dropped)
+        return saved.measured_loss(self.project.config) if found is None else found
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Draft:
@@ -154,25 +187,35 @@ class Draft:
     subset: tuple[str, ...]
     request: Request
     edits: tuple[Edit, ...]
+    started_from: str = ""
 
     @classmethod
     def of(cls, name: str, session: Session, snapshot: Snapshot) -> "Draft":
-        """Create a draft of the current selection. Its edits follow the edits of the base selection."""
+        """Create a draft of the current selection. Its edits follow the edits of the base selection.
+
+        A selection that differs from its base has the method `manual`. A copy keeps the method of its base.
+        """
         base = snapshot.selection(session.base)
         options = base.manifest.options if base is not None else {}
+        by_hand = tuple(Edit(task=task, selected=inside, by="curator tui") for task, inside in session.by_hand())
+        method, started_from = "manual", "all tasks"
+        if base is not None:
+            started_from = base.manifest.started_from or base.name
+            if not session.changed_count and not base.is_weighted:
+                method, started_from = base.method, base.manifest.started_from
         limits: dict[str, Any] = {key: options.get(key) for key in ("k", "max_tokens", "max_examples", "threshold")}
-        by_hand = (Edit(task=task, selected=selected, by="curator tui") for task, selected in session.by_hand())
         return cls(
             name=name,
             subset=tuple(session.names[row] for row in np.flatnonzero(session.mask)),
             request=Request(
-                method=base.method if base is not None else "manual",
+                method=method,
                 include=tuple(session.pinned(State.PINNED_IN)),
                 exclude=tuple(session.pinned(State.PINNED_OUT)),
                 dropped=Dropped.of((task, digest) for task, hashes in session.dropped.items() for digest in hashes),
                 **limits,
             ),
             edits=(*(base.manifest.edits if base is not None else ()), *by_hand),
+            started_from=started_from,
         )
 
     def save(self, snapshot: Snapshot) -> None:
@@ -182,20 +225,23 @@ class Draft:
             CuratorError: The selection cannot be estimated or written.
         """
         assert snapshot.answers is not None
-        Selections(snapshot.answers).save(self.subset, name=self.name, request=self.request, edits=self.edits)
+        Selections(snapshot.answers).save(
+            self.subset, name=self.name, request=self.request, edits=self.edits, started_from=self.started_from
+        )
 
 
-def load_snapshot(root: Path, before: Snapshot | None = None) -> Snapshot:
+def load_snapshot(root: Path, before: Snapshot | None = None, reporter: Reporter | None = None) -> Snapshot:
     """Read a project.
 
     Args:
         root: Folder of the project.
         before: The last snapshot. Its estimator is kept if gradients and measurements are unchanged.
+        reporter: Receives the progress of the estimator, which reads gradients later.
 
     Raises:
         CuratorError: Configuration, files or store cannot be read.
     """
-    project = Project.open(root)
+    project = Project.open(root, reporter=reporter)
     config, store = project.config, project.store
     targets = config.data.targets
     corpus = read_corpus(project.workspace, targets, read=False)
@@ -204,6 +250,8 @@ def load_snapshot(root: Path, before: Snapshot | None = None) -> Snapshot:
     known = store.affinities(answers.key) if answers is not None else {}
     affinity = np.array([known.get(task.name, (np.nan, np.nan)) for task in tasks], dtype=np.float64).reshape(-1, 2)
     target = target_label(targets)
+    # Read the stamps first. A selection that another process saves in between is read again.
+    stamps = store.stamps()
     return Snapshot(
         project=project,
         target=target,
@@ -219,7 +267,9 @@ def load_snapshot(root: Path, before: Snapshot | None = None) -> Snapshot:
         affinity_error=affinity[:, 1],
         selections=_selections(project, target),
         problems=tuple(corpus.problems()) if corpus is not None else (),
-        last_session=store.last_session(target),
+        sessions=tuple(store.sessions(target)) if before is None else (),
+        stamps=stamps,
+        found=_found(project) if corpus is None else 0,
         calibrated_on=calibrated_on(answers.measured) if answers is not None else 0,
         measured={answers.mask(m.subset).tobytes(): m for m in answers.measured} if answers is not None else {},
         notes={(note.kind, note.name, note.sha256): note.text for note in store.notes()},
@@ -250,6 +300,11 @@ def _selections(project: Project, target: str) -> tuple[SavedSelection, ...]:
                 continue
             found[kept.name] = SavedSelection(name=kept.name, method=kept.method, manifest=loaded)
     return tuple(found.values())
+
+
+def _found(project: Project) -> int:
+    """Return the number of tasks that the configuration and the folders name. Reads no task file."""
+    return len(find_tasks(project.config.data, project.root, values=lambda source, _: [source.name]))
 
 
 def _file_name(files: tuple[tuple[str, str, int], ...]) -> str:

@@ -8,7 +8,7 @@ from curator.core.arrays import Floats, Mask
 from tui.state.comparison import LETTERS
 from tui.state.session import Rows as RowNumbers
 from tui.widgets import numbers
-from tui.widgets.lines import Line, Part, fit
+from tui.widgets.lines import Line, Part, fit, fit_name
 from tui.widgets.rows import Rows
 
 
@@ -78,7 +78,7 @@ class Differences(Rows):
         style = "good" if affinity > 0 else "bad"
         parts += [
             " ",
-            fit(snapshot.names[task], name),
+            fit_name(snapshot.names[task], name),
             f"{snapshot.examples[task]:>8,.0f} ",
             (f"{numbers.signed(affinity) or '·':>10}", style),
         ]

@@ -7,7 +7,7 @@ markup.
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-from rich.cells import cell_len, set_cell_size
+from rich.cells import cell_len, set_cell_size, split_graphemes
 from rich.segment import Segment
 from rich.style import Style
 from textual.geometry import Size
@@ -19,6 +19,9 @@ from curator.core.text import clean
 Part = str | tuple[str, str]
 Line = Sequence[Part]
 
+# Below this number of cells, the ends of a name are too short to read.
+_LEAST_ENDS = 8
+
 STYLES = ("dim", "good", "bad", "warn", "pin", "accent", "strong", "cursor", "range", "title")
 
 
@@ -29,6 +32,38 @@ def fit(text: str, width: int, *, right: bool = False) -> str:
     if length > width:
         return set_cell_size(set_cell_size(safe, max(width - 1, 0)) + "…", max(width, 0))
     return " " * (width - length) + safe if right else safe + " " * (width - length)
+
+
+def fit_name(name: str, width: int) -> str:
+    """Clean a name, and cut its middle or pad the name to exactly `width` cells. Its ends tell similar names apart."""
+    safe = clean(name)
+    if cell_len(safe) <= width or width < _LEAST_ENDS:
+        return fit(safe, width)
+    spans, _ = split_graphemes(safe)
+    left, right = width // 2, width - width // 2 - 1
+    start, room = 0, left
+    for _, end, cells in spans:
+        if cells > room:
+            break
+        start, room = end, room - cells
+    stop, room = len(safe), right
+    for begin, _, cells in reversed(spans):
+        if cells > room:
+            break
+        stop, room = begin, room - cells
+    return fit(f"{safe[:start]}…{safe[stop:]}", width)
+
+
+def wrap_name(name: str, width: int) -> list[str]:
+    """Clean a name, and break it into lines of at most `width` cells."""
+    lines, room = [""], max(width, 2)
+    for start, end, cells in split_graphemes(clean(name))[0]:
+        if cells > room:
+            lines.append("")
+            room = max(width, 2)
+        lines[-1] += clean(name)[start:end]
+        room -= cells
+    return lines
 
 
 def width_of(line: Line) -> int:

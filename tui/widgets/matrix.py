@@ -13,7 +13,7 @@ from tui.state.session import GLYPHS, State
 from tui.state.session import Rows as RowNumbers
 from tui.state.transfer import Transfer
 from tui.widgets import numbers
-from tui.widgets.lines import Line, Part, fit
+from tui.widgets.lines import Line, Part, fit_name
 from tui.widgets.rows import Rows
 
 # Shades help, lines hurt, so that the sign is visible without color. Shares of the full scale at which each begins.
@@ -206,7 +206,7 @@ class Matrix(Rows):
         texts = [label(column, self.count) for column in shown]
         lines: list[Line] = []
         if self.zoomed:
-            fitted = [fit(names[self.tasks[column]], cells - 1) for column in shown]
+            fitted = [fit_name(names[self.tasks[column]], cells - 1) for column in shown]
             lines.append([" " * self.head, *((" " + name, s) for name, s in zip(fitted, style, strict=True))])
             lines.append([" " * self.head, *((text.rjust(cells), s) for text, s in zip(texts, style, strict=True))])
         else:
@@ -232,7 +232,7 @@ class Matrix(Rows):
             " ",
             (GLYPHS[state], style),
             " ",
-            (fit(snapshot.names[task], name), "strong" if here or state.selected else ""),
+            (fit_name(snapshot.names[task], name), "strong" if here or state.selected else ""),
         ]
         columns = np.array(self.shown_columns, dtype=np.intp)
         others = self.tasks[columns]

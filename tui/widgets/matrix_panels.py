@@ -8,7 +8,7 @@ from curator.core.arrays import Mask
 from tui.app_base import AppBase
 from tui.state.transfer import Together, Transfer
 from tui.widgets import numbers
-from tui.widgets.lines import Line, Part, fit, spread
+from tui.widgets.lines import Line, Part, fit_name, spread
 from tui.widgets.matrix import HELPS, HURTS, Matrix, label
 
 if TYPE_CHECKING:
@@ -143,14 +143,14 @@ def cell_lines(
         words: Part = ("effect of its examples on itself", "dim")
         affinity: Line = [f"affinity to the target {first}"]
         if wide:
-            return [[(fit(names[giver], width), "strong")], [amount], [words], affinity]
+            return [[(fit_name(names[giver], width), "strong")], [amount], [words], affinity]
         return [spread([(names[giver], "strong"), " ", words], ["  ", amount], width), affinity, []]
     others = np.delete(known.values[giver], giver)
     rank = f"rank {int((others > value).sum()) + 1} of {len(others)}"
     if wide:
         return [
-            [(fit(names[giver], width), "strong")],
-            ["→ ", (fit(names[taker], width - 2), "strong")],
+            [(fit_name(names[giver], width), "strong")],
+            ["→ ", (fit_name(names[taker], width - 2), "strong")],
             [amount, (f" nats · {rank}", "dim")],
             [("affinity to the target", "dim")],
             [f"  {first}, {second}"],
@@ -158,7 +158,7 @@ def cell_lines(
             *pair,
         ]
     half = max((width - 26) // 2, 6)
-    heading: list[Part] = [(fit(names[task], half).rstrip(), "strong") for task in cell]
+    heading: list[Part] = [(fit_name(names[task], half).rstrip(), "strong") for task in cell]
     heading.insert(1, " → ")
     return [
         spread(heading, ["  ", amount, (f"  {rank}", "dim")], width),

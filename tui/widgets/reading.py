@@ -1,5 +1,6 @@
 """Layout of the text of an example: parts with loss are marked, and lines fit. This module imports no Textual."""
 
+import re
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
@@ -13,6 +14,15 @@ from tui.widgets.lines import Line, Part
 # Maximum number of shown characters. This is longer than common context windows.
 LONGEST = 200_000
 _TAB = 4
+# Characters of the marks of a few turns, which the preview replaces.
+_MARKS = 120
+_ROLE = re.compile(
+    r"<\|im_start\|>(\w+)\r?\n?"
+    r"|<\|start_header_id\|>(\w+)<\|end_header_id\|>\s*"
+    r"|<start_of_turn>(\w+)\r?\n?"
+    r"|<\|(system|user|assistant|tool|model)\|>\r?\n?"
+)
+_END = re.compile(r"<\|(?:im_end|eot_id|end|endoftext)\|>\s*|<end_of_turn>\s*")
 
 
 def pieces(text: str, spans: Sequence[int]) -> Iterator[tuple[str, bool]]:
@@ -138,10 +148,17 @@ def control_characters(text: str) -> int:
 
 
 def preview(text: str, cells: int, words: str = "") -> str:
-    """Return the start of a text on one line, or the place of the searched words."""
+    """Return the start of a text on one line, or the place of the searched words.
+
+    Line breaks and tabs are shown as signs. The marks of turns in common chat templates become the names of the roles.
+    """
     start = 0
     if words:
         found = text[:LONGEST].casefold().find(words.casefold())
         if found > max(cells - len(words) - 2, 0):
             start = max(found - 12, 0)
-    return ("…" if start else "") + " ".join(text[start : start + 4 * max(cells, 1)].split())
+    shown = text[start : start + 4 * max(cells, 1) + _MARKS]
+    shown = _ROLE.sub(lambda found: f"{next(filter(None, found.groups()))}: ", shown)
+    shown = _END.sub(" ", shown).strip("\r\n\t ")
+    shown = shown.replace("\r\n", "\n").replace("\n", " ↵ ").replace("\t", " ⇥ ")
+    return ("…" if start else "") + re.sub(" +", " ", shown)

@@ -7,7 +7,7 @@ import numpy as np
 from tui.app_base import AppBase
 from tui.state.session import GLYPHS, State
 from tui.widgets import numbers
-from tui.widgets.lines import Line, Part, fit, spread, width_of
+from tui.widgets.lines import Line, Part, fit_name, spread, width_of, wrap_name
 from tui.widgets.trust import measured_part
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def headline(app: AppBase, width: int) -> Line:
         return [" "]
     estimate = app.estimate
     if estimate is None:
-        return [(" reading gradients …", "dim")]
+        return [(f" reading gradients … {app.reading}", "dim")]
     if estimate.revision != app.session.revision:
         return spread([" loss ", ("…", "strong")], [("◌ estimating ", "dim")], width)
     target = estimate.target_loss
@@ -53,19 +53,29 @@ def headline(app: AppBase, width: int) -> Line:
         note = f" {app.snapshot.trust} · nats/token · 90 % · ✓ {estimate.seconds * 1000:.0f} ms "
         if (measured := measured_line(app)) is not None:
             parts += ["  ", measured]
-    parts += _differences(estimate, app.session.base or "saved", width - width_of([*parts, note]))
+    base = app.session.base if app.session.has_base else None
+    parts += _differences(estimate, base, width - width_of([*parts, note]))
     return spread(parts, [(note, "dim" if app.snapshot.calibrated_on else "warn")], width)
 
 
-def _differences(estimate: "LiveEstimate", base: str, width: int) -> list[Part]:
-    """Return the differences to all tasks and to the saved selection, shortened to the width."""
-    name = fit(base, min(width_of([base]), _MOST_NAME))
+def _differences(estimate: "LiveEstimate", base: str | None, width: int) -> list[Part]:
+    """Return the differences to all tasks and to the saved selection, shortened to the width.
+
+    Args:
+        estimate: The estimate.
+        base: Name of the saved selection that the session started from; None if it is not saved.
+        width: Most cells of the result.
+    """
+    if base is None:
+        parts = difference_parts("vs all", estimate.versus_all)
+        return parts if width_of(parts) <= width else difference_parts("vs all", estimate.versus_all, short=True)
+    name = fit_name(base, min(width_of([base]), _MOST_NAME))
     for short in ((False, False), (False, True), (True, True)):
         every = difference_parts("vs all", estimate.versus_all, short=short[0])
         room = width - width_of([*every, *difference_parts("vs ", estimate.versus_saved, short=short[1])])
         if room >= min(width_of([name]), _LEAST_NAME):
             break
-    name = fit(name, max(min(width_of([name]), room), 1))
+    name = fit_name(name, max(min(width_of([name]), room), 1))
     return [*every, *difference_parts(f"vs {name}", estimate.versus_saved, short=short[1])]
 
 
@@ -89,9 +99,9 @@ def task_lines(app: AppBase, task: int, width: int) -> list[Line]:
         State.PINNED_IN: "pinned in",
         State.PINNED_OUT: "pinned out",
     }[state]
-    lines: list[Line] = [
-        [(f"{GLYPHS[state]} ", "good" if state.selected else "dim"), (fit(snapshot.names[task], width - 2), "strong")]
-    ]
+    first, *rest = wrap_name(snapshot.names[task], width - 2)
+    lines: list[Line] = [[(f"{GLYPHS[state]} ", "good" if state.selected else "dim"), (first, "strong")]]
+    lines += [["  ", (more, "strong")] for more in rest]
     affinity, error = float(snapshot.affinity[task]), float(snapshot.affinity_error[task])
     if not np.isnan(affinity):
         known = snapshot.affinity[~np.isnan(snapshot.affinity)]
@@ -124,11 +134,10 @@ def history_lines(app: AppBase, count: int, width: int) -> list[Line]:
     if app.session is None:
         return []
     lines: list[Line] = []
-    history = app.session.history
-    for entry in reversed(history[-count:]):
-        before = history[entry.number - 1].loss if entry.number else None
-        after = entry.loss
-        change = numbers.signed(after - before) if after is not None and before is not None else ""
+    for entry, before, after in reversed(app.edit_losses(count)):
+        change = ""
+        if after is not None and before is not None and entry.kind != "save":
+            change = numbers.signed(after - before)
         words = {"undo": f"undo {entry.label}", "redo": f"redo {entry.label}"}.get(entry.kind, entry.label)
         time = entry.made.astimezone().strftime("%H:%M")
         lines.append(spread([(f"{time} ", "dim"), words], [(f" {change}", "dim")], width))

@@ -3,10 +3,12 @@
 from collections.abc import Sequence
 
 import numpy as np
+from rich.cells import cell_len
 from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical
 
 from curator.core.arrays import Floats
+from curator.core.text import clean
 from curator.data.corpus import Task
 from curator.results.text_plot import sparkline
 from tui.app_base import AppBase
@@ -15,10 +17,12 @@ from tui.state.influence import Influence, histogram
 from tui.state.session import GLYPHS, Session, State
 from tui.state.snapshot import Snapshot
 from tui.widgets import numbers
-from tui.widgets.lines import Line, Lines, Part, fit, spread
+from tui.widgets.lines import Line, Lines, Part, fit, fit_name, spread, wrap_name
 
 _WORDS = {State.IN: "in", State.OUT: "out", State.PINNED_IN: "pinned in", State.PINNED_OUT: "pinned out"}
 _WIDE = 110
+# Cells of the top line that the name of the task does not get.
+_TRAIL = 60
 
 
 class TaskBoxes(Vertical):
@@ -46,10 +50,14 @@ class TaskBoxes(Vertical):
         snapshot, session = app.snapshot, app.session
         half, rows = max(width // 2 - 4, 20), 6 if height >= 32 else 3
         is_auxiliary = snapshot is not None and number < len(snapshot.names)
+        names: list[Line] = []
         line: Line = [(f" {app.missing()}", "warn")]
         others: list[Line] = [[(app.missing(), "warn")]]
         own: list[Line] = [[("no influence without gradients", "dim")]]
         if snapshot is not None and task is not None:
+            if cell_len(clean(task.name)) > width - _TRAIL:
+                # The top line cuts this name.
+                names = [[" ", (part, "strong")] for part in wrap_name(task.name, width - 2)]
             line = target_line(task, width)
             if is_auxiliary and session is not None:
                 line = task_line(task, number, snapshot, session, app.estimate, width)
@@ -62,7 +70,7 @@ class TaskBoxes(Vertical):
         title = "affinity to the target"
         if is_auxiliary:
             title = "transfer, nats" if width < 100 else "transfer: change in training loss, nats"
-        self.query_one("#task-line", Lines).show([line])
+        self.query_one("#task-line", Lines).show([*names, line])
         self._fill("#transfer", title, others, rows)
         self._fill("#influence", "influence of its examples" + (" on the target" if width >= 100 else ""), own, rows)
 
@@ -199,7 +207,7 @@ def influence_lines(influence: Influence | None, width: int, rows: int) -> list[
 def _pair_line(words: str, name: str, value: float, width: int) -> Line:
     return [
         (f"{words:<10}", "dim"),
-        fit(name, max(width - 18, 4)),
+        fit_name(name, max(width - 18, 4)),
         (fit(numbers.signed(value), 8, right=True), _style(value)),
     ]
 

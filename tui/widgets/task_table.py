@@ -9,19 +9,19 @@ from textual.message import Message
 from tui.state.session import GLYPHS, State
 from tui.state.session import Rows as RowNumbers
 from tui.widgets import numbers
-from tui.widgets.lines import Line, Lines, Part, fit
+from tui.widgets.lines import Line, Lines, Part, fit, fit_name
 from tui.widgets.rows import Rows
 
 # Columns and their cells. The name takes the remaining cells.
-_FIXED = (("examples", 8), ("affinity", 8), ("bar", 17), ("flip", 9))
+_FIXED = (("examples", 8), ("affinity", 9), ("bar", 17), ("flip", 11))
 _WIDE = (("tokens", 8),)
 _TITLES = {
     "task": "task",
     "examples": "n",
     "tokens": "tokens",
-    "affinity": "affin",
+    "affinity": "helps by",
     "bar": "",
-    "flip": "Δflip",
+    "flip": "if flipped",
     "tag": "tag",
 }
 
@@ -110,7 +110,7 @@ class TaskTable(Rows):
         parts: list[Part] = [("*" if task in self.marked else " ", "warn"), (GLYPHS[state], style), " "]
         for column, cells in self.columns(width + 1):
             if column == "task":
-                parts.append((fit(snapshot.names[task], cells), "strong" if state.selected else ""))
+                parts.append((fit_name(snapshot.names[task], cells), "strong" if state.selected else ""))
             elif column == "examples":
                 parts.append(fit(f"{snapshot.examples[task]:,.0f}", cells, right=True))
             elif column == "tokens":

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from curator.core.errors import DataError
+from curator.core.files import read_whole_text
 from curator.data.importers.axolotl import read_axolotl
 from curator.data.importers.base import ImportedConfig, Table
 from curator.data.importers.exports import export_around, read_export
@@ -90,7 +91,7 @@ def _load(path: Path) -> Any:
     import yaml
 
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = read_whole_text(path, most=_LARGEST, encoding="utf-8-sig")
         if path.suffix.lower() == ".json":
             return _json(text)
         return yaml.safe_load(text)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from curator.core.errors import DataError
+from curator.core.files import read_whole_text
 from curator.data.importers.base import (
     ALL_ROWS,
     COMMON,
@@ -19,6 +20,8 @@ from curator.data.importers.base import (
 )
 from curator.data.importers.places import NotFoundError, Place, local_path
 
+# Largest `dataset_info.json` in bytes.
+_LARGEST = 2**24
 _PLACES = ("file_name", "hf_hub_url", "ms_hub_url", "om_hub_url", "script_url", "cloud_file_name")
 _HANDLED = (*_PLACES, "file_sha1", "subset", "split", "revision", "folder", "formatting", "columns", "tags", "ranking")
 # curator's column names by LLaMA-Factory's names. An entry without `columns` reads exactly these columns.
@@ -89,8 +92,8 @@ def read_run(values: Mapping[str, Any], path: Path) -> ImportedConfig:
     folder = local_path(str(values.get("dataset_dir", "data")), path.parent)
     info = Path(folder or path.parent) / "dataset_info.json"
     try:
-        described = json.loads(info.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError) as error:
+        described = json.loads(read_whole_text(info, most=_LARGEST, encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(
             f"cannot read {info}, which {path} needs: {error}", hint="Correct `dataset_dir` in the configuration."
         ) from error

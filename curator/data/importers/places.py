@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from curator.core.hub_ids import is_hub_id
 from curator.core.remote import has_wildcards, is_remote
 from curator.data.readers import is_saved_dataset, is_task_file, task_name
 
@@ -98,9 +99,13 @@ def local_path(written: str, base: Path) -> str | None:
     if is_remote(written):
         return written
     for folder in (base, Path.cwd()):
-        path = Path(os.path.abspath(folder / Path(written).expanduser()))
-        if path.exists() or (has_wildcards(written) and any(path.parent.glob(path.name))):
-            return str(path)
+        try:
+            path = Path(os.path.abspath(folder / Path(written).expanduser()))
+            if path.exists() or (has_wildcards(written) and any(path.parent.glob(path.name))):
+                return str(path)
+        except (OSError, RuntimeError, ValueError, NotImplementedError):
+            # The path is too long, its folder cannot be read, or its user or glob is not valid.
+            continue
     return None
 
 
@@ -111,8 +116,7 @@ def _is_readable(path: str) -> bool:
 
 
 def _is_hub_id(path: str) -> bool:
-    plain = path.count("/") <= 1 and not path.startswith((".", "/", "~"))
-    return plain and bool(path) and not is_task_file(Path(path)) and not has_wildcards(path)
+    return is_hub_id(path) and not is_task_file(Path(path))
 
 
 def _one(paths: list[str]) -> Any:

@@ -100,6 +100,7 @@ def _files(plan: "Plan") -> dict[str, str]:
         "bf16": recipe.dtype == "bfloat16",
         "fp16": recipe.dtype == "float16",
         "tf32": False,
+        **({f"use_{recipe.train.report_to}": True} if recipe.train.report_to != "none" else {}),
         "output_dir": OUTPUT,
     }
     return {CONFIG: to_yaml(config, f"In this folder: {plan.format.command}"), NAME: readme(plan)}

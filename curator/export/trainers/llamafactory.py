@@ -87,7 +87,7 @@ def _files(plan: "Plan") -> dict[str, str]:
         "seed": recipe.train.seed,
         **({"bf16": True} if recipe.dtype == "bfloat16" else {}),
         **({"fp16": True} if recipe.dtype == "float16" else {}),
-        "report_to": "none",
+        "report_to": recipe.train.report_to,
         "output_dir": OUTPUT,
     }
     return {

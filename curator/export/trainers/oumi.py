@@ -68,7 +68,9 @@ def _files(plan: "Plan") -> dict[str, str]:
             "weight_decay": recipe.train.weight_decay,
             "seed": recipe.train.seed,
             **(evaluation() if plan.held_out else {}),
-            "enable_tensorboard": False,
+            "enable_tensorboard": recipe.train.report_to == "tensorboard",
+            # oumi has no switch for trackio.
+            **({f"enable_{recipe.train.report_to}": True} if recipe.train.report_to in ("mlflow", "wandb") else {}),
             "output_dir": OUTPUT,
         },
         "peft": {

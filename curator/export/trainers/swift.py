@@ -120,7 +120,7 @@ def _files(plan: "Plan") -> dict[str, str]:
         "warmup_ratio": recipe.train.warmup,
         "weight_decay": recipe.train.weight_decay,
         "seed": recipe.train.seed,
-        "report_to": "none",
+        "report_to": recipe.train.report_to,
         "external_plugins": [PLUGIN],
         "output_dir": OUTPUT,
     }

@@ -93,7 +93,7 @@ def _files(plan: "Plan") -> dict[str, str]:
         "seed": recipe.train.seed,
         "bf16": False,
         "gradient_checkpointing": False,
-        "report_to": "none",
+        "report_to": recipe.train.report_to,
         "output_dir": OUTPUT,
     }
     return {CONFIG: to_yaml(config, f"In this folder: {plan.format.command}"), NAME: readme(plan)}

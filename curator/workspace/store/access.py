@@ -22,7 +22,16 @@ from curator.core.errors import DataError, StoreBusy
 from curator.core.files import CHECK_DISK, refuse_endless
 from curator.workspace.store.instances import SETTINGS, Instances
 from curator.workspace.store.locks import FileLock
-from curator.workspace.store.schema import SCHEMA_VERSION, Connection, is_ours, migrate, utc_now, version_of
+from curator.workspace.store.schema import (
+    DAMAGED,
+    SCHEMA_VERSION,
+    Connection,
+    foreign_entry,
+    is_ours,
+    migrate,
+    utc_now,
+    version_of,
+)
 
 # Errors that DuckDB raises for the disk and the file. Any other error is a bug in curator's SQL, and is not converted.
 _FILE_ERRORS = (
@@ -34,14 +43,10 @@ _FILE_ERRORS = (
     duckdb.TransactionException,
     OSError,
 )
+QUERY_MEMORY = "1GiB"
+"""Memory of DuckDB for a query of the user."""
 _FULL = f"{CHECK_DISK} Then run the same command again. The store holds no partial results."
 _OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
-DAMAGED = (
-    "Run `curator check --store` to find damage, and `curator export-store DIR` to save the readable rows."
-    " Then delete `.curator/store.duckdb`. Results are lost, and the same commands compute them again."
-    " Data files are not affected."
-)
-"""Hint for a store that cannot be used."""
 
 
 class Database:
@@ -88,22 +93,28 @@ class Database:
     def read_attached(self) -> Iterator[Connection]:
         """Open a new in-memory database with the store attached as `store`, read-only.
 
+        DuckDB has access to no other file, and its configuration is locked, before the store is attached.
+
         The store must exist and have the current schema. Call `read` first: it checks both.
 
         Raises:
             StoreBusy: A writer held the store for ten seconds.
-            DataError: The file cannot be read.
+            DataError: The file cannot be read, or holds other tables, or views, functions or types.
         """
         with self.lock.held(exclusive=False), self._file_errors("read", DAMAGED):
-            # External access is needed to attach the store. The caller then removes it (`sql.py`). Without a temporary
-            # folder: DuckDB would create that in the current folder.
+            # Without a temporary folder: DuckDB would create that in the current folder.
             config = SETTINGS | {"enable_external_access": True, "lock_configuration": False, "temp_directory": ""}
-            connection = duckdb.connect(":memory:", config=config)
+            connection = duckdb.connect(":memory:", config=config | {"memory_limit": QUERY_MEMORY})
             try:
+                path = str(self.path)
+                connection.execute("SET allowed_paths = ?", [[path, f"{path}.wal"]])
+                connection.execute("SET enable_external_access = false; SET lock_configuration = true")
                 try:
-                    connection.execute("ATTACH ? AS store (READ_ONLY)", [str(self.path)])
+                    connection.execute("ATTACH ? AS store (READ_ONLY)", [path])
                 except duckdb.Error as error:
                     raise self._not_opened(error) from error
+                if (found := foreign_entry(connection)) or not is_ours(connection):
+                    raise DataError(f"unexpected {found or 'tables'} in {path}", hint=DAMAGED)
                 yield connection
             finally:
                 connection.close()

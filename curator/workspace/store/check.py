@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ import duckdb
 
 from curator.core.errors import ConfigError, DataError
 from curator.core.files import CHECK_DISK, write_whole
+from curator.core.interpreters import module_command
 from curator.workspace.store.access import Database
 from curator.workspace.store.schema import Connection
 
@@ -110,6 +110,21 @@ _FACTS = (
         "measured losses that are not finite",
         "SELECT count(*) FROM measurements WHERE loss IS NULL OR NOT isfinite(loss)",
     ),
+    (
+        "metric_values",
+        "values of a metric that are not finite",
+        "SELECT count(*) FROM metric_values WHERE value IS NULL OR NOT isfinite(value)",
+    ),
+    (
+        "metric_values",
+        "subsets that are not JSON",
+        "SELECT count(*) FROM metric_values WHERE NOT json_valid(subset)",
+    ),
+    (
+        "run_details",
+        "details without a run",
+        "SELECT count(*) FROM run_details ANTI JOIN measurements USING (recipe, subset, seed)",
+    ),
     ("statistics", "duplicate sums", "SELECT count(*) - count(DISTINCT (set_key, content)) FROM statistics"),
     (
         "statistics",
@@ -156,6 +171,11 @@ _FACTS = (
         "measurements",
         "subsets that are not JSON",
         "SELECT count(*) FROM measurements WHERE NOT json_valid(subset)",
+    ),
+    (
+        "run_details",
+        "losses of tasks that are not JSON",
+        "SELECT count(*) FROM run_details WHERE NOT json_valid(task_losses)",
     ),
 )
 
@@ -214,7 +234,7 @@ def _read_all(path: Path, folder: Path | None = None) -> tuple[list[TableReport]
     problems: list[str] = []
     while True:
         done = subprocess.run(  # noqa: S603 - starts this interpreter, from a list of words
-            [sys.executable, "-P", "-m", "curator.workspace.store.salvage", str(path), str(folder or ""), *tables],
+            [*module_command("curator.workspace.store.salvage", str(path), str(folder or ""), *tables)],
             capture_output=True,
             text=True,
             errors="replace",

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import duckdb
 
-from curator.workspace.store.schema import Connection
+from curator.core.errors import DataError
+from curator.workspace.store.schema import DAMAGED, Connection, foreign_entry
 
 Settings = dict[str, str | bool | int | float | list[str]]
 
@@ -38,6 +39,8 @@ class Instances:
     def __init__(self, path: Path) -> None:
         self._path = os.path.abspath(path)
         self._idle: list[Connection] = []
+        # Inode of the file that holds no foreign views or functions.
+        self._checked = -1
         self._process = os.getpid()
 
     @contextmanager
@@ -45,6 +48,7 @@ class Instances:
         """Open a connection with the store attached and selected.
 
         Raises:
+            DataError: As `attach`.
             duckdb.Error: The store cannot be opened.
         """
         connection = self._take()
@@ -63,11 +67,21 @@ class Instances:
                 connection.close()
 
     def attach(self, connection: Connection, *, read_only: bool) -> None:
-        """Attach the store's file to a connection."""
+        """Attach the store's file to a connection.
+
+        Raises:
+            DataError: The store holds views, functions or other entries that curator never makes.
+            duckdb.Error: The store cannot be opened.
+        """
         if read_only:
             connection.execute("ATTACH ? AS store (READ_ONLY)", [self._path])
         else:
             connection.execute("ATTACH ? AS store", [self._path])
+        inode = os.stat(self._path).st_ino
+        if inode != self._checked:
+            if found := foreign_entry(connection):
+                raise DataError(f"unexpected {found} in {self._path}", hint=DAMAGED)
+            self._checked = inode
         connection.execute("USE store")
 
     def detach(self, connection: Connection) -> None:

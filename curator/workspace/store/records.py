@@ -101,6 +101,15 @@ class StoredSelection:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StoredSession:
+    """One session with its whole history."""
+
+    id: str
+    edits: "tuple[StoredEdit, ...]"
+    """Entries of the history, oldest first. A session has at least one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StoredEdit:
     """One entry in the history of a session that edits a selection by hand."""
 

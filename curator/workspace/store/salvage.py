@@ -1,8 +1,8 @@
 """Read every row of a store that may be damaged, and save the readable rows.
 
-Run this module as a child process (`python -m curator.workspace.store.salvage FILE [DIR [TABLE …]]`), because a damaged
-file can crash DuckDB. The child reports each table on standard output, one JSON document a line. After a crash, the
-parent starts another child for the next tables.
+Run `python -P -m curator.workspace.store.salvage FILE [DIR [TABLE …]]` as a child process, because a damaged file can
+crash DuckDB. The child reports each table on standard output, one JSON document a line. After a crash, the parent
+starts another child for the next tables.
 """
 
 import json

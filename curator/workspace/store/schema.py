@@ -24,6 +24,15 @@ Schema 5
     arrays        named arrays of one meta-training run, such as its basis
 
 Schema 6
+    metric_values values of a metric after fine-tuning on a subset of tasks, by recipe, seed and part of the rows
+
+Schema 7
+    file_hashes   also the time of the file's last change, which programs cannot set
+
+Schema 8
+    run_details   cost, course and earlier estimate of one fine-tuning run, by recipe, subset and seed
+
+Schema 9
     notes         notes of people on tasks, examples and selections
 """
 
@@ -33,6 +42,13 @@ from datetime import UTC, datetime
 import duckdb
 
 Connection = duckdb.DuckDBPyConnection
+
+DAMAGED = (
+    "Run `curator check --store` to find damage, and `curator export-store DIR` to save the readable rows."
+    " Then delete `.curator/store.duckdb`. Results are lost, and the same commands compute them again."
+    " Data files are not affected."
+)
+"""Hint for a store that cannot be used."""
 
 
 def _create(connection: Connection) -> None:
@@ -104,6 +120,34 @@ def _add_segments(connection: Connection) -> None:
     )
 
 
+def _add_metric_values(connection: Connection) -> None:
+    connection.execute(
+        """
+        CREATE TABLE metric_values (
+            recipe VARCHAR, target VARCHAR, subset VARCHAR, seed BIGINT, metric VARCHAR, part VARCHAR, version VARCHAR,
+            value DOUBLE, standard_error DOUBLE, examples BIGINT, higher_is_better BOOLEAN, made TIMESTAMP,
+            PRIMARY KEY (recipe, subset, seed, metric, part, version));
+        """
+    )
+
+
+def _add_change_times(connection: Connection) -> None:
+    # Files of earlier schemas have the time 0, so that their hashes are computed once more.
+    connection.execute("ALTER TABLE file_hashes ADD COLUMN changed_ns BIGINT DEFAULT 0")
+
+
+def _add_run_details(connection: Connection) -> None:
+    connection.execute(
+        """
+        CREATE TABLE run_details (
+            recipe VARCHAR, subset VARCHAR, seed BIGINT, loss_quarter DOUBLE, loss_half DOUBLE, tokens BIGINT,
+            peak_bytes BIGINT, machine VARCHAR, task_losses VARCHAR, estimated_before DOUBLE,
+            estimated_before_low DOUBLE, estimated_before_high DOUBLE, calibrated_on INTEGER,
+            PRIMARY KEY (recipe, subset, seed));
+        """
+    )
+
+
 def _add_notes(connection: Connection) -> None:
     connection.execute(
         """
@@ -121,6 +165,9 @@ MIGRATIONS: tuple[Callable[[Connection], None], ...] = (
     _add_statistics,
     _add_measurements,
     _add_segments,
+    _add_metric_values,
+    _add_change_times,
+    _add_run_details,
     _add_notes,
 )
 SCHEMA_VERSION = len(MIGRATIONS)
@@ -150,6 +197,26 @@ def migrate(connection: Connection) -> None:
     connection.execute("COMMIT")
 
 
+def foreign_entry(connection: Connection) -> str:
+    """Return the kind and name of an entry that curator never makes, for example `view 'x'`. Empty if all are ours.
+
+    A view can read files or compute for ever, and a function can replace one of DuckDB. Attach the store as `store`
+    first. Call this function before `USE store`, so that no function of the store runs.
+    """
+    found = connection.execute(
+        """
+        SELECT 'function', function_name FROM duckdb_functions() WHERE NOT internal AND database_name = 'store'
+        UNION ALL SELECT 'view', view_name FROM duckdb_views() WHERE NOT internal AND database_name = 'store'
+        UNION ALL SELECT 'type', type_name FROM duckdb_types() WHERE NOT internal AND database_name = 'store'
+        UNION ALL SELECT 'sequence', sequence_name FROM duckdb_sequences() WHERE database_name = 'store'
+        UNION ALL SELECT 'schema', schema_name FROM duckdb_schemas() WHERE NOT internal AND database_name = 'store'
+            AND schema_name <> 'main'
+        ORDER BY ALL LIMIT 1
+        """
+    ).fetchall()
+    return f"{found[0][0]} {found[0][1]!r:.100}" if found else ""
+
+
 def is_ours(connection: Connection) -> bool:
     """Return whether an open store holds exactly the tables of the schema, and no views or functions."""
     with duckdb.connect(":memory:") as fresh:
@@ -161,9 +228,9 @@ def _catalog(connection: Connection) -> list[tuple[str, ...]]:
     try:
         return connection.execute(
             """
-            SELECT 'column', table_name, column_name, data_type FROM duckdb_columns() WHERE NOT internal
-            UNION ALL SELECT 'view', view_name, '', '' FROM duckdb_views() WHERE NOT internal
-            UNION ALL SELECT 'function', function_name, '', '' FROM duckdb_functions() WHERE NOT internal
+            SELECT 'table', table_name, sql FROM duckdb_tables() WHERE NOT internal
+            UNION ALL SELECT 'view', view_name, '' FROM duckdb_views() WHERE NOT internal
+            UNION ALL SELECT 'function', function_name, '' FROM duckdb_functions() WHERE NOT internal
             ORDER BY ALL
             """
         ).fetchall()

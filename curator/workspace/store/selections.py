@@ -6,8 +6,8 @@ from datetime import UTC
 from typing import Any
 
 from curator.workspace.store.access import Database, put_artifact
-from curator.workspace.store.records import StoredEdit, StoredSelection
-from curator.workspace.store.schema import utc_now
+from curator.workspace.store.records import StoredEdit, StoredSelection, StoredSession
+from curator.workspace.store.schema import Connection, utc_now
 
 
 class SelectionTable(Database):
@@ -105,21 +105,49 @@ class SelectionTable(Database):
                 ],
             )
 
-    def last_session(self, target: str) -> tuple[str, list[StoredEdit]] | None:
-        """Return the newest session of a target with its history, or None if the target has no session."""
+    def sessions(self, target: str, *, most: int = 9) -> list[StoredSession]:
+        """Return the sessions of a target with their histories. The session that was changed last is the first.
+
+        Args:
+            target: Names of the targets, joined by `+`.
+            most: Largest number of sessions.
+        """
         with self.read() as connection:
             if connection is None:
-                return None
+                return []
             found = connection.execute(
-                "SELECT session FROM edits WHERE target = ? ORDER BY made DESC, number DESC LIMIT 1", [target]
+                "SELECT session FROM edits WHERE target = ? GROUP BY session"
+                " ORDER BY max(made) DESC, max(number) DESC LIMIT ?",
+                [target, most],
             ).fetchall()
-            if not found:
-                return None
-            rows = connection.execute(
-                "SELECT number, kind, label, changes, loss, made FROM edits WHERE session = ? ORDER BY number",
-                [found[0][0]],
+            return [StoredSession(id=row[0], edits=_edits(connection, row[0])) for row in found]
+
+    def stamps(self) -> tuple[str, str]:
+        """Return two texts that show changes by any process.
+
+        Returns:
+            A text that changes when a selection is saved or removed, and a text that changes with results of stages
+            and with measured losses.
+        """
+        with self.read() as connection:
+            if connection is None:
+                return "", ""
+            selections = connection.execute(
+                "SELECT count(*), max(created), sum(hash(key || name)) FROM selections"
             ).fetchall()
-        return found[0][0], [
-            StoredEdit(number=n, kind=k, label=text, changes=json.loads(c), loss=loss, made=made.replace(tzinfo=UTC))
-            for n, k, text, c, loss, made in rows
-        ]
+            # An estimate or a calibration that this process stores is no news.
+            stages = connection.execute(
+                "SELECT count(*), max(created) FROM artifacts WHERE stage NOT IN ('select', 'calibration')"
+            ).fetchall()
+            measured = connection.execute("SELECT count(*), max(made) FROM measurements").fetchall()
+        return str(selections), f"{stages} {measured}"
+
+
+def _edits(connection: Connection, session: str) -> tuple[StoredEdit, ...]:
+    rows = connection.execute(
+        "SELECT number, kind, label, changes, loss, made FROM edits WHERE session = ? ORDER BY number", [session]
+    ).fetchall()
+    return tuple(
+        StoredEdit(number=n, kind=k, label=text, changes=json.loads(c), loss=loss, made=made.replace(tzinfo=UTC))
+        for n, k, text, c, loss, made in rows
+    )

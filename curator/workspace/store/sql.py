@@ -1,20 +1,26 @@
 """Run one SQL query of a user on views over the store, in an in-memory database without other access.
 
-This module alone runs SQL text that users write. DuckDB is therefore restricted first: the store is attached read-only,
-and other files, extensions and changes of settings are blocked. Only a single query is run. docs/reference/sql.md
-describes the views, and `tests/workspace/test_sql.py` tests the description.
+This module alone runs SQL text that users write. DuckDB is therefore restricted first: other files, extensions and
+changes of settings are blocked. Then the store is attached read-only, and refused if it holds foreign views. Only a
+single query is run, within limits of time and memory. docs/reference/sql.md describes the views, and
+`tests/workspace/test_sql.py` tests the description.
 """
 
 import contextlib
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor, wait
+import resource
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, wait
 from dataclasses import dataclass
+from typing import TypeVar
 
 import duckdb
+import psutil
 import pyarrow as pa
 
 from curator.core.errors import ConfigError, DataError
-from curator.workspace.store.access import Database, insert
+from curator.workspace.store.access import QUERY_MEMORY, Database, insert
 from curator.workspace.store.schema import Connection
 
 LISTING = """
@@ -25,6 +31,15 @@ WHERE database_name = 'memory' AND schema_name = 'main' ORDER BY table_oid, colu
 
 _READS = {duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN}
 _BATCH = 8192
+
+QUERY_SECONDS = 60.0
+"""Time limit of a query, in seconds."""
+# DuckDB cannot interrupt one call of a function. After this time, the query is left alone in its thread.
+_STOP_SECONDS = 3.0
+_LARGEST_RESULT = 2**29
+# Address space of a query: DuckDB's own memory, the result, and the stacks of threads.
+_MORE_BYTES = 3 * 2**30
+_T = TypeVar("_T")
 
 # The schema `present` holds facts that are not in the store: which rows belong to the current project.
 _VIEWS = (
@@ -46,11 +61,23 @@ _VIEWS = (
     """,
     """
     CREATE VIEW runs AS
-    SELECT target, json_keys(subset) AS subset, seed, loss AS measured_loss, seconds, made,
+    SELECT target, json_keys(subset) AS subset, seed, loss AS measured_loss, loss_quarter, loss_half,
+        estimated_before, estimated_before_low, estimated_before_high, calibrated_on, tokens, seconds, peak_bytes,
+        machine, made,
         recipe = (SELECT recipe FROM present.keys) AND list_has_all(
             (SELECT list({'key': task, 'value': content}) FROM present.tasks),
             map_entries(subset::JSON::MAP(VARCHAR, VARCHAR))) AS current
-    FROM store.measurements
+    FROM store.measurements LEFT JOIN store.run_details USING (recipe, subset, seed)
+    """,
+    """
+    CREATE VIEW metrics AS
+    SELECT target, json_keys(subset) AS subset, seed, metric, part, value, standard_error, examples, higher_is_better,
+        made,
+        recipe = (SELECT recipe FROM present.keys) AND list_has_all(
+            (SELECT list({'key': task, 'value': content}) FROM present.tasks),
+            map_entries(subset::JSON::MAP(VARCHAR, VARCHAR))) AS current
+    FROM store.metric_values
+    QUALIFY row_number() OVER (PARTITION BY recipe, subset, seed, metric, part ORDER BY made DESC, version) = 1
     """,
     """
     CREATE VIEW subsets AS
@@ -100,48 +127,103 @@ class ProjectTables:
 class Queries(Database):
     """Run SQL queries of users on the store."""
 
-    def query(self, sql: str, present: ProjectTables, *, limit: int | None = None) -> tuple[pa.Table, int]:
+    def query(
+        self, sql: str, present: ProjectTables, *, limit: int | None = None, timeout: float = QUERY_SECONDS
+    ) -> tuple[pa.Table, int]:
         """Run one query.
 
         Args:
             sql: One query that only reads.
             present: Tables about the current project.
             limit: Maximum number of rows to keep. None keeps all.
+            timeout: Time limit in seconds, with the opening of the store.
 
         Returns:
             The rows, under unique column names, and the number of rows before the limit.
 
         Raises:
-            ConfigError: The text is not exactly one valid query, or the query reads or writes anything but the views.
+            ConfigError: The text is not exactly one valid query, the query reads or writes anything but the views, or
+                the query needs too much time or memory.
             DataError: The store does not exist or cannot be read.
             StoreBusy: A writer held the store for ten seconds.
         """
+        opened: list[Connection] = []
+        # In a separate thread: DuckDB ignores Ctrl-C during a query. A daemon thread does not delay the end of Python.
+        result = _in_thread(lambda: self._limited(sql, present, limit, opened))
+        try:
+            if not wait([result], timeout=timeout).done:
+                _stop(result, opened)
+                raise ConfigError(
+                    f"query took longer than {timeout:g} second{'' if timeout == 1 else 's'}",
+                    hint="Pass a larger --timeout, or select fewer rows.",
+                )
+            return result.result()
+        except KeyboardInterrupt:
+            _stop(result, opened)
+            raise
+
+    def _limited(
+        self, sql: str, present: ProjectTables, limit: int | None, opened: list[Connection]
+    ) -> tuple[pa.Table, int]:
+        with _little_memory():
+            return self._query(sql, present, limit, opened)
+
+    def _query(
+        self, sql: str, present: ProjectTables, limit: int | None, opened: list[Connection]
+    ) -> tuple[pa.Table, int]:
         with self.read() as connection:
             # `read` has upgraded an older schema.
             if connection is None:
                 raise DataError(f"store is empty: {self.path}", hint="Run `curator check` or `curator select`.")
         with self.read_attached() as connection, _query_errors():
+            opened.append(connection)
             connection.execute("CREATE SCHEMA present")
             insert(connection, "CREATE TABLE present.tasks AS SELECT * FROM new_rows", present.tasks)
             insert(connection, "CREATE TABLE present.split AS SELECT * FROM new_rows", present.split)
             insert(connection, "CREATE TABLE present.keys AS SELECT * FROM new_rows", present.keys)
             for view in _VIEWS:
                 connection.execute(view)
-            connection.execute("SET enable_external_access = false")
-            connection.execute("SET lock_configuration = true")
             # Read-only: a SELECT may contain an INSERT.
             connection.execute("BEGIN TRANSACTION READ ONLY")
-            query = _only_query(connection, sql)
-            # In a separate thread: DuckDB ignores Ctrl-C during a query.
-            with ThreadPoolExecutor(1) as pool:
-                result = pool.submit(_run, connection, query, limit)
-                try:
-                    return result.result()
-                except KeyboardInterrupt:
-                    # Repeated: DuckDB forgets an interrupt that arrives before the query starts.
-                    while not wait([result], timeout=0.05).done:
-                        connection.interrupt()
-                    raise
+            return _run(connection, _only_query(connection, sql), limit)
+
+
+def _in_thread(work: Callable[[], _T]) -> "Future[_T]":
+    result: Future[_T] = Future()
+
+    def run() -> None:
+        try:
+            result.set_result(work())
+        except BaseException as error:
+            result.set_exception(error)
+
+    threading.Thread(target=run, name="query", daemon=True).start()
+    return result
+
+
+@contextlib.contextmanager
+def _little_memory() -> Iterator[None]:
+    """Limit the memory of this process while a query runs. DuckDB does not count the texts that functions make."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    wanted = psutil.Process().memory_info().vms + _MORE_BYTES
+    if soft != resource.RLIM_INFINITY and soft <= wanted:
+        yield
+        return
+    resource.setrlimit(resource.RLIMIT_AS, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+
+
+def _stop(result: "Future[_T]", opened: list[Connection]) -> None:
+    """Interrupt a query until it ends, or for a few seconds."""
+    deadline = time.monotonic() + _STOP_SECONDS
+    # Repeated: DuckDB forgets an interrupt that arrives before the query starts.
+    while not wait([result], timeout=0.05).done and time.monotonic() < deadline:
+        for connection in opened:
+            with contextlib.suppress(duckdb.Error):
+                connection.interrupt()
 
 
 def _only_query(connection: Connection, sql: str) -> str:
@@ -160,11 +242,16 @@ def _only_query(connection: Connection, sql: str) -> str:
 def _run(connection: Connection, sql: str, limit: int | None) -> tuple[pa.Table, int]:
     reader = connection.sql(sql).to_arrow_reader(_BATCH)
     kept: list[pa.RecordBatch] = []
-    total = 0
+    total, size = 0, 0
     for batch in reader:
         room = batch.num_rows if limit is None else max(limit - total, 0)
         if room:
             kept.append(batch.slice(0, room))
+            size += kept[-1].nbytes
+            if size > _LARGEST_RESULT:
+                raise ConfigError(
+                    f"result is larger than {_LARGEST_RESULT >> 20} MiB", hint="Select fewer rows or columns."
+                )
         total += batch.num_rows
     table = pa.Table.from_batches(kept, reader.schema)
     return _whole_numbers(table.rename_columns(_different(table.column_names))), total
@@ -202,6 +289,10 @@ def _query_errors() -> Iterator[None]:
         raise ConfigError(
             f"query is not allowed: {_first_line(error)}",
             hint="Read only from the views. Run `curator sql` to list the views.",
+        ) from error
+    except (duckdb.OutOfMemoryException, pa.ArrowMemoryError, MemoryError) as error:
+        raise ConfigError(
+            f"query needs more memory than {QUERY_MEMORY}", hint="Select fewer rows or columns, or aggregate."
         ) from error
     except (duckdb.IOException, duckdb.FatalException, duckdb.InternalException):
         # Errors of the file, which the caller converts.

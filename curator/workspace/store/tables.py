@@ -11,12 +11,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from curator.core.errors import DataError
+from curator.core.file_states import FileState
 from curator.core.interval import Interval
-from curator.workspace.store.access import DAMAGED, insert, put_artifact, put_artifacts
+from curator.workspace.store.access import insert, put_artifact, put_artifacts
 from curator.workspace.store.measured import Measured
+from curator.workspace.store.metric_values import MetricValues
 from curator.workspace.store.notes import Notes
 from curator.workspace.store.records import Artifact, ExampleIndex, StoredTask, TokenTable
-from curator.workspace.store.schema import utc_now
+from curator.workspace.store.schema import DAMAGED, utc_now
 from curator.workspace.store.segments import Segments
 from curator.workspace.store.selections import SelectionTable
 from curator.workspace.store.sql import Queries
@@ -30,7 +32,7 @@ class _Facts(dict[str, Any]):
         raise DataError(f"missing key in an artifact of the store: {key!r}", hint=DAMAGED)
 
 
-class Store(Sums, Segments, Measured, SelectionTable, Notes, Queries):
+class Store(Sums, Segments, Measured, MetricValues, SelectionTable, Notes, Queries):
     """Read and write the project's DuckDB file. Each method is one short transaction.
 
     Args:
@@ -39,31 +41,43 @@ class Store(Sums, Segments, Measured, SelectionTable, Notes, Queries):
 
     # -- files and artifacts --------------------------------------------------------------------------------------
 
-    def file_hashes(self, paths: Sequence[str]) -> dict[str, tuple[int, int, int, str]]:
-        """Return stored (size in bytes, mtime_ns, inode, sha256) of files, by path."""
+    def file_hashes(self, paths: Sequence[str]) -> dict[str, tuple[FileState, str]]:
+        """Return stored states and SHA-256 of files, by path."""
         with self.read() as connection:
             if connection is None or not paths:
                 return {}
             rows = connection.execute(
-                "SELECT path, size, mtime_ns, inode, sha256 FROM file_hashes WHERE path IN (SELECT unnest(?))",
+                "SELECT path, size, mtime_ns, changed_ns, inode, sha256 FROM file_hashes"
+                " WHERE path IN (SELECT unnest(?))",
                 [list(paths)],
             ).fetchall()
-        return {row[0]: (row[1], row[2], row[3], row[4]) for row in rows}
+        return {row[0]: (FileState(*row[1:5]), row[5]) for row in rows}
 
-    def put_file_hashes(self, rows: Sequence[tuple[str, int, int, int, str]]) -> None:
-        """Store (path, size in bytes, mtime_ns, inode, sha256) of files."""
+    def put_file_hashes(self, rows: Sequence[tuple[str, FileState, str]]) -> None:
+        """Store path, state and SHA-256 of files."""
         latest = list({row[0]: row for row in rows}.values())
+        states = {name: [getattr(state, name) for _, state, _ in latest] for name in FileState._fields}
         table = pa.table(
             {
-                "path": pa.array([row[0] for row in latest], pa.string()),
-                "size": pa.array([row[1] for row in latest], pa.int64()),
-                "mtime_ns": pa.array([row[2] for row in latest], pa.int64()),
-                "inode": pa.array([row[3] for row in latest], pa.int64()),
-                "sha256": pa.array([row[4] for row in latest], pa.string()),
+                "path": pa.array([path for path, _, _ in latest], pa.string()),
+                **{name: pa.array(values, pa.int64()) for name, values in states.items()},
+                "sha256": pa.array([sha256 for _, _, sha256 in latest], pa.string()),
             }
         )
         with self.write() as connection:
             insert(connection, "INSERT OR REPLACE INTO file_hashes BY NAME SELECT * FROM new_rows", table)
+
+    def forget_file_hashes(self, paths: Sequence[str] | None = None) -> None:
+        """Delete the stored hashes of files, so that curator computes them again.
+
+        Args:
+            paths: The files. None for all files.
+        """
+        with self.write() as connection:
+            connection.execute(
+                "DELETE FROM file_hashes WHERE ? OR path IN (SELECT unnest(?::VARCHAR[]))",
+                [paths is None, list(paths or [])],
+            )
 
     def artifact(self, stage: str, key: str) -> Artifact | None:
         """Return the artifact of a stage by the hash of its inputs, or None if it is not stored."""

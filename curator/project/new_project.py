@@ -3,24 +3,22 @@
 import glob
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from curator.cli.toml_text import one_line, quoted, toml_of
-from curator.core.config import DataSection, TaskSource
+from curator.core.config import Config, DataSection, TaskSource, target_names
 from curator.core.errors import ConfigError, DataError
 from curator.core.files import CONFIG_NAME, write_whole
+from curator.core.hub_ids import is_hub_id
 from curator.core.remote import RemoteFile, has_wildcards, is_remote, matches
 from curator.data.discovery import find_tasks, found_at
 from curator.data.importers.base import ImportedConfig, Table
 from curator.data.importers.importer import read_export_at, read_trainer_config
 from curator.data.layouts import Found, FoundTask
 from curator.data.readers import FORMATS, is_saved_dataset, is_task_file, task_name
-
-if TYPE_CHECKING:
-    from curator.project.project import Project
+from curator.project.toml_text import one_line, quoted, toml_of
 
 # Largest number of shards that a table lists one by one.
 _FEW = 3
@@ -38,6 +36,7 @@ revision = ""                 # optional hub revision; recorded in the manifest
 dtype = "auto"                # auto | float32 | bfloat16 | float16
 quantization = "none"         # none | 8bit | 4bit (QLoRA, needs a CUDA GPU)
 attention = "auto"            # passed on as attn_implementation
+device_map = ""               # passed on, e.g. "auto" for a model larger than one GPU
 trust_remote_code = false     # true runs Python code that comes with the model
 
 [lora]
@@ -55,6 +54,7 @@ schedule = "linear"           # linear | cosine | constant
 warmup = 0.0                  # share of the steps
 weight_decay = 0.0
 seed = 0
+report_to = "none"            # none | tensorboard | wandb | mlflow | trackio: experiment tracker; exports carry it
 
 [gradients]
 projection_dim = 256          # larger is more accurate and needs more space
@@ -75,11 +75,22 @@ subsets = 1000                # random ensemble: how many subsets
 subset_size = 0.5             # random ensemble: share of the tasks in each
 seed = 0
 
+[verify]
+metric = "loss"               # loss | exact_match | choice | lm-eval:TASK | command:WORDS
+higher_is_better = true       # of the number that command:WORDS prints
+command_seconds = 600         # time limit of command:WORDS
+lm_eval_tasks = ""            # folder of task files for lm-eval:TASK
+lm_eval_chat_template = false # whether lm-eval:TASK uses the chat template
+runs = 24                     # subsets that the first `curator verify` fine-tunes on
+seeds = 1                     # runs on each; with 1, a sixth of the subsets gets a second run, at most 4
+
 [data]
 target = {target}             # the task to improve: a name, or a list of names
 # target_weights = {{ my-target = 2.0 }}  # weight of each of several targets; 1 if not named
 validation = 0.2              # share of the target held out, unless it has its own file:
 # validation_files = {{ my-target = "validation/my-target.jsonl" }}
+test = 0                      # share of the target for the report only, or a file for each target:
+# test_files = {{ my-target = "test/my-target.jsonl" }}
 max_length = 256              # tokens; longer examples are truncated and counted
 max_examples_per_task = 0     # 0 = all
 chat_template = ""            # a file, a name or a text, instead of the model's own template
@@ -137,8 +148,10 @@ def write_project(
     sources: Sequence[str],
     *,
     model: str | None,
-    target: str | None,
+    target: str | Sequence[str] | None,
     task_column: str = "",
+    named: Mapping[str, str] | None = None,
+    settings: Mapping[tuple[str, str], Any] | None = None,
     replace: bool = False,
 ) -> Written:
     """Write `curator.toml`.
@@ -148,8 +161,10 @@ def write_project(
         sources: Files, folders, globs, addresses, hub ids or configurations of other trainers. An empty list stands for
             the glob `tasks/*.jsonl`.
         model: Hub id, or folder relative to the working directory. None takes the model of a trainer's configuration.
-        target: The target, or None to leave the key empty.
+        target: The target or targets, or None to leave the key empty.
         task_column: Column whose values become tasks.
+        named: File, glob, address or hub id of each task by its name, added to those of the sources.
+        settings: Values that differ from the defaults, by section and key. They count more than imported ones.
         replace: Whether to overwrite an existing `curator.toml`.
 
     Raises:
@@ -159,45 +174,66 @@ def write_project(
     path = folder / CONFIG_NAME
     if path.exists() and not replace:
         raise ConfigError(f"project exists already: {path}", hint="Edit that file, or choose another folder.")
-    found = _find(sources, folder, task_column)
+    found = _find(sources, folder, task_column) if sources or not named else _Found()
+    _add_named(found, named or {}, folder)
     names = found.names
     if sources and not names and found.imports:
         raise DataError(
             f"no training rows of an export in {', '.join(sources[:3])}", hint="Name the folder of the export."
         )
-    if target is not None and names and target not in names:
+    wanted = target_names(target)
+    unknown = [name for name in wanted if names and name not in names]
+    if unknown:
         known = ", ".join(names[:20])
-        raise ConfigError(f"unknown target: {target!r}", hint=f"Choose one of the tasks found: {known}.")
-    settings = _settings(found.imports, folder, model)
-    targets = [name for imported in found.imports for name in imported.targets] or (names if len(names) == 1 else [])
-    _write(path, found, settings, target or (targets if len(targets) > 1 else "".join(targets)))
+        raise ConfigError(f"unknown target: {unknown[0]!r}", hint=f"Choose one of the tasks found: {known}.")
+    values = _settings(found.imports, folder, model) | dict(settings or {})
+    imported = [name for imported in found.imports for name in imported.targets]
+    targets = list(wanted) or imported or (names if len(names) == 1 else [])
+    _write(path, found, values, targets if len(targets) > 1 else "".join(targets))
     left_out = [f"{m.path.name}: {line}" for m in found.imports for line in m.left_out]
-    return Written(path=path, tasks=names, settings=settings, left_out=left_out + found.left_out)
+    return Written(path=path, tasks=names, settings=values, left_out=left_out + found.left_out)
 
 
-def write_groups(project: "Project", count: int, written: Written) -> list[str]:
+def _add_named(found: _Found, named: Mapping[str, str], folder: Path) -> None:
+    """Add tasks whose names are given."""
+    if named and found.glob:
+        raise ConfigError("cannot combine a glob with named tasks", hint="Name every task, or no task.")
+    for name, source in named.items():
+        places = _places(source, folder, found.left_out)
+        if len(places) > 1:
+            raise ConfigError(
+                f"task {name!r} names {len(places)} tasks: {source}", hint="Name one file, or a data set of shards."
+            )
+        found.tables += [_table(name, key, value) for _, key, value in places]
+        found.names.append(name)
+    _check_names(found.names)
+
+
+def write_groups(config: Config, root: Path, groups: Sequence[tuple[str, Path, int]], written: Written) -> list[str]:
     """Split the auxiliary tasks of a new project into groups, and name the groups in its `curator.toml` instead.
 
     Args:
-        project: Project that `write_project` wrote.
-        count: Number of groups of each task.
+        config: Configuration that `write_project` wrote.
+        root: Folder of the project.
+        groups: Result of `Project.group`.
         written: Result of `write_project`.
 
     Returns:
         Names of all tasks.
 
     Raises:
-        ConfigError, DataError: As `Project.group`.
+        ConfigError: Two groups have the same name.
+        DataError: The file cannot be written.
     """
-    targets = project.config.data.targets
-    tables = [_table(name, "path", os.path.relpath(path, project.root)) for name, path, _ in project.group(count)]
-    named = {task.name: task for task in project.config.data.task}
-    for source in find_tasks(project.config.data, project.root):
+    targets = config.data.targets
+    tables = [_table(name, "path", os.path.relpath(path, root)) for name, path, _ in groups]
+    named = {task.name: task for task in config.data.task}
+    for source in find_tasks(config.data, root):
         if source.name in targets and source.name in named:
             tables.append(Table(keys=named[source.name].model_dump(mode="json", exclude_defaults=True), origin=""))
         elif source.name in targets:
             place = str(source.folder or source.files[0]) if not source.hub else source.hub
-            seen = place if source.hub or is_remote(place) else os.path.relpath(place, project.root)
+            seen = place if source.hub or is_remote(place) else os.path.relpath(place, root)
             tables.append(_table(source.name, "hub" if source.hub else "path", seen, **source.filter))
     found = _Found(names=[table.keys["name"] for table in tables], tables=tables)
     _check_names(found.names)
@@ -277,7 +313,7 @@ def _places(source: str, folder: Path, left_out: list[str]) -> list[tuple[str, s
     """Return name, key and value of the tables of a source. Add lines about files that belong to no task."""
     if is_remote(source) or _is_glob(source) or Path(source).exists():
         return [(task.name, "path", _seen(task, folder)) for task in _tasks(source, left_out)]
-    if source.count("/") == 1 and not source.startswith((".", "/", "~")) and not is_task_file(Path(source)):
+    if is_hub_id(source) and not is_task_file(Path(source)):
         return [(source.rpartition("/")[2], "hub", source)]
     raise DataError(f"not found: --from {source}", hint="Name a file, a folder, a glob or a hub id.")
 
@@ -361,17 +397,23 @@ def _lines(found: _Found) -> list[str]:
 
 
 def _with(text: str, section: str, key: str, value: Any) -> str:
-    """Return the file with another value of one key. The comment stays."""
-    start = text.index(f"\n[{section}]")
-    head, body = text[:start], text[start:]
+    """Return the file with another value of one key. The comment stays. A key that the template omits is added."""
     line = re.compile(rf"^{key} = ([^#\n]*?)( *)(#.*)?$", re.MULTILINE)
     written = f"{key} = {toml_of(value)}"
+    title = re.search(rf"^\[{section}\].*$", text, re.MULTILINE)
+    if title is None:
+        return f"{text.rstrip()}\n\n[{section}]\n{written}\n"
+    after = re.compile(r"^\[", re.MULTILINE).search(text, title.end())
+    end = len(text) if after is None else after.start()
+    head, body, rest = text[: title.end()], text[title.end() : end], text[end:]
+    if not line.search(body):
+        return f"{head}\n{written}{body}{rest}"
 
     def put(match: re.Match[str]) -> str:
         comment = match[3] or ""
         return f"{written:<29} {comment}" if comment else written
 
-    return head + line.sub(put, body, count=1)
+    return head + line.sub(put, body, count=1) + rest
 
 
 def _is_glob(source: str) -> bool:

@@ -1,0 +1,152 @@
+"""Replay races on the committed fine-tuning runs of the trust benchmark, and check the intervals of selected subsets.
+
+    python benchmarks/race.py --work DIR --json race.json
+    python benchmarks/race.py --work DIR --json race.json --settings sample
+
+Each setting trains once on all tasks, as `benchmarks/trajectory.py` does, unless DIR has the project of that benchmark.
+A replayed race chooses among the measured subsets only. A run of the race is one of the two committed runs of a subset.
+Regret is the mean loss of the winner minus the lowest mean loss of all measured subsets, in nats. Without a run, the
+winner is the subset of least estimate. `best_of_random` is the regret of the best of random subsets with one run each.
+
+The coverage is that of the subset of least estimated loss among the subsets that calibration did not use.
+"""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from measured import copy_project, provenance
+from trust import RESULTS, make_setting
+
+from curator import Project
+from curator.core.arrays import Floats, Mask
+from curator.estimate.calibration import TRAJECTORY_PRIORS, Evidence, calibrate
+from curator.select.posterior import spread_of
+from curator.select.selected_interval import Considered, selected_interval
+from curator.verify.race import Field, next_row, standing_of
+
+# The settings of the trust benchmark with committed runs.
+SETTINGS = ("sample", "generated-noisy", "generated-conflicting", "real-tasks")
+RUNS = (0, 4, 8, 16)
+RACES, RANDOM_CHOICES, SPLITS = 40, 5000, 60
+RANDOM_RUNS = (8, 24)
+# Subsets that calibrate before a coverage is taken, and subsets that are left at least.
+CALIBRATING, LEAST_LEFT = 24, 8
+
+
+def race(masks: Mask, changes: Floats, known: float, measured: Floats, seed: int) -> tuple[dict[int, int], float]:
+    """Return the winner after each number of runs, and the probability of the best after the last run."""
+    rng = np.random.default_rng(seed)
+    order = np.stack([rng.permutation(measured.shape[1]) for _ in masks])
+    field, unit = Field(masks=masks, named=np.ones(len(masks), dtype=bool)), spread_of(changes, known)
+    rows: list[int] = []
+    losses: list[float] = []
+    winners: dict[int, int] = {}
+    while True:
+        standing = standing_of(field, changes, known=known, unit=unit, rows=rows, losses=losses, seed=seed)
+        if len(rows) in RUNS:
+            winners[len(rows)] = standing.winner
+        if len(rows) == max(RUNS):
+            return winners, standing.probability_best
+        done = np.bincount(rows, minlength=len(masks)) if rows else np.zeros(len(masks), dtype=int)
+        row = next_row(standing, rows, done < measured.shape[1])
+        assert row is not None
+        losses.append(float(measured[row, order[row, done[row]]]))
+        rows.append(row)
+
+
+def best_of_random(measured: Floats, runs: int) -> float:
+    """Return the mean regret of the best of some random subsets with one run each, nats."""
+    rng, means = np.random.default_rng(0), measured.mean(axis=1)
+    found = []
+    for _ in range(RANDOM_CHOICES):
+        some = rng.permutation(len(measured))[:runs]
+        losses = measured[some, rng.integers(0, measured.shape[1], len(some))]
+        found.append(means[some[losses.argmin()]] - means.min())
+    return float(np.mean(found))
+
+
+def coverage(masks: Mask, changes: Floats, known: float, measured: Floats, *, one_seed: bool) -> dict[str, float]:
+    """Return the coverage of the selected subset by its interval and by the plain one, and their mean widths, nats."""
+    rng, means = np.random.default_rng(1), measured.mean(axis=1)
+    count = min(CALIBRATING, len(means) - LEAST_LEFT)
+    rows = []
+    for split in range(SPLITS):
+        order = rng.permutation(len(means))
+        seen, left = order[:count], order[count:]
+        losses = measured[seen, rng.integers(0, measured.shape[1], count)] if one_seed else means[seen]
+        evidence = Evidence(
+            masks=masks[seen], losses=losses, known=known, changes=changes[None, seen, None], scales=(1.0,),
+            priors=TRAJECTORY_PRIORS,
+        )  # fmt: skip
+        found = calibrate(evidence)
+        estimates = found.losses(known, changes[left, None], masks[left])
+        best = int(estimates.argmin())
+        interval = selected_interval(
+            float(estimates[best]),
+            Considered(masks=masks[left], changes=changes[left, None], unit=spread_of(changes, known)),
+            known=known, evidence=evidence, runs=np.full(count, 1.0 if one_seed else measured.shape[1]),
+            calibration=found, seed=split,
+        )  # fmt: skip
+        half, truth = found.half_width or np.inf, means[left[best]]
+        inside = (interval.low <= truth <= interval.high, abs(truth - estimates[best]) <= half)
+        rows.append([*inside, interval.high - interval.low, 2 * half])
+    names = ("selected_interval", "plain_interval", "selected_width", "plain_width")
+    return {name: round(float(value), 3) for name, value in zip(names, np.mean(rows, axis=0), strict=True)}
+
+
+def measure(name: str, folder: Path) -> dict[str, Any]:
+    """Replay the races of one setting, and check its intervals."""
+    truth = json.loads((RESULTS / f"{name}.json").read_text())
+    project = Project.open(folder)
+    estimates = project.estimates(project.config.data.targets)
+    masks = np.stack([estimates.mask(subset) for subset in truth["subsets"]])
+    measured = np.array(truth["measured"])
+    known, means = estimates.estimator.all_tasks_loss, measured.mean(axis=1)
+    changes = estimates.estimator.changes(masks).mean(axis=1)
+    races = [race(masks, changes, known, measured, seed) for seed in range(RACES)]
+    regrets = {runs: [float(means[winners[runs]] - means.min()) for winners, _ in races] for runs in RUNS}
+    return {
+        "setting": name,
+        "subsets": len(masks),
+        "regret": {str(runs): round(float(np.mean(found)), 4) for runs, found in regrets.items()},
+        "found_the_best": {str(runs): round(float(np.mean(np.array(f) == 0)), 3) for runs, f in regrets.items()},
+        "best_of_random": {str(runs): round(best_of_random(measured, runs), 4) for runs in RANDOM_RUNS},
+        "mean_subset": round(float(means.mean() - means.min()), 4),
+        "probability_best_after_16": round(float(np.mean([sure for _, sure in races])), 3),
+        "seed_noise": round(float(np.sqrt(measured.var(axis=1, ddof=1).mean())), 4),
+        "coverage": {
+            "one_seed": coverage(masks, changes, known, measured, one_seed=True),
+            "two_seeds": coverage(masks, changes, known, measured, one_seed=False),
+        },
+    }  # fmt: skip
+
+
+def main() -> None:
+    """Measure what is missing, and add it to the file."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, required=True, help="folder for the projects")
+    parser.add_argument("--json", type=Path, required=True, help="file of results")
+    parser.add_argument("--settings", nargs="+", choices=SETTINGS, default=[s for s in SETTINGS if s != "real-tasks"])
+    parser.add_argument("--wheel", type=Path, help="wheel of SmolLM2, for real-tasks")
+    parser.add_argument("--bigbench", type=Path, help="archive of BIG-bench, for real-tasks")
+    parser.add_argument("--dtype", default="float32", help="number format of SmolLM2 (default: float32)")
+    given = parser.parse_args()
+    known = json.loads(given.json.read_text()) if given.json.exists() else {"results": []}
+    kept = [row for row in known["results"] if row["setting"] not in given.settings]
+    report = {**provenance("python benchmarks/race.py --work DIR --json FILE"), "results": kept}
+    for name in given.settings:
+        folder = given.work / name / "projection-0"
+        if not (folder / "curator.toml").exists():
+            make_setting(name, given.work / name / "project", given)
+            copy_project(given.work / name / "project", folder)
+        report["results"].append(measure(name, folder))
+        report["results"].sort(key=lambda row: SETTINGS.index(row["setting"]))
+        given.json.write_text(json.dumps(report, indent=1) + "\n")
+        print(report["results"][-1], flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,215 @@
+"""Print the report of `verify` as plots and tables on standard output."""
+
+from typing import TYPE_CHECKING
+
+from curator import results
+from curator.cli.tables import console, table_of
+from curator.core.events import duration
+from curator.core.text import styled
+from curator.results.text_plot import Series, draw
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+def show_verify(report: results.VerifyReport) -> None:
+    """Print measured and estimated losses as a plot and a table, and the accuracy of the estimates."""
+    out = console()
+    numbers = ("estimated", "measured", "seeds", "error")
+    table = table_of("", "90 % interval", *numbers, "subset", numbers=numbers)
+    for p in sorted(report.points(), key=lambda p: p.measured_loss):
+        low, high = p.estimated_loss_low, p.estimated_loss_high
+        inside = low <= p.measured_loss <= high
+        seeds = sum(run.subset == p.subset for run in report.runs)
+        table.add_row(
+            styled("✓" if inside else "✗", "green" if inside else "red"),
+            styled(f"{low:.4f} to {high:.4f}", "dim"),
+            styled(f"{p.estimated_loss:.4f}"),
+            styled(f"{p.measured_loss:.4f}", "bold"),
+            styled(f"{seeds}", "dim"),
+            styled(f"{p.estimated_loss / p.measured_loss - 1:+.1%}" if p.measured_loss else "-"),
+            styled(", ".join(p.subset) or "(the target alone)"),
+        )
+    out.print(styled(f"{', '.join(report.target)}: measured against estimated loss, nats per target token", "bold"))
+    _print_scatter(out, report)
+    out.print(table)
+    kind = "each subset calibrated by the others" if report.calibrated else "uncalibrated: too few measured subsets"
+    rows = [
+        ("error of the estimates", f"{report.relative_error:.2%}", kind),
+        ("error of a constant guess", f"{report.constant_relative_error:.2%}", "the mean measured loss"),
+        ("noise between seeds", _percent(report.seed_noise), "standard deviation of one run"),
+        ("rank correlation", "-" if report.spearman is None else f"{report.spearman:.3f}", "Spearman"),
+        ("inside the 90 % interval", _percent(report.interval_coverage, 0), "each subset calibrated by the others"),
+        ("speed-up", "-" if report.speedup is None else f"{report.speedup:,.0f}×", _speedup(report)),
+    ]
+    for name, value, note in rows:
+        out.print(styled(f"  {name:<26}{value:>8}  "), styled(note, "dim"), sep="", soft_wrap=True)
+    if report.comparison is not None:
+        _print_comparison(out, report.comparison)
+    if report.dropping is not None:
+        _print_dropping(out, report.dropping)
+    if report.selections is not None:
+        _print_selections(out, report.selections, report.differences or ())
+    if report.forgetting is not None:
+        _print_forgetting(out, report.forgetting)
+
+
+def show_predictions(report: results.VerifyReport) -> None:
+    """Print the estimate from before each run, then the measured loss, in the order of the estimates."""
+    out = console()
+    numbers = ("estimated before", "calibrated on", "measured", "error", "seed")
+    table = table_of("", *numbers[:1], "90 % interval", *numbers[1:], "subset", numbers=numbers)
+    known = [run for run in report.runs if run.estimated_before is not None]
+    for run in sorted(known, key=lambda run: run.estimated_before or 0.0):
+        before, low, high = run.estimated_before, run.estimated_before_low, run.estimated_before_high
+        assert before is not None
+        inside = low is not None and high is not None and low <= run.measured_loss <= high
+        table.add_row(
+            styled("✓" if inside else "✗", "green" if inside else "red"),
+            styled(f"{before:.4f}", "bold"),
+            styled(f"{low:.4f} to {high:.4f}", "dim"),
+            styled(f"{run.calibrated_on_before}", "dim"),
+            styled(f"{run.measured_loss:.4f}", "bold"),
+            styled(f"{before / run.measured_loss - 1:+.1%}" if run.measured_loss else "-"),
+            styled(f"{run.seed}", "dim"),
+            styled(", ".join(run.subset) or "(the target alone)"),
+        )
+    names = ", ".join(report.target)
+    out.print(styled(f"{names}: estimates from before the runs, then measured losses, nats per target token", "bold"))
+    found = report.predictions
+    if found is None:
+        out.print(styled("no run has an estimate from before: an older curator or `curator apply` made the runs"))
+        return
+    out.print(table)
+    rows = [
+        ("error of the estimates", f"{found.relative_error:.2%}", f"{found.runs} runs, each estimated before it"),
+        ("rank correlation", "-" if found.spearman is None else f"{found.spearman:.3f}", "Spearman"),
+        ("inside the 90 % interval", f"{found.interval_coverage:.0%}", "intervals from before the runs"),
+    ]
+    for name, value, note in rows:
+        out.print(styled(f"  {name:<26}{value:>8}  "), styled(note, "dim"), sep="", soft_wrap=True)
+    left = len(report.runs) - found.runs
+    if left:
+        out.print(styled(f"  {left} other runs have no estimate from before", "dim"))
+    if report.forgetting is not None:
+        _print_forgetting(out, report.forgetting)
+
+
+def _print_dropping(out: "Console", found: results.DroppingReport) -> None:
+    measured = f"measured {found.measured_difference:+.4f}"
+    if found.measured_noise is not None:
+        is_noise = abs(found.measured_difference) <= found.measured_noise
+        measured += f" ± {found.measured_noise:.4f} ({'within' if is_noise else 'more than'} the noise of seeds)"
+    rows = "1 dropped row" if found.dropped_examples == 1 else f"{found.dropped_examples:,} dropped rows"
+    out.print(styled(f"the selection without its {rows}", "bold"))
+    words = f"  estimated {found.estimated_difference:+.4f} ± {found.estimated_noise:.4f}, {measured}"
+    out.print(styled(words), soft_wrap=True)
+
+
+def _print_comparison(out: "Console", methods: tuple[results.ComparedMethod, ...]) -> None:
+    numbers = ("tasks", "tokens", "left", "estimated", "measured", "±")
+    table = table_of("", "method", *numbers, "subset", numbers=numbers)
+    for m in sorted(methods, key=lambda m: m.measured_loss):
+        spread = (max(m.measured_losses) - min(m.measured_losses)) / 2
+        table.add_row(
+            styled({True: "≈ best", False: "", None: "?"}[m.as_good_as_best], "green" if m.as_good_as_best else "dim"),
+            styled(m.method, "bold" if m is methods[0] else ""),
+            styled(f"{len(m.selected)}"),
+            styled(f"{m.tokens:,}"),
+            styled("-" if m.tokens_left is None else f"{m.tokens_left:,}", "dim"),
+            styled(f"{m.estimated_loss:.4f}"),
+            styled(f"{m.measured_loss:.4f}", "bold"),
+            styled(f"{spread:.4f}" if len(m.measured_losses) > 1 else "-", "dim"),
+            styled(", ".join(m.selected) or "(the target alone)"),
+        )
+    title = f"selections of other methods within the tokens of the current selection ({methods[0].method})"
+    out.print(styled(title, "bold"))
+    out.print(table)
+    notes = (
+        "estimated: calibrated without the subset; measured: mean over seeds ± half of their range",
+        "≈ best: within the seed noise of the best at 90 % (Student's t, pooled noise)",
+        "every subset is trained without the weights of kmm and mixtures",
+    )
+    for note in notes:
+        out.print(styled(f"  {note}", "dim"), soft_wrap=True)
+
+
+def _print_selections(
+    out: "Console", selections: tuple[results.ComparedSelection, ...], differences: tuple[results.PairedDifference, ...]
+) -> None:
+    numbers = ("tasks", "tokens", "measured", "seeds")
+    table = table_of("selection", *numbers, "subset", numbers=numbers)
+    for one in sorted(selections, key=lambda one: one.measured_loss):
+        table.add_row(
+            styled(one.name, "bold"),
+            styled(f"{len(one.selected)}"),
+            styled(f"{one.tokens:,}"),
+            styled(f"{one.measured_loss:.4f}", "bold"),
+            styled(f"{len(one.seeds)}", "dim"),
+            styled(", ".join(one.selected) or "(the target alone)"),
+        )
+    out.print(styled("selections, measured with the same seeds", "bold"))
+    out.print(table)
+    pairs = table_of("difference", "nats", "90 % interval", "seeds", "", numbers=("nats", "seeds"))
+    for pair in differences:
+        low, high = pair.difference_low, pair.difference_high
+        known = low is not None and high is not None
+        differs = known and (low > 0 or high < 0)  # type: ignore[operator]
+        pairs.add_row(
+            styled(f"{pair.first} − {pair.second}"),
+            styled(f"{pair.difference:+.4f}", "bold"),
+            styled(f"{low:+.4f} to {high:+.4f}" if known else "unknown: needs 2 common seeds", "dim"),
+            styled(f"{pair.seeds}", "dim"),
+            styled("" if not known else "differs" if differs else "noise", "green" if differs else "dim"),
+        )
+    out.print(pairs)
+    out.print(styled("  the mean difference of runs with the same seed, with Student's interval", "dim"))
+
+
+def _print_forgetting(out: "Console", losses: tuple[results.ForgottenTask, ...]) -> None:
+    """Print one column for each run and one row for each task: the change of the task's loss."""
+    runs = list(dict.fromkeys((one.subset, one.seed) for one in losses))
+    by_place = {(one.task, (one.subset, one.seed)): one for one in losses}
+    labels = [f"run {number}" for number in range(1, len(runs) + 1)]
+    table = table_of("task", "base model", *labels, numbers=("base model", *labels))
+    for task in dict.fromkeys(one.task for one in losses):
+        there = [by_place.get((task, run)) for run in runs]
+        base = next(one.before for one in there if one is not None)
+        cells = []
+        for one in there:
+            change = 0.0 if one is None else one.after - one.before
+            mark = "" if one is None else "*" if not one.held_out else ""
+            style = "dim" if one is None else "red" if change > 0 else "green"
+            cells.append(styled("-" if one is None else f"{change:+.4f}{mark}", style))
+        table.add_row(styled(task), styled(f"{base:.4f}", "dim"), *cells)
+    out.print(styled("change of each task's loss by each run, nats per token: positive is forgotten", "bold"))
+    out.print(table)
+    for label, (subset, seed) in zip(labels, runs, strict=True):
+        out.print(styled(f"  {label}: seed {seed}, {', '.join(subset) or '(the target alone)'}", "dim"), soft_wrap=True)
+    if any(not one.held_out for one in losses):
+        out.print(styled("  *: the run trained on these rows, because the task has no held-out rows", "dim"))
+
+
+def _percent(share: float | None, digits: int = 2) -> str:
+    return "-" if share is None else f"{share:.{digits}%}"
+
+
+def _speedup(report: results.VerifyReport) -> str:
+    if report.speedup is None or report.seconds_estimating is None or report.speedup_100 is None:
+        return "unknown: an older curator recorded no time for meta-training or gradients"
+    return (
+        f"at {report.subsets_estimated:,} subsets, {report.speedup_100:,.0f}× at 100; estimating took"
+        f" {duration(report.seconds_estimating)}, these {len(report.runs)} runs {duration(report.seconds_fine_tuning)}"
+    )
+
+
+def _print_scatter(out: "Console", report: results.VerifyReport) -> None:
+    points = [(p.estimated_loss, p.measured_loss) for p in report.points()]
+    if len(points) < 2:
+        return
+    every = [loss for point in points for loss in point]
+    edges = [(min(every), min(every)), (max(every), max(every))]
+    series = [Series(edges, style="dim"), Series(points, style="bold green", mark="●")]
+    picture = draw(series, min(out.width, 72), 18, x_label="estimated")
+    for line in picture.lines:
+        out.print(styled(line), soft_wrap=True)

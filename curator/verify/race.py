@@ -1,0 +1,295 @@
+"""Choose a subset by fine-tuning on few promising ones: each run decides which run follows.
+
+Candidates are the selections of several methods, all tasks and the target alone. Measured subsets, subsets near the
+leader and random subsets join them. The joint posterior (posterior.py) gives the expected improvement of each on the
+leader. The candidate with the highest one gets the next run.
+Then the calibration and the methods' selections are made again.
+
+The plan of a race is stored before each run. A killed race resumes its last run, and repeats none.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+
+import numpy as np
+
+from curator import results
+from curator.core.arrays import Floats, Mask
+from curator.core.errors import CuratorError, NumericalError
+from curator.core.provenance import Inputs, key_of
+from curator.estimate.target import TargetEstimates
+from curator.results.base import rounded
+from curator.select.baselines import NAMES
+from curator.select.considered import neighbours, random_subsets, unit_of
+from curator.select.methods import Request, constraints_of
+from curator.select.posterior import expected_gains, joint_posterior, probabilities_best
+from curator.select.search import Constraints
+from curator.select.selections import Selections
+from curator.training.fine_tune import measurement_inputs
+from curator.verify.measure import Run, run_seeds
+
+# Increase when the same runs give other choices.
+_VERSION = 1
+SURE = 0.9
+"""A race ends before its last run if one candidate is the best with this probability."""
+_SEARCHES = ("forward", "backward", "exchange", "ensemble")
+_RANDOM, _NEAR, _DRAWS = 64, 32, 2000
+# Most runs on one subset.
+_MOST_SEEDS = 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Field:
+    """Subsets that compete in a race.
+
+    Attributes:
+        masks: All subsets (s, t). Each occurs once.
+        named: Which subsets (s,) a method selects, or a run measured. The probability of the best is among these.
+    """
+
+    masks: Mask
+    named: Mask
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """State of a race after some runs.
+
+    Attributes:
+        winner: Row of the leader: the lowest posterior mean of the measured subsets. Without a run, of all subsets.
+        runner_up: Row of the candidate that is the best most often, apart from the leader. None with one candidate.
+        probability_best: Probability that the leader has the lowest loss of the named subsets.
+        gains: Expected improvement of each subset over the leader (s,), nats.
+    """
+
+    winner: int
+    runner_up: int | None
+    probability_best: float
+    gains: Floats
+
+
+def standing_of(
+    field: Field,
+    changes: Floats,
+    *,
+    known: float,
+    unit: float,
+    rows: Sequence[int],
+    losses: Sequence[float],
+    seed: int,
+) -> Standing:
+    """Rank the subsets of a race by the joint posterior.
+
+    Args:
+        field: The subsets.
+        changes: Estimated change of each subset (s,), uncalibrated, nats.
+        known: Loss of all tasks together, nats.
+        unit: Spread of the estimated changes, from `spread_of`.
+        rows: Row of the subset of each run (n).
+        losses: Measured loss of each run (n), nats.
+        seed: Seed of the draws.
+    """
+    found = joint_posterior(field.masks, changes, known=known, unit=unit, rows=rows, losses=losses)
+    draws, _ = found.draw(np.random.default_rng([seed, len(rows)]), _DRAWS)
+    measured = np.isin(np.arange(len(changes)), rows)
+    winner = int(np.where(measured | (not rows), found.mean, np.inf).argmin())
+    among = np.flatnonzero(field.named | (np.arange(len(changes)) == winner))
+    shares = probabilities_best(draws[:, among])
+    others = [(share, -found.mean[row], row) for share, row in zip(shares, among, strict=True) if row != winner]
+    return Standing(
+        winner=winner,
+        runner_up=int(max(others)[2]) if others else None,
+        probability_best=float(shares[int(np.flatnonzero(among == winner)[0])]),
+        gains=expected_gains(draws, winner),
+    )
+
+
+def next_row(standing: Standing, rows: Sequence[int], free: Mask) -> int | None:
+    """Return the row of the subset to measure next.
+
+    The first run is on the leader. Later runs are on the subset with the highest expected improvement. If no subset can
+    improve, the leader gets another run.
+
+    Args:
+        standing: State of the race.
+        rows: Row of the subset of each run (n).
+        free: Which subsets (s,) may have another run.
+
+    Returns:
+        The row, or None if no subset may have another run.
+    """
+    if not free.any():
+        return None
+    if not rows and free[standing.winner]:
+        return standing.winner
+    gains = np.where(free, standing.gains, -1.0)
+    best = int(gains.argmax())
+    return standing.winner if gains[best] <= 0 and free[standing.winner] else best
+
+
+class Race:
+    """A race for one target and one request.
+
+    Args:
+        selections: Selections for the target, by estimates that all stored runs calibrate.
+        request: Limits of the selection. Its method has no effect.
+        fresh: Begin another race. Its runs do not repeat stored runs.
+    """
+
+    def __init__(self, selections: Selections, request: Request, *, fresh: bool) -> None:
+        self._selections, self._request = selections, request
+        estimates = selections.estimates
+        workspace, corpus = estimates.workspace, estimates.corpus
+        self._store = workspace.store
+        self._inputs: Inputs = measurement_inputs(workspace.config, corpus) | {
+            "tasks": {task.name: task.content for task in estimates.tasks},
+            "request": asdict(replace(request, method="race")),
+            "race": _VERSION,
+        }
+        self._key = key_of(self._inputs)
+        kept = None if fresh else self._store.artifact("race", self._key)
+        outputs = {} if kept is None else kept.outputs
+        self.runs: list[Run] = [(frozenset(subset), seed) for subset, seed in outputs.get("runs", [])]
+        self._constraints = constraints_of(request, estimates.tasks, estimates.number_of)
+        self._baselines: list[Mask] | None = None
+
+    def renew(self, selections: Selections) -> None:
+        """Continue with the selections by estimates that all stored runs calibrate."""
+        self._selections = selections
+
+    def number_of(self, run: Run) -> int:
+        """Return the number of a run in the race, from 1."""
+        return self.runs.index(run) + 1
+
+    def next_run(self, most: int) -> Run | None:
+        """Return the next run, and store it in the plan. None if the race is over.
+
+        Args:
+            most: Maximum number of runs of this race, with those that are done.
+        """
+        estimates = self._selections.estimates
+        done = {(m.subset, run.seed) for m in estimates.measured for run in m.runs} | estimates.diverged
+        left = [run for run in self.runs[:most] if run not in done]
+        if left:
+            return left[0]
+        if len(self.runs) >= most:
+            return None
+        field, changes = self._field()
+        rows = _stored_runs(estimates, field)[0]
+        standing = self._standing(field, changes)
+        if len(set(rows)) > 1 and standing.probability_best >= SURE:
+            return None
+        names = np.array([task.name for task in estimates.tasks], dtype=object)
+        subsets = [frozenset(names[mask].tolist()) for mask in field.masks]
+        seeds = [
+            next((s for s in run_seeds(estimates.workspace.config, _MOST_SEEDS) if (subset, s) not in done), None)
+            for subset in subsets
+        ]
+        # The same recipe would diverge again, most likely with every seed.
+        bad = {subset for subset, _ in estimates.diverged}
+        free = [seed is not None and subset not in bad for subset, seed in zip(subsets, seeds, strict=True)]
+        row = next_row(standing, rows, np.array(free))
+        if row is None:
+            return None
+        seed = seeds[row]
+        assert seed is not None
+        self.runs.append((subsets[row], seed))
+        outputs = {"runs": [[sorted(subset), seed] for subset, seed in self.runs]}
+        self._store.put_artifact("race", self._key, self._inputs, outputs)
+        return self.runs[-1]
+
+    def result(self) -> tuple[results.RaceResult, Mask]:
+        """Return the result of the race, and the winner's membership (t,).
+
+        Raises:
+            NumericalError: Every run diverged.
+        """
+        estimates = self._selections.estimates
+        field, changes = self._field()
+        rows, _ = _stored_runs(estimates, field)
+        if not rows:
+            raise NumericalError("every fine-tuning run diverged", hint="Lower train.learning_rate.")
+        standing = self._standing(field, changes)
+        names = np.array([task.name for task in estimates.tasks], dtype=object)
+
+        def subset(row: int) -> frozenset[str]:
+            return frozenset(names[field.masks[row]].tolist())
+
+        measured = {m.subset: m.mean for m in estimates.measured}
+        own = {subset(row) for row in rows}
+        winner = subset(standing.winner)
+        runner_up = None if standing.runner_up is None else tuple(sorted(subset(standing.runner_up)))
+        found = results.RaceResult(
+            runs=len(self.runs),
+            winner=tuple(sorted(winner)),
+            runner_up=runner_up,
+            probability_best=round(standing.probability_best, 3),
+            regret=rounded(measured[winner] - min(measured[one] for one in own)),
+            measured_loss=rounded(measured[winner]),
+        )
+        return found, field.masks[standing.winner]
+
+    def _standing(self, field: Field, changes: Floats) -> Standing:
+        estimates = self._selections.estimates
+        rows, losses = _stored_runs(estimates, field)
+        return standing_of(
+            field,
+            changes,
+            known=estimates.estimator.all_tasks_loss,
+            unit=unit_of(estimates),
+            rows=rows,
+            losses=losses,
+            seed=estimates.workspace.config.select.seed,
+        )
+
+    def _field(self) -> tuple[Field, Floats]:
+        """Return the subsets that compete now, and the uncalibrated change of each (s,), nats."""
+        selections, limits = self._selections, self._constraints
+        estimates, seed = selections.estimates, selections.estimates.workspace.config.select.seed
+        measured = [mask for m in estimates.measured if _allowed(mask := estimates.mask(m.subset), limits)]
+        chosen = self._choices(selections, _SEARCHES)
+        if self._baselines is None:
+            # Baselines do not depend on the runs.
+            self._baselines = self._choices(selections, [name for name in NAMES if name != "random"])
+        whole = [mask for full in (True, False) if _allowed(mask := limits.start(full=full), limits)]
+        named = [*chosen, *self._baselines, *whole, *measured]
+        leaders = measured or chosen or whole
+        means = estimates.estimator.validation_losses(np.stack(leaders)) @ estimates.estimator.validation_weights
+        near = neighbours(leaders[int(means.argmin())], count=_NEAR, seed=seed, constraints=limits)
+        others = random_subsets(len(estimates.tasks), count=_RANDOM, seed=seed, constraints=limits)
+        order: dict[bytes, Mask] = {mask.tobytes(): mask for mask in [*named, *near, *others]}
+        masks = np.stack(list(order.values()))
+        keys = {mask.tobytes() for mask in named}
+        field = Field(masks=masks, named=np.array([key in keys for key in order]))
+        return field, estimates.estimator.changes(masks).mean(axis=1)
+
+    def _choices(self, selections: Selections, methods: Sequence[str]) -> list[Mask]:
+        """Return the selections of methods (t,). Leave out a method that does not suit the project or the limits."""
+        found = []
+        for method in methods:
+            try:
+                names = selections.choose(replace(self._request, method=method, threshold=None))
+            except CuratorError:
+                continue
+            mask = selections.estimates.mask(names)
+            if _allowed(mask, self._constraints):
+                found.append(mask)
+        return found
+
+
+def _allowed(mask: Mask, limits: Constraints) -> bool:
+    """Return whether a subset (t,) keeps the limits and the pins."""
+    pinned = (mask & limits.start(full=True)) | limits.start(full=False)
+    return bool((pinned == mask).all()) and limits.allows(mask)
+
+
+def _stored_runs(estimates: TargetEstimates, field: Field) -> tuple[list[int], list[float]]:
+    """Return the row and the loss of each stored run on a subset of the field."""
+    places = {mask.tobytes(): row for row, mask in enumerate(field.masks)}
+    found = [
+        (places[key], run.loss)
+        for m in estimates.measured
+        if (key := estimates.mask(m.subset).tobytes()) in places
+        for run in m.runs
+    ]
+    return [row for row, _ in found], [loss for _, loss in found]
