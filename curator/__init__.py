@@ -20,6 +20,7 @@ _HOMES = {
     "Project": "curator.project.project",
     "CuratorCallback": "curator.project.callback",
     "CheckReport": "curator.results",
+    "CostReport": "curator.results",
     "EstimateResult": "curator.results",
     "SelectionResult": "curator.results",
     "VerifyReport": "curator.results",
@@ -29,6 +30,7 @@ _HOMES = {
     "EstimatesReport": "curator.results",
     "ExportReport": "curator.results",
     "GradientsReport": "curator.results",
+    "ParetoReport": "curator.results",
     "QueryResult": "curator.results",
     "StatusReport": "curator.results",
     "StoreReport": "curator.results",
@@ -60,12 +62,14 @@ if TYPE_CHECKING:
     from curator.results.estimates import EstimateResult as EstimateResult
     from curator.results.estimates import EstimatesReport as EstimatesReport
     from curator.results.estimates import ExamplesReport as ExamplesReport
+    from curator.results.estimates import ParetoReport as ParetoReport
     from curator.results.outputs import ApplyReport as ApplyReport
     from curator.results.outputs import ExportReport as ExportReport
     from curator.results.outputs import QueryResult as QueryResult
     from curator.results.plots import plot_curve as plot_curve
     from curator.results.plots import plot_verify as plot_verify
     from curator.results.selection import SelectionResult as SelectionResult
+    from curator.results.stages import CostReport as CostReport
     from curator.results.stages import GradientsReport as GradientsReport
     from curator.results.stages import StatusReport as StatusReport
     from curator.results.stages import TrainReport as TrainReport

@@ -6,6 +6,7 @@ import select
 import sys
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from curator.core.errors import ConfigError, ExitCode, missing_extra
@@ -35,7 +36,9 @@ def open_tui(root: Path, *, mouse: bool | None) -> None:
     gc.set_threshold(2000, 10, 1000)
     # In a browser, standard input is a pipe, which closes when the server ends.
     if sys.stdin.isatty() or "TEXTUAL_DRIVER" in os.environ:
-        _end_with_terminal(sys.stdin.fileno())
+        # Standard input may be a stream without a descriptor.
+        with suppress(OSError):
+            _end_with_terminal(sys.stdin.fileno())
     from tui.app import run
 
     if code := run(root, mouse=mouse):

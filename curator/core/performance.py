@@ -8,6 +8,8 @@ with several numbers of threads, and `best_count` picks one.
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
 
@@ -123,6 +125,10 @@ def peak_bytes() -> int:
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
         return int(torch.cuda.max_memory_allocated())
+    # On Linux, the system's count includes the program that started this one.
+    with suppress(OSError, LookupError, ValueError):
+        status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text("ascii").splitlines())
+        return int(status["VmHWM"].split()[0]) * 1024
     # macOS counts bytes, Linux counts kibibytes.
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 

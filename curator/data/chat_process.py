@@ -83,7 +83,7 @@ class _Worker:
         if self._process is None or self._process.poll() is not None:
             self._process = subprocess.Popen(  # noqa: S603 - starts this interpreter, from a list of words
                 # -P: files of the working folder must not shadow Python modules.
-                module_command("curator.data.chat_worker", str(SECONDS), str(MEMORY)),
+                [*module_command("curator.data.chat_worker", str(SECONDS), str(MEMORY))],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,

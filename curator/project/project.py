@@ -75,6 +75,7 @@ class Project:
         path: Path | str | None = None,
         *,
         skip_bad_rows: bool = False,
+        rehash: bool = False,
         reporter: Reporter | None = None,
         progress: bool = False,
     ) -> Self:
@@ -85,6 +86,7 @@ class Project:
         Args:
             path: Folder of the project. None searches the working directory and its parents for `curator.toml`.
             skip_bad_rows: Leave out rows that cannot be used, and count them.
+            rehash: Compute the hashes of all files again, and trust no stored hash.
             reporter: Receives progress and warnings.
             progress: Print progress with the time left to standard error, as plain lines for notebooks and scripts.
 
@@ -98,6 +100,8 @@ class Project:
 
             reporter = reporter.with_sink(PlainProgress())
         workspace = Workspace.open(path, reporter=reporter)
+        if rehash and distributed.is_main():
+            workspace.store.forget_file_hashes()
         return cls(workspace.skipping_bad_rows() if skip_bad_rows else workspace)
 
     @classmethod

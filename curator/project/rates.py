@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from curator.core import distributed
+from curator.core.errors import DataError
 from curator.core.provenance import Inputs, key_of
 from curator.data.corpus import Corpus
 from curator.data.model_files import load_architecture, weight_files
@@ -105,15 +106,22 @@ class Rates:
 
     @property
     def parameters(self) -> int:
-        """Number of weights of the base model, from the headers of its files."""
+        """Number of weights of the base model, from the headers of its files.
+
+        Raises:
+            DataError: A header is damaged.
+        """
         from math import prod
 
-        from safetensors import safe_open
+        from safetensors import SafetensorError, safe_open
 
         count = 0
         for path in weight_files(self._corpus.model.folder):
-            with safe_open(path, framework="numpy") as weights:
-                count += sum(prod(weights.get_slice(name).get_shape()) for name in weights.keys())  # noqa: SIM118
+            try:
+                with safe_open(path, framework="numpy") as weights:
+                    count += sum(prod(weights.get_slice(name).get_shape()) for name in weights.keys())  # noqa: SIM118
+            except (OSError, SafetensorError) as error:
+                raise DataError(f"cannot read {path}: {error}", hint="Copy or download the model again.") from error
         return count
 
     def _memory(self) -> int:

@@ -36,11 +36,16 @@ ELSEWHERE: dict[tuple[str, str], Any] = {
     ("estimate", "subsets"): curator.Project.estimate_all,
     ("verify", "plot"): curator.plot_verify,
     ("curve", "plot"): curator.plot_curve,
+    ("curve", "pareto"): curator.Project.pareto,
     ("init", "sources"): curator.Project.create,
+    **{
+        (verb, "dry_run"): curator.Project.costs
+        for verb in ("train", "gradients", "estimate", "select", "verify", "curve", "apply")
+    },
 }
 # Options that decide how a command prints, or which files it reads instead of an argument.
-PRINTING = {"project", "as_json", "quiet", "verbose", "details", "top", "format", "output", "help"}
-RENAMED = {"tasks": "subset", "folder": "path"}
+PRINTING = {"project", "as_json", "quiet", "verbose", "details", "top", "format", "output", "help", "log_file"}
+RENAMED = {"tasks": "subset", "folder": "path", "report_only": "report"}
 
 
 def _memory(tiny_llama_folder: Path) -> dict[str, Any]:

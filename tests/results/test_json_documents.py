@@ -98,6 +98,15 @@ REPORTS: dict[str, Any] = {
         runs=({"id": "r", "ended": None},),
         selections=({"name": "s", "loss": 0.5},),
     ),
+    "costs": results.CostReport(
+        stages=(
+            results.StageCost(
+                stage="train", steps=4, tokens=80, seconds=1.5, peak_bytes=2000, cached=False, exact=True
+            ),
+        ),
+        folder=Path("out"),
+        machine="m",
+    ),
     "estimates": results.EstimatesReport(
         target=("t",),
         calibrated_on=12,
@@ -296,9 +305,36 @@ DOCUMENTS: dict[str, dict[str, Any]] = {
     "status": {
         "schema_version": 1,
         "project": "p",
-        "stages": [{"stage": "train", "state": "stale", "detail": "made", "reasons": ["seed: 0 → 1"]}],
+        "stages": [
+            {
+                "stage": "train",
+                "state": "stale",
+                "detail": "made",
+                "reasons": ["seed: 0 → 1"],
+                "progress": None,
+                "seconds_left": None,
+            }
+        ],
         "runs": [{"id": "r", "ended": None}],
         "selections": [{"name": "s", "loss": 0.5}],
+    },
+    "costs": {
+        "schema_version": 1,
+        "stages": [
+            {
+                "stage": "train",
+                "steps": 4,
+                "tokens": 80,
+                "seconds": 1.5,
+                "peak_bytes": 2000,
+                "cached": False,
+                "exact": True,
+            }
+        ],
+        "seconds": 1.5,
+        "peak_bytes": 2000,
+        "folder": "out",
+        "machine": "m",
     },
     "estimates": {
         "schema_version": 1,
@@ -432,9 +468,9 @@ DOCUMENTS: dict[str, dict[str, Any]] = {
         "forgetting": None,
         "comparison": None,
         "dropping": None,
-        "metric": None,
         "selections": None,
         "differences": None,
+        "metric": None,
     },
     "verify with comparison": {
         "schema_version": 1,
@@ -485,9 +521,9 @@ DOCUMENTS: dict[str, dict[str, Any]] = {
             }
         ],
         "dropping": None,
-        "metric": None,
         "selections": None,
         "differences": None,
+        "metric": None,
     },
     "export": {
         "schema_version": 1,

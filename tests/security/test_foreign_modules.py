@@ -126,7 +126,13 @@ def test_torchrun_as_documented_imports_no_module_of_project(hostile: Path, pwne
 
 HELPER = ROOT / "curator" / "core" / "interpreters.py"
 # Programs other than Python, by the file that starts them.
-OTHER_PROGRAMS = {"tui/background/machine.py": "[self._smi, *_SMI_QUERY]"}
+OTHER_PROGRAMS = {
+    "tui/background/machine.py": "[self._smi, *_SMI_QUERY]",
+    # The words of the user's own configuration.
+    "curator/metrics/command.py": "[program, *self._words[1:]]",
+    # `serve_tui` makes this command by `module_command`.
+    "curator/cli/peer_session.py": "*self._command",
+}
 STARTING = re.compile(
     r"(subprocess\.\w+|(asyncio\.)?create_subprocess_\w+|os\.(exec|spawn|posix_spawn)\w*|pty\.\w+"
     r"|multiprocessing\.\w+|(\w+\.)?ProcessPoolExecutor)"

@@ -293,7 +293,7 @@ def test_store_foreign_view_reads_no_file(checked: Path, tmp_path: Path) -> None
             "CREATE VIEW selections AS SELECT 'k' AS key, 'n' AS name, content AS manifest, now()::TIMESTAMP AS created"
             f" FROM read_text('{tmp_path / 'secret'}')"
         )
-    with pytest.raises(DataError, match="unexpected tables in "):
+    with pytest.raises(DataError, match="unexpected view"):
         Project.open(folder).store.selection_named("n")
 
 
@@ -314,7 +314,7 @@ def test_gradients_changed_adapter_is_refused(make_project: MakeProject) -> None
 
 def test_train_pickled_checkpoint_runs_no_code(make_project: MakeProject, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = make_project()
-    step = meta_train._Recorder.step
+    step = meta_train.Recorder.step
 
     def stopped(recorder: Any, number: int) -> None:
         step(recorder, number)
@@ -322,7 +322,7 @@ def test_train_pickled_checkpoint_runs_no_code(make_project: MakeProject, monkey
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(meta_train._Recorder, "step", stopped)
+        patched.setattr(meta_train.Recorder, "step", stopped)
         patched.setattr(meta_train, "_CHECKPOINT_SECONDS", 0.0)
         with pytest.raises(KeyboardInterrupt):
             Project.open(folder).train()

@@ -100,7 +100,7 @@ def test_train_adapter_saves_by_share_of_steps_and_by_time(
     tuned: TunedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     saved: list[int] = []
-    monkeypatch.setattr("curator.training.trainer._Recorder.save", lambda _, path: saved.append(int(path.name[11:])))
+    monkeypatch.setattr("curator.training.trainer.Recorder.save", lambda _, path: saved.append(int(path.name[11:])))
     monkeypatch.setattr("curator.training.trainer._CHECKPOINT_SECONDS", 3600.0)
     recipe = RECIPE.model_copy(update={"epochs": 7})
     _train(tuned, tmp_path / "quick", recipe=recipe)
