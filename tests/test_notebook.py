@@ -119,7 +119,8 @@ def test_to_pandas_of_empty_report_has_all_columns() -> None:
 
 def test_html_of_long_table_shows_20_rows_and_their_number() -> None:
     examples = tuple(
-        results.ExampleInfluence(row=n, file="f", line=n, gain=0.25 * n, text="t" * 1000) for n in range(500)
+        results.ExampleInfluence(row=n, file="f", line=n, sha256="5", gain=0.25 * n, text="t" * 1000)
+        for n in range(500)
     )
     report = results.ExamplesReport(task="a", target=("t",), selection=("b",), calibrated_on=0, examples=examples)
     text = report._repr_html_()

@@ -57,9 +57,15 @@ ACTIONS: tuple[Action, ...] = (
     _action("last", "G end", "last", "Move to the last row", "list"),
     _action("open", "enter", "open", "Open the row under the cursor", "list"),
     # Changes of the selection.
-    _action(
-        "toggle_task", "space", "toggle", "Toggle the task, the marked tasks, or the range", "tasks task matrix", 10
-    ),
+    _action("toggle_task", "space", "toggle", "Toggle the task, the marked tasks, or the range", "tasks matrix", 10),
+    _action("toggle_this", "i", "in/out", "Toggle the task", "task", 14),
+    _action("mark_row", "space", "mark", "Mark the example or the range, or remove the mark", "task", 5),
+    _action("range_rows", "v", "range", "Start a range of examples, or mark it", "task", 6),
+    _action("drop_rows", "x", "drop", "Drop or restore the marked examples, or the one here", "task", 7),
+    _action("drop_harmful", "X", "drop worst", "Drop the most harmful examples", "task", 8),
+    _action("note", "n", "note", "Write a note: on the example, task or selection", "home tasks task compare"),
+    _action("note_task", "N", "note task", "Write a note on the task", "task"),
+    _action("show_rows", "d", "which", "Show all, harmful, marked or dropped examples", "task", 17),
     _action("range", "v", "range", "Start or end a range of rows", "tasks", 11),
     _action("mark", "m", "mark", "Mark the task, to change several tasks at once", "tasks"),
     _action("take_shown", "a", "all in", "Add all shown tasks, except pinned tasks", "tasks"),
@@ -110,6 +116,7 @@ ACTIONS: tuple[Action, ...] = (
         "home tasks runs compare",
         55,
     ),
+    _action("report", "E", "report", "Write a report of the saved selection as one HTML file", "home tasks compare"),
     _action("export", "e", "export", "Export files for a trainer", "home tasks compare", 60),
 )
 

@@ -22,21 +22,29 @@ from textual.signal import Signal
 
 from curator.core.errors import CuratorError
 from curator.core.events import Event, Reporter, StageProgress, StageStarted, duration
-from tui.background.estimator_thread import SOLVED_IN_FULL, EstimateRequest, EstimatorThread, KnownLoss, LiveEstimate
+from tui.background.estimator_thread import (
+    SOLVED_IN_FULL,
+    EstimateRequest,
+    EstimatorThread,
+    KnownLoss,
+    LiveEstimate,
+    selection_key,
+)
 from tui.background.run_watcher import JobView
 from tui.frames import Frame, FrameUpdate
 from tui.state.filters import Columns
 from tui.state.messages import EstimateReady, Failed, ReadingProgressed, SnapshotRead
 from tui.state.place import Place
-from tui.state.session import Edit, Rows, Session, State
+from tui.state.session import NO_DROPS, Drops, Edit, Named, Rows, Session, State, named
 
 if TYPE_CHECKING:
     from curator.core.arrays import Mask
+    from curator.estimate.loss_estimator import LossEstimator
     from curator.workspace.store.records import StoredEdit
     from tui.state.resume import Begun, SessionLock
 
     # This module imports pyarrow and pydantic. The first frame must not wait for them.
-    from tui.state.snapshot import Snapshot
+    from tui.state.snapshot import About, Snapshot
 
 _FLASH_SECONDS = 8.0
 _ALWAYS = frozenset({"help", "palette", "settings", "quit", "reload", "back", "next_pane"})
@@ -286,11 +294,11 @@ class AppBase(App[None]):
         if self.session is None or before is None or before.names != snapshot.names:
             self._begin_session(snapshot)
         if self.session is not None:
-            base, was = self.session.base, self.session.saved_masks.get(self.session.base)
-            self.session.saved_masks = snapshot.saved_masks()
-            now = self.session.saved_masks.get(base)
-            if was is not None and (now is None or not np.array_equal(was, now)) and base != self._saving:
-                self.flash(f"{base} was {'removed' if now is None else 'saved again'} by another process", "warn")
+            base, was_saved, was = self.session.base, self.session.has_base, self.session.saved_state
+            self.session.saved_masks, self.session.saved_drops = snapshot.saved_masks(), snapshot.saved_drops()
+            now = self.session.has_base
+            if was_saved and (not now or was != self.session.saved_state) and base != self._saving:
+                self.flash(f"{base} was {'saved again' if now else 'removed'} by another process", "warn")
                 self.request_estimate()
         if (snapshot.answers.key if snapshot.answers is not None else "") != self._estimator_key:
             self._start_estimator(snapshot)
@@ -334,7 +342,14 @@ class AppBase(App[None]):
                 Failed("estimate", answer) if isinstance(answer, Exception) else EstimateReady(answer, key)
             )
 
-        self.estimator_thread, self._estimator_key = EstimatorThread(lambda: answers.estimator, deliver), key
+        def lacking(dropped: Named) -> "tuple[LossEstimator, float]":
+            # This import is slow. It happens when the first example is dropped.
+            from tui.state.dropping import lacking_estimator
+
+            return lacking_estimator(answers, dropped)
+
+        self.estimator_thread = EstimatorThread(lambda: answers.estimator, deliver, lacking)
+        self._estimator_key = key
         self.estimator_thread.start()
 
     def request_estimate(self) -> None:
@@ -342,14 +357,18 @@ class AppBase(App[None]):
         if self.estimator_thread is None or self.session is None:
             return
         visible = self.visible_tasks()
-        earlier = [mask for _, mask in self.session.masks(_MOST_LOSSES)]
+        drops = self.session.saved_drops
+        saved = [(mask, named(drops.get(name, NO_DROPS))) for name, mask in self.session.saved_masks.items()]
+        earlier = [(mask, dropped) for _, mask, dropped in self.session.past(_MOST_LOSSES)]
         self.estimator_thread.request(
             EstimateRequest(
                 self.session.revision,
                 self.session.mask,
                 self.session.saved,
                 visible,
-                [*self.session.saved_masks.values(), *earlier],
+                [*saved, *earlier],
+                named(self.session.dropped),
+                named(self.session.saved_dropped),
             )
         )
 
@@ -363,9 +382,14 @@ class AppBase(App[None]):
         self.notify_screens("snapshot")
         self.edited("")
 
-    def known_loss(self, mask: "Mask") -> KnownLoss | None:
-        """Return the estimate of a selection (t,) by the current estimator; None if not known yet."""
-        return self.losses.get(mask.tobytes())
+    def known_loss(self, mask: "Mask", dropped: Drops = NO_DROPS) -> KnownLoss | None:
+        """Return the estimate of a selection by the current estimator; None if not known yet.
+
+        Args:
+            mask: Membership (t,).
+            dropped: Dropped examples.
+        """
+        return self.losses.get(selection_key(mask, named(dropped)))
 
     def edit_losses(self, most: int = _MOST_LOSSES) -> "list[tuple[Edit, float | None, float | None]]":
         """Return the last entries of the history, oldest first, with the loss before and after each of them.
@@ -375,11 +399,11 @@ class AppBase(App[None]):
         if self.session is None:
             return []
         found = []
-        entries = self.session.masks(most + 1)
-        for place, (edit, mask) in enumerate(entries):
-            before = self.known_loss(entries[place - 1][1]) if place else None
-            after = self.known_loss(mask)
+        before: KnownLoss | None = None
+        for edit, mask, dropped in self.session.past(most + 1):
+            after = self.losses.get(selection_key(mask, dropped))
             found.append((edit, before.loss if before else None, after.loss if after else None))
+            before = after
         return found[-most:]
 
     def request_visible_estimates(self) -> None:
@@ -483,9 +507,52 @@ class AppBase(App[None]):
         else:
             options = chosen.manifest.options
             edit = self.session.load(
-                name, chosen.mask(self.session.names), options.get("include", ()), options.get("exclude", ())
+                name,
+                chosen.mask(self.session.names),
+                options.get("include", ()),
+                options.get("exclude", ()),
+                chosen.dropped,
             )
         self.edited(edit.label)
+
+    def keep_note(self, about: "About", text: str | None) -> None:
+        """Store a note. An empty text removes the note, and None changes nothing."""
+        if text is not None and self.snapshot is not None:
+            self._write_note(about, text)
+
+    @work(thread=True, group="note", exit_on_error=False)
+    def _write_note(self, about: "About", text: str) -> None:
+        assert self.snapshot is not None
+        try:
+            self.snapshot.project.store.put_note(*about, text)
+        except (CuratorError, OSError) as error:
+            self.post_message(Failed("keep the note", error))
+        else:
+            self.call_from_thread(self._noted, text)
+
+    def _noted(self, text: str) -> None:
+        self.flash("note kept" if text else "note removed", "good")
+        self.read_snapshot()
+
+    def write_report(self) -> None:
+        """Write a report of the selection that the session started from, in the folder of the project."""
+        name = self.session.base if self.session is not None else ""
+        if self.snapshot is None or self.snapshot.selection(name) is None:
+            self.flash("save the selection first (w): a report describes a saved selection", "warn")
+            return
+        if self.session is not None and self.session.is_changed:
+            self.flash(f"the report describes {name} as saved, without the edits since", "warn")
+        self._write_report(name)
+
+    @work(thread=True, group="report", exclusive=True, exit_on_error=False)
+    def _write_report(self, name: str) -> None:
+        assert self.snapshot is not None
+        try:
+            path = self.snapshot.project.report(name)
+        except (CuratorError, OSError) as error:
+            self.post_message(Failed("write the report", error))
+        else:
+            self.call_from_thread(self.flash, f"report written: {path}", "good")
 
     def fill(self, found: tuple[Any, str] | None) -> None:
         """Apply the result of a method: membership (t,) and the label of the edit."""

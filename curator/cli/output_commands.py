@@ -1,4 +1,4 @@
-"""Commands that write results for others: export, apply, sql, export-store."""
+"""Commands that write results for others: export, apply, sql, report, note, export-store."""
 
 import contextlib
 import os
@@ -150,6 +150,55 @@ def sql(
         limit = TABLE_ROWS if wanted == "table" and text.strip() else None
         result = opened.sql(text, target=shared.target, limit=limit, timeout=timeout)
     write_result(result, wanted, output, quiet=shared.quiet)
+
+
+@app.command(epilog="Example: curator report -o report.html")
+@shared_options("project", "as_json", "quiet", "verbose")
+def report(
+    shared: Shared,
+    manifest: Annotated[
+        str | None, typer.Argument(metavar="[MANIFEST]", help=f"{MANIFEST_HELP} [default: the last selection]")
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="FILE",
+            help="Write to this file; .md gives Markdown. [default: curator-report.html in the project]",
+        ),
+    ] = None,
+) -> None:
+    """Write one HTML file about a selection: tasks, reasons, plots, verified runs, settings and hashes."""
+    from curator.core.text import clean
+
+    with shared.open() as opened:
+        path = opened.report(manifest, output=output)
+    if shared.as_json:
+        print_json({"schema_version": 1, "report": str(path)})
+    else:
+        typer.echo(clean(f"report: {path}"))
+
+
+@app.command(epilog="Example: curator note 'two labels are wrong' --task carry")
+@shared_options("project", "as_json", "quiet", "verbose")
+def note(
+    shared: Shared,
+    text: Annotated[
+        str | None, typer.Argument(metavar="[TEXT]", help="Note to keep; an empty text removes it. [default: print]")
+    ] = None,
+    task: Annotated[str, typer.Option("--task", metavar="T", help="Name a task.")] = "",
+    example: Annotated[
+        str, typer.Option("--example", metavar="HASH", help="Name an example of the task, as `examples --json` does.")
+    ] = "",
+    selection: Annotated[str, typer.Option("--selection", metavar="NAME", help="Name a selection.")] = "",
+) -> None:
+    """Keep or print a note on a task, an example or a selection. Without a name, print all notes."""
+    from curator.cli.tables import show_notes
+
+    with shared.open(silent=True) as opened:
+        report = opened.note(text, task=task, example=example, selection=selection)
+    shared.show(report, show_notes)
 
 
 @app.command(epilog="Example: curator export-store saved -p sample_data")

@@ -3,17 +3,24 @@
 import json
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from curator.cli.options import METRIC_HELP, Shared, app, is_main, shared_options
 from curator.core.errors import ConfigError, DataError
 
+if TYPE_CHECKING:
+    from curator import results
+
 METHODS_HELP = (
     "Set the method: forward, backward, exchange, ensemble or mixture; or a baseline:"
     " random, embedding, bm25, gradient-cosine, less or kmm. [default: as configured]"
 )
+DropOption = Annotated[
+    Path | None,
+    typer.Option("--drop-examples", metavar="FILE", help="Leave out the examples that a JSON Lines file names."),
+]
 PlotOption = Annotated[
     Path | None, typer.Option("--plot", metavar="FILE", help="Draw the result to a .svg, .png or .pdf file.")
 ]
@@ -30,6 +37,7 @@ def estimate(
         Path | None,
         typer.Option("--subsets", metavar="FILE", help="Read a JSON list of lists of task names; - is standard input."),
     ] = None,
+    drop_examples: DropOption = None,
 ) -> None:
     """Estimate the target's loss after fine-tuning on a subset, without training on the subset."""
     from curator.cli.tables import show_estimates
@@ -41,7 +49,7 @@ def estimate(
         if not is_main():
             opened.gradients(target=shared.target)
             return
-        report = opened.estimate_all(wanted, target=shared.target)
+        report = opened.estimate_all(wanted, target=shared.target, drop_examples=drop_examples or ())
     shared.show(report, show_estimates)
 
 
@@ -72,6 +80,10 @@ def select(
     exclude: Annotated[
         list[str] | None, typer.Option("--exclude", metavar="T", help="Never select this task; repeatable.")
     ] = None,
+    drop_examples: DropOption = None,
+    per_example: Annotated[
+        bool, typer.Option("--per-example", help="Choose examples inside tasks, within --max-tokens.")
+    ] = False,
     name: Annotated[str, typer.Option("--name", help="Name the selection. [default: the method]")] = "",
     output: Annotated[
         Path | None,
@@ -108,6 +120,8 @@ def select(
             threshold=threshold,
             include=include or (),
             exclude=exclude or (),
+            drop_examples=drop_examples or (),
+            per_example=per_example,
             name=name,
             output=output,
             runs=runs,
@@ -177,18 +191,56 @@ def verify(
 @app.command(epilog="Example: curator examples carry --top 5")
 @shared_options("project", "target", "as_json", "skip_bad_rows", "quiet", "verbose", "log_file")
 def examples(
-    task: Annotated[str, typer.Argument(metavar="TASK", help="Auxiliary task to read.")],
     shared: Shared,
+    task: Annotated[str | None, typer.Argument(metavar="[TASK]", help="Auxiliary task to read.")] = None,
     top: Annotated[
         int, typer.Option("--top", min=1, help="Print so many examples of each kind; --json prints all.")
     ] = 10,
+    of: Annotated[str | None, typer.Option("--of", metavar="TASK", help="Read this auxiliary task.")] = None,
+    drop_harmful: Annotated[
+        int | None,
+        typer.Option(
+            "--drop-harmful", metavar="N", min=1, help="Write the N most harmful examples for --drop-examples."
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", metavar="FILE", help="Write them to this file. [default: standard output]"),
+    ] = None,
 ) -> None:
     """Print the examples of a task that help the target most, and those that harm it most."""
     from curator.cli.tables import show_examples
 
+    if (task is None) == (of is None):
+        raise ConfigError("name one task", hint="Use `curator examples TASK`, or --of TASK.")
+    if output is not None and drop_harmful is None:
+        raise ConfigError("-o needs --drop-harmful", hint="Add --drop-harmful N, or leave -o out.")
     with shared.open() as opened:
-        report = opened.examples(task, target=shared.target)
-    shared.show(report, lambda report: show_examples(report, top))
+        report = opened.examples(task or of or "", target=shared.target)
+    if drop_harmful is None:
+        shared.show(report, lambda report: show_examples(report, top))
+    elif is_main():
+        _write_harmful(report, drop_harmful, output, quiet=shared.quiet)
+
+
+def _write_harmful(report: "results.ExamplesReport", count: int, output: Path | None, *, quiet: bool) -> None:
+    """Write the most harmful examples of a task as lines for `--drop-examples`."""
+    from curator.core.files import write_whole
+    from curator.core.text import clean
+    from curator.data.dropped import lines_of
+
+    found = report.most_harmful(count)
+    text = lines_of((report.task, digest) for digest in found)
+    if output is None:
+        sys.stdout.write(text)
+    else:
+        try:
+            write_whole(output, text.encode())
+        except OSError as error:
+            raise DataError(f"cannot write {output}: {error}", hint="Choose another file with -o.") from error
+    if not quiet:
+        fewer = f": no more than {len(found)} harm" if len(found) < count else ""
+        typer.echo(clean(f"{len(found)} examples of {report.task}{fewer}"), err=True)
 
 
 @app.command(epilog="Example: curator curve --plot budget.svg")

@@ -129,7 +129,13 @@ def show_selection(result: results.SelectionResult) -> None:
     out.print(styled(f"estimated loss, nats per target token, with 90 % interval ({kind})"))
     measured = "" if result.measured_loss is None else f"   measured {result.measured_loss:.4f}"
     out.print(styled(f"  selected     {loss:.4f}   {low:.4f} to {high:.4f}{measured}", "bold"))
-    for name, words in (("all_tasks", "all tasks  "), ("target_only", "target only")):
+    if result.dropped_examples:
+        count = len(result.dropped_examples)
+        out.print(styled(f"  dropped      {count:,} {'example' if count == 1 else 'examples'}"))
+    words_of = {"all_tasks": "all tasks  ", "target_only": "target only", "with_dropped": "with them  "}
+    for name, words in words_of.items():
+        if name not in result.reference:
+            continue
         same = "   indistinguishable from the selection" if name in result.indistinguishable else ""
         out.print(styled(f"  {words}  {result.reference[name]:.4f}{same}"))
     if result.race is not None:
@@ -287,6 +293,16 @@ def show_apply(report: results.ApplyReport) -> None:
     out.print(styled(f"base model: {report.base_model}", "dim"), soft_wrap=True)
     if report.manifest is not None:
         out.print(styled(f"measured loss written into {report.manifest}", "dim"), soft_wrap=True)
+
+
+def show_notes(report: results.NotesReport) -> None:
+    """Print notes with what they are about."""
+    out = console()
+    for entry in report.notes:
+        about = f"{entry.kind} {entry.name}" + (f" {entry.sha256[:12]}" if entry.sha256 else "")
+        out.print(styled(about, "bold"), styled(f"  {entry.text}"), sep="", soft_wrap=True)
+    if not report.notes:
+        out.print(styled("no notes", "dim"))
 
 
 def show_costs(report: results.CostReport) -> None:

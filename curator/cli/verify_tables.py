@@ -46,6 +46,8 @@ def show_verify(report: results.VerifyReport) -> None:
         out.print(styled(f"  {name:<26}{value:>8}  "), styled(note, "dim"), sep="", soft_wrap=True)
     if report.comparison is not None:
         _print_comparison(out, report.comparison)
+    if report.dropping is not None:
+        _print_dropping(out, report.dropping)
     if report.selections is not None:
         _print_selections(out, report.selections, report.differences or ())
     if report.forgetting is not None:
@@ -91,6 +93,17 @@ def show_predictions(report: results.VerifyReport) -> None:
         out.print(styled(f"  {left} other runs have no estimate from before", "dim"))
     if report.forgetting is not None:
         _print_forgetting(out, report.forgetting)
+
+
+def _print_dropping(out: "Console", found: results.DroppingReport) -> None:
+    measured = f"measured {found.measured_difference:+.4f}"
+    if found.measured_noise is not None:
+        is_noise = abs(found.measured_difference) <= found.measured_noise
+        measured += f" ± {found.measured_noise:.4f} ({'within' if is_noise else 'more than'} the noise of seeds)"
+    rows = "1 dropped row" if found.dropped_examples == 1 else f"{found.dropped_examples:,} dropped rows"
+    out.print(styled(f"the selection without its {rows}", "bold"))
+    words = f"  estimated {found.estimated_difference:+.4f} ± {found.estimated_noise:.4f}, {measured}"
+    out.print(styled(words), soft_wrap=True)
 
 
 def _print_comparison(out: "Console", methods: tuple[results.ComparedMethod, ...]) -> None:

@@ -14,6 +14,7 @@ LEAKED_TEST = "also in the target's test part"
 OVER_LIMIT = "over max_examples_per_task"
 VALIDATION = "validation"
 TEST = "test"
+DROPPED = "dropped from the selection"
 
 # Next action for the most frequent reason.
 _HINTS = {

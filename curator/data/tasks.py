@@ -1,8 +1,8 @@
 """Describe the tasks of a project: their versions, their splits, and their problems."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -11,7 +11,7 @@ from curator.core.errors import DataError
 from curator.core.files import folded
 from curator.core.provenance import hash_of
 from curator.data.bad_rows import UnusableTask
-from curator.data.left_out import BAD, CUT_OFF, EMPTY, LEAKED, LEAKED_TEST, NO_ANSWER, TEST
+from curator.data.left_out import BAD, CUT_OFF, DROPPED, EMPTY, LEAKED, LEAKED_TEST, NO_ANSWER, TEST
 from curator.data.model_files import ModelFiles
 from curator.data.splits import TaskSplit
 from curator.workspace.store.records import ExampleIndex
@@ -99,6 +99,16 @@ class Task:
         """Return a hash of the training examples in their order."""
         return hash_of(self.train_hashes)
 
+    def without(self, hashes: Collection[str]) -> "Task":
+        """Return the task without the training examples of some content hashes. `left_out` lists their numbers."""
+        index, split = self.version.index.hashes, self.split
+        out = tuple(n for n in split.train if index[n] in hashes)
+        if not out:
+            return self
+        left_out = dict(sorted({**split.left_out, DROPPED: tuple(sorted(out))}.items()))
+        train = tuple(n for n in split.train if index[n] not in hashes)
+        return replace(self, split=replace(split, train=train, left_out=left_out))
+
 
 @dataclass(frozen=True, kw_only=True)
 class Corpus:
@@ -118,6 +128,10 @@ class Corpus:
     def auxiliary(self) -> list[Task]:
         """Return the auxiliary tasks: all tasks that are not targets."""
         return [task for task in self.tasks if task.name not in self.targets]
+
+    def with_tasks(self, changed: Mapping[str, Task]) -> "Corpus":
+        """Return the corpus where tasks of the same names are replaced."""
+        return replace(self, tasks=tuple(changed.get(task.name, task) for task in self.tasks)) if changed else self
 
     @property
     def target_label(self) -> str:

@@ -138,14 +138,14 @@ class Calibration:
         """Return calibrated losses (s,) from each checkpoint's changes (s, p) and membership (s, t), nats."""
         return np.asarray(known + self.offset + changes @ self.slopes + masks @ self.effects)
 
-    def noise_of_difference(self, tasks: int) -> float | None:
+    def noise_of_difference(self, tasks: float) -> float | None:
         """Return half of the 90 % interval of the estimated difference of two subsets, nats.
 
         Errors of an estimate add up over tasks. The error of a difference therefore grows like the square root of the
         number of different tasks. All pairs of measured subsets give the factor.
 
         Args:
-            tasks: Number of tasks in which the two subsets differ.
+            tasks: Number of tasks in which the two subsets differ. A part of a task counts as its share.
 
         Returns:
             Half width, or None with too few runs.

@@ -14,10 +14,13 @@ So e stays a combination of the segments' sums, with factors that depend on the 
 validation example with gradient g are ⟨g, δ + e⟩. Only products of sums with validation gradients are needed.
 
 A weighted task has its weight as factor of its sums in K, and 1 − weight in R.
+
+Some examples of a task can be dropped. Their sums are then in R in any case. They are dropped parts of the task.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -55,6 +58,39 @@ class StepSums:
     validation: Floats
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class DroppedSums:
+    """Sums over the dropped examples of several tasks (m) in one segment.
+
+    Attributes:
+        tasks: Numbers of the tasks (m,), ascending.
+        shares: Share of each task's weight that is dropped (m,).
+        gradient_sums: Σ ω_i g_i (m, k), float32.
+        curvatures: Packed curvature inside the basis (m, r(r + 1)/2), float32.
+        rest: Mean curvature outside of the basis (m,).
+    """
+
+    tasks: npt.NDArray[np.intp]
+    shares: Floats
+    gradient_sums: npt.NDArray[np.floating]
+    curvatures: npt.NDArray[np.floating]
+    rest: Floats
+
+    def steps(self, whole: StepSums) -> StepSums:
+        """Return the parts as sums of implicit steps, with the factors of their tasks and a last row of zeros.
+
+        Args:
+            whole: Sums of the whole tasks.
+        """
+        return replace(
+            whole,
+            gradient_sums=_with_zeros(self.gradient_sums),
+            curvatures=_with_zeros(self.curvatures),
+            rest=np.append(self.rest, 0.0),
+            factors=np.append(whole.factors[self.tasks], 0.0),
+        )
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class _Tangent:
     """Path of one subset: inverse matrix, differences after each step (2, r), damping outside, by segment."""
@@ -82,6 +118,27 @@ class ImplicitSteps:
         self._small, self._columns = self._small_rows()
         rows = [(segment.curvatures[:-1], segment.factors[:-1]) for segment in segments]
         self._sums = RemovedSums([*rows, (self._small, np.ones(len(self._small)))])
+        self._dropped: ImplicitSteps | None = None
+        self._parents = np.zeros(0, dtype=np.intp)
+
+    def without(self, parents: npt.NDArray[np.intp], dropped: Sequence[StepSums]) -> "ImplicitSteps":
+        """Return the steps of tasks that lack some of their examples.
+
+        Args:
+            parents: Number of each task that lacks examples (m,), each once.
+            dropped: Sums of each segment over the dropped examples of these tasks (m + 1, …). The last row is unused.
+        """
+        found = copy(self)
+        found._parents, found._dropped = parents, ImplicitSteps(self.basis, dropped)
+        return found
+
+    def _removed(self, removed: Floats) -> list[Floats]:
+        """Return the sums over all removed examples, for 1 − weight of each task (s, t)."""
+        found = self._sums.of(removed)
+        if self._dropped is None:
+            return found
+        parts = self._dropped._sums.of(1 - removed[:, self._parents])
+        return [whole + part for whole, part in zip(found, parts, strict=True)]
 
     def _small_rows(self) -> tuple[npt.NDArray[np.float32], list[int]]:
         """Return for each task, side by side: sums inside, curvatures outside, and readings of the sums outside.
@@ -105,7 +162,7 @@ class ImplicitSteps:
             removed: 1 − weight of each auxiliary task (s, t).
         """
         count = len(self._segments)
-        *curvatures, small = self._sums.of(removed)
+        *curvatures, small = self._removed(removed)
         parts = np.split(small, self._columns, axis=1)
         inside, rest, readings = parts[:count], parts[count : 2 * count], parts[2 * count :]
         delta = np.zeros((len(removed), self.basis.shape[1]))
@@ -161,6 +218,8 @@ class ImplicitSteps:
             if stop():
                 return np.full(len(found), np.nan)
             found -= self._of_tasks(parts)
+            if self._dropped is not None:
+                found[self._parents] += self._dropped._of_tasks(parts)[:-1]
         return found
 
     def examples(
@@ -213,7 +272,7 @@ class ImplicitSteps:
 
     def _path(self, removed: Floats) -> _Tangent:
         count = len(self._segments)
-        *curvatures, small = self._sums.of(removed[None])
+        *curvatures, small = self._removed(removed[None])
         parts = np.split(small, self._columns, axis=1)
         path = _Tangent([], [], [])
         delta = np.zeros(self.basis.shape[1])
@@ -255,6 +314,9 @@ class ImplicitSteps:
         state, found = np.zeros(self.basis.shape[0]), []
         for j, tau in enumerate(self._steps):
             (whole,) = _left_times(removed[None], self._segments[j].gradient_sums[:-1])
+            if self._dropped is not None:
+                stays = 1 - removed[None, self._parents]
+                whole = whole + _left_times(stays, self._dropped._segments[j].gradient_sums[:-1])[0]
             source = whole - self.basis @ (whole @ self.basis)
             steps = []
             for _ in range(SUBSTEPS):
@@ -311,3 +373,7 @@ def _left_times(left: Floats, rows: npt.NDArray[np.floating]) -> Floats:
     for start in range(0, len(rows), step):
         found += left[:, start : start + step] @ rows[start : start + step].astype(np.float64)
     return found
+
+
+def _with_zeros(rows: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
+    return np.concatenate([rows, np.zeros_like(rows[:1])])

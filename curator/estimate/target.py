@@ -88,6 +88,11 @@ class TargetEstimates:
         return found
 
     @property
+    def whole(self) -> "TargetEstimates":
+        """Estimates of the tasks with all examples. These are the estimates themselves if no example is dropped."""
+        return self
+
+    @property
     def targets(self) -> tuple[str, ...]:
         """Names of the targets."""
         return self.corpus.targets
@@ -238,19 +243,22 @@ class TargetEstimates:
         )
         return Affinities(np.array([row[1] for row in rows]), np.array([row[2] for row in rows]))
 
-    def examples(self, name: str, selected: Sequence[str]) -> results.ExamplesReport:
+    def examples(
+        self, name: str, selected: Sequence[str], estimator: LossEstimator | None = None
+    ) -> results.ExamplesReport:
         """Estimate what each training example of an auxiliary task does to the target's loss, around a selection.
 
         Args:
             name: Name of the task.
             selected: Names of the selected tasks.
+            estimator: Estimator of the selection, if it drops examples.
 
         Raises:
             ConfigError: A name is not an auxiliary task.
         """
         number = self.number_of(name)
         task = self.tasks[number]
-        gains = self.estimator.gains_of(number, self.mask(selected))
+        gains = (estimator or self.estimator).gains_of(number, self.mask(selected))
         texts = self._store.example_texts(task.version.key).to_pydict()
         order = np.argsort(-gains, kind="stable").tolist()
         return results.ExamplesReport(
@@ -263,6 +271,7 @@ class TargetEstimates:
                     row=(row := task.split.train[position]) + 1,
                     file=texts["file"][row],
                     line=texts["line"][row],
+                    sha256=task.version.index.hashes[row],
                     gain=float(gains[position]),
                     text=texts["text"][row],
                 )

@@ -15,7 +15,9 @@ docs/decisions/ has the measurements behind each rule.
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from copy import copy
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +25,7 @@ import numpy.typing as npt
 from curator.core.arrays import Floats, Mask
 from curator.core.errors import NumericalError
 from curator.estimate.calibration import Calibration
-from curator.estimate.implicit_steps import ImplicitSteps, StepSums
+from curator.estimate.implicit_steps import DroppedSums, ImplicitSteps, StepSums
 from curator.estimate.loss_estimator import NORMAL_90, LossEstimator, one_core_each
 from curator.estimate.readings import bounded, bounded_slope
 from curator.estimate.task_sums import ExampleSet
@@ -221,12 +223,29 @@ class TrajectoryEstimator(LossEstimator):
         self.scale = step_scale(self._segments, trajectory.trained)
         self._shares = _reading_shares(self._segments)
         self._slope = 1.0 if calibration is None else float(calibration.slopes.sum())
-        self._steps = ImplicitSteps(trajectory.basis, [step_sums(s, self.scale) for s in self._segments])
+        self._step_sums = [step_sums(s, self.scale) for s in self._segments]
+        self._steps = ImplicitSteps(trajectory.basis, self._step_sums)
         self._threads = ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="trajectory")
         if trajectory.trained is not None and not trajectory.trained.all():
             # The known loss is that of the trained tasks. Added tasks would change it by their estimated gap.
             self._known = final_losses - self._gaps(trajectory.trained[None])[0]
             self.all_tasks_loss = float(self._known @ self.validation_weights)
+
+    def without(self, dropped: Sequence[DroppedSums]) -> Self:
+        """Return an estimator of the same tasks without some of their examples.
+
+        The loss of all tasks with all examples stays the known one. The two estimators share their arrays.
+
+        Args:
+            dropped: Sums over the dropped examples in each segment.
+        """
+        found, tasks = copy(self), dropped[0].tasks
+        steps = [part.steps(whole) for whole, part in zip(self._step_sums, dropped, strict=True)]
+        found._steps = self._steps.without(tasks, steps)
+        # Measured effects belong to whole tasks. An example has its share.
+        found._effects = self._effects.copy()
+        found._effects[tasks] *= 1 - dropped[0].shares
+        return found
 
     def validation_losses(self, masks: Mask) -> Floats:
         """Estimate the loss of each validation example (s, v) under each subset (s, t), nats."""

@@ -80,16 +80,24 @@ def estimate_selections(estimator: LossEstimator, masks: Mask) -> list[Selection
     return found
 
 
-def difference(estimator: LossEstimator, first: SelectionEstimate, second: SelectionEstimate) -> LossDifference:
-    """Compare two subsets, validation example by validation example."""
+def difference(
+    estimator: LossEstimator, first: SelectionEstimate, second: SelectionEstimate, *, dropped: float = 0.0
+) -> LossDifference:
+    """Compare two subsets, validation example by validation example.
+
+    Args:
+        estimator: Estimates the target's loss.
+        first: Estimate of one subset.
+        second: Estimate of the other subset.
+        dropped: Shares of tasks that only one of the subsets drops, summed over the tasks.
+    """
     change = first.each - second.each
     # Equal subsets, summed in another order, differ by rounding only.
     change = np.where(np.abs(change) < ROUNDING, 0.0, change)
     value, noise = _mean_and_noise(change, estimator.validation_weights)
     if estimator.calibration is not None:
-        noise = math.hypot(
-            noise, estimator.calibration.noise_of_difference(int((first.mask ^ second.mask).sum())) or 0.0
-        )
+        apart = float((first.mask ^ second.mask).sum()) + dropped
+        noise = math.hypot(noise, estimator.calibration.noise_of_difference(apart) or 0.0)
     return LossDifference(value, noise)
 
 

@@ -1,5 +1,6 @@
 """Read the rows of an export from the files in the manifest, and encode them as curator trains on them."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -84,7 +85,7 @@ def _read_into(spool: Spool, plan: Plan, reporter: "Reporter | None") -> Plan:
     seen, equal = [], []
     for task in plan.tasks:
         name = task.entry.name
-        rows = kept_rows(task, targets.pop(name) if _is_target(task) else read_rows(plan, task.entry))
+        rows = kept_rows(plan, task, targets.pop(name) if _is_target(task) else read_rows(plan, task.entry))
         kept = [row for row in rows if row.hash not in hashes] if hashes else rows
         if len(kept) < len(rows):
             equal.append(f"{name}: {len(rows) - len(kept):,} rows equal held-out rows and are left out")
@@ -146,10 +147,11 @@ def _known(plan: Plan, files: Sequence[TaskFile]) -> dict[str, str] | None:
     return None if plan.allow_changed else {str(located(file.path, plan.here)): file.sha256 for file in files}
 
 
-def kept_rows(task: PlannedTask, rows: Sequence[Row]) -> list[Row]:
+def kept_rows(plan: Plan, task: PlannedTask, rows: Sequence[Row]) -> list[Row]:
     """Return the rows of a task that may be trained on.
 
     Args:
+        plan: The plan.
         task: The task.
         rows: All rows of the task.
 
@@ -157,7 +159,10 @@ def kept_rows(task: PlannedTask, rows: Sequence[Row]) -> list[Row]:
         DataError: A row that may be trained on is invalid.
     """
     out = dropped(task.entry)
-    return _checked([row for row in rows if row.number not in out], task)
+    kept = [row for row in rows if row.number not in out]
+    # In a changed file, another number may hold a row that the selection drops.
+    hashes = {row.sha256 for row in plan.manifest.dropped_examples if row.task == task.entry.name}
+    return _checked([row for row in kept if row.hash not in hashes] if hashes else kept, task)
 
 
 def held_out_rows(plan: Plan, part: PlannedTask, rows: Sequence[Row]) -> list[Row]:
@@ -263,6 +268,11 @@ def _counted(task: PlannedTask, read: _Read) -> PlannedTask:
 
 
 def _notes(plan: Plan) -> Iterator[str]:
+    counts = Counter(row.task for row in plan.manifest.dropped_examples)
+    for task in plan.tasks:
+        if count := counts[task.entry.name]:
+            rows = "1 row is" if count == 1 else f"{count:,} rows are"
+            yield f"{task.entry.name}: {rows} dropped from the selection"
     for task in plan.tasks:
         if not task.rows:
             yield f"{task.entry.name}: a weight of {task.weight:g} leaves no rows and no file"

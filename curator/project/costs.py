@@ -12,6 +12,8 @@ from curator.core.errors import EndedEarly
 from curator.core.events import duration
 from curator.core.provenance import key_of
 from curator.data.corpus import Corpus, Task
+from curator.data.dropped import NOTHING, Dropped
+from curator.estimate.reduced import reduced_estimates
 from curator.estimate.target import TargetEstimates
 from curator.export.adapter import find_applied, weights_of
 from curator.gradients.example_groups import training_groups
@@ -136,9 +138,10 @@ class Planner:
             cached=done,
         )
 
-    def affinities(self) -> Work:
-        """Plan the estimates of random subsets."""
-        estimates = self.estimates()
+    def affinities(self, dropped: Dropped = NOTHING) -> Work:
+        """Plan the estimates of random subsets, without some examples."""
+        found = self.estimates()
+        estimates = None if found is None else reduced_estimates(found, dropped)
         tasks, subsets = len(self._corpus.auxiliary), self._workspace.config.select.subsets
         if estimates is not None and self._workspace.store.artifact("estimate", estimates.key) is not None:
             return Work(stage="estimate", kind="estimate", cached=True)
@@ -148,7 +151,7 @@ class Planner:
         """Plan a selection. Its number of steps is unknown."""
         estimates = self.estimates()
         if estimates is not None and not self._fresh:
-            key = key_of(Selections(estimates).select_inputs(request, name))
+            key = key_of(Selections(estimates).without(request.dropped).select_inputs(request, name))
             if self._workspace.store.selection(key) is not None:
                 return Work(stage="select", kind=f"select by {request.method}", cached=True)
         size = float(_PER_STEP * len(self._corpus.auxiliary) ** 2)

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from datasets import DatasetDict
 
     from curator.data.corpus import Corpus
+    from curator.data.dropped import Dropped
     from curator.estimate.target import TargetEstimates
     from curator.project.costs import Planner
     from curator.project.create import Settings, Tasks
@@ -270,7 +271,13 @@ class Project:
             captured=meta.captured,
         )
 
-    def estimate(self, subset: Sequence[str], *, target: str | Sequence[str] | None = None) -> results.EstimateResult:
+    def estimate(
+        self,
+        subset: Sequence[str],
+        *,
+        target: str | Sequence[str] | None = None,
+        drop_examples: Path | str | Sequence[tuple[str, str]] = (),
+    ) -> results.EstimateResult:
         """Estimate the target's loss after fine-tuning on the target and one subset of auxiliary tasks.
 
             >>> project.estimate(["carry"]).estimated_loss
@@ -278,23 +285,32 @@ class Project:
         Args:
             subset: Names of auxiliary tasks.
             target: Target to use instead of the configured one.
+            drop_examples: Examples that the fine-tuning leaves out, as for `select`.
 
         Raises:
-            ConfigError: A name is not an auxiliary task, or a target is not a task of the project.
+            ConfigError: A name is not an auxiliary task, a dropped example is unknown, or a target is not a task of the
+                project.
             DataError: Data, the model or a checkpoint cannot be read or written.
             NumericalError: Training diverges, or a gradient is not finite.
             StoreBusy: Another process works on the project.
         """
-        return self.estimate_all([subset], target=target).estimates[0]
+        return self.estimate_all([subset], target=target, drop_examples=drop_examples).estimates[0]
 
     def estimate_all(
-        self, subsets: Sequence[Sequence[str]], *, target: str | Sequence[str] | None = None
+        self,
+        subsets: Sequence[Sequence[str]],
+        *,
+        target: str | Sequence[str] | None = None,
+        drop_examples: Path | str | Sequence[tuple[str, str]] = (),
     ) -> results.EstimatesReport:
         """Estimate several subsets, in the order given. Arguments and errors are those of `estimate`."""
+        from curator.estimate.reduced import reduced_estimates
+
         targets = self.workspace.targets(target)
         corpus, plan = self._plan(targets, names=[name for subset in subsets for name in subset])
+        dropped = self._dropped(drop_examples, targets)
         self._pipeline.begin(corpus, [plan.train(), plan.gradients()])
-        return self.estimates(targets).estimate(subsets)
+        return reduced_estimates(self.estimates(targets), dropped).estimate(subsets)
 
     def select(
         self,
@@ -307,6 +323,8 @@ class Project:
         threshold: float | None = None,
         include: Sequence[str] = (),
         exclude: Sequence[str] = (),
+        drop_examples: Path | str | Sequence[tuple[str, str]] = (),
+        per_example: bool = False,
         name: str = "",
         output: Path | str | None = None,
         runs: int | None = None,
@@ -327,6 +345,9 @@ class Project:
                 minimum score.
             include: Tasks that must be in.
             exclude: Tasks that must not be in.
+            drop_examples: Examples that the selection does not train on: a JSON Lines file of `{"task", "sha256"}`, or
+                pairs of task and hash.
+            per_example: Choose examples inside tasks, within `max_tokens`.
             name: Name of the selection [default: the method].
             output: Manifest file [default: `curator-manifest.json` in the project].
             runs: Race: fine-tune up to this many times on the most promising subsets, and select the best. The race
@@ -334,12 +355,13 @@ class Project:
             fresh: Run every stage again.
 
         Raises:
-            ConfigError: A name is unknown, pins contradict each other or the budget, the method lacks an option, or a
-                race has a method.
+            ConfigError: A name or a dropped example is unknown, pins contradict each other or the budget, the method
+                lacks an option, or a race has a method or drops examples.
             DataError: Data, the model, a checkpoint or the manifest cannot be read or written.
             NumericalError: Training diverges, or a gradient is not finite.
             StoreBusy: Another process works on the project.
         """
+        from curator.data.dropped import without
         from curator.select.methods import Request, check_budget, check_request
         from curator.select.selections import selection_report
         from curator.training.tracking import estimate_numbers, tracked_run
@@ -349,6 +371,11 @@ class Project:
                 f"a race takes at least 1 run and no method: runs={runs}, method={method}",
                 hint="Remove --method. A race compares the selections of all methods.",
             )
+        if runs is not None and (drop_examples or per_example):
+            raise ConfigError(
+                "a race measures whole tasks and drops no examples",
+                hint="Remove --runs, or --drop-examples and --per-example.",
+            )
         request = Request(
             method=self._method(method),
             k=k,
@@ -357,6 +384,7 @@ class Project:
             threshold=threshold,
             include=tuple(sorted(set(include))),
             exclude=tuple(sorted(set(exclude))),
+            per_example=per_example,
         )
         path = self.root / MANIFEST_NAME if output is None else Path(output).absolute()
         if name and not is_text(name):
@@ -365,8 +393,10 @@ class Project:
         check_request(request, self.config.estimate.method)
         check_manifest_file(path)
         corpus, plan = self._plan(targets, names=[*include, *exclude], fresh=fresh)
-        check_budget(request, corpus)
-        works = [plan.train(), plan.gradients(), plan.affinities()]
+        request = replaced(request, dropped=self._dropped(drop_examples, targets))
+        check_request(request, self.config.estimate.method)
+        check_budget(request, without(corpus, request.dropped))
+        works = [plan.train(), plan.gradients(), plan.affinities(request.dropped)]
         if runs is not None:
             self._pipeline.begin(corpus, [*works, plan.expected_runs("select", runs)])
             return self._race(targets, request, runs=runs, name=name or "race", path=path, fresh=fresh)
@@ -384,7 +414,8 @@ class Project:
     def _with_sets(self, report: results.SelectionResult, manifest: Manifest) -> results.SelectionResult:
         """Return the result of a selection with what `to_datasets` reads."""
         weights = {task.name: task.weight for task in manifest.tasks if task.selected}
-        sets = partial(_sets, self.root, self.config, manifest.target_names, weights)
+        dropped = [(row.task, row.sha256) for row in manifest.dropped_examples]
+        sets = partial(_sets, self.root, self.config, manifest.target_names, weights, dropped)
         return replaced(report, _sets=sets)
 
     def _race(
@@ -486,11 +517,14 @@ class Project:
         """
         if manifest is None:
             return _sets(self.root, self.config, self.workspace.targets(target), None)
+        from curator.data.dropped import without
         from curator.export.adapter import check_unchanged, weights_of
+        from curator.select.selections import dropped_by
 
         found, _ = self.manifest(manifest)
-        check_unchanged(self.workspace, found, self.corpus(found.target_names), allow=False)
-        return _sets(self.root, self.config, found.target_names, weights_of(found))
+        dropped = dropped_by(found)
+        check_unchanged(self.workspace, found, without(self.corpus(found.target_names), dropped), allow=False)
+        return _sets(self.root, self.config, found.target_names, weights_of(found), dropped.named)
 
     def examples(self, task: str, *, target: str | Sequence[str] | None = None) -> results.ExamplesReport:
         """Estimate the effect of each training example of a task on the target's loss.
@@ -509,7 +543,9 @@ class Project:
         corpus, plan = self._plan(targets, names=[task])
         self._pipeline.begin(corpus, [plan.train(), plan.gradients(), *plan.current_selection()])
         selections = self.selections(targets)
-        return selections.estimates.examples(task, selections.last_names_or_select())
+        selected = selections.last_names_or_select()
+        estimator = selections.without(selections.last_dropped()).estimates.estimator
+        return selections.estimates.examples(task, selected, estimator)
 
     def group(self, count: int) -> list[tuple[str, Path, int]]:
         """Split each auxiliary task into groups of examples with similar gradients.
@@ -615,6 +651,7 @@ class Project:
             StoreBusy: Another process works on the project.
         """
         from curator.metrics.measuring import Measurer, metric_name
+        from curator.verify.dropping import measure_dropping, plan_dropping, report_dropping
         from curator.verify.measure import estimates_before, measure
         from curator.verify.verification import check_counts, expected_count, plan_runs, report_runs, stored_report
 
@@ -642,25 +679,35 @@ class Project:
             measurer=measurer,
             keep=not self._pipeline.dry_run,
         )
-        self._pipeline.begin(corpus, [*(work for work in works if work.cached), costs.runs("verify", plan.runs)])
+        dropping = plan_dropping(chosen, seeds=seeds, planned=plan.runs)
+        less = () if dropping is None else dropping.reduced
+        plan.runs.extend(() if dropping is None else dropping.whole)
+        # A run without some examples takes at most as long as the run with all examples.
+        announced = replaced(costs.runs("verify", [*plan.runs, *less]), exact=not less)
+        self._pipeline.begin(corpus, [*(work for work in works if work.cached), announced])
         before = measurer.known_before()
-        if plan.runs or before is None:
+        if plan.runs or less or before is None:
             with self._pipeline.measuring(targets, "verify"):
                 before = measurer.before(self._pipeline.load)
+                folder = self.workspace.adapters / "verify"
                 measure(
                     self.workspace,
                     corpus,
                     plan.runs,
                     load=self._pipeline.load,
-                    folder=self.workspace.adapters / "verify",
+                    folder=folder,
                     measurer=measurer,
                     predictions=estimates_before(chosen.estimates, plan.runs),
                     forgetting=forgetting,
                 )
-        if not plan.runs:
+                if dropping is not None and less:
+                    measure_dropping(chosen.estimates, dropping, load=self._pipeline.load, folder=folder)
+        if not plan.runs and not less:
             count = len(chosen.estimates.measured)
             self.reporter.cached("verify", f"{count} subsets are measured; --runs N adds more")
-        return report_runs(self.estimates(targets), plan, measurer, before)
+        estimates = self.estimates(targets)
+        found = report_runs(estimates, plan, measurer, before)
+        return found if dropping is None else replaced(found, dropping=report_dropping(estimates, dropping))
 
     def export(
         self,
@@ -746,10 +793,11 @@ class Project:
             NumericalError: Training diverges.
             StoreBusy: Another process works on the project.
         """
+        from curator.data.dropped import without
         from curator.export import adapter as applying
         from curator.export.adapter_metric import applied_metric
         from curator.metrics.measuring import Measurer, metric_name
-        from curator.select.selections import find_manifest_file
+        from curator.select.selections import dropped_by, find_manifest_file
         from curator.training.tracking import estimate_numbers, tracked_run
         from curator.verify.measure import run_seeds
 
@@ -757,7 +805,7 @@ class Project:
         found, _ = self.manifest(manifest)
         file = find_manifest_file(self.workspace, manifest)
         targets = found.target_names
-        corpus = self.corpus(targets)
+        corpus = without(self.corpus(targets), dropped_by(found))
         unchanged = applying.check_unchanged(self.workspace, found, corpus, allow=allow_changed)
         seed = run_seeds(self.config, 1)[0] if seed is None else seed
         folder = self.workspace.adapters / "applied"
@@ -834,6 +882,50 @@ class Project:
         from curator.select.selections import find_manifest
 
         return find_manifest(self.workspace, wanted)
+
+    def note(
+        self, text: str | None = None, *, task: str = "", example: str = "", selection: str = ""
+    ) -> results.NotesReport:
+        """Write or read the note on a task, an example or a selection. Without names, return all notes.
+
+            >>> project.note("two labels are wrong", task="carry")
+
+        Args:
+            text: The note. It replaces an earlier note. An empty text removes the note. None reads.
+            task: Name of a task.
+            example: Hash of an example of the task, as in `examples`.
+            selection: Name of a stored selection.
+
+        Raises:
+            ConfigError: The names do not name one task, example or selection, or it does not exist.
+            DataError: Files are not read yet.
+            StoreBusy: A writer held the store for ten seconds.
+        """
+        from curator.project.notes import note
+
+        return note(self.workspace, text, task=task, example=example, selection=selection)
+
+    def report(self, manifest: Path | str | None = None, *, output: Path | str | None = None) -> Path:
+        """Write one file about a selection, to send to a colleague. The file needs no network. Compute no stage.
+
+            >>> project.report(output="report.html")
+
+        Args:
+            manifest: A manifest that `select` wrote, or the name of a selection [default: the last selection].
+            output: HTML file, or Markdown file with the ending `.md` [default: `curator-report.html` in the project].
+
+        Returns:
+            The file.
+
+        Raises:
+            DataError: There is no selection, or the file cannot be written.
+        """
+        from curator.project.report import REPORT_NAME, last_manifest, write_report
+
+        found = last_manifest(self.workspace) if manifest is None else self.manifest(manifest)[0]
+        path = self.root / REPORT_NAME if output is None else Path(output).absolute()
+        write_report(self.workspace, found, path)
+        return path
 
     def status(self) -> results.StatusReport:
         """Report the state of every stage, and why a stage is stale. Compute nothing."""
@@ -923,6 +1015,25 @@ class Project:
         """
         return self._pipeline.corpus(targets)
 
+    def _dropped(self, named: Path | str | Sequence[tuple[str, str]], targets: tuple[str, ...]) -> "Dropped":
+        """Return dropped examples, checked against the tasks.
+
+        Args:
+            named: A JSON Lines file of `{"task", "sha256"}`, or pairs of task and hash.
+            targets: Names of the targets.
+
+        Raises:
+            ConfigError: An example is not a training example of an auxiliary task, or is named twice.
+            DataError: The file or the tasks cannot be read.
+        """
+        from curator.data.dropped import Dropped, check_dropped, read_dropped
+
+        if not named:
+            return Dropped()
+        if isinstance(named, Path | str):
+            return check_dropped(self.corpus(targets), read_dropped(Path(named)), where=str(named))
+        return check_dropped(self.corpus(targets), named)
+
     def estimates(self, targets: tuple[str, ...]) -> "TargetEstimates":
         """Return the estimates for the targets. Run the missing stages before.
 
@@ -974,14 +1085,22 @@ class Project:
         return method
 
 
-def _sets(root: Path, config: Config, targets: tuple[str, ...], weights: "Mapping[str, float] | None") -> "DatasetDict":
+def _sets(
+    root: Path,
+    config: Config,
+    targets: tuple[str, ...],
+    weights: "Mapping[str, float] | None",
+    dropped: Sequence[tuple[str, str]] = (),
+) -> "DatasetDict":
     """Return the examples to train on. `SelectionResult` keeps this function with its arguments, and can be pickled."""
+    from curator.data.dropped import Dropped, without
     from curator.training.training_sets import training_sets
     from curator.workspace.store.tables import Store
 
     store = Store(root / ".curator" / "store.duckdb")
     workspace = Workspace(root=root, config=config, store=store, reporter=Reporter())
-    return training_sets(Pipeline(workspace).corpus(targets), workspace.store, weights)
+    corpus = without(Pipeline(workspace).corpus(targets), Dropped.of(dropped))
+    return training_sets(corpus, workspace.store, weights)
 
 
 def _store_report(found: "StoreReport") -> results.StoreReport:

@@ -19,6 +19,7 @@ from curator.results.estimates import (
     ParetoReport,
 )
 from curator.results.metrics import AppliedMetric, MetricReading, MetricReport, TestPart
+from curator.results.notes import NoteEntry, NotesReport
 from curator.results.outputs import AppliedTask, ApplyReport, ExportedTask, ExportReport, QueryResult
 from curator.results.selection import RaceResult, SelectedTask, SelectionResult
 from curator.results.stages import (
@@ -33,6 +34,7 @@ from curator.results.stages import (
 from curator.results.verification import (
     ComparedMethod,
     ComparedSelection,
+    DroppingReport,
     ForgottenTask,
     PairedDifference,
     Predictions,
@@ -53,6 +55,7 @@ __all__ = [
     "ComparedSelection",
     "CostReport",
     "CurveReport",
+    "DroppingReport",
     "DuplicateTasks",
     "EstimateResult",
     "EstimatesReport",
@@ -65,6 +68,8 @@ __all__ = [
     "Interval",
     "MetricReading",
     "MetricReport",
+    "NoteEntry",
+    "NotesReport",
     "Overlap",
     "PairedDifference",
     "ParetoPoint",

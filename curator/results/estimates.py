@@ -56,6 +56,8 @@ class ExampleInfluence:
     file: str
     line: int
     """Line in the file, from 1. 0 if rows are not lines."""
+    sha256: str
+    """Hash of the content. Equal examples have equal hashes."""
     gain: float
     """Decrease of the target's loss in nats, to first order around the selection. Negative if the example harms."""
     text: str
@@ -82,6 +84,18 @@ class ExamplesReport(_Calibrated, Report, Shown):
     calibrated_on: int
     examples: tuple[ExampleInfluence, ...]
     """Most helpful example first."""
+
+    def most_harmful(self, count: int) -> list[str]:
+        """Return the hashes of the most harmful examples, the worst first. Copies of an example count together.
+
+        Args:
+            count: Maximum number of examples. Examples that help are never among them.
+        """
+        gains: dict[str, float] = {}
+        for example in self.examples:
+            gains[example.sha256] = gains.get(example.sha256, 0.0) + example.gain
+        worst = sorted((gain, digest) for digest, gain in gains.items() if gain < 0)
+        return [digest for _, digest in worst[:count]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -69,6 +69,7 @@ class SelectionResult(Report, Estimated, Shown):
         "indistinguishable",
         "tasks",
         "steps",
+        "dropped_examples",
         "manifest",
         "cached",
         "race",
@@ -87,10 +88,12 @@ class SelectionResult(Report, Estimated, Shown):
     measured_loss: float | None
     """Loss after fine-tuning on the selection. None if it was not measured."""
     reference: dict[str, float]
-    """Estimated loss of `all_tasks` and `target_only`."""
+    """Estimated loss of `all_tasks` and `target_only`. With dropped examples, also of the selection `with_dropped`."""
     indistinguishable: tuple[str, ...]
     """Names of the references whose difference to the selection is noise."""
     steps: tuple[dict[str, Any], ...]
+    dropped_examples: tuple[dict[str, Any], ...]
+    """Task, hash, number and place of each row that the selection drops."""
     manifest: Path | None
     cached: bool
     race: RaceResult | None = None

@@ -151,6 +151,28 @@ class PairedDifference:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DroppingReport(Estimated):
+    """The last selection with and without the examples that it drops. A negative difference is better without them."""
+
+    subset: tuple[str, ...]
+    dropped_examples: int
+    """Number of dropped rows."""
+    estimate: Interval
+    """Estimate without the dropped examples."""
+    estimated_difference: float
+    estimated_noise: float
+    """Half of the 90 % interval of the estimated difference."""
+    measured_losses: tuple[float, ...]
+    """Loss of each seed without the dropped examples."""
+    measured_losses_with_dropped: tuple[float, ...]
+    """Loss of each seed with all examples."""
+    measured_difference: float
+    """Difference of the means."""
+    measured_noise: float | None
+    """Half of the 90 % interval if only seeds differ. None with one seed each."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class VerifyReport(Report, Shown):
     """Comparison of estimated with measured losses of one target.
 
@@ -190,6 +212,8 @@ class VerifyReport(Report, Shown):
     """Losses on rows of every task, run by run. None if no run measured them."""
     comparison: tuple[ComparedMethod, ...] | None = None
     """All methods, the current selection's first. None without `compare`."""
+    dropping: DroppingReport | None = None
+    """Measured effect of the examples that the last selection drops. None if it drops none."""
     selections: tuple[ComparedSelection, ...] | None = None
     """Selections that are compared by name. None without `selections`."""
     differences: tuple[PairedDifference, ...] | None = None

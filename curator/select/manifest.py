@@ -17,6 +17,7 @@ from curator.core.config import CsvOptions, target_names
 from curator.core.errors import DataError, ManifestMismatch
 from curator.core.files import located, refuse_endless, relative_to, sha256_of, write_whole
 from curator.core.hub_ids import checked_hub_id
+from curator.data.left_out import DROPPED
 
 SCHEMA_VERSION = 1
 MANIFEST_NAME = "curator-manifest.json"
@@ -135,6 +136,18 @@ class TargetEntry(_Part):
     source: Origin = {}
 
 
+class DroppedExample(_Part):
+    """One row of a task that the selection does not train on."""
+
+    task: str
+    sha256: str
+    """Hash of the row's content. Equal rows have equal hashes."""
+    number: Count
+    """Number of the row in the task, from 0."""
+    place: str
+    """Name of the file and line of the row."""
+
+
 EntryT = TypeVar("EntryT", TaskEntry, TargetEntry)
 
 
@@ -181,6 +194,8 @@ class Manifest(_Part):
     edits: tuple[Edit, ...] = ()
     steps: tuple[dict[str, Any], ...] = Field(default=())
     """Steps of the method that led to the selection."""
+    dropped_examples: tuple[DroppedExample, ...] = ()
+    """Rows that the selection drops from its tasks, by task and by number. `left_out` of a task lists them too."""
 
     @property
     def target_names(self) -> tuple[str, ...]:
@@ -193,6 +208,16 @@ class Manifest(_Part):
         twice = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
         if twice:
             raise ValueError(f"several tasks have the same name: {', '.join(twice[:5])}")
+        return self
+
+    @model_validator(mode="after")
+    def _dropped_rows_are_left_out(self) -> Self:
+        listed: dict[str, list[int]] = {}
+        for row in self.dropped_examples:
+            listed.setdefault(row.task, []).append(row.number)
+        left_out = {task.name: task.left_out[DROPPED] for task in self.tasks if DROPPED in task.left_out}
+        if {name: tuple(sorted(numbers)) for name, numbers in listed.items()} != left_out:
+            raise ValueError(f"`dropped_examples` and the rows that tasks leave out as {DROPPED!r} differ")
         return self
 
 

@@ -1,6 +1,6 @@
 """Build the manifest of a selection, with its settings, estimates and files."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +10,27 @@ from curator.core.arrays import Mask
 from curator.core.interval import Interval
 from curator.core.version import __version__
 from curator.data.corpus import Corpus, Task, TaskVersion
+from curator.data.dropped import dropped_rows
 from curator.estimate.affinity import Affinities
+from curator.estimate.loss_estimator import LossEstimator
+from curator.estimate.reduced import ReducedEstimates
 from curator.estimate.target import TargetEstimates
-from curator.estimate.whatif import difference, estimate_selections
+from curator.estimate.whatif import SelectionEstimate, difference, estimate_selection, estimate_selections
 from curator.gradients.stage import projection
 from curator.results.base import rounded, rounded_if_known
 from curator.select import baselines
 from curator.select.considered import considered_with
-from curator.select.manifest import EntryT, Manifest, ModelIdentity, TargetEntry, TaskEntry, TaskFile, now, rebased
+from curator.select.manifest import (
+    DroppedExample,
+    EntryT,
+    Manifest,
+    ModelIdentity,
+    TargetEntry,
+    TaskEntry,
+    TaskFile,
+    now,
+    rebased,
+)
 from curator.select.methods import Request
 from curator.select.search import Constraints, Selection
 from curator.select.selected_interval import selected_interval
@@ -46,12 +59,16 @@ def manifest_of(
         constraints: Limits that the selection kept. None if a person made it.
     """
     config, corpus = estimates.workspace.config, estimates.corpus
-    masks = np.stack([selection.mask, np.ones_like(selection.mask), np.zeros_like(selection.mask)])
-    chosen, every, none = estimate_selections(estimates.estimator, masks)
-    others = {"all_tasks": every, "target_only": none}
+    whole = estimates.whole
+    chosen = estimate_selection(estimates.estimator, selection.mask)
+    others = _references(whole.estimator, selection.mask)
     if request.method not in baselines.NAMES:
         chosen = replace(chosen, estimate=_for_selected(estimates, selection.mask, chosen.estimate, constraints))
     selected = {task.name for task, inside in zip(estimates.tasks, selection.mask, strict=True) if inside}
+    share = 0.0
+    if isinstance(estimates, ReducedEstimates):
+        share = estimates.share_dropped(selected)
+        others["with_dropped"] = estimate_selection(whole.estimator, selection.mask)
     measured = next((m.mean for m in estimates.measured if m.subset == selected), None)
     if selection.weights is not None:
         shift = selection.loss - chosen.loss
@@ -129,18 +146,36 @@ def manifest_of(
         measured_loss=rounded_if_known(measured),
         reference={name: rounded(judged.loss) for name, judged in others.items()},
         indistinguishable=tuple(
-            name for name, judged in others.items() if difference(estimates.estimator, chosen, judged).is_noise
+            name
+            for name, judged in others.items()
+            if difference(estimates.estimator, chosen, judged, dropped=share).is_noise
         ),
         steps=tuple(
             {"change": s.change, "tasks": [estimates.tasks[t].name for t in s.tasks], "loss": rounded(s.loss)}
             for s in selection.steps
         ),
+        dropped_examples=_dropped(estimates),
     )
+
+
+def _references(estimator: LossEstimator, mask: Mask) -> dict[str, SelectionEstimate]:
+    """Estimate all tasks, and the target alone, with all examples."""
+    every, none = estimate_selections(estimator, np.stack([np.ones_like(mask), np.zeros_like(mask)]))
+    return {"all_tasks": every, "target_only": none}
+
+
+def _dropped(estimates: TargetEstimates) -> tuple[DroppedExample, ...]:
+    """Return the dropped rows of all tasks."""
+    if not isinstance(estimates, ReducedEstimates):
+        return ()
+    rows = dropped_rows(estimates.whole.corpus, estimates.workspace.store, estimates.dropped)
+    return tuple(DroppedExample.model_validate(asdict(row)) for row in rows)
 
 
 def _for_selected(estimates: TargetEstimates, mask: Mask, plain: Interval, constraints: Constraints | None) -> Interval:
     """Return the interval of a subset that was selected for its estimate."""
-    evidence, calibration = estimates.evidence, estimates.calibration
+    # Runs on whole tasks calibrate the estimates without dropped examples, too.
+    measured, evidence, calibration = estimates.whole.measured, estimates.evidence, estimates.calibration
     if evidence is not None and calibration is not None:
         row = list(evidence.scales).index(calibration.scale)
         evidence = replace(evidence, changes=evidence.changes[[row]], scales=[calibration.scale])
@@ -150,7 +185,7 @@ def _for_selected(estimates: TargetEstimates, mask: Mask, plain: Interval, const
         considered_with(estimates, mask, constraints),
         known=estimates.estimator.all_tasks_loss,
         evidence=evidence,
-        runs=np.array([len(m.runs) for m in estimates.measured], dtype=np.float64),
+        runs=np.array([len(m.runs) for m in measured], dtype=np.float64),
         calibration=calibration,
         seed=estimates.workspace.config.select.seed,
     )

@@ -9,6 +9,7 @@ import numpy as np
 
 from curator.core.errors import ConfigError
 from curator.data.corpus import Corpus, Task
+from curator.data.dropped import NOTHING, Dropped
 from curator.estimate.affinity import Affinities
 from curator.estimate.loss_estimator import LossEstimator
 from curator.select import baselines
@@ -39,10 +40,19 @@ class Request:
     threshold: float | None = None
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
+    dropped: Dropped = NOTHING
+    """Examples that the selection does not train on."""
+    per_example: bool = False
+    """Whether to choose examples inside tasks. `max_tokens` is then set."""
 
     def options(self) -> dict[str, Any]:
-        """Return the constraints that are set."""
-        return {k: v for k, v in asdict(self).items() if k != "method" and v not in (None, ())}
+        """Return the constraints that are set. The dropped examples are not among them."""
+        return {k: v for k, v in asdict(self).items() if k not in ("method", "dropped") and v not in (None, (), False)}
+
+    def inputs(self) -> dict[str, Any]:
+        """Return the request as inputs of a selection. Dropped examples decide the estimates, and are inputs there."""
+        found = {k: v for k, v in asdict(self).items() if k not in ("dropped", "per_example")}
+        return found | ({"per_example": True} if self.per_example else {})
 
 
 def check_request(request: Request, estimator: str) -> None:
@@ -53,13 +63,17 @@ def check_request(request: Request, estimator: str) -> None:
         estimator: Name of the configured estimator.
 
     Raises:
-        ConfigError: Pins contradict each other, or the method does not support an option or the estimator.
+        ConfigError: Options contradict each other, or the method or estimator does not support an option.
     """
     if request.threshold is not None and not isfinite(request.threshold):
         raise ConfigError(f"threshold is not finite: {request.threshold}", hint="Set a finite number of nats.")
     both = sorted(set(request.include) & set(request.exclude))
     if both:
         raise ConfigError(f"tasks both included and excluded: {', '.join(both)}", hint="Name each task only once.")
+    if request.per_example and request.dropped:
+        raise ConfigError("cannot combine --per-example and --drop-examples", hint="Use one of them.")
+    if request.per_example and request.max_tokens is None:
+        raise ConfigError("--per-example needs a budget", hint="Add --max-tokens N.")
     if request.method != "mixture":
         return
     if request.k is not None or request.max_examples is not None or request.threshold is not None:

@@ -1,7 +1,7 @@
 """`Selections`: select tasks for one target, save selections, and find them again."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -10,12 +10,15 @@ import numpy as np
 
 from curator import results
 from curator.core.arrays import Floats, Mask
-from curator.core.errors import DataError
+from curator.core.errors import ConfigError, DataError
 from curator.core.interval import Interval
 from curator.core.provenance import Inputs, key_of
 from curator.core.text import is_text
 from curator.core.version import __version__
+from curator.data.dropped import Dropped
+from curator.estimate.reduced import reduced_estimates
 from curator.estimate.target import TargetEstimates
+from curator.estimate.trajectory import TrajectoryEstimator
 from curator.results.base import rounded, rounded_if_known
 from curator.select.baseline_inputs import BaselineInputs
 from curator.select.considered import random_subsets
@@ -24,7 +27,8 @@ from curator.select.manifest import Edit, Manifest, read_manifest
 from curator.select.manifest_builder import manifest_of, seen_from
 from curator.select.methods import Methods, Request, check_request, constraints_of
 from curator.select.pareto import competing_subsets, pareto_front
-from curator.select.search import Selection, Step
+from curator.select.per_example import ExampleSearch, Units, with_examples_in_memory
+from curator.select.search import Constraints, Selection, Step
 from curator.training.meta_init import LoadModel
 from curator.training.model import load_project_model
 from curator.workspace.workspace import Workspace
@@ -69,9 +73,18 @@ class Selections:
         there = {task.name for task in self.estimates.tasks}
         return [task.name for task in self.last_or_select().tasks if task.selected and task.name in there]
 
+    def last_dropped(self) -> Dropped:
+        """Return the examples that the last selection drops, and that its tasks still hold."""
+        last = self.last()
+        return Dropped() if last is None else dropped_by(last).within(self.estimates.corpus)
+
+    def without(self, dropped: Dropped) -> "Selections":
+        """Return the selections among tasks without some examples."""
+        return Selections(reduced_estimates(self.estimates, dropped), self._load) if dropped else self
+
     def select_inputs(self, request: Request, name: str) -> Inputs:
         """Return the inputs that decide a selection."""
-        return {"estimate": self.estimates.key, "request": asdict(request), "name": name, "curator": __version__}
+        return {"estimate": self.estimates.key, "request": request.inputs(), "name": name, "curator": __version__}
 
     def select(self, request: Request, *, name: str, folder: Path, fresh: bool) -> tuple[Manifest, bool]:
         """Select tasks, or return the same selection from the store.
@@ -89,6 +102,10 @@ class Selections:
             ConfigError: A name is not an auxiliary task, or the request contradicts itself or the method.
         """
         check_request(request, self._workspace.config.estimate.method)
+        if request.dropped:
+            return self.without(request.dropped).select(
+                replace(request, dropped=Dropped()), name=name, folder=folder, fresh=fresh
+            )
         constraints = constraints_of(request, self.estimates.tasks, self.estimates.number_of)
         inputs = self.select_inputs(request, name)
         key = key_of(inputs)
@@ -110,8 +127,16 @@ class Selections:
             stage.advance_to(len(steps), loss=step.loss)
 
         selection = self._methods.select(request.method, constraints, follow)
+        estimates = self.estimates
+        if request.per_example:
+            estimates, selection = choose_examples(
+                self.estimates, constraints, selection, lambda loss: follow(Step("examples", (), loss))
+            )
         stage.finish(f"{int(selection.mask.sum())} of {len(self.estimates.tasks)} tasks by {request.method}")
-        manifest = manifest_of(self.estimates, request, name, selection, affinities, constraints=constraints)
+        if estimates is not self.estimates:
+            # The limits hold for the tasks without the examples that were not chosen.
+            constraints = constraints_of(request, estimates.tasks, estimates.number_of)
+        manifest = manifest_of(estimates, request, name, selection, affinities, constraints=constraints)
         self._keep(key, manifest, inputs)
         return self._seen_from(folder, manifest), False
 
@@ -200,6 +225,14 @@ class Selections:
         Raises:
             ConfigError: A name is not an auxiliary task.
         """
+        if request.dropped:
+            return self.without(request.dropped).save(
+                subset,
+                name=name,
+                request=replace(request, dropped=Dropped()),
+                edits=edits,
+                started_from=started_from,
+            )
         mask = self.estimates.mask(subset)
         (estimate,) = self.estimates.estimator.estimate(mask[None])
         manifest = manifest_of(
@@ -272,6 +305,54 @@ class Selections:
         return task_embeddings(self._workspace, self.estimates.corpus, self._load)
 
 
+def choose_examples(
+    estimates: TargetEstimates, constraints: Constraints, whole: Selection, follow: Callable[[float], None]
+) -> tuple[TargetEstimates, Selection]:
+    """Choose examples inside tasks under a budget of tokens.
+
+    Args:
+        estimates: Estimates of the tasks with all examples.
+        constraints: The budget and the pins. All examples of a pinned task are in, or none.
+        whole: The selection of whole tasks within the budget.
+        follow: Called with the estimated loss of each round.
+
+    Returns:
+        Estimates without the other examples, and the selection of the tasks with chosen examples.
+
+    Raises:
+        ConfigError: The estimator is not that of the trajectory.
+        CuratorError: The examples cannot be read.
+    """
+    if not isinstance(estimates.estimator, TrajectoryEstimator):
+        raise ConfigError(
+            "--per-example needs the trajectory estimator", hint='Set method = "trajectory" under [estimate].'
+        )
+    units = Units.of(estimates.tasks)
+    pins = [np.isin(np.arange(len(estimates.tasks)), sorted(p)) for p in (constraints.include, constraints.exclude)]
+    assert constraints.max_tokens is not None
+    trajectory = with_examples_in_memory(estimates.trajectory)
+    search = ExampleSearch(
+        TrajectoryEstimator(trajectory, estimates.final_losses, estimates.calibration),
+        trajectory,
+        units,
+        max_tokens=constraints.max_tokens,
+        include=pins[0],
+        exclude=pins[1],
+        follow=follow,
+    )
+    found = search.best(whole.mask)
+    mask = np.zeros(len(estimates.tasks), dtype=bool)
+    mask[units.tasks[found.kept]] = True
+    left = np.flatnonzero(~found.kept & mask[units.tasks])
+    dropped = Dropped.of((estimates.tasks[int(units.tasks[u])].name, units.hashes[int(u)]) for u in left)
+    return reduced_estimates(estimates, dropped), Selection(mask, found.loss, whole.steps)
+
+
+def dropped_by(manifest: Manifest) -> Dropped:
+    """Return the examples that a selection drops."""
+    return Dropped.of((row.task, row.sha256) for row in manifest.dropped_examples)
+
+
 def find_manifest(workspace: Workspace, wanted: Path | str) -> tuple[Manifest, Path]:
     """Find a manifest by its file or by the name of its selection.
 
@@ -337,6 +418,7 @@ def selection_report(
         reference=manifest.reference,
         indistinguishable=manifest.indistinguishable,
         steps=manifest.steps,
+        dropped_examples=tuple(row.model_dump() for row in manifest.dropped_examples),
         manifest=shown,
         cached=cached,
         race=race,

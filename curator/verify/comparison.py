@@ -22,6 +22,8 @@ from curator.training.fine_tune import MeasuredSubset
 from curator.verify.measure import Run, run_seeds
 from curator.verify.report import seed_noise
 
+COMPARED_SEEDS = 2
+"""Smallest default number of seeds of a comparison. With one seed, noise between seeds is unknown."""
 # Increase when the same estimates give other selections to compare.
 _VERSION = 1
 # Upper quantile of a 90 % interval.

@@ -43,8 +43,8 @@ def named_subsets(estimates: TargetEstimates, names: Sequence[str]) -> list[Name
         names: At least two different names.
 
     Raises:
-        ConfigError: Names are too few or repeat, a selection belongs to another target, holds another task, or has
-            weights.
+        ConfigError: Names are too few or repeat, a selection belongs to another target, holds another task, has
+            weights, or drops examples.
         DataError: Neither a manifest nor a selection has the name.
     """
     if len(names) < 2 or len(set(names)) < len(names):
@@ -69,6 +69,11 @@ def named_subsets(estimates: TargetEstimates, names: Sequence[str]) -> list[Name
         if any(task.weight != 1.0 for task in chosen):
             raise ConfigError(
                 f"selection {name!r} has weights, which runs of subsets ignore", hint="Compare unweighted selections."
+            )
+        if manifest.dropped_examples:
+            raise ConfigError(
+                f"selection {name!r} drops examples, which runs of subsets train on",
+                hint="Run `curator verify` without --selections after this selection.",
             )
         for task in chosen:
             estimates.number_of(task.name)

@@ -14,15 +14,12 @@ from curator.metrics.stored import RunValues
 from curator.select.baselines import NAMES
 from curator.select.selections import Selections
 from curator.training.fine_tune import recipe_key
-from curator.verify.comparison import Choice, compare_methods, plan_comparison, runs_to_compare
+from curator.verify.comparison import COMPARED_SEEDS, Choice, compare_methods, plan_comparison, runs_to_compare
 from curator.verify.measure import Run, mark_reported, new_count, runs_to_make
 from curator.verify.metric_report import with_metric
 from curator.verify.paired import PAIRED_SEEDS, NamedSubset, compare_selections, named_subsets, runs_to_pair
 from curator.verify.report import report
 from curator.workspace.store.metric_values import StoredMetric
-
-# Smallest default number of seeds of a comparison. With one seed, noise between seeds is unknown.
-_COMPARED_SEEDS = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +59,7 @@ def expected_count(config: Config, runs: int | None, seeds: int | None, *, compa
         compare: As for `plan_runs`.
         named: Number of selections to compare by name.
     """
-    count = (len(NAMES) + 2) * (seeds or max(config.verify.seeds, _COMPARED_SEEDS)) if compare else 0
+    count = (len(NAMES) + 2) * (seeds or max(config.verify.seeds, COMPARED_SEEDS)) if compare else 0
     count += named * (seeds or max(config.verify.seeds, PAIRED_SEEDS))
     return count + (new_count(config, runs, seeds) if runs is not None or not (compare or named) else 0)
 
@@ -106,7 +103,7 @@ def plan_runs(
             found.runs.extend(_repeats(estimates, measurer, repeat=runs is None and not (compare or names)))
         if compare:
             found.choices.extend(plan_comparison(selections, fresh=fresh))
-            more = runs_to_compare(estimates, found.choices, seeds=seeds or max(config.verify.seeds, _COMPARED_SEEDS))
+            more = runs_to_compare(estimates, found.choices, seeds=seeds or max(config.verify.seeds, COMPARED_SEEDS))
             found.runs.extend(run for run in more if run not in found.runs)
         if names:
             found.named.extend(named_subsets(estimates, names))

@@ -171,6 +171,12 @@ async def _story_tasks(app: App, pilot: Pilot[None]) -> set[str]:
     assert session.base == "by hand"
     assert session.pinned(State.PINNED_IN) == [session.names[row] for row in sorted((first, second))]
 
+    # A note, a report.
+    await _press(app, pilot, "n")
+    assert _is_dialog(app, "NoteDialog")
+    await _press(app, pilot, "escape", "E")
+    await until(pilot, lambda: "report written" in text(app))
+
     # Verify, compare, export, open.
     await _press(app, pilot, "V")
     assert _is_dialog(app, "VerifyDialog")
@@ -183,6 +189,8 @@ async def _story_tasks(app: App, pilot: Pilot[None]) -> set[str]:
     assert _is_dialog(app, "TaskScreen")
     await _press(app, pilot, "escape")
     return {
+        "note",
+        "report",
         "toggle_task", "undo", "redo", "range", "mark", "pin", "drop_shown", "invert_shown", "take_shown", "filter",
         "sort", "reverse", "fill", "order", "save", "load", "verify", "compare", "export",
     }  # fmt: skip
@@ -255,11 +263,15 @@ async def _story_home(app: App, pilot: Pilot[None]) -> set[str]:
     assert _is_dialog(app, "SaveDialog")
     await _press(app, pilot, "escape", "e")
     assert "save the selection first" in text(app)
+    await _press(app, pilot, "E")
+    assert "a report describes a saved selection" in text(app)
+    await _press(app, pilot, "n")
+    assert "to write a note about it" in text(app)
     await _press(app, pilot, "V")
     assert _is_dialog(app, "VerifyDialog")
     await _press(app, pilot, "escape", "c")
     assert app.current_mode == "compare"
-    return {"undo", "redo", "next_pane", "save", "export", "compare", "verify"}
+    return {"undo", "redo", "next_pane", "save", "export", "compare", "verify", "report", "note"}
 
 
 STORIES: dict[str, Any] = {"tasks": _story_tasks, "list": _story_list, "any": _story_any, "home": _story_home}

@@ -128,7 +128,7 @@ async def _old_influences_are_not_shown_after_an_edit(app: CuratorApp, screen: T
     before, title = screen.rows.influence_part(number)[0], f" {influence.unit.name} · most helpful first"
     assert before in text(app)
     assert title in text(app)
-    await pilot.press("space")
+    await pilot.press("i")
     assert app.session is not None
     assert len(requests) == 1
     assert "…" in screen.rows.influence_part(number)[0]
@@ -171,13 +171,13 @@ async def _toggle_is_about_the_task(app: CuratorApp, screen: TaskScreen, pilot: 
     app.open_task(2, np.array([2, 5]))
     assert app.screen is screen
     mask = app.session.mask
-    await pilot.press("space")
+    await pilot.press("i")
     assert np.flatnonzero(app.session.mask != mask).tolist() == [2]
     await pilot.press("p")
     assert app.session.state(2).pinned
     app.open_task(12, np.arange(12))
     mask = app.session.mask
-    await pilot.press("space", "p")
+    await pilot.press("i", "p")
     assert np.allclose(app.session.mask, mask)
     assert "always in" in text(app)
 
@@ -343,7 +343,7 @@ def test_task_screen_without_estimates_shows_examples(drawn_project: DrawnProjec
             await until(pilot, lambda: "file order" in text(app))
             assert "no estimates yet" in text(app)
             assert screen.rows.order.tolist() == [0, 1, 2, 3]
-            await pilot.press("space", "t", "s", "j", "s", "S")
+            await pilot.press("i", "t", "s", "j", "s", "S")
             assert "shortest first" in text(app)
             await app.leave()
 

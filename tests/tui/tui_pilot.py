@@ -154,6 +154,7 @@ def fake_selection(name: str, mask: Any, measured: float | None = None) -> Any:
         mask=lambda names: mask.copy(),
         is_weighted=False,
         measured_loss=lambda config: measured,
+        dropped={},
     )
 
 

@@ -84,3 +84,9 @@ CREATE TABLE run_details (
 INSERT INTO run_details VALUES
     ('r', '{"a": "c"}', 1, 2.5, 2.0, 900, 1000000, 'm', '{}', 1.8, 1.6, 2.0, 9);
 INSERT INTO schema_version VALUES (8, '2026-11-01 12:00:00');
+
+-- schema 9
+CREATE TABLE notes (
+    kind VARCHAR, name VARCHAR, sha256 VARCHAR, text VARCHAR, made TIMESTAMP, PRIMARY KEY (kind, name, sha256));
+INSERT INTO notes VALUES ('task', 'a', '', 'read this', '2026-11-01 12:00:00');
+INSERT INTO schema_version VALUES (9, '2026-11-01 12:00:00');

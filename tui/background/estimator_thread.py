@@ -18,6 +18,10 @@ from curator.estimate.loss_estimator import LossEstimator
 from curator.estimate.whatif import LossDifference, difference, estimate_selection, estimate_selections, flips
 
 Rows = npt.NDArray[np.intp]
+Named = tuple[tuple[str, str], ...]
+"""Task and content hash of each dropped example, sorted."""
+Lacking = Callable[[Named], tuple[LossEstimator, float]]
+"""Returns the estimator without some examples, and the dropped shares of tasks, summed over the tasks."""
 
 # Up to this number of tasks, every flip is solved in full. Beyond this number, only flips of visible tasks are.
 SOLVED_IN_FULL = 300
@@ -38,14 +42,19 @@ class EstimateRequest:
         mask: Membership of the selection (t,).
         saved: Membership of the saved selection (t,).
         visible: Numbers of the tasks on the screen. Their flips are solved first.
-        others: Memberships (t,) of other selections on the screens: saved ones, and those of earlier edits.
+        others: Other selections on the screens, saved ones and those of earlier edits: membership (t,) and dropped
+            examples.
+        dropped: Examples that the selection drops.
+        saved_dropped: Examples that the saved selection drops.
     """
 
     revision: int
     mask: Mask
     saved: Mask
     visible: Rows
-    others: Sequence[Mask] = ()
+    others: Sequence[tuple[Mask, Named]] = ()
+    dropped: Named = ()
+    saved_dropped: Named = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +63,11 @@ class KnownLoss:
 
     loss: float
     versus_all: LossDifference
+
+
+def selection_key(mask: Mask, dropped: Named) -> bytes:
+    """Return the identity of a selection: its membership (t,) and the examples that it drops."""
+    return mask.tobytes() + (repr(dropped).encode() if dropped else b"")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -68,7 +82,7 @@ class LiveEstimate:
         seconds: Duration of the estimation.
         flips: Change of the loss if a task is toggled (t,); NaN where the change is not known yet.
         solved: Whether a flip is solved in full, not only to first order (t,).
-        losses: Losses of other selections, by the bytes of their membership, from the same estimator.
+        losses: Losses of other selections by their `selection_key`, from the same estimator.
         is_complete: Whether no better estimate of the revision follows.
     """
 
@@ -89,13 +103,17 @@ class EstimatorThread(threading.Thread):
     Args:
         estimator: Returns the estimator. Called in this thread for every request.
         deliver: Receives each `LiveEstimate`, each better than the last, or an error. Called in this thread.
+        lacking: Returns the estimator without some examples. Called in this thread for requests that drop some.
     """
 
     def __init__(
-        self, estimator: Callable[[], LossEstimator], deliver: Callable[[LiveEstimate | Exception], None]
+        self,
+        estimator: Callable[[], LossEstimator],
+        deliver: Callable[[LiveEstimate | Exception], None],
+        lacking: Lacking | None = None,
     ) -> None:
         super().__init__(name="estimator", daemon=True)
-        self._make, self._deliver = estimator, deliver
+        self._make, self._deliver, self._lacking = estimator, deliver, lacking
         self._changed = threading.Condition()
         self._request: EstimateRequest | None = None
         self._stopped = False
@@ -152,22 +170,24 @@ class EstimatorThread(threading.Thread):
         return self._stopped or self._request is not None
 
     def _estimates(self, request: EstimateRequest) -> Iterator[LiveEstimate]:
-        estimator = self._make()
+        whole = self._make()
         began = time.perf_counter()
+        estimator, share = self._without(whole, request.dropped)
         current = estimate_selection(estimator, request.mask)
-        every = self._reference(estimator, np.ones_like(request.mask))
-        saved = self._reference(estimator, request.saved)
+        every = self._reference(whole, np.ones_like(request.mask))
+        saved = self._reference(whole, request.saved, request.saved_dropped)
+        apart = abs(share - self._without(whole, request.saved_dropped)[1])
         count = len(request.mask)
-        versus_all = difference(estimator, current, every)
+        versus_all = difference(estimator, current, every, dropped=share)
         if len(self._losses) > _MOST_KEPT:
             self._losses.clear()
-        self._losses[request.mask.tobytes()] = KnownLoss(current.loss, versus_all)
-        self._losses[every.mask.tobytes()] = KnownLoss(every.loss, difference(estimator, every, every))
+        self._losses[selection_key(request.mask, request.dropped)] = KnownLoss(current.loss, versus_all)
+        self._losses[selection_key(every.mask, ())] = KnownLoss(every.loss, difference(whole, every, every))
         estimate = LiveEstimate(
             request.revision,
             current,
             versus_all,
-            difference(estimator, current, saved),
+            difference(estimator, current, saved, dropped=apart),
             time.perf_counter() - began,
             np.full(count, np.nan),
             np.zeros(count, dtype=bool),
@@ -180,7 +200,7 @@ class EstimatorThread(threading.Thread):
         yield estimate
         if not count or self._waited(_HEAD_START):
             return
-        if self._estimate_others(estimator, request.others, every):
+        if self._estimate_others(whole, request.others, every):
             estimate = replace(estimate, losses=dict(self._losses))
             yield estimate
         if self._is_old():
@@ -205,31 +225,41 @@ class EstimatorThread(threading.Thread):
         yield replace(_with(estimate, changes, solved), is_complete=True)
 
     def _estimate_others(
-        self, estimator: LossEstimator, masks: Sequence[Mask], every: whatif.SelectionEstimate
+        self, whole: LossEstimator, others: Sequence[tuple[Mask, Named]], every: whatif.SelectionEstimate
     ) -> bool:
         """Estimate selections that are not known yet. Return whether at least one was."""
-        missing = {mask.tobytes(): mask for mask in masks if mask.tobytes() not in self._losses}
-        keys = list(missing)
-        for first in range(0, len(keys), _AT_ONCE):
-            if self._is_old():
-                break
-            part = keys[first : first + _AT_ONCE]
-            found = estimate_selections(estimator, np.stack([missing[key] for key in part]))
-            for key, other in zip(part, found, strict=True):
-                self._losses[key] = KnownLoss(other.loss, difference(estimator, other, every))
-        return bool(keys)
+        missing: dict[Named, dict[bytes, Mask]] = {}
+        for mask, dropped in others:
+            key = selection_key(mask, dropped)
+            if key not in self._losses:
+                missing.setdefault(dropped, {})[key] = mask
+        for dropped, masks in missing.items():
+            keys = list(masks)
+            for first in range(0, len(keys), _AT_ONCE):
+                if self._is_old():
+                    return True
+                estimator, share = self._without(whole, dropped)
+                part = keys[first : first + _AT_ONCE]
+                found = estimate_selections(estimator, np.stack([masks[key] for key in part]))
+                for key, other in zip(part, found, strict=True):
+                    self._losses[key] = KnownLoss(other.loss, difference(estimator, other, every, dropped=share))
+        return bool(missing)
 
     def _waited(self, seconds: float) -> bool:
         """Wait some seconds, and return whether another request arrived."""
         with self._changed:
             return self._changed.wait_for(self._is_old, seconds)
 
-    def _reference(self, estimator: LossEstimator, mask: Mask) -> whatif.SelectionEstimate:
-        key = mask.tobytes()
+    def _without(self, whole: LossEstimator, dropped: Named) -> tuple[LossEstimator, float]:
+        """Return the estimator without dropped examples, and the dropped shares of tasks."""
+        return self._lacking(dropped) if dropped and self._lacking is not None else (whole, 0.0)
+
+    def _reference(self, whole: LossEstimator, mask: Mask, dropped: Named = ()) -> whatif.SelectionEstimate:
+        key = selection_key(mask, dropped)
         if key not in self._references:
             if len(self._references) > 100:
                 self._references.clear()
-            self._references[key] = estimate_selections(estimator, mask[None])[0]
+            self._references[key] = estimate_selections(self._without(whole, dropped)[0], mask[None])[0]
         return self._references[key]
 
 

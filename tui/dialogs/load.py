@@ -45,7 +45,7 @@ class LoadDialog(Dialog[str]):
         """Describe a selection. Its loss is that of the current estimator, if the loss is known."""
         snapshot, manifest = self.app.snapshot, saved.manifest
         assert snapshot is not None
-        known = None if saved.is_weighted else self.app.known_loss(saved.mask(snapshot.names))
+        known = None if saved.is_weighted else self.app.known_loss(saved.mask(snapshot.names), saved.dropped)
         loss = f"loss {numbers.loss(known.loss)} {snapshot.trust}, " if known is not None else ""
         origin = f", from {manifest.started_from}" if manifest.started_from else ""
         return f"{loss}{sum(t.selected for t in manifest.tasks)} in, {saved.method}{origin}"

@@ -74,7 +74,7 @@ class OrderDialog(Dialog[Found]):
         mask, loss = session.mask, estimate.target_loss.loss
         tokens = float(snapshot.tokens[mask].sum())
         words = f"{_NOW} now   {numbers.loss(loss)} with {int(mask.sum())} tasks, {numbers.short(tokens)} tokens  "
-        measured = snapshot.measured_loss(mask)
+        measured = snapshot.measured_loss(mask, session.dropped)
         return [words, *([measured_part(measured), "  "] if measured is not None else []), *parts], [(tokens, loss)]
 
     def on_mount(self) -> None:

@@ -17,6 +17,9 @@ from tui.widgets.wrapped import wrapped
 if TYPE_CHECKING:
     from tui.state.session import Session
 
+if TYPE_CHECKING:
+    from tui.state.snapshot import About
+
 MODES = {"home": "Home", "tasks": "Tasks", "matrix": "Matrix", "runs": "Jobs", "compare": "Compare"}
 """Names of the main screens, as in the code and on the screen."""
 LEAST_WIDTH, LEAST_HEIGHT = 60, 16
@@ -247,9 +250,36 @@ class CuratorScreen(Screen[None]):
         if self.app.can_estimate():
             self.app.push_screen(SaveDialog(), self.app.save)
 
+    def note_about(self) -> "About | None":
+        """Return what a note is about: the selection that the session started from. None without one."""
+        session = self.app.session
+        return ("selection", session.base, "") if session is not None and session.base else None
+
+    def action_note(self) -> None:
+        """Write a note."""
+        about = self.note_about()
+        if about is None or self.app.snapshot is None:
+            self.app.flash("save the selection first (w) to write a note about it", "warn")
+        else:
+            self.write_note(about)
+
+    def write_note(self, about: "About") -> None:
+        """Ask for the note on a task, an example or a selection, and keep it."""
+        from tui.dialogs.note import NoteDialog
+
+        assert self.app.snapshot is not None
+        kind, name, digest = about
+        words = f"{kind} {digest[:8]} of {name}" if digest else f"{kind} {name}"
+        text = self.app.snapshot.notes.get(about, "")
+        self.app.push_screen(NoteDialog(words, text), lambda found: self.app.keep_note(about, found))
+
     def action_compare(self) -> None:
         """Compare this selection with saved selections."""
         self.app.go("compare")
+
+    def action_report(self) -> None:
+        """Write a report of the selection that the session started from."""
+        self.app.write_report()
 
     def action_export(self) -> None:
         """Export a selection."""
@@ -257,7 +287,7 @@ class CuratorScreen(Screen[None]):
 
 
 def _saved_part(session: "Session") -> Part:
-    """Return whether the selection is saved. Without a base, the number of tasks that differ from all tasks."""
+    """Return whether the selection is saved. Without a base, the number of changes from all tasks."""
     if changed := session.changed_count:
         return (f"● {changed} changed", "warn")
     return ("✓ saved", "good") if session.has_base else ("not saved", "dim")

@@ -39,7 +39,14 @@ from tui.widgets.rows import Rows
 
 if TYPE_CHECKING:
     from curator.estimate.target import TargetEstimates
+    from tui.state.dropping import Named
     from tui.state.snapshot import Snapshot
+
+
+def _identity(chosen: Sequence[Chosen]) -> bytes:
+    """Return the memberships and the dropped examples of selections as bytes."""
+    dropped = repr([c.dropped for c in chosen]).encode()
+    return np.stack([c.mask for c in chosen]).tobytes() + bytes([len(chosen)]) + dropped
 
 
 class CompareScreen(CuratorScreen):
@@ -126,7 +133,7 @@ class CompareScreen(CuratorScreen):
         snapshot = self.app.snapshot
         if snapshot is None or snapshot.answers is None or not chosen:
             return None
-        return snapshot.answers.key, np.stack([c.mask for c in chosen]).tobytes() + bytes([len(chosen)])
+        return snapshot.answers.key, _identity(chosen)
 
     def _known(self, chosen: Sequence[Chosen]) -> Estimates | None:
         """Return the estimates; None if they belong to other selections."""
@@ -173,13 +180,17 @@ class CompareScreen(CuratorScreen):
         if token is None or snapshot is None or snapshot.answers is None or token == self._requested:
             return
         self._requested = token
-        self._estimate(snapshot.answers, np.stack([c.mask for c in chosen]), token)
+        dropped = [c.dropped for c in chosen]
+        self._estimate(snapshot.answers, np.stack([c.mask for c in chosen]), token, dropped if any(dropped) else [])
 
     @work(thread=True, exclusive=True, group="compare", exit_on_error=False)
-    def _estimate(self, answers: "TargetEstimates", masks: Mask, token: Token) -> None:
+    def _estimate(self, answers: "TargetEstimates", masks: Mask, token: Token, dropped: "list[Named]") -> None:
+        from tui.state.dropping import lacking_estimator
+
         worker = get_current_worker()
         try:
-            for found in estimates(answers.estimator, masks, token):
+            lacking = [lacking_estimator(answers, named) for named in dropped]
+            for found in estimates(answers.estimator, masks, token, lacking):
                 if worker.is_cancelled:
                     return
                 self.post_message(self.Estimated(found))

@@ -247,7 +247,7 @@ class HomeScreen(CuratorScreen):
             loss: float | None = manifest.estimated_loss
             change = manifest.estimated_loss - manifest.reference.get("all_tasks", float("nan"))
             if snapshot.answers is not None:
-                known = None if saved.is_weighted else self.app.known_loss(saved.mask(snapshot.names))
+                known = None if saved.is_weighted else self.app.known_loss(saved.mask(snapshot.names), saved.dropped)
                 loss, change = (known.loss, known.versus_all.value) if known is not None else (None, float("nan"))
             found.append(
                 Listed(

@@ -17,12 +17,14 @@ from curator.core.errors import CuratorError
 from curator.data.corpus import Task
 from curator.estimate.target import TargetEstimates
 from tui.actions import bindings_of
-from tui.screens.base import CuratorScreen
+from tui.screens.example_edits import ExampleEdits
+from tui.state.dropping import Named, lacking_estimator
 from tui.state.examples import Examples, read_examples
 from tui.state.influence import Influence, influence_of
 from tui.state.messages import Failed
 from tui.state.neighbours import TaskWays
 from tui.state.session import Rows as RowNumbers
+from tui.state.session import named
 from tui.widgets.example_list import ExampleList
 from tui.widgets.example_reader import Reader, reader_title
 from tui.widgets.lines import Line, Lines, Part
@@ -42,7 +44,7 @@ _ERRORS = (CuratorError, OSError, np.linalg.LinAlgError)
 _transfers: WeakKeyDictionary[TargetEstimates, Floats] = WeakKeyDictionary()
 
 
-class TaskScreen(CuratorScreen):
+class TaskScreen(ExampleEdits):
     """Shows one task and its examples.
 
     Args:
@@ -67,6 +69,7 @@ class TaskScreen(CuratorScreen):
         """Return boxes about the task, the list of examples, and the text of one example."""
         return [
             TaskBoxes(),
+            Lines([()], id="drop-line"),
             Horizontal(
                 Vertical(
                     Lines([()], id="list-title"),
@@ -130,13 +133,17 @@ class TaskScreen(CuratorScreen):
         """Draw a change."""
         if topic == "jobs":
             return
+        if topic == "snapshot":
+            self._show_example()
         if topic in ("snapshot", "all") and (removed := self._ways.follow(self.app.snapshot)):
             self.app.flash(f"task was removed: {removed}", "warn")
             self.call_after_refresh(self._leave)
         self._request()
+        self.take_dropped()
         self.rows.weigh(self.influence)
         self._show_task()
-        self._show_titles()
+        self.show_titles()
+        self.show_effect()
         self.rows.refresh()
 
     def _show_task(self) -> None:
@@ -145,7 +152,8 @@ class TaskScreen(CuratorScreen):
             transfer = _transfers.get(answers) if answers is not None else None
             self.query_one(TaskBoxes).show(self.shown, self._ways.number, self.influence, transfer)
 
-    def _show_titles(self) -> None:
+    def show_titles(self) -> None:
+        """Draw the lines above the list and the text."""
         if not self.is_attached:
             return
         rows, whole = self.rows, self.app.size.width
@@ -177,7 +185,7 @@ class TaskScreen(CuratorScreen):
         wanted = answers.key, app.session.revision, self._ways.number
         if self._requested != wanted:
             self._requested = wanted
-            self._weigh(answers, wanted, app.session.mask)
+            self._weigh(answers, wanted, app.session.mask, named(app.session.dropped))
         if answers not in _transfers and self._requested_transfer != answers.key:
             self._requested_transfer = answers.key
             self._transfer(answers)
@@ -199,7 +207,7 @@ class TaskScreen(CuratorScreen):
     def _failed(self, key: str, words: str) -> None:
         if self.is_attached and self._reading == key:
             self._reading, self._trouble = "", words
-            self._show_titles()
+            self.show_titles()
 
     def _have_read(self, examples: Examples) -> None:
         self._kept[examples.key] = examples
@@ -225,16 +233,17 @@ class TaskScreen(CuratorScreen):
         """
         if self.rows.put_in_order(keep=keep):
             self._show_example()
-        self._show_titles()
+        self.show_titles()
 
     # -- influence --------------------------------------------------------------------------------------------------
 
     @work(thread=True, exclusive=True, group="influence", exit_on_error=False)
-    def _weigh(self, answers: TargetEstimates, wanted: _Wanted, mask: Mask) -> None:
+    def _weigh(self, answers: TargetEstimates, wanted: _Wanted, mask: Mask, dropped: Named) -> None:
         worker = get_current_worker()
         try:
             # The estimator has one target, after the auxiliary tasks.
-            gains = answers.estimator.gains_of(min(wanted[2], len(mask)), mask)
+            estimator, _ = lacking_estimator(answers, dropped) if dropped else (answers.estimator, 0.0)
+            gains = estimator.gains_of(min(wanted[2], len(mask)), mask)
         except _ERRORS as error:
             if not worker.is_cancelled:
                 self.app.post_message(Failed("estimate the influence of examples", error))
@@ -289,7 +298,7 @@ class TaskScreen(CuratorScreen):
             self.reader.read([("…", "dim")])
             self._read_tokens(examples.key, number)
         else:
-            self.reader.read(marked(examples.text(number), examples.spans_of(number)))
+            self.reader.read([*self.note_parts(), *marked(examples.text(number), examples.spans_of(number))])
 
     @work(thread=True, exclusive=True, group="tokens", exit_on_error=False)
     def _read_tokens(self, key: str, number: int) -> None:
@@ -316,7 +325,8 @@ class TaskScreen(CuratorScreen):
     @on(Rows.Moved, "#examples")
     def _moved(self) -> None:
         self._show_example()
-        self._show_titles()
+        self.show_effect()
+        self.show_titles()
 
     @on(Rows.Opened, "#examples")
     def _opened(self) -> None:
@@ -336,7 +346,7 @@ class TaskScreen(CuratorScreen):
         self.rows.words = event.value
         if self.rows.examples is not None:
             self._search(self.rows.examples, event.value)
-        self._show_titles()
+        self.show_titles()
 
     @on(Input.Submitted, "#search")
     def _entered(self) -> None:
@@ -372,6 +382,8 @@ class TaskScreen(CuratorScreen):
             self._close_search(forget=True)
         elif self.reader.has_focus:
             self.rows.focus()
+        elif self.clear_marks():
+            return
         else:
             super().action_back()
 
@@ -385,7 +397,7 @@ class TaskScreen(CuratorScreen):
         self.rows.reverse()
         self._arrange(keep=False)
 
-    def action_toggle_task(self) -> None:
+    def action_toggle_this(self) -> None:
         """Toggle the task."""
         self._edit("toggle")
 
@@ -425,7 +437,7 @@ class TaskScreen(CuratorScreen):
         """Switch between text and tokens."""
         self._tokens = not self._tokens
         self._show_example()
-        self._show_titles()
+        self.show_titles()
 
     def action_copy(self) -> None:
         """Copy the text of the example."""

@@ -1,7 +1,7 @@
 """The Tasks screen: effect of each task, and the selection with its estimate."""
 
 from collections.abc import Iterable
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from textual import on
@@ -21,6 +21,9 @@ from tui.widgets.plot import LinePlot
 from tui.widgets.rows import Rows
 from tui.widgets.selection_estimate import HEADLINE_WIDE, headline, history_lines, measured_line, task_lines
 from tui.widgets.task_table import TaskTable, TaskTitle
+
+if TYPE_CHECKING:
+    from tui.state.snapshot import About
 
 
 class TasksScreen(CuratorScreen):
@@ -58,6 +61,11 @@ class TasksScreen(CuratorScreen):
     def table(self) -> TaskTable:
         """Return the table."""
         return self.query_one(TaskTable)
+
+    def note_about(self) -> "About | None":
+        """Return the task under the cursor."""
+        row, snapshot = self.table.task_row, self.app.snapshot
+        return ("task", snapshot.names[row], "") if row is not None and snapshot is not None else None
 
     # -- showing ----------------------------------------------------------------------------------------------------
 

@@ -9,7 +9,7 @@ import numpy as np
 from curator.core.arrays import Floats, Mask
 from curator.estimate.whatif import LossDifference, SelectionEstimate, difference, estimate_selections, flips
 from tui.background.estimator_thread import SOLVED_IN_FULL
-from tui.state.session import Rows
+from tui.state.session import Rows, named
 
 if TYPE_CHECKING:
     from curator.estimate.loss_estimator import LossEstimator
@@ -34,12 +34,14 @@ class Chosen:
         title: Name for display.
         mask: Membership (t,).
         measured: Measured loss in nats per target token; None if the loss is not measured.
+        dropped: Task and content hash of each dropped example, sorted.
     """
 
     key: str
     title: str
     mask: Mask
     measured: float | None = None
+    dropped: tuple[tuple[str, str], ...] = ()
 
 
 def picked(wanted: Sequence[object], snapshot: "Snapshot", session: "Session") -> list[str]:
@@ -58,13 +60,14 @@ def choice(key: str, snapshot: "Snapshot", session: "Session") -> Chosen:
     if key == NOW:
         changed = session.changed_count
         title = f"now ({changed} changed)" if changed else "now"
-        return Chosen(NOW, title, session.mask, snapshot.measured_loss(session.mask))
+        measured = snapshot.measured_loss(session.mask, session.dropped)
+        return Chosen(NOW, title, session.mask, measured, named(session.dropped))
     saved = snapshot.selection(key)
     if saved is None:
         title, mask = "all tasks" if key == ALL else "target only", np.full(len(snapshot.names), key == ALL)
         return Chosen(key, title, mask, snapshot.measured_loss(mask))
     mask = saved.mask(snapshot.names)
-    return Chosen(key, key, mask, snapshot.measured_of(saved))
+    return Chosen(key, key, mask, snapshot.measured_of(saved), named(saved.dropped))
 
 
 def which_rows(masks: Mask, which: str) -> Rows:
@@ -122,7 +125,12 @@ class Estimates:
     is_complete: bool
 
 
-def estimates(estimator: "LossEstimator", masks: Mask, token: Token) -> Iterator[Estimates]:
+def estimates(
+    estimator: "LossEstimator",
+    masks: Mask,
+    token: Token,
+    lacking: Sequence[tuple["LossEstimator", float]] = (),
+) -> Iterator[Estimates]:
     """Estimate selections, and yield better and better estimates of the effect of each task.
 
     The first estimates are of first order. Later estimates are solved in full.
@@ -131,10 +139,17 @@ def estimates(estimator: "LossEstimator", masks: Mask, token: Token) -> Iterator
         estimator: Estimator of the target loss.
         masks: Membership by selection (s, t).
         token: Identity of the comparison.
+        lacking: Estimator of each selection without its dropped examples, and their shares of tasks. Empty if no
+            selection drops examples.
     """
     *target_losses, every = estimate_selections(estimator, np.concatenate([masks, np.ones_like(masks[:1])]))
-    first = [difference(estimator, loss, target_losses[0]) for loss in target_losses]
-    above_all = [difference(estimator, loss, every) for loss in target_losses]
+    shares = [share for _, share in lacking] or [0.0] * len(masks)
+    if lacking:
+        target_losses = [estimate_selections(own, mask[None])[0] for (own, _), mask in zip(lacking, masks, strict=True)]
+        estimator = lacking[0][0]
+    both = list(zip(target_losses, shares, strict=True))
+    first = [difference(estimator, loss, target_losses[0], dropped=abs(s - shares[0])) for loss, s in both]
+    above_all = [difference(estimator, loss, every, dropped=share) for loss, share in both]
     mask, count = masks[0], masks.shape[1]
     gains = estimator.task_gains(mask) if count else np.zeros(0)
     changes, solved = np.where(mask, gains, -gains), np.zeros(count, dtype=bool)

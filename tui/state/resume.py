@@ -114,12 +114,16 @@ def begin_session(snapshot: "Snapshot", folder: Path) -> Begun:
 def new_session(snapshot: "Snapshot", folder: Path, words: str = "", *, is_warning: bool = False) -> Begun:
     """Begin a session from the selection that was saved last, or from all tasks without saved selections."""
     session, identity = Session(snapshot.names), os.urandom(8).hex()
-    session.saved_masks = snapshot.saved_masks()
+    session.saved_masks, session.saved_drops = snapshot.saved_masks(), snapshot.saved_drops()
     if snapshot.selections:
         newest = snapshot.selections[0]
         options = newest.manifest.options
         session.begin_from(
-            newest.name, newest.mask(snapshot.names), options.get("include", ()), options.get("exclude", ())
+            newest.name,
+            newest.mask(snapshot.names),
+            options.get("include", ()),
+            options.get("exclude", ()),
+            newest.dropped,
         )
     return Begun(session, identity, take_lock(folder, identity), words, is_warning)
 
@@ -130,7 +134,7 @@ def continue_session(snapshot: "Snapshot", stored: "StoredSession", lock: Sessio
         session = Session.replay(snapshot.names, stored.edits)
     except ValueError:
         return None
-    session.saved_masks = snapshot.saved_masks()
+    session.saved_masks, session.saved_drops = snapshot.saved_masks(), snapshot.saved_drops()
     return Begun(session, stored.id, lock, f"resumed: {len(stored.edits)} edits, undo reaches the first")
 
 

@@ -3,10 +3,11 @@
 `Session.replay` restores a session from its stored history. Undo and redo add entries, so the history only grows.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from enum import IntEnum
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +19,11 @@ if TYPE_CHECKING:
     from curator.workspace.store.records import StoredEdit
 
 Rows = npt.NDArray[np.intp]
+Drops = Mapping[str, frozenset[str]]
+"""Content hashes of the dropped examples of each task."""
+Named = tuple[tuple[str, str], ...]
+"""Task and content hash of each dropped example, sorted."""
+NO_DROPS: Drops = MappingProxyType({})
 
 
 class State(IntEnum):
@@ -48,13 +54,14 @@ class Edit:
 
     Attributes:
         number: Position in the history, from 0.
-        kind: `toggle`, `pin`, `set`, `fill`, `load`, `save`, or `undo` or `redo` of the edit `of`.
+        kind: `toggle`, `pin`, `set`, `fill`, `drop`, `load`, `save`, or `undo` or `redo` of the edit `of`.
         label: Description for the user.
         changes: State before and after of each changed task.
         base: Name of the base selection before and after. Only `load` and `save` change the base.
         made: Time of the edit.
         loss: Estimated loss after the edit, in nats per target token; None until known.
         of: Number of the edit that is undone or redone.
+        drops: Content hashes of the examples that the edit drops and that it restores, by task.
     """
 
     number: int
@@ -65,17 +72,19 @@ class Edit:
     made: datetime
     loss: float | None = None
     of: int | None = None
+    drops: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = field(default_factory=dict)
 
     def stored(self) -> "StoredEdit":
         """Convert to the record of the store."""
         from curator.workspace.store.records import StoredEdit
 
         changes = {name: list(pair) for name, pair in self.changes.items()}
+        drops = {name: [list(part) for part in pair] for name, pair in self.drops.items()}
         return StoredEdit(
             number=self.number,
             kind=self.kind,
             label=self.label,
-            changes={"tasks": changes, "base": list(self.base), "of": self.of},
+            changes={"tasks": changes, "base": list(self.base), "of": self.of} | ({"drops": drops} if drops else {}),
             loss=self.loss,
             made=self.made,
         )
@@ -89,24 +98,28 @@ class Session:
 
     Attributes:
         states: State of every task (t,).
+        dropped: Content hashes of the dropped examples, by task.
         base: Name of the saved selection that the session started from, or "" for all tasks.
         revision: Grows with every change. Results for another revision are outdated.
         done: Edits in effect, in order.
         undone: Edits for redo, the next edit last.
         history: All entries, in order.
         saved_masks: Membership (t,) of each saved selection by name, as the store holds it now.
+        saved_drops: Dropped examples of each saved selection by name, as the store holds it now.
     """
 
     def __init__(self, names: Sequence[str]) -> None:
         self.names = list(names)
         self._rows = {name: row for row, name in enumerate(self.names)}
         self.states = np.full(len(self.names), State.IN, dtype=np.int8)
+        self.dropped: dict[str, frozenset[str]] = {}
         self.base = ""
         self.revision = 0
         self.done: list[Edit] = []
         self.undone: list[Edit] = []
         self.history: list[Edit] = []
         self.saved_masks: Mapping[str, Mask] = {}
+        self.saved_drops: Mapping[str, Drops] = {}
         self._unsaved: dict[int, Edit] = {}
         self._automatic = 0
 
@@ -146,9 +159,20 @@ class Session:
         return self.saved_masks.get(self.base, np.ones(len(self.names), dtype=bool))
 
     @property
+    def saved_dropped(self) -> Drops:
+        """Return the dropped examples of the base as it is saved now. Without a saved base, none."""
+        return self.saved_drops.get(self.base, NO_DROPS)
+
+    @property
+    def saved_state(self) -> tuple[bytes, Named]:
+        """Return a value that changes if the base is saved again with other tasks or other dropped examples."""
+        return self.saved.tobytes(), named(self.saved_dropped)
+
+    @property
     def changed_count(self) -> int:
-        """Return the number of tasks whose membership differs from the base."""
-        return int((self.mask != self.saved).sum())
+        """Return the number of tasks and examples that differ from the base."""
+        now, saved = named(self.dropped), named(self.saved_dropped)
+        return int((self.mask != self.saved).sum()) + len({*now} ^ {*saved})
 
     @property
     def is_changed(self) -> bool:
@@ -222,12 +246,41 @@ class Session:
         }
         return self._change("fill", new, label)
 
-    def load(self, name: str, mask: Mask, pinned_in: Sequence[str] = (), pinned_out: Sequence[str] = ()) -> Edit:
-        """Load a saved selection."""
+    def drop(self, task: str, hashes: Collection[str]) -> Edit | None:
+        """Drop examples of a task. If all of them are dropped, restore them.
+
+        Args:
+            task: Name of the task.
+            hashes: Content hashes of examples.
+        """
+        there, wanted = self.dropped.get(task, frozenset()), frozenset(hashes)
+        new, old = wanted - there, wanted & there
+        if not wanted:
+            return None
+        count, words = (len(new), "dropped") if new else (len(old), "restored")
+        label = f"{words} {count} example{'s' if count > 1 else ''} of {task}"
+        edit = self._edit("drop", {}, label, drops={task: (new, frozenset() if new else old)})
+        self._follow(edit)
+        return edit
+
+    def load(
+        self,
+        name: str,
+        mask: Mask,
+        pinned_in: Sequence[str] = (),
+        pinned_out: Sequence[str] = (),
+        dropped: Drops = NO_DROPS,
+    ) -> Edit:
+        """Load a saved selection, with its pins and its dropped examples."""
         new = {row: State.IN if mask[row] else State.OUT for row in range(len(self.names))}
         new |= {self._rows[task]: State.PINNED_IN for task in pinned_in if task in self._rows}
         new |= {self._rows[task]: State.PINNED_OUT for task in pinned_out if task in self._rows}
-        edit = self._edit("load", new, f"loaded {name or 'all tasks'}", base=name)
+        drops = {
+            task: (dropped.get(task, frozenset()) - there, there - dropped.get(task, frozenset()))
+            for task in {*dropped, *self.dropped}
+            for there in [self.dropped.get(task, frozenset())]
+        }
+        edit = self._edit("load", new, f"loaded {name or 'all tasks'}", base=name, drops=drops)
         self._follow(edit)
         return edit
 
@@ -259,9 +312,16 @@ class Session:
             entry = replace(self.history[-1], loss=loss)
             self.history[-1] = self._unsaved[entry.number] = entry
 
-    def begin_from(self, name: str, mask: Mask, pinned_in: Sequence[str] = (), pinned_out: Sequence[str] = ()) -> None:
+    def begin_from(
+        self,
+        name: str,
+        mask: Mask,
+        pinned_in: Sequence[str] = (),
+        pinned_out: Sequence[str] = (),
+        dropped: Drops = NO_DROPS,
+    ) -> None:
         """Load the selection that a new session starts from. It is stored with the first edit of the user."""
-        self.load(name, mask, pinned_in, pinned_out)
+        self.load(name, mask, pinned_in, pinned_out, dropped)
         self._automatic = len(self.history)
 
     def for_tasks(self, names: Sequence[str]) -> "Session":
@@ -293,11 +353,19 @@ class Session:
         rows = sorted(np.flatnonzero(self.mask != self.saved).tolist(), key=lambda row: last.get(self.names[row], -1))
         return [(self.names[row], bool(self.mask[row])) for row in rows]
 
-    def masks(self, most: int) -> "list[tuple[Edit, Mask]]":
-        """Return the last entries of the history, oldest first, each with the membership (t,) after it."""
-        states, found = self.states.copy(), []
+    def past(self, most: int) -> "list[tuple[Edit, Mask, Named]]":
+        """Return the last entries of the history, oldest first, each with the selection after it.
+
+        Args:
+            most: Maximum number of entries.
+
+        Returns:
+            The entry, the membership (t,) and the dropped examples.
+        """
+        states, dropped, found = self.states.copy(), self.dropped, []
         for entry in reversed(self.history[-most:] if most else []):
-            found.append((entry, np.asarray((states == State.IN) | (states == State.PINNED_IN))))
+            found.append((entry, np.asarray((states == State.IN) | (states == State.PINNED_IN)), named(dropped)))
+            dropped = _changed(dropped, entry, back=entry.kind != "undo")
             for name, (before, after) in entry.changes.items():
                 if name in self._rows:
                     states[self._rows[name]] = after if entry.kind == "undo" else before
@@ -316,7 +384,15 @@ class Session:
         self._follow(edit)
         return edit
 
-    def _edit(self, kind: str, new: dict[int, State], label: str, *, base: str | None = None) -> Edit:
+    def _edit(
+        self,
+        kind: str,
+        new: dict[int, State],
+        label: str,
+        *,
+        base: str | None = None,
+        drops: Mapping[str, tuple[Collection[str], Collection[str]]] = MappingProxyType({}),
+    ) -> Edit:
         return Edit(
             number=len(self.history),
             kind=kind,
@@ -328,6 +404,11 @@ class Session:
             },
             base=(self.base, self.base if base is None else base),
             made=_now(),
+            drops={
+                task: (tuple(sorted(out)), tuple(sorted(back)))
+                for task, (out, back) in sorted(drops.items())
+                if out or back
+            },
         )
 
     def _follow(self, entry: Edit) -> None:
@@ -354,9 +435,23 @@ class Session:
         for name, (before, after) in edit.changes.items():
             if name in self._rows:
                 self.states[self._rows[name]] = before if back else after
-        if edit.kind != "load":
-            return
-        self.base = edit.base[0 if back else 1]
+        self.dropped = _changed(self.dropped, edit, back=back)
+        if edit.kind == "load":
+            self.base = edit.base[0 if back else 1]
+
+
+def named(dropped: Drops) -> Named:
+    """Return task and content hash of each dropped example, sorted."""
+    return tuple((task, digest) for task in sorted(dropped) for digest in sorted(dropped[task]))
+
+
+def _changed(dropped: Drops, edit: Edit, *, back: bool) -> dict[str, frozenset[str]]:
+    """Return the dropped examples after an edit, or before it. Others may keep the argument, which is unchanged."""
+    found = dict(dropped)
+    for name, (out, restored) in edit.drops.items():
+        out, restored = (restored, out) if back else (out, restored)
+        found[name] = (found.get(name, frozenset()) - {*restored}) | {*out}
+    return {name: hashes for name, hashes in sorted(found.items()) if hashes}
 
 
 def _read(entry: "StoredEdit") -> Edit:
@@ -370,6 +465,10 @@ def _read(entry: "StoredEdit") -> Edit:
         made=entry.made,
         loss=entry.loss,
         of=content["of"],
+        drops={
+            str(name): (tuple(map(str, out)), tuple(map(str, back)))
+            for name, (out, back) in content.get("drops", {}).items()
+        },
     )
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -12,6 +13,7 @@ from curator.core.events import Reporter
 from curator.core.provenance import key_of
 from curator.data.corpus import Corpus, read_corpus
 from curator.data.discovery import find_tasks
+from curator.data.dropped import Dropped
 from curator.estimate.calibration import LEAST_RUNS
 from curator.estimate.target import TargetEstimates
 from curator.gradients.segment_sets import completeness_inputs, sets_in_use
@@ -20,11 +22,15 @@ from curator.project.status import status
 from curator.results.stages import StatusReport
 from curator.select.manifest import Edit, Manifest
 from curator.select.methods import Request
-from curator.select.selections import Selections
+from curator.select.selections import Selections, dropped_by
 from curator.training.fine_tune import MeasuredSubset
 from curator.training.meta_init import find_meta_init
+from curator.workspace.store.notes import Kind
 from curator.workspace.store.records import StoredSession
-from tui.state.session import Session, State
+from tui.state.session import NO_DROPS, Drops, Session, State
+
+About = tuple[Kind, str, str]
+"""What a note is about: kind, name, and hash of the example."""
 
 
 def calibrated_on(measured: Sequence["MeasuredSubset"]) -> int:
@@ -52,6 +58,11 @@ class SavedSelection:
         """Return the membership (t,) of named tasks. Unknown tasks are out."""
         selected = {task.name for task in self.manifest.tasks if task.selected}
         return np.fromiter((name in selected for name in names), dtype=bool, count=len(names))
+
+    @property
+    def dropped(self) -> Drops:
+        """Return the content hashes of the dropped examples, by task."""
+        return dropped_by(self.manifest).hashes()
 
     @property
     def is_calibrated(self) -> bool:
@@ -98,6 +109,7 @@ class Snapshot:
         stamps: Texts that change with the selections and with the results in the store, as `Store.stamps`.
         calibrated_on: Number of measured subsets that calibrate the estimates; 0 if uncalibrated.
         measured: Measured subsets by the bytes of their membership (t,).
+        notes: Notes by what they are about.
     """
 
     project: Project
@@ -119,14 +131,22 @@ class Snapshot:
     found: int = 0
     calibrated_on: int = 0
     measured: Mapping[bytes, MeasuredSubset] = field(default_factory=dict)
+    notes: Mapping[About, str] = field(default_factory=dict)
 
     @property
     def trust(self) -> str:
         """Return a word for the calibration of the estimates."""
         return trust_word(self.calibrated_on)
 
-    def measured_loss(self, mask: Mask) -> float | None:
-        """Return the measured loss of a subset (t,); None if the loss is not measured."""
+    def measured_loss(self, mask: Mask, dropped: Drops = NO_DROPS) -> float | None:
+        """Return the measured loss of a subset (t,); None if the loss is not measured.
+
+        Args:
+            mask: Membership (t,).
+            dropped: Hashes of the dropped examples, by task. Runs of whole tasks do not count with dropped examples.
+        """
+        if dropped and any(self.names[row] in dropped for row in np.flatnonzero(mask)):
+            return None
         found = self.measured.get(mask.tobytes())
         return found.mean if found is not None else None
 
@@ -149,9 +169,13 @@ class Snapshot:
         """Return the membership (t,) of each saved selection, by name."""
         return {saved.name: saved.mask(self.names) for saved in self.selections}
 
+    def saved_drops(self) -> dict[str, Drops]:
+        """Return the dropped examples of each saved selection, by name."""
+        return {saved.name: saved.dropped for saved in self.selections}
+
     def measured_of(self, saved: SavedSelection) -> float | None:
         """Return the measured loss of a saved selection; None if the loss is not measured."""
-        found = None if saved.is_weighted else self.measured_loss(saved.mask(self.names))
+        found = None if saved.is_weighted else self.measured_loss(saved.mask(self.names), saved.dropped)
         return saved.measured_loss(self.project.config) if found is None else found
 
 
@@ -177,9 +201,9 @@ class Draft:
         method, started_from = "manual", "all tasks"
         if base is not None:
             started_from = base.manifest.started_from or base.name
-            if not by_hand and not base.is_weighted:
+            if not session.changed_count and not base.is_weighted:
                 method, started_from = base.method, base.manifest.started_from
-        limits = {key: options.get(key) for key in ("k", "max_tokens", "max_examples", "threshold")}
+        limits: dict[str, Any] = {key: options.get(key) for key in ("k", "max_tokens", "max_examples", "threshold")}
         return cls(
             name=name,
             subset=tuple(session.names[row] for row in np.flatnonzero(session.mask)),
@@ -187,6 +211,7 @@ class Draft:
                 method=method,
                 include=tuple(session.pinned(State.PINNED_IN)),
                 exclude=tuple(session.pinned(State.PINNED_OUT)),
+                dropped=Dropped.of((task, digest) for task, hashes in session.dropped.items() for digest in hashes),
                 **limits,
             ),
             edits=(*(base.manifest.edits if base is not None else ()), *by_hand),
@@ -247,6 +272,7 @@ def load_snapshot(root: Path, before: Snapshot | None = None, reporter: Reporter
         found=_found(project) if corpus is None else 0,
         calibrated_on=calibrated_on(answers.measured) if answers is not None else 0,
         measured={answers.mask(m.subset).tobytes(): m for m in answers.measured} if answers is not None else {},
+        notes={(note.kind, note.name, note.sha256): note.text for note in store.notes()},
     )
 
 

@@ -13,6 +13,8 @@ from tui.widgets.reading import LONGEST, control_characters, preview
 from tui.widgets.rows import Rows
 
 _INFLUENCE = 10
+SHOWN = ("all", "harmful", "marked", "dropped")
+"""Which examples the list shows, in the order of the key `d`."""
 
 
 class ExampleList(Rows):
@@ -28,6 +30,13 @@ class ExampleList(Rows):
         self.found: Mask | None = None
         """Whether a row contains the text (n,); None without a search."""
         self.order: RowNumbers = np.zeros(0, dtype=np.intp)
+        self.marks: set[int] = set()
+        """Numbers of the marked examples."""
+        self.dropped: set[int] = set()
+        """Numbers of the examples that the selection drops."""
+        self.shown_by = SHOWN[0]
+        self._anchor: int | None = None
+        """Row of the list where the range starts; None without a range."""
         self._influence: Influence | None = None
         self._order_by = 0
         self._is_placed = False
@@ -46,6 +55,8 @@ class ExampleList(Rows):
 
     def take(self, examples: Examples | None, influence: Influence | None) -> None:
         """List other examples. Call `put_in_order` to sort them."""
+        if examples is None or self.examples is None or examples.key != self.examples.key:
+            self.marks, self._anchor, self.shown_by = set(), None, SHOWN[0]
         self.examples, self.found = examples, None
         self.weigh(influence)
 
@@ -69,7 +80,7 @@ class ExampleList(Rows):
             self.order = np.zeros(0, dtype=np.intp)
         else:
             by, descending, _ = ORDERS[self._order_by]
-            shown = self.found if self.found is not None else np.ones(len(examples), dtype=bool)
+            shown = self._shown(examples)
             self.order = examples.arranged(by, descending=descending, influence=self.values, shown=shown)
         self.changed()
         # Until the list is sorted by influence, a cursor in the first row stays in the first row.
@@ -78,6 +89,76 @@ class ExampleList(Rows):
         self.cursor = int(found[0]) if len(found) else 0
         self._is_placed = examples is not None and (self._is_placed or self.values is not None)
         return self.number != before or not keep
+
+    def _shown(self, examples: Examples) -> Mask:
+        """Return whether the list shows each row (n,)."""
+        shown = np.ones(len(examples), dtype=bool) if self.found is None else self.found.copy()
+        if self.shown_by == "harmful":
+            shown &= np.zeros(len(examples), dtype=bool) if self.values is None else self.values < 0
+        elif self.shown_by != "all":
+            wanted = np.zeros(len(examples), dtype=bool)
+            wanted[sorted(self.marks if self.shown_by == "marked" else self.dropped)] = True
+            shown &= wanted
+        return shown
+
+    # -- marks ------------------------------------------------------------------------------------------------------
+
+    def _ranged(self) -> list[int]:
+        """Return the numbers of the examples in the range."""
+        if self._anchor is None or not self.count:
+            return []
+        first, last = sorted((min(self._anchor, self.count - 1), self.cursor))
+        return [int(number) for number in self.order[first : last + 1]]
+
+    def chosen(self, *, cursor: bool = True) -> list[int]:
+        """Return the numbers of the training examples in the range, else of the marked ones, else the one here.
+
+        Args:
+            cursor: Whether the example under the cursor counts if no other is chosen.
+        """
+        here = [self.number] if cursor and self.number is not None else []
+        reasons = self.examples.reasons if self.examples is not None else {}
+        return [n for n in (self._ranged() or sorted(self.marks) or here) if n not in reasons]
+
+    def mark(self) -> None:
+        """Mark the example under the cursor or the range. Marks that all are there are removed."""
+        reasons = self.examples.reasons if self.examples is not None else {}
+        here = [] if self.number is None else [self.number]
+        wanted = {n for n in (self._ranged() or here) if n not in reasons}
+        single = self._anchor is None
+        self.marks = self.marks - wanted if wanted <= self.marks else self.marks | wanted
+        self._anchor = None
+        if single:
+            self.cursor += 1
+        self.refresh()
+
+    def start_or_mark_range(self) -> None:
+        """Start a range at the cursor, or mark the range."""
+        if self._anchor is None:
+            self._anchor = self.cursor
+            self.refresh()
+        else:
+            self.mark()
+
+    def clear_marks(self, *, whole: bool = False) -> bool:
+        """Remove the range, else all marks. Return whether there was something to remove.
+
+        Args:
+            whole: Whether to remove both.
+        """
+        found = self._anchor is not None or bool(self.marks)
+        if whole or self._anchor is None:
+            self.marks = set()
+        self._anchor = None
+        self.refresh()
+        return found
+
+    def lies_over(self, row: int) -> str:
+        """Return the style of a row in the range."""
+        if self._anchor is None:
+            return ""
+        first, last = sorted((self._anchor, self.cursor))
+        return "range" if first <= row <= last else ""
 
     def next_order(self) -> None:
         """Switch to the next sort order. `put_in_order` applies the order."""
@@ -118,7 +199,10 @@ class ExampleList(Rows):
             unit = f"{self._influence.unit.name} · " if self._influence is not None and self.values is not None else ""
             here = f"{self.cursor + 1:,} of {self.count:,}" if self.count else "none"
             whole = f" of {len(examples):,}" if self.count != len(examples) else ""
-            right = f" {unit}{words} · {here}{whole} ─"
+            chosen = len(self.chosen(cursor=False))
+            marked = f"{chosen:,} marked · " if chosen else ""
+            kind = "" if self.shown_by == "all" else f"{self.shown_by} only · "
+            right = f" {marked}{kind}{unit}{words} · {here}{whole} ─"
         return spread([*left, " "], [(right, "dim")], width)
 
     def line(self, row: int, width: int) -> Line:
@@ -132,8 +216,16 @@ class ExampleList(Rows):
         cut = " ✂" if examples.truncated[number] else ""
         room = max(width - _INFLUENCE - 1 - len(warning) - len(cut), 4)
         words = fit(preview(text, room, self.words), room)
-        style = "dim" if number in examples.reasons else ""
-        return [self.influence_part(number), " ", (words, style), (cut, "warn"), (warning, "warn")]
+        style = "dim" if number in examples.reasons or number in self.dropped else ""
+        return [*self._first_parts(number), " ", (words, style), (cut, "warn"), (warning, "warn")]
+
+    def _first_parts(self, number: int) -> list[Part]:
+        """Return the influence of one row in ten cells. The first cell has a sign for a dropped or a marked row."""
+        part = self.influence_part(number)
+        sign: Part = ("✗", "bad") if number in self.dropped else ("▪", "accent")
+        if number not in self.dropped and number not in self.marks:
+            return [part]
+        return [sign, part[1:] if isinstance(part, str) else (part[0][1:], part[1])]
 
     def influence_part(self, number: int) -> Part:
         """Return the influence of one row, or the reason for its omission, in ten cells."""

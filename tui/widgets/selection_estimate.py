@@ -83,7 +83,7 @@ def measured_line(app: AppBase) -> Part | None:
     """Return the measured loss of the selection; None if the loss is not measured."""
     if app.snapshot is None or app.session is None:
         return None
-    measured = app.snapshot.measured_loss(app.session.mask)
+    measured = app.snapshot.measured_loss(app.session.mask, app.session.dropped)
     return measured_part(measured, word=True) if measured is not None else None
 
 

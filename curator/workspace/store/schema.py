@@ -31,6 +31,9 @@ Schema 7
 
 Schema 8
     run_details   cost, course and earlier estimate of one fine-tuning run, by recipe, subset and seed
+
+Schema 9
+    notes         notes of people on tasks, examples and selections
 """
 
 from collections.abc import Callable
@@ -145,6 +148,16 @@ def _add_run_details(connection: Connection) -> None:
     )
 
 
+def _add_notes(connection: Connection) -> None:
+    connection.execute(
+        """
+        CREATE TABLE notes (
+            kind VARCHAR, name VARCHAR, sha256 VARCHAR, text VARCHAR, made TIMESTAMP,
+            PRIMARY KEY (kind, name, sha256));
+        """
+    )
+
+
 # Migration i upgrades a store from schema i to i + 1. One transaction runs and records all missing migrations.
 MIGRATIONS: tuple[Callable[[Connection], None], ...] = (
     _create,
@@ -155,6 +168,7 @@ MIGRATIONS: tuple[Callable[[Connection], None], ...] = (
     _add_metric_values,
     _add_change_times,
     _add_run_details,
+    _add_notes,
 )
 SCHEMA_VERSION = len(MIGRATIONS)
 

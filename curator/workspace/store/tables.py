@@ -16,6 +16,7 @@ from curator.core.interval import Interval
 from curator.workspace.store.access import insert, put_artifact, put_artifacts
 from curator.workspace.store.measured import Measured
 from curator.workspace.store.metric_values import MetricValues
+from curator.workspace.store.notes import Notes
 from curator.workspace.store.records import Artifact, ExampleIndex, StoredTask, TokenTable
 from curator.workspace.store.schema import DAMAGED, utc_now
 from curator.workspace.store.segments import Segments
@@ -31,7 +32,7 @@ class _Facts(dict[str, Any]):
         raise DataError(f"missing key in an artifact of the store: {key!r}", hint=DAMAGED)
 
 
-class Store(Sums, Segments, Measured, MetricValues, SelectionTable, Queries):
+class Store(Sums, Segments, Measured, MetricValues, SelectionTable, Notes, Queries):
     """Read and write the project's DuckDB file. Each method is one short transaction.
 
     Args:
