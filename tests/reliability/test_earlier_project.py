@@ -7,6 +7,7 @@
 import json
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -27,6 +28,15 @@ def earlier(tmp_path: Path) -> Path:
     return tmp_path / "earlier"
 
 
+def _known_part(after: Any, before: Any) -> Any:
+    """Return a manifest without the fields that its earlier version does not have."""
+    if isinstance(after, dict) and isinstance(before, dict):
+        return {key: _known_part(after[key], before[key]) for key in before if key in after}
+    if isinstance(after, list) and isinstance(before, list) and len(after) == len(before):
+        return [_known_part(*pair) for pair in zip(after, before, strict=True)]
+    return after
+
+
 def test_status_of_an_earlier_project_finds_every_stage(earlier: Path) -> None:
     report = Project.open(earlier).status()
     states = {stage.stage: stage.state for stage in report.stages}
@@ -40,7 +50,7 @@ def test_select_in_an_earlier_project_computes_nothing_and_keeps_the_manifest(ea
     project = Project.open(earlier, reporter=Reporter(events.append))
     result = project.select(method="exchange", name="second")
     assert result.cached
-    assert json.loads((earlier / "curator-manifest.json").read_text()) == before
+    assert _known_part(json.loads((earlier / "curator-manifest.json").read_text()), before) == before
     stages = {event.stage for event in events if isinstance(event, StageStarted)}
     # Rows are read again where a newer curator looks for more in them. Nothing that costs is computed again.
     assert stages <= {"data"}

@@ -199,7 +199,7 @@ async def _copying_is_capped(
     await pilot.press("y")
     words, _ = _here(screen)
     assert copied == [words]
-    assert "copied" in text(app)
+    assert "sent to the terminal" in text(app)
     monkeypatch.setattr("tui.screens.task._CLIPBOARD", 3)
     await pilot.press("y")
     assert copied[-1] == words[:3]
