@@ -33,7 +33,7 @@ from curator.select.manifest import (
 )
 from curator.select.methods import Request
 from curator.select.search import Constraints, Selection
-from curator.select.selected_interval import selected_interval
+from curator.select.selected_interval import selected_interval, uncalibrated
 
 
 def manifest_of(
@@ -176,10 +176,10 @@ def _for_selected(estimates: TargetEstimates, mask: Mask, plain: Interval, const
     """Return the interval of a subset that was selected for its estimate."""
     # Runs on whole tasks calibrate the estimates without dropped examples, too.
     measured, evidence, calibration = estimates.whole.measured, estimates.evidence, estimates.calibration
-    if evidence is not None and calibration is not None:
-        row = list(evidence.scales).index(calibration.scale)
-        evidence = replace(evidence, changes=evidence.changes[[row]], scales=[calibration.scale])
-    half_width = None if calibration is None else calibration.half_width
+    if evidence is None or calibration is None:
+        return uncalibrated(plain)
+    row = list(evidence.scales).index(calibration.scale)
+    evidence = replace(evidence, changes=evidence.changes[[row]], scales=[calibration.scale])
     found = selected_interval(
         plain.value,
         considered_with(estimates, mask, constraints),
@@ -189,7 +189,7 @@ def _for_selected(estimates: TargetEstimates, mask: Mask, plain: Interval, const
         calibration=calibration,
         seed=estimates.workspace.config.select.seed,
     )
-    if half_width is not None:
+    if calibration.half_width is not None:
         return found
     # Without enough runs, the interval of any subset is the least.
     return Interval(plain.value, min(plain.low, found.low), max(plain.high, found.high))

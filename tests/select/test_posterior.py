@@ -12,7 +12,7 @@ from curator.select.posterior import (
     probabilities_best,
     spread_of,
 )
-from curator.select.selected_interval import Considered, selected_interval, shift_of, simulated_errors
+from curator.select.selected_interval import Considered, selected_interval, shift_of, simulated_errors, uncalibrated
 
 UNIT = 0.2
 
@@ -175,6 +175,11 @@ def test_selected_interval_is_the_same_in_each_call_and_not_below_zero() -> None
     assert first == again
     assert first.low == 0.0
     assert isinstance(first, Interval)
+
+
+def test_uncalibrated_interval_of_selected_subset_is_wider_and_not_below_zero() -> None:
+    assert uncalibrated(Interval(0.5, 0.3, 0.9)) == Interval(0.5, pytest.approx(0.2), pytest.approx(1.1))  # type: ignore[arg-type]
+    assert uncalibrated(Interval(0.1, 0.0, 0.2)).low == 0
 
 
 def test_shift_of_equals_penalised_regression() -> None:
