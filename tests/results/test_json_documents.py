@@ -117,6 +117,9 @@ REPORTS: dict[str, Any] = {
         ),
         ridge=(0.1, 0.2),
     ),
+    "notes": results.NotesReport(
+        notes=(results.NoteEntry(kind="task", name="a", sha256="", text="read this", made="2026-11-01T12:00:00Z"),),
+    ),
     "examples": results.ExamplesReport(
         task="a",
         target=("t", "u"),
@@ -317,6 +320,10 @@ DOCUMENTS: dict[str, dict[str, Any]] = {
         ],
         "runs": [{"id": "r", "ended": None}],
         "selections": [{"name": "s", "loss": 0.5}],
+    },
+    "notes": {
+        "schema_version": 1,
+        "notes": [{"kind": "task", "name": "a", "sha256": "", "text": "read this", "made": "2026-11-01T12:00:00Z"}],
     },
     "costs": {
         "schema_version": 1,
