@@ -8,7 +8,7 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 from hypothesis import settings
+
+from curator.core.interpreters import SAFE_PATH, SET_BY_CURATOR
 
 # Hypothesis draws the same examples in every session. Set CURATOR_EXPLORE=1 to draw new examples.
 settings.register_profile("curator", deadline=None, max_examples=50, derandomize="CURATOR_EXPLORE" not in os.environ)
@@ -32,6 +34,14 @@ WORDS = ["the", "a", "one", "two", "three", "plus", "minus", "is", "sum", "word"
 
 # A background job of a shell ignores Ctrl-C, and its child processes inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(autouse=True)
+def _own_safe_path() -> Iterator[None]:
+    """Remove the safe path that a command sets for its children. Scripts of later tests import their neighbours."""
+    yield
+    if os.environ.get(SAFE_PATH) == SET_BY_CURATOR:
+        del os.environ[SAFE_PATH]
 
 
 @pytest.fixture(scope="session", autouse=True)
