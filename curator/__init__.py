@@ -30,6 +30,7 @@ _HOMES = {
     "EstimatesReport": "curator.results",
     "ExportReport": "curator.results",
     "GradientsReport": "curator.results",
+    "NotesReport": "curator.results",
     "ParetoReport": "curator.results",
     "QueryResult": "curator.results",
     "StatusReport": "curator.results",
@@ -63,6 +64,7 @@ if TYPE_CHECKING:
     from curator.results.estimates import EstimatesReport as EstimatesReport
     from curator.results.estimates import ExamplesReport as ExamplesReport
     from curator.results.estimates import ParetoReport as ParetoReport
+    from curator.results.notes import NotesReport as NotesReport
     from curator.results.outputs import ApplyReport as ApplyReport
     from curator.results.outputs import ExportReport as ExportReport
     from curator.results.outputs import QueryResult as QueryResult

@@ -37,6 +37,8 @@ ELSEWHERE: dict[tuple[str, str], Any] = {
     ("verify", "plot"): curator.plot_verify,
     ("curve", "plot"): curator.plot_curve,
     ("curve", "pareto"): curator.Project.pareto,
+    # The report lists the most harmful examples last, with their hashes.
+    ("examples", "drop_harmful"): curator.Project.examples,
     ("init", "sources"): curator.Project.create,
     **{
         (verb, "dry_run"): curator.Project.costs
@@ -45,7 +47,7 @@ ELSEWHERE: dict[tuple[str, str], Any] = {
 }
 # Options that decide how a command prints, or which files it reads instead of an argument.
 PRINTING = {"project", "as_json", "quiet", "verbose", "details", "top", "format", "output", "help", "log_file"}
-RENAMED = {"tasks": "subset", "folder": "path", "report_only": "report"}
+RENAMED = {"tasks": "subset", "folder": "path", "report_only": "report", "of": "task"}
 
 
 def _memory(tiny_llama_folder: Path) -> dict[str, Any]:
