@@ -41,8 +41,9 @@ def other(tmux: Tmux, tmp_path: Path) -> Iterator[Tmux]:
 
 def _save_as(window: Tmux, name: str) -> None:
     window.keys("w")
-    window.until(lambda shown: "save selection" in shown)
+    window.until(lambda shown: "save selection" in shown and ("new selection" in shown or "replaces" in shown))
     window.keys("C-u")
+    window.until(lambda shown: "enter a name" in shown)
     window.type(name)
     window.until(lambda shown: name in shown)
     window.keys("Enter")

