@@ -5,6 +5,7 @@ import os
 import sys
 import traceback
 import warnings
+from contextlib import suppress
 
 from curator.cli.closed_pipes import open_standard_streams, outliving_readers
 from curator.cli.interrupt import WORDS, Interrupt, leave_at_once
@@ -66,7 +67,17 @@ def _run() -> None:
         code = ExitCode.INTERRUPTED
         if interrupt.asked:
             leave_at_once()
+    _drop_unwritable_output()
     sys.exit(code)
+
+
+def _drop_unwritable_output() -> None:
+    """Keep the interpreter from writing output at its end that a full disk has already refused."""
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError):
+        with suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _explained(error: Exception) -> tuple[ExitCode, tuple[str, str]]:

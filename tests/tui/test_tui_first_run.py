@@ -76,8 +76,13 @@ def test_help_scrolls_filters_and_runs_action(fresh: Path, tmux: Tmux) -> None:
     _open(tmux, fresh, "tasks found")
     tmux.keys("?")
     tmux.until(lambda shown: "this screen" in shown)
-    tmux.keys("G")
-    shown = tmux.until(lambda shown: "matrix: hurts, from strong to weak" in shown)
+
+    def at_the_end(shown: str) -> bool:
+        # The box takes keys when it has the focus, a moment after it is drawn.
+        tmux.keys("G")
+        return "matrix: hurts, from strong to weak" in shown
+
+    shown = tmux.until(at_the_end)
     assert "this screen" not in shown
     tmux.keys("/")
     tmux.type("settings")
