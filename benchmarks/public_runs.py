@@ -1,4 +1,4 @@
-"""Measure calibration without gradients on published runs that nobody tuned curator on.
+"""Measure calibration without gradients on published runs that played no part in its design.
 
     python benchmarks/public_runs.py --mixtures train_mixture_1m.csv --results train_pile_loss_1m.csv --json FILE
     python benchmarks/public_runs.py --mixtures runs.csv --weights "weight_" --results runs.csv --scores "eval_"

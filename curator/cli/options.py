@@ -142,7 +142,7 @@ class Shared:
             return
         with self.progress(silent=silent) as reporter:
             if self.dry_run:
-                # A dry run is no job: it leaves no record.
+                # A dry run leaves no record of a job.
                 yield Project(workspace.reporting_to(reporter), dry_run=True)
                 return
             with JobLog(workspace.folder / "runs") as log:

@@ -131,7 +131,7 @@ class Access:
             names |= {*_LOOPBACK_NAMES, *(address for address in self.addresses if is_loopback(address))}
         if any(_is_any(address) for address in self.addresses):
             names |= {socket.gethostname().lower(), socket.getfqdn().lower(), *_own_addresses()}
-        # The address of all interfaces is no address of a peer.
+        # No peer has the address of all interfaces.
         return {_plain(name) for name in names if name and not _is_any(name)}
 
 

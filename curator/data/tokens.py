@@ -320,7 +320,7 @@ class Encoder:
                 texts, add_special_tokens=False, return_attention_mask=False, return_token_type_ids=False, verbose=False
             )
         except BaseException as error:
-            # The tokenizers library ends a regular expression that takes too long, by an error that is no Exception.
+            # The tokenizers library ends a regular expression that takes too long, by an error outside of `Exception`.
             if type(error).__name__ != "PanicException":
                 raise
             raise DataError(

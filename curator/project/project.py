@@ -508,7 +508,7 @@ class Project:
 
         Args:
             manifest: A manifest or the name of a selection, for the selected tasks and the target. None for all tasks.
-            target: Target to use instead of the configured one, if there is no manifest.
+            target: Target to use instead of the configured one. Used without a manifest only.
 
         Raises:
             ConfigError: A target is not a task of the project.
@@ -918,7 +918,7 @@ class Project:
             The file.
 
         Raises:
-            DataError: There is no selection, or the file cannot be written.
+            DataError: The selection does not exist, or the file cannot be written.
         """
         from curator.project.report import REPORT_NAME, last_manifest, write_report
 

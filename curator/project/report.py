@@ -43,7 +43,7 @@ def last_manifest(workspace: Workspace) -> Manifest:
     """Return the selection that was made or saved last.
 
     Raises:
-        DataError: There is no selection.
+        DataError: The selection does not exist.
     """
     for kept in workspace.store.selections():
         return Manifest.model_validate_json(kept.manifest)

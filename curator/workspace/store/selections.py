@@ -135,7 +135,7 @@ class SelectionTable(Database):
             selections = connection.execute(
                 "SELECT count(*), max(created), sum(hash(key || name)) FROM selections"
             ).fetchall()
-            # An estimate or a calibration that this process stores is no news.
+            # Estimates and calibrations that this process stores change nothing here.
             stages = connection.execute(
                 "SELECT count(*), max(created) FROM artifacts WHERE stage NOT IN ('select', 'calibration')"
             ).fetchall()
