@@ -6,6 +6,7 @@
 No method here waits. Threads read files, the store and estimates. Jobs run in separate processes.
 """
 
+from abc import abstractmethod
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -108,14 +109,15 @@ class AppBase(App[None]):
 
     # -- implemented by CuratorApp ------------------------------------------------------------------------------------
 
+    @abstractmethod
     def go(self, mode: str) -> None:
         """Show one of the main screens: `home`, `tasks`, `matrix`, `runs` or `compare`."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def leave(self) -> None:
         """Store the edits and exit. Jobs continue."""
-        raise NotImplementedError
 
+    @abstractmethod
     def open_task(self, task: int, view: Rows) -> None:
         """Show one task and its examples.
 
@@ -123,20 +125,20 @@ class AppBase(App[None]):
             task: Number of the task. Target tasks follow the auxiliary tasks.
             view: Auxiliary tasks in the order of the list.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def open_settings(self) -> None:
         """Open the dialog of the settings."""
-        raise NotImplementedError
 
+    @abstractmethod
     def save(self, name: str | None) -> None:
         """Save the selection under a name. None saves nothing."""
-        raise NotImplementedError
 
+    @abstractmethod
     def export(self, name: str = "") -> None:
         """Open the export of a saved selection. The empty name is the selection that the session started from."""
-        raise NotImplementedError
 
+    @abstractmethod
     def launch(self, arguments: list[str] | None, cwd: Path | None = None) -> None:
         """Start a command as a job that survives the end of this process.
 
@@ -144,19 +146,18 @@ class AppBase(App[None]):
             arguments: Arguments of `curator`. None or an empty list starts nothing.
             cwd: Working folder, if the arguments name the project. None is the folder of this project.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def look_at_jobs(self) -> None:
         """Read the jobs now, and the whole log of the watched job."""
-        raise NotImplementedError
 
+    @abstractmethod
     def visible_tasks(self) -> Rows:
         """Return the numbers of the tasks in the visible part of the task list."""
-        raise NotImplementedError
 
+    @abstractmethod
     def show_flash(self) -> None:
         """Draw the flash line on every open screen."""
-        raise NotImplementedError
 
     # -- drawing ------------------------------------------------------------------------------------------------------
 
