@@ -17,7 +17,7 @@ from curator.training.trainer import Checkpoint
 from curator.workspace.workspace import Workspace
 
 # Increase when the same visits give other sums.
-_VERSION = 1
+_VERSION = 2
 
 
 def sketch(config: Config) -> ProjectionSpec:

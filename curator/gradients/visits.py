@@ -22,9 +22,10 @@ from curator.gradients.example_groups import ExampleGroup
 
 # Visits that are read at once, and visits that decide the basis.
 _PORTION, _BASIS_VISITS = 2048, 8192
-# Share of the steps at the start whose visits do not count. LoRA's matrix B starts at zero, and so does the gradient of
-# its matrix A. Adam's squares of A are therefore tiny at first, and gradients in that metric are too long.
-_UNSETTLED = 0.01
+# Steps at the start whose visits do not count: this share, and at least this number. LoRA's matrix B starts at zero,
+# and so does the gradient of its matrix A. Adam's squares of A are zero after the first step. So gradients of the
+# second step are a hundred times too long in that metric.
+_UNSETTLED, _UNSETTLED_STEPS = 0.01, 3
 
 Span = tuple[int, int]
 """Steps first < step ≤ last."""
@@ -173,7 +174,7 @@ def spans(ends: Sequence[int], *, captured: bool) -> list[Span]:
         ends: Last step of each segment.
         captured: Whether training captured the visits. Its first steps do not count.
     """
-    unsettled = min(math.ceil(_UNSETTLED * ends[-1]), ends[0] // 2) if captured else 0
+    unsettled = min(max(math.ceil(_UNSETTLED * ends[-1]), _UNSETTLED_STEPS), ends[0] // 2) if captured else 0
     return list(zip([unsettled, *ends[:-1]], ends, strict=True))
 
 

@@ -16,7 +16,7 @@ from curator.gradients import segments as module
 from curator.gradients.capture import read_visits
 from curator.gradients.example_groups import training_groups
 from curator.gradients.segment_sets import capture_folder, segment_sets, sketch
-from curator.gradients.visits import gradients_of
+from curator.gradients.visits import gradients_of, spans
 from curator.training.meta_init import find_meta_init, learning_rates
 
 
@@ -59,7 +59,7 @@ def test_make_segments_sums_equal_loops_over_visits(make_project: MakeProject, m
     first = 0
     assert len(trajectory.segments) == 4
     for segment, gradient_set in zip(trajectory.segments, segment_sets(project.config, meta), strict=True):
-        checkpoint, unsettled = gradient_set.checkpoint, 1
+        checkpoint, unsettled = gradient_set.checkpoint, 3
         assert segment.step == pytest.approx(sum(rates[first : checkpoint.step]) / total)
         for number, group in enumerate(training_groups(corpus)):
             task = corpus.auxiliary[number].name if number < len(corpus.auxiliary) else corpus.targets[0]
@@ -140,3 +140,12 @@ def test_read_trajectory_without_sums_names_command(make_project: MakeProject) -
     with pytest.raises(DataError, match="not stored") as error:
         _trajectory(project)
     assert "curator gradients" in str(error.value.hint)
+
+
+@pytest.mark.parametrize(
+    ("ends", "first"), [([24, 47, 70, 94], 3), ([176, 351, 526, 702], 8), ([2, 4, 6, 8], 1), ([1, 2, 3, 4], 0)]
+)
+def test_spans_of_captured_run_leave_out_its_unsettled_steps(ends: list[int], first: int) -> None:
+    # The second step has gradients a hundred times too long: Adam has not seen LoRA's matrix A yet.
+    assert spans(ends, captured=True) == list(zip([first, *ends[:-1]], ends, strict=True))
+    assert spans(ends, captured=False)[0] == (0, ends[0])
