@@ -88,10 +88,10 @@ def rank(work: Path, examples: int) -> None:
             p for name, p in tuned.model.named_parameters() if ".layers." in name and not p.requires_grad
         ]
         held = sum(4 * (p.to_local() if tuned.sharded else p).numel() for p in layers)
-        folder = work / f"{ranks}-{shard}-{time.time_ns()}" if distributed.is_main() else work
-        capture = Capture(tuned, spec, distributed.from_main(folder) / "capture", reporter)
+        folder = distributed.from_main(work / f"{ranks}-{shard}-{time.time_ns()}")
+        capture = Capture(tuned, spec, folder / "capture", reporter)
 
-        def training(tuned: Any = tuned, folder: Path = distributed.from_main(folder), seen: Any = capture) -> None:
+        def training(tuned: Any = tuned, folder: Path = folder, seen: Any = capture) -> None:
             train_adapter(tuned, data, recipe, folder=folder, reporter=reporter, stage="train", observer=seen)
 
         def passes(tuned: Any = tuned) -> None:
@@ -179,8 +179,8 @@ def main() -> None:
         stored = measure_store(Path(folder))
         for _ in range(given.rounds):
             load = os.getloadavg()[0]
-            measured = [row for ranks in (1, 2) for row in launch(ranks, Path(folder), given.examples)]
-            rounds.append({"load_before": round(load, 1), "rows": measured})
+            rows = [row for ranks in (1, 2) for row in launch(ranks, Path(folder), given.examples)]
+            rounds.append({"load_before": round(load, 1), "rows": rows})
             print(json.dumps(rounds[-1]), file=sys.stderr)
     speedup = {
         f"{part}_{shard}": round(
@@ -189,7 +189,8 @@ def main() -> None:
         for part in ("training", "passes")
         for n, shard in ((1, "whole"), (2, "cut"))
     }
-    result = provenance(" ".join(["python", *sys.argv])) | {"cores": os.cpu_count(), "store": stored, "speedup_of_two": speedup, "rounds": rounds}
+    measured = {"cores": os.cpu_count(), "store": stored, "speedup_of_two": speedup, "rounds": rounds}
+    result = provenance(" ".join(["python", *sys.argv])) | measured
     text = json.dumps(result, indent=1) + "\n"
     print(text)
     if given.json is not None:

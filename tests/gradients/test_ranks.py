@@ -64,9 +64,7 @@ def test_shard_two_ranks_equal_one_process(make_project: MakeProject) -> None:
         "estimate": {"method": "trajectory"},
         "gradients": {"projection_dim": 16, "points": "auto", **FEW},
     }
-    two = _cut(
-        make_project("two", **trajectory, train={"epochs": 4, "batch_size": 1, "gradient_accumulation": 2})
-    )
+    two = _cut(make_project("two", **trajectory, train={"epochs": 4, "batch_size": 1, "gradient_accumulation": 2}))
     # An odd number of batches of one example: 12 of the target and 7 of a task.
     rows = {"target": pair_rows("target", 12), "alpha": pair_rows("alpha", 7)}
     single = {"projection_dim": 16, "points": [0.5, 1.0], "batch_tokens": 1}
