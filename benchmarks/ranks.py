@@ -173,7 +173,7 @@ def main() -> None:
         return rank(given.rank, given.examples)
     from measured import provenance
 
-    rounds = []
+    rounds: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
         make_model(Path(folder) / "model", given.layers, given.width)
         stored = measure_store(Path(folder))

@@ -36,7 +36,7 @@ def sharding_options(folder: Path, architecture: Any, section: ModelSection) -> 
     Raises:
         ConfigError: The weights of this model cannot be cut.
     """
-    from transformers.distributed import DistributedConfig
+    from transformers.distributed.configuration_utils import DistributedConfig
 
     for name, unset in (("quantization", "none"), ("device_map", "")):
         if getattr(section, name) != unset:
