@@ -56,7 +56,7 @@ def _losses(project: curator.Project) -> list[float]:
     return [estimate.estimated_loss for estimate in project.estimate_all(SUBSETS).estimates]
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_shard_two_ranks_equal_one_process(make_project: MakeProject) -> None:
     """One launch checks a stopped and resumed capture, uneven batches, verified runs, adapters and the callback."""
     trajectory: dict[str, Any] = {
