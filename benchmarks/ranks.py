@@ -1,6 +1,7 @@
 """Measure one process against two: training that captures gradients, and gradients in passes of their own.
 
     python benchmarks/ranks.py --json FILE [--rounds 2 --examples 96 --layers 6 --width 256]
+    python benchmarks/ranks.py --json FILE --part store
 
 Each round starts one process, then two. Two processes measure a base that each holds whole, and a base that is cut
 among them (`model.shard`). All use gloo on the CPU and one thread each. The model is random. The script reports
@@ -10,7 +11,7 @@ among them (`model.shard`). All use gloo on the CPU and one thread each. The mod
     layer_bytes    bytes of the base's layers in each process
     speedup        seconds of one process divided by those of two, the median over the rounds
 
-The script also measures how fast the store takes gradients and sums of tasks, and how large they are.
+`--part store` measures how fast the store takes gradients and sums of tasks, and how large they are.
 
 Two processes need two idle cores for a speedup near two. `load_before` is the load of the machine before a round.
 """
@@ -123,27 +124,26 @@ def measure_store(work: Path) -> dict[str, Any]:
     for commit in range(COMMITS):
         hashes = [f"{commit * ROWS + row:064x}" for row in range(ROWS)]
         gradients = rng.standard_normal((ROWS, DIM), dtype=np.float32)
-        start = time.perf_counter()
+        # CPU time of all threads, because other programs may use the machine.
+        start = time.process_time()
         store.put_gradients("set", hashes, np.zeros(ROWS), gradients)
-        seconds.append(time.perf_counter() - start)
-    size = store.path.stat().st_size
-    start = time.perf_counter()
-    store.gradients("set")
-    reading = time.perf_counter() - start
+        seconds.append(time.process_time() - start)
     columns = {"token_hash": hashes, "gradient": pa.FixedSizeListArray.from_arrays(gradients.reshape(-1), DIM)}
     pq.write_table(pa.table(columns), work / "part.parquet")
-    sums = SegmentArrays.empty(TASKS, 8 * DIM, DIM // 4)
-    start = time.perf_counter()
-    store.put_segment_sums("set", [f"{task:064x}" for task in range(TASKS)], sums)
+    other, sums = Store(work / "sums.duckdb"), SegmentArrays.empty(TASKS, 8 * DIM, DIM // 4)
+    sums.gradient_sums[:] = rng.standard_normal(sums.gradient_sums.shape)
+    sums.packed_curvatures[:] = rng.standard_normal(sums.packed_curvatures.shape)
+    start = time.process_time()
+    other.put_segment_sums("set", [f"{task:064x}" for task in range(TASKS)], sums)
+    summing = time.process_time() - start
     return {
         "gradient_entries": DIM,
-        "rows_per_second_first": round(ROWS / seconds[0]),
-        "rows_per_second_last": round(ROWS / seconds[-1]),
-        "rows_per_second_read": round(COMMITS * ROWS / reading),
-        "bytes_per_row": round(size / (COMMITS * ROWS)),
+        "rows_per_cpu_second_first": round(ROWS / seconds[0]),
+        "rows_per_cpu_second_last": round(ROWS / seconds[-1]),
+        "bytes_per_row": round(store.path.stat().st_size / (COMMITS * ROWS)),
         "parquet_bytes_per_row": round((work / "part.parquet").stat().st_size / ROWS),
-        "sums_per_second": round(TASKS / (time.perf_counter() - start)),
-        "bytes_per_sum": round((store.path.stat().st_size - size) / TASKS),
+        "sums_per_cpu_second": round(TASKS / summing),
+        "bytes_per_sum": round(other.path.stat().st_size / TASKS),
     }
 
 
@@ -160,9 +160,27 @@ def launch(ranks: int, work: Path, examples: int) -> list[dict[str, Any]]:
     return [json.loads(line.removeprefix("RESULT ")) for line in done.stdout.splitlines() if line.startswith("RESULT ")]
 
 
+def measure_ranks(work: Path, count: int, examples: int) -> dict[str, Any]:
+    """Start one process and two in turn, and compare them."""
+    rounds: list[dict[str, Any]] = []
+    for _ in range(count):
+        load = os.getloadavg()[0]
+        rows = [row for ranks in (1, 2) for row in launch(ranks, work, examples)]
+        rounds.append({"load_before": round(load, 1), "rows": rows})
+    speedup = {
+        f"{part}_{shard}": round(
+            median(r["rows"][0][part]["seconds"] / r["rows"][n][part]["seconds"] for r in rounds), 2
+        )
+        for part in ("training", "passes")
+        for n, shard in ((1, "whole"), (2, "cut"))
+    }
+    return {"speedup_of_two": speedup, "rounds": rounds}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--part", choices=("ranks", "store"), default="ranks")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--examples", type=int, default=96)
     parser.add_argument("--layers", type=int, default=6)
@@ -173,25 +191,17 @@ def main() -> None:
         return rank(given.rank, given.examples)
     from measured import provenance
 
-    rounds: list[dict[str, Any]] = []
+    found: dict[str, Any] = {}
+    origin = provenance(" ".join(["python", *sys.argv])) | {"cores": os.cpu_count()}
     with tempfile.TemporaryDirectory() as folder:
-        make_model(Path(folder) / "model", given.layers, given.width)
-        stored = measure_store(Path(folder))
-        for _ in range(given.rounds):
-            load = os.getloadavg()[0]
-            rows = [row for ranks in (1, 2) for row in launch(ranks, Path(folder), given.examples)]
-            rounds.append({"load_before": round(load, 1), "rows": rows})
-            print(json.dumps(rounds[-1]), file=sys.stderr)
-    speedup = {
-        f"{part}_{shard}": round(
-            median(r["rows"][0][part]["seconds"] / r["rows"][n][part]["seconds"] for r in rounds), 2
-        )
-        for part in ("training", "passes")
-        for n, shard in ((1, "whole"), (2, "cut"))
-    }
-    measured = {"cores": os.cpu_count(), "store": stored, "speedup_of_two": speedup, "rounds": rounds}
-    result = provenance(" ".join(["python", *sys.argv])) | measured
-    text = json.dumps(result, indent=1) + "\n"
+        if given.part == "store":
+            found = measure_store(Path(folder))
+        else:
+            make_model(Path(folder) / "model", given.layers, given.width)
+            found = measure_ranks(Path(folder), given.rounds, given.examples)
+    # The other part stays, with its own command and commit.
+    kept = json.loads(given.json.read_text()) if given.json is not None and given.json.exists() else {}
+    text = json.dumps(kept | {given.part: origin | found}, indent=1) + "\n"
     print(text)
     if given.json is not None:
         given.json.write_text(text)

@@ -45,9 +45,9 @@ class CuratorCallback(TrainerCallback):
         >>> trainer.train()
         >>> project.select()
 
-    The trainer must train one LoRA adapter by the recipe of the project, on every training example of the project, and
-    on no other. `on_train_begin` raises an error that names each difference. With several processes under `torchrun`
-    or `accelerate launch`, every process needs the callback, and holds the whole model.
+    The trainer must train one LoRA adapter by the recipe of the project. It must train on every training example of the
+    project, and on no other. `on_train_begin` raises an error that names each difference. With several processes under
+    `torchrun` or `accelerate launch`, every process needs the callback, and holds the whole model.
 
     Args:
         project: Project with the tasks of the training.
