@@ -96,6 +96,9 @@ class ModelSection(_Section):
     device_map: str | dict[str, str | int] = ""
     """Passed to transformers. `auto` spreads the layers of a large model over several GPUs. A table gives the device of
     each module. Empty for one device."""
+    shard: Literal["none", "layers"] = "none"
+    """`layers` cuts each layer of the base among the processes (FSDP2), for a model larger than one GPU. With `none`,
+    every process holds the whole base."""
     trust_remote_code: bool = False
     """Run Python code of the model's repository. curator never sets it to true."""
 

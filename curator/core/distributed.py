@@ -30,7 +30,7 @@ def is_main() -> bool:
 def wait() -> None:
     """Wait until every process has called this function."""
     if world_size() > 1:
-        _join().wait_for_everyone()
+        join().wait_for_everyone()
 
 
 def gather(value: list[T]) -> list[T]:
@@ -39,7 +39,7 @@ def gather(value: list[T]) -> list[T]:
         return value
     from accelerate.utils import gather_object
 
-    _join()
+    join()
     return list(gather_object(value))
 
 
@@ -49,13 +49,14 @@ def from_main(value: T) -> T:
         return value
     from accelerate.utils import broadcast_object_list
 
-    _join()
+    join()
     box = [value]
     broadcast_object_list(box)
     return box[0]
 
 
-def _join() -> "PartialState":
+def join() -> "PartialState":
+    """Connect this process with the others, unless it is connected. Every process calls it."""
     import torch
     from accelerate import PartialState
 

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from curator.core.errors import ConfigError
 from curator.core.events import Reporter
-from curator.data.tokens import TokenizedExample
+from curator.data.tokens import IGNORED, TokenizedExample
 from curator.gradients.layer_hooks import MixedError, collecting, trained_layers
 from curator.gradients.projection import Projection, ProjectionSpec, Sketches, Together
 from curator.training.batches import by_length, collate, example_losses
@@ -108,7 +109,8 @@ class GradientEngine:
             examples: Examples of the batch (n). A batch that exceeds the memory is halved, with the same result.
 
         Raises:
-            torch.OutOfMemoryError: A single example exceeds the memory.
+            torch.OutOfMemoryError: A single example exceeds the memory, or a batch of a model that processes share.
+            ConfigError: Processes share the model, and its gradients need one pass per example.
         """
         import torch
 
@@ -122,14 +124,29 @@ class GradientEngine:
             self._fall_back("a trained layer mixes the tokens of a batch")
             return self._one_by_one(examples)
         except torch.OutOfMemoryError:
-            if len(examples) == 1:
+            # Halves are more passes than those of other processes, which would wait for ever.
+            if len(examples) == 1 or self._tuned.sharded:
                 raise
             torch.cuda.empty_cache()
         half = len(examples) // 2
         first, second = self.project(examples[:half]), self.project(examples[half:])
         return Projected(torch.cat([first.losses, second.losses]), torch.cat([first.gradients, second.gradients]))
 
+    def stand_by(self) -> None:
+        """Make the passes of one batch over a short example, and drop the result.
+
+        Processes that share the weights gather them in every pass. One without a batch must help the others.
+        Do nothing if each process holds the whole model.
+        """
+        if self._tuned.sharded:
+            self.project([TokenizedExample(input_ids=(0, 0), labels=(IGNORED, 0))])
+
     def _fall_back(self, reason: str) -> None:
+        if self._tuned.sharded:
+            # The number of passes would depend on the examples, and differ between processes.
+            raise ConfigError(
+                f"cannot compute gradients with model.shard: {reason}", hint='Set shard = "none" under [model].'
+            )
         self._batched = False
         self._reporter.warn(f"curator computes gradients one example at a time, which is slower: {reason}")
 

@@ -75,13 +75,15 @@ class Passes:
         """Compute losses (n,) and gradients (n, k) of examples, shared among the processes."""
         losses = np.zeros(len(examples))
         gradients = np.zeros((len(examples), self._spec.dim), dtype=np.float32)
-        mine = []
-        for turn, places in enumerate(engine.batches(examples)):
+        mine, batches = [], engine.batches(examples)
+        for turn, places in enumerate(batches):
             if turn % distributed.world_size() == distributed.rank():
                 mine.append((places, *engine.project([examples[p] for p in places]).arrays()))
             self._done += len(places)
             if self.stage is not None:
                 self.stage.advance_to(self._done)
+        if 0 < len(batches) % distributed.world_size() <= distributed.rank():
+            engine.stand_by()
         for places, some_losses, some_gradients in distributed.gather(mine):
             losses[places], gradients[places] = some_losses, some_gradients
         bad = np.flatnonzero(~(np.isfinite(losses) & np.isfinite(gradients).all(axis=1)))

@@ -35,6 +35,7 @@ from curator.gradients.stage import GradientSet
 from curator.gradients.visits import Span, Visits, finish_group, outside
 from curator.gradients.visits import spans as spans_of
 from curator.training.meta_init import LoadModel, MetaInit
+from curator.training.sharding import is_sharded
 from curator.workspace.workspace import Workspace
 
 # Training examples of added tasks whose gradients are in memory at once.
@@ -84,6 +85,9 @@ class _Maker:
             if distributed.is_main():
                 remove_visits(self._folder)
             return 0
+        if is_sharded(self._config.model):
+            # Processes that share the weights load them together, although only the main one measures movements.
+            self._load()
         spans = spans_of([s.checkpoint.step for s in self._sets], captured=self._meta.captured)
         if distributed.from_main(self._basis() is None and not (self._visits.exist and self._meta.captured)):
             self._visit_all()

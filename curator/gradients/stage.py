@@ -170,6 +170,8 @@ def _ahead(engine: GradientEngine, batches: Iterable[Batch]) -> Iterator[tuple[B
         return batch, None if projected is None else projected.arrays()
 
     for batch in batches:
+        if not batch:
+            engine.stand_by()
         waiting.append((batch, engine.project([example for _, example, _ in batch]) if batch else None))
         if len(waiting) > engine.ahead:
             yield arrived()

@@ -60,11 +60,13 @@ class Metric(Protocol):
         name: Name as in `[verify] metric`.
         version: Number that increases when equal models and rows give other values.
         reads_rows: Whether the value depends on the held-out rows. If not, the test part has no value of its own.
+        in_process: Whether the model's passes run in this process.
     """
 
     name: str
     version: int
     reads_rows: bool
+    in_process: bool
 
     @property
     def settings(self) -> str:

@@ -34,6 +34,7 @@ class Choice:
     name = "choice"
     version = 1
     reads_rows = True
+    in_process = True
     settings = ""
     higher_is_better = True
 
@@ -134,11 +135,9 @@ def _spaced(choice: str, answer: str) -> str:
 
 def _log_probabilities(tuned: TunedModel, examples: Sequence[TokenizedExample], budget: int) -> list[float]:
     """Return the summed log-probability of the tokens that carry loss, for each example (n)."""
-    import torch
-
     tuned.model.eval()
     found = [0.0] * len(examples)
-    with torch.inference_mode():
+    with tuned.inference():
         for positions in by_length([e.length for e in examples], budget):
             batch = collate([examples[p] for p in positions])
             losses = example_losses(tuned.model, batch, encoder_decoder=tuned.encoder_decoder).cpu().double()

@@ -40,6 +40,7 @@ class Command:
 
     version = 1
     reads_rows = True
+    in_process = False
     settings = ""
 
     def __init__(self, workspace: Workspace, corpus: Corpus, name: MetricName) -> None:

@@ -68,6 +68,7 @@ class ExactMatch:
     name = "exact_match"
     version = 1
     reads_rows = True
+    in_process = True
     settings = ""
     higher_is_better = True
 
@@ -105,13 +106,11 @@ class ExactMatch:
             tuned: The model.
             questions: Prompts and answers (n).
         """
-        import torch
-
         tuned.model.eval()
         stops = self._stops(tuned, questions)
         longest = max((len(q.answer) for q in questions), default=0)
         written: list[list[int]] = [[] for _ in questions]
-        with torch.inference_mode():
+        with tuned.inference():
             for positions in _batches([len(q.prompt) for q in questions], longest, self._batch_tokens):
                 prompts = [questions[p].prompt for p in positions]
                 for position, ids in zip(positions, self._generate(tuned, prompts, longest, stops), strict=True):

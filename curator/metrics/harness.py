@@ -26,6 +26,7 @@ from curator.data.model_files import first_line
 from curator.metrics.base import HeldOut, MetricValue
 from curator.metrics.rows import project_tokenizer
 from curator.training.model import TunedModel
+from curator.training.sharding import is_sharded
 from curator.workspace.workspace import Workspace
 
 # Files of a folder of tasks that decide a value.
@@ -43,6 +44,7 @@ class Harness:
 
     version = 1
     reads_rows = False
+    in_process = True
 
     def __init__(self, workspace: Workspace, corpus: Corpus, name: MetricName) -> None:
         self._workspace, self._corpus = workspace, corpus
@@ -71,9 +73,14 @@ class Harness:
         """Check that the package and the task exist, and read the task's data.
 
         Raises:
-            ConfigError: The package, the folder or the task is missing.
+            ConfigError: The package, the folder or the task is missing, or several processes share the model.
             DataError: The harness cannot load the task.
         """
+        if is_sharded(self._config.model):
+            raise ConfigError(
+                "lm-evaluation-harness cannot measure a model that several processes share (model.shard)",
+                hint="Choose another metric under [verify].",
+            )
         assert self._first_metric
 
     def measure(self, tuned: TunedModel, rows: Sequence[HeldOut]) -> MetricValue:

@@ -17,6 +17,7 @@ class Loss:
     name = "loss"
     version = 1
     reads_rows = True
+    in_process = True
     settings = ""
     higher_is_better = False
 

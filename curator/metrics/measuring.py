@@ -106,6 +106,8 @@ class Measurer:
     def measure(self, tuned: TunedModel, wanted: Sequence[tuple[Metric, Part]] | None = None) -> list[StoredMetric]:
         """Measure the model with its present adapter. With several processes, only the main one measures.
 
+        Processes that share the weights make the same passes together.
+
         Args:
             tuned: The model.
             wanted: Metrics and parts. None for the result of `wanted`.
@@ -115,8 +117,8 @@ class Measurer:
             NumericalError: A value is not finite.
         """
         found: list[StoredMetric] = []
-        if distributed.is_main():
-            for metric, part in self.wanted() if wanted is None else wanted:
+        for metric, part in self.wanted() if wanted is None else wanted:
+            if distributed.is_main() or (tuned.sharded and metric.in_process):
                 value = metric.measure(tuned, self.rows[part])
                 found.append(self._stored(metric, part, value))
         return distributed.from_main(found)

@@ -6,6 +6,7 @@ A batch holds tokens only, so its rows are recognised by their tokens. `Project.
 """
 
 import hashlib
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -15,6 +16,7 @@ import numpy as np
 import torch
 from transformers import TrainerCallback
 
+from curator.core import distributed
 from curator.core.errors import ConfigError, CuratorError, NumericalError
 from curator.core.events import Stopwatch
 from curator.core.provenance import key_of
@@ -43,8 +45,9 @@ class CuratorCallback(TrainerCallback):
         >>> trainer.train()
         >>> project.select()
 
-    The trainer must train one LoRA adapter, in one process, by the recipe of the project. It must train on every
-    training example of the project, and on no other. `on_train_begin` raises an error that names each difference.
+    The trainer must train one LoRA adapter by the recipe of the project. It must train on every training example of the
+    project, and on no other. `on_train_begin` raises an error that names each difference. With several processes under
+    `torchrun` or `accelerate launch`, every process needs the callback, and holds the whole model.
 
     Args:
         project: Project with the tasks of the training.
@@ -93,7 +96,7 @@ class CuratorCallback(TrainerCallback):
         corpus = self._project.corpus(targets)
         if state.global_step:
             workspace.reporter.warn("gradients are not captured: the training resumes from a checkpoint")
-        elif find_meta_init(workspace, corpus) is not None:
+        elif distributed.from_main(find_meta_init(workspace, corpus) is not None):
             workspace.reporter.warn("gradients are not captured: the project has a meta-initialization that fits")
         else:
             self._run = _Run(self._project, corpus, args, state.max_steps, given["model"], given["train_dataloader"])
@@ -150,8 +153,9 @@ class _Run:
         self._exit.enter_context(workspace.job("train"))
         try:
             folder = capture_folder(workspace, key)
-            captured_examples(corpus, folder)
-            self._tuned.save_adapter(workspace.adapters / key / INITIAL)
+            if distributed.is_main():
+                captured_examples(corpus, folder)
+                self._tuned.save_adapter(workspace.adapters / key / INITIAL)
             self._capture = Capture(self._tuned, sketch(workspace.config), folder, workspace.reporter)
             self._capture.begin(0, None)
             self._exit.callback(self._capture.close)
@@ -166,7 +170,7 @@ class _Run:
                 "train",
                 self._capture,
             )
-            self._recorder.begin(0, steps, main=True)
+            self._recorder.begin(0, steps, main=distributed.is_main())
             for handle in (
                 model.register_forward_pre_hook(self._before, with_kwargs=True),
                 model.register_forward_hook(self._after, with_kwargs=True),
@@ -254,6 +258,8 @@ class _Run:
         was_training = self._model.training
         try:
             self._recorder.finish()
+            # The main process may still write the last adapter.
+            distributed.wait()
             keep_meta_init(
                 self._workspace,
                 self._corpus,
@@ -261,7 +267,7 @@ class _Run:
                 self._inputs,
                 self._recorder.checkpoints(),
                 seconds=self._took.whole,
-                captured=self._capture.complete,
+                captured=all(distributed.gather([self._capture.complete])),
             )
         except CuratorError as error:
             reporter.warn(f"gradients are not kept: {error.message}")
@@ -277,7 +283,7 @@ class _Run:
 
 
 class _Positions:
-    """Recognise training examples by their tokens. Equal examples take turns."""
+    """Recognise training examples by their tokens. Equal examples take turns, in each process from another start."""
 
     def __init__(self, corpus: Any, store: Any) -> None:
         self._places: dict[bytes, list[int]] = {}
@@ -315,7 +321,7 @@ class _Positions:
             places = self._places.get(key)
             if places is None:
                 return None
-            found.append(places[self._turns[key] % len(places)])
+            found.append(places[(self._turns[key] + distributed.rank()) % len(places)])
             self._turns[key] += 1
         return torch.tensor(found)
 
@@ -342,10 +348,11 @@ def _recipe(args: Any) -> dict[str, Any]:
     }
 
 
+# Variables by which Accelerate cuts a model among processes.
+_SHARDING = ("ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED")
 # Settings that curator's own runs never change, with the values that the estimates assume.
 _FIXED = {
     "max_steps": -1,
-    "world_size": 1,
     "max_grad_norm": 1.0,
     "adam_beta1": 0.9,
     "adam_beta2": 0.999,
@@ -384,6 +391,12 @@ def _check_recipe(project: "Project", args: Any, model: Any) -> None:
     ]
     if not str(getattr(args.optim, "value", args.optim)).startswith("adamw_torch"):
         differing.append(f"optim is {args.optim!s}, and estimates assume AdamW of torch")
+    if args.world_size != distributed.world_size() or args.n_gpu > 1:
+        differing.append(f"{max(args.world_size, args.n_gpu)} devices share each batch of one process")
+    by_launcher = any(os.environ.get(name) == "true" for name in _SHARDING)
+    by_model = getattr(model, "is_distributed_loading_by_transformers", False)
+    if args.fsdp or args.deepspeed or by_launcher or by_model:
+        differing.append("FSDP or DeepSpeed cuts the model, and the callback needs a whole model in each process")
     if peft.use_rslora or peft.use_dora:
         differing.append("the adapter uses rsLoRA or DoRA, and estimates assume LoRA")
     if differing:

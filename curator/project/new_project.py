@@ -37,6 +37,7 @@ dtype = "auto"                # auto | float32 | bfloat16 | float16
 quantization = "none"         # none | 8bit | 4bit (QLoRA, needs a CUDA GPU)
 attention = "auto"            # passed on as attn_implementation
 device_map = ""               # passed on, e.g. "auto" for a model larger than one GPU
+shard = "none"                # none | layers: several processes share the weights of each layer
 trust_remote_code = false     # true runs Python code that comes with the model
 
 [lora]

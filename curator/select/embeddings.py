@@ -12,13 +12,14 @@ import numpy as np
 
 from curator.core.arrays import Floats
 from curator.core.config import Config
-from curator.core.errors import DataError, NumericalError
+from curator.core.errors import ConfigError, DataError, NumericalError
 from curator.core.provenance import hash_of, key_of
 from curator.data.corpus import Corpus, Task, training_examples, validation_examples
 from curator.data.tokens import TokenizedExample
 from curator.training.batches import by_length, collate
 from curator.training.meta_init import LoadModel
 from curator.training.model import TunedModel
+from curator.training.sharding import is_sharded
 from curator.workspace.store.tables import Store
 from curator.workspace.workspace import Workspace
 
@@ -77,7 +78,13 @@ def make_embeddings(workspace: Workspace, corpus: Corpus, load: LoadModel) -> No
     Raises:
         DataError: The model has no hidden states.
         NumericalError: Hidden states are not finite.
+        ConfigError: Several processes share the model, of which only the main one selects.
     """
+    if is_sharded(workspace.config.model):
+        raise ConfigError(
+            "cannot embed tasks in several processes with model.shard",
+            hint="Start curator in one process, or choose another --method.",
+        )
     store = workspace.store
     key = _set_key(workspace.config, corpus)
     there = store.gradient_hashes(key)
@@ -121,11 +128,9 @@ def embed(tuned: TunedModel, examples: Sequence[TokenizedExample], *, batch_toke
     Raises:
         DataError: The model has no hidden states.
     """
-    import torch
-
     tuned.model.eval()
     found: Floats | None = None
-    with tuned.model.disable_adapter(), torch.inference_mode():
+    with tuned.model.disable_adapter(), tuned.inference():
         for positions in by_length([len(example.input_ids) for example in examples], batch_tokens):
             batch = collate([examples[p] for p in positions])
             means = _means(tuned, batch).cpu().double().numpy()

@@ -208,7 +208,7 @@ def _early_losses(
     """Return the validation loss at a quarter and at half of the steps. The adapter is the same afterwards."""
     distributed.wait()
     losses: list[float] = []
-    if distributed.is_main():
+    if distributed.is_main() or tuned.sharded:
         end = tuned.adapter_weights()
         for checkpoint in saved:
             tuned.load_adapter(folder / checkpoint.folder, sha256=checkpoint.sha256)

@@ -11,6 +11,7 @@ import math
 import os
 import shutil
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -30,6 +31,7 @@ from curator.data.model_files import (
     is_of_the_disk,
     load_architecture,
 )
+from curator.training.sharding import is_sharded, sharding_options
 from curator.workspace.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -150,6 +152,18 @@ class TunedModel:
         """Return the device of each trainable parameter by name."""
         return {name: p.device for name, p in self.model.named_parameters() if p.requires_grad}
 
+    @property
+    def sharded(self) -> bool:
+        """Return whether several processes hold the weights together, so that they must make equally many passes."""
+        return bool(getattr(self.model, "is_distributed_loading_by_transformers", False))
+
+    def inference(self) -> AbstractContextManager[object]:
+        """Return the fastest context without gradients."""
+        import torch
+
+        # Layers that are gathered in inference mode cannot be trained afterwards.
+        return torch.no_grad() if self.sharded else torch.inference_mode()
+
     def reset(self, seed: int) -> None:
         """Reinitialize the adapter for a new fine-tuning run.
 
@@ -185,13 +199,24 @@ class TunedModel:
 
         peft finds the keys again at each call, which takes longer than a training step of a small model.
         """
+        import torch
         from peft import get_peft_model_state_dict
 
         if self._by_key is None:
-            places = {p.data_ptr(): p for p in self.model.parameters()}
-            state = get_peft_model_state_dict(self.model)
-            self._by_key = {key: places[tensor.data_ptr()] for key, tensor in state.items()}
+            named = self.model.named_parameters(remove_duplicate=False)
+            parameters = [(name, p) for name, p in named if p.requires_grad or not self.sharded]
+            # peft maps names to keys. Numbers in the place of weights show which key belongs to which parameter.
+            numbers = {name: torch.tensor(number) for number, (name, _) in enumerate(parameters)}
+            found = get_peft_model_state_dict(self.model, state_dict=numbers)
+            self._by_key = {key: parameters[int(number)][1] for key, number in found.items()}
         return self._by_key
+
+    def trained_state(self) -> "dict[str, torch.Tensor] | None":
+        """Return the trained weights by name for `save_pretrained`, if processes share the base. Else return None.
+
+        Without them, peft and the Trainer would gather the whole base in every process.
+        """
+        return {n: p.detach() for n, p in self.model.named_parameters() if p.requires_grad} if self.sharded else None
 
     def save_adapter(self, folder: Path, *, card: bool = True) -> str:
         """Write the adapter as a whole or not at all. `PeftModel.from_pretrained` can read the folder.
@@ -210,7 +235,7 @@ class TunedModel:
         shutil.rmtree(partial, ignore_errors=True)
         try:
             if card:
-                self.model.save_pretrained(str(partial))
+                self.model.save_pretrained(str(partial), state_dict=self.trained_state())
             else:
                 self._save_weights(partial)
             # safetensors creates files that other users may not read.
@@ -288,7 +313,8 @@ def load_model(folder: Path, section: ModelSection, lora: LoraSection) -> TunedM
 
     Raises:
         DataError: The model cannot be loaded.
-        ConfigError: The model has no target module of LoRA, or quantization is set without a CUDA GPU.
+        ConfigError: The model has no target module of LoRA, quantization is set without a CUDA GPU, or several
+            processes cannot share the model.
     """
     import torch
     from peft import get_peft_model, prepare_model_for_kbit_training
@@ -330,6 +356,8 @@ def load_model(folder: Path, section: ModelSection, lora: LoraSection) -> TunedM
                 hint="Start one process, or remove `device_map` under [model].",
             )
         options["device_map"] = section.device_map
+    if is_sharded(section):
+        options |= sharding_options(folder, config, section)
     auto: Any = AutoModelForSeq2SeqLM if encoder_decoder else AutoModelForCausalLM
     try:
         base, report = auto.from_pretrained(folder, output_loading_info=True, **options)
@@ -351,7 +379,7 @@ def load_model(folder: Path, section: ModelSection, lora: LoraSection) -> TunedM
             f"cannot use lora.target_modules = {lora.target_modules!r} with model {folder}: {first_line(error)}",
             hint='Use "all-linear", or names of modules of the model.',
         ) from error
-    if section.quantization == "none" and not section.device_map:
+    if section.quantization == "none" and not section.device_map and not is_sharded(section):
         model.to(device)
     model.config.use_cache = False
     torch.set_grad_enabled(True)

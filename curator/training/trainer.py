@@ -211,11 +211,10 @@ def measure_losses(
         Losses (n,) in nats per completion token.
     """
     import numpy as np
-    import torch
 
     tuned.model.eval()
     losses = np.zeros(len(examples))
-    with torch.inference_mode():
+    with tuned.inference():
         for positions in by_length([e.length for e in examples], batch_tokens):
             batch = collate([examples[p] for p in positions])
             losses[positions] = example_losses(tuned.model, batch, encoder_decoder=tuned.encoder_decoder).cpu()
@@ -255,6 +254,9 @@ def _trainer(
             batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
             count = sum((loss_tokens(batch, tuned.encoder_decoder).sum() for batch in batches), torch.zeros(()))
             return batches, self.accelerator.gather(count.to(device).reshape(1)).sum()
+
+        def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+            super()._save(output_dir, tuned.trained_state() or state_dict)
 
         def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
             positions = inputs.pop("positions")

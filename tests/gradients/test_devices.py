@@ -9,7 +9,7 @@ from conftest import MakeProject
 
 import curator
 from curator.core.errors import ConfigError, DataError
-from curator.gradients.projection import Sketches
+from curator.gradients.projection import Projection, ProjectionSpec, Sketches, Together
 from curator.project.toml_text import toml_of
 
 
@@ -53,3 +53,26 @@ def test_sketches_of_one_device_total_is_the_sum_itself() -> None:
     sketches = Sketches(2, 3, torch.device("cpu"))
     sketches.on(torch.device("cpu"))[1] += 2
     assert sketches.total().tolist() == [[0, 0, 0], [2, 2, 2]]
+
+
+def test_together_layers_on_two_devices_stay_on_their_devices() -> None:
+    """torch's device `meta` stands for a second device: an operation that mixes the two fails, or loses the numbers."""
+    cpu, other = torch.device("cpu"), torch.device("meta")
+    spec = ProjectionSpec(dim=4, seed=0)
+    gradients = {"here": torch.randn(2, 6), "there": torch.empty(2, 6, device=other), "also_here": torch.randn(2, 5)}
+    factors = {name: torch.full((g.shape[1],), 2.0, device=g.device) for name, g in gradients.items()}
+    sketches, projection = Sketches(2, 4, cpu), Projection(spec)
+    together = Together(projection, sketches, lambda pieces: {name: factors[name] for name, _ in pieces})
+    for name, gradient in gradients.items():
+        together.add(name, gradient)
+    together.flush()
+    expected = torch.zeros(2, 4)
+    for name in ("here", "also_here"):
+        Projection(spec).add(name, gradients[name] * 2, expected)
+    torch.testing.assert_close(sketches.on(cpu), expected)
+    assert sketches.on(other).device == other
+    # Every array of the projection lies on the device of its layer.
+    assert {name: projection.draw(name, 6, cpu)[0].device for name in ("here", "there")} == {
+        "here": cpu,
+        "there": other,
+    }

@@ -153,6 +153,15 @@ def test_callback_other_recipe_is_refused_before_training(
     assert project.train().key
 
 
+def test_callback_model_that_accelerate_cuts_is_refused(
+    make_project: MakeProject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = _trainer(_project(make_project, "captured"), tmp_path)
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    with pytest.raises(ConfigError, match="FSDP or DeepSpeed cuts the model"):
+        trainer.train()
+
+
 def test_callback_other_rows_are_refused_and_counted(make_project: MakeProject, tmp_path: Path) -> None:
     project = _project(make_project, "captured")
     data = project.to_datasets()

@@ -100,8 +100,16 @@ def test_main_child_of_library_imports_no_module_of_project(hostile: Path, pwned
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("variable", ["", "1"])
-def test_torchrun_as_documented_imports_no_module_of_project(hostile: Path, pwned: Path, variable: str) -> None:
+LAUNCHERS = {
+    "torchrun": ["--nproc_per_node", "1"],
+    "accelerate": ["launch", "--cpu", "--num_processes", "1", "--num_machines", "1", "--mixed_precision", "no"],
+}
+
+
+@pytest.mark.parametrize(("launcher", "variable"), [("torchrun", ""), ("torchrun", "1"), ("accelerate", "1")])
+def test_launcher_as_documented_imports_no_module_of_project(
+    hostile: Path, pwned: Path, launcher: str, variable: str
+) -> None:
     """The documented line sets PYTHONSAFEPATH. Without the variable, the modules `typing` and `json` would run."""
     if not variable:
         for name in ("typing", "json", "tui"):
@@ -109,10 +117,11 @@ def test_torchrun_as_documented_imports_no_module_of_project(hostile: Path, pwne
     with socket.socket() as made:
         made.bind(("127.0.0.1", 0))
         port = made.getsockname()[1]
-    torchrun = shutil.which("torchrun", path=str(Path(sys.executable).parent))
-    assert torchrun is not None
+    program = shutil.which(launcher, path=str(Path(sys.executable).parent))
+    assert program is not None
+    options = [*LAUNCHERS[launcher], *(["--master_port", str(port)] if launcher == "torchrun" else [])]
     done = subprocess.run(
-        [torchrun, "--nproc_per_node", "1", "--master_port", str(port), "-m", "curator", "check", "-p", str(hostile)],
+        [program, *options, "-m", "curator", "check", "-p", str(hostile)],
         cwd=hostile,
         env=os.environ | ({"PYTHONSAFEPATH": variable} if variable else {}),
         capture_output=True,
