@@ -9,7 +9,9 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 
 import numpy as np
+import numpy.typing as npt
 
+from curator.core.arrays import Floats
 from curator.core.errors import CuratorError, DataError
 from curator.core.events import Stage
 from curator.data.corpus import Corpus
@@ -167,7 +169,7 @@ def _in_stored_order(
         for position, token_hash in enumerate(group.hashes):
             places.setdefault(token_hash, []).append((number, position))
     left = [len(group.hashes) for group in groups]
-    waiting: dict[int, ExampleSet] = {}
+    waiting: dict[int, tuple[Floats, npt.NDArray[np.float32]]] = {}
     rows = store.gradient_rows(set_key)
     for first in range(rows.start, rows.stop, _EXAMPLES):
         hashes, losses, gradients = store.gradients_in(set_key, range(first, min(first + _EXAMPLES, rows.stop)))
@@ -175,22 +177,14 @@ def _in_stored_order(
         for row, token_hash in enumerate(hashes):
             for number, position in places.pop(token_hash, ()):
                 if number not in waiting:
-                    waiting[number] = _empty(groups[number], gradients.shape[1])
-                waiting[number].losses[position] = losses[row]
-                waiting[number].gradients[position] = gradients[row]
+                    count = len(groups[number].hashes)
+                    waiting[number] = np.zeros(count), np.zeros((count, gradients.shape[1]), dtype=np.float32)
+                waiting[number][0][position], waiting[number][1][position] = losses[row], gradients[row]
                 left[number] -= 1
                 if not left[number]:
                     whole.append(number)
         if whole:
-            yield whole, TaskSums.of([waiting.pop(number) for number in whole])
-
-
-def _empty(group: ExampleGroup, dim: int) -> ExampleSet:
-    """Return the examples of a group. The caller fills in losses and gradients."""
-    count = len(group.hashes)
-    return ExampleSet(
-        losses=np.zeros(count), gradients=np.zeros((count, dim)), weights=np.asarray(group.weights, dtype=np.float64)
-    )
+            yield whole, TaskSums.of([_example_set(groups[number], *waiting.pop(number)) for number in whole])
 
 
 def _read_tasks(
@@ -212,11 +206,11 @@ def _read(workspace: Workspace, set_key: str, groups: Sequence[ExampleGroup]) ->
     found = []
     for group in groups:
         rows = np.array([places[h] for h in group.hashes], dtype=np.intp)
-        found.append(
-            ExampleSet(
-                losses=losses[rows],
-                gradients=gradients[rows].astype(np.float64),
-                weights=np.asarray(group.weights, dtype=np.float64),
-            )
-        )
+        found.append(_example_set(group, losses[rows], gradients[rows]))
     return found
+
+
+def _example_set(group: ExampleGroup, losses: Floats, gradients: npt.NDArray[np.float32]) -> ExampleSet:
+    return ExampleSet(
+        losses=losses, gradients=gradients.astype(np.float64), weights=np.asarray(group.weights, dtype=np.float64)
+    )
