@@ -48,6 +48,8 @@ THEMES = (
         boost="ansi_default",
         dark=True,
         variables={
+            "ansi-background": "ansi_black",
+            "ansi-foreground": "ansi_white",
             "border": "ansi_cyan",
             "border-blurred": "ansi_default",
             "block-cursor-foreground": "ansi_black",
@@ -63,6 +65,7 @@ THEMES = (
             "scrollbar-active": "ansi_bright_cyan",
             "footer-key-foreground": "ansi_cyan",
             "link-color": "ansi_cyan",
+            "markdown-h3-color": "ansi_cyan",
         },
     ),
 )

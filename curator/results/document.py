@@ -143,7 +143,8 @@ def _markdown_block(block: Block) -> str:
         return _markdown(block.text)
     if isinstance(block, Bars):
         rows = [
-            (b.name, fixed(b.value), "" if b.low is None else f"{fixed(b.low)} to {fixed(b.high)}") for b in block.bars
+            (b.name, fixed(b.value), "" if b.low is None or b.high is None else f"{fixed(b.low)} to {fixed(b.high)}")
+            for b in block.bars
         ]
         return _markdown_table(("subset", "loss", "90 % interval"), rows, ("loss",))
     if isinstance(block, Curve):
