@@ -56,6 +56,7 @@ THEMES = (
             "block-cursor-background": "ansi_white",
             "input-cursor-background": "ansi_white",
             "input-cursor-foreground": "ansi_black",
+            "input-cursor-text-style": "none",
             "input-selection-background": "ansi_cyan",
             "input-selection-foreground": "ansi_black",
             "screen-selection-background": "ansi_cyan",

@@ -211,20 +211,22 @@ def test_read_points_reads_examples_on_demand(drawn: Drawn) -> None:
 
 
 def test_fill_sums_slow_work_shows_progress(drawn: Drawn, monkeypatch: pytest.MonkeyPatch) -> None:
-    _, _, sets = drawn
+    _, corpus, sets = drawn
     _points(drawn)
     events: list[Event] = []
-    monkeypatch.setattr("curator.estimate.points._EXAMPLES", 1)
+    monkeypatch.setattr("curator.estimate.points._EXAMPLES", 50)
+    monkeypatch.setattr("curator.estimate.points._PATIENCE", 600.0)
     _points(drawn, Reporter(events.append))
     assert not events, "a moment is not worth a word"
     monkeypatch.setattr("curator.estimate.points._PATIENCE", -1.0)
     monkeypatch.setattr("curator.core.events.Stage._interval", 0.0)
     _points(drawn, Reporter(events.append))
-    begun = [event for event in events if isinstance(event, StageStarted)]
-    assert len(begun) == len(sets)
+    (begun,) = [event for event in events if isinstance(event, StageStarted)]
     done = [event.done for event in events if isinstance(event, StageProgress)]
-    assert max(done) == begun[0].total == begun[1].total > 1
-    assert [event.summary[:7] for event in events if isinstance(event, StageFinished)] == ["sums of"] * len(sets)
+    assert done == sorted(done)
+    assert done[-1] == begun.total == len(sets) * (len(corpus.auxiliary) + 1)
+    (finished,) = [event for event in events if isinstance(event, StageFinished)]
+    assert finished.summary.endswith(" sums over tasks")
 
 
 def test_example_group_content_depends_on_examples_only(drawn: Drawn) -> None:
