@@ -62,8 +62,8 @@ def show_predictions(report: results.VerifyReport) -> None:
     known = [run for run in report.runs if run.estimated_before is not None]
     for run in sorted(known, key=lambda run: run.estimated_before or 0.0):
         before, low, high = run.estimated_before, run.estimated_before_low, run.estimated_before_high
-        assert before is not None
-        inside = low is not None and high is not None and low <= run.measured_loss <= high
+        assert before is not None and low is not None and high is not None
+        inside = low <= run.measured_loss <= high
         table.add_row(
             styled("✓" if inside else "✗", "green" if inside else "red"),
             styled(fixed(before), "bold"),
@@ -158,7 +158,7 @@ def _print_selections(
         pairs.add_row(
             styled(f"{pair.first} − {pair.second}"),
             styled(signed(pair.difference), "bold"),
-            styled(f"{signed(low)} to {signed(high)}" if known else "unknown: needs 2 common seeds", "dim"),
+            styled(_range(low, high) or "unknown: needs 2 common seeds", "dim"),
             styled(f"{pair.seeds}", "dim"),
             styled("" if not known else "differs" if differs else "noise", "green" if differs else "dim"),
         )
@@ -213,3 +213,8 @@ def _print_scatter(out: "Console", report: results.VerifyReport) -> None:
     picture = draw(series, min(out.width, 72), 18, x_label="estimated")
     for line in picture.lines:
         out.print(styled(line), soft_wrap=True)
+
+
+def _range(low: float | None, high: float | None) -> str:
+    """Write an interval of differences; "" if it is not known."""
+    return "" if low is None or high is None else f"{signed(low)} to {signed(high)}"

@@ -136,7 +136,7 @@ def _made(
     """Yield sums from gradients, for as many groups at a time as memory allows."""
     left: Sequence[int] = range(len(groups))
     if sum(len(group.hashes) for group in groups) > _EXAMPLES:
-        done = set()
+        done: set[int] = set()
         for portion, sums in _in_stored_order(workspace, gradient_set.key, groups):
             yield portion, sums
             done.update(portion)
