@@ -62,7 +62,9 @@ def show_predictions(report: results.VerifyReport) -> None:
     known = [run for run in report.runs if run.estimated_before is not None]
     for run in sorted(known, key=lambda run: run.estimated_before or 0.0):
         before, low, high = run.estimated_before, run.estimated_before_low, run.estimated_before_high
-        assert before is not None and low is not None and high is not None
+        assert before is not None
+        assert low is not None
+        assert high is not None
         inside = low <= run.measured_loss <= high
         table.add_row(
             styled("✓" if inside else "✗", "green" if inside else "red"),
