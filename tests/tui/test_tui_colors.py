@@ -73,6 +73,7 @@ def test_terminal_with_16_colors_shows_no_dark_blue_and_no_reverse(drawn_project
         rows = "\n".join(line for line in pane.splitlines() if "▌" in line and keys != "?")
         assert "7" not in {number for code in _numbers(rows) for number in code}, f"reversed row on screen {keys}"
     tmux.keys("Escape")
+    tmux.until(lambda shown: "─ help ─" not in shown)
     tmux.quit()
 
 
