@@ -13,6 +13,7 @@ import numpy as np
 from textual import work
 from textual.binding import Binding, BindingType
 
+from curator.core.allocation import return_large_blocks
 from curator.core.errors import CuratorError
 from curator.workspace import jobs
 from tui.app_base import AppBase
@@ -101,7 +102,7 @@ class CuratorApp(AppBase):
         self.theme = (
             self.settings.theme
             if self.settings.theme in self.available_themes
-            else fitting_theme(self.console.color_system, self.available_themes)
+            else fitting_theme(self.console.color_system)
         )
         if not self.settings.motion or os.environ.get("SSH_CONNECTION"):
             self.animation_level = "none"
@@ -345,6 +346,7 @@ def run(root: Path, *, mouse: bool | None = None) -> int:
     """
     settings = Settings.read(Settings.place())
     app = CuratorApp(root, settings)
+    return_large_blocks()
     # A thread that computes yields sooner to the thread that draws.
     sys.setswitchinterval(0.001)
     try:

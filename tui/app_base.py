@@ -22,7 +22,8 @@ from textual.screen import Screen
 from textual.signal import Signal
 
 from curator.core.errors import CuratorError
-from curator.core.events import Event, Reporter, StageProgress, StageStarted, duration
+from curator.core.events import Event, Reporter, StageProgress, StageStarted
+from curator.core.figures import duration
 from tui.background.estimator_thread import (
     SOLVED_IN_FULL,
     EstimateRequest,

@@ -14,6 +14,8 @@ from rich.segment import Segment
 from rich.style import Style
 from textual._compositor import ChopsUpdate, CompositorUpdate, LayoutUpdate
 
+from tui.colors import downgraded
+
 # Attributes, foreground and background, as numbers of the escape sequence that sets them.
 _Look = tuple[str, str, str]
 # The text of a cell and its look. The second cell of a wide character has no text.
@@ -216,8 +218,8 @@ def _cells(segments: Iterable[Segment], colors: ColorSystem) -> Iterator[_Cell]:
 
 @lru_cache(maxsize=4096)
 def _look(style: Style, colors: ColorSystem) -> _Look:
-    front = style.color.downgrade(colors).get_ansi_codes() if style.color is not None else ()
-    back = style.bgcolor.downgrade(colors).get_ansi_codes(foreground=False) if style.bgcolor is not None else ()
+    front = downgraded(style.color, colors).get_ansi_codes() if style.color is not None else ()
+    back = downgraded(style.bgcolor, colors).get_ansi_codes(foreground=False) if style.bgcolor is not None else ()
     attributes = style.without_color._make_ansi_codes(colors)
     # The codes of the default colors are those of no color.
     return attributes, _unless(";".join(front), "39"), _unless(";".join(back), "49")

@@ -5,6 +5,7 @@ import math
 from curator import results
 from curator.cli.tables import console, show_apply, table_of
 from curator.cli.verify_tables import show_verify
+from curator.core.figures import fixed, signed
 from curator.core.metric_name import LOSS
 from curator.core.text import styled
 
@@ -101,16 +102,16 @@ def _lines(metric: results.MetricReport) -> list[tuple[str, str, str]]:
         interval = "" if metric.low is None else f", 90 % interval {metric.low:.2f} to {metric.high:.2f}"
         words = f"over {metric.subsets} subsets{interval} (Spearman; Fisher's transformation)"
         value = metric.rank_correlation_with_loss
-        lines.append(("rank correlation with loss", "-" if value is None else f"{value:.3f}", words))
+        lines.append(("rank correlation with loss", "-" if value is None else fixed(value, 3), words))
         lines.append(("noise between seeds", _number(metric.seed_noise), "standard deviation of one run"))
         lines.append(("spread between subsets", _number(metric.spread), "standard deviation without that noise"))
         if metric.error is not None and metric.constant_error is not None:
-            words = f"each subset estimated from the others; a constant guess: {metric.constant_error:.4f}"
+            words = f"each subset estimated from the others; a constant guess: {fixed(metric.constant_error)}"
             lines.append(("error of its estimates", _number(metric.error), words))
     if metric.test is not None:
-        words = f"loss on the test rows {metric.test.test_loss:.4f}, on the validation rows"
-        words += f" {metric.test.validation_loss:.4f}, for the subset of the lowest validation loss"
-        lines.append(("flattery of the choice", f"{metric.test.flattery:+.4f}", words))
+        words = f"loss on the test rows {fixed(metric.test.test_loss)}, on the validation rows"
+        words += f" {fixed(metric.test.validation_loss)}, for the subset of the lowest validation loss"
+        lines.append(("flattery of the choice", signed(metric.test.flattery), words))
     return lines
 
 
@@ -120,4 +121,4 @@ def _mean(values: "list[float | None] | list[float]") -> float | None:
 
 
 def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4f}"
+    return "-" if value is None else fixed(value)

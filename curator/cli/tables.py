@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from curator import results
-from curator.core.events import duration
+from curator.core.figures import duration, fixed, signed
 from curator.core.text import styled
 from curator.results.text_plot import Series, draw
 
@@ -86,9 +86,9 @@ def show_estimates(report: results.EstimatesReport) -> None:
     for e in report.estimates:
         table.add_row(
             styled("≈ best" if several and e.as_good_as_best else "", "green"),
-            styled(f"{e.estimated_loss:.4f}", "bold"),
-            styled(f"{e.estimated_loss_low:.4f} to {e.estimated_loss_high:.4f}"),
-            styled("-" if e.measured_loss is None else f"{e.measured_loss:.4f}"),
+            styled(fixed(e.estimated_loss), "bold"),
+            styled(f"{fixed(e.estimated_loss_low)} to {fixed(e.estimated_loss_high)}"),
+            styled("-" if e.measured_loss is None else fixed(e.measured_loss)),
             styled(", ".join(e.subset) or "(the target alone)"),
         )
     out = console()
@@ -110,8 +110,8 @@ def show_selection(result: results.SelectionResult) -> None:
         table.add_row(
             styled("●", "green") if task.selected else styled("○", "dim"),
             styled(task.name, "bold" if task.selected else ""),
-            styled(f"{task.affinity:+.4f}", "green" if task.affinity > 0 else "red"),
-            styled("-" if error is None else f"{error:.4f}", "dim"),
+            styled(signed(task.affinity), "green" if task.affinity > 0 else "red"),
+            styled("-" if error is None else fixed(error), "dim"),
             styled(f"{task.examples:,}"),
             styled(f"{task.tokens:,}"),
             *((styled(f"{task.weight:.2f}" if task.selected else "-"),) if weighted else ()),
@@ -127,8 +127,8 @@ def show_selection(result: results.SelectionResult) -> None:
     loss, low, high = result.estimated_loss, result.estimated_loss_low, result.estimated_loss_high
     kind = "calibrated" if result.calibrated else "uncalibrated: run `curator verify` to measure the error"
     out.print(styled(f"estimated loss, nats per target token, with 90 % interval ({kind})"))
-    measured = "" if result.measured_loss is None else f"   measured {result.measured_loss:.4f}"
-    out.print(styled(f"  selected     {loss:.4f}   {low:.4f} to {high:.4f}{measured}", "bold"))
+    measured = "" if result.measured_loss is None else f"   measured {fixed(result.measured_loss)}"
+    out.print(styled(f"  selected     {fixed(loss)}   {fixed(low)} to {fixed(high)}{measured}", "bold"))
     if result.dropped_examples:
         count = len(result.dropped_examples)
         out.print(styled(f"  dropped      {count:,} {'example' if count == 1 else 'examples'}"))
@@ -137,7 +137,7 @@ def show_selection(result: results.SelectionResult) -> None:
         if name not in result.reference:
             continue
         same = "   indistinguishable from the selection" if name in result.indistinguishable else ""
-        out.print(styled(f"  {words}  {result.reference[name]:.4f}{same}"))
+        out.print(styled(f"  {words}  {fixed(result.reference[name])}{same}"))
     if result.race is not None:
         _print_race(out, result.race)
     if result.manifest is not None:
@@ -149,7 +149,7 @@ def _print_race(out: "Console", race: results.RaceResult) -> None:
     rows = [
         ("runs", f"{race.runs}"),
         ("probability that the selection is the best candidate", f"{race.probability_best:.0%}"),
-        ("measured loss above the lowest of all runs", f"{race.regret:.4f}"),
+        ("measured loss above the lowest of all runs", fixed(race.regret)),
         ("runner-up", runner_up),
     ]
     out.print(styled("race", "bold"))
@@ -168,7 +168,7 @@ def show_examples(report: results.ExamplesReport, top: int) -> None:
     out.print(
         styled(
             f"{report.task}: {share:.0%} of {len(report.examples)} examples lower the loss of"
-            f" {', '.join(report.target)}, together by {total:+.4f} nats ({kind})"
+            f" {', '.join(report.target)}, together by {signed(total)} nats ({kind})"
         )
     )
     for title, rows in (("most helpful", helping), ("most harmful", harming)):
@@ -177,7 +177,7 @@ def show_examples(report: results.ExamplesReport, top: int) -> None:
             place = f"{Path(e.file).name}:{e.line}" if e.line else f"{Path(e.file).name} row {e.row}"
             text = " ".join(e.text.split())
             table.add_row(
-                styled(f"{1000 * e.gain:+.3f}", "green" if e.gain > 0 else "red"),
+                styled(signed(1000 * e.gain, 3), "green" if e.gain > 0 else "red"),
                 styled(place, "dim"),
                 styled(text, limit=160),
             )
@@ -200,9 +200,9 @@ def show_curve(report: results.CurveReport) -> None:
     for p in report.front:
         table.add_row(
             styled(f"{p.tokens:,}"),
-            styled(f"{p.estimated_loss:.4f}", "bold"),
-            styled("-" if p.measured_loss is None else f"{p.measured_loss:.4f}"),
-            styled(f"{p.estimated_loss_low:.4f} to {p.estimated_loss_high:.4f}"),
+            styled(fixed(p.estimated_loss), "bold"),
+            styled("-" if p.measured_loss is None else fixed(p.measured_loss)),
+            styled(f"{fixed(p.estimated_loss_low)} to {fixed(p.estimated_loss_high)}"),
             styled(", ".join(p.subset) or "(the target alone)"),
         )
     out.print(table)
@@ -225,8 +225,8 @@ def show_pareto(report: results.ParetoReport) -> None:
     for p in report.front:
         table.add_row(
             styled("best weighted" if p is best else "", "green"),
-            *(styled(f"{p.losses[name]:.4f}", "bold") for name in report.target),
-            styled(f"{p.estimated_loss:.4f}"),
+            *(styled(fixed(p.losses[name]), "bold") for name in report.target),
+            styled(fixed(p.estimated_loss)),
             styled(f"{p.tokens:,}", "dim"),
             styled(", ".join(p.subset) or "(the targets alone)"),
         )
@@ -287,8 +287,8 @@ def show_apply(report: results.ApplyReport) -> None:
     out.print(table)
     low, high = report.estimated_loss_low, report.estimated_loss_high
     out.print(styled("loss, nats per target token"))
-    out.print(styled(f"  measured   {report.measured_loss:.4f}", "bold"))
-    out.print(styled(f"  estimated  {report.estimated_loss:.4f}   {low:.4f} to {high:.4f}"))
+    out.print(styled(f"  measured   {fixed(report.measured_loss)}", "bold"))
+    out.print(styled(f"  estimated  {fixed(report.estimated_loss)}   {fixed(low)} to {fixed(high)}"))
     out.print(styled(f"adapter: {report.adapter}"), soft_wrap=True)
     out.print(styled(f"base model: {report.base_model}", "dim"), soft_wrap=True)
     if report.manifest is not None:
@@ -345,7 +345,8 @@ def show_status(report: results.StatusReport) -> None:
         for row in report.selections:
             out.print(
                 styled(
-                    f"  {row['name']:<16} {row['target']:<16} {row['method']:<10} {row['loss']:.4f}  {row['created']}"
+                    f"  {row['name']:<16} {row['target']:<16} {row['method']:<10} {fixed(row['loss'])}"
+                    f"  {row['created']}"
                 )
             )
     if report.runs:

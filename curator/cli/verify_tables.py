@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from curator import results
 from curator.cli.tables import console, table_of
-from curator.core.events import duration
+from curator.core.figures import duration, fixed, signed, signed_percent
 from curator.core.text import styled
 from curator.results.text_plot import Series, draw
 
@@ -23,11 +23,11 @@ def show_verify(report: results.VerifyReport) -> None:
         seeds = sum(run.subset == p.subset for run in report.runs)
         table.add_row(
             styled("✓" if inside else "✗", "green" if inside else "red"),
-            styled(f"{low:.4f} to {high:.4f}", "dim"),
-            styled(f"{p.estimated_loss:.4f}"),
-            styled(f"{p.measured_loss:.4f}", "bold"),
+            styled(f"{fixed(low)} to {fixed(high)}", "dim"),
+            styled(fixed(p.estimated_loss)),
+            styled(fixed(p.measured_loss), "bold"),
             styled(f"{seeds}", "dim"),
-            styled(f"{p.estimated_loss / p.measured_loss - 1:+.1%}" if p.measured_loss else "-"),
+            styled(signed_percent(p.estimated_loss / p.measured_loss - 1) if p.measured_loss else "-"),
             styled(", ".join(p.subset) or "(the target alone)"),
         )
     out.print(styled(f"{', '.join(report.target)}: measured against estimated loss, nats per target token", "bold"))
@@ -38,7 +38,7 @@ def show_verify(report: results.VerifyReport) -> None:
         ("error of the estimates", f"{report.relative_error:.2%}", kind),
         ("error of a constant guess", f"{report.constant_relative_error:.2%}", "the mean measured loss"),
         ("noise between seeds", _percent(report.seed_noise), "standard deviation of one run"),
-        ("rank correlation", "-" if report.spearman is None else f"{report.spearman:.3f}", "Spearman"),
+        ("rank correlation", "-" if report.spearman is None else fixed(report.spearman, 3), "Spearman"),
         ("inside the 90 % interval", _percent(report.interval_coverage, 0), "each subset calibrated by the others"),
         ("speed-up", "-" if report.speedup is None else f"{report.speedup:,.0f}×", _speedup(report)),
     ]
@@ -63,14 +63,16 @@ def show_predictions(report: results.VerifyReport) -> None:
     for run in sorted(known, key=lambda run: run.estimated_before or 0.0):
         before, low, high = run.estimated_before, run.estimated_before_low, run.estimated_before_high
         assert before is not None
-        inside = low is not None and high is not None and low <= run.measured_loss <= high
+        assert low is not None
+        assert high is not None
+        inside = low <= run.measured_loss <= high
         table.add_row(
             styled("✓" if inside else "✗", "green" if inside else "red"),
-            styled(f"{before:.4f}", "bold"),
-            styled(f"{low:.4f} to {high:.4f}", "dim"),
+            styled(fixed(before), "bold"),
+            styled(f"{fixed(low)} to {fixed(high)}", "dim"),
             styled(f"{run.calibrated_on_before}", "dim"),
-            styled(f"{run.measured_loss:.4f}", "bold"),
-            styled(f"{before / run.measured_loss - 1:+.1%}" if run.measured_loss else "-"),
+            styled(fixed(run.measured_loss), "bold"),
+            styled(signed_percent(before / run.measured_loss - 1) if run.measured_loss else "-"),
             styled(f"{run.seed}", "dim"),
             styled(", ".join(run.subset) or "(the target alone)"),
         )
@@ -83,7 +85,7 @@ def show_predictions(report: results.VerifyReport) -> None:
     out.print(table)
     rows = [
         ("error of the estimates", f"{found.relative_error:.2%}", f"{found.runs} runs, each estimated before it"),
-        ("rank correlation", "-" if found.spearman is None else f"{found.spearman:.3f}", "Spearman"),
+        ("rank correlation", "-" if found.spearman is None else fixed(found.spearman, 3), "Spearman"),
         ("inside the 90 % interval", f"{found.interval_coverage:.0%}", "intervals from before the runs"),
     ]
     for name, value, note in rows:
@@ -96,13 +98,13 @@ def show_predictions(report: results.VerifyReport) -> None:
 
 
 def _print_dropping(out: "Console", found: results.DroppingReport) -> None:
-    measured = f"measured {found.measured_difference:+.4f}"
+    measured = f"measured {signed(found.measured_difference)}"
     if found.measured_noise is not None:
         is_noise = abs(found.measured_difference) <= found.measured_noise
-        measured += f" ± {found.measured_noise:.4f} ({'within' if is_noise else 'more than'} the noise of seeds)"
+        measured += f" ± {fixed(found.measured_noise)} ({'within' if is_noise else 'more than'} the noise of seeds)"
     rows = "1 dropped row" if found.dropped_examples == 1 else f"{found.dropped_examples:,} dropped rows"
     out.print(styled(f"the selection without its {rows}", "bold"))
-    words = f"  estimated {found.estimated_difference:+.4f} ± {found.estimated_noise:.4f}, {measured}"
+    words = f"  estimated {signed(found.estimated_difference)} ± {fixed(found.estimated_noise)}, {measured}"
     out.print(styled(words), soft_wrap=True)
 
 
@@ -117,9 +119,9 @@ def _print_comparison(out: "Console", methods: tuple[results.ComparedMethod, ...
             styled(f"{len(m.selected)}"),
             styled(f"{m.tokens:,}"),
             styled("-" if m.tokens_left is None else f"{m.tokens_left:,}", "dim"),
-            styled(f"{m.estimated_loss:.4f}"),
-            styled(f"{m.measured_loss:.4f}", "bold"),
-            styled(f"{spread:.4f}" if len(m.measured_losses) > 1 else "-", "dim"),
+            styled(fixed(m.estimated_loss)),
+            styled(fixed(m.measured_loss), "bold"),
+            styled(fixed(spread) if len(m.measured_losses) > 1 else "-", "dim"),
             styled(", ".join(m.selected) or "(the target alone)"),
         )
     title = f"selections of other methods within the tokens of the current selection ({methods[0].method})"
@@ -144,7 +146,7 @@ def _print_selections(
             styled(one.name, "bold"),
             styled(f"{len(one.selected)}"),
             styled(f"{one.tokens:,}"),
-            styled(f"{one.measured_loss:.4f}", "bold"),
+            styled(fixed(one.measured_loss), "bold"),
             styled(f"{len(one.seeds)}", "dim"),
             styled(", ".join(one.selected) or "(the target alone)"),
         )
@@ -157,8 +159,8 @@ def _print_selections(
         differs = known and (low > 0 or high < 0)  # type: ignore[operator]
         pairs.add_row(
             styled(f"{pair.first} − {pair.second}"),
-            styled(f"{pair.difference:+.4f}", "bold"),
-            styled(f"{low:+.4f} to {high:+.4f}" if known else "unknown: needs 2 common seeds", "dim"),
+            styled(signed(pair.difference), "bold"),
+            styled(_range(low, high) or "unknown: needs 2 common seeds", "dim"),
             styled(f"{pair.seeds}", "dim"),
             styled("" if not known else "differs" if differs else "noise", "green" if differs else "dim"),
         )
@@ -180,8 +182,8 @@ def _print_forgetting(out: "Console", losses: tuple[results.ForgottenTask, ...])
             change = 0.0 if one is None else one.after - one.before
             mark = "" if one is None else "*" if not one.held_out else ""
             style = "dim" if one is None else "red" if change > 0 else "green"
-            cells.append(styled("-" if one is None else f"{change:+.4f}{mark}", style))
-        table.add_row(styled(task), styled(f"{base:.4f}", "dim"), *cells)
+            cells.append(styled("-" if one is None else f"{signed(change)}{mark}", style))
+        table.add_row(styled(task), styled(fixed(base), "dim"), *cells)
     out.print(styled("change of each task's loss by each run, nats per token: positive is forgotten", "bold"))
     out.print(table)
     for label, (subset, seed) in zip(labels, runs, strict=True):
@@ -213,3 +215,8 @@ def _print_scatter(out: "Console", report: results.VerifyReport) -> None:
     picture = draw(series, min(out.width, 72), 18, x_label="estimated")
     for line in picture.lines:
         out.print(styled(line), soft_wrap=True)
+
+
+def _range(low: float | None, high: float | None) -> str:
+    """Write an interval of differences; "" if it is not known."""
+    return "" if low is None or high is None else f"{signed(low)} to {signed(high)}"

@@ -14,6 +14,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, BinaryIO, Literal, get_args, get_origin, get_type_hints
 
+from curator.core.figures import duration, fixed
 from curator.core.files import open_regular
 
 
@@ -198,23 +199,10 @@ def describe(event: StageProgress) -> str:
     if event.rate > 0:
         parts.append(f"· {event.rate:.1f}/s")
     if event.loss is not None:
-        parts.append(f"· loss {event.loss:.3f}")
+        parts.append(f"· loss {fixed(event.loss, 3)}")
     if event.seconds_left is not None and event.total:
         parts.append(f"· {duration(event.seconds_left)} left")
     return " ".join(parts)
-
-
-def duration(seconds: float) -> str:
-    """Format a duration with at most two units, for example `1 min 15 s`."""
-    if seconds < 10:
-        return f"{seconds:.1f} s"
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest:02} s"
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02} min"
 
 
 def log_line(event: Event) -> str:

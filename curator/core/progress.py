@@ -17,9 +17,9 @@ from curator.core.events import (
     StageProgress,
     StageStarted,
     describe,
-    duration,
     log_line,
 )
+from curator.core.figures import duration
 from curator.core.files import CHECK_DISK
 from curator.core.text import clean, styled
 

@@ -34,7 +34,7 @@ SUBSTEPS = 2
 # Maximum matrices at once, which then fit the processor's cache.
 _MATRICES = 32
 # Maximum numbers in float64 at once, in addition to the stored sums.
-_AT_ONCE = 2**22
+_AT_ONCE = 2**20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

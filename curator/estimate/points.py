@@ -9,7 +9,9 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 
 import numpy as np
+import numpy.typing as npt
 
+from curator.core.arrays import Floats
 from curator.core.errors import CuratorError, DataError
 from curator.core.events import Stage
 from curator.data.corpus import Corpus
@@ -20,7 +22,7 @@ from curator.gradients.stage import GradientSet
 from curator.workspace.workspace import Workspace
 
 # Maximum examples and tasks per store access. They bound memory and the time that other processes wait.
-_EXAMPLES, _TASKS = 65536, 512
+_EXAMPLES, _TASKS = 8192, 128
 # Seconds before progress is shown.
 _PATIENCE = 1.0
 
@@ -40,15 +42,18 @@ def fill_sums(workspace: Workspace, corpus: Corpus, sets: Sequence[GradientSet])
     store = workspace.store
     dim = workspace.config.gradients.projection_dim
     groups = list({group.content: group for group in training_groups(corpus) if not group.is_small(dim)}.values())
+    progress = _Progress(workspace, len(groups) * len(sets))
     for gradient_set in sets:
         there = store.stored_sums(gradient_set.key)
         missing = [group for group in groups if group.content not in there]
-        for portion, sums in _made(workspace, gradient_set, missing):
+        progress.skip(len(groups) - len(missing))
+        for portion, sums in _made(workspace, gradient_set, missing, progress):
             try:
                 store.put_sums(gradient_set.key, [missing[n].content for n in portion], sums)
             except CuratorError as error:
                 workspace.reporter.warn(f"cannot store sums over tasks: {error.message}")
                 return
+    progress.finish()
 
 
 def read_points(workspace: Workspace, corpus: Corpus, sets: Sequence[GradientSet]) -> list[CheckpointSums]:
@@ -70,15 +75,18 @@ def read_points(workspace: Workspace, corpus: Corpus, sets: Sequence[GradientSet
     fill_sums(workspace, corpus, sets)
     groups = training_groups(corpus)
     points = []
+    progress = _Progress(workspace, len(groups) * len(sets))
     for gradient_set in sets:
         (validation,) = _read(workspace, gradient_set.key, [held_out_group(config, corpus.target_tasks)])
         contents = [group.content for group in groups]
         stored = store.sums(gradient_set.key, contents, config.gradients.projection_dim)
         sums = TaskSums.from_stored(stored)
         missing = [n for n, group in enumerate(groups) if sums.examples[n] != len(group.hashes)]
-        for portion, made in _made(workspace, gradient_set, [groups[n] for n in missing]):
+        progress.skip(len(groups) - len(missing))
+        for portion, made in _made(workspace, gradient_set, [groups[n] for n in missing], progress):
             for row, place in enumerate(portion):
                 sums.put(missing[place], made.row(row))
+            sums.release()
         points.append(
             CheckpointSums(
                 share=gradient_set.checkpoint.share,
@@ -87,30 +95,96 @@ def read_points(workspace: Workspace, corpus: Corpus, sets: Sequence[GradientSet
                 read=partial(_read_tasks, workspace, gradient_set.key, groups),
             )
         )
+    progress.finish()
     return points
 
 
+class _Progress:
+    """Progress of sums over tasks, at all checkpoints together. A short work reports no progress.
+
+    Args:
+        workspace: The project.
+        total: Number of sums.
+    """
+
+    def __init__(self, workspace: Workspace, total: int) -> None:
+        self._reporter, self._total = workspace.reporter, total
+        self._began, self._known, self._made = time.monotonic(), 0, 0
+        self._stage: Stage | None = None
+
+    def skip(self, count: int) -> None:
+        """Leave out sums that are known."""
+        self._known += count
+
+    def advance(self, count: int) -> None:
+        """Count sums that were made."""
+        self._made += count
+        if self._stage is None and time.monotonic() - self._began > _PATIENCE:
+            self._stage = self._reporter.stage("statistics", self._total, "sums", done=self._known + self._made)
+        if self._stage is not None:
+            self._stage.advance_to(self._known + self._made)
+
+    def finish(self) -> None:
+        """End the stage."""
+        if self._stage is not None:
+            self._stage.finish(f"{self._made} sums over tasks")
+
+
 def _made(
-    workspace: Workspace, gradient_set: GradientSet, groups: Sequence[ExampleGroup]
-) -> Iterator[tuple[range, TaskSums]]:
+    workspace: Workspace, gradient_set: GradientSet, groups: Sequence[ExampleGroup], progress: _Progress
+) -> Iterator[tuple[Sequence[int], TaskSums]]:
     """Yield sums from gradients, for as many groups at a time as memory allows."""
-    stage: Stage | None = None
-    began, start = time.monotonic(), 0
-    while start < len(groups):
+    left: Sequence[int] = range(len(groups))
+    if sum(len(group.hashes) for group in groups) > _EXAMPLES:
+        done: set[int] = set()
+        for portion, sums in _in_stored_order(workspace, gradient_set.key, groups):
+            yield portion, sums
+            done.update(portion)
+            progress.advance(len(portion))
+        left = [number for number in left if number not in done]
+    start = 0
+    while start < len(left):
         end, examples = start, 0
-        while end < min(len(groups), start + _TASKS):
-            examples += len(groups[end].hashes)
+        while end < min(len(left), start + _TASKS):
+            examples += len(groups[left[end]].hashes)
             if examples > _EXAMPLES and end > start:
                 break
             end += 1
-        yield range(start, end), TaskSums.of(_read(workspace, gradient_set.key, groups[start:end]))
-        if stage is None and time.monotonic() - began > _PATIENCE:
-            stage = workspace.reporter.stage("statistics", len(groups), "sums")
-        if stage is not None:
-            stage.advance_to(end)
+        portion = left[start:end]
+        yield portion, TaskSums.of(_read(workspace, gradient_set.key, [groups[number] for number in portion]))
+        progress.advance(end - start)
         start = end
-    if stage is not None:
-        stage.finish(f"sums of {len(groups)} tasks at {gradient_set.checkpoint.share:.0%} of meta-training")
+
+
+def _in_stored_order(
+    workspace: Workspace, set_key: str, groups: Sequence[ExampleGroup]
+) -> Iterator[tuple[Sequence[int], TaskSums]]:
+    """Yield sums of the groups whose gradients the store holds. One pass reads each gradient once.
+
+    A group waits in memory until its last gradient is read.
+    """
+    store = workspace.store
+    places: dict[str, list[tuple[int, int]]] = {}
+    for number, group in enumerate(groups):
+        for position, token_hash in enumerate(group.hashes):
+            places.setdefault(token_hash, []).append((number, position))
+    left = [len(group.hashes) for group in groups]
+    waiting: dict[int, tuple[Floats, npt.NDArray[np.float32]]] = {}
+    rows = store.gradient_rows(set_key)
+    for first in range(rows.start, rows.stop, _EXAMPLES):
+        hashes, losses, gradients = store.gradients_in(set_key, range(first, min(first + _EXAMPLES, rows.stop)))
+        whole: list[int] = []
+        for row, token_hash in enumerate(hashes):
+            for number, position in places.pop(token_hash, ()):
+                if number not in waiting:
+                    count = len(groups[number].hashes)
+                    waiting[number] = np.zeros(count), np.zeros((count, gradients.shape[1]), dtype=np.float32)
+                waiting[number][0][position], waiting[number][1][position] = losses[row], gradients[row]
+                left[number] -= 1
+                if not left[number]:
+                    whole.append(number)
+        if whole:
+            yield whole, TaskSums.of([_example_set(groups[number], *waiting.pop(number)) for number in whole])
 
 
 def _read_tasks(
@@ -132,11 +206,11 @@ def _read(workspace: Workspace, set_key: str, groups: Sequence[ExampleGroup]) ->
     found = []
     for group in groups:
         rows = np.array([places[h] for h in group.hashes], dtype=np.intp)
-        found.append(
-            ExampleSet(
-                losses=losses[rows],
-                gradients=gradients[rows].astype(np.float64),
-                weights=np.asarray(group.weights, dtype=np.float64),
-            )
-        )
+        found.append(_example_set(group, losses[rows], gradients[rows]))
     return found
+
+
+def _example_set(group: ExampleGroup, losses: Floats, gradients: npt.NDArray[np.float32]) -> ExampleSet:
+    return ExampleSet(
+        losses=losses, gradients=gradients.astype(np.float64), weights=np.asarray(group.weights, dtype=np.float64)
+    )

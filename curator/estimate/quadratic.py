@@ -119,7 +119,7 @@ class Quadratic:
         if (np.count_nonzero(moves, axis=1) != 1).any():
             return unpacked(self._sums.sums(moves), self._sums.dim)
         tasks = np.abs(moves).argmax(axis=1)
-        matrices = unpacked(self._sums.packed_curvatures[tasks], self._sums.dim)
+        matrices = unpacked(self._sums.curvatures_of(tasks), self._sums.dim)
         removed = moves[np.arange(len(moves)), tasks] < 0
         matrices[removed] *= -1
         return matrices

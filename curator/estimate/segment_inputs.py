@@ -52,6 +52,7 @@ def read_trajectory(workspace: Workspace, corpus: Corpus, meta: MetaInit, sets: 
     segments: list[Segment] = []
     stage: Stage | None = None
     began = time.monotonic()
+    directions = basis.astype(np.float64)
     for start, gradient_set, movement in zip([0, *ends[:-1]], sets, moved, strict=True):
         if stage is None and time.monotonic() - began > _PATIENCE:
             stage = workspace.reporter.stage("statistics", len(sets), "segments")
@@ -71,12 +72,12 @@ def read_trajectory(workspace: Workspace, corpus: Corpus, meta: MetaInit, sets: 
                 rest=sums.rest,
                 validation=_validation(workspace, corpus, gradient_set),
                 moved=movement.astype(np.float64),
-                read=partial(_read_tasks, workspace, gradient_set, sets, groups, basis.astype(np.float64)),
+                read=partial(_read_tasks, workspace, gradient_set, sets, groups, directions),
             )
         )
     if stage is not None:
         stage.finish(f"sums of {len(groups)} tasks in {len(sets)} segments")
-    return Trajectory(basis[:, :rank].astype(np.float64), segments, np.array(trained_on[:-1], dtype=bool))
+    return Trajectory(np.ascontiguousarray(directions[:, :rank]), segments, np.array(trained_on[:-1], dtype=bool))
 
 
 def kept_basis(workspace: Workspace, sets: Sequence[GradientSet]) -> Floats:

@@ -20,7 +20,9 @@ from curator.core.arrays import Floats, SumArrays
 PackedCurvatures = npt.NDArray[np.float32]
 
 # Maximum numbers in float64 at once, in addition to the packed curvatures.
-_AT_ONCE = 2**23
+_AT_ONCE = 2**19
+# Tasks whose packed curvatures are read at once for sums.
+_ROWS = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +52,7 @@ class TaskSums(SumArrays):
             examples=stored.examples,
             gradient_sums=stored.gradient_sums,
             packed_curvatures=stored.packed_curvatures,
+            mapping=stored.mapping,
         )
 
     @classmethod
@@ -97,7 +100,15 @@ class TaskSums(SumArrays):
     def traces(self) -> Floats:
         """Return Σ ω_i ‖g_i‖² of each task (t,)."""
         rows, columns = np.triu_indices(self.dim)
-        return np.asarray(self.packed_curvatures[:, rows == columns].sum(axis=1, dtype=np.float64))
+        diagonal = rows == columns
+        found = [part[:, diagonal].sum(axis=1, dtype=np.float64) for part in self._parts(len(rows))]
+        return np.concatenate([np.zeros(0), *found])
+
+    def curvatures_of(self, tasks: npt.NDArray[np.intp]) -> PackedCurvatures:
+        """Return a copy of the packed curvatures of some tasks (n, k(k + 1)/2)."""
+        found = self.packed_curvatures[tasks]
+        self.release()
+        return found
 
     def sums(self, factors: npt.NDArray[np.int8] | Floats) -> Floats:
         """Return packed Σ_t factor_t A_t for several rows of factors (s, t): (s, k(k + 1)/2).
@@ -107,11 +118,14 @@ class TaskSums(SumArrays):
         used = np.flatnonzero(factors.any(axis=0))
         part = factors[:, used].astype(np.float64)
         found = np.zeros((len(factors), self.packed_curvatures.shape[1]))
-        if used.size:
-            width = max(_AT_ONCE // used.size, 1)
+        # Rows lie together in memory and in a file. The columns of a few rows then fit in float64.
+        for first in range(0, used.size, _ROWS):
+            tasks = used[first : first + _ROWS]
+            rows = self.curvatures_of(tasks)
+            width = max(_AT_ONCE // max(tasks.size, len(factors)), 1)
             for start in range(0, found.shape[1], width):
                 columns = slice(start, start + width)
-                found[:, columns] = part @ self.packed_curvatures[used, columns].astype(np.float64)
+                found[:, columns] += part[:, first : first + _ROWS] @ rows[:, columns].astype(np.float64)
         return found
 
     def products(self, left: Floats, right: Floats, *, stop: Callable[[], bool] = lambda: False) -> Floats:
@@ -120,8 +134,8 @@ class TaskSums(SumArrays):
         weights = left[rows] * right[columns] + np.where(rows == columns, 0.0, left[columns] * right[rows])
         found = np.full(len(self.packed_curvatures), np.nan)
         done = 0
-        # Smaller parts than elsewhere, so that `stop` takes effect soon.
-        for part in self._parts(8 * len(weights)):
+        # The parts are small, so that `stop` takes effect soon.
+        for part in self._parts(len(weights)):
             if stop():
                 break
             found[done : done + len(part)] = part.astype(np.float64) @ weights
@@ -135,8 +149,10 @@ class TaskSums(SumArrays):
 
     def _parts(self, numbers: int) -> Iterator[PackedCurvatures]:
         """Return packed curvatures of a few tasks at a time. Each task will take `numbers` numbers."""
-        count = max(_AT_ONCE // numbers, 1)
-        return (self.packed_curvatures[start : start + count] for start in range(0, len(self.packed_curvatures), count))
+        count = max(_AT_ONCE // max(numbers, 1), 1)
+        for start in range(0, len(self.packed_curvatures), count):
+            yield self.packed_curvatures[start : start + count]
+            self.release()
 
 
 def unpacked(triangles: npt.NDArray[np.floating], dim: int) -> Floats:

@@ -17,6 +17,7 @@ from curator import results
 from curator.core import distributed
 from curator.core.config import Config, LoraSection, TrainSection
 from curator.core.errors import ConfigError, DataError, ManifestMismatch, NumericalError
+from curator.core.figures import fixed
 from curator.core.files import sha256_of, whole_folder
 from curator.core.interval import Interval
 from curator.core.provenance import InputChange, Inputs, hash_of, input_changes, key_of
@@ -221,7 +222,7 @@ def apply(
                     shutil.copy2(source / name, partial / name)
                 _write_manifest(partial, folder, manifest, workspace, corpus, known["loss"])
         distributed.wait()
-        workspace.reporter.cached("apply", f"adapter of {manifest.name!r}, seed {seed}: loss {known['loss']:.4f}")
+        workspace.reporter.cached("apply", f"adapter of {manifest.name!r}, seed {seed}: loss {fixed(known['loss'])}")
         values = values_of_adapter(workspace, key, inputs, known, source, measurer, load)
         return Applied(loss=known["loss"], seconds=known["seconds"], folder=folder, cached=True, values=values)
     place = work / key

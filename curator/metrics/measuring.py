@@ -6,6 +6,7 @@ from functools import cached_property
 
 from curator.core import distributed
 from curator.core.errors import ConfigError
+from curator.core.figures import fixed
 from curator.core.metric_name import COMMAND, LM_EVAL, LOSS, MetricName, parse_metric
 from curator.core.provenance import Inputs, key_of
 from curator.data.corpus import Corpus
@@ -164,7 +165,7 @@ class Measurer:
             outputs = {"values": [asdict(value) for value in found]}
             self._workspace.store.put_artifact(_BEFORE, key_of(inputs), inputs, outputs)
         for value in found:
-            words = f"before training: {value.metric} {value.value:.4f} on the {value.part} rows"
+            words = f"before training: {value.metric} {fixed(value.value)} on the {value.part} rows"
             self._workspace.reporter.note(words)
         return found
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from curator.core.errors import EndedEarly
-from curator.core.events import duration
+from curator.core.figures import duration
 from curator.core.provenance import key_of
 from curator.data.corpus import Corpus, Task
 from curator.data.dropped import NOTHING, Dropped

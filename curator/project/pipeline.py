@@ -7,7 +7,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from curator.core import distributed
-from curator.core.events import Event, StageFinished, StageStarted, Stopwatch, duration
+from curator.core.events import Event, StageFinished, StageStarted, Stopwatch
+from curator.core.figures import duration
 from curator.core.performance import peak_bytes
 from curator.core.provenance import key_of
 from curator.workspace.workspace import Workspace

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from curator.core.errors import ConfigError, DataError
+from curator.core.figures import fixed, signed
 from curator.core.files import write_whole
 from curator.core.provenance import key_of
 from curator.data.corpus import Corpus, read_corpus
@@ -115,10 +116,10 @@ def _summary(manifest: Manifest) -> str:
     loss, low, high = manifest.estimated_loss, manifest.estimated_loss_low, manifest.estimated_loss_high
     tokens = sum(task.tokens for task in chosen)
     words = (
-        f"{len(chosen)} of {len(manifest.tasks)} tasks, with {tokens:,} tokens, give an estimated loss of {loss:.4f}"
-        f" nats per target token ({low:.4f} to {high:.4f})."
+        f"{len(chosen)} of {len(manifest.tasks)} tasks, with {tokens:,} tokens, give an estimated loss of {fixed(loss)}"
+        f" nats per target token ({fixed(low)} to {fixed(high)})."
     )
-    return words + ("" if manifest.measured_loss is None else f" The measured loss is {manifest.measured_loss:.4f}.")
+    return words + ("" if manifest.measured_loss is None else f" The measured loss is {fixed(manifest.measured_loss)}.")
 
 
 def _answer(manifest: Manifest) -> list[Block]:
@@ -134,7 +135,7 @@ def _answer(manifest: Manifest) -> list[Block]:
         noise = "within" if key in manifest.indistinguishable else "more than"
         kind = "lower" if change < 0 else "higher"
         found.append(
-            Sentence(f"The estimate is {kind} by {abs(change):.4f} than {names.get(key, key)}: {noise} the noise.")
+            Sentence(f"The estimate is {kind} by {fixed(abs(change))} than {names.get(key, key)}: {noise} the noise.")
         )
     kind = "are calibrated by measured subsets" if manifest.estimate.get("calibrated") else "are not calibrated"
     found.append(Sentence(f"The method is {manifest.method}. The estimates {kind}."))
@@ -150,7 +151,7 @@ def _tasks(manifest: Manifest) -> list[Block]:
             added[str(name)] = number
     rows = []
     for task in order:
-        error = "" if task.affinity_standard_error is None else f"{task.affinity_standard_error:.4f}"
+        error = "" if task.affinity_standard_error is None else fixed(task.affinity_standard_error)
         reasons = [
             "pinned in" if task.name in included else "",
             "pinned out" if task.name in excluded else "",
@@ -161,7 +162,7 @@ def _tasks(manifest: Manifest) -> list[Block]:
             (
                 "in" if task.selected else "out",
                 task.name,
-                f"{task.affinity:+.4f}",
+                signed(task.affinity),
                 error,
                 f"{task.weight:g}",
                 f"{task.examples:,}",
@@ -180,7 +181,7 @@ def _steps(manifest: Manifest) -> list[Section]:
         return []
     labels = [f"{step.get('change', '')} {', '.join(map(str, step.get('tasks', ())))}".strip() for step in steps]
     losses = [float(step["loss"]) for step in steps]
-    rows = [(f"{n}", label, f"{loss:.4f}") for n, (label, loss) in enumerate(zip(labels, losses, strict=True), 1)]
+    rows = [(f"{n}", label, fixed(loss)) for n, (label, loss) in enumerate(zip(labels, losses, strict=True), 1)]
     table = Table(("step", "change", "estimated loss"), rows, ("step", "estimated loss"))
     return [Section("Steps of the method", [Curve(losses, labels), table])]
 
@@ -240,7 +241,7 @@ def _verified(estimates: TargetEstimates | None) -> list[Block]:
         for point in found.points()
     ]
     rows = [
-        (f"{d.measured:.4f}", f"{d.estimated:.4f}", f"{d.low:.4f} to {d.high:.4f}", d.name)
+        (fixed(d.measured), fixed(d.estimated), f"{fixed(d.low)} to {fixed(d.high)}", d.name)
         for d in sorted(dots, key=lambda d: d.measured)
     ]
     table = Table(("measured", "estimated", "90 % interval", "subset"), rows, ("measured", "estimated"))
@@ -248,7 +249,7 @@ def _verified(estimates: TargetEstimates | None) -> list[Block]:
 
 
 def _accuracy(found: VerifyReport) -> str:
-    rank = "" if found.spearman is None else f", and the rank correlation is {found.spearman:.3f}"
+    rank = "" if found.spearman is None else f", and the rank correlation is {fixed(found.spearman, 3)}"
     return (
         f"{found.subsets} subsets are measured in {len(found.runs)} runs. The mean error of the estimates is"
         f" {found.relative_error:.2%}, that of a constant guess is {found.constant_relative_error:.2%}{rank}."

@@ -8,6 +8,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, get_args, get_type_hints
 
+from curator.core.figures import fixed
 from curator.core.text import clean
 from curator.results.base import field_names, field_values
 
@@ -152,7 +153,7 @@ def _cell(value: Any) -> str:
     if isinstance(value, int):
         return f"{value:,}"
     if isinstance(value, float):
-        return f"{value:.4f}"
+        return fixed(value)
     if isinstance(value, tuple | list):
         return _escaped(", ".join(map(str, value)) or "–")
     if isinstance(value, dict):

@@ -8,6 +8,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from curator.core.figures import fixed
 from curator.core.text import clean
 from curator.results.svg import Bar, Dot, bars_svg, curve_svg, scatter_svg
 
@@ -141,10 +142,13 @@ def _markdown_block(block: Block) -> str:
     if isinstance(block, Sentence):
         return _markdown(block.text)
     if isinstance(block, Bars):
-        rows = [(b.name, f"{b.value:.4f}", "" if b.low is None else f"{b.low:.4f} to {b.high:.4f}") for b in block.bars]
+        rows = [
+            (b.name, fixed(b.value), "" if b.low is None or b.high is None else f"{fixed(b.low)} to {fixed(b.high)}")
+            for b in block.bars
+        ]
         return _markdown_table(("subset", "loss", "90 % interval"), rows, ("loss",))
     if isinstance(block, Curve):
-        steps = list(zip(block.labels, (f"{value:.4f}" for value in block.values), strict=True))
+        steps = list(zip(block.labels, (fixed(value) for value in block.values), strict=True))
         return _markdown_table(("step", "estimated loss"), steps, ("estimated loss",))
     if isinstance(block, Scatter):
         return _markdown("The HTML report shows these losses as a plot.")

@@ -4,6 +4,7 @@ import html
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from curator.core.figures import fixed
 from curator.core.text import clean
 
 _WIDTH, _LABEL, _NAME = 720, 190, 26
@@ -49,7 +50,7 @@ def bars_svg(bars: Sequence[Bar]) -> str:
             path = f"M{first:.1f} {y + 9}H{last:.1f}M{first:.1f} {y + 4}v10M{last:.1f} {y + 4}v10"
             parts.append(f'<path d="{path}" stroke="currentColor" fill="none"/>')
         end = _LABEL + room * max(bar.value, bar.high or 0.0) / most
-        parts.append(_text(end + 8, y + 13, f"{bar.value:.4f}"))
+        parts.append(_text(end + 8, y + 13, fixed(bar.value)))
     return _svg(_WIDTH, 28 * len(bars) + 12, parts, "losses as bars")
 
 
@@ -64,12 +65,12 @@ def curve_svg(values: Sequence[float], labels: Sequence[str]) -> str:
     parts = [
         f'<polyline points="{line}" fill="none" stroke="{_BLUE}"/>',
         *(
-            f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" fill="{_BLUE}"><title>{_escaped(f"{label}: {value:.4f}")}</title>'
-            "</circle>"
+            f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" fill="{_BLUE}">'
+            f"<title>{_escaped(f'{label}: {fixed(value)}')}</title></circle>"
             for (x, y), value, label in zip(points, values, labels, strict=True)
         ),
-        _text(0, 24, f"{high:.4f}"),
-        _text(0, 194, f"{low:.4f}"),
+        _text(0, 24, fixed(high)),
+        _text(0, 194, fixed(low)),
         _text(70, 214, "steps of the method"),
     ]
     return _svg(width, height, parts, "estimated loss after each step")
@@ -94,7 +95,7 @@ def scatter_svg(dots: Sequence[Dot]) -> str:
     ]
     for dot in dots:
         color = _BLUE if dot.low <= dot.measured <= dot.high else _RED
-        title = _escaped(f"{dot.name}: estimated {dot.estimated:.4f}, measured {dot.measured:.4f}")
+        title = _escaped(f"{dot.name}: estimated {fixed(dot.estimated)}, measured {fixed(dot.measured)}")
         across = f"M{x(dot.low):.1f} {y(dot.measured):.1f}H{x(dot.high):.1f}"
         parts.append(f'<path d="{across}" stroke="{color}" opacity="0.5"/>')
         parts.append(
@@ -102,10 +103,10 @@ def scatter_svg(dots: Sequence[Dot]) -> str:
             f"<title>{title}</title></circle>"
         )
     parts += [
-        _text(0, 26, f"{high:.3f}"),
-        _text(0, size - 42, f"{low:.3f}"),
-        _text(60, size - 22, f"{low:.3f}"),
-        _text(size - 60, size - 22, f"{high:.3f}"),
+        _text(0, 26, fixed(high, 3)),
+        _text(0, size - 42, fixed(low, 3)),
+        _text(60, size - 22, fixed(low, 3)),
+        _text(size - 60, size - 22, fixed(high, 3)),
         _text(60, size - 4, "estimated loss (horizontal), measured loss (vertical), nats per token"),
     ]
     return _svg(size + 40, size + 4, parts, "measured against estimated losses")

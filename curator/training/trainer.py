@@ -19,6 +19,7 @@ from curator.core import distributed
 from curator.core.config import TrainSection
 from curator.core.errors import CuratorError, DataError, NumericalError
 from curator.core.events import Reporter, Stage
+from curator.core.figures import fixed
 from curator.data.model_files import is_of_the_disk
 from curator.data.tokens import TokenizedExample
 from curator.training.batches import by_length, collate, example_losses, loss_tokens
@@ -445,7 +446,7 @@ class Recorder:
             if parameter.requires_grad and not torch.isfinite(parameter).all():
                 raise NumericalError(f"NaN or infinity in {name} after training", hint="Lower train.learning_rate.")
         if self._stage is not None:
-            loss = "" if self._last_loss is None else f"last loss {self._last_loss:.3f}"
+            loss = "" if self._last_loss is None else f"last loss {fixed(self._last_loss, 3)}"
             self._stage.finish(loss)
 
     def checkpoints(self) -> list[Checkpoint]:

@@ -15,6 +15,7 @@ from curator.core import distributed
 from curator.core.config import Config
 from curator.core.errors import NumericalError
 from curator.core.events import Event, Reporter, StageProgress
+from curator.core.figures import fixed
 from curator.core.interval import Interval
 from curator.core.metric_name import LOSS
 from curator.core.provenance import key_of
@@ -226,5 +227,5 @@ def measure(
         distributed.wait()
         before += part
         shown = [value for value in values if value.part == "validation" and value.metric != LOSS]
-        reporter.note(f"{run}: loss {found.loss:.4f}" + "".join(f", {v.metric} {v.value:.4f}" for v in shown))
+        reporter.note(f"{run}: loss {fixed(found.loss)}" + "".join(f", {v.metric} {fixed(v.value)}" for v in shown))
     stage.finish(f"{len(runs)} fine-tuning runs")

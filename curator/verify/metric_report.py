@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from curator import results
+from curator.core.figures import fixed
 from curator.core.metric_name import LOSS
 from curator.core.text import clean
 from curator.estimate.target import TargetEstimates
@@ -141,7 +142,10 @@ def _report(name: str, found: SubsetMetrics, own: MetricCalibration | None) -> r
 def _why(spread: float | None, noise: tuple[float, int] | None) -> str:
     if not noise:
         return "all subsets have the same value"
-    return f"the noise between seeds ({noise[0]:.4f}) is as large as the spread between subsets ({spread or 0.0:.4f})"
+    return (
+        f"the noise between seeds ({fixed(noise[0])}) is as large as the spread between subsets"
+        f" ({fixed(spread or 0.0)})"
+    )
 
 
 def _calibration(estimates: TargetEstimates, found: SubsetMetrics, name: str) -> MetricCalibration | None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -112,6 +113,35 @@ def test_read_points_small_portions_give_same_sums(drawn: Drawn, monkeypatch: py
         np.testing.assert_array_equal(read.packed_curvatures, point.sums.packed_curvatures)
 
 
+def test_read_points_one_pass_gives_same_sums(drawn: Drawn, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many examples are read in the order of the store, each once, and not by their hashes."""
+    project, corpus, sets = drawn
+    expected, rows = _points(drawn), []
+    real = Store.gradients_in
+
+    def read(self: Store, set_key: str, part: range) -> Any:
+        rows.append((set_key, part))
+        return real(self, set_key, part)
+
+    monkeypatch.setattr("curator.estimate.points._EXAMPLES", 50)
+    monkeypatch.setattr(Store, "gradients_in", read)
+    monkeypatch.setattr(ExampleGroup, "is_small", lambda *_: True)
+    with project.store.write() as connection:
+        connection.execute("DELETE FROM statistics")
+    events: list[Event] = []
+    monkeypatch.setattr("curator.estimate.points._PATIENCE", -1.0)
+    found = _points(drawn, Reporter(events.append))
+    assert len({key for key, _ in rows}) == len(sets)
+    assert all(len(part) <= 50 for _, part in rows)
+    assert len(rows) == len(set(rows)), "each row once"
+    for here, there in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(here.sums.packed_curvatures, there.sums.packed_curvatures)
+        np.testing.assert_array_equal(here.sums.gradient_sums, there.sums.gradient_sums)
+    progress = [event for event in events if isinstance(event, StageProgress)]
+    assert progress[-1].done == progress[-1].total == len(sets) * (len(corpus.auxiliary) + 1)
+    assert progress[-1].seconds_left == 0
+
+
 @pytest.mark.usefixtures("all_large")
 def test_read_points_unwritable_store_warns_and_continues(drawn: Drawn, monkeypatch: pytest.MonkeyPatch) -> None:
     def busy(*_: object) -> None:
@@ -181,20 +211,22 @@ def test_read_points_reads_examples_on_demand(drawn: Drawn) -> None:
 
 
 def test_fill_sums_slow_work_shows_progress(drawn: Drawn, monkeypatch: pytest.MonkeyPatch) -> None:
-    _, _, sets = drawn
+    _, corpus, sets = drawn
     _points(drawn)
     events: list[Event] = []
-    monkeypatch.setattr("curator.estimate.points._EXAMPLES", 1)
+    monkeypatch.setattr("curator.estimate.points._EXAMPLES", 50)
+    monkeypatch.setattr("curator.estimate.points._PATIENCE", 600.0)
     _points(drawn, Reporter(events.append))
     assert not events, "a moment is not worth a word"
     monkeypatch.setattr("curator.estimate.points._PATIENCE", -1.0)
     monkeypatch.setattr("curator.core.events.Stage._interval", 0.0)
     _points(drawn, Reporter(events.append))
-    begun = [event for event in events if isinstance(event, StageStarted)]
-    assert len(begun) == len(sets)
+    (begun,) = [event for event in events if isinstance(event, StageStarted)]
     done = [event.done for event in events if isinstance(event, StageProgress)]
-    assert max(done) == begun[0].total == begun[1].total > 1
-    assert [event.summary[:7] for event in events if isinstance(event, StageFinished)] == ["sums of"] * len(sets)
+    assert done == sorted(done)
+    assert done[-1] == begun.total == len(sets) * (len(corpus.auxiliary) + 1)
+    (finished,) = [event for event in events if isinstance(event, StageFinished)]
+    assert finished.summary.endswith(" sums over tasks")
 
 
 def test_example_group_content_depends_on_examples_only(drawn: Drawn) -> None:

@@ -1,8 +1,13 @@
 """Sums over examples: against slow references, and invariances of the estimates from them."""
 
+import errno
+import os
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from curator.core.arrays import SumArrays
 from curator.estimate.quadratic import Quadratic, conjugate_gradients
 from curator.estimate.task_sums import ExampleSet, TaskSums, unpacked
 
@@ -93,3 +98,47 @@ def test_displacements_after_many_toggles_do_not_drift() -> None:
     np.testing.assert_allclose(
         worn.displacements(mask[None]), Quadratic(sums, 1.0).displacements(mask[None]), rtol=1e-9
     )
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="needs Linux")
+def test_task_sums_in_file_give_same_numbers_and_little_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Large curvatures lie in a temporary file without a name. Their pages do not stay in memory."""
+    monkeypatch.setattr("curator.core.arrays._IN_MEMORY", 0)
+    made, rng = TaskSums.of(_sets(64, 400)), np.random.default_rng(0)
+    kept = TaskSums.from_stored(SumArrays.empty(400, 64, tmp_path))
+    assert kept.mapping is not None
+    assert list(tmp_path.iterdir()) == []
+    for task in range(400):
+        kept.put(task, made.row(task))
+    kept.release()
+    np.testing.assert_array_equal(kept.packed_curvatures, made.packed_curvatures)
+    factors, vectors = rng.integers(-1, 2, (5, 400)).astype(np.int8), rng.standard_normal((2, 64))
+    np.testing.assert_array_equal(kept.sums(factors), made.sums(factors))
+    np.testing.assert_array_equal(kept.products(*vectors), made.products(*vectors))
+    np.testing.assert_array_equal(kept.images(vectors[0]), made.images(vectors[0]))
+    np.testing.assert_array_equal(kept.traces(), made.traces())
+    assert _resident(tmp_path) == 0
+    kept.packed_curvatures.sum()
+    assert _resident(tmp_path) >= kept.packed_curvatures.nbytes
+
+
+def _resident(folder: Path) -> int:
+    """Return the bytes of this process's memory that hold mapped files of a folder."""
+    found, inside = 0, False
+    for line in Path("/proc/self/smaps").read_text(encoding="utf-8").splitlines():
+        name, _, rest = line.partition(" ")
+        if not name.endswith(":"):
+            inside = str(folder) in rest
+        elif name == "Rss:" and inside:
+            found += 1024 * int(rest.split()[0])
+    return found
+
+
+def test_sum_arrays_disk_full_stay_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: int) -> None:
+        raise OSError(errno.ENOSPC, "no space")
+
+    monkeypatch.setattr("curator.core.arrays._IN_MEMORY", 0)
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    sums = SumArrays.empty(2, 4, tmp_path)
+    assert (sums.mapping, sums.packed_curvatures.shape) == (None, (2, 10))

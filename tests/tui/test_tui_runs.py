@@ -12,6 +12,7 @@ import pytest
 from textual.pilot import Pilot
 
 from curator.core.events import Event, EventLog, Note, StageProgress, StageStarted
+from curator.core.figures import span
 from curator.workspace.job_log import read_jobs
 from tui.actions import actions_of
 from tui.app import CuratorApp
@@ -20,7 +21,7 @@ from tui.background.run_watcher import JobView
 from tui.screens.runs import RunsScreen
 from tui.settings import Settings
 from tui.widgets.job_detail import machine_lines, pace
-from tui.widgets.job_rows import JobRows, span
+from tui.widgets.job_rows import JobRows
 from tui.widgets.lines import Lines
 from tui.widgets.plot import LinePlot
 

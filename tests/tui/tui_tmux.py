@@ -58,9 +58,9 @@ class Tmux:
         """Type a text."""
         self._run("send-keys", "-l", words)
 
-    def pane(self) -> str:
-        """Return the screen."""
-        return self._run("capture-pane", "-p")
+    def pane(self, *, colors: bool = False) -> str:
+        """Return the screen. With `colors`, the escape sequences of colors are part of it."""
+        return self._run("capture-pane", "-p", *(["-e"] if colors else []))
 
     def resize(self, width: int, height: int) -> None:
         """Resize the window."""

@@ -9,7 +9,7 @@ from textual.widget import Widget
 from textual.widgets import Input
 
 from curator.core.config import VerifySection
-from curator.core.events import duration
+from curator.core.figures import duration
 from tui.dialogs.base import Choices, Dialog
 from tui.widgets.lines import Line, Lines
 from tui.widgets.rows import Rows

@@ -6,6 +6,7 @@ from textual.worker import get_current_worker
 
 from curator.core.arrays import Mask
 from curator.core.errors import CuratorError
+from curator.core.figures import fixed
 from curator.data.corpus import Task
 from curator.estimate.target import TargetEstimates
 from tui.screens.base import CuratorScreen
@@ -210,7 +211,7 @@ class ExampleEdits(CuratorScreen):
             f" Without {rows}: {numbers.loss(effect.before.loss)} → ",
             (numbers.loss(effect.after.loss), "strong"),
             f" {numbers.half_width(effect.after.low, effect.after.high)} ",
-            (f" {numbers.signed(change.value)} ±{change.noise:.4f}, {words}", style),
+            (f" {numbers.signed(change.value)} ±{fixed(change.noise)}, {words}", style),
         ]
 
     @work(thread=True, exclusive=True, group="effect", exit_on_error=False)

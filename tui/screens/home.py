@@ -12,7 +12,7 @@ from textual.binding import BindingType
 from textual.containers import Horizontal, Vertical
 from textual.widget import Widget
 
-from curator.core.events import duration
+from curator.core.figures import duration
 from curator.core.text import clean
 from tui.actions import bindings_of
 from tui.background.run_watcher import name_of

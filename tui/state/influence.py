@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from curator.core.arrays import Floats
+from curator.core.figures import signed
 from tui.state.snapshot import Snapshot
 
 Ints = npt.NDArray[np.int64]
@@ -31,7 +32,7 @@ class Unit:
         """Format a value in nats with its sign. NaN gives the empty text."""
         if np.isnan(value):
             return ""
-        return f"{value * self.factor:+.{self.decimals}f}".replace("-", "−")
+        return signed(value * self.factor, self.decimals).replace("-", "−")
 
 
 def unit_for(largest: float) -> Unit:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from curator.core.figures import fixed
 from curator.estimate.whatif import LossDifference
 from tui.state.comparison import LETTERS, Chosen, Estimates
 from tui.widgets import numbers
@@ -78,7 +79,7 @@ def table_lines(chosen: Sequence[Chosen], known: Estimates | None, snapshot: "Sn
 def _versus(found: LossDifference, cells: int) -> Line:
     if found.value == 0 and found.noise == 0:
         return [("same", "dim")]
-    words = f"{numbers.signed(found.value)} ±{found.noise:.4f}"
+    words = f"{numbers.signed(found.value)} ±{fixed(found.noise)}"
     if found.is_noise:
         return [(words + (" ~noise" if len(words) + 8 < cells else "~"), "dim")]
     return [(words, "good" if found.value < 0 else "bad")]
@@ -117,7 +118,7 @@ def verdict(chosen: Sequence[Chosen], known: Estimates | None, *, wide: bool) ->
     if (chosen[0].mask == chosen[1].mask).all():
         return [(" A and B hold the same tasks", "dim")]
     found = known.versus_first[1]
-    gap, noise = f"{abs(found.value):.4f}", f"±{found.noise:.4f}"
+    gap, noise = f"{fixed(abs(found.value))}", f"±{fixed(found.noise)}"
     if found.is_noise:
         words = f" ! A–B gap {gap} is within the noise of {noise}: not a reliable difference"
         return [(words, "warn"), (_measured_words(chosen) if wide else "", "dim")]

@@ -8,12 +8,13 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
+from curator.core.figures import span
 from curator.results.text_plot import sparkline
 from tui.background.machine import Machine
 from tui.background.run_watcher import JobView
 from tui.widgets import numbers
 from tui.widgets.job_log import fold
-from tui.widgets.job_rows import GLYPHS, one_line, share_of, span
+from tui.widgets.job_rows import GLYPHS, one_line, share_of
 from tui.widgets.lines import Line, Part, fit, spread, width_of
 
 if TYPE_CHECKING:

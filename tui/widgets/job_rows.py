@@ -1,11 +1,11 @@
 """The list of jobs."""
 
-import math
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from curator.core.figures import span
 from curator.workspace.job_log import Job
 from tui.background.run_watcher import JobView
 from tui.widgets import numbers
@@ -21,19 +21,6 @@ GLYPHS = {
 }
 _STAGE, _STATE, _PERCENT, _TIME = 11, 14, 5, 12
 _LEAST_COMMAND = 8
-
-
-def span(seconds: float) -> str:
-    """Format a duration in seconds in at most six cells: 9.5s, 2m10s, 14h02m, 3d04h."""
-    if not math.isfinite(seconds):
-        return "?"
-    if seconds < 9.95:
-        return f"{max(seconds, 0.0):.1f}s"
-    for unit, small, part, name in ((86400, 3600, "h", "d"), (3600, 60, "m", "h"), (60, 1, "s", "m")):
-        if seconds >= unit:
-            whole, rest = divmod(int(seconds), unit)
-            return f"{whole}{name}{rest // small:02}{part}"
-    return f"{int(seconds)}s"
 
 
 def share_of(view: JobView) -> float | None:

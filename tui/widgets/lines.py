@@ -22,6 +22,8 @@ Line = Sequence[Part]
 # Below this number of cells, the ends of a name are too short to read.
 _LEAST_ENDS = 8
 
+_SIGNS = ("good", "bad")
+
 STYLES = ("dim", "good", "bad", "warn", "pin", "accent", "strong", "cursor", "range", "title")
 
 
@@ -135,7 +137,11 @@ class Drawn(Widget):
         """Return the style of the widget, of a part and of the line together. The sum is cached, because it is slow."""
         if (style, over) not in self._laid:
             part = self._style(style) if style else Style()
-            self._laid[style, over] = self._style("") + part + (self._style(over) if over else Style())
+            whole = self._style("") + part + (self._style(over) if over else Style())
+            if style in _SIGNS and part.color is not None:
+                # A row of the cursor with its own color keeps the colors that mean help and harm.
+                whole += Style(color=part.color)
+            self._laid[style, over] = whole
         return self._laid[style, over]
 
 

@@ -51,7 +51,7 @@ def _short(value: float, cells: int) -> str:
     if math.isnan(value):
         return "?".rjust(cells)
     for digits in range(cells - 3, -1, -1):
-        text = f"{value:+.{digits}f}".replace("-", "−")
+        text = numbers.signed(value, digits)
         text = text[0] + text[2:] if text[1:3] == "0." else text
         if len(text) < cells:
             return text.rjust(cells)

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from curator.core.arrays import Mask
+from curator.core.figures import fixed
 from tui.app_base import AppBase
 from tui.state.transfer import Together, Transfer
 from tui.widgets import numbers
@@ -77,8 +78,8 @@ def legend_lines(matrix: Matrix) -> list[Line]:
     lines: list[Line] = [[("glyph    from      for the target from", "dim")]]
     for signs, sign, style in ((HELPS, "+", "good"), (HURTS[::-1], "−", "bad")):
         for least, shade in signs:
-            other = f"{sign}{least * target:.4f}" if target else ""
-            lines.append([(f"  {shade}    {sign}{least * scale:.4f}    ", style), (other, style)])
+            other = f"{sign}{fixed(least * target)}" if target else ""
+            lines.append([(f"  {shade}    {sign}{fixed(least * scale)}    ", style), (other, style)])
     words = (
         "  ·    same task (blank: near 0)",
         f"nats of the {'row' if matrix.transposed else 'column'}'s training loss,",

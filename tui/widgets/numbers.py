@@ -2,6 +2,11 @@
 
 import math
 
+from curator.core import figures
+from curator.core.figures import short
+
+__all__ = ["EIGHTHS", "bar", "half_width", "loss", "meter", "short", "signed"]
+
 EIGHTHS = " ▏▎▍▌▋▊▉█"
 
 
@@ -9,25 +14,17 @@ def signed(value: float, digits: int = 4) -> str:
     """Format a difference with its sign. NaN gives the empty text."""
     if math.isnan(value):
         return ""
-    return f"{value:+.{digits}f}".replace("-", "−")
+    return figures.signed(value, digits).replace("-", "−")
 
 
 def loss(value: float) -> str:
     """Format a loss in nats per token."""
-    return f"{value:.4f}"
+    return figures.fixed(value)
 
 
 def half_width(low: float, high: float) -> str:
     """Format an interval as ± half of its width."""
-    return f"±{(high - low) / 2:.4f}"
-
-
-def short(count: float) -> str:
-    """Format a count in at most five cells: 999, 12.3k, 4.5M."""
-    for limit, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if count >= limit * (10 if unit == "k" else 1):
-            return f"{count / limit:.1f}{unit}"
-    return f"{count:,.0f}"
+    return f"±{figures.fixed((high - low) / 2)}"
 
 
 def bar(value: float, scale: float, width: int) -> str:

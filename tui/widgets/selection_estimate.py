@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from curator.core.figures import fixed
 from tui.app_base import AppBase
 from tui.state.session import GLYPHS, State
 from tui.widgets import numbers
@@ -106,7 +107,7 @@ def task_lines(app: AppBase, task: int, width: int) -> list[Line]:
     if not np.isnan(affinity):
         known = snapshot.affinity[~np.isnan(snapshot.affinity)]
         rank = int((known > affinity).sum()) + 1
-        spread_of = f" ±{1.645 * error:.4f}" if np.isfinite(error) else ""
+        spread_of = f" ±{fixed(1.645 * error)}" if np.isfinite(error) else ""
         lines.append([f"{words} · affinity {numbers.signed(affinity)}{spread_of} · rank {rank} of {len(known)}"])
     else:
         lines.append([words])

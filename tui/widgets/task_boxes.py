@@ -8,6 +8,7 @@ from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical
 
 from curator.core.arrays import Floats
+from curator.core.figures import fixed
 from curator.core.text import clean
 from curator.data.corpus import Task
 from curator.results.text_plot import sparkline
@@ -106,7 +107,7 @@ def task_line(
         is_known = np.isfinite(error)
         style = "dim" if is_known and abs(affinity) <= error else _style(affinity)
         left += [("   affinity ", "dim"), (numbers.signed(affinity), style)]
-        left.append((f" ±{error:.4f}" if is_known else "", "dim"))
+        left.append((f" ±{fixed(error)}" if is_known else "", "dim"))
     if snapshot.answers is not None:
         left.append(("   flip ", "dim"))
         if estimate is None or estimate.revision != session.revision or np.isnan(estimate.flips[row]):

@@ -23,6 +23,8 @@ _QUIET: Settings = {
 # Memory of DuckDB for one store. By default, it keeps up to 80 % of the machine's memory. The rest goes to its
 # temporary folder next to the store.
 _MEMORY = "192MiB"
+# DuckDB otherwise keeps up to 128 MiB of freed memory.
+_FLUSH: Settings = {"allocator_flush_threshold": "32MiB", "allocator_bulk_deallocation_flush_threshold": "32MiB"}
 # A view in a foreign store could otherwise read any file of this machine.
 SETTINGS: Settings = _QUIET | {"enable_external_access": False, "lock_configuration": True}
 # Instances of the parent process after a fork. Destroying them would wait for threads that the fork did not copy.
@@ -97,7 +99,7 @@ class Instances:
         with suppress(IndexError):
             return self._idle.pop()
         made = duckdb.connect(
-            ":memory:", config=_QUIET | {"temp_directory": f"{self._path}.tmp", "memory_limit": _MEMORY}
+            ":memory:", config=_QUIET | _FLUSH | {"temp_directory": f"{self._path}.tmp", "memory_limit": _MEMORY}
         )
         # DuckDB writes its log and temporary files next to the store.
         made.execute("SET allowed_directories = ?", [[os.path.join(os.path.dirname(self._path), "")]])

@@ -70,7 +70,7 @@ class Sums(Database):
         Returns:
             Sums of each task (t). All zeros for a task without stored sums.
         """
-        sums = SumArrays.empty(len(contents), dim)
+        sums = SumArrays.empty(len(contents), dim, self.path.parent)
         with self.read() as connection:
             if connection is None:
                 return sums
@@ -95,6 +95,7 @@ class Sums(Database):
             for batch in batches:
                 places = row_of[batch.column("number").to_numpy()], batch.column("piece").to_numpy()
                 pieces[places] = _numbers(batch.column("numbers"), _piece(dim))
+                sums.release()
         for row in rows:
             read = row_of[found[contents[row]][0]]
             if read != row:

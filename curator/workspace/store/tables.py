@@ -298,13 +298,32 @@ class Store(Sums, Segments, Measured, MetricValues, SelectionTable, Notes, Queri
                 " WHERE set_key = ? AND (? OR token_hash IN (SELECT unnest(?::VARCHAR[])))",
                 params=[set_key, token_hashes is None, list(token_hashes or [])],
             ).to_arrow_table()
-        hashes = table.column("token_hash").to_pylist()
-        losses = np.asarray(table.column("loss").to_numpy(), dtype=np.float64)
-        if not hashes:
-            return [], losses, np.zeros((0, 0), np.float32)
-        # Chunk by chunk: a single list array would overflow its 32-bit offsets at 8 GB.
-        flat = np.concatenate([chunk.flatten().to_numpy() for chunk in table.column("gradient").chunks])
-        return hashes, losses, flat.reshape(len(hashes), -1)
+        return _gradients(table)
+
+    def gradient_rows(self, set_key: str) -> range:
+        """Return the rows of the table of gradients among which a set lies, for `gradients_in`."""
+        with self.read() as connection:
+            if connection is None:
+                return range(0)
+            found = connection.execute("SELECT min(rowid), max(rowid) FROM gradients WHERE set_key = ?", [set_key])
+            first, last = found.fetchall()[0]
+        return range(0) if first is None else range(first, last + 1)
+
+    def gradients_in(
+        self, set_key: str, rows: range
+    ) -> tuple[list[str], npt.NDArray[np.float64], npt.NDArray[np.float32]]:
+        """Read the gradients of a set in some rows of the table, as `gradients` returns them.
+
+        This is much faster than a search for token hashes. Another process may move rows between two calls.
+        """
+        with self.read() as connection:
+            if connection is None:
+                return [], np.zeros(0), np.zeros((0, 0), np.float32)
+            table = connection.sql(
+                "SELECT token_hash, loss, gradient FROM gradients WHERE rowid >= ? AND rowid < ? AND set_key = ?",
+                params=[rows.start, rows.stop, set_key],
+            ).to_arrow_table()
+        return _gradients(table)
 
     # -- results --------------------------------------------------------------------------------------------------
 
@@ -397,3 +416,13 @@ _EXAMPLE_COLUMNS = {
     "truncated": pa.bool_(),
     "left_out": pa.string(),
 }
+
+
+def _gradients(table: pa.Table) -> tuple[list[str], npt.NDArray[np.float64], npt.NDArray[np.float32]]:
+    hashes = table.column("token_hash").to_pylist()
+    losses = np.asarray(table.column("loss").to_numpy(), dtype=np.float64)
+    if not hashes:
+        return [], losses, np.zeros((0, 0), np.float32)
+    # Chunk by chunk: a single list array would overflow its 32-bit offsets at 8 GB.
+    flat = np.concatenate([chunk.flatten().to_numpy() for chunk in table.column("gradient").chunks])
+    return hashes, losses, flat.reshape(len(hashes), -1)

@@ -1,0 +1,56 @@
+"""Write numbers and times for people: one form for the commands, the reports and the terminal interface.
+
+A value that rounds to zero has no sign. JSON documents hold the numbers themselves.
+"""
+
+import math
+
+
+def fixed(value: float, digits: int = 4) -> str:
+    """Write a number, such as a loss in nats per token, with a fixed number of digits after the point."""
+    return f"{value:z.{digits}f}"
+
+
+def signed(value: float, digits: int = 4) -> str:
+    """Write a difference with its sign. Zero has no sign, and neither has a value that rounds to zero."""
+    text = f"{value:+z.{digits}f}"
+    return text if any(letter in text for letter in "123456789naif") else text[1:]
+
+
+def signed_percent(share: float, digits: int = 1) -> str:
+    """Write a relative difference as a percentage with its sign, as `signed` does."""
+    return signed(100 * share, digits) + "%"
+
+
+def short(count: float) -> str:
+    """Write a count in at most five cells: 999, 12.3k, 4.5M."""
+    for limit, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if count >= limit * (10 if unit == "k" else 1):
+            return f"{count / limit:.1f}{unit}"
+    return f"{count:,.0f}"
+
+
+def duration(seconds: float) -> str:
+    """Write a duration with at most two units, for example `1 min 15 s`."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02} min"
+
+
+def span(seconds: float) -> str:
+    """Write a duration in at most six cells, for tables: 9.5s, 2m10s, 14h02m, 3d04h."""
+    if not math.isfinite(seconds):
+        return "?"
+    if seconds < 9.95:
+        return f"{max(seconds, 0.0):.1f}s"
+    for unit, small, part, name in ((86400, 3600, "h", "d"), (3600, 60, "m", "h"), (60, 1, "s", "m")):
+        if seconds >= unit:
+            whole, rest = divmod(int(seconds), unit)
+            return f"{whole}{name}{rest // small:02}{part}"
+    return f"{int(seconds)}s"

@@ -1,0 +1,40 @@
+"""Numbers and times for people."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from curator.core.figures import duration, fixed, short, signed, signed_percent, span
+from tui.widgets import numbers
+
+_ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [(-0.00001, "0.0000"), (0.00001, "0.0000"), (-0.0, "0.0000"), (-0.0123, "-0.0123"), (0.5, "+0.5000")],
+)
+def test_signed_value_that_rounds_to_zero_has_no_sign(value: float, shown: str) -> None:
+    assert signed(value) == shown
+    assert numbers.signed(value) == shown.replace("-", "−")
+    assert fixed(value) == shown.removeprefix("+")
+
+
+def test_signed_percent_keeps_one_digit_and_no_sign_of_zero() -> None:
+    assert [signed_percent(share) for share in (-0.0001, 0.123, -0.04)] == ["0.0%", "+12.3%", "-4.0%"]
+
+
+def test_figures_times_and_counts_have_one_form() -> None:
+    assert [duration(s) for s in (1.25, 42, 75, 7300)] == ["1.2 s", "42 s", "1 min 15 s", "2 h 01 min"]
+    assert [span(s) for s in (9.51, 130, 50520, 273600)] == ["9.5s", "2m10s", "14h02m", "3d04h"]
+    assert [short(count) for count in (999, 12345, 4.5e6)] == ["999", "12.3k", "4.5M"]
+
+
+def test_figures_other_modules_write_no_signs_and_losses() -> None:
+    """A format with a sign, or with four digits, would show −0.0000."""
+    own = re.compile(r":\+[^}]*\.\d[f%]\}|:\.4f\}")
+    for folder in ("curator", "tui"):
+        for path in (_ROOT / folder).rglob("*.py"):
+            if path.name != "figures.py":
+                assert not own.findall(path.read_text(encoding="utf-8")), path
