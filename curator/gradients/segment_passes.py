@@ -14,7 +14,8 @@ from curator.core import distributed
 from curator.core.errors import NumericalError
 from curator.core.events import Stage
 from curator.data.tokens import TokenizedExample
-from curator.gradients.engine import GradientEngine
+from curator.gradients.away import AdapterPass, AwayGradients
+from curator.gradients.engine import GradientEngine, batches_of
 from curator.gradients.metric import Metric
 from curator.gradients.projection import Projection, ProjectionSpec
 from curator.gradients.segment_sets import sketch
@@ -36,13 +37,21 @@ class Passes:
         meta: The meta-training run.
         load: Loads the model.
         sets: Segments of the run.
+        away: Computes the gradients on a cluster. None computes them in this process.
 
     Attributes:
         stage: Receives the number of computed gradients, if set.
     """
 
-    def __init__(self, workspace: Workspace, meta: MetaInit, load: LoadModel, sets: Sequence[GradientSet]) -> None:
-        self._workspace, self._load, self._sets = workspace, load, list(sets)
+    def __init__(
+        self,
+        workspace: Workspace,
+        meta: MetaInit,
+        load: LoadModel,
+        sets: Sequence[GradientSet],
+        away: AwayGradients | None = None,
+    ) -> None:
+        self._workspace, self._load, self._sets, self._away = workspace, load, list(sets), away
         self._root = workspace.adapters / meta.key
         self._spec: ProjectionSpec = sketch(workspace.config)
         self.stage: Stage | None = None
@@ -66,17 +75,26 @@ class Passes:
         for number, part in enumerate(parts):
             places = [n for n in range(len(examples)) if (n + turn) % len(parts) == number]
             if places:
-                found = self._computed(self._engine(part), [examples[n] for n in places], [names[n] for n in places])
+                found = self._computed(part, [examples[n] for n in places], [names[n] for n in places])
                 yield part, places, *found
 
     def _computed(
-        self, engine: GradientEngine, examples: Sequence[TokenizedExample], names: Sequence[str]
+        self, part: Checkpoint, examples: Sequence[TokenizedExample], names: Sequence[str]
     ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float32]]:
         """Compute losses (n,) and gradients (n, k) of examples, shared among the processes."""
         losses = np.zeros(len(examples))
         gradients = np.zeros((len(examples), self._spec.dim), dtype=np.float32)
+        batches = batches_of(examples, self._workspace.config.gradients.batch_tokens)
         mine = []
-        for turn, places in enumerate(engine.batches(examples)):
+        if self._away is not None:
+            wanted = AdapterPass(folder=self._root / part.folder, sha256=part.sha256, spec=self._spec, in_metric=True)
+            computed = self._away.batches(wanted, [[examples[p] for p in places] for places in batches], self._follow)
+            mine = [(places, *found) for places, found in zip(batches, computed, strict=True)]
+            self._done += len(examples)
+            batches = []
+        engine = None if self._away is not None else self._engine(part)
+        for turn, places in enumerate(batches):
+            assert engine is not None
             if turn % distributed.world_size() == distributed.rank():
                 mine.append((places, *engine.project([examples[p] for p in places]).arrays()))
             self._done += len(places)
@@ -91,6 +109,11 @@ class Passes:
                 hint="Set model.dtype to float32, or lower train.learning_rate.",
             )
         return losses, gradients
+
+    def _follow(self, done: int) -> None:
+        """Report gradients that a cluster has computed since the last pass."""
+        if self.stage is not None:
+            self.stage.advance_to(self._done + done)
 
     def _engine(self, part: Checkpoint) -> GradientEngine:
         tuned = self._load()
