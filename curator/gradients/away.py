@@ -30,8 +30,8 @@ from curator.workers.ray_cluster import Cluster
 from curator.workspace.store.held import HeldExamples
 from curator.workspace.workspace import Workspace
 
-# Batches of one file. They limit the work that a worker's death loses.
-_PART_BATCHES = 16
+PART_BATCHES = 16
+"""Batches of one Parquet file. They limit the work that a worker's death loses."""
 Found = tuple[npt.NDArray[np.float64], npt.NDArray[np.float32]]
 """Losses (n,) and projected gradients (n, k) of one batch."""
 
@@ -84,18 +84,18 @@ class AwayGradients:
         """
         rows = [[(list(e.input_ids), list(e.labels)) for e in batch] for batch in batches]
         place = self._folder / key_of({"adapter": wanted.sha256, "spec": wanted.spec.as_dict(), "rows": rows})[:32]
-        files = range(0, len(rows), _PART_BATCHES)
+        files = range(0, len(rows), PART_BATCHES)
         missing = [first for first in files if not _part(place, first).exists()]
         try:
             examples = place / "examples"
             shutil.rmtree(examples, ignore_errors=True)
             examples.mkdir(parents=True)
             for first in missing:
-                _write_examples(examples / f"{first:08}.parquet", first, rows[first : first + _PART_BATCHES])
+                _write_examples(examples / f"{first:08}.parquet", first, rows[first : first + PART_BATCHES])
         except OSError as error:
             raise DataError(f"cannot write {place}: {error}", hint=CHECK_DISK) from error
         if missing:
-            done = sum(map(len, batches)) - sum(len(batch) for n in missing for batch in rows[n : n + _PART_BATCHES])
+            done = sum(map(len, batches)) - sum(len(batch) for n in missing for batch in rows[n : n + PART_BATCHES])
             for count in self._compute(examples, place, wanted, len(missing)):
                 done += count
                 follow(done)
@@ -161,8 +161,8 @@ class Computer:
         failed, count = "", 0
         try:
             numbers = table.column("number").to_pylist()
-            for first in sorted({number - number % _PART_BATCHES for number in numbers}):
-                rows = [row for row in table.to_pylist() if row["number"] - row["number"] % _PART_BATCHES == first]
+            for first in sorted({number - number % PART_BATCHES for number in numbers}):
+                rows = [row for row in table.to_pylist() if row["number"] - row["number"] % PART_BATCHES == first]
                 self._write(first, sorted(rows, key=lambda row: int(row["number"])))
                 count += sum(len(row["labels"]) for row in rows)
         except CuratorError as error:

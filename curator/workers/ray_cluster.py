@@ -15,6 +15,8 @@ LOCAL, AUTO = "local", "auto"
 # Processors of a local cluster beside those of the workers, for the readers of Ray Data.
 _READERS = 1
 _ADDRESS = "RAY_ADDRESS"
+# Number of times that curator tries to start a local cluster.
+_STARTS = 3
 # Without the variable, Ray listens on every address of a Linux machine.
 _LOOPBACK_ADDRESS = "127.0.0.1"
 _LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
@@ -24,6 +26,8 @@ _QUIET = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
     "RAY_task_oom_retries": "3",
+    # A node needs longer to start on a busy machine.
+    "RAY_agent_register_timeout_ms": "180000",
 }
 
 
@@ -106,9 +110,17 @@ def _start(address: str) -> None:
         options |= {"num_cpus": _usable_cpus() + _READERS, "include_dashboard": False}
         _read_environment()
     try:
-        # Ray would put the working folder on the module path of its workers.
-        with contextlib.chdir("/"):
-            ray.init(address=address, **options)
+        for tries_left in reversed(range(_STARTS)):
+            try:
+                # Ray would put the working folder on the module path of its workers.
+                with contextlib.chdir("/"):
+                    ray.init(address=address, **options)
+                break
+            except Exception as error:
+                # Ray waits half a minute for a new node, which a busy machine may exceed.
+                if not tries_left or "timed out during startup" not in str(error):
+                    raise
+                ray.shutdown()
     except Exception as error:
         # Ray raises plain exceptions here.
         place = f"{address} ({_ADDRESS}={os.environ.get(_ADDRESS, '')!r})" if address == AUTO else address
