@@ -669,7 +669,9 @@ class Project:
         if not report and (compare or not all(work.cached for work in works)):
             # The subsets follow from estimates, which do not exist yet.
             count = expected_count(self.config, runs, seeds, compare=compare, named=len(selections))
-            self._pipeline.begin(corpus, [*works, replaced(costs.expected_runs("verify", count), workers=max(count, 1))])
+            self._pipeline.begin(
+                corpus, [*works, replaced(costs.expected_runs("verify", count), workers=max(count, 1))]
+            )
         chosen = self.selections(targets, fresh=fresh)
         if report:
             return stored_report(chosen.estimates)

@@ -5,6 +5,7 @@ only, wants a random token, and has no dashboard. Ray reads these settings from 
 """
 
 import contextlib
+import importlib.util
 import os
 import secrets
 from dataclasses import dataclass
@@ -63,7 +64,16 @@ def prepare(address: str) -> None:
 
     Args:
         address: As for `connect`.
+
+    Raises:
+        ConfigError: Ray is missing.
     """
+    try:
+        found = importlib.util.find_spec("ray")
+    except ImportError:
+        found = None
+    if found is None:
+        raise missing_extra("--ray", "ray", "ray")
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
     if address == LOCAL:
@@ -84,10 +94,8 @@ def connect(address: str) -> Cluster:
         DataError: The cluster cannot be started or reached.
     """
     prepare(address)
-    try:
-        import ray
-    except ImportError as error:
-        raise missing_extra("--ray", "ray", "ray") from error
+    import ray
+
     if not ray.is_initialized():
         _start(address)
     found = ray.cluster_resources()

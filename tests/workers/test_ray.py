@@ -1,4 +1,4 @@
-"""Runs and gradients on a real Ray cluster of this machine. They need the extra `ray`: `pytest -m ray tests/workers`."""
+"""Runs and gradients on a real Ray cluster of this machine. With the extra `ray`: `pytest -m ray tests/workers`."""
 
 import importlib.util
 import json
@@ -88,7 +88,9 @@ def _stored(project: curator.Project) -> list[tuple[dict[str, float], dict[str, 
     for one in gradient_sets(project.config, meta):
         hashes, losses, gradients = project.store.gradients(one.key)
         rows = zip(hashes, losses.tolist(), gradients.astype(np.float32), strict=True)
-        found.append(({h: loss for h, loss, _ in rows}, {h: g.tobytes() for h, g in zip(hashes, gradients, strict=True)}))
+        found.append(
+            ({h: loss for h, loss, _ in rows}, {h: g.tobytes() for h, g in zip(hashes, gradients, strict=True)})
+        )
     return found
 
 
