@@ -142,7 +142,7 @@ def measure(
     """Fine-tune on subsets, and store each result. Store a run that diverges with an infinite loss.
 
     Results are stored in the order of the runs, whatever the order in which workers end them. So the same runs give
-    the same store, and a call that is killed repeats only the end of a run that was not stored.
+    the same store. After a kill, the next call repeats only the end of each run that was not stored.
 
     Args:
         workspace: The project.

@@ -4,6 +4,7 @@ import os
 import signal
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing import connection, context
 from typing import Any
@@ -128,9 +129,11 @@ def serve(*, pipe: Any, device: str) -> None:
     while True:
         try:
             _, part = pipe.recv()
-        except EOFError:
+            found = "result", BENCH.perform(work.key, lambda: work, part, report)
+        except (EOFError, BrokenPipeError, ConnectionResetError):
+            # The process that started this one has ended.
             return
-        try:
-            pipe.send(("result", BENCH.perform(work.key, lambda: work, part, report)))
         except Exception:
-            pipe.send(("bug", traceback.format_exc()))
+            found = "bug", traceback.format_exc()
+        with suppress(BrokenPipeError, ConnectionResetError):
+            pipe.send(found)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from curator.core.errors import ConfigError, DataError, missing_extra
 
 LOCAL, AUTO = "local", "auto"
-# Processors of a local cluster beside those of the workers, for the readers of Ray Data.
+# More processors of a local cluster than workers, for the readers of Ray Data.
 _READERS = 1
 _ADDRESS = "RAY_ADDRESS"
 # Number of times that curator tries to start a local cluster.
