@@ -1,7 +1,7 @@
 """Passes over examples on a Ray cluster: projected gradients by actors that hold the model.
 
-The process that owns the store cuts the examples into batches, as a pass in one process does. It writes them as Parquet.
-Ray Data reads the files. Each actor computes the gradients of whole batches, and writes them as Parquet parts.
+The process that owns the store cuts the examples into batches, as a pass in one process does. It writes the batches as
+Parquet. Ray Data reads the files. Each actor computes the gradients of whole batches, and writes them as Parquet parts.
 A part appears whole or not at all. A call that is killed leaves its parts, and the next call computes only the others.
 """
 
