@@ -8,6 +8,9 @@ import contextlib
 import importlib.util
 import os
 import secrets
+import signal
+import threading
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from curator.core.errors import ConfigError, DataError, missing_extra
@@ -121,7 +124,7 @@ def _start(address: str) -> None:
         for tries_left in reversed(range(_STARTS)):
             try:
                 # Ray would put the working folder on the module path of its workers.
-                with contextlib.chdir("/"):
+                with contextlib.chdir("/"), _own_handler():
                     ray.init(address=address, **options)
                 break
             except Exception as error:
@@ -143,6 +146,17 @@ def _start(address: str) -> None:
             "the Ray cluster listens beyond this machine, so curator has stopped it",
             hint="Start the program again, and open the project before anything imports ray.",
         )
+
+
+@contextlib.contextmanager
+def _own_handler() -> Iterator[None]:
+    """Keep the handler of SIGTERM, which Ray replaces. A stopped job must end as interrupted, with its work kept."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if before is not None and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
 
 
 def _read_environment() -> None:

@@ -59,7 +59,9 @@ def cluster() -> Iterator[str]:
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(ray_cluster, "_usable_cpus", lambda: 2)
+        before = signal.getsignal(signal.SIGTERM)
         assert ray_cluster.connect("local").workers == 2
+        assert signal.getsignal(signal.SIGTERM) is before, "a stopped job ends as interrupted"
     yield ray.get_runtime_context().gcs_address
     ray.shutdown()
 
