@@ -37,6 +37,13 @@ def _run(before: str, *arguments: str, after: str = "main()") -> subprocess.Comp
             id="curve-plot",
         ),
         pytest.param(
+            "ray",
+            ("verify", "-p", SAMPLE, "--ray", "local"),
+            "error: --ray needs ray",
+            "Run `pip install 'curator-tasks[ray]'`.",
+            id="verify-ray",
+        ),
+        pytest.param(
             "aiohttp",
             ("tui", "-p", SAMPLE, "--serve"),
             "error: `curator tui --serve` needs textual-serve",

@@ -66,6 +66,15 @@ _OPTIONS: dict[str, Any] = {
             help="Recompute the hashes of all files, and trust no stored hash.",
         ),
     ],
+    "ray": Annotated[
+        str | None,
+        typer.Option(
+            "--ray",
+            metavar="ADDRESS",
+            envvar="CURATOR_RAY",
+            help="Run on a Ray cluster: local starts one, auto joins RAY_ADDRESS. [default: this machine]",
+        ),
+    ],
     "skip_bad_rows": Annotated[
         bool,
         typer.Option(
@@ -88,7 +97,7 @@ _OPTIONS: dict[str, Any] = {
         ),
     ],
 }
-_DEFAULTS = {"project": None, "target": None, "log_file": None}
+_DEFAULTS = {"project": None, "target": None, "log_file": None, "ray": None}
 
 
 class Report(Protocol):
@@ -109,6 +118,7 @@ class Shared:
     target: list[str] | None = None
     fresh: bool = False
     rehash: bool = False
+    ray: str | None = None
     dry_run: bool = False
     as_json: bool = False
     skip_bad_rows: bool = False
@@ -138,15 +148,15 @@ class Shared:
         if self.skip_bad_rows:
             workspace = workspace.skipping_bad_rows()
         if not distributed.is_main():
-            yield Project(workspace, dry_run=self.dry_run)
+            yield Project(workspace, dry_run=self.dry_run, ray=self.ray or "")
             return
         with self.progress(silent=silent) as reporter:
             if self.dry_run:
                 # A dry run leaves no record of a job.
-                yield Project(workspace.reporting_to(reporter), dry_run=True)
+                yield Project(workspace.reporting_to(reporter), dry_run=True, ray=self.ray or "")
                 return
             with JobLog(workspace.folder / "runs") as log:
-                yield Project(workspace.reporting_to(reporter.with_sink(log)))
+                yield Project(workspace.reporting_to(reporter.with_sink(log)), ray=self.ray or "")
 
     @contextmanager
     def progress(self, *, silent: bool = False) -> Iterator["Reporter"]:

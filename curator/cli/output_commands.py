@@ -86,7 +86,7 @@ def _project(wanted: Path | None) -> Path | None:
 
 
 @app.command(epilog="Example: curator apply curator-manifest.json -o adapter")
-@shared_options("project", "fresh", "dry_run", "as_json", "quiet", "verbose", "log_file")
+@shared_options("project", "fresh", "dry_run", "ray", "as_json", "quiet", "verbose", "log_file")
 def apply(
     shared: Shared,
     manifest: Annotated[str, typer.Argument(metavar="[MANIFEST]", help=MANIFEST_HELP)] = "curator-manifest.json",

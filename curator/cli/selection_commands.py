@@ -27,7 +27,7 @@ PlotOption = Annotated[
 
 
 @app.command(epilog="Example: curator estimate carry subtraction --json")
-@shared_options("project", "target", "dry_run", "as_json", "skip_bad_rows", "quiet", "verbose", "log_file")
+@shared_options("project", "target", "dry_run", "ray", "as_json", "skip_bad_rows", "quiet", "verbose", "log_file")
 def estimate(
     shared: Shared,
     tasks: Annotated[
@@ -55,7 +55,8 @@ def estimate(
 
 @app.command(epilog="Example: curator select --method exchange --max-tokens 20000 --exclude noise -o best.json --json")
 @shared_options(
-    "project", "target", "fresh", "dry_run", "rehash", "as_json", "skip_bad_rows", "quiet", "verbose", "log_file"
+    *("project", "target", "fresh", "dry_run", "rehash", "ray"),
+    *("as_json", "skip_bad_rows", "quiet", "verbose", "log_file"),
 )
 def select(
     shared: Shared,
@@ -131,7 +132,9 @@ def select(
 
 
 @app.command(epilog="Example: curator verify --runs 20 --seeds 2 --plot verify.svg")
-@shared_options("project", "target", "fresh", "dry_run", "as_json", "skip_bad_rows", "quiet", "verbose", "log_file")
+@shared_options(
+    "project", "target", "fresh", "dry_run", "ray", "as_json", "skip_bad_rows", "quiet", "verbose", "log_file"
+)
 def verify(
     shared: Shared,
     runs: Annotated[

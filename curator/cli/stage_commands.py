@@ -95,7 +95,9 @@ def train(shared: Shared) -> None:
 
 
 @app.command(epilog="Example: PYTHONSAFEPATH=1 accelerate launch --num_processes 2 -m curator gradients")
-@shared_options("project", "target", "fresh", "dry_run", "as_json", "skip_bad_rows", "quiet", "verbose", "log_file")
+@shared_options(
+    "project", "target", "fresh", "dry_run", "ray", "as_json", "skip_bad_rows", "quiet", "verbose", "log_file"
+)
 def gradients(shared: Shared) -> None:
     """Compute projected per-example gradients at the checkpoints of meta-training."""
     from curator.cli.tables import show_gradients

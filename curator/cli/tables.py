@@ -322,6 +322,8 @@ def show_costs(report: results.CostReport) -> None:
         )
     out.print(table)
     out.print(styled(f"about {duration(report.seconds)} on {report.machine}"))
+    if report.workers > 1:
+        out.print(styled(f"with --ray, up to {report.workers:,} workers can share the work", "dim"))
     out.print(styled(f"results: {report.folder}", "dim"), soft_wrap=True)
     out.print(styled("dry run: nothing is trained"))
 

@@ -8,7 +8,7 @@ import json
 import math
 import shutil
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePath
 from typing import Any
@@ -18,6 +18,7 @@ from curator.core import distributed
 from curator.core.config import Config, LoraSection, TrainSection
 from curator.core.errors import ConfigError, DataError, ManifestMismatch, NumericalError
 from curator.core.figures import fixed
+from curator.core.events import Event
 from curator.core.files import sha256_of, whole_folder
 from curator.core.interval import Interval
 from curator.core.provenance import InputChange, Inputs, hash_of, input_changes, key_of
@@ -40,13 +41,14 @@ from curator.select.manifest import (
 from curator.select.manifest_builder import with_files
 from curator.training.fine_tune import (
     example_counts,
-    fine_tune,
     measurement_inputs,
     recipe_key,
     subset_content,
 )
 from curator.training.meta_init import LoadModel
 from curator.training.trainer import remove_run
+from curator.workers.fine_tuning import FineTuning, RunPart
+from curator.workers.pool import Pool
 from curator.workspace.store.metric_values import StoredMetric
 from curator.workspace.workspace import Workspace
 
@@ -189,8 +191,10 @@ def apply(
     folder: Path,
     work: Path,
     load: LoadModel,
+    pool: Pool,
     fresh: bool,
     measurer: Measurer,
+    tracked: tuple[str, Mapping[str, object]] | None = None,
 ) -> Applied:
     """Fine-tune on a selection, measure loss and metric, and save the adapter. Resume an interrupted run.
 
@@ -202,8 +206,10 @@ def apply(
         folder: Folder of the adapter. Pass it to `check_folder` first.
         work: Folder for checkpoints.
         load: Loads the model.
+        pool: Place of the run.
         fresh: Train again even if the adapter or a checkpoint exists.
         measurer: The metric.
+        tracked: Name and parameters of the run for the experiment tracker. None if the caller encloses the run.
 
     Raises:
         NumericalError: The loss or the metric is not finite.
@@ -229,26 +235,35 @@ def apply(
     if fresh and distributed.is_main():
         remove_run(place)
     distributed.wait()
-    tuned = load()
-    found = fine_tune(
-        workspace,
-        corpus,
-        weights,
+
+    def follow(_: int, event: Event) -> None:
+        """Report the run as the stage: a worker has no reporter."""
+        workspace.reporter.emit(event)
+
+    part = RunPart(
+        subset=frozenset(weights),
         seed=seed,
-        tuned=tuned,
         folder=place,
-        weights=weights,
         stage="apply",
+        weights=weights,
+        tracked=tracked,
+        expected=Interval(manifest.estimated_loss, manifest.estimated_loss_low, manifest.estimated_loss_high),
+        adapter=place / "adapter",
     )
+    training = FineTuning(workspace=workspace, corpus=corpus, metric=measurer.metric_name, used=part.subset)
+    with closing(pool.run(training, [part], follow)) as ended:
+        _, result = next(ended)
+    found, values = result.found, result.values
+    if result.diverged is not None:
+        raise result.diverged
     if not math.isfinite(found.loss):
         raise NumericalError(f"loss after training is not finite: {found.loss}", hint="Lower train.learning_rate.")
-    values = tuple(measurer.of_run(tuned, found))
     if distributed.is_main():
         with _written(folder) as partial:
-            sha256 = tuned.save_adapter(partial)
+            shutil.copytree(place / "adapter", partial, dirs_exist_ok=True)
             _name_base(partial / _CONFIG, config, corpus)
             _write_manifest(partial, folder, manifest, workspace, corpus, found.loss)
-        outputs = {"name": manifest.name, "loss": found.loss, "seconds": found.seconds, "sha256": sha256}
+        outputs = {"name": manifest.name, "loss": found.loss, "seconds": found.seconds, "sha256": result.sha256}
         outputs |= {"values": [asdict(value) for value in values]}
         store.put_artifact("apply", key, inputs, outputs | {"folder": str(folder)})
         remove_run(place)

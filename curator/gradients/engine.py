@@ -65,6 +65,16 @@ class Projected:
         return self.losses.cpu().double().numpy(), self.gradients.cpu().numpy()
 
 
+def batches_of(examples: Sequence[TokenizedExample], batch_tokens: int) -> list[list[int]]:
+    """Group the positions of examples into batches of similar length.
+
+    Args:
+        examples: The examples.
+        batch_tokens: Maximum number of tokens of a batch, including padding.
+    """
+    return list(by_length([example.length for example in examples], batch_tokens))
+
+
 class GradientEngine:
     """Compute projected per-example gradients of a model's trainable parameters.
 
@@ -100,7 +110,7 @@ class GradientEngine:
 
     def batches(self, examples: Sequence[TokenizedExample]) -> list[list[int]]:
         """Group the positions of examples into batches of similar length."""
-        return list(by_length([example.length for example in examples], self._batch_tokens))
+        return batches_of(examples, self._batch_tokens)
 
     def project(self, examples: Sequence[TokenizedExample]) -> Projected:
         """Compute losses and projected gradients of one batch. On a GPU, return before the computation ends.

@@ -14,7 +14,8 @@ from curator.core import distributed
 from curator.core.errors import NumericalError
 from curator.core.events import Stage
 from curator.data.tokens import TokenizedExample
-from curator.gradients.engine import GradientEngine
+from curator.gradients.away import AdapterPass, AwayGradients
+from curator.gradients.engine import GradientEngine, batches_of
 from curator.gradients.metric import Metric
 from curator.gradients.projection import Projection, ProjectionSpec
 from curator.gradients.segment_sets import sketch
@@ -28,6 +29,10 @@ INITIAL = "initial"
 """Folder of the adapter before the first step, if the run did not initialize it by the project's seed."""
 
 
+_Batch = tuple[Sequence[int], npt.NDArray[np.float64], npt.NDArray[np.float32]]
+"""Positions of the examples of a batch (m), their losses (m,) and gradients (m, k)."""
+
+
 class Passes:
     """Compute gradients at the parts of segments.
 
@@ -36,13 +41,21 @@ class Passes:
         meta: The meta-training run.
         load: Loads the model.
         sets: Segments of the run.
+        away: Computes the gradients on a cluster. None computes them in this process.
 
     Attributes:
         stage: Receives the number of computed gradients, if set.
     """
 
-    def __init__(self, workspace: Workspace, meta: MetaInit, load: LoadModel, sets: Sequence[GradientSet]) -> None:
-        self._workspace, self._load, self._sets = workspace, load, list(sets)
+    def __init__(
+        self,
+        workspace: Workspace,
+        meta: MetaInit,
+        load: LoadModel,
+        sets: Sequence[GradientSet],
+        away: AwayGradients | None = None,
+    ) -> None:
+        self._workspace, self._load, self._sets, self._away = workspace, load, list(sets), away
         self._root = workspace.adapters / meta.key
         self._spec: ProjectionSpec = sketch(workspace.config)
         self.stage: Stage | None = None
@@ -66,24 +79,17 @@ class Passes:
         for number, part in enumerate(parts):
             places = [n for n in range(len(examples)) if (n + turn) % len(parts) == number]
             if places:
-                found = self._computed(self._engine(part), [examples[n] for n in places], [names[n] for n in places])
+                found = self._computed(part, [examples[n] for n in places], [names[n] for n in places])
                 yield part, places, *found
 
     def _computed(
-        self, engine: GradientEngine, examples: Sequence[TokenizedExample], names: Sequence[str]
+        self, part: Checkpoint, examples: Sequence[TokenizedExample], names: Sequence[str]
     ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float32]]:
         """Compute losses (n,) and gradients (n, k) of examples, shared among the processes."""
         losses = np.zeros(len(examples))
         gradients = np.zeros((len(examples), self._spec.dim), dtype=np.float32)
-        mine, batches = [], engine.batches(examples)
-        for turn, places in enumerate(batches):
-            if turn % distributed.world_size() == distributed.rank():
-                mine.append((places, *engine.project([examples[p] for p in places]).arrays()))
-            self._done += len(places)
-            if self.stage is not None:
-                self.stage.advance_to(self._done)
-        if 0 < len(batches) % distributed.world_size() <= distributed.rank():
-            engine.stand_by()
+        batches = batches_of(examples, self._workspace.config.gradients.batch_tokens)
+        mine = (self._here if self._away is None else self._elsewhere)(part, examples, batches)
         for places, some_losses, some_gradients in distributed.gather(mine):
             losses[places], gradients[places] = some_losses, some_gradients
         bad = np.flatnonzero(~(np.isfinite(losses) & np.isfinite(gradients).all(axis=1)))
@@ -93,6 +99,37 @@ class Passes:
                 hint="Set model.dtype to float32, or lower train.learning_rate.",
             )
         return losses, gradients
+
+    def _elsewhere(
+        self, part: Checkpoint, examples: Sequence[TokenizedExample], batches: Sequence[Sequence[int]]
+    ) -> "list[_Batch]":
+        """Return the losses and gradients of batches that a cluster computes."""
+        assert self._away is not None
+        wanted = AdapterPass(folder=self._root / part.folder, sha256=part.sha256, spec=self._spec, in_metric=True)
+        found = self._away.batches(wanted, [[examples[p] for p in places] for places in batches], self._follow)
+        self._done += len(examples)
+        return [(places, *arrays) for places, arrays in zip(batches, found, strict=True)]
+
+    def _here(
+        self, part: Checkpoint, examples: Sequence[TokenizedExample], batches: Sequence[Sequence[int]]
+    ) -> "list[_Batch]":
+        """Return the losses and gradients of the batches of this process."""
+        engine, mine = self._engine(part), []
+        for turn, places in enumerate(batches):
+            if turn % distributed.world_size() == distributed.rank():
+                mine.append((places, *engine.project([examples[p] for p in places]).arrays()))
+            self._done += len(places)
+            if self.stage is not None:
+                self.stage.advance_to(self._done)
+        # A rank without a last batch still takes part in gathering the layers of a base that is cut among ranks.
+        if 0 < len(batches) % distributed.world_size() <= distributed.rank():
+            engine.stand_by()
+        return mine
+
+    def _follow(self, done: int) -> None:
+        """Report gradients that a cluster has computed since the last pass."""
+        if self.stage is not None:
+            self.stage.advance_to(self._done + done)
 
     def _engine(self, part: Checkpoint) -> GradientEngine:
         tuned = self._load()

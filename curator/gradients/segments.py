@@ -20,6 +20,7 @@ from curator.core import distributed
 from curator.core.arrays import SegmentArrays
 from curator.data.corpus import Corpus, training_examples, validation_examples
 from curator.data.tokens import TokenizedExample
+from curator.gradients.away import AwayGradients
 from curator.gradients.capture import Capture, remove_visits
 from curator.gradients.example_groups import training_groups
 from curator.gradients.segment_passes import Passes
@@ -42,7 +43,9 @@ from curator.workspace.workspace import Workspace
 _EXAMPLES = 8192
 
 
-def make_segments(workspace: Workspace, corpus: Corpus, meta: MetaInit, load: LoadModel) -> int:
+def make_segments(
+    workspace: Workspace, corpus: Corpus, meta: MetaInit, load: LoadModel, away: AwayGradients | None = None
+) -> int:
     """Compute and store what is missing of every segment.
 
     Args:
@@ -50,6 +53,7 @@ def make_segments(workspace: Workspace, corpus: Corpus, meta: MetaInit, load: Lo
         corpus: Tasks of the project.
         meta: Meta-initialization.
         load: Loads the model.
+        away: Computes the gradients on a cluster. None computes them in this process.
 
     Returns:
         Number of gradients that separate passes computed.
@@ -59,18 +63,20 @@ def make_segments(workspace: Workspace, corpus: Corpus, meta: MetaInit, load: Lo
         DataError: An adapter or a file of the run cannot be read.
         ManifestMismatch: An adapter differs from the one that meta-training wrote.
     """
-    return _Maker(workspace, corpus, meta, load).make()
+    return _Maker(workspace, corpus, meta, load, away).make()
 
 
 class _Maker:
-    def __init__(self, workspace: Workspace, corpus: Corpus, meta: MetaInit, load: LoadModel) -> None:
+    def __init__(
+        self, workspace: Workspace, corpus: Corpus, meta: MetaInit, load: LoadModel, away: AwayGradients | None
+    ) -> None:
         self._workspace, self._corpus, self._meta, self._load = workspace, corpus, meta, load
         self._config, self._store = workspace.config, workspace.store
         self._dim, self._rank = sketch(workspace.config).dim, workspace.config.gradients.basis_dim
         self._sets = segment_sets(workspace.config, meta)
         self._groups = training_groups(corpus)
         self._folder = capture_folder(workspace, meta.key)
-        self._passes = Passes(workspace, meta, load, self._sets)
+        self._passes = Passes(workspace, meta, load, self._sets, away)
         self._visits = Visits(
             self._folder,
             dim=self._dim,

@@ -18,7 +18,8 @@ from curator.core.errors import NumericalError
 from curator.core.provenance import Inputs, hash_of, key_of
 from curator.data.corpus import Corpus, Task, training_examples, validation_examples
 from curator.data.tokens import TokenizedExample
-from curator.gradients.engine import GradientEngine, Projected
+from curator.gradients.away import AdapterPass, AwayGradients
+from curator.gradients.engine import GradientEngine, Projected, batches_of
 from curator.gradients.projection import ProjectionSpec
 from curator.training.meta_init import LoadModel, MetaInit
 from curator.training.trainer import Checkpoint
@@ -28,6 +29,8 @@ from curator.workspace.workspace import Workspace
 # Longest time and most rows between two commits. They limit the work that a killed run loses.
 _COMMIT_SECONDS = 10.0
 _COMMIT_ROWS = 8192
+# Examples that a cluster gets at once.
+_AWAY_EXAMPLES = 65_536
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,7 +82,9 @@ def gradients_inputs(sets: Sequence[GradientSet], corpus: Corpus) -> Inputs:
     }
 
 
-def make_gradients(workspace: Workspace, corpus: Corpus, meta: MetaInit, load: LoadModel) -> int:
+def make_gradients(
+    workspace: Workspace, corpus: Corpus, meta: MetaInit, load: LoadModel, away: AwayGradients | None = None
+) -> int:
     """Compute the gradients that are not in the store, at every checkpoint.
 
     Batches are cut task by task from all examples of a task, and committed as a whole.
@@ -90,6 +95,7 @@ def make_gradients(workspace: Workspace, corpus: Corpus, meta: MetaInit, load: L
         corpus: Tasks of the project.
         meta: Meta-initialization.
         load: Loads the model.
+        away: Computes the gradients on a cluster. None computes them in this process.
 
     Returns:
         Number of computed gradients.
@@ -106,19 +112,14 @@ def make_gradients(workspace: Workspace, corpus: Corpus, meta: MetaInit, load: L
     total, done = len(wanted) * len(sets), sum(len(wanted & there) for there in stored)
     if done == total:
         return 0
-    tuned = load()
     stage = workspace.reporter.stage("gradients", total, "gradients", done=done)
     for gradient_set, there in zip(sets, stored, strict=True):
         if wanted <= there:
             continue
-        checkpoint = gradient_set.checkpoint
-        tuned.load_adapter(workspace.adapters / meta.key / checkpoint.folder, sha256=checkpoint.sha256)
-        engine = GradientEngine(
-            tuned, projection(config), batch_tokens=config.gradients.batch_tokens, reporter=workspace.reporter
-        )
+        batches = _batches(config.gradients.batch_tokens, corpus, store, there)
         writer = _Writer(store, gradient_set.key)
         with writer:
-            for batch, rows in _ahead(engine, _batches(engine, corpus, store, there)):
+            for batch, rows in _computed(workspace, meta, gradient_set, batches, load, away):
                 if rows is not None:
                     _check_finite(batch, *rows)
                 for hashes, losses, gradients in distributed.gather(
@@ -131,19 +132,55 @@ def make_gradients(workspace: Workspace, corpus: Corpus, meta: MetaInit, load: L
     return total - sum(len(wanted & there) for there in stored)
 
 
+def _computed(
+    workspace: Workspace,
+    meta: MetaInit,
+    gradient_set: GradientSet,
+    batches: "Iterator[Batch]",
+    load: LoadModel,
+    away: AwayGradients | None,
+) -> "Iterator[tuple[Batch, Arrays | None]]":
+    """Yield each batch of this process with its losses and gradients at one checkpoint."""
+    checkpoint, spec = gradient_set.checkpoint, projection(workspace.config)
+    folder = workspace.adapters / meta.key / checkpoint.folder
+    if away is not None:
+        wanted = AdapterPass(folder=folder, sha256=checkpoint.sha256, spec=spec, in_metric=False)
+        while some := _some(batches):
+            yield from zip(
+                some,
+                away.batches(wanted, [[example for _, example, _ in batch] for batch in some], lambda _: None),
+                strict=True,
+            )
+        return
+    tuned = load()
+    tuned.load_adapter(folder, sha256=checkpoint.sha256)
+    tokens = workspace.config.gradients.batch_tokens
+    yield from _ahead(GradientEngine(tuned, spec, batch_tokens=tokens, reporter=workspace.reporter), batches)
+
+
+def _some(batches: "Iterator[Batch]") -> "list[Batch]":
+    """Return the next batches, whose examples a cluster gets at once."""
+    found: list[Batch] = []
+    for batch in batches:
+        found.append(batch)
+        if sum(map(len, found)) >= _AWAY_EXAMPLES:
+            break
+    return found
+
+
 Batch = list[tuple[str, TokenizedExample, str]]
 """(token hash, example, description of its place) of each example."""
 Arrays = tuple[npt.NDArray[np.float64], npt.NDArray[np.float32]]
 
 
-def _batches(engine: GradientEngine, corpus: Corpus, store: Store, there: set[str]) -> Iterator[Batch]:
+def _batches(batch_tokens: int, corpus: Corpus, store: Store, there: set[str]) -> Iterator[Batch]:
     """Yield the batches of this process. Every process yields the same number, so some batches are empty."""
     seen = set(there)
     mine: Batch = []
     turn = 0
     for task in corpus.tasks:
         items = _task_items(task, store)
-        for positions in engine.batches([example for _, example, _ in items]):
+        for positions in batches_of([example for _, example, _ in items], batch_tokens):
             batch = [items[p] for p in positions if items[p][0] not in seen]
             if not batch:
                 continue

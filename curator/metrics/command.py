@@ -72,9 +72,10 @@ class Command:
             NumericalError: The number is not finite.
         """
         work = self._workspace.adapters / "metric"
-        # A killed call leaves its folder. The job lock keeps other calls out.
-        shutil.rmtree(work, ignore_errors=True)
-        work.mkdir(parents=True)
+        # A killed call leaves its folder. The job lock keeps other calls out, and workers share the folder.
+        if not self._workspace.is_away:
+            shutil.rmtree(work, ignore_errors=True)
+        work.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=work) as made:
             adapter, held_out = Path(made) / "adapter", Path(made) / "rows.jsonl"
             tuned.save_adapter(adapter)

@@ -18,7 +18,6 @@ from curator.metrics.harness import Harness
 from curator.metrics.loss import Loss
 from curator.metrics.rows import held_out_rows, project_tokenizer, rows_hash
 from curator.training.fine_tune import FineTuned
-from curator.training.meta_init import LoadModel
 from curator.training.model import TunedModel
 from curator.workspace.store.metric_values import StoredMetric
 from curator.workspace.workspace import Workspace
@@ -54,7 +53,7 @@ class Measurer:
     """
 
     def __init__(self, workspace: Workspace, corpus: Corpus, name: MetricName) -> None:
-        self._workspace, self._corpus = workspace, corpus
+        self._workspace, self._corpus, self.metric_name = workspace, corpus, name
         self._loss = Loss(workspace.config.gradients.batch_tokens)
         self.metric = self._loss if name.kind == LOSS else _make(workspace, corpus, name)
 
@@ -144,30 +143,29 @@ class Measurer:
         values = distributed.from_main(None if kept is None else kept.outputs["values"])
         return None if values is None else [StoredMetric(**value) for value in values]
 
-    def before(self, load: LoadModel) -> list[StoredMetric]:
-        """Return the values of the model before training, also of its loss. Measure them once.
+    def measure_base(self, tuned: TunedModel) -> list[StoredMetric]:
+        """Measure the model before training, also its loss.
 
         Args:
-            load: Returns the model. Its adapter is reset.
+            tuned: The model. Its adapter is reset.
 
         Raises:
-            DataError: The model or rows cannot be read, or a command fails.
+            DataError: Rows cannot be read, or a command fails.
             NumericalError: A value is not finite.
         """
-        known = self.known_before()
-        if known is not None:
-            return known
-        tuned = load()
         # A new adapter does not change the base model.
         tuned.reset(self._workspace.config.train.seed)
-        found, inputs = self.measure(tuned, self.kept()), self._before_inputs()
+        return self.measure(tuned, self.kept())
+
+    def keep_before(self, found: Sequence[StoredMetric]) -> None:
+        """Store and report the values of the model before training."""
+        inputs = self._before_inputs()
         if distributed.is_main():
             outputs = {"values": [asdict(value) for value in found]}
             self._workspace.store.put_artifact(_BEFORE, key_of(inputs), inputs, outputs)
         for value in found:
             words = f"before training: {value.metric} {fixed(value.value)} on the {value.part} rows"
             self._workspace.reporter.note(words)
-        return found
 
     def _before_inputs(self) -> Inputs:
         return {

@@ -5,7 +5,7 @@ The plan follows from the project's data and configuration and from what the sto
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from curator.core.errors import EndedEarly
@@ -16,6 +16,7 @@ from curator.data.dropped import NOTHING, Dropped
 from curator.estimate.reduced import reduced_estimates
 from curator.estimate.target import TargetEstimates
 from curator.export.adapter import find_applied, weights_of
+from curator.gradients.away import PART_BATCHES
 from curator.gradients.example_groups import training_groups
 from curator.gradients.segment_sets import (
     capture_folder,
@@ -84,6 +85,7 @@ class Work:
         size: Measure of the work: tokens, or a number of operations of a stage without a model.
         cached: Whether the result is stored.
         exact: Whether steps and tokens are known. Otherwise they are expected values.
+        workers: Largest number of workers that can share the work.
     """
 
     stage: str
@@ -93,6 +95,7 @@ class Work:
     size: float = 0.0
     cached: bool = False
     exact: bool = True
+    workers: int = 1
 
 
 class Planner:
@@ -136,6 +139,7 @@ class Planner:
             tokens=0 if done else tokens,
             size=0 if done else tokens,
             cached=done,
+            workers=max(1, tokens // (self._workspace.config.gradients.batch_tokens * PART_BATCHES)),
         )
 
     def affinities(self, dropped: Dropped = NOTHING) -> Work:
@@ -173,7 +177,7 @@ class Planner:
     def runs(self, stage: str, runs: Sequence[Run]) -> Work:
         """Plan fine-tuning runs on subsets."""
         sizes = [self._run_size({name: 1.0 for name in subset}) for subset, _ in runs]
-        return self._fine_tuning(stage, sizes)
+        return replace(self._fine_tuning(stage, sizes), workers=max(len(runs), 1))
 
     def expected_runs(self, stage: str, count: int) -> Work:
         """Plan runs on subsets that are not chosen yet. Their sizes spread evenly between no task and all tasks."""

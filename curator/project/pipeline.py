@@ -16,12 +16,14 @@ from curator.workspace.workspace import Workspace
 if TYPE_CHECKING:
     from curator.data.corpus import Corpus
     from curator.estimate.target import TargetEstimates
+    from curator.gradients.away import AwayGradients
     from curator.gradients.capture import Capture
     from curator.project.costs import Planner, Work
     from curator.project.rates import Rate, Rates
     from curator.select.selections import Selections
     from curator.training.meta_init import MetaInit
     from curator.training.model import TunedModel
+    from curator.workers.pool import Pool
 
 Targets = tuple[str, ...]
 # Seconds of work from which on curator announces costs.
@@ -36,15 +38,22 @@ class Pipeline:
     Args:
         workspace: The project.
         dry_run: Whether `begin` ends every verb before its first stage.
+        ray: `local`, `auto` or the address of the Ray cluster that runs the parts of stages. Empty for this machine.
 
     Attributes:
         workspace: The project. Its reporter also keeps the rates of finished stages.
         dry_run: As the argument.
+        ray: As the argument.
     """
 
-    def __init__(self, workspace: Workspace, *, dry_run: bool = False) -> None:
+    def __init__(self, workspace: Workspace, *, dry_run: bool = False, ray: str = "") -> None:
         self.workspace = self._workspace = workspace.reporting_to(workspace.reporter.with_sink(self._note_rate))
-        self.dry_run = dry_run
+        self.dry_run, self.ray = dry_run, ray
+        if ray:
+            from curator.workers.ray_cluster import prepare
+
+            prepare(ray)
+        self._pool: Pool | None = None
         self._rates: Rates | None = None
         self._begun: dict[str, Work] = {}
         self._started: StageStarted | None = None
@@ -260,14 +269,33 @@ class Pipeline:
             took = Stopwatch()
             timed = workspace.reporting_to(workspace.reporter.with_sink(took))
             make = make_segments if captures else make_gradients
-            computed = make(timed, corpus, meta, self.load)
+            away = self._away(corpus, meta) if self.ray else None
+            computed = make(timed, corpus, meta, self.load, away)
             if distributed.is_main():
                 if not captures:
                     fill_sums(workspace, corpus, sets)
                 # Store the artifact last, because it marks all gradients as done. Time is unknown for cached gradients.
                 outputs = {"examples": count} | ({"seconds": took.whole} if computed else {})
                 store.put_artifact("gradients", key_of(inputs), inputs, outputs)
+            if away is not None:
+                away.remove()
         return meta, computed, count
+
+    def _away(self, corpus: "Corpus", meta: "MetaInit") -> "AwayGradients":
+        """Return what computes gradients on the Ray cluster.
+
+        Raises:
+            ConfigError: Ray is missing, or the cluster has no worker.
+            DataError: The cluster cannot be started or reached.
+        """
+        from curator.gradients.away import AwayGradients
+        from curator.workers.opening import check_alone
+        from curator.workers.ray_cluster import connect
+
+        check_alone()
+        return AwayGradients(
+            self._workspace, corpus.model, connect(self.ray), self._workspace.adapters / meta.key / "parts"
+        )
 
     def is_ready(self, targets: Targets) -> bool:
         """Return whether meta-initialization and gradients are in the store. Read no file that is new or changed.
@@ -329,6 +357,19 @@ class Pipeline:
                 yield
         finally:
             self._selections.pop(targets, None)
+
+    def pool(self) -> "Pool":
+        """Return the place for fine-tuning runs. A cluster or the GPUs are found once.
+
+        Raises:
+            ConfigError: Ray is missing, or the cluster has no worker.
+            DataError: The cluster cannot be started or reached.
+        """
+        from curator.workers.opening import open_pool
+
+        if self._pool is None:
+            self._pool = open_pool(self.ray, self._workspace.config, self.load, self._workspace.reporter)
+        return self._pool
 
     def load(self) -> "TunedModel":
         """Return the base model with a LoRA adapter. The model is loaded once.

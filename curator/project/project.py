@@ -65,8 +65,8 @@ class Project:
         >>> project.apply(output="adapter").measured_loss
     """
 
-    def __init__(self, workspace: Workspace, *, dry_run: bool = False) -> None:
-        self._pipeline = Pipeline(workspace, dry_run=dry_run)
+    def __init__(self, workspace: Workspace, *, dry_run: bool = False, ray: str = "") -> None:
+        self._pipeline = Pipeline(workspace, dry_run=dry_run, ray=ray)
         self.workspace = self._pipeline.workspace
 
     @classmethod
@@ -76,6 +76,7 @@ class Project:
         *,
         skip_bad_rows: bool = False,
         rehash: bool = False,
+        ray: str = "",
         reporter: Reporter | None = None,
         progress: bool = False,
     ) -> Self:
@@ -87,6 +88,8 @@ class Project:
             path: Folder of the project. None searches the working directory and its parents for `curator.toml`.
             skip_bad_rows: Leave out rows that cannot be used, and count them.
             rehash: Compute the hashes of all files again, and trust no stored hash.
+            ray: Run fine-tuning runs on a Ray cluster: `local` starts one, `auto` joins that of `RAY_ADDRESS`, and
+                any other text is an address [default: this machine].
             reporter: Receives progress and warnings.
             progress: Print progress with the time left to standard error, as plain lines for notebooks and scripts.
 
@@ -102,7 +105,7 @@ class Project:
         workspace = Workspace.open(path, reporter=reporter)
         if rehash and distributed.is_main():
             workspace.store.forget_file_hashes()
-        return cls(workspace.skipping_bad_rows() if skip_bad_rows else workspace)
+        return cls(workspace.skipping_bad_rows() if skip_bad_rows else workspace, ray=ray)
 
     @classmethod
     def create(
@@ -442,7 +445,7 @@ class Project:
                     self.workspace,
                     corpus,
                     [run],
-                    load=self._pipeline.load,
+                    pool=self._pipeline.pool(),
                     folder=folder,
                     predictions=estimates_before(current.estimates, [run]),
                 )
@@ -654,6 +657,7 @@ class Project:
         from curator.verify.dropping import measure_dropping, plan_dropping, report_dropping
         from curator.verify.measure import estimates_before, measure
         from curator.verify.verification import check_counts, expected_count, plan_runs, report_runs, stored_report
+        from curator.workers.fine_tuning import values_before
 
         check_counts(runs, seeds)
         name = metric_name(self.workspace, metric)
@@ -665,7 +669,9 @@ class Project:
         if not report and (compare or not all(work.cached for work in works)):
             # The subsets follow from estimates, which do not exist yet.
             count = expected_count(self.config, runs, seeds, compare=compare, named=len(selections))
-            self._pipeline.begin(corpus, [*works, costs.expected_runs("verify", count)])
+            self._pipeline.begin(
+                corpus, [*works, replaced(costs.expected_runs("verify", count), workers=max(count, 1))]
+            )
         chosen = self.selections(targets, fresh=fresh)
         if report:
             return stored_report(chosen.estimates)
@@ -688,20 +694,21 @@ class Project:
         before = measurer.known_before()
         if plan.runs or less or before is None:
             with self._pipeline.measuring(targets, "verify"):
-                before = measurer.before(self._pipeline.load)
+                pool = self._pipeline.pool()
+                before = values_before(pool, self.workspace, corpus, measurer)
                 folder = self.workspace.adapters / "verify"
                 measure(
                     self.workspace,
                     corpus,
                     plan.runs,
-                    load=self._pipeline.load,
+                    pool=pool,
                     folder=folder,
                     measurer=measurer,
                     predictions=estimates_before(chosen.estimates, plan.runs),
                     forgetting=forgetting,
                 )
                 if dropping is not None and less:
-                    measure_dropping(chosen.estimates, dropping, load=self._pipeline.load, folder=folder)
+                    measure_dropping(chosen.estimates, dropping, pool=pool, folder=folder)
         if not plan.runs and not less:
             count = len(chosen.estimates.measured)
             self.reporter.cached("verify", f"{count} subsets are measured; --runs N adds more")
@@ -800,6 +807,8 @@ class Project:
         from curator.select.selections import dropped_by, find_manifest_file
         from curator.training.tracking import estimate_numbers, tracked_run
         from curator.verify.measure import run_seeds
+        from curator.workers.fine_tuning import values_before
+        from curator.workers.pool import ThisProcess
 
         name = metric_name(self.workspace, metric)
         found, _ = self.manifest(manifest)
@@ -818,11 +827,14 @@ class Project:
         work = plan.apply(found, seed=seed, folder=place)
         self._pipeline.begin(corpus, [work])
         parameters = {"selection": found.name, "seed": seed, "weights": applying.weights_of(found)}
+        pool, title = self._pipeline.pool(), f"apply {found.name} seed {seed}"
+        # A worker opens the run of the tracker itself, because it holds the Trainer.
+        away = not isinstance(pool, ThisProcess)
         with (
             self._pipeline.measuring(targets, "apply"),
-            tracked_run(self.workspace, f"apply {found.name} seed {seed}", parameters, again=work.cached) as log,
+            tracked_run(self.workspace, title, parameters, again=work.cached or away) as log,
         ):
-            before = measurer.before(self._pipeline.load)
+            before = values_before(pool, self.workspace, corpus, measurer)
             done = applying.apply(
                 self.workspace,
                 corpus,
@@ -831,8 +843,10 @@ class Project:
                 folder=place,
                 work=self.workspace.adapters / "apply",
                 load=self._pipeline.load,
+                pool=pool,
                 fresh=fresh,
                 measurer=measurer,
+                tracked=(title, parameters) if away else None,
             )
             if distributed.is_main():
                 applying.keep_measured(self.workspace, corpus, found, done, seed=seed, unchanged=unchanged)

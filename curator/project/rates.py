@@ -99,6 +99,7 @@ class Rates:
             peak_bytes=0 if work.cached else rate.peak_bytes if rate is not None else self._memory(),
             cached=work.cached,
             exact=work.exact,
+            workers=0 if work.cached else work.workers,
         )
 
     def _slowest(self, work: Work) -> float:

@@ -24,6 +24,8 @@ class StageCost:
     cached: bool
     exact: bool = True
     """Whether steps and tokens are known. Otherwise they are expected values."""
+    workers: int = 1
+    """Largest number of workers that can share the stage, each with one GPU or one processor. 0 if cached."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +33,7 @@ class CostReport(Report, Shown):
     """Expected costs of a verb, in the order of its stages."""
 
     _table: ClassVar[str] = "stages"
-    _document: ClassVar[tuple[str, ...]] = ("stages", "seconds", "peak_bytes", "folder", "machine")
+    _document: ClassVar[tuple[str, ...]] = ("stages", "seconds", "peak_bytes", "workers", "folder", "machine")
 
     stages: tuple[StageCost, ...]
     folder: Path
@@ -46,8 +48,13 @@ class CostReport(Report, Shown):
 
     @property
     def peak_bytes(self) -> int:
-        """Expected memory of the stage that needs the most."""
+        """Expected memory of the stage that needs the most. Each worker needs as much."""
         return max((stage.peak_bytes for stage in self.stages), default=0)
+
+    @property
+    def workers(self) -> int:
+        """Largest number of workers that a stage can use."""
+        return max((stage.workers for stage in self.stages), default=0)
 
 
 StageState = Literal["done", "running", "stale", "partial", "missing"]

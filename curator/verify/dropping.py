@@ -15,10 +15,10 @@ from curator.estimate.whatif import difference, estimate_selection
 from curator.results.base import rounded, rounded_interval
 from curator.select.selections import Selections
 from curator.training.fine_tune import MeasuredSubset, measured_subsets, recipe_key
-from curator.training.meta_init import LoadModel
 from curator.verify.comparison import COMPARED_SEEDS, noise_of_difference
 from curator.verify.measure import Run, measure, run_seeds
 from curator.verify.report import seed_noise
+from curator.workers.pool import Pool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,10 +68,10 @@ def plan_dropping(selections: Selections, *, seeds: int | None, planned: Sequenc
     return distributed.from_main(found)
 
 
-def measure_dropping(estimates: TargetEstimates, dropping: Dropping, *, load: LoadModel, folder: Path) -> None:
+def measure_dropping(estimates: TargetEstimates, dropping: Dropping, *, pool: Pool, folder: Path) -> None:
     """Fine-tune without the dropped examples, and store the results. Arguments and errors are those of `measure`."""
     corpus = without(estimates.corpus, dropping.dropped)
-    measure(estimates.workspace, corpus, dropping.reduced, load=load, folder=folder)
+    measure(estimates.workspace, corpus, dropping.reduced, pool=pool, folder=folder)
 
 
 def report_dropping(estimates: TargetEstimates, dropping: Dropping) -> results.DroppingReport | None:

@@ -4,8 +4,8 @@
 estimate. Every finished run is stored. An interrupted verification therefore resumes, and a later one adds runs.
 """
 
-import math
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,8 +13,7 @@ import numpy as np
 
 from curator.core import distributed
 from curator.core.config import Config
-from curator.core.errors import NumericalError
-from curator.core.events import Event, Reporter, StageProgress
+from curator.core.events import Event, StageProgress
 from curator.core.figures import fixed
 from curator.core.interval import Interval
 from curator.core.metric_name import LOSS
@@ -23,12 +22,11 @@ from curator.data.corpus import Corpus
 from curator.estimate.target import TargetEstimates
 from curator.metrics.measuring import Measurer
 from curator.select.selections import Selections
-from curator.training.fine_tune import FineTuned, fine_tune, measurement_inputs, recipe_key, subset_content
-from curator.training.forgetting import compared, task_losses
-from curator.training.meta_init import LoadModel
-from curator.training.tracking import estimate_numbers, tracked_run
+from curator.training.fine_tune import measurement_inputs, recipe_key, subset_content
 from curator.training.trainer import remove_run
 from curator.verify.probes import plan
+from curator.workers.fine_tuning import FineTuning, RunPart, RunResult
+from curator.workers.pool import Pool, in_order
 from curator.workspace.workspace import Workspace
 
 Run = tuple[frozenset[str], int]
@@ -136,96 +134,103 @@ def measure(
     corpus: Corpus,
     runs: Sequence[Run],
     *,
-    load: LoadModel,
+    pool: Pool,
     folder: Path,
     measurer: Measurer | None = None,
     predictions: Predictions = NO_PREDICTIONS,
     forgetting: bool = False,
 ) -> None:
-    """Fine-tune on subsets, and store each result when its run ends. Store a run that diverges with an infinite loss.
+    """Fine-tune on subsets, and store each result. Store a run that diverges with an infinite loss.
+
+    Results are stored in the order of the runs, whatever the order in which workers end them. So the same runs give
+    the same store. After a kill, the next call repeats only the end of each run that was not stored.
 
     Args:
         workspace: The project.
         corpus: The tasks.
         runs: Subset and seed of each run.
-        load: Returns the model.
+        pool: Place of the runs.
         folder: Folder for checkpoints.
         measurer: Measures the model of each run. None measures the loss only.
         predictions: Estimates from before the runs.
         forgetting: Measure the loss on rows of every task too, before and after each run.
 
     Raises:
-        DataError: A checkpoint cannot be written, or the metric cannot be measured.
+        DataError: A checkpoint cannot be written, the metric cannot be measured, or a worker died too often.
         NumericalError: The metric is not finite.
         StoreBusy: Another process holds the store.
     """
     if not runs:
         return
-    config, reporter = workspace.config, workspace.reporter
-    key, target = recipe_key(config, corpus), corpus.target_label
+    config = workspace.config
     tokens = {task.name: task.tokens for task in corpus.tasks}
-    costs = [sum(tokens[task] for task in (*subset, *corpus.targets)) for subset, _ in runs]
-    tuned = load()
-    base: dict[str, float] = {}
-    if forgetting:
-        # A new adapter changes nothing, so this is the base model.
-        tuned.reset(config.train.seed)
-        base = task_losses(workspace, corpus, tuned)
-    total = round(sum(costs) * config.train.epochs)
-    stage = reporter.stage("verify", total, "tokens")
-    before = 0.0
-    for number, ((subset, seed), cost) in enumerate(zip(runs, costs, strict=True), start=1):
-        begin, part = before, cost * config.train.epochs
+    costs = [sum(tokens[task] for task in (*subset, *corpus.targets)) * config.train.epochs for subset, _ in runs]
+    stage = workspace.reporter.stage("verify", round(sum(costs)), "tokens")
+    done = [0.0] * len(runs)
 
-        def follow(event: Event, begin: float = begin, part: float = part) -> None:
-            if isinstance(event, StageProgress):
-                stage.advance_to(round(begin + part * event.done / event.total), loss=event.loss)
+    def follow(number: int, event: Event) -> None:
+        if isinstance(event, StageProgress):
+            done[number] = costs[number] * event.done / event.total
+            stage.advance_to(round(sum(done)), loss=event.loss)
 
-        content = subset_content(corpus, subset)
-        place = folder / key_of({"recipe": key, "subset": content, "seed": seed, "early": True})
-        run = f"run {number} of {len(runs)}: {len(subset)} tasks, seed {seed}"
-        parameters = {"subset": sorted(subset), "seed": seed, "target": target}
-        with tracked_run(workspace, f"verify {len(subset)} tasks {key_of(content)[:8]} seed {seed}", parameters) as log:
-            expected = predictions.estimates.get(subset)
-            if expected is not None:
-                log(estimate_numbers(expected))
-            try:
-                found = fine_tune(
-                    workspace.reporting_to(Reporter(follow)),
-                    corpus,
-                    subset,
-                    seed=seed,
-                    tuned=tuned,
-                    folder=place,
-                    early=True,
-                )
-                lost = compared(corpus, subset, base, task_losses(workspace, corpus, tuned)) if forgetting else {}
-                log({"measured_loss": found.loss, "seconds": found.seconds})
-            except NumericalError as error:
-                found, lost = FineTuned(loss=math.inf, seconds=0.0), {}
-                reporter.warn(f"{run}: {error}. curator leaves the run out and does not repeat it.")
-        # A metric that fails leaves the checkpoints, so that the next call resumes at the end of the run.
-        values = measurer.of_run(tuned, found) if measurer is not None and math.isfinite(found.loss) else []
-        if distributed.is_main():
-            # This order is safe: a kill in between repeats the run, but leaves no folder.
-            remove_run(place)
-            workspace.store.put_metrics(key, target, content, seed=seed, values=values)
-            workspace.store.put_measurement(
-                key,
-                target,
-                content,
-                seed=seed,
-                loss=found.loss,
-                seconds=found.seconds,
-                details=replace(
-                    found.details,
-                    task_losses=lost,
-                    estimated_before=predictions.estimates.get(subset),
-                    calibrated_on=predictions.calibrated_on,
-                ),
-            )
-        distributed.wait()
-        before += part
-        shown = [value for value in values if value.part == "validation" and value.metric != LOSS]
-        reporter.note(f"{run}: loss {fixed(found.loss)}" + "".join(f", {v.metric} {fixed(v.value)}" for v in shown))
+    work = FineTuning(
+        workspace=workspace,
+        corpus=corpus,
+        metric=None if measurer is None else measurer.metric_name,
+        forgetting=forgetting,
+        used=frozenset(name for subset, _ in runs for name in subset),
+    )
+    parts = [_part(workspace, corpus, run, folder, predictions) for run in runs]
+    with closing(pool.run(work, parts, follow)) as ended:
+        for number, result in in_order(ended):
+            name = f"run {number + 1} of {len(runs)}: {len(runs[number][0])} tasks, seed {runs[number][1]}"
+            _keep(workspace, corpus, parts[number], result, predictions, name)
+            done[number] = costs[number]
     stage.finish(f"{len(runs)} fine-tuning runs")
+
+
+def _part(workspace: Workspace, corpus: Corpus, run: Run, folder: Path, predictions: Predictions) -> RunPart:
+    """Return one run as a part of the work."""
+    subset, seed = run
+    key, content = recipe_key(workspace.config, corpus), subset_content(corpus, subset)
+    name = f"verify {len(subset)} tasks {key_of(content)[:8]} seed {seed}"
+    return RunPart(
+        subset=subset,
+        seed=seed,
+        folder=folder / key_of({"recipe": key, "subset": content, "seed": seed, "early": True}),
+        early=True,
+        tracked=(name, {"subset": sorted(subset), "seed": seed, "target": corpus.target_label}),
+        expected=predictions.estimates.get(subset),
+    )
+
+
+def _keep(
+    workspace: Workspace, corpus: Corpus, part: RunPart, result: RunResult, predictions: Predictions, name: str
+) -> None:
+    """Store and report the result of one run, and remove its checkpoints."""
+    found, reporter = result.found, workspace.reporter
+    if result.diverged is not None:
+        reporter.warn(f"{name}: {result.diverged}. curator leaves the run out and does not repeat it.")
+    if distributed.is_main():
+        key, target = recipe_key(workspace.config, corpus), corpus.target_label
+        content = subset_content(corpus, part.subset)
+        # This order is safe: a kill in between repeats the run, but leaves no folder.
+        remove_run(part.folder)
+        workspace.store.put_metrics(key, target, content, seed=part.seed, values=result.values)
+        workspace.store.put_measurement(
+            key,
+            target,
+            content,
+            seed=part.seed,
+            loss=found.loss,
+            seconds=found.seconds,
+            details=replace(
+                found.details,
+                task_losses=result.lost,
+                estimated_before=part.expected,
+                calibrated_on=predictions.calibrated_on,
+            ),
+        )
+    distributed.wait()
+    shown = [value for value in result.values if value.part == "validation" and value.metric != LOSS]
+    reporter.note(f"{name}: loss {fixed(found.loss)}" + "".join(f", {v.metric} {fixed(v.value)}" for v in shown))

@@ -14,6 +14,7 @@ from curator.core.events import Reporter
 from curator.core.files import CHECK_DISK, CONFIG_NAME, find_project, refuse_links, take_lock
 from curator.core.load_config import load_config
 from curator.core.performance import wait_passively
+from curator.workspace.store.held import HeldExamples
 from curator.workspace.store.tables import Store
 
 
@@ -74,6 +75,19 @@ class Workspace:
     def reporting_to(self, reporter: Reporter) -> Self:
         """Return the same workspace with another reporter."""
         return replace(self, reporter=reporter)
+
+    def away(self, examples: HeldExamples) -> Self:
+        """Return the workspace of a worker, which other processes can receive. It has no store and no reporter.
+
+        Args:
+            examples: Examples that stand in for the store.
+        """
+        return replace(self, store=examples, reporter=Reporter())
+
+    @property
+    def is_away(self) -> bool:
+        """Return whether this is the workspace of a worker."""
+        return isinstance(self.store, HeldExamples)
 
     def skipping_bad_rows(self) -> Self:
         """Return the same workspace with `data.bad_rows = "skip"`."""

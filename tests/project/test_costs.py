@@ -208,6 +208,8 @@ def test_dry_run_option_prints_one_document(
     for stage in document["stages"]:
         assert {"stage", "steps", "tokens", "seconds", "peak_bytes", "cached"} <= stage.keys()
         assert stage["cached"] is False
+        # The default plan of `verify` has 24 runs, and four of them get a second seed.
+        assert stage["workers"] == (28 if stage["stage"] == "verify" else 1)
         assert stage["peak_bytes"] > 10**8
     assert document["seconds"] == pytest.approx(sum(stage["seconds"] for stage in document["stages"]))
     # A dry run is no job.

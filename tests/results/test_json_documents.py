@@ -336,10 +336,12 @@ DOCUMENTS: dict[str, dict[str, Any]] = {
                 "peak_bytes": 2000,
                 "cached": False,
                 "exact": True,
+                "workers": 1,
             }
         ],
         "seconds": 1.5,
         "peak_bytes": 2000,
+        "workers": 1,
         "folder": "out",
         "machine": "m",
     },

@@ -218,7 +218,7 @@ def test_verify_diverged_run_is_left_out_and_not_repeated(ready: Path, monkeypat
             raise NumericalError("the training loss became nan at step 3")
         return fine_tune(*arguments, seed=seed, **options)
 
-    monkeypatch.setattr("curator.verify.measure.fine_tune", diverging)
+    monkeypatch.setattr("curator.workers.fine_tuning.fine_tune", diverging)
     events: list[Event] = []
     report = _open(ready, events).verify(runs=3, seeds=1)
     assert len(tried) == 3

@@ -1,0 +1,231 @@
+"""Passes over examples on a Ray cluster: projected gradients by actors that hold the model.
+
+The process that owns the store cuts the examples into batches, as a pass in one process does. It writes the batches as
+Parquet. Ray Data reads the files. Each actor computes the gradients of whole batches, and writes them as Parquet parts.
+A part appears whole or not at all. A call that is killed leaves its parts, and the next call computes only the others.
+"""
+
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from curator.core.errors import CuratorError, DataError
+from curator.core.events import Reporter
+from curator.core.files import CHECK_DISK
+from curator.core.provenance import key_of
+from curator.data.model_files import ModelFiles
+from curator.data.tokens import TokenizedExample
+from curator.gradients.engine import GradientEngine
+from curator.gradients.metric import Metric
+from curator.gradients.projection import ProjectionSpec
+from curator.workers.fine_tuning import kept_model
+from curator.workers.ray_cluster import Cluster
+from curator.workspace.store.held import HeldExamples
+from curator.workspace.workspace import Workspace
+
+PART_BATCHES = 16
+"""Batches of one Parquet file. They limit the work that a worker's death loses."""
+Found = tuple[npt.NDArray[np.float64], npt.NDArray[np.float32]]
+"""Losses (n,) and projected gradients (n, k) of one batch."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdapterPass:
+    """What a pass computes its gradients with.
+
+    Attributes:
+        folder: Folder of the adapter, and of the metric.
+        sha256: Hash of the adapter's weights.
+        spec: Projection.
+        in_metric: Whether the folder has a metric to measure gradients in.
+    """
+
+    folder: Path
+    sha256: str
+    spec: ProjectionSpec
+    in_metric: bool
+
+
+class AwayGradients:
+    """Compute gradients on a cluster.
+
+    Args:
+        workspace: The project.
+        model: Files of the base model.
+        cluster: The cluster.
+        folder: Folder of the Parquet files. Every node must reach it at the same path.
+    """
+
+    def __init__(self, workspace: Workspace, model: ModelFiles, cluster: Cluster, folder: Path) -> None:
+        # No part of an adapter's gradients comes from the store.
+        self._workspace = workspace.away(HeldExamples(workspace.store.path, {}))
+        self._model, self._cluster, self._folder = model, cluster, folder
+
+    def batches(
+        self, wanted: AdapterPass, batches: Sequence[Sequence[TokenizedExample]], follow: Callable[[int], None]
+    ) -> Iterator[Found]:
+        """Compute the gradients of batches. Yield losses and gradients of each batch, in their order.
+
+        Args:
+            wanted: Adapter and projection.
+            batches: Examples of each batch.
+            follow: Receives the number of examples that are done, while actors compute.
+
+        Raises:
+            DataError: A file cannot be written or read, or a worker died too often.
+            ManifestMismatch: The adapter differs from the one that meta-training wrote.
+        """
+        rows = [[(list(e.input_ids), list(e.labels)) for e in batch] for batch in batches]
+        place = self._folder / key_of({"adapter": wanted.sha256, "spec": wanted.spec.as_dict(), "rows": rows})[:32]
+        files = range(0, len(rows), PART_BATCHES)
+        missing = [first for first in files if not _part(place, first).exists()]
+        try:
+            examples = place / "examples"
+            shutil.rmtree(examples, ignore_errors=True)
+            examples.mkdir(parents=True)
+            for first in missing:
+                _write_examples(examples / f"{first:08}.parquet", first, rows[first : first + PART_BATCHES])
+        except OSError as error:
+            raise DataError(f"cannot write {place}: {error}", hint=CHECK_DISK) from error
+        if missing:
+            done = sum(map(len, batches)) - sum(len(batch) for n in missing for batch in rows[n : n + PART_BATCHES])
+            for count in self._compute(examples, place, wanted, len(missing)):
+                done += count
+                follow(done)
+        for first in files:
+            yield from _read_part(_part(place, first))
+
+    def _compute(self, examples: Path, place: Path, wanted: AdapterPass, count: int) -> Iterator[int]:
+        """Let actors compute the batches of some files, and write the parts. Yield numbers of computed examples."""
+        import ray
+
+        context = ray.data.DataContext.get_current()
+        context.enable_progress_bars = False
+        context.execution_options.verbose_progress = False
+        share = self._cluster.share
+        actors = min(count, self._cluster.workers)
+        options = {"workspace": self._workspace, "model": self._model, "wanted": wanted, "place": place}
+        written = ray.data.read_parquet(str(examples), override_num_blocks=count).map_batches(
+            Computer,
+            fn_constructor_kwargs=options,
+            batch_size=None,
+            batch_format="pyarrow",
+            zero_copy_batch=True,
+            concurrency=actors,
+            num_cpus=share["num_cpus"],
+            num_gpus=share["num_gpus"] or None,
+        )
+        try:
+            for row in written.iter_rows():
+                if row["failed"]:
+                    hint = "Correct this on every node, and run the same command again."
+                    raise DataError(f"a worker failed: {row['failed']}", hint=hint)
+                yield row["examples"]
+        except ray.exceptions.RayTaskError:
+            raise
+        except ray.exceptions.RayError as error:
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise DataError(
+                f"a pass on the Ray cluster failed: {reason:.200}",
+                hint="Check the memory of the nodes and Ray's logs. Run the same command again to resume.",
+            ) from error
+
+    def remove(self) -> None:
+        """Remove all parts, after their gradients are in the store."""
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+class Computer:
+    """Compute the gradients of batches in an actor, which holds the model.
+
+    Args:
+        workspace: The project, without its store.
+        model: Files of the base model.
+        wanted: Adapter and projection.
+        place: Folder of the parts.
+    """
+
+    def __init__(self, workspace: Workspace, model: ModelFiles, wanted: AdapterPass, place: Path) -> None:
+        self._workspace, self._model, self._wanted, self._place = workspace, model, wanted, place
+        self._engine: GradientEngine | None = None
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        """Compute the batches of one block, write each file's part, and return their number and an error, if any."""
+        failed, count = "", 0
+        try:
+            numbers = table.column("number").to_pylist()
+            for first in sorted({number - number % PART_BATCHES for number in numbers}):
+                rows = [row for row in table.to_pylist() if row["number"] - row["number"] % PART_BATCHES == first]
+                self._write(first, sorted(rows, key=lambda row: int(row["number"])))
+                count += sum(len(row["labels"]) for row in rows)
+        except CuratorError as error:
+            failed = f"{error.message} {error.hint}".strip()
+        return pa.table({"failed": [failed], "examples": [count]})
+
+    def _ready(self) -> GradientEngine:
+        if self._engine is None:
+            workspace, wanted = self._workspace, self._wanted
+            tuned = kept_model(workspace, self._model)
+            tuned.load_adapter(wanted.folder, sha256=wanted.sha256)
+            self._engine = GradientEngine(
+                tuned,
+                wanted.spec,
+                batch_tokens=workspace.config.gradients.batch_tokens,
+                reporter=Reporter(),
+                metric=Metric.load(wanted.folder, tuned.devices) if wanted.in_metric else None,
+            )
+        return self._engine
+
+    def _write(self, first: int, rows: Sequence[dict[str, Any]]) -> None:
+        engine = self._ready()
+        losses, gradients = [], []
+        for row in rows:
+            batch = [TokenizedExample(*pair) for pair in zip(row["input_ids"], row["labels"], strict=True)]
+            some_losses, some_gradients = engine.project(batch).arrays()
+            losses.append(some_losses.tolist())
+            gradients.append(some_gradients.reshape(-1))
+        table = pa.table(
+            {
+                "number": pa.array([row["number"] for row in rows], pa.int64()),
+                "losses": pa.array(losses, pa.list_(pa.float64())),
+                "gradients": pa.array(gradients, pa.large_list(pa.float32())),
+            }
+        )
+        whole = _part(self._place, first)
+        # Two actors may write the same part, if the first one seems dead.
+        partial = whole.with_name(f"{whole.name}.{id(self)}.partial")
+        pq.write_table(table, partial)
+        partial.replace(whole)
+
+
+def _part(place: Path, first: int) -> Path:
+    return place / f"part-{first:08}.parquet"
+
+
+def _write_examples(path: Path, first: int, rows: Sequence[Sequence[tuple[list[int], list[int]]]]) -> None:
+    lists = pa.list_(pa.list_(pa.int32()))
+    table = pa.table(
+        {
+            "number": pa.array(range(first, first + len(rows)), pa.int64()),
+            "input_ids": pa.array([[ids for ids, _ in batch] for batch in rows], lists),
+            "labels": pa.array([[labels for _, labels in batch] for batch in rows], lists),
+        }
+    )
+    pq.write_table(table, path)
+
+
+def _read_part(path: Path) -> Iterator[Found]:
+    try:
+        table = pq.read_table(path)
+    except (OSError, pa.ArrowException) as error:
+        raise DataError(f"cannot read {path}: {error}", hint="Delete the file, and run the command again.") from error
+    for losses, gradients in zip(table.column("losses"), table.column("gradients"), strict=True):
+        values = np.asarray(losses.as_py(), dtype=np.float64)
+        yield values, gradients.values.to_numpy(zero_copy_only=False).reshape(len(values), -1)

@@ -1,0 +1,198 @@
+"""Runs and gradients on a real Ray cluster of this machine. With the extra `ray`: `pytest -m ray tests/workers`."""
+
+import importlib.util
+import json
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+from conftest import environment_with, pair_rows, toml_of, write_rows
+
+import curator
+from curator.core.events import Event, Reporter, StageProgress, StageStarted
+from curator.core.interpreters import module_command
+from curator.gradients import away
+from curator.gradients.stage import gradient_sets
+from curator.training.meta_init import find_meta_init
+from curator.workers import ray_cluster
+
+pytestmark = [
+    pytest.mark.ray,
+    pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="the extra `ray` is not installed"),
+]
+TASKS = ("alpha", "beta", "gamma")
+
+
+@pytest.fixture(scope="module")
+def ready_away(tmp_path_factory: pytest.TempPathFactory, tiny_llama_folder: Path) -> Path:
+    """Return a project with a trained adapter and no gradients. Shared by all tests: copy it before changing it."""
+    folder = tmp_path_factory.mktemp("ray") / "project"
+    shutil.copytree(tiny_llama_folder, folder / "model")
+    for name in ("target", *TASKS):
+        write_rows(folder / "tasks" / f"{name}.jsonl", pair_rows(name, 12 if name == "target" else 8))
+    values: dict[str, Any] = {
+        "model": {"name_or_path": "model"},
+        "lora": {"r": 2, "alpha": 4},
+        "data": {"tasks": "tasks/*.jsonl", "target": "target", "validation": 0.3, "max_length": 64},
+        "train": {"epochs": 2, "batch_size": 4, "learning_rate": 1e-3},
+        # About one example in a batch, so that a pass has several parts.
+        "gradients": {"projection_dim": 16, "points": [0.5, 1.0], "batch_tokens": 64},
+        "estimate": {"method": "quadratic"},
+        "select": {"subsets": 50},
+    }
+    (folder / "curator.toml").write_text(toml_of(values), encoding="utf-8")
+    curator.Project.open(folder).train()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[str]:
+    """Start a cluster of two workers, as `--ray local` does, and stop it after the last test. Return its address."""
+    import ray
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(ray_cluster, "_usable_cpus", lambda: 2)
+        before = signal.getsignal(signal.SIGTERM)
+        assert ray_cluster.connect("local").workers == 2
+        assert signal.getsignal(signal.SIGTERM) is before, "a stopped job ends as interrupted"
+    yield ray.get_runtime_context().gcs_address
+    ray.shutdown()
+
+
+def _killer(title: str) -> tuple[list[int], Callable[[Event], None]]:
+    """Return a list, and a sink that kills one worker at the first progress and adds its number to the list."""
+    killed: list[int] = []
+
+    def kill(event: Event) -> None:
+        if killed or not isinstance(event, StageProgress):
+            return
+        for process in psutil.process_iter(["cmdline"]):
+            if title in " ".join(process.info["cmdline"] or ()):
+                killed.append(process.pid)
+                process.kill()
+                return
+
+    return killed, kill
+
+
+def _stored(project: curator.Project) -> list[tuple[dict[str, float], dict[str, bytes]]]:
+    """Return losses and bytes of the gradients of each set in the store, by token hash."""
+    meta = find_meta_init(project.workspace, project.corpus(("target",)))
+    assert meta is not None
+    found = []
+    for one in gradient_sets(project.config, meta):
+        hashes, losses, gradients = project.store.gradients(one.key)
+        rows = zip(hashes, losses.tolist(), gradients.astype(np.float32), strict=True)
+        found.append(
+            ({h: loss for h, loss, _ in rows}, {h: g.tobytes() for h, g in zip(hashes, gradients, strict=True)})
+        )
+    return found
+
+
+def _manifest(project: curator.Project) -> dict[str, Any]:
+    result = project.select(name="after")
+    document = json.loads(Path(result.manifest).read_text())
+    del document["created"], document["project"]
+    return dict(document)
+
+
+def test_connect_local_listens_on_loopback_and_wants_a_token(cluster: str) -> None:
+    assert cluster.startswith("127.0.0.1:")
+    assert os.environ["RAY_AUTH_MODE"] == "token"
+    assert len(os.environ["RAY_AUTH_TOKEN"]) == 64
+    servers = [p for p in psutil.process_iter(["name"]) if p.info["name"] in ("gcs_server", "raylet")]
+    ours = [p for p in servers if p.ppid() == os.getpid()]
+    assert len(ours) == 2
+    listening = {c.laddr.ip for p in ours for c in p.net_connections() if c.status == psutil.CONN_LISTEN}
+    assert {ip.removeprefix("::ffff:") for ip in listening} == {"127.0.0.1"}
+
+
+def test_connect_working_folder_is_not_on_the_path_of_workers(cluster: str) -> None:
+    import ray
+
+    found = ray.get(ray.remote(lambda: __import__("sys").path).remote())
+    assert os.getcwd() not in found
+    assert "" not in found
+
+
+def test_verify_killed_worker_gives_store_and_manifest_of_one_process(
+    ready_away: Path, cluster: str, tmp_path: Path
+) -> None:
+    here = curator.Project.open(shutil.copytree(ready_away, tmp_path / "here"))
+    expected = here.verify(runs=5, seeds=1, forgetting=True)
+    place = shutil.copytree(ready_away, tmp_path / "away")
+    # Gradients of one process: another test computes them on the cluster.
+    curator.Project.open(place).select()
+    killed, kill = _killer("ray::perform_part")
+    project = curator.Project.open(place, ray="local", reporter=Reporter(kill))
+    found = project.verify(runs=5, seeds=1, forgetting=True)
+    assert len(killed) == 1
+    assert [(run.subset, run.seed, run.measured_loss) for run in found.runs] == [
+        (run.subset, run.seed, run.measured_loss) for run in expected.runs
+    ]
+    assert len(found.runs) == 5
+    # The runs calibrate the estimates in their order, so equal stores give equal manifests.
+    assert _manifest(project) == _manifest(here)
+    assert not list((project.workspace.adapters / "verify").glob("*"))
+
+
+def test_gradients_killed_driver_and_killed_actor_give_the_gradients_of_one_process(
+    ready_away: Path, cluster: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = curator.Project.open(shutil.copytree(ready_away, tmp_path / "here"))
+    here.gradients()
+    place = shutil.copytree(ready_away, tmp_path / "away")
+    # The first driver dies when it has all parts of the first checkpoint, before it stores any.
+    program = (
+        "import os, signal\nfrom curator.gradients import away\n"
+        "away._read_part = lambda path: os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    environment = environment_with(tmp_path / "site", program)
+    command = [*module_command("curator", "gradients", "-p", str(place), "--ray", cluster)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    parts = list(place.rglob("part-*.parquet"))
+    assert len(parts) > 1
+    for path in parts[1:]:
+        path.unlink()
+    written: list[int] = []
+    write = away._write_examples
+
+    def counted(path: Path, first: int, rows: Any) -> None:
+        written.append(first)
+        write(path, first, rows)
+
+    monkeypatch.setattr(away, "_write_examples", counted)
+    killed, kill = _killer("Computer")
+    project = curator.Project.open(place, ray="local", reporter=Reporter(kill))
+    report = project.gradients()
+    assert len(killed) == 1
+    # The first part of the first checkpoint was there.
+    assert len(written) == 2 * len(parts) - 1
+    assert report.computed == here.gradients().examples * 2
+    assert _stored(project) == _stored(here)
+    assert not list(place.rglob("*.parquet"))
+
+
+def test_open_ray_local_twice_and_by_address_join_one_cluster(cluster: str) -> None:
+    assert ray_cluster.connect("local").nodes == 1
+    assert ray_cluster.connect(cluster).nodes == 1
+
+
+def test_events_of_away_runs_name_the_stage_of_a_local_run(ready_away: Path, cluster: str, tmp_path: Path) -> None:
+    events: list[Event] = []
+    place = shutil.copytree(ready_away, tmp_path / "project")
+    curator.Project.open(place).select()
+    project = curator.Project.open(place, ray="local", reporter=Reporter(events.append))
+    report = project.apply()
+    begun = [event for event in events if isinstance(event, StageStarted) and event.stage == "apply"]
+    assert [event.unit for event in begun] == ["steps"]
+    assert (report.adapter / "adapter_model.safetensors").is_file()
+    assert report.measured_loss == curator.Project.open(place).apply(fresh=True).measured_loss
