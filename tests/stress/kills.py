@@ -41,7 +41,7 @@ sys.path.append(str(BENCHMARKS))
 
 EXCLUDED = {
     "created, made, applied": "the time of day",
-    "seconds": "measured time",
+    "seconds, peak_bytes, artifacts of the stage rate": "measured time and memory",
     "file_hashes": "a file is remembered once it is older than a second; its inode is that of the copy",
     ".curator/runs": "one folder for each process, named after its start",
     "store.duckdb": "where DuckDB puts its blocks; its rows are compared instead",
@@ -67,7 +67,7 @@ _IMPORTED = (
 )
 # A later result with the same key replaces a file or an artifact.
 _REPLACED = {"files", "artifacts"}
-_TIMES = {"created", "made", "applied", "seconds"}
+_MEASURED = {"created", "made", "applied", "seconds", "peak_bytes"}
 
 State = dict[str, Counter[str]]
 Row = dict[str, Any]
@@ -176,15 +176,15 @@ def _tables(folder: Path) -> State:
             result = connection.execute(named.get(table, f'SELECT * FROM "{table}"'))
             columns = [column[0] for column in result.description]
             rows = (dict(zip(columns, row, strict=True)) for row in result.fetchall())
-            found[table] = Counter(_text_of(table, row) for row in rows)
+            found[table] = Counter(_text_of(table, row) for row in rows if row.get("stage") != "rate")
     return found
 
 
 def _text_of(table: str, row: Row) -> str:
-    kept = {name: value for name, value in row.items() if name not in _TIMES}
+    kept = {name: value for name, value in row.items() if name not in _MEASURED}
     for column in ("outputs", "manifest"):
         if column in kept:
-            kept[column] = {name: value for name, value in json.loads(kept[column]).items() if name not in _TIMES}
+            kept[column] = {name: value for name, value in json.loads(kept[column]).items() if name not in _MEASURED}
     if table == "statistics":
         del kept["number"]
     text = repr(sorted(kept.items()))
@@ -206,7 +206,7 @@ def _files(folder: Path) -> Counter[str]:
         elif path.suffix in (".duckdb", ".lock", ".turn"):
             found[name] = 1
         elif path.name == "curator-manifest.json":
-            text = json.dumps({k: v for k, v in json.loads(path.read_bytes()).items() if k not in _TIMES})
+            text = json.dumps({k: v for k, v in json.loads(path.read_bytes()).items() if k not in _MEASURED})
             found[f"{name} {hashlib.sha256(text.encode()).hexdigest()}"] = 1
         else:
             found[f"{name} {hashlib.sha256(path.read_bytes()).hexdigest()}"] = 1
