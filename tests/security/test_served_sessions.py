@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
 import time
@@ -18,7 +19,7 @@ from conftest import pair_rows, write_rows
 from served import Served, Server, free_port, serving
 from textual_serve.download_manager import DownloadManager
 
-from curator.cli import peer_messages
+from curator.cli import peer_access, peer_messages
 from curator.cli.peer_access import Access, is_loopback, resolve
 from curator.cli.peer_messages import MalformedError, Resize, parse
 from curator.cli.peer_session import Session
@@ -172,6 +173,16 @@ def test_access_host_is_checked_against_known_names(
     access = Access(host=host, addresses=addresses, port=8000, public_url=public_url)
     assert access.allows_host([given]) == allowed
     assert not access.allows_host([given, given]), "two Host headers"
+
+
+def test_access_many_requests_ask_the_name_server_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    monkeypatch.setattr(socket, "getfqdn", lambda: asked.append(1) or "machine.example")
+    peer_access._own_names.cache_clear()
+    access = Access(host="0.0.0.0", addresses=("0.0.0.0",), port=8000)
+    assert [access.allows_host([host]) for host in ("machine.example", "evil.example")] == [True, False]
+    assert len(asked) == 1
+    peer_access._own_names.cache_clear()
 
 
 def test_access_origin_of_proxy_needs_its_scheme() -> None:
