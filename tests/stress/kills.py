@@ -98,7 +98,13 @@ class Server:
         self._fork = multiprocessing.get_context("fork")
 
     def run(
-        self, folder: Path, command: list[str], *, sign: signal.Signals | None = None, delay: float = 0.0
+        self,
+        folder: Path,
+        command: list[str],
+        *,
+        sign: signal.Signals | None = None,
+        delay: float = 0.0,
+        within: str = "",
     ) -> tuple[int, float, str]:
         """Run a command in a project.
 
@@ -107,6 +113,7 @@ class Server:
             command: The command without `curator`.
             sign: Signal to send.
             delay: Seconds until the signal.
+            within: Start of the event that the delay waits for. Empty to count the delay from the start.
 
         Returns:
             Exit code, seconds from the start or from the signal, and output.
@@ -117,6 +124,8 @@ class Server:
         began = time.monotonic()
         process.start()
         if sign is not None:
+            while within and process.is_alive() and not _last_event(folder).startswith(within):
+                time.sleep(0.002)
             process.join(delay)
             began = time.monotonic()
             with contextlib.suppress(ProcessLookupError):
@@ -281,7 +290,7 @@ class Stages:
             if stage == last:
                 break
 
-    def trial(self, stage: str, sign: signal.Signals, share: float) -> Row:
+    def trial(self, stage: str, sign: signal.Signals, share: float, within: str = "") -> Row:
         """Send a signal after a share of the stage's time, resume the stage, and compare.
 
         A process has no signal handler before its first output and after its work. Such a process dies of the signal.
@@ -290,7 +299,9 @@ class Stages:
             `code`, `seconds` from the signal to the end of the process, `fell_in`, and `problems`.
         """
         folder, command = copy(self.starts[stage], self._place), COMMANDS[stage]
-        code, seconds, output = self._server.run(folder, command, sign=sign, delay=share * self.seconds[stage])
+        # The rest of the stage takes a part of its time only.
+        delay = share * self.seconds[stage] * (0.1 if within else 1.0)
+        code, seconds, output = self._server.run(folder, command, sign=sign, delay=delay, within=within)
         fell = _last_event(folder)
         cut = self._server.state(folder)
         problems = []
@@ -356,6 +367,12 @@ def main() -> None:
     parser.add_argument(
         "--stages", nargs="+", default=list(COMMANDS), choices=list(COMMANDS), help="test these stages (default: all)"
     )
+    parser.add_argument(
+        "--within",
+        default="",
+        metavar="EVENT",
+        help="wait for an event before each moment, for example 'train StageProgress' (default: do not wait)",
+    )
     parser.add_argument("--seed", type=int, default=0, help="seed of the moments (default: 0)")
     arguments = parser.parse_args()
     document: dict[str, Any] = json.loads(arguments.json.read_text()) if arguments.json.exists() else {"rows": []}
@@ -377,7 +394,7 @@ def main() -> None:
                 share = draw.random()
                 if (stage, name, moment) in done:
                     continue
-                row = stages.trial(stage, signal.Signals[f"SIG{name}"], share)
+                row = stages.trial(stage, signal.Signals[f"SIG{name}"], share, arguments.within)
                 rows.append({"stage": stage, "signal": name, "moment": moment, "share": round(share, 4), **row})
                 if row["problems"]:
                     print(json.dumps(rows[-1], indent=1), flush=True)
@@ -389,7 +406,7 @@ def main() -> None:
 
 def _write(path: Path, rows: list[Row], stages: Stages) -> None:
     document = {
-        "command": "python tests/stress/kills.py --json benchmarks/results/kills.json --signals KILL TERM INT",
+        "command": " ".join(["python", *sys.argv]),
         "versions": {name: version(name) for name in ("duckdb", "torch", "transformers")},
         "not_compared": EXCLUDED,
         "undisturbed_seconds": {stage: round(seconds, 3) for stage, seconds in stages.seconds.items()},
