@@ -16,8 +16,10 @@ def read_yaml(text: str) -> Any:
     """
     import yaml
 
-    loader = yaml.SafeLoader(text)
+    loader = None
     try:
+        # The first characters are read at once.
+        loader = yaml.SafeLoader(text)
         node = loader.get_single_node()
         if node is None:
             return None
@@ -31,7 +33,8 @@ def read_yaml(text: str) -> Any:
         reason = " ".join(str(error).split()) if known else "a value does not fit its tag"
         raise ValueError(reason) from error
     finally:
-        loader.dispose()
+        if loader is not None:
+            loader.dispose()
 
 
 def _count(node: Any, known: dict[int, int]) -> int:

@@ -19,6 +19,7 @@ UNFIT = {
     'a: "\\UFFFFFFFF"': "does not fit its tag",
     "a: 2001-99-99": "month must be in 1..12",
     "a: [": "expected the node content",
+    "\0a: b": "special characters are not allowed",
     "[" * 5000: "nested too deeply",
     "a: &a [*a]": "contains the alias",
 }
