@@ -4,6 +4,7 @@ Any page in a browser can connect to this machine. A foreign name can resolve to
 therefore answers only names that it knows, pages of its own, and browsers that opened the printed URL.
 """
 
+import functools
 import ipaddress
 import secrets
 import socket
@@ -130,7 +131,7 @@ class Access:
         if any(is_loopback(address) or _is_any(address) for address in self.addresses):
             names |= {*_LOOPBACK_NAMES, *(address for address in self.addresses if is_loopback(address))}
         if any(_is_any(address) for address in self.addresses):
-            names |= {socket.gethostname().lower(), socket.getfqdn().lower(), *_own_addresses()}
+            names |= {*_own_names(), *_own_addresses()}
         # No peer has the address of all interfaces.
         return {_plain(name) for name in names if name and not _is_any(name)}
 
@@ -169,6 +170,12 @@ def _name(url: str) -> str | None:
     except ValueError:
         return None
     return _plain(found) if found else None
+
+
+@functools.cache
+def _own_names() -> frozenset[str]:
+    """Return the names of this machine. A name server answers slowly, and requests without the token need no answer."""
+    return frozenset((socket.gethostname().lower(), socket.getfqdn().lower()))
 
 
 def _own_addresses() -> set[str]:

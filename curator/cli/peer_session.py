@@ -12,6 +12,7 @@ from typing import Any, cast
 
 import psutil
 from aiohttp import ClientError, web
+from textual_serve._binary_encode import DecodeError
 from textual_serve._binary_encode import load as load_packed
 from textual_serve.download_manager import DownloadManager
 
@@ -30,6 +31,8 @@ _LARGEST_ERROR = 64 * 1024
 _BEGINNING = b"__GANGLION__\n"
 # What Textual sends once to a new terminal: alternate screen, mouse, hidden cursor, bracketed paste.
 _PREPARE = b"\x1b[?1049h\x1b[?1000h\x1b[?1003h\x1b[?1015h\x1b[?1006h\x1b[?25l\x1b[?2004h"
+# Errors of an output that has ended, or that is not of Textual's protocol.
+_BROKEN = (EOFError, OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError, DecodeError)
 _log = logging.getLogger("curator.serve")
 
 
@@ -186,7 +189,7 @@ class Session:
                 elif kind == b"P":
                     _, key, chunk = cast("tuple[str, str, bytes]", load_packed(payload))
                     await self._downloads.chunk_received(key, chunk)
-        except (EOFError, OSError, ValueError, KeyError):
+        except _BROKEN:
             pass
         finally:
             if error := self._error.decode("utf-8", "replace").strip():

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from curator.core.errors import ConfigError, DataError
-from curator.core.files import refuse_endless
+from curator.core.files import read_whole_text, refuse_endless
 from curator.data.chat_process import ChatRenderer, TemplateInvalid
 
 if TYPE_CHECKING:
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 # Largest size of a template in bytes. Known templates are below 50 kB.
 _LARGEST = 2**20
+# Largest configuration of a tokenizer in bytes. Those with many added tokens have some MB.
+_LARGEST_CONFIG = 2**26
 _MARKS = ("{%", "{{")
 
 
@@ -62,8 +64,9 @@ def named_templates(model: Path) -> dict[str, str]:
     found: dict[str, str] = {}
     config = model / "tokenizer_config.json"
     try:
-        there: Any = json.loads(config.read_text(encoding="utf-8")).get("chat_template") if config.is_file() else None
-    except (OSError, ValueError, AttributeError):
+        text = read_whole_text(config, most=_LARGEST_CONFIG) if config.is_file() else "{}"
+        there: Any = json.loads(text).get("chat_template")
+    except (OSError, ValueError, AttributeError, RecursionError):
         # The tokenizer's own loader reports a damaged file.
         there = None
     if isinstance(there, str):

@@ -12,6 +12,7 @@ from typing import Any
 
 from curator.core.errors import DataError
 from curator.core.files import File
+from curator.core.foreign_yaml import read_yaml
 from curator.core.text import clean
 from curator.data.packed import unpacked_name
 from curator.data.readers import is_saved_dataset, is_task_file, task_name
@@ -259,11 +260,9 @@ def _configurations(folder: Path) -> list[dict[str, Any]]:
     parts = re.split(r"^---[ \t]*$", path.read_text(encoding="utf-8-sig", errors="replace"), maxsplit=2, flags=re.M)
     if len(parts) < 3 or parts[0].strip():
         return []
-    import yaml
-
     try:
-        front = yaml.safe_load(parts[1])
-    except (yaml.YAMLError, ValueError, RecursionError):
+        front = read_yaml(parts[1])
+    except ValueError:
         return []
     configurations = front.get("configs") if isinstance(front, dict) else None
     return [c for c in configurations if isinstance(c, dict)] if isinstance(configurations, list) else []

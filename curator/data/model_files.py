@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 from curator.core.config import ModelSection
 from curator.core.errors import DataError
 from curator.core.file_states import FileChanged, FileState
-from curator.core.files import File, read_whole_text, sha256_of
+from curator.core.files import File, read_small_json, read_whole_text, sha256_of
 from curator.core.hub_ids import is_hub_id
 from curator.core.provenance import hash_of
 from curator.core.remote import RemoteFile
@@ -95,7 +95,11 @@ def weight_files(folder: Path) -> list[Path]:
                 raise DataError(
                     f"{index} names a file outside the model folder: {name!r}", hint="Do not use this model."
                 )
-            if not path.is_file():
+            try:
+                there = path.is_file()
+            except OSError as error:
+                raise DataError(f"{index} names an impossible file: {error}", hint="Do not use this model.") from error
+            if not there:
                 raise DataError(f"missing weights: {path}, which {index.name} names", hint="Download the model again.")
             found.add(path)
     return sorted(found)
@@ -220,7 +224,7 @@ def find_tokenizer(section: ModelSection, root: Path, *, download: bool = True) 
 
 def _base_of(adapter: Path) -> str:
     try:
-        base = json.loads(adapter.read_text(encoding="utf-8")).get("base_model_name_or_path")
+        base = read_small_json(adapter).get("base_model_name_or_path")
     except (OSError, ValueError, AttributeError):
         return ""
     return f" (base model: {base!r:.200})" if isinstance(base, str) and base else ""
@@ -264,6 +268,9 @@ def identity_files(folder: Path) -> list[Path]:
 def load_architecture(folder: Path, section: ModelSection) -> "PreTrainedConfig":
     """Read a model's configuration, which describes its architecture.
 
+    The configuration may name kernels: native code of the hub, which transformers downloads and runs if the package
+    `kernels` is installed. Without `trust_remote_code`, transformers chooses among its own implementations instead.
+
     Args:
         folder: Result of `find_model` or `find_tokenizer`.
         section: Section `[model]` of the configuration.
@@ -274,11 +281,33 @@ def load_architecture(folder: Path, section: ModelSection) -> "PreTrainedConfig"
     from transformers import AutoConfig
 
     try:
-        return cast("PreTrainedConfig", AutoConfig.from_pretrained(folder, trust_remote_code=section.trust_remote_code))
+        found = cast(
+            "PreTrainedConfig", AutoConfig.from_pretrained(folder, trust_remote_code=section.trust_remote_code)
+        )
     except Exception as error:
         raise DataError(
             f"cannot use config.json of model {folder}: {first_line(error)}", hint=_code_hint(error)
         ) from error
+    if not section.trust_remote_code:
+        _drop_kernels(found)
+    return found
+
+
+# Implementations within torch and transformers, by the attribute that names one of them.
+_OWN = {
+    "_attn_implementation_internal": ("eager", "sdpa", "flex_attention"),
+    "_experts_implementation_internal": ("eager", "grouped_mm", "batched_mm"),
+}
+
+
+def _drop_kernels(config: "PreTrainedConfig") -> None:
+    """Leave the choice to transformers where a configuration or a part of it names other implementations."""
+    from transformers import PreTrainedConfig
+
+    for part in [config, *(value for value in vars(config).values() if isinstance(value, PreTrainedConfig))]:
+        for name, own in _OWN.items():
+            if getattr(part, name, None) not in own:
+                setattr(part, name, None)
 
 
 def load_tokenizer(folder: Path, section: ModelSection, chat_template: str = "") -> "PreTrainedTokenizerBase":

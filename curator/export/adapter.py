@@ -17,8 +17,8 @@ from curator import results
 from curator.core import distributed
 from curator.core.config import Config, LoraSection, TrainSection
 from curator.core.errors import ConfigError, DataError, ManifestMismatch, NumericalError
-from curator.core.figures import fixed
 from curator.core.events import Event
+from curator.core.figures import fixed
 from curator.core.files import sha256_of, whole_folder
 from curator.core.interval import Interval
 from curator.core.provenance import InputChange, Inputs, hash_of, input_changes, key_of

@@ -327,6 +327,8 @@ def load_model(folder: Path, section: ModelSection, lora: LoraSection) -> TunedM
         # LoRA multiplies in float32. Its inputs come from bfloat16 layers, so tf32 loses no accuracy.
         torch.set_float32_matmul_precision("high")
     options: dict[str, Any] = {
+        # Without it, transformers reads the file again, with the kernels that `load_architecture` dropped.
+        "config": config,
         "dtype": pick_dtype(section, device),
         "use_safetensors": True,
         "trust_remote_code": section.trust_remote_code,

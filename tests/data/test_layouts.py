@@ -101,12 +101,12 @@ def test_tasks_of_folder_readme_outside_its_folder_raises_data_error(tmp_path: P
 
 
 def test_tasks_of_folder_readme_with_nested_aliases_ends(tmp_path: Path) -> None:
-    """The text of these few lines would have 10^24 characters."""
+    """The text of these few lines would have 10^24 characters. The README counts as one without configurations."""
     touch(tmp_path, "plants/a.jsonl")
     levels = "".join(f"l{n}: &l{n} [{', '.join([f'*l{n - 1}'] * 10)}]\n" for n in range(1, 25))
     text = f"---\nl0: &l0 x\n{levels}configs:\n- config_name: *l24\n  data_files: a.jsonl\n  data_dir: *l24\n---\n"
     (tmp_path / "plants" / "README.md").write_text(text)
-    assert [task.name for task in tasks_of_folder(tmp_path / "plants").tasks] == ["plants"]
+    assert [task.name for task in tasks_of_folder(tmp_path / "plants").tasks] == ["a"]
 
 
 @pytest.mark.parametrize("front", ["", "---\nconfigs: [\n---\n", "---\nconfigs: 3\n---\n", "---\nlicense: mit\n---\n"])

@@ -27,4 +27,4 @@ FUZZ = _load()
 @pytest.mark.timeout(300 + 3 * SECONDS)
 @pytest.mark.parametrize("name", FUZZ.PARSERS)
 def test_fuzz_damaged_text_never_crashes_parser(name: str, tmp_path: Path) -> None:
-    assert FUZZ.fuzz(name, tmp_path, SECONDS) >= 100
+    assert FUZZ.fuzz(name, tmp_path, SECONDS).texts >= 25

@@ -18,14 +18,18 @@ from hostile import nothing_changes, run_cli
 from manifests import manifest_of
 from tui_pilot import App, drive, text, until
 
+from curator.core.config import LoraSection, ModelSection
 from curator.core.errors import ConfigError, DataError, ManifestMismatch
 from curator.core.files import sha256_of
+from curator.data.chat_templates import named_templates
+from curator.data.model_files import find_tokenizer, load_architecture, weight_files
 from curator.data.tokens import Encoder
 from curator.export import export
 from curator.gradients import grouping as groups
 from curator.project.project import Project
 from curator.select.manifest import Manifest, read_manifest
 from curator.training import trainer as meta_train
+from curator.training.model import load_model
 from curator.workspace.job_log import Job, read_jobs
 from curator.workspace.jobs import stop
 from tui.settings import Settings
@@ -95,6 +99,46 @@ def test_load_model_hostile_folder_runs_no_code(
     poison(folder / "model")
     assert words in run_cli(command, "-p", folder, "-q").check(3).err
     assert not (folder / "pwned").exists()
+
+
+@pytest.mark.parametrize("part", [False, True])
+def test_load_model_kernel_of_the_hub_is_not_loaded(tmp_path: Path, tiny_llama_folder: Path, part: bool) -> None:
+    """transformers downloads and runs the native code that `attn_implementation` names, if `kernels` is installed."""
+    folder = Path(shutil.copytree(tiny_llama_folder, tmp_path / "model"))
+    kernel = {"attn_implementation": "evil/kernel", "experts_implementation": "evil/kernel"}
+    section = ModelSection(name_or_path=str(folder))
+    if part:
+        _change(folder / "config.json", model_type="llava", text_config={"model_type": "llama", **kernel})
+        found: Any = load_architecture(folder, section).get_text_config()
+    else:
+        _change(folder / "config.json", **kernel)
+        found = load_model(folder, section, LoraSection(r=2)).model.config
+    assert found._attn_implementation in (None, "sdpa")
+    assert found._experts_implementation in (None, "grouped_mm", "eager")
+
+
+def test_load_model_implementation_of_transformers_is_kept(tmp_path: Path, tiny_llama_folder: Path) -> None:
+    folder = Path(shutil.copytree(tiny_llama_folder, tmp_path / "model"))
+    _change(folder / "config.json", attn_implementation="eager")
+    model = load_model(folder, ModelSection(name_or_path=str(folder)), LoraSection(r=2)).model
+    assert model.config._attn_implementation == "eager"
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "read"),
+    [
+        ("tokenizer_config.json", "[" * 100_000, lambda m: named_templates(m)),
+        ("adapter_config.json", "[" * 100_000, lambda m: find_tokenizer(ModelSection(name_or_path=str(m)), m)),
+        ("a.safetensors.index.json", json.dumps({"weight_map": {"a": "9" * 400}}), lambda m: weight_files(m)),
+    ],
+)
+def test_model_file_nested_or_impossible_raises_data_error(tmp_path: Path, name: str, text: str, read: Any) -> None:
+    (tmp_path / name).write_text(text)
+    if name == "tokenizer_config.json":
+        assert read(tmp_path) == {}
+    else:
+        with pytest.raises(DataError, match=r"LoRA adapter|impossible file"):
+            read(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
 import time
@@ -16,10 +17,12 @@ import psutil
 import pytest
 from conftest import pair_rows, write_rows
 from served import Served, Server, free_port, serving
+from textual_serve.download_manager import DownloadManager
 
-from curator.cli import peer_messages
+from curator.cli import peer_access, peer_messages
 from curator.cli.peer_access import Access, is_loopback, resolve
 from curator.cli.peer_messages import MalformedError, Resize, parse
+from curator.cli.peer_session import Session
 
 
 @pytest.fixture(scope="module")
@@ -172,6 +175,16 @@ def test_access_host_is_checked_against_known_names(
     assert not access.allows_host([given, given]), "two Host headers"
 
 
+def test_access_many_requests_ask_the_name_server_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    monkeypatch.setattr(socket, "getfqdn", lambda: asked.append(1) or "machine.example")
+    peer_access._own_names.cache_clear()
+    access = Access(host="0.0.0.0", addresses=("0.0.0.0",), port=8000)
+    assert [access.allows_host([host]) for host in ("machine.example", "evil.example")] == [True, False]
+    assert len(asked) == 1
+    peer_access._own_names.cache_clear()
+
+
 def test_access_origin_of_proxy_needs_its_scheme() -> None:
     access = Access(host="127.0.0.1", addresses=("127.0.0.1",), port=8000, public_url="https://lab.example")
     assert access.allows_origin("https://lab.example", "127.0.0.1:8000")
@@ -216,6 +229,28 @@ MALFORMED = [
 def test_parse_malformed_message_raises_malformed_error(text: str) -> None:
     with pytest.raises(MalformedError):
         parse(text)
+
+
+@pytest.mark.parametrize(
+    "packet",
+    [
+        *(b"P\0\0\0\2t0", b"P\0\0\0\1i", b"M\0\0\0\2[]", b"M\0\0\0\2{}"),
+        *(b"M\0\1\0\0" + b"[" * 2**16, b"D\xff\0\0\0"),
+    ],
+)
+def test_session_malformed_output_of_process_ends_session(packet: bytes, tmp_path: Path) -> None:
+    (tmp_path / "output").write_bytes(b"__GANGLION__\n" + packet)
+
+    async def main() -> None:
+        session = Session(["cat", str(tmp_path / "output")], DownloadManager())
+        await session.start(80, 24)
+        reading = session._tasks[0]
+        await asyncio.wait_for(asyncio.wait([reading]), 30)
+        await session.end()
+        assert reading.cancelled() or reading.exception() is None
+        assert session.is_ended
+
+    asyncio.run(main())
 
 
 def test_parse_huge_window_is_limited() -> None:

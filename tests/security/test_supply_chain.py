@@ -64,6 +64,14 @@ def test_release_builds_from_hashes_and_attests_before_it_publishes() -> None:
     assert jobs["publish"]["environment"] == "pypi"
 
 
+def test_workflow_audits_installed_and_locked_dependencies_each_week() -> None:
+    found = next(found for flow, _, _, found in _jobs() if flow == "test")
+    audits = [step.get("run", "") for step in found["jobs"]["audit"]["steps"]]
+    for name in ("installed.txt", "requirements.lock"):
+        assert any(line.startswith("pip-audit") and name in line for line in audits), name
+    assert found.get(True, found.get("on"))["schedule"]
+
+
 def _locked(path: Path) -> dict[str, tuple[str, int]]:
     """Return version and number of hashes of each package of a lock file."""
     text = path.read_text(encoding="utf-8").replace("\\\n", " ")

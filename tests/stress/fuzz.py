@@ -10,12 +10,14 @@ import argparse
 import contextlib
 import gzip
 import json
+import sys
 import tempfile
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
@@ -31,6 +33,13 @@ from curator.select.manifest import read_manifest
 from curator.workspace.job_log import read_jobs
 from curator.workspace.store.tables import Store
 
+# `tests/security/test_fuzz.py` reads this file without its folder on the path.
+sys.path.append(str(Path(__file__).parent))
+
+import fuzz_files
+import fuzz_served
+
+_VERSIONS = ("aiohttp", "duckdb", "hypothesis", "pyarrow", "pyyaml", "tokenizers", "transformers")
 # Texts that parsers treat specially.
 _SPECIAL = [
     *(
@@ -230,17 +239,28 @@ PARSERS: dict[str, tuple[Callable[[], Sequence[bytes]], Callable[[Path, bytes], 
     "events.jsonl": (lambda: _EVENTS, _events),
     "run.json": (lambda: _JOBS, _jobs),
     "store": (lambda: [_whole_store()], _store),
+    **fuzz_files.PARSERS,
+    **fuzz_served.PARSERS,
 }
 """Valid texts and the call of a parser, by the name of the parser."""
 
 
-def fuzz(name: str, folder: Path, seconds: float, *, first_seed: int = 0) -> int:
-    """Read damaged texts for so many seconds, and return their number.
+class Fuzzed(NamedTuple):
+    """Result of one parser."""
+
+    texts: int
+    """Number of texts."""
+    slowest: float
+    """Seconds of the text that took longest."""
+
+
+def fuzz(name: str, folder: Path, seconds: float, *, first_seed: int = 0) -> Fuzzed:
+    """Read damaged texts for so many seconds.
 
     Args:
         name: Key of `PARSERS`.
         folder: Empty folder for the files.
-        seconds: Duration. Each batch of 100 texts is finished.
+        seconds: Duration. Each batch of 25 texts is finished.
         first_seed: Seed of the first batch.
 
     Raises:
@@ -248,12 +268,12 @@ def fuzz(name: str, folder: Path, seconds: float, *, first_seed: int = 0) -> int
     """
     whole, parse = PARSERS[name]
     texts = damaged(whole())
-    count, number, end = 0, first_seed, time.monotonic() + seconds
+    count, number, slowest, end = 0, first_seed, 0.0, time.monotonic() + seconds
     while count == 0 or time.monotonic() < end:
 
         @seed(number)
         @settings(
-            max_examples=100,
+            max_examples=25,
             deadline=None,
             database=None,
             phases=(Phase.generate, Phase.shrink),
@@ -261,14 +281,15 @@ def fuzz(name: str, folder: Path, seconds: float, *, first_seed: int = 0) -> int
         )
         @given(texts)
         def check(content: bytes) -> None:
-            nonlocal count
-            count += 1
+            nonlocal count, slowest
+            count, began = count + 1, time.monotonic()
             with contextlib.suppress(CuratorError):
                 parse(folder, content)
+            slowest = max(slowest, time.monotonic() - began)
 
         check()
         number += 1
-    return count
+    return Fuzzed(count, slowest)
 
 
 def main() -> None:
@@ -279,20 +300,32 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="file for the results")
     parser.add_argument("names", nargs="*", help="parsers; all by default")
     given_ = parser.parse_args()
-    results = {}
+    earlier = json.loads(given_.json.read_text()) if given_.json and given_.json.exists() else {}
+    results: dict[str, Any] = earlier.get("parsers", {})
     for name in given_.names or PARSERS:
-        crash, count = "", 0
+        crash, found, began, used = "", Fuzzed(0, 0.0), time.monotonic(), time.process_time()
         with tempfile.TemporaryDirectory() as folder:
             try:
-                count = fuzz(name, Path(folder), given_.seconds, first_seed=given_.seed)
+                found = fuzz(name, Path(folder), given_.seconds, first_seed=given_.seed)
             except Exception:
                 crash = traceback.format_exc()
-        results[name] = {"seconds": given_.seconds, "texts": count, "crash": crash}
-        print(f"{name}: {count:,} texts{': CRASH' if crash else ''}", flush=True)
+        results[name] = {
+            "seconds": round(time.monotonic() - began),
+            "processor_seconds": round(time.process_time() - used),
+            "texts": found.texts,
+            "slowest_seconds": round(found.slowest, 3),
+            "crash": crash,
+        }
+        print(f"{name}: {found.texts:,} texts{': CRASH' if crash else ''}", flush=True)
         if crash:
             print(crash)
         if given_.json:
-            given_.json.write_text(json.dumps(results, indent=1) + "\n")
+            document = {
+                "command": "python tests/stress/fuzz.py --seconds SECONDS --json FILE [PARSER …]",
+                "versions": {name: version(name) for name in _VERSIONS},
+                "parsers": results,
+            }
+            given_.json.write_text(json.dumps(document, indent=1) + "\n")
 
 
 if __name__ == "__main__":

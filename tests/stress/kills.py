@@ -41,7 +41,7 @@ sys.path.append(str(BENCHMARKS))
 
 EXCLUDED = {
     "created, made, applied": "the time of day",
-    "seconds": "measured time",
+    "seconds, peak_bytes, artifacts of the stage rate": "measured time and memory",
     "file_hashes": "a file is remembered once it is older than a second; its inode is that of the copy",
     ".curator/runs": "one folder for each process, named after its start",
     "store.duckdb": "where DuckDB puts its blocks; its rows are compared instead",
@@ -67,7 +67,7 @@ _IMPORTED = (
 )
 # A later result with the same key replaces a file or an artifact.
 _REPLACED = {"files", "artifacts"}
-_TIMES = {"created", "made", "applied", "seconds"}
+_MEASURED = {"created", "made", "applied", "seconds", "peak_bytes"}
 
 State = dict[str, Counter[str]]
 Row = dict[str, Any]
@@ -98,7 +98,13 @@ class Server:
         self._fork = multiprocessing.get_context("fork")
 
     def run(
-        self, folder: Path, command: list[str], *, sign: signal.Signals | None = None, delay: float = 0.0
+        self,
+        folder: Path,
+        command: list[str],
+        *,
+        sign: signal.Signals | None = None,
+        delay: float = 0.0,
+        within: str = "",
     ) -> tuple[int, float, str]:
         """Run a command in a project.
 
@@ -107,6 +113,7 @@ class Server:
             command: The command without `curator`.
             sign: Signal to send.
             delay: Seconds until the signal.
+            within: Start of the event that the delay waits for. Empty to count the delay from the start.
 
         Returns:
             Exit code, seconds from the start or from the signal, and output.
@@ -117,6 +124,8 @@ class Server:
         began = time.monotonic()
         process.start()
         if sign is not None:
+            while within and process.is_alive() and not _last_event(folder).startswith(within):
+                time.sleep(0.002)
             process.join(delay)
             began = time.monotonic()
             with contextlib.suppress(ProcessLookupError):
@@ -176,15 +185,15 @@ def _tables(folder: Path) -> State:
             result = connection.execute(named.get(table, f'SELECT * FROM "{table}"'))
             columns = [column[0] for column in result.description]
             rows = (dict(zip(columns, row, strict=True)) for row in result.fetchall())
-            found[table] = Counter(_text_of(table, row) for row in rows)
+            found[table] = Counter(_text_of(table, row) for row in rows if row.get("stage") != "rate")
     return found
 
 
 def _text_of(table: str, row: Row) -> str:
-    kept = {name: value for name, value in row.items() if name not in _TIMES}
+    kept = {name: value for name, value in row.items() if name not in _MEASURED}
     for column in ("outputs", "manifest"):
         if column in kept:
-            kept[column] = {name: value for name, value in json.loads(kept[column]).items() if name not in _TIMES}
+            kept[column] = {name: value for name, value in json.loads(kept[column]).items() if name not in _MEASURED}
     if table == "statistics":
         del kept["number"]
     text = repr(sorted(kept.items()))
@@ -206,7 +215,7 @@ def _files(folder: Path) -> Counter[str]:
         elif path.suffix in (".duckdb", ".lock", ".turn"):
             found[name] = 1
         elif path.name == "curator-manifest.json":
-            text = json.dumps({k: v for k, v in json.loads(path.read_bytes()).items() if k not in _TIMES})
+            text = json.dumps({k: v for k, v in json.loads(path.read_bytes()).items() if k not in _MEASURED})
             found[f"{name} {hashlib.sha256(text.encode()).hexdigest()}"] = 1
         else:
             found[f"{name} {hashlib.sha256(path.read_bytes()).hexdigest()}"] = 1
@@ -281,7 +290,7 @@ class Stages:
             if stage == last:
                 break
 
-    def trial(self, stage: str, sign: signal.Signals, share: float) -> Row:
+    def trial(self, stage: str, sign: signal.Signals, share: float, within: str = "") -> Row:
         """Send a signal after a share of the stage's time, resume the stage, and compare.
 
         A process has no signal handler before its first output and after its work. Such a process dies of the signal.
@@ -290,7 +299,9 @@ class Stages:
             `code`, `seconds` from the signal to the end of the process, `fell_in`, and `problems`.
         """
         folder, command = copy(self.starts[stage], self._place), COMMANDS[stage]
-        code, seconds, output = self._server.run(folder, command, sign=sign, delay=share * self.seconds[stage])
+        # The rest of the stage takes a part of its time only.
+        delay = share * self.seconds[stage] * (0.1 if within else 1.0)
+        code, seconds, output = self._server.run(folder, command, sign=sign, delay=delay, within=within)
         fell = _last_event(folder)
         cut = self._server.state(folder)
         problems = []
@@ -356,6 +367,12 @@ def main() -> None:
     parser.add_argument(
         "--stages", nargs="+", default=list(COMMANDS), choices=list(COMMANDS), help="test these stages (default: all)"
     )
+    parser.add_argument(
+        "--within",
+        default="",
+        metavar="EVENT",
+        help="wait for an event before each moment, for example 'train StageProgress' (default: do not wait)",
+    )
     parser.add_argument("--seed", type=int, default=0, help="seed of the moments (default: 0)")
     arguments = parser.parse_args()
     document: dict[str, Any] = json.loads(arguments.json.read_text()) if arguments.json.exists() else {"rows": []}
@@ -377,7 +394,7 @@ def main() -> None:
                 share = draw.random()
                 if (stage, name, moment) in done:
                     continue
-                row = stages.trial(stage, signal.Signals[f"SIG{name}"], share)
+                row = stages.trial(stage, signal.Signals[f"SIG{name}"], share, arguments.within)
                 rows.append({"stage": stage, "signal": name, "moment": moment, "share": round(share, 4), **row})
                 if row["problems"]:
                     print(json.dumps(rows[-1], indent=1), flush=True)
@@ -389,7 +406,7 @@ def main() -> None:
 
 def _write(path: Path, rows: list[Row], stages: Stages) -> None:
     document = {
-        "command": "python tests/stress/kills.py --json benchmarks/results/kills.json --signals KILL TERM INT",
+        "command": " ".join(["python", *sys.argv]),
         "versions": {name: version(name) for name in ("duckdb", "torch", "transformers")},
         "not_compared": EXCLUDED,
         "undisturbed_seconds": {stage: round(seconds, 3) for stage, seconds in stages.seconds.items()},

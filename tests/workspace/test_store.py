@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -418,6 +419,38 @@ def test_store_locked_names_process(store: Store, how: str, monkeypatch: pytest.
         os.kill(holder.pid, signal.SIGKILL)
         holder.wait()
     store.put_artifact("train", "b", {}, {})
+
+
+def test_store_lock_slow_turns_of_others_are_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a busy machine, the turns of many processes take longer together than the longest wait for one of them."""
+    monkeypatch.setattr(locks, "_LOCK_SECONDS", 1.0)
+    lock, waits, errors = locks.FileLock(tmp_path / "store.duckdb"), list[float](), list[StoreBusy]()
+
+    def take() -> None:
+        began = time.monotonic()
+        try:
+            with lock.held(exclusive=True):
+                waits.append(time.monotonic() - began)
+                time.sleep(0.3)
+        except StoreBusy as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=take) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    assert max(waits) > 1.0
+
+
+def test_store_lock_endless_turns_of_others_end_after_queue_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(locks, "_QUEUE_SECONDS", 0.0)
+    lock = locks.FileLock(tmp_path / "store.duckdb")
+    with lock.held(exclusive=True), pytest.raises(StoreBusy, match="is locked for over"), lock.held(exclusive=True):
+        pass
 
 
 def test_store_open_in_other_program_names_process(store: Store) -> None:

@@ -18,6 +18,7 @@ from typing import Any
 
 from curator.core.errors import DataError
 from curator.core.files import read_whole_text
+from curator.core.foreign_yaml import read_yaml
 from curator.data.importers.axolotl import read_axolotl
 from curator.data.importers.base import ImportedConfig, Table
 from curator.data.importers.exports import export_around, read_export
@@ -88,18 +89,15 @@ def read_trainer_config(path: Path) -> ImportedConfig | None:
 
 
 def _load(path: Path) -> Any:
-    import yaml
-
     try:
         text = read_whole_text(path, most=_LARGEST, encoding="utf-8-sig")
         if path.suffix.lower() == ".json":
             return _json(text)
-        return yaml.safe_load(text)
+        return read_yaml(text)
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"cannot read {path}: {error}", hint="Check the permissions and the encoding.") from error
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        reason = " ".join(str(error).split())
-        raise DataError(f"{path}: not valid YAML: {reason}", hint="Fix the line in the message.") from error
+    except ValueError as error:
+        raise DataError(f"{path}: not valid YAML: {error}", hint="Fix the line in the message.") from error
 
 
 def _json(text: str) -> Any:

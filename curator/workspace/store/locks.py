@@ -16,7 +16,8 @@ from pathlib import Path
 from curator.core.errors import DataError, StoreBusy
 from curator.core.files import CHECK_DISK, NO_LOCKS, has_no_locks
 
-_LOCK_SECONDS = 10.0
+# Longest wait while the same process holds the lock, and while processes take turns. A busy machine makes turns slow.
+_LOCK_SECONDS, _QUEUE_SECONDS = 10.0, 60.0
 _PAUSE, _LONGEST_PAUSE = 0.002, 0.02
 _READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
 
@@ -40,18 +41,18 @@ class FileLock:
             exclusive: True for a writer, which excludes all others. False for a reader, which excludes writers.
 
         Raises:
-            StoreBusy: Other processes held the lock for ten seconds.
+            StoreBusy: A process held the lock for ten seconds, or others took turns for a minute.
             DataError: The lock files cannot be created, or the file system has no locks.
         """
-        deadline = time.monotonic() + _LOCK_SECONDS
+        began = time.monotonic()
         turn, lock = _open(self._turn, needed=exclusive), -1
         try:
             lock = _open(self._lock, needed=exclusive)
             # Without permission to create these files, no process can write the store, and reading is safe.
             if turn >= 0 and lock >= 0:
                 mode = fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH
-                self._wait_for(turn, mode, deadline, lock)
-                self._wait_for(lock, mode, deadline, lock)
+                self._wait_for(turn, mode, began, lock)
+                self._wait_for(lock, mode, began, lock)
                 _sign(lock)
             if turn >= 0:
                 os.close(turn)
@@ -62,18 +63,20 @@ class FileLock:
                 if descriptor >= 0:
                     os.close(descriptor)
 
-    def _wait_for(self, descriptor: int, mode: int, deadline: float, lock: int) -> None:
-        pause = _PAUSE
+    def _wait_for(self, descriptor: int, mode: int, began: float, lock: int) -> None:
+        pause, last, changed = _PAUSE, _signature(lock), time.monotonic()
         while True:
             try:
                 fcntl.flock(descriptor, mode | fcntl.LOCK_NB)
                 return
             except BlockingIOError:
-                if time.monotonic() > deadline:
-                    holder = os.pread(lock, 32, 0).decode("ascii", "replace").strip()
+                now = time.monotonic()
+                if (found := _signature(lock)) != last:
+                    last, changed = found, now
+                if now - changed > _LOCK_SECONDS or now - began > _QUEUE_SECONDS:
                     raise StoreBusy(
-                        f"{self._path} is locked for over {_LOCK_SECONDS:.0f} seconds by process"
-                        f" {holder or '(unknown)'}",
+                        f"{self._path} is locked for over {now - began:.0f} seconds by process"
+                        f" {found.partition(' ')[0] or '(unknown)'}",
                         hint="Wait for that process, or stop it. Then run the command again.",
                     ) from None
                 time.sleep(pause)
@@ -98,9 +101,14 @@ def _open(path: Path, *, needed: bool) -> int:
 
 
 def _sign(descriptor: int) -> None:
-    # A waiting process reports the last holder. A full disk must not prevent reading.
+    # A waiting process reports the last holder, and sees that the holder changes. A full disk must not prevent reading.
     try:
         os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+        os.pwrite(descriptor, f"{os.getpid()} {time.monotonic_ns()}".encode(), 0)
     except OSError:
         pass
+
+
+def _signature(descriptor: int) -> str:
+    """Return the number of the last holder, and the time at which it took the lock."""
+    return os.pread(descriptor, 64, 0).decode("ascii", "replace").strip()
