@@ -5,6 +5,7 @@ Parquet. Ray Data reads the files. Each actor computes the gradients of whole ba
 A part appears whole or not at all. A call that is killed leaves its parts, and the next call computes only the others.
 """
 
+import logging
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -106,6 +107,8 @@ class AwayGradients:
         """Let actors compute the batches of some files, and write the parts. Yield numbers of computed examples."""
         import ray
 
+        # curator reports the progress.
+        logging.getLogger("ray.data").setLevel(logging.ERROR)
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
         context.execution_options.verbose_progress = False
