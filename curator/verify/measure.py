@@ -8,6 +8,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 
@@ -48,6 +49,8 @@ class Predictions:
 
 
 NO_PREDICTIONS = Predictions({}, None)
+NO_EPOCHS: Mapping[frozenset[str], float] = MappingProxyType({})
+"""Every run has the recipe's epochs."""
 
 
 def new_count(config: Config, subsets: int | None, seeds: int | None) -> int:
@@ -116,6 +119,14 @@ def run_seeds(config: Config, count: int) -> list[int]:
     return [(config.train.seed + turn) % 2**32 for turn in range(1, count + 1)]
 
 
+def with_epochs(workspace: Workspace, epochs: float | None) -> Workspace:
+    """Return the same workspace with other epochs of the recipe. None keeps them."""
+    if epochs is None:
+        return workspace
+    train = workspace.config.train.model_copy(update={"epochs": epochs})
+    return replace(workspace, config=workspace.config.model_copy(update={"train": train}))
+
+
 def estimates_before(estimates: TargetEstimates, runs: Sequence[Run]) -> Predictions:
     """Estimate the subset of each run before the run. The runs' records keep these estimates.
 
@@ -140,6 +151,7 @@ def measure(
     measurer: Measurer | None = None,
     predictions: Predictions = NO_PREDICTIONS,
     forgetting: bool = False,
+    epochs: Mapping[frozenset[str], float] = NO_EPOCHS,
 ) -> None:
     """Fine-tune on subsets, and store each result when its run ends. Store a run that diverges with an infinite loss.
 
@@ -152,6 +164,7 @@ def measure(
         measurer: Measures the model of each run. None measures the loss only.
         predictions: Estimates from before the runs.
         forgetting: Measure the loss on rows of every task too, before and after each run.
+        epochs: Epochs of the runs on a subset, instead of those of the recipe. They are part of the runs' key.
 
     Raises:
         DataError: A checkpoint cannot be written, or the metric cannot be measured.
@@ -161,20 +174,24 @@ def measure(
     if not runs:
         return
     config, reporter = workspace.config, workspace.reporter
-    key, target = recipe_key(config, corpus), corpus.target_label
+    target = corpus.target_label
+    own = {subset: with_epochs(workspace, epochs.get(subset)) for subset, _ in runs}
+    keys = {subset: recipe_key(place.config, corpus) for subset, place in own.items()}
     tokens = {task.name: task.tokens for task in corpus.tasks}
-    costs = [sum(tokens[task] for task in (*subset, *corpus.targets)) for subset, _ in runs]
+    costs = [
+        sum(tokens[task] for task in (*subset, *corpus.targets)) * own[subset].config.train.epochs for subset, _ in runs
+    ]
     tuned = load()
     base: dict[str, float] = {}
     if forgetting:
         # A new adapter changes nothing, so this is the base model.
         tuned.reset(config.train.seed)
         base = task_losses(workspace, corpus, tuned)
-    total = round(sum(costs) * config.train.epochs)
+    total = round(sum(costs))
     stage = reporter.stage("verify", total, "tokens")
     before = 0.0
     for number, ((subset, seed), cost) in enumerate(zip(runs, costs, strict=True), start=1):
-        begin, part = before, cost * config.train.epochs
+        begin, part, key = before, cost, keys[subset]
 
         def follow(event: Event, begin: float = begin, part: float = part) -> None:
             if isinstance(event, StageProgress):
@@ -190,7 +207,7 @@ def measure(
                 log(estimate_numbers(expected))
             try:
                 found = fine_tune(
-                    workspace.reporting_to(Reporter(follow)),
+                    own[subset].reporting_to(Reporter(follow)),
                     corpus,
                     subset,
                     seed=seed,
