@@ -234,9 +234,7 @@ class Race:
             probability_best=round(standing.probability_best, 3),
             regret=rounded(measured[winner] - min(measured[one] for one in own)),
             measured_loss=rounded(measured[winner]),
-            **(
-                {} if goal is None or self._measurer is None else _metric_fields(goal, self._measurer.name, winner, own)
-            ),
+            **({} if goal is None else _metric_fields(goal, winner, own)),
         )
         return found, field.masks[standing.winner]
 
