@@ -5,7 +5,7 @@ The calibration of the metric (metric_statistics.py) gives its slope b by the es
     metric = a + b · estimated change of the loss + Σ effects of the tasks + misfit + noise
 
 The joint posterior (posterior.py) has the same terms. So it takes b · change as the estimated change of the metric.
-A metric of which more is better is turned round. Until enough subsets have a value, the loss decides.
+If a higher metric is better, the race minimises its negative. Until enough subsets have a value, the loss decides.
 """
 
 from collections.abc import Sequence
