@@ -1,14 +1,16 @@
-"""Replay races on the committed fine-tuning runs of the trust benchmark, and check the intervals of selected subsets.
+"""Replay races on the committed fine-tuning runs, and check the intervals of selected subsets.
 
-    python benchmarks/race.py --work DIR --json race.json
-    python benchmarks/race.py --work DIR --json race.json --settings sample
+    python benchmarks/race.py --json race.json
+    python benchmarks/race.py --json race.json --settings sample --projections 0
 
-Each setting trains once on all tasks, as `benchmarks/trajectory.py` does, unless DIR has the project of that benchmark.
-A replayed race chooses among the measured subsets only. A run of the race is one of the two committed runs of a subset.
-Regret is the mean loss of the winner minus the lowest mean loss of all measured subsets, in nats. Without a run, the
-winner is the subset of least estimate. `best_of_random` is the regret of the best of random subsets with one run each.
+The estimates are those of `benchmarks/results/trajectory.json`, and the runs those of `benchmarks/results/trust/`.
+Nothing is trained. A replayed race chooses among the measured subsets only. A run of the race is one of the two
+committed runs of a subset. Regret is the mean loss of the winner minus the lowest mean loss of all measured subsets, in
+nats. Without a run, the winner is the subset of least estimate. `best_of_random` is the regret of the best of random
+subsets with one run each.
 
-The coverage is that of the subset of least estimated loss among the subsets that calibration did not use.
+The coverage is that of the subset of least estimated loss among the subsets that calibration did not use. It is the
+share of the single runs inside the interval. Without a calibration, the least estimate of a random half is taken.
 """
 
 import argparse
@@ -17,20 +19,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from measured import copy_project, provenance
-from trust import RESULTS, make_setting
+from measured import provenance
 
-from curator import Project
 from curator.core.arrays import Floats, Mask
+from curator.core.interval import Interval
 from curator.estimate.calibration import TRAJECTORY_PRIORS, Evidence, calibrate
 from curator.select.posterior import spread_of
-from curator.select.selected_interval import Considered, selected_interval
+from curator.select.selected_interval import Considered, selected_interval, uncalibrated
 from curator.verify.race import Field, next_row, standing_of
 
+RESULTS = Path(__file__).parent / "results"
 # The settings of the trust benchmark with committed runs.
 SETTINGS = ("sample", "generated-noisy", "generated-conflicting", "real-tasks")
 RUNS = (0, 4, 8, 16)
-RACES, RANDOM_CHOICES, SPLITS = 40, 5000, 60
+RACES, RANDOM_CHOICES, SPLITS, HALVES = 40, 5000, 60, 400
 RANDOM_RUNS = (8, 24)
 # Subsets that calibrate before a coverage is taken, and subsets that are left at least.
 CALIBRATING, LEAST_LEFT = 24, 8
@@ -90,26 +92,46 @@ def coverage(masks: Mask, changes: Floats, known: float, measured: Floats, *, on
             known=known, evidence=evidence, runs=np.full(count, 1.0 if one_seed else measured.shape[1]),
             calibration=found, seed=split,
         )  # fmt: skip
-        half, truth = found.half_width or np.inf, means[left[best]]
-        inside = (interval.low <= truth <= interval.high, abs(truth - estimates[best]) <= half)
-        rows.append([*inside, interval.high - interval.low, 2 * half])
+        half, runs = found.half_width or np.inf, measured[left[best]]
+        inside = ((interval.low <= runs) & (runs <= interval.high), np.abs(runs - estimates[best]) <= half)
+        rows.append([*(float(one.mean()) for one in inside), interval.high - interval.low, 2 * half])
     names = ("selected_interval", "plain_interval", "selected_width", "plain_width")
     return {name: round(float(value), 3) for name, value in zip(names, np.mean(rows, axis=0), strict=True)}
 
 
-def measure(name: str, folder: Path) -> dict[str, Any]:
-    """Replay the races of one setting, and check its intervals."""
-    truth = json.loads((RESULTS / f"{name}.json").read_text())
-    project = Project.open(folder)
-    estimates = project.estimates(project.config.data.targets)
-    masks = np.stack([estimates.mask(subset) for subset in truth["subsets"]])
-    measured = np.array(truth["measured"])
-    known, means = estimates.estimator.all_tasks_loss, measured.mean(axis=1)
-    changes = estimates.estimator.changes(masks).mean(axis=1)
+def coverage_before(estimates: Floats, measured: Floats) -> dict[str, float]:
+    """Return the coverage of single runs by intervals without a calibration: of the least estimate, and of all.
+
+    Args:
+        estimates: Estimate of each subset with both ends of its interval (s, 3), nats.
+        measured: Measured losses (s, seeds), nats.
+    """
+    rng, rows = np.random.default_rng(2), []
+    for _ in range(HALVES):
+        some = rng.permutation(len(estimates))[: len(estimates) // 2]
+        best = int(some[estimates[some, 0].argmin()])
+        plain, runs = Interval(*estimates[best]), measured[best]
+        wide = uncalibrated(plain)
+        rows.append(
+            [np.mean((low <= runs) & (runs <= high)) for low, high in ((wide.low, wide.high), (plain.low, plain.high))]
+        )
+    every = np.mean((estimates[:, 1:2] <= measured) & (measured <= estimates[:, 2:3]))
+    names = ("selected_interval", "plain_interval", "random_subset")
+    return {name: round(float(v), 3) for name, v in zip(names, (*np.mean(rows, axis=0), every), strict=True)}
+
+
+def measure(name: str, found: dict[str, Any]) -> dict[str, Any]:
+    """Replay the races of one setting with the estimates of one projection, and check its intervals."""
+    truth = json.loads((RESULTS / "trust" / f"{name}.json").read_text())
+    masks = np.array([[task in subset for task in truth["tasks"]] for subset in truth["subsets"]])
+    measured, estimates = np.array(truth["measured"]), np.array(found["estimates"])
+    known, means = float(found["all_tasks"]["now"]), measured.mean(axis=1)
+    changes = estimates[:, 0] - known
     races = [race(masks, changes, known, measured, seed) for seed in range(RACES)]
     regrets = {runs: [float(means[winners[runs]] - means.min()) for winners, _ in races] for runs in RUNS}
     return {
         "setting": name,
+        "projection_seed": found["projection_seed"],
         "subsets": len(masks),
         "regret": {str(runs): round(float(np.mean(found)), 4) for runs, found in regrets.items()},
         "found_the_best": {str(runs): round(float(np.mean(np.array(f) == 0)), 3) for runs, f in regrets.items()},
@@ -118,6 +140,7 @@ def measure(name: str, folder: Path) -> dict[str, Any]:
         "probability_best_after_16": round(float(np.mean([sure for _, sure in races])), 3),
         "seed_noise": round(float(np.sqrt(measured.var(axis=1, ddof=1).mean())), 4),
         "coverage": {
+            "uncalibrated": coverage_before(estimates, measured),
             "one_seed": coverage(masks, changes, known, measured, one_seed=True),
             "two_seeds": coverage(masks, changes, known, measured, one_seed=False),
         },
@@ -125,27 +148,25 @@ def measure(name: str, folder: Path) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Measure what is missing, and add it to the file."""
+    """Replay what the options name, and replace these results in the file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--work", type=Path, required=True, help="folder for the projects")
     parser.add_argument("--json", type=Path, required=True, help="file of results")
-    parser.add_argument("--settings", nargs="+", choices=SETTINGS, default=[s for s in SETTINGS if s != "real-tasks"])
-    parser.add_argument("--wheel", type=Path, help="wheel of SmolLM2, for real-tasks")
-    parser.add_argument("--bigbench", type=Path, help="archive of BIG-bench, for real-tasks")
-    parser.add_argument("--dtype", default="float32", help="number format of SmolLM2 (default: float32)")
+    parser.add_argument("--settings", nargs="+", choices=SETTINGS, default=list(SETTINGS))
+    parser.add_argument("--projections", nargs="+", type=int, default=[0, 1, 2], help="projection seeds (default: all)")
     given = parser.parse_args()
-    known = json.loads(given.json.read_text()) if given.json.exists() else {"results": []}
-    kept = [row for row in known["results"] if row["setting"] not in given.settings]
-    report = {**provenance("python benchmarks/race.py --work DIR --json FILE"), "results": kept}
-    for name in given.settings:
-        folder = given.work / name / "projection-0"
-        if not (folder / "curator.toml").exists():
-            make_setting(name, given.work / name / "project", given)
-            copy_project(given.work / name / "project", folder)
-        report["results"].append(measure(name, folder))
-        report["results"].sort(key=lambda row: SETTINGS.index(row["setting"]))
+    committed = json.loads((RESULTS / "trajectory.json").read_text())["results"]
+    results = json.loads(given.json.read_text())["results"] if given.json.exists() else []
+    for found in committed:
+        place = (found["setting"], found["projection_seed"])
+        if place[0] not in given.settings or place[1] not in given.projections:
+            continue
+        old = (place, (place[0], None))
+        results = [row for row in results if (row["setting"], row.get("projection_seed")) not in old]
+        results.append(measure(place[0], found))
+        results.sort(key=lambda row: (SETTINGS.index(row["setting"]), row.get("projection_seed") or 0))
+        report = {**provenance("python benchmarks/race.py --json FILE"), "results": results}
         given.json.write_text(json.dumps(report, indent=1) + "\n")
-        print(report["results"][-1], flush=True)
+        print(place, flush=True)
 
 
 if __name__ == "__main__":

@@ -155,9 +155,13 @@ def verify(
         typer.Option(
             "--selections",
             metavar="A,B",
-            help="Compare these selections by runs with the same seeds; all and none are also names.",
+            help="Compare these selections by runs with the same seeds; all, target and methods are also names.",
         ),
     ] = "",
+    same_tokens: Annotated[
+        bool,
+        typer.Option("--same-tokens", help="Train each of --selections on as many tokens as the first."),
+    ] = False,
     forgetting: Annotated[
         bool, typer.Option("--forgetting", help="Measure the loss on rows of every task, before and after each run.")
     ] = False,
@@ -182,6 +186,7 @@ def verify(
             metric=metric,
             compare=compare,
             selections=[name.strip() for name in selections.split(",") if name.strip()],
+            same_tokens=same_tokens,
             forgetting=forgetting,
             report=report_only,
             fresh=shared.fresh,

@@ -152,6 +152,9 @@ def _print_race(out: "Console", race: results.RaceResult) -> None:
         ("measured loss above the lowest of all runs", fixed(race.regret)),
         ("runner-up", runner_up),
     ]
+    if race.measured_metric is not None:
+        words = f"{race.measured_metric:.4f}, {race.metric_regret or 0.0:.4f} from the best of all runs"
+        rows.insert(2, (f"decided by {race.metric}", words))
     out.print(styled("race", "bold"))
     for name, value in rows:
         out.print(styled(f"  {name}: {value}"), soft_wrap=True)

@@ -106,6 +106,8 @@ def _print_dropping(out: "Console", found: results.DroppingReport) -> None:
     out.print(styled(f"the selection without its {rows}", "bold"))
     words = f"  estimated {signed(found.estimated_difference)} ± {fixed(found.estimated_noise)}, {measured}"
     out.print(styled(words), soft_wrap=True)
+    if found.metric is not None:
+        out.print(styled(f"  metric {fixed(found.metric)}, with these rows {_number(found.metric_with_dropped)}"))
 
 
 def _print_comparison(out: "Console", methods: tuple[results.ComparedMethod, ...]) -> None:
@@ -139,33 +141,53 @@ def _print_comparison(out: "Console", methods: tuple[results.ComparedMethod, ...
 def _print_selections(
     out: "Console", selections: tuple[results.ComparedSelection, ...], differences: tuple[results.PairedDifference, ...]
 ) -> None:
-    numbers = ("tasks", "tokens", "measured", "seeds")
-    table = table_of("selection", *numbers, "subset", numbers=numbers)
+    """Print the losses of the selections, their metric and test part if measured, and the differences of each pair."""
+    has_metric, tested = (any(getattr(one, n) is not None for one in selections) for n in ("metric", "test_loss"))
+    numbers = ["tasks", "tokens trained", "epochs", "seeds", "measured", "90 % interval"]
+    numbers += ["metric", "interval", "± rows"] if has_metric else []
+    numbers += ["test loss", "test metric"][: 1 + has_metric] if tested else []
+    table = table_of("selection", *numbers, "subset", numbers=tuple(numbers))
     for one in sorted(selections, key=lambda one: one.measured_loss):
-        table.add_row(
-            styled(one.name, "bold"),
-            styled(f"{len(one.selected)}"),
-            styled(f"{one.tokens:,}"),
-            styled(fixed(one.measured_loss), "bold"),
-            styled(f"{len(one.seeds)}", "dim"),
-            styled(", ".join(one.selected) or "(the target alone)"),
-        )
+        cells = [f"{len(one.selected)}", f"{one.tokens_trained:,}", f"{one.epochs:.3g}", f"{len(one.seeds)}"]
+        cells += [fixed(one.measured_loss), _ends(one.measured_low, one.measured_high)]
+        if has_metric:
+            cells += [_number(one.metric), _ends(one.metric_low, one.metric_high), _number(one.metric_error)]
+        if tested:
+            cells += [_number(one.test_loss), _number(one.test_metric)][: 1 + has_metric]
+        words = styled(", ".join(one.selected) or "(the target alone)")
+        table.add_row(styled(one.name, "bold"), *(styled(cell) for cell in cells), words)
     out.print(styled("selections, measured with the same seeds", "bold"))
     out.print(table)
-    pairs = table_of("difference", "nats", "90 % interval", "seeds", "", numbers=("nats", "seeds"))
+    pairs = table_of("difference", "of", "value", "90 % interval", "seeds", "", numbers=("value", "seeds"))
     for pair in differences:
-        low, high = pair.difference_low, pair.difference_high
-        known = low is not None and high is not None
-        differs = known and (low > 0 or high < 0)  # type: ignore[operator]
-        pairs.add_row(
-            styled(f"{pair.first} − {pair.second}"),
-            styled(signed(pair.difference), "bold"),
-            styled(_range(low, high) or "unknown: needs 2 common seeds", "dim"),
-            styled(f"{pair.seeds}", "dim"),
-            styled("" if not known else "differs" if differs else "noise", "green" if differs else "dim"),
-        )
+        kinds = [("loss, nats", pair.difference, pair.difference_low, pair.difference_high)]
+        if pair.metric_difference is not None:
+            ends = pair.metric_difference_low, pair.metric_difference_high
+            kinds.append(("metric", pair.metric_difference, *ends))
+        for kind, value, low, high in kinds:
+            known = low is not None and high is not None
+            differs = known and (low > 0 or high < 0)  # type: ignore[operator]
+            pairs.add_row(
+                styled(f"{pair.first} − {pair.second}"),
+                styled(kind, "dim"),
+                styled(signed(value), "bold"),
+                styled(_range(low, high) or "unknown: needs 2 common seeds", "dim"),
+                styled(f"{pair.seeds}", "dim"),
+                styled("" if not known else "differs" if differs else "noise", "green" if differs else "dim"),
+            )
     out.print(pairs)
-    out.print(styled("  the mean difference of runs with the same seed, with Student's interval", "dim"))
+    notes = ["the mean difference of runs with the same seed, with Student's interval over seeds"]
+    notes += ["± rows: standard error over the held-out rows, which all runs share"] if has_metric else []
+    for note in notes:
+        out.print(styled(f"  {note}", "dim"), soft_wrap=True)
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else fixed(value)
+
+
+def _ends(low: float | None, high: float | None) -> str:
+    return "-" if low is None or high is None else f"{fixed(low)} to {fixed(high)}"
 
 
 def _print_forgetting(out: "Console", losses: tuple[results.ForgottenTask, ...]) -> None:

@@ -425,14 +425,17 @@ class Project:
         self, targets: tuple[str, ...], request: "Request", *, runs: int, name: str, path: Path, fresh: bool
     ) -> results.SelectionResult:
         """Select by fine-tuning on promising subsets. Arguments and errors are those of `select`."""
+        from curator.metrics.measuring import Measurer, metric_name
         from curator.select.manifest import rebased
         from curator.select.selections import selection_report
         from curator.verify.measure import estimates_before, measure
         from curator.verify.race import Race
 
-        current = self.selections(targets, fresh=fresh)
         corpus, folder = self.corpus(targets), self.workspace.adapters / "verify"
-        race = Race(current, request, fresh=fresh) if distributed.is_main() else None
+        measurer = Measurer(self.workspace, corpus, metric_name(self.workspace, None))
+        measurer.check()
+        current = self.selections(targets, fresh=fresh)
+        race = Race(current, request, fresh=fresh, measurer=measurer) if distributed.is_main() else None
         made = 0
         while True:
             run = distributed.from_main(None if race is None else race.next_run(runs))
@@ -447,6 +450,7 @@ class Project:
                     [run],
                     pool=self._pipeline.pool(),
                     folder=folder,
+                    measurer=measurer,
                     predictions=estimates_before(current.estimates, [run]),
                 )
             current = current.renewed()
@@ -576,7 +580,7 @@ class Project:
         return write_groups(self.workspace, corpus, meta, sources, count=count, folder=self.root / "groups")
 
     def curve(self, *, target: str | Sequence[str] | None = None) -> results.CurveReport:
-        """Estimate the loss against a budget of training tokens.
+        """Estimate the loss against a budget of training tokens, without examples that the last selection drops.
 
         Args:
             target: Target to use instead of the configured one.
@@ -590,7 +594,7 @@ class Project:
         targets = self.workspace.targets(target)
         corpus, plan = self._plan(targets)
         self._pipeline.begin(corpus, [plan.train(), plan.gradients(), *plan.current_selection(), plan.curve()])
-        selections = self.selections(targets)
+        selections = self._without_dropped(self.selections(targets))
         return selections.estimates.curve(selections.last_names_or_select())
 
     def pareto(self, *, target: str | Sequence[str] | None = None) -> results.ParetoReport:
@@ -611,7 +615,15 @@ class Project:
         targets = self.workspace.targets(target)
         if len(targets) < 2:
             raise ConfigError(f"only one target: {', '.join(targets)}", hint="Pass --target once for each target.")
-        return self.selections(targets).pareto()
+        return self._without_dropped(self.selections(targets)).pareto()
+
+    def _without_dropped(self, selections: "Selections") -> "Selections":
+        """Return the selections among tasks without the examples that the last selection drops, and say so."""
+        dropped = selections.last_dropped()
+        if dropped:
+            rows = "1 example" if len(dropped.named) == 1 else f"{len(dropped.named)} examples"
+            self.reporter.note(f"estimates leave out {rows} that the last selection drops")
+        return selections.without(dropped)
 
     def verify(
         self,
@@ -622,6 +634,7 @@ class Project:
         metric: str | None = None,
         compare: bool = False,
         selections: Sequence[str] = (),
+        same_tokens: bool = False,
         forgetting: bool = False,
         report: bool = False,
         fresh: bool = False,
@@ -640,15 +653,17 @@ class Project:
                 the configured one]. Without `runs` and `compare`, stored runs without its value are repeated.
             compare: Fine-tune on the selection of each other method within the tokens of the current selection, and
                 compare the losses. Only `runs` then adds other subsets.
-            selections: Names or manifest files of selections to compare by runs with the same seeds. `all` and `none`
-                are all tasks and the target alone. Only `runs` then adds other subsets.
+            selections: Names or manifest files of selections to compare by runs with the same seeds. `all` is all
+                tasks, and `target` the target alone. A method, such as `random`, selects within the tokens of the
+                first. Only `runs` then adds other subsets.
+            same_tokens: Train each of these selections on as many tokens as the first, by other epochs.
             forgetting: Measure the loss on rows of every task too, before and after each new run.
             report: Report on the stored runs, and run nothing.
             fresh: Run every earlier stage again.
 
         Raises:
-            ConfigError: `runs` or `seeds` is below 1, a target is not a task of the project, or no run is stored to
-                report.
+            ConfigError: `runs` or `seeds` is below 1, a target is not a task of the project, no run is stored to
+                report, or `same_tokens` lacks `selections`.
             DataError: Data, the model or a checkpoint cannot be read or written.
             NumericalError: Training diverges, a gradient is not finite, or every run diverges.
             StoreBusy: Another process works on the project.
@@ -659,7 +674,7 @@ class Project:
         from curator.verify.verification import check_counts, expected_count, plan_runs, report_runs, stored_report
         from curator.workers.fine_tuning import values_before
 
-        check_counts(runs, seeds)
+        check_counts(runs, seeds, same_tokens=same_tokens, named=len(selections))
         name = metric_name(self.workspace, metric)
         targets = self.workspace.targets(target)
         corpus, costs = self._plan(targets, fresh=fresh)
@@ -681,6 +696,7 @@ class Project:
             seeds=seeds,
             compare=compare,
             names=selections,
+            same_tokens=same_tokens,
             fresh=fresh,
             measurer=measurer,
             keep=not self._pipeline.dry_run,
@@ -689,10 +705,12 @@ class Project:
         less = () if dropping is None else dropping.reduced
         plan.runs.extend(() if dropping is None else dropping.whole)
         # A run without some examples takes at most as long as the run with all examples.
-        announced = replaced(costs.runs("verify", [*plan.runs, *less]), exact=not less)
+        # A run with equal tokens takes about as long as a run of the first selection.
+        alike = [(plan.named[0].subset, seed) for _, seed in plan.other]
+        announced = replaced(costs.runs("verify", [*plan.runs, *less, *alike]), exact=not (less or alike))
         self._pipeline.begin(corpus, [*(work for work in works if work.cached), announced])
         before = measurer.known_before()
-        if plan.runs or less or before is None:
+        if plan.runs or less or plan.other or before is None:
             with self._pipeline.measuring(targets, "verify"):
                 pool = self._pipeline.pool()
                 before = values_before(pool, self.workspace, corpus, measurer)
@@ -707,14 +725,26 @@ class Project:
                     predictions=estimates_before(chosen.estimates, plan.runs),
                     forgetting=forgetting,
                 )
+                measure(
+                    self.workspace,
+                    corpus,
+                    [(one.subset, seed) for one, seed in plan.other],
+                    pool=pool,
+                    folder=folder,
+                    measurer=measurer,
+                    forgetting=forgetting,
+                    epochs=plan.epochs,
+                )
                 if dropping is not None and less:
-                    measure_dropping(chosen.estimates, dropping, pool=pool, folder=folder)
-        if not plan.runs and not less:
+                    measure_dropping(chosen.estimates, dropping, pool=pool, folder=folder, measurer=measurer)
+        if not plan.runs and not less and not plan.other:
             count = len(chosen.estimates.measured)
             self.reporter.cached("verify", f"{count} subsets are measured; --runs N adds more")
         estimates = self.estimates(targets)
         found = report_runs(estimates, plan, measurer, before)
-        return found if dropping is None else replaced(found, dropping=report_dropping(estimates, dropping))
+        if dropping is None:
+            return found
+        return replaced(found, dropping=report_dropping(estimates, dropping, measurer))
 
     def export(
         self,

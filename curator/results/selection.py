@@ -45,6 +45,12 @@ class RaceResult:
     """Measured loss of the winner minus the lowest measured loss of all subsets within the limits, nats."""
     measured_loss: float
     """Measured loss of the winner: the mean over its runs."""
+    metric: str = "loss"
+    """What decided: the configured metric, or the loss. The loss also decides while few subsets have a metric."""
+    measured_metric: float | None = None
+    """Metric of the winner: the mean over its runs. None if the loss decided."""
+    metric_regret: float | None = None
+    """Distance of this metric to the best measured metric of all subsets within the limits."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

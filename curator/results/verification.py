@@ -125,13 +125,35 @@ class ComparedSelection:
     name: str
     selected: tuple[str, ...]
     tokens: int
-    """Training tokens of the selected tasks."""
+    """Training tokens of the selected tasks, in one epoch."""
+    epochs: float
+    """Epochs of the runs. Equal tokens change them."""
+    tokens_trained: int
+    """Tokens that a run trains on, with the target's, over all epochs."""
     seeds: tuple[int, ...]
     """Seeds of the runs, sorted."""
     measured_losses: tuple[float, ...]
     """Loss of each seed."""
     measured_loss: float
     """Mean over the seeds."""
+    measured_low: float | None
+    """Lower end of Student's 90 % interval of the mean over seeds. None with one seed."""
+    measured_high: float | None
+    """Upper end of this interval."""
+    metrics: tuple[float, ...] = ()
+    """Metric of each seed. Empty if the metric is the loss."""
+    metric: float | None = None
+    """Mean over the seeds. None if the metric is the loss."""
+    metric_low: float | None = None
+    """Lower end of Student's 90 % interval of the mean over seeds."""
+    metric_high: float | None = None
+    """Upper end of this interval."""
+    metric_error: float | None = None
+    """Standard error of the metric over the held-out rows, the mean over the seeds."""
+    test_loss: float | None = None
+    """Mean loss on the test part. None without a test part."""
+    test_metric: float | None = None
+    """Mean of the metric on the test part."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,6 +170,12 @@ class PairedDifference:
     """Lower end of the 90 % interval. None with fewer than two common seeds."""
     difference_high: float | None
     """Upper end of the 90 % interval."""
+    metric_difference: float | None = None
+    """Mean of the first selection's metric minus the second's. None if the metric is the loss."""
+    metric_difference_low: float | None = None
+    """Lower end of its 90 % interval. None with fewer than two common seeds."""
+    metric_difference_high: float | None = None
+    """Upper end of its 90 % interval."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,6 +198,10 @@ class DroppingReport(Estimated):
     """Difference of the means."""
     measured_noise: float | None
     """Half of the 90 % interval if only seeds differ. None with one seed each."""
+    metric: float | None = None
+    """Mean of the metric without the dropped examples. None if the metric is the loss, or not measured."""
+    metric_with_dropped: float | None = None
+    """Mean of the metric with all examples."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

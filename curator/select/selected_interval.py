@@ -129,7 +129,8 @@ def simulated_errors(
         draws: Number of simulated choices.
 
     Returns:
-        Measured minus estimated loss of the chosen subset (draws,), and absolute errors of all (draws, s), nats.
+        Loss of one run of the chosen subset minus its estimate (draws,), nats, and absolute errors of all (draws, s),
+        for means over as many runs as the measured subsets have.
     """
     rng = np.random.default_rng(seed)
     count = len(considered.masks)
@@ -145,6 +146,8 @@ def simulated_errors(
         masks, mean_change, known=known, unit=considered.unit, rows=rows.tolist(), losses=losses.tolist()
     )
     truths, noises = found.draw(rng, draws)
+    # The conformal width comes from means over runs, so its counterpart has their noise. The interval is for one run.
+    share = float(np.sqrt((1 / runs).mean())) if measured else 1.0
     design = np.c_[np.ones(count), considered.changes, considered.masks]
     chosen, every = np.zeros(draws), np.zeros((draws, count))
     for number in range(draws):
@@ -154,7 +157,8 @@ def simulated_errors(
             shaken = rng.standard_normal(measured) * noises[number] / np.sqrt(runs)
             again = replace(evidence, losses=truths[number, count:] + shaken)
             estimates = known + design @ fit(again)[1]
-        errors = truths[number, :count] + rng.standard_normal(count) * noises[number] - estimates
-        chosen[number] = errors[int(estimates.argmin())]
-        every[number] = np.abs(errors)
+        errors, noise = truths[number, :count] - estimates, rng.standard_normal(count) * noises[number]
+        best = int(estimates.argmin())
+        chosen[number] = errors[best] + noise[best]
+        every[number] = np.abs(errors + share * noise)
     return chosen, every

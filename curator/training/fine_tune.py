@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -73,6 +73,14 @@ def measurement_inputs(config: Config, corpus: Corpus) -> Inputs:
             for task in corpus.target_tasks
         }
     }
+
+
+def with_epochs(workspace: Workspace, epochs: float | None) -> Workspace:
+    """Return the same workspace with other epochs of the recipe. None keeps them."""
+    if epochs is None:
+        return workspace
+    train = workspace.config.train.model_copy(update={"epochs": epochs})
+    return replace(workspace, config=workspace.config.model_copy(update={"train": train}))
 
 
 def recipe_key(config: Config, corpus: Corpus) -> str:

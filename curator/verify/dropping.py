@@ -8,10 +8,14 @@ import numpy as np
 
 from curator import results
 from curator.core import distributed
+from curator.core.metric_name import LOSS
+from curator.data.corpus import Corpus
 from curator.data.dropped import Dropped, without
 from curator.estimate.reduced import ReducedEstimates
 from curator.estimate.target import TargetEstimates
 from curator.estimate.whatif import difference, estimate_selection
+from curator.metrics.measuring import Measurer
+from curator.metrics.stored import RunValues
 from curator.results.base import rounded, rounded_interval
 from curator.select.selections import Selections
 from curator.training.fine_tune import MeasuredSubset, measured_subsets, recipe_key
@@ -68,18 +72,28 @@ def plan_dropping(selections: Selections, *, seeds: int | None, planned: Sequenc
     return distributed.from_main(found)
 
 
-def measure_dropping(estimates: TargetEstimates, dropping: Dropping, *, pool: Pool, folder: Path) -> None:
+def measure_dropping(
+    estimates: TargetEstimates,
+    dropping: Dropping,
+    *,
+    pool: Pool,
+    folder: Path,
+    measurer: Measurer | None = None,
+) -> None:
     """Fine-tune without the dropped examples, and store the results. Arguments and errors are those of `measure`."""
     corpus = without(estimates.corpus, dropping.dropped)
-    measure(estimates.workspace, corpus, dropping.reduced, pool=pool, folder=folder)
+    measure(estimates.workspace, corpus, dropping.reduced, pool=pool, folder=folder, measurer=measurer)
 
 
-def report_dropping(estimates: TargetEstimates, dropping: Dropping) -> results.DroppingReport | None:
+def report_dropping(
+    estimates: TargetEstimates, dropping: Dropping, measurer: Measurer | None = None
+) -> results.DroppingReport | None:
     """Compare the losses with and without the dropped examples. None if every run of one kind diverged.
 
     Args:
         estimates: Estimates for the target, made after the runs.
         dropping: The plan from `plan_dropping`.
+        measurer: Metric of the runs. None reports the loss only.
     """
     reduced = ReducedEstimates(estimates, dropping.dropped)
     mask = estimates.mask(dropping.subset)
@@ -103,7 +117,21 @@ def report_dropping(estimates: TargetEstimates, dropping: Dropping) -> results.D
         measured_losses_with_dropped=tuple(map(rounded, more.losses)),
         measured_difference=rounded(less.mean - more.mean),
         measured_noise=None if noise is None else rounded(noise),
+        metric=_metric(estimates, reduced.corpus, less, measurer),
+        metric_with_dropped=_metric(estimates, estimates.corpus, more, measurer),
     )
+
+
+def _metric(
+    estimates: TargetEstimates, corpus: Corpus, measured: MeasuredSubset, measurer: Measurer | None
+) -> float | None:
+    """Return the mean metric of the runs on a subset. None if the metric is the loss, or no run measured it."""
+    if measurer is None or measurer.name == LOSS:
+        return None
+    stored = RunValues(estimates.workspace, corpus, measurer)
+    found = [stored.value(measured.subset, run.seed, measurer.name, "validation") for run in measured.runs]
+    known = [value.value for value in found if value is not None]
+    return rounded(float(np.mean(known))) if known else None
 
 
 def _noise(estimates: TargetEstimates, first: MeasuredSubset, second: MeasuredSubset) -> float | None:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 
@@ -22,7 +23,7 @@ from curator.data.corpus import Corpus
 from curator.estimate.target import TargetEstimates
 from curator.metrics.measuring import Measurer
 from curator.select.selections import Selections
-from curator.training.fine_tune import measurement_inputs, recipe_key, subset_content
+from curator.training.fine_tune import measurement_inputs, recipe_key, subset_content, with_epochs
 from curator.training.trainer import remove_run
 from curator.verify.probes import plan
 from curator.workers.fine_tuning import FineTuning, RunPart, RunResult
@@ -47,6 +48,8 @@ class Predictions:
 
 
 NO_PREDICTIONS = Predictions({}, None)
+NO_EPOCHS: Mapping[frozenset[str], float] = MappingProxyType({})
+"""Every run has the recipe's epochs."""
 
 
 def new_count(config: Config, subsets: int | None, seeds: int | None) -> int:
@@ -139,6 +142,7 @@ def measure(
     measurer: Measurer | None = None,
     predictions: Predictions = NO_PREDICTIONS,
     forgetting: bool = False,
+    epochs: Mapping[frozenset[str], float] = NO_EPOCHS,
 ) -> None:
     """Fine-tune on subsets, and store each result. Store a run that diverges with an infinite loss.
 
@@ -154,6 +158,7 @@ def measure(
         measurer: Measures the model of each run. None measures the loss only.
         predictions: Estimates from before the runs.
         forgetting: Measure the loss on rows of every task too, before and after each run.
+        epochs: Epochs of the runs on a subset, instead of those of the recipe. They are part of the runs' key.
 
     Raises:
         DataError: A checkpoint cannot be written, the metric cannot be measured, or a worker died too often.
@@ -162,9 +167,9 @@ def measure(
     """
     if not runs:
         return
-    config = workspace.config
+    own = {subset: with_epochs(workspace, epochs.get(subset)).config for subset, _ in runs}
     tokens = {task.name: task.tokens for task in corpus.tasks}
-    costs = [sum(tokens[task] for task in (*subset, *corpus.targets)) * config.train.epochs for subset, _ in runs]
+    costs = [sum(tokens[task] for task in (*subset, *corpus.targets)) * own[subset].train.epochs for subset, _ in runs]
     stage = workspace.reporter.stage("verify", round(sum(costs)), "tokens")
     done = [0.0] * len(runs)
 
@@ -180,24 +185,37 @@ def measure(
         forgetting=forgetting,
         used=frozenset(name for subset, _ in runs for name in subset),
     )
-    parts = [_part(workspace, corpus, run, folder, predictions) for run in runs]
+    keys = {subset: recipe_key(config, corpus) for subset, config in own.items()}
+    parts = [
+        _part(workspace, corpus, run, folder, predictions, key=keys[run[0]], epochs=epochs.get(run[0])) for run in runs
+    ]
     with closing(pool.run(work, parts, follow)) as ended:
         for number, result in in_order(ended):
             name = f"run {number + 1} of {len(runs)}: {len(runs[number][0])} tasks, seed {runs[number][1]}"
-            _keep(workspace, corpus, parts[number], result, predictions, name)
+            _keep(workspace, corpus, parts[number], result, predictions, name, key=keys[runs[number][0]])
             done[number] = costs[number]
     stage.finish(f"{len(runs)} fine-tuning runs")
 
 
-def _part(workspace: Workspace, corpus: Corpus, run: Run, folder: Path, predictions: Predictions) -> RunPart:
-    """Return one run as a part of the work."""
+def _part(
+    workspace: Workspace,
+    corpus: Corpus,
+    run: Run,
+    folder: Path,
+    predictions: Predictions,
+    *,
+    key: str,
+    epochs: float | None,
+) -> RunPart:
+    """Return one run as a part of the work. The key is that of its recipe."""
     subset, seed = run
-    key, content = recipe_key(workspace.config, corpus), subset_content(corpus, subset)
+    content = subset_content(corpus, subset)
     name = f"verify {len(subset)} tasks {key_of(content)[:8]} seed {seed}"
     return RunPart(
         subset=subset,
         seed=seed,
         folder=folder / key_of({"recipe": key, "subset": content, "seed": seed, "early": True}),
+        epochs=epochs,
         early=True,
         tracked=(name, {"subset": sorted(subset), "seed": seed, "target": corpus.target_label}),
         expected=predictions.estimates.get(subset),
@@ -205,15 +223,21 @@ def _part(workspace: Workspace, corpus: Corpus, run: Run, folder: Path, predicti
 
 
 def _keep(
-    workspace: Workspace, corpus: Corpus, part: RunPart, result: RunResult, predictions: Predictions, name: str
+    workspace: Workspace,
+    corpus: Corpus,
+    part: RunPart,
+    result: RunResult,
+    predictions: Predictions,
+    name: str,
+    *,
+    key: str,
 ) -> None:
     """Store and report the result of one run, and remove its checkpoints."""
     found, reporter = result.found, workspace.reporter
     if result.diverged is not None:
         reporter.warn(f"{name}: {result.diverged}. curator leaves the run out and does not repeat it.")
     if distributed.is_main():
-        key, target = recipe_key(workspace.config, corpus), corpus.target_label
-        content = subset_content(corpus, part.subset)
+        target, content = corpus.target_label, subset_content(corpus, part.subset)
         # This order is safe: a kill in between repeats the run, but leaves no folder.
         remove_run(part.folder)
         workspace.store.put_metrics(key, target, content, seed=part.seed, values=result.values)

@@ -2,22 +2,25 @@
 
 Candidates are the selections of several methods, all tasks and the target alone. Measured subsets, subsets near the
 leader and random subsets join them. The joint posterior (posterior.py) gives the expected improvement of each on the
-leader. The candidate with the highest one gets the next run.
+leader. The candidate with the highest one gets the next run. A configured metric replaces the loss in this choice once
+enough subsets have a value (race_goal.py).
 Then the calibration and the methods' selections are made again.
 
 The plan of a race is stored before each run. A killed race resumes its last run, and repeats none.
 """
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from curator import results
 from curator.core.arrays import Floats, Mask
 from curator.core.errors import CuratorError, NumericalError
+from curator.core.metric_name import LOSS
 from curator.core.provenance import Inputs, key_of
-from curator.estimate.target import TargetEstimates
+from curator.metrics.measuring import Measurer
 from curator.results.base import rounded
 from curator.select.baselines import NAMES
 from curator.select.considered import neighbours, random_subsets, unit_of
@@ -27,6 +30,7 @@ from curator.select.search import Constraints
 from curator.select.selections import Selections
 from curator.training.fine_tune import measurement_inputs
 from curator.verify.measure import Run, run_seeds
+from curator.verify.race_goal import MetricGoal, metric_goal
 
 # Increase when the same runs give other choices.
 _VERSION = 1
@@ -134,10 +138,13 @@ class Race:
         selections: Selections for the target, by estimates that all stored runs calibrate.
         request: Limits of the selection. Its method has no effect.
         fresh: Begin another race. Its runs do not repeat stored runs.
+        measurer: Metric of the runs. None races by the loss.
     """
 
-    def __init__(self, selections: Selections, request: Request, *, fresh: bool) -> None:
-        self._selections, self._request = selections, request
+    def __init__(
+        self, selections: Selections, request: Request, *, fresh: bool, measurer: Measurer | None = None
+    ) -> None:
+        self._selections, self._request, self._measurer = selections, request, measurer
         estimates = selections.estimates
         workspace, corpus = estimates.workspace, estimates.corpus
         self._store = workspace.store
@@ -146,6 +153,8 @@ class Race:
             "request": asdict(replace(request, method="race")),
             "race": _VERSION,
         }
+        if measurer is not None and measurer.name != LOSS:
+            self._inputs["metric"] = measurer.name
         self._key = key_of(self._inputs)
         kept = None if fresh else self._store.artifact("race", self._key)
         outputs = {} if kept is None else kept.outputs
@@ -175,8 +184,7 @@ class Race:
         if len(self.runs) >= most:
             return None
         field, changes = self._field()
-        rows = _stored_runs(estimates, field)[0]
-        standing = self._standing(field, changes)
+        standing, rows = self._standing(field, changes)
         if len(set(rows)) > 1 and standing.probability_best >= SURE:
             return None
         names = np.array([task.name for task in estimates.tasks], dtype=object)
@@ -206,10 +214,10 @@ class Race:
         """
         estimates = self._selections.estimates
         field, changes = self._field()
-        rows, _ = _stored_runs(estimates, field)
+        standing, rows = self._standing(field, changes)
         if not rows:
             raise NumericalError("every fine-tuning run diverged", hint="Lower train.learning_rate.")
-        standing = self._standing(field, changes)
+        goal = metric_goal(estimates, self._measurer)
         names = np.array([task.name for task in estimates.tasks], dtype=object)
 
         def subset(row: int) -> frozenset[str]:
@@ -226,21 +234,26 @@ class Race:
             probability_best=round(standing.probability_best, 3),
             regret=rounded(measured[winner] - min(measured[one] for one in own)),
             measured_loss=rounded(measured[winner]),
+            **({} if goal is None else _metric_fields(goal, winner, own)),
         )
         return found, field.masks[standing.winner]
 
-    def _standing(self, field: Field, changes: Floats) -> Standing:
+    def _standing(self, field: Field, changes: Floats) -> tuple[Standing, list[int]]:
+        """Return the state of the race by its goal, and the row of the subset of each run that counts."""
         estimates = self._selections.estimates
-        rows, losses = _stored_runs(estimates, field)
-        return standing_of(
-            field,
-            changes,
-            known=estimates.estimator.all_tasks_loss,
-            unit=unit_of(estimates),
-            rows=rows,
-            losses=losses,
-            seed=estimates.workspace.config.select.seed,
-        )
+        goal, seed = metric_goal(estimates, self._measurer), estimates.workspace.config.select.seed
+        known, unit = estimates.estimator.all_tasks_loss, unit_of(estimates)
+        if goal is None:
+            values = [(m.subset, run.loss) for m in estimates.measured for run in m.runs]
+        else:
+            known, unit, changes = goal.known, goal.unit(unit), goal.slope * changes
+            pairs = zip(goal.measured, goal.values, strict=True)
+            values = [(m.subset, goal.sign * value) for m, own in pairs for value in own]
+        places = {mask.tobytes(): row for row, mask in enumerate(field.masks)}
+        found = [(places[key], value) for s, value in values if (key := estimates.mask(s).tobytes()) in places]
+        rows, losses = [row for row, _ in found], [value for _, value in found]
+        standing = standing_of(field, changes, known=known, unit=unit, rows=rows, losses=losses, seed=seed)
+        return standing, rows
 
     def _field(self) -> tuple[Field, Floats]:
         """Return the subsets that compete now, and the uncalibrated change of each (s,), nats."""
@@ -283,13 +296,12 @@ def _allowed(mask: Mask, limits: Constraints) -> bool:
     return bool((pinned == mask).all()) and limits.allows(mask)
 
 
-def _stored_runs(estimates: TargetEstimates, field: Field) -> tuple[list[int], list[float]]:
-    """Return the row and the loss of each stored run on a subset of the field."""
-    places = {mask.tobytes(): row for row, mask in enumerate(field.masks)}
-    found = [
-        (places[key], run.loss)
-        for m in estimates.measured
-        if (key := estimates.mask(m.subset).tobytes()) in places
-        for run in m.runs
-    ]
-    return [row for row, _ in found], [loss for _, loss in found]
+def _metric_fields(goal: MetricGoal, winner: frozenset[str], own: Set[frozenset[str]]) -> dict[str, Any]:
+    """Return the fields of a result that a metric decides. `own` holds the measured subsets of the race."""
+    means = {subset: value for subset, value in goal.means().items() if subset in own}
+    best = min(means.values(), key=lambda value: goal.sign * value)
+    return {
+        "metric": goal.name,
+        "measured_metric": rounded(means[winner]),
+        "metric_regret": rounded(abs(best - means[winner])),
+    }

@@ -30,19 +30,34 @@ class Plan:
         runs: Subset and seed of each run.
         choices: Selections of the methods to compare.
         named: Selections to compare by name.
+        other: Selection and seed of each run with other epochs than the recipe's.
     """
 
     runs: list[Run]
     choices: list[Choice]
     named: list[NamedSubset]
+    other: list[tuple[NamedSubset, int]]
+
+    @property
+    def epochs(self) -> dict[frozenset[str], float]:
+        """Epochs of the subsets of `other`."""
+        return {one.subset: one.epochs for one, _ in self.other if one.epochs is not None}
 
 
-def check_counts(runs: int | None, seeds: int | None) -> None:
+def check_counts(runs: int | None, seeds: int | None, *, same_tokens: bool = False, named: int = 0) -> None:
     """Check the numbers of subsets and seeds, before any stage runs.
 
+    Args:
+        runs: Number of subsets.
+        seeds: Number of seeds.
+        same_tokens: Whether the runs of named selections train on equal tokens.
+        named: Number of selections to compare by name.
+
     Raises:
-        ConfigError: `runs` or `seeds` is below 1.
+        ConfigError: `runs` or `seeds` is below 1, or equal tokens are asked for without selections.
     """
+    if same_tokens and not named:
+        raise ConfigError("--same-tokens needs --selections", hint="Add --selections forward,all,target,random.")
     if (seeds is not None and seeds < 1) or (runs is not None and runs < 1):
         raise ConfigError(
             f"runs and seeds must be at least 1: runs={runs}, seeds={seeds}", hint="Omit one to use its default."
@@ -71,6 +86,7 @@ def plan_runs(
     seeds: int | None,
     compare: bool,
     names: Sequence[str] = (),
+    same_tokens: bool = False,
     fresh: bool,
     measurer: Measurer | None = None,
     keep: bool = True,
@@ -83,6 +99,7 @@ def plan_runs(
         seeds: Fine-tuning runs on each subset. None means `verify.seeds`, and more for comparisons.
         compare: Whether to include the selections of the other methods.
         names: Selections to compare by name.
+        same_tokens: Whether their runs train on as many tokens as a run of the first.
         fresh: Plan the comparison again even if cached.
         measurer: Metric of the runs. Without `runs` and `compare`, stored runs that lack its value are repeated.
         keep: Whether to store a new plan, so that a later call continues it.
@@ -94,7 +111,7 @@ def plan_runs(
         ConfigError: Names do not suit.
         DataError: A named selection does not exist.
     """
-    found = Plan([], [], [])
+    found = Plan([], [], [], [])
     estimates = selections.estimates
     config = estimates.workspace.config
     if distributed.is_main():
@@ -106,9 +123,13 @@ def plan_runs(
             more = runs_to_compare(estimates, found.choices, seeds=seeds or max(config.verify.seeds, COMPARED_SEEDS))
             found.runs.extend(run for run in more if run not in found.runs)
         if names:
-            found.named.extend(named_subsets(estimates, names))
-            more = runs_to_pair(estimates, found.named, seeds=seeds or max(config.verify.seeds, PAIRED_SEEDS))
-            found.runs.extend(run for run in more if run not in found.runs)
+            found.named.extend(named_subsets(selections, names, same_tokens=same_tokens, fresh=fresh))
+            count = seeds or max(config.verify.seeds, PAIRED_SEEDS)
+            for one, seed in runs_to_pair(estimates, found.named, seeds=count, measurer=measurer):
+                if one.epochs is not None:
+                    found.other.append((one, seed))
+                elif (one.subset, seed) not in found.runs:
+                    found.runs.append((one.subset, seed))
         if runs is not None or not (compare or names):
             more = runs_to_make(selections, subsets=runs, seeds=seeds, keep=keep)
             found.runs.extend(run for run in more if run not in found.runs)
@@ -175,7 +196,7 @@ def report_runs(
     if plan.choices:
         found = replace(found, comparison=compare_methods(estimates, found, plan.choices))
     if plan.named:
-        selections, differences = compare_selections(estimates, plan.named)
+        selections, differences = compare_selections(estimates, plan.named, measurer)
         found = replace(found, selections=selections, differences=differences)
     return found
 

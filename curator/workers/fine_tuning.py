@@ -17,7 +17,7 @@ from curator.core.metric_name import COMMAND, MetricName
 from curator.data.corpus import Corpus
 from curator.data.model_files import ModelFiles
 from curator.metrics.measuring import PARTS, Measurer
-from curator.training.fine_tune import FineTuned, fine_tune
+from curator.training.fine_tune import FineTuned, fine_tune, with_epochs
 from curator.training.forgetting import compared, task_losses
 from curator.training.meta_init import LoadModel
 from curator.training.model import TunedModel, load_project_model
@@ -39,6 +39,7 @@ class RunPart:
         folder: Folder for checkpoints. A worker that starts the run again resumes from them.
         stage: Name of the stage in events.
         weights: Number of times that a task's examples are repeated, by task name.
+        epochs: Epochs of the run, instead of those of the recipe.
         early: Measure the loss also after 25 % and 50 % of the steps.
         tracked: Name and parameters for the experiment tracker. None if the caller encloses the run.
         expected: Estimate from before the run, for the tracker.
@@ -50,6 +51,7 @@ class RunPart:
     folder: Path
     stage: str = "fine-tune"
     weights: Mapping[str, float] | None = None
+    epochs: float | None = None
     early: bool = False
     tracked: tuple[str, Mapping[str, object]] | None = None
     expected: Interval | None = None
@@ -162,7 +164,7 @@ class _Runs:
                 log(estimate_numbers(part.expected))
             try:
                 found = fine_tune(
-                    work.workspace.reporting_to(Reporter(report)),
+                    with_epochs(work.workspace, part.epochs).reporting_to(Reporter(report)),
                     work.corpus,
                     part.subset,
                     seed=part.seed,

@@ -208,6 +208,41 @@ def test_verify_measures_the_selection_with_and_without_dropped_rows(folder: Pat
     assert again == found
 
 
+def test_verify_metric_is_measured_with_and_without_dropped_rows(folder: Path) -> None:
+    project = curator.Project.open(folder)
+    project.select(include=["alpha"], exclude=["beta", "gamma"], drop_examples=_hashes(folder, "alpha", 2))
+    report = project.verify(runs=1, seeds=2, metric="exact_match")
+    found = report.dropping
+    assert found is not None
+    assert found.metric is not None
+    values = [run.metric for run in report.runs if run.subset == ("alpha",)]
+    assert found.metric_with_dropped == pytest.approx(sum(values) / 2, abs=1e-6)  # type: ignore[arg-type]
+    assert curator.Project.open(folder).verify(seeds=2, metric="exact_match").dropping == found
+
+
+def test_curve_datasets_and_dry_run_leave_dropped_rows_out(folder: Path) -> None:
+    named = _hashes(folder, "alpha", 2)
+    file = _file(folder, named)
+    plan = run_cli("select", "-p", folder, "--include", "alpha", "--drop-examples", file, "--dry-run", "--json").check(
+        0
+    )
+    assert [stage["stage"] for stage in json.loads(plan.out)["stages"]][:2] == ["train", "gradients"]
+    assert not (folder / "curator-manifest.json").exists()
+    project = curator.Project.open(folder)
+    project.select(include=["alpha"], exclude=["beta", "gamma"], drop_examples=named)
+    kept = next(point for point in project.curve().points if point.subset == ("alpha",))
+    less = project.estimate(["alpha"], drop_examples=named)
+    assert kept.estimated_loss == pytest.approx(less.estimated_loss, abs=2e-6)
+    rows = project.to_datasets(folder / "curator-manifest.json")["train"]
+    assert sum(task == "alpha" for task in rows["task"]) == 7
+    project.select(include=["alpha"], exclude=["beta", "gamma"])
+    more = next(point for point in project.curve().points if point.subset == ("alpha",))
+    # Two of the nine rows of alpha are dropped.
+    assert kept.tokens < more.tokens
+    assert more.estimated_loss == pytest.approx(project.estimate(["alpha"]).estimated_loss, abs=2e-6)
+    assert sum(task == "alpha" for task in project.to_datasets(folder / "curator-manifest.json")["train"]["task"]) == 9
+
+
 def test_examples_drop_harmful_writes_lines_that_select_reads(folder: Path) -> None:
     curator.Project.open(folder).select()
     worst = curator.Project.open(folder).examples("beta").most_harmful(3)

@@ -162,6 +162,22 @@ def test_simulated_errors_without_calibration_are_prior_errors() -> None:
     assert every.shape == (20_000, 8)
 
 
+def test_simulated_errors_of_all_subsets_have_the_noise_of_the_measured_means() -> None:
+    masks, changes, _, evidence = _planted(5)
+    considered = Considered(masks=masks[:1], changes=changes[:1], unit=0.1)
+    runs = np.full(len(evidence), 4.0)
+    chosen, every = simulated_errors(considered, known=1.0, evidence=evidence, runs=runs, seed=0, draws=4000)
+    every_mask = np.concatenate([masks[:1], evidence.masks])
+    every_change = np.concatenate([changes[:1, 0], evidence.changes[0, :, 0]])
+    found = joint_posterior(
+        every_mask, every_change, known=1.0, unit=0.1,
+        rows=np.repeat(np.arange(1, 15), 4).tolist(), losses=np.repeat(evidence.losses, 4).tolist(),
+    )  # fmt: skip
+    noise = found.noise**2 * found.factor * found.freedom / (found.freedom - 2)
+    # One run has four times the variance of a mean of four runs.
+    assert np.mean(chosen**2) - np.mean(every**2) == pytest.approx(0.75 * noise, rel=0.15)
+
+
 def test_selected_interval_is_the_same_in_each_call_and_not_below_zero() -> None:
     masks, changes, _, evidence = _planted(3)
     found = calibrate(evidence)

@@ -15,10 +15,12 @@ from hostile import run_cli
 
 import curator
 from curator.core.errors import ConfigError
+from curator.metrics.measuring import Measurer, metric_name
 from curator.select.methods import Request
 from curator.select.posterior import spread_of
 from curator.training.fine_tune import recipe_key, subset_content
 from curator.verify.race import SURE, Field, Race, next_row, standing_of
+from curator.workspace.store.metric_values import StoredMetric
 
 MakeProject = Callable[..., Path]
 TASKS = ("alpha", "beta", "gamma", "delta")
@@ -165,6 +167,38 @@ def test_race_stored_runs_count_as_evidence_and_end_a_decided_race(ready: Path) 
     assert result.race.winner == ("alpha",)
     assert result.race.probability_best >= SURE
     assert result.race.regret == 0.0
+
+
+def test_race_configured_metric_decides_against_the_loss(ready: Path) -> None:
+    (ready / "curator.toml").write_text((ready / "curator.toml").read_text() + '\n[verify]\nmetric = "exact_match"\n')
+    project = curator.Project.open(ready)
+    corpus = project.corpus(("target",))
+    measurer = Measurer(project.workspace, corpus, metric_name(project.workspace, None))
+    recipe = recipe_key(project.config, corpus)
+    for number in range(16):
+        subset = [task for i, task in enumerate(TASKS) if number >> i & 1]
+        content = subset_content(corpus, subset)
+        loss = 1.0 if subset == ["alpha"] else 3.0 + 0.01 * number
+        for seed in (1, 2):
+            share = 0.9 if subset == ["beta", "gamma"] else 0.2 + 0.01 * seed
+            value = StoredMetric(
+                metric="exact_match", part="validation", version=measurer.version(measurer.metric, "validation"),
+                value=share, standard_error=0.05, examples=40, higher_is_better=True,
+            )  # fmt: skip
+            project.store.put_metrics(recipe, "target", content, seed=seed, values=[value])
+            project.store.put_measurement(recipe, "target", content, seed=seed, loss=loss, seconds=1.0)
+    race = curator.Project.open(ready).select(runs=5).race
+    assert race is not None
+    assert (race.metric, race.runs, race.winner) == ("exact_match", 0, ("beta", "gamma"))
+    assert race.measured_metric == pytest.approx(0.9)
+    assert race.metric_regret == 0.0
+    # By the loss, alpha alone is better: 1.0 instead of 3.06.
+    assert race.regret == pytest.approx(2.06)
+    # A race by the loss is another race, with another winner.
+    (ready / "curator.toml").write_text((ready / "curator.toml").read_text().replace("exact_match", "loss"))
+    by_loss = curator.Project.open(ready).select(runs=5).race
+    assert by_loss is not None
+    assert (by_loss.metric, by_loss.winner, by_loss.measured_metric) == ("loss", ("alpha",), None)
 
 
 def test_race_killed_before_storing_a_run_resumes_that_run(ready: Path, tmp_path: Path) -> None:
