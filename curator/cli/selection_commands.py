@@ -152,7 +152,7 @@ def verify(
         typer.Option(
             "--selections",
             metavar="A,B",
-            help="Compare these selections by runs with the same seeds; all and none are also names.",
+            help="Measure one selection, or compare several with the same seeds; all and none are also names.",
         ),
     ] = "",
     forgetting: Annotated[

@@ -305,6 +305,25 @@ def show_notes(report: results.NotesReport) -> None:
         out.print(styled("no notes", "dim"))
 
 
+def show_selections(report: results.SavedSelectionsReport) -> None:
+    """Print saved selections, then the deleted ones."""
+    out = console()
+    numbers = ("tasks", "estimated", "measured")
+    table = table_of("selection", "target", "method", *numbers, "note", numbers=numbers)
+    for entry in report.selections:
+        measured = "-" if entry.measured_loss is None else f"{entry.measured_loss:.4f}"
+        table.add_row(
+            styled(entry.name, "dim" if entry.deleted else "bold"),
+            styled(entry.target),
+            styled("deleted" if entry.deleted else entry.method, "dim" if entry.deleted else ""),
+            styled(entry.tasks),
+            styled(f"{entry.estimated_loss:.4f}"),
+            styled(measured),
+            styled(entry.note),
+        )
+    out.print(table if report.selections else styled("no selections", "dim"))
+
+
 def show_costs(report: results.CostReport) -> None:
     """Print the costs of each stage, and their sum."""
     out = console()

@@ -229,13 +229,13 @@ class CuratorScreen(Screen[None]):
 
     def action_undo(self) -> None:
         """Undo the last edit."""
-        if self.allows("undo") and self.app.session is not None and (edit := self.app.session.undo()):
-            self.app.edited(f"undone: {edit.label}")
+        if self.allows("undo"):
+            self.app.undo()
 
     def action_redo(self) -> None:
         """Redo the last undone edit."""
-        if self.allows("redo") and self.app.session is not None and (edit := self.app.session.redo()):
-            self.app.edited(f"redone: {edit.label}")
+        if self.allows("redo"):
+            self.app.redo()
 
     def allows(self, action: str) -> bool:
         """Return whether an action works now. If not, show the reason in the flash line."""
@@ -265,17 +265,36 @@ class CuratorScreen(Screen[None]):
 
     def write_note(self, about: "About") -> None:
         """Ask for the note on a task, an example or a selection, and keep it."""
-        from tui.dialogs.note import NoteDialog
+        self.app.ask_note(about)
 
-        assert self.app.snapshot is not None
-        kind, name, digest = about
-        words = f"{kind} {digest[:8]} of {name}" if digest else f"{kind} {name}"
-        text = self.app.snapshot.notes.get(about, "")
-        self.app.push_screen(NoteDialog(words, text), lambda found: self.app.keep_note(about, found))
+    def action_selections(self) -> None:
+        """Show the saved selections."""
+        from tui.dialogs.selections import SelectionsDialog
+
+        if self.app.snapshot is None or self.app.session is None:
+            self.app.flash(self.app.missing(), "warn")
+        else:
+            self.app.push_screen(SelectionsDialog(), self._take_selection)
+
+    def _take_selection(self, found: tuple[str, str] | None) -> None:
+        if found is None:
+            return
+        what, name = found
+        if what == "load":
+            self.app.load(name)
+        elif what == "export":
+            self.app.export(name)
+        else:
+            self.app.measure(name)
 
     def action_compare(self) -> None:
         """Compare this selection with saved selections."""
         self.app.go("compare")
+
+    def action_measure(self) -> None:
+        """Measure the selection in hand by fine-tuning."""
+        if self.allows("measure"):
+            self.app.measure()
 
     def action_report(self) -> None:
         """Write a report of the selection that the session started from."""

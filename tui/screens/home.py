@@ -26,7 +26,7 @@ from tui.widgets.wrapped import Wrapped
 
 if TYPE_CHECKING:
     from tui.background.run_watcher import JobView
-    from tui.state.snapshot import Snapshot
+    from tui.state.snapshot import About, Snapshot
 
 _STATES = {
     "done": ("✓", "good"),
@@ -402,6 +402,32 @@ class HomeScreen(CuratorScreen):
             if name in self.app.snapshot.names:
                 self.app.place.task = name
                 self.app.go("tasks")
+
+    @property
+    def _here(self) -> str:
+        """Return the name of the selection under the cursor; "" for all tasks, or outside the list."""
+        rows = self.query_one(Selections)
+        return rows.items[rows.cursor].name if rows.has_focus and rows.items else ""
+
+    def note_about(self) -> "About | None":
+        """Return what a note is about: the selection under the cursor, else the one that the session started from."""
+        return ("selection", self._here, "") if self._here else super().note_about()
+
+    def action_rename(self) -> None:
+        """Rename the selection under the cursor."""
+        if self._named():
+            self.app.ask_name(self._here)
+
+    def action_delete(self) -> None:
+        """Delete the selection under the cursor. Undo restores it."""
+        if self._named():
+            self.app.delete_selection(self._here)
+
+    def _named(self) -> bool:
+        """Return whether a saved selection is under the cursor. If not, say so in the flash line."""
+        if not self._here:
+            self.app.flash("put the cursor on a saved selection first (tab moves to the list)", "warn")
+        return bool(self._here)
 
     def action_next_pane(self) -> None:
         """Move to the next box."""
