@@ -76,9 +76,7 @@ ACTIONS: tuple[Action, ...] = (
     _action("undo", "u", "undo", "Undo the last change", "home tasks task matrix compare", 15),
     _action("redo", "U ctrl+r", "redo", "Redo the last undone change", "home tasks task matrix compare"),
     _action("save", "w ctrl+s", "save", "Save the selection under a name", "home tasks task matrix compare", 18),
-    _action(
-        "selections", "o", "selections", "Load, rename, delete or annotate a selection", "home tasks compare"
-    ),
+    _action("selections", "o", "selections", "Load, rename, delete or annotate a selection", "home tasks compare"),
     _action("rename", "r", "rename", "Rename the saved selection under the cursor", "home"),
     _action("delete", "x", "delete", "Delete the saved selection under the cursor (undo: u)", "home"),
     # Views.
@@ -120,9 +118,7 @@ ACTIONS: tuple[Action, ...] = (
         "home tasks runs compare",
         55,
     ),
-    _action(
-        "measure", "M", "measure", "Measure this selection, with the time shown before", "home tasks compare", 54
-    ),
+    _action("measure", "M", "measure", "Measure this selection, with the time shown before", "home tasks compare", 54),
     _action("report", "E", "report", "Write a report of the saved selection as one HTML file", "home tasks compare"),
     _action("export", "e", "export", "Export files for a trainer", "home tasks compare", 60),
 )

@@ -18,9 +18,11 @@ from textual._compositor import ChopsUpdate, LayoutUpdate
 from textual.driver import Driver
 from textual.screen import Screen
 from textual.signal import Signal
+from textual.worker import get_current_worker
 
 from curator.core.errors import CuratorError
 from curator.core.events import Event, Reporter, StageProgress, StageStarted, duration
+from curator.core.interval import Interval
 from tui.app_store import AppStore
 from tui.background.estimator_thread import (
     SOLVED_IN_FULL,
@@ -32,6 +34,7 @@ from tui.background.estimator_thread import (
 )
 from tui.background.run_watcher import JobView
 from tui.frames import Frame, FrameUpdate
+from tui.state.intervals import Chosen, chosen_intervals
 from tui.state.messages import EstimateReady, Failed, ReadingProgressed, SnapshotRead
 from tui.state.place import Place
 from tui.state.session import NO_DROPS, Drops, Edit, Named, Session, named
@@ -70,6 +73,8 @@ class AppBase(AppStore):
         self.session_id = ""
         self.estimate: LiveEstimate | None = None
         self.losses: Mapping[bytes, KnownLoss] = {}
+        self.intervals: Mapping[Chosen, Interval] = {}
+        self._widened: tuple[str, str] = ("", "")
         self.jobs: tuple[JobView, ...] = ()
         self.jobs_known = False
         self.watched: str | None = None
@@ -230,6 +235,7 @@ class AppBase(AppStore):
         if self.estimator_thread is not None:
             self.estimator_thread.stop()
         self.estimator_thread, self.estimate, self._estimator_key, self.losses = None, None, "", {}
+        self.intervals, self._widened = {}, ("", "")
         if snapshot.answers is None:
             return
         answers = snapshot.answers
@@ -304,6 +310,30 @@ class AppBase(AppStore):
             before = after
         return found[-most:]
 
+    def _widen_if_needed(self) -> None:
+        """Compute the intervals of chosen selections, after the first estimate and after each save."""
+        if self.snapshot is None or self.snapshot.answers is None or self.estimate is None:
+            return
+        wanted = self._estimator_key, self.snapshot.stamps[0]
+        if wanted != self._widened:
+            self._widened = wanted
+            self._widen(self.snapshot, self._estimator_key)
+
+    @work(thread=True, exclusive=True, group="intervals", exit_on_error=False)
+    def _widen(self, snapshot: "Snapshot", key: str) -> None:
+        worker = get_current_worker()
+        try:
+            found = chosen_intervals(snapshot, lambda: worker.is_cancelled)
+        except CuratorError as error:
+            self.post_message(Failed("estimate the intervals", error))
+        else:
+            self.call_from_thread(self._have_widened, found, key)
+
+    def _have_widened(self, found: Mapping[Chosen, Interval], key: str) -> None:
+        if key == self._estimator_key:
+            self.intervals = found
+            self.notify_screens("estimate")
+
     def request_visible_estimates(self) -> None:
         """Request estimates of other visible tasks, if only those of visible tasks are solved in full."""
         if self.session is not None and len(self.session.names) > SOLVED_IN_FULL:
@@ -325,6 +355,7 @@ class AppBase(AppStore):
         self.estimate, self.losses = estimate, {**self.losses, **estimate.losses}
         if self.session is not None:
             self.session.set_loss(estimate.target_loss.loss)
+        self._widen_if_needed()
 
     # -- the session --------------------------------------------------------------------------------------------------
 

@@ -10,11 +10,13 @@ import numpy as np
 from textual.app import App
 from textual.signal import Signal
 
-from tui.background.estimator_thread import EstimatorThread, KnownLoss, LiveEstimate
+from curator.core.interval import Interval
+from tui.background.estimator_thread import EstimatorThread, KnownLoss, LiveEstimate, selection_key
 from tui.background.run_watcher import JobView
 from tui.state.filters import Columns
+from tui.state.intervals import Chosen
 from tui.state.place import Place
-from tui.state.session import Rows, Session, State
+from tui.state.session import Rows, Session, State, named
 
 if TYPE_CHECKING:
     from tui.state.resume import SessionLock
@@ -42,6 +44,7 @@ class AppState(App[None]):
         estimate: The newest estimate of the selection; None if estimates are not available.
         reading: Progress of the reading of gradients, until the first estimate.
         losses: Losses of other selections, by the bytes of their membership. All come from the estimator of `estimate`.
+        intervals: Intervals of saved selections that a method chose, by the estimator of `estimate`.
         jobs: The jobs of the project, newest first.
         jobs_known: Whether the jobs were read.
         watched: Id of the job whose whole log is read.
@@ -60,6 +63,7 @@ class AppState(App[None]):
     estimate: LiveEstimate | None
     reading: str
     losses: Mapping[bytes, KnownLoss]
+    intervals: Mapping[Chosen, Interval]
     jobs: tuple[JobView, ...]
     jobs_known: bool
     watched: str | None
@@ -148,6 +152,16 @@ class AppState(App[None]):
         Args:
             words: Text for the flash line. The empty text leaves the flash line unchanged.
         """
+
+    def chosen_interval(self) -> Interval | None:
+        """Return the interval of the selection in hand, if a method chose it and it is unchanged.
+
+        The choice makes it wider than the plain one (docs/explanation/estimates.md). `curator select` shows the same.
+        """
+        session = self.session
+        if session is None or not session.has_base or session.is_changed:
+            return None
+        return self.intervals.get((session.base, selection_key(session.mask, named(session.dropped))))
 
     @abstractmethod
     def _take_over(self, snapshot: "Snapshot") -> None:

@@ -1,4 +1,4 @@
-"""The Home screen: project, pipeline, selections, problems and recent events."""
+"""The Home screen: the answer, saved selections, problems, the pipeline and recent events."""
 
 import shutil
 from collections.abc import Iterable
@@ -18,6 +18,7 @@ from tui.actions import bindings_of
 from tui.background.run_watcher import name_of
 from tui.screens.base import CuratorScreen
 from tui.widgets import numbers
+from tui.widgets.answer import answer_bars, answer_sentence, bar_lines
 from tui.widgets.lines import Line, Lines, Part, fit, spread
 from tui.widgets.rows import Rows
 from tui.widgets.selection_estimate import history_lines
@@ -37,8 +38,8 @@ _STATES = {
 }
 # Least cells of a row with the number of tasks, and with both a difference and a measured loss.
 _COUNT, _BOTH = 32, 48
-# Least height of the screen with recent events.
-_RECENT = 20
+# Least height of the screen with the project, the details of the pipeline, and recent events.
+_TALL = 34
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,19 +158,17 @@ class HomeScreen(CuratorScreen):
     def body(self) -> Iterable[Widget]:
         """Return the boxes."""
         return [
+            Vertical(Lines(id="answer"), Wrapped(id="answer-words"), classes="box", id="answer-box"),
             Horizontal(
+                Vertical(Selections(id="selections", classes="first-focus"), classes="box", id="selections-box"),
                 Vertical(
-                    Lines(id="project", classes="box"),
-                    Vertical(Selections(id="selections", classes="first-focus"), classes="box", id="selections-box"),
-                    id="left",
-                ),
-                Vertical(
-                    Lines(id="pipeline", classes="box"),
                     Vertical(Attention(id="attention"), classes="box", id="attention-box"),
+                    Lines(id="project", classes="box"),
                     id="right",
                 ),
                 id="upper",
             ),
+            Wrapped(id="pipeline", classes="box"),
             Lines(id="recent", classes="box"),
             Vertical(Wrapped(id="begin"), Attention(id="begin-attention"), id="begin-box", classes="box"),
         ]
@@ -187,7 +186,7 @@ class HomeScreen(CuratorScreen):
             self._show_begin()
         if begins != before:
             self.query_one("#begin-attention" if begins else "#selections", Rows).focus()
-        project, pipeline = self.query_one("#project", Lines), self.query_one("#pipeline", Lines)
+        project, pipeline = self.query_one("#project", Lines), self.query_one("#pipeline", Wrapped)
         project.border_title, pipeline.border_title = "project", "pipeline"
         selections = self.query_one(Selections)
         if topic != "jobs":
@@ -203,16 +202,31 @@ class HomeScreen(CuratorScreen):
             words = ["selections"] if half >= _COUNT or not uncalibrated else []
         self.query_one("#selections-box").border_title = " · ".join(words + ["? uncalibrated"] * uncalibrated)
         self.query_one("#attention-box").border_title = "needs attention"
-        project.show(self._project(half))
-        pipeline.show(self._pipeline(half))
+        is_tall, width = app.size.height >= _TALL, app.size.width - 4
+        project.display, pipeline.display = is_tall, not begins
+        project.show(self._project(half) if is_tall else [])
+        pipeline.show(self._pipeline() if is_tall else [self._pipeline_line()])
+        self._show_answer(width, begins=begins)
         selections.changed()
         attention = self.query_one("#attention", Attention)
         attention.items = self._attention()
         attention.changed()
         recent = self.query_one("#recent", Lines)
         recent.border_title = "recent"
-        recent.display = self.app.size.height >= _RECENT and not begins
-        recent.show(self._recent(self.app.size.width - 4, 4 if self.app.size.height < 32 else 10))
+        recent.display = is_tall and not begins
+        recent.show(self._recent(width, 8))
+
+    def _show_answer(self, width: int, *, begins: bool) -> None:
+        """Draw the bars and the sentence. Without estimates, the box is not shown."""
+        box, bars = self.query_one("#answer-box"), answer_bars(self.app)
+        box.display = bool(bars) and not begins
+        if not bars:
+            return
+        assert self.app.snapshot is not None
+        target, trust = clean(self.app.snapshot.target), self.app.snapshot.trust
+        box.border_title = f"loss on {target}, lower is better · 90 % · {trust}"
+        self.query_one("#answer", Lines).show(bar_lines(bars, width))
+        self.query_one("#answer-words", Wrapped).show([answer_sentence(self.app)])
 
     def _show_begin(self) -> None:
         app, snapshot = self.app, self.app.snapshot
@@ -312,31 +326,38 @@ class HomeScreen(CuratorScreen):
             [("disk    ", "dim"), f"{numbers.short(free)}B free"],
         ]
 
-    def _pipeline(self, width: int) -> list[Line]:
+    def _pipeline(self) -> list[Line]:
+        """Return a line for each stage, with its details."""
         snapshot = self.app.snapshot
-        if snapshot is None:
-            return [[]] * 6
-        running = {view.stage: view for view in self.app.jobs if view.job.state == "running"}
         lines: list[Line] = []
-        for number, stage in enumerate(snapshot.status.stages, 1):
-            if stage.stage in running:
-                view = running[stage.stage]
-                share = view.done / view.total if view.total else 0.0
-                left = duration(view.seconds_left) if view.seconds_left is not None else ""
-                lines.append(
-                    [
-                        ("▶ ", "warn"),
-                        f"{number} {stage.stage:<10}",
-                        (numbers.meter(share, 8), "warn"),
-                        f" {share:.0%} {left}",
-                    ]
-                )
+        for number, stage in enumerate(snapshot.status.stages if snapshot is not None else (), 1):
+            mark, style = _STATES[stage.state]
+            detail: Part = (stage.detail, "dim" if style == "dim" else "")
+            words: Line = [(f"{mark} ", style), f"{number} {stage.stage:<10}", detail]
+            lines.append(self._progress(stage.stage, number) or words)
+        return lines
+
+    def _pipeline_line(self) -> Line:
+        """Return all stages in one line, with the progress of the one that runs."""
+        snapshot = self.app.snapshot
+        parts: list[Part] = []
+        for number, stage in enumerate(snapshot.status.stages if snapshot is not None else (), 1):
+            if running := self._progress(stage.stage, 0):
+                parts += [*running, "  "]
                 continue
             mark, style = _STATES[stage.state]
-            lines.append(
-                [(f"{mark} ", style), f"{number} {stage.stage:<10}", (stage.detail, "dim" if style == "dim" else "")]
-            )
-        return lines
+            parts += [(f"{mark} ", style), f"{number} {stage.stage}  "]
+        return parts
+
+    def _progress(self, stage: str, number: int) -> Line:
+        """Return the progress of a stage that runs; empty if it does not."""
+        view = next((v for v in self.app.jobs if v.job.state == "running" and v.stage == stage), None)
+        if view is None:
+            return ()
+        share = view.done / view.total if view.total else 0.0
+        left = duration(view.seconds_left) if view.seconds_left is not None else ""
+        name = f"{number} {stage:<10}" if number else f"{stage} "
+        return [("▶ ", "warn"), name, (numbers.meter(share, 8), "warn"), f" {share:.0%} {left}"]
 
     def _attention(self) -> list[tuple[str, str, str]]:
         app, snapshot = self.app, self.app.snapshot
