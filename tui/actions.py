@@ -55,7 +55,7 @@ ACTIONS: tuple[Action, ...] = (
     _action("page_up", "ctrl+u pageup", "page up", "Move up by a page", "list"),
     _action("first", "g home", "first", "Move to the first row", "list"),
     _action("last", "G end", "last", "Move to the last row", "list"),
-    _action("open", "enter", "open", "Open the row under the cursor", "list"),
+    _action("open", "enter", "open", "Open the row under the cursor", "list", 9),
     # Changes of the selection.
     _action("toggle_task", "space", "toggle", "Toggle the task, the marked tasks, or the range", "tasks matrix", 10),
     _action("toggle_this", "i", "in/out", "Toggle the task", "task", 14),

@@ -21,9 +21,7 @@ def test_saved_interval_of_chosen_subset_is_that_of_select_and_of_hand_made_one_
     found = saved_interval(estimates, project.manifest("chosen")[0])
     assert found is not None
     (plain,) = estimates.estimator.estimate(estimates.mask(chosen.selected)[None])
-    assert (found.low, found.high) == pytest.approx(
-        (chosen.estimated_loss_low, chosen.estimated_loss_high), abs=1e-5
-    )
+    assert (found.low, found.high) == pytest.approx((chosen.estimated_loss_low, chosen.estimated_loss_high), abs=1e-5)
     assert found.high - found.low == pytest.approx(1.5 * (plain.high - plain.low), rel=1e-3)
     # A person who takes the same tasks gets the plain interval, and the manifest says so.
     saved = project.selections(("target",)).save(chosen.selected, name="hand", request=Request(method="manual"))

@@ -7,14 +7,16 @@ from textwrap import wrap
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
-from textual import on
+from textual import on, work
 from textual.binding import BindingType
 from textual.containers import Horizontal, Vertical
 from textual.widget import Widget
+from textual.worker import get_current_worker
 
 from curator.core.events import duration
 from curator.core.text import clean
 from tui.actions import bindings_of
+from tui.background.dry_run import seconds_of_select
 from tui.background.run_watcher import name_of
 from tui.screens.base import CuratorScreen
 from tui.widgets import numbers
@@ -112,12 +114,13 @@ class Attention(Rows):
         return [("! " if style != "dim" else "· ", style), (words, style if style == "bad" else "")]
 
 
-def begin_lines(snapshot: "Snapshot", running: "list[JobView]") -> list[Line]:
+def begin_lines(snapshot: "Snapshot", running: "list[JobView]", seconds: float | None) -> list[Line]:
     """Return what a project without estimates holds, and what to do next.
 
     Args:
         snapshot: The project.
         running: Jobs that run now.
+        seconds: Expected time of the first selection; None if it is not known.
     """
     corpus, target = snapshot.corpus, snapshot.target
     lines: list[Line] = []
@@ -145,6 +148,8 @@ def begin_lines(snapshot: "Snapshot", running: "list[JobView]") -> list[Line]:
     else:
         lines.append(["Press ", ("R", "accent"), ", then ", ("enter", "accent"), ", to find out which tasks help."])
         lines.append(["curator trains once on all tasks, and estimates every selection from the gradients."])
+        if seconds is not None:
+            lines.append([f"It takes about {duration(seconds)} on this machine."])
         lines.append([("The job continues when you quit.", "dim")])
     return [*lines, []]
 
@@ -154,6 +159,27 @@ class HomeScreen(CuratorScreen):
 
     BINDINGS: ClassVar[list[BindingType]] = bindings_of("home")
     place = "home"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._planned = False
+        self._first_seconds: float | None = None
+
+    @work(thread=True, exclusive=True, group="plan", exit_on_error=False)
+    def _plan(self) -> None:
+        """Find the time of the first selection."""
+        worker = get_current_worker()
+        try:
+            found = seconds_of_select(self.app.root, lambda: worker.is_cancelled or not self.app.is_running)
+        except OSError:
+            # The pane then names no time.
+            return
+        if found is not None and not worker.is_cancelled:
+            self.app.call_from_thread(self._have_planned, found)
+
+    def _have_planned(self, seconds: float) -> None:
+        self._first_seconds = seconds
+        self.show("snapshot")
 
     def body(self) -> Iterable[Widget]:
         """Return the boxes."""
@@ -240,7 +266,14 @@ class HomeScreen(CuratorScreen):
         else:
             assert snapshot is not None
             box.border_title = snapshot.project.name
-            lines = begin_lines(snapshot, [view for view in app.jobs if view.job.state == "running"])
+            running = [view for view in app.jobs if view.job.state == "running"]
+            if app.jobs_known and not running and snapshot.target and not self._planned:
+                self._planned = True
+                self._plan()
+            elif running and self._first_seconds is None:
+                # A job does the same work as the dry run.
+                self.workers.cancel_group(self, "plan")
+            lines = begin_lines(snapshot, running, self._first_seconds)
             # The pane itself says what is missing.
             attention = [item for item in self._attention() if item[1] != app.missing() and item[2]]
         self.query_one("#begin", Wrapped).show(lines)

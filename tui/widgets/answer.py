@@ -56,8 +56,11 @@ def answer_bars(app: AppBase) -> list[Bar]:
         else:
             known = app.losses.get(selection_key(mask, ())) if current else None
             bars.append(_estimated(name, None if known is None else known.interval, plain=True))
-    name = session.base if session.has_base else "this selection"
-    words = f"{name}{', changed' if session.base and session.is_changed else ''} ({int(session.mask.sum())} tasks)"
+    name = session.base if session.has_base else "this"
+    size = int(session.mask.sum())
+    words = (
+        f"{name}{', changed' if session.base and session.is_changed else ''} ({size} task{'' if size == 1 else 's'})"
+    )
     chosen = app.chosen_interval()
     interval = chosen or (estimate.target_loss.estimate if current and estimate is not None else None)
     bars.append(_estimated(words, interval if current else None, plain=chosen is None))
