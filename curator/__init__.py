@@ -31,6 +31,7 @@ _HOMES = {
     "ExportReport": "curator.results",
     "GradientsReport": "curator.results",
     "NotesReport": "curator.results",
+    "SavedSelectionsReport": "curator.results",
     "ParetoReport": "curator.results",
     "QueryResult": "curator.results",
     "StatusReport": "curator.results",
@@ -70,6 +71,7 @@ if TYPE_CHECKING:
     from curator.results.outputs import QueryResult as QueryResult
     from curator.results.plots import plot_curve as plot_curve
     from curator.results.plots import plot_verify as plot_verify
+    from curator.results.saved import SavedSelectionsReport as SavedSelectionsReport
     from curator.results.selection import SelectionResult as SelectionResult
     from curator.results.stages import CostReport as CostReport
     from curator.results.stages import GradientsReport as GradientsReport

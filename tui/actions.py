@@ -55,7 +55,7 @@ ACTIONS: tuple[Action, ...] = (
     _action("page_up", "ctrl+u pageup", "page up", "Move up by a page", "list"),
     _action("first", "g home", "first", "Move to the first row", "list"),
     _action("last", "G end", "last", "Move to the last row", "list"),
-    _action("open", "enter", "open", "Open the row under the cursor", "list"),
+    _action("open", "enter", "open", "Open the row under the cursor", "list", 9),
     # Changes of the selection.
     _action("toggle_task", "space", "toggle", "Toggle the task, the marked tasks, or the range", "tasks matrix", 10),
     _action("toggle_this", "i", "in/out", "Toggle the task", "task", 14),
@@ -76,7 +76,9 @@ ACTIONS: tuple[Action, ...] = (
     _action("undo", "u", "undo", "Undo the last change", "home tasks task matrix compare", 15),
     _action("redo", "U ctrl+r", "redo", "Redo the last undone change", "home tasks task matrix compare"),
     _action("save", "w ctrl+s", "save", "Save the selection under a name", "home tasks task matrix compare", 18),
-    _action("load", "o", "load", "Load a saved selection", "tasks"),
+    _action("selections", "o", "selections", "Load, rename, delete or annotate a selection", "home tasks compare"),
+    _action("rename", "r", "rename", "Rename the saved selection under the cursor", "home"),
+    _action("delete", "x", "delete", "Delete the saved selection under the cursor (undo: u)", "home"),
     # Views.
     _action("filter", "slash", "filter", "Filter the tasks by name, tag, source or number", "tasks matrix", 13),
     _action("find", "slash", "search", "Show only the examples that contain a text", "task", 13),
@@ -116,6 +118,7 @@ ACTIONS: tuple[Action, ...] = (
         "home tasks runs compare",
         55,
     ),
+    _action("measure", "M", "measure", "Measure this selection, with the time shown before", "home tasks compare", 54),
     _action("report", "E", "report", "Write a report of the saved selection as one HTML file", "home tasks compare"),
     _action("export", "e", "export", "Export files for a trainer", "home tasks compare", 60),
 )

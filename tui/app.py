@@ -30,7 +30,7 @@ from tui.themes import THEMES, fitting_theme
 if TYPE_CHECKING:
     from textual.command import Provider
 
-    from tui.state.snapshot import Draft, Snapshot
+    from tui.state.snapshot import About, Draft, Snapshot
 
 _KEEP_SECONDS = 0.3
 _WATCH_SECONDS = 1.0
@@ -89,7 +89,7 @@ class CuratorApp(AppBase):
         super().__init__(root, Place.read(self.place_path))
         self.settings = settings or Settings.read(Settings.place())
         self._remembered = replace(self.place)
-        self._watching = False
+        self._watching = self._then_measure = False
         self._store_time = 0
         self._watcher = JobWatcher(root / ".curator" / "runs")
 
@@ -191,6 +191,56 @@ class CuratorApp(AppBase):
 
         self.push_screen(SettingsDialog(self.settings))
 
+    def ask_note(self, about: "About") -> None:
+        """Ask for the note on a task, an example or a selection, and keep it."""
+        from tui.dialogs.note import NoteDialog
+
+        if self.snapshot is None:
+            return
+        kind, name, digest = about
+        words = f"{kind} {digest[:8]} of {name}" if digest else f"{kind} {name}"
+        text = self.snapshot.notes.get(about, "")
+        self.push_screen(NoteDialog(words, text), lambda found: self.keep_note(about, found))
+
+    def ask_name(self, name: str) -> None:
+        """Ask for another name of a saved selection, and rename it."""
+        from tui.dialogs.rename import RenameDialog
+
+        self.push_screen(RenameDialog(name), lambda found: self.rename_selection(name, found))
+
+    def measure(self, name: str | None = None) -> None:
+        """Open the dialog that measures a selection by fine-tuning. A changed selection is saved first.
+
+        Args:
+            name: Name of a saved selection, or "" for all tasks. None is the selection in hand.
+        """
+        from tui.dialogs.measure import MeasureDialog
+        from tui.dialogs.save import SaveDialog
+
+        snapshot, session = self.snapshot, self.session
+        if snapshot is None or session is None or not self.can_estimate():
+            return
+        if name is None and session.is_changed:
+            self.flash("the selection is saved first, then measured")
+            self._then_measure = True
+            self.push_screen(SaveDialog(), self._save_to_measure)
+            return
+        name = session.base if name is None else name
+        saved = snapshot.selection(name)
+        if name and saved is None:
+            return
+        if saved is not None and (saved.dropped or saved.is_weighted):
+            what = "drops examples" if saved.dropped else "has weights"
+            self.flash(f"{name} {what}: load it and start `verify` (R) instead", "warn")
+        elif "," in name:
+            self.flash("the command separates names by commas: rename the selection first", "warn")
+        else:
+            self.push_screen(MeasureDialog(name or "all"), self.launch)
+
+    def _save_to_measure(self, name: str | None) -> None:
+        self._then_measure = bool(name)
+        self.save(name)
+
     def export(self, name: str = "") -> None:
         """Open the export of a saved selection. A changed selection must be saved first.
 
@@ -241,6 +291,9 @@ class CuratorApp(AppBase):
         else:
             self.flash(f"saved as {name}, without later edits", "warn")
         self.notify_screens("snapshot")
+        if self._then_measure:
+            self._then_measure = False
+            self.measure(name)
 
     # -- jobs -------------------------------------------------------------------------------------------------------
 

@@ -3,12 +3,11 @@
     threads ──▶ messages ──▶ handlers here ──▶ `changed` ──▶ screens draw
     keys ──▶ actions of a screen ──▶ session ──▶ `edited` ──▶ `request_estimate` ──▶ thread of the estimator
 
-No method here waits. Threads read files, the store and estimates. Jobs run in separate processes.
+No method waits. Threads read files, the store and estimates. Jobs run in separate processes.
+`tui.app_state` has the attributes and says what works now. `tui.app_store` writes.
 """
 
-from abc import abstractmethod
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,14 +15,16 @@ import numpy as np
 from rich.console import RenderableType
 from textual import on, work
 from textual._compositor import ChopsUpdate, LayoutUpdate
-from textual.app import App
 from textual.driver import Driver
 from textual.screen import Screen
 from textual.signal import Signal
+from textual.worker import get_current_worker
 
 from curator.core.errors import CuratorError
 from curator.core.events import Event, Reporter, StageProgress, StageStarted
 from curator.core.figures import duration
+from curator.core.interval import Interval
+from tui.app_store import AppStore
 from tui.background.estimator_thread import (
     SOLVED_IN_FULL,
     EstimateRequest,
@@ -34,33 +35,26 @@ from tui.background.estimator_thread import (
 )
 from tui.background.run_watcher import JobView
 from tui.frames import Frame, FrameUpdate
-from tui.state.filters import Columns
+from tui.state.intervals import Chosen, chosen_intervals
 from tui.state.messages import EstimateReady, Failed, ReadingProgressed, SnapshotRead
 from tui.state.place import Place
-from tui.state.session import NO_DROPS, Drops, Edit, Named, Rows, Session, State, named
+from tui.state.session import NO_DROPS, Drops, Edit, Named, Session, named
 
 if TYPE_CHECKING:
     from curator.core.arrays import Mask
     from curator.estimate.loss_estimator import LossEstimator
-    from curator.workspace.store.records import StoredEdit
     from tui.state.resume import Begun, SessionLock
 
     # This module imports pyarrow and pydantic. The first frame must not wait for them.
-    from tui.state.snapshot import About, Snapshot
+    from tui.state.snapshot import Snapshot
 
-_FLASH_SECONDS = 8.0
-_ALWAYS = frozenset({"help", "palette", "settings", "quit", "reload", "back", "next_pane"})
-_NEEDS_ESTIMATES = frozenset(
-    {"save", "fill", "order", "verify", "export", "compare", "pick", "swap", "show_which", "copy_table"}
-)
-"""Actions that only work with estimates."""
 _MOST_LOSSES = 60
 """Number of entries of the history whose losses the screens show."""
 # In seconds: too short to notice, and longer than most estimates take.
 _PATIENCE = 0.025
 
 
-class AppBase(App[None]):
+class AppBase(AppStore):
     """The state of the application, and the methods that screens, dialogs and widgets call.
 
     `tui.app.CuratorApp` implements the methods that open screens and dialogs.
@@ -68,21 +62,6 @@ class AppBase(App[None]):
     Args:
         root: Folder of the project.
         place: The screen, task, filter and order that the user saw last.
-
-    Attributes:
-        changed: Signal for the screens. Its value is the topic that changed.
-        snapshot: The project as it was read last; None before the first reading.
-        trouble: The error of the last reading; None if the reading succeeded.
-        session: The selection in progress; None before the first reading.
-        session_id: Identity of the session in the store.
-        estimate: The newest estimate of the selection; None if estimates are not available.
-        reading: Progress of the reading of gradients, until the first estimate.
-        losses: Losses of other selections, by the bytes of their membership. All come from the estimator of `estimate`.
-        jobs: The jobs of the project, newest first.
-        jobs_known: Whether the jobs were read.
-        watched: Id of the job whose whole log is read.
-        flash_line: Texts and their styles in the flash line.
-        estimator_thread: The thread that estimates; None if estimates are not available.
     """
 
     def __init__(self, root: Path, place: Place) -> None:
@@ -95,6 +74,8 @@ class AppBase(App[None]):
         self.session_id = ""
         self.estimate: LiveEstimate | None = None
         self.losses: Mapping[bytes, KnownLoss] = {}
+        self.intervals: Mapping[Chosen, Interval] = {}
+        self._widened: tuple[str, str] = ("", "")
         self.jobs: tuple[JobView, ...] = ()
         self.jobs_known = False
         self.watched: str | None = None
@@ -107,58 +88,6 @@ class AppBase(App[None]):
         self._saving: str | None = None
         self.reading = ""
         self._frame: Frame | None = None
-
-    # -- implemented by CuratorApp ------------------------------------------------------------------------------------
-
-    @abstractmethod
-    def go(self, mode: str) -> None:
-        """Show one of the main screens: `home`, `tasks`, `matrix`, `runs` or `compare`."""
-
-    @abstractmethod
-    async def leave(self) -> None:
-        """Store the edits and exit. Jobs continue."""
-
-    @abstractmethod
-    def open_task(self, task: int, view: Rows) -> None:
-        """Show one task and its examples.
-
-        Args:
-            task: Number of the task. Target tasks follow the auxiliary tasks.
-            view: Auxiliary tasks in the order of the list.
-        """
-
-    @abstractmethod
-    def open_settings(self) -> None:
-        """Open the dialog of the settings."""
-
-    @abstractmethod
-    def save(self, name: str | None) -> None:
-        """Save the selection under a name. None saves nothing."""
-
-    @abstractmethod
-    def export(self, name: str = "") -> None:
-        """Open the export of a saved selection. The empty name is the selection that the session started from."""
-
-    @abstractmethod
-    def launch(self, arguments: list[str] | None, cwd: Path | None = None) -> None:
-        """Start a command as a job that survives the end of this process.
-
-        Args:
-            arguments: Arguments of `curator`. None or an empty list starts nothing.
-            cwd: Working folder, if the arguments name the project. None is the folder of this project.
-        """
-
-    @abstractmethod
-    def look_at_jobs(self) -> None:
-        """Read the jobs now, and the whole log of the watched job."""
-
-    @abstractmethod
-    def visible_tasks(self) -> Rows:
-        """Return the numbers of the tasks in the visible part of the task list."""
-
-    @abstractmethod
-    def show_flash(self) -> None:
-        """Draw the flash line on every open screen."""
 
     # -- drawing ------------------------------------------------------------------------------------------------------
 
@@ -204,36 +133,9 @@ class AppBase(App[None]):
         """Draw everything after the user has used the terminal for something else."""
         self.draw_again()
 
-    # -- flash line and changes ---------------------------------------------------------------------------------------
-
-    def notify_screens(self, topic: str) -> None:
-        """Let the screens draw a change.
-
-        Args:
-            topic: `snapshot`, `session`, `estimate` or `jobs`.
-        """
-        self.changed.publish(topic)
-
-    def flash(self, words: str, style: str = "dim") -> None:
-        """Show a text in the flash line for some seconds. Errors stay longer."""
-        self._set_flash(words, style)
-        self.show_flash()
-
-    def _set_flash(self, words: str, style: str = "dim") -> None:
-        """Set the flash line without drawing it. One frame with all changes is faster than two frames."""
-        mark = {"bad": "✗ ", "warn": "! ", "good": "✓ "}.get(style, "  ")
-        self.flash_line = ((mark, style), (words, style))
-        self._flash_count += 1
-        self.set_timer(_FLASH_SECONDS * (3 if style == "bad" else 1), partial(self._end_flash, self._flash_count))
-
-    def _end_flash(self, count: int) -> None:
-        if count == self._flash_count:
-            self.flash_line = ()
-            self.show_flash()
-
     def on_failed(self, message: Failed) -> None:
         """Show an error in the flash line."""
-        if message.what.startswith("save "):
+        if message.what.startswith(("save ", "rename ", "delete ", "restore ")):
             self._saving = None
         if message.what == "read the project":
             self.trouble = message.error
@@ -334,6 +236,7 @@ class AppBase(App[None]):
         if self.estimator_thread is not None:
             self.estimator_thread.stop()
         self.estimator_thread, self.estimate, self._estimator_key, self.losses = None, None, "", {}
+        self.intervals, self._widened = {}, ("", "")
         if snapshot.answers is None:
             return
         answers = snapshot.answers
@@ -408,6 +311,30 @@ class AppBase(App[None]):
             before = after
         return found[-most:]
 
+    def _widen_if_needed(self) -> None:
+        """Compute the intervals of chosen selections, after the first estimate and after each save."""
+        if self.snapshot is None or self.snapshot.answers is None or self.estimate is None:
+            return
+        wanted = self._estimator_key, self.snapshot.stamps[0]
+        if wanted != self._widened:
+            self._widened = wanted
+            self._widen(self.snapshot, self._estimator_key)
+
+    @work(thread=True, exclusive=True, group="intervals", exit_on_error=False)
+    def _widen(self, snapshot: "Snapshot", key: str) -> None:
+        worker = get_current_worker()
+        try:
+            found = chosen_intervals(snapshot, lambda: worker.is_cancelled)
+        except CuratorError as error:
+            self.post_message(Failed("estimate the intervals", error))
+        else:
+            self.call_from_thread(self._have_widened, found, key)
+
+    def _have_widened(self, found: Mapping[Chosen, Interval], key: str) -> None:
+        if key == self._estimator_key:
+            self.intervals = found
+            self.notify_screens("estimate")
+
     def request_visible_estimates(self) -> None:
         """Request estimates of other visible tasks, if only those of visible tasks are solved in full."""
         if self.session is not None and len(self.session.names) > SOLVED_IN_FULL:
@@ -429,58 +356,7 @@ class AppBase(App[None]):
         self.estimate, self.losses = estimate, {**self.losses, **estimate.losses}
         if self.session is not None:
             self.session.set_loss(estimate.target_loss.loss)
-
-    def can_estimate(self) -> bool:
-        """Return whether estimates are available. If not, show the reason in the flash line."""
-        if self.snapshot is None or self.snapshot.answers is None or self.session is None or self.estimate is None:
-            self.flash(self.missing() or "estimates are not ready yet", "warn")
-            return False
-        return True
-
-    def refusal(self, action: str) -> str:
-        """Return why an action does not work now; "" if it works, or if its own screen answers.
-
-        Args:
-            action: Name of the action in `tui.actions`.
-        """
-        session, snapshot = self.session, self.snapshot
-        if action in _ALWAYS:
-            return ""
-        if snapshot is None:
-            return (
-                "the project cannot be read: correct the error, then press ctrl+l" if self.trouble else self.missing()
-            )
-        if action == "start":
-            return ""
-        if session is None or (action in _NEEDS_ESTIMATES and snapshot.answers is None):
-            return snapshot.missing
-        if action == "undo" and not session.done:
-            return "nothing to undo"
-        if action == "redo" and not session.undone:
-            return "nothing to redo"
-        return ""
-
-    def missing(self) -> str:
-        """Return what is missing for estimates and how to add it; "" if nothing is missing."""
-        return "reading the project …" if self.snapshot is None else self.snapshot.missing
-
-    def columns(self) -> Columns:
-        """Return the columns by which tasks are filtered and sorted."""
-        snapshot, session = self.snapshot, self.session
-        assert snapshot is not None
-        assert session is not None
-        current = self.estimate is not None and len(self.estimate.flips) == len(snapshot.names)
-        return Columns(
-            names=snapshot.names,
-            tags=snapshot.tags,
-            sources=snapshot.sources,
-            examples=snapshot.examples,
-            tokens=snapshot.tokens,
-            affinity=snapshot.affinity,
-            flip=self.estimate.flips if current and self.estimate else np.full(len(snapshot.names), np.nan),
-            selected=session.mask,
-            pinned=np.asarray(session.states >= State.PINNED_OUT),
-        )
+        self._widen_if_needed()
 
     # -- the session --------------------------------------------------------------------------------------------------
 
@@ -517,76 +393,9 @@ class AppBase(App[None]):
             )
         self.edited(edit.label)
 
-    def keep_note(self, about: "About", text: str | None) -> None:
-        """Store a note. An empty text removes the note, and None changes nothing."""
-        if text is not None and self.snapshot is not None:
-            self._write_note(about, text)
-
-    @work(thread=True, group="note", exit_on_error=False)
-    def _write_note(self, about: "About", text: str) -> None:
-        assert self.snapshot is not None
-        try:
-            self.snapshot.project.store.put_note(*about, text)
-        except (CuratorError, OSError) as error:
-            self.post_message(Failed("keep the note", error))
-        else:
-            self.call_from_thread(self._noted, text)
-
-    def _noted(self, text: str) -> None:
-        self.flash("note kept" if text else "note removed", "good")
-        self.read_snapshot()
-
-    def write_report(self) -> None:
-        """Write a report of the selection that the session started from, in the folder of the project."""
-        name = self.session.base if self.session is not None else ""
-        if self.snapshot is None or self.snapshot.selection(name) is None:
-            self.flash("save the selection first (w): a report describes a saved selection", "warn")
-            return
-        if self.session is not None and self.session.is_changed:
-            self.flash(f"the report describes {name} as saved, without the edits since", "warn")
-        self._write_report(name)
-
-    @work(thread=True, group="report", exclusive=True, exit_on_error=False)
-    def _write_report(self, name: str) -> None:
-        assert self.snapshot is not None
-        try:
-            path = self.snapshot.project.report(name)
-        except (CuratorError, OSError) as error:
-            self.post_message(Failed("write the report", error))
-        else:
-            self.call_from_thread(self.flash, f"report written: {path}", "good")
-
     def fill(self, found: tuple[Any, str] | None) -> None:
         """Apply the result of a method: membership (t,) and the label of the edit."""
         if found is not None and self.session is not None:
             mask, label = found
             edit = self.session.fill(mask, label)
             self.edited(edit.label if edit else f"{label}: nothing to change")
-
-    def _keep(self) -> None:
-        """Store new edits in a thread."""
-        if self._keeping or self.session is None or self.snapshot is None:
-            return
-        entries = self.session.take_unsaved()
-        if entries:
-            self._keeping = True
-            self._write_edits(entries, self.session_id)
-
-    @work(thread=True, group="keep", exit_on_error=False)
-    def _write_edits(self, entries: "list[StoredEdit]", session: str) -> None:
-        assert self.snapshot is not None
-        try:
-            self.snapshot.project.store.put_edits(session, self.snapshot.target, entries)
-        except (CuratorError, OSError) as error:
-            self.call_from_thread(self._not_kept, entries, session, error)
-        else:
-            self.call_from_thread(self._kept)
-
-    def _kept(self) -> None:
-        self._keeping = False
-
-    def _not_kept(self, entries: "list[StoredEdit]", session: str, error: Exception) -> None:
-        if self.session is not None and session == self.session_id:
-            self.session.put_back(entries)
-        self._keeping = False
-        self.flash(f"{len(entries)} edits are not stored yet: {error}", "bad")

@@ -1,10 +1,10 @@
-"""Commands that write results for others: export, apply, sql, report, note, export-store."""
+"""Commands that write results for others: export, apply, sql, report, note, selections, export-store."""
 
 import contextlib
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -13,6 +13,14 @@ from curator.core.errors import ConfigError
 from curator.export import FORMATS
 
 MANIFEST_HELP = "Manifest file of `curator select`, or the name of a selection."
+_WORDS = {"list": 0, "rename": 2, "delete": 1, "restore": 1, "annotate": 2}
+_USES = {
+    "list": "list",
+    "rename": "rename NAME NEW",
+    "delete": "delete NAME",
+    "restore": "restore NAME",
+    "annotate": "annotate NAME NOTE",
+}
 
 
 @app.command(epilog="Example: curator export curator-manifest.json --format trl -o train-data")
@@ -199,6 +207,41 @@ def note(
     with shared.open(silent=True) as opened:
         report = opened.note(text, task=task, example=example, selection=selection)
     shared.show(report, show_notes)
+
+
+@app.command(epilog="Example: curator selections rename forward first")
+@shared_options("project", "target", "as_json", "quiet", "verbose")
+def selections(
+    shared: Shared,
+    action: Annotated[
+        Literal["list", "rename", "delete", "restore", "annotate"],
+        typer.Argument(metavar="[ACTION]", help="Choose list, rename, delete, restore or annotate."),
+    ] = "list",
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[NAME] [WORDS]...", help="Name a selection, then its new name or its note."),
+    ] = None,
+) -> None:
+    """List the saved selections, or rename, delete, restore or annotate one. Verified runs stay."""
+    from curator.cli.tables import show_selections
+
+    given = words or []
+    if len(given) != _WORDS[action]:
+        raise ConfigError(
+            f"{action} takes {_WORDS[action]} words, not {len(given)}",
+            hint=f"Use `curator selections {_USES[action]}`.",
+        )
+    with shared.open(silent=True) as opened:
+        if action == "rename":
+            opened.rename_selection(given[0], given[1], target=shared.target)
+        elif action == "delete":
+            opened.delete_selection(given[0], target=shared.target)
+        elif action == "restore":
+            opened.restore_selection(given[0], target=shared.target)
+        elif action == "annotate":
+            opened.note(given[1], selection=given[0])
+        report = opened.saved_selections()
+    shared.show(report, show_selections)
 
 
 @app.command(epilog="Example: curator export-store saved -p sample_data")

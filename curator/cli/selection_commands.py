@@ -155,7 +155,7 @@ def verify(
         typer.Option(
             "--selections",
             metavar="A,B",
-            help="Compare these selections by runs with the same seeds; all, target and methods are also names.",
+            help="Measure or compare selections by runs with the same seeds; all, target and methods are also names.",
         ),
     ] = "",
     same_tokens: Annotated[

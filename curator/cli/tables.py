@@ -153,7 +153,7 @@ def _print_race(out: "Console", race: results.RaceResult) -> None:
         ("runner-up", runner_up),
     ]
     if race.measured_metric is not None:
-        words = f"{race.measured_metric:.4f}, {race.metric_regret or 0.0:.4f} from the best of all runs"
+        words = f"{fixed(race.measured_metric)}, {fixed(race.metric_regret or 0.0)} from the best of all runs"
         rows.insert(2, (f"decided by {race.metric}", words))
     out.print(styled("race", "bold"))
     for name, value in rows:
@@ -306,6 +306,25 @@ def show_notes(report: results.NotesReport) -> None:
         out.print(styled(about, "bold"), styled(f"  {entry.text}"), sep="", soft_wrap=True)
     if not report.notes:
         out.print(styled("no notes", "dim"))
+
+
+def show_selections(report: results.SavedSelectionsReport) -> None:
+    """Print saved selections, then the deleted ones."""
+    out = console()
+    numbers = ("tasks", "estimated", "measured")
+    table = table_of("selection", "target", "method", *numbers, "note", numbers=numbers)
+    for entry in report.selections:
+        measured = "-" if entry.measured_loss is None else f"{entry.measured_loss:.4f}"
+        table.add_row(
+            styled(entry.name, "dim" if entry.deleted else "bold"),
+            styled(entry.target),
+            styled("deleted" if entry.deleted else entry.method, "dim" if entry.deleted else ""),
+            styled(entry.tasks),
+            styled(f"{entry.estimated_loss:.4f}"),
+            styled(measured),
+            styled(entry.note),
+        )
+    out.print(table if report.selections else styled("no selections", "dim"))
 
 
 def show_costs(report: results.CostReport) -> None:

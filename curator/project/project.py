@@ -653,9 +653,9 @@ class Project:
                 the configured one]. Without `runs` and `compare`, stored runs without its value are repeated.
             compare: Fine-tune on the selection of each other method within the tokens of the current selection, and
                 compare the losses. Only `runs` then adds other subsets.
-            selections: Names or manifest files of selections to compare by runs with the same seeds. `all` is all
-                tasks, and `target` the target alone. A method, such as `random`, selects within the tokens of the
-                first. Only `runs` then adds other subsets.
+            selections: Names or manifest files of selections to measure, and to compare by runs with the same seeds.
+                `all` is all tasks, and `target` the target alone. A method, such as `random`, selects within the
+                tokens of the first. Only `runs` then adds other subsets.
             same_tokens: Train each of these selections on as many tokens as the first, by other epochs.
             forgetting: Measure the loss on rows of every task too, before and after each new run.
             report: Report on the stored runs, and run nothing.
@@ -948,6 +948,70 @@ class Project:
         from curator.project.notes import note
 
         return note(self.workspace, text, task=task, example=example, selection=selection)
+
+    def saved_selections(self) -> results.SavedSelectionsReport:
+        """Return the saved selections of all targets, newest first, then the deleted ones.
+
+            >>> [entry.name for entry in project.saved_selections().selections]
+
+        Raises:
+            StoreBusy: A writer held the store for ten seconds.
+        """
+        from curator.project.saved_selections import saved_selections
+
+        return saved_selections(self.workspace)
+
+    def rename_selection(self, before: str, after: str, *, target: str | Sequence[str] | None = None) -> None:
+        """Rename a saved selection. Its note, measured losses and hashes stay.
+
+            >>> project.rename_selection("forward", "first")
+
+        Args:
+            before: Name of the selection.
+            after: New name.
+            target: Target of the selection [default: the configured one].
+
+        Raises:
+            ConfigError: The selection does not exist, or the new name is empty or in use.
+            StoreBusy: A writer held the store for ten seconds.
+        """
+        from curator.project.saved_selections import rename_selection
+
+        rename_selection(self.workspace, before, after, self.workspace.targets(target))
+
+    def delete_selection(self, name: str, *, target: str | Sequence[str] | None = None) -> None:
+        """Delete a saved selection. Its verified runs stay, and `restore_selection` brings it back.
+
+            >>> project.delete_selection("first")
+
+        Args:
+            name: Name of the selection.
+            target: Target of the selection [default: the configured one].
+
+        Raises:
+            ConfigError: The selection does not exist.
+            StoreBusy: A writer held the store for ten seconds.
+        """
+        from curator.project.saved_selections import delete_selection
+
+        delete_selection(self.workspace, name, self.workspace.targets(target))
+
+    def restore_selection(self, name: str, *, target: str | Sequence[str] | None = None) -> None:
+        """Restore the selection of a name that was deleted last.
+
+            >>> project.restore_selection("first")
+
+        Args:
+            name: Name of the deleted selection.
+            target: Target of the selection [default: the configured one].
+
+        Raises:
+            ConfigError: No deleted selection has the name, or a saved one has it.
+            StoreBusy: A writer held the store for ten seconds.
+        """
+        from curator.project.saved_selections import restore_selection
+
+        restore_selection(self.workspace, name, self.workspace.targets(target))
 
     def report(self, manifest: Path | str | None = None, *, output: Path | str | None = None) -> Path:
         """Write one file about a selection, to send to a colleague. The file needs no network. Compute no stage.

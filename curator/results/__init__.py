@@ -21,6 +21,7 @@ from curator.results.estimates import (
 from curator.results.metrics import AppliedMetric, MetricReading, MetricReport, TestPart
 from curator.results.notes import NoteEntry, NotesReport
 from curator.results.outputs import AppliedTask, ApplyReport, ExportedTask, ExportReport, QueryResult
+from curator.results.saved import SavedSelectionEntry, SavedSelectionsReport
 from curator.results.selection import RaceResult, SelectedTask, SelectionResult
 from curator.results.stages import (
     CostReport,
@@ -77,6 +78,8 @@ __all__ = [
     "Predictions",
     "QueryResult",
     "RaceResult",
+    "SavedSelectionEntry",
+    "SavedSelectionsReport",
     "SelectedTask",
     "SelectionResult",
     "StageCost",

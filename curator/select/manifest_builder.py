@@ -47,8 +47,8 @@ def manifest_of(
 ) -> Manifest:
     """Build the manifest of a selection. Its paths are those of the corpus.
 
-    The interval of a selection by estimates accounts for the choice (selected_interval.py). A baseline does not choose
-    by estimates, so its interval is that of any subset.
+    The interval of a selection by estimates accounts for the choice (selected_interval.py). Baselines and people do
+    not choose by estimates, so their interval is that of any subset.
 
     Args:
         estimates: Estimates of the target's loss.
@@ -62,8 +62,11 @@ def manifest_of(
     whole = estimates.whole
     chosen = estimate_selection(estimates.estimator, selection.mask)
     others = _references(whole.estimator, selection.mask)
-    if request.method not in baselines.NAMES:
-        chosen = replace(chosen, estimate=_for_selected(estimates, selection.mask, chosen.estimate, constraints))
+    is_chosen = chooses_by_estimates(request.method)
+    if is_chosen:
+        chosen = replace(
+            chosen, estimate=interval_for_selected(estimates, selection.mask, chosen.estimate, constraints)
+        )
     selected = {task.name for task, inside in zip(estimates.tasks, selection.mask, strict=True) if inside}
     share = 0.0
     if isinstance(estimates, ReducedEstimates):
@@ -107,10 +110,13 @@ def manifest_of(
             "ridge": [rounded(ridge) for ridge in estimates.estimator.ridges],
             "calibrated": estimates.calibration is not None,
             "measured_subsets": len(estimates.measured),
-            "interval": "90 % over the validation examples, simulated for the selected subset"
-            if estimates.calibration is None or estimates.calibration.half_width is None
-            else "90 % conformal over the measured subsets, simulated for the selected subset",
-            "interval_accounts_for_selection": True,
+            "interval": (
+                "90 % over the validation examples"
+                if estimates.calibration is None or estimates.calibration.half_width is None
+                else "90 % conformal over the measured subsets"
+            )
+            + (", simulated for the selected subset" if is_chosen else ""),
+            "interval_accounts_for_selection": is_chosen,
         },
         targets=tuple(
             TargetEntry(
@@ -172,7 +178,14 @@ def _dropped(estimates: TargetEstimates) -> tuple[DroppedExample, ...]:
     return tuple(DroppedExample.model_validate(asdict(row)) for row in rows)
 
 
-def _for_selected(estimates: TargetEstimates, mask: Mask, plain: Interval, constraints: Constraints | None) -> Interval:
+def chooses_by_estimates(method: str) -> bool:
+    """Return whether a method chooses the subset of least estimate. Baselines and people do not."""
+    return method not in baselines.NAMES and method != "manual"
+
+
+def interval_for_selected(
+    estimates: TargetEstimates, mask: Mask, plain: Interval, constraints: Constraints | None
+) -> Interval:
     """Return the interval of a subset that was selected for its estimate."""
     # Runs on whole tasks calibrate the estimates without dropped examples, too.
     measured, evidence, calibration = estimates.whole.measured, estimates.evidence, estimates.calibration

@@ -71,19 +71,18 @@ def named_subsets(
 
     Args:
         selections: Selections for the target.
-        names: At least two different names.
+        names: Different names. One name is measured, and not compared.
         same_tokens: Whether every run trains on as many tokens as a run of the first selection.
         fresh: Select again by the methods even if their choices are stored.
 
     Raises:
-        ConfigError: Names are too few or repeat, a selection belongs to another target, holds another task, has
+        ConfigError: Names repeat, a selection belongs to another target, holds another task, has
             weights, or drops examples.
         DataError: Neither a manifest nor a selection has the name.
     """
-    if len(names) < 2 or len(set(names)) < len(names):
+    if len(set(names)) < len(names):
         raise ConfigError(
-            f"at least two different selections are needed: {', '.join(names)}",
-            hint="Name them as --selections forward,all.",
+            f"a selection is named twice: {', '.join(names)}", hint="Name different ones, as --selections forward,all."
         )
     estimates = selections.estimates
     stored = {kept.name for kept in estimates.workspace.store.selections()}

@@ -120,6 +120,21 @@ REPORTS: dict[str, Any] = {
     "notes": results.NotesReport(
         notes=(results.NoteEntry(kind="task", name="a", sha256="", text="read this", made="2026-11-01T12:00:00Z"),),
     ),
+    "selections": results.SavedSelectionsReport(
+        selections=(
+            results.SavedSelectionEntry(
+                name="best",
+                target="t",
+                method="forward",
+                tasks=2,
+                estimated_loss=0.5,
+                measured_loss=None,
+                note="",
+                created="2026-11-01T12:00:00Z",
+                deleted=False,
+            ),
+        ),
+    ),
     "examples": results.ExamplesReport(
         task="a",
         target=("t", "u"),
@@ -320,6 +335,22 @@ DOCUMENTS: dict[str, dict[str, Any]] = {
         ],
         "runs": [{"id": "r", "ended": None}],
         "selections": [{"name": "s", "loss": 0.5}],
+    },
+    "selections": {
+        "schema_version": 1,
+        "selections": [
+            {
+                "name": "best",
+                "target": "t",
+                "method": "forward",
+                "tasks": 2,
+                "estimated_loss": 0.5,
+                "measured_loss": None,
+                "note": "",
+                "created": "2026-11-01T12:00:00Z",
+                "deleted": False,
+            }
+        ],
     },
     "notes": {
         "schema_version": 1,

@@ -26,6 +26,7 @@ operations = st.one_of(
     st.tuples(st.just("fill"), masks, st.just("filled")),
     st.tuples(st.just("load"), st.sampled_from(["", "best"]), masks, st.just(["a"]), st.just(["b"])),
     st.tuples(st.just("saved_as"), st.just("mine")),
+    st.tuples(st.just("renamed"), st.sampled_from(["best", "mine"]), st.sampled_from(["other", ""])),
     st.tuples(st.just("undo")),
     st.tuples(st.just("redo")),
 )

@@ -190,7 +190,10 @@ def test_verify_selections_measures_all_with_the_same_seeds(ready: Path) -> None
     assert (pair["difference_low"], pair["difference_high"]) == pytest.approx((-0.55 - half, -0.55 + half), abs=1e-5)
     table = run_cli("verify", "--selections", "mine,all,none", "--seeds", "2", "-p", ready).check(0)
     assert "mine − none" in table.out
-    wrong = run_cli("verify", "--selections", "mine", "-p", ready).check(2)
-    assert "at least two" in wrong.err
+    alone = json.loads(run_cli("verify", "--selections", "mine", "--seeds", "2", "--json", "-p", ready).check(0).out)
+    assert [one["seeds"] for one in alone["selections"]] == [[1, 2]]
+    assert alone["differences"] == []
+    wrong = run_cli("verify", "--selections", "mine,mine", "-p", ready).check(2)
+    assert "named twice" in wrong.err
     unknown = run_cli("verify", "--selections", "mine,nope", "-p", ready).check(3)
     assert "nope" in unknown.err

@@ -90,3 +90,11 @@ CREATE TABLE notes (
     kind VARCHAR, name VARCHAR, sha256 VARCHAR, text VARCHAR, made TIMESTAMP, PRIMARY KEY (kind, name, sha256));
 INSERT INTO notes VALUES ('task', 'a', '', 'read this', '2026-11-01 12:00:00');
 INSERT INTO schema_version VALUES (9, '2026-11-01 12:00:00');
+
+-- schema 10
+CREATE TABLE deleted_selections (
+    key VARCHAR PRIMARY KEY, name VARCHAR, target VARCHAR, method VARCHAR, loss DOUBLE,
+    manifest VARCHAR, created TIMESTAMP, deleted TIMESTAMP);
+INSERT INTO deleted_selections VALUES
+    ('k2', 'old', 't', 'forward', 1.5, '{}', '2026-11-01 12:00:00', '2026-11-02 12:00:00');
+INSERT INTO schema_version VALUES (10, '2026-11-01 12:00:00');

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from curator.core.arrays import Floats, Mask
+from curator.core.interval import Interval
 from curator.estimate import whatif
 from curator.estimate.loss_estimator import LossEstimator
 from curator.estimate.whatif import LossDifference, difference, estimate_selection, estimate_selections, flips
@@ -59,10 +60,11 @@ class EstimateRequest:
 
 @dataclass(frozen=True, slots=True)
 class KnownLoss:
-    """Estimated target loss of another selection, in nats, and its difference to the loss of all tasks."""
+    """Estimated target loss of another selection, in nats, with its plain interval and its difference to all tasks."""
 
     loss: float
     versus_all: LossDifference
+    interval: Interval
 
 
 def selection_key(mask: Mask, dropped: Named) -> bytes:
@@ -84,6 +86,7 @@ class LiveEstimate:
         solved: Whether a flip is solved in full, not only to first order (t,).
         losses: Losses of other selections by their `selection_key`, from the same estimator.
         is_complete: Whether no better estimate of the revision follows.
+        versus_none: Difference to the loss of the target alone.
     """
 
     revision: int
@@ -95,6 +98,7 @@ class LiveEstimate:
     solved: Mask
     losses: Mapping[bytes, KnownLoss] = field(default_factory=dict)
     is_complete: bool = False
+    versus_none: LossDifference | None = None
 
 
 class EstimatorThread(threading.Thread):
@@ -175,14 +179,20 @@ class EstimatorThread(threading.Thread):
         estimator, share = self._without(whole, request.dropped)
         current = estimate_selection(estimator, request.mask)
         every = self._reference(whole, np.ones_like(request.mask))
+        none = self._reference(whole, np.zeros_like(request.mask))
         saved = self._reference(whole, request.saved, request.saved_dropped)
         apart = abs(share - self._without(whole, request.saved_dropped)[1])
         count = len(request.mask)
         versus_all = difference(estimator, current, every, dropped=share)
         if len(self._losses) > _MOST_KEPT:
             self._losses.clear()
-        self._losses[selection_key(request.mask, request.dropped)] = KnownLoss(current.loss, versus_all)
-        self._losses[selection_key(every.mask, ())] = KnownLoss(every.loss, difference(whole, every, every))
+        self._losses[selection_key(request.mask, request.dropped)] = KnownLoss(
+            current.loss, versus_all, current.estimate
+        )
+        self._losses[selection_key(every.mask, ())] = KnownLoss(
+            every.loss, difference(whole, every, every), every.estimate
+        )
+        self._losses[selection_key(none.mask, ())] = KnownLoss(none.loss, difference(whole, none, every), none.estimate)
         estimate = LiveEstimate(
             request.revision,
             current,
@@ -193,6 +203,7 @@ class EstimatorThread(threading.Thread):
             np.zeros(count, dtype=bool),
             dict(self._losses),
             is_complete=not count,
+            versus_none=difference(estimator, current, none, dropped=share),
         )
         with self._changed:
             self._first = estimate
@@ -242,7 +253,9 @@ class EstimatorThread(threading.Thread):
                 part = keys[first : first + _AT_ONCE]
                 found = estimate_selections(estimator, np.stack([masks[key] for key in part]))
                 for key, other in zip(part, found, strict=True):
-                    self._losses[key] = KnownLoss(other.loss, difference(estimator, other, every, dropped=share))
+                    self._losses[key] = KnownLoss(
+                        other.loss, difference(estimator, other, every, dropped=share), other.estimate
+                    )
         return bool(missing)
 
     def _waited(self, seconds: float) -> bool:

@@ -1,5 +1,6 @@
 """Export a saved selection: format, folder, preview, and the equivalent command."""
 
+import json
 import os
 import shlex
 import shutil
@@ -18,6 +19,7 @@ from curator.export import FORMATS, export, plan_export
 from curator.results.outputs import ExportReport
 from curator.select.manifest import is_same_selection
 from tui.dialogs.base import Choices, Dialog
+from tui.dialogs.confirm import ConfirmDialog
 from tui.widgets import numbers
 from tui.widgets.lines import Line, Lines, Part, fit
 from tui.widgets.rows import Rows
@@ -50,7 +52,7 @@ class ExportDialog(Dialog[None]):
         self._manifest = saved.manifest
         chosen = [task for task in saved.manifest.tasks if task.selected]
         examples = sum(task.examples for task in chosen)
-        folder = Path(self.app.snapshot.project.root) / "exports" / _plain(self._selection)
+        self._given = ""
         return [
             Wrapped(
                 [
@@ -64,14 +66,14 @@ class ExportDialog(Dialog[None]):
             Choices(
                 [(format, format, words) for format, words in FORMATS.items()], id="formats", classes="first-focus"
             ),
-            Horizontal(Lines([["folder  "]]), Input(value=str(folder), id="folder"), classes="field"),
+            Horizontal(Lines([["folder  "]]), Input(id="folder"), classes="field"),
             Wrapped([[]], id="fit"),
             Wrapped([[]], id="preview"),
         ]
 
     def on_mount(self) -> None:
-        """Check the first folder."""
-        self._check()
+        """Offer the folder of the first format."""
+        self._offer()
 
     @property
     def _folder(self) -> Path:
@@ -94,8 +96,17 @@ class ExportDialog(Dialog[None]):
         ]
         return shlex.join(words)
 
-    @on(Input.Changed, "#folder")
     @on(Rows.Moved, "#formats")
+    def _offer(self) -> None:
+        """Offer a folder of the format, unless the user has written another one."""
+        field = self.query_one("#folder", Input)
+        if field.value == self._given:
+            assert self.app.snapshot is not None
+            name = f"{_plain(self._selection)}-{self.query_one('#formats', Choices).value}"
+            self._given = field.value = str(Path(self.app.snapshot.project.root) / "exports" / name)
+        self._check()
+
+    @on(Input.Changed, "#folder")
     def _check(self) -> None:
         assert self.app.snapshot is not None
         root = self.app.snapshot.project.root
@@ -119,11 +130,7 @@ class ExportDialog(Dialog[None]):
         if not os.access(existing, os.W_OK):
             self._plan = None
             return [("✗ ", "bad"), (f"cannot write to {existing}", "bad")]
-        words = (
-            "replaces the existing export"
-            if self._folder.exists() and any(self._folder.iterdir())
-            else "will be created"
-        )
+        words = "not empty: enter asks before it replaces the files" if self._is_taken else "will be created"
         return [
             ("✓ ", "good"),
             f"writable · {numbers.short(shutil.disk_usage(existing).free)}B free · ",
@@ -152,10 +159,27 @@ class ExportDialog(Dialog[None]):
         self.app.copy_to_clipboard(self.command)
         self.app.flash("sent to the terminal: the command")
 
+    @property
+    def _is_taken(self) -> bool:
+        return self._folder.exists() and any(self._folder.iterdir())
+
     @on(Input.Submitted, "#folder")
     @on(Rows.Opened, "#formats")
-    def _begin(self) -> None:
-        if self._plan is not None:
+    def _ask(self) -> None:
+        """Write the files. Ask first if they replace others."""
+        if self._plan is None:
+            return
+        if not self._is_taken:
+            self._begin(True)
+            return
+        lines: list[Line] = [
+            [("! ", "warn"), f"{self._folder} holds {export_in(self._folder) or 'files'}."],
+            ["The new export replaces it, and undo does not bring it back."],
+        ]
+        self.app.push_screen(ConfirmDialog("replace an export", lines), self._begin)
+
+    def _begin(self, is_sure: bool | None) -> None:
+        if is_sure and self._plan is not None:
             self.query_one("#fit", Lines).show([["        ", ("writing …", "dim")]])
             self._export(self.query_one("#formats", Choices).value, self._folder)
 
@@ -190,6 +214,16 @@ class ExportDialog(Dialog[None]):
             self.app.flash(f"exported {len(report.files)} files to {report.folder}", "good")
         if self.is_attached:
             self.dismiss(None)
+
+
+def export_in(folder: Path) -> str:
+    """Describe the export in a folder: its selection and format; "" if the folder holds no export."""
+    try:
+        found = json.loads((folder / "curator-export.json").read_text(encoding="utf-8"))
+        manifest = json.loads((folder / "curator-manifest.json").read_text(encoding="utf-8"))
+        return f"an export of {manifest['name']} as {found['format']}"
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
 
 
 def _plain(name: str) -> str:

@@ -11,7 +11,14 @@ from textual.widget import Widget
 from textual.widgets import Input
 from textual.worker import get_current_worker
 
-from curator.select.search import Constraints, Step, select_backward, select_exchange, select_forward
+from curator.select.search import (
+    Constraints,
+    Step,
+    select_backward,
+    select_ensemble,
+    select_exchange,
+    select_forward,
+)
 from tui.dialogs.base import Choices, Dialog
 from tui.state.session import State
 from tui.widgets import numbers
@@ -25,6 +32,8 @@ _METHODS = (
     ("forward", "forward", "keep the selection, add the best task each step"),
     ("exchange", "exchange", "start from the pins: add, drop and swap tasks"),
     ("backward", "backward", "start from all tasks: drop tasks, keep the pins"),
+    ("ensemble", "ensemble", "take the tasks of positive affinity, keep the pins"),
+    ("mixture", "mixture", "weigh tasks within max tokens, as a job"),
 )
 
 
@@ -45,6 +54,7 @@ class FillDialog(Dialog[Found]):
             Wrapped([[], [("limits (optional)", "title")]]),
             Horizontal(Lines([["max tasks   "]]), Input(id="most-tasks", type="integer"), classes="field"),
             Horizontal(Lines([["max tokens  "]]), Input(id="most-tokens", type="integer"), classes="field"),
+            Horizontal(Lines([["max examples"]]), Input(id="most-examples", type="integer"), classes="field"),
             Wrapped([[], [self._pins()], []], id="progress"),
         ]
 
@@ -61,6 +71,9 @@ class FillDialog(Dialog[Found]):
         assert snapshot is not None
         assert session is not None
         method = self.query_one("#methods", Choices).value
+        if method == "mixture":
+            self._weigh()
+            return
         kept = session.mask if method == "forward" else np.asarray(session.states == State.PINNED_IN)
         constraints = Constraints(
             tokens=snapshot.tokens.astype(np.int64),
@@ -69,12 +82,28 @@ class FillDialog(Dialog[Found]):
             exclude=frozenset(int(row) for row in np.flatnonzero(session.states == State.PINNED_OUT)),
             k=self._limit("#most-tasks"),
             max_tokens=self._limit("#most-tokens"),
+            max_examples=self._limit("#most-examples"),
         )
         if not constraints.allows(constraints.start(full=False)):
             self._show_note("the tasks that must stay exceed the limits", "bad")
             return
         self._show_note("running …", "dim")
         self._fill(method, constraints)
+
+    def _weigh(self) -> None:
+        """Start a job: the session holds tasks in and out, and no weights."""
+        session = self.app.session
+        assert session is not None
+        words = ["select", "--method", "mixture", "--name", "mixture"]
+        for state, option in ((State.PINNED_IN, "--include"), (State.PINNED_OUT, "--exclude")):
+            words += [word for task in session.pinned(state) for word in (option, task)]
+        if tokens := self._limit("#most-tokens"):
+            words += ["--max-tokens", str(tokens)]
+        if self._limit("#most-tasks") or self._limit("#most-examples"):
+            self._show_note("a mixture takes max tokens only: empty the other limits", "bad")
+            return
+        self.dismiss(None)
+        self.app.launch(words)
 
     def _limit(self, field: str) -> int | None:
         text = self.query_one(field, Input).value.strip()
@@ -100,8 +129,12 @@ class FillDialog(Dialog[Found]):
             self.app.call_from_thread(self._show_note, words, "dim")
 
         methods: dict[str, Any] = {"forward": select_forward, "exchange": select_exchange, "backward": select_backward}
+        answers = snapshot.answers
         try:
-            found = methods[method](snapshot.answers.estimator, constraints, follow)
+            if method == "ensemble":
+                found = select_ensemble(answers.estimator, constraints, answers.affinities(), follow)
+            else:
+                found = methods[method](answers.estimator, constraints, follow)
         except _Stopped:
             return
         self.app.call_from_thread(self._done, (found.mask, f"filled by {method}, {steps} steps"))

@@ -3,15 +3,18 @@
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, ClassVar
 
+from textual import events
 from textual.app import ComposeResult
 from textual.binding import BindingType
 from textual.containers import Container
 from textual.screen import Screen
 from textual.widget import Widget
 
-from tui.actions import actions_of, bindings_of, key_name
+from tui.actions import ACTIONS, actions_of, bindings_of, key_name
 from tui.app_base import AppBase
+from tui.widgets.clicks import part_at
 from tui.widgets.lines import Line, Lines, Part, spread, width_of
+from tui.widgets.rows import Rows
 from tui.widgets.wrapped import wrapped
 
 if TYPE_CHECKING:
@@ -38,6 +41,12 @@ class CuratorScreen(Screen[None]):
     AUTO_FOCUS = ".first-focus"
     place = ""
     app: AppBase
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._hints_line: Line = []
+        self._shown_hints: list[str] = []
+        """Action of each part of the hints."""
 
     def body(self) -> Iterable[Widget]:
         """Return the widgets between the top line and the flash line."""
@@ -91,7 +100,9 @@ class CuratorScreen(Screen[None]):
             ]
             self.query_one("#small", Lines).show([[""]] * max((height - 3) // 2, 0) + [[f" {word}"] for word in words])
         self.query_one("#top", Lines).show([self._top(width)])
-        self.query_one("#hints", Lines).show([self._hints(width)])
+        self._shown_hints = []
+        self._hints_line = self._hints(width)
+        self.query_one("#hints", Lines).show([self._hints_line])
         self.show_flash()
         self.show(topic)
 
@@ -132,7 +143,9 @@ class CuratorScreen(Screen[None]):
 
     def _hints(self, width: int) -> Line:
         parts: list[Part] = []
-        wanted = [a for a in (*actions_of(self.place), *actions_of("any")) if a.rank and not self.app.refusal(a.id)]
+        opens = [a for a in actions_of("list") if a.id == "open"] if isinstance(self.focused, Rows) else []
+        places = (*actions_of(self.place), *opens, *actions_of("any"))
+        wanted = [a for a in places if a.rank and not self.app.refusal(a.id)]
         keep = sorted(wanted, key=lambda a: a.rank)
         last = [a for a in keep if a.id in ("palette", "help")]
         room = width - 1 - sum(len(key_name(a.keys[0])) + len(a.label) + 3 for a in last)
@@ -144,7 +157,40 @@ class CuratorScreen(Screen[None]):
                     continue
                 room -= size
             parts += part
+            self._shown_hints += [action.id] * len(part)
         return parts
+
+    def on_click(self, event: events.Click) -> None:
+        """Open the screen of a clicked tab, or run the action of a clicked hint."""
+        widget = event.widget
+        if widget is None or widget.id not in ("top", "hints"):
+            return
+        line = self._top(self.app.size.width) if widget.id == "top" else self._hints_line
+        number = part_at(line, event.x)
+        if number is None:
+            return
+        if widget.id == "top":
+            part = line[number]
+            words = (part if isinstance(part, str) else part[0]).strip(" []")
+            for at, (mode, title) in enumerate(MODES.items(), 1):
+                if words in (str(at), f"{at} {title}"):
+                    self.app.go(mode)
+        elif number < len(self._shown_hints):
+            action = self._shown_hints[number]
+            # The list with the focus opens its row. All other actions belong to the screen.
+            place = self.focused if action == "open" and self.focused is not None else self
+            self.call_later(place.run_action, action)
+
+    def on_key(self, event: events.Key) -> None:
+        """Say why a key does nothing here."""
+        if not event.is_printable and not key_name(event.key).startswith("F"):
+            return
+        shown = key_name(event.key)
+        others = [action for action in ACTIONS if event.key in action.keys]
+        titles = {"task": "a task", "list": "lists"} | {mode: title for mode, title in MODES.items()}
+        places = [titles[place] for action in others for place in action.places if place in titles]
+        where = f" {others[0].label} works on {' and '.join(dict.fromkeys(places))}." if places else ""
+        self.app.flash(f"{shown} does nothing here.{where} ? lists the keys.", "warn")
 
     # -- actions of all screens -------------------------------------------------------------------------------------
 
@@ -229,13 +275,13 @@ class CuratorScreen(Screen[None]):
 
     def action_undo(self) -> None:
         """Undo the last edit."""
-        if self.allows("undo") and self.app.session is not None and (edit := self.app.session.undo()):
-            self.app.edited(f"undone: {edit.label}")
+        if self.allows("undo"):
+            self.app.undo()
 
     def action_redo(self) -> None:
         """Redo the last undone edit."""
-        if self.allows("redo") and self.app.session is not None and (edit := self.app.session.redo()):
-            self.app.edited(f"redone: {edit.label}")
+        if self.allows("redo"):
+            self.app.redo()
 
     def allows(self, action: str) -> bool:
         """Return whether an action works now. If not, show the reason in the flash line."""
@@ -265,17 +311,36 @@ class CuratorScreen(Screen[None]):
 
     def write_note(self, about: "About") -> None:
         """Ask for the note on a task, an example or a selection, and keep it."""
-        from tui.dialogs.note import NoteDialog
+        self.app.ask_note(about)
 
-        assert self.app.snapshot is not None
-        kind, name, digest = about
-        words = f"{kind} {digest[:8]} of {name}" if digest else f"{kind} {name}"
-        text = self.app.snapshot.notes.get(about, "")
-        self.app.push_screen(NoteDialog(words, text), lambda found: self.app.keep_note(about, found))
+    def action_selections(self) -> None:
+        """Show the saved selections."""
+        from tui.dialogs.selections import SelectionsDialog
+
+        if self.app.snapshot is None or self.app.session is None:
+            self.app.flash(self.app.missing(), "warn")
+        else:
+            self.app.push_screen(SelectionsDialog(), self._take_selection)
+
+    def _take_selection(self, found: tuple[str, str] | None) -> None:
+        if found is None:
+            return
+        what, name = found
+        if what == "load":
+            self.app.load(name)
+        elif what == "export":
+            self.app.export(name)
+        else:
+            self.app.measure(name)
 
     def action_compare(self) -> None:
         """Compare this selection with saved selections."""
         self.app.go("compare")
+
+    def action_measure(self) -> None:
+        """Measure the selection in hand by fine-tuning."""
+        if self.allows("measure"):
+            self.app.measure()
 
     def action_report(self) -> None:
         """Write a report of the selection that the session started from."""

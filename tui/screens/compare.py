@@ -1,6 +1,7 @@
 """The Compare screen: up to four selections side by side, and their different tasks."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -15,6 +16,7 @@ from curator.core.arrays import Mask
 from curator.core.errors import CuratorError
 from curator.core.text import clean
 from tui.actions import bindings_of
+from tui.background.estimator_thread import selection_key
 from tui.dialogs.pick import PickDialog
 from tui.screens.base import CuratorScreen
 from tui.state.comparison import (
@@ -102,13 +104,22 @@ class CompareScreen(CuratorScreen):
         snapshot, session = self.app.snapshot, self.app.session
         if snapshot is None or session is None:
             return []
-        return [choice(key, snapshot, session) for key in self.picks()]
+        found = [choice(key, snapshot, session) for key in self.picks()]
+        known, hand = self.app.intervals, self.app.chosen_interval()
+        return [
+            replace(c, interval=hand if c.key == NOW else known.get((c.key, selection_key(c.mask, c.dropped))))
+            for c in found
+        ]
 
     # -- showing ------------------------------------------------------------------------------------------------------
 
     def show(self, topic: str) -> None:
         """Draw a change."""
-        if topic in ("jobs", "estimate"):
+        if topic == "jobs":
+            return
+        if topic == "estimate":
+            # Only the intervals of chosen selections come with it.
+            self._draw(sort=False)
             return
         self._draw()
 

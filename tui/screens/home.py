@@ -1,4 +1,4 @@
-"""The Home screen: project, pipeline, selections, problems and recent events."""
+"""The Home screen: the answer, saved selections, problems, the pipeline and recent events."""
 
 import shutil
 from collections.abc import Iterable
@@ -7,17 +7,20 @@ from textwrap import wrap
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
-from textual import on
+from textual import on, work
 from textual.binding import BindingType
 from textual.containers import Horizontal, Vertical
 from textual.widget import Widget
+from textual.worker import get_current_worker
 
 from curator.core.figures import duration
 from curator.core.text import clean
 from tui.actions import bindings_of
+from tui.background.dry_run import seconds_of_select
 from tui.background.run_watcher import name_of
 from tui.screens.base import CuratorScreen
 from tui.widgets import numbers
+from tui.widgets.answer import answer_bars, answer_sentence, bar_lines
 from tui.widgets.lines import Line, Lines, Part, fit, spread
 from tui.widgets.rows import Rows
 from tui.widgets.selection_estimate import history_lines
@@ -26,7 +29,7 @@ from tui.widgets.wrapped import Wrapped
 
 if TYPE_CHECKING:
     from tui.background.run_watcher import JobView
-    from tui.state.snapshot import Snapshot
+    from tui.state.snapshot import About, Snapshot
 
 _STATES = {
     "done": ("✓", "good"),
@@ -37,8 +40,8 @@ _STATES = {
 }
 # Least cells of a row with the number of tasks, and with both a difference and a measured loss.
 _COUNT, _BOTH = 32, 48
-# Least height of the screen with recent events.
-_RECENT = 20
+# Least height of the screen with the project, the details of the pipeline, and recent events.
+_TALL = 34
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,12 +114,13 @@ class Attention(Rows):
         return [("! " if style != "dim" else "· ", style), (words, style if style == "bad" else "")]
 
 
-def begin_lines(snapshot: "Snapshot", running: "list[JobView]") -> list[Line]:
+def begin_lines(snapshot: "Snapshot", running: "list[JobView]", seconds: float | None) -> list[Line]:
     """Return what a project without estimates holds, and what to do next.
 
     Args:
         snapshot: The project.
         running: Jobs that run now.
+        seconds: Expected time of the first selection; None if it is not known.
     """
     corpus, target = snapshot.corpus, snapshot.target
     lines: list[Line] = []
@@ -144,6 +148,8 @@ def begin_lines(snapshot: "Snapshot", running: "list[JobView]") -> list[Line]:
     else:
         lines.append(["Press ", ("R", "accent"), ", then ", ("enter", "accent"), ", to find out which tasks help."])
         lines.append(["curator trains once on all tasks, and estimates every selection from the gradients."])
+        if seconds is not None:
+            lines.append([f"It takes about {duration(seconds)} on this machine."])
         lines.append([("The job continues when you quit.", "dim")])
     return [*lines, []]
 
@@ -154,22 +160,41 @@ class HomeScreen(CuratorScreen):
     BINDINGS: ClassVar[list[BindingType]] = bindings_of("home")
     place = "home"
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._planned = False
+        self._first_seconds: float | None = None
+
+    @work(thread=True, exclusive=True, group="plan", exit_on_error=False)
+    def _plan(self) -> None:
+        """Find the time of the first selection."""
+        worker = get_current_worker()
+        try:
+            found = seconds_of_select(self.app.root, lambda: worker.is_cancelled or not self.app.is_running)
+        except OSError:
+            # The pane then names no time.
+            return
+        if found is not None and not worker.is_cancelled:
+            self.app.call_from_thread(self._have_planned, found)
+
+    def _have_planned(self, seconds: float) -> None:
+        self._first_seconds = seconds
+        self.show("snapshot")
+
     def body(self) -> Iterable[Widget]:
         """Return the boxes."""
         return [
+            Vertical(Lines(id="answer"), Wrapped(id="answer-words"), classes="box", id="answer-box"),
             Horizontal(
+                Vertical(Selections(id="selections", classes="first-focus"), classes="box", id="selections-box"),
                 Vertical(
-                    Lines(id="project", classes="box"),
-                    Vertical(Selections(id="selections", classes="first-focus"), classes="box", id="selections-box"),
-                    id="left",
-                ),
-                Vertical(
-                    Lines(id="pipeline", classes="box"),
                     Vertical(Attention(id="attention"), classes="box", id="attention-box"),
+                    Lines(id="project", classes="box"),
                     id="right",
                 ),
                 id="upper",
             ),
+            Wrapped(id="pipeline", classes="box"),
             Lines(id="recent", classes="box"),
             Vertical(Wrapped(id="begin"), Attention(id="begin-attention"), id="begin-box", classes="box"),
         ]
@@ -187,7 +212,7 @@ class HomeScreen(CuratorScreen):
             self._show_begin()
         if begins != before:
             self.query_one("#begin-attention" if begins else "#selections", Rows).focus()
-        project, pipeline = self.query_one("#project", Lines), self.query_one("#pipeline", Lines)
+        project, pipeline = self.query_one("#project", Lines), self.query_one("#pipeline", Wrapped)
         project.border_title, pipeline.border_title = "project", "pipeline"
         selections = self.query_one(Selections)
         if topic != "jobs":
@@ -203,16 +228,31 @@ class HomeScreen(CuratorScreen):
             words = ["selections"] if half >= _COUNT or not uncalibrated else []
         self.query_one("#selections-box").border_title = " · ".join(words + ["? uncalibrated"] * uncalibrated)
         self.query_one("#attention-box").border_title = "needs attention"
-        project.show(self._project(half))
-        pipeline.show(self._pipeline(half))
+        is_tall, width = app.size.height >= _TALL, app.size.width - 4
+        project.display, pipeline.display = is_tall, not begins
+        project.show(self._project(half) if is_tall else [])
+        pipeline.show(self._pipeline() if is_tall else [self._pipeline_line()])
+        self._show_answer(width, begins=begins)
         selections.changed()
         attention = self.query_one("#attention", Attention)
         attention.items = self._attention()
         attention.changed()
         recent = self.query_one("#recent", Lines)
         recent.border_title = "recent"
-        recent.display = self.app.size.height >= _RECENT and not begins
-        recent.show(self._recent(self.app.size.width - 4, 4 if self.app.size.height < 32 else 10))
+        recent.display = is_tall and not begins
+        recent.show(self._recent(width, 8))
+
+    def _show_answer(self, width: int, *, begins: bool) -> None:
+        """Draw the bars and the sentence. Without estimates, the box is not shown."""
+        box, bars = self.query_one("#answer-box"), answer_bars(self.app)
+        box.display = bool(bars) and not begins
+        if not bars:
+            return
+        assert self.app.snapshot is not None
+        target, trust = clean(self.app.snapshot.target), self.app.snapshot.trust
+        box.border_title = f"loss on {target}, lower is better · 90 % · {trust}"
+        self.query_one("#answer", Lines).show(bar_lines(bars, width))
+        self.query_one("#answer-words", Wrapped).show([answer_sentence(self.app)])
 
     def _show_begin(self) -> None:
         app, snapshot = self.app, self.app.snapshot
@@ -226,7 +266,14 @@ class HomeScreen(CuratorScreen):
         else:
             assert snapshot is not None
             box.border_title = snapshot.project.name
-            lines = begin_lines(snapshot, [view for view in app.jobs if view.job.state == "running"])
+            running = [view for view in app.jobs if view.job.state == "running"]
+            if app.jobs_known and not running and snapshot.target and not self._planned:
+                self._planned = True
+                self._plan()
+            elif running and self._first_seconds is None:
+                # A job does the same work as the dry run.
+                self.workers.cancel_group(self, "plan")
+            lines = begin_lines(snapshot, running, self._first_seconds)
             # The pane itself says what is missing.
             attention = [item for item in self._attention() if item[1] != app.missing() and item[2]]
         self.query_one("#begin", Wrapped).show(lines)
@@ -312,31 +359,38 @@ class HomeScreen(CuratorScreen):
             [("disk    ", "dim"), f"{numbers.short(free)}B free"],
         ]
 
-    def _pipeline(self, width: int) -> list[Line]:
+    def _pipeline(self) -> list[Line]:
+        """Return a line for each stage, with its details."""
         snapshot = self.app.snapshot
-        if snapshot is None:
-            return [[]] * 6
-        running = {view.stage: view for view in self.app.jobs if view.job.state == "running"}
         lines: list[Line] = []
-        for number, stage in enumerate(snapshot.status.stages, 1):
-            if stage.stage in running:
-                view = running[stage.stage]
-                share = view.done / view.total if view.total else 0.0
-                left = duration(view.seconds_left) if view.seconds_left is not None else ""
-                lines.append(
-                    [
-                        ("▶ ", "warn"),
-                        f"{number} {stage.stage:<10}",
-                        (numbers.meter(share, 8), "warn"),
-                        f" {share:.0%} {left}",
-                    ]
-                )
+        for number, stage in enumerate(snapshot.status.stages if snapshot is not None else (), 1):
+            mark, style = _STATES[stage.state]
+            detail: Part = (stage.detail, "dim" if style == "dim" else "")
+            words: Line = [(f"{mark} ", style), f"{number} {stage.stage:<10}", detail]
+            lines.append(self._progress(stage.stage, number) or words)
+        return lines
+
+    def _pipeline_line(self) -> Line:
+        """Return all stages in one line, with the progress of the one that runs."""
+        snapshot = self.app.snapshot
+        parts: list[Part] = []
+        for number, stage in enumerate(snapshot.status.stages if snapshot is not None else (), 1):
+            if running := self._progress(stage.stage, 0):
+                parts += [*running, "  "]
                 continue
             mark, style = _STATES[stage.state]
-            lines.append(
-                [(f"{mark} ", style), f"{number} {stage.stage:<10}", (stage.detail, "dim" if style == "dim" else "")]
-            )
-        return lines
+            parts += [(f"{mark} ", style), f"{number} {stage.stage}  "]
+        return parts
+
+    def _progress(self, stage: str, number: int) -> Line:
+        """Return the progress of a stage that runs; empty if it does not."""
+        view = next((v for v in self.app.jobs if v.job.state == "running" and v.stage == stage), None)
+        if view is None:
+            return ()
+        share = view.done / view.total if view.total else 0.0
+        left = duration(view.seconds_left) if view.seconds_left is not None else ""
+        name = f"{number} {stage:<10}" if number else f"{stage} "
+        return [("▶ ", "warn"), name, (numbers.meter(share, 8), "warn"), f" {share:.0%} {left}"]
 
     def _attention(self) -> list[tuple[str, str, str]]:
         app, snapshot = self.app, self.app.snapshot
@@ -402,6 +456,32 @@ class HomeScreen(CuratorScreen):
             if name in self.app.snapshot.names:
                 self.app.place.task = name
                 self.app.go("tasks")
+
+    @property
+    def _here(self) -> str:
+        """Return the name of the selection under the cursor; "" for all tasks, or outside the list."""
+        rows = self.query_one(Selections)
+        return rows.items[rows.cursor].name if rows.has_focus and rows.items else ""
+
+    def note_about(self) -> "About | None":
+        """Return what a note is about: the selection under the cursor, else the one that the session started from."""
+        return ("selection", self._here, "") if self._here else super().note_about()
+
+    def action_rename(self) -> None:
+        """Rename the selection under the cursor."""
+        if self._named():
+            self.app.ask_name(self._here)
+
+    def action_delete(self) -> None:
+        """Delete the selection under the cursor. Undo restores it."""
+        if self._named():
+            self.app.delete_selection(self._here)
+
+    def _named(self) -> bool:
+        """Return whether a saved selection is under the cursor. If not, say so in the flash line."""
+        if not self._here:
+            self.app.flash("put the cursor on a saved selection first (tab moves to the list)", "warn")
+        return bool(self._here)
 
     def action_next_pane(self) -> None:
         """Move to the next box."""

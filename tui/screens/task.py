@@ -16,6 +16,7 @@ from curator.core.arrays import Floats, Mask
 from curator.core.errors import CuratorError
 from curator.data.corpus import Task
 from curator.estimate.target import TargetEstimates
+from curator.estimate.whatif import LossDifference, difference, estimate_selections
 from tui.actions import bindings_of
 from tui.screens.example_edits import ExampleEdits
 from tui.state.dropping import Named, lacking_estimator
@@ -61,6 +62,7 @@ class TaskScreen(ExampleEdits):
         self._kept: dict[str, Examples] = {}
         self._gains: tuple[_Wanted, Floats] | None = None
         self._requested: _Wanted | None = None
+        self._own_effect: LossDifference | None = None
         self._influence: tuple[Task, Floats, Influence | None] | None = None
         self._tokens = False
         self._reading = self._requested_transfer = self._trouble = ""
@@ -150,7 +152,10 @@ class TaskScreen(ExampleEdits):
         if self.is_attached:
             answers = self.app.snapshot.answers if self.app.snapshot is not None else None
             transfer = _transfers.get(answers) if answers is not None else None
-            self.query_one(TaskBoxes).show(self.shown, self._ways.number, self.influence, transfer)
+            # The effect belongs to the same revision and task as the influence.
+            influence = self.influence
+            effect = self._own_effect if influence is not None else None
+            self.query_one(TaskBoxes).show(self.shown, self._ways.number, influence, transfer, effect)
 
     def show_titles(self) -> None:
         """Draw the lines above the list and the text."""
@@ -244,16 +249,22 @@ class TaskScreen(ExampleEdits):
             # The estimator has one target, after the auxiliary tasks.
             estimator, _ = lacking_estimator(answers, dropped) if dropped else (answers.estimator, 0.0)
             gains = estimator.gains_of(min(wanted[2], len(mask)), mask)
+            effect = None
+            if wanted[2] < len(mask):
+                ways = np.stack([mask, mask])
+                ways[:, wanted[2]] = (True, False)
+                inside, outside = estimate_selections(estimator, ways)
+                effect = difference(estimator, inside, outside)
         except _ERRORS as error:
             if not worker.is_cancelled:
                 self.app.post_message(Failed("estimate the influence of examples", error))
             return
         if not worker.is_cancelled:
-            self.app.call_from_thread(self._have_influence, wanted, gains)
+            self.app.call_from_thread(self._have_influence, wanted, gains, effect)
 
-    def _have_influence(self, wanted: _Wanted, gains: Floats) -> None:
+    def _have_influence(self, wanted: _Wanted, gains: Floats, effect: LossDifference | None) -> None:
         if self.is_attached and self._requested == wanted:
-            self._gains = wanted, gains
+            self._gains, self._own_effect = (wanted, gains), effect
             self.rows.weigh(self.influence)
             self._arrange(keep=True)
             self._show_task()

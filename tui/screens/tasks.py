@@ -359,13 +359,6 @@ class TasksScreen(CuratorScreen):
         if self.app.can_estimate():
             self.app.push_screen(FillDialog(), self.app.fill)
 
-    def action_load(self) -> None:
-        """Load a saved selection."""
-        from tui.dialogs.load import LoadDialog
-
-        if self.app.snapshot is not None and self.app.session is not None:
-            self.app.push_screen(LoadDialog(), self.app.load)
-
     def action_order(self) -> None:
         """Show the estimated loss as tasks are added in the best order."""
         from tui.dialogs.order import OrderDialog

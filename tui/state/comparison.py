@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from curator.core.arrays import Floats, Mask
+from curator.core.interval import Interval
 from curator.estimate.whatif import LossDifference, SelectionEstimate, difference, estimate_selections, flips
 from tui.background.estimator_thread import SOLVED_IN_FULL
 from tui.state.session import Rows, named
@@ -35,6 +36,7 @@ class Chosen:
         mask: Membership (t,).
         measured: Measured loss in nats per target token; None if the loss is not measured.
         dropped: Task and content hash of each dropped example, sorted.
+        interval: Interval of a selection that a method chose. None if the plain interval holds.
     """
 
     key: str
@@ -42,6 +44,7 @@ class Chosen:
     mask: Mask
     measured: float | None = None
     dropped: tuple[tuple[str, str], ...] = ()
+    interval: Interval | None = None
 
 
 def picked(wanted: Sequence[object], snapshot: "Snapshot", session: "Session") -> list[str]:

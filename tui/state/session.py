@@ -54,14 +54,17 @@ class Edit:
 
     Attributes:
         number: Position in the history, from 0.
-        kind: `toggle`, `pin`, `set`, `fill`, `drop`, `load`, `save`, or `undo` or `redo` of the edit `of`.
+        kind: `toggle`, `pin`, `set`, `fill`, `drop`, `load`, `save`, `rename`, `delete`, or `undo` or `redo` of the
+            edit `of`.
         label: Description for the user.
         changes: State before and after of each changed task.
-        base: Name of the base selection before and after. Only `load` and `save` change the base.
+        base: Name of the base selection before and after. Only `load`, `save` and `rename` change the base.
         made: Time of the edit.
         loss: Estimated loss after the edit, in nats per target token; None until known.
         of: Number of the edit that is undone or redone.
         drops: Content hashes of the examples that the edit drops and that it restores, by task.
+        selection: Name before and after of the saved selection that was renamed or deleted. The empty name after it
+            stands for its deletion. Empty for other kinds.
     """
 
     number: int
@@ -73,6 +76,7 @@ class Edit:
     loss: float | None = None
     of: int | None = None
     drops: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = field(default_factory=dict)
+    selection: tuple[str, ...] = ()
 
     def stored(self) -> "StoredEdit":
         """Convert to the record of the store."""
@@ -80,11 +84,12 @@ class Edit:
 
         changes = {name: list(pair) for name, pair in self.changes.items()}
         drops = {name: [list(part) for part in pair] for name, pair in self.drops.items()}
+        more = ({"drops": drops} if drops else {}) | ({"selection": list(self.selection)} if self.selection else {})
         return StoredEdit(
             number=self.number,
             kind=self.kind,
             label=self.label,
-            changes={"tasks": changes, "base": list(self.base), "of": self.of} | ({"drops": drops} if drops else {}),
+            changes={"tasks": changes, "base": list(self.base), "of": self.of} | more,
             loss=self.loss,
             made=self.made,
         )
@@ -290,6 +295,15 @@ class Session:
         self._follow(edit)
         return edit
 
+    def renamed(self, before: str, after: str) -> Edit:
+        """Record that a saved selection was renamed, or deleted if the name after it is empty."""
+        label = f"renamed {before} to {after}" if after else f"deleted {before}"
+        base = after if after and self.base == before else self.base
+        edit = self._edit("rename" if after else "delete", {}, label, base=base)
+        edit = replace(edit, selection=(before, after))
+        self._follow(edit)
+        return edit
+
     def undo(self) -> Edit | None:
         """Undo the last edit; None without an edit."""
         if not self.done:
@@ -436,7 +450,7 @@ class Session:
             if name in self._rows:
                 self.states[self._rows[name]] = before if back else after
         self.dropped = _changed(self.dropped, edit, back=back)
-        if edit.kind == "load":
+        if edit.kind in ("load", "rename"):
             self.base = edit.base[0 if back else 1]
 
 
@@ -469,6 +483,7 @@ def _read(entry: "StoredEdit") -> Edit:
             str(name): (tuple(map(str, out)), tuple(map(str, back)))
             for name, (out, back) in content.get("drops", {}).items()
         },
+        selection=tuple(map(str, content.get("selection", ()))),
     )
 
 

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 # Cells of "calibrated·99" with a space on either side.
 _HEAD_CELLS = 15
 _MOST_CELLS = 40
+# Least cells of a column with the kind of its interval.
+_WITH_WORD = 22
 
 
 def table_lines(chosen: Sequence[Chosen], known: Estimates | None, snapshot: "Snapshot", width: int) -> list[Line]:
@@ -47,7 +49,8 @@ def table_lines(chosen: Sequence[Chosen], known: Estimates | None, snapshot: "Sn
         losses, versus = row("est. loss", waiting), [row(word, waiting) for word in ("vs A", "vs all")]
     else:
         estimated: list[Line] = [
-            [(numbers.loss(j.loss), "strong"), f" {numbers.half_width(j.low, j.high)}"] for j in known.target_losses
+            [(numbers.loss(j.loss), "strong"), *_interval(c, j.low, j.high, cells)]
+            for c, j in zip(chosen, known.target_losses, strict=True)
         ]
         losses = row("est. loss", estimated)
         scale = max((abs(d.value) for d in known.versus_all), default=0.0)
@@ -74,6 +77,14 @@ def table_lines(chosen: Sequence[Chosen], known: Estimates | None, snapshot: "Sn
         row("ex · tok", sizes),
         [(" overlap".ljust(_HEAD_CELLS), "dim"), _overlap(chosen, snapshot)],
     ]
+
+
+def _interval(chosen: Chosen, low: float, high: float, cells: int) -> Line:
+    """Return the interval of a selection. A wide column says which interval it is."""
+    if chosen.interval is not None:
+        low, high = chosen.interval.low, chosen.interval.high
+    word = "plain" if chosen.interval is None else "chosen"
+    return [f" {numbers.half_width(low, high)}", (f" {word}" if cells > _WITH_WORD else "", "dim")]
 
 
 def _versus(found: LossDifference, cells: int) -> Line:

@@ -30,6 +30,20 @@ def difference_parts(words: str, difference: "LossDifference", *, short: bool = 
     return [(f"   {words} ", "dim"), (value, "good" if difference.value < 0 else "bad")]
 
 
+def interval_parts(app: AppBase, low: float, high: float) -> list[Part]:
+    """Return the interval of the selection in hand, with a word that says which interval it is.
+
+    Args:
+        app: The application.
+        low: Lower end of the plain interval.
+        high: Upper end of the plain interval.
+    """
+    chosen = app.chosen_interval()
+    if chosen is None:
+        return [f" {numbers.half_width(low, high)}", (" plain", "dim")]
+    return [f" {numbers.half_width(chosen.low, chosen.high)}", (" chosen", "dim")]
+
+
 def headline(app: AppBase, width: int) -> Line:
     """Return the estimated loss of the selection, and its differences to all tasks and to the saved selection."""
     if app.snapshot is None:
@@ -47,7 +61,7 @@ def headline(app: AppBase, width: int) -> Line:
     parts: list[Part] = [
         " loss ",
         (numbers.loss(target.loss), "strong"),
-        f" {numbers.half_width(target.low, target.high)}",
+        *interval_parts(app, target.low, target.high),
     ]
     note = f" {app.snapshot.trust} "
     if width >= HEADLINE_WIDE:

@@ -11,6 +11,7 @@ from curator.core.arrays import Floats
 from curator.core.figures import fixed
 from curator.core.text import clean
 from curator.data.corpus import Task
+from curator.estimate.whatif import LossDifference
 from curator.results.text_plot import sparkline
 from tui.app_base import AppBase
 from tui.background.estimator_thread import LiveEstimate
@@ -19,6 +20,8 @@ from tui.state.session import GLYPHS, Session, State
 from tui.state.snapshot import Snapshot
 from tui.widgets import numbers
 from tui.widgets.lines import Line, Lines, Part, fit, fit_name, spread, wrap_name
+from tui.widgets.task_sentence import task_sentence
+from tui.widgets.wrapped import wrapped
 
 _WORDS = {State.IN: "in", State.OUT: "out", State.PINNED_IN: "pinned in", State.PINNED_OUT: "pinned out"}
 _WIDE = 110
@@ -38,7 +41,14 @@ class TaskBoxes(Vertical):
             yield Lines(id="transfer", classes="box")
             yield Lines(id="influence", classes="box")
 
-    def show(self, task: Task | None, number: int, influence: Influence | None, transfer: Floats | None) -> None:
+    def show(
+        self,
+        task: Task | None,
+        number: int,
+        influence: Influence | None,
+        transfer: Floats | None,
+        effect: LossDifference | None = None,
+    ) -> None:
         """Show a task.
 
         Args:
@@ -46,12 +56,14 @@ class TaskBoxes(Vertical):
             number: Number of the task. Target tasks follow the auxiliary tasks.
             influence: Influence of the examples; None until known.
             transfer: Effect of each task on each task (t, t), in nats; None until known.
+            effect: Loss of the selection with the task, minus the loss without it; None until known.
         """
         app, (width, height) = self.app, self.app.size
         snapshot, session = app.snapshot, app.session
         half, rows = max(width // 2 - 4, 20), 6 if height >= 32 else 3
         is_auxiliary = snapshot is not None and number < len(snapshot.names)
         names: list[Line] = []
+        sentence: list[Line] = []
         line: Line = [(f" {app.missing()}", "warn")]
         others: list[Line] = [[(app.missing(), "warn")]]
         own: list[Line] = [[("no influence without gradients", "dim")]]
@@ -62,6 +74,9 @@ class TaskBoxes(Vertical):
             line = target_line(task, width)
             if is_auxiliary and session is not None:
                 line = task_line(task, number, snapshot, session, app.estimate, width)
+                if snapshot.answers is not None:
+                    inside = session.state(number).selected
+                    sentence = wrapped([task_sentence(task.name, effect, influence, selected=inside)], width)
         if snapshot is not None and snapshot.answers is not None:
             others = affinity_lines(snapshot, half, rows)
             if is_auxiliary:
@@ -71,7 +86,7 @@ class TaskBoxes(Vertical):
         title = "affinity to the target"
         if is_auxiliary:
             title = "transfer, nats" if width < 100 else "transfer: change in training loss, nats"
-        self.query_one("#task-line", Lines).show([*names, line])
+        self.query_one("#task-line", Lines).show([*names, line, *sentence])
         self._fill("#transfer", title, others, rows)
         self._fill("#influence", "influence of its examples" + (" on the target" if width >= 100 else ""), own, rows)
 

@@ -34,6 +34,9 @@ Schema 8
 
 Schema 9
     notes         notes of people on tasks, examples and selections
+
+Schema 10
+    deleted_selections  deleted selections, which can be restored, with the time of their deletion
 """
 
 from collections.abc import Callable
@@ -158,6 +161,16 @@ def _add_notes(connection: Connection) -> None:
     )
 
 
+def _add_deleted_selections(connection: Connection) -> None:
+    connection.execute(
+        """
+        CREATE TABLE deleted_selections (
+            key VARCHAR PRIMARY KEY, name VARCHAR, target VARCHAR, method VARCHAR, loss DOUBLE,
+            manifest VARCHAR, created TIMESTAMP, deleted TIMESTAMP);
+        """
+    )
+
+
 # Migration i upgrades a store from schema i to i + 1. One transaction runs and records all missing migrations.
 MIGRATIONS: tuple[Callable[[Connection], None], ...] = (
     _create,
@@ -169,6 +182,7 @@ MIGRATIONS: tuple[Callable[[Connection], None], ...] = (
     _add_change_times,
     _add_run_details,
     _add_notes,
+    _add_deleted_selections,
 )
 SCHEMA_VERSION = len(MIGRATIONS)
 

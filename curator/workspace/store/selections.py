@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from datetime import UTC
+from datetime import UTC, datetime
 from typing import Any
 
 from curator.workspace.store.access import Database, put_artifact
@@ -69,18 +69,74 @@ class SelectionTable(Database):
             rows = connection.execute(
                 "SELECT key, name, target, method, loss, manifest, created FROM selections ORDER BY created DESC, key"
             ).fetchall()
-        return [
-            StoredSelection(
-                key=key,
-                name=name,
-                target=target,
-                method=method,
-                loss=loss,
-                manifest=manifest,
-                created=created.replace(tzinfo=UTC),
+        return [_selection(row) for row in rows]
+
+    # -- names ----------------------------------------------------------------------------------------------------
+
+    def rename_selections(
+        self, renamed: Sequence[tuple[str, StoredSelection, dict[str, Any], dict[str, Any]]], before: str
+    ) -> None:
+        """Replace selections by the same ones under another name, with the note on the name, in one transaction.
+
+        Args:
+            renamed: Key before, and the selection with its new key, name and manifest, and its inputs and outputs.
+            before: Name before.
+        """
+        with self.write() as connection:
+            for key, new, inputs, outputs in renamed:
+                connection.execute("DELETE FROM selections WHERE key = ?", [key])
+                connection.execute(
+                    "INSERT OR REPLACE INTO selections VALUES (?, ?, ?, ?, ?, ?, ?)",
+                    [
+                        new.key,
+                        new.name,
+                        new.target,
+                        new.method,
+                        new.loss,
+                        new.manifest,
+                        new.created.astimezone(UTC).replace(tzinfo=None),
+                    ],
+                )
+                put_artifact(connection, "select", new.key, inputs, outputs)
+            after = renamed[0][1].name
+            connection.execute("DELETE FROM notes WHERE kind = 'selection' AND name = ?", [after])
+            connection.execute("UPDATE notes SET name = ? WHERE kind = 'selection' AND name = ?", [after, before])
+
+    def delete_selections(self, name: str, target: str) -> int:
+        """Delete all selections with a name, and return their number. `restore_selections` brings them back."""
+        with self.write() as connection:
+            connection.execute(
+                "INSERT OR REPLACE INTO deleted_selections SELECT *, ? FROM selections WHERE name = ? AND target = ?",
+                [utc_now(), name, target],
             )
-            for key, name, target, method, loss, manifest, created in rows
-        ]
+            return _count(connection, "DELETE FROM selections WHERE name = ? AND target = ?", [name, target])
+
+    def restore_selections(self, name: str, target: str) -> int:
+        """Restore the selections of a name that were deleted last, and return their number."""
+        with self.write() as connection:
+            last = connection.execute(
+                "SELECT max(deleted) FROM deleted_selections WHERE name = ? AND target = ?", [name, target]
+            ).fetchall()[0][0]
+            there = [name, target, last]
+            connection.execute(
+                "INSERT OR REPLACE INTO selections SELECT * EXCLUDE deleted FROM deleted_selections"
+                " WHERE name = ? AND target = ? AND deleted = ?",
+                there,
+            )
+            return _count(
+                connection, "DELETE FROM deleted_selections WHERE name = ? AND target = ? AND deleted = ?", there
+            )
+
+    def deleted_selections(self) -> list[tuple[StoredSelection, datetime]]:
+        """Return every deleted selection with the time of its deletion, the last deleted first."""
+        with self.read() as connection:
+            if connection is None:
+                return []
+            rows = connection.execute(
+                "SELECT key, name, target, method, loss, manifest, created, deleted FROM deleted_selections"
+                " ORDER BY deleted DESC, created DESC, key"
+            ).fetchall()
+        return [(_selection(row[:7]), row[7].replace(tzinfo=UTC)) for row in rows]
 
     # -- edits ----------------------------------------------------------------------------------------------------
 
@@ -141,6 +197,24 @@ class SelectionTable(Database):
             ).fetchall()
             measured = connection.execute("SELECT count(*), max(made) FROM measurements").fetchall()
         return str(selections), f"{stages} {measured}"
+
+
+def _count(connection: Connection, statement: str, values: Sequence[Any]) -> int:
+    """Run a statement that deletes, and return the number of deleted rows."""
+    return int(connection.execute(statement, values).fetchall()[0][0])
+
+
+def _selection(row: Sequence[Any]) -> StoredSelection:
+    key, name, target, method, loss, manifest, created = row
+    return StoredSelection(
+        key=key,
+        name=name,
+        target=target,
+        method=method,
+        loss=loss,
+        manifest=manifest,
+        created=created.replace(tzinfo=UTC),
+    )
 
 
 def _edits(connection: Connection, session: str) -> tuple[StoredEdit, ...]:
