@@ -87,7 +87,7 @@ def _measured(app: AppBase, name: str, mask: "Mask") -> Bar:
         return Bar(name=name, loss=found.mean, low=found.mean, high=found.mean, words="◎ measured, 1 run")
     quantile = quantiles[min(len(losses) - 2, len(quantiles) - 1)]
     half = quantile * float(losses.std(ddof=1)) / len(losses) ** 0.5
-    words = f"±{numbers.fixed(half)} ◎ measured, {len(losses)} runs"
+    words = f"±{numbers.loss(half)} ◎ measured, {len(losses)} runs"
     return Bar(name=name, loss=found.mean, low=found.mean - half, high=found.mean + half, words=words)
 
 
@@ -154,9 +154,9 @@ def answer_sentence(app: AppBase) -> Line:
 
 def _than(found: "LossDifference", other: str) -> str:
     """Return a comparison with its noise. A negative difference is better."""
-    gap = f"{numbers.fixed(abs(found.value))} ± {numbers.fixed(found.noise)}"
+    gap = f"{numbers.loss(abs(found.value))} ± {numbers.loss(found.noise)}"
     if found.is_noise:
         return (
-            f"no different from {other} beyond the noise ({numbers.signed(found.value)} ± {numbers.fixed(found.noise)})"
+            f"no different from {other} beyond the noise ({numbers.signed(found.value)} ± {numbers.loss(found.noise)})"
         )
     return f"{'better' if found.value < 0 else 'worse'} than {other} by {gap}"

@@ -18,12 +18,10 @@ def task_sentence(name: str, effect: LossDifference | None, influence: Influence
     """
     if effect is None:
         return [(" estimating the task …", "dim")]
-    gap = f"{numbers.fixed(abs(effect.value))} ± {numbers.fixed(effect.noise)}"
+    gap = f"{numbers.loss(abs(effect.value))} ± {numbers.loss(effect.noise)}"
     if effect.is_noise:
         verb = "makes" if selected else "would make"
-        words = (
-            f" {verb} no difference beyond the noise: {numbers.signed(effect.value)} ± {numbers.fixed(effect.noise)}"
-        )
+        words = f" {verb} no difference beyond the noise: {numbers.signed(effect.value)} ± {numbers.loss(effect.noise)}"
     else:
         lowers = effect.value < 0
         verb = ("lowers" if lowers else "raises") if selected else f"would {'lower' if lowers else 'raise'}"
