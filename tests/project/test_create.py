@@ -29,7 +29,7 @@ QUICK: dict[str, dict[str, Any]] = {
 }
 # Commands that print or serve, and are not part of the Python interface. Other names of methods.
 NO_METHOD = {"tui", "mcp"}
-METHODS = {"init": "create"}
+METHODS = {"init": "create", "selections": "saved_selections"}
 # Options of one command that another method takes.
 ELSEWHERE: dict[tuple[str, str], Any] = {
     ("check", "store"): curator.Project.check_store,
@@ -40,6 +40,10 @@ ELSEWHERE: dict[tuple[str, str], Any] = {
     # The report lists the most harmful examples last, with their hashes.
     ("examples", "drop_harmful"): curator.Project.examples,
     ("init", "sources"): curator.Project.create,
+    # Each action has a method of its own.
+    ("selections", "action"): curator.Project.rename_selection,
+    ("selections", "words"): curator.Project.rename_selection,
+    ("selections", "target"): curator.Project.rename_selection,
     **{
         (verb, "dry_run"): curator.Project.costs
         for verb in ("train", "gradients", "estimate", "select", "verify", "curve", "apply")

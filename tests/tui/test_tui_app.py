@@ -180,6 +180,8 @@ async def _story_tasks(app: App, pilot: Pilot[None]) -> set[str]:
     # Verify, compare, export, open.
     await _press(app, pilot, "V")
     assert _is_dialog(app, "VerifyDialog")
+    await _press(app, pilot, "escape", "M")
+    assert _is_dialog(app, "MeasureDialog")
     await _press(app, pilot, "escape", "c")
     assert app.current_mode == "compare"
     await _press(app, pilot, "2", "e")
@@ -192,7 +194,7 @@ async def _story_tasks(app: App, pilot: Pilot[None]) -> set[str]:
         "note",
         "report",
         "toggle_task", "undo", "redo", "range", "mark", "pin", "drop_shown", "invert_shown", "take_shown", "filter",
-        "sort", "reverse", "fill", "order", "save", "load", "verify", "compare", "export",
+        "sort", "reverse", "fill", "order", "save", "selections", "verify", "measure", "compare", "export",
     }  # fmt: skip
 
 
@@ -269,9 +271,18 @@ async def _story_home(app: App, pilot: Pilot[None]) -> set[str]:
     assert "to write a note about it" in text(app)
     await _press(app, pilot, "V")
     assert _is_dialog(app, "VerifyDialog")
+    await _press(app, pilot, "escape", "M")
+    assert _is_dialog(app, "SaveDialog"), "a changed selection is saved before it is measured"
+    # All tasks are in the list, but are not a saved selection.
+    await _press(app, pilot, "escape", "r")
+    await _press(app, pilot, "x")
+    assert _is_dialog(app, "HomeScreen"), "all tasks cannot be renamed or deleted"
+    await _press(app, pilot, "o")
+    assert _is_dialog(app, "SelectionsDialog")
     await _press(app, pilot, "escape", "c")
     assert app.current_mode == "compare"
-    return {"undo", "redo", "next_pane", "save", "export", "compare", "verify", "report", "note"}
+    done = {"undo", "redo", "next_pane", "save", "export", "compare", "verify", "report", "note"}
+    return done | {"measure", "rename", "delete", "selections"}
 
 
 STORIES: dict[str, Any] = {"tasks": _story_tasks, "list": _story_list, "any": _story_any, "home": _story_home}

@@ -109,7 +109,7 @@ class SelectionTable(Database):
                 "INSERT OR REPLACE INTO deleted_selections SELECT *, ? FROM selections WHERE name = ? AND target = ?",
                 [utc_now(), name, target],
             )
-            return _count(connection, "DELETE FROM selections WHERE name = ? AND target = ?", [name, target])
+            return _count(connection.execute("DELETE FROM selections WHERE name = ? AND target = ?", [name, target]))
 
     def restore_selections(self, name: str, target: str) -> int:
         """Restore the selections of a name that were deleted last, and return their number."""
@@ -124,7 +124,9 @@ class SelectionTable(Database):
                 there,
             )
             return _count(
-                connection, "DELETE FROM deleted_selections WHERE name = ? AND target = ? AND deleted = ?", there
+                connection.execute(
+                    "DELETE FROM deleted_selections WHERE name = ? AND target = ? AND deleted = ?", there
+                )
             )
 
     def deleted_selections(self) -> list[tuple[StoredSelection, datetime]]:
@@ -199,9 +201,9 @@ class SelectionTable(Database):
         return str(selections), f"{stages} {measured}"
 
 
-def _count(connection: Connection, statement: str, values: Sequence[Any]) -> int:
-    """Run a statement that deletes, and return the number of deleted rows."""
-    return int(connection.execute(statement, values).fetchall()[0][0])
+def _count(deletion: Connection) -> int:
+    """Return the number of rows that a statement deleted."""
+    return int(deletion.fetchall()[0][0])
 
 
 def _selection(row: Sequence[Any]) -> StoredSelection:
