@@ -45,12 +45,16 @@ class Server:
         found = re.search(r"token=([\w-]+)", self.url)
         return found[1] if found else ""
 
-    def children(self) -> list[int]:
-        """Return the ids of the running processes of the sessions."""
+    def sessions(self) -> list[int]:
+        """Return the ids of the running processes of the sessions, without their own child processes."""
+        return self.children(recursive=False)
+
+    def children(self, *, recursive: bool = True) -> list[int]:
+        """Return the ids of the running processes below the server."""
         import psutil
 
         with contextlib.suppress(psutil.NoSuchProcess):
-            found = psutil.Process(self.process.pid).children(recursive=True)
+            found = psutil.Process(self.process.pid).children(recursive=recursive)
             return [child.pid for child in found if child.status() != psutil.STATUS_ZOMBIE]
         return []
 

@@ -291,7 +291,7 @@ def test_serve_huge_window_needs_little_memory(server: Server) -> None:
             await session.until_text("target")
             await session.send("resize", {"width": 100_000, "height": 100_000})
             await asyncio.sleep(2)
-            (child,) = server.children()
+            (child,) = server.sessions()
             assert psutil.Process(child).memory_info().rss < 2**30
         await _no_sessions(server, 5)
 
@@ -303,7 +303,7 @@ def test_serve_too_many_sessions_are_refused(server: Server) -> None:
         async with Served(server) as one, Served(server) as other:
             await one.until_text("target")
             await other.until_text("target")
-            assert len(server.children()) == 2
+            assert len(server.sessions()) == 2
             with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
                 async with Served(server):
                     pass
@@ -335,7 +335,7 @@ def test_serve_stopped_session_is_killed(server: Server) -> None:
     async def main() -> None:
         async with Served(server) as session:
             await session.until_text("target")
-            (child,) = server.children()
+            (child,) = server.sessions()
             psutil.Process(child).suspend()
         start = time.monotonic()
         while psutil.pid_exists(child) and psutil.Process(child).status() != psutil.STATUS_ZOMBIE:
@@ -352,7 +352,7 @@ def test_serve_killed_server_leaves_no_session(folder: Path) -> None:
             session = Served(server)
             await session.__aenter__()
             await session.until_text("target")
-            (child,) = server.children()
+            (child,) = server.sessions()
             server.process.kill()
             deadline = time.monotonic() + 5
             while psutil.pid_exists(child) and psutil.Process(child).status() != psutil.STATUS_ZOMBIE:
@@ -401,16 +401,16 @@ def test_serve_reload_finds_same_session_and_paints_it(server: Server) -> None:
         async with aiohttp.ClientSession() as client:
             first = await _connect(client, server, "window")
             await read_until(first, b"target")
-            (child,) = server.children()
+            (child,) = server.sessions()
             await first.close()
             again = await _connect(client, server, "window")
             shown = await read_until(again, b"target")
             assert b"\x1b[?1049h" in shown, "the new terminal is prepared"
-            assert server.children() == [child]
+            assert server.sessions() == [child]
             # A reload can arrive before the old socket closes.
             third = await _connect(client, server, "window")
             await read_until(third, b"target")
-            assert server.children() == [child]
+            assert server.sessions() == [child]
             assert (await again.receive()).type in (aiohttp.WSMsgType.BINARY, aiohttp.WSMsgType.CLOSE)
             await third.close()
         await _no_sessions(server, 6)

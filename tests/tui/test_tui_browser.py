@@ -99,7 +99,7 @@ def test_serve_browser_reload_finds_same_session(server: Server, tmp_path: Path)
         async with browsing(tmp_path) as browser:
             await browser.open(server.url)
             await _settled(browser)
-            (child,) = server.children()
+            (child,) = server.sessions()
             await browser.focus()
             await browser.press("2")
             there = await browser.until(lambda shown: "target" in shown)
@@ -107,6 +107,6 @@ def test_serve_browser_reload_finds_same_session(server: Server, tmp_path: Path)
             await browser.call("Page.reload")
             await asyncio.sleep(0.5)
             await browser.until(lambda shown: "target" in shown)
-            assert server.children() == [child]
+            assert server.sessions() == [child]
 
     asyncio.run(main())
