@@ -68,16 +68,27 @@ class Passes:
         return self.stage
 
     def rotating(
-        self, gradient_set: GradientSet, examples: Sequence[TokenizedExample], names: Sequence[str]
+        self,
+        gradient_set: GradientSet,
+        examples: Sequence[TokenizedExample],
+        names: Sequence[str],
+        turns: Sequence[int],
     ) -> Iterator[tuple[Checkpoint, list[int], npt.NDArray[np.float64], npt.NDArray[np.float32]]]:
         """Compute each example at one part of a segment. The parts change from segment to segment.
+
+        Args:
+            gradient_set: The segment.
+            examples: Examples (n).
+            names: What to call each example in a message (n).
+            turns: Number of each example in the rotation (n). It must not depend on which examples are missing.
+                Otherwise a resumed pass would compute an example at another part than an uninterrupted one.
 
         Yields:
             For each part: the part, positions of its examples (m), their losses (m,) and gradients (m, k).
         """
-        parts, turn = gradient_set.parts, self._sets.index(gradient_set)
+        parts, shift = gradient_set.parts, self._sets.index(gradient_set)
         for number, part in enumerate(parts):
-            places = [n for n in range(len(examples)) if (n + turn) % len(parts) == number]
+            places = [n for n, turn in enumerate(turns) if (turn + shift) % len(parts) == number]
             if places:
                 found = self._computed(part, [examples[n] for n in places], [names[n] for n in places])
                 yield part, places, *found

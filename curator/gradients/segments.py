@@ -165,7 +165,9 @@ class _Maker:
             for h, example in zip(task.validation_hashes, validation_examples(task, self._store), strict=True)
         }
         examples, names = [found[h][0] for h in wanted], [found[h][1] for h in wanted]
-        for _, places, losses, gradients in self._passes.rotating(gradient_set, examples, names):
+        turn_of = {h: turn for turn, h in enumerate(sorted(found))}
+        turns = [turn_of[h] for h in wanted]
+        for _, places, losses, gradients in self._passes.rotating(gradient_set, examples, names, turns):
             if distributed.is_main():
                 self._store.put_gradients(validation_key(gradient_set), [wanted[n] for n in places], losses, gradients)
 
@@ -183,17 +185,16 @@ class _Maker:
             start = end
 
     def _store_groups(self, gradient_set: GradientSet, groups: Sequence[int], basis: npt.NDArray[np.float32]) -> None:
-        items = [(n, *item) for n in groups for item in self._examples_of(n)]
+        items = [(n, *item, turn) for n in groups for turn, item in enumerate(self._examples_of(n))]
         losses = np.zeros(len(items))
         gradients = np.zeros((len(items), self._dim), dtype=np.float32)
-        for _, places, some_losses, some_gradients in self._passes.rotating(
-            gradient_set, [example for _, example, _ in items], [name for _, _, name in items]
-        ):
+        _, examples, names, turns = zip(*items, strict=True)
+        for _, places, some_losses, some_gradients in self._passes.rotating(gradient_set, examples, names, turns):
             losses[places], gradients[places] = some_losses, some_gradients
         if not distributed.is_main():
             return
         sums = SegmentArrays.empty(len(self._groups), self._dim, self._rank)
-        inside, of_group = gradients @ basis, np.array([n for n, _, _ in items])
+        inside, of_group = gradients @ basis, np.array([n for n, *_ in items])
         lost = outside(gradients, inside, self._rank)
         for n in groups:
             members = of_group == n
@@ -228,7 +229,8 @@ class _Maker:
         total = len(self._sets) * len(items)
         stage = self._passes.start(total)
         for gradient_set in self._sets:
-            found = self._passes.rotating(gradient_set, [example for example, _ in items], [name for _, name in items])
+            examples, names = [example for example, _ in items], [name for _, name in items]
+            found = self._passes.rotating(gradient_set, examples, names, range(len(items)))
             for part, places, _, gradients in found:
                 if distributed.is_main():
                     capture.write(part.step, np.array(places), gradients)

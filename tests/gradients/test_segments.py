@@ -1,6 +1,7 @@
 """Test that the sums of segments equal plain loops over visits, and that separate passes add what is missing."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from curator.gradients.example_groups import training_groups
 from curator.gradients.segment_sets import capture_folder, segment_sets, sketch
 from curator.gradients.visits import gradients_of, spans
 from curator.training.meta_init import find_meta_init, learning_rates
+from curator.workspace.store.tables import Store
 
 
 def _project(make_project: MakeProject, **given: Any) -> Project:
@@ -149,3 +151,29 @@ def test_spans_of_captured_run_leave_out_its_unsettled_steps(ends: list[int], fi
     # The second step has gradients a hundred times too long: Adam has not seen LoRA's matrix A yet.
     assert spans(ends, captured=True) == list(zip([first, *ends[:-1]], ends, strict=True))
     assert spans(ends, captured=False)[0] == (0, ends[0])
+
+
+@pytest.mark.parametrize("calls", [2, 5, 9])
+def test_make_segments_resumed_pass_computes_same_gradients(
+    make_project: MakeProject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, calls: int
+) -> None:
+    whole = _project(make_project)
+    resumed = Project.open(shutil.copytree(whole.root, tmp_path / "resumed", symlinks=True))
+    whole.gradients()
+    put, made = Store.put_gradients, 0
+
+    def fail_once(store: Store, key: str, *given: Any) -> None:
+        nonlocal made
+        made += 1
+        if made == calls:
+            raise DataError("no space left on device", hint="Free some space.")
+        put(store, key, *given)
+
+    monkeypatch.setattr(Store, "put_gradients", fail_once)
+    with pytest.raises(DataError, match="no space"):
+        resumed.gradients()
+    resumed.gradients()
+    for expected, found in zip(_trajectory(whole).segments, _trajectory(resumed).segments, strict=True):
+        np.testing.assert_array_equal(found.validation.losses, expected.validation.losses)
+        np.testing.assert_array_equal(found.validation.gradients, expected.validation.gradients)
+        np.testing.assert_array_equal(found.gradient_sums, expected.gradient_sums)
