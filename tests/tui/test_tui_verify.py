@@ -109,9 +109,10 @@ def test_screens_calibrated_estimate_and_measured_loss_are_shown(
 
     async def story(app: App, pilot: Pilot[None]) -> None:
         assert app.estimate is not None
-        await _open(app, pilot, "1", f"◎ {every:.4f}")
+        await _open(app, pilot, "1", "◎ measured, 2 runs")
+        assert f"{every:.4f}" in text(app)
         assert "? uncalibrated" not in text(app)
-        assert "14 subsets measured" in text(app) or size[0] == 60
+        assert "14 subsets measured" in text(app) or size[1] < 34
         await _open(app, pilot, "2", "calibrated·14")
         head = "\n".join(grid(app)[1:3])
         assert f"◎ measured {every:.4f}" in head
@@ -236,7 +237,7 @@ def test_verify_dialog_too_few_subsets_are_still_compared(drawn_project: DrawnPr
         assert "noise between seeds —" in text(app)
         assert app.screen.query_one(Measured).count == 3
 
-    drive(root, story)
+    drive(root, story, (140, 40))
 
 
 def test_verify_dialog_failed_report_shows_error(drawn_project: DrawnProject, monkeypatch: pytest.MonkeyPatch) -> None:

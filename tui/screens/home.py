@@ -40,6 +40,8 @@ _STATES = {
 }
 # Least cells of a row with the number of tasks, and with both a difference and a measured loss.
 _COUNT, _BOTH = 32, 48
+# Least height of the screen with the pipeline in one line. A lower one leaves its rows to the selections.
+_PIPELINE = 20
 # Least height of the screen with the project, the details of the pipeline, and recent events.
 _TALL = 34
 
@@ -229,7 +231,7 @@ class HomeScreen(CuratorScreen):
         self.query_one("#selections-box").border_title = " · ".join(words + ["? uncalibrated"] * uncalibrated)
         self.query_one("#attention-box").border_title = "needs attention"
         is_tall, width = app.size.height >= _TALL, app.size.width - 4
-        project.display, pipeline.display = is_tall, not begins
+        project.display, pipeline.display = is_tall, not begins and app.size.height >= _PIPELINE
         project.show(self._project(half) if is_tall else [])
         pipeline.show(self._pipeline() if is_tall else [self._pipeline_line()])
         self._show_answer(width, begins=begins)
