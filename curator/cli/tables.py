@@ -314,13 +314,13 @@ def show_selections(report: results.SavedSelectionsReport) -> None:
     numbers = ("tasks", "estimated", "measured")
     table = table_of("selection", "target", "method", *numbers, "note", numbers=numbers)
     for entry in report.selections:
-        measured = "-" if entry.measured_loss is None else f"{entry.measured_loss:.4f}"
+        measured = "-" if entry.measured_loss is None else fixed(entry.measured_loss)
         table.add_row(
             styled(entry.name, "dim" if entry.deleted else "bold"),
             styled(entry.target),
             styled("deleted" if entry.deleted else entry.method, "dim" if entry.deleted else ""),
             styled(entry.tasks),
-            styled(f"{entry.estimated_loss:.4f}"),
+            styled(fixed(entry.estimated_loss)),
             styled(measured),
             styled(entry.note),
         )
