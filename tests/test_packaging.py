@@ -103,7 +103,7 @@ def test_shell_completion_lists_commands_and_options(installed: Path, tmp_path: 
     )
     assert "_CURATOR_COMPLETE" in shown.stdout
     asked = {"_CURATOR_COMPLETE": "complete_bash", "COMP_WORDS": "curator sel", "COMP_CWORD": "1"}
-    assert _run(installed / "curator", folder=tmp_path, **asked).stdout.split() == ["select"]
+    assert _run(installed / "curator", folder=tmp_path, **asked).stdout.split() == ["select", "selections"]
 
 
 def test_conda_recipe_lists_every_dependency_and_the_entry_point() -> None:
