@@ -56,7 +56,7 @@ def _expected(app: CuratorApp, task: int, numbers: list[int]) -> str:
     before = estimate_selection(answers.estimator, app.session.mask)
     after = estimate_selection(reduced.estimator, app.session.mask)
     change = difference(reduced.estimator, after, before, dropped=reduced.share_dropped([name]))
-    words = "within noise" if change.is_noise else "more than noise"
+    words = "within noise" if change.is_noise else "not noise"
     return (
         f"{before.loss:.4f} → {after.loss:.4f} ±{(after.high - after.low) / 2:.4f}  {change.value:+.4f}".replace(
             "-", "−"

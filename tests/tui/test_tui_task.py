@@ -137,7 +137,7 @@ async def _old_influences_are_not_shown_after_an_edit(app: CuratorApp, screen: T
     assert title not in text(app)
     # A result of an older request is ignored.
     assert screen._gains is not None
-    screen._have_influence((requests[0][1][0], app.session.revision - 1, 1), screen._gains[1])
+    screen._have_influence((requests[0][1][0], app.session.revision - 1, 1), screen._gains[1], None)
     assert screen.rows.values is None
     real(*requests[0])
     await until(pilot, lambda: screen.rows.values is not None)

@@ -204,7 +204,7 @@ class ExampleEdits(CuratorScreen):
             return [f" Without {rows}: ", ("…", "dim")]
         change = effect.change
         style = "dim" if change.is_noise else "good" if change.value < 0 else "bad"
-        words = "within noise" if change.is_noise else "more than noise"
+        words = "within noise" if change.is_noise else "not noise"
         if width >= 100:
             words = "within the noise" if change.is_noise else "more than the noise"
         return [
