@@ -53,11 +53,18 @@ def ready_away(tmp_path_factory: pytest.TempPathFactory, tiny_llama_folder: Path
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[str]:
+def working_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the working folder of the process that starts the cluster."""
+    return tmp_path_factory.mktemp("working")
+
+
+@pytest.fixture(scope="module")
+def cluster(working_folder: Path) -> Iterator[str]:
     """Start a cluster of two workers, as `--ray local` does, and stop it after the last test. Return its address."""
     import ray
 
     with pytest.MonkeyPatch.context() as patched:
+        patched.chdir(working_folder)
         patched.setattr(ray_cluster, "_usable_cpus", lambda: 2)
         before = signal.getsignal(signal.SIGTERM)
         assert ray_cluster.connect("local").workers == 2
@@ -114,11 +121,11 @@ def test_connect_local_listens_on_loopback_and_wants_a_token(cluster: str) -> No
     assert {ip.removeprefix("::ffff:") for ip in listening} == {"127.0.0.1"}
 
 
-def test_connect_working_folder_is_not_on_the_path_of_workers(cluster: str) -> None:
+def test_connect_working_folder_is_not_on_the_path_of_workers(cluster: str, working_folder: Path) -> None:
     import ray
 
     found = ray.get(ray.remote(lambda: __import__("sys").path).remote())
-    assert os.getcwd() not in found
+    assert str(working_folder) not in found
     assert "" not in found
 
 
