@@ -351,12 +351,12 @@ class Pipeline:
         return self.selections(targets, fresh=fresh).estimates
 
     @contextmanager
-    def measuring(self, targets: Targets, stage: str) -> Iterator[None]:
+    def measuring(self, stage: str, *measured: Targets) -> Iterator[None]:
         """Hold the job lock while subsets are measured. Afterwards forget the estimates, because runs calibrate them.
 
         Args:
-            targets: Names of the targets.
             stage: Name of the stage.
+            measured: Names of the targets of each measured subset.
 
         Raises:
             StoreBusy: Another process holds the lock.
@@ -365,7 +365,8 @@ class Pipeline:
             with self._workspace.job(stage):
                 yield
         finally:
-            self._selections.pop(targets, None)
+            for targets in measured:
+                self._selections.pop(targets, None)
 
     def pool(self) -> "Pool":
         """Return the place for fine-tuning runs. A cluster or the GPUs are found once.

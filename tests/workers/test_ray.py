@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -193,13 +194,46 @@ def test_open_ray_local_twice_and_by_address_join_one_cluster(cluster: str) -> N
     assert ray_cluster.connect(cluster).nodes == 1
 
 
-def test_events_of_away_runs_name_the_stage_of_a_local_run(ready_away: Path, cluster: str, tmp_path: Path) -> None:
+def test_interrupted_race_frees_the_workers_and_resumes_to_the_manifest_of_one_process(
+    ready_away: Path, cluster: str, tmp_path: Path
+) -> None:
+    import ray
+
+    here = curator.Project.open(shutil.copytree(ready_away, tmp_path / "here"))
+    expected = here.select(runs=2)
+    place = shutil.copytree(ready_away, tmp_path / "away")
+    curator.Project.open(place).select()
+
+    def interrupt(event: Event) -> None:
+        if isinstance(event, StageProgress) and event.stage == "verify":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        curator.Project.open(place, ray="local", reporter=Reporter(interrupt)).select(runs=2)
+    until = time.monotonic() + 20
+    while ray.available_resources().get("CPU") != 3:
+        assert time.monotonic() < until, "a worker goes on after the interrupt"
+        time.sleep(0.1)
+    project = curator.Project.open(place, ray="local")
+    found = project.select(runs=2)
+    assert found.estimated_loss == expected.estimated_loss
+    assert _manifest(project) == _manifest(here)
+
+
+def test_apply_of_two_selections_runs_side_by_side_and_gives_the_losses_of_one_process(
+    ready_away: Path, cluster: str, tmp_path: Path
+) -> None:
     events: list[Event] = []
     place = shutil.copytree(ready_away, tmp_path / "project")
-    curator.Project.open(place).select()
+    here = curator.Project.open(place)
+    here.select(include=["alpha"], name="first")
+    here.select(exclude=["alpha"], name="second")
     project = curator.Project.open(place, ray="local", reporter=Reporter(events.append))
-    report = project.apply()
+    report = project.apply_all(["first", "second"])
     begun = [event for event in events if isinstance(event, StageStarted) and event.stage == "apply"]
     assert [event.unit for event in begun] == ["steps"]
-    assert (report.adapter / "adapter_model.safetensors").is_file()
-    assert report.measured_loss == curator.Project.open(place).apply(fresh=True).measured_loss
+    assert all((adapter.adapter / "adapter_model.safetensors").is_file() for adapter in report.adapters)
+    losses = [adapter.measured_loss for adapter in report.adapters]
+    assert losses == [here.apply(name, fresh=True).measured_loss for name in ("first", "second")]
+    kinds = {kept.inputs["kind"] for kept in here.store.artifacts("rate")}
+    assert not kinds & {"gradients", "fine-tune"}
