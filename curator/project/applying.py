@@ -4,7 +4,6 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from curator import results
 from curator.core import distributed
@@ -22,9 +21,6 @@ from curator.select.manifest import Manifest, record_measured
 from curator.select.selections import dropped_by
 from curator.verify.measure import run_seeds
 from curator.workers.fine_tuning import values_before
-
-if TYPE_CHECKING:
-    from curator.workspace.store.metric_values import StoredMetric
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,7 +91,6 @@ def apply_selections(
         )
     pipeline.begin(wanted[0].corpus, [_planned(pipeline, wanted, fresh=settings.fresh)])
     pool = pipeline.pool()
-    before: list[list[StoredMetric]] = []
     done: dict[int, Applied] = {}
     files = [one.file for one in named]
 
@@ -112,7 +107,7 @@ def apply_selections(
             files[number] = None
 
     with pipeline.measuring("apply", *(one.manifest.target_names for one in wanted)):
-        before += [values_before(pool, workspace, one.corpus, one.measurer) for one in wanted]
+        before = [values_before(pool, workspace, one.corpus, one.measurer) for one in wanted]
         apply_all(
             workspace,
             wanted,
@@ -123,11 +118,11 @@ def apply_selections(
             keep=keep,
         )
     found = []
-    for number, one in enumerate(wanted):
-        own = done[number]
-        read = applied_metric(workspace, one.corpus, own.loss, own.values, one.measurer, before[number])
+    for number, own in enumerate(wanted):
+        applied, corpus = done[number], own.corpus
+        read = applied_metric(workspace, corpus, applied.loss, applied.values, own.measurer, before[number])
         found.append(
-            report(workspace, one.corpus, one.manifest, own, seed=seed, manifest_file=files[number], metric=read)
+            report(workspace, corpus, own.manifest, applied, seed=seed, manifest_file=files[number], metric=read)
         )
     return found
 
