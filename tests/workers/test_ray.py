@@ -43,8 +43,8 @@ def ready_away(tmp_path_factory: pytest.TempPathFactory, tiny_llama_folder: Path
         "lora": {"r": 2, "alpha": 4},
         "data": {"tasks": "tasks/*.jsonl", "target": "target", "validation": 0.3, "max_length": 64},
         "train": {"epochs": 2, "batch_size": 4, "learning_rate": 1e-3},
-        # About one example in a batch, so that a pass has several parts.
-        "gradients": {"projection_dim": 16, "points": [0.5, 1.0], "batch_tokens": 64},
+        # One example in a batch, so that a pass has several parts.
+        "gradients": {"projection_dim": 16, "points": [0.5, 1.0], "batch_tokens": 16},
         "estimate": {"method": "quadratic"},
         "select": {"subsets": 50},
     }
