@@ -26,6 +26,7 @@ _HOMES = {
     "VerifyReport": "curator.results",
     "CurveReport": "curator.results",
     "ExamplesReport": "curator.results",
+    "AdaptersReport": "curator.results",
     "ApplyReport": "curator.results",
     "EstimatesReport": "curator.results",
     "ExportReport": "curator.results",
@@ -66,6 +67,7 @@ if TYPE_CHECKING:
     from curator.results.estimates import ExamplesReport as ExamplesReport
     from curator.results.estimates import ParetoReport as ParetoReport
     from curator.results.notes import NotesReport as NotesReport
+    from curator.results.outputs import AdaptersReport as AdaptersReport
     from curator.results.outputs import ApplyReport as ApplyReport
     from curator.results.outputs import ExportReport as ExportReport
     from curator.results.outputs import QueryResult as QueryResult

@@ -66,6 +66,14 @@ def show_apply_with_metric(report: results.ApplyReport) -> None:
     out.print(table)
 
 
+def show_adapters(report: results.AdaptersReport) -> None:
+    """Print applied selections, one after the other."""
+    for number, adapter in enumerate(report.adapters):
+        if number:
+            console().print()
+        show_apply_with_metric(adapter)
+
+
 def _rows(report: results.VerifyReport) -> list[tuple[str, list[str]]]:
     """Return the words and the cells of each line: the measured subsets, the best metric first, then the base model."""
     metric = report.metric

@@ -97,14 +97,18 @@ def _project(wanted: Path | None) -> Path | None:
 @shared_options("project", "fresh", "dry_run", "ray", "as_json", "quiet", "verbose", "log_file")
 def apply(
     shared: Shared,
-    manifest: Annotated[str, typer.Argument(metavar="[MANIFEST]", help=MANIFEST_HELP)] = "curator-manifest.json",
+    manifests: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[MANIFEST]...", help=f"{MANIFEST_HELP} [default: curator-manifest.json]"),
+    ] = None,
     output: Annotated[
         Path | None,
         typer.Option(
             "-o",
             "--output",
             metavar="DIR",
-            help="Write the adapter to this directory. [default: in .curator/adapters/applied]",
+            help="Write the adapter to this directory, or several to folders in it."
+            " [default: in .curator/adapters/applied]",
         ),
     ] = None,
     seed: Annotated[
@@ -119,14 +123,26 @@ def apply(
         typer.Option("--allow-changed", help="Train on the current data even if the data differs from the manifest."),
     ] = False,
 ) -> None:
-    """Fine-tune the base model on a selection by the project's recipe, and measure the loss of the adapter."""
-    from curator.cli.metric_table import show_apply_with_metric
+    """Fine-tune the base model on a selection by the project's recipe, and measure the loss of the adapter.
 
+    Several selections run side by side on several GPUs, or on a Ray cluster with --ray.
+    """
+    from curator.cli.metric_table import show_adapters, show_apply_with_metric
+
+    named = manifests or ["curator-manifest.json"]
     with shared.open() as opened:
-        report = opened.apply(
-            manifest, output=output, seed=seed, metric=metric, allow_changed=allow_changed, fresh=shared.fresh
-        )
-    shared.show(report, show_apply_with_metric)
+        if len(named) > 1:
+            several = opened.apply_all(
+                named, output=output, seed=seed, metric=metric, allow_changed=allow_changed, fresh=shared.fresh
+            )
+        else:
+            report = opened.apply(
+                named[0], output=output, seed=seed, metric=metric, allow_changed=allow_changed, fresh=shared.fresh
+            )
+    if len(named) > 1:
+        shared.show(several, show_adapters)
+    else:
+        shared.show(report, show_apply_with_metric)
 
 
 @app.command(epilog="Example: curator sql 'SELECT task, affinity FROM affinities ORDER BY affinity DESC' --format csv")

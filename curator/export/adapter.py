@@ -1,30 +1,23 @@
-"""Fine-tune the base model on a selection, by the recipe of the project, and keep the adapter.
+"""Adapters of applied selections: what they depend on, their folders, and their reports.
 
 The measured loss in the manifest is the loss of the kept adapter. A hash of all inputs identifies a run, so an equal
 call finds the adapter again.
 """
 
 import json
-import math
 import shutil
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
 from curator import results
-from curator.core import distributed
 from curator.core.config import Config, LoraSection, TrainSection
-from curator.core.errors import ConfigError, DataError, ManifestMismatch, NumericalError
-from curator.core.events import Event
-from curator.core.figures import fixed
+from curator.core.errors import ConfigError, DataError, ManifestMismatch
 from curator.core.files import sha256_of, whole_folder
 from curator.core.interval import Interval
 from curator.core.provenance import InputChange, Inputs, hash_of, input_changes, key_of
 from curator.data.corpus import Corpus, Task
-from curator.export.adapter_metric import values_of_adapter
-from curator.metrics.measuring import Measurer
 from curator.results.base import rounded
 from curator.select.manifest import (
     MANIFEST_NAME,
@@ -34,7 +27,6 @@ from curator.select.manifest import (
     TargetEntry,
     TaskEntry,
     TaskFile,
-    is_same_selection,
     rebased,
     render,
 )
@@ -42,13 +34,8 @@ from curator.select.manifest_builder import with_files
 from curator.training.fine_tune import (
     example_counts,
     measurement_inputs,
-    recipe_key,
     subset_content,
 )
-from curator.training.meta_init import LoadModel
-from curator.training.trainer import remove_run
-from curator.workers.fine_tuning import FineTuning, RunPart
-from curator.workers.pool import Pool
 from curator.workspace.store.metric_values import StoredMetric
 from curator.workspace.workspace import Workspace
 
@@ -173,7 +160,12 @@ def find_applied(
 ) -> tuple[dict[str, Any] | None, Path | None]:
     """Return the outputs of an equal run, and the folder that holds its complete adapter. None for what is missing.
 
-    Arguments are those of `apply`.
+    Args:
+        workspace: The project.
+        corpus: Tasks of the project, split for the manifest's targets.
+        manifest: The selection.
+        seed: Seed of initialization and of the order of examples.
+        folder: Folder of the adapter.
     """
     inputs = run_inputs(workspace.config, corpus, weights_of(manifest), seed)
     kept = workspace.store.artifact("apply", key_of(inputs))
@@ -182,125 +174,33 @@ def find_applied(
     return kept.outputs, _holder((folder, Path(kept.outputs["folder"])), kept.outputs["sha256"])
 
 
-def apply(
-    workspace: Workspace,
-    corpus: Corpus,
-    manifest: Manifest,
-    *,
-    seed: int,
-    folder: Path,
-    work: Path,
-    load: LoadModel,
-    pool: Pool,
-    fresh: bool,
-    measurer: Measurer,
-    tracked: tuple[str, Mapping[str, object]] | None = None,
-) -> Applied:
-    """Fine-tune on a selection, measure loss and metric, and save the adapter. Resume an interrupted run.
-
-    Args:
-        workspace: The project.
-        corpus: Tasks of the project, split for the manifest's targets. They include the selected tasks.
-        manifest: The selection.
-        seed: Seed of initialization and of the order of examples.
-        folder: Folder of the adapter. Pass it to `check_folder` first.
-        work: Folder for checkpoints.
-        load: Loads the model.
-        pool: Place of the run.
-        fresh: Train again even if the adapter or a checkpoint exists.
-        measurer: The metric.
-        tracked: Name and parameters of the run for the experiment tracker. None if the caller encloses the run.
-
-    Raises:
-        NumericalError: The loss or the metric is not finite.
-        DataError: A file cannot be written, or the metric cannot be measured.
-    """
-    config, store = workspace.config, workspace.store
-    weights = weights_of(manifest)
-    inputs = run_inputs(config, corpus, weights, seed)
-    key = key_of(inputs)
-    found_adapter = (None, None) if fresh else find_applied(workspace, corpus, manifest, seed=seed, folder=folder)
-    known, source = distributed.from_main(found_adapter)
-    if known is not None and source is not None:
-        if source != folder and distributed.is_main():
-            with _written(folder) as partial:
-                for name in (_ADAPTER, _CONFIG):
-                    shutil.copy2(source / name, partial / name)
-                _write_manifest(partial, folder, manifest, workspace, corpus, known["loss"])
-        distributed.wait()
-        workspace.reporter.cached("apply", f"adapter of {manifest.name!r}, seed {seed}: loss {fixed(known['loss'])}")
-        values = values_of_adapter(workspace, key, inputs, known, source, measurer, load)
-        return Applied(loss=known["loss"], seconds=known["seconds"], folder=folder, cached=True, values=values)
-    place = work / key
-    if fresh and distributed.is_main():
-        remove_run(place)
-    distributed.wait()
-
-    def follow(_: int, event: Event) -> None:
-        """Report the run as the stage: a worker has no reporter."""
-        workspace.reporter.emit(event)
-
-    part = RunPart(
-        subset=frozenset(weights),
-        seed=seed,
-        folder=place,
-        stage="apply",
-        weights=weights,
-        tracked=tracked,
-        expected=Interval(manifest.estimated_loss, manifest.estimated_loss_low, manifest.estimated_loss_high),
-        adapter=place / "adapter",
-    )
-    training = FineTuning(workspace=workspace, corpus=corpus, metric=measurer.metric_name, used=part.subset)
-    with closing(pool.run(training, [part], follow)) as ended:
-        _, result = next(ended)
-    found, values = result.found, result.values
-    if result.diverged is not None:
-        raise result.diverged
-    if not math.isfinite(found.loss):
-        raise NumericalError(f"loss after training is not finite: {found.loss}", hint="Lower train.learning_rate.")
-    if distributed.is_main():
-        with _written(folder) as partial:
-            shutil.copytree(place / "adapter", partial, dirs_exist_ok=True)
-            _name_base(partial / _CONFIG, config, corpus)
-            _write_manifest(partial, folder, manifest, workspace, corpus, found.loss)
-        outputs = {"name": manifest.name, "loss": found.loss, "seconds": found.seconds, "sha256": result.sha256}
-        outputs |= {"values": [asdict(value) for value in values]}
-        store.put_artifact("apply", key, inputs, outputs | {"folder": str(folder)})
-        remove_run(place)
-    distributed.wait()
-    return Applied(loss=found.loss, seconds=found.seconds, folder=folder, cached=False, values=values)
-
-
-def keep_measured(
-    workspace: Workspace, corpus: Corpus, manifest: Manifest, applied: Applied, *, seed: int, unchanged: bool
+def write_adapter(
+    workspace: Workspace, corpus: Corpus, manifest: Manifest, *, source: Path, folder: Path, loss: float
 ) -> None:
-    """Save a measured loss with its selection, and among the measured subsets.
-
-    A weighted selection is not a subset, so its loss must not calibrate estimates. A run with the seed of
-    meta-training may equal meta-training, and must not calibrate estimates either.
+    """Write an adapter and its manifest into a folder, in whole or not at all.
 
     Args:
         workspace: The project.
         corpus: Tasks of the project.
         manifest: The applied selection.
-        applied: The run.
-        seed: Seed of the run.
-        unchanged: Whether project and manifest agree. If not, the loss does not belong to the selection.
+        source: Folder that holds the adapter.
+        folder: Folder of the adapter. Pass it to `check_folder` first.
+        loss: Measured loss, nats per target token.
+
+    Raises:
+        DataError: A file cannot be written.
     """
-    store = workspace.store
-    weights = weights_of(manifest)
-    if seed != workspace.config.train.seed and all(weight == 1.0 for weight in weights.values()):
-        content, target = subset_content(corpus, weights), corpus.target_label
-        recipe = recipe_key(workspace.config, corpus)
-        store.put_metrics(recipe, target, content, seed=seed, values=applied.values)
-        store.put_measurement(recipe, target, content, seed=seed, loss=applied.loss, seconds=applied.seconds)
-    for kept in store.selections() if unchanged else ():
-        if kept.name != manifest.name:
-            continue
-        there = Manifest.model_validate_json(kept.manifest)
-        if is_same_selection(there, manifest):
-            loss = rounded(applied.loss)
-            store.put_manifest(kept.key, there.model_copy(update={"measured_loss": loss}).model_dump_json())
+    try:
+        with whole_folder(folder) as partial:
+            for name in _OURS - {MANIFEST_NAME}:
+                if (source / name).is_file():
+                    shutil.copy2(source / name, partial / name)
+            _name_base(partial / _CONFIG, workspace.config, corpus)
+            _write_manifest(partial, folder, manifest, workspace, corpus, loss)
+    except OSError as error:
+        raise DataError(
+            f"cannot write {folder}: {error}", hint="Check free disk space and write permissions."
+        ) from error
 
 
 def report(
@@ -388,17 +288,6 @@ def _as_now(entry: EntryT, task: Task) -> EntryT:
     if isinstance(entry, TargetEntry):
         present["validation_examples"] = len(task.split.validation)
     return with_files(entry.model_copy(update=present), task)
-
-
-@contextmanager
-def _written(folder: Path) -> Iterator[Path]:
-    try:
-        with whole_folder(folder) as partial:
-            yield partial
-    except OSError as error:
-        raise DataError(
-            f"cannot write {folder}: {error}", hint="Check free disk space and write permissions."
-        ) from error
 
 
 def _write_manifest(

@@ -180,8 +180,17 @@ class Pipeline:
         elif isinstance(event, StageFinished) and not event.cached and self._rates is not None:
             work, started = self._begun.pop(event.stage, None), self._started
             # A resumed stage, or one whose work was only expected, says nothing about the rate.
-            if work is not None and work.exact and started is not None and not started.done:
+            usual = started is not None and not started.done
+            if usual and work is not None and work.exact and not self._shares(work):
                 self._rates.keep(work, seconds=event.seconds, peak_bytes=peak_bytes())
+
+    def _shares(self, work: "Work") -> bool:
+        """Return whether several workers did the work, whose time says nothing about one process of this machine."""
+        if work.kind == "gradients":
+            return bool(self.ray)
+        from curator.workers.pool import ThisProcess
+
+        return work.kind == "fine-tune" and self._pool is not None and not isinstance(self._pool, ThisProcess)
 
     def meta_init(self, corpus: "Corpus", *, fresh: bool) -> tuple["MetaInit", bool]:
         """Return the meta-initialization, and whether it was cached. Train it if it is missing.
@@ -342,12 +351,12 @@ class Pipeline:
         return self.selections(targets, fresh=fresh).estimates
 
     @contextmanager
-    def measuring(self, targets: Targets, stage: str) -> Iterator[None]:
+    def measuring(self, stage: str, *measured: Targets) -> Iterator[None]:
         """Hold the job lock while subsets are measured. Afterwards forget the estimates, because runs calibrate them.
 
         Args:
-            targets: Names of the targets.
             stage: Name of the stage.
+            measured: Names of the targets of each measured subset.
 
         Raises:
             StoreBusy: Another process holds the lock.
@@ -356,7 +365,8 @@ class Pipeline:
             with self._workspace.job(stage):
                 yield
         finally:
-            self._selections.pop(targets, None)
+            for targets in measured:
+                self._selections.pop(targets, None)
 
     def pool(self) -> "Pool":
         """Return the place for fine-tuning runs. A cluster or the GPUs are found once.

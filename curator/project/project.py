@@ -17,17 +17,13 @@ from curator.core import distributed
 from curator.core.config import Config, SelectSection
 from curator.core.errors import ConfigError, DataError
 from curator.core.events import Reporter
-from curator.core.files import file_names
-from curator.core.interval import Interval
 from curator.core.text import is_text
 from curator.data.discovery import check_auxiliary
 from curator.project.pipeline import Pipeline
-from curator.results.base import rounded
 from curator.select.manifest import (
     MANIFEST_NAME,
     Manifest,
     check_manifest_file,
-    record_measured,
     write_manifest,
 )
 from curator.workspace.workspace import Workspace
@@ -38,6 +34,7 @@ if TYPE_CHECKING:
     from curator.data.corpus import Corpus
     from curator.data.dropped import Dropped
     from curator.estimate.target import TargetEstimates
+    from curator.project.applying import Named
     from curator.project.costs import Planner
     from curator.project.create import Settings, Tasks
     from curator.project.saved_objects import Model, Rows, Tokenizer
@@ -46,7 +43,9 @@ if TYPE_CHECKING:
     from curator.workspace.store.check import StoreReport
     from curator.workspace.store.tables import Store
 
-_WITH_COSTS = ("train", "gradients", "estimate", "estimate_all", "select", "examples", "curve", "verify", "apply")
+_WITH_COSTS = (
+    *("train", "gradients", "estimate", "estimate_all", "select", "examples", "curve", "verify", "apply", "apply_all"),
+)
 
 
 class Project:
@@ -443,7 +442,7 @@ class Project:
                 break
             if race is not None:
                 self.reporter.note(f"race: run {race.number_of(run)} of at most {runs}")
-            with self._pipeline.measuring(targets, "verify"):
+            with self._pipeline.measuring("verify", targets):
                 measure(
                     self.workspace,
                     corpus,
@@ -711,7 +710,7 @@ class Project:
         self._pipeline.begin(corpus, [*(work for work in works if work.cached), announced])
         before = measurer.known_before()
         if plan.runs or less or plan.other or before is None:
-            with self._pipeline.measuring(targets, "verify"):
+            with self._pipeline.measuring("verify", targets):
                 pool = self._pipeline.pool()
                 before = values_before(pool, self.workspace, corpus, measurer)
                 folder = self.workspace.adapters / "verify"
@@ -830,63 +829,57 @@ class Project:
             NumericalError: Training diverges.
             StoreBusy: Another process works on the project.
         """
-        from curator.data.dropped import without
-        from curator.export import adapter as applying
-        from curator.export.adapter_metric import applied_metric
-        from curator.metrics.measuring import Measurer, metric_name
-        from curator.select.selections import dropped_by, find_manifest_file
-        from curator.training.tracking import estimate_numbers, tracked_run
-        from curator.verify.measure import run_seeds
-        from curator.workers.fine_tuning import values_before
-        from curator.workers.pool import ThisProcess
+        from curator.project.applying import ApplySettings, apply_selections
 
-        name = metric_name(self.workspace, metric)
-        found, _ = self.manifest(manifest)
-        file = find_manifest_file(self.workspace, manifest)
-        targets = found.target_names
-        corpus = without(self.corpus(targets), dropped_by(found))
-        unchanged = applying.check_unchanged(self.workspace, found, corpus, allow=allow_changed)
-        seed = run_seeds(self.config, 1)[0] if seed is None else seed
-        folder = self.workspace.adapters / "applied"
-        (folder_name,) = file_names([f"{'+'.join(targets)}-{found.name}"], allowed="-_.+ ")
-        place = folder / folder_name if output is None else Path(output).absolute()
-        applying.check_folder(place)
-        measurer = Measurer(self.workspace, corpus, name)
-        measurer.check()
-        plan = self._pipeline.planner(corpus, fresh=fresh)
-        work = plan.apply(found, seed=seed, folder=place)
-        self._pipeline.begin(corpus, [work])
-        parameters = {"selection": found.name, "seed": seed, "weights": applying.weights_of(found)}
-        pool, title = self._pipeline.pool(), f"apply {found.name} seed {seed}"
-        # A worker opens the run of the tracker itself, because it holds the Trainer.
-        away = not isinstance(pool, ThisProcess)
-        with (
-            self._pipeline.measuring(targets, "apply"),
-            tracked_run(self.workspace, title, parameters, again=work.cached or away) as log,
-        ):
-            before = values_before(pool, self.workspace, corpus, measurer)
-            done = applying.apply(
-                self.workspace,
-                corpus,
-                found,
-                seed=seed,
-                folder=place,
-                work=self.workspace.adapters / "apply",
-                load=self._pipeline.load,
-                pool=pool,
-                fresh=fresh,
-                measurer=measurer,
-                tracked=(title, parameters) if away else None,
-            )
-            if distributed.is_main():
-                applying.keep_measured(self.workspace, corpus, found, done, seed=seed, unchanged=unchanged)
-                if not unchanged or (file and not record_measured(file, found, rounded(done.loss))):
-                    self.reporter.warn(f"measured loss is not written to {manifest}: it describes another selection")
-                    file = None
-            estimate = Interval(found.estimated_loss, found.estimated_loss_low, found.estimated_loss_high)
-            log({**estimate_numbers(estimate), "measured_loss": done.loss})
-        read = applied_metric(self.workspace, corpus, done.loss, done.values, measurer, before)
-        return applying.report(self.workspace, corpus, found, done, seed=seed, manifest_file=file, metric=read)
+        settings = ApplySettings(seed=seed, metric=metric, allow_changed=allow_changed, fresh=fresh)
+        place = None if output is None else Path(output).absolute()
+        return apply_selections(self._pipeline, [self._to_apply(manifest)], [place], settings)[0]
+
+    def apply_all(
+        self,
+        manifests: Sequence[Path | str],
+        *,
+        output: Path | str | None = None,
+        seed: int | None = None,
+        metric: str | None = None,
+        allow_changed: bool = False,
+        fresh: bool = False,
+    ) -> results.AdaptersReport:
+        """Fine-tune the base model on each of several selections, as `apply` does.
+
+        Several GPUs or a Ray cluster make the runs side by side. Selections of equal tasks share one run. A run that
+        diverges does not stop the others.
+
+            >>> report = project.apply_all(["forward", "all"])
+            >>> [adapter.measured_loss for adapter in report.adapters]
+
+        Args:
+            manifests: Manifests that `select` wrote, or names of selections.
+            output: Folder for a folder of each adapter [default: `.curator/adapters/applied/`].
+            seed: As for `apply`.
+            metric: As for `apply`.
+            allow_changed: As for `apply`.
+            fresh: As for `apply`.
+
+        Raises:
+            ConfigError: No selection is named, two have one name, or a folder holds other files.
+            DataError, ManifestMismatch, StoreBusy: As for `apply`.
+            NumericalError: A training diverges. The other adapters are stored.
+        """
+        from curator.project.applying import ApplySettings, apply_selections
+
+        named = [manifests] if isinstance(manifests, str | Path) else list(manifests)
+        settings = ApplySettings(seed=seed, metric=metric, allow_changed=allow_changed, fresh=fresh)
+        found = [self._to_apply(manifest) for manifest in named]
+        folders = [None if output is None else Path(output).absolute() / one.folder_name for one in found]
+        return results.AdaptersReport(adapters=tuple(apply_selections(self._pipeline, found, folders, settings)))
+
+    def _to_apply(self, named: Path | str) -> "Named":
+        from curator.project.applying import Named
+        from curator.select.selections import find_manifest_file
+
+        manifest, _ = self.manifest(named)
+        return Named(words=str(named), manifest=manifest, file=find_manifest_file(self.workspace, named))
 
     def costs(self, verb: str, *arguments: Any, **options: Any) -> results.CostReport:
         """Return what a call of a verb would cost, and check its arguments. Train nothing, and store no result.
@@ -897,7 +890,8 @@ class Project:
         measure it.
 
         Args:
-            verb: `train`, `gradients`, `estimate`, `estimate_all`, `select`, `examples`, `curve`, `verify` or `apply`.
+            verb: `train`, `gradients`, `estimate`, `estimate_all`, `select`, `examples`, `curve`, `verify`, `apply` or
+                `apply_all`.
             arguments: Arguments of the verb.
             options: Options of the verb.
 

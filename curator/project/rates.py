@@ -1,7 +1,7 @@
 """Find time and memory of work on this machine, from earlier work or from a probe of the model.
 
-A finished stage of at least a second leaves its rate in the store, by machine, model and recipe. Rates are not results:
-they change what curator prints, and never what it computes.
+A finished stage of at least a second leaves its rate in the store, by machine, model and recipe. A stage that several
+workers shared leaves none. Rates are not results: they change what curator prints, and never what it computes.
 """
 
 import platform

@@ -20,7 +20,7 @@ from curator.results.estimates import (
 )
 from curator.results.metrics import AppliedMetric, MetricReading, MetricReport, TestPart
 from curator.results.notes import NoteEntry, NotesReport
-from curator.results.outputs import AppliedTask, ApplyReport, ExportedTask, ExportReport, QueryResult
+from curator.results.outputs import AdaptersReport, AppliedTask, ApplyReport, ExportedTask, ExportReport, QueryResult
 from curator.results.saved import SavedSelectionEntry, SavedSelectionsReport
 from curator.results.selection import RaceResult, SelectedTask, SelectionResult
 from curator.results.stages import (
@@ -46,6 +46,7 @@ from curator.results.verification import (
 
 __all__ = [
     "SCHEMA_VERSION",
+    "AdaptersReport",
     "AppliedMetric",
     "AppliedTask",
     "ApplyReport",

@@ -121,6 +121,22 @@ class ApplyReport(Report, Estimated, Shown):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AdaptersReport(Report, Shown):
+    """Adapters that one call fine-tuned on several selections."""
+
+    _table: ClassVar[str] = "adapters"
+
+    adapters: tuple[ApplyReport, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the document that `curator apply A B --json` prints. Each adapter has the fields of `apply`."""
+        documents = [adapter.to_json() for adapter in self.adapters]
+        for document in documents:
+            del document["schema_version"]
+        return {"schema_version": SCHEMA_VERSION, "adapters": documents}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class QueryResult(Shown):
     """Rows that an SQL query returned."""
 

@@ -4,5 +4,6 @@
 - `gpu_pool`: one process for each GPU of this machine.
 - `ray_cluster`, `ray_pool`: a Ray cluster and its tasks.
 - `fine_tuning`: the work of fine-tuning runs.
+- `together`: several works in one pool.
 - `opening`: the choice of the place.
 """

@@ -16,8 +16,10 @@ import curator
 from curator.cli.main import main
 from curator.core.events import Event, Note, Reporter, StageFinished, StageStarted
 from curator.project import pipeline, rates
+from curator.project.costs import Work
 from curator.results import CostReport, StageCost
 from curator.training import trainer
+from curator.workers.gpu_pool import GpuPool
 
 MakeProject = Callable[..., Path]
 TRAJECTORY: dict[str, Any] = {"estimate": {"method": "trajectory"}, "gradients": {"projection_dim": 16}}
@@ -259,6 +261,29 @@ def test_rate_of_finished_stage_predicts_the_next(make_project: MakeProject, mon
     (folder / "curator.toml").write_text(text.replace("r = 2", "r = 4"))
     (other,) = _open(folder).costs("train").stages
     assert other.seconds != pytest.approx(seconds, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("pool", "ray", "kinds"),
+    [
+        (None, "", {"train", "fine-tune", "gradients"}),
+        (GpuPool(["0", "1"]), "", {"train", "gradients"}),
+        (GpuPool(["0", "1"]), "local", {"train"}),
+    ],
+    ids=["process", "gpus", "ray"],
+)
+def test_rate_of_shared_work_is_not_kept(
+    make_project: MakeProject, pool: GpuPool | None, ray: str, kinds: set[str]
+) -> None:
+    project = _open(make_project())
+    pipeline = project._pipeline
+    pipeline._pool, pipeline.ray = pool, ray
+    works = [Work(stage=kind, kind=kind, steps=1, tokens=8, size=8) for kind in ("train", "fine-tune", "gradients")]
+    pipeline.begin(project.corpus(("target",)), works)
+    for work in works:
+        pipeline.workspace.reporter.emit(StageStarted(stage=work.stage, total=1, unit="steps"))
+        pipeline.workspace.reporter.emit(StageFinished(stage=work.stage, seconds=2.0, summary=""))
+    assert {kept.inputs["kind"] for kept in project.store.artifacts("rate")} == kinds
 
 
 @pytest.fixture

@@ -40,6 +40,7 @@ ELSEWHERE: dict[tuple[str, str], Any] = {
     # The report lists the most harmful examples last, with their hashes.
     ("examples", "drop_harmful"): curator.Project.examples,
     ("init", "sources"): curator.Project.create,
+    ("apply", "manifests"): curator.Project.apply_all,
     # Each action has a method of its own.
     ("selections", "action"): curator.Project.rename_selection,
     ("selections", "words"): curator.Project.rename_selection,

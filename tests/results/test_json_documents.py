@@ -233,6 +233,24 @@ REPORTS: dict[str, Any] = {
         tasks=(results.AppliedTask(name="t", target=True, weight=1.0, examples=7),),
         cached=False,
     ),
+    "apply several": results.AdaptersReport(
+        adapters=(
+            results.ApplyReport(
+                name="n",
+                target=("t", "u"),
+                method="forward",
+                seed=1,
+                estimate=Interval(0.4, 0.3, 0.5),
+                measured_loss=0.45,
+                seconds=3.0,
+                base_model="m",
+                adapter=Path("adapter"),
+                manifest=None,
+                tasks=(),
+                cached=True,
+            ),
+        ),
+    ),
     "sql": results.QueryResult(table=pa.table({"task": ["a", None], "loss": [0.5, float("nan")]}), total=3),
 }
 
@@ -624,6 +642,28 @@ DOCUMENTS: dict[str, dict[str, Any]] = {
         "tasks": [{"name": "t", "target": True, "weight": 1.0, "examples": 7}],
         "cached": False,
         "metric": None,
+    },
+    "apply several": {
+        "schema_version": 1,
+        "adapters": [
+            {
+                "name": "n",
+                "target": ["t", "u"],
+                "method": "forward",
+                "seed": 1,
+                "estimated_loss": 0.4,
+                "estimated_loss_low": 0.3,
+                "estimated_loss_high": 0.5,
+                "measured_loss": 0.45,
+                "seconds": 3.0,
+                "base_model": "m",
+                "adapter": "adapter",
+                "manifest": None,
+                "tasks": [],
+                "cached": True,
+                "metric": None,
+            }
+        ],
     },
     "sql": {
         "schema_version": 1,

@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -42,8 +43,8 @@ def ready_away(tmp_path_factory: pytest.TempPathFactory, tiny_llama_folder: Path
         "lora": {"r": 2, "alpha": 4},
         "data": {"tasks": "tasks/*.jsonl", "target": "target", "validation": 0.3, "max_length": 64},
         "train": {"epochs": 2, "batch_size": 4, "learning_rate": 1e-3},
-        # About one example in a batch, so that a pass has several parts.
-        "gradients": {"projection_dim": 16, "points": [0.5, 1.0], "batch_tokens": 64},
+        # One example in a batch, so that a pass has several parts.
+        "gradients": {"projection_dim": 16, "points": [0.5, 1.0], "batch_tokens": 16},
         "estimate": {"method": "quadratic"},
         "select": {"subsets": 50},
     }
@@ -53,11 +54,18 @@ def ready_away(tmp_path_factory: pytest.TempPathFactory, tiny_llama_folder: Path
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[str]:
+def working_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the working folder of the process that starts the cluster."""
+    return tmp_path_factory.mktemp("working")
+
+
+@pytest.fixture(scope="module")
+def cluster(working_folder: Path) -> Iterator[str]:
     """Start a cluster of two workers, as `--ray local` does, and stop it after the last test. Return its address."""
     import ray
 
     with pytest.MonkeyPatch.context() as patched:
+        patched.chdir(working_folder)
         patched.setattr(ray_cluster, "_usable_cpus", lambda: 2)
         before = signal.getsignal(signal.SIGTERM)
         assert ray_cluster.connect("local").workers == 2
@@ -114,11 +122,11 @@ def test_connect_local_listens_on_loopback_and_wants_a_token(cluster: str) -> No
     assert {ip.removeprefix("::ffff:") for ip in listening} == {"127.0.0.1"}
 
 
-def test_connect_working_folder_is_not_on_the_path_of_workers(cluster: str) -> None:
+def test_connect_working_folder_is_not_on_the_path_of_workers(cluster: str, working_folder: Path) -> None:
     import ray
 
     found = ray.get(ray.remote(lambda: __import__("sys").path).remote())
-    assert os.getcwd() not in found
+    assert str(working_folder) not in found
     assert "" not in found
 
 
@@ -179,6 +187,7 @@ def test_gradients_killed_driver_and_killed_actor_give_the_gradients_of_one_proc
     assert report.computed == here.gradients().examples * 2
     assert _stored(project) == _stored(here)
     assert not list(place.rglob("*.parquet"))
+    assert "gradients" not in {kept.inputs["kind"] for kept in project.store.artifacts("rate")}
 
 
 def test_open_ray_local_twice_and_by_address_join_one_cluster(cluster: str) -> None:
@@ -186,13 +195,45 @@ def test_open_ray_local_twice_and_by_address_join_one_cluster(cluster: str) -> N
     assert ray_cluster.connect(cluster).nodes == 1
 
 
-def test_events_of_away_runs_name_the_stage_of_a_local_run(ready_away: Path, cluster: str, tmp_path: Path) -> None:
+def test_interrupted_race_frees_the_workers_and_resumes_to_the_manifest_of_one_process(
+    ready_away: Path, cluster: str, tmp_path: Path
+) -> None:
+    import ray
+
+    here = curator.Project.open(shutil.copytree(ready_away, tmp_path / "here"))
+    expected = here.select(runs=2)
+    place = shutil.copytree(ready_away, tmp_path / "away")
+    curator.Project.open(place).select()
+
+    def interrupt(event: Event) -> None:
+        if isinstance(event, StageProgress) and event.stage == "verify":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        curator.Project.open(place, ray="local", reporter=Reporter(interrupt)).select(runs=2)
+    until = time.monotonic() + 20
+    while ray.available_resources().get("CPU") != 3:
+        assert time.monotonic() < until, "a worker still runs after the interrupt"
+        time.sleep(0.1)
+    project = curator.Project.open(place, ray="local")
+    found = project.select(runs=2)
+    assert found.estimated_loss == expected.estimated_loss
+    assert _manifest(project) == _manifest(here)
+
+
+def test_apply_of_two_selections_runs_side_by_side_and_gives_the_losses_of_one_process(
+    ready_away: Path, cluster: str, tmp_path: Path
+) -> None:
     events: list[Event] = []
     place = shutil.copytree(ready_away, tmp_path / "project")
-    curator.Project.open(place).select()
+    here = curator.Project.open(place)
+    here.select(include=["alpha"], name="first")
+    here.select(exclude=["alpha"], name="second")
     project = curator.Project.open(place, ray="local", reporter=Reporter(events.append))
-    report = project.apply()
+    report = project.apply_all(["first", "second"])
     begun = [event for event in events if isinstance(event, StageStarted) and event.stage == "apply"]
     assert [event.unit for event in begun] == ["steps"]
-    assert (report.adapter / "adapter_model.safetensors").is_file()
-    assert report.measured_loss == curator.Project.open(place).apply(fresh=True).measured_loss
+    assert all((adapter.adapter / "adapter_model.safetensors").is_file() for adapter in report.adapters)
+    assert "fine-tune" not in {kept.inputs["kind"] for kept in here.store.artifacts("rate")}
+    losses = [adapter.measured_loss for adapter in report.adapters]
+    assert losses == [here.apply(name, fresh=True).measured_loss for name in ("first", "second")]
