@@ -33,8 +33,6 @@ from curator.workspace.workspace import Workspace
 
 PART_BATCHES = 16
 """Batches of one Parquet file. They limit the work that a worker's death loses."""
-# Share of a processor that readers need. Actors that took whole processors would let the readers wait for ever.
-_READER = 0.1
 Found = tuple[npt.NDArray[np.float64], npt.NDArray[np.float32]]
 """Losses (n,) and projected gradients (n, k) of one batch."""
 
@@ -117,14 +115,14 @@ class AwayGradients:
         share = self._cluster.share
         actors = min(count, self._cluster.workers)
         options = {"workspace": self._workspace, "model": self._model, "wanted": wanted, "place": place}
-        written = ray.data.read_parquet(str(examples), override_num_blocks=count, num_cpus=_READER).map_batches(
+        written = ray.data.read_parquet(str(examples), override_num_blocks=count).map_batches(
             Computer,
             fn_constructor_kwargs=options,
             batch_size=None,
             batch_format="pyarrow",
             zero_copy_batch=True,
             concurrency=actors,
-            num_cpus=share["num_cpus"] - _READER,
+            num_cpus=share["num_cpus"],
             num_gpus=share["num_gpus"] or None,
         )
         try:
