@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from tui.state.snapshot import About, Snapshot
 
 _FLASH_SECONDS = 8.0
-_ALWAYS = frozenset({"help", "palette", "settings", "quit", "reload", "back", "next_pane"})
+_ALWAYS = frozenset({"help", "palette", "settings", "quit", "reload", "back", "next_pane", "zoom_pane", "columns"})
 _NEEDS_ESTIMATES = frozenset(
     {"save", "fill", "order", "verify", "measure", "export", "compare", "pick", "swap", "show_which", "copy_table"}
 )

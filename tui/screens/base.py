@@ -12,6 +12,7 @@ from textual.widget import Widget
 
 from tui.actions import ACTIONS, actions_of, bindings_of, key_name
 from tui.app_base import AppBase
+from tui.screens.zoom import pane_of
 from tui.widgets.clicks import part_at
 from tui.widgets.lines import Line, Lines, Part, spread, width_of
 from tui.widgets.rows import Rows
@@ -39,6 +40,7 @@ class CuratorScreen(Screen[None]):
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (WIDE, "-wide")]  # noqa: RUF012 - as Textual declares it
     VERTICAL_BREAKPOINTS = [(0, "-short"), (32, "-tall")]  # noqa: RUF012
     AUTO_FOCUS = ".first-focus"
+    ALLOW_IN_MAXIMIZED_VIEW = "#top, #flash, #hints"
     place = ""
     app: AppBase
 
@@ -146,11 +148,13 @@ class CuratorScreen(Screen[None]):
         opens = [a for a in actions_of("list") if a.id == "open"] if isinstance(self.focused, Rows) else []
         places = (*actions_of(self.place), *opens, *actions_of("any"))
         wanted = [a for a in places if a.rank and not self.app.refusal(a.id)]
-        keep = sorted(wanted, key=lambda a: a.rank)
+        zoomed = self.maximized is not None
+        keep = sorted(wanted, key=lambda a: 0 if zoomed and a.id == "zoom_pane" else a.rank)
         last = [a for a in keep if a.id in ("palette", "help")]
         room = width - 1 - sum(len(key_name(a.keys[0])) + len(a.label) + 3 for a in last)
         for action in [a for a in keep if a not in last] + last:
-            part: list[Part] = [" ", (key_name(action.keys[0]), "accent"), " ", (action.label, "dim"), " "]
+            label = "all panes" if action.id == "zoom_pane" and self.maximized is not None else action.label
+            part: list[Part] = [" ", (key_name(action.keys[0]), "accent"), " ", (label, "dim"), " "]
             size = width_of(part)
             if action not in last:
                 if size > room:
@@ -218,6 +222,17 @@ class CuratorScreen(Screen[None]):
         """Close this screen, if another screen is below."""
         if len(self.app.screen_stack) > 1:
             self.app.pop_screen()
+
+    def action_zoom_pane(self) -> None:
+        """Show the pane with the focus alone, or all panes again."""
+        if self.maximized is not None:
+            self.minimize()
+        elif self.focused is not None:
+            self.maximized = pane_of(self.focused)
+
+    def watch_maximized(self) -> None:
+        """Draw for the new size of the pane."""
+        self.call_after_refresh(self._show_change, "all")
 
     def action_palette(self) -> None:
         """Open the command palette."""

@@ -131,7 +131,7 @@ def task_lines(app: AppBase, task: int, width: int) -> list[Line]:
         lines.append(
             [
                 f"{'without' if state.selected else 'with'} it → {after} (",
-                (numbers.signed(change), "good" if change < 0 else "bad"),
+                (numbers.signed(change), "good" if change < 0 else "harm"),
                 ")",
             ]
         )
