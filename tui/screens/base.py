@@ -191,6 +191,9 @@ class CuratorScreen(Screen[None]):
             return
         shown = key_name(event.key)
         others = [action for action in ACTIONS if event.key in action.keys]
+        if any(place in (self.place, "any") for action in others for place in action.places):
+            # Textual also sends a key whose action has changed the screen.
+            return
         titles = {"task": "a task", "list": "lists"} | {mode: title for mode, title in MODES.items()}
         places = [titles[place] for action in others for place in action.places if place in titles]
         where = f" {others[0].label} works on {' and '.join(dict.fromkeys(places))}." if places else ""
