@@ -228,6 +228,7 @@ async def _story_any(app: App, pilot: Pilot[None]) -> set[str]:
     for number, mode in enumerate(MODES, 1):
         await _press(app, pilot, str(number))
         assert app.current_mode == mode
+        assert "does nothing here" not in text(app)
     await _press(app, pilot, "colon")
     assert _is_dialog(app, "CommandPalette")
     await pilot.press(*"Tasks:")

@@ -2,11 +2,14 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from textual.pilot import Pilot
 from tui_pilot import App, drive, grid, is_solved, text, until
 
+from curator.estimate.whatif import LossDifference
+from tui.widgets.selection_estimate import _differences
 from tui.widgets.task_columns import COLUMNS, laid_out
 
 DrawnProject = Callable[..., Path]
@@ -63,3 +66,12 @@ def test_tasks_wide_terminal_shows_interval_rank_source_and_example(
         await until(pilot, lambda: "edits   u undo" in text(app))
 
     drive(drawn_project(), story, (200, 50))
+
+
+def test_differences_narrow_line_keeps_the_saved_selection() -> None:
+    change = LossDifference(value=0.0762, noise=0.01)
+    estimate = SimpleNamespace(versus_all=LossDifference(value=-0.3948, noise=0.01), versus_saved=change)
+    parts = _differences(estimate, "ensemble", 24)  # type: ignore[arg-type]
+    assert "".join(part if isinstance(part, str) else part[0] for part in parts) == "   vs ensemble +0.0762"
+    wide = _differences(estimate, "ensemble", 60)  # type: ignore[arg-type]
+    assert [part[0] for part in wide] == ["   vs all ", "−0.3948", "   vs ensemble ", "+0.0762"]
