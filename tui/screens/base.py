@@ -166,8 +166,9 @@ class CuratorScreen(Screen[None]):
 
     def on_click(self, event: events.Click) -> None:
         """Open the screen of a clicked tab, or run the action of a clicked hint."""
-        widget = event.widget
-        if widget is None or widget.id not in ("top", "hints"):
+        # Some versions of Textual name the screen as the widget of a click on a line.
+        widget, _ = self.get_widget_at(int(event.screen_x), int(event.screen_y))
+        if widget.id not in ("top", "hints"):
             return
         line = self._top(self.app.size.width) if widget.id == "top" else self._hints_line
         number = part_at(line, event.x)
