@@ -22,7 +22,7 @@ PICTURES: tuple[tuple[str, int, int, Sequence[str]], ...] = (
     ("tasks", 120, 32, ("2", "g", "j", "j", "p", "G", "space", "u", "g", "j", "j", "j", "j", "j", "space", "k")),
     ("home", 100, 26, ("1",)),
     ("task", 120, 32, ("2", "g", "enter")),
-    ("matrix", 120, 32, ("3", "j", "l", "l")),
+    ("matrix", 120, 41, ("3", "j", "l", "l")),
     ("compare", 100, 26, ("5",)),
     ("order", 100, 26, ("2", "b")),
 )

@@ -13,6 +13,7 @@ from textual.signal import Signal
 from curator.core.interval import Interval
 from tui.background.estimator_thread import EstimatorThread, KnownLoss, LiveEstimate, selection_key
 from tui.background.run_watcher import JobView
+from tui.settings import Settings
 from tui.state.filters import Columns
 from tui.state.intervals import Chosen
 from tui.state.place import Place
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from tui.state.snapshot import About, Snapshot
 
 _FLASH_SECONDS = 8.0
-_ALWAYS = frozenset({"help", "palette", "settings", "quit", "reload", "back", "next_pane"})
+_ALWAYS = frozenset({"help", "palette", "settings", "quit", "reload", "back", "next_pane", "zoom_pane", "columns"})
 _NEEDS_ESTIMATES = frozenset(
     {"save", "fill", "order", "verify", "measure", "export", "compare", "pick", "swap", "show_which", "copy_table"}
 )
@@ -36,6 +37,7 @@ class AppState(App[None]):
     """The attributes of the application, the flash line, and the answer whether an action works now.
 
     Attributes:
+        settings: Preferences of the user.
         changed: Signal for the screens. Its value is the topic that changed.
         snapshot: The project as it was read last; None before the first reading.
         trouble: The error of the last reading; None if the reading succeeded.
@@ -54,6 +56,7 @@ class AppState(App[None]):
 
     root: Path
     place: Place
+    settings: Settings
     changed: Signal[str]
     snapshot: "Snapshot | None"
     trouble: Exception | None
@@ -152,6 +155,16 @@ class AppState(App[None]):
         Args:
             words: Text for the flash line. The empty text leaves the flash line unchanged.
         """
+
+    def open_job(self, job: str) -> None:
+        """Show one job.
+
+        Args:
+            job: Id of the job.
+        """
+        self.watched = job
+        self.go("runs")
+        self.look_at_jobs()
 
     def chosen_interval(self) -> Interval | None:
         """Return the interval of the selection in hand, if a method chose it and it is unchanged.

@@ -1,4 +1,4 @@
-"""What the application stores: edits, notes, saved selections and reports. Threads write."""
+"""What the application stores: edits, notes, saved selections, reports and preferences. Threads write."""
 
 from typing import TYPE_CHECKING
 
@@ -6,6 +6,7 @@ from textual import work
 
 from curator.core.errors import ConfigError, CuratorError
 from tui.app_state import AppState
+from tui.settings import Settings
 from tui.state.messages import Failed
 
 if TYPE_CHECKING:
@@ -145,6 +146,13 @@ class AppStore(AppState):
             self.post_message(Failed("write the report", error))
         else:
             self.call_from_thread(self.flash, f"report written: {path}", "good")
+
+    # -- preferences --------------------------------------------------------------------------------------------------
+
+    def use_theme(self, name: str) -> None:
+        """Show a theme now, and in every later window."""
+        self.theme = self.settings.theme = name
+        self.settings.write(Settings.place())
 
     # -- edits --------------------------------------------------------------------------------------------------------
 

@@ -16,6 +16,8 @@ class Settings(Remembered):
     mouse: bool = True
     motion: bool = True
     """Whether Textual animates scrolling. Animation is always off over SSH."""
+    columns: list[str] = field(default_factory=list)
+    """Columns of the table of tasks, as in `tui.widgets.task_columns`. The empty list shows as many as fit."""
     keys: dict[str, str] = field(default_factory=dict)
     """Keys by action that replace those of `tui.actions`: `{"toggle_task": "x"}`."""
 

@@ -177,6 +177,15 @@ async def _story_tasks(app: App, pilot: Pilot[None]) -> set[str]:
     await _press(app, pilot, "escape", "E")
     await until(pilot, lambda: "report written" in text(app))
 
+    # Columns.
+    await _press(app, pilot, "C")
+    assert _is_dialog(app, "ColumnsDialog")
+    await _press(app, pilot, "space", "enter")
+    assert Settings.read(Settings.place()).columns == ["examples"]
+    assert "if flipped" not in text(app)
+    await _press(app, pilot, "C", "c", "enter")
+    assert "if flipped" in text(app)
+
     # Verify, compare, export, open.
     await _press(app, pilot, "V")
     assert _is_dialog(app, "VerifyDialog")
@@ -191,6 +200,7 @@ async def _story_tasks(app: App, pilot: Pilot[None]) -> set[str]:
     assert _is_dialog(app, "TaskScreen")
     await _press(app, pilot, "escape")
     return {
+        "columns",
         "note",
         "report",
         "toggle_task", "undo", "redo", "range", "mark", "pin", "drop_shown", "invert_shown", "take_shown", "filter",
@@ -218,6 +228,7 @@ async def _story_any(app: App, pilot: Pilot[None]) -> set[str]:
     for number, mode in enumerate(MODES, 1):
         await _press(app, pilot, str(number))
         assert app.current_mode == mode
+        assert "does nothing here" not in text(app)
     await _press(app, pilot, "colon")
     assert _is_dialog(app, "CommandPalette")
     await pilot.press(*"Tasks:")
@@ -245,11 +256,15 @@ async def _story_any(app: App, pilot: Pilot[None]) -> set[str]:
     await _press(app, pilot, "escape", "ctrl+o")
     assert _is_dialog(app, "SessionsDialog")
     await until(pilot, lambda: "one window at a time" in text(app))
-    await _press(app, pilot, "escape")
+    await _press(app, pilot, "escape", "1", "z")
+    assert "needs attention" not in text(app)
+    assert "z all panes" in grid(app)[-1]
+    await _press(app, pilot, "z")
+    assert "needs attention" in text(app)
     await pilot.press("q")
     await until(pilot, lambda: not app.is_running)
     screens = {f"go_{mode}" for mode in MODES}
-    return screens | {"back", "palette", "help", "sessions", "settings", "reload", "start", "quit"}
+    return screens | {"back", "zoom_pane", "palette", "help", "sessions", "settings", "reload", "start", "quit"}
 
 
 async def _story_home(app: App, pilot: Pilot[None]) -> set[str]:
@@ -508,13 +523,13 @@ def test_export_dialog_saved_selection_exports_its_tasks(drawn_project: DrawnPro
 
 def test_settings_remapped_key_replaces_default(drawn_project: DrawnProject) -> None:
     async def story(app: App, pilot: Pilot[None]) -> None:
-        await _press(app, pilot, "2", "z")
+        await _press(app, pilot, "2", "y")
         assert app.session is not None
         assert not app.session.mask.all()
         await _press(app, pilot, "space")
         assert int(app.session.mask.sum()) == len(app.session.names) - 1
 
-    drive(drawn_project(), story, keys={"toggle_task": "z"})
+    drive(drawn_project(), story, keys={"toggle_task": "y"})
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"version": 99}', '{"version": 1, "mode": 3, "sort": "x"}'])

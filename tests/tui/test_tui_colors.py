@@ -7,10 +7,13 @@ from pathlib import Path
 
 import pytest
 from rich.color import Color, ColorSystem
+from textual.pilot import Pilot
+from tui_pilot import App, drive
 from tui_tmux import Tmux, needs_tmux, tmux
 
 from tui.colors import downgraded
 from tui.themes import fitting_theme
+from tui.widgets.matrix import Matrix
 
 __all__ = ["tmux"]
 DrawnProject = Callable[..., Path]
@@ -94,5 +97,37 @@ def test_terminal_with_16_colors_bar_keeps_sense_under_cursor(drawn_project: Dra
         if "█" in text or "▐" in text:
             of_bar.add((front, back))
     helps = "█" in line.partition("│")[2]
-    assert of_bar == {("32" if helps else "31", "47")}, "green or red on the white row, not reversed"
+    assert of_bar == {("32" if helps else "35", "47")}, "green or purple on the white row, not reversed"
     tmux.quit()
+
+
+def _luminance(color: Color) -> float:
+    parts = [part / 255 for part in color.get_truecolor()]
+    red, green, blue = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+@pytest.mark.parametrize("theme", ["curator-dark", "curator-light"])
+@pytest.mark.parametrize("system", [ColorSystem.TRUECOLOR, ColorSystem.EIGHT_BIT])
+def test_matrix_help_and_harm_have_equal_contrast(
+    drawn_project: DrawnProject, theme: str, system: ColorSystem, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+
+    async def story(app: App, pilot: Pilot[None]) -> dict[str, float]:
+        app.theme = theme
+        await pilot.press("3")
+        await pilot.pause()
+        matrix = app.screen.query_one(Matrix)
+        contrast = {}
+        for name in ("good", "harm"):
+            style = matrix._layers(name, "")
+            assert style.color is not None
+            assert style.bgcolor is not None
+            pair = sorted(_luminance(downgraded(color, system)) for color in (style.color, style.bgcolor))
+            contrast[name] = (pair[1] + 0.05) / (pair[0] + 0.05)
+        return contrast
+
+    found = drive(drawn_project(), story)
+    assert min(found.values()) >= 4.5, found
+    assert max(found.values()) / min(found.values()) <= 1.6, found

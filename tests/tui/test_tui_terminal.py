@@ -34,6 +34,25 @@ def _loss(shown: str) -> str:
 
 
 @needs_tmux
+def test_terminal_home_measure_and_selections_answer_by_keys(sample: Path, tmux: Tmux) -> None:
+    tmux.open(sample, "1")
+    sentence = re.compile(r"(better|worse) than|no different")
+    home = tmux.until(lambda shown: "target only" in shown and sentence.search(shown))
+    assert re.search(r"\d\.\d{4} +█.*[├┼┤]", home), "a bar with its interval"
+    assert "does nothing" not in home
+    tmux.keys("M")
+    measure = tmux.until(lambda shown: "esc cancel" in shown and re.search(r"\d+ runs?\b", shown))
+    assert re.search(r"\d+ (s|min|h)\b", measure), "the expected time"
+    tmux.keys("Escape")
+    tmux.until(lambda shown: "esc cancel" not in shown)
+    tmux.keys("o")
+    tmux.until(lambda shown: "saved selections" in shown and "forward" in shown and "r rename" in shown)
+    tmux.keys("Escape")
+    tmux.until(lambda shown: "r rename" not in shown)
+    tmux.quit()
+
+
+@needs_tmux
 def test_terminal_selection_is_edited_saved_and_exported(sample: Path, tmux: Tmux, tmp_path: Path) -> None:
     out = tmp_path / "out"
     tmux.type(f"{sys.executable} -m curator tui -p {sample}")

@@ -48,7 +48,7 @@ _SIGNS: tuple[tuple[str, str], ...] = (
     ("⚠", "control characters, replaced by �"),
     ("↵ ⇥", "line break and tab in a list"),
     ("█ ▓ ▒ ░", "matrix: helps, from strong to weak"),
-    ("━ ╍ ╌", "matrix: hurts, from strong to weak"),
+    ("▇ ▄ ▂", "matrix: hurts, from strong to weak"),
 )
 
 

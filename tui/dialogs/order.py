@@ -41,7 +41,7 @@ class _Steps(Rows):
             (fit_name(name, max(width - 39, 8)), "strong" if row <= self.best else "dim"),
             f"{numbers.short(tokens):>8} ",
             f"{numbers.loss(loss)} ",
-            (f"{numbers.signed(change):>8}", "good" if change < 0 else "bad"),
+            (f"{numbers.signed(change):>8}", "good" if change < 0 else "harm"),
             (" ◀ least", "accent") if row == self.best else "",
         ]
 

@@ -12,6 +12,7 @@ from textual.widget import Widget
 
 from tui.actions import ACTIONS, actions_of, bindings_of, key_name
 from tui.app_base import AppBase
+from tui.screens.zoom import pane_of
 from tui.widgets.clicks import part_at
 from tui.widgets.lines import Line, Lines, Part, spread, width_of
 from tui.widgets.rows import Rows
@@ -39,6 +40,7 @@ class CuratorScreen(Screen[None]):
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (WIDE, "-wide")]  # noqa: RUF012 - as Textual declares it
     VERTICAL_BREAKPOINTS = [(0, "-short"), (32, "-tall")]  # noqa: RUF012
     AUTO_FOCUS = ".first-focus"
+    ALLOW_IN_MAXIMIZED_VIEW = "#top, #flash, #hints"
     place = ""
     app: AppBase
 
@@ -146,11 +148,13 @@ class CuratorScreen(Screen[None]):
         opens = [a for a in actions_of("list") if a.id == "open"] if isinstance(self.focused, Rows) else []
         places = (*actions_of(self.place), *opens, *actions_of("any"))
         wanted = [a for a in places if a.rank and not self.app.refusal(a.id)]
-        keep = sorted(wanted, key=lambda a: a.rank)
+        zoomed = self.maximized is not None
+        keep = sorted(wanted, key=lambda a: 0 if zoomed and a.id == "zoom_pane" else a.rank)
         last = [a for a in keep if a.id in ("palette", "help")]
         room = width - 1 - sum(len(key_name(a.keys[0])) + len(a.label) + 3 for a in last)
         for action in [a for a in keep if a not in last] + last:
-            part: list[Part] = [" ", (key_name(action.keys[0]), "accent"), " ", (action.label, "dim"), " "]
+            label = "all panes" if action.id == "zoom_pane" and self.maximized is not None else action.label
+            part: list[Part] = [" ", (key_name(action.keys[0]), "accent"), " ", (label, "dim"), " "]
             size = width_of(part)
             if action not in last:
                 if size > room:
@@ -162,8 +166,9 @@ class CuratorScreen(Screen[None]):
 
     def on_click(self, event: events.Click) -> None:
         """Open the screen of a clicked tab, or run the action of a clicked hint."""
-        widget = event.widget
-        if widget is None or widget.id not in ("top", "hints"):
+        # Some versions of Textual name the screen as the widget of a click on a line.
+        widget, _ = self.get_widget_at(int(event.screen_x), int(event.screen_y))
+        if widget.id not in ("top", "hints"):
             return
         line = self._top(self.app.size.width) if widget.id == "top" else self._hints_line
         number = part_at(line, event.x)
@@ -187,6 +192,9 @@ class CuratorScreen(Screen[None]):
             return
         shown = key_name(event.key)
         others = [action for action in ACTIONS if event.key in action.keys]
+        if any(place in (self.place, "any") for action in others for place in action.places):
+            # Textual also sends a key whose action has changed the screen.
+            return
         titles = {"task": "a task", "list": "lists"} | {mode: title for mode, title in MODES.items()}
         places = [titles[place] for action in others for place in action.places if place in titles]
         where = f" {others[0].label} works on {' and '.join(dict.fromkeys(places))}." if places else ""
@@ -218,6 +226,17 @@ class CuratorScreen(Screen[None]):
         """Close this screen, if another screen is below."""
         if len(self.app.screen_stack) > 1:
             self.app.pop_screen()
+
+    def action_zoom_pane(self) -> None:
+        """Show the pane with the focus alone, or all panes again."""
+        if self.maximized is not None:
+            self.minimize()
+        elif self.focused is not None:
+            self.maximized = pane_of(self.focused)
+
+    def watch_maximized(self) -> None:
+        """Draw for the new size of the pane."""
+        self.call_after_refresh(self._show_change, "all")
 
     def action_palette(self) -> None:
         """Open the command palette."""

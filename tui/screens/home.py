@@ -241,8 +241,10 @@ class HomeScreen(CuratorScreen):
         attention.changed()
         recent = self.query_one("#recent", Lines)
         recent.border_title = "recent"
-        recent.display = is_tall and not begins
-        recent.show(self._recent(width, 8))
+        # Tall screens have more rows for events. Without events, the rows belong to the selections.
+        events = self._recent(width, max(8, app.size.height - 32))
+        recent.display = is_tall and not begins and bool(events)
+        recent.show(events)
 
     def _show_answer(self, width: int, *, begins: bool) -> None:
         """Draw the bars and the sentence. Without estimates, the box is not shown."""
@@ -426,8 +428,7 @@ class HomeScreen(CuratorScreen):
             for view in self.app.jobs[:count]
         ]
         share = max(count - len(jobs), count // 2)
-        lines = [*edits[:share], *jobs][:count]
-        return lines + [[]] * (count - len(lines))
+        return [*edits[:share], *jobs][:count]
 
     @on(Rows.Opened, "#selections")
     def _open_selection(self) -> None:

@@ -87,6 +87,7 @@ class MatrixScreen(CuratorScreen):
                     Lines([()], id="matrix-note"),
                     Lines([(), (), ()], id="cell-below", classes="box"),
                     id="matrix-main",
+                    classes="zooms",
                 ),
                 Vertical(
                     Lines(id="cell-right", classes="box"),

@@ -178,7 +178,8 @@ class RunsScreen(CuratorScreen):
     def _arrange(self, view: JobView | None) -> None:
         """Share the rows among list, curve and log."""
         body = self.app.size.height - 3
-        rows = max(1, min(self.rows.count, max(3, body // 5)))
+        most = body if self.maximized is self.rows else max(3, body // 5)
+        rows = max(1, min(self.rows.count, most))
         self.rows.styles.height = rows
         left = body - 1 - rows - (2 if self.is_wide else 3)
         frame = 2 if self.is_wide else 0

@@ -78,8 +78,9 @@ class TaskScreen(ExampleEdits):
                     Input(id="search", placeholder="search the examples"),
                     ExampleList(id="examples", classes="first-focus"),
                     id="list-pane",
+                    classes="zooms",
                 ),
-                Vertical(Lines([()], id="reader-title"), Reader(id="reader"), id="reader-pane"),
+                Vertical(Lines([()], id="reader-title"), Reader(id="reader"), id="reader-pane", classes="zooms"),
                 id="panes",
             ),
         ]

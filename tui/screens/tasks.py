@@ -12,7 +12,7 @@ from textual.widgets import Input
 
 from curator.results.text_plot import Series, sparkline
 from tui.actions import bindings_of
-from tui.screens.base import CuratorScreen
+from tui.screens.task_columns import TaskColumns
 from tui.state import filters as view
 from tui.state.session import Rows as RowNumbers
 from tui.widgets import numbers
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from tui.state.snapshot import About
 
 
-class TasksScreen(CuratorScreen):
+class TasksScreen(TaskColumns):
     """Shows the tasks, and changes the selection."""
 
     BINDINGS: ClassVar[list[BindingType]] = bindings_of("tasks")
@@ -47,12 +47,14 @@ class TasksScreen(CuratorScreen):
             TaskTitle([()], id="title"),
             TaskTable(id="tasks", classes="first-focus"),
             id="main",
+            classes="zooms",
         )
         side = Vertical(
             Vertical(LinePlot(id="edits-plot"), classes="box", id="edits-box"),
             Lines(id="task-box", classes="box"),
             Lines(id="groups-box", classes="box"),
             Lines(id="history-box", classes="box"),
+            Lines(id="example-box", classes="box"),
             id="side",
         )
         return [Horizontal(table, side)]
@@ -74,6 +76,7 @@ class TasksScreen(CuratorScreen):
         app = self.app
         if topic in ("snapshot", "all") or (topic == "session" and self._depends_on("selection")):
             self._view(keep=True)
+            self._read_starts_if_shown()
         elif topic == "estimate" and self._depends_on("flips"):
             self._view_flips()
         elif topic in ("session", "estimate"):
@@ -146,6 +149,7 @@ class TasksScreen(CuratorScreen):
         edits = self.query_one("#history-box", Lines)
         edits.border_title = "edits   u undo · U redo"
         edits.show(history_lines(app, 6, width))
+        self._show_example()
 
     def _curve(self) -> list[tuple[float, float]]:
         """Return the number and the loss of the last edits. To save is no edit, and neither is the first load."""

@@ -75,7 +75,7 @@ class Differences(Rows):
         for mask in self.masks:
             parts.append(("● " if mask[task] else "○ ", "good" if mask[task] else "dim"))
         affinity = float(snapshot.affinity[task])
-        style = "good" if affinity > 0 else "bad"
+        style = "good" if affinity > 0 else "harm"
         parts += [
             " ",
             fit_name(snapshot.names[task], name),
@@ -83,7 +83,7 @@ class Differences(Rows):
             (f"{numbers.signed(affinity) or '·':>10}", style),
         ]
         change = float(self.changes[task])
-        style = "good" if change < 0 else "bad"
+        style = "good" if change < 0 else "harm"
         word = "drop" if self.masks[0][task] else "add "
         if np.isnan(change):
             parts.append((f"  {word} …".ljust(17), "dim"))

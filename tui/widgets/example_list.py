@@ -239,4 +239,4 @@ class ExampleList(Rows):
             return (fit("… ", _INFLUENCE, right=True), "dim")
         value = float(self.values[number])
         words = fit(f"{self._influence.unit(value)} ", _INFLUENCE, right=True)
-        return (words, "good" if value > 0 else "bad" if value < 0 else "dim")
+        return (words, "good" if value > 0 else "harm" if value < 0 else "dim")

@@ -22,9 +22,9 @@ Line = Sequence[Part]
 # Below this number of cells, the ends of a name are too short to read.
 _LEAST_ENDS = 8
 
-_SIGNS = ("good", "bad")
+_SIGNS = ("good", "bad", "harm")
 
-STYLES = ("dim", "good", "bad", "warn", "pin", "accent", "strong", "cursor", "range", "title")
+STYLES = ("dim", "good", "bad", "harm", "warn", "pin", "accent", "strong", "cursor", "range", "title")
 
 
 def fit(text: str, width: int, *, right: bool = False) -> str:
@@ -163,6 +163,11 @@ class Lines(Drawn):
             return
         grown = len(before) != len(self._lines)
         self.refresh(layout=grown)
+
+    @property
+    def lines(self) -> Sequence[Line]:
+        """Return the lines."""
+        return self._lines
 
     def get_content_height(self, container: Size, viewport: Size, width: int) -> int:
         """Return the number of lines."""

@@ -16,9 +16,10 @@ from tui.widgets import numbers
 from tui.widgets.lines import Line, Part, fit_name
 from tui.widgets.rows import Rows
 
-# Shades help, lines hurt, so that the sign is visible without color. Shares of the full scale at which each begins.
+# Shades help, low blocks hurt. The sign is visible without color, and both cover as much of a cell.
+# The numbers are shares of the full scale at which each begins.
 HELPS = ((0.875, "█"), (0.625, "▓"), (0.375, "▒"), (0.125, "░"))
-HURTS = ((0.875, "━"), (0.5, "╍"), (0.125, "╌"))
+HURTS = ((0.875, "▇"), (0.5, "▄"), (0.125, "▂"))
 _NARROW_CELLS, _GLYPH_CELLS, _NUMBER_CELLS = 2, 3, 8
 # Cells of the affinity at the right: a line, a glyph, a number.
 _TARGET_CELLS = 11
@@ -26,7 +27,7 @@ _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 
 
 def glyph(value: float, scale: float) -> str:
-    """Return the glyph of a value: a shade if it helps, a line if it hurts, a blank near 0, `?` for NaN.
+    """Return the glyph of a value: a shade if it helps, a low block if it hurts, a blank near 0, `?` for NaN.
 
     Args:
         value: Effect in nats. A positive value helps.
@@ -249,13 +250,13 @@ class Matrix(Rows):
             else:
                 parts.append((gap + text, style))
         affinity = float(snapshot.affinity[task])
-        shown = "good" if affinity > 0 else "bad"
+        shown = "good" if affinity > 0 else "harm"
         parts += [(gap, "accent"), ("│", "dim"), (glyph(affinity, self.target_scale), shown)]
         parts.append((f" {numbers.signed(affinity):>7}", shown))
         return parts
 
     def _cell(self, value: float, cells: int, *, itself: bool) -> tuple[str, str]:
-        style = "dim" if itself or math.isnan(value) else "good" if value > 0 else "bad"
+        style = "dim" if itself or math.isnan(value) else "good" if value > 0 else "harm"
         if self.zoomed:
             return _short(value, cells - 1), style
         return ("·" if itself else glyph(value, self.scale)) * (cells - 1), style

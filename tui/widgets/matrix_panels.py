@@ -59,11 +59,11 @@ def nothing_line(app: AppBase, known: Transfer | None, *, failed: bool = False) 
 def legend_line(matrix: Matrix, *, wide: bool) -> Line:
     """Return the legend on one line. Wide screens also show `legend_lines`."""
     if wide:
-        return [(" [ ] cursor · ● in ○ out ◆ ◇ pinned · numbers at the right: affinity to the target", "dim")]
+        return [(" [ ] cursor · ● in ○ out ◆ ◇ pinned · right: affinity to the target", "dim")]
     full = f"{matrix.scale:.2g}"
     return [
-        (f" ━ −{full}", "bad"),
-        (" ╍ ╌ ", "bad"),
+        (f" ▇ −{full}", "harm"),
+        (" ▄ ▂ ", "harm"),
         ("0", "dim"),
         (" ░ ▒ ▓ ", "good"),
         (f"█ +{full}", "good"),
@@ -76,7 +76,7 @@ def legend_lines(matrix: Matrix) -> list[Line]:
     """Return the legend with the value at which each glyph begins."""
     scale, target = matrix.scale, matrix.target_scale
     lines: list[Line] = [[("glyph    from      for the target from", "dim")]]
-    for signs, sign, style in ((HELPS, "+", "good"), (HURTS[::-1], "−", "bad")):
+    for signs, sign, style in ((HELPS, "+", "good"), (HURTS[::-1], "−", "harm")):
         for least, shade in signs:
             other = f"{sign}{fixed(least * target)}" if target else ""
             lines.append([(f"  {shade}    {sign}{fixed(least * scale)}    ", style), (other, style)])
@@ -138,7 +138,7 @@ def cell_lines(
     """
     giver, taker = cell
     value, names = float(known.values[giver, taker]), snapshot.names
-    amount: Part = (numbers.signed(value), "good" if value > 0 else "bad")
+    amount: Part = (numbers.signed(value), "good" if value > 0 else "harm")
     first, second = (numbers.signed(float(snapshot.affinity[task])) or "unknown" for task in cell)
     if giver == taker:
         words: Part = ("effect of its examples on itself", "dim")
@@ -198,7 +198,7 @@ def together_lines(found: Together | None, now: tuple[bool, bool], *, transposed
             [
                 ("▸ " if now == inside else "  ", "accent"),
                 f"{f'{word} only' if word in ('row', 'column') else word:<12}{numbers.loss(estimated.loss)}  ",
-                ("" if word == "neither" else numbers.signed(change), "good" if change < 0 else "bad"),
+                ("" if word == "neither" else numbers.signed(change), "good" if change < 0 else "harm"),
                 ("  now", "dim") if now == inside else "",
             ]
         )
@@ -206,6 +206,6 @@ def together_lines(found: Together | None, now: tuple[bool, bool], *, transposed
     if found.synergy.is_noise:
         style, meaning = "dim", "~noise"
     else:
-        style, meaning = ("good", "better together") if better else ("bad", "worse together")
+        style, meaning = ("good", "better together") if better else ("harm", "worse together")
     synergy: list[Part] = [("synergy ", "dim"), (f"{numbers.signed(found.synergy.value)} {meaning}", style)]
     return [*lines, ["  ", *synergy]] if wide else [short, synergy]

@@ -90,6 +90,10 @@ def _differences(estimate: "LiveEstimate", base: str | None, width: int) -> list
         room = width - width_of([*every, *difference_parts("vs ", estimate.versus_saved, short=short[1])])
         if room >= min(width_of([name]), _LEAST_NAME):
             break
+    if room < min(width_of([name]), _LEAST_NAME):
+        # The difference to the saved selection is the one that the last edit changed.
+        every = []
+        room = width - width_of(difference_parts("vs ", estimate.versus_saved, short=True))
     name = fit_name(name, max(min(width_of([name]), room), 1))
     return [*every, *difference_parts(f"vs {name}", estimate.versus_saved, short=short[1])]
 
@@ -131,7 +135,7 @@ def task_lines(app: AppBase, task: int, width: int) -> list[Line]:
         lines.append(
             [
                 f"{'without' if state.selected else 'with'} it → {after} (",
-                (numbers.signed(change), "good" if change < 0 else "bad"),
+                (numbers.signed(change), "good" if change < 0 else "harm"),
                 ")",
             ]
         )

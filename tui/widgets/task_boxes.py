@@ -229,7 +229,7 @@ def _pair_line(words: str, name: str, value: float, width: int) -> Line:
 
 
 def _style(value: float) -> str:
-    return "good" if value > 0 else "bad"
+    return "good" if value > 0 else "harm"
 
 
 def _sizes(task: Task) -> str:

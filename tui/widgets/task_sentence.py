@@ -26,7 +26,7 @@ def task_sentence(name: str, effect: LossDifference | None, influence: Influence
         lowers = effect.value < 0
         verb = ("lowers" if lowers else "raises") if selected else f"would {'lower' if lowers else 'raise'}"
         words = f" {verb} the loss by {gap}"
-    style = "dim" if effect.is_noise else "good" if effect.value < 0 else "bad"
+    style = "dim" if effect.is_noise else "good" if effect.value < 0 else "harm"
     helping = ""
     if influence is not None and influence.summary is not None:
         count = len(influence.gains)

@@ -1,29 +1,22 @@
 """The table of tasks."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from textual import events
 from textual.message import Message
 
+from curator.core.arrays import Floats
+from curator.core.figures import fixed
+from tui.state.filters import SORTS
 from tui.state.session import GLYPHS, State
 from tui.state.session import Rows as RowNumbers
 from tui.widgets import numbers
-from tui.widgets.lines import Line, Lines, Part, fit, fit_name
+from tui.widgets.lines import Line, Lines, Part, fit, fit_name, width_of
+from tui.widgets.reading import preview
 from tui.widgets.rows import Rows
-
-# Columns and their cells. The name takes the remaining cells.
-_FIXED = (("examples", 8), ("affinity", 9), ("bar", 17), ("flip", 11))
-_WIDE = (("tokens", 8),)
-_TITLES = {
-    "task": "task",
-    "examples": "n",
-    "tokens": "tokens",
-    "affinity": "helps by",
-    "bar": "",
-    "flip": "if flipped",
-    "tag": "tag",
-}
+from tui.widgets.task_columns import BY_NAME, COLUMNS, laid_out
 
 
 class TaskTable(Rows):
@@ -44,6 +37,10 @@ class TaskTable(Rows):
         self.view: RowNumbers = np.zeros(0, dtype=np.intp)
         self.marked: set[int] = set()
         self.range_start: int | None = None
+        self.starts: Mapping[str, str] = {}
+        """Start of the first example of each task, by name."""
+        self._laid_out: tuple[object, list[tuple[str, int]]] | None = None
+        self._ranks: tuple[object, Floats] | None = None
 
     @property
     def count(self) -> int:
@@ -68,17 +65,16 @@ class TaskTable(Rows):
 
     def columns(self, width: int) -> list[tuple[str, int]]:
         """Return names and cells of the columns at a width."""
-        snapshot = self.app.snapshot
-        fixed = list(_FIXED)
-        if width >= 100:
-            fixed = [_FIXED[0], *_WIDE, *_FIXED[1:]]
-        tagged = snapshot is not None and any(snapshot.tags)
-        tag = 10 if tagged and width >= 74 else 0
-        name = width - 5 - sum(cells for _, cells in fixed) - (tag + 1 if tag else 0)
-        if name < 14:
-            fixed = [column for column in fixed if column[0] != "bar"]
-            name += 17
-        return [("task", max(name, 6)), *fixed, *([("tag", tag)] if tag else [])]
+        chosen = tuple(self.app.settings.columns)
+        wanted = (width, chosen, id(self.app.snapshot))
+        if self._laid_out is None or self._laid_out[0] != wanted:
+            snapshot = self.app.snapshot
+            names = snapshot.names if snapshot is not None else ()
+            tagged = snapshot is not None and any(snapshot.tags)
+            known = [column.name for column in COLUMNS if tagged or column.name != "tag"]
+            longest = max((width_of([name]) for name in names), default=0)
+            self._laid_out = wanted, laid_out(width, longest=longest, chosen=chosen, known=known)
+        return self._laid_out[1]
 
     def title(self, width: int, sort: str, *, descending: bool) -> Line:
         """Return the titles of the columns."""
@@ -91,9 +87,10 @@ class TaskTable(Rows):
                 middle = cells - 2 - len(ends[0]) - len(ends[1])
                 text = f" {ends[0]}{'0'.center(middle)}{ends[1]} " if scale and middle > 0 else " " * cells
             else:
-                text = fit(mark + _TITLES[column], cells, right=column not in ("task", "tag"))
-                if column in ("task", "tag"):
-                    text = fit((" " if column == "tag" else "") + _TITLES[column] + mark, cells)
+                known = BY_NAME.get(column)
+                text = fit(mark + known.title, cells, right=True) if known is not None else fit("task" + mark, cells)
+                if known is not None and not known.right:
+                    text = fit(f" {known.title}{mark}", cells)
             parts.append((text, "title"))
         return parts
 
@@ -117,24 +114,44 @@ class TaskTable(Rows):
                 parts.append(fit(numbers.short(snapshot.tokens[task]), cells, right=True))
             elif column == "affinity":
                 unsure = abs(affinity) <= 1.645 * float(snapshot.affinity_error[task])
-                shown = "good" if affinity > 0 else "bad"
+                shown = "good" if affinity > 0 else "harm"
                 parts.append((fit(numbers.signed(affinity) or "·", cells, right=True), "dim" if unsure else shown))
             elif column == "bar":
                 parts.append(
-                    (f" {numbers.bar(affinity, self._scale(), cells - 2)} ", "good" if affinity > 0 else "bad")
+                    (f" {numbers.bar(affinity, self._scale(), cells - 2)} ", "good" if affinity > 0 else "harm")
                 )
             elif column == "flip":
                 parts.append(self._flip(estimate, session.revision, task, cells))
+            elif column == "error":
+                error = 1.645 * float(snapshot.affinity_error[task])
+                words = f"±{fixed(error)}" if np.isfinite(error) and not np.isnan(affinity) else ""
+                parts.append((fit(words, cells, right=True), "dim"))
+            elif column == "rank":
+                rank = self._rank()[task]
+                parts.append((fit(f"{rank:.0f}" if rank else "", cells, right=True), "dim"))
+            elif column == "preview":
+                parts.append((" " + fit(preview(self.starts.get(snapshot.names[task], ""), cells), cells - 1), "dim"))
             else:
-                parts.append((" " + fit(snapshot.tags[task], cells - 1), "dim"))
+                words = snapshot.tags[task] if column == "tag" else snapshot.sources[task]
+                parts.append((" " + (fit if column == "tag" else fit_name)(words, cells - 1), "dim"))
         return parts
+
+    def _rank(self) -> Floats:
+        """Return the rank of each task by affinity (t,), 1 first; 0 without an affinity."""
+        affinity = self.app.snapshot.affinity if self.app.snapshot is not None else np.zeros(0)
+        if self._ranks is None or self._ranks[0] is not affinity:
+            known = np.flatnonzero(~np.isnan(affinity))
+            ranks = np.zeros(len(affinity))
+            ranks[known[np.argsort(-affinity[known], kind="stable")]] = np.arange(1, len(known) + 1)
+            self._ranks = affinity, ranks
+        return self._ranks[1]
 
     def _flip(self, estimate: Any, revision: int, task: int, cells: int) -> Part:
         if estimate is None or estimate.revision != revision or np.isnan(estimate.flips[task]):
             return fit("…" if estimate is not None else "", cells, right=True)
         change = float(estimate.flips[task])
         text = ("" if estimate.solved[task] else "≈") + numbers.signed(change)
-        return (fit(text, cells, right=True), "good" if change < 0 else "bad")
+        return (fit(text, cells, right=True), "good" if change < 0 else "harm")
 
     def _scale(self) -> float:
         snapshot = self.app.snapshot
@@ -165,6 +182,8 @@ class TaskTitle(Lines):
         left = 4
         for column, cells in table.columns(self.size.width):
             if left <= event.x < left + cells:
-                table.post_message(TaskTable.Sorted({"bar": "affinity"}.get(column, column)))
+                column = {"bar": "affinity", "rank": "affinity"}.get(column, column)
+                if column in SORTS:
+                    table.post_message(TaskTable.Sorted(column))
                 return
             left += cells

@@ -153,6 +153,23 @@ class Store(Sums, Segments, Measured, MetricValues, SelectionTable, Notes, Queri
                 "SELECT text, spans, file, line FROM examples WHERE task_key = ? ORDER BY number", params=[task_key]
             ).to_arrow_table()
 
+    def example_starts(self, task_keys: Sequence[str], characters: int) -> dict[str, str]:
+        """Return the start of the first example of several tasks, by task key.
+
+        Args:
+            task_keys: Keys of the versions of the tasks. Tasks that are not stored are omitted.
+            characters: Most characters of each start.
+        """
+        with self.read() as connection:
+            if connection is None:
+                return {}
+            found = connection.execute(
+                "SELECT task_key, left(text, ?) FROM examples"
+                " WHERE number = 0 AND task_key IN (SELECT unnest(?::VARCHAR[]))",
+                [characters, list(task_keys)],
+            ).fetchall()
+        return dict(found)
+
     def example_indexes(self, task_keys: Sequence[str]) -> dict[str, ExampleIndex]:
         """Return small columns of the examples of several tasks, by task key. Tasks without examples are omitted."""
         with self.read() as connection:
