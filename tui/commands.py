@@ -6,6 +6,8 @@ from itertools import chain
 from typing import Any
 
 from textual.command import DiscoveryHit, Hit, Hits, Provider
+from textual.content import Content
+from textual.markup import escape
 
 from curator.core.text import clean
 from tui.actions import ACTIONS, key_name
@@ -31,9 +33,10 @@ class CuratorCommands(Provider):
         assert isinstance(app, AppBase)
         snapshot = app.snapshot
         for selection in snapshot.selections if snapshot is not None else ():
-            name = clean(selection.name)
-            yield f"Load selection {name}", selection.method, partial(app.load, selection.name)
-            yield f"Rename selection {name}", selection.method, partial(app.ask_name, selection.name)
+            # The palette reads the second text as markup.
+            name, method = clean(selection.name), escape(clean(selection.method))
+            yield f"Load selection {name}", method, partial(app.load, selection.name)
+            yield f"Rename selection {name}", method, partial(app.ask_name, selection.name)
             yield f"Delete selection {name}", "undo: u", partial(app.delete_selection, selection.name)
         for view in app.jobs:
             started = f"{view.job.started.astimezone():%Y-%m-%d %H:%M}"
@@ -51,7 +54,8 @@ class CuratorCommands(Provider):
     async def discover(self) -> Hits:
         """Yield the actions, selections, jobs and themes, before the user types."""
         for name, help, run in chain(self._actions(), self._places()):
-            yield DiscoveryHit(name, run, help=help)
+            # A text alone would be read as markup, and a name may hold anything.
+            yield DiscoveryHit(Content(name), run, text=name, help=help)
 
     async def search(self, query: str) -> Hits:
         """Yield all that matches a query."""
