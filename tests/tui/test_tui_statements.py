@@ -88,6 +88,8 @@ def test_windows_second_window_starts_from_saved_selection_and_sees_saves(
     other.keys("e")
     other.until(lambda shown: "curator export" in shown)
     other.keys("Tab", "C-u")
+    # Textual deletes the text after keys that are already waiting.
+    other.until(lambda shown: "name a folder" in shown)
     other.type(str(out))
     other.until(lambda shown: "will be created" in shown and f"preview {out.name}/" in shown)
     other.keys("Enter")
