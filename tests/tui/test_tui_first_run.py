@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import time
 from pathlib import Path
 
 import pytest
@@ -85,6 +86,8 @@ def test_help_scrolls_filters_and_runs_action(fresh: Path, tmux: Tmux) -> None:
     shown = tmux.until(at_the_end)
     assert "this screen" not in shown
     tmux.keys("/")
+    # The field takes keys when it has the focus, which no text on the screen tells.
+    time.sleep(2)
     tmux.type("settings")
     tmux.until(lambda shown: "f2" not in shown and "F2" in shown and "Change theme" in shown and "Quit" not in shown)
     tmux.keys("Enter")
