@@ -54,7 +54,8 @@ def _stored(project: curator.Project) -> list[tuple[list[str], bytes, bytes]]:
 def test_gradients_away_interrupted_pass_resumes_and_equals_one_process(
     make_project: MakeProject, blocks: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # About one example in a batch, so that a pass has several parts.
+    # Few batches in a part, so that a pass has several parts.
+    monkeypatch.setattr(away, "PART_BATCHES", 2)
     folder = make_project(gradients={"batch_tokens": 64})
     here = curator.Project.open(folder)
     here.gradients()

@@ -106,6 +106,8 @@ def test_text_of_any_script_is_shown_and_long_names_keep_their_ends(fresh: Path,
     tmux.keys("2")
     shown = tmux.until(lambda shown: "of 19" in shown)
     tmux.keys("/")
+    tmux.until(lambda shown: "filter: words" in shown)
+    time.sleep(2)
     tmux.type("natural_instructions")
     tmux.keys("Enter")
     shown = tmux.until(lambda shown: "1 of 19" in shown)
