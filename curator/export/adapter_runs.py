@@ -27,8 +27,8 @@ from curator.training.fine_tune import example_counts, recipe_key, subset_conten
 from curator.training.meta_init import LoadModel
 from curator.training.trainer import remove_run, steps_done, training_steps
 from curator.workers.fine_tuning import FineTuning, RunPart, RunResult
+from curator.workers.joined import JoinedWorks
 from curator.workers.pool import Follow, Pool, in_order
-from curator.workers.together import Together
 from curator.workspace.workspace import Workspace
 
 
@@ -162,7 +162,7 @@ def _make(
     )
     follow, finish = _progress(workspace, wanted, parts)
     failed: dict[str, NumericalError] = {}
-    with closing(pool.run(Together(works=works), list(enumerate(parts)), follow)) as ended:
+    with closing(pool.run(JoinedWorks(works=works), list(enumerate(parts)), follow)) as ended:
         for number, result in in_order(ended):
             one = wanted[number]
             try:

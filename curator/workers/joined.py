@@ -9,7 +9,7 @@ from curator.workers.pool import Perform, Report, Work
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Together:
+class JoinedWorks:
     """Several works. A part is the number of a work and a part of that work.
 
     Attributes:
@@ -34,6 +34,6 @@ class Together:
 
         return perform
 
-    def without_store(self) -> "Together":
+    def without_store(self) -> "JoinedWorks":
         """Return the same works for other processes."""
         return replace(self, works=tuple(work.without_store() for work in self.works))
