@@ -161,9 +161,11 @@ def _computed(
 def _some(batches: "Iterator[Batch]") -> "list[Batch]":
     """Return the next batches, whose examples a cluster gets at once."""
     found: list[Batch] = []
+    count = 0
     for batch in batches:
         found.append(batch)
-        if sum(map(len, found)) >= _AWAY_EXAMPLES:
+        count += len(batch)
+        if count >= _AWAY_EXAMPLES:
             break
     return found
 
