@@ -96,6 +96,11 @@ class _Maker:
             self._load()
         spans = spans_of([s.checkpoint.step for s in self._sets], captured=self._meta.captured)
         if distributed.from_main(self._basis() is None and not (self._visits.exist and self._meta.captured)):
+            if self._meta.captured:
+                self._workspace.reporter.warn(
+                    "the gradients that the training captured are gone, and gradients at its adapters give other"
+                    " estimates. Run `curator train --fresh` to capture them again."
+                )
             self._visit_all()
         if distributed.is_main() and self._basis() is None:
             kept = min(self._config.gradients.projection_dim, self._dim)

@@ -11,8 +11,10 @@ from conftest import MakeProject, pair_rows, write_rows
 
 from curator import Project
 from curator.core.errors import DataError
+from curator.core.events import Reporter
 from curator.estimate.segment_inputs import read_trajectory
 from curator.estimate.trajectory import Trajectory
+from curator.gradients import segment_sets as segment_sets_module
 from curator.gradients import segments as module
 from curator.gradients.capture import read_visits
 from curator.gradients.example_groups import training_groups
@@ -177,3 +179,16 @@ def test_make_segments_resumed_pass_computes_same_gradients(
         np.testing.assert_array_equal(found.validation.losses, expected.validation.losses)
         np.testing.assert_array_equal(found.validation.gradients, expected.validation.gradients)
         np.testing.assert_array_equal(found.gradient_sums, expected.gradient_sums)
+
+
+def test_make_segments_captured_gradients_are_gone_warns_that_estimates_change(
+    make_project: MakeProject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = _project(make_project)
+    project.gradients()
+    # A later version of curator may sum the visits in another way. They are removed after their sums are stored.
+    monkeypatch.setattr(segment_sets_module, "_VERSION", segment_sets_module._VERSION + 1)
+    said: list[str] = []
+    again = Project.open(project.root, reporter=Reporter(lambda event: said.append(getattr(event, "message", ""))))
+    again.gradients()
+    assert any("captured are gone" in words and "curator train --fresh" in words for words in said)
