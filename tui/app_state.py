@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from textual.app import App
 from textual.signal import Signal
 
 from curator.core.interval import Interval
 from tui.background.estimator_thread import EstimatorThread, KnownLoss, LiveEstimate, selection_key
 from tui.background.run_watcher import JobView
+from tui.key_order import KeyOrder
 from tui.settings import Settings
 from tui.state.filters import Columns
 from tui.state.intervals import Chosen
@@ -33,7 +33,7 @@ _NEEDS_ESTIMATES = frozenset(
 """Actions that only work with estimates."""
 
 
-class AppState(App[None]):
+class AppState(KeyOrder):
     """The attributes of the application, the flash line, and the answer whether an action works now.
 
     Attributes:

@@ -53,6 +53,31 @@ def test_terminal_home_measure_and_selections_answer_by_keys(sample: Path, tmux:
 
 
 @needs_tmux
+def test_terminal_keys_in_one_piece_fill_the_field_that_the_first_one_opens(sample: Path, tmux: Tmux) -> None:
+    """A slow connection joins keys. The letters after `/` once took all tasks, and inverted them."""
+    tmux.open(sample, "2")
+    before = tmux.until(lambda shown: "✓ saved" in shown and "16 of 16" in shown)
+    tmux.type("/rare")
+    shown = tmux.until(lambda shown: "rare_nouns" in shown and "word_topic" not in shown)
+    assert "✓ saved" in shown
+    assert _loss(shown) == _loss(before)
+    tmux.keys("Escape")
+    tmux.until(lambda shown: " 1 of 16" in shown)
+    tmux.keys("Escape")
+    tmux.until(lambda shown: "16 of 16" in shown)
+    tmux.type("wmine")
+    shown = tmux.until(lambda shown: "save selection" in shown and "mine" in shown)
+    tmux.keys("Escape")
+    tmux.until(lambda shown: "save selection" not in shown)
+    tmux.type("?/settings")
+    tmux.until(lambda shown: "Change theme" in shown and "Quit" not in shown)
+    tmux.keys("Escape")
+    tmux.keys("Escape")
+    tmux.until(lambda shown: "Change theme" not in shown)
+    tmux.quit()
+
+
+@needs_tmux
 def test_terminal_selection_is_edited_saved_and_exported(sample: Path, tmux: Tmux, tmp_path: Path) -> None:
     out = tmp_path / "out"
     tmux.type(f"{sys.executable} -m curator tui -p {sample}")
