@@ -74,6 +74,9 @@ def test_terminal_keys_in_one_piece_fill_the_field_that_the_first_one_opens(samp
     tmux.keys("Escape")
     tmux.keys("Escape")
     tmux.until(lambda shown: "Change theme" not in shown)
+    # The next session opens the screen of this one.
+    tmux.keys("1")
+    tmux.until(lambda shown: "pipeline" in shown)
     tmux.quit()
 
 
