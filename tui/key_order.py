@@ -1,6 +1,6 @@
 """Take keys in their order: an action takes effect before the next key is looked at.
 
-Textual gives each key to the widget that has the focus at that moment, and runs actions and changes of the focus later.
+Textual gives each key to the widget that has the focus at that moment. It runs actions and moves the focus later.
 Over a slow connection, several keys arrive at once. After `/`, the letters of a filter would then be commands of the
 list. They would change the selection.
 """
