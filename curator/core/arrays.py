@@ -14,8 +14,9 @@ Floats = npt.NDArray[np.float64]
 """Double-precision numbers. The docstring of each function gives their shape."""
 Mask = npt.NDArray[np.bool_]
 """Membership of tasks or examples: True if the task or example is in the subset."""
-# Bytes of packed curvatures that stay in memory. Larger ones lie in a temporary file.
-_IN_MEMORY = 64 * 2**20
+# Bytes of an array that stay in memory: curvatures of one checkpoint, and one array of one segment. A run has up to two
+# checkpoints, or four segments with two arrays each. Larger arrays lie in a temporary file.
+_IN_MEMORY, _IN_MEMORY_SEGMENT = 64 * 2**20, 8 * 2**20
 _CAN_MAP = hasattr(os, "posix_fallocate") and hasattr(mmap, "MADV_DONTNEED")
 
 
@@ -28,14 +29,12 @@ class SumArrays:
         examples: Number of examples of each task (t,).
         gradient_sums: Weighted sum of the gradients of each task (t, k).
         packed_curvatures: Upper triangle of the weighted sum of outer products, row by row (t, k(k + 1)/2).
-        mapping: Memory map of the file that holds `packed_curvatures`. None if they are in memory.
     """
 
     weights: npt.NDArray[np.float64]
     examples: npt.NDArray[np.int64]
     gradient_sums: npt.NDArray[np.float64]
     packed_curvatures: npt.NDArray[np.float32]
-    mapping: mmap.mmap | None = None
 
     @classmethod
     def empty(cls, tasks: int, dim: int, folder: Path | None = None) -> Self:
@@ -46,22 +45,12 @@ class SumArrays:
             dim: Number of entries of a gradient.
             folder: Folder for the temporary file of large curvatures. None keeps all numbers in memory.
         """
-        shape = tasks, dim * (dim + 1) // 2
-        mapping = _mapped(4 * shape[0] * shape[1], folder) if folder is not None else None
         return cls(
             weights=np.zeros(tasks),
             examples=np.zeros(tasks, dtype=np.int64),
             gradient_sums=np.zeros((tasks, dim)),
-            packed_curvatures=np.zeros(shape, dtype=np.float32)
-            if mapping is None
-            else np.frombuffer(mapping, dtype=np.float32).reshape(shape),
-            mapping=mapping,
+            packed_curvatures=_zeros(tasks, dim * (dim + 1) // 2, folder, _IN_MEMORY),
         )
-
-    def release(self) -> None:
-        """Give the memory of the mapped pages back to the system. The file keeps the numbers."""
-        if self.mapping is not None:
-            self.mapping.madvise(mmap.MADV_DONTNEED)
 
     @property
     def dim(self) -> int:
@@ -90,20 +79,52 @@ class SegmentArrays:
     packed_curvatures: npt.NDArray[np.float32]
 
     @classmethod
-    def empty(cls, tasks: int, dim: int, basis: int) -> Self:
-        """Return zeros for `tasks` tasks, gradients of `dim` numbers, and `basis` directions."""
+    def empty(cls, tasks: int, dim: int, basis: int, folder: Path | None = None) -> Self:
+        """Return zeros for `tasks` tasks, gradients of `dim` numbers, and `basis` directions.
+
+        Args:
+            tasks: Number of tasks.
+            dim: Number of entries of a gradient.
+            basis: Number of directions.
+            folder: Folder for temporary files of large arrays. None keeps all numbers in memory.
+        """
         return cls(
             weights=np.zeros(tasks),
             examples=np.zeros(tasks, dtype=np.int64),
             rest=np.zeros(tasks),
-            gradient_sums=np.zeros((tasks, dim), dtype=np.float32),
-            packed_curvatures=np.zeros((tasks, basis * (basis + 1) // 2), dtype=np.float32),
+            gradient_sums=_zeros(tasks, dim, folder, _IN_MEMORY_SEGMENT),
+            packed_curvatures=_zeros(tasks, basis * (basis + 1) // 2, folder, _IN_MEMORY_SEGMENT),
         )
 
 
+def mapping_of(array: npt.NDArray[np.floating]) -> mmap.mmap | None:
+    """Return the memory map of the temporary file that holds an array. None if the array is in memory."""
+    base: object = array
+    while isinstance(base, np.ndarray | memoryview):
+        base = base.base if isinstance(base, np.ndarray) else base.obj
+    return base if isinstance(base, mmap.mmap) else None
+
+
+def release(*arrays: npt.NDArray[np.floating]) -> None:
+    """Give the memory of arrays in temporary files back to the system. The files keep the numbers."""
+    for array in arrays:
+        mapping = mapping_of(array)
+        if mapping is not None:
+            mapping.madvise(mmap.MADV_DONTNEED)
+
+
+def _zeros(rows: int, columns: int, folder: Path | None, in_memory: int) -> npt.NDArray[np.float32]:
+    """Return zeros, in a temporary file of the folder if they take more than `in_memory` bytes."""
+    size = 4 * rows * columns
+    mapping = _mapped(size, folder) if folder is not None and size > in_memory else None
+    if mapping is None:
+        return np.zeros((rows, columns), dtype=np.float32)
+    return np.frombuffer(mapping, dtype=np.float32).reshape(rows, columns)
+
+
 def _mapped(size: int, folder: Path) -> mmap.mmap | None:
-    """Map a temporary file of zeros without a name, `size` bytes. None if memory is enough, or the disk is not."""
-    if size <= _IN_MEMORY or not _CAN_MAP:
+    """Map a temporary file of zeros without a name, `size` bytes. None if the system or the disk does not allow it."""
+    if not _CAN_MAP:
         return None
     try:
         with tempfile.TemporaryFile(dir=folder) as file:

@@ -25,7 +25,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from curator.core.arrays import Floats
+from curator.core.arrays import Floats, release
 from curator.estimate.removed_sums import RemovedSums
 from curator.estimate.task_sums import unpacked
 
@@ -264,6 +264,7 @@ class ImplicitSteps:
         for j, tau in enumerate(self._steps):
             sums = self._segments[j].gradient_sums[:-1]
             off = sums - (self._inside[j][:-1] @ self.basis.T)
+            release(sums)
             for _ in range(SUBSTEPS):
                 inside = (inside + tau * self._inside[j][:-1]) @ path.inverses[j]
                 outside = ((outside + tau * off) * path.damping[j]).astype(np.float32)
@@ -363,6 +364,7 @@ def _times(rows: npt.NDArray[np.floating], right: Floats) -> Floats:
     """Return rows (n, m) times a matrix (m, c) in float64, with little memory."""
     step = max(_AT_ONCE // rows.shape[1], 1)
     parts = [rows[start : start + step].astype(np.float64) @ right for start in range(0, len(rows), step)]
+    release(rows)
     return np.concatenate([np.zeros((0, right.shape[1])), *parts])
 
 
@@ -372,6 +374,7 @@ def _left_times(left: Floats, rows: npt.NDArray[np.floating]) -> Floats:
     found = np.zeros((len(left), rows.shape[1]))
     for start in range(0, len(rows), step):
         found += left[:, start : start + step] @ rows[start : start + step].astype(np.float64)
+    release(rows)
     return found
 
 

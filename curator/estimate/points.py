@@ -11,7 +11,7 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 
-from curator.core.arrays import Floats
+from curator.core.arrays import Floats, release
 from curator.core.errors import CuratorError, DataError
 from curator.core.events import Stage
 from curator.data.corpus import Corpus
@@ -86,7 +86,7 @@ def read_points(workspace: Workspace, corpus: Corpus, sets: Sequence[GradientSet
         for portion, made in _made(workspace, gradient_set, [groups[n] for n in missing], progress):
             for row, place in enumerate(portion):
                 sums.put(missing[place], made.row(row))
-            sums.release()
+            release(sums.packed_curvatures)
         points.append(
             CheckpointSums(
                 share=gradient_set.checkpoint.share,

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from curator.core.arrays import Floats
+from curator.core.arrays import Floats, release
 
 # Maximum mean number of tasks by which near subsets differ from their majority subset.
 _NEAR = 4
@@ -47,6 +47,7 @@ class RemovedSums:
             tasks = np.flatnonzero(move)
             for into, (part, scale) in zip(found, self._rows, strict=True):
                 into[number] += (move[tasks] * scale[tasks]) @ part[tasks].astype(np.float64)
+        release(*(part for part, _ in self._rows))
         return found
 
     def _one(self, factors: Floats) -> list[Floats]:
@@ -71,4 +72,5 @@ def _product(factors: Floats, rows: npt.NDArray[np.floating]) -> Floats:
     for start in range(0, rows.shape[1] if used.size else 0, width):
         columns = slice(start, start + width)
         found[:, columns] = part @ rows[used, columns].astype(np.float64)
+    release(rows)
     return found

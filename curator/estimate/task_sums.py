@@ -15,7 +15,7 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
-from curator.core.arrays import Floats, SumArrays
+from curator.core.arrays import Floats, SumArrays, release
 
 PackedCurvatures = npt.NDArray[np.float32]
 
@@ -52,7 +52,6 @@ class TaskSums(SumArrays):
             examples=stored.examples,
             gradient_sums=stored.gradient_sums,
             packed_curvatures=stored.packed_curvatures,
-            mapping=stored.mapping,
         )
 
     @classmethod
@@ -107,7 +106,7 @@ class TaskSums(SumArrays):
     def curvatures_of(self, tasks: npt.NDArray[np.intp]) -> PackedCurvatures:
         """Return a copy of the packed curvatures of some tasks (n, k(k + 1)/2)."""
         found = self.packed_curvatures[tasks]
-        self.release()
+        release(self.packed_curvatures)
         return found
 
     def sums(self, factors: npt.NDArray[np.int8] | Floats) -> Floats:
@@ -152,7 +151,7 @@ class TaskSums(SumArrays):
         count = max(_AT_ONCE // max(numbers, 1), 1)
         for start in range(0, len(self.packed_curvatures), count):
             yield self.packed_curvatures[start : start + count]
-            self.release()
+            release(self.packed_curvatures)
 
 
 def unpacked(triangles: npt.NDArray[np.floating], dim: int) -> Floats:

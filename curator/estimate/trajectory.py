@@ -22,7 +22,7 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
-from curator.core.arrays import Floats, Mask
+from curator.core.arrays import Floats, Mask, release
 from curator.core.errors import NumericalError
 from curator.estimate.calibration import Calibration
 from curator.estimate.implicit_steps import DroppedSums, ImplicitSteps, StepSums
@@ -99,6 +99,7 @@ class Trajectory:
         for segment in self.segments:
             of_tasks = (segment.gradient_sums, segment.curvatures, segment.rest[:, None])
             finite = np.logical_and.reduce([np.isfinite(part).all(axis=1) for part in of_tasks])
+            release(segment.gradient_sums, segment.curvatures)
             named = [repr(name) for name, good in zip(names, finite, strict=False) if not good]
             whole = (segment.validation.losses, segment.validation.gradients, segment.moved, self.basis)
             if not finite[-1] or (not named and not finite.all()) or not all(np.isfinite(x).all() for x in whole):
@@ -163,6 +164,7 @@ def step_scale(segments: Sequence[Segment], trained: Mask | None = None) -> floa
     ratios = []
     for segment in segments:
         own = -segment.step * segment.gradient_sums[seen].sum(axis=0, dtype=np.float64)
+        release(segment.gradient_sums)
         predicted = (before + own) / 2
         size = float(predicted @ predicted)
         if size > 0:
@@ -322,6 +324,7 @@ class TrajectoryEstimator(LossEstimator):
             means = segment.gradient_sums[:-1] / np.maximum(segment.weights[:-1], 1e-30)[:, None]
             within = means.astype(np.float64) @ self._steps.basis
             found += share * (inside @ within.T + outside @ means.astype(np.float32).T)
+            release(segment.gradient_sums)
         return found
 
     def half_widths(self, each: Floats, masks: Mask) -> Floats:

@@ -2,14 +2,17 @@
 
 import errno
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from drawn_trajectories import RANK, K, all_masks, draw_basis, draw_recorded, make_trajectory_estimator, trajectory_of
 
-from curator.core.arrays import SumArrays
+from curator.core.arrays import SegmentArrays, SumArrays, mapping_of, release
 from curator.estimate.quadratic import Quadratic, conjugate_gradients
 from curator.estimate.task_sums import ExampleSet, TaskSums, unpacked
+from curator.estimate.trajectory import Segment, TrajectoryEstimator
 
 
 def _sets(dim: int, tasks: int, seed: int = 0) -> list[ExampleSet]:
@@ -106,11 +109,11 @@ def test_task_sums_in_file_give_same_numbers_and_little_memory(tmp_path: Path, m
     monkeypatch.setattr("curator.core.arrays._IN_MEMORY", 0)
     made, rng = TaskSums.of(_sets(64, 400)), np.random.default_rng(0)
     kept = TaskSums.from_stored(SumArrays.empty(400, 64, tmp_path))
-    assert kept.mapping is not None
+    assert mapping_of(kept.packed_curvatures) is not None
     assert list(tmp_path.iterdir()) == []
     for task in range(400):
         kept.put(task, made.row(task))
-    kept.release()
+    release(kept.packed_curvatures)
     np.testing.assert_array_equal(kept.packed_curvatures, made.packed_curvatures)
     factors, vectors = rng.integers(-1, 2, (5, 400)).astype(np.int8), rng.standard_normal((2, 64))
     np.testing.assert_array_equal(kept.sums(factors), made.sums(factors))
@@ -120,6 +123,33 @@ def test_task_sums_in_file_give_same_numbers_and_little_memory(tmp_path: Path, m
     assert _resident(tmp_path) == 0
     kept.packed_curvatures.sum()
     assert _resident(tmp_path) >= kept.packed_curvatures.nbytes
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="needs Linux")
+def test_trajectory_with_sums_in_files_gives_same_numbers_and_little_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Large sums of segments lie in temporary files. Estimates, gains and transfers leave none of them in memory."""
+    monkeypatch.setattr("curator.core.arrays._IN_MEMORY_SEGMENT", 0)
+    in_memory, trajectory = make_trajectory_estimator(), trajectory_of(draw_recorded(), draw_basis())
+
+    def kept(segment: Segment) -> Segment:
+        sums = SegmentArrays.empty(len(segment.weights), K, RANK, tmp_path)
+        sums.gradient_sums[:], sums.packed_curvatures[:] = segment.gradient_sums, segment.curvatures
+        assert mapping_of(sums.gradient_sums[:-1]) is not None
+        return replace(segment, gradient_sums=sums.gradient_sums, curvatures=sums.packed_curvatures)
+
+    mapped = replace(trajectory, segments=[kept(segment) for segment in trajectory.segments])
+    assert _resident(tmp_path) > 0
+    estimator, masks = TrajectoryEstimator(mapped, in_memory._known), all_masks()
+    assert _resident(tmp_path) == 0
+    for mask in masks:
+        one = mask[None]
+        np.testing.assert_array_equal(estimator.validation_losses(one), in_memory.validation_losses(one))
+        np.testing.assert_array_equal(estimator.task_gains(mask), in_memory.task_gains(mask))
+    np.testing.assert_array_equal(estimator.validation_losses(masks), in_memory.validation_losses(masks))
+    np.testing.assert_array_equal(estimator.transfer(), in_memory.transfer())
+    assert _resident(tmp_path) == 0
 
 
 def _resident(folder: Path) -> int:
@@ -141,4 +171,4 @@ def test_sum_arrays_disk_full_stay_in_memory(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr("curator.core.arrays._IN_MEMORY", 0)
     monkeypatch.setattr(os, "posix_fallocate", full)
     sums = SumArrays.empty(2, 4, tmp_path)
-    assert (sums.mapping, sums.packed_curvatures.shape) == (None, (2, 10))
+    assert (mapping_of(sums.packed_curvatures), sums.packed_curvatures.shape) == (None, (2, 10))

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from curator.core.arrays import SegmentArrays
+from curator.core.arrays import SegmentArrays, release
 from curator.workspace.store.access import Database, insert
 
 
@@ -62,7 +62,7 @@ class Segments(Database):
         Returns:
             Sums of each task (t). All zeros for a task without stored sums.
         """
-        sums = SegmentArrays.empty(len(contents), dim, basis)
+        sums = SegmentArrays.empty(len(contents), dim, basis, self.path.parent)
         places: dict[str, list[int]] = {}
         for row, content in enumerate(contents):
             places.setdefault(content, []).append(row)
@@ -82,6 +82,7 @@ class Segments(Database):
                         sums.weights[row], sums.examples[row], sums.rest[row] = weight, examples, rest
                         sums.gradient_sums[row] = np.frombuffer(columns[0][place].as_buffer(), dtype=np.float32)
                         sums.packed_curvatures[row] = np.frombuffer(columns[1][place].as_buffer(), dtype=np.float32)
+                release(sums.gradient_sums, sums.packed_curvatures)
         return sums
 
     def put_array(self, key: str, name: str, array: npt.NDArray[np.float32]) -> None:

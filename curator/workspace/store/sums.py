@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from curator.core.arrays import SumArrays
+from curator.core.arrays import SumArrays, release
 from curator.workspace.store.access import Database, insert
 from curator.workspace.store.schema import Connection
 
@@ -95,7 +95,7 @@ class Sums(Database):
             for batch in batches:
                 places = row_of[batch.column("number").to_numpy()], batch.column("piece").to_numpy()
                 pieces[places] = _numbers(batch.column("numbers"), _piece(dim))
-                sums.release()
+                release(sums.packed_curvatures)
         for row in rows:
             read = row_of[found[contents[row]][0]]
             if read != row:
