@@ -4,7 +4,8 @@
     python benchmarks/fresh_subsets.py --work DIR --json fresh_subsets.json --settings sample --subsets 12
 
 The subsets differ from the committed ones of `trust.py`. Each gets one run with the recipe of its setting, and the
-product stores the estimate from before the run. Run the same command again to resume.
+product stores the estimate from before the run. The setting generated-flat has no committed runs. There, the target
+alone is the first subset. Run the same command again to resume.
 """
 
 import argparse
@@ -21,7 +22,7 @@ from trust import RESULTS, make_setting
 from curator.training.fine_tune import recipe_key
 from curator.verify.measure import estimates_before, measure, run_seeds
 
-SETTINGS = ("sample", "generated-noisy", "generated-conflicting")
+SETTINGS = ("sample", "generated-noisy", "generated-conflicting", "generated-flat")
 # The day of the draw.
 _SEED = 20261128
 
@@ -42,8 +43,11 @@ def run_setting(name: str, given: argparse.Namespace) -> dict[str, Any]:
     project = make_setting(name, given.work / name / "project", given)
     targets = project.config.data.targets
     estimates = project.estimates(targets)
-    committed = json.loads((RESULTS / f"{name}.json").read_text())
-    subsets = draw(sorted(task.name for task in estimates.tasks), committed["subsets"], given.subsets)
+    committed, names = RESULTS / f"{name}.json", sorted(task.name for task in estimates.tasks)
+    if committed.exists():
+        subsets = draw(names, json.loads(committed.read_text())["subsets"], given.subsets)
+    else:
+        subsets = [frozenset[str](), *draw(names, [], given.subsets - 1)]
     (seed,) = run_seeds(project.config, 1)
     recipe = recipe_key(project.config, estimates.corpus)
     done = {(frozenset(run.subset), run.seed) for run in project.store.measurements(recipe)}
@@ -83,7 +87,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True, help="folder for the projects")
     parser.add_argument("--json", type=Path, required=True, help="file of results")
-    parser.add_argument("--settings", nargs="+", choices=SETTINGS, default=list(SETTINGS))
+    parser.add_argument("--settings", nargs="+", choices=SETTINGS, default=list(SETTINGS[:3]))
     parser.add_argument("--subsets", type=int, default=8, help="number of subsets (default: 8)")
     given = parser.parse_args()
     results = json.loads(given.json.read_text())["results"] if given.json.exists() else []

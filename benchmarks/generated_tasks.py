@@ -154,8 +154,19 @@ DIFFICULTIES: dict[str, dict[str, tuple[Maker, int]]] = {
             (_HELPFUL | _some(_UNRELATED, 4) | _some(_NOISY, 2) | _some(_CONFLICTING, 2)).items()
         )
     },
+    # The target has many rows of its own. It is best almost alone, and few tasks change its loss much.
+    "flat": {TARGET: (_ADD, 320)}
+    | {
+        name: (maker, 40)
+        for name, maker in (
+            _some(_UNRELATED, 2)
+            | {"smaller": _UNRELATED["smaller"], "add-small": _HELPFUL["add-small"]}
+            | {name: _NOISY[name] for name in ("add-noisy-60", "random-numbers")}
+            | {name: _CONFLICTING[name] for name in ("one-more", "backwards")}
+        ).items()
+    },
 }
-"""For each difficulty, the maker and the number of rows of each auxiliary task."""
+"""For each difficulty, the maker and the number of rows of each auxiliary task, and of a target of another size."""
 TARGET_TRAIN, VALIDATION = 100, 200
 EXERCISES: tuple[Maker, ...] = (
     _of_word("copy {}: ", lambda w: w),

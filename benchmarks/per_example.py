@@ -1,10 +1,10 @@
 """Compare choosing examples inside tasks with choosing whole tasks, by fine-tuning on both at equal token budgets.
 
-    python benchmarks/per_example.py --work DIR [--project DIR] [--shares 0.25,0.5] [--seeds 3]
+    python benchmarks/per_example.py --work DIR [--settings sample generated-noisy …] [--shares 0.25,0.5] [--seeds 3]
 
 The script selects whole tasks within each budget (a share of all tasks' tokens), then examples within the tokens that
-these tasks use. It fine-tunes on both with the same seeds. The results are in `benchmarks/results/per_example.json`,
-by project. Repeat the same command to resume.
+these tasks use. It fine-tunes on both with the same seeds. The settings are those of `trust.py`. The results are in
+`benchmarks/results/per_example.json`, by setting. Repeat the same command to resume.
 """
 
 import argparse
@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from measured import copy_project, provenance, write_report
+from measured import provenance, write_report
+from trust import SETTINGS, make_setting
 
 from curator import Project
 from curator.core.events import Reporter
@@ -23,6 +24,7 @@ from curator.select.manifest import Manifest, read_manifest
 from curator.select.selections import dropped_by
 from curator.training.fine_tune import fine_tune
 
+DEFAULT = ("sample", "generated-noisy", "generated-conflicting")
 RESULTS = Path(__file__).parent / "results" / "per_example.json"
 
 
@@ -85,23 +87,25 @@ def main() -> None:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True, help="folder for the copy and the runs")
-    parser.add_argument("--project", type=Path, default=Path(__file__).parents[1] / "sample_data", help="project")
+    parser.add_argument("--settings", nargs="+", choices=SETTINGS, default=list(DEFAULT))
     parser.add_argument("--shares", default="0.25,0.5", help="budgets, as shares of the tokens of all tasks")
     parser.add_argument("--seeds", type=int, default=3, help="fine-tuning runs of each selection")
     parser.add_argument("--json", type=Path, default=RESULTS, help="write the results to this file")
+    parser.add_argument("--wheel", type=Path, help="wheel of SmolLM2, for real-tasks")
+    parser.add_argument("--bigbench", type=Path, help="archive of BIG-bench, for real-tasks")
+    parser.add_argument("--dtype", default="float32", help="number format of SmolLM2")
     arguments = parser.parse_args()
 
-    folder = arguments.work / "project"
-    copy_project(arguments.project, folder)
-    project = Project.open(folder, progress=True)
-    there = json.loads(arguments.json.read_text()) if arguments.json.exists() else {}
+    found = json.loads(arguments.json.read_text())["settings"] if arguments.json.exists() else {}
     command = f"python benchmarks/per_example.py --work DIR --shares {arguments.shares} --seeds {arguments.seeds}"
-    rows = []
-    for share in arguments.shares.split(","):
-        rows.append(compare(project, float(share), arguments.seeds, arguments.work))
-        # An interrupted benchmark keeps the finished budgets.
-        results = there.get("projects", {}) | {project.name: rows}
-        write_report(arguments.json, {**provenance(command), "projects": results})
+    for name in arguments.settings:
+        project = make_setting(name, arguments.work / name / "project", arguments)
+        rows = []
+        for share in arguments.shares.split(","):
+            rows.append(compare(project, float(share), arguments.seeds, arguments.work / name))
+            # An interrupted benchmark keeps the finished budgets.
+            found[name] = rows
+            write_report(arguments.json, {**provenance(command), "settings": found})
 
 
 if __name__ == "__main__":

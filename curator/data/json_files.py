@@ -118,6 +118,13 @@ def _explained(text: str, file: File, first_line: int) -> Iterator[None]:
     try:
         yield
     except json.JSONDecodeError as error:
+        comma = _trailing_comma(text, error.pos)
+        if comma is not None:
+            line, column = first_line + text.count("\n", 0, comma), comma - text.rfind("\n", 0, comma)
+            raise DataError(
+                f"{file}:{line}: not valid JSON: a trailing comma before the closing bracket, at column {column}",
+                hint="Remove the comma.",
+            ) from error
         line, reason = first_line + error.lineno - 1, f"{error.msg} at column {error.colno}"
         if not text[error.pos :].strip():
             # The decoder counts the line break at the end of the text as one more line.
@@ -126,6 +133,16 @@ def _explained(text: str, file: File, first_line: int) -> Iterator[None]:
     except (ValueError, RecursionError) as error:
         reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)
         raise DataError(f"{file}:{first_line}: not valid JSON: {reason}", hint=_HINT) from error
+
+
+def _trailing_comma(text: str, position: int) -> int | None:
+    """Return the position of a comma that a closing bracket follows, if an error at `position` means this comma.
+
+    From Python 3.13, the decoder stops at the comma. Earlier versions stop behind it.
+    """
+    comma = position if text[position : position + 1] == "," else len(text[:position].rstrip()) - 1
+    follows = text[comma + 1 :].lstrip()[:1]
+    return comma if comma >= 0 and text[comma] == "," and follows in ("]", "}") else None
 
 
 def _row(value: Any, file: File, line: int) -> dict[str, Any]:

@@ -175,6 +175,22 @@ def test_read_task_damaged_first_json_line_costs_only_its_row(tmp_path: Path) ->
     assert [row.line for row in rows] == [1, 2, 3]
 
 
+def test_read_task_json_trailing_comma_of_list_is_named_with_its_line(tmp_path: Path) -> None:
+    text = '[\n{"prompt": "q", "completion": "a"},\n{"prompt": "r, ]", "completion": "b"},\n\n]\n'
+    with pytest.raises(DataError) as caught:
+        read_text(tmp_path, "t.json", text)
+    assert caught.value.message.endswith(
+        "t.json:3: not valid JSON: a trailing comma before the closing bracket, at column 38"
+    )
+    assert caught.value.hint == "Remove the comma."
+
+
+def test_read_task_json_trailing_comma_of_object_costs_only_its_row(tmp_path: Path) -> None:
+    rows = read_text(tmp_path, "t.jsonl", '{"prompt": "q", "completion": "a", }\n' + json_lines(*PAIRS))
+    expected = "not valid JSON: a trailing comma before the closing bracket, at column 34"
+    assert [row.problem.partition("\n")[0] for row in rows] == [expected, "", ""]
+
+
 def test_read_task_list_on_one_line_counts_each_bad_row(tmp_path: Path) -> None:
     path = tmp_path / "t.json"
     path.write_text('[{"x": 1}, {"y": 2}, {"prompt": "q", "completion": "a"}]')
