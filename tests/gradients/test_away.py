@@ -1,11 +1,11 @@
 """Parquet files of a pass on a cluster: equal gradients, and resuming. tests/workers/test_ray.py uses Ray itself."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
+import pyarrow as pa
 import pytest
 from conftest import MakeProject
 
@@ -16,6 +16,7 @@ from curator.gradients.stage import gradient_sets
 from curator.training.meta_init import find_meta_init
 from curator.workers import ray_cluster
 from curator.workers.ray_cluster import Cluster
+from curator.workers.ray_files import Actor
 
 
 @pytest.fixture
@@ -23,19 +24,17 @@ def blocks(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Compute every block in this process, where Ray would send it to an actor. Return the names of its files."""
     seen: list[str] = []
 
-    def compute(self: Any, examples: Path, place: Path, wanted: away.AdapterPass, count: int) -> Iterator[int]:
-        computer = away.Computer(self._workspace, self._model, wanted, place)
-        files = sorted(examples.glob("*.parquet"))
-        assert len(files) == count
+    def compute(_: Cluster, files: Sequence[Path], start: Any, arguments: dict[str, Any]) -> Iterator[tuple[Path, int]]:
+        actor = Actor(start, arguments)
         for path in files:
             seen.append(path.name)
-            (row,) = computer(pq.read_table(path)).to_pylist()
+            (row,) = actor(pa.table({"item": [str(path)]})).to_pylist()
             assert row["failed"] == ""
-            yield row["examples"]
+            yield Path(row["path"]), row["examples"]
 
-    monkeypatch.setattr(away.AwayGradients, "_compute", compute)
+    monkeypatch.setattr(away, "over_files", compute)
     monkeypatch.setattr(ray_cluster, "prepare", lambda _: None)
-    monkeypatch.setattr(ray_cluster, "connect", lambda _: Cluster(cpus=2, gpus=0, nodes=1, local=True))
+    monkeypatch.setattr(ray_cluster, "connect", lambda _: Cluster(cpus=2, gpus=0, nodes=1))
     return seen
 
 
@@ -85,14 +84,15 @@ def test_gradients_away_interrupted_pass_resumes_and_equals_one_process(
     assert not list(folder.rglob("part-*.parquet"))
 
 
-def test_computer_error_for_the_user_reaches_the_driver(make_project: MakeProject, tmp_path: Path) -> None:
+def test_actor_error_for_the_user_reaches_the_driver(make_project: MakeProject, tmp_path: Path) -> None:
     project = curator.Project.open(make_project())
     corpus = project.corpus(("target",))
     wanted = away.AdapterPass(folder=tmp_path / "gone", sha256="0", spec=_spec(project), in_metric=False)
-    away._write_examples(tmp_path / "00000000.parquet", 0, [[([1, 2, 3], [-100, 2, 3])]])
+    path = tmp_path / "00000000.parquet"
+    away._write_examples(path, [[([1, 2, 3], [-100, 2, 3])]])
     held = project.workspace.away(away.HeldExamples(project.store.path, {}))
-    computer = away.Computer(held, corpus.model, wanted, tmp_path)
-    (row,) = computer(pq.read_table(tmp_path / "00000000.parquet")).to_pylist()
+    arguments = {"workspace": held, "model": corpus.model, "wanted": wanted, "place": tmp_path}
+    (row,) = Actor(away.Computer, arguments)(pa.table({"item": [str(path)]})).to_pylist()
     assert row["failed"].startswith("cannot read adapter")
     assert not (tmp_path / "part-00000000.parquet").exists()
 
