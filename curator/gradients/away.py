@@ -7,7 +7,7 @@ only the others.
 """
 
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,6 +32,8 @@ from curator.workspace.workspace import Workspace
 
 PART_BATCHES = 16
 """Batches of one Parquet file. They limit the work that a worker's death loses."""
+Batches = Sequence[Sequence[TokenizedExample]]
+"""Examples of each batch."""
 Found = tuple[npt.NDArray[np.float64], npt.NDArray[np.float32]]
 """Losses (n,) and projected gradients (n, k) of one batch."""
 
@@ -68,9 +70,7 @@ class AwayGradients:
         self._workspace = workspace.away(HeldExamples(workspace.store.path, {}))
         self._model, self._cluster, self._folder = model, cluster, folder
 
-    def batches(
-        self, wanted: AdapterPass, batches: Sequence[Sequence[TokenizedExample]], follow: Callable[[int], None]
-    ) -> Iterator[Found]:
+    def batches(self, wanted: AdapterPass, batches: Batches, follow: Callable[[int], None]) -> Iterator[Found]:
         """Compute the gradients of batches. Yield losses and gradients of each batch, in their order.
 
         Args:
@@ -82,31 +82,46 @@ class AwayGradients:
             DataError: A file cannot be written or read, or a worker died too often.
             ManifestMismatch: The adapter differs from the one that meta-training wrote.
         """
-        rows = [[(list(e.input_ids), list(e.labels)) for e in batch] for batch in batches]
-        place = self._folder / key_of({"adapter": wanted.sha256, "spec": wanted.spec.as_dict(), "rows": rows})[:32]
-        files = range(0, len(rows), PART_BATCHES)
-        missing = [first for first in files if not _part(place, first).exists()]
-        try:
+        (place,) = self.compute([(wanted, batches)], follow)
+        for first in range(0, len(batches), PART_BATCHES):
+            yield from _read_part(_part(place, first))
+
+    def compute(self, passes: Sequence[tuple[AdapterPass, Batches]], follow: Callable[[int], None]) -> list[Path]:
+        """Compute the missing parts of several passes, so that workers start once. `batches` reads the parts.
+
+        Arguments and errors are those of `batches`.
+
+        Returns:
+            The folder of the parts of each pass.
+        """
+        done, files, adapters = 0, list[Path](), dict[Path, AdapterPass]()
+        places = [self._place(*one) for one in passes]
+        for place, (wanted, batches) in zip(places, passes, strict=True):
             examples = place / "examples"
             shutil.rmtree(examples, ignore_errors=True)
-            examples.mkdir(parents=True)
-            for first in missing:
-                _write_examples(examples / f"{first:08}.parquet", rows[first : first + PART_BATCHES])
-        except OSError as error:
-            raise DataError(f"cannot write {place}: {error}", hint=CHECK_DISK) from error
-        if missing:
-            done = sum(map(len, batches)) - sum(len(batch) for n in missing for batch in rows[n : n + PART_BATCHES])
-            written = over_files(
-                self._cluster,
-                sorted(examples.iterdir()),
-                Computer,
-                {"workspace": self._workspace, "model": self._model, "wanted": wanted, "place": place},
-            )
-            for _, count in written:
+            for first in range(0, len(batches), PART_BATCHES):
+                some = batches[first : first + PART_BATCHES]
+                if _part(place, first).exists():
+                    done += sum(map(len, some))
+                    continue
+                try:
+                    examples.mkdir(parents=True, exist_ok=True)
+                except OSError as error:
+                    raise DataError(f"cannot write {place}: {error}", hint=CHECK_DISK) from error
+                files.append(examples / f"{first:08}.parquet")
+                _write_examples(files[-1], some)
+                adapters[place] = wanted
+        if files:
+            arguments = {"workspace": self._workspace, "model": self._model, "adapters": adapters}
+            for _, count in over_files(self._cluster, files, Computer, arguments):
                 done += count
                 follow(done)
-        for first in files:
-            yield from _read_part(_part(place, first))
+        return places
+
+    def _place(self, wanted: AdapterPass, batches: Batches) -> Path:
+        """Return the folder of the parts of a pass."""
+        rows = [[(list(e.input_ids), list(e.labels)) for e in batch] for batch in batches]
+        return self._folder / key_of({"adapter": wanted.sha256, "spec": wanted.spec.as_dict(), "rows": rows})[:32]
 
     def remove(self) -> None:
         """Remove all parts, after their gradients are in the store."""
@@ -119,22 +134,23 @@ class Computer:
     Args:
         workspace: The project, without its store.
         model: Files of the base model.
-        wanted: Adapter and projection.
-        place: Folder of the parts.
+        adapters: Adapter and projection by folder of the parts.
     """
 
-    def __init__(self, workspace: Workspace, model: ModelFiles, wanted: AdapterPass, place: Path) -> None:
-        self._workspace, self._model, self._wanted, self._place = workspace, model, wanted, place
-        self._engine: GradientEngine | None = None
+    def __init__(self, workspace: Workspace, model: ModelFiles, adapters: Mapping[Path, AdapterPass]) -> None:
+        self._workspace, self._model, self._adapters = workspace, model, adapters
+        self._ready: tuple[AdapterPass, GradientEngine] | None = None
 
     def __call__(self, path: Path) -> int:
         """Compute the batches of one file, write its part, and return the number of examples.
 
         Raises:
             DataError: A file cannot be read or written.
+            ManifestMismatch: The adapter differs from the one that meta-training wrote.
         """
+        place = path.parents[1]
         rows = read_table(path).to_pylist()
-        engine = self._ready()
+        engine = self._engine(self._adapters[place])
         losses, gradients = [], []
         for row in rows:
             batch = [TokenizedExample(*pair) for pair in zip(row["input_ids"], row["labels"], strict=True)]
@@ -147,34 +163,34 @@ class Computer:
                 "gradients": pa.array(gradients, pa.large_list(pa.float32())),
             }
         )
-        write_table(table, _part(self._place, int(path.stem)))
+        write_table(table, _part(place, int(path.stem)))
         return sum(map(len, losses))
 
-    def _ready(self) -> GradientEngine:
-        if self._engine is None:
-            workspace, wanted = self._workspace, self._wanted
-            tuned = kept_model(workspace, self._model)
+    def _engine(self, wanted: AdapterPass) -> GradientEngine:
+        if self._ready is None or self._ready[0] != wanted:
+            tuned = kept_model(self._workspace, self._model)
             tuned.load_adapter(wanted.folder, sha256=wanted.sha256)
-            self._engine = GradientEngine(
+            engine = GradientEngine(
                 tuned,
                 wanted.spec,
-                batch_tokens=workspace.config.gradients.batch_tokens,
+                batch_tokens=self._workspace.config.gradients.batch_tokens,
                 reporter=Reporter(),
                 metric=Metric.load(wanted.folder, tuned.devices) if wanted.in_metric else None,
             )
-        return self._engine
+            self._ready = wanted, engine
+        return self._ready[1]
 
 
 def _part(place: Path, first: int) -> Path:
     return place / f"part-{first:08}.parquet"
 
 
-def _write_examples(path: Path, rows: Sequence[Sequence[tuple[list[int], list[int]]]]) -> None:
+def _write_examples(path: Path, batches: Batches) -> None:
     lists = pa.list_(pa.list_(pa.int32()))
     table = pa.table(
         {
-            "input_ids": pa.array([[ids for ids, _ in batch] for batch in rows], lists),
-            "labels": pa.array([[labels for _, labels in batch] for batch in rows], lists),
+            "input_ids": pa.array([[e.input_ids for e in batch] for batch in batches], lists),
+            "labels": pa.array([[e.labels for e in batch] for batch in batches], lists),
         }
     )
     write_table(table, path)
