@@ -29,6 +29,7 @@ _QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
+    "RAY_DATA_LOG_LEVEL": "ERROR",
     "RAY_task_oom_retries": "3",
     # A node needs longer to start on a busy machine.
     "RAY_agent_register_timeout_ms": "180000",

@@ -5,7 +5,7 @@ processors of their own. Actors that hold all processors would then wait for eve
 one block, so that a single actor would get all of them.
 """
 
-import logging
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -74,25 +74,28 @@ def over_files(
     import ray
 
     # curator reports the progress.
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.execution_options.verbose_progress = False
     gpus = cluster.gpus if on_gpu else 0
     size = min(len(files), gpus or cluster.cpus)
-    written = ray.data.from_items([str(path) for path in files], override_num_blocks=len(files)).map_batches(
-        Actor,
-        fn_constructor_args=(start, arguments),
-        batch_size=None,
-        batch_format="pyarrow",
-        # A file that waits for one actor could be processed by another.
-        compute=ray.data.ActorPoolStrategy(size=size, max_tasks_in_flight_per_actor=1),
-        num_cpus=1,
-        num_gpus=1 if gpus else None,
-        # A worker may be replaced at any time. A file that ends each of its workers is an error.
-        max_restarts=-1,
-        max_task_retries=RETRIES,
-    )
+    items = ray.data.from_items([str(path) for path in files], override_num_blocks=len(files))
+    with warnings.catch_warnings():
+        # Ray 2.60 offers no other way to limit the retries, and 2.64 will remove this one.
+        warnings.filterwarnings("ignore", message="`ray_remote_args` is deprecated")
+        written = items.map_batches(
+            Actor,
+            fn_constructor_args=(start, arguments),
+            batch_size=None,
+            batch_format="pyarrow",
+            # A file that waits for one actor could be processed by another.
+            compute=ray.data.ActorPoolStrategy(size=size, max_tasks_in_flight_per_actor=1),
+            num_cpus=1,
+            num_gpus=1 if gpus else None,
+            # A worker may be replaced at any time. A file that ends each of its workers is an error.
+            max_restarts=-1,
+            max_task_retries=RETRIES,
+        )
     try:
         for row in written.iter_rows():
             if row["failed"]:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
-from conftest import environment_with, pair_rows, toml_of, write_rows
+from conftest import environment_with, pair_rows, stored_examples, toml_of, write_rows
 
 import curator
 from curator.core.events import Event, Reporter, StageProgress, StageStarted
@@ -23,12 +23,13 @@ from curator.core.interpreters import module_command
 from curator.gradients import away
 from curator.gradients.stage import gradient_sets
 from curator.training.meta_init import find_meta_init
-from curator.workers import ray_cluster, ray_pool
+from curator.workers import ray_cluster, ray_encoding, ray_pool
 
 pytestmark = [
     pytest.mark.ray,
     pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="the extra `ray` is not installed"),
 ]
+_WITHOUT_RESULTS = shutil.ignore_patterns(".curator")
 TASKS = ("alpha", "beta", "gamma")
 
 
@@ -215,6 +216,40 @@ def test_gradients_killed_driver_and_killed_actor_give_the_gradients_of_one_proc
     assert _manifest(project) == _manifest(here)
     assert not list(place.rglob("*.parquet"))
     assert "gradients" not in {kept.inputs["kind"] for kept in project.store.artifacts("rate")}
+
+
+def test_check_killed_worker_gives_the_store_of_one_process(
+    ready_away: Path, cluster: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    places = [shutil.copytree(ready_away, tmp_path / name, ignore=_WITHOUT_RESULTS) for name in ("here", "away")]
+    for place in places:
+        write_rows(place / "tasks" / "large.jsonl", pair_rows("large", 200))
+    here = curator.Project.open(places[0])
+    here.check()
+    marker, workers = tmp_path / "killed", tmp_path / "workers"
+    workers.mkdir()
+
+    class Dying(ray_encoding.EncodeFile):
+        """Kill the first worker that gets a second file."""
+
+        def __call__(self, path: Path) -> int:
+            own = workers / str(os.getpid())
+            if own.exists() and _is_first(marker):
+                os.kill(os.getpid(), signal.SIGKILL)
+            own.touch()
+            # The other worker has started before all files are done.
+            while len(list(workers.iterdir())) < 2:
+                time.sleep(0.05)
+            return super().__call__(path)
+
+    monkeypatch.setattr(ray_encoding, "EncodeFile", Dying)
+    monkeypatch.setattr(ray_encoding, "_FILE_CHARACTERS", 1000)
+    project = curator.Project.open(places[1], ray="local")
+    project.check()
+    assert marker.exists()
+    assert len(stored_examples(here)["examples"]) == 12 + 3 * 8 + 200
+    assert stored_examples(project) == stored_examples(here)
+    assert not (places[1] / ".curator" / "encoding").exists()
 
 
 def test_open_ray_local_twice_and_by_address_join_one_cluster(cluster: str) -> None:
