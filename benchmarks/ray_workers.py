@@ -31,7 +31,7 @@ from curator.workers import ray_cluster
 SAMPLE = Path(__file__).parents[1] / "sample_data"
 PLACES = (0, 1, 2)
 """Workers of each place. 0 is this process, without Ray."""
-ROWS = 40_000
+ROWS = 16_000
 """Rows of the large task, of about 280 characters."""
 EQUAL = ("tokens", "gradients", "loss", "losses")
 """What must be equal in all places."""
@@ -126,7 +126,7 @@ def main() -> None:
     """Measure each place in a process of its own."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True, help="folder for the projects")
-    parser.add_argument("--runs", type=int, default=4, help="number of fine-tuning runs")
+    parser.add_argument("--runs", type=int, default=2, help="number of fine-tuning runs")
     parser.add_argument("--json", type=Path, help="file of results")
     parser.add_argument("--workers", type=int, help="measure one place, and print it")
     given = parser.parse_args()
@@ -138,7 +138,8 @@ def main() -> None:
         shutil.rmtree(base, ignore_errors=True)
         shutil.copytree(SAMPLE, base, ignore=_HIDDEN)
         quadratic(base)
-        curator.Project.open(base).train()
+    # Resumes a training that was interrupted.
+    curator.Project.open(base).train()
     load = os.getloadavg()[0]
     found = []
     for workers in PLACES:

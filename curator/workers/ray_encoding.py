@@ -105,16 +105,20 @@ class AwayEncoding:
 
     def _encoded(self, parts: Sequence[Path], model: ModelFiles) -> Ended:
         """Yield the number and the path of each part, when it is there."""
-        missing = {_rows_of(part): n for n, part in enumerate(parts) if not part.exists()}
-        yield from ((n, part) for n, part in enumerate(parts) if n not in missing.values())
-        arguments = {"config": self._config, "model": model}
+        missing: dict[Path, list[int]] = {}
+        for n, part in enumerate(parts):
+            if part.exists():
+                yield n, part
+            else:
+                # Equal rows of two tasks share a part.
+                missing.setdefault(_rows_of(part), []).append(n)
+        arguments: dict[str, Any] = {"config": self._config, "model": model}
         if len(missing) > 1:
-            for path, _ in over_files(self._connect(), list(missing), EncodeFile, arguments, on_gpu=False):
-                yield missing[path], parts[missing[path]]
-            return
-        for path, number in missing.items():
-            EncodeFile(self._config, model)(path)
-            yield number, parts[number]
+            encoded = over_files(self._connect(), list(missing), EncodeFile, arguments, on_gpu=False)
+        else:
+            encoded = ((path, EncodeFile(**arguments)(path)) for path in missing)
+        for path, _ in encoded:
+            yield from ((n, parts[n]) for n in missing[path])
 
 
 class EncodeFile:

@@ -11,8 +11,10 @@ from conftest import CHAT_TEMPLATE, MakeProject, make_tokenizer, pair_rows, stor
 import curator
 from curator.core.errors import DataError
 from curator.core.file_states import FileChanged
+from curator.data.encoding import encode_tasks, load_encoder
 from curator.data.left_out import BAD, EMPTY
 from curator.data.model_files import identify_model
+from curator.data.rows import Row
 from curator.workers import ray_cluster, ray_encoding
 from curator.workers.ray_cluster import Cluster
 from curator.workers.ray_files import Actor
@@ -99,6 +101,22 @@ def test_check_rows_of_one_file_start_no_cluster(
     project.check()
     assert encoded == []
     assert stored_examples(project) == stored_examples(here)
+
+
+def test_encode_equal_rows_of_two_tasks_are_encoded_once(
+    make_project: MakeProject, encoded: list[str], tmp_path: Path
+) -> None:
+    project = curator.Project.open(_make(make_project, "project"))
+    model = identify_model(project.workspace)
+    contents = [{"text": f"{letter} " * 200} for letter in "abc"]
+    rows = [Row(number=n, file="f.jsonl", line=n + 1, content=content) for n, content in enumerate(contents)]
+    away = ray_encoding.AwayEncoding(project.config, tmp_path / "parts", lambda: ray_cluster.connect("local"))
+    found = list(away(((number, list(rows)) for number in range(2)), model))
+    assert len(encoded) == 3
+    assert [task.number for task in found] == [0, 1]
+    (expected,) = encode_tasks([(0, rows)], load_encoder(model, project.config))
+    for task in found:
+        assert [example.token_hash for example in task.examples] == [e.token_hash for e in expected.examples]
 
 
 def test_encode_file_other_tokenizer_in_a_worker_is_refused(make_project: MakeProject) -> None:
