@@ -7,7 +7,7 @@ Parts, each of which is left out, with the reason, if the time is up or a packag
 
     float32     gradient sketches of the GPU against those of the CPU, without TF32
     bfloat16    the same with a base in bfloat16
-    4bit        sketches of a 4-bit base against plain autograd, one example at a time, on the same device
+    4bit, 8bit  sketches of a quantized base against plain autograd, one example at a time, on the same device
     device-map  sketches of a base that is spread over all GPUs against those of one GPU
     capture     time and memory of training steps that capture gradients, relative to plain steps
     passes      tokens per second of gradients in passes of their own, relative to plain training
@@ -47,7 +47,7 @@ VOCABULARY = 4096
 LORA = LoraSection(r=8, alpha=16)
 SPEC = ProjectionSpec(dim=2048, seed=0)
 # Largest relative error of an example's sketch.
-LIMITS = {"float32": 1e-3, "bfloat16": 0.1, "4bit": 0.05, "device-map": 1e-3}
+LIMITS = {"float32": 1e-3, "bfloat16": 0.1, "4bit": 0.05, "8bit": 0.05, "device-map": 1e-3}
 
 
 class Skipped(Exception):
@@ -127,12 +127,12 @@ def check_dtype(folder: Path, device: str, dtype: str) -> dict[str, Any]:
     return compared(dtype, found, batched(tuned, few))
 
 
-def check_four_bits(folder: Path, device: str) -> dict[str, Any]:
+def check_quantized(folder: Path, device: str, bits: str) -> dict[str, Any]:
     if device == "cpu" or importlib.util.find_spec("bitsandbytes") is None:
         raise Skipped("needs a CUDA GPU and bitsandbytes")
     few = make_examples(device)[:8]
-    tuned = load(folder, device, quantization="4bit")
-    return compared("4bit", batched(tuned, few), one_by_one(tuned, few))
+    tuned = load(folder, device, quantization=bits)
+    return compared(bits, batched(tuned, few), one_by_one(tuned, few))
 
 
 def check_device_map(folder: Path, device: str) -> dict[str, Any]:
@@ -192,7 +192,8 @@ def measure_passes(folder: Path, device: str) -> dict[str, Any]:
 PARTS: dict[str, Callable[[Path, str], dict[str, Any]]] = {
     "float32": lambda folder, device: check_dtype(folder, device, "float32"),
     "bfloat16": lambda folder, device: check_dtype(folder, device, "bfloat16"),
-    "4bit": check_four_bits,
+    "4bit": lambda folder, device: check_quantized(folder, device, "4bit"),
+    "8bit": lambda folder, device: check_quantized(folder, device, "8bit"),
     "device-map": check_device_map,
     "capture": measure_capture,
     "passes": measure_passes,

@@ -185,6 +185,16 @@ def pair_rows(task: str, count: int) -> list[dict[str, str]]:
     ]
 
 
+def stored_examples(project: Any) -> dict[str, list[dict[str, Any]]]:
+    """Return every value of the examples in a project's store, and the artifacts of its tasks."""
+    with project.store.read() as connection:
+        found = connection.execute("SELECT * FROM examples ORDER BY ALL")
+        names = [column[0] for column in found.description]
+        examples = [dict(zip(names, row, strict=True)) for row in found.fetchall()]
+    tasks = [{"key": a.key, "inputs": a.inputs, "outputs": a.outputs} for a in project.store.artifacts("task")]
+    return {"examples": examples, "tasks": sorted(tasks, key=lambda task: task["key"])}
+
+
 def write_rows(path: Path, rows: list[dict[str, Any]]) -> Path:
     """Write rows as JSON lines."""
     path.parent.mkdir(parents=True, exist_ok=True)

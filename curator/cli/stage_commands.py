@@ -55,7 +55,7 @@ def init(
 
 
 @app.command(epilog="Example: curator check -p sample_data")
-@shared_options("project", "rehash", "as_json", "skip_bad_rows", "quiet", "verbose", "log_file")
+@shared_options("project", "rehash", "ray", "as_json", "skip_bad_rows", "quiet", "verbose", "log_file")
 def check(
     shared: Shared,
     store: Annotated[bool, typer.Option("--store", help="Check the store instead: every row of every table.")] = False,

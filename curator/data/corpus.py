@@ -17,16 +17,9 @@ from curator.core.provenance import Inputs, hash_of, key_of
 from curator.core.text import clean
 from curator.data.bad_rows import UnusableTask, reasons
 from curator.data.discovery import check_auxiliary, check_target, find_held_out, find_tasks
-from curator.data.encoding import encode_tasks
+from curator.data.encoding import Encode, encode_tasks, load_encoder
 from curator.data.left_out import TEST, VALIDATION
-from curator.data.model_files import (
-    ModelFiles,
-    check_unchanged,
-    hash_files,
-    identify_model,
-    load_architecture,
-    load_tokenizer,
-)
+from curator.data.model_files import ModelFiles, check_unchanged, hash_files, identify_model
 from curator.data.rows import Row
 from curator.data.sources import Source
 from curator.data.splits import TaskExamples, split_tasks
@@ -34,15 +27,15 @@ from curator.data.task_rows import read_tasks, read_values
 from curator.data.tasks import Corpus as Corpus
 from curator.data.tasks import Task as Task
 from curator.data.tasks import TaskVersion as TaskVersion
-from curator.data.tokens import Encoder, TokenizedExample
+from curator.data.tokens import TokenizedExample
 from curator.data.unusable import bad_rows, refused_data
 from curator.workspace.store.records import StoredTask
 from curator.workspace.store.schema import DAMAGED
 from curator.workspace.store.tables import Store
 from curator.workspace.workspace import Workspace
 
-# Increase the number when the same row is read or encoded differently.
-_READER_VERSION = 2
+READER_VERSION = 2
+"""Increase the number when the same row is read or encoded differently."""
 # Stage of the artifacts of tasks that cannot be read.
 _UNREADABLE = "unreadable"
 # Shortest time between two commits while tasks are read, and its smallest ratio to the time of a commit.
@@ -52,7 +45,12 @@ _MOST_TOKENS = 1_000_000
 
 
 def read_corpus(
-    workspace: Workspace, targets: tuple[str, ...], *, read: bool = True, refuse: bool = True
+    workspace: Workspace,
+    targets: tuple[str, ...],
+    *,
+    read: bool = True,
+    refuse: bool = True,
+    encode: Encode | None = None,
 ) -> Corpus | None:
     """Read new or changed task files into the store, and split the examples of every task.
 
@@ -61,6 +59,7 @@ def read_corpus(
         targets: Tasks with held-out examples. Empty for no targets.
         read: Whether to read new files. If False, the function writes nothing.
         refuse: Whether to raise an error for rows and tasks that cannot be used. Otherwise `Corpus.refusal` holds it.
+        encode: Encodes the rows of new files. None encodes them in this process.
 
     Returns:
         The corpus. None if a file is new or changed, or cannot be used, and `read` is False.
@@ -94,7 +93,7 @@ def read_corpus(
                 return None
             failed[i] = DataError(outputs["message"], hint=outputs["hint"])
     elif missing:
-        failed |= _ingest(workspace, {i: wanted[i][1] for i in missing}, inputs, model, hashes)
+        failed |= _ingest(workspace, {i: wanted[i][1] for i in missing}, inputs, model, hashes, encode)
     readable = [i for i in range(len(wanted)) if i not in failed]
     read_sources = [wanted[i][1] for i in readable]
     found = _versions(store, read_sources, [inputs[i] for i in readable], hashes)
@@ -216,7 +215,7 @@ def _values(workspace: Workspace, source: Source, column: str, *, read: bool) ->
         "files": [[path.name, hashes[path]] for path in source.files],
         "source": source.describe(),
         "column": column,
-        "reader": _READER_VERSION,
+        "reader": READER_VERSION,
     }
     key = key_of(inputs)
     known = store.artifact("collection", key)
@@ -239,7 +238,7 @@ def _inputs(source: Source, hashes: dict[File, str], model: ModelFiles, config: 
         "source": source.describe(),
         "tokenizer": model.tokenizer_sha256,
         "max_length": config.data.max_length,
-        "reader": _READER_VERSION,
+        "reader": READER_VERSION,
     }
 
 
@@ -308,6 +307,7 @@ def _ingest(
     inputs: Mapping[int, Inputs],
     model: ModelFiles,
     hashes: Mapping[File, str],
+    encode: Encode | None,
 ) -> dict[int, DataError]:
     """Read tasks and store them. Commit often, so that an interrupted call loses little work.
 
@@ -317,6 +317,7 @@ def _ingest(
         inputs: Inputs of the task's version by number.
         model: Model of the project.
         hashes: Hash of each file of the sources.
+        encode: As for `read_corpus`.
 
     Returns:
         Error by number of each task that cannot be read.
@@ -325,14 +326,9 @@ def _ingest(
         FileChanged: A file of a source or of the tokenizer changed after it was hashed. Nothing of it is stored.
     """
     numbers, sources, failed = list(wanted), list(wanted.values()), dict[int, DataError]()
-    config = workspace.config
-    architecture = load_architecture(model.folder, config.model)
-    encoder = Encoder(
-        load_tokenizer(model.folder, config.model, model.chat_template),
-        max_length=config.data.max_length,
-        encoder_decoder=bool(getattr(architecture, "is_encoder_decoder", False)),
-    )
-    check_unchanged(workspace, model)
+    if encode is None:
+        encoder = load_encoder(model, workspace.config)
+        check_unchanged(workspace, model)
     stage = workspace.reporter.stage("data", len(sources), "tasks")
     examples_read, held, last, pause = 0, 0, time.monotonic(), _COMMIT_SECONDS
     waiting: list[StoredTask] = []
@@ -349,7 +345,7 @@ def _ingest(
             else:
                 yield number, read
 
-    for task in encode_tasks(readable(), encoder):
+    for task in encode_tasks(readable(), encoder) if encode is None else encode(readable(), model):
         number, read, examples = task.number, task.rows, task.examples
         source = wanted[number]
         counted = Counter(row.file for row in read)

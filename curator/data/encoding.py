@@ -7,14 +7,16 @@ result.
 
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from curator.core.config import Config
 from curator.core.errors import DataError
 from curator.data.chat_process import stop
 from curator.data.left_out import BAD, CUT_OFF, EMPTY, why_empty
+from curator.data.model_files import ModelFiles, load_architecture, load_tokenizer
 from curator.data.rows import Row, texts
 from curator.data.task_rows import bad_row
 from curator.data.tokens import NOTHING, Encoder, Pieces, Rendered, TokenArrays
@@ -36,8 +38,29 @@ class EncodedTask:
     examples: list[StoredExample] = field(default_factory=list)
 
 
+Encode = Callable[[Iterable[tuple[int, list[Row]]], ModelFiles], Iterator[EncodedTask]]
+"""Encodes tasks for a model elsewhere, as `encode_tasks` does here."""
 _Item = tuple[EncodedTask, Row]
 _Rendered = list[Rendered | DataError]
+
+
+def load_encoder(model: ModelFiles, config: Config) -> Encoder:
+    """Return the encoder of a project's model.
+
+    Args:
+        model: Model of the project.
+        config: Configuration of the project.
+
+    Raises:
+        ConfigError: The chat template is not valid.
+        DataError: The tokenizer or the model's configuration cannot be read.
+    """
+    architecture = load_architecture(model.folder, config.model)
+    return Encoder(
+        load_tokenizer(model.folder, config.model, model.chat_template),
+        max_length=config.data.max_length,
+        encoder_decoder=bool(getattr(architecture, "is_encoder_decoder", False)),
+    )
 
 
 def encode_tasks(
@@ -63,7 +86,7 @@ def encode_tasks(
     ):
         waiting: deque[tuple[list[_Item], Future[_Rendered], Future[list[list[Pieces]]]]] = deque()
         try:
-            for batch in _batches(tasks):
+            for batch in batches(tasks, _BATCH_CHARACTERS):
                 # One thread renders the batches in their order, while this thread reads.
                 rendered = renderer.submit(_render, batch, encoder)
                 waiting.append((batch, rendered, pool.submit(_tokenize, rendered, encoder)))
@@ -80,8 +103,13 @@ def encode_tasks(
             raise
 
 
-def _batches(tasks: Iterable[tuple[int, list[Row]]]) -> Iterator[list[_Item]]:
-    """Yield batches of rows. A batch can hold parts of a task or several tasks."""
+def batches(tasks: Iterable[tuple[int, list[Row]]], most: int) -> Iterator[list[_Item]]:
+    """Yield batches of rows. A batch can hold parts of a task or several tasks.
+
+    Args:
+        tasks: As for `encode_tasks`.
+        most: Number of characters from which on a batch is complete.
+    """
     batch: list[_Item] = []
     characters = 0
     for number, rows in tasks:
@@ -89,7 +117,7 @@ def _batches(tasks: Iterable[tuple[int, list[Row]]]) -> Iterator[list[_Item]]:
         for row in rows:
             batch.append((task, row))
             characters += sum(map(len, texts(row.content)))
-            if characters >= _BATCH_CHARACTERS:
+            if characters >= most:
                 yield batch
                 batch, characters = [], 0
     if batch:

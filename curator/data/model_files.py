@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -133,18 +133,37 @@ def identify_model(workspace: Workspace, *, remember: bool = True) -> ModelFiles
     folder = find_model(workspace.config.model, workspace.root)
     template = find_template(workspace.config.data.chat_template, workspace.root, folder)
     hashes = hash_files(workspace.store, identity_files(folder), remember=remember)
-    rows = {path: f"{Path(str(path)).relative_to(folder).as_posix()}={digest}" for path, digest in hashes.items()}
     return ModelFiles(
         folder=folder,
-        sha256=hash_of(rows.values()),
-        tokenizer_sha256=hash_of(
-            [
-                *(row for path, row in rows.items() if path.suffix != ".safetensors"),
-                *([f"chat_template={template}"] if template else []),
-            ]
-        ),
+        sha256=hash_of(_lines(folder, hashes)),
+        tokenizer_sha256=_tokenizer_hash(folder, hashes, template),
         chat_template=template,
     )
+
+
+def _lines(folder: Path, hashes: Mapping[File, str]) -> list[str]:
+    return [f"{Path(str(path)).relative_to(folder).as_posix()}={digest}" for path, digest in hashes.items()]
+
+
+def _tokenizer_hash(folder: Path, hashes: Mapping[File, str], template: str) -> str:
+    lines = _lines(folder, {path: digest for path, digest in hashes.items() if path.suffix != ".safetensors"})
+    return hash_of([*lines, *([f"chat_template={template}"] if template else [])])
+
+
+def check_tokenizer(model: ModelFiles) -> None:
+    """Check in a worker, after the tokenizer was read, that its files are those that identify the model.
+
+    Raises:
+        FileChanged: A file differs from that of the process that started the worker.
+        DataError: A file cannot be read.
+    """
+    try:
+        small = [path for path in identity_files(model.folder) if path.suffix != ".safetensors"]
+        hashes: dict[File, str] = {path: sha256_of(path) for path in small}
+    except OSError as error:
+        raise DataError(f"cannot read the tokenizer in {model.folder}: {error}", hint="Check the folder.") from error
+    if _tokenizer_hash(model.folder, hashes, model.chat_template) != model.tokenizer_sha256:
+        raise FileChanged(model.folder)
 
 
 def check_unchanged(workspace: Workspace, model: ModelFiles) -> None:

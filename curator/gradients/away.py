@@ -1,23 +1,21 @@
 """Passes over examples on a Ray cluster: projected gradients by actors that hold the model.
 
 The process that owns the store cuts the examples into batches, as a pass in one process does. It writes the batches as
-Parquet. Ray Data reads the files. Each actor computes the gradients of whole batches, and writes them as Parquet parts.
-A part appears whole or not at all. A call that is killed leaves its parts, and the next call computes only the others.
+Parquet. Ray Data gives the files to actors. Each actor computes the gradients of whole batches, and writes them as
+Parquet parts. A part appears whole or not at all. A call that is killed leaves its parts, and the next call computes
+only the others.
 """
 
-import logging
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from curator.core.errors import CuratorError, DataError
+from curator.core.errors import DataError
 from curator.core.events import Reporter
 from curator.core.files import CHECK_DISK
 from curator.core.provenance import key_of
@@ -28,11 +26,14 @@ from curator.gradients.metric import Metric
 from curator.gradients.projection import ProjectionSpec
 from curator.workers.fine_tuning import kept_model
 from curator.workers.ray_cluster import Cluster
+from curator.workers.ray_files import over_files, read_table, write_table
 from curator.workspace.store.held import HeldExamples
 from curator.workspace.workspace import Workspace
 
 PART_BATCHES = 16
 """Batches of one Parquet file. They limit the work that a worker's death loses."""
+Batches = Sequence[Sequence[TokenizedExample]]
+"""Examples of each batch."""
 Found = tuple[npt.NDArray[np.float64], npt.NDArray[np.float32]]
 """Losses (n,) and projected gradients (n, k) of one batch."""
 
@@ -69,9 +70,7 @@ class AwayGradients:
         self._workspace = workspace.away(HeldExamples(workspace.store.path, {}))
         self._model, self._cluster, self._folder = model, cluster, folder
 
-    def batches(
-        self, wanted: AdapterPass, batches: Sequence[Sequence[TokenizedExample]], follow: Callable[[int], None]
-    ) -> Iterator[Found]:
+    def batches(self, wanted: AdapterPass, batches: Batches, follow: Callable[[int], None]) -> Iterator[Found]:
         """Compute the gradients of batches. Yield losses and gradients of each batch, in their order.
 
         Args:
@@ -83,62 +82,46 @@ class AwayGradients:
             DataError: A file cannot be written or read, or a worker died too often.
             ManifestMismatch: The adapter differs from the one that meta-training wrote.
         """
-        rows = [[(list(e.input_ids), list(e.labels)) for e in batch] for batch in batches]
-        place = self._folder / key_of({"adapter": wanted.sha256, "spec": wanted.spec.as_dict(), "rows": rows})[:32]
-        files = range(0, len(rows), PART_BATCHES)
-        missing = [first for first in files if not _part(place, first).exists()]
-        try:
-            examples = place / "examples"
-            shutil.rmtree(examples, ignore_errors=True)
-            examples.mkdir(parents=True)
-            for first in missing:
-                _write_examples(examples / f"{first:08}.parquet", first, rows[first : first + PART_BATCHES])
-        except OSError as error:
-            raise DataError(f"cannot write {place}: {error}", hint=CHECK_DISK) from error
-        if missing:
-            done = sum(map(len, batches)) - sum(len(batch) for n in missing for batch in rows[n : n + PART_BATCHES])
-            for count in self._compute(examples, place, wanted, len(missing)):
-                done += count
-                follow(done)
-        for first in files:
+        (place,) = self.compute([(wanted, batches)], follow)
+        for first in range(0, len(batches), PART_BATCHES):
             yield from _read_part(_part(place, first))
 
-    def _compute(self, examples: Path, place: Path, wanted: AdapterPass, count: int) -> Iterator[int]:
-        """Let actors compute the batches of some files, and write the parts. Yield numbers of computed examples."""
-        import ray
+    def compute(self, passes: Sequence[tuple[AdapterPass, Batches]], follow: Callable[[int], None]) -> list[Path]:
+        """Compute the missing parts of several passes, so that workers start once. `batches` reads the parts.
 
-        # curator reports the progress.
-        logging.getLogger("ray.data").setLevel(logging.ERROR)
-        context = ray.data.DataContext.get_current()
-        context.enable_progress_bars = False
-        context.execution_options.verbose_progress = False
-        share = self._cluster.share
-        actors = min(count, self._cluster.workers)
-        options = {"workspace": self._workspace, "model": self._model, "wanted": wanted, "place": place}
-        written = ray.data.read_parquet(str(examples), override_num_blocks=count).map_batches(
-            Computer,
-            fn_constructor_kwargs=options,
-            batch_size=None,
-            batch_format="pyarrow",
-            zero_copy_batch=True,
-            concurrency=actors,
-            num_cpus=share["num_cpus"],
-            num_gpus=share["num_gpus"] or None,
-        )
-        try:
-            for row in written.iter_rows():
-                if row["failed"]:
-                    hint = "Correct this on every node, and run the same command again."
-                    raise DataError(f"a worker failed: {row['failed']}", hint=hint)
-                yield row["examples"]
-        except ray.exceptions.RayTaskError:
-            raise
-        except ray.exceptions.RayError as error:
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise DataError(
-                f"a pass on the Ray cluster failed: {reason:.200}",
-                hint="Check the memory of the nodes and Ray's logs. Run the same command again to resume.",
-            ) from error
+        Arguments and errors are those of `batches`.
+
+        Returns:
+            The folder of the parts of each pass.
+        """
+        done, files, adapters = 0, list[Path](), dict[Path, AdapterPass]()
+        places = [self._place(*one) for one in passes]
+        for place, (wanted, batches) in zip(places, passes, strict=True):
+            examples = place / "examples"
+            shutil.rmtree(examples, ignore_errors=True)
+            for first in range(0, len(batches), PART_BATCHES):
+                some = batches[first : first + PART_BATCHES]
+                if _part(place, first).exists():
+                    done += sum(map(len, some))
+                    continue
+                try:
+                    examples.mkdir(parents=True, exist_ok=True)
+                except OSError as error:
+                    raise DataError(f"cannot write {place}: {error}", hint=CHECK_DISK) from error
+                files.append(examples / f"{first:08}.parquet")
+                _write_examples(files[-1], some)
+                adapters[place] = wanted
+        if files:
+            arguments = {"workspace": self._workspace, "model": self._model, "adapters": adapters}
+            for _, count in over_files(self._cluster, files, Computer, arguments):
+                done += count
+                follow(done)
+        return places
+
+    def _place(self, wanted: AdapterPass, batches: Batches) -> Path:
+        """Return the folder of the parts of a pass."""
+        rows = [[(list(e.input_ids), list(e.labels)) for e in batch] for batch in batches]
+        return self._folder / key_of({"adapter": wanted.sha256, "spec": wanted.spec.as_dict(), "rows": rows})[:32]
 
     def remove(self) -> None:
         """Remove all parts, after their gradients are in the store."""
@@ -151,43 +134,23 @@ class Computer:
     Args:
         workspace: The project, without its store.
         model: Files of the base model.
-        wanted: Adapter and projection.
-        place: Folder of the parts.
+        adapters: Adapter and projection by folder of the parts.
     """
 
-    def __init__(self, workspace: Workspace, model: ModelFiles, wanted: AdapterPass, place: Path) -> None:
-        self._workspace, self._model, self._wanted, self._place = workspace, model, wanted, place
-        self._engine: GradientEngine | None = None
+    def __init__(self, workspace: Workspace, model: ModelFiles, adapters: Mapping[Path, AdapterPass]) -> None:
+        self._workspace, self._model, self._adapters = workspace, model, adapters
+        self._ready: tuple[AdapterPass, GradientEngine] | None = None
 
-    def __call__(self, table: pa.Table) -> pa.Table:
-        """Compute the batches of one block, write each file's part, and return their number and an error, if any."""
-        failed, count = "", 0
-        try:
-            numbers = table.column("number").to_pylist()
-            for first in sorted({number - number % PART_BATCHES for number in numbers}):
-                rows = [row for row in table.to_pylist() if row["number"] - row["number"] % PART_BATCHES == first]
-                self._write(first, sorted(rows, key=lambda row: int(row["number"])))
-                count += sum(len(row["labels"]) for row in rows)
-        except CuratorError as error:
-            failed = f"{error.message} {error.hint}".strip()
-        return pa.table({"failed": [failed], "examples": [count]})
+    def __call__(self, path: Path) -> int:
+        """Compute the batches of one file, write its part, and return the number of examples.
 
-    def _ready(self) -> GradientEngine:
-        if self._engine is None:
-            workspace, wanted = self._workspace, self._wanted
-            tuned = kept_model(workspace, self._model)
-            tuned.load_adapter(wanted.folder, sha256=wanted.sha256)
-            self._engine = GradientEngine(
-                tuned,
-                wanted.spec,
-                batch_tokens=workspace.config.gradients.batch_tokens,
-                reporter=Reporter(),
-                metric=Metric.load(wanted.folder, tuned.devices) if wanted.in_metric else None,
-            )
-        return self._engine
-
-    def _write(self, first: int, rows: Sequence[dict[str, Any]]) -> None:
-        engine = self._ready()
+        Raises:
+            DataError: A file cannot be read or written.
+            ManifestMismatch: The adapter differs from the one that meta-training wrote.
+        """
+        place = path.parents[1]
+        rows = read_table(path).to_pylist()
+        engine = self._engine(self._adapters[place])
         losses, gradients = [], []
         for row in rows:
             batch = [TokenizedExample(*pair) for pair in zip(row["input_ids"], row["labels"], strict=True)]
@@ -196,39 +159,45 @@ class Computer:
             gradients.append(some_gradients.reshape(-1))
         table = pa.table(
             {
-                "number": pa.array([row["number"] for row in rows], pa.int64()),
                 "losses": pa.array(losses, pa.list_(pa.float64())),
                 "gradients": pa.array(gradients, pa.large_list(pa.float32())),
             }
         )
-        whole = _part(self._place, first)
-        # Two actors may write the same part, if the first one seems dead.
-        partial = whole.with_name(f"{whole.name}.{id(self)}.partial")
-        pq.write_table(table, partial)
-        partial.replace(whole)
+        write_table(table, _part(place, int(path.stem)))
+        return sum(map(len, losses))
+
+    def _engine(self, wanted: AdapterPass) -> GradientEngine:
+        if self._ready is None or self._ready[0] != wanted:
+            tuned = kept_model(self._workspace, self._model)
+            tuned.load_adapter(wanted.folder, sha256=wanted.sha256)
+            engine = GradientEngine(
+                tuned,
+                wanted.spec,
+                batch_tokens=self._workspace.config.gradients.batch_tokens,
+                reporter=Reporter(),
+                metric=Metric.load(wanted.folder, tuned.devices) if wanted.in_metric else None,
+            )
+            self._ready = wanted, engine
+        return self._ready[1]
 
 
 def _part(place: Path, first: int) -> Path:
     return place / f"part-{first:08}.parquet"
 
 
-def _write_examples(path: Path, first: int, rows: Sequence[Sequence[tuple[list[int], list[int]]]]) -> None:
+def _write_examples(path: Path, batches: Batches) -> None:
     lists = pa.list_(pa.list_(pa.int32()))
     table = pa.table(
         {
-            "number": pa.array(range(first, first + len(rows)), pa.int64()),
-            "input_ids": pa.array([[ids for ids, _ in batch] for batch in rows], lists),
-            "labels": pa.array([[labels for _, labels in batch] for batch in rows], lists),
+            "input_ids": pa.array([[e.input_ids for e in batch] for batch in batches], lists),
+            "labels": pa.array([[e.labels for e in batch] for batch in batches], lists),
         }
     )
-    pq.write_table(table, path)
+    write_table(table, path)
 
 
 def _read_part(path: Path) -> Iterator[Found]:
-    try:
-        table = pq.read_table(path)
-    except (OSError, pa.ArrowException) as error:
-        raise DataError(f"cannot read {path}: {error}", hint="Delete the file, and run the command again.") from error
+    table = read_table(path)
     for losses, gradients in zip(table.column("losses"), table.column("gradients"), strict=True):
         values = np.asarray(losses.as_py(), dtype=np.float64)
         yield values, gradients.values.to_numpy(zero_copy_only=False).reshape(len(values), -1)

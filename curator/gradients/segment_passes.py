@@ -14,7 +14,7 @@ from curator.core import distributed
 from curator.core.errors import NumericalError
 from curator.core.events import Stage
 from curator.data.tokens import TokenizedExample
-from curator.gradients.away import AdapterPass, AwayGradients
+from curator.gradients.away import AdapterPass, AwayGradients, Batches
 from curator.gradients.engine import GradientEngine, batches_of
 from curator.gradients.metric import Metric
 from curator.gradients.projection import Projection, ProjectionSpec
@@ -87,11 +87,14 @@ class Passes:
             For each part: the part, positions of its examples (m), their losses (m,) and gradients (m, k).
         """
         parts, shift = gradient_set.parts, self._sets.index(gradient_set)
-        for number, part in enumerate(parts):
-            places = [n for n, turn in enumerate(turns) if (turn + shift) % len(parts) == number]
-            if places:
-                found = self._computed(part, [examples[n] for n in places], [names[n] for n in places])
-                yield part, places, *found
+        turned = [[n for n, turn in enumerate(turns) if (turn + shift) % len(parts) == i] for i in range(len(parts))]
+        shares = [(part, places) for part, places in zip(parts, turned, strict=True) if places]
+        if self._away is not None:
+            passes = [self._pass(part, [examples[n] for n in places]) for part, places in shares]
+            self._away.compute(passes, self._follow)
+        for part, places in shares:
+            found = self._computed(part, [examples[n] for n in places], [names[n] for n in places])
+            yield part, places, *found
 
     def _computed(
         self, part: Checkpoint, examples: Sequence[TokenizedExample], names: Sequence[str]
@@ -116,10 +119,15 @@ class Passes:
     ) -> "list[_Batch]":
         """Return the losses and gradients of batches that a cluster computes."""
         assert self._away is not None
-        wanted = AdapterPass(folder=self._root / part.folder, sha256=part.sha256, spec=self._spec, in_metric=True)
-        found = self._away.batches(wanted, [[examples[p] for p in places] for places in batches], self._follow)
+        found = self._away.batches(*self._pass(part, examples), self._follow)
         self._done += len(examples)
         return [(places, *arrays) for places, arrays in zip(batches, found, strict=True)]
+
+    def _pass(self, part: Checkpoint, examples: Sequence[TokenizedExample]) -> tuple[AdapterPass, Batches]:
+        """Return what a cluster needs for the gradients of examples at a part: the adapter and the batches."""
+        wanted = AdapterPass(folder=self._root / part.folder, sha256=part.sha256, spec=self._spec, in_metric=True)
+        batches = batches_of(examples, self._workspace.config.gradients.batch_tokens)
+        return wanted, [[examples[p] for p in places] for places in batches]
 
     def _here(
         self, part: Checkpoint, examples: Sequence[TokenizedExample], batches: Sequence[Sequence[int]]

@@ -6,7 +6,7 @@ The key of a gradient set is a hash of the checkpoint, the parameter layout and 
 
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -113,13 +113,24 @@ def make_gradients(
     if done == total:
         return 0
     stage = workspace.reporter.stage("gradients", total, "gradients", done=done)
+    shown = done
+
+    def show(count: int) -> None:
+        # A cluster computes many gradients before the first of them is stored.
+        nonlocal shown
+        shown = max(shown, min(count, total))
+        stage.advance_to(shown)
+
+    def show_more(count: int) -> None:
+        show(done + count)
+
     for gradient_set, there in zip(sets, stored, strict=True):
         if wanted <= there:
             continue
         batches = _batches(config.gradients.batch_tokens, corpus, store, there)
         writer = _Writer(store, gradient_set.key)
         with writer:
-            for batch, rows in _computed(workspace, meta, gradient_set, batches, load, away):
+            for batch, rows in _computed(workspace, meta, gradient_set, batches, load, away, show_more):
                 if rows is not None:
                     _check_finite(batch, *rows)
                 for hashes, losses, gradients in distributed.gather(
@@ -127,7 +138,7 @@ def make_gradients(
                 ):
                     writer.add(hashes, losses, gradients)
                     done += len(hashes)
-                stage.advance_to(min(done, total))
+                show(done)
     stage.finish(f"{total} gradients at {len(sets)} checkpoints")
     return total - sum(len(wanted & there) for there in stored)
 
@@ -139,6 +150,7 @@ def _computed(
     batches: "Iterator[Batch]",
     load: LoadModel,
     away: AwayGradients | None,
+    follow: Callable[[int], None],
 ) -> "Iterator[tuple[Batch, Arrays | None]]":
     """Yield each batch of this process with its losses and gradients at one checkpoint."""
     checkpoint, spec = gradient_set.checkpoint, projection(workspace.config)
@@ -148,7 +160,7 @@ def _computed(
         while some := _some(batches):
             yield from zip(
                 some,
-                away.batches(wanted, [[example for _, example, _ in batch] for batch in some], lambda _: None),
+                away.batches(wanted, [[example for _, example, _ in batch] for batch in some], follow),
                 strict=True,
             )
         return

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from curator.training.meta_init import MetaInit
     from curator.training.model import TunedModel
     from curator.workers.pool import Pool
+    from curator.workers.ray_encoding import AwayEncoding
 
 Targets = tuple[str, ...]
 # Seconds of work from which on curator announces costs.
@@ -105,7 +106,10 @@ class Pipeline:
 
         if not distributed.is_main():
             distributed.wait()
-        corpus = read_corpus(self._workspace, targets, refuse=refuse)
+        away = self._away_encoding() if self.ray else None
+        corpus = read_corpus(self._workspace, targets, refuse=refuse, encode=away)
+        if away is not None:
+            away.remove()
         if distributed.is_main():
             distributed.wait()
         assert corpus is not None
@@ -305,6 +309,15 @@ class Pipeline:
         return AwayGradients(
             self._workspace, corpus.model, connect(self.ray), self._workspace.adapters / meta.key / "parts"
         )
+
+    def _away_encoding(self) -> "AwayEncoding":
+        """Return what encodes rows on the Ray cluster. It connects to the cluster only for many rows."""
+        from curator.workers.opening import check_alone
+        from curator.workers.ray_cluster import connect
+        from curator.workers.ray_encoding import AwayEncoding
+
+        check_alone()
+        return AwayEncoding(self._workspace.config, self._workspace.folder / "encoding", lambda: connect(self.ray))
 
     def is_ready(self, targets: Targets) -> bool:
         """Return whether meta-initialization and gradients are in the store. Read no file that is new or changed.

@@ -87,8 +87,8 @@ class Project:
             path: Folder of the project. None searches the working directory and its parents for `curator.toml`.
             skip_bad_rows: Leave out rows that cannot be used, and count them.
             rehash: Compute the hashes of all files again, and trust no stored hash.
-            ray: Run fine-tuning runs on a Ray cluster: `local` starts one, `auto` joins that of `RAY_ADDRESS`, and
-                any other text is an address [default: this machine].
+            ray: Run fine-tuning runs, gradients and encoding on a Ray cluster: `local` starts one, `auto` joins that of
+                `RAY_ADDRESS`, and any other text is an address [default: this machine].
             reporter: Receives progress and warnings.
             progress: Print progress with the time left to standard error, as plain lines for notebooks and scripts.
 

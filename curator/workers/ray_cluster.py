@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from curator.core.errors import ConfigError, DataError, missing_extra
 
 LOCAL, AUTO = "local", "auto"
-# More processors of a local cluster than workers, for the readers of Ray Data.
-_READERS = 1
+RETRIES = 3
+"""Number of times that Ray starts a part again whose worker or node died."""
 _ADDRESS = "RAY_ADDRESS"
 # Number of times that curator tries to start a local cluster.
 _STARTS = 3
@@ -29,6 +29,7 @@ _QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
+    "RAY_DATA_LOG_LEVEL": "ERROR",
     "RAY_task_oom_retries": "3",
     # A node needs longer to start on a busy machine.
     "RAY_agent_register_timeout_ms": "180000",
@@ -43,18 +44,16 @@ class Cluster:
         cpus: Processors of all nodes.
         gpus: GPUs of all nodes.
         nodes: Number of nodes that are alive.
-        local: Whether curator started the cluster on this machine.
     """
 
     cpus: int
     gpus: int
     nodes: int
-    local: bool
 
     @property
     def workers(self) -> int:
         """Return how many parts run at the same time: one for each GPU, or without GPUs one for each processor."""
-        return self.gpus or max(self.cpus - (_READERS if self.local else 0), 1)
+        return self.gpus or self.cpus
 
     @property
     def share(self) -> dict[str, float]:
@@ -106,7 +105,6 @@ def connect(address: str) -> Cluster:
         cpus=int(found.get("CPU", 0)),
         gpus=int(found.get("GPU", 0)),
         nodes=sum(bool(node["Alive"]) for node in ray.nodes()),
-        local=address == LOCAL,
     )
     if cluster.cpus < 1:
         raise ConfigError("the Ray cluster has no processor", hint="Start a node with `ray start --num-cpus N`.")
@@ -118,7 +116,7 @@ def _start(address: str) -> None:
 
     options: dict[str, object] = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": False}
     if address == LOCAL:
-        options |= {"num_cpus": _usable_cpus() + _READERS, "include_dashboard": False}
+        options |= {"num_cpus": _usable_cpus(), "include_dashboard": False}
         _read_environment()
     try:
         for tries_left in reversed(range(_STARTS)):

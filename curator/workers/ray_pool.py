@@ -12,10 +12,8 @@ from curator.core.errors import DataError
 from curator.core.events import Event, StageProgress
 from curator.core.version import __version__
 from curator.workers.pool import BENCH, Ended, Failed, Follow, Work
-from curator.workers.ray_cluster import Cluster
+from curator.workers.ray_cluster import RETRIES, Cluster
 
-RETRIES = 3
-"""Number of times that Ray starts a part again whose worker or node died."""
 # Seconds between two looks at the cluster, and between two progress events of one part.
 _LOOK, _PAUSE = 0.2, 0.5
 

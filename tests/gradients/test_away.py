@@ -1,21 +1,24 @@
 """Parquet files of a pass on a cluster: equal gradients, and resuming. tests/workers/test_ray.py uses Ray itself."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
+import pyarrow as pa
 import pytest
 from conftest import MakeProject
 
 import curator
 from curator.core.errors import DataError
+from curator.data.tokens import TokenizedExample
 from curator.gradients import away
+from curator.gradients.segment_sets import segment_sets, validation_key
 from curator.gradients.stage import gradient_sets
 from curator.training.meta_init import find_meta_init
 from curator.workers import ray_cluster
 from curator.workers.ray_cluster import Cluster
+from curator.workers.ray_files import Actor
 
 
 @pytest.fixture
@@ -23,19 +26,17 @@ def blocks(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Compute every block in this process, where Ray would send it to an actor. Return the names of its files."""
     seen: list[str] = []
 
-    def compute(self: Any, examples: Path, place: Path, wanted: away.AdapterPass, count: int) -> Iterator[int]:
-        computer = away.Computer(self._workspace, self._model, wanted, place)
-        files = sorted(examples.glob("*.parquet"))
-        assert len(files) == count
+    def compute(_: Cluster, files: Sequence[Path], start: Any, arguments: dict[str, Any]) -> Iterator[tuple[Path, int]]:
+        actor = Actor(start, arguments)
         for path in files:
             seen.append(path.name)
-            (row,) = computer(pq.read_table(path)).to_pylist()
+            (row,) = actor(pa.table({"item": [str(path)]})).to_pylist()
             assert row["failed"] == ""
-            yield row["examples"]
+            yield Path(row["path"]), row["examples"]
 
-    monkeypatch.setattr(away.AwayGradients, "_compute", compute)
+    monkeypatch.setattr(away, "over_files", compute)
     monkeypatch.setattr(ray_cluster, "prepare", lambda _: None)
-    monkeypatch.setattr(ray_cluster, "connect", lambda _: Cluster(cpus=2, gpus=0, nodes=1, local=True))
+    monkeypatch.setattr(ray_cluster, "connect", lambda _: Cluster(cpus=2, gpus=0, nodes=1))
     return seen
 
 
@@ -85,14 +86,40 @@ def test_gradients_away_interrupted_pass_resumes_and_equals_one_process(
     assert not list(folder.rglob("part-*.parquet"))
 
 
-def test_computer_error_for_the_user_reaches_the_driver(make_project: MakeProject, tmp_path: Path) -> None:
+def test_gradients_away_parts_of_a_segment_start_workers_once(
+    make_project: MakeProject, blocks: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = make_project(estimate={"method": "trajectory"})
+    here = curator.Project.open(folder)
+    here.gradients()
+    meta = find_meta_init(here.workspace, here.corpus(("target",)))
+    assert meta is not None
+    sets = segment_sets(here.config, meta)
+    expected = [[a.tobytes() for a in here.store.gradients(validation_key(s))[1:]] for s in sets]
+    starts: list[int] = []
+    compute = away.over_files
+    monkeypatch.setattr(
+        away, "over_files", lambda c, files, *args: starts.append(len(files)) or compute(c, files, *args)
+    )
+    here.store.drop_gradients([key for s in sets for key in (s.key, validation_key(s))])
+    project = curator.Project.open(folder, ray="local")
+    project.gradients(fresh=True)
+    # Training examples and validation examples of each segment. Each segment has several adapters.
+    assert len(starts) == 2 * len(sets)
+    assert min(starts) > 1
+    assert [[a.tobytes() for a in project.store.gradients(validation_key(s))[1:]] for s in sets] == expected
+
+
+def test_actor_error_for_the_user_reaches_the_driver(make_project: MakeProject, tmp_path: Path) -> None:
     project = curator.Project.open(make_project())
     corpus = project.corpus(("target",))
     wanted = away.AdapterPass(folder=tmp_path / "gone", sha256="0", spec=_spec(project), in_metric=False)
-    away._write_examples(tmp_path / "00000000.parquet", 0, [[([1, 2, 3], [-100, 2, 3])]])
+    path = tmp_path / "examples" / "00000000.parquet"
+    path.parent.mkdir()
+    away._write_examples(path, [[TokenizedExample([1, 2, 3], [-100, 2, 3])]])
     held = project.workspace.away(away.HeldExamples(project.store.path, {}))
-    computer = away.Computer(held, corpus.model, wanted, tmp_path)
-    (row,) = computer(pq.read_table(tmp_path / "00000000.parquet")).to_pylist()
+    arguments = {"workspace": held, "model": corpus.model, "adapters": {tmp_path: wanted}}
+    (row,) = Actor(away.Computer, arguments)(pa.table({"item": [str(path)]})).to_pylist()
     assert row["failed"].startswith("cannot read adapter")
     assert not (tmp_path / "part-00000000.parquet").exists()
 

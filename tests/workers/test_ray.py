@@ -3,18 +3,21 @@
 import importlib.util
 import json
 import os
+import shlex
 import shutil
 import signal
+import socket
 import subprocess
+import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import psutil
 import pytest
-from conftest import environment_with, pair_rows, toml_of, write_rows
+from conftest import environment_with, pair_rows, stored_examples, toml_of, write_rows
 
 import curator
 from curator.core.events import Event, Reporter, StageProgress, StageStarted
@@ -22,12 +25,13 @@ from curator.core.interpreters import module_command
 from curator.gradients import away
 from curator.gradients.stage import gradient_sets
 from curator.training.meta_init import find_meta_init
-from curator.workers import ray_cluster
+from curator.workers import ray_cluster, ray_encoding, ray_pool
 
 pytestmark = [
     pytest.mark.ray,
     pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="the extra `ray` is not installed"),
 ]
+_WITHOUT_RESULTS = shutil.ignore_patterns(".curator")
 TASKS = ("alpha", "beta", "gamma")
 
 
@@ -64,6 +68,8 @@ def cluster(working_folder: Path) -> Iterator[str]:
     """Start a cluster of two workers, as `--ray local` does, and stop it after the last test. Return its address."""
     import ray
 
+    # Workers cannot import this file, so they get the code of its functions.
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
     with pytest.MonkeyPatch.context() as patched:
         patched.chdir(working_folder)
         patched.setattr(ray_cluster, "_usable_cpus", lambda: 2)
@@ -74,20 +80,13 @@ def cluster(working_folder: Path) -> Iterator[str]:
     ray.shutdown()
 
 
-def _killer(title: str) -> tuple[list[int], Callable[[Event], None]]:
-    """Return a list, and a sink that kills one worker at the first progress and adds its number to the list."""
-    killed: list[int] = []
-
-    def kill(event: Event) -> None:
-        if killed or not isinstance(event, StageProgress):
-            return
-        for process in psutil.process_iter(["cmdline"]):
-            if title in " ".join(process.info["cmdline"] or ()):
-                killed.append(process.pid)
-                process.kill()
-                return
-
-    return killed, kill
+def _is_first(marker: Path) -> bool:
+    """Return whether no process has asked before."""
+    try:
+        marker.touch(exist_ok=False)
+    except FileExistsError:
+        return False
+    return True
 
 
 def _stored(project: curator.Project) -> list[tuple[dict[str, float], dict[str, bytes]]]:
@@ -131,21 +130,40 @@ def test_connect_working_folder_is_not_on_the_path_of_workers(cluster: str, work
 
 
 def test_verify_killed_worker_gives_store_and_manifest_of_one_process(
-    ready_away: Path, cluster: str, tmp_path: Path
+    ready_away: Path, cluster: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     here = curator.Project.open(shutil.copytree(ready_away, tmp_path / "here"))
-    expected = here.verify(runs=5, seeds=1, forgetting=True)
+    expected = here.verify(runs=3, seeds=1, forgetting=True)
     place = shutil.copytree(ready_away, tmp_path / "away")
     # Gradients of one process: another test computes them on the cluster.
     curator.Project.open(place).select()
-    killed, kill = _killer("ray::perform_part")
-    project = curator.Project.open(place, ray="local", reporter=Reporter(kill))
-    found = project.verify(runs=5, seeds=1, forgetting=True)
-    assert len(killed) == 1
+    marker = tmp_path / "killed"
+
+    class Fatal:
+        """Kill the worker at the first progress of its run."""
+
+        def __init__(self) -> None:
+            self.put = self
+
+        def remote(self, _number: int, event: Event) -> None:
+            if isinstance(event, StageProgress):
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    def perform(key: str, works: list[Any], number: int, part: Any, mailbox: Any, version: str) -> Any:
+        from curator.workers.ray_pool import perform_part
+
+        if number == 1 and _is_first(marker):
+            mailbox = Fatal()
+        return perform_part(key, works, number, part, mailbox, version)
+
+    monkeypatch.setattr(ray_pool, "perform_part", perform)
+    project = curator.Project.open(place, ray="local")
+    found = project.verify(runs=3, seeds=1, forgetting=True)
+    assert marker.exists()
     assert [(run.subset, run.seed, run.measured_loss) for run in found.runs] == [
         (run.subset, run.seed, run.measured_loss) for run in expected.runs
     ]
-    assert len(found.runs) == 5
+    assert len(found.runs) == 3
     # The runs calibrate the estimates in their order, so equal stores give equal manifests.
     assert _manifest(project) == _manifest(here)
     assert not list((project.workspace.adapters / "verify").glob("*"))
@@ -166,28 +184,74 @@ def test_gradients_killed_driver_and_killed_actor_give_the_gradients_of_one_proc
     command = [*module_command("curator", "gradients", "-p", str(place), "--ray", cluster)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == -signal.SIGKILL, done.stderr
-    parts = list(place.rglob("part-*.parquet"))
+    parts = sorted(place.rglob("part-*.parquet"))
     assert len(parts) > 1
     for path in parts[1:]:
         path.unlink()
-    written: list[int] = []
-    write = away._write_examples
+    written: list[Path] = []
+    write, marker = away._write_examples, tmp_path / "killed"
 
-    def counted(path: Path, first: int, rows: Any) -> None:
-        written.append(first)
-        write(path, first, rows)
+    def counted(path: Path, rows: Any) -> None:
+        written.append(path)
+        write(path, rows)
+
+    class Dying(away.Computer):
+        """Kill the first worker that gets the second file."""
+
+        def __call__(self, path: Path) -> int:
+            if int(path.stem) == away.PART_BATCHES and _is_first(marker):
+                os.kill(os.getpid(), signal.SIGKILL)
+            return super().__call__(path)
 
     monkeypatch.setattr(away, "_write_examples", counted)
-    killed, kill = _killer("Computer")
-    project = curator.Project.open(place, ray="local", reporter=Reporter(kill))
+    monkeypatch.setattr(away, "Computer", Dying)
+    events: list[Event] = []
+    project = curator.Project.open(place, ray="local", reporter=Reporter(events.append))
     report = project.gradients()
-    assert len(killed) == 1
+    assert marker.exists()
     # The first part of the first checkpoint was there.
     assert len(written) == 2 * len(parts) - 1
     assert report.computed == here.gradients().examples * 2
+    progress = [event.done for event in events if isinstance(event, StageProgress) and event.stage == "gradients"]
+    assert progress == sorted(progress)
     assert _stored(project) == _stored(here)
+    assert _manifest(project) == _manifest(here)
     assert not list(place.rglob("*.parquet"))
     assert "gradients" not in {kept.inputs["kind"] for kept in project.store.artifacts("rate")}
+
+
+def test_check_killed_worker_gives_the_store_of_one_process(
+    ready_away: Path, cluster: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    places = [shutil.copytree(ready_away, tmp_path / name, ignore=_WITHOUT_RESULTS) for name in ("here", "away")]
+    for place in places:
+        write_rows(place / "tasks" / "large.jsonl", pair_rows("large", 200))
+    here = curator.Project.open(places[0])
+    here.check()
+    marker, workers = tmp_path / "killed", tmp_path / "workers"
+    workers.mkdir()
+
+    class Dying(ray_encoding.EncodeFile):
+        """Kill the first worker that gets a second file."""
+
+        def __call__(self, path: Path) -> int:
+            own = workers / str(os.getpid())
+            if own.exists() and _is_first(marker):
+                os.kill(os.getpid(), signal.SIGKILL)
+            own.touch()
+            # The other worker has started before all files are done.
+            while len(list(workers.iterdir())) < 2:
+                time.sleep(0.05)
+            return super().__call__(path)
+
+    monkeypatch.setattr(ray_encoding, "EncodeFile", Dying)
+    monkeypatch.setattr(ray_encoding, "_FILE_CHARACTERS", 1000)
+    project = curator.Project.open(places[1], ray="local")
+    project.check()
+    assert marker.exists()
+    assert len(stored_examples(here)["examples"]) == 12 + 3 * 8 + 200
+    assert stored_examples(project) == stored_examples(here)
+    assert not (places[1] / ".curator" / "encoding").exists()
 
 
 def test_open_ray_local_twice_and_by_address_join_one_cluster(cluster: str) -> None:
@@ -196,7 +260,7 @@ def test_open_ray_local_twice_and_by_address_join_one_cluster(cluster: str) -> N
 
 
 def test_interrupted_race_frees_the_workers_and_resumes_to_the_manifest_of_one_process(
-    ready_away: Path, cluster: str, tmp_path: Path
+    ready_away: Path, cluster: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import ray
 
@@ -204,21 +268,77 @@ def test_interrupted_race_frees_the_workers_and_resumes_to_the_manifest_of_one_p
     expected = here.select(runs=2)
     place = shutil.copytree(ready_away, tmp_path / "away")
     curator.Project.open(place).select()
+    marker = tmp_path / "waits"
+
+    class Endless:
+        """Send the first progress of a run, and then wait for ever."""
+
+        def __init__(self, mailbox: Any) -> None:
+            self.put, self._put = self, mailbox.put
+
+        def remote(self, number: int, event: Event) -> None:
+            self._put.remote(number, event)
+            while isinstance(event, StageProgress):
+                time.sleep(1)
+
+    def perform(key: str, works: list[Any], number: int, part: Any, mailbox: Any, version: str) -> Any:
+        from curator.workers.ray_pool import perform_part
+
+        mailbox = Endless(mailbox) if _is_first(marker) else mailbox
+        return perform_part(key, works, number, part, mailbox, version)
 
     def interrupt(event: Event) -> None:
         if isinstance(event, StageProgress) and event.stage == "verify":
             raise KeyboardInterrupt
 
+    monkeypatch.setattr(ray_pool, "perform_part", perform)
     with pytest.raises(KeyboardInterrupt):
         curator.Project.open(place, ray="local", reporter=Reporter(interrupt)).select(runs=2)
+    assert marker.exists()
     until = time.monotonic() + 20
-    while ray.available_resources().get("CPU") != 3:
+    while ray.available_resources().get("CPU") != 2:
         assert time.monotonic() < until, "a worker still runs after the interrupt"
         time.sleep(0.1)
     project = curator.Project.open(place, ray="local")
     found = project.select(runs=2)
     assert found.estimated_loss == expected.estimated_loss
     assert _manifest(project) == _manifest(here)
+
+
+def test_ray_sbatch_starts_a_cluster_and_runs_its_command_there(ready_away: Path, tmp_path: Path) -> None:
+    place = shutil.copytree(ready_away, tmp_path / "project")
+    curator.Project.open(place).select()
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    # Slurm's programs are stand-ins for one node. Ray and curator are real.
+    programs = {
+        "scontrol": "echo one",
+        "srun": 'while [[ "$1" == -* ]]; do [ "$1" = -w ] && shift; shift; done\n'
+        'if [ "$1" = hostname ]; then echo 127.0.0.1; else exec "$@"; fi',
+        "curator": f'exec {shlex.join(module_command("curator"))} "$@"',
+    }
+    for name, text in programs.items():
+        (folder / name).write_text(f"#!/usr/bin/env bash\n{text}\n")
+        (folder / name).chmod(0o755)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    settings = {"CURATOR_RAY_PORT": str(port), "CURATOR_RAY_WAIT": "5"}
+    settings |= {"SLURM_JOB_NODELIST": "one", "SLURM_JOB_NUM_NODES": "1", "SLURM_CPUS_ON_NODE": "2"}
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "SLURM_"))}
+    paths = [str(folder), str(Path(sys.executable).parent), os.environ["PATH"]]
+    environment |= settings | {"PATH": os.pathsep.join(paths)}
+    script = Path(__file__).parents[2] / "packaging" / "slurm" / "ray.sbatch"
+    command = ["bash", str(script), "verify", "-p", str(place), "--runs", "2", "--seeds", "1", "--json"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "ray: 2 workers on 1 nodes" in done.stderr
+    assert len(curator.Project.open(place).verify(runs=2, seeds=1).runs) == 2
+    # The job ends its cluster.
+    until = time.monotonic() + 60
+    while any(f":{port}" in " ".join(p.info["cmdline"] or ()) for p in psutil.process_iter(["cmdline"])):
+        assert time.monotonic() < until, "Ray still runs after the job"
+        time.sleep(0.2)
 
 
 def test_apply_of_two_selections_runs_side_by_side_and_gives_the_losses_of_one_process(

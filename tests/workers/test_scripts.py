@@ -34,7 +34,12 @@ def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     calls = tmp_path / "calls"
     calls.touch()
     monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
-    for name, value in {"CALLS": str(calls), "CURATOR_RAY_WAIT": "0.2", "SLURM_JOB_NODELIST": "n[1-3]"}.items():
+    for name, value in {
+        "CALLS": str(calls),
+        "CURATOR_RAY_WAIT": "0.2",
+        "CURATOR_RAY_LIMIT": "0",
+        "SLURM_JOB_NODELIST": "n[1-3]",
+    }.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("SLURM_JOB_NUM_NODES", "3")
     monkeypatch.setenv("SLURM_CPUS_ON_NODE", "16")
