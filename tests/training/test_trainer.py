@@ -14,7 +14,7 @@ from curator.core.errors import NumericalError
 from curator.core.events import Event, Reporter, StageFinished, StageProgress, StageStarted
 from curator.data.tokens import TokenizedExample
 from curator.training.model import TunedModel, load_model
-from curator.training.trainer import Checkpoint, measure_losses, train_adapter
+from curator.training.trainer import Checkpoint, measure_losses, steps_done, train_adapter
 
 RECIPE = TrainSection(epochs=3, learning_rate=5e-3, batch_size=4)
 
@@ -180,3 +180,10 @@ def test_measure_losses_batch_size_does_not_matter(tuned: TunedModel) -> None:
     np.testing.assert_allclose(
         measure_losses(tuned, examples, batch_tokens=8), measure_losses(tuned, examples, batch_tokens=10**5), rtol=1e-5
     )
+
+
+def test_steps_done_folder_with_foreign_name_is_ignored(tmp_path: Path) -> None:
+    for name in ("checkpoint-7", "checkpoint-new", "checkpoint-" + "9" * 200):
+        (tmp_path / "checkpoints" / name).mkdir(parents=True)
+        (tmp_path / "checkpoints" / name / "complete").touch()
+    assert steps_done(tmp_path) == 7
