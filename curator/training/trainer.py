@@ -138,6 +138,8 @@ def train_adapter(
     try:
         trainer.train(resume_from_checkpoint=None if resume_from is None else str(resume_from))
     except CuratorError:
+        # An observer found the disk full after a part of a checkpoint was written.
+        _remove_incomplete(checkpoints)
         raise
     except Exception as error:
         if is_of_the_disk(error):
