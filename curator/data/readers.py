@@ -9,6 +9,7 @@ Such a loader also cannot name the line of an error.
 import glob
 import itertools
 import logging
+import os
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -161,8 +162,7 @@ def read_saved(folder: Path, split: str, hashes: Mapping[File, str] | None = Non
 
 
 def _saved_rows(folder: Path, split: str) -> Iterator[RawRow]:
-    import datasets
-
+    datasets = _library()
     _refuse_other_places(folder)
     saved = _load(lambda: datasets.load_from_disk(str(folder)), str(folder))
     if isinstance(saved, datasets.DatasetDict):
@@ -207,8 +207,7 @@ def read_hub(name: str, config: str, split: str, revision: str, *, streaming: bo
     Raises:
         DataError: The data set cannot be loaded.
     """
-    import datasets
-
+    datasets = _library()
     if not is_hub_id(name):
         raise DataError(f"not a hub id: {name!r:.200}", hint="Write `owner/name`, or name a local place in `path`.")
     streams = not is_slice(split) if streaming is None else streaming
@@ -291,8 +290,7 @@ def _read_arrow(file: File, options: ReadOptions) -> Iterator[RawRow]:
 
 
 def _read_table(file: File, builder: str, **options: Any) -> Iterator[RawRow]:
-    import datasets
-
+    datasets = _library()
     if isinstance(file, Path):
         if not file.exists():
             raise FileNotFoundError(file)
@@ -306,6 +304,17 @@ def _read_table(file: File, builder: str, **options: Any) -> Iterator[RawRow]:
         file,
     )
     return _iterate(rows, str(file), file)
+
+
+def _library() -> Any:
+    """Import `datasets`. Its loaders report each load to a server, local files too, unless this setting is off."""
+    import datasets
+    from huggingface_hub import constants
+
+    # `DO_NOT_TRACK` sets this constant, too.
+    if "HF_UPDATE_DOWNLOAD_COUNTS" not in os.environ or constants.HF_HUB_DISABLE_TELEMETRY:
+        datasets.config.HF_UPDATE_DOWNLOAD_COUNTS = False
+    return datasets
 
 
 def _load(load: Callable[[], Any], where: str, file: File | None = None) -> Iterable[dict[str, Any]]:

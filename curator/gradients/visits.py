@@ -93,13 +93,15 @@ class Visits:
             tasks = json.loads((self._folder / "examples.json").read_bytes())
             names = [str(name) for name, hashes in tasks for _ in hashes]
             hashes = [str(h) for _, hashes in tasks for h in hashes]
-        except (OSError, ValueError, TypeError) as error:
+        except (OSError, ValueError, TypeError, RecursionError) as error:
             raise DataError(
                 f"cannot read {self._folder / 'examples.json'}: {error}", hint="Run `curator train --fresh`."
             ) from error
         numbers = {name: n for n, name in enumerate(self._names)}
         targets = len(numbers)
         weight_of = {h: w for group in self._groups for h, w in zip(group.hashes, group.weights, strict=True)}
+        if not weight_of.keys() >= set(hashes):
+            raise self._damaged()
         return _Run(
             hashes=hashes,
             group=np.array([numbers.get(name, targets) for name in names], dtype=np.intp),
@@ -111,7 +113,14 @@ class Visits:
         for visits in read_visits(self._folder, self._dim):
             start, end = np.searchsorted(visits["step"], [first, last], side="right")
             for place in range(start, end, _PORTION):
-                yield visits[place : min(place + _PORTION, end)]
+                part = visits[place : min(place + _PORTION, end)]
+                # A damaged position would reserve memory up to itself.
+                if part["position"].min() < 0 or part["position"].max() >= len(self._run.hashes):
+                    raise self._damaged()
+                yield part
+
+    def _damaged(self) -> DataError:
+        return DataError(f"gradients of meta-training are damaged: {self._folder}", hint="Run `curator train --fresh`.")
 
     def _counts(self, span: Span) -> npt.NDArray[np.float64]:
         """Return the number of visits of each example in a span of steps (n,)."""
@@ -131,6 +140,8 @@ class Visits:
             sample = part[::step]
             scaled = gradients_of(sample) * np.sqrt(weights[sample["position"]])[:, None]
             curvature += scaled.T @ scaled
+        if not np.isfinite(curvature).all():
+            raise self._damaged()
         _, vectors = eigh(curvature, subset_by_index=[dim - kept, dim - 1])
         return np.ascontiguousarray(vectors[:, ::-1], dtype=np.float32)
 
@@ -157,6 +168,8 @@ class Visits:
             gradient_sums += to_group @ gradients
             np.add.at(kept, positions, inside * shares[:, None].astype(np.float32))
             sums.rest[:] += to_group @ outside(gradients, inside, self._rank)
+        if not np.isfinite(gradient_sums).all():
+            raise self._damaged()
         sums.gradient_sums[:] = gradient_sums
         seen = visits > 0
         for n, group in enumerate(self._groups):

@@ -138,6 +138,8 @@ def train_adapter(
     try:
         trainer.train(resume_from_checkpoint=None if resume_from is None else str(resume_from))
     except CuratorError:
+        # An observer found the disk full after a part of a checkpoint was written.
+        _remove_incomplete(checkpoints)
         raise
     except Exception as error:
         if is_of_the_disk(error):
@@ -182,8 +184,8 @@ def steps_done(folder: Path) -> int:
     Args:
         folder: Folder of the run.
     """
-    found = (folder / "checkpoints").glob(f"checkpoint-*/{_COMPLETE}")
-    return max((int(path.parent.name.rpartition("-")[2]) for path in found), default=0)
+    found = _checkpoints(folder / "checkpoints")
+    return max((step for step, path in found.items() if (path / _COMPLETE).exists()), default=0)
 
 
 def remove_run(folder: Path) -> None:
@@ -473,10 +475,17 @@ def _point(step: int) -> str:
 def _last_complete(checkpoints: Path) -> Path | None:
     """Remove incomplete checkpoints, and return the newest complete one, or None."""
     _remove_incomplete(checkpoints)
-    return max(checkpoints.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]), default=None)
+    found = _checkpoints(checkpoints)
+    return found[max(found)] if found else None
+
+
+def _checkpoints(checkpoints: Path) -> dict[int, Path]:
+    """Return the folders of checkpoints by their steps. Folders with other names are not curator's."""
+    named = ((path.name.removeprefix("checkpoint-"), path) for path in checkpoints.glob("checkpoint-*"))
+    return {int(step): path for step, path in named if step.isascii() and step.isdigit() and len(step) < 20}
 
 
 def _remove_incomplete(checkpoints: Path) -> None:
-    for path in checkpoints.glob("checkpoint-*"):
+    for path in _checkpoints(checkpoints).values():
         if not (path / _COMPLETE).exists():
             shutil.rmtree(path, ignore_errors=True)

@@ -9,13 +9,15 @@ import pytest
 import torch
 
 from curator.core.config import LoraSection, ModelSection, TrainSection
+from curator.core.errors import DataError
 from curator.core.events import Reporter
 from curator.data.tokens import TokenizedExample
-from curator.gradients.capture import Capture, read_visits
+from curator.gradients.capture import Capture, read_visits, visit_dtype
 from curator.gradients.engine import gradient_of
+from curator.gradients.example_groups import ExampleGroup
 from curator.gradients.metric import Metric
 from curator.gradients.projection import ProjectionSpec, project_slowly
-from curator.gradients.visits import gradients_of
+from curator.gradients.visits import Visits, gradients_of
 from curator.training import trainer
 from curator.training.model import TunedModel, load_model
 from curator.training.trainer import train_adapter
@@ -166,3 +168,27 @@ def test_metric_is_root_of_adams_factor(tmp_path: Path) -> None:
     again = Metric.load(tmp_path, torch.device("cpu"))
     assert torch.equal(again.factors["w"], metric.factors["w"])
     np.testing.assert_allclose(again.moved({"w": torch.tensor([[1.0, 1.0]])})["w"].numpy(), [2**0.5, 3**0.5], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("examples", "column", "value"),
+    [
+        ('[["a", ["x"]], ["t", ["y"]]]', "position", 2**31 - 1),
+        ('[["a", ["x"]], ["t", ["y"]]]', "position", -1),
+        ('[["a", ["x"]], ["t", ["y"]]]', "length", np.nan),
+        ('[["a", ["x"]], ["t", ["z"]]]', "step", 1),
+        ("[" * 9000, "step", 1),
+    ],
+)
+def test_visits_damaged_files_raise_data_error(tmp_path: Path, examples: str, column: str, value: float) -> None:
+    visits = np.zeros(2, dtype=visit_dtype(4))
+    visits["step"], visits["position"], visits["length"], visits["direction"] = 1, [0, 1], 1.0, np.eye(4)[:2]
+    visits[column][1] = value
+    (tmp_path / "visits-0000.bin").write_bytes(visits.tobytes())
+    (tmp_path / "examples.json").write_text(examples)
+    groups = [ExampleGroup(hashes=["x"], weights=[1.0]), ExampleGroup(hashes=["y"], weights=[1.0])]
+    found = Visits(tmp_path, dim=4, rank=2, groups=groups, names=["a"])
+    with pytest.raises(DataError, match=r"damaged|examples\.json"):
+        found.sums((0, 1), np.eye(4, dtype=np.float32)[:, :2])
+    with pytest.raises(DataError, match=r"damaged|examples\.json"):
+        found.basis(2, (0, 1))

@@ -7,9 +7,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import datasets
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from conftest import MakeProject
 from manifests import everything
+
+from curator.data.sources import Source
+from curator.data.task_rows import read_task
 
 SECRETS = {
     "HF_TOKEN": "hf_" + "s3cr3tT0k3n" * 3,
@@ -94,6 +100,27 @@ def test_commands_offline_write_only_to_project_without_secrets(
         for secret in SECRETS.values():
             assert secret.encode() not in content, path
     assert not any(secret in done.stdout + done.stderr for secret in SECRETS.values())
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".arrow"])
+def test_read_task_table_of_this_machine_asks_no_server(
+    tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    monkeypatch.delenv("HF_UPDATE_DOWNLOAD_COUNTS", raising=False)
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(datasets.config, "HF_UPDATE_DOWNLOAD_COUNTS", True)
+    # `datasets` reports a load by this session, and hides every error.
+    monkeypatch.setattr(datasets.load, "get_session", lambda: asked.append("session"))
+    table = pa.table({"prompt": ["a"], "completion": ["b"]})
+    path = tmp_path / f"rows{suffix}"
+    if suffix == ".parquet":
+        pq.write_table(table, path)
+    else:
+        with pa.ipc.new_stream(path, table.schema) as writer:
+            writer.write_table(table)
+    assert [row.content for row in read_task(Source(name="t", files=(path,)))] == [{"prompt": "a", "completion": "b"}]
+    assert asked == []
 
 
 def _all(path: Path) -> list[Path]:

@@ -4,12 +4,19 @@
 script:
 
     python tests/stress/fuzz.py --seconds 600 --json benchmarks/results/fuzz.json
+
+The script runs all parsers in turns of a minute. Each turn adds to the results in the file, with new texts. Run the
+script again to resume.
 """
 
 import argparse
+import bz2
 import contextlib
 import gzip
 import json
+import lzma
+import os
+import subprocess
 import sys
 import tempfile
 import time
@@ -22,6 +29,7 @@ from typing import Any, NamedTuple
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
+from curator.core.config import ModelSection
 from curator.core.errors import CuratorError
 from curator.core.events import read_events
 from curator.core.load_config import load_config
@@ -29,7 +37,8 @@ from curator.data.importers.importer import read_trainer_config
 from curator.data.layouts import tasks_of_folder
 from curator.data.sources import Source
 from curator.data.task_rows import read_task
-from curator.select.manifest import read_manifest
+from curator.export.allowed_files import AllowedPlaces
+from curator.select.manifest import check_files, read_manifest
 from curator.workspace.job_log import read_jobs
 from curator.workspace.store.tables import Store
 
@@ -37,8 +46,14 @@ from curator.workspace.store.tables import Store
 sys.path.append(str(Path(__file__).parent))
 
 import fuzz_files
+import fuzz_results
 import fuzz_served
+import fuzz_texts as texts
 
+# A file system in memory. Each text is a file, and a disk with other work needs most of the time.
+_MEMORY = Path("/dev/shm")
+_TURN = 60.0
+_LONGEST_BATCH = 5.0
 _VERSIONS = ("aiohttp", "duckdb", "hypothesis", "pyarrow", "pyyaml", "tokenizers", "transformers")
 # Texts that parsers treat specially.
 _SPECIAL = [
@@ -89,85 +104,16 @@ def damaged(whole: Sequence[bytes]) -> st.SearchStrategy[bytes]:
     return st.builds(apply, st.sampled_from(whole), st.lists(change, min_size=1, max_size=6))
 
 
-def _json(value: Any) -> bytes:
-    return json.dumps(value, indent=1).encode()
-
-
-_CALL = {"type": "function", "function": {"name": "f", "arguments": {"x": 1}}}
-_ROWS = [
-    b'{"prompt": "a", "completion": "b"}\n{"instruction": "a", "input": "", "output": "b"}\n',
-    json.dumps({"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}).encode()
-    + b"\n",
-    json.dumps(
-        {
-            "messages": [
-                {"role": "user", "content": [{"type": "text", "text": "a"}]},
-                {"role": "assistant", "content": "", "tool_calls": [_CALL]},
-                {"role": "tool", "content": "b", "name": "f"},
-            ],
-            "tools": [{"type": "function", "function": {"name": "f", "parameters": {}}}],
-        }
-    ).encode(),
-    _json([{"conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]}]),
-    _json({"examples": [{"input": "a", "target_scores": {"b": 1, "c": 0}}]}),
-    _json({"data": [{"paragraphs": [{"context": "a", "qas": [{"question": "b", "answers": [{"text": "c"}]}]}]}]}),
-    _json({"question": "a", "choices": {"text": ["b", "c"], "label": ["A", "B"]}, "answerKey": "A"}),
-    _json(
-        {"prompt": {"text": "a", "role": "prompter", "replies": [{"text": "b", "role": "assistant", "replies": []}]}}
-    ),
-    _json({"columns": ["prompt", "completion"], "data": [["a", "b"]]}),
-]
-_TABLES = [b'prompt,completion\na,b\n"c, d",e\n', b"sep=;\na;b\nc;d\n", b"a\tb\n1\t2\n", b'text\n"a ""b"""\n']
-_TRAINERS = [
-    b"base_model: m\ndatasets:\n  - path: a.jsonl\n    type: chat_template\n    field_messages: messages\n",
-    b"model_name_or_path: m\ndataset: a,b\ndataset_dir: .\ntemplate: llama3\ncutoff_len: 512\n",
-    b"model_name_or_path: m\ndataset_name: a\ndatasets:\n  - path: a.jsonl\n    split: train\n",
-    b"model:\n  model_name: m\ndata:\n  train:\n    datasets:\n      - dataset_name: text_sft\n"
-    b"        dataset_path: a.jsonl\n",
-    b"model: m\ndataset:\n  - a.jsonl#100\nmax_length: 512\n",
-]
-_INFOS = [_json({"a": {"file_name": "a.jsonl", "formatting": "sharegpt", "columns": {"messages": "conversations"}}})]
-_CONFIGS = [
-    b'[model]\nname_or_path = "m"\n[data]\ntasks = "tasks/*"\ntarget = "t"\n[lora]\nr = 2\n',
-    b'[[data.task]]\nname = "a"\npath = "a.jsonl"\ncolumns = { prompt = "a.b" }\ncsv = { delimiter = ";" }\n',
-]
-_MANIFESTS = [
-    _json(
-        {
-            "schema_version": 1,
-            "created": "2026-01-01T00:00:00Z",
-            "method": "forward",
-            "targets": [{"name": "t", "files": [{"path": "t.jsonl", "sha256": "0" * 64, "rows": 1}], "source": {}}],
-            "tasks": [{"name": "a", "selected": True, "weight": 1.0, "files": [], "source": {"hub": "a/b"}}],
-            "model": {"name_or_path": "m", "sha256": "0" * 64},
-        }
-    )
-]
-_EVENTS = [
-    b'{"event": "StageStarted", "stage": "train", "total": 3, "unit": "steps", "done": 0, "time": 1.0}\n'
-    b'{"event": "Note", "message": "a", "level": "info", "time": 2.0}\n'
-]
-_JOBS = [
-    _json(
-        {
-            "command": "curator train",
-            "arguments": ["train"],
-            "cwd": "/",
-            "host": "h",
-            "pid": 1,
-            "started": "2026-01-01T00:00:00+00:00",
-            "ended": None,
-            "state": "running",
-            "message": "",
-        }
-    )
-]
-_READMES = [b"---\nconfigs:\n- config_name: a\n  data_files:\n  - split: train\n    path: a.jsonl\n---\n# Data\n"]
-
-
 def _rows(folder: Path, name: str, content: bytes) -> None:
     (folder / name).write_bytes(content)
     read_task(Source(name="t", files=(folder / name,)), keep_bad=True)
+
+
+def _zstd(content: bytes) -> bytes:
+    import pyarrow as pa
+
+    packed: bytes = pa.compress(content, codec="zstd", asbytes=True)
+    return packed
 
 
 def _table(folder: Path, content: bytes) -> None:
@@ -176,7 +122,7 @@ def _table(folder: Path, content: bytes) -> None:
 
 
 def _trainer(folder: Path, name: str, content: bytes) -> None:
-    (folder / "a.jsonl").write_bytes(_ROWS[0])
+    (folder / "a.jsonl").write_bytes(texts.ROWS[0])
     (folder / name).write_bytes(content)
     read_trainer_config(folder / name)
 
@@ -187,8 +133,18 @@ def _config(folder: Path, content: bytes) -> None:
 
 
 def _manifest(folder: Path, content: bytes) -> None:
+    """Read a manifest, and check its places and files."""
+    (folder / "a.jsonl").write_bytes(texts.ROWS[0])
     (folder / "manifest.json").write_bytes(content)
-    read_manifest(folder / "manifest.json")
+    found, places = read_manifest(folder / "manifest.json"), AllowedPlaces(folder)
+    checks: tuple[Callable[[], object], ...] = (
+        lambda: places.check(found),
+        lambda: places.check_model(ModelSection(name_or_path=found.model.name_or_path)),
+        lambda: check_files(found, folder),
+    )
+    for check in checks:
+        with contextlib.suppress(CuratorError):
+            check()
 
 
 def _events(folder: Path, content: bytes) -> None:
@@ -203,7 +159,7 @@ def _jobs(folder: Path, content: bytes) -> None:
 
 
 def _readme(folder: Path, content: bytes) -> None:
-    (folder / "a.jsonl").write_bytes(_ROWS[0])
+    (folder / "a.jsonl").write_bytes(texts.ROWS[0])
     (folder / "README.md").write_bytes(content)
     tasks_of_folder(folder)
 
@@ -227,19 +183,35 @@ def _whole_store() -> bytes:
 
 
 PARSERS: dict[str, tuple[Callable[[], Sequence[bytes]], Callable[[Path, bytes], None]]] = {
-    "JSON lines": (lambda: _ROWS, lambda folder, content: _rows(folder, "rows.jsonl", content)),
-    "JSON document": (lambda: _ROWS, lambda folder, content: _rows(folder, "rows.json", content)),
-    "gzip": (lambda: [gzip.compress(_ROWS[0])], lambda folder, content: _rows(folder, "rows.jsonl.gz", content)),
-    "CSV and TSV": (lambda: _TABLES, _table),
-    "trainer YAML": (lambda: _TRAINERS, lambda folder, content: _trainer(folder, "run.yaml", content)),
-    "dataset_info.json": (lambda: _INFOS, lambda folder, content: _trainer(folder, "dataset_info.json", content)),
-    "curator.toml": (lambda: _CONFIGS, _config),
-    "manifest": (lambda: _MANIFESTS, _manifest),
-    "README of a data set": (lambda: _READMES, _readme),
-    "events.jsonl": (lambda: _EVENTS, _events),
-    "run.json": (lambda: _JOBS, _jobs),
+    "JSON lines": (lambda: texts.ROWS, lambda folder, content: _rows(folder, "rows.jsonl", content)),
+    "JSON document": (lambda: texts.ROWS, lambda folder, content: _rows(folder, "rows.json", content)),
+    "gzip": (
+        lambda: [gzip.compress(texts.ROWS[0])],
+        lambda folder, content: _rows(folder, "rows.jsonl.gz", content),
+    ),
+    "bzip2": (
+        lambda: [bz2.compress(texts.ROWS[0])],
+        lambda folder, content: _rows(folder, "rows.jsonl.bz2", content),
+    ),
+    "xz": (
+        lambda: [lzma.compress(texts.ROWS[0])],
+        lambda folder, content: _rows(folder, "rows.jsonl.xz", content),
+    ),
+    "zstd": (lambda: [_zstd(texts.ROWS[0])], lambda folder, content: _rows(folder, "rows.jsonl.zst", content)),
+    "CSV and TSV": (lambda: texts.TABLES, _table),
+    "trainer YAML": (lambda: texts.TRAINERS, lambda folder, content: _trainer(folder, "run.yaml", content)),
+    "dataset_info.json": (
+        lambda: texts.INFOS,
+        lambda folder, content: _trainer(folder, "dataset_info.json", content),
+    ),
+    "curator.toml": (lambda: texts.CONFIGS, _config),
+    "manifest": (lambda: texts.MANIFESTS, _manifest),
+    "README of a data set": (lambda: texts.READMES, _readme),
+    "events.jsonl": (lambda: texts.EVENTS, _events),
+    "run.json": (lambda: texts.JOBS, _jobs),
     "store": (lambda: [_whole_store()], _store),
     **fuzz_files.PARSERS,
+    **fuzz_results.PARSERS,
     **fuzz_served.PARSERS,
 }
 """Valid texts and the call of a parser, by the name of the parser."""
@@ -252,80 +224,145 @@ class Fuzzed(NamedTuple):
     """Number of texts."""
     slowest: float
     """Seconds of the text that took longest."""
+    seconds: float
+    """Seconds of all texts, without imports."""
+    processor_seconds: float
+    """Processor seconds of all texts, with those of ended children."""
+    next_seed: int
+    """Seed of the next batch."""
+
+
+def scratch() -> tempfile.TemporaryDirectory[str]:
+    """Make a folder for the files, in memory if the system has such a place."""
+    return tempfile.TemporaryDirectory(dir=_MEMORY if os.access(_MEMORY, os.W_OK) else None)
 
 
 def fuzz(name: str, folder: Path, seconds: float, *, first_seed: int = 0) -> Fuzzed:
     """Read damaged texts for so many seconds.
 
+    The first texts are whole. They load libraries and models, and show that the parser accepts a text.
+
     Args:
         name: Key of `PARSERS`.
         folder: Empty folder for the files.
-        seconds: Duration. Each batch of 25 texts is finished.
+        seconds: Duration. Each batch is finished: 25 texts at first, and more while batches are short.
         first_seed: Seed of the first batch.
 
     Raises:
+        AssertionError: The parser accepts no whole text.
         Exception: The parser crashed. Hypothesis names the smallest text.
     """
     whole, parse = PARSERS[name]
-    texts = damaged(whole())
-    count, number, slowest, end = 0, first_seed, 0.0, time.monotonic() + seconds
-    while count == 0 or time.monotonic() < end:
+    given_texts = whole()
+    assert sum(_is_accepted(parse, folder, text) for text in given_texts), f"{name}: no whole text is accepted"
+    drawn = damaged(given_texts)
+    began, used = time.monotonic(), _processor_seconds()
+    count, number, slowest, size = 0, first_seed, 0.0, 25
+    while count == 0 or time.monotonic() < began + seconds:
 
         @seed(number)
         @settings(
-            max_examples=25,
+            max_examples=size,
             deadline=None,
             database=None,
             phases=(Phase.generate, Phase.shrink),
             suppress_health_check=list(HealthCheck),
         )
-        @given(texts)
+        @given(drawn)
         def check(content: bytes) -> None:
             nonlocal count, slowest
-            count, began = count + 1, time.monotonic()
+            count, start = count + 1, time.monotonic()
             with contextlib.suppress(CuratorError):
                 parse(folder, content)
-            slowest = max(slowest, time.monotonic() - began)
+            slowest = max(slowest, time.monotonic() - start)
 
+        start = time.monotonic()
         check()
         number += 1
-    return Fuzzed(count, slowest)
+        # Hypothesis takes as long to begin a batch as to draw dozens of texts.
+        if 2 * (time.monotonic() - start) < min(_LONGEST_BATCH, seconds / 4):
+            size *= 2
+    return Fuzzed(count, slowest, time.monotonic() - began, _processor_seconds() - used, number)
+
+
+def _is_accepted(parse: Callable[[Path, bytes], None], folder: Path, text: bytes) -> bool:
+    try:
+        parse(folder, text)
+    except CuratorError:
+        return False
+    return True
+
+
+def _processor_seconds() -> float:
+    return sum(os.times()[:4])
 
 
 def main() -> None:
-    """Fuzz every parser, and print and store the numbers of texts and the crashes."""
+    """Fuzz every parser in turns, and print and store the numbers of texts and the crashes."""
     parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("--seconds", type=float, default=600.0, help="duration for each parser")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the first batch")
-    parser.add_argument("--json", type=Path, help="file for the results")
+    parser.add_argument("--seconds", type=float, default=600.0, help="duration for each parser, with earlier turns")
+    parser.add_argument("--json", type=Path, required=True, help="file of the results")
     parser.add_argument("names", nargs="*", help="parsers; all by default")
-    given_ = parser.parse_args()
-    earlier = json.loads(given_.json.read_text()) if given_.json and given_.json.exists() else {}
-    results: dict[str, Any] = earlier.get("parsers", {})
-    for name in given_.names or PARSERS:
-        crash, found, began, used = "", Fuzzed(0, 0.0), time.monotonic(), time.process_time()
-        with tempfile.TemporaryDirectory() as folder:
-            try:
-                found = fuzz(name, Path(folder), given_.seconds, first_seed=given_.seed)
-            except Exception:
-                crash = traceback.format_exc()
-        results[name] = {
-            "seconds": round(time.monotonic() - began),
-            "processor_seconds": round(time.process_time() - used),
-            "texts": found.texts,
-            "slowest_seconds": round(found.slowest, 3),
+    arguments = parser.parse_args()
+    left = set(arguments.names or PARSERS)
+    while left:
+        for name in [name for name in PARSERS if name in left]:
+            earlier = _results(arguments.json).get(name, {})
+            rest = arguments.seconds - earlier.get("seconds", 0)
+            if rest < 1 or earlier.get("crash"):
+                left.remove(name)
+                continue
+            _store_turn(arguments.json, name, earlier, _turn(name, min(rest, _TURN), earlier.get("next_seed", 0)))
+
+
+def _turn(name: str, seconds: float, first_seed: int) -> tuple[Fuzzed, str]:
+    crash, found = "", Fuzzed(0, 0.0, 0.0, 0.0, first_seed)
+    with scratch() as folder:
+        try:
+            found = fuzz(name, Path(folder), seconds, first_seed=first_seed)
+        except Exception:
+            crash = traceback.format_exc()
+    print(f"{name}: {found.texts:,} texts{': CRASH' if crash else ''}", flush=True)
+    if crash:
+        print(crash, flush=True)
+    return found, crash
+
+
+def _results(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text())["parsers"] if path.exists() else {}
+
+
+def _store_turn(path: Path, name: str, earlier: dict[str, Any], turn: tuple[Fuzzed, str]) -> None:
+    """Add a turn to the results. The file is read again, because another process may run other parsers."""
+    found, crash = turn
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=Path(__file__).parent,
+    ).stdout.strip()
+    results = _results(path) | {
+        name: {
+            "seconds": round(earlier.get("seconds", 0) + found.seconds, 1),
+            "processor_seconds": round(earlier.get("processor_seconds", 0) + found.processor_seconds, 1),
+            "texts": earlier.get("texts", 0) + found.texts,
+            "slowest_seconds": round(max(earlier.get("slowest_seconds", 0), found.slowest), 3),
+            "next_seed": found.next_seed,
+            "commits": sorted({*earlier.get("commits", ()), commit}),
+            "load": sorted({*earlier.get("load", ()), round(os.getloadavg()[0])}),
             "crash": crash,
         }
-        print(f"{name}: {found.texts:,} texts{': CRASH' if crash else ''}", flush=True)
-        if crash:
-            print(crash)
-        if given_.json:
-            document = {
-                "command": "python tests/stress/fuzz.py --seconds SECONDS --json FILE [PARSER …]",
-                "versions": {name: version(name) for name in _VERSIONS},
-                "parsers": results,
-            }
-            given_.json.write_text(json.dumps(document, indent=1) + "\n")
+    }
+    document = {
+        "command": "python tests/stress/fuzz.py --seconds SECONDS --json FILE [PARSER …]",
+        "versions": {name: version(name) for name in _VERSIONS},
+        "machine": "2 x86_64 cores with other work, at a nice value of 10; `load` holds the load at each turn's end",
+        "parsers": {name: results[name] for name in PARSERS if name in results},
+    }
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(document, indent=1) + "\n")
+    partial.replace(path)
 
 
 if __name__ == "__main__":

@@ -63,6 +63,33 @@ def _rows(folder: Path, name: str, content: bytes) -> None:
 
 
 @functools.cache
+def _saved_folder() -> Path:
+    """Save a data set with its two descriptions."""
+    import datasets
+
+    folder = Path(tempfile.mkdtemp(prefix="curator-fuzz-"))
+    datasets.Dataset(_TABLE).save_to_disk(str(folder))
+    return folder
+
+
+def _saved_texts() -> list[bytes]:
+    return [
+        name.encode() + b"\n" + (_saved_folder() / name).read_bytes() for name in ("state.json", "dataset_info.json")
+    ]
+
+
+def _saved(folder: Path, content: bytes) -> None:
+    """Read a saved data set with one damaged description. The first line names the file."""
+    for left in folder.iterdir():
+        left.unlink()
+    for path in _saved_folder().iterdir():
+        shutil.copy(path, folder / path.name)
+    name, _, text = content.partition(b"\n")
+    (folder / ("state.json" if name == b"state.json" else "dataset_info.json")).write_bytes(text)
+    read_task(Source(name="t", folder=folder, files=(*sorted(folder.iterdir()),)), keep_bad=True)
+
+
+@functools.cache
 def _model() -> Path:
     """Make the folder of a tiny model."""
     from synthetic_project import make_model
@@ -122,6 +149,7 @@ def _template(folder: Path, content: bytes) -> None:
 PARSERS: dict[str, tuple[Callable[[], Sequence[bytes]], Callable[[Path, bytes], None]]] = {
     "Parquet": (lambda: [_parquet()], lambda folder, content: _rows(folder, "rows.parquet", content)),
     "Arrow": (lambda: [_arrow()], lambda folder, content: _rows(folder, "rows.arrow", content)),
+    "saved data set": (_saved_texts, _saved),
     "chat template": (lambda: _TEMPLATES, _template),
     "config.json of a model": (_model_text("config.json"), lambda f, content: _model_file(f, "config.json", content)),
     "tokenizer_config.json": (

@@ -10,11 +10,13 @@ import pytest
 import torch
 
 from curator.core.config import LoraSection, ModelSection, TrainSection
-from curator.core.errors import NumericalError
+from curator.core.errors import DataError, NumericalError
 from curator.core.events import Event, Reporter, StageFinished, StageProgress, StageStarted
 from curator.data.tokens import TokenizedExample
+from curator.gradients.capture import Capture
+from curator.gradients.projection import ProjectionSpec
 from curator.training.model import TunedModel, load_model
-from curator.training.trainer import Checkpoint, measure_losses, train_adapter
+from curator.training.trainer import Checkpoint, measure_losses, steps_done, train_adapter
 
 RECIPE = TrainSection(epochs=3, learning_rate=5e-3, batch_size=4)
 
@@ -180,3 +182,30 @@ def test_measure_losses_batch_size_does_not_matter(tuned: TunedModel) -> None:
     np.testing.assert_allclose(
         measure_losses(tuned, examples, batch_tokens=8), measure_losses(tuned, examples, batch_tokens=10**5), rtol=1e-5
     )
+
+
+def test_steps_done_folder_with_foreign_name_is_ignored(tmp_path: Path) -> None:
+    for name in ("checkpoint-7", "checkpoint-new", "checkpoint-" + "9" * 200):
+        (tmp_path / "checkpoints" / name).mkdir(parents=True)
+        (tmp_path / "checkpoints" / name / "complete").touch()
+    assert steps_done(tmp_path) == 7
+
+
+class _FullDisk(Capture):
+    """Capture that finds the disk full when a checkpoint is half written."""
+
+    def checkpoint(self, checkpoint: Path) -> None:
+        assert checkpoint.is_dir()
+        raise DataError("no space", hint="")
+
+
+def test_train_adapter_observer_finds_full_disk_leaves_no_checkpoint(
+    tuned: TunedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("curator.training.trainer._CHECKPOINT_SECONDS", 0.0)
+    with pytest.raises(DataError, match="no space"):
+        train_adapter(
+            tuned, _examples(tuned), RECIPE, folder=tmp_path, shares=[1.0], reporter=Reporter(), stage="train",
+            observer=_FullDisk(tuned, ProjectionSpec(dim=8, seed=0), tmp_path / "capture", Reporter()),
+        )  # fmt: skip
+    assert list((tmp_path / "checkpoints").glob("*")) == []

@@ -8,9 +8,11 @@ import sys
 import textwrap
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import numpy as np
@@ -23,6 +25,8 @@ from curator.core.file_states import FileState
 from curator.core.interval import Interval
 from curator.estimate.task_sums import TaskSums
 from curator.workspace.store import access, locks, schema
+from curator.workspace.store.measured import RunDetails
+from curator.workspace.store.metric_values import StoredMetric
 from curator.workspace.store.records import StoredEdit, StoredExample, StoredSession, StoredTask
 from curator.workspace.store.tables import Store
 
@@ -42,6 +46,11 @@ examples = st.builds(
     completion_tokens=st.integers(0, 100),
     truncated=st.booleans(),
     left_out=st.none() | texts,
+)
+
+
+METRIC = StoredMetric(
+    metric="m", part="", version="1", value=1.0, standard_error=None, examples=1, higher_is_better=True
 )
 
 
@@ -556,3 +565,40 @@ def test_store_folder_is_file_raises_data_error(tmp_path: Path) -> None:
 def test_store_invalid_sql_is_not_converted(store: Store) -> None:
     with pytest.raises(duckdb.CatalogException), store.write() as connection:
         connection.execute("SELECT * FROM nothing")
+
+
+@pytest.mark.parametrize(
+    ("update", "read"),
+    [
+        ("UPDATE artifacts SET outputs = '{\"a\": '", lambda store: store.artifacts("task")),
+        ("UPDATE artifacts SET created = NULL", lambda store: store.artifacts("task")),
+        ("UPDATE selections SET name = NULL", lambda store: store.selections()),
+        ("UPDATE selections SET created = NULL", lambda store: store.selections()),
+        ("UPDATE edits SET changes = 'a'", lambda store: store.sessions("t")),
+        ("UPDATE edits SET label = NULL", lambda store: store.sessions("t")),
+        ("UPDATE measurements SET subset = '[]'", lambda store: store.measurements("recipe")),
+        ("UPDATE measurements SET made = NULL", lambda store: store.measurements("recipe")),
+        ("UPDATE run_details SET task_losses = '[1]'", lambda store: store.measurements("recipe")),
+        ('UPDATE run_details SET task_losses = \'{"a": {"b": 1}}\'', lambda store: store.measurements("recipe")),
+        ("UPDATE metric_values SET subset = repeat('[', 9000)", lambda store: store.metrics("recipe")),
+        ("UPDATE notes SET text = NULL", lambda store: store.notes()),
+    ],
+)
+def test_store_unexpected_value_raises_data_error(
+    store: Store, update: str, read: Callable[[Store], list[Any]]
+) -> None:
+    store.put_selection(
+        "key", "name", target="t", method="forward", loss=1.0, manifest="{}", inputs={}, outputs={"a": 1}
+    )
+    store.put_artifact("task", "key", {}, {"a": 1})
+    edit = StoredEdit(number=0, kind="set", label="a", changes={}, loss=None, made=datetime.now(UTC))
+    store.put_edits("session", "t", [edit])
+    store.put_measurement("recipe", "t", {"a": "0"}, seed=0, loss=1.0, seconds=1.0, details=RunDetails())
+    store.put_metrics("recipe", "t", {"a": "0"}, seed=0, values=[METRIC])
+    store.put_note("task", "a", "", "text")
+    assert len(read(store)) == 1
+    with store.write() as connection:
+        connection.execute(update)
+    with pytest.raises(DataError, match=r"unexpected value in|not a JSON object") as raised:
+        read(store)
+    assert str(store.path) in str(raised.value)

@@ -10,10 +10,10 @@ import errno
 import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import duckdb
 import pyarrow as pa
@@ -43,6 +43,9 @@ _FILE_ERRORS = (
     duckdb.TransactionException,
     OSError,
 )
+# Errors of code that decodes a value of another type or form than curator writes.
+_UNEXPECTED = (ValueError, TypeError, AttributeError, LookupError, RecursionError)
+_T = TypeVar("_T")
 QUERY_MEMORY = "1GiB"
 """Memory of DuckDB for a query of the user."""
 _FULL = f"{CHECK_DISK} Then run the same command again. The store holds no partial results."
@@ -171,6 +174,19 @@ class Database:
             for path in left:
                 path.unlink(missing_ok=True)
 
+    def decoded(self, rows: Iterable[tuple[Any, ...]], decode: Callable[..., _T]) -> list[_T]:
+        """Decode rows, each passed as the arguments of a function. Another person may have written the store.
+
+        Raises:
+            DataError: A value has another type or form than curator writes.
+        """
+        try:
+            return [decode(*row) for row in rows]
+        except _UNEXPECTED as error:
+            raise DataError(
+                f"unexpected value in {self.path}: {type(error).__name__}: {error}", hint=DAMAGED
+            ) from error
+
     def backups(self) -> list[Path]:
         """Return the copies of the store that upgrades made, oldest first."""
         return sorted(self.path.parent.glob(f"{self.path.stem}.schema-*{self.path.suffix}"))
@@ -267,6 +283,18 @@ def insert(connection: Connection, statement: str, table: pa.Table, parameters: 
     connection.register("new_rows", table)
     connection.execute(statement, list(parameters))
     connection.unregister("new_rows")
+
+
+def subset_of(text: str) -> dict[str, str]:
+    """Decode a subset: the hash of the training examples of each task, by the task's name.
+
+    Raises:
+        ValueError: The text is not a JSON object of texts.
+    """
+    found = json.loads(text)
+    if not isinstance(found, dict) or not all(isinstance(value, str) for value in found.values()):
+        raise ValueError("a subset is not an object of texts")
+    return found
 
 
 def put_artifact(connection: Connection, stage: str, key: str, inputs: dict[str, Any], outputs: dict[str, Any]) -> None:

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 
 from curator.core.interval import Interval
-from curator.workspace.store.access import Database
+from curator.workspace.store.access import Database, subset_of
 from curator.workspace.store.schema import utc_now
 
 
@@ -111,17 +111,21 @@ class Measured(Database):
                 " WHERE m.recipe = ? ORDER BY m.made, m.subset, m.seed",
                 [recipe],
             ).fetchall()
-        return [
-            Measurement(
-                subset=json.loads(s),
+        return self.decoded(
+            rows,
+            lambda s, seed, loss, seconds, made, *rest: Measurement(
+                subset=subset_of(s),
                 seed=seed,
-                loss=loss,
+                loss=float(loss),
                 seconds=seconds,
                 made=made.replace(tzinfo=UTC),
                 details=_details(*rest),
-            )
-            for s, seed, loss, seconds, made, *rest in rows
-        ]
+            ),
+        )
+
+
+def _task_loss(before: float, after: float, trained: bool, held_out: bool) -> TaskLoss:
+    return TaskLoss(before=float(before), after=float(after), trained=bool(trained), held_out=bool(held_out))
 
 
 def _row(details: RunDetails) -> list[object]:
@@ -157,7 +161,7 @@ def _details(
         tokens=tokens,
         peak_bytes=peak_bytes,
         machine=machine or "",
-        task_losses={name: TaskLoss(**found) for name, found in json.loads(task_losses or "{}").items()},
+        task_losses={name: _task_loss(**found) for name, found in json.loads(task_losses or "{}").items()},
         estimated_before=Interval(value, low, high) if known else None,  # type: ignore[arg-type]
         calibrated_on=calibrated_on,
     )

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from curator.workspace.store.access import Database
+from curator.workspace.store.access import Database, subset_of
 from curator.workspace.store.schema import utc_now
 
 
@@ -62,9 +62,10 @@ class MetricValues(Database):
                 " FROM metric_values WHERE recipe = ? ORDER BY made, subset, seed, metric, part",
                 [recipe],
             ).fetchall()
-        return [
-            (
-                json.loads(subset),
+        return self.decoded(
+            rows,
+            lambda subset, seed, metric, part, version, value, error, examples, higher: (
+                subset_of(subset),
                 seed,
                 StoredMetric(
                     metric=metric,
@@ -75,6 +76,5 @@ class MetricValues(Database):
                     examples=examples,
                     higher_is_better=higher,
                 ),
-            )
-            for subset, seed, metric, part, version, value, error, examples, higher in rows
-        ]
+            ),
+        )

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Any, Literal
 
 from curator.workspace.store.access import Database
 from curator.workspace.store.schema import utc_now
@@ -41,4 +41,10 @@ class Notes(Database):
             rows = connection.execute(
                 "SELECT kind, name, sha256, text, made FROM notes ORDER BY kind, name, sha256"
             ).fetchall()
-        return [Note(kind=k, name=n, sha256=h, text=t, made=made.replace(tzinfo=UTC)) for k, n, h, t, made in rows]
+        return self.decoded(rows, _note)
+
+
+def _note(kind: Any, name: str, sha256: str, text: str, made: datetime) -> Note:
+    if not all(isinstance(value, str) for value in (kind, name, sha256, text)):
+        raise TypeError("a value of a note is missing")
+    return Note(kind=kind, name=name, sha256=sha256, text=text, made=made.replace(tzinfo=UTC))

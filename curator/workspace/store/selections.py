@@ -69,7 +69,7 @@ class SelectionTable(Database):
             rows = connection.execute(
                 "SELECT key, name, target, method, loss, manifest, created FROM selections ORDER BY created DESC, key"
             ).fetchall()
-        return [_selection(row) for row in rows]
+        return self.decoded(rows, _selection)
 
     # -- names ----------------------------------------------------------------------------------------------------
 
@@ -138,7 +138,7 @@ class SelectionTable(Database):
                 "SELECT key, name, target, method, loss, manifest, created, deleted FROM deleted_selections"
                 " ORDER BY deleted DESC, created DESC, key"
             ).fetchall()
-        return [(_selection(row[:7]), row[7].replace(tzinfo=UTC)) for row in rows]
+        return self.decoded(rows, lambda *row: (_selection(*row[:7]), row[7].replace(tzinfo=UTC)))
 
     # -- edits ----------------------------------------------------------------------------------------------------
 
@@ -178,7 +178,10 @@ class SelectionTable(Database):
                 " ORDER BY max(made) DESC, max(number) DESC LIMIT ?",
                 [target, most],
             ).fetchall()
-            return [StoredSession(id=row[0], edits=_edits(connection, row[0])) for row in found]
+            rows = [(name, *_edit_rows(connection, name)) for (name,) in found]
+        return self.decoded(
+            rows, lambda name, *edits: StoredSession(id=name, edits=tuple(_edit(*edit) for edit in edits))
+        )
 
     def stamps(self) -> tuple[str, str]:
         """Return two texts that show changes by any process.
@@ -206,24 +209,31 @@ def _count(deletion: Connection) -> int:
     return int(deletion.fetchall()[0][0])
 
 
-def _selection(row: Sequence[Any]) -> StoredSelection:
-    key, name, target, method, loss, manifest, created = row
+def _selection(
+    key: str, name: str, target: str, method: str, loss: float, manifest: str, created: datetime
+) -> StoredSelection:
+    if not all(isinstance(value, str) for value in (key, name, target, method, manifest)):
+        raise TypeError("a value of a selection is missing")
     return StoredSelection(
         key=key,
         name=name,
         target=target,
         method=method,
-        loss=loss,
+        loss=float(loss),
         manifest=manifest,
         created=created.replace(tzinfo=UTC),
     )
 
 
-def _edits(connection: Connection, session: str) -> tuple[StoredEdit, ...]:
-    rows = connection.execute(
+def _edit_rows(connection: Connection, session: str) -> list[tuple[Any, ...]]:
+    return connection.execute(
         "SELECT number, kind, label, changes, loss, made FROM edits WHERE session = ? ORDER BY number", [session]
     ).fetchall()
-    return tuple(
-        StoredEdit(number=n, kind=k, label=text, changes=json.loads(c), loss=loss, made=made.replace(tzinfo=UTC))
-        for n, k, text, c, loss, made in rows
+
+
+def _edit(number: int, kind: str, label: str, changes: str, loss: float | None, made: datetime) -> StoredEdit:
+    if not isinstance(kind, str) or not isinstance(label, str):
+        raise TypeError("a value of an edit is missing")
+    return StoredEdit(
+        number=number, kind=kind, label=label, changes=json.loads(changes), loss=loss, made=made.replace(tzinfo=UTC)
     )

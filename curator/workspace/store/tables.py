@@ -95,10 +95,12 @@ class Store(Sums, Segments, Measured, MetricValues, SelectionTable, Notes, Queri
                 " ORDER BY created DESC, key",
                 [stage, keys is None, list(keys or [])],
             ).fetchall()
-        return [
-            Artifact(stage=s, key=k, inputs=self._facts(i), outputs=self._facts(o), created=c.replace(tzinfo=UTC))
-            for s, k, i, o, c in rows
-        ]
+        return self.decoded(
+            rows,
+            lambda s, k, i, o, c: Artifact(
+                stage=s, key=k, inputs=self._facts(i), outputs=self._facts(o), created=c.replace(tzinfo=UTC)
+            ),
+        )
 
     def _facts(self, text: str) -> "_Facts":
         try:
