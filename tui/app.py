@@ -229,13 +229,12 @@ class CuratorApp(AppBase):
         saved = snapshot.selection(name)
         if name and saved is None:
             return
-        if saved is not None and (saved.dropped or saved.is_weighted):
-            what = "drops examples" if saved.dropped else "has weights"
-            self.flash(f"{name} {what}: load it and start `verify` (R) instead", "warn")
+        if saved is not None and saved.is_weighted:
+            self.flash(f"{name} has weights: load it and start `verify` (R) instead", "warn")
         elif "," in name:
             self.flash("the command separates names by commas: rename the selection first", "warn")
         else:
-            self.push_screen(MeasureDialog(name or "all"), self.launch)
+            self.push_screen(MeasureDialog(name or "all", saved.manifest.started_from if saved else ""), self.launch)
 
     def _save_to_measure(self, name: str | None) -> None:
         self._then_measure = bool(name)

@@ -17,7 +17,7 @@ from curator.core.figures import duration
 from curator.core.text import clean
 from tui.actions import bindings_of
 from tui.background.dry_run import seconds_of_select
-from tui.background.run_watcher import name_of
+from tui.background.run_watcher import name_of, progress_words
 from tui.screens.base import CuratorScreen
 from tui.widgets import numbers
 from tui.widgets.answer import answer_bars, answer_sentence, bar_lines
@@ -142,10 +142,7 @@ def begin_lines(snapshot: "Snapshot", running: "list[JobView]", seconds: float |
     if not target:
         lines.append([("No target is set.", "warn"), " Set `target` in [data] of curator.toml."])
     elif running:
-        view = running[0]
-        share = f", {view.done / view.total:.0%}" if view.total else ""
-        left = f", {duration(view.seconds_left)} left" if view.seconds_left is not None else ""
-        lines.append([("▶ ", "warn"), f"{view.stage or name_of(view)} is running{share}{left}."])
+        lines.append([("▶ ", "warn"), f"{progress_words(running[0])}."])
         lines.append([("4", "accent"), " shows the job."])
     else:
         lines.append(["Press ", ("R", "accent"), ", then ", ("enter", "accent"), ", to find out which tasks help."])
@@ -182,6 +179,10 @@ class HomeScreen(CuratorScreen):
     def _have_planned(self, seconds: float) -> None:
         self._first_seconds = seconds
         self.show("snapshot")
+
+    def offers(self, action: str) -> bool:
+        """Return whether an action makes sense here: one pane has no next one."""
+        return not self.has_class("-begin") or action not in ("next_pane", "zoom_pane")
 
     def body(self) -> Iterable[Widget]:
         """Return the boxes."""
@@ -377,13 +378,15 @@ class HomeScreen(CuratorScreen):
     def _pipeline_line(self) -> Line:
         """Return all stages in one line, with the progress of the one that runs."""
         snapshot = self.app.snapshot
+        is_running = any(view.job.state == "running" for view in self.app.jobs)
         parts: list[Part] = []
         for number, stage in enumerate(snapshot.status.stages if snapshot is not None else (), 1):
             if running := self._progress(stage.stage, 0):
                 parts += [*running, "  "]
                 continue
             mark, style = _STATES[stage.state]
-            parts += [(f"{mark} ", style), f"{number} {stage.stage}  "]
+            # The progress of a running stage takes the cells of the numbers.
+            parts += [(f"{mark} ", style), f"{stage.stage}  " if is_running else f"{number} {stage.stage}  "]
         return parts
 
     def _progress(self, stage: str, number: int) -> Line:
@@ -393,8 +396,8 @@ class HomeScreen(CuratorScreen):
             return ()
         share = view.done / view.total if view.total else 0.0
         left = duration(view.seconds_left) if view.seconds_left is not None else ""
-        name = f"{number} {stage:<10}" if number else f"{stage} "
-        return [("▶ ", "warn"), name, (numbers.meter(share, 8), "warn"), f" {share:.0%} {left}"]
+        meter: Line = [f"{number} {stage:<10}", (numbers.meter(share, 8), "warn")] if number else [stage]
+        return [("▶ ", "warn"), *meter, f" {share:.0%} {left}"]
 
     def _attention(self) -> list[tuple[str, str, str]]:
         app, snapshot = self.app, self.app.snapshot
