@@ -189,8 +189,8 @@ def report_runs(
     Raises:
         NumericalError: No subset is measured, or every run on a selection to compare diverged.
     """
-    found = report(estimates)
-    if measurer is not None:
+    found = report(estimates, empty=any(one.dropped for one in plan.named))
+    if measurer is not None and found.runs:
         found = with_metric(found, estimates, measurer, before)
     if distributed.is_main():
         mark_reported(estimates.workspace, estimates.corpus)

@@ -185,7 +185,8 @@ def test_terminal_sitting_drops_harmful_rows_measures_and_exports_for_two_traine
         tmux.keys(*["j"] * presses)
         tmux.until(lambda shown, trainer=trainer: f"preview clean-{trainer}/" in shown)
         tmux.keys("Enter")
-        tmux.until(lambda shown, trainer=trainer: "exported" in shown and f"clean-{trainer}" in shown)
+        written = project / "exports" / f"clean-{trainer}" / "curator-export.json"
+        tmux.until(lambda shown, written=written: "curator export" not in shown and written.exists())
     tmux.quit()
 
     manifests = [
@@ -201,8 +202,9 @@ def test_terminal_sitting_drops_harmful_rows_measures_and_exports_for_two_traine
     assert run.subset == subset_content(kept, run.subset)
     assert f"{run.loss:.4f}" in home
     for folder in ("clean-llamafactory", "clean-trl"):
-        (rows,) = (project / "exports" / folder).glob(f"{task}.json*")
-        assert len(rows.read_text().splitlines()) == 17
+        rows = [path.read_text() for path in (project / "exports" / folder).rglob(f"*{task}.jsonl")]
+        assert rows
+        assert {len(text.splitlines()) for text in rows} == {17}
 
 
 def _row(shown: str) -> "tuple[str, str] | None":

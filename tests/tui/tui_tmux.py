@@ -29,9 +29,9 @@ def make_sample(folder: Path) -> Path:
     config, count = re.subn(r"(?m)^epochs = .*$", "epochs = 1", config)
     assert count == 1
     if "[gradients]" in config:
-        config = config.replace("[gradients]", "[gradients]\npoints = [1.0]")
+        config = config.replace("[gradients]", "[gradients]\npoints = [0.7]")
     else:
-        config += "\n[gradients]\npoints = [1.0]\n"
+        config += "\n[gradients]\npoints = [0.7]\n"
     config, count = re.subn(r"(?m)^\[data\]$", "[data]\nmax_examples_per_task = 20", config)
     assert count == 1
     (folder / "curator.toml").write_text(config)

@@ -12,6 +12,7 @@ from hostile import run_cli
 from scipy.stats import t as student
 
 import curator
+from curator.cli.verify_tables import show_verify
 from curator.core.events import Reporter
 from curator.data.dropped import Dropped, without
 from curator.select.methods import Request
@@ -85,6 +86,12 @@ def test_verify_selection_that_drops_examples_is_measured_without_them(ready: Pa
     project.selections(("target",)).save(
         ["alpha", "beta"], name="less", request=Request(method="forward", dropped=Dropped.of(dropped))
     )
+    # Alone, it needs no run on whole tasks.
+    alone = _open(ready).verify(selections=["less"], seeds=1)
+    assert (alone.runs, alone.subsets, alone.relative_error) == ((), 0, None)
+    assert alone.selections is not None
+    assert len(alone.selections[0].measured_losses) == 1
+    show_verify(alone)
     report = _open(ready).verify(selections=["mine", "less"], seeds=1)
     assert report.selections is not None
     assert report.dropping is None

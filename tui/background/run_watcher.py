@@ -167,6 +167,9 @@ class _Story:
         state: StageState = "cached" if event.cached else "done"
         number = self._running(event.stage)
         if number is None:
+            if event.cached and any(name == event.stage for name, _, _ in self._stages):
+                # The job asks for the result of a stage again, at its end.
+                return
             if self._running(self._now.stage) is None:
                 self._begin(event.stage, 0, "", 0)
                 self._stages.pop()

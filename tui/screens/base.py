@@ -106,11 +106,12 @@ class CuratorScreen(Screen[None]):
             ]
             self.query_one("#small", Lines).show([[""]] * max((height - 3) // 2, 0) + [[f" {word}"] for word in words])
         self.query_one("#top", Lines).show([self._top(width)])
+        self.show_flash()
+        self.show(topic)
+        # The hints depend on what the screen shows.
         self._shown_hints = []
         self._hints_line = self._hints(width)
         self.query_one("#hints", Lines).show([self._hints_line])
-        self.show_flash()
-        self.show(topic)
 
     def show_flash(self) -> None:
         """Draw the flash line of the application."""
