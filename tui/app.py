@@ -17,6 +17,7 @@ from curator.core.allocation import return_large_blocks
 from curator.core.errors import CuratorError
 from curator.workspace import jobs
 from tui.app_base import AppBase
+from tui.background.file_watcher import FileWatcher
 from tui.background.run_watcher import JobWatcher, name_of
 from tui.screens.base import CuratorScreen
 from tui.screens.home import HomeScreen
@@ -91,7 +92,7 @@ class CuratorApp(AppBase):
         self._remembered = replace(self.place)
         self._watching = self._then_measure = False
         self._store_time = 0
-        self._watcher = JobWatcher(root / ".curator" / "runs")
+        self._watcher, self._files = JobWatcher(root / ".curator" / "runs"), FileWatcher(root)
 
     # -- beginning and end ------------------------------------------------------------------------------------------
 
@@ -310,7 +311,8 @@ class CuratorApp(AppBase):
             place.write(self.place_path)
             self._remembered = place
         try:
-            self.post_message(JobsRead(self._watcher.read(self.watched), self._new_stamps()))
+            files = self._files.has_changed(self.snapshot)
+            self.post_message(JobsRead(self._watcher.read(self.watched), self._new_stamps(), files=files))
         except OSError as error:
             self.post_message(Failed("read the jobs", error))
         finally:
@@ -338,7 +340,7 @@ class CuratorApp(AppBase):
                 self.flash(f"{name_of(view)}: {view.job.state}", "good" if ok else "bad")
         ended = before - {view.job.id for view in self.jobs if view.job.state == "running"}
         running = any(view.job.state == "running" for view in self.jobs)
-        if ended or (message.stamps is not None and self._has_news(message.stamps, running=running)):
+        if ended or message.files or (message.stamps is not None and self._has_news(message.stamps, running=running)):
             self.read_snapshot()
         if not unchanged:
             self.notify_screens("jobs")

@@ -72,6 +72,9 @@ def test_terminal_keys_in_one_piece_fill_the_field_that_the_first_one_opens(samp
     tmux.until(lambda shown: "16 of 16" in shown)
     tmux.type("wmine")
     shown = tmux.until(lambda shown: "save selection" in shown and "mine" in shown)
+    # Keys that are no letters act in their order among the letters.
+    tmux.keys("x", "C-u", "o", "n", "e", "BSpace", "C-a", "t", "h", "C-e", "r")
+    tmux.until(lambda shown: "│ thonr " in shown)
     tmux.keys("Escape")
     tmux.until(lambda shown: "save selection" not in shown)
     tmux.type("?/settings")
