@@ -311,7 +311,7 @@ class CuratorApp(AppBase):
             place.write(self.place_path)
             self._remembered = place
         try:
-            files = self._files.has_changed(self.snapshot)
+            files = self._files.has_changed(self.snapshot.files if self.snapshot is not None else ())
             self.post_message(JobsRead(self._watcher.read(self.watched), self._new_stamps(), files=files))
         except OSError as error:
             self.post_message(Failed("read the jobs", error))

@@ -1,12 +1,9 @@
 """Tells when the configuration or a task file has changed on disk. The screens then say what is stale."""
 
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from curator.core.files import CONFIG_NAME
-
-if TYPE_CHECKING:
-    from tui.state.snapshot import Snapshot
 
 # A look at many files takes longer. It then happens less often.
 _MANY, _SELDOM = 500, 10
@@ -24,17 +21,15 @@ class FileWatcher:
         self._known: tuple[frozenset[Path], int] | None = None
         self._looks = 0
 
-    def has_changed(self, snapshot: "Snapshot | None") -> bool:
+    def has_changed(self, names: Iterable[str]) -> bool:
         """Return whether a file has changed since the last look. The first look at other files finds no change.
 
         Args:
-            snapshot: The project as it was read last. It names the task files.
+            names: Paths of the task files, absolute or relative to the project.
         """
-        files = {self._root / CONFIG_NAME}
-        if snapshot is not None and snapshot.corpus is not None:
-            found = {self._root / path for task in snapshot.corpus.tasks for path, _, _ in task.version.files}
-            # The time of a folder changes when a file is added or removed.
-            files |= found | {path.parent for path in found}
+        found = {self._root / name for name in names}
+        # The time of a folder changes when a file is added or removed.
+        files = {self._root / CONFIG_NAME} | found | {path.parent for path in found}
         self._looks += 1
         if len(files) > _MANY and self._looks % _SELDOM:
             return False

@@ -42,6 +42,8 @@ _STATES = {
 }
 # Least cells of a row with the number of tasks, and with both a difference and a measured loss.
 _COUNT, _BOTH = 32, 48
+# Actions of a screen with several panes.
+_OF_PANES = ("next_pane", "zoom_pane")
 # Least height of the screen with the pipeline in one line. A lower one leaves its rows to the selections.
 _PIPELINE = 20
 # Least height of the screen with the project, the details of the pipeline, and recent events.
@@ -196,8 +198,10 @@ class HomeScreen(CuratorScreen):
         self.show("snapshot")
 
     def offers(self, action: str) -> bool:
-        """Return whether an action makes sense here: one pane has no next one."""
-        return not self.has_class("-begin") or action not in ("next_pane", "zoom_pane")
+        """Return whether an action makes sense here: one pane has no next one, and may list nothing to open."""
+        if not self.has_class("-begin"):
+            return True
+        return self.query_one("#begin-attention", Rows).count > 0 if action == "open" else action not in _OF_PANES
 
     def body(self) -> Iterable[Widget]:
         """Return the boxes."""

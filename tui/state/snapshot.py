@@ -171,6 +171,12 @@ class Snapshot:
         """Return the saved selection of a name; None if the name is unknown."""
         return next((s for s in self.selections if s.name == name), None)
 
+    @property
+    def files(self) -> Sequence[str]:
+        """Return the paths of the task files."""
+        tasks = self.corpus.tasks if self.corpus is not None else ()
+        return [path for task in tasks for path, _, _ in task.version.files]
+
     def sizes(self, dropped: Drops) -> tuple[Floats, Floats]:
         """Return training examples and tokens of each task (t,) without some examples."""
         if not dropped or self.corpus is None:
