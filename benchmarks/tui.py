@@ -1,6 +1,6 @@
 """Measure the speed of the terminal interface with tui_speed.py, which describes the measurements.
 
-python benchmarks/tui.py --json FILE [--work DIR] [--tasks 100 1000 5000]
+python benchmarks/tui.py --json FILE [--work DIR] [--tasks 100 1700 5000] [--method trajectory]
 """
 
 from tui_speed import main

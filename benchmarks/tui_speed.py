@@ -1,6 +1,6 @@
 """Measure the terminal interface from outside: a process on a pseudo-terminal, its bytes, its screen and its memory.
 
-    python benchmarks/tui.py --json FILE [--work DIR] [--tasks 100 1000 5000]
+    python benchmarks/tui.py --json FILE [--work DIR] [--tasks 100 1700 5000] [--method trajectory]
 
 For each number of tasks, the script makes a project with random gradients (synthetic_project.py). It starts
 `curator tui` in a terminal of 140 × 40, and sends keys. It measures
@@ -13,6 +13,7 @@ For each number of tasks, the script makes a project with random gradients (synt
     page_p95_ms     from page down or page up to the moved cursor
     sort_p95_ms     from the key to sort by the next column to the sorted table
     toggle_p95_ms   from the space bar to the new estimate
+    first_cpu_s     processor time of the process until its first estimate, threads and ended children included
     peak_mb         peak memory of the process, after the flips of the visible tasks
 
 `p95` is the 95th percentile. For terminals of 80 × 24 and 140 × 40, it also measures the bytes that the process writes:
@@ -111,6 +112,13 @@ class Terminal:
         status = Path(f"/proc/{self.pid}/status").read_text(encoding="utf-8")
         peak = re.search(r"VmHWM:\s+(\d+)", status)
         return round(int(peak[1]) / 1024) if peak else 0
+
+    @property
+    def cpu_seconds(self) -> float:
+        """Return the processor time of the process so far, with that of its ended children."""
+        fields = Path(f"/proc/{self.pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+        # Fields 14 to 17 of proc(5). The first two come before the parenthesis.
+        return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
 
     def read(self, seconds: float) -> bool:
         """Read output for at most some seconds. Return whether there was any."""
@@ -244,12 +252,17 @@ def measure_first(root: Path, environment: dict[str, str]) -> dict[str, float]:
             if (shown := "\n".join(terminal.lines)) != seen:
                 longest = max(longest, time.perf_counter() - changed)
                 seen, changed = shown, time.perf_counter()
-        first = time.perf_counter() - terminal.began
+        first, used = time.perf_counter() - terminal.began, terminal.cpu_seconds
         terminal.settle(3.0)
         for _ in range(3):
             terminal.press(" ", loss)
             terminal.settle(2.0)
-        return {"first_s": round(first, 2), "progress_s": round(longest, 2), "peak_mb": terminal.peak_mb}
+        return {
+            "first_s": round(first, 2),
+            "first_cpu_s": round(used, 2),
+            "progress_s": round(longest, 2),
+            "peak_mb": terminal.peak_mb,
+        }
 
 
 def measure_bytes(root: Path, environment: dict[str, str], size: tuple[int, int]) -> dict[str, int]:
@@ -283,17 +296,18 @@ def main() -> None:
         "--work", type=Path, metavar="DIR", help="keep the projects in DIR; default: a temporary folder"
     )
     parser.add_argument(
-        "--tasks", type=int, nargs="+", default=[100, 1000, 5000], help="numbers of tasks (default: 100 1000 5000)"
+        "--tasks", type=int, nargs="+", default=[100, 1700, 5000], help="numbers of tasks (default: 100 1700 5000)"
     )
+    parser.add_argument("--method", default="trajectory", help="method of the estimator (default: trajectory)")
     arguments = parser.parse_args()
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as temporary:
         work = arguments.work or Path(temporary)
         for tasks in arguments.tasks:
-            root = work / f"synthetic-{tasks}"
+            root = work / f"synthetic-{arguments.method}-{tasks}"
             if not (root / ".curator" / "store.duckdb").exists():
-                make_project(root, tasks)
-            rows.append({"tasks": tasks, **measure(root)})
+                make_project(root, tasks, method=arguments.method)
+            rows.append({"tasks": tasks, "method": arguments.method, **measure(root)})
             print(json.dumps(rows[-1]), flush=True)
             if arguments.json:
                 versions = {name: version(name) for name in ("textual", "numpy", "duckdb")}

@@ -120,9 +120,11 @@ ACTIONS: tuple[Action, ...] = (
         "home tasks runs compare",
         55,
     ),
-    _action("measure", "M", "measure", "Measure this selection, with the time shown before", "home tasks compare", 54),
+    _action(
+        "measure", "M", "measure", "Measure this selection, with the time shown before", "home tasks task compare", 54
+    ),
     _action("report", "E", "report", "Write a report of the saved selection as one HTML file", "home tasks compare"),
-    _action("export", "e", "export", "Export files for a trainer", "home tasks compare", 60),
+    _action("export", "e", "export", "Export files for a trainer", "home tasks task compare", 60),
 )
 
 

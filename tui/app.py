@@ -17,6 +17,7 @@ from curator.core.allocation import return_large_blocks
 from curator.core.errors import CuratorError
 from curator.workspace import jobs
 from tui.app_base import AppBase
+from tui.background.file_watcher import FileWatcher
 from tui.background.run_watcher import JobWatcher, name_of
 from tui.screens.base import CuratorScreen
 from tui.screens.home import HomeScreen
@@ -91,7 +92,7 @@ class CuratorApp(AppBase):
         self._remembered = replace(self.place)
         self._watching = self._then_measure = False
         self._store_time = 0
-        self._watcher = JobWatcher(root / ".curator" / "runs")
+        self._watcher, self._files = JobWatcher(root / ".curator" / "runs"), FileWatcher(root)
 
     # -- beginning and end ------------------------------------------------------------------------------------------
 
@@ -229,13 +230,12 @@ class CuratorApp(AppBase):
         saved = snapshot.selection(name)
         if name and saved is None:
             return
-        if saved is not None and (saved.dropped or saved.is_weighted):
-            what = "drops examples" if saved.dropped else "has weights"
-            self.flash(f"{name} {what}: load it and start `verify` (R) instead", "warn")
+        if saved is not None and saved.is_weighted:
+            self.flash(f"{name} has weights: load it and start `verify` (R) instead", "warn")
         elif "," in name:
             self.flash("the command separates names by commas: rename the selection first", "warn")
         else:
-            self.push_screen(MeasureDialog(name or "all"), self.launch)
+            self.push_screen(MeasureDialog(name or "all", saved.manifest.started_from if saved else ""), self.launch)
 
     def _save_to_measure(self, name: str | None) -> None:
         self._then_measure = bool(name)
@@ -311,7 +311,8 @@ class CuratorApp(AppBase):
             place.write(self.place_path)
             self._remembered = place
         try:
-            self.post_message(JobsRead(self._watcher.read(self.watched), self._new_stamps()))
+            files = self._files.has_changed(self.snapshot.files if self.snapshot is not None else ())
+            self.post_message(JobsRead(self._watcher.read(self.watched), self._new_stamps(), files=files))
         except OSError as error:
             self.post_message(Failed("read the jobs", error))
         finally:
@@ -339,7 +340,7 @@ class CuratorApp(AppBase):
                 self.flash(f"{name_of(view)}: {view.job.state}", "good" if ok else "bad")
         ended = before - {view.job.id for view in self.jobs if view.job.state == "running"}
         running = any(view.job.state == "running" for view in self.jobs)
-        if ended or (message.stamps is not None and self._has_news(message.stamps, running=running)):
+        if ended or message.files or (message.stamps is not None and self._has_news(message.stamps, running=running)):
             self.read_snapshot()
         if not unchanged:
             self.notify_screens("jobs")

@@ -84,6 +84,7 @@ class AppBase(AppStore):
         self._estimator_key = ""
         self.session_lock: SessionLock | None = None
         self._flash_count = 0
+        self._sizes = None
         self._keeping = self._reading = self._read_again = False
         self._saving: str | None = None
         self.reading = ""

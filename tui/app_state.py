@@ -11,7 +11,7 @@ from textual.signal import Signal
 
 from curator.core.interval import Interval
 from tui.background.estimator_thread import EstimatorThread, KnownLoss, LiveEstimate, selection_key
-from tui.background.run_watcher import JobView
+from tui.background.run_watcher import JobView, progress_words
 from tui.key_order import KeyOrder
 from tui.settings import Settings
 from tui.state.filters import Columns
@@ -20,6 +20,7 @@ from tui.state.place import Place
 from tui.state.session import Rows, Session, State, named
 
 if TYPE_CHECKING:
+    from curator.core.arrays import Floats
     from tui.state.resume import SessionLock
 
     # This module imports pyarrow and pydantic. The first frame must not wait for them.
@@ -73,6 +74,7 @@ class AppState(KeyOrder):
     flash_line: tuple[tuple[str, str], ...]
     estimator_thread: EstimatorThread | None
     _flash_count: int
+    _sizes: "tuple[tuple[Snapshot, Session, int], tuple[Floats, Floats]] | None"
     _keeping: bool
     _saving: str | None
 
@@ -232,7 +234,7 @@ class AppState(KeyOrder):
         if action == "start":
             return ""
         if session is None or (action in _NEEDS_ESTIMATES and snapshot.answers is None):
-            return snapshot.missing
+            return self.missing()
         if action == "undo" and not session.done:
             return "nothing to undo"
         if action == "redo" and not session.undone:
@@ -241,20 +243,36 @@ class AppState(KeyOrder):
 
     def missing(self) -> str:
         """Return what is missing for estimates and how to add it; "" if nothing is missing."""
-        return "reading the project …" if self.snapshot is None else self.snapshot.missing
+        if self.snapshot is None:
+            return "reading the project …"
+        missing = self.snapshot.missing
+        running = next((view for view in self.jobs if view.job.state == "running"), None)
+        # A job that runs may be what adds it.
+        return f"no estimates yet: {progress_words(running)} (4 shows the job)" if missing and running else missing
+
+    def sizes(self) -> "tuple[Floats, Floats]":
+        """Return training examples and tokens of each task (t,), without the examples that the selection drops."""
+        snapshot, session = self.snapshot, self.session
+        assert snapshot is not None
+        assert session is not None
+        key = (snapshot, session, session.revision)
+        if self._sizes is None or self._sizes[0] != key:
+            self._sizes = key, snapshot.sizes(session.dropped)
+        return self._sizes[1]
 
     def columns(self) -> Columns:
         """Return the columns by which tasks are filtered and sorted."""
         snapshot, session = self.snapshot, self.session
         assert snapshot is not None
         assert session is not None
+        examples, tokens = self.sizes()
         current = self.estimate is not None and len(self.estimate.flips) == len(snapshot.names)
         return Columns(
             names=snapshot.names,
             tags=snapshot.tags,
             sources=snapshot.sources,
-            examples=snapshot.examples,
-            tokens=snapshot.tokens,
+            examples=examples,
+            tokens=tokens,
             affinity=snapshot.affinity,
             flip=self.estimate.flips if current and self.estimate else np.full(len(snapshot.names), np.nan),
             selected=session.mask,

@@ -2,13 +2,16 @@
 
 Textual gives each key to the widget that has the focus at that moment. It runs actions and moves the focus later.
 Over a slow connection, several keys arrive at once. After `/`, the letters of a filter would then be commands of the
-list. They would change the selection.
+list. They would change the selection. Letters after `ctrl+u` would be in the field before it becomes empty.
 """
 
 from typing import Any
 
 from textual import events
 from textual.app import App
+from textual.dom import DOMNode
+from textual.screen import Screen
+from textual.widget import Widget
 from textual.widgets import Input
 
 from tui.actions import actions_of
@@ -28,15 +31,40 @@ class KeyOrder(App[None]):
 
     async def on_event(self, event: events.Event) -> None:
         """Hold a key back while the action of the key before takes effect."""
-        if isinstance(event, events.Key) and self._held is not None:
+        if not isinstance(event, events.Key) or event.is_forwarded:
+            await super().on_event(event)
+        elif self._held is not None:
             self._held.append(event)
+        elif isinstance(self.focused, Input) and not event.is_printable:
+            held: list[events.Key] = []
+            self._held = held
+            # A field that is removed meanwhile runs nothing.
+            self.set_timer(_LOOK * _LOOKS, lambda: self._give_up(held))
+            # The letters before this key are in the queue of the field.
+            if not self.focused.call_later(self._act_in_field, self.focused, event):
+                await self._act_in_field(self.focused, event)
         else:
             await super().on_event(event)
+
+    async def _act_in_field(self, field: Input, event: events.Key) -> None:
+        """Run the action of a key in a field of text, and give out the held keys when it has taken effect."""
+        try:
+            if not (await super()._check_bindings(event.key, True) or await super()._check_bindings(event.key)):
+                field._forward_event(event)
+        finally:
+            self._follow(field)
+
+    def _follow(self, node: DOMNode) -> None:
+        """Wait for the messages of an action, which go from each widget to its parent up to the screen."""
+        parent = node.parent
+        waits = not isinstance(node, Screen) and isinstance(parent, Widget) and parent.is_running
+        if not (waits and isinstance(parent, Widget) and parent.call_later(self._follow, parent)):
+            self.call_after_refresh(self._settle, _LOOKS)
 
     async def _check_bindings(self, key: str, priority: bool = False) -> bool:
         """Run the action of a key. Textual would give the key to the focused widget first, and act later.
 
-        A field of text keeps Textual's order, because most keys are letters there.
+        A field of text keeps its letters. `on_event` runs the actions of its other keys.
         """
         if await super()._check_bindings(key, priority):
             return True
@@ -46,6 +74,10 @@ class KeyOrder(App[None]):
             self._held = []
             self.call_after_refresh(self._settle, _LOOKS)
         return True
+
+    async def _give_up(self, held: list[events.Key]) -> None:
+        if self._held is held:
+            await self._settle(0)
 
     async def _settle(self, looks: int) -> None:
         """Give out the keys that were held, when the screen has taken the focus."""
@@ -59,4 +91,4 @@ class KeyOrder(App[None]):
                 # This key started another action.
                 self._held += held[number:]
                 break
-            await super().on_event(event)
+            await self.on_event(event)

@@ -15,6 +15,19 @@ if TYPE_CHECKING:
 def show_verify(report: results.VerifyReport) -> None:
     """Print measured and estimated losses as a plot and a table, and the accuracy of the estimates."""
     out = console()
+    if report.runs:
+        _print_accuracy(out, report)
+    if report.comparison is not None:
+        _print_comparison(out, report.comparison)
+    if report.dropping is not None:
+        _print_dropping(out, report.dropping)
+    if report.selections is not None:
+        _print_selections(out, report.selections, report.differences or ())
+    if report.forgetting is not None:
+        _print_forgetting(out, report.forgetting)
+
+
+def _print_accuracy(out: "Console", report: results.VerifyReport) -> None:
     numbers = ("estimated", "measured", "seeds", "error")
     table = table_of("", "90 % interval", *numbers, "subset", numbers=numbers)
     for p in sorted(report.points(), key=lambda p: p.measured_loss):
@@ -35,8 +48,8 @@ def show_verify(report: results.VerifyReport) -> None:
     out.print(table)
     kind = "each subset calibrated by the others" if report.calibrated else "uncalibrated: too few measured subsets"
     rows = [
-        ("error of the estimates", f"{report.relative_error:.2%}", kind),
-        ("error of a constant guess", f"{report.constant_relative_error:.2%}", "the mean measured loss"),
+        ("error of the estimates", _percent(report.relative_error, 2), kind),
+        ("error of a constant guess", _percent(report.constant_relative_error, 2), "the mean measured loss"),
         ("noise between seeds", _percent(report.seed_noise), "standard deviation of one run"),
         ("rank correlation", "-" if report.spearman is None else fixed(report.spearman, 3), "Spearman"),
         ("inside the 90 % interval", _percent(report.interval_coverage, 0), "each subset calibrated by the others"),
@@ -44,14 +57,6 @@ def show_verify(report: results.VerifyReport) -> None:
     ]
     for name, value, note in rows:
         out.print(styled(f"  {name:<26}{value:>8}  "), styled(note, "dim"), sep="", soft_wrap=True)
-    if report.comparison is not None:
-        _print_comparison(out, report.comparison)
-    if report.dropping is not None:
-        _print_dropping(out, report.dropping)
-    if report.selections is not None:
-        _print_selections(out, report.selections, report.differences or ())
-    if report.forgetting is not None:
-        _print_forgetting(out, report.forgetting)
 
 
 def show_predictions(report: results.VerifyReport) -> None:

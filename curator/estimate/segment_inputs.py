@@ -1,7 +1,7 @@
 """Read the inputs of the trajectory estimator from the store: sums and validation examples of each segment."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 import numpy as np
@@ -154,23 +154,36 @@ def _read_tasks(
     The vectors lie in the directions that are kept of each example (k, d).
 
     A segment of less than an epoch visits some examples only. The gradient of another example is its mean over the
-    segments that visited it. Losses are NaN, because training does not record them.
+    segments that visited it. In a training of one epoch, the first steps visit some examples whose visits do not count.
+    Their gradients are the mean of their task, as in its sums. Losses are NaN, because training does not record them.
+
+    Raises:
+        DataError: No gradient of a task is stored.
     """
     wanted = sorted({h for task in tasks for h in groups[task].hashes})
     found = _mean_gradients(workspace, [gradient_set], wanted)
     if left := [h for h in wanted if h not in found]:
         found |= _mean_gradients(workspace, sets, left)
-    if len(found) < len(wanted):
-        raise _missing(f"gradients of {len(wanted) - len(found)} examples are")
     kept = basis.shape[1]
     return [
         ExampleSet(
             losses=np.full(len(groups[task].hashes), np.nan),
-            gradients=np.array([found[h] for h in groups[task].hashes]).reshape(-1, kept) @ basis.T,
+            gradients=_vectors(groups[task], found, kept) @ basis.T,
             weights=np.asarray(groups[task].weights, dtype=np.float64),
         )
         for task in tasks
     ]
+
+
+def _vectors(group: ExampleGroup, found: Mapping[str, Floats], kept: int) -> Floats:
+    """Return the gradients of a group's examples (n, kept). The mean stands in for those that are not stored."""
+    known = [(found[h], weight) for h, weight in zip(group.hashes, group.weights, strict=True) if h in found]
+    if not known:
+        if group.hashes:
+            raise _missing(f"gradients of {len(group.hashes)} examples are")
+        return np.zeros((0, kept))
+    mean = np.average([gradient for gradient, _ in known], axis=0, weights=[weight for _, weight in known])
+    return np.array([found.get(h, mean) for h in group.hashes])
 
 
 def _mean_gradients(workspace: Workspace, sets: Sequence[GradientSet], wanted: Sequence[str]) -> dict[str, Floats]:

@@ -158,7 +158,8 @@ class Pipeline:
             tuned = self.load()
             if self._probed is None:
                 self._probe(tuned, corpus)
-            rates.probed = self._probed
+            if self._probed is not None:
+                rates.keep_probe(self._probed)
         report = rates.report(works)
         if self.dry_run:
             if not all(work.cached for work in works):

@@ -653,6 +653,7 @@ class Project:
             compare: Fine-tune on the selection of each other method within the tokens of the current selection, and
                 compare the losses. Only `runs` then adds other subsets.
             selections: Names or manifest files of selections to measure, and to compare by runs with the same seeds.
+                A run on a selection that drops examples lacks these examples.
                 `all` is all tasks, and `target` the target alone. A method, such as `random`, selects within the
                 tokens of the first. Only `runs` then adds other subsets.
             same_tokens: Train each of these selections on as many tokens as the first, by other epochs.
@@ -667,6 +668,7 @@ class Project:
             NumericalError: Training diverges, a gradient is not finite, or every run diverges.
             StoreBusy: Another process works on the project.
         """
+        from curator.data.dropped import without
         from curator.metrics.measuring import Measurer, metric_name
         from curator.verify.dropping import measure_dropping, plan_dropping, report_dropping
         from curator.verify.measure import estimates_before, measure
@@ -700,12 +702,13 @@ class Project:
             measurer=measurer,
             keep=not self._pipeline.dry_run,
         )
-        dropping = plan_dropping(chosen, seeds=seeds, planned=plan.runs)
+        # Named selections are measured as they are, with or without dropped examples.
+        dropping = None if selections else plan_dropping(chosen, seeds=seeds, planned=plan.runs)
         less = () if dropping is None else dropping.reduced
         plan.runs.extend(() if dropping is None else dropping.whole)
         # A run without some examples takes at most as long as the run with all examples.
         # A run with equal tokens takes about as long as a run of the first selection.
-        alike = [(plan.named[0].subset, seed) for _, seed in plan.other]
+        alike = [((one if one.epochs is None else plan.named[0]).subset, seed) for one, seed in plan.other]
         announced = replaced(costs.runs("verify", [*plan.runs, *less, *alike]), exact=not (less or alike))
         self._pipeline.begin(corpus, [*(work for work in works if work.cached), announced])
         before = measurer.known_before()
@@ -724,16 +727,17 @@ class Project:
                     predictions=estimates_before(chosen.estimates, plan.runs),
                     forgetting=forgetting,
                 )
-                measure(
-                    self.workspace,
-                    corpus,
-                    [(one.subset, seed) for one, seed in plan.other],
-                    pool=pool,
-                    folder=folder,
-                    measurer=measurer,
-                    forgetting=forgetting,
-                    epochs=plan.epochs,
-                )
+                for dropped, other in plan.by_dropped():
+                    measure(
+                        self.workspace,
+                        without(corpus, dropped),
+                        [(one.subset, seed) for one, seed in other],
+                        pool=pool,
+                        folder=folder,
+                        measurer=measurer,
+                        forgetting=forgetting,
+                        epochs={one.subset: one.epochs for one, _ in other if one.epochs is not None},
+                    )
                 if dropping is not None and less:
                     measure_dropping(chosen.estimates, dropping, pool=pool, folder=folder, measurer=measurer)
         if not plan.runs and not less and not plan.other:

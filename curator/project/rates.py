@@ -1,7 +1,8 @@
 """Find time and memory of work on this machine, from earlier work or from a probe of the model.
 
 A finished stage of at least a second leaves its rate in the store, by machine, model and recipe. A stage that several
-workers shared leaves none. Rates are not results: they change what curator prints, and never what it computes.
+workers shared leaves none. A probe leaves its rate too, until a stage has finished. Rates are not results: they change
+what curator prints, and never what it computes.
 """
 
 import platform
@@ -23,7 +24,8 @@ _STAGE = "rate"
 _SHORTEST = 1.0
 # Kinds of work by the model, and the kinds whose rates stand in for an unknown one, the closest first.
 _OF_MODEL = ("train and capture", "train", "fine-tune", "gradients")
-_ALIKE = {kind: (kind, *(other for other in _OF_MODEL if other != kind)) for kind in _OF_MODEL}
+_PROBE = "probe"
+_ALIKE = {kind: (kind, *(other for other in _OF_MODEL if other != kind), _PROBE) for kind in _OF_MODEL}
 # Seconds of an operation of a stage without a model, until a rate is known. The operations are small matrix products.
 _OPERATION = 2e-5
 # Operations per second of a slow core. A bound from below, for work that is too short to probe.
@@ -68,9 +70,18 @@ class Rates:
     def keep(self, work: Work, *, seconds: float, peak_bytes: int) -> None:
         """Store the rate of a finished stage, unless the stage was too short to tell."""
         if seconds >= _SHORTEST and work.size > 0 and distributed.is_main():
-            outputs = {"size": work.size, "seconds": seconds, "bytes": peak_bytes}
-            inputs = self._inputs(work.kind)
-            self._workspace.store.put_artifact(_STAGE, key_of(inputs), inputs, outputs)
+            self._put(work.kind, size=work.size, seconds=seconds, peak_bytes=peak_bytes)
+
+    def keep_probe(self, rate: Rate) -> None:
+        """Store the rate of a probe, so that the next command needs no probe."""
+        self.probed = rate
+        if distributed.is_main():
+            self._put(_PROBE, size=1.0, seconds=rate.seconds, peak_bytes=rate.peak_bytes)
+
+    def _put(self, kind: str, *, size: float, seconds: float, peak_bytes: int) -> None:
+        inputs = self._inputs(kind)
+        outputs = {"size": size, "seconds": seconds, "bytes": peak_bytes}
+        self._workspace.store.put_artifact(_STAGE, key_of(inputs), inputs, outputs)
 
     def needs_probe(self, works: Sequence[Work], seconds: float) -> bool:
         """Return whether work with an unknown rate may take longer than some seconds."""
@@ -149,7 +160,7 @@ class Rates:
             "batch": [config.train.batch_size, config.data.max_length],
             "processes": distributed.world_size(),
         }
-        return {"kind": kind, "machine": platform.node(), **(of_model if kind in _OF_MODEL else {})}
+        return {"kind": kind, "machine": platform.node(), **(of_model if kind in _ALIKE or kind == _PROBE else {})}
 
 
 def _number(architecture: Any, *names: str) -> int:

@@ -249,6 +249,10 @@ def _verified(estimates: TargetEstimates | None) -> list[Block]:
 
 
 def _accuracy(found: VerifyReport) -> str:
+    """Return the accuracy of the estimates. At least one subset is measured."""
+    assert found.relative_error is not None
+    assert found.constant_relative_error is not None
+    assert found.interval_coverage is not None
     rank = "" if found.spearman is None else f", and the rank correlation is {fixed(found.spearman, 3)}"
     return (
         f"{found.subsets} subsets are measured in {len(found.runs)} runs. The mean error of the estimates is"

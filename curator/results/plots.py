@@ -43,13 +43,15 @@ def plot_verify(report: results.VerifyReport, path: Path) -> None:
     """Draw measured against estimated losses. Each subset is a point with its interval and the range of its seeds.
 
     Raises:
-        DataError: The file cannot be written.
+        DataError: The report has no run on whole tasks, or the file cannot be written.
     """
     import numpy as np
 
+    points = report.points()
+    if report.relative_error is None:
+        raise DataError("no run on whole tasks to draw", hint="Run `curator verify` without --selections first.")
     figure = _figure(5.0, 5.0)
     axes = figure.add_subplot()
-    points = report.points()
     estimated, measured = np.array([(p.estimated_loss, p.measured_loss) for p in points]).T
     ends = np.array([(p.estimated_loss_low, p.estimated_loss_high) for p in points], dtype=np.float64)
     across = np.nan_to_num(np.abs(ends.T - estimated))

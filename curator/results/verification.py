@@ -219,16 +219,16 @@ class VerifyReport(Report, Shown):
     runs: tuple[VerifiedRun, ...]
     subsets: int
     """Number of different measured subsets."""
-    relative_error: float
-    """Mean of |estimated − measured| / measured."""
-    constant_relative_error: float
-    """Relative error of the constant estimate: the mean measured loss."""
+    relative_error: float | None
+    """Mean of |estimated − measured| / measured. None without a run on whole tasks."""
+    constant_relative_error: float | None
+    """Relative error of the constant estimate: the mean measured loss. None without a run on whole tasks."""
     seed_noise: float | None
     """Standard deviation between seeds of one subset, relative to the loss. None with one seed each."""
     spearman: float | None
     """Rank correlation of estimated and measured losses. None if either is constant."""
-    interval_coverage: float
-    """Share of the subsets with a measured loss inside their interval."""
+    interval_coverage: float | None
+    """Share of the subsets with a measured loss inside their interval. None without a run on whole tasks."""
     seconds_estimating: float | None
     """Time of meta-training, gradients and estimates. None if an older version of curator made one of them."""
     seconds_fine_tuning: float

@@ -20,6 +20,8 @@ from curator.core.errors import ConfigError, NumericalError
 from curator.core.interval import Interval
 from curator.core.metric_name import LOSS
 from curator.core.provenance import key_of
+from curator.data.corpus import Corpus
+from curator.data.dropped import NOTHING, Dropped, without
 from curator.estimate.target import TargetEstimates
 from curator.metrics.base import Part
 from curator.metrics.measuring import Measurer
@@ -27,7 +29,7 @@ from curator.metrics.stored import RunValues
 from curator.results.base import rounded, rounded_if_known
 from curator.select.baselines import NAMES
 from curator.select.methods import Request
-from curator.select.selections import Selections, find_manifest
+from curator.select.selections import Selections, dropped_by, find_manifest
 from curator.training.fine_tune import MeasuredSubset, diverged_runs, measured_subsets, recipe_key, with_epochs
 from curator.verify.measure import Run, run_seeds
 from curator.workspace.workspace import Workspace
@@ -54,11 +56,18 @@ class NamedSubset:
         name: Its name.
         subset: Names of its tasks.
         epochs: Epochs of its runs. None means those of the recipe.
+        dropped: Examples of its tasks that its runs do not train on.
     """
 
     name: str
     subset: frozenset[str]
     epochs: float | None = None
+    dropped: Dropped = NOTHING
+
+    @property
+    def is_plain(self) -> bool:
+        """Return whether its runs have the recipe's epochs and whole tasks. Such runs calibrate estimates."""
+        return self.epochs is None and not self.dropped
 
 
 def named_subsets(
@@ -76,8 +85,7 @@ def named_subsets(
         fresh: Select again by the methods even if their choices are stored.
 
     Raises:
-        ConfigError: Names repeat, a selection belongs to another target, holds another task, has
-            weights, or drops examples.
+        ConfigError: Names repeat, a selection belongs to another target, holds another task, or has weights.
         DataError: Neither a manifest nor a selection has the name.
     """
     if len(set(names)) < len(names):
@@ -88,18 +96,19 @@ def named_subsets(
     stored = {kept.name for kept in estimates.workspace.store.selections()}
     found: list[NamedSubset] = []
     for name in names:
+        dropped = NOTHING
         if name not in stored and name in (ALL, *ALONE):
             every = [task.name for task in estimates.tasks]
             subset = frozenset(every if name == ALL else ())
         elif name not in stored and name in METHODS:
             subset = _by_method(selections, name, found[0].subset if found else None, fresh=fresh)
         else:
-            subset = _of_manifest(estimates, name)
-        found.append(NamedSubset(name, subset))
+            subset, dropped = _of_manifest(estimates, name)
+        found.append(NamedSubset(name, subset, dropped=dropped))
     if not same_tokens:
         return found
-    epochs, budget = estimates.workspace.config.train.epochs, tokens_of(estimates, found[0].subset)
-    spent = [tokens_of(estimates, one.subset) for one in found]
+    epochs, spent = estimates.workspace.config.train.epochs, [_tokens(estimates, one) for one in found]
+    budget = spent[0]
     return [
         one if tokens == budget else replace(one, epochs=round(epochs * budget / tokens, _DIGITS))
         for one, tokens in zip(found, spent, strict=True)
@@ -108,7 +117,17 @@ def named_subsets(
 
 def tokens_of(estimates: TargetEstimates, subset: frozenset[str]) -> int:
     """Return the training tokens of a subset and the targets, in one epoch."""
-    return sum(t.tokens for t in estimates.corpus.tasks if t.name in subset or t.name in estimates.corpus.targets)
+    return _tokens(estimates, NamedSubset("", subset))
+
+
+def corpus_of(estimates: TargetEstimates, one: NamedSubset) -> Corpus:
+    """Return the tasks that the runs on a selection train on: without its dropped examples."""
+    return without(estimates.corpus, one.dropped) if one.dropped else estimates.corpus
+
+
+def _tokens(estimates: TargetEstimates, one: NamedSubset) -> int:
+    corpus = corpus_of(estimates, one)
+    return sum(task.tokens for task in corpus.tasks if task.name in one.subset or task.name in corpus.targets)
 
 
 def _by_method(selections: Selections, method: str, first: frozenset[str] | None, *, fresh: bool) -> frozenset[str]:
@@ -126,7 +145,8 @@ def _by_method(selections: Selections, method: str, first: frozenset[str] | None
     return frozenset(subset)
 
 
-def _of_manifest(estimates: TargetEstimates, name: str) -> frozenset[str]:
+def _of_manifest(estimates: TargetEstimates, name: str) -> tuple[frozenset[str], Dropped]:
+    """Return the tasks of a manifest, and the examples of these tasks that it drops and that still exist."""
     manifest, _ = find_manifest(estimates.workspace, name)
     if manifest.target_names != estimates.targets:
         raise ConfigError(
@@ -138,14 +158,11 @@ def _of_manifest(estimates: TargetEstimates, name: str) -> frozenset[str]:
         raise ConfigError(
             f"selection {name!r} has weights, which runs of subsets ignore", hint="Compare unweighted selections."
         )
-    if manifest.dropped_examples:
-        raise ConfigError(
-            f"selection {name!r} drops examples, which runs of subsets train on",
-            hint="Run `curator verify` without --selections after this selection.",
-        )
     for task in chosen:
         estimates.number_of(task.name)
-    return frozenset(task.name for task in chosen)
+    subset = frozenset(task.name for task in chosen)
+    dropped = Dropped.of(row for row in dropped_by(manifest).within(estimates.corpus).named if row[0] in subset)
+    return subset, dropped
 
 
 def runs_to_pair(
@@ -159,25 +176,27 @@ def runs_to_pair(
         seeds: Number of seeds of each selection.
         measurer: Metric of the runs. Stored runs that lack its value are repeated.
     """
-    done: dict[float | None, set[Run]] = {}
-    for epochs in {one.epochs for one in chosen}:
-        workspace, measured, diverged = _stored(estimates, epochs)
+    different = list({(one.subset, one.epochs, one.dropped): one for one in reversed(chosen)}.values())[::-1]
+    done: dict[tuple[float | None, Dropped], set[Run]] = {}
+    for one in different:
+        if (one.epochs, one.dropped) in done:
+            continue
+        workspace, measured, diverged = _stored(estimates, one)
         runs = {(m.subset, run.seed) for m in measured for run in m.runs} | diverged
         if measurer is not None:
-            runs -= {*RunValues(workspace, estimates.corpus, measurer).incomplete(measured)}
-        done[epochs] = runs
-    different = list({(one.subset, one.epochs): one for one in reversed(chosen)}.values())[::-1]
+            runs -= {*RunValues(workspace, corpus_of(estimates, one), measurer).incomplete(measured)}
+        done[one.epochs, one.dropped] = runs
     wanted = [(one, seed) for seed in run_seeds(estimates.workspace.config, seeds) for one in different]
-    return [(one, seed) for one, seed in wanted if (one.subset, seed) not in done[one.epochs]]
+    return [(one, seed) for one, seed in wanted if (one.subset, seed) not in done[one.epochs, one.dropped]]
 
 
-def _stored(estimates: TargetEstimates, epochs: float | None) -> tuple[Workspace, Sequence[MeasuredSubset], set[Run]]:
-    """Return a workspace with the epochs, its measured subsets, and its runs that diverged."""
-    if epochs is None:
+def _stored(estimates: TargetEstimates, one: NamedSubset) -> tuple[Workspace, Sequence[MeasuredSubset], set[Run]]:
+    """Return a workspace with a selection's epochs, the measured subsets of its tasks, and the runs that diverged."""
+    if one.is_plain:
         return estimates.workspace, estimates.measured, estimates.diverged
-    workspace = with_epochs(estimates.workspace, epochs)
-    runs = workspace.store.measurements(recipe_key(workspace.config, estimates.corpus))
-    return workspace, measured_subsets(estimates.corpus, runs), diverged_runs(estimates.corpus, runs)
+    workspace, corpus = with_epochs(estimates.workspace, one.epochs), corpus_of(estimates, one)
+    runs = workspace.store.measurements(recipe_key(workspace.config, corpus))
+    return workspace, measured_subsets(corpus, runs), diverged_runs(corpus, runs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,9 +229,9 @@ def compare_selections(
         results.ComparedSelection(
             name=one.name,
             selected=tuple(sorted(one.subset)),
-            tokens=tokens_of(estimates, one.subset) - tokens_of(estimates, frozenset()),
+            tokens=_tokens(estimates, one) - tokens_of(estimates, frozenset()),
             epochs=epochs if one.epochs is None else one.epochs,
-            tokens_trained=round(tokens_of(estimates, one.subset) * (one.epochs or epochs)),
+            tokens_trained=round(_tokens(estimates, one) * (one.epochs or epochs)),
             seeds=tuple(sorted(own.loss)),
             measured_losses=_in_order(own.loss),
             **_mean_fields("measured_loss", "measured", own.loss),
@@ -246,7 +265,7 @@ def compare_selections(
 
 
 def _values(estimates: TargetEstimates, one: NamedSubset, measurer: Measurer | None) -> _Values:
-    workspace, measured, _ = _stored(estimates, one.epochs)
+    workspace, measured, _ = _stored(estimates, one)
     own = next((m for m in measured if m.subset == one.subset), None)
     if own is None:
         raise NumericalError(
@@ -256,7 +275,7 @@ def _values(estimates: TargetEstimates, one: NamedSubset, measurer: Measurer | N
     found = _Values({run.seed: run.loss for run in own.runs}, {}, {}, {}, {})
     if measurer is None:
         return found
-    stored = RunValues(workspace, estimates.corpus, measurer)
+    stored = RunValues(workspace, corpus_of(estimates, one), measurer)
     wanted: list[tuple[str, Part, dict[int, float]]] = [(LOSS, "test", found.test_loss)]
     if measurer.name != LOSS:
         wanted += [(measurer.name, "validation", found.metric), (measurer.name, "test", found.test_metric)]

@@ -20,16 +20,19 @@ from curator.workspace.store.measured import Measurement
 _LEAST_LOSS = 1e-6
 
 
-def report(estimates: TargetEstimates) -> results.VerifyReport:
+def report(estimates: TargetEstimates, *, empty: bool = False) -> results.VerifyReport:
     """Compare measured losses with the estimates of calibrations that exclude the measured subset.
 
     Args:
         estimates: Estimates for the target.
+        empty: Whether a report without runs is wanted: the call measured selections that drop examples only.
 
     Raises:
         NumericalError: No subset is measured, because every run diverged.
     """
     measured = estimates.measured
+    if not measured and empty:
+        return _empty(estimates)
     if not measured:
         raise NumericalError("every fine-tuning run diverged", hint="Lower train.learning_rate.")
     seconds_estimating, subsets_estimated = estimates.seconds()
@@ -75,6 +78,25 @@ def report(estimates: TargetEstimates) -> results.VerifyReport:
         speedup_100=None if ratio is None else ratio * 100,
         predictions=_predictions([run for m in measured for run in m.runs]),
         forgetting=_forgetting(measured),
+    )
+
+
+def _empty(estimates: TargetEstimates) -> results.VerifyReport:
+    return results.VerifyReport(
+        target=estimates.targets,
+        calibrated=False,
+        runs=(),
+        subsets=0,
+        relative_error=None,
+        constant_relative_error=None,
+        seed_noise=None,
+        spearman=None,
+        interval_coverage=None,
+        seconds_estimating=None,
+        seconds_fine_tuning=0.0,
+        subsets_estimated=0,
+        speedup=None,
+        speedup_100=None,
     )
 
 

@@ -8,6 +8,7 @@ from curator.core import distributed
 from curator.core.config import Config
 from curator.core.errors import ConfigError
 from curator.core.text import clean
+from curator.data.dropped import Dropped
 from curator.estimate.target import TargetEstimates
 from curator.metrics.measuring import Measurer
 from curator.metrics.stored import RunValues
@@ -30,7 +31,7 @@ class Plan:
         runs: Subset and seed of each run.
         choices: Selections of the methods to compare.
         named: Selections to compare by name.
-        other: Selection and seed of each run with other epochs than the recipe's.
+        other: Selection and seed of each run with other epochs than the recipe's, or without dropped examples.
     """
 
     runs: list[Run]
@@ -38,10 +39,10 @@ class Plan:
     named: list[NamedSubset]
     other: list[tuple[NamedSubset, int]]
 
-    @property
-    def epochs(self) -> dict[frozenset[str], float]:
-        """Epochs of the subsets of `other`."""
-        return {one.subset: one.epochs for one, _ in self.other if one.epochs is not None}
+    def by_dropped(self) -> list[tuple[Dropped, list[tuple[NamedSubset, int]]]]:
+        """Return the runs of `other` in groups that lack the same examples."""
+        different = dict.fromkeys(one.dropped for one, _ in self.other)
+        return [(dropped, [run for run in self.other if run[0].dropped == dropped]) for dropped in different]
 
 
 def check_counts(runs: int | None, seeds: int | None, *, same_tokens: bool = False, named: int = 0) -> None:
@@ -126,7 +127,7 @@ def plan_runs(
             found.named.extend(named_subsets(selections, names, same_tokens=same_tokens, fresh=fresh))
             count = seeds or max(config.verify.seeds, PAIRED_SEEDS)
             for one, seed in runs_to_pair(estimates, found.named, seeds=count, measurer=measurer):
-                if one.epochs is not None:
+                if not one.is_plain:
                     found.other.append((one, seed))
                 elif (one.subset, seed) not in found.runs:
                     found.runs.append((one.subset, seed))
@@ -157,7 +158,7 @@ def _note_changes(estimates: TargetEstimates) -> None:
     if len(runs) > kept:
         lost = len(runs) - kept
         estimates.workspace.reporter.note(
-            f"{kept} of {len(runs)} measured runs are kept; {lost} used tasks that have changed or are gone"
+            f"{kept} of {len(runs)} measured runs are kept; {lost} used tasks that changed or are gone, or dropped rows"
         )
     new = [task.name for task in estimates.tasks] if runs else []
     for run in runs:
@@ -188,8 +189,8 @@ def report_runs(
     Raises:
         NumericalError: No subset is measured, or every run on a selection to compare diverged.
     """
-    found = report(estimates)
-    if measurer is not None:
+    found = report(estimates, empty=any(one.dropped for one in plan.named))
+    if measurer is not None and found.runs:
         found = with_metric(found, estimates, measurer, before)
     if distributed.is_main():
         mark_reported(estimates.workspace, estimates.corpus)

@@ -566,13 +566,29 @@ def test_app_broken_config_is_shown_and_read_again(make_project: MakeProject) ->
         await _press_quietly(pilot, "1")
         assert "nonsense" in text(app)
         await _press_quietly(pilot, "2", "space", "3", "4", "5", "1")
+        # The interface sees the change by itself.
         (root / "curator.toml").write_text(good)
-        await pilot.press("ctrl+l")
-        await until(pilot, lambda: app.snapshot is not None)
+        await until(pilot, lambda: app.snapshot is not None and app.trouble is None)
 
     async def _press_quietly(pilot: Pilot[None], *keys: str) -> None:
         await pilot.press(*keys)
         await pilot.pause()
+
+    drive(root, story)
+
+
+def test_app_changed_task_file_makes_estimates_stale_at_once(make_project: MakeProject) -> None:
+    root = make_project()
+    Project.open(root).corpus(("target",))
+    file = root / "tasks" / "alpha.jsonl"
+
+    async def story(app: App, pilot: Pilot[None]) -> None:
+        assert app.snapshot is not None
+        assert app.snapshot.corpus is not None
+        with file.open("a") as rows:
+            rows.write('{"prompt": "one more", "completion": " row"}\n')
+        await until(pilot, lambda: app.snapshot is not None and app.snapshot.corpus is None)
+        assert "files are new or changed" in app.missing()
 
     drive(root, story)
 

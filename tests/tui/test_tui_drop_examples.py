@@ -1,6 +1,7 @@
 """Examples are marked, dropped and restored on the Task screen, and the header says what that changes."""
 
 import asyncio
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,9 +11,13 @@ from textual.pilot import Pilot
 from tui_pilot import opened, text, until
 
 import curator
-from curator.data.dropped import Dropped
+from curator.data.dropped import Dropped, without
 from curator.estimate.reduced import ReducedEstimates
 from curator.estimate.whatif import difference, estimate_selection
+from curator.select.manifest import Manifest
+from curator.select.selections import dropped_by
+from curator.training.fine_tune import recipe_key, subset_content
+from curator.verify.measure import run_seeds
 from tui.app import CuratorApp
 from tui.dialogs.drop import DropDialog
 from tui.screens.compare import CompareScreen
@@ -22,12 +27,17 @@ from tui.state.session import Session
 MakeProject = Callable[..., Path]
 
 
+_made: dict[str, Path] = {}
+
+
 @pytest.fixture
-def root(make_project: MakeProject) -> Path:
-    """Make a project with three auxiliary tasks of eight rows, all selected."""
-    folder = make_project(estimate={"method": "trajectory"})
-    curator.Project.open(folder).select(include=["alpha", "beta", "gamma"])
-    return folder
+def root(make_project: MakeProject, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a copy of a project with three auxiliary tasks of eight rows, all selected."""
+    if not _made:
+        folder = make_project("made", estimate={"method": "trajectory"})
+        curator.Project.open(folder).select(include=["alpha", "beta", "gamma"])
+        _made["ready"] = Path(shutil.copytree(folder, tmp_path_factory.mktemp("ready") / "p", symlinks=True))
+    return Path(shutil.copytree(_made["ready"], tmp_path / "p", symlinks=True))
 
 
 async def _open(app: CuratorApp, pilot: Pilot[None], task: int) -> TaskScreen:
@@ -123,7 +133,13 @@ def test_task_screen_range_filter_and_worst_examples_are_dropped(root: Path) -> 
             await pilot.press("d")
             assert rows.values is not None
             harmful = [n for n in range(8) if rows.values[n] < 0]
-            assert sorted(rows.order.tolist()) == harmful
+            # The most harmful example is first, and its own text is below the list.
+            assert rows.order.tolist() == sorted(harmful, key=lambda n: float(rows.values[n]))  # type: ignore[index]
+            assert "most harmful first" in text(app)
+            assert rows.examples is not None
+            first = rows.examples.text(int(rows.order[0]))
+            shown = ["".join(p if isinstance(p, str) else p[0] for p in line) for line in screen.reader.lines]
+            assert first.split()[:2] == " ".join(shown).split()[:2]
             await pilot.press("d")
             assert sorted(rows.order.tolist()) == sorted(rows.marks)
             await pilot.press("d", "d", "escape")
@@ -152,6 +168,19 @@ def test_task_screen_range_filter_and_worst_examples_are_dropped(root: Path) -> 
     asyncio.run(main())
 
 
+def _store_run(app: CuratorApp, manifest: Manifest) -> None:
+    """Store a run on a selection without its dropped examples."""
+    assert app.snapshot is not None
+    assert app.snapshot.corpus is not None
+    kept = without(app.snapshot.corpus, dropped_by(manifest))
+    chosen = [task.name for task in manifest.tasks if task.selected]
+    config, store = app.snapshot.project.config, app.snapshot.project.store
+    seed = run_seeds(config, 1)[0]
+    store.put_measurement(
+        recipe_key(config, kept), "target", subset_content(kept, chosen), seed=seed, loss=0.125, seconds=1.0
+    )
+
+
 def test_saved_selection_keeps_dropped_examples_and_loads_them(root: Path) -> None:
     async def main() -> None:
         async with opened(root) as (app, pilot):
@@ -171,6 +200,17 @@ def test_saved_selection_keeps_dropped_examples_and_loads_them(root: Path) -> No
             assert saved.dropped == dropped
             # A run on the whole tasks is not a run on this selection.
             assert app.snapshot.measured_loss(session.mask, session.dropped) is None
+            _store_run(app, saved.manifest)
+            app.read_snapshot()
+            await until(pilot, lambda: bool(app.snapshot and app.snapshot.measured_without))
+            assert app.snapshot.measured_loss(session.mask, session.dropped) == 0.125
+            assert app.snapshot.measured_loss(session.mask) is None, "no run with all examples"
+            app.go("tasks")
+            await until(pilot, lambda: "✗ 7" in text(app))
+            assert "23 examples" in text(app)
+            await pilot.press("M")
+            await until(pilot, lambda: "these seeds are measured already" in text(app))
+            await pilot.press("escape")
             app.go("compare")
             await until(pilot, lambda: isinstance(app.screen, CompareScreen) and app.screen.is_mounted)
             screen = app.screen

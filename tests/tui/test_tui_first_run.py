@@ -34,13 +34,21 @@ def _open(tmux: Tmux, project: Path, sign: str) -> str:
 
 
 def test_first_run_one_pane_says_what_to_press(fresh: Path, tmux: Tmux) -> None:
-    shown = _open(tmux, fresh, "tasks found")
-    assert "17 tasks found. The target is topic." in shown
+    shown = _open(tmux, fresh, "files found")
+    assert "16 task files found. The target is topic." in shown
     assert "Press R, then enter" in shown
     assert shown.count("╭") == 1, "no empty boxes"
     footer = shown.rstrip().splitlines()[-1]
     assert "R run" in footer
-    assert not re.search(r"undo|save|verify|export|compare", footer), "the footer offers only what works"
+    assert not re.search(r"undo|save|verify|export|compare|open|pane", footer), "the footer offers only what works"
+    # The selection of the method does not exist yet, so it cannot be saved or not.
+    assert "saved" not in shown
+    tmux.until(
+        lambda shown: (
+            "16 task files found. The target is topic (300 rows, 192 held out)." in shown
+            and re.search(r"Press R, then enter: about .*(s|min|h) on this machine\.", shown)
+        )
+    )
     tmux.keys("w")
     tmux.until(lambda shown: "press R and run" in shown)
     tmux.keys("R")
@@ -69,11 +77,11 @@ def test_broken_project_message_and_hint_are_whole(
     assert shown.count("╭") == 1
     (fresh / "curator.toml").write_text(config)
     tmux.keys("C-l")
-    tmux.until(lambda shown: "17 tasks found" in shown)
+    tmux.until(lambda shown: "16 task files found" in shown)
 
 
 def test_help_scrolls_filters_and_runs_action(fresh: Path, tmux: Tmux) -> None:
-    _open(tmux, fresh, "tasks found")
+    _open(tmux, fresh, "files found")
     tmux.keys("?")
     tmux.until(lambda shown: "this screen" in shown)
 
@@ -99,7 +107,7 @@ def test_text_of_any_script_is_shown_and_long_names_keep_their_ends(fresh: Path,
         (fresh / "tasks" / f"{name}.jsonl").write_text(text)
     project = Project.open(fresh)
     project.corpus(project.config.data.targets)
-    _open(tmux, fresh, "auxiliary tasks found")
+    _open(tmux, fresh, "held out")
     tmux.keys("2")
     shown = tmux.until(lambda shown: "of 19" in shown)
     tmux.keys("/")

@@ -143,6 +143,18 @@ def test_job_watcher_frequent_progress_logs_few_lines(tmp_path: Path) -> None:
     assert view.rates == tuple(event.rate for event in steps[-20:])
 
 
+def test_job_watcher_stage_asked_for_again_is_listed_once(tmp_path: Path) -> None:
+    def cached(stage: str) -> Event:
+        return StageFinished(stage=stage, seconds=0.0, summary="", cached=True, time=1.0)
+
+    begins = StageStarted(stage="verify", total=2, unit="tokens", time=2.0)
+    ends = StageFinished(stage="verify", seconds=3.0, summary="", time=5.0)
+    write(tmp_path, "1-1", [cached("train"), begins, ends, cached("train")])
+    (view,) = JobWatcher(tmp_path).read()
+    assert view.stages == (("train", "cached", 0.0), ("verify", "done", 3.0))
+    assert view.stage == "verify"
+
+
 def test_job_watcher_long_log_reads_only_the_end(tmp_path: Path) -> None:
     steps: list[Event] = [progress(n, total=100_000, loss=1 / n, moment=n / 10) for n in range(1, 20_001)]
     begins = StageStarted(stage="train", total=100_000, unit="steps", time=0.0)

@@ -5,6 +5,7 @@ import json
 import os
 import pty
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -17,7 +18,11 @@ from browser import browsing, needs_chromium
 from served import Server, serving
 from tui_tmux import CURATOR, Tmux, make_sample, needs_tmux, tmux
 
+from curator.data.dropped import without
+from curator.project.project import Project
 from curator.select.manifest import read_manifest
+from curator.select.selections import dropped_by
+from curator.training.fine_tune import recipe_key, subset_content
 
 __all__ = ["tmux"]
 
@@ -67,6 +72,9 @@ def test_terminal_keys_in_one_piece_fill_the_field_that_the_first_one_opens(samp
     tmux.until(lambda shown: "16 of 16" in shown)
     tmux.type("wmine")
     shown = tmux.until(lambda shown: "save selection" in shown and "mine" in shown)
+    # Keys that are no letters act in their order among the letters.
+    tmux.keys("x", "C-u", "o", "n", "e", "BSpace", "C-a", "t", "h", "C-e", "r")
+    tmux.until(lambda shown: "│ thonr " in shown)
     tmux.keys("Escape")
     tmux.until(lambda shown: "save selection" not in shown)
     tmux.type("?/settings")
@@ -140,6 +148,72 @@ def test_terminal_selection_is_edited_saved_and_exported(sample: Path, tmux: Tmu
     selected = {task.name for task in manifest.tasks if task.selected}
     assert (name in selected) == (changed[2] == "●")
     assert {path.stem for path in out.glob("*.jsonl")} == selected | {"topic", "validation"}
+
+
+@needs_tmux
+def test_terminal_sitting_drops_harmful_rows_measures_and_exports_for_two_trainers(
+    sample: Path, tmux: Tmux, tmp_path: Path
+) -> None:
+    """The keys of docs/tutorial/terminal-interface.md, in their order."""
+    project = Path(shutil.copytree(sample, tmp_path / "sitting", symlinks=True))
+    tmux.open(project, "1")
+    tmux.until(lambda shown: re.search(r"★ forward +\d+ in", shown) and "better than" in shown)
+    tmux.keys("Enter")
+    shown = tmux.until(lambda shown: _loss(shown) and re.search(r"▌ ● ", shown))
+    tmux.keys("g")
+    shown = tmux.until(lambda shown: (row := _row(shown)) is not None and row[1] == "1")
+    row = _row(shown)
+    assert row is not None
+    task = row[0]
+    tmux.keys("Enter")
+    tmux.until(lambda shown: f"{task} lowers the loss" in " ".join(shown.split()) and "help." in shown)
+    tmux.keys("d")
+    tmux.until(lambda shown: "harmful only" in shown and "most harmful first" in shown)
+    tmux.keys("X")
+    tmux.until(lambda shown: "drop the most harmful examples" in shown and "│ 3 " in shown)
+    tmux.keys("Enter")
+    tmux.until(lambda shown: re.search(r"Without 3 dropped rows: \d\.\d+ → \d\.\d+ .*noise", shown))
+    tmux.keys("M")
+    tmux.until(lambda shown: "save selection" in shown)
+    tmux.type("clean")
+    tmux.keys("Enter")
+    tmux.until(lambda shown: "measure clean" in shown and re.search(r"1 run, .* on this machine", shown))
+    tmux.keys("Enter")
+    tmux.until(lambda shown: re.search(r"verify +✓ done", shown))
+    tmux.keys("1")
+    home = tmux.until(lambda shown: re.search(r"clean \(.* ◎ measured, 1 run", shown))
+    for presses, trainer in ((3, "llamafactory"), (5, "trl")):
+        tmux.keys("e")
+        tmux.until(lambda shown: "curator export clean" in shown and "will be created" in shown)
+        tmux.keys(*["j"] * presses)
+        tmux.until(lambda shown, trainer=trainer: f"preview clean-{trainer}/" in shown)
+        tmux.keys("Enter")
+        written = project / "exports" / f"clean-{trainer}" / "curator-export.json"
+        tmux.until(lambda shown, written=written: "curator export" not in shown and written.exists())
+    tmux.quit()
+
+    manifests = [
+        read_manifest(project / "exports" / f"clean-{trainer}" / "curator-manifest.json")
+        for trainer in ("llamafactory", "trl")
+    ]
+    assert [len(found.dropped_examples) for found in manifests] == [3, 3]
+    assert {row.task for row in manifests[0].dropped_examples} == {task}
+    assert (manifests[0].method, manifests[0].started_from) == ("manual", "forward")
+    opened = Project.open(project)
+    kept = without(opened.corpus(("topic",)), dropped_by(manifests[0]))
+    (run,) = opened.store.measurements(recipe_key(opened.config, kept))
+    assert run.subset == subset_content(kept, run.subset)
+    assert f"{run.loss:.4f}" in home
+    for folder in ("clean-llamafactory", "clean-trl"):
+        rows = [path.read_text() for path in (project / "exports" / folder).rglob(f"*{task}.jsonl")]
+        assert rows
+        assert {len(text.splitlines()) for text in rows} == {17}
+
+
+def _row(shown: str) -> "tuple[str, str] | None":
+    """Return the task under the cursor of Tasks, and its rank."""
+    found = re.search(r"^▌ ● (\S+) .* (\d+) +[▐█│]", shown, re.MULTILINE)
+    return (found[1], found[2]) if found else None
 
 
 @needs_tmux

@@ -172,7 +172,7 @@ def fake_snapshot(
             name="fake", folder=nowhere, store=SimpleNamespace(put_edits=lambda *_: None, path=nowhere), config=None
         ),
         "status": SimpleNamespace(stages=()),
-        "corpus": SimpleNamespace(target_tasks=[]),
+        "corpus": SimpleNamespace(target_tasks=[], tasks=[]),
         "answers": answers,
     }
     return Snapshot(

@@ -154,7 +154,7 @@ def test_verify_added_and_changed_tasks_are_reported_with_kept_runs(ready: Path)
     events.clear()
     _open(ready, events).verify(selections=["none", "all"], seeds=1)
     notes = " ".join(event.message for event in events if isinstance(event, Note))
-    assert "2 of 5 measured runs are kept; 3 used tasks that have changed or are gone" in notes
+    assert "2 of 5 measured runs are kept; 3 used tasks that changed or are gone, or dropped rows" in notes
 
 
 # -- selections by name ----------------------------------------------------------------------------------------------

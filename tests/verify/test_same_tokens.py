@@ -12,11 +12,12 @@ from hostile import run_cli
 from scipy.stats import t as student
 
 import curator
-from curator.core.errors import ConfigError
+from curator.cli.verify_tables import show_verify
 from curator.core.events import Reporter
+from curator.data.dropped import Dropped, without
 from curator.select.methods import Request
 from curator.training.fine_tune import recipe_key, subset_content, with_epochs
-from curator.verify.paired import NamedSubset, named_subsets, tokens_of
+from curator.verify.paired import NamedSubset, named_subsets, runs_to_pair, tokens_of
 
 TASKS = ("alpha", "beta", "gamma")
 _made: dict[str, Path] = {}
@@ -79,13 +80,34 @@ def test_named_subsets_method_keeps_its_choice_after_verified_runs(ready: Path) 
     assert named_subsets(_open(ready).selections(("target",)), ["mine", "backward"])[1].subset == {"gamma"}
 
 
-def test_named_subsets_dropped_examples_are_refused_with_the_way_out(ready: Path) -> None:
+def test_verify_selection_that_drops_examples_is_measured_without_them(ready: Path) -> None:
     project = _open(ready)
-    rows = project.examples("alpha").examples
-    project.select(include=["alpha"], drop_examples=[("alpha", rows[0].sha256)], name="less")
-    with pytest.raises(ConfigError, match="'less' drops examples") as caught:
-        named_subsets(_open(ready).selections(("target",)), ["mine", "less"])
-    assert "without --selections" in str(caught.value.hint)
+    dropped = [("alpha", row.sha256) for row in project.examples("alpha").examples[:2]]
+    project.selections(("target",)).save(
+        ["alpha", "beta"], name="less", request=Request(method="forward", dropped=Dropped.of(dropped))
+    )
+    # Alone, it needs no run on whole tasks.
+    alone = _open(ready).verify(selections=["less"], seeds=1)
+    assert (alone.runs, alone.subsets, alone.relative_error) == ((), 0, None)
+    assert alone.selections is not None
+    assert len(alone.selections[0].measured_losses) == 1
+    show_verify(alone)
+    report = _open(ready).verify(selections=["mine", "less"], seeds=1)
+    assert report.selections is not None
+    assert report.dropping is None
+    mine, less = report.selections
+    assert mine.selected == less.selected
+    assert less.tokens < mine.tokens
+    corpus = without(project.corpus(("target",)), Dropped.of(dropped))
+    stored = project.store.measurements(recipe_key(project.config, corpus))
+    assert len(stored) == 2
+    (run,) = [run for run in stored if run.subset == subset_content(corpus, less.selected)]
+    assert less.measured_losses == (pytest.approx(run.loss, abs=1e-6),)
+    assert less.measured_losses != mine.measured_losses
+    # The run on fewer examples is no run on whole tasks.
+    assert [run.subset for run in report.runs] == [("alpha", "beta")]
+    later = _open(ready).selections(("target",))
+    assert runs_to_pair(later.estimates, named_subsets(later, ["mine", "less"]), seeds=1) == []
 
 
 def test_verify_same_tokens_trains_every_selection_on_the_tokens_of_the_first(ready: Path) -> None:

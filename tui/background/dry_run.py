@@ -10,12 +10,14 @@ from pathlib import Path
 from curator.core.interpreters import module_command
 
 _LOOK_SECONDS = 0.2
+_PRIORITY = 10
 
 
 def seconds_of_select(root: Path, stop: Callable[[], bool]) -> float | None:
     """Return the time that `curator select` needs by the cost model, in seconds. Train nothing.
 
-    The dry run reads new files, as `check` does. It measures a step if no time is known on this machine.
+    The dry run reads new files, as `check` does. It measures a step if no time is known on this machine, and stores the
+    time of the step. Later, the store alone tells the time.
 
     Args:
         root: Folder of the project.
@@ -34,6 +36,8 @@ def seconds_of_select(root: Path, stop: Callable[[], bool]) -> float | None:
         env=os.environ | {"NO_COLOR": "1"},
     )
     try:
+        # The user can press keys meanwhile, so this process leaves the processors to others.
+        os.setpriority(os.PRIO_PROCESS, process.pid, _PRIORITY)
         while process.poll() is None:
             if stop():
                 return None
@@ -41,7 +45,7 @@ def seconds_of_select(root: Path, stop: Callable[[], bool]) -> float | None:
         # The document is far smaller than the buffer of a pipe.
         text = process.stdout.read() if process.stdout is not None else b""
         return float(sum(stage["seconds"] for stage in json.loads(text)["stages"]))
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, ProcessLookupError):
         return None
     finally:
         process.kill()

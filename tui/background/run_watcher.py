@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from curator.core.events import LOG_INTERVAL, Event, EventTail, StageFinished, StageProgress, StageStarted, log_line
+from curator.core.figures import duration
 from curator.workspace.job_log import EVENTS_NAME, Job, read_jobs
 from curator.workspace.jobs import last_words
 
@@ -50,6 +51,13 @@ class JobView:
     """Last output of the process, if the job failed or is lost."""
     whole: bool
     """Whether the whole log was read. If not, losses, stages and log cover only its end."""
+
+
+def progress_words(view: JobView) -> str:
+    """Return what a running job does, how far it is, and the time left of its stage if it is known."""
+    share = f", {view.done / view.total:.0%}" if view.total else ""
+    left = f", {duration(view.seconds_left)} left" if view.seconds_left is not None else ""
+    return f"{view.stage or name_of(view)} is running{share}{left}"
 
 
 def name_of(view: JobView) -> str:
@@ -159,6 +167,9 @@ class _Story:
         state: StageState = "cached" if event.cached else "done"
         number = self._running(event.stage)
         if number is None:
+            if event.cached and any(name == event.stage for name, _, _ in self._stages):
+                # The job asks for the result of a stage again, at its end.
+                return
             if self._running(self._now.stage) is None:
                 self._begin(event.stage, 0, "", 0)
                 self._stages.pop()

@@ -76,8 +76,8 @@ class FillDialog(Dialog[Found]):
             return
         kept = session.mask if method == "forward" else np.asarray(session.states == State.PINNED_IN)
         constraints = Constraints(
-            tokens=snapshot.tokens.astype(np.int64),
-            examples=snapshot.examples.astype(np.int64),
+            tokens=self.app.sizes()[1].astype(np.int64),
+            examples=self.app.sizes()[0].astype(np.int64),
             include=frozenset(int(row) for row in np.flatnonzero(kept)),
             exclude=frozenset(int(row) for row in np.flatnonzero(session.states == State.PINNED_OUT)),
             k=self._limit("#most-tasks"),

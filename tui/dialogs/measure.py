@@ -30,19 +30,25 @@ class MeasureDialog(Dialog[list[str]]):
 
     Args:
         name: Name of a saved selection, or `all` for all tasks.
+        base: What the selection started from: a saved selection, or words.
     """
 
     keys = (("enter", "start"), ("tab", "seeds"))
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, base: str = "") -> None:
         super().__init__()
-        self._selection = name
+        self._selection, self._base = name, base
         self._cost: Expected | None = None
         self.title_text = "measure all tasks" if name == "all" else f"measure {name}"
 
     def content(self) -> Iterable[Widget]:
         """Return comparisons, the number of seeds, the expected time, and the command."""
         others = [other for other in _OTHERS if self._selection != "all" or "all" not in other[0]]
+        assert self.app.snapshot is not None
+        base = self.app.snapshot.selection(self._base)
+        if base is not None and self._base != self._selection and "," not in self._base and not base.is_weighted:
+            words = "compare with it by runs with the same seeds"
+            others.insert(1, (self._base, f"with {self._base}", words))
         return [
             Choices(others, classes="first-focus"),
             Horizontal(Lines([[("seeds        ", "title")]]), Input("1", id="seeds", type="integer"), classes="field"),
@@ -109,7 +115,7 @@ class MeasureDialog(Dialog[list[str]]):
                 cost,
                 [],
                 [("same as  ", "dim"), command],
-                [("The job continues when you quit. The estimates use its result.", "dim")],
+                [("The job continues when you quit. Home shows the result.", "dim")],
             ]
         )
 

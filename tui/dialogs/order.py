@@ -72,7 +72,7 @@ class OrderDialog(Dialog[Found]):
         if estimate is None or estimate.revision != session.revision:
             return parts, []
         mask, loss = session.mask, estimate.target_loss.loss
-        tokens = float(snapshot.tokens[mask].sum())
+        tokens = float(self.app.sizes()[1][mask].sum())
         words = f"{_NOW} now   {numbers.loss(loss)} with {int(mask.sum())} tasks, {numbers.short(tokens)} tokens  "
         measured = snapshot.measured_loss(mask, session.dropped)
         return [words, *([measured_part(measured), "  "] if measured is not None else []), *parts], [(tokens, loss)]
@@ -102,11 +102,11 @@ class OrderDialog(Dialog[Found]):
         allowed = np.asarray(session.states != State.PINNED_OUT)
         steps = best_order(snapshot.answers.estimator, start, allowed, stop=lambda: worker.is_cancelled)
         self._start = start
-        tokens = float(snapshot.tokens[start].sum())
+        tokens = float(self.app.sizes()[1][start].sum())
         found: list[tuple[str, float, float, float]] = []
         for task, loss in steps:
             if task >= 0:
-                tokens += snapshot.tokens[task]
+                tokens += self.app.sizes()[1][task]
                 self._added.append(task)
             name = snapshot.names[task] if task >= 0 else "the target" + (" and pinned tasks" if start.any() else "")
             found.append((name, tokens, loss, loss - found[-1][2] if found else 0.0))

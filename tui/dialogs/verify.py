@@ -137,7 +137,9 @@ class VerifyDialog(Dialog[bool]):
         runs: dict[tuple[str, ...], int] = {}
         for run in found.runs:
             runs[run.subset] = runs.get(run.subset, 0) + 1
-        names = {frozenset(t.name for t in s.manifest.tasks if t.selected): s.name for s in snapshot.selections[::-1]}
+        # These runs train on whole tasks.
+        whole = [saved for saved in snapshot.selections[::-1] if not saved.dropped]
+        names = {frozenset(t.name for t in s.manifest.tasks if t.selected): s.name for s in whole}
         rows = self.query_one(Measured)
         rows.subsets = [
             (point, runs[point.subset], subset_words(point.subset, len(snapshot.names), names))
@@ -223,9 +225,13 @@ def summary_lines(found: VerifyReport) -> list[Line]:
             *_figure("inside the 90 % interval", percent(found.interval_coverage, 0)),
             ("○ inside  × outside", "dim"),
         ],
-        [f"{found.subsets} subsets, {len(found.runs)} runs, ", kind],
+        [f"{_count(found.subsets, 'subset')}, {_count(len(found.runs), 'run')}, ", kind],
     ]
 
 
 def _figure(words: str, value: str) -> list[Part]:
     return [(f"{words} ", "dim"), (f"{value}   ", "strong")]
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"

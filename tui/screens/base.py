@@ -61,6 +61,10 @@ class CuratorScreen(Screen[None]):
             topic: `snapshot`, `session`, `estimate` or `jobs`. `all` when the screen opens.
         """
 
+    def offers(self, action: str) -> bool:
+        """Return whether the footer may name an action of this screen."""
+        return True
+
     def trail(self) -> str:
         """Return the text after the target in the top line."""
         return ""
@@ -102,11 +106,12 @@ class CuratorScreen(Screen[None]):
             ]
             self.query_one("#small", Lines).show([[""]] * max((height - 3) // 2, 0) + [[f" {word}"] for word in words])
         self.query_one("#top", Lines).show([self._top(width)])
+        self.show_flash()
+        self.show(topic)
+        # The hints depend on what the screen shows.
         self._shown_hints = []
         self._hints_line = self._hints(width)
         self.query_one("#hints", Lines).show([self._hints_line])
-        self.show_flash()
-        self.show(topic)
 
     def show_flash(self) -> None:
         """Draw the flash line of the application."""
@@ -139,7 +144,7 @@ class CuratorScreen(Screen[None]):
             share = f" {running[0].done / running[0].total:.0%}" if running[0].total else ""
             right.append((f"▶ {running[0].stage or 'job'}{share}  ", "warn"))
         session = app.session
-        if session is not None:
+        if session is not None and (session.has_base or session.changed_count or not app.missing()):
             right.append(_saved_part(session))
         return spread(left, [*right, " "], width)
 
@@ -147,7 +152,7 @@ class CuratorScreen(Screen[None]):
         parts: list[Part] = []
         opens = [a for a in actions_of("list") if a.id == "open"] if isinstance(self.focused, Rows) else []
         places = (*actions_of(self.place), *opens, *actions_of("any"))
-        wanted = [a for a in places if a.rank and not self.app.refusal(a.id)]
+        wanted = [a for a in places if a.rank and self.offers(a.id) and not self.app.refusal(a.id)]
         zoomed = self.maximized is not None
         keep = sorted(wanted, key=lambda a: 0 if zoomed and a.id == "zoom_pane" else a.rank)
         last = [a for a in keep if a.id in ("palette", "help")]
@@ -196,8 +201,9 @@ class CuratorScreen(Screen[None]):
             # Textual also sends a key whose action has changed the screen.
             return
         titles = {"task": "a task", "list": "lists"} | {mode: title for mode, title in MODES.items()}
-        places = [titles[place] for action in others for place in action.places if place in titles]
-        where = f" {others[0].label} works on {' and '.join(dict.fromkeys(places))}." if places else ""
+        places = list(dict.fromkeys(titles[place] for action in others for place in action.places if place in titles))
+        listed = " and ".join(filter(None, (", ".join(places[:-1]), *places[-1:])))
+        where = f" It means `{others[0].label}` on {listed}." if places else ""
         self.app.flash(f"{shown} does nothing here.{where} ? lists the keys.", "warn")
 
     # -- actions of all screens -------------------------------------------------------------------------------------

@@ -32,6 +32,8 @@ class ExampleEdits(CuratorScreen):
         super().__init__()
         self._effect: tuple[_Wanted, DropEffect] | None = None
         self._effect_of: _Wanted | None = None
+        self.asks_to_drop = False
+        """Whether to ask how many examples to drop as soon as the influences are known."""
 
     @property
     def rows(self) -> ExampleList:
@@ -46,6 +48,10 @@ class ExampleEdits(CuratorScreen):
     @property
     def is_auxiliary(self) -> bool:
         """Return whether the task is an auxiliary task, not a target."""
+        raise NotImplementedError
+
+    def show_example(self) -> None:
+        """Show the example under the cursor."""
         raise NotImplementedError
 
     def show_titles(self) -> None:
@@ -79,7 +85,8 @@ class ExampleEdits(CuratorScreen):
         """Show all examples, those that harm, those that are marked, or those that are dropped."""
         rows = self.rows
         rows.shown_by = SHOWN[(SHOWN.index(rows.shown_by) + 1) % len(SHOWN)]
-        rows.put_in_order(keep=True)
+        if rows.put_in_order(keep=True):
+            self.show_example()
         self.show_titles()
 
     # -- dropping -----------------------------------------------------------------------------------------------------
@@ -104,12 +111,26 @@ class ExampleEdits(CuratorScreen):
         count = len(self._harmful())
         if not self.is_auxiliary:
             self._drop([])
+        elif self.app.snapshot is None or self.app.snapshot.answers is None:
+            self.app.flash(self.app.missing(), "warn")
         elif self.rows.values is None:
-            self.app.flash("influences are not known yet", "warn")
+            self.asks_to_drop = True
+            self.app.flash("estimating the influence of the examples …")
         elif not count:
             self.app.flash("no example harms", "warn")
         else:
             self.app.push_screen(DropDialog(count), self._drop_worst)
+
+    def influences_known(self) -> None:
+        """Open the dialog that waited for the influences, if this screen is still on top."""
+        asks, self.asks_to_drop = self.asks_to_drop, False
+        if asks and self.is_current and self.rows.values is not None:
+            self.app.flash("")
+            self.action_drop_harmful()
+
+    def offers(self, action: str) -> bool:
+        """Return whether an action makes sense here: the target drops no examples."""
+        return self.is_auxiliary or action not in ("drop_rows", "drop_harmful", "pin", "toggle_this")
 
     def _harmful(self) -> list[int]:
         """Return the numbers of the examples that harm and are not dropped, the worst first."""

@@ -13,12 +13,14 @@ from textual.containers import Horizontal, Vertical
 from textual.widget import Widget
 from textual.worker import get_current_worker
 
+from curator.core.errors import CuratorError
 from curator.core.figures import duration
 from curator.core.text import clean
 from tui.actions import bindings_of
 from tui.background.dry_run import seconds_of_select
-from tui.background.run_watcher import name_of
+from tui.background.run_watcher import name_of, progress_words
 from tui.screens.base import CuratorScreen
+from tui.state.costs import cost_of_select
 from tui.widgets import numbers
 from tui.widgets.answer import answer_bars, answer_sentence, bar_lines
 from tui.widgets.lines import Line, Lines, Part, fit, spread
@@ -40,6 +42,8 @@ _STATES = {
 }
 # Least cells of a row with the number of tasks, and with both a difference and a measured loss.
 _COUNT, _BOTH = 32, 48
+# Actions of a screen with several panes.
+_OF_PANES = ("next_pane", "zoom_pane")
 # Least height of the screen with the pipeline in one line. A lower one leaves its rows to the selections.
 _PIPELINE = 20
 # Least height of the screen with the project, the details of the pipeline, and recent events.
@@ -116,6 +120,12 @@ class Attention(Rows):
         return [("! " if style != "dim" else "· ", style), (words, style if style == "bad" else "")]
 
 
+def _found(count: int, snapshot: "Snapshot") -> str:
+    """Return how many auxiliary tasks there are. Tables of the configuration may name tasks without files."""
+    what = "task file" if snapshot.project.config.data.tasks else "task"
+    return f"{count} {what}{'' if count == 1 else 's'} found."
+
+
 def begin_lines(snapshot: "Snapshot", running: "list[JobView]", seconds: float | None) -> list[Line]:
     """Return what a project without estimates holds, and what to do next.
 
@@ -129,11 +139,15 @@ def begin_lines(snapshot: "Snapshot", running: "list[JobView]", seconds: float |
     if corpus is not None:
         rows = sum(len(task.split.train) + len(task.split.validation) for task in corpus.target_tasks)
         held_out = sum(len(task.split.validation) for task in corpus.target_tasks)
-        found = f"{len(corpus.auxiliary)} auxiliary task{'' if len(corpus.auxiliary) == 1 else 's'} found. "
-        lines.append([found, f"The target is {target} ({rows:,} rows, {held_out:,} held out)." if target else ""])
+        lines.append(
+            [
+                _found(len(corpus.auxiliary), snapshot),
+                f" The target is {target} ({rows:,} rows, {held_out:,} held out)." if target else "",
+            ]
+        )
     elif snapshot.found:
-        count = f"{snapshot.found} task{'' if snapshot.found == 1 else 's'} found. "
-        lines.append([count, f"The target is {target}." if target else ""])
+        count = snapshot.found - len(snapshot.project.config.data.targets)
+        lines.append([_found(count, snapshot), f" The target is {target}." if target else ""])
     else:
         lines.append([("No task files found.", "warn"), " Add files to the folder of the tasks."])
         lines.append(["`curator init` in a new folder writes a project with examples."])
@@ -142,16 +156,12 @@ def begin_lines(snapshot: "Snapshot", running: "list[JobView]", seconds: float |
     if not target:
         lines.append([("No target is set.", "warn"), " Set `target` in [data] of curator.toml."])
     elif running:
-        view = running[0]
-        share = f", {view.done / view.total:.0%}" if view.total else ""
-        left = f", {duration(view.seconds_left)} left" if view.seconds_left is not None else ""
-        lines.append([("▶ ", "warn"), f"{view.stage or name_of(view)} is running{share}{left}."])
+        lines.append([("▶ ", "warn"), f"{progress_words(running[0])}."])
         lines.append([("4", "accent"), " shows the job."])
     else:
-        lines.append(["Press ", ("R", "accent"), ", then ", ("enter", "accent"), ", to find out which tasks help."])
+        time = ", to find out which tasks help." if seconds is None else f": about {duration(seconds)} on this machine."
+        lines.append(["Press ", ("R", "accent"), ", then ", ("enter", "accent"), time])
         lines.append(["curator trains once on all tasks, and estimates every selection from the gradients."])
-        if seconds is not None:
-            lines.append([f"It takes about {duration(seconds)} on this machine."])
         lines.append([("The job continues when you quit.", "dim")])
     return [*lines, []]
 
@@ -170,10 +180,14 @@ class HomeScreen(CuratorScreen):
     @work(thread=True, exclusive=True, group="plan", exit_on_error=False)
     def _plan(self) -> None:
         """Find the time of the first selection."""
-        worker = get_current_worker()
+        worker, snapshot = get_current_worker(), self.app.snapshot
         try:
-            found = seconds_of_select(self.app.root, lambda: worker.is_cancelled or not self.app.is_running)
-        except OSError:
+            known = cost_of_select(snapshot) if snapshot is not None and snapshot.corpus is not None else None
+            if known is not None and known.known:
+                found: float | None = known.seconds
+            else:
+                found = seconds_of_select(self.app.root, lambda: worker.is_cancelled or not self.app.is_running)
+        except (CuratorError, OSError):
             # The pane then names no time.
             return
         if found is not None and not worker.is_cancelled:
@@ -182,6 +196,12 @@ class HomeScreen(CuratorScreen):
     def _have_planned(self, seconds: float) -> None:
         self._first_seconds = seconds
         self.show("snapshot")
+
+    def offers(self, action: str) -> bool:
+        """Return whether an action makes sense here: one pane has no next one, and may list nothing to open."""
+        if not self.has_class("-begin"):
+            return True
+        return self.query_one("#begin-attention", Rows).count > 0 if action == "open" else action not in _OF_PANES
 
     def body(self) -> Iterable[Widget]:
         """Return the boxes."""
@@ -377,13 +397,15 @@ class HomeScreen(CuratorScreen):
     def _pipeline_line(self) -> Line:
         """Return all stages in one line, with the progress of the one that runs."""
         snapshot = self.app.snapshot
+        is_running = any(view.job.state == "running" for view in self.app.jobs)
         parts: list[Part] = []
         for number, stage in enumerate(snapshot.status.stages if snapshot is not None else (), 1):
             if running := self._progress(stage.stage, 0):
                 parts += [*running, "  "]
                 continue
             mark, style = _STATES[stage.state]
-            parts += [(f"{mark} ", style), f"{number} {stage.stage}  "]
+            # The progress of a running stage takes the cells of the numbers.
+            parts += [(f"{mark} ", style), f"{stage.stage}  " if is_running else f"{number} {stage.stage}  "]
         return parts
 
     def _progress(self, stage: str, number: int) -> Line:
@@ -393,8 +415,8 @@ class HomeScreen(CuratorScreen):
             return ()
         share = view.done / view.total if view.total else 0.0
         left = duration(view.seconds_left) if view.seconds_left is not None else ""
-        name = f"{number} {stage:<10}" if number else f"{stage} "
-        return [("▶ ", "warn"), name, (numbers.meter(share, 8), "warn"), f" {share:.0%} {left}"]
+        meter: Line = [f"{number} {stage:<10}", (numbers.meter(share, 8), "warn")] if number else [stage]
+        return [("▶ ", "warn"), *meter, f" {share:.0%} {left}"]
 
     def _attention(self) -> list[tuple[str, str, str]]:
         app, snapshot = self.app, self.app.snapshot

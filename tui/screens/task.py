@@ -63,6 +63,8 @@ class TaskScreen(ExampleEdits):
         self._gains: tuple[_Wanted, Floats] | None = None
         self._requested: _Wanted | None = None
         self._own_effect: LossDifference | None = None
+        self._unknown: tuple[_Wanted, str] | None = None
+        """Why the influences are not known."""
         self._influence: tuple[Task, Floats, Influence | None] | None = None
         self._tokens = False
         self._reading = self._requested_transfer = self._trouble = ""
@@ -104,6 +106,7 @@ class TaskScreen(ExampleEdits):
 
     def _go(self, task: int) -> None:
         self._ways.number, self._trouble, self._reading = task, "", ""
+        self.asks_to_drop = False
         self.rows.take(None, None)
         if self.rows.words:
             self._close_search(forget=True)
@@ -135,9 +138,11 @@ class TaskScreen(ExampleEdits):
     def show(self, topic: str) -> None:
         """Draw a change."""
         if topic == "jobs":
+            if self.app.snapshot is not None and self.app.snapshot.answers is None:
+                self._show_task()
             return
         if topic == "snapshot":
-            self._show_example()
+            self.show_example()
         if topic in ("snapshot", "all") and (removed := self._ways.follow(self.app.snapshot)):
             self.app.flash(f"task was removed: {removed}", "warn")
             self.call_after_refresh(self._leave)
@@ -156,7 +161,8 @@ class TaskScreen(ExampleEdits):
             # The effect belongs to the same revision and task as the influence.
             influence = self.influence
             effect = self._own_effect if influence is not None else None
-            self.query_one(TaskBoxes).show(self.shown, self._ways.number, influence, transfer, effect)
+            trouble = self._unknown[1] if self._unknown is not None and self._unknown[0] == self._requested else ""
+            self.query_one(TaskBoxes).show(self.shown, self._ways.number, influence, transfer, effect, trouble)
 
     def show_titles(self) -> None:
         """Draw the lines above the list and the text."""
@@ -238,7 +244,7 @@ class TaskScreen(ExampleEdits):
             keep: Whether the cursor stays on its example, if the example is still in the list.
         """
         if self.rows.put_in_order(keep=keep):
-            self._show_example()
+            self.show_example()
         self.show_titles()
 
     # -- influence --------------------------------------------------------------------------------------------------
@@ -259,9 +265,15 @@ class TaskScreen(ExampleEdits):
         except _ERRORS as error:
             if not worker.is_cancelled:
                 self.app.post_message(Failed("estimate the influence of examples", error))
+                self.app.call_from_thread(self._have_no_influence, wanted, str(error))
             return
         if not worker.is_cancelled:
             self.app.call_from_thread(self._have_influence, wanted, gains, effect)
+
+    def _have_no_influence(self, wanted: _Wanted, words: str) -> None:
+        self._unknown = wanted, words
+        if self.is_attached:
+            self._show_task()
 
     def _have_influence(self, wanted: _Wanted, gains: Floats, effect: LossDifference | None) -> None:
         if self.is_attached and self._requested == wanted:
@@ -269,6 +281,7 @@ class TaskScreen(ExampleEdits):
             self.rows.weigh(self.influence)
             self._arrange(keep=True)
             self._show_task()
+            self.influences_known()
 
     @work(thread=True, exclusive=True, group="transfer", exit_on_error=False)
     def _transfer(self, answers: TargetEstimates) -> None:
@@ -298,7 +311,7 @@ class TaskScreen(ExampleEdits):
 
     # -- the example ------------------------------------------------------------------------------------------------
 
-    def _show_example(self) -> None:
+    def show_example(self) -> None:
         """Show the example under the cursor."""
         if not self.is_attached:
             return
@@ -336,7 +349,7 @@ class TaskScreen(ExampleEdits):
 
     @on(Rows.Moved, "#examples")
     def _moved(self) -> None:
-        self._show_example()
+        self.show_example()
         self.show_effect()
         self.show_titles()
 
@@ -448,7 +461,7 @@ class TaskScreen(ExampleEdits):
     def action_tokens(self) -> None:
         """Switch between text and tokens."""
         self._tokens = not self._tokens
-        self._show_example()
+        self.show_example()
         self.show_titles()
 
     def action_copy(self) -> None:

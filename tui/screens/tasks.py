@@ -20,6 +20,7 @@ from tui.widgets.lines import Line, Lines, Part, spread
 from tui.widgets.plot import LinePlot
 from tui.widgets.rows import Rows
 from tui.widgets.selection_estimate import HEADLINE_WIDE, headline, history_lines, measured_line, task_lines
+from tui.widgets.task_columns import SORT_TITLES
 from tui.widgets.task_table import TaskTable, TaskTitle
 
 if TYPE_CHECKING:
@@ -99,12 +100,12 @@ class TasksScreen(TaskColumns):
         app = self.app
         if app.snapshot is None or app.session is None:
             return ()
-        mask, snapshot = app.session.mask, app.snapshot
+        mask, (examples, tokens) = app.session.mask, app.sizes()
         measured = measured_line(app) if width < HEADLINE_WIDE else None
         left: list[Part] = [" ", measured, " ·"] if measured is not None else []
         left += [
-            f" {int(mask.sum())}/{len(mask)} in · {snapshot.examples[mask].sum():,.0f} examples ·"
-            f" {numbers.short(snapshot.tokens[mask].sum())} tokens"
+            f" {int(mask.sum())}/{len(mask)} in · {examples[mask].sum():,.0f} examples ·"
+            f" {numbers.short(tokens[mask].sum())} tokens"
         ]
         losses = [loss for _, loss in self._curve()]
         edits = f"edit {len(app.session.done)}/{len(app.session.done) + len(app.session.undone)} "
@@ -126,7 +127,9 @@ class TasksScreen(TaskColumns):
         if table.range_start is not None:
             chosen.append(f"range of {len(table.chosen())}")
         arrow = "▼" if app.place.descending else "▲"
-        right = " · ".join([f"{table.count} of {total}", *chosen, f"{app.place.sort} {arrow}"])
+        right = " · ".join(
+            [f"{table.count} of {total}", *chosen, f"{SORT_TITLES.get(app.place.sort, app.place.sort)} {arrow}"]
+        )
         left.append(" ")
         line = spread(left, [(f" {right} ", "dim")], width)
         self.query_one("#chip", Lines).show([line])

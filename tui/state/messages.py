@@ -73,12 +73,15 @@ class JobsRead(Message):
     Args:
         jobs: The jobs, newest first.
         stamps: Stamps of the store, as in the snapshot; None if the store has not changed.
+        files: Whether the configuration or a task file has changed.
     """
 
-    def __init__(self, jobs: "tuple[JobView, ...]", stamps: "tuple[str, str] | None" = None) -> None:
+    def __init__(
+        self, jobs: "tuple[JobView, ...]", stamps: "tuple[str, str] | None" = None, *, files: bool = False
+    ) -> None:
         super().__init__()
-        self.jobs, self.stamps = jobs, stamps
+        self.jobs, self.stamps, self.files = jobs, stamps, files
 
     def can_replace(self, message: Message) -> bool:
-        """Replace an older message, because only the newest reading counts."""
-        return isinstance(message, JobsRead)
+        """Give way to a later reading, unless this one has news that the later one does not repeat."""
+        return isinstance(message, JobsRead) and self.stamps is None and not self.files

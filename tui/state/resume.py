@@ -107,7 +107,7 @@ def begin_session(snapshot: "Snapshot", folder: Path) -> Begun:
     waiting = sum(is_unsaved(snapshot, other) for other in others)
     if waiting:
         more = f"{waiting} other session{'s have' if waiting > 1 else ' has'} unsaved changes: ctrl+o"
-        return Begun(found.session, found.id, lock, f"resumed {len(last.edits)} edits · {more}", is_warning=True)
+        return Begun(found.session, found.id, lock, f"resumed {edits_words(found.session)} · {more}", is_warning=True)
     return found
 
 
@@ -135,7 +135,12 @@ def continue_session(snapshot: "Snapshot", stored: "StoredSession", lock: Sessio
     except ValueError:
         return None
     session.saved_masks, session.saved_drops = snapshot.saved_masks(), snapshot.saved_drops()
-    return Begun(session, stored.id, lock, f"resumed: {len(stored.edits)} edits, undo reaches the first")
+    return Begun(session, stored.id, lock, f"resumed: {edits_words(session)}, undo reaches the first")
+
+
+def edits_words(session: Session) -> str:
+    """Return the number of edits that undo can take back. The screens show the same number."""
+    return f"{len(session.done)} edit{'' if len(session.done) == 1 else 's'}"
 
 
 def is_unsaved(snapshot: "Snapshot", stored: "StoredSession") -> bool:

@@ -459,6 +459,14 @@ def named(dropped: Drops) -> Named:
     return tuple((task, digest) for task in sorted(dropped) for digest in sorted(dropped[task]))
 
 
+def drops_of(dropped: Named) -> Drops:
+    """Return the content hashes of each task, the inverse of `named`."""
+    found: dict[str, set[str]] = {}
+    for task, digest in dropped:
+        found.setdefault(task, set()).add(digest)
+    return {task: frozenset(hashes) for task, hashes in found.items()}
+
+
 def _changed(dropped: Drops, edit: Edit, *, back: bool) -> dict[str, frozenset[str]]:
     """Return the dropped examples after an edit, or before it. Others may keep the argument, which is unchanged."""
     found = dict(dropped)

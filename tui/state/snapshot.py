@@ -1,6 +1,6 @@
 """A snapshot of one project, read from store and files. No connection stays open, and nothing is computed."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from curator.core.events import Reporter
 from curator.core.provenance import key_of
 from curator.data.corpus import Corpus, read_corpus
 from curator.data.discovery import find_tasks
-from curator.data.dropped import Dropped
+from curator.data.dropped import Dropped, without
 from curator.estimate.calibration import LEAST_RUNS
 from curator.estimate.target import TargetEstimates
 from curator.gradients.segment_sets import completeness_inputs, sets_in_use
@@ -23,11 +23,11 @@ from curator.results.stages import StatusReport
 from curator.select.manifest import Edit, Manifest
 from curator.select.methods import Request
 from curator.select.selections import Selections, dropped_by
-from curator.training.fine_tune import MeasuredSubset
+from curator.training.fine_tune import MeasuredSubset, measured_subsets, recipe_key
 from curator.training.meta_init import find_meta_init
 from curator.workspace.store.notes import Kind
 from curator.workspace.store.records import StoredSession
-from tui.state.session import NO_DROPS, Drops, Session, State
+from tui.state.session import NO_DROPS, Drops, Named, Session, State, named
 
 About = tuple[Kind, str, str]
 """What a note is about: kind, name, and hash of the example."""
@@ -109,6 +109,8 @@ class Snapshot:
         stamps: Texts that change with the selections and with the results in the store, as `Store.stamps`.
         calibrated_on: Number of measured subsets that calibrate the estimates; 0 if uncalibrated.
         measured: Measured subsets by the bytes of their membership (t,).
+        measured_without: Measured subsets of the saved selections that drop examples, by the bytes of their membership
+            (t,) and the dropped examples of their tasks.
         notes: Notes by what they are about.
     """
 
@@ -131,6 +133,7 @@ class Snapshot:
     found: int = 0
     calibrated_on: int = 0
     measured: Mapping[bytes, MeasuredSubset] = field(default_factory=dict)
+    measured_without: Mapping[tuple[bytes, Named], MeasuredSubset] = field(default_factory=dict)
     notes: Mapping[About, str] = field(default_factory=dict)
 
     @property
@@ -139,16 +142,19 @@ class Snapshot:
         return trust_word(self.calibrated_on)
 
     def measured_loss(self, mask: Mask, dropped: Drops = NO_DROPS) -> float | None:
-        """Return the measured loss of a subset (t,); None if the loss is not measured.
+        """Return the measured loss of a subset (t,), as `runs_on`; None if the loss is not measured."""
+        found = self.runs_on(mask, dropped)
+        return found.mean if found is not None else None
+
+    def runs_on(self, mask: Mask, dropped: Drops = NO_DROPS) -> MeasuredSubset | None:
+        """Return the runs on a subset (t,); None if there are none.
 
         Args:
             mask: Membership (t,).
             dropped: Hashes of the dropped examples, by task. Runs of whole tasks do not count with dropped examples.
         """
-        if dropped and any(self.names[row] in dropped for row in np.flatnonzero(mask)):
-            return None
-        found = self.measured.get(mask.tobytes())
-        return found.mean if found is not None else None
+        within = _within(dropped, [self.names[row] for row in np.flatnonzero(mask)]) if dropped else ()
+        return self.measured_without.get((mask.tobytes(), within)) if within else self.measured.get(mask.tobytes())
 
     @property
     def missing(self) -> str:
@@ -164,6 +170,23 @@ class Snapshot:
     def selection(self, name: str) -> SavedSelection | None:
         """Return the saved selection of a name; None if the name is unknown."""
         return next((s for s in self.selections if s.name == name), None)
+
+    @property
+    def files(self) -> Sequence[str]:
+        """Return the paths of the task files."""
+        tasks = self.corpus.tasks if self.corpus is not None else ()
+        return [path for task in tasks for path, _, _ in task.version.files]
+
+    def sizes(self, dropped: Drops) -> tuple[Floats, Floats]:
+        """Return training examples and tokens of each task (t,) without some examples."""
+        if not dropped or self.corpus is None:
+            return self.examples, self.tokens
+        examples, tokens = self.examples.copy(), self.tokens.copy()
+        for row, task in enumerate(self.corpus.auxiliary):
+            if hashes := dropped.get(task.name):
+                kept = task.without(hashes)
+                examples[row], tokens[row] = len(kept.split.train), kept.tokens
+        return examples, tokens
 
     def saved_masks(self) -> dict[str, Mask]:
         """Return the membership (t,) of each saved selection, by name."""
@@ -252,6 +275,7 @@ def load_snapshot(root: Path, before: Snapshot | None = None, reporter: Reporter
     target = target_label(targets)
     # Read the stamps first. A selection that another process saves in between is read again.
     stamps = store.stamps()
+    selections = _selections(project, target)
     return Snapshot(
         project=project,
         target=target,
@@ -265,13 +289,14 @@ def load_snapshot(root: Path, before: Snapshot | None = None, reporter: Reporter
         tokens=np.array([task.tokens for task in tasks], dtype=np.float64),
         affinity=affinity[:, 0],
         affinity_error=affinity[:, 1],
-        selections=_selections(project, target),
+        selections=selections,
         problems=tuple(corpus.problems()) if corpus is not None else (),
         sessions=tuple(store.sessions(target)) if before is None else (),
         stamps=stamps,
         found=_found(project) if corpus is None else 0,
         calibrated_on=calibrated_on(answers.measured) if answers is not None else 0,
         measured={answers.mask(m.subset).tobytes(): m for m in answers.measured} if answers is not None else {},
+        measured_without=_measured_without(answers, selections) if answers is not None else {},
         notes={(note.kind, note.name, note.sha256): note.text for note in store.notes()},
     )
 
@@ -300,6 +325,30 @@ def _selections(project: Project, target: str) -> tuple[SavedSelection, ...]:
                 continue
             found[kept.name] = SavedSelection(name=kept.name, method=kept.method, manifest=loaded)
     return tuple(found.values())
+
+
+def _within(dropped: Drops, names: Iterable[str]) -> Named:
+    """Return the dropped examples of some tasks."""
+    return named({name: dropped[name] for name in names if dropped.get(name)})
+
+
+def _measured_without(
+    answers: TargetEstimates, selections: Iterable[SavedSelection]
+) -> dict[tuple[bytes, Named], MeasuredSubset]:
+    """Return the runs on the saved selections that drop examples, as `Snapshot.measured_without`."""
+    names = [task.name for task in answers.tasks]
+    found: dict[tuple[bytes, Named], MeasuredSubset] = {}
+    for saved in selections:
+        mask = saved.mask(names)
+        within = _within(saved.dropped, [names[row] for row in np.flatnonzero(mask)])
+        if not within or saved.is_weighted:
+            continue
+        kept = without(answers.corpus, Dropped.of(within))
+        runs = answers.workspace.store.measurements(recipe_key(answers.workspace.config, kept))
+        for measured in measured_subsets(kept, runs):
+            if (key := answers.mask(measured.subset).tobytes()) == mask.tobytes():
+                found[key, within] = measured
+    return found
 
 
 def _found(project: Project) -> int:

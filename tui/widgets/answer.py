@@ -14,9 +14,9 @@ from tui.widgets import numbers
 from tui.widgets.lines import Line, Part, fit, fit_name
 
 if TYPE_CHECKING:
-    from curator.core.arrays import Mask
     from curator.core.interval import Interval
     from curator.estimate.whatif import LossDifference
+    from curator.training.fine_tune import MeasuredSubset
 
 _LEAST_NAME, _MOST_NAME = 14, 34
 # Cells of the loss with its blanks, and of the words after a bar.
@@ -51,8 +51,8 @@ def answer_bars(app: AppBase) -> list[Bar]:
     count = len(session.names)
     bars = []
     for name, mask in (("target only", np.zeros(count, bool)), (f"all {count} tasks", np.ones(count, bool))):
-        if snapshot.measured_loss(mask) is not None:
-            bars.append(_measured(app, name, mask))
+        if (runs := snapshot.runs_on(mask)) is not None:
+            bars.append(_measured(name, runs))
         else:
             known = app.losses.get(selection_key(mask, ())) if current else None
             bars.append(_estimated(name, None if known is None else known.interval, plain=True))
@@ -64,8 +64,8 @@ def answer_bars(app: AppBase) -> list[Bar]:
     chosen = app.chosen_interval()
     interval = chosen or (estimate.target_loss.estimate if current and estimate is not None else None)
     bars.append(_estimated(words, interval if current else None, plain=chosen is None))
-    if snapshot.measured_loss(session.mask, session.dropped) is not None:
-        bars.append(_measured(app, words, session.mask))
+    if (runs := snapshot.runs_on(session.mask, session.dropped)) is not None:
+        bars.append(_measured(words, runs))
     return bars
 
 
@@ -76,10 +76,8 @@ def _estimated(name: str, interval: "Interval | None", *, plain: bool) -> Bar:
     return Bar(name=name, loss=interval.value, low=interval.low, high=interval.high, words=words)
 
 
-def _measured(app: AppBase, name: str, mask: "Mask") -> Bar:
+def _measured(name: str, found: "MeasuredSubset") -> Bar:
     """Return the bar of a measured loss. With two runs or more, its interval is that of their mean."""
-    assert app.snapshot is not None
-    found = app.snapshot.measured[mask.tobytes()]
     losses = np.array(found.losses)
     # Student's 95 % quantiles, for a 90 % interval of a mean of 2, 3, … runs.
     quantiles = (6.314, 2.920, 2.353, 2.132, 2.015, 1.943, 1.895, 1.860, 1.833)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from curator.core.figures import fixed
 from curator.estimate.whatif import LossDifference
 from tui.state.comparison import LETTERS, Chosen, Estimates
+from tui.state.session import drops_of
 from tui.widgets import numbers
 from tui.widgets.lines import Line, Part, spread
 from tui.widgets.trust import measured_part
@@ -65,7 +66,8 @@ def table_lines(chosen: Sequence[Chosen], known: Estimates | None, snapshot: "Sn
     measured = [[measured_part(c.measured) or ("—", "dim")] for c in chosen]
     sizes: list[Line] = []
     for c in chosen:
-        examples, tokens = snapshot.examples[c.mask].sum(), numbers.short(snapshot.tokens[c.mask].sum())
+        whole = snapshot.sizes(drops_of(c.dropped))
+        examples, tokens = whole[0][c.mask].sum(), numbers.short(whole[1][c.mask].sum())
         long = f"{examples:,.0f} examples · {tokens} tokens"
         sizes.append([long if len(long) < cells else f"{numbers.short(examples)} · {tokens}"])
     return [
@@ -109,7 +111,7 @@ def _overlap(chosen: Sequence[Chosen], snapshot: "Snapshot") -> Part:
     a, b = chosen[0].mask, chosen[1].mask
     both, either = int((a & b).sum()), int((a | b).sum())
     jaccard = f"{both / either:.3f}" if either else "—"
-    tokens = snapshot.tokens[a].sum(), snapshot.tokens[b].sum()
+    tokens = [snapshot.sizes(drops_of(c.dropped))[1][c.mask].sum() for c in chosen[:2]]
     ratio = f"{tokens[0] / tokens[1]:.2f}×" if tokens[1] else "—"
     return f"A∩B {both} · A∪B {either} · Jaccard {jaccard} · tokens A/B {ratio}"
 

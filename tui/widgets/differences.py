@@ -58,7 +58,7 @@ class Differences(Rows):
         letters = "".join(f" {letter}" for letter in LETTERS[: len(self.masks)])
         scale = self._scale()
         ends = f"full bar {scale:.2g}".rjust(bar) if bar and scale else ""
-        return [(f" {letters}  {fit('task', name)}{'n':>8} {'affinity':>10}  {'if moved in A':<15}{ends}", "title")]
+        return [(f" {letters}  {fit('task', name)}{'n':>8} {'helps by':>10}  {'if moved in A':<15}{ends}", "title")]
 
     def _scale(self) -> float:
         known = np.abs(self.changes[self.view][~np.isnan(self.changes[self.view])])

@@ -79,7 +79,7 @@ class ExampleList(Rows):
         if examples is None:
             self.order = np.zeros(0, dtype=np.intp)
         else:
-            by, descending, _ = ORDERS[self._order_by]
+            by, descending, _ = self._order
             shown = self._shown(examples)
             self.order = examples.arranged(by, descending=descending, influence=self.values, shown=shown)
         self.changed()
@@ -169,6 +169,14 @@ class ExampleList(Rows):
         by, descending, _ = ORDERS[self._order_by]
         self._order_by = [order[:2] for order in ORDERS].index((by, not descending))
 
+    @property
+    def _order(self) -> tuple[str, bool, str]:
+        """Return column, direction and name of the order. Among harmful examples, the most harmful is first."""
+        by, descending, words = ORDERS[self._order_by]
+        if by == "influence" and self.shown_by == "harmful":
+            return next(order for order in ORDERS if order[:2] == (by, not descending))
+        return by, descending, words
+
     # -- drawing ----------------------------------------------------------------------------------------------------
 
     @property
@@ -193,7 +201,7 @@ class ExampleList(Rows):
         else:
             left.append(("examples", "title"))
         if examples is not None:
-            by, _, words = ORDERS[self._order_by]
+            by, _, words = self._order
             if by == "influence" and not self._has_answers:
                 words = "file order"
             unit = f"{self._influence.unit.name} · " if self._influence is not None and self.values is not None else ""

@@ -143,7 +143,7 @@ def task_lines(app: AppBase, task: int, width: int) -> list[Line]:
         lines.append([""])
     tags = f" · {snapshot.tags[task]}" if snapshot.tags[task] else ""
     lines.append(
-        [(f"{snapshot.examples[task]:,.0f} examples · {numbers.short(snapshot.tokens[task])} tokens{tags}", "dim")]
+        [(f"{app.sizes()[0][task]:,.0f} examples · {numbers.short(app.sizes()[1][task])} tokens{tags}", "dim")]
     )
     return lines
 

@@ -48,6 +48,7 @@ class TaskBoxes(Vertical):
         influence: Influence | None,
         transfer: Floats | None,
         effect: LossDifference | None = None,
+        trouble: str = "",
     ) -> None:
         """Show a task.
 
@@ -57,6 +58,7 @@ class TaskBoxes(Vertical):
             influence: Influence of the examples; None until known.
             transfer: Effect of each task on each task (t, t), in nats; None until known.
             effect: Loss of the selection with the task, minus the loss without it; None until known.
+            trouble: Why the influence cannot be estimated; "" without an error.
         """
         app, (width, height) = self.app, self.app.size
         snapshot, session = app.snapshot, app.session
@@ -65,8 +67,8 @@ class TaskBoxes(Vertical):
         names: list[Line] = []
         sentence: list[Line] = []
         line: Line = [(f" {app.missing()}", "warn")]
-        others: list[Line] = [[(app.missing(), "warn")]]
-        own: list[Line] = [[("no influence without gradients", "dim")]]
+        others: list[Line] = []
+        own: list[Line] = []
         if snapshot is not None and task is not None:
             if cell_len(clean(task.name)) > width - _TRAIL:
                 # The top line cuts this name.
@@ -74,19 +76,24 @@ class TaskBoxes(Vertical):
             line = target_line(task, width)
             if is_auxiliary and session is not None:
                 line = task_line(task, number, snapshot, session, app.estimate, width)
-                if snapshot.answers is not None:
-                    inside = session.state(number).selected
-                    sentence = wrapped([task_sentence(task.name, effect, influence, selected=inside)], width)
+            if snapshot.answers is None:
+                sentence = wrapped([[(f" {app.missing()}", "warn")]], width)
+            elif is_auxiliary and session is not None:
+                inside = session.state(number).selected
+                words = task_sentence(task.name, effect, influence, selected=inside)
+                sentence = wrapped([[(" ✗ ", "bad"), (trouble, "bad")] if trouble else words], width)
         if snapshot is not None and snapshot.answers is not None:
             others = affinity_lines(snapshot, half, rows)
             if is_auxiliary:
                 others = transfer_lines(snapshot, transfer, number, half, rows)
             if task is not None:
-                own = influence_lines(influence, half, rows)
+                own = [[("not known", "dim")]] if trouble else influence_lines(influence, half, rows)
         title = "affinity to the target"
         if is_auxiliary:
             title = "transfer, nats" if width < 100 else "transfer: change in training loss, nats"
         self.query_one("#task-line", Lines).show([*names, line, *sentence])
+        # Without estimates, the boxes would be empty.
+        self.query_one("#task-boxes").display = snapshot is not None and snapshot.answers is not None
         self._fill("#transfer", title, others, rows)
         self._fill("#influence", "influence of its examples" + (" on the target" if width >= 100 else ""), own, rows)
 
@@ -121,10 +128,10 @@ def task_line(
     if not np.isnan(affinity):
         is_known = np.isfinite(error)
         style = "dim" if is_known and abs(affinity) <= error else _style(affinity)
-        left += [("   affinity ", "dim"), (numbers.signed(affinity), style)]
+        left += [("   helps by ", "dim"), (numbers.signed(affinity), style)]
         left.append((f" ±{fixed(error)}" if is_known else "", "dim"))
     if snapshot.answers is not None:
-        left.append(("   flip ", "dim"))
+        left.append(("   if flipped ", "dim"))
         if estimate is None or estimate.revision != session.revision or np.isnan(estimate.flips[row]):
             left.append(("…", "dim"))
         else:
@@ -134,7 +141,7 @@ def task_line(
                 words = "without it" if state.selected else "with it"
                 after = f" → {numbers.loss(estimate.target_loss.loss + change)} {words}, {snapshot.trust}"
                 left.append((after, "dim"))
-    sizes = _sizes(task)
+    sizes = _sizes(task.without(session.dropped.get(task.name, ())))
     if width >= _WIDE:
         tags = f"{snapshot.tags[row]} · " if snapshot.tags[row] else ""
         sizes = f"{tags}{snapshot.sources[row]} · {sizes}"

@@ -37,6 +37,8 @@ COLUMNS = (
 )
 """All columns after the name, in their order on the screen. The preview takes the remaining cells."""
 BY_NAME = {column.name: column for column in COLUMNS}
+SORT_TITLES = {column.name: column.title for column in COLUMNS if column.title and column.name != "examples"}
+"""Titles of the columns by the names of orders. An order without a title has its own name."""
 # What the table shows first when there is room.
 _BY_VALUE = ("affinity", "examples", "flip", "tag", "bar", "error", "rank", "tokens", "source", "preview")
 # The cursor, the mark, the state and their gaps.

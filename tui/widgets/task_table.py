@@ -109,9 +109,9 @@ class TaskTable(Rows):
             if column == "task":
                 parts.append((fit_name(snapshot.names[task], cells), "strong" if state.selected else ""))
             elif column == "examples":
-                parts.append(fit(f"{snapshot.examples[task]:,.0f}", cells, right=True))
+                parts.append(self._size_part(f"{app.sizes()[0][task]:,.0f}", task, cells))
             elif column == "tokens":
-                parts.append(fit(numbers.short(snapshot.tokens[task]), cells, right=True))
+                parts.append(self._size_part(numbers.short(app.sizes()[1][task]), task, cells))
             elif column == "affinity":
                 unsure = abs(affinity) <= 1.645 * float(snapshot.affinity_error[task])
                 shown = "good" if affinity > 0 else "harm"
@@ -135,6 +135,13 @@ class TaskTable(Rows):
                 words = snapshot.tags[task] if column == "tag" else snapshot.sources[task]
                 parts.append((" " + (fit if column == "tag" else fit_name)(words, cells - 1), "dim"))
         return parts
+
+    def _size_part(self, words: str, task: int, cells: int) -> Part:
+        """Return the size of a task. A sign precedes the size of a task that lacks dropped examples."""
+        assert self.app.session is not None
+        if self.app.session.dropped.get(self.app.session.names[task]):
+            return (fit(f"✗ {words}", cells, right=True), "warn")
+        return fit(words, cells, right=True)
 
     def _rank(self) -> Floats:
         """Return the rank of each task by affinity (t,), 1 first; 0 without an affinity."""
