@@ -1,6 +1,6 @@
 """Measure encoding, gradients and fine-tuning runs in one process, and on a local Ray cluster of 1 and 2 workers.
 
-    python benchmarks/ray_workers.py --work DIR --json ray_workers.json
+    python benchmarks/ray_workers.py [--small] --work DIR --json ray_workers.json
 
 The project is a copy of `sample_data/` with its trained adapter. Another copy has a task of many more rows to encode.
 Each place is a process of its own, which starts its cluster. The time of the cluster's start is apart. CPU time covers
@@ -17,6 +17,7 @@ import subprocess
 import sys
 import threading
 import time
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,8 @@ import psutil
 from measured import provenance, write_report
 
 import curator
-from curator.core.config import Config
 from curator.core.provenance import hash_of
+from curator.project.toml_text import toml_of
 from curator.workers import ray_cluster
 
 SAMPLE = Path(__file__).parents[1] / "sample_data"
@@ -110,16 +111,24 @@ def measure(base: Path, work: Path, workers: int, runs: int) -> dict[str, Any]:
     return found | {"runs": len(report.runs), "losses": [run.measured_loss for run in report.runs]}
 
 
-def quadratic(folder: Path) -> Config:
-    """Let a project compute gradients in a pass of their own, and return its configuration."""
+def configure(folder: Path, small: bool) -> None:
+    """Let a project compute gradients in a pass of their own.
+
+    Args:
+        folder: The project.
+        small: Whether to use few examples and one epoch, for a busy machine.
+    """
     path = folder / "curator.toml"
-    text = path.read_text(encoding="utf-8")
-    if "[estimate]" in text:
-        text = text.replace("[estimate]", '[estimate]\nmethod = "quadratic"', 1)
-    else:
-        text += '\n[estimate]\nmethod = "quadratic"\n'
-    path.write_text(text, encoding="utf-8")
-    return curator.Project.open(folder).config
+    settings: dict[str, dict[str, Any]] = {"estimate": {"method": "quadratic"}}
+    if small:
+        settings |= {"data": {"validation": 0.2, "max_examples_per_task": 8}, "train": {"epochs": 1}}
+    values = tomllib.loads(path.read_text(encoding="utf-8"))
+    lines = []
+    for table in {**values, **settings}:
+        lines.append(f"[{table}]")
+        found = values.get(table, {}) | settings.get(table, {})
+        lines += [f"{key} = {toml_of(value)}" for key, value in found.items()]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def main() -> None:
@@ -127,6 +136,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True, help="folder for the projects")
     parser.add_argument("--runs", type=int, default=2, help="number of fine-tuning runs")
+    parser.add_argument("--small", action="store_true", help="use few examples and one epoch")
     parser.add_argument("--json", type=Path, help="file of results")
     parser.add_argument("--workers", type=int, help="measure one place, and print it")
     given = parser.parse_args()
@@ -137,7 +147,7 @@ def main() -> None:
     if not (base / ".curator").exists():
         shutil.rmtree(base, ignore_errors=True)
         shutil.copytree(SAMPLE, base, ignore=_HIDDEN)
-        quadratic(base)
+        configure(base, given.small)
     # Resumes a training that was interrupted.
     curator.Project.open(base).train()
     load = os.getloadavg()[0]
@@ -150,7 +160,7 @@ def main() -> None:
     for place in found:
         del place["tokens"]
     report = {
-        **provenance("python benchmarks/ray_workers.py --work DIR --json FILE"),
+        **provenance("python benchmarks/ray_workers.py " + ("--small " * given.small) + "--work DIR --json FILE"),
         "load_of_the_machine_before": round(load, 1),
         "results_equal_in_every_bit": equal,
         "results": found,

@@ -47,7 +47,7 @@ class KeyOrder(App[None]):
             await super().on_event(event)
 
     async def _act_in_field(self, field: Input, event: events.Key) -> None:
-        """Run the action of a key in a field of text, and give out the held keys when it has taken effect."""
+        """Run the action of a key in a field of text. Give out the held keys afterwards."""
         try:
             if not (await super()._check_bindings(event.key, True) or await super()._check_bindings(event.key)):
                 field._forward_event(event)

@@ -566,7 +566,7 @@ def test_app_broken_config_is_shown_and_read_again(make_project: MakeProject) ->
         await _press_quietly(pilot, "1")
         assert "nonsense" in text(app)
         await _press_quietly(pilot, "2", "space", "3", "4", "5", "1")
-        # The interface sees the change by itself.
+        # No key is needed.
         (root / "curator.toml").write_text(good)
         await until(pilot, lambda: app.snapshot is not None and app.trouble is None)
 

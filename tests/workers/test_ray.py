@@ -25,7 +25,7 @@ from curator.core.interpreters import module_command
 from curator.gradients import away
 from curator.gradients.stage import gradient_sets
 from curator.training.meta_init import find_meta_init
-from curator.workers import ray_cluster, ray_encoding, ray_pool
+from curator.workers import ray_cluster, ray_encoding
 
 pytestmark = [
     pytest.mark.ray,
@@ -156,7 +156,7 @@ def test_verify_killed_worker_gives_store_and_manifest_of_one_process(
             mailbox = Fatal()
         return perform_part(key, works, number, part, mailbox, version)
 
-    monkeypatch.setattr(ray_pool, "perform_part", perform)
+    monkeypatch.setattr("curator.workers.ray_pool.perform_part", perform)
     project = curator.Project.open(place, ray="local")
     found = project.verify(runs=3, seeds=1, forgetting=True)
     assert marker.exists()
@@ -291,7 +291,7 @@ def test_interrupted_race_frees_the_workers_and_resumes_to_the_manifest_of_one_p
         if isinstance(event, StageProgress) and event.stage == "verify":
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(ray_pool, "perform_part", perform)
+    monkeypatch.setattr("curator.workers.ray_pool.perform_part", perform)
     with pytest.raises(KeyboardInterrupt):
         curator.Project.open(place, ray="local", reporter=Reporter(interrupt)).select(runs=2)
     assert marker.exists()

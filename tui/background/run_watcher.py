@@ -54,7 +54,7 @@ class JobView:
 
 
 def progress_words(view: JobView) -> str:
-    """Return what a running job does, how far it is, and the time left of its stage if it is known."""
+    """Return what a running job does, with the progress and the time left of its stage."""
     share = f", {view.done / view.total:.0%}" if view.total else ""
     left = f", {duration(view.seconds_left)} left" if view.seconds_left is not None else ""
     return f"{view.stage or name_of(view)} is running{share}{left}"

@@ -147,7 +147,7 @@ class Snapshot:
         return found.mean if found is not None else None
 
     def runs_on(self, mask: Mask, dropped: Drops = NO_DROPS) -> MeasuredSubset | None:
-        """Return the runs on a subset (t,); None if there are none.
+        """Return the runs on a subset (t,); None without runs.
 
         Args:
             mask: Membership (t,).
