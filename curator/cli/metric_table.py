@@ -119,7 +119,9 @@ def _lines(metric: results.MetricReport) -> list[tuple[str, str, str]]:
     if metric.test is not None:
         words = f"loss on the test rows {fixed(metric.test.test_loss)}, on the validation rows"
         words += f" {fixed(metric.test.validation_loss)}, for the subset of the lowest validation loss"
-        lines.append(("flattery of the choice", signed(metric.test.flattery), words))
+        error = metric.test.standard_error
+        shown = signed(metric.test.flattery) + ("" if error is None else f" ± {fixed(error)}")
+        lines.append(("flattery of the choice", shown, words))
     return lines
 
 

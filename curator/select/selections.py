@@ -106,6 +106,12 @@ class Selections:
             return self.without(request.dropped).select(
                 replace(request, dropped=Dropped()), name=name, folder=folder, fresh=fresh
             )
+        if request.per_example:
+            # docs/benchmarks.md has the figures: chosen examples were never better than whole tasks.
+            self._workspace.reporter.warn(
+                "estimates of chosen examples are too low: the search picks examples whose errors are in its favour."
+                " Run `curator verify` before you use this selection."
+            )
         constraints = constraints_of(request, self.estimates.tasks, self.estimates.number_of)
         inputs = self.select_inputs(request, name)
         key = key_of(inputs)

@@ -167,11 +167,15 @@ def _test_part(measured: Sequence[MeasuredSubset], values: RunValues) -> results
     if not pairs:
         return None
     subset, validation, test = min(pairs, key=lambda pair: pair[1])
-    mean = float(np.mean([t - v for _, v, t in pairs]))
+    gaps = np.array([t - v for _, v, t in pairs])
+    others = np.array([t - v for name, v, t in pairs if name != subset])
+    # The difference of one gap and the mean of n others, times (n − 1) / n: the mean includes the chosen one.
+    error = float(others.std(ddof=1) * np.sqrt(1 - 1 / len(gaps))) if len(others) > 1 else None
     return results.TestPart(
         chosen=tuple(sorted(subset)),
         validation_loss=rounded(validation),
         test_loss=rounded(test),
-        flattery=rounded(test - validation - mean),
+        flattery=rounded(test - validation - float(gaps.mean())),
+        standard_error=None if error is None else rounded(error),
         subsets=len(pairs),
     )

@@ -66,6 +66,10 @@ def test_verify_json_has_the_metric_of_every_run_and_of_the_base_model(chained: 
     gaps = [run["test_loss"] - run["measured_loss"] for run in document["runs"]]
     flattery = best["test_loss"] - best["measured_loss"] - sum(gaps) / 3
     assert metric["test"]["flattery"] == pytest.approx(flattery, abs=3e-6)
+    first, second = (gap for gap, run in zip(gaps, document["runs"], strict=True) if run["subset"] != best["subset"])
+    # Two numbers have the standard deviation |a − b| / √2. The chosen one is part of the mean of three.
+    expected = abs(first - second) / 2**0.5 * (2 / 3) ** 0.5
+    assert metric["test"]["standard_error"] == pytest.approx(expected, abs=3e-6)
     table = curator.Project.open(chained).sql(
         "SELECT part, count(*) AS n, avg(value) AS mean FROM metrics"
         " WHERE current AND metric = 'exact_match' AND higher_is_better GROUP BY part ORDER BY part"
