@@ -34,7 +34,7 @@ class TestPart:
     flattery: float
     """Test loss minus validation loss of the chosen subset, less the mean of that difference over all subsets."""
     standard_error: float | None
-    """Standard error of the flattery, from the spread of that difference over the other subsets. None below 3 subsets."""
+    """Standard error of the flattery, from that difference over the other subsets. None below 3 subsets."""
     subsets: int
     """Number of subsets with a test loss."""
 
