@@ -3,10 +3,8 @@
 import importlib.util
 import json
 import os
-import shlex
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -303,42 +301,6 @@ def test_interrupted_race_frees_the_workers_and_resumes_to_the_manifest_of_one_p
     found = project.select(runs=2)
     assert found.estimated_loss == expected.estimated_loss
     assert _manifest(project) == _manifest(here)
-
-
-def test_ray_sbatch_starts_a_cluster_and_runs_its_command_there(ready_away: Path, tmp_path: Path) -> None:
-    place = shutil.copytree(ready_away, tmp_path / "project")
-    curator.Project.open(place).select()
-    folder = tmp_path / "bin"
-    folder.mkdir()
-    # Slurm's programs are stand-ins for one node. Ray and curator are real.
-    programs = {
-        "scontrol": "echo one",
-        "srun": 'while [[ "$1" == -* ]]; do [ "$1" = -w ] && shift; shift; done\n'
-        'if [ "$1" = hostname ]; then echo 127.0.0.1; else exec "$@"; fi',
-        "curator": f'exec {shlex.join(module_command("curator"))} "$@"',
-    }
-    for name, text in programs.items():
-        (folder / name).write_text(f"#!/usr/bin/env bash\n{text}\n")
-        (folder / name).chmod(0o755)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    settings = {"CURATOR_RAY_PORT": str(port), "CURATOR_RAY_WAIT": "5"}
-    settings |= {"SLURM_JOB_NODELIST": "one", "SLURM_JOB_NUM_NODES": "1", "SLURM_CPUS_ON_NODE": "2"}
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "SLURM_"))}
-    paths = [str(folder), str(Path(sys.executable).parent), os.environ["PATH"]]
-    environment |= settings | {"PATH": os.pathsep.join(paths)}
-    script = Path(__file__).parents[2] / "packaging" / "slurm" / "ray.sbatch"
-    command = ["bash", str(script), "verify", "-p", str(place), "--runs", "2", "--seeds", "1", "--json"]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "ray: 2 workers on 1 nodes" in done.stderr
-    assert len(curator.Project.open(place).verify(runs=2, seeds=1).runs) == 2
-    # The job ends its cluster.
-    until = time.monotonic() + 60
-    while any(f":{port}" in " ".join(p.info["cmdline"] or ()) for p in psutil.process_iter(["cmdline"])):
-        assert time.monotonic() < until, "Ray still runs after the job"
-        time.sleep(0.2)
 
 
 def test_apply_of_two_selections_runs_side_by_side_and_gives_the_losses_of_one_process(
