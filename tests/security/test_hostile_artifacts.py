@@ -535,8 +535,8 @@ def test_export_in_folder_of_another_person_describes_or_ignores_it(tmp_path: Pa
     record.write_text('{"format": "trl"}')
     manifest.write_text('{"name": "a"}')
     assert export_in(tmp_path) == "an export of a as trl"
-    for text in ("[" * 9000, "[]", "{", "7", ""):
-        record.write_text(text)
+    for found in ("[" * 9000, "[]", "{", "7", ""):
+        record.write_text(found)
         assert export_in(tmp_path) == ""
     record.unlink()
     os.mkfifo(record)
