@@ -22,7 +22,7 @@ from curator.export.adapter import Applied, find_applied, run_inputs, weights_of
 from curator.export.adapter_metric import values_of_adapter
 from curator.metrics.measuring import Measurer
 from curator.results.base import rounded
-from curator.select.manifest import Manifest, is_same_selection
+from curator.select.manifest import Manifest, is_same_selection, stored_manifest
 from curator.training.fine_tune import example_counts, recipe_key, subset_content
 from curator.training.meta_init import LoadModel
 from curator.training.trainer import remove_run, steps_done, training_steps
@@ -256,7 +256,7 @@ def keep_measured(one: Wanted, applied: Applied, *, unchanged: bool) -> None:
     for kept in store.selections() if unchanged else ():
         if kept.name != one.manifest.name:
             continue
-        there = Manifest.model_validate_json(kept.manifest)
+        there = stored_manifest(kept.manifest)
         if is_same_selection(there, one.manifest):
             loss = rounded(applied.loss)
             store.put_manifest(kept.key, there.model_copy(update={"measured_loss": loss}).model_dump_json())

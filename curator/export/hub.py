@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from curator.core.errors import ConfigError, DataError
+from curator.core.hub_ids import is_hub_id
 from curator.data.model_files import first_line
 
 FORMAT = "hf"
@@ -17,7 +18,7 @@ def check_upload(name: str, format: str) -> None:
     """
     if format != FORMAT:
         raise ConfigError(f"cannot upload an export in the format {format!r}", hint=f'Use the format "{FORMAT}".')
-    if name.count("/") != 1 or not all(name.split("/")):
+    if not is_hub_id(name):
         raise ConfigError(f"not the name of a hub data set: {name!r}", hint="Write OWNER/NAME.")
 
 

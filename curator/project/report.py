@@ -28,7 +28,7 @@ from curator.results.document import (
 )
 from curator.results.svg import Bar, Dot
 from curator.results.verification import VerifyReport
-from curator.select.manifest import Manifest
+from curator.select.manifest import Manifest, stored_manifest
 from curator.training.meta_init import find_meta_init
 from curator.verify.report import report as verified
 from curator.workspace.store.notes import Note
@@ -47,7 +47,7 @@ def last_manifest(workspace: Workspace) -> Manifest:
         DataError: The selection does not exist.
     """
     for kept in workspace.store.selections():
-        return Manifest.model_validate_json(kept.manifest)
+        return stored_manifest(kept.manifest)
     raise DataError("no selection to report on", hint="Run `curator select` first.")
 
 

@@ -11,7 +11,7 @@ from curator.core.errors import ConfigError
 from curator.core.provenance import key_of
 from curator.core.text import is_text
 from curator.results.base import rounded
-from curator.select.manifest import Manifest
+from curator.select.manifest import stored_manifest
 from curator.workspace.store.records import StoredSelection
 from curator.workspace.workspace import Workspace
 
@@ -25,7 +25,7 @@ def saved_selections(workspace: Workspace) -> results.SavedSelectionsReport:
     for selection, deleted in [*kept, *((selection, True) for selection, _ in store.deleted_selections())]:
         about = selection.name, selection.target, deleted
         if about not in found:
-            manifest = Manifest.model_validate_json(selection.manifest)
+            manifest = stored_manifest(selection.manifest)
             found[about] = results.SavedSelectionEntry(
                 name=selection.name,
                 target=selection.target,
@@ -56,7 +56,7 @@ def rename_selection(workspace: Workspace, before: str, after: str, targets: tup
         artifact = workspace.store.artifact("select", kept.key)
         # The same request under the new name then finds this selection.
         inputs = ({} if artifact is None else artifact.inputs) | {"name": after}
-        manifest = Manifest.model_validate_json(kept.manifest).model_copy(update={"name": after})
+        manifest = stored_manifest(kept.manifest).model_copy(update={"name": after})
         key = key_of(inputs if artifact is not None else inputs | {"renamed": kept.key})
         outputs = {"selected": [task.name for task in manifest.tasks if task.selected]}
         renamed.append(

@@ -380,6 +380,23 @@ def read_manifest(path: Path) -> Manifest:
         ) from error
 
 
+def stored_manifest(text: str) -> Manifest:
+    """Read the manifest of a selection in a store, which another person may have written.
+
+    Raises:
+        DataError: The text is not a manifest of this version of curator.
+    """
+    try:
+        return Manifest.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(map(str, first["loc"])) or "the text"
+        raise DataError(
+            f"a selection in the store is not a manifest of this version of curator: {where}: {first['msg']}",
+            hint="Run `curator export-store DIR` to save the readable rows. Then delete `.curator/store.duckdb`.",
+        ) from error
+
+
 def check_files(manifest: Manifest, folder: Path) -> None:
     """Check that the files of the targets and of the selected tasks have not changed.
 

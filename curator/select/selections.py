@@ -23,7 +23,7 @@ from curator.results.base import rounded, rounded_if_known
 from curator.select.baseline_inputs import BaselineInputs
 from curator.select.considered import random_subsets
 from curator.select.embeddings import task_embeddings
-from curator.select.manifest import Edit, Manifest, read_manifest
+from curator.select.manifest import Edit, Manifest, read_manifest, stored_manifest
 from curator.select.manifest_builder import manifest_of, seen_from
 from curator.select.methods import Methods, Request, check_request, constraints_of
 from curator.select.pareto import competing_subsets, pareto_front
@@ -58,7 +58,7 @@ class Selections:
         """Return the selection that was made or saved last, or None. Runs no selection."""
         label = self.estimates.corpus.target_label
         found = next((kept for kept in self._workspace.store.selections() if kept.target == label), None)
-        return None if found is None else Manifest.model_validate_json(found.manifest)
+        return None if found is None else stored_manifest(found.manifest)
 
     def last_or_select(self) -> Manifest:
         """Return the last selection. If the store has no selection, select by the configured method."""
@@ -119,7 +119,7 @@ class Selections:
         if kept is not None:
             # The tracker decides no result, and exports carry its present name.
             train = {"train": self._workspace.config.train.model_dump(mode="json")}
-            manifest = Manifest.model_validate_json(kept).model_copy(update=train)
+            manifest = stored_manifest(kept).model_copy(update=train)
             # The last requested selection is the current one, whenever it was made.
             self._workspace.store.renew_selection(key)
             self._workspace.reporter.cached("select", f"{name!r}, made {manifest.created}")
@@ -382,7 +382,7 @@ def find_manifest(workspace: Workspace, wanted: Path | str) -> tuple[Manifest, P
             f"neither a manifest nor the name of a selection: {wanted}",
             hint=f"Use one of: {', '.join(names)}." if names else "Run `curator select` first.",
         )
-    return Manifest.model_validate_json(kept), workspace.root
+    return stored_manifest(kept), workspace.root
 
 
 def find_manifest_file(workspace: Workspace, wanted: Path | str) -> Path | None:

@@ -14,9 +14,10 @@ from hub import local_hub
 from manifests import everything, manifest_of
 
 from curator.core.config import TaskSource
-from curator.core.errors import DataError
+from curator.core.errors import ConfigError, DataError
 from curator.data.readers import read_hub
 from curator.export import export
+from curator.export.hub import check_upload
 from curator.select.manifest import Manifest, read_manifest
 
 PATHS = [
@@ -130,7 +131,7 @@ def with_hub(program: str, files: dict[str, dict[str, bytes]], folder: Path, cwd
 
 READ_HUB = """
 import json
-from curator.core.errors import DataError
+from curator.core.errors import ConfigError, DataError
 from curator.data.readers import read_hub
 try:
     print(json.dumps([row for _, row in read_hub("owner/name", "", "train", "")]))
@@ -166,6 +167,7 @@ import json
 from pathlib import Path
 from curator.core.errors import CuratorError
 from curator.export import export
+from curator.export.hub import check_upload
 from curator.select.manifest import read_manifest
 try:
     found = export(read_manifest(Path("given/curator-manifest.json")), Path("given").absolute(), format="{}",
@@ -343,3 +345,10 @@ def test_check_dataset_dict_that_names_other_folder_is_refused(make_project: Mak
     (folder / "tasks" / "saved" / "dataset_dict.json").write_text('{"splits": ["train", "../../../elsewhere"]}')
     _saved_dataset(folder / "tasks" / "saved" / "train", pair_rows("saved", 4))
     assert "outside" in run_cli("check", "-p", folder, "-q").check(3).err
+
+
+@pytest.mark.parametrize("name", ["name", "/etc", "../name", "owner/..", "a/../b", "owner/name;x", "owner/na\nme", ""])
+def test_check_upload_name_that_is_no_hub_id_is_refused(name: str) -> None:
+    check_upload("owner/name", "hf")
+    with pytest.raises(ConfigError, match="not the name of a hub data set"):
+        check_upload(name, "hf")

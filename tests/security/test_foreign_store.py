@@ -14,6 +14,9 @@ import pytest
 from conftest import pair_rows, write_rows
 from hostile import run_cli
 
+from curator.core.errors import DataError
+from curator.select.manifest import stored_manifest
+
 
 @pytest.fixture(scope="module")
 def checked(tmp_path_factory: pytest.TempPathFactory, tiny_llama_folder: Path) -> Path:
@@ -142,3 +145,9 @@ def test_sql_query_over_memory_limit_ends(checked: Path, query: str, words: str)
     assert words in done.stderr
     assert "error:" in done.stderr
     assert max(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss, before) < 3 * 2**20, "kB"
+
+
+@pytest.mark.parametrize("text", ["{}", "[" * 9000, "a"])
+def test_stored_manifest_damaged_text_raises_data_error(text: str) -> None:
+    with pytest.raises(DataError, match="a selection in the store is not a manifest"):
+        stored_manifest(text)

@@ -32,6 +32,7 @@ from curator.training import trainer as meta_train
 from curator.training.model import load_model
 from curator.workspace.job_log import Job, read_jobs
 from curator.workspace.jobs import stop
+from tui.dialogs.export import export_in
 from tui.settings import Settings
 from tui.state.place import Place
 
@@ -526,3 +527,17 @@ def test_tui_crash_exits_with_code_1(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("TEXTUAL_DRIVER", "none")
     (tmp_path / "curator.toml").write_text("")
     assert run_cli("tui", "-p", tmp_path).code == 1
+
+
+def test_export_in_folder_of_another_person_describes_or_ignores_it(tmp_path: Path) -> None:
+    """The interface must not stop at a pipe, or end at deep nesting."""
+    record, manifest = tmp_path / "curator-export.json", tmp_path / "curator-manifest.json"
+    record.write_text('{"format": "trl"}')
+    manifest.write_text('{"name": "a"}')
+    assert export_in(tmp_path) == "an export of a as trl"
+    for found in ("[" * 9000, "[]", "{", "7", ""):
+        record.write_text(found)
+        assert export_in(tmp_path) == ""
+    record.unlink()
+    os.mkfifo(record)
+    assert export_in(tmp_path) == ""

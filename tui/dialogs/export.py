@@ -15,6 +15,7 @@ from textual.widget import Widget
 from textual.widgets import Input
 
 from curator.core.errors import CuratorError, DataError
+from curator.core.files import read_whole_text
 from curator.export import FORMATS, export, plan_export
 from curator.results.outputs import ExportReport
 from curator.select.manifest import is_same_selection
@@ -26,6 +27,8 @@ from tui.widgets.rows import Rows
 from tui.widgets.wrapped import Wrapped
 
 _SHOWN_TASKS = 3
+# Largest record of an export that is read, in bytes.
+_LARGEST = 2**26
 
 
 class ExportDialog(Dialog[None]):
@@ -219,10 +222,12 @@ class ExportDialog(Dialog[None]):
 def export_in(folder: Path) -> str:
     """Describe the export in a folder: its selection and format; "" if the folder holds no export."""
     try:
-        found = json.loads((folder / "curator-export.json").read_text(encoding="utf-8"))
-        manifest = json.loads((folder / "curator-manifest.json").read_text(encoding="utf-8"))
+        found, manifest = (
+            json.loads(read_whole_text(folder / name, most=_LARGEST))
+            for name in ("curator-export.json", "curator-manifest.json")
+        )
         return f"an export of {manifest['name']} as {found['format']}"
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return ""
 
 
