@@ -318,6 +318,11 @@ class CuratorApp(AppBase):
         finally:
             self._watching = False
 
+    def _take_over(self, snapshot: "Snapshot") -> None:
+        # A change before the watcher's first look would otherwise stay unnoticed.
+        self._files.start(snapshot.files)
+        super()._take_over(snapshot)
+
     def _new_stamps(self) -> tuple[str, str] | None:
         """Return the stamps of the store; None if the store has not changed, or is busy."""
         changed = self._store_changed()

@@ -19,7 +19,7 @@ from hostile import run_cli
 from curator.core.errors import DataError
 from curator.core.file_states import FileChanged, FileState
 from curator.core.files import sha256_of
-from curator.data import corpus, readers, task_rows
+from curator.data import encoding, readers, task_rows
 from curator.data.model_files import hash_files
 from curator.project.project import Project
 from curator.training import model as training_model
@@ -137,7 +137,7 @@ def test_check_tokenizer_changed_after_hashing_stores_no_row(
     make_project: MakeProject, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = make_project()
-    load = corpus.load_tokenizer
+    load = encoding.load_tokenizer
 
     def changed(*arguments: Any) -> Any:
         path = folder / "model" / "tokenizer_config.json"
@@ -145,7 +145,7 @@ def test_check_tokenizer_changed_after_hashing_stores_no_row(
         return load(*arguments)
 
     with monkeypatch.context() as patched:
-        patched.setattr(corpus, "load_tokenizer", changed)
+        patched.setattr(encoding, "load_tokenizer", changed)
         assert "changed while curator read it" in run_cli("check", "-p", folder, "-q").check(3).err
     assert texts_of(folder) == ""
 

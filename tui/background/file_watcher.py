@@ -21,21 +21,38 @@ class FileWatcher:
         self._known: tuple[frozenset[Path], int] | None = None
         self._looks = 0
 
-    def has_changed(self, names: Iterable[str]) -> bool:
-        """Return whether a file has changed since the last look. The first look at other files finds no change.
+    def start(self, names: Iterable[str]) -> None:
+        """Remember the files as they are, if they are others than before.
 
         Args:
             names: Paths of the task files, absolute or relative to the project.
         """
-        found = {self._root / name for name in names}
-        # The time of a folder changes when a file is added or removed.
-        files = {self._root / CONFIG_NAME} | found | {path.parent for path in found}
+        files = self._files(names)
+        if self._known is None or self._known[0] != files:
+            self._known = files, _times(files)
+
+    def has_changed(self, names: Iterable[str]) -> bool:
+        """Return whether a file has changed since the last look. The first look at other files finds no change.
+
+        Args:
+            names: As for `start`.
+        """
+        files = self._files(names)
         self._looks += 1
         if len(files) > _MANY and self._looks % _SELDOM:
             return False
-        now = frozenset(files), hash(tuple(_time(path) for path in sorted(files)))
+        now = files, _times(files)
         before, self._known = self._known, now
         return before is not None and before[0] == now[0] and before[1] != now[1]
+
+    def _files(self, names: Iterable[str]) -> frozenset[Path]:
+        found = {self._root / name for name in names}
+        # The time of a folder changes when a file is added or removed.
+        return frozenset({self._root / CONFIG_NAME} | found | {path.parent for path in found})
+
+
+def _times(files: frozenset[Path]) -> int:
+    return hash(tuple(_time(path) for path in sorted(files)))
 
 
 def _time(path: Path) -> int:
