@@ -173,7 +173,7 @@ def test_tasks_sorted_by_flip_stays_sorted_after_restart_and_edit(sample: Path, 
         ]
 
     def is_sorted(shown: str) -> bool:
-        return "flip ▲" in shown and len(flips(shown)) == 16 and flips(shown) == sorted(flips(shown))
+        return "if flipped ▲" in shown and len(flips(shown)) == 16 and flips(shown) == sorted(flips(shown))
 
     tmux.open(sample, "2")
     tmux.until(lambda shown: len(flips(shown)) == 16)
