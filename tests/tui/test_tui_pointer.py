@@ -25,7 +25,7 @@ def test_pointer_on_tab_and_hint_acts_and_dead_key_says_why(drawn_project: Drawn
         await pilot.click("#hints", offset=(grid(app)[-1].index("space toggle"), 0))
         await until(pilot, lambda: app.session is not None and app.session.revision == before + 1)
         await pilot.press("r")
-        await until(pilot, lambda: "r does nothing here. It means `rename` on Home." in text(app))
+        await until(pilot, lambda: "r does nothing here. It means `rename` on Home, `resume` on Jobs." in text(app))
         await pilot.press("J")
         await until(pilot, lambda: "J does nothing here. ? lists the keys." in text(app))
 

@@ -201,9 +201,12 @@ class CuratorScreen(Screen[None]):
             # Textual also sends a key whose action has changed the screen.
             return
         titles = {"task": "a task", "list": "lists"} | {mode: title for mode, title in MODES.items()}
-        places = list(dict.fromkeys(titles[place] for action in others for place in action.places if place in titles))
-        listed = " and ".join(filter(None, (", ".join(places[:-1]), *places[-1:])))
-        where = f" It means `{others[0].label}` on {listed}." if places else ""
+        meanings = [
+            f"`{action.label}` on " + " and ".join(titles[place] for place in action.places if place in titles)
+            for action in others
+            if any(place in titles for place in action.places)
+        ]
+        where = f" It means {', '.join(meanings)}." if meanings else ""
         self.app.flash(f"{shown} does nothing here.{where} ? lists the keys.", "warn")
 
     # -- actions of all screens -------------------------------------------------------------------------------------
