@@ -17,7 +17,6 @@ from curator.core.allocation import return_large_blocks
 from curator.core.errors import CuratorError
 from curator.workspace import jobs
 from tui.app_base import AppBase
-from tui.background.file_watcher import FileWatcher
 from tui.background.run_watcher import JobWatcher, name_of
 from tui.screens.base import CuratorScreen
 from tui.screens.home import HomeScreen
@@ -92,7 +91,7 @@ class CuratorApp(AppBase):
         self._remembered = replace(self.place)
         self._watching = self._then_measure = False
         self._store_time = 0
-        self._watcher, self._files = JobWatcher(root / ".curator" / "runs"), FileWatcher(root)
+        self._watcher = JobWatcher(root / ".curator" / "runs")
 
     # -- beginning and end ------------------------------------------------------------------------------------------
 
@@ -311,17 +310,12 @@ class CuratorApp(AppBase):
             place.write(self.place_path)
             self._remembered = place
         try:
-            files = self._files.has_changed(self.snapshot.files if self.snapshot is not None else ())
-            self.post_message(JobsRead(self._watcher.read(self.watched), self._new_stamps(), files=files))
+            jobs, stamps = self._watcher.read(self.watched), self._new_stamps()
+            self.post_message(JobsRead(jobs, stamps, files=self.files.has_changed()))
         except OSError as error:
             self.post_message(Failed("read the jobs", error))
         finally:
             self._watching = False
-
-    def _take_over(self, snapshot: "Snapshot") -> None:
-        # A change before the watcher's first look would otherwise stay unnoticed.
-        self._files.start(snapshot.files)
-        super()._take_over(snapshot)
 
     def _new_stamps(self) -> tuple[str, str] | None:
         """Return the stamps of the store; None if the store has not changed, or is busy."""

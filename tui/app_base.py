@@ -33,6 +33,7 @@ from tui.background.estimator_thread import (
     LiveEstimate,
     selection_key,
 )
+from tui.background.file_watcher import FileWatcher
 from tui.background.run_watcher import JobView
 from tui.frames import Frame, FrameUpdate
 from tui.state.intervals import Chosen, chosen_intervals
@@ -79,6 +80,7 @@ class AppBase(AppStore):
         self.jobs: tuple[JobView, ...] = ()
         self.jobs_known = False
         self.watched: str | None = None
+        self.files = FileWatcher(root)
         self.flash_line: tuple[tuple[str, str], ...] = ()
         self.estimator_thread: EstimatorThread | None = None
         self._estimator_key = ""
@@ -168,7 +170,10 @@ class AppBase(AppStore):
         from tui.state.snapshot import load_snapshot
 
         try:
-            self.post_message(SnapshotRead(load_snapshot(self.root, self.snapshot, Reporter(self._follow_reading))))
+            found = load_snapshot(self.root, self.snapshot, Reporter(self._follow_reading))
+            # A change before the next look would otherwise stay unnoticed.
+            self.files.watch(found.files)
+            self.post_message(SnapshotRead(found))
         except (CuratorError, OSError) as error:
             self.post_message(Failed("read the project", error))
 

@@ -99,7 +99,6 @@ def _only_describes(arguments: list[str]) -> bool:
 def _quiet_libraries() -> None:
     """Silence the libraries, unless --verbose is given: standard error carries curator's progress."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    os.environ.setdefault("HF_UPDATE_DOWNLOAD_COUNTS", "0")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     if {"-v", "--verbose"} & set(sys.argv) or os.environ.get("CURATOR_VERBOSE", "0").lower() not in _OFF:
         return

@@ -120,7 +120,9 @@ def _lines(metric: results.MetricReport) -> list[tuple[str, str, str]]:
         words = f"loss on the test rows {fixed(metric.test.test_loss)}, on the validation rows"
         words += f" {fixed(metric.test.validation_loss)}, for the subset of the lowest validation loss"
         error = metric.test.standard_error
-        shown = signed(metric.test.flattery) + ("" if error is None else f" ± {fixed(error)}")
+        shown = signed(metric.test.flattery)
+        if error is not None:
+            words = f"with a standard error of {fixed(error)}; {words}"
         lines.append(("flattery of the choice", shown, words))
     return lines
 

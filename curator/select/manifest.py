@@ -369,15 +369,7 @@ def read_manifest(path: Path) -> Manifest:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"cannot read {path}: {error}", hint="Name a manifest that `curator select` wrote.") from error
-    try:
-        return Manifest.model_validate_json(text)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(map(str, first["loc"])) or "the file"
-        raise DataError(
-            f"not a manifest of this version of curator: {path}: {where}: {first['msg']}",
-            hint="Name a manifest that `curator select` wrote.",
-        ) from error
+    return _parsed(text, str(path), hint="Name a manifest that `curator select` wrote.")
 
 
 def stored_manifest(text: str) -> Manifest:
@@ -386,15 +378,19 @@ def stored_manifest(text: str) -> Manifest:
     Raises:
         DataError: The text is not a manifest of this version of curator.
     """
+    hint = "Run `curator export-store DIR` to save the readable rows. Then delete `.curator/store.duckdb`."
+    return _parsed(text, "a selection in the store", hint=hint)
+
+
+def _parsed(text: str, place: str, *, hint: str) -> Manifest:
+    """Read the text of a manifest. An error names the place of the text."""
     try:
         return Manifest.model_validate_json(text)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        where = ".".join(map(str, first["loc"])) or "the text"
-        raise DataError(
-            f"a selection in the store is not a manifest of this version of curator: {where}: {first['msg']}",
-            hint="Run `curator export-store DIR` to save the readable rows. Then delete `.curator/store.duckdb`.",
-        ) from error
+        where = ".".join(map(str, first["loc"])) or "the whole text"
+        message = f"not a manifest of this version of curator: {place}: {where}: {first['msg']}"
+        raise DataError(message, hint=hint) from error
 
 
 def check_files(manifest: Manifest, folder: Path) -> None:

@@ -107,9 +107,9 @@ class Selections:
                 replace(request, dropped=Dropped()), name=name, folder=folder, fresh=fresh
             )
         if request.per_example:
-            # docs/benchmarks.md has the figures: chosen examples were never better than whole tasks.
+            # docs/benchmarks.md has the figures of three settings.
             self._workspace.reporter.warn(
-                "estimates of chosen examples are too low: the search picks examples whose errors are in its favour."
+                "estimates of chosen examples tend to be too low: the search picks examples by errors in its favour."
                 " Run `curator verify` before you use this selection."
             )
         constraints = constraints_of(request, self.estimates.tasks, self.estimates.number_of)

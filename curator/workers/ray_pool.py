@@ -49,7 +49,6 @@ def perform_part(key: str, works: list[Any], number: int, part: Any, mailbox: An
         words = f"a worker has curator {__version__}, and this process has {version}"
         return Failed(DataError(words, hint="Install the same version on every node."))
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    os.environ.setdefault("HF_UPDATE_DOWNLOAD_COUNTS", "0")
     last = -_PAUSE
 
     def report(event: Event) -> None:

@@ -149,5 +149,5 @@ def test_sql_query_over_memory_limit_ends(checked: Path, query: str, words: str)
 
 @pytest.mark.parametrize("text", ["{}", "[" * 9000, "a"])
 def test_stored_manifest_damaged_text_raises_data_error(text: str) -> None:
-    with pytest.raises(DataError, match="a selection in the store is not a manifest"):
+    with pytest.raises(DataError, match="not a manifest of this version of curator: a selection in the store: "):
         stored_manifest(text)

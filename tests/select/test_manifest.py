@@ -90,7 +90,7 @@ def test_write_whole_failure_keeps_the_old_file(tmp_path: Path, monkeypatch: pyt
         ('{"schema_version": 2}', "schema_version"),
         ("\xff", "cannot read"),
         (None, "cannot read"),
-        ("{", "m.json: the file: "),
+        ("{", "m.json: the whole text: "),
         ('{"targets": [{}]}', r"m\.json: [a-z_]+: "),
     ],
 )

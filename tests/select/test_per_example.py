@@ -84,7 +84,7 @@ def test_select_per_example_writes_a_manifest_within_the_budget(make_project: Ma
     first = (folder / "curator-manifest.json").read_bytes()
     assert project.select(max_tokens=150, per_example=True).cached
     again = run_cli("select", "-p", folder, "--per-example", "--max-tokens", "150").check(0)
-    assert "estimates of chosen examples are too low" in again.err
+    assert "estimates of chosen examples tend to be too low" in again.err
     assert (folder / "curator-manifest.json").read_bytes() == first
     assert not whole.dropped_examples
     with pytest.raises(ConfigError, match="needs a budget"):

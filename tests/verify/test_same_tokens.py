@@ -104,7 +104,7 @@ def test_verify_selection_that_drops_examples_is_measured_without_them(ready: Pa
     (run,) = [run for run in stored if run.subset == subset_content(corpus, less.selected)]
     assert less.measured_losses == (pytest.approx(run.loss, abs=1e-6),)
     assert less.measured_losses != mine.measured_losses
-    # The run on fewer examples is no run on whole tasks.
+    # The run on fewer examples does not count as one on whole tasks.
     assert [run.subset for run in report.runs] == [("alpha", "beta")]
     later = _open(ready).selections(("target",))
     assert runs_to_pair(later.estimates, named_subsets(later, ["mine", "less"]), seeds=1) == []

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from pathlib import Path
+from threading import Lock
 
 from curator.core.files import CONFIG_NAME
 
@@ -10,7 +11,7 @@ _MANY, _SELDOM = 500, 10
 
 
 class FileWatcher:
-    """Looks at the times of the files of a project.
+    """Looks at the times of the files of a project. Without other files it looks at the configuration.
 
     Args:
         root: Folder of the project.
@@ -18,44 +19,38 @@ class FileWatcher:
 
     def __init__(self, root: Path) -> None:
         self._root = root
-        self._known: tuple[frozenset[Path], int] | None = None
         self._looks = 0
+        # One thread reads the project, and another looks at the files.
+        self._lock = Lock()
+        self._times = self._times_of(())
 
-    def start(self, names: Iterable[str]) -> None:
-        """Remember the files as they are, if they are others than before.
+    def watch(self, names: Iterable[str]) -> None:
+        """Look at these files from now on. The time of a file that was watched before stays as it was.
 
         Args:
             names: Paths of the task files, absolute or relative to the project.
         """
-        files = self._files(names)
-        if self._known is None or self._known[0] != files:
-            self._known = files, _times(files)
+        now = self._times_of(names)
+        with self._lock:
+            self._times = {path: self._times.get(path, time) for path, time in now.items()}
 
-    def has_changed(self, names: Iterable[str]) -> bool:
-        """Return whether a file has changed since the last look. The first look at other files finds no change.
+    def has_changed(self) -> bool:
+        """Return whether a file has changed since the last look, or since `watch` named it."""
+        with self._lock:
+            self._looks += 1
+            if len(self._times) > _MANY and self._looks % _SELDOM:
+                return False
+            before, self._times = self._times, {path: _time(path) for path in self._times}
+            return before != self._times
 
-        Args:
-            names: As for `start`.
-        """
-        files = self._files(names)
-        self._looks += 1
-        if len(files) > _MANY and self._looks % _SELDOM:
-            return False
-        now = files, _times(files)
-        before, self._known = self._known, now
-        return before is not None and before[0] == now[0] and before[1] != now[1]
-
-    def _files(self, names: Iterable[str]) -> frozenset[Path]:
-        found = {self._root / name for name in names}
+    def _times_of(self, names: Iterable[str]) -> dict[Path, int]:
+        files = {self._root / name for name in names}
         # The time of a folder changes when a file is added or removed.
-        return frozenset({self._root / CONFIG_NAME} | found | {path.parent for path in found})
-
-
-def _times(files: frozenset[Path]) -> int:
-    return hash(tuple(_time(path) for path in sorted(files)))
+        return {path: _time(path) for path in {self._root / CONFIG_NAME} | files | {path.parent for path in files}}
 
 
 def _time(path: Path) -> int:
+    """Return the time of the last change of a file, in nanoseconds; 0 without the file."""
     try:
         return path.stat().st_mtime_ns
     except OSError:

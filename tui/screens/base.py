@@ -206,8 +206,8 @@ class CuratorScreen(Screen[None]):
             for action in others
             if any(place in titles for place in action.places)
         ]
-        where = f" It means {', '.join(meanings)}." if meanings else ""
-        self.app.flash(f"{shown} does nothing here.{where} ? lists the keys.", "warn")
+        more = f"It means {', '.join(meanings)}." if meanings else "? lists the keys."
+        self.app.flash(f"{shown} does nothing here. {more}", "warn")
 
     # -- actions of all screens -------------------------------------------------------------------------------------
 

@@ -126,7 +126,7 @@ def task_lines(app: AppBase, task: int, width: int) -> list[Line]:
         known = snapshot.affinity[~np.isnan(snapshot.affinity)]
         rank = int((known > affinity).sum()) + 1
         spread_of = f" ±{fixed(1.645 * error)}" if np.isfinite(error) else ""
-        lines.append([f"{words} · affinity {numbers.signed(affinity)}{spread_of} · rank {rank} of {len(known)}"])
+        lines.append([f"{words} · helps by {numbers.signed(affinity)}{spread_of} · rank {rank} of {len(known)}"])
     else:
         lines.append([words])
     if estimate is not None and estimate.revision == session.revision and not np.isnan(estimate.flips[task]):
