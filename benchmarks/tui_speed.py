@@ -50,6 +50,7 @@ STARTS, KEYS, TOGGLES = 5, 60, 5
 IDLE_SECONDS = 5
 SIZES = ((80, 24), (140, 40))
 _LOSS = re.compile(r" loss (\d+\.\d+) ")
+_SELECTED = re.compile(r"^ \d+/\d+ in ", re.MULTILINE)
 
 Screen = list[str]
 
@@ -63,6 +64,15 @@ def loss(lines: Screen) -> str:
     """Return the estimated loss of the selection; "" if it is not on the screen."""
     found = _LOSS.search("\n".join(lines))
     return found[1] if found else ""
+
+
+def estimate(lines: Screen) -> str:
+    """Return the number of selected tasks with their estimated loss; "" without the loss.
+
+    One task of many changes the loss by less than its last digit, but it always changes the number of tasks.
+    """
+    selected = _SELECTED.search("\n".join(lines))
+    return f"{selected[0]}{loss(lines)}" if selected and loss(lines) else ""
 
 
 def order(lines: Screen) -> str:
@@ -220,7 +230,7 @@ def measure(root: Path) -> dict[str, Any]:
                         terminal.press("\x1b[6~" if n % 4 < 2 else "\x1b[5~", cursor_task) for n in range(KEYS // 2)
                     ],
                     "sort": [terminal.press("s", order) for _ in range(KEYS // 2)],
-                    "toggle": [terminal.press(" ", loss) for _ in range(KEYS // 2)],
+                    "toggle": [terminal.press(" ", estimate) for _ in range(KEYS // 2)],
                 }
         for size in SIZES:
             found |= {
@@ -255,7 +265,7 @@ def measure_first(root: Path, environment: dict[str, str]) -> dict[str, float]:
         first, used = time.perf_counter() - terminal.began, terminal.cpu_seconds
         terminal.settle(3.0)
         for _ in range(3):
-            terminal.press(" ", loss)
+            terminal.press(" ", estimate)
             terminal.settle(2.0)
         return {
             "first_s": round(first, 2),
@@ -312,7 +322,7 @@ def main() -> None:
             if arguments.json:
                 versions = {name: version(name) for name in ("textual", "numpy", "duckdb")}
                 document = {
-                    "command": "python benchmarks/tui.py",
+                    "command": f"python benchmarks/tui.py --tasks {' '.join(map(str, arguments.tasks))}",
                     "machine": f"{os.cpu_count()} × {platform.machine()}, Python {platform.python_version()}",
                     "versions": versions,
                     "rows": rows,
