@@ -11,13 +11,11 @@ time: it ends the process when a chat takes too long.
 
 import importlib
 import json
-import resource
 import signal
 import sys
-from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from curator.core.allocation import limit_memory
 from curator.core.errors import DataError
 from curator.data.chat import Chat, Shape, Turn
 from curator.data.outlines import Outlines
@@ -99,7 +97,7 @@ def main() -> None:
     signal.signal(signal.SIGPROF, signal.SIG_DFL)
     # The limit of memory applies to what chats take.
     importlib.import_module("transformers.tokenization_utils_base")
-    _limit_memory(memory)
+    limit_memory(memory)
     templates: dict[str, Template] = {}
     for line in sys.stdin.buffer:
         request = json.loads(line)
@@ -115,15 +113,6 @@ def main() -> None:
             signal.setitimer(signal.ITIMER_PROF, 0.0)
             sys.stdout.buffer.write(json.dumps(found).encode() + b"\n")
             sys.stdout.buffer.flush()
-
-
-def _limit_memory(size: int) -> None:
-    """Allow this process so many bytes more than it has now. macOS has no such limit."""
-    with suppress(OSError, ValueError):
-        now = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0]) * resource.getpagesize()
-        hard = resource.getrlimit(resource.RLIMIT_AS)[1]
-        limit = now + size if hard == resource.RLIM_INFINITY else min(now + size, hard)
-        resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
 
 
 if __name__ == "__main__":

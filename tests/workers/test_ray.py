@@ -3,8 +3,10 @@
 import importlib.util
 import json
 import os
+import shlex
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -16,6 +18,7 @@ import numpy as np
 import psutil
 import pytest
 from conftest import environment_with, pair_rows, stored_examples, toml_of, write_rows
+from tui_tmux import Tmux, needs_tmux, tmux
 
 import curator
 from curator.core.events import Event, Reporter, StageProgress, StageStarted
@@ -25,6 +28,7 @@ from curator.gradients.stage import gradient_sets
 from curator.training.meta_init import find_meta_init
 from curator.workers import ray_cluster, ray_encoding
 
+__all__ = ["tmux"]
 pytestmark = [
     pytest.mark.ray,
     pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="the extra `ray` is not installed"),
@@ -319,3 +323,75 @@ def test_apply_of_two_selections_runs_side_by_side_and_gives_the_losses_of_one_p
     assert "fine-tune" not in {kept.inputs["kind"] for kept in here.store.artifacts("rate")}
     losses = [adapter.measured_loss for adapter in report.adapters]
     assert losses == [here.apply(name, fresh=True).measured_loss for name in ("first", "second")]
+
+
+@needs_tmux
+def test_terminal_interface_runs_stops_and_resumes_a_verification_on_the_cluster(
+    ready_away: Path, cluster: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    import ray
+
+    place = shutil.copytree(ready_away, tmp_path / "project")
+    curator.Project.open(place).select()
+    monkeypatch.setenv("CURATOR_RAY", cluster)
+    # The terminal inherits the environment of this process.
+    window: Tmux = request.getfixturevalue("tmux")
+    window.open(place, "4")
+    window.keys("V")
+    window.until(lambda shown: "esc cancel" in shown and "runs" in shown)
+    window.keys("Enter")
+    window.until(lambda shown: "verify" in shown and "left" in shown)
+    window.keys("g", "x")
+    window.until(lambda shown: "y yes" in shown)
+    window.keys("y")
+    window.until(lambda shown: "interrupted" in shown)
+    until = time.monotonic() + 20
+    while ray.available_resources().get("CPU") != 2:
+        assert time.monotonic() < until, "a worker still runs after the job was stopped"
+        time.sleep(0.1)
+    window.keys("V")
+    window.until(lambda shown: "esc cancel" in shown and "runs" in shown)
+    window.keys("Enter")
+    window.until(lambda shown: "verify" in shown and "done" in shown, 240)
+    window.quit()
+    logs = [path.read_text() for path in (place / ".curator" / "runs").glob("*/events.jsonl")]
+    assert sum("ray: 2 workers on 1 nodes" in text for text in logs) == 2
+
+
+def test_ray_sbatch_starts_a_cluster_and_runs_its_command_there(ready_away: Path, tmp_path: Path) -> None:
+    place = shutil.copytree(ready_away, tmp_path / "project")
+    curator.Project.open(place).select()
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    # Slurm's programs are stand-ins for one node. Ray and curator are real.
+    programs = {
+        "scontrol": "echo one",
+        "srun": 'while [[ "$1" == -* ]]; do [ "$1" = -w ] && shift; shift; done\n'
+        'if [ "$1" = hostname ]; then echo 127.0.0.1; else exec "$@"; fi',
+        "curator": f'exec {shlex.join(module_command("curator"))} "$@"',
+    }
+    for name, text in programs.items():
+        (folder / name).write_text(f"#!/usr/bin/env bash\n{text}\n")
+        (folder / name).chmod(0o755)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    settings = {"CURATOR_RAY_PORT": str(port), "CURATOR_RAY_WAIT": "5"}
+    settings |= {"SLURM_JOB_NODELIST": "one", "SLURM_JOB_NUM_NODES": "1", "SLURM_CPUS_ON_NODE": "2"}
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "SLURM_"))}
+    paths = [str(folder), str(Path(sys.executable).parent), os.environ["PATH"]]
+    environment |= settings | {"PATH": os.pathsep.join(paths)}
+    script = Path(__file__).parents[2] / "packaging" / "slurm" / "ray.sbatch"
+    command = ["bash", str(script), "verify", "-p", str(place), "--runs", "2", "--seeds", "1", "--json"]
+    log = tmp_path / "log"
+    # Programs of Ray outlive the script for a moment, so a pipe would not end with it.
+    with log.open("w") as written:
+        done = subprocess.run(command, env=environment, stdout=written, stderr=written, check=False, timeout=240)
+    assert done.returncode == 0, log.read_text()
+    assert "ray: 2 workers on 1 nodes" in log.read_text()
+    assert len(curator.Project.open(place).verify(runs=2, seeds=1).runs) == 2
+    # The job ends its cluster.
+    until = time.monotonic() + 60
+    while any(f":{port}" in " ".join(p.info["cmdline"] or ()) for p in psutil.process_iter(["cmdline"])):
+        assert time.monotonic() < until, "Ray still runs after the job"
+        time.sleep(0.2)

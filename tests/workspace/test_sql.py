@@ -5,13 +5,16 @@ import io
 import json
 import os
 import re
+import resource
 import shutil
 import signal
+import subprocess
 import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pyarrow.parquet
 import pytest
 from conftest import pair_rows, write_rows
@@ -19,9 +22,12 @@ from typer.testing import CliRunner
 
 from curator.cli.app import app
 from curator.core.errors import ConfigError, DataError, StoreBusy
+from curator.core.interpreters import module_command
 from curator.project.project import Project
 from curator.project.sql_tables import project_tables
 from curator.training.fine_tune import recipe_key, subset_content
+from curator.workspace.store import query_process
+from curator.workspace.store.sql import run_query
 
 MakeProject = Callable[..., Path]
 DOCS = Path(__file__).parents[2] / "docs" / "reference" / "sql.md"
@@ -190,7 +196,7 @@ def test_sql_refused_statement_reads_and_writes_nothing(folder: Path, tmp_path: 
     before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file() and p.suffix not in (".duckdb", ".lock")}
     for query, words in REFUSED:
         with pytest.raises(ConfigError) as raised:
-            project.store.query(query.format(place=tmp_path), now)
+            run_query(project.store.path, query.format(place=tmp_path), now, None)
         assert raised.value.exit_code == 2
         assert words in raised.value.message + raised.value.hint, query
         assert raised.value.hint
@@ -198,6 +204,13 @@ def test_sql_refused_statement_reads_and_writes_nothing(folder: Path, tmp_path: 
     after = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file() and p.suffix not in (".duckdb", ".lock")}
     assert after == before
     assert len(_ask(folder, "FROM tasks")) == 4
+
+
+@pytest.mark.parametrize("row", [0, 100_000])
+def test_sql_failed_cast_blames_the_query_in_every_batch(folder: Path, row: int) -> None:
+    query = f"SELECT CASE i WHEN {row} THEN 'x' ELSE '1' END::INT AS n FROM range(200000) t(i)"
+    with pytest.raises(ConfigError, match="query failed: Conversion Error: Could not convert string 'x'"):
+        _ask(folder, query)
 
 
 def test_sql_formats_have_equal_rows(folder: Path, tmp_path: Path) -> None:
@@ -256,21 +269,48 @@ def test_sql_busy_store_names_process(folder: Path, monkeypatch: pytest.MonkeyPa
         Project.open(folder).sql("FROM tasks")
 
 
-def test_sql_long_query_can_be_interrupted(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from curator.workspace.store import sql as queries
+def _running_queries() -> list[psutil.Process]:
+    # A killed process is a zombie until Python looks at it.
+    alive = [child for child in psutil.Process().children() if child.status() != psutil.STATUS_ZOMBIE]
+    return [child for child in alive if any("query_worker" in word for word in child.cmdline())]
 
-    project, check = Project.open(folder), queries._only_query
 
-    def interrupt_soon(*arguments: Any) -> str:
-        threading.Timer(0.3, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
-        return check(*arguments)
-
-    monkeypatch.setattr(queries, "_only_query", interrupt_soon)
+def test_sql_long_query_can_be_interrupted(folder: Path) -> None:
+    project = Project.open(folder)
+    threading.Timer(1.5, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
     with pytest.raises(KeyboardInterrupt):
         project.sql("SELECT count(*) FROM range(1000000000000) WHERE range % 7 = 3")
+    assert not _running_queries()
 
     # DuckDB raises this error for an interrupt in one of curator's queries.
     with pytest.raises(KeyboardInterrupt), project.store.read():
         raise RuntimeError("Query interrupted")
-    monkeypatch.undo()
     assert project.sql("SELECT 1 AS one").rows() == [{"one": 1}]
+
+
+def test_sql_call_that_cannot_be_interrupted_leaves_nothing_behind(folder: Path) -> None:
+    project, before = Project.open(folder), resource.getrlimit(resource.RLIMIT_AS)
+    with pytest.raises(ConfigError, match="longer than 1 second"):
+        project.sql("SELECT levenshtein(repeat('a', 300000), repeat('b', 300000))", timeout=1)
+    assert not _running_queries()
+    assert resource.getrlimit(resource.RLIMIT_AS) == before
+    assert project.sql("SELECT 1 AS one").rows() == [{"one": 1}]
+    with project.store.write():
+        pass
+
+
+def test_sql_process_whose_parent_is_gone_ends_by_itself(folder: Path) -> None:
+    project = Project.open(folder)
+    request = {"path": str(project.store.path), "sql": "SELECT count(*) FROM range(1000000000000)", "limit": None}
+    present = project_tables(project.workspace, project.corpus(("target",)))
+    text = json.dumps(request | {"seconds": 0.5}).encode() + b"\n" + query_process._streams(present)
+    done = subprocess.run(
+        [*module_command("curator.workspace.store.query_worker")], input=text, capture_output=True, check=False
+    )
+    assert done.returncode == -signal.SIGALRM
+
+
+def test_sql_process_that_dies_is_named_with_its_signal(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(query_process, "module_command", lambda _: ["sh", "-c", "cat > /dev/null; kill -ABRT $$"])
+    with pytest.raises(ConfigError, match="SIGABRT"):
+        Project.open(folder).sql("SELECT 1")

@@ -48,6 +48,8 @@ _UNEXPECTED = (ValueError, TypeError, AttributeError, LookupError, RecursionErro
 _T = TypeVar("_T")
 QUERY_MEMORY = "1GiB"
 """Memory of DuckDB for a query of the user."""
+OUT_OF_MEMORY = "Out of Memory Error"
+"""How DuckDB's message begins if no memory is left."""
 _FULL = f"{CHECK_DISK} Then run the same command again. The store holds no partial results."
 _OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
 
@@ -254,6 +256,9 @@ class Database:
                 raise
             raise KeyboardInterrupt from error
         except (duckdb.Error, OSError) as error:
+            # Arrow raises an OSError for every error of DuckDB in the middle of a result.
+            if isinstance(error, OSError) and str(error).startswith(OUT_OF_MEMORY):
+                raise MemoryError(_first_line(error)) from error
             # DuckDB raises the base class `duckdb.Error` itself only for damaged blocks.
             if not isinstance(error, _FILE_ERRORS) and type(error) is not duckdb.Error:
                 raise

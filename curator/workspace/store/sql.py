@@ -2,25 +2,19 @@
 
 This module alone runs SQL text that users write. DuckDB is therefore restricted first: other files, extensions and
 changes of settings are blocked. Then the store is attached read-only, and refused if it holds foreign views. Only a
-single query is run, within limits of time and memory. docs/reference/sql.md describes the views, and
-`tests/workspace/test_sql.py` tests the description.
+single query is run. docs/reference/sql.md describes the views, and `tests/workspace/test_sql.py` tests the description.
 """
 
 import contextlib
-import resource
-import threading
-import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, wait
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TypeVar
+from pathlib import Path
 
 import duckdb
-import psutil
 import pyarrow as pa
 
-from curator.core.errors import ConfigError, DataError
-from curator.workspace.store.access import QUERY_MEMORY, Database, insert
+from curator.core.errors import ConfigError
+from curator.workspace.store.access import OUT_OF_MEMORY, QUERY_MEMORY, Database, insert
 from curator.workspace.store.schema import Connection
 
 LISTING = """
@@ -30,16 +24,11 @@ WHERE database_name = 'memory' AND schema_name = 'main' ORDER BY table_oid, colu
 """Query that lists the views with their columns."""
 
 _READS = {duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN}
-_BATCH = 8192
-
-QUERY_SECONDS = 60.0
-"""Time limit of a query, in seconds."""
-# DuckDB cannot interrupt one call of a function. After this time, the query is left alone in its thread.
-_STOP_SECONDS = 3.0
+# Rows of a batch: as many as DuckDB computes at once.
+_BATCH = 2048
 _LARGEST_RESULT = 2**29
-# Address space of a query: DuckDB's own memory, the result, and the stacks of threads.
-_MORE_BYTES = 3 * 2**30
-_T = TypeVar("_T")
+# How messages of DuckDB begin that are about the file, and not about the query.
+_OF_THE_FILE = ("IO Error", "FATAL Error", "INTERNAL Error")
 
 # The schema `present` holds facts that are not in the store: which rows belong to the current project.
 _VIEWS = (
@@ -124,106 +113,34 @@ class ProjectTables:
     keys: pa.Table
 
 
-class Queries(Database):
-    """Run SQL queries of users on the store."""
+def run_query(path: Path, sql: str, present: ProjectTables, limit: int | None) -> tuple[pa.Table, int]:
+    """Run one query. `Queries.query` calls this function in another process, with limits of time and memory.
 
-    def query(
-        self, sql: str, present: ProjectTables, *, limit: int | None = None, timeout: float = QUERY_SECONDS
-    ) -> tuple[pa.Table, int]:
-        """Run one query.
+    Args:
+        path: The store. It exists, with the current schema.
+        sql: One query that only reads.
+        present: Tables about the current project.
+        limit: Maximum number of rows to keep. None keeps all.
 
-        Args:
-            sql: One query that only reads.
-            present: Tables about the current project.
-            limit: Maximum number of rows to keep. None keeps all.
-            timeout: Time limit in seconds, with the opening of the store.
+    Returns:
+        The rows, under unique column names, and the number of rows before the limit.
 
-        Returns:
-            The rows, under unique column names, and the number of rows before the limit.
-
-        Raises:
-            ConfigError: The text is not exactly one valid query, the query reads or writes anything but the views, or
-                the query needs too much time or memory.
-            DataError: The store does not exist or cannot be read.
-            StoreBusy: A writer held the store for ten seconds.
-        """
-        opened: list[Connection] = []
-        # In a separate thread: DuckDB ignores Ctrl-C during a query. A daemon thread does not delay the end of Python.
-        result = _in_thread(lambda: self._limited(sql, present, limit, opened))
-        try:
-            if not wait([result], timeout=timeout).done:
-                _stop(result, opened)
-                raise ConfigError(
-                    f"query took longer than {timeout:g} second{'' if timeout == 1 else 's'}",
-                    hint="Pass a larger --timeout, or select fewer rows.",
-                )
-            return result.result()
-        except KeyboardInterrupt:
-            _stop(result, opened)
-            raise
-
-    def _limited(
-        self, sql: str, present: ProjectTables, limit: int | None, opened: list[Connection]
-    ) -> tuple[pa.Table, int]:
-        with _little_memory():
-            return self._query(sql, present, limit, opened)
-
-    def _query(
-        self, sql: str, present: ProjectTables, limit: int | None, opened: list[Connection]
-    ) -> tuple[pa.Table, int]:
-        with self.read() as connection:
-            # `read` has upgraded an older schema.
-            if connection is None:
-                raise DataError(f"store is empty: {self.path}", hint="Run `curator check` or `curator select`.")
-        with self.read_attached() as connection, _query_errors():
-            opened.append(connection)
-            connection.execute("CREATE SCHEMA present")
-            insert(connection, "CREATE TABLE present.tasks AS SELECT * FROM new_rows", present.tasks)
-            insert(connection, "CREATE TABLE present.split AS SELECT * FROM new_rows", present.split)
-            insert(connection, "CREATE TABLE present.keys AS SELECT * FROM new_rows", present.keys)
-            for view in _VIEWS:
-                connection.execute(view)
-            # Read-only: a SELECT may contain an INSERT.
-            connection.execute("BEGIN TRANSACTION READ ONLY")
-            return _run(connection, _only_query(connection, sql), limit)
-
-
-def _in_thread(work: Callable[[], _T]) -> "Future[_T]":
-    result: Future[_T] = Future()
-
-    def run() -> None:
-        try:
-            result.set_result(work())
-        except BaseException as error:
-            result.set_exception(error)
-
-    threading.Thread(target=run, name="query", daemon=True).start()
-    return result
-
-
-@contextlib.contextmanager
-def _little_memory() -> Iterator[None]:
-    """Limit the memory of this process while a query runs. DuckDB does not count the texts that functions make."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
-    wanted = psutil.Process().memory_info().vms + _MORE_BYTES
-    if soft != resource.RLIM_INFINITY and soft <= wanted:
-        yield
-        return
-    resource.setrlimit(resource.RLIMIT_AS, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
-
-
-def _stop(result: "Future[_T]", opened: list[Connection]) -> None:
-    """Interrupt a query until it ends, or for a few seconds."""
-    deadline = time.monotonic() + _STOP_SECONDS
-    # Repeated: DuckDB forgets an interrupt that arrives before the query starts.
-    while not wait([result], timeout=0.05).done and time.monotonic() < deadline:
-        for connection in opened:
-            with contextlib.suppress(duckdb.Error):
-                connection.interrupt()
+    Raises:
+        ConfigError: The text is not exactly one valid query, the query reads or writes anything but the views, or
+            the query needs too much memory.
+        DataError: The store cannot be read.
+        StoreBusy: A writer held the store for ten seconds.
+    """
+    with Database(path).read_attached() as connection, _query_errors():
+        connection.execute("CREATE SCHEMA present")
+        insert(connection, "CREATE TABLE present.tasks AS SELECT * FROM new_rows", present.tasks)
+        insert(connection, "CREATE TABLE present.split AS SELECT * FROM new_rows", present.split)
+        insert(connection, "CREATE TABLE present.keys AS SELECT * FROM new_rows", present.keys)
+        for view in _VIEWS:
+            connection.execute(view)
+        # Read-only: a SELECT may contain an INSERT.
+        connection.execute("BEGIN TRANSACTION READ ONLY")
+        return _run(connection, _only_query(connection, sql), limit)
 
 
 def _only_query(connection: Connection, sql: str) -> str:
@@ -243,7 +160,7 @@ def _run(connection: Connection, sql: str, limit: int | None) -> tuple[pa.Table,
     reader = connection.sql(sql).to_arrow_reader(_BATCH)
     kept: list[pa.RecordBatch] = []
     total, size = 0, 0
-    for batch in reader:
+    for batch in _batches(reader):
         room = batch.num_rows if limit is None else max(limit - total, 0)
         if room:
             kept.append(batch.slice(0, room))
@@ -255,6 +172,22 @@ def _run(connection: Connection, sql: str, limit: int | None) -> tuple[pa.Table,
         total += batch.num_rows
     table = pa.Table.from_batches(kept, reader.schema)
     return _whole_numbers(table.rename_columns(_different(table.column_names))), total
+
+
+def _batches(reader: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
+    """Read the batches of a result.
+
+    Arrow raises an OSError for every error of DuckDB after the first batch. Convert it back by its text.
+    """
+    try:
+        yield from reader
+    except OSError as error:
+        text = str(error)
+        if text.startswith(OUT_OF_MEMORY):
+            raise MemoryError(text) from error
+        if text.startswith(_OF_THE_FILE):
+            raise
+        raise duckdb.DataError(text) from error
 
 
 def _whole_numbers(table: pa.Table) -> pa.Table:
@@ -283,8 +216,6 @@ def _query_errors() -> Iterator[None]:
     """Convert DuckDB's errors about a query to `ConfigError`."""
     try:
         yield
-    except duckdb.InterruptException:
-        raise KeyboardInterrupt from None
     except duckdb.PermissionException as error:
         raise ConfigError(
             f"query is not allowed: {_first_line(error)}",

@@ -17,11 +17,11 @@ from curator.workspace.store.access import insert, put_artifact, put_artifacts
 from curator.workspace.store.measured import Measured
 from curator.workspace.store.metric_values import MetricValues
 from curator.workspace.store.notes import Notes
+from curator.workspace.store.query_process import Queries
 from curator.workspace.store.records import Artifact, ExampleIndex, StoredTask, TokenTable
 from curator.workspace.store.schema import DAMAGED, utc_now
 from curator.workspace.store.segments import Segments
 from curator.workspace.store.selections import SelectionTable
-from curator.workspace.store.sql import Queries
 from curator.workspace.store.sums import Sums
 
 
