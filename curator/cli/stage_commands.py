@@ -99,7 +99,7 @@ def train(shared: Shared) -> None:
     "project", "target", "fresh", "dry_run", "ray", "as_json", "skip_bad_rows", "quiet", "verbose", "log_file"
 )
 def gradients(shared: Shared) -> None:
-    """Compute projected per-example gradients at the checkpoints of meta-training."""
+    """Compute the projected gradients, and their sums, that estimates need."""
     from curator.cli.tables import show_gradients
 
     with shared.open() as opened:

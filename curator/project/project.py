@@ -249,7 +249,7 @@ class Project:
         )
 
     def gradients(self, *, target: str | Sequence[str] | None = None, fresh: bool = False) -> results.GradientsReport:
-        """Compute projected per-example gradients at the checkpoints of meta-training.
+        """Compute the projected gradients, and their sums, that estimates need.
 
         Args:
             target: Target to use instead of the configured one.
