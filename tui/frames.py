@@ -26,6 +26,8 @@ _PLAIN: _Look = ("", "", "")
 _SHORT_GAP = 3
 # A space shows attributes only with these numbers: underline, reverse, strike, double underline, overline.
 _SEEN_ON_SPACE = frozenset({"4", "7", "9", "21", "53"})
+# The number that ends an attribute. Bold and dim have one end.
+_ENDS = {"1": "22", "2": "22", "3": "23", "4": "24", "7": "27", "9": "29"}
 
 
 class Frame:
@@ -119,18 +121,27 @@ class _Pen:
         now = self._look
         if look == now:
             return
-        attributes, front, back = look
-        if now is None or now[0] != attributes:
-            codes = ["0", *filter(None, look)]
-        else:
-            codes = [front or "39"] if front != now[1] else []
-            codes += [back or "49"] if back != now[2] else []
-        self._parts.append(f"\x1b[{';'.join(codes)}m")
+        codes = ";".join(["0", *filter(None, look)])
+        if now is not None and (attributes := _attribute_codes(now[0], look[0])) is not None:
+            pairs = ((look[1], now[1], "39"), (look[2], now[2], "49"))
+            colors = [code or default for code, before, default in pairs if code != before]
+            codes = min(codes, ";".join([*attributes, *colors]), key=len)
+        self._parts.append(f"\x1b[{codes}m")
         self._look = look
 
     def finish(self) -> None:
         if self._look is not None and self._look != _PLAIN:
             self._parts.append("\x1b[0m")
+
+
+def _attribute_codes(before: str, after: str) -> list[str] | None:
+    """Return the numbers that change attributes; None if one of them has no known end."""
+    old, new = set(filter(None, before.split(";"))), set(filter(None, after.split(";")))
+    if not old - new <= _ENDS.keys():
+        return None
+    ends = {_ENDS[code] for code in old - new}
+    # The end of bold also ends dim.
+    return sorted(ends) + sorted(code for code in new if code not in old or _ENDS.get(code) in ends)
 
 
 def _is_blank(look: _Look) -> bool:

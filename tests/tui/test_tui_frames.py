@@ -6,6 +6,7 @@ from io import StringIO
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import split_graphemes
+from rich.color import ColorSystem
 from rich.console import Console
 from rich.segment import Segment
 from rich.style import Style
@@ -16,7 +17,13 @@ from textual.strip import Strip
 from tui.frames import Frame
 
 WIDTH, HEIGHT = 12, 3
-STYLES = [Style(), Style.parse("bold red on #101010"), Style.parse("#336699"), Style.parse("reverse"), Style(dim=True)]
+STYLES = [
+    Style(),
+    *map(Style.parse, ("bold red on #101010", "bold dim", "dim", "#336699", "reverse", "bold reverse", "underline")),
+    *map(Style.parse, ("bold italic #336699", "strike on #101010", "underline2 bold")),
+]
+SEEN = {"4", "7", "9", "21"}
+ENDS = {"22": ("1", "2"), "23": ("3",), "24": ("4", "21"), "27": ("7",), "29": ("9",)}
 LETTERS = ["a", "b", " ", "│", "界", "👨\u200d👩\u200d👧", "é", "❤\ufe0f"]
 CONSOLE = Console(file=StringIO(), color_system="truecolor", force_terminal=True)
 
@@ -66,15 +73,20 @@ class Terminal:
                 self.look["front" if code == "39" else "back"] = ""
             elif len(code) == 2 and code[0] in "34":
                 self.look["front" if code[0] == "3" else "back"] = code
+            elif code in ENDS:
+                left = [kept for kept in self.look["attributes"].split() if kept not in ENDS[code]]
+                self.look["attributes"] = " ".join(left)
             else:
-                self.look["attributes"] += code
+                self.look["attributes"] = " ".join(sorted({*self.look["attributes"].split(), code}))
 
     def shown(self) -> list[list[tuple[str, str]]]:
-        """Return the cells. The foreground of a space without reverse is not visible."""
-        found = []
-        for row in self.cells:
-            found.append([(t, look if t != " " or look.startswith("7") else look.split(";", 2)[2]) for t, look in row])
-        return found
+        """Return the cells. A space shows its foreground and attributes only if it is reversed or has a line."""
+        return [[(text, _seen(look) if text == " " else look) for text, look in row] for row in self.cells]
+
+
+def _seen(look: str) -> str:
+    attributes, _, back = re.fullmatch(r"([\d ]*);((?:3[\d;]*)?);(.*)", look).groups()  # type: ignore[union-attr]
+    return look if SEEN & set(attributes.split()) else back
 
 
 segments = st.lists(
@@ -95,8 +107,12 @@ def test_frame_any_updates_leave_the_last_one_on_the_terminal(updates: list[list
     frame, terminal = Frame(WIDTH, HEIGHT), Terminal()
     for rows in updates:
         terminal.write(frame.update(_update(rows), CONSOLE))
+    # Rich writes each segment with its whole style.
     whole = Terminal()
-    whole.write(Frame(WIDTH, HEIGHT).update(_update(updates[-1]), CONSOLE))
+    for y, line in enumerate(_update(updates[-1]).strips):
+        whole.write(f"\x1b[{y + 1};1H")
+        for segment in (segment for strip in line for segment in strip):
+            whole.write((segment.style or Style()).render(segment.text, color_system=ColorSystem.TRUECOLOR))
     assert terminal.shown() == whole.shown()
     plain = ["".join(segment.text for strip in line for segment in strip) for line in _update(updates[-1]).strips]
     assert ["".join(text for text, _ in row) for row in terminal.cells] == plain
