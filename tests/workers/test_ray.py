@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -337,10 +338,16 @@ def test_terminal_interface_runs_stops_and_resumes_a_verification_on_the_cluster
     # The terminal inherits the environment of this process.
     window: Tmux = request.getfixturevalue("tmux")
     window.open(place, "4")
-    window.keys("V")
-    window.until(lambda shown: "esc cancel" in shown and "runs" in shown)
-    window.keys("Enter")
-    window.until(lambda shown: "verify" in shown and "left" in shown)
+
+    def measure() -> None:
+        window.keys("V")
+        window.until(lambda shown: "R measure" in shown)
+        window.keys("R")
+        window.until(lambda shown: "run a stage" in shown)
+        window.keys("Enter")
+
+    measure()
+    window.until(lambda shown: re.search(r"▌verify +▶", shown))
     window.keys("g", "x")
     window.until(lambda shown: "y yes" in shown)
     window.keys("y")
@@ -349,10 +356,8 @@ def test_terminal_interface_runs_stops_and_resumes_a_verification_on_the_cluster
     while ray.available_resources().get("CPU") != 2:
         assert time.monotonic() < until, "a worker still runs after the job was stopped"
         time.sleep(0.1)
-    window.keys("V")
-    window.until(lambda shown: "esc cancel" in shown and "runs" in shown)
-    window.keys("Enter")
-    window.until(lambda shown: "verify" in shown and "done" in shown, 240)
+    measure()
+    window.until(lambda shown: re.search(r"▌\w+ +✓ done .* verify --", shown), 240)
     window.quit()
     logs = [path.read_text() for path in (place / ".curator" / "runs").glob("*/events.jsonl")]
     assert sum("ray: 2 workers on 1 nodes" in text for text in logs) == 2
@@ -383,13 +388,13 @@ def test_ray_sbatch_starts_a_cluster_and_runs_its_command_there(ready_away: Path
     environment |= settings | {"PATH": os.pathsep.join(paths)}
     script = Path(__file__).parents[2] / "packaging" / "slurm" / "ray.sbatch"
     command = ["bash", str(script), "verify", "-p", str(place), "--runs", "2", "--seeds", "1", "--json"]
-    log = tmp_path / "log"
     # Programs of Ray outlive the script for a moment, so a pipe would not end with it.
-    with log.open("w") as written:
-        done = subprocess.run(command, env=environment, stdout=written, stderr=written, check=False, timeout=240)
+    answer, log = tmp_path / "answer", tmp_path / "log"
+    with answer.open("w") as out, log.open("w") as errors:
+        done = subprocess.run(command, env=environment, stdout=out, stderr=errors, check=False, timeout=240)
     assert done.returncode == 0, log.read_text()
     assert "ray: 2 workers on 1 nodes" in log.read_text()
-    assert len(curator.Project.open(place).verify(runs=2, seeds=1).runs) == 2
+    assert len(json.loads(answer.read_text())["runs"]) == 2
     # The job ends its cluster.
     until = time.monotonic() + 60
     while any(f":{port}" in " ".join(p.info["cmdline"] or ()) for p in psutil.process_iter(["cmdline"])):
