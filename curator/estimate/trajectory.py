@@ -1,8 +1,9 @@
 """Estimate the target's loss from the whole of meta-training: follow each subset's difference from all tasks.
 
 Meta-training on all tasks is cut into segments. Each segment has its own gradients, captured at every visit of an
-example in Adam's metric of that moment. The difference δ between the adapter of a subset and that of all tasks follows implicit Euler steps
-(implicit_steps.py). This is SOURCE (Bae et al. 2024) for whole subsets instead of infinitesimal weights.
+example in Adam's metric of that moment. The difference δ between the adapter of a subset and that of all tasks follows
+implicit Euler steps (implicit_steps.py). This is SOURCE (Bae et al. 2024) for whole subsets instead of infinitesimal
+weights.
 
 The estimate is the loss of all tasks, which is known, plus the mean gap between the two learning curves. Each gap is
 read with the validation gradients of its own segment (readings.py), and weighted by the segment's learning rates. The
