@@ -5,7 +5,7 @@
     >>> result = project.select()
     >>> result.selected
 
-Thirteen rooms, from the bottom of the pipeline to the top: core, workspace, results, data, training, metrics,
+Fourteen rooms, from the bottom of the pipeline to the top: core, workspace, results, data, training, metrics, workers,
 gradients, estimate, select, verify, export, project, cli. A room imports only from the rooms before it.
 
 Names resolve at first use: `import curator` alone imports neither torch nor DuckDB.

@@ -93,7 +93,7 @@ model.num_parameters(only_trainable=False)
 # %% [markdown]
 # ## SQL
 #
-# [The views](reference/sql.md) contain tasks, examples, affinities, subsets, runs and selections.
+# [The views](reference/sql.md) contain tasks, examples, affinities, subsets, runs, metrics and selections.
 
 # %%
 project.sql("""

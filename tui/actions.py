@@ -58,7 +58,9 @@ ACTIONS: tuple[Action, ...] = (
     _action("last", "G end", "last", "Move to the last row", "list"),
     _action("open", "enter", "open", "Open the row under the cursor", "list", 9),
     # Changes of the selection.
-    _action("toggle_task", "space", "toggle", "Toggle the task, the marked tasks, or the range", "tasks matrix", 10),
+    _action(
+        "toggle_task", "space", "toggle", "Toggle the task; on Tasks, the marked ones or the range", "tasks matrix", 10
+    ),
     _action("toggle_this", "i", "in/out", "Toggle the task", "task", 14),
     _action("mark_row", "space", "mark", "Mark the example or the range, or remove the mark", "task", 5),
     _action("range_rows", "v", "range", "Start a range of examples, or mark it", "task", 6),

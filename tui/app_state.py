@@ -171,7 +171,7 @@ class AppState(KeyOrder):
     def chosen_interval(self) -> Interval | None:
         """Return the interval of the selection in hand, if a method chose it and it is unchanged.
 
-        The choice makes it wider than the plain one (docs/explanation/estimates.md). `curator select` shows the same.
+        It accounts for the choice (docs/decisions/0034-race-and-selected-interval.md). `curator select` shows the same.
         """
         session = self.session
         if session is None or not session.has_base or session.is_changed:

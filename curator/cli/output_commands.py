@@ -165,7 +165,7 @@ def sql(
         float, typer.Option("--timeout", metavar="SECONDS", min=0.1, help="Stop the query after this time.")
     ] = 60.0,
 ) -> None:
-    """Query the store read-only in DuckDB SQL: tasks, examples, affinities, subsets, runs and selections."""
+    """Query the store read-only in DuckDB SQL: tasks, examples, affinities, subsets, runs, metrics and selections."""
     from curator.cli.query_output import TABLE_ROWS, pick_format, write_result
 
     wanted = pick_format("json" if shared.as_json else format, output)

@@ -85,7 +85,7 @@ def select(
     per_example: Annotated[
         bool, typer.Option("--per-example", help="Choose examples inside tasks, within --max-tokens.")
     ] = False,
-    name: Annotated[str, typer.Option("--name", help="Name the selection. [default: the method]")] = "",
+    name: Annotated[str, typer.Option("--name", help="Name the selection. [default: the method, or race]")] = "",
     output: Annotated[
         Path | None,
         typer.Option(

@@ -43,7 +43,7 @@ def table_of(*columns: str, numbers: tuple[str, ...] = ()) -> "Table":
 
 
 def show_train(report: results.TrainReport) -> None:
-    """Print the checkpoints of the meta-initialization."""
+    """Print the saved adapters of the meta-initialization."""
     out = console()
     out.print(
         styled(

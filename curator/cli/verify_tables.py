@@ -52,7 +52,7 @@ def _print_accuracy(out: "Console", report: results.VerifyReport) -> None:
         ("error of a constant guess", _percent(report.constant_relative_error, 2), "the mean measured loss"),
         ("noise between seeds", _percent(report.seed_noise), "standard deviation of one run"),
         ("rank correlation", "-" if report.spearman is None else fixed(report.spearman, 3), "Spearman"),
-        ("inside the 90 % interval", _percent(report.interval_coverage, 0), "each subset calibrated by the others"),
+        ("inside the 90 % interval", _percent(report.interval_coverage, 0), kind),
         ("speed-up", "-" if report.speedup is None else f"{report.speedup:,.0f}×", _speedup(report)),
     ]
     for name, value, note in rows:

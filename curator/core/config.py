@@ -293,7 +293,8 @@ class GradientsSection(_Section):
     """Checkpoints of the gradients, as shares of the steps of meta-training. The trajectory takes them as the ends of
     its segments. `auto` is 0.2 and 0.4, and four equal segments for the trajectory."""
     average: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    """Share of the steps before each checkpoint over which the adapter is averaged. 0 disables averaging."""
+    """`quadratic`, `logistic`: share of the steps before each checkpoint over which the adapter is averaged. 0 disables
+    averaging."""
     batch_tokens: Positive = 4096
     """Maximum number of tokens in a batch, padding included."""
 
@@ -337,7 +338,8 @@ class EstimateSection(_Section):
     """Estimator. `trajectory` follows meta-training. `quadratic` and `logistic` linearise at single checkpoints.
     `logistic` is the method of the paper."""
     ridge: Literal["auto"] | Annotated[float, Field(gt=0)] = "auto"
-    """Strength of the L2 penalty on the displacement. `auto` is a share of the gradients' squared length."""
+    """`quadratic`, `logistic`: strength of the L2 penalty on the displacement. `auto` is a share of the gradients'
+    squared length."""
 
 
 class SelectSection(_Section):

@@ -1,8 +1,9 @@
 """Estimate the target's loss from the whole of meta-training: follow each subset's difference from all tasks.
 
-Meta-training on all tasks is cut into segments. Each segment has its own gradients, taken at its mean adapter in Adam's
-metric. The difference δ between the adapter of a subset and that of all tasks follows implicit Euler steps
-(implicit_steps.py). This is SOURCE (Bae et al. 2024) for whole subsets instead of infinitesimal weights.
+Meta-training on all tasks is cut into segments. Each segment has its own gradients, captured at every visit of an
+example in Adam's metric of that moment. The difference δ between the adapter of a subset and that of all tasks follows
+implicit Euler steps (implicit_steps.py). This is SOURCE (Bae et al. 2024) for whole subsets instead of infinitesimal
+weights.
 
 The estimate is the loss of all tasks, which is known, plus the mean gap between the two learning curves. Each gap is
 read with the validation gradients of its own segment (readings.py), and weighted by the segment's learning rates. The
@@ -53,8 +54,8 @@ class Segment:
         gradient_sums: b = Σ ω_i g_i over all examples (t + 1, k), float32.
         curvatures: Upper triangle, row by row, of Σ ω_i (Rᵀg_i)(Rᵀg_i)ᵀ in the basis R (t + 1, r(r + 1)/2), float32.
         rest: Σ ω_i (‖g_i‖² − ‖Rᵀg_i‖²) / (k − r), the mean curvature outside of the basis (t + 1,).
-        validation: Held-out examples of the targets at the segment's mean adapter: losses (v,), gradients (v, k),
-            weights (v,).
+        validation: Held-out examples of the targets, each at the mean adapter of one part of the segment: losses (v,),
+            gradients (v, k), weights (v,).
         moved: Movement of the adapter from the mean of the previous segment, or from the start, to the mean of this
             one, P D^(1/2) Δθ (k,).
         read: Reads training examples of several tasks by number, with gradients (n, k) or in the basis only (n, r).

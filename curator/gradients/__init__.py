@@ -1,6 +1,6 @@
 """Compute projected per-example gradients.
 
-Takes the checkpoints of meta-training and a corpus.
-Computes the gradient of every example and projects it to `projection_dim` numbers.
-Returns rows of the store, found by example and checkpoint.
+Takes a meta-training and a corpus.
+Captures the gradients of training examples during the training, and computes the others in passes.
+Returns projected gradients and their sums over tasks, as rows of the store.
 """

@@ -271,7 +271,8 @@ class Pipeline:
         count = len(wanted_hashes(corpus))
         done = distributed.from_main(store.artifact("gradients", key_of(inputs)) is not None)
         if done and not fresh:
-            workspace.reporter.cached("gradients", f"{count} examples at {len(sets)} points")
+            where = f"in {len(sets)} segments" if captures else f"at {len(sets)} points"
+            workspace.reporter.cached("gradients", f"{count} examples {where}")
             return meta, 0, count
         if cached:
             # Tasks may be new since the training, which checks the model itself.

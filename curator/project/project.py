@@ -261,12 +261,14 @@ class Project:
             NumericalError: Training diverges, or a gradient is not finite.
             StoreBusy: Another process works on the project.
         """
+        from curator.gradients.segment_sets import sets_in_use
+
         corpus, plan = self._plan(self.workspace.targets(target), fresh=fresh, fresh_train=False)
         self._pipeline.begin(corpus, [plan.train(), plan.gradients()])
         meta, computed, count = self._pipeline.gradients(corpus, fresh=fresh, fresh_train=False)
         return results.GradientsReport(
             examples=count,
-            points=len(meta.checkpoints),
+            points=len(sets_in_use(self.config, meta)),
             projection_dim=self.config.gradients.projection_dim,
             computed=computed,
             cached=computed == 0,
@@ -350,7 +352,7 @@ class Project:
             drop_examples: Examples that the selection does not train on: a JSON Lines file of `{"task", "sha256"}`, or
                 pairs of task and hash.
             per_example: Choose examples inside tasks, within `max_tokens`.
-            name: Name of the selection [default: the method].
+            name: Name of the selection [default: the method, and `race` with `runs`].
             output: Manifest file [default: `curator-manifest.json` in the project].
             runs: Race: fine-tune up to this many times on the most promising subsets, and select the best. The race
                 ends early if one subset is the best with a probability of 90 %. A killed race resumes.
@@ -890,7 +892,7 @@ class Project:
 
             >>> project.costs("select", k=3).seconds
 
-        Files that are new or changed are read, as `check` does. If no time is known yet, three passes of the model
+        Files that are new or changed are read, as `check` does. If no time is known yet, a few passes of the model
         measure it.
 
         Args:

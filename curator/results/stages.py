@@ -68,7 +68,7 @@ class TrainReport(Report, Shown):
 
     key: str
     points: tuple[dict[str, Any], ...]
-    """Share of the steps, step and folder of each checkpoint."""
+    """Share of the steps, step and folder of each saved adapter."""
     examples: int
     trainable_parameters: int
     unseen: tuple[str, ...]
@@ -82,7 +82,7 @@ class GradientsReport(Report, Shown):
 
     examples: int
     points: int
-    """Number of checkpoints, or of segments if training captured the gradients."""
+    """Number of segments of the trajectory, or of checkpoints of the other estimators."""
     projection_dim: int
     computed: int
     """Gradients that this call computed in passes of its own. The other gradients were captured or cached."""

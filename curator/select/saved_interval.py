@@ -1,4 +1,4 @@
-"""The interval of a saved selection by the present estimates: wider if a method chose it for its estimate."""
+"""The interval of a saved selection by the present estimates, if a method chose it for its estimate."""
 
 from typing import Any
 

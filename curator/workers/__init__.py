@@ -5,6 +5,6 @@
 - `ray_cluster`, `ray_pool`: a Ray cluster and its tasks.
 - `ray_files`, `ray_encoding`: actors of Ray Data that process files, and those that encode rows.
 - `fine_tuning`: the work of fine-tuning runs.
-- `together`: several works in one pool.
+- `joined`: several works in one pool.
 - `opening`: the choice of the place.
 """

@@ -101,6 +101,7 @@ def test_make_segments_added_task_gets_pass_at_each_segment(make_project: MakePr
     again = Project.open(project.root)
     report = again.gradients()
     assert report.computed == 4 * 5
+    assert report.points == 4
     after = _trajectory(again)
     for old, new in zip(before.segments, after.segments, strict=True):
         assert len(new.weights) == len(old.weights) + 1

@@ -315,6 +315,20 @@ def test_run_dialog_verify_starts_with_subsets(drawn_project: DrawnProject, monk
     drive(root, story)
 
 
+def test_run_dialog_configured_runs_and_seeds_are_shown(drawn_project: DrawnProject) -> None:
+    root = drawn_project()
+    config = root / "curator.toml"
+    config.write_text(config.read_text("utf-8") + "\n[verify]\nruns = 6\nseeds = 2\n", "utf-8")
+
+    async def story(app: App, pilot: Pilot[None]) -> None:
+        await _open(app, pilot, "V", "no measured losses yet")
+        await _open(app, pilot, "R", "run a stage")
+        assert "6 subsets: 12 fine-tuning runs" in text(app)
+        assert "curator verify --runs 6 -p" in text(app)
+
+    drive(root, story)
+
+
 def test_run_dialog_known_runs_give_expected_duration(drawn_project: DrawnProject) -> None:
     root = drawn_project()
     measure(root, 6)

@@ -606,8 +606,8 @@ def test_verify_killed_while_storing_run_leaves_no_folder(ready: Path, tmp_path:
     assert _left_over(ready) == []
 
 
-def test_verify_report_points_average_runs_of_a_subset() -> None:
-    report = results.VerifyReport(
+def _of_three_runs() -> results.VerifyReport:
+    return results.VerifyReport(
         target=("t",), calibrated=False, subsets=2, relative_error=0.1, constant_relative_error=0.1, seed_noise=None,
         spearman=None, interval_coverage=0.5, seconds_estimating=None, seconds_fine_tuning=1.0, subsets_estimated=0,
         speedup=None, speedup_100=None,
@@ -619,7 +619,16 @@ def test_verify_report_points_average_runs_of_a_subset() -> None:
             for subset, seed, loss in ((("b",), 0, 1.0), ((), 0, 4.0), (("b",), 1, 3.0))
         ),
     )  # fmt: skip
-    points = report.points()
+
+
+def test_show_verify_uncalibrated_report_claims_no_calibration(capsys: pytest.CaptureFixture[str]) -> None:
+    show_verify(_of_three_runs())
+    lines = [line for line in capsys.readouterr().out.splitlines() if "inside the 90 % interval" in line]
+    assert [line.split("%")[-1].strip() for line in lines] == ["uncalibrated: too few measured subsets"]
+
+
+def test_verify_report_points_average_runs_of_a_subset() -> None:
+    points = _of_three_runs().points()
     assert [(p.subset, p.measured_loss, p.lowest_measured, p.highest_measured) for p in points] == [
         (("b",), 2.0, 1.0, 3.0),
         ((), 4.0, 4.0, 4.0),

@@ -299,7 +299,7 @@ def test_sql_call_that_cannot_be_interrupted_leaves_nothing_behind(folder: Path)
         pass
 
 
-def test_sql_process_whose_parent_is_gone_ends_by_itself(folder: Path) -> None:
+def test_sql_process_whose_parent_is_gone_ends(folder: Path) -> None:
     project = Project.open(folder)
     request = {"path": str(project.store.path), "sql": "SELECT count(*) FROM range(1000000000000)", "limit": None}
     present = project_tables(project.workspace, project.corpus(("target",)))

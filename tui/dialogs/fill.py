@@ -30,7 +30,7 @@ Found = tuple[npt.NDArray[np.bool_], str]
 
 _METHODS = (
     ("forward", "forward", "keep the selection, add the best task each step"),
-    ("exchange", "exchange", "start from the pins: add, drop and swap tasks"),
+    ("exchange", "exchange", "add, drop and swap tasks, keep the pins"),
     ("backward", "backward", "start from all tasks: drop tasks, keep the pins"),
     ("ensemble", "ensemble", "take the tasks of positive affinity, keep the pins"),
     ("mixture", "mixture", "weigh tasks within max tokens, as a job"),

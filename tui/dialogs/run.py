@@ -31,8 +31,6 @@ _STAGES = (
 )
 _FIRST = "select"
 _METHODS = ("as configured", "forward", "backward", "exchange", "ensemble", "mixture")
-# Settings of `curator verify` without a configuration.
-_DEFAULT = VerifySection()
 # Fields of each stage.
 _FIELDS = {
     "select": ("method", "max-tokens", "max-tasks"),
@@ -62,7 +60,7 @@ class RunDialog(Dialog[list[str]]):
         return [
             Choices(_STAGES, classes="first-focus"),
             Horizontal(Lines([[("method       ", "title")]]), Cycle(_METHODS, id="method"), classes="field"),
-            self._field("runs", "subsets", str(_DEFAULT.runs)),
+            self._field("runs", "subsets", str(self._settings.runs)),
             self._field("max tokens", "max-tokens", ""),
             self._field("max tasks", "max-tasks", ""),
             Wrapped([[], [], [], []], id="command"),
@@ -104,6 +102,12 @@ class RunDialog(Dialog[list[str]]):
         """Return the number in a field; 0 if the field is empty, is not a number, or does not count."""
         text = self.query_one(f"#{field}", Input).value.strip()
         return int(text) if field in self._fields and text.isdecimal() else 0
+
+    @property
+    def _settings(self) -> VerifySection:
+        """Return the settings of `curator verify`: those of the project, or the defaults before it is read."""
+        snapshot = self.app.snapshot
+        return VerifySection() if snapshot is None else snapshot.project.config.verify
 
     @property
     def _is_whole(self) -> bool:
@@ -152,7 +156,7 @@ class RunDialog(Dialog[list[str]]):
         """Return the number of fine-tuning runs, at most; 0 for stages without runs."""
         count = self._number("subsets")
         if self._stage == "verify":
-            return count * _DEFAULT.seeds + _DEFAULT.second_runs(count) if count else 0
+            return count * self._settings.seeds + self._settings.second_runs(count) if count else 0
         return count
 
     def _first_words(self) -> Line:

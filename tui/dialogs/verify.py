@@ -109,7 +109,7 @@ class VerifyDialog(Dialog[bool]):
                 [("R", "accent"), " starts `curator verify` as a job, shown on Jobs. The job fine-tunes"],
                 ["on some subsets: the selection, all tasks, the target alone, and subsets"],
                 [f"of every size and estimate. From {LEAST_RUNS} measured subsets on, estimates are"],
-                ["calibrated. Their intervals then result from measured errors."],
+                ["calibrated. From 9 on, their intervals result from measured errors."],
             ]
         )
 

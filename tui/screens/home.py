@@ -150,7 +150,7 @@ def begin_lines(snapshot: "Snapshot", running: "list[JobView]", seconds: float |
         lines.append([_found(count, snapshot), f" The target is {target}." if target else ""])
     else:
         lines.append([("No task files found.", "warn"), " Add files to the folder of the tasks."])
-        lines.append(["`curator init` in a new folder writes a project with examples."])
+        lines.append(["`curator init DIR --from FILES` makes a project of your files."])
         return lines
     lines.append([])
     if not target:

@@ -1,4 +1,4 @@
-"""Run SQL queries of users in another process, which the system ends when a query takes too much time or memory."""
+"""Run SQL queries of users in another process. The system ends it when a query takes too much time or memory."""
 
 import dataclasses
 import json
