@@ -162,6 +162,18 @@ def test_exact_match_sampling_model_is_still_measured_greedily(chain: Callable[.
     assert found.value == 0.5
 
 
+@pytest.mark.parametrize("end", ["x", [[1], "y", 2.5, -1, 10**30, True], {"a": 1}], ids=["text", "list", "object"])
+def test_exact_match_model_with_impossible_tokens_is_measured_or_refused(chain: Callable[..., Path], end: Any) -> None:
+    folder = chain(_pairs([" red two", " red"]))
+    settings = {"eos_token_id": end, "bos_token_id": end, "decoder_start_token_id": end}
+    (folder / "model" / "generation_config.json").write_text(json.dumps(settings))
+    try:
+        (found,) = _measure(folder, "exact_match")
+        assert found.value == 0.5
+    except DataError as error:
+        assert str(folder / "model") in error.message
+
+
 def test_exact_match_encoder_decoder_counts_rows_with_the_written_answer(
     make_project: MakeProject, tiny_t5_folder: Path, tmp_path: Path
 ) -> None:
