@@ -330,7 +330,7 @@ def _globbed(folder: Path, base: Path, pattern: str) -> list[Path]:
         DataError: The pattern is invalid, or could take years: the time grows with the depth by each `**`.
     """
     parts = PurePosixPath(pattern).parts
-    plain = [part for part, after in zip(parts, [*parts[1:], ""], strict=True) if not part == after == "**"]
+    plain = [part for place, part in enumerate(parts) if part != "**" or parts[place - 1 : place] != ("**",)]
     try:
         if plain.count("**") > 1:
             raise ValueError("more than one `**`")

@@ -114,7 +114,7 @@ def test_tasks_of_folder_readme_with_repeated_stars_ends(tmp_path: Path) -> None
     deep = "/".join(["d"] * 60)
     touch(tmp_path, f"plants/{deep}/a.jsonl")
     stars = "/".join(["**"] * 30)
-    front = f"---\nconfigs:\n- config_name: a\n  data_files: {stars}/*.jsonl\n---\n"
+    front = f"---\nconfigs:\n- config_name: a\n  data_files: '{stars}/*.jsonl'\n---\n"
     (tmp_path / "plants" / "README.md").write_text(front)
     (task,) = tasks_of_folder(tmp_path / "plants").tasks
     assert [Path(str(file)).name for file in task.files] == ["a.jsonl"]
