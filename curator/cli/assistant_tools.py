@@ -6,7 +6,7 @@ Every path must lie in the project. Texts from data and files are cleaned, and s
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stdout, suppress
 from pathlib import Path
 from sys import stderr
 from threading import Lock
@@ -184,12 +184,9 @@ class AssistantTools:
             ConfigError: The path, or the target of a link on it, lies outside the project.
         """
         place: Path | None = None
-        try:
-            # `Path.resolve` raises an error for a loop of links.
+        # No file has a name with a zero or a lone surrogate. `Path.resolve` would raise an error for a loop of links.
+        with suppress(OSError, ValueError):
             place = Path(os.path.realpath(self._root / written))
-        except (OSError, ValueError):
-            # No file has this name: it holds a zero or a lone surrogate.
-            pass
         if place is None or not place.is_relative_to(self._root):
             raise ConfigError(f"path lies outside the project: {written!r}", hint="Name a path in the project.")
         return place
