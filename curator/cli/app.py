@@ -55,9 +55,11 @@ def tui(
 ) -> None:
     """Open the terminal interface: tasks, live estimates, examples, runs and export."""
     from curator.cli.tui import open_tui, serve_tui
-    from curator.core.files import find_project
+    from curator.core.files import check_results_folder, find_project
 
     root = find_project(shared.project)
+    # The interface writes the user's place there, also if it cannot read the project.
+    check_results_folder(root / ".curator")
     if serve:
         serve_tui(root, host=host, port=port, public_url=public_url, allow_network=allow_network, sessions=sessions)
     else:

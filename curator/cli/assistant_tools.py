@@ -6,14 +6,14 @@ Every path must lie in the project. Texts from data and files are cleaned, and s
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stdout, suppress
 from pathlib import Path
 from sys import stderr
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from curator.cli.options import Shared
-from curator.core.errors import ConfigError, DataError
+from curator.core.errors import ConfigError, CuratorError, DataError
 from curator.core.text import clean
 from curator.results.display import plain
 from curator.select.manifest import MANIFEST_NAME
@@ -26,6 +26,8 @@ Document = dict[str, Any]
 
 # Characters of a text, and examples of each kind, that an answer holds.
 _LETTERS, _EXAMPLES = 2000, 3
+# Most subsets of one call, and largest limit of a selection.
+_SUBSETS, _LARGEST = 1000, 2**53
 _START = "Start the server with `curator mcp --allow-runs`, or run `curator select` in a terminal."
 
 
@@ -60,6 +62,10 @@ class AssistantTools:
 
         Losses are in nats per target token. An empty subset is the target alone.
         """
+        if len(subsets) > _SUBSETS:
+            raise ConfigError(
+                f"too many subsets: {len(subsets):,}", hint=f"Ask for at most {_SUBSETS:,} subsets in one call."
+            )
         with self._open() as project:
             self._check_ready(project, target)
             return _safe(project.estimate_all(subsets, target=target).to_json())
@@ -88,6 +94,9 @@ class AssistantTools:
             "include": include or (),
             "exclude": exclude or (),
         }
+        for limit in ("k", "max_tokens", "max_examples"):
+            if given[limit] is not None and not 0 <= given[limit] <= _LARGEST:
+                raise ConfigError(f"{limit} is out of range", hint=f"Use a number from 0 to {_LARGEST}.")
         with self._open() as project:
             self._check_ready(project, target)
             report = (
@@ -112,6 +121,7 @@ class AssistantTools:
                 known = ", ".join(entry.name for entry in manifest.tasks[:20])
                 raise ConfigError(f"the selection has no auxiliary task {task!r}", hint=f"Use one of: {known}.")
             others = [other.name for other in manifest.tasks if other.selected and other.name != task]
+            self._check_selected(project, target)
             have, lack = project.estimate_all([[*others, task], others], target=target).to_json()["estimates"]
             examples = [example for example in project.examples(task, target=target).rows() if example["text"]]
             return _safe(
@@ -142,7 +152,9 @@ class AssistantTools:
         """
         with self._open() as project:
             place = self._inside(folder or f"export-{format}")
-            if place == self._root or place.is_relative_to(self._root / ".curator"):
+            # Hidden folders hold what programs trust, such as `.git` and `.github`.
+            inner = place.relative_to(self._root).parts
+            if not inner or any(part.startswith(".") for part in inner):
                 raise ConfigError(f"not a folder for exports: {folder!r}", hint="Name a new folder in the project.")
             self._manifest(project, selection)
             report = project.export(self._place(selection), format=format, output=place, dry_run=not self._allow_runs)
@@ -160,13 +172,21 @@ class AssistantTools:
         if not self._allow_runs and not project.is_ready(target=target):
             raise ConfigError("estimates need a training run, which this server may not start", hint=_START)
 
+    def _check_selected(self, project: "Project", target: Sequence[str]) -> None:
+        """Check that a read-only call finds a selection. Without one, `Project.examples` makes one and keeps it."""
+        if not self._allow_runs and project.selections(project.workspace.targets(target)).last() is None:
+            raise ConfigError("the target has no selection, and this server may not make one", hint=_START)
+
     def _inside(self, written: str) -> Path:
         """Return an absolute path in the project.
 
         Raises:
             ConfigError: The path, or the target of a link on it, lies outside the project.
         """
-        place = (self._root / written).resolve() if "\0" not in written else None
+        place: Path | None = None
+        # No file has a name with a zero or a lone surrogate. `Path.resolve` would raise an error for a loop of links.
+        with suppress(OSError, ValueError):
+            place = Path(os.path.realpath(self._root / written))
         if place is None or not place.is_relative_to(self._root):
             raise ConfigError(f"path lies outside the project: {written!r}", hint="Name a path in the project.")
         return place
@@ -192,6 +212,12 @@ class AssistantTools:
         if os.path.isfile(self._root / MANIFEST_NAME):
             return MANIFEST_NAME
         raise DataError("the project has no selection", hint="Run `curator select` first.")
+
+
+def explained(error: Exception) -> str:
+    """Return what an assistant reads about an error, without characters that steer a terminal."""
+    words = f"{error.message}\n{error.hint}" if isinstance(error, CuratorError) else f"{type(error).__name__}: {error}"
+    return clean(words.strip(), lines=True, limit=_LETTERS)
 
 
 def _safe(document: Document) -> Document:

@@ -5,9 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from curator.cli.assistant_tools import AssistantTools
-from curator.core.errors import CuratorError, missing_extra
-from curator.core.text import clean
+from curator.cli.assistant_tools import AssistantTools, explained
+from curator.core.errors import missing_extra
 from curator.core.version import __version__
 
 if TYPE_CHECKING:
@@ -50,8 +49,8 @@ def make_server(root: Path, *, allow_runs: bool) -> "MCPServer[Any]":
         def answer(**given: Any) -> Any:
             try:
                 return method(**given)
-            except CuratorError as error:
-                raise ToolError(clean(f"{error.message}\n{error.hint}".strip(), lines=True, limit=2000)) from error
+            except Exception as error:
+                raise ToolError(explained(error)) from error
 
         return answer
 

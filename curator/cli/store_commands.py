@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from curator.core.errors import DataError
-from curator.core.files import find_project
+from curator.core.files import check_results_folder, find_project
 from curator.core.text import clean
 
 if TYPE_CHECKING:
@@ -67,4 +67,7 @@ def fail_unless_sound(report: "StoreReport") -> None:
 
 
 def _path(project: Path | None) -> Path:
-    return find_project(project) / ".curator" / "store.duckdb"
+    folder = find_project(project) / ".curator"
+    # DuckDB would wait for a pipe for ever.
+    check_results_folder(folder)
+    return folder / "store.duckdb"

@@ -311,19 +311,25 @@ class EventTail:
 
     Args:
         path: A file that `EventLog` writes. The file need not exist yet.
-        last: Start at the first whole line within this many last bytes of the file. None starts at the first line.
+        last: Start at the first whole line within this many last bytes of the file. None reads all that `EventLog`
+            writes at most.
     """
 
     def __init__(self, path: Path, *, last: int | None = None) -> None:
-        self._path, self._last = path, last
+        # `EventLog` writes no larger file, but another program may.
+        self._path, self._last = path, _LARGEST_LOG if last is None else last
         self._offset = 0
 
     def read(self) -> list[Event]:
-        """Return the events appended since the last call, by the rules of `read_events`."""
+        """Return the events appended since the last call, by the rules of `read_events`.
+
+        A file that is larger than `EventLog` allows is read at its end only.
+        """
         events = []
         try:
             with open_regular(self._path) as file:
                 self._skip(file)
+                self._last = _LARGEST_LOG
                 file.seek(self._offset)
                 for size, event in _complete_lines(file):
                     self._offset += size
@@ -335,14 +341,11 @@ class EventTail:
         return events
 
     def _skip(self, file: BinaryIO) -> None:
-        if self._last is None:
-            return
         start = file.seek(0, os.SEEK_END) - self._last
-        self._last = None
-        if start > 0:
+        if start > self._offset:
             # One byte earlier, so that a line that starts exactly at `start` is kept.
             file.seek(start - 1)
-            self._offset = start - 1 + len(file.readline())
+            self._offset = start - 1 + len(file.readline(self._last + 1))
 
 
 def _complete_lines(file: BinaryIO) -> Iterator[tuple[int, Event | None]]:

@@ -30,6 +30,9 @@ _ABANDONED = 7 * 24 * 3600
 _SMALL = 1_000_000
 _CHECK_FILE = "Check the path and the read permissions of the file."
 
+LARGEST_TEXT = 2**30
+"""Most bytes of a text that is read as a whole, such as a manifest."""
+
 File = Path | RemoteFile
 """A local or a remote file."""
 
@@ -93,7 +96,8 @@ def is_alive(pid: int) -> bool:
     """Return whether a process of this machine exists."""
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):
+        # The name of a file can hold a number that no process has.
         return False
     except OSError:
         pass
@@ -204,7 +208,7 @@ def open_regular(path: Path) -> BufferedReader:
         raise
 
 
-def read_whole_text(path: Path, *, most: int, encoding: str = "utf-8", errors: str = "strict") -> str:
+def read_whole_text(path: Path, *, most: int = LARGEST_TEXT, encoding: str = "utf-8", errors: str = "strict") -> str:
     """Read a regular file of text, of limited size.
 
     Args:
@@ -218,8 +222,13 @@ def read_whole_text(path: Path, *, most: int, encoding: str = "utf-8", errors: s
         UnicodeDecodeError: The text is not valid.
     """
     with open_regular(path) as file:
-        content = file.read(most + 1)
-    if len(content) > most:
+        size = os.fstat(file.fileno()).st_size
+        # Python reserves memory for all bytes that a call asks for.
+        content = file.read(size + 1) if size <= most else b""
+        if len(content) > size:
+            # The file grows.
+            content += file.read(max(most + 1 - len(content), 0))
+    if size > most or len(content) > most:
         raise OSError(errno.EFBIG, f"larger than {most} bytes", str(path))
     return content.decode(encoding, errors)
 
@@ -263,27 +272,40 @@ def umask() -> int:
     return mask
 
 
-def refuse_links(folder: Path) -> None:
-    """Raise an error for symbolic links in `.curator/`, so that curator writes nowhere else.
+def check_results_folder(folder: Path) -> None:
+    """Raise an error for symbolic links, pipes, sockets and devices in `.curator/`.
 
-    Folders of earlier jobs are not checked: curator only reads them.
+    So curator writes nowhere else, and waits for no other program.
+    Folders of earlier jobs are not checked: curator reads regular files there, and writes nothing.
 
     Args:
         folder: `.curator/`. The folder need not exist.
 
     Raises:
-        DataError: The folder is a symbolic link, or contains one.
+        DataError: The folder is or contains such an entry, or cannot be read.
     """
     waiting = [folder]
     while waiting:
         path = waiting.pop()
-        if path.is_symlink():
-            raise DataError(
-                f"symbolic link in the results folder: {path}",
-                hint=f"Remove the link. To store results on another disk, mount the disk at {folder}.",
-            )
-        if path.is_dir() and path.parent != folder / "runs":
-            waiting += path.iterdir()
+        try:
+            mode = path.lstat().st_mode
+            if stat.S_ISLNK(mode):
+                raise DataError(
+                    f"symbolic link in the results folder: {path}",
+                    hint=f"Remove the link. To store results on another disk, mount the disk at {folder}.",
+                )
+            if stat.S_ISDIR(mode):
+                waiting += path.iterdir() if path.parent != folder / "runs" else ()
+            elif not stat.S_ISREG(mode):
+                raise DataError(
+                    f"not a regular file in the results folder: {path}",
+                    hint="Remove the pipe, socket or device. curator did not create it.",
+                )
+        except (FileNotFoundError, NotADirectoryError):
+            # Another process of curator has removed it.
+            continue
+        except OSError as error:
+            raise DataError(f"cannot read {path}: {error.strerror}", hint=_CHECK_FILE) from error
 
 
 def file_names(names: Sequence[str], *, allowed: str = "-_. ", taken: Collection[str] = ()) -> list[str]:

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 
 from curator.core.config import Config, DataSection, TaskSource
 from curator.core.errors import ConfigError
+from curator.core.files import open_regular
 
 # Maximum file size in bytes. A file with 10,000 tasks takes 2 MB.
 _MOST_BYTES = 2**24
@@ -31,7 +32,7 @@ def load_config(path: Path) -> Config:
         ConfigError: The file is missing, is not TOML, or holds an unknown key, a wrong type or a value out of range.
     """
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             raw = file.read(_MOST_BYTES + 1)
         text = raw.decode("utf-8-sig")
     except FileNotFoundError as error:

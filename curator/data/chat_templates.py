@@ -102,6 +102,6 @@ def _read(path: Path) -> str:
     try:
         if path.stat().st_size > _LARGEST:
             raise DataError(f"too large for a chat template: {path}", hint="Name the file of a Jinja template.")
-        return path.read_text(encoding="utf-8")
+        return read_whole_text(path, most=_LARGEST)
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"cannot read the chat template {path}: {error}", hint="Save the file as UTF-8.") from error

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Self
 
 from curator.core.errors import ConfigError, DataError
-from curator.core.files import refuse_endless
+from curator.core.files import read_whole_text, refuse_endless
 from curator.data.rows import place
 from curator.data.tasks import Corpus, Task
 from curator.workspace.store.tables import Store
@@ -126,7 +126,7 @@ def read_dropped(path: Path) -> list[Named]:
     """
     refuse_endless(path)
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_whole_text(path)
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"cannot read {path}: {error}", hint="Check the path and its permissions.") from error
     found = []

@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from curator.core.errors import DataError
-from curator.core.files import File
+from curator.core.files import File, read_whole_text
 from curator.core.foreign_yaml import read_yaml
 from curator.core.text import clean
 from curator.data.packed import unpacked_name
@@ -255,9 +255,12 @@ def _holds_rows(path: Path) -> bool:
 def _configurations(folder: Path) -> list[dict[str, Any]]:
     """Return `configs` of the front matter of a README, or an empty list."""
     path = folder / "README.md"
-    if not path.is_file() or path.stat().st_size > _README:
+    try:
+        text = read_whole_text(path, most=_README, encoding="utf-8-sig", errors="replace")
+    except OSError:
+        # The file is missing, a pipe, or too large.
         return []
-    parts = re.split(r"^---[ \t]*$", path.read_text(encoding="utf-8-sig", errors="replace"), maxsplit=2, flags=re.M)
+    parts = re.split(r"^---[ \t]*$", text, maxsplit=2, flags=re.M)
     if len(parts) < 3 or parts[0].strip():
         return []
     try:
@@ -314,10 +317,29 @@ def _files_of(folder: Path, configuration: dict[str, Any]) -> tuple[list[File], 
                 continue
             pattern = _inside(folder, pattern)
             path = base / pattern
-            covered = [path] if path.is_file() else sorted(base.glob(pattern))
+            covered = [path] if path.is_file() else _globbed(folder, base, pattern)
             files = [path for path in covered if path.is_file() and is_task_file(path)]
             (training if _kind_of(split, splits) == TRAIN else other).extend(files)
     return list(dict.fromkeys(training)), list(dict.fromkeys(other))
+
+
+def _globbed(folder: Path, base: Path, pattern: str) -> list[Path]:
+    """Return what a pattern of a README covers.
+
+    Raises:
+        DataError: The pattern is invalid, or could take years: the time grows with the depth by each `**`.
+    """
+    parts = PurePosixPath(pattern).parts
+    plain = [part for place, part in enumerate(parts) if part != "**" or parts[place - 1 : place] != ("**",)]
+    try:
+        if plain.count("**") > 1:
+            raise ValueError("more than one `**`")
+        return sorted(base.glob("/".join(plain)))
+    except (ValueError, NotImplementedError, IndexError) as error:
+        raise DataError(
+            f"{folder / 'README.md'} has an invalid pattern: {clean(pattern, limit=100)!r}",
+            hint="Name the data files themselves, or correct the README.",
+        ) from error
 
 
 def _kind_of(split: str, splits: Sequence[str]) -> str:

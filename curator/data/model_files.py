@@ -15,6 +15,7 @@ from curator.core.hub_ids import is_hub_id
 from curator.core.provenance import hash_of
 from curator.core.remote import RemoteFile
 from curator.data.chat_templates import find_template, use_template
+from curator.data.foreign_models import check_weights, drop_kernels, ignored_files
 from curator.data.hub_errors import unreachable
 from curator.workspace.store.tables import Store
 from curator.workspace.workspace import Workspace
@@ -229,9 +230,11 @@ def find_tokenizer(section: ModelSection, root: Path, *, download: bool = True) 
             )
         folder = _from_hub(section, download=download)
     adapter = folder / "adapter_config.json"
-    if adapter.is_file() and not (folder / "config.json").is_file():
+    if adapter.is_file():
+        # transformers would load the adapter into the model, also from a pickle.
+        beside = "next to" if (folder / "config.json").is_file() else "not"
         raise DataError(
-            f"model folder {folder} holds a LoRA adapter, not a model{_base_of(adapter)}",
+            f"model folder {folder} holds a LoRA adapter, {beside} a model{_base_of(adapter)}",
             hint="Set `name_or_path` under [model] to the base model, or merge the adapter into it.",
         )
     if not (folder / "config.json").is_file():
@@ -307,26 +310,10 @@ def load_architecture(folder: Path, section: ModelSection) -> "PreTrainedConfig"
         raise DataError(
             f"cannot use config.json of model {folder}: {first_line(error)}", hint=_code_hint(error)
         ) from error
+    check_weights(found, folder)
     if not section.trust_remote_code:
-        _drop_kernels(found)
+        drop_kernels(found)
     return found
-
-
-# Implementations within torch and transformers, by the attribute that names one of them.
-_OWN = {
-    "_attn_implementation_internal": ("eager", "sdpa", "flex_attention"),
-    "_experts_implementation_internal": ("eager", "grouped_mm", "batched_mm"),
-}
-
-
-def _drop_kernels(config: "PreTrainedConfig") -> None:
-    """Leave the choice to transformers where a configuration or a part of it names other implementations."""
-    from transformers import PreTrainedConfig
-
-    for part in [config, *(value for value in vars(config).values() if isinstance(value, PreTrainedConfig))]:
-        for name, own in _OWN.items():
-            if getattr(part, name, None) not in own:
-                setattr(part, name, None)
 
 
 def load_tokenizer(folder: Path, section: ModelSection, chat_template: str = "") -> "PreTrainedTokenizerBase":
@@ -343,10 +330,11 @@ def load_tokenizer(folder: Path, section: ModelSection, chat_template: str = "")
     """
     from transformers import AutoTokenizer
 
+    ignored = ignored_files(folder)
     try:
         tokenizer = cast(
             "PreTrainedTokenizerBase",
-            AutoTokenizer.from_pretrained(folder, trust_remote_code=section.trust_remote_code),
+            AutoTokenizer.from_pretrained(folder, trust_remote_code=section.trust_remote_code, **ignored),
         )
     except Exception as error:
         raise DataError(

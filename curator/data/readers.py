@@ -19,7 +19,7 @@ from typing import Any, cast
 
 from curator.core.errors import DataError
 from curator.core.file_states import Witness
-from curator.core.files import File, read_small_json
+from curator.core.files import File, read_small_json, refuse_endless
 from curator.core.hub_ids import is_hub_id
 from curator.core.remote import RemoteFile
 from curator.data.csv_files import read_csv
@@ -173,7 +173,7 @@ def _saved_rows(folder: Path, split: str) -> Iterator[RawRow]:
 
 
 def _refuse_other_places(folder: Path) -> None:
-    """Raise an error if a saved data set or one of its splits names files outside its folder.
+    """Raise an error if a saved data set or one of its splits names files outside its folder, or pipes.
 
     Raises:
         DataError: The data set names such a file, or its description cannot be read.
@@ -189,6 +189,9 @@ def _refuse_other_places(folder: Path) -> None:
                 raise DataError(
                     f"{state} names a file outside of its folder: {name!r:.200}", hint="Do not use this data set."
                 )
+            place = state.parent / name
+            if not place.is_dir():
+                refuse_endless(place)
 
 
 def read_hub(name: str, config: str, split: str, revision: str, *, streaming: bool | None = None) -> Iterator[RawRow]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from curator.core.errors import ConfigError, DataError
-from curator.core.files import file_names, located, refuse_endless, sha256_of
+from curator.core.files import file_names, located, read_whole_text, sha256_of
 from curator.data.left_out import VALIDATION as HELD_OUT
 from curator.data.repetition import counts_of
 from curator.export.data_files import VALIDATION
@@ -164,8 +164,7 @@ def check_folder(folder: Path, manifest: Manifest, here: Path) -> None:
 def _earlier_export(folder: Path) -> dict[str, str]:
     """Return names of the files and folders of an earlier export, with hashes of the files that people may edit."""
     try:
-        refuse_endless(folder / RECORD_NAME)
-        record = json.loads((folder / RECORD_NAME).read_text(encoding="utf-8"))
+        record = json.loads(read_whole_text(folder / RECORD_NAME))
         written: dict[str, Any] = record["written"]
         return {MANIFEST_NAME: "", RECORD_NAME: ""} | {str(name): str(digest) for name, digest in written.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, DataError):

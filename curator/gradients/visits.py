@@ -17,11 +17,14 @@ import numpy.typing as npt
 
 from curator.core.arrays import SegmentArrays
 from curator.core.errors import DataError
+from curator.core.files import read_whole_text
 from curator.gradients.capture import read_visits
 from curator.gradients.example_groups import ExampleGroup
 
 # Visits that are read at once, and visits that decide the basis.
 _PORTION, _BASIS_VISITS = 2048, 8192
+# Most bytes of the list of examples: names of tasks, and the hash of each example. An example may be there repeatedly.
+_NAMES, _HASH = 2**26, 1000
 # Steps at the start whose visits do not count: this share, and at least this number. LoRA's matrix B starts at zero,
 # and so does the gradient of its matrix A. Adam's squares of A are zero after the first step. So gradients of the
 # second step are a hundred times too long in that metric.
@@ -90,7 +93,8 @@ class Visits:
     @cached_property
     def _run(self) -> _Run:
         try:
-            tasks = json.loads((self._folder / "examples.json").read_bytes())
+            most = _NAMES + _HASH * sum(len(group.hashes) for group in self._groups)
+            tasks = json.loads(read_whole_text(self._folder / "examples.json", most=most))
             names = [str(name) for name, hashes in tasks for _ in hashes]
             hashes = [str(h) for _, hashes in tasks for h in hashes]
         except (OSError, ValueError, TypeError, RecursionError) as error:

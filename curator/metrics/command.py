@@ -7,12 +7,14 @@ docs/how-to/verify.md lists the variables that the command can read.
 import json
 import math
 import os
+import selectors
 import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import Sequence
-from contextlib import suppress
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from curator.core.config import Config
@@ -25,8 +27,10 @@ from curator.metrics.base import HeldOut, MetricValue
 from curator.training.model import TunedModel
 from curator.workspace.workspace import Workspace
 
-# Bytes of the end of an output that are read.
-_END = 4096
+# Bytes of the end of an output that are kept, bytes of one read, and reads of what an ended process left in a pipe.
+_END, _PART, _PARTS = 4096, 2**16, 16
+# Seconds between two looks at a process that has closed its output.
+_PAUSE = 0.1
 
 
 class Command:
@@ -74,10 +78,10 @@ class Command:
         work = self._workspace.adapters / "metric"
         # A killed call leaves its folder. The job lock keeps other calls out, and workers share the folder.
         if not self._workspace.is_away:
-            shutil.rmtree(work, ignore_errors=True)
+            _remove(work)
         work.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=work) as made:
-            adapter, held_out = Path(made) / "adapter", Path(made) / "rows.jsonl"
+        with _own_folder(work) as made:
+            adapter, held_out = made / "adapter", made / "rows.jsonl"
             tuned.save_adapter(adapter)
             self._write_rows(held_out, rows)
             part = rows[0].part if rows else "validation"
@@ -89,7 +93,7 @@ class Command:
                 "CURATOR_ROWS": str(held_out),
                 "CURATOR_TARGET": self._corpus.target_label,
             }
-            last = self._run(adapter, variables, Path(made))
+            last = self._run(adapter, variables)
         try:
             value = float(last)
         except ValueError as error:
@@ -124,57 +128,117 @@ class Command:
                     row = {"task": held.task.name, "prompt": text[:start], "answer": text[start:end]}
                     file.write(json.dumps(row, ensure_ascii=False) + "\n")
 
-    def _run(self, folder: Path, variables: dict[str, str], work: Path) -> str:
+    def _run(self, folder: Path, variables: dict[str, str]) -> str:
         """Run the command and return its last line of output."""
         limit = self._config.verify.command_seconds
         program = self._program()
-        with (work / "out").open("w+b") as out, (work / "errors").open("w+b") as errors:
+        try:
+            process = subprocess.Popen(  # noqa: S603 - the user's own words, from the user's own configuration
+                [program, *self._words[1:]],
+                cwd=folder,
+                env=user_environment() | variables,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise ConfigError(
+                f"cannot run metric command {clean(program, limit=200)}: {error.strerror}",
+                hint="Check that the file is a program, and that you may execute it.",
+            ) from error
+        with process:
             try:
-                process = subprocess.Popen(  # noqa: S603 - the user's own words, from the user's own configuration
-                    [program, *self._words[1:]],
-                    cwd=folder,
-                    env=user_environment() | variables,
-                    stdin=subprocess.DEVNULL,
-                    stdout=out,
-                    stderr=errors,
-                    start_new_session=True,
-                )
-            except OSError as error:
-                raise ConfigError(
-                    f"cannot run metric command {clean(program, limit=200)}: {error.strerror}",
-                    hint="Check that the file is a program, and that you may execute it.",
-                ) from error
-            try:
-                status = process.wait(limit)
-            except subprocess.TimeoutExpired as error:
+                ends = _follow(process, limit)
+            finally:
+                # Also an interrupt ends the command with all the processes that it started.
+                _end(process)
+            if ends is None:
                 raise DataError(
                     f"metric command ran longer than {limit:g} seconds",
                     hint="Raise command_seconds under [verify], or make the command faster.",
-                ) from error
-            finally:
-                # An interrupt or the time limit ends the command with all the processes that it started.
-                _end(process)
-            if status != 0:
-                reason = _last_line(errors.fileno())
+                )
+            output, errors = ends
+            if process.returncode != 0:
+                reason = _last_line(errors)
                 raise DataError(
-                    f"metric command failed with exit code {status}" + (f": {reason}" if reason else ""),
+                    f"metric command failed with exit code {process.returncode}" + (f": {reason}" if reason else ""),
                     hint="Run the command in the folder of an adapter to see why.",
                 )
-            return _last_line(out.fileno())
+            return _last_line(output)
+
+
+@contextmanager
+def _own_folder(work: Path) -> Iterator[Path]:
+    """Yield a new folder, and remove it at the end of the block, whatever the command made of it."""
+    made = Path(tempfile.mkdtemp(dir=work))
+    try:
+        yield made
+    finally:
+        _remove(made)
+
+
+def _remove(folder: Path) -> None:
+    """Remove a folder, or a link in its place. Files that cannot be removed stay."""
+    if folder.is_symlink():
+        folder.unlink(missing_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _follow(process: subprocess.Popen[bytes], limit: float) -> tuple[bytes, bytes] | None:
+    """Read the output of a process until the process ends. No output is stored, because it may be endless.
+
+    Args:
+        process: Process whose output and errors are pipes.
+        limit: Time limit in seconds.
+
+    Returns:
+        The end of the output and of the errors, or None if the process exceeds its time.
+    """
+    assert process.stdout is not None
+    assert process.stderr is not None
+    deadline = time.monotonic() + limit
+    ends = {process.stdout.fileno(): bytearray(), process.stderr.fileno(): bytearray()}
+    with selectors.DefaultSelector() as waiting:
+        for pipe in ends:
+            os.set_blocking(pipe, False)
+            waiting.register(pipe, selectors.EVENT_READ)
+        while process.poll() is None:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return None
+            for key, _ in waiting.select(min(left, _PAUSE)):
+                if _read(key.fd, ends[key.fd]) == 0:
+                    waiting.unregister(key.fd)
+    # A process that left the group may hold the pipe, and write for ever.
+    for pipe, end in ends.items():
+        for _ in range(_PARTS):
+            if _read(pipe, end) <= 0:
+                break
+    output, errors = ends.values()
+    return bytes(output), bytes(errors)
+
+
+def _read(pipe: int, end: bytearray) -> int:
+    """Read what a pipe holds, and keep the end. Return the number of bytes: 0 at the end, -1 if none are there yet."""
+    try:
+        part = os.read(pipe, _PART)
+    except BlockingIOError:
+        return -1
+    end += part
+    del end[:-_END]
+    return len(part)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """Kill a running process and its children. Do nothing if the process has ended."""
-    if process.poll() is None:
-        # The process may end between the two calls.
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+    """Kill a process and its children, also those that outlive it. Processes that left its group stay."""
+    # The group keeps its number while it has members. macOS refuses to signal a group of ended processes.
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
 
 
-def _last_line(descriptor: int) -> str:
-    """Return the last line of a file that is not empty, in at most 4 KiB."""
-    size = os.fstat(descriptor).st_size
-    end = os.pread(descriptor, _END, max(size - _END, 0)).decode("utf-8", "replace")
-    lines = [line.strip() for line in end.splitlines() if line.strip()]
+def _last_line(end: bytes) -> str:
+    """Return the last line of an output that is not empty."""
+    lines = [line.strip() for line in end.decode("utf-8", "replace").splitlines() if line.strip()]
     return clean(lines[-1], limit=300) if lines else ""

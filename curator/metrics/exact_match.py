@@ -12,7 +12,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from curator.core.errors import ConfigError
+from curator.core.errors import ConfigError, DataError
+from curator.data.model_files import first_line
 from curator.data.tokens import IGNORED, TokenizedExample
 from curator.metrics.base import HeldOut, MetricValue, proportion, weighted
 from curator.training.model import TunedModel
@@ -90,7 +91,11 @@ class ExactMatch:
                 )
 
     def measure(self, tuned: TunedModel, rows: Sequence[HeldOut]) -> MetricValue:
-        """Let the model answer every row. Rows that `max_length` cuts off are left out."""
+        """Let the model answer every row. Rows that `max_length` cuts off are left out.
+
+        Raises:
+            DataError: The settings of the model for writing are impossible.
+        """
         found = []
         for held in rows:
             questions = self._questions(held)
@@ -105,6 +110,9 @@ class ExactMatch:
         Args:
             tuned: The model.
             questions: Prompts and answers (n).
+
+        Raises:
+            DataError: The settings of the model for writing are impossible.
         """
         tuned.model.eval()
         stops = self._stops(tuned, questions)
@@ -149,14 +157,19 @@ class ExactMatch:
             use_cache=True,
             pad_token_id=pad,
             eos_token_id=sorted(stops) or None,
-            bos_token_id=own.bos_token_id,
-            decoder_start_token_id=own.decoder_start_token_id,
+            bos_token_id=_token(own.bos_token_id),
+            decoder_start_token_id=_token(own.decoder_start_token_id),
         )
         base.generation_config = settings
         try:
             out: torch.Tensor = base.generate(
                 input_ids=ids.to(tuned.device), attention_mask=attention.to(tuned.device), generation_config=settings
             )
+        except (IndexError, TypeError, ValueError) as error:
+            raise DataError(
+                f"the model cannot write an answer: {first_line(error)}",
+                hint="Correct generation_config.json of the model, or choose another metric under [verify].",
+            ) from error
         finally:
             base.generation_config = own
         skipped = 1 if self._encoder_decoder else width
@@ -175,7 +188,7 @@ class ExactMatch:
         """Return the tokens that end an answer: those of the model, and special tokens in the answers."""
         base: Any = tuned.model.get_base_model()
         ends = base.generation_config.eos_token_id
-        stops = {*(ends if isinstance(ends, list) else [ends] if ends is not None else [])}
+        stops = {end for end in (ends if isinstance(ends, list) else [ends]) if _token(end) is not None}
         if self._tokenizer.eos_token_id is not None:
             stops.add(int(self._tokenizer.eos_token_id))
         special = set(self._tokenizer.all_special_ids)
@@ -193,6 +206,11 @@ class ExactMatch:
 
     def _text(self, ids: Sequence[int]) -> str:
         return normalised(str(self._tokenizer.decode(list(ids), skip_special_tokens=True)))
+
+
+def _token(value: object) -> int | None:
+    """Return the number of a token. None for any other value: `generation_config.json` is not checked."""
+    return value if type(value) is int and 0 <= value < 2**31 else None
 
 
 def _until(ids: list[int], stops: set[int]) -> list[int]:

@@ -152,6 +152,12 @@ class _Run:
         self._exit = ExitStack()
         self._exit.enter_context(workspace.job("train"))
         try:
+            if distributed.from_main(find_meta_init(workspace, corpus) is not None):
+                # Its adapters and gradients are in the same folders.
+                raise ConfigError(
+                    "another training of the project has ended meanwhile",
+                    hint="Start the training again. curator then captures nothing.",
+                )
             folder = capture_folder(workspace, key)
             if distributed.is_main():
                 captured_examples(corpus, folder)
@@ -300,7 +306,7 @@ class _Positions:
         """
         try:
             there = Counter(_key(row["input_ids"], row["labels"]) for row in dataset)
-        except (KeyError, TypeError, ValueError) as error:
+        except (LookupError, TypeError, ValueError, OverflowError) as error:
             raise ConfigError("the trainer's data set has no token ids and labels", hint=_ALL) from error
         here = {key: len(places) for key, places in self._places.items()}
         foreign = sum((there - Counter(here)).values())

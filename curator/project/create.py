@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 from curator.core.config import Config, target_names
 from curator.core.errors import ConfigError
-from curator.core.files import CONFIG_NAME, file_names, write_whole
+from curator.core.files import CONFIG_NAME, file_names, open_regular, write_whole
 from curator.core.load_config import load_config
 from curator.project.new_project import Written, write_project
 from curator.project.saved_objects import save_model, save_rows
@@ -51,7 +51,10 @@ def create_project(
             name: os.path.relpath(place, folder) if Path(place).exists() else place for name, place in held_out.items()
         }
     place = save_model(model, tokenizer, folder)
-    earlier = path.read_bytes() if path.exists() else None
+    earlier = None
+    if path.exists():
+        with open_regular(path) as file:
+            earlier = file.read()
     written = write_project(
         folder,
         sources,

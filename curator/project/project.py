@@ -94,7 +94,7 @@ class Project:
 
         Raises:
             ConfigError: The project does not exist, or its configuration is invalid.
-            DataError: `.curator/` contains a symbolic link.
+            DataError: `.curator/` contains a symbolic link, a pipe, a socket or a device.
         """
         reporter = reporter or Reporter()
         if progress:

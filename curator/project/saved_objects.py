@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from curator.core.config import ModelSection
 from curator.core.errors import ConfigError, DataError
-from curator.core.files import CHECK_DISK, partial_name, whole_folder, write_whole
+from curator.core.files import CHECK_DISK, partial_name, remove_left_over, whole_folder, write_whole
 from curator.data.model_files import find_model, first_line, identity_files
 
 if TYPE_CHECKING:
@@ -66,9 +66,13 @@ def save_rows(rows: "Rows", place: Path, name: str) -> Path:
 def _save_dataset(rows: Any, place: Path) -> Path:
     """Write a data set, with its own column types."""
     path = place.with_name(f"{place.name}.parquet")
+    remove_left_over(path.parent, path.name)
     partial = path.with_name(partial_name(path.name))
-    rows.to_parquet(str(partial), batch_size=_BATCH)
-    partial.replace(path)
+    try:
+        rows.to_parquet(str(partial), batch_size=_BATCH)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
     return path
 
 

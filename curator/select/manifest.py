@@ -15,7 +15,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from curator.core.config import CsvOptions, target_names
 from curator.core.errors import DataError, ManifestMismatch
-from curator.core.files import located, refuse_endless, relative_to, sha256_of, write_whole
+from curator.core.files import located, read_whole_text, refuse_endless, relative_to, sha256_of, write_whole
 from curator.core.hub_ids import checked_hub_id
 from curator.data.left_out import DROPPED
 
@@ -341,7 +341,7 @@ def record_measured(path: Path, manifest: Manifest, loss: float) -> bool:
     """
     if not is_same_selection(read_manifest(path), manifest):
         return False
-    document = json.loads(path.read_text(encoding="utf-8"))
+    document = json.loads(read_whole_text(path))
     if document.get("measured_loss") != loss:
         try:
             write_whole(path, _text(document | {"measured_loss": loss}).encode())
@@ -366,7 +366,7 @@ def read_manifest(path: Path) -> Manifest:
     """
     refuse_endless(path)
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_whole_text(path)
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"cannot read {path}: {error}", hint="Name a manifest that `curator select` wrote.") from error
     return _parsed(text, str(path), hint="Name a manifest that `curator select` wrote.")

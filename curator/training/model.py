@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, cast
 from curator.core import distributed
 from curator.core.config import LoraSection, ModelSection
 from curator.core.errors import ConfigError, DataError, ManifestMismatch
-from curator.core.files import umask
+from curator.core.files import sha256_of, umask
 from curator.core.performance import slow_arithmetic
 from curator.data.model_files import (
     _WEIGHTS,
@@ -249,7 +249,7 @@ class TunedModel:
                 raise
             hint = "Check free disk space and write permissions."
             raise DataError(f"cannot write {folder}: {error}", hint=hint) from error
-        return hashlib.sha256((folder / _WEIGHTS).read_bytes()).hexdigest()
+        return sha256_of(folder / _WEIGHTS)
 
     def _save_weights(self, folder: Path) -> None:
         """Write what `save_pretrained` writes, without a model card."""
@@ -283,7 +283,7 @@ class TunedModel:
             raise DataError(
                 f"cannot read adapter {folder}: {error}", hint="Run `curator train --fresh` to train it again."
             ) from error
-        found = hashlib.sha256((folder / _WEIGHTS).read_bytes()).hexdigest()
+        found = sha256_of(folder / _WEIGHTS)
         if sha256 and found != sha256:
             raise ManifestMismatch(
                 f"adapter {folder} has sha256 {found[:12]}…, but meta-training wrote {sha256[:12]}…",

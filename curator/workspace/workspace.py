@@ -11,7 +11,7 @@ from curator.core import distributed
 from curator.core.config import Config, target_names
 from curator.core.errors import ConfigError, DataError, StoreBusy
 from curator.core.events import Reporter
-from curator.core.files import CHECK_DISK, CONFIG_NAME, find_project, refuse_links, take_lock
+from curator.core.files import CHECK_DISK, CONFIG_NAME, check_results_folder, find_project, take_lock
 from curator.core.load_config import load_config
 from curator.core.performance import wait_passively
 from curator.workspace.store.held import HeldExamples
@@ -44,12 +44,12 @@ class Workspace:
 
         Raises:
             ConfigError: No project is found, or its configuration is invalid.
-            DataError: `.curator/` holds a symbolic link.
+            DataError: `.curator/` holds a symbolic link, a pipe, a socket or a device.
         """
         # Every use of torch starts with a project, so torch has not loaded yet.
         wait_passively()
         root = find_project(path)
-        refuse_links(root / ".curator")
+        check_results_folder(root / ".curator")
         return cls(
             root=root,
             config=load_config(root / CONFIG_NAME),

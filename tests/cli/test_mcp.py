@@ -177,8 +177,9 @@ def test_mcp_server_answers_a_client_over_standard_input_and_output(ready: Path)
         _call(3, "estimate", subsets=[["alpha"]]),
         _call(4, "estimate", subsets=[["nothing"]]),
         _call(5, "export", selection="first", folder="../out"),
+        _call(6, "export", selection="first", folder="x" * 5000),
     ]
-    hello, listed, status, estimate, unknown, outside = (a["result"] for a in _exchange(ready, messages=calls))
+    hello, listed, status, estimate, unknown, outside, long = (a["result"] for a in _exchange(ready, messages=calls))
     assert "never as instructions" in hello["instructions"]
     assert [tool["name"] for tool in listed["tools"]] == [
         "check", "status", "estimate", "select", "explain", "export",
@@ -191,6 +192,9 @@ def test_mcp_server_answers_a_client_over_standard_input_and_output(ready: Path)
     assert "'nothing'" in unknown["content"][0]["text"]
     assert outside["isError"]
     assert "outside the project" in outside["content"][0]["text"]
+    # An error of Python.
+    assert long["isError"]
+    assert len(long["content"][0]["text"]) < 2100
 
 
 def test_mcp_without_its_package_names_the_extra(

@@ -100,6 +100,26 @@ def test_tasks_of_folder_readme_outside_its_folder_raises_data_error(tmp_path: P
         tasks_of_folder(tmp_path / "plants")
 
 
+@pytest.mark.parametrize("path", ["**/a/**/b.jsonl", "a**.jsonl", ".", "./", "**/*/**/*/**/x"])
+def test_tasks_of_folder_readme_with_invalid_pattern_raises_data_error(tmp_path: Path, path: str) -> None:
+    touch(tmp_path, "plants/a.jsonl")
+    (tmp_path / "plants" / "README.md").write_text(f"---\nconfigs:\n- config_name: a\n  data_files: {path!r}\n---\n")
+    with pytest.raises(DataError, match=r"README\.md has an invalid pattern"):
+        tasks_of_folder(tmp_path / "plants")
+
+
+@pytest.mark.timeout(60)
+def test_tasks_of_folder_readme_with_repeated_stars_ends(tmp_path: Path) -> None:
+    """With each `**`, Python looks at each folder for each of its parents again: 10^15 times here."""
+    deep = "/".join(["d"] * 60)
+    touch(tmp_path, f"plants/{deep}/a.jsonl")
+    stars = "/".join(["**"] * 30)
+    front = f"---\nconfigs:\n- config_name: a\n  data_files: '{stars}/*.jsonl'\n---\n"
+    (tmp_path / "plants" / "README.md").write_text(front)
+    (task,) = tasks_of_folder(tmp_path / "plants").tasks
+    assert [Path(str(file)).name for file in task.files] == ["a.jsonl"]
+
+
 def test_tasks_of_folder_readme_with_nested_aliases_ends(tmp_path: Path) -> None:
     """The text of these few lines would have 10^24 characters. The README counts as one without configurations."""
     touch(tmp_path, "plants/a.jsonl")

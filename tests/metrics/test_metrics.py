@@ -162,6 +162,15 @@ def test_exact_match_sampling_model_is_still_measured_greedily(chain: Callable[.
     assert found.value == 0.5
 
 
+@pytest.mark.parametrize("end", ["x", [[1], "y", 2.5, -1, 10**30, True], {"a": 1}], ids=["text", "list", "object"])
+def test_exact_match_model_with_impossible_tokens_is_measured(chain: Callable[..., Path], end: Any) -> None:
+    folder = chain(_pairs([" red two", " red"]))
+    settings = {"eos_token_id": end, "bos_token_id": end, "decoder_start_token_id": end}
+    (folder / "model" / "generation_config.json").write_text(json.dumps(settings))
+    (found,) = _measure(folder, "exact_match")
+    assert found.value == 0.5
+
+
 def test_exact_match_encoder_decoder_counts_rows_with_the_written_answer(
     make_project: MakeProject, tiny_t5_folder: Path, tmp_path: Path
 ) -> None:
@@ -171,6 +180,14 @@ def test_exact_match_encoder_decoder_counts_rows_with_the_written_answer(
     (found,) = _measure(folder, "exact_match")
     # The completion is a text of its own, so its leading space does not matter.
     assert found.value == 0.5
+
+
+def test_exact_match_model_that_cannot_write_raises_data_error(make_project: MakeProject, tiny_t5_folder: Path) -> None:
+    folder = make_project(model=tiny_t5_folder, data={"validation_files": {"target": "held-out.jsonl"}})
+    _write(folder / "held-out.jsonl", _pairs([" red two"]))
+    (folder / "model" / "generation_config.json").write_text('{"decoder_start_token_id": 1000000}')
+    with pytest.raises(DataError, match="the model cannot write an answer"):
+        _measure(folder, "exact_match")
 
 
 def test_exact_match_chat_template_is_part_of_the_prompt(

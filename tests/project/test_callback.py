@@ -10,8 +10,9 @@ from peft import LoraConfig
 from trl import SFTConfig, SFTTrainer
 
 import curator
-from curator.core.errors import ConfigError
+from curator.core.errors import ConfigError, StoreBusy
 from curator.core.events import Event, Note, Reporter, StageStarted
+from curator.project import callback
 from curator.training.model import TunedModel
 
 SUBSETS = [[], ["alpha"], ["beta", "gamma"], ["alpha", "beta", "gamma"]]
@@ -201,3 +202,63 @@ def test_callback_stopped_training_stores_nothing_and_releases_the_project(
     assert not project.is_ready()
     with project.workspace.job("test"):
         pass
+
+
+def test_callback_second_trainer_of_a_project_is_refused(make_project: MakeProject, tmp_path: Path) -> None:
+    """Both would write into the same folders. The first training continues."""
+    from transformers import TrainerCallback
+
+    refused: list[StoreBusy] = []
+
+    class Second(TrainerCallback):  # type: ignore[misc]
+        def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            if state.global_step == 1:
+                with pytest.raises(StoreBusy, match="is in use") as caught:
+                    other.train()
+                refused.append(caught.value)
+
+    project = _project(make_project, "captured", batch_size=16)
+    other = _trainer(curator.Project.open(project.root), tmp_path / "other")
+    trainer = _trainer(project, tmp_path)
+    trainer.add_callback(Second())
+    trainer.train()
+    assert len(refused) == 1
+    assert np.isfinite(_losses(project)).all()
+    assert project.gradients().captured
+
+
+def test_callback_training_that_ended_meanwhile_is_not_overwritten(
+    make_project: MakeProject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second trainer looks for a finished training before it has compared all rows, which takes time."""
+    project = _project(make_project, "captured", batch_size=16)
+    first, second = _trainer(project, tmp_path), _trainer(project, tmp_path / "other", seed=7)
+    check = callback._Positions.check
+
+    def slow(positions: Any, dataset: Any) -> None:
+        check(positions, dataset)
+        monkeypatch.setattr(callback._Positions, "check", check)
+        first.train()
+
+    monkeypatch.setattr(callback._Positions, "check", slow)
+    with pytest.raises(ConfigError, match="another training of the project has ended meanwhile"):
+        second.train()
+    assert np.isfinite(_losses(project)).all()
+    assert project.gradients().captured
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"input_ids": [1, 2], "labels": 3},
+        {"input_ids": [2**40, 2], "labels": [1, 2]},
+        {"input_ids": ["a"], "labels": ["b"]},
+        {"labels": [1]},
+    ],
+    ids=["scalar", "large", "text", "missing"],
+)
+def test_callback_rows_without_tokens_are_refused(row: dict[str, Any]) -> None:
+    positions = object.__new__(callback._Positions)
+    positions._places = {}
+    with pytest.raises(ConfigError, match="has no token ids and labels"):
+        positions.check([row])

@@ -2,7 +2,10 @@
 
 import inspect
 import json
+import os
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,8 @@ import curator
 from curator import results
 from curator.cli.app import app
 from curator.core.errors import ConfigError, DataError
+from curator.core.files import partial_name
+from curator.project.saved_objects import save_rows
 
 QUICK: dict[str, dict[str, Any]] = {
     "lora": {"r": 2, "alpha": 4},
@@ -102,6 +107,15 @@ def test_create_again_with_same_content_keeps_results(tiny_llama_folder: Path, t
         "alpha",
         "target",
     ]
+
+
+def test_save_rows_after_a_kill_removes_its_partial_file(tmp_path: Path) -> None:
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    left = tmp_path / partial_name("a.parquet").replace(f"-{os.getpid()}.", f"-{dead.pid}.")
+    left.write_text("x")
+    assert save_rows(Dataset.from_list(pair_rows("a", 3)), tmp_path / "a", "a") == tmp_path / "a.parquet"
+    assert os.listdir(tmp_path) == ["a.parquet"]
 
 
 def test_create_of_rows_with_task_column_makes_a_task_of_each_value(tiny_llama_folder: Path, tmp_path: Path) -> None:

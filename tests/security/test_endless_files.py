@@ -13,8 +13,10 @@ from conftest import MakeProject
 from hostile import run_cli
 
 from curator.core import events
-from curator.core.events import EventLog, Note, StageFinished, StageProgress, StageStarted, read_events
+from curator.core.errors import DataError
+from curator.core.events import EventLog, EventTail, Note, StageFinished, StageProgress, StageStarted, read_events
 from curator.core.files import open_regular, partial_name, remove_left_over, write_whole
+from curator.gradients.visits import Visits
 from curator.workspace.job_log import JobLog, read_jobs
 
 KINDS = ["pipe", "device"]
@@ -45,7 +47,9 @@ def test_check_data_file_without_end_exits_with_code_3(make_project: MakeProject
 
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("name", ["model.safetensors.index.json", "tokenizer_config.json", "x.safetensors"])
+@pytest.mark.parametrize(
+    "name", ["model.safetensors.index.json", "tokenizer_config.json", "x.safetensors", "chat_template.jinja"]
+)
 def test_check_model_file_without_end_does_not_wait(make_project: MakeProject, kind: str, name: str) -> None:
     """The old code waited for the pipe for ever, and read the device until the memory was used up."""
     folder = make_project()
@@ -103,6 +107,40 @@ def test_event_log_of_endless_notes_is_bounded(tmp_path: Path, monkeypatch: pyte
         log(Note(message="x" * 100))
     log.close()
     assert (tmp_path / "events.jsonl").stat().st_size <= 100_000
+
+
+def test_event_tail_of_a_huge_log_reads_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`EventLog` writes at most 64 MB. A log of another program can be larger, also later."""
+    monkeypatch.setattr(events, "_LARGEST_LOG", 10_000)
+    path = tmp_path / "events.jsonl"
+    line = json.dumps({"event": "Note", "message": "x" * 60, "time": 1.0}) + "\n"
+    path.write_text(line * 1000)
+    tail = EventTail(path)
+    assert 0 < len(tail.read()) <= 10_000 // len(line)
+    with path.open("a") as file:
+        file.write(line * 1000 + json.dumps({"event": "Note", "message": "last", "time": 1.0}) + "\n")
+    *rest, last = tail.read()
+    assert isinstance(last, Note)
+    assert last.message == "last"
+    assert 0 < len(rest) <= 10_000 // len(line)
+    assert tail.read() == []
+
+
+def test_visits_huge_list_of_examples_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "visits-0000.bin").touch()
+    with (tmp_path / "examples.json").open("wb") as file:
+        file.truncate(2**40)
+    with pytest.raises(DataError, match="larger than 67108864 bytes"):
+        Visits(tmp_path, dim=2, rank=1, groups=[], names=[]).unvisited([0], (0, 1))
+
+
+def test_write_whole_left_over_with_an_impossible_process_is_removed(tmp_path: Path) -> None:
+    """No process has this number. The old code raised an error of Python for it."""
+    for name in (f".name.{10**30}.partial", f".run.json.{10**30}.partial"):
+        (tmp_path / name).write_text("x")
+    write_whole(tmp_path / "name", b"whole")
+    remove_left_over(tmp_path, "run.json")
+    assert [path.name for path in tmp_path.iterdir()] == ["name"]
 
 
 @pytest.fixture

@@ -338,6 +338,17 @@ def test_check_saved_dataset_that_names_other_files_is_refused(
     assert "outside" in run_cli("check", "-p", folder, "-q").check(3).err
 
 
+@pytest.mark.timeout(120)
+def test_check_saved_dataset_with_a_pipe_does_not_wait(make_project: MakeProject) -> None:
+    folder = make_project()
+    _saved_dataset(folder / "tasks" / "saved", pair_rows("saved", 4))
+    (arrow,) = (folder / "tasks" / "saved").glob("*.arrow")
+    arrow.unlink()
+    os.mkfifo(arrow)
+    (folder / "curator.toml").write_text((folder / "curator.toml").read_text().replace("tasks/*.jsonl", "tasks/*"))
+    assert f"not a regular file: {arrow}" in run_cli("check", "-p", folder, "-q").check(3).err
+
+
 def test_check_dataset_dict_that_names_other_folder_is_refused(make_project: MakeProject, tmp_path: Path) -> None:
     _saved_dataset(tmp_path / "elsewhere", [SECRET] * 6)
     folder = make_project(data={"tasks": "tasks/*"})

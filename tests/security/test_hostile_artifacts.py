@@ -1,9 +1,11 @@
 """Hostile models, manifests and `.curator/` folders: an error names them, and none of their code runs."""
 
+import contextlib
 import json
 import os
 import pickle
 import shutil
+import socket
 import struct
 import subprocess
 import sys
@@ -22,7 +24,7 @@ from curator.core.config import LoraSection, ModelSection
 from curator.core.errors import ConfigError, DataError, ManifestMismatch
 from curator.core.files import sha256_of
 from curator.data.chat_templates import named_templates
-from curator.data.model_files import find_tokenizer, load_architecture, weight_files
+from curator.data.model_files import find_tokenizer, load_architecture, load_tokenizer, weight_files
 from curator.data.tokens import Encoder
 from curator.export import export
 from curator.gradients import grouping as groups
@@ -32,6 +34,7 @@ from curator.training import trainer as meta_train
 from curator.training.model import load_model
 from curator.workspace.job_log import Job, read_jobs
 from curator.workspace.jobs import stop
+from tui.background.run_watcher import JobWatcher
 from tui.dialogs.export import export_in
 from tui.settings import Settings
 from tui.state.place import Place
@@ -64,6 +67,13 @@ def _pickle(model: Path) -> None:
     (model / "pytorch_model.bin").write_bytes(pickle.dumps(Evil(model.parent / "pwned")))
 
 
+def _adapter(model: Path) -> None:
+    """transformers loads an adapter next to a model, also from a pickle, and the model's hash does not cover it."""
+    adapter = {"peft_type": "LORA", "base_model_name_or_path": "evil/base"}
+    (model / "adapter_config.json").write_text(json.dumps(adapter))
+    (model / "adapter_model.bin").write_bytes(pickle.dumps(Evil(model.parent / "pwned")))
+
+
 def _header(header: bytes, size: int | None = None) -> Any:
     return lambda model: (model / "model.safetensors").write_bytes(
         struct.pack("<Q", size or len(header)) + header + b"0000"
@@ -82,6 +92,9 @@ def _header(header: bytes, size: int | None = None) -> Any:
             ),
             "does not run",
         ),
+        ("check", _adapter, "holds a LoRA adapter, next to a model (base model: 'evil/base')"),
+        ("check", lambda m: _change(m / "config.json", transformers_weights="adapter_model.bin"), "other weights"),
+        ("check", lambda m: _change(m / "config.json", transformers_weights="a/b.safetensors"), "other weights"),
         ("train", _header(b"{}", 2**62), "header too large"),
         (
             "train",
@@ -91,7 +104,10 @@ def _header(header: bytes, size: int | None = None) -> Any:
         ("check", lambda m: (m / "config.json").write_text("[" * 100_000), "cannot use config.json"),
         ("check", lambda m: (m / "tokenizer.json").write_text("\x1b[31m{"), "cannot read the tokenizer"),
     ],
-    ids=["pickle", "model code", "tokenizer code", "header", "shape", "nested", "tokenizer"],
+    ids=[
+        *("pickle", "model code", "tokenizer code", "adapter", "pickle by name", "weights by name"),
+        *("header", "shape", "nested", "tokenizer"),
+    ],
 )
 def test_load_model_hostile_folder_runs_no_code(
     make_project: MakeProject, command: str, poison: Any, words: str
@@ -100,6 +116,37 @@ def test_load_model_hostile_folder_runs_no_code(
     poison(folder / "model")
     assert words in run_cli(command, "-p", folder, "-q").check(3).err
     assert not (folder / "pwned").exists()
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"fast_tokenizer_files": ["tokenizer.json", "../other/tokenizer.4.0.0.json"]},
+        {"fast_tokenizer_files": "x/tokenizer.4.0.0.json"},
+        {"vocab": "/dev/zero"},
+        {"merges": "/dev/zero"},
+    ],
+    ids=str,
+)
+def test_load_tokenizer_that_names_other_files_is_refused(
+    tmp_path: Path, tiny_llama_folder: Path, values: dict[str, Any]
+) -> None:
+    """transformers reads a tokenizer of this name, which the hash of the model does not cover."""
+    folder = Path(shutil.copytree(tiny_llama_folder, tmp_path / "model"))
+    (tmp_path / "other").mkdir()
+    shutil.copy(folder / "tokenizer.json", tmp_path / "other" / "tokenizer.4.0.0.json")
+    _change(folder / "tokenizer_config.json", **values)
+    with pytest.raises(DataError, match="names files outside the model folder"):
+        load_tokenizer(folder, ModelSection(name_or_path=str(folder)))
+
+
+def test_load_tokenizer_with_paths_of_its_author_reads_own_files(tmp_path: Path, tiny_llama_folder: Path) -> None:
+    folder = Path(shutil.copytree(tiny_llama_folder, tmp_path / "model"))
+    section = ModelSection(name_or_path=str(folder))
+    expected = load_tokenizer(folder, section)("carry the sum")["input_ids"]
+    names = ("special_tokens_map_file", "tokenizer_file", "vocab_file", "merges_file")
+    _change(folder / "tokenizer_config.json", **dict.fromkeys(names, "/dev/zero"))
+    assert load_tokenizer(folder, section)("carry the sum")["input_ids"] == expected
 
 
 @pytest.mark.parametrize("part", [False, True])
@@ -282,7 +329,54 @@ def test_check_symbolic_link_in_results_is_refused(make_project: MakeProject, tm
     link.symlink_to(tmp_path / "elsewhere" / ("precious" if "." in name else ""))
     with nothing_changes(tmp_path, but="project/.curator"):
         assert f"symbolic link in the results folder: {link}" in run_cli("check", "-p", folder, "-q").check(3).err
+        assert f"symbolic link in the results folder: {link}" in run_cli("tui", "-p", folder).check(3).err
     assert sorted(p.name for p in (tmp_path / "elsewhere").iterdir()) == ["precious"]
+
+
+def _special(path: Path, kind: str) -> None:
+    """Make a pipe, a socket or a device without end."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "device":
+        path.symlink_to("/dev/zero")
+    else:
+        with socket.socket(socket.AF_UNIX) as made, contextlib.chdir(path.parent):
+            made.bind(path.name)
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("kind", ["pipe", "socket"])
+@pytest.mark.parametrize(
+    "name", ["", "job.lock", "store.lock", "store.duckdb", "tui.json", "sessions/a.lock", "adapters/k/capture/v.bin"]
+)
+def test_commands_special_file_in_results_is_refused(tmp_path: Path, name: str, kind: str) -> None:
+    """curator would wait for the other end of the pipe."""
+    (tmp_path / "curator.toml").write_text('[model]\nname_or_path = "m"\n[data]\ntasks = "*.jsonl"\n')
+    place = tmp_path / ".curator" / name
+    _special(place, kind)
+    commands = [["status"], ["check"], ["check", "--store"], ["sql", "FROM tasks"], ["export-store", "x"], ["tui"]]
+    for command in commands:
+        found = run_cli(*command, "-p", tmp_path).check(3)
+        assert f"not a regular file in the results folder: {place}" in found.err
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("kind", ["pipe", "socket", "device"])
+def test_status_special_files_of_jobs_are_ignored(checked: Path, tmp_path: Path, kind: str) -> None:
+    folder = Path(shutil.copytree(checked, tmp_path / "project"))
+    runs = folder / ".curator" / "runs"
+    _special(runs / "20990101T000000-1" / "run.json", kind)
+    for name in ("events.jsonl", "output.txt"):
+        _special(runs / "20990101T000001-1" / name, kind)
+    facts = {"command": "x", "pid": os.getpid(), "started": "2026-01-01T00:00:00+00:00", "ended": None, "message": "m"}
+    facts |= {"host": socket.gethostname(), "state": "running"}
+    (runs / "20990101T000001-1" / "run.json").write_text(json.dumps(facts))
+    job, *_ = json.loads(run_cli("status", "--json", "-p", folder).check(0).out)["runs"]
+    assert (job["id"], job["state"]) == ("20990101T000001-1", "lost")
+    watched, *_ = JobWatcher(runs).read("20990101T000001-1")
+    assert watched.job.state == "lost"
 
 
 @pytest.fixture(scope="module")

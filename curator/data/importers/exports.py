@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from curator.core.errors import DataError
-from curator.core.files import refuse_endless, sha256_of
+from curator.core.files import read_whole_text, refuse_endless, sha256_of
 from curator.data.importers.base import COMMON, ImportedConfig, Setting, whole
 
 RECORD, MANIFEST, TEMPLATE = "curator-export.json", "curator-manifest.json", "chat_template.jinja"
@@ -132,7 +132,7 @@ def _take_settings(imported: ImportedConfig, folder: Path) -> None:
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         refuse_endless(path)
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = json.loads(read_whole_text(path))
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"cannot read {path}: {error}", hint="Export again.") from error
     if not isinstance(values, dict):

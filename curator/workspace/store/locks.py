@@ -90,12 +90,13 @@ class FileLock:
 def _open(path: Path, *, needed: bool) -> int:
     """Return a descriptor of a lock file, or −1 if the file is unavailable and not needed."""
     try:
-        return os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NONBLOCK, 0o666)
     except OSError as error:
         if needed or error.errno not in (*_READ_ONLY, errno.ENOSPC):
             raise DataError(f"cannot open {path}: {error}", hint=CHECK_DISK) from error
     try:
-        return os.open(path, os.O_RDONLY)
+        # Without the flag, the call waits for a writer of a pipe.
+        return os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     except OSError:
         return -1
 
