@@ -336,10 +336,7 @@ def _globbed(folder: Path, base: Path, pattern: str) -> list[Path]:
             raise ValueError("more than one `**`")
         return sorted(base.glob("/".join(plain)))
     except (ValueError, NotImplementedError, IndexError) as error:
-        raise DataError(
-            f"{folder / 'README.md'} has an invalid pattern: {clean(pattern, limit=100)!r}",
-            hint="Name the data files themselves, or correct the README.",
-        ) from error
+        raise _invalid_pattern(folder, pattern) from error
 
 
 def _kind_of(split: str, splits: Sequence[str]) -> str:
@@ -359,11 +356,27 @@ def _inside(folder: Path, written: str) -> str:
     """Return a path of a README as a relative path.
 
     Raises:
-        DataError: The path leaves the folder. A README from elsewhere must not choose files of the user.
+        DataError: The path leaves the folder, or is too long for a file. A README from elsewhere must not choose files
+            of the user.
     """
     if Path(written).is_absolute() or ".." in Path(written).parts or "\0" in written:
         raise DataError(
             f"{folder / 'README.md'} names files outside its folder: {clean(written, limit=100)!r}",
             hint="Name the data files themselves, or correct the README.",
         )
-    return os.path.normpath(written)
+    path = os.path.normpath(written)
+    try:
+        (folder / path).lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        # A pattern need not be the name of a file.
+        pass
+    except (OSError, ValueError) as error:
+        raise _invalid_pattern(folder, written) from error
+    return path
+
+
+def _invalid_pattern(folder: Path, pattern: str) -> DataError:
+    return DataError(
+        f"{folder / 'README.md'} has an invalid pattern: {clean(pattern, limit=100)!r}",
+        hint="Name the data files themselves, or correct the README.",
+    )

@@ -100,7 +100,14 @@ def test_tasks_of_folder_readme_outside_its_folder_raises_data_error(tmp_path: P
         tasks_of_folder(tmp_path / "plants")
 
 
-@pytest.mark.parametrize("path", ["**/a/**/b.jsonl", "a**.jsonl", ".", "./", "**/*/**/*/**/x"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("**/a/**/b.jsonl", "a**.jsonl", ".", "./", "**/*/**/*/**/x"),
+        pytest.param("9" * 300, id="a name longer than names of files"),
+        pytest.param("a/" * 3000, id="a path longer than paths of files"),
+    ],
+)
 def test_tasks_of_folder_readme_with_invalid_pattern_raises_data_error(tmp_path: Path, path: str) -> None:
     touch(tmp_path, "plants/a.jsonl")
     (tmp_path / "plants" / "README.md").write_text(f"---\nconfigs:\n- config_name: a\n  data_files: {path!r}\n---\n")
