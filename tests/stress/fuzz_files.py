@@ -14,8 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-sys.path.append(str(BENCHMARKS))
+_BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 from curator.core.config import ModelSection
 from curator.core.errors import CuratorError
@@ -92,7 +91,12 @@ def _saved(folder: Path, content: bytes) -> None:
 @functools.cache
 def _model() -> Path:
     """Make the folder of a tiny model."""
-    from synthetic_project import make_model
+    # The benchmarks are scripts, not a package. They leave the path at once: `benchmarks/tui.py` would hide `tui`.
+    sys.path.append(str(_BENCHMARKS))
+    try:
+        from synthetic_project import make_model
+    finally:
+        sys.path.remove(str(_BENCHMARKS))
 
     folder = Path(tempfile.mkdtemp(prefix="curator-fuzz-"))
     make_model(folder)
