@@ -29,6 +29,8 @@ RIDGE_SCALES = (0.3, 1.0, 3.0, 10.0, 30.0)
 LEAST_RUNS = 5
 """Minimum number of different measured subsets for a calibration."""
 COVERAGE = 0.9
+LEAST_ERRORS = round(COVERAGE / (1 - COVERAGE))
+"""Minimum number n of errors that decide an interval: the 0.9 (n + 1)th smallest of them exists."""
 # Smallest standard deviation of a value's known noise, as a share of the spread of the values. No model is exact.
 _LEAST_NOISE = 0.1
 
@@ -159,10 +161,10 @@ class Calibration:
 
 
 def conformal(residuals: Floats) -> float | None:
-    """Return the 0.9 (n + 1)th smallest of n absolute errors, interpolated. None with fewer than 9 errors."""
-    rank = COVERAGE * (len(residuals) + 1)
-    if rank > len(residuals) + 1e-9:
+    """Return the 0.9 (n + 1)th smallest of n absolute errors, interpolated. None with fewer than `LEAST_ERRORS`."""
+    if len(residuals) < LEAST_ERRORS:
         return None
+    rank = COVERAGE * (len(residuals) + 1)
     return float(np.interp(rank, np.arange(1, len(residuals) + 1), np.sort(np.abs(residuals))))
 
 

@@ -10,7 +10,7 @@ from textual.binding import Binding, BindingType
 from textual.widget import Widget
 
 from curator.core.errors import CuratorError
-from curator.estimate.calibration import LEAST_RUNS
+from curator.estimate.calibration import LEAST_ERRORS, LEAST_RUNS
 from curator.estimate.target import TargetEstimates
 from curator.results.text_plot import Series
 from curator.results.verification import VerifiedSubset, VerifyReport
@@ -109,7 +109,7 @@ class VerifyDialog(Dialog[bool]):
                 [("R", "accent"), " starts `curator verify` as a job, shown on Jobs. The job fine-tunes"],
                 ["on some subsets: the selection, all tasks, the target alone, and subsets"],
                 [f"of every size and estimate. From {LEAST_RUNS} measured subsets on, estimates are"],
-                ["calibrated. From 9 on, their intervals result from measured errors."],
+                [f"calibrated. From {LEAST_ERRORS} on, their intervals result from measured errors."],
             ]
         )
 
