@@ -70,11 +70,21 @@ def best_of_random(measured: Floats, runs: int) -> float:
     return float(np.mean(found))
 
 
+def effective_number(chosen: list[int]) -> float:
+    """Return the effective number of different subsets among the chosen ones, by Kish: 1 / Σ share²."""
+    shares = np.unique(chosen, return_counts=True)[1] / len(chosen)
+    return round(float(1 / (shares @ shares)), 1)
+
+
 def coverage(masks: Mask, changes: Floats, known: float, measured: Floats, *, one_seed: bool) -> dict[str, float]:
-    """Return the coverage of the selected subset by its interval and by the plain one, and their mean widths, nats."""
+    """Return the coverage of the selected subset by its interval and by the plain one, and their mean widths, nats.
+
+    The splits select few different subsets. `effective_subsets` is their number, by Kish: 1 / Σ share². A coverage of
+    0.9 has a standard error of about √(0.9 · 0.1 / effective_subsets).
+    """
     rng, means = np.random.default_rng(1), measured.mean(axis=1)
     count = min(CALIBRATING, len(means) - LEAST_LEFT)
-    rows = []
+    rows, chosen = [], []
     for split in range(SPLITS):
         order = rng.permutation(len(means))
         seen, left = order[:count], order[count:]
@@ -83,20 +93,22 @@ def coverage(masks: Mask, changes: Floats, known: float, measured: Floats, *, on
             masks=masks[seen], losses=losses, known=known, changes=changes[None, seen, None], scales=(1.0,),
             priors=TRAJECTORY_PRIORS,
         )  # fmt: skip
-        found = calibrate(evidence)
-        estimates = found.losses(known, changes[left, None], masks[left])
+        fitted = calibrate(evidence)
+        estimates = fitted.losses(known, changes[left, None], masks[left])
         best = int(estimates.argmin())
+        chosen.append(int(left[best]))
         interval = selected_interval(
             float(estimates[best]),
             Considered(masks=masks[left], changes=changes[left, None], unit=spread_of(changes, known)),
             known=known, evidence=evidence, runs=np.full(count, 1.0 if one_seed else measured.shape[1]),
-            calibration=found, seed=split,
+            calibration=fitted, seed=split,
         )  # fmt: skip
-        half, runs = found.half_width or np.inf, measured[left[best]]
+        half, runs = fitted.half_width or np.inf, measured[left[best]]
         inside = ((interval.low <= runs) & (runs <= interval.high), np.abs(runs - estimates[best]) <= half)
         rows.append([*(float(one.mean()) for one in inside), interval.high - interval.low, 2 * half])
     names = ("selected_interval", "plain_interval", "selected_width", "plain_width")
-    return {name: round(float(value), 3) for name, value in zip(names, np.mean(rows, axis=0), strict=True)}
+    found = {name: round(float(value), 3) for name, value in zip(names, np.mean(rows, axis=0), strict=True)}
+    return found | {"effective_subsets": effective_number(chosen)}
 
 
 def coverage_before(estimates: Floats, measured: Floats) -> dict[str, float]:
@@ -106,10 +118,11 @@ def coverage_before(estimates: Floats, measured: Floats) -> dict[str, float]:
         estimates: Estimate of each subset with both ends of its interval (s, 3), nats.
         measured: Measured losses (s, seeds), nats.
     """
-    rng, rows = np.random.default_rng(2), []
+    rng, rows, chosen = np.random.default_rng(2), [], []
     for _ in range(HALVES):
         some = rng.permutation(len(estimates))[: len(estimates) // 2]
         best = int(some[estimates[some, 0].argmin()])
+        chosen.append(best)
         plain, runs = Interval(*estimates[best]), measured[best]
         wide = uncalibrated(plain)
         rows.append(
@@ -117,7 +130,8 @@ def coverage_before(estimates: Floats, measured: Floats) -> dict[str, float]:
         )
     every = np.mean((estimates[:, 1:2] <= measured) & (measured <= estimates[:, 2:3]))
     names = ("selected_interval", "plain_interval", "random_subset")
-    return {name: round(float(v), 3) for name, v in zip(names, (*np.mean(rows, axis=0), every), strict=True)}
+    shares = zip(names, (*np.mean(rows, axis=0), every), strict=True)
+    return {name: round(float(v), 3) for name, v in shares} | {"effective_subsets": effective_number(chosen)}
 
 
 def measure(name: str, found: dict[str, Any]) -> dict[str, Any]:

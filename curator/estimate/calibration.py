@@ -2,11 +2,11 @@
 
 The calibrated estimate of subset S adds to the loss of all tasks together
 
-    offset + Σ_p slope_p · change_p(S) + Σ_{t∈S} effect_t
+    offset + Σ_p slope_p · change_p(S) + Σ_{t∈S} effect_t + misfit(S)
 
-where change_p(S) is the estimate from checkpoint p of meta-training. The model is a Bayesian linear model.
-Every slope and effect has a normal prior (Rasmussen & Williams 2006, chapter 2).
-The prior mean of each slope is 1/checkpoints, or 0 if a metric is calibrated. All other prior means are 0.
+where change_p(S) is the estimate from reading p of meta-training. All terms have normal priors
+(Rasmussen & Williams 2006, chapter 2). The prior mean of each slope is 1/readings, or 0 if a metric is calibrated.
+All other prior means are 0. The misfits of two subsets are the more alike, the fewer tasks differ (correction.py).
 The factor of estimate.ridge is the one with the highest marginal likelihood.
 
 Intervals are conformal (Barber et al. 2021, "Predictive inference with the jackknife+").
@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from curator.core.arrays import Floats, Mask
+from curator.estimate.correction import Correction, alike
 
 RIDGE_SCALES = (0.3, 1.0, 3.0, 10.0, 30.0)
 """Candidate factors of estimate.ridge."""
@@ -44,6 +45,8 @@ class Priors:
         effects: Joint effects of an average subset.
         noise: Residual noise of a measured loss.
         offset: Offset of all estimates.
+        misfit: What the other terms do not explain.
+        reach: Share of different tasks at which the correlation of two misfits has fallen to 1/e.
     """
 
     slopes: float = 0.3
@@ -51,10 +54,15 @@ class Priors:
     noise: float = 0.3
     # It is wide because the loss of all tasks together comes from one run.
     offset: float = 10.0
+    misfit: float = 0.0
+    reach: float = 0.25
 
 
-TRAJECTORY_PRIORS = Priors(slopes=0.05, noise=0.5, offset=0.5)
-"""Priors for the trajectory estimator, whose changes have nearly the right size. docs/decisions/ has the figures."""
+TRAJECTORY_PRIORS = Priors(slopes=0.05, effects=0.6, noise=0.5, offset=0.5, misfit=0.8)
+"""Priors for the trajectory estimator, whose changes have nearly the right size. docs/decisions/ has the figures.
+
+Effects, misfit and reach are those of the race (posterior.py).
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -101,24 +109,16 @@ class Evidence:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Calibration:
+class Calibration(Correction):
     """Correction of the estimates, fitted to measured subsets.
 
     Attributes:
         scale: Factor of the ridge.
-        offset: Added to every estimate, nats.
-        slopes: Factor of each checkpoint's estimated change (p,).
-        effects: Added if the task is in the subset (t,), nats.
         residuals: Leave-one-out errors, measured minus estimated (n,), nats.
-        masks: Measured subsets (n, t).
     """
 
     scale: float
-    offset: float
-    slopes: Floats
-    effects: Floats
     residuals: Floats
-    masks: Mask
 
     @property
     def half_width(self) -> float | None:
@@ -132,13 +132,20 @@ class Calibration:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Calibration":
         """Restore a calibration from the result of `as_dict`."""
-        arrays = {name: np.array(values[name], dtype=np.float64) for name in ("slopes", "effects", "residuals")}
-        masks = np.array(values["masks"], dtype=bool)
-        return cls(scale=values["scale"], offset=values["offset"], masks=masks, **arrays)
 
-    def losses(self, known: float, changes: Floats, masks: Mask) -> Floats:
-        """Return calibrated losses (s,) from each checkpoint's changes (s, p) and membership (s, t), nats."""
-        return np.asarray(known + self.offset + changes @ self.slopes + masks @ self.effects)
+        def array(name: str) -> Floats:
+            return np.array(values[name], dtype=np.float64)
+
+        return cls(
+            offset=float(values["offset"]),
+            slopes=array("slopes"),
+            effects=array("effects"),
+            misfits=array("misfits"),
+            masks=np.array(values["masks"], dtype=bool),
+            reach=float(values["reach"]),
+            scale=float(values["scale"]),
+            residuals=array("residuals"),
+        )
 
     def noise_of_difference(self, tasks: float) -> float | None:
         """Return half of the 90 % interval of the estimated difference of two subsets, nats.
@@ -178,14 +185,15 @@ def calibrate(evidence: Evidence) -> Calibration:
         The fitted calibration.
     """
     row, found = fit(evidence)
-    points = evidence.changes.shape[2]
     return Calibration(
+        offset=found.offset,
+        slopes=found.slopes,
+        effects=found.effects,
+        misfits=found.misfits,
+        masks=found.masks,
+        reach=found.reach,
         scale=float(evidence.scales[row]),
-        offset=float(found[0]),
-        slopes=found[1 : 1 + points],
-        effects=found[1 + points :],
         residuals=evidence.losses - _left_out(evidence),
-        masks=evidence.masks,
     )
 
 
@@ -210,27 +218,27 @@ def _left_out(evidence: Evidence) -> Floats:
     losses = np.zeros(len(evidence))
     for number in range(len(evidence)):
         row, found = fit(evidence.without(number))
-        design = np.concatenate([[1.0], evidence.changes[row, number], evidence.masks[number]])
-        losses[number] = evidence.known + design @ found
+        own = [number]
+        (losses[number],) = found.losses(evidence.known, evidence.changes[row, own], evidence.masks[own])
     return losses
 
 
-def fit(evidence: Evidence) -> tuple[int, Floats]:
-    """Fit offset, slopes and effects to measured subsets, without their leave-one-out errors.
+def fit(evidence: Evidence) -> tuple[int, Correction]:
+    """Fit the correction to measured subsets, without its leave-one-out errors.
 
     Args:
         evidence: Measured subsets.
 
     Returns:
-        The index of the most likely ridge scale, and its offset, slopes and effects (1 + p + t,).
+        The index of the most likely ridge scale, and its correction.
     """
     found = [_posterior(evidence, changes) for changes in evidence.changes]
     best = max(range(len(found)), key=lambda row: found[row][0])
     return best, found[best][1]
 
 
-def _posterior(evidence: Evidence, changes: Floats) -> tuple[float, Floats]:
-    """Return the log marginal likelihood of the losses, up to a constant, and the posterior mean (1 + p + t,)."""
+def _posterior(evidence: Evidence, changes: Floats) -> tuple[float, Correction]:
+    """Return the log marginal likelihood of the losses, up to a constant, and the posterior mean."""
     points, tasks, priors = changes.shape[1], evidence.masks.shape[1], evidence.priors
     spread = float(evidence.losses.std()) or 1.0
     # The prior of a slope is in units of its contribution, because ridges shrink changes by orders of magnitude.
@@ -240,11 +248,21 @@ def _posterior(evidence: Evidence, changes: Floats) -> tuple[float, Floats]:
     prior = np.concatenate([[0.0], np.full(points, evidence.slope / points), np.zeros(tasks)])
     slopes, effects = priors.slopes / (unit * math.sqrt(points)), priors.effects / math.sqrt(max(tasks / 4, 1))
     variances = (spread * np.concatenate([[priors.offset], np.full(points, slopes), np.full(tasks, effects)])) ** 2
+    misfit = (spread * priors.misfit) ** 2
     left = evidence.losses - evidence.known - design @ prior
     noise = np.full(len(evidence), priors.noise * spread)
     if evidence.noise is not None:
         noise = np.maximum(evidence.noise, _LEAST_NOISE * spread)
     covariance = (design * variances) @ design.T + np.diag(noise**2)
+    covariance += misfit * alike(evidence.masks, evidence.masks, priors.reach)
     dual = np.linalg.solve(covariance, left)
     likelihood = -(left @ dual + np.linalg.slogdet(covariance)[1]) / 2
-    return float(likelihood), prior + variances * (design.T @ dual)
+    mean = prior + variances * (design.T @ dual)
+    return float(likelihood), Correction(
+        offset=float(mean[0]),
+        slopes=mean[1 : 1 + points],
+        effects=mean[1 + points :],
+        misfits=misfit * dual,
+        masks=evidence.masks,
+        reach=priors.reach,
+    )

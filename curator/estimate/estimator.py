@@ -107,7 +107,7 @@ class TargetEstimator(LossEstimator):
         """Estimate the loss of each validation example (s, v) under each subset (s, t), nats."""
         moves = self._moves(masks)
         losses = np.repeat(self._known[None], len(masks), axis=0)
-        losses += (self._offset + masks @ self._effects)[:, None]
+        losses += self._correction.shifts(masks)[:, None]
         for share, move, gradients in zip(self._shares, moves, self._gradients, strict=True):
             losses += share * (move @ gradients.T)
         return losses
@@ -135,8 +135,8 @@ class TargetEstimator(LossEstimator):
         Raises:
             ConfigError: The estimator is the logistic one, which has no weights.
         """
-        loss = self.all_tasks_loss + self._offset + float(weights @ self._effects)
-        gradient = self._effects.copy()
+        loss = self.all_tasks_loss + float(self._correction.shifts(weights[None])[0])
+        gradient = self._correction.derivatives(weights)
         for share, fit, every, slope in zip(self._shares, self._fits, self._every, self._slopes(), strict=True):
             if isinstance(fit, Logistic):
                 raise ConfigError(
@@ -150,7 +150,7 @@ class TargetEstimator(LossEstimator):
     def task_gains(self, mask: Mask, *, stop: Callable[[], bool] = lambda: False) -> Floats:
         """Estimate the effect of each auxiliary task on the target's loss, to first order around a subset.
 
-        The gain of a task is the sum of `gains_of` over its examples, plus the effect from calibration. The method
+        The gain of a task is the sum of `gains_of` over its examples, plus the change of the correction. The method
         reads sums only, not examples.
 
         Args:
@@ -162,7 +162,9 @@ class TargetEstimator(LossEstimator):
         """
         pairs = zip(self._fits, self._slopes(), strict=True)
         with one_core_each():
-            return self._combined([fit.task_gains(mask, slope, stop) for fit, slope in pairs]) - self._effects
+            return self._combined([fit.task_gains(mask, slope, stop) for fit, slope in pairs]) + self._correction.gains(
+                mask, self._kept
+            )
 
     def gains_of(self, task: int, mask: Mask) -> Floats:
         """Estimate the effect of each training example of a task on the target's loss, to first order around a subset.

@@ -15,6 +15,7 @@ from threadpoolctl import get_cached_controller
 from curator.core.arrays import Floats, Mask
 from curator.core.interval import Interval
 from curator.estimate.calibration import Calibration
+from curator.estimate.correction import Correction, no_correction
 
 NORMAL_90 = 1.6448536269514722
 """Half of the width of a 90 % interval of a normal distribution, in standard deviations."""
@@ -47,8 +48,9 @@ class LossEstimator(ABC):
         self.ridges: list[float] = []
         self.all_tasks_loss = float(final_losses @ validation_weights)
         self._known = final_losses
-        self._effects = np.zeros(task_count) if calibration is None else calibration.effects
-        self._offset = 0.0 if calibration is None else calibration.offset
+        self._correction: Correction = no_correction(task_count) if calibration is None else calibration
+        # Share of each task's examples that are not dropped. Measured terms belong to whole tasks.
+        self._kept = np.ones(task_count)
 
     @property
     def note(self) -> str | None:
@@ -85,7 +87,7 @@ class LossEstimator(ABC):
     def task_gains(self, mask: Mask, *, stop: Callable[[], bool] = lambda: False) -> Floats:
         """Estimate the effect of each auxiliary task on the target's loss, to first order around a subset.
 
-        The gain of a task is the sum of `gains_of` over its examples, plus the effect from calibration. The method
+        The gain of a task is the sum of `gains_of` over its examples, plus the change of the correction. The method
         reads sums only, not examples.
 
         Args:

@@ -35,7 +35,7 @@ from curator.training.meta_init import MetaInit
 from curator.workspace.workspace import Workspace
 
 # Increase when the same gradients give other numbers or selections.
-_ESTIMATOR_VERSION = 5
+_ESTIMATOR_VERSION = 6
 
 
 class TargetEstimates:

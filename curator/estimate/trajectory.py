@@ -245,14 +245,13 @@ class TrajectoryEstimator(LossEstimator):
         found, tasks = copy(self), dropped[0].tasks
         steps = [part.steps(whole) for whole, part in zip(self._step_sums, dropped, strict=True)]
         found._steps = self._steps.without(tasks, steps)
-        # Measured effects belong to whole tasks. An example has its share.
-        found._effects = self._effects.copy()
-        found._effects[tasks] *= 1 - dropped[0].shares
+        found._kept = self._kept.copy()
+        found._kept[tasks] *= 1 - dropped[0].shares
         return found
 
     def validation_losses(self, masks: Mask) -> Floats:
         """Estimate the loss of each validation example (s, v) under each subset (s, t), nats."""
-        shift = self._offset + masks @ self._effects
+        shift = self._correction.shifts(masks * self._kept)
         return np.asarray(self._known + shift[:, None] + self._slope * self._gaps(masks))
 
     def changes(self, masks: Mask) -> Floats:
@@ -292,9 +291,11 @@ class TrajectoryEstimator(LossEstimator):
         """Estimate the target's loss for weighted tasks (t,), nats, and its derivative by each weight (t,)."""
         removed = np.asarray(1.0 - weights)
         slopes, gap = self._slopes(removed)
-        loss = self.all_tasks_loss + self._offset + float(weights @ self._effects) + self._slope * gap
+        members = weights * self._kept
+        loss = self.all_tasks_loss + float(self._correction.shifts(members[None])[0]) + self._slope * gap
+        corrected = self._correction.derivatives(members) * self._kept
         with one_core_each():
-            return loss, self._effects + self._steps.derivatives(removed, slopes)[:-1]
+            return loss, corrected + self._steps.derivatives(removed, slopes)[:-1]
 
     def task_gains(self, mask: Mask, *, stop: Callable[[], bool] = lambda: False) -> Floats:
         """Estimate the effect of each auxiliary task on the target's loss, to first order around a subset.
@@ -304,7 +305,8 @@ class TrajectoryEstimator(LossEstimator):
         removed = _removed(mask)
         with one_core_each():
             slopes, _ = self._slopes(removed)
-            return -self._steps.derivatives(removed, slopes, stop=stop)[:-1] - self._effects
+            gains = -self._steps.derivatives(removed, slopes, stop=stop)[:-1]
+        return gains + self._correction.gains(mask, self._kept)
 
     def gains_of(self, task: int, mask: Mask) -> Floats:
         """Estimate the effect of each training example of a task on the target's loss, to first order around a subset.

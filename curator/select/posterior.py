@@ -10,8 +10,8 @@ A run adds noise.
 All standard deviations are multiples of one unit, the spread of the estimated changes. A common factor of all variances
 is unknown too, with an inverse gamma prior. So the posterior is Student's, and its width follows the runs.
 
-Calibration (calibration.py) has the same linear terms, and gives the estimates that users see. This module adds the
-covariance between subsets, which a choice among subsets needs.
+Calibration (calibration.py) has the same terms, and gives the estimates that users see. This module adds the covariance
+between subsets, which a choice among subsets needs.
 Source: Rasmussen & Williams 2006, chapter 2; O'Hagan & Forster 2004, section 11.19. docs/decisions/ has the priors.
 """
 
@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from curator.core.arrays import Floats, Mask
+from curator.estimate.correction import alike
 
 # Added to the diagonal of a covariance, relative to the squared unit, so that equal subsets keep it positive definite.
 _JITTER = 1e-9
@@ -153,20 +154,16 @@ def expected_gains(draws: Floats, leader: int) -> Floats:
 
 
 def _prior_covariance(masks: Mask, changes: Floats, unit: float, priors: JointPriors) -> Floats:
-    tasks = masks.shape[1]
     inside = masks.astype(np.float64)
-    together = inside @ inside.T
-    sizes = inside.sum(axis=1)
-    apart = (sizes[:, None] + sizes - 2 * together) / max(tasks, 1)
     centred = changes / unit
     # A subset with half of the tasks has the variance `effects` squared if tasks are few: the divisor is that of
     # calibration.py.
     linear = (
         priors.offset**2
         + priors.slope**2 * np.outer(centred, centred)
-        + priors.effects**2 * together / max(tasks / 4, 1)
+        + priors.effects**2 * (inside @ inside.T) / max(masks.shape[1] / 4, 1)
     )
-    return np.asarray(unit**2 * (linear + priors.misfit**2 * np.exp(-apart / priors.reach)))
+    return np.asarray(unit**2 * (linear + priors.misfit**2 * alike(masks, masks, priors.reach)))
 
 
 def _symmetric(matrix: Floats) -> npt.NDArray[np.float64]:

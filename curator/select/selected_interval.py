@@ -148,7 +148,6 @@ def simulated_errors(
     truths, noises = found.draw(rng, draws)
     # The conformal width comes from means over runs, so its counterpart has their noise. The interval is for one run.
     share = float(np.sqrt((1 / runs).mean())) if measured else 1.0
-    design = np.c_[np.ones(count), considered.changes, considered.masks]
     chosen, every = np.zeros(draws), np.zeros((draws, count))
     for number in range(draws):
         if evidence is None:
@@ -156,7 +155,7 @@ def simulated_errors(
         else:
             shaken = rng.standard_normal(measured) * noises[number] / np.sqrt(runs)
             again = replace(evidence, losses=truths[number, count:] + shaken)
-            estimates = known + design @ fit(again)[1]
+            estimates = fit(again)[1].losses(known, considered.changes, considered.masks)
         errors, noise = truths[number, :count] - estimates, rng.standard_normal(count) * noises[number]
         best = int(estimates.argmin())
         chosen[number] = errors[best] + noise[best]

@@ -57,6 +57,7 @@ def _part(evidence: Evidence, numbers: np.ndarray, tasks: np.ndarray | None = No
         known=evidence.known,
         changes=evidence.changes[:, numbers],
         scales=evidence.scales,
+        priors=evidence.priors,
     )
 
 
@@ -89,6 +90,31 @@ def test_calibrate_fit_equals_maximum_of_described_model() -> None:
     best = np.linalg.lstsq(rows, wanted, rcond=None)[0]
     got = np.concatenate([[found.offset], found.slopes, found.effects])
     np.testing.assert_allclose(got, best, rtol=1e-7, atol=1e-9)
+
+
+def test_calibrate_with_misfits_equals_conditioning_of_the_described_normal() -> None:
+    priors = Priors(slopes=0.2, effects=0.4, noise=0.3, offset=0.6, misfit=0.7, reach=0.3)
+    evidence = _same(_evidence(14, scales=(1.0,), noise=0.1), priors=priors)
+    seen, new = _part(evidence, np.arange(9)), _part(evidence, np.arange(9, 14))
+    found = calibrate(seen).losses(evidence.known, new.changes[0], new.masks)
+    # Entry by entry, the covariance of the losses of all 14 subsets, and then the mean of five given nine.
+    changes, masks, spread = evidence.changes[0], evidence.masks, seen.losses.std()
+    unit, tasks = seen.changes[0].mean(axis=1).std(), masks.shape[1]
+    covariance = np.zeros((14, 14))
+    for i in range(14):
+        for j in range(14):
+            apart = sum(bool(masks[i, t] != masks[j, t]) for t in range(tasks)) / tasks
+            shared = sum(bool(masks[i, t] and masks[j, t]) for t in range(tasks))
+            covariance[i, j] = spread**2 * (
+                priors.offset**2
+                + priors.slopes**2 / POINTS * sum(changes[i, p] * changes[j, p] for p in range(POINTS)) / unit**2
+                + priors.effects**2 * shared / (tasks / 4)
+                + priors.misfit**2 * math.exp(-apart / priors.reach)
+            )
+    mean = evidence.known + changes.mean(axis=1)
+    inner = covariance[:9, :9] + (priors.noise * spread) ** 2 * np.eye(9)
+    wanted = mean[9:] + covariance[9:, :9] @ np.linalg.inv(inner) @ (seen.losses - mean[:9])
+    np.testing.assert_allclose(found, wanted, rtol=1e-9)
 
 
 @pytest.mark.parametrize(("offset", "slope"), [(0.4, 1.0), (-0.2, 2.0), (0.3, 0.4), (0.0, -0.5)])
@@ -145,7 +171,7 @@ def test_calibrate_losses_in_other_unit_scale_result() -> None:
 @settings(max_examples=20)
 @given(st.integers(0, 10**6))
 def test_calibrate_order_of_subsets_and_tasks_has_no_effect(seed: int) -> None:
-    evidence = _evidence(12, seed=seed, noise=0.1)
+    evidence = _same(_evidence(12, seed=seed, noise=0.1), priors=Priors(misfit=0.5 * (seed % 2)))
     rng = np.random.default_rng(seed)
     subsets, tasks = rng.permutation(12), rng.permutation(6)
     here, there = calibrate(evidence), calibrate(_part(evidence, subsets, tasks))
@@ -330,7 +356,7 @@ def test_calibrate_few_or_many_tasks_gives_finite_result(tasks: int) -> None:
 
 def test_calibration_round_trip_through_json_keeps_values() -> None:
     for tasks in (0, 5):
-        evidence = _evidence(10, tasks, noise=0.1)
+        evidence = _same(_evidence(10, tasks, noise=0.1), priors=TRAJECTORY_PRIORS)
         found = calibrate(evidence)
         again = Calibration.from_dict(json.loads(json.dumps(found.as_dict())))
         assert again.masks.dtype == bool

@@ -1,5 +1,6 @@
 """Estimates without some examples: against tasks whose rows are missing, against split tasks, and derivatives."""
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -150,11 +151,15 @@ def test_calibrated_effect_of_task_shrinks_by_dropped_share() -> None:
         effects=effects,
         residuals=np.zeros(5),
         masks=np.ones((5, TASKS), dtype=bool),
+        misfits=np.full(5, 0.1),
+        reach=0.25,
     )
     recorded, masks = _equal_weights(draw_recorded()), all_masks()
     change = _without(recorded, calibration).validation_losses(masks) - _without(recorded).validation_losses(masks)
     kept = np.array([3 / 5, 1.0, 1.0, 4 / 7])
-    np.testing.assert_allclose(change.mean(axis=1), masks @ (effects * kept), rtol=1e-6)
+    # A part of a task is a part of a member: in the effects, and in the distance to the measured subset of all tasks.
+    near = [math.exp(-sum(1 - share for share in row) / (TASKS * 0.25)) for row in masks * kept]
+    np.testing.assert_allclose(change.mean(axis=1), masks @ (effects * kept) + 0.5 * np.array(near), rtol=1e-6)
 
 
 def test_parts_of_curvature_add_up_and_are_never_negative() -> None:

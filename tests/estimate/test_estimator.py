@@ -287,6 +287,8 @@ def _calibration(residuals: int = 12, *, scale: float = 1.0) -> Calibration:
         effects=np.array([0.05, -0.1, 0.02, 0.2]),
         residuals=0.1 * rng.standard_normal(residuals),
         masks=rng.random((residuals, TASKS)) < 0.5,
+        misfits=0.02 * rng.standard_normal(residuals),
+        reach=0.25,
     )
 
 
@@ -306,7 +308,7 @@ def test_estimate_calibrated_equals_described_sum(method: str, slow: object) -> 
         for number, (point, ridge) in enumerate(zip(points, ridges, strict=True)):
             moved = slow(point, members, ridge) - slow(point, list(range(TASKS)), ridge)  # type: ignore[operator]
             changes[row, number] = (point.validation.gradients @ moved).mean()
-        loss = FINAL.mean() + 0.3 + changes[row] @ [1.4, -0.2] + mask @ [0.05, -0.1, 0.02, 0.2]
+        loss = FINAL.mean() + changes[row] @ [1.4, -0.2] + calibration.shifts(mask[None])[0]
         assert estimates[row].value == pytest.approx(loss, abs=1e-6)
     np.testing.assert_allclose(estimator.changes(masks), changes, atol=1e-6)
     # The calibration gives the same from the same uncalibrated changes.
@@ -345,11 +347,12 @@ def test_task_gains_calibrated_equal_change_of_small_tasks(method: str) -> None:
         flipped[task] ^= True
         with_it, without = (mask, flipped) if mask[task] else (flipped, mask)
         change = calibrated.estimate(np.stack([without, with_it]))
-        effect = calibration.effects[task]
-        assert gains[task] + effect == pytest.approx(change[0].value - change[1].value + effect, rel=0.15)
-    # Gains of examples include slopes, but not the effect of the whole task.
+        # The correction's part is exact. The rest is to first order.
+        exact = calibration.gains(mask, np.ones(TASKS))[task]
+        assert gains[task] - exact == pytest.approx(change[0].value - change[1].value - exact, rel=0.15)
+    # Gains of examples include slopes, but not the correction of the whole task.
     sums = [calibrated.gains_of(task, mask).sum() for task in range(TASKS)]
-    assert gains == pytest.approx(np.array(sums) - calibration.effects, rel=1e-6)
+    assert gains == pytest.approx(np.array(sums) + calibration.gains(mask, np.ones(TASKS)), rel=1e-6)
     assert not np.allclose(gains, raw.task_gains(mask), atol=1e-3)
 
 
@@ -374,6 +377,8 @@ def test_difference_within_calibrated_error_is_noise() -> None:
             effects=np.array([-5.0, 0.0, 0.0, 0.0]),
             residuals=residuals,
             masks=np.random.default_rng(1).random((12, TASKS)) < 0.5,
+            misfits=np.zeros(12),
+            reach=0.25,
         )
         estimator = _calibrated(points, ridges, made, "quadratic")
         first, second = estimate_selections(estimator, masks)
@@ -410,7 +415,7 @@ def test_build_estimator_ridge_is_configured_times_calibrated(ridge: str | float
     assert build_estimator(points, FINAL, section, scale=0.5).ridges == pytest.approx([0.5 * r for r in expected])
     calibration = Calibration(
         scale=4.0, offset=0.1, slopes=np.array([0.7, 0.2]), effects=np.arange(TASKS) / 10,
-        residuals=np.zeros(5), masks=np.ones((5, TASKS), dtype=bool),
+        residuals=np.zeros(5), masks=np.ones((5, TASKS), dtype=bool), misfits=np.zeros(5), reach=0.25,
     )  # fmt: skip
     # The scale of the calibration replaces the given scale.
     calibrated = build_estimator(points, FINAL, section, calibration, scale=0.5)

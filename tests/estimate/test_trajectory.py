@@ -309,17 +309,23 @@ def test_calibration_shifts_losses_and_gains() -> None:
     effects = np.array([0.1, -0.2, 0.0, 0.3])
     calibration = Calibration(
         scale=1.0, offset=0.05, slopes=np.array([0.8]), effects=effects, residuals=np.zeros(9),
-        masks=np.zeros((9, TASKS), dtype=bool),
+        masks=np.random.default_rng(0).random((9, TASKS)) < 0.5, misfits=np.linspace(-0.1, 0.2, 9), reach=0.4,
     )  # fmt: skip
     raw, found = TrajectoryEstimator(trajectory, FINAL), TrajectoryEstimator(trajectory, FINAL, calibration)
     masks = all_masks()
     expected = calibration.losses(raw.all_tasks_loss, raw.changes(masks), masks)
     np.testing.assert_allclose(found.validation_losses(masks).mean(axis=1), expected)
-    np.testing.assert_allclose(found.task_gains(masks[5]), 0.8 * raw.task_gains(masks[5]) - effects)
+    corrected = calibration.gains(masks[5], np.ones(TASKS))
+    np.testing.assert_allclose(found.task_gains(masks[5]), 0.8 * raw.task_gains(masks[5]) + corrected)
     weights = np.array([0.5, 1.0, 0.2, 0.0])
-    assert found.weighted(weights)[0] == pytest.approx(
-        FINAL.mean() + 0.05 + weights @ effects + 0.8 * (raw.weighted(weights)[0] - FINAL.mean())
-    )
+    shift = float(calibration.shifts(weights[None])[0])
+    loss, slopes = found.weighted(weights)
+    assert loss == pytest.approx(FINAL.mean() + shift + 0.8 * (raw.weighted(weights)[0] - FINAL.mean()))
+    # The derivative is that of the loss, inside of the weights' limits.
+    for task in (0, 2):
+        step = 1e-5 * np.eye(TASKS)[task]
+        change = found.weighted(weights + step)[0] - found.weighted(weights - step)[0]
+        assert slopes[task] == pytest.approx(change / 2e-5, rel=1e-3, abs=1e-6)
 
 
 @pytest.mark.parametrize("place", ["gradient_sums", "curvatures", "rest", "moved"])
