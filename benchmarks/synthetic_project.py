@@ -192,7 +192,7 @@ def _store_segments(
 ) -> None:
     """Store a random basis, and the sums and validation gradients of each segment."""
     corpus, config, store = project.corpus(project.config.data.targets), project.config, project.store
-    dim, kept, rank = config.gradients.sketch_dim, config.gradients.projection_dim, config.gradients.basis_dim
+    dim, kept, rank = config.gradients.captured_dim, config.gradients.projection_dim, config.gradients.basis_dim
     basis = np.linalg.qr(rng.standard_normal((dim, kept)))[0].astype(np.float32)
     store.put_array(run_key(sets), "basis", basis)
     store.put_array(run_key(sets), "moved", (rng.standard_normal((len(sets), dim)) / dim).astype(np.float32))

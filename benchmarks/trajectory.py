@@ -3,6 +3,7 @@
     python benchmarks/trajectory.py --work DIR --json trajectory.json
     python benchmarks/trajectory.py --work DIR --json trajectory.json --settings sample --seeds 0 1 2
     python benchmarks/trajectory.py --work DIR --json FILE --settings real-tasks --wheel WHEEL --bigbench ARCHIVE
+    python benchmarks/trajectory.py --work DIR --json trajectory_sketch.json --sketch 8192
 
 Each setting and projection seed trains once on all tasks. That takes one to three minutes on two idle cores, and
 half an hour for SmolLM2 (real-tasks).
@@ -25,12 +26,13 @@ from curator import Project
 SETTINGS = ("sample", "generated-noisy", "generated-conflicting", "real-tasks")
 
 
-def measure(name: str, folder: Path, seed: int) -> dict[str, Any]:
-    """Estimate the committed subsets of one setting with one projection seed."""
+def measure(name: str, folder: Path, seed: int, sketch: int | None) -> dict[str, Any]:
+    """Estimate the committed subsets of one setting with one projection seed, and entries of captured gradients."""
     truth = json.loads((RESULTS / f"{name}.json").read_text())
     config = (folder / "curator.toml").read_text()
     if "projection_seed" not in config:
-        (folder / "curator.toml").write_text(f"{config}\n[gradients]\nprojection_seed = {seed}\n")
+        size = "" if sketch is None else f"sketch_dim = {sketch}\n"
+        (folder / "curator.toml").write_text(f"{config}\n[gradients]\nprojection_seed = {seed}\n{size}")
     project = Project.open(folder)
     estimates = project.estimates(project.config.data.targets)
     masks = np.stack([estimates.mask(subset) for subset in truth["subsets"]])
@@ -63,10 +65,15 @@ def main() -> None:
     parser.add_argument("--wheel", type=Path, help="wheel of SmolLM2, for real-tasks")
     parser.add_argument("--bigbench", type=Path, help="archive of BIG-bench, for real-tasks")
     parser.add_argument("--dtype", default="float32", help="number format of SmolLM2")
+    parser.add_argument("--sketch", type=int, help="entries of captured gradients (default: curator's rule)")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0], help="projection seeds")
     given = parser.parse_args()
+    sketch = "" if given.sketch is None else f" --sketch {given.sketch}"
     known = json.loads(given.json.read_text()) if given.json.exists() else {"results": []}
-    report = {**provenance("python benchmarks/trajectory.py --work DIR --json FILE"), "results": known["results"]}
+    report = {
+        **provenance(f"python benchmarks/trajectory.py --work DIR --json FILE{sketch}"),
+        "results": known["results"],
+    }
     there = {(row["setting"], row["projection_seed"]) for row in report["results"]}
     for seed in given.seeds:
         for name in given.settings:
@@ -75,7 +82,7 @@ def main() -> None:
             source, folder = given.work / name / "project", given.work / name / f"projection-{seed}"
             make_setting(name, source, given)
             copy_project(source, folder)
-            report["results"].append(measure(name, folder, seed))
+            report["results"].append(measure(name, folder, seed, given.sketch))
             given.json.write_text(json.dumps(report, indent=1) + "\n")
             print(report["results"][-1], flush=True)
 

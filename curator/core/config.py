@@ -287,6 +287,10 @@ class GradientsSection(_Section):
 
     projection_dim: Annotated[int, Field(ge=1, le=2**13)] = 256
     """Number of entries that are kept of each example's projected gradient."""
+    sketch_dim: Literal["auto"] | Annotated[int, Field(ge=1, le=2**13)] = "auto"
+    """Trajectory: number of entries of the gradients that are captured and summed over tasks. `auto` is 8 ·
+    projection_dim, at most 2048. With 8192, estimates depend less on the projection seed, and visits need 4 times the
+    space until they are summed. At least projection_dim."""
     projection_seed: Seed = 0
     """Seed of the random projection."""
     points: Literal["auto"] | Annotated[tuple[Annotated[float, Field(gt=0, le=1)], ...], Field(min_length=1)] = "auto"
@@ -321,9 +325,10 @@ class GradientsSection(_Section):
         )
 
     @property
-    def sketch_dim(self) -> int:
+    def captured_dim(self) -> int:
         """Return the number of entries of a captured gradient, which is summed over tasks at this size."""
-        return max(self.projection_dim, min(_SKETCH * self.projection_dim, _MOST_SKETCH))
+        by_rule = min(_SKETCH * self.projection_dim, _MOST_SKETCH)
+        return max(self.projection_dim, by_rule if self.sketch_dim == "auto" else self.sketch_dim)
 
     @property
     def basis_dim(self) -> int:

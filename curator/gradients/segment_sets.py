@@ -23,7 +23,7 @@ _VERSION = 2
 def sketch(config: Config) -> ProjectionSpec:
     """Return the projection of captured gradients: finer than what is kept of each example."""
     section = config.gradients
-    return ProjectionSpec(dim=section.sketch_dim, seed=section.projection_seed)
+    return ProjectionSpec(dim=section.captured_dim, seed=section.projection_seed)
 
 
 def segment_of(share: float, ends: Sequence[float]) -> int:

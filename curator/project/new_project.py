@@ -59,6 +59,7 @@ report_to = "none"            # none | tensorboard | wandb | mlflow | trackio: e
 
 [gradients]
 projection_dim = 256          # larger is more accurate and needs more space
+sketch_dim = "auto"           # entries of a gradient that is summed over tasks; 8192 depends less on the seed
 projection_seed = 0
 points = "auto"               # shares of meta-training's steps: ends of the trajectory's segments, or checkpoints of
                               # quadratic and logistic, e.g. [0.4, 1.0]; [1.0] is the paper's

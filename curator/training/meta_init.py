@@ -79,7 +79,7 @@ def train_inputs(config: Config, corpus: Corpus) -> Inputs:
     recorded: Inputs = (
         {
             "points": list(gradients.parts),
-            "capture": {"dim": gradients.sketch_dim, "seed": gradients.projection_seed, "version": _CAPTURE_VERSION},
+            "capture": {"dim": gradients.captured_dim, "seed": gradients.projection_seed, "version": _CAPTURE_VERSION},
         }
         if config.captures
         else {"points": list(gradients.shares), "average": gradients.average}

@@ -43,6 +43,22 @@ def test_load_config_minimal_file_has_contract_defaults(tmp_path: Path) -> None:
     assert config.data.targets == ()
 
 
+@pytest.mark.parametrize(
+    ("lines", "entries"),
+    [
+        ("", 2048),
+        ("projection_dim = 16", 128),
+        ("projection_dim = 4096", 4096),
+        ("sketch_dim = 8192", 8192),
+        ("projection_dim = 512\nsketch_dim = 100", 512),
+    ],
+)
+def test_load_config_entries_of_captured_gradients_follow_rule_or_setting(
+    tmp_path: Path, lines: str, entries: int
+) -> None:
+    assert load(tmp_path, f"{GOOD}\n[gradients]\n{lines}\n").gradients.captured_dim == entries
+
+
 def test_load_config_contract_example_is_valid(tmp_path: Path) -> None:
     config = load(
         tmp_path,

@@ -40,6 +40,15 @@ def _trajectory(project: Project) -> Trajectory:
     return read_trajectory(project.workspace, corpus, meta, segment_sets(project.config, meta))
 
 
+def test_sketch_dim_of_configuration_is_size_of_captured_gradients(make_project: MakeProject) -> None:
+    project = _project(make_project, gradients={"points": "auto", "projection_dim": 16, "sketch_dim": 300})
+    project.gradients()
+    trajectory = _trajectory(project)
+    assert trajectory.basis.shape == (300, 4)
+    assert {segment.gradient_sums.shape[1] for segment in trajectory.segments} == {300}
+    assert {segment.validation.gradients.shape[1] for segment in trajectory.segments} == {300}
+
+
 def _packed(matrix: np.ndarray) -> np.ndarray:
     return matrix[np.triu_indices(len(matrix))]
 
