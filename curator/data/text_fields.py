@@ -38,6 +38,8 @@ def _text_hint(fields: dict[str, Any], name: str) -> str:
         return 'Write the value as text, for example "yes" or "no".'
     if isinstance(value, list | dict):
         return answer_line(fields, name) if name in _ANSWERS else "Write the value as one text."
+    if value is not None and not isinstance(value, int | float):
+        return "Write the value as text."
     return 'Put the value in quotes: "5" instead of 5.' if value is not None else "Add the missing text."
 
 

@@ -25,6 +25,10 @@ def _tool(tool: Any, where: str) -> dict[str, Any]:
             hint='Write {"type": "function", "function": {"name": "…", "description": "…", "parameters": {…}}}.',
         )
     check_text(tool, "a tool", where)
+    if "input_schema" in inner and "parameters" not in inner:
+        # Anthropic's name. Chat templates know OpenAI's.
+        inner = {"parameters" if name == "input_schema" else name: value for name, value in inner.items()}
+        tool = tool | {"function": inner} if "function" in tool else inner
     return tool if "function" in tool else {"type": "function", "function": tool}
 
 
