@@ -95,7 +95,7 @@ def refuse_other_kinds(row: Mapping[str, Any], where: str) -> None:
 
 
 def refuse_choice_number(raw: Mapping[str, Any], columns: Mapping[str, str], where: str) -> None:
-    """Refuse a row whose configured answer is the number of a choice, as in MMLU.
+    """Refuse a row whose configured answer is the number or the letter of a choice, as in MMLU.
 
     Args:
         raw: The row as it stands in the file.
@@ -103,16 +103,32 @@ def refuse_choice_number(raw: Mapping[str, Any], columns: Mapping[str, str], whe
         where: Place of the row, for messages.
 
     Raises:
-        DataError: The column of the answer holds a number, and the row lists choices.
+        DataError: The row lists choices, which its prompt does not hold, and the answer is a number or a letter.
     """
     choices = next((name for name in ("choices", "options") if isinstance(raw.get(name), list)), "")
     for name in ("completion", "output", "targets"):
         value = raw.get(columns.get(name, ""))
-        if choices and isinstance(value, int | float):
+        is_number = isinstance(value, int | float)
+        if choices and (is_number or _is_letter(value, raw[choices], _prompt(raw, columns))):
             raise DataError(
-                f"{where}: {columns[name]!r} is the number of one of the choices in {choices!r}, and no text",
+                f"{where}: {columns[name]!r} is the {'number' if is_number else 'letter'} of one of the choices in"
+                f" {choices!r}, and no text",
                 hint="Write the question with its choices into `prompt`, and the text of the choice into `completion`.",
             )
+
+
+def _prompt(raw: Mapping[str, Any], columns: Mapping[str, str]) -> str:
+    return " ".join(
+        str(raw.get(columns[name])) for name in ("prompt", "instruction", "input", "inputs") if name in columns
+    )
+
+
+def _is_letter(value: Any, choices: list[Any], prompt: str) -> bool:
+    """Return whether an answer is the letter of a choice that the prompt does not hold."""
+    letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"[: len(choices)]
+    if not isinstance(value, str) or len(value.strip()) != 1 or value.strip() not in letters:
+        return False
+    return value not in choices and not all(str(choice) in prompt for choice in choices)
 
 
 def _better_answer(row: Mapping[str, Any], name: str) -> str:

@@ -374,4 +374,6 @@ def _code_hint(error: BaseException) -> str:
             "Set trust_remote_code = true under [model] if you trust the model's authors."
             " Otherwise curator does not run the model's Python code."
         )
+    if "pip install" in str(error):
+        return "Install the package that the error names, or choose a model that is not quantized."
     return "Check that the folder holds a complete transformers model: config, weights and tokenizer."

@@ -16,7 +16,7 @@
 | UltraChat | `id`, `data` (texts of user and assistant in turn) | `messages` |
 | Capybara, Firefly, xtuner | `conversation` of exchanges (such as `input` and `output`) | `messages` |
 
-public_rows.py reads BIG-bench and Label Studio. turns.py reads turns.
+public_rows.py reads BIG-bench, Label Studio and Gemini. turns.py reads turns.
 Next to a chat or Alpaca, `system_prompt` is read as `system`.
 Names in capitals count as the same names. A number as the answer becomes its text. NaN, which pandas writes for an
 empty cell, is a missing field. Of several accepted answers, the first is read. Turns may be JSON text, or an object
@@ -27,7 +27,7 @@ from decimal import Decimal
 from functools import lru_cache
 from typing import Any
 
-from curator.data.public_rows import accepted_answers, from_big_bench, from_label_studio
+from curator.data.public_rows import accepted_answers, from_big_bench, from_gemini, from_label_studio
 from curator.data.turns import parsed_list, turns_of
 
 _KNOWN = ("messages", "conversations", "prompt", "completion", "instruction", "output", "inputs", "targets", "text")
@@ -73,7 +73,7 @@ def as_known(row: dict[str, Any]) -> dict[str, Any]:
     there = _in_lower_case(there)
     there = _from_text(_with_definition(there))
     if not is_complete(there):
-        there = _of_a_shape(from_label_studio(from_big_bench(there)))
+        there = _of_a_shape(from_gemini(from_label_studio(from_big_bench(there))))
     for name in _CHATS:
         if isinstance(there.get(name), str | dict | list):
             there = there | {name: turns_of(there[name])}
@@ -84,7 +84,8 @@ def as_known(row: dict[str, Any]) -> dict[str, Any]:
         if all(isinstance(turns, list) and all("role" in turn for turn in turns) for turns in made.values()):
             there = there | made
     if isinstance(there.get("history"), str):
-        there = there | {"history": parsed_list(there["history"]) or there["history"]}
+        no_turns = there["history"].strip() == "[]"
+        there = there | {"history": [] if no_turns else parsed_list(there["history"]) or there["history"]}
     if is_complete(there):
         for name in _ANSWERS:
             value = there.get(name)

@@ -46,12 +46,12 @@ def _text_hint(fields: dict[str, Any], name: str) -> str:
 def check_text(value: Any, what: str, where: str) -> None:
     """Check that a value can be written as JSON in UTF-8."""
     try:
-        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, allow_nan=False)
         text.encode()
-    except TypeError as error:
-        raise DataError(f"{where}: {what} cannot be written as JSON: {error}", hint="Fix or remove the row.") from error
     except UnicodeEncodeError as error:
         raise DataError(
             f"{where}: {what} holds half a surrogate pair at character {error.start + 1}",
             hint="Fix the \\u escape in the row.",
         ) from error
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{where}: {what} cannot be written as JSON: {error}", hint="Fix or remove the row.") from error

@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 from curator.core.errors import DataError
+from curator.data.json_files import without_repeated_keys
 from curator.data.text_fields import check_text
 
 
@@ -90,7 +91,7 @@ def parsed(text: str, what: str, where: str) -> Any:
         DataError: The text is not valid JSON.
     """
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=without_repeated_keys)
     except (ValueError, RecursionError) as error:
         raise DataError(
             f"{where}: not valid JSON in {what:.60}: {text!r:.60}", hint="Fix or remove the row."

@@ -353,6 +353,16 @@ LEFT_OUT = [Q, A | {"train": False}, Q, A]
         ),
         ({"messages": [Q, A | {"loss": False}, Q, A | {"loss": True}]}, {"messages": LEFT_OUT}),
         (
+            {
+                "systemInstruction": {"role": "system", "parts": [{"text": "s"}]},
+                "contents": [
+                    {"role": "user", "parts": [{"text": "q"}]},
+                    {"role": "model", "parts": [{"text": "a"}]},
+                ],
+            },
+            {"messages": [SYSTEM, Q, A]},
+        ),
+        (
             {"messages": "[{'role': 'user', 'content': 'q'}\n {'role': 'assistant', 'content': 'a'}]"},
             {"messages": [Q, A]},
         ),
@@ -408,3 +418,18 @@ def test_read_task_decimal_of_parquet_is_its_text(tmp_path: Path) -> None:
     parquet.write_table(pa.table({"prompt": ["q"], "completion": pa.array([Decimal("1.10")])}), path)
     (row,) = read_task(Source(name="t", files=(path,)))
     assert row.content == {"prompt": "q", "completion": "1.10"}
+
+
+def test_read_task_empty_history_of_csv_is_no_history(tmp_path: Path) -> None:
+    (row,) = read_text(tmp_path, "t.csv", "instruction,output,history\nq,a,[]\n")
+    assert row.content == {"instruction": "q", "response": "a"}
+
+
+def test_read_task_letter_of_a_choice_is_refused_unless_the_prompt_holds_the_choices(tmp_path: Path) -> None:
+    rows = json_lines(
+        {"question": "q", "choices": ["x", "y"], "answer": "B"},
+        {"question": "q A) x B) y", "choices": ["x", "y"], "answer": "B"},
+    )
+    first, second = read_text(tmp_path, "t.jsonl", rows, columns={"prompt": "question", "completion": "answer"})
+    assert first.problem.startswith("'answer' is the letter of one of the choices in 'choices', and no text")
+    assert second.content == {"prompt": "q A) x B) y", "completion": "B"}

@@ -313,3 +313,17 @@ def test_read_task_tools_of_anthropic_get_the_name_that_templates_read(tmp_path:
     row = {"messages": turns, "tools": [{"name": "f", "input_schema": schema}]}
     (read,) = read_text(tmp_path, "t.jsonl", json_lines(row))
     assert read.content["tools"] == [{"type": "function", "function": {"name": "f", "parameters": schema}}]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ('"{\\"n\\": 1, \\"n\\": 2}"', "not valid JSON in the arguments of 'f'"),
+        ('{"n": NaN}', "a tool call cannot be written as JSON"),
+    ],
+)
+def test_read_task_tool_call_that_is_no_json_is_refused(tmp_path: Path, arguments: str, words: str) -> None:
+    call = f'{{"role": "assistant", "tool_calls": [{{"function": {{"name": "f", "arguments": {arguments}}}}}]}}'
+    text = f'{{"messages": [{{"role": "user", "content": "q"}}, {call}]}}\n'
+    (row,) = read_text(tmp_path, "t.jsonl", text)
+    assert words in row.problem
