@@ -228,7 +228,7 @@ def _group(
 
 
 def _is_held_out(folder: PurePosixPath, folders: Collection[PurePosixPath]) -> bool:
-    """Return whether a folder is named after a split that is not for training, next to a folder of other files."""
+    """Return whether a folder has the name of a test or validation split, next to a folder of other files."""
     if WORDS.get(folder.name.lower()) != HELD_OUT:
         return False
     return any(

@@ -1,4 +1,4 @@
-"""Tell from the name of a file which split of a data set it holds, and whether it is one of several shards."""
+"""Tell from the name of a file which split it holds, and whether it is one of several shards."""
 
 import os
 import re
