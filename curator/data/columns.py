@@ -4,6 +4,7 @@ A row that holds more than curator reads would otherwise train as if the rest we
 and reasoning change what an answer means, so such rows are refused. Every other unread column is reported once a task.
 """
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -25,30 +26,36 @@ _READ = {
 """Columns that each format reads."""
 _CONTENT = {"system", "history", "tools", "functions"}
 """Columns that change the prompt wherever they stand."""
-_PREFERENCES = ("chosen", "rejected", "chosen_messages", "rejected_messages")
+_WORDS = ("response", "answer", "output", "completion", "messages", "conversation", "conversations")
+"""Words for an answer in the names of columns."""
+_CHOSEN = ("chosen", *(f"chosen_{word}" for word in _WORDS), *(f"{word}_chosen" for word in _WORDS))
+_REJECTED = tuple(name.replace("chosen", "rejected") for name in _CHOSEN)
+_PREFERENCES = (*_CHOSEN, *_REJECTED)
+_NUMBERED = (("0", "1"), ("1", "2"), ("a", "b"), ("A", "B"), ("j", "k"))
 # Two answers to one prompt, the better one first if the names say so.
 _PAIRS = (
     ("preferred_output", "non_preferred_output"),
     ("preferred", "dispreferred"),
     ("accepted", "rejected"),
-    ("response_0", "response_1"),
-    ("response_a", "response_b"),
-    ("response_A", "response_B"),
-    ("answer_0", "answer_1"),
     ("human_ref_A", "human_ref_B"),
+    *((f"{word}_{first}", f"{word}_{second}") for word in _WORDS for first, second in _NUMBERED),
 )
-_NAMED_BETTER = ("chosen", "chosen_messages", "preferred_output", "preferred", "accepted")
+_NAMED_BETTER = (*_CHOSEN, "preferred_output", "preferred", "accepted")
 _LABELS = ("label", "kto_tag")
 _ANSWERS = ("completion", "output", "targets", "messages", "conversations")
 _MEDIA = ("images", "image", "videos", "video", "audios", "audio")
-_PLACEHOLDERS = ("<image>", "<video>", "<audio>")
+# Marks of LLaVA, Qwen, Phi and InternVL, such as `<image>`, `<|image_1|>` and `<|vision_start|>`.
+_PLACEHOLDER = re.compile(
+    r"<\|?(?:image|video|audio|vision_start|vision_end|audio_bos|audio_eos|imagehere)(?:_pad|_placeholder)?[_-]?\d*\|?>",
+    re.IGNORECASE,
+)
 _REASONING = ("reasoning_content", "reasoning", "thinking", "reasoning_details")
 _TURN = {
-    *("role", "content", "from", "value", "train", "weight", "loss_weight", "train_detail"),
+    *("role", "content", "from", "value", "train", "weight", "loss_weight", "loss", "train_detail"),
     *("tool_calls", "function_call", "name", "tool_call_id"),
 }
 _PART = {"type", "text", "value"}
-_OTHER_KINDS = {*_PREFERENCES, *(name for names in _PAIRS for name in names), *_LABELS, *_MEDIA}
+_OTHER_KINDS = {*_PREFERENCES, *(name for names in _PAIRS for name in names), *_LABELS, *_MEDIA, "truncated_cells"}
 
 
 def refuse_other_kinds(row: Mapping[str, Any], where: str) -> None:
@@ -63,7 +70,7 @@ def refuse_other_kinds(row: Mapping[str, Any], where: str) -> None:
     """
     if _OTHER_KINDS.isdisjoint(row):
         return
-    pair = [name for name in _PREFERENCES if _is_there(row.get(name))]
+    pair = [name for name in _PREFERENCES if isinstance(row.get(name), str | list | dict) and row[name]]
     pair = pair or next(([*names] for names in _PAIRS if all(_is_there(row.get(name)) for name in names)), [])
     if pair:
         raise DataError(
@@ -77,13 +84,18 @@ def refuse_other_kinds(row: Mapping[str, Any], where: str) -> None:
                 f"{where}: preference data, not an example to learn: {name!r} says whether the answer is wanted",
                 hint=f"Keep the rows with {name} = true. Then leave the column out by `columns` in [[data.task]].",
             )
+    if row.get("truncated_cells"):
+        raise DataError(
+            f"{where}: the server of the hub cut off the text of {row['truncated_cells']!r:.60}",
+            hint="Download the data set itself. Its viewer shows the start of long texts only.",
+        )
     for name in _MEDIA:
         if _is_there(row.get(name)) and row[name] is not False:
             raise DataError(f"{where}: {name!r} holds media, and curator trains on text", hint="Remove that row.")
 
 
 def refuse_choice_number(raw: Mapping[str, Any], columns: Mapping[str, str], where: str) -> None:
-    """Refuse a row whose configured answer is the number of a choice, as in MMLU.
+    """Refuse a row whose configured answer is the number or the letter of a choice, as in MMLU.
 
     Args:
         raw: The row as it stands in the file.
@@ -91,22 +103,40 @@ def refuse_choice_number(raw: Mapping[str, Any], columns: Mapping[str, str], whe
         where: Place of the row, for messages.
 
     Raises:
-        DataError: The column of the answer holds a number, and the row lists choices.
+        DataError: The row lists choices, which its prompt does not hold, and the answer is a number or a letter.
     """
     choices = next((name for name in ("choices", "options") if isinstance(raw.get(name), list)), "")
     for name in ("completion", "output", "targets"):
         value = raw.get(columns.get(name, ""))
-        if choices and isinstance(value, int | float):
+        is_number = isinstance(value, int | float)
+        if choices and (is_number or _is_letter(value, raw[choices], _prompt(raw, columns))):
             raise DataError(
-                f"{where}: {columns[name]!r} is the number of one of the choices in {choices!r}, and no text",
+                f"{where}: {columns[name]!r} is the {'number' if is_number else 'letter'} of one of the choices in"
+                f" {choices!r}, and no text",
                 hint="Write the question with its choices into `prompt`, and the text of the choice into `completion`.",
             )
+
+
+def _prompt(raw: Mapping[str, Any], columns: Mapping[str, str]) -> str:
+    return " ".join(
+        str(raw.get(columns[name])) for name in ("prompt", "instruction", "input", "inputs") if name in columns
+    )
+
+
+def _is_letter(value: Any, choices: list[Any], prompt: str) -> bool:
+    """Return whether an answer is the letter of a choice that the prompt does not hold."""
+    letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"[: len(choices)]
+    if not isinstance(value, str) or len(value.strip()) != 1 or value.strip() not in letters:
+        return False
+    return value not in choices and not all(str(choice) in prompt for choice in choices)
 
 
 def _better_answer(row: Mapping[str, Any], name: str) -> str:
     """Return how to learn the better answer of a pair."""
     value = row[name]
     prompt = next((field for field in ("prompt", "instruction", "question", "input", "history") if row.get(field)), "")
+    if name in _REJECTED and any(_is_there(row.get(answer)) for answer in _ANSWERS):
+        return "Leave that column out by `columns` in [[data.task]] to learn the better answers."
     if name not in _NAMED_BETTER:
         return "Write the better answer into `completion`, and its prompt into `prompt`."
     if isinstance(value, list) and value and isinstance(value[0], Mapping):
@@ -162,10 +192,13 @@ def refuse_placeholders(texts: list[str], where: str) -> None:
         DataError: A text begins or ends with a placeholder such as `<image>`.
     """
     for text in texts:
-        for mark in _PLACEHOLDERS:
-            if text.strip().startswith(mark) or text.strip().endswith(mark):
+        stripped = text.strip()
+        if not (stripped.startswith("<") or stripped.endswith(">")):
+            continue
+        for mark in _PLACEHOLDER.finditer(stripped):
+            if mark.start() == 0 or mark.end() == len(stripped):
                 raise DataError(
-                    f"{where}: {mark} stands for media, and curator trains on text", hint="Remove that row."
+                    f"{where}: {mark[0]} stands for media, and curator trains on text", hint="Remove that row."
                 )
 
 

@@ -82,7 +82,7 @@ def read_csv(
         elif not record:
             pass  # A blank line.
         elif header is None and dialect.header:
-            header = record
+            header = _header(record)
             twice = sorted(name for name, count in Counter(header).items() if count > 1)
             if twice:
                 raise DataError(f"{file}:{line}: duplicate column: {twice[0]!r}", hint="Rename one of the columns.")
@@ -95,6 +95,13 @@ def read_csv(
                 yield line, dict(zip(header, record, strict=True))
 
 
+def _header(record: list[str]) -> list[str]:
+    """Return the names of columns. Several columns without a name, as spreadsheets write, are named by number."""
+    if sum(not name.strip() for name in record) < 2:
+        return record
+    return [name if name.strip() else str(number) for number, name in enumerate(record, 1)]
+
+
 def _ragged(file: File, line: int, words: str) -> DataError:
     hint = 'Put a cell with a separator, a quote or a line break in quotes: "a, b".'
     return DataError(f"{file}:{line}: {words}", hint=hint)
@@ -102,7 +109,8 @@ def _ragged(file: File, line: int, words: str) -> DataError:
 
 def _invalid(file: File, line: int, error: csv.Error) -> DataError:
     reason = str(error).replace("\t", "tab")
-    hint = 'Write a quote inside a quoted cell twice: "say ""yes""". Or set csv = { quoting = false } in [[data.task]].'
+    hint = 'Write a quote inside a quoted cell twice, and not as \\": "say ""yes""".'
+    hint += " Or set csv = { quoting = false } in [[data.task]]."
     return DataError(f"{file}:{line}: not valid CSV: {reason}", hint=hint)
 
 
@@ -224,8 +232,13 @@ def _quoting(lines: Callable[[], Iterator[str]], delimiter: str) -> bool:
     if not any('"' in line for line in lines()):
         return True
     tabs = delimiter == "\t"
-    in_quotes = re.compile(rf'(?:^|{re.escape(delimiter)})"(?:[^"]|"")*"(?={re.escape(delimiter)}|\s*$)')
+    start, end = rf'(?:^|{re.escape(delimiter)})"', rf'"(?={re.escape(delimiter)}|\s*$)'
+    in_quotes = re.compile(rf'{start}(?:[^"]|"")*{end}')
+    escaped = re.compile(rf'{start}(?:[^"\\]|\\.)*\\"(?:[^"\\]|\\.)*{end}')
     first = next((line for line in lines() if line.strip()), "")
+    if not tabs and any(escaped.search(line) for line in lines()):
+        # Spark and MySQL write a backslash before a quote. Its cells are errors, and not text with quotes.
+        return True
     if in_quotes.search(first) or (not tabs and any(in_quotes.search(line) for line in lines())):
         return True
     fits, joined, line = True, False, 0

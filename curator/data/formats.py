@@ -46,6 +46,8 @@ _PART_HINTS = {
         ("reasoning", "thinking"), "Write the reasoning as text the way the model writes it, or remove the part."
     ),
 }
+# OpenAI's Responses API names the parts of text after their side.
+_TEXT_PARTS = ("text", "input_text", "output_text")
 TURN_FIELDS = ("role", "content")
 """Fields of a turn. All other fields belong to a row."""
 # Speakers of ShareGPT files, which have no common standard, and their roles.
@@ -65,7 +67,11 @@ _SPEAKERS = {
     "tool": "tool",
     "observation": "tool",
     "function_response": "tool",
+    "tool_call": "assistant",
+    "tool_response": "tool",
 }
+# Speakers whose text is a tool call, in LLaMA-Factory and ms-swift.
+_CALLERS = ("function_call", "tool_call")
 
 
 def known_role(speaker: str) -> str | None:
@@ -214,7 +220,7 @@ def _alpaca(raw: dict[str, Any], where: str) -> Content:
 def _chat(turns: list[dict[str, Any]], raw: dict[str, Any], where: str) -> Content:
     """Combine turns with the system prompt and the tools of their row."""
     if raw.get("system"):
-        system = text_of(raw, "system", where)
+        system, _ = _content(raw, "system", where)
         if turns[0]["role"] != "system":
             turns = [{"role": "system", "content": system}, *turns]
         elif turns[0]["content"] != system:
@@ -228,7 +234,13 @@ def _chat(turns: list[dict[str, Any]], raw: dict[str, Any], where: str) -> Conte
 def _turns(turns: Any, field: str, where: str) -> list[dict[str, Any]]:
     if not isinstance(turns, list) or not turns:
         raise DataError(f"{where}: {field!r} must be a list of turns, not {turns!r:.60}", hint=_FIELDS)
-    made = [_turn(turn, where) for turn in turns]
+    made: list[dict[str, Any]] = []
+    for turn in turns:
+        added = _turn(turn, where)
+        if made and _calls_on(turn, made[-1], added):
+            made[-1]["tool_calls"] += added["tool_calls"]
+        else:
+            made.append(added)
     if field != "prompt" and not any(turn["role"] == "assistant" for turn in made):
         unknown = list(dict.fromkeys(turn["role"] for turn in made if known_role(turn["role"]) is None))
         if unknown and unknown != ["developer"]:
@@ -237,6 +249,13 @@ def _turns(turns: Any, field: str, where: str) -> list[dict[str, Any]]:
                 hint=f"Set {_roles_line(unknown)} in [[data.task]].",
             )
     return made
+
+
+def _calls_on(turn: dict[str, Any], before: dict[str, Any], added: dict[str, Any]) -> bool:
+    """Return whether a turn adds a call to the calls of the turn before it, as ms-swift writes parallel calls."""
+    if not isinstance(turn, dict) or (turn.get("role") or turn.get("from")) not in _CALLERS:
+        return False
+    return "tool_calls" in before and before.get("train") == added.get("train")
 
 
 def _roles_line(unknown: list[str]) -> str:
@@ -258,7 +277,7 @@ def _turn(turn: Any, where: str) -> dict[str, Any]:
     role = _role(turn, speaker, where)
     field = "value" if turn.get("content") is None and turn.get("value") is not None else "content"
     calls = tool_calls_of(turn, where)
-    if speaker == "function_call":
+    if speaker in _CALLERS:
         calls, content = calls_of(parsed(text_of(turn, field, where), "a function call", where), where), ""
     elif calls and turn.get(field) is None:
         content = ""
@@ -287,7 +306,7 @@ def _role(turn: dict[str, Any], speaker: str, where: str) -> str:
 
 
 def _carries_loss(turn: dict[str, Any], role: str, where: str) -> bool:
-    """Return whether a turn carries loss, by axolotl's `train`, OpenAI's `weight` and LLaMA-Factory's `loss_weight`.
+    """Return whether a turn carries loss, by `train` of axolotl, `weight` of OpenAI, or `loss` of ms-swift.
 
     Raises:
         DataError: The turn has `train_detail` or a fractional weight, or trains on a role other than the assistant.
@@ -297,7 +316,7 @@ def _carries_loss(turn: dict[str, Any], role: str, where: str) -> bool:
             f"{where}: unsupported field in a turn: 'train_detail'",
             hint="Set `train` to true or false for the whole turn.",
         )
-    for field in ("train", "weight", "loss_weight"):
+    for field in ("train", "weight", "loss_weight", "loss"):
         value = turn.get(field)
         if value is None:
             continue
@@ -325,7 +344,7 @@ def _content(turn: dict[str, Any], field: str, where: str) -> tuple[str, list[di
     for part in value:
         kind = part.get("type", "text")
         name = "text" if part.get("text") is not None else "value"
-        if kind == "text":
+        if kind in _TEXT_PARTS:
             texts.append(text_of(part, name, where))
         elif kind == "tool_call" and isinstance(part.get("value"), str):
             calls += calls_of(parsed(part["value"], "a tool call", where), where)

@@ -1,11 +1,11 @@
 """Read the rows of JSON files: one row a line, a list of rows, one object, or several documents in a row."""
 
-import itertools
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from itertools import chain
+from typing import Any, Self
 
 from curator.core.errors import DataError
 from curator.core.files import File
@@ -13,6 +13,22 @@ from curator.data.raw import RawRow
 
 _HINT = "Fix or remove the line."
 _SPACE = " \t\r\n"
+
+
+class Number(float):
+    """A number with a fraction or an exponent, as it stands in the file: `3.50` and not `3.5`."""
+
+    written: str
+
+    def __new__(cls, written: str) -> Self:
+        """Read a number of JSON."""
+        number = super().__new__(cls, written)
+        number.written = written
+        return number
+
+    def __str__(self) -> str:
+        """Return the number as it stands in the file."""
+        return self.written
 
 
 def read_json(lines: Iterator[str | DataError], file: File, *, one_document: bool) -> Iterator[RawRow]:
@@ -29,21 +45,22 @@ def read_json(lines: Iterator[str | DataError], file: File, *, one_document: boo
     Raises:
         DataError: A document that spans several lines is invalid.
     """
+    lines = (_without_mark(line) for line in lines)
     for number, line in enumerate(lines, 1):
         if isinstance(line, str) and not line.strip():
             continue
         if isinstance(line, str) and (line.lstrip().startswith("[") or (one_document and not _is_json(line))):
-            yield from _read_documents("".join([line, *_whole(lines)]), file, number)
+            yield from _read_documents("".join([line, *whole(lines)]), file, number)
             return
-        rest = lines
+        rest: Iterator[str | DataError] = lines
         if isinstance(line, str) and _is_unfinished(line):
             # A file of JSON lines may still hold objects over several lines. Else its first line is damaged.
             held = list(lines)
             if _starts_with_document("".join([line, *(text for text in held if isinstance(text, str))])):
-                yield from _read_documents("".join([line, *_whole(held)]), file, number)
+                yield from _read_documents("".join([line, *whole(held)]), file, number)
                 return
             rest = iter(held)
-        yield from _read_lines(enumerate(itertools.chain([line], rest), number), file)
+        yield from _read_lines(enumerate(chain([line], rest), number), file)
 
 
 def _read_lines(numbered: Iterable[tuple[int, str | DataError]], file: File) -> Iterator[RawRow]:
@@ -60,7 +77,7 @@ def _read_lines(numbered: Iterable[tuple[int, str | DataError]], file: File) -> 
 
 def _read_documents(text: str, file: File, first_line: int) -> Iterator[RawRow]:
     """Yield the documents of a text with their first lines. A list counts as its items."""
-    decoder = json.JSONDecoder(object_pairs_hook=without_repeated_keys)
+    decoder = json.JSONDecoder(object_pairs_hook=without_repeated_keys, parse_float=Number)
     # An error anywhere in the text makes the whole text invalid.
     starts = [start for start, _ in _documents(text, file, first_line, decoder)]
     # The line of a row says nothing in a list on one line.
@@ -68,9 +85,11 @@ def _read_documents(text: str, file: File, first_line: int) -> Iterator[RawRow]:
     line, counted = first_line, 0
     for start in starts:
         is_list = text[start] == "["
-        for place, item in (
-            _items(text, start + 1, decoder) if is_list else [(start, decoder.raw_decode(text, start)[0])]
-        ):
+        is_row = not is_list or _may_be_chat(text, start, starts, decoder)
+        value = decoder.raw_decode(text, start)[0] if is_row else None
+        # A list of turns is one chat, and one of many lists of texts is no list of rows.
+        is_list = is_list and not (_is_chat(value) or (len(starts) > 1 and _is_list_of_texts(value)))
+        for place, item in _items(text, start + 1, decoder) if is_list else [(start, value)]:
             line, counted = line + text.count("\n", counted, place), place
             try:
                 row: dict[str, Any] | DataError = (
@@ -109,7 +128,7 @@ def _items(text: str, position: int, decoder: json.JSONDecoder) -> Iterator[tupl
 
 def _parse(line: str, file: File, number: int) -> Any:
     with _explained(line, file, number):
-        return json.loads(line, object_pairs_hook=without_repeated_keys)
+        return json.loads(line, object_pairs_hook=without_repeated_keys, parse_float=Number)
 
 
 @contextmanager
@@ -125,8 +144,11 @@ def _explained(text: str, file: File, first_line: int) -> Iterator[None]:
                 f"{file}:{line}: not valid JSON: a trailing comma before the closing bracket, at column {column}",
                 hint="Remove the comma.",
             ) from error
-        line, reason = first_line + error.lineno - 1, f"{error.msg} at column {error.colno}"
-        if not text[error.pos :].strip():
+        line = first_line + error.lineno - 1
+        reason = f"{error.msg.removesuffix(' at')} at column {error.colno}"
+        if error.msg == "Extra data":
+            raise _more(text, error, f"{file}:{line}") from error
+        if not text[error.pos :].strip() or error.msg.startswith("Unterminated string"):
             # The decoder counts the line break at the end of the text as one more line.
             line, reason = first_line + text.rstrip().count("\n"), "unexpected end"
         raise DataError(f"{file}:{line}: not valid JSON: {reason}", hint=_HINT) from error
@@ -145,7 +167,46 @@ def _trailing_comma(text: str, position: int) -> int | None:
     return comma if comma >= 0 and text[comma] == "," and follows in ("]", "}") else None
 
 
+def _more(text: str, error: json.JSONDecodeError, where: str) -> DataError:
+    """Return the error for what stands behind the JSON of a line."""
+    is_comma = text[error.pos] == ","
+    return DataError(
+        f"{where}: not valid JSON: {'a comma' if is_comma else 'more text'} after the row, at column {error.colno}",
+        hint="Remove the comma at the end of each line." if is_comma else "Write one row a line.",
+    )
+
+
+def _may_be_chat(text: str, start: int, starts: list[int], decoder: json.JSONDecoder) -> bool:
+    """Return whether the list at `start` may be a row: it starts with a turn, or is one of several lists."""
+    if len(starts) > 1:
+        return True
+    first = next(_items(text, start + 1, decoder), (0, None))[1]
+    return _is_turn(first)
+
+
+def _is_chat(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(map(_is_turn, value))
+
+
+def _is_turn(value: Any) -> bool:
+    """Return whether a value is a turn of a chat, and no message of a tree, which names its parent."""
+    if not isinstance(value, dict) or "parent_id" in value:
+        return False
+    return ("role" in value and "content" in value) or ("from" in value and "value" in value)
+
+
+def _is_list_of_texts(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(item, str) for item in value)
+
+
+def _without_mark(line: str | DataError) -> str | DataError:
+    """Remove a byte order mark, which joined files have in the middle."""
+    return line.removeprefix("\ufeff") if isinstance(line, str) else line
+
+
 def _row(value: Any, file: File, line: int) -> dict[str, Any]:
+    if _is_chat(value):
+        return {"messages": value}
     if not isinstance(value, dict):
         raise DataError(
             f"{file}:{line}: a row must be a JSON object, not {value!r:.60}",
@@ -203,7 +264,7 @@ def _after_space(text: str, position: int) -> int:
     return position
 
 
-def _whole(lines: Iterable[str | DataError]) -> Iterator[str]:
+def whole(lines: Iterable[str | DataError]) -> Iterator[str]:
     """Yield lines of a file that is useless as a whole if one line is invalid. Raise the error of an invalid line."""
     for line in lines:
         if isinstance(line, DataError):

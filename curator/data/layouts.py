@@ -5,6 +5,7 @@ Only training splits become tasks. `Found` names the test and validation splits,
 
 import os
 import re
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -14,18 +15,20 @@ from curator.core.errors import DataError
 from curator.core.files import File, read_whole_text
 from curator.core.foreign_yaml import read_yaml
 from curator.core.text import clean
-from curator.data.packed import unpacked_name
 from curator.data.readers import is_saved_dataset, is_task_file, task_name
-
-TRAIN, HELD_OUT = "train", "held out"
-# The words that `datasets` knows, which people use as names of files.
-_WORDS = dict.fromkeys(("train", "training"), TRAIN) | dict.fromkeys(
-    ("test", "testing", "eval", "evaluation", "validation", "valid", "val", "dev"), HELD_OUT
+from curator.data.split_names import (
+    HELD_OUT,
+    TRAIN,
+    WORDS,
+    folder_name,
+    is_shard,
+    names_of_training,
+    parent_of,
+    split_in,
+    split_of,
+    stem_of,
 )
-_AT_END = re.compile(rf"(.+)[-_. ]({'|'.join(_WORDS)})", re.IGNORECASE)
-_AT_START = re.compile(rf"({'|'.join(_WORDS)})[-_. ](.+)", re.IGNORECASE)
-# `datasets` numbers the shards of a split, and may add a hash.
-_SHARD = re.compile(r"[-_.]\d{5}-of-\d{5}(-[0-9a-f]{16})?$")
+
 # Files about a data set that `datasets` and LLaMA-Factory write next to its rows.
 _METADATA = {"dataset_info.json", "dataset_infos.json", "dataset_dict.json"}
 _ABOUT = {"readme", "license", "licence", "notice", "citation", "changelog"}
@@ -64,24 +67,6 @@ class Found:
     def files(self) -> list[File]:
         """Return the files of all tasks, each once."""
         return list(dict.fromkeys(file for task in self.tasks for file in task.files))
-
-
-def split_of(file: File) -> tuple[str, str]:
-    """Return the rest of a file's name, and its split: `TRAIN`, `HELD_OUT` or "".
-
-    The name `train-00000-of-00002.parquet` has the rest "". The name `topic_test.jsonl` has the rest `topic`.
-    """
-    return _split_in(_stem(file))
-
-
-def _split_in(name: str) -> tuple[str, str]:
-    if name.lower() in _WORDS:
-        return "", _WORDS[name.lower()]
-    if found := _AT_END.fullmatch(name):
-        return found[1], _WORDS[found[2].lower()]
-    if found := _AT_START.fullmatch(name):
-        return found[2], _WORDS[found[1].lower()]
-    return name, ""
 
 
 def tasks_among(
@@ -134,8 +119,13 @@ def tasks_of_folder(folder: Path, *, kept: Collection[str] = (), all_splits: boo
     Raises:
         DataError: The README of the data set names files outside the folder.
     """
-    found = None if all_splits else data_set(folder)
-    return found or tasks_among(_visible(folder), kept=kept, all_splits=all_splits)
+    # The splits of a saved data set are no tasks.
+    found = _saved(folder) or (None if all_splits else data_set(folder))
+    found = found or tasks_among(_visible(folder), kept=kept, all_splits=all_splits)
+    if not found.tasks and (folder / "data").is_dir():
+        # A clone of the hub without a README.
+        found += tasks_among(_visible(folder / "data"), kept=kept, all_splits=all_splits)
+    return found
 
 
 def data_set(folder: Path, *, depth: int = _DEEPEST) -> Found | None:
@@ -158,10 +148,28 @@ def data_set(folder: Path, *, depth: int = _DEEPEST) -> Found | None:
     splits = [split_of(file) for file in files]
     if any(rest or not split for rest, split in splits):
         return None
+    if not files and (found := _of_split_folders(folder, visible)) is not None:
+        return found
     if ("", TRAIN) in splits:
         return tasks_among(files, named_after_folder=lambda _: True)
     inner = tasks_among([path for path in visible if path.is_dir()], depth=depth) if depth > 0 else Found()
     return inner + Found(held_out=tuple(files)) if inner.tasks else None
+
+
+def _of_split_folders(folder: Path, visible: Sequence[Path]) -> Found | None:
+    """Return the tasks of a data set with a folder for each split, such as `train/0000.parquet`, or None.
+
+    Shards of the training split are one task. Files with other names are a task each.
+    """
+    splits = {path: WORDS[path.name.lower()] for path in visible if path.name.lower() in WORDS and path.is_dir()}
+    if TRAIN not in splits.values() or any(map(is_saved_dataset, splits)):
+        return None
+    files = {path: [file for file in _visible(path) if file.is_file() and _is_data(file)] for path in splits}
+    training = [file for path, split in splits.items() if split == TRAIN for file in files[path]]
+    held_out = [file for path, split in splits.items() if split == HELD_OUT for file in files[path]]
+    if not training:
+        return None
+    return _group(training, lambda _: True, (), all_splits=True) + Found(held_out=tuple(held_out))
 
 
 def splits_beside(found: Found) -> list[File]:
@@ -187,53 +195,46 @@ def _group(
     all_splits: bool,
 ) -> Found:
     """Group files by split and shard."""
-    present = {(_parent(file), _stem(file).lower()) for file in files}
+    present = {(parent_of(file), stem_of(file).lower()) for file in files}
+    folders = {parent for parent, _ in present}
     groups: dict[tuple[PurePosixPath, str, bool], list[File]] = {}
     held_out = []
     for file in files:
         rest, split = split_of(file)
-        parent = _parent(file)
-        if split == HELD_OUT and not all_splits and _stem(file) not in kept:
-            names = _names_of_training(rest.lower())
-            if not rest or any((parent, name) in present for name in names):
+        parent = parent_of(file)
+        if not all_splits and stem_of(file) not in kept:
+            names = names_of_training(rest.lower())
+            beside = split == HELD_OUT and (not rest or any((parent, name) in present for name in names))
+            if beside or (named_after_folder(parent) and _is_held_out(parent, folders)):
                 held_out.append(file)
                 continue
-        sharded = _SHARD.search(_full_stem(file)) is not None
+        sharded = is_shard(file)
         # Only shards belong together: `a.jsonl` and `a.csv` are two tasks, whose equal names are an error.
-        key = (parent, _stem(file) if sharded else file.name, sharded)
+        key = (parent, stem_of(file) if sharded else file.name, sharded)
         groups.setdefault(key, []).append(file)
+    shared = Counter(stem_of(members[0]) for members in groups.values())
+    inside = {parent for parent, _, _ in groups if named_after_folder(parent)}
+    once = Counter(parent for parent, _, _ in groups)
     tasks = []
     for (parent, _, sharded), members in groups.items():
-        name = _stem(members[0])
-        if name.lower() in _WORDS and (sharded or named_after_folder(parent)):
-            name = _folder_name(parent) or name
+        name = stem_of(members[0])
+        is_word = name.lower() in WORDS and (sharded or parent in inside)
+        # In `oak/data.jsonl` and `fern/data.jsonl`, the folders are the names.
+        is_everywhere = shared[name] > 1 and parent in inside and once[parent] == 1
+        if not name or is_word or is_everywhere:
+            name = folder_name(parent) or name
         tasks.append(FoundTask(name, tuple(sorted(members, key=str))))
     return Found(tasks=tuple(tasks), held_out=tuple(sorted(held_out, key=str)))
 
 
-def _names_of_training(rest: str) -> list[str]:
-    joints = "-_. "
-    words = [word for word, split in _WORDS.items() if split == TRAIN]
-    ends = [f"{rest}{joint}{word}" for joint in joints for word in words]
-    return [rest, *ends, *(f"{word}{joint}{rest}" for joint in joints for word in words)]
-
-
-def _stem(file: File) -> str:
-    """Return a file's name without endings and without the number of a shard."""
-    return _SHARD.sub("", _full_stem(file))
-
-
-def _full_stem(file: File) -> str:
-    return Path(unpacked_name(file)).stem
-
-
-def _parent(file: File) -> PurePosixPath:
-    return PurePosixPath(os.path.abspath(file) if isinstance(file, Path) else str(file).partition("://")[2]).parent
-
-
-def _folder_name(folder: PurePosixPath) -> str:
-    """Return the name of a data set's folder. A clone keeps its files in `data`."""
-    return folder.parent.name or folder.name if folder.name == "data" else folder.name
+def _is_held_out(folder: PurePosixPath, folders: Collection[PurePosixPath]) -> bool:
+    """Return whether a folder has the name of a test or validation split, next to a folder of other files."""
+    if WORDS.get(folder.name.lower()) != HELD_OUT:
+        return False
+    return any(
+        other == folder.parent or (other.parent == folder.parent and WORDS.get(other.name.lower()) != HELD_OUT)
+        for other in folders
+    )
 
 
 def _visible(folder: Path) -> list[Path]:
@@ -282,7 +283,7 @@ def _configured(folder: Path, configurations: Sequence[dict[str, Any]]) -> Found
             training.append((clean(_plain(configuration.get("config_name")) or "default").strip(), files))
     if not training and not held_out:
         return None
-    name = _folder_name(PurePosixPath(os.path.abspath(folder)))
+    name = folder_name(PurePosixPath(os.path.abspath(folder)))
     tasks = [
         FoundTask(name if len(training) == 1 or config == "default" else f"{name}-{config}", tuple(files))
         for config, files in training
@@ -343,7 +344,7 @@ def _kind_of(split: str, splits: Sequence[str]) -> str:
     """Return whether a split of a configuration is for training. `train_sft` counts only if there is no `train`."""
     if TRAIN in splits:
         return TRAIN if split == TRAIN else HELD_OUT
-    kinds = {name: _split_in(name)[1] for name in splits}
+    kinds = {name: split_in(name)[1] for name in splits}
     return kinds[split] or (HELD_OUT if TRAIN in kinds.values() else TRAIN)
 
 

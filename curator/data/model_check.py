@@ -33,7 +33,7 @@ def check_model(workspace: Workspace, corpus: Corpus) -> None:
 
 
 def model_notes(workspace: Workspace, corpus: Corpus) -> list[str]:
-    """Report a `max_length` above the model's positions, which may refuse rows that are added later.
+    """Report what is unusual about a model: few positions, no token for the end, and a template with a date.
 
     Args:
         workspace: The project.
@@ -42,11 +42,20 @@ def model_notes(workspace: Workspace, corpus: Corpus) -> list[str]:
     Raises:
         DataError: The configuration of the model cannot be read.
     """
-    positions = _positions(load_architecture(corpus.model.folder, workspace.config.model))
+    folder, section = corpus.model.folder, workspace.config.model
+    positions = _positions(load_architecture(folder, section))
     length = workspace.config.data.max_length
-    if positions is None or length <= positions:
-        return []
-    return [f"max_length is {length:,}, but the model has {positions:,} positions. Longer examples are refused."]
+    notes = []
+    if positions is not None and length > positions:
+        notes.append(
+            f"max_length is {length:,}, but the model has {positions:,} positions. Longer examples are refused."
+        )
+    tokenizer = load_tokenizer(folder, section, corpus.model.chat_template)
+    if tokenizer.eos_token_id is None:
+        notes.append("The tokenizer has no token for the end of a text. The model does not learn where an answer ends.")
+    if "strftime_now" in str(tokenizer.chat_template or ""):
+        notes.append("The chat template writes the current date. Chats that are read on another day differ.")
+    return notes
 
 
 def _positions(architecture: Any) -> int | None:

@@ -14,9 +14,11 @@ from curator.core.files import File, read_small_json, read_whole_text, sha256_of
 from curator.core.hub_ids import is_hub_id
 from curator.core.provenance import hash_of
 from curator.core.remote import RemoteFile
+from curator.core.text import clean
 from curator.data.chat_templates import find_template, use_template
 from curator.data.foreign_models import check_weights, drop_kernels, ignored_files
 from curator.data.hub_errors import unreachable
+from curator.data.weight_bytes import refuse_incomplete
 from curator.workspace.store.tables import Store
 from curator.workspace.workspace import Workspace
 
@@ -129,11 +131,13 @@ def identify_model(workspace: Workspace, *, remember: bool = True) -> ModelFiles
 
     Raises:
         ConfigError: The project's chat template cannot be found.
-        DataError: The model cannot be found or read, or has no safetensors weights.
+        DataError: The model cannot be found or read, has no safetensors weights, or has incomplete files.
     """
     folder = find_model(workspace.config.model, workspace.root)
     template = find_template(workspace.config.data.chat_template, workspace.root, folder)
-    hashes = hash_files(workspace.store, identity_files(folder), remember=remember)
+    files = identity_files(folder)
+    refuse_incomplete(files)
+    hashes = hash_files(workspace.store, files, remember=remember)
     return ModelFiles(
         folder=folder,
         sha256=hash_of(_lines(folder, hashes)),
@@ -238,10 +242,18 @@ def find_tokenizer(section: ModelSection, root: Path, *, download: bool = True) 
             hint="Set `name_or_path` under [model] to the base model, or merge the adapter into it.",
         )
     if not (folder / "config.json").is_file():
-        raise DataError(
-            f"no config.json in model folder {folder}", hint="Set `name_or_path` under [model] to a transformers model."
-        )
+        raise DataError(f"no config.json in model folder {folder}", hint=_hint_without_config(folder))
     return folder
+
+
+def _hint_without_config(folder: Path) -> str:
+    """Return what to do about a model folder without `config.json`."""
+    below = sorted(path.parent for path in folder.glob("*/config.json"))
+    if below:
+        return f"Set `name_or_path` under [model] to the folder below: {clean(below[-1].name, limit=100)}."
+    if any(folder.glob("*.gguf")):
+        return "Convert the GGUF file to a transformers model. curator trains on safetensors weights."
+    return "Set `name_or_path` under [model] to a transformers model."
 
 
 def _base_of(adapter: Path) -> str:
@@ -362,4 +374,6 @@ def _code_hint(error: BaseException) -> str:
             "Set trust_remote_code = true under [model] if you trust the model's authors."
             " Otherwise curator does not run the model's Python code."
         )
+    if "pip install" in str(error):
+        return "Install the package that the error names, or choose a model that is not quantized."
     return "Check that the folder holds a complete transformers model: config, weights and tokenizer."

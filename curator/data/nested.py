@@ -33,6 +33,10 @@ _NEVER_SHARED = {
     *("messages", "conversations", "text", "completion", "output", "targets", "target", "target_scores", "answer"),
     *("answers", "response", "chosen", "rejected", "label"),
 }
+# Keys whose list is a part of one row: its choices, or several answers.
+_PARTS = {"choices", "options", "answers", "completions", "responses"}
+# Keys whose empty list means that a file has no rows.
+_EMPTY_HOLDERS = {"data", "rows", "examples", "instances", "Instances", *_TRAIN}
 # Keys under which public data sets hold their rows.
 _HOLDERS = {"Instances", "instances", "paragraphs", "rows", "examples"}
 # Largest number of lists that an error names.
@@ -220,11 +224,19 @@ def _is_list_of(value: Any, keys: set[str]) -> bool:
 
 def _rows_of_file(row: Fields) -> Iterator[Fields | DataError | Note] | None:
     """Return the rows in the only object of a file, or None if the object is a row itself."""
+    columns = _columns_of_split(row)
+    if columns is not None:
+        return columns
     if row and all(isinstance(value, dict) for value in row.values()):
         named = list(row.values())
+        if len(named) > 1 and all(str(name).isdecimal() for name in row):
+            # pandas writes the rows by their index.
+            return iter(named)
         if all(is_complete(as_known(value)) for value in named):
             return iter(named)
     lists = _lists(row)
+    if not lists and row.keys() & _EMPTY_HOLDERS and [] in row.values():
+        return iter(())
     train = [path for path, _ in lists if _is_split(path, _TRAIN)]
     splits = [path for path, _ in lists if _is_split(path, _OTHER_SPLITS)]
     if len(train) == 1:
@@ -243,6 +255,18 @@ def _rows_of_file(row: Fields) -> Iterator[Fields | DataError | Note] | None:
         choices = " or ".join(f'rows = "{path}"' for path, _ in good[:_MOST_NAMED])
         raise DataError(f"several lists of rows in one object: {listed}", hint=f"Set {choices} in [[data.task]].")
     return _expanded(row, good[0][0])
+
+
+def _columns_of_split(row: Fields) -> Iterator[Fields | DataError | Note] | None:
+    """Return the rows of a training split that holds a list for each column, or None."""
+    splits = [name for name in row if _is_split(str(name), (*_TRAIN, *_OTHER_SPLITS))]
+    train = [name for name in splits if str(name).lower() in _TRAIN]
+    columns = _columns(row[train[0]]) if len(train) == 1 and isinstance(row[train[0]], dict) else None
+    if columns is None:
+        return None
+    others = ", ".join(repr(name) for name in splits if name != train[0])
+    notes = [Note(f"only the rows under {train[0]!r} are read (left out: {others})")] if others else []
+    return itertools.chain(notes, columns)
 
 
 def _is_split(path: str, names: tuple[str, ...]) -> bool:
@@ -273,6 +297,8 @@ def _lists(row: Fields) -> list[tuple[str, list[Any]]]:
     for name, value in row.items():
         inner = value.items() if isinstance(value, dict) else ()
         for path, items in ((str(name), value), *((f"{name}.{key}", item) for key, item in inner)):
+            if path.rpartition(".")[2].lower() in _PARTS:
+                continue
             if isinstance(items, list) and items and all(map(_may_be_row, items[:3])):
                 found.append((path, items))
     return found

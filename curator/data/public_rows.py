@@ -1,4 +1,4 @@
-"""Read rows whose answer is spread over several fields: BIG-bench, Label Studio, and lists of accepted answers."""
+"""Read rows of BIG-bench, Label Studio and Gemini, whose parts lie in several fields, and lists of accepted answers."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -79,6 +79,31 @@ def from_big_bench(row: Fields) -> Fields:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float)
+
+
+def from_gemini(row: Fields) -> Fields:
+    """Return a row of the form that Gemini is tuned with as `messages`, and any other row unchanged.
+
+    Args:
+        row: An object with `contents`, a list of turns with `role` and `parts`, and maybe `systemInstruction`.
+    """
+    turns = row.get("contents")
+    if not isinstance(turns, list) or not turns or not all(map(_has_parts, turns)):
+        return row
+    made = {name: value for name, value in row.items() if name != "contents"}
+    name = next((name for name in ("systemInstruction", "system_instruction") if _has_parts(made.get(name))), "")
+    system = [{"role": "system", "content": made.pop(name)["parts"]}] if name else []
+    return made | {"messages": [*system, *map(_as_turn, turns)]}
+
+
+def _has_parts(turn: Any) -> bool:
+    parts = turn.get("parts") if isinstance(turn, dict) else None
+    return isinstance(parts, list) and bool(parts) and all(isinstance(part, dict) for part in parts)
+
+
+def _as_turn(turn: Fields) -> Fields:
+    rest = {name: value for name, value in turn.items() if name not in ("role", "parts")}
+    return rest | {"role": turn.get("role") or "user", "content": turn["parts"]}
 
 
 def from_label_studio(row: Fields) -> Fields:

@@ -10,6 +10,7 @@ import glob
 import itertools
 import logging
 import os
+import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -25,7 +26,7 @@ from curator.core.remote import RemoteFile
 from curator.data.csv_files import read_csv
 from curator.data.file_kinds import refuse_other_kinds_of_file
 from curator.data.hub_errors import unreachable
-from curator.data.json_files import read_json
+from curator.data.json_files import read_json, whole
 from curator.data.packed import is_packed, open_bytes, unpacked_name
 from curator.data.raw import RawRow
 
@@ -33,6 +34,8 @@ FORMATS = "JSONL, JSON, Parquet, Arrow, CSV, TSV, or a folder that datasets.load
 
 # Longest line of a packed file, in bytes. A small packed file can hold a line that exceeds the memory.
 _LONGEST = 2**28
+# End of a line that ends with a carriage return alone.
+_RETURN = re.compile(rb"(?<=\r)(?!\n)")
 # Rows read from `datasets` at a time.
 _ROWS = 1000
 
@@ -238,28 +241,28 @@ def _lines(file: File, witness: Witness | None) -> Iterator[str | DataError]:
     """
     packed = is_packed(file)
     with open_bytes(file, None if witness is None else witness.open()) as stream:
-        lines = iter(lambda: stream.readline(_LONGEST), b"") if packed else stream
-        for number, line in enumerate(lines, 1):
-            if packed and len(line) == _LONGEST:
+        number = 0
+        for whole in iter(lambda: stream.readline(_LONGEST), b"") if packed else stream:
+            if packed and len(whole) == _LONGEST:
                 raise DataError(
-                    f"{file}:{number}: line is longer than {_LONGEST >> 20} MiB", hint="Save the file uncompressed."
+                    f"{file}:{number + 1}: line is longer than {_LONGEST >> 20} MiB", hint="Save the file uncompressed."
                 )
-            try:
-                text: str | DataError = line.decode("utf-8-sig" if number == 1 else "utf-8")
-            except UnicodeDecodeError as error:
-                text = DataError(
-                    f"{file}:{number}: not UTF-8 (byte {line[error.start]:#04x}): {error.reason}",
-                    hint="Save the file as UTF-8.",
-                )
-            yield text
+            # Old programs of the Mac end lines with a carriage return alone.
+            for line in _RETURN.split(whole) if b"\r" in whole else (whole,):
+                if not line:
+                    continue
+                number += 1
+                yield _decoded(line, file, number)
 
 
-def _whole(lines: Iterable[str | DataError]) -> Iterator[str]:
-    """Yield lines of a file that is useless as a whole if one line is invalid. Raise the error of an invalid line."""
-    for line in lines:
-        if isinstance(line, DataError):
-            raise line
-        yield line
+def _decoded(line: bytes, file: File, number: int) -> str | DataError:
+    try:
+        return line.decode("utf-8-sig" if number == 1 else "utf-8")
+    except UnicodeDecodeError as error:
+        return DataError(
+            f"{file}:{number}: not UTF-8 (byte {line[error.start]:#04x}): {error.reason}",
+            hint="Save the file as UTF-8.",
+        )
 
 
 def _read_json(file: File, options: ReadOptions) -> Iterator[RawRow]:
@@ -270,7 +273,7 @@ def _read_csv(file: File, options: ReadOptions) -> Iterator[RawRow]:
     tabs = _suffix(file) == ".tsv"
 
     def lines() -> Iterator[str]:
-        return _whole(_lines(file, options.witness))
+        return whole(_lines(file, options.witness))
 
     if isinstance(file, RemoteFile):
         # The reader looks at the lines several times, and a download takes longer than memory costs.

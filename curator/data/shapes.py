@@ -8,23 +8,27 @@
 | Dolly | `instruction`, `context`, `response` | `instruction`, `input`, `output` |
 | OpenOrca | `system_prompt`, `question`, `response` | `system`, `instruction`, `output` |
 | BBH | `input`, `target` | `instruction`, `output` |
+| BoolQ and others | `question`, `passage` or `body` or `story`, `answer` | `instruction`, `input`, `output` |
 | Super-NaturalInstructions | `Definition`, `input`, `output` | `instruction`, `input`, `output` |
+| the same on the hub | `definition`, `inputs`, `targets` | `instruction`, `input`, `output` |
+| P3 | `inputs_pretokenized`, `targets_pretokenized` | `inputs`, `targets` |
 | other pairs | `input`, `output` | `instruction`, `output` |
 | UltraChat | `id`, `data` (texts of user and assistant in turn) | `messages` |
+| Capybara, Firefly, xtuner | `conversation` of exchanges (such as `input` and `output`) | `messages` |
 
-public_rows.py reads BIG-bench and Label Studio.
+public_rows.py reads BIG-bench, Label Studio and Gemini. turns.py reads turns.
+Next to a chat or Alpaca, `system_prompt` is read as `system`.
 Names in capitals count as the same names. A number as the answer becomes its text. NaN, which pandas writes for an
 empty cell, is a missing field. Of several accepted answers, the first is read. Turns may be JSON text, or an object
 with a list for each key.
 """
 
-import ast
-import json
+from decimal import Decimal
 from functools import lru_cache
 from typing import Any
 
-from curator.data.json_files import without_repeated_keys
-from curator.data.public_rows import accepted_answers, from_big_bench, from_label_studio
+from curator.data.public_rows import accepted_answers, from_big_bench, from_gemini, from_label_studio
+from curator.data.turns import parsed_list, turns_of
 
 _KNOWN = ("messages", "conversations", "prompt", "completion", "instruction", "output", "inputs", "targets", "text")
 _ANSWERS = ("completion", "output", "targets")
@@ -37,7 +41,11 @@ _SHAPES: tuple[tuple[dict[str, str], frozenset[str]], ...] = (
     ),
     ({"instruction": "instruction", "context": "input", "response": "output"}, frozenset({"context"})),
     ({"question": "instruction", "context": "input", "answers": "output"}, frozenset({"context"})),
-    ({"question": "instruction", "context": "input", "answer": "output"}, frozenset({"context"})),
+    *(
+        ({"question": "instruction", context: "input", "answer": "output"}, frozenset[str]())
+        for context in ("context", "passage", "body", "story")
+    ),
+    ({"question": "instruction", "answer": "output"}, frozenset()),
     ({"definition": "instruction", "input": "input", "output": "output"}, frozenset()),
     ({"input": "instruction", "target": "output"}, frozenset()),
     ({"input": "instruction", "output": "output"}, frozenset()),
@@ -45,8 +53,11 @@ _SHAPES: tuple[tuple[dict[str, str], frozenset[str]], ...] = (
 # In these columns, a list or an object holds answers that are all accepted.
 _ACCEPTED = ("answers", "answer", "target")
 # With these, `answer` is the number of a choice or one of several fields, and no answer in words.
-_OTHER_TASKS = ("choices", "options", "passage")
-_WANTED = {*_KNOWN, *(name for names, _ in _SHAPES for name in names), "system", "history", "tools"}
+_OTHER_TASKS = ("choices", "options")
+# The text that a question is about. Without it, a question is another question.
+_ABOUT = ("context", "passage", "body", "story")
+_CHATS = ("messages", "conversations", "conversation")
+_WANTED = {*_KNOWN, *_CHATS, *(name for names, _ in _SHAPES for name in names), "system", "history", "tools"}
 
 
 def as_known(row: dict[str, Any]) -> dict[str, Any]:
@@ -60,18 +71,21 @@ def as_known(row: dict[str, Any]) -> dict[str, Any]:
     """
     there = {name: value for name, value in row.items() if not (isinstance(value, float) and value != value)}
     there = _in_lower_case(there)
+    there = _from_text(_with_definition(there))
     if not is_complete(there):
-        there = _of_a_shape(from_label_studio(from_big_bench(there)))
-    for name in ("messages", "conversations"):
+        there = _of_a_shape(from_gemini(from_label_studio(from_big_bench(there))))
+    for name in _CHATS:
         if isinstance(there.get(name), str | dict | list):
-            there = there | {name: _turns(there[name])}
+            there = there | {name: turns_of(there[name])}
+    there = _with_system(_with_messages(there))
     if isinstance(there.get("prompt"), str) and isinstance(there.get("completion"), str):
         # A prompt may be about JSON, so both texts must be turns with a role.
-        made = {name: _turns(there[name]) for name in ("prompt", "completion")}
+        made = {name: turns_of(there[name]) for name in ("prompt", "completion")}
         if all(isinstance(turns, list) and all("role" in turn for turn in turns) for turns in made.values()):
             there = there | made
     if isinstance(there.get("history"), str):
-        there = there | {"history": _parsed_list(there["history"]) or there["history"]}
+        no_turns = there["history"].strip() == "[]"
+        there = there | {"history": [] if no_turns else parsed_list(there["history"]) or there["history"]}
     if is_complete(there):
         for name in _ANSWERS:
             value = there.get(name)
@@ -99,10 +113,9 @@ def _of_a_shape(row: dict[str, Any]) -> dict[str, Any]:
     """Rename the columns of the first shape that fits an incomplete row, and take the first of accepted answers."""
     if is_complete(row):
         return row
-    if "id" in row and isinstance(row.get("data"), list):
-        turns = _turns(row["data"])
-        if turns is not row["data"]:
-            return {name: value for name, value in row.items() if name != "data"} | {"messages": turns}
+    texts = row.get("data")
+    if "id" in row and isinstance(texts, list) and len(texts) > 1 and all(isinstance(text, str) for text in texts):
+        return {name: value for name, value in row.items() if name != "data"} | {"messages": turns_of(texts)}
     made = dict(row)
     for name in (name for name in _ACCEPTED if isinstance(row.get(name), list | dict)):
         answer, others = accepted_answers(row[name])
@@ -122,42 +135,46 @@ def _fits(row: dict[str, Any], names: dict[str, str], optional: frozenset[str]) 
     needed = names.keys() - optional
     if not all(isinstance(row.get(name), str) or _is_number(row.get(name)) for name in needed):
         return False
-    return not ("answer" in names and any(row.get(name) is not None for name in _OTHER_TASKS))
+    others = (*_OTHER_TASKS, *(name for name in _ABOUT if name not in names))
+    return not ("answer" in names and any(row.get(name) is not None for name in others))
 
 
-def _turns(value: str | dict[str, Any] | list[Any]) -> Any:
-    """Return turns that are written as JSON text, as a list for each key, or as texts. Return the value if not."""
-    if isinstance(value, list):
-        # In LIMA and UltraChat, the texts of user and assistant alternate.
-        if len(value) < 2 or not all(isinstance(text, str) for text in value):
-            return value
-        return [{"role": ("user", "assistant")[n % 2], "content": text} for n, text in enumerate(value)]
-    if isinstance(value, dict):
-        # `datasets` writes a sequence of objects in this way.
-        lists = list(value.values())
-        keys = {"role", "from"} & value.keys()
-        if not keys or not all(isinstance(items, list) and len(items) == len(lists[0]) for items in lists):
-            return value
-        return [dict(zip(value, items, strict=True)) for items in zip(*lists, strict=True)]
-    found = _parsed_list(value)
-    return value if found is None or not all(isinstance(turn, dict) for turn in found) else found
+def _with_definition(row: dict[str, Any]) -> dict[str, Any]:
+    """Return a row of Super-NaturalInstructions under its names. The definition is part of the prompt."""
+    names = {"inputs": "input", "targets": "output"}
+    if row.get("definition") is None or not names.keys() <= row.keys() or not names.keys().isdisjoint(names.values()):
+        return row
+    return {names.get(name, name): value for name, value in row.items()}
 
 
-def _parsed_list(text: str) -> list[Any] | None:
-    """Return a non-empty list that a text holds as JSON or, as pandas writes it to CSV, as Python."""
-    stripped = text.strip()
-    if not (stripped.startswith("[") and stripped.endswith("]")):
-        return None
-    try:
-        value = json.loads(stripped, object_pairs_hook=without_repeated_keys)
-    except json.JSONDecodeError:
-        try:
-            value = ast.literal_eval(stripped)
-        except (ValueError, SyntaxError, RecursionError, MemoryError, TypeError):
-            return None
-    except (ValueError, RecursionError):
-        return None
-    return value if isinstance(value, list) and value else None
+def _from_text(row: dict[str, Any]) -> dict[str, Any]:
+    """Return a row of P3 with its texts. The row holds both texts and their tokens of another tokenizer."""
+    names = {f"{name}_pretokenized": name for name in ("inputs", "targets")}
+    if not all(isinstance(row.get(name), str) for name in names):
+        return row
+    return {names.get(name, name): value for name, value in row.items() if name not in names.values()}
+
+
+def _with_messages(row: dict[str, Any]) -> dict[str, Any]:
+    """Return a row whose `conversation` holds turns with these as `messages`."""
+    turns = row.get("conversation")
+    if is_complete(row) or not isinstance(turns, list) or not turns:
+        return row
+    if not all(isinstance(turn, dict) and {"role", "from"} & turn.keys() for turn in turns):
+        return row
+    return {"messages" if name == "conversation" else name: value for name, value in row.items()}
+
+
+def _with_system(row: dict[str, Any]) -> dict[str, Any]:
+    """Return a row with `system_prompt` as `system`, if its format reads a system prompt and has no other."""
+    prompt, turns = row.get("system_prompt"), row.get("messages") or row.get("conversations")
+    if not isinstance(prompt, str) or not prompt or row.get("system"):
+        return row
+    first = turns[0] if isinstance(turns, list) and turns and isinstance(turns[0], dict) else {}
+    reads = bool(first) or all(row.get(name) is not None for name in ("instruction", "output"))
+    if not reads or "system" in (first.get("role"), first.get("from")):
+        return row
+    return {"system" if name == "system_prompt" else name: value for name, value in row.items() if name != "system"}
 
 
 def _in_lower_case(row: dict[str, Any]) -> dict[str, Any]:
@@ -172,4 +189,4 @@ def _known_name(name: str) -> str:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(value, int | float | Decimal) and not isinstance(value, bool)

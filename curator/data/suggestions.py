@@ -1,6 +1,7 @@
 """Say how to read a row that `recognise` refuses: the exact `columns` line, or what kind of row it is."""
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,9 +18,19 @@ _PROMPTS = (
     "dialogue",
 )
 _ANSWERS = ("completion", "answer", "response", "output", "solution", "target", "reply", "summary", "highlights")
-_ANSWERS_OF_CHOICES = ("choices", "options")
+_CONTEXTS = ("context", "passage", "story", "body")
+_ANSWERS_OF_CHOICES = ("choices", "options", "endings")
+_NAMES_OF_CHOICE = ("answer", "answerkey", "answer_idx", "label", "correct", "correct_answer", "gold", "cop", "target")
+# The columns of choices: `option1` and `option2`, `choice_a` and `choice_b`, `sol1` and `sol2`, `A` and `B`.
+_OF_CHOICE = re.compile(r"((?:option|choice|sol|solution|ending|answer|op)?)[_ ]?([a-e1-5])", re.IGNORECASE)
 # Names of texts that describe a row. They are neither prompt nor answer.
-_ABOUT = ("id", "idx", "uuid", "source", "dataset", "category", "title", "url", "lang", "language", "split", "type")
+_ABOUT = (
+    *("id", "idx", "uuid", "source", "dataset", "category", "title", "url", "lang", "language", "split", "type"),
+    *("status", "level", "model", "task", "task_name", "method"),
+)
+# Texts that no one learns as a prompt alone.
+_NEVER = ("system", "system_prompt", "canary", "role")
+_IDS = ("input_ids", "prompt_ids", "completion_ids", "token_ids", "prompt_token_ids", "tokens", "inputs", "targets")
 _SPEAKERS = ("role", "from", "speaker", "author", "sender", "who", "user")
 _SAID = ("content", "value", "text", "message", "utterance", "body", "said")
 _MOST_TEXTS, _DEEPEST, _LONGEST = 20, 3, 80
@@ -31,19 +42,77 @@ def other_kind(row: dict[str, Any]) -> tuple[str, str]:
     Args:
         row: A row that has no known format.
     """
-    if isinstance(row.get("input_ids"), list):
+    tokens = next((name for name in _IDS if _is_list_of_numbers(row.get(name))), "")
+    if tokens:
         return (
-            "the row is already tokenized: it holds 'input_ids' and no text",
+            f"the row is already tokenized: it holds {tokens!r} and no text",
             "Give the text of the row. curator tokenizes text with the model's tokenizer.",
         )
-    choices = next((name for name in _ANSWERS_OF_CHOICES if isinstance(row.get(name), list | dict)), "")
-    answer = next((name for name in ("answer", "answerKey", "label", "correct") if row.get(name) is not None), "")
+    choices = _choices(row)
+    answer = next((name for name in row if str(name).lower() in _NAMES_OF_CHOICE and row[name] is not None), "")
+    answer = answer or _letter(row)
     if choices and answer:
         return (
-            f"{answer!r} names one of the choices in {choices!r}, and is not an answer in words",
+            f"{answer!r} names one of the choices in {choices}, and is not an answer in words",
             "Write the question with its choices into `prompt`, and the text of the right choice into `completion`.",
         )
+    if all(isinstance(row.get(name), str) for name in speaker_and_text(row)) and "role" in row:
+        return (
+            "the row is one turn of a chat, and no whole chat",
+            'Write all turns of a chat into one row: {"messages": [{"role": "user", "content": "…"}, …]}.',
+        )
+    truth = next((name for name in (*_ANSWERS, "targets") if isinstance(row.get(name), bool)), "")
+    if truth:
+        return (
+            f"{truth!r} must be text, not {row[truth]}",
+            'Write the answer as text into that column, for example "yes" or "no".',
+        )
+    several = next((name for name in ("completions", "answers", "responses") if _is_several(row.get(name))), "")
+    if several and not isinstance(row.get("questions"), list):
+        return (
+            f"{several!r} holds {len(row[several])} answers to one prompt",
+            "Write the best answer into `completion`, and its prompt into `prompt`.",
+        )
+    if isinstance(row.get("label"), int | float) and not isinstance(row["label"], bool):
+        return (
+            "'label' is the number of a class, and is not an answer in words",
+            "Write the text with its question into `prompt`, and the name of the class into `completion`.",
+        )
     return "", ""
+
+
+def _choices(row: dict[str, Any]) -> str:
+    """Return the name of the column of choices, the names of several columns of choices, or ""."""
+    listed = next((name for name in _ANSWERS_OF_CHOICES if isinstance(row.get(name), list | dict)), "")
+    if listed:
+        return repr(listed)
+    inner = next((name for name, value in row.items() if isinstance(value, dict) and "choices" in value), "")
+    if inner:
+        return f"'{inner}.choices'"
+    found: dict[str, list[str]] = {}
+    for name in row:
+        match = _OF_CHOICE.fullmatch(str(name))
+        if match and isinstance(row[name], str | int | float):
+            found.setdefault(match[1].lower(), []).append(str(name))
+    columns = max(found.values(), key=len, default=[])
+    # A file without a header has numbers as names.
+    columns = columns[1:] if columns[:1] == ["1"] else columns
+    return ", ".join(map(repr, columns)) if len(columns) > 1 else ""
+
+
+def _letter(row: dict[str, Any]) -> str:
+    """Return the last column of a row without names if it holds a letter of a choice, as in MMLU."""
+    name = next(reversed(row), "")
+    is_letter = isinstance(row.get(name), str) and row[name].strip() in ("A", "B", "C", "D", "E")
+    return str(name) if is_letter and str(name).isdecimal() and len(row) > 3 else ""
+
+
+def _is_list_of_numbers(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(type(item) is int for item in value[:_MOST_TEXTS])
+
+
+def _is_several(value: Any) -> bool:
+    return isinstance(value, list) and len(value) > 1 and all(isinstance(item, str | dict) for item in value)
 
 
 def columns_line(row: dict[str, Any]) -> str:
@@ -54,12 +123,24 @@ def columns_line(row: dict[str, Any]) -> str:
     """
     turns = _turns_line(row)
     if turns:
-        return f"Set {turns} in [[data.task]]."
+        return turns
+    if row.get("tools") or row.get("functions"):
+        # Without its tools, a row is another one.
+        return ""
     paths = list(dict.fromkeys(_texts(row, "", _DEEPEST)))[:_MOST_TEXTS]
+    paths = [path for path in paths if _word(path) not in _NEVER]
     if len(paths) > 2:
-        paths = [path for path in paths if _word(path) not in _ABOUT and not _word(path).endswith("_id")] or paths
+        words = set(map(_word, paths))
+        about = [word for word in _ABOUT if word != "source" or "target" not in words]
+        paths = [path for path in paths if _word(path) not in about and not _word(path).endswith("_id")] or paths
     if len(paths) < 2:
         return ""
+    context = next((path for path in paths if _word(path) in _CONTEXTS), "")
+    if context and len(paths) == 3:
+        paths.remove(context)
+        answer = next((path for path in paths if _word(path) in _ANSWERS), paths[1])
+        fields = {"instruction": next(path for path in paths if path != answer), "input": context, "output": answer}
+        return f"Set columns = {{ {_listed(fields)} }} in [[data.task]]."
     answers = [path for path in paths if _word(path) in _ANSWERS]
     completion = answers[0] if len(answers) == 1 else paths[1] if len(paths) == 2 else ""
     rest = [path for path in paths if path != completion]
@@ -77,7 +158,8 @@ def answer_line(row: dict[str, Any], name: str) -> str:
         row: The row under the names that `recognise` knows.
         name: Name of the answer.
     """
-    inside = next(_texts({name: row[name]}, "", _DEEPEST), "")
+    value = row[name][:1] if isinstance(row[name], list) else row[name]
+    inside = next(_texts({name: value}, "", _DEEPEST), "")
     fields = [
         field for field in ("prompt", "instruction", "input", "inputs", "system") if isinstance(row.get(field), str)
     ]
@@ -98,15 +180,33 @@ def speaker_and_text(item: dict[str, Any]) -> tuple[str, str]:
 
 
 def _turns_line(row: dict[str, Any]) -> str:
-    """Return the `columns` line for a column of turns whose keys have other names, or ""."""
-    for name, value in row.items():
-        first = value[0] if isinstance(value, list) and value else None
-        if isinstance(first, dict):
-            role, content = speaker_and_text(first)
-            if role and content:
-                fields = {"messages": name, "role": role, "content": content}
-                return f"columns = {{ {', '.join(f'{field} = {_quoted(key)}' for field, key in fields.items())} }}"
+    """Return the hint for a row with a column of turns, or ""."""
+    for path, turns in _chats(row, "", 2):
+        role, content = speaker_and_text(turns[0])
+        last = turns[-1].get(role) if isinstance(turns[-1], dict) else None
+        if str(last).lower() in ("user", "human", "system"):
+            # The answer is elsewhere, or nowhere.
+            texts = [name for name, value in row.items() if name in _ANSWERS and isinstance(value, str) and value]
+            if len(texts) != 1 or (role, content) != ("role", "content"):
+                return f"Write the answer to the turns in {path!r} as a turn of the role assistant behind them."
+            return f"Set {_line(path, texts[0])} in [[data.task]]."
+        return f"Set columns = {{ {_listed({'messages': path, 'role': role, 'content': content})} }} in [[data.task]]."
     return ""
+
+
+def _chats(value: dict[str, Any], before: str, depth: int) -> Iterator[tuple[str, list[Any]]]:
+    """Yield the paths and the values of lists of turns, the nearest first."""
+    for name, item in value.items():
+        first = item[0] if isinstance(item, list) and item else None
+        if isinstance(first, dict) and all(speaker_and_text(first)):
+            yield f"{before}{name}", item
+    for name, item in value.items() if depth > 1 else ():
+        if isinstance(item, dict):
+            yield from _chats(item, f"{before}{name}.", depth - 1)
+
+
+def _listed(fields: dict[str, str]) -> str:
+    return ", ".join(f"{field} = {_quoted(key)}" for field, key in fields.items())
 
 
 def _line(prompt: str, completion: str) -> str:
@@ -124,11 +224,12 @@ def _word(path: str) -> str:
 
 
 def _texts(value: Any, path: str, depth: int) -> Iterator[str]:
-    """Yield the paths of the texts in a value. The first item stands for a list."""
+    """Yield the paths of the texts in a value. Of several items of a list, each may be the text, so it has no path."""
     if isinstance(value, str):
         if value.strip() and len(path) <= _LONGEST:
             yield path
     elif depth:
-        items = value.items() if isinstance(value, dict) else enumerate(value[:1]) if isinstance(value, list) else ()
+        alone = enumerate(value) if isinstance(value, list) and len(value) == 1 else ()
+        items = value.items() if isinstance(value, dict) else alone
         for name, item in items:
             yield from _texts(item, f"{path}.{name}" if path else str(name), depth - 1)

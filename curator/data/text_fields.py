@@ -38,18 +38,20 @@ def _text_hint(fields: dict[str, Any], name: str) -> str:
         return 'Write the value as text, for example "yes" or "no".'
     if isinstance(value, list | dict):
         return answer_line(fields, name) if name in _ANSWERS else "Write the value as one text."
+    if value is not None and not isinstance(value, int | float):
+        return "Write the value as text."
     return 'Put the value in quotes: "5" instead of 5.' if value is not None else "Add the missing text."
 
 
 def check_text(value: Any, what: str, where: str) -> None:
     """Check that a value can be written as JSON in UTF-8."""
     try:
-        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, allow_nan=False)
         text.encode()
-    except TypeError as error:
-        raise DataError(f"{where}: {what} cannot be written as JSON: {error}", hint="Fix or remove the row.") from error
     except UnicodeEncodeError as error:
         raise DataError(
             f"{where}: {what} holds half a surrogate pair at character {error.start + 1}",
             hint="Fix the \\u escape in the row.",
         ) from error
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{where}: {what} cannot be written as JSON: {error}", hint="Fix or remove the row.") from error

@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 from curator.core.errors import DataError
+from curator.data.json_files import without_repeated_keys
 from curator.data.text_fields import check_text
 
 
@@ -25,6 +26,10 @@ def _tool(tool: Any, where: str) -> dict[str, Any]:
             hint='Write {"type": "function", "function": {"name": "…", "description": "…", "parameters": {…}}}.',
         )
     check_text(tool, "a tool", where)
+    if "input_schema" in inner and "parameters" not in inner:
+        # Anthropic's name. Chat templates know OpenAI's.
+        inner = {"parameters" if name == "input_schema" else name: value for name, value in inner.items()}
+        tool = tool | {"function": inner} if "function" in tool else inner
     return tool if "function" in tool else {"type": "function", "function": tool}
 
 
@@ -86,7 +91,7 @@ def parsed(text: str, what: str, where: str) -> Any:
         DataError: The text is not valid JSON.
     """
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=without_repeated_keys)
     except (ValueError, RecursionError) as error:
         raise DataError(
             f"{where}: not valid JSON in {what:.60}: {text!r:.60}", hint="Fix or remove the row."

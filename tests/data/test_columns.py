@@ -1,5 +1,6 @@
 """Every column of a row is used, named as unused, or a reason to refuse the row."""
 
+import gzip
 import json
 from pathlib import Path
 from typing import Any
@@ -30,11 +31,19 @@ def _read(tmp_path: Path, *rows: dict[str, Any] | str, **options: Any) -> list[A
         ({"messages": TURNS, "kto_tag": False}, "preference data.*'kto_tag'"),
         ({"prompt": "q", "chosen": "a", "rejected": "b"}, "preference data.*'chosen' and 'rejected'"),
         ({"conversations": TURNS, "chosen": TURNS[1], "rejected": TURNS[1]}, "preference data"),
+        ({"messages": TURNS, "rejected_response": "b"}, "preference data.*'rejected_response'"),
+        ({"query": "q", "response": "a", "rejected_response": "b"}, "preference data.*'rejected_response'"),
+        ({"prompt": "q", "chosen_response": "a", "rejected_response": "b"}, "preference data.*'chosen_response' and"),
+        ({"question": "q", "response_j": "a", "response_k": "b"}, "preference data.*'response_j' and 'response_k'"),
+        ({"instruction": "q", "output_1": "a", "output_2": "b"}, "preference data.*'output_1' and 'output_2'"),
+        ({"prompt": "q", "completion": "a…", "truncated_cells": ["completion"]}, "the hub cut off the text"),
         ({"messages": TURNS, "images": ["a.png"]}, "'images' holds media"),
         ({"messages": TURNS, "videos": ["a.mp4"]}, "'videos' holds media"),
         ({"messages": TURNS, "audios": [{"path": "a"}]}, "'audios' holds media"),
         ({"messages": [{"role": "user", "content": "<image>\nq"}, TURNS[1]]}, "<image> stands for media"),
         ({"instruction": "q <audio>", "output": "a"}, "<audio> stands for media"),
+        ({"prompt": "<|image_1|>\nq", "completion": "a"}, r"<\|image_1\|> stands for media"),
+        ({"prompt": "<|vision_start|><|image_pad|>q", "completion": "a"}, r"<\|vision_start\|> stands for media"),
         ({"prompt": "q", "completion": "a", "system": "s"}, "'system' is not read in rows of the format prompt"),
         ({"inputs": "q", "targets": "a", "system": "s"}, "'system' is not read in rows of the format FLAN"),
         ({"prompt": "q", "completion": "a", "history": [["b", "c"]]}, "'history' is not read"),
@@ -190,6 +199,18 @@ def test_read_task_equal_problems_are_one_line_with_their_number(tmp_path: Path)
         ("t.jsonl", b"\x1f\x8b\x08\x00rest", "is packed with gzip"),
         ("t.csv", b"\x28\xb5\x2f\xfdrest", "is packed with zstd"),
         ("t.json", b"\xff\xfe{\x00", "is UTF-16, not UTF-8"),
+        ("t.jsonl", '{"text": "q"}'.encode("utf-16-le"), "is UTF-16 without a byte order mark"),
+        ("t.jsonl", '{"text": "q"}'.encode("utf-32"), "is UTF-32, not UTF-8"),
+        ("t.jsonl.gz", gzip.compress('{"text": "q"}'.encode("utf-16")), "is UTF-16, not UTF-8"),
+        ("t.jsonl.gz", gzip.compress(gzip.compress(b"{}")), "is packed twice"),
+        ("t.csv", b"PK\x03\x04\x14\x00\x06\x00[Content_Types].xml", "is a workbook of a spreadsheet program"),
+        ("t.csv", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "is an Excel workbook"),
+        ("t.csv", b'{"prompt": "q", "completion": "a"}\n', "holds JSON Lines, not CSV"),
+        ("t.jsonl", b"PAR1\x15\x04", "is Parquet"),
+        ("t.json", b"ARROW1\0\0", "is Arrow"),
+        ("t.json", b"SQLite format 3\0", "is an SQLite database"),
+        ("t.jsonl", b'<?xml version="1.0"?><Error><Code>AccessDenied</Code></Error>', "is XML"),
+        ("t.jsonl", b"a".ljust(257, b"\0") + b"ustar\x0000", "is a tar archive"),
         ("t.jsonl", b"<!DOCTYPE html><html>", "is a web page"),
         ("t.jsonl.gz", b'{"prompt": "q", "completion": "a"}', "is not a gzip file"),
     ],

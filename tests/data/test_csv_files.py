@@ -12,6 +12,8 @@ from reading import read_text
 from curator.core.config import CsvOptions
 from curator.core.errors import ConfigError
 from curator.core.load_config import load_config
+from curator.data.sources import Source
+from curator.data.task_rows import read_task
 from curator.select.manifest import read_manifest
 
 SEMICOLON = "cells are separated by ';'"
@@ -200,3 +202,28 @@ def test_check_same_note_of_many_tasks_is_one_line(make_project: MakeProject) ->
     assert [problem for problem in report["problems"] if SEMICOLON in problem] == [
         f"alpha and 1 more tasks: {SEMICOLON}"
     ]
+
+
+def test_read_task_csv_with_carriage_returns_alone_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_bytes(b'prompt,completion\r"q\rr",a\rs,b\r')
+    rows = read_task(Source(name="t", files=(path,)))
+    assert [row.content for row in rows] == [
+        {"prompt": "q\rr", "completion": "a"},
+        {"prompt": "s", "completion": "b"},
+    ]
+
+
+def test_read_task_csv_with_several_unnamed_columns_numbers_them(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("prompt,completion,,\nq,a,,x\n")
+    (row,) = read_task(Source(name="t", files=(path,)))
+    assert (row.content, row.unused) == ({"prompt": "q", "completion": "a"}, ("4",))
+
+
+def test_read_task_csv_with_backslashes_before_quotes_is_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text('prompt,completion\n"say \\"yes\\", now",a\nq,b\n')
+    rows = read_task(Source(name="t", files=(path,)), keep_bad=True)
+    assert [bool(row.problem) for row in rows] == [True, False]
+    assert 'not as \\"' in rows[0].problem

@@ -2,13 +2,15 @@
 
 from pathlib import Path
 
+import datasets
 import pytest
 from conftest import pair_rows, write_rows
 
 from curator.core.config import DataSection, TaskSource
 from curator.core.errors import DataError
 from curator.data.discovery import find_tasks, left_out_files
-from curator.data.layouts import HELD_OUT, TRAIN, split_of, tasks_of_folder
+from curator.data.layouts import tasks_of_folder
+from curator.data.split_names import HELD_OUT, TRAIN, split_of
 
 README = """\
 ---
@@ -62,6 +64,8 @@ def held_out(data: DataSection, root: Path) -> list[str]:
         ("contest.jsonl", ("contest", "")),
         ("testing-ground.v2.jsonl", ("ground.v2", HELD_OUT)),
         ("evaluate.jsonl", ("evaluate", "")),
+        ("train_0.jsonl", ("", TRAIN)),
+        ("test-12.csv", ("", HELD_OUT)),
     ],
 )
 def test_split_of_names_gives_rest_and_split(name: str, expected: tuple[str, str]) -> None:
@@ -222,3 +226,47 @@ def test_find_tasks_remote_splits_are_left_out(tmp_path: Path) -> None:
         assert [str(file) for file in left_out_files(data, tmp_path).held_out] == ["memory:///layouts/oak/test.jsonl"]
     finally:
         memory.rm("/layouts", recursive=True)
+
+
+@pytest.mark.parametrize(
+    ("files", "tasks", "left_out"),
+    [
+        (("default/train/0000.parquet", "default/train/0001.parquet", "default/test/0000.parquet"), ["plants"], 1),
+        (("en/train/0000.parquet", "de/train/0000.parquet", "en/test/0000.parquet"), ["de", "en"], 1),
+        (("train/oak.jsonl", "train/fern.jsonl", "test/oak.jsonl"), ["fern", "oak"], 1),
+        (("data/train/part-0001.jsonl", "data/test/part-0001.jsonl"), ["plants"], 1),
+        (("part-00000-ab12.c000.jsonl", "part-00001-ab12.c000.jsonl"), ["plants"], 0),
+        (("train_0.jsonl", "train_1.jsonl", "test_0.jsonl"), ["plants"], 1),
+        (("data/train_sft-00000-of-00001.jsonl", "data/test_sft-00000-of-00001.jsonl"), ["train_sft"], 1),
+        (("2019.jsonl", "2020.jsonl"), ["2019", "2020"], 0),
+    ],
+)
+def test_tasks_of_folder_numbered_files_and_folders_of_splits_are_shards(
+    tmp_path: Path, files: tuple[str, ...], tasks: list[str], left_out: int
+) -> None:
+    for name in files:
+        (tmp_path / "plants" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "plants" / name).write_text("")
+    layout = tasks_of_folder(tmp_path / "plants")
+    assert sorted(task.name for task in layout.tasks) == tasks
+    assert sum(len(task.files) for task in layout.tasks) + left_out == len(files)
+    assert len(layout.held_out) == left_out
+
+
+def test_find_tasks_folders_of_test_splits_are_left_out(tmp_path: Path) -> None:
+    touch(tmp_path, "t/a.jsonl", "t/test/a.jsonl", "m/dev/x.jsonl", "m/auxiliary_train/y.jsonl")
+    assert found("t/**/*.jsonl", tmp_path) == {"a": ["t/a.jsonl"]}
+    assert found("m/*/*.jsonl", tmp_path) == {"y": ["m/auxiliary_train/y.jsonl"]}
+    assert held_out(DataSection(tasks="m/*/*.jsonl"), tmp_path) == ["m/dev/x.jsonl"]
+
+
+def test_find_tasks_equal_file_names_in_folders_are_named_after_the_folders(tmp_path: Path) -> None:
+    touch(tmp_path, "t/oak/data.jsonl", "t/fern/data.jsonl")
+    assert found("t/*/data.jsonl", tmp_path) == {"fern": ["t/fern/data.jsonl"], "oak": ["t/oak/data.jsonl"]}
+
+
+def test_find_tasks_saved_data_set_with_splits_is_one_task(tmp_path: Path) -> None:
+    rows = datasets.Dataset.from_list(pair_rows("x", 2))
+    datasets.DatasetDict({"train": rows, "test": rows}).save_to_disk(str(tmp_path / "plants"))
+    (source,) = find_tasks(DataSection(tasks="plants"), tmp_path)
+    assert (source.name, source.folder, source.split) == ("plants", tmp_path / "plants", "train")

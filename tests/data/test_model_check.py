@@ -62,6 +62,23 @@ def _as_adapter(model: Path) -> None:
     (model / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "owner/base"}))
 
 
+def _pointer(name: str) -> Damage:
+    def change(model: Path) -> None:
+        (model / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+
+    return change
+
+
+def _cut(model: Path) -> None:
+    path = model / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-10])
+
+
+def _moved_down(model: Path) -> None:
+    (model / "final").mkdir()
+    (model / "config.json").rename(model / "final" / "config.json")
+
+
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
@@ -72,8 +89,16 @@ def _as_adapter(model: Path) -> None:
         (_sharded("parts/three.safetensors"), "missing weights: .*three.safetensors"),
         (_sharded("../../stolen.safetensors"), "outside the model folder: '../../stolen.safetensors'"),
         (_as_adapter, r"holds a LoRA adapter, not a model \(base model: 'owner/base'\)"),
+        (_cut, r"weights are incomplete: .*model\.safetensors \([\d,]+ of [\d,]+ bytes\)"),
+        (_pointer("model.safetensors"), r"model\.safetensors is a Git LFS pointer"),
+        (_pointer("tokenizer.json"), r"tokenizer\.json is a Git LFS pointer"),
+        (_pointer("config.json"), r"config\.json is a Git LFS pointer"),
+        (_moved_down, "no config.json in model folder"),
     ],
-    ids=["classifier", "masked", "tokens", "positions", "shard", "outside", "adapter"],
+    ids=[
+        *("classifier", "masked", "tokens", "positions", "shard", "outside", "adapter", "cut"),
+        *("pointer", "pointer tokenizer", "pointer config", "folder below"),
+    ],
 )
 def test_check_unusable_model_is_refused_before_training(make_project: MakeProject, damage: Damage, words: str) -> None:
     folder = make_project()
@@ -225,3 +250,14 @@ def test_check_max_length_above_the_positions_is_noted(make_project: MakeProject
     folder = make_project(data={"max_length": 1024})
     notes = Project.open(folder).check().notes
     assert "max_length is 1,024, but the model has 512 positions. Longer examples are refused." in notes
+
+
+def test_check_unusual_tokenizer_is_noted(make_project: MakeProject) -> None:
+    folder = make_project()
+    path = folder / "model" / "tokenizer_config.json"
+    settings = json.loads(path.read_text())
+    settings.pop("eos_token", None)
+    path.write_text(json.dumps(settings | {"chat_template": "{{ strftime_now('%d') }}"}))
+    notes = " ".join(Project.open(folder).check().notes)
+    assert "The tokenizer has no token for the end of a text." in notes
+    assert "The chat template writes the current date." in notes

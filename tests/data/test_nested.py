@@ -1,5 +1,6 @@
 """Rows under a key of a file are found, and what stands outside of them is named."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -197,3 +198,65 @@ def test_read_task_list_on_one_line_counts_each_bad_row(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="2 of 3 rows") as refused:
         read_task(Source(name="t", files=(path,)))
     assert "t.json, row 1: unknown row format (fields: x)" in refused.value.message
+
+
+CHAT = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("t.jsonl", json_lines(CHAT, CHAT)),
+        ("t.json", json.dumps([CHAT, CHAT])),
+        ("t.json", json.dumps(CHAT, indent=1) + "\n" + json.dumps(CHAT)),
+    ],
+)
+def test_read_task_list_of_turns_is_one_chat(tmp_path: Path, name: str, text: str) -> None:
+    assert [row.content for row in read_text(tmp_path, name, text)] == [{"messages": CHAT}] * 2
+
+
+def test_read_task_lists_of_texts_in_lines_are_no_rows_of_text(tmp_path: Path) -> None:
+    rows = read_text(tmp_path, "t.jsonl", json_lines(["q", "a"], ["r", "b"]))
+    problem = "a row must be a JSON object, not ['q', 'a']"
+    assert [row.problem.partition("\n")[0] for row in rows] == [problem, problem.replace("'q', 'a'", "'r', 'b'")]
+
+
+def test_read_task_split_with_a_list_for_each_column_reads_training_only(tmp_path: Path) -> None:
+    train = {"prompt": ["q", "r"], "completion": ["a", "b"]}
+    rows = read_text(tmp_path, "t.json", {"train": train, "test": {"prompt": ["x"], "completion": ["y"]}})
+    assert [row.content for row in rows] == PAIRS
+    assert rows[0].notes == ("only the rows under 'train' are read (left out: 'test')",)
+
+
+@pytest.mark.parametrize("row", [{"canary": "c", "examples": []}, {"data": []}, {"train": [], "test": []}])
+def test_read_task_object_with_an_empty_list_holds_no_rows(tmp_path: Path, row: dict[str, Any]) -> None:
+    with pytest.raises(DataError, match="holds no rows"):
+        read_text(tmp_path, "t.json", row)
+
+
+def test_read_task_choices_of_the_only_row_are_no_rows(tmp_path: Path) -> None:
+    row = {"question": {"stem": "q", "choices": [{"label": "A", "text": "x"}]}, "answerKey": "A"}
+    (read,) = read_text(tmp_path, "t.jsonl", json_lines(row))
+    assert read.problem.startswith("'answerKey' names one of the choices in 'question.choices'")
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ('{"prompt": "q", "completion": "a"},', "a comma after the row, at column 35"),
+        ('{"prompt": "q", "completion": "a"}{}', "more text after the row, at column 35"),
+        ('{"prompt": "q", "compl', "unexpected end"),
+        ('{"prompt": "q\t", "completion": "a"}', "Invalid control character at column 14"),
+    ],
+)
+def test_read_task_damaged_json_line_names_the_damage(tmp_path: Path, line: str, problem: str) -> None:
+    rows = read_text(tmp_path, "t.jsonl", json_lines(PAIRS[0]) + line + "\n")
+    assert [row.problem.partition("\n")[0] for row in rows] == ["", f"not valid JSON: {problem}"]
+
+
+@pytest.mark.parametrize("ending", ["\r", "\r\n", "\n\ufeff"])
+def test_read_task_lines_of_old_and_joined_files_are_rows(tmp_path: Path, ending: str) -> None:
+    path = tmp_path / "t.jsonl"
+    path.write_bytes(ending.join(json.dumps(row) for row in PAIRS).encode())
+    rows = read_task(Source(name="t", files=(path,)))
+    assert [(row.line, row.content) for row in rows] == [(1, PAIRS[0]), (2, PAIRS[1])]

@@ -1,14 +1,21 @@
 """Rows of public data sets are read in their own shape, and refused rows get the line to paste."""
 
 import json
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
+from pyarrow import parquet
 from reading import json_lines, read_text
+
+from curator.data.sources import Source
+from curator.data.task_rows import read_task
 
 Q = {"role": "user", "content": "q"}
 A = {"role": "assistant", "content": "a"}
+SYSTEM = {"role": "system", "content": "s"}
 
 
 def _one(folder: Path, row: Any, **options: Any) -> tuple[Any, tuple[str, ...]]:
@@ -318,3 +325,111 @@ def test_read_task_unreadable_row_is_named_and_gets_the_line_to_paste(
     said, advised = _problem(tmp_path, row)
     assert said.startswith(problem)
     assert advised.startswith(hint)
+
+
+CHAT = {"messages": [Q, A, {"role": "user", "content": "r"}, {"role": "assistant", "content": "b"}]}
+LEFT_OUT = [Q, A | {"train": False}, Q, A]
+
+
+@pytest.mark.parametrize(
+    ("row", "content"),
+    [
+        ({"definition": "D.", "inputs": "q", "targets": "a"}, {"instruction": "D.\n\nq", "response": "a"}),
+        ({"question": "q", "passage": "p", "answer": "yes"}, {"instruction": "q\n\np", "response": "yes"}),
+        ({"Body": "b", "Question": "q", "Answer": 8.0}, {"instruction": "q\n\nb", "response": "8.0"}),
+        (
+            {"inputs": [1], "targets": [2], "inputs_pretokenized": "q", "targets_pretokenized": "a"},
+            {"instruction": "q", "response": "a"},
+        ),
+        ({"conversation": [{"input": "q", "output": "a"}, {"input": "r", "output": "b"}]}, CHAT),
+        ({"conversation": [{"human": "q", "assistant": "a"}, {"human": "r", "assistant": "b"}]}, CHAT),
+        ({"conversation": [{"system": "s", "input": "q", "output": "a"}]}, {"messages": [SYSTEM, Q, A]}),
+        ({"conversations": [Q, A], "system_prompt": "s"}, {"messages": [SYSTEM, Q, A]}),
+        ({"instruction": "q", "output": "a", "system_prompt": "s"}, {"messages": [SYSTEM, Q, A]}),
+        ({"messages": [Q, A], "system": [{"type": "text", "text": "s"}]}, {"messages": [SYSTEM, Q, A]}),
+        (
+            {"messages": [Q | {"content": [{"type": "input_text", "text": "q"}]}, A]},
+            {"messages": [Q, A]},
+        ),
+        ({"messages": [Q, A | {"loss": False}, Q, A | {"loss": True}]}, {"messages": LEFT_OUT}),
+        (
+            {
+                "systemInstruction": {"role": "system", "parts": [{"text": "s"}]},
+                "contents": [
+                    {"role": "user", "parts": [{"text": "q"}]},
+                    {"role": "model", "parts": [{"text": "a"}]},
+                ],
+            },
+            {"messages": [SYSTEM, Q, A]},
+        ),
+        (
+            {"messages": "[{'role': 'user', 'content': 'q'}\n {'role': 'assistant', 'content': 'a'}]"},
+            {"messages": [Q, A]},
+        ),
+    ],
+)
+def test_read_task_public_row_is_read_with_its_whole_prompt(tmp_path: Path, row: Any, content: Any) -> None:
+    assert _one(tmp_path, row)[0] == content
+
+
+@pytest.mark.parametrize(
+    ("row", "problem", "hint"),
+    [
+        ({"ctx": "q", "endings": ["a", "b"], "label": 1}, "'label' names one of the choices in 'endings'", "Write the"),
+        (
+            {"sentence": "q", "option1": "a", "option2": "b", "answer": "1"},
+            "'answer' names one of the choices in 'option1', 'option2'",
+            "Write the question with its choices",
+        ),
+        ({"goal": "q", "sol1": "a", "sol2": "b", "label": 0}, "'label' names one of the choices in 'sol1', 'sol2'", ""),
+        ({"1": "q", "2": "a", "3": "b", "4": "c", "5": "d", "6": "B"}, "'6' names one of the choices in '2', '3'", ""),
+        ({"question": "q", "passage": "p", "answer": True}, "'answer' must be text, not True", "Write the answer"),
+        ({"input": "q", "target": False, "canary": "c"}, "'target' must be text, not False", "Write the answer"),
+        ({"premise": "p", "hypothesis": "h", "label": 0}, "'label' is the number of a class", "Write the text"),
+        ({"prompt": "q", "completions": ["a", "b"]}, "'completions' holds 2 answers to one prompt", "Write the best"),
+        ({"prompt_ids": [1], "completion_ids": [2]}, "the row is already tokenized: it holds 'prompt_ids'", ""),
+        (Q, "the row is one turn of a chat", "Write all turns of a chat into one row"),
+        (
+            {"prompt": [Q], "answer": "a"},
+            "unknown row format",
+            'columns = { prompt = "prompt", completion = "answer" }',
+        ),
+        ({"prompt": [Q], "reward_model": {"ground_truth": "a"}}, "unknown row format", "Write the answer to the turns"),
+        ({"method": "POST", "body": {"model": "m", "messages": [Q, A]}}, "unknown", 'messages = "body.messages"'),
+        ({"system": "s", "chat": "USER: q ASSISTANT: a"}, "unknown row format", "Use `messages`"),
+        ({"query": "q", "answers": "[]", "tools": "[{}]"}, "unknown row format", "Use `messages`"),
+    ],
+)
+def test_read_task_refused_row_gets_no_hint_that_learns_another_text(
+    tmp_path: Path, row: Any, problem: str, hint: str
+) -> None:
+    said, suggested = _problem(tmp_path, row)
+    assert problem in said
+    assert hint in suggested
+
+
+def test_read_task_number_as_answer_keeps_its_digits(tmp_path: Path) -> None:
+    rows = read_text(tmp_path, "t.jsonl", "".join(f'{{"prompt": "q", "completion": {n}}}\n' for n in ("3.50", "1e3")))
+    assert [row.content["completion"] for row in rows] == ["3.50", "1e3"]
+
+
+def test_read_task_decimal_of_parquet_is_its_text(tmp_path: Path) -> None:
+    path = tmp_path / "t.parquet"
+    parquet.write_table(pa.table({"prompt": ["q"], "completion": pa.array([Decimal("1.10")])}), path)
+    (row,) = read_task(Source(name="t", files=(path,)))
+    assert row.content == {"prompt": "q", "completion": "1.10"}
+
+
+def test_read_task_empty_history_of_csv_is_no_history(tmp_path: Path) -> None:
+    (row,) = read_text(tmp_path, "t.csv", "instruction,output,history\nq,a,[]\n")
+    assert row.content == {"instruction": "q", "response": "a"}
+
+
+def test_read_task_letter_of_a_choice_is_refused_unless_the_prompt_holds_the_choices(tmp_path: Path) -> None:
+    rows = json_lines(
+        {"question": "q", "choices": ["x", "y"], "answer": "B"},
+        {"question": "q A) x B) y", "choices": ["x", "y"], "answer": "B"},
+    )
+    first, second = read_text(tmp_path, "t.jsonl", rows, columns={"prompt": "question", "completion": "answer"})
+    assert first.problem.startswith("'answer' is the letter of one of the choices in 'choices', and no text")
+    assert second.content == {"prompt": "q A) x B) y", "completion": "B"}

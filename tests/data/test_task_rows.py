@@ -190,7 +190,11 @@ def test_read_task_line_of_ten_megabytes_is_read(tmp_path: Path) -> None:
     [
         ("t.jsonl", lines(PAIR) + "\n{broken\n" + lines(PAIR), "t.jsonl:3: not valid JSON"),
         ("t.jsonl", lines(PAIR) + '{"prompt": \n', "t.jsonl:2: not valid JSON: unexpected end"),
-        ("t.jsonl", lines(PAIR) + '{"prompt": "a", "completion": "b"} x', "t.jsonl:2: not valid JSON: Extra data"),
+        (
+            "t.jsonl",
+            lines(PAIR) + '{"prompt": "a", "completion": "b"} x',
+            "t.jsonl:2: not valid JSON: more text after the row",
+        ),
         ("t.jsonl", b'{"prompt": "a\0"}', "t.jsonl:1: not valid JSON"),
         ("t.jsonl", b'\n{"prompt": "\xe9"}', "t.jsonl:2: not UTF-8 (byte 0xe9)"),
         ("t.jsonl", lines(PAIR).encode("utf-16"), "t.jsonl is UTF-16, not UTF-8"),

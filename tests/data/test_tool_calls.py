@@ -9,6 +9,7 @@ import pytest
 from conftest import CHAT_TEMPLATE, MakeProject, make_tokenizer, pair_rows
 from hypothesis import given
 from hypothesis import strategies as st
+from reading import json_lines, read_text
 
 from curator.core.errors import DataError
 from curator.data.formats import recognise
@@ -291,3 +292,38 @@ def test_read_task_null_arguments_of_parquet_are_dropped(tmp_path: Path) -> None
         {"city": "Paris"},
         {"days": 3},
     ]
+
+
+def test_read_task_tool_calls_of_swift_are_one_learned_turn(tmp_path: Path) -> None:
+    calls = [{"role": "tool_call", "content": json.dumps({"name": "f", "arguments": {"n": n}})} for n in (1, 2)]
+    turns = [{"role": "user", "content": "q"}, *calls, {"role": "tool_response", "content": "3"}]
+    (row,) = read_text(tmp_path, "t.jsonl", json_lines({"messages": [*turns, {"role": "assistant", "content": "a"}]}))
+    assert [turn["role"] for turn in row.content["messages"]] == ["user", "assistant", "tool", "assistant"]
+    made = row.content["messages"][1]
+    assert [call["function"] for call in made["tool_calls"]] == [
+        {"name": "f", "arguments": {"n": 1}},
+        {"name": "f", "arguments": {"n": 2}},
+    ]
+    assert made.get("train", True)
+
+
+def test_read_task_tools_of_anthropic_get_the_name_that_templates_read(tmp_path: Path) -> None:
+    schema = {"type": "object", "properties": {}}
+    turns = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
+    row = {"messages": turns, "tools": [{"name": "f", "input_schema": schema}]}
+    (read,) = read_text(tmp_path, "t.jsonl", json_lines(row))
+    assert read.content["tools"] == [{"type": "function", "function": {"name": "f", "parameters": schema}}]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ('"{\\"n\\": 1, \\"n\\": 2}"', "not valid JSON in the arguments of 'f'"),
+        ('{"n": NaN}', "a tool call cannot be written as JSON"),
+    ],
+)
+def test_read_task_tool_call_that_is_no_json_is_refused(tmp_path: Path, arguments: str, words: str) -> None:
+    call = f'{{"role": "assistant", "tool_calls": [{{"function": {{"name": "f", "arguments": {arguments}}}}}]}}'
+    text = f'{{"messages": [{{"role": "user", "content": "q"}}, {call}]}}\n'
+    (row,) = read_text(tmp_path, "t.jsonl", text)
+    assert words in row.problem

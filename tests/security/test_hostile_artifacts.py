@@ -95,7 +95,7 @@ def _header(header: bytes, size: int | None = None) -> Any:
         ("check", _adapter, "holds a LoRA adapter, next to a model (base model: 'evil/base')"),
         ("check", lambda m: _change(m / "config.json", transformers_weights="adapter_model.bin"), "other weights"),
         ("check", lambda m: _change(m / "config.json", transformers_weights="a/b.safetensors"), "other weights"),
-        ("train", _header(b"{}", 2**62), "header too large"),
+        ("train", _header(b"{}", 2**62), "its header is not valid"),
         (
             "train",
             _header(b'{"x":{"dtype":"F32","shape":[1099511627776,1099511627776],"data_offsets":[0,4]}}'),

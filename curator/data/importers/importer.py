@@ -128,8 +128,8 @@ def _read(path: Path, values: Any) -> ImportedConfig:
         return read_trl(values, path)
     if mixer := next((key for key in values if key.startswith("dataset_mixer")), None):
         raise DataError(
-            f"{path}: curator does not read a mixer of open-instruct ({mixer})",
-            hint="Pass each data set of the mixer with its own --from. An export for open-instruct works.",
+            f"{path}: curator does not read a mixer of open-instruct or the alignment handbook ({mixer})",
+            hint="Pass each data set of the mixer with its own --from.",
         )
     raise DataError(
         f"{path}: not a configuration of LLaMA-Factory, axolotl or TRL, nor of oumi or ms-swift",
