@@ -176,7 +176,7 @@ def _print_selections(
                 styled(f"{pair.first} − {pair.second}"),
                 styled(kind, "dim"),
                 styled(signed(value), "bold"),
-                styled(_range(low, high) or "unknown: needs 2 common seeds", "dim"),
+                styled(_range(low, high) or _unknown(pair.seeds), "dim"),
                 styled(f"{pair.seeds}", "dim"),
                 styled("" if not known else "differs" if differs else "noise", "green" if differs else "dim"),
             )
@@ -242,6 +242,11 @@ def _print_scatter(out: "Console", report: results.VerifyReport) -> None:
     picture = draw(series, min(out.width, 72), 18, x_label="estimated")
     for line in picture.lines:
         out.print(styled(line), soft_wrap=True)
+
+
+def _unknown(seeds: int) -> str:
+    """Say why the interval of a difference is not known."""
+    return "unknown: needs 2 common seeds" if seeds < 2 else "unknown: every seed has this difference"
 
 
 def _range(low: float | None, high: float | None) -> str:
