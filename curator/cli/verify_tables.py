@@ -97,7 +97,8 @@ def show_predictions(report: results.VerifyReport) -> None:
         out.print(styled(f"  {name:<26}{value:>8}  "), styled(note, "dim"), sep="", soft_wrap=True)
     left = len(report.runs) - found.runs
     if left:
-        out.print(styled(f"  {left} other runs have no estimate from before", "dim"))
+        words = "1 other run has" if left == 1 else f"{left} other runs have"
+        out.print(styled(f"  {words} no estimate from before", "dim"))
     if report.forgetting is not None:
         _print_forgetting(out, report.forgetting)
 

@@ -320,7 +320,8 @@ class TargetEstimates:
         """Return the time of meta-training, gradients and affinities, and how many subsets the affinities compare.
 
         Returns:
-            Seconds and number of different subsets. Seconds are unknown (None) if a part is missing or from an older version.
+            Seconds, and number of different subsets. Seconds are unknown (None) if a part is missing or from an older
+            version.
         """
         self.affinities()
         gradients = self._store.artifact("gradients", key_of(completeness_inputs(self._config, self.sets, self.corpus)))

@@ -15,6 +15,7 @@ import curator
 from curator.cli.verify_tables import show_verify
 from curator.core.events import Reporter
 from curator.data.dropped import Dropped, without
+from curator.select.manifest import read_manifest
 from curator.select.methods import Request
 from curator.training.fine_tune import recipe_key, subset_content, with_epochs
 from curator.verify.paired import NamedSubset, named_subsets, paired_difference, runs_to_pair, tokens_of
@@ -157,6 +158,17 @@ def test_verify_same_tokens_reports_intervals_over_seeds_and_paired_differences(
     assert "tokens trained" in table
     wrong = run_cli("verify", "--same-tokens", "-p", ready).check(2)
     assert "--selections" in wrong.err
+
+
+def test_manifest_with_dropped_examples_counts_the_runs_that_calibrate(ready: Path) -> None:
+    project = _open(ready)
+    for size in range(6):
+        subset = frozenset(t for n, t in enumerate(TASKS) if size >> n & 1)
+        _pretend(project, NamedSubset("", subset), {1: 1.0 + 0.1 * size})
+    dropped = [("alpha", row.sha256) for row in project.examples("alpha").examples[:2]]
+    project.select(drop_examples=dropped)
+    estimate = read_manifest(ready / "curator-manifest.json").estimate
+    assert (estimate["calibrated"], estimate["measured_subsets"]) == (True, 6)
 
 
 def test_paired_difference_equal_over_seeds_has_unknown_interval() -> None:
