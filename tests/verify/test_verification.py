@@ -448,6 +448,13 @@ def test_report_few_subsets_own_error_does_not_widen_the_interval(ready: Path, c
     assert report.interval_coverage < 1
 
 
+def test_preview_within_limits_has_the_interval_of_select(ready: Path) -> None:
+    _pretend(ready, _noisy, _subsets(12))
+    project = _open(ready)
+    seen, made = project.preview(k=1), project.select(k=1)
+    assert (seen.selected, seen.estimate) == (made.selected, made.estimate)
+
+
 @pytest.mark.parametrize("count", [0, 5, 8, 12])
 def test_estimate_has_interval_and_reports_calibration(ready: Path, count: int) -> None:
     raw = _estimates(ready).estimator
