@@ -192,7 +192,7 @@ def show_examples(report: results.ExamplesReport, top: int) -> None:
 
 
 def show_curve(report: results.CurveReport) -> None:
-    """Print the estimated loss against tokens as a plot, and the best subset for each budget."""
+    """Print the estimated loss against tokens as a plot, and the best subset found for each budget."""
     out = console()
     names, kind = ", ".join(report.target), _calibrated(report.calibrated_on)
     out.print(styled(f"{names}: estimated loss against training tokens ({kind})"))
