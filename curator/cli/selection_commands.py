@@ -260,7 +260,7 @@ def curve(
     ] = False,
     plot: PlotOption = None,
 ) -> None:
-    """Print the estimated loss against training tokens, and the best subset for each budget."""
+    """Print the estimated loss against training tokens, and the best subset found for each budget."""
     from curator.cli.tables import show_curve, show_pareto
     from curator.results.plots import check_plot_file, plot_curve, plot_pareto
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from curator import results
-from curator.core.figures import duration, fixed, signed
+from curator.core.figures import chance, duration, fixed, signed
 from curator.core.text import styled
 from curator.results.text_plot import Series, draw
 
@@ -148,12 +148,14 @@ def _print_race(out: "Console", race: results.RaceResult) -> None:
     runner_up = "-" if race.runner_up is None else ", ".join(race.runner_up) or "(the target alone)"
     rows = [
         ("runs", f"{race.runs}"),
-        ("probability that the selection is the best candidate", f"{race.probability_best:.0%}"),
-        ("measured loss above the lowest of all runs", fixed(race.regret)),
+        ("probability that the selection is the best candidate", chance(race.probability_best)),
+        ("measured loss above the lowest of all measured subsets", fixed(race.regret)),
         ("runner-up", runner_up),
     ]
     if race.measured_metric is not None:
-        words = f"{fixed(race.measured_metric)}, {fixed(race.metric_regret or 0.0)} from the best of all runs"
+        words = (
+            f"{fixed(race.measured_metric)}, {fixed(race.metric_regret or 0.0)} from the best of all measured subsets"
+        )
         rows.insert(2, (f"decided by {race.metric}", words))
     out.print(styled("race", "bold"))
     for name, value in rows:
@@ -166,13 +168,15 @@ def show_examples(report: results.ExamplesReport, top: int) -> None:
     helping = [e for e in report.examples if e.gain > 0][:top]
     harming = [e for e in reversed(report.examples) if e.gain < 0][:top]
     kind = _calibrated(report.calibrated_on)
-    share = sum(e.gain > 0 for e in report.examples) / max(len(report.examples), 1)
-    total = sum(e.gain for e in report.examples)
+    count, total = len(report.examples), sum(e.gain for e in report.examples)
+    helpful = sum(e.gain > 0 for e in report.examples)
+    effect = "lower" if total > 0 else "raise"
     out.print(
         styled(
-            f"{report.task}: {share:.0%} of {len(report.examples)} examples lower the loss of"
-            f" {', '.join(report.target)}, together by {signed(total)} nats ({kind})"
-        )
+            f"{report.task}: {helpful:,} of {count:,} examples lower the loss of {', '.join(report.target)}."
+            f" All {count:,} together {effect} it by {fixed(abs(total))} nats ({kind}, to first order)."
+        ),
+        soft_wrap=True,
     )
     for title, rows in (("most helpful", helping), ("most harmful", harming)):
         table = table_of("mnat", "place", title, numbers=("mnat",))
@@ -188,7 +192,7 @@ def show_examples(report: results.ExamplesReport, top: int) -> None:
 
 
 def show_curve(report: results.CurveReport) -> None:
-    """Print the estimated loss against tokens as a plot, and the best subset for each budget."""
+    """Print the estimated loss against tokens as a plot, and the best subset found for each budget."""
     out = console()
     names, kind = ", ".join(report.target), _calibrated(report.calibrated_on)
     out.print(styled(f"{names}: estimated loss against training tokens ({kind})"))

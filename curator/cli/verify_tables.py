@@ -97,7 +97,8 @@ def show_predictions(report: results.VerifyReport) -> None:
         out.print(styled(f"  {name:<26}{value:>8}  "), styled(note, "dim"), sep="", soft_wrap=True)
     left = len(report.runs) - found.runs
     if left:
-        out.print(styled(f"  {left} other runs have no estimate from before", "dim"))
+        words = "1 other run has" if left == 1 else f"{left} other runs have"
+        out.print(styled(f"  {words} no estimate from before", "dim"))
     if report.forgetting is not None:
         _print_forgetting(out, report.forgetting)
 
@@ -176,7 +177,7 @@ def _print_selections(
                 styled(f"{pair.first} − {pair.second}"),
                 styled(kind, "dim"),
                 styled(signed(value), "bold"),
-                styled(_range(low, high) or "unknown: needs 2 common seeds", "dim"),
+                styled(_range(low, high) or _unknown(pair.seeds), "dim"),
                 styled(f"{pair.seeds}", "dim"),
                 styled("" if not known else "differs" if differs else "noise", "green" if differs else "dim"),
             )
@@ -242,6 +243,11 @@ def _print_scatter(out: "Console", report: results.VerifyReport) -> None:
     picture = draw(series, min(out.width, 72), 18, x_label="estimated")
     for line in picture.lines:
         out.print(styled(line), soft_wrap=True)
+
+
+def _unknown(seeds: int) -> str:
+    """Say why the interval of a difference is not known."""
+    return "unknown: needs 2 common seeds" if seeds < 2 else "unknown: every seed has this difference"
 
 
 def _range(low: float | None, high: float | None) -> str:

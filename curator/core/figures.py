@@ -22,6 +22,12 @@ def signed_percent(share: float, digits: int = 1) -> str:
     return signed(100 * share, digits) + "%"
 
 
+def chance(share: float) -> str:
+    """Write a probability as a whole percentage. A probability from few draws is never written as 0 % or 100 %."""
+    percent = round(100 * share)
+    return ">99%" if percent >= 100 else "<1%" if percent <= 0 else f"{percent}%"
+
+
 def short(count: float) -> str:
     """Write a count in at most five cells: 999, 12.3k, 4.5M."""
     for limit, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):

@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from curator import results
+from curator.core.arrays import Mask
 from curator.core.events import Stopwatch
 from curator.core.interval import Interval
 from curator.core.provenance import Inputs, hash_of, key_of
@@ -113,6 +114,11 @@ class TargetEstimates:
     def estimator(self) -> LossEstimator:
         """Estimator that the configuration names. Enough measured subsets calibrate it."""
         return self._estimator(self.calibration)
+
+    @cached_property
+    def uncalibrated(self) -> LossEstimator:
+        """Estimator that the configuration names, without a calibration."""
+        return self._estimator(None)
 
     @cached_property
     def evidence(self) -> Evidence | None:
@@ -224,8 +230,7 @@ class TargetEstimates:
         if kept or not self.tasks:
             values = np.array([kept[task.name] for task in self.tasks]).reshape(-1, 2)
             return Affinities(values[:, 0], values[:, 1])
-        select = self._config.select
-        masks = sample_subsets(len(self.tasks), subsets=select.subsets, share=select.subset_size, seed=select.seed)
+        masks = self._sample()
         took = Stopwatch()
         stage = self.workspace.reporter.with_sink(took).stage("estimate", len(masks), "subsets")
         affinities = sample_affinities(self.estimator, masks, on_chunk=stage.advance_to)
@@ -242,6 +247,11 @@ class TargetEstimates:
             outputs={"ridges": list(self.estimator.ridges), "subsets": len(masks), "seconds": took.whole},
         )
         return Affinities(np.array([row[1] for row in rows]), np.array([row[2] for row in rows]))
+
+    def _sample(self) -> Mask:
+        """Return the random subsets of the affinities (s, t)."""
+        select = self._config.select
+        return sample_subsets(len(self.tasks), subsets=select.subsets, share=select.subset_size, seed=select.seed)
 
     def examples(
         self, name: str, selected: Sequence[str], estimator: LossEstimator | None = None
@@ -307,10 +317,11 @@ class TargetEstimates:
         )
 
     def seconds(self) -> tuple[float | None, int]:
-        """Return the time of meta-training, gradients and affinities, and the number of subsets of the affinities.
+        """Return the time of meta-training, gradients and affinities, and how many subsets the affinities compare.
 
         Returns:
-            Seconds and number of subsets. Seconds are unknown (None) if a part is missing or from an older version.
+            Seconds, and number of different subsets. Seconds are unknown (None) if a part is missing or from an older
+            version.
         """
         self.affinities()
         gradients = self._store.artifact("gradients", key_of(completeness_inputs(self._config, self.sets, self.corpus)))
@@ -318,7 +329,8 @@ class TargetEstimates:
         if gradients is None or estimates is None or "seconds" not in gradients.outputs:
             return None, 0
         spent = self._meta.seconds + gradients.outputs["seconds"] + estimates.outputs["seconds"]
-        return spent, int(estimates.outputs["subsets"])
+        # Few tasks have few subsets, and the draw repeats them. A repeated subset saves no fine-tuning run.
+        return spent, len(np.unique(self._sample(), axis=0))
 
     def number_of(self, name: str) -> int:
         """Return the position of an auxiliary task.

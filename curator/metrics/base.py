@@ -110,9 +110,15 @@ def mean_of(values: Sequence[float]) -> MetricValue:
 
 
 def proportion(hits: Sequence[bool]) -> MetricValue:
-    """Return the proportion of hits among at least one row, and its binomial standard error."""
-    share, count = sum(hits) / len(hits), len(hits)
-    return MetricValue(value=share, standard_error=math.sqrt(share * (1 - share) / count), examples=count)
+    """Return the proportion of hits among at least one row, and its binomial standard error.
+
+    Without a hit, or without a miss, that error is 0, although other rows may differ. Then the error is that of the
+    same rows with one more hit and one more miss.
+    """
+    found, count = sum(hits), len(hits)
+    share = found / count
+    rest, of = (share, count) if 0 < found < count else ((found + 1) / (count + 2), count + 2)
+    return MetricValue(value=share, standard_error=math.sqrt(rest * (1 - rest) / of), examples=count)
 
 
 def weighted(values: Sequence[tuple[float, MetricValue]]) -> MetricValue:

@@ -402,7 +402,12 @@ class Project:
         check_budget(request, without(corpus, request.dropped))
         works = [plan.train(), plan.gradients(), plan.affinities(request.dropped)]
         if runs is not None:
-            self._pipeline.begin(corpus, [*works, plan.expected_runs("select", runs)])
+            from curator.metrics.measuring import metric_name
+            from curator.verify.race import runs_left
+
+            metric = str(metric_name(self.workspace, None))
+            left = runs if fresh else runs_left(self.workspace, corpus, request, metric=metric, most=runs)
+            self._pipeline.begin(corpus, [*works, plan.expected_runs("select", left)])
             return self._race(targets, request, runs=runs, name=name or "race", path=path, fresh=fresh)
         name = name or request.method
         self._pipeline.begin(corpus, [*works, plan.select(request, name)])

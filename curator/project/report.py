@@ -12,6 +12,7 @@ from curator.core.figures import fixed, signed
 from curator.core.files import write_whole
 from curator.core.provenance import key_of
 from curator.data.corpus import Corpus, read_corpus
+from curator.estimate.loss_estimator import NORMAL_90
 from curator.estimate.target import TargetEstimates
 from curator.gradients.segment_sets import completeness_inputs, sets_in_use
 from curator.results.document import (
@@ -28,7 +29,7 @@ from curator.results.document import (
 )
 from curator.results.svg import Bar, Dot
 from curator.results.verification import VerifyReport
-from curator.select.manifest import Manifest, stored_manifest
+from curator.select.manifest import Manifest, TaskEntry, stored_manifest
 from curator.training.meta_init import find_meta_init
 from curator.verify.report import report as verified
 from curator.workspace.store.notes import Note
@@ -132,14 +133,28 @@ def _answer(manifest: Manifest) -> list[Block]:
     found: list[Block] = [Bars(bars), Sentence("Losses are in nats per target token. Lower is better.")]
     for key, loss in manifest.reference.items():
         change = manifest.estimated_loss - loss
-        noise = "within" if key in manifest.indistinguishable else "more than"
-        kind = "lower" if change < 0 else "higher"
-        found.append(
-            Sentence(f"The estimate is {kind} by {fixed(abs(change))} than {names.get(key, key)}: {noise} the noise.")
-        )
+        found.append(Sentence(_against(names.get(key, key), change, is_noise=key in manifest.indistinguishable)))
     kind = "are calibrated by measured subsets" if manifest.estimate.get("calibrated") else "are not calibrated"
     found.append(Sentence(f"The method is {manifest.method}. The estimates {kind}."))
     return found
+
+
+def _against(name: str, change: float, *, is_noise: bool) -> str:
+    """Compare the estimate with that of a reference."""
+    if fixed(change) == fixed(0.0):
+        return f"The estimate is the same as that of {name}."
+    kind, noise = "lower" if change < 0 else "higher", "within" if is_noise else "more than"
+    return f"The estimate is {kind} by {fixed(abs(change))} than {name}: {noise} the noise."
+
+
+def _effect(task: TaskEntry) -> str:
+    """Say whether a task helps. "" if no sampled subset, or every one, holds the task."""
+    error = task.affinity_standard_error
+    if error is None:
+        return ""
+    if abs(task.affinity) <= NORMAL_90 * error:
+        return "no clear effect on average"
+    return "helps on average" if task.affinity > 0 else "harms on average"
 
 
 def _tasks(manifest: Manifest) -> list[Block]:
@@ -156,7 +171,7 @@ def _tasks(manifest: Manifest) -> list[Block]:
             "pinned in" if task.name in included else "",
             "pinned out" if task.name in excluded else "",
             f"step {added[task.name]}" if task.name in added else "",
-            "helps on average" if task.affinity > 0 else "harms on average",
+            _effect(task),
         ]
         rows.append(
             (
@@ -171,8 +186,11 @@ def _tasks(manifest: Manifest) -> list[Block]:
             )
         )
     columns = ("", "task", "affinity", "± s.e.", "weight", "examples", "tokens", "reasons")
-    words = "The affinity is the mean estimated loss of random subsets without the task minus the mean with it."
-    return [Table(columns, rows, ("affinity", "± s.e.", "weight", "examples", "tokens")), Sentence(words)]
+    words = (
+        "The affinity is the mean estimated loss of random subsets without the task minus the mean with it.",
+        "An affinity below 1.64 standard errors is no clear effect.",
+    )
+    return [Table(columns, rows, ("affinity", "± s.e.", "weight", "examples", "tokens")), *map(Sentence, words)]
 
 
 def _steps(manifest: Manifest) -> list[Section]:

@@ -234,6 +234,7 @@ class VerifyReport(Report, Shown):
     seconds_fine_tuning: float
     """Time of all fine-tuning runs in the report."""
     subsets_estimated: int
+    """Number of different random subsets that the affinities compare."""
     speedup: float | None
     """Time to fine-tune on `subsets_estimated` subsets, divided by the time to estimate them."""
     speedup_100: float | None

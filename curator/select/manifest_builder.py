@@ -12,6 +12,7 @@ from curator.core.version import __version__
 from curator.data.corpus import Corpus, Task, TaskVersion
 from curator.data.dropped import dropped_rows
 from curator.estimate.affinity import Affinities
+from curator.estimate.calibration import Calibration
 from curator.estimate.loss_estimator import LossEstimator
 from curator.estimate.reduced import ReducedEstimates
 from curator.estimate.target import TargetEstimates
@@ -109,13 +110,8 @@ def manifest_of(
             "method": config.estimate.method,
             "ridge": [rounded(ridge) for ridge in estimates.estimator.ridges],
             "calibrated": estimates.calibration is not None,
-            "measured_subsets": len(estimates.measured),
-            "interval": (
-                "90 % over the validation examples"
-                if estimates.calibration is None or estimates.calibration.half_width is None
-                else "90 % conformal over the measured subsets"
-            )
-            + (", simulated for the selected subset" if is_chosen else ""),
+            "measured_subsets": len(whole.measured),
+            "interval": _interval_words(estimates.calibration, is_chosen=is_chosen),
             "interval_accounts_for_selection": is_chosen,
         },
         targets=tuple(
@@ -162,6 +158,15 @@ def manifest_of(
         ),
         dropped_examples=_dropped(estimates),
     )
+
+
+def _interval_words(calibration: Calibration | None, *, is_chosen: bool) -> str:
+    """Say how the interval of a selection is made."""
+    has_errors = calibration is not None and calibration.half_width is not None
+    words = "90 % conformal over the measured subsets" if has_errors else "90 % over the validation examples"
+    if not is_chosen:
+        return words
+    return words + f", {'widened' if calibration is None else 'simulated'} for the selected subset"
 
 
 def _references(estimator: LossEstimator, mask: Mask) -> dict[str, SelectionEstimate]:

@@ -154,7 +154,8 @@ class Selections:
         """
         constraints = constraints_of(request, self.estimates.tasks, self.estimates.number_of)
         selection = self._methods.select(request.method, constraints, lambda _: None)
-        return manifest_of(self.estimates, request, name, selection, self.estimates.affinities())
+        affinities = self.estimates.affinities()
+        return manifest_of(self.estimates, request, name, selection, affinities, constraints=constraints)
 
     def choose(self, request: Request) -> list[str]:
         """Return the names of the tasks that a method would select. Store nothing.

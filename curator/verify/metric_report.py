@@ -143,7 +143,7 @@ def _why(spread: float | None, noise: tuple[float, int] | None) -> str:
     if not noise:
         return "all subsets have the same value"
     return (
-        f"the noise between seeds ({fixed(noise[0])}) is as large as the spread between subsets"
+        f"the noise between seeds ({fixed(noise[0])}) is at least as large as the spread between subsets"
         f" ({fixed(spread or 0.0)})"
     )
 

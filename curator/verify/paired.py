@@ -22,6 +22,7 @@ from curator.core.metric_name import LOSS
 from curator.core.provenance import key_of
 from curator.data.corpus import Corpus
 from curator.data.dropped import NOTHING, Dropped, without
+from curator.estimate.loss_estimator import ROUNDING
 from curator.estimate.target import TargetEstimates
 from curator.metrics.base import Part
 from curator.metrics.measuring import Measurer
@@ -320,7 +321,8 @@ def paired_difference(first: Mapping[int, float], second: Mapping[int, float]) -
 
     Returns:
         The number of common seeds, and the difference, first minus second. The ends are infinite with one common seed.
-        Without a common seed, the value is the difference of the means, and the ends are infinite.
+        Without a common seed, the value is the difference of the means, and the ends are infinite. The ends are
+        infinite too if every seed has the same difference.
     """
     seeds = sorted(first.keys() & second.keys())
     if not seeds:
@@ -330,6 +332,9 @@ def paired_difference(first: Mapping[int, float], second: Mapping[int, float]) -
     value = float(differences.mean())
     if len(seeds) == 1:
         return 1, Interval(value, -np.inf, np.inf)
+    if np.ptp(differences) <= ROUNDING:
+        # A share of few rows often takes equal values. Their spread of 0 is no evidence that noise is absent.
+        return len(seeds), Interval(value, -np.inf, np.inf)
     error = float(differences.std(ddof=1)) / np.sqrt(len(seeds))
     half = float(student.ppf(_QUANTILE, len(seeds) - 1)) * error
     return len(seeds), Interval(value, value - half, value + half)

@@ -20,6 +20,7 @@ from curator.core.arrays import Floats, Mask
 from curator.core.errors import CuratorError, NumericalError
 from curator.core.metric_name import LOSS
 from curator.core.provenance import Inputs, key_of
+from curator.data.corpus import Corpus
 from curator.metrics.measuring import Measurer
 from curator.results.base import rounded
 from curator.select.baselines import NAMES
@@ -28,9 +29,10 @@ from curator.select.methods import Request, constraints_of
 from curator.select.posterior import expected_gains, joint_posterior, probabilities_best
 from curator.select.search import Constraints
 from curator.select.selections import Selections
-from curator.training.fine_tune import measurement_inputs
+from curator.training.fine_tune import diverged_runs, measured_subsets, measurement_inputs, recipe_key
 from curator.verify.measure import Run, run_seeds
 from curator.verify.race_goal import MetricGoal, metric_goal
+from curator.workspace.workspace import Workspace
 
 # Increase when the same runs give other choices.
 _VERSION = 1
@@ -131,6 +133,34 @@ def next_row(standing: Standing, rows: Sequence[int], free: Mask) -> int | None:
     return standing.winner if gains[best] <= 0 and free[standing.winner] else best
 
 
+def runs_left(workspace: Workspace, corpus: Corpus, request: Request, *, metric: str, most: int) -> int:
+    """Return how many runs a race may still make. It may end earlier.
+
+    Args:
+        workspace: The project.
+        corpus: Examples of the project, split for the targets.
+        request: Limits of the selection.
+        metric: Name of the metric of the runs.
+        most: Maximum number of runs of the race, with those that are done.
+    """
+    kept = workspace.store.artifact("race", key_of(_inputs(workspace, corpus, request, metric)))
+    planned = [] if kept is None else [(frozenset(subset), seed) for subset, seed in kept.outputs["runs"]]
+    found = workspace.store.measurements(recipe_key(workspace.config, corpus))
+    done = {(m.subset, run.seed) for m in measured_subsets(corpus, found) for run in m.runs}
+    done |= diverged_runs(corpus, found)
+    return max(most - sum(run in done for run in planned), 0)
+
+
+def _inputs(workspace: Workspace, corpus: Corpus, request: Request, metric: str) -> Inputs:
+    """Return what decides a race."""
+    inputs: Inputs = measurement_inputs(workspace.config, corpus) | {
+        "tasks": {task.name: task.content for task in corpus.auxiliary},
+        "request": asdict(replace(request, method="race")),
+        "race": _VERSION,
+    }
+    return inputs if metric == LOSS else inputs | {"metric": metric}
+
+
 class Race:
     """A race for one target and one request.
 
@@ -148,13 +178,7 @@ class Race:
         estimates = selections.estimates
         workspace, corpus = estimates.workspace, estimates.corpus
         self._store = workspace.store
-        self._inputs: Inputs = measurement_inputs(workspace.config, corpus) | {
-            "tasks": {task.name: task.content for task in estimates.tasks},
-            "request": asdict(replace(request, method="race")),
-            "race": _VERSION,
-        }
-        if measurer is not None and measurer.name != LOSS:
-            self._inputs["metric"] = measurer.name
+        self._inputs = _inputs(workspace, corpus, request, LOSS if measurer is None else measurer.name)
         self._key = key_of(self._inputs)
         kept = None if fresh else self._store.artifact("race", self._key)
         outputs = {} if kept is None else kept.outputs

@@ -45,7 +45,9 @@ def report(estimates: TargetEstimates, *, empty: bool = False) -> results.Verify
         widths = np.array([e.high - e.value for e in each])
     else:
         estimated, widths = cross_validated(evidence)
-        spread = estimates.estimator.half_widths(estimates.estimator.validation_losses(masks), masks)
+        # The calibrated estimator knows the error of every subset, so its interval would contain each of them.
+        plain = estimates.uncalibrated
+        spread = plain.half_widths(plain.validation_losses(masks), masks)
         widths = np.where(np.isnan(widths), spread, widths)
     inside = np.abs(truth - estimated) <= widths
     seconds = [run.seconds for m in measured for run in m.runs]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from curator.core.figures import duration, fixed, short, signed, signed_percent, span
+from curator.core.figures import chance, duration, fixed, short, signed, signed_percent, span
 from tui.widgets import numbers
 
 _ROOT = Path(__file__).parents[2]
@@ -23,6 +23,10 @@ def test_signed_value_that_rounds_to_zero_has_no_sign(value: float, shown: str) 
 
 def test_signed_percent_keeps_one_digit_and_no_sign_of_zero() -> None:
     assert [signed_percent(share) for share in (-0.0001, 0.123, -0.04)] == ["0.0%", "+12.3%", "-4.0%"]
+
+
+def test_chance_from_draws_is_never_certain() -> None:
+    assert [chance(p) for p in (1.0, 0.9965, 0.994, 0.5, 0.004, 0.0)] == [">99%", ">99%", "99%", "50%", "<1%", "<1%"]
 
 
 def test_figures_times_and_counts_have_one_form() -> None:

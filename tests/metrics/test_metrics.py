@@ -64,6 +64,14 @@ def test_proportion_of_hits_has_binomial_standard_error() -> None:
     )
 
 
+@pytest.mark.parametrize("hit", [True, False])
+def test_proportion_of_equal_rows_has_no_error_of_zero(hit: bool) -> None:
+    found = proportion([hit] * 36)
+    assert found.value == float(hit)
+    # Of 38 rows, 1 differs.
+    assert found.standard_error == pytest.approx((1 / 38 * 37 / 38 / 38) ** 0.5)
+
+
 def test_mean_of_values_has_standard_error_of_their_spread() -> None:
     found = mean_of([1.0, 2.0, 3.0])
     assert (found.value, found.examples) == (2.0, 3)

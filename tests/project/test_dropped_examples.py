@@ -252,6 +252,11 @@ def test_examples_drop_harmful_writes_lines_that_select_reads(folder: Path) -> N
     assert [tuple(row.values()) for row in rows_of(out)] == [("beta", digest) for digest in worst]
     outcome = run_cli("examples", "-p", folder, "--drop-harmful", "3", "--of", "beta")
     assert outcome.out == out.read_text(encoding="utf-8")
+    gains = [example.gain for example in curator.Project.open(folder).examples("beta").examples]
+    shown = run_cli("examples", "beta", "-p", folder).check(0).out
+    effect = "lower" if sum(gains) > 0 else "raise"
+    assert f"beta: {sum(gain > 0 for gain in gains)} of 8 examples lower the loss of target." in shown
+    assert f"All 8 together {effect} it by {abs(sum(gains)):.4f} nats" in shown
     outcome = run_cli("select", "-p", folder, "--include", "beta", "--drop-examples", out, "--json")
     assert outcome.code == 0, outcome
     assert {row["sha256"] for row in json.loads(outcome.out)["dropped_examples"]} == set(worst)

@@ -14,6 +14,7 @@ from tui_pilot import opened, text, until
 import curator
 from curator.core.errors import DataError
 from curator.core.text import clean
+from curator.project.report import _effect
 from curator.results.document import Document, Section, Sentence, Table, to_html, to_markdown
 from curator.results.svg import Bar, bars_svg
 from curator.select.manifest import read_manifest
@@ -94,6 +95,27 @@ def test_report_holds_selection_reasons_runs_settings_and_hashes(folder: Path) -
     assert "\u202e" not in page
     # Equal inputs give equal bytes.
     assert project.report(output=folder / "again.html").read_bytes() == path.read_bytes()
+
+
+def test_report_selection_without_a_task_is_the_target_alone(folder: Path) -> None:
+    project = curator.Project.open(folder)
+    project.select(k=0, name="empty")
+    manifest = read_manifest(folder / "curator-manifest.json")
+    assert manifest.estimate["interval"] == "90 % over the validation examples, widened for the selected subset"
+    seen = _read(project.report().read_text(encoding="utf-8"))
+    assert "The estimate is the same as that of target alone." in seen.text
+    for task in manifest.tasks:
+        assert task.affinity_standard_error is not None
+        clear = abs(task.affinity) > 1.645 * task.affinity_standard_error
+        words = "no clear effect" if not clear else "helps" if task.affinity > 0 else "harms"
+        assert _effect(task) == f"{words} on average"
+
+
+def test_report_effect_of_a_task_without_a_comparison_is_unsaid(folder: Path) -> None:
+    (task, *_) = read_manifest(folder / "curator-manifest.json").tasks
+    assert _effect(task.model_copy(update={"affinity": 0.0, "affinity_standard_error": None})) == ""
+    assert _effect(task.model_copy(update={"affinity": 0.02, "affinity_standard_error": 0.02})).startswith("no clear")
+    assert _effect(task.model_copy(update={"affinity": -0.1, "affinity_standard_error": 0.02})) == "harms on average"
 
 
 def test_report_as_markdown_escapes_foreign_text(folder: Path) -> None:

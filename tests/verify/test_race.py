@@ -141,6 +141,11 @@ def test_select_runs_reports_the_race_and_repeats_no_run(ready: Path) -> None:
     assert _measured(ready) == measured
     assert again["cached"]
     assert again["race"] == race
+    # The plan counts the runs that are left, and no run of before.
+    for more in (0, 2):
+        words = ("select", "--runs", race["runs"] + more, "--exclude", "delta", "--k", "2", "--dry-run", "--json")
+        stage = json.loads(run_cli(*map(str, words), "-p", ready).check(0).out)["stages"][-1]
+        assert (stage["stage"], stage["cached"], stage["steps"] > 0) == ("select", more == 0, more > 0)
     shown = run_cli("select", "--runs", "3", "--exclude", "delta", "--k", "2", "-p", ready).check(0)
     assert "runner-up" in shown.out
 

@@ -15,9 +15,10 @@ import curator
 from curator.cli.verify_tables import show_verify
 from curator.core.events import Reporter
 from curator.data.dropped import Dropped, without
+from curator.select.manifest import read_manifest
 from curator.select.methods import Request
 from curator.training.fine_tune import recipe_key, subset_content, with_epochs
-from curator.verify.paired import NamedSubset, named_subsets, runs_to_pair, tokens_of
+from curator.verify.paired import NamedSubset, named_subsets, paired_difference, runs_to_pair, tokens_of
 
 TASKS = ("alpha", "beta", "gamma")
 _made: dict[str, Path] = {}
@@ -157,3 +158,24 @@ def test_verify_same_tokens_reports_intervals_over_seeds_and_paired_differences(
     assert "tokens trained" in table
     wrong = run_cli("verify", "--same-tokens", "-p", ready).check(2)
     assert "--selections" in wrong.err
+
+
+def test_manifest_with_dropped_examples_counts_the_runs_that_calibrate(ready: Path) -> None:
+    project = _open(ready)
+    for size in range(6):
+        subset = frozenset(t for n, t in enumerate(TASKS) if size >> n & 1)
+        _pretend(project, NamedSubset("", subset), {1: 1.0 + 0.1 * size})
+    dropped = [("alpha", row.sha256) for row in project.examples("alpha").examples[:2]]
+    project.select(drop_examples=dropped)
+    estimate = read_manifest(ready / "curator-manifest.json").estimate
+    assert (estimate["calibrated"], estimate["measured_subsets"]) == (True, 6)
+
+
+def test_paired_difference_equal_over_seeds_has_unknown_interval() -> None:
+    # One of 40 rows more with both seeds: the spread of 0 comes from the coarse share.
+    seeds, found = paired_difference({1: 0.1, 2: 0.1}, {1: 0.075, 2: 0.075})
+    assert seeds == 2
+    assert found.value == pytest.approx(0.025)
+    assert (found.low, found.high) == (-np.inf, np.inf)
+    _, known = paired_difference({1: 0.1, 2: 0.2}, {1: 0.1, 2: 0.1})
+    assert np.isfinite([known.low, known.high]).all()

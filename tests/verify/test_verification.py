@@ -430,7 +430,29 @@ def test_report_estimates_each_subset_from_the_others(ready: Path) -> None:
     assert report.seed_noise == 0.0
     assert report.seconds_estimating is not None
     assert report.speedup_100 == pytest.approx(100 * 2.0 / report.seconds_estimating)
-    assert report.speedup == pytest.approx(50 * 2.0 / report.seconds_estimating)
+    # The project draws 50 subsets of four tasks, so at most 16 of them differ.
+    assert report.subsets_estimated <= 16
+    assert report.speedup == pytest.approx(report.subsets_estimated * 2.0 / report.seconds_estimating)
+
+
+@pytest.mark.parametrize("count", [6, 9])
+def test_report_few_subsets_own_error_does_not_widen_the_interval(ready: Path, count: int) -> None:
+    _pretend(ready, _noisy, _subsets(count))
+    report, raw = _open(ready).verify(), _estimates(ready).uncalibrated
+    masks = _estimates(ready).evidence.masks  # type: ignore[union-attr]
+    widths = raw.half_widths(raw.validation_losses(masks), masks)
+    for point, width in zip(report.points(), widths, strict=True):
+        assert point.estimated_loss_high - point.estimated_loss == pytest.approx(width, abs=3e-6)
+    # Losses that do not depend on the subset spread more than these intervals.
+    assert report.interval_coverage is not None
+    assert report.interval_coverage < 1
+
+
+def test_preview_within_limits_has_the_interval_of_select(ready: Path) -> None:
+    _pretend(ready, _noisy, _subsets(12))
+    project = _open(ready)
+    seen, made = project.preview(k=1), project.select(k=1)
+    assert (seen.selected, seen.estimate) == (made.selected, made.estimate)
 
 
 @pytest.mark.parametrize("count", [0, 5, 8, 12])
