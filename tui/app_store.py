@@ -133,19 +133,18 @@ class AppStore(AppState):
         if self.snapshot is None or self.snapshot.selection(name) is None:
             self.flash("save the selection first (w): a report describes a saved selection", "warn")
             return
-        if self.session is not None and self.session.is_changed:
-            self.flash(f"the report describes {name} as saved, without the edits since", "warn")
-        self._write_report(name)
+        is_changed = self.session is not None and self.session.is_changed
+        self._write_report(name, " as saved, without the edits since" if is_changed else "")
 
     @work(thread=True, group="report", exclusive=True, exit_on_error=False)
-    def _write_report(self, name: str) -> None:
+    def _write_report(self, name: str, without: str) -> None:
         assert self.snapshot is not None
         try:
             path = self.snapshot.project.report(name)
         except (CuratorError, OSError) as error:
             self.post_message(Failed("write the report", error))
         else:
-            self.call_from_thread(self.flash, f"report written: {path}", "good")
+            self.call_from_thread(self.flash, f"report of {name}{without}: {path}", "good")
 
     # -- preferences --------------------------------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tui_tmux import Tmux, make_sample, needs_tmux, tmux
+from tui_tmux import Tmux, needs_tmux, tmux
 
 from curator.project.project import Project
 from curator.select.manifest import Manifest
@@ -19,15 +19,10 @@ __all__ = ["tmux"]
 pytestmark = needs_tmux
 
 
-@pytest.fixture(scope="module")
-def computed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_sample(tmp_path_factory.mktemp("sample") / "sample")
-
-
 @pytest.fixture
-def sample(computed: Path, tmp_path: Path) -> Path:
+def sample(computed_sample: Path, tmp_path: Path) -> Path:
     """Return a copy of the sample project, without sessions."""
-    return Path(shutil.copytree(computed, tmp_path / "sample"))
+    return Path(shutil.copytree(computed_sample, tmp_path / "sample"))
 
 
 @pytest.fixture
@@ -202,8 +197,8 @@ def test_home_numbers_after_verify_come_from_one_revision(sample: Path, tmux: Tm
     assert float(after["forward"][0]) - float(after["all tasks"][0]) == pytest.approx(change, abs=1.5e-4)
 
 
-def test_headline_nothing_saved_claims_no_saved_selection(computed: Path, tmp_path: Path, tmux: Tmux) -> None:
-    sample = Path(shutil.copytree(computed, tmp_path / "unsaved"))
+def test_headline_nothing_saved_claims_no_saved_selection(computed_sample: Path, tmp_path: Path, tmux: Tmux) -> None:
+    sample = Path(shutil.copytree(computed_sample, tmp_path / "unsaved"))
     with Project.open(sample).store.write() as connection:
         connection.execute("DELETE FROM selections")
     tmux.open(sample, "2")

@@ -155,7 +155,7 @@ def history_lines(app: AppBase, count: int, width: int) -> list[Line]:
     lines: list[Line] = []
     for entry, before, after in reversed(app.edit_losses(count)):
         change = ""
-        if after is not None and before is not None and entry.kind != "save":
+        if after is not None and before is not None and entry.is_of_selection:
             change = numbers.signed(after - before)
         words = {"undo": f"undo {entry.label}", "redo": f"redo {entry.label}"}.get(entry.kind, entry.label)
         time = entry.made.astimezone().strftime("%H:%M")

@@ -199,17 +199,16 @@ def influence_lines(influence: Influence | None, width: int, rows: int) -> list[
     """
     if influence is None:
         return [[("…", "dim")]]
-    summary, unit, gains = influence.summary, influence.unit, influence.gains
+    summary, unit, gains = influence.summary, influence.unit, influence.kept
     if summary is None:
         return [[("no training examples", "warn")]]
     ends = f" {unit(summary.low)} … {unit(summary.high)} {unit.name}"
     counts = histogram(gains, max(min(width - len(ends), 24), 4))
     bars = sparkline([float(count) for count in counts], len(counts), low=0)
     shape = "".join(bar if count else " " for bar, count in zip(bars, counts, strict=True))
-    helping = round(summary.helping * len(gains))
     lines: list[Line] = [
         [shape, (ends, "dim")],
-        [(f"{summary.helping:.0%}", "good"), f" help: {helping:,} of {len(gains):,}"],
+        [(f"{summary.helping / summary.count:.0%}", "good"), f" help: {summary.helping:,} of {summary.count:,}"],
         [("sum ", "dim"), (numbers.signed(summary.total), _style(summary.total)), (" nats, to first order", "dim")],
     ]
     if rows <= 3:
@@ -218,7 +217,7 @@ def influence_lines(influence: Influence | None, width: int, rows: int) -> list[
         zero = int(len(counts) * -summary.low / (summary.high - summary.low))
         lines.insert(1, [(" " * zero + "↑ 0", "dim")])
     if summary.half:
-        lines.append([("half of the help ", "dim"), f"from {summary.half:,} of {len(gains):,}"])
+        lines.append([("half of the help ", "dim"), f"from {summary.half:,} of {summary.count:,}"])
     if summary.thirds:
         parts: list[Part] = [("mean by length ", "dim")]
         for words, value in zip(("short", "mid", "long"), summary.thirds, strict=True):

@@ -29,6 +29,5 @@ def task_sentence(name: str, effect: LossDifference | None, influence: Influence
     style = "dim" if effect.is_noise else "good" if effect.value < 0 else "harm"
     helping = ""
     if influence is not None and influence.summary is not None:
-        count = len(influence.gains)
-        helping = f"; {round(influence.summary.helping * count):,} of {count:,} examples help"
+        helping = f"; {influence.summary.helping:,} of {influence.summary.count:,} examples help"
     return [f" {'In' if selected else 'Out'}: ", (clean(name), "strong"), (words, style), f"{helping}."]
