@@ -71,7 +71,7 @@ def test_pointer_palette_zoom_columns_and_dead_keys_answer_in_terminal(drawn_pro
 
     # The key of the report writes a file that opens without network, and names its selection.
     tmux.press("g Space", has("1 changed"))
-    shown = tmux.press("E", has("report of old as saved, without the edits since: "))
+    tmux.press("E", has("report of old as saved, without the edits since: "))
     tmux.quit()
     page = (project / "curator-report.html").read_text()
     assert not re.search(r"""(?:src|href|srcset|data|action)\s*=\s*["']?\s*(?:https?:)?//|url\(|@import|<link""", page)

@@ -154,8 +154,7 @@ class CuratorScreen(Screen[None]):
 
     def _hints(self, width: int) -> Line:
         parts: list[Part] = []
-        has_rows = isinstance(self.focused, Rows) and self.focused.count > 0
-        opens = [a for a in actions_of("list") if a.id == "open"] if has_rows else []
+        opens = [a for a in actions_of("list") if a.id == "open"] if isinstance(self.focused, Rows) else []
         places = (*actions_of(self.place), *opens, *actions_of("any"))
         wanted = [a for a in places if a.rank and self.offers(a.id) and not self.app.refusal(a.id)]
         zoomed = self.maximized is not None

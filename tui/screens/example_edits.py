@@ -6,7 +6,7 @@ from textual.worker import get_current_worker
 
 from curator.core.arrays import Mask
 from curator.core.errors import CuratorError
-from curator.core.figures import fixed
+from curator.core.figures import half_width
 from curator.data.corpus import Task
 from curator.estimate.target import TargetEstimates
 from tui.screens.base import CuratorScreen
@@ -16,6 +16,7 @@ from tui.state.snapshot import About
 from tui.widgets import numbers
 from tui.widgets.example_list import SHOWN, ExampleList
 from tui.widgets.lines import Line, Lines, Part
+from tui.widgets.wrapped import wrapped
 
 # Identity of an effect: key of the answers, revision of the session, and the examples of the task.
 _Wanted = tuple[str, int, Named]
@@ -218,7 +219,8 @@ class ExampleEdits(CuratorScreen):
             return
         wanted = snapshot.answers.key, session.revision, own
         known = self._effect[1] if self._effect is not None and self._effect[0] == wanted else None
-        line.show([self._effect_line(known, self.app.size.width)])
+        width = self.app.size.width
+        line.show(wrapped([self._effect_line(known, width)], width))
         if known is None and self._effect_of != wanted and self.can_drop:
             self._effect_of = wanted
             name = self.shown.name
@@ -246,7 +248,7 @@ class ExampleEdits(CuratorScreen):
             f" Without {rows}: {numbers.loss(effect.before.loss)} → ",
             (numbers.loss(effect.after.loss), "strong"),
             f" {numbers.half_width(effect.after.low, effect.after.high)} ",
-            (f" {numbers.signed(change.value)} ±{fixed(change.noise)}, {words}", style),
+            (f" {numbers.signed(change.value)} {half_width(change.noise)}, {words}", style),
         ]
 
     @work(thread=True, exclusive=True, group="effect", exit_on_error=False)

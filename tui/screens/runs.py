@@ -62,6 +62,7 @@ class MachineRead(Message):
         super().__init__()
         self.machine = machine
 
+
 # Actions on the job under the cursor, its log or its plot.
 _OF_JOBS = frozenset({"open", "next_pane", "zoom_pane", "copy", "stop", "resume", "follow", "log_scale", "search"})
 

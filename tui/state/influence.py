@@ -115,9 +115,7 @@ class Influence:
     summary: Summary | None
 
 
-def influence_of(
-    snapshot: Snapshot, task: int, gains: Floats, dropped: Collection[str] = ()
-) -> Influence | None:
+def influence_of(snapshot: Snapshot, task: int, gains: Floats, dropped: Collection[str] = ()) -> Influence | None:
     """Return the influence of the examples of one task; None if the estimator has other rows.
 
     Args:

@@ -80,7 +80,7 @@ class Edit:
 
     @property
     def is_of_selection(self) -> bool:
-        """Return whether the edit sets tasks or examples. To save, rename or delete a saved selection does not."""
+        """Return whether the edit sets tasks or examples. To save, rename or delete a selection does not."""
         return self.kind != "save" and not self.selection
 
     def stored(self) -> "StoredEdit":

@@ -8,7 +8,7 @@ from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical
 
 from curator.core.arrays import Floats
-from curator.core.figures import fixed
+from curator.core.figures import half_width
 from curator.core.text import clean
 from curator.data.corpus import Task
 from curator.estimate.whatif import LossDifference
@@ -129,7 +129,7 @@ def task_line(
         is_known = np.isfinite(error)
         style = "dim" if is_known and abs(affinity) <= error else _style(affinity)
         left += [("   helps by ", "dim"), (numbers.signed(affinity), style)]
-        left.append((f" ±{fixed(error)}" if is_known else "", "dim"))
+        left.append((f" {half_width(error)}" if is_known else "", "dim"))
     if snapshot.answers is not None:
         left.append(("   if flipped ", "dim"))
         if estimate is None or estimate.revision != session.revision or np.isnan(estimate.flips[row]):
