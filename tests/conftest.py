@@ -320,8 +320,6 @@ def computed_sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """
     from curator.project.project import Project
 
-    if "DEVSAMPLE" in os.environ:  # DEVONLY
-        return Path(os.environ["DEVSAMPLE"])  # DEVONLY
     folder = tmp_path_factory.mktemp("computed") / "sample"
     source = Path(__file__).parents[1] / "sample_data"
     shutil.copytree(source, folder, ignore=shutil.ignore_patterns(".curator", "curator-manifest.json", "exports"))

@@ -66,7 +66,7 @@ class Tmux:
         """Resize the window."""
         self._run("resize-window", "-x", str(width), "-y", str(height))
 
-    def until(self, test: Callable[[str], Any], seconds: float = 60) -> str:
+    def until(self, test: Callable[[str], Any], seconds: float = 120) -> str:
         """Wait until the screen passes a test and is finished: two looks in a row show the same."""
         deadline = time.monotonic() + seconds
         before = ""
