@@ -1,4 +1,4 @@
-"""The expected time of a first selection, or what prevents it, from a dry run of the command in its own process."""
+"""The expected time of a first selection, or what prevents it, from a dry run of the command."""
 
 import json
 import os
