@@ -27,7 +27,7 @@ COLUMNS = (
     Column("examples", "n", 8, "training examples"),
     Column("tokens", "tokens", 8, "training tokens"),
     Column("affinity", "helps by", 10, "how much the task helps the target, in nats"),
-    Column("error", "±", 9, "half of the 90 % interval of `helps by`"),
+    Column("error", "±", 8, "half of the 90 % interval of `helps by`"),
     Column("rank", "rank", 6, "place by `helps by`, 1 helps most"),
     Column("bar", "", 17, "`helps by` as a bar"),
     Column("flip", "if flipped", 11, "change of the loss if the task is toggled"),

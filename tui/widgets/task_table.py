@@ -125,6 +125,8 @@ class TaskTable(Rows):
             elif column == "error":
                 error = 1.645 * float(snapshot.affinity_error[task])
                 words = half_width(error) if np.isfinite(error) and not np.isnan(affinity) else ""
+                # A bound needs the cell of its sign, which the title has too.
+                words = words if len(words) < cells else words.removeprefix("±")
                 parts.append((fit(words, cells, right=True), "dim"))
             elif column == "rank":
                 rank = self._rank()[task]
