@@ -5,6 +5,7 @@ import importlib
 import importlib.util
 import json
 import os
+import re
 import shutil
 import signal
 import sys
@@ -309,3 +310,28 @@ def drawn_project(_drawn: Callable[[str], Path], tmp_path: Path) -> Callable[...
         return Path(shutil.copytree(_drawn(kind), tmp_path / f"drawn-{kind}"))
 
     return copy
+
+
+@pytest.fixture(scope="session")
+def computed_sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the sample project with every stage computed. No test opens it: each takes a copy, without sessions.
+
+    It has one epoch, one checkpoint and few rows to save time, and the selection `forward`.
+    """
+    from curator.project.project import Project
+
+    folder = tmp_path_factory.mktemp("computed") / "sample"
+    source = Path(__file__).parents[1] / "sample_data"
+    shutil.copytree(source, folder, ignore=shutil.ignore_patterns(".curator", "curator-manifest.json", "exports"))
+    config = (folder / "curator.toml").read_text()
+    config, count = re.subn(r"(?m)^epochs = .*$", "epochs = 1", config)
+    assert count == 1
+    if "[gradients]" in config:
+        config = config.replace("[gradients]", "[gradients]\npoints = [0.7]")
+    else:
+        config += "\n[gradients]\npoints = [0.7]\n"
+    config, count = re.subn(r"(?m)^\[data\]$", "[data]\nmax_examples_per_task = 20", config)
+    assert count == 1
+    (folder / "curator.toml").write_text(config)
+    Project.open(folder).select(name="forward")
+    return folder

@@ -75,7 +75,7 @@ ACTIONS: tuple[Action, ...] = (
     _action("drop_shown", "A", "all out", "Remove all shown tasks, except pinned tasks", "tasks"),
     _action("invert_shown", "i", "invert", "Invert all shown tasks, except pinned tasks", "tasks"),
     _action("pin", "p", "pin", "Pin in, pin out, or unpin (automatic methods keep pins)", "tasks task", 12),
-    _action("fill", "f", "fill up", "Fill up by forward, exchange or backward selection", "tasks", 17),
+    _action("fill", "f", "fill up", "Fill up by a method, within limits, and keep the pins", "tasks", 17),
     _action("undo", "u", "undo", "Undo the last change", "home tasks task matrix compare", 15),
     _action("redo", "U ctrl+r", "redo", "Redo the last undone change", "home tasks task matrix compare"),
     _action("save", "w ctrl+s", "save", "Save the selection under a name", "home tasks task matrix compare", 18),

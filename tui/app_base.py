@@ -7,7 +7,7 @@ No method waits. Threads read files, the store and estimates. Jobs run in separa
 `tui.app_state` has the attributes and says what works now. `tui.app_store` writes.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -89,6 +89,8 @@ class AppBase(AppStore):
         self._sizes = None
         self._keeping = self._reading = self._read_again = False
         self._saving: str | None = None
+        self._is_renaming = False
+        self._after_renaming: list[Callable[[], None]] = []
         self.reading = ""
         self._frame: Frame | None = None
 

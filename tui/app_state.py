@@ -1,7 +1,7 @@
 """The state of the application, and what works now. Nothing here reads files or waits."""
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -77,6 +77,8 @@ class AppState(KeyOrder):
     _sizes: "tuple[tuple[Snapshot, Session, int], tuple[Floats, Floats]] | None"
     _keeping: bool
     _saving: str | None
+    _is_renaming: bool
+    _after_renaming: list[Callable[[], None]]
 
     # -- implemented by CuratorApp ------------------------------------------------------------------------------------
 

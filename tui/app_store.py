@@ -1,5 +1,6 @@
 """What the application stores: edits, notes, saved selections, reports and preferences. Threads write."""
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from textual import work
@@ -22,18 +23,22 @@ class AppStore(AppState):
 
     def rename_selection(self, before: str, after: str | None) -> None:
         """Rename a saved selection. None, or the same name, changes nothing."""
+        if self._waits(lambda: self.rename_selection(before, after)):
+            return
         if after and after != before and self.snapshot is not None:
-            self._saving = before
-            self._rename(before, after, "")
+            self._begin_rename(before, before, after, "")
 
     def delete_selection(self, name: str) -> None:
         """Delete a saved selection. Undo restores it."""
+        if self._waits(lambda: self.delete_selection(name)):
+            return
         if self.snapshot is not None:
-            self._saving = name
-            self._rename(name, "", "")
+            self._begin_rename(name, name, "", "")
 
     def undo(self) -> None:
         """Undo the last edit."""
+        if self._waits(self.undo):
+            return
         if self.session is None or not self.session.done:
             return
         last = self.session.done[-1]
@@ -44,6 +49,8 @@ class AppStore(AppState):
 
     def redo(self) -> None:
         """Redo the last undone edit."""
+        if self._waits(self.redo):
+            return
         if self.session is None or not self.session.undone:
             return
         last = self.session.undone[-1]
@@ -55,8 +62,23 @@ class AppStore(AppState):
     def _step_back(self, edit: "Edit", way: str) -> None:
         """Undo or redo the renaming or deletion of a saved selection, first in the store."""
         before, after = edit.selection if way == "redo" else edit.selection[::-1]
-        self._saving = edit.selection[0]
+        self._begin_rename(edit.selection[0], before, after, way)
+
+    def _waits(self, action: Callable[[], None]) -> bool:
+        """Return whether an action waits for a renaming in progress, which changes what the action is about."""
+        if self._is_renaming:
+            self._after_renaming.append(action)
+        return self._is_renaming
+
+    def _begin_rename(self, saving: str, before: str, after: str, way: str) -> None:
+        self._saving, self._is_renaming = saving, True
         self._rename(before, after, way)
+
+    def _end_rename(self) -> None:
+        """Run the next action that waited, and those after it if it renames nothing."""
+        self._is_renaming = False
+        while self._after_renaming and not self._is_renaming:
+            self._after_renaming.pop(0)()
 
     @work(thread=True, group="save", exit_on_error=False)
     def _rename(self, before: str, after: str, way: str) -> None:
@@ -87,13 +109,18 @@ class AppStore(AppState):
                 self.call_from_thread(self._pass_over, way)
         else:
             self.call_from_thread(self._renamed, before, after, way, found)
+        finally:
+            self.call_from_thread(self._end_rename)
 
     def _renamed(self, before: str, after: str, way: str, found: "Snapshot") -> None:
         words = ""
         if self.session is not None:
-            if way == "undo" and (edit := self.session.undo()):
+            # After an edit meanwhile, the next undo finds the store as it should be, and passes over the renaming.
+            stack = self.session.done if way == "undo" else self.session.undone
+            is_next = bool(stack and stack[-1].selection)
+            if way == "undo" and is_next and (edit := self.session.undo()):
                 words = f"undone: {edit.label}"
-            elif way == "redo" and (edit := self.session.redo()):
+            elif way == "redo" and is_next and (edit := self.session.redo()):
                 words = f"redone: {edit.label}"
             elif not way:
                 words = f"{self.session.renamed(before, after).label}. u undoes it."
@@ -133,19 +160,18 @@ class AppStore(AppState):
         if self.snapshot is None or self.snapshot.selection(name) is None:
             self.flash("save the selection first (w): a report describes a saved selection", "warn")
             return
-        if self.session is not None and self.session.is_changed:
-            self.flash(f"the report describes {name} as saved, without the edits since", "warn")
-        self._write_report(name)
+        is_changed = self.session is not None and self.session.is_changed
+        self._write_report(name, " as saved, without the edits since" if is_changed else "")
 
     @work(thread=True, group="report", exclusive=True, exit_on_error=False)
-    def _write_report(self, name: str) -> None:
+    def _write_report(self, name: str, without: str) -> None:
         assert self.snapshot is not None
         try:
             path = self.snapshot.project.report(name)
         except (CuratorError, OSError) as error:
             self.post_message(Failed("write the report", error))
         else:
-            self.call_from_thread(self.flash, f"report written: {path}", "good")
+            self.call_from_thread(self.flash, f"report of {name}{without}: {path}", "good")
 
     # -- preferences --------------------------------------------------------------------------------------------------
 

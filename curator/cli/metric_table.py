@@ -5,7 +5,7 @@ import math
 from curator import results
 from curator.cli.tables import console, show_apply, table_of
 from curator.cli.verify_tables import show_verify
-from curator.core.figures import fixed, signed
+from curator.core.figures import fixed, margin, signed
 from curator.core.metric_name import LOSS
 from curator.core.text import styled
 
@@ -61,8 +61,9 @@ def show_apply_with_metric(report: results.ApplyReport) -> None:
         ("target alone", metric.target_only),
     ):
         if found is not None:
-            cells = (found.value, found.standard_error, found.loss, found.test_value, found.test_loss)
-            table.add_row(styled(words), *(styled(_number(cell)) for cell in cells))
+            others = (_number(cell) for cell in (found.loss, found.test_value, found.test_loss))
+            cells = (_number(found.value), _error(found.standard_error), *others)
+            table.add_row(styled(words), *(styled(cell) for cell in cells))
     out.print(table)
 
 
@@ -88,7 +89,7 @@ def _rows(report: results.VerifyReport) -> list[tuple[str, list[str]]]:
         order = mean if mean is not None else math.nan
         cells = [
             _number(mean),
-            _number(_mean([run.metric_error for run in of])),
+            _error(_mean([run.metric_error for run in of])),
             _number(of[0].metric_estimate),
             _number(_mean([run.measured_loss for run in of])),
             _number(_mean([run.test_metric for run in of])),
@@ -98,7 +99,7 @@ def _rows(report: results.VerifyReport) -> list[tuple[str, list[str]]]:
     found = [(words, cells) for _, words, cells in sorted(lines, key=lambda line: line[0])]
     if metric.before is not None:
         b = metric.before
-        cells = [_number(b.value), _number(b.standard_error), "-", _number(b.loss)]
+        cells = [_number(b.value), _error(b.standard_error), "-", _number(b.loss)]
         found.append(("(before training)", [*cells, _number(b.test_value), _number(b.test_loss)]))
     return found
 
@@ -122,7 +123,7 @@ def _lines(metric: results.MetricReport) -> list[tuple[str, str, str]]:
         error = metric.test.standard_error
         shown = signed(metric.test.flattery)
         if error is not None:
-            words = f"with a standard error of {fixed(error)}; {words}"
+            words = f"with a standard error of {margin(error)}; {words}"
         lines.append(("flattery of the choice", shown, words))
     return lines
 
@@ -130,6 +131,10 @@ def _lines(metric: results.MetricReport) -> list[tuple[str, str, str]]:
 def _mean(values: "list[float | None] | list[float]") -> float | None:
     known = [value for value in values if value is not None]
     return sum(known) / len(known) if known else None
+
+
+def _error(value: float | None) -> str:
+    return "-" if value is None else margin(value)
 
 
 def _number(value: float | None) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from curator import results
-from curator.core.figures import chance, duration, fixed, signed
+from curator.core.figures import chance, duration, fixed, margin, signed
 from curator.core.text import styled
 from curator.results.text_plot import Series, draw
 
@@ -111,7 +111,7 @@ def show_selection(result: results.SelectionResult) -> None:
             styled("●", "green") if task.selected else styled("○", "dim"),
             styled(task.name, "bold" if task.selected else ""),
             styled(signed(task.affinity), "green" if task.affinity > 0 else "red"),
-            styled("-" if error is None else fixed(error), "dim"),
+            styled("-" if error is None else margin(error), "dim"),
             styled(f"{task.examples:,}"),
             styled(f"{task.tokens:,}"),
             *((styled(f"{task.weight:.2f}" if task.selected else "-"),) if weighted else ()),

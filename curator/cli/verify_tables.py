@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from curator import results
 from curator.cli.tables import console, table_of
-from curator.core.figures import duration, fixed, signed, signed_percent
+from curator.core.figures import duration, fixed, margin, signed, signed_percent
 from curator.core.text import styled
 from curator.results.text_plot import Series, draw
 
@@ -107,10 +107,10 @@ def _print_dropping(out: "Console", found: results.DroppingReport) -> None:
     measured = f"measured {signed(found.measured_difference)}"
     if found.measured_noise is not None:
         is_noise = abs(found.measured_difference) <= found.measured_noise
-        measured += f" ± {fixed(found.measured_noise)} ({'within' if is_noise else 'more than'} the noise of seeds)"
+        measured += f" ± {margin(found.measured_noise)} ({'within' if is_noise else 'more than'} the noise of seeds)"
     rows = "1 dropped row" if found.dropped_examples == 1 else f"{found.dropped_examples:,} dropped rows"
     out.print(styled(f"the selection without its {rows}", "bold"))
-    words = f"  estimated {signed(found.estimated_difference)} ± {fixed(found.estimated_noise)}, {measured}"
+    words = f"  estimated {signed(found.estimated_difference)} ± {margin(found.estimated_noise)}, {measured}"
     out.print(styled(words), soft_wrap=True)
     if found.metric is not None:
         out.print(styled(f"  metric {fixed(found.metric)}, with these rows {_number(found.metric_with_dropped)}"))
@@ -129,7 +129,7 @@ def _print_comparison(out: "Console", methods: tuple[results.ComparedMethod, ...
             styled("-" if m.tokens_left is None else f"{m.tokens_left:,}", "dim"),
             styled(fixed(m.estimated_loss)),
             styled(fixed(m.measured_loss), "bold"),
-            styled(fixed(spread) if len(m.measured_losses) > 1 else "-", "dim"),
+            styled(margin(spread) if len(m.measured_losses) > 1 else "-", "dim"),
             styled(", ".join(m.selected) or "(the target alone)"),
         )
     title = f"selections of other methods within the tokens of the current selection ({methods[0].method})"
@@ -157,7 +157,7 @@ def _print_selections(
         cells = [f"{len(one.selected)}", f"{one.tokens_trained:,}", f"{one.epochs:.3g}", f"{len(one.seeds)}"]
         cells += [fixed(one.measured_loss), _ends(one.measured_low, one.measured_high)]
         if has_metric:
-            cells += [_number(one.metric), _ends(one.metric_low, one.metric_high), _number(one.metric_error)]
+            cells += [_number(one.metric), _ends(one.metric_low, one.metric_high), _error(one.metric_error)]
         if tested:
             cells += [_number(one.test_loss), _number(one.test_metric)][: 1 + has_metric]
         words = styled(", ".join(one.selected) or "(the target alone)")
@@ -190,6 +190,10 @@ def _print_selections(
 
 def _number(value: float | None) -> str:
     return "-" if value is None else fixed(value)
+
+
+def _error(value: float | None) -> str:
+    return "-" if value is None else margin(value)
 
 
 def _ends(low: float | None, high: float | None) -> str:

@@ -17,6 +17,20 @@ def signed(value: float, digits: int = 4) -> str:
     return text if any(letter in text for letter in "123456789naif") else text[1:]
 
 
+def margin(value: float, digits: int = 4) -> str:
+    """Write half of the width of an interval, a standard error or another error that is never negative.
+
+    A value that would be written as zero claims certainty, so it is written as a bound: `<0.0001`.
+    """
+    least = 10.0**-digits
+    return f"<{fixed(least, digits)}" if value < least / 2 else fixed(value, digits)
+
+
+def half_width(value: float, digits: int = 4) -> str:
+    """Write half of the width of an interval with its sign: `±0.0123` or `±<0.0001`."""
+    return f"±{margin(value, digits)}"
+
+
 def signed_percent(share: float, digits: int = 1) -> str:
     """Write a relative difference as a percentage with its sign, as `signed` does."""
     return signed(100 * share, digits) + "%"

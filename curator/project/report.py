@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from curator.core.errors import ConfigError, DataError
-from curator.core.figures import fixed, signed
+from curator.core.figures import fixed, margin, signed
 from curator.core.files import write_whole
 from curator.core.provenance import key_of
 from curator.data.corpus import Corpus, read_corpus
@@ -166,7 +166,7 @@ def _tasks(manifest: Manifest) -> list[Block]:
             added[str(name)] = number
     rows = []
     for task in order:
-        error = "" if task.affinity_standard_error is None else fixed(task.affinity_standard_error)
+        error = "" if task.affinity_standard_error is None else margin(task.affinity_standard_error)
         reasons = [
             "pinned in" if task.name in included else "",
             "pinned out" if task.name in excluded else "",

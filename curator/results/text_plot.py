@@ -80,7 +80,10 @@ def draw(
     every = np.concatenate([*lines, mark]) if lines else mark
     if not len(every) or width < 1 or height < 1:
         return sheet.picture()
-    x_scale, y_scale = _scale(every[:, 0]), _scale(every[:, 1], log=log_y)
+    across = every[:, 0]
+    # Between two edits or steps is no other one.
+    x_scale = _scale(across, whole=bool((across == np.rint(across)).all()))
+    y_scale = _scale(every[:, 1], log=log_y)
     rows = height - 2 if height >= 5 and width >= 12 else height
     ticks = y_scale.ticks((rows + 1) // 2)
     left = max((len(label) for _, label in ticks), default=0) + 1
@@ -91,9 +94,9 @@ def draw(
     _draw_lines(sheet, drawn, decimate_to=columns, area=(0, left, rows, columns), scales=(x_scale, y_scale))
     for number, (one, points) in enumerate(zip(series, lines, strict=True)):
         if one.mark:
-            across = np.rint(x_scale.places(points[:, 0]) * (columns - 1)).astype(int)
+            right = np.rint(x_scale.places(points[:, 0]) * (columns - 1)).astype(int)
             down = np.rint((1 - y_scale.places(points[:, 1])) * (rows - 1)).astype(int)
-            for row, column in zip(down.tolist(), across.tolist(), strict=True):
+            for row, column in zip(down.tolist(), right.tolist(), strict=True):
                 sheet.write(row, left + column, one.mark, number)
     if len(mark):
         x, y = float(x_scale.places(mark[:, 0])[0]), float(y_scale.places(mark[:, 1])[0])
@@ -161,6 +164,8 @@ class _Scale:
     low: float
     high: float
     log: bool = False
+    whole: bool = False
+    """Whether all values are whole numbers, such as counts. The labels are whole numbers too."""
 
     def places(self, values: _Points) -> _Points:
         """Return positions as shares of the axis's length."""
@@ -179,7 +184,7 @@ class _Scale:
                 return self._placed(exponents, labels)
             values, labels = _round_values(10.0**self.low, 10.0**self.high, most)
             return self._placed(np.log10(values), labels)
-        values, labels = _round_values(self.low, self.high, most)
+        values, labels = _round_values(self.low, self.high, most, whole=self.whole)
         return self._placed(values, labels)
 
     def _placed(self, values: _Points, labels: list[str]) -> list[tuple[float, str]]:
@@ -187,9 +192,11 @@ class _Scale:
         return list(zip(places.tolist(), labels, strict=True))
 
 
-def _round_values(low: float, high: float, most: int) -> tuple[_Points, list[str]]:
+def _round_values(low: float, high: float, most: int, *, whole: bool = False) -> tuple[_Points, list[str]]:
     """Return at most `most` multiples of 1, 2 or 5 times a power of ten, and their labels."""
     exponent = math.floor(math.log10((high - low) / most))
+    if whole:
+        exponent = max(exponent, 0)
     for factor in (1, 2, 5, 10, 20, 50, 100):
         step = factor * 10.0**exponent
         first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
@@ -207,13 +214,13 @@ def _round_values(low: float, high: float, most: int) -> tuple[_Points, list[str
     return values, [f"{value + 0.0:.{max(digits, 4)}g}" for value in values.tolist()]
 
 
-def _scale(values: _Points, *, log: bool = False) -> _Scale:
+def _scale(values: _Points, *, log: bool = False, whole: bool = False) -> _Scale:
     low, high = float(values.min()), float(values.max())
     if high - low < max(_SMALLEST, _FLAT * max(abs(low), abs(high))):
         margin = (0.05 if log else 0.05 * abs(low)) or 1.0
         margin = max(margin, _SMALLEST)
-        return _Scale(low - margin, high + margin, log)
-    return _Scale(low, high, log)
+        return _Scale(low - margin, high + margin, log, whole)
+    return _Scale(low, high, log, whole)
 
 
 def _finite(points: _Points | Sequence[tuple[float, float]], *, log_y: bool) -> _Points:

@@ -5,7 +5,17 @@ from pathlib import Path
 
 import pytest
 
-from curator.core.figures import chance, duration, fixed, short, signed, signed_percent, span
+from curator.core.figures import (
+    chance,
+    duration,
+    fixed,
+    half_width,
+    margin,
+    short,
+    signed,
+    signed_percent,
+    span,
+)
 from tui.widgets import numbers
 
 _ROOT = Path(__file__).parents[2]
@@ -27,6 +37,25 @@ def test_signed_percent_keeps_one_digit_and_no_sign_of_zero() -> None:
 
 def test_chance_from_draws_is_never_certain() -> None:
     assert [chance(p) for p in (1.0, 0.9965, 0.994, 0.5, 0.004, 0.0)] == [">99%", ">99%", "99%", "50%", "<1%", "<1%"]
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [(0.0123, "0.0123"), (0.00005, "0.0001"), (0.000049, "<0.0001"), (0.0, "<0.0001"), (float("nan"), "nan")],
+)
+def test_half_width_that_rounds_to_zero_is_a_bound(value: float, shown: str) -> None:
+    assert margin(value) == shown
+    assert half_width(value) == f"±{shown}"
+    assert numbers.half_width(1.0 - value, 1.0 + value) in (f"±{shown}", "±<0.0001")
+    assert half_width(0.004, 2) == "±<0.01"
+
+
+def test_figures_half_widths_are_written_in_one_place() -> None:
+    """An interval of width ±0.0000 would claim certainty."""
+    own = re.compile(r"± ?\{(?:fixed|numbers\.loss|_number)\(")
+    for folder in ("curator", "tui"):
+        for path in (_ROOT / folder).rglob("*.py"):
+            assert not own.findall(path.read_text(encoding="utf-8")), path
 
 
 def test_figures_times_and_counts_have_one_form() -> None:

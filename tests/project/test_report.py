@@ -143,7 +143,7 @@ def test_report_key_writes_the_file_of_the_saved_selection(folder: Path) -> None
     async def main() -> None:
         async with opened(folder) as (app, pilot):
             await pilot.press("E")
-            await until(pilot, lambda: "report written" in text(app))
+            await until(pilot, lambda: "report of " in text(app))
 
     asyncio.run(main())
     _read((folder / "curator-report.html").read_text(encoding="utf-8"))

@@ -80,6 +80,12 @@ def test_draw_axes_label_their_range() -> None:
     assert (labels[0], labels[-1]) == (2.0, 0.0)
 
 
+@pytest.mark.parametrize(("last", "labels"), [(1, ["1"]), (3, ["1", "2", "3"]), (5, ["1", "2", "3", "4", "5"])])
+def test_draw_whole_numbers_across_have_whole_labels(last: int, labels: list[str]) -> None:
+    points = [(float(number), 0.5 * number) for number in range(1, last + 1)]
+    assert draw([Series(points)], 50, 9, x_label="edit")[-1].split() == [*labels, "edit"]
+
+
 def test_draw_close_ticks_have_different_labels() -> None:
     lines = draw([Series([(0.0, 1000.0), (1.0, 1000.01)])], 60, 13)
     labels = [line.partition("┤")[0].strip() for line in lines if "┤" in line]

@@ -175,7 +175,7 @@ async def _story_tasks(app: App, pilot: Pilot[None]) -> set[str]:
     await _press(app, pilot, "n")
     assert _is_dialog(app, "NoteDialog")
     await _press(app, pilot, "escape", "E")
-    await until(pilot, lambda: "report written" in text(app))
+    await until(pilot, lambda: "report of " in text(app))
 
     # Columns.
     await _press(app, pilot, "C")

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from drawn_estimators import TASKS, all_masks, draw_checkpoints, make_estimator
 
+from curator.core.errors import CuratorError
 from curator.estimate.estimator import TargetEstimator
 from curator.estimate.whatif import estimate_selection
-from tui.background.estimator_thread import EstimateRequest, EstimatorThread, LiveEstimate
+from tui.background.estimator_thread import EstimateRequest, EstimatorThread, LiveEstimate, selection_key
 
 EVERY = np.ones(TASKS, dtype=bool)
 
@@ -113,6 +114,24 @@ def test_estimator_thread_error_is_delivered_and_next_request_succeeds(estimator
     made.request(_request(2, EVERY))
     answers.wait(_is_complete)
     made.stop()
+
+
+def test_estimator_thread_other_selection_without_estimate_leaves_the_rest(estimator: TargetEstimator) -> None:
+    def lacking(dropped: tuple[tuple[str, str], ...]) -> tuple[TargetEstimator, float]:
+        raise CuratorError("this estimator drops no examples")
+
+    answers = Answers()
+    made = EstimatorThread(lambda: estimator, answers, lacking)
+    made.start()
+    mask, other, known = all_masks()[6], all_masks()[5], all_masks()[9]
+    earlier = [(other, (("a", "1"),)), (known, ())]
+    made.request(EstimateRequest(1, mask, EVERY, np.array([1]), earlier))
+    answers.wait(_is_complete)
+    made.stop()
+    last = answers.all[-1]
+    assert isinstance(last, LiveEstimate)
+    assert selection_key(known, ()) in last.losses
+    assert selection_key(other, (("a", "1"),)) not in last.losses
 
 
 def test_estimator_thread_many_tasks_solves_visible_flips(

@@ -3,10 +3,12 @@
 import json
 import re
 import shutil
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tui_tmux import Tmux, needs_tmux, tmux
+from tui_tmux import Tmux, has, needs_tmux, tmux
 
 from curator.project.project import Project
 
@@ -26,8 +28,6 @@ def fresh(tmp_path: Path) -> Path:
 
 
 def _open(tmux: Tmux, project: Path, sign: str) -> str:
-    import sys
-
     tmux.type(f"{sys.executable} -m curator tui -p {project}")
     tmux.keys("Enter")
     return tmux.until(lambda shown: sign in shown and "? help" in shown)
@@ -128,3 +128,55 @@ def test_text_of_any_script_is_shown_and_long_names_keep_their_ends(fresh: Path,
     shown = tmux.until(lambda shown: PERSIAN in shown)
     assert FAMILY in shown
     assert "\u202e" not in shown
+
+
+def test_empty_folder_and_bad_row_say_what_to_do(fresh: Path, tmp_path: Path, tmux: Tmux) -> None:
+    (tmp_path / "nothing").mkdir()
+    tmux.type(f"{sys.executable} -m curator tui -p {tmp_path / 'nothing'}")
+    shown = tmux.press("Enter", has("to create a project."))
+    assert "curatorinit" in re.sub(r"\s", "", shown)
+    tmux.press("C-l", lambda shown: "create" not in shown)
+
+    tasks = fresh / "tasks" / "hypernym.jsonl"
+    rows = tasks.read_text().splitlines(keepends=True)
+    tasks.write_text("".join([*rows[:2], '{"prompt": 5\n', *rows[3:]]))
+    _open(tmux, fresh, "files found")
+    shown = tmux.until(has("ctrl+l reads the project again."))
+    assert shown.count("╭") == 1
+    words = re.sub(r"[\s│]", "", shown)
+    assert "hypernym.jsonl:3:notvalidJSON" in words
+    assert 'Fixorremovetheline.Pass--skip-bad-rows,orsetbad_rows="skip"' in words
+    assert "Press R" not in shown, "the run would fail"
+    tasks.write_text("".join(rows))
+    tmux.press("C-l", lambda shown: re.search(r"Press R, then enter: about .*(s|min|h) on this machine\.", shown))
+    tmux.quit()
+
+
+def test_dialogs_at_80_columns_use_the_width_and_cut_no_sentence(
+    drawn_project: Callable[..., Path], tmux: Tmux
+) -> None:
+    project = drawn_project()
+    tmux.open(project, "2")
+    tmux.until(has("vs all same"))
+    dialogs = {
+        "f": ("weigh tasks within max tokens, as a job", "pins are kept: ◆ 0 pinned in, ◇ 0 pinned out"),
+        "b": ("estimated loss against tokens, tasks added best first", "pins are kept", "enter take up to this line"),
+        "w": ("save selection", "a new selection", "enter save"),
+        "C": ("half of the 90 % interval of `helps by`", "space choose c clear enter keep esc cancel"),
+        "o": ("r rename x delete u undo n note M measure e export esc cancel",),
+        "n": ("task task0004", "enter keep"),
+        "R": ("fine-tune on promising subsets, select the best", "Stop the job with x on Jobs."),
+        "V": ("From 9 on, their intervals result from measured errors.", "R measure more"),
+        "C-o": ("starts from what is saved", "A session belongs to one window at a time."),
+        "F2": ("[x] motion a (always off over SSH)", "enter save m pointer a motion esc cancel"),
+    }
+    for key, words in dialogs.items():
+        shown = tmux.press(key, has("esc cancel", *words))
+        boxes = [line for line in shown.splitlines() if line.lstrip().startswith("╭─ ")]
+        assert any(len(line.strip()) >= 76 for line in boxes), f"{key} uses the width"
+        assert "…" not in shown.partition("╭─ ")[2].partition("╰")[0], f"{key} is whole"
+        # Escape leaves a field first, and then the dialog.
+        tmux.press("Escape", lambda shown: "esc cancel" not in shown)
+    # A word is broken only if it is longer than a line.
+    tmux.press("e", has("only saved selections can be exported"))
+    tmux.quit()

@@ -3,12 +3,12 @@
 import json
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-from tui_tmux import Tmux, make_sample, needs_tmux, tmux
+from tui_tmux import Tmux, has, needs_tmux, tmux
 
 from curator.project.project import Project
 from curator.select.manifest import Manifest
@@ -19,15 +19,10 @@ __all__ = ["tmux"]
 pytestmark = needs_tmux
 
 
-@pytest.fixture(scope="module")
-def computed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_sample(tmp_path_factory.mktemp("sample") / "sample")
-
-
 @pytest.fixture
-def sample(computed: Path, tmp_path: Path) -> Path:
+def sample(computed_sample: Path, tmp_path: Path) -> Path:
     """Return a copy of the sample project, without sessions."""
-    return Path(shutil.copytree(computed, tmp_path / "sample"))
+    return Path(shutil.copytree(computed_sample, tmp_path / "sample"))
 
 
 @pytest.fixture
@@ -202,8 +197,8 @@ def test_home_numbers_after_verify_come_from_one_revision(sample: Path, tmux: Tm
     assert float(after["forward"][0]) - float(after["all tasks"][0]) == pytest.approx(change, abs=1.5e-4)
 
 
-def test_headline_nothing_saved_claims_no_saved_selection(computed: Path, tmp_path: Path, tmux: Tmux) -> None:
-    sample = Path(shutil.copytree(computed, tmp_path / "unsaved"))
+def test_headline_nothing_saved_claims_no_saved_selection(computed_sample: Path, tmp_path: Path, tmux: Tmux) -> None:
+    sample = Path(shutil.copytree(computed_sample, tmp_path / "unsaved"))
     with Project.open(sample).store.write() as connection:
         connection.execute("DELETE FROM selections")
     tmux.open(sample, "2")
@@ -211,3 +206,65 @@ def test_headline_nothing_saved_claims_no_saved_selection(computed: Path, tmp_pa
     assert "not saved" in shown
     assert "vs saved" not in shown
     assert "✓ saved" not in shown
+
+
+def test_chart_counts_edits_only_and_copy_claims_only_what_was_sent(
+    drawn_project: Callable[..., Path], tmux: Tmux
+) -> None:
+    """At 140 × 40: the chart, and at 200 × 50 more columns. All numbers of one kind have one form."""
+    project = drawn_project()
+    Project.open(project).select(name="best", k=3)
+
+    def edits_of(shown: str) -> list[int]:
+        """Return the numbers on the axis of the chart."""
+        axis = next((line for line in shown.splitlines() if re.search(r"\bedit │", line)), "")
+        return [int(word) for word in re.findall(r"\d+", axis[axis.rindex("│", 0, axis.rindex("edit")) :])]
+
+    tmux.resize(140, 40)
+    tmux.open(project, "2")
+    shown = tmux.press("g Space j Space", lambda shown: "2 changed" in shown and edits_of(shown)[-1:] == [3])
+    assert "edit 3/3" in shown, "the chart and the headline count the same edits"
+    tmux.press("w", has("save selection"))
+    tmux.type("mine")
+    tmux.press("Enter", has("vs mine same", "saved mine"))
+    tmux.press("o", has("saved selections"))
+    tmux.press("r", has("rename selection"))
+    tmux.press("C-u y o u r s Enter", has("renamed mine to yours", "▌yours"))
+    tmux.press("x", has("deleted yours. u undoes it."))
+    tmux.press("u u Escape", lambda shown: "vs mine same" in shown and "saved selections" not in shown)
+    shown = tmux.until(lambda shown: "undo renamed mine" in shown)
+    assert edits_of(shown)[-1] == 3, "to save, rename, delete and undo these is no edit of the selection"
+
+    # A terminal that takes no text: the words do not claim that it was copied.
+    tmux.press("Enter", has("influence of its examples", "×0.001"))
+    shown = tmux.press("y", has("sent to the terminal: "))
+    assert "copied" not in shown
+    assert tmux.clipboard() == ""
+    tmux.take_clipboard()
+    tmux.keys("y")
+    tmux.until(lambda _: tmux.clipboard() != "")
+    assert re.fullmatch(r"\d of \d: answer \d", tmux.clipboard())
+    tmux.press("Escape", has("helps by ▼"))
+
+    # More columns at more width.
+    narrow = tmux.pane()
+    assert all(title in narrow for title in (" ± ", "if flipped", " tag "))
+    tmux.resize(200, 50)
+    wide = tmux.until(has(" rank ", " source ", " first example "))
+    assert not any(title in narrow.splitlines()[4] for title in (" rank ", " source ", " first example"))
+    assert re.search(r"task0004 .* 00004\.jsonl +\d of 4: answer \d", wide), "source and preview of a task"
+
+    # One way to write numbers: a true minus sign, four digits for nats, and ± before half of an interval.
+    shots = [wide]
+    for key, sign in (("1", "recent"), ("3", "similar tasks"), ("5", "est. loss")):
+        shots.append(tmux.press(key, lambda shown, key=key, sign=sign: f"[{key} " in shown and sign in shown))
+    for shot in shots:
+        assert not re.search(r"(?<![\w./-])-\d", shot), "no hyphen as a minus sign"
+        assert {len(digits) for digits in re.findall(r"±\s?<?\d\.(\d+)", shot)} <= {4}
+        assert {len(digits) for digits in re.findall(r"[+−]0\.(\d+)", shot)} <= {2, 3, 4}, "scales of bars are short"
+    losses = {re.search(r"all (?:12 )?tasks +(?:12 in )?(\d\.\d{4})", shots[1])[1]}  # type: ignore[index]
+    losses.add(re.search(r"est\. loss .*?(\d\.\d{4}) ±\d\.\d{4} *\w* *$", shots[3], re.MULTILINE)[1])  # type: ignore[index]
+    assert len(losses) == 1, "all tasks have the same loss on Home and on Compare"
+    times = [line for line in shots[1].splitlines() if re.search(r"\d\d:\d\d .*(saved|deleted|renamed|out|in) ", line)]
+    assert len(times) >= 3
+    tmux.quit()

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from browser import browsing, needs_chromium
 from served import Server, serving
-from tui_tmux import CURATOR, Tmux, make_sample, needs_tmux, tmux
+from tui_tmux import CURATOR, Tmux, needs_tmux, tmux
 
 from curator.data.dropped import without
 from curator.project.project import Project
@@ -28,15 +28,9 @@ __all__ = ["tmux"]
 
 
 @pytest.fixture(scope="module")
-def computed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Compute every stage of the sample project. No test opens it: a copy has neither sessions nor other selections."""
-    return make_sample(tmp_path_factory.mktemp("computed") / "sample")
-
-
-@pytest.fixture(scope="module")
-def sample(computed: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def sample(computed_sample: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a copy that the tests of this file share, with the sessions that they leave."""
-    return Path(shutil.copytree(computed, tmp_path_factory.mktemp("shared") / "sample", symlinks=True))
+    return Path(shutil.copytree(computed_sample, tmp_path_factory.mktemp("shared") / "sample", symlinks=True))
 
 
 def _loss(shown: str) -> str:
@@ -158,10 +152,10 @@ def test_terminal_selection_is_edited_saved_and_exported(sample: Path, tmux: Tmu
 
 @needs_tmux
 def test_terminal_sitting_drops_harmful_rows_measures_and_exports_for_two_trainers(
-    computed: Path, tmux: Tmux, tmp_path: Path
+    computed_sample: Path, tmux: Tmux, tmp_path: Path
 ) -> None:
     """The keys of docs/tutorial/terminal-interface.md, in their order."""
-    project = Path(shutil.copytree(computed, tmp_path / "sitting", symlinks=True))
+    project = Path(shutil.copytree(computed_sample, tmp_path / "sitting", symlinks=True))
     tmux.open(project, "1")
     tmux.until(lambda shown: re.search(r"★ forward +\d+ in", shown) and "better than" in shown)
     tmux.keys("Enter")

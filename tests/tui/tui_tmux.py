@@ -1,4 +1,4 @@
-"""A terminal for tests: tmux with the real interface in it, and the sample project to show."""
+"""A terminal for tests: tmux with the real interface in it."""
 
 import re
 import shutil
@@ -11,32 +11,18 @@ from typing import Any
 
 import pytest
 
-from curator.project.project import Project
-
 CURATOR = [sys.executable, "-m", "curator"]
 needs_tmux = pytest.mark.skipif(shutil.which("tmux") is None, reason="tmux is not installed")
 
 
-def make_sample(folder: Path) -> Path:
-    """Compute every stage of the sample project, with one epoch, one checkpoint and few rows to save time.
+def sentences(shown: str) -> str:
+    """Return the words of a screen in one line, without the edges of boxes: lines that break are whole again."""
+    return " ".join(re.sub(r"[│╭╮╰╯─]", " ", shown).split())
 
-    Args:
-        folder: A new folder.
-    """
-    source = Path(__file__).parents[2] / "sample_data"
-    shutil.copytree(source, folder, ignore=shutil.ignore_patterns(".curator", "curator-manifest.json", "exports"))
-    config = (folder / "curator.toml").read_text()
-    config, count = re.subn(r"(?m)^epochs = .*$", "epochs = 1", config)
-    assert count == 1
-    if "[gradients]" in config:
-        config = config.replace("[gradients]", "[gradients]\npoints = [0.7]")
-    else:
-        config += "\n[gradients]\npoints = [0.7]\n"
-    config, count = re.subn(r"(?m)^\[data\]$", "[data]\nmax_examples_per_task = 20", config)
-    assert count == 1
-    (folder / "curator.toml").write_text(config)
-    Project.open(folder).select(name="forward")
-    return folder
+
+def has(*words: str) -> Callable[[str], bool]:
+    """Return a test of a screen: it shows all words, which may break between lines."""
+    return lambda shown: all(word in shown or word in sentences(shown) for word in words)
 
 
 class Tmux:
@@ -57,6 +43,20 @@ class Tmux:
     def type(self, words: str) -> None:
         """Type a text."""
         self._run("send-keys", "-l", words)
+
+    def click(self, column: int, row: int) -> None:
+        """Click a cell, as a terminal reports it (SGR mode). The first column and row are 1."""
+        self.type(f"\x1b[<0;{column};{row}M\x1b[<0;{column};{row}m")
+
+    def click_on(self, words: str, row: int) -> None:
+        """Click the first cell of a text on one row of the screen. -1 is the last row."""
+        lines = self.pane().rstrip("\n").splitlines()
+        self.click(lines[row].index(words) + 1, range(len(lines))[row] + 1)
+
+    def press(self, keys: str, test: Callable[[str], Any]) -> str:
+        """Press keys that blanks separate, and wait until the screen passes a test. Return the screen."""
+        self.keys(*keys.split())
+        return self.until(test)
 
     def pane(self, *, colors: bool = False) -> str:
         """Return the screen. With `colors`, the escape sequences of colors are part of it."""
@@ -89,6 +89,14 @@ class Tmux:
         """Quit the interface."""
         self.keys("q")
         self.until(lambda shown: "bash-" in (shown.rstrip().splitlines() or [""])[-1])
+
+    def take_clipboard(self) -> None:
+        """Let programs set the clipboard, as a user with `set-clipboard on` does."""
+        self._run("set-option", "-g", "set-clipboard", "on")
+
+    def clipboard(self) -> str:
+        """Return the newest text in the buffers of tmux; "" without one."""
+        return self._run("show-buffer") if self._run("list-buffers").strip() else ""
 
     def close(self) -> None:
         """Stop the server."""

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from curator.core.arrays import Floats, Mask
+from curator.core.errors import CuratorError
 from curator.core.interval import Interval
 from curator.estimate import whatif
 from curator.estimate.loss_estimator import LossEstimator
@@ -249,7 +250,11 @@ class EstimatorThread(threading.Thread):
             for first in range(0, len(keys), _AT_ONCE):
                 if self._is_old():
                     return True
-                estimator, share = self._without(whole, dropped)
+                try:
+                    estimator, share = self._without(whole, dropped)
+                except CuratorError:
+                    # The selection in hand does not depend on this one, so only this loss stays unknown.
+                    break
                 part = keys[first : first + _AT_ONCE]
                 found = estimate_selections(estimator, np.stack([masks[key] for key in part]))
                 for key, other in zip(part, found, strict=True):

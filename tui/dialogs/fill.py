@@ -11,6 +11,7 @@ from textual.widget import Widget
 from textual.widgets import Input
 from textual.worker import get_current_worker
 
+from curator.core.errors import CuratorError
 from curator.select.search import (
     Constraints,
     Step,
@@ -20,7 +21,8 @@ from curator.select.search import (
     select_forward,
 )
 from tui.dialogs.base import Choices, Dialog
-from tui.state.session import State
+from tui.state.dropping import lacking_estimator
+from tui.state.session import State, named
 from tui.widgets import numbers
 from tui.widgets.lines import Lines
 from tui.widgets.rows import Rows
@@ -114,9 +116,10 @@ class FillDialog(Dialog[Found]):
 
     @work(thread=True, exclusive=True, group="fill", exit_on_error=False)
     def _fill(self, method: str, constraints: Constraints) -> None:
-        worker, snapshot = get_current_worker(), self.app.snapshot
+        worker, snapshot, session = get_current_worker(), self.app.snapshot, self.app.session
         assert snapshot is not None
         assert snapshot.answers is not None
+        assert session is not None
         names, trust, steps = snapshot.names, snapshot.trust, 0
 
         def follow(step: Step) -> None:
@@ -131,11 +134,16 @@ class FillDialog(Dialog[Found]):
         methods: dict[str, Any] = {"forward": select_forward, "exchange": select_exchange, "backward": select_backward}
         answers = snapshot.answers
         try:
+            # The sizes in the limits and the losses are of the same examples.
+            estimator, _ = lacking_estimator(answers, named(session.dropped))
             if method == "ensemble":
-                found = select_ensemble(answers.estimator, constraints, answers.affinities(), follow)
+                found = select_ensemble(estimator, constraints, answers.affinities(), follow)
             else:
-                found = methods[method](answers.estimator, constraints, follow)
+                found = methods[method](estimator, constraints, follow)
         except _Stopped:
+            return
+        except (CuratorError, OSError) as error:
+            self.app.call_from_thread(self._show_note, f"✗ {error}", "bad")
             return
         self.app.call_from_thread(self._done, (found.mask, f"filled by {method}, {steps} steps"))
 

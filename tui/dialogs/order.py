@@ -7,16 +7,19 @@ from textual import on, work
 from textual.widget import Widget
 from textual.worker import get_current_worker
 
+from curator.core.errors import CuratorError
 from curator.estimate.whatif import best_order
 from curator.results.text_plot import Series
 from tui.dialogs.base import Dialog
 from tui.dialogs.fill import Found
-from tui.state.session import State
+from tui.state.dropping import lacking_estimator
+from tui.state.session import State, named
 from tui.widgets import numbers
 from tui.widgets.lines import Line, Lines, Part, fit_name
 from tui.widgets.plot import LinePlot
 from tui.widgets.rows import Rows
 from tui.widgets.trust import measured_part
+from tui.widgets.wrapped import Wrapped
 
 # Mark of the current selection on the plot.
 _NOW = "×"
@@ -58,7 +61,7 @@ class OrderDialog(Dialog[Found]):
     def content(self) -> Iterable[Widget]:
         """Return a plot and a list."""
         return [
-            Lines([[("estimating …", "dim")], []], id="order-note"),
+            Wrapped([[("estimating …", "dim")], []], id="order-note"),
             LinePlot(id="order-plot"),
             _Steps(classes="first-focus"),
         ]
@@ -100,7 +103,13 @@ class OrderDialog(Dialog[Found]):
         assert session is not None
         start = np.asarray(session.states == State.PINNED_IN)
         allowed = np.asarray(session.states != State.PINNED_OUT)
-        steps = best_order(snapshot.answers.estimator, start, allowed, stop=lambda: worker.is_cancelled)
+        try:
+            # The curve and the point on it are of the same examples.
+            estimator, _ = lacking_estimator(snapshot.answers, named(session.dropped))
+        except (CuratorError, OSError) as error:
+            self.app.call_from_thread(self._fail, str(error))
+            return
+        steps = best_order(estimator, start, allowed, stop=lambda: worker.is_cancelled)
         self._start = start
         tokens = float(self.app.sizes()[1][start].sum())
         found: list[tuple[str, float, float, float]] = []
@@ -116,6 +125,10 @@ class OrderDialog(Dialog[Found]):
                 self.app.call_from_thread(self._show, list(found), len(allowed))
         self.app.call_from_thread(self._show, found, 0)
 
+    def _fail(self, words: str) -> None:
+        if self.is_attached:
+            self.query_one("#order-note", Lines).show([[("✗ ", "bad"), (words, "bad")]])
+
     def _show(self, found: list[tuple[str, float, float, float]], of: int) -> None:
         if not self.is_attached:
             return
@@ -123,7 +136,7 @@ class OrderDialog(Dialog[Found]):
         rows.steps, rows.best = found, int(np.argmin([step[2] for step in found]))
         rows.changed()
         _, tokens, loss, _ = found[rows.best]
-        words = f"{len(found) - 1} of {of} …" if of else "pins kept · full losses · first-order gains"
+        words = f"{len(found) - 1} of {of} …" if of else "pins are kept"
         least = f"● least {numbers.loss(loss)} with {rows.best} tasks, {numbers.short(tokens)} tokens  "
         now, here = self._now()
         self.query_one("#order-note", Lines).show([[least, (words, "dim")], now])

@@ -10,6 +10,7 @@ from textual.widget import Widget
 from tui.dialogs.base import Choices, Dialog
 from tui.widgets import numbers
 from tui.widgets.rows import Rows
+from tui.widgets.wrapped import Wrapped
 
 if TYPE_CHECKING:
     from tui.state.snapshot import SavedSelection
@@ -42,8 +43,8 @@ class SelectionsDialog(Dialog[tuple[str, str]]):
     ]
 
     def content(self) -> Iterable[Widget]:
-        """Return the list of selections."""
-        return [Choices(self._choices(), classes="first-focus")]
+        """Return the list of selections, and the note on the one under the cursor."""
+        return [Choices(self._choices(), classes="first-focus"), Wrapped([[]], id="selection-note")]
 
     def _choices(self) -> list[tuple[str, str, str]]:
         snapshot = self.app.snapshot
@@ -53,6 +54,13 @@ class SelectionsDialog(Dialog[tuple[str, str]]):
     def on_mount(self) -> None:
         """Follow saves of other windows, and better estimates."""
         self.app.changed.subscribe(self, self._follow)
+        self._show_note()
+
+    @on(Rows.Moved)
+    def _show_note(self) -> None:
+        snapshot, name = self.app.snapshot, self.query_one(Choices).value
+        note = snapshot.notes.get(("selection", name, ""), "") if snapshot is not None and name else ""
+        self.query_one("#selection-note", Wrapped).show([[("note: ", "dim"), note]] if note else [[]])
 
     def _follow(self, topic: str) -> None:
         if topic in ("snapshot", "estimate") and self.is_attached:
@@ -63,6 +71,7 @@ class SelectionsDialog(Dialog[tuple[str, str]]):
             last = min(row, len(choices.choices) - 1)
             choices.cursor = next((row for row, (name, _, _) in enumerate(choices.choices) if name == here), last)
             choices.fit_height()
+            self._show_note()
 
     def _words(self, saved: "SavedSelection") -> str:
         """Describe a selection. Its loss is that of the current estimator, if the loss is known."""
@@ -71,9 +80,7 @@ class SelectionsDialog(Dialog[tuple[str, str]]):
         known = None if saved.is_weighted else self.app.known_loss(saved.mask(snapshot.names), saved.dropped)
         loss = f"loss {numbers.loss(known.loss)} {snapshot.trust}, " if known is not None else ""
         origin = f", from {manifest.started_from}" if manifest.started_from else ""
-        note = snapshot.notes.get(("selection", saved.name, ""), "")
-        words = f"{loss}{sum(t.selected for t in manifest.tasks)} in, {saved.method}{origin}"
-        return f"{words}, note: {note}" if note else words
+        return f"{loss}{sum(t.selected for t in manifest.tasks)} in, {saved.method}{origin}"
 
     @property
     def _chosen_name(self) -> str:

@@ -9,7 +9,7 @@ from textual.widget import Widget
 from curator.core.errors import CuratorError
 from tui.dialogs.base import Choices, Dialog
 from tui.state.messages import Failed
-from tui.state.resume import Begun, continue_session, new_session, take_lock
+from tui.state.resume import Begun, continue_session, edits_words, new_session, take_lock
 from tui.widgets.lines import Lines
 from tui.widgets.rows import Rows
 from tui.widgets.wrapped import Wrapped
@@ -72,7 +72,7 @@ class SessionsDialog(Dialog[Begun]):
         count = session.changed_count
         state = f"{count} changed from {session.base or 'all tasks'}" if session.is_changed else f"saved {session.base}"
         here = ", this window" if stored.id == self.app.session_id else ""
-        return time, f"{len(stored.edits)} edits, {state}{here}"
+        return time, f"{edits_words(session)}, {state}{here}"
 
     @on(Rows.Opened)
     def _continue(self) -> None:

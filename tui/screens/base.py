@@ -1,6 +1,6 @@
 """The base class of all screens: top line, flash line, key hints, and common actions."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 from textual import events
@@ -109,8 +109,12 @@ class CuratorScreen(Screen[None]):
         self.show_flash()
         self.show(topic)
         # The hints depend on what the screen shows.
+        self.show_hints()
+
+    def show_hints(self) -> None:
+        """Draw the key hints."""
         self._shown_hints = []
-        self._hints_line = self._hints(width)
+        self._hints_line = self._hints(self.app.size.width)
         self.query_one("#hints", Lines).show([self._hints_line])
 
     def show_flash(self) -> None:
@@ -202,7 +206,7 @@ class CuratorScreen(Screen[None]):
             return
         titles = {"task": "a task", "list": "lists"} | {mode: title for mode, title in MODES.items()}
         meanings = [
-            f"`{action.label}` on " + " and ".join(titles[place] for place in action.places if place in titles)
+            f"`{action.label}` on " + listed([titles[place] for place in action.places if place in titles])
             for action in others
             if any(place in titles for place in action.places)
         ]
@@ -377,6 +381,11 @@ class CuratorScreen(Screen[None]):
     def action_export(self) -> None:
         """Export a selection."""
         self.app.export()
+
+
+def listed(words: Sequence[str]) -> str:
+    """Return words as a list in a sentence: `a`, `a and b`, or `a, b and c`."""
+    return " and ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
 
 
 def _saved_part(session: "Session") -> Part:

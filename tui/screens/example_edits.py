@@ -6,7 +6,7 @@ from textual.worker import get_current_worker
 
 from curator.core.arrays import Mask
 from curator.core.errors import CuratorError
-from curator.core.figures import fixed
+from curator.core.figures import half_width
 from curator.data.corpus import Task
 from curator.estimate.target import TargetEstimates
 from tui.screens.base import CuratorScreen
@@ -16,10 +16,12 @@ from tui.state.snapshot import About
 from tui.widgets import numbers
 from tui.widgets.example_list import SHOWN, ExampleList
 from tui.widgets.lines import Line, Lines, Part
+from tui.widgets.wrapped import wrapped
 
 # Identity of an effect: key of the answers, revision of the session, and the examples of the task.
 _Wanted = tuple[str, int, Named]
 _ERRORS = (CuratorError, OSError, np.linalg.LinAlgError)
+_NEEDS = 'needs method = "trajectory" under [estimate]'
 
 
 class ExampleEdits(CuratorScreen):
@@ -109,7 +111,7 @@ class ExampleEdits(CuratorScreen):
         from tui.dialogs.drop import DropDialog
 
         count = len(self._harmful())
-        if not self.is_auxiliary:
+        if not self.is_auxiliary or not self.can_drop:
             self._drop([])
         elif self.app.snapshot is None or self.app.snapshot.answers is None:
             self.app.flash(self.app.missing(), "warn")
@@ -130,7 +132,14 @@ class ExampleEdits(CuratorScreen):
 
     def offers(self, action: str) -> bool:
         """Return whether an action makes sense here: the target drops no examples."""
+        if action in ("drop_rows", "drop_harmful") and not self.can_drop:
+            return False
         return self.is_auxiliary or action not in ("drop_rows", "drop_harmful", "pin", "toggle_this")
+
+    @property
+    def can_drop(self) -> bool:
+        """Return whether the estimator of the project can estimate tasks without some of their examples."""
+        return self.app.snapshot is None or self.app.snapshot.project.config.captures
 
     def _harmful(self) -> list[int]:
         """Return the numbers of the examples that harm and are not dropped, the worst first."""
@@ -150,6 +159,10 @@ class ExampleEdits(CuratorScreen):
             return
         if not self.is_auxiliary:
             self.app.flash("the target trains on all of its examples", "warn")
+            return
+        if not self.can_drop and not (numbers_ and self.rows.dropped.issuperset(numbers_)):
+            # Examples that an earlier estimator dropped can still be restored.
+            self.app.flash(f"dropping examples {_NEEDS}", "warn")
             return
         if not numbers_:
             self.app.flash("training omits this example already", "warn")
@@ -206,8 +219,9 @@ class ExampleEdits(CuratorScreen):
             return
         wanted = snapshot.answers.key, session.revision, own
         known = self._effect[1] if self._effect is not None and self._effect[0] == wanted else None
-        line.show([self._effect_line(known, self.app.size.width)])
-        if known is None and self._effect_of != wanted:
+        width = self.app.size.width
+        line.show(wrapped([self._effect_line(known, width)], width))
+        if known is None and self._effect_of != wanted and self.can_drop:
             self._effect_of = wanted
             name = self.shown.name
             others = tuple((t, d) for t, ds in sorted(session.dropped.items()) if t != name for d in sorted(ds))
@@ -221,6 +235,8 @@ class ExampleEdits(CuratorScreen):
         rows = f"{count:,} {'marked' if marked else 'dropped'} row{'s' if count > 1 else ''}"
         if not bool(session.mask[session.names.index(task.name)]):
             return [(f" Without {rows}: no change, because the task is out.", "dim")]
+        if not self.can_drop:
+            return [(f" Without {rows}: the estimate {_NEEDS}", "warn")]
         if effect is None:
             return [f" Without {rows}: ", ("…", "dim")]
         change = effect.change
@@ -232,7 +248,7 @@ class ExampleEdits(CuratorScreen):
             f" Without {rows}: {numbers.loss(effect.before.loss)} → ",
             (numbers.loss(effect.after.loss), "strong"),
             f" {numbers.half_width(effect.after.low, effect.after.high)} ",
-            (f" {numbers.signed(change.value)} ±{fixed(change.noise)}, {words}", style),
+            (f" {numbers.signed(change.value)} {half_width(change.noise)}, {words}", style),
         ]
 
     @work(thread=True, exclusive=True, group="effect", exit_on_error=False)

@@ -17,7 +17,7 @@ from curator.core.errors import CuratorError
 from curator.core.figures import duration
 from curator.core.text import clean
 from tui.actions import bindings_of
-from tui.background.dry_run import seconds_of_select
+from tui.background.dry_run import FirstSelection, first_selection
 from tui.background.run_watcher import name_of, progress_words
 from tui.screens.base import CuratorScreen
 from tui.state.costs import cost_of_select
@@ -126,13 +126,13 @@ def _found(count: int, snapshot: "Snapshot") -> str:
     return f"{count} {what}{'' if count == 1 else 's'} found."
 
 
-def begin_lines(snapshot: "Snapshot", running: "list[JobView]", seconds: float | None) -> list[Line]:
+def begin_lines(snapshot: "Snapshot", running: "list[JobView]", first: FirstSelection) -> list[Line]:
     """Return what a project without estimates holds, and what to do next.
 
     Args:
         snapshot: The project.
         running: Jobs that run now.
-        seconds: Expected time of the first selection; None if it is not known.
+        first: What is known about the first selection.
     """
     corpus, target = snapshot.corpus, snapshot.target
     lines: list[Line] = []
@@ -158,7 +158,12 @@ def begin_lines(snapshot: "Snapshot", running: "list[JobView]", seconds: float |
     elif running:
         lines.append([("▶ ", "warn"), f"{progress_words(running[0])}."])
         lines.append([("4", "accent"), " shows the job."])
+    elif first.trouble:
+        message, *hint = first.trouble.split("\n")
+        lines += [[("✗ ", "bad"), (message, "bad")], *([line] for line in hint), []]
+        lines.append([("ctrl+l", "accent"), " reads the project again."])
     else:
+        seconds = first.seconds
         time = ", to find out which tasks help." if seconds is None else f": about {duration(seconds)} on this machine."
         lines.append(["Press ", ("R", "accent"), ", then ", ("enter", "accent"), time])
         lines.append(["curator trains once on all tasks, and estimates every selection from the gradients."])
@@ -175,27 +180,32 @@ class HomeScreen(CuratorScreen):
     def __init__(self) -> None:
         super().__init__()
         self._planned = False
-        self._first_seconds: float | None = None
+        self._first = FirstSelection(None)
 
     @work(thread=True, exclusive=True, group="plan", exit_on_error=False)
     def _plan(self) -> None:
-        """Find the time of the first selection."""
+        """Find the time of the first selection, or what prevents it."""
         worker, snapshot = get_current_worker(), self.app.snapshot
         try:
             known = cost_of_select(snapshot) if snapshot is not None and snapshot.corpus is not None else None
             if known is not None and known.known:
-                found: float | None = known.seconds
+                found: FirstSelection | None = FirstSelection(known.seconds)
             else:
-                found = seconds_of_select(self.app.root, lambda: worker.is_cancelled or not self.app.is_running)
+                found = first_selection(self.app.root, lambda: worker.is_cancelled or not self.app.is_running)
         except (CuratorError, OSError):
             # The pane then names no time.
             return
         if found is not None and not worker.is_cancelled:
             self.app.call_from_thread(self._have_planned, found)
 
-    def _have_planned(self, seconds: float) -> None:
-        self._first_seconds = seconds
+    def _have_planned(self, found: FirstSelection) -> None:
+        self._first = found
         self.show("snapshot")
+
+    def action_reload(self) -> None:
+        """Read the project again, and plan the first selection again."""
+        self._planned, self._first = False, FirstSelection(None)
+        super().action_reload()
 
     def offers(self, action: str) -> bool:
         """Return whether an action makes sense here: one pane has no next one, and may list nothing to open."""
@@ -294,10 +304,10 @@ class HomeScreen(CuratorScreen):
             if app.jobs_known and not running and snapshot.target and not self._planned:
                 self._planned = True
                 self._plan()
-            elif running and self._first_seconds is None:
+            elif running and self._first.seconds is None:
                 # A job does the same work as the dry run.
                 self.workers.cancel_group(self, "plan")
-            lines = begin_lines(snapshot, running, self._first_seconds)
+            lines = begin_lines(snapshot, running, self._first)
             # The pane itself says what is missing.
             attention = [item for item in self._attention() if item[1] != app.missing() and item[2]]
         self.query_one("#begin", Wrapped).show(lines)

@@ -63,6 +63,10 @@ class MachineRead(Message):
         self.machine = machine
 
 
+# Actions on the job under the cursor, its log or its plot.
+_OF_JOBS = frozenset({"open", "next_pane", "zoom_pane", "copy", "stop", "resume", "follow", "log_scale", "search"})
+
+
 class RunsScreen(CuratorScreen):
     """Shows the list of jobs, and details of the job under the cursor."""
 
@@ -123,6 +127,16 @@ class RunsScreen(CuratorScreen):
     def folder(self) -> Path:
         """Return the folder of all jobs."""
         return self.app.root / ".curator" / "runs"
+
+    def offers(self, action: str) -> bool:
+        """Return whether an action makes sense here: it needs a job, and some need a job in one state."""
+        view = self.job_view
+        if view is None:
+            return action not in _OF_JOBS
+        is_running = view.job.state == "running"
+        if action == "open":
+            return self.rows.has_focus
+        return {"stop": is_running, "resume": not is_running, "log_scale": bool(view.losses)}.get(action, True)
 
     # -- showing ----------------------------------------------------------------------------------------------------
 
@@ -261,6 +275,7 @@ class RunsScreen(CuratorScreen):
     @on(Rows.Moved, "#runs")
     def _chosen(self) -> None:
         self._show_run()
+        self.show_hints()
         self.app.look_at_jobs()
 
     @on(Rows.Moved, "#log")

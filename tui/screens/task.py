@@ -306,7 +306,9 @@ class TaskScreen(ExampleEdits):
         if known != (snapshot.answers.key, session.revision, self._ways.number):
             return None
         if self._influence is None or self._influence[0] is not task or self._influence[1] is not gains:
-            self._influence = task, gains, influence_of(snapshot, self._ways.number, gains)
+            # Gains of another selection of examples are another array.
+            dropped = session.dropped.get(task.name, frozenset())
+            self._influence = task, gains, influence_of(snapshot, self._ways.number, gains, dropped)
         return self._influence[2]
 
     # -- the example ------------------------------------------------------------------------------------------------

@@ -155,10 +155,10 @@ class TasksScreen(TaskColumns):
         self._show_example()
 
     def _curve(self) -> list[tuple[float, float]]:
-        """Return the number and the loss of the last edits. To save is no edit, and neither is the first load."""
-        losses = [(edit, loss) for edit, _, loss in self.app.edit_losses() if edit.kind != "save"]
+        """Return the number and the loss of the last edits. To save, rename or delete a selection is no edit."""
+        losses = [(edit, loss) for edit, _, loss in self.app.edit_losses() if edit.is_of_selection]
         session = self.app.session
-        total = sum(edit.kind != "save" for edit in session.history) if session is not None else 0
+        total = sum(edit.is_of_selection for edit in session.history) if session is not None else 0
         first = total - len(losses) + 1
         return [(float(first + place), loss) for place, (_, loss) in enumerate(losses) if loss is not None]
 

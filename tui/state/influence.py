@@ -1,5 +1,6 @@
 """Influence of the examples of a task on the target loss, with a readable unit. This module imports no Textual."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,7 +51,8 @@ class Summary:
     Attributes:
         low: Influence of the most harmful example.
         high: Influence of the most helpful example.
-        helping: Share of the examples that help.
+        count: Number of the examples.
+        helping: Number of the examples that help.
         total: Sum of the influences: the effect of the task to first order.
         half: Number of most helpful examples that give half of all help; 0 if no example helps.
         thirds: Mean influence of the short, middle and long third. Empty for fewer than three examples.
@@ -58,7 +60,8 @@ class Summary:
 
     low: float
     high: float
-    helping: float
+    count: int
+    helping: int
     total: float
     half: int
     thirds: tuple[float, ...]
@@ -79,7 +82,15 @@ def summarise(gains: Floats, lengths: Ints) -> Summary | None:
     if len(gains) >= 3:
         by_length = np.array_split(gains[np.argsort(lengths, kind="stable")], 3)
         thirds = tuple(float(part.mean()) for part in by_length)
-    return Summary(float(gains.min()), float(gains.max()), len(helping) / len(gains), float(gains.sum()), half, thirds)
+    return Summary(
+        low=float(gains.min()),
+        high=float(gains.max()),
+        count=len(gains),
+        helping=len(helping),
+        total=float(gains.sum()),
+        half=half,
+        thirds=thirds,
+    )
 
 
 def histogram(gains: Floats, bins: int) -> list[int]:
@@ -92,23 +103,26 @@ class Influence:
     """The influence of the examples of one task.
 
     Attributes:
-        gains: Influence of each training example (m,), in nats.
+        gains: Influence of each training example (m,), in nats. It includes the dropped examples.
+        kept: Influence of each example that the selection does not drop, in nats.
         unit: Unit for display.
-        summary: Summary of the influences; None without training examples.
+        summary: Summary of `kept`; None if it is empty.
     """
 
     gains: Floats
+    kept: Floats
     unit: Unit
     summary: Summary | None
 
 
-def influence_of(snapshot: Snapshot, task: int, gains: Floats) -> Influence | None:
+def influence_of(snapshot: Snapshot, task: int, gains: Floats, dropped: Collection[str] = ()) -> Influence | None:
     """Return the influence of the examples of one task; None if the estimator has other rows.
 
     Args:
         snapshot: The project, with its corpus and answers.
         task: Number of the task. Target tasks follow the auxiliary tasks.
         gains: Influence of the training examples from the estimator. For a target task, of all targets together.
+        dropped: Content hashes of the examples that the selection drops.
     """
     assert snapshot.corpus is not None
     count, targets = len(snapshot.names), snapshot.corpus.target_tasks
@@ -119,5 +133,8 @@ def influence_of(snapshot: Snapshot, task: int, gains: Floats) -> Influence | No
         own = own[start : start + len(shown.split.train)]
     if len(own) != len(shown.split.train):
         return None
-    lengths = np.asarray(shown.version.index.lengths, dtype=np.int64)[list(shown.split.train)]
-    return Influence(own, unit_for(float(np.abs(own).max()) if len(own) else 0.0), summarise(own, lengths))
+    index, rows = shown.version.index, list(shown.split.train)
+    lengths = np.asarray(index.lengths, dtype=np.int64)[rows]
+    stays = np.array([index.hashes[row] not in dropped for row in rows], dtype=bool)
+    unit = unit_for(float(np.abs(own).max()) if len(own) else 0.0)
+    return Influence(own, own[stays], unit, summarise(own[stays], lengths[stays]))

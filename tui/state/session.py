@@ -78,6 +78,11 @@ class Edit:
     drops: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = field(default_factory=dict)
     selection: tuple[str, ...] = ()
 
+    @property
+    def is_of_selection(self) -> bool:
+        """Return whether the edit sets tasks or examples. To save, rename or delete a selection does not."""
+        return self.kind != "save" and not self.selection
+
     def stored(self) -> "StoredEdit":
         """Convert to the record of the store."""
         from curator.workspace.store.records import StoredEdit

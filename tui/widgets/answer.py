@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from curator.core.figures import half_width, margin
 from tui.app_base import AppBase
 from tui.background.estimator_thread import selection_key
 from tui.widgets import numbers
@@ -85,7 +86,7 @@ def _measured(name: str, found: "MeasuredSubset") -> Bar:
         return Bar(name=name, loss=found.mean, low=found.mean, high=found.mean, words="◎ measured, 1 run")
     quantile = quantiles[min(len(losses) - 2, len(quantiles) - 1)]
     half = quantile * float(losses.std(ddof=1)) / len(losses) ** 0.5
-    words = f"±{numbers.loss(half)} ◎ measured, {len(losses)} runs"
+    words = f"{half_width(half)} ◎ measured, {len(losses)} runs"
     return Bar(name=name, loss=found.mean, low=found.mean - half, high=found.mean + half, words=words)
 
 
@@ -152,9 +153,8 @@ def answer_sentence(app: AppBase) -> Line:
 
 def _than(found: "LossDifference", other: str) -> str:
     """Return a comparison with its noise. A negative difference is better."""
-    gap = f"{numbers.loss(abs(found.value))} ± {numbers.loss(found.noise)}"
+    noise = margin(found.noise)
     if found.is_noise:
-        return (
-            f"no different from {other} beyond the noise ({numbers.signed(found.value)} ± {numbers.loss(found.noise)})"
-        )
+        return f"no different from {other} beyond the noise ({numbers.signed(found.value)} ± {noise})"
+    gap = f"{numbers.loss(abs(found.value))} ± {noise}"
     return f"{'better' if found.value < 0 else 'worse'} than {other} by {gap}"

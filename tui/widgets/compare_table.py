@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from curator.core.figures import fixed
+from curator.core.figures import fixed, half_width
 from curator.estimate.whatif import LossDifference
 from tui.state.comparison import LETTERS, Chosen, Estimates
 from tui.state.session import drops_of
@@ -92,7 +92,7 @@ def _interval(chosen: Chosen, low: float, high: float, cells: int) -> Line:
 def _versus(found: LossDifference, cells: int) -> Line:
     if found.value == 0 and found.noise == 0:
         return [("same", "dim")]
-    words = f"{numbers.signed(found.value)} ±{fixed(found.noise)}"
+    words = f"{numbers.signed(found.value)} {half_width(found.noise)}"
     if found.is_noise:
         return [(words + (" ~noise" if len(words) + 8 < cells else "~"), "dim")]
     return [(words, "good" if found.value < 0 else "bad")]
@@ -131,7 +131,7 @@ def verdict(chosen: Sequence[Chosen], known: Estimates | None, *, wide: bool) ->
     if (chosen[0].mask == chosen[1].mask).all():
         return [(" A and B hold the same tasks", "dim")]
     found = known.versus_first[1]
-    gap, noise = f"{fixed(abs(found.value))}", f"±{fixed(found.noise)}"
+    gap, noise = f"{fixed(abs(found.value))}", half_width(found.noise)
     if found.is_noise:
         words = f" ! A–B gap {gap} is within the noise of {noise}: not a reliable difference"
         return [(words, "warn"), (_measured_words(chosen) if wide else "", "dim")]

@@ -12,7 +12,7 @@ from tui.widgets.lines import Line, Part, fit, spread
 from tui.widgets.reading import LONGEST, control_characters, preview
 from tui.widgets.rows import Rows
 
-_INFLUENCE = 10
+_INFLUENCE = 11
 SHOWN = ("all", "harmful", "marked", "dropped")
 """Which examples the list shows, in the order of the key `d`."""
 
@@ -205,12 +205,11 @@ class ExampleList(Rows):
             if by == "influence" and not self._has_answers:
                 words = "file order"
             unit = f"{self._influence.unit.name} · " if self._influence is not None and self.values is not None else ""
-            here = f"{self.cursor + 1:,} of {self.count:,}" if self.count else "none"
-            whole = f" of {len(examples):,}" if self.count != len(examples) else ""
+            here = f"{self.cursor + 1:,} of {self.count:,}" if self.count else f"none of {len(examples):,}"
             chosen = len(self.chosen(cursor=False))
             marked = f"{chosen:,} marked · " if chosen else ""
             kind = "" if self.shown_by == "all" else f"{self.shown_by} only · "
-            right = f" {marked}{kind}{unit}{words} · {here}{whole} ─"
+            right = f" {marked}{kind}{unit}{words} · {here} ─"
         return spread([*left, " "], [(right, "dim")], width)
 
     def line(self, row: int, width: int) -> Line:
@@ -228,7 +227,7 @@ class ExampleList(Rows):
         return [*self._first_parts(number), " ", (words, style), (cut, "warn"), (warning, "warn")]
 
     def _first_parts(self, number: int) -> list[Part]:
-        """Return the influence of one row in ten cells. The first cell has a sign for a dropped or a marked row."""
+        """Return the influence of one row in eleven cells. The first cell has a sign for a dropped or a marked row."""
         part = self.influence_part(number)
         sign: Part = ("✗", "bad") if number in self.dropped else ("▪", "accent")
         if number not in self.dropped and number not in self.marks:
@@ -236,7 +235,7 @@ class ExampleList(Rows):
         return [sign, part[1:] if isinstance(part, str) else (part[0][1:], part[1])]
 
     def influence_part(self, number: int) -> Part:
-        """Return the influence of one row, or the reason for its omission, in ten cells."""
+        """Return the influence of one row, or the reason for its omission, in eleven cells."""
         assert self.examples is not None
         if number in self.examples.reasons:
             reason = self.examples.reasons[number]

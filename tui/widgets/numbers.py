@@ -24,7 +24,7 @@ def loss(value: float) -> str:
 
 def half_width(low: float, high: float) -> str:
     """Format an interval as ± half of its width."""
-    return f"±{figures.fixed((high - low) / 2)}"
+    return figures.half_width((high - low) / 2)
 
 
 def bar(value: float, scale: float, width: int) -> str:

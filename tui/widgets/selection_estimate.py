@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from curator.core.figures import fixed
+from curator.core.figures import half_width
 from tui.app_base import AppBase
 from tui.state.session import GLYPHS, State
 from tui.widgets import numbers
@@ -125,7 +125,7 @@ def task_lines(app: AppBase, task: int, width: int) -> list[Line]:
     if not np.isnan(affinity):
         known = snapshot.affinity[~np.isnan(snapshot.affinity)]
         rank = int((known > affinity).sum()) + 1
-        spread_of = f" ±{fixed(1.645 * error)}" if np.isfinite(error) else ""
+        spread_of = f" {half_width(1.645 * error)}" if np.isfinite(error) else ""
         lines.append([f"{words} · helps by {numbers.signed(affinity)}{spread_of} · rank {rank} of {len(known)}"])
     else:
         lines.append([words])
@@ -155,7 +155,7 @@ def history_lines(app: AppBase, count: int, width: int) -> list[Line]:
     lines: list[Line] = []
     for entry, before, after in reversed(app.edit_losses(count)):
         change = ""
-        if after is not None and before is not None and entry.kind != "save":
+        if after is not None and before is not None and entry.is_of_selection:
             change = numbers.signed(after - before)
         words = {"undo": f"undo {entry.label}", "redo": f"redo {entry.label}"}.get(entry.kind, entry.label)
         time = entry.made.astimezone().strftime("%H:%M")

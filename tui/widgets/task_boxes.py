@@ -8,7 +8,7 @@ from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical
 
 from curator.core.arrays import Floats
-from curator.core.figures import fixed
+from curator.core.figures import half_width
 from curator.core.text import clean
 from curator.data.corpus import Task
 from curator.estimate.whatif import LossDifference
@@ -129,7 +129,7 @@ def task_line(
         is_known = np.isfinite(error)
         style = "dim" if is_known and abs(affinity) <= error else _style(affinity)
         left += [("   helps by ", "dim"), (numbers.signed(affinity), style)]
-        left.append((f" ±{fixed(error)}" if is_known else "", "dim"))
+        left.append((f" {half_width(error)}" if is_known else "", "dim"))
     if snapshot.answers is not None:
         left.append(("   if flipped ", "dim"))
         if estimate is None or estimate.revision != session.revision or np.isnan(estimate.flips[row]):
@@ -199,17 +199,16 @@ def influence_lines(influence: Influence | None, width: int, rows: int) -> list[
     """
     if influence is None:
         return [[("…", "dim")]]
-    summary, unit, gains = influence.summary, influence.unit, influence.gains
+    summary, unit, gains = influence.summary, influence.unit, influence.kept
     if summary is None:
         return [[("no training examples", "warn")]]
     ends = f" {unit(summary.low)} … {unit(summary.high)} {unit.name}"
     counts = histogram(gains, max(min(width - len(ends), 24), 4))
     bars = sparkline([float(count) for count in counts], len(counts), low=0)
     shape = "".join(bar if count else " " for bar, count in zip(bars, counts, strict=True))
-    helping = round(summary.helping * len(gains))
     lines: list[Line] = [
         [shape, (ends, "dim")],
-        [(f"{summary.helping:.0%}", "good"), f" help: {helping:,} of {len(gains):,}"],
+        [(f"{summary.helping / summary.count:.0%}", "good"), f" help: {summary.helping:,} of {summary.count:,}"],
         [("sum ", "dim"), (numbers.signed(summary.total), _style(summary.total)), (" nats, to first order", "dim")],
     ]
     if rows <= 3:
@@ -218,7 +217,7 @@ def influence_lines(influence: Influence | None, width: int, rows: int) -> list[
         zero = int(len(counts) * -summary.low / (summary.high - summary.low))
         lines.insert(1, [(" " * zero + "↑ 0", "dim")])
     if summary.half:
-        lines.append([("half of the help ", "dim"), f"from {summary.half:,} of {len(gains):,}"])
+        lines.append([("half of the help ", "dim"), f"from {summary.half:,} of {summary.count:,}"])
     if summary.thirds:
         parts: list[Part] = [("mean by length ", "dim")]
         for words, value in zip(("short", "mid", "long"), summary.thirds, strict=True):

@@ -1,5 +1,6 @@
 """One sentence about a task: what it does to the loss, and how many of its examples help."""
 
+from curator.core.figures import margin
 from curator.core.text import clean
 from curator.estimate.whatif import LossDifference
 from tui.state.influence import Influence
@@ -18,10 +19,10 @@ def task_sentence(name: str, effect: LossDifference | None, influence: Influence
     """
     if effect is None:
         return [(" estimating the task …", "dim")]
-    gap = f"{numbers.loss(abs(effect.value))} ± {numbers.loss(effect.noise)}"
+    gap = f"{numbers.loss(abs(effect.value))} ± {margin(effect.noise)}"
     if effect.is_noise:
         verb = "makes" if selected else "would make"
-        words = f" {verb} no difference beyond the noise: {numbers.signed(effect.value)} ± {numbers.loss(effect.noise)}"
+        words = f" {verb} no difference beyond the noise: {numbers.signed(effect.value)} ± {margin(effect.noise)}"
     else:
         lowers = effect.value < 0
         verb = ("lowers" if lowers else "raises") if selected else f"would {'lower' if lowers else 'raise'}"
@@ -29,6 +30,5 @@ def task_sentence(name: str, effect: LossDifference | None, influence: Influence
     style = "dim" if effect.is_noise else "good" if effect.value < 0 else "harm"
     helping = ""
     if influence is not None and influence.summary is not None:
-        count = len(influence.gains)
-        helping = f"; {round(influence.summary.helping * count):,} of {count:,} examples help"
+        helping = f"; {influence.summary.helping:,} of {influence.summary.count:,} examples help"
     return [f" {'In' if selected else 'Out'}: ", (clean(name), "strong"), (words, style), f"{helping}."]

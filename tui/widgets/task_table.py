@@ -8,7 +8,7 @@ from textual import events
 from textual.message import Message
 
 from curator.core.arrays import Floats
-from curator.core.figures import fixed
+from curator.core.figures import half_width
 from tui.state.filters import SORTS
 from tui.state.session import GLYPHS, State
 from tui.state.session import Rows as RowNumbers
@@ -124,7 +124,9 @@ class TaskTable(Rows):
                 parts.append(self._flip(estimate, session.revision, task, cells))
             elif column == "error":
                 error = 1.645 * float(snapshot.affinity_error[task])
-                words = f"±{fixed(error)}" if np.isfinite(error) and not np.isnan(affinity) else ""
+                words = half_width(error) if np.isfinite(error) and not np.isnan(affinity) else ""
+                # A bound needs the cell of its sign, which the title has too.
+                words = words if len(words) < cells else words.removeprefix("±")
                 parts.append((fit(words, cells, right=True), "dim"))
             elif column == "rank":
                 rank = self._rank()[task]
