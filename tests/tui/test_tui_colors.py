@@ -2,6 +2,7 @@
 
 import re
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from textual.pilot import Pilot
 from tui_pilot import App, drive
 from tui_tmux import Tmux, needs_tmux, tmux
 
+import curator
 from tui.colors import downgraded
 from tui.themes import fitting_theme
 from tui.widgets.matrix import Matrix
@@ -98,6 +100,27 @@ def test_terminal_with_16_colors_bar_keeps_sense_under_cursor(drawn_project: Dra
             of_bar.add((front, back))
     helps = "█" in line.partition("│")[2]
     assert of_bar == {("32" if helps else "35", "47")}, "green or purple on the white row, not reversed"
+    tmux.quit()
+
+
+@needs_tmux
+def test_terminal_difference_above_noise_is_red_if_worse(drawn_project: DrawnProject, tmux: Tmux) -> None:
+    project = drawn_project()
+    curator.Project.open(project).select(name="best", k=3)
+    _open(tmux, project, "xterm", "2")
+    tmux.until(lambda shown: "vs best same" in shown and "≈" not in shown)
+    found = set()
+    # All tasks are worse than the best ones, so leaving them one by one gives differences of both kinds.
+    tmux.keys("a")
+    for _ in range(12):
+        tmux.until(lambda shown: re.search(r"vs best [+−]\d", shown) and "≈" not in shown)
+        for start, number, noise in re.findall(r"vs best ((?:\x1b\[[\d;]*m)*)([+−][\d.]+)(~?)", tmux.pane(colors=True)):
+            colored = {code for part in _SEQUENCE.findall(start) for code in part.split(";")} & {"31", "32", "91", "92"}
+            found.add(("noise" if noise else number[0], *colored))
+        tmux.keys("Space", "j")
+        time.sleep(0.3)
+    assert found <= {("+", "31"), ("+", "91"), ("−", "32"), ("−", "92"), ("noise",)}
+    assert "+" in {kind for kind, *_ in found}
     tmux.quit()
 
 

@@ -15,6 +15,7 @@ from curator.project.project import Project
 __all__ = ["tmux"]
 pytestmark = needs_tmux
 
+SOFT = "co\u00adoperate"
 PERSIAN, FAMILY = "می\u200cخواهم", "👨\u200d👩\u200d👧"
 LONG = "natural_instructions_" + "x" * 70 + "_paraphrase"
 
@@ -101,7 +102,7 @@ def test_help_scrolls_filters_and_runs_action(fresh: Path, tmux: Tmux) -> None:
 
 
 def test_text_of_any_script_is_shown_and_long_names_keep_their_ends(fresh: Path, tmux: Tmux) -> None:
-    first = {"prompt": "first line\nsecond\tcell", "completion": f"{PERSIAN} \u202egnp"}
+    first = {"prompt": f"first line\nsecond\tcell {SOFT}", "completion": f"{PERSIAN} \u202egnp"}
     for name in (PERSIAN, FAMILY, LONG):
         text = json.dumps(first) + "\n" + json.dumps({"prompt": f"a {name}", "completion": "b"}) + "\n"
         (fresh / "tasks" / f"{name}.jsonl").write_text(text)
@@ -117,6 +118,7 @@ def test_text_of_any_script_is_shown_and_long_names_keep_their_ends(fresh: Path,
     assert re.search(r"natural_instr\w*…\w+_paraphrase", shown), "both ends of a long name are on the screen"
     tmux.keys("Enter")
     shown = tmux.until(lambda shown: "first line ↵ second ⇥ cell" in shown)
+    assert SOFT in shown, "a soft hyphen is text"
     assert LONG in "".join(shown.split()), "the screen of the task shows the whole name"
     tmux.keys("Escape")
     tmux.until(lambda shown: "1 of 19" in shown)
