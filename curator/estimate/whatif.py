@@ -15,6 +15,9 @@ from curator.core.arrays import Floats, Mask
 from curator.core.interval import Interval
 from curator.estimate.loss_estimator import NORMAL_90, ROUNDING, LossEstimator
 
+TRIED = 64
+"""Most tasks whose addition is estimated in one step of the best order."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SelectionEstimate:
@@ -116,9 +119,9 @@ def flips(estimator: LossEstimator, current: SelectionEstimate, tasks: npt.NDArr
 def best_order(
     estimator: LossEstimator, start: Mask, allowed: Mask, *, stop: Callable[[], bool] = lambda: False
 ) -> Iterator[tuple[int, float]]:
-    """Add tasks one at a time until all allowed tasks are in. Each step adds the task with the highest gain.
+    """Add tasks one at a time until all allowed tasks are in. Each step adds the task that gives the lowest estimate.
 
-    A task's gain is to first order around the current subset. Each step's loss is estimated in full.
+    With more than `TRIED` tasks left, a step tries those with the highest gain to first order.
 
     Args:
         estimator: Estimates the target's loss.
@@ -132,10 +135,15 @@ def best_order(
     mask = start.copy()
     yield -1, estimate_selection(estimator, mask).loss
     while (remaining := np.flatnonzero(allowed & ~mask)).size and not stop():
-        gains = estimator.task_gains(mask)
-        task = int(remaining[np.argmax(gains[remaining])])
-        mask[task] = True
-        yield task, estimate_selection(estimator, mask).loss
+        if len(remaining) > TRIED:
+            gains = estimator.task_gains(mask)[remaining]
+            remaining = remaining[np.argsort(-gains, kind="stable")[:TRIED]]
+        tried = np.repeat(mask[None], len(remaining), axis=0)
+        tried[np.arange(len(remaining)), remaining] = True
+        losses = estimator.validation_losses(tried) @ estimator.validation_weights
+        best = int(np.argmin(losses))
+        mask = tried[best]
+        yield int(remaining[best]), float(losses[best])
 
 
 @dataclass(frozen=True, slots=True, eq=False)

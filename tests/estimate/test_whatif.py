@@ -5,6 +5,7 @@ import pytest
 from drawn_estimators import FINAL, all_masks, draw_checkpoints, make_estimator
 
 from curator.core.interval import Interval
+from curator.estimate import whatif
 from curator.estimate.estimator import TargetEstimator
 from curator.estimate.whatif import (
     LossDifference,
@@ -83,3 +84,25 @@ def test_best_order_adds_every_allowed_task(estimator: TargetEstimator) -> None:
             mask[task] = True
         assert loss == pytest.approx(estimate_selection(estimator, mask).loss)
     assert len(list(best_order(estimator, start, allowed, stop=lambda: True))) == 1
+
+
+def test_best_order_adds_the_task_with_the_lowest_estimate(
+    estimator: TargetEstimator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mask, steps = np.zeros(4, dtype=bool), list(best_order(estimator, np.zeros(4, dtype=bool), np.ones(4, dtype=bool)))
+    for task, loss in steps[1:]:
+        tried = {}
+        for other in np.flatnonzero(~mask).tolist():
+            added = mask.copy()
+            added[other] = True
+            tried[other] = estimate_selection(estimator, added).loss
+        assert task == min(tried, key=lambda other: tried[other])
+        assert loss == pytest.approx(tried[task])
+        mask[task] = True
+    # With many tasks, a step tries those with the highest gain to first order.
+    monkeypatch.setattr(whatif, "TRIED", 1)
+    mask = np.zeros(4, dtype=bool)
+    for task, _ in list(best_order(estimator, mask, np.ones(4, dtype=bool)))[1:]:
+        gains = np.where(mask, -np.inf, estimator.task_gains(mask))
+        assert task == int(np.argmax(gains))
+        mask[task] = True
