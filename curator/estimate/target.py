@@ -36,7 +36,9 @@ from curator.training.meta_init import MetaInit
 from curator.workspace.workspace import Workspace
 
 # Increase when the same gradients give other numbers or selections.
-_ESTIMATOR_VERSION = 6
+_ESTIMATOR_VERSION = 5
+# Increase when the same runs give another calibration.
+_CALIBRATION_VERSION = 2
 
 
 class TargetEstimates:
@@ -77,6 +79,8 @@ class TargetEstimates:
             "measured": key_of({"subsets": [[sorted(m.subset), m.losses] for m in self.measured]}),
             "version": _ESTIMATOR_VERSION,
         }
+        if len(self.measured) >= LEAST_RUNS:
+            self.inputs["calibration"] = _CALIBRATION_VERSION
         self.key = key_of(self.inputs)
 
     def renewed(self) -> "TargetEstimates":
