@@ -8,7 +8,9 @@ from curator.training.trainer import measure_losses
 
 
 class Loss:
-    """Mean loss of the held-out rows, as training minimises it.
+    """Mean loss of the held-out rows. The loss of a row is the mean over its answer's tokens.
+
+    Every row counts the same. Training averages over all tokens of a step, so its loss is another number.
 
     Args:
         batch_tokens: Maximum number of tokens of a batch, padding included.
