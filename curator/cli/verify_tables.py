@@ -47,12 +47,17 @@ def _print_accuracy(out: "Console", report: results.VerifyReport) -> None:
     _print_scatter(out, report)
     out.print(table)
     kind = "each subset calibrated by the others" if report.calibrated else "uncalibrated: too few measured subsets"
+    from curator.estimate.calibration import LEAST_ERRORS
+
+    # Intervals of n subsets come from the errors of n − 1.
+    has_errors = not report.calibrated or report.subsets > LEAST_ERRORS
+    widths = kind if has_errors else "intervals of uncalibrated estimates: too few measured subsets"
     rows = [
         ("error of the estimates", _percent(report.relative_error, 2), kind),
         ("error of a constant guess", _percent(report.constant_relative_error, 2), "the mean measured loss"),
         ("noise between seeds", _percent(report.seed_noise), "standard deviation of one run"),
         ("rank correlation", "-" if report.spearman is None else fixed(report.spearman, 3), "Spearman"),
-        ("inside the 90 % interval", _percent(report.interval_coverage, 0), kind),
+        ("inside the 90 % interval", _percent(report.interval_coverage, 0), widths),
         ("speed-up", "-" if report.speedup is None else f"{report.speedup:,.0f}×", _speedup(report)),
     ]
     for name, value, note in rows:

@@ -557,6 +557,8 @@ def test_verify_command_prints_report_and_json(ready: Path, tmp_path: Path, caps
     for run in report["runs"]:
         assert run.keys() >= {"subset", "seed", "estimated_loss", "measured_loss"}
         assert _measured(ready)["+".join(run["subset"]), run["seed"]] == pytest.approx(run["measured_loss"], abs=1e-6)
+    _pretend(ready, _noisy, _subsets(7))
+    assert "intervals of uncalibrated estimates: too few measured subsets" in _run(ready, "verify", "--quiet").out
     _pretend(ready, _noisy, _subsets(11))
     done = _run(ready, "verify", "--quiet")
     assert done.err == ""
