@@ -3,7 +3,7 @@
 import math
 
 from curator import results
-from curator.cli.tables import console, show_apply, table_of
+from curator.cli.tables import console, margin_cell, number_cell, show_apply, table_of
 from curator.cli.verify_tables import show_verify
 from curator.core.figures import fixed, margin, signed
 from curator.core.metric_name import LOSS
@@ -41,7 +41,7 @@ def _print_comparison(methods: tuple[results.ComparedMethod, ...]) -> None:
     for m in methods:
         cells = (m.metric, m.measured_loss, m.test_metric, m.test_loss)
         words = styled(", ".join(m.selected) or _ALONE)
-        table.add_row(styled(m.method), *(styled(_number(cell)) for cell in cells), words)
+        table.add_row(styled(m.method), *(styled(number_cell(cell)) for cell in cells), words)
     console().print(table)
 
 
@@ -61,8 +61,8 @@ def show_apply_with_metric(report: results.ApplyReport) -> None:
         ("target alone", metric.target_only),
     ):
         if found is not None:
-            others = (_number(cell) for cell in (found.loss, found.test_value, found.test_loss))
-            cells = (_number(found.value), _error(found.standard_error), *others)
+            others = (number_cell(cell) for cell in (found.loss, found.test_value, found.test_loss))
+            cells = (number_cell(found.value), margin_cell(found.standard_error), *others)
             table.add_row(styled(words), *(styled(cell) for cell in cells))
     out.print(table)
 
@@ -88,19 +88,19 @@ def _rows(report: results.VerifyReport) -> list[tuple[str, list[str]]]:
         mean = _mean([run.metric for run in of])
         order = mean if mean is not None else math.nan
         cells = [
-            _number(mean),
-            _error(_mean([run.metric_error for run in of])),
-            _number(of[0].metric_estimate),
-            _number(_mean([run.measured_loss for run in of])),
-            _number(_mean([run.test_metric for run in of])),
-            _number(_mean([run.test_loss for run in of])),
+            number_cell(mean),
+            margin_cell(_mean([run.metric_error for run in of])),
+            number_cell(of[0].metric_estimate),
+            number_cell(_mean([run.measured_loss for run in of])),
+            number_cell(_mean([run.test_metric for run in of])),
+            number_cell(_mean([run.test_loss for run in of])),
         ]
         lines.append((-order if metric.higher_is_better else order, ", ".join(subset) or _ALONE, cells))
     found = [(words, cells) for _, words, cells in sorted(lines, key=lambda line: line[0])]
     if metric.before is not None:
         b = metric.before
-        cells = [_number(b.value), _error(b.standard_error), "-", _number(b.loss)]
-        found.append(("(before training)", [*cells, _number(b.test_value), _number(b.test_loss)]))
+        cells = [number_cell(b.value), margin_cell(b.standard_error), "-", number_cell(b.loss)]
+        found.append(("(before training)", [*cells, number_cell(b.test_value), number_cell(b.test_loss)]))
     return found
 
 
@@ -112,11 +112,11 @@ def _lines(metric: results.MetricReport) -> list[tuple[str, str, str]]:
         words = f"over {metric.subsets} subsets{interval} (Spearman; Fisher's transformation)"
         value = metric.rank_correlation_with_loss
         lines.append(("rank correlation with loss", "-" if value is None else fixed(value, 3), words))
-        lines.append(("noise between seeds", _number(metric.seed_noise), "standard deviation of one run"))
-        lines.append(("spread between subsets", _number(metric.spread), "standard deviation without that noise"))
+        lines.append(("noise between seeds", number_cell(metric.seed_noise), "standard deviation of one run"))
+        lines.append(("spread between subsets", number_cell(metric.spread), "standard deviation without that noise"))
         if metric.error is not None and metric.constant_error is not None:
             words = f"each subset estimated from the others; a constant guess: {fixed(metric.constant_error)}"
-            lines.append(("error of its estimates", _number(metric.error), words))
+            lines.append(("error of its estimates", number_cell(metric.error), words))
     if metric.test is not None:
         words = f"loss on the test rows {fixed(metric.test.test_loss)}, on the validation rows"
         words += f" {fixed(metric.test.validation_loss)}, for the subset of the lowest validation loss"
@@ -131,11 +131,3 @@ def _lines(metric: results.MetricReport) -> list[tuple[str, str, str]]:
 def _mean(values: "list[float | None] | list[float]") -> float | None:
     known = [value for value in values if value is not None]
     return sum(known) / len(known) if known else None
-
-
-def _error(value: float | None) -> str:
-    return "-" if value is None else margin(value)
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else fixed(value)

@@ -30,6 +30,16 @@ def console() -> "Console":
     return Console() if sys.stdout.isatty() else Console(width=200)
 
 
+def number_cell(value: float | None) -> str:
+    """Write a loss or a metric, or a dash for an unknown one."""
+    return "-" if value is None else fixed(value)
+
+
+def margin_cell(value: float | None) -> str:
+    """Write a standard error or half of an interval, or a dash for an unknown one."""
+    return "-" if value is None else margin(value)
+
+
 def table_of(*columns: str, numbers: tuple[str, ...] = ()) -> "Table":
     """Return an empty table. The columns in `numbers` are aligned to the right."""
     from rich import box
@@ -111,7 +121,7 @@ def show_selection(result: results.SelectionResult) -> None:
             styled("●", "green") if task.selected else styled("○", "dim"),
             styled(task.name, "bold" if task.selected else ""),
             styled(signed(task.affinity), "green" if task.affinity > 0 else "red"),
-            styled("-" if error is None else margin(error), "dim"),
+            styled(margin_cell(error), "dim"),
             styled(f"{task.examples:,}"),
             styled(f"{task.tokens:,}"),
             *((styled(f"{task.weight:.2f}" if task.selected else "-"),) if weighted else ()),

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from curator import results
-from curator.cli.tables import console, table_of
+from curator.cli.tables import console, margin_cell, number_cell, table_of
 from curator.core.figures import duration, fixed, margin, signed, signed_percent
 from curator.core.text import styled
 from curator.results.text_plot import Series, draw
@@ -28,6 +28,8 @@ def show_verify(report: results.VerifyReport) -> None:
 
 
 def _print_accuracy(out: "Console", report: results.VerifyReport) -> None:
+    from curator.estimate.calibration import LEAST_ERRORS
+
     numbers = ("estimated", "measured", "seeds", "error")
     table = table_of("", "90 % interval", *numbers, "subset", numbers=numbers)
     for p in sorted(report.points(), key=lambda p: p.measured_loss):
@@ -47,8 +49,6 @@ def _print_accuracy(out: "Console", report: results.VerifyReport) -> None:
     _print_scatter(out, report)
     out.print(table)
     kind = "each subset calibrated by the others" if report.calibrated else "uncalibrated: too few measured subsets"
-    from curator.estimate.calibration import LEAST_ERRORS
-
     # Intervals of n subsets come from the errors of n − 1.
     has_errors = not report.calibrated or report.subsets > LEAST_ERRORS
     widths = kind if has_errors else "intervals of uncalibrated estimates: too few measured subsets"
@@ -118,7 +118,7 @@ def _print_dropping(out: "Console", found: results.DroppingReport) -> None:
     words = f"  estimated {signed(found.estimated_difference)} ± {margin(found.estimated_noise)}, {measured}"
     out.print(styled(words), soft_wrap=True)
     if found.metric is not None:
-        out.print(styled(f"  metric {fixed(found.metric)}, with these rows {_number(found.metric_with_dropped)}"))
+        out.print(styled(f"  metric {fixed(found.metric)}, with these rows {number_cell(found.metric_with_dropped)}"))
 
 
 def _print_comparison(out: "Console", methods: tuple[results.ComparedMethod, ...]) -> None:
@@ -162,9 +162,9 @@ def _print_selections(
         cells = [f"{len(one.selected)}", f"{one.tokens_trained:,}", f"{one.epochs:.3g}", f"{len(one.seeds)}"]
         cells += [fixed(one.measured_loss), _ends(one.measured_low, one.measured_high)]
         if has_metric:
-            cells += [_number(one.metric), _ends(one.metric_low, one.metric_high), _error(one.metric_error)]
+            cells += [number_cell(one.metric), _ends(one.metric_low, one.metric_high), margin_cell(one.metric_error)]
         if tested:
-            cells += [_number(one.test_loss), _number(one.test_metric)][: 1 + has_metric]
+            cells += [number_cell(one.test_loss), number_cell(one.test_metric)][: 1 + has_metric]
         words = styled(", ".join(one.selected) or "(the target alone)")
         table.add_row(styled(one.name, "bold"), *(styled(cell) for cell in cells), words)
     out.print(styled("selections, measured with the same seeds", "bold"))
@@ -191,14 +191,6 @@ def _print_selections(
     notes += ["± rows: standard error over the held-out rows, which all runs share"] if has_metric else []
     for note in notes:
         out.print(styled(f"  {note}", "dim"), soft_wrap=True)
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else fixed(value)
-
-
-def _error(value: float | None) -> str:
-    return "-" if value is None else margin(value)
 
 
 def _ends(low: float | None, high: float | None) -> str:

@@ -289,8 +289,8 @@ class GradientsSection(_Section):
     """Number of entries that are kept of each example's projected gradient."""
     sketch_dim: Literal["auto"] | Annotated[int, Field(ge=1, le=2**13)] = "auto"
     """Trajectory: number of entries of the gradients that are captured and summed over tasks. `auto` is 8 ·
-    projection_dim, at most 2048. With 8192, estimates depend less on the projection seed, and visits need 4 times the
-    space until they are summed. At least projection_dim."""
+    projection_dim, at most 2048. With 8192, estimates depend less on the projection seed, and visits and sums need
+    4 times the space. At least projection_dim."""
     projection_seed: Seed = 0
     """Seed of the random projection."""
     points: Literal["auto"] | Annotated[tuple[Annotated[float, Field(gt=0, le=1)], ...], Field(min_length=1)] = "auto"

@@ -87,7 +87,7 @@ def _read_documents(text: str, file: File, first_line: int) -> Iterator[RawRow]:
         is_list = text[start] == "["
         is_row = not is_list or _may_be_chat(text, start, starts, decoder)
         value = decoder.raw_decode(text, start)[0] if is_row else None
-        # A list of turns is one chat, and one of many lists of texts is no list of rows.
+        # A list of turns is one chat. One of many lists of texts does not hold rows.
         is_list = is_list and not (_is_chat(value) or (len(starts) > 1 and _is_list_of_texts(value)))
         for place, item in _items(text, start + 1, decoder) if is_list else [(start, value)]:
             line, counted = line + text.count("\n", counted, place), place

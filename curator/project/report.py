@@ -188,7 +188,7 @@ def _tasks(manifest: Manifest) -> list[Block]:
     columns = ("", "task", "affinity", "± s.e.", "weight", "examples", "tokens", "reasons")
     words = (
         "The affinity is the mean estimated loss of random subsets without the task minus the mean with it.",
-        "An affinity below 1.64 standard errors is no clear effect.",
+        "Below 1.64 standard errors, the effect is not clear.",
     )
     return [Table(columns, rows, ("affinity", "± s.e.", "weight", "examples", "tokens")), *map(Sentence, words)]
 

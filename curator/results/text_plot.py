@@ -81,7 +81,7 @@ def draw(
     if not len(every) or width < 1 or height < 1:
         return sheet.picture()
     across = every[:, 0]
-    # Between two edits or steps is no other one.
+    # Edits and steps are whole numbers.
     x_scale = _scale(across, whole=bool((across == np.rint(across)).all()))
     y_scale = _scale(every[:, 1], log=log_y)
     rows = height - 2 if height >= 5 and width >= 12 else height

@@ -333,7 +333,7 @@ def paired_difference(first: Mapping[int, float], second: Mapping[int, float]) -
     if len(seeds) == 1:
         return 1, Interval(value, -np.inf, np.inf)
     if np.ptp(differences) <= ROUNDING:
-        # A share of few rows often takes equal values. Their spread of 0 is no evidence that noise is absent.
+        # A share of few rows often takes equal values. Their spread of 0 does not show that noise is absent.
         return len(seeds), Interval(value, -np.inf, np.inf)
     error = float(differences.std(ddof=1)) / np.sqrt(len(seeds))
     half = float(student.ppf(_QUANTILE, len(seeds) - 1)) * error

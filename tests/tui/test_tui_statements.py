@@ -233,7 +233,7 @@ def test_chart_counts_edits_only_and_copy_claims_only_what_was_sent(
     tmux.press("x", has("deleted yours. u undoes it."))
     tmux.press("u u Escape", lambda shown: "vs mine same" in shown and "saved selections" not in shown)
     shown = tmux.until(lambda shown: "undo renamed mine" in shown)
-    assert edits_of(shown)[-1] == 3, "to save, rename, delete and undo these is no edit of the selection"
+    assert edits_of(shown)[-1] == 3, "saving, renaming, deleting and their undo do not count"
 
     # A terminal that takes no text: the words do not claim that it was copied.
     tmux.press("Enter", has("influence of its examples", "×0.001"))

@@ -44,7 +44,7 @@ class _Steps(Rows):
             (fit_name(name, max(width - 39, 8)), "strong" if row <= self.best else "dim"),
             f"{numbers.short(tokens):>8} ",
             f"{numbers.loss(loss)} ",
-            (f"{numbers.signed(change):>8}", "good" if change < 0 else "harm"),
+            (f"{numbers.signed(change):>8}", "good" if change < 0 else "harm" if change > 0 else "dim"),
             (" ◀ least", "accent") if row == self.best else "",
         ]
 

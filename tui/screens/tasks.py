@@ -155,7 +155,7 @@ class TasksScreen(TaskColumns):
         self._show_example()
 
     def _curve(self) -> list[tuple[float, float]]:
-        """Return the number and the loss of the last edits. To save, rename or delete a selection is no edit."""
+        """Return the number and the loss of the last edits. Saving, renaming and deleting do not count."""
         losses = [(edit, loss) for edit, _, loss in self.app.edit_losses() if edit.is_of_selection]
         session = self.app.session
         total = sum(edit.is_of_selection for edit in session.history) if session is not None else 0
