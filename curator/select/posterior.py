@@ -28,6 +28,8 @@ from curator.estimate.correction import alike
 _JITTER = 1e-9
 # Smallest unit, as a share of the known loss and in nats.
 _LEAST_SHARE, _LEAST_UNIT = 1e-3, 1e-6
+# Equally likely results of a run, for expectations over it.
+_SURPRISES = 201
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,16 +143,30 @@ def probabilities_best(draws: Floats) -> Floats:
     return np.bincount(draws.argmin(axis=1), minlength=draws.shape[1]) / len(draws)
 
 
-def expected_gains(draws: Floats, leader: int) -> Floats:
-    """Return the expected improvement of each subset over the leader (s,), nats. That of the leader is 0.
+def gains_of_next_run(found: JointPosterior, measured: Mask) -> Floats:
+    """Return how much one more run on each subset is expected to lower the lowest mean of the measured ones (s,), nats.
 
-    The leader's own loss is uncertain and correlated with the others, so both are drawn together.
+    The run joins its subset to the measured ones, and moves the means of all subsets by their covariance with it. A
+    further run on a subset that is well known moves nothing, so it gains nothing. This is the knowledge gradient of
+    Frazier, Powell & Dayanik 2009, "The knowledge-gradient policy for correlated normal beliefs", for Student's t.
 
     Args:
-        draws: Joint draws of the losses (n, s).
-        leader: Number of the leading subset.
+        found: Posterior of the subsets.
+        measured: Which subsets (s,) have a run. There is at least one.
     """
-    return np.asarray(np.maximum(draws[:, [leader]] - draws, 0.0).mean(axis=0))
+    from scipy.special import stdtrit
+
+    variances = np.diag(found.covariance) + found.noise**2
+    # Movement of each mean (row) if the run on a subset (column) is one scale above its mean.
+    moves = found.covariance * np.sqrt(found.factor / variances)
+    surprises = stdtrit(found.freedom, (np.arange(_SURPRISES) + 0.5) / _SURPRISES)
+    known, lowest = np.flatnonzero(measured), float(found.mean[measured].min())
+    gains = np.zeros(len(found.mean))
+    for row in range(len(gains)):
+        among = np.union1d(known, [row])
+        after = found.mean[among, None] + np.outer(moves[among, row], surprises)
+        gains[row] = lowest - float(after.min(axis=0).mean())
+    return gains
 
 
 def _prior_covariance(masks: Mask, changes: Floats, unit: float, priors: JointPriors) -> Floats:

@@ -1,9 +1,9 @@
 """Choose a subset by fine-tuning on few promising ones: each run decides which run follows.
 
 Candidates are the selections of several methods, all tasks and the target alone. Measured subsets, subsets near the
-leader and random subsets join them. The joint posterior (posterior.py) gives the expected improvement of each on the
-leader. The candidate with the highest one gets the next run. A configured metric replaces the loss in this choice once
-enough subsets have a value (race_goal.py).
+leader and random subsets join them. The joint posterior (posterior.py) gives how much a run on each is expected to
+improve the leader. The candidate with the highest gain gets the next run. A configured metric replaces the loss in this
+choice once enough subsets have a value (race_goal.py).
 Then the calibration and the methods' selections are made again.
 
 The plan of a race is stored before each run. A killed race resumes its last run, and repeats none.
@@ -26,7 +26,7 @@ from curator.results.base import rounded
 from curator.select.baselines import NAMES
 from curator.select.considered import neighbours, random_subsets, unit_of
 from curator.select.methods import Request, constraints_of
-from curator.select.posterior import expected_gains, joint_posterior, probabilities_best
+from curator.select.posterior import gains_of_next_run, joint_posterior, probabilities_best
 from curator.select.search import Constraints
 from curator.select.selections import Selections
 from curator.training.fine_tune import diverged_runs, measured_subsets, measurement_inputs, recipe_key
@@ -35,7 +35,7 @@ from curator.verify.race_goal import MetricGoal, metric_goal
 from curator.workspace.workspace import Workspace
 
 # Increase when the same runs give other choices.
-_VERSION = 1
+_VERSION = 2
 SURE = 0.9
 """A race ends before its last run if one candidate is the best with this probability."""
 _SEARCHES = ("forward", "backward", "exchange", "ensemble")
@@ -65,7 +65,8 @@ class Standing:
         winner: Row of the leader: the lowest posterior mean of the measured subsets. Without a run, of all subsets.
         runner_up: Row of the candidate that is the best most often, apart from the leader. None with one candidate.
         probability_best: Probability that the leader has the lowest loss of the named subsets.
-        gains: Expected improvement of each subset over the leader (s,), nats.
+        gains: How much a run on each subset is expected to lower the leader's mean (s,), nats. Another subset may lead
+            after the run.
     """
 
     winner: int
@@ -106,15 +107,15 @@ def standing_of(
         winner=winner,
         runner_up=int(max(others)[2]) if others else None,
         probability_best=float(shares[int(np.flatnonzero(among == winner)[0])]),
-        gains=expected_gains(draws, winner),
+        gains=gains_of_next_run(found, measured if rows else np.arange(len(changes)) == winner),
     )
 
 
 def next_row(standing: Standing, rows: Sequence[int], free: Mask) -> int | None:
     """Return the row of the subset to measure next.
 
-    The first run is on the leader. Later runs are on the subset with the highest expected improvement. If no subset can
-    improve, the leader gets another run.
+    The first run is on the leader. Later runs are on the subset with the highest gain. If no run gains anything, the
+    leader gets another run.
 
     Args:
         standing: State of the race.

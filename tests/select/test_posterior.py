@@ -7,7 +7,7 @@ from curator.core.interval import Interval
 from curator.estimate.calibration import TRAJECTORY_PRIORS, Evidence, calibrate
 from curator.select.posterior import (
     JointPriors,
-    expected_gains,
+    gains_of_next_run,
     joint_posterior,
     probabilities_best,
     spread_of,
@@ -90,14 +90,44 @@ def test_joint_posterior_draws_have_its_moments() -> None:
     assert np.mean(noises**2) == pytest.approx(variance * found.noise**2, rel=0.02)
 
 
-def test_expected_gains_and_probabilities_equal_loops_over_draws() -> None:
+def test_probabilities_best_equal_a_loop_over_draws() -> None:
     draws = np.random.default_rng(0).normal(size=(50, 4))
-    gains, shares = expected_gains(draws, 2), probabilities_best(draws)
+    shares = probabilities_best(draws)
     for subset in range(4):
-        assert gains[subset] == pytest.approx(sum(max(row[2] - row[subset], 0.0) for row in draws) / 50)
         assert shares[subset] == pytest.approx(sum(min(row) == row[subset] for row in draws) / 50)
-    assert gains[2] == 0.0
     assert shares.sum() == pytest.approx(1.0)
+
+
+def test_gains_of_next_run_equal_the_mean_over_simulated_runs() -> None:
+    masks, changes = _world(5)
+    rows, losses = [3, 3, 7], [0.9, 1.0, 0.95]
+    found = joint_posterior(masks, changes, known=1.0, unit=UNIT, rows=rows, losses=losses)
+    gains = gains_of_next_run(found, np.isin(np.arange(12), rows))
+    rng = np.random.default_rng(0)
+    for subset in (3, 7, 0, 11):
+        scale = np.sqrt(found.factor * (found.covariance[subset, subset] + found.noise**2))
+        fallen = []
+        for surprise in rng.standard_t(found.freedom, 4000):
+            loss = found.mean[subset] + scale * surprise
+            after = joint_posterior(
+                masks, changes, known=1.0, unit=UNIT, rows=[*rows, subset], losses=[*losses, loss]
+            )  # fmt: skip
+            fallen.append(min(found.mean[3], found.mean[7]) - after.mean[sorted({3, 7, subset})].min())
+        assert gains[subset] == pytest.approx(np.mean(fallen), abs=4 * np.std(fallen) / 4000**0.5 + 1e-6)
+
+
+def test_gains_of_next_run_are_never_negative_and_fall_with_each_run_on_a_subset() -> None:
+    masks, changes = _world(6)
+    measured = np.arange(12) == 4
+    before = np.inf
+    for runs in (1, 2, 4, 8, 16):
+        found = joint_posterior(masks, changes, known=1.0, unit=UNIT, rows=[4] * runs, losses=[1.1] * runs)
+        gains = gains_of_next_run(found, measured)
+        assert gains.min() >= -1e-12
+        assert gains[4] < before or gains[4] < 1e-9
+        before = gains[4]
+    # Runs on one subset teach less and less about it, and never all about the others.
+    assert gains[4] < 0.02 * gains.max()
 
 
 def test_spread_of_equal_changes_is_above_zero() -> None:
