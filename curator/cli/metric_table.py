@@ -52,8 +52,9 @@ def show_apply_with_metric(report: results.ApplyReport) -> None:
     if metric is None:
         return
     out = console()
-    numbers = ("metric", "±", "loss", "test metric", "test loss")
+    numbers = ("runs", "metric", "±", "loss", "test metric", "test loss")
     table = table_of(f"{metric.name}", *numbers, numbers=numbers)
+    several = False
     for words, found in (
         ("this adapter", metric.applied),
         ("before training", metric.before),
@@ -62,9 +63,14 @@ def show_apply_with_metric(report: results.ApplyReport) -> None:
     ):
         if found is not None:
             others = (number_cell(cell) for cell in (found.loss, found.test_value, found.test_loss))
-            cells = (number_cell(found.value), margin_cell(found.standard_error), *others)
+            several |= found.runs > 1
+            cells = (str(found.runs), number_cell(found.value), margin_cell(found.standard_error), *others)
             table.add_row(styled(words), *(styled(cell) for cell in cells))
     out.print(table)
+    if several:
+        # One run differs from a mean by the noise between seeds, which ± does not contain.
+        note = f"this adapter is one run with seed {report.seed}; other lines with more runs are means over their seeds"
+        out.print(styled(f"  {note}", "dim"), soft_wrap=True)
 
 
 def show_adapters(report: results.AdaptersReport) -> None:

@@ -80,16 +80,16 @@ def applied_metric(
     measured = measured_subsets(corpus, workspace.store.measurements(recipe_key(workspace.config, corpus)))
     values = RunValues(workspace, corpus, measurer)
     every = [task.name for task in corpus.auxiliary]
-    loss, applied = rounded(loss), reading(own, name)
+    loss, applied = rounded(loss), reading(own, name, runs=1)
     if applied is None:
         applied = results.MetricReading(
-            loss=loss, value=loss if name == LOSS else None, standard_error=None, examples=0
+            loss=loss, value=loss if name == LOSS else None, standard_error=None, examples=0, runs=1
         )
     return results.AppliedMetric(
         name=name,
         higher_is_better=measurer.metric.higher_is_better,
         applied=applied,
-        before=reading(before, name),
+        before=reading(before, name, runs=0),
         all_tasks=subset_reading(every, measured, values, name),
         target_only=subset_reading((), measured, values, name),
     )

@@ -61,12 +61,14 @@ class Metric(Protocol):
         version: Number that increases when equal models and rows give other values.
         reads_rows: Whether the value depends on the held-out rows. If not, the test part has no value of its own.
         in_process: Whether the model's passes run in this process.
+        bounds: Lowest and highest value that the metric can have. Infinite if it does not say.
     """
 
     name: str
     version: int
     reads_rows: bool
     in_process: bool
+    bounds: tuple[float, float]
 
     @property
     def settings(self) -> str:

@@ -45,6 +45,7 @@ class Command:
     version = 1
     reads_rows = True
     in_process = False
+    bounds = (-math.inf, math.inf)
     settings = ""
 
     def __init__(self, workspace: Workspace, corpus: Corpus, name: MetricName) -> None:

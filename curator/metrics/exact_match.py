@@ -70,6 +70,7 @@ class ExactMatch:
     version = 1
     reads_rows = True
     in_process = True
+    bounds = (0.0, 1.0)
     settings = ""
     higher_is_better = True
 

@@ -45,6 +45,7 @@ class Harness:
     version = 1
     reads_rows = False
     in_process = True
+    bounds = (-math.inf, math.inf)
 
     def __init__(self, workspace: Workspace, corpus: Corpus, name: MetricName) -> None:
         self._workspace, self._corpus = workspace, corpus

@@ -1,5 +1,6 @@
 """The metric `loss`: mean negative log-likelihood of the answers, in nats per target token."""
 
+import math
 from collections.abc import Sequence
 
 from curator.metrics.base import HeldOut, MetricValue, mean_of, weighted
@@ -20,6 +21,7 @@ class Loss:
     version = 1
     reads_rows = True
     in_process = True
+    bounds = (0.0, math.inf)
     settings = ""
     higher_is_better = False
 

@@ -14,12 +14,13 @@ from curator.training.fine_tune import MeasuredSubset
 from curator.workspace.store.metric_values import StoredMetric
 
 
-def reading(values: Sequence[StoredMetric], name: str) -> results.MetricReading | None:
+def reading(values: Sequence[StoredMetric], name: str, *, runs: int) -> results.MetricReading | None:
     """Return the values of one model as a report shows them. None without values.
 
     Args:
         values: Values of the model.
         name: Name of the metric.
+        runs: Number of fine-tuning runs behind the values. 0 for the model before training.
     """
     if not values:
         return None
@@ -31,6 +32,7 @@ def reading(values: Sequence[StoredMetric], name: str) -> results.MetricReading 
         value=None if own is None else rounded(own.value),
         standard_error=None if own is None else rounded_if_known(own.standard_error),
         examples=0 if own is None else own.examples,
+        runs=runs,
         test_loss=None if test_loss is None else rounded(test_loss.value),
         test_value=None if test is None else rounded(test.value),
         test_standard_error=None if test is None else rounded_if_known(test.standard_error),
@@ -53,18 +55,20 @@ def subset_reading(
     found = next((m for m in measured if m.subset == frozenset(subset)), None)
     if found is None:
         return None
-    means = []
+    means, runs = [], len(found.runs)
     for metric in dict.fromkeys((LOSS, name)):
         for part in PARTS:
             own = [values.value(found.subset, run.seed, metric, part) for run in found.runs]
             known = [value for value in own if value is not None]
             if known:
                 means.append(_mean(known))
-    shown = reading(means, name)
+                if (metric, part) == (name, "validation"):
+                    runs = len(known)
+    shown = reading(means, name, runs=runs)
     # Runs of an earlier version of curator kept the loss alone.
     loss = rounded(found.mean)
     if shown is None:
-        shown = results.MetricReading(loss=loss, value=None, standard_error=None, examples=0)
+        shown = results.MetricReading(loss=loss, value=None, standard_error=None, examples=0, runs=runs)
     return replace(shown, loss=loss, value=loss if name == LOSS else shown.value)
 
 

@@ -15,6 +15,8 @@ class MetricReading:
     """Standard error of the metric. None if it is not known."""
     examples: int
     """Rows that the metric measured. 0 if it does not say."""
+    runs: int
+    """Number of fine-tuning runs whose means these are. 0 for the model before training."""
     test_loss: float | None = None
     """Loss on the test part. None without a test part."""
     test_value: float | None = None

@@ -63,7 +63,7 @@ def with_metric(
         )
     metric = replace(
         _report(name, found, own),
-        before=reading(before, name),
+        before=reading(before, name, runs=0),
         all_tasks=subset_reading({task.name for task in estimates.tasks}, estimates.measured, values, name),
         target_only=subset_reading((), estimates.measured, values, name),
         test=_test_part(estimates.measured, values),
@@ -103,6 +103,7 @@ def subset_metrics(measured: Sequence[MeasuredSubset], values: RunValues, measur
         losses=np.array(losses),
         errors=np.array(errors),
         higher_is_better=measurer.metric.higher_is_better,
+        bounds=measurer.metric.bounds,
     )
 
 

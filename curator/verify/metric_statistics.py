@@ -36,6 +36,7 @@ class SubsetMetrics:
         losses: Mean validation loss of the same runs (n,), nats.
         errors: Standard error of a run's metric (n,), the mean over its runs. NaN if the metric does not say.
         higher_is_better: Whether a higher value is better.
+        bounds: Lowest and highest possible value.
     """
 
     subsets: Sequence[frozenset[str]]
@@ -43,6 +44,7 @@ class SubsetMetrics:
     losses: Floats
     errors: Floats
     higher_is_better: bool
+    bounds: tuple[float, float]
 
     @property
     def means(self) -> Floats:
@@ -169,7 +171,8 @@ def calibrate_metric(evidence: Evidence, rows: Sequence[int], found: SubsetMetri
         slope=0.0,
         noise=found.noise(),
     )
-    estimated, _ = cross_validated(own)
+    # A linear model may leave the possible values.
+    estimated = np.clip(cross_validated(own)[0], *found.bounds)
     others = (means.sum() - means) / (count - 1)
     return MetricCalibration(
         slope=float(calibrate(own).slopes.sum()),

@@ -25,6 +25,7 @@ from curator.data.dropped import NOTHING, Dropped, without
 from curator.estimate.loss_estimator import ROUNDING
 from curator.estimate.target import TargetEstimates
 from curator.metrics.base import Part
+from curator.metrics.loss import Loss
 from curator.metrics.measuring import Measurer
 from curator.metrics.stored import RunValues
 from curator.results.base import rounded, rounded_if_known
@@ -235,9 +236,9 @@ def compare_selections(
             tokens_trained=round(_tokens(estimates, one) * (one.epochs or epochs)),
             seeds=tuple(sorted(own.loss)),
             measured_losses=_in_order(own.loss),
-            **_mean_fields("measured_loss", "measured", own.loss),
+            **_mean_fields("measured_loss", "measured", own.loss, Loss.bounds),
             metrics=_in_order(own.metric),
-            **_mean_fields("metric", "metric", own.metric),
+            **_mean_fields("metric", "metric", own.metric, (measurer.metric if measurer else Loss).bounds),
             metric_error=_mean(own.error),
             test_loss=_mean(own.test_loss),
             test_metric=_mean(own.test_metric),
@@ -290,13 +291,18 @@ def _values(estimates: TargetEstimates, one: NamedSubset, measurer: Measurer | N
     return found
 
 
-def _mean_fields(name: str, prefix: str, values: Mapping[int, float]) -> dict[str, Any]:
-    """Return the mean over the seeds and its Student's interval as fields of a report."""
+def _mean_fields(name: str, prefix: str, values: Mapping[int, float], bounds: tuple[float, float]) -> dict[str, Any]:
+    """Return the mean over the seeds and its Student's interval as fields of a report.
+
+    Student's interval may leave the possible values of a loss or a share. `bounds` cuts such an end.
+    """
     _, found = paired_difference(values, dict.fromkeys(values, 0.0)) if values else (0, None)
+    ends = (np.nan, np.nan) if found is None else (found.low, found.high)
+    low, high = (float(np.clip(end, *bounds)) if np.isfinite(end) else end for end in ends)
     return {
         name: None if found is None else rounded(found.value),
-        f"{prefix}_low": None if found is None else _finite(found.low),
-        f"{prefix}_high": None if found is None else _finite(found.high),
+        f"{prefix}_low": _finite(low),
+        f"{prefix}_high": _finite(high),
     }
 
 

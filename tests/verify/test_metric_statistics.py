@@ -17,7 +17,12 @@ from curator.verify.metric_statistics import (
 
 
 def _metrics(runs: list[list[float]], **values: Any) -> SubsetMetrics:
-    given = {"losses": np.zeros(len(runs)), "errors": np.full(len(runs), np.nan), "higher_is_better": True} | values
+    given = {
+        "losses": np.zeros(len(runs)),
+        "errors": np.full(len(runs), np.nan),
+        "higher_is_better": True,
+        "bounds": (0.0, 1.0),
+    } | values
     return SubsetMetrics(subsets=[frozenset({str(n)}) for n in range(len(runs))], runs=runs, **given)
 
 
@@ -113,6 +118,19 @@ def test_calibrate_metric_finds_the_slope_and_its_sign(slope: float) -> None:
     assert found.error < 0.3 * found.constant_error
     assert found.spearman is not None
     assert found.spearman > 0.9
+
+
+def test_calibrate_metric_estimates_of_a_share_stay_between_zero_and_one() -> None:
+    evidence, metric = _evidence(24, slope=-6.0, noise=0.0)
+    share = np.clip(metric, 0.0, 1.0)
+    values = {"errors": np.full(24, 0.01)}
+    free = calibrate_metric(evidence, range(24), _metrics([[x] for x in share], bounds=(-math.inf, math.inf), **values))
+    found = calibrate_metric(evidence, range(24), _metrics([[x] for x in share], **values))
+    assert free is not None
+    assert found is not None
+    assert free.estimates.min() < 0.0 < 1.0 < free.estimates.max()
+    assert (found.estimates.min(), found.estimates.max()) == (0.0, 1.0)
+    assert found.error < free.error
 
 
 def test_calibrate_metric_large_known_noise_shrinks_the_slope() -> None:

@@ -160,6 +160,23 @@ def test_verify_same_tokens_reports_intervals_over_seeds_and_paired_differences(
     assert "--selections" in wrong.err
 
 
+def test_verify_interval_of_a_mean_loss_stays_above_zero(ready: Path) -> None:
+    project = _open(ready)
+    mine, every = named_subsets(project.selections(("target",)), ["mine", "all"], same_tokens=True)
+    _pretend(project, mine, {1: 0.02, 2: 0.9, 3: 0.1})
+    _pretend(project, every, {1: 1.9, 2: 2.3, 3: 2.1})
+    report = json.loads(
+        run_cli("verify", "--selections", "mine,all", "--same-tokens", "--seeds", "3", "-p", ready, "--json")
+        .check(0)
+        .out
+    )
+    own = {one["name"]: one for one in report["selections"]}
+    # Student's interval alone would begin at −0.47.
+    assert own["mine"]["measured_low"] == 0.0
+    assert own["mine"]["measured_high"] > 1.0
+    assert report["differences"][0]["difference_low"] < -1.9
+
+
 def test_manifest_with_dropped_examples_counts_the_runs_that_calibrate(ready: Path) -> None:
     project = _open(ready)
     for size in range(6):

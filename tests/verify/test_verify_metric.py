@@ -175,14 +175,20 @@ def test_apply_output_names_every_model_and_its_metric(chained: Path) -> None:
     done = run_cli("apply", "-p", str(chained), str(chained / "curator-manifest.json"))
     assert done.code == 0, done.err
     lines = [line.split() for line in done.out.splitlines()]
-    assert ["exact_match", "metric", "±", "loss", "test", "metric", "test", "loss"] in lines
-    assert [line[2:4] for line in lines if line[:2] == ["this", "adapter"]] == [["0.5000", "0.2041"]]
-    assert [line[2:4] for line in lines if line[:2] == ["before", "training"]] == [["0.5000", "0.2041"]]
-    done = run_cli("verify", "-p", str(chained), "--runs", "2", "--seeds", "1")
+    assert ["exact_match", "runs", "metric", "±", "loss", "test", "metric", "test", "loss"] in lines
+    assert [line[2:5] for line in lines if line[:2] == ["this", "adapter"]] == [["1", "0.5000", "0.2041"]]
+    assert [line[2:5] for line in lines if line[:2] == ["before", "training"]] == [["0", "0.5000", "0.2041"]]
+    assert "means over" not in done.out
+    done = run_cli("verify", "-p", str(chained), "--runs", "2", "--seeds", "2")
     assert "exact_match, higher is better, on the held-out rows" in done.out
     assert "rank correlation with loss" in done.out
     assert "flattery of the choice" in done.out
     assert "(before training)" in done.out
+    # One run stands next to means of two, and the table says so.
+    done = run_cli("apply", "-p", str(chained), str(chained / "curator-manifest.json"))
+    lines = [line.split() for line in done.out.splitlines()]
+    assert [line[2] for line in lines if line[:2] == ["target", "alone"]] == ["2"]
+    assert "this adapter is one run with seed 1" in done.out
 
 
 def test_test_share_is_in_no_gradient_training_or_export(make_project: MakeProject, tmp_path: Path) -> None:
