@@ -144,11 +144,12 @@ def probabilities_best(draws: Floats) -> Floats:
 
 
 def gains_of_next_run(found: JointPosterior, measured: Mask) -> Floats:
-    """Return how much one more run on each subset is expected to lower the lowest mean of the measured ones (s,), nats.
+    """Return the expected gain of one more run on each subset (s,), nats.
 
-    The run joins its subset to the measured ones, and moves the means of all subsets by their covariance with it. A
-    further run on a subset that is well known moves nothing, so it gains nothing. This is the knowledge gradient of
-    Frazier, Powell & Dayanik 2009, "The knowledge-gradient policy for correlated normal beliefs", for Student's t.
+    The gain is the fall of the lowest mean of the measured subsets. The run adds its subset to them, and moves the
+    means of all subsets by their covariance with it. A subset that is well known moves little, so its run gains little.
+    This is the knowledge gradient for Student's t. Source: Frazier, Powell & Dayanik 2009, "The knowledge-gradient
+    policy for correlated normal beliefs".
 
     Args:
         found: Posterior of the subsets.
