@@ -25,6 +25,7 @@ from measured import auc, provenance, write_report
 from curator import Project
 
 DIGITS, GROUPS, CLEAN, ROWS = 3, 20, 12, 25
+METHODS = ("trajectory", "quadratic", "logistic")
 CONFIG = """\
 [project]
 name = "noisy-addition"
@@ -85,7 +86,7 @@ def measure(folder: Path, method: str) -> dict[str, Any]:
 
     Args:
         folder: The project.
-        method: Estimator, `quadratic` or `logistic`.
+        method: Name of the estimator.
     """
     project = Project.open(folder)
     section = project.config.estimate.model_copy(update={"method": method})
@@ -118,7 +119,7 @@ def main() -> None:
     for seed in range(arguments.seeds):
         folder = arguments.work / f"seed-{seed}"
         make_project(folder, seed=seed, epochs=arguments.epochs)
-        rows += [{"seed": seed, "method": method, **measure(folder, method)} for method in ("quadratic", "logistic")]
+        rows += [{"seed": seed, "method": method, **measure(folder, method)} for method in METHODS]
         print(*rows[-2:], sep="\n", flush=True)
     write_report(arguments.json, {**provenance("python benchmarks/noisy_addition.py --work DIR"), "rows": rows})
 

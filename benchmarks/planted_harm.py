@@ -59,7 +59,7 @@ def judge(folder: Path, planted: list[str], setting: str) -> list[dict[str, Any]
         setting: Name of the setting, for the rows.
     """
     rows = []
-    for estimator in ("quadratic", "logistic"):
+    for estimator in ("trajectory", "quadratic", "logistic"):
         config = Project.open(folder).config
         section = config.estimate.model_copy(update={"method": estimator})
         project = Project.open(folder)
