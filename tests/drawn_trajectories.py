@@ -1,6 +1,6 @@
 """Small trajectories with random gradients, for tests of the mathematics."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -72,10 +72,11 @@ def draw_recorded(
 
 
 def make_trajectory_estimator(
-    recorded: list[Recorded] | None = None, basis: np.ndarray | None = None
+    recorded: list[Recorded] | None = None, basis: np.ndarray | None = None, trained: np.ndarray | None = None
 ) -> TrajectoryEstimator:
     recorded = draw_recorded() if recorded is None else recorded
-    return TrajectoryEstimator(trajectory_of(recorded, draw_basis() if basis is None else basis), FINAL)
+    drawn = trajectory_of(recorded, draw_basis() if basis is None else basis)
+    return TrajectoryEstimator(replace(drawn, trained=trained), FINAL)
 
 
 def all_masks(tasks: int = TASKS) -> np.ndarray:

@@ -15,6 +15,9 @@ validation example with gradient g are ⟨g, δ + e⟩. Only products of sums wi
 
 A weighted task has its weight as factor of its sums in K, and 1 − weight in R.
 
+The path of all tasks is that of the tasks that meta-training trained on. A task that was added later is not on it. A
+subset with such a task moves by −b instead: its factor in R is 0 − weight.
+
 Some examples of a task can be dropped. Their sums are then in R in any case. They are dropped parts of the task.
 """
 
@@ -25,7 +28,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from curator.core.arrays import Floats, release
+from curator.core.arrays import Floats, Mask, release
 from curator.estimate.removed_sums import RemovedSums
 from curator.estimate.task_sums import unpacked
 
@@ -106,13 +109,18 @@ class ImplicitSteps:
     Args:
         basis: Orthonormal directions (k, r).
         segments: Sums of each segment, in order.
+        trained: Which auxiliary tasks (t,) meta-training trained on. None stands for all.
     """
 
-    def __init__(self, basis: Floats, segments: Sequence[StepSums]) -> None:
+    def __init__(self, basis: Floats, segments: Sequence[StepSums], trained: Mask | None = None) -> None:
         self.basis, self._segments = basis, list(segments)
         self._steps = [segment.step / SUBSTEPS for segment in segments]
-        self._curvatures = [_left_times(segment.factors[None], segment.curvatures)[0] for segment in segments]
-        self._rest = [float(segment.factors @ segment.rest) for segment in segments]
+        tasks = len(segments[0].factors) - 1
+        self.trained = np.ones(tasks) if trained is None else trained.astype(np.float64)
+        """Weight of each auxiliary task (t,) in meta-training: 1, or 0 for a task that was added later."""
+        on_path = np.append(self.trained, 1.0)
+        self._curvatures = [_left_times((on_path * s.factors)[None], s.curvatures)[0] for s in segments]
+        self._rest = [float((on_path * segment.factors) @ segment.rest) for segment in segments]
         self._readers = [segment.validation @ basis for segment in segments]
         self._inside = [_times(segment.gradient_sums, basis) for segment in segments]
         self._small, self._columns = self._small_rows()
@@ -133,11 +141,11 @@ class ImplicitSteps:
         return found
 
     def _removed(self, removed: Floats) -> list[Floats]:
-        """Return the sums over all removed examples, for 1 − weight of each task (s, t)."""
+        """Return the sums over all removed examples, for what each task loses of its weight (s, t)."""
         found = self._sums.of(removed)
         if self._dropped is None:
             return found
-        parts = self._dropped._sums.of(1 - removed[:, self._parents])
+        parts = self._dropped._sums.of((self.trained - removed)[:, self._parents])
         return [whole + part for whole, part in zip(found, parts, strict=True)]
 
     def _small_rows(self) -> tuple[npt.NDArray[np.float32], list[int]]:
@@ -159,7 +167,7 @@ class ImplicitSteps:
         """Return the linear change of each validation example (s, v) at each segment, nats.
 
         Args:
-            removed: 1 − weight of each auxiliary task (s, t).
+            removed: What each auxiliary task loses of its weight in meta-training: `trained` − weight (s, t).
         """
         count = len(self._segments)
         *curvatures, small = self._removed(removed)
@@ -206,7 +214,7 @@ class ImplicitSteps:
         """Return the derivative of Σ_j slopes_j · changes_j by the weight of each task, the target last (t + 1,).
 
         Args:
-            removed: 1 − weight of each auxiliary task (t,).
+            removed: `trained` − weight of each auxiliary task (t,).
             slopes: Derivative of a loss by the linear changes of each segment (v,).
             stop: Called before each segment. True stops the work.
 
@@ -316,7 +324,7 @@ class ImplicitSteps:
         for j, tau in enumerate(self._steps):
             (whole,) = _left_times(removed[None], self._segments[j].gradient_sums[:-1])
             if self._dropped is not None:
-                stays = 1 - removed[None, self._parents]
+                stays = (self.trained - removed)[None, self._parents]
                 whole = whole + _left_times(stays, self._dropped._segments[j].gradient_sums[:-1])[0]
             source = whole - self.basis @ (whole @ self.basis)
             steps = []

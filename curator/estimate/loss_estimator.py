@@ -134,11 +134,26 @@ class LossEstimator(ABC):
         """
         each = self.validation_losses(masks)
         losses = each @ self.validation_weights
-        half = self.half_widths(each, masks)
+        half = self.half_widths(each, self.readings(masks, self.validation_weights))
         return [Interval.around(float(loss), float(width)) for loss, width in zip(losses, half, strict=True)]
 
-    def half_widths(self, each: Floats, masks: Mask) -> Floats:
-        """Return half of the 90 % interval (s,) of subsets (s, t) from their validation losses (s, v), nats.
+    def readings(self, masks: Mask, weights: Floats) -> Floats:
+        """Estimate the difference to the loss of all tasks (s, p) by each part of meta-training alone, nats.
+
+        The estimate is a weighted mean of the parts. p is 0 for an estimator whose parts are no estimates of their own.
+
+        Args:
+            masks: Membership of the auxiliary tasks (s, t).
+            weights: Weight of each validation example (v,).
+        """
+        return np.zeros((len(masks), 0))
+
+    def reading_noise(self, readings: Floats) -> Floats:
+        """Return the standard error (…) of a mean of readings (…, p) or of their differences, nats. 0 without parts."""
+        return np.zeros(readings.shape[:-1])
+
+    def half_widths(self, each: Floats, readings: Floats) -> Floats:
+        """Return half of the 90 % interval (s,) from validation losses (s, v) and readings (s, p), nats.
 
         Without a calibration, the intervals are those of the choice of validation examples.
         """

@@ -33,7 +33,7 @@ class RemovedSums:
         """Return Σ_t factor_t row_t for factors (s, t): one array (s, m) for each array of rows.
 
         Args:
-            factors: 1 for a removed task, 0 for a task that stays. Weighted tasks have 1 − weight.
+            factors: 1 for a removed task, 0 for a task that stays, −1 for one that joins. Weighted tasks have a part.
         """
         if len(factors) == 1:
             return [part[None] for part in self._one(factors[0])]

@@ -39,6 +39,8 @@ from curator.workspace.workspace import Workspace
 _ESTIMATOR_VERSION = 5
 # Increase when the same runs give another calibration.
 _CALIBRATION_VERSION = 2
+# Increase when the same gradients give other numbers for projects with tasks that meta-training has not seen.
+_ADDED_VERSION = 2
 
 
 class TargetEstimates:
@@ -81,6 +83,8 @@ class TargetEstimates:
         }
         if len(self.measured) >= LEAST_RUNS:
             self.inputs["calibration"] = _CALIBRATION_VERSION
+        if meta.unseen and workspace.config.captures:
+            self.inputs["added"] = _ADDED_VERSION
         self.key = key_of(self.inputs)
 
     def renewed(self) -> "TargetEstimates":

@@ -227,12 +227,8 @@ class TrajectoryEstimator(LossEstimator):
         self._shares = _reading_shares(self._segments)
         self._slope = 1.0 if calibration is None else float(calibration.slopes.sum())
         self._step_sums = [step_sums(s, self.scale) for s in self._segments]
-        self._steps = ImplicitSteps(trajectory.basis, self._step_sums)
+        self._steps = ImplicitSteps(trajectory.basis, self._step_sums, trajectory.trained)
         self._threads = ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="trajectory")
-        if trajectory.trained is not None and not trajectory.trained.all():
-            # The known loss is that of the trained tasks. Added tasks would change it by their estimated gap.
-            self._known = final_losses - self._gaps(trajectory.trained[None])[0]
-            self.all_tasks_loss = float(self._known @ self.validation_weights)
 
     def without(self, dropped: Sequence[DroppedSums]) -> Self:
         """Return an estimator of the same tasks without some of their examples.
@@ -269,9 +265,25 @@ class TrajectoryEstimator(LossEstimator):
 
     def _gaps_of(self, masks: Mask) -> Floats:
         found = np.zeros((len(masks), len(self._known)))
-        for share, gap in zip(self._shares, self._readings(_removed(masks)), strict=True):
+        for share, gap in zip(self._shares, self._readings(self._removed(masks)), strict=True):
             found += share * gap
         return found
+
+    def readings(self, masks: Mask, weights: Floats) -> Floats:
+        """Estimate the gap to the loss of all tasks (s, L) by each segment alone, nats."""
+        found = [np.zeros((0, len(self._segments)))]
+        with one_core_each():
+            for start in range(0, len(masks), _CHUNK):
+                gaps = self._readings(self._removed(masks[start : start + _CHUNK]))
+                found.append(np.stack([gap @ weights for gap in gaps], axis=1))
+        return self._slope * np.concatenate(found)
+
+    def reading_noise(self, readings: Floats) -> Floats:
+        """Return the standard error of the mean of readings (…, L), from the spread between the segments, nats."""
+        if len(self._segments) < 2:
+            return np.zeros(readings.shape[:-1])
+        away = readings - (readings @ self._shares)[..., None]
+        return np.asarray(np.sqrt((away**2) @ self._shares / (len(self._segments) - 1)))
 
     def _readings(self, removed: Floats) -> list[Floats]:
         """Return the gap of each validation example at each segment (s, v), nats."""
@@ -289,7 +301,7 @@ class TrajectoryEstimator(LossEstimator):
 
     def weighted(self, weights: Floats) -> tuple[float, Floats]:
         """Estimate the target's loss for weighted tasks (t,), nats, and its derivative by each weight (t,)."""
-        removed = np.asarray(1.0 - weights)
+        removed = np.asarray(self._steps.trained - weights)
         slopes, gap = self._slopes(removed)
         members = weights * self._kept
         loss = self.all_tasks_loss + float(self._correction.shifts(members[None])[0]) + self._slope * gap
@@ -302,7 +314,7 @@ class TrajectoryEstimator(LossEstimator):
 
         One pass backwards through the segments serves all tasks. If the work stops, all gains are NaN.
         """
-        removed = _removed(mask)
+        removed = self._removed(mask)
         with one_core_each():
             slopes, _ = self._slopes(removed)
             gains = -self._steps.derivatives(removed, slopes, stop=stop)[:-1]
@@ -313,7 +325,7 @@ class TrajectoryEstimator(LossEstimator):
 
         The gain of an example is the derivative of the loss by the example's weight, with the opposite sign.
         """
-        removed = _removed(mask)
+        removed = self._removed(mask)
         read = [segment.read([task])[0] for segment in self._segments]
         slopes, _ = self._slopes(removed)
         return -self._steps.examples(task, removed, slopes, [e.gradients for e in read], [e.weights for e in read])
@@ -330,21 +342,21 @@ class TrajectoryEstimator(LossEstimator):
             release(segment.gradient_sums)
         return found
 
-    def half_widths(self, each: Floats, masks: Mask) -> Floats:
-        """Return half of the 90 % interval (s,) of subsets (s, t) from their validation losses (s, v), nats.
+    def half_widths(self, each: Floats, readings: Floats) -> Floats:
+        """Return half of the 90 % interval (s,) from validation losses (s, v) and readings (s, L), nats.
 
         With a calibration, the intervals are those of the errors on measured subsets. Without one, they are for one
         run. They cover the choice of validation examples, and the spread of the segments' readings. They also cover an
         error in the size of the change, and the noise of runs. docs/decisions/ has the figures behind the last two.
         """
         if self.calibration is not None and self.calibration.half_width is not None:
-            return super().half_widths(each, masks)
+            return super().half_widths(each, readings)
         gaps = each - self._known
         change = gaps @ self.validation_weights
         noise = ((self.validation_weights * (gaps - change[:, None])) ** 2).sum(axis=1)
         constant = _RUN_NOISE * max(self.all_tasks_loss, _LEAST_LOSS)
         size = (_DISCREPANCY * change) ** 2 + constant**2
-        return np.asarray(NORMAL_90 * np.sqrt(noise + self._spread_of_segments(masks) + size))
+        return np.asarray(NORMAL_90 * np.sqrt(noise + self.reading_noise(readings) ** 2 + size))
 
     def _slopes(self, removed: Floats) -> tuple[list[Floats], float]:
         """Return the derivative of the calibrated loss by the linear changes of each segment (v,), and the gap."""
@@ -356,17 +368,9 @@ class TrajectoryEstimator(LossEstimator):
             slopes.append(self._slope * factor * bounded_slope(change[0], segment.validation.losses))
         return slopes, gap
 
-    def _spread_of_segments(self, masks: Mask) -> Floats:
-        """Return the variance of the mean reading over the segments (s,), from the spread of the readings."""
-        count = len(self._segments)
-        if count < 2:
-            return np.zeros(len(masks))
-        with one_core_each():
-            parts = [masks[start : start + _CHUNK] for start in range(0, len(masks), _CHUNK)]
-            found = [self._readings(_removed(part)) for part in parts]
-        gaps = np.concatenate([np.stack([gap @ self.validation_weights for gap in part], axis=1) for part in found])
-        away = gaps - (gaps @ self._shares)[:, None]
-        return np.asarray((away**2) @ self._shares / (count - 1))
+    def _removed(self, masks: Mask) -> Floats:
+        """Return what each task loses of its weight in meta-training: 1 if a subset leaves it out, −1 if it joins."""
+        return np.asarray(self._steps.trained - masks, dtype=np.float64)
 
 
 def _reading_shares(segments: Sequence[Segment]) -> Floats:
@@ -376,8 +380,3 @@ def _reading_shares(segments: Sequence[Segment]) -> Floats:
     """
     steps = np.array([segment.step for segment in segments])
     return np.asarray(steps / steps.sum()) if steps.sum() > 0 else np.full(len(segments), 1 / len(segments))
-
-
-def _removed(masks: Mask) -> Floats:
-    """Return 1 for each task that a subset leaves out, 0 for the others."""
-    return np.asarray(1.0 - masks, dtype=np.float64)

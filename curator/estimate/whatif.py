@@ -27,11 +27,13 @@ class SelectionEstimate:
         mask: The subset (t,).
         estimate: Estimated loss and its 90 % interval.
         each: Estimated loss of every validation example (v,).
+        readings: Estimated difference to the loss of all tasks by each part of meta-training alone (p,).
     """
 
     mask: Mask
     estimate: Interval
     each: Floats
+    readings: Floats
 
     @property
     def loss(self) -> float:
@@ -56,7 +58,8 @@ class LossDifference:
     Attributes:
         value: Negative if the first subset is better.
         noise: Half of the 90 % interval of the difference. It covers the choice of validation examples, which both
-            subsets share. With a calibration, it also covers the errors on measured subsets.
+            subsets share. With a calibration, it also covers the errors on measured subsets. Without one, it covers the
+            spread between the parts of meta-training.
     """
 
     value: float
@@ -76,10 +79,12 @@ def estimate_selection(estimator: LossEstimator, mask: Mask) -> SelectionEstimat
 def estimate_selections(estimator: LossEstimator, masks: Mask) -> list[SelectionEstimate]:
     """Estimate several subsets (s, t)."""
     each = estimator.validation_losses(masks)
+    readings = estimator.readings(masks, estimator.validation_weights)
+    half_widths = estimator.half_widths(each, readings)
     found = []
-    for mask, losses, half in zip(masks, each, estimator.half_widths(each, masks), strict=True):
+    for mask, losses, parts, half in zip(masks, each, readings, half_widths, strict=True):
         loss = float(losses @ estimator.validation_weights)
-        found.append(SelectionEstimate(mask, Interval.around(loss, float(half)), losses))
+        found.append(SelectionEstimate(mask, Interval.around(loss, float(half)), losses, parts))
     return found
 
 
@@ -98,10 +103,28 @@ def difference(
     # Equal subsets, summed in another order, differ by rounding only.
     change = np.where(np.abs(change) < ROUNDING, 0.0, change)
     value, noise = _mean_and_noise(change, estimator.validation_weights)
-    if estimator.calibration is not None:
-        apart = float((first.mask ^ second.mask).sum()) + dropped
-        noise = math.hypot(noise, estimator.calibration.noise_of_difference(apart) or 0.0)
-    return LossDifference(value, noise)
+    apart = float((first.mask ^ second.mask).sum()) + dropped
+    learned = None if estimator.calibration is None else estimator.calibration.noise_of_difference(apart)
+    if learned is None:
+        learned = NORMAL_90 * float(estimator.reading_noise(first.readings - second.readings))
+    return LossDifference(value, math.hypot(noise, learned))
+
+
+def doubtful_tasks(estimator: LossEstimator, mask: Mask) -> npt.NDArray[np.intp]:
+    """Return the tasks of a subset (t,) whose removal changes the estimate by less than its noise.
+
+    The noise is half of the 90 % interval of the difference. It covers the choice of validation examples, and the
+    spread between the parts of meta-training. Errors on measured subsets are left out: they are those of many tasks.
+    """
+    tasks = np.flatnonzero(mask)
+    masks = np.repeat(mask[None], len(tasks) + 1, axis=0)
+    masks[np.arange(len(tasks)), tasks] = False
+    weights = estimator.validation_weights
+    each, readings = estimator.validation_losses(masks), estimator.readings(masks, weights)
+    spread = NORMAL_90 * estimator.reading_noise(readings[:-1] - readings[-1])
+    pairs = [_mean_and_noise(one - each[-1], weights) for one in each[:-1]]
+    within = [abs(value) <= math.hypot(noise, more) for (value, noise), more in zip(pairs, spread, strict=True)]
+    return np.asarray(tasks[np.array(within, dtype=bool)])
 
 
 def _mean_and_noise(values: Floats, weights: Floats) -> tuple[float, float]:

@@ -137,6 +137,14 @@ class _Search:
         centred = differences - (differences @ weights)[:, None]
         return np.asarray(np.sqrt((weights**2 * centred**2).sum(axis=1)))
 
+    def spread(self, first: Mask, second: Mask) -> float:
+        """Return the standard error of a difference of two subsets from the parts of meta-training, nats.
+
+        The parts disagree about a task with wrong labels. It helps early, and harms later.
+        """
+        readings = self._estimator.readings(np.stack([first, second]), self._estimator.validation_weights)
+        return float(self._estimator.reading_noise(readings[0] - readings[1]))
+
     def record(self, change: str, tasks: tuple[int, ...], loss: float) -> None:
         step = Step(change, tasks, loss)
         self.steps.append(step)
@@ -152,7 +160,8 @@ def select_forward(
 ) -> Selection:
     """Add tasks one at a time, each time the best of all remaining tasks.
 
-    A task must lower the estimate by more than one standard error of that difference over the validation examples.
+    A task must lower the estimate by more than one standard error of that difference. The standard error comes from the
+    validation examples, and from the spread between the parts of meta-training.
     With `constraints.threshold`, a task must lower the estimate by more than the threshold instead.
     Under a budget of tokens or examples, the improvement per token or example decides between the tasks.
 
@@ -180,8 +189,14 @@ def select_forward(
         )
         gain = loss - losses
         worth = np.where(gain > np.maximum(needed, ROUNDING), gain / constraints.cost()[tried], -np.inf)
-        best = int(np.argmax(worth))
-        if worth[best] == -np.inf:
+        ranked = [int(number) for number in np.argsort(-worth, kind="stable") if worth[number] > -np.inf]
+        if constraints.threshold is None:
+            # The spread costs two more estimates, so only tasks up to the first that passes get one.
+            spreads = ((number, search.spread(mask, _with(mask, tried[number], True))) for number in ranked)
+            best = next((number for number, spread in spreads if gain[number] > np.hypot(needed[number], spread)), None)
+        else:
+            best = next(iter(ranked), None)
+        if best is None:
             break
         mask = _with(mask, tried[best], True)
         loss, each = losses[best], per_example[best]

@@ -19,6 +19,7 @@ from curator.data.dropped import Dropped
 from curator.estimate.reduced import reduced_estimates
 from curator.estimate.target import TargetEstimates
 from curator.estimate.trajectory import TrajectoryEstimator
+from curator.estimate.whatif import doubtful_tasks
 from curator.results.base import rounded, rounded_if_known
 from curator.select.baseline_inputs import BaselineInputs
 from curator.select.considered import random_subsets
@@ -33,8 +34,14 @@ from curator.training.meta_init import LoadModel
 from curator.training.model import load_project_model
 from curator.workspace.workspace import Workspace
 
+# Most tasks that a warning names.
+_NAMED = 8
 # Random subsets that join the front's search.
 _DRAWN = 256
+
+# Increase when `forward` judges the noise of the same estimates in another way. `exchange` begins with `forward`.
+_NOISE_VERSION = 2
+_STOPS_AT_NOISE = ("forward", "exchange")
 
 
 class Selections:
@@ -84,7 +91,15 @@ class Selections:
 
     def select_inputs(self, request: Request, name: str) -> Inputs:
         """Return the inputs that decide a selection."""
-        return {"estimate": self.estimates.key, "request": request.inputs(), "name": name, "curator": __version__}
+        inputs: Inputs = {
+            "estimate": self.estimates.key,
+            "request": request.inputs(),
+            "name": name,
+            "curator": __version__,
+        }
+        if self._workspace.config.captures and request.method in _STOPS_AT_NOISE:
+            inputs["noise"] = _NOISE_VERSION
+        return inputs
 
     def select(self, request: Request, *, name: str, folder: Path, fresh: bool) -> tuple[Manifest, bool]:
         """Select tasks, or return the same selection from the store.
@@ -139,12 +154,25 @@ class Selections:
                 self.estimates, constraints, selection, lambda loss: follow(Step("examples", (), loss))
             )
         stage.finish(f"{int(selection.mask.sum())} of {len(self.estimates.tasks)} tasks by {request.method}")
+        self._name_doubtful(selection, request)
         if estimates is not self.estimates:
             # The limits hold for the tasks without the examples that were not chosen.
             constraints = constraints_of(request, estimates.tasks, estimates.number_of)
         manifest = manifest_of(estimates, request, name, selection, affinities, constraints=constraints)
         self._keep(key, manifest, inputs)
         return self._seen_from(folder, manifest), False
+
+    def _name_doubtful(self, selection: Selection, request: Request) -> None:
+        """Warn about selected tasks that the estimate cannot tell from useless ones. Pinned tasks are the user's."""
+        if request.per_example or selection.weights is not None:
+            return
+        names = [self.estimates.tasks[task].name for task in doubtful_tasks(self.estimates.estimator, selection.mask)]
+        if doubtful := [name for name in names if name not in request.include]:
+            shown = ", ".join(doubtful[:_NAMED]) + (", …" if len(doubtful) > _NAMED else "")
+            self._workspace.reporter.warn(
+                f"the estimate cannot tell whether {len(doubtful)} of {int(selection.mask.sum())} selected tasks help:"
+                f" {shown}. Each changes it by less than its noise."
+            )
 
     def preview(self, request: Request, *, name: str) -> Manifest:
         """Return the manifest that `select` would make. Store nothing.

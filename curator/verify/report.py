@@ -46,8 +46,7 @@ def report(estimates: TargetEstimates, *, empty: bool = False) -> results.Verify
     else:
         estimated, widths = cross_validated(evidence)
         # The calibrated estimator knows the error of every subset, so its interval would contain each of them.
-        plain = estimates.uncalibrated
-        spread = plain.half_widths(plain.validation_losses(masks), masks)
+        spread = np.array([plain.high - plain.value for plain in estimates.uncalibrated.estimate(masks)])
         widths = np.where(np.isnan(widths), spread, widths)
     inside = np.abs(truth - estimated) <= widths
     seconds = [run.seconds for m in measured for run in m.runs]

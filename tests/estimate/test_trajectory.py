@@ -84,7 +84,8 @@ def _train(inputs: np.ndarray, answers: np.ndarray, step: float, steps: int) -> 
     return np.array(path)
 
 
-def test_changes_of_quadratic_model_equal_trained_difference() -> None:
+@pytest.mark.parametrize("added", [(), (1,)])
+def test_changes_of_quadratic_model_equal_trained_difference(added: tuple[int, ...]) -> None:
     # Every input has one answer near 1 and one near −1. So Σ g gᵀ is the curvature Σ x xᵀ, up to squares of `bias`.
     # All batches are full, and D is 1.
     rng = np.random.default_rng(0)
@@ -102,7 +103,8 @@ def test_changes_of_quadratic_model_equal_trained_difference() -> None:
             segments * steps,
         )  # fmt: skip
 
-    everything = path(list(range(tasks + 1)))
+    # A task that was added later played no part in meta-training.
+    everything = path([t for t in range(tasks + 1) if t not in added])
     recorded, before = [], everything[0]
     for number in range(segments):
         mean = everything[1 + number * steps : 1 + (number + 1) * steps].mean(axis=0)
@@ -114,13 +116,47 @@ def test_changes_of_quadratic_model_equal_trained_difference() -> None:
         before = mean
     trajectory = trajectory_of(recorded, np.eye(dim))
     # The recorded movement tells that the steps of plain gradient descent have their full size.
-    assert step_scale(trajectory.segments) == pytest.approx(1.0, abs=0.02)
-    estimator = TrajectoryEstimator(trajectory, np.ones(5))
-    masks = all_masks(tasks)[:-1]
+    seen = ~np.isin(np.arange(tasks), added)
+    assert step_scale(trajectory.segments, seen) == pytest.approx(1.0, abs=0.02)
+    estimator = TrajectoryEstimator(replace(trajectory, trained=seen), np.ones(5))
+    masks = all_masks(tasks)
     ends = np.arange(1, segments + 1) * steps
     trained = [path([*np.flatnonzero(mask).tolist(), tasks]) for mask in masks]
     gaps = np.array([((of[ends] - everything[ends]) @ held_out.T).mean() for of in trained])
     np.testing.assert_allclose(estimator.changes(masks)[:, 0], gaps, rtol=0, atol=0.02 * np.abs(gaps).max())
+    assert estimator.changes(seen[None])[0, 0] == 0.0
+
+
+def test_added_task_is_no_part_of_the_known_loss_and_its_derivatives_are_exact() -> None:
+    seen, weights = np.array([True, False, True, True]), np.array([0.7, 0.4, 1.0, 0.2])
+    recorded, basis = draw_recorded(), draw_basis()
+    estimator = make_trajectory_estimator(recorded, basis, seen)
+    assert (estimator.validation_losses(seen[None])[0] == FINAL).all()
+    assert estimator.all_tasks_loss == pytest.approx(FINAL.mean())
+    # Without the added task, nothing depends on it.
+    kept = [replace(segment, sets=[s for n, s in enumerate(segment.sets) if n != 1]) for segment in recorded]
+    masks = all_masks(TASKS - 1)
+    fewer = TrajectoryEstimator(trajectory_of(kept, basis), FINAL).validation_losses(masks)
+    np.testing.assert_allclose(estimator.validation_losses(np.insert(masks, 1, False, axis=1)), fewer, rtol=1e-6)
+    _, gradient = estimator.weighted(weights)
+    for task, step in enumerate(1e-5 * np.eye(TASKS)):
+        difference = estimator.weighted(weights + step)[0] - estimator.weighted(weights - step)[0]
+        assert gradient[task] == pytest.approx(difference / 2e-5, rel=1e-6)
+
+
+def test_reading_noise_is_the_spread_of_a_difference_between_the_segments() -> None:
+    recorded = draw_recorded()
+    estimator = make_trajectory_estimator(recorded)
+    masks, weights = np.array([[True, False, True, True], [True, True, True, True]]), estimator.validation_weights
+    readings = estimator.readings(masks, weights)
+    shares = np.array([segment.step for segment in recorded])
+    shares /= shares.sum()
+    np.testing.assert_allclose(readings @ shares, estimator.changes(masks)[:, 0], atol=1e-12)
+    away = readings[0] - readings[0] @ shares
+    expected = (sum(share * value**2 for share, value in zip(shares, away, strict=True)) / 2) ** 0.5
+    assert float(estimator.reading_noise(readings[0] - readings[1])) == pytest.approx(expected)
+    one = make_trajectory_estimator(draw_recorded(segments=1))
+    assert float(one.reading_noise(one.readings(masks, weights)[0])) == 0.0
 
 
 def test_weighted_gradient_equals_finite_differences() -> None:
@@ -285,7 +321,7 @@ def test_intervals_cover_noise_spread_and_size_of_the_change() -> None:
     each = estimator.validation_losses(masks)
     gaps = each - FINAL
     change = gaps.mean(axis=1)
-    wide = estimator.half_widths(each, masks)
+    wide = estimator.half_widths(each, estimator.readings(masks, estimator.validation_weights))
     least = 1.6448536269514722 * np.sqrt(
         gaps.var(axis=1) / len(FINAL) + (0.25 * change) ** 2 + (0.08 * FINAL.mean()) ** 2
     )
@@ -295,7 +331,9 @@ def test_intervals_cover_noise_spread_and_size_of_the_change() -> None:
     each = one.validation_losses(masks)
     gaps = each - FINAL
     expected = gaps.var(axis=1) / len(FINAL) + (0.25 * gaps.mean(axis=1)) ** 2 + (0.08 * FINAL.mean()) ** 2
-    np.testing.assert_allclose(one.half_widths(each, masks), 1.6448536269514722 * np.sqrt(expected))
+    np.testing.assert_allclose(
+        one.half_widths(each, one.readings(masks, one.validation_weights)), 1.6448536269514722 * np.sqrt(expected)
+    )
     assert wide[-1] == pytest.approx(1.6448536269514722 * 0.08 * FINAL.mean())
 
 

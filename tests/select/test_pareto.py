@@ -49,6 +49,12 @@ class Planted:
         effects = np.array([[-0.4, -0.4, 0.3, 0.3], [0.2, 0.2, -0.5, -0.5], [0.1, 0.1, 0.1, 0.1]])
         return np.asarray(1.0 + masks @ effects)
 
+    def readings(self, masks: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        return np.zeros((len(masks), 0))
+
+    def reading_noise(self, readings: np.ndarray) -> np.ndarray:
+        return np.zeros(readings.shape[:-1])
+
 
 def test_competing_subsets_hold_the_whole_front_of_planted_targets() -> None:
     memberships = np.array([[0.5, 0.5, 0, 0], [0, 0, 0.5, 0.5]])

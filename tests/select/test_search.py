@@ -41,8 +41,28 @@ class Toy:
         loss = 1 + m @ self.effects + np.einsum("si,ij,sj->s", m, self.pairs, m) / 2
         return loss[:, None] + m @ self.each
 
+    def readings(self, masks: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        return np.zeros((len(masks), 0))
+
+    def reading_noise(self, readings: np.ndarray) -> np.ndarray:
+        return np.zeros(readings.shape[:-1])
+
     def loss(self, mask: np.ndarray) -> float:
         return float((self.validation_losses(mask[None]) @ self.validation_weights)[0])
+
+
+class Turning(Toy):
+    """A toy whose first part of meta-training sees other effects of the tasks than the second."""
+
+    def __init__(self, early: np.ndarray, late: np.ndarray) -> None:
+        super().__init__((early + late) / 2)
+        self.parts = np.stack([early, late], axis=1)
+
+    def readings(self, masks: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        return masks @ self.parts
+
+    def reading_noise(self, readings: np.ndarray) -> np.ndarray:
+        return np.asarray(np.abs(readings[..., 0] - readings[..., 1]) / 2)
 
 
 def _problem(count: int, **limits: object) -> Constraints:
@@ -61,6 +81,14 @@ ALL = [*METHODS, "ensemble"]
 
 
 @pytest.mark.parametrize("method", ALL)
+def test_forward_leaves_out_a_task_that_helps_early_and_harms_late() -> None:
+    # The mean effect of task 1 is a gain of 0.1. Its two parts differ by 0.4.
+    early, late = np.array([-0.3, -0.3, 0.2]), np.array([-0.2, 0.1, 0.2])
+    toy = Turning(early, late)
+    assert select_forward(toy, _problem(3)).mask.tolist() == [True, False, False]
+    assert select_forward(toy, _problem(3, threshold=0.05)).mask.tolist() == [True, True, False]
+
+
 def test_select_additive_effects_finds_exact_subset(method: str) -> None:
     toy = Toy(np.array([-0.3, 0.2, -0.1, 0.05, -0.02]))
     selection = _run(method, toy, _problem(5))

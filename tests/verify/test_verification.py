@@ -440,7 +440,7 @@ def test_report_few_subsets_own_error_does_not_widen_the_interval(ready: Path, c
     _pretend(ready, _noisy, _subsets(count))
     report, raw = _open(ready).verify(), _estimates(ready).uncalibrated
     masks = _estimates(ready).evidence.masks  # type: ignore[union-attr]
-    widths = raw.half_widths(raw.validation_losses(masks), masks)
+    widths = [one.high - one.value for one in raw.estimate(masks)]
     for point, width in zip(report.points(), widths, strict=True):
         assert point.estimated_loss_high - point.estimated_loss == pytest.approx(width, abs=3e-6)
     # Losses that do not depend on the subset spread more than these intervals.
