@@ -126,7 +126,7 @@ def recognise(row: dict[str, Any], where: str, *, raw: dict[str, Any] | None = N
         DataError: No format fits, or a field has a wrong type or value.
     """
     for field in ("messages", "conversations"):
-        if row.get(field) is not None and (field == "messages" or not _has_pair_or_text(row)):
+        if row.get(field) is not None and (field == "messages" or not _has_other_than_turns(row)):
             turns = _turns(row[field], field, where)
             return _chat_format(row, field), _chat(turns, row, where)
     if _has(row, "prompt", "completion"):
@@ -152,9 +152,10 @@ def _has(raw: dict[str, Any], *fields: str) -> bool:
     return all(raw.get(field) is not None for field in fields)
 
 
-def _has_pair_or_text(raw: dict[str, Any]) -> bool:
-    pairs = (("prompt", "completion"), ("instruction", "output"), ("inputs", "targets"), ("text",))
-    return any(_has(raw, *fields) for fields in pairs)
+def _has_other_than_turns(raw: dict[str, Any]) -> bool:
+    """Return whether a row holds more than its `conversations`. A text next to turns repeats them."""
+    pairs = (("prompt", "completion"), ("instruction", "output"), ("inputs", "targets"))
+    return any(_has(raw, *fields) for fields in pairs) or (_has(raw, "text") and not _is_chat(raw["conversations"]))
 
 
 def _chat_format(raw: dict[str, Any], field: str) -> str:
@@ -196,7 +197,8 @@ def _is_chat(value: Any) -> bool:
 
 def _alpaca(raw: dict[str, Any], where: str) -> Content:
     extra = text_of(raw, "input", where) if raw.get("input") is not None else ""
-    prompt = text_of(raw, "instruction", where) + (f"\n\n{extra}" if extra else "")
+    # Some rows say everything in the input.
+    prompt = "\n\n".join(filter(None, (text_of(raw, "instruction", where), extra)))
     response = text_of(raw, "output", where)
     history: Any = raw.get("history") or []
     if not (history or raw.get("system") or raw.get("tools")):

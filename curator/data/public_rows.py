@@ -27,9 +27,9 @@ def accepted_answers(value: Any) -> tuple[str | None, list[str]]:
         value = next((value[name] for name in _TEXTS if value.get(name) is not None), None)
     answers = [*(value if isinstance(value, list) else [value]), *(aliases if isinstance(aliases, list) else [])]
     texts = [_answer(item) for item in answers]
-    found = [text for text in texts if text is not None]
-    if len(found) < len(texts):
+    if None in texts:
         return None, []
+    found = [text for text in texts if text]
     return (found[0], [text for text in dict.fromkeys(found) if text != found[0]]) if found else ("", [])
 
 

@@ -18,7 +18,7 @@ _PROMPTS = (
     "dialogue",
 )
 _ANSWERS = ("completion", "answer", "response", "output", "solution", "target", "reply", "summary", "highlights")
-_CONTEXTS = ("context", "passage", "story", "body")
+_CONTEXTS = ("context", "passage", "story", "body", "contexts", "passages", "documents", "paragraphs")
 _ANSWERS_OF_CHOICES = ("choices", "options", "endings")
 _NAMES_OF_CHOICE = ("answer", "answerkey", "answer_idx", "label", "correct", "correct_answer", "gold", "cop", "target")
 # The columns of choices: `option1` and `option2`, `choice_a` and `choice_b`, `sol1` and `sol2`, `A` and `B`.
@@ -136,12 +136,18 @@ def columns_line(row: dict[str, Any]) -> str:
     if len(paths) < 2:
         return ""
     context = next((path for path in paths if _word(path) in _CONTEXTS), "")
+    if len(paths) == 3 and "instruction" in paths:
+        # Next to an instruction, a question is what the instruction is about.
+        context = context or next((path for path in paths if _word(path) in ("question", "query", "input")), "")
     if context and len(paths) == 3:
         paths.remove(context)
         answer = next((path for path in paths if _word(path) in _ANSWERS), paths[1])
         fields = {"instruction": next(path for path in paths if path != answer), "input": context, "output": answer}
         return f"Set columns = {{ {_listed(fields)} }} in [[data.task]]."
     answers = [path for path in paths if _word(path) in _ANSWERS]
+    if len(paths) == 2 and not answers:
+        # Of `sql` and `question`, or of `query` and `question`, the question is the prompt.
+        paths.sort(key=lambda path: _PROMPTS.index(_word(path)) if _word(path) in _PROMPTS else len(_PROMPTS))
     completion = answers[0] if len(answers) == 1 else paths[1] if len(paths) == 2 else ""
     rest = [path for path in paths if path != completion]
     prompts = [path for path in rest if _word(path) in _PROMPTS]
