@@ -40,10 +40,17 @@ _FIELDS = (
 )
 _PART_HINT = "Remove the row. curator trains on text only."
 _PART_HINTS = {
-    "tool_use": "Write the call into `tool_calls` of the turn, as OpenAI does.",
-    "tool_result": "Write the answer of the tool as a turn of the role `tool`, as OpenAI does.",
     **dict.fromkeys(
-        ("reasoning", "thinking"), "Write the reasoning as text the way the model writes it, or remove the part."
+        ("tool_use", "toolUse", "functionCall", "function_call"),
+        "Write the call into `tool_calls` of the turn, as OpenAI does.",
+    ),
+    **dict.fromkeys(
+        ("tool_result", "toolResult", "functionResponse", "function_response"),
+        "Write the answer of the tool as a turn of the role `tool`, as OpenAI does.",
+    ),
+    **dict.fromkeys(
+        ("reasoning", "thinking", "reasoningContent"),
+        "Write the reasoning as text the way the model writes it, or remove the part.",
     ),
 }
 # OpenAI's Responses API names the parts of text after their side.
@@ -344,7 +351,8 @@ def _content(turn: dict[str, Any], field: str, where: str) -> tuple[str, list[di
         return text_of(turn, field, where), []
     texts, calls = [], []
     for part in value:
-        kind = part.get("type", "text")
+        # Gemini and Bedrock name a part by its only key.
+        kind = part.get("type") or ("text" if {"text", "value"} & part.keys() else next(iter(part), "text"))
         name = "text" if part.get("text") is not None else "value"
         if kind in _TEXT_PARTS:
             texts.append(text_of(part, name, where))

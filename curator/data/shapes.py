@@ -243,14 +243,18 @@ def _with_system(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _in_lower_case(row: dict[str, Any]) -> dict[str, Any]:
-    lowered = {_known_name(name): value for name, value in row.items()}
-    return lowered if len(lowered) == len(row) else row
+    named = {_known_name(name): value for name, value in row.items()}
+    return named if len(named) == len(row) else row
 
 
 @lru_cache(maxsize=4096)
+def lowered(name: str) -> str:
+    """Return the name of a column in lower case, without spaces around it."""
+    return str(name).strip().lower()
+
+
 def _known_name(name: str) -> str:
-    lowered = str(name).strip().lower()
-    return lowered if lowered in _WANTED else name
+    return lowered(name) if lowered(name) in _WANTED else name
 
 
 def _is_number(value: Any) -> bool:

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 _PROMPTS = (
@@ -89,6 +89,13 @@ def _choices(row: dict[str, Any]) -> str:
     inner = next((name for name, value in row.items() if isinstance(value, dict) and "choices" in value), "")
     if inner:
         return f"'{inner}.choices'"
+    columns = choice_columns(row)
+    written = next((name for name in ("choices", "options") if isinstance(row.get(name), str) and row[name]), "")
+    return ", ".join(map(repr, columns)) if len(columns) > 1 else repr(written) if written else ""
+
+
+def choice_columns(row: Mapping[str, Any]) -> list[str]:
+    """Return the columns of a row that hold one choice each, such as `option1` and `option2`, or `A` and `B`."""
     found: dict[str, list[str]] = {}
     for name in row:
         match = _OF_CHOICE.fullmatch(str(name))
@@ -96,8 +103,7 @@ def _choices(row: dict[str, Any]) -> str:
             found.setdefault(match[1].lower(), []).append(str(name))
     columns = max(found.values(), key=len, default=[])
     # A file without a header has numbers as names.
-    columns = columns[1:] if columns[:1] == ["1"] else columns
-    return ", ".join(map(repr, columns)) if len(columns) > 1 else ""
+    return columns[1:] if columns[:1] == ["1"] else columns
 
 
 def _letter(row: dict[str, Any]) -> str:

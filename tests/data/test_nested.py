@@ -260,3 +260,14 @@ def test_read_task_lines_of_old_and_joined_files_are_rows(tmp_path: Path, ending
     path.write_bytes(ending.join(json.dumps(row) for row in PAIRS).encode())
     rows = read_task(Source(name="t", files=(path,)))
     assert [(row.line, row.content) for row in rows] == [(1, PAIRS[0]), (2, PAIRS[1])]
+
+
+def test_read_task_split_layout_of_pandas_loses_no_cell(tmp_path: Path) -> None:
+    names = ["prompt", "completion"]
+    rows = read_text(tmp_path, "t.json", {"columns": names, "index": [0, 1], "data": [["q", "a"], ["r", "b", "c"]]})
+    assert (rows[0].content, rows[1].problem.partition("\n")[0]) == (
+        {"prompt": "q", "completion": "a"},
+        "3 cells, but 2 columns",
+    )
+    (row,) = read_text(tmp_path, "t.json", {"columns": [*names, "completion"], "index": [0], "data": [["q", "a", "b"]]})
+    assert row.problem.startswith("duplicate column: 'completion'")

@@ -363,6 +363,16 @@ LEFT_OUT = [Q, A | {"train": False}, Q, A]
             {"messages": [SYSTEM, Q, A]},
         ),
         (
+            {
+                "system_instruction": "s",
+                "contents": [
+                    {"role": "user", "parts": [{"text": "q"}]},
+                    {"role": "model", "parts": [{"text": "a"}]},
+                ],
+            },
+            {"messages": [SYSTEM, Q, A]},
+        ),
+        (
             {"messages": "[{'role': 'user', 'content': 'q'}\n {'role': 'assistant', 'content': 'a'}]"},
             {"messages": [Q, A]},
         ),
