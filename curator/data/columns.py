@@ -168,7 +168,8 @@ def refuse_named_choice(raw: Mapping[str, Any], prompt: str, answer: str, where:
     named = _NUMBER_OR_LETTER.fullmatch(answer.strip())
     if named is None:
         return
-    columns = choice_columns(raw)
+    # A column without a name has a number.
+    columns = [name for name in choice_columns(raw) if not name.isdecimal() and str(raw[name]).strip()]
     listed = choices_of(raw) or tuple(str(raw[name]) for name in columns if len(columns) > 1)
     if not listed or answer.strip() in map(str.strip, listed):
         return

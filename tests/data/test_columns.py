@@ -232,6 +232,7 @@ def test_read_task_equal_problems_are_one_line_with_their_number(tmp_path: Path)
         ("t.csv", b"PK\x03\x04\x14\x00\x06\x00[Content_Types].xml", "is a workbook of a spreadsheet program"),
         ("t.csv", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "is an Excel workbook"),
         ("t.csv", b'{"prompt": "q", "completion": "a"}\n', "holds JSON Lines, not CSV"),
+        ("t.csv", b'[\n  {\n    "prompt": "q"', "holds JSON, not CSV"),
         ("t.jsonl", b"PAR1\x15\x04", "is Parquet"),
         ("t.json", b"ARROW1\0\0", "is Arrow"),
         ("t.json", b"SQLite format 3\0", "is an SQLite database"),

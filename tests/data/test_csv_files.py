@@ -227,3 +227,25 @@ def test_read_task_csv_with_backslashes_before_quotes_is_an_error(tmp_path: Path
     rows = read_task(Source(name="t", files=(path,)), keep_bad=True)
     assert [bool(row.problem) for row in rows] == [True, False]
     assert 'not as \\"' in rows[0].problem
+
+
+def test_read_task_csv_with_spaces_before_quotes_is_read_without_them(tmp_path: Path) -> None:
+    rows = read_text(tmp_path, "t.csv", 'prompt,completion\n"q, r", "a, b"\ns, "c"\n')
+    assert [row.content for row in rows] == [
+        {"prompt": "q, r", "completion": "a, b"},
+        {"prompt": "s", "completion": "c"},
+    ]
+    assert rows[0].notes == ("spaces after ',' belong to no cell",)
+
+
+@pytest.mark.parametrize(
+    ("text", "completion"),
+    [
+        ('prompt,completion\n"He said, ""q""", yes\n', " yes"),
+        ('prompt,completion\nq," ""a"""\n', ' "a"'),
+        ("prompt,completion\nq, a\n", " a"),
+    ],
+)
+def test_read_task_csv_space_at_the_start_of_a_cell_is_kept(tmp_path: Path, text: str, completion: str) -> None:
+    (row,) = read_text(tmp_path, "t.csv", text)
+    assert (row.content["completion"], row.notes) == (completion, ())

@@ -247,6 +247,10 @@ def test_read_task_choices_of_the_only_row_are_no_rows(tmp_path: Path) -> None:
         ('{"prompt": "q", "completion": "a"}{}', "more text after the row, at column 35"),
         ('{"prompt": "q", "compl', "unexpected end"),
         ('{"prompt": "q\t", "completion": "a"}', "Invalid control character at column 14"),
+        ('\x1e{"prompt": "q", "completion": "a"}', "a record separator before the row (RFC 7464)"),
+        ("# rows of plants", "a comment"),
+        ("{'prompt': 'q', 'completion': 'a'}", "a text in single quotes, as Python writes it"),
+        ('{"prompt": "q", "completion": None}', "None, as Python writes it"),
     ],
 )
 def test_read_task_damaged_json_line_names_the_damage(tmp_path: Path, line: str, problem: str) -> None:
