@@ -48,7 +48,14 @@ _SHAPES: tuple[tuple[dict[str, str], frozenset[str]], ...] = (
     ),
     ({"instruction": "instruction", "context": "input", "response": "output"}, frozenset({"context"})),
     ({"question": "instruction", "context": "input", "answers": "output"}, frozenset({"context"})),
-    *(({"question": "instruction", context: "input", "answer": "output"}, frozenset[str]()) for context in _CONTEXTS),
+    *(
+        ({asked: "instruction", context: "input", answered: "output"}, frozenset[str]())
+        for asked, answered in (
+            *(("question", "answer"), ("question", "response"), ("query", "response"), ("query", "answer")),
+            *(("input", "output"), ("input", "target")),
+        )
+        for context in _CONTEXTS
+    ),
     ({"question": "instruction", "answer": "output"}, frozenset()),
     ({"definition": "instruction", "input": "input", "output": "output"}, frozenset()),
     ({"instruction": "instruction", "input": "input", "target": "output"}, frozenset({"input"})),
@@ -167,11 +174,11 @@ def _fits(row: dict[str, Any], names: dict[str, str], optional: frozenset[str]) 
         return False
     if any(not is_empty_cell(row.get(name)) and _replaced(row, names, name) for name in names):
         return False
-    others: tuple[str, ...] = ()
-    if "answer" in names:
-        others = (*_OTHER_TASKS, *(name for name in _ABOUT if name not in names))
-    elif "instruction" in names:
-        others = ("question", "query")
+    others = _OTHER_TASKS if "answer" in names else ()
+    if names.keys() & {"question", "query", "input"} and "definition" not in names:
+        others += tuple(name for name in _ABOUT if name not in names)
+    if "instruction" in names:
+        others += ("question", "query")
     return all(is_empty_cell(row.get(name)) for name in others)
 
 

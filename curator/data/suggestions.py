@@ -29,7 +29,8 @@ _ABOUT = (
     *("status", "level", "model", "task", "task_name", "method"),
 )
 # Texts that no one learns as a prompt alone.
-_NEVER = ("system", "system_prompt", "canary", "role")
+_SYSTEMS = ("system", "system_prompt", "system_message")
+_NEVER = (*_SYSTEMS, "canary", "role")
 _IDS = ("input_ids", "prompt_ids", "completion_ids", "token_ids", "prompt_token_ids", "tokens", "inputs", "targets")
 _SPEAKERS = ("role", "from", "speaker", "author", "sender", "who", "user")
 _SAID = ("content", "value", "text", "message", "utterance", "body", "said")
@@ -130,6 +131,9 @@ def columns_line(row: dict[str, Any]) -> str:
     turns = _turns_line(row)
     if turns:
         return turns
+    rows = _rows_key(row)
+    if rows:
+        return f"Set rows = {_quoted(rows)} in [[data.task]] to read each object in that list as a row."
     if row.get("tools") or row.get("functions"):
         # Without its tools, a row is another one.
         return ""
@@ -159,6 +163,12 @@ def columns_line(row: dict[str, Any]) -> str:
     prompts = [path for path in rest if _word(path) in _PROMPTS]
     prompt = prompts[0] if len(prompts) == 1 else rest[0] if len(rest) == 1 else ""
     if prompt and completion:
+        more = {"system": next((name for name in _SYSTEMS if isinstance(row.get(name), str) and row[name]), "")}
+        more |= {"history": "history" if row.get("history") else ""}
+        if any(more.values()):
+            # A pair of prompt and completion reads neither.
+            fields = {"instruction": prompt, "output": completion} | {name: key for name, key in more.items() if key}
+            return f"Set columns = {{ {_listed(fields)} }} in [[data.task]]."
         return f"Set {_line(prompt, completion)} in [[data.task]]."
     return f"Set columns in [[data.task]] to two of these columns, for example {_line(paths[0], paths[1])}."
 
@@ -204,6 +214,20 @@ def _turns_line(row: dict[str, Any]) -> str:
             return f"Set {_line(path, texts[0])} in [[data.task]]."
         return f"Set columns = {{ {_listed({'messages': path, 'role': role, 'content': content})} }} in [[data.task]]."
     return ""
+
+
+def _rows_key(row: dict[str, Any]) -> str:
+    """Return the key of a list of objects with several texts each, if the row holds no text itself. Else ""."""
+    if any(isinstance(value, str) and len(value.split()) > 1 for value in row.values()):
+        return ""
+    lists = [name for name, value in row.items() if isinstance(value, list) and value and all(map(_is_row, value))]
+    return str(lists[0]) if len(lists) == 1 else ""
+
+
+def _is_row(value: Any) -> bool:
+    if not isinstance(value, dict) or all(speaker_and_text(value)):
+        return False
+    return sum(isinstance(item, str | list) for item in value.values()) > 1
 
 
 def _chats(value: dict[str, Any], before: str, depth: int) -> Iterator[tuple[str, list[Any]]]:

@@ -454,6 +454,8 @@ def test_read_task_letter_of_a_choice_is_refused_unless_the_prompt_holds_the_cho
         ({"instruction": "Sum.", "input": "", "context": "q", "response": "a"}, {"instruction": "Sum.\n\nq"}),
         ({"instruction": "Sum.", "context": "q", "output": "a"}, {"instruction": "Sum.\n\nq", "response": "a"}),
         ({"question": "q", "article": "c", "answer": "a"}, {"instruction": "q\n\nc", "response": "a"}),
+        ({"query": "q", "context": "c", "response": "a"}, {"instruction": "q\n\nc", "response": "a"}),
+        ({"input": "q", "document": "c", "output": "a"}, {"instruction": "q\n\nc", "response": "a"}),
         ({"instruction": "", "input": "q", "output": "a"}, {"instruction": "q", "response": "a"}),
         ({"question": "q", "answer": ["", "a"]}, {"instruction": "q", "response": "a"}),
         ({"prompt": [Q], "completion": [A], "system_prompt": "s"}, {"messages": [SYSTEM, Q, A]}),
@@ -480,6 +482,7 @@ def test_read_task_no_column_of_the_prompt_is_lost(tmp_path: Path, row: Any, con
         ({"question": "q", "context": "c", "input": "i", "answer": "a"}, "two of these columns"),
         ({"system": "s", "system_prompt": "t", "question": "q", "response": "a"}, "columns"),
         ({"question": "q", "documents": ["x", "y"], "answer": "a"}, "columns"),
+        ({"question": "q", "contexts": ["x"], "response": "a"}, "columns"),
         ({"query": "SELECT 1", "question": "How many?"}, 'prompt = "question", completion = "query"'),
     ],
 )
@@ -512,3 +515,22 @@ def test_read_task_empty_cells_of_another_format_do_not_hide_a_row(tmp_path: Pat
 def test_read_task_infinity_is_no_answer(tmp_path: Path) -> None:
     (row,) = read_text(tmp_path, "t.jsonl", '{"prompt": "q", "completion": Infinity}\n')
     assert row.problem.startswith("'completion' must be text, not inf")
+
+
+@pytest.mark.parametrize(
+    ("row", "line"),
+    [
+        (
+            {"system": "s", "prompt": "q", "response": "a"},
+            'columns = { instruction = "prompt", output = "response", system = "system" }',
+        ),
+        (
+            {"prompt": "q", "response": "a", "history": [["b", "c"]]},
+            'columns = { instruction = "prompt", output = "response", history = "history" }',
+        ),
+        ({"data": [{"prompt": "q", "completion": "a"}, {"prompt": "r", "completion": "b"}]}, 'rows = "data"'),
+    ],
+)
+def test_read_task_line_to_paste_leaves_nothing_out(tmp_path: Path, row: Any, line: str) -> None:
+    rows = read_text(tmp_path, "t.jsonl", json_lines(row, row))
+    assert f"Set {line} in [[data.task]]" in rows[0].problem
