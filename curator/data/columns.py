@@ -277,6 +277,10 @@ def _unread_keys(turn: Mapping[str, Any], where: str) -> list[str]:
     is_answer_of_tool = isinstance(speaker, str) and known_role(speaker) == "tool"
     read = _TURN | _OF_TOOL if is_answer_of_tool else _TURN
     unread = [str(key) for key, value in turn.items() if key not in read and _is_there(value)]
+    for ours, other in (("role", "from"), ("content", "value")):
+        # Of two fields for the same, one is read.
+        if all(_is_there(turn.get(name)) for name in (ours, other)) and turn[ours] != turn[other]:
+            unread.append(other)
     parts = turn.get("content")
     for part in parts if isinstance(parts, list) else ():
         if isinstance(part, Mapping):

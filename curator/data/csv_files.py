@@ -23,6 +23,9 @@ _SEP = re.compile(r'"?sep=([^\r\n"\0])"?\s*', re.IGNORECASE)
 # Records that decide about the delimiter. All records decide about the quotes.
 _SAMPLE = 200
 _LONGEST_NAME = 60
+# A spreadsheet reads a text that starts with `=` or `-` as a formula, and writes its error instead of the text.
+_ERRORS = {"#NAME?", "#VALUE!", "#REF!", "#DIV/0!", "#N/A", "#ERROR!", "#NULL!", "#NUM!"}
+_MOST_OF_EXCEL = 32_767
 _QUOTED = re.compile(r'"(?:[^"]|"")*"')
 _NAME = re.compile(r"[^\W\d][\w .:/()#-]*|\[[\w ]+\]|")
 _HEADERS = {
@@ -84,6 +87,7 @@ def read_csv(
     for note in notes:
         yield 0, Note(note)
     header: list[str] | None = None
+    cut, wrong = 0, 0
     for line, record in _records(itertools.islice(lines(), dialect.skipped, None), dialect, 1 + dialect.skipped):
         if isinstance(record, csv.Error):
             yield line, _invalid(file, line, record)
@@ -100,7 +104,13 @@ def read_csv(
             if len(record) != len(header):
                 yield line, _ragged(file, line, f"{len(record)} cells, but the {what} has {len(header)}")
             else:
+                cut += sum(len(cell) == _MOST_OF_EXCEL for cell in record)
+                wrong += sum(cell in _ERRORS for cell in record)
                 yield line, dict(zip(header, record, strict=True))
+    if cut:
+        yield 0, Note(f"cells with exactly {_MOST_OF_EXCEL:,} characters, where Excel cuts texts off: {cut:,}")
+    if wrong:
+        yield 0, Note(f"cells with an error of a spreadsheet, such as #NAME?: {wrong:,}")
 
 
 def _header(record: list[str]) -> list[str]:

@@ -20,7 +20,7 @@ from typing import Any
 from curator.core.errors import DataError
 from curator.data.nested import cell
 from curator.data.rows import Content
-from curator.data.suggestions import columns_line, other_kind
+from curator.data.suggestions import columns_line, keys_line, other_kind
 from curator.data.text_fields import check_text, text_of
 from curator.data.tool_calls import calls_of, parsed, tool_calls_of, tools_of
 
@@ -245,7 +245,7 @@ def _turns(turns: Any, field: str, where: str) -> list[dict[str, Any]]:
         raise DataError(f"{where}: {field!r} must be a list of turns, not {turns!r:.60}", hint=_FIELDS)
     made: list[dict[str, Any]] = []
     for turn in turns:
-        added = _turn(turn, where)
+        added = _turn(turn, field, where)
         if made and _calls_on(turn, made[-1], added):
             made[-1]["tool_calls"] += added["tool_calls"]
         else:
@@ -274,13 +274,13 @@ def _roles_line(unknown: list[str]) -> str:
     return f"roles = {{ {', '.join(mapped)} }}"
 
 
-def _turn(turn: Any, where: str) -> dict[str, Any]:
+def _turn(turn: Any, column: str, where: str) -> dict[str, Any]:
     """Convert a turn to the form that chat templates read: role, content and optional tool calls."""
     speaker = (turn.get("role") or turn.get("from")) if isinstance(turn, dict) else None
     if not isinstance(speaker, str):
         raise DataError(
             f"{where}: each turn needs `role` and `content` (or `from` and `value`), not {turn!r:.60}",
-            hint='Write {"role": "user", "content": "…"}.',
+            hint=keys_line(turn, column) or 'Write {"role": "user", "content": "…"}.',
         )
     check_text(speaker, "the role of a turn", where)
     role = _role(turn, speaker, where)

@@ -201,6 +201,19 @@ def speaker_and_text(item: dict[str, Any]) -> tuple[str, str]:
     return role, next((key for key in _SAID if key != role and isinstance(item.get(key), str)), "")
 
 
+def keys_line(turn: Any, column: str) -> str:
+    """Return the hint for a turn with other names for its speaker and its text, or "".
+
+    Args:
+        turn: The turn.
+        column: Column of the turns.
+    """
+    role, content = speaker_and_text(turn) if isinstance(turn, dict) else ("", "")
+    if not role or not content or role in ("role", "from"):
+        return ""
+    return f"Set columns = {{ {_listed({'messages': column, 'role': role, 'content': content})} }} in [[data.task]]."
+
+
 def _turns_line(row: dict[str, Any]) -> str:
     """Return the hint for a row with a column of turns, or ""."""
     for path, turns in _chats(row, "", 2):

@@ -92,6 +92,7 @@ def test_read_task_row_with_more_than_an_example_is_refused_by_name(
         ({"prompt": "q", "completion": "a", "explanation": "e", "score": 0.5}, ("explanation", "score")),
         ({"messages": [TURNS[0] | {"id": 1}, TURNS[1]], "text": "rendered"}, ("text", "messages[].id")),
         ({"prompt": "q", "completion": "a", "images": [], "system": "", "label": None}, ()),
+        ({"messages": [TURNS[0] | {"value": "other", "from": "user"}, TURNS[1]]}, ("messages[].value",)),
         ({"messages": [TURNS[0] | {"name": "Ann"}, TURNS[1]]}, ("messages[].name",)),
         ({"messages": [{"role": "system", "content": "s"}, *TURNS], "system_prompt": "s"}, ("system_prompt",)),
         ({"prompt": "q", "completion": "a", "correct": "false"}, ("correct",)),

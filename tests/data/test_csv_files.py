@@ -249,3 +249,12 @@ def test_read_task_csv_with_spaces_before_quotes_is_read_without_them(tmp_path: 
 def test_read_task_csv_space_at_the_start_of_a_cell_is_kept(tmp_path: Path, text: str, completion: str) -> None:
     (row,) = read_text(tmp_path, "t.csv", text)
     assert (row.content["completion"], row.notes) == (completion, ())
+
+
+def test_read_task_csv_cells_that_a_spreadsheet_damaged_are_said(tmp_path: Path) -> None:
+    text = f"prompt,completion\nq,{'a' * 32_767}\nr,#NAME?\ns,#VALUE!\n"
+    (first, *_) = read_text(tmp_path, "t.csv", text)
+    assert first.notes == (
+        "cells with exactly 32,767 characters, where Excel cuts texts off: 1",
+        "cells with an error of a spreadsheet, such as #NAME?: 2",
+    )

@@ -311,6 +311,11 @@ def test_read_task_label_studio_without_one_answer_is_refused_with_a_fix(tmp_pat
             "preference data, not an example to learn",
             "Write the better answer into `completion`",
         ),
+        (
+            {"messages": [{"author": "user", "content": "q"}, {"author": "assistant", "content": "a"}]},
+            "each turn needs `role` and `content`",
+            'Set columns = { messages = "messages", role = "author", content = "content" } in [[data.task]].',
+        ),
         ({"chosen": "a", "rejected": "b"}, "preference data", 'Set columns = { text = "chosen" } in [[data.task]]'),
         (
             {"prompt": "q", "chosen": [Q, A], "rejected": [Q, A]},
