@@ -154,7 +154,9 @@ def refuse_choice_number(raw: Mapping[str, Any], columns: Mapping[str, str], whe
 
 
 def refuse_named_choice(raw: Mapping[str, Any], prompt: str, answer: str, where: str) -> None:
-    """Refuse a row whose answer is the number or the letter of a choice that the prompt does not hold, as in MMLU.
+    """Refuse a row whose answer is the number or the letter of a choice, as in MMLU.
+
+    If the prompt holds all choices, the letter is an answer.
 
     Args:
         raw: The row as it stands in the file.

@@ -63,7 +63,7 @@ def names_of_training(rest: str) -> list[str]:
 
 
 def twins_of_training(stem: str) -> list[str]:
-    """Return the names, in lower case, of training splits that differ from a held-out one in a word within the name.
+    """Return the names of training splits that differ from a held-out one in a word only, in lower case.
 
     Args:
         stem: Name of the held-out file without its ending, such as `oak-test-v2` for `oak-train-v2`.

@@ -1,7 +1,7 @@
 """Refuse rows that only the other rows of their task show to be no rows for training.
 
-- A number as `label` is a verdict on the answer, as in data for KTO, or the number of a class. It is a class if each
-  number goes with one answer.
+- A number as `label` is a verdict on the answer, as in data for KTO, or a class. It is a class if each number goes with
+  one answer.
 - A column `split` tells test rows from training rows if it names both.
 """
 
