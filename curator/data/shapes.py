@@ -174,7 +174,7 @@ def _fits(row: dict[str, Any], names: dict[str, str], optional: frozenset[str]) 
         return False
     if any(not is_empty_cell(row.get(name)) and _replaced(row, names, name) for name in names):
         return False
-    others = _OTHER_TASKS if "answer" in names else ()
+    others: tuple[str, ...] = _OTHER_TASKS if "answer" in names else ()
     if names.keys() & {"question", "query", "input"} and "definition" not in names:
         others += tuple(name for name in _ABOUT if name not in names)
     if "instruction" in names:
