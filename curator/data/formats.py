@@ -20,6 +20,7 @@ from typing import Any
 from curator.core.errors import DataError
 from curator.data.nested import cell
 from curator.data.rows import Content
+from curator.data.shapes import WANTED, lowered
 from curator.data.suggestions import columns_line, keys_line, other_kind
 from curator.data.text_fields import check_text, text_of
 from curator.data.tool_calls import calls_of, parsed, tool_calls_of, tools_of
@@ -149,10 +150,12 @@ def recognise(row: dict[str, Any], where: str, *, raw: dict[str, Any] | None = N
     raw = row if raw is None else raw
     names = [str(key) for key, value in raw.items() if value is not None and value == value]
     found = (", ".join(names[:20]) or "none") + (f" and {len(names) - 20} more" if len(names) > 20 else "")
+    null = [str(key) for key, value in raw.items() if (value is None or value != value) and lowered(key) in WANTED]
+    if null:
+        found += f"; null: {', '.join(null)}"
     kind, hint = other_kind(row)
-    raise DataError(
-        f"{where}: {kind or f'unknown row format (fields: {found})'}", hint=hint or columns_line(raw) or _FIELDS
-    )
+    hint = hint or columns_line(raw) or (f"Add the missing text, or remove the row. {_FIELDS}" if null else _FIELDS)
+    raise DataError(f"{where}: {kind or f'unknown row format (fields: {found})'}", hint=hint)
 
 
 def _has(raw: dict[str, Any], *fields: str) -> bool:

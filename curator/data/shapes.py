@@ -74,7 +74,8 @@ _RIGHT_ONE = (
 )
 _SYSTEMS = ("system_prompt", "system_message")
 _CHATS = ("messages", "conversations", "conversation")
-_WANTED = {*_KNOWN, *_CHATS, *(name for names, _ in _SHAPES for name in names), "system", "history", "tools"}
+WANTED = {*_KNOWN, *_CHATS, *(name for names, _ in _SHAPES for name in names), "system", "history", "tools"}
+"""Names of columns that curator knows."""
 
 
 def as_known(row: dict[str, Any]) -> dict[str, Any]:
@@ -261,7 +262,7 @@ def lowered(name: str) -> str:
 
 
 def _known_name(name: str) -> str:
-    return lowered(name) if lowered(name) in _WANTED else name
+    return lowered(name) if lowered(name) in WANTED else name
 
 
 def _is_number(value: Any) -> bool:

@@ -252,6 +252,12 @@ def test_read_task_label_studio_without_one_answer_is_refused_with_a_fix(tmp_pat
             "unknown row format",
             'Set columns = { prompt = "passage", completion = "gist" } in [[data.task]].',
         ),
+        (
+            {"Instruction": "q", "Output": None},
+            "unknown row format (fields: Instruction; null: Output)",
+            "Add the missing text, or remove the row.",
+        ),
+        ({"question": "q", "answer": None, "note": None}, "unknown row format (fields: question; null: answer)", "Add"),
         ({"input_ids": [1], "labels": [1]}, "the row is already tokenized: it holds 'input_ids'", "Give the text"),
         (
             {"question": "q", "choices": {"text": ["a"], "label": ["A"]}, "answerKey": "A"},
