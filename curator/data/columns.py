@@ -237,16 +237,19 @@ def unused_columns(row: Mapping[str, Any], kind: str, where: str) -> tuple[str, 
     Raises:
         DataError: A column is part of the prompt, or a turn holds reasoning.
     """
-    unread = [name for name, value in row.items() if name not in _READ[kind] and _is_there(value)]
+    # Of two columns for the same, one is read.
+    second = {other for first, other in (("messages", "conversations"), ("tools", "functions")) if row.get(first)}
+    read = _READ[kind] - second
+    unread = [name for name, value in row.items() if name not in read and _is_there(value)]
     for name in unread:
-        if name in _CONTENT or (name in _SYSTEMS and kind in (PROMPT, FLAN)):
+        if (name in _CONTENT and name not in second) or (name in _SYSTEMS and kind in (PROMPT, FLAN)):
             raise DataError(
                 f"{where}: {name!r} is not read in rows of the format {kind}",
                 hint="Use `messages`, or `instruction` and `output`, which both read that column.",
             )
     found = dict.fromkeys(map(str, unread))
     for field in ("messages", "conversations", "prompt", "completion"):
-        turns = row.get(field) if field in _READ[kind] else None
+        turns = row.get(field) if field in read else None
         for turn in turns if isinstance(turns, list) else ():
             if isinstance(turn, Mapping):
                 found |= dict.fromkeys(f"{field}[].{key}" for key in _unread_keys(turn, where))

@@ -21,7 +21,7 @@ from curator.core.errors import DataError
 from curator.data.nested import cell
 from curator.data.rows import Content
 from curator.data.shapes import WANTED, lowered
-from curator.data.suggestions import columns_line, keys_line, other_kind
+from curator.data.suggestions import answer_column, columns_line, keys_line, other_kind
 from curator.data.text_fields import check_text, text_of
 from curator.data.tool_calls import calls_of, parsed, tool_calls_of, tools_of
 
@@ -136,6 +136,8 @@ def recognise(row: dict[str, Any], where: str, *, raw: dict[str, Any] | None = N
     for field in ("messages", "conversations"):
         if row.get(field) is not None and (field == "messages" or not _has_other_than_turns(row)):
             turns = _turns(row[field], field, where)
+            if turns[-1]["role"] == "user":
+                _refuse_answer_elsewhere(row, field, where)
             return _chat_format(row, field), _chat(turns, row, where)
     if _has(row, "prompt", "completion"):
         return _prompt(row, where)
@@ -156,6 +158,23 @@ def recognise(row: dict[str, Any], where: str, *, raw: dict[str, Any] | None = N
     kind, hint = other_kind(row)
     hint = hint or columns_line(raw) or (f"Add the missing text, or remove the row. {_FIELDS}" if null else _FIELDS)
     raise DataError(f"{where}: {kind or f'unknown row format (fields: {found})'}", hint=hint)
+
+
+def _refuse_answer_elsewhere(row: dict[str, Any], field: str, where: str) -> None:
+    """Refuse a chat that ends with a question if another column holds the answer.
+
+    Raises:
+        DataError: The row has such a column.
+    """
+    name = answer_column(row)
+    if name:
+        more = [other for other in ("system", "tools") if row.get(other)]
+        listed = ", ".join(f'{ours} = "{ours}"' for ours in more)
+        raise DataError(
+            f"{where}: the turns in {field!r} end with a question, and {name!r} holds the answer",
+            hint=f'Set columns = {{ prompt = "{field}", completion = "{name}"{", " if more else ""}{listed} }} in'
+            " [[data.task]].",
+        )
 
 
 def _has(raw: dict[str, Any], *fields: str) -> bool:

@@ -34,6 +34,8 @@ _NEVER = (*_SYSTEMS, "canary", "role")
 _IDS = ("input_ids", "prompt_ids", "completion_ids", "token_ids", "prompt_token_ids", "tokens", "inputs", "targets")
 _SPEAKERS = ("role", "from", "speaker", "author", "sender", "who", "user")
 _SAID = ("content", "value", "text", "message", "utterance", "body", "said")
+# Lists of exchanges, which are one chat.
+_CHATS = ("turns", "dialog", "dialogue", "dialogs", "chat", "chats", "history", "exchanges", "rounds", "conversation")
 _MOST_TEXTS, _DEEPEST, _LONGEST = 20, 3, 80
 
 
@@ -201,6 +203,23 @@ def speaker_and_text(item: dict[str, Any]) -> tuple[str, str]:
     return role, next((key for key in _SAID if key != role and isinstance(item.get(key), str)), "")
 
 
+def answer_column(row: dict[str, Any]) -> str:
+    """Return the column of a row that holds an answer as text or as turns, or "".
+
+    Args:
+        row: A row whose turns end with a question.
+    """
+    for name in (*_ANSWERS, "targets", "ideal"):
+        value = row.get(name)
+        if (isinstance(value, str) and value.strip()) or (isinstance(value, list) and value and _is_turn(value[-1])):
+            return name
+    return ""
+
+
+def _is_turn(value: Any) -> bool:
+    return isinstance(value, dict) and all(speaker_and_text(value))
+
+
 def keys_line(turn: Any, column: str) -> str:
     """Return the hint for a turn with other names for its speaker and its text, or "".
 
@@ -234,6 +253,7 @@ def _rows_key(row: dict[str, Any]) -> str:
     if any(isinstance(value, str) and len(value.split()) > 1 for value in row.values()):
         return ""
     lists = [name for name, value in row.items() if isinstance(value, list) and value and all(map(_is_row, value))]
+    lists = [name for name in lists if _word(str(name)) not in _CHATS]
     return str(lists[0]) if len(lists) == 1 else ""
 
 

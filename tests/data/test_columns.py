@@ -93,6 +93,8 @@ def test_read_task_row_with_more_than_an_example_is_refused_by_name(
         ({"messages": [TURNS[0] | {"id": 1}, TURNS[1]], "text": "rendered"}, ("text", "messages[].id")),
         ({"prompt": "q", "completion": "a", "images": [], "system": "", "label": None}, ()),
         ({"messages": [TURNS[0] | {"value": "other", "from": "user"}, TURNS[1]]}, ("messages[].value",)),
+        ({"messages": TURNS, "conversations": [TURNS[0]]}, ("conversations",)),
+        ({"messages": TURNS, "tools": [{"name": "f"}], "functions": [{"name": "g"}]}, ("functions",)),
         ({"messages": [TURNS[0] | {"name": "Ann"}, TURNS[1]]}, ("messages[].name",)),
         ({"messages": [{"role": "system", "content": "s"}, *TURNS], "system_prompt": "s"}, ("system_prompt",)),
         ({"prompt": "q", "completion": "a", "correct": "false"}, ("correct",)),

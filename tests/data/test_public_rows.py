@@ -322,6 +322,16 @@ def test_read_task_label_studio_without_one_answer_is_refused_with_a_fix(tmp_pat
             "each turn needs `role` and `content`",
             'Set columns = { messages = "messages", role = "author", content = "content" } in [[data.task]].',
         ),
+        (
+            {"messages": [Q], "response": "a"},
+            "the turns in 'messages' end with a question, and 'response' holds the answer",
+            'Set columns = { prompt = "messages", completion = "response" } in [[data.task]].',
+        ),
+        (
+            {"conversations": [Q, A, Q], "system": "s", "completion": [A]},
+            "the turns in 'conversations' end with a question, and 'completion' holds the answer",
+            'Set columns = { prompt = "conversations", completion = "completion", system = "system" } in',
+        ),
         ({"chosen": "a", "rejected": "b"}, "preference data", 'Set columns = { text = "chosen" } in [[data.task]]'),
         (
             {"prompt": "q", "chosen": [Q, A], "rejected": [Q, A]},
