@@ -77,6 +77,9 @@ _TURN = {
 }
 _OF_TOOL = {"name", "tool_call_id"}
 _PART = {"type", "text", "value"}
+# Columns and keys for the same. The first one is read.
+_SAME = (("messages", "conversations"), ("tools", "functions"))
+_SAME_IN_TURN = (("role", "from"), ("content", "value"))
 _OTHER_KINDS = {*_PREFERENCES, *(name for names in _PAIRS for name in names), *_LABELS, *_MEDIA, "truncated_cells"}
 _OTHER_KINDS |= {*_WANTED, "_task_hash"}
 _NUMBER_OR_LETTER = re.compile(r"\(?([A-Za-z]|\d{1,2})[).:]?")
@@ -238,8 +241,8 @@ def unused_columns(row: Mapping[str, Any], kind: str, where: str) -> tuple[str, 
         DataError: A column is part of the prompt, or a turn holds reasoning.
     """
     # Of two columns for the same, one is read.
-    second = {other for first, other in (("messages", "conversations"), ("tools", "functions")) if row.get(first)}
-    read = _READ[kind] - second
+    second = {other for first, other in _SAME if other in row and row.get(first)}
+    read = _READ[kind] - second if second else _READ[kind]
     unread = [name for name, value in row.items() if name not in read and _is_there(value)]
     for name in unread:
         if (name in _CONTENT and name not in second) or (name in _SYSTEMS and kind in (PROMPT, FLAN)):
@@ -278,14 +281,15 @@ def refuse_placeholders(texts: list[str], where: str) -> None:
 
 
 def _unread_keys(turn: Mapping[str, Any], where: str) -> list[str]:
-    speaker = turn.get("role") or turn.get("from")
-    is_answer_of_tool = isinstance(speaker, str) and known_role(speaker) == "tool"
-    read = _TURN | _OF_TOOL if is_answer_of_tool else _TURN
+    read = _TURN
+    if not _OF_TOOL.isdisjoint(turn):
+        speaker = turn.get("role") or turn.get("from")
+        read = _TURN | _OF_TOOL if isinstance(speaker, str) and known_role(speaker) == "tool" else _TURN
     unread = [str(key) for key, value in turn.items() if key not in read and _is_there(value)]
-    for ours, other in (("role", "from"), ("content", "value")):
+    for ours, other in _SAME_IN_TURN:
         # Of two fields for the same, one is read.
-        if all(_is_there(turn.get(name)) for name in (ours, other)) and turn[ours] != turn[other]:
-            unread.append(other)
+        if other in turn and ours in turn and _is_there(turn[other]) and _is_there(turn[ours]):
+            unread += [other] * (turn[ours] != turn[other])
     parts = turn.get("content")
     for part in parts if isinstance(parts, list) else ():
         if isinstance(part, Mapping):

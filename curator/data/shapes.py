@@ -37,6 +37,7 @@ _ANSWERS = ("completion", "output", "targets")
 # A row is complete with all fields of one of these.
 _PAIRS = (("prompt", "completion"), ("instruction", "output"), ("inputs", "targets"))
 _ALONE = ("messages", "conversations", "segments", "text")
+_OF_FORMATS = {*_ALONE, *(name for names in _PAIRS for name in names)}
 # The text that a question is about. Without it, a question is another question.
 _CONTEXTS = ("context", "passage", "body", "story", "article", "document", "paragraph")
 # The first that fits counts. Every column of a shape but the optional ones must be there.
@@ -130,8 +131,11 @@ def _without_empty_formats(row: dict[str, Any]) -> dict[str, Any]:
 
     A table of several data sets has empty cells in the columns of the other sets.
     """
+    blank = {name for name, value in row.items() if name in _OF_FORMATS and is_empty_cell(value)}
+    if not blank:
+        return row
     formats = (*_PAIRS, *((name,) for name in _ALONE))
-    empty = {name for names in formats if all(n in row and is_empty_cell(row[n]) for n in names) for name in names}
+    empty = {name for names in formats if blank.issuperset(names) for name in names}
     if not empty:
         return row
     rest = {name: value for name, value in row.items() if name not in empty}
