@@ -56,6 +56,8 @@ _PART_HINTS = {
 }
 # OpenAI's Responses API names the parts of text after their side.
 _TEXT_PARTS = ("text", "input_text", "output_text")
+UNKNOWN = "unknown row format"
+"""Start of the message about a row without a format."""
 TURN_FIELDS = ("role", "content")
 """Fields of a turn. All other fields belong to a row."""
 # Speakers of ShareGPT files, which have no common standard, and their roles.
@@ -157,7 +159,7 @@ def recognise(row: dict[str, Any], where: str, *, raw: dict[str, Any] | None = N
         found += f"; null: {', '.join(null)}"
     kind, hint = other_kind(row)
     hint = hint or columns_line(raw) or (f"Add the missing text, or remove the row. {_FIELDS}" if null else _FIELDS)
-    raise DataError(f"{where}: {kind or f'unknown row format (fields: {found})'}", hint=hint)
+    raise DataError(f"{where}: {kind or f'{UNKNOWN} (fields: {found})'}", hint=hint)
 
 
 def _refuse_answer_elsewhere(row: dict[str, Any], field: str, where: str) -> None:

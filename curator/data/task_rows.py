@@ -18,7 +18,7 @@ from curator.data.columns import (
     refuse_placeholders,
     unused_columns,
 )
-from curator.data.formats import TURN_FIELDS, recognise, renamed
+from curator.data.formats import TURN_FIELDS, UNKNOWN, recognise, renamed
 from curator.data.nested import cell, rows_of
 from curator.data.raw import Note, RawRow
 from curator.data.readers import ReadOptions, read_file, read_hub, read_saved
@@ -29,6 +29,8 @@ from curator.data.verdicts import Marks, answer_of
 
 # Largest total content, in characters, of rows in memory for tasks that share a file. More rows need another pass.
 _MOST_HELD = 2**29
+# Fields that a row may lack.
+_OPTIONAL = ("input", "system", "history", "tools")
 
 
 Hashes = Mapping[str, str]
@@ -205,9 +207,25 @@ def _row(
             choices=choices,
         )
     except DataError as error:
+        if source.columns and isinstance(raw, dict):
+            error = _under_own_names(error, raw, source.columns, where)
         # An assumption about the file may be the reason.
         said = "".join(f" Note: {note}." for note in notes)
         return bad_row(number, file, line, DataError(error.message, hint=error.hint + said))
+
+
+def _under_own_names(error: DataError, raw: dict[str, Any], columns: Mapping[str, str], where: str) -> DataError:
+    """Return the error of a row with the names of its own columns, which `columns` maps to curator's names."""
+    message, hint = error.message, error.hint
+    needed = [column for field, column in columns.items() if field not in (*TURN_FIELDS, *_OPTIONAL)]
+    missing = [column for column in dict.fromkeys(needed) if cell(raw, column) is None]
+    if message.startswith(f"{where}: {UNKNOWN}") and missing:
+        message = f"{where}: the row has no value in {', '.join(map(repr, missing))}, which `columns` names"
+        hint = hint if hint.startswith("Set ") else "Add the value, or remove the row."
+    for field, column in columns.items():
+        message = message.replace(f"{where}: {field!r}", f"{where}: {column!r}")
+        hint = hint.replace(f'{field} = "{field}', f'{field} = "{column}')
+    return DataError(message, hint=hint)
 
 
 def bad_row(number: int, file: str, line: int, error: DataError) -> Row:

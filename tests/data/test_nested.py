@@ -275,3 +275,16 @@ def test_read_task_split_layout_of_pandas_loses_no_cell(tmp_path: Path) -> None:
     )
     (row,) = read_text(tmp_path, "t.json", {"columns": [*names, "completion"], "index": [0], "data": [["q", "a", "b"]]})
     assert row.problem.startswith("duplicate column: 'completion'")
+
+
+def test_read_task_error_of_a_mapped_row_names_its_own_columns(tmp_path: Path) -> None:
+    rows = [{"q": "x", "a": ["y", "z"]}, {"q": "x", "a": None}, {"q": 5, "a": "y"}, {"q": "x", "a": "y"}]
+    columns = {"prompt": "q", "completion": "a"}
+    read = read_text(tmp_path, "t.jsonl", json_lines(*rows), columns=columns)
+    assert [row.problem.partition("\n")[0] for row in read] == [
+        "'a' holds 2 answers instead of one text",
+        "the row has no value in 'a', which `columns` names",
+        "'q' must be text, not 5",
+        "",
+    ]
+    assert 'Set columns = { prompt = "q", completion = "a.0" } in [[data.task]]' in read[0].problem
