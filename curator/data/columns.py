@@ -129,7 +129,8 @@ def refuse_other_kinds(row: Mapping[str, Any], where: str) -> None:
             hint="Download the data set itself. Its viewer shows the start of long texts only.",
         )
     for name in _MEDIA:
-        if _is_there(row.get(name)) and row[name] is not False:
+        # In CSV, an empty list is a text.
+        if _is_there(row.get(name)) and row[name] is not False and row[name] not in ("[]", "None", "null"):
             raise DataError(f"{where}: {name!r} holds media, and curator trains on text", hint="Remove that row.")
 
 

@@ -30,7 +30,7 @@ from functools import lru_cache
 from typing import Any
 
 from curator.data.public_rows import accepted_answers, from_big_bench, from_gemini, from_label_studio
-from curator.data.turns import parsed_list, turns_of
+from curator.data.turns import parsed_cell, parsed_list, turns_of
 
 _KNOWN = ("messages", "conversations", "prompt", "completion", "instruction", "output", "inputs", "targets", "text")
 _ANSWERS = ("completion", "output", "targets")
@@ -65,6 +65,7 @@ _SHAPES: tuple[tuple[dict[str, str], frozenset[str]], ...] = (
 )
 # In these columns, a list or an object holds answers that are all accepted.
 _ACCEPTED = ("answers", "answer", "target")
+_ANSWER_KEYS = {"answer_start", "aliases", "normalized_value"}
 # With these, `answer` is the number of a choice or one of several fields, and no answer in words.
 _OTHER_TASKS = ("choices", "options")
 _ABOUT = (*_CONTEXTS, *(f"{name}s" for name in _CONTEXTS))
@@ -154,6 +155,7 @@ def _of_a_shape(row: dict[str, Any]) -> dict[str, Any]:
     texts = row.get("data")
     if "id" in row and isinstance(texts, list) and len(texts) > 1 and all(isinstance(text, str) for text in texts):
         return {name: value for name, value in row.items() if name != "data"} | {"messages": turns_of(texts)}
+    row = _with_answers_of_csv(row)
     made = dict(row)
     has_wrong = any(str(name).lower() in _RIGHT_ONE and value is not None for name, value in row.items())
     for name in (name for name in _ACCEPTED if isinstance(row.get(name), list | dict)):
@@ -170,6 +172,21 @@ def _of_a_shape(row: dict[str, Any]) -> dict[str, Any]:
         for names, optional in _SHAPES:
             if _fits(there, names, optional):
                 return _renamed(there, names)
+    return row
+
+
+def _with_answers_of_csv(row: dict[str, Any]) -> dict[str, Any]:
+    """Return a row with the answers that a cell of CSV holds as text, such as `{'text': ['a'], 'answer_start': [1]}`.
+
+    The text of a list may itself be the answer to a question, so a list counts only under the name `answers`.
+    """
+    for name in _ACCEPTED:
+        value = row.get(name)
+        if isinstance(value, str) and value.lstrip()[:1] in ("{", "["):
+            found = parsed_cell(value)
+            is_object = isinstance(found, dict) and not _ANSWER_KEYS.isdisjoint(found)
+            if is_object or (isinstance(found, list) and name == "answers"):
+                row = row | {name: found}
     return row
 
 

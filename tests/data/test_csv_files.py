@@ -258,3 +258,32 @@ def test_read_task_csv_cells_that_a_spreadsheet_damaged_are_said(tmp_path: Path)
         "cells with exactly 32,767 characters, where Excel cuts texts off: 1",
         "cells with an error of a spreadsheet, such as #NAME?: 2",
     )
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        "{'text': ['a', 'b'], 'answer_start': [1, 2]}",
+        '{"text": ["a", "b"], "answer_start": [1, 2]}',
+        "{'text': array(['a', 'b'], dtype=object), 'answer_start': array([1, 2], dtype=int32)}",
+        "['a', 'b']",
+        '["a", "b"]',
+        "['a' 'b']",
+    ],
+)
+def test_read_task_csv_with_answers_as_pandas_writes_them_reads_the_first(tmp_path: Path, answers: str) -> None:
+    cell = answers.replace('"', '""')
+    (row,) = read_text(tmp_path, "t.csv", f'question,context,answers\nq,c,"{cell}"\n')
+    assert row.content == {"instruction": "q\n\nc", "response": "a"}
+    assert row.unused == ("answers[1:]",)
+
+
+def test_read_task_csv_text_of_a_list_may_be_the_answer(tmp_path: Path) -> None:
+    (row,) = read_text(tmp_path, "t.csv", "question,answer,images\nWhat is list(\"ab\")?,\"['a', 'b']\",[]\n")
+    assert row.content["response"] == "['a', 'b']"
+
+
+def test_read_task_csv_answer_with_quotes_inside_is_not_split(tmp_path: Path) -> None:
+    cell = """{'text': ["a' 'b"], 'answer_start': [1]}""".replace('"', '""')
+    (row,) = read_text(tmp_path, "t.csv", f'question,context,answers\nq,c,"{cell}"\n')
+    assert (row.content["response"], row.unused) == ("a' 'b", ())
