@@ -178,7 +178,7 @@ def _of_a_shape(row: dict[str, Any]) -> dict[str, Any]:
 def _with_answers_of_csv(row: dict[str, Any]) -> dict[str, Any]:
     """Return a row with the answers that a cell of CSV holds as text, such as `{'text': ['a'], 'answer_start': [1]}`.
 
-    The text of a list may itself be the answer to a question, so a list counts only under the name `answers`.
+    The text of a list may itself be an answer. A list therefore counts only under the name `answers`.
     """
     for name in _ACCEPTED:
         value = row.get(name)
