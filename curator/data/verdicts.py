@@ -1,7 +1,7 @@
 """Refuse rows that only the other rows of their task show to be no rows for training.
 
-- A number as `label` is a verdict on the answer, as in data for KTO, or a class. It is a class if each number goes with
-  one answer.
+- A number as `label` is a verdict on the answer, as in data for KTO, or a class. It is a class if few answers occur
+  often, each with one number.
 - A column `split` tells test rows from training rows if it names both.
 """
 
@@ -16,6 +16,7 @@ from curator.data.split_names import HELD_OUT, TRAIN, split_in
 
 _LABELS = ("label", "kto_tag")
 _VERDICTS = {"1": 1, "0": 0, "-1": -1, "1.0": 1, "0.0": 0, "-1.0": -1}
+_OFTEN = 3
 _SPLITS = ("split", "data_split", "dataset_split", "partition")
 
 
@@ -66,8 +67,12 @@ class Marks:
 
     def _unwanted(self) -> dict[int, DataError]:
         verdicts = {_VERDICTS[label] for _, label, _ in self._labels.values()}
-        answers = {(label, answer) for _, label, answer in self._labels.values()}
-        names_classes = len(answers) == len(verdicts) < len(self._labels)
+        pairs = {(_VERDICTS[label], answer) for _, label, answer in self._labels.values()}
+        # Each answer goes with one label, and occurs often.
+        answers = len({answer for _, answer in pairs})
+        names_classes = len(pairs) == answers and (
+            len(verdicts) == answers < len(self._labels) or _OFTEN * answers <= len(self._labels)
+        )
         if self._are_classes or names_classes or len(verdicts) < 2:
             return {}
         return {

@@ -32,6 +32,7 @@ def test_read_task_answer_with_the_label_zero_is_not_learned(tmp_path: Path, goo
     [
         [_pair("q", "yes", label=1), _pair("r", "no", label=0), _pair("s", "Yes", label=1)],
         [_pair("q", "a", label=1), _pair("r", "b", label=0), _pair("s", "c", label=2)],
+        [_pair("q", answer, label=int(answer != "no")) for answer in ("yes", "no", "yes.") * 3],
         [_pair("q", "a", label=0), _pair("r", "b", label=0)],
         [{"text": "q", "label": 0}, {"text": "r", "label": 1}],
         [_pair("q", "a", label=""), _pair("r", "b", label=0)],
