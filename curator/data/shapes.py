@@ -266,7 +266,9 @@ def _with_system(row: dict[str, Any]) -> dict[str, Any]:
     turns = row.get("prompt") if turns is None and has_turns(row.get("prompt")) else turns
     first = turns[0] if isinstance(turns, list) and turns and isinstance(turns[0], dict) else {}
     reads = bool(first) or all(row.get(name) is not None for name in ("instruction", "output"))
-    if not reads or "system" in (first.get("role"), first.get("from")):
+    said = first.get("content") or first.get("value")
+    if not reads or ("system" in (first.get("role"), first.get("from")) and said == row[named[0]]):
+        # The first turn repeats the system prompt. Two different ones are an error.
         return row
     return {"system" if name == named[0] else name: value for name, value in row.items() if name != "system"}
 

@@ -332,6 +332,7 @@ def test_read_task_label_studio_without_one_answer_is_refused_with_a_fix(tmp_pat
             "the turns in 'conversations' end with a question, and 'completion' holds the answer",
             'Set columns = { prompt = "conversations", completion = "completion", system = "system" } in',
         ),
+        ({"messages": [SYSTEM, Q, A], "system_prompt": "t"}, "two system prompts", "Keep one of them."),
         ({"chosen": "a", "rejected": "b"}, "preference data", 'Set columns = { text = "chosen" } in [[data.task]]'),
         (
             {"prompt": "q", "chosen": [Q, A], "rejected": [Q, A]},
