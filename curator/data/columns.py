@@ -73,8 +73,11 @@ _PLACEHOLDER = re.compile(
 _REASONING = ("reasoning_content", "reasoning", "thinking", "reasoning_details")
 _TURN = {
     *("role", "content", "from", "value", "train", "weight", "loss_weight", "loss", "train_detail"),
+    *("training", "trainable"),
     *("tool_calls", "function_call"),
 }
+# A mask may name the turns that carry loss, or those that do not.
+_MASKS = ("mask", "masked", "is_masked", "loss_mask")
 _OF_TOOL = {"name", "tool_call_id"}
 _PART = {"type", "text", "value"}
 # Columns and keys for the same. The first one is read.
@@ -296,6 +299,11 @@ def _unread_keys(turn: Mapping[str, Any], where: str) -> list[str]:
         if isinstance(part, Mapping):
             unread += [f"content[].{key}" for key, value in part.items() if key not in _PART and _is_there(value)]
     for key in unread:
+        if key in _MASKS and isinstance(turn[key], int):
+            raise DataError(
+                f"{where}: a turn holds {key!r}, which curator does not read",
+                hint="Write `train`: true for a turn to learn, and false for another one.",
+            )
         # Gemini marks a part of reasoning by `thought`.
         if (key in _REASONING and turn.get(key) is not False) or key == "content[].thought":
             raise DataError(

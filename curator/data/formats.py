@@ -349,7 +349,7 @@ def _carries_loss(turn: dict[str, Any], role: str, where: str) -> bool:
             f"{where}: unsupported field in a turn: 'train_detail'",
             hint="Set `train` to true or false for the whole turn.",
         )
-    for field in ("train", "weight", "loss_weight", "loss"):
+    for field in ("train", "training", "trainable", "weight", "loss_weight", "loss"):
         value = turn.get(field)
         if value is None:
             continue

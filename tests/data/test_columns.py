@@ -69,6 +69,8 @@ def _read(tmp_path: Path, *rows: dict[str, Any] | str, **options: Any) -> list[A
         ({"prompt": "q", "completion": "a", "history": [["b", "c"]]}, "'history' is not read"),
         ({"messages": [TURNS[0], TURNS[1] | {"reasoning_content": "r"}]}, "a turn holds 'reasoning_content'"),
         ({"messages": [TURNS[0], TURNS[1] | {"thinking": "r"}]}, "a turn holds 'thinking'"),
+        ({"messages": [TURNS[0], TURNS[1] | {"mask": 1}]}, "a turn holds 'mask'"),
+        ({"messages": [TURNS[0], TURNS[1] | {"masked": False}]}, "a turn holds 'masked'"),
         ('{"prompt": "q", "prompt": "p", "completion": "a"}', "the key 'prompt' occurs twice"),
         ('{"messages": [{"role": "user", "content": "q", "content": "r"}]}', "the key 'content' occurs twice"),
     ],

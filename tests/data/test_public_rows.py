@@ -374,6 +374,7 @@ LEFT_OUT = [Q, A | {"train": False}, Q, A]
             {"messages": [Q, A]},
         ),
         ({"messages": [Q, A | {"loss": False}, Q, A | {"loss": True}]}, {"messages": LEFT_OUT}),
+        ({"messages": [Q, A | {"trainable": False}, Q, A | {"training": True}]}, {"messages": LEFT_OUT}),
         (
             {
                 "systemInstruction": {"role": "system", "parts": [{"text": "s"}]},
