@@ -104,6 +104,9 @@ def _left_out_files(workspace: Workspace) -> list[str]:
     lines = []
     if found.unread:
         lines.append(f"{_files(found.unread)} not read, their type is unknown: {_some(found.unread, workspace)}")
+    if found.below:
+        words = "not read, they lie in folders that are not named (use a glob such as folder/**/*.jsonl)"
+        lines.append(f"{_files(found.below)} {words}: {_some(found.below, workspace)}")
     if found.held_out:
         words = "not trained on, they are test or validation splits"
         lines.append(f"{_files(found.held_out)} {words}: {_some(found.held_out, workspace)}")

@@ -23,6 +23,10 @@ _SEP = re.compile(r'"?sep=([^\r\n"\0])"?\s*', re.IGNORECASE)
 # Records that decide about the delimiter. All records decide about the quotes.
 _SAMPLE = 200
 _LONGEST_NAME = 60
+# A spreadsheet reads a text that starts with `=` or `-` as a formula, and writes its error instead of the text.
+_ERRORS = {"#NAME?", "#VALUE!", "#REF!", "#DIV/0!", "#N/A", "#ERROR!", "#NULL!", "#NUM!"}
+_MOST_OF_EXCEL = 32_767
+_QUOTED = re.compile(r'"(?:[^"]|"")*"')
 _NAME = re.compile(r"[^\W\d][\w .:/()#-]*|\[[\w ]+\]|")
 _HEADERS = {
     *("messages", "conversations", "prompt", "completion", "instruction", "input", "output", "system", "history"),
@@ -37,6 +41,8 @@ class _Dialect:
     quoting: bool = True
     """Whether quotes enclose a cell. If not, a quote is a character like any other."""
     header: bool = True
+    spaced: bool = False
+    """Whether a space follows each delimiter, and belongs to no cell."""
     skipped: int = 0
     """Number of lines before the header: the line `sep=`."""
 
@@ -44,7 +50,12 @@ class _Dialect:
     def options(self) -> dict[str, Any]:
         """Return the arguments of `csv.reader`."""
         quoting = csv.QUOTE_MINIMAL if self.quoting else csv.QUOTE_NONE
-        return {"delimiter": self.delimiter, "quoting": quoting, "strict": True}
+        return {
+            "delimiter": self.delimiter,
+            "quoting": quoting,
+            "strict": True,
+            "skipinitialspace": self.spaced,
+        }
 
 
 def read_csv(
@@ -76,6 +87,7 @@ def read_csv(
     for note in notes:
         yield 0, Note(note)
     header: list[str] | None = None
+    cut, wrong = 0, 0
     for line, record in _records(itertools.islice(lines(), dialect.skipped, None), dialect, 1 + dialect.skipped):
         if isinstance(record, csv.Error):
             yield line, _invalid(file, line, record)
@@ -92,7 +104,13 @@ def read_csv(
             if len(record) != len(header):
                 yield line, _ragged(file, line, f"{len(record)} cells, but the {what} has {len(header)}")
             else:
+                cut += sum(len(cell) == _MOST_OF_EXCEL for cell in record)
+                wrong += sum(cell in _ERRORS for cell in record)
                 yield line, dict(zip(header, record, strict=True))
+    if cut:
+        yield 0, Note(f"cells with exactly {_MOST_OF_EXCEL:,} characters, where Excel cuts texts off: {cut:,}")
+    if wrong:
+        yield 0, Note(f"cells with an error of a spreadsheet, such as #NAME?: {wrong:,}")
 
 
 def _header(record: list[str]) -> list[str]:
@@ -177,10 +195,13 @@ def _dialect(
     delimiter = options.get("delimiter") or (named.group(1) if named else _delimiter(rest, usual, names))
     if delimiter != usual and "delimiter" not in options:
         notes.append(f"cells are separated by {_NAMES.get(delimiter, repr(delimiter))}")
-    quoting = options["quoting"] if "quoting" in options else _quoting(rest, delimiter)
+    spaced = options.get("quoting", True) and _is_spaced(rest, delimiter)
+    if spaced:
+        notes.append(f"spaces after {_NAMES.get(delimiter, repr(delimiter))} belong to no cell")
+    quoting = options["quoting"] if "quoting" in options else spaced or _quoting(rest, delimiter)
     if not quoting and "quoting" not in options:
         notes.append("quotes are read as text, and enclose no cells")
-    dialect = _Dialect(delimiter=delimiter, quoting=quoting, skipped=skipped)
+    dialect = _Dialect(delimiter=delimiter, quoting=quoting, spaced=spaced, skipped=skipped)
     if "header" in options:
         return replace(dialect, header=options["header"]), notes
     sampled = [record for _, record in itertools.islice(_records(rest(), dialect, 1), _SAMPLE) if record]
@@ -195,6 +216,30 @@ def _dialect(
         return dialect, notes
     notes.append('the first line is read as an example, so the names of columns are numbers: "1", "2"')
     return replace(dialect, header=False), notes
+
+
+def _is_spaced(lines: Callable[[], Iterator[str]], delimiter: str) -> bool:
+    """Return whether a space follows each delimiter below the header, also before quotes: `prompt, "a, b"`.
+
+    People write so by hand. The spaces then belong to no cell. Else the quotes would be text, and a delimiter in quotes
+    would end a cell. A program that writes a cell with a space at its start writes no quote behind the space.
+    """
+    spaced = re.compile(rf'{re.escape(delimiter)} +"')
+    if delimiter.isspace() or not any(spaced.search(line) for line in lines()):
+        return False
+    alone = re.compile(rf"{re.escape(delimiter)}(?! )")
+
+    def below() -> Iterator[str]:
+        return (_QUOTED.sub('""', line) for line in itertools.islice(lines(), 1, None))
+
+    if any(alone.search(line) for line in below()) or not any(spaced.search(line) for line in below()):
+        return False
+    widths = {
+        -1 if isinstance(record, csv.Error) else len(record)
+        for _, record in _records(lines(), _Dialect(delimiter=delimiter, spaced=True), 1)
+        if record
+    }
+    return len(widths) == 1
 
 
 def _delimiter(lines: Callable[[], Iterator[str]], usual: str, names: Collection[str]) -> str:

@@ -101,6 +101,7 @@ def left_out_files(data: DataSection, root: Path) -> Found:
     return Found(
         held_out=tuple(sorted({file for file in found.held_out if file not in used}, key=str)),
         unread=tuple(sorted(set(found.unread))),
+        below=tuple(sorted({*found.below} - used)),
     )
 
 
@@ -216,6 +217,8 @@ def found_at(written: str, root: Path, key: str, *, kept: Collection[str] = (), 
                 )
             known = {*found.files, *found.held_out}
             found += Found(held_out=tuple(file for file in splits_beside(found) if file not in known))
+            read = {*found.files, *found.held_out}
+            found = replace(found, below=tuple(file for file in found.below if file not in read))
         except OSError as error:
             raise _no_path(key, error) from error
     return found

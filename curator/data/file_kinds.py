@@ -1,6 +1,7 @@
 """Refuse files that are not what their name says, before a reader reports every line of them."""
 
 import json
+import re
 import zlib
 from pathlib import Path
 
@@ -36,6 +37,8 @@ _PROGRAMS = {
 _TABLES = {b"PAR1": ("Parquet", ".parquet"), b"ARROW1\0": ("Arrow", ".arrow")}
 _OFFICE = (b"[Content_Types].xml", b"xl/", b"mimetypeapplication/vnd.oasis")
 _TAR, _TAR_AT = b"ustar", 257
+# The start of a list of objects. No cell of CSV in quotes starts so.
+_JSON_LIST = re.compile(rb'\s*\[\s*\{\s*"[^"]*"\s*:')
 
 
 def refuse_other_kinds_of_file(path: Path) -> None:
@@ -96,6 +99,8 @@ def _refuse_text(path: Path, first: bytes) -> None:
         raise DataError(f"{path} is UTF-16 without a byte order mark", hint="Save the file as UTF-8.")
     if suffix in (".csv", ".tsv") and _is_json_line(first):
         raise DataError(f"{path} holds JSON Lines, not CSV", hint="Rename the file: its name must end in .jsonl.")
+    if suffix in (".csv", ".tsv") and _JSON_LIST.match(first):
+        raise DataError(f"{path} holds JSON, not CSV", hint="Rename the file: its name must end in .json.")
 
 
 def _has_zeros(first: bytes) -> bool:

@@ -20,7 +20,8 @@ from typing import Any
 from curator.core.errors import DataError
 from curator.data.nested import cell
 from curator.data.rows import Content
-from curator.data.suggestions import columns_line, other_kind
+from curator.data.shapes import WANTED, lowered
+from curator.data.suggestions import answer_column, columns_line, keys_line, other_kind
 from curator.data.text_fields import check_text, text_of
 from curator.data.tool_calls import calls_of, parsed, tool_calls_of, tools_of
 
@@ -40,14 +41,23 @@ _FIELDS = (
 )
 _PART_HINT = "Remove the row. curator trains on text only."
 _PART_HINTS = {
-    "tool_use": "Write the call into `tool_calls` of the turn, as OpenAI does.",
-    "tool_result": "Write the answer of the tool as a turn of the role `tool`, as OpenAI does.",
     **dict.fromkeys(
-        ("reasoning", "thinking"), "Write the reasoning as text the way the model writes it, or remove the part."
+        ("tool_use", "toolUse", "functionCall", "function_call"),
+        "Write the call into `tool_calls` of the turn, as OpenAI does.",
+    ),
+    **dict.fromkeys(
+        ("tool_result", "toolResult", "functionResponse", "function_response"),
+        "Write the answer of the tool as a turn of the role `tool`, as OpenAI does.",
+    ),
+    **dict.fromkeys(
+        ("reasoning", "thinking", "reasoningContent"),
+        "Write the reasoning as text the way the model writes it, or remove the part.",
     ),
 }
 # OpenAI's Responses API names the parts of text after their side.
 _TEXT_PARTS = ("text", "input_text", "output_text")
+UNKNOWN = "unknown row format"
+"""Start of the message about a row without a format."""
 TURN_FIELDS = ("role", "content")
 """Fields of a turn. All other fields belong to a row."""
 # Speakers of ShareGPT files, which have no common standard, and their roles.
@@ -126,8 +136,10 @@ def recognise(row: dict[str, Any], where: str, *, raw: dict[str, Any] | None = N
         DataError: No format fits, or a field has a wrong type or value.
     """
     for field in ("messages", "conversations"):
-        if row.get(field) is not None and (field == "messages" or not _has_pair_or_text(row)):
+        if row.get(field) is not None and (field == "messages" or not _has_other_than_turns(row)):
             turns = _turns(row[field], field, where)
+            if turns[-1]["role"] == "user":
+                _refuse_answer_elsewhere(row, field, where)
             return _chat_format(row, field), _chat(turns, row, where)
     if _has(row, "prompt", "completion"):
         return _prompt(row, where)
@@ -142,19 +154,39 @@ def recognise(row: dict[str, Any], where: str, *, raw: dict[str, Any] | None = N
     raw = row if raw is None else raw
     names = [str(key) for key, value in raw.items() if value is not None and value == value]
     found = (", ".join(names[:20]) or "none") + (f" and {len(names) - 20} more" if len(names) > 20 else "")
+    null = [str(key) for key, value in raw.items() if (value is None or value != value) and lowered(key) in WANTED]
+    if null:
+        found += f"; null: {', '.join(null)}"
     kind, hint = other_kind(row)
-    raise DataError(
-        f"{where}: {kind or f'unknown row format (fields: {found})'}", hint=hint or columns_line(raw) or _FIELDS
-    )
+    hint = hint or columns_line(raw) or (f"Add the missing text, or remove the row. {_FIELDS}" if null else _FIELDS)
+    raise DataError(f"{where}: {kind or f'{UNKNOWN} (fields: {found})'}", hint=hint)
+
+
+def _refuse_answer_elsewhere(row: dict[str, Any], field: str, where: str) -> None:
+    """Refuse a chat that ends with a question if another column holds the answer.
+
+    Raises:
+        DataError: The row has such a column.
+    """
+    name = answer_column(row)
+    if name:
+        more = [other for other in ("system", "tools") if row.get(other)]
+        listed = ", ".join(f'{ours} = "{ours}"' for ours in more)
+        raise DataError(
+            f"{where}: the turns in {field!r} end with a question, and {name!r} holds the answer",
+            hint=f'Set columns = {{ prompt = "{field}", completion = "{name}"{", " if more else ""}{listed} }} in'
+            " [[data.task]].",
+        )
 
 
 def _has(raw: dict[str, Any], *fields: str) -> bool:
     return all(raw.get(field) is not None for field in fields)
 
 
-def _has_pair_or_text(raw: dict[str, Any]) -> bool:
-    pairs = (("prompt", "completion"), ("instruction", "output"), ("inputs", "targets"), ("text",))
-    return any(_has(raw, *fields) for fields in pairs)
+def _has_other_than_turns(raw: dict[str, Any]) -> bool:
+    """Return whether a row holds more than its `conversations`. A text next to turns repeats them."""
+    pairs = (("prompt", "completion"), ("instruction", "output"), ("inputs", "targets"))
+    return any(_has(raw, *fields) for fields in pairs) or (_has(raw, "text") and not _is_chat(raw["conversations"]))
 
 
 def _chat_format(raw: dict[str, Any], field: str) -> str:
@@ -196,7 +228,8 @@ def _is_chat(value: Any) -> bool:
 
 def _alpaca(raw: dict[str, Any], where: str) -> Content:
     extra = text_of(raw, "input", where) if raw.get("input") is not None else ""
-    prompt = text_of(raw, "instruction", where) + (f"\n\n{extra}" if extra else "")
+    # Some rows say everything in the input.
+    prompt = "\n\n".join(filter(None, (text_of(raw, "instruction", where), extra)))
     response = text_of(raw, "output", where)
     history: Any = raw.get("history") or []
     if not (history or raw.get("system") or raw.get("tools")):
@@ -236,7 +269,7 @@ def _turns(turns: Any, field: str, where: str) -> list[dict[str, Any]]:
         raise DataError(f"{where}: {field!r} must be a list of turns, not {turns!r:.60}", hint=_FIELDS)
     made: list[dict[str, Any]] = []
     for turn in turns:
-        added = _turn(turn, where)
+        added = _turn(turn, field, where)
         if made and _calls_on(turn, made[-1], added):
             made[-1]["tool_calls"] += added["tool_calls"]
         else:
@@ -265,13 +298,13 @@ def _roles_line(unknown: list[str]) -> str:
     return f"roles = {{ {', '.join(mapped)} }}"
 
 
-def _turn(turn: Any, where: str) -> dict[str, Any]:
+def _turn(turn: Any, column: str, where: str) -> dict[str, Any]:
     """Convert a turn to the form that chat templates read: role, content and optional tool calls."""
     speaker = (turn.get("role") or turn.get("from")) if isinstance(turn, dict) else None
     if not isinstance(speaker, str):
         raise DataError(
             f"{where}: each turn needs `role` and `content` (or `from` and `value`), not {turn!r:.60}",
-            hint='Write {"role": "user", "content": "…"}.',
+            hint=keys_line(turn, column) or 'Write {"role": "user", "content": "…"}.',
         )
     check_text(speaker, "the role of a turn", where)
     role = _role(turn, speaker, where)
@@ -316,7 +349,7 @@ def _carries_loss(turn: dict[str, Any], role: str, where: str) -> bool:
             f"{where}: unsupported field in a turn: 'train_detail'",
             hint="Set `train` to true or false for the whole turn.",
         )
-    for field in ("train", "weight", "loss_weight", "loss"):
+    for field in ("train", "training", "trainable", "weight", "loss_weight", "loss"):
         value = turn.get(field)
         if value is None:
             continue
@@ -342,7 +375,8 @@ def _content(turn: dict[str, Any], field: str, where: str) -> tuple[str, list[di
         return text_of(turn, field, where), []
     texts, calls = [], []
     for part in value:
-        kind = part.get("type", "text")
+        # Gemini and Bedrock name a part by its only key.
+        kind = part.get("type") or ("text" if {"text", "value"} & part.keys() else next(iter(part), "text"))
         name = "text" if part.get("text") is not None else "value"
         if kind in _TEXT_PARTS:
             texts.append(text_of(part, name, where))

@@ -1,6 +1,7 @@
 """Read the rows of JSON files: one row a line, a list of rows, one object, or several documents in a row."""
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from curator.data.raw import RawRow
 
 _HINT = "Fix or remove the line."
 _SPACE = " \t\r\n"
+_PYTHON_WORD = re.compile(r"(?:None|True|False)\b")
 
 
 class Number(float):
@@ -145,6 +147,8 @@ def _explained(text: str, file: File, first_line: int) -> Iterator[None]:
                 hint="Remove the comma.",
             ) from error
         line = first_line + error.lineno - 1
+        if explained := _other_notation(text, error.pos):
+            raise DataError(f"{file}:{line}: not valid JSON: {explained[0]}", hint=explained[1]) from error
         reason = f"{error.msg.removesuffix(' at')} at column {error.colno}"
         if error.msg == "Extra data":
             raise _more(text, error, f"{file}:{line}") from error
@@ -155,6 +159,21 @@ def _explained(text: str, file: File, first_line: int) -> Iterator[None]:
     except (ValueError, RecursionError) as error:
         reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)
         raise DataError(f"{file}:{first_line}: not valid JSON: {reason}", hint=_HINT) from error
+
+
+def _other_notation(text: str, position: int) -> tuple[str, str] | None:
+    """Return what a text holds at an error instead of JSON, and what to do about it. None if it is nothing known."""
+    start = text[position : position + 2]
+    if start[:1] == "\x1e":
+        return "a record separator before the row (RFC 7464)", "Remove the characters U+001E from the file."
+    if start == "//" or (start[:1] == "#" and not text[:position].rpartition("\n")[2].strip()):
+        return "a comment", "Remove the comment. JSON has no comments."
+    if start[:1] == "'":
+        return "a text in single quotes, as Python writes it", "Write the rows by `json.dumps`."
+    word = _PYTHON_WORD.match(text, position)
+    if word:
+        return f"{word[0]}, as Python writes it", "Write the rows by `json.dumps`."
+    return None
 
 
 def _trailing_comma(text: str, position: int) -> int | None:

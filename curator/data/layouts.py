@@ -27,6 +27,7 @@ from curator.data.split_names import (
     split_in,
     split_of,
     stem_of,
+    twins_of_training,
 )
 
 # Files about a data set that `datasets` and LLaMA-Factory write next to its rows.
@@ -34,6 +35,8 @@ _METADATA = {"dataset_info.json", "dataset_infos.json", "dataset_dict.json"}
 _ABOUT = {"readme", "license", "licence", "notice", "citation", "changelog"}
 # A clone has `data/train.parquet` or `en/train.parquet`. A folder of clones has one more level.
 _DEEPEST = 3
+# Files in deeper folders that are named.
+_MOST_BELOW = 100
 # Size of the largest README that is read, in bytes.
 _README = 2**20
 
@@ -55,12 +58,15 @@ class Found:
     """Test and validation splits."""
     unread: tuple[Path, ...] = ()
     """Files of an unknown type."""
+    below: tuple[Path, ...] = ()
+    """Data files in folders that are no data set."""
 
     def __add__(self, other: "Found") -> "Found":
         return Found(
             tasks=self.tasks + other.tasks,
             held_out=self.held_out + other.held_out,
             unread=self.unread + other.unread,
+            below=self.below + other.below,
         )
 
     @property
@@ -105,7 +111,25 @@ def tasks_among(
         if inner is not None and seen.isdisjoint([*inner.files, *inner.held_out]):
             found += inner
             seen |= {*inner.files, *inner.held_out}
+        elif inner is None:
+            found += Found(below=tuple(_below(folder)))
     return found
+
+
+def _below(folder: Path) -> list[Path]:
+    """Return the first data files in a folder and in its folders. A project of curator holds none."""
+    found: list[Path] = []
+    for place, inner, names in os.walk(folder):
+        if "curator.toml" in names:
+            inner.clear()
+            continue
+        depth = len(Path(place).relative_to(folder).parts)
+        inner[:] = sorted(name for name in inner if not name.startswith(".") and depth + 1 < _DEEPEST)
+        paths = [Path(place) / name for name in sorted(names) if not name.startswith(".")]
+        found += [path for path in paths if _is_data(path)]
+        if len(found) >= _MOST_BELOW:
+            break
+    return found[:_MOST_BELOW]
 
 
 def tasks_of_folder(folder: Path, *, kept: Collection[str] = (), all_splits: bool = False) -> Found:
@@ -203,8 +227,9 @@ def _group(
         rest, split = split_of(file)
         parent = parent_of(file)
         if not all_splits and stem_of(file) not in kept:
-            names = names_of_training(rest.lower())
-            beside = split == HELD_OUT and (not rest or any((parent, name) in present for name in names))
+            names = twins_of_training(stem_of(file)) + (names_of_training(rest.lower()) if split == HELD_OUT else [])
+            is_split = split == HELD_OUT and not rest
+            beside = is_split or any((parent, name) in present for name in names)
             if beside or (named_after_folder(parent) and _is_held_out(parent, folders)):
                 held_out.append(file)
                 continue

@@ -315,7 +315,24 @@ def _holds_rows(items: list[Any]) -> bool:
     return is_complete(as_known(items[0])) or bool(_public_path(items[0])) or is_tree(items[0])
 
 
-def _columns(row: Fields) -> list[Fields] | None:
+def _of_split_layout(names: list[str], data: list[list[Any]]) -> list[Fields | DataError]:
+    """Return the rows of a list of names and a list of cells for each row.
+
+    Raises:
+        DataError: Two columns have the same name.
+    """
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise DataError(f"duplicate column: {twice!r:.60}", hint="Rename one of the columns.")
+    return [
+        dict(zip(names, cells, strict=True))
+        if len(cells) == len(names)
+        else DataError(f"{len(cells)} cells, but {len(names)} columns", hint="Give each column a cell in each row.")
+        for cells in data
+    ]
+
+
+def _columns(row: Fields) -> list[Fields | DataError] | None:
     """Return the rows of an object that holds a list, or a table by index, for each column. None for other objects.
 
     Raises:
@@ -323,7 +340,7 @@ def _columns(row: Fields) -> list[Fields] | None:
     """
     if isinstance(row.get("columns"), list) and _is_list_of_lists(row.get("data")):
         # The layout "split" of pandas.
-        return [dict(zip(map(str, row["columns"]), cells, strict=False)) for cells in row["data"]]
+        return _of_split_layout([str(name) for name in row["columns"]], row["data"])
     columns = {name: cells for name, value in row.items() if (cells := _cells(str(name), value))}
     if not columns or not is_complete(as_known({name: cells[0] for name, cells in columns.items()})):
         return None

@@ -27,9 +27,9 @@ def accepted_answers(value: Any) -> tuple[str | None, list[str]]:
         value = next((value[name] for name in _TEXTS if value.get(name) is not None), None)
     answers = [*(value if isinstance(value, list) else [value]), *(aliases if isinstance(aliases, list) else [])]
     texts = [_answer(item) for item in answers]
-    found = [text for text in texts if text is not None]
-    if len(found) < len(texts):
+    if None in texts:
         return None, []
+    found = [text for text in texts if text]
     return (found[0], [text for text in dict.fromkeys(found) if text != found[0]]) if found else ("", [])
 
 
@@ -91,8 +91,12 @@ def from_gemini(row: Fields) -> Fields:
     if not isinstance(turns, list) or not turns or not all(map(_has_parts, turns)):
         return row
     made = {name: value for name, value in row.items() if name != "contents"}
-    name = next((name for name in ("systemInstruction", "system_instruction") if _has_parts(made.get(name))), "")
-    system = [{"role": "system", "content": made.pop(name)["parts"]}] if name else []
+    system = []
+    for name in ("systemInstruction", "system_instruction"):
+        said = made.get(name)
+        if _has_parts(said) or (isinstance(said, str) and said):
+            system.append({"role": "system", "content": said["parts"] if isinstance(said, dict) else said})
+            del made[name]
     return made | {"messages": [*system, *map(_as_turn, turns)]}
 
 

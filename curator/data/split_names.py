@@ -9,9 +9,9 @@ from curator.data.packed import unpacked_name
 
 TRAIN, HELD_OUT = "train", "held out"
 WORDS = dict.fromkeys(("train", "training"), TRAIN) | dict.fromkeys(
-    ("test", "testing", "eval", "evaluation", "validation", "valid", "val", "dev"), HELD_OUT
+    ("test", "testing", "eval", "evaluation", "validation", "valid", "val", "dev", "holdout", "heldout"), HELD_OUT
 )
-"""Kind of a split by its word. These are the words that `datasets` knows, which people use as names of files."""
+"""Kind of a split by its word. These are the words that `datasets` knows, and others that people use in file names."""
 _ANY = "|".join(WORDS)
 _AT_END = re.compile(rf"(.+)[-_. ]({_ANY})", re.IGNORECASE)
 _AT_START = re.compile(rf"({_ANY})[-_. ](.+)", re.IGNORECASE)
@@ -60,6 +60,18 @@ def names_of_training(rest: str) -> list[str]:
     words = [word for word, split in WORDS.items() if split == TRAIN]
     ends = [f"{rest}{joint}{word}" for joint in joints for word in words]
     return [rest, *ends, *(f"{word}{joint}{rest}" for joint in joints for word in words)]
+
+
+def twins_of_training(stem: str) -> list[str]:
+    """Return the names of training splits that differ from a held-out one in a word only, in lower case.
+
+    Args:
+        stem: Name of the held-out file without its ending, such as `oak-test-v2` for `oak-train-v2`.
+    """
+    parts = re.split(r"([-_. ])", stem.lower())
+    words = [word for word, split in WORDS.items() if split == TRAIN]
+    places = [place for place, part in enumerate(parts) if WORDS.get(part) == HELD_OUT]
+    return ["".join([*parts[:place], word, *parts[place + 1 :]]) for place in places for word in words]
 
 
 def stem_of(file: File) -> str:

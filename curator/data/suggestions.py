@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 _PROMPTS = (
@@ -18,7 +18,7 @@ _PROMPTS = (
     "dialogue",
 )
 _ANSWERS = ("completion", "answer", "response", "output", "solution", "target", "reply", "summary", "highlights")
-_CONTEXTS = ("context", "passage", "story", "body")
+_CONTEXTS = ("context", "passage", "story", "body", "contexts", "passages", "documents", "paragraphs")
 _ANSWERS_OF_CHOICES = ("choices", "options", "endings")
 _NAMES_OF_CHOICE = ("answer", "answerkey", "answer_idx", "label", "correct", "correct_answer", "gold", "cop", "target")
 # The columns of choices: `option1` and `option2`, `choice_a` and `choice_b`, `sol1` and `sol2`, `A` and `B`.
@@ -29,10 +29,13 @@ _ABOUT = (
     *("status", "level", "model", "task", "task_name", "method"),
 )
 # Texts that no one learns as a prompt alone.
-_NEVER = ("system", "system_prompt", "canary", "role")
+_SYSTEMS = ("system", "system_prompt", "system_message")
+_NEVER = (*_SYSTEMS, "canary", "role")
 _IDS = ("input_ids", "prompt_ids", "completion_ids", "token_ids", "prompt_token_ids", "tokens", "inputs", "targets")
 _SPEAKERS = ("role", "from", "speaker", "author", "sender", "who", "user")
 _SAID = ("content", "value", "text", "message", "utterance", "body", "said")
+# Lists of exchanges, which are one chat.
+_CHATS = ("turns", "dialog", "dialogue", "dialogs", "chat", "chats", "history", "exchanges", "rounds", "conversation")
 _MOST_TEXTS, _DEEPEST, _LONGEST = 20, 3, 80
 
 
@@ -89,6 +92,13 @@ def _choices(row: dict[str, Any]) -> str:
     inner = next((name for name, value in row.items() if isinstance(value, dict) and "choices" in value), "")
     if inner:
         return f"'{inner}.choices'"
+    columns = choice_columns(row)
+    written = next((name for name in ("choices", "options") if isinstance(row.get(name), str) and row[name]), "")
+    return ", ".join(map(repr, columns)) if len(columns) > 1 else repr(written) if written else ""
+
+
+def choice_columns(row: Mapping[str, Any]) -> list[str]:
+    """Return the columns of a row that hold one choice each, such as `option1` and `option2`, or `A` and `B`."""
     found: dict[str, list[str]] = {}
     for name in row:
         match = _OF_CHOICE.fullmatch(str(name))
@@ -96,8 +106,7 @@ def _choices(row: dict[str, Any]) -> str:
             found.setdefault(match[1].lower(), []).append(str(name))
     columns = max(found.values(), key=len, default=[])
     # A file without a header has numbers as names.
-    columns = columns[1:] if columns[:1] == ["1"] else columns
-    return ", ".join(map(repr, columns)) if len(columns) > 1 else ""
+    return columns[1:] if columns[:1] == ["1"] else columns
 
 
 def _letter(row: dict[str, Any]) -> str:
@@ -124,6 +133,9 @@ def columns_line(row: dict[str, Any]) -> str:
     turns = _turns_line(row)
     if turns:
         return turns
+    rows = _rows_key(row)
+    if rows:
+        return f"Set rows = {_quoted(rows)} in [[data.task]] to read each object in that list as a row."
     if row.get("tools") or row.get("functions"):
         # Without its tools, a row is another one.
         return ""
@@ -136,17 +148,29 @@ def columns_line(row: dict[str, Any]) -> str:
     if len(paths) < 2:
         return ""
     context = next((path for path in paths if _word(path) in _CONTEXTS), "")
+    if len(paths) == 3 and "instruction" in paths:
+        # Next to an instruction, a question is what the instruction is about.
+        context = context or next((path for path in paths if _word(path) in ("question", "query", "input")), "")
     if context and len(paths) == 3:
         paths.remove(context)
         answer = next((path for path in paths if _word(path) in _ANSWERS), paths[1])
         fields = {"instruction": next(path for path in paths if path != answer), "input": context, "output": answer}
         return f"Set columns = {{ {_listed(fields)} }} in [[data.task]]."
     answers = [path for path in paths if _word(path) in _ANSWERS]
+    if len(paths) == 2 and not answers:
+        # Of `sql` and `question`, or of `query` and `question`, the question is the prompt.
+        paths.sort(key=lambda path: _PROMPTS.index(_word(path)) if _word(path) in _PROMPTS else len(_PROMPTS))
     completion = answers[0] if len(answers) == 1 else paths[1] if len(paths) == 2 else ""
     rest = [path for path in paths if path != completion]
     prompts = [path for path in rest if _word(path) in _PROMPTS]
     prompt = prompts[0] if len(prompts) == 1 else rest[0] if len(rest) == 1 else ""
     if prompt and completion:
+        more = {"system": next((name for name in _SYSTEMS if isinstance(row.get(name), str) and row[name]), "")}
+        more |= {"history": "history" if row.get("history") else ""}
+        if any(more.values()):
+            # A pair of prompt and completion reads neither.
+            fields = {"instruction": prompt, "output": completion} | {name: key for name, key in more.items() if key}
+            return f"Set columns = {{ {_listed(fields)} }} in [[data.task]]."
         return f"Set {_line(prompt, completion)} in [[data.task]]."
     return f"Set columns in [[data.task]] to two of these columns, for example {_line(paths[0], paths[1])}."
 
@@ -179,6 +203,36 @@ def speaker_and_text(item: dict[str, Any]) -> tuple[str, str]:
     return role, next((key for key in _SAID if key != role and isinstance(item.get(key), str)), "")
 
 
+def answer_column(row: dict[str, Any]) -> str:
+    """Return the column of a row that holds an answer as text or as turns, or "".
+
+    Args:
+        row: A row whose turns end with a question.
+    """
+    for name in (*_ANSWERS, "targets", "ideal"):
+        value = row.get(name)
+        if (isinstance(value, str) and value.strip()) or (isinstance(value, list) and value and _is_turn(value[-1])):
+            return name
+    return ""
+
+
+def _is_turn(value: Any) -> bool:
+    return isinstance(value, dict) and all(speaker_and_text(value))
+
+
+def keys_line(turn: Any, column: str) -> str:
+    """Return the hint for a turn with other names for its speaker and its text, or "".
+
+    Args:
+        turn: The turn.
+        column: Column of the turns.
+    """
+    role, content = speaker_and_text(turn) if isinstance(turn, dict) else ("", "")
+    if not role or not content or role in ("role", "from"):
+        return ""
+    return f"Set columns = {{ {_listed({'messages': column, 'role': role, 'content': content})} }} in [[data.task]]."
+
+
 def _turns_line(row: dict[str, Any]) -> str:
     """Return the hint for a row with a column of turns, or ""."""
     for path, turns in _chats(row, "", 2):
@@ -192,6 +246,21 @@ def _turns_line(row: dict[str, Any]) -> str:
             return f"Set {_line(path, texts[0])} in [[data.task]]."
         return f"Set columns = {{ {_listed({'messages': path, 'role': role, 'content': content})} }} in [[data.task]]."
     return ""
+
+
+def _rows_key(row: dict[str, Any]) -> str:
+    """Return the key of a list of objects with several texts each, if the row holds no text itself. Else ""."""
+    if any(isinstance(value, str) and len(value.split()) > 1 for value in row.values()):
+        return ""
+    lists = [name for name, value in row.items() if isinstance(value, list) and value and all(map(_is_row, value))]
+    lists = [name for name in lists if _word(str(name)) not in _CHATS]
+    return str(lists[0]) if len(lists) == 1 else ""
+
+
+def _is_row(value: Any) -> bool:
+    if not isinstance(value, dict) or all(speaker_and_text(value)):
+        return False
+    return sum(isinstance(item, str | list) for item in value.values()) > 1
 
 
 def _chats(value: dict[str, Any], before: str, depth: int) -> Iterator[tuple[str, list[Any]]]:

@@ -11,17 +11,26 @@ from curator.core.file_states import FileChanged
 from curator.core.text import clean
 from curator.data.bad_rows import rows_refusal
 from curator.data.choices import COLUMNS, choices_of
-from curator.data.columns import refuse_choice_number, refuse_other_kinds, refuse_placeholders, unused_columns
-from curator.data.formats import TURN_FIELDS, recognise, renamed
+from curator.data.columns import (
+    refuse_choice_number,
+    refuse_named_choice,
+    refuse_other_kinds,
+    refuse_placeholders,
+    unused_columns,
+)
+from curator.data.formats import TURN_FIELDS, UNKNOWN, recognise, renamed
 from curator.data.nested import cell, rows_of
 from curator.data.raw import Note, RawRow
 from curator.data.readers import ReadOptions, read_file, read_hub, read_saved
 from curator.data.rows import Row, place, texts
 from curator.data.shapes import as_known
 from curator.data.sources import Source, Value
+from curator.data.verdicts import Marks, answer_of
 
 # Largest total content, in characters, of rows in memory for tasks that share a file. More rows need another pass.
 _MOST_HELD = 2**29
+# Fields that a row may lack.
+_OPTIONAL = ("input", "system", "history", "tools")
 
 
 Hashes = Mapping[str, str]
@@ -133,6 +142,7 @@ def _read_together(sources: dict[int, Source], hashes: Hashes | None) -> dict[in
     seen: set[str] = set()
     nested = {path for source in sources.values() for path in _names(source) if "." in path}
     wanted: dict[Hashable, list[int]] = {}
+    marks = {number: Marks(filtered=source.column, mapped=bool(source.columns)) for number, source in sources.items()}
     held = 0
     notes: dict[str, list[str]] = {}
     for file, line, raw in _raw_rows(first, hashes):
@@ -152,11 +162,16 @@ def _read_together(sources: dict[int, Source], hashes: Hashes | None) -> dict[in
             source = sources[number]
             row = _row(raw, source, file, line, len(rows[number]), notes.get(file, ()))
             rows[number].append(row)
+            if isinstance(raw, dict) and not row.problem:
+                marks[number].add(row.number, raw, row.content)
             held += len(str(row.content)) if len(sources) > 1 else 0
         while held > _MOST_HELD and len(rows) > 1:
             _, dropped = rows.popitem()
             held -= sum(len(str(row.content)) for row in dropped)
-    for found in rows.values():
+    for number, found in rows.items():
+        for place_in_task, error in marks[number].problems().items():
+            row = found[place_in_task]
+            found[place_in_task] = bad_row(place_in_task, row.file, row.line, error)
         if found:
             # A note belongs to a file, so only the first row of a task carries the notes.
             found[0] = replace(found[0], notes=tuple(dict.fromkeys(itertools.chain(*notes.values()))))
@@ -175,6 +190,8 @@ def _row(
         if source.columns:
             refuse_choice_number(raw, source.columns, where)
         kind, content = recognise(named, where, raw=raw)
+        if not source.columns:
+            refuse_named_choice(raw, " ".join(texts(content)[:-1]), answer_of(content), where)
         # The column of the filter decides which task a row belongs to.
         choices = choices_of(raw)
         read = {source.column, *(COLUMNS if choices else ())}
@@ -190,9 +207,25 @@ def _row(
             choices=choices,
         )
     except DataError as error:
+        if source.columns and isinstance(raw, dict):
+            error = _under_own_names(error, raw, source.columns, where)
         # An assumption about the file may be the reason.
         said = "".join(f" Note: {note}." for note in notes)
         return bad_row(number, file, line, DataError(error.message, hint=error.hint + said))
+
+
+def _under_own_names(error: DataError, raw: dict[str, Any], columns: Mapping[str, str], where: str) -> DataError:
+    """Return the error of a row with the names of its own columns, which `columns` maps to curator's names."""
+    message, hint = error.message, error.hint
+    needed = [column for field, column in columns.items() if field not in (*TURN_FIELDS, *_OPTIONAL)]
+    missing = [column for column in dict.fromkeys(needed) if cell(raw, column) is None]
+    if message.startswith(f"{where}: {UNKNOWN}") and missing:
+        message = f"{where}: the row has no value in {', '.join(map(repr, missing))}, which `columns` names"
+        hint = hint if hint.startswith("Set ") else "Add the value, or remove the row."
+    for field, column in columns.items():
+        message = message.replace(f"{where}: {field!r}", f"{where}: {column!r}")
+        hint = hint.replace(f'{field} = "{field}', f'{field} = "{column}')
+    return DataError(message, hint=hint)
 
 
 def bad_row(number: int, file: str, line: int, error: DataError) -> Row:

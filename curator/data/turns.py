@@ -11,6 +11,8 @@ from curator.data.json_files import without_repeated_keys
 _ASKED = ("input", "human", "user", "prompt", "question", "query", "instruction")
 _ANSWERED = ("output", "assistant", "bot", "gpt", "response", "answer", "completion")
 # numpy writes no comma between the items of an array. Within a text, Python writes a line break as `\\n`.
+_ADJACENT = re.compile(r"""(['"])\s+(?=['"])""")
+_ARRAY = re.compile(r"array\((\[.*?\])(?:,\s*dtype=[\w.]+)?\)", re.DOTALL)
 _NO_COMMA = re.compile(r"\}\s*\n\s*\{")
 
 
@@ -48,6 +50,30 @@ def parsed_list(text: str) -> list[Any] | None:
     except (ValueError, RecursionError):
         return None
     return value if isinstance(value, list) and value else None
+
+
+def parsed_cell(text: str) -> list[Any] | dict[str, Any] | None:
+    """Return the list or the object that a cell holds as JSON, or as pandas writes it to CSV. None if not."""
+    stripped = text.strip()
+    if (stripped[:1], stripped[-1:]) not in (("[", "]"), ("{", "}")):
+        return None
+    try:
+        value = json.loads(stripped, object_pairs_hook=without_repeated_keys)
+    except json.JSONDecodeError:
+        plain = _ARRAY.sub(r"\1", stripped)
+        value, apart = _python(plain), _python(_ADJACENT.sub(r"\1, ", plain))
+        # Python joins two texts without a comma between them. A text may hold quotes, too.
+        value = apart if _size(apart) > _size(value) else value
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, list | dict) and value else None
+
+
+def _size(value: Any) -> int:
+    """Return the number of values in nested lists and objects."""
+    if isinstance(value, list | dict):
+        return 1 + sum(map(_size, value.values() if isinstance(value, dict) else value))
+    return 0 if value is None else 1
 
 
 def _python(text: str) -> Any:

@@ -337,6 +337,7 @@ def _tasks(source: str, left_out: list[str]) -> Sequence[FoundTask]:
         only = " (only test and validation splits)" if found.held_out else ""
         raise DataError(f"no task file found: --from {shown}{only}", hint=f"Name files of these formats: {FORMATS}.")
     left_out += [f"{path}: unknown type of file" for path in found.unread]
+    left_out += [f"{path}: in a folder that is not named" for path in found.below]
     left_out += [f"{path}: test or validation split, not trained on" for path in found.held_out]
     return found.tasks
 

@@ -227,3 +227,63 @@ def test_read_task_csv_with_backslashes_before_quotes_is_an_error(tmp_path: Path
     rows = read_task(Source(name="t", files=(path,)), keep_bad=True)
     assert [bool(row.problem) for row in rows] == [True, False]
     assert 'not as \\"' in rows[0].problem
+
+
+def test_read_task_csv_with_spaces_before_quotes_is_read_without_them(tmp_path: Path) -> None:
+    rows = read_text(tmp_path, "t.csv", 'prompt,completion\n"q, r", "a, b"\ns, "c"\n')
+    assert [row.content for row in rows] == [
+        {"prompt": "q, r", "completion": "a, b"},
+        {"prompt": "s", "completion": "c"},
+    ]
+    assert rows[0].notes == ("spaces after ',' belong to no cell",)
+
+
+@pytest.mark.parametrize(
+    ("text", "completion"),
+    [
+        ('prompt,completion\n"He said, ""q""", yes\n', " yes"),
+        ('prompt,completion\nq," ""a"""\n', ' "a"'),
+        ("prompt,completion\nq, a\n", " a"),
+    ],
+)
+def test_read_task_csv_space_at_the_start_of_a_cell_is_kept(tmp_path: Path, text: str, completion: str) -> None:
+    (row,) = read_text(tmp_path, "t.csv", text)
+    assert (row.content["completion"], row.notes) == (completion, ())
+
+
+def test_read_task_csv_cells_that_a_spreadsheet_damaged_are_said(tmp_path: Path) -> None:
+    text = f"prompt,completion\nq,{'a' * 32_767}\nr,#NAME?\ns,#VALUE!\n"
+    (first, *_) = read_text(tmp_path, "t.csv", text)
+    assert first.notes == (
+        "cells with exactly 32,767 characters, where Excel cuts texts off: 1",
+        "cells with an error of a spreadsheet, such as #NAME?: 2",
+    )
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        "{'text': ['a', 'b'], 'answer_start': [1, 2]}",
+        '{"text": ["a", "b"], "answer_start": [1, 2]}',
+        "{'text': array(['a', 'b'], dtype=object), 'answer_start': array([1, 2], dtype=int32)}",
+        "['a', 'b']",
+        '["a", "b"]',
+        "['a' 'b']",
+    ],
+)
+def test_read_task_csv_with_answers_as_pandas_writes_them_reads_the_first(tmp_path: Path, answers: str) -> None:
+    cell = answers.replace('"', '""')
+    (row,) = read_text(tmp_path, "t.csv", f'question,context,answers\nq,c,"{cell}"\n')
+    assert row.content == {"instruction": "q\n\nc", "response": "a"}
+    assert row.unused == ("answers[1:]",)
+
+
+def test_read_task_csv_text_of_a_list_may_be_the_answer(tmp_path: Path) -> None:
+    (row,) = read_text(tmp_path, "t.csv", "question,answer,images\nWhat is list(\"ab\")?,\"['a', 'b']\",[]\n")
+    assert row.content["response"] == "['a', 'b']"
+
+
+def test_read_task_csv_answer_with_quotes_inside_is_not_split(tmp_path: Path) -> None:
+    cell = """{'text': ["a' 'b"], 'answer_start': [1]}""".replace('"', '""')
+    (row,) = read_text(tmp_path, "t.csv", f'question,context,answers\nq,c,"{cell}"\n')
+    assert (row.content["response"], row.unused) == ("a' 'b", ())

@@ -270,3 +270,32 @@ def test_find_tasks_saved_data_set_with_splits_is_one_task(tmp_path: Path) -> No
     datasets.DatasetDict({"train": rows, "test": rows}).save_to_disk(str(tmp_path / "plants"))
     (source,) = find_tasks(DataSection(tasks="plants"), tmp_path)
     assert (source.name, source.folder, source.split) == ("plants", tmp_path / "plants", "train")
+
+
+def test_left_out_files_in_deeper_folders_are_named(tmp_path: Path) -> None:
+    touch(tmp_path, "t/a.jsonl", "t/more/b.jsonl", "t/more/far/c.csv", "t/oak/train.jsonl", "t/.cache/d.jsonl")
+    (tmp_path / "t/mine").mkdir()
+    (tmp_path / "t/mine/curator.toml").write_text("")
+    touch(tmp_path, "t/mine/e.jsonl")
+    for tasks in ("t", "t/*"):
+        below = left_out_files(DataSection(tasks=tasks), tmp_path).below
+        assert [str(path.relative_to(tmp_path)) for path in below] == ["t/more/b.jsonl", "t/more/far/c.csv"]
+    data = DataSection(tasks="t/**/*.jsonl")
+    assert not left_out_files(data, tmp_path).below
+
+
+@pytest.mark.parametrize(
+    ("train", "test"),
+    [
+        ("oak-train-v2", "oak-test-v2"),
+        ("oak_train_1", "oak_dev_1"),
+        ("train.oak.en", "test.oak.en"),
+        ("oak", "oak_holdout"),
+    ],
+)
+def test_find_tasks_held_out_word_within_a_name_marks_a_test_split(tmp_path: Path, train: str, test: str) -> None:
+    touch(tmp_path, f"t/{train}.jsonl", f"t/{test}.jsonl")
+    assert found("t/*", tmp_path) == {train: [f"t/{train}.jsonl"]}
+    assert held_out(DataSection(tasks="t/*"), tmp_path) == [f"t/{test}.jsonl"]
+    (tmp_path / f"t/{train}.jsonl").unlink()
+    assert found("t/*", tmp_path) == {test: [f"t/{test}.jsonl"]}

@@ -247,6 +247,10 @@ def test_read_task_choices_of_the_only_row_are_no_rows(tmp_path: Path) -> None:
         ('{"prompt": "q", "completion": "a"}{}', "more text after the row, at column 35"),
         ('{"prompt": "q", "compl', "unexpected end"),
         ('{"prompt": "q\t", "completion": "a"}', "Invalid control character at column 14"),
+        ('\x1e{"prompt": "q", "completion": "a"}', "a record separator before the row (RFC 7464)"),
+        ("# rows of plants", "a comment"),
+        ("{'prompt': 'q', 'completion': 'a'}", "a text in single quotes, as Python writes it"),
+        ('{"prompt": "q", "completion": None}', "None, as Python writes it"),
     ],
 )
 def test_read_task_damaged_json_line_names_the_damage(tmp_path: Path, line: str, problem: str) -> None:
@@ -260,3 +264,27 @@ def test_read_task_lines_of_old_and_joined_files_are_rows(tmp_path: Path, ending
     path.write_bytes(ending.join(json.dumps(row) for row in PAIRS).encode())
     rows = read_task(Source(name="t", files=(path,)))
     assert [(row.line, row.content) for row in rows] == [(1, PAIRS[0]), (2, PAIRS[1])]
+
+
+def test_read_task_split_layout_of_pandas_loses_no_cell(tmp_path: Path) -> None:
+    names = ["prompt", "completion"]
+    rows = read_text(tmp_path, "t.json", {"columns": names, "index": [0, 1], "data": [["q", "a"], ["r", "b", "c"]]})
+    assert (rows[0].content, rows[1].problem.partition("\n")[0]) == (
+        {"prompt": "q", "completion": "a"},
+        "3 cells, but 2 columns",
+    )
+    (row,) = read_text(tmp_path, "t.json", {"columns": [*names, "completion"], "index": [0], "data": [["q", "a", "b"]]})
+    assert row.problem.startswith("duplicate column: 'completion'")
+
+
+def test_read_task_error_of_a_mapped_row_names_its_own_columns(tmp_path: Path) -> None:
+    rows = [{"q": "x", "a": ["y", "z"]}, {"q": "x", "a": None}, {"q": 5, "a": "y"}, {"q": "x", "a": "y"}]
+    columns = {"prompt": "q", "completion": "a"}
+    read = read_text(tmp_path, "t.jsonl", json_lines(*rows), columns=columns)
+    assert [row.problem.partition("\n")[0] for row in read] == [
+        "'a' holds 2 answers instead of one text",
+        "the row has no value in 'a', which `columns` names",
+        "'q' must be text, not 5",
+        "",
+    ]
+    assert 'Set columns = { prompt = "q", completion = "a.0" } in [[data.task]]' in read[0].problem

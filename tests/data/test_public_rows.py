@@ -252,6 +252,12 @@ def test_read_task_label_studio_without_one_answer_is_refused_with_a_fix(tmp_pat
             "unknown row format",
             'Set columns = { prompt = "passage", completion = "gist" } in [[data.task]].',
         ),
+        (
+            {"Instruction": "q", "Output": None},
+            "unknown row format (fields: Instruction; null: Output)",
+            "Add the missing text, or remove the row.",
+        ),
+        ({"question": "q", "answer": None, "note": None}, "unknown row format (fields: question; null: answer)", "Add"),
         ({"input_ids": [1], "labels": [1]}, "the row is already tokenized: it holds 'input_ids'", "Give the text"),
         (
             {"question": "q", "choices": {"text": ["a"], "label": ["A"]}, "answerKey": "A"},
@@ -311,6 +317,22 @@ def test_read_task_label_studio_without_one_answer_is_refused_with_a_fix(tmp_pat
             "preference data, not an example to learn",
             "Write the better answer into `completion`",
         ),
+        (
+            {"messages": [{"author": "user", "content": "q"}, {"author": "assistant", "content": "a"}]},
+            "each turn needs `role` and `content`",
+            'Set columns = { messages = "messages", role = "author", content = "content" } in [[data.task]].',
+        ),
+        (
+            {"messages": [Q], "response": "a"},
+            "the turns in 'messages' end with a question, and 'response' holds the answer",
+            'Set columns = { prompt = "messages", completion = "response" } in [[data.task]].',
+        ),
+        (
+            {"conversations": [Q, A, Q], "system": "s", "completion": [A]},
+            "the turns in 'conversations' end with a question, and 'completion' holds the answer",
+            'Set columns = { prompt = "conversations", completion = "completion", system = "system" } in',
+        ),
+        ({"messages": [SYSTEM, Q, A], "system_prompt": "t"}, "two system prompts", "Keep one of them."),
         ({"chosen": "a", "rejected": "b"}, "preference data", 'Set columns = { text = "chosen" } in [[data.task]]'),
         (
             {"prompt": "q", "chosen": [Q, A], "rejected": [Q, A]},
@@ -352,9 +374,20 @@ LEFT_OUT = [Q, A | {"train": False}, Q, A]
             {"messages": [Q, A]},
         ),
         ({"messages": [Q, A | {"loss": False}, Q, A | {"loss": True}]}, {"messages": LEFT_OUT}),
+        ({"messages": [Q, A | {"trainable": False}, Q, A | {"training": True}]}, {"messages": LEFT_OUT}),
         (
             {
                 "systemInstruction": {"role": "system", "parts": [{"text": "s"}]},
+                "contents": [
+                    {"role": "user", "parts": [{"text": "q"}]},
+                    {"role": "model", "parts": [{"text": "a"}]},
+                ],
+            },
+            {"messages": [SYSTEM, Q, A]},
+        ),
+        (
+            {
+                "system_instruction": "s",
                 "contents": [
                     {"role": "user", "parts": [{"text": "q"}]},
                     {"role": "model", "parts": [{"text": "a"}]},
@@ -433,3 +466,94 @@ def test_read_task_letter_of_a_choice_is_refused_unless_the_prompt_holds_the_cho
     first, second = read_text(tmp_path, "t.jsonl", rows, columns={"prompt": "question", "completion": "answer"})
     assert first.problem.startswith("'answer' is the letter of one of the choices in 'choices', and no text")
     assert second.content == {"prompt": "q A) x B) y", "completion": "B"}
+
+
+@pytest.mark.parametrize(
+    ("row", "content"),
+    [
+        ({"instruction": "Sum.", "input": "q", "target": "a"}, {"instruction": "Sum.\n\nq", "response": "a"}),
+        ({"input": "q", "instruction": "Sum.", "target": "a"}, {"instruction": "Sum.\n\nq", "response": "a"}),
+        ({"instruction": "Sum.", "input": "q", "context": "", "response": "a"}, {"instruction": "Sum.\n\nq"}),
+        ({"instruction": "Sum.", "input": "", "context": "q", "response": "a"}, {"instruction": "Sum.\n\nq"}),
+        ({"instruction": "Sum.", "context": "q", "output": "a"}, {"instruction": "Sum.\n\nq", "response": "a"}),
+        ({"question": "q", "article": "c", "answer": "a"}, {"instruction": "q\n\nc", "response": "a"}),
+        ({"query": "q", "context": "c", "response": "a"}, {"instruction": "q\n\nc", "response": "a"}),
+        ({"input": "q", "document": "c", "output": "a"}, {"instruction": "q\n\nc", "response": "a"}),
+        ({"instruction": "", "input": "q", "output": "a"}, {"instruction": "q", "response": "a"}),
+        ({"question": "q", "answer": ["", "a"]}, {"instruction": "q", "response": "a"}),
+        ({"prompt": [Q], "completion": [A], "system_prompt": "s"}, {"messages": [SYSTEM, Q, A]}),
+        ({"conversations": [Q, A], "system_message": "s"}, {"messages": [SYSTEM, Q, A]}),
+        ({"conversations": [Q, A], "text": "q a"}, {"messages": [Q, A]}),
+        ({"conversation": [Q, A], "text": "q a"}, {"messages": [Q, A]}),
+    ],
+)
+def test_read_task_no_column_of_the_prompt_is_lost(tmp_path: Path, row: Any, content: Any) -> None:
+    found = _one(tmp_path, row)[0]
+    assert {name: found[name] for name in content} == content
+
+
+@pytest.mark.parametrize(
+    ("row", "hint"),
+    [
+        ({"instruction": "i", "input": "n", "context": "c", "response": "a"}, "two of these columns"),
+        (
+            {"instruction": "i", "question": "q", "answer": "a"},
+            'columns = { instruction = "instruction", input = "question", output = "answer" }',
+        ),
+        ({"query": "q", "instruction": "i", "response": "a"}, 'input = "query", output = "response"'),
+        ({"question": "q", "answer": "a", "output": "b"}, "two of these columns"),
+        ({"question": "q", "context": "c", "input": "i", "answer": "a"}, "two of these columns"),
+        ({"system": "s", "system_prompt": "t", "question": "q", "response": "a"}, "columns"),
+        ({"question": "q", "documents": ["x", "y"], "answer": "a"}, "columns"),
+        ({"question": "q", "contexts": ["x"], "response": "a"}, "columns"),
+        ({"query": "SELECT 1", "question": "How many?"}, 'prompt = "question", completion = "query"'),
+    ],
+)
+def test_read_task_columns_that_would_replace_each_other_are_refused(tmp_path: Path, row: Any, hint: str) -> None:
+    problem, advised = _problem(tmp_path, row)
+    assert problem.startswith("unknown row format")
+    assert hint in advised
+
+
+def test_read_task_list_of_answers_next_to_the_right_one_is_refused(tmp_path: Path) -> None:
+    assert _problem(tmp_path, {"question": "q", "answers": ["a", "b"], "correct": 1})[0] == (
+        "'answers' holds 2 answers to one prompt"
+    )
+
+
+def test_read_task_empty_cells_of_another_format_do_not_hide_a_row(tmp_path: Path) -> None:
+    text = "text,prompt,completion,instruction,output\n,q,a,,\n,,,q,a\nq a,,,,\n"
+    rows = read_text(tmp_path, "t.csv", text)
+    assert [row.content for row in rows] == [
+        {"prompt": "q", "completion": "a"},
+        {"instruction": "q", "response": "a"},
+        {"text": "q a"},
+    ]
+    rows = read_text(tmp_path, "t.jsonl", json_lines({"messages": [], "question": "q", "answer": "a"}, {"text": ""}))
+    assert [row.content for row in rows] == [{"instruction": "q", "response": "a"}, {"text": ""}]
+    (row,) = read_text(tmp_path, "u.jsonl", json_lines({"question": "q", "response": "", "answer": "a"}))
+    assert row.content == {"instruction": "q", "response": "a"}
+
+
+def test_read_task_infinity_is_no_answer(tmp_path: Path) -> None:
+    (row,) = read_text(tmp_path, "t.jsonl", '{"prompt": "q", "completion": Infinity}\n')
+    assert row.problem.startswith("'completion' must be text, not inf")
+
+
+@pytest.mark.parametrize(
+    ("row", "line"),
+    [
+        (
+            {"system": "s", "prompt": "q", "response": "a"},
+            'columns = { instruction = "prompt", output = "response", system = "system" }',
+        ),
+        (
+            {"prompt": "q", "response": "a", "history": [["b", "c"]]},
+            'columns = { instruction = "prompt", output = "response", history = "history" }',
+        ),
+        ({"data": [{"prompt": "q", "completion": "a"}, {"prompt": "r", "completion": "b"}]}, 'rows = "data"'),
+    ],
+)
+def test_read_task_line_to_paste_leaves_nothing_out(tmp_path: Path, row: Any, line: str) -> None:
+    rows = read_text(tmp_path, "t.jsonl", json_lines(row, row))
+    assert f"Set {line} in [[data.task]]" in rows[0].problem

@@ -78,7 +78,7 @@ def test_read_task_every_format_gives_content(tmp_path: Path) -> None:
     ("row", "message"),
     [
         ({"prompt": "a"}, "t.jsonl:2: unknown row format (fields: prompt)"),
-        ({"prompt": "a", "completion": None}, "t.jsonl:2: unknown row format (fields: prompt)"),
+        ({"prompt": "a", "completion": None}, "t.jsonl:2: unknown row format (fields: prompt; null: completion)"),
         ({}, "t.jsonl:2: unknown row format (fields: none)"),
         ({"prompt": "a", "completion": ["b", "c"]}, "t.jsonl:2: 'completion' holds 2 answers instead of one text"),
         ({"prompt": ["a"], "completion": "b"}, "t.jsonl:2: 'prompt' must be text, not ['a']"),

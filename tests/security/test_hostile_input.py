@@ -66,7 +66,7 @@ def row(**fields: Any) -> bytes:
         ("jsonl", GOOD + b'{"a":' * 100_000, ":2: not valid JSON: nested too deeply"),
         ("jsonl", b'{"messages":' + b"[" * 900 + b"]" * 900 + b"}\n", ":1: each turn needs"),
         ("jsonl", b'{"prompt": ' + b"9" * 5000 + b', "completion": "b"}\n', ":1: not valid JSON: Exceeds the limit"),
-        ("jsonl", b'{"prompt": NaN, "completion": "b"}\n', ":1: unknown row format (fields: completion)"),
+        ("jsonl", b'{"prompt": NaN, "completion": "b"}\n', ":1: unknown row format (fields: completion; null: prompt)"),
         ("jsonl", b'{"\\ud800": "\\ud800"}\n', ":1: unknown row format (fields: \ufffd)"),
         ("jsonl", row(**{"\x1b[31m\u202e": "x"}), ":1: unknown row format (fields: \ufffd[31m\ufffd)"),
         ("jsonl", row(prompt=["\x1b[31m" * 99], completion="b"), ":1: 'prompt' must be text"),
