@@ -34,7 +34,7 @@ from curator.workspace.store.schema import DAMAGED
 from curator.workspace.store.tables import Store
 from curator.workspace.workspace import Workspace
 
-READER_VERSION = 2
+READER_VERSION = 3
 """Increase the number when the same row is read or encoded differently."""
 # Stage of the artifacts of tasks that cannot be read.
 _UNREADABLE = "unreadable"
