@@ -31,6 +31,7 @@ _PROGRAMS = {
     b"\x04\x22\x4d\x18": ("packed with LZ4", "Unpack the file."),
     b"<?xml": ("XML", "Download the file itself. A server answers with XML if it refuses a download."),
     b"/annex/objects/": ("a pointer of git-annex, not the data", "Run `git annex get` in its repository."),
+    b"# xet version": ("a pointer of Xet, not the data", "Install `git-xet` and pull its repository again."),
 }
 # Formats that curator reads, by their mark: name and ending.
 _TABLES = {b"PAR1": ("Parquet", ".parquet"), b"ARROW1\0": ("Arrow", ".arrow")}

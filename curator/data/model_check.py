@@ -5,6 +5,7 @@ from typing import Any
 
 from curator.core.errors import DataError
 from curator.data.corpus import Corpus
+from curator.data.loading_check import check_loading
 from curator.data.model_files import load_architecture, load_tokenizer, weight_files
 from curator.data.target_modules import check_target_modules
 from curator.workspace.workspace import Workspace
@@ -18,8 +19,8 @@ def check_model(workspace: Workspace, corpus: Corpus) -> None:
         corpus: Tasks of the project.
 
     Raises:
-        DataError: The folder holds another kind of model, a file of weights is missing, the tokenizer has more tokens
-            than the model, or an example is longer than the model's positions.
+        DataError: The folder holds another kind of model, weights or files of weights are missing, the tokenizer has
+            more tokens than the model, or an example is longer than the model's positions.
         ConfigError: LoRA cannot be put on `lora.target_modules` of this model.
     """
     folder, section = corpus.model.folder, workspace.config.model
@@ -29,6 +30,7 @@ def check_model(workspace: Workspace, corpus: Corpus) -> None:
         _check_kind(folder, architecture)
     _check_tokens(folder, architecture, len(load_tokenizer(folder, section)))
     _check_positions(folder, architecture, corpus)
+    check_loading(workspace, corpus.model)
     check_target_modules(workspace, corpus.model)
 
 
@@ -46,6 +48,9 @@ def model_notes(workspace: Workspace, corpus: Corpus) -> list[str]:
     positions = _positions(load_architecture(folder, section))
     length = workspace.config.data.max_length
     notes = []
+    index = "model.safetensors.index.json"
+    if (folder / index).is_file() and (folder / "model.safetensors").is_file():
+        notes.append(f"The model is read from model.safetensors. The files that {index} names are not read.")
     if positions is not None and length > positions:
         notes.append(
             f"max_length is {length:,}, but the model has {positions:,} positions. Longer examples are refused."
@@ -61,8 +66,29 @@ def model_notes(workspace: Workspace, corpus: Corpus) -> list[str]:
 def _positions(architecture: Any) -> int | None:
     """Return the number of positions of a model, or None if it has no limit."""
     # GPT-2's `n_positions` has this name, too. T5's does not: its positions are relative and have no limit.
-    positions = getattr(architecture.get_text_config(), "max_position_embeddings", None)
-    return positions if isinstance(positions, int) and positions > 0 else None
+    text = architecture.get_text_config()
+    positions = getattr(text, "max_position_embeddings", None)
+    if not isinstance(positions, int) or positions <= 0:
+        return None
+    return max(positions, *map(int, _stretched(getattr(text, "rope_parameters", None), positions)), 0)
+
+
+# Rotary positions that a factor stretches. `max_position_embeddings` of other kinds is the length after stretching.
+_STRETCHED = ("linear", "dynamic", "yarn")
+
+
+def _stretched(parameters: Any, positions: int) -> list[float]:
+    """Return the lengths that the rotary positions of each kind of layer are stretched to."""
+    if not isinstance(parameters, dict):
+        return []
+    if "rope_type" not in parameters:
+        # Each kind of layer has its own parameters.
+        return [length for part in parameters.values() for length in _stretched(part, positions)]
+    factor = parameters.get("factor")
+    if parameters["rope_type"] not in _STRETCHED or not isinstance(factor, int | float) or not 1 <= factor < 1e6:
+        return []
+    before = parameters.get("original_max_position_embeddings")
+    return [(before if isinstance(before, int) else positions) * factor]
 
 
 def _check_kind(folder: Path, architecture: Any) -> None:

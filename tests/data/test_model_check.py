@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import MakeProject
 from safetensors.torch import load_file, save_file
 
@@ -74,6 +75,61 @@ def _cut(model: Path) -> None:
     path.write_bytes(path.read_bytes()[:-10])
 
 
+def _without_the_head(model: Path) -> None:
+    weights = load_file(model / "model.safetensors")
+    del weights["lm_head.weight"]
+    save_file(weights, model / "model.safetensors", metadata={"format": "pt"})
+
+
+def _with_shorter_rows(model: Path) -> None:
+    weights = load_file(model / "model.safetensors")
+    weights["model.layers.1.mlp.up_proj.weight"] = weights["model.layers.1.mlp.up_proj.weight"][:, :-1].contiguous()
+    save_file(weights, model / "model.safetensors", metadata={"format": "pt"})
+
+
+def _with_integers(model: Path) -> None:
+    weights = load_file(model / "model.safetensors")
+    name = "model.layers.0.mlp.down_proj.weight"
+    weights[name] = (weights[name] * 100).to(torch.int8)
+    save_file(weights, model / "model.safetensors", metadata={"format": "pt"})
+
+
+def _without_the_index(model: Path) -> None:
+    _sharded("parts/two.safetensors")(model)
+    (model / "model.safetensors.index.json").unlink()
+    for part in (model / "parts").iterdir():
+        part.rename(model / part.name)
+
+
+def _linked(target: str) -> Damage:
+    def change(model: Path) -> None:
+        (model / "model.safetensors").unlink()
+        (model / "model.safetensors").symlink_to(target)
+
+    return change
+
+
+def _in_another_format(name: str) -> Damage:
+    def change(model: Path) -> None:
+        (model / "model.safetensors").unlink()
+        (model / name).parent.mkdir(exist_ok=True)
+        (model / name).write_bytes(b"weights")
+
+    return change
+
+
+def _starting(start: str) -> Damage:
+    def change(model: Path) -> None:
+        (model / "model.safetensors").write_text(start)
+
+    return change
+
+
+def _as_adapter_without_settings(model: Path) -> None:
+    (model / "config.json").unlink()
+    (model / "model.safetensors").rename(model / "adapter_model.safetensors")
+
+
 def _moved_down(model: Path) -> None:
     (model / "final").mkdir()
     (model / "config.json").rename(model / "final" / "config.json")
@@ -94,10 +150,31 @@ def _moved_down(model: Path) -> None:
         (_pointer("tokenizer.json"), r"tokenizer\.json is a Git LFS pointer"),
         (_pointer("config.json"), r"config\.json is a Git LFS pointer"),
         (_moved_down, "no config.json in model folder"),
+        (_without_the_head, "1 weights missing: lm_head.weight$"),
+        (_without_a_tensor, "1 weights missing: model.layers.1.mlp.up_proj.weight$"),
+        (_with_another_tensor, "1 weights unknown to the model: model.layers.7.mlp.up_proj.weight$"),
+        (_with_shorter_rows, r"1 weights of another shape: model.layers.1.mlp.up_proj.weight \(\d+×\d+ instead of"),
+        (
+            _with_integers,
+            "1 weights stored as int8 without `quantization_config`: model.layers.0.mlp.down_proj.weight$",
+        ),
+        (_without_the_index, "2 files of weights: one.safetensors, two.safetensors, but neither model.safetensors nor"),
+        (_config(quantization_config={"quant_method": "gptq", "bits": 4}), "requires optimum"),
+        (_config(quantization_config={"quant_method": "bitsandbytes", "load_in_4bit": True}), "requires bitsandbytes"),
+        (_config(quantization_config={"bits": 4}), "no `quant_method`"),
+        (_config(rope_parameters={"rope_type": "stretched", "rope_theta": 1e4}), "KeyError: 'stretched'"),
+        (_linked("../.git/annex/objects/a.safetensors"), "is a link to a missing file: ../.git/annex/objects/a"),
+        (_starting("/annex/objects/SHA256E-s1--0.safetensors\n"), "model.safetensors is a pointer of git-annex"),
+        (_starting("# xet version 0\nfilesize = 9\n"), "model.safetensors is a pointer of Xet"),
+        (_in_another_format("tf_model.h5"), "tf_model.h5 is a file of TensorFlow"),
+        (_in_another_format("onnx/model.onnx"), "onnx/model.onnx is a file of ONNX"),
+        (_as_adapter_without_settings, "holds a LoRA adapter"),
     ],
     ids=[
         *("classifier", "masked", "tokens", "positions", "shard", "outside", "adapter", "cut"),
         *("pointer", "pointer tokenizer", "pointer config", "folder below"),
+        *("head", "missing", "unexpected", "shape", "integers", "no index", "gptq", "bitsandbytes", "no method"),
+        *("rope", "dead link", "annex", "xet", "tensorflow", "onnx", "adapter alone"),
     ],
 )
 def test_check_unusable_model_is_refused_before_training(make_project: MakeProject, damage: Damage, words: str) -> None:
@@ -250,6 +327,42 @@ def test_check_max_length_above_the_positions_is_noted(make_project: MakeProject
     folder = make_project(data={"max_length": 1024})
     notes = Project.open(folder).check().notes
     assert "max_length is 1,024, but the model has 512 positions. Longer examples are refused." in notes
+
+
+@pytest.mark.parametrize(
+    ("parameters", "limit"),
+    [
+        ({"rope_type": "linear", "factor": 4.0}, 1024),
+        ({"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 256}, 1024),
+        ({"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64}, 256),
+        ({"rope_type": "default"}, 256),
+    ],
+    ids=["linear", "yarn", "yarn included", "default"],
+)
+def test_check_stretched_positions_count_in_full(
+    make_project: MakeProject, parameters: dict[str, object], limit: int
+) -> None:
+    folder = make_project(data={"max_length": 2048})
+    _config(max_position_embeddings=256, rope_parameters={"rope_theta": 1e4} | parameters)(folder / "model")
+    assert f"the model has {limit:,} positions." in " ".join(Project.open(folder).check().notes)
+
+
+def test_check_two_sets_of_weights_says_which_one_is_read(make_project: MakeProject) -> None:
+    folder = make_project()
+    index = {"metadata": {}, "weight_map": {"lm_head.weight": "model.safetensors"}}
+    (folder / "model" / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert "The model is read from model.safetensors." in " ".join(Project.open(folder).check().notes)
+
+
+def test_check_folder_of_checkpoints_names_the_last_one(make_project: MakeProject) -> None:
+    folder = make_project()
+    for name in ("checkpoint-9", "checkpoint-10"):
+        (folder / "model" / name).mkdir()
+        (folder / "model" / name / "config.json").write_text("{}")
+    (folder / "model" / "config.json").unlink()
+    with pytest.raises(DataError, match=r"no config\.json") as caught:
+        Project.open(folder).check()
+    assert caught.value.hint.endswith("checkpoint-10.")
 
 
 def test_check_unusual_tokenizer_is_noted(make_project: MakeProject) -> None:
