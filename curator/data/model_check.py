@@ -1,14 +1,18 @@
 """Check that a model folder holds a complete language model that fits the data, before anything trains."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from curator.core.errors import DataError
+from curator.core.text import clean
 from curator.data.corpus import Corpus
 from curator.data.loading_check import check_loading
 from curator.data.model_files import load_architecture, load_tokenizer, weight_files
 from curator.data.target_modules import check_target_modules
 from curator.workspace.workspace import Workspace
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 def check_model(workspace: Workspace, corpus: Corpus) -> None:
@@ -28,14 +32,15 @@ def check_model(workspace: Workspace, corpus: Corpus) -> None:
     architecture = load_architecture(folder, section)
     if not section.trust_remote_code:
         _check_kind(folder, architecture)
-    _check_tokens(folder, architecture, len(load_tokenizer(folder, section)))
+    tokenizer = load_tokenizer(folder, section)
+    _check_tokens(folder, architecture, max(len(tokenizer), 1 + max(tokenizer.get_vocab().values(), default=0)))
     _check_positions(folder, architecture, corpus)
     check_loading(workspace, corpus.model)
     check_target_modules(workspace, corpus.model)
 
 
 def model_notes(workspace: Workspace, corpus: Corpus) -> list[str]:
-    """Report what is unusual about a model: few positions, no token for the end, and a template with a date.
+    """Report what is unusual about a model: few positions, text that its tokenizer loses, a template with a date.
 
     Args:
         workspace: The project.
@@ -58,8 +63,40 @@ def model_notes(workspace: Workspace, corpus: Corpus) -> list[str]:
     tokenizer = load_tokenizer(folder, section, corpus.model.chat_template)
     if tokenizer.eos_token_id is None:
         notes.append("The tokenizer has no token for the end of a text. The model does not learn where an answer ends.")
+    notes += _lost_text(workspace, corpus, tokenizer)
     if "strftime_now" in str(tokenizer.chat_template or ""):
         notes.append("The chat template writes the current date. Chats that are read on another day differ.")
+    return notes
+
+
+# Texts that a tokenizer must tell apart, and what is lost if it does not.
+_PAIRS = {
+    ("A b", "a b"): "The tokenizer reads capital letters as small letters.",
+    ("a\nb", "a b"): "The tokenizer reads line breaks as spaces.",
+}
+
+
+def _lost_text(workspace: Workspace, corpus: Corpus, tokenizer: "PreTrainedTokenizerBase") -> list[str]:
+    """Report text that a tokenizer does not keep: unknown words, capital letters and line breaks."""
+    unknown = tokenizer.unk_token_id
+    notes = []
+    for (one, other), words in _PAIRS.items():
+        ids, same = (tokenizer(text, add_special_tokens=False)["input_ids"] for text in (one, other))
+        if ids == same and unknown not in ids:
+            notes.append(words)
+    others = (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id)
+    if not isinstance(unknown, int) or unknown in others:
+        # Such a tokenizer knows every text.
+        return notes
+    names = {task.version.key: task.name for task in corpus.tasks}
+    counts = workspace.store.counts_of_token(list(names), unknown)
+    if counts:
+        first = min(names[key] for key in counts)
+        others_too = f" and {len(counts) - 1:,} more tasks" if len(counts) > 1 else ""
+        notes.append(
+            f"{first}{others_too}: {sum(counts.values()):,} examples hold text that the tokenizer does not know."
+            f" The model reads {clean(str(tokenizer.unk_token), limit=40)!r} there."
+        )
     return notes
 
 

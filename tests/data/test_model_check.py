@@ -374,3 +374,54 @@ def test_check_unusual_tokenizer_is_noted(make_project: MakeProject) -> None:
     notes = " ".join(Project.open(folder).check().notes)
     assert "The tokenizer has no token for the end of a text." in notes
     assert "The chat template writes the current date." in notes
+
+
+def _tokenizer(**parts: object) -> Damage:
+    """Change parts of `tokenizer.json`. A dictionary changes the keys of the part."""
+
+    def change(model: Path) -> None:
+        path = model / "tokenizer.json"
+        found = json.loads(path.read_text())
+        for name, value in parts.items():
+            found[name] = found[name] | value if isinstance(value, dict) and name == "model" else value
+        path.write_text(json.dumps(found))
+
+    return change
+
+
+def _of_characters(characters: str, **model: object) -> Damage:
+    """Make a tokenizer with one token for each character, and none for other characters."""
+    vocabulary = {character: number for number, character in enumerate(["<s>", "</s>", "<unk>", *characters])}
+    encoding = {"type": "BPE", "vocab": vocabulary, "merges": [], "unk_token": None, "byte_fallback": False} | model
+    special = [
+        {"id": n, "content": c, "single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
+        | {"special": True}
+        for n, c in enumerate(["<s>", "</s>", "<unk>"])
+    ]
+    return _tokenizer(model=encoding, added_tokens=special, normalizer=None, pre_tokenizer=None, post_processor=None)
+
+
+def test_check_dropped_characters_are_bad_rows_that_name_them(make_project: MakeProject) -> None:
+    """Byte-pair encoding without bytes and without an unknown token drops characters in silence."""
+    folder = make_project()
+    rows = (folder / "tasks" / "target.jsonl").read_text()
+    (folder / "tasks" / "target.jsonl").write_text(rows + '{"prompt": "ab", "completion": "aäbß"}\n')
+    _of_characters("".join(map(chr, range(32, 127))))(folder / "model")
+    with pytest.raises(DataError, match="leaves out 'äß', because its vocabulary lacks"):
+        Project.open(folder).check()
+
+
+def test_check_unknown_and_small_letters_are_noted(make_project: MakeProject) -> None:
+    folder = make_project()
+    settings = folder / "model" / "tokenizer_config.json"
+    settings.write_text(json.dumps(json.loads(settings.read_text()) | {"unk_token": "<unk>"}))
+    _of_characters("ab ", unk_token="<unk>")(folder / "model")
+    notes = " ".join(Project.open(folder).check().notes)
+    assert re.search(
+        r"[\d,]+ examples hold text that the tokenizer does not know\. The model reads '<unk>' there", notes
+    )
+    assert "capital letters" not in notes
+
+    other = make_project("other")
+    _tokenizer(normalizer={"type": "Lowercase"})(other / "model")
+    assert "The tokenizer reads capital letters as small letters." in Project.open(other).check().notes
