@@ -73,7 +73,8 @@ def refuse_other_kinds_of_file(path: Path) -> None:
     if kind == "zip" and any(name in first for name in _OFFICE):
         raise DataError(f"{path} is a workbook of a spreadsheet program", hint=_SAVE)
     if kind:
-        raise DataError(f"{path} is packed with {kind}", hint=f"Unpack the file, or rename it to {path.name}{ending}.")
+        rename = f", or rename it to {path.name}{ending}" if kind in PACKED.values() else ""
+        raise DataError(f"{path} is packed with {kind}", hint=f"Unpack the file{rename}.")
     _refuse_text(path, first)
 
 
