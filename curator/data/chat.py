@@ -315,6 +315,13 @@ def render(tokenizer: "PreTrainedTokenizerBase", messages: Sequence[Turn], **opt
         # A template is a program of the model's authors and can raise any exception.
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         hint = "Check that the template supports these roles in this order."
+        if type(error).__name__ == "TemplateSyntaxError":
+            hint = "Correct the template, or set chat_template under [data] to another one."
+        elif isinstance(tokenizer.chat_template, dict) and "no default specified" in reason:
+            reason = "the tokenizer has several templates, but not one with the name default"
+            hint = (
+                f"Set chat_template under [data] to one of these names: {', '.join(sorted(tokenizer.chat_template))}."
+            )
         raise DataError(f"the chat template rejects the turns: {reason}", hint=hint) from error
 
 

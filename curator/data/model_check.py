@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from curator.core.errors import DataError
 from curator.core.text import clean
+from curator.data.chat_process import ChatRenderer
 from curator.data.corpus import Corpus
 from curator.data.loading_check import check_loading
 from curator.data.model_files import load_architecture, load_tokenizer, weight_files
@@ -64,6 +65,7 @@ def model_notes(workspace: Workspace, corpus: Corpus) -> list[str]:
     if tokenizer.eos_token_id is None:
         notes.append("The tokenizer has no token for the end of a text. The model does not learn where an answer ends.")
     notes += _lost_text(workspace, corpus, tokenizer)
+    notes += _end_of_answer(tokenizer)
     if "strftime_now" in str(tokenizer.chat_template or ""):
         notes.append("The chat template writes the current date. Chats that are read on another day differ.")
     return notes
@@ -98,6 +100,28 @@ def _lost_text(workspace: Workspace, corpus: Corpus, tokenizer: "PreTrainedToken
             f" The model reads {clean(str(tokenizer.unk_token), limit=40)!r} there."
         )
     return notes
+
+
+_ANSWER = "b"
+
+
+def _end_of_answer(tokenizer: "PreTrainedTokenizerBase") -> list[str]:
+    """Report a chat template that writes no mark after an answer, or a mark that is not one token."""
+    if not isinstance(tokenizer.chat_template, str):
+        return []
+    turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": _ANSWER}]
+    (found,) = ChatRenderer(tokenizer).render([(turns, None)])
+    if isinstance(found, DataError) or not found[1]:
+        # Not every template accepts this chat.
+        return []
+    text, spans = found
+    mark = text[spans[-2] : spans[-1]].rpartition(_ANSWER)[2].strip()
+    if not mark:
+        return ["The chat template writes no mark after an answer. The model does not learn where it ends."]
+    count = len(tokenizer(mark, add_special_tokens=False)["input_ids"])
+    if count > 1:
+        return [f"The tokenizer splits {clean(mark, limit=40)!r}, the end of an answer, into {count:,} tokens."]
+    return []
 
 
 def _positions(architecture: Any) -> int | None:

@@ -204,7 +204,7 @@ class Encoder:
         if is_chat:
             return DataError(
                 "the rows are chats, but the model's tokenizer has no chat template",
-                hint="Use a chat model, or rows with `prompt` and `completion`.",
+                hint="Use a chat model, set chat_template under [data], or use rows with `prompt` and `completion`.",
             )
         if self._encoder_decoder and "text" in content:
             return DataError(
