@@ -1,7 +1,7 @@
 """Refuse text of which a tokenizer leaves out characters without a word.
 
-Byte-pair encoding drops a character that its vocabulary lacks, unless the tokenizer has a token for unknown text or
-tokens for single bytes.
+Byte-pair encoding drops a character that its vocabulary lacks. A tokenizer with a token for unknown text, or with
+tokens for single bytes, drops nothing.
 """
 
 import json
