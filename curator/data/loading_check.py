@@ -3,6 +3,7 @@
 transformers fills missing weights with random numbers, and converts packed integers as if they were weights.
 """
 
+import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -64,7 +65,9 @@ def _check(folder: Path, section: ModelSection) -> None:
 
     architecture = load_architecture(folder, section)
     _check_names(folder, architecture)
-    quantized = getattr(architecture, "quantization_config", None) is not None
+    if _is_quantized(folder, architecture):
+        # Its weights have other names and shapes until the package of the method unpacks them.
+        return
     auto: Any = AutoModelForSeq2SeqLM if getattr(architecture, "is_encoder_decoder", False) else AutoModelForCausalLM
     try:
         with _silenced():
@@ -81,10 +84,9 @@ def _check(folder: Path, section: ModelSection) -> None:
     except Exception as error:
         if _is_final(error) or not _can_be_built(auto, folder, section):
             raise refusal(folder, error) from error
-        # Some kinds of quantization refuse the device. The training loads the model, and reports the reason.
+        # The model may need numbers. The training loads the model, and reports the reason.
         return
-    # The weights of a quantized model have other names and shapes until its package unpacks them.
-    problem = "" if quantized else loading_problem(report) or _packed(folder, base)
+    problem = loading_problem(report) or _packed(folder, base)
     if problem:
         raise DataError(f"model {folder} is damaged or of another kind: {problem}", hint=DAMAGED)
 
@@ -99,6 +101,31 @@ def _check_names(folder: Path, architecture: Any) -> None:
         f" but neither {_SINGLE} nor {_INDEX}",
         hint=f"Rename the file to {_SINGLE}. Several files need their index: download the model again.",
     )
+
+
+def _is_quantized(folder: Path, architecture: Any) -> bool:
+    """Return whether transformers knows how a model is quantized. It reads weights of unknown methods as they are.
+
+    Raises:
+        DataError: The package that unpacks the weights is missing, or the method is not named.
+    """
+    from transformers.quantizers.auto import AutoHfQuantizer
+
+    text = architecture.get_text_config(decoder=True)
+    method: Any = getattr(architecture, "quantization_config", None) or getattr(text, "quantization_config", None)
+    if method is None:
+        return False
+    try:
+        with _silenced():
+            values = method if isinstance(method, dict) else method.to_dict()
+            if not AutoHfQuantizer.supports_quant_method(values):  # type: ignore[no-untyped-call]
+                return False
+            quantizer: Any = AutoHfQuantizer.from_config(copy.deepcopy(method), pre_quantized=True)
+            quantizer.validate_environment(device_map=None, weights_only=True)
+    except Exception as error:
+        if _is_final(error):
+            raise refusal(folder, error) from error
+    return True
 
 
 def _is_final(error: Exception) -> bool:
@@ -161,7 +188,7 @@ def _packed(folder: Path, base: "torch.nn.Module") -> str:
                 if kind in _PACKED:
                     found.setdefault(_PACKED[kind], []).append(name)
     return "; ".join(
-        _listed(f"weights stored as {kind} without `quantization_config`", sorted(names))
+        _listed(f"weights stored as {kind}, which transformers does not unpack", sorted(names))
         for kind, names in found.items()
     )
 

@@ -94,6 +94,12 @@ def _with_integers(model: Path) -> None:
     save_file(weights, model / "model.safetensors", metadata={"format": "pt"})
 
 
+def _of_unknown_method(model: Path) -> None:
+    """transformers ignores such a method, and reads its packed weights as they are."""
+    _with_integers(model)
+    _config(quantization_config={"quant_method": "squeezed"})(model)
+
+
 def _without_the_index(model: Path) -> None:
     _sharded("parts/two.safetensors")(model)
     (model / "model.safetensors.index.json").unlink()
@@ -156,12 +162,13 @@ def _moved_down(model: Path) -> None:
         (_with_shorter_rows, r"1 weights of another shape: model.layers.1.mlp.up_proj.weight \(\d+×\d+ instead of"),
         (
             _with_integers,
-            "1 weights stored as int8 without `quantization_config`: model.layers.0.mlp.down_proj.weight$",
+            "1 weights stored as int8, which transformers does not unpack: model.layers.0.mlp.down_proj.weight$",
         ),
         (_without_the_index, "2 files of weights: one.safetensors, two.safetensors, but neither model.safetensors nor"),
         (_config(quantization_config={"quant_method": "gptq", "bits": 4}), "requires optimum"),
         (_config(quantization_config={"quant_method": "bitsandbytes", "load_in_4bit": True}), "requires bitsandbytes"),
         (_config(quantization_config={"bits": 4}), "no `quant_method`"),
+        (_of_unknown_method, "1 weights stored as int8, which transformers does not unpack: model.layers.0"),
         (_config(rope_parameters={"rope_type": "stretched", "rope_theta": 1e4}), "KeyError: 'stretched'"),
         (_linked("../.git/annex/objects/a.safetensors"), "is a link to a missing file: ../.git/annex/objects/a"),
         (_starting("/annex/objects/SHA256E-s1--0.safetensors\n"), "model.safetensors is a pointer of git-annex"),
@@ -174,6 +181,7 @@ def _moved_down(model: Path) -> None:
         *("classifier", "masked", "tokens", "positions", "shard", "outside", "adapter", "cut"),
         *("pointer", "pointer tokenizer", "pointer config", "folder below"),
         *("head", "missing", "unexpected", "shape", "integers", "no index", "gptq", "bitsandbytes", "no method"),
+        "unknown method",
         *("rope", "dead link", "annex", "xet", "tensorflow", "onnx", "adapter alone"),
     ],
 )
