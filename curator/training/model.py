@@ -180,6 +180,17 @@ class TunedModel:
                 for adapter in module.active_adapters:
                     module.reset_lora_parameters(adapter, True)  # type: ignore[no-untyped-call]
 
+    def weights_not_finite(self) -> list[str]:
+        """Return the names of the base model's weights that hold NaN or an infinite number."""
+        import torch
+
+        return [
+            name.removeprefix("base_model.model.").replace(".base_layer.", ".")
+            for name, p in self.model.named_parameters()
+            if not p.requires_grad and p.is_floating_point() and p.device.type != "meta" and not self.sharded
+            if not bool(torch.isfinite(p).all())
+        ]
+
     def adapter_weights(self) -> "torch.Tensor":
         """Return a copy of all weights of the adapter in one vector (p,)."""
         named = {name: p.detach() for name, p in self.model.named_parameters() if p.requires_grad}

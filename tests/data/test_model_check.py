@@ -13,7 +13,7 @@ import torch
 from conftest import MakeProject
 from safetensors.torch import load_file, save_file
 
-from curator.core.errors import ConfigError, CuratorError, DataError
+from curator.core.errors import ConfigError, CuratorError, DataError, NumericalError
 from curator.data.check import CheckFailed
 from curator.project.project import Project
 
@@ -395,6 +395,16 @@ def _tokenizer(**parts: object) -> Damage:
         path.write_text(json.dumps(found))
 
     return change
+
+
+def test_train_weights_that_are_not_finite_are_named(make_project: MakeProject) -> None:
+    """Without the name, the hint to change the recipe leads nowhere."""
+    folder = make_project()
+    weights = load_file(folder / "model" / "model.safetensors")
+    weights["model.layers.1.mlp.up_proj.weight"][3, 3] = float("nan")
+    save_file(weights, folder / "model" / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(NumericalError, match=r"not finite in model\.layers\.1\.mlp\.up_proj\.weight$"):
+        Project.open(folder).train()
 
 
 def _of_characters(characters: str, **model: object) -> Damage:
