@@ -155,6 +155,7 @@ def _stretched(parameters: Any, positions: int) -> list[float]:
 def _check_kind(folder: Path, architecture: Any) -> None:
     from transformers.models.auto.modeling_auto import (
         MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+        MODEL_FOR_MASKED_LM_MAPPING_NAMES,
         MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES,
     )
 
@@ -167,6 +168,15 @@ def _check_kind(folder: Path, architecture: Any) -> None:
         raise DataError(
             f"model folder {folder} holds {names[0]}, which is not a causal or sequence-to-sequence language model",
             hint="Choose a model that generates text. transformers would start the missing output layer at random.",
+        )
+    kind = getattr(architecture, "model_type", "")
+    either = kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and kind in MODEL_FOR_MASKED_LM_MAPPING_NAMES
+    one_way = any(getattr(architecture, key, False) for key in ("is_decoder", "is_encoder_decoder", "causal"))
+    if either and not one_way:
+        # Such a model would see the tokens that it must predict.
+        raise DataError(
+            f"model folder {folder} holds a model that reads in both directions ({kind} without `is_decoder`)",
+            hint="Choose a model that generates text, or set is_decoder in config.json if it was trained as one.",
         )
 
 

@@ -397,6 +397,24 @@ def _tokenizer(**parts: object) -> Damage:
     return change
 
 
+def test_check_model_that_reads_in_both_directions_is_refused(make_project: MakeProject) -> None:
+    """The model would see the answer that it must predict, and its loss would mean nothing."""
+    from transformers import BertConfig, BertLMHeadModel
+
+    folder = make_project()
+    (folder / "model" / "model.safetensors").unlink()
+    size = json.loads((folder / "model" / "config.json").read_text())["vocab_size"]
+    small = {"vocab_size": size, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    for one_way in (False, True):
+        config = BertConfig(**small, intermediate_size=16, is_decoder=one_way)
+        BertLMHeadModel(config).save_pretrained(folder / "model")
+        if one_way:
+            assert Project.open(folder).check().error == ""
+            continue
+        with pytest.raises(DataError, match="a model that reads in both directions"):
+            Project.open(folder).check()
+
+
 def test_train_weights_that_are_not_finite_are_named(make_project: MakeProject) -> None:
     """Without the name, the hint to change the recipe leads nowhere."""
     folder = make_project()
