@@ -269,7 +269,7 @@ def learning_rates(config: Config, steps: int) -> list[float]:
 
 
 def _with_tasks(workspace: Workspace, error: NumericalError, corpus: Corpus, tuned: TunedModel) -> NumericalError:
-    """Add to a training error the weights of the base model, or else the tasks, that make the loss not finite."""
+    """Add the cause to a training error: weights of the base model, or else tasks, that are not finite."""
     damaged = tuned.weights_not_finite()
     if damaged:
         named = ", ".join(damaged[:5]) + (f" and {len(damaged) - 5:,} more" if len(damaged) > 5 else "")
