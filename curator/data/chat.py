@@ -6,6 +6,7 @@ Such a part starts after the generation prompt, and includes the marker that end
 A search for the turn's text would fail: a template may trim, reorder or repeat the text.
 """
 
+import html
 import json
 import re
 from collections.abc import Callable, Sequence
@@ -28,6 +29,8 @@ _MANY = 40
 # Turns of a long chat that are measured apart, and characters before a turn that two similar turns share.
 _MEASURED, _HEADER = 16, 8
 _SCALAR = re.compile(r"(?:-?\d[\d.eE+-]{0,40}|true|false|null|True|False|None)")
+# Thoughts without text, which templates add and remove.
+_EMPTY_THOUGHT = re.compile(r"<think>\s*</think>")
 # Keys of a turn that curator reads and that templates must not see.
 _OWN_KEYS = ("train",)
 
@@ -42,7 +45,7 @@ class Chat:
         dropped: Cache of the turns that the template leaves out, by the shape of a chat.
 
     Raises:
-        DataError: The template rejects the turns, or omits the tools, the calls or the tool responses.
+        DataError: The template rejects the turns, or omits the tools, the calls, or a turn or part of it.
     """
 
     def __init__(
@@ -75,6 +78,24 @@ class Chat:
             if role in ("user", "assistant", "system"):
                 hint = "Use a model whose template writes such turns, or remove the text of the turn."
             raise DataError(f"the model's chat template leaves out turn {number + 1}, of the role {role!r}", hint=hint)
+        self._refuse_cut_turns()
+
+    def _refuse_cut_turns(self) -> None:
+        """Refuse a chat if the template leaves out part of a turn, for example the reasoning of an earlier turn."""
+        written: tuple[str, ...] = ()
+        for number, turn in enumerate(self._messages):
+            if turn["role"] == "tool" or turn["content"].strip() in self.text:
+                continue
+            written = written or tuple(map(_without_blanks, (self.text, html.unescape(self.text))))
+            content = _EMPTY_THOUGHT.sub("", turn["content"])
+            # A template may write a text as JSON.
+            forms = (content, json.dumps(content)[1:-1], json.dumps(content, ensure_ascii=False)[1:-1])
+            if not any(_without_blanks(form) in text for form in forms for text in written):
+                raise DataError(
+                    f"the model's chat template leaves out part of turn {number + 1}, of the role {turn['role']!r}",
+                    hint="Set chat_template under [data] to a template that writes the whole turn,"
+                    " or remove the part, such as reasoning between <think> and </think>.",
+                )
 
     def _dropped(self, known: "dict[Shape, frozenset[int]] | None") -> list[int]:
         """Return the turns with text that the template leaves out. Chats of one shape are rendered once."""
@@ -294,6 +315,13 @@ def render(tokenizer: "PreTrainedTokenizerBase", messages: Sequence[Turn], **opt
         # A template is a program of the model's authors and can raise any exception.
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         hint = "Check that the template supports these roles in this order."
+        if type(error).__name__ == "TemplateSyntaxError":
+            hint = "Correct the template, or set chat_template under [data] to another one."
+        elif isinstance(tokenizer.chat_template, dict) and "no default specified" in reason:
+            reason = "the tokenizer has several templates, but not one with the name default"
+            hint = (
+                f"Set chat_template under [data] to one of these names: {', '.join(sorted(tokenizer.chat_template))}."
+            )
         raise DataError(f"the chat template rejects the turns: {reason}", hint=hint) from error
 
 
@@ -313,6 +341,11 @@ def shared(left: Sequence[object], right: Sequence[object]) -> int:
 def _with_any_numbers(text: str) -> re.Pattern[str]:
     """Return a pattern of a text that may hold other numbers. The arguments of a call may end with numbers."""
     return re.compile(_SCALAR.pattern.join(map(re.escape, _SCALAR.split(text))))
+
+
+def _without_blanks(text: str) -> str:
+    """Return a text without its blanks and line breaks, which templates trim."""
+    return "".join(text.split())
 
 
 def _replaced(turn: Turn, mark: str = _PLACEHOLDER, *, calls_alone: bool = False) -> Turn:

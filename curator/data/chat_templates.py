@@ -35,7 +35,7 @@ def find_template(written: str, root: Path, model: Path) -> str:
 
     Raises:
         ConfigError: `written` is no file, no name and no text of a template.
-        DataError: The file cannot be read.
+        DataError: The file cannot be read, or is a JSON file without a template.
     """
     if not written or any(mark in written for mark in _MARKS):
         return written
@@ -102,6 +102,18 @@ def _read(path: Path) -> str:
     try:
         if path.stat().st_size > _LARGEST:
             raise DataError(f"too large for a chat template: {path}", hint="Name the file of a Jinja template.")
-        return read_whole_text(path, most=_LARGEST)
+        text = read_whole_text(path, most=_LARGEST)
+        return text if path.suffix.lower() != ".json" else _of_json(text, path)
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"cannot read the chat template {path}: {error}", hint="Save the file as UTF-8.") from error
+
+
+def _of_json(text: str, path: Path) -> str:
+    """Return the template in the JSON file of a tokenizer or of a processor."""
+    try:
+        found = json.loads(text)["chat_template"]
+    except (ValueError, LookupError, TypeError, RecursionError):
+        found = None
+    if not isinstance(found, str):
+        raise DataError(f"no text under `chat_template` in {path}", hint="Name the file of a Jinja template.")
+    return found

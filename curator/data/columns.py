@@ -254,6 +254,9 @@ def unused_columns(row: Mapping[str, Any], kind: str, where: str) -> tuple[str, 
                 f"{where}: {name!r} is not read in rows of the format {kind}",
                 hint="Use `messages`, or `instruction` and `output`, which both read that column.",
             )
+    if kind in (OPENAI, TULU, SHAREGPT) and _is_there(row.get("messages")) and _is_there(row.get("conversations")):
+        # A row has one chat.
+        unread.append("conversations")
     found = dict.fromkeys(map(str, unread))
     for field in ("messages", "conversations", "prompt", "completion"):
         turns = row.get(field) if field in read else None

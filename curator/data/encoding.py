@@ -141,7 +141,12 @@ def _finished(
             # The tokenizer or its chat template rejects the row.
             row = bad_row(row.number, row.file, row.line, rendered)
             rendered = NOTHING.rendered
-        task.examples.append(_example(row, encoder.finish(rendered, pieces) if not row.problem else NOTHING))
+        encoded = NOTHING
+        try:
+            encoded = encoder.finish(rendered, pieces) if not row.problem else NOTHING
+        except DataError as error:
+            row = bad_row(row.number, row.file, row.line, error)
+        task.examples.append(_example(row, encoded))
         if len(task.examples) == len(task.rows):
             yield task
 

@@ -32,6 +32,7 @@ _PROGRAMS = {
     b"\x04\x22\x4d\x18": ("packed with LZ4", "Unpack the file."),
     b"<?xml": ("XML", "Download the file itself. A server answers with XML if it refuses a download."),
     b"/annex/objects/": ("a pointer of git-annex, not the data", "Run `git annex get` in its repository."),
+    b"# xet version": ("a pointer of Xet, not the data", "Install `git-xet` and pull its repository again."),
 }
 # Formats that curator reads, by their mark: name and ending.
 _TABLES = {b"PAR1": ("Parquet", ".parquet"), b"ARROW1\0": ("Arrow", ".arrow")}
@@ -75,7 +76,8 @@ def refuse_other_kinds_of_file(path: Path) -> None:
     if kind == "zip" and any(name in first for name in _OFFICE):
         raise DataError(f"{path} is a workbook of a spreadsheet program", hint=_SAVE)
     if kind:
-        raise DataError(f"{path} is packed with {kind}", hint=f"Unpack the file, or rename it to {path.name}{ending}.")
+        rename = f", or rename it to {path.name}{ending}" if kind in PACKED.values() else ""
+        raise DataError(f"{path} is packed with {kind}", hint=f"Unpack the file{rename}.")
     _refuse_text(path, first)
 
 

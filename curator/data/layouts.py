@@ -290,7 +290,7 @@ def _configurations(folder: Path) -> list[dict[str, Any]]:
     if len(parts) < 3 or parts[0].strip():
         return []
     try:
-        front = read_yaml(parts[1])
+        front = read_yaml(parts[1], unique_keys=False)
     except ValueError:
         return []
     configurations = front.get("configs") if isinstance(front, dict) else None

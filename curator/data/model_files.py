@@ -206,13 +206,35 @@ def find_model(section: ModelSection, root: Path) -> Path:
     """
     folder = find_tokenizer(section, root)
     if not weight_files(folder):
-        other = sorted(p.name for p in folder.glob("*.bin"))
         raise DataError(
-            f"no weights (*.safetensors) in model folder {folder}"
-            + (f" ({other[0]} is a pickle, which can run code)" if other else ""),
+            f"no weights (*.safetensors) in model folder {folder}{_other_weights(folder)}",
             hint="Save the model with save_pretrained(), which writes safetensors.",
         )
     return folder
+
+
+# Weights in formats that curator does not read, and what they are.
+_OTHER_WEIGHTS = {
+    "*.bin": "a pickle, which can run code",
+    "*.pth": "a pickle, which can run code",
+    "*.pt": "a pickle, which can run code",
+    "*.gguf": "a GGUF file, which cannot be trained",
+    "*.h5": "a file of TensorFlow",
+    "*.msgpack": "a file of Flax",
+    "onnx/*.onnx": "a file of ONNX, which cannot be trained",
+    "*.onnx": "a file of ONNX, which cannot be trained",
+    "global_step*": "a checkpoint of DeepSpeed, which zero_to_fp32.py converts",
+    "*/*.distcp": "a sharded checkpoint of torch, which `accelerate merge-weights` converts",
+}
+
+
+def _other_weights(folder: Path) -> str:
+    """Say what the first file of weights in another format is."""
+    for pattern, kind in _OTHER_WEIGHTS.items():
+        other = sorted(path.relative_to(folder).as_posix() for path in folder.glob(pattern))
+        if other:
+            return f" ({clean(other[0], limit=100)} is {kind})"
+    return ""
 
 
 def find_tokenizer(section: ModelSection, root: Path, *, download: bool = True) -> Path:
@@ -241,6 +263,11 @@ def find_tokenizer(section: ModelSection, root: Path, *, download: bool = True) 
             f"model folder {folder} holds a LoRA adapter, {beside} a model{_base_of(adapter)}",
             hint="Set `name_or_path` under [model] to the base model, or merge the adapter into it.",
         )
+    if not (folder / "config.json").is_file() and (folder / _WEIGHTS).is_file():
+        raise DataError(
+            f"model folder {folder} holds a LoRA adapter ({_WEIGHTS}), not a model",
+            hint="Set `name_or_path` under [model] to the base model, or merge the adapter into it.",
+        )
     if not (folder / "config.json").is_file():
         raise DataError(f"no config.json in model folder {folder}", hint=_hint_without_config(folder))
     return folder
@@ -248,12 +275,18 @@ def find_tokenizer(section: ModelSection, root: Path, *, download: bool = True) 
 
 def _hint_without_config(folder: Path) -> str:
     """Return what to do about a model folder without `config.json`."""
-    below = sorted(path.parent for path in folder.glob("*/config.json"))
+    below = sorted((path.parent for path in folder.glob("*/config.json")), key=lambda path: _number_at_end(path.name))
     if below:
         return f"Set `name_or_path` under [model] to the folder below: {clean(below[-1].name, limit=100)}."
     if any(folder.glob("*.gguf")):
         return "Convert the GGUF file to a transformers model. curator trains on safetensors weights."
     return "Set `name_or_path` under [model] to a transformers model."
+
+
+def _number_at_end(name: str) -> tuple[int, str]:
+    """Return the number at the end of a name, such as that of a checkpoint, and the name."""
+    digits = name[len(name.rstrip("0123456789")) :]
+    return int(digits or 0), name
 
 
 def _base_of(adapter: Path) -> str:
@@ -320,7 +353,7 @@ def load_architecture(folder: Path, section: ModelSection) -> "PreTrainedConfig"
         )
     except Exception as error:
         raise DataError(
-            f"cannot use config.json of model {folder}: {first_line(error)}", hint=_code_hint(error)
+            f"cannot use config.json of model {folder}: {first_line(error)}", hint=code_hint(error)
         ) from error
     check_weights(found, folder)
     if not section.trust_remote_code:
@@ -350,7 +383,7 @@ def load_tokenizer(folder: Path, section: ModelSection, chat_template: str = "")
         )
     except Exception as error:
         raise DataError(
-            f"cannot read the tokenizer of model {folder}: {first_line(error)}", hint=_code_hint(error)
+            f"cannot read the tokenizer of model {folder}: {first_line(error)}", hint=code_hint(error)
         ) from error
     if chat_template:
         use_template(tokenizer, chat_template)
@@ -368,12 +401,17 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
-def _code_hint(error: BaseException) -> str:
+def code_hint(error: BaseException) -> str:
+    """Return what to do about an error of transformers."""
     if "trust_remote_code" in str(error):
         return (
             "Set trust_remote_code = true under [model] if you trust the model's authors."
             " Otherwise curator does not run the model's Python code."
         )
-    if "pip install" in str(error):
+    if "does not recognize this architecture" in str(error):
+        return "Update transformers (`pip install --upgrade transformers`), or choose another model."
+    if any(words in str(error) for words in ("requires a GPU", "GPU is required", "No GPU")):
+        return "Use a machine with a GPU, or choose a model that is not quantized."
+    if isinstance(error, ImportError) or "pip install" in str(error):
         return "Install the package that the error names, or choose a model that is not quantized."
     return "Check that the folder holds a complete transformers model: config, weights and tokenizer."

@@ -92,7 +92,23 @@ class Task:
             *self.version.notes,
             *(f"validation file: {note}" for note in held_out),
             *(f"test file: {note}" for note in test),
+            *self._held_out_notes,
         ]
+
+    @property
+    def _held_out_notes(self) -> list[str]:
+        """Report held-out examples that are left out or truncated. The counts of a task are those of its training."""
+        notes = []
+        for words, own, version, numbers in (
+            ("validation", self.validation_version, self.held_out_from, self.split.validation),
+            ("test", self.test_version, self.test_version or self.version, self.split.test),
+        ):
+            reasons = Counter(reason for reason in own.index.left_out if reason) if own is not None else Counter[str]()
+            notes += [f"{words} file: {count:,} examples left out: {reason}" for reason, count in reasons.items()]
+            truncated = sum(version.index.truncated[n] for n in numbers)
+            if truncated:
+                notes.append(f"{truncated:,} {words} examples longer than max_length were truncated")
+        return notes
 
     @property
     def content(self) -> str:

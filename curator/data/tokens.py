@@ -11,6 +11,7 @@ import numpy.typing as npt
 from curator.core.errors import DataError
 from curator.data.chat import Turn, shared
 from curator.data.chat_process import ChatRenderer
+from curator.data.lost_characters import may_lose_characters, refuse_lost_characters
 from curator.data.rows import Content, pair
 from curator.data.token_ranges import carries_loss
 
@@ -131,6 +132,7 @@ class Encoder:
         self._max_length = max_length
         self._encoder_decoder = encoder_decoder
         self._chats = ChatRenderer(tokenizer)
+        self._loses = may_lose_characters(tokenizer)
         self._before, self._after = special_tokens(tokenizer)
         if not self._after and tokenizer.eos_token_id is not None:
             # Without an end-of-text token in the examples, a model does not learn to stop.
@@ -153,7 +155,7 @@ class Encoder:
         """Encode one example.
 
         Raises:
-            DataError: As `rendered`.
+            DataError: As `rendered` and `finish`.
         """
         rendered = self.rendered(content)
         found = self.finish(rendered, self.tokenize([rendered])[0])
@@ -202,7 +204,7 @@ class Encoder:
         if is_chat:
             return DataError(
                 "the rows are chats, but the model's tokenizer has no chat template",
-                hint="Use a chat model, or rows with `prompt` and `completion`.",
+                hint="Use a chat model, set chat_template under [data], or use rows with `prompt` and `completion`.",
             )
         if self._encoder_decoder and "text" in content:
             return DataError(
@@ -238,7 +240,13 @@ class Encoder:
         Args:
             row: Result of `rendered`.
             pieces: Result of `tokenize` for the row.
+
+        Raises:
+            DataError: The tokenizer leaves out a character of the text.
         """
+        if self._loses:
+            for text, part in zip(self._texts(row), pieces, strict=True):
+                refuse_lost_characters(self._tokenizer, text, part.places)
         before, after = ([], []) if row.templated else (self._before, self._after)
         if self._encoder_decoder:
             source = before + self._ended(pieces[0].ids)
@@ -321,7 +329,8 @@ class Encoder:
             )
         except BaseException as error:
             # The tokenizers library ends a regular expression that takes too long, by an error outside of `Exception`.
-            if type(error).__name__ != "PanicException":
+            # It raises `Exception` itself for a word that the vocabulary lacks.
+            if type(error).__name__ not in ("PanicException", "Exception"):
                 raise
             raise DataError(
                 f"the tokenizer cannot split a text: {error}", hint="Use another model, or remove the text."
@@ -365,9 +374,18 @@ def _joined(segments: list[dict[str, Any]]) -> tuple[str, list[int]]:
 
 
 def special_tokens(tokenizer: "PreTrainedTokenizerBase") -> tuple[list[int], list[int]]:
-    """Return the token ids that the tokenizer adds before and after a text."""
-    bare = list(tokenizer("a", add_special_tokens=False)["input_ids"])
-    full = list(tokenizer("a", add_special_tokens=True)["input_ids"])
+    """Return the token ids that the tokenizer adds before and after a text.
+
+    Raises:
+        DataError: The tokenizer cannot split a text.
+    """
+    try:
+        bare = list(tokenizer("a", add_special_tokens=False)["input_ids"])
+        full = list(tokenizer("a", add_special_tokens=True)["input_ids"])
+    except Exception as error:
+        raise DataError(
+            f"the tokenizer cannot split a text: {error}", hint="Give the tokenizer a token for unknown words."
+        ) from error
     for start in range(len(full) - len(bare) + 1):
         if full[start : start + len(bare)] == bare:
             return full[:start], full[start + len(bare) :]

@@ -22,6 +22,8 @@ from curator.project.toml_text import one_line, quoted, toml_of
 
 # Largest number of shards that a table lists one by one.
 _FEW = 3
+# Endings of archives, whose files curator does not read.
+_ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".zst", ".7z", ".rar")
 
 _TEMPLATE = """\
 # A curator project. Paths are relative to this file. Results live in .curator/ next to it. Deleting that folder
@@ -335,7 +337,10 @@ def _tasks(source: str, left_out: list[str]) -> Sequence[FoundTask]:
     if not known or not found.tasks:
         shown = RemoteFile(source) if is_remote(source) else source
         only = " (only test and validation splits)" if found.held_out else ""
-        raise DataError(f"no task file found: --from {shown}{only}", hint=f"Name files of these formats: {FORMATS}.")
+        archive = "Unpack the archive. " if path.suffix.lower() in _ARCHIVES else ""
+        raise DataError(
+            f"no task file found: --from {shown}{only}", hint=f"{archive}Name files of these formats: {FORMATS}."
+        )
     left_out += [f"{path}: unknown type of file" for path in found.unread]
     left_out += [f"{path}: in a folder that is not named" for path in found.below]
     left_out += [f"{path}: test or validation split, not trained on" for path in found.held_out]

@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from curator.core import distributed
+from curator.core.errors import NumericalError
 from curator.core.events import Event, StageFinished, StageStarted, Stopwatch
 from curator.core.figures import duration
 from curator.core.performance import peak_bytes
@@ -172,7 +173,11 @@ class Pipeline:
     def _probe(self, tuned: "TunedModel", corpus: "Corpus") -> None:
         from curator.project.probe import probe
 
-        found = probe(self._workspace, corpus, tuned)
+        try:
+            found = probe(self._workspace, corpus, tuned)
+        except NumericalError:
+            # The training fails at its first step, and says why.
+            return
         if found is not None:
             self._probed = found.rate
             if found.threads:

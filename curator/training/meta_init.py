@@ -269,7 +269,14 @@ def learning_rates(config: Config, steps: int) -> list[float]:
 
 
 def _with_tasks(workspace: Workspace, error: NumericalError, corpus: Corpus, tuned: TunedModel) -> NumericalError:
-    """Add to a training error the tasks whose first examples have no finite loss before training."""
+    """Add the cause to a training error: weights of the base model, or else tasks, that are not finite."""
+    damaged = tuned.weights_not_finite()
+    if damaged:
+        named = ", ".join(damaged[:5]) + (f" and {len(damaged) - 5:,} more" if len(damaged) > 5 else "")
+        return NumericalError(
+            f"{error.message}. The base model holds numbers that are not finite in {named}",
+            hint='Download the model again, or choose another model. Also try model.dtype = "float32".',
+        )
     bad = []
     for task in corpus.tasks:
         first = training_examples(task, workspace.store)[:_CHECKED_EXAMPLES]

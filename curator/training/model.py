@@ -21,10 +21,10 @@ from curator.core.config import LoraSection, ModelSection
 from curator.core.errors import ConfigError, DataError, ManifestMismatch
 from curator.core.files import sha256_of, umask
 from curator.core.performance import slow_arithmetic
+from curator.data.loading_check import DAMAGED, loading_problem, refusal
 from curator.data.model_files import (
     _WEIGHTS,
     ModelFiles,
-    _code_hint,
     check_unchanged,
     first_line,
     identify_model,
@@ -180,6 +180,17 @@ class TunedModel:
                 for adapter in module.active_adapters:
                     module.reset_lora_parameters(adapter, True)  # type: ignore[no-untyped-call]
 
+    def weights_not_finite(self) -> list[str]:
+        """Return the names of the base model's weights that hold NaN or an infinite number."""
+        import torch
+
+        return [
+            name.removeprefix("base_model.model.").replace(".base_layer.", ".")
+            for name, p in self.model.named_parameters()
+            if not p.requires_grad and p.is_floating_point() and p.device.type != "meta" and not self.sharded
+            if not bool(torch.isfinite(p).all())
+        ]
+
     def adapter_weights(self) -> "torch.Tensor":
         """Return a copy of all weights of the adapter in one vector (p,)."""
         named = {name: p.detach() for name, p in self.model.named_parameters() if p.requires_grad}
@@ -332,6 +343,8 @@ def load_model(folder: Path, section: ModelSection, lora: LoraSection) -> TunedM
         "dtype": pick_dtype(section, device),
         "use_safetensors": True,
         "trust_remote_code": section.trust_remote_code,
+        # transformers then reports these weights by name.
+        "ignore_mismatched_sizes": True,
     }
     if section.attention != "auto":
         options["attn_implementation"] = section.attention
@@ -364,13 +377,13 @@ def load_model(folder: Path, section: ModelSection, lora: LoraSection) -> TunedM
     try:
         base, report = auto.from_pretrained(folder, output_loading_info=True, **options)
     except Exception as error:
-        raise DataError(f"cannot load model {folder}: {first_line(error)}", hint=_code_hint(error)) from error
+        raise refusal(folder, error) from error
     # transformers fills missing weights with random numbers, and only prints a table.
     problem = loading_problem(report)
     if problem:
         raise DataError(
             f"model {folder} is damaged or of another kind: {problem}",
-            hint="Download the model again, or choose another model.",
+            hint=DAMAGED,
         )
     if section.quantization != "none":
         base = prepare_model_for_kbit_training(base, use_gradient_checkpointing=False)  # type: ignore[no-untyped-call]
@@ -422,26 +435,6 @@ def layout_of(folder: Path, section: ModelSection, lora: LoraSection) -> Paramet
     with torch.device("meta"):
         base = auto.from_config(config, trust_remote_code=section.trust_remote_code)
         return ParameterLayout.of(get_peft_model(base, lora_config(lora, encoder_decoder=encoder_decoder)))
-
-
-def loading_problem(report: dict[str, Any]) -> str:
-    """Describe weights that transformers did not load as they are in the files. Return "" if all are loaded.
-
-    Args:
-        report: Loading info that `from_pretrained` returns with `output_loading_info`.
-    """
-    parts = []
-    for key, words in (
-        ("missing_keys", "missing"),
-        ("mismatched_keys", "of another shape"),
-        ("unexpected_keys", "unknown to the model"),
-        ("error_msgs", "not loaded"),
-    ):
-        names = sorted({str(item[0] if isinstance(item, tuple) else item) for item in report.get(key) or ()})
-        if names:
-            more = f" and {len(names) - 5:,} more" if len(names) > 5 else ""
-            parts.append(f"{len(names):,} weights {words}: {', '.join(names[:5])}{more}")
-    return "; ".join(parts)
 
 
 def load_project_model(workspace: Workspace, model: ModelFiles | None = None) -> TunedModel:

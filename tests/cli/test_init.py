@@ -88,6 +88,11 @@ def test_init_bad_arguments_name_the_mistake(data: Path) -> None:
     ):
         with pytest.raises(kind, match=message):
             write_project(data / "p", sources, model="m", target=None)
+    (data / "data" / "rows.zip").write_bytes(b"PK")
+    with pytest.raises(DataError, match="no task file found") as packed:
+        write_project(data / "p", ["data/rows.zip"], model="m", target=None)
+    assert packed.value.hint.startswith("Unpack the archive. ")
+    (data / "data" / "rows.zip").unlink()
     with pytest.raises(ConfigError, match="unknown target: 'x'"):
         write_project(data / "p", ["data"], model="m", target="x")
     assert not (data / "p").exists()

@@ -22,6 +22,7 @@ UNFIT = {
     "\0a: b": "special characters are not allowed",
     "[" * 5000: "nested too deeply",
     "a: &a [*a]": "contains the alias",
+    "a: [x]\nb: 1\na: [y]": "the key 'a' occurs twice, in line 3",
 }
 # Thirty levels that each name the level before twice: a billion values in a kilobyte.
 LAUGHS = "a0: &a0 [x, x]\n" + "".join(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]\n" for n in range(1, 30))

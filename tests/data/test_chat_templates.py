@@ -65,6 +65,35 @@ def test_chat_template_of_any_kind_renders_the_rows(folder: Path) -> None:
     assert texts(set_template(folder, "third.jinja"))[0] == first(THIRD)
     assert texts(set_template(folder, str(folder / "third.jinja")))[0] == first(THIRD)
     assert texts(set_template(folder, OTHER))[1] == first(OTHER, 1)
+    # Processors of models with pictures keep their template in JSON.
+    (folder / "processor_config.json").write_text(json.dumps({"chat_template": THIRD}))
+    assert texts(set_template(folder, "processor_config.json"))[0] == first(THIRD)
+
+
+def test_chat_template_without_a_default_names_the_others(folder: Path) -> None:
+    tokenizer = make_tokenizer(bos=True)
+    tokenizer.chat_template = {"rag": CHAT_TEMPLATE, "other": OTHER}
+    tokenizer.save_pretrained(folder / "model")
+    (folder / "model" / "chat_template.jinja").unlink(missing_ok=True)
+    with pytest.raises(DataError, match="several templates, but not one with the name default") as raised:
+        Project.open(folder).check()
+    assert "one of these names: other, rag." in raised.value.hint
+
+
+@pytest.mark.parametrize(
+    ("end", "words"),
+    [
+        ("", "The chat template writes no mark after an answer."),
+        ("<|over|>", "The tokenizer splits '<|over|>', the end of an answer, into "),
+        ("</s>", ""),
+    ],
+    ids=["no mark", "several tokens", "one token"],
+)
+def test_check_end_of_an_answer_that_is_no_token_is_noted(folder: Path, end: str, words: str) -> None:
+    template = "{% for m in messages %}[{{ m.role }}]{{ m.content }}" + end + "\n{% endfor %}"
+    notes = " ".join(set_template(folder, template).check().notes)
+    assert words in notes
+    assert words or ("after an answer" not in notes and "end of an answer" not in notes)
 
 
 def test_chat_template_change_of_the_file_makes_the_stages_stale(folder: Path) -> None:
@@ -91,6 +120,7 @@ def test_chat_template_change_of_the_file_makes_the_stages_stale(folder: Path) -
         ("{% for m in messages %}", ConfigError, r"not a valid template: line 1: "),
         ("latin.jinja", DataError, "cannot read the chat template"),
         ("large.jinja", DataError, "too large for a chat template"),
+        ("other.json", DataError, "no text under `chat_template`"),
     ],
 )
 def test_chat_template_that_cannot_be_used_names_the_fault(
@@ -98,6 +128,7 @@ def test_chat_template_that_cannot_be_used_names_the_fault(
 ) -> None:
     (folder / "latin.jinja").write_bytes(b"{{ '\xe9' }}")
     (folder / "large.jinja").write_text("x" * (2**20 + 1))
+    (folder / "other.json").write_text('{"processor_class": "{{ x }}"}')
     with pytest.raises(error, match=message) as raised:
         set_template(folder, written).check()
     assert "missing" not in written or "default, other" in raised.value.hint

@@ -93,6 +93,8 @@ def test_read_task_row_with_more_than_an_example_is_refused_by_name(
         ),
         ({"prompt": "q", "completion": "a", "explanation": "e", "score": 0.5}, ("explanation", "score")),
         ({"messages": [TURNS[0] | {"id": 1}, TURNS[1]], "text": "rendered"}, ("text", "messages[].id")),
+        ({"messages": TURNS, "conversations": [TURNS[0], {"role": "assistant", "content": "x"}]}, ("conversations",)),
+        ({"messages": None, "conversations": TURNS}, ()),
         ({"prompt": "q", "completion": "a", "images": [], "system": "", "label": None}, ()),
         ({"messages": [TURNS[0] | {"value": "other", "from": "user"}, TURNS[1]]}, ("messages[].value",)),
         ({"messages": TURNS, "conversations": [TURNS[0]]}, ("conversations",)),

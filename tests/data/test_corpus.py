@@ -181,3 +181,24 @@ def test_hash_files_changed_bytes_change_the_hash(make_project: MakeProject) -> 
     assert hash_files(store, [path]) != first
     with pytest.raises(DataError, match=r"cannot read .*missing\.jsonl"):
         hash_files(store, [folder / "missing.jsonl"])
+
+
+def test_check_rows_of_a_validation_file_that_are_not_used_are_noted(make_project: MakeProject) -> None:
+    """The loss is measured on fewer or shorter examples than the file holds."""
+    folder = make_project(data={"bad_rows": "skip", "max_length": 64})
+    rows = [{"prompt": f"held {n}", "completion": f" out {n}"} for n in range(4)]
+    rows += [{"prompt": "p " * 200, "completion": " x"}, {"prompt": "q", "completion": ""}]
+    rows += [{"prompt": "long", "completion": " x" * 200}]
+    write_rows(folder / "held.jsonl", rows)
+    with (folder / "held.jsonl").open("a") as file:
+        file.write("no row\n")
+    with (folder / "curator.toml").open("a") as file:
+        file.write('[data.validation_files]\ntarget = "held.jsonl"\n')
+    report = Project.open(folder).check()
+    notes = {task.name: task.notes for task in report.tasks}["target"]
+    assert set(notes) == {
+        "validation file: 1 examples left out: completion cut off by max_length",
+        "validation file: 1 examples left out: empty",
+        "validation file: 1 examples left out: cannot be used",
+        "1 validation examples longer than max_length were truncated",
+    }

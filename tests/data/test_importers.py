@@ -336,6 +336,7 @@ def test_read_trl_mixture_gives_recipe_and_tasks(tmp_path: Path) -> None:
     assert (config.train.learning_rate, config.train.batch_size, config.data.max_length) == (2e-5, 8, 1024)
     assert [line.removeprefix("sft.yml: ") for line in written.left_out] == [
         "datasets[2] (json).fraction = 0.6: no equivalent in curator, which selects from all rows",
+        "datasets[3] (json).data_files.test: name the file under validation_files or test_files in [data]",
         "datasets[4] (csv): no such file: missing.csv",
         "packing: no equivalent in curator",
         "trust_remote_code = True: set it under [model] if you trust the model's code",
@@ -497,8 +498,10 @@ def test_read_oumi_yaml_gives_recipe_and_tasks(tmp_path: Path) -> None:
         "data": {
             "train": {
                 "collator_name": "text_with_padding",
+                "pack": True,
                 "datasets": [
-                    {"dataset_name": "text_sft", "dataset_path": "chats.jsonl", "mixture_proportion": 0.5},
+                    {"dataset_name": "text_sft"}
+                    | {"dataset_kwargs": {"dataset_path": "chats.jsonl"}, "mixture_proportion": 0.5},
                     {
                         "dataset_name": "PromptResponseDataset",
                         "dataset_kwargs": {
@@ -534,8 +537,58 @@ def test_read_oumi_yaml_gives_recipe_and_tasks(tmp_path: Path) -> None:
         "train.yaml: data.train.datasets[4] (vl_sft): unsupported data set: vl_sft",
         "train.yaml: trust_remote_code = True: set it under [model] if you trust the model's code",
         "train.yaml: optimizer: no equivalent in curator",
-        "train.yaml: data.validation: name the file under validation_files in [data]",
+        "train.yaml: data.train.pack = True: no equivalent in curator",
+        "train.yaml: data.validation: name the file under validation_files or test_files in [data]",
     ]
+
+
+@pytest.mark.parametrize(
+    ("run", "said"),
+    [
+        (
+            {"base_model": "m", "datasets": [{"path": "chats.jsonl", "type": "chat_template", "roles_to_train": []}]},
+            "datasets[1] (chats.jsonl).roles_to_train = []: no equivalent in curator",
+        ),
+        (
+            {
+                "model": {},
+                "data": {"train": {"datasets": [{"dataset_name": "text_sft", "dataset_path": "chats.jsonl"}]}},
+            }
+            | {"training": {"trainer_type": "TRL_DPO"}},
+            "trainer_type: no equivalent in curator",
+        ),
+        (
+            {"datasets": [{"path": "json", "data_files": {"train": "chats.jsonl", "test": "chats.jsonl"}}]},
+            "datasets[1] (json).data_files.test: name the file under validation_files or test_files in [data]",
+        ),
+        (
+            {
+                "datasets": [
+                    {"path": "chats.jsonl"},
+                    {"path": "chats.jsonl", "columns": ["prompt", "chosen", "rejected"]},
+                ]
+            },
+            "datasets[2] (chats.jsonl): unsupported preference data",
+        ),
+    ],
+    ids=["axolotl", "oumi", "splits", "preferences"],
+)
+def test_read_trainer_config_says_what_it_does_not_take(tmp_path: Path, run: dict[str, Any], said: str) -> None:
+    write_rows(tmp_path / "chats.jsonl", [chat("q", "a")])
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(run))
+    imported = read_trainer_config(tmp_path / "run.yaml")
+    assert imported is not None
+    assert said in imported.left_out
+    assert [table.keys["name"] for table in imported.tables] == ["chats"]
+
+
+def test_read_run_llama_factory_data_set_named_twice_is_said(llama_factory: Path) -> None:
+    name = next(iter(json.loads((llama_factory / "dataset_info.json").read_text())))
+    run = llama_factory / "twice.yaml"
+    run.write_text(f"model_name_or_path: m\ndataset: {name},{name}\ndataset_dir: {llama_factory}\n")
+    imported = read_trainer_config(run)
+    assert imported is not None
+    assert any(line.startswith(f"{name} (named 2 times): read once") for line in imported.left_out)
 
 
 def test_read_swift_yaml_gives_recipe_and_tasks(tmp_path: Path) -> None:

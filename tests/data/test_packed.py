@@ -92,6 +92,15 @@ def test_read_task_wrong_ending_names_what_the_file_is(tmp_path: Path, ending: s
         contents(bare)
 
 
+def test_read_task_zip_under_another_name_is_to_be_unpacked(tmp_path: Path) -> None:
+    """curator reads no archive, so another name does not help."""
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b"PK\x03\x04 rows")
+    with pytest.raises(DataError, match="is packed with zip") as caught:
+        contents(path)
+    assert caught.value.hint == "Unpack the file."
+
+
 @packings
 def test_read_task_long_line_of_packed_file_is_bounded(
     tmp_path: Path, ending: str, monkeypatch: pytest.MonkeyPatch

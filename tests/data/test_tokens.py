@@ -137,7 +137,7 @@ FORGETS = "{% for m in messages[-2:] %}{{ m.role }}: {{ m.content }}</s>{% endfo
         (CHAT_TEMPLATE, chat("u:q", "a:<|user|>q"), ["<|user|>q</s>"]),
         (CHAT_TEMPLATE, chat("u:q", "a: a \n"), [" a \n</s>"]),
         (THINKING, chat("u:q", "a: a ", "u:r", "a:b"), ["a[end]", "<think>\n\n</think>b[end]"]),
-        (OPENS_THOUGHT, chat("u:yes", "a:yes", "u:no", "a:<think>hm</think>no"), ["yes[end]", "no[end]"]),
+        (OPENS_THOUGHT, chat("u:yes", "a:yes", "u:no", "a:<think></think>no"), ["yes[end]", "no[end]"]),
         (NO_GENERATION_PROMPT, chat("u:assistant: a", "a:a", "u:a", "a:a"), ["a", "a"]),
         (STRICT, chat("u:a", "a:a", "u:b", "a:b"), ["a</s>", "b</s>"]),
     ],
@@ -208,3 +208,39 @@ def test_token_hash_distinguishes_ids_and_labels() -> None:
     same = PLAIN.encode({"prompt": "q", "completion": "a"})
     assert same.token_hash == PLAIN.encode({"prompt": "q", "completion": "a"}).token_hash
     assert same.token_hash != PLAIN.encode({"prompt": "", "completion": "qa"}).token_hash
+
+
+_TRIMMED = "{% for m in messages %}<|{{ m.role }}|>{{ m.content | trim }}\n{% endfor %}"
+_SHORTENED = "{% for m in messages %}<|{{ m.role }}|>{{ m.content[:9] }}\n{% endfor %}"
+_WITHOUT_THOUGHTS = "{% for m in messages %}<|{{ m.role }}|>{{ m.content.split('</think>')[-1] }}\n{% endfor %}"
+_ESCAPED = "{% for m in messages %}<|{{ m.role }}|>{{ m.content | e }}\n{% endfor %}"
+_AS_JSON = "{% for m in messages %}<|{{ m.role }}|>{{ m.content | tojson }}\n{% endfor %}"
+
+
+@pytest.mark.parametrize(
+    ("template", "answer", "turn"),
+    [
+        (_SHORTENED, "a long answer", 2),
+        (_WITHOUT_THOUGHTS, "<think>\nbecause\n</think>\n\nblue", 2),
+        (_WITHOUT_THOUGHTS, "<think>\n\n</think>\n\nblue", None),
+        (_TRIMMED, "  blue\n  sky\n", None),
+        (_ESCAPED, 'it\'s <blue> & "grey"', None),
+        (_AS_JSON, 'blue\n"é"', None),
+    ],
+    ids=["shortened", "thought", "empty thought", "trimmed", "escaped", "JSON"],
+)
+def test_encode_template_that_leaves_out_part_of_a_turn_is_refused(
+    template: str, answer: str, turn: int | None
+) -> None:
+    """Templates of reasoning models drop the reasoning, and a row would be learned without it."""
+    tokenizer = make_tokenizer()
+    tokenizer.chat_template = template
+    encoder = Encoder(tokenizer, max_length=200, encoder_decoder=False)
+    turns = [{"role": "user", "content": "which?"}, {"role": "assistant", "content": answer}]
+    # The third chat of a shape takes a shorter way.
+    for _ in range(3):
+        if turn is None:
+            assert encoder.encode({"messages": turns}).completion_tokens > 0
+        else:
+            with pytest.raises(DataError, match=f"leaves out part of turn {turn}, of the role 'assistant'"):
+                encoder.encode({"messages": turns})

@@ -119,7 +119,9 @@ def _add(imported: ImportedConfig, entry: dict[str, Any], label: str) -> None:
         imported.skip(label, str(error))
         return
     for key, value in entry.items():
-        if key not in _PLACE and key not in handled and value not in (None, False):
+        # An empty list of `roles_to_train` leaves the loss to the marks of each turn.
+        read = key in handled and value != []
+        if key not in _PLACE and not read and value not in (None, False):
             imported.skip(f"{label}.{key} = {brief(value)}", ALL_ROWS if key in ("weight", "shards") else NO_SETTING)
     imported.add(place.name, keys | fields, label)
 

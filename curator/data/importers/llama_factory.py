@@ -99,9 +99,11 @@ def read_run(values: Mapping[str, Any], path: Path) -> ImportedConfig:
         ) from error
     names = [name.strip() for name in str(values["dataset"]).split(",")]
     imported = read_dataset_info(described, info, names)
-    for name in names:
+    for name in dict.fromkeys(names):
         if name not in described:
             imported.skip(name, f"not in {info}")
+        elif names.count(name) > 1:
+            imported.skip(f"{name} (named {names.count(name)} times)", f"read once, {ALL_ROWS}")
     imported.path = path
     same_as_curator = tuple(key for key, value in _SAME_AS_CURATOR.items() if values.get(key) == value)
     imported.take(values, _RUN, handled=("dataset", "dataset_dir", *same_as_curator))

@@ -47,7 +47,8 @@ _PEFT: dict[str, Setting] = {
 # Data sets of oumi that hold text for supervised fine-tuning, as files or as data of `datasets`.
 _KINDS = ("text_sft", "text_sft_jsonl", "PromptResponseDataset")
 _PLACE = ("dataset_name", "dataset_path", "subset", "split", "dataset_kwargs")
-_SAMPLING = ("sample_count", "mixture_proportion", "shuffle", "seed", "shuffle_buffer_size")
+_SAME_AS_CURATOR = {"trainer_type": "TRL_SFT", "use_peft": True}
+_SAMPLING = ("mixture_strategy", "sample_count", "mixture_proportion", "shuffle", "seed", "shuffle_buffer_size")
 
 
 def is_oumi(values: Mapping[str, Any]) -> bool:
@@ -69,25 +70,30 @@ def read_oumi(values: Mapping[str, Any], path: Path) -> ImportedConfig:
     for name, known in (("model", _MODEL), ("training", _TRAINING), ("peft", _PEFT)):
         section = values.get(name)
         if isinstance(section, dict):
-            imported.take(section, known, handled=("trainer_type", "use_peft"))
+            same = tuple(key for key, value in _SAME_AS_CURATOR.items() if section.get(key) == value)
+            imported.take(section, known, handled=same)
+    for key, value in values["data"]["train"].items():
+        if value is not None and key != "datasets" and (key, value) != ("collator_name", "text_with_padding"):
+            imported.skip(f"data.train.{key} = {brief(value)}", ALL_ROWS if key in _SAMPLING else NO_SETTING)
     for name in values:
         if name not in ("model", "training", "peft", "data"):
             imported.skip(str(name), NO_SETTING)
-    if values["data"].get("validation"):
-        imported.skip("data.validation", "name the file under validation_files in [data]")
+    for part in ("validation", "test"):
+        if values["data"].get(part):
+            imported.skip(f"data.{part}", "name the file under validation_files or test_files in [data]")
     return imported
 
 
 def _add(imported: ImportedConfig, entry: Mapping[str, Any], label: str) -> None:
     name = str(entry.get("dataset_name") or "")
     label = f"{label} ({name})"
-    file = entry.get("dataset_path")
+    options = dict(entry.get("dataset_kwargs") or {})
+    file = entry.get("dataset_path") or options.pop("dataset_path", None)
     place = Place(
         path=str(file or name),
         config=str(entry.get("subset") or ""),
         split=str(entry.get("split") or "train"),
     )
-    options = dict(entry.get("dataset_kwargs") or {})
     columns = {}
     try:
         if name == "PromptResponseDataset":

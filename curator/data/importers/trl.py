@@ -81,6 +81,8 @@ def _add(imported: ImportedConfig, entry: Mapping[str, Any], label: str, values:
     place = _place(entry)
     try:
         keys = place.keys(imported.path.parent)
+        if {"chosen", "rejected"} & {column.lower() for column in foreign}:
+            raise NotFoundError("unsupported preference data")
         if columns and len(foreign) == len(columns):
             raise NotFoundError(f"unsupported columns: {', '.join(columns)}")
     except NotFoundError as error:
@@ -91,6 +93,10 @@ def _add(imported: ImportedConfig, entry: Mapping[str, Any], label: str, values:
     for key, value in entry.items():
         if value is not None and (key not in _KNOWN or key == "fraction"):
             imported.skip(f"{label}.{key} = {brief(value)}", ALL_ROWS if key == "fraction" else NO_SETTING)
+    files = entry.get("data_files")
+    for split in files if isinstance(files, dict) else ():
+        if split != (entry.get("split") or "train"):
+            imported.skip(f"{label}.data_files.{split}", "name the file under validation_files or test_files in [data]")
     streams = entry.get("streaming", values.get("streaming", values.get("dataset_streaming")))
     if "hub" in keys and streams is False:
         keys["streaming"] = False

@@ -223,6 +223,18 @@ class Store(Sums, Segments, Measured, MetricValues, SelectionTable, Notes, Queri
         ends = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
         return {key: TokenTable(ids, ends[start : stop + 1]) for key, start, stop in _runs(table.column("task_key"))}
 
+    def counts_of_token(self, task_keys: Sequence[str], token: int) -> dict[str, int]:
+        """Return the number of examples that hold a token, by task key. Tasks without such examples are omitted."""
+        with self.read() as connection:
+            if connection is None:
+                return {}
+            found = connection.execute(
+                "SELECT task_key, count(*) FROM examples WHERE task_key IN (SELECT unnest(?::VARCHAR[]))"
+                " AND (list_contains(input_ids, ?) OR list_contains(labels, ?)) GROUP BY task_key",
+                [list(task_keys), token, token],
+            ).fetchall()
+        return dict(found)
+
     def tokens_of(self, task_key: str, number: int) -> tuple[list[int], list[int]]:
         """Return token ids and labels of one example. Empty lists if the example is not stored.
 
