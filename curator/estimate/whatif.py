@@ -99,15 +99,18 @@ def difference(
         second: Estimate of the other subset.
         dropped: Shares of tasks that only one of the subsets drops, summed over the tasks.
     """
-    change = first.each - second.each
-    # Equal subsets, summed in another order, differ by rounding only.
-    change = np.where(np.abs(change) < ROUNDING, 0.0, change)
+    change, readings = _without_rounding(first.each - second.each), _without_rounding(first.readings - second.readings)
     value, noise = _mean_and_noise(change, estimator.validation_weights)
     apart = float((first.mask ^ second.mask).sum()) + dropped
     learned = None if estimator.calibration is None else estimator.calibration.noise_of_difference(apart)
     if learned is None:
-        learned = NORMAL_90 * float(estimator.reading_noise(first.readings - second.readings))
+        learned = NORMAL_90 * float(estimator.reading_noise(readings))
     return LossDifference(value, math.hypot(noise, learned))
+
+
+def _without_rounding(change: Floats) -> Floats:
+    """Return a change with exact zeros: equal subsets, summed in another order, differ by rounding only."""
+    return np.where(np.abs(change) < ROUNDING, 0.0, change)
 
 
 def doubtful_tasks(estimator: LossEstimator, mask: Mask) -> npt.NDArray[np.intp]:

@@ -23,6 +23,7 @@ from curator.estimate.implicit_steps import SUBSTEPS, ImplicitSteps
 from curator.estimate.readings import bounded, bounded_slope
 from curator.estimate.task_sums import ExampleSet
 from curator.estimate.trajectory import Trajectory, TrajectoryEstimator, step_scale, step_sums, top_directions
+from curator.estimate.whatif import difference, doubtful_tasks, estimate_selection, estimate_selections
 
 
 def _slow_losses(recorded: list[Recorded], basis: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -399,3 +400,25 @@ def test_top_directions_hold_the_largest_curvature() -> None:
     kept = np.linalg.norm(rows @ basis) ** 2
     assert kept == pytest.approx(np.linalg.eigvalsh(rows.T @ rows)[-3:].sum())
     assert top_directions(rows.T @ rows, 100).shape == (K, K)
+
+
+def test_difference_of_equal_subsets_from_two_batches_is_exactly_zero_without_noise() -> None:
+    estimator = make_trajectory_estimator()
+    masks = all_masks()
+    for mask, together in zip(masks, estimate_selections(estimator, masks), strict=True):
+        found = difference(estimator, together, estimate_selection(estimator, mask))
+        assert (found.value, found.noise) == (0.0, 0.0)
+
+
+def test_doubtful_tasks_are_those_whose_removal_is_within_the_noise() -> None:
+    estimator = make_trajectory_estimator()
+    mask = np.array([True, False, True, True])
+    whole = estimate_selection(estimator, mask)
+    expected = []
+    for task in np.flatnonzero(mask):
+        less = mask.copy()
+        less[task] = False
+        if difference(estimator, estimate_selection(estimator, less), whole).is_noise:
+            expected.append(int(task))
+    assert doubtful_tasks(estimator, mask).tolist() == expected
+    assert doubtful_tasks(estimator, np.zeros(TASKS, dtype=bool)).size == 0
