@@ -5,6 +5,7 @@ Four methods work under the same `Constraints`:
     forward    start from no task; add the task that helps most, until no task helps by more than the noise
     backward   start from all tasks; remove the task that helps least, down to no task; take the best subset on the way
     exchange   start from the better of the two; add, drop and swap until the loss stops falling
+               (both then drop tasks as long as the loss rises by no more than the noise)
     ensemble   estimate many random subsets; take the tasks that lower the mean estimate of the subsets with them
 
 `select_scored` takes the tasks with the best score, for example a score of baselines.py.
@@ -219,9 +220,19 @@ def select_backward(
         on_step: Called after each removal.
 
     Returns:
-        The smallest subset that is worse than the best by at most `constraints.threshold`.
+        The smallest subset that is worse than the best by at most the noise of their difference, or by at most
+        `constraints.threshold`.
     """
     search = _Search(estimator, constraints, on_step)
+    mask, loss = _on_the_way_down(search)
+    if constraints.threshold is None:
+        mask, loss = _pruned(search, mask, loss)
+    return Selection(mask, loss, tuple(search.steps))
+
+
+def _on_the_way_down(search: _Search) -> tuple[Mask, float]:
+    """Return the subset of `select_backward` before it drops tasks within the noise, and its loss, nats."""
+    constraints = search.constraints
     mask = constraints.start(full=True)
     (loss,), _ = search.losses([mask])
     path = [(mask, float(loss))]
@@ -235,7 +246,8 @@ def select_backward(
     allowed = [number for number, (mask, _) in enumerate(path) if constraints.allows(mask)]
     least = min(path[number][1] for number in allowed)
     chosen = max(number for number in allowed if path[number][1] <= least + (constraints.threshold or 0.0))
-    return Selection(*path[chosen], tuple(search.steps[:chosen]))
+    del search.steps[chosen:]
+    return path[chosen]
 
 
 def select_exchange(
@@ -251,7 +263,8 @@ def select_exchange(
     Returns:
         The subset, with the steps of the better start and of the exchange.
     """
-    starts = [method(estimator, constraints) for method in (select_forward, select_backward)]
+    down = _Search(estimator, constraints, _ignore)
+    starts = [select_forward(estimator, constraints), Selection(*_on_the_way_down(down), tuple(down.steps))]
     begin = min(starts, key=lambda start: start.loss)
     search = _Search(estimator, constraints, on_step)
     for step in begin.steps:
@@ -279,7 +292,38 @@ def select_exchange(
         name = "swap" if len(move) == 2 else "drop" if mask[move[0]] else "add"
         mask, loss = _flipped(mask, move), float(losses[best])
         search.record(name, move, loss)
+    if constraints.threshold is None:
+        mask, loss = _pruned(search, mask, float(loss))
     return Selection(mask, float(loss), tuple(search.steps))
+
+
+def _pruned(search: _Search, best: Mask, least: float) -> tuple[Mask, float]:
+    """Drop tasks of the best subset, the least useful first, while the loss rises by at most the noise of the rise.
+
+    The search finds the subset with the lowest of many estimates, so part of its lead is noise. Tasks with wrong labels
+    come in that way. This is the rule of one standard error (Breiman et al. 1984, "Classification and Regression
+    Trees", section 3.4.3). The noise is that of `select_forward`.
+
+    Args:
+        search: The search. It records the steps.
+        best: The best subset (t,).
+        least: Its estimated loss, nats.
+
+    Returns:
+        The subset, and its estimated loss, nats.
+    """
+    (_,), (of_best,) = search.losses([best])
+    mask, loss = best, least
+    while tried := [t for t in search.constraints.free() if mask[t]]:
+        losses, each = search.losses([_with(mask, t, False) for t in tried])
+        lowest = int(np.argmin(losses))
+        smaller = _with(mask, tried[lowest], False)
+        noise = np.hypot(search.noise(each[[lowest]] - of_best)[0], search.spread(smaller, best))
+        if losses[lowest] - least > max(noise, ROUNDING):
+            break
+        mask, loss = smaller, float(losses[lowest])
+        search.record("drop", (tried[lowest],), loss)
+    return mask, loss
 
 
 def select_ensemble(

@@ -39,9 +39,9 @@ _NAMED = 8
 # Random subsets that join the front's search.
 _DRAWN = 256
 
-# Increase when `forward` judges the noise of the same estimates in another way. `exchange` begins with `forward`.
-_NOISE_VERSION = 2
-_STOPS_AT_NOISE = ("forward", "exchange")
+# Increase when a search judges the noise of the same estimates in another way.
+_NOISE_VERSION = 3
+_STOPS_AT_NOISE = ("forward", "backward", "exchange")
 
 
 class Selections:

@@ -270,6 +270,21 @@ class Twin:
             way.append(("add", (best,)))
 
     def backward(self) -> Way:
+        return self.pruned(*self.down())
+
+    def pruned(self, best: set[int], way: list[tuple[str, tuple[int, ...]]]) -> Way:
+        """Drop the least useful task while the loss is above that of the best subset by no more than the noise."""
+        subset = best
+        while self.constraints.threshold is None and (inside := [t for t in self.free if t in subset]):
+            worst = min(inside, key=lambda t: self.loss(subset - {t}))
+            rise = self.loss(subset - {worst}) - self.loss(best)
+            if rise > max(self.needed(best, subset - {worst}), 1e-9):
+                break
+            subset = subset - {worst}
+            way = [*way, ("drop", (worst,))]
+        return subset, way
+
+    def down(self) -> Way:
         subset, way = set(self.constraints.include) | set(self.free), []
         path = [subset]
         while inside := [t for t in self.free if t in subset]:
@@ -284,7 +299,7 @@ class Twin:
         return path[last], way[:last]
 
     def exchange(self, told: list[str]) -> Way:
-        starts = [way for way in (self.forward(), self.backward()) if self.allows(way[0])]
+        starts = [way for way in (self.forward(), self.down()) if self.allows(way[0])]
         subset, way = min(starts, key=lambda way: self.loss(way[0]))
         if all(start[0] == subset for start in starts):
             # Two paths to one subset may differ by the rounding of a sum. Accept either.
@@ -294,10 +309,10 @@ class Twin:
             moves += [(i, o) for i in self.free for o in self.free if i in subset and o not in subset]
             changed = {move: subset ^ set(move) for move in moves if self.allows(subset ^ set(move))}
             if not changed:
-                return subset, way
+                return self.pruned(subset, way)
             best = min(changed, key=lambda move: self.loss(changed[move]))
             if self.loss(changed[best]) > self.loss(subset) - max(self.constraints.threshold or 0.0, 1e-9):
-                return subset, way
+                return self.pruned(subset, way)
             name = "swap" if len(best) == 2 else "drop" if best[0] in subset else "add"
             subset = changed[best]
             way = [*way, (name, best)]
@@ -401,8 +416,8 @@ def _exchanged(
 ) -> list[tuple[str, tuple[int, ...]]]:
     """Return an exchange from a start that forward and backward would not reach."""
     mask = np.isin(np.arange(toy.task_count), start)
-    for name in ("select_forward", "select_backward"):
-        monkeypatch.setattr(f"curator.select.search.{name}", lambda *_: Selection(mask, toy.loss(mask)))
+    monkeypatch.setattr("curator.select.search.select_forward", lambda *_: Selection(mask, toy.loss(mask)))
+    monkeypatch.setattr("curator.select.search._on_the_way_down", lambda _: (mask, toy.loss(mask)))
     monkeypatch.setattr("curator.select.search._SWAPS_TRIED", count)
     found = select_exchange(toy, _problem(toy.task_count, **limits))
     for step in found.steps:
@@ -507,9 +522,12 @@ def test_constraints_cost_is_size_and_at_least_one(sizes: str, limit: str) -> No
         assert select_ensemble(toy, constraints, affinities).steps[0].tasks == (0,)
 
 
-def test_forward_leaves_out_a_task_that_helps_early_and_harms_late() -> None:
+def test_searches_leave_out_a_task_that_helps_early_and_harms_late() -> None:
     # The mean effect of task 1 is a gain of 0.1. Its two parts differ by 0.4.
     early, late = np.array([-0.3, -0.3, 0.2]), np.array([-0.2, 0.1, 0.2])
     toy = Turning(early, late)
     assert select_forward(toy, _problem(3)).mask.tolist() == [True, False, False]
     assert select_forward(toy, _problem(3, threshold=0.05)).mask.tolist() == [True, True, False]
+    for method in (select_backward, select_exchange):
+        assert method(toy, _problem(3)).mask.tolist() == [True, False, False]
+        assert method(toy, _problem(3, threshold=0.05)).mask.tolist() == [True, True, False]
