@@ -298,7 +298,7 @@ def select_exchange(
 
 
 def _pruned(search: _Search, best: Mask, least: float) -> tuple[Mask, float]:
-    """Drop tasks of the best subset, the least useful first, while the loss rises by at most the noise of the rise.
+    """Drop tasks of the best subset while the loss rises by at most its noise. The least useful task goes first.
 
     The search finds the subset with the lowest of many estimates, so part of its lead is noise. Tasks with wrong labels
     come in that way. This is the rule of one standard error (Breiman et al. 1984, "Classification and Regression
