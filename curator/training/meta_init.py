@@ -269,26 +269,26 @@ def learning_rates(config: Config, steps: int) -> list[float]:
 
 
 def _with_tasks(workspace: Workspace, error: NumericalError, corpus: Corpus, tuned: TunedModel) -> NumericalError:
-    """Add the cause to a training error: weights of the base model, or else tasks, that are not finite."""
-    damaged = tuned.weights_not_finite()
+    """Add the causes to a training error: weights of the base model and tasks that are not finite before training."""
+    message, damaged = error.message, tuned.weights_not_finite()
     if damaged:
-        named = ", ".join(damaged[:5]) + (f" and {len(damaged) - 5:,} more" if len(damaged) > 5 else "")
-        return NumericalError(
-            f"{error.message}. The base model holds numbers that are not finite in {named}",
-            hint='Download the model again, or choose another model. Also try model.dtype = "float32".',
-        )
+        message += f". The base model holds numbers that are not finite in {_few(damaged)}"
     bad = []
     for task in corpus.tasks:
         first = training_examples(task, workspace.store)[:_CHECKED_EXAMPLES]
         if not np.isfinite(measure_losses(tuned, first, batch_tokens=workspace.config.gradients.batch_tokens)).all():
             bad.append(repr(task.name))
-    if not bad:
-        return error
-    named = ", ".join(bad[:5]) + (f" and {len(bad) - 5} more" if len(bad) > 5 else "")
-    return NumericalError(
-        f"{error.message}. Before training, the loss is not finite in {named}",
-        hint="Check the examples of these tasks, or set model.dtype to float32.",
-    )
+    if bad:
+        message += f". Before training, the loss is not finite in {_few(bad)}"
+    if damaged:
+        hint = 'Download the model again, or choose another model. Also try model.dtype = "float32".'
+    else:
+        hint = "Check the examples of these tasks, or set model.dtype to float32." if bad else error.hint
+    return NumericalError(message, hint=hint)
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5:,} more" if len(names) > 5 else "")
 
 
 def _meta_init(artifact: Artifact, now: Inputs) -> MetaInit:

@@ -255,7 +255,8 @@ def test_train_loss_not_finite_names_task(make_project: MakeProject) -> None:
         weights["model.embed_tokens.weight"][tilde] = float("nan")
 
     _weights(folder, spoil)
-    with pytest.raises(NumericalError, match=r"loss became nan at step \d+\. Before training, .* in 'tilde'$"):
+    causes = r"not finite in model\.embed_tokens\.weight\. Before training, .* in 'tilde'$"
+    with pytest.raises(NumericalError, match=rf"loss became nan at step \d+\. The base model .* {causes}"):
         Project.open(folder).train()
 
 
