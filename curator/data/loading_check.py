@@ -15,6 +15,7 @@ from curator.core.errors import DataError
 from curator.core.provenance import key_of
 from curator.core.text import clean
 from curator.data.model_files import ModelFiles, code_hint, first_line, load_architecture, weight_files
+from curator.data.target_modules import without_weights
 from curator.workspace.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -82,7 +83,11 @@ def _check(folder: Path, section: ModelSection) -> None:
                 output_loading_info=True,
             )
     except Exception as error:
-        if _is_final(error) or not _can_be_built(auto, folder, section):
+        # The attempt may have changed the configuration.
+        fresh = load_architecture(folder, section)
+        with _silenced():
+            built = None if _is_final(error) else without_weights(fresh, trusted=section.trust_remote_code)
+        if built is None:
             raise refusal(folder, error) from error
         # The model may need numbers. The training loads the model, and reports the reason.
         return
@@ -191,20 +196,6 @@ def _packed(folder: Path, base: "torch.nn.Module") -> str:
         _listed(f"weights stored as {kind}, which transformers does not unpack", sorted(names))
         for kind, names in found.items()
     )
-
-
-def _can_be_built(auto: Any, folder: Path, section: ModelSection) -> bool:
-    """Return whether transformers can build a model without its files."""
-    import torch
-
-    # The attempt before may have changed the configuration.
-    architecture = load_architecture(folder, section)
-    try:
-        with torch.device("meta"), _silenced():
-            auto.from_config(architecture, trust_remote_code=section.trust_remote_code)
-    except Exception:
-        return False
-    return True
 
 
 @contextmanager

@@ -49,7 +49,7 @@ def check_target_modules(workspace: Workspace, model: ModelFiles) -> None:
 
 
 def _check(folder: Path, architecture: Any, lora: LoraSection, *, trusted: bool) -> None:
-    base = _without_weights(architecture, trusted=trusted)
+    base = without_weights(architecture, trusted=trusted)
     if base is None:
         return
     # peft changes the model.
@@ -62,7 +62,7 @@ def _check(folder: Path, architecture: Any, lora: LoraSection, *, trusted: bool)
     reason = reason or _refusal(base, named)
     if not reason:
         return
-    usable = [name for name in linear if not _refusal(_without_weights(architecture, trusted=trusted), name)]
+    usable = [name for name in linear if not _refusal(without_weights(architecture, trusted=trusted), name)]
     shown = ", ".join(f'"{name}"' for name in usable[:_NAMED])
     raise ConfigError(
         f"cannot use lora.target_modules = {named if isinstance(named, str) else list(named)!r} with model {folder}:"
@@ -73,7 +73,7 @@ def _check(folder: Path, architecture: Any, lora: LoraSection, *, trusted: bool)
     )
 
 
-def _without_weights(architecture: Any, *, trusted: bool) -> "torch.nn.Module | None":
+def without_weights(architecture: Any, *, trusted: bool) -> "torch.nn.Module | None":
     """Build a model on torch's device `meta`, which holds no numbers. Return None if the model needs numbers."""
     import torch
     from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM

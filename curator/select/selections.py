@@ -171,7 +171,7 @@ class Selections:
             shown = ", ".join(doubtful[:_NAMED]) + (", …" if len(doubtful) > _NAMED else "")
             self._workspace.reporter.warn(
                 f"the estimate cannot tell whether {len(doubtful)} of {int(selection.mask.sum())} selected tasks help:"
-                f" {shown}. Each changes it by less than its noise."
+                f" {shown}. Each changes the estimate by less than its noise."
             )
 
     def preview(self, request: Request, *, name: str) -> Manifest:
