@@ -23,8 +23,8 @@ class SubsetEstimator(Protocol):
     def validation_weights(self) -> Floats:
         """Weight (v,) of each validation example in the target's loss. The weights sum to 1."""
 
-    def readings(self, masks: Mask, weights: Floats) -> Floats:
-        """Estimate the difference to the loss of all tasks (s, p) by each part of meta-training alone, nats."""
+    def losses_and_readings(self, masks: Mask, weights: Floats) -> tuple[Floats, Floats]:
+        """Return `validation_losses`, and the estimate (s, p) of each part of meta-training alone, nats."""
 
     def reading_noise(self, readings: Floats) -> Floats:
         """Return the standard error (…) of a mean of readings, or of their differences (…, p), nats."""

@@ -132,21 +132,23 @@ class LossEstimator(ABC):
             One estimate per subset (s), nats per target token. With enough measured subsets, the intervals are those of
             the errors on these subsets. Otherwise `half_widths` says what the intervals cover.
         """
-        each = self.validation_losses(masks)
+        each, readings = self.losses_and_readings(masks, self.validation_weights)
         losses = each @ self.validation_weights
-        half = self.half_widths(each, self.readings(masks, self.validation_weights))
+        half = self.half_widths(each, readings)
         return [Interval.around(float(loss), float(width)) for loss, width in zip(losses, half, strict=True)]
 
-    def readings(self, masks: Mask, weights: Floats) -> Floats:
-        """Estimate the difference to the loss of all tasks (s, p) by each part of meta-training alone, nats.
-
-        The estimate is a weighted mean of the parts. p is 0 for an estimator whose parts are no estimates of their own.
+    def losses_and_readings(self, masks: Mask, weights: Floats) -> tuple[Floats, Floats]:
+        """Return `validation_losses`, and what each part of meta-training alone reads, from one pass.
 
         Args:
             masks: Membership of the auxiliary tasks (s, t).
             weights: Weight of each validation example (v,).
+
+        Returns:
+            Losses (s, v), and readings (s, p): estimated differences to the loss of all tasks, nats. The estimate is
+            their weighted mean. p is 0 for an estimator whose parts are no estimates of their own.
         """
-        return np.zeros((len(masks), 0))
+        return self.validation_losses(masks), np.zeros((len(masks), 0))
 
     def reading_noise(self, readings: Floats) -> Floats:
         """Return the standard error (…) of a mean of readings (…, p) or of their differences, nats. 0 without parts."""

@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from copy import copy
 from dataclasses import dataclass
+from functools import partial
 from typing import Self
 
 import numpy as np
@@ -247,36 +248,37 @@ class TrajectoryEstimator(LossEstimator):
 
     def validation_losses(self, masks: Mask) -> Floats:
         """Estimate the loss of each validation example (s, v) under each subset (s, t), nats."""
+        return self.losses_and_readings(masks, self.validation_weights)[0]
+
+    def losses_and_readings(self, masks: Mask, weights: Floats) -> tuple[Floats, Floats]:
+        """Return `validation_losses`, and the gap to the loss of all tasks by each segment alone (s, L), nats."""
         shift = self._correction.shifts(masks * self._kept)
-        return np.asarray(self._known + shift[:, None] + self._slope * self._gaps(masks))
+        gaps, readings = self._gaps(masks, weights)
+        return np.asarray(self._known + shift[:, None] + self._slope * gaps), self._slope * readings
 
     def changes(self, masks: Mask) -> Floats:
         """Estimate the uncalibrated difference to the loss of all tasks (s, 1), nats."""
-        return np.asarray(self._gaps(masks) @ self.validation_weights)[:, None]
+        gaps, _ = self._gaps(masks, self.validation_weights)
+        return np.asarray(gaps @ self.validation_weights)[:, None]
 
-    def _gaps(self, masks: Mask) -> Floats:
-        """Return the mean gap of the learning curves of each validation example (s, v), nats."""
+    def _gaps(self, masks: Mask, weights: Floats) -> tuple[Floats, Floats]:
+        """Return the mean gap of each validation example (s, v), and each segment's mean over examples (s, L), nats."""
         parts = [masks[start : start + _CHUNK] for start in range(0, len(masks), _CHUNK)]
+        work = partial(self._gaps_of, weights=weights)
         with one_core_each():
             if len(parts) == 1:
-                return self._gaps_of(parts[0])
-            found = list(self._threads.map(self._gaps_of, parts))
-        return np.concatenate([np.zeros((0, len(self._known))), *found])
+                return work(parts[0])
+            found = list(self._threads.map(work, parts))
+        nothing = np.zeros((0, len(self._known))), np.zeros((0, len(self._segments)))
+        gaps, readings = zip(nothing, *found, strict=True)
+        return np.concatenate(gaps), np.concatenate(readings)
 
-    def _gaps_of(self, masks: Mask) -> Floats:
-        found = np.zeros((len(masks), len(self._known)))
+    def _gaps_of(self, masks: Mask, weights: Floats) -> tuple[Floats, Floats]:
+        mean, readings = np.zeros((len(masks), len(self._known))), []
         for share, gap in zip(self._shares, self._readings(self._removed(masks)), strict=True):
-            found += share * gap
-        return found
-
-    def readings(self, masks: Mask, weights: Floats) -> Floats:
-        """Estimate the gap to the loss of all tasks (s, L) by each segment alone, nats."""
-        found = [np.zeros((0, len(self._segments)))]
-        with one_core_each():
-            for start in range(0, len(masks), _CHUNK):
-                gaps = self._readings(self._removed(masks[start : start + _CHUNK]))
-                found.append(np.stack([gap @ weights for gap in gaps], axis=1))
-        return self._slope * np.concatenate(found)
+            mean += share * gap
+            readings.append(gap @ weights)
+        return mean, np.stack(readings, axis=1)
 
     def reading_noise(self, readings: Floats) -> Floats:
         """Return the standard error of the mean of readings (…, L), from the spread between the segments, nats."""

@@ -78,8 +78,7 @@ def estimate_selection(estimator: LossEstimator, mask: Mask) -> SelectionEstimat
 
 def estimate_selections(estimator: LossEstimator, masks: Mask) -> list[SelectionEstimate]:
     """Estimate several subsets (s, t)."""
-    each = estimator.validation_losses(masks)
-    readings = estimator.readings(masks, estimator.validation_weights)
+    each, readings = estimator.losses_and_readings(masks, estimator.validation_weights)
     half_widths = estimator.half_widths(each, readings)
     found = []
     for mask, losses, parts, half in zip(masks, each, readings, half_widths, strict=True):
@@ -123,7 +122,7 @@ def doubtful_tasks(estimator: LossEstimator, mask: Mask) -> npt.NDArray[np.intp]
     masks = np.repeat(mask[None], len(tasks) + 1, axis=0)
     masks[np.arange(len(tasks)), tasks] = False
     weights = estimator.validation_weights
-    each, readings = estimator.validation_losses(masks), estimator.readings(masks, weights)
+    each, readings = estimator.losses_and_readings(masks, weights)
     spread = NORMAL_90 * estimator.reading_noise(readings[:-1] - readings[-1])
     pairs = [_mean_and_noise(one - each[-1], weights) for one in each[:-1]]
     within = [abs(value) <= math.hypot(noise, more) for (value, noise), more in zip(pairs, spread, strict=True)]

@@ -39,9 +39,9 @@ class Reweighted:
         """Estimate the loss of each validation example (s, v) under each subset (s, t), nats."""
         return self.estimator.validation_losses(masks)
 
-    def readings(self, masks: Mask, weights: Floats) -> Floats:
-        """Estimate the difference to the loss of all tasks (s, p) by each part of meta-training alone, nats."""
-        return self.estimator.readings(masks, weights)
+    def losses_and_readings(self, masks: Mask, weights: Floats) -> tuple[Floats, Floats]:
+        """Return `validation_losses`, and the estimate (s, p) of each part of meta-training alone, nats."""
+        return self.estimator.losses_and_readings(masks, weights)
 
     def reading_noise(self, readings: Floats) -> Floats:
         """Return the standard error (…) of a mean of readings, or of their differences (…, p), nats."""

@@ -143,7 +143,8 @@ class _Search:
 
         The parts disagree about a task with wrong labels. It helps early, and harms later.
         """
-        readings = self._estimator.readings(np.stack([first, second]), self._estimator.validation_weights)
+        pair, weights = np.stack([first, second]), self._estimator.validation_weights
+        _, readings = self._estimator.losses_and_readings(pair, weights)
         return float(self._estimator.reading_noise(readings[0] - readings[1]))
 
     def record(self, change: str, tasks: tuple[int, ...], loss: float) -> None:

@@ -149,7 +149,7 @@ def test_reading_noise_is_the_spread_of_a_difference_between_the_segments() -> N
     recorded = draw_recorded()
     estimator = make_trajectory_estimator(recorded)
     masks, weights = np.array([[True, False, True, True], [True, True, True, True]]), estimator.validation_weights
-    readings = estimator.readings(masks, weights)
+    _, readings = estimator.losses_and_readings(masks, weights)
     shares = np.array([segment.step for segment in recorded])
     shares /= shares.sum()
     np.testing.assert_allclose(readings @ shares, estimator.changes(masks)[:, 0], atol=1e-12)
@@ -157,7 +157,7 @@ def test_reading_noise_is_the_spread_of_a_difference_between_the_segments() -> N
     expected = (sum(share * value**2 for share, value in zip(shares, away, strict=True)) / 2) ** 0.5
     assert float(estimator.reading_noise(readings[0] - readings[1])) == pytest.approx(expected)
     one = make_trajectory_estimator(draw_recorded(segments=1))
-    assert float(one.reading_noise(one.readings(masks, weights)[0])) == 0.0
+    assert float(one.reading_noise(one.losses_and_readings(masks, weights)[1][0])) == 0.0
 
 
 def test_weighted_gradient_equals_finite_differences() -> None:
@@ -322,7 +322,7 @@ def test_intervals_cover_noise_spread_and_size_of_the_change() -> None:
     each = estimator.validation_losses(masks)
     gaps = each - FINAL
     change = gaps.mean(axis=1)
-    wide = estimator.half_widths(each, estimator.readings(masks, estimator.validation_weights))
+    wide = estimator.half_widths(*estimator.losses_and_readings(masks, estimator.validation_weights))
     least = 1.6448536269514722 * np.sqrt(
         gaps.var(axis=1) / len(FINAL) + (0.25 * change) ** 2 + (0.08 * FINAL.mean()) ** 2
     )
@@ -332,9 +332,8 @@ def test_intervals_cover_noise_spread_and_size_of_the_change() -> None:
     each = one.validation_losses(masks)
     gaps = each - FINAL
     expected = gaps.var(axis=1) / len(FINAL) + (0.25 * gaps.mean(axis=1)) ** 2 + (0.08 * FINAL.mean()) ** 2
-    np.testing.assert_allclose(
-        one.half_widths(each, one.readings(masks, one.validation_weights)), 1.6448536269514722 * np.sqrt(expected)
-    )
+    found = one.half_widths(*one.losses_and_readings(masks, one.validation_weights))
+    np.testing.assert_allclose(found, 1.6448536269514722 * np.sqrt(expected))
     assert wide[-1] == pytest.approx(1.6448536269514722 * 0.08 * FINAL.mean())
 
 

@@ -41,8 +41,8 @@ class Toy:
         loss = 1 + m @ self.effects + np.einsum("si,ij,sj->s", m, self.pairs, m) / 2
         return loss[:, None] + m @ self.each
 
-    def readings(self, masks: np.ndarray, weights: np.ndarray) -> np.ndarray:
-        return np.zeros((len(masks), 0))
+    def losses_and_readings(self, masks: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return self.validation_losses(masks), np.zeros((len(masks), 0))
 
     def reading_noise(self, readings: np.ndarray) -> np.ndarray:
         return np.zeros(readings.shape[:-1])
@@ -58,8 +58,8 @@ class Turning(Toy):
         super().__init__((early + late) / 2)
         self.parts = np.stack([early, late], axis=1)
 
-    def readings(self, masks: np.ndarray, weights: np.ndarray) -> np.ndarray:
-        return masks @ self.parts
+    def losses_and_readings(self, masks: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return self.validation_losses(masks), masks @ self.parts
 
     def reading_noise(self, readings: np.ndarray) -> np.ndarray:
         return np.asarray(np.abs(readings[..., 0] - readings[..., 1]) / 2)
