@@ -59,6 +59,30 @@ def run_cli(*arguments: str | Path) -> Outcome:
     return Outcome(code, out.getvalue(), err.getvalue())
 
 
+# More levels than Python's limit of recursion, in a path that is short enough for the system.
+DEEP = 1500
+
+
+@contextlib.contextmanager
+def deep_folder(folder: Path, content: bytes = b"") -> Iterator[None]:
+    """Make a folder with 1,500 folders in each other, and a file `x.jsonl` in the last one.
+
+    The folders are removed at the end, because neither pytest nor `shutil` can remove them.
+    """
+    inner = [folder, *(folder.joinpath(*["d"] * level) for level in range(1, DEEP + 1))]
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    for path in inner:
+        path.mkdir()
+    (inner[-1] / "x.jsonl").write_bytes(content)
+    try:
+        yield
+    finally:
+        (inner[-1] / "x.jsonl").unlink(missing_ok=True)
+        for path in reversed(inner):
+            with contextlib.suppress(FileNotFoundError):
+                path.rmdir()
+
+
 @contextlib.contextmanager
 def nothing_changes(folder: Path, *, but: str) -> Iterator[None]:
     """Assert that the block creates, changes and removes no file of a folder, except in the subfolder `but`."""

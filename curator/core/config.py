@@ -198,7 +198,8 @@ class DataSection(_Section):
     """`[data]`: the tasks and the target."""
 
     tasks: str = ""
-    """Glob relative to the project, with one file per task. The file's stem is the name of the task."""
+    """Glob relative to the project, with one file per task. The file's stem is the name of the task. `**` matches any
+    number of folders. Wildcards match no name that starts with a dot."""
     task: tuple[TaskSource, ...] = ()
     """Tasks listed one by one, instead of the glob."""
     target: str | tuple[str, ...] = ()

@@ -7,7 +7,6 @@ import hashlib
 import json
 import os
 import re
-import shutil
 import socket
 import stat
 import time
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from curator.core.errors import ConfigError, DataError
+from curator.core.folders import remove_folder
 from curator.core.remote import RemoteFile, is_remote
 
 CONFIG_NAME = "curator.toml"
@@ -75,7 +75,7 @@ def remove_left_over(folder: Path, name: str) -> None:
     for path in folder.glob(f".{glob.escape(name)}.*.partial"):
         found = re.fullmatch(r"(?:([0-9a-f]{8})-)?(\d+)(\.old)?\.partial", path.name[len(name) + 2 :])
         if found and _is_left_over(path, found[1] or _machine(), int(found[2])):
-            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+            remove_folder(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 
 def _is_left_over(path: Path, machine: str, pid: int) -> bool:
@@ -140,7 +140,7 @@ def whole_folder(folder: Path) -> Iterator[Path]:
     partial, old = (folder.with_name(partial_name(short, suffix=suffix)) for suffix in ("", ".old"))
     folder.parent.mkdir(parents=True, exist_ok=True)
     remove_left_over(folder.parent, short)
-    shutil.rmtree(partial, ignore_errors=True)
+    remove_folder(partial)
     partial.mkdir()
     try:
         yield partial
@@ -153,8 +153,8 @@ def whole_folder(folder: Path) -> Iterator[Path]:
                 old.replace(folder)
             raise
     finally:
-        shutil.rmtree(old, ignore_errors=True)
-        shutil.rmtree(partial, ignore_errors=True)
+        remove_folder(old)
+        remove_folder(partial)
 
 
 def sha256_of(path: File) -> str:

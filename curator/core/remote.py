@@ -6,7 +6,7 @@ manifests contain the address without secrets.
 
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
@@ -157,8 +157,13 @@ def matches(address: str) -> list[RemoteFile]:
         if folder and not system.isdir(path):
             return [there]
         found = system.ls(path, detail=False) if folder else system.glob(path)
-        files = [str(f) for f in found if not PurePosixPath(str(f)).name.startswith(".") and not system.isdir(f)]
+        named = PurePosixPath(path).parts
+        files = [str(f) for f in found if not _is_hidden(PurePosixPath(str(f)), named) and not system.isdir(f)]
     return sorted(RemoteFile(_address(there, path, file)) for file in files)
+
+
+def _is_hidden(path: PurePosixPath, named: Sequence[str]) -> bool:
+    return any(part.startswith(".") and part not in named for part in path.parts)
 
 
 def has_wildcards(path: str) -> bool:

@@ -12,6 +12,7 @@ from typing import Any
 from curator.core.config import DataSection, TaskSource
 from curator.core.errors import ConfigError, DataError
 from curator.core.files import File
+from curator.core.folders import entries_below, matching
 from curator.core.remote import RemoteFile, has_wildcards, is_remote, matches
 from curator.core.text import clean
 from curator.data.layouts import Found, FoundTask, splits_beside, tasks_among, tasks_of_folder
@@ -232,12 +233,9 @@ def _below(written: str) -> Callable[[PurePosixPath], bool]:
 
 
 def _globbed(pattern: str, root: Path, key: str) -> list[Path]:
-    base = Path(pattern)
     try:
-        return sorted(
-            Path(base.anchor).glob(str(base.relative_to(base.anchor))) if base.is_absolute() else root.glob(pattern)
-        )
-    except (ValueError, NotImplementedError) as error:
+        return matching(pattern, root)
+    except ValueError as error:
         raise ConfigError(
             f"{key}: not a valid glob: {pattern!r}: {error}", hint='Write, for example, "tasks/*.jsonl".'
         ) from error
@@ -344,4 +342,4 @@ def _check_name(name: str, path: File) -> None:
 
 
 def _parts(folder: Path) -> tuple[File, ...]:
-    return tuple(sorted(path for path in folder.rglob("*") if path.is_file()))
+    return tuple(sorted(path for path in entries_below(folder) if path.is_file()))

@@ -13,6 +13,7 @@ from typing import Any
 
 from curator.core.errors import DataError
 from curator.core.files import File, read_whole_text
+from curator.core.folders import matching
 from curator.core.foreign_yaml import read_yaml
 from curator.core.text import clean
 from curator.data.readers import is_saved_dataset, is_task_file, task_name
@@ -353,15 +354,11 @@ def _globbed(folder: Path, base: Path, pattern: str) -> list[Path]:
     """Return what a pattern of a README covers.
 
     Raises:
-        DataError: The pattern is invalid, or could take years: the time grows with the depth by each `**`.
+        DataError: The pattern is invalid.
     """
-    parts = PurePosixPath(pattern).parts
-    plain = [part for place, part in enumerate(parts) if part != "**" or parts[place - 1 : place] != ("**",)]
     try:
-        if plain.count("**") > 1:
-            raise ValueError("more than one `**`")
-        return sorted(base.glob("/".join(plain)))
-    except (ValueError, NotImplementedError, IndexError) as error:
+        return matching(pattern, base)
+    except ValueError as error:
         raise _invalid_pattern(folder, pattern) from error
 
 

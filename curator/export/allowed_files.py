@@ -12,6 +12,7 @@ from pathlib import Path
 from curator.core.config import ModelSection
 from curator.core.errors import CuratorError, DataError
 from curator.core.files import CONFIG_NAME, File, located
+from curator.core.folders import entries_below
 from curator.core.load_config import load_config
 from curator.data.discovery import find_tasks, find_validation
 from curator.data.sources import Source
@@ -131,7 +132,7 @@ def _files(source: Source) -> Iterator[File]:
     yield from source.files
     if source.folder is not None:
         yield source.folder
-        yield from (path for path in source.folder.rglob("*") if not path.is_dir() or path.is_symlink())
+        yield from entries_below(source.folder)
 
 
 def _download(source: Source) -> tuple[object, ...]:

@@ -6,7 +6,6 @@ Parquet parts. A part appears whole or not at all. A call that is killed leaves 
 only the others.
 """
 
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ import pyarrow as pa
 from curator.core.errors import DataError
 from curator.core.events import Reporter
 from curator.core.files import CHECK_DISK
+from curator.core.folders import remove_folder
 from curator.core.provenance import key_of
 from curator.data.model_files import ModelFiles
 from curator.data.tokens import TokenizedExample
@@ -98,7 +98,7 @@ class AwayGradients:
         places = [self._place(*one) for one in passes]
         for place, (wanted, batches) in zip(places, passes, strict=True):
             examples = place / "examples"
-            shutil.rmtree(examples, ignore_errors=True)
+            remove_folder(examples)
             for first in range(0, len(batches), PART_BATCHES):
                 some = batches[first : first + PART_BATCHES]
                 if _part(place, first).exists():
@@ -125,7 +125,7 @@ class AwayGradients:
 
     def remove(self) -> None:
         """Remove all parts, after their gradients are in the store."""
-        shutil.rmtree(self._folder, ignore_errors=True)
+        remove_folder(self._folder)
 
 
 class Computer:

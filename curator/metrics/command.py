@@ -19,6 +19,7 @@ from pathlib import Path
 
 from curator.core.config import Config
 from curator.core.errors import ConfigError, DataError, NumericalError
+from curator.core.folders import remove_folder
 from curator.core.interpreters import user_environment
 from curator.core.metric_name import MetricName
 from curator.core.text import clean
@@ -183,7 +184,7 @@ def _remove(folder: Path) -> None:
     """Remove a folder, or a link in its place. Files that cannot be removed stay."""
     if folder.is_symlink():
         folder.unlink(missing_ok=True)
-    shutil.rmtree(folder, ignore_errors=True)
+    remove_folder(folder)
 
 
 def _follow(process: subprocess.Popen[bytes], limit: float) -> tuple[bytes, bytes] | None:

@@ -18,6 +18,7 @@ from typing import Any
 from curator.core.config import Config
 from curator.core.errors import ConfigError, DataError, NumericalError, missing_extra
 from curator.core.files import sha256_of
+from curator.core.folders import entries_below
 from curator.core.metric_name import MetricName
 from curator.core.provenance import hash_of
 from curator.core.text import clean
@@ -59,9 +60,8 @@ class Harness:
     def settings(self) -> str:
         """Return a hash of the settings and of the files in the folder of task files."""
         folder, verify = self._folder, self._config.verify
-        files = (
-            [] if folder is None else sorted(p for p in folder.rglob("*") if p.suffix in _TASK_FILES and p.is_file())
-        )
+        there = [] if folder is None else entries_below(folder)
+        files = sorted(path for path in there if path.suffix in _TASK_FILES and path.is_file())
         hashes = [f"{path.relative_to(folder or path)}={sha256_of(path)}" for path in files]
         return hash_of([json.dumps([verify.lm_eval_chat_template]), *hashes])
 

@@ -11,6 +11,7 @@ from typing import Any
 from curator.core.config import Config, DataSection, TaskSource, target_names
 from curator.core.errors import ConfigError, DataError
 from curator.core.files import CONFIG_NAME, write_whole
+from curator.core.folders import matching
 from curator.core.hub_ids import is_hub_id
 from curator.core.remote import RemoteFile, has_wildcards, is_remote, matches
 from curator.data.discovery import find_tasks, found_at
@@ -309,8 +310,16 @@ def _export_at(source: str) -> ImportedConfig | None:
     """Return the tasks of an export of curator, or None if the source is not part of an export."""
     if is_remote(source):
         return None
-    paths = [Path(source)] if Path(source).exists() else sorted(map(Path, glob.glob(source, recursive=True)))
+    paths = [Path(source)] if Path(source).exists() else _covered(source)
     return read_export_at(paths) if paths else None
+
+
+def _covered(source: str) -> list[Path]:
+    """Return what a glob covers. `found_at` reports the error of an invalid one."""
+    try:
+        return matching(source, Path())
+    except (OSError, ValueError):
+        return []
 
 
 def _places(source: str, folder: Path, left_out: list[str]) -> list[tuple[str, str, str | list[str]]]:

@@ -8,7 +8,6 @@ It also does not fit after the held-out examples of a target changed.
 """
 
 import math
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Protocol
@@ -19,6 +18,7 @@ from curator.core import distributed
 from curator.core.config import Config
 from curator.core.errors import NumericalError
 from curator.core.events import Stopwatch
+from curator.core.folders import remove_folder
 from curator.core.provenance import Inputs, hash_of, key_of
 from curator.data.corpus import Corpus, training_examples, validation_examples
 from curator.training.model import TunedModel
@@ -171,7 +171,7 @@ def make_meta_init(
     key = key_of(inputs)
     place = workspace.adapters / key
     if fresh and distributed.is_main():
-        shutil.rmtree(place / "checkpoints", ignore_errors=True)
+        remove_folder(place / "checkpoints")
     distributed.wait()
     examples = [example for task in corpus.tasks for example in training_examples(task, store)]
     tuned = load()

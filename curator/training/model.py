@@ -9,7 +9,6 @@ import hashlib
 import json
 import math
 import os
-import shutil
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from curator.core import distributed
 from curator.core.config import LoraSection, ModelSection
 from curator.core.errors import ConfigError, DataError, ManifestMismatch
 from curator.core.files import sha256_of, umask
+from curator.core.folders import remove_folder
 from curator.core.performance import slow_arithmetic
 from curator.data.loading_check import DAMAGED, loading_problem, refusal
 from curator.data.model_files import (
@@ -243,7 +243,7 @@ class TunedModel:
             DataError: The disk is full, or the folder cannot be written.
         """
         partial = folder.with_name(folder.name + ".partial")
-        shutil.rmtree(partial, ignore_errors=True)
+        remove_folder(partial)
         try:
             if card:
                 self.model.save_pretrained(str(partial), state_dict=self.trained_state())
@@ -252,10 +252,10 @@ class TunedModel:
             # safetensors creates files that other users may not read.
             for path in partial.iterdir():
                 path.chmod(0o666 & ~umask())
-            shutil.rmtree(folder, ignore_errors=True)
+            remove_folder(folder)
             partial.replace(folder)
         except Exception as error:
-            shutil.rmtree(partial, ignore_errors=True)
+            remove_folder(partial)
             if not is_of_the_disk(error):
                 raise
             hint = "Check free disk space and write permissions."

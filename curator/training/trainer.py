@@ -7,7 +7,6 @@ An observer sees every batch of a run. Meta-training captures gradients with it.
 """
 
 import math
-import shutil
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -20,6 +19,7 @@ from curator.core.config import TrainSection
 from curator.core.errors import CuratorError, DataError, NumericalError
 from curator.core.events import Reporter, Stage
 from curator.core.figures import fixed
+from curator.core.folders import entries_below, remove_folder
 from curator.data.model_files import is_of_the_disk
 from curator.data.tokens import TokenizedExample
 from curator.training.batches import by_length, collate, example_losses, loss_tokens
@@ -195,9 +195,10 @@ def remove_run(folder: Path) -> None:
         folder: Folder that holds the checkpoints, at any depth.
     """
     # Remove the completion markers first, so that a partly removed checkpoint counts as incomplete.
-    for marker in folder.rglob(_COMPLETE):
-        marker.unlink()
-    shutil.rmtree(folder, ignore_errors=True)
+    for path in entries_below(folder) if folder.is_dir() else ():
+        if path.name == _COMPLETE:
+            path.unlink()
+    remove_folder(folder)
 
 
 def measure_losses(
@@ -488,4 +489,4 @@ def _checkpoints(checkpoints: Path) -> dict[int, Path]:
 def _remove_incomplete(checkpoints: Path) -> None:
     for path in _checkpoints(checkpoints).values():
         if not (path / _COMPLETE).exists():
-            shutil.rmtree(path, ignore_errors=True)
+            remove_folder(path)

@@ -7,7 +7,6 @@ and the next call encodes only the other rows.
 
 import json
 import os
-import shutil
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -20,6 +19,7 @@ import pyarrow as pa
 from curator.core.config import Config
 from curator.core.errors import DataError
 from curator.core.files import CHECK_DISK
+from curator.core.folders import remove_folder
 from curator.core.provenance import key_of
 from curator.data.corpus import READER_VERSION
 from curator.data.encoding import EncodedTask, batches, encode_tasks, load_encoder
@@ -87,7 +87,7 @@ class AwayEncoding:
 
     def remove(self) -> None:
         """Remove all files, after the examples are in the store."""
-        shutil.rmtree(self._folder, ignore_errors=True)
+        remove_folder(self._folder)
 
     def _write(self, rows: Sequence[Row], model: ModelFiles) -> Path:
         """Write rows for a worker, unless they are encoded. Return the path of their part."""

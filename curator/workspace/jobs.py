@@ -6,7 +6,6 @@ once, even if its process dies early. The output of the process goes to `output.
 
 import contextlib
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -17,6 +16,7 @@ from pathlib import Path
 from curator.core.errors import ConfigError, DataError
 from curator.core.events import EventLog, is_written
 from curator.core.files import CHECK_DISK, open_regular
+from curator.core.folders import remove_folder
 from curator.core.interpreters import module_command
 from curator.workspace.job_log import EVENTS_NAME, LAUNCHED, Job, make_job_folder, write_launched
 
@@ -48,7 +48,7 @@ def launch(folder: Path, arguments: Sequence[str], *, cwd: Path) -> str:
     try:
         process = _start(path, arguments, cwd)
     except (OSError, ValueError) as error:
-        shutil.rmtree(path, ignore_errors=True)
+        remove_folder(path)
         raise DataError(
             f"cannot start `curator {' '.join(arguments)}` in {cwd}: {error}",
             hint="Check the folder and the arguments.",

@@ -109,6 +109,8 @@ def read(folder: Path, events: list[Event] | None = None) -> Corpus:
 def test_project_remote_files_select_and_export(bucket: Any, make_project: MakeProject, tmp_path: Path) -> None:
     bucket.pipe("/b/target.jsonl", lines(pair_rows("target", 6)))
     bucket.pipe("/b/sub/alpha.jsonl", lines(pair_rows("alpha", 4)))
+    for hidden in ("/b/.cache/old.jsonl", "/b/sub/.old.jsonl", "/b/sub/.cache/x/old.jsonl"):
+        bucket.pipe(hidden, lines(pair_rows("old", 4)))
     folder = make_project(tasks={}, data={"tasks": "memory://b/**/*.jsonl"})
     corpus = read(folder)
     assert [(task.name, task.version.files[0][0]) for task in corpus.tasks] == [

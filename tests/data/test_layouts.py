@@ -107,7 +107,7 @@ def test_tasks_of_folder_readme_outside_its_folder_raises_data_error(tmp_path: P
 @pytest.mark.parametrize(
     "path",
     [
-        *("**/a/**/b.jsonl", "a**.jsonl", ".", "./", "**/*/**/*/**/x"),
+        *("a**.jsonl", ".", "./"),
         pytest.param("9" * 300, id="a name longer than names of files"),
         pytest.param("a/" * 3000, id="a path longer than paths of files"),
     ],
@@ -124,11 +124,11 @@ def test_tasks_of_folder_readme_with_repeated_stars_ends(tmp_path: Path) -> None
     """With each `**`, Python looks at each folder for each of its parents again: 10^15 times here."""
     deep = "/".join(["d"] * 60)
     touch(tmp_path, f"plants/{deep}/a.jsonl")
-    stars = "/".join(["**"] * 30)
-    front = f"---\nconfigs:\n- config_name: a\n  data_files: '{stars}/*.jsonl'\n---\n"
-    (tmp_path / "plants" / "README.md").write_text(front)
-    (task,) = tasks_of_folder(tmp_path / "plants").tasks
-    assert [Path(str(file)).name for file in task.files] == ["a.jsonl"]
+    for stars in ("/".join(["**"] * 30), "/".join(["**/d"] * 30)):
+        front = f"---\nconfigs:\n- config_name: a\n  data_files: '{stars}/*.jsonl'\n---\n"
+        (tmp_path / "plants" / "README.md").write_text(front)
+        (task,) = tasks_of_folder(tmp_path / "plants").tasks
+        assert [Path(str(file)).name for file in task.files] == ["a.jsonl"]
 
 
 def test_tasks_of_folder_readme_with_nested_aliases_ends(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from curator.core.folders import matching
 from curator.core.hub_ids import is_hub_id
 from curator.core.remote import has_wildcards, is_remote
 from curator.data.readers import is_saved_dataset, is_task_file, task_name
@@ -101,9 +102,9 @@ def local_path(written: str, base: Path) -> str | None:
     for folder in (base, Path.cwd()):
         try:
             path = Path(os.path.abspath(folder / Path(written).expanduser()))
-            if path.exists() or (has_wildcards(written) and any(path.parent.glob(path.name))):
+            if path.exists() or (has_wildcards(written) and matching(path.name, path.parent)):
                 return str(path)
-        except (OSError, RuntimeError, ValueError, NotImplementedError):
+        except (OSError, RuntimeError, ValueError):
             # The path is too long, its folder cannot be read, or its user or glob is not valid.
             continue
     return None
