@@ -103,21 +103,23 @@ def _left_out_files(workspace: Workspace) -> list[str]:
     found = left_out_files(workspace.config.data, workspace.root)
     lines = []
     if found.unread:
-        lines.append(f"{_files(found.unread)} not read, their type is unknown: {_some(found.unread, workspace)}")
+        lines.append(f"{_files(found.unread)} not read, because of an unknown type: {_some(found.unread, workspace)}")
     if found.below:
-        words = "not read, they lie in folders that are not named (use a glob such as folder/**/*.jsonl)"
+        words = "not read, because no pattern covers their folders (use a pattern such as folder/**/*.jsonl)"
         lines.append(f"{_files(found.below)} {words}: {_some(found.below, workspace)}")
+    if found.missing:
+        lines.append(f"{_files(found.missing)} named by a README and missing: {_some(found.missing, workspace)}")
     if found.held_out:
-        words = "not trained on, they are test or validation splits"
+        words = "not trained on, as the names of test or validation splits say"
         lines.append(f"{_files(found.held_out)} {words}: {_some(found.held_out, workspace)}")
     return lines
 
 
-def _files(files: Sequence[File]) -> str:
-    return f"{len(files):,} files are"
+def _files(files: Sequence[File | str]) -> str:
+    return f"{len(files):,} files are" if len(files) > 1 else "1 file is"
 
 
-def _some(files: Sequence[File], workspace: Workspace) -> str:
+def _some(files: Sequence[File | str], workspace: Workspace) -> str:
     """Return the first files, relative to the project."""
     names = [relative_to(str(path), workspace.root) for path in files[:_NAMED]]
     more = f" and {len(files) - _NAMED:,} more" if len(files) > _NAMED else ""

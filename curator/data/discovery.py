@@ -103,6 +103,7 @@ def left_out_files(data: DataSection, root: Path) -> Found:
         held_out=tuple(sorted({file for file in found.held_out if file not in used}, key=str)),
         unread=tuple(sorted(set(found.unread))),
         below=tuple(sorted({*found.below} - used)),
+        missing=tuple(sorted(set(found.missing))),
     )
 
 

@@ -7,7 +7,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -61,6 +61,8 @@ class Found:
     """Files of an unknown type."""
     below: tuple[Path, ...] = ()
     """Data files in folders that are no data set."""
+    missing: tuple[str, ...] = ()
+    """Files, patterns and addresses that a README names, and that cover no local file."""
 
     def __add__(self, other: "Found") -> "Found":
         return Found(
@@ -68,6 +70,7 @@ class Found:
             held_out=self.held_out + other.held_out,
             unread=self.unread + other.unread,
             below=self.below + other.below,
+            missing=self.missing + other.missing,
         )
 
     @property
@@ -301,13 +304,13 @@ def _configurations(folder: Path) -> list[dict[str, Any]]:
 def _configured(folder: Path, configurations: Sequence[dict[str, Any]]) -> Found | None:
     """Return one task for each configuration with a training split. None if the files of all are missing."""
     training: list[tuple[str, list[File]]] = []
-    held_out: list[File] = []
+    others = Found()
     for configuration in configurations:
         files, other = _files_of(folder, configuration)
-        held_out += other
+        others += other
         if files:
             training.append((clean(_plain(configuration.get("config_name")) or "default").strip(), files))
-    if not training and not held_out:
+    if not training and not others.held_out:
         return None
     name = folder_name(PurePosixPath(os.path.abspath(folder)))
     tasks = [
@@ -315,18 +318,19 @@ def _configured(folder: Path, configurations: Sequence[dict[str, Any]]) -> Found
         for config, files in training
     ]
     known = {file for task in tasks for file in task.files}
-    return Found(tasks=tuple(tasks), held_out=tuple(file for file in dict.fromkeys(held_out) if file not in known))
+    held_out = tuple(file for file in dict.fromkeys(others.held_out) if file not in known)
+    return replace(others, tasks=tuple(tasks), held_out=held_out)
 
 
-def _files_of(folder: Path, configuration: dict[str, Any]) -> tuple[list[File], list[File]]:
-    """Return the files of a configuration's training split, and of its other splits."""
+def _files_of(folder: Path, configuration: dict[str, Any]) -> tuple[list[File], Found]:
+    """Return the files of a configuration's training split, and its files that belong to no task."""
     base = folder / _inside(folder, _plain(configuration.get("data_dir")) or ".")
     named = configuration.get("data_files")
     if not named:
         found = data_set(base, depth=1) if base != folder and base.is_dir() else None
         if found is None and base == folder:
             found = tasks_among([folder / "data"] if (folder / "data").is_dir() else _visible(folder), depth=1)
-        return (found.files, list(found.held_out)) if found is not None else ([], [])
+        return (found.files, replace(found, tasks=())) if found is not None else ([], Found())
     if isinstance(named, dict):
         pairs = [(_plain(split) or TRAIN, patterns) for split, patterns in named.items()]
     else:
@@ -337,27 +341,35 @@ def _files_of(folder: Path, configuration: dict[str, Any]) -> tuple[list[File], 
         ]
     splits = [split for split, _ in pairs]
     training: list[File] = []
-    other: list[File] = []
+    others = Found()
     for split, patterns in pairs:
         for pattern in patterns if isinstance(patterns, list) else [patterns]:
-            if not isinstance(pattern, str) or not pattern or "://" in pattern:
+            if not isinstance(pattern, str) or not pattern:
                 continue
-            pattern = _inside(folder, pattern)
-            path = base / pattern
-            covered = [path] if path.is_file() else _globbed(folder, base, pattern)
-            files = [path for path in covered if path.is_file() and is_task_file(path)]
-            (training if _kind_of(split, splits) == TRAIN else other).extend(files)
-    return list(dict.fromkeys(training)), list(dict.fromkeys(other))
+            covered = [] if "://" in pattern else _covered(folder, base, _inside(folder, pattern))
+            # A broken link or a pipe is an error that names it.
+            files = [path for path in covered if is_task_file(path)]
+            if _kind_of(split, splits) == TRAIN:
+                training += files
+            else:
+                others += Found(held_out=tuple(files))
+            others += Found(
+                unread=tuple(path for path in covered if not is_task_file(path) and path.is_file()),
+                missing=() if covered else (pattern if "://" in pattern else str(base / pattern),),
+            )
+    return list(dict.fromkeys(training)), others
 
 
-def _globbed(folder: Path, base: Path, pattern: str) -> list[Path]:
-    """Return what a pattern of a README covers.
+def _covered(folder: Path, base: Path, pattern: str) -> list[Path]:
+    """Return the files that a pattern of a README covers. `**` at its end covers all files below, as for `datasets`.
 
     Raises:
         DataError: The pattern is invalid.
     """
+    path = base / pattern
     try:
-        return matching(pattern, base)
+        covered = [path] if path.is_file() else matching(f"{pattern}/*" if path.name == "**" else pattern, base)
+        return [path for path in covered if not path.is_dir()]
     except ValueError as error:
         raise _invalid_pattern(folder, pattern) from error
 

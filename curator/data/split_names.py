@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
 from curator.core.files import File
@@ -17,6 +18,7 @@ _AT_END = re.compile(rf"(.+)[-_. ]({_ANY})", re.IGNORECASE)
 _AT_START = re.compile(rf"({_ANY})[-_. ](.+)", re.IGNORECASE)
 # `datasets` numbers the shards of a split, and may add a hash.
 _SHARD = re.compile(r"[-_.]\d{5}-of-\d{5}(-[0-9a-f]{16})?$")
+_COUNTED = re.compile(r"(?<=[-_.])(\d{5})-of-(\d{5})(-[0-9a-f]{16})?(?=[.][^/]*$)")
 _NUMBERED = re.compile(rf"({_ANY})[-_.]?\d{{1,5}}", re.IGNORECASE)
 # The hub writes `0000.parquet`, and Spark writes `part-00000-HASH.parquet`. A year has no zero at its start.
 _PART = re.compile(r"(?:(?:part|shard|chunk)[-_.]?\d{4,6}|0\d{3,5})(?:[-_.].*)?", re.IGNORECASE)
@@ -86,6 +88,26 @@ def is_shard(file: File) -> bool:
     """Return whether a file is one of the numbered parts of a split."""
     stem = _full_stem(file)
     return bool(_SHARD.search(stem) or _NUMBERED.fullmatch(stem)) or _is_part(stem)
+
+
+def unread_shards(files: Iterable[str]) -> list[str]:
+    """Report the shards of a split that are not among its files, one line for each split.
+
+    `train-00001-of-00005.parquet` says that the split has five shards. Most programs count from 0, others from 1.
+
+    Args:
+        files: Paths or addresses of files.
+    """
+    splits: dict[tuple[str, int], set[int]] = {}
+    for file in files:
+        if found := _COUNTED.search(file):
+            name = f"{file[: found.start()]}*-of-{found[2]}{'-*' if found[3] else ''}{file[found.end() :]}"
+            splits.setdefault((name, int(found[2])), set()).add(int(found[1]))
+    return [
+        f"reads {len(numbers):,} of the {count:,} shards of {PurePosixPath(name).name}"
+        for (name, count), numbers in splits.items()
+        if len(numbers) < count
+    ]
 
 
 def parent_of(file: File) -> PurePosixPath:

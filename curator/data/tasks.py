@@ -13,6 +13,7 @@ from curator.core.provenance import hash_of
 from curator.data.bad_rows import UnusableTask
 from curator.data.left_out import BAD, CUT_OFF, DROPPED, EMPTY, LEAKED, LEAKED_TEST, NO_ANSWER, TEST
 from curator.data.model_files import ModelFiles
+from curator.data.split_names import unread_shards
 from curator.data.splits import TaskSplit
 from curator.workspace.store.records import ExampleIndex
 
@@ -37,6 +38,11 @@ class TaskVersion:
     """Number of rows by the name of a column that has a value and is not read."""
     notes: tuple[str, ...] = ()
     """What curator assumed about files, and which parts of them it leaves out."""
+
+    @property
+    def file_notes(self) -> list[str]:
+        """Return `notes`, and a note about each split some shards of which are not among the files."""
+        return [*self.notes, *unread_shards(path for path, _, _ in self.files)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,10 +92,10 @@ class Task:
     @property
     def file_notes(self) -> list[str]:
         """Return the notes about the task's files, its validation file and its test file."""
-        held_out = self.validation_version.notes if self.validation_version is not None else ()
-        test = self.test_version.notes if self.test_version is not None else ()
+        held_out = self.validation_version.file_notes if self.validation_version is not None else ()
+        test = self.test_version.file_notes if self.test_version is not None else ()
         return [
-            *self.version.notes,
+            *self.version.file_notes,
             *(f"validation file: {note}" for note in held_out),
             *(f"test file: {note}" for note in test),
             *self._held_out_notes,

@@ -352,6 +352,7 @@ def _tasks(source: str, left_out: list[str]) -> Sequence[FoundTask]:
         )
     left_out += [f"{path}: unknown type of file" for path in found.unread]
     left_out += [f"{path}: in a folder that is not named" for path in found.below]
+    left_out += [f"{name}: named by a README and missing" for name in found.missing]
     left_out += [f"{path}: test or validation split, not trained on" for path in found.held_out]
     return found.tasks
 

@@ -115,3 +115,16 @@ def test_show_check_hostile_reasons_are_printed_clean(capsys: pytest.CaptureFixt
         assert "[red]x[/red]" in printed
         assert ("near duplicates by row:" in printed) == details
         assert ("8 more notes: --details lists them" in printed) == (not details)
+
+
+def test_check_missing_shards_are_named(make_project: MakeProject) -> None:
+    """An interrupted download left out rows in silence."""
+    folder = make_project(data={"tasks": "tasks/*", "validation_files": {"target": "held/x-00001-of-00002.jsonl"}})
+    for number in (0, 3):
+        write_rows(folder / f"tasks/delta-0000{number}-of-00005.jsonl", pair_rows(f"delta{number}", 4))
+    write_rows(folder / "held/x-00001-of-00002.jsonl", pair_rows("held", 4))
+    found = json.loads(run_cli("check", "-p", folder, "-q", "--json").check(0).out)
+    notes = {task["name"]: task["notes"] for task in found["tasks"]}
+    assert notes["delta"] == ["reads 2 of the 5 shards of delta-*-of-00005.jsonl"]
+    assert notes["target"] == ["validation file: reads 1 of the 2 shards of x-*-of-00002.jsonl"]
+    assert "delta: reads 2 of the 5 shards of delta-*-of-00005.jsonl" in found["problems"]

@@ -113,7 +113,7 @@ def test_init_and_check_files_of_unknown_type_are_named(data: Path, make_project
     written = write_project(folder / "new", [str(folder / "tasks")], model="m", target=None)
     assert written.left_out == [f"{folder / 'tasks' / 'delta.xlsx'}: unknown type of file"]
     problems = Project.open(folder).check().problems
-    assert "1 files are not read, their type is unknown: tasks/delta.xlsx" in problems
+    assert "1 file is not read, because of an unknown type: tasks/delta.xlsx" in problems
 
 
 def test_init_clone_of_a_data_set_has_training_rows_only(data: Path) -> None:

@@ -1,5 +1,7 @@
 """Test which files are tasks: shards, splits, clones of hub data sets, and folders of data sets."""
 
+import json
+import os
 from pathlib import Path
 
 import datasets
@@ -10,7 +12,8 @@ from curator.core.config import DataSection, TaskSource
 from curator.core.errors import DataError
 from curator.data.discovery import find_tasks, left_out_files
 from curator.data.layouts import tasks_of_folder
-from curator.data.split_names import HELD_OUT, TRAIN, split_of
+from curator.data.split_names import HELD_OUT, TRAIN, split_of, unread_shards
+from curator.data.task_rows import read_task
 
 README = """\
 ---
@@ -299,3 +302,53 @@ def test_find_tasks_held_out_word_within_a_name_marks_a_test_split(tmp_path: Pat
     assert held_out(DataSection(tasks="t/*"), tmp_path) == [f"t/{test}.jsonl"]
     (tmp_path / f"t/{train}.jsonl").unlink()
     assert found("t/*", tmp_path) == {test: [f"t/{test}.jsonl"]}
+
+
+def test_left_out_files_files_missing_from_a_readme_are_named(tmp_path: Path) -> None:
+    """A clone that lacks files had fewer rows or tasks, in silence."""
+    touch(tmp_path, "t/a.jsonl", "t/de/deep/b.jsonl")
+    (tmp_path / "t" / "c.xml").write_text("x")
+    configurations = [
+        {"config_name": "one", "data_files": ["a.jsonl", "gone.jsonl", "c.xml"]},
+        {"config_name": "two", "data_files": "gone-*.parquet"},
+        {"config_name": "de", "data_files": "de/**"},
+        {"config_name": "test", "data_files": [{"split": "test", "path": ["lost.csv", "hf://datasets/o/n/x.csv"]}]},
+    ]
+    (tmp_path / "t" / "README.md").write_text(f"---\nconfigs: {json.dumps(configurations)}\n---\n")
+    assert found("t", tmp_path) == {"t-one": ["t/a.jsonl"], "t-de": ["t/de/deep/b.jsonl"]}
+    left = left_out_files(DataSection(tasks="t"), tmp_path)
+    assert left.missing == (
+        *(str(tmp_path / "t" / name) for name in ("gone-*.parquet", "gone.jsonl", "lost.csv")),
+        "hf://datasets/o/n/x.csv",
+    )
+    assert left.unread == (tmp_path / "t" / "c.xml",)
+
+
+def test_find_tasks_pipe_that_a_readme_names_is_an_error(tmp_path: Path) -> None:
+    touch(tmp_path, "t/a.jsonl")
+    os.mkfifo(tmp_path / "t" / "b.jsonl")
+    (tmp_path / "t" / "README.md").write_text("---\nconfigs:\n- data_files: [a.jsonl, b.jsonl]\n---\n")
+    (source,) = find_tasks(DataSection(tasks="t"), tmp_path)
+    with pytest.raises(DataError, match=r"b\.jsonl"):
+        read_task(source)
+
+
+@pytest.mark.parametrize(
+    ("files", "lines"),
+    [
+        (["d/train-00000-of-00002.parquet", "d/train-00001-of-00002.parquet"], []),
+        (["d/a.jsonl", "d/part-00000.jsonl", "d/00000-of-00002"], []),
+        (["d/train-00001-of-00003.jsonl.gz"], ["reads 1 of the 3 shards of train-*-of-00003.jsonl.gz"]),
+        (["s3://b/x-00001-of-00002.json", "s3://b/x-00002-of-00002.json"], []),
+        (
+            ["d/train-00000-of-00003-0123456789abcdef.parquet", "d/train-00002-of-00003-fedcba9876543210.parquet"],
+            ["reads 2 of the 3 shards of train-*-of-00003-*.parquet"],
+        ),
+        (
+            ["a/x-00000-of-00002.csv", "b/x-00001-of-00002.csv", "b/y-00000-of-00001.csv"],
+            ["reads 1 of the 2 shards of x-*-of-00002.csv"] * 2,
+        ),
+    ],
+)
+def test_unread_shards_counts_numbers_of_each_split(files: list[str], lines: list[str]) -> None:
+    assert unread_shards(files) == lines
