@@ -347,18 +347,25 @@ def find_project(path: Path | str | None = None) -> Path:
         path: The folder. None searches the current folder and its parents for `curator.toml`.
 
     Raises:
-        ConfigError: No `curator.toml` is found.
+        ConfigError: No `curator.toml` is found, or it is no file.
     """
     if path is not None:
         root = Path(path).absolute()
-        if not (root / CONFIG_NAME).is_file():
+        if not _is_project(root):
             raise ConfigError(f"no {CONFIG_NAME} in {root}", hint=f"Run `curator init {path}` to create a project.")
         return root
     here = Path.cwd()
     for folder in (here, *here.parents):
-        if (folder / CONFIG_NAME).is_file():
+        if _is_project(folder):
             return folder
     raise ConfigError(
         f"no {CONFIG_NAME} in {here} or its parents",
         hint="Run `curator init DIR` to create a project, or pass -p/--project DIR.",
     )
+
+
+def _is_project(folder: Path) -> bool:
+    path = folder / CONFIG_NAME
+    if os.path.lexists(path) and not path.is_file():
+        raise ConfigError(f"not a file, or a broken link: {path}", hint="Replace it by a configuration.")
+    return path.is_file()

@@ -45,6 +45,17 @@ def test_check_data_file_without_end_exits_with_code_3(make_project: MakeProject
     assert "endless" in run_cli("check", "-p", folder, "-q").check(3).err
 
 
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("kind", KINDS)
+def test_commands_configuration_without_end_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    make_endless(tmp_path / "curator.toml", kind)
+    monkeypatch.chdir(tmp_path)
+    for command in (("status",), ("check", "-p", tmp_path), ("tui",), ("export", "x", "-o", "out")):
+        assert "not a file, or a broken link: " in run_cli(*command).check(2).err
+
+
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(
