@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from curator.cli.options import Shared
 from curator.core.errors import ConfigError, CuratorError, DataError
+from curator.core.figures import first_of
 from curator.core.text import clean
 from curator.results.display import plain
 from curator.select.manifest import MANIFEST_NAME
@@ -118,7 +119,7 @@ class AssistantTools:
             self._check_ready(project, target)
             entry = next((entry for entry in manifest.tasks if entry.name == task), None)
             if entry is None:
-                known = ", ".join(entry.name for entry in manifest.tasks[:20])
+                known = first_of([entry.name for entry in manifest.tasks], 20)
                 raise ConfigError(f"the selection has no auxiliary task {task!r}", hint=f"Use one of: {known}.")
             others = [other.name for other in manifest.tasks if other.selected and other.name != task]
             self._check_selected(project, target)

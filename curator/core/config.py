@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from curator.core.figures import first_of
 from curator.core.hub_ids import checked_hub_id
 from curator.core.metric_name import parse_metric
 
@@ -237,8 +238,7 @@ class DataSection(_Section):
         counted = Counter(task.name for task in self.task if not task.task_column)
         twice = sorted(name for name, count in counted.items() if count > 1)
         if twice:
-            more = f" and {len(twice) - 5} more" if len(twice) > 5 else ""
-            raise ValueError(f"duplicate task names: {', '.join(twice[:5])}{more}")
+            raise ValueError(f"duplicate task names: {first_of(twice, 5)}")
         return self
 
     def share_of(self, target: str, targets: Sequence[str]) -> float:

@@ -1,9 +1,10 @@
-"""Write numbers and times for people: one form for the commands, the reports and the terminal interface.
+"""Write numbers, times and lists for people: one form for the commands, the reports and the terminal interface.
 
 A value that rounds to zero has no sign. JSON documents hold the numbers themselves.
 """
 
 import math
+from collections.abc import Sequence
 
 
 def fixed(value: float, digits: int = 4) -> str:
@@ -74,3 +75,15 @@ def span(seconds: float) -> str:
             whole, rest = divmod(int(seconds), unit)
             return f"{whole}{name}{rest // small:02}{part}"
     return f"{int(seconds)}s"
+
+
+def first_of(words: Sequence[object], most: int, *, joint: str = ", ") -> str:
+    """Join the first words of a list, and say how many more there are.
+
+    Args:
+        words: Names or parts of a message. They are not cleaned.
+        most: Number of words to show.
+        joint: Text between two words.
+    """
+    shown = joint.join(map(str, words[:most]))
+    return f"{shown}{joint if joint != ', ' else ' '}and {len(words) - most:,} more" if len(words) > most else shown

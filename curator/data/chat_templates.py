@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from curator.core.errors import ConfigError, DataError
+from curator.core.figures import first_of
 from curator.core.files import read_whole_text, refuse_endless
 from curator.data.chat_process import ChatRenderer, TemplateInvalid
 
@@ -45,7 +46,7 @@ def find_template(written: str, root: Path, model: Path) -> str:
     named = named_templates(model)
     if written in named:
         return named[written]
-    known = f"The tokenizer has these templates: {', '.join(sorted(named)[:10])}. " if named else ""
+    known = f"The tokenizer has these templates: {first_of(sorted(named), 10)}. " if named else ""
     raise ConfigError(
         f"data.chat_template: no such file, and no template of the tokenizer: {written!r:.200}",
         hint=f"{known}Correct the path, or write the template's text.",

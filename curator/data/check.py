@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from curator import results
 from curator.core.errors import CuratorError, DataError
+from curator.core.figures import first_of
 from curator.core.files import File, relative_to
 from curator.data.corpus import Corpus, Task
 from curator.data.discovery import left_out_files
@@ -121,6 +122,4 @@ def _files(files: Sequence[File | str]) -> str:
 
 def _some(files: Sequence[File | str], workspace: Workspace) -> str:
     """Return the first files, relative to the project."""
-    names = [relative_to(str(path), workspace.root) for path in files[:_NAMED]]
-    more = f" and {len(files) - _NAMED:,} more" if len(files) > _NAMED else ""
-    return f"{', '.join(names)}{more}"
+    return first_of([relative_to(str(path), workspace.root) for path in files], _NAMED)

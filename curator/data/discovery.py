@@ -11,6 +11,7 @@ from typing import Any
 
 from curator.core.config import DataSection, TaskSource
 from curator.core.errors import ConfigError, DataError
+from curator.core.figures import first_of
 from curator.core.files import File
 from curator.core.folders import entries_below, matching
 from curator.core.remote import RemoteFile, has_wildcards, is_remote, matches
@@ -158,7 +159,7 @@ def check_auxiliary(names: Iterable[str], targets: Collection[str], tasks: Colle
 
 def _nearest(name: str, names: list[str]) -> str:
     near = difflib.get_close_matches(name, names, n=1)
-    return f"Check the spelling: a task is named {near[0]!r}." if near else f"Use one of: {', '.join(names[:20])}."
+    return f"Check the spelling: a task is named {near[0]!r}." if near else f"Use one of: {first_of(names, 20)}."
 
 
 def tasks_at(written: str, root: Path, key: str, *, kept: Collection[str] = (), all_splits: bool = False) -> Found:

@@ -18,6 +18,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from curator.core.errors import DataError
+from curator.core.figures import first_of
 from curator.data.nested import cell
 from curator.data.rows import Content
 from curator.data.shapes import WANTED, lowered
@@ -153,7 +154,7 @@ def recognise(row: dict[str, Any], where: str, *, raw: dict[str, Any] | None = N
         return TEXT, {"text": text_of(row, "text", where)}
     raw = row if raw is None else raw
     names = [str(key) for key, value in raw.items() if value is not None and value == value]
-    found = (", ".join(names[:20]) or "none") + (f" and {len(names) - 20} more" if len(names) > 20 else "")
+    found = first_of(names, 20) or "none"
     null = [str(key) for key, value in raw.items() if (value is None or value != value) and lowered(key) in WANTED]
     if null:
         found += f"; null: {', '.join(null)}"

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from curator.core import distributed
 from curator.core.config import ModelSection
 from curator.core.errors import DataError
+from curator.core.figures import first_of
 from curator.core.provenance import key_of
 from curator.core.text import clean
 from curator.data.model_files import ModelFiles, code_hint, first_line, load_architecture, weight_files
@@ -176,8 +177,7 @@ def _named(item: Any) -> str:
 
 
 def _listed(words: str, names: list[str]) -> str:
-    more = f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else ""
-    return f"{len(names):,} {words}: {', '.join(names[:_NAMED])}{more}"
+    return f"{len(names):,} {words}: {first_of(names, _NAMED)}"
 
 
 def _packed(folder: Path, base: "torch.nn.Module") -> str:

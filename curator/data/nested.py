@@ -19,6 +19,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 from curator.core.errors import DataError
+from curator.core.figures import first_of
 from curator.data.conversations import conversations_of_tree, is_message, is_tree, read_messages
 from curator.data.raw import Note, RawRow
 from curator.data.shapes import as_known, is_complete
@@ -164,7 +165,7 @@ def _with_shared(row: Fields, outside: Fields, under: str) -> Fields:
 def _paths(row: Fields) -> str:
     """List the paths to lists of objects, for a hint."""
     found = [f'rows = "{path}"' for path, _ in _lists(row)]
-    return ", ".join(found[:_MOST_NAMED]) or f"the keys {', '.join(map(repr, list(row)[:_MOST_NAMED]))}"
+    return first_of(found, _MOST_NAMED) or f"the keys {first_of([repr(key) for key in row], _MOST_NAMED)}"
 
 
 # -- recognition --------------------------------------------------------------------------------------------------
@@ -251,7 +252,7 @@ def _rows_of_file(row: Fields) -> Iterator[Fields | DataError | Note] | None:
     if not good:
         return None
     if len(good) > 1:
-        listed = ", ".join(f"{path!r} ({len(items):,})" for path, items in good[:_MOST_NAMED])
+        listed = first_of([f"{path!r} ({len(items):,})" for path, items in good], _MOST_NAMED)
         choices = " or ".join(f'rows = "{path}"' for path, _ in good[:_MOST_NAMED])
         raise DataError(f"several lists of rows in one object: {listed}", hint=f"Set {choices} in [[data.task]].")
     return _expanded(row, good[0][0])
@@ -347,7 +348,7 @@ def _columns(row: Fields) -> list[Fields | DataError] | None:
     lengths = {len(value) for value in columns.values()}
     keys = {tuple(row[name]) for name in columns if isinstance(row[name], dict)}
     if len(lengths) > 1 or len(keys) > 1:
-        listed = ", ".join(f"{name!r} ({len(value):,})" for name, value in list(columns.items())[:_MOST_NAMED])
+        listed = first_of([f"{name!r} ({len(value):,})" for name, value in columns.items()], _MOST_NAMED)
         raise DataError(
             f"the columns of the object have different lengths: {listed}", hint="Give each column a cell for each row."
         )

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from curator.core.errors import DataError
+from curator.core.figures import first_of
 
 Fields = dict[str, Any]
 
@@ -126,7 +127,7 @@ def from_label_studio(row: Fields) -> Fields:
     answer = _label_studio_answer(valid[0].get("result")) if valid else ""
     texts = [name for name, value in data.items() if isinstance(value, str) and value.strip()]
     if len(texts) != 1:
-        found = ", ".join(map(repr, texts[:5])) or "none"
+        found = first_of([repr(text) for text in texts], 5) or "none"
         raise DataError(
             f"a task of Label Studio with {len(texts)} texts in 'data': {found}",
             hint=_label_studio_columns(texts, valid[0].get("result") if valid else None),
@@ -156,7 +157,7 @@ def _label_studio_answer(results: Any) -> str:
         answer = parts[0] if len(parts) == 1 and isinstance(parts[0], str) else None
     if answer is None:
         raise DataError(
-            f"an annotation of Label Studio that is not one text or one choice: {', '.join(kinds[:5])}",
+            f"an annotation of Label Studio that is not one text or one choice: {first_of(kinds, 5)}",
             hint="Write the answer as text into `completion`, and the question into `prompt`.",
         )
     return answer

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from curator.core.errors import DataError
+from curator.core.figures import first_of
 from curator.core.files import File
 
 Value = str | int | bool | None
@@ -93,4 +94,4 @@ class Source:
     @property
     def place(self) -> str:
         """Return the place of the rows for error messages."""
-        return self.hub or str(self.folder or ", ".join(map(str, self.files[:3])))
+        return self.hub or str(self.folder or first_of(self.files, 3))

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from curator.core.errors import DataError
+from curator.core.figures import first_of
 from curator.core.file_states import FileChanged
 from curator.core.text import clean
 from curator.data.bad_rows import rows_refusal
@@ -109,7 +110,7 @@ def read_values(source: Source, column: str, hashes: Hashes | None = None) -> li
             raise DataError(
                 f"{place(file, line, number)}: no text or number in the task column {column!r}"
                 + (f": {cell!r:.60}" if cell is not None else ""),
-                hint=f"Use one of the columns {', '.join(list(map(str, raw))[:20])}.",
+                hint=f"Use one of the columns {first_of(list(raw), 20)}.",
             )
         found.add(str(cell).lower() if isinstance(cell, bool) else str(cell))
     return sorted(found)
@@ -262,7 +263,7 @@ def _check_found(source: Source, rows: list[Row], seen: set[str]) -> DataError |
     if missing and seen:
         return DataError(
             f"task {source.name!r}: no column {missing[0]!r} in {source.place}",
-            hint=f"Use one of the columns {', '.join(sorted(seen)[:20])}.",
+            hint=f"Use one of the columns {first_of(sorted(seen), 20)}.",
         )
     if not rows:
         kept = f" with {source.column} = {source.value!r}" if source.column else ""

@@ -29,6 +29,7 @@ import numpy as np
 
 from curator.core.arrays import Floats, Mask
 from curator.core.errors import ConfigError, NumericalError
+from curator.core.figures import first_of
 from curator.estimate.calibration import Calibration
 from curator.estimate.logistic import Logistic
 from curator.estimate.loss_estimator import NORMAL_90, ROUNDING, LossEstimator, one_core_each
@@ -272,7 +273,7 @@ def _whose(point: CheckpointSums, names: Sequence[str]) -> str:
     named = [repr(name) for name, good in zip(names, finite, strict=False) if not good]
     if not finite[-1] or not named:
         named.append("the target")
-    return ", ".join(named[:5])
+    return first_of(named, 5)
 
 
 def pick_ridge(point: CheckpointSums) -> float:

@@ -26,6 +26,7 @@ import numpy.typing as npt
 
 from curator.core.arrays import Floats, Mask, release
 from curator.core.errors import NumericalError
+from curator.core.figures import first_of
 from curator.estimate.calibration import Calibration
 from curator.estimate.implicit_steps import DroppedSums, ImplicitSteps, StepSums
 from curator.estimate.loss_estimator import NORMAL_90, LossEstimator, one_core_each
@@ -109,7 +110,7 @@ class Trajectory:
             if named:
                 raise NumericalError(
                     f"gradients before {segment.share:.0%} of meta-training are not finite, or their squares are not:"
-                    f" {', '.join(named[:5])}",
+                    f" {first_of(named, 5)}",
                     hint="Run `curator gradients --fresh` with model.dtype = float32.",
                 )
 

@@ -14,6 +14,7 @@ from typing import Any
 from curator import results
 from curator.core.config import Config, LoraSection, TrainSection
 from curator.core.errors import ConfigError, DataError, ManifestMismatch
+from curator.core.figures import first_of
 from curator.core.files import sha256_of, whole_folder
 from curator.core.interval import Interval
 from curator.core.provenance import InputChange, Inputs, hash_of, input_changes, key_of
@@ -115,8 +116,7 @@ def check_unchanged(workspace: Workspace, manifest: Manifest, corpus: Corpus, *,
     found = changes_since(manifest, workspace.config, corpus)
     if not found:
         return True
-    more = f"; and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
-    words = f"changed since the manifest was made: {'; '.join(map(str, found[:_NAMED]))}{more}"
+    words = f"changed since the manifest was made: {first_of(found, _NAMED, joint='; ')}"
     if not allow:
         hint = "Run `curator select` again, or pass --allow-changed to train on the present data."
         raise ManifestMismatch(words, hint=hint)

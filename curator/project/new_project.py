@@ -10,6 +10,7 @@ from typing import Any
 
 from curator.core.config import Config, DataSection, TaskSource, target_names
 from curator.core.errors import ConfigError, DataError
+from curator.core.figures import first_of
 from curator.core.files import CONFIG_NAME, write_whole
 from curator.core.folders import matching
 from curator.core.hub_ids import is_hub_id
@@ -184,13 +185,13 @@ def write_project(
     names = found.names
     if sources and not names and found.imports:
         raise DataError(
-            f"no training rows of an export in {', '.join(sources[:3])}", hint="Name the folder of the export."
+            f"no training rows of an export in {first_of(sources, 3)}", hint="Name the folder of the export."
         )
     wanted = target_names(target)
     unknown = [name for name in wanted if names and name not in names]
     if unknown:
-        known = ", ".join(names[:20])
-        raise ConfigError(f"unknown target: {unknown[0]!r}", hint=f"Choose one of the tasks found: {known}.")
+        hint = f"Choose one of the tasks found: {first_of(names, 20)}."
+        raise ConfigError(f"unknown target: {unknown[0]!r}", hint=hint)
     values = _settings(found.imports, folder, model) | dict(settings or {})
     imported = [name for imported in found.imports for name in imported.targets]
     targets = list(wanted) or imported or (names if len(names) == 1 else [])

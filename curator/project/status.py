@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from curator.core.events import Event, EventTail, StageFinished, StageProgress, StageStarted, describe
-from curator.core.figures import fixed
+from curator.core.figures import first_of, fixed
 from curator.core.provenance import Inputs, input_changes, key_of
 from curator.data.corpus import Corpus
 from curator.estimate.calibration import LEAST_RUNS
@@ -242,8 +242,8 @@ def _applied(workspace: Workspace, corpus: Corpus) -> list[StageStatus]:
     ]
     fitting = [artifact.outputs for artifact, now in made if artifact.key == key_of(now)]
     if fitting:
-        found = ", ".join(f"{run['name']}: loss {fixed(run['loss'])}" for run in fitting[:_LISTED])
-        return [StageStatus(stage="apply", state="done", detail=found)]
+        found = [f"{run['name']}: loss {fixed(run['loss'])}" for run in fitting]
+        return [StageStatus(stage="apply", state="done", detail=first_of(found, _LISTED))]
     return [
         StageStatus(
             stage="apply", state="stale", detail=f"made {last.created:%Y-%m-%d %H:%M} UTC", reasons=_reasons(last, now)

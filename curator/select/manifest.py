@@ -15,6 +15,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from curator.core.config import CsvOptions, target_names
 from curator.core.errors import DataError, ManifestMismatch
+from curator.core.figures import first_of
 from curator.core.files import located, read_whole_text, refuse_endless, relative_to, sha256_of, write_whole
 from curator.core.hub_ids import checked_hub_id
 from curator.data.left_out import DROPPED
@@ -207,7 +208,7 @@ class Manifest(_Part):
         names = [*(target.name for target in self.targets), *(task.name for task in self.tasks)]
         twice = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
         if twice:
-            raise ValueError(f"several tasks have the same name: {', '.join(twice[:5])}")
+            raise ValueError(f"several tasks have the same name: {first_of(twice, 5)}")
         return self
 
     @model_validator(mode="after")

@@ -11,6 +11,7 @@ import numpy as np
 from curator import results
 from curator.core.arrays import Floats, Mask
 from curator.core.errors import ConfigError, DataError
+from curator.core.figures import first_of
 from curator.core.interval import Interval
 from curator.core.provenance import Inputs, key_of
 from curator.core.text import is_text
@@ -168,10 +169,9 @@ class Selections:
             return
         names = [self.estimates.tasks[task].name for task in doubtful_tasks(self.estimates.estimator, selection.mask)]
         if doubtful := [name for name in names if name not in request.include]:
-            shown = ", ".join(doubtful[:_NAMED]) + (", …" if len(doubtful) > _NAMED else "")
             self._workspace.reporter.warn(
                 f"the estimate cannot tell whether {len(doubtful)} of {int(selection.mask.sum())} selected tasks help:"
-                f" {shown}. Each changes the estimate by less than its noise."
+                f" {first_of(doubtful, _NAMED)}. Each changes the estimate by less than its noise."
             )
 
     def preview(self, request: Request, *, name: str) -> Manifest:

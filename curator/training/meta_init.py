@@ -18,6 +18,7 @@ from curator.core import distributed
 from curator.core.config import Config
 from curator.core.errors import NumericalError
 from curator.core.events import Stopwatch
+from curator.core.figures import first_of
 from curator.core.folders import remove_folder
 from curator.core.provenance import Inputs, hash_of, key_of
 from curator.data.corpus import Corpus, training_examples, validation_examples
@@ -272,23 +273,19 @@ def _with_tasks(workspace: Workspace, error: NumericalError, corpus: Corpus, tun
     """Add the causes to a training error: weights of the base model and tasks that are not finite before training."""
     message, damaged = error.message, tuned.weights_not_finite()
     if damaged:
-        message += f". The base model holds numbers that are not finite in {_few(damaged)}"
+        message += f". The base model holds numbers that are not finite in {first_of(damaged, 5)}"
     bad = []
     for task in corpus.tasks:
         first = training_examples(task, workspace.store)[:_CHECKED_EXAMPLES]
         if not np.isfinite(measure_losses(tuned, first, batch_tokens=workspace.config.gradients.batch_tokens)).all():
             bad.append(repr(task.name))
     if bad:
-        message += f". Before training, the loss is not finite in {_few(bad)}"
+        message += f". Before training, the loss is not finite in {first_of(bad, 5)}"
     if damaged:
         hint = 'Download the model again, or choose another model. Also try model.dtype = "float32".'
     else:
         hint = "Check the examples of these tasks, or set model.dtype to float32." if bad else error.hint
     return NumericalError(message, hint=hint)
-
-
-def _few(names: Sequence[str]) -> str:
-    return ", ".join(names[:5]) + (f" and {len(names) - 5:,} more" if len(names) > 5 else "")
 
 
 def _meta_init(artifact: Artifact, now: Inputs) -> MetaInit:

@@ -1,5 +1,6 @@
 """Numbers and times for people."""
 
+import ast
 import re
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 from curator.core.figures import (
     chance,
     duration,
+    first_of,
     fixed,
     half_width,
     margin,
@@ -71,3 +73,33 @@ def test_figures_other_modules_write_no_signs_and_losses() -> None:
         for path in (_ROOT / folder).rglob("*.py"):
             if path.name != "figures.py":
                 assert not own.findall(path.read_text(encoding="utf-8")), path
+
+
+def test_first_of_says_how_many_more_there_are() -> None:
+    assert [first_of(["a", "b", "c"], most) for most in (1, 2, 3)] == ["a and 2 more", "a, b and 1 more", "a, b, c"]
+    assert first_of([1, 2, 3], 2, joint="; ") == "1; 2; and 1 more"
+    assert first_of([], 2) == ""
+    assert first_of(range(3000), 1) == "0 and 2,999 more"
+
+
+# `display` writes "… N in all", and `target_modules` asks for "some of these".
+_CUT = {"figures.py", "display.py", "target_modules.py"}
+
+
+def test_figures_other_modules_cut_no_lists() -> None:
+    """A list that ends without a word looks complete."""
+    for folder in ("curator", "tui"):
+        for path in (_ROOT / folder).rglob("*.py"):
+            joins = [
+                ast.unparse(node)
+                for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+                if isinstance(node, ast.Call)
+                and ast.unparse(node.func) in ("', '.join", "'; '.join")
+                and any(isinstance(inner, ast.Slice) and _cuts(inner) for inner in ast.walk(node))
+            ]
+            assert joins == [] or path.name in _CUT, joins
+
+
+def _cuts(part: ast.Slice) -> bool:
+    """Return whether a slice keeps a number of first items. `[:-1]` leaves out one item, which is named apart."""
+    return part.lower is None and not isinstance(part.upper, ast.UnaryOp)

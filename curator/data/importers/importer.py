@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from curator.core.errors import DataError
+from curator.core.figures import first_of
 from curator.core.files import read_whole_text
 from curator.core.foreign_yaml import read_yaml
 from curator.data.importers.axolotl import read_axolotl
@@ -80,7 +81,7 @@ def read_trainer_config(path: Path) -> ImportedConfig | None:
             hint="Check that the trainer reads the file.",
         ) from error
     if not imported.tables:
-        reasons = "; ".join(imported.left_out[:3])
+        reasons = first_of(imported.left_out, 3, joint="; ")
         raise DataError(
             f"{path}: no usable data set" + (f": {reasons}" if reasons else ""),
             hint="Correct the data sets in the file, or pass data files to --from.",
