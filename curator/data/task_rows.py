@@ -110,7 +110,7 @@ def read_values(source: Source, column: str, hashes: Hashes | None = None) -> li
             raise DataError(
                 f"{place(file, line, number)}: no text or number in the task column {column!r}"
                 + (f": {cell!r:.60}" if cell is not None else ""),
-                hint=f"Use one of the columns {first_of(list(raw), 20)}.",
+                hint=f"Write a value into each row, or use one of the columns {first_of(list(raw), 20)}.",
             )
         found.add(str(cell).lower() if isinstance(cell, bool) else str(cell))
     return sorted(found)

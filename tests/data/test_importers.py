@@ -116,6 +116,17 @@ def llama_factory(tmp_path: Path) -> Path:
     return data
 
 
+@pytest.mark.parametrize("comment", ["_comment", "//", "#", "$schema", "__comment__"])
+def test_read_dataset_info_comments_and_data_sets_without_file_are_no_rows(tmp_path: Path, comment: str) -> None:
+    """The file became a task of its own, whose only row could not be read."""
+    write_rows(tmp_path / "a.jsonl", [{"instruction": "q", "output": "a"}])
+    info = {comment: "our data", "a": {"file_name": "a.jsonl"}, "b": {"columns": {"prompt": "q"}}}
+    (tmp_path / "dataset_info.json").write_text(json.dumps(info))
+    _, rows, written = migrate(tmp_path / "dataset_info.json", tmp_path / "project")
+    assert list(rows) == ["a"]
+    assert written.left_out == ["dataset_info.json: b: names no file and no hub id"]
+
+
 def test_read_dataset_info_all_kinds_gives_equal_rows(llama_factory: Path, tmp_path: Path) -> None:
     config, rows, written = migrate(llama_factory / "dataset_info.json", tmp_path / "project")
     call = {"type": "function", "function": {"name": "f", "arguments": {}}}
@@ -144,7 +155,7 @@ def test_read_dataset_info_all_kinds_gives_equal_rows(llama_factory: Path, tmp_p
         "named.num_samples = 100: no equivalent in curator, which selects from all rows",
         "dpo: unsupported preference data",
         "mllm: unsupported images, audio or video (curator trains on text only)",
-        "scripted: unsupported hub or loading script",
+        "scripted: unsupported place of data: script_url",
         "missing: no such file: missing.json",
     ]
     assert '# "named" of dataset_info.json' in written.path.read_text()

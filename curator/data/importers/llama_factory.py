@@ -57,11 +57,21 @@ _RUN: dict[str, Setting] = COMMON | {
 
 def is_dataset_info(values: Any) -> bool:
     """Return whether a JSON document is a `dataset_info.json` and not a data set."""
-    return (
-        isinstance(values, dict)
-        and bool(values)
-        and all(isinstance(entry, dict) and any(place in entry for place in _PLACES) for entry in values.values())
+    if not isinstance(values, dict):
+        return False
+    entries = _without_comments(values).values()
+    return all(isinstance(entry, dict) for entry in entries) and any(
+        place in entry for entry in entries for place in _PLACES
     )
+
+
+def _without_comments(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the data sets of a `dataset_info.json`. LLaMA-Factory reads only those that a run names."""
+    return {
+        name: entry
+        for name, entry in values.items()
+        if not (isinstance(entry, str) and name.lower().lstrip("_$").startswith(("//", "#", "comment", "schema")))
+    }
 
 
 def read_dataset_info(values: Mapping[str, Any], path: Path, wanted: Collection[str] | None = None) -> ImportedConfig:
@@ -73,7 +83,7 @@ def read_dataset_info(values: Mapping[str, Any], path: Path, wanted: Collection[
         wanted: Names of the data sets to import. None for all.
     """
     imported = ImportedConfig(path=path, trainer="LLaMA-Factory")
-    for name, entry in values.items():
+    for name, entry in _without_comments(values).items():
         if wanted is None or name in wanted:
             _add(imported, name, entry)
     return imported
@@ -154,7 +164,8 @@ def _place(entry: Mapping[str, Any]) -> Place:
         )
     file = entry.get("cloud_file_name") or entry.get("file_name")
     if not file:
-        raise NotFoundError("unsupported hub or loading script")
+        other = next((place for place in _PLACES if entry.get(place)), "")
+        raise NotFoundError(f"unsupported place of data: {other}" if other else "names no file and no hub id")
     return Place(path="json", files=[str(file)], split=split)
 
 
