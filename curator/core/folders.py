@@ -7,11 +7,15 @@ that the user may not read.
 
 import contextlib
 import fnmatch
+import itertools
 import os
 import re
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePath
+
+_MOST_FOLDERS = 100_000
+_MOST_ENTRIES = 1_000_000
 
 
 def entries_below(folder: Path) -> Iterator[Path]:
@@ -40,7 +44,8 @@ def matching(pattern: str, folder: Path) -> list[Path]:
         folder: Folder that a relative pattern refers to.
 
     Raises:
-        ValueError: The pattern is empty, contains a null character, or has `**` as a part of a name.
+        ValueError: The pattern is empty, contains a null character, or has `**` as a part of a name. Or the pattern
+            covers too many entries, which a few links in a circle can cause.
         OSError: A folder cannot be read, or a path is too long for the system.
     """
     parts = PurePath(pattern).parts
@@ -50,8 +55,8 @@ def matching(pattern: str, folder: Path) -> list[Path]:
         raise ValueError("`**` is part of a name")
     found = [folder]
     for part in parts[:-1]:
-        found = [path for path in _matched(part, found) if path.is_dir()]
-    return sorted(_matched(parts[-1], found))
+        found = _at_most(_MOST_FOLDERS, (path for path in _matched(part, found) if path.is_dir()))
+    return sorted(_at_most(_MOST_ENTRIES, _matched(parts[-1], found)))
 
 
 def remove_folder(folder: Path) -> None:
@@ -61,29 +66,35 @@ def remove_folder(folder: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _matched(part: str, folders: Sequence[Path]) -> list[Path]:
-    """Return what one part of a pattern covers in each of the folders."""
+def _at_most(most: int, paths: Iterable[Path]) -> list[Path]:
+    found = list(itertools.islice(paths, most + 1))
+    if len(found) > most:
+        raise ValueError(f"it covers over {most:,} entries, perhaps by links in a circle")
+    return found
+
+
+def _matched(part: str, folders: Sequence[Path]) -> Iterator[Path]:
+    """Yield what one part of a pattern covers in each of the folders."""
     if part == "**":
-        return _with_folders_below(folders)
-    if not any(sign in part for sign in "*?["):
-        return [path for folder in folders if _exists(path := folder / part)]
-    name, hidden = re.compile(fnmatch.translate(part)), part.startswith(".")
-    return [
-        Path(entry.path)
-        for folder in folders
-        for entry in _entries(folder)
-        if name.match(entry.name) and (hidden or not entry.name.startswith("."))
-    ]
+        yield from _with_folders_below(folders)
+    elif not any(sign in part for sign in "*?["):
+        yield from (path for folder in folders if _exists(path := folder / part))
+    else:
+        name, hidden = re.compile(fnmatch.translate(part)), part.startswith(".")
+        for folder in folders:
+            for entry in _entries(folder):
+                if name.match(entry.name) and (hidden or not entry.name.startswith(".")):
+                    yield Path(entry.path)
 
 
-def _with_folders_below(folders: Sequence[Path]) -> list[Path]:
+def _with_folders_below(folders: Sequence[Path]) -> Iterator[Path]:
     waiting, found = list(folders), set[Path]()
     while waiting:
         if (folder := waiting.pop()) not in found:
             found.add(folder)
+            yield folder
             inner = [entry for entry in _entries(folder) if not entry.name.startswith(".")]
             waiting += [Path(entry.path) for entry in inner if entry.is_dir(follow_symlinks=False)]
-    return list(found)
 
 
 def _entries(folder: Path) -> list["os.DirEntry[str]"]:

@@ -7,7 +7,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -36,6 +36,8 @@ _METADATA = {"dataset_info.json", "dataset_infos.json", "dataset_dict.json"}
 _ABOUT = {"readme", "license", "licence", "notice", "citation", "changelog"}
 # A clone has `data/train.parquet` or `en/train.parquet`. A folder of clones has one more level.
 _DEEPEST = 3
+# Links in a circle, and READMEs that name each other's folders, make a few folders look like billions.
+_MOST_FOLDERS = 20_000
 # Files in deeper folders that are named.
 _MOST_BELOW = 100
 # Size of the largest README that is read, in bytes.
@@ -79,13 +81,40 @@ class Found:
         return list(dict.fromkeys(file for task in self.tasks for file in task.files))
 
 
+@dataclass(frozen=True, slots=True)
+class Search:
+    """Bound a search for data sets in folders."""
+
+    levels: int = _DEEPEST
+    """Number of levels of folders that are left."""
+    _entered: list[Path] = field(default_factory=list)
+
+    def deeper(self, folder: Path, *, levels: int | None = None) -> "Search":
+        """Return the search in a folder.
+
+        Args:
+            folder: The folder to enter.
+            levels: Number of levels below the folder. None subtracts one from those that are left.
+
+        Raises:
+            DataError: The search has entered too many folders.
+        """
+        self._entered.append(folder)
+        if len(self._entered) > _MOST_FOLDERS:
+            raise DataError(
+                f"the search for data sets entered over {_MOST_FOLDERS:,} folders, such as {folder}",
+                hint="Remove links that lead in a circle, or name the files with a pattern such as folder/*/*.jsonl.",
+            )
+        return replace(self, levels=self.levels - 1 if levels is None else levels)
+
+
 def tasks_among(
     paths: Iterable[File],
     *,
     named_after_folder: Callable[[PurePosixPath], bool] = lambda _: False,
     kept: Collection[str] = (),
     all_splits: bool = False,
-    depth: int = _DEEPEST,
+    search: "Search | None" = None,
 ) -> Found:
     """Group files and folders into tasks.
 
@@ -94,11 +123,12 @@ def tasks_among(
         named_after_folder: Whether `train.jsonl` in a folder is named after the folder, and not `train`.
         kept: Names of tasks that remain tasks, even if they look like a test or validation split.
         all_splits: Whether test and validation splits are tasks too, because the user names them.
-        depth: Number of levels of folders to search for data sets.
+        search: The search for data sets in the folders. None starts one.
 
     Raises:
-        DataError: The README of a data set names files outside its folder.
+        DataError: The README of a data set names files outside its folder, or the search enters too many folders.
     """
+    search = search or Search()
     files, folders, unread = [], [], []
     for path in paths:
         if isinstance(path, Path) and path.is_dir():
@@ -111,7 +141,7 @@ def tasks_among(
     found = _group(files, named_after_folder, kept, all_splits=all_splits) + Found(unread=tuple(sorted(unread)))
     seen = {*files}
     for folder in folders:
-        inner = _saved(folder) or (data_set(folder, depth=depth - 1) if depth > 0 else None)
+        inner = _saved(folder) or (data_set(folder, search.deeper(folder)) if search.levels > 0 else None)
         if inner is not None and seen.isdisjoint([*inner.files, *inner.held_out]):
             found += inner
             seen |= {*inner.files, *inner.held_out}
@@ -156,21 +186,22 @@ def tasks_of_folder(folder: Path, *, kept: Collection[str] = (), all_splits: boo
     return found
 
 
-def data_set(folder: Path, *, depth: int = _DEEPEST) -> Found | None:
+def data_set(folder: Path, search: Search | None = None) -> Found | None:
     """Return the tasks of a data set, or None if the folder holds other files.
 
     A data set has a README with configurations, or files that are all named after splits. It may have such folders.
 
     Args:
         folder: The folder.
-        depth: Number of levels of folders to search.
+        search: The search that found the folder. None starts one.
 
     Raises:
-        DataError: The README names files outside the folder.
+        DataError: The README names files outside the folder, or the search enters too many folders.
     """
+    search = search or Search()
     configurations = _configurations(folder)
     if configurations:
-        return _configured(folder, configurations)
+        return _configured(folder, configurations, search)
     visible = _visible(folder)
     files = [path for path in visible if _is_data(path) and not path.is_dir()]
     splits = [split_of(file) for file in files]
@@ -180,7 +211,7 @@ def data_set(folder: Path, *, depth: int = _DEEPEST) -> Found | None:
         return found
     if ("", TRAIN) in splits:
         return tasks_among(files, named_after_folder=lambda _: True)
-    inner = tasks_among([path for path in visible if path.is_dir()], depth=depth) if depth > 0 else Found()
+    inner = tasks_among([path for path in visible if path.is_dir()], search=search) if search.levels > 0 else Found()
     return inner + Found(held_out=tuple(files)) if inner.tasks else None
 
 
@@ -301,12 +332,12 @@ def _configurations(folder: Path) -> list[dict[str, Any]]:
     return [c for c in configurations if isinstance(c, dict)] if isinstance(configurations, list) else []
 
 
-def _configured(folder: Path, configurations: Sequence[dict[str, Any]]) -> Found | None:
+def _configured(folder: Path, configurations: Sequence[dict[str, Any]], search: Search) -> Found | None:
     """Return one task for each configuration with a training split. None if the files of all are missing."""
     training: list[tuple[str, list[File]]] = []
     others = Found()
     for configuration in configurations:
-        files, other = _files_of(folder, configuration)
+        files, other = _files_of(folder, configuration, search)
         others += other
         if files:
             training.append((clean(_plain(configuration.get("config_name")) or "default").strip(), files))
@@ -322,14 +353,15 @@ def _configured(folder: Path, configurations: Sequence[dict[str, Any]]) -> Found
     return replace(others, tasks=tuple(tasks), held_out=held_out)
 
 
-def _files_of(folder: Path, configuration: dict[str, Any]) -> tuple[list[File], Found]:
+def _files_of(folder: Path, configuration: dict[str, Any], search: Search) -> tuple[list[File], Found]:
     """Return the files of a configuration's training split, and its files that belong to no task."""
     base = folder / _inside(folder, _plain(configuration.get("data_dir")) or ".")
     named = configuration.get("data_files")
     if not named:
-        found = data_set(base, depth=1) if base != folder and base.is_dir() else None
+        inner = search.deeper(base, levels=1)
+        found = data_set(base, inner) if base != folder and base.is_dir() else None
         if found is None and base == folder:
-            found = tasks_among([folder / "data"] if (folder / "data").is_dir() else _visible(folder), depth=1)
+            found = tasks_among([folder / "data"] if (folder / "data").is_dir() else _visible(folder), search=inner)
         return (found.files, replace(found, tasks=())) if found is not None else ([], Found())
     if isinstance(named, dict):
         pairs = [(_plain(split) or TRAIN, patterns) for split, patterns in named.items()]

@@ -9,7 +9,9 @@ import pytest
 from conftest import MakeProject, pair_rows, write_rows
 from hostile import deep_folder, run_cli
 
+from curator.core.errors import DataError
 from curator.core.files import partial_name, whole_folder
+from curator.data import layouts
 
 GLOBS = ["tasks/**/*.jsonl", "tasks/**/d/**/*.jsonl"]
 
@@ -51,3 +53,29 @@ def test_whole_folder_deep_left_over_is_ignored(tmp_path: Path) -> None:
     with deep_folder(tmp_path / name), whole_folder(tmp_path / "out") as folder:
         (folder / "a.jsonl").touch()
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["a.jsonl"]
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(
+    "readme", ["", "---\nconfigs:\n- {config_name: a, data_dir: l0}\n- {config_name: b, data_dir: l1}\n---\n"]
+)
+def test_tasks_of_folder_links_in_a_circle_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, readme: str
+) -> None:
+    """Sixty links to their own folder looked like 60³ folders. Two configurations looked like 2^40."""
+    monkeypatch.setattr(layouts, "_MOST_FOLDERS", 500)
+    for number in range(20):
+        (tmp_path / f"l{number}").symlink_to(".")
+    if readme:
+        (tmp_path / "README.md").write_text(readme)
+    with pytest.raises(DataError, match="entered over 500 folders") as caught:
+        layouts.tasks_of_folder(tmp_path)
+    assert "links" in caught.value.hint
+
+
+@pytest.mark.timeout(60)
+def test_check_pattern_through_links_in_a_circle_is_refused(make_project: MakeProject) -> None:
+    folder = make_project(data={"tasks": "tasks/" + "*/" * 35 + "*.jsonl"})
+    for number in range(4):
+        (folder / "tasks" / f"l{number}").symlink_to(".")
+    assert "links in a circle" in run_cli("check", "-p", folder, "-q").check(2).err
