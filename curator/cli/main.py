@@ -1,6 +1,7 @@
 """`main`: run the command line. Only here do errors become exit codes."""
 
 import contextlib
+import errno
 import os
 import sys
 import traceback
@@ -85,7 +86,9 @@ def _explained(error: Exception) -> tuple[ExitCode, tuple[str, str]]:
     if is_out_of_memory(error):
         return ExitCode.DATA, out_of_memory(error)
     if isinstance(error, OSError):
-        return ExitCode.DATA, (f"error: {error}", "Check free disk space and write permissions.")
+        long = error.errno == errno.ENAMETOOLONG
+        hint = "Use a shorter name." if long else "Check the path, its permissions, and the free disk space."
+        return ExitCode.DATA, (f"error: {error}", hint)
     if "home directory" in str(error):
         # `Path.home` raises a RuntimeError for a user without an entry in the list of users.
         return ExitCode.USAGE, (f"error: no home folder: {error}", "Set the environment variable HOME to a folder.")

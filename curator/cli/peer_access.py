@@ -165,6 +165,9 @@ def _plain(name: str) -> str:
 
 
 def _name(url: str) -> str | None:
+    # `urlsplit` drops line breaks and tabs, so that another text would become a known name.
+    if not url.isprintable():
+        return None
     try:
         found = urlsplit(url).hostname
     except ValueError:

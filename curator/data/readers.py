@@ -193,8 +193,11 @@ def _refuse_other_places(folder: Path) -> None:
                     f"{state} names a file outside of its folder: {name!r:.200}", hint="Do not use this data set."
                 )
             place = state.parent / name
-            if not place.is_dir():
-                refuse_endless(place)
+            try:
+                if not place.is_dir():
+                    refuse_endless(place)
+            except OSError as error:
+                raise DataError(f"cannot load {place}: {error.strerror}", hint="Save the data set again.") from error
 
 
 def read_hub(name: str, config: str, split: str, revision: str, *, streaming: bool | None = None) -> Iterator[RawRow]:

@@ -239,6 +239,7 @@ def test_init_from_a_part_of_an_export_takes_its_tasks_only(selected: Selected, 
     [
         ({"rows_of_data": "../one.jsonl"}, "outside of its folder"),
         ({"rows_of_data": "missing.jsonl"}, "missing rows"),
+        ({"rows_of_data": "9" * 300}, "name too long"),
         ({"name": None}, "does not name the rows"),
         ({"rows_of_data": 3}, "does not name the rows"),
     ],

@@ -15,7 +15,7 @@ from manifests import everything, manifest_of
 
 from curator.core.config import TaskSource
 from curator.core.errors import ConfigError, DataError
-from curator.data.readers import read_hub
+from curator.data.readers import read_hub, read_saved
 from curator.export import export
 from curator.export.hub import check_upload
 from curator.select.manifest import Manifest, read_manifest
@@ -336,6 +336,14 @@ def test_check_saved_dataset_that_names_other_files_is_refused(
     state.write_text(json.dumps(json.loads(state.read_text()) | {"_data_files": [{"filename": name}]}))
     (folder / "curator.toml").write_text((folder / "curator.toml").read_text().replace("tasks/*.jsonl", "tasks/*"))
     assert "outside" in run_cli("check", "-p", folder, "-q").check(3).err
+
+
+def test_read_saved_dataset_that_names_too_long_a_file_raises_data_error(tmp_path: Path) -> None:
+    _saved_dataset(tmp_path / "saved", pair_rows("saved", 4))
+    state = tmp_path / "saved" / "state.json"
+    state.write_text(json.dumps(json.loads(state.read_text()) | {"_data_files": [{"filename": "9" * 300}]}))
+    with pytest.raises(DataError, match="name too long"):
+        list(read_saved(tmp_path / "saved", "train"))
 
 
 @pytest.mark.timeout(120)

@@ -165,6 +165,8 @@ def test_serve_open_address_with_allow_network_refuses_foreign_names(folder: Pat
         ("10.0.0.5", ("10.0.0.5",), "", "localhost", False),
         ("127.0.0.1", ("127.0.0.1",), "", "", False),
         ("127.0.0.1", ("127.0.0.1",), "", "[", False),
+        ("127.0.0.1", ("127.0.0.1",), "", "127.0.0\n.1:8000", False),
+        ("127.0.0.1", ("127.0.0.1",), "", "local\thost", False),
     ],
 )
 def test_access_host_is_checked_against_known_names(

@@ -76,7 +76,7 @@ def read_export(folder: Path, paths: Sequence[Path], read_settings: Callable[[Pa
             names = {task[key] for key in _TRAINING} - {""}
             if everything or any(name == part or name.startswith(f"{part}/") for name in names for part in inside):
                 _add(imported, task, folder)
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError, OSError) as error:
         raise DataError(
             f"{folder / RECORD} does not name the rows of the data: {error}",
             hint="Export again. Exports of curator 0.1.0 cannot be imported.",
