@@ -155,7 +155,7 @@ class Shared:
                 # A dry run leaves no record of a job.
                 yield Project(workspace.reporting_to(reporter), dry_run=True, ray=self.ray or "")
                 return
-            with JobLog(workspace.folder / "runs") as log:
+            with JobLog(workspace.folder / "runs", reporter.warn) as log:
                 yield Project(workspace.reporting_to(reporter.with_sink(log)), ray=self.ray or "")
 
     @contextmanager

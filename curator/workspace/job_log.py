@@ -13,8 +13,8 @@ import json
 import os
 import socket
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -58,10 +58,11 @@ class JobLog:
 
     Args:
         folder: `.curator/runs`.
+        warn: Receives a line if the work is done and its record cannot be completed. None raises a `DataError`.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._root = folder
+    def __init__(self, folder: Path, warn: Callable[[str], None] | None = None) -> None:
+        self._root, self._warn = folder, warn
         self._log: EventLog | None = None
         self._facts: dict[str, Any] = {}
         self._path = folder
@@ -89,13 +90,15 @@ class JobLog:
         if kind is not None and issubclass(kind, KeyboardInterrupt):
             state = "interrupted"
         try:
-            with self._disk_errors():
+            with self._disk_errors(), closing(self._log):
                 self._write(state=state, ended=_now(), message="" if error is None else str(error))
-                self._log.close()
-        except DataError:
-            # A full disk was already reported. The error that ended the job has priority.
-            if error is None:
+        except DataError as full:
+            # An error that ended the job has priority.
+            if error is None and self._warn is None:
                 raise
+            # The results are stored, and their report must still appear.
+            if error is None and self._warn is not None:
+                self._warn(f"{full.message}. The work is done, but this job will be listed as lost.")
 
     def _begin(self) -> None:
         with self._disk_errors():

@@ -161,6 +161,20 @@ def test_job_log_file_size_limit_names_file(tmp_path: Path) -> None:
     assert job.state == "failed"
 
 
+def test_job_log_full_disk_after_the_work_warns(disk: Path) -> None:
+    """An error kept `verify` from printing its report. The same command then measured another subset."""
+    warnings: list[str] = []
+    with JobLog(disk / "runs", warnings.append) as log:
+        Reporter(log).stage("verify", 1, "runs").finish("1 run")
+        ballast = fill(disk)
+    (words,) = warnings
+    assert "cannot write " in words
+    assert "No space left on device. The work is done, but this job will be listed as lost." in words
+    ballast.unlink()
+    assert [job.state for job in read_jobs(disk / "runs")] == ["lost"]
+    assert not leavings(disk)
+
+
 def test_outputs_full_disk_leave_old_files_unchanged(disk: Path, make_project: MakeProject) -> None:
     """Outputs outside the project: a picture, a new project and the log of a job."""
     project = Project.open(make_project())
