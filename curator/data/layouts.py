@@ -4,19 +4,15 @@ Only training splits become tasks. `Found` names the test and validation splits,
 """
 
 import os
-import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from curator.core.errors import DataError
-from curator.core.files import File, read_whole_text
-from curator.core.folders import matching
-from curator.core.foreign_yaml import read_yaml
-from curator.core.text import clean
+from curator.core.files import File
 from curator.data.readers import is_saved_dataset, is_task_file, task_name
+from curator.data.readme import Configuration, read_configurations
 from curator.data.split_names import (
     HELD_OUT,
     TRAIN,
@@ -25,7 +21,6 @@ from curator.data.split_names import (
     is_shard,
     names_of_training,
     parent_of,
-    split_in,
     split_of,
     stem_of,
     twins_of_training,
@@ -40,8 +35,6 @@ _DEEPEST = 3
 _MOST_FOLDERS = 20_000
 # Files in deeper folders that are named.
 _MOST_BELOW = 100
-# Size of the largest README that is read, in bytes.
-_README = 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +192,7 @@ def data_set(folder: Path, search: Search | None = None) -> Found | None:
         DataError: The README names files outside the folder, or the search enters too many folders.
     """
     search = search or Search()
-    configurations = _configurations(folder)
+    configurations = read_configurations(folder)
     if configurations:
         return _configured(folder, configurations, search)
     visible = _visible(folder)
@@ -310,29 +303,10 @@ def _holds_rows(path: Path) -> bool:
     return not path.name.startswith(".") and path.stem.lower() not in _ABOUT
 
 
-# -- the README of a hub data set ---------------------------------------------------------------------------------
+# -- the configurations of a README -------------------------------------------------------------------------------
 
 
-def _configurations(folder: Path) -> list[dict[str, Any]]:
-    """Return `configs` of the front matter of a README, or an empty list."""
-    path = folder / "README.md"
-    try:
-        text = read_whole_text(path, most=_README, encoding="utf-8-sig", errors="replace")
-    except OSError:
-        # The file is missing, a pipe, or too large.
-        return []
-    parts = re.split(r"^---[ \t]*$", text, maxsplit=2, flags=re.M)
-    if len(parts) < 3 or parts[0].strip():
-        return []
-    try:
-        front = read_yaml(parts[1], unique_keys=False)
-    except ValueError:
-        return []
-    configurations = front.get("configs") if isinstance(front, dict) else None
-    return [c for c in configurations if isinstance(c, dict)] if isinstance(configurations, list) else []
-
-
-def _configured(folder: Path, configurations: Sequence[dict[str, Any]], search: Search) -> Found | None:
+def _configured(folder: Path, configurations: Sequence[Configuration], search: Search) -> Found | None:
     """Return one task for each configuration with a training split. None if the files of all are missing."""
     training: list[tuple[str, list[File]]] = []
     others = Found()
@@ -340,7 +314,7 @@ def _configured(folder: Path, configurations: Sequence[dict[str, Any]], search: 
         files, other = _files_of(folder, configuration, search)
         others += other
         if files:
-            training.append((clean(_plain(configuration.get("config_name")) or "default").strip(), files))
+            training.append((configuration.name, files))
     if not training and not others.held_out:
         return None
     name = folder_name(PurePosixPath(os.path.abspath(folder)))
@@ -353,97 +327,34 @@ def _configured(folder: Path, configurations: Sequence[dict[str, Any]], search: 
     return replace(others, tasks=tuple(tasks), held_out=held_out)
 
 
-def _files_of(folder: Path, configuration: dict[str, Any], search: Search) -> tuple[list[File], Found]:
+def _files_of(folder: Path, configuration: Configuration, search: Search) -> tuple[list[File], Found]:
     """Return the files of a configuration's training split, and its files that belong to no task."""
-    base = folder / _inside(folder, _plain(configuration.get("data_dir")) or ".")
-    named = configuration.get("data_files")
-    if not named:
-        inner = search.deeper(base, levels=1)
-        found = data_set(base, inner) if base != folder and base.is_dir() else None
-        if found is None and base == folder:
-            found = tasks_among([folder / "data"] if (folder / "data").is_dir() else _visible(folder), search=inner)
-        return (found.files, replace(found, tasks=())) if found is not None else ([], Found())
-    if isinstance(named, dict):
-        pairs = [(_plain(split) or TRAIN, patterns) for split, patterns in named.items()]
-    else:
-        entries = named if isinstance(named, list) else [named]
-        pairs = [
-            (_plain(entry.get("split")) or TRAIN, entry.get("path")) if isinstance(entry, dict) else (TRAIN, entry)
-            for entry in entries
-        ]
-    splits = [split for split, _ in pairs]
+    if not configuration.patterns:
+        found = _files_in(folder, configuration.folder, search)
+        return found.files, replace(found, tasks=())
     training: list[File] = []
     others = Found()
-    for split, patterns in pairs:
-        for pattern in patterns if isinstance(patterns, list) else [patterns]:
-            if not isinstance(pattern, str) or not pattern:
-                continue
-            covered = [] if "://" in pattern else _covered(folder, base, _inside(folder, pattern))
-            # A broken link or a pipe is an error that names it.
-            files = [path for path in covered if is_task_file(path)]
-            if _kind_of(split, splits) == TRAIN:
-                training += files
-            else:
-                others += Found(held_out=tuple(files))
-            others += Found(
-                unread=tuple(path for path in covered if not is_task_file(path) and path.is_file()),
-                missing=() if covered else (pattern if "://" in pattern else str(base / pattern),),
-            )
+    for pattern in configuration.patterns:
+        # A broken link or a pipe is an error that names it.
+        files = [path for path in pattern.files if is_task_file(path)]
+        training += files if pattern.training else ()
+        others += Found(
+            held_out=() if pattern.training else tuple(files),
+            unread=tuple(path for path in pattern.files if path not in files and path.is_file()),
+            missing=() if pattern.files else (_named(folder, pattern.written),),
+        )
     return list(dict.fromkeys(training)), others
 
 
-def _covered(folder: Path, base: Path, pattern: str) -> list[Path]:
-    """Return the files that a pattern of a README covers. `**` at its end covers all files below, as for `datasets`.
-
-    Raises:
-        DataError: The pattern is invalid.
-    """
-    path = base / pattern
-    try:
-        covered = [path] if path.is_file() else matching(f"{pattern}/*" if path.name == "**" else pattern, base)
-        return [path for path in covered if not path.is_dir()]
-    except ValueError as error:
-        raise _invalid_pattern(folder, pattern) from error
+def _files_in(folder: Path, base: Path, search: Search) -> Found:
+    """Return the files of a configuration that names a folder only, or nothing."""
+    inner = search.deeper(base, levels=1)
+    if base == folder:
+        return tasks_among([folder / "data"] if (folder / "data").is_dir() else _visible(folder), search=inner)
+    if not base.is_dir():
+        return Found(missing=(str(base),))
+    return data_set(base, inner) or tasks_among(_visible(base), search=inner)
 
 
-def _kind_of(split: str, splits: Sequence[str]) -> str:
-    """Return whether a split of a configuration is for training. `train_sft` counts only if there is no `train`."""
-    if TRAIN in splits:
-        return TRAIN if split == TRAIN else HELD_OUT
-    kinds = {name: split_in(name)[1] for name in splits}
-    return kinds[split] or (HELD_OUT if TRAIN in kinds.values() else TRAIN)
-
-
-def _plain(value: Any) -> str:
-    """Return a text or a number as text, and "" for another value. Nested YAML aliases would exceed the memory."""
-    return str(value) if isinstance(value, str | int | float) else ""
-
-
-def _inside(folder: Path, written: str) -> str:
-    """Return a path of a README as a relative path.
-
-    Raises:
-        DataError: The path leaves the folder, or is too long for a file. A README from elsewhere must not choose files
-            of the user.
-    """
-    if Path(written).is_absolute() or ".." in Path(written).parts or "\0" in written:
-        raise DataError(
-            f"{folder / 'README.md'} names files outside its folder: {clean(written, limit=100)!r}",
-            hint="Name the data files themselves, or correct the README.",
-        )
-    path = os.path.normpath(written)
-    try:
-        (folder / path).lstat()
-    except (FileNotFoundError, NotADirectoryError):
-        # A pattern need not be the name of a file.
-        pass
-    except (OSError, ValueError) as error:
-        raise _invalid_pattern(folder, written) from error
-    return path
-
-
-def _invalid_pattern(folder: Path, pattern: str) -> DataError:
-    return DataError(
-        f"{folder / 'README.md'} has an invalid pattern: {clean(pattern, limit=100)!r}",
-        hint="Name the data files themselves, or correct the README.",
-    )
+def _named(folder: Path, written: str) -> str:
+    return written if "://" in written else str(folder / written)

@@ -352,3 +352,14 @@ def test_find_tasks_pipe_that_a_readme_names_is_an_error(tmp_path: Path) -> None
 )
 def test_unread_shards_counts_numbers_of_each_split(files: list[str], lines: list[str]) -> None:
     assert unread_shards(files) == lines
+
+
+def test_tasks_of_folder_configuration_with_a_folder_takes_all_its_files(tmp_path: Path) -> None:
+    """Files whose names say no split were left out in silence."""
+    touch(tmp_path, "t/en/a.jsonl", "t/en/b.jsonl", "t/de/train.jsonl", "t/de/test.jsonl")
+    configurations = [{"config_name": name, "data_dir": name} for name in ("en", "de", "fr")]
+    (tmp_path / "t" / "README.md").write_text(f"---\nconfigs: {json.dumps(configurations)}\n---\n")
+    assert found("t", tmp_path) == {"t-en": ["t/en/a.jsonl", "t/en/b.jsonl"], "t-de": ["t/de/train.jsonl"]}
+    left = left_out_files(DataSection(tasks="t"), tmp_path)
+    assert left.missing == (str(tmp_path / "t" / "fr"),)
+    assert left.held_out == (tmp_path / "t" / "de" / "test.jsonl",)
