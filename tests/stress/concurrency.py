@@ -17,14 +17,12 @@ import argparse
 import json
 import multiprocessing
 import os
-import platform
 import subprocess
 import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -194,11 +192,11 @@ def main() -> None:
 
             make_project(root, arguments.tasks)
         found = measure(root, seconds=arguments.seconds, readers=arguments.readers, tuis=arguments.tuis)
+    from measured import provenance
+
     document = {
-        "command": f"python tests/stress/concurrency.py --seconds {arguments.seconds:.0f} --json FILE",
-        "machine": f"{os.cpu_count()} × {platform.machine()}, Python {platform.python_version()}",
+        **provenance(f"python tests/stress/concurrency.py --seconds {arguments.seconds:.0f} --json FILE"),
         "load": os.getloadavg(),
-        "versions": {name: version(name) for name in ("duckdb", "textual")},
         **found,
     }
     arguments.json.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")

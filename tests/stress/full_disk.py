@@ -9,6 +9,7 @@ report the full disk, and leave no partial file. Mounting the file system needs 
 
 import argparse
 import json
+import os
 import random
 import shutil
 import subprocess
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from kills import COMMANDS, EXCLUDED, Row, Server, Stages, copy, differences, make_project
+from measured import provenance
 
 SIZE = 64 * 2**20
 
@@ -109,6 +111,7 @@ def main() -> None:
     arguments = parser.parse_args()
     rows: list[Row] = json.loads(arguments.json.read_text())["rows"] if arguments.json.exists() else []
     done = {(row["stage"], row["moment"]) for row in rows}
+    header = provenance("python tests/stress/full_disk.py --json benchmarks/results/full_disk.json")
     with tempfile.TemporaryDirectory() as temporary, mounted(Path(temporary) / "disk", SIZE) as disk:
         server = Server(Path(temporary))
         project = make_project(Path(temporary) / "project")
@@ -121,11 +124,12 @@ def main() -> None:
                 free = int(need * rng.random() * 1.2)
                 if (stage, moment) in done:
                     continue
-                rows.append({"stage": stage, "moment": moment, **full.trial(stage, free)})
+                found = full.trial(stage, free)
+                rows.append({"stage": stage, "moment": moment, "load": round(os.getloadavg()[0]), **found})
                 if rows[-1]["problems"]:
                     print(json.dumps(rows[-1], indent=1), flush=True)
                 document: dict[str, Any] = {
-                    "command": "python tests/stress/full_disk.py --json benchmarks/results/full_disk.json",
+                    **header,
                     "not_compared": EXCLUDED,
                     "needed_bytes": stages.bytes,
                     "rows": rows,

@@ -31,13 +31,14 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 # The benchmarks are scripts, not a package. They come last on the path: `benchmarks/tui.py` would hide package `tui`.
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 sys.path.append(str(BENCHMARKS))
+
+from measured import provenance
 
 EXCLUDED = {
     "created, made, applied": "the time of day",
@@ -378,6 +379,7 @@ def main() -> None:
     document: dict[str, Any] = json.loads(arguments.json.read_text()) if arguments.json.exists() else {"rows": []}
     rows: list[Row] = document["rows"]
     done = {(row["stage"], row["signal"], row["moment"]) for row in rows}
+    header = provenance(" ".join(["python", *sys.argv]))
     with tempfile.TemporaryDirectory() as temporary:
         work = Path(arguments.work or temporary)
         server = Server(Path(temporary))
@@ -395,19 +397,19 @@ def main() -> None:
                 if (stage, name, moment) in done:
                     continue
                 row = stages.trial(stage, signal.Signals[f"SIG{name}"], share, arguments.within)
-                rows.append({"stage": stage, "signal": name, "moment": moment, "share": round(share, 4), **row})
+                told = {"stage": stage, "signal": name, "moment": moment, "share": round(share, 4)}
+                rows.append({**told, "load": round(os.getloadavg()[0]), **row})
                 if row["problems"]:
                     print(json.dumps(rows[-1], indent=1), flush=True)
-                _write(arguments.json, rows, stages)
+                _write(arguments.json, rows, stages, header)
     for stage in COMMANDS:
         mine = [row for row in rows if row["stage"] == stage]
         print(f"{stage:12} {len(mine)} moments, {sum(bool(row['problems']) for row in mine)} with problems")
 
 
-def _write(path: Path, rows: list[Row], stages: Stages) -> None:
+def _write(path: Path, rows: list[Row], stages: Stages, header: dict[str, Any]) -> None:
     document = {
-        "command": " ".join(["python", *sys.argv]),
-        "versions": {name: version(name) for name in ("duckdb", "torch", "transformers")},
+        **header,
         "not_compared": EXCLUDED,
         "undisturbed_seconds": {stage: round(seconds, 3) for stage, seconds in stages.seconds.items()},
         "rows": rows,

@@ -10,12 +10,10 @@ checkpoint of meta-training. Each command then runs twice in a separate process.
 import argparse
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
 import time
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +21,7 @@ from typing import Any
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 sys.path.append(str(BENCHMARKS))
 
+from measured import provenance
 from tui_speed import Terminal, cursor, estimate, loss
 
 DIM = 256
@@ -87,9 +86,7 @@ def main() -> None:
         gradients = arguments.tasks * arguments.rows + arguments.rows + 60
         store = root / ".curator" / "store.duckdb"
         document: dict[str, Any] = {
-            "command": f"python tests/stress/soak.py --tasks {arguments.tasks} --rows {arguments.rows} --json FILE",
-            "machine": f"{os.cpu_count()} × {platform.machine()}, Python {platform.python_version()}",
-            "versions": {name: version(name) for name in ("duckdb", "numpy", "textual")},
+            **provenance(f"python tests/stress/soak.py --tasks {arguments.tasks} --rows {arguments.rows} --json FILE"),
             "gradients": gradients,
             "seconds_to_make": round(made, 1),
             "raw_mb": round(gradients * DIM * 4 / 2**20, 1),
