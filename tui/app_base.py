@@ -218,13 +218,11 @@ class AppBase(AppStore):
     def _begin_session(self, snapshot: "Snapshot") -> None:
         from tui.state.resume import begin_session
 
-        if snapshot.corpus is None:
-            return
         if self.session is not None:
-            # The project has other tasks now. Apply the history to them.
+            # The project has other tasks now, or none until its files are read. Apply the history to them.
             self.session = self.session.for_tasks(snapshot.names)
-            return
-        self.take_session(begin_session(snapshot, snapshot.project.folder))
+        elif snapshot.corpus is not None:
+            self.take_session(begin_session(snapshot, snapshot.project.folder))
 
     def take_session(self, begun: "Begun") -> None:
         """Show a session. The window gives the session before it back."""
@@ -385,7 +383,7 @@ class AppBase(AppStore):
 
     def load(self, name: str | None) -> None:
         """Load a saved selection. The empty name is all tasks, and None changes nothing."""
-        if name is None or self.snapshot is None or self.session is None:
+        if name is None or self.snapshot is None or self.session is None or not self.can_edit():
             return
         chosen = self.snapshot.selection(name)
         if chosen is None:
@@ -403,7 +401,7 @@ class AppBase(AppStore):
 
     def fill(self, found: tuple[Any, str] | None) -> None:
         """Apply the result of a method: membership (t,) and the label of the edit."""
-        if found is not None and self.session is not None:
+        if found is not None and self.session is not None and self.can_edit():
             mask, label = found
             edit = self.session.fill(mask, label)
             self.edited(edit.label if edit else f"{label}: nothing to change")

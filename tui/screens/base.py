@@ -148,7 +148,7 @@ class CuratorScreen(Screen[None]):
             share = f" {running[0].done / running[0].total:.0%}" if running[0].total else ""
             right.append((f"▶ {running[0].stage or 'job'}{share}  ", "warn"))
         session = app.session
-        if session is not None and (session.has_base or session.changed_count or not app.missing()):
+        if session is not None and app.knows_tasks and (session.has_base or session.changed_count or not app.missing()):
             right.append(_saved_part(session))
         return spread(left, [*right, " "], width)
 

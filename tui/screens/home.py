@@ -343,9 +343,9 @@ class HomeScreen(CuratorScreen):
         return found
 
     def _all_tasks(self) -> list[Listed]:
-        """Return all tasks with the current estimate."""
+        """Return all tasks with the current estimate. The list is empty until changed files are read."""
         snapshot = self.app.snapshot
-        if snapshot is None:
+        if snapshot is None or snapshot.corpus is None:
             return []
         every = np.ones(len(snapshot.names), dtype=bool)
         known = self.app.known_loss(every)
