@@ -22,7 +22,7 @@ from textual.worker import get_current_worker
 
 from curator.core.errors import CuratorError
 from curator.core.events import Event, Reporter, StageProgress, StageStarted
-from curator.core.figures import duration
+from curator.core.figures import duration, percent
 from curator.core.interval import Interval
 from tui.app_store import AppStore
 from tui.background.estimator_thread import (
@@ -183,7 +183,7 @@ class AppBase(AppStore):
         """Report the progress of the estimator, which reads gradients in its thread."""
         if isinstance(event, (StageStarted, StageProgress)) and event.total:
             left = getattr(event, "seconds_left", None)
-            words = f"{event.done / event.total:.0%}" + (f", {duration(left)} left" if left is not None else "")
+            words = f"{percent(event.done / event.total)}" + (f", {duration(left)} left" if left is not None else "")
             self.post_message(ReadingProgressed(words))
 
     def on_reading_progressed(self, message: ReadingProgressed) -> None:
@@ -195,10 +195,12 @@ class AppBase(AppStore):
     def on_snapshot_read(self, message: SnapshotRead) -> None:
         """Show the project. The session continues."""
         self.trouble = None
+        has_news = self.snapshot is None or self.snapshot.stamps[0] != message.snapshot.stamps[0]
         self._take_over(message.snapshot)
         self._has_read()
         self.notify_screens("snapshot")
-        if self.estimate is None or self.session is None or self.estimate.revision != self.session.revision:
+        # Selections that another process saved have no estimates yet.
+        if has_news or self.estimate is None or self.session is None or self.estimate.revision != self.session.revision:
             self.request_estimate()
 
     def _take_over(self, snapshot: "Snapshot") -> None:

@@ -349,6 +349,17 @@ def test_app_store_written_by_other_process_keeps_estimates(drawn_project: Drawn
     drive(drawn_project("100"), story)
 
 
+def test_home_selection_of_other_process_gets_its_estimate(drawn_project: DrawnProject) -> None:
+    root = drawn_project()
+
+    async def story(app: App, pilot: Pilot[None]) -> None:
+        await _press(app, pilot, "1")
+        loss = Project.open(root).select(name="elsewhere", k=2).estimated_loss
+        await until(pilot, lambda: f"2 in {loss:.4f}" in text(app))
+
+    drive(root, story)
+
+
 @pytest.mark.parametrize("kind", ["0", "1", "100"])
 def test_app_any_number_of_tasks_works(kind: str, drawn_project: DrawnProject) -> None:
     async def story(app: App, pilot: Pilot[None]) -> None:
