@@ -170,6 +170,14 @@ class AppState(KeyOrder):
         self.go("runs")
         self.look_at_jobs()
 
+    @property
+    def base_name(self) -> str:
+        """Return the name of the base for estimates, which count each of its tasks once; "" without a saved base."""
+        if self.snapshot is None or self.session is None or not self.session.has_base:
+            return ""
+        saved = self.snapshot.selection(self.session.base)
+        return saved.unweighted_name if saved is not None else self.session.base
+
     def chosen_interval(self) -> Interval | None:
         """Return the interval of the selection in hand, if a method chose it and it is unchanged.
 

@@ -154,7 +154,7 @@ async def _story_tasks(app: App, pilot: Pilot[None]) -> set[str]:
     await pilot.press("b")
     await until(pilot, lambda: "least" in text(app))
     await _press(app, pilot, "g", "j", "enter")
-    assert "best order, 1 task" in session.done[-1].label
+    assert "best order, 3 tasks" in session.done[-1].label
     assert int(session.mask.sum()) == 3, "the pinned tasks and the best task"
     await _press(app, pilot, "u", "b")
     await until(pilot, lambda: "least" in text(app))

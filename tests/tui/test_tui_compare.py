@@ -25,6 +25,7 @@ from tui.app import CuratorApp
 from tui.dialogs.pick import PickDialog
 from tui.screens.compare import CompareScreen
 from tui.state.comparison import ALL, NONE, NOW, Chosen, Estimates, estimates, which_rows
+from tui.widgets.answer import answer_bars
 from tui.widgets.compare_table import table_lines, verdict
 from tui.widgets.rows import Rows
 
@@ -247,3 +248,22 @@ def test_verdict_and_base_see_dropped_examples_of_the_same_tasks() -> None:
     assert "the same tasks and examples" in str(verdict([chosen[1], chosen[1]], other, wide=False))
     (line,) = [line for line in table_lines(chosen, other, snapshot, 80) if "vs all" in str(line[0])]
     assert [str(part).count("base") for part in line].count(1) == 1
+
+
+def test_weighted_selection_is_named_unweighted_where_estimates_count_each_task_once(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    mix = fake_selection("mix", np.arange(6) < 2, 0.5, is_weighted=True)
+    snapshot = fake_snapshot(FakeAnswers(6), fake_names(6), selections=[mix])
+
+    async def story(app: CuratorApp, pilot: Pilot[None]) -> None:
+        assert app.session is not None
+        assert app.session.base == "mix"
+        await _complete(app, pilot)
+        assert "mix, unweighted" in text(app)
+        # The measured loss is that of the weights.
+        assert "0.5000" not in text(app)
+        assert answer_bars(app)[-1].name == "mix, unweighted (2 tasks)"
+        assert app.base_name == "mix, unweighted"
+
+    drive_fake(monkeypatch, tmp_path, snapshot, story, mode="compare", size=(120, 30))

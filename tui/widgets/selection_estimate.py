@@ -69,7 +69,7 @@ def headline(app: AppBase, width: int) -> Line:
         note = f" {app.snapshot.trust} · nats/token · 90 % · ✓ {estimate.seconds * 1000:.0f} ms "
         if (measured := measured_line(app)) is not None:
             parts += ["  ", measured]
-    base = app.session.base if app.session.has_base else None
+    base = app.base_name or None
     parts += _differences(estimate, base, width - width_of([*parts, note]))
     return spread(parts, [(note, "dim" if app.snapshot.calibrated_on else "warn")], width)
 
