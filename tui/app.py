@@ -260,7 +260,7 @@ class CuratorApp(AppBase):
 
     def save(self, name: str | None) -> None:
         """Save the selection under a name. None saves nothing."""
-        if not name or self.snapshot is None or self.session is None:
+        if not name or self.snapshot is None or self.session is None or not self.can_estimate():
             return
         from tui.state.snapshot import Draft
 

@@ -22,7 +22,7 @@ from textual.worker import get_current_worker
 
 from curator.core.errors import CuratorError
 from curator.core.events import Event, Reporter, StageProgress, StageStarted
-from curator.core.figures import duration
+from curator.core.figures import duration, percent
 from curator.core.interval import Interval
 from tui.app_store import AppStore
 from tui.background.estimator_thread import (
@@ -183,7 +183,7 @@ class AppBase(AppStore):
         """Report the progress of the estimator, which reads gradients in its thread."""
         if isinstance(event, (StageStarted, StageProgress)) and event.total:
             left = getattr(event, "seconds_left", None)
-            words = f"{event.done / event.total:.0%}" + (f", {duration(left)} left" if left is not None else "")
+            words = f"{percent(event.done / event.total)}" + (f", {duration(left)} left" if left is not None else "")
             self.post_message(ReadingProgressed(words))
 
     def on_reading_progressed(self, message: ReadingProgressed) -> None:
@@ -195,10 +195,12 @@ class AppBase(AppStore):
     def on_snapshot_read(self, message: SnapshotRead) -> None:
         """Show the project. The session continues."""
         self.trouble = None
+        has_news = self.snapshot is None or self.snapshot.stamps[0] != message.snapshot.stamps[0]
         self._take_over(message.snapshot)
         self._has_read()
         self.notify_screens("snapshot")
-        if self.estimate is None or self.session is None or self.estimate.revision != self.session.revision:
+        # Selections that another process saved have no estimates yet.
+        if has_news or self.estimate is None or self.session is None or self.estimate.revision != self.session.revision:
             self.request_estimate()
 
     def _take_over(self, snapshot: "Snapshot") -> None:
@@ -218,13 +220,11 @@ class AppBase(AppStore):
     def _begin_session(self, snapshot: "Snapshot") -> None:
         from tui.state.resume import begin_session
 
-        if snapshot.corpus is None:
-            return
         if self.session is not None:
-            # The project has other tasks now. Apply the history to them.
+            # The project has other tasks now, or none until its files are read. Apply the history to them.
             self.session = self.session.for_tasks(snapshot.names)
-            return
-        self.take_session(begin_session(snapshot, snapshot.project.folder))
+        elif snapshot.corpus is not None:
+            self.take_session(begin_session(snapshot, snapshot.project.folder))
 
     def take_session(self, begun: "Begun") -> None:
         """Show a session. The window gives the session before it back."""
@@ -385,7 +385,7 @@ class AppBase(AppStore):
 
     def load(self, name: str | None) -> None:
         """Load a saved selection. The empty name is all tasks, and None changes nothing."""
-        if name is None or self.snapshot is None or self.session is None:
+        if name is None or self.snapshot is None or self.session is None or not self.can_edit():
             return
         chosen = self.snapshot.selection(name)
         if chosen is None:
@@ -403,7 +403,7 @@ class AppBase(AppStore):
 
     def fill(self, found: tuple[Any, str] | None) -> None:
         """Apply the result of a method: membership (t,) and the label of the edit."""
-        if found is not None and self.session is not None:
+        if found is not None and self.session is not None and self.can_edit():
             mask, label = found
             edit = self.session.fill(mask, label)
             self.edited(edit.label if edit else f"{label}: nothing to change")

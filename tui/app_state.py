@@ -170,6 +170,14 @@ class AppState(KeyOrder):
         self.go("runs")
         self.look_at_jobs()
 
+    @property
+    def base_name(self) -> str:
+        """Return the name of the base for estimates, which count each of its tasks once; "" without a saved base."""
+        if self.snapshot is None or self.session is None or not self.session.has_base:
+            return ""
+        saved = self.snapshot.selection(self.session.base)
+        return saved.unweighted_name if saved is not None else self.session.base
+
     def chosen_interval(self) -> Interval | None:
         """Return the interval of the selection in hand, if a method chose it and it is unchanged.
 
@@ -220,6 +228,17 @@ class AppState(KeyOrder):
             return False
         return True
 
+    @property
+    def knows_tasks(self) -> bool:
+        """Return whether the tasks are known. Until changed files are read, a session holds its history only."""
+        return self.session is not None and self.snapshot is not None and self.snapshot.corpus is not None
+
+    def can_edit(self) -> bool:
+        """Return whether the selection can be changed. If not, show the reason in the flash line."""
+        if not self.knows_tasks:
+            self.flash(self.missing(), "warn")
+        return self.knows_tasks
+
     def refusal(self, action: str) -> str:
         """Return why an action does not work now; "" if it works, or if its own screen answers.
 
@@ -235,7 +254,7 @@ class AppState(KeyOrder):
             )
         if action == "start":
             return ""
-        if session is None or (action in _NEEDS_ESTIMATES and snapshot.answers is None):
+        if session is None or not self.knows_tasks or (action in _NEEDS_ESTIMATES and snapshot.answers is None):
             return self.missing()
         if action == "undo" and not session.done:
             return "nothing to undo"

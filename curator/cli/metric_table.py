@@ -5,7 +5,7 @@ import math
 from curator import results
 from curator.cli.tables import console, margin_cell, number_cell, show_apply, table_of
 from curator.cli.verify_tables import show_verify
-from curator.core.figures import fixed, margin, signed
+from curator.core.figures import correlation, fixed, margin, signed
 from curator.core.metric_name import LOSS
 from curator.core.text import styled
 
@@ -114,10 +114,11 @@ def _lines(metric: results.MetricReport) -> list[tuple[str, str, str]]:
     """Return name, value and note of each summary line."""
     lines = []
     if metric.name != LOSS:
-        interval = "" if metric.low is None else f", 90 % interval {metric.low:.2f} to {metric.high:.2f}"
+        known = metric.low is not None and metric.high is not None
+        interval = f", 90 % interval {correlation(metric.low)} to {correlation(metric.high)}" if known else ""
         words = f"over {metric.subsets} subsets{interval} (Spearman; Fisher's transformation)"
         value = metric.rank_correlation_with_loss
-        lines.append(("rank correlation with loss", "-" if value is None else fixed(value, 3), words))
+        lines.append(("rank correlation with loss", correlation(value), words))
         lines.append(("noise between seeds", number_cell(metric.seed_noise), "standard deviation of one run"))
         lines.append(("spread between subsets", number_cell(metric.spread), "standard deviation without that noise"))
         if metric.error is not None and metric.constant_error is not None:

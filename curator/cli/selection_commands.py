@@ -248,7 +248,7 @@ def _write_harmful(report: "results.ExamplesReport", count: int, output: Path | 
             raise DataError(f"cannot write {output}: {error}", hint="Choose another file with -o.") from error
     if not quiet:
         fewer = f": no more than {len(found)} harm" if len(found) < count else ""
-        typer.echo(clean(f"{len(found)} examples of {report.task}{fewer}"), err=True)
+        typer.echo(clean(f"{len(found)} example{'' if len(found) == 1 else 's'} of {report.task}{fewer}"), err=True)
 
 
 @app.command(epilog="Example: curator curve --plot budget.svg")

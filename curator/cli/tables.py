@@ -6,13 +6,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from curator import results
-from curator.core.figures import chance, duration, fixed, margin, signed
+from curator.core.figures import chance, duration, fixed, is_zero, margin, signed
+from curator.core.interval import is_clear
 from curator.core.text import styled
 from curator.results.text_plot import Series, draw
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
 _STATES = {
     "done": ("✓", "green"),
@@ -33,6 +35,18 @@ def console() -> "Console":
 def number_cell(value: float | None) -> str:
     """Write a loss or a metric, or a dash for an unknown one."""
     return "-" if value is None else fixed(value)
+
+
+def help_cell(value: float, digits: int = 4, *, clear: bool = True) -> "Text":
+    """Write an amount of help: green, or red if it harms. Zero as written, and an unclear amount, have no color.
+
+    Args:
+        value: Positive if it helps.
+        digits: Digits after the point.
+        clear: Whether noise alone cannot explain the value.
+    """
+    style = "dim" if not clear or is_zero(value, digits) else "green" if value > 0 else "red"
+    return styled(signed(value, digits), style)
 
 
 def margin_cell(value: float | None) -> str:
@@ -120,7 +134,7 @@ def show_selection(result: results.SelectionResult) -> None:
         table.add_row(
             styled("●", "green") if task.selected else styled("○", "dim"),
             styled(task.name, "bold" if task.selected else ""),
-            styled(signed(task.affinity), "green" if task.affinity > 0 else "red"),
+            help_cell(task.affinity, clear=is_clear(task.affinity, error)),
             styled(margin_cell(error), "dim"),
             styled(f"{task.examples:,}"),
             styled(f"{task.tokens:,}"),
@@ -136,7 +150,10 @@ def show_selection(result: results.SelectionResult) -> None:
     out.print(table)
     loss, low, high = result.estimated_loss, result.estimated_loss_low, result.estimated_loss_high
     kind = "calibrated" if result.calibrated else "uncalibrated: run `curator verify` to measure the error"
-    out.print(styled(f"estimated loss, nats per target token, with 90 % interval ({kind})"))
+    interval = "90 % interval"
+    if result.interval_accounts_for_selection:
+        interval += " that accounts for the choice of the subset"
+    out.print(styled(f"estimated loss, nats per target token, with {interval} ({kind})"))
     measured = "" if result.measured_loss is None else f"   measured {fixed(result.measured_loss)}"
     out.print(styled(f"  selected     {fixed(loss)}   {fixed(low)} to {fixed(high)}{measured}", "bold"))
     if result.dropped_examples:
@@ -178,13 +195,16 @@ def show_examples(report: results.ExamplesReport, top: int) -> None:
     helping = [e for e in report.examples if e.gain > 0][:top]
     harming = [e for e in reversed(report.examples) if e.gain < 0][:top]
     kind = _calibrated(report.calibrated_on)
-    count, total = len(report.examples), sum(e.gain for e in report.examples)
-    helpful = sum(e.gain > 0 for e in report.examples)
-    effect = "lower" if total > 0 else "raise"
+    kept = [e for e in report.examples if not e.dropped]
+    count, total = len(kept), sum(e.gain for e in kept)
+    helpful = sum(e.gain > 0 for e in kept)
+    effect = f"raise it by {fixed(-total)}" if total < 0 else f"lower it by {fixed(total)}"
+    left = len(report.examples) - count
+    words = f" The selection drops {left:,} other{'' if left == 1 else 's'}." if left else ""
     out.print(
         styled(
             f"{report.task}: {helpful:,} of {count:,} examples lower the loss of {', '.join(report.target)}."
-            f" All {count:,} together {effect} it by {fixed(abs(total))} nats ({kind}, to first order)."
+            f" All {count:,} together {effect} nats ({kind}, to first order).{words}"
         ),
         soft_wrap=True,
     )
@@ -192,9 +212,9 @@ def show_examples(report: results.ExamplesReport, top: int) -> None:
         table = table_of("mnat", "place", title, numbers=("mnat",))
         for e in rows:
             place = f"{Path(e.file).name}:{e.line}" if e.line else f"{Path(e.file).name} row {e.row}"
-            text = " ".join(e.text.split())
+            text = ("(dropped) " if e.dropped else "") + " ".join(e.text.split())
             table.add_row(
-                styled(signed(1000 * e.gain, 3), "green" if e.gain > 0 else "red"),
+                help_cell(1000 * e.gain, 3),
                 styled(place, "dim"),
                 styled(text, limit=160),
             )

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from curator import results
 from curator.cli.tables import console, margin_cell, number_cell, table_of
-from curator.core.figures import duration, fixed, margin, signed, signed_percent
+from curator.core.figures import correlation, duration, fixed, is_zero, margin, percent, signed, signed_percent
 from curator.core.text import styled
 from curator.results.text_plot import Series, draw
 
@@ -56,7 +56,7 @@ def _print_accuracy(out: "Console", report: results.VerifyReport) -> None:
         ("error of the estimates", _percent(report.relative_error, 2), kind),
         ("error of a constant guess", _percent(report.constant_relative_error, 2), "the mean measured loss"),
         ("noise between seeds", _percent(report.seed_noise), "standard deviation of one run"),
-        ("rank correlation", "-" if report.spearman is None else fixed(report.spearman, 3), "Spearman"),
+        ("rank correlation", correlation(report.spearman), "Spearman"),
         ("inside the 90 % interval", _percent(report.interval_coverage, 0), widths),
         ("speed-up", "-" if report.speedup is None else f"{report.speedup:,.0f}×", _speedup(report)),
     ]
@@ -94,9 +94,9 @@ def show_predictions(report: results.VerifyReport) -> None:
         return
     out.print(table)
     rows = [
-        ("error of the estimates", f"{found.relative_error:.2%}", f"{found.runs} runs, each estimated before it"),
-        ("rank correlation", "-" if found.spearman is None else fixed(found.spearman, 3), "Spearman"),
-        ("inside the 90 % interval", f"{found.interval_coverage:.0%}", "intervals from before the runs"),
+        ("error of the estimates", _percent(found.relative_error, 2), f"{found.runs} runs, each estimated before it"),
+        ("rank correlation", correlation(found.spearman), "Spearman"),
+        ("inside the 90 % interval", _percent(found.interval_coverage, 0), "intervals from before the runs"),
     ]
     for name, value, note in rows:
         out.print(styled(f"  {name:<26}{value:>8}  "), styled(note, "dim"), sep="", soft_wrap=True)
@@ -210,7 +210,7 @@ def _print_forgetting(out: "Console", losses: tuple[results.ForgottenTask, ...])
         for one in there:
             change = 0.0 if one is None else one.after - one.before
             mark = "" if one is None else "*" if not one.held_out else ""
-            style = "dim" if one is None else "red" if change > 0 else "green"
+            style = "dim" if one is None or is_zero(change) else "red" if change > 0 else "green"
             cells.append(styled("-" if one is None else f"{signed(change)}{mark}", style))
         table.add_row(styled(task), styled(fixed(base), "dim"), *cells)
     out.print(styled("change of each task's loss by each run, nats per token: positive is forgotten", "bold"))
@@ -222,7 +222,7 @@ def _print_forgetting(out: "Console", losses: tuple[results.ForgottenTask, ...])
 
 
 def _percent(share: float | None, digits: int = 2) -> str:
-    return "-" if share is None else f"{share:.{digits}%}"
+    return "-" if share is None else percent(share, digits)
 
 
 def _speedup(report: results.VerifyReport) -> str:

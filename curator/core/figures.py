@@ -18,6 +18,11 @@ def signed(value: float, digits: int = 4) -> str:
     return text if any(letter in text for letter in "123456789naif") else text[1:]
 
 
+def is_zero(value: float, digits: int = 4) -> bool:
+    """Return whether a value is written as zero with a number of digits after the point."""
+    return fixed(value, digits) == fixed(0.0, digits)
+
+
 def margin(value: float, digits: int = 4) -> str:
     """Write half of the width of an interval, a standard error or another error that is never negative.
 
@@ -35,6 +40,19 @@ def half_width(value: float, digits: int = 4) -> str:
 def signed_percent(share: float, digits: int = 1) -> str:
     """Write a relative difference as a percentage with its sign, as `signed` does."""
     return signed(100 * share, digits) + "%"
+
+
+def percent(share: float, digits: int = 0) -> str:
+    """Write a share as a percentage. Only the whole is written as 100 %, and only nothing as 0 %."""
+    text, least = f"{share:.{digits}%}", 10.0 ** -(digits + 2)
+    if 0 < share < 1 and text in (f"{0:.{digits}%}", f"{1:.{digits}%}"):
+        return f"<{least:.{digits}%}" if share < 0.5 else f">{1 - least:.{digits}%}"
+    return text
+
+
+def correlation(value: float | None) -> str:
+    """Write a rank correlation, or a dash for an unknown one."""
+    return "-" if value is None else fixed(value, 3)
 
 
 def chance(share: float) -> str:

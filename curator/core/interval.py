@@ -2,6 +2,14 @@
 
 from dataclasses import dataclass
 
+NORMAL_90 = 1.6448536269514722
+"""Half of the width of a 90 % interval of a normal distribution, in standard deviations."""
+
+
+def is_clear(value: float, standard_error: float | None) -> bool:
+    """Return whether the 90 % interval of a value excludes 0. Without a standard error, the value counts as clear."""
+    return standard_error is None or not abs(value) <= NORMAL_90 * standard_error
+
 
 @dataclass(frozen=True, slots=True)
 class Interval:

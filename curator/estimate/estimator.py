@@ -30,9 +30,10 @@ import numpy as np
 from curator.core.arrays import Floats, Mask
 from curator.core.errors import ConfigError, NumericalError
 from curator.core.figures import first_of
+from curator.core.interval import NORMAL_90
 from curator.estimate.calibration import Calibration
 from curator.estimate.logistic import Logistic
-from curator.estimate.loss_estimator import NORMAL_90, ROUNDING, LossEstimator, one_core_each
+from curator.estimate.loss_estimator import ROUNDING, LossEstimator, one_core_each
 from curator.estimate.quadratic import Quadratic
 from curator.estimate.task_sums import ExampleSet, TaskSums
 

@@ -13,12 +13,10 @@ import numpy as np
 from threadpoolctl import get_cached_controller
 
 from curator.core.arrays import Floats, Mask
-from curator.core.interval import Interval
+from curator.core.interval import NORMAL_90, Interval
 from curator.estimate.calibration import Calibration
 from curator.estimate.correction import Correction, no_correction
 
-NORMAL_90 = 1.6448536269514722
-"""Half of the width of a 90 % interval of a normal distribution, in standard deviations."""
 ROUNDING = 1e-9
 """Largest difference of two equal losses, nats. Estimates are sums of rounded numbers."""
 FEW_VALIDATION = 20

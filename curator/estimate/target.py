@@ -262,7 +262,11 @@ class TargetEstimates:
         return sample_subsets(len(self.tasks), subsets=select.subsets, share=select.subset_size, seed=select.seed)
 
     def examples(
-        self, name: str, selected: Sequence[str], estimator: LossEstimator | None = None
+        self,
+        name: str,
+        selected: Sequence[str],
+        estimator: LossEstimator | None = None,
+        dropped: Collection[str] = (),
     ) -> results.ExamplesReport:
         """Estimate what each training example of an auxiliary task does to the target's loss, around a selection.
 
@@ -270,6 +274,7 @@ class TargetEstimates:
             name: Name of the task.
             selected: Names of the selected tasks.
             estimator: Estimator of the selection, if it drops examples.
+            dropped: Content hashes of the examples of the task that the selection drops.
 
         Raises:
             ConfigError: A name is not an auxiliary task.
@@ -292,6 +297,7 @@ class TargetEstimates:
                     sha256=task.version.index.hashes[row],
                     gain=float(gains[position]),
                     text=texts["text"][row],
+                    dropped=task.version.index.hashes[row] in dropped,
                 )
                 for position in order
             ),

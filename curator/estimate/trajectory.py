@@ -27,9 +27,10 @@ import numpy.typing as npt
 from curator.core.arrays import Floats, Mask, release
 from curator.core.errors import NumericalError
 from curator.core.figures import first_of
+from curator.core.interval import NORMAL_90
 from curator.estimate.calibration import Calibration
 from curator.estimate.implicit_steps import DroppedSums, ImplicitSteps, StepSums
-from curator.estimate.loss_estimator import NORMAL_90, LossEstimator, one_core_each
+from curator.estimate.loss_estimator import LossEstimator, one_core_each
 from curator.estimate.readings import bounded, bounded_slope
 from curator.estimate.task_sums import ExampleSet
 

@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from curator.core.arrays import Floats, Mask
-from curator.core.interval import Interval
-from curator.estimate.loss_estimator import NORMAL_90, ROUNDING, LossEstimator
+from curator.core.interval import NORMAL_90, Interval
+from curator.estimate.loss_estimator import ROUNDING, LossEstimator
 
 TRIED = 64
 """Most tasks whose addition is estimated in one step of the best order."""

@@ -557,8 +557,9 @@ class Project:
         self._pipeline.begin(corpus, [plan.train(), plan.gradients(), *plan.current_selection()])
         selections = self.selections(targets)
         selected = selections.last_names_or_select()
-        estimator = selections.without(selections.last_dropped()).estimates.estimator
-        return selections.estimates.examples(task, selected, estimator)
+        dropped = selections.last_dropped()
+        estimator = selections.without(dropped).estimates.estimator
+        return selections.estimates.examples(task, selected, estimator, dropped.hashes().get(task, ()))
 
     def group(self, count: int) -> list[tuple[str, Path, int]]:
         """Split each auxiliary task into groups of examples with similar gradients.

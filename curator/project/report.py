@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from curator.core.errors import ConfigError, DataError
-from curator.core.figures import fixed, margin, signed
+from curator.core.figures import correlation, fixed, is_zero, margin, percent, signed
 from curator.core.files import write_whole
+from curator.core.interval import is_clear
 from curator.core.provenance import key_of
 from curator.data.corpus import Corpus, read_corpus
-from curator.estimate.loss_estimator import NORMAL_90
 from curator.estimate.target import TargetEstimates
 from curator.gradients.segment_sets import completeness_inputs, sets_in_use
 from curator.results.document import (
@@ -29,6 +29,7 @@ from curator.results.document import (
 )
 from curator.results.svg import Bar, Dot
 from curator.results.verification import VerifyReport
+from curator.select.fitting import fitting_selections
 from curator.select.manifest import Manifest, TaskEntry, stored_manifest
 from curator.training.meta_init import find_meta_init
 from curator.verify.report import report as verified
@@ -79,7 +80,7 @@ def report_document(workspace: Workspace, manifest: Manifest) -> Document:
     estimates = None if corpus is None else _estimates(workspace, corpus)
     notes = workspace.store.notes()
     sections = [
-        Section("Answer", _answer(manifest)),
+        Section("Answer", [*_stale(workspace, manifest, estimates), *_answer(manifest)]),
         Section("Tasks", _tasks(manifest)),
         *_steps(manifest),
         *_edits(manifest),
@@ -112,6 +113,15 @@ def _estimates(workspace: Workspace, corpus: Corpus) -> TargetEstimates | None:
     return TargetEstimates(workspace, corpus, meta)
 
 
+def _stale(workspace: Workspace, manifest: Manifest, estimates: TargetEstimates | None) -> list[Block]:
+    """Say so if the selection was not made by the present estimates of the project."""
+    fitting = () if estimates is None else fitting_selections(workspace.store, estimates)
+    made = {(found.name, found.created) for found in (stored_manifest(kept.manifest) for kept in fitting)}
+    if (manifest.name, manifest.created) in made:
+        return []
+    return [Sentence("These estimates are stale: files, settings or measured runs have changed since.")]
+
+
 def _summary(manifest: Manifest) -> str:
     chosen = [task for task in manifest.tasks if task.selected]
     loss, low, high = manifest.estimated_loss, manifest.estimated_loss_low, manifest.estimated_loss_high
@@ -124,13 +134,16 @@ def _summary(manifest: Manifest) -> str:
 
 
 def _answer(manifest: Manifest) -> list[Block]:
-    names = {"target_only": "target alone", "all_tasks": "all tasks", "with_dropped": "with the dropped examples"}
-    bars = [Bar(name=names.get(key, key), value=loss) for key, loss in manifest.reference.items()]
+    short = {"target_only": "target alone", "all_tasks": "all tasks", "with_dropped": "with dropped examples"}
+    names = short | {"target_only": "the target alone", "with_dropped": "the selection with the dropped examples"}
+    bars = [Bar(name=short.get(key, key), value=loss) for key, loss in manifest.reference.items()]
     low, high = manifest.estimated_loss_low, manifest.estimated_loss_high
     bars.append(Bar(name=f"{manifest.name} (estimated)", value=manifest.estimated_loss, low=low, high=high))
     if manifest.measured_loss is not None:
         bars.append(Bar(name=f"{manifest.name} (measured)", value=manifest.measured_loss, measured=True))
     found: list[Block] = [Bars(bars), Sentence("Losses are in nats per target token. Lower is better.")]
+    if manifest.estimate.get("interval_accounts_for_selection"):
+        found.append(Sentence("The interval accounts for the choice of the subset by its estimate."))
     for key, loss in manifest.reference.items():
         change = manifest.estimated_loss - loss
         found.append(Sentence(_against(names.get(key, key), change, is_noise=key in manifest.indistinguishable)))
@@ -141,10 +154,12 @@ def _answer(manifest: Manifest) -> list[Block]:
 
 def _against(name: str, change: float, *, is_noise: bool) -> str:
     """Compare the estimate with that of a reference."""
-    if fixed(change) == fixed(0.0):
+    if change == 0:
         return f"The estimate is the same as that of {name}."
+    if is_zero(change):
+        return f"The estimate differs by {margin(abs(change))} from that of {name}."
     kind, noise = "lower" if change < 0 else "higher", "within" if is_noise else "more than"
-    return f"The estimate is {kind} by {fixed(abs(change))} than {name}: {noise} the noise."
+    return f"The estimate is {kind} by {fixed(abs(change))} than that of {name}: {noise} the noise."
 
 
 def _effect(task: TaskEntry) -> str:
@@ -152,7 +167,7 @@ def _effect(task: TaskEntry) -> str:
     error = task.affinity_standard_error
     if error is None:
         return ""
-    if abs(task.affinity) <= NORMAL_90 * error:
+    if not is_clear(task.affinity, error):
         return "no clear effect on average"
     return "helps on average" if task.affinity > 0 else "harms on average"
 
@@ -179,7 +194,7 @@ def _tasks(manifest: Manifest) -> list[Block]:
                 task.name,
                 signed(task.affinity),
                 error,
-                f"{task.weight:g}",
+                f"{task.weight:g}" if task.selected else "",
                 f"{task.examples:,}",
                 f"{task.tokens:,}",
                 ", ".join(filter(None, reasons)),
@@ -271,11 +286,12 @@ def _accuracy(found: VerifyReport) -> str:
     assert found.relative_error is not None
     assert found.constant_relative_error is not None
     assert found.interval_coverage is not None
-    rank = "" if found.spearman is None else f", and the rank correlation is {fixed(found.spearman, 3)}"
+    rank = "" if found.spearman is None else f", and the rank correlation is {correlation(found.spearman)}"
     return (
         f"{found.subsets} subsets are measured in {len(found.runs)} runs. The mean error of the estimates is"
-        f" {found.relative_error:.2%}, that of a constant guess is {found.constant_relative_error:.2%}{rank}."
-        f" {found.interval_coverage:.0%} of the measured losses are inside their intervals."
+        f" {percent(found.relative_error, 2)}, that of a constant guess is"
+        f" {percent(found.constant_relative_error, 2)}{rank}."
+        f" {percent(found.interval_coverage)} of the measured losses are inside their intervals."
     )
 
 

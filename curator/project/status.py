@@ -17,6 +17,7 @@ from curator.gradients.example_groups import training_groups
 from curator.gradients.segment_sets import completeness_inputs, segment_sets, sets_in_use
 from curator.gradients.stage import wanted_hashes
 from curator.results.stages import StageStatus, StatusReport
+from curator.select.fitting import fitting_selections, selections_by_name
 from curator.training.meta_init import MetaInit, find_meta_init, train_inputs
 from curator.workspace.job_log import EVENTS_NAME, Job, read_jobs
 from curator.workspace.store.records import Artifact
@@ -177,21 +178,19 @@ def _after_train(workspace: Workspace, corpus: Corpus, meta: MetaInit) -> list[S
     gradients = _gradients(workspace, corpus, meta)
     estimates = TargetEstimates(workspace, corpus, meta)
     estimate = _by_key(store, "estimate", estimates.inputs, "affinities of every task")
-    selections = store.artifacts("select")
-    fitting = [a for a in selections if a.inputs["estimate"] == estimates.key]
+    return [gradients, estimate, _select(store, estimates), _verify(estimates)]
+
+
+def _select(store: Store, estimates: TargetEstimates) -> StageStatus:
+    """Name the saved selections of the target that the present estimates fit. Deleted selections do not count."""
+    saved, fitting = selections_by_name(store, estimates), fitting_selections(store, estimates)
     if fitting:
-        chosen = ", ".join(sorted({str(a.inputs["name"]) for a in fitting}))
-        select = StageStatus(stage="select", state="done", detail=chosen)
-    elif selections:
-        select = StageStatus(
-            stage="select",
-            state="stale",
-            detail=f"{len(selections)} made before",
-            reasons=("the estimates have changed",),
+        return StageStatus(stage="select", state="done", detail=", ".join(sorted(kept.name for kept in fitting)))
+    if saved:
+        return StageStatus(
+            stage="select", state="stale", detail=f"{len(saved)} made before", reasons=("the estimates have changed",)
         )
-    else:
-        select = StageStatus(stage="select", state="missing", detail="run `curator select`")
-    return [gradients, estimate, select, _verify(estimates)]
+    return StageStatus(stage="select", state="missing", detail="run `curator select`")
 
 
 def _gradients(workspace: Workspace, corpus: Corpus, meta: MetaInit) -> StageStatus:

@@ -61,6 +61,8 @@ class ExampleInfluence:
     gain: float
     """Decrease of the target's loss in nats, to first order around the selection. Negative if the example harms."""
     text: str
+    dropped: bool = False
+    """Whether the selection drops the example. It then tells what the example would do."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from curator import results
 from curator.core.errors import ConfigError, DataError, missing_extra
+from curator.core.figures import correlation, percent
 from curator.core.files import write_whole
 from curator.core.text import clean
 
@@ -61,8 +62,8 @@ def plot_verify(report: results.VerifyReport, path: Path) -> None:
     axes.errorbar(estimated, measured, xerr=across, yerr=up, fmt="o", markersize=4, elinewidth=0.8, alpha=0.8)
     axes.set_xlabel("estimated loss" + ("" if report.calibrated else " (uncalibrated)") + ", 90 % interval")
     axes.set_ylabel("measured loss, mean and range over seeds")
-    rank = "" if report.spearman is None else f", Spearman {report.spearman:.2f}"
-    axes.set_title(f"{_names(report.target)}: error {report.relative_error:.1%}{rank}", parse_math=False)
+    rank = "" if report.spearman is None else f", Spearman {correlation(report.spearman)}"
+    axes.set_title(f"{_names(report.target)}: error {percent(report.relative_error, 2)}{rank}", parse_math=False)
     _save(figure, path)
 
 

@@ -18,9 +18,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from curator.core.arrays import Floats, Mask
-from curator.core.interval import Interval
+from curator.core.interval import NORMAL_90, Interval
 from curator.estimate.calibration import COVERAGE, Calibration, Evidence, fit
-from curator.estimate.loss_estimator import NORMAL_90
 from curator.select.posterior import joint_posterior
 
 # Number of simulated choices. The ends are the 5 % quantiles.

@@ -8,16 +8,20 @@ import pytest
 
 from curator.core.figures import (
     chance,
+    correlation,
     duration,
     first_of,
     fixed,
     half_width,
+    is_zero,
     margin,
+    percent,
     short,
     signed,
     signed_percent,
     span,
 )
+from curator.core.interval import NORMAL_90, is_clear
 from tui.widgets import numbers
 
 _ROOT = Path(__file__).parents[2]
@@ -103,3 +107,31 @@ def test_figures_other_modules_cut_no_lists() -> None:
 def _cuts(part: ast.Slice) -> bool:
     """Return whether a slice keeps a number of first items. `[:-1]` leaves out one item, which is named apart."""
     return part.lower is None and not isinstance(part.upper, ast.UnaryOp)
+
+
+def test_percent_only_the_whole_is_all_and_only_zero_is_nothing() -> None:
+    shares = (0.0, 0.001, 0.0049, 0.5, 0.995, 0.9999, 1.0)
+    assert [percent(share) for share in shares] == ["0%", "<1%", "<1%", "50%", ">99%", ">99%", "100%"]
+    assert [percent(share, 2) for share in (0.00001, 0.1234, 0.99999)] == ["<0.01%", "12.34%", ">99.99%"]
+
+
+def test_correlation_has_three_digits_everywhere() -> None:
+    assert [correlation(value) for value in (0.98765, -0.0001, None)] == ["0.988", "0.000", "-"]
+
+
+@pytest.mark.parametrize(
+    ("value", "style"),
+    [(0.1, "good"), (-0.1, "harm"), (0.00004, "dim"), (-0.00004, "dim"), (0.0, "dim"), (float("nan"), "dim")],
+)
+def test_style_zero_as_written_and_unknown_values_neither_help_nor_harm(value: float, style: str) -> None:
+    assert numbers.style(value) == style
+    assert numbers.style(value, worse="bad") == style.replace("harm", "bad")
+    assert is_zero(value) == (style == "dim" and value == value)
+    assert numbers.style(value, 6) == (style if abs(value) != 0.00004 else "good" if value > 0 else "harm")
+
+
+def test_is_clear_needs_more_than_the_interval() -> None:
+    assert is_clear(0.1, None)
+    assert is_clear(-0.2, 0.1)
+    assert not is_clear(NORMAL_90 * 0.1, 0.1)
+    assert not is_clear(0.0, 0.0)

@@ -262,3 +262,20 @@ def test_examples_drop_harmful_writes_lines_that_select_reads(folder: Path) -> N
     assert {row["sha256"] for row in json.loads(outcome.out)["dropped_examples"]} == set(worst)
     assert run_cli("examples", "-p", folder).code == 2
     assert run_cli("examples", "beta", "-p", folder, "-o", out).code == 2
+
+
+def test_examples_dropped_ones_are_named_and_not_counted(folder: Path) -> None:
+    named = _hashes(folder, "alpha", 2)
+    project = curator.Project.open(folder)
+    project.select(include=["alpha"], drop_examples=named, name="without")
+    (stage,) = [stage for stage in project.status().stages if stage.stage == "select"]
+    assert (stage.state, stage.detail) == ("done", "without")
+    report = project.examples("alpha")
+    # Row 9 is a copy of row 3.
+    assert sorted(example.row for example in report.examples if example.dropped) == [3, 9]
+    kept = [example.gain for example in report.examples if not example.dropped]
+    shown = run_cli("examples", "alpha", "-p", str(folder)).check(0).out
+    assert shown.startswith(f"alpha: {sum(gain > 0 for gain in kept)} of 7 examples lower the loss")
+    assert f"{abs(sum(kept)):.4f} nats" in shown
+    assert "The selection drops 2 others." in shown
+    assert shown.count("(dropped)") == 2

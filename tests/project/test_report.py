@@ -14,7 +14,7 @@ from tui_pilot import opened, text, until
 import curator
 from curator.core.errors import DataError
 from curator.core.text import clean
-from curator.project.report import _effect
+from curator.project.report import _against, _effect
 from curator.results.document import Document, Section, Sentence, Table, to_html, to_markdown
 from curator.results.svg import Bar, bars_svg
 from curator.select.manifest import read_manifest
@@ -103,7 +103,9 @@ def test_report_selection_without_a_task_is_the_target_alone(folder: Path) -> No
     manifest = read_manifest(folder / "curator-manifest.json")
     assert manifest.estimate["interval"] == "90 % over the validation examples, widened for the selected subset"
     seen = _read(project.report().read_text(encoding="utf-8"))
-    assert "The estimate is the same as that of target alone." in seen.text
+    assert "The estimate is the same as that of the target alone." in seen.text
+    assert "The interval accounts for the choice of the subset" in seen.text
+    assert "stale" not in seen.text
     for task in manifest.tasks:
         assert task.affinity_standard_error is not None
         clear = abs(task.affinity) > 1.645 * task.affinity_standard_error
@@ -116,6 +118,29 @@ def test_report_effect_of_a_task_without_a_comparison_is_unsaid(folder: Path) ->
     assert _effect(task.model_copy(update={"affinity": 0.0, "affinity_standard_error": None})) == ""
     assert _effect(task.model_copy(update={"affinity": 0.02, "affinity_standard_error": 0.02})).startswith("no clear")
     assert _effect(task.model_copy(update={"affinity": -0.1, "affinity_standard_error": 0.02})) == "harms on average"
+
+
+def test_report_differences_that_round_to_zero_are_not_the_same() -> None:
+    assert _against("all tasks", 0.0, is_noise=True) == "The estimate is the same as that of all tasks."
+    assert _against("all tasks", -0.00003, is_noise=False) == "The estimate differs by <0.0001 from that of all tasks."
+    words = "The estimate is lower by 0.0100 than that of all tasks: more than the noise."
+    assert _against("all tasks", -0.01, is_noise=False) == words
+
+
+def test_report_after_a_change_of_settings_or_files_says_first_that_it_is_stale(folder: Path) -> None:
+    def answer() -> str:
+        page = curator.Project.open(folder).report(output=folder / "report.md").read_text(encoding="utf-8")
+        return page.partition("## Tasks")[0]
+
+    assert "stale" not in answer()
+    config = (folder / "curator.toml").read_text(encoding="utf-8")
+    (folder / "curator.toml").write_text(config.replace("epochs = 2", "epochs = 3"), encoding="utf-8")
+    assert "These estimates are stale" in answer()
+    (folder / "curator.toml").write_text(config, encoding="utf-8")
+    assert "stale" not in answer()
+    with (folder / "tasks" / "beta.jsonl").open("a") as rows:
+        rows.write('{"prompt": "one more", "completion": " row"}\n')
+    assert "These estimates are stale" in answer()
 
 
 def test_report_as_markdown_escapes_foreign_text(folder: Path) -> None:

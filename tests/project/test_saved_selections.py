@@ -65,6 +65,20 @@ def test_delete_selection_and_restore_keep_measured_losses(project: curator.Proj
         project.restore_selection("first")
 
 
+def test_status_names_saved_selections_as_they_are_now(project: curator.Project) -> None:
+    def shown() -> tuple[str, str]:
+        (stage,) = [stage for stage in project.status().stages if stage.stage == "select"]
+        return stage.state, stage.detail
+
+    project.select(name="second", k=1)
+    assert shown() == ("done", "first, second")
+    project.rename_selection("first", "best")
+    project.delete_selection("second")
+    assert shown() == ("done", "best")
+    project.delete_selection("best")
+    assert shown() == ("missing", "run `curator select`")
+
+
 def test_restore_selection_with_name_in_use_is_refused(project: curator.Project) -> None:
     project.delete_selection("first")
     project.select(name="first", k=1)

@@ -415,7 +415,9 @@ DOCUMENTS: dict[str, dict[str, Any]] = {
         "target": ["t", "u"],
         "selection": ["a", "b"],
         "calibrated_on": 0,
-        "examples": [{"row": 1, "file": "a.jsonl", "line": 0, "sha256": "5", "gain": -0.5, "text": "x"}],
+        "examples": [
+            {"row": 1, "file": "a.jsonl", "line": 0, "sha256": "5", "gain": -0.5, "text": "x", "dropped": False}
+        ],
         "calibrated": False,
     },
     "curve": {

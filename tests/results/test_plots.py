@@ -70,7 +70,7 @@ def test_plot_verify_same_report_gives_same_bytes(tmp_path: Path, kind: str, mon
 
 def test_plot_verify_svg_holds_title_as_text(tmp_path: Path) -> None:
     text = _svg(tmp_path / "x.svg", _report("addition"))
-    assert "addition: error 5.0%, Spearman 0.90" in text
+    assert "addition: error 5.00%, Spearman 0.900" in text
     assert "uncalibrated" not in text
     assert "(uncalibrated)" in _svg(tmp_path / "y.svg", replace(_report(), calibrated=False, spearman=None))
 

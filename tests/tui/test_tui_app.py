@@ -154,7 +154,7 @@ async def _story_tasks(app: App, pilot: Pilot[None]) -> set[str]:
     await pilot.press("b")
     await until(pilot, lambda: "least" in text(app))
     await _press(app, pilot, "g", "j", "enter")
-    assert "best order, 1 task" in session.done[-1].label
+    assert "best order, 3 tasks" in session.done[-1].label
     assert int(session.mask.sum()) == 3, "the pinned tasks and the best task"
     await _press(app, pilot, "u", "b")
     await until(pilot, lambda: "least" in text(app))
@@ -347,6 +347,17 @@ def test_app_store_written_by_other_process_keeps_estimates(drawn_project: Drawn
         assert app.estimate is estimate
 
     drive(drawn_project("100"), story)
+
+
+def test_home_selection_of_other_process_gets_its_estimate(drawn_project: DrawnProject) -> None:
+    root = drawn_project()
+
+    async def story(app: App, pilot: Pilot[None]) -> None:
+        await _press(app, pilot, "1")
+        loss = Project.open(root).select(name="elsewhere", k=2).estimated_loss
+        await until(pilot, lambda: f"2 in {loss:.4f}" in text(app))
+
+    drive(root, story)
 
 
 @pytest.mark.parametrize("kind", ["0", "1", "100"])
@@ -591,6 +602,42 @@ def test_app_changed_task_file_makes_estimates_stale_at_once(make_project: MakeP
         assert "files are new or changed" in app.missing()
 
     drive(root, story)
+
+
+def test_app_changed_task_file_with_saved_selection_hides_tasks_until_it_is_read(drawn_project: DrawnProject) -> None:
+    root = drawn_project()
+    file = min((root / "tasks").iterdir())
+    before = file.read_bytes()
+
+    async def story(app: App, pilot: Pilot[None]) -> None:
+        await _press(app, pilot, "2", "space", "w", "enter")
+        await until(pilot, lambda: app.session is not None and app.session.has_base and not app.session.is_changed)
+        await _press(app, pilot, "j", "space")
+        assert app.session is not None
+        mask, edits = app.session.mask, len(app.session.history)
+        file.write_bytes(before + b'{"prompt": "one more", "completion": " row"}\n')
+        await until(pilot, lambda: app.snapshot is not None and app.snapshot.corpus is None)
+        for place in ("1", "2", "3", "4", "5", "2"):
+            await pilot.press(place)
+            await pilot.pause()
+            assert not [words for words in ("0 of 0 ", "0/0 in", " 0 in", "● 1 changed") if words in _without_list(app)]
+            assert "✓ saved" not in text(app)
+        await pilot.press("a", "i", "u", "o", "enter")
+        await pilot.pause()
+        assert "files are new or changed" in text(app)
+        file.write_bytes(before)
+        Project.open(root).corpus(("target",))
+        await pilot.press("ctrl+l")
+        await until(pilot, lambda: app.snapshot is not None and app.snapshot.corpus is not None)
+        assert (app.session.mask == mask).all()
+        assert len(app.session.history) == edits
+
+    drive(root, story)
+
+
+def _without_list(app: App) -> str:
+    """Return the screen without the line above a list, which counts its rows."""
+    return "\n".join(line for line in grid(app) if not line.startswith("─"))
 
 
 def test_app_busy_store_delays_edits_but_not_keys(drawn_project: DrawnProject, monkeypatch: pytest.MonkeyPatch) -> None:

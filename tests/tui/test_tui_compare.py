@@ -1,5 +1,6 @@
 """The Compare screen shows the estimates of the current selections."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,13 @@ from tui_pilot import (
     until,
 )
 
-from curator.estimate.whatif import difference, estimate_selection, flips
+from curator.estimate.whatif import LossDifference, difference, estimate_selection, flips
 from tui.app import CuratorApp
 from tui.dialogs.pick import PickDialog
 from tui.screens.compare import CompareScreen
-from tui.state.comparison import ALL, NONE, NOW, Estimates, which_rows
+from tui.state.comparison import ALL, NONE, NOW, Chosen, Estimates, estimates, which_rows
+from tui.widgets.answer import answer_bars
+from tui.widgets.compare_table import table_lines, verdict
 from tui.widgets.rows import Rows
 
 
@@ -232,3 +235,35 @@ def test_compare_screen_hostile_names_stay_text(monkeypatch: pytest.MonkeyPatch,
         assert answers == [["1", "2", "3", "4"]]
 
     drive_fake(monkeypatch, tmp_path, snapshot, story, mode="compare")
+
+
+def test_verdict_and_base_see_dropped_examples_of_the_same_tasks() -> None:
+    """A selection of all tasks that drops examples is not the base."""
+    answers, every = FakeAnswers(3), np.ones(3, dtype=bool)
+    chosen = [Chosen(NOW, "now", every, dropped=(("task0000", "digest"),)), Chosen(ALL, "all tasks", every)]
+    (found, *_) = estimates(answers.estimator, np.stack([every, every]), ("key", b""))
+    other = replace(found, versus_first=[LossDifference(0.0, 0.0), LossDifference(0.002, 0.004)])
+    snapshot = replace(_snapshot(3), corpus=None)
+    assert "gap 0.0020 is within the noise" in str(verdict(chosen, other, wide=False))
+    assert "the same tasks and examples" in str(verdict([chosen[1], chosen[1]], other, wide=False))
+    (line,) = [line for line in table_lines(chosen, other, snapshot, 80) if "vs all" in str(line[0])]
+    assert [str(part).count("base") for part in line].count(1) == 1
+
+
+def test_weighted_selection_is_named_unweighted_where_estimates_count_each_task_once(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    mix = fake_selection("mix", np.arange(6) < 2, 0.5, is_weighted=True)
+    snapshot = fake_snapshot(FakeAnswers(6), fake_names(6), selections=[mix])
+
+    async def story(app: CuratorApp, pilot: Pilot[None]) -> None:
+        assert app.session is not None
+        assert app.session.base == "mix"
+        await _complete(app, pilot)
+        assert "mix, unweighted" in text(app)
+        # The measured loss is that of the weights.
+        assert "0.5000" not in text(app)
+        assert answer_bars(app)[-1].name == "mix, unweighted (2 tasks)"
+        assert app.base_name == "mix, unweighted"
+
+    drive_fake(monkeypatch, tmp_path, snapshot, story, mode="compare", size=(120, 30))

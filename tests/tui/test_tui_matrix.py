@@ -10,10 +10,12 @@ from textual.pilot import Pilot
 from textual.widgets import Input
 from tui_pilot import FakeAnswers, drive_fake, fake_names, fake_snapshot, grid, read_fake, text, until
 
+from curator.core.interval import NORMAL_90
 from curator.estimate.whatif import estimate_selection
 from tui.app import CuratorApp
 from tui.screens import matrix as module
 from tui.screens.matrix import MOST_SHOWN, MatrixScreen
+from tui.state.arrangement import share_beyond
 from tui.state.transfer import Cell, together
 from tui.widgets.lines import Lines
 from tui.widgets.matrix import glyph, label
@@ -57,6 +59,19 @@ def test_together_two_tasks_gives_four_estimates() -> None:
     )
     expected = (both - neither) - (giver - neither) - (taker - neither)
     assert found.synergy.value == pytest.approx(expected)
+    # The noise is that of the four losses, in each part of meta-training too.
+    parts = found.both.readings + found.neither.readings - found.giver.readings - found.taker.readings
+    each = found.both.each + found.neither.each - found.giver.each - found.taker.each
+    weights = estimator.validation_weights
+    spread = NORMAL_90 * float(estimator.reading_noise(parts))
+    chance = NORMAL_90 * float(np.sqrt(((weights * (each - each @ weights)) ** 2).sum()))
+    assert found.synergy.noise == pytest.approx(np.hypot(spread, chance))
+
+
+def test_share_beyond_counts_pairs_of_different_tasks() -> None:
+    values = np.array([[9.0, 1.0, -3.0], [1.0, 9.0, 1.0], [np.nan, 2.0, 9.0]])
+    assert share_beyond(values, 1.5) == pytest.approx(2 / 5)
+    assert share_beyond(values[:1, :1], 0.0) == 0
 
 
 def test_matrix_screen_shows_values_of_estimator(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

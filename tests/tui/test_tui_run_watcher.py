@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,19 @@ def test_job_watcher_running_job_shows_progress(tmp_path: Path) -> None:
     assert watcher.read()[0] is view
     # A new watcher reads the same state.
     assert JobWatcher(tmp_path).read(view.job.id) == (view,)
+
+
+def test_job_watcher_time_left_passes_between_events(tmp_path: Path) -> None:
+    with JobLog(tmp_path) as log:
+        event = StageProgress(
+            stage="verify", done=1, total=9, unit="runs", rate=0.01, seconds_left=90.0, time=time.time() - 60
+        )
+        Reporter(log).stage("verify", 9, "runs")
+        log(event)
+        (view,) = JobWatcher(tmp_path).read()
+        assert view.seconds_left == pytest.approx(30, abs=5)
+        log(replace(event, time=time.time() - 900))
+        assert JobWatcher(tmp_path).read()[0].seconds_left == 0
 
 
 def test_job_watcher_failed_and_lost_jobs_have_states(tmp_path: Path) -> None:
@@ -242,8 +256,8 @@ def test_machine_reader_any_driver_output_is_read(tmp_path: Path, monkeypatch: p
     script.chmod(0o755)
     machine = MachineReader(tmp_path).read()
     assert [(gpu.name, gpu.percent, gpu.used_gb, gpu.total_gb) for gpu in machine.gpus] == [
-        ("gpu0", 97, 61, 80),
-        ("gpu1", 0, 1 / 1024, 80),
+        ("gpu0", 97, 62464 * 2**20 / 1e9, 81920 * 2**20 / 1e9),
+        ("gpu1", 0, 2**20 / 1e9, 81920 * 2**20 / 1e9),
     ]
     assert 0 <= machine.cpu <= 100
     assert 0 < machine.memory_used_gb < machine.memory_total_gb

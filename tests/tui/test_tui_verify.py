@@ -23,8 +23,10 @@ from curator.workspace.job_log import read_jobs
 from tui.dialogs.run import RunDialog
 from tui.dialogs.verify import Measured, VerifyDialog, diagonal, is_inside, subset_words, summary_lines
 from tui.state.messages import EstimateReady
+from tui.state.session import State
 from tui.state.snapshot import Snapshot, load_snapshot, trust_word
 from tui.widgets.lines import Lines
+from tui.widgets.rows import Rows
 from tui.widgets.selection_estimate import headline
 from tui.widgets.trust import measured_part
 
@@ -154,6 +156,13 @@ def test_order_dialog_selection_is_placed_by_tokens(drawn_project: DrawnProject)
         assert points[1] == [(float(tokens), app.estimate.target_loss.loss)]
         assert points[0][-1][0] == app.snapshot.tokens.sum()
         assert any("×" in row for row in grid(app)[4:12])
+        # Pinned tasks count, as they do for the selection in hand.
+        await pilot.press("escape", "p")
+        await until(pilot, lambda: is_solved(app))
+        await _open(app, pilot, "b", "pins are kept")
+        steps = app.screen.query_one(Rows)
+        count = len(app.session.pinned(State.PINNED_IN)) + steps.best  # type: ignore[attr-defined]
+        assert f"with {count} task{'' if count == 1 else 's'}, " in text(app).partition("× now")[0]
 
     drive(drawn_project(), story)
 

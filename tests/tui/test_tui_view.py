@@ -57,7 +57,7 @@ def test_filter_rows_known_filters_match_tasks(text: str, found: list[int]) -> N
     assert np.flatnonzero(filter_rows(text, COLUMNS)).tolist() == found
 
 
-@pytest.mark.parametrize("text", ["aff>x", "in:maybe", "pin:", "n<", "aff>1.2.3"])
+@pytest.mark.parametrize("text", ["aff>x", "in:maybe", "pin:", "n<", "aff>1.2.3", "examples>x", "tok=", "affinity<x"])
 def test_filter_rows_invalid_word_is_error(text: str) -> None:
     with pytest.raises(FilterError, match=r"\w"):
         filter_rows(text, COLUMNS)

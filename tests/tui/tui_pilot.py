@@ -142,7 +142,7 @@ def fake_names(count: int) -> list[str]:
     return [f"task{n:04d}" for n in range(count)]
 
 
-def fake_selection(name: str, mask: Any, measured: float | None = None) -> Any:
+def fake_selection(name: str, mask: Any, measured: float | None = None, *, is_weighted: bool = False) -> Any:
     """Create a saved selection without files."""
     manifest = SimpleNamespace(
         measured_loss=measured, tasks=[], options={}, edits=(), estimated_loss=1.0, reference={}, started_from=""
@@ -152,7 +152,8 @@ def fake_selection(name: str, mask: Any, measured: float | None = None) -> Any:
         method="forward",
         manifest=manifest,
         mask=lambda names: mask.copy(),
-        is_weighted=False,
+        is_weighted=is_weighted,
+        unweighted_name=f"{name}, unweighted" if is_weighted else name,
         measured_loss=lambda config: measured,
         dropped={},
     )

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import psutil
 
-_GB = 2**30
-_MB = 2**20
+_GB, _MB, _MIB = 1e9, 1e6, 2**20
 _SMI_SECONDS = 2.0
 # In seconds. A driver that did not answer is queried less often, because each query may take the whole time-out.
 _SMI_PAUSE = 60.0
@@ -18,7 +17,7 @@ _SMI_QUERY = ("--query-gpu=utilization.gpu,memory.used,memory.total", "--format=
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gpu:
-    """One GPU. A GB is 2^30 bytes."""
+    """One GPU. A GB is 10^9 bytes."""
 
     name: str
     percent: float
@@ -29,7 +28,7 @@ class Gpu:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Machine:
-    """One reading of the load. A GB is 2^30 bytes, a MB is 2^20 bytes."""
+    """One reading of the load. A GB is 10^9 bytes, a MB is 10^6 bytes."""
 
     cpu: float
     """Utilization of all cores together since the last reading, 0 to 100."""
@@ -101,7 +100,7 @@ def parse_gpus(text: str) -> tuple[Gpu, ...]:
     gpus = []
     for number, line in enumerate(text.strip().splitlines()):
         percent, used, total = (float(word) for word in line.split(","))
-        gpus.append(Gpu(name=f"gpu{number}", percent=percent, used_gb=used / 1024, total_gb=total / 1024))
+        gpus.append(Gpu(name=f"gpu{number}", percent=percent, used_gb=used * _MIB / _GB, total_gb=total * _MIB / _GB))
     return tuple(gpus)
 
 

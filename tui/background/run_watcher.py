@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from curator.core.events import LOG_INTERVAL, Event, EventTail, StageFinished, StageProgress, StageStarted, log_line
-from curator.core.figures import duration
+from curator.core.figures import duration, percent
 from curator.workspace.job_log import EVENTS_NAME, Job, read_jobs
 from curator.workspace.jobs import last_words
 
@@ -55,7 +55,7 @@ class JobView:
 
 def progress_words(view: JobView) -> str:
     """Return what a running job does, with the progress and the time left of its stage."""
-    share = f", {view.done / view.total:.0%}" if view.total else ""
+    share = f", {percent(view.done / view.total)}" if view.total else ""
     left = f", {duration(view.seconds_left)} left" if view.seconds_left is not None else ""
     return f"{view.stage or name_of(view)} is running{share}{left}"
 
@@ -190,6 +190,10 @@ class _Story:
         """Return the current state of the job."""
         end = datetime.now(UTC) if job.state == "running" else job.ended
         until = self._last_event if end is None else end.timestamp()
+        left = self._now.seconds_left if job.state == "running" else None
+        if left is not None:
+            # As `curator status` counts it.
+            left = max(left - max(until - self._now.time, 0.0), 0.0)
         return JobView(
             job=job,
             stage=self._now.stage,
@@ -197,7 +201,7 @@ class _Story:
             total=self._now.total,
             unit=self._now.unit,
             rate=self._now.rate,
-            seconds_left=self._now.seconds_left if job.state == "running" else None,
+            seconds_left=left,
             losses=self._curve.points(),
             rates=tuple(self._rates),
             stages=tuple(self._stages),

@@ -44,7 +44,7 @@ class _Steps(Rows):
             (fit_name(name, max(width - 39, 8)), "strong" if row <= self.best else "dim"),
             f"{numbers.short(tokens):>8} ",
             f"{numbers.loss(loss)} ",
-            (f"{numbers.signed(change):>8}", "good" if change < 0 else "harm" if change > 0 else "dim"),
+            (f"{numbers.signed(change):>8}", numbers.style(-change)),
             (" ◀ least", "accent") if row == self.best else "",
         ]
 
@@ -76,7 +76,7 @@ class OrderDialog(Dialog[Found]):
             return parts, []
         mask, loss = session.mask, estimate.target_loss.loss
         tokens = float(self.app.sizes()[1][mask].sum())
-        words = f"{_NOW} now   {numbers.loss(loss)} with {int(mask.sum())} tasks, {numbers.short(tokens)} tokens  "
+        words = f"{_NOW} now   {numbers.loss(loss)} with {_tasks(int(mask.sum()))}, {numbers.short(tokens)} tokens  "
         measured = snapshot.measured_loss(mask, session.dropped)
         return [words, *([measured_part(measured), "  "] if measured is not None else []), *parts], [(tokens, loss)]
 
@@ -93,7 +93,7 @@ class OrderDialog(Dialog[Found]):
             return
         mask = self._start.copy()
         mask[self._added[: rows.cursor]] = True
-        self.dismiss((mask, f"best order, {rows.cursor} task{'' if rows.cursor == 1 else 's'}"))
+        self.dismiss((mask, f"best order, {_tasks(int(mask.sum()))}"))
 
     @work(thread=True, exclusive=True, group="order", exit_on_error=False)
     def _order(self) -> None:
@@ -122,7 +122,7 @@ class OrderDialog(Dialog[Found]):
             if worker.is_cancelled:
                 return
             if len(found) % 10 == 1:
-                self.app.call_from_thread(self._show, list(found), len(allowed))
+                self.app.call_from_thread(self._show, list(found), int((allowed & ~start).sum()))
         self.app.call_from_thread(self._show, found, 0)
 
     def _fail(self, words: str) -> None:
@@ -137,10 +137,15 @@ class OrderDialog(Dialog[Found]):
         rows.changed()
         _, tokens, loss, _ = found[rows.best]
         words = f"{len(found) - 1} of {of} …" if of else "pins are kept"
-        least = f"● least {numbers.loss(loss)} with {rows.best} tasks, {numbers.short(tokens)} tokens  "
+        held = _tasks(int(self._start.sum()) + rows.best)
+        least = f"● least {numbers.loss(loss)} with {held}, {numbers.short(tokens)} tokens  "
         now, here = self._now()
         self.query_one("#order-note", Lines).show([[least, (words, "dim")], now])
         points = [(tokens, loss) for _, tokens, loss, _ in found]
         self.query_one(LinePlot).show(
             [Series(points), Series(here, style="bold", mark=_NOW)], x_label="tokens", marker=points[rows.best]
         )
+
+
+def _tasks(count: int) -> str:
+    return f"{count} task{'' if count == 1 else 's'}"

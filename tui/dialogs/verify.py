@@ -10,6 +10,7 @@ from textual.binding import Binding, BindingType
 from textual.widget import Widget
 
 from curator.core.errors import CuratorError
+from curator.core.figures import correlation, percent, signed_percent
 from curator.estimate.calibration import LEAST_ERRORS, LEAST_RUNS
 from curator.estimate.target import TargetEstimates
 from curator.results.text_plot import Series
@@ -56,14 +57,14 @@ class Measured(Rows):
         if found.estimated_loss_low is not None and found.estimated_loss_high is not None:
             ends = f"{numbers.loss(found.estimated_loss_low)}–{numbers.loss(found.estimated_loss_high)}"
         sign: Part = " " if inside is None else (_INSIDE, "good") if inside else (_OUTSIDE, "bad")
-        error = found.estimated_loss / found.measured_loss - 1
+        error = signed_percent(found.estimated_loss / found.measured_loss - 1) if found.measured_loss else "—"
         return [
             sign,
             f" {numbers.loss(found.estimated_loss):<7}",
             (f"{ends:<{_INTERVAL}}", "dim"),
             (f"{numbers.loss(found.measured_loss):>8}", "strong"),
             (f"{runs:>6}", "dim"),
-            f"{numbers.signed(100 * error, 1):>7}% ",
+            f"{error.replace('-', '−'):>8} ",
             (fit(f" {words}", max(width - 49, 4)), ""),
         ]
 
@@ -207,22 +208,22 @@ def subset_words(subset: Sequence[str], tasks: int, names: dict[frozenset[str], 
 def summary_lines(found: VerifyReport) -> list[Line]:
     """Return lines about the errors of the estimates."""
 
-    def percent(share: float | None, digits: int = 1) -> str:
-        return "—" if share is None else f"{share:.{digits}%}"
+    def shown(share: float | None, digits: int) -> str:
+        return "—" if share is None else percent(share, digits)
 
-    rank = "—" if found.spearman is None else f"{found.spearman:.2f}".replace("-", "−")
+    rank = "—" if found.spearman is None else correlation(found.spearman).replace("-", "−")
     kind: Part = ("each estimate calibrated on the other subsets", "dim")
     if not found.calibrated:
         kind = (f"uncalibrated: {found.subsets} of {LEAST_RUNS} required subsets", "warn")
     return [
         [
-            *_figure("error", percent(found.relative_error, 2)),
-            *_figure("constant guess", percent(found.constant_relative_error, 2)),
-            *_figure("noise between seeds", percent(found.seed_noise, 2)),
+            *_figure("error", shown(found.relative_error, 2)),
+            *_figure("constant guess", shown(found.constant_relative_error, 2)),
+            *_figure("noise between seeds", shown(found.seed_noise, 2)),
         ],
         [
             *_figure("Spearman", rank),
-            *_figure("inside the 90 % interval", percent(found.interval_coverage, 0)),
+            *_figure("inside the 90 % interval", shown(found.interval_coverage, 0)),
             ("○ inside  × outside", "dim"),
         ],
         [f"{_count(found.subsets, 'subset')}, {_count(len(found.runs), 'run')}, ", kind],

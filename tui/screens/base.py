@@ -10,6 +10,7 @@ from textual.containers import Container
 from textual.screen import Screen
 from textual.widget import Widget
 
+from curator.core.figures import percent
 from tui.actions import ACTIONS, actions_of, bindings_of, key_name
 from tui.app_base import AppBase
 from tui.screens.zoom import pane_of
@@ -145,10 +146,10 @@ class CuratorScreen(Screen[None]):
         right: list[Part] = [*modes, "  "]
         running = [view for view in app.jobs if view.job.state == "running"]
         if running:
-            share = f" {running[0].done / running[0].total:.0%}" if running[0].total else ""
+            share = f" {percent(running[0].done / running[0].total)}" if running[0].total else ""
             right.append((f"▶ {running[0].stage or 'job'}{share}  ", "warn"))
         session = app.session
-        if session is not None and (session.has_base or session.changed_count or not app.missing()):
+        if session is not None and app.knows_tasks and (session.has_base or session.changed_count or not app.missing()):
             right.append(_saved_part(session))
         return spread(left, [*right, " "], width)
 

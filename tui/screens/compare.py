@@ -95,14 +95,14 @@ class CompareScreen(CuratorScreen):
     def picks(self) -> list[str]:
         """Return the keys of the compared selections."""
         snapshot, session = self.app.snapshot, self.app.session
-        if snapshot is None or session is None:
+        if snapshot is None or session is None or not self.app.knows_tasks:
             return []
         return picked(self.app.place.compared, snapshot, session)
 
     def chosen(self) -> list[Chosen]:
         """Return the compared selections."""
         snapshot, session = self.app.snapshot, self.app.session
-        if snapshot is None or session is None:
+        if snapshot is None or session is None or not self.app.knows_tasks:
             return []
         found = [choice(key, snapshot, session) for key in self.picks()]
         known, hand = self.app.intervals, self.app.chosen_interval()
@@ -223,7 +223,7 @@ class CompareScreen(CuratorScreen):
     def action_pick(self) -> None:
         """Pick the selections to compare."""
         snapshot, session = self.app.snapshot, self.app.session
-        if snapshot is None or session is None:
+        if snapshot is None or session is None or not self.app.can_edit():
             return
         total = len(snapshot.names)
         choices = [

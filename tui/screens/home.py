@@ -14,7 +14,7 @@ from textual.widget import Widget
 from textual.worker import get_current_worker
 
 from curator.core.errors import CuratorError
-from curator.core.figures import duration
+from curator.core.figures import duration, percent
 from curator.core.text import clean
 from tui.actions import bindings_of
 from tui.background.dry_run import FirstSelection, first_selection
@@ -88,7 +88,7 @@ class Selections(Rows):
         item = self.items[row]
         app = self.app
         here = app.session is not None and app.session.base == item.name
-        style = "dim" if not item.name else "good" if item.change < 0 else "bad"
+        style = numbers.style(-item.change, worse="bad") if item.name else "dim"
         change: Part = (numbers.signed(item.change) if item.name else "base   ", style)
         last: list[Part] = [change]
         if item.measured is not None:
@@ -343,9 +343,9 @@ class HomeScreen(CuratorScreen):
         return found
 
     def _all_tasks(self) -> list[Listed]:
-        """Return all tasks with the current estimate."""
+        """Return all tasks with the current estimate. The list is empty until changed files are read."""
         snapshot = self.app.snapshot
-        if snapshot is None:
+        if snapshot is None or snapshot.corpus is None:
             return []
         every = np.ones(len(snapshot.names), dtype=bool)
         known = self.app.known_loss(every)
@@ -426,7 +426,7 @@ class HomeScreen(CuratorScreen):
         share = view.done / view.total if view.total else 0.0
         left = duration(view.seconds_left) if view.seconds_left is not None else ""
         meter: Line = [f"{number} {stage:<10}", (numbers.meter(share, 8), "warn")] if number else [stage]
-        return [("▶ ", "warn"), *meter, f" {share:.0%} {left}"]
+        return [("▶ ", "warn"), *meter, f" {percent(share)} {left}"]
 
     def _attention(self) -> list[tuple[str, str, str]]:
         app, snapshot = self.app, self.app.snapshot

@@ -98,7 +98,7 @@ class TasksScreen(TaskColumns):
 
     def _sizes(self, width: int) -> Line:
         app = self.app
-        if app.snapshot is None or app.session is None:
+        if app.session is None or not app.knows_tasks:
             return ()
         mask, (examples, tokens) = app.session.mask, app.sizes()
         measured = measured_line(app) if width < HEADLINE_WIDE else None
@@ -336,19 +336,19 @@ class TasksScreen(TaskColumns):
 
     def action_take_shown(self) -> None:
         """Add all shown tasks."""
-        if self.app.session is not None:
+        if self.app.session is not None and self.allows("take_shown"):
             edit = self.app.session.put(self._shown(), True)
             self._changed(edit.label if edit else "nothing to add: all shown tasks are in or pinned")
 
     def action_drop_shown(self) -> None:
         """Remove all shown tasks."""
-        if self.app.session is not None:
+        if self.app.session is not None and self.allows("drop_shown"):
             edit = self.app.session.put(self._shown(), False)
             self._changed(edit.label if edit else "nothing to remove: all shown tasks are out or pinned")
 
     def action_invert_shown(self) -> None:
         """Invert all shown tasks."""
-        if self.app.session is not None:
+        if self.app.session is not None and self.allows("invert_shown"):
             edit = self.app.session.invert(self._shown())
             self._changed(edit.label if edit else "nothing to invert: all shown tasks are pinned")
 

@@ -109,3 +109,10 @@ def full_scale(transfer: Floats) -> float:
     if not others.size:
         return 0.0
     return float(np.quantile(others, _FULL_SCALE)) or float(others.max())
+
+
+def share_beyond(transfer: Floats, scale: float) -> float:
+    """Return the share of the pairs of different tasks with an effect larger than a scale, from 0 to 1."""
+    others = np.abs(transfer[~np.eye(len(transfer), dtype=bool)])
+    others = others[np.isfinite(others)]
+    return float((others > scale).mean()) if others.size else 0.0

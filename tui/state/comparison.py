@@ -70,6 +70,11 @@ def choice(key: str, snapshot: "Snapshot", session: "Session") -> Chosen:
         title, mask = "all tasks" if key == ALL else "target only", np.full(len(snapshot.names), key == ALL)
         return Chosen(key, title, mask, snapshot.measured_loss(mask))
     mask = saved.mask(snapshot.names)
+    if saved.is_weighted:
+        # Estimates count each task once, and so must the measured loss next to them.
+        return Chosen(
+            key, saved.unweighted_name, mask, snapshot.measured_loss(mask, saved.dropped), named(saved.dropped)
+        )
     return Chosen(key, key, mask, snapshot.measured_of(saved), named(saved.dropped))
 
 

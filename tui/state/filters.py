@@ -53,7 +53,8 @@ SORTS: dict[str, bool] = {
     "tag": False,
 }
 
-_NUMBER = re.compile(r"(aff|affinity|flip|n|examples|tokens|tok)(>=|<=|=|>|<)([-+−]?[0-9.]+(?:e[-+]?[0-9]+)?)$", re.I)
+_NUMBERS = "(aff|affinity|flip|n|examples|tokens|tok)"
+_NUMBER = re.compile(rf"{_NUMBERS}(>=|<=|=|>|<)([-+−]?[0-9.]+(?:e[-+]?[0-9]+)?)$", re.I)
 _FIELD = re.compile(r"(tag|src|in|pin):(.*)$", re.I)
 
 
@@ -85,7 +86,7 @@ def _matches(word: str, columns: Columns) -> Mask:
         return _by_number(number[1].lower(), number[2], number[3], columns)
     if field := _FIELD.match(word):
         return _by_field(field[1].lower(), field[2].lower(), columns)
-    if re.match(r"(aff|flip|n|tokens)[<>=]", word, re.I):
+    if re.match(rf"{_NUMBERS}[<>=]", word, re.I):
         raise FilterError(f"not a number: {word}")
     return _each(columns.names, lambda name: is_fuzzy(word, name))
 

@@ -74,6 +74,11 @@ class SavedSelection:
         """Return whether a task counts more or less than once. Estimates of tasks in and out do not fit."""
         return any(task.weight != 1.0 for task in self.manifest.tasks if task.selected)
 
+    @property
+    def unweighted_name(self) -> str:
+        """Return the name for an estimate or a loss that counts each task once."""
+        return f"{self.name}, unweighted" if self.is_weighted else self.name
+
     def measured_loss(self, config: Config) -> float | None:
         """Return the loss that `apply` measured; None if it trained with other settings, or not at all."""
         found = self.manifest

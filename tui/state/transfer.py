@@ -7,7 +7,7 @@ import numpy as np
 
 from curator.core.arrays import Floats, Mask
 from curator.estimate.whatif import LossDifference, SelectionEstimate, difference, estimate_selections
-from tui.state.arrangement import Arrangement, arrange, full_scale, group_names
+from tui.state.arrangement import Arrangement, arrange, full_scale, group_names, share_beyond
 
 if TYPE_CHECKING:
     from curator.estimate.loss_estimator import LossEstimator
@@ -23,6 +23,7 @@ class Transfer:
         key: Key of the answers.
         values: Effect of each task, by row, on each task, by column (t, t), in nats.
         scale: Full scale of the glyphs, in nats.
+        beyond: Share of the pairs whose effect is larger than the full scale, from 0 to 1.
         arrangement: Order and groups of the tasks.
         groups: Name of each group of the arrangement.
     """
@@ -30,6 +31,7 @@ class Transfer:
     key: str
     values: Floats
     scale: float
+    beyond: float
     arrangement: Arrangement
     groups: list[str]
 
@@ -44,7 +46,8 @@ def transfer_of(answers: "TargetEstimates", snapshot: "Snapshot") -> Transfer:
     values = answers.estimator.transfer()
     arrangement = arrange(values)
     groups = group_names(arrangement, snapshot.names, snapshot.tags)
-    return Transfer(answers.key, values, full_scale(values), arrangement, groups)
+    scale = full_scale(values)
+    return Transfer(answers.key, values, scale, share_beyond(values, scale), arrangement, groups)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +85,10 @@ def together(estimator: "LossEstimator", mask: Mask, cell: Cell) -> Together:
     masks[:, cell.giver] = (True, True, False, False)
     masks[:, cell.taker] = (True, False, True, False)
     both, giver, taker, neither = estimate_selections(estimator, masks)
-    synergy = difference(
-        estimator, replace(both, each=both.each + neither.each), replace(giver, each=giver.each + taker.each)
-    )
+    synergy = difference(estimator, _sum(both, neither), _sum(giver, taker))
     return Together(cell, both, giver, taker, neither, synergy)
+
+
+def _sum(first: SelectionEstimate, second: SelectionEstimate) -> SelectionEstimate:
+    """Return the first estimate with the losses of both added, example by example and part by part."""
+    return replace(first, each=first.each + second.each, readings=first.readings + second.readings)

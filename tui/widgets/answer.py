@@ -57,7 +57,7 @@ def answer_bars(app: AppBase) -> list[Bar]:
         else:
             known = app.losses.get(selection_key(mask, ())) if current else None
             bars.append(_estimated(name, None if known is None else known.interval, plain=True))
-    name = session.base if session.has_base else "this"
+    name = app.base_name or "this"
     size = int(session.mask.sum())
     words = (
         f"{name}{', changed' if session.base and session.is_changed else ''} ({size} task{'' if size == 1 else 's'})"
@@ -139,7 +139,7 @@ def answer_sentence(app: AppBase) -> Line:
     session, estimate = app.session, app.estimate
     if session is None or estimate is None or estimate.revision != session.revision or estimate.versus_none is None:
         return [("estimating …", "dim")]
-    name = session.base if session.has_base and not session.is_changed else "This selection"
+    name = app.base_name if session.has_base and not session.is_changed else "This selection"
     if session.mask.all() and not session.dropped:
         return [f"All tasks together are {_than(estimate.versus_none, 'the target alone')}."]
     if not session.mask.any():
@@ -147,7 +147,7 @@ def answer_sentence(app: AppBase) -> Line:
     words = f"{_than(estimate.versus_all, 'all tasks')}, and {_than(estimate.versus_none, 'the target alone')}."
     parts: list[Part] = [(name, "strong"), f" is {words}"]
     if session.has_base and session.is_changed:
-        parts.append(f" Your change is {_than(estimate.versus_saved, session.base)}.")
+        parts.append(f" Your change is {_than(estimate.versus_saved, app.base_name)}.")
     return parts
 
 

@@ -56,7 +56,7 @@ def table_lines(chosen: Sequence[Chosen], known: Estimates | None, snapshot: "Sn
         losses = row("est. loss", estimated)
         scale = max((abs(d.value) for d in known.versus_all), default=0.0)
         above_all = [
-            [("base", "dim")] if c.mask.all() else _versus_all(d, scale, cells)
+            [("base", "dim")] if c.mask.all() and not c.dropped else _versus_all(d, scale, cells)
             for c, d in zip(chosen, known.versus_all, strict=True)
         ]
         versus = [
@@ -128,8 +128,8 @@ def verdict(chosen: Sequence[Chosen], known: Estimates | None, *, wide: bool) ->
         return [(" ◌ estimating …", "dim")]
     if len(chosen) < 2:
         return [(" pick another selection (p) to compare A with", "dim")]
-    if (chosen[0].mask == chosen[1].mask).all():
-        return [(" A and B hold the same tasks", "dim")]
+    if (chosen[0].mask == chosen[1].mask).all() and chosen[0].dropped == chosen[1].dropped:
+        return [(" A and B hold the same tasks and examples", "dim")]
     found = known.versus_first[1]
     gap, noise = f"{fixed(abs(found.value))}", half_width(found.noise)
     if found.is_noise:

@@ -75,15 +75,14 @@ class Differences(Rows):
         for mask in self.masks:
             parts.append(("● " if mask[task] else "○ ", "good" if mask[task] else "dim"))
         affinity = float(snapshot.affinity[task])
-        style = "good" if affinity > 0 else "harm"
         parts += [
             " ",
             fit_name(snapshot.names[task], name),
             f"{snapshot.examples[task]:>8,.0f} ",
-            (f"{numbers.signed(affinity) or '·':>10}", style),
+            (f"{numbers.signed(affinity) or '·':>10}", numbers.style(affinity)),
         ]
         change = float(self.changes[task])
-        style = "good" if change < 0 else "harm"
+        style = numbers.style(-change)
         word = "drop" if self.masks[0][task] else "add "
         if np.isnan(change):
             parts.append((f"  {word} …".ljust(17), "dim"))

@@ -206,6 +206,8 @@ class ExampleList(Rows):
                 words = "file order"
             unit = f"{self._influence.unit.name} · " if self._influence is not None and self.values is not None else ""
             here = f"{self.cursor + 1:,} of {self.count:,}" if self.count else f"none of {len(examples):,}"
+            if self.shown_by == "harmful" and self.values is None:
+                here = "influence not known"
             chosen = len(self.chosen(cursor=False))
             marked = f"{chosen:,} marked · " if chosen else ""
             kind = "" if self.shown_by == "all" else f"{self.shown_by} only · "

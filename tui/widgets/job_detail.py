@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
-from curator.core.figures import span
+from curator.core.figures import percent, span
 from curator.results.text_plot import sparkline
 from tui.background.machine import Machine
 from tui.background.run_watcher import JobView
@@ -149,10 +149,10 @@ def stage_lines(view: JobView, known: Sequence[str], width: int) -> list[Line]:
         elif glyph == "·":
             right = [("pending", "dim")]
         elif glyph == "▶":
-            left += [(numbers.meter(share, 12), style), f" {share:.0%}"] if share is not None else []
+            left += [(numbers.meter(share, 12), style), f" {percent(share)}"] if share is not None else []
             right = [(f"{span(view.seconds_left)} left", "")] if view.seconds_left is not None else [""]
         else:
-            left += [(f"stopped at {share:.0%}" if share is not None else "stopped", style)]
+            left += [(f"stopped at {percent(share)}" if share is not None else "stopped", style)]
         lines.append(spread(left, right, width))
     if view.rates:
         lines += [[], [("rate  ", "dim"), (sparkline(view.rates, 20), "accent"), f"  {view.unit} {pace(view.rate)}"]]

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from curator.core.figures import span
+from curator.core.figures import percent, span
 from curator.workspace.job_log import Job
 from tui.background.run_watcher import JobView
 from tui.widgets import numbers
@@ -129,7 +129,7 @@ class JobRows(Rows):
             (f"{glyph} ", style),
             (fit(job.state, _STATE - 2), style),
             (numbers.meter(share or 0.0, meter), style),
-            f"{share:>{_PERCENT}.0%}" if share is not None else " " * _PERCENT,
+            f"{percent(share):>{_PERCENT}}" if share is not None else " " * _PERCENT,
             (f" {time:<{_TIME}} ", calm),
             (f"{began:%H:%M}  " if start == 5 else f"{began:%m-%d %H:%M}  ", "dim"),
             *self._command(view, command),

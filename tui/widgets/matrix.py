@@ -71,6 +71,8 @@ class Matrix(Rows):
         """Effect of each task, by row, on each task, by column, for all tasks (t, t), in nats."""
         self.scale = self.target_scale = 0.0
         """Full scale of the cells and of the affinities, in nats."""
+        self.beyond = 0.0
+        """Share of all pairs beyond the full scale, from 0 to 1."""
         self.transposed = False
         self.zoomed = False
         self.left = 0
@@ -111,7 +113,7 @@ class Matrix(Rows):
         column = int(self.tasks[self.column]) if self.count else -1
         sizes = np.abs(affinity[~np.isnan(affinity)])
         self.target_scale = float(np.quantile(sizes, 0.95)) if sizes.size else 0.0
-        self.tasks, self.values, self.scale = tasks, known.values, known.scale
+        self.tasks, self.values, self.scale, self.beyond = tasks, known.values, known.scale, known.beyond
         self.changed()
         found = np.flatnonzero(tasks == row)
         self.cursor = int(found[0]) if len(found) else 0
@@ -250,13 +252,13 @@ class Matrix(Rows):
             else:
                 parts.append((gap + text, style))
         affinity = float(snapshot.affinity[task])
-        shown = "good" if affinity > 0 else "harm"
+        shown = numbers.style(affinity)
         parts += [(gap, "accent"), ("│", "dim"), (glyph(affinity, self.target_scale), shown)]
         parts.append((f" {numbers.signed(affinity):>7}", shown))
         return parts
 
     def _cell(self, value: float, cells: int, *, itself: bool) -> tuple[str, str]:
-        style = "dim" if itself or math.isnan(value) else "good" if value > 0 else "harm"
+        style = "dim" if itself else numbers.style(value)
         if self.zoomed:
             return _short(value, cells - 1), style
         return ("·" if itself else glyph(value, self.scale)) * (cells - 1), style

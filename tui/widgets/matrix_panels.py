@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from curator.core.arrays import Mask
-from curator.core.figures import fixed
+from curator.core.figures import fixed, percent
 from tui.app_base import AppBase
 from tui.state.transfer import Together, Transfer
 from tui.widgets import numbers
@@ -68,7 +68,7 @@ def legend_line(matrix: Matrix, *, wide: bool) -> Line:
         (" ░ ▒ ▓ ", "good"),
         (f"█ +{full}", "good"),
         (f" nats of the {'row' if matrix.transposed else 'column'}'s loss", "dim"),
-        (" · 5 % are beyond", "dim"),
+        (f" · {percent(matrix.beyond)} beyond", "dim"),
     ]
 
 
@@ -84,7 +84,7 @@ def legend_lines(matrix: Matrix) -> list[Line]:
         "  ·    same task (blank: near 0)",
         f"nats of the {'row' if matrix.transposed else 'column'}'s training loss,",
         "first order, around all tasks. Full",
-        f"scale {scale:.2g}: 95 % of pairs are below",
+        f"scale {scale:.2g}: {percent(matrix.beyond)} of pairs are beyond",
     )
     return [*lines, *([(line, "dim")] for line in words)]
 
@@ -138,7 +138,7 @@ def cell_lines(
     """
     giver, taker = cell
     value, names = float(known.values[giver, taker]), snapshot.names
-    amount: Part = (numbers.signed(value), "good" if value > 0 else "harm")
+    amount: Part = (numbers.signed(value), numbers.style(value))
     first, second = (numbers.signed(float(snapshot.affinity[task])) or "unknown" for task in cell)
     if giver == taker:
         words: Part = ("effect of its examples on itself", "dim")
@@ -198,7 +198,7 @@ def together_lines(found: Together | None, now: tuple[bool, bool], *, transposed
             [
                 ("▸ " if now == inside else "  ", "accent"),
                 f"{f'{word} only' if word in ('row', 'column') else word:<12}{numbers.loss(estimated.loss)}  ",
-                ("" if word == "neither" else numbers.signed(change), "good" if change < 0 else "harm"),
+                ("" if word == "neither" else numbers.signed(change), numbers.style(-change)),
                 ("  now", "dim") if now == inside else "",
             ]
         )

@@ -5,7 +5,7 @@ import math
 from curator.core import figures
 from curator.core.figures import short
 
-__all__ = ["EIGHTHS", "bar", "half_width", "loss", "meter", "short", "signed"]
+__all__ = ["EIGHTHS", "bar", "half_width", "loss", "meter", "short", "signed", "style"]
 
 EIGHTHS = " ▏▎▍▌▋▊▉█"
 
@@ -15,6 +15,19 @@ def signed(value: float, digits: int = 4) -> str:
     if math.isnan(value):
         return ""
     return figures.signed(value, digits).replace("-", "−")
+
+
+def style(value: float, digits: int = 4, *, worse: str = "harm") -> str:
+    """Return the style of an amount of help: `good`, or `worse` if it is negative. Zero as written and NaN are `dim`.
+
+    Args:
+        value: Positive if it helps, such as an affinity or a decrease of the loss.
+        digits: Digits after the point with which the value is written.
+        worse: Style of a negative value.
+    """
+    if math.isnan(value) or figures.is_zero(value, digits):
+        return "dim"
+    return "good" if value > 0 else worse
 
 
 def loss(value: float) -> str:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from curator.core.figures import half_width
+from curator.core.interval import NORMAL_90
 from tui.app_base import AppBase
 from tui.state.session import GLYPHS, State
 from tui.widgets import numbers
@@ -68,7 +69,7 @@ def headline(app: AppBase, width: int) -> Line:
         note = f" {app.snapshot.trust} · nats/token · 90 % · ✓ {estimate.seconds * 1000:.0f} ms "
         if (measured := measured_line(app)) is not None:
             parts += ["  ", measured]
-    base = app.session.base if app.session.has_base else None
+    base = app.base_name or None
     parts += _differences(estimate, base, width - width_of([*parts, note]))
     return spread(parts, [(note, "dim" if app.snapshot.calibrated_on else "warn")], width)
 
@@ -125,7 +126,7 @@ def task_lines(app: AppBase, task: int, width: int) -> list[Line]:
     if not np.isnan(affinity):
         known = snapshot.affinity[~np.isnan(snapshot.affinity)]
         rank = int((known > affinity).sum()) + 1
-        spread_of = f" {half_width(1.645 * error)}" if np.isfinite(error) else ""
+        spread_of = f" {half_width(NORMAL_90 * error)}" if np.isfinite(error) else ""
         lines.append([f"{words} · helps by {numbers.signed(affinity)}{spread_of} · rank {rank} of {len(known)}"])
     else:
         lines.append([words])
@@ -135,7 +136,7 @@ def task_lines(app: AppBase, task: int, width: int) -> list[Line]:
         lines.append(
             [
                 f"{'without' if state.selected else 'with'} it → {after} (",
-                (numbers.signed(change), "good" if change < 0 else "harm"),
+                (numbers.signed(change), numbers.style(-change)),
                 ")",
             ]
         )

@@ -8,7 +8,8 @@ from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical
 
 from curator.core.arrays import Floats
-from curator.core.figures import half_width
+from curator.core.figures import half_width, is_zero, percent
+from curator.core.interval import NORMAL_90, is_clear
 from curator.core.text import clean
 from curator.data.corpus import Task
 from curator.estimate.whatif import LossDifference
@@ -90,7 +91,7 @@ class TaskBoxes(Vertical):
                 own = [[("not known", "dim")]] if trouble else influence_lines(influence, half, rows)
         title = "affinity to the target"
         if is_auxiliary:
-            title = "transfer, nats" if width < 100 else "transfer: change in training loss, nats"
+            title = "transfer, nats" if width < 100 else "transfer: decrease of the training loss, nats"
         self.query_one("#task-line", Lines).show([*names, line, *sentence])
         # Without estimates, the boxes would be empty.
         self.query_one("#task-boxes").display = snapshot is not None and snapshot.answers is not None
@@ -124,19 +125,19 @@ def task_line(
     state = session.state(row)
     style = {State.IN: "good", State.OUT: "dim"}.get(state, "pin")
     left: list[Part] = [(f" {GLYPHS[state]} {_WORDS[state]}", style)]
-    affinity, error = float(snapshot.affinity[row]), 1.645 * float(snapshot.affinity_error[row])
+    affinity, error = float(snapshot.affinity[row]), float(snapshot.affinity_error[row])
     if not np.isnan(affinity):
         is_known = np.isfinite(error)
-        style = "dim" if is_known and abs(affinity) <= error else _style(affinity)
+        style = numbers.style(affinity) if is_clear(affinity, error) else "dim"
         left += [("   helps by ", "dim"), (numbers.signed(affinity), style)]
-        left.append((f" {half_width(error)}" if is_known else "", "dim"))
+        left.append((f" {half_width(NORMAL_90 * error)}" if is_known else "", "dim"))
     if snapshot.answers is not None:
         left.append(("   if flipped ", "dim"))
         if estimate is None or estimate.revision != session.revision or np.isnan(estimate.flips[row]):
             left.append(("…", "dim"))
         else:
             change = float(estimate.flips[row])
-            left.append((("" if estimate.solved[row] else "≈") + numbers.signed(change), _style(-change)))
+            left.append((("" if estimate.solved[row] else "≈") + numbers.signed(change), numbers.style(-change)))
             if width >= _WIDE:
                 words = "without it" if state.selected else "with it"
                 after = f" → {numbers.loss(estimate.target_loss.loss + change)} {words}, {snapshot.trust}"
@@ -172,7 +173,7 @@ def transfer_lines(snapshot: Snapshot, transfer: Floats | None, row: int, width:
         _pair_line(words, snapshot.names[others[place]], float(values[place]), width)
         for words, values, sign, count in wanted
         for place in np.argsort(-sign * values, kind="stable")[:count]
-        if values[place] * sign > 0
+        if values[place] * sign > 0 and not is_zero(float(values[place]))
     ]
     return lines or [[("no transfer to or from other tasks", "dim")]]
 
@@ -184,8 +185,9 @@ def affinity_lines(snapshot: Snapshot, width: int, rows: int) -> list[Line]:
     if not len(known):
         return [[("no affinities yet", "dim")]]
     order = known[np.argsort(-affinity[known], kind="stable")]
-    top = [("helped by", int(row)) for row in order[: rows - rows // 3] if affinity[row] > 0]
-    bottom = [("hurt by", int(row)) for row in order[::-1][: rows // 3] if affinity[row] < 0]
+    clear = [int(row) for row in order if not is_zero(float(affinity[row]))]
+    top = [("helped by", row) for row in clear[: rows - rows // 3] if affinity[row] > 0]
+    bottom = [("hurt by", row) for row in clear[::-1][: rows // 3] if affinity[row] < 0]
     return [_pair_line(words, snapshot.names[row], float(affinity[row]), width) for words, row in top + bottom[::-1]]
 
 
@@ -205,11 +207,16 @@ def influence_lines(influence: Influence | None, width: int, rows: int) -> list[
     ends = f" {unit(summary.low)} … {unit(summary.high)} {unit.name}"
     counts = histogram(gains, max(min(width - len(ends), 24), 4))
     bars = sparkline([float(count) for count in counts], len(counts), low=0)
+    total = summary.total
     shape = "".join(bar if count else " " for bar, count in zip(bars, counts, strict=True))
     lines: list[Line] = [
         [shape, (ends, "dim")],
-        [(f"{summary.helping / summary.count:.0%}", "good"), f" help: {summary.helping:,} of {summary.count:,}"],
-        [("sum ", "dim"), (numbers.signed(summary.total), _style(summary.total)), (" nats, to first order", "dim")],
+        [(percent(summary.helping / summary.count), "good"), f" help: {summary.helping:,} of {summary.count:,}"],
+        [
+            ("sum ", "dim"),
+            (numbers.signed(total), numbers.style(total)),
+            (" nats, to first order", "dim"),
+        ],
     ]
     if rows <= 3:
         return lines
@@ -221,7 +228,7 @@ def influence_lines(influence: Influence | None, width: int, rows: int) -> list[
     if summary.thirds:
         parts: list[Part] = [("mean by length ", "dim")]
         for words, value in zip(("short", "mid", "long"), summary.thirds, strict=True):
-            parts += [f" {words} ", (unit(value), _style(value))]
+            parts += [f" {words} ", (unit(value), numbers.style(value * unit.factor, unit.decimals))]
         lines.append(parts)
     return lines
 
@@ -230,12 +237,8 @@ def _pair_line(words: str, name: str, value: float, width: int) -> Line:
     return [
         (f"{words:<10}", "dim"),
         fit_name(name, max(width - 18, 4)),
-        (fit(numbers.signed(value), 8, right=True), _style(value)),
+        (fit(numbers.signed(value), 8, right=True), numbers.style(value)),
     ]
-
-
-def _style(value: float) -> str:
-    return "good" if value > 0 else "harm"
 
 
 def _sizes(task: Task) -> str:

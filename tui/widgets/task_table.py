@@ -9,6 +9,7 @@ from textual.message import Message
 
 from curator.core.arrays import Floats
 from curator.core.figures import half_width
+from curator.core.interval import NORMAL_90, is_clear
 from tui.state.filters import SORTS
 from tui.state.session import GLYPHS, State
 from tui.state.session import Rows as RowNumbers
@@ -113,17 +114,15 @@ class TaskTable(Rows):
             elif column == "tokens":
                 parts.append(self._size_part(numbers.short(app.sizes()[1][task]), task, cells))
             elif column == "affinity":
-                unsure = abs(affinity) <= 1.645 * float(snapshot.affinity_error[task])
-                shown = "good" if affinity > 0 else "harm"
-                parts.append((fit(numbers.signed(affinity) or "·", cells, right=True), "dim" if unsure else shown))
+                clear = is_clear(affinity, float(snapshot.affinity_error[task]))
+                shown = numbers.style(affinity) if clear else "dim"
+                parts.append((fit(numbers.signed(affinity) or "·", cells, right=True), shown))
             elif column == "bar":
-                parts.append(
-                    (f" {numbers.bar(affinity, self._scale(), cells - 2)} ", "good" if affinity > 0 else "harm")
-                )
+                parts.append((f" {numbers.bar(affinity, self._scale(), cells - 2)} ", numbers.style(affinity)))
             elif column == "flip":
                 parts.append(self._flip(estimate, session.revision, task, cells))
             elif column == "error":
-                error = 1.645 * float(snapshot.affinity_error[task])
+                error = NORMAL_90 * float(snapshot.affinity_error[task])
                 words = half_width(error) if np.isfinite(error) and not np.isnan(affinity) else ""
                 # A bound needs the cell of its sign, which the title has too.
                 words = words if len(words) < cells else words.removeprefix("±")
@@ -160,7 +159,7 @@ class TaskTable(Rows):
             return fit("…" if estimate is not None else "", cells, right=True)
         change = float(estimate.flips[task])
         text = ("" if estimate.solved[task] else "≈") + numbers.signed(change)
-        return (fit(text, cells, right=True), "good" if change < 0 else "harm")
+        return (fit(text, cells, right=True), numbers.style(-change))
 
     def _scale(self) -> float:
         snapshot = self.app.snapshot
