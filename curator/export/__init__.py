@@ -7,6 +7,7 @@ format has a small module in `trainers`. All formats share these modules:
     plan        names, rows, tokens and weights of the tasks, and a check of the folder
     examples    the rows, encoded as curator encodes them
     spool       the encoded rows between reading and writing
+    sections    settings of the manifest
     forms       ways to write a row, and the tokens that trainers read from it
     recipe      settings of the model, of LoRA and of training, from the manifest
     write       all files, or none
@@ -37,6 +38,7 @@ def plan_export(manifest: "Manifest", here: Path, *, format: str, folder: Path) 
 
     Raises:
         ConfigError: The format is unknown, or the folder holds other files.
+        DataError: A setting of the manifest is unknown or invalid.
     """
     from curator.export.plan import first_plan
 
@@ -70,7 +72,7 @@ def prepare_export(
 
     Raises:
         ConfigError: The format is unknown or does not suit the model, or the folder holds other files.
-        DataError: A file cannot be read, or the temporary file cannot be written.
+        DataError: A setting of the manifest is invalid, a file cannot be read, or the temporary file cannot be written.
         ManifestMismatch: A file has changed.
     """
     from curator.export.allowed_files import AllowedPlaces
@@ -127,7 +129,7 @@ def export(
 
     Raises:
         ConfigError: The format is unknown or does not suit the model, or the folder holds other files.
-        DataError: A file cannot be read or written.
+        DataError: A setting of the manifest is invalid, or a file cannot be read or written.
         ManifestMismatch: A file has changed.
     """
     plan = prepare_export(

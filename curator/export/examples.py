@@ -17,7 +17,7 @@ from curator.export.allowed_files import AllowedPlaces, row_source, validation_s
 from curator.export.format import Entry, Plan, PlannedTask
 from curator.export.forms import PLAIN, TOKENS, Encoding, Form, is_faithful
 from curator.export.plan import dropped, weigh
-from curator.export.recipe import max_length_of, model_section
+from curator.export.sections import data_of, model_of
 from curator.export.spool import Spool
 from curator.select.manifest import TargetEntry, TaskFile
 
@@ -221,7 +221,7 @@ def _encoding(plan: Plan, *, allow_changed: bool, places: AllowedPlaces | None) 
         return None
     from curator.data.model_files import find_tokenizer, load_architecture, load_tokenizer
 
-    section = model_section(plan)
+    section = model_of(plan.manifest)
     try:
         download = places is None or places.check_model(section)
         folder = find_tokenizer(section, plan.here, download=download)
@@ -240,7 +240,7 @@ def _encoding(plan: Plan, *, allow_changed: bool, places: AllowedPlaces | None) 
             f"{plan.format.trainer} trains causal models only: {section.name_or_path!r} is an encoder–decoder",
             hint="Export jsonl, parquet or hf.",
         )
-    length = max_length_of(plan)
+    length = data_of(plan.manifest).max_length
     encoder = Encoder(tokenizer, max_length=length, encoder_decoder=encoder_decoder)
     names = architecture.architectures or [""]
     return Encoding(tokenizer, encoder, length, architecture=names[0])

@@ -15,6 +15,7 @@ from curator.data.repetition import counts_of
 from curator.export.data_files import VALIDATION
 from curator.export.format import ROWS, TEMPLATE, Entry, Format, Plan, PlannedTask
 from curator.export.names import FORMATS
+from curator.export.sections import check_settings
 from curator.select.manifest import MANIFEST_NAME, Manifest, TargetEntry, files_of, read_manifest
 
 RECORD_NAME = "curator-export.json"
@@ -37,9 +38,11 @@ def first_plan(manifest: Manifest, here: Path, *, format: str, folder: Path) -> 
 
     Raises:
         ConfigError: The format is unknown, or the folder holds other files.
+        DataError: A setting of the manifest is unknown or invalid.
     """
     if format not in FORMATS:
         raise ConfigError(f"unknown export format: {format!r}", hint=f"Use one of: {', '.join(FORMATS)}.")
+    check_settings(manifest)
     found = find_format(format)
     absolute = folder.resolve() if folder.is_symlink() else folder.absolute()
     check_folder(absolute, manifest, here)

@@ -113,6 +113,23 @@ def test_export_without_model_fails_for_trainers_only(data: Path, format: str) -
     assert [task.tokens_are_exact for task in report.tasks] == [True, False, True]
 
 
+@pytest.mark.parametrize("format", FORMATS)
+def test_export_unknown_or_invalid_setting_of_the_manifest_names_it(data: Path, format: str) -> None:
+    """A format that does not use a setting checks it too: the export carries the manifest."""
+    made = manifest(data, "target")
+    invalid: dict[str, Any] = {
+        "train.epochz": {"train": {"epochz": 7}},
+        "train.seed": {"train": {"seed": "abc"}},
+        "lora.rank": {"lora": {"rank": 4}},
+        "data.seed": {"data": {"seed": None}},
+        "data.maxlength": {"data": {"maxlength": 32}},
+        "model.name_or_path": {"model": made.model.model_copy(update={"name_or_path": ""})},
+    }
+    for name, update in invalid.items():
+        with pytest.raises(DataError, match=f"invalid setting in the manifest: {name}: "):
+            run(made.model_copy(update=update), data, format)
+
+
 def test_export_encoder_decoder_is_refused_for_trainers_only(data: Path, tiny_t5_folder: Path) -> None:
     shutil.rmtree(data / "model")
     shutil.copytree(tiny_t5_folder, data / "model")
