@@ -128,9 +128,10 @@ def read_rows(plan: Plan, entry: Entry) -> list[Row]:
 
     Raises:
         DataError: The rows cannot be read.
-        ManifestMismatch: The hub data set of the rows has changed.
+        ManifestMismatch: The hub data set of the rows has changed, or the manifest counts other rows.
     """
     rows = read_task(row_source(entry, plan.here), keep_bad=True, hashes=_known(plan, entry.files))
+    _check_count(plan, entry, entry.files, rows)
     if entry.source.get("hub") and not plan.allow_changed:
         found = hash_of(content_hash(row.content) for row in rows)
         if found != entry.files[0].sha256:
@@ -140,6 +141,16 @@ def read_rows(plan: Plan, entry: Entry) -> list[Row]:
                 hint="Run `curator select` again, or pass --allow-changed.",
             )
     return rows
+
+
+def _check_count(plan: Plan, entry: Entry, files: Sequence[TaskFile], rows: Sequence[Row]) -> None:
+    """Check the number of rows. The manifest leaves rows out by number, so other rows would be left out."""
+    counted = sum(file.rows for file in files)
+    if counted != len(rows) and not plan.allow_changed:
+        raise ManifestMismatch(
+            f"task {entry.name!r}: the manifest counts {counted:,} rows in its files, and {len(rows):,} are read",
+            hint="Run `curator select` again, or pass --allow-changed.",
+        )
 
 
 def _known(plan: Plan, files: Sequence[TaskFile]) -> dict[str, str] | None:
@@ -175,6 +186,7 @@ def held_out_rows(plan: Plan, part: PlannedTask, rows: Sequence[Row]) -> list[Ro
 
     Raises:
         DataError: The validation files cannot be read, or a held-out row is invalid.
+        ManifestMismatch: The manifest counts other rows in the validation files.
     """
     entry = part.entry
     assert isinstance(entry, TargetEntry)
@@ -183,6 +195,7 @@ def held_out_rows(plan: Plan, part: PlannedTask, rows: Sequence[Row]) -> list[Ro
         numbers = set(entry.left_out[VALIDATION])
         return _checked([row for row in rows if row.number in numbers], part)
     found = read_task(source, keep_bad=True, hashes=_known(plan, entry.validation_files))
+    _check_count(plan, entry, entry.validation_files, found)
     if entry.validation_left_out is None:
         # An early version of curator did not record which rows were used.
         return [row for row in found if not row.problem and not is_empty(row.content) and _carries_loss(row, plan)]

@@ -23,7 +23,7 @@ from curator.export.plan import RECORD_NAME
 from curator.export.spool import Spool
 from curator.project.project import Project
 from curator.results.outputs import ExportReport
-from curator.select.manifest import MANIFEST_NAME, TaskFile, check_files, read_manifest, render
+from curator.select.manifest import MANIFEST_NAME, TaskEntry, TaskFile, check_files, read_manifest, render
 
 RESERVED = ["../../evil", "a/b", "a\\b", "A/B", "", ".", "..", "con", "NUL.x", "é" * 150, "e\u0301", "\u00e9", "tab\t"]
 
@@ -187,18 +187,20 @@ def test_export_sources_of_every_kind_are_read(manifest: Path, tmp_path: Path) -
     write_rows(data / "state.json", rows)
     datasets.DatasetDict({"dev": datasets.Dataset.from_list(rows[:1])}).save_to_disk(data / "saved")
 
-    def files(*paths: Path) -> tuple[TaskFile, ...]:
-        return tuple(TaskFile(path=p.relative_to(data).as_posix(), sha256=sha256_of(p), rows=1) for p in sorted(paths))
+    def task(name: str, count: int, *paths: Path, **source: Any) -> TaskEntry:
+        # The first file of a saved data set counts all rows.
+        counts = {path: count if path == min(paths) else 0 for path in sorted(paths)}
+        files = tuple(
+            TaskFile(path=path.relative_to(data).as_posix(), sha256=sha256_of(path), rows=rows)
+            for path, rows in counts.items()
+        )
+        return base.tasks[0].model_copy(update={"name": name, "examples": count, "files": files, "source": source})
 
     saved = [path for path in (data / "saved").rglob("*") if path.is_file()]
     tasks = (
-        base.tasks[0].model_copy(update={"name": "named as a part", "files": files(data / "state.json")}),
-        base.tasks[0].model_copy(
-            update={"name": "empty", "files": files(data / "state.json"), "source": {"column": "task", "value": ""}}
-        ),
-        base.tasks[0].model_copy(
-            update={"name": "saved", "files": files(*saved), "source": {"saved_dataset": True, "split": "dev"}}
-        ),
+        task("named as a part", 2, data / "state.json"),
+        task("empty", 1, data / "state.json", column="task", value=""),
+        task("saved", 1, *saved, saved_dataset=True, split="dev"),
     )
     manifest.write_text(render(base.model_copy(update={"tasks": tasks})))
     report = export(manifest, format="jsonl", folder=tmp_path / "out")
@@ -208,6 +210,18 @@ def test_export_sources_of_every_kind_are_read(manifest: Path, tmp_path: Path) -
         "empty.jsonl": 1,
         "saved.jsonl": 1,
     }
+
+
+def test_export_other_number_of_rows_than_in_the_manifest_is_refused(manifest: Path, tmp_path: Path) -> None:
+    """The manifest leaves rows out by number. With other numbers, an export could hold held-out rows."""
+    base = read_manifest(manifest)
+    one = base.tasks[0]
+    longer = one.model_copy(update={"examples": 4, "files": (one.files[0].model_copy(update={"rows": 4}),)})
+    manifest.write_text(render(base.model_copy(update={"tasks": (longer,)})))
+    with pytest.raises(ManifestMismatch, match="'one': the manifest counts 4 rows in its files, and 3 are read"):
+        export(manifest, format="jsonl", folder=tmp_path / "out")
+    export(manifest, format="jsonl", folder=tmp_path / "out", allow_changed=True)
+    assert len(rows_of(tmp_path / "out" / "one.jsonl")) == 3
 
 
 def test_export_unknown_format_is_refused_by_name(manifest: Path, tmp_path: Path) -> None:
