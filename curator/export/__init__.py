@@ -77,10 +77,11 @@ def prepare_export(
     """
     from curator.export.allowed_files import AllowedPlaces
     from curator.export.examples import read_plan
-    from curator.export.plan import first_plan
+    from curator.export.plan import check_folder, first_plan
     from curator.select.manifest import check_files
 
     plan = first_plan(manifest, here, format=format, folder=folder)
+    check_folder(plan.folder, manifest, here, data=True)
     places = None if allow_outside else AllowedPlaces(here, project)
     if places is not None:
         places.check(manifest)

@@ -20,7 +20,7 @@ from datasets import concatenate_datasets, load_from_disk
 
 tasks = load_from_disk(".")  # start in the folder of this file; one split per task, the target first
 validation = {{name: tasks.pop(name) for name in {held_out!r}}}  # held-out rows of the target: never train on them
-train = concatenate_datasets(list(tasks.values())).shuffle(seed={train_of(plan.manifest).seed})
+train = concatenate_datasets(list(tasks.values())).shuffle(seed={train_of(plan.manifest).seed}, keep_in_memory=True)
 print(train, validation)
 """
     return {"dataset_dict.json": json.dumps({"splits": names}), "load.py": snippet}

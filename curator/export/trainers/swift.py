@@ -119,6 +119,8 @@ def _files(plan: "Plan") -> dict[str, str]:
         "lr_scheduler_type": recipe.train.schedule,
         "warmup_ratio": recipe.train.warmup,
         "weight_decay": recipe.train.weight_decay,
+        # ms-swift's default is 0.95.
+        "adam_beta2": 0.999,
         "seed": recipe.train.seed,
         "report_to": recipe.train.report_to,
         "external_plugins": [PLUGIN],
