@@ -13,6 +13,7 @@ format has a small module in `trainers`. All formats share these modules:
     write       all files, or none
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -78,7 +79,7 @@ def prepare_export(
     from curator.export.allowed_files import AllowedPlaces
     from curator.export.examples import read_plan
     from curator.export.plan import check_folder, first_plan
-    from curator.select.manifest import check_files
+    from curator.select.manifest import changed_files, check_files
 
     plan = first_plan(manifest, here, format=format, folder=folder)
     check_folder(plan.folder, manifest, here, data=True)
@@ -87,6 +88,9 @@ def prepare_export(
         places.check(manifest)
     if not allow_changed:
         check_files(manifest, here)
+    elif changed := list(dict.fromkeys(name for name, *_ in changed_files(manifest, here))):
+        note = f"changed since the selection, so that left-out rows may be others: {', '.join(changed)}"
+        plan = replace(plan, notes=(note,))
     return read_plan(plan, allow_changed=allow_changed, places=places, reporter=reporter)
 
 

@@ -9,7 +9,7 @@ from curator.core.errors import ConfigError, CuratorError, DataError, ManifestMi
 from curator.core.files import located
 from curator.core.provenance import hash_of
 from curator.data.bad_rows import rows_refusal
-from curator.data.left_out import VALIDATION
+from curator.data.left_out import TEST, VALIDATION
 from curator.data.rows import Row, content_hash, is_empty
 from curator.data.task_rows import read_task
 from curator.data.tokens import Encoded, Encoder
@@ -102,7 +102,7 @@ def _read_into(spool: Spool, plan: Plan, reporter: "Reporter | None") -> Plan:
     plan = replace(plan, form=chosen, rows_differing=missing, tasks=_weigh(plan, seen), validation=tuple(validation))
     tasks = tuple(replace(task, native=_is_native(plan, chosen, task)) for task in plan.tasks)
     plan = replace(plan, tasks=tuple(_counted(task, read) for task, read in zip(tasks, seen, strict=True)))
-    return replace(plan, notes=(*_notes(plan), *equal, *plan.format.notes(plan)))
+    return replace(plan, notes=(*plan.notes, *_notes(plan), *equal, *plan.format.notes(plan)))
 
 
 def _is_target(task: PlannedTask) -> bool:
@@ -211,7 +211,7 @@ def _carries_loss(row: Row, plan: Plan) -> bool:
 def _checked(rows: list[Row], task: PlannedTask) -> list[Row]:
     bad = [row for row in rows if row.problem]
     if bad:
-        raise rows_refusal(bad, len(rows), f"task {task.entry.name!r}")
+        raise rows_refusal(bad, len(rows), f"task {task.entry.name!r}", skippable=False)
     return rows
 
 
@@ -287,7 +287,12 @@ def _notes(plan: Plan) -> Iterator[str]:
             rows = "1 row is" if count == 1 else f"{count:,} rows are"
             yield f"{task.entry.name}: {rows} dropped from the selection"
     for task in plan.tasks:
-        if not task.rows:
+        if count := len(task.entry.left_out.get(TEST, ())):
+            yield f"{task.entry.name}: no file holds the test part (rows: {count:,})"
+    for task in plan.tasks:
+        if not task.available:
+            yield f"{task.entry.name}: all rows are left out, so that it has no file"
+        elif not task.rows:
             yield f"{task.entry.name}: a weight of {task.weight:g} leaves no rows and no file"
     weighted = [task for task in plan.training if task.weight != 1.0]
     made = [task.entry.name for task in weighted if not task.native]

@@ -8,7 +8,7 @@ import itertools
 import json
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
@@ -17,7 +17,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from curator.core.config import CsvOptions, target_names
 from curator.core.errors import DataError, ManifestMismatch
-from curator.core.files import located, read_whole_text, refuse_endless, relative_to, sha256_of, write_whole
+from curator.core.files import File, located, read_whole_text, refuse_endless, relative_to, sha256_of, write_whole
 from curator.core.hub_ids import checked_hub_id
 from curator.data.json_files import without_repeated_keys
 from curator.data.left_out import DROPPED, VALIDATION
@@ -468,17 +468,33 @@ def check_files(manifest: Manifest, folder: Path) -> None:
         DataError: A file cannot be read.
         ManifestMismatch: A file has changed.
     """
+    for name, path, wanted, found in changed_files(manifest, folder):
+        raise ManifestMismatch(
+            f"task {name!r}: {path} has changed: sha256 {wanted[:12]}… in the manifest, {found[:12]}… now",
+            hint="Run `curator select --rehash` in the project, or pass --allow-changed.",
+        )
+
+
+def changed_files(manifest: Manifest, folder: Path) -> Iterator[tuple[str, File, str, str]]:
+    """Yield the changed files of the targets and of the selected tasks.
+
+    Args:
+        manifest: The manifest.
+        folder: Folder that the manifest's paths are relative to.
+
+    Yields:
+        Name of the task, the file, its hash in the manifest, and its present hash.
+
+    Raises:
+        DataError: A file cannot be read.
+    """
     entries: list[TaskEntry | TargetEntry] = [*manifest.targets, *(t for t in manifest.tasks if t.selected)]
     for entry in entries:
         for file in itertools.chain.from_iterable(files_of(entry).values()):
             path = located(file.path, folder)
             found = sha256_of(path)
             if found != file.sha256:
-                raise ManifestMismatch(
-                    f"task {entry.name!r}: {path} has changed: sha256 {file.sha256[:12]}… in the manifest,"
-                    f" {found[:12]}… now",
-                    hint="Run `curator select --rehash` in the project, or pass --allow-changed.",
-                )
+                yield entry.name, path, file.sha256, found
 
 
 def now() -> str:

@@ -169,14 +169,16 @@ def test_export_bad_rows_leave_the_folder_unchanged(manifest: Path, tmp_path: Pa
     (manifest.parent / "two.jsonl").write_text('{"prompt": "broken"}\n')
     with pytest.raises(ManifestMismatch, match="'two'"):
         export(manifest, format="jsonl", folder=out)
-    with pytest.raises(DataError, match=r"two\.jsonl:1"):
+    with pytest.raises(DataError, match=r"two\.jsonl:1") as caught:
         export(manifest, format="jsonl", folder=out, allow_changed=True)
+    assert "skip" not in caught.value.hint, "`curator export` has no such option"
     assert everything(out) == before
     with pytest.raises(DataError):
         export(manifest, format="jsonl", folder=tmp_path / "new", allow_changed=True)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["data", "out"]
     write_rows(manifest.parent / "two.jsonl", pair_rows("two", 5))
-    export(manifest, format="jsonl", folder=out, allow_changed=True)
+    report = export(manifest, format="jsonl", folder=out, allow_changed=True)
+    assert report.notes == ("changed since the selection, so that left-out rows may be others: two",)
     assert len(rows_of(out / "two.jsonl")) == 5
 
 
@@ -222,6 +224,15 @@ def test_export_other_number_of_rows_than_in_the_manifest_is_refused(manifest: P
         export(manifest, format="jsonl", folder=tmp_path / "out")
     export(manifest, format="jsonl", folder=tmp_path / "out", allow_changed=True)
     assert len(rows_of(tmp_path / "out" / "one.jsonl")) == 3
+
+
+def test_export_test_part_of_a_target_is_noted(manifest: Path, tmp_path: Path) -> None:
+    base = read_manifest(manifest)
+    target = base.targets[0].model_copy(update={"examples": 2, "left_out": {"test": (1,)}})
+    manifest.write_text(render(base.model_copy(update={"targets": (target,)})))
+    report = export(manifest, format="jsonl", folder=tmp_path / "out")
+    assert report.notes == ("target: no file holds the test part (rows: 1)",)
+    assert rows_of(tmp_path / "out" / "target.jsonl") == [pair_rows("target", 3)[n] for n in (0, 2)]
 
 
 def test_export_unknown_format_is_refused_by_name(manifest: Path, tmp_path: Path) -> None:
