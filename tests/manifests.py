@@ -15,7 +15,10 @@ def manifest_of(folder: Path, *names: str, **changes: Any) -> Manifest:
         path = folder / f"{name}.jsonl"
         return [{"path": path.name, "sha256": sha256_of(path), "rows": len(path.read_bytes().splitlines())}]
 
-    common = {"examples": 1, "tokens": 2}
+    def common(name: str) -> dict[str, Any]:
+        found = files(name)
+        return {"examples": found[0]["rows"], "tokens": 2, "files": found}
+
     values: dict[str, Any] = {
         "created": "2026-11-23T12:00:00Z",
         "curator_version": "0.1.0",
@@ -29,9 +32,9 @@ def manifest_of(folder: Path, *names: str, **changes: Any) -> Manifest:
         "data": {},
         "gradients": {},
         "estimate": {},
-        "targets": [{"name": names[0], "validation_examples": 1, "files": files(names[0]), **common}],
+        "targets": [{"name": names[0], "validation_examples": 0, **common(names[0])}],
         "tasks": [
-            {"name": n, "selected": True, "files": files(n), "affinity": 0.1, "affinity_standard_error": None, **common}
+            {"name": n, "selected": True, "affinity": 0.1, "affinity_standard_error": None, **common(n)}
             for n in names[1:]
         ],
         "estimated_loss": 1.0,

@@ -91,20 +91,22 @@ def each_once(tasks: Sequence[Sequence[BadRow]]) -> list[BadRow]:
     return [row for found in most.values() for row in found]
 
 
-def rows_refusal(bad: Sequence[BadRow | Row], rows: int, where: str) -> DataError:
+def rows_refusal(bad: Sequence[BadRow | Row], rows: int, where: str, *, skippable: bool = True) -> DataError:
     """Return the error for rows that cannot be used.
 
     Args:
         bad: The bad rows. At least one.
         rows: Number of all rows, good and bad.
         where: Name of the file or files that hold the rows.
+        skippable: Whether the command can leave out bad rows. The hint then says how.
     """
     first, _, hint = bad[0].problem.partition("\n")
+    hint = f"{hint} {SKIP_HINT}" if skippable else hint
     if len(bad) == 1:
-        return DataError(f"{bad[0].place}: {first} (1 of {rows:,} rows in {where})", hint=f"{hint} {SKIP_HINT}")
+        return DataError(f"{bad[0].place}: {first} (1 of {rows:,} rows in {where})", hint=hint)
     return DataError(
         f"{len(bad):,} of {rows:,} rows in {where} cannot be used:\n  " + "\n  ".join(_lines(bad)),
-        hint=f"{hint} {SKIP_HINT}",
+        hint=hint,
     )
 
 

@@ -7,11 +7,13 @@ format has a small module in `trainers`. All formats share these modules:
     plan        names, rows, tokens and weights of the tasks, and a check of the folder
     examples    the rows, encoded as curator encodes them
     spool       the encoded rows between reading and writing
+    sections    settings of the manifest
     forms       ways to write a row, and the tokens that trainers read from it
     recipe      settings of the model, of LoRA and of training, from the manifest
     write       all files, or none
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,6 +39,7 @@ def plan_export(manifest: "Manifest", here: Path, *, format: str, folder: Path) 
 
     Raises:
         ConfigError: The format is unknown, or the folder holds other files.
+        DataError: A setting of the manifest is unknown or invalid.
     """
     from curator.export.plan import first_plan
 
@@ -70,20 +73,24 @@ def prepare_export(
 
     Raises:
         ConfigError: The format is unknown or does not suit the model, or the folder holds other files.
-        DataError: A file cannot be read, or the temporary file cannot be written.
+        DataError: A setting of the manifest is invalid, a file cannot be read, or the temporary file cannot be written.
         ManifestMismatch: A file has changed.
     """
     from curator.export.allowed_files import AllowedPlaces
     from curator.export.examples import read_plan
-    from curator.export.plan import first_plan
-    from curator.select.manifest import check_files
+    from curator.export.plan import check_folder, first_plan
+    from curator.select.manifest import changed_files, check_files
 
     plan = first_plan(manifest, here, format=format, folder=folder)
+    check_folder(plan.folder, manifest, here, data=True)
     places = None if allow_outside else AllowedPlaces(here, project)
     if places is not None:
         places.check(manifest)
     if not allow_changed:
         check_files(manifest, here)
+    elif changed := list(dict.fromkeys(name for name, *_ in changed_files(manifest, here))):
+        note = f"changed since the selection, so that left-out rows may be others: {', '.join(changed)}"
+        plan = replace(plan, notes=(note,))
     return read_plan(plan, allow_changed=allow_changed, places=places, reporter=reporter)
 
 
@@ -127,7 +134,7 @@ def export(
 
     Raises:
         ConfigError: The format is unknown or does not suit the model, or the folder holds other files.
-        DataError: A file cannot be read or written.
+        DataError: A setting of the manifest is invalid, or a file cannot be read or written.
         ManifestMismatch: A file has changed.
     """
     plan = prepare_export(

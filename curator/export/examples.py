@@ -9,7 +9,7 @@ from curator.core.errors import ConfigError, CuratorError, DataError, ManifestMi
 from curator.core.files import located
 from curator.core.provenance import hash_of
 from curator.data.bad_rows import rows_refusal
-from curator.data.left_out import VALIDATION
+from curator.data.left_out import TEST, VALIDATION
 from curator.data.rows import Row, content_hash, is_empty
 from curator.data.task_rows import read_task
 from curator.data.tokens import Encoded, Encoder
@@ -17,7 +17,7 @@ from curator.export.allowed_files import AllowedPlaces, row_source, validation_s
 from curator.export.format import Entry, Plan, PlannedTask
 from curator.export.forms import PLAIN, TOKENS, Encoding, Form, is_faithful
 from curator.export.plan import dropped, weigh
-from curator.export.recipe import max_length_of, model_section
+from curator.export.sections import data_of, model_of
 from curator.export.spool import Spool
 from curator.select.manifest import TargetEntry, TaskFile
 
@@ -102,7 +102,7 @@ def _read_into(spool: Spool, plan: Plan, reporter: "Reporter | None") -> Plan:
     plan = replace(plan, form=chosen, rows_differing=missing, tasks=_weigh(plan, seen), validation=tuple(validation))
     tasks = tuple(replace(task, native=_is_native(plan, chosen, task)) for task in plan.tasks)
     plan = replace(plan, tasks=tuple(_counted(task, read) for task, read in zip(tasks, seen, strict=True)))
-    return replace(plan, notes=(*_notes(plan), *equal, *plan.format.notes(plan)))
+    return replace(plan, notes=(*plan.notes, *_notes(plan), *equal, *plan.format.notes(plan)))
 
 
 def _is_target(task: PlannedTask) -> bool:
@@ -128,9 +128,10 @@ def read_rows(plan: Plan, entry: Entry) -> list[Row]:
 
     Raises:
         DataError: The rows cannot be read.
-        ManifestMismatch: The hub data set of the rows has changed.
+        ManifestMismatch: The hub data set of the rows has changed, or the manifest counts other rows.
     """
     rows = read_task(row_source(entry, plan.here), keep_bad=True, hashes=_known(plan, entry.files))
+    _check_count(plan, entry, entry.files, rows)
     if entry.source.get("hub") and not plan.allow_changed:
         found = hash_of(content_hash(row.content) for row in rows)
         if found != entry.files[0].sha256:
@@ -140,6 +141,16 @@ def read_rows(plan: Plan, entry: Entry) -> list[Row]:
                 hint="Run `curator select` again, or pass --allow-changed.",
             )
     return rows
+
+
+def _check_count(plan: Plan, entry: Entry, files: Sequence[TaskFile], rows: Sequence[Row]) -> None:
+    """Check the number of rows. The manifest leaves rows out by number, so other rows would be left out."""
+    counted = sum(file.rows for file in files)
+    if counted != len(rows) and not plan.allow_changed:
+        raise ManifestMismatch(
+            f"task {entry.name!r}: the manifest counts {counted:,} rows in its files, and {len(rows):,} are read",
+            hint="Run `curator select` again, or pass --allow-changed.",
+        )
 
 
 def _known(plan: Plan, files: Sequence[TaskFile]) -> dict[str, str] | None:
@@ -175,6 +186,7 @@ def held_out_rows(plan: Plan, part: PlannedTask, rows: Sequence[Row]) -> list[Ro
 
     Raises:
         DataError: The validation files cannot be read, or a held-out row is invalid.
+        ManifestMismatch: The manifest counts other rows in the validation files.
     """
     entry = part.entry
     assert isinstance(entry, TargetEntry)
@@ -183,6 +195,7 @@ def held_out_rows(plan: Plan, part: PlannedTask, rows: Sequence[Row]) -> list[Ro
         numbers = set(entry.left_out[VALIDATION])
         return _checked([row for row in rows if row.number in numbers], part)
     found = read_task(source, keep_bad=True, hashes=_known(plan, entry.validation_files))
+    _check_count(plan, entry, entry.validation_files, found)
     if entry.validation_left_out is None:
         # An early version of curator did not record which rows were used.
         return [row for row in found if not row.problem and not is_empty(row.content) and _carries_loss(row, plan)]
@@ -198,7 +211,7 @@ def _carries_loss(row: Row, plan: Plan) -> bool:
 def _checked(rows: list[Row], task: PlannedTask) -> list[Row]:
     bad = [row for row in rows if row.problem]
     if bad:
-        raise rows_refusal(bad, len(rows), f"task {task.entry.name!r}")
+        raise rows_refusal(bad, len(rows), f"task {task.entry.name!r}", skippable=False)
     return rows
 
 
@@ -221,7 +234,7 @@ def _encoding(plan: Plan, *, allow_changed: bool, places: AllowedPlaces | None) 
         return None
     from curator.data.model_files import find_tokenizer, load_architecture, load_tokenizer
 
-    section = model_section(plan)
+    section = model_of(plan.manifest)
     try:
         download = places is None or places.check_model(section)
         folder = find_tokenizer(section, plan.here, download=download)
@@ -240,7 +253,7 @@ def _encoding(plan: Plan, *, allow_changed: bool, places: AllowedPlaces | None) 
             f"{plan.format.trainer} trains causal models only: {section.name_or_path!r} is an encoder–decoder",
             hint="Export jsonl, parquet or hf.",
         )
-    length = max_length_of(plan)
+    length = data_of(plan.manifest).max_length
     encoder = Encoder(tokenizer, max_length=length, encoder_decoder=encoder_decoder)
     names = architecture.architectures or [""]
     return Encoding(tokenizer, encoder, length, architecture=names[0])
@@ -274,7 +287,12 @@ def _notes(plan: Plan) -> Iterator[str]:
             rows = "1 row is" if count == 1 else f"{count:,} rows are"
             yield f"{task.entry.name}: {rows} dropped from the selection"
     for task in plan.tasks:
-        if not task.rows:
+        if count := len(task.entry.left_out.get(TEST, ())):
+            yield f"{task.entry.name}: no file holds the test part (rows: {count:,})"
+    for task in plan.tasks:
+        if not task.available:
+            yield f"{task.entry.name}: all rows are left out, so that it has no file"
+        elif not task.rows:
             yield f"{task.entry.name}: a weight of {task.weight:g} leaves no rows and no file"
     weighted = [task for task in plan.training if task.weight != 1.0]
     made = [task.entry.name for task in weighted if not task.native]

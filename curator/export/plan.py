@@ -10,11 +10,13 @@ from typing import Any, cast
 
 from curator.core.errors import ConfigError, DataError
 from curator.core.files import file_names, located, read_whole_text, sha256_of
+from curator.core.folders import entries_below
 from curator.data.left_out import VALIDATION as HELD_OUT
 from curator.data.repetition import counts_of
 from curator.export.data_files import VALIDATION
 from curator.export.format import ROWS, TEMPLATE, Entry, Format, Plan, PlannedTask
 from curator.export.names import FORMATS
+from curator.export.sections import check_settings
 from curator.select.manifest import MANIFEST_NAME, Manifest, TargetEntry, files_of, read_manifest
 
 RECORD_NAME = "curator-export.json"
@@ -37,9 +39,11 @@ def first_plan(manifest: Manifest, here: Path, *, format: str, folder: Path) -> 
 
     Raises:
         ConfigError: The format is unknown, or the folder holds other files.
+        DataError: A setting of the manifest is unknown or invalid.
     """
     if format not in FORMATS:
         raise ConfigError(f"unknown export format: {format!r}", hint=f"Use one of: {', '.join(FORMATS)}.")
+    check_settings(manifest)
     found = find_format(format)
     absolute = folder.resolve() if folder.is_symlink() else folder.absolute()
     check_folder(absolute, manifest, here)
@@ -133,8 +137,14 @@ def kept(entry: Entry) -> int:
 # -- the folder ---------------------------------------------------------------------------------------------------
 
 
-def check_folder(folder: Path, manifest: Manifest, here: Path) -> None:
+def check_folder(folder: Path, manifest: Manifest, here: Path, *, data: bool = False) -> None:
     """Check that a folder is missing, empty, or holds an unchanged export, and that no task is read from it.
+
+    Args:
+        folder: Folder of the export.
+        manifest: The selection.
+        here: Folder that the manifest's paths are relative to.
+        data: Hash the data files too, which takes time. Configurations are always hashed.
 
     Raises:
         ConfigError: The folder holds other files, an edited file, or data of the manifest.
@@ -147,12 +157,18 @@ def check_folder(folder: Path, manifest: Manifest, here: Path) -> None:
     there = {path.name for path in folder.iterdir()}
     if not there:
         return
-    ours = _earlier_export(folder)
-    foreign = sorted(there - set(ours))
+    ours, configs = _earlier_export(folder)
+    foreign = sorted(there - {name.partition("/")[0] for name in ours})
     if foreign:
         raise ConfigError(f"{folder} exists and is not an export: it holds {foreign[0]!r}", hint=choose)
+    inside = sorted(path.relative_to(folder).as_posix() for path in entries_below(folder))
+    # Early versions of curator recorded the names of folders only.
+    foreign = [name for name in inside if name not in ours and name.partition("/")[0] not in ours]
+    if foreign:
+        raise ConfigError(f"{folder} holds an export with an added file: {foreign[0]!r}", hint=choose)
     for name, digest in ours.items():
-        if digest and (folder / name).is_file() and sha256_of(folder / name) != digest:
+        known = digest and (data or name in configs)
+        if known and (folder / name).is_file() and sha256_of(folder / name) != digest:
             raise ConfigError(f"{folder} holds an export with an edited file: {name!r}", hint=choose)
     for entry in exported(manifest):
         for file in chain.from_iterable(files_of(entry).values()):
@@ -161,17 +177,19 @@ def check_folder(folder: Path, manifest: Manifest, here: Path) -> None:
                 raise ConfigError(f"{folder} holds the data of task {entry.name!r}: {file.path}", hint=choose)
 
 
-def _earlier_export(folder: Path) -> dict[str, str]:
-    """Return names of the files and folders of an earlier export, with hashes of the files that people may edit."""
+def _earlier_export(folder: Path) -> tuple[dict[str, str], set[str]]:
+    """Return the files of an earlier export with their hashes, and the names of the configurations among them."""
     try:
         record = json.loads(read_whole_text(folder / RECORD_NAME))
         written: dict[str, Any] = record["written"]
-        return {MANIFEST_NAME: "", RECORD_NAME: ""} | {str(name): str(digest) for name, digest in written.items()}
+        ours = {MANIFEST_NAME: "", RECORD_NAME: ""} | {str(name): str(digest) for name, digest in written.items()}
+        return ours, set(map(str, record["configs"]))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, DataError):
         pass
     try:
         # Early versions of curator wrote JSON Lines without a record.
         entries = exported(read_manifest(folder / MANIFEST_NAME))
     except DataError:
-        return {}
-    return {MANIFEST_NAME: "", **{f"{stem}.jsonl": "" for stem in file_names([entry.name for entry in entries])}}
+        return {}, set()
+    stems = file_names([entry.name for entry in entries])
+    return {MANIFEST_NAME: "", **{f"{stem}.jsonl": "" for stem in stems}}, set()

@@ -1,28 +1,18 @@
 """Read the settings of the model, of LoRA and of training from a manifest, for the config of a trainer."""
 
-import json
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, Field, ValidationError
-
-from curator.core.config import DataSection, LoraSection, ModelSection, TrainSection
-from curator.core.errors import DataError
+from curator.core.config import LoraSection, TrainSection
+from curator.export.sections import data_of, lora_of, model_of, train_of
 from curator.select.manifest import rebased
 
 if TYPE_CHECKING:
     from curator.export.format import Plan
 
-SectionT = TypeVar("SectionT", bound=BaseModel)
 OUTPUT = "output"
 """Subfolder of the export in which the trainer saves the adapter."""
-
-
-class _Length(BaseModel):
-    """The setting of `[data]` that a trainer needs."""
-
-    max_length: Annotated[int, Field(ge=2, lt=2**31, strict=True)] = DataSection.model_fields["max_length"].default
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +28,8 @@ class Recipe:
     lora: LoraSection
     train: TrainSection
     max_length: int
+    data_seed: int
+    """Seed of sampled rows."""
     steps_per_epoch: int
 
     @property
@@ -68,21 +60,6 @@ class Recipe:
         return math.ceil(self.train.epochs * self.steps_per_epoch)
 
 
-def model_section(plan: "Plan") -> ModelSection:
-    """Return the manifest's model as a section of the configuration."""
-    model = plan.manifest.model
-    return ModelSection.model_validate_json(
-        json.dumps(
-            {
-                "name_or_path": model.name_or_path,
-                "revision": model.revision,
-                "dtype": model.dtype,
-                "quantization": model.quantization,
-            }
-        )
-    )
-
-
 def recipe_of(plan: "Plan") -> Recipe:
     """Read the settings of a plan's manifest. Missing settings have their defaults.
 
@@ -91,29 +68,20 @@ def recipe_of(plan: "Plan") -> Recipe:
     """
     from curator.training.model import pick_device, pick_dtype
 
-    manifest, section = plan.manifest, model_section(plan)
+    manifest, section = plan.manifest, model_of(plan.manifest)
     rows = sum(task.rows for task in plan.tasks)
-    train = _section(TrainSection, "train", manifest.train)
+    train, data = train_of(manifest), data_of(manifest)
     return Recipe(
         model=rebased(manifest, plan.here, plan.folder).model.name_or_path,
         revision=section.revision,
         dtype=str(pick_dtype(section, pick_device())).removeprefix("torch."),
         quantization=section.quantization,
-        lora=_section(LoraSection, "lora", manifest.lora),
+        lora=lora_of(manifest),
         train=train,
-        max_length=max_length_of(plan),
+        max_length=data.max_length,
+        data_seed=data.seed,
         steps_per_epoch=math.ceil(math.ceil(rows / train.batch_size) / train.gradient_accumulation),
     )
-
-
-def max_length_of(plan: "Plan") -> int:
-    """Return the longest example in tokens. Longer examples are truncated.
-
-    Raises:
-        DataError: The manifest's `max_length` is invalid.
-    """
-    known = {name: value for name, value in plan.manifest.data.items() if name == "max_length"}
-    return _section(_Length, "data", known).max_length
 
 
 def evaluation() -> dict[str, Any]:
@@ -145,16 +113,3 @@ def rounding_notes(plan: "Plan", trainer: str, *, epochs: bool = False) -> list[
             f"epochs {recipe.train.epochs} are rounded to {recipe.whole_epochs}: {trainer} takes whole numbers"
         )
     return notes
-
-
-def _section(kind: type[SectionT], name: str, values: dict[str, Any]) -> SectionT:
-    known = {key: value for key, value in values.items() if key in kind.model_fields}
-    try:
-        return kind.model_validate_json(json.dumps(known))
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(map(str, (name, *first["loc"])))
-        raise DataError(
-            f"invalid setting in the manifest: {where}: {first['msg']}",
-            hint="Export a manifest that `curator select` wrote.",
-        ) from error

@@ -9,6 +9,7 @@ from typing import Any
 
 from curator.core.errors import DataError
 from curator.core.files import sha256_of, whole_folder
+from curator.core.folders import entries_below
 from curator.data.rows import trainable
 from curator.export.data_files import turn_keys_of
 from curator.export.format import ROWS, Plan, PlannedTask
@@ -57,8 +58,8 @@ def _write_into(folder: Path, plan: Plan) -> None:
     (folder / MANIFEST_NAME).write_text(manifest, encoding="utf-8")
     for name, text in plan.configs.items():
         (folder / name).write_text(text, encoding="utf-8", newline="\n")
-    names = sorted(path.name for path in folder.iterdir() if path.name != MANIFEST_NAME)
-    record = {name: sha256_of(folder / name) if name in plan.configs else "" for name in names}
+    names = sorted(path.relative_to(folder).as_posix() for path in entries_below(folder))
+    record = {name: sha256_of(folder / name) for name in names if name != MANIFEST_NAME}
     # Without the name of the folder, equal exports have equal records.
     report = {key: value for key, value in plan.report.to_json().items() if key not in ("folder", "files")}
     text = json.dumps(report | {"written": record}, ensure_ascii=False, indent=1) + "\n"

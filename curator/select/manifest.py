@@ -7,6 +7,8 @@ Paths are relative to the manifest's folder if possible. Equal inputs give equal
 import itertools
 import json
 import os
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
@@ -16,9 +18,10 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from curator.core.config import CsvOptions, target_names
 from curator.core.errors import DataError, ManifestMismatch
 from curator.core.figures import first_of
-from curator.core.files import located, read_whole_text, refuse_endless, relative_to, sha256_of, write_whole
+from curator.core.files import File, located, read_whole_text, refuse_endless, relative_to, sha256_of, write_whole
 from curator.core.hub_ids import checked_hub_id
-from curator.data.left_out import DROPPED
+from curator.data.json_files import without_repeated_keys
+from curator.data.left_out import DROPPED, VALIDATION
 
 SCHEMA_VERSION = 1
 MANIFEST_NAME = "curator-manifest.json"
@@ -100,6 +103,27 @@ Origin = Annotated[dict[str, Any], AfterValidator(_plain_source)]
 """Source of the rows in addition to files: hub id, split, filter and names of columns."""
 
 
+def _check_numbers(numbers: Sequence[int], files: Sequence[TaskFile], field: str) -> int:
+    """Check the numbers of rows that are not used. Return how many rows of the files are left.
+
+    Raises:
+        ValueError: The files do not have a row of this number, or a number occurs twice.
+    """
+    rows = sum(file.rows for file in files)
+    unknown = next((number for number in numbers if not 0 <= number < rows), None)
+    if unknown is not None:
+        raise ValueError(f"`{field}` names row {unknown}, but the files have {rows:,} rows, from 0")
+    if len(set(numbers)) < len(numbers):
+        twice = next(number for number, count in Counter(numbers).items() if count > 1)
+        raise ValueError(f"`{field}` names row {twice} twice")
+    return rows - len(numbers)
+
+
+def _check_count(given: int, counted: int, field: str) -> None:
+    if given != counted:
+        raise ValueError(f"`{field}` is {given:,}, but the rows of the files give {counted:,}")
+
+
 class TaskEntry(_Part):
     """One auxiliary task."""
 
@@ -119,6 +143,11 @@ class TaskEntry(_Part):
     """Numbers of the rows that are not trained on, from 0, by reason."""
     source: Origin = {}
 
+    @model_validator(mode="after")
+    def _rows_agree(self) -> Self:
+        _check_count(self.examples, _check_numbers(_numbers(self.left_out), self.files, "left_out"), "examples")
+        return self
+
 
 class TargetEntry(_Part):
     """One target task. Every subset includes its training examples."""
@@ -135,6 +164,23 @@ class TargetEntry(_Part):
     """Numbers of the rows of `validation_files` that are not used, from 0. None if they are not known."""
     left_out: dict[str, tuple[int, ...]] = {}
     source: Origin = {}
+
+    @model_validator(mode="after")
+    def _rows_agree(self) -> Self:
+        _check_count(self.examples, _check_numbers(_numbers(self.left_out), self.files, "left_out"), "examples")
+        held_out = len(self.left_out.get(VALIDATION, ()))
+        if self.validation_files and self.validation_left_out is None:
+            # An early version of curator did not record which rows were used.
+            return self
+        if self.validation_files:
+            unused = self.validation_left_out or ()
+            held_out = _check_numbers(unused, self.validation_files, "validation_left_out")
+        _check_count(self.validation_examples, held_out, "validation_examples")
+        return self
+
+
+def _numbers(left_out: Mapping[str, Sequence[int]]) -> list[int]:
+    return [number for numbers in left_out.values() for number in numbers]
 
 
 class DroppedExample(_Part):
@@ -209,6 +255,16 @@ class Manifest(_Part):
         twice = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
         if twice:
             raise ValueError(f"several tasks have the same name: {first_of(twice, 5)}")
+        return self
+
+    @model_validator(mode="after")
+    def _target_is_described(self) -> Self:
+        described = [entry.name for entry in self.targets]
+        if sorted(described) != sorted(self.target_names):
+            named = ", ".join(map(repr, self.target_names)) or "no task"
+            raise ValueError(
+                f"`target` names {named}, and `targets` describes {', '.join(map(repr, described)) or 'none'}"
+            )
         return self
 
     @model_validator(mode="after")
@@ -370,7 +426,13 @@ def read_manifest(path: Path) -> Manifest:
         text = read_whole_text(path)
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"cannot read {path}: {error}", hint="Name a manifest that `curator select` wrote.") from error
-    return _parsed(text, str(path), hint="Name a manifest that `curator select` wrote.")
+    hint = "Name a manifest that `curator select` wrote."
+    manifest = _parsed(text, str(path), hint=hint)
+    try:
+        json.loads(text, object_pairs_hook=without_repeated_keys)
+    except ValueError as error:
+        raise DataError(f"cannot read {path}: {error}", hint="Remove one of the two.") from error
+    return manifest
 
 
 def stored_manifest(text: str) -> Manifest:
@@ -390,7 +452,9 @@ def _parsed(text: str, place: str, *, hint: str) -> Manifest:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(map(str, first["loc"])) or "the whole text"
-        message = f"not a manifest of this version of curator: {place}: {where}: {first['msg']}"
+        message = (
+            f"not a manifest of this version of curator: {place}: {where}: {first['msg'].removeprefix('Value error, ')}"
+        )
         raise DataError(message, hint=hint) from error
 
 
@@ -405,17 +469,33 @@ def check_files(manifest: Manifest, folder: Path) -> None:
         DataError: A file cannot be read.
         ManifestMismatch: A file has changed.
     """
+    for name, path, wanted, found in changed_files(manifest, folder):
+        raise ManifestMismatch(
+            f"task {name!r}: {path} has changed: sha256 {wanted[:12]}… in the manifest, {found[:12]}… now",
+            hint="Run `curator select --rehash` in the project, or pass --allow-changed.",
+        )
+
+
+def changed_files(manifest: Manifest, folder: Path) -> Iterator[tuple[str, File, str, str]]:
+    """Yield the changed files of the targets and of the selected tasks.
+
+    Args:
+        manifest: The manifest.
+        folder: Folder that the manifest's paths are relative to.
+
+    Yields:
+        Name of the task, the file, its hash in the manifest, and its present hash.
+
+    Raises:
+        DataError: A file cannot be read.
+    """
     entries: list[TaskEntry | TargetEntry] = [*manifest.targets, *(t for t in manifest.tasks if t.selected)]
     for entry in entries:
         for file in itertools.chain.from_iterable(files_of(entry).values()):
             path = located(file.path, folder)
             found = sha256_of(path)
             if found != file.sha256:
-                raise ManifestMismatch(
-                    f"task {entry.name!r}: {path} has changed: sha256 {file.sha256[:12]}… in the manifest,"
-                    f" {found[:12]}… now",
-                    hint="Run `curator select --rehash` in the project, or pass --allow-changed.",
-                )
+                yield entry.name, path, file.sha256, found
 
 
 def now() -> str:

@@ -23,7 +23,7 @@ from curator.export.plan import RECORD_NAME
 from curator.export.spool import Spool
 from curator.project.project import Project
 from curator.results.outputs import ExportReport
-from curator.select.manifest import MANIFEST_NAME, TaskFile, check_files, read_manifest, render
+from curator.select.manifest import MANIFEST_NAME, TaskEntry, TaskFile, check_files, read_manifest, render
 
 RESERVED = ["../../evil", "a/b", "a\\b", "A/B", "", ".", "..", "con", "NUL.x", "é" * 150, "e\u0301", "\u00e9", "tab\t"]
 
@@ -169,14 +169,16 @@ def test_export_bad_rows_leave_the_folder_unchanged(manifest: Path, tmp_path: Pa
     (manifest.parent / "two.jsonl").write_text('{"prompt": "broken"}\n')
     with pytest.raises(ManifestMismatch, match="'two'"):
         export(manifest, format="jsonl", folder=out)
-    with pytest.raises(DataError, match=r"two\.jsonl:1"):
+    with pytest.raises(DataError, match=r"two\.jsonl:1") as caught:
         export(manifest, format="jsonl", folder=out, allow_changed=True)
+    assert "skip" not in caught.value.hint, "`curator export` has no such option"
     assert everything(out) == before
     with pytest.raises(DataError):
         export(manifest, format="jsonl", folder=tmp_path / "new", allow_changed=True)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["data", "out"]
     write_rows(manifest.parent / "two.jsonl", pair_rows("two", 5))
-    export(manifest, format="jsonl", folder=out, allow_changed=True)
+    report = export(manifest, format="jsonl", folder=out, allow_changed=True)
+    assert report.notes == ("changed since the selection, so that left-out rows may be others: two",)
     assert len(rows_of(out / "two.jsonl")) == 5
 
 
@@ -187,18 +189,20 @@ def test_export_sources_of_every_kind_are_read(manifest: Path, tmp_path: Path) -
     write_rows(data / "state.json", rows)
     datasets.DatasetDict({"dev": datasets.Dataset.from_list(rows[:1])}).save_to_disk(data / "saved")
 
-    def files(*paths: Path) -> tuple[TaskFile, ...]:
-        return tuple(TaskFile(path=p.relative_to(data).as_posix(), sha256=sha256_of(p), rows=1) for p in sorted(paths))
+    def task(name: str, count: int, *paths: Path, **source: Any) -> TaskEntry:
+        # The first file of a saved data set counts all rows.
+        counts = {path: count if path == min(paths) else 0 for path in sorted(paths)}
+        files = tuple(
+            TaskFile(path=path.relative_to(data).as_posix(), sha256=sha256_of(path), rows=rows)
+            for path, rows in counts.items()
+        )
+        return base.tasks[0].model_copy(update={"name": name, "examples": count, "files": files, "source": source})
 
     saved = [path for path in (data / "saved").rglob("*") if path.is_file()]
     tasks = (
-        base.tasks[0].model_copy(update={"name": "named as a part", "files": files(data / "state.json")}),
-        base.tasks[0].model_copy(
-            update={"name": "empty", "files": files(data / "state.json"), "source": {"column": "task", "value": ""}}
-        ),
-        base.tasks[0].model_copy(
-            update={"name": "saved", "files": files(*saved), "source": {"saved_dataset": True, "split": "dev"}}
-        ),
+        task("named as a part", 2, data / "state.json"),
+        task("empty", 1, data / "state.json", column="task", value=""),
+        task("saved", 1, *saved, saved_dataset=True, split="dev"),
     )
     manifest.write_text(render(base.model_copy(update={"tasks": tasks})))
     report = export(manifest, format="jsonl", folder=tmp_path / "out")
@@ -208,6 +212,27 @@ def test_export_sources_of_every_kind_are_read(manifest: Path, tmp_path: Path) -
         "empty.jsonl": 1,
         "saved.jsonl": 1,
     }
+
+
+def test_export_other_number_of_rows_than_in_the_manifest_is_refused(manifest: Path, tmp_path: Path) -> None:
+    """The manifest leaves rows out by number. With other numbers, an export could hold held-out rows."""
+    base = read_manifest(manifest)
+    one = base.tasks[0]
+    longer = one.model_copy(update={"examples": 4, "files": (one.files[0].model_copy(update={"rows": 4}),)})
+    manifest.write_text(render(base.model_copy(update={"tasks": (longer,)})))
+    with pytest.raises(ManifestMismatch, match="'one': the manifest counts 4 rows in its files, and 3 are read"):
+        export(manifest, format="jsonl", folder=tmp_path / "out")
+    export(manifest, format="jsonl", folder=tmp_path / "out", allow_changed=True)
+    assert len(rows_of(tmp_path / "out" / "one.jsonl")) == 3
+
+
+def test_export_test_part_of_a_target_is_noted(manifest: Path, tmp_path: Path) -> None:
+    base = read_manifest(manifest)
+    target = base.targets[0].model_copy(update={"examples": 2, "left_out": {"test": (1,)}})
+    manifest.write_text(render(base.model_copy(update={"targets": (target,)})))
+    report = export(manifest, format="jsonl", folder=tmp_path / "out")
+    assert report.notes == ("target: no file holds the test part (rows: 1)",)
+    assert rows_of(tmp_path / "out" / "target.jsonl") == [pair_rows("target", 3)[n] for n in (0, 2)]
 
 
 def test_export_unknown_format_is_refused_by_name(manifest: Path, tmp_path: Path) -> None:

@@ -73,7 +73,7 @@ def test_export_every_format_is_complete_repeatable_and_replaces_another(data: P
     assert all((out / name).exists() for name, _ in report.files)
     there = {path.name for path in out.iterdir()}
     record = json.loads((out / RECORD_NAME).read_text())
-    assert there == {MANIFEST_NAME, RECORD_NAME, *record["written"]}
+    assert there == {MANIFEST_NAME, RECORD_NAME, *(name.partition("/")[0] for name in record["written"])}
     assert set(report.configs) <= there
     assert read_manifest(out / MANIFEST_NAME).model.name_or_path == "../data/model"
     before = everything(out)
@@ -90,6 +90,23 @@ def test_export_edited_config_is_refused_and_kept(data: Path) -> None:
     with pytest.raises(ConfigError, match=r"edited file: 'sft\.yaml'"):
         run(manifest(data), data, "jsonl")
     assert "lora_r: 9" in config.read_text()
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_export_edited_data_or_added_file_is_refused_and_kept(data: Path, format: str) -> None:
+    """curator replaces unchanged exports only. A person may have corrected rows in the export."""
+    out = data.parent / "out"
+    report = run(manifest(data), data, format)
+    place = out / report.files[0][0]
+    changed = next(path for path in (place, *place.rglob("*")) if path.is_file())
+    for path, text, message in ((changed, "mine", "edited file"), (place.parent / "notes.txt", "mine", "holds")):
+        before = path.read_bytes() if path.exists() else None
+        path.write_text(text)
+        with pytest.raises(ConfigError, match=message):
+            run(manifest(data), data, "jsonl")
+        assert path.read_text() == text
+        path.unlink() if before is None else path.write_bytes(before)
+    run(manifest(data), data, "jsonl")
 
 
 @pytest.mark.parametrize("format", TRAINERS)
@@ -111,6 +128,23 @@ def test_export_without_model_fails_for_trainers_only(data: Path, format: str) -
         run(manifest(data), data, format)
     report = run(manifest(data, weights={"one": 0.5}), data, "jsonl")
     assert [task.tokens_are_exact for task in report.tasks] == [True, False, True]
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_export_unknown_or_invalid_setting_of_the_manifest_names_it(data: Path, format: str) -> None:
+    """A format that does not use a setting checks it too: the export carries the manifest."""
+    made = manifest(data, "target")
+    invalid: dict[str, Any] = {
+        "train.epochz": {"train": {"epochz": 7}},
+        "train.seed": {"train": {"seed": "abc"}},
+        "lora.rank": {"lora": {"rank": 4}},
+        "data.seed": {"data": {"seed": None}},
+        "data.maxlength": {"data": {"maxlength": 32}},
+        "model.name_or_path": {"model": made.model.model_copy(update={"name_or_path": ""})},
+    }
+    for name, update in invalid.items():
+        with pytest.raises(DataError, match=f"invalid setting in the manifest: {name}: "):
+            run(made.model_copy(update=update), data, format)
 
 
 def test_export_encoder_decoder_is_refused_for_trainers_only(data: Path, tiny_t5_folder: Path) -> None:
@@ -231,7 +265,10 @@ def test_export_training_rows_that_equal_held_out_rows_are_left_out(data: Path) 
     )
     report = export(made, data, format="jsonl", folder=data.parent / "out", allow_changed=True)
     assert rows_of(data.parent / "out" / "one.jsonl") == pair_rows("one", 5)
-    assert report.notes == ("one: 3 rows equal held-out rows and are left out",)
+    assert report.notes == (
+        "changed since the selection, so that left-out rows may be others: one",
+        "one: 3 rows equal held-out rows and are left out",
+    )
 
 
 @pytest.mark.parametrize("name", ["train", "my-test", "dev set", "Validation", "evals", "retrained"])
@@ -398,6 +435,19 @@ def test_export_rounded_settings_are_in_the_notes(data: Path) -> None:
     config = yaml.safe_load((data.parent / "out" / "config.yaml").read_text())
     # 24 rows in batches of 32 are one step for each epoch.
     assert (config["num_epochs"], config["max_steps"], config["lora_target_modules"]) == (2, 2, ["q_proj"])
+
+
+def test_export_axolotl_constant_schedule_has_no_warmup_as_in_curator(data: Path) -> None:
+    for schedule, wanted in (("constant", (None, 0)), ("linear", (0.25, None))):
+        run(manifest(data, train={"schedule": schedule, "warmup": 0.25}), data, "axolotl")
+        config = yaml.safe_load((data.parent / "out" / "config.yaml").read_text())
+        assert (config.get("warmup_ratio"), config.get("warmup_steps")) == wanted
+
+
+def test_export_swift_optimizer_is_that_of_curator(data: Path) -> None:
+    """ms-swift has another default of `adam_beta2` than transformers, with which curator trains."""
+    run(manifest(data), data, "swift")
+    assert yaml.safe_load((data.parent / "out" / "sft.yaml").read_text())["adam_beta2"] == 0.999
 
 
 # -- the command ---------------------------------------------------------------------------------------------------

@@ -345,6 +345,43 @@ def test_read_manifest_repeated_task_name_is_refused(tmp_path: Path, manifest: M
 
 
 @pytest.mark.parametrize(
+    ("place", "changes", "message"),
+    [
+        ("tasks", {"examples": 5}, "tasks.0: `examples` is 5, but the rows of the files give 1"),
+        ("tasks", {"left_out": {"empty": [1]}}, "`left_out` names row 1, but the files have 1 rows"),
+        ("tasks", {"left_out": {"empty": [-1]}}, "`left_out` names row -1"),
+        ("tasks", {"left_out": {"empty": [0], "x": [0]}}, "`left_out` names row 0 twice"),
+        ("targets", {"examples": 0}, "targets.0: `examples` is 0"),
+        ("targets", {"validation_examples": 1}, "`validation_examples` is 1, but the rows of the files give 0"),
+        ("targets", {"validation_left_out": [7]}, "`validation_left_out` names row 7"),
+        ("targets", {"name": "other"}, "`target` names 'target', and `targets` describes 'other'"),
+        ("targets", None, "`target` names 'target', and `targets` describes none"),
+    ],
+)
+def test_read_manifest_counts_and_names_that_disagree_are_refused(
+    tmp_path: Path, manifest: Manifest, place: str, changes: dict[str, Any] | None, message: str
+) -> None:
+    """A person who deletes the held-out rows of a target would train on them."""
+    document = manifest.model_dump(mode="json")
+    if changes is None:
+        document[place] = []
+    else:
+        if "validation_left_out" in changes:
+            changes = changes | {"validation_files": document[place][0]["files"]}
+        document[place][0] |= changes
+    (tmp_path / "m.json").write_text(json.dumps(document))
+    with pytest.raises(DataError, match=message):
+        read_manifest(tmp_path / "m.json")
+
+
+def test_read_manifest_repeated_key_is_refused(tmp_path: Path, manifest: Manifest) -> None:
+    text = render(manifest).replace('"selected": true', '"selected": true, "selected": false')
+    (tmp_path / "m.json").write_text(text)
+    with pytest.raises(DataError, match=r"m\.json: the key 'selected' occurs twice"):
+        read_manifest(tmp_path / "m.json")
+
+
+@pytest.mark.parametrize(
     ("section", "values"),
     [
         *(("train", {"learning_rate": value}) for value in ("x", None, -1)),

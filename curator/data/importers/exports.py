@@ -69,7 +69,7 @@ def read_export(folder: Path, paths: Sequence[Path], read_settings: Callable[[Pa
         written = {str(name): str(digest) for name, digest in record["written"].items()}
         tasks = record["tasks"]
         data = {str(task[key]).partition("/")[0] for task in tasks for key in (*_TRAINING, *_HELD_OUT)}
-        configs = {*written, RECORD, MANIFEST} - data
+        configs = {name for name in (*written, RECORD, MANIFEST) if name.partition("/")[0] not in data}
         inside = {path.absolute().relative_to(folder.absolute()).as_posix() for path in paths}
         everything = not configs.isdisjoint(inside) or "." in inside
         for task in tasks:

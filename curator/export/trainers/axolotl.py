@@ -94,7 +94,12 @@ def _files(plan: "Plan") -> dict[str, str]:
         "gradient_accumulation_steps": recipe.train.gradient_accumulation,
         "optimizer": "adamw_torch",
         "lr_scheduler": recipe.train.schedule if recipe.train.schedule != "constant" else "constant_with_warmup",
-        **({"warmup_ratio": recipe.train.warmup} if recipe.train.warmup else {"warmup_steps": 0}),
+        # curator, like transformers, ignores the warmup of a constant schedule.
+        **(
+            {"warmup_ratio": recipe.train.warmup}
+            if recipe.train.warmup and recipe.train.schedule != "constant"
+            else {"warmup_steps": 0}
+        ),
         "weight_decay": recipe.train.weight_decay,
         "seed": recipe.train.seed,
         "bf16": recipe.dtype == "bfloat16",

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from curator.export.data_files import DataFile
 from curator.export.format import Format
 from curator.export.forms import PLAIN
+from curator.export.sections import train_of
 
 if TYPE_CHECKING:
     from curator.export.format import Plan
@@ -19,7 +20,7 @@ from datasets import concatenate_datasets, load_from_disk
 
 tasks = load_from_disk(".")  # start in the folder of this file; one split per task, the target first
 validation = {{name: tasks.pop(name) for name in {held_out!r}}}  # held-out rows of the target: never train on them
-train = concatenate_datasets(list(tasks.values())).shuffle(seed={int(plan.manifest.train.get("seed", 0))})
+train = concatenate_datasets(list(tasks.values())).shuffle(seed={train_of(plan.manifest).seed}, keep_in_memory=True)
 print(train, validation)
 """
     return {"dataset_dict.json": json.dumps({"splits": names}), "load.py": snippet}

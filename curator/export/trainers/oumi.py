@@ -26,7 +26,11 @@ def _samples(task: "PlannedTask") -> bool:
 
 
 def _files(plan: "Plan") -> dict[str, str]:
-    recipe, seed = recipe_of(plan), int(plan.manifest.data.get("seed", 0))
+    recipe = recipe_of(plan)
+
+    def sample(task: "PlannedTask") -> dict[str, Any]:
+        return {"sample_count": task.rows, "shuffle": True, "seed": recipe.data_seed}
+
     validation = {
         "collator_name": "text_with_padding",
         "datasets": [
@@ -48,7 +52,11 @@ def _files(plan: "Plan") -> dict[str, str]:
                         # oumi reads a data set with an unknown name from its path.
                         "dataset_name": f"curator/{task.stem}",
                         "dataset_path": plan.file(task),
-                        **({"sample_count": task.rows, "shuffle": True, "seed": seed} if task.native else {}),
+                        **(
+                            {"sample_count": task.rows, "shuffle": True, "seed": recipe.data_seed}
+                            if task.native
+                            else {}
+                        ),
                     }
                     for task in plan.training
                 ],

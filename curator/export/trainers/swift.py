@@ -107,7 +107,7 @@ def _files(plan: "Plan") -> dict[str, str]:
         "lora_dropout": recipe.lora.dropout,
         "target_modules": recipe.targets or ["all-linear"],
         "dataset": [plan.file(task) + (f"#{task.rows}" if task.native else "") for task in plan.training],
-        "data_seed": int(plan.manifest.data.get("seed", 0)),
+        "data_seed": recipe.data_seed,
         "split_dataset_ratio": 0,
         **({"val_dataset": [plan.file(part) for part in plan.held_out], **evaluation()} if plan.held_out else {}),
         "max_length": recipe.max_length,
@@ -119,6 +119,8 @@ def _files(plan: "Plan") -> dict[str, str]:
         "lr_scheduler_type": recipe.train.schedule,
         "warmup_ratio": recipe.train.warmup,
         "weight_decay": recipe.train.weight_decay,
+        # ms-swift's default is 0.95.
+        "adam_beta2": 0.999,
         "seed": recipe.train.seed,
         "report_to": recipe.train.report_to,
         "external_plugins": [PLUGIN],
