@@ -148,6 +148,7 @@ def test_init_from_export_of_any_format_gives_the_same_examples(
         config = again.config
         assert (config.data.targets, config.data.max_length, config.data.seed) == (("target",), 180, 5)
         assert (config.train, config.lora) == (project.config.train, project.config.lora)
+        assert (config.gradients, config.estimate) == (project.config.gradients, project.config.estimate)
         if number == 0:
             assert _examples(again, again.corpus(("target",))) == wanted
         tasks = sorted((task.name, task.path) for task in config.data.task)

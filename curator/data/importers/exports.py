@@ -43,6 +43,8 @@ _SETTINGS: dict[str, dict[str, Setting]] = {
         "seed": ("data", "seed", whole),
         "target_weights": ("data", "target_weights", dict),
     },
+    "gradients": {key: ("gradients", key, _unchanged) for key in ("projection_dim", "projection_seed", "points")},
+    "estimate": {"method": ("estimate", "method", str)},
 }
 
 
@@ -124,7 +126,8 @@ def _take_settings(imported: ImportedConfig, folder: Path) -> None:
     for name, known in _SETTINGS.items():
         values = manifest.get(name)
         given = values if isinstance(values, dict) else {}
-        imported.take({key: value for key, value in given.items() if key in known and value}, known)
+        # An empty text or table stands for the default.
+        imported.take({key: value for key, value in given.items() if key in known and value not in ("", {})}, known)
     if (folder / TEMPLATE).is_file():
         imported.settings.setdefault("data", {})["chat_template"] = str((folder / TEMPLATE).absolute())
 
