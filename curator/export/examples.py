@@ -3,9 +3,11 @@
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from curator.core.errors import ConfigError, CuratorError, DataError, ManifestMismatch
+from curator.core.file_states import FileChanged
 from curator.core.files import located
 from curator.core.provenance import hash_of
 from curator.data.bad_rows import rows_refusal
@@ -240,6 +242,10 @@ def _encoding(plan: Plan, *, allow_changed: bool, places: AllowedPlaces | None) 
         folder = find_tokenizer(section, plan.here, download=download)
         architecture = load_architecture(folder, section)
         tokenizer = load_tokenizer(folder, section, plan.manifest.model.chat_template)
+        if not allow_changed:
+            _check_tokenizer(plan, folder)
+    except ManifestMismatch:
+        raise
     except CuratorError as error:
         if not needed:
             return None
@@ -257,6 +263,29 @@ def _encoding(plan: Plan, *, allow_changed: bool, places: AllowedPlaces | None) 
     encoder = Encoder(tokenizer, max_length=length, encoder_decoder=encoder_decoder)
     names = architecture.architectures or [""]
     return Encoding(tokenizer, encoder, length, architecture=names[0])
+
+
+def _check_tokenizer(plan: Plan, folder: Path) -> None:
+    """Check that a local tokenizer is that of the selection. Of a hub model, fewer files may be in the cache.
+
+    Raises:
+        ManifestMismatch: A file has changed.
+    """
+    from curator.data.model_files import ModelFiles, check_tokenizer
+
+    model = plan.manifest.model
+    if not model.tokenizer_sha256 or not (plan.here / model.name_or_path).is_dir():
+        return
+    wanted = ModelFiles(
+        folder=folder, sha256="", tokenizer_sha256=model.tokenizer_sha256, chat_template=model.chat_template
+    )
+    try:
+        check_tokenizer(wanted)
+    except FileChanged as error:
+        raise ManifestMismatch(
+            f"the tokenizer or the configuration of model {model.name_or_path!r} has changed since the selection",
+            hint="Run `curator select` again, or pass --allow-changed.",
+        ) from error
 
 
 def _weigh(plan: Plan, seen: Sequence[_Read]) -> tuple[PlannedTask, ...]:

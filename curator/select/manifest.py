@@ -11,17 +11,20 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from curator.core.config import CsvOptions, target_names
+from curator.core.config import CsvOptions, ModelSection, target_names
 from curator.core.errors import DataError, ManifestMismatch
 from curator.core.figures import first_of
 from curator.core.files import File, located, read_whole_text, refuse_endless, relative_to, sha256_of, write_whole
 from curator.core.hub_ids import checked_hub_id
 from curator.data.json_files import without_repeated_keys
 from curator.data.left_out import DROPPED, VALIDATION
+
+if TYPE_CHECKING:
+    from curator.data.model_files import ModelFiles
 
 SCHEMA_VERSION = 1
 MANIFEST_NAME = "curator-manifest.json"
@@ -45,11 +48,31 @@ class ModelIdentity(_Part):
     revision: str
     sha256: str
     """Hash of the files that the model's output depends on."""
+    tokenizer_sha256: str = ""
+    """Hash of the same files without the weights, and of `chat_template`. Empty in manifests of earlier versions."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Type of the weights. `auto` is bfloat16 on a GPU that supports bfloat16, else float32."""
     quantization: Literal["none", "8bit", "4bit"] = "none"
     chat_template: str = ""
     """Text of the chat template that the project sets instead of the model's own."""
+
+    @classmethod
+    def of(cls, section: ModelSection, files: "ModelFiles") -> Self:
+        """Return the identity of a project's base model.
+
+        Args:
+            section: Section `[model]` of the configuration.
+            files: The model's files.
+        """
+        return cls(
+            name_or_path=section.name_or_path,
+            revision=section.revision,
+            sha256=files.sha256,
+            tokenizer_sha256=files.tokenizer_sha256,
+            dtype=section.dtype,
+            quantization=section.quantization,
+            chat_template=files.chat_template,
+        )
 
 
 # Larger than any data set, and small enough for exact sums and products of floats.

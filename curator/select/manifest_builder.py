@@ -87,14 +87,7 @@ def manifest_of(
         target=corpus.targets[0] if len(corpus.targets) == 1 else corpus.targets,
         method=request.method,
         options=_plain(request.options()),
-        model=ModelIdentity(
-            name_or_path=config.model.name_or_path,
-            revision=config.model.revision,
-            sha256=corpus.model.sha256,
-            dtype=config.model.dtype,
-            quantization=config.model.quantization,
-            chat_template=corpus.model.chat_template,
-        ),
+        model=ModelIdentity.of(config.model, corpus.model),
         lora=config.lora.model_dump(mode="json"),
         train=config.train.model_dump(mode="json"),
         data=config.data.model_dump(

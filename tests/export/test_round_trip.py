@@ -14,7 +14,7 @@ import yaml
 from conftest import make_tokenizer, pair_rows, toml_of, write_rows
 from manifests import everything, rows_of
 
-from curator.core.errors import DataError
+from curator.core.errors import DataError, ManifestMismatch
 from curator.data.corpus import Corpus, training_examples, validation_examples
 from curator.data.tokens import TokenizedExample
 from curator.export import FORMATS, export
@@ -256,6 +256,21 @@ def test_init_from_damaged_export_names_the_fault(
     (tmp_path / "out" / RECORD_NAME).write_text(json.dumps(record))
     with pytest.raises(DataError, match=message):
         write_project(tmp_path / "project", [str(tmp_path / "out")], model=None, target=None)
+
+
+def test_export_with_another_tokenizer_is_refused(selected: Selected, tmp_path: Path) -> None:
+    """Rows were encoded, counted and rendered with a tokenizer that the selection never saw."""
+    _, manifest, here = selected
+    moved = tmp_path / "project"
+    shutil.copytree(here, moved, ignore=shutil.ignore_patterns(".curator"))
+    export(manifest, moved, format="trl", folder=tmp_path / "same")
+    config = moved / "model" / "tokenizer_config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"extra": 1}))
+    with pytest.raises(ManifestMismatch, match="the tokenizer or the configuration of model 'model' has changed"):
+        export(manifest, moved, format="trl", folder=tmp_path / "other")
+    export(manifest, moved, format="trl", folder=tmp_path / "other", allow_changed=True)
+    early = manifest.model_copy(update={"model": manifest.model.model_copy(update={"tokenizer_sha256": ""})})
+    export(early, moved, format="trl", folder=tmp_path / "early")
 
 
 def test_export_of_two_targets_holds_a_validation_file_each(selected: Selected, tmp_path: Path) -> None:
