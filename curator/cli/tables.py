@@ -150,12 +150,10 @@ def show_selection(result: results.SelectionResult) -> None:
     out.print(table)
     loss, low, high = result.estimated_loss, result.estimated_loss_low, result.estimated_loss_high
     kind = "calibrated" if result.calibrated else "uncalibrated: run `curator verify` to measure the error"
-    interval = "90 % interval"
-    if result.interval_accounts_for_selection:
-        interval += " that accounts for the choice of the subset"
-    out.print(styled(f"estimated loss, nats per target token, with {interval} ({kind})"))
+    out.print(styled(f"estimated loss, nats per target token, with 90 % interval ({kind})"))
     measured = "" if result.measured_loss is None else f"   measured {fixed(result.measured_loss)}"
-    out.print(styled(f"  selected     {fixed(loss)}   {fixed(low)} to {fixed(high)}{measured}", "bold"))
+    wider = "   accounts for the choice of the subset" if result.interval_accounts_for_selection else ""
+    out.print(styled(f"  selected     {fixed(loss)}   {fixed(low)} to {fixed(high)}{measured}{wider}", "bold"))
     if result.dropped_examples:
         count = len(result.dropped_examples)
         out.print(styled(f"  dropped      {count:,} {'example' if count == 1 else 'examples'}"))
