@@ -46,7 +46,12 @@ CONFIGS = [
     b'[model]\nname_or_path = "m"\n[data]\ntasks = "tasks/*"\ntarget = "t"\n[lora]\nr = 2\n',
     b'[[data.task]]\nname = "a"\npath = "a.jsonl"\ncolumns = { prompt = "a.b" }\ncsv = { delimiter = ";" }\n',
 ]
-_PLACED = {"files": [{"path": "a.jsonl", "sha256": "0" * 64, "rows": 2}], "examples": 1, "tokens": 2}
+_PLACED = {
+    "files": [{"path": "a.jsonl", "sha256": "0" * 64, "rows": 2}],
+    "examples": 1,
+    "tokens": 2,
+    "left_out": {"validation": [1]},
+}
 MANIFESTS = [
     json_of(
         {
