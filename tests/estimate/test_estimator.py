@@ -192,7 +192,7 @@ def test_build_estimator_names_at_most_five_tasks() -> None:
     (point,) = draw_checkpoints(count=1, sizes=(1,) * 7)
     for task in point.tasks:
         task.gradients[0, 0] = np.nan
-    with pytest.raises(NumericalError, match=r": '0', '1', '2', '3', '4'$"):
+    with pytest.raises(NumericalError, match=r": '0', '1', '2', '3', '4' and 2 more$"):
         build_estimator([sums_of(point)], FINAL, QUADRATIC, names=[str(n) for n in range(7)])
     (point,) = draw_checkpoints(count=1)
     point.validation.losses[0] = np.nan

@@ -276,7 +276,8 @@ def test_export_saved_dataset_between_allowed_files_is_refused(manifest: Manifes
     file = manifest.tasks[0].files[0]
     paths = ("target.jsonl", "../mine/target.jsonl")
     files = tuple(file.model_copy(update={"path": path}) for path in paths)
-    path = save(changed(manifest, "tasks", files=files, source={"saved_dataset": True}), given)
+    rows = sum(file.rows for file in files)
+    path = save(changed(manifest, "tasks", files=files, examples=rows, source={"saved_dataset": True}), given)
     done = run_cli("export", path, "--format", "jsonl", "-o", tmp_path / "out", "--allow-changed", "-q").check(3)
     assert "lies outside" in done.err
     assert b"1234" not in exported(tmp_path)

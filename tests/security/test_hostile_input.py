@@ -70,7 +70,7 @@ def row(**fields: Any) -> bytes:
         ("jsonl", b'{"\\ud800": "\\ud800"}\n', ":1: unknown row format (fields: \ufffd)"),
         ("jsonl", row(**{"\x1b[31m\u202e": "x"}), ":1: unknown row format (fields: \ufffd[31m\ufffd)"),
         ("jsonl", row(prompt=["\x1b[31m" * 99], completion="b"), ":1: 'prompt' must be text"),
-        ("jsonl", row(**{f"k{n}": n for n in range(100_000)}), "k19 and 99980 more)"),
+        ("jsonl", row(**{f"k{n}": n for n in range(100_000)}), "k19 and 99,980 more)"),
         ("json", b'[{"prompt": "a", "completion": "b"},\n 5]', ":2: a row must be a JSON object, not 5"),
         ("json", b"[1, 2", ":1: not valid JSON: unexpected end"),
         ("csv", b'prompt,completion\na,b\n"a,b\n', ":3: not valid CSV"),

@@ -163,7 +163,7 @@ def test_train_adapter_killed_during_cleanup_ignores_broken_checkpoint(tuned: Tu
 
     whole = _train(tuned, tmp_path / "whole")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("curator.training.trainer.shutil.rmtree", half)
+        patch.setattr("curator.core.folders.shutil.rmtree", half)
         with pytest.raises(Stop):
             _train(tuned, tmp_path / "cut")
     assert list((tmp_path / "cut" / "checkpoints").iterdir())
