@@ -49,7 +49,7 @@ from terminal_screen import ScreenText
 STARTS, KEYS, TOGGLES = 5, 60, 5
 IDLE_SECONDS = 5
 SIZES = ((80, 24), (140, 40))
-_LOSS = re.compile(r" loss (\d+\.\d+) ")
+_LOSS = re.compile(r" loss (-?\d+\.\d+) ")
 _SELECTED = re.compile(r"^ \d+/\d+ in ", re.MULTILINE)
 
 Screen = list[str]
