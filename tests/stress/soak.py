@@ -22,7 +22,7 @@ BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 sys.path.append(str(BENCHMARKS))
 
 from measured import provenance
-from tui_speed import Terminal, cursor, estimate, loss
+from tui_speed import Terminal, cursor_task, estimate, loss
 
 DIM = 256
 COMMANDS = {
@@ -62,7 +62,7 @@ def run_tui(root: Path) -> dict[str, float]:
         with Terminal(command, environment) as terminal:
             ready = terminal.wait_for(loss, seconds=600) - terminal.began
             for number in range(100):
-                terminal.press("j" if number % 2 else " ", cursor if number % 2 else estimate)
+                terminal.press("j" if number % 2 else " ", cursor_task if number % 2 else estimate)
             return {"seconds": round(ready, 2), "peak_mb": terminal.peak_mb}
 
 
