@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from types import FrameType
+from typing import ClassVar
 
 from curator.core.errors import ExitCode
 
@@ -26,6 +27,8 @@ class Interrupt:
     Active within a `with` block. After a signal it stays active until the process ends, because the exit may be slow.
     """
 
+    _active: ClassVar["Interrupt | None"] = None
+
     def __init__(self) -> None:
         self.asked = False
         """Whether a signal asked this process to stop."""
@@ -33,6 +36,7 @@ class Interrupt:
 
     def __enter__(self) -> "Interrupt":
         """Install the handlers. Signals that are ignored already (by nohup, for example) stay ignored."""
+        Interrupt._active = self
         self._before = {number: signal.getsignal(number) for number in _ASKING}
         for number, before in self._before.items():
             if before is not signal.SIG_IGN:
@@ -48,11 +52,17 @@ class Interrupt:
         """Restore the handlers."""
         if self.asked:
             return
+        Interrupt._active = None
         signal.set_wakeup_fd(self._woken_before)
         for number, before in self._before.items():
             if before is not None:
                 signal.signal(number, before)
         os.close(self._woken)
+
+    @classmethod
+    def is_asked(cls) -> bool:
+        """Return whether a signal asked this process to stop."""
+        return cls._active is not None and cls._active.asked
 
     def _ask(self, _number: int, _frame: FrameType | None) -> None:
         if self.asked:

@@ -137,6 +137,7 @@ class Shared:
         Raises:
             ConfigError, DataError: As `Project.open`.
         """
+        from curator.cli.interrupt import Interrupt
         from curator.core import distributed
         from curator.project.project import Project
         from curator.workspace.job_log import JobLog
@@ -156,7 +157,13 @@ class Shared:
                 yield Project(workspace.reporting_to(reporter), dry_run=True, ray=self.ray or "")
                 return
             with JobLog(workspace.folder / "runs", reporter.warn) as log:
-                yield Project(workspace.reporting_to(reporter.with_sink(log)), ray=self.ray or "")
+                try:
+                    yield Project(workspace.reporting_to(reporter.with_sink(log)), ray=self.ray or "")
+                except Exception as error:
+                    # An interrupted library may raise another error. An interrupted import leaves half a module.
+                    if Interrupt.is_asked():
+                        raise KeyboardInterrupt from error
+                    raise
 
     @contextmanager
     def progress(self, *, silent: bool = False) -> Iterator["Reporter"]:

@@ -7,6 +7,7 @@ import textwrap
 import time
 
 import pytest
+from conftest import MakeProject
 
 # A command line with one command, run like the real one.
 COMMAND = """
@@ -104,3 +105,30 @@ def call():
     script = script.replace("call()", f"{caller}\ncall()")
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
+
+
+def test_job_whose_library_fails_after_an_interrupt_is_recorded_as_interrupted(make_project: MakeProject) -> None:
+    """An interrupted import of pandas raised an AttributeError, and the job counted as failed."""
+    folder = make_project()
+    script = f"""
+import os, signal, time
+from pathlib import Path
+from curator.cli.interrupt import Interrupt
+from curator.cli.options import Shared
+from curator.workspace.job_log import read_jobs
+
+try:
+    with Interrupt(), Shared(project=Path({str(folder)!r}), quiet=True).open() as project:
+        project.reporter.stage("train", 1, "steps")
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(2)
+        except KeyboardInterrupt:
+            pass
+        raise AttributeError("partially initialized module")
+except KeyboardInterrupt:
+    print([(job.state, job.message) for job in read_jobs(Path({str(folder)!r}) / ".curator" / "runs")], flush=True)
+    os._exit(0)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout == "[('interrupted', '')]\n"
