@@ -347,7 +347,7 @@ def find_project(path: Path | str | None = None) -> Path:
         path: The folder. None searches the current folder and its parents for `curator.toml`.
 
     Raises:
-        ConfigError: No `curator.toml` is found, or it is no file.
+        ConfigError: `curator.toml` is missing, or not a file.
     """
     if path is not None:
         root = Path(path).absolute()

@@ -27,10 +27,6 @@ def _samples(task: "PlannedTask") -> bool:
 
 def _files(plan: "Plan") -> dict[str, str]:
     recipe = recipe_of(plan)
-
-    def sample(task: "PlannedTask") -> dict[str, Any]:
-        return {"sample_count": task.rows, "shuffle": True, "seed": recipe.data_seed}
-
     validation = {
         "collator_name": "text_with_padding",
         "datasets": [
