@@ -196,7 +196,7 @@ def show_examples(report: results.ExamplesReport, top: int) -> None:
     kept = [e for e in report.examples if not e.dropped]
     count, total = len(kept), sum(e.gain for e in kept)
     helpful = sum(e.gain > 0 for e in kept)
-    effect = f"raise it by {fixed(-total)}" if total < 0 else f"lower it by {fixed(total)}"
+    effect = f"{'change' if is_zero(total) else 'raise' if total < 0 else 'lower'} it by {fixed(abs(total))}"
     left = len(report.examples) - count
     words = f" The selection drops {left:,} other{'' if left == 1 else 's'}." if left else ""
     out.print(
